@@ -1,0 +1,1 @@
+"""The gateway: serves gRPC, owns sessions, carries events from workers to subscribers."""

@@ -1,0 +1,176 @@
+"""Everything mxgw refuses or reports, as one tree.
+
+MxgwError
+├── SettingsError            a settings file, key or value
+├── PluginError              a plugin that cannot be used
+└── GatewayError             an answer to a caller; becomes a gRPC status with ErrorInfo{reason, metadata}
+    ├── InvalidRequest ── UnknownBackend
+    ├── Unauthenticated, AccessDenied
+    ├── SessionNotFound ── SessionGone
+    ├── SessionNotReady, SessionLimitReached, SessionEnded
+    ├── WorkerStartFailed, CommandTimedOut, CommandFailed, PendingCommandsExceeded
+    ├── SubscriberExists, SubscriberLimitReached, SubscriberOverflow, PositionLost
+    ├── FeatureNotEnabled, GatewayDraining
+    └── InternalError
+
+`reason` is stable and meant for programs; the text is for people and says which setting or call would help.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import ClassVar
+
+
+class MxgwError(Exception):
+    """Root of all errors of mxgw."""
+
+
+class SettingsError(MxgwError):
+    """A settings problem; the text names file, key, reason and the nearest valid key."""
+
+
+class PluginError(MxgwError):
+    """A plugin that is enabled cannot be used; the text names its distribution and the cause."""
+
+
+class GatewayError(MxgwError):
+    """A refusal or failure that a caller gets to see.
+
+    Attributes:
+        reason: stable UPPER_SNAKE name, sent as `ErrorInfo.reason`.
+        metadata: facts for programs, sent as `ErrorInfo.metadata`; no secrets, no tag values.
+        retry_after_s: when set, a retry after this many seconds makes sense (sent as `RetryInfo`).
+    """
+
+    reason: ClassVar[str] = "INTERNAL"
+
+    def __init__(
+        self, message: str, *, metadata: Mapping[str, str] | None = None, retry_after_s: float | None = None
+    ) -> None:
+        super().__init__(message)
+        self.message = message
+        self.metadata: dict[str, str] = dict(metadata or {})
+        self.retry_after_s = retry_after_s
+
+
+class InternalError(GatewayError):
+    """A bug of the gateway; the caller sees a correlation id and no detail."""
+
+
+class InvalidRequest(GatewayError):
+    """The request's arguments are malformed, too long or out of range."""
+
+    reason = "INVALID_REQUEST"
+
+
+class UnknownBackend(InvalidRequest):
+    """OpenSession named a backend that the settings do not define."""
+
+    reason = "UNKNOWN_BACKEND"
+
+
+class Unauthenticated(GatewayError):
+    """Nobody could say who the caller is."""
+
+    reason = "UNAUTHENTICATED"
+
+
+class AccessDenied(GatewayError):
+    """The caller is known and may not do this."""
+
+    reason = "ACCESS_DENIED"
+
+
+class SessionNotFound(GatewayError):
+    """No session has this id."""
+
+    reason = "SESSION_NOT_FOUND"
+
+
+class SessionGone(SessionNotFound):
+    """The session existed and ended; metadata carries `close_reason`."""
+
+    reason = "SESSION_GONE"
+
+
+class SessionNotReady(GatewayError):
+    """The session exists but cannot serve now (starting, closing, or waiting for its worker)."""
+
+    reason = "SESSION_NOT_READY"
+
+
+class SessionLimitReached(GatewayError):
+    """As many sessions are open as the settings allow."""
+
+    reason = "SESSION_LIMIT_REACHED"
+
+
+class SessionEnded(GatewayError):
+    """The session a stream or command belonged to ended; the reason is the session's close reason."""
+
+    reason = "SESSION_CLOSED"
+
+    def __init__(self, message: str, *, close_reason: str, metadata: Mapping[str, str] | None = None) -> None:
+        super().__init__(message, metadata={"close_reason": close_reason, **(metadata or {})})
+        self.close_reason = close_reason
+
+
+class WorkerStartFailed(GatewayError):
+    """The worker process or its backend did not become ready."""
+
+    reason = "WORKER_START_FAILED"
+
+
+class CommandTimedOut(GatewayError):
+    """No answer within the command's deadline: its outcome is unknown."""
+
+    reason = "COMMAND_TIMED_OUT"
+
+
+class CommandFailed(GatewayError):
+    """The worker could not run the command at all; metadata carries the worker's `worker_reason`."""
+
+    reason = "COMMAND_FAILED"
+
+
+class PendingCommandsExceeded(GatewayError):
+    """Too many commands of this session wait for their answers."""
+
+    reason = "PENDING_COMMANDS_EXCEEDED"
+
+
+class SubscriberExists(GatewayError):
+    """The session has its one subscriber already, and fan-out is off."""
+
+    reason = "SUBSCRIBER_EXISTS"
+
+
+class SubscriberLimitReached(GatewayError):
+    """The session has as many subscribers as the settings allow."""
+
+    reason = "EVENT_SUBSCRIBER_LIMIT_REACHED"
+
+
+class SubscriberOverflow(GatewayError):
+    """The subscriber fell further behind than its limit; resume after the last position received."""
+
+    reason = "SUBSCRIBER_OVERFLOW"
+
+
+class PositionLost(GatewayError):
+    """The position cannot be resumed completely, and the client asked to be refused then."""
+
+    reason = "POSITION_LOST"
+
+
+class FeatureNotEnabled(GatewayError):
+    """The request needs a plugin that is not enabled; metadata carries `plugin`."""
+
+    reason = "FEATURE_NOT_ENABLED"
+
+
+class GatewayDraining(GatewayError):
+    """The gateway is shutting down in an orderly way."""
+
+    reason = "GATEWAY_DRAINING"

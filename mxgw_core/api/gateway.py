@@ -1,0 +1,63 @@
+"""What a plugin may ask of the running gateway, and what it may add to it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Generic, Protocol, TypeVar
+
+from google.protobuf.descriptor import ServiceDescriptor
+from pydantic import BaseModel
+
+from mxgw_core.api.access import Operator, OperatorCredentials
+from mxgw_core.api.types import CloseReason, SessionInfo
+
+SettingsT = TypeVar("SettingsT", bound=BaseModel)
+
+
+@dataclass(frozen=True, slots=True)
+class SettingsSection(Generic[SettingsT]):
+    """A plugin's own settings: `[plugins.<name>]`, validated into `model`.
+
+    `apply` is called once at start with the validated, frozen settings, before any other hook of the plugin; what it
+    raises is a start-up error of that plugin.
+    """
+
+    name: str
+    model: type[SettingsT]
+    apply: Callable[[SettingsT], None]
+
+
+@dataclass(frozen=True, slots=True)
+class GrpcService:
+    """A gRPC service a plugin adds: its descriptor, and an object with one coroutine method per RPC.
+
+    Each method takes `(request, context)` like the core's own services; identity, authorization, limits and error
+    mapping apply to it alike.
+    """
+
+    descriptor: ServiceDescriptor
+    implementation: object
+
+
+class Gateway(Protocol):
+    """The running gateway as plugins see it; call it in the event loop only."""
+
+    @property
+    def instance_id(self) -> str:
+        """Random per start."""
+
+    def sessions(self) -> Sequence[SessionInfo]:
+        """Return the live sessions, oldest first."""
+
+    def session(self, session_id: str) -> SessionInfo | None:
+        """Return one live session."""
+
+    def close_session(self, session_id: str, reason: CloseReason, detail: str = "") -> bool:
+        """Begin to end a session; return False when there is no such live session."""
+
+    async def authenticate_operator(self, credentials: OperatorCredentials) -> Operator | None:
+        """Ask the plugins who this person is; None when none vouches. An exception counts as None."""
+
+    def sessions_visible_to(self, operator: Operator) -> Sequence[SessionInfo]:
+        """Return the live sessions every answering plugin lets this operator see; none when no plugin answers."""

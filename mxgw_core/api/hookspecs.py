@@ -1,0 +1,180 @@
+"""The hooks a plugin may implement. Exact signatures also stand in docs/plugins/hooks.md, kept true by a test.
+
+Hooks run at start-up or per session, subscriber or call, in the event-loop thread; they are synchronous and must not
+block. What they return is used on the hot path, so no hook runs per event. Unless a hook says otherwise, plugins are
+asked in the reverse of the order in which settings.toml enables them (pluggy's own order), None means "no opinion",
+and an exception is logged with the plugin's name and counts as None.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from contextlib import AbstractAsyncContextManager
+from typing import Any
+
+import click
+import pluggy
+
+from mxgw_core.api.access import (
+    AccessRequest,
+    AuthenticationRequest,
+    CommandGuard,
+    Decision,
+    Operator,
+    OperatorCredentials,
+    SessionPredicate,
+)
+from mxgw_core.api.events import (
+    EventFilter,
+    History,
+    OverflowPolicy,
+    PolicyRequest,
+    Retention,
+    SubscriberLimits,
+)
+from mxgw_core.api.gateway import Gateway, GrpcService, SettingsSection
+from mxgw_core.api.types import CloseReason, Identity, SessionInfo
+from mxgw_core.api.workers import Orphan, OrphanVerdict, WorkerExit, WorkerIdentity, WorkerSpawn
+
+PROJECT = "mxgw"
+
+hookspec = pluggy.HookspecMarker(PROJECT)
+hookimpl = pluggy.HookimplMarker(PROJECT)
+
+
+class Hooks:
+    """Every hook, grouped by what it is about."""
+
+    # life cycle
+
+    @hookspec
+    def mxgw_settings(self) -> SettingsSection[Any] | None:
+        """Declare the plugin's settings section.
+
+        When: once at start, first of all hooks. None: the plugin has no settings, and any key in its section is an
+        error. An exception is a start-up failure of the plugin.
+        """
+
+    @hookspec
+    def mxgw_gateway_context(self, gateway: Gateway) -> AbstractAsyncContextManager[None] | None:
+        """Return an async context manager held open while the gateway serves.
+
+        When: entered at start in the order of settings.toml, before the first call is served; left in reverse after
+        the last session ended. An exception on entering is a start-up failure of the plugin.
+        """
+
+    @hookspec
+    def mxgw_grpc_services(self, gateway: Gateway) -> Sequence[GrpcService] | None:
+        """Return gRPC services to add to the gateway's server. When: once at start. Names must not clash."""
+
+    @hookspec
+    def mxgw_cli(self) -> Sequence[click.Command] | None:
+        """Return commands to add below `mxgw`. When: each time the command line starts; no gateway is running."""
+
+    # sessions
+
+    @hookspec
+    def mxgw_session_opened(self, session: SessionInfo) -> None:
+        """A session became READY."""
+
+    @hookspec
+    def mxgw_session_detached(self, session: SessionInfo) -> None:
+        """A session lost its last subscriber and goes on."""
+
+    @hookspec
+    def mxgw_session_closed(self, session: SessionInfo, reason: CloseReason) -> None:
+        """A session ended; its worker is gone."""
+
+    @hookspec(firstresult=True)
+    def mxgw_detach_grace(self, session: SessionInfo) -> float | None:
+        """Return how many seconds the session may live without a subscriber.
+
+        When: as it loses its last one. 0 ends it at once; `float("inf")` and None leave it to its lease.
+        """
+
+    # identity and access
+
+    @hookspec(firstresult=True)
+    def mxgw_authenticate(self, request: AuthenticationRequest) -> Identity | None:
+        """Return who the caller is.
+
+        When: at every call. None from all: the call is refused (with no implementing plugin at all, a local caller is
+        the anonymous identity). Raise `Unauthenticated` to refuse at once; any exception refuses.
+        """
+
+    @hookspec
+    def mxgw_authorize(self, request: AccessRequest) -> Decision | None:
+        """Return whether the call may run.
+
+        When: at every call, after authentication, and again as a stream attaches. All answers count: any `Deny` wins,
+        an exception is a `Deny`; with no answer the call may run.
+        """
+
+    @hookspec
+    def mxgw_command_guard(self, session: SessionInfo, identity: Identity) -> CommandGuard | None:
+        """Return a judge for this identity's commands on this session.
+
+        When: at its first command. All guards must agree. An exception refuses the command.
+        """
+
+    @hookspec
+    def mxgw_event_filter(self, session: SessionInfo, identity: Identity) -> EventFilter | None:
+        """Return a filter for what this identity's subscriber may see.
+
+        When: as a subscriber attaches. All filters must agree. An exception refuses the stream.
+        """
+
+    @hookspec(firstresult=True)
+    def mxgw_authenticate_operator(self, credentials: OperatorCredentials) -> Operator | None:
+        """Return who logs in at the dashboard. When: at a login; called in a worker thread, so it may block."""
+
+    @hookspec
+    def mxgw_operator_sessions(self, operator: Operator) -> SessionPredicate | None:
+        """Return which sessions an operator may see. All predicates must agree; with none, nothing is seen."""
+
+    # events
+
+    @hookspec(firstresult=True)
+    def mxgw_subscriber_limits(self, session: SessionInfo) -> SubscriberLimits | None:
+        """Return how many subscribers a session may have and how far each may fall behind.
+
+        When: as a session opens. None from all: one subscriber, with the queue limits of the core's settings.
+        """
+
+    @hookspec(firstresult=True)
+    def mxgw_overflow_policy(self, request: PolicyRequest) -> OverflowPolicy | None:
+        """Return the policy for one subscriber, or None for names that are not this plugin's.
+
+        When: as a subscriber attaches. None from all: `disconnect`, when that or nothing was asked for; else the
+        stream is refused.
+        """
+
+    @hookspec
+    def mxgw_retention(self, session: SessionInfo) -> Retention | None:
+        """Return what the log keeps after delivery. When: as a session opens. The largest of all answers counts."""
+
+    @hookspec(firstresult=True)
+    def mxgw_history(self, session: SessionInfo) -> History | None:
+        """Return a store of older events. When: as a subscriber resumes from before what the log holds."""
+
+    # workers
+
+    @hookspec
+    def mxgw_worker_spawning(self, spawn: WorkerSpawn) -> None:
+        """A worker is about to be started; its process does not exist yet. An exception prevents the start."""
+
+    @hookspec
+    def mxgw_worker_ready(self, worker: WorkerIdentity) -> None:
+        """A worker proved itself and its backend is ready."""
+
+    @hookspec
+    def mxgw_worker_exited(self, exit: WorkerExit) -> None:
+        """A worker process is gone and its socket removed."""
+
+    @hookspec
+    def mxgw_orphans(self) -> Sequence[Orphan] | None:
+        """Return workers of earlier gateway runs. When: once at start, before the first call is served."""
+
+    @hookspec(firstresult=True)
+    def mxgw_orphan_verdict(self, orphan: Orphan) -> OrphanVerdict | None:
+        """Return what to do with an orphan. None from all, and any exception: TERMINATE."""

@@ -1,0 +1,106 @@
+"""Values that plugins and core exchange: positions, identities, sessions."""
+
+from __future__ import annotations
+
+import enum
+from dataclasses import dataclass, field
+
+
+@dataclass(frozen=True, slots=True)
+class Position:
+    """A place in a session's stream. Sequences of two epochs must never be compared."""
+
+    epoch: bytes
+    sequence: int
+
+
+class SessionState(enum.Enum):
+    """Life of a session: CREATING -> READY -> CLOSING -> CLOSED; FAULTED from any live state; ADOPTING -> READY."""
+
+    CREATING = 1
+    READY = 2
+    CLOSING = 3
+    CLOSED = 4
+    FAULTED = 5
+    ADOPTING = 6
+
+    @property
+    def is_ended(self) -> bool:
+        return self in (SessionState.CLOSED, SessionState.FAULTED)
+
+
+class CloseReason(enum.Enum):
+    """Why a session ended; values equal the contract's numbers."""
+
+    CLIENT = 1
+    LEASE_EXPIRED = 2
+    DETACH_GRACE_EXPIRED = 3
+    WORKER_EXITED = 4
+    WORKER_SILENT = 5
+    WORKER_PROTOCOL_ERROR = 6
+    WORKER_START_FAILED = 7
+    OVERFLOW_FAIL_FAST = 8
+    KILLED_BY_OPERATOR = 9
+    OWNER_REVOKED = 10
+    GATEWAY_SHUTDOWN = 11
+    EVICTED = 12
+
+    @property
+    def is_fault(self) -> bool:
+        """Whether the session ends FAULTED rather than CLOSED."""
+        return self in _FAULTS
+
+
+_FAULTS = frozenset(
+    {
+        CloseReason.WORKER_EXITED,
+        CloseReason.WORKER_SILENT,
+        CloseReason.WORKER_PROTOCOL_ERROR,
+        CloseReason.WORKER_START_FAILED,
+        CloseReason.OVERFLOW_FAIL_FAST,
+    }
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Peer:
+    """Where a call comes from. `address` is printable; `is_local` is true on loopback and Unix sockets."""
+
+    address: str
+    is_local: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Identity:
+    """Who a caller is.
+
+    `kind` is "anonymous", "key", "operator" or a plugin's own word; `claims` belongs to the plugin that authenticated.
+    """
+
+    id: str
+    kind: str
+    display_name: str = ""
+    claims: object = field(default=None, repr=False, compare=False)
+
+
+ANONYMOUS = Identity(id="anonymous", kind="anonymous", display_name="local user")
+
+
+@dataclass(frozen=True, slots=True)
+class SessionInfo:
+    """A session at one moment. Times are wall clock, seconds since 1970."""
+
+    session_id: str
+    state: SessionState
+    owner: str
+    client_name: str
+    tag: str
+    backend: str
+    opened_at: float
+    epoch: bytes
+    head_sequence: int
+    oldest_sequence: int
+    subscribers: int
+    worker_pid: int
+    close_reason: CloseReason | None = None
+    close_detail: str = ""

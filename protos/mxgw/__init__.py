@@ -1,0 +1,1 @@
+"""The wire contracts of mxgw; everything below is generated from the .proto files beside it."""

@@ -1,0 +1,195 @@
+"""What a worker talks to: the `Backend` protocol, and the sink its events go into.
+
+`Backend` mirrors the 18 methods and 4 events of LMXProxyServer (FIELD 1.2, 1.3) and nothing more. Bulk calls, reads,
+the last-value cache, the pairing of write completions and the numbering of events are built on it by the worker, so
+every backend gets them alike.
+
+All methods run in the worker's event loop. A backend with a thread of its own (COM needs one) hands results back with
+`loop.call_soon_threadsafe`; `EventSink` is to be called in the event loop only.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Protocol, runtime_checkable
+
+from mxgw.v1.commands_pb2 import BrowseNode
+from mxgw.v1.events_pb2 import GapReason, SourceHealth
+from mxgw.v1.values_pb2 import MxStatus, MxValue
+
+# HRESULTs that MXAccess clients know, as signed 32-bit numbers. Source: winerror.h.
+S_OK = 0
+E_FAIL = -2147467259  # 0x80004005
+E_NOTIMPL = -2147467263  # 0x80004001
+E_ACCESSDENIED = -2147024891  # 0x80070005
+E_INVALIDARG = -2147024809  # 0x80070057
+
+
+class MxError(Exception):
+    """A method failed as a COM call would: with an HRESULT. Becomes an ordinary reply, never a gRPC error."""
+
+    def __init__(self, hresult: int, message: str) -> None:
+        super().__init__(message)
+        self.hresult = hresult
+        self.message = message
+
+
+class BackendUnavailable(Exception):
+    """The backend cannot start: bad options, or a source that refuses. The text says what would help."""
+
+
+@dataclass(frozen=True, slots=True)
+class BackendInfo:
+    """Names the backend for people: kind, version, and where its data comes from (without credentials)."""
+
+    kind: str
+    version: str
+    source: str
+
+
+class EventSink(Protocol):
+    """Takes a backend's events, in the order in which they happened. No call blocks or raises."""
+
+    def data_change(
+        self,
+        server_handle: int,
+        item_handle: int,
+        value: MxValue,
+        quality: int,
+        source_time_ns: int | None,
+        statuses: Sequence[MxStatus],
+        raw_source_time: str = "",
+    ) -> None:
+        """OnDataChange. `quality` is the raw number; `source_time_ns` counts from 1970 in UTC, None when unknown.
+
+        The messages are encoded before the call returns, so the caller may reuse them.
+        """
+
+    def write_complete(self, server_handle: int, item_handle: int, statuses: Sequence[MxStatus]) -> None:
+        """OnWriteComplete: the oldest write of this item that has none yet."""
+
+    def operation_complete(self, server_handle: int, item_handle: int, statuses: Sequence[MxStatus]) -> None:
+        """OperationComplete."""
+
+    def buffered_data_change(
+        self,
+        server_handle: int,
+        item_handle: int,
+        data_type: int,
+        value: MxValue,
+        qualities: Sequence[int],
+        source_times_ns: Sequence[int],
+        statuses: Sequence[MxStatus],
+    ) -> None:
+        """OnBufferedDataChange: parallel arrays; `data_type` is the native MxDataType number."""
+
+    def source_gap(self, reason: GapReason.ValueType, detail: str, count: int = 0) -> None:
+        """Events were lost before the worker could number them; `count` is 0 when it cannot be known.
+
+        The loss takes the next sequence number, so that subscribers see it where it lies.
+        """
+
+    def source_health(self, health: SourceHealth.ValueType, detail: str) -> None:
+        """The source's health changed; `detail` is a sentence for people."""
+
+    def failed(self, detail: str) -> None:
+        """The backend is beyond repair; the worker ends and its session is faulted."""
+
+
+class Backend(Protocol):
+    """The 18 methods of LMXProxyServer. Every failure is an `MxError`; anything else is a bug of the backend.
+
+    Handles are small positive numbers. A method takes `server_handle` first, as MXAccess does.
+    """
+
+    def info(self) -> BackendInfo:
+        """Describe the backend; may be called before `start`."""
+
+    async def start(self, sink: EventSink) -> None:
+        """Get ready to serve calls; events may follow at once.
+
+        Raises:
+            BackendUnavailable: the backend cannot start.
+        """
+
+    async def stop(self) -> None:
+        """Unadvise, remove, unregister, release; bounded in time and never raising. No event follows."""
+
+    async def register(self, client_name: str) -> int:
+        """Return a server handle."""
+
+    async def unregister(self, server_handle: int) -> None:
+        """Release the handle and every item under it."""
+
+    async def add_item(self, server_handle: int, item_definition: str) -> int:
+        """Return an item handle. A name that does not exist fails later, as a data change status."""
+
+    async def add_item2(self, server_handle: int, item_definition: str, item_context: str) -> int:
+        """Return an item handle; `item_context` is the object that a relative definition starts from."""
+
+    async def remove_item(self, server_handle: int, item_handle: int) -> None:
+        """Release an item; its handle may be given out again."""
+
+    async def advise(self, server_handle: int, item_handle: int) -> None:
+        """Start data changes; writes count as an operator's."""
+
+    async def advise_supervisory(self, server_handle: int, item_handle: int) -> None:
+        """Start data changes; writes count as the client's own."""
+
+    async def un_advise(self, server_handle: int, item_handle: int) -> None:
+        """Stop data changes."""
+
+    async def write(self, server_handle: int, item_handle: int, value: MxValue, user_id: int) -> None:
+        """Accept a write; its result comes as a write completion. The worker keeps one in flight per item."""
+
+    async def write2(
+        self, server_handle: int, item_handle: int, value: MxValue, time_ns: int | None, user_id: int
+    ) -> None:
+        """Like `write`, with the caller's source time."""
+
+    async def write_secured(
+        self, server_handle: int, item_handle: int, current_user_id: int, verifier_user_id: int, value: MxValue
+    ) -> None:
+        """Accept a secured (one user) or verified (two users) write."""
+
+    async def write_secured2(
+        self,
+        server_handle: int,
+        item_handle: int,
+        current_user_id: int,
+        verifier_user_id: int,
+        value: MxValue,
+        time_ns: int | None,
+    ) -> None:
+        """Like `write_secured`, with the caller's source time."""
+
+    async def authenticate_user(self, server_handle: int, user: str, password: str) -> int:
+        """Return a user id; 0 when the login failed."""
+
+    async def archestra_user_to_id(self, server_handle: int, user_guid: str) -> int:
+        """Return the user id of an ArchestrA user's GUID."""
+
+    async def suspend(self, server_handle: int, item_handle: int) -> MxStatus:
+        """Suspend an advised item; an operation completion follows."""
+
+    async def activate(self, server_handle: int, item_handle: int) -> MxStatus:
+        """Resume a suspended item."""
+
+    async def add_buffered_item(self, server_handle: int, item_definition: str, item_context: str) -> int:
+        """Return an item handle whose changes come as buffered data changes."""
+
+    async def set_buffered_update_interval(self, server_handle: int, interval_ms: int) -> None:
+        """Set how often buffered data changes are sent."""
+
+
+@runtime_checkable
+class Browsable(Protocol):
+    """A backend whose address space can be listed; MXAccess itself has no such call."""
+
+    async def browse(self, parent: str) -> Sequence[BrowseNode]:
+        """Return the children of `parent` ("" is the root), in a stable order.
+
+        Raises:
+            MxError: there is no such node.
+        """
