@@ -168,7 +168,7 @@ class Hooks:
         """A worker proved itself and its backend is ready."""
 
     @hookspec
-    def mxgw_worker_exited(self, exit: WorkerExit) -> None:
+    def mxgw_worker_exited(self, worker_exit: WorkerExit) -> None:
         """A worker process is gone and its socket removed."""
 
     @hookspec

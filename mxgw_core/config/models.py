@@ -1,0 +1,213 @@
+"""The settings as frozen models: names, defaults, ranges and meaning. docs/configuration.md is made from this file."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, SecretStr, model_validator
+
+MIB = 1024 * 1024
+
+Seconds = Annotated[float, Field(gt=0)]
+Count = Annotated[int, Field(gt=0)]
+
+
+class SettingsModel(BaseModel):
+    """Base of all settings sections: frozen, and unknown keys are errors."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class GatewaySettings(SettingsModel):
+    """Where the gateway listens and keeps its files."""
+
+    listen: tuple[str, ...] = Field(
+        ("127.0.0.1:50051",),
+        min_length=1,
+        description="Addresses to serve: `host:port`, `[ipv6]:port`, or `unix:/path`. Port 0 takes a free one. "
+        "Beyond loopback an authenticating plugin and TLS are needed.",
+    )
+    data_dir: Path = Field(
+        Path("var"),
+        description="Private directory for worker sockets and logs; made with mode 0700. Relative to the working "
+        "directory.",
+    )
+    log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = Field("INFO", description="What the gateway logs.")
+    reflection: bool = Field(False, description="Serve gRPC reflection, for tools such as grpcurl.")
+    drain_timeout_s: Annotated[float, Field(ge=0, le=600)] = Field(
+        5.0, description="How long an orderly shutdown lets calls and streams finish."
+    )
+    allow_insecure: bool = Field(
+        False, description="Serve plaintext beyond loopback. Only for networks that are secured by other means."
+    )
+
+
+class TlsSettings(SettingsModel):
+    """TLS of the TCP listeners; off while `certificate` is empty."""
+
+    certificate: Path | None = Field(None, description="PEM file with the server certificate chain.")
+    private_key: Path | None = Field(None, description="PEM file with its key; readable by the gateway only.")
+    client_ca: Path | None = Field(
+        None, description="PEM file of the CA whose client certificates are demanded (mutual TLS)."
+    )
+
+    @model_validator(mode="after")
+    def _pair(self) -> TlsSettings:
+        if (self.certificate is None) != (self.private_key is None):
+            raise ValueError("certificate and private_key belong together: set both or none")
+        if self.client_ca is not None and self.certificate is None:
+            raise ValueError("client_ca needs certificate and private_key")
+        return self
+
+
+class LimitSettings(SettingsModel):
+    """What one gateway, session or call may use."""
+
+    sessions: Count = Field(64, le=10_000, description="Sessions open at once; each is one worker process.")
+    pending_commands: Count = Field(128, le=100_000, description="Commands of one session that wait for their answer.")
+    command_timeout_s: Seconds = Field(
+        30.0, le=3600, description="Deadline of a command; a caller may ask for less, never for more."
+    )
+    lease_s: Seconds = Field(
+        1800.0, description="Idle life of a session; any call of its client or an attached stream extends it."
+    )
+    maximum_lease_s: Seconds = Field(86_400.0, description="The longest lease a client may ask for.")
+    sweep_interval_s: Seconds = Field(30.0, le=3600, description="How often expired leases are looked for.")
+    remembered_sessions: int = Field(
+        1000, ge=0, le=100_000, description="Ended sessions whose close reason is remembered for their clients."
+    )
+    message_bytes: int = Field(
+        4 * MIB, ge=64 * 1024, le=64 * MIB, description="Largest gRPC message taken from or sent to a client."
+    )
+    concurrent_calls: Count = Field(1000, description="Calls and streams served at once; more are refused.")
+    connection_streams: Count = Field(100, description="Calls and streams at once on one connection.")
+    items_per_call: Count = Field(20_000, description="Items in one bulk call.")
+    text_characters: int = Field(1024, ge=64, description="Longest name or reference in a request.")
+
+    @model_validator(mode="after")
+    def _leases(self) -> LimitSettings:
+        if self.lease_s > self.maximum_lease_s:
+            raise ValueError("lease_s must not exceed maximum_lease_s")
+        return self
+
+
+class EventSettings(SettingsModel):
+    """How events are kept for subscribers and sent to them."""
+
+    queue_events: Count = Field(
+        10_000, description="Events a subscriber may fall behind before its overflow policy is asked."
+    )
+    queue_bytes: Count = Field(8 * MIB, description="The same limit in bytes.")
+    queue_seconds: float = Field(
+        0.0, ge=0, description="The same limit as age of the oldest unread event; 0 switches it off."
+    )
+    unattached_events: Count = Field(
+        20_000, description="Events held before the first subscriber attaches, so that none is lost in between."
+    )
+    unattached_bytes: Count = Field(16 * MIB, description="The same limit in bytes.")
+    batch_bytes: int = Field(
+        512 * 1024, ge=1024, le=16 * MIB, description="Most bytes of events in one message to a subscriber."
+    )
+    heartbeat_interval_s: Annotated[float, Field(ge=1, le=60)] = Field(
+        5.0, description="Silence after which a stream carries a heartbeat."
+    )
+    overflow_drain_s: Seconds = Field(
+        5.0, description="How long a subscriber that overflowed may still take to read what was queued for it."
+    )
+
+
+class WorkerSettings(SettingsModel):
+    """The worker processes."""
+
+    start_timeout_s: Seconds = Field(
+        20.0, le=600, description="From the start of a process until its backend is ready."
+    )
+    parallel_starts: Count = Field(4, le=256, description="Workers started at once; more wait their turn.")
+    heartbeat_interval_s: Annotated[float, Field(ge=0.1, le=60)] = Field(
+        1.0, description="How often a worker is asked for a sign of life; after 2.5 of these it counts as silent."
+    )
+    stop_grace_s: Seconds = Field(3.0, le=60, description="How long a worker may take to leave before it is killed.")
+    outbox_events: Count = Field(10_000, description="Events a worker keeps until they are safe in the gateway.")
+    outbox_bytes: Count = Field(8 * MIB, description="The same limit in bytes.")
+    frame_bytes: int = Field(
+        4 * MIB,
+        ge=64 * 1024,
+        le=64 * MIB,
+        description="Largest frame between gateway and worker; longer ones are refused.",
+    )
+    write_completion_timeout_s: Seconds = Field(
+        30.0, description="A write without completion after this long counts as failed."
+    )
+    read_timeout_s: Seconds = Field(10.0, le=600, description="How long a read waits for a first value.")
+    items: Count = Field(20_000, description="Items one worker may hold (FIELD 1.8: MXAccess degrades above).")
+    log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = Field("INFO", description="What workers log.")
+
+
+class BackendSettings(SettingsModel):
+    """One named backend: its kind, and options that the kind defines (docs/backends)."""
+
+    model_config = ConfigDict(frozen=True, extra="allow")
+
+    kind: str = Field(
+        "", description="`sim`, `opcua`, or the name of an installed backend; the section's own name if empty."
+    )
+
+    def options(self) -> dict[str, Any]:
+        """Return the options for the backend itself."""
+        return dict(self.model_extra or {})
+
+
+class PluginsSettings(SettingsModel):
+    """Which plugins run. Each plugin's own settings stand in `[plugins.<name>]`."""
+
+    enabled: tuple[str, ...] = Field((), description="Plugins to load, in this order.")
+    required: tuple[str, ...] = Field(
+        (), description="Enabled plugins without which the gateway must not start; `acl` always is."
+    )
+
+    @model_validator(mode="after")
+    def _required_is_enabled(self) -> PluginsSettings:
+        for name in self.required:
+            if name not in self.enabled:
+                raise ValueError(f"required plugin {name!r} is not in enabled")
+        return self
+
+
+class Settings(SettingsModel):
+    """All settings of a gateway. `backends` and `plugin_sections` hold the named tables below their sections."""
+
+    gateway: GatewaySettings = GatewaySettings()
+    tls: TlsSettings = TlsSettings()
+    limits: LimitSettings = LimitSettings()
+    events: EventSettings = EventSettings()
+    workers: WorkerSettings = WorkerSettings()
+    default_backend: str = Field("sim", description="The backend of sessions that name none.")
+    backends: dict[str, BackendSettings] = Field(
+        default_factory=lambda: {"sim": BackendSettings(kind="sim")},
+        description="Named backends: `[backends.<name>]`.",
+    )
+    plugins: PluginsSettings = PluginsSettings()
+    plugin_sections: dict[str, dict[str, Any]] = Field(
+        default_factory=dict, description="The raw `[plugins.<name>]` tables; each plugin validates its own."
+    )
+
+    @model_validator(mode="after")
+    def _default_backend_exists(self) -> Settings:
+        if self.default_backend not in self.backends:
+            raise ValueError(f"default_backend {self.default_backend!r} is not among [backends]")
+        return self
+
+
+__all__ = [
+    "BackendSettings",
+    "EventSettings",
+    "GatewaySettings",
+    "LimitSettings",
+    "PluginsSettings",
+    "SecretStr",
+    "Settings",
+    "SettingsModel",
+    "TlsSettings",
+    "WorkerSettings",
+]
