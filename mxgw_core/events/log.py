@@ -1,0 +1,259 @@
+"""The session's event log: a bounded ring of encoded events that live delivery and replay read alike.
+
+Worker blocks are merged into segments as they are appended, so that a reader far behind takes few large pieces, and
+one that is level takes exactly what is new. A gap that the worker reports is an entry of its own, so that numbering
+has no holes.
+"""
+
+from __future__ import annotations
+
+from bisect import bisect_right
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import TypeAlias
+
+from mxgw.v1.events_pb2 import GapReason
+from mxgw_core.events.records import events_prefix, offset_after
+
+SEGMENT_BYTES = 64 * 1024
+SEGMENT_EVENTS = 1024
+
+
+class OutOfOrder(ValueError):
+    """A block does not follow the head; the worker broke the protocol."""
+
+
+@dataclass(frozen=True, slots=True)
+class LogGap:
+    """A range that no event will fill. `count` is 0 when the number of lost events cannot be known."""
+
+    first: int
+    last: int
+    reason: GapReason.ValueType
+    detail: str = ""
+    count: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Chunk:
+    """Consecutive events as read: `frame` is a whole encoded StreamEventsResponse, its batch begins at `start`."""
+
+    first: int
+    last: int
+    frame: bytes
+    start: int
+
+    @property
+    def events(self) -> int:
+        return self.last - self.first + 1
+
+    @property
+    def batch_bytes(self) -> int:
+        return len(self.frame) - self.start
+
+    @property
+    def batch(self) -> bytes:
+        """The encoded EventBatch."""
+        return self.frame[self.start :]
+
+
+@dataclass(slots=True)
+class _Segment:
+    first: int
+    last: int
+    data: bytearray
+    appended_at: float
+    # Where each appended block begins: its first sequence and its offset. Readers mostly stand at such a place.
+    starts: list[int] = field(default_factory=list)
+    offsets: list[int] = field(default_factory=list)
+
+    def append(self, first: int, last: int, data: bytes, now: float) -> None:
+        self.starts.append(first)
+        self.offsets.append(len(self.data))
+        self.data += data
+        self.last = last
+        self.appended_at = now
+
+    def offset_of(self, sequence: int) -> int:
+        """Return where event `sequence` begins; `last + 1` is the end."""
+        if sequence > self.last:
+            return len(self.data)
+        index = bisect_right(self.starts, sequence) - 1
+        return offset_after(self.data, sequence - self.starts[index], self.offsets[index])
+
+    def block_end(self, sequence: int, limit_bytes: int) -> tuple[int, int]:
+        """Return `(last, offset)` of the furthest block end within `limit_bytes` of `sequence`, at least its own."""
+        start = self.offset_of(sequence)
+        if len(self.data) - start <= limit_bytes:
+            return self.last, len(self.data)
+        index = max(bisect_right(self.offsets, start + limit_bytes) - 1, bisect_right(self.starts, sequence))
+        if index >= len(self.starts):
+            return self.last, len(self.data)
+        return self.starts[index] - 1, self.offsets[index]
+
+
+_Entry: TypeAlias = _Segment | LogGap
+
+
+class EventLog:
+    """One epoch's events, oldest first, numbered without holes.
+
+    Not thread-safe; lives in the event loop. `clock` is monotonic seconds.
+    """
+
+    def __init__(self, clock: Callable[[], float]) -> None:
+        self._clock = clock
+        self._entries: list[_Entry] = []
+        self._firsts: list[int] = []
+        self.head = 0
+        self.events = 0
+        self.bytes = 0
+        # Bytes ever appended: with a reader's own count it gives the reader's lag in bytes.
+        self.appended_bytes = 0
+        # Joined once for all readers at the same place; good until something is appended or forgotten.
+        self._shared: dict[tuple[int, int], Chunk] = {}
+
+    @property
+    def oldest(self) -> int:
+        """Oldest sequence held; `head + 1` when none is."""
+        return self._firsts[0] if self._firsts else self.head + 1
+
+    def append(self, first: int, last: int, data: bytes) -> None:
+        """Append consecutive events.
+
+        Raises:
+            OutOfOrder: `first` is not the next sequence, or the range is empty.
+        """
+        self._advance(first, last)
+        tail = self._entries[-1] if self._entries else None
+        if (
+            isinstance(tail, _Segment)
+            and len(tail.data) + len(data) <= SEGMENT_BYTES
+            and last - tail.first < SEGMENT_EVENTS
+        ):
+            tail.append(first, last, data, self._clock())
+        else:
+            segment = _Segment(first, last, bytearray(), 0.0)
+            segment.append(first, last, data, self._clock())
+            self._push(segment)
+        self.events += last - first + 1
+        self.bytes += len(data)
+        self.appended_bytes += len(data)
+
+    def append_gap(self, gap: LogGap) -> None:
+        """Append a range that no event will fill.
+
+        Raises:
+            OutOfOrder: as `append`.
+        """
+        self._advance(gap.first, gap.last)
+        self._push(gap)
+
+    def start_after(self, sequence: int) -> None:
+        """Begin an empty log behind `sequence` (a worker that was taken over sends what it still has)."""
+        if self._entries or self.head:
+            raise OutOfOrder("the log has begun already")
+        self.head = sequence
+
+    def _advance(self, first: int, last: int) -> None:
+        if first != self.head + 1 or last < first:
+            raise OutOfOrder(f"events {first} to {last} do not follow {self.head}")
+        self.head = last
+        self._shared.clear()
+
+    def _push(self, entry: _Entry) -> None:
+        self._entries.append(entry)
+        self._firsts.append(entry.first)
+
+    def read(self, after: int, limit_bytes: int) -> Chunk | LogGap | None:
+        """Return what follows `after`: events up to about `limit_bytes`, or one gap; None at the head.
+
+        At least one worker block is returned, even a larger one. `after` must be at least `oldest - 1`.
+
+        Raises:
+            LookupError: `after` is older than the log.
+        """
+        if after >= self.head:
+            return None
+        key = (after, limit_bytes)
+        if (shared := self._shared.get(key)) is not None:
+            return shared
+        index = self._index_of(after + 1)
+        entry = self._entries[index]
+        if isinstance(entry, LogGap):
+            if after + 1 == entry.first:
+                return entry
+            return LogGap(after + 1, entry.last, entry.reason, entry.detail)
+        parts: list[memoryview] = []
+        last, taken = after, 0
+        while isinstance(entry, _Segment):
+            start = entry.offset_of(last + 1)
+            block_last, end = entry.block_end(last + 1, limit_bytes - taken)
+            if parts and taken + end - start > limit_bytes:
+                break
+            parts.append(memoryview(entry.data)[start:end])
+            taken += end - start
+            last = block_last
+            index += 1
+            if last != entry.last or taken >= limit_bytes or index == len(self._entries):
+                break
+            entry = self._entries[index]
+        prefix = events_prefix(taken)
+        chunk = Chunk(after + 1, last, b"".join((prefix, *parts)), len(prefix))
+        for part in parts:
+            part.release()  # a bytearray cannot grow while a view of it is alive
+        self._shared[key] = chunk
+        return chunk
+
+    def bytes_after(self, after: int) -> int:
+        """Return the bytes of all events behind `after`."""
+        if after >= self.head:
+            return 0
+        index = self._index_of(after + 1)
+        entry = self._entries[index]
+        total = len(entry.data) - entry.offset_of(after + 1) if isinstance(entry, _Segment) else 0
+        return total + sum(len(e.data) for e in self._entries[index + 1 :] if isinstance(e, _Segment))
+
+    def appended_at(self, sequence: int) -> float:
+        """Return when (about) event `sequence` was appended, on the log's clock; now when it is not here."""
+        if not self.oldest <= sequence <= self.head:
+            return self._clock()
+        entry = self._entries[self._index_of(sequence)]
+        return entry.appended_at if isinstance(entry, _Segment) else self._clock()
+
+    def _index_of(self, sequence: int) -> int:
+        index = bisect_right(self._firsts, sequence) - 1
+        if index < 0:
+            raise LookupError(f"event {sequence} is older than the log ({self.oldest})")
+        return index
+
+    def trim(self, floor: int, events: int, limit_bytes: int, seconds: float) -> LogGap | None:
+        """Forget entries up to `floor` that exceed the retention; return the range forgotten, if any.
+
+        An entry goes only whole: the log keeps at least `events`, `limit_bytes` and `seconds` worth of what it has,
+        whichever is least (0 keeps nothing of that kind).
+        """
+        drop = 0
+        horizon = self._clock() - seconds
+        for entry in self._entries:
+            if entry.last > floor:
+                break
+            if isinstance(entry, _Segment):
+                count, size = entry.last - entry.first + 1, len(entry.data)
+                expendable = (
+                    self.events - count >= events
+                    or self.bytes - size >= limit_bytes
+                    or (seconds > 0 and entry.appended_at < horizon)
+                )
+                if not expendable:
+                    break
+                self.events -= count
+                self.bytes -= size
+            drop += 1
+        if not drop:
+            return None
+        self._shared.clear()
+        first, last = self._entries[0].first, self._entries[drop - 1].last
+        del self._entries[:drop]
+        del self._firsts[:drop]
+        return LogGap(first, last, GapReason.GAP_REASON_RING_EVICTED)

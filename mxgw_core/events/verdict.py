@@ -1,0 +1,64 @@
+"""Where a subscriber begins: start positions, and what a resume can promise (RELIABILITY 8b)."""
+
+from __future__ import annotations
+
+import enum
+from dataclasses import dataclass
+
+from mxgw.v1.events_pb2 import GapReason
+from mxgw_core.api.types import Position
+from mxgw_core.events.log import EventLog, LogGap
+
+
+class Start(enum.Enum):
+    """Where to begin when no position is named."""
+
+    NOW = "now"
+    OLDEST_RETAINED = "oldest_retained"
+
+
+@dataclass(frozen=True, slots=True)
+class Verdict:
+    """Begin after `cursor`; `gap` (if any) comes first. `recovered` is false whenever there is a gap."""
+
+    cursor: int
+    was_resuming: bool
+    recovered: bool
+    gap: LogGap | None = None
+
+
+def decide(log: EventLog, epoch: bytes, start: Start | Position) -> Verdict:
+    """Return where a subscriber begins. Never loses anything without a gap, and never gaps what is still held."""
+    if isinstance(start, Position):
+        return _resume(log, epoch, start)
+    cursor = log.head if start is Start.NOW else log.oldest - 1
+    return Verdict(cursor, was_resuming=False, recovered=False)
+
+
+def _resume(log: EventLog, epoch: bytes, after: Position) -> Verdict:
+    oldest, head = log.oldest, log.head
+    if after.epoch != epoch:
+        gap = LogGap(
+            0,
+            0,
+            GapReason.GAP_REASON_EPOCH_CHANGED,
+            "the position belongs to another worker's counting: re-read the items you need",
+        )
+        return Verdict(oldest - 1, was_resuming=True, recovered=False, gap=gap)
+    if after.sequence > head:
+        gap = LogGap(
+            0,
+            0,
+            GapReason.GAP_REASON_CURSOR_AHEAD,
+            f"the position is ahead of the newest event ({head}): it was not handed out for this session",
+        )
+        return Verdict(head, was_resuming=True, recovered=False, gap=gap)
+    if after.sequence < oldest - 1:
+        gap = LogGap(
+            after.sequence + 1,
+            oldest - 1,
+            GapReason.GAP_REASON_RING_EVICTED,
+            "these events are older than the log holds: raise its retention, or resume sooner",
+        )
+        return Verdict(oldest - 1, was_resuming=True, recovered=False, gap=gap)
+    return Verdict(after.sequence, was_resuming=True, recovered=True)
