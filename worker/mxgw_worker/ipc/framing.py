@@ -91,7 +91,6 @@ class FrameDecoder:
                 frames.append(bytes(whole[HEADER_BYTES:]))
             self._partial = bytearray()
             self._wanted_bytes = 0
-            return taken + rest
         return taken + rest
 
     def _checked_length(self, data: memoryview | bytearray, offset: int) -> int:

@@ -1,0 +1,222 @@
+"""How gateway and worker prove themselves to each other. Sans-io; the order of messages stands in worker.proto.
+
+Both ends know a secret of 32 bytes that never crosses the wire. Each sends a random nonce and answers with an
+HMAC-SHA256 over a role label and the length-delimited transcript, so a proof fits one role, one connection and one
+worker process. A completed handshake derives the secret of the next one from the same transcript.
+"""
+
+from __future__ import annotations
+
+import hmac
+import secrets
+from enum import StrEnum
+from hashlib import sha256
+from typing import NoReturn
+
+from mxgw.worker.v1.worker_pb2 import Challenge, Hello, Proof, Reject, Welcome
+
+PROTOCOL_VERSION = 1
+SECRET_BYTES = 32
+NONCE_BYTES = 32
+EPOCH_BYTES = 16
+
+_MAXIMUM_REJECT_CHARACTERS = 300
+
+
+class HandshakeReason(StrEnum):
+    """Why a handshake failed; travels as `Reject.reason`."""
+
+    PROTOCOL_VERSION = "PROTOCOL_VERSION"
+    WRONG_SESSION = "WRONG_SESSION"
+    MALFORMED_HELLO = "MALFORMED_HELLO"
+    BAD_PROOF = "BAD_PROOF"
+    BAD_GATEWAY_PROOF = "BAD_GATEWAY_PROOF"
+    REJECTED = "REJECTED"
+    UNEXPECTED_MESSAGE = "UNEXPECTED_MESSAGE"
+
+
+class HandshakeError(Exception):
+    """The peer is not who it should be, or does not speak this protocol: cut the connection."""
+
+    def __init__(self, reason: HandshakeReason, detail: str) -> None:
+        super().__init__(f"{reason}: {detail}")
+        self.reason = reason
+        self.detail = detail
+
+
+class GatewayHandshake:
+    """The gateway's end of one connection. A failed or finished handshake cannot be used again."""
+
+    def __init__(self, *, session_id: str, secret: bytes) -> None:
+        self._session_id = session_id
+        self._secret = _checked_secret(secret)
+        self._hello: Hello | None = None
+        self._transcript: tuple[bytes, bytes] | None = None
+        self._next_secret: bytes | None = None
+
+    @property
+    def hello(self) -> Hello:
+        """What the worker said of itself; believe it only after `on_proof`."""
+        if self._hello is None:
+            raise RuntimeError("no Hello was received yet")
+        return self._hello
+
+    @property
+    def next_secret(self) -> bytes:
+        """The secret of the next handshake with this worker; known after `on_proof`.
+
+        A worker that did not receive the Welcome still holds the old one.
+        """
+        if self._next_secret is None:
+            raise RuntimeError("the handshake is not complete")
+        return self._next_secret
+
+    def on_hello(self, hello: Hello) -> Challenge:
+        """Check a worker's introduction and return the challenge for it.
+
+        Raises:
+            HandshakeError: PROTOCOL_VERSION, WRONG_SESSION, MALFORMED_HELLO, or UNEXPECTED_MESSAGE for a second Hello.
+        """
+        if self._hello is not None:
+            raise _unexpected("a second Hello")
+        if hello.protocol_version != PROTOCOL_VERSION:
+            raise HandshakeError(
+                HandshakeReason.PROTOCOL_VERSION,
+                f"the worker speaks protocol version {hello.protocol_version}, this gateway {PROTOCOL_VERSION}; "
+                "gateway and worker must come from one installation",
+            )
+        if not hmac.compare_digest(hello.session_id.encode(), self._session_id.encode()):
+            raise HandshakeError(HandshakeReason.WRONG_SESSION, "the worker belongs to another session")
+        problem = _hello_problem(hello)
+        if problem:
+            raise HandshakeError(HandshakeReason.MALFORMED_HELLO, problem)
+        self._hello = hello
+        nonce = secrets.token_bytes(NONCE_BYTES)
+        self._transcript = (hello.SerializeToString(deterministic=True), nonce)
+        return Challenge(gateway_nonce=nonce)
+
+    def on_proof(self, proof: Proof, resume_after: int) -> Welcome:
+        """Check the worker's proof and return the gateway's own, with the sequence to send events after.
+
+        Raises:
+            HandshakeError: BAD_PROOF, or UNEXPECTED_MESSAGE without a challenge that waits for its proof.
+        """
+        transcript, self._transcript = self._transcript, None
+        if transcript is None:
+            raise _unexpected("a Proof without an open challenge")
+        if not hmac.compare_digest(proof.mac, _mac(self._secret, b"worker", *transcript)):
+            raise HandshakeError(HandshakeReason.BAD_PROOF, "the worker does not know the secret of this session")
+        self._next_secret = _mac(self._secret, b"rotate", *transcript)
+        mac = _mac(self._secret, b"gateway", *transcript, _number(resume_after))
+        return Welcome(mac=mac, resume_after=resume_after)
+
+    def __repr__(self) -> str:
+        return f"GatewayHandshake(session_id={self._session_id!r}, complete={self._next_secret is not None})"
+
+
+class WorkerHandshake:
+    """The worker's end of one connection. A failed or finished handshake cannot be used again."""
+
+    def __init__(self, *, session_id: str, secret: bytes, epoch: bytes, pid: int, start_ticks: int) -> None:
+        self._secret = _checked_secret(secret)
+        self._introduction = Hello(
+            protocol_version=PROTOCOL_VERSION, session_id=session_id, epoch=epoch, pid=pid, start_ticks=start_ticks
+        )
+        self._hello_bytes: bytes | None = None
+        self._transcript: tuple[bytes, bytes] | None = None
+        self._next_secret: bytes | None = None
+
+    @property
+    def next_secret(self) -> bytes:
+        """The secret of the next handshake; known after `on_welcome`."""
+        if self._next_secret is None:
+            raise RuntimeError("the handshake is not complete")
+        return self._next_secret
+
+    def hello(self, head_sequence: int, outbox_oldest: int) -> Hello:
+        """Return the introduction, with a fresh nonce."""
+        if self._hello_bytes is not None:
+            raise RuntimeError("a handshake says Hello once; make a new one for a new connection")
+        hello = self._introduction
+        hello.head_sequence = head_sequence
+        hello.outbox_oldest = outbox_oldest
+        hello.worker_nonce = secrets.token_bytes(NONCE_BYTES)
+        self._hello_bytes = hello.SerializeToString(deterministic=True)
+        return hello
+
+    def on_challenge(self, challenge: Challenge) -> Proof:
+        """Return the proof that this worker knows the secret.
+
+        Raises:
+            HandshakeError: UNEXPECTED_MESSAGE for a challenge out of order or without a whole nonce.
+        """
+        if self._hello_bytes is None or self._transcript is not None or self._next_secret is not None:
+            raise _unexpected("a Challenge out of order")
+        if len(challenge.gateway_nonce) != NONCE_BYTES:
+            raise _unexpected(f"a Challenge with a nonce of {len(challenge.gateway_nonce)} bytes")
+        self._transcript = (self._hello_bytes, challenge.gateway_nonce)
+        return Proof(mac=_mac(self._secret, b"worker", *self._transcript))
+
+    def on_welcome(self, welcome: Welcome) -> int:
+        """Check the gateway's proof and return the sequence to send events after.
+
+        Raises:
+            HandshakeError: BAD_GATEWAY_PROOF, or UNEXPECTED_MESSAGE when no proof was sent.
+        """
+        transcript, self._transcript = self._transcript, None
+        if transcript is None or self._next_secret is not None:
+            raise _unexpected("a Welcome out of order")
+        expected = _mac(self._secret, b"gateway", *transcript, _number(welcome.resume_after))
+        if not hmac.compare_digest(welcome.mac, expected):
+            raise HandshakeError(
+                HandshakeReason.BAD_GATEWAY_PROOF, "whoever listens at the endpoint does not know this worker's secret"
+            )
+        self._next_secret = _mac(self._secret, b"rotate", *transcript)
+        return welcome.resume_after
+
+    def on_reject(self, reject: Reject) -> NoReturn:
+        """Turn the gateway's refusal into an error.
+
+        Raises:
+            HandshakeError: REJECTED, always; its detail starts with the gateway's reason.
+        """
+        text = f"{reject.reason}: {reject.detail}"[:_MAXIMUM_REJECT_CHARACTERS]
+        raise HandshakeError(HandshakeReason.REJECTED, "".join(c if c.isprintable() else "?" for c in text))
+
+    def __repr__(self) -> str:
+        session_id = self._introduction.session_id
+        return f"WorkerHandshake(session_id={session_id!r}, complete={self._next_secret is not None})"
+
+
+def _mac(secret: bytes, label: bytes, *parts: bytes) -> bytes:
+    mac = hmac.new(secret, digestmod=sha256)
+    for part in (b"mxgw.worker.v1", label, *parts):
+        mac.update(_number(len(part)))
+        mac.update(part)
+    return mac.digest()
+
+
+def _number(value: int) -> bytes:
+    return value.to_bytes(8, "big")
+
+
+def _checked_secret(secret: bytes) -> bytes:
+    if len(secret) != SECRET_BYTES:
+        raise ValueError(f"the secret has {len(secret)} bytes, it must have {SECRET_BYTES}")
+    return secret
+
+
+def _hello_problem(hello: Hello) -> str:
+    if len(hello.epoch) != EPOCH_BYTES:
+        return f"the epoch has {len(hello.epoch)} bytes, it must have {EPOCH_BYTES}"
+    if len(hello.worker_nonce) != NONCE_BYTES:
+        return f"the nonce has {len(hello.worker_nonce)} bytes, it must have {NONCE_BYTES}"
+    if hello.pid <= 0:
+        return f"{hello.pid} is no process id"
+    if hello.outbox_oldest > hello.head_sequence + 1:
+        return f"the outbox starts at {hello.outbox_oldest}, beyond the head {hello.head_sequence}"
+    return ""
+
+
+def _unexpected(what: str) -> HandshakeError:
+    return HandshakeError(HandshakeReason.UNEXPECTED_MESSAGE, f"received {what}")

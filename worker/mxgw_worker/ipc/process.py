@@ -1,0 +1,32 @@
+"""What the operating system says of a process."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+# Field 22 of /proc/PID/stat; the fields that follow the command's closing parenthesis start with number 3.
+_START_TIME_INDEX = 22 - 3
+
+
+def start_ticks(pid: int) -> int:
+    """Return when process `pid` started, in clock ticks since boot; 0 where that is unknown.
+
+    With the pid it names a process that no later one can be mistaken for.
+    Source: proc(5), /proc/PID/stat field 22. The command (field 2) may hold spaces and parentheses.
+    """
+    try:
+        stat = Path(f"/proc/{pid}/stat").read_bytes()
+        return int(stat[stat.rindex(b")") + 2 :].split()[_START_TIME_INDEX])
+    except (OSError, ValueError, IndexError):
+        return 0
+
+
+def rss_bytes() -> int:
+    """Return the resident memory of this process; 0 where that is unknown. Source: proc(5), /proc/PID/statm field 2."""
+    try:
+        import resource
+
+        pages = int(Path("/proc/self/statm").read_bytes().split()[1])
+        return pages * resource.getpagesize()
+    except (ImportError, OSError, ValueError, IndexError):
+        return 0
