@@ -2,27 +2,55 @@
 
 from __future__ import annotations
 
+import copy
+import re
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, SecretStr, model_validator
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, SecretStr, field_validator, model_validator
+
+from mxgw_core.config.secrets import masked_tree
 
 MIB = 1024 * 1024
 
 Seconds = Annotated[float, Field(gt=0)]
 Count = Annotated[int, Field(gt=0)]
 
+_TCP_ADDRESS = re.compile(r"(\[[0-9A-Fa-f:.%\w]+\]|[^\s:/\[\]]+):(\d{1,5})")
+_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,63}")
+
+
+def _address(value: str) -> str:
+    if value.startswith("unix:") and len(value) > len("unix:"):
+        return value
+    match = _TCP_ADDRESS.fullmatch(value)
+    if match is None or int(match[2]) > 65535:
+        raise ValueError("must be host:port, [ipv6]:port or unix:/path, with a port from 0 to 65535")
+    return value
+
+
+Address = Annotated[str, AfterValidator(_address)]
+
 
 class SettingsModel(BaseModel):
-    """Base of all settings sections: frozen, and unknown keys are errors."""
+    """Base of all settings sections: frozen, unknown keys are errors, and no repr shows what looks like a secret."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    # Infinity passes every lower bound and no timer takes it; the text of an error must not repeat a password.
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False, hide_input_in_errors=True)
+
+    def __repr_args__(self) -> Iterator[tuple[str | None, Any]]:
+        declared = type(self).model_fields
+        for key, value in super().__repr_args__():
+            # Declared fields hide themselves with SecretStr; free-form tables can only be judged by their keys.
+            free_form = key not in declared or isinstance(value, dict)
+            yield key, masked_tree(value, key or "") if free_form else value
 
 
 class GatewaySettings(SettingsModel):
     """Where the gateway listens and keeps its files."""
 
-    listen: tuple[str, ...] = Field(
+    listen: tuple[Address, ...] = Field(
         ("127.0.0.1:50051",),
         min_length=1,
         description="Addresses to serve: `host:port`, `[ipv6]:port`, or `unix:/path`. Port 0 takes a free one. "
@@ -140,22 +168,22 @@ class WorkerSettings(SettingsModel):
         30.0, description="A write without completion after this long counts as failed."
     )
     read_timeout_s: Seconds = Field(10.0, le=600, description="How long a read waits for a first value.")
-    items: Count = Field(20_000, description="Items one worker may hold (FIELD 1.8: MXAccess degrades above).")
+    items: Count = Field(20_000, description="Items one worker may hold; MXAccess degrades above this.")
     log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = Field("INFO", description="What workers log.")
 
 
 class BackendSettings(SettingsModel):
-    """One named backend: its kind, and options that the kind defines (docs/backends)."""
+    """One named backend, `[backends.<name>]`: its kind, and options that the kind defines and its worker validates."""
 
-    model_config = ConfigDict(frozen=True, extra="allow")
+    model_config = ConfigDict(extra="allow")
 
     kind: str = Field(
         "", description="`sim`, `opcua`, or the name of an installed backend; the section's own name if empty."
     )
 
     def options(self) -> dict[str, Any]:
-        """Return the options for the backend itself."""
-        return dict(self.model_extra or {})
+        """Return a copy of the options for the backend itself."""
+        return copy.deepcopy(self.model_extra or {})
 
 
 class PluginsSettings(SettingsModel):
@@ -171,11 +199,19 @@ class PluginsSettings(SettingsModel):
         for name in self.required:
             if name not in self.enabled:
                 raise ValueError(f"required plugin {name!r} is not in enabled")
+        for name in self.enabled:
+            if self.enabled.count(name) > 1:
+                raise ValueError(f"plugin {name!r} is enabled twice")
         return self
 
 
 class Settings(SettingsModel):
-    """All settings of a gateway. `backends` and `plugin_sections` hold the named tables below their sections."""
+    """All settings of a gateway.
+
+    Three fields stand elsewhere in a file than in this class, because TOML keeps named tables inside their section:
+    `default_backend` is `[backends] default`, `backends` are `[backends.<name>]`, and `plugin_sections` are
+    `[plugins.<name>]`.
+    """
 
     gateway: GatewaySettings = GatewaySettings()
     tls: TlsSettings = TlsSettings()
@@ -185,18 +221,34 @@ class Settings(SettingsModel):
     default_backend: str = Field("sim", description="The backend of sessions that name none.")
     backends: dict[str, BackendSettings] = Field(
         default_factory=lambda: {"sim": BackendSettings(kind="sim")},
-        description="Named backends: `[backends.<name>]`.",
+        description="Named backends: `[backends.<name>]`. `sim` alone when none is configured.",
     )
     plugins: PluginsSettings = PluginsSettings()
     plugin_sections: dict[str, dict[str, Any]] = Field(
         default_factory=dict, description="The raw `[plugins.<name>]` tables; each plugin validates its own."
     )
 
+    @field_validator("backends")
+    @classmethod
+    def _kind_defaults_to_name(cls, backends: dict[str, BackendSettings]) -> dict[str, BackendSettings]:
+        for name in backends:
+            if _NAME.fullmatch(name) is None:
+                raise ValueError(f"backend name {name!r} must be 1 to 64 letters, digits, '-' or '_'")
+        return {
+            name: backend if backend.kind else backend.model_copy(update={"kind": name})
+            for name, backend in backends.items()
+        }
+
     @model_validator(mode="after")
     def _default_backend_exists(self) -> Settings:
         if self.default_backend not in self.backends:
-            raise ValueError(f"default_backend {self.default_backend!r} is not among [backends]")
+            raise ValueError(unknown_default_backend(self.default_backend, self.backends))
         return self
+
+
+def unknown_default_backend(name: str, backends: Iterable[str]) -> str:
+    """Return the sentence for a default that is no backend; the loader says the same when other problems come first."""
+    return f"{name!r} is not configured: add [backends.{name}], or name one of: {', '.join(sorted(backends))}"
 
 
 __all__ = [
@@ -210,4 +262,5 @@ __all__ = [
     "SettingsModel",
     "TlsSettings",
     "WorkerSettings",
+    "unknown_default_backend",
 ]

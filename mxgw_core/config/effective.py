@@ -1,0 +1,70 @@
+"""The settings as they count, for people: one row per key, secrets masked."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from mxgw_core.config import schema
+from mxgw_core.config.models import Settings
+from mxgw_core.config.secrets import MASK, masked_tree
+from mxgw_core.config.sources import Path
+
+if TYPE_CHECKING:
+    from mxgw_core.config.loader import LoadedSettings
+
+
+class EffectiveSetting(NamedTuple):
+    """One key: `value` is plain data fit for JSON, with secrets replaced by `***`."""
+
+    key: str
+    value: Any
+    origin: str
+
+
+def effective_settings(loaded: LoadedSettings) -> list[EffectiveSetting]:
+    """Return every setting in the order of the sections, with its value for display and its origin.
+
+    A plugin's section appears as far as it is configured; the defaults inside it are the plugin's own.
+    """
+    return [
+        EffectiveSetting(".".join(path), _shown(path, value), loaded.origins[".".join(path)])
+        for path, value in _values(loaded.settings)
+    ]
+
+
+def paths_of(settings: Settings) -> Iterator[Path]:
+    """Yield the key of every value."""
+    for path, _ in _values(settings):
+        yield path
+
+
+def _values(settings: Settings) -> Iterator[tuple[Path, Any]]:
+    for section in schema.SECTIONS:
+        match section:
+            case "backends":
+                yield ("backends", "default"), settings.default_backend
+                for name, backend in settings.backends.items():
+                    yield ("backends", name, "kind"), backend.kind
+                    yield from _flat(backend.options(), ("backends", name))
+            case "plugins":
+                yield from _flat(dict(settings.plugins), ("plugins",))
+                yield from _flat(settings.plugin_sections, ("plugins",))
+            case _:
+                yield from _flat(dict(getattr(settings, section)), (section,))
+
+
+def _flat(table: Mapping[str, Any], path: Path) -> Iterator[tuple[Path, Any]]:
+    for key, value in table.items():
+        if isinstance(value, Mapping):
+            yield from _flat(value, (*path, key))
+        else:
+            yield (*path, key), value
+
+
+def _shown(path: Path, value: Any) -> Any:
+    # A declared key hides itself with SecretStr; `tls.private_key`, say, is a file name.
+    shown = masked_tree(value, "" if schema.field_of(path) else path[-1])
+    if shown is None or isinstance(shown, str | bool | int | float | list):
+        return shown
+    return MASK if shown == MASK else str(shown)

@@ -1,0 +1,105 @@
+"""What is wrong with settings, in sentences for the person who has to put it right."""
+
+from __future__ import annotations
+
+import difflib
+import json
+import re
+from collections.abc import Callable, Iterable, Mapping
+from datetime import date, time
+from pathlib import PurePath
+from typing import Any, TypeVar
+
+from pydantic import BaseModel, ValidationError
+from pydantic_core import ErrorDetails
+
+from mxgw_core.config.schema import hides_value
+from mxgw_core.config.secrets import is_secret_key
+from mxgw_core.config.sources import Path
+
+_NO_TABLE = frozenset({"model_type", "dict_type", "model_attributes_type", "dataclass_type"})
+_SUBJECT = re.compile(r"^[A-Z]\w* should ")
+
+ModelT = TypeVar("ModelT", bound=BaseModel)
+
+
+def validated(model: type[ModelT], data: Mapping[str, Any]) -> ModelT:
+    """Return the model of TOML-like data, without guessing: "5" is no number, 1 is no truth value.
+
+    JSON's rules are TOML's: lists fill tuples, text fills paths and enums, whole numbers fill floats.
+
+    Raises:
+        ValidationError: the data does not fit.
+    """
+    return model.model_validate_json(json.dumps(data, default=_plain), strict=True)
+
+
+def nearest(word: str, candidates: Iterable[str]) -> str | None:
+    """Return the candidate that was probably meant."""
+    by_fold = {candidate.casefold(): candidate for candidate in candidates}
+    close = difflib.get_close_matches(word.casefold(), by_fold, n=1, cutoff=0.6)
+    return by_fold[close[0]] if close else None
+
+
+def unknown(word: str, candidates: Iterable[str], noun: str = "key") -> str:
+    """Return the sentence for a name that is not among the candidates."""
+    candidates = tuple(candidates)
+    if (match := nearest(word, candidates)) is not None:
+        return f"unknown {noun}; did you mean {match!r}?"
+    if candidates:
+        return f"unknown {noun}; valid are: {', '.join(sorted(candidates))}"
+    return f"unknown {noun}"
+
+
+def validation_problems(
+    error: ValidationError,
+    model: type[BaseModel],
+    *,
+    describe_unknown: Callable[[Path], str],
+    file_path: Callable[[tuple[int | str, ...]], Path],
+    place: Callable[[Path], str],
+) -> list[str]:
+    """Return one line per problem: place, key, reason.
+
+    `file_path` turns pydantic's location into a key of the file; `place` tells where that key was set.
+    """
+    lines = []
+    for details in error.errors(include_url=False):
+        path = file_path(details["loc"])
+        reason = (
+            describe_unknown(path)
+            if details["type"] == "extra_forbidden" or (details["type"] in _NO_TABLE and _is_misplaced(path))
+            else _reason(details, path, hides_value(model, tuple(p for p in details["loc"] if isinstance(p, str))))
+        )
+        lines.append(f"{place(path)}: {'.'.join(path) or 'settings'}: {reason}")
+    return lines
+
+
+def _is_misplaced(path: Path) -> bool:
+    # A value where only named tables stand is a misspelled key rather than a bad table.
+    return len(path) == 2 and path[0] == "backends"
+
+
+def _reason(details: ErrorDetails, path: Path, hidden: bool) -> str:
+    if details["type"] == "missing":
+        return "is required"
+    if details["type"] in _NO_TABLE:
+        return "must be a table"
+    if details["type"] in ("tuple_type", "list_type"):
+        return "must be a list"
+    if details["type"] == "too_short":
+        return f"must have at least {details['ctx']['min_length']} item(s)"
+    text = _SUBJECT.sub("must ", details["msg"].removeprefix("Value error, "))
+    value = details["input"]
+    if hidden or is_secret_key(".".join(path)) or not isinstance(value, str | int | float):
+        return text
+    shown = json.dumps(value, ensure_ascii=True)
+    return f"{text} (is {shown if len(shown) <= 60 else shown[:57] + '...'})"
+
+
+def _plain(value: object) -> str:
+    if isinstance(value, date | time):
+        return value.isoformat()
+    if isinstance(value, PurePath):
+        return str(value)
+    raise TypeError(f"settings cannot hold a {type(value).__name__}")

@@ -1,0 +1,37 @@
+"""What must not be shown: values whose key, or whose text, says that they are secret."""
+
+from __future__ import annotations
+
+import re
+from typing import Any
+
+from pydantic import SecretStr
+
+MASK = "***"
+
+# The end of the key decides: `password` and `bindPassword` are secrets, `password_file` and `token_lifetime_s` are not.
+_SECRET_KEY = re.compile(
+    r"(pass(word|wd|phrase)|pwd|secret|token|pepper|credential"
+    r"|(api|private|access|signing|encryption|shared|client)[_-]?key)s?$",
+    re.IGNORECASE,
+)
+_KEY_TEXT = re.compile(r"-----BEGIN [A-Z ]*PRIVATE KEY-----")
+_URL_PASSWORD = re.compile(r"(://[^/\s:@]*:)[^/\s]*@")
+
+
+def is_secret_key(key: str) -> bool:
+    """Return whether values under this key are secrets, judged by its last dotted part."""
+    return _SECRET_KEY.search(key.rpartition(".")[2]) is not None
+
+
+def masked_tree(value: Any, key: str = "") -> Any:
+    """Return plain data with every secret replaced: by its key, a private key's text, or a URL's password."""
+    if isinstance(value, SecretStr) or (is_secret_key(key) and value not in (None, "")):
+        return MASK
+    if isinstance(value, dict):
+        return {name: masked_tree(item, str(name)) for name, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [masked_tree(item) for item in value]
+    if isinstance(value, str):
+        return MASK if _KEY_TEXT.search(value) else _URL_PASSWORD.sub(rf"\1{MASK}@", value)
+    return value

@@ -1,0 +1,65 @@
+"""Values that arrive as text, from the environment or the command line."""
+
+from __future__ import annotations
+
+import tomllib
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+from mxgw_core.config import schema
+from mxgw_core.config.secrets import is_secret_key
+from mxgw_core.config.sources import ENVIRONMENT_PREFIX, Path
+
+# Variables of the client library; a gateway that is started in the same environment leaves them alone.
+FOREIGN_PREFIXES = ("MXGW_CLIENT_",)
+
+
+def value_of(path: Path, text: str) -> Any:
+    """Return what `text` means for this key.
+
+    Texts, paths and secrets are taken as they stand; a list is a TOML array or comes separated by commas; anything
+    else is a TOML value, and text when it is none.
+    """
+    field = schema.field_of(path)
+    if field is not None:
+        if schema.is_optional(field) and not text:
+            return None
+        if schema.takes_text(field):
+            return text
+        if schema.takes_list(field) and not text.lstrip().startswith("["):
+            return [part.strip() for part in text.split(",") if part.strip()]
+    elif is_secret_key(path[-1]):
+        return text
+    return _toml_value(text)
+
+
+def environment_layers(environ: Mapping[str, str], known: Iterable[Path]) -> list[tuple[str, Path, Any]]:
+    """Return name, key and value of each `MXGW_` variable, in the order of their names.
+
+    A variable cannot spell `-` or capitals, so names of backends and plugins in `known` are recognised without them.
+    """
+    spelled = {schema.environment_name(path): path for path in known}
+    found = []
+    for name in sorted(environ):
+        if not name.startswith(ENVIRONMENT_PREFIX) or name.startswith(FOREIGN_PREFIXES):
+            continue
+        parts = tuple(name.removeprefix(ENVIRONMENT_PREFIX).split("__"))
+        path: Path = tuple(part.lower() for part in parts)
+        for length in range(len(parts), 0, -1):
+            if known_path := spelled.get(ENVIRONMENT_PREFIX + "__".join(parts[:length])):
+                path = (*known_path, *path[length:])
+                break
+        found.append((name, path, value_of(path, environ[name])))
+    return found
+
+
+def _toml_value(text: str) -> Any:
+    stripped = text.strip()
+    if stripped in ("True", "False", "TRUE", "FALSE"):
+        return stripped.lower() == "true"
+    try:
+        document = tomllib.loads(f"value = {stripped}")
+    except tomllib.TOMLDecodeError:
+        return text
+    # Text with line breaks could add keys of its own.
+    return document["value"] if document.keys() == {"value"} else text
