@@ -1,0 +1,217 @@
+"""Numbers events and keeps them until the gateway has them, and longer while there is room. Sans-io."""
+
+from __future__ import annotations
+
+import secrets
+from collections import deque
+from dataclasses import dataclass
+
+from mxgw.v1.events_pb2 import (
+    GAP_REASON_EVENT_TOO_LARGE,
+    GAP_REASON_WORKER_OUTBOX_OVERRUN,
+    GapReason,
+)
+from mxgw.worker.v1.worker_pb2 import WorkerGap
+from mxgw_worker.ipc.handshake import EPOCH_BYTES
+
+# What an envelope and its EventBlock add to the records in a frame, at most.
+BLOCK_OVERHEAD_BYTES = 64
+# A kept gap costs about this much.
+_GAP_BYTES = 128
+
+
+@dataclass(frozen=True, slots=True)
+class Block:
+    """A run of consecutive records; joined they are an encoded EventBatch."""
+
+    first_sequence: int
+    last_sequence: int
+    records: list[bytes]
+
+
+class Outbox:
+    """A ring of events, bounded in number and bytes, that never blocks and never loses in silence.
+
+    Every event and every gap of the source takes the next sequence number, from 1 within the epoch. `take` hands them
+    out in order; when the ring is full the oldest is overwritten, and what was overwritten before it was taken comes
+    out of `take` as a gap in its place. Acknowledged events are kept while there is room, so that a gateway that lost
+    its own log can `resume` from here.
+    """
+
+    def __init__(self, *, limit_events: int, limit_bytes: int, maximum_frame_bytes: int) -> None:
+        self.epoch = secrets.token_bytes(EPOCH_BYTES)
+        self.head_sequence = 0
+        self.acknowledged = 0
+        # Events that were overwritten before they were safe in the gateway.
+        self.events_lost = 0
+        self.size_bytes = 0
+        self._limit_events = limit_events
+        self._limit_bytes = limit_bytes
+        self._maximum_record_bytes = maximum_frame_bytes - BLOCK_OVERHEAD_BYTES
+        # Taken and not taken yet, oldest first; together they hold every sequence from the oldest to the head.
+        self._taken: deque[bytes | WorkerGap] = deque()
+        self._waiting: deque[bytes | WorkerGap] = deque()
+        self._waiting_bytes = 0
+        self._waiting_gaps = 0
+        self._taken_sequence = 0
+        # The highest sequence that `events_lost` counts, and the highest overwritten gap of the source.
+        self._lost_through = 0
+        self._overwritten_gap = 0
+
+    @property
+    def oldest_sequence(self) -> int:
+        """The oldest sequence still held; head + 1 when there is none."""
+        return self.head_sequence - len(self._taken) - len(self._waiting) + 1
+
+    @property
+    def depth(self) -> int:
+        """Events and gaps held."""
+        return len(self._taken) + len(self._waiting)
+
+    @property
+    def has_waiting(self) -> bool:
+        """Whether `take` has something to give."""
+        return self._taken_sequence < self.head_sequence
+
+    def append(self, record: bytes) -> None:
+        """Keep the record of event `head_sequence + 1`, which the caller has encoded into it."""
+        size = len(record)
+        if size > self._maximum_record_bytes:
+            detail = f"an event of {size} bytes does not fit a frame; raise workers.frame_bytes"
+            self._append_gap(GAP_REASON_EVENT_TOO_LARGE, detail, 1)
+            self.events_lost += 1
+            return
+        self.head_sequence += 1
+        self._waiting.append(record)
+        self._waiting_bytes += size
+        self.size_bytes += size
+        if self.size_bytes > self._limit_bytes or len(self._taken) + len(self._waiting) > self._limit_events:
+            self._overwrite()
+
+    def append_gap(self, reason: GapReason.ValueType, detail: str, count: int) -> None:
+        """Keep a loss that happened before events could be numbered; it takes the next sequence."""
+        self._append_gap(reason, detail, count)
+
+    def acknowledge(self, sequence: int) -> None:
+        """Note that the gateway has everything up to `sequence` in its log."""
+        self.acknowledged = max(self.acknowledged, min(sequence, self.head_sequence))
+
+    def resume(self, after: int) -> None:
+        """Let `take` start again behind `after`, for a new connection; a place beyond the head counts as the head."""
+        after = min(after, self.head_sequence)
+        first_lost = max(after, self.acknowledged, self._lost_through) + 1
+        self._count_lost(first_lost, self.oldest_sequence - 1)
+        while self._taken and self.head_sequence - len(self._waiting) > after:
+            self._put_back(self._taken.pop())
+        while self._waiting and self.head_sequence - len(self._waiting) < after:
+            self._take_one()
+        self._taken_sequence = after
+
+    def take(self, maximum_bytes: int) -> Block | WorkerGap | None:
+        """Return what comes next, as much as fits `maximum_bytes` and at least one event; None when all is taken."""
+        first = self.head_sequence - len(self._waiting) + 1
+        if first > self._taken_sequence + 1:
+            return self._take_overrun(first)
+        if not self._waiting:
+            return None
+        if not self._waiting_gaps and self._waiting_bytes <= maximum_bytes:
+            records = list(self._waiting)
+            self._taken.extend(records)
+            self._waiting.clear()
+            self._waiting_bytes = 0
+        else:
+            head = self._waiting[0]
+            if isinstance(head, WorkerGap):
+                self._take_one()
+                self._taken_sequence = first
+                return head
+            records = []
+            total = 0
+            while self._waiting:
+                record = self._waiting[0]
+                if isinstance(record, WorkerGap) or (records and total + len(record) > maximum_bytes):
+                    break
+                total += len(record)
+                records.append(record)
+                self._take_one()
+        self._taken_sequence = first + len(records) - 1
+        return Block(first, self._taken_sequence, records)  # type: ignore[arg-type]  # no gap is among them
+
+    def statistics(self) -> dict[str, int]:
+        """Return the figures that tell how the outbox fares."""
+        return {
+            "head_sequence": self.head_sequence,
+            "oldest_sequence": self.oldest_sequence,
+            "acknowledged": self.acknowledged,
+            "depth": self.depth,
+            "waiting": len(self._waiting),
+            "size_bytes": self.size_bytes,
+            "limit_events": self._limit_events,
+            "limit_bytes": self._limit_bytes,
+            "events_lost": self.events_lost,
+        }
+
+    def _append_gap(self, reason: GapReason.ValueType, detail: str, count: int) -> None:
+        self.head_sequence += 1
+        self._waiting.append(
+            WorkerGap(
+                first_lost=self.head_sequence,
+                last_lost=self.head_sequence,
+                reason=reason,
+                detail=detail,
+                count=count,
+            )
+        )
+        self._waiting_bytes += _GAP_BYTES
+        self._waiting_gaps += 1
+        self.size_bytes += _GAP_BYTES
+        self._overwrite()
+
+    def _overwrite(self) -> None:
+        """Forget the oldest until the ring is within its limits; the newest always stays."""
+        while self.depth > 1 and (self.depth > self._limit_events or self.size_bytes > self._limit_bytes):
+            sequence = self.oldest_sequence
+            if self._taken:
+                entry = self._taken.popleft()
+            else:
+                entry = self._waiting.popleft()
+                self._waiting_bytes -= _size(entry)
+                self._waiting_gaps -= isinstance(entry, WorkerGap)
+                self._count_lost(sequence, sequence)
+            self.size_bytes -= _size(entry)
+            if isinstance(entry, WorkerGap):
+                self._overwritten_gap = sequence
+
+    def _take_overrun(self, first_held: int) -> WorkerGap:
+        first_lost, last_lost = self._taken_sequence + 1, first_held - 1
+        self._taken_sequence = last_lost
+        # A gap of the source among the overwritten stands for an unknown number of events.
+        count = 0 if self._overwritten_gap >= first_lost else last_lost - first_lost + 1
+        return WorkerGap(
+            first_lost=first_lost,
+            last_lost=last_lost,
+            reason=GAP_REASON_WORKER_OUTBOX_OVERRUN,
+            detail="the worker's outbox was full before the gateway took these; raise workers.outbox_events or "
+            "workers.outbox_bytes",
+            count=count,
+        )
+
+    def _count_lost(self, first: int, last: int) -> None:
+        if last >= first:
+            self.events_lost += last - first + 1
+            self._lost_through = last
+
+    def _take_one(self) -> None:
+        entry = self._waiting.popleft()
+        self._waiting_bytes -= _size(entry)
+        self._waiting_gaps -= isinstance(entry, WorkerGap)
+        self._taken.append(entry)
+
+    def _put_back(self, entry: bytes | WorkerGap) -> None:
+        self._waiting.appendleft(entry)
+        self._waiting_bytes += _size(entry)
+        self._waiting_gaps += isinstance(entry, WorkerGap)
+
+
+def _size(entry: bytes | WorkerGap) -> int:
+    return _GAP_BYTES if isinstance(entry, WorkerGap) else len(entry)

@@ -1,0 +1,47 @@
+"""A read under way: what came for one reference so far."""
+
+from __future__ import annotations
+
+import asyncio
+
+from mxgw.v1.events_pb2 import DataChange
+
+
+class ReadBatch:
+    """The references of one ReadBulk that wait for a value."""
+
+    def __init__(self) -> None:
+        self.awaited = 0
+        # Completed by the last reading that gets its value.
+        self.complete: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+
+    def _one_arrived(self) -> None:
+        self.awaited -= 1
+        if self.awaited == 0 and not self.complete.done():
+            self.complete.set_result(None)
+
+
+class Reading:
+    """Waits for the first value of one reference that is not merely initialising (FIELD 1.9 #3)."""
+
+    __slots__ = ("_batch", "_body", "arrived")
+
+    def __init__(self, batch: ReadBatch) -> None:
+        self._batch = batch
+        self._body: bytes | None = None
+        self.arrived = False
+        batch.awaited += 1
+
+    def offer(self, body: bytes, is_initialising: bool) -> None:
+        """Take an encoded DataChange, unless the real value is there already."""
+        if self.arrived:
+            return
+        self._body = body
+        if not is_initialising:
+            self.arrived = True
+            self._batch._one_arrived()
+
+    @property
+    def value(self) -> DataChange | None:
+        """What came: the real value, or the last initialising one, or None."""
+        return None if self._body is None else DataChange.FromString(self._body)

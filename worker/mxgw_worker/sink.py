@@ -1,0 +1,184 @@
+"""Takes the backend's events: numbers and encodes them, keeps last values, pairs write completions."""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Callable, Sequence
+
+from mxgw.convert import mapped_data_type, timestamp_from_ns
+from mxgw.v1.events_pb2 import (
+    EVENT_KIND_BUFFERED_DATA_CHANGE,
+    EVENT_KIND_DATA_CHANGE,
+    EVENT_KIND_OPERATION_COMPLETE,
+    EVENT_KIND_WRITE_COMPLETE,
+    GAP_REASON_SOURCE_OVERFLOW,
+    SOURCE_HEALTH_UNSPECIFIED,
+    BufferedDataChange,
+    GapReason,
+    OperationComplete,
+    SourceHealth,
+    WriteComplete,
+)
+from mxgw.v1.values_pb2 import MxStatus, MxValue
+from mxgw_worker.items import ItemTable
+from mxgw_worker.outbox import Outbox
+from mxgw_worker.records import DataChangeEncoder, TimeEncoder, event_record
+from mxgw_worker.writes import PendingWrite, Writes
+
+log = logging.getLogger(__name__)
+
+
+class WorkerSink:
+    """Implements `EventSink`. `on_event` is called after each event; `on_failed` when the backend is beyond repair."""
+
+    def __init__(
+        self,
+        *,
+        outbox: Outbox,
+        items: ItemTable,
+        writes: Writes,
+        on_event: Callable[[], None],
+        on_failed: Callable[[str], None],
+        now_ns: Callable[[], int] = time.time_ns,
+    ) -> None:
+        self.health: SourceHealth.ValueType = SOURCE_HEALTH_UNSPECIFIED
+        self.health_detail = ""
+        self._outbox = outbox
+        self._items = items
+        self._writes = writes
+        self._on_event = on_event
+        self._on_failed = on_failed
+        self._now_ns = now_ns
+        self._worker_time = TimeEncoder()
+        self._data_change = DataChangeEncoder()
+        writes.on_missing = self._write_missing
+
+    def data_change(
+        self,
+        server_handle: int,
+        item_handle: int,
+        value: MxValue,
+        quality: int,
+        source_time_ns: int | None,
+        statuses: Sequence[MxStatus],
+        raw_source_time: str = "",
+    ) -> None:
+        """See `EventSink.data_change`. The hot path of the worker."""
+        encoder = self._data_change
+        outbox = self._outbox
+        key = (server_handle, item_handle)
+        item = self._items.items.get(key)
+        try:
+            body = encoder.encode(value, quality, source_time_ns, statuses, raw_source_time)
+            if item is None:
+                hidden = self._items.hidden.get(key)
+                if hidden is not None:
+                    hidden.offer(body, encoder.is_initialising)
+                    return
+            record = event_record(
+                outbox.head_sequence + 1,
+                EVENT_KIND_DATA_CHANGE,
+                server_handle,
+                item_handle,
+                self._worker_time.encode(self._now_ns()),
+                body,
+            )
+        except Exception:
+            self._unusable("data change")
+            return
+        outbox.append(record)
+        if item is not None:
+            if not encoder.has_failure or item.last_has_failure or item.last_record is None:
+                item.last_record = record
+                item.last_sequence = outbox.head_sequence
+                item.last_has_failure = encoder.has_failure
+                item.last_is_initialising = encoder.is_initialising
+            if item.readings:
+                for reading in item.readings:
+                    reading.offer(body, encoder.is_initialising)
+        self._on_event()
+
+    def write_complete(self, server_handle: int, item_handle: int, statuses: Sequence[MxStatus]) -> None:
+        """See `EventSink.write_complete`."""
+        item = self._items.get(server_handle, item_handle)
+        try:
+            # Noted before the write ends: ending it may remove what it was uncertain about.
+            uncertain = item is not None and item.pairing_uncertain
+            write_id = 0 if item is None else self._writes.complete(item, statuses)
+            body = WriteComplete(statuses=statuses, write_id=write_id, pairing_uncertain=uncertain)
+        except Exception:
+            self._unusable("write completion")
+            return
+        self._append(EVENT_KIND_WRITE_COMPLETE, server_handle, item_handle, body.SerializeToString())
+
+    def operation_complete(self, server_handle: int, item_handle: int, statuses: Sequence[MxStatus]) -> None:
+        """See `EventSink.operation_complete`."""
+        try:
+            body = OperationComplete(statuses=statuses)
+        except Exception:
+            self._unusable("operation completion")
+            return
+        self._append(EVENT_KIND_OPERATION_COMPLETE, server_handle, item_handle, body.SerializeToString())
+
+    def buffered_data_change(
+        self,
+        server_handle: int,
+        item_handle: int,
+        data_type: int,
+        value: MxValue,
+        qualities: Sequence[int],
+        source_times_ns: Sequence[int],
+        statuses: Sequence[MxStatus],
+    ) -> None:
+        """See `EventSink.buffered_data_change`."""
+        try:
+            body = BufferedDataChange(
+                data_type=mapped_data_type(data_type),
+                raw_data_type=data_type,
+                value=value,
+                raw_qualities=qualities,
+                source_times=[timestamp_from_ns(ns) for ns in source_times_ns],
+                statuses=statuses,
+            )
+        except Exception:
+            self._unusable("buffered data change")
+            return
+        self._append(EVENT_KIND_BUFFERED_DATA_CHANGE, server_handle, item_handle, body.SerializeToString())
+
+    def source_gap(self, reason: GapReason.ValueType, detail: str, count: int = 0) -> None:
+        """See `EventSink.source_gap`."""
+        log.warning("the source lost events (%s): %s", GapReason.Name(reason), detail)
+        self._outbox.append_gap(reason, detail, count)
+        self._on_event()
+
+    def source_health(self, health: SourceHealth.ValueType, detail: str) -> None:
+        """See `EventSink.source_health`."""
+        if health != self.health:
+            log.info("source health is %s: %s", SourceHealth.Name(health), detail)
+        self.health = health
+        self.health_detail = detail
+
+    def failed(self, detail: str) -> None:
+        """See `EventSink.failed`."""
+        self._on_failed(detail)
+
+    def _append(self, kind: int, server_handle: int, item_handle: int, body: bytes) -> None:
+        worker_time = self._worker_time.encode(self._now_ns())
+        self._outbox.append(
+            event_record(self._outbox.head_sequence + 1, kind, server_handle, item_handle, worker_time, body)
+        )
+        self._on_event()
+
+    def _write_missing(self, write: PendingWrite) -> None:
+        log.warning("write %d got no completion in time; its outcome is unknown", write.write_id)
+        item = write.item
+        body = WriteComplete(write_id=write.write_id, missing=True, pairing_uncertain=item.pairing_uncertain)
+        self._append(EVENT_KIND_WRITE_COMPLETE, item.server_handle, item.item_handle, body.SerializeToString())
+
+    def _unusable(self, what: str) -> None:
+        """The backend handed over something that is no event: its bug, told where the event would have been."""
+        log.exception("the backend delivered a %s that cannot be encoded", what)
+        detail = f"the backend delivered a {what} that cannot be encoded; see the worker's log"
+        self._outbox.append_gap(GAP_REASON_SOURCE_OVERFLOW, detail, 1)
+        self._on_event()

@@ -1,0 +1,101 @@
+"""Pairs write completions with writes: one write in flight per item, and a missing completion is a failure."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+from mxgw.v1.values_pb2 import MX_STATUS_CATEGORY_PENDING, MxStatus
+from mxgw_worker.items import Item
+
+
+@dataclass(frozen=True, slots=True)
+class Completion:
+    """How a write ended. `missing`: the backend never said."""
+
+    statuses: tuple[MxStatus, ...]
+    missing: bool = False
+
+
+class PendingWrite:
+    """A write from before it is issued until its completion."""
+
+    __slots__ = ("completion", "item", "timer", "write_id")
+
+    def __init__(self, write_id: int, item: Item) -> None:
+        self.write_id = write_id
+        self.item = item
+        # Completed by `Writes.complete`, or by its timer with a missing completion.
+        self.completion: asyncio.Future[Completion] = asyncio.get_running_loop().create_future()
+        self.timer: asyncio.TimerHandle | None = None
+
+
+class Writes:
+    """The writes in flight. The caller holds the item's turn when it begins a write; a completion gives it back."""
+
+    def __init__(self, completion_timeout_s: float) -> None:
+        self._completion_timeout_s = completion_timeout_s
+        self._last_id = 0
+        self._pending: dict[int, PendingWrite] = {}
+        # Called with a write whose completion went missing, to tell subscribers; set by the sink.
+        self.on_missing: Callable[[PendingWrite], None] = lambda _write: None
+
+    def __len__(self) -> int:
+        return len(self._pending)
+
+    def next_id(self) -> int:
+        """Return a number for a write, from 1."""
+        self._last_id += 1
+        return self._last_id
+
+    def begin(self, item: Item) -> PendingWrite:
+        """Note a write just before it is issued: its completion may come before the call returns."""
+        write = PendingWrite(self.next_id(), item)
+        item.write_id = write.write_id
+        self._pending[write.write_id] = write
+        return write
+
+    def accepted(self, write: PendingWrite) -> None:
+        """The backend took the write: its completion is due within the timeout."""
+        if not write.completion.done():
+            loop = asyncio.get_running_loop()
+            write.timer = loop.call_later(self._completion_timeout_s, self._give_up, write)
+
+    def refused(self, write: PendingWrite) -> None:
+        """The backend did not take the write: no completion will come."""
+        self._end(write)
+
+    def complete(self, item: Item, statuses: Sequence[MxStatus]) -> int:
+        """Pair a completion with the item's write and return its id; 0 when the item has no write in flight.
+
+        A success of category Pending says "accepted, still pending": the write goes on. Source: FIELD 1.4.
+        """
+        write = self._pending.get(item.write_id)
+        if write is None:
+            return 0
+        if not any(s.success != 0 and s.category == MX_STATUS_CATEGORY_PENDING for s in statuses):
+            copies = tuple(_copy(status) for status in statuses)
+            self._end(write)
+            write.completion.set_result(Completion(copies))
+        return write.write_id
+
+    def _give_up(self, write: PendingWrite) -> None:
+        self.on_missing(write)
+        write.item.pairing_uncertain = True
+        self._end(write)
+        write.completion.set_result(Completion((), missing=True))
+
+    def _end(self, write: PendingWrite) -> None:
+        if self._pending.pop(write.write_id, None) is None:
+            return
+        if write.timer is not None:
+            write.timer.cancel()
+        write.item.write_id = 0
+        write.item.turns.release()
+
+
+def _copy(status: MxStatus) -> MxStatus:
+    copy = MxStatus()
+    copy.CopyFrom(status)
+    return copy
