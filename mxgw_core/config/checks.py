@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 from mxgw_core.config import schema
-from mxgw_core.config.layers import Leaf, Tree, leaves
-from mxgw_core.config.sources import Path
+from mxgw_core.config.layers import Leaf, Tree
+from mxgw_core.config.problems import unknown
+from mxgw_core.config.sources import Path, Source
 
 
-def checked(tree: Tree, path: Path = ()) -> tuple[Tree, list[str]]:
+def checked(tree: Tree, source: Source, path: Path = ()) -> tuple[Tree, list[str]]:
     """Return the layer without what cannot be merged, and one line for each such thing.
 
-    That is: a value in place of a section, a declared key in other capitals (dynaconf would take it for the key), and
-    words that dynaconf would obey silently (`dynaconf_merge` ...).
+    That is: a value in place of a section, a declared key in other capitals (dynaconf would take it for the key),
+    words that dynaconf would obey silently (`dynaconf_merge` ...), and unknown tables that are empty.
     """
     kept: Tree = {}
     problems: list[str] = []
@@ -20,27 +21,24 @@ def checked(tree: Tree, path: Path = ()) -> tuple[Tree, list[str]]:
     for key, value in tree.items():
         here = (*path, key)
         meant = by_fold.get(key.casefold(), key)
+        reason = ""
         if key.lower().startswith("dynaconf_"):
-            problems.append(f"{_place(value, here)}: {'.'.join(here)}: unknown key")
+            reason = "unknown key"
         elif meant != key:
-            problems.append(f"{_place(value, here)}: {'.'.join(here)}: unknown key; did you mean {meant!r}?")
+            reason = f"unknown key; did you mean {meant!r}?"
         elif isinstance(value, Leaf):
             if here in schema.TABLES:
-                problems.append(f"{_place(value, here)}: {key}: must be a table, with keys such as {_example(here)}")
+                reason = f"must be a table, with keys such as {_example(here)}"
             else:
                 kept[key] = value
+        elif not value and declared and key not in declared and path not in schema.HOLDERS:
+            reason = unknown(key, declared)
         else:
-            kept[key], inner = checked(value, here)
+            kept[key], inner = checked(value, source, here)
             problems += inner
+        if reason:
+            problems.append(f"{source.place(here)}: {'.'.join(here)}: {reason}")
     return kept, problems
-
-
-def _place(value: Leaf | Tree, path: Path) -> str:
-    if isinstance(value, Leaf):
-        return value.source.place(path)
-    for _, leaf in leaves(value):
-        return leaf.source.place(path)
-    return "an empty table"
 
 
 def _example(table: Path) -> str:

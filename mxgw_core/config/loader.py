@@ -14,7 +14,7 @@ from mxgw_core.api.errors import SettingsError
 from mxgw_core.config import schema
 from mxgw_core.config.checks import checked
 from mxgw_core.config.effective import paths_of
-from mxgw_core.config.layers import Leaf, branch, leaves, tree_of, values
+from mxgw_core.config.layers import Leaf, Tree, branch, leaves, tree_of, values
 from mxgw_core.config.models import Settings, unknown_default_backend
 from mxgw_core.config.problems import nearest, unknown, validated, validation_problems
 from mxgw_core.config.sources import COMMAND_LINE, DEFAULT, Path, Source, UnreadableSource, read_toml
@@ -58,6 +58,12 @@ def load_settings(
     problems: list[str] = []
     trees = [tree_of(schema.defaults(), Source(DEFAULT))]
     files: list[FilePath] = []
+
+    def add(source: Source, tree: Tree) -> None:
+        tree, wrong = checked(tree, source)
+        trees.append(tree)
+        problems.extend(wrong)
+
     for path, label, needed, private in _files(file, directory):
         try:
             content = read_toml(path, label, private=private)
@@ -66,22 +72,21 @@ def load_settings(
             continue
         if content is not None:
             files.append(path)
-            trees.append(tree_of(content[1], content[0]))
+            add(content[0], tree_of(content[1], content[0]))
         elif needed:
             problems.append(f"{label}: no such file; name an existing settings file, or leave the option out")
 
     known = _named(leaf for tree in trees for _, leaf in leaves(tree))
     for name, key, value in environment_layers(os.environ if environ is None else environ, known):
-        trees.append(branch(key, value, Source(f"environment {name}")))
+        source = Source(f"environment {name}")
+        add(source, branch(key, value, source))
     for dotted, given in (overrides or {}).items():
         key = tuple(dotted.split("."))
         value = value_of(key, given) if isinstance(given, str) else given
         if value is not None:
-            trees.append(branch(key, value, Source(COMMAND_LINE)))
+            source = Source(COMMAND_LINE)
+            add(source, branch(key, value, source))
 
-    for index, tree in enumerate(trees):
-        trees[index], wrong = checked(tree)
-        problems += wrong
     merged = laid_over(trees)
     found = dict(leaves(merged))
     problems += _respelled(found)

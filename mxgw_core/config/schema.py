@@ -18,6 +18,7 @@ from mxgw_core.config.sources import ENVIRONMENT_PREFIX, Path
 _MOVED: dict[str, Path] = {"default_backend": ("backends", "default"), "plugin_sections": ("plugins",)}
 SECTIONS: tuple[str, ...] = tuple(name for name in Settings.model_fields if name not in _MOVED)
 TABLES = frozenset((name,) for name in SECTIONS)
+HOLDERS = frozenset({("backends",), ("plugins",)})  # tables that also hold named tables
 
 
 def file_path(location: Iterable[int | str]) -> Path:

@@ -1,0 +1,47 @@
+"""Which plugins are installed, from the entry points of their distributions; nothing is imported."""
+
+from __future__ import annotations
+
+from importlib.metadata import EntryPoint, entry_points
+
+from mxgw_core.plugins.records import PluginRecord, PluginState
+
+GROUP = "mxgw.plugins"
+
+# Access control that is enabled and does not work must never mean access without control.
+ALWAYS_REQUIRED = frozenset({"acl"})
+
+
+def installed_entries() -> dict[str, list[EntryPoint]]:
+    """Return the entry points by plugin name, in the order of the names; more than one is a clash."""
+    entries: dict[str, list[EntryPoint]] = {}
+    for entry in sorted(entry_points(group=GROUP), key=lambda entry: (entry.name, distribution_of(entry))):
+        entries.setdefault(entry.name, []).append(entry)
+    return entries
+
+
+def installed_plugins() -> list[PluginRecord]:
+    """Return every installed plugin, by name, as AVAILABLE."""
+    return [available(name, entries) for name, entries in installed_entries().items()]
+
+
+def available(name: str, entries: list[EntryPoint]) -> PluginRecord:
+    """Return the record of a plugin that is not enabled."""
+    detail = clash(name, entries) if len(entries) > 1 else ""
+    return PluginRecord(name, PluginState.AVAILABLE, *origin_of(entries[0]), required=False, detail=detail)
+
+
+def clash(name: str, entries: list[EntryPoint]) -> str:
+    """Return the sentence for a name that several distributions claim."""
+    owners = " and ".join(" ".join(origin_of(entry)) for entry in entries)
+    return f"the name {name!r} is offered by {owners}; uninstall all but one"
+
+
+def origin_of(entry: EntryPoint) -> tuple[str, str]:
+    """Return distribution and version."""
+    return distribution_of(entry), entry.dist.version if entry.dist is not None else ""
+
+
+def distribution_of(entry: EntryPoint) -> str:
+    """Return the name of the distribution that brings this entry point."""
+    return entry.dist.name if entry.dist is not None else ""

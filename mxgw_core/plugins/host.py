@@ -1,0 +1,233 @@
+"""The plugins of a running gateway: loaded in order, asked in isolation."""
+
+from __future__ import annotations
+
+import inspect
+import logging
+import threading
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
+from importlib.metadata import EntryPoint
+from types import MappingProxyType
+from typing import Any
+
+import pluggy
+
+from mxgw_core.api.errors import GatewayError, PluginError, SettingsError
+from mxgw_core.api.hookspecs import PROJECT, Hooks
+from mxgw_core.config.models import Settings
+from mxgw_core.config.problems import nearest
+from mxgw_core.plugins import discovery
+from mxgw_core.plugins.faults import told
+from mxgw_core.plugins.loading import HOOKS, plugin_object, register
+from mxgw_core.plugins.records import Answer, LoadFailure, PluginRecord, PluginState
+from mxgw_core.plugins.section import apply_section
+
+log = logging.getLogger(__name__)
+
+# What these raise may repeat what a caller sent to prove who it is.
+_CREDENTIAL_HOOKS = frozenset({"mxgw_authenticate", "mxgw_authenticate_operator"})
+
+
+@dataclass(frozen=True, slots=True)
+class _Implementation:
+    plugin: str
+    function: Callable[..., Any]
+    arguments: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class _Hook:
+    arguments: frozenset[str]
+    firstresult: bool
+    implementations: tuple[_Implementation, ...]
+
+
+class PluginHost:
+    """Made by `load`. Calls may come from any thread; `fail` belongs to the event loop's."""
+
+    def __init__(self) -> None:
+        self._plugins = pluggy.PluginManager(PROJECT)
+        self._plugins.add_hookspecs(Hooks)
+        self._records: dict[str, PluginRecord] = {}
+        self._failures: dict[tuple[str, str], int] = {}
+        self._counting = threading.Lock()
+        self._hooks: Mapping[str, _Hook] = {}
+        self._prepare()
+
+    @classmethod
+    def load(
+        cls, settings: Settings, *, origins: Mapping[str, str] | None = None, keep_going: bool = False
+    ) -> PluginHost:
+        """Import, register and configure what `plugins.enabled` names, in that order.
+
+        `origins` (of `LoadedSettings`) lets errors name the file. With `keep_going`, whatever would stop a start
+        becomes a FAILED record instead, which is what a listing wants.
+
+        Raises:
+            SettingsError: a plugin's section is wrong; all problems of all plugins at once.
+            PluginError: a required plugin cannot be used, or two distributions offer an enabled name.
+        """
+        host = cls()
+        installed = discovery.installed_entries()
+        settings_problems: list[str] = []
+        fatal: list[str] = []
+        for name in settings.plugins.enabled:
+            entries = installed.get(name, [])
+            required = name in settings.plugins.required or name in discovery.ALWAYS_REQUIRED
+            origin = discovery.origin_of(entries[0]) if len(entries) == 1 else ("", "")
+            host._records[name] = PluginRecord(name, PluginState.LOADED, *origin, required=required)
+            try:
+                host._load_one(name, entries, installed, settings.plugin_sections.get(name, {}), origins or {})
+            except SettingsError as error:
+                settings_problems.append(str(error))
+                host._refuse(name, f"its settings are wrong: {str(error).splitlines()[0]}")
+            except LoadFailure as error:
+                log.debug("plugin %s failed to load", name, exc_info=error)
+                host._refuse(name, str(error))
+                if required or len(entries) > 1:
+                    fatal.append(_sentence(host._records[name]))
+            else:
+                log.info("plugin %s loaded from %s", name, " ".join(origin))
+        for name, entries in installed.items():
+            host._records.setdefault(name, discovery.available(name, entries))
+        _warn_about_orphaned_sections(settings, installed)
+        host._prepare()
+        if not keep_going:
+            if settings_problems:
+                raise SettingsError("\n".join(settings_problems + fatal))
+            if fatal:
+                raise PluginError("\n".join(fatal))
+        return host
+
+    @property
+    def records(self) -> tuple[PluginRecord, ...]:
+        """The enabled plugins in the order of the settings, then the others that are installed, by name."""
+        return tuple(self._records.values())
+
+    @property
+    def failures(self) -> Mapping[tuple[str, str], int]:
+        """How often each plugin's hook raised, by (plugin, hook); refusals it made on purpose do not count."""
+        return MappingProxyType(self._failures)
+
+    def implements(self, hook: str) -> bool:
+        """Return whether any loaded plugin implements the hook."""
+        return bool(self._hooks[hook].implementations)
+
+    def ask(self, hook: str, /, **arguments: Any) -> list[Answer]:
+        """Call each plugin's implementation by itself, the last registered first; None is no answer.
+
+        An exception becomes an `Answer` with `error`; it is logged at WARNING the first time, and counted. A
+        `GatewayError` is an answer given on purpose: neither logged nor counted. A firstresult hook stops at the
+        first value or `GatewayError`.
+
+        Raises:
+            KeyError: there is no such hook.
+            TypeError: the arguments are not those of the hook.
+        """
+        prepared = self._hooks[hook]
+        if arguments.keys() != prepared.arguments:
+            raise TypeError(f"{hook} takes {sorted(prepared.arguments)}, not {sorted(arguments)}")
+        answers: list[Answer] = []
+        for implementation in prepared.implementations:
+            try:
+                value = implementation.function(*[arguments[name] for name in implementation.arguments])
+            except GatewayError as error:
+                answers.append(Answer(implementation.plugin, error=error))
+                if prepared.firstresult:
+                    break
+            except Exception as error:
+                self._note(implementation.plugin, hook, error)
+                answers.append(Answer(implementation.plugin, error=error))
+            else:
+                if value is not None:
+                    answers.append(Answer(implementation.plugin, value))
+                    if prepared.firstresult:
+                        break
+        return answers
+
+    def fail(self, plugin: str, detail: str) -> None:
+        """Mark a loaded plugin FAILED and ask it nothing from now on.
+
+        Raises:
+            PluginError: the plugin is required, so the gateway must not start.
+        """
+        self._refuse(plugin, detail)
+        self._prepare()
+        if self._records[plugin].required:
+            raise PluginError(_sentence(self._records[plugin]))
+
+    def _load_one(
+        self,
+        name: str,
+        entries: list[EntryPoint],
+        installed: Mapping[str, object],
+        table: Mapping[str, Any],
+        origins: Mapping[str, str],
+    ) -> None:
+        if not entries:
+            match = nearest(name, installed)
+            raise LoadFailure(
+                "is it installed? No distribution offers a plugin of this name"
+                + (f"; did you mean {match!r}?" if match else "; `mxgw plugins` lists those that are there")
+            )
+        if len(entries) > 1:
+            raise LoadFailure(discovery.clash(name, entries))
+        register(self._plugins, plugin_object(entries[0]), name)
+        self._prepare()
+        declared = None
+        for implementation in self._hooks["mxgw_settings"].implementations:
+            if implementation.plugin == name:
+                try:
+                    declared = implementation.function()
+                except Exception as error:
+                    raise LoadFailure(f"mxgw_settings raised {told(error)}") from error
+        apply_section(name, declared, table, origins)
+
+    def _refuse(self, name: str, detail: str) -> None:
+        if self._plugins.has_plugin(name):
+            self._plugins.unregister(name=name)
+        record = self._records[name] = replace(self._records[name], state=PluginState.FAILED, detail=detail)
+        log.warning("%s", _sentence(record))
+
+    def _prepare(self) -> None:
+        """Look everything up once that a call needs, so that asking is a loop over functions."""
+        prepared = {}
+        for name in HOOKS:
+            options = self._plugins.parse_hookspec_opts(Hooks, name)
+            parameters = inspect.signature(getattr(Hooks, name)).parameters
+            # pluggy keeps implementations in the reverse of the order in which it calls them.
+            implementations = reversed(getattr(self._plugins.hook, name).get_hookimpls())
+            prepared[name] = _Hook(
+                frozenset(parameters) - {"self"},
+                bool(options and options["firstresult"]),
+                tuple(_Implementation(i.plugin_name, i.function, tuple(i.argnames)) for i in implementations),
+            )
+        self._hooks = prepared
+
+    def _note(self, plugin: str, hook: str, error: Exception) -> None:
+        with self._counting:
+            count = self._failures[plugin, hook] = self._failures.get((plugin, hook), 0) + 1
+        distribution = self._records[plugin].distribution
+        what = told(error, with_text=hook not in _CREDENTIAL_HOOKS)
+        if count == 1:
+            log.warning("plugin %s (%s): %s raised %s; later ones are only counted", plugin, distribution, hook, what)
+        else:
+            log.debug("plugin %s (%s): %s raised %s, %d times now", plugin, distribution, hook, what, count)
+
+
+def _sentence(record: PluginRecord) -> str:
+    source = f" of {record.distribution} {record.version}" if record.distribution else ""
+    need = "required plugin" if record.required else "plugin"
+    return f"{need} {record.name!r}{source} cannot be used: {record.detail}"
+
+
+def _warn_about_orphaned_sections(settings: Settings, installed: Mapping[str, object]) -> None:
+    for name in settings.plugin_sections:
+        if name not in settings.plugins.enabled and name not in installed:
+            match = nearest(name, (*settings.plugins.enabled, *installed))
+            log.warning(
+                "settings section [plugins.%s] belongs to no installed plugin%s",
+                name,
+                f"; did you mean {match!r}?" if match else "",
+            )

@@ -1,0 +1,101 @@
+"""One plugin from its entry point into pluggy, with every refusal as a sentence for its author."""
+
+from __future__ import annotations
+
+import inspect
+from importlib.metadata import EntryPoint
+from typing import Any
+
+import pluggy
+
+from mxgw_core.api.hookspecs import Hooks
+from mxgw_core.config.problems import nearest
+from mxgw_core.plugins.faults import told
+from mxgw_core.plugins.records import LoadFailure
+
+HOOKS: tuple[str, ...] = tuple(name for name in vars(Hooks) if name.startswith("mxgw_"))
+
+
+def plugin_object(entry: EntryPoint) -> object:
+    """Import what the entry point names, and make an instance when it is a class.
+
+    Raises:
+        LoadFailure: the import or the constructor raised, or it is nothing that can hold hooks.
+    """
+    try:
+        found: Any = entry.load()
+    except ModuleNotFoundError as error:
+        missing = error.name or ""
+        if entry.module == missing or entry.module.startswith(f"{missing}."):
+            raise LoadFailure(f"its module {entry.module!r} is not there; reinstall the distribution") from error
+        raise LoadFailure(f"it needs the module {missing!r}, which is not installed") from error
+    except (Exception, SystemExit) as error:
+        raise LoadFailure(f"importing {entry.value!r} raised {told(error)}") from error
+    if inspect.isclass(found):
+        try:
+            return found()
+        except (Exception, SystemExit) as error:
+            raise LoadFailure(f"constructing {found.__name__}() raised {told(error)}") from error
+    if found is None or inspect.isroutine(found):
+        raise LoadFailure(f"entry point {entry.value!r} must be a class, an object or a module")
+    instance: object = found
+    return instance
+
+
+def register(plugins: pluggy.PluginManager, plugin: object, name: str) -> None:
+    """Register a plugin; on refusal, nothing of it stays.
+
+    Raises:
+        LoadFailure: a hook is unknown, unmarked, asynchronous, a wrapper, or takes other arguments than specified.
+    """
+    _check_marks(plugins, plugin)
+    try:
+        plugins.register(plugin, name=name)
+    except pluggy.PluginValidationError as error:
+        raise LoadFailure(" ".join(str(error).split())) from error
+    except ValueError as error:
+        raise LoadFailure("another enabled plugin is the same object") from error
+    try:
+        plugins.check_pending()
+        _check_implementations(plugins, plugin, name)
+    except pluggy.PluginValidationError as error:
+        unknown = [caller.name for caller in plugins.get_hookcallers(plugin) or () if not caller.has_spec()]
+        plugins.unregister(name=name)
+        raise LoadFailure("; ".join(_unknown_hook(hook) for hook in unknown) or str(error)) from error
+    except LoadFailure:
+        plugins.unregister(name=name)
+        raise
+
+
+def _unknown_hook(name: str) -> str:
+    match = nearest(name, HOOKS)
+    return f"there is no hook {name!r}" + (f"; did you mean {match!r}?" if match else "")
+
+
+def _check_marks(plugins: pluggy.PluginManager, plugin: object) -> None:
+    """A hook without its mark would never be called, and nobody would know."""
+    for name in dir(plugin):
+        if not name.startswith("mxgw_") or not inspect.isroutine(inspect.getattr_static(plugin, name, None)):
+            continue
+        if plugins.parse_hookimpl_opts(plugin, name) is None:
+            raise LoadFailure(f"{name} is not marked with @hookimpl from mxgw_core.api")
+
+
+def _check_implementations(plugins: pluggy.PluginManager, plugin: object, name: str) -> None:
+    callers = plugins.get_hookcallers(plugin) or []
+    if not callers:
+        raise LoadFailure("it implements no hook; mark them with @hookimpl from mxgw_core.api")
+    for caller in callers:
+        for implementation in caller.get_hookimpls():
+            if implementation.plugin_name != name:
+                continue
+            function = implementation.function
+            if implementation.wrapper or implementation.hookwrapper:
+                raise LoadFailure(f"{caller.name} is a wrapper; each plugin is asked alone, so it would wrap nothing")
+            if inspect.iscoroutinefunction(function) or inspect.isasyncgenfunction(function):
+                raise LoadFailure(f"{caller.name} is asynchronous; hooks are plain functions")
+            # pluggy passes plain parameters only: one with a default, or *, would silently never get its value.
+            if extra := set(inspect.signature(function).parameters) - set(implementation.argnames):
+                raise LoadFailure(
+                    f"{caller.name}: parameter {', '.join(sorted(extra))} must be plain, without default or star"
+                )
