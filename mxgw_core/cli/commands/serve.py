@@ -1,0 +1,44 @@
+"""`mxgw serve`: run a gateway until a signal ends it."""
+
+from __future__ import annotations
+
+import click
+
+from mxgw_core.cli.options import Command, SettingsChoice, json_option, settings_options
+
+EXAMPLES = [
+    ("mxgw serve", "on 127.0.0.1:50051 with the simulated plant"),
+    ("mxgw serve --listen unix:/run/mxgw/gateway.sock", "on a Unix socket only"),
+    ("mxgw serve --settings /etc/mxgw/settings.toml --set gateway.log_level=DEBUG", "from a file, one value changed"),
+]
+
+
+@click.command(cls=Command, short_help="Run a gateway.", examples=EXAMPLES)
+@settings_options
+@click.option(
+    "--listen",
+    multiple=True,
+    metavar="ADDRESS",
+    help="host:port, [ipv6]:port or unix:/path instead of gateway.listen; may be given several times. "
+    "Port 0 takes a free one.",
+)
+@click.option(
+    "--uvloop/--no-uvloop", default=True, show_default=True, help="Use the faster event loop where there is one."
+)
+@click.option("--end-with-stdin", is_flag=True, hidden=True, help="Stop when stdin closes: the parent is gone.")
+@json_option("Print one JSON line when ready: ready, addresses, pid.")
+def serve(settings: SettingsChoice, listen: tuple[str, ...], uvloop: bool, end_with_stdin: bool, as_json: bool) -> None:
+    """Run a gateway until Ctrl-C or SIGTERM.
+
+    The first signal refuses new calls, lets running ones finish (gateway.drain_timeout_s), closes every session and
+    reports; a second signal ends at once. The log goes to stderr; stdout gets one line when the gateway is ready.
+    """
+    from mxgw_core.cli.configuration import loaded
+    from mxgw_core.cli.serving import serve_until_stopped
+
+    serve_until_stopped(
+        loaded(settings, {"gateway.listen": list(listen)} if listen else None),
+        use_uvloop=uvloop,
+        end_with_stdin=end_with_stdin,
+        as_json=as_json,
+    )

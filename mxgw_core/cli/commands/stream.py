@@ -1,0 +1,56 @@
+"""`mxgw stream`: follow tags."""
+
+from __future__ import annotations
+
+import click
+
+from mxgw_core.cli.options import Command, GatewayTarget, gateway_options, json_option
+
+EXAMPLES = [
+    ("mxgw stream Tank1.Level Pump1.Speed", "follow two tags until Ctrl-C"),
+    ("mxgw stream Tank1.Level --json | jq .value", "JSON lines for a script"),
+    ("mxgw stream --session s-1f2e --start now", "watch a session of another client (needs fan-out)"),
+    ("mxgw stream --session s-1f2e --start after:mxgw1.0a1b.4711", "go on after a position, as printed at the end"),
+]
+
+
+@click.command(cls=Command, short_help="Follow tags: one line per event, gaps included.", examples=EXAMPLES)
+@click.argument("tags", nargs=-1, metavar="TAG...")
+@click.option(
+    "--start",
+    default="oldest",
+    show_default=True,
+    metavar="oldest|now|after:POSITION",
+    help="Where to begin: what the log still holds, only what is new, or after a position.",
+)
+@click.option("--backend", default="", metavar="NAME", help="Backend of the session to open; default: the gateway's.")
+@click.option("--session", "session_id", default="", metavar="ID", help="Use this session instead of opening one.")
+@click.option("--duration", type=click.FloatRange(min=0.1), metavar="SECONDS", help="End after this long.")
+@click.option("--count", type=click.IntRange(min=1), metavar="N", help="End after this many events.")
+@gateway_options
+@json_option("Print JSON lines: opened, event, gap, end; nothing else on stdout.")
+def stream(
+    tags: tuple[str, ...],
+    start: str,
+    backend: str,
+    session_id: str,
+    duration: float | None,
+    count: int | None,
+    gateway: GatewayTarget,
+    as_json: bool,
+) -> None:
+    """Follow tags: one line per event, in order, and a visible line wherever events were lost.
+
+    Opens a session of its own and closes it at the end, unless --session names one; then TAGs are subscribed in that
+    session, and without TAGs it shows what the session is subscribed to already. The reason for which a stream ends
+    goes to stderr (with --json: into the last line as well).
+    """
+    if not tags and not session_id:
+        raise click.UsageError("Name at least one TAG, or a session with --session. `mxgw browse` shows tags.")
+    if session_id and backend:
+        raise click.UsageError("--backend is for a new session; the one of --session has its own.")
+    from mxgw_core.cli.asynchronous import run
+    from mxgw_core.cli.streaming import StreamRequest, follow, start_of
+
+    request = StreamRequest(tags, start_of(start), backend, session_id, duration, count, as_json)
+    run(lambda: follow(gateway, request))

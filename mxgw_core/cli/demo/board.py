@@ -1,0 +1,100 @@
+"""What the demo shows, as plain values: one row per tag, and the figures above them. Knows nothing of terminals."""
+
+from __future__ import annotations
+
+import math
+from collections import deque
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+from mxgw_core.cli.demo.latency import LatencyHistogram
+from mxgw_core.cli.demo.ledger import SequenceLedger
+
+# A rate shown is an average over about this long.
+RATE_WINDOW_S = 5.0
+TREND_VALUES = 24
+
+
+class Rate:
+    """Occurrences per second, exponentially averaged; needs no memory per occurrence. Times are monotonic seconds."""
+
+    __slots__ = ("_rate", "_since", "_started")
+
+    def __init__(self, now: float) -> None:
+        self._rate = 0.0
+        self._since = now
+        self._started = now
+
+    def count(self, now: float, occurrences: int = 1) -> None:
+        """Count `occurrences` at `now`."""
+        self._rate = self._decayed(now) + occurrences / RATE_WINDOW_S
+        self._since = now
+
+    def per_second(self, now: float) -> float:
+        """Return the rate, corrected for the time before counting began."""
+        known = 1.0 - math.exp(-max(now - self._started, 0.25) / RATE_WINDOW_S)
+        return self._decayed(now) / known
+
+    def _decayed(self, now: float) -> float:
+        return self._rate * math.exp(-(now - self._since) / RATE_WINDOW_S)
+
+
+@dataclass(slots=True)
+class TagRow:
+    """One tag as last seen. `changed_at` is monotonic; None before the first value."""
+
+    tag: str
+    rate: Rate
+    value: object = None
+    raw_quality: int | None = None
+    failure: str = ""
+    source_time_s: float | None = None
+    changed_at: float | None = None
+    trend: deque[float] = field(default_factory=lambda: deque(maxlen=TREND_VALUES))
+
+
+@dataclass(frozen=True, slots=True)
+class WorkerFigures:
+    """What the gateway last said of the worker."""
+
+    pid: int = 0
+    state: str = "starting"
+    rss_bytes: int = 0
+    source_health: str = ""
+    source_detail: str = ""
+
+
+class Board:
+    """Gathers what arrives; `rows` are in the order in which the tags were subscribed."""
+
+    def __init__(self, title: str, tags: Sequence[tuple[int, str]], now: float) -> None:
+        self.title = title
+        self.started_at = now
+        self.rows = {handle: TagRow(tag, Rate(now)) for handle, tag in tags}
+        self.ledger = SequenceLedger()
+        self.latency = LatencyHistogram()
+        self.rate = Rate(now)
+        self.worker = WorkerFigures()
+        self.notice = ""
+
+    def data_change(
+        self,
+        now: float,
+        item_handle: int,
+        value: object,
+        raw_quality: int,
+        source_time_s: float | None,
+        failure: str,
+    ) -> None:
+        """Take one data change. With a `failure` the last good value stays, as MXAccess wants it."""
+        row = self.rows.get(item_handle)
+        if row is None:
+            return
+        row.rate.count(now)
+        row.changed_at = now
+        row.failure = failure
+        if failure:
+            return
+        row.value, row.raw_quality, row.source_time_s = value, raw_quality, source_time_s
+        if isinstance(value, int | float) and math.isfinite(value):
+            row.trend.append(float(value))

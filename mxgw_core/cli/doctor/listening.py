@@ -1,0 +1,131 @@
+"""Can the gateway listen where the settings say? Each address is really bound, and let go again."""
+
+from __future__ import annotations
+
+import errno
+import os
+import socket
+import stat
+import sys
+from pathlib import Path
+
+from mxgw_core.cli.doctor.report import Check, failed, ok, warning
+
+AREA = "Listening"
+
+# Longest path of a Unix socket, without its final zero byte. Source: unix(7), 108 on Linux, 104 elsewhere.
+UNIX_PATH_BYTES = 107 if sys.platform.startswith("linux") else 103
+
+
+def check_listen(address: str) -> Check:
+    """Try one address of gateway.listen."""
+    if address.startswith("unix:"):
+        return _check_unix(address, Path(address.removeprefix("unix:")))
+    return _check_tcp(address)
+
+
+def split_address(address: str) -> tuple[str, int]:
+    """Return host and port of `host:port` or `[ipv6]:port`.
+
+    Raises:
+        ValueError: it is neither.
+    """
+    host, colon, port = address.rpartition(":")
+    if not colon or not port.isdigit() or int(port) > 65535:
+        raise ValueError(f"{address!r} is not host:port")
+    return host.strip("[]"), int(port)
+
+
+def _check_tcp(address: str) -> Check:
+    try:
+        host, port = split_address(address)
+        candidates = socket.getaddrinfo(host or None, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
+    except ValueError as error:
+        return failed(AREA, address, str(error), "Write host:port, [ipv6]:port or unix:/path in gateway.listen.")
+    except socket.gaierror as error:
+        return failed(
+            AREA,
+            address,
+            f"the name cannot be resolved: {error.strerror}",
+            "Use an address of this machine, or 127.0.0.1.",
+        )
+    for family, kind, protocol, _, where in candidates:
+        with socket.socket(family, kind, protocol) as listener:
+            try:
+                listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+                if family == socket.AF_INET6:
+                    listener.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
+                listener.bind(where)
+                listener.listen(1)
+            except OSError as error:
+                return _tcp_failure(address, port, error)
+    return ok(AREA, address, "free")
+
+
+def _tcp_failure(address: str, port: int, error: OSError) -> Check:
+    match error.errno:
+        case errno.EADDRINUSE:
+            return failed(
+                AREA,
+                address,
+                "already in use, perhaps by a gateway that runs",
+                f"Find out by whom: ss -ltnp 'sport = :{port}'. Stop it, or choose another port in gateway.listen.",
+            )
+        case errno.EADDRNOTAVAIL:
+            return failed(
+                AREA, address, "this machine has no such address", "Use one that `ip address` shows, or 127.0.0.1."
+            )
+        case errno.EACCES | errno.EPERM:
+            return failed(
+                AREA, address, "not permitted: ports below 1024 need a privilege", "Choose a port from 1024 up."
+            )
+        case _:
+            return failed(AREA, address, f"{error.strerror}", "Choose another address in gateway.listen.")
+
+
+def _check_unix(address: str, path: Path) -> Check:
+    if len(os.fsencode(path)) > UNIX_PATH_BYTES:
+        return failed(
+            AREA,
+            address,
+            f"the path is longer than {UNIX_PATH_BYTES} bytes",
+            "Choose a shorter path in gateway.listen.",
+        )
+    directory = path.parent
+    if not directory.is_dir():
+        return failed(AREA, address, f"{directory} is not a directory", f"Make it: mkdir -p -m 700 {directory}")
+    if not os.access(directory, os.W_OK | os.X_OK):
+        return failed(
+            AREA, address, f"{directory} is not writable for this user", "Change its owner, or choose another path."
+        )
+    if not path.exists():
+        return _bind_unix(address, path)
+    if not stat.S_ISSOCK(path.stat().st_mode):
+        return failed(
+            AREA,
+            address,
+            "there is a file that is not a socket",
+            "Move it away, or choose another path in gateway.listen.",
+        )
+    with socket.socket(socket.AF_UNIX) as probe:
+        probe.settimeout(1.0)
+        try:
+            probe.connect(str(path))
+        except OSError:
+            return warning(AREA, address, "a socket nobody serves lies there", f"Left behind; remove it: rm {path}")
+    return failed(
+        AREA,
+        address,
+        "somebody serves it, perhaps a gateway that runs",
+        "Stop it, or choose another path in gateway.listen.",
+    )
+
+
+def _bind_unix(address: str, path: Path) -> Check:
+    with socket.socket(socket.AF_UNIX) as listener:
+        try:
+            listener.bind(str(path))
+        except OSError as error:
+            return failed(AREA, address, f"{error.strerror}", "Choose another path in gateway.listen.")
+        path.unlink()
+    return ok(AREA, address, "free")

@@ -1,0 +1,107 @@
+"""What a check found, and how a list of them is shown."""
+
+from __future__ import annotations
+
+import enum
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from mxgw_core.printable import printable
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+
+class Outcome(enum.Enum):
+    """How a check ended."""
+
+    OK = "ok"
+    WARNING = "warning"  # works today; read what it says
+    FAILED = "failed"  # the gateway would not start, or not work
+    SKIPPED = "skipped"  # could not be looked at; says why
+
+
+_MARKS = {
+    Outcome.OK: ("✓", "green"),
+    Outcome.WARNING: ("!", "yellow"),
+    Outcome.FAILED: ("✗", "bold red"),
+    Outcome.SKIPPED: ("-", "dim"),
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Check:
+    """One finding. `cure` is empty only when there is nothing to cure."""
+
+    area: str
+    title: str
+    outcome: Outcome
+    detail: str
+    cure: str = ""
+
+    def document(self) -> dict[str, str]:
+        """Return the finding for JSON."""
+        return {
+            "area": self.area,
+            "title": self.title,
+            "outcome": self.outcome.value,
+            "detail": self.detail,
+            "cure": self.cure,
+        }
+
+
+def ok(area: str, title: str, detail: str) -> Check:
+    """Return a finding with nothing to do."""
+    return Check(area, title, Outcome.OK, detail)
+
+
+def warning(area: str, title: str, detail: str, cure: str) -> Check:
+    """Return a finding that does not stop the gateway."""
+    return Check(area, title, Outcome.WARNING, detail, cure)
+
+
+def failed(area: str, title: str, detail: str, cure: str) -> Check:
+    """Return a finding that must be cured."""
+    return Check(area, title, Outcome.FAILED, detail, cure)
+
+
+def skipped(area: str, title: str, detail: str) -> Check:
+    """Return what could not be looked at."""
+    return Check(area, title, Outcome.SKIPPED, detail)
+
+
+def show_check(console: Console, check: Check, previous_area: str) -> None:
+    """Print one finding as it comes in: its area once, then a mark, what was found, and the cure beneath."""
+    from rich.padding import Padding
+    from rich.text import Text
+
+    if check.area != previous_area:
+        console.print(Text(check.area, style="bold"))
+    mark, style = _MARKS[check.outcome]
+    line = Text()
+    line.append(f"{mark} ", style=style)
+    line.append(printable(check.title, 120))
+    if check.detail:
+        line.append("  ")
+        line.append(printable(check.detail, 600), style="" if check.outcome is Outcome.FAILED else "dim")
+    console.print(Padding(line, (0, 0, 0, 2)))
+    for cure in check.cure.splitlines():
+        console.print(Padding(Text(f"→ {printable(cure, 600)}", style="cyan"), (0, 0, 0, 4)))
+
+
+def summary(checks: Sequence[Check]) -> str:
+    """Return the last line of a report."""
+    counts = {outcome: sum(check.outcome is outcome for check in checks) for outcome in Outcome}
+    parts = [f"{counts[Outcome.OK]} ok"]
+    parts += [
+        f"{counts[outcome]} {outcome.value}"
+        for outcome in (Outcome.WARNING, Outcome.FAILED, Outcome.SKIPPED)
+        if counts[outcome]
+    ]
+    return ", ".join(parts)
+
+
+def is_healthy(checks: Sequence[Check]) -> bool:
+    """Return whether nothing failed."""
+    return all(check.outcome is not Outcome.FAILED for check in checks)

@@ -1,0 +1,79 @@
+"""The plugins as the command line needs them: loaded without stopping at a broken one, and asked for their commands."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import click
+
+from mxgw_core.api.errors import SettingsError
+from mxgw_core.config.loader import load_settings
+from mxgw_core.plugins import PluginHost, PluginState
+from mxgw_core.printable import printable
+
+
+@dataclass(frozen=True, slots=True)
+class PluginCommands:
+    """Commands by name, which plugin brings each, and what could not be had."""
+
+    commands: dict[str, click.Command]
+    owners: dict[str, str]
+    problems: tuple[str, ...]
+
+
+def plugin_commands(settings_file: Path | None) -> PluginCommands:
+    """Return the commands of the plugins that the settings enable; never raises, problems are told in the result."""
+    try:
+        result = load_settings(settings_file)
+        with quiet():
+            host = PluginHost.load(result.settings, origins=result.origins, keep_going=True)
+    except SettingsError as error:
+        return PluginCommands({}, {}, tuple(str(error).splitlines()))
+    return commands_of(host)
+
+
+def commands_of(host: PluginHost) -> PluginCommands:
+    """Ask every loaded plugin for its commands. A name that is taken stays with the one who had it."""
+    from mxgw_core.cli.main import COMMANDS
+
+    taken = {name: "mxgw" for section in COMMANDS.values() for name in section}
+    commands: dict[str, click.Command] = {}
+    owners: dict[str, str] = {}
+    problems = [
+        f"plugin {record.name} cannot be used: {printable(record.detail, 500)}"
+        for record in host.records
+        if record.state is PluginState.FAILED
+    ]
+    with quiet():
+        answers = host.ask("mxgw_cli")
+    for answer in reversed(answers):
+        if answer.error is not None:
+            problems.append(f"plugin {answer.plugin}: mxgw_cli raised {printable(repr(answer.error), 300)}")
+            continue
+        for command in answer.value:
+            if not isinstance(command, click.Command) or not command.name:
+                problems.append(f"plugin {answer.plugin}: mxgw_cli returned something that is no named click.Command")
+            elif command.name in taken:
+                problems.append(f"plugin {answer.plugin}: {command.name!r} is a command of {taken[command.name]}")
+            else:
+                commands[command.name] = command
+                owners[command.name] = taken[command.name] = answer.plugin
+    return PluginCommands(commands, owners, tuple(problems))
+
+
+@contextlib.contextmanager
+def quiet() -> Iterator[None]:
+    """Keep the plugin host's log off the terminal: what it says is told in results here."""
+    logger = logging.getLogger("mxgw_core.plugins")
+    handler = logging.NullHandler()
+    propagated, logger.propagate = logger.propagate, False
+    logger.addHandler(handler)
+    try:
+        yield
+    finally:
+        logger.removeHandler(handler)
+        logger.propagate = propagated

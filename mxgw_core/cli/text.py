@@ -1,0 +1,97 @@
+"""Short forms of values, times and sizes for people; peers' text in them is made printable."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from datetime import UTC, datetime, timedelta
+
+from mxgw_core.printable import printable
+
+_KIB = 1024
+
+
+def value_text(value: object, limit: int = 60) -> str:
+    """Return a value as one short line; what it leaves out it marks with an ellipsis."""
+    match value:
+        case None:
+            return "(no value)"
+        case bool():
+            return "true" if value else "false"
+        case float():
+            return _float_text(value)
+        case str():
+            return printable(value, limit)
+        case datetime():
+            return utc_text(value)
+        case timedelta():
+            return f"{value.total_seconds():g} s"
+        case bytes():
+            return printable(f"0x{value[: limit // 2].hex()}", limit) if value else "0x"
+        case list() | tuple():
+            return _sequence_text(value, limit)
+        case _:
+            return printable(str(value), limit)
+
+
+def _float_text(value: float) -> str:
+    if not math.isfinite(value):
+        return "NaN" if math.isnan(value) else ("∞" if value > 0 else "-∞")
+    return f"{value:.7g}"
+
+
+def _sequence_text(values: Sequence[object], limit: int) -> str:
+    parts: list[str] = []
+    used = 2
+    for element in values:
+        part = value_text(element, limit)
+        used += len(part) + 2
+        if used > limit - len(f", … ({len(values)})") and len(parts) < len(values) - 1:
+            return f"[{', '.join([*parts, '…'])}] ({len(values)})"
+        parts.append(part)
+    return f"[{', '.join(parts)}]"
+
+
+def utc_text(moment: datetime) -> str:
+    """Return a UTC time with milliseconds, sortable: `2018-01-03 17:45:00.000Z`."""
+    return moment.astimezone(UTC).strftime("%Y-%m-%d %H:%M:%S.") + f"{moment.microsecond // 1000:03d}Z"
+
+
+def age_text(seconds: float) -> str:
+    """Return a time span in at most six characters: `250ms`, `4.2s`, `3m07s`, `5h12m`, `8d03h`."""
+    if seconds < 0:
+        return "-" + age_text(-seconds)
+    if seconds < 1:
+        return f"{seconds * 1000:.0f}ms"
+    if seconds < 60:
+        return f"{seconds:.1f}s"
+    whole = int(seconds)
+    if whole < 3600:
+        return f"{whole // 60}m{whole % 60:02d}s"
+    if whole < 86_400:
+        return f"{whole // 3600}h{whole % 3600 // 60:02d}m"
+    days = whole // 86_400
+    return f"{days}d{whole % 86_400 // 3600:02d}h" if days < 1000 else f"{days}d"
+
+
+def bytes_text(size: int) -> str:
+    """Return a size in binary units: `512 B`, `38.1 MiB`."""
+    number = float(size)
+    for unit in ("B", "KiB", "MiB", "GiB"):
+        if number < _KIB or unit == "GiB":
+            break
+        number /= _KIB
+    return f"{number:.0f} {unit}" if unit == "B" else f"{number:.1f} {unit}"
+
+
+def milliseconds_text(milliseconds: float) -> str:
+    """Return a latency: three digits where they mean something."""
+    return f"{milliseconds:.2f} ms" if milliseconds < 10 else f"{milliseconds:.0f} ms"
+
+
+def shortened(text: str, width: int) -> str:
+    """Return `text` in at most `width` characters; names differ at both ends, so the middle gives way."""
+    if len(text) <= width:
+        return text
+    tail = (width - 1) // 2
+    return text[: width - 1 - tail] + "…" + (text[-tail:] if tail else "")
