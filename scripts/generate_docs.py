@@ -1,0 +1,194 @@
+"""Write docs/configuration.md from the settings models; with --check, only say whether it is up to date (exit 1)."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+import typing
+from pathlib import Path
+from typing import Any
+
+from pydantic import BaseModel, SecretStr
+from pydantic.fields import FieldInfo
+
+from mxgw_core.config import schema
+from mxgw_core.config.models import BackendSettings, Settings
+
+PAGE = Path(__file__).resolve().parent.parent / "docs" / "configuration.md"
+
+INTRO = """\
+# Configuration
+
+<!-- Generated from mxgw_core/config/models.py by `python scripts/generate_docs.py`. Do not edit. -->
+
+mxgw runs without any settings. A site starts from [settings.toml](../settings.toml), which shows every setting with
+its default, and changes what it needs. `mxgw config check` says whether the settings are valid, `mxgw config show`
+lists what counts in the end and where each value came from, with secrets masked.
+
+## Layers
+
+Later layers win. Tables merge key by key; anything else, lists included, is replaced as a whole.
+
+| layer | what it is for |
+|---|---|
+| defaults | the tables below |
+| `settings.toml` in the working directory | the site's settings; it need not exist |
+| the file named with `--settings` | one gateway's settings; it must exist |
+| `.secrets.toml` beside each of these files | passwords and tokens; must be private: `chmod 600 .secrets.toml` |
+| environment variables `MXGW_...` | containers and service units |
+| options on the command line | one run |
+
+An unknown key, a value out of range, a wrong type, a missing file or a `.secrets.toml` that others may read stops the
+start. All problems are reported at once, each with its file, line and key and the nearest valid key:
+
+```text
+settings.toml:2: limits.sesions: unknown key; did you mean 'sessions'?
+environment MXGW_EVENTS__QUEUE_BYTES: events.queue_bytes: must be a valid integer (is "many")
+```
+
+### Files
+
+```toml
+# settings.toml
+[limits]
+sessions = 16
+
+[backends]
+default = "line4"
+
+[backends.line4]
+kind = "opcua"
+url = "opc.tcp://line4.example:4840"
+user = "mxgw"
+
+[plugins]
+enabled = ["replay", "acl"]
+required = ["replay"]
+```
+
+```toml
+# .secrets.toml, mode 0600
+[backends.line4]
+password = "..."
+```
+
+Relative paths count from the working directory. Values are what TOML says they are: `"5"` is text and no number, and
+no text is a template.
+
+### Environment
+
+`MXGW_` and the key in capitals; two underscores step into a table, and `-` in a name becomes `_`:
+
+```sh
+export MXGW_LIMITS__SESSIONS=16                      # [limits] sessions
+export MXGW_GATEWAY__LISTEN=127.0.0.1:50051,unix:/run/mxgw.sock
+export MXGW_PLUGINS__ENABLED='["replay", "acl"]'     # a TOML list, or names separated by commas
+export MXGW_BACKENDS__LINE4__PASSWORD=...            # [backends.line4] password
+```
+
+Text and paths are taken as they stand, other values are read as TOML. Options of backends and plugins are read as TOML
+too, and taken as text when they are none; write `'"5"'` for a text that looks like a number. An empty value unsets a
+setting that may be unset. A variable whose name is no setting is an error, except `MXGW_CLIENT_...`, which belong to
+the client library.
+
+### Secrets
+
+Values of backends and plugins count as secrets when their key ends in a word such as `password`, `secret`, `token` or
+`private_key`. They are shown as `***`, in `mxgw config show` and in logs alike.
+"""
+
+AFTER: dict[str, str] = {
+    "backends": """\
+Each backend is a table `[backends.<name>]`. `sim` exists as long as no other table does. Keys other than `kind` are
+options of that kind; the worker checks them as it starts, and `mxgw doctor` asks it to.
+""",
+    "plugins": """\
+Each plugin's settings stand in `[plugins.<name>]` and are described by the plugin. A section of a plugin that is not
+enabled is left alone; one that belongs to no installed plugin is warned of.
+""",
+}
+
+HEAD = "| key | type | default | range | meaning |\n|---|---|---|---|---|"
+
+
+def page() -> str:
+    """Return the whole page."""
+    parts = [INTRO]
+    for name in schema.SECTIONS:
+        parts.append(f"## [{name}]\n\n{_summary(name)}\n")
+        parts.append(_table((name,), schema.fields_of((name,)) or {}))
+        if name == "backends":
+            parts.append("### [backends.\\<name\\>]\n")
+            parts.append(_table(("backends", "<name>"), dict(BackendSettings.model_fields)))
+        if name in AFTER:
+            parts.append(AFTER[name])
+    return "\n".join(parts).rstrip() + "\n"
+
+
+def _summary(section: str) -> str:
+    if section == "backends":
+        return "What sessions talk to."
+    model = Settings.model_fields[section].annotation
+    assert isinstance(model, type)
+    assert issubclass(model, BaseModel)
+    return (model.__doc__ or "").strip()
+
+
+def _table(table: tuple[str, ...], fields: dict[str, FieldInfo]) -> str:
+    rows = [HEAD]
+    for name, field in fields.items():
+        key = f"`{name}`<br>`{schema.environment_name((*table, name))}`"
+        cells = (key, _type(field.annotation), _default(field), _range(field), field.description or "")
+        rows.append("| " + " | ".join(cell.replace("|", "\\|") for cell in cells) + " |")
+    return "\n".join(rows) + "\n"
+
+
+def _type(annotation: Any) -> str:
+    words = []
+    for kind in schema.alternatives(annotation):
+        if typing.get_origin(kind) is typing.Literal:
+            words.append(" or ".join(f"`{json.dumps(value)}`" for value in typing.get_args(kind)))
+        elif typing.get_origin(kind) in (tuple, list):
+            words.append("list of text")
+        elif kind is not type(None):
+            words.append({bool: "true or false", int: "whole number", float: "number", Path: "path",
+                          str: "text", SecretStr: "secret text"}[kind])  # fmt: skip
+    return " or ".join(words)
+
+
+def _default(field: FieldInfo) -> str:
+    default = field.get_default(call_default_factory=True)
+    if default is None:
+        return "unset"
+    return f"`{json.dumps(default, default=str)}`"
+
+
+def _range(field: FieldInfo) -> str:
+    words = []
+    for attribute, word in (("gt", ">"), ("ge", "≥"), ("lt", "<"), ("le", "≤")):
+        bounds = [getattr(item, attribute) for item in field.metadata if hasattr(item, attribute)]
+        words += [f"{word} {bound:,}" for bound in bounds]
+    words += [f"at least {item.min_length}" for item in field.metadata if hasattr(item, "min_length")]
+    return ", ".join(words)
+
+
+def main() -> int:
+    """Write the page, or compare it."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--check", action="store_true", help="change nothing; exit 1 when the page is out of date")
+    parser.add_argument("--page", type=Path, default=PAGE, help="where the page is (default: %(default)s)")
+    arguments = parser.parse_args()
+    text = page()
+    if not arguments.check:
+        arguments.page.parent.mkdir(parents=True, exist_ok=True)
+        arguments.page.write_text(text, encoding="utf-8")
+        return 0
+    if arguments.page.is_file() and arguments.page.read_text(encoding="utf-8") == text:
+        return 0
+    sys.stderr.write(f"{arguments.page} is out of date; run: python scripts/generate_docs.py\n")
+    return 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())
