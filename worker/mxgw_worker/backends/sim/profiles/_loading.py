@@ -1,0 +1,29 @@
+"""Finds the builder of a profile."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TypeAlias
+
+from mxgw_worker.backends.sim.engine import Engine
+from mxgw_worker.backends.sim.options import SimOptions
+
+# Fills the engine's galaxy and starts its timers. Raises BackendUnavailable when it cannot.
+Profile: TypeAlias = Callable[[Engine, SimOptions], object]
+
+
+def load_profile(name: str) -> Profile:
+    """Return the builder of a profile that the options have accepted."""
+    match name:
+        case "recording":
+            from mxgw_worker.backends.sim.profiles.recording import build_recording
+
+            return build_recording
+        case "load":
+            from mxgw_worker.backends.sim.profiles.load import build_load
+
+            return build_load
+        case _:
+            from mxgw_worker.backends.sim.profiles.plant import build_plant
+
+            return build_plant

@@ -1,0 +1,214 @@
+"""Profile `load`: many items at a given rate, with values a checker can compute.
+
+`Load.Item00001` to `Load.Item<items>`. The k-th value (k = 0 is the first value at Advise) of an advised item handle of
+item n is the Double `n * 2**32 + k % 2**32`; see `expected_value`. With `text_bytes` it is the same number as a String,
+padded with dots. Quality is always good and nothing initialises, so a client gets exactly one event per value.
+Per Advise, k starts at 0 and has no holes: whatever is missing at the client was lost on the way.
+"""
+
+from __future__ import annotations
+
+import logging
+import re
+from collections import deque
+from collections.abc import Iterator
+
+from mxgw.v1.values_pb2 import MxValue
+from mxgw_worker.backends.sim.attributes import Attribute, Watched
+from mxgw_worker.backends.sim.engine import Engine
+from mxgw_worker.backends.sim.galaxy import SimObject
+from mxgw_worker.backends.sim.items import Item
+from mxgw_worker.backends.sim.options import SimOptions
+from mxgw_worker.backends.sim.status import GOOD, OK, DataType
+
+log = logging.getLogger(__name__)
+
+# Time is looked at once per so many events: they share a source time, and a slice overshoots by no more than them.
+_CHUNK_EVENTS = 50
+_SLICE_S = 0.003
+_SLICE_EVENTS = 2_000
+# The shortest pause between paced bursts; shorter ones cost more in wake-ups than they gain in smoothness.
+_TICK_S = 0.002
+# What a stall left undone is made up for in full slices, but not more than this much of it.
+_DEBT_S = 5.0
+_PAUSE_S = 0.05
+_LISTED_ITEMS = 10_000
+_NAME = re.compile(r"item(\d{5,7})", re.ASCII)
+
+
+def expected_value(number: int, count: int) -> float:
+    """Return value `count` (0 is the first) of item `number`; exact, as it needs fewer than 53 bits."""
+    return float(number * 2**32 + count % 2**32)
+
+
+def expected_text(number: int, count: int, text_bytes: int) -> str:
+    """Return the same value as it reads with option `text_bytes`."""
+    return f"{expected_value(number, count):.0f}".ljust(text_bytes, ".")
+
+
+def build_load(engine: Engine, options: SimOptions) -> None:
+    """Fill the galaxy with the object `Load`. Nothing runs before the first item is advised."""
+    engine.galaxy.add(LoadObject(LoadGenerator(engine, options), options))
+
+
+class _LoadAttribute(Attribute):
+    """The attribute behind one item: values come from the generator, not from changes."""
+
+    __slots__ = ("_generator", "number")
+
+    def __init__(self, number: int, data_type: DataType, generator: LoadGenerator) -> None:
+        super().__init__(f"Item{number:05d}", data_type, None, "Deterministic load")
+        self.object_name = "Load"
+        self.number = number
+        self._generator = generator
+
+    def attach(self, item: Item, watched: Watched) -> None:  # noqa: ARG002 - the generator reports, not `watched`
+        self._generator.add(item, self.number)
+
+    def detach(self, item: Item) -> None:
+        self._generator.remove(item)
+
+
+class LoadObject(SimObject):
+    """The object `Load`: its items exist by their number and are made when asked for."""
+
+    def __init__(self, generator: LoadGenerator, options: SimOptions) -> None:
+        listed = "" if options.items <= _LISTED_ITEMS else f"; a browse lists the first {_LISTED_ITEMS}"
+        super().__init__("Load", "", f"{options.items} items from Item00001, {options.rate:g} events/s in all{listed}")
+        self._generator = generator
+        self._items = options.items
+        self._data_type = DataType.STRING if options.text_bytes else DataType.DOUBLE
+        self.add_writeable("Target", DataType.DOUBLE, 0.0, "Takes writes, for measuring them")
+
+    def attributes(self) -> Iterator[Attribute]:
+        yield from super().attributes()
+        for number in range(1, min(self._items, _LISTED_ITEMS) + 1):
+            yield _LoadAttribute(number, self._data_type, self._generator)
+
+    def find(self, name: str) -> Attribute | None:
+        match = _NAME.fullmatch(name.lower())
+        if match is None:
+            return super().find(name)
+        number = int(match[1])
+        # `Item000001` would be a second name for the same item, and a Galaxy has no such thing.
+        if not 1 <= number <= self._items or match[1] != f"{number:05d}":
+            return None
+        return _LoadAttribute(number, self._data_type, self._generator)
+
+
+class LoadGenerator:
+    """Sends first values in the order of Advise, then values round robin over all items that had theirs."""
+
+    def __init__(self, engine: Engine, options: SimOptions) -> None:
+        self._engine = engine
+        self._rate = options.rate
+        self._is_unthrottled = options.burst == "max"
+        self._text_bytes = options.text_bytes
+        self._message = MxValue()  # The sink encodes before it returns, so one message serves all events.
+        # Every attached item: False while its first value is due, True when it is in the ring.
+        self._members: dict[Item, bool] = {}
+        self._first: deque[Item] = deque()
+        self._ring: list[Item] = []
+        self._next = 0
+        self._is_ring_stale = False
+        self._is_sending_first = False
+        self._is_ticking = False
+        self._due_events = 0.0
+        self._accounted_until = 0.0
+
+    def add(self, item: Item, number: int) -> None:
+        """Send the item's values from now on, starting where its count stands; harmless for a member."""
+        if item in self._members:
+            return
+        item.base = float(number * 2**32)
+        self._members[item] = False
+        self._first.append(item)
+        if not self._is_sending_first:
+            self._is_sending_first = True
+            self._engine.timers.after(0.0, self._send_first)
+
+    def remove(self, item: Item) -> None:
+        """Send no more values of this item."""
+        if self._members.pop(item, False):
+            self._is_ring_stale = True
+
+    def _send_first(self) -> None:
+        if self._is_ring_stale:
+            self._compact()
+        batch: list[Item] = []
+        while self._first and len(batch) < _SLICE_EVENTS // 4 and not self._engine.is_down:
+            item = self._first.popleft()
+            if self._members.get(item) is False:
+                self._members[item] = True
+                batch.append(item)
+        self._send(batch, 0, len(batch))
+        self._ring += batch
+        if self._first:
+            self._engine.timers.after(_PAUSE_S if self._engine.is_down else 0.0, self._send_first)
+        else:
+            self._is_sending_first = False
+        if not self._is_ticking and (self._rate > 0 or self._is_unthrottled):
+            self._is_ticking = True
+            self._accounted_until = self._engine.clock.monotonic()
+            self._engine.timers.after(_TICK_S, self._tick)
+
+    def _tick(self) -> None:
+        if self._is_ring_stale:
+            self._compact()
+        now = self._engine.clock.monotonic()
+        elapsed_s, self._accounted_until = now - self._accounted_until, now
+        if not self._ring or self._engine.is_down:
+            self._due_events = 0.0
+            if self._members:
+                self._engine.timers.after(_PAUSE_S, self._tick)
+            else:
+                self._is_ticking = False
+            return
+        if self._is_unthrottled:
+            self._send_next(_SLICE_EVENTS)
+            self._engine.timers.after(0.0, self._tick)
+            return
+        self._due_events += elapsed_s * self._rate
+        if self._due_events > (most := self._rate * _DEBT_S):
+            log.warning("the load is behind by %d events more than it makes up for", self._due_events - most)
+            self._due_events = most
+        self._due_events -= self._send_next(min(int(self._due_events), _SLICE_EVENTS))
+        pause_s = 0.0 if self._due_events >= 1 else max(_TICK_S, (1 - self._due_events) / self._rate)
+        self._engine.timers.after(min(pause_s, 1.0), self._tick)
+
+    def _send_next(self, count: int) -> int:
+        """Send up to `count` events round robin, within one slice of time; return how many."""
+        clock = self._engine.clock
+        deadline = clock.monotonic() + _SLICE_S
+        sent = 0
+        while sent < count:
+            stop = min(self._next + _CHUNK_EVENTS, self._next + count - sent, len(self._ring))
+            self._send(self._ring, self._next, stop)
+            sent += stop - self._next
+            self._next = stop if stop < len(self._ring) else 0
+            if clock.monotonic() >= deadline:
+                break
+        return sent
+
+    def _send(self, items: list[Item], start: int, stop: int) -> None:
+        """Send one value of each of these items. The hot loop of the simulator: no call per event but the sink's."""
+        message, text_bytes, sample = self._message, self._text_bytes, self._engine.sample
+        data_change = self._engine.sink.data_change
+        now_ns = self._engine.clock.wall_ns()
+        for item in items[start:stop]:
+            number = item.base + item.count % 4294967296
+            item.count += 1
+            if item.samples is not None:
+                sample(item, f"{number:.0f}".ljust(text_bytes, ".") if text_bytes else number, GOOD, now_ns)
+                continue
+            if text_bytes:
+                message.string = f"{number:.0f}".ljust(text_bytes, ".")
+            else:
+                message.double = number
+            data_change(item.server.handle, item.handle, message, GOOD, now_ns, OK)
+
+    def _compact(self) -> None:
+        before = sum(1 for item in self._ring[: self._next] if self._members.get(item))
+        self._ring = [item for item in self._ring if self._members.get(item)]
+        self._next = before if before < len(self._ring) else 0
+        self._is_ring_stale = False

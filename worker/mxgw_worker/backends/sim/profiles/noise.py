@@ -1,0 +1,25 @@
+"""A small random source: the same numbers on every machine and Python version, and cheaper to import than `random`."""
+
+from __future__ import annotations
+
+_MASK = 2**64 - 1
+
+
+class Noise:
+    """xorshift64*, seeded. Source: G. Marsaglia, Xorshift RNGs, 2003; S. Vigna, 2014 (the multiplier)."""
+
+    def __init__(self, seed: int) -> None:
+        self._state = (seed * 0x9E3779B97F4A7C15 + 0x2545F4914F6CDD1D) & _MASK or 1
+
+    def uniform(self) -> float:
+        """Return a number from 0 up to 1."""
+        x = self._state
+        x ^= x >> 12
+        x ^= (x << 25) & _MASK
+        x ^= x >> 27
+        self._state = x
+        return ((x * 0x2545F4914F6CDD1D & _MASK) >> 11) / 2**53
+
+    def around(self, spread: float) -> float:
+        """Return a number between plus and minus `spread`, likelier near 0."""
+        return (self.uniform() + self.uniform() - 1.0) * spread

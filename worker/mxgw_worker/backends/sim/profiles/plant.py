@@ -1,0 +1,83 @@
+"""Profile `plant`: two day tanks, a transfer pump, a boiler, a batch line and a bench of all types.
+
+feed -> Valve_001 -> Tank_001 -> Pump_001 -> Valve_002 -> Tank_002 -> Valve_003 -> batch line
+"""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime, timedelta
+
+from mxgw_worker.backends.sim.engine import Engine
+from mxgw_worker.backends.sim.galaxy import Area, Galaxy, SimObject
+from mxgw_worker.backends.sim.options import SimOptions
+from mxgw_worker.backends.sim.profiles.batch import Batch, add_try_out
+from mxgw_worker.backends.sim.profiles.boiler import Boiler
+from mxgw_worker.backends.sim.profiles.equipment import Pump, Tank, Tick, Valve, number, show
+from mxgw_worker.backends.sim.profiles.noise import Noise
+from mxgw_worker.backends.sim.status import DataType
+
+
+def build_plant(engine: Engine, options: SimOptions) -> None:
+    """Fill the galaxy with the plant and start its scans. The same seed gives the same values, scan by scan."""
+    plant = Plant(engine, options)
+    engine.timers.after(options.update_period_s, plant.scan)
+
+
+class Plant:
+    """All equipment, scanned at a fixed period whatever the wall clock does."""
+
+    def __init__(self, engine: Engine, options: SimOptions) -> None:
+        self._engine = engine
+        self._period_s = options.update_period_s
+        self._noise = Noise(options.seed)
+        galaxy, clock = engine.galaxy, engine.clock
+        galaxy.add(Area("Plant", "", "The whole plant"))
+        galaxy.add(Area("TankFarm", "Plant", "Day tanks and transfer"))
+        galaxy.add(Area("Utilities", "Plant", "Steam"))
+        galaxy.add(Area("Packing", "Plant", "Batches and packs"))
+        self._next_scan = clock.monotonic() + self._period_s
+        self._system = _System(galaxy, options, clock.wall_ns())
+        self._inlet = Valve(galaxy, "Valve_001", "TankFarm", "Feed to tank 1", 50.0)
+        self._tank1 = Tank(galaxy, clock, "Tank_001", "TankFarm", "Day tank 1", 55.0)
+        self._pump = Pump(galaxy, "Pump_001", "TankFarm", "Transfer pump from tank 1 to tank 2")
+        self._transfer = Valve(galaxy, "Valve_002", "TankFarm", "Transfer to tank 2", 100.0)
+        self._tank2 = Tank(galaxy, clock, "Tank_002", "TankFarm", "Day tank 2", 40.0)
+        self._outlet = Valve(galaxy, "Valve_003", "TankFarm", "From tank 2 to the batch line", 70.0)
+        self._boiler = Boiler(galaxy, clock, "Boiler_001", "Utilities")
+        self._batch = Batch(galaxy, "Batch_001", "Packing")
+        add_try_out(galaxy, "Bench_001", "Plant", clock.wall_ns())
+
+    def scan(self) -> None:
+        """Move everything one period on, and arrange for the next scan."""
+        tick = Tick(self._period_s, self._engine.clock.wall_ns(), self._noise)
+        for valve in (self._inlet, self._transfer, self._outlet):
+            valve.step(tick)
+        self._pump.step(tick, self._tank1.percent)
+        feed = 15.0 * self._inlet.opening + tick.noise.around(0.1) * (self._inlet.opening > 0)
+        transfer = 22.0 * self._pump.turning * self._transfer.opening if self._tank1.percent > 0 else 0.0
+        drain = self._tank2.drain(self._outlet)
+        self._tank1.step(tick, max(0.0, feed), transfer)
+        self._tank2.step(tick, transfer, drain)
+        self._boiler.step(tick)
+        self._batch.step(tick)
+        self._system.step(tick)
+        # A scan that comes late is not made up for: an overloaded engine skips scans, it does not race.
+        self._next_scan = max(self._next_scan + self._period_s, self._engine.clock.monotonic())
+        self._engine.timers.at(self._next_scan, self.scan)
+
+
+class _System:
+    """The platform and its engine, whose scan counter is the tag to probe: it changes as long as anything does."""
+
+    def __init__(self, galaxy: Galaxy, options: SimOptions, time_ns: int) -> None:
+        started = datetime.fromtimestamp(time_ns // 1_000_000_000, UTC)
+        platform = galaxy.add(SimObject("Platform_001", "Plant", "The simulated platform"))
+        platform.add("StartupTime", DataType.TIME, started, "When the platform started")
+        engine = galaxy.add(SimObject("AppEngine_001", "Plant", "The simulated engine"))
+        period = timedelta(seconds=options.update_period_s)
+        engine.add("ScanPeriod", DataType.ELAPSED_TIME, period, "Time between scans")
+        engine.add("Host", DataType.REFERENCE, "Platform_001", "Platform this engine runs on")
+        self._scans = engine.add("ScanCount", DataType.INTEGER, 0, "Scans since start-up; changes with every scan")
+
+    def step(self, tick: Tick) -> None:
+        show(self._scans, (number(self._scans) + 1) % 2**31, 0, tick)

@@ -1,0 +1,160 @@
+"""Who may write what: the users, the Galaxy's security mode, and the verdict on a write.
+
+Source: FIELD 1.9 #6 to #10, and the names of details 1007, 1008, 1012, 1013, 1016 and 1017 (FIELD 1.4).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from enum import StrEnum
+
+from mxgw_worker.backends.base import E_INVALIDARG, MxError
+from mxgw_worker.backends.sim.attributes import Attribute
+from mxgw_worker.backends.sim.status import Detail
+from mxgw_worker.backends.sim.status import Security as Classification
+
+
+class SecurityMode(StrEnum):
+    """How AuthenticateUser behaves (FIELD 1.9 #9)."""
+
+    OPEN = "open"
+    GALAXY = "galaxy"
+    OS = "os"
+
+
+class Permission(StrEnum):
+    """What a user may do."""
+
+    OPERATE = "operate"
+    TUNE = "tune"
+    CONFIGURE = "configure"
+    VERIFY = "verify"
+    ACKNOWLEDGE = "acknowledge"
+
+
+@dataclass(frozen=True, slots=True)
+class User:
+    """A user of the simulated Galaxy."""
+
+    name: str
+    password: str = field(repr=False)
+    guid: str = ""
+    permissions: frozenset[Permission] = frozenset(Permission)
+
+
+_NEEDED = {Classification.TUNE: Permission.TUNE, Classification.CONFIGURE: Permission.CONFIGURE}
+
+
+class Security:
+    """Logs users in and judges writes. User ids are positive and stay valid as long as the backend runs."""
+
+    def __init__(self, mode: SecurityMode, users: tuple[User, ...]) -> None:
+        self._mode = mode
+        self._users = {user.name.lower(): user for user in users}
+        self._by_guid = {user.guid: user for user in users if user.guid}
+        self._ids: dict[str, int] = {}
+        self._known: dict[int, User] = {}
+
+    def authenticate(self, name: str, password: str) -> int:
+        """Return a user id, 0 for a failed login in mode `galaxy`.
+
+        Raises:
+            MxError: the login failed in mode `os` (E_INVALIDARG).
+        """
+        if self._mode is SecurityMode.OPEN:
+            # An open Galaxy takes any credentials for granted (FIELD 1.9 #9).
+            return self._id(self._users.get(name.lower()) or User(name, ""))
+        user = self._users.get(name.lower())
+        if user is not None and _same(user.password, password):
+            return self._id(user)
+        if self._mode is SecurityMode.OS:
+            raise MxError(E_INVALIDARG, "Value does not fall within the expected range.")
+        return 0
+
+    def id_of_guid(self, guid: str) -> int:
+        """Return the user id of an ArchestrA user, 0 when nobody has this GUID.
+
+        Raises:
+            MxError: it is no GUID (E_INVALIDARG).
+        """
+        user = self._by_guid.get(normal_guid(guid))
+        return 0 if user is None else self._id(user)
+
+    def check_write(self, attribute: Attribute, user_id: int, *, supervisory: bool) -> Detail | None:
+        """Return why a plain write is refused, or None.
+
+        AdviseSupervisory writes as the client itself and needs no login; under Advise a write is an operator's
+        (FIELD 1.9 #7). But most clients advise plainly and pass user 0, meaning nobody (#8), and are served: so an
+        operator's action asks for a user only where the Galaxy has security switched on. Secured and verified writes
+        are refused in every mode and under both kinds of advise: that answer belongs to the attribute (#6), and
+        engines keep the security of their last deploy (#10).
+        """
+        if not attribute.writeable:
+            return Detail.NOT_WRITEABLE
+        match attribute.security:
+            case Classification.VIEW_ONLY:
+                return Detail.WRITE_ACCESS_DENIED
+            case Classification.SECURED_WRITE:
+                return Detail.SECURED_WRITE
+            case Classification.VERIFIED_WRITE:
+                return Detail.VERIFIED_WRITE
+            case Classification.FREE_ACCESS:
+                return None
+        if supervisory or self._mode is SecurityMode.OPEN:
+            return None
+        if attribute.acknowledges:
+            acknowledges = Permission.ACKNOWLEDGE in self._permissions(user_id)
+            return None if acknowledges else Detail.NO_ALARM_ACK_PRIVILEGE
+        if user_id == 0:
+            return Detail.WRITE_ACCESS_DENIED
+        return None if self._may(user_id, attribute) else Detail.USER_NOT_HAVING_ACCESS_RIGHTS
+
+    def check_secured(self, attribute: Attribute, current_user_id: int, verifier_user_id: int) -> Detail | None:
+        """Return why a secured or verified write is refused, or None.
+
+        Both ids must come from a login. The same user twice is accepted, as seen (FIELD 1.9 #10).
+        """
+        if not attribute.writeable:
+            return Detail.NOT_WRITEABLE
+        if attribute.security is Classification.VIEW_ONLY:
+            return Detail.WRITE_ACCESS_DENIED
+        verified = attribute.security is Classification.VERIFIED_WRITE
+        if verified and 0 in (current_user_id, verifier_user_id):
+            return Detail.VERIFIED_WRITE
+        if attribute.security is Classification.SECURED_WRITE and current_user_id == 0:
+            return Detail.SECURED_WRITE
+        if attribute.security is not Classification.FREE_ACCESS and not self._may(current_user_id, attribute):
+            return Detail.USER_NOT_HAVING_ACCESS_RIGHTS
+        if verified and Permission.VERIFY not in self._permissions(verifier_user_id):
+            return Detail.VERIFIER_NOT_HAVING_VERIFY_RIGHTS
+        return None
+
+    def _may(self, user_id: int, attribute: Attribute) -> bool:
+        return _NEEDED.get(attribute.security, Permission.OPERATE) in self._permissions(user_id)
+
+    def _permissions(self, user_id: int) -> frozenset[Permission]:
+        user = self._known.get(user_id)
+        return frozenset() if user is None else user.permissions
+
+    def _id(self, user: User) -> int:
+        user_id = self._ids.setdefault(user.name.lower(), len(self._ids) + 1)
+        self._known[user_id] = user
+        return user_id
+
+
+def normal_guid(text: str) -> str:
+    """Return a GUID as lower-case hex digits.
+
+    Raises:
+        MxError: it is no GUID (E_INVALIDARG).
+    """
+    digits = text.strip().strip("{}").replace("-", "").lower()
+    if len(digits) != 32 or set(digits) - set("0123456789abcdef"):
+        raise MxError(E_INVALIDARG, "a user GUID looks like {00000000-0000-0000-0000-000000000000}")
+    return digits
+
+
+def _same(expected: str, given: str) -> bool:
+    import hmac
+
+    return hmac.compare_digest(expected.encode(), given.encode("utf-8", "surrogatepass"))

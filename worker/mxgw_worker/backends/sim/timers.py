@@ -1,0 +1,100 @@
+"""Every timer of the simulator in one heap behind one loop callback, so that stopping is one call."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+from heapq import heappop, heappush
+
+from mxgw_worker.backends.sim.clock import Cancellable, Clock
+
+log = logging.getLogger(__name__)
+
+# The longest stretch of timer work before the loop gets its turn. Heartbeats and commands share the loop.
+SLICE_S = 0.004
+
+
+class Timer:
+    """One pending call. Equal times run in the order of asking, which `loop.call_at` does not promise."""
+
+    __slots__ = ("callback", "number", "when")
+
+    def __init__(self, when: float, number: int, callback: Callable[[], object]) -> None:
+        self.when = when
+        self.number = number
+        self.callback: Callable[[], object] | None = callback
+
+    def __lt__(self, other: Timer) -> bool:
+        return (self.when, self.number) < (other.when, other.number)
+
+    def cancel(self) -> None:
+        """Keep the call from happening."""
+        self.callback = None
+
+
+class Timers:
+    """Runs calls after delays until closed; `failed` is told of a call that raised, which is a bug."""
+
+    def __init__(self, clock: Clock, failed: Callable[[str], None]) -> None:
+        self._clock = clock
+        self._failed = failed
+        self._heap: list[Timer] = []
+        self._number = 0
+        self._armed: Cancellable | None = None
+        self._armed_for = 0.0
+        self._running = False
+        self._closed = False
+
+    def after(self, delay_s: float, callback: Callable[[], object]) -> Timer:
+        """Call `callback` once, `delay_s` seconds from now and never from within this call."""
+        return self.at(self._clock.monotonic() + delay_s, callback)
+
+    def at(self, when: float, callback: Callable[[], object]) -> Timer:
+        """Call `callback` once, when the monotonic clock has reached `when`."""
+        timer = Timer(when, self._number, callback)
+        if not self._closed:
+            self._number += 1
+            heappush(self._heap, timer)
+            if not self._running and self._heap[0] is timer:
+                self._arm()
+        return timer
+
+    def close(self) -> None:
+        """Forget every pending call; later ones are ignored."""
+        self._closed = True
+        self._heap.clear()
+        if self._armed is not None:
+            self._armed.cancel()
+            self._armed = None
+
+    def _arm(self) -> None:
+        if self._armed is not None:
+            if self._heap and self._armed_for <= self._heap[0].when:
+                return  # It wakes early enough; being woken too early costs less than cancelling every time.
+            self._armed.cancel()
+            self._armed = None
+        if self._heap:
+            self._armed_for = self._heap[0].when
+            self._armed = self._clock.call_at(self._armed_for, self._run)
+
+    def _run(self) -> None:
+        self._armed = None
+        self._running = True
+        now = self._clock.monotonic()
+        deadline = now + SLICE_S
+        # Calls asked for by these calls wait for the next turn: a call that renews itself must not own the loop.
+        last_number = self._number
+        try:
+            while self._heap and self._heap[0].when <= now and self._heap[0].number < last_number:
+                callback = heappop(self._heap).callback
+                if callback is not None:
+                    callback()
+                    if self._clock.monotonic() >= deadline:
+                        break
+        except Exception:
+            log.exception("a timer call of the simulator raised")
+            self._failed("the simulator has a bug: see the worker's log")
+        finally:
+            self._running = False
+            if not self._closed:
+                self._arm()
