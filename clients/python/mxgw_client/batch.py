@@ -1,0 +1,78 @@
+"""A run of consecutive events, as it came in one message."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import overload
+
+from mxgw.v1 import events_pb2
+from mxgw_client.events import (
+    BufferedDataChange,
+    DataChange,
+    Event,
+    OperationComplete,
+    StreamContext,
+    UnknownEvent,
+    WriteComplete,
+)
+from mxgw_client.position import Position
+
+_VIEWS: dict[int, type[Event]] = {
+    events_pb2.EVENT_KIND_DATA_CHANGE: DataChange,
+    events_pb2.EVENT_KIND_WRITE_COMPLETE: WriteComplete,
+    events_pb2.EVENT_KIND_OPERATION_COMPLETE: OperationComplete,
+    events_pb2.EVENT_KIND_BUFFERED_DATA_CHANGE: BufferedDataChange,
+}
+_KNOWN = tuple(_VIEWS.get(number, UnknownEvent) for number in range(max(_VIEWS) + 1))
+
+
+class EventBatch(Sequence[Event]):
+    """Consecutive events, oldest first, never empty. Each look at an event makes a new view of it.
+
+    `raw` has the contract's messages, for those who want to read them without views.
+    """
+
+    __slots__ = ("_context", "raw")
+
+    def __init__(self, raw: Sequence[events_pb2.Event], context: StreamContext) -> None:
+        self.raw = raw
+        self._context = context
+
+    @property
+    def first_sequence(self) -> int:
+        """Sequence of the first event."""
+        return self.raw[0].sequence
+
+    @property
+    def last_sequence(self) -> int:
+        """Sequence of the last event."""
+        return self.raw[-1].sequence
+
+    @property
+    def position(self) -> Position:
+        """The place of the last event."""
+        return Position(self._context.epoch, self.last_sequence)
+
+    def __len__(self) -> int:
+        return len(self.raw)
+
+    def __iter__(self) -> Iterator[Event]:
+        views, context = _KNOWN, self._context
+        for raw in self.raw:
+            try:
+                yield views[raw.kind](raw, context)
+            except IndexError:
+                yield UnknownEvent(raw, context)
+
+    @overload
+    def __getitem__(self, index: int) -> Event: ...
+    @overload
+    def __getitem__(self, index: slice) -> EventBatch: ...
+    def __getitem__(self, index: int | slice) -> Event | EventBatch:
+        if isinstance(index, slice):
+            return EventBatch(self.raw[index], self._context)
+        raw = self.raw[index]
+        return _VIEWS.get(raw.kind, UnknownEvent)(raw, self._context)
+
+    def __repr__(self) -> str:
+        return f"<EventBatch of {len(self)}: {self.first_sequence} to {self.last_sequence}>"

@@ -1,0 +1,157 @@
+"""The contract's enums as Python enums, equal in number; a number this release does not know becomes UNSPECIFIED.
+
+The raw number stays readable in the message itself (`.raw` of a view or frame). `DataType` alone uses native MXAccess
+numbers, because that is what `data_type=` arguments and `mxgw.convert` take.
+"""
+
+from __future__ import annotations
+
+import enum
+from typing import Self
+
+
+class _OpenEnum(enum.IntEnum):
+    @classmethod
+    def _missing_(cls, value: object) -> Self | None:
+        return cls(0) if isinstance(value, int) and value != 0 else None
+
+
+class Quality(_OpenEnum):
+    """The OPC DA class of a raw quality."""
+
+    UNSPECIFIED = 0
+    BAD = 1
+    UNCERTAIN = 2
+    GOOD = 3
+
+
+class GapReason(_OpenEnum):
+    """Why a range of events did not arrive; the contract says for each what would help."""
+
+    UNSPECIFIED = 0
+    RING_EVICTED = 1
+    QUEUE_DROPPED = 2
+    CONFLATED = 3
+    EPOCH_CHANGED = 4
+    WORKER_OUTBOX_OVERRUN = 5
+    CURSOR_AHEAD = 6
+    FILTER_CHANGED = 7
+    SOURCE_RECONNECTED = 8
+    SOURCE_OVERFLOW = 9
+    EVENT_TOO_LARGE = 10
+
+
+class SourceHealth(_OpenEnum):
+    """What the worker says of its source; LOST means last values are stale whatever their quality says."""
+
+    UNSPECIFIED = 0
+    GOOD = 1
+    DEGRADED = 2
+    LOST = 3
+
+
+class WorkerState(_OpenEnum):
+    """The worker behind a session as the gateway sees it."""
+
+    UNSPECIFIED = 0
+    STARTING = 1
+    READY = 2
+    SILENT = 3
+    STOPPING = 4
+    EXITED = 5
+
+
+class SessionState(_OpenEnum):
+    """Life of a session."""
+
+    UNSPECIFIED = 0
+    CREATING = 1
+    READY = 2
+    CLOSING = 3
+    CLOSED = 4
+    FAULTED = 5
+    ADOPTING = 6
+
+
+class CloseReason(_OpenEnum):
+    """Why a session ended."""
+
+    UNSPECIFIED = 0
+    CLIENT = 1
+    LEASE_EXPIRED = 2
+    DETACH_GRACE_EXPIRED = 3
+    WORKER_EXITED = 4
+    WORKER_SILENT = 5
+    WORKER_PROTOCOL_ERROR = 6
+    WORKER_START_FAILED = 7
+    OVERFLOW_FAIL_FAST = 8
+    KILLED_BY_OPERATOR = 9
+    OWNER_REVOKED = 10
+    GATEWAY_SHUTDOWN = 11
+    EVICTED = 12
+
+
+class OnGap(_OpenEnum):
+    """What to do when a resume cannot be complete; UNSPECIFIED is the gateway's default, DELIVER_RETAINED."""
+
+    UNSPECIFIED = 0
+    DELIVER_RETAINED = 1
+    REFUSE = 2
+    SNAPSHOT = 3
+
+
+class AdviseKind(_OpenEnum):
+    """How an item is advised."""
+
+    UNSPECIFIED = 0
+    NONE = 1
+    PLAIN = 2
+    SUPERVISORY = 3
+
+
+class BrowseNodeKind(_OpenEnum):
+    """What a browse node is; only an ATTRIBUTE has a reference to add."""
+
+    UNSPECIFIED = 0
+    AREA = 1
+    OBJECT = 2
+    ATTRIBUTE = 3
+
+
+class StatusCategory(_OpenEnum):
+    """Mapped category of an MXSTATUS_PROXY."""
+
+    UNSPECIFIED = 0
+    UNKNOWN = 1
+    OK = 2
+    PENDING = 3
+    WARNING = 4
+    COMMUNICATION_ERROR = 5
+    CONFIGURATION_ERROR = 6
+    OPERATIONAL_ERROR = 7
+    SECURITY_ERROR = 8
+    SOFTWARE_ERROR = 9
+    OTHER_ERROR = 10
+
+
+class DataType(enum.IntEnum):
+    """Native MxDataType numbers, for `data_type=`. Source: FIELD 1.5."""
+
+    UNKNOWN = -1
+    NO_DATA = 0
+    BOOLEAN = 1
+    INTEGER = 2
+    FLOAT = 3
+    DOUBLE = 4
+    STRING = 5
+    TIME = 6
+    ELAPSED_TIME = 7
+    REFERENCE_TYPE = 8
+    STATUS_TYPE = 9
+    DATA_TYPE_ENUM = 10
+    SECURITY_CLASSIFICATION_ENUM = 11
+    DATA_QUALITY_TYPE = 12
+    QUALIFIED_ENUM = 13
+    QUALIFIED_STRUCT = 14
+    INTERNATIONALIZED_STRING = 15
+    BIG_STRING = 16

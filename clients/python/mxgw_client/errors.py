@@ -1,0 +1,303 @@
+"""Everything the client raises, as one tree.
+
+MxgwClientError
+├── ConnectionOptionError        an option of connect() that cannot be used; also a ValueError
+├── GatewayUnreachable           nothing answered, or the connection broke during a call
+├── NotAGateway                  something answered that does not serve this contract
+├── CallTimedOut                 no answer in time; the outcome is unknown
+├── ProtocolViolation            the answer breaks the contract
+├── CallFailed                   a refusal that carries no reason of the gateway's
+├── MxAccessError                MXAccess failed (hresult != 0)
+│   ├── WriteFailed              the write completed with a failure, or its completion never came
+│   ├── LoginFailed              AuthenticateUser answered 0
+│   └── SubscribeFailed          some references of subscribe() were refused
+├── GatewayRefusal               the gateway refused; `reason` says why
+│   ├── InvalidRequest ── UnknownBackend
+│   ├── Unauthenticated, AccessDenied
+│   ├── SessionNotFound ── SessionGone
+│   ├── SessionNotReady, SessionLimitReached, WorkerStartFailed
+│   ├── CommandTimedOut, CommandFailed, PendingCommandsExceeded
+│   ├── SubscriberExists, SubscriberLimitReached, PositionLost
+│   └── FeatureNotEnabled, InternalError
+├── StreamStale                  not even a heartbeat came: the connection or the gateway is dead
+└── StreamEnded                  why a stream is over; a call of a session that ended raises the same
+    ├── ConnectionLost, GatewayDraining, SubscriberOverflow        resume after `stream.position`
+    └── SessionEnded             the session is over, and everything in it
+        ├── WorkerLost ── WorkerExited, WorkerSilent, WorkerBroken
+        ├── SessionClosed, LeaseExpired, DetachGraceExpired, OverflowFailFast
+        └── KilledByOperator, AccessRevoked, GatewayShutdown, SessionEvicted
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import ClassVar
+
+import grpc
+
+from mxgw_client.values import Status
+
+
+class MxgwClientError(Exception):
+    """Root of all errors of the client.
+
+    Attributes:
+        message: the sentence for people; for a refusal, the gateway's own, which says what would help.
+        reason: stable UPPER_SNAKE name for programs; empty when nobody gave one.
+        metadata: facts for programs that came with the reason.
+        retry_after_s: when set, the gateway asks to come back after this many seconds.
+        code: the gRPC status code; None when no call failed.
+    """
+
+    resumable: ClassVar[bool] = False
+
+    def __init__(
+        self,
+        message: str,
+        *,
+        reason: str = "",
+        metadata: Mapping[str, str] | None = None,
+        retry_after_s: float | None = None,
+        code: grpc.StatusCode | None = None,
+    ) -> None:
+        super().__init__(message)
+        self.message = message
+        self.reason = reason
+        self.metadata: dict[str, str] = dict(metadata or {})
+        self.retry_after_s = retry_after_s
+        self.code = code
+
+    @property
+    def hint(self) -> str:
+        """The sentence that says what would help; the same as `message`."""
+        return self.message
+
+    def __str__(self) -> str:
+        return f"{self.message} [{self.reason}]" if self.reason else self.message
+
+
+class ConnectionOptionError(MxgwClientError, ValueError):
+    """An option of `connect` that cannot be used as it is."""
+
+
+class GatewayUnreachable(MxgwClientError):
+    """Nothing answered at the target, or the connection broke while a call was under way."""
+
+
+class NotAGateway(MxgwClientError):
+    """Something answers at the target, but it does not serve this contract."""
+
+
+class CallTimedOut(MxgwClientError):
+    """No answer within the call's deadline: the outcome is unknown, so do not blindly repeat a write."""
+
+
+class ProtocolViolation(MxgwClientError):
+    """The gateway's answer breaks the contract; a bug there, or something between that is no gateway."""
+
+
+class CallFailed(MxgwClientError):
+    """A failure without a reason of the gateway's own; `code` says more."""
+
+
+class MxAccessError(MxgwClientError):
+    """MXAccess answered with a failure.
+
+    Attributes:
+        hresult: the COM HRESULT as a signed 32-bit number.
+        statuses: what came with it.
+    """
+
+    def __init__(
+        self,
+        method: str,
+        hresult: int,
+        message: str = "",
+        statuses: Sequence[Status] = (),
+        reason: str = "",
+        advice: str = "",
+    ) -> None:
+        parts = [f"{method} failed: {message or 'MXAccess gave no text'}"]
+        if hresult:
+            parts.append(f"(HRESULT 0x{hresult & 0xFFFFFFFF:08X})")
+        parts.extend(f"[{status}]" for status in statuses)
+        if advice:
+            parts.append(f"- {advice}")
+        super().__init__(" ".join(parts), reason=reason)
+        self.method = method
+        self.hresult = hresult
+        self.statuses = tuple(statuses)
+
+
+class WriteFailed(MxAccessError):
+    """The write was accepted and then failed, or its completion never came (then the outcome is unknown)."""
+
+
+class LoginFailed(MxAccessError):
+    """AuthenticateUser answered with user id 0."""
+
+
+class SubscribeFailed(MxAccessError):
+    """Some references were refused; those that were not have been removed again. `failed` names them."""
+
+    def __init__(self, failed: Mapping[str, str]) -> None:
+        first = "; ".join(f"{reference}: {text}" for reference, text in list(failed.items())[:3])
+        super().__init__(
+            "subscribe",
+            0,
+            f"{len(failed)} reference(s) refused: {first}",
+            advice="use subscribe_bulk to keep those that work",
+        )
+        self.failed = dict(failed)
+
+
+class GatewayRefusal(MxgwClientError):
+    """The gateway refused or failed the call; `reason` is for programs, the text says what would help."""
+
+
+class InvalidRequest(GatewayRefusal):
+    """An argument is malformed, too long or out of range."""
+
+
+class UnknownBackend(InvalidRequest):
+    """The gateway's settings define no backend of this name."""
+
+
+class Unauthenticated(GatewayRefusal):
+    """The gateway does not know who calls; pass api_key= or a client certificate."""
+
+
+class AccessDenied(GatewayRefusal):
+    """The caller is known and may not do this."""
+
+
+class SessionNotFound(GatewayRefusal):
+    """No session has this id."""
+
+
+class SessionGone(SessionNotFound):
+    """The session existed and ended; `metadata["close_reason"]` says how."""
+
+
+class SessionNotReady(GatewayRefusal):
+    """The session exists but cannot serve now."""
+
+
+class SessionLimitReached(GatewayRefusal):
+    """As many sessions are open as the gateway's settings allow."""
+
+
+class WorkerStartFailed(GatewayRefusal):
+    """The worker process or its backend did not become ready."""
+
+
+class CommandTimedOut(GatewayRefusal, CallTimedOut):
+    """The worker did not answer within the command's deadline: the outcome is unknown."""
+
+
+class CommandFailed(GatewayRefusal):
+    """The worker could not run the command at all."""
+
+
+class PendingCommandsExceeded(GatewayRefusal):
+    """Too many commands of this session wait for their answers; await some first."""
+
+
+class SubscriberExists(GatewayRefusal):
+    """The session has its one subscriber already."""
+
+
+class SubscriberLimitReached(GatewayRefusal):
+    """The session has as many subscribers as the gateway allows."""
+
+
+class PositionLost(GatewayRefusal):
+    """The stream cannot be resumed completely, and `OnGap.REFUSE` was asked for."""
+
+
+class FeatureNotEnabled(GatewayRefusal):
+    """The request needs a plugin that the gateway has not enabled; `metadata["plugin"]` names it."""
+
+
+class InternalError(GatewayRefusal):
+    """A bug of the gateway; the text has the id to look for in its log."""
+
+
+class StreamStale(MxgwClientError):
+    """Nothing, not even a heartbeat, came for 2.5 heartbeat intervals: what was read last may be old."""
+
+    resumable = True
+
+
+class StreamEnded(MxgwClientError):
+    """A stream is over. `resumable`: another one, started `after(stream.position)`, makes sense."""
+
+
+class ConnectionLost(StreamEnded):
+    """The connection broke; the session lives on for its lease or detach grace."""
+
+    resumable = True
+
+
+class GatewayDraining(StreamEnded):
+    """The gateway shuts down in an orderly way; come back after `retry_after_s`."""
+
+    resumable = True
+
+
+class SubscriberOverflow(StreamEnded):
+    """This reader fell further behind than its limit: read faster, ask for another policy, or raise the limit."""
+
+    resumable = True
+
+
+class SessionEnded(StreamEnded):
+    """The session itself is over, and everything in it; open a new one."""
+
+
+class SessionClosed(SessionEnded):
+    """A client closed the session."""
+
+
+class LeaseExpired(SessionEnded):
+    """Nothing used the session for its lease."""
+
+
+class DetachGraceExpired(SessionEnded):
+    """No subscriber came back in time."""
+
+
+class WorkerLost(SessionEnded):
+    """The session's worker is gone; last values are stale."""
+
+
+class WorkerExited(WorkerLost):
+    """The worker process ended."""
+
+
+class WorkerSilent(WorkerLost):
+    """The worker stopped answering and was killed."""
+
+
+class WorkerBroken(WorkerLost):
+    """The worker broke its protocol."""
+
+
+class OverflowFailFast(SessionEnded):
+    """The overflow policy ends the session when its subscriber falls behind."""
+
+
+class KilledByOperator(SessionEnded):
+    """An operator ended the session."""
+
+
+class AccessRevoked(SessionEnded):
+    """The key that opened the session was revoked or expired."""
+
+
+class GatewayShutdown(SessionEnded):
+    """The gateway ended, and the session with it."""
+
+
+class SessionEvicted(SessionEnded):
+    """Detached for longer than others when a limit was reached."""

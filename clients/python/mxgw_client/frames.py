@@ -1,0 +1,182 @@
+"""The frames of an event stream that are not events: what the gateway says about the stream itself."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import datetime
+from typing import TypeAlias
+
+from mxgw.convert import PyValue, duration_to_seconds
+from mxgw.v1 import event_service_pb2, events_pb2
+from mxgw_client.batch import EventBatch
+from mxgw_client.enums import GapReason, Quality, SourceHealth, WorkerState
+from mxgw_client.events import Event, StreamContext
+from mxgw_client.position import Position
+from mxgw_client.values import Status, moment, statuses_from_messages, value_of
+
+
+@dataclass(frozen=True, slots=True)
+class StreamOpened:
+    """Always the first frame.
+
+    `position` is where the stream begins: the first event has a greater sequence. `recovered` matters when
+    `was_resuming`: False means that a Gap comes before the first event. `horizon_s` is how long the gateway holds
+    events at the present rate, None when it does not know.
+    """
+
+    position: Position
+    head_sequence: int
+    oldest_sequence: int
+    was_resuming: bool
+    recovered: bool
+    heartbeat_interval_s: float
+    policy: str
+    horizon_s: float | None
+    subscriber_id: str
+
+
+@dataclass(frozen=True, slots=True)
+class Gap:
+    """Events were lost here. `first_lost`, `last_lost` (inclusive) and `count` are 0 when they are not known.
+
+    `count` is less than the range when part of it is delivered (conflation). Re-read the items that matter.
+    """
+
+    epoch: bytes
+    first_lost: int
+    last_lost: int
+    count: int
+    reason: GapReason
+    detail: str
+
+    @property
+    def covers_its_range(self) -> bool:
+        """Whether nothing in the range will follow, so that a resume may begin after it."""
+        if not self.last_lost or self.reason is GapReason.CONFLATED:
+            return False
+        return self.count in (0, self.last_lost - self.first_lost + 1)
+
+
+@dataclass(frozen=True, slots=True)
+class SnapshotItem:
+    """The last known value of one item; `sequence` is that of the event that brought it. Never an event itself."""
+
+    server_handle: int
+    item_handle: int
+    reference: str
+    sequence: int
+    value: PyValue
+    quality: Quality
+    raw_quality: int
+    source_time: datetime | None
+    statuses: tuple[Status, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Snapshot:
+    """A part of a snapshot as of `position`; large ones come in several."""
+
+    position: Position
+    items: tuple[SnapshotItem, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class SnapshotEnd:
+    """The snapshot is complete; events with a greater sequence follow."""
+
+    position: Position
+
+
+@dataclass(frozen=True, slots=True)
+class Progress:
+    """Every event up to `position` was delivered, filtered or covered by a Gap."""
+
+    position: Position
+
+
+@dataclass(frozen=True, slots=True)
+class Heartbeat:
+    """Sent after a silence. When `source_health` is not GOOD, last values are stale whatever their quality says."""
+
+    position: Position
+    head_sequence: int
+    worker_state: WorkerState
+    source_health: SourceHealth
+    gateway_time: datetime
+
+
+@dataclass(frozen=True, slots=True)
+class Draining:
+    """The gateway ends this stream soon; come back after `retry_after_s`, with the last position."""
+
+    retry_after_s: float
+    deadline_s: float
+
+
+ControlFrame: TypeAlias = StreamOpened | Gap | Snapshot | SnapshotEnd | Progress | Heartbeat | Draining
+StreamItem: TypeAlias = Event | ControlFrame
+Frame: TypeAlias = EventBatch | ControlFrame
+
+
+def opened_from_message(message: events_pb2.StreamOpened) -> StreamOpened:
+    """Return the first frame of a stream."""
+    return StreamOpened(
+        position=Position(message.epoch, message.from_sequence),
+        head_sequence=message.head_sequence,
+        oldest_sequence=message.oldest_sequence,
+        was_resuming=message.was_resuming,
+        recovered=message.recovered,
+        heartbeat_interval_s=duration_to_seconds(message.heartbeat_interval),
+        policy=message.policy,
+        horizon_s=duration_to_seconds(message.horizon) if message.HasField("horizon") else None,
+        subscriber_id=message.subscriber_id,
+    )
+
+
+def frame_from_message(message: event_service_pb2.StreamEventsResponse, context: StreamContext) -> Frame | None:
+    """Return the frame in a message; None for an empty batch or a frame this release does not know."""
+    match message.WhichOneof("frame"):
+        case "events":
+            return EventBatch(message.events.events, context) if message.events.events else None
+        case "gap":
+            gap = message.gap
+            return Gap(gap.epoch, gap.first_lost, gap.last_lost, gap.count, GapReason(gap.reason), gap.detail)
+        case "heartbeat":
+            beat = message.heartbeat
+            return Heartbeat(
+                Position.from_message(beat.position),
+                beat.head_sequence,
+                WorkerState(beat.worker_state),
+                SourceHealth(beat.source_health),
+                moment(beat.gateway_time),
+            )
+        case "progress":
+            return Progress(Position.from_message(message.progress.position))
+        case "snapshot":
+            return _snapshot(message.snapshot, context)
+        case "snapshot_end":
+            return SnapshotEnd(Position.from_message(message.snapshot_end.position))
+        case "draining":
+            draining = message.draining
+            return Draining(duration_to_seconds(draining.retry_after), duration_to_seconds(draining.deadline))
+        case "opened":
+            return opened_from_message(message.opened)
+    return None
+
+
+def _snapshot(message: events_pb2.Snapshot, context: StreamContext) -> Snapshot:
+    def item(raw: events_pb2.SnapshotItem) -> SnapshotItem:
+        change = raw.value
+        return SnapshotItem(
+            raw.server_handle,
+            raw.item_handle,
+            context.references.lookup(raw.server_handle, raw.item_handle, message.position.sequence),
+            raw.sequence,
+            value_of(change.value),
+            Quality(change.quality),
+            change.raw_quality,
+            moment(change.source_time) if change.HasField("source_time") else None,
+            statuses_from_messages(change.statuses),
+        )
+
+    return Snapshot(Position.from_message(message.position), tuple(map(item, message.items)))

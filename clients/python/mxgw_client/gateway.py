@@ -1,0 +1,196 @@
+"""The connection to a gateway: where everything begins."""
+
+from __future__ import annotations
+
+import asyncio
+import weakref
+from collections.abc import AsyncIterator
+from types import TracebackType
+from typing import Self
+
+from mxgw.convert import duration_from_seconds
+from mxgw.v1 import gateway_service_pb2, session_service_pb2
+from mxgw_client._calls import Calls
+from mxgw_client.errors import NotAGateway
+from mxgw_client.options import MIB, ApiKey, ConnectOptions, Flow, Tls
+from mxgw_client.results import GatewayInfo, Pong, SessionInfo, gateway_from_message, session_from_message
+from mxgw_client.session import Session, ping
+from mxgw_client.target import Target
+
+CONTRACT = "mxgw.v1"
+DEFAULT_TARGET = "127.0.0.1:50051"
+DEFAULT_CLIENT_NAME = "mxgw-client"
+
+
+def connect(
+    target: str = DEFAULT_TARGET,
+    *,
+    api_key: str | ApiKey | None = None,
+    tls: Tls | bool = False,
+    insecure_api_key: bool = False,
+    flow: Flow | str = Flow.BOUNDED,
+    timeout_s: float = 30.0,
+    max_message_bytes: int = 4 * MIB,
+) -> Gateway:
+    """Return the gateway at `target` (`host:port`, `[ipv6]:port` or `unix:/path`); `async with` it to connect.
+
+    `tls=True` trusts the system's certificates; `Tls(...)` names files. The API key goes out with every call, and only
+    over TLS, loopback or a Unix socket unless `insecure_api_key`. `flow` decides how much of a stream may be under way
+    (see `Flow`). `timeout_s` is the deadline of calls that name none. `max_message_bytes` must be at least the
+    gateway's `limits.message_bytes`.
+
+    Raises:
+        ConnectionOptionError: options that do not go together.
+        ValueError: `target` is none.
+    """
+    return Gateway(
+        ConnectOptions(
+            target=Target.parse(target),
+            tls=(Tls() if tls is True else tls) or None,
+            api_key=ApiKey(api_key) if isinstance(api_key, str) else api_key,
+            insecure_api_key=insecure_api_key,
+            flow=Flow(flow),
+            timeout_s=timeout_s,
+            max_message_bytes=max_message_bytes,
+        )
+    )
+
+
+class Gateway:
+    """A connection; made by `connect`. Use it as `async with`, or `open` and `close` it in the same event loop."""
+
+    def __init__(self, options: ConnectOptions) -> None:
+        self._options = options
+        self._open_calls: Calls | None = None
+        # Owns the reads of the streams; they never fail, so none ends another.
+        self._tasks: asyncio.TaskGroup | None = None
+        self._sessions: weakref.WeakSet[Session] = weakref.WeakSet()
+
+    async def open(self) -> Self:
+        """Connect, and make sure that a gateway of this contract answers.
+
+        Raises:
+            GatewayUnreachable, NotAGateway, Unauthenticated: the text says what was tried.
+        """
+        if self._open_calls is not None:
+            return self
+        self._open_calls = Calls(self._options)
+        try:
+            await self._check_contract()
+            self._tasks = await asyncio.TaskGroup().__aenter__()
+        except BaseException:
+            await self._open_calls.close()
+            self._open_calls = None
+            raise
+        return self
+
+    async def _check_contract(self) -> None:
+        contract = (await self.info()).contract
+        if contract != CONTRACT:
+            raise NotAGateway(
+                f"{self._options.target.text} serves {contract!r}, this client speaks {CONTRACT!r}: use the client "
+                "release that belongs to the gateway"
+            )
+
+    async def close(self) -> None:
+        """Close the sessions opened here, their streams, and the connection; idempotent."""
+        calls, self._open_calls = self._open_calls, None
+        tasks, self._tasks = self._tasks, None
+        if calls is None or tasks is None:
+            return
+        try:
+            for session in list(self._sessions):
+                await session.close()
+            await tasks.__aexit__(None, None, None)
+        finally:
+            await calls.close()
+
+    async def __aenter__(self) -> Self:
+        return await self.open()
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        await self.close()
+
+    @property
+    def _calls(self) -> Calls:
+        if self._open_calls is None:
+            raise RuntimeError("the gateway is not connected: use `async with connect(...) as gateway`")
+        return self._open_calls
+
+    # Sessions
+
+    def open_session(
+        self,
+        *,
+        client_name: str = DEFAULT_CLIENT_NAME,
+        backend: str = "",
+        tag: str = "",
+        lease_s: float | None = None,
+    ) -> Session:
+        """Return a new session; `async with` it to open it, and to close it at the end.
+
+        `client_name` (at most 128 characters) is what operators see and what MXAccess is registered with. `backend`
+        names one of the gateway's settings, empty for the default. `tag` (at most 64) decides which operators see it.
+        `lease_s` is how long it may be idle.
+        """
+        request = session_service_pb2.OpenSessionRequest(
+            client_name=client_name,
+            backend=backend,
+            tag=tag,
+            lease=None if lease_s is None else duration_from_seconds(lease_s),
+        )
+        return self._session(client_name=client_name, request=request)
+
+    def attach_session(self, session_id: str, *, client_name: str = DEFAULT_CLIENT_NAME) -> Session:
+        """Return a session that is open already, for a program that was restarted; leaving it does not close it."""
+        return self._session(client_name=client_name, session_id=session_id)
+
+    def _session(
+        self,
+        *,
+        client_name: str,
+        request: session_service_pb2.OpenSessionRequest | None = None,
+        session_id: str = "",
+    ) -> Session:
+        calls, tasks = self._calls, self._tasks
+        assert tasks is not None
+        session = Session(calls, tasks, client_name=client_name, request=request, session_id=session_id)
+        self._sessions.add(session)
+        return session
+
+    async def sessions(
+        self, *, include_ended: bool = False, timeout_s: float | None = None
+    ) -> AsyncIterator[SessionInfo]:
+        """Yield the sessions the caller may see, oldest first."""
+        request = session_service_pb2.ListSessionsRequest(include_ended=include_ended)
+        while True:
+            page = await self._calls.unary(self._calls.sessions.ListSessions, request, "ListSessions", timeout_s)
+            for message in page.sessions:
+                yield session_from_message(message)
+            if not page.next_page_token:
+                return
+            request.page_token = page.next_page_token
+
+    async def close_session(self, session_id: str, *, timeout_s: float | None = None) -> SessionInfo:
+        """Close a session by its id, and return how it ended."""
+        request = session_service_pb2.CloseSessionRequest(session_id=session_id)
+        answer = await self._calls.unary(self._calls.sessions.CloseSession, request, "CloseSession", timeout_s)
+        return session_from_message(answer.session)
+
+    # The gateway itself
+
+    async def info(self, *, timeout_s: float | None = None) -> GatewayInfo:
+        """Return version, plugins, backends and limits (`raw.limits`)."""
+        request = gateway_service_pb2.GetGatewayInfoRequest()
+        answer = await self._calls.unary(self._calls.gateway.GetGatewayInfo, request, "GetGatewayInfo", timeout_s)
+        return gateway_from_message(answer)
+
+    async def ping(self, *, timeout_s: float | None = None) -> Pong:
+        """Ask the gateway for a sign of life."""
+        return await ping(self._calls, "", timeout_s)
+
+    def __repr__(self) -> str:
+        state = "connected" if self._open_calls else "not connected"
+        return f"<Gateway {self._options.target.text}, {state}>"

@@ -1,0 +1,330 @@
+"""What the calls of a session return: frozen values without ties to the connection."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import datetime
+
+from mxgw.convert import PyValue, duration_to_seconds
+from mxgw.v1 import commands_pb2, events_pb2, gateway_service_pb2, session_service_pb2, values_pb2
+from mxgw_client.enums import (
+    AdviseKind,
+    BrowseNodeKind,
+    CloseReason,
+    DataType,
+    Quality,
+    SessionState,
+    SourceHealth,
+    WorkerState,
+)
+from mxgw_client.errors import MxAccessError
+from mxgw_client.position import Position
+from mxgw_client.values import Status, moment, statuses_from_messages, value_of
+
+
+@dataclass(frozen=True, slots=True)
+class Item:
+    """An item that was added: pass it where a handle is wanted."""
+
+    handle: int
+    reference: str
+    server_handle: int
+    context: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class ItemOutcome:
+    """One item of a bulk call. `reason` is set when the failure is the worker's or the gateway's own statement."""
+
+    reference: str
+    item_handle: int
+    hresult: int
+    message: str
+    reason: str
+    statuses: tuple[Status, ...]
+
+    @property
+    def ok(self) -> bool:
+        """Whether the call worked for this item and no status is a failure."""
+        return self.hresult == 0 and not self.reason and all(status.ok for status in self.statuses)
+
+    def raise_if_failed(self) -> None:
+        """Raise what a single call would have raised.
+
+        Raises:
+            MxAccessError: `ok` is False.
+        """
+        if not self.ok:
+            name = self.reference or f"item {self.item_handle}"
+            raise MxAccessError(name, self.hresult, self.message or self.reason, self.statuses, self.reason)
+
+
+@dataclass(frozen=True, slots=True)
+class SubscribeOutcome(ItemOutcome):
+    """One item of subscribe_bulk; `item` is None when it was refused."""
+
+    item: Item | None
+
+
+@dataclass(frozen=True, slots=True)
+class WriteResult:
+    """An accepted write.
+
+    `write_id` is found again in `WriteComplete.write_id`. `completed`: the completion was waited for and came, its
+    statuses are here.
+    """
+
+    item_handle: int
+    write_id: int
+    completed: bool
+    statuses: tuple[Status, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class WriteOutcome(ItemOutcome):
+    """One item of write_bulk."""
+
+    write_id: int
+    completed: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Reading(ItemOutcome):
+    """The value of one item at one moment.
+
+    `source_time` is the source's own (UTC), None when it gave none. `was_cached`: answered from the last data change
+    of an item that is advised.
+    """
+
+    value: PyValue
+    quality: Quality
+    raw_quality: int
+    source_time: datetime | None
+    raw_source_time: str
+    was_cached: bool
+
+    @property
+    def is_good(self) -> bool:
+        """Whether the value may be used as current: the read worked and its quality is good."""
+        return self.ok and self.quality is Quality.GOOD
+
+
+def reading_from_message(reference: str, message: commands_pb2.BulkItemResult) -> Reading:
+    """Return one item of read_bulk; its statuses are those of the call and of the value."""
+    change: events_pb2.DataChange = message.value
+    return Reading(
+        reference=reference,
+        item_handle=message.item_handle,
+        hresult=message.hresult,
+        message=message.message,
+        reason=message.reason,
+        statuses=statuses_from_messages(message.statuses) or statuses_from_messages(change.statuses),
+        value=value_of(change.value),
+        quality=Quality(change.quality),
+        raw_quality=change.raw_quality,
+        source_time=moment(change.source_time) if change.HasField("source_time") else None,
+        raw_source_time=change.raw_source_time,
+        was_cached=message.was_cached,
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class BrowseNode:
+    """A child in the backend's address space. `reference` is empty for what has no value; `path` is for browse()."""
+
+    name: str
+    path: str
+    reference: str
+    kind: BrowseNodeKind
+    data_type: DataType | None
+    is_array: bool
+    writeable: bool
+    security_classification: str
+    has_children: bool
+    description: str
+
+
+def node_from_message(message: commands_pb2.BrowseNode) -> BrowseNode:
+    """Return the node in a message; None for a data type that is not set or not known here."""
+    native = message.data_type - 2
+    security = values_pb2.MxSecurityClassification
+    known = message.security_classification in security.values() and message.security_classification
+    return BrowseNode(
+        message.name,
+        message.path,
+        message.reference,
+        BrowseNodeKind(message.kind),
+        DataType(native) if message.data_type and native in list(DataType) else None,
+        message.is_array,
+        message.writeable,
+        security.Name(message.security_classification).removeprefix("MX_SECURITY_CLASSIFICATION_") if known else "",
+        message.has_children,
+        message.description,
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class SessionInfo:
+    """A session as the gateway sees it. Times are UTC."""
+
+    session_id: str
+    state: SessionState
+    close_reason: CloseReason
+    close_detail: str
+    client_name: str
+    owner: str
+    tag: str
+    backend: str
+    opened_at: datetime
+    lease_s: float
+    lease_expires_at: datetime
+    head: Position
+    oldest_sequence: int
+    subscribers: int
+    pending_commands: int
+    worker_pid: int
+    worker_state: WorkerState
+    source_health: SourceHealth
+
+
+def session_from_message(message: session_service_pb2.Session) -> SessionInfo:
+    """Return the session in a message."""
+    return SessionInfo(
+        session_id=message.session_id,
+        state=SessionState(message.state),
+        close_reason=CloseReason(message.close_reason),
+        close_detail=message.close_detail,
+        client_name=message.client_name,
+        owner=message.owner,
+        tag=message.tag,
+        backend=message.backend,
+        opened_at=moment(message.opened_at),
+        lease_s=duration_to_seconds(message.lease),
+        lease_expires_at=moment(message.lease_expires_at),
+        head=Position(message.epoch, message.head_sequence),
+        oldest_sequence=message.oldest_sequence,
+        subscribers=message.subscribers,
+        pending_commands=message.pending_commands,
+        worker_pid=message.worker_pid,
+        worker_state=WorkerState(message.worker_state),
+        source_health=SourceHealth(message.source_health),
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class ItemState:
+    """One item the worker holds. `last_value` is there when values were asked for and one came."""
+
+    item: Item
+    buffered: bool
+    advise: AdviseKind
+    suspended: bool
+    last_sequence: int
+    last_value: PyValue
+    last_quality: Quality
+    writes_in_flight: int
+
+
+@dataclass(frozen=True, slots=True)
+class StateOfSession:
+    """The MXAccess state of a session: registrations by server handle, and items; as of `position`."""
+
+    position: Position
+    registrations: dict[int, str]
+    items: tuple[ItemState, ...]
+
+
+def item_state_from_message(message: session_service_pb2.ItemState) -> ItemState:
+    """Return the item in a message."""
+    return ItemState(
+        Item(message.item_handle, message.item_definition, message.server_handle, message.item_context),
+        message.buffered,
+        AdviseKind(message.advise),
+        message.suspended,
+        message.last_sequence,
+        value_of(message.last_value.value),
+        Quality(message.last_value.quality),
+        message.writes_in_flight,
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class WorkerInfo:
+    """The worker process behind a session. `silence_s` is how long ago the gateway heard from it."""
+
+    pid: int
+    state: WorkerState
+    backend: str
+    started_at: datetime
+    head: Position
+    outbox_events: int
+    outbox_bytes: int
+    events_lost: int
+    rss_bytes: int
+    source_health: SourceHealth
+    source_detail: str
+    items: int
+    silence_s: float
+
+
+def worker_from_message(message: session_service_pb2.GetWorkerInfoResponse) -> WorkerInfo:
+    """Return the worker in a message."""
+    return WorkerInfo(
+        message.pid,
+        WorkerState(message.state),
+        message.backend,
+        moment(message.started_at),
+        Position(message.epoch, message.head_sequence),
+        message.outbox_events,
+        message.outbox_bytes,
+        message.events_lost,
+        message.rss_bytes,
+        SourceHealth(message.source_health),
+        message.source_detail,
+        message.items,
+        duration_to_seconds(message.silence),
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class GatewayInfo:
+    """A gateway: what it is, what it offers, and who it takes the caller for."""
+
+    version: str
+    contract: str
+    instance_id: str
+    started_at: datetime
+    plugins: dict[str, str]
+    backends: tuple[str, ...]
+    default_backend: str
+    open_sessions: int
+    draining: bool
+    identity: str
+    raw: gateway_service_pb2.GetGatewayInfoResponse
+
+
+def gateway_from_message(message: gateway_service_pb2.GetGatewayInfoResponse) -> GatewayInfo:
+    """Return the gateway in a message; `plugins` maps names to "loaded", "failed" or "available"."""
+    states = gateway_service_pb2.PluginState
+    return GatewayInfo(
+        message.version,
+        message.contract,
+        message.instance_id,
+        moment(message.started_at),
+        {p.name: states.Name(p.state).removeprefix("PLUGIN_STATE_").lower() for p in message.plugins},
+        tuple(message.backends),
+        message.default_backend,
+        message.open_sessions,
+        message.draining,
+        message.identity,
+        message,
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class Pong:
+    """An answer to a ping. `worker_round_trip_s` is None when only the gateway was asked."""
+
+    round_trip_s: float
+    worker_round_trip_s: float | None
+    gateway_time: datetime

@@ -1,0 +1,207 @@
+"""A session: one MXAccess context with its own worker process, from opening to closing."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+import weakref
+from types import TracebackType
+from typing import Self, TypeAlias
+
+from mxgw.convert import duration_from_seconds, duration_to_seconds
+from mxgw.v1 import event_service_pb2, gateway_service_pb2, session_service_pb2
+from mxgw_client._calls import Calls
+from mxgw_client.bulk import BulkCalls
+from mxgw_client.enums import OnGap
+from mxgw_client.errors import MxgwClientError, SessionEnded, SessionNotFound
+from mxgw_client.policy import Policy
+from mxgw_client.position import Position, Start
+from mxgw_client.results import (
+    ItemState,
+    Pong,
+    SessionInfo,
+    StateOfSession,
+    WorkerInfo,
+    item_state_from_message,
+    session_from_message,
+    worker_from_message,
+)
+from mxgw_client.stream import EventStream
+from mxgw_client.values import moment
+
+log = logging.getLogger(__name__)
+
+# How long leaving a session may take when the gateway does not answer; its lease ends it then.
+CLOSE_TIMEOUT_S = 5.0
+
+StateRequest: TypeAlias = session_service_pb2.GetSessionStateRequest
+
+
+class Session(BulkCalls):
+    """Made by `Gateway.open_session` and `Gateway.attach_session`; use it as `async with`, or `open` and `close` it.
+
+    All calls raise `MxgwClientError`s. They may run side by side; a session runs them in order.
+    """
+
+    def __init__(
+        self,
+        calls: Calls,
+        tasks: asyncio.TaskGroup,
+        *,
+        client_name: str,
+        request: session_service_pb2.OpenSessionRequest | None,
+        session_id: str = "",
+    ) -> None:
+        super().__init__(calls, client_name)
+        self._tasks = tasks
+        self._request = request
+        self._session_id = session_id
+        self._is_open = False
+        self._streams: weakref.WeakSet[EventStream] = weakref.WeakSet()
+
+    @property
+    def session_id(self) -> str:
+        """The gateway's name for the session; empty before it is open."""
+        return self._session_id
+
+    @property
+    def is_open(self) -> bool:
+        """Whether this object opened or attached the session and has not closed it; the gateway may have since."""
+        return self._is_open
+
+    async def open(self) -> Self:
+        """Open the session at the gateway, or look up the one to attach to.
+
+        Raises:
+            SessionLimitReached, UnknownBackend, WorkerStartFailed, SessionNotFound, ...: see `errors`.
+        """
+        if self._is_open:
+            return self
+        if self._request is not None:
+            answer = await self._calls.unary(self._calls.sessions.OpenSession, self._request, "OpenSession")
+            self._session_id = answer.session.session_id
+        else:
+            await self._take_over()
+        self._is_open = True
+        return self
+
+    async def _take_over(self) -> None:
+        """Learn the registrations and items of a session that another object, or program, opened."""
+        state = await self.state()
+        self._server_handle = min(state.registrations, default=None)
+        for entry in state.items:
+            self._references.add(entry.item.server_handle, entry.item.handle, entry.item.reference)
+
+    async def close(self) -> None:
+        """Close the streams, and the session itself when this object opened it; idempotent.
+
+        A session that ended already is no error. When the gateway does not answer it is left to its lease.
+        """
+        if not self._is_open:
+            return
+        self._is_open = False
+        for stream in list(self._streams):
+            await stream.close()
+        if self._request is None:
+            return
+        request = session_service_pb2.CloseSessionRequest(session_id=self._session_id)
+        try:
+            await self._calls.unary(self._calls.sessions.CloseSession, request, "CloseSession", CLOSE_TIMEOUT_S)
+        except (SessionNotFound, SessionEnded):
+            log.debug("session %s had ended already", self._session_id)
+        except MxgwClientError as error:
+            log.warning("session %s was not closed, its lease will end it: %s", self._session_id, error)
+
+    async def __aenter__(self) -> Self:
+        return await self.open()
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        await self.close()
+
+    # Events
+
+    def events(
+        self,
+        *,
+        start: Start = Start.OLDEST,
+        policy: Policy | str | None = None,
+        on_gap: OnGap = OnGap.UNSPECIFIED,
+        heartbeat_interval_s: float | None = None,
+        client_name: str = "",
+    ) -> EventStream:
+        """Return the session's event stream; it opens when it is entered or first read.
+
+        `start` OLDEST takes everything the gateway still holds, so nothing between Advise and here is missed. `policy`
+        is what happens when this reader falls behind (None: the gateway's default). `heartbeat_interval_s` is the
+        silence after which a Heartbeat comes, 1 to 60 s.
+        """
+        request = event_service_pb2.StreamEventsRequest(
+            session_id=self._session_id,
+            start=start.to_message(),
+            on_gap=event_service_pb2.OnGap.ValueType(on_gap),
+            client_name=client_name or self._client_name,
+            heartbeat_interval=None if heartbeat_interval_s is None else duration_from_seconds(heartbeat_interval_s),
+        )
+        if policy is not None:
+            choice = Policy(policy) if isinstance(policy, str) else policy
+            request.policy.CopyFrom(choice.to_message())
+        stream = EventStream(self._calls, request, self._references, self._tasks)
+        self._streams.add(stream)
+        return stream
+
+    # What the gateway and the worker say
+
+    async def info(self, *, timeout_s: float | None = None) -> SessionInfo:
+        """Return the session as the gateway sees it; does not extend the lease."""
+        request = session_service_pb2.GetSessionRequest(session_id=self._session_id)
+        answer = await self._calls.unary(self._calls.sessions.GetSession, request, "GetSession", timeout_s)
+        return session_from_message(answer.session)
+
+    async def state(self, *, include_values: bool = False, timeout_s: float | None = None) -> StateOfSession:
+        """Return the registrations and all items; `position` is as of the first page of them."""
+        items: list[ItemState] = []
+        request = StateRequest(session_id=self._session_id, include_values=include_values)
+        page = first = await self._state_page(request, timeout_s)
+        while True:
+            items.extend(map(item_state_from_message, page.items))
+            if not page.next_page_token:
+                break
+            request.page_token = page.next_page_token
+            page = await self._state_page(request, timeout_s)
+        return StateOfSession(
+            position=Position.from_message(first.position),
+            registrations={entry.server_handle: entry.client_name for entry in first.registrations},
+            items=tuple(items),
+        )
+
+    async def _state_page(
+        self, request: StateRequest, timeout_s: float | None
+    ) -> session_service_pb2.GetSessionStateResponse:
+        return await self._calls.unary(self._calls.sessions.GetSessionState, request, "GetSessionState", timeout_s)
+
+    async def worker_info(self, *, timeout_s: float | None = None) -> WorkerInfo:
+        """Return the worker process behind the session."""
+        request = session_service_pb2.GetWorkerInfoRequest(session_id=self._session_id)
+        return worker_from_message(
+            await self._calls.unary(self._calls.sessions.GetWorkerInfo, request, "GetWorkerInfo", timeout_s)
+        )
+
+    async def ping(self, *, timeout_s: float | None = None) -> Pong:
+        """Ask gateway and worker for a sign of life; extends the lease."""
+        return await ping(self._calls, self._session_id, timeout_s)
+
+    def __repr__(self) -> str:
+        return f"<Session {self._session_id or 'not open'}>"
+
+
+async def ping(calls: Calls, session_id: str, timeout_s: float | None) -> Pong:
+    """Ping the gateway, and the worker when a session is named."""
+    request = gateway_service_pb2.PingRequest(session_id=session_id)
+    began_s = time.perf_counter()
+    answer = await calls.unary(calls.gateway.Ping, request, "Ping", timeout_s)
+    round_trip_s = time.perf_counter() - began_s
+    worker_s = duration_to_seconds(answer.worker_round_trip) if answer.HasField("worker_round_trip") else None
+    return Pong(round_trip_s, worker_s, moment(answer.gateway_time))
