@@ -1,0 +1,108 @@
+"""Browse: a node's children with what a client needs to choose and subscribe, in a handful of requests per folder."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from asyncua import ua
+
+from mxgw.convert import mapped_data_type
+from mxgw.v1.commands_pb2 import (
+    BROWSE_NODE_KIND_AREA,
+    BROWSE_NODE_KIND_ATTRIBUTE,
+    BROWSE_NODE_KIND_OBJECT,
+    BrowseNode,
+)
+from mxgw_worker.backends.base import E_FAIL, E_INVALIDARG, MxError
+
+from .link import Link
+from .references import BadReference, escape, is_node_id, parse
+from .resolve import browse, plain_node_id, resolve
+from .types import DataTypes, plain, read
+from .values import DATA_TYPES
+
+_FOLDER_TYPE = ua.NodeId(61, 0)
+_CLASSES = int(ua.NodeClass.Object) | int(ua.NodeClass.Variable)
+_ATTRIBUTES = (
+    ua.AttributeIds.Description,
+    ua.AttributeIds.DataType,
+    ua.AttributeIds.ValueRank,
+    ua.AttributeIds.UserAccessLevel,
+)
+_CURRENT_WRITE = 0b10
+
+
+class Browser:
+    """Lists children. "" is the Objects folder, "/" the Root folder, anything else a node id or a browse path."""
+
+    def __init__(self, link: Link, types: DataTypes) -> None:
+        self._link = link
+        self._types = types
+
+    async def children(self, parent: str) -> list[BrowseNode]:
+        """Return the children of `parent`, in the server's order.
+
+        Raises:
+            MxError: there is no such node, or the server did not answer.
+        """
+        try:
+            return await self._children(parent)
+        except (ua.UaError, OSError, TimeoutError) as error:
+            raise MxError(E_FAIL, f"the OPC UA server could not be browsed: {type(error).__name__}") from error
+
+    async def _children(self, parent: str) -> list[BrowseNode]:
+        try:
+            reference = parse(parent, "", self._link.namespaces)
+        except BadReference as error:
+            raise MxError(E_INVALIDARG, f"no node {parent!r}: {error}") from error
+        (node_id,) = await resolve(self._link, [reference])
+        answer = node_id if isinstance(node_id, int) else (await browse(self._link, [node_id], _CLASSES))[0]
+        if isinstance(answer, int):
+            raise MxError(E_INVALIDARG, f"no node {parent!r}: {ua.StatusCode(answer).name}")
+        children = list({plain_node_id(child.NodeId): child for child in answer}.values())
+        ids = [plain_node_id(child.NodeId) for child in children]
+        rows = await read(self._link, ids, _ATTRIBUTES)
+        grandchildren = await browse(self._link, ids, _CLASSES, limit_per_node=1)
+        declared = [plain(row[1]) for row in rows]
+        built_in = await self._types.built_in([d for d in declared if isinstance(d, ua.NodeId)])
+        base = _base_path(parent)
+        return [
+            self._node(base, child, row, built_in.get(data_type, 0), below)
+            for child, row, data_type, below in zip(children, rows, declared, grandchildren, strict=True)
+        ]
+
+    def _node(
+        self, base: str | None, child: Any, row: Sequence[Any], built_in: int, below: Sequence[Any] | int
+    ) -> BrowseNode:
+        description, _, rank, access = (plain(value) for value in row)
+        name = child.BrowseName
+        own_id = plain_node_id(child.NodeId).to_string()
+        node = BrowseNode(
+            name=name.Name or "",
+            # Below a node id there is no path to lengthen: the child's own id does as well.
+            path=own_id if base is None else f"{base}/{name.NamespaceIndex}:{escape(name.Name or '')}",
+            has_children=not isinstance(below, int) and len(below) > 0,
+            description=getattr(description, "Text", None) or "",
+        )
+        if child.NodeClass == ua.NodeClass.Variable:
+            node.kind = BROWSE_NODE_KIND_ATTRIBUTE
+            node.reference = own_id
+            node.is_array = isinstance(rank, int) and rank >= 0
+            node.writeable = isinstance(access, int) and bool(access & _CURRENT_WRITE)
+            native = DATA_TYPES.get(built_in)
+            if native is not None:
+                node.data_type = mapped_data_type(native)
+        elif plain_node_id(child.TypeDefinition) == _FOLDER_TYPE:
+            node.kind = BROWSE_NODE_KIND_AREA
+        else:
+            node.kind = BROWSE_NODE_KIND_OBJECT
+        return node
+
+
+def _base_path(parent: str) -> str | None:
+    """Return what children's names are appended to; None below a node id."""
+    stripped = parent.strip()
+    if is_node_id(stripped):
+        return None
+    return "/0:Objects" if not stripped else stripped.rstrip("/")

@@ -1,0 +1,251 @@
+"""MxValues into the data type of the node they are written to.
+
+MXAccess converts as VARIANTs do: a number written to a text becomes text, a text that reads as a number becomes one, a
+float written to an integer is rounded half to even. What does not fit is refused here, with the native detail that
+names why, because an OPC UA server would answer BadTypeMismatch to any type but its own.
+"""
+
+from __future__ import annotations
+
+import math
+import uuid
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+
+from asyncua import ua
+
+from mxgw.convert import from_value
+from mxgw.v1.values_pb2 import MxValue
+
+_T = ua.VariantType
+
+# Native details of a refused conversion.
+WRONG_DATA_TYPE, WRONG_DIMENSIONS, NOT_SUPPORTED, TEXT_NOT_CONVERTED, OUT_OF_RANGE = 13, 14, 18, 19, 1004
+
+_INTEGERS: dict[int, range] = {
+    _T.SByte: range(-(2**7), 2**7),
+    _T.Byte: range(2**8),
+    _T.Int16: range(-(2**15), 2**15),
+    _T.UInt16: range(2**16),
+    _T.Int32: range(-(2**31), 2**31),
+    _T.UInt32: range(2**32),
+    _T.Int64: range(-(2**63), 2**63),
+    _T.UInt64: range(2**64),
+}
+_FLOAT_MAX = 3.4028235677973366e38  # beyond half a step above the largest 32-bit float it would become infinite
+_FALSE_TEXTS, _TRUE_TEXTS = frozenset({"false", "0", "off", "no"}), frozenset({"true", "1", "-1", "on", "yes"})
+
+
+class NotWritable(Exception):
+    """The value does not fit the node; `detail` is the native MxStatusDetail."""
+
+    def __init__(self, detail: int) -> None:
+        super().__init__(f"the value does not fit the node's data type (detail {detail})")
+        self.detail = detail
+
+
+@dataclass(frozen=True, slots=True)
+class NodeType:
+    """What a node takes. `kind` None: any type, as the value has it. `rank` as OPC UA: -1 scalar, 1 and up array."""
+
+    kind: ua.VariantType | None
+    rank: int
+
+
+def to_variant(value: MxValue, target: NodeType) -> ua.Variant:
+    """Return the Variant to write.
+
+    Raises:
+        NotWritable: the value has no form in the node's type.
+    """
+    plain = from_value(value)
+    if value.WhichOneof("kind") == "array":
+        if target.rank == -1:
+            raise NotWritable(WRONG_DIMENSIONS)
+        elements = plain if isinstance(plain, list) else []
+        kind = target.kind or _natural(elements[0] if elements else "")
+        dimensions = list(value.array.dimensions)
+        if dimensions and math.prod(dimensions) != len(elements):
+            raise NotWritable(WRONG_DIMENSIONS)
+        if target.rank > 0 and target.rank != max(1, len(dimensions)):
+            raise NotWritable(WRONG_DIMENSIONS)
+        converted = [_convert(element, kind) for element in elements]
+        shaped = _shape(converted, dimensions) if len(dimensions) > 1 else converted
+        return ua.Variant(shaped, kind, dimensions if len(dimensions) > 1 else None, is_array=True)
+    if target.rank >= 0:
+        raise NotWritable(WRONG_DIMENSIONS)
+    kind = target.kind or _natural(plain)
+    return ua.Variant(_convert(plain, kind), kind)
+
+
+def _natural(value: object) -> ua.VariantType:
+    """Return the type for a node that takes any."""
+    match value:
+        case bool():
+            return _T.Boolean
+        case int():
+            return _T.Int32 if value in _INTEGERS[_T.Int32] else _T.Int64
+        case float() | timedelta():
+            return _T.Double
+        case datetime():
+            return _T.DateTime
+        case bytes():
+            return _T.ByteString
+        case _:
+            return _T.String
+
+
+def _convert(value: object, kind: ua.VariantType) -> object:
+    if value is None:
+        raise NotWritable(WRONG_DATA_TYPE)
+    if isinstance(value, timedelta):
+        value = value / timedelta(milliseconds=1)  # the OPC UA Duration: a Double of milliseconds
+    if kind in _INTEGERS:
+        return _integer(value, _INTEGERS[kind])
+    convert = _CONVERSIONS.get(kind)
+    if convert is None:
+        raise NotWritable(NOT_SUPPORTED)
+    return convert(value)
+
+
+def _integer(value: object, allowed: range) -> int:
+    match value:
+        case bool() | int():
+            number = int(value)
+        case float():
+            number = _rounded(value)
+        case str():
+            number = _integer_of_text(value)
+        case _:
+            raise NotWritable(NOT_SUPPORTED)
+    if number not in allowed:
+        raise NotWritable(OUT_OF_RANGE)
+    return number
+
+
+def _rounded(value: float) -> int:
+    if not math.isfinite(value):
+        raise NotWritable(OUT_OF_RANGE)
+    return round(value)
+
+
+def _integer_of_text(text: str) -> int:
+    try:
+        return int(text)
+    except ValueError:
+        return _rounded(_number_of_text(text))
+
+
+def _number_of_text(text: str) -> float:
+    try:
+        return float(text)
+    except ValueError:
+        raise NotWritable(TEXT_NOT_CONVERTED) from None
+
+
+def _double(value: object) -> float:
+    match value:
+        case bool() | int() | float():
+            try:
+                return float(value)
+            except OverflowError:
+                raise NotWritable(OUT_OF_RANGE) from None
+        case str():
+            return _number_of_text(value)
+        case _:
+            raise NotWritable(NOT_SUPPORTED)
+
+
+def _float(value: object) -> float:
+    number = _double(value)
+    if math.isfinite(number) and abs(number) >= _FLOAT_MAX:
+        raise NotWritable(OUT_OF_RANGE)
+    return number
+
+
+def _boolean(value: object) -> bool:
+    match value:
+        case bool():
+            return value
+        case int() | float():
+            return value != 0
+        case str() if value.strip().lower() in _TRUE_TEXTS:
+            return True
+        case str() if value.strip().lower() in _FALSE_TEXTS:
+            return False
+        case str():
+            raise NotWritable(TEXT_NOT_CONVERTED)
+        case _:
+            raise NotWritable(NOT_SUPPORTED)
+
+
+def _string(value: object) -> str:
+    match value:
+        case str():
+            return value
+        case bool():
+            return "True" if value else "False"
+        case int():
+            return str(value)
+        case float():
+            return repr(value)
+        case datetime():
+            return value.isoformat()
+        case _:
+            raise NotWritable(NOT_SUPPORTED)
+
+
+def _time(value: object) -> datetime:
+    if isinstance(value, datetime):
+        return value if value.tzinfo else value.replace(tzinfo=UTC)
+    if isinstance(value, str):
+        try:
+            moment = datetime.fromisoformat(value)
+        except ValueError:
+            raise NotWritable(TEXT_NOT_CONVERTED) from None
+        return moment if moment.tzinfo else moment.replace(tzinfo=UTC)
+    raise NotWritable(NOT_SUPPORTED)
+
+
+def _bytes(value: object) -> bytes:
+    match value:
+        case bytes():
+            return value
+        case str():
+            return value.encode("utf-8")
+        case _:
+            raise NotWritable(NOT_SUPPORTED)
+
+
+def _of_text(build: Callable[[str], object]) -> Callable[[object], object]:
+    def convert(value: object) -> object:
+        if not isinstance(value, str):
+            raise NotWritable(NOT_SUPPORTED)
+        try:
+            return build(value)
+        except (ValueError, ua.UaError):
+            raise NotWritable(TEXT_NOT_CONVERTED) from None
+
+    return convert
+
+
+_CONVERSIONS: dict[int, Callable[[object], object]] = {
+    _T.Boolean: _boolean,
+    _T.Float: _float,
+    _T.Double: _double,
+    _T.String: _string,
+    _T.DateTime: _time,
+    _T.ByteString: _bytes,
+    _T.LocalizedText: lambda value: ua.LocalizedText(_string(value)),
+    _T.Guid: _of_text(uuid.UUID),
+    _T.NodeId: _of_text(ua.NodeId.from_string),
+    _T.QualifiedName: _of_text(ua.QualifiedName.from_string),
+}
+
+
+def _shape(flat: Sequence[object], dimensions: Sequence[int]) -> list[object]:
+    if len(dimensions) == 1:
+        return list(flat)
+    step = math.prod(dimensions[1:])
+    return [_shape(flat[i * step : (i + 1) * step], dimensions[1:]) for i in range(dimensions[0])]

@@ -1,0 +1,179 @@
+"""OPC UA StatusCodes as OPC DA quality and as MXSTATUS_PROXY.
+
+The raw code never gets lost: whenever it is not plain Good, a second status follows the mapped one. It repeats success,
+category and source, and its `raw_detail` is the StatusCode as a signed 32-bit number (its mapped detail stays unset).
+
+Source: OPC UA Part 4 section 7.39 (StatusCode), Part 8 annex A (COM mapping); native numbers in `mxgw.convert`.
+"""
+
+from __future__ import annotations
+
+from asyncua import ua
+
+from mxgw.convert import ok_status, status
+from mxgw.v1.values_pb2 import MxStatus
+
+GOOD = 192
+BAD_COMMUNICATION = 24
+
+# Native categories, sources and details (MxStatusCategory, MxStatusSource, MxStatusDetail).
+OK, PENDING, COMMUNICATION, CONFIGURATION, OPERATIONAL, SECURITY = 0, 1, 3, 4, 5, 6
+BY_US, BY_SERVER = 0, 5
+TIMED_OUT, COMMUNICATION_ERROR, INVALID_REFERENCE = 1, 2, 6
+
+_CODE_MASK = 0xFFFF0000
+_SEVERITY_MASK = 0xC0000000
+_INFO_IS_DATA_VALUE = 0x0400
+_INFO_TYPE_MASK = 0x0C00
+_OVERFLOW = 0x0080
+_LIMITS_SHIFT, _LIMITS_MASK = 8, 0x3
+
+_codes = ua.StatusCodes
+
+_QUALITIES: dict[int, int] = {
+    _codes.GoodLocalOverride: 216,
+    _codes.UncertainLastUsableValue: 68,
+    _codes.UncertainNoCommunicationLastUsableValue: 68,
+    _codes.UncertainSensorNotAccurate: 80,
+    _codes.UncertainEngineeringUnitsExceeded: 84,
+    _codes.UncertainSubNormal: 88,
+    _codes.BadConfigurationError: 4,
+    _codes.BadNodeIdUnknown: 4,
+    _codes.BadNodeIdInvalid: 4,
+    _codes.BadAttributeIdInvalid: 4,
+    _codes.BadNoMatch: 4,
+    _codes.BadNotConnected: 8,
+    _codes.BadServerNotConnected: 8,
+    _codes.BadDeviceFailure: 12,
+    _codes.BadSensorFailure: 16,
+    _codes.BadNoCommunication: 24,
+    _codes.BadCommunicationError: 24,
+    _codes.BadTimeout: 24,
+    _codes.BadConnectionClosed: 24,
+    _codes.BadOutOfService: 28,
+    _codes.BadWaitingForInitialData: 32,
+}
+
+# StatusCodes that speak of the request or the reference, with their category and detail.
+_FAILURES: dict[int, tuple[int, int]] = {
+    _codes.BadNodeIdUnknown: (CONFIGURATION, INVALID_REFERENCE),
+    _codes.BadNodeIdInvalid: (CONFIGURATION, INVALID_REFERENCE),
+    _codes.BadNoMatch: (CONFIGURATION, INVALID_REFERENCE),
+    _codes.BadBrowseNameInvalid: (CONFIGURATION, INVALID_REFERENCE),
+    _codes.BadAttributeIdInvalid: (CONFIGURATION, 1001),
+    _codes.BadIndexRangeInvalid: (CONFIGURATION, 1003),
+    _codes.BadIndexRangeNoData: (CONFIGURATION, 1003),
+    _codes.BadConfigurationError: (CONFIGURATION, 1009),
+    _codes.BadNotReadable: (OPERATIONAL, 1006),
+    _codes.BadNotWritable: (OPERATIONAL, 1007),
+    _codes.BadWriteNotSupported: (OPERATIONAL, 1007),
+    _codes.BadTypeMismatch: (OPERATIONAL, 1005),
+    _codes.BadOutOfRange: (OPERATIONAL, 1004),
+    _codes.BadUserAccessDenied: (SECURITY, 1008),
+    _codes.BadSecurityModeInsufficient: (SECURITY, 1008),
+    _codes.BadTimeout: (COMMUNICATION, TIMED_OUT),
+    _codes.BadRequestTimeout: (COMMUNICATION, TIMED_OUT),
+    _codes.BadCommunicationError: (COMMUNICATION, COMMUNICATION_ERROR),
+    _codes.BadNoCommunication: (COMMUNICATION, COMMUNICATION_ERROR),
+    _codes.BadConnectionClosed: (COMMUNICATION, COMMUNICATION_ERROR),
+    _codes.BadNotConnected: (COMMUNICATION, COMMUNICATION_ERROR),
+    _codes.BadServerNotConnected: (COMMUNICATION, COMMUNICATION_ERROR),
+    _codes.BadShutdown: (COMMUNICATION, 5),
+    _codes.BadServerHalted: (COMMUNICATION, 5),
+    _codes.BadTooManyMonitoredItems: (OPERATIONAL, 26),
+    _codes.BadTooManyOperations: (OPERATIONAL, 26),
+    _codes.BadOutOfMemory: (OPERATIONAL, 26),
+    _codes.BadResourceUnavailable: (OPERATIONAL, 26),
+}
+
+# As the StatusCode of a value these say that the item itself cannot be read, not how good its value is.
+_ITEM_FAILURES = frozenset(
+    {
+        _codes.BadNodeIdUnknown,
+        _codes.BadNodeIdInvalid,
+        _codes.BadAttributeIdInvalid,
+        _codes.BadIndexRangeInvalid,
+        _codes.BadIndexRangeNoData,
+        _codes.BadNotReadable,
+        _codes.BadUserAccessDenied,
+        _codes.BadSecurityModeInsufficient,
+    }
+)
+
+_OK_STATUSES = (ok_status(),)
+
+
+def quality_of(code: int) -> int:
+    """Return the OPC DA quality of a StatusCode, with its limit bits."""
+    if code == 0:
+        return GOOD
+    quality = _QUALITIES.get(code & _CODE_MASK)
+    if quality is None:
+        quality = {0: GOOD, 0x40000000: 64}.get(code & _SEVERITY_MASK, 0)
+    if code & _INFO_TYPE_MASK == _INFO_IS_DATA_VALUE:
+        quality |= code >> _LIMITS_SHIFT & _LIMITS_MASK
+    return quality
+
+
+def overflowed(code: int) -> bool:
+    """Return whether the code says that the server's queue of this item dropped values."""
+    return code & (_INFO_TYPE_MASK | _OVERFLOW) == _INFO_IS_DATA_VALUE | _OVERFLOW
+
+
+def value_statuses(code: int) -> tuple[MxStatus, ...]:
+    """Return the statuses of a data change with this StatusCode.
+
+    A bad code that tells how good the value is leaves `success` true: the item works and reports a bad quality, which
+    must reach caches. A code that says the item cannot be read is a failure.
+    """
+    if code == 0:
+        return _OK_STATUSES
+    if code & _CODE_MASK in _ITEM_FAILURES:
+        return failure_statuses(code)
+    return _with_raw(-1, OK, BY_SERVER, 0, code)
+
+
+def failure_statuses(code: int) -> tuple[MxStatus, ...]:
+    """Return the statuses of an item or an operation that failed with this StatusCode."""
+    category, detail = _FAILURES.get(code & _CODE_MASK, (OPERATIONAL, 1009))
+    return _with_raw(0, category, BY_SERVER, detail, code)
+
+
+def result_statuses(code: int) -> tuple[MxStatus, ...]:
+    """Return the statuses of a finished write or mode change."""
+    if code & _SEVERITY_MASK in (0x80000000, 0xC0000000):
+        return failure_statuses(code)
+    if code == 0:
+        return _OK_STATUSES
+    pending = code & _CODE_MASK == _codes.GoodCompletesAsynchronously
+    return _with_raw(-1, PENDING if pending else OK, BY_SERVER, 0, code)
+
+
+def local_failure(category: int, detail: int) -> tuple[MxStatus, ...]:
+    """Return the statuses of a failure that this backend found itself, without asking the server."""
+    return (status(0, category, BY_US, detail),)
+
+
+def lost_statuses() -> tuple[MxStatus, ...]:
+    """Return the statuses of the data change that reports an outage.
+
+    `success` is true, so that the bad quality replaces the good one in every cache: a failure would leave a stale value
+    standing as good (FIELD 1.4, section 4 number 4).
+    """
+    return (status(-1, COMMUNICATION, BY_US, COMMUNICATION_ERROR),)
+
+
+def exception_statuses(error: Exception) -> tuple[MxStatus, ...]:
+    """Return the statuses of an operation whose request itself failed: fault, timeout or lost connection."""
+    if isinstance(error, ua.UaStatusCodeError):
+        return failure_statuses(error.code)
+    if isinstance(error, TimeoutError):
+        return local_failure(COMMUNICATION, TIMED_OUT)
+    return local_failure(COMMUNICATION, COMMUNICATION_ERROR)
+
+
+def _with_raw(success: int, category: int, source: int, detail: int, code: int) -> tuple[MxStatus, ...]:
+    raw = status(success, category, source, 0)
+    raw.ClearField("detail")  # what follows is a StatusCode, no native detail
+    raw.raw_detail = code - 0x1_0000_0000 if code & 0x80000000 else code
+    return (status(success, category, source, detail), raw)

@@ -1,0 +1,120 @@
+"""Data types of nodes: which built-in type a node's values have, whatever its declared type is called."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from asyncua import ua
+
+from .coerce import NodeType
+from .link import Link
+from .resolve import chunks, plain_node_id
+
+_HAS_SUBTYPE = ua.NodeId(45, 0)
+_ENUMERATION = 29
+_ABSTRACT = frozenset({24, 26, 27, 28})  # BaseDataType, Number, Integer, UInteger: the value says which
+_LAST_BUILT_IN = 25
+_MAX_DEPTH = 16
+
+
+class DataTypes:
+    """Answers from the server's type tree; remembers what it learned until `forget`."""
+
+    def __init__(self, link: Link) -> None:
+        self._link = link
+        self._built_in: dict[ua.NodeId, int] = {}
+
+    def forget(self) -> None:
+        """A restarted server may have other types under the same ids."""
+        self._built_in.clear()
+
+    async def node_types(self, node_ids: Sequence[ua.NodeId]) -> list[NodeType | int]:
+        """Return what each node takes, or the StatusCode that says why that cannot be known.
+
+        Raises:
+            ConnectionError, TimeoutError, ua.UaError: the requests themselves failed.
+        """
+        attributes = (ua.AttributeIds.DataType, ua.AttributeIds.ValueRank, ua.AttributeIds.Value)
+        rows = await read(self._link, node_ids, attributes)
+        declared = [plain(data_type) for data_type, _, _ in rows]
+        built_in = await self.built_in([d for d in declared if isinstance(d, ua.NodeId)])
+        answers: list[NodeType | int] = []
+        for (data_type, rank, value), declaration in zip(rows, declared, strict=True):
+            if not isinstance(declaration, ua.NodeId):
+                code = data_type.StatusCode.value if data_type.StatusCode is not None else 0
+                answers.append(code or int(ua.StatusCodes.BadAttributeIdInvalid))
+                continue
+            declared_rank = plain(rank)
+            answers.append(
+                NodeType(_kind(value, built_in[declaration]), declared_rank if isinstance(declared_rank, int) else -1)
+            )
+        return answers
+
+    async def built_in(self, data_types: Sequence[ua.NodeId]) -> dict[ua.NodeId, int]:
+        """Return the number of the built-in type below which each data type stands (0: unknown).
+
+        Raises:
+            ConnectionError, TimeoutError, ua.UaError: the requests themselves failed.
+        """
+        for data_type in dict.fromkeys(data_types):
+            if data_type not in self._built_in:
+                self._built_in[data_type] = await self._climb(data_type)
+        return {data_type: self._built_in[data_type] for data_type in data_types}
+
+    async def _climb(self, data_type: ua.NodeId) -> int:
+        for _ in range(_MAX_DEPTH):
+            number = data_type.Identifier
+            if data_type.NamespaceIndex == 0 and isinstance(number, int):
+                if number == _ENUMERATION:
+                    return int(ua.VariantType.Int32)
+                if number <= _LAST_BUILT_IN or number in _ABSTRACT:
+                    return 0 if number in _ABSTRACT else number
+            parameters = ua.BrowseParameters()
+            parameters.View = ua.ViewDescription()
+            description = ua.BrowseDescription()
+            description.NodeId = data_type
+            description.BrowseDirection = ua.BrowseDirection.Inverse
+            description.ReferenceTypeId = _HAS_SUBTYPE
+            description.IncludeSubtypes = True
+            description.ResultMask = ua.BrowseResultMask.None_
+            parameters.NodesToBrowse = [description]
+            (answer,) = await self._link.session.browse(parameters)
+            if not answer.References:
+                return 0
+            data_type = plain_node_id(answer.References[0].NodeId)
+        return 0
+
+
+async def read(link: Link, node_ids: Sequence[ua.NodeId], attributes: Sequence[ua.AttributeIds]) -> list[list[Any]]:
+    """Return a DataValue per attribute for each node, in as few requests as the server allows.
+
+    Raises:
+        ConnectionError, TimeoutError, ua.UaError: a request failed.
+    """
+    per_request = max(1, link.limits.read // len(attributes))
+    rows: list[list[Any]] = []
+    for some in chunks(node_ids, per_request):
+        parameters = ua.ReadParameters()
+        parameters.TimestampsToReturn = ua.TimestampsToReturn.Neither
+        parameters.NodesToRead = [
+            ua.ReadValueId(NodeId=node_id, AttributeId=attribute) for node_id in some for attribute in attributes
+        ]
+        answers = await link.session.read(parameters)
+        rows.extend(list(row) for row in chunks(answers, len(attributes)))
+    return rows
+
+
+def plain(value: Any) -> Any:
+    """Return what a good DataValue holds, else None."""
+    if value.StatusCode is not None and not value.StatusCode.is_good():
+        return None
+    return value.Value.Value if value.Value is not None else None
+
+
+def _kind(value: Any, built_in: int) -> ua.VariantType | None:
+    """Return the built-in type to write: the declared one; for an abstract one, that of the present value."""
+    if built_in:
+        return ua.VariantType(built_in)
+    kind = value.Value.VariantType if value.Value is not None else None
+    return kind if isinstance(kind, ua.VariantType) and kind != ua.VariantType.Null else None
