@@ -27,7 +27,7 @@ from mxgw_core.api.events import (
     SubscriberLimits,
     Verdict,
 )
-from mxgw_core.api.gateway import Gateway, GrpcService, SettingsSection
+from mxgw_core.api.gateway import Call, Gateway, GrpcService, ResponseStream, SettingsSection
 from mxgw_core.api.hookspecs import Hooks, hookimpl
 from mxgw_core.api.types import ANONYMOUS, CloseReason, Identity, Peer, Position, SessionInfo, SessionState
 from mxgw_core.api.workers import Orphan, OrphanVerdict, WorkerExit, WorkerIdentity, WorkerSpawn
@@ -37,6 +37,7 @@ __all__ = [
     "AccessRequest",
     "Allow",
     "AuthenticationRequest",
+    "Call",
     "CloseReason",
     "CommandGuard",
     "Decision",
@@ -62,6 +63,7 @@ __all__ = [
     "PolicyRequest",
     "Position",
     "QueueLimits",
+    "ResponseStream",
     "Retention",
     "SessionInfo",
     "SessionPredicate",

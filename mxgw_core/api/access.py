@@ -7,7 +7,6 @@ from dataclasses import dataclass, field
 from typing import Protocol, TypeAlias
 
 from mxgw.v1.commands_pb2 import MxCommand
-
 from mxgw_core.api.types import Identity, Peer, SessionInfo
 
 

@@ -19,8 +19,6 @@ MxgwError
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import ClassVar
-
 
 class MxgwError(Exception):
     """Root of all errors of mxgw."""
@@ -43,7 +41,7 @@ class GatewayError(MxgwError):
         retry_after_s: when set, a retry after this many seconds makes sense (sent as `RetryInfo`).
     """
 
-    reason: ClassVar[str] = "INTERNAL"
+    reason: str = "INTERNAL"
 
     def __init__(
         self, message: str, *, metadata: Mapping[str, str] | None = None, retry_after_s: float | None = None
@@ -107,13 +105,18 @@ class SessionLimitReached(GatewayError):
 
 
 class SessionEnded(GatewayError):
-    """The session a stream or command belonged to ended; the reason is the session's close reason."""
+    """The session a stream or command belonged to ended.
+
+    The reason is the close reason's name (WORKER_EXITED, LEASE_EXPIRED, …), and SESSION_CLOSED for CLIENT.
+    """
 
     reason = "SESSION_CLOSED"
 
     def __init__(self, message: str, *, close_reason: str, metadata: Mapping[str, str] | None = None) -> None:
         super().__init__(message, metadata={"close_reason": close_reason, **(metadata or {})})
         self.close_reason = close_reason
+        if close_reason != "CLIENT":
+            self.reason = close_reason
 
 
 class WorkerStartFailed(GatewayError):

@@ -7,10 +7,11 @@ from dataclasses import dataclass
 from typing import Generic, Protocol, TypeVar
 
 from google.protobuf.descriptor import ServiceDescriptor
+from google.protobuf.message import Message
 from pydantic import BaseModel
 
 from mxgw_core.api.access import Operator, OperatorCredentials
-from mxgw_core.api.types import CloseReason, SessionInfo
+from mxgw_core.api.types import CloseReason, Identity, Peer, SessionInfo
 
 SettingsT = TypeVar("SettingsT", bound=BaseModel)
 
@@ -29,11 +30,29 @@ class SettingsSection(Generic[SettingsT]):
 
 
 @dataclass(frozen=True, slots=True)
-class GrpcService:
-    """A gRPC service a plugin adds: its descriptor, and an object with one coroutine method per RPC.
+class Call:
+    """One call as a service sees it: who makes it, from where, and how long it may take (None: no deadline)."""
 
-    Each method takes `(request, context)` like the core's own services; identity, authorization, limits and error
-    mapping apply to it alike.
+    method: str
+    identity: Identity
+    peer: Peer
+    deadline_s: float | None
+
+
+class ResponseStream(Protocol):
+    """Where a streaming RPC writes its answers."""
+
+    async def write(self, message: Message | bytes) -> None:
+        """Send one message, or its encoded form; waits while the transport is full."""
+
+
+@dataclass(frozen=True, slots=True)
+class GrpcService:
+    """A gRPC service: its descriptor, and an object with one coroutine method per RPC, named as in the contract.
+
+    A unary method is `async def Name(self, request, call: Call) -> Message`; a server-streaming one is
+    `async def Name(self, request, call: Call, stream: ResponseStream) -> None`. Client streaming is not supported.
+    Identity, authorization, limits and the mapping of `GatewayError` apply to all services alike.
     """
 
     descriptor: ServiceDescriptor

@@ -106,8 +106,8 @@ class Hooks:
     def mxgw_authorize(self, request: AccessRequest) -> Decision | None:
         """Return whether the call may run.
 
-        When: at every call, after authentication, and again as a stream attaches. All answers count: any `Deny` wins,
-        an exception is a `Deny`; with no answer the call may run.
+        When: at every call, after authentication, and again in the step in which a stream attaches. All answers
+        count: any `Deny` wins, an exception is a `Deny`; with no answer the call may run.
         """
 
     @hookspec

@@ -47,7 +47,6 @@ class Distributor:
 
     Args:
         unattached: what is held until the first subscriber attaches.
-        retention: what is kept after delivery.
         on_fail_session: called when a subscriber's policy asks for the session to be faulted.
     """
 
@@ -55,8 +54,7 @@ class Distributor:
         self,
         *,
         unattached: Retention,
-        retention: Retention = NOTHING_RETAINED,
-        on_fail_session: Callable[[str], None] = lambda _: None,
+        on_fail_session: Callable[[str], object] = lambda _: None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self.epoch = b""
@@ -68,10 +66,14 @@ class Distributor:
         self.policy_failures = 0
         self._clock = clock
         self._unattached = unattached
-        self._retention = retention
+        self._retention = NOTHING_RETAINED
         self._on_fail_session = on_fail_session
         self._was_attached = False
         self._policies_logged: set[str] = set()
+
+    def retain(self, retention: Retention) -> None:
+        """Keep this much after delivery."""
+        self._retention = retention
 
     # from the worker
 
@@ -159,8 +161,11 @@ class Distributor:
         filters: Sequence[EventFilter] = (),
         client_name: str = "",
         peer: str = "",
+        has_history: bool = False,
     ) -> Subscription:
         """Decide where to begin and place the cursor, in one step.
+
+        With `has_history` what the log no longer holds is not announced as a gap: the caller serves it first.
 
         Raises:
             GatewayError: the session has ended; the same error its streams ended with.
@@ -183,7 +188,7 @@ class Distributor:
         if start is Start.OLDEST_RETAINED and self.never_delivered is not None:
             gap, self.never_delivered = self.never_delivered, None
             verdict = Verdict(verdict.cursor, was_resuming=False, recovered=False, gap=gap)
-        if gap is not None:
+        if gap is not None and not (has_history and gap.reason == GapReason.GAP_REASON_RING_EVICTED):
             subscriber.put_first(gap)
         self.subscribers[subscriber_id] = subscriber
         self._was_attached = True

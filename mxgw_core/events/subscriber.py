@@ -88,6 +88,8 @@ class Subscriber:
         self.cursor = cursor
         self.delivered = cursor
         self.end: End | None = None
+        # Called once when the stream is over for the reader; set by whoever serves it.
+        self.on_end: Callable[[], None] | None = None
         # Events dropped by `DropNewest` begin here while it refuses; None while it does not.
         self.refusing_from: int | None = None
         self.refuse_until_events = 0
@@ -165,6 +167,8 @@ class Subscriber:
         if self.end is None:
             self._set_aside()
             self.end = End(error)
+            if self.on_end is not None:
+                self.on_end()
             self.wake()
 
     def drop_oldest(self, keep_events: int) -> None:
@@ -247,24 +251,27 @@ class Subscriber:
             item = self._next(limit_bytes)
             if item is None:
                 return self.end if self.end is not None else self._progress(0)
-            if isinstance(item, LogGap):
-                if item.last:
-                    self.delivered = item.last
-                    self._skipped = 0
-                    self.figures.lost_events[GapReason.Name(item.reason)] += item.count or item.last - item.first + 1
-                return item
-            self.delivered = item.last
-            if self.filters:
-                kept = self._filtered(item)
-                if kept is None:
-                    if (progress := self._progress(PROGRESS_EVENTS)) is not None:
-                        return progress
-                    continue
-                item = kept
-            else:
-                self.figures.delivered_events += item.last - item.first + 1
-            self.figures.delivered_bytes += item.batch_bytes
+            if (passed := self.passed(item)) is not None:
+                return passed
+
+    def passed(self, item: Chunk | LogGap) -> Chunk | LogGap | Progress | None:
+        """Count `item` as handed over and return what of it this subscriber may see; None when nothing."""
+        if isinstance(item, LogGap):
+            if item.last:
+                self.delivered = item.last
+                self._skipped = 0
+                self.figures.lost_events[GapReason.Name(item.reason)] += item.count or item.last - item.first + 1
             return item
+        self.delivered = item.last
+        if self.filters:
+            kept = self._filtered(item)
+            if kept is None:
+                return self._progress(PROGRESS_EVENTS)
+            item = kept
+        else:
+            self.figures.delivered_events += item.last - item.first + 1
+        self.figures.delivered_bytes += item.batch_bytes
+        return item
 
     def _next(self, limit_bytes: int) -> Chunk | LogGap | None:
         if self._backlog:

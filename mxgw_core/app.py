@@ -1,0 +1,199 @@
+"""The gateway put together: plugins, sessions, services, server; started in order, stopped as one visible list."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import secrets
+import time
+from collections.abc import Sequence
+from contextlib import AsyncExitStack
+
+from mxgw.v1 import (
+    command_service_pb2,
+    event_service_pb2,
+    gateway_service_pb2,
+    session_service_pb2,
+)
+from mxgw_core.api.access import Operator, OperatorCredentials
+from mxgw_core.api.gateway import GrpcService
+from mxgw_core.api.types import CloseReason, SessionInfo
+from mxgw_core.api.workers import Orphan
+from mxgw_core.config.models import Settings
+from mxgw_core.plugins import PluginHost
+from mxgw_core.rpc.access import AccessControl
+from mxgw_core.rpc.addresses import addresses_of
+from mxgw_core.rpc.command_service import CommandService
+from mxgw_core.rpc.event_service import EventService
+from mxgw_core.rpc.gateway_service import GatewayService
+from mxgw_core.rpc.handlers import HandlerFactory
+from mxgw_core.rpc.server import GrpcServer
+from mxgw_core.rpc.session_service import SessionService
+from mxgw_core.sessions.registry import SessionRegistry
+from mxgw_core.workers.orphans import settle
+from mxgw_core.workers.paths import DataDirectory
+
+log = logging.getLogger(__name__)
+
+# A client that is told to come back waits at least this long: about what a restart takes.
+_RETRY_AFTER_S = 2.0
+
+
+class GatewayApp:
+    """One gateway. `run` serves until `stop`, and returns when everything is closed; both in the event loop.
+
+    Attributes:
+        addresses: what it really listens on, ports resolved; known once it is ready.
+    """
+
+    def __init__(self, settings: Settings, plugins: PluginHost) -> None:
+        self._settings = settings
+        self._plugins = plugins
+        self.instance_id = secrets.token_hex(8)
+        self.addresses: tuple[str, ...] = ()
+        self._stopping = asyncio.Event()
+        # Set by `run` once calls are served, and also when it ends without ever having been ready.
+        self._ready = asyncio.Event()
+        self._registry: SessionRegistry | None = None
+
+    async def run(self) -> None:
+        """Serve until `stop` is called.
+
+        Raises:
+            SettingsError: the gateway cannot start with these settings.
+            PluginError: a required plugin failed at start.
+        """
+        try:
+            async with AsyncExitStack() as stack:
+                access = AccessControl(self._plugins)
+                addresses = addresses_of(self._settings, authenticated=access.authenticates)
+                data = stack.enter_context(DataDirectory(self._settings.gateway.data_dir))
+                registry = SessionRegistry(self._settings, self._plugins, data)
+                self._registry = registry
+                await self._enter_plugins(stack)
+                events = EventService(self._settings.events, registry, self._plugins, access)
+                services = [*self._services(registry, access, events), *self._plugin_services()]
+                server = GrpcServer(self._settings, services, HandlerFactory(self._settings.limits, access, registry))
+                self.addresses = server.bind(addresses)
+                await self._settle_orphans()
+                await stack.enter_async_context(registry)
+                await server.start()
+                log.info("serving on %s, instance %s", ", ".join(self.addresses), self.instance_id)
+                self._ready.set()
+                try:
+                    await self._stopping.wait()
+                finally:
+                    await self._shut_down(server, registry, events)
+        finally:
+            self._registry = None
+            self._ready.set()
+
+    def stop(self) -> None:
+        """Begin the orderly shutdown; may be called at any time, any number of times."""
+        self._stopping.set()
+
+    async def wait_ready(self) -> None:
+        """Return once calls are served, or `run` has ended."""
+        await self._ready.wait()
+
+    async def _shut_down(self, server: GrpcServer, registry: SessionRegistry, events: EventService) -> None:
+        """Refuse new, tell streams, drain to the deadline, close sessions, report."""
+        began = time.monotonic()
+        drain_s = self._settings.gateway.drain_timeout_s
+        registry.draining = True
+        await server.refuse_new()
+        streams = events.drain(_RETRY_AFTER_S, drain_s)
+        sessions = len(registry)
+        log.info("shutting down: %d sessions, %d streams, at most %.1f s to drain", sessions, streams, drain_s)
+        async with asyncio.TaskGroup() as tasks:
+            tasks.create_task(server.stop(drain_s), name="gateway:server-stop")
+            await events.drained(drain_s)
+            cut = events.attached()
+        registry.close_all(CloseReason.GATEWAY_SHUTDOWN)
+        await registry.wait_closed()
+        log.info(
+            "stopped after %.1f s: %d sessions closed, %d of %d streams cut before they were drained",
+            time.monotonic() - began,
+            sessions,
+            cut,
+            streams,
+        )
+
+    # plugins
+
+    async def _enter_plugins(self, stack: AsyncExitStack) -> None:
+        answers = self._plugins.ask("mxgw_gateway_context", gateway=self)
+        for answer in reversed(answers):  # asked last first, entered in the order of the settings
+            error = answer.error
+            if error is None:
+                try:
+                    await stack.enter_async_context(answer.value)
+                    continue
+                except Exception as raised:
+                    error = raised
+            log.warning("plugin %s could not start", answer.plugin, exc_info=error)
+            self._plugins.fail(answer.plugin, f"its context could not be entered: {error}")
+
+    def _plugin_services(self) -> list[GrpcService]:
+        services: list[GrpcService] = []
+        for answer in self._plugins.ask("mxgw_grpc_services", gateway=self):
+            if answer.error is None:
+                services += answer.value
+            else:
+                self._plugins.fail(answer.plugin, f"it could not give its gRPC services: {answer.error}")
+        return services
+
+    def _services(
+        self, registry: SessionRegistry, access: AccessControl, events: EventService
+    ) -> Sequence[GrpcService]:
+        settings, plugins = self._settings, self._plugins
+        implementations = (
+            (session_service_pb2, "SessionService", SessionService(settings, registry, access)),
+            (command_service_pb2, "CommandService", CommandService(settings, registry, access)),
+            (event_service_pb2, "EventService", events),
+            (gateway_service_pb2, "GatewayService", GatewayService(settings, registry, plugins, self.instance_id)),
+        )
+        return [
+            GrpcService(module.DESCRIPTOR.services_by_name[name], implementation)
+            for module, name, implementation in implementations
+        ]
+
+    async def _settle_orphans(self) -> None:
+        orphans: list[Orphan] = []
+        for answer in self._plugins.ask("mxgw_orphans"):
+            if answer.error is None:
+                orphans += answer.value
+        await settle(orphans, self._plugins)
+
+    # api.Gateway
+
+    def sessions(self) -> Sequence[SessionInfo]:
+        """Return the live sessions, oldest first."""
+        return [session.info() for session in self._registry.live()] if self._registry is not None else []
+
+    def session(self, session_id: str) -> SessionInfo | None:
+        """Return one live session."""
+        session = self._registry.find(session_id) if self._registry is not None else None
+        return session.info() if session is not None else None
+
+    def close_session(self, session_id: str, reason: CloseReason, detail: str = "") -> bool:
+        """Begin to end a session; return False when there is no such live session."""
+        session = self._registry.find(session_id) if self._registry is not None else None
+        return session is not None and session.close(reason, detail)
+
+    async def authenticate_operator(self, credentials: OperatorCredentials) -> Operator | None:
+        """Ask the plugins who this person is; None when none vouches, or one fails."""
+        answers = await asyncio.to_thread(self._plugins.ask, "mxgw_authenticate_operator", credentials=credentials)
+        for answer in answers:
+            if answer.error is not None:
+                return None
+            if isinstance(answer.value, Operator):
+                return answer.value
+        return None
+
+    def sessions_visible_to(self, operator: Operator) -> Sequence[SessionInfo]:
+        """Return the live sessions that every answering plugin lets this operator see; none when no plugin answers."""
+        answers = self._plugins.ask("mxgw_operator_sessions", operator=operator)
+        if not answers or any(answer.error is not None for answer in answers):
+            return []
+        return [info for info in self.sessions() if all(answer.value(info) for answer in answers)]

@@ -1,0 +1,128 @@
+"""Who is calling, and may they: the plugins' answers folded, and the anonymous local identity without them."""
+
+from __future__ import annotations
+
+import ipaddress
+from collections.abc import Mapping, Sequence
+from urllib.parse import unquote
+
+from mxgw.v1.commands_pb2 import MxCommand
+from mxgw_core.api.access import AccessRequest, AuthenticationRequest, CommandGuard, Deny
+from mxgw_core.api.errors import AccessDenied, GatewayError, Unauthenticated
+from mxgw_core.api.events import EventFilter
+from mxgw_core.api.types import ANONYMOUS, Identity, Peer, SessionInfo
+from mxgw_core.plugins import PluginHost
+
+
+def parse_peer(peer: str) -> Peer:
+    """Return the peer of a gRPC call from gRPC's own form: `ipv4:…`, `ipv6:…` or `unix:…`."""
+    text = unquote(peer)
+    family, _, rest = text.partition(":")
+    if family == "unix":
+        return Peer(address="unix", is_local=True)
+    host = rest.rpartition(":")[0].strip("[]")
+    return Peer(address=rest or text, is_local=is_loopback(host))
+
+
+def is_loopback(host: str) -> bool:
+    """Return whether `host` names this machine only."""
+    if host == "localhost":
+        return True
+    try:
+        address = ipaddress.ip_address(host.partition("%")[0])
+    except ValueError:
+        return False
+    mapped = getattr(address, "ipv4_mapped", None)
+    return (mapped or address).is_loopback
+
+
+class AccessControl:
+    """Folds what the plugins say. Fails closed: an exception refuses, an unknown answer refuses."""
+
+    def __init__(self, plugins: PluginHost) -> None:
+        self._plugins = plugins
+        self._authenticates = plugins.implements("mxgw_authenticate")
+        self._authorizes = plugins.implements("mxgw_authorize")
+        self._guards = plugins.implements("mxgw_command_guard")
+        self._filters = plugins.implements("mxgw_event_filter")
+
+    @property
+    def authenticates(self) -> bool:
+        """Whether a plugin decides who callers are."""
+        return self._authenticates
+
+    def authenticate(self, method: str, peer: Peer, metadata: Mapping[str, str]) -> Identity:
+        """Return who calls.
+
+        Raises:
+            Unauthenticated: nobody vouches for the caller.
+        """
+        if not self._authenticates:
+            if peer.is_local:
+                return ANONYMOUS
+            raise Unauthenticated("no plugin authenticates callers, and this one is not local")
+        for answer in self._plugins.ask("mxgw_authenticate", request=AuthenticationRequest(method, peer, metadata)):
+            if isinstance(answer.error, GatewayError):
+                raise answer.error
+            if answer.error is not None:
+                raise Unauthenticated("the caller could not be authenticated")
+            if isinstance(answer.value, Identity):
+                return answer.value
+        raise Unauthenticated("the call carries no accepted credentials")
+
+    def authorize(self, request: AccessRequest) -> None:
+        """Make sure that the call may run.
+
+        Raises:
+            AccessDenied: a plugin says no, or failed.
+        """
+        if not self._authorizes:
+            return
+        for answer in self._plugins.ask("mxgw_authorize", request=request):
+            if isinstance(answer.error, GatewayError):
+                raise answer.error
+            if answer.error is not None:
+                raise AccessDenied("the call could not be authorized")
+            if isinstance(answer.value, Deny):
+                raise AccessDenied(answer.value.detail)
+
+    def guards(self, session: SessionInfo, identity: Identity) -> Sequence[CommandGuard]:
+        """Return the judges of this identity's commands.
+
+        Raises:
+            AccessDenied: a plugin failed.
+        """
+        if not self._guards:
+            return ()
+        answers = self._plugins.ask("mxgw_command_guard", session=session, identity=identity)
+        if any(answer.error is not None for answer in answers):
+            raise AccessDenied("the command could not be authorized")
+        return [answer.value for answer in answers]
+
+    def filters(self, session: SessionInfo, identity: Identity) -> Sequence[EventFilter]:
+        """Return the filters of this identity's stream.
+
+        Raises:
+            AccessDenied: a plugin failed.
+        """
+        if not self._filters:
+            return ()
+        answers = self._plugins.ask("mxgw_event_filter", session=session, identity=identity)
+        if any(answer.error is not None for answer in answers):
+            raise AccessDenied("the stream could not be authorized")
+        return [answer.value for answer in answers]
+
+
+def denied_inputs(guards: Sequence[CommandGuard], command: MxCommand) -> dict[int, str]:
+    """Return the inputs of a command that some guard denies.
+
+    Raises:
+        AccessDenied: a guard failed.
+    """
+    denied: dict[int, str] = {}
+    for guard in guards:
+        try:
+            denied.update(guard.denied(command))
+        except Exception as error:
+            raise AccessDenied("the command could not be authorized") from error
+    return denied

@@ -1,0 +1,102 @@
+"""CommandService: MXAccess commands and browsing, guarded input by input."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+
+from google.protobuf.duration_pb2 import Duration
+
+from mxgw.convert import duration_to_seconds
+from mxgw.v1 import command_service_pb2 as pb
+from mxgw.v1 import commands_pb2 as c
+from mxgw.worker.v1 import worker_pb2 as w
+from mxgw_core.api.errors import AccessDenied, InvalidRequest
+from mxgw_core.api.gateway import Call
+from mxgw_core.config.models import Settings
+from mxgw_core.rpc.access import AccessControl, denied_inputs
+from mxgw_core.rpc.validation import page
+from mxgw_core.rpc.worker_calls import call_worker
+from mxgw_core.sessions.registry import SessionRegistry
+
+# 0x80070005, as MXAccess clients know it from COM.
+E_ACCESSDENIED = -2147024891
+ITEM_DENIED = "ITEM_DENIED"
+
+# The repeated field with the inputs of each bulk command.
+_BULK_INPUTS = {
+    "subscribe_bulk": "items",
+    "unsubscribe_bulk": "item_handles",
+    "write_bulk": "writes",
+    "read_bulk": "items",
+}
+
+
+class CommandService:
+    """Implements mxgw.v1.CommandService."""
+
+    def __init__(self, settings: Settings, registry: SessionRegistry, access: AccessControl) -> None:
+        self._settings = settings
+        self._registry = registry
+        self._access = access
+
+    async def Invoke(self, request: pb.InvokeRequest, call: Call) -> pb.InvokeResponse:
+        session = self._registry.get(request.session_id)
+        command = request.command
+        kind = command.WhichOneof("command")
+        if kind is None:
+            raise InvalidRequest(
+                "the request has no command this gateway knows: set one of MxCommand's fields",
+                metadata={"field": "command"},
+            )
+        denied: Mapping[int, str] = {}
+        guards = self._access.guards(session.info(), call.identity)
+        if guards:
+            denied = denied_inputs(guards, command)
+            if denied and kind not in _BULK_INPUTS:
+                raise AccessDenied(denied.get(0, "the command is not allowed"))
+            command = _without(command, kind, denied)
+        timeout_s = self._timeout(call, request.timeout if request.HasField("timeout") else None)
+        reply = (await call_worker(session, w.CommandRequest(mx=command), timeout_s)).mx
+        if denied:
+            _merge_denied(reply, denied)
+        return pb.InvokeResponse(reply=reply)
+
+    async def Browse(self, request: pb.BrowseRequest, call: Call) -> pb.BrowseResponse:
+        session = self._registry.get(request.session_id)
+        browse = w.Browse(
+            parent=request.parent,
+            name_contains=request.name_contains,
+            page_size=page(request.page_size, 500, 5000),
+            page_token=request.page_token,
+        )
+        reply = await call_worker(session, w.CommandRequest(browse=browse), self._timeout(call, None))
+        return pb.BrowseResponse(nodes=reply.browse.nodes, next_page_token=reply.browse.next_page_token)
+
+    def _timeout(self, call: Call, asked: Duration | None) -> float:
+        timeout_s = min(self._settings.limits.command_timeout_s, call.deadline_s or math.inf)
+        if asked is None:
+            return timeout_s
+        seconds = duration_to_seconds(asked)
+        if seconds <= 0:
+            raise InvalidRequest("timeout must be longer than 0 s", metadata={"field": "timeout"})
+        return min(timeout_s, seconds)
+
+
+def _without(command: c.MxCommand, kind: str, denied: Mapping[int, str]) -> c.MxCommand:
+    """Return the command with the denied inputs of its bulk call taken out."""
+    if not denied:
+        return command
+    allowed = c.MxCommand()
+    allowed.CopyFrom(command)
+    inputs = getattr(getattr(allowed, kind), _BULK_INPUTS[kind])
+    for index in sorted(denied, reverse=True):
+        del inputs[index]
+    return allowed
+
+
+def _merge_denied(reply: c.MxReply, denied: Mapping[int, str]) -> None:
+    """Put the denied inputs back at their places in the result."""
+    for index in sorted(denied):
+        item = c.BulkItemResult(hresult=E_ACCESSDENIED, message=denied[index], reason=ITEM_DENIED)
+        reply.bulk.items.insert(index, item)

@@ -1,0 +1,349 @@
+"""EventService: one stream per subscriber, served from the session's log."""
+
+from __future__ import annotations
+
+import asyncio
+import secrets
+import time
+from collections.abc import Sequence
+
+from mxgw.convert import duration_from_seconds, duration_to_seconds
+from mxgw.v1 import event_service_pb2 as pb
+from mxgw.v1.events_pb2 import StreamOpened
+from mxgw_core.api.access import AccessRequest
+from mxgw_core.api.errors import (
+    FeatureNotEnabled,
+    GatewayDraining,
+    InvalidRequest,
+    PositionLost,
+    SubscriberExists,
+    SubscriberLimitReached,
+)
+from mxgw_core.api.events import History, OverflowPolicy, PolicyRequest, SubscriberLimits
+from mxgw_core.api.gateway import Call, ResponseStream
+from mxgw_core.api.types import Position
+from mxgw_core.config.models import EventSettings
+from mxgw_core.events.distributor import Subscription
+from mxgw_core.events.frames import draining_frame, gap_frame, heartbeat_frame, progress_frame
+from mxgw_core.events.lead_in import lead_in, reaches
+from mxgw_core.events.log import Chunk, LogGap
+from mxgw_core.events.policies import DisconnectPolicy
+from mxgw_core.events.subscriber import Control, End, Progress, Subscriber
+from mxgw_core.events.verdict import Start, decide
+from mxgw_core.plugins import PluginHost
+from mxgw_core.printable import printable
+from mxgw_core.rpc.access import AccessControl
+from mxgw_core.sessions.registry import SessionRegistry
+from mxgw_core.sessions.session import Session
+
+_EPOCH_BYTES = 16
+
+
+class EventService:
+    """Implements mxgw.v1.EventService."""
+
+    def __init__(
+        self, settings: EventSettings, registry: SessionRegistry, plugins: PluginHost, access: AccessControl
+    ) -> None:
+        self._settings = settings
+        self._registry = registry
+        self._plugins = plugins
+        self._access = access
+        self._streams = 0
+        # Set while no stream is served.
+        self._none_left = asyncio.Event()
+        self._none_left.set()
+
+    async def StreamEvents(self, request: pb.StreamEventsRequest, call: Call, stream: ResponseStream) -> None:
+        if self._registry.draining:
+            raise GatewayDraining("the gateway is shutting down: come back later", retry_after_s=5.0)
+        session = self._registry.get(request.session_id)
+        session.require_ready()
+        heartbeat_s = self._heartbeat(request)
+        history = await self._history(session, request)
+        subscription = self._attach(session, request, call, history)
+        subscriber = subscription.subscriber
+        session.attached()
+        self._streams += 1
+        self._none_left.clear()
+        try:
+            await self._serve(session, subscription, history, stream, heartbeat_s)
+        finally:
+            self._streams -= 1
+            if not self._streams:
+                self._none_left.set()
+            if session.distributor.detach(subscriber):
+                session.detached()
+
+    # attaching
+
+    async def _history(self, session: Session, request: pb.StreamEventsRequest) -> History | None:
+        """Return a store that reaches back to where the client wants to resume, when the log does not."""
+        distributor = session.distributor
+        after = request.start.after
+        if not (
+            request.start.HasField("after")
+            and after.epoch == distributor.epoch
+            and after.sequence < distributor.log.oldest - 1
+        ):
+            return None
+        for answer in self._plugins.ask("mxgw_history", session=session.info()):
+            history: History | None = answer.value
+            if history is not None and await reaches(history, after.epoch, after.sequence):
+                return history
+        return None
+
+    def _attach(
+        self, session: Session, request: pb.StreamEventsRequest, call: Call, history: History | None
+    ) -> Subscription:
+        """Check the request and place the cursor; nothing in here waits, so nothing can come in between."""
+        session.require_ready()
+        # Waiting for a history store may have taken a while: judge again, in the step that attaches.
+        self._access.authorize(AccessRequest(call.method, call.identity, call.peer, session.id, session.info()))
+        start = _start_of(request)
+        distributor = session.distributor
+        if isinstance(start, Position) and history is None and request.on_gap == pb.ON_GAP_REFUSE:
+            verdict = decide(distributor.log, distributor.epoch, start)
+            if not verdict.recovered:
+                raise PositionLost(
+                    verdict.gap.detail if verdict.gap else "the position is lost",
+                    metadata={
+                        "epoch": distributor.epoch.hex(),
+                        "oldest_sequence": str(distributor.log.oldest),
+                        "head_sequence": str(distributor.log.head),
+                    },
+                )
+        limits = session.subscriber_limits
+        self._check_room(session, limits)
+        subscriber_id = secrets.token_hex(4)
+        return distributor.attach(
+            subscriber_id,
+            start,
+            limits=limits.queue,
+            policy=self._policy(session, request, subscriber_id, limits),
+            filters=self._access.filters(session.info(), call.identity),
+            client_name=printable(request.client_name, 128),
+            peer=call.peer.address,
+            has_history=history is not None,
+        )
+
+    def _check_room(self, session: Session, limits: SubscriberLimits) -> None:
+        attached = len(session.distributor.subscribers)
+        if attached < limits.maximum:
+            return
+        if limits.maximum == 1:
+            raise SubscriberExists(
+                "the session has its one subscriber: end that stream first, or enable the plugin backpressure for more",
+                metadata={"subscribers": "1", "setting": "plugins.backpressure"},
+            )
+        raise SubscriberLimitReached(
+            f"the session has {attached} subscribers, as many as it may have: end one, or raise the limit",
+            metadata={"subscribers": str(attached), "setting": "plugins.backpressure"},
+        )
+
+    def _policy(
+        self, session: Session, request: pb.StreamEventsRequest, subscriber_id: str, limits: SubscriberLimits
+    ) -> OverflowPolicy:
+        asked = request.policy.name
+        answers = self._plugins.ask(
+            "mxgw_overflow_policy",
+            request=PolicyRequest(
+                session=session.info(),
+                subscriber_id=subscriber_id,
+                client_name=request.client_name,
+                name=asked,
+                parameters=dict(request.policy.parameters),
+                limits=limits.queue,
+            ),
+        )
+        for answer in answers:
+            if isinstance(answer.error, InvalidRequest):
+                raise answer.error
+            if answer.value is not None:
+                policy: OverflowPolicy = answer.value
+                return policy
+        if asked in ("", "disconnect"):
+            return DisconnectPolicy()
+        raise InvalidRequest(
+            f"no plugin of this gateway brings the overflow policy {asked!r}: ask for disconnect, or enable the plugin",
+            metadata={"field": "policy"},
+        )
+
+    def _heartbeat(self, request: pb.StreamEventsRequest) -> float:
+        if not request.HasField("heartbeat_interval"):
+            return self._settings.heartbeat_interval_s
+        seconds = duration_to_seconds(request.heartbeat_interval)
+        if not 1 <= seconds <= 60:
+            raise InvalidRequest(
+                f"heartbeat_interval is {seconds:g} s; it must lie between 1 and 60 s",
+                metadata={"field": "heartbeat_interval"},
+            )
+        return seconds
+
+    # serving
+
+    async def _serve(
+        self,
+        session: Session,
+        subscription: Subscription,
+        history: History | None,
+        stream: ResponseStream,
+        heartbeat_s: float,
+    ) -> None:
+        subscriber, distributor = subscription.subscriber, session.distributor
+        await stream.write(self._opened(session, subscription, history, heartbeat_s))
+        loop = asyncio.get_running_loop()
+        silence = _Silence(subscriber, heartbeat_s)
+        drain_s = self._settings.overflow_drain_s
+        try:
+            # A reader that stopped cannot be told anything: once its stream is over, it gets this long per message.
+            async with asyncio.timeout(None) as cutoff:
+                subscriber.on_end = lambda: cutoff.reschedule(loop.time() + drain_s)
+                gap = subscription.verdict.gap
+                if history is not None and gap is not None:
+                    async for piece in lead_in(history, distributor.epoch, gap.first - 1, gap.last):
+                        if (passed := subscriber.passed(piece)) is not None:
+                            await stream.write(_encoded(passed, distributor.epoch))
+                            silence.broken()
+                while True:
+                    match subscriber.take(self._settings.batch_bytes):
+                        case Chunk(frame=frame) | Control(frame):
+                            await stream.write(frame)
+                        case LogGap() | Progress() as item:
+                            await stream.write(_encoded(item, distributor.epoch))
+                        case End(error):
+                            raise error
+                        case None if silence.is_due():
+                            await stream.write(
+                                heartbeat_frame(
+                                    distributor.epoch,
+                                    subscriber.delivered,
+                                    distributor.log.head,
+                                    session.worker.state,
+                                    session.worker.source_health,
+                                )
+                            )
+                        case None:
+                            await subscriber.wait()
+                            continue
+                    silence.broken()
+                    if subscriber.end is not None:
+                        cutoff.reschedule(loop.time() + drain_s)
+        except TimeoutError:
+            assert subscriber.end is not None
+            raise subscriber.end.error from None
+        finally:
+            subscriber.on_end = None
+            silence.cancel()
+
+    def _opened(
+        self, session: Session, subscription: Subscription, history: History | None, heartbeat_s: float
+    ) -> bytes:
+        log, verdict, subscriber = session.distributor.log, subscription.verdict, subscription.subscriber
+        from_history = history is not None and verdict.gap is not None
+        return pb.StreamEventsResponse(
+            opened=StreamOpened(
+                epoch=session.distributor.epoch,
+                from_sequence=verdict.gap.first - 1 if verdict.gap and from_history else verdict.cursor,
+                head_sequence=log.head,
+                oldest_sequence=log.oldest,
+                was_resuming=verdict.was_resuming,
+                recovered=verdict.recovered or from_history,
+                heartbeat_interval=duration_from_seconds(heartbeat_s),
+                policy=subscriber.policy.name,
+                subscriber_id=subscriber.id,
+            )
+        ).SerializeToString()
+
+    # shutting down
+
+    def attached(self) -> int:
+        """Return how many streams there are."""
+        return self._streams
+
+    async def drained(self, timeout_s: float) -> None:
+        """Return once no stream is left, or after `timeout_s`."""
+        try:
+            async with asyncio.timeout(timeout_s):
+                await self._none_left.wait()
+        except TimeoutError:
+            pass
+
+    def drain(self, retry_after_s: float, deadline_s: float) -> int:
+        """Tell every stream to come back later, and end each once it has what is in the log; return how many."""
+        frame = draining_frame(retry_after_s, deadline_s)
+        error = GatewayDraining(
+            "the gateway is shutting down: come back later with your last position", retry_after_s=retry_after_s
+        )
+        streams: Sequence[Subscriber] = [
+            subscriber for session in self._registry.live() for subscriber in session.distributor.subscribers.values()
+        ]
+        for subscriber in streams:
+            subscriber.send(frame)
+            subscriber.finish(error)
+        return len(streams)
+
+
+class _Silence:
+    """Wakes a subscriber's stream when nothing was sent for an interval; one timer, re-armed only as it fires."""
+
+    def __init__(self, subscriber: Subscriber, interval_s: float) -> None:
+        self._subscriber = subscriber
+        self._interval_s = interval_s
+        self._last = time.monotonic()
+        self._timer = asyncio.get_running_loop().call_later(interval_s, self._check)
+
+    def _check(self) -> None:
+        left = self._last + self._interval_s - time.monotonic()
+        if left <= 0:
+            self._subscriber.wake()
+            left = self._interval_s
+        self._timer = asyncio.get_running_loop().call_later(left, self._check)
+
+    def is_due(self) -> bool:
+        return time.monotonic() - self._last >= self._interval_s
+
+    def broken(self) -> None:
+        """Something was sent."""
+        self._last = time.monotonic()
+
+    def cancel(self) -> None:
+        self._timer.cancel()
+
+
+def _encoded(item: Chunk | LogGap | Progress, epoch: bytes) -> bytes:
+    match item:
+        case Chunk(frame=frame):
+            return frame
+        case LogGap() as gap:
+            return gap_frame(epoch, gap)
+        case Progress(sequence):
+            return progress_frame(epoch, sequence)
+
+
+def _start_of(request: pb.StreamEventsRequest) -> Start | Position:
+    if request.on_gap == pb.ON_GAP_SNAPSHOT:
+        raise _needs_replay("on_gap = SNAPSHOT")
+    match request.start.WhichOneof("start"):
+        case "now":
+            return Start.NOW
+        case "after":
+            epoch = request.start.after.epoch
+            if len(epoch) != _EPOCH_BYTES:
+                raise InvalidRequest(
+                    f"the position's epoch has {len(epoch)} bytes, it must have {_EPOCH_BYTES}: send back what the "
+                    "gateway gave you, unchanged",
+                    metadata={"field": "start.after.epoch"},
+                )
+            return Position(epoch, request.start.after.sequence)
+        case "snapshot_then_live":
+            raise _needs_replay("SNAPSHOT_THEN_LIVE")
+        case _:
+            return Start.OLDEST_RETAINED
+
+
+def _needs_replay(what: str) -> FeatureNotEnabled:
+    return FeatureNotEnabled(
+        f"{what} needs the plugin replay: enable it in the gateway's settings, or start at oldest_retained",
+        metadata={"plugin": "replay"},
+    )

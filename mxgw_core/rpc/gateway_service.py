@@ -1,0 +1,78 @@
+"""GatewayService: what this gateway is, and whether it answers."""
+
+from __future__ import annotations
+
+import math
+import time
+from importlib.metadata import version
+
+from mxgw.convert import duration_from_seconds, timestamp_from_ns
+from mxgw.v1 import gateway_service_pb2 as pb
+from mxgw_core.api.errors import CommandTimedOut
+from mxgw_core.api.gateway import Call
+from mxgw_core.config.models import Settings
+from mxgw_core.plugins import PluginHost
+from mxgw_core.sessions.registry import SessionRegistry
+
+
+class GatewayService:
+    """Implements mxgw.v1.GatewayService."""
+
+    def __init__(self, settings: Settings, registry: SessionRegistry, plugins: PluginHost, instance_id: str) -> None:
+        self._settings = settings
+        self._registry = registry
+        self._plugins = plugins
+        self._instance_id = instance_id
+        self._started_at = timestamp_from_ns(time.time_ns())
+
+    async def GetGatewayInfo(self, request: pb.GetGatewayInfoRequest, call: Call) -> pb.GetGatewayInfoResponse:
+        del request
+        limits, events = self._settings.limits, self._settings.events
+        return pb.GetGatewayInfoResponse(
+            version=version("mxgw"),
+            contract="mxgw.v1",
+            instance_id=self._instance_id,
+            started_at=self._started_at,
+            plugins=[
+                pb.PluginInfo(
+                    name=record.name,
+                    state=pb.PluginState.Value(f"PLUGIN_STATE_{record.state.name}"),
+                    distribution=record.distribution,
+                    version=record.version,
+                    required=record.required,
+                    detail=record.detail,
+                )
+                for record in self._plugins.records
+            ],
+            backends=sorted(self._settings.backends),
+            default_backend=self._settings.default_backend,
+            limits=pb.GatewayLimits(
+                sessions=limits.sessions,
+                pending_commands=limits.pending_commands,
+                command_timeout=duration_from_seconds(limits.command_timeout_s),
+                default_lease=duration_from_seconds(limits.lease_s),
+                maximum_lease=duration_from_seconds(limits.maximum_lease_s),
+                subscribers_per_session=1,
+                subscriber_queue_events=events.queue_events,
+                subscriber_queue_bytes=events.queue_bytes,
+                maximum_message_bytes=limits.message_bytes,
+            ),
+            open_sessions=len(self._registry),
+            draining=self._registry.draining,
+            identity=call.identity.id,
+        )
+
+    async def Ping(self, request: pb.PingRequest, call: Call) -> pb.PingResponse:
+        response = pb.PingResponse(payload=request.payload)
+        if request.session_id:
+            session = self._registry.get(request.session_id)
+            session.require_ready()
+            session.touch()
+            timeout_s = min(self._settings.limits.command_timeout_s, call.deadline_s or math.inf)
+            try:
+                round_trip_s = await session.worker.ping(timeout_s)
+            except TimeoutError:
+                raise CommandTimedOut(f"the worker did not answer a ping within {timeout_s:g} s") from None
+            response.worker_round_trip.CopyFrom(duration_from_seconds(round_trip_s))
+        response.gateway_time.CopyFrom(timestamp_from_ns(time.time_ns()))
+        return response

@@ -1,0 +1,133 @@
+"""One wrapper around every RPC: parse, authenticate, check, authorize, run, map errors.
+
+Handlers are made from service descriptors, so a service cannot forget a step, and requests come as bytes, so that a
+malformed one gets the gateway's own clear refusal.
+"""
+
+from __future__ import annotations
+
+import logging
+import secrets
+from collections.abc import Awaitable, Callable
+from typing import Any, NoReturn
+
+import grpc
+import grpc.aio
+from google.protobuf.message import Message
+from google.protobuf.message_factory import GetMessageClass
+
+from mxgw_core.api.access import AccessRequest
+from mxgw_core.api.errors import GatewayError, InternalError
+from mxgw_core.api.gateway import Call, GrpcService
+from mxgw_core.config.models import LimitSettings
+from mxgw_core.rpc.access import AccessControl, parse_peer
+from mxgw_core.rpc.errors import DETAILS_KEY, status_code, status_details
+from mxgw_core.rpc.validation import check, parse
+from mxgw_core.sessions.registry import SessionRegistry
+
+log = logging.getLogger(__name__)
+
+
+class HandlerFactory:
+    """Makes the gRPC handlers of services."""
+
+    def __init__(self, limits: LimitSettings, access: AccessControl, registry: SessionRegistry) -> None:
+        self._limits = limits
+        self._access = access
+        self._registry = registry
+
+    def handlers(self, service: GrpcService) -> grpc.GenericRpcHandler:
+        """Return the handler of one service.
+
+        Raises:
+            TypeError: the implementation lacks a method, or the service has a client-streaming one.
+        """
+        by_name: dict[str, grpc.RpcMethodHandler[Any, Any]] = {}
+        for method in service.descriptor.methods:
+            path = f"/{service.descriptor.full_name}/{method.name}"
+            run = getattr(service.implementation, method.name, None)
+            if run is None:
+                raise TypeError(f"{type(service.implementation).__name__} does not implement {path}")
+            if method.client_streaming:
+                raise TypeError(f"{path} streams from the client, which is not supported")
+            request_class = GetMessageClass(method.input_type)
+            if method.server_streaming:
+                by_name[method.name] = grpc.unary_stream_rpc_method_handler(self._streaming(path, request_class, run))
+            else:
+                by_name[method.name] = grpc.unary_unary_rpc_method_handler(self._unary(path, request_class, run))
+        return grpc.method_handlers_generic_handler(service.descriptor.full_name, by_name)
+
+    def _unary(
+        self, path: str, request_class: type[Message], run: Callable[[Message, Call], Awaitable[Message]]
+    ) -> Callable[[bytes, grpc.aio.ServicerContext[Any, Any]], Awaitable[bytes]]:
+        admit = self._admission(path, request_class)
+
+        async def handle(data: bytes, context: grpc.aio.ServicerContext[Any, Any]) -> bytes:
+            try:
+                request, call = admit(data, context)
+                return (await run(request, call)).SerializeToString()
+            except Exception as error:
+                await _abort(context, path, error)
+
+        return handle
+
+    def _streaming(
+        self,
+        path: str,
+        request_class: type[Message],
+        run: Callable[[Message, Call, _Stream], Awaitable[None]],
+    ) -> Callable[[bytes, grpc.aio.ServicerContext[Any, Any]], Awaitable[None]]:
+        admit = self._admission(path, request_class)
+
+        async def handle(data: bytes, context: grpc.aio.ServicerContext[Any, Any]) -> None:
+            try:
+                request, call = admit(data, context)
+                await run(request, call, _Stream(context))
+            except Exception as error:
+                await _abort(context, path, error)
+
+        return handle
+
+    def _admission(
+        self, path: str, request_class: type[Message]
+    ) -> Callable[[bytes, grpc.aio.ServicerContext[Any, Any]], tuple[Any, Call]]:
+        """Return the steps before a call runs; nothing in them waits."""
+        limits, access, registry = self._limits, self._access, self._registry
+        names_session = "session_id" in request_class.DESCRIPTOR.fields_by_name
+
+        def admit(data: bytes, context: grpc.aio.ServicerContext[Any, Any]) -> tuple[Any, Call]:
+            peer = parse_peer(context.peer())
+            metadata = {k: v for k, v in context.invocation_metadata() or () if isinstance(v, str)}
+            identity = access.authenticate(path, peer, metadata)
+            request = parse(request_class, data)
+            check(request, text_characters=limits.text_characters, items=limits.items_per_call)
+            session_id: str = getattr(request, "session_id", "") if names_session else ""
+            access.authorize(AccessRequest(path, identity, peer, session_id, registry.info(session_id)))
+            return request, Call(path, identity, peer, context.time_remaining())
+
+        return admit
+
+
+class _Stream:
+    """Writes to a gRPC stream, messages or bytes."""
+
+    __slots__ = ("_context",)
+
+    def __init__(self, context: grpc.aio.ServicerContext[Any, Any]) -> None:
+        self._context = context
+
+    async def write(self, message: Message | bytes) -> None:
+        await self._context.write(message if isinstance(message, bytes) else message.SerializeToString())
+
+
+async def _abort(context: grpc.aio.ServicerContext[Any, Any], path: str, error: Exception) -> NoReturn:
+    if isinstance(error, grpc.aio.AbortError):
+        raise error
+    if not isinstance(error, GatewayError):
+        correlation_id = secrets.token_hex(6)
+        log.error("%s failed inside the gateway (correlation id %s)", path, correlation_id, exc_info=error)
+        error = InternalError(
+            f"the gateway failed; its log has the details under {correlation_id}",
+            metadata={"correlation_id": correlation_id},
+        )
+    await context.abort(status_code(error), error.message, trailing_metadata=((DETAILS_KEY, status_details(error)),))

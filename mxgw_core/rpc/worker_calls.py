@@ -1,0 +1,40 @@
+"""A command to a session's worker, and the worker's own refusals as errors."""
+
+from __future__ import annotations
+
+from mxgw.worker.v1 import worker_pb2 as w
+from mxgw_core.api.errors import CommandFailed, CommandTimedOut, InvalidRequest
+from mxgw_core.printable import printable
+from mxgw_core.sessions.session import Session
+
+
+async def call_worker(session: Session, request: w.CommandRequest, timeout_s: float) -> w.CommandReply:
+    """Return the worker's answer; counts as use of the session.
+
+    Raises:
+        InvalidRequest: the worker found the arguments wrong.
+        CommandTimedOut: no answer in time.
+        CommandFailed: the worker could not run the command.
+        GatewayError: the session cannot serve.
+    """
+    session.require_ready()
+    session.touch()
+    try:
+        reply = await session.worker.call(request, timeout_s)
+    finally:
+        session.touch()
+    if reply.WhichOneof("reply") == "failure":
+        reason, detail = printable(reply.failure.reason, 64), printable(reply.failure.detail, 500)
+        match reason:
+            case "COMMAND_TIMED_OUT":
+                raise CommandTimedOut(
+                    f"the command was not finished within {timeout_s:g} s; its outcome is unknown: {detail}",
+                    metadata={"timeout_s": f"{timeout_s:g}"},
+                )
+            case "BAD_PAGE_TOKEN":
+                raise InvalidRequest(detail, metadata={"field": "page_token"})
+            case _:
+                raise CommandFailed(
+                    f"the worker could not run the command: {detail}", metadata={"worker_reason": reason}
+                )
+    return reply

@@ -1,0 +1,225 @@
+"""All sessions of the gateway: opening, finding, sweeping, and remembering those that ended."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import secrets
+import time
+from collections import OrderedDict
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+
+from mxgw_core.api.errors import (
+    GatewayDraining,
+    SessionGone,
+    SessionLimitReached,
+    SessionNotFound,
+    UnknownBackend,
+)
+from mxgw_core.api.types import CloseReason, Identity, SessionInfo
+from mxgw_core.api.workers import WorkerSpawn
+from mxgw_core.config.models import Settings
+from mxgw_core.plugins import PluginHost
+from mxgw_core.sessions.session import Session, SessionRequest
+from mxgw_core.workers.paths import DataDirectory
+from mxgw_core.workers.worker import Worker, new_secret
+
+log = logging.getLogger(__name__)
+
+# 144 random bits (ASVS 11.5.1 wants 128 from a CSPRNG). A name, never a credential.
+_ID_BYTES = 18
+
+
+@dataclass(frozen=True, slots=True)
+class EndedSession:
+    """What is remembered of a session that ended. `serial` orders sessions by their opening."""
+
+    info: SessionInfo
+    serial: int
+    closed_at: float
+    lease_s: float
+
+
+class SessionRegistry:
+    """Owns every session's task; use as an async context manager around serving.
+
+    Leaving it ends all sessions with GATEWAY_SHUTDOWN and returns when their workers are gone.
+    """
+
+    def __init__(self, settings: Settings, plugins: PluginHost, data: DataDirectory) -> None:
+        self._settings = settings
+        self._plugins = plugins
+        self._data = data
+        self._live: dict[str, Session] = {}
+        self._ended: OrderedDict[str, EndedSession] = OrderedDict()
+        self._opened = 0
+        self._tasks = asyncio.TaskGroup()
+        self._starts = asyncio.Semaphore(settings.workers.parallel_starts)
+        self._sweeper: asyncio.Task[None] | None = None
+        self.draining = False
+
+    async def __aenter__(self) -> SessionRegistry:
+        await self._tasks.__aenter__()
+        self._sweeper = self._tasks.create_task(self._sweep(), name="sessions:sweeper")
+        return self
+
+    async def __aexit__(self, *exc_info: object) -> None:
+        self.draining = True
+        if self._sweeper is not None:
+            self._sweeper.cancel()
+        self.close_all(CloseReason.GATEWAY_SHUTDOWN)
+        await self._tasks.__aexit__(None, None, None)
+
+    def close_all(self, reason: CloseReason) -> None:
+        """Begin to end every session."""
+        for session in tuple(self._live.values()):
+            session.close(reason)
+
+    async def wait_closed(self) -> None:
+        """Return when every session that is live now has ended and its worker is gone."""
+        live = [session.closed for session in self._live.values()]
+        if live:
+            await asyncio.wait(live)
+
+    async def open(self, request: SessionRequest, owner: Identity) -> Session:
+        """Start a session and return it READY.
+
+        A caller that gives up waiting takes its session with it.
+
+        Raises:
+            GatewayDraining: the gateway is shutting down.
+            UnknownBackend: the settings define no such backend.
+            SessionLimitReached: too many sessions are open.
+            WorkerStartFailed: its worker did not come up.
+        """
+        if self.draining:
+            raise GatewayDraining("the gateway is shutting down: try again later", retry_after_s=5.0)
+        if request.backend not in self._settings.backends:
+            known = ", ".join(sorted(self._settings.backends))
+            raise UnknownBackend(
+                f"no backend is named {request.backend!r}: use one of {known}, or define [backends.{request.backend}] "
+                "in the gateway's settings",
+                metadata={"backends": known},
+            )
+        limit = self._settings.limits.sessions
+        if len(self._live) >= limit:
+            raise SessionLimitReached(
+                f"{limit} sessions are open, as many as limits.sessions allows: close one, or raise the limit",
+                metadata={"limit": str(limit)},
+                retry_after_s=5.0,
+            )
+        session_id = secrets.token_urlsafe(_ID_BYTES)
+        self._opened += 1
+        session = Session(
+            session_id,
+            self._opened,
+            request,
+            owner,
+            settings=self._settings,
+            plugins=self._plugins,
+            make_worker=self._make_worker,
+        )
+        self._live[session_id] = session
+        self._tasks.create_task(self._run(session), name=f"session:{session_id}")
+        try:
+            await asyncio.shield(session.opened)
+        except asyncio.CancelledError:
+            session.close(CloseReason.CLIENT, "its client gave up while it was starting")
+            raise
+        log.info(
+            "session %s (%s) is ready: backend %s, worker %d",
+            session_id,
+            request.client_name or "unnamed",
+            request.backend,
+            session.worker.pid,
+        )
+        return session
+
+    def _make_worker(self, session: Session) -> Worker:
+        request = session.request
+        spawn = WorkerSpawn(
+            session_id=session.id,
+            backend=request.backend,
+            endpoint=self._data.socket_of(session.id),
+            secret=new_secret(),
+            owner=session.owner.id,
+            tag=request.tag,
+            client_name=request.client_name,
+            lease_s=request.lease_s,
+        )
+        return Worker(
+            spawn,
+            settings=self._settings,
+            data=self._data,
+            distributor=session.distributor,
+            plugins=self._plugins,
+            starts=self._starts,
+        )
+
+    async def _run(self, session: Session) -> None:
+        try:
+            await session.run()
+        finally:
+            self._live.pop(session.id, None)
+            self._ended[session.id] = EndedSession(
+                session.info(), session.serial, session.closed_at or time.time(), session.request.lease_s
+            )
+            while len(self._ended) > self._settings.limits.remembered_sessions:
+                self._ended.popitem(last=False)
+
+    async def _sweep(self) -> None:
+        while True:
+            await asyncio.sleep(self._settings.limits.sweep_interval_s)
+            self.sweep()
+
+    def sweep(self) -> int:
+        """End the sessions whose lease is over; return how many."""
+        return sum(session.expire_if_idle() for session in tuple(self._live.values()))
+
+    # finding
+
+    def __len__(self) -> int:
+        return len(self._live)
+
+    def live(self) -> Sequence[Session]:
+        """Return the live sessions, oldest first."""
+        return tuple(self._live.values())
+
+    def ended(self) -> Iterable[EndedSession]:
+        """Return the sessions that ended lately, the oldest end first."""
+        return tuple(self._ended.values())
+
+    def find(self, session_id: str) -> Session | None:
+        """Return a live session."""
+        return self._live.get(session_id)
+
+    def find_ended(self, session_id: str) -> EndedSession | None:
+        """Return what is remembered of a session that ended."""
+        return self._ended.get(session_id)
+
+    def info(self, session_id: str) -> SessionInfo | None:
+        """Return what is known of a session, live or ended."""
+        session = self._live.get(session_id)
+        if session is not None:
+            return session.info()
+        ended = self._ended.get(session_id)
+        return ended.info if ended is not None else None
+
+    def get(self, session_id: str) -> Session:
+        """Return a live session.
+
+        Raises:
+            SessionGone: it ended, and is remembered.
+            SessionNotFound: there is no such session.
+        """
+        session = self._live.get(session_id)
+        if session is not None:
+            return session
+        ended = self._ended.get(session_id)
+        if ended is not None and ended.info.close_reason is not None:
+            reason = ended.info.close_reason.name
+            raise SessionGone(
+                f"session {session_id} ended ({reason}): open a new one", metadata={"close_reason": reason}
+            )
+        raise SessionNotFound("no session has this id: it may have ended long ago; open a new one")

@@ -1,0 +1,309 @@
+"""One session: its state machine, its worker, its log and subscribers, its lease.
+
+CREATING -> READY -> CLOSING -> CLOSED, FAULTED from any live state. `run` carries a session through its whole life in
+one task; everything else only asks for transitions.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import math
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from mxgw_core.api.errors import GatewayError, SessionEnded, SessionGone, SessionNotReady
+from mxgw_core.api.events import QueueLimits, Retention, SubscriberLimits
+from mxgw_core.api.types import CloseReason, Identity, SessionInfo, SessionState
+from mxgw_core.config.models import Settings
+from mxgw_core.events.distributor import NOTHING_RETAINED, Distributor
+from mxgw_core.plugins import PluginHost
+from mxgw_core.workers.worker import Worker
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class SessionRequest:
+    """What a client asked for, checked and capped."""
+
+    client_name: str
+    backend: str
+    tag: str
+    lease_s: float
+
+
+class Session:
+    """One client's MXAccess context.
+
+    Attributes:
+        opened: completed when the session is READY, or failed with why it is not.
+        closed: completed when the session has ended and its worker is gone.
+    """
+
+    def __init__(
+        self,
+        session_id: str,
+        serial: int,
+        request: SessionRequest,
+        owner: Identity,
+        *,
+        settings: Settings,
+        plugins: PluginHost,
+        make_worker: Callable[[Session], Worker],
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self.id = session_id
+        self.serial = serial
+        self.request = request
+        self.owner = owner
+        self.state = SessionState.CREATING
+        self.close_reason: CloseReason | None = None
+        self.close_detail = ""
+        self.opened_at = time.time()
+        self.closed_at: float | None = None
+        self._settings = settings
+        self._plugins = plugins
+        self._clock = clock
+        self._leased_until = clock() + request.lease_s
+        self._grace_timer: asyncio.TimerHandle | None = None
+        loop = asyncio.get_running_loop()
+        self.opened: asyncio.Future[None] = loop.create_future()
+        self.closed: asyncio.Future[None] = loop.create_future()
+        # Completed by `close`: somebody wants the session to end.
+        self._close_wanted: asyncio.Future[tuple[CloseReason, str]] = loop.create_future()
+        events = settings.events
+        self.distributor = Distributor(
+            unattached=Retention(events.unattached_events, events.unattached_bytes, 0.0),
+            on_fail_session=lambda detail: self.close(CloseReason.OVERFLOW_FAIL_FAST, detail),
+            clock=clock,
+        )
+        self.worker = make_worker(self)
+        self.subscriber_limits = self._limits()
+        self.distributor.retain(self._retention())
+
+    # life
+
+    async def run(self) -> None:
+        """Carry the session from CREATING to its end; never raises but for cancellation."""
+        try:
+            await self._start()
+            if self.state is SessionState.READY:
+                await self._serve()
+        except Exception:
+            log.exception("session %s failed inside the gateway", self.id)
+            self.close(CloseReason.WORKER_PROTOCOL_ERROR, "the gateway failed; its log has the details")
+        finally:
+            reason, detail = self._why()
+            self._leave(reason, detail)
+            await self.worker.stop()
+            self._end(reason)
+
+    async def _start(self) -> None:
+        async with asyncio.TaskGroup() as tasks:
+            starting = tasks.create_task(self._started(), name=f"session:{self.id}:start")
+            await asyncio.wait((starting, self._close_wanted), return_when=asyncio.FIRST_COMPLETED)
+            starting.cancel()
+        if self._close_wanted.done():
+            return
+        error = starting.result()
+        if error is None:
+            self._become_ready()
+        else:
+            self.close(CloseReason.WORKER_START_FAILED, error.message)
+            self._refuse_opening(error)
+
+    async def _started(self) -> GatewayError | None:
+        try:
+            await self.worker.start()
+        except GatewayError as error:
+            return error
+        return None
+
+    def _become_ready(self) -> None:
+        self.state = SessionState.READY
+        self.touch()
+        self.opened.set_result(None)
+        self._plugins.ask("mxgw_session_opened", session=self.info())
+
+    async def _serve(self) -> None:
+        async with asyncio.TaskGroup() as tasks:
+            watching = tasks.create_task(self.worker.supervise(), name=f"session:{self.id}:watch")
+            await asyncio.wait((watching, self._close_wanted), return_when=asyncio.FIRST_COMPLETED)
+            watching.cancel()
+
+    def _why(self) -> tuple[CloseReason, str]:
+        """Return the first cause: what was asked for, or how the worker ended."""
+        if self._close_wanted.done():
+            return self._close_wanted.result()
+        if self.worker.ended.done():
+            end = self.worker.ended.result()
+            return end.reason, end.detail
+        return CloseReason.GATEWAY_SHUTDOWN, "the gateway stopped"
+
+    def _leave(self, reason: CloseReason, detail: str) -> None:
+        """End streams and commands at once; the worker's own end may take a little longer."""
+        self.close_reason, self.close_detail = reason, detail
+        self.state = SessionState.FAULTED if reason.is_fault else SessionState.CLOSING
+        self._cancel_grace()
+        error = self._ended_error(reason, detail)
+        self.distributor.end(error)
+        self.worker.fail_commands(error)
+        self._refuse_opening(error)
+        log.log(
+            logging.WARNING if reason.is_fault else logging.INFO,
+            "session %s (%s) ends: %s%s",
+            self.id,
+            self.request.client_name or "unnamed",
+            reason.name,
+            f": {detail}" if detail else "",
+        )
+
+    def _end(self, reason: CloseReason) -> None:
+        if self.state is SessionState.CLOSING:
+            self.state = SessionState.CLOSED
+        self.closed_at = time.time()
+        self._plugins.ask("mxgw_session_closed", session=self.info(), reason=reason)
+        self.closed.set_result(None)
+
+    def _refuse_opening(self, error: GatewayError) -> None:
+        if not self.opened.done():
+            self.opened.set_exception(error)
+            self.opened.exception()  # the caller may be gone; that is no unhandled error
+
+    def _ended_error(self, reason: CloseReason, detail: str) -> SessionEnded:
+        return SessionEnded(
+            f"session {self.id} ended: {_IN_WORDS[reason]}{f': {detail}' if detail else ''}",
+            close_reason=reason.name,
+            metadata={"session_id": self.id, "head_sequence": str(self.distributor.log.head)},
+        )
+
+    # what others ask for
+
+    def close(self, reason: CloseReason, detail: str = "") -> bool:
+        """Begin to end the session; return False when that began already."""
+        if self._close_wanted.done() or self.state not in _LIVE:
+            return False
+        self._close_wanted.set_result((reason, detail))
+        return True
+
+    def require_ready(self) -> None:
+        """Make sure that the session can serve.
+
+        Raises:
+            SessionGone: it has ended.
+            SessionNotReady: it cannot serve yet, or no more.
+        """
+        if self.state is SessionState.READY and not self._close_wanted.done():
+            return
+        if self.close_reason is not None:
+            raise SessionGone(
+                f"session {self.id} ended: {_IN_WORDS[self.close_reason]}. Open a new one.",
+                metadata={"close_reason": self.close_reason.name},
+            )
+        raise SessionNotReady(
+            f"session {self.id} is {'closing' if self._close_wanted.done() else self.state.name.lower()}",
+            metadata={"state": self.state.name},
+            retry_after_s=0.5,
+        )
+
+    # lease and grace
+
+    def touch(self) -> None:
+        """A client used the session: its lease begins anew."""
+        self._leased_until = self._clock() + self.request.lease_s
+
+    @property
+    def lease_left_s(self) -> float:
+        """Seconds until the lease expires; the whole lease while somebody is attached."""
+        return self.request.lease_s if self.distributor.subscribers else self._leased_until - self._clock()
+
+    def expire_if_idle(self) -> bool:
+        """End the session when its lease is over; called by the sweeper."""
+        if self.state is not SessionState.READY or self.lease_left_s > 0:
+            return False
+        return self.close(CloseReason.LEASE_EXPIRED, f"idle for {self.request.lease_s:g} s")
+
+    def attached(self) -> None:
+        """A subscriber came."""
+        self._cancel_grace()
+        self.touch()
+
+    def detached(self) -> None:
+        """The last subscriber left: the plugins may give the session a limited time without one."""
+        self.touch()
+        if self.state is not SessionState.READY:
+            return
+        info = self.info()
+        self._plugins.ask("mxgw_session_detached", session=info)
+        grace_s = next((a.value for a in self._plugins.ask("mxgw_detach_grace", session=info) if a.error is None), None)
+        if grace_s is not None and math.isfinite(grace_s):
+            self._grace_timer = asyncio.get_running_loop().call_later(
+                max(0.0, grace_s), self.close, CloseReason.DETACH_GRACE_EXPIRED, f"no subscriber for {grace_s:g} s"
+            )
+
+    def _cancel_grace(self) -> None:
+        if self._grace_timer is not None:
+            self._grace_timer.cancel()
+            self._grace_timer = None
+
+    # what the plugins say at the opening
+
+    def _limits(self) -> SubscriberLimits:
+        for answer in self._plugins.ask("mxgw_subscriber_limits", session=self.info()):
+            if isinstance(answer.value, SubscriberLimits):
+                return answer.value
+        events = self._settings.events
+        return SubscriberLimits(1, QueueLimits(events.queue_events, events.queue_bytes, events.queue_seconds))
+
+    def _retention(self) -> Retention:
+        kept = NOTHING_RETAINED
+        for answer in self._plugins.ask("mxgw_retention", session=self.info()):
+            if isinstance(answer.value, Retention):
+                r = answer.value
+                kept = Retention(max(kept.events, r.events), max(kept.bytes, r.bytes), max(kept.seconds, r.seconds))
+        return kept
+
+    @property
+    def lease_expires_at(self) -> float:
+        """When the lease expires if nothing happens, wall clock."""
+        return time.time() + self.lease_left_s
+
+    def info(self) -> SessionInfo:
+        """Return the session at this moment."""
+        events = self.distributor.log
+        return SessionInfo(
+            session_id=self.id,
+            state=self.state,
+            owner=self.owner.id,
+            client_name=self.request.client_name,
+            tag=self.request.tag,
+            backend=self.request.backend,
+            opened_at=self.opened_at,
+            epoch=self.distributor.epoch,
+            head_sequence=events.head,
+            oldest_sequence=events.oldest,
+            subscribers=len(self.distributor.subscribers),
+            worker_pid=self.worker.pid,
+            close_reason=self.close_reason,
+            close_detail=self.close_detail,
+        )
+
+
+_LIVE = frozenset({SessionState.CREATING, SessionState.READY, SessionState.ADOPTING})
+
+_IN_WORDS = {
+    CloseReason.CLIENT: "its client closed it",
+    CloseReason.LEASE_EXPIRED: "its lease expired",
+    CloseReason.DETACH_GRACE_EXPIRED: "it was without a subscriber for too long",
+    CloseReason.WORKER_EXITED: "its worker process ended",
+    CloseReason.WORKER_SILENT: "its worker stopped answering and was killed",
+    CloseReason.WORKER_PROTOCOL_ERROR: "its worker broke the protocol",
+    CloseReason.WORKER_START_FAILED: "its worker could not be started",
+    CloseReason.OVERFLOW_FAIL_FAST: "a subscriber overflowed and the policy is to fail the session",
+    CloseReason.KILLED_BY_OPERATOR: "an operator ended it",
+    CloseReason.OWNER_REVOKED: "its owner's access was revoked",
+    CloseReason.GATEWAY_SHUTDOWN: "the gateway shut down",
+    CloseReason.EVICTED: "it was detached the longest when a limit was reached",
+}

@@ -1,0 +1,73 @@
+"""Run a whole gateway inside a test: real sockets, real worker processes, everything gone afterwards."""
+
+from __future__ import annotations
+
+import asyncio
+import shutil
+import tempfile
+from collections.abc import AsyncIterator, Mapping
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from mxgw_core.app import GatewayApp
+from mxgw_core.config import load_settings
+from mxgw_core.config.models import Settings
+from mxgw_core.plugins import PluginHost
+
+
+@dataclass(frozen=True, slots=True)
+class RunningGateway:
+    """A gateway that serves. `target` is what a client connects to; `directory` holds its private files."""
+
+    app: GatewayApp
+    settings: Settings
+    plugins: PluginHost
+    target: str
+    directory: Path
+
+
+@asynccontextmanager
+async def running_gateway(
+    overrides: Mapping[str, object] | None = None, *, directory: Path | None = None
+) -> AsyncIterator[RunningGateway]:
+    """Serve a gateway while the block runs, then shut it down in order.
+
+    `overrides` are settings by dotted key, for example `{"plugins.enabled": ["hello"], "limits.sessions": 2}`; nothing
+    else (no settings.toml, no environment) has a say. The gateway listens on a Unix socket in a short private
+    directory of its own unless `gateway.listen` is overridden.
+
+    Raises:
+        MxgwError: the gateway cannot start with these settings.
+    """
+    # Short on purpose: a Unix socket's path has little room, and pytest's directories are long.
+    base = Path(tempfile.mkdtemp(prefix="mxgw-")) if directory is None else directory
+    try:
+        keys: dict[str, object] = {
+            "gateway.listen": [f"unix:{base}/gateway.sock"],
+            "gateway.data_dir": str(base / "data"),
+            **(overrides or {}),
+        }
+        loaded = load_settings(overrides=keys, environ={}, directory=base)
+        plugins = PluginHost.load(loaded.settings, origins=loaded.origins)
+        app = GatewayApp(loaded.settings, plugins)
+        async with asyncio.TaskGroup() as tasks:
+            tasks.create_task(app.run(), name="gateway")
+            await app.wait_ready()
+            if app.addresses:  # else it could not start, and the task group raises why
+                try:
+                    yield RunningGateway(app, loaded.settings, plugins, app.addresses[0], base)
+                finally:
+                    app.stop()
+    except BaseExceptionGroup as group:
+        raise _innermost(group) from None
+    finally:
+        if directory is None:
+            shutil.rmtree(base, ignore_errors=True)
+
+
+def _innermost(error: BaseException) -> BaseException:
+    """Return the one error inside nested groups of one, or the group itself."""
+    while isinstance(error, BaseExceptionGroup) and len(error.exceptions) == 1:
+        error = error.exceptions[0]
+    return error

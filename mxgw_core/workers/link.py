@@ -1,0 +1,203 @@
+"""The gateway's end of a worker connection: handshake first, then frames in, frames out.
+
+One protocol object per connection. All frames of a buffer are cut and handed over in one call, and event blocks are
+passed on unopened: this is the hot path.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import enum
+import logging
+from collections.abc import Callable, Sequence
+from typing import Protocol
+
+from google.protobuf.message import DecodeError
+
+from mxgw.worker.v1.worker_pb2 import Hello, Reject, WorkerEnvelope
+from mxgw_core.workers.peer import PeerCredentials, peer_credentials
+from mxgw_worker.ipc.framing import FrameDecoder, FrameError, frame
+from mxgw_worker.ipc.handshake import GatewayHandshake, HandshakeError
+
+log = logging.getLogger(__name__)
+
+# An unproven peer sends small messages only: nothing larger is ever buffered for it.
+_UNPROVEN_FRAME_BYTES = 4096
+# An unproven peer gets this long to prove itself.
+_PROOF_TIMEOUT_S = 5.0
+
+
+class LinkOwner(Protocol):
+    """Who the connections of one worker endpoint belong to."""
+
+    def resume_after(self, hello: Hello) -> int:
+        """Return the sequence after which a worker that says this should send events."""
+
+    def link_claims(self, link: WorkerLink) -> bool:
+        """A peer proved itself. Return whether it is taken; False when the worker is connected already."""
+
+    def link_received(self, envelopes: Sequence[WorkerEnvelope]) -> None:
+        """Messages of a proven worker, in order. May raise `LinkBroken`."""
+
+    def link_lost(self, link: WorkerLink, detail: str) -> None:
+        """The connection of a proven worker ended."""
+
+    def link_refused(self, reason: str, detail: str) -> None:
+        """A peer was turned away before it proved anything."""
+
+
+class LinkBroken(Exception):
+    """The worker broke the protocol; the connection is cut."""
+
+
+class _State(enum.Enum):
+    AWAITS_HELLO = "hello"
+    AWAITS_PROOF = "proof"
+    PROVEN = "proven"
+    CLOSED = "closed"
+
+
+class WorkerLink(asyncio.Protocol):
+    """One connection from something that says it is the worker."""
+
+    def __init__(
+        self,
+        owner: LinkOwner,
+        handshake: Callable[[], GatewayHandshake],
+        *,
+        expected_pid: Callable[[], int | None],
+        frame_bytes: int,
+    ) -> None:
+        self._owner = owner
+        self._make_handshake = handshake
+        self._expected_pid = expected_pid
+        self._frame_bytes = frame_bytes
+        self._decoder = FrameDecoder(_UNPROVEN_FRAME_BYTES)
+        self._state = _State.AWAITS_HELLO
+        self._transport: asyncio.Transport | None = None
+        self._deadline: asyncio.TimerHandle | None = None
+        self.handshake: GatewayHandshake | None = None
+        self.peer: PeerCredentials | None = None
+
+    # asyncio.Protocol
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        assert isinstance(transport, asyncio.Transport)
+        self._transport = transport
+        self.peer = peer_credentials(transport)
+        expected = self._expected_pid()
+        if not self.peer.is_same_user():
+            self._refuse("WRONG_USER", f"the peer runs as user {self.peer.uid}")
+        elif expected is not None and self.peer.pid is not None and self.peer.pid != expected:
+            self._refuse("WRONG_PROCESS", f"the peer is process {self.peer.pid}, the worker is {expected}")
+        else:
+            loop = asyncio.get_running_loop()
+            self._deadline = loop.call_later(_PROOF_TIMEOUT_S, self._refuse, "PROOF_TIMEOUT", "no proof came in time")
+
+    def data_received(self, data: bytes) -> None:
+        if self._state is _State.CLOSED:
+            return
+        try:
+            frames = self._decoder.feed(data)
+            envelopes = [WorkerEnvelope.FromString(payload) for payload in frames]
+            while envelopes and self._is_shaking():
+                self._shake(envelopes.pop(0))
+            if envelopes and self._state is _State.PROVEN:
+                self._owner.link_received(envelopes)
+        except HandshakeError as error:
+            self._refuse(error.reason, error.detail)
+        except FrameError as error:
+            self._break(f"bad frame: {error}")
+        except DecodeError:
+            self._break("a frame holds no WorkerEnvelope")
+        except LinkBroken as error:
+            self._break(str(error))
+
+    def eof_received(self) -> bool:
+        try:
+            self._decoder.end()
+        except FrameError as error:
+            self._break(str(error))
+        return False
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self._lost(f"the connection ended: {exc}" if exc else "the connection ended")
+
+    # handshake
+
+    def _is_shaking(self) -> bool:
+        return self._state in (_State.AWAITS_HELLO, _State.AWAITS_PROOF)
+
+    def _shake(self, envelope: WorkerEnvelope) -> None:
+        kind = envelope.WhichOneof("body")
+        if self._state is _State.AWAITS_HELLO and kind == "hello":
+            self.handshake = self._make_handshake()
+            challenge = self.handshake.on_hello(envelope.hello)
+            if self.peer is not None and self.peer.pid not in (None, envelope.hello.pid):
+                self._refuse("WRONG_PROCESS", f"the hello names process {envelope.hello.pid}, not the peer's")
+                return
+            self.send(WorkerEnvelope(challenge=challenge))
+            self._state = _State.AWAITS_PROOF
+        elif self._state is _State.AWAITS_PROOF and kind == "proof" and self.handshake is not None:
+            welcome = self.handshake.on_proof(envelope.proof, self._owner.resume_after(self.handshake.hello))
+            # Only who has proved itself learns whether the worker is connected already.
+            if not self._owner.link_claims(self):
+                self._refuse("ALREADY_CONNECTED", "another connection of this worker was taken already")
+                return
+            self.send(WorkerEnvelope(welcome=welcome))
+            self._decoder = FrameDecoder(self._frame_bytes)
+            self._state = _State.PROVEN
+            self._cancel_deadline()
+        else:
+            self._refuse("UNEXPECTED_MESSAGE", f"{kind} instead of {self._state.value}")
+
+    def _refuse(self, reason: str, detail: str) -> None:
+        if self._state is _State.CLOSED:
+            return
+        self.send(WorkerEnvelope(reject=Reject(reason=reason, detail=detail)))
+        if self._state is not _State.PROVEN:
+            self._owner.link_refused(reason, detail)
+        self._close_with(detail)
+
+    def _break(self, detail: str) -> None:
+        if self._state is _State.PROVEN:
+            self._close_with(detail)
+        else:
+            self._refuse("MALFORMED", detail)
+
+    # use
+
+    def send(self, envelope: WorkerEnvelope) -> None:
+        """Queue one message; a closed link swallows it (the owner is told of the loss elsewhere)."""
+        if self._transport is not None and not self._transport.is_closing():
+            self._transport.write(frame(envelope.SerializeToString()))
+
+    def close(self) -> None:
+        """End the connection; the owner is not told."""
+        self._state = _State.CLOSED
+        self._cancel_deadline()
+        if self._transport is not None:
+            self._transport.close()
+
+    def abort(self) -> None:
+        """End the connection at once, dropping what is not sent yet."""
+        self._state = _State.CLOSED
+        self._cancel_deadline()
+        if self._transport is not None:
+            self._transport.abort()
+
+    def _close_with(self, detail: str) -> None:
+        self._lost(detail)
+        if self._transport is not None:
+            self._transport.close()
+
+    def _lost(self, detail: str) -> None:
+        was, self._state = self._state, _State.CLOSED
+        self._cancel_deadline()
+        if was is _State.PROVEN:
+            self._owner.link_lost(self, detail)
+
+    def _cancel_deadline(self) -> None:
+        if self._deadline is not None:
+            self._deadline.cancel()
+            self._deadline = None

@@ -1,0 +1,101 @@
+"""The gateway's private files: worker sockets and logs below `gateway.data_dir`, and the lock on it."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import stat
+import sys
+from pathlib import Path
+from types import TracebackType
+
+from mxgw_core.api.errors import SettingsError
+
+# struct sockaddr_un holds 108 bytes on Linux, 104 on BSD and macOS, the terminating zero included.
+_SOCKET_PATH_BYTES = 107 if sys.platform == "linux" else 103
+_SOCKET_NAME_BYTES = len("/run/") + 16 + len(".sock")
+
+
+class DataDirectory:
+    """Makes and guards the data directory; hold it open for as long as the gateway runs.
+
+    A second gateway on the same directory is refused: it could steal sockets and logs of the first.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path.absolute()
+        self.run = self.path / "run"
+        self.logs = self.path / "logs"
+        self._lock_fd: int | None = None
+
+    def __enter__(self) -> DataDirectory:
+        """Make the directories private and take the lock.
+
+        Raises:
+            SettingsError: the path is too long for sockets, not ours, not writable, or in use by another gateway.
+        """
+        if len(os.fsencode(self.path)) + _SOCKET_NAME_BYTES > _SOCKET_PATH_BYTES:
+            raise SettingsError(
+                f"gateway.data_dir {self.path} is too long for the Unix sockets below it "
+                f"({_SOCKET_PATH_BYTES - _SOCKET_NAME_BYTES} bytes at most): choose a shorter path"
+            )
+        try:
+            for directory in (self.path, self.run, self.logs):
+                _make_private(directory)
+            self._lock()
+        except OSError as error:
+            raise SettingsError(
+                f"gateway.data_dir {self.path}: {error.strerror or error}; choose a directory this user can write"
+            ) from error
+        for left_over in self.run.glob("*.sock"):
+            left_over.unlink(missing_ok=True)  # the lock says that no gateway listens there any more
+        return self
+
+    def __exit__(
+        self, exc_type: type[BaseException] | None, exc: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if self._lock_fd is not None:
+            os.close(self._lock_fd)
+            self._lock_fd = None
+
+    def _lock(self) -> None:
+        lock = self.path / "lock"
+        fd = os.open(lock, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        if sys.platform != "win32":
+            import fcntl
+
+            try:
+                fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                owner = os.pread(fd, 32, 0).decode("ascii", "replace").strip()
+                os.close(fd)
+                raise SettingsError(
+                    f"gateway.data_dir {self.path} is in use by another gateway (pid {owner or 'unknown'}): "
+                    "stop it, or give this one a data_dir of its own"
+                ) from None
+        os.ftruncate(fd, 0)
+        os.pwrite(fd, f"{os.getpid()}\n".encode("ascii"), 0)
+        self._lock_fd = fd
+
+    def socket_of(self, session_id: str) -> Path:
+        """Return the socket path of a session's worker: short, and stable for the session."""
+        return self.run / f"{_short_name(session_id)}.sock"
+
+    def log_of(self, session_id: str) -> Path:
+        """Return the log file of a session's worker."""
+        return self.logs / f"worker-{_short_name(session_id)}.log"
+
+
+def _short_name(session_id: str) -> str:
+    return hashlib.sha256(session_id.encode()).hexdigest()[:16]
+
+
+def _make_private(directory: Path) -> None:
+    directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+    status = directory.lstat()
+    if not stat.S_ISDIR(status.st_mode):
+        raise SettingsError(f"{directory} is not a directory: choose another gateway.data_dir")
+    if hasattr(os, "getuid") and status.st_uid != os.getuid():
+        raise SettingsError(f"{directory} belongs to another user: choose another gateway.data_dir")
+    if status.st_mode & 0o077:
+        directory.chmod(0o700)

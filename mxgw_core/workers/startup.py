@@ -1,0 +1,38 @@
+"""What a worker is told at its start."""
+
+from __future__ import annotations
+
+import json
+
+from pydantic import SecretStr
+
+from mxgw.worker.v1.worker_pb2 import WorkerStartup
+from mxgw_core.api.workers import WorkerSpawn
+from mxgw_core.config.models import Settings
+from mxgw_worker.ipc.handshake import PROTOCOL_VERSION
+
+
+def startup_for(spawn: WorkerSpawn, settings: Settings) -> WorkerStartup:
+    """Return the start-up message of a worker; it holds the secret."""
+    backend = settings.backends[spawn.backend]
+    workers = settings.workers
+    return WorkerStartup(
+        protocol_version=PROTOCOL_VERSION,
+        session_id=spawn.session_id,
+        endpoint=str(spawn.endpoint),
+        secret=spawn.secret,
+        backend_kind=backend.kind or spawn.backend,
+        backend_options_json=json.dumps(backend.options(), default=_plain),
+        outbox_events=workers.outbox_events,
+        outbox_bytes=workers.outbox_bytes,
+        maximum_frame_bytes=workers.frame_bytes,
+        heartbeat_interval_ms=int(workers.heartbeat_interval_s * 1000),
+        write_completion_timeout_ms=int(workers.write_completion_timeout_s * 1000),
+        read_timeout_ms=int(workers.read_timeout_s * 1000),
+        log_level=workers.log_level,
+        maximum_items=workers.items,
+    )
+
+
+def _plain(value: object) -> object:
+    return value.get_secret_value() if isinstance(value, SecretStr) else str(value)
