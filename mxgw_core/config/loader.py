@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path as FilePath
 from typing import Any
@@ -76,7 +76,7 @@ def load_settings(
         elif needed:
             problems.append(f"{label}: no such file; name an existing settings file, or leave the option out")
 
-    known = _named(leaf for tree in trees for _, leaf in leaves(tree))
+    known = _named([leaf for tree in trees for _, leaf in leaves(tree)])
     for name, key, value in environment_layers(os.environ if environ is None else environ, known):
         source = Source(f"environment {name}")
         add(source, branch(key, value, source))
@@ -87,6 +87,7 @@ def load_settings(
             source = Source(COMMAND_LINE)
             add(source, branch(key, value, source))
 
+    order = [leaf.source.label for tree in trees for _, leaf in leaves(tree)]
     merged = laid_over(trees)
     found = dict(leaves(merged))
     problems += _respelled(found)
@@ -95,9 +96,13 @@ def load_settings(
     try:
         settings = validated(Settings, data)
     except ValidationError as error:
-        places = _Places(found)
+        places = _Places(found, order)
         problems += validation_problems(
-            error, Settings, describe_unknown=_describe_unknown, file_path=schema.file_path, place=places
+            error,
+            declaration=schema.field_of,
+            describe_unknown=_describe_unknown,
+            file_path=schema.file_path,
+            place=places,
         )
         problems += _default_backend_problem(data, error, places)
     if problems:
@@ -124,7 +129,7 @@ def _files(file: FilePath | None, directory: FilePath | None) -> list[tuple[File
     return found + [(path, name, False, True) for path, name in secrets.items()]
 
 
-def _named(written: Iterable[Leaf]) -> set[Path]:
+def _named(written: Sequence[Leaf]) -> set[Path]:
     """Return keys and named tables that lower layers know, so that the environment can reach them."""
     known = {leaf.path for leaf in written if leaf.path[0] in ("backends", "plugins")}
     known |= {path[:2] for path in known}
@@ -146,8 +151,9 @@ def _respelled(found: Mapping[Path, Leaf]) -> list[str]:
 class _Places:
     """Tells where a key, or else something in its table, was set."""
 
-    def __init__(self, found: Mapping[Path, Leaf]) -> None:
+    def __init__(self, found: Mapping[Path, Leaf], order: Sequence[str]) -> None:
         self._found = found
+        self._order = order
 
     def __call__(self, path: Path) -> str:
         for length in range(len(path), 0, -1):
@@ -155,7 +161,10 @@ class _Places:
                 return leaf.source.place(path)
         inside = [leaf for found, leaf in self._found.items() if found[: len(path)] == path]
         configured = [leaf for leaf in inside if leaf.source.label != DEFAULT]
-        return configured[-1].source.place(path) if configured else DEFAULT
+        if not configured:
+            return DEFAULT
+        # Of a rule between several keys, the layer that came last broke it.
+        return max(configured, key=lambda leaf: self._order.index(leaf.source.label)).source.place(path)
 
 
 def _describe_unknown(path: Path) -> str:
@@ -172,11 +181,11 @@ def _describe_unknown(path: Path) -> str:
 
 def _default_backend_problem(data: Mapping[str, Any], error: ValidationError, places: _Places) -> list[str]:
     """Return the rule that pydantic checks last, and so not at all while anything else is wrong."""
-    backends = data.get("backends", Settings().backends)
-    default = data.get("default_backend", "sim")
-    if not isinstance(backends, dict) or not isinstance(default, str) or default in backends:
+    backends = data.get("backends", {})
+    default = data.get("default_backend")
+    if not isinstance(backends, dict) or not isinstance(default, str):
         return []
-    if any(details["loc"] == () for details in error.errors(include_url=False)):
+    named = [name for name, table in backends.items() if isinstance(table, dict)] or list(Settings().backends)
+    if default in named or any(details["loc"] == () for details in error.errors(include_url=False)):
         return []
-    named = [name for name, table in backends.items() if not isinstance(table, str | int | float | list)]
     return [f"{places(('backends', 'default'))}: backends.default: {unknown_default_backend(default, named)}"]

@@ -30,7 +30,14 @@ def _address(value: str) -> str:
     return value
 
 
+def _name(value: str) -> str:
+    if _NAME.fullmatch(value) is None:
+        raise ValueError("a name must be 1 to 64 letters, digits, '-' or '_'")
+    return value
+
+
 Address = Annotated[str, AfterValidator(_address)]
+Name = Annotated[str, AfterValidator(_name)]
 
 
 class SettingsModel(BaseModel):
@@ -219,7 +226,7 @@ class Settings(SettingsModel):
     events: EventSettings = EventSettings()
     workers: WorkerSettings = WorkerSettings()
     default_backend: str = Field("sim", description="The backend of sessions that name none.")
-    backends: dict[str, BackendSettings] = Field(
+    backends: dict[Name, BackendSettings] = Field(
         default_factory=lambda: {"sim": BackendSettings(kind="sim")},
         description="Named backends: `[backends.<name>]`. `sim` alone when none is configured.",
     )
@@ -231,9 +238,6 @@ class Settings(SettingsModel):
     @field_validator("backends")
     @classmethod
     def _kind_defaults_to_name(cls, backends: dict[str, BackendSettings]) -> dict[str, BackendSettings]:
-        for name in backends:
-            if _NAME.fullmatch(name) is None:
-                raise ValueError(f"backend name {name!r} must be 1 to 64 letters, digits, '-' or '_'")
         return {
             name: backend if backend.kind else backend.model_copy(update={"kind": name})
             for name, backend in backends.items()

@@ -11,9 +11,9 @@ from pathlib import PurePath
 from typing import Any, TypeVar
 
 from pydantic import BaseModel, ValidationError
+from pydantic.fields import FieldInfo
 from pydantic_core import ErrorDetails
 
-from mxgw_core.config.schema import hides_value
 from mxgw_core.config.secrets import is_secret_key
 from mxgw_core.config.sources import Path
 
@@ -53,15 +53,16 @@ def unknown(word: str, candidates: Iterable[str], noun: str = "key") -> str:
 
 def validation_problems(
     error: ValidationError,
-    model: type[BaseModel],
     *,
+    declaration: Callable[[Path], FieldInfo | None],
     describe_unknown: Callable[[Path], str],
     file_path: Callable[[tuple[int | str, ...]], Path],
     place: Callable[[Path], str],
 ) -> list[str]:
     """Return one line per problem: place, key, reason.
 
-    `file_path` turns pydantic's location into a key of the file; `place` tells where that key was set.
+    `file_path` turns pydantic's location into a key of the file; `place` tells where that key was set. Values are
+    repeated only where `declaration` knows the key and calls it no secret.
     """
     lines = []
     for details in error.errors(include_url=False):
@@ -69,7 +70,7 @@ def validation_problems(
         reason = (
             describe_unknown(path)
             if details["type"] == "extra_forbidden" or (details["type"] in _NO_TABLE and _is_misplaced(path))
-            else _reason(details, path, hides_value(model, tuple(p for p in details["loc"] if isinstance(p, str))))
+            else _reason(details, path, declaration(path))
         )
         lines.append(f"{place(path)}: {'.'.join(path) or 'settings'}: {reason}")
     return lines
@@ -80,7 +81,7 @@ def _is_misplaced(path: Path) -> bool:
     return len(path) == 2 and path[0] == "backends"
 
 
-def _reason(details: ErrorDetails, path: Path, hidden: bool) -> str:
+def _reason(details: ErrorDetails, path: Path, field: FieldInfo | None) -> str:
     if details["type"] == "missing":
         return "is required"
     if details["type"] in _NO_TABLE:
@@ -91,7 +92,9 @@ def _reason(details: ErrorDetails, path: Path, hidden: bool) -> str:
         return f"must have at least {details['ctx']['min_length']} item(s)"
     text = _SUBJECT.sub("must ", details["msg"].removeprefix("Value error, "))
     value = details["input"]
-    if hidden or is_secret_key(".".join(path)) or not isinstance(value, str | int | float):
+    if field is None or "Secret" in repr(field.annotation) or is_secret_key(".".join(path)):
+        return text
+    if not isinstance(value, str | int | float):
         return text
     shown = json.dumps(value, ensure_ascii=True)
     return f"{text} (is {shown if len(shown) <= 60 else shown[:57] + '...'})"

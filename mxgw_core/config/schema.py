@@ -23,8 +23,9 @@ HOLDERS = frozenset({("backends",), ("plugins",)})  # tables that also hold name
 
 def file_path(location: Iterable[int | str]) -> Path:
     """Return where a file has what pydantic found at this location of `Settings`; places in a list are left out."""
-    names = [part for part in location if isinstance(part, str)]
-    return (*_MOVED.get(names[0], names[:1]), *names[1:]) if names else ()
+    names = [part for part in location if isinstance(part, str) and part != "[key]"]
+    # The one rule about the settings as a whole is that the default backend exists.
+    return (*_MOVED.get(names[0], names[:1]), *names[1:]) if names else _MOVED["default_backend"]
 
 
 def model_input(tree: dict[str, Any]) -> dict[str, Any]:
@@ -113,12 +114,6 @@ def takes_list(field: FieldInfo) -> bool:
 def is_optional(field: FieldInfo) -> bool:
     """Return whether the key may be unset."""
     return type(None) in alternatives(field.annotation)
-
-
-def hides_value(model: type[BaseModel], path: Path) -> bool:
-    """Return whether a message must not repeat the value: it is a secret, or nothing is known of it."""
-    field = (model_fields_at(model, path[:-1]) or {}).get(path[-1]) if path else None
-    return field is None or "Secret" in repr(field.annotation)
 
 
 def _model_in(annotation: Any) -> type[BaseModel] | None:

@@ -68,7 +68,7 @@ def _validated(name: str, model: type[BaseModel], table: Mapping[str, Any], plac
     except ValidationError as error:
         problems = validation_problems(
             error,
-            model,
+            declaration=lambda path: (model_fields_at(model, path[2:-1]) or {}).get(path[-1]),
             describe_unknown=describe_unknown,
             file_path=lambda location: ("plugins", name, *(part for part in location if isinstance(part, str))),
             place=place,

@@ -1,0 +1,71 @@
+"""The default settings file and the configuration page say what the models say."""
+
+from __future__ import annotations
+
+import re
+import subprocess
+import sys
+import tomllib
+from pathlib import Path
+
+import pytest
+
+from mxgw_core.config import Settings, load_settings, schema
+
+ROOT = Path(__file__).parents[3]
+SCRIPT = ROOT / "scripts" / "generate_docs.py"
+PAGE = ROOT / "docs" / "configuration.md"
+
+
+def test_the_default_file_changes_nothing() -> None:
+    loaded = load_settings(ROOT / "settings.toml", environ={}, directory=ROOT / "docs")
+
+    assert loaded.settings == Settings()
+
+
+def test_the_default_file_shows_every_setting_with_its_default(tmp_path: Path) -> None:
+    shown = re.sub(r"^# (?=\w+ = )", "", (ROOT / "settings.toml").read_text(encoding="utf-8"), flags=re.MULTILINE)
+    (tmp_path / "settings.toml").write_text(shown, encoding="utf-8")
+
+    loaded = load_settings(environ={}, directory=tmp_path)
+
+    unset = {"tls.certificate", "tls.private_key", "tls.client_ca"}
+    assert loaded.settings == Settings()
+    assert {key for key, origin in loaded.origins.items() if origin == "default"} == unset
+    assert [section for section in schema.SECTIONS if section not in tomllib.loads(shown)] == []
+
+
+@pytest.mark.parametrize("key", ["certificate", "private_key", "client_ca"])
+def test_settings_without_default_are_shown_as_examples(key: str) -> None:
+    assert re.search(rf"^#   {key} = ", (ROOT / "settings.toml").read_text(encoding="utf-8"), re.MULTILINE)
+
+
+def check(page: Path) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, str(SCRIPT), "--check", "--page", str(page)]
+    return subprocess.run(command, capture_output=True, text=True, timeout=30)
+
+
+def test_the_configuration_page_is_up_to_date() -> None:
+    result = check(PAGE)
+
+    assert result.returncode == 0, result.stderr
+
+
+def test_a_page_that_is_missing_or_differs_fails_the_check(tmp_path: Path) -> None:
+    page = tmp_path / "configuration.md"
+
+    assert check(page).returncode == 1
+
+    page.write_text(PAGE.read_text(encoding="utf-8").replace("`64`", "`65`"), encoding="utf-8")
+    assert check(page).returncode == 1
+    assert "out of date" in check(page).stderr
+
+
+def test_the_page_s_example_of_errors_is_what_the_loader_says(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("settings.toml").write_text("[limits]\nsesions = 5\n")
+
+    with pytest.raises(Exception, match="sesions") as caught:
+        load_settings(environ={"MXGW_EVENTS__QUEUE_BYTES": "many"})
+
+    assert f"```text\n{caught.value}\n```" in PAGE.read_text(encoding="utf-8")
