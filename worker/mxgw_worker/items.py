@@ -2,68 +2,15 @@
 
 from __future__ import annotations
 
-import asyncio
-from collections import deque
 from collections.abc import Iterable, Iterator
 from typing import TypeAlias
 
 from mxgw.v1.session_service_pb2 import ADVISE_KIND_NONE, AdviseKind
 from mxgw_worker.reading import Reading
+from mxgw_worker.turns import Turns
 
 Key: TypeAlias = tuple[int, int]
 _Reference: TypeAlias = tuple[int, str, str]
-
-# Operations that may wait for their turn on one item; more are refused.
-TURN_QUEUE_LIMIT = 100
-
-
-class Turns:
-    """Who may work on one item: one holder, the others in order of arrival.
-
-    A write holds its turn until its completion arrived or is given up, so that there is one write in flight per item
-    and nobody removes the item meanwhile (FIELD 1.3, 1.9 #5).
-    """
-
-    __slots__ = ("_queue", "held")
-
-    def __init__(self) -> None:
-        self.held = False
-        # Each future is completed by `release` (True: the turn is yours) or `close` (False: the item is gone).
-        self._queue: deque[asyncio.Future[bool]] = deque()
-
-    def try_take(self) -> bool:
-        """Take the turn when nobody holds it."""
-        if self.held:
-            return False
-        self.held = True
-        return True
-
-    @property
-    def is_full(self) -> bool:
-        """Whether no more may wait."""
-        return len(self._queue) >= TURN_QUEUE_LIMIT
-
-    def enqueue(self) -> asyncio.Future[bool]:
-        """Wait in line; cancel the future to leave it."""
-        turn = asyncio.get_running_loop().create_future()
-        self._queue.append(turn)
-        return turn
-
-    def release(self) -> None:
-        """Hand the turn to the next in line that still wants it."""
-        while self._queue:
-            turn = self._queue.popleft()
-            if not turn.done():
-                turn.set_result(True)
-                return
-        self.held = False
-
-    def close(self) -> None:
-        """The item is gone: send everyone away who waits."""
-        while self._queue:
-            turn = self._queue.popleft()
-            if not turn.done():
-                turn.set_result(False)
 
 
 class Item:
@@ -171,4 +118,4 @@ class ItemTable:
             item for item in same if item.advise != ADVISE_KIND_NONE and not item.buffered and not item.suspended
         ]
         with_value = [item for item in candidates if item.last_record is not None and not item.last_is_initialising]
-        return (with_value or candidates or [None])[0]
+        return next(iter(with_value or candidates), None)

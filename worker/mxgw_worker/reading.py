@@ -10,15 +10,24 @@ from mxgw.v1.events_pb2 import DataChange
 class ReadBatch:
     """The references of one ReadBulk that wait for a value."""
 
+    __slots__ = ("_complete", "awaited")
+
     def __init__(self) -> None:
         self.awaited = 0
-        # Completed by the last reading that gets its value.
-        self.complete: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        # Made by `wait`; completed by the last reading that gets its value.
+        self._complete: asyncio.Future[None] | None = None
 
-    def _one_arrived(self) -> None:
+    async def wait(self) -> None:
+        """Wait until every reading got its value; to be called when all have begun."""
+        if self.awaited:
+            self._complete = asyncio.get_running_loop().create_future()
+            await self._complete
+
+    def one_arrived(self) -> None:
+        """A reading got its value."""
         self.awaited -= 1
-        if self.awaited == 0 and not self.complete.done():
-            self.complete.set_result(None)
+        if self.awaited == 0 and self._complete is not None and not self._complete.done():
+            self._complete.set_result(None)
 
 
 class Reading:
@@ -39,7 +48,13 @@ class Reading:
         self._body = body
         if not is_initialising:
             self.arrived = True
-            self._batch._one_arrived()
+            self._batch.one_arrived()
+
+    def abandon(self) -> None:
+        """Wait no longer: the item could not be advised."""
+        if not self.arrived:
+            self.arrived = True
+            self._batch.one_arrived()
 
     @property
     def value(self) -> DataChange | None:

@@ -84,8 +84,8 @@ class WorkerSink:
                 self._worker_time.encode(self._now_ns()),
                 body,
             )
-        except Exception:
-            self._unusable("data change")
+        except Exception as error:
+            self._unusable("data change", error)
             return
         outbox.append(record)
         if item is not None:
@@ -107,8 +107,8 @@ class WorkerSink:
             uncertain = item is not None and item.pairing_uncertain
             write_id = 0 if item is None else self._writes.complete(item, statuses)
             body = WriteComplete(statuses=statuses, write_id=write_id, pairing_uncertain=uncertain)
-        except Exception:
-            self._unusable("write completion")
+        except Exception as error:
+            self._unusable("write completion", error)
             return
         self._append(EVENT_KIND_WRITE_COMPLETE, server_handle, item_handle, body.SerializeToString())
 
@@ -116,8 +116,8 @@ class WorkerSink:
         """See `EventSink.operation_complete`."""
         try:
             body = OperationComplete(statuses=statuses)
-        except Exception:
-            self._unusable("operation completion")
+        except Exception as error:
+            self._unusable("operation completion", error)
             return
         self._append(EVENT_KIND_OPERATION_COMPLETE, server_handle, item_handle, body.SerializeToString())
 
@@ -141,8 +141,8 @@ class WorkerSink:
                 source_times=[timestamp_from_ns(ns) for ns in source_times_ns],
                 statuses=statuses,
             )
-        except Exception:
-            self._unusable("buffered data change")
+        except Exception as error:
+            self._unusable("buffered data change", error)
             return
         self._append(EVENT_KIND_BUFFERED_DATA_CHANGE, server_handle, item_handle, body.SerializeToString())
 
@@ -176,9 +176,9 @@ class WorkerSink:
         body = WriteComplete(write_id=write.write_id, missing=True, pairing_uncertain=item.pairing_uncertain)
         self._append(EVENT_KIND_WRITE_COMPLETE, item.server_handle, item.item_handle, body.SerializeToString())
 
-    def _unusable(self, what: str) -> None:
+    def _unusable(self, what: str, error: Exception) -> None:
         """The backend handed over something that is no event: its bug, told where the event would have been."""
-        log.exception("the backend delivered a %s that cannot be encoded", what)
+        log.error("the backend delivered a %s that cannot be encoded", what, exc_info=error)
         detail = f"the backend delivered a {what} that cannot be encoded; see the worker's log"
         self._outbox.append_gap(GAP_REASON_SOURCE_OVERFLOW, detail, 1)
         self._on_event()

@@ -1,0 +1,108 @@
+"""Checks of what commands carry, before the backend sees it; a bad one is E_INVALIDARG, as a COM call would answer."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Protocol
+
+from google.protobuf.duration_pb2 import Duration
+from google.protobuf.timestamp_pb2 import Timestamp
+
+from mxgw.convert import timestamp_to_ns
+from mxgw.v1.commands_pb2 import BulkWrite, Write2Command, WriteSecured2Command
+from mxgw.v1.values_pb2 import MxArray, MxValue
+from mxgw_worker.backends.base import E_INVALIDARG, MxError
+
+_NANOS = range(1_000_000_000)
+# Years 1 to 9999. Source: google/protobuf/timestamp.proto, duration.proto.
+_TIMESTAMP_SECONDS = range(-62_135_596_800, 253_402_300_800)
+_DURATION_SECONDS = range(-315_576_000_000, 315_576_000_001)
+# How deep arrays of values may hold arrays; no MXAccess value nests at all.
+_MAXIMUM_DEPTH = 8
+
+
+class HasValue(Protocol):
+    """A command with a value."""
+
+    @property
+    def value(self) -> MxValue: ...
+
+
+def checked_value(command: HasValue) -> MxValue:
+    """Return the value to write.
+
+    Raises:
+        MxError: E_INVALIDARG, there is none or it is malformed.
+    """
+    _check(command.value, 0)
+    return command.value
+
+
+def checked_time(command: Write2Command | WriteSecured2Command | BulkWrite) -> int | None:
+    """Return the caller's source time in nanoseconds, None without one.
+
+    Raises:
+        MxError: E_INVALIDARG, it is out of range.
+    """
+    if not command.HasField("time"):
+        return None
+    _check_timestamp(command.time)
+    return timestamp_to_ns(command.time)
+
+
+def checked_interval_ms(interval_ms: int) -> int:
+    """Return an update interval.
+
+    Raises:
+        MxError: E_INVALIDARG, it is not positive.
+    """
+    if interval_ms <= 0:
+        raise MxError(E_INVALIDARG, f"the interval is {interval_ms} ms, it must be greater than 0")
+    return interval_ms
+
+
+def _check(value: MxValue, depth: int) -> None:
+    match value.WhichOneof("kind"):
+        case None:
+            raise MxError(E_INVALIDARG, "the value to write is missing")
+        case "time":
+            _check_timestamp(value.time)
+        case "elapsed_time":
+            _check_duration(value.elapsed_time)
+        case "array":
+            _check_array(value.array, depth)
+
+
+def _check_array(array: MxArray, depth: int) -> None:
+    match array.WhichOneof("elements"):
+        case None:
+            raise MxError(E_INVALIDARG, "the array to write has no kind of elements")
+        case "times":
+            for stamp in array.times.elements:
+                _check_timestamp(stamp)
+        case "elapsed_times":
+            for duration in array.elapsed_times.elements:
+                _check_duration(duration)
+        case "values":
+            if depth >= _MAXIMUM_DEPTH:
+                raise MxError(E_INVALIDARG, f"arrays are nested deeper than {_MAXIMUM_DEPTH} levels")
+            _check_all(array.values.elements, depth + 1)
+
+
+def _check_all(values: Iterable[MxValue], depth: int) -> None:
+    for value in values:
+        _check(value, depth)
+
+
+def _check_timestamp(stamp: Timestamp) -> None:
+    if stamp.seconds not in _TIMESTAMP_SECONDS or stamp.nanos not in _NANOS:
+        raise MxError(E_INVALIDARG, "a time is out of range: years 1 to 9999, nanos 0 to 999,999,999")
+
+
+def _check_duration(duration: Duration) -> None:
+    if (
+        duration.seconds not in _DURATION_SECONDS
+        or abs(duration.nanos) not in _NANOS
+        or duration.seconds * duration.nanos < 0
+    ):
+        raise MxError(E_INVALIDARG, "an elapsed time is out of range, or its seconds and nanos differ in sign")

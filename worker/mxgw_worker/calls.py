@@ -1,0 +1,147 @@
+"""One command under way: its deadline, its single answer, and the refusals that answers are made of."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import secrets
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+
+from mxgw.v1.commands_pb2 import BulkItemResult, MxReply
+from mxgw.worker.v1.worker_pb2 import CommandReply, Failure
+from mxgw_worker.backends.base import E_FAIL, MxError
+
+log = logging.getLogger(__name__)
+
+# The event loop gets its turn at least this often during long runs of backend calls, for events and heartbeats.
+_YIELD_S = 0.005
+
+
+class CallExpired(Exception):
+    """The deadline passed: the gateway has its answer, so nothing more may be issued for this command."""
+
+
+class CallFailed(Exception):
+    """The worker cannot run the command; becomes a `Failure`."""
+
+    def __init__(self, reason: str, detail: str) -> None:
+        super().__init__(detail)
+        self.reason = reason
+        self.detail = detail
+
+
+class Refused(MxError):
+    """The worker's own refusal in an ordinary reply; `reason` names it."""
+
+    def __init__(self, reason: str, message: str, hresult: int = E_FAIL) -> None:
+        super().__init__(hresult, message)
+        self.reason = reason
+
+
+class Call:
+    """A command between its arrival and its answer.
+
+    When the deadline passes the answer is COMMAND_TIMED_OUT. A backend call that is under way then is not cancelled,
+    because MXAccess cannot cancel either: it finishes, its effect is noted, and nothing more is issued.
+    """
+
+    def __init__(self, answer: Callable[[CommandReply], None], timeout_ms: int) -> None:
+        self._loop = asyncio.get_running_loop()
+        self._answer = answer
+        self._timer: asyncio.TimerHandle | None = None
+        self.answered = False
+        self.expired = False
+        self.timeout_ms = timeout_ms
+        # In the loop's time; None without a deadline.
+        self.deadline: float | None = None
+        if timeout_ms:
+            self.deadline = self._loop.time() + timeout_ms / 1000
+            self._timer = self._loop.call_at(self.deadline, self._expire)
+
+    def answer(self, reply: CommandReply) -> None:
+        """Send the answer, unless there was one."""
+        if not self.answered:
+            self.answered = True
+            if self._timer is not None:
+                self._timer.cancel()
+            self._answer(reply)
+
+    def fail(self, reason: str, detail: str) -> None:
+        """Answer with a Failure, unless there was an answer."""
+        self.answer(CommandReply(failure=Failure(reason=reason, detail=detail)))
+
+    def check(self) -> None:
+        """Stand before every backend call.
+
+        Raises:
+            CallExpired: the deadline passed.
+        """
+        if self.expired:
+            raise CallExpired
+
+    def _expire(self) -> None:
+        self.expired = True
+        self.fail(
+            "COMMAND_TIMED_OUT",
+            f"the backend did not answer within {self.timeout_ms / 1000:g} s; what was under way may still happen",
+        )
+
+
+class BackendTurn:
+    """MXAccess is single-threaded: one call into the backend at a time, in the order in which commands came."""
+
+    def __init__(self) -> None:
+        self._lock = asyncio.Lock()
+        self._yielded_at = 0.0
+
+    @asynccontextmanager
+    async def __call__(self, call: Call) -> AsyncIterator[None]:
+        """Hold the backend. Never wait for an item's turn meanwhile.
+
+        Raises:
+            CallExpired: the deadline passed while waiting.
+        """
+        async with self._lock:
+            call.check()
+            self._yielded_at = asyncio.get_running_loop().time()
+            yield
+
+    async def breathe(self, call: Call) -> None:
+        """Let the event loop run when it is time; to be called between the backend calls of a long run.
+
+        Raises:
+            CallExpired: the deadline passed.
+        """
+        loop = asyncio.get_running_loop()
+        if loop.time() - self._yielded_at > _YIELD_S:
+            await asyncio.sleep(0)
+            self._yielded_at = loop.time()
+        call.check()
+
+
+def failed_reply(error: MxError) -> MxReply:
+    """Return the ordinary reply of a failed method."""
+    reason = error.reason if isinstance(error, Refused) else ""
+    return MxReply(hresult=error.hresult, message=error.message, reason=reason)
+
+
+def failed_item(error: Exception, item_handle: int = 0) -> BulkItemResult:
+    """Return the result of one item that failed; an error the worker does not know fails this item alone.
+
+    Raises:
+        CallExpired: `error` is one: it ends the whole command.
+    """
+    if isinstance(error, CallExpired):
+        raise error
+    if not isinstance(error, MxError):
+        error = Refused("INTERNAL", report_bug(error))
+    reason = error.reason if isinstance(error, Refused) else ""
+    return BulkItemResult(item_handle=item_handle, hresult=error.hresult, message=error.message, reason=reason)
+
+
+def report_bug(error: Exception) -> str:
+    """Log an error that nobody foresaw and return what to tell the client: only where to look."""
+    correlation = secrets.token_hex(4)
+    log.error("a command failed in a way the worker does not know, correlation %s", correlation, exc_info=error)
+    return f"the worker or its backend has a bug; the worker's log tells more under correlation {correlation}"

@@ -1,0 +1,147 @@
+"""Takes command requests, runs each in a task of its own, and sees that each gets exactly one answer."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from typing import TypeAlias
+
+from mxgw.v1.commands_pb2 import MxCommand, MxReply
+from mxgw.worker.v1.worker_pb2 import CommandReply, CommandRequest
+from mxgw_worker.backends.base import E_INVALIDARG, MxError
+from mxgw_worker.bulk import Bulk
+from mxgw_worker.calls import Call, CallExpired, CallFailed, failed_reply, report_bug
+from mxgw_worker.methods import Methods
+from mxgw_worker.read import Read
+from mxgw_worker.views import Views
+
+# More than any gateway's pending_commands; a second line against a peer gone wild.
+MAXIMUM_CALLS = 100_000
+
+_Handler: TypeAlias = Callable[[Call, MxCommand], Awaitable[MxReply | None]]
+
+
+class Dispatcher:
+    """Runs commands against the backend.
+
+    Calls into the backend are made in the order in which the commands came; commands that only wait let others pass,
+    so replies may come in another order.
+    """
+
+    def __init__(
+        self,
+        *,
+        tasks: asyncio.TaskGroup,
+        methods: Methods,
+        read: Read,
+        views: Views,
+        maximum_frame_bytes: int,
+    ) -> None:
+        self._tasks = tasks
+        self._views = views
+        self._maximum_reply_bytes = maximum_frame_bytes - 64
+        self._running: set[asyncio.Task[None]] = set()
+        self._refusal: str | None = None
+        bulk = Bulk(methods)
+        self._handlers: dict[str, _Handler] = {
+            "register": lambda call, mx: methods.register(call, mx.register),
+            "unregister": lambda call, mx: methods.unregister(call, mx.unregister),
+            "add_item": lambda call, mx: methods.add_item(call, mx.add_item),
+            "add_item2": lambda call, mx: methods.add_item2(call, mx.add_item2),
+            "remove_item": lambda call, mx: methods.remove_item(call, mx.remove_item),
+            "advise": lambda call, mx: methods.advise(call, mx.advise),
+            "advise_supervisory": lambda call, mx: methods.advise_supervisory(call, mx.advise_supervisory),
+            "un_advise": lambda call, mx: methods.un_advise(call, mx.un_advise),
+            "write": lambda call, mx: methods.write(call, mx.write),
+            "write2": lambda call, mx: methods.write2(call, mx.write2),
+            "write_secured": lambda call, mx: methods.write_secured(call, mx.write_secured),
+            "write_secured2": lambda call, mx: methods.write_secured2(call, mx.write_secured2),
+            "authenticate_user": lambda call, mx: methods.authenticate_user(call, mx.authenticate_user),
+            "archestra_user_to_id": lambda call, mx: methods.archestra_user_to_id(call, mx.archestra_user_to_id),
+            "suspend": lambda call, mx: methods.suspend(call, mx.suspend),
+            "activate": lambda call, mx: methods.activate(call, mx.activate),
+            "add_buffered_item": lambda call, mx: methods.add_buffered_item(call, mx.add_buffered_item),
+            "set_buffered_update_interval": lambda call, mx: methods.set_buffered_update_interval(
+                call, mx.set_buffered_update_interval
+            ),
+            "subscribe_bulk": lambda call, mx: bulk.subscribe(call, mx.subscribe_bulk),
+            "unsubscribe_bulk": lambda call, mx: bulk.unsubscribe(call, mx.unsubscribe_bulk),
+            "write_bulk": lambda call, mx: bulk.write(call, mx.write_bulk),
+            "read_bulk": lambda call, mx: read.read(call, mx.read_bulk),
+        }
+
+    def close(self, reason: str) -> None:
+        """Refuse every command from now on; those under way go on."""
+        self._refusal = reason
+
+    def submit(self, request: CommandRequest, answer: Callable[[CommandReply], None]) -> None:
+        """Run a request; `answer` is called once, perhaps before this returns."""
+        call = Call(self._within_a_frame(answer), request.timeout_ms)
+        if self._refusal is not None:
+            call.fail("WORKER_STOPPING", self._refusal)
+        elif len(self._running) >= MAXIMUM_CALLS:
+            call.fail(
+                "PENDING_COMMANDS_EXCEEDED", f"{len(self._running)} commands are under way; wait for their answers"
+            )
+        else:
+            task = self._tasks.create_task(self._run(call, request), name=f"command:{request.WhichOneof('request')}")
+            self._running.add(task)
+            task.add_done_callback(self._running.discard)
+
+    async def cancel(self) -> None:
+        """Cancel the commands under way and wait for them; they stay without an answer."""
+        running = list(self._running)
+        for task in running:
+            task.cancel()
+        if running:
+            await asyncio.wait(running)
+
+    async def _run(self, call: Call, request: CommandRequest) -> None:
+        try:
+            reply = await self._reply(call, request)
+            if reply is not None:
+                call.answer(reply)
+        except CallExpired:
+            # The call's own timer answers, if it has not already.
+            pass
+        except CallFailed as failure:
+            call.fail(failure.reason, failure.detail)
+        except Exception as error:
+            call.fail("INTERNAL", report_bug(error))
+
+    async def _reply(self, call: Call, request: CommandRequest) -> CommandReply | None:
+        match request.WhichOneof("request"):
+            case "mx":
+                return await self._mx(call, request.mx)
+            case "browse":
+                return await self._views.browse(call, request.browse)
+            case "get_state":
+                return await self._views.state(call, request.get_state)
+            case "get_info":
+                return await self._views.info()
+            case _:
+                raise CallFailed("UNKNOWN_COMMAND", "the request holds no command this worker knows")
+
+    async def _mx(self, call: Call, command: MxCommand) -> CommandReply | None:
+        kind = command.WhichOneof("command")
+        if kind is None:
+            return CommandReply(mx=MxReply(hresult=E_INVALIDARG, message="the request holds no command"))
+        try:
+            reply = await self._handlers[kind](call, command)
+        except MxError as error:
+            reply = failed_reply(error)
+        return None if reply is None else CommandReply(mx=reply)
+
+    def _within_a_frame(self, answer: Callable[[CommandReply], None]) -> Callable[[CommandReply], None]:
+        def checked(reply: CommandReply) -> None:
+            size = reply.ByteSize()
+            if size > self._maximum_reply_bytes:
+                reply = CommandReply()
+                reply.failure.reason = "REPLY_TOO_LARGE"
+                reply.failure.detail = (
+                    f"the answer has {size} bytes, a frame holds {self._maximum_reply_bytes}; ask for fewer items at "
+                    "once, or raise workers.frame_bytes"
+                )
+            answer(reply)
+
+        return checked

@@ -1,0 +1,48 @@
+"""A worker process: `python -I -m mxgw_worker`, with a WorkerStartup frame on standard input. The gateway starts it."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+import signal
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+from mxgw.worker.v1.worker_pb2 import WorkerStartup
+from mxgw_worker.backends import create_backend
+from mxgw_worker.backends.base import Backend
+from mxgw_worker.ipc.startup import StartupError, backend_options, read_startup
+from mxgw_worker.worker import ExitCode, Worker
+
+log = logging.getLogger(__name__)
+
+
+def main() -> int:
+    """Run a worker until it leaves and return its exit code."""
+    # The terminal's Ctrl-C is for the gateway, which then stops its workers in order.
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    logging.basicConfig(stream=sys.stderr, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
+    try:
+        startup = read_startup(sys.stdin.buffer)
+        options = backend_options(startup)
+    except StartupError as error:
+        log.critical("cannot start: %s", error)
+        return ExitCode.BAD_STARTUP
+    _close_stdin()
+    logging.getLogger().setLevel(startup.log_level)
+    log.info("session %s, backend %s, pid %d", startup.session_id, startup.backend_kind, os.getpid())
+    return asyncio.run(_run(startup, lambda: create_backend(startup.backend_kind, options)))
+
+
+async def _run(startup: WorkerStartup, make_backend: Callable[[], Backend]) -> ExitCode:
+    worker = Worker(startup, make_backend)
+    asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, worker.stop, "SIGTERM")
+    return await worker.run()
+
+
+def _close_stdin() -> None:
+    """Let go of the pipe the secret came through; descriptor 0 stays taken, so that nothing else becomes it."""
+    with Path(os.devnull).open("rb") as nothing:
+        os.dup2(nothing.fileno(), 0)

@@ -1,0 +1,311 @@
+"""The 18 methods of LMXProxyServer, run against the backend; keeps the item table true."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from contextlib import AbstractContextManager, ExitStack, nullcontext
+from typing import TypeAlias
+
+from mxgw.v1 import commands_pb2 as c
+from mxgw.v1.commands_pb2 import MxReply, WriteResult
+from mxgw.v1.session_service_pb2 import ADVISE_KIND_NONE, ADVISE_KIND_PLAIN, ADVISE_KIND_SUPERVISORY
+from mxgw.v1.values_pb2 import MxStatus
+from mxgw_worker.arguments import checked_interval_ms, checked_time, checked_value
+from mxgw_worker.backends.base import E_FAIL, E_INVALIDARG, Backend, MxError
+from mxgw_worker.calls import BackendTurn, Call, CallExpired, Refused
+from mxgw_worker.items import Item, ItemTable
+from mxgw_worker.turns import Ticket
+from mxgw_worker.writes import Completion, PendingWrite, Writes
+
+Issue: TypeAlias = Callable[[], Awaitable[None]]
+
+MISSING = (
+    "the backend sent no completion within workers.write_completion_timeout_s: count the write as failed and read the "
+    "item back"
+)
+
+
+class Methods:
+    """Runs single methods. Everything that touches the backend holds `turn`."""
+
+    def __init__(
+        self, *, backend: Backend, items: ItemTable, writes: Writes, turn: BackendTurn, maximum_items: int
+    ) -> None:
+        self.backend = backend
+        self.items = items
+        self.writes = writes
+        self.turn = turn
+        self._maximum_items = maximum_items
+
+    async def register(self, call: Call, command: c.RegisterCommand) -> MxReply:
+        """Register."""
+        async with self.turn(call):
+            server_handle = await self.backend.register(command.client_name)
+            self.items.registrations[server_handle] = command.client_name
+        return MxReply(server_handle=server_handle)
+
+    async def unregister(self, call: Call, command: c.UnregisterCommand) -> MxReply:
+        """Unregister, after the writes in flight below it."""
+        server_handle = command.server_handle
+        with ExitStack() as tickets:
+            seen: set[Item] = set()
+            while unseen := [item for item in self.items.of_registration(server_handle) if item not in seen]:
+                for item in unseen:
+                    await tickets.enter_context(item.turns.line_up()).wait(call)
+                seen.update(unseen)
+            async with self.turn(call):
+                await self.backend.unregister(server_handle)
+                self.items.unregister(server_handle)
+        return MxReply()
+
+    async def add_item(self, call: Call, command: c.AddItemCommand) -> MxReply:
+        """AddItem."""
+        async with self.turn(call):
+            return MxReply(item_handle=await self.add(command.server_handle, command.item_definition, ""))
+
+    async def add_item2(self, call: Call, command: c.AddItem2Command) -> MxReply:
+        """AddItem2."""
+        async with self.turn(call):
+            handle = await self.add(
+                command.server_handle, command.item_definition, command.item_context, with_context=True
+            )
+        return MxReply(item_handle=handle)
+
+    async def add_buffered_item(self, call: Call, command: c.AddBufferedItemCommand) -> MxReply:
+        """AddBufferedItem."""
+        self.check_room(command.item_definition)
+        async with self.turn(call):
+            self.check_room(command.item_definition)
+            handle = await self.backend.add_buffered_item(
+                command.server_handle, command.item_definition, command.item_context
+            )
+            self.items.add(
+                (command.server_handle, handle), command.item_definition, command.item_context, buffered=True
+            )
+        return MxReply(item_handle=handle)
+
+    async def add(self, server_handle: int, definition: str, context: str, *, with_context: bool = False) -> int:
+        """Add an item and note it; the caller holds the turn."""
+        handle = await self.add_unnoted(server_handle, definition, context, with_context=with_context)
+        self.items.add((server_handle, handle), definition, context)
+        return handle
+
+    async def add_unnoted(
+        self, server_handle: int, definition: str, context: str, *, with_context: bool = False
+    ) -> int:
+        """Add an item without noting it; the caller holds the turn."""
+        self.check_room(definition)
+        if context or with_context:
+            return await self.backend.add_item2(server_handle, definition, context)
+        return await self.backend.add_item(server_handle, definition)
+
+    def check_room(self, definition: str) -> None:
+        """Refuse an item without a name, or one more than the worker may hold.
+
+        Raises:
+            MxError: with E_INVALIDARG, or ITEM_LIMIT_REACHED.
+        """
+        if not definition:
+            raise MxError(E_INVALIDARG, "the item definition is empty")
+        if len(self.items) >= self._maximum_items:
+            raise Refused(
+                "ITEM_LIMIT_REACHED",
+                f"this worker holds {len(self.items)} items, the limit is {self._maximum_items}; remove items, open "
+                "another session, or raise workers.items",
+            )
+
+    async def remove_item(self, call: Call, command: c.RemoveItemCommand) -> MxReply:
+        """RemoveItem, after the writes in flight of the item."""
+        server_handle, item_handle = command.server_handle, command.item_handle
+        with self._line_up(server_handle, item_handle) as ticket:
+            if ticket is not None:
+                await ticket.wait(call)
+            async with self.turn(call):
+                await self.drop(server_handle, item_handle)
+        return MxReply()
+
+    async def drop(self, server_handle: int, item_handle: int) -> None:
+        """Remove an item and forget it; the caller holds the turn."""
+        await self.backend.remove_item(server_handle, item_handle)
+        self.items.remove((server_handle, item_handle))
+
+    async def advise(self, call: Call, command: c.AdviseCommand) -> MxReply:
+        """Advise."""
+        async with self.turn(call):
+            await self.start_advise(command.server_handle, command.item_handle, supervisory=False)
+        return MxReply()
+
+    async def advise_supervisory(self, call: Call, command: c.AdviseSupervisoryCommand) -> MxReply:
+        """AdviseSupervisory."""
+        async with self.turn(call):
+            await self.start_advise(command.server_handle, command.item_handle, supervisory=True)
+        return MxReply()
+
+    async def start_advise(self, server_handle: int, item_handle: int, *, supervisory: bool) -> None:
+        """Advise an item and note it; the caller holds the turn."""
+        if supervisory:
+            await self.backend.advise_supervisory(server_handle, item_handle)
+        else:
+            await self.backend.advise(server_handle, item_handle)
+        item = self.items.get(server_handle, item_handle)
+        if item is not None:
+            item.advise = ADVISE_KIND_SUPERVISORY if supervisory else ADVISE_KIND_PLAIN
+
+    async def un_advise(self, call: Call, command: c.UnAdviseCommand) -> MxReply:
+        """UnAdvise, after the writes in flight of the item."""
+        server_handle, item_handle = command.server_handle, command.item_handle
+        with self._line_up(server_handle, item_handle) as ticket:
+            if ticket is not None:
+                await ticket.wait(call)
+            async with self.turn(call):
+                await self.stop_advise(server_handle, item_handle)
+        return MxReply()
+
+    async def stop_advise(self, server_handle: int, item_handle: int) -> None:
+        """Unadvise an item and note it; the caller holds the turn."""
+        await self.backend.un_advise(server_handle, item_handle)
+        item = self.items.get(server_handle, item_handle)
+        if item is not None:
+            item.advise = ADVISE_KIND_NONE
+
+    async def authenticate_user(self, call: Call, command: c.AuthenticateUserCommand) -> MxReply:
+        """AuthenticateUser."""
+        async with self.turn(call):
+            user_id = await self.backend.authenticate_user(command.server_handle, command.user, command.password)
+        return MxReply(user_id=user_id)
+
+    async def archestra_user_to_id(self, call: Call, command: c.ArchestraUserToIdCommand) -> MxReply:
+        """ArchestrAUserToId."""
+        async with self.turn(call):
+            user_id = await self.backend.archestra_user_to_id(command.server_handle, command.user_guid)
+        return MxReply(user_id=user_id)
+
+    async def suspend(self, call: Call, command: c.SuspendCommand) -> MxReply:
+        """Suspend."""
+        return await self._suspension(call, command.server_handle, command.item_handle, suspend=True)
+
+    async def activate(self, call: Call, command: c.ActivateCommand) -> MxReply:
+        """Activate."""
+        return await self._suspension(call, command.server_handle, command.item_handle, suspend=False)
+
+    async def set_buffered_update_interval(self, call: Call, command: c.SetBufferedUpdateIntervalCommand) -> MxReply:
+        """SetBufferedUpdateInterval."""
+        interval_ms = checked_interval_ms(command.interval_ms)
+        async with self.turn(call):
+            await self.backend.set_buffered_update_interval(command.server_handle, interval_ms)
+        return MxReply()
+
+    async def write(self, call: Call, command: c.WriteCommand) -> MxReply:
+        """Write."""
+        h, i = command.server_handle, command.item_handle
+        value = checked_value(command)
+        return await self._write(
+            call,
+            h,
+            i,
+            lambda: self.backend.write(h, i, value, command.user_id),
+            wait=command.wait_for_completion,
+        )
+
+    async def write2(self, call: Call, command: c.Write2Command) -> MxReply:
+        """Write2."""
+        h, i = command.server_handle, command.item_handle
+        value, time_ns = checked_value(command), checked_time(command)
+        return await self._write(
+            call,
+            h,
+            i,
+            lambda: self.backend.write2(h, i, value, time_ns, command.user_id),
+            wait=command.wait_for_completion,
+        )
+
+    async def write_secured(self, call: Call, command: c.WriteSecuredCommand) -> MxReply:
+        """WriteSecured."""
+        h, i = command.server_handle, command.item_handle
+        value = checked_value(command)
+        return await self._write(
+            call,
+            h,
+            i,
+            lambda: self.backend.write_secured(h, i, command.current_user_id, command.verifier_user_id, value),
+            wait=command.wait_for_completion,
+        )
+
+    async def write_secured2(self, call: Call, command: c.WriteSecured2Command) -> MxReply:
+        """WriteSecured2."""
+        h, i = command.server_handle, command.item_handle
+        value, time_ns = checked_value(command), checked_time(command)
+        return await self._write(
+            call,
+            h,
+            i,
+            lambda: self.backend.write_secured2(
+                h, i, command.current_user_id, command.verifier_user_id, value, time_ns
+            ),
+            wait=command.wait_for_completion,
+        )
+
+    async def issue(self, item: Item, issue: Issue) -> PendingWrite:
+        """Issue a write; the caller holds the turn of the item, which now belongs to the write, and the backend's."""
+        write = self.writes.begin(item)
+        try:
+            await issue()
+        except BaseException:
+            self.writes.refused(write)
+            raise
+        self.writes.accepted(write)
+        return write
+
+    async def issue_in_turn(self, call: Call, item: Item, ticket: Ticket, issue: Issue) -> PendingWrite:
+        """Wait for the item and for the backend, then issue a write."""
+        with ticket:
+            await ticket.wait(call)
+            async with self.turn(call):
+                ticket.keep()
+                return await self.issue(item, issue)
+
+    async def await_completion(self, call: Call, write: PendingWrite) -> Completion:
+        """Wait until the write completed or its completion is given up.
+
+        Raises:
+            CallExpired: the deadline passed first.
+        """
+        try:
+            async with asyncio.timeout_at(call.deadline):
+                return await asyncio.shield(write.completion)
+        except TimeoutError:
+            raise CallExpired from None
+
+    async def _write(self, call: Call, server_handle: int, item_handle: int, issue: Issue, *, wait: bool) -> MxReply:
+        item = self.items.get(server_handle, item_handle)
+        if item is None:
+            # Not an item of this session: the backend says so in its own words.
+            async with self.turn(call):
+                await issue()
+            return MxReply(write=WriteResult(write_id=self.writes.next_id()))
+        write = await self.issue_in_turn(call, item, item.turns.line_up(), issue)
+        if not wait:
+            return MxReply(write=WriteResult(write_id=write.write_id))
+        return completed_reply(write, await self.await_completion(call, write))
+
+    async def _suspension(self, call: Call, server_handle: int, item_handle: int, *, suspend: bool) -> MxReply:
+        async with self.turn(call):
+            act = self.backend.suspend if suspend else self.backend.activate
+            status: MxStatus = await act(server_handle, item_handle)
+            item = self.items.get(server_handle, item_handle)
+            if item is not None and status.success != 0:
+                item.suspended = suspend
+        return MxReply(statuses=[status])
+
+    def _line_up(self, server_handle: int, item_handle: int) -> AbstractContextManager[Ticket | None]:
+        item = self.items.get(server_handle, item_handle)
+        return nullcontext() if item is None else item.turns.line_up()
+
+
+def completed_reply(write: PendingWrite, completion: Completion) -> MxReply:
+    """Return the reply of a write whose completion was waited for."""
+    result = WriteResult(write_id=write.write_id, completed=not completion.missing)
+    if completion.missing:
+        return MxReply(hresult=E_FAIL, message=MISSING, reason="WRITE_COMPLETION_MISSING", write=result)
+    return MxReply(statuses=completion.statuses, write=result)

@@ -1,0 +1,305 @@
+"""The worker as a whole: keeps the link to the gateway, runs the backend, and leaves in an orderly way."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+import random
+from collections.abc import Callable
+from dataclasses import dataclass
+from enum import IntEnum
+
+from mxgw.v1.events_pb2 import SOURCE_HEALTH_GOOD, SOURCE_HEALTH_UNSPECIFIED
+from mxgw.worker.v1.worker_pb2 import CommandReply, Failure, Goodbye, Pong, Ready, WorkerEnvelope, WorkerStartup
+from mxgw_worker.backends.base import Backend, BackendUnavailable
+from mxgw_worker.calls import BackendTurn, report_bug
+from mxgw_worker.dispatch import Dispatcher
+from mxgw_worker.ipc.handshake import HandshakeError, HandshakeReason, WorkerHandshake
+from mxgw_worker.ipc.process import start_ticks
+from mxgw_worker.items import ItemTable
+from mxgw_worker.link import GatewayLink
+from mxgw_worker.methods import Methods
+from mxgw_worker.outbox import Outbox
+from mxgw_worker.read import Read
+from mxgw_worker.sink import WorkerSink
+from mxgw_worker.views import Views
+from mxgw_worker.writes import Writes
+
+log = logging.getLogger(__name__)
+
+# Most bytes of events in one block, unless a single event is larger.
+BLOCK_BYTES = 256 * 1024
+HANDSHAKE_TIMEOUT_S = 10.0
+# Between attempts to find a gateway again: 50 to 250 ms, so that many workers do not come at once.
+RECONNECT_S = (0.05, 0.25)
+DEFAULT_GRACE_S = 3.0
+CLOSE_TIMEOUT_S = 1.0
+
+
+class ExitCode(IntEnum):
+    """How a worker ends; the gateway and people read it. 1 is Python's own, for an error nobody foresaw."""
+
+    STOPPED = 0
+    BAD_STARTUP = 2
+    GATEWAY_UNREACHABLE = 3
+    BACKEND_UNAVAILABLE = 4
+    BACKEND_FAILED = 5
+    GATEWAY_VANISHED = 6
+
+
+@dataclass(frozen=True, slots=True)
+class Ending:
+    """Why the worker leaves. `goodbye` is the reason the gateway gets; empty when it knows already or is gone."""
+
+    exit_code: ExitCode
+    goodbye: str
+    detail: str
+    grace_s: float = DEFAULT_GRACE_S
+
+
+class Worker:
+    """One session's worker. `run` blocks until it left; `stop` may be called at any time."""
+
+    def __init__(self, startup: WorkerStartup, make_backend: Callable[[], Backend]) -> None:
+        loop = asyncio.get_running_loop()
+        self._loop = loop
+        self._startup = startup
+        self._secret = startup.secret
+        # The backend is made after the handshake, so that a gateway hears of a bad one in its own words.
+        self._make_backend = make_backend
+        self._backend: Backend | None = None
+        self._outbox = Outbox(
+            limit_events=startup.outbox_events,
+            limit_bytes=startup.outbox_bytes,
+            maximum_frame_bytes=startup.maximum_frame_bytes,
+        )
+        self._items = ItemTable()
+        self._writes = Writes(startup.write_completion_timeout_ms / 1000)
+        self._sink = WorkerSink(
+            outbox=self._outbox,
+            items=self._items,
+            writes=self._writes,
+            on_event=self._schedule_flush,
+            on_failed=self._backend_failed,
+        )
+        # Runs commands; made when the backend is ready for them.
+        self._dispatcher: Dispatcher | None = None
+        # The connection in use: set after its handshake, unset when it ends.
+        self._link: GatewayLink | None = None
+        self._flush_scheduled = False
+        # What to tell every gateway that connects; None until the backend is started.
+        self._ready: Ready | None = None
+        # Set by the first completed handshake.
+        self._welcomed = asyncio.Event()
+        # Completed by the first reason to leave.
+        self._ending: asyncio.Future[Ending] = loop.create_future()
+
+    async def run(self) -> ExitCode:
+        """Work until there is a reason to leave, and return how it ended."""
+        async with asyncio.TaskGroup() as tasks:
+            keeper = tasks.create_task(self._keep_link(), name="worker:link")
+            starter = tasks.create_task(self._start_backend(tasks), name="worker:backend-start")
+            ending = await self._ending
+            log.info("leaving: %s %s", ending.exit_code.name, ending.detail)
+            await self._leave(ending, starter)
+            keeper.cancel()
+        return ending.exit_code
+
+    def stop(self, detail: str, grace_s: float = DEFAULT_GRACE_S) -> None:
+        """Ask the worker to leave in an orderly way."""
+        self._end(Ending(ExitCode.STOPPED, "STOPPED", detail, grace_s))
+
+    def _make_dispatcher(self, tasks: asyncio.TaskGroup, backend: Backend) -> Dispatcher:
+        startup = self._startup
+        methods = Methods(
+            backend=backend,
+            items=self._items,
+            writes=self._writes,
+            turn=BackendTurn(),
+            maximum_items=startup.maximum_items,
+        )
+        views = Views(
+            methods=methods, outbox=self._outbox, sink=self._sink, maximum_frame_bytes=startup.maximum_frame_bytes
+        )
+        return Dispatcher(
+            tasks=tasks,
+            methods=methods,
+            read=Read(methods, startup.read_timeout_ms / 1000),
+            views=views,
+            maximum_frame_bytes=startup.maximum_frame_bytes,
+        )
+
+    async def _start_backend(self, tasks: asyncio.TaskGroup) -> None:
+        await self._welcomed.wait()
+        try:
+            self._backend = backend = self._make_backend()
+            await backend.start(self._sink)
+        except BackendUnavailable as unavailable:
+            error = str(unavailable)
+        except Exception as unforeseen:
+            error = report_bug(unforeseen)
+        else:
+            if self._sink.health == SOURCE_HEALTH_UNSPECIFIED:
+                self._sink.source_health(SOURCE_HEALTH_GOOD, "")
+            info = backend.info()
+            self._ready = Ready(backend=f"{info.kind} {info.version}")
+            self._dispatcher = self._make_dispatcher(tasks, backend)
+            self._announce()
+            return
+        log.error("the backend cannot start: %s", error)
+        if self._link is not None:
+            self._link.send(WorkerEnvelope(ready=Ready(error=error)))
+        self._end(Ending(ExitCode.BACKEND_UNAVAILABLE, "", error))
+
+    async def _keep_link(self) -> None:
+        """Connect, and when an orphan's life is granted, connect again until it is over."""
+        lifetime_s = self._startup.orphan_lifetime_ms / 1000
+        orphan_until = 0.0
+        while True:
+            link = GatewayLink(
+                handshake=WorkerHandshake(
+                    session_id=self._startup.session_id,
+                    secret=self._secret,
+                    epoch=self._outbox.epoch,
+                    pid=os.getpid(),
+                    start_ticks=start_ticks(os.getpid()),
+                ),
+                outbox=self._outbox,
+                maximum_frame_bytes=self._startup.maximum_frame_bytes,
+                on_envelope=self._received,
+                on_writable=self._flush,
+            )
+            problem = await self._connect(link)
+            if problem is None:
+                log.info("connected to the gateway")
+                end = await link.closed
+                self._link = None
+                log.warning("the connection to the gateway ended: %s", end)
+                if lifetime_s == 0:
+                    self._end(Ending(ExitCode.GATEWAY_VANISHED, "", end))
+                    return
+                orphan_until = self._loop.time() + lifetime_s
+            elif not self._welcomed.is_set() or _is_final(problem):
+                self._end(Ending(ExitCode.GATEWAY_UNREACHABLE, "", str(problem)))
+                return
+            if self._loop.time() >= orphan_until:
+                detail = f"no gateway came back within {lifetime_s:g} s"
+                self._end(Ending(ExitCode.GATEWAY_VANISHED, "", detail))
+                return
+            await asyncio.sleep(random.uniform(*RECONNECT_S))  # noqa: S311  # jitter, not a secret
+
+    async def _connect(self, link: GatewayLink) -> Exception | None:
+        """Connect, prove, and put the link to use; return what went wrong."""
+        try:
+            async with asyncio.timeout(HANDSHAKE_TIMEOUT_S):
+                await self._loop.create_unix_connection(lambda: link, self._startup.endpoint)
+                resume_after = await link.welcomed
+        except (OSError, HandshakeError, TimeoutError) as error:
+            link.abort()
+            return error
+        self._secret = link.next_secret
+        self._outbox.resume(resume_after)
+        self._link = link
+        self._welcomed.set()
+        self._announce()
+        return None
+
+    def _announce(self) -> None:
+        """Say Ready on a connection that has not heard it, and let events flow."""
+        if self._link is not None and self._ready is not None:
+            self._link.send(WorkerEnvelope(ready=self._ready))
+            self._flush()
+
+    def _schedule_flush(self) -> None:
+        """Send events at the end of this turn of the event loop: those of one turn share a block."""
+        if not self._flush_scheduled:
+            self._flush_scheduled = True
+            self._loop.call_soon(self._flush)
+
+    def _flush(self) -> None:
+        self._flush_scheduled = False
+        link = self._link
+        if link is None or self._ready is None:
+            return
+        outbox = self._outbox
+        while link.is_writable:
+            events = outbox.take(BLOCK_BYTES)
+            if events is None:
+                return
+            link.send_events(events)
+
+    def _received(self, link: GatewayLink, envelope: WorkerEnvelope) -> None:
+        match envelope.WhichOneof("body"):
+            case "ack":
+                self._outbox.acknowledge(envelope.ack.sequence)
+            case "command":
+                self._command(link, envelope)
+            case "ping":
+                link.send(
+                    WorkerEnvelope(
+                        pong=Pong(
+                            token=envelope.ping.token,
+                            head_sequence=self._outbox.head_sequence,
+                            source_health=self._sink.health,
+                            source_detail=self._sink.health_detail,
+                        )
+                    )
+                )
+            case "stop":
+                self.stop("the gateway asked for it", envelope.stop.grace_ms / 1000 or DEFAULT_GRACE_S)
+            case other:
+                log.warning("ignoring a message the gateway should not send now: %s", other)
+
+    def _command(self, link: GatewayLink, envelope: WorkerEnvelope) -> None:
+        correlation_id = envelope.correlation_id
+
+        def answer(reply: CommandReply) -> None:
+            # Events that happened before an answer also arrive before it.
+            self._flush()
+            link.send(WorkerEnvelope(correlation_id=correlation_id, reply=reply))
+
+        if self._dispatcher is None:
+            answer(CommandReply(failure=Failure(reason="WORKER_NOT_READY", detail="the backend is still starting")))
+        else:
+            self._dispatcher.submit(envelope.command, answer)
+
+    def _backend_failed(self, detail: str) -> None:
+        log.error("the backend failed: %s", detail)
+        self._end(Ending(ExitCode.BACKEND_FAILED, "BACKEND_FAILED", detail))
+
+    def _end(self, ending: Ending) -> None:
+        if not self._ending.done():
+            self._ending.set_result(ending)
+
+    async def _leave(self, ending: Ending, starter: asyncio.Task[None]) -> None:
+        """Refuse new commands, end those under way, stop the backend, send what is left, say goodbye, close."""
+        if self._dispatcher is not None:
+            self._dispatcher.close(ending.detail)
+        try:
+            async with asyncio.timeout(ending.grace_s):
+                if self._dispatcher is not None:
+                    await self._dispatcher.cancel()
+                starter.cancel()
+                await asyncio.wait((starter,))
+                if self._backend is not None:
+                    await self._backend.stop()
+        except TimeoutError:
+            log.warning("the backend did not stop within %g s", ending.grace_s)
+        except Exception:
+            log.exception("the backend failed to stop")
+        link = self._link
+        if link is not None:
+            self._flush()
+            if ending.goodbye:
+                link.send(WorkerEnvelope(goodbye=Goodbye(reason=ending.goodbye, detail=ending.detail)))
+            await link.close(CLOSE_TIMEOUT_S)
+
+
+def _is_final(problem: Exception) -> bool:
+    """Whether a gateway refused this worker for good; it may still be closing the connection before."""
+    return (
+        isinstance(problem, HandshakeError)
+        and problem.reason is HandshakeReason.REJECTED
+        and not problem.detail.startswith("ALREADY_CONNECTED")
+    )
