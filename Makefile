@@ -1,0 +1,60 @@
+# What a developer or newcomer runs. Each target is also one plain command: see docs/development.md.
+
+# The Python that makes .venv, 3.11 or newer:  make PYTHON=/path/to/python3.12 demo
+PYTHON ?= python3
+# Arguments for `make demo`, `make test` and `make bench`:  make demo ARGS="--backend opcua --seconds 20"
+ARGS ?=
+
+BIN := .venv/bin
+SET_UP := $(PYTHON) scripts/set_up.py
+
+.DEFAULT_GOAL := help
+.PHONY: help demo test check format proto docs bench set-up clean
+
+help: ## Show this list
+	@echo 'Usage: make TARGET [ARGS="..."] [PYTHON=python3.12]'
+	@echo
+	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  \1\t\2/p' Makefile | expand -t 12
+	@echo
+	@echo 'Start with:  make demo'
+
+demo: ## Set everything up, then show it work (ARGS="--seconds 5 --json", "--backend opcua", ...)
+	@$(SET_UP) opcua
+	@$(BIN)/mxgw demo $(ARGS)
+
+test: ## Set everything up, then run the tests (ARGS="tests/core -k lease")
+	@$(SET_UP) opcua dev
+	@$(BIN)/python -m pytest $(ARGS)
+
+check: ## Format, lint, types, and whether generated files are current
+	@$(SET_UP) opcua dev
+	$(BIN)/python -m ruff format --check .
+	$(BIN)/python -m ruff check .
+	$(BIN)/python -m mypy
+	PYTHON=$(BIN)/python scripts/generate_protos.sh --check
+	$(BIN)/python scripts/generate_docs.py --check
+
+format: ## Format the code and repair what lint can
+	@$(SET_UP) opcua dev
+	$(BIN)/python -m ruff format .
+	$(BIN)/python -m ruff check --fix .
+
+proto: ## Generate the code of protos/
+	@$(SET_UP) opcua dev
+	PYTHON=$(BIN)/python scripts/generate_protos.sh
+
+docs: ## Generate docs/configuration.md from the settings models
+	@$(SET_UP) opcua dev
+	$(BIN)/python scripts/generate_docs.py
+
+bench: ## Measure the full path and sessions; one JSON line each (ARGS="--seconds 20")
+	@$(SET_UP) opcua dev
+	@$(BIN)/python benchmarks/full_path.py $(ARGS)
+	@$(BIN)/python benchmarks/sessions.py $(ARGS)
+
+set-up: ## Only set .venv up
+	@$(SET_UP) opcua dev
+
+clean: ## Remove .venv, caches and build products; var/ (a gateway's files) stays
+	rm -rf .venv .venv-proto .mypy_cache .ruff_cache .pytest_cache .hypothesis build dist *.egg-info
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +
