@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import math
+import tempfile
 from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
 
 from mxgw_core.printable import printable
 
 _KIB = 1024
+SHORT_ROOT_BYTES = 30
 
 
 def value_text(value: object, limit: int = 60) -> str:
@@ -95,3 +98,12 @@ def shortened(text: str, width: int) -> str:
         return text
     tail = (width - 1) // 2
     return text[: width - 1 - tail] + "…" + (text[-tail:] if tail else "")
+
+
+def short_temporary_root() -> str | None:
+    """Return a directory for temporary Unix sockets; None for the usual one.
+
+    A socket path has room for about a hundred bytes, and some systems put temporary files under long names.
+    """
+    usual = tempfile.gettempdir()
+    return "/tmp" if len(usual) > SHORT_ROOT_BYTES and Path("/tmp").is_dir() else None  # noqa: S108 - mkdtemp is private

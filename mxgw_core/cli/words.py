@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import enum
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
-from mxgw.v1 import values_pb2 as v
+if TYPE_CHECKING:
+    from mxgw_client.values import Status
 
 # Source: OPC DA quality codes as MXAccess delivers them (FIELD 1.6); the low two bits are the limit.
 _QUALITIES = {
@@ -64,47 +67,40 @@ def quality_text(raw: int) -> str:
     return f"{words} ({limit})" if limit else words
 
 
-def enum_words(name: str, prefix: str) -> str:
-    """Return a protobuf enum name in words: `CLOSE_REASON_WORKER_EXITED` -> `worker exited`."""
-    return name.removeprefix(prefix).lower().replace("_", " ")
+def enum_words(member: enum.Enum) -> str:
+    """Return an enum member in words: `WORKER_EXITED` -> `worker exited`."""
+    return member.name.lower().replace("_", " ")
 
 
-def status_text(status: v.MxStatus) -> str:
+def enum_key(member: enum.Enum) -> str:
+    """Return an enum member for JSON: `WORKER_EXITED` -> `worker_exited`."""
+    return member.name.lower()
+
+
+def status_text(status: Status) -> str:
     """Return one MXSTATUS_PROXY in words, with its native detail number and what to do about it."""
-    if status.success != 0 and status.category in (v.MX_STATUS_CATEGORY_OK, v.MX_STATUS_CATEGORY_UNSPECIFIED):
-        return "ok"
-    category = (
-        enum_words(v.MxStatusCategory.Name(status.category), "MX_STATUS_CATEGORY_")
-        if status.category
-        else f"category {status.raw_category}"
-    )
+    category = enum_words(status.category)
     if status.success != 0:
-        return f"accepted, {category}"
-    detail = (
-        enum_words(v.MxStatusDetail.Name(status.detail), "MX_STATUS_DETAIL_")
-        if status.detail
-        else f"detail {status.raw_detail}"
-    )
-    advice = _ADVICE.get(status.raw_detail, "")
-    return f"{detail} ({category}, {status.raw_detail})" + (f"; {advice}" if advice else "")
+        return "ok" if category in ("ok", "unspecified") else f"accepted, {category}"
+    detail = status.detail_name.lower().replace("_", " ") or "unknown detail"
+    advice = _ADVICE.get(status.detail, "")
+    return f"{detail} ({category}, {status.detail})" + (f"; {advice}" if advice else "")
 
 
-def statuses_text(statuses: Sequence[v.MxStatus]) -> str:
+def statuses_text(statuses: Sequence[Status]) -> str:
     """Return several statuses in words; `ok` when none is a failure or a reservation."""
     remarkable = [text for text in map(status_text, statuses) if text != "ok"]
     return "; ".join(dict.fromkeys(remarkable)) or "ok"
 
 
-def status_document(status: v.MxStatus) -> dict[str, object]:
-    """Return one status for JSON: mapped names and native numbers."""
+def status_document(status: Status) -> dict[str, object]:
+    """Return one status for JSON: names, and the native numbers of success, detail and source."""
     return {
         "success": status.success,
-        "category": enum_words(v.MxStatusCategory.Name(status.category), "MX_STATUS_CATEGORY_").replace(" ", "_"),
-        "raw_category": status.raw_category,
-        "detail": enum_words(v.MxStatusDetail.Name(status.detail), "MX_STATUS_DETAIL_").replace(" ", "_"),
-        "raw_detail": status.raw_detail,
-        "detected_by": enum_words(v.MxStatusSource.Name(status.detected_by), "MX_STATUS_SOURCE_").replace(" ", "_"),
-        "raw_detected_by": status.raw_detected_by,
+        "category": enum_key(status.category),
+        "detail": status.detail,
+        "detail_name": status.detail_name.lower(),
+        "detected_by": status.detected_by,
     }
 
 

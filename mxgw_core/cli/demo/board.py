@@ -67,15 +67,23 @@ class WorkerFigures:
 class Board:
     """Gathers what arrives; `rows` are in the order in which the tags were subscribed."""
 
-    def __init__(self, title: str, tags: Sequence[tuple[int, str]], now: float) -> None:
+    def __init__(self, title: str, now: float) -> None:
         self.title = title
         self.started_at = now
-        self.rows = {handle: TagRow(tag, Rate(now)) for handle, tag in tags}
+        self.rows: dict[int, TagRow] = {}
         self.ledger = SequenceLedger()
         self.latency = LatencyHistogram()
         self.rate = Rate(now)
         self.worker = WorkerFigures()
         self.notice = ""
+
+    def name_tags(self, tags: Sequence[tuple[int, str]]) -> None:
+        """Give item handles their tags. Values that came before the names did are kept."""
+        rows = {}
+        for handle, tag in tags:
+            rows[handle] = self.rows.pop(handle) if handle in self.rows else TagRow(tag, Rate(self.started_at))
+            rows[handle].tag = tag
+        self.rows = rows | self.rows
 
     def data_change(
         self,
@@ -89,12 +97,12 @@ class Board:
         """Take one data change. With a `failure` the last good value stays, as MXAccess wants it."""
         row = self.rows.get(item_handle)
         if row is None:
-            return
+            row = self.rows[item_handle] = TagRow(f"item {item_handle}", Rate(self.started_at))
         row.rate.count(now)
         row.changed_at = now
         row.failure = failure
         if failure:
             return
         row.value, row.raw_quality, row.source_time_s = value, raw_quality, source_time_s
-        if isinstance(value, int | float) and math.isfinite(value):
+        if isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value):
             row.trend.append(float(value))

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import bisect
+import itertools
 import math
 
 _LOWEST_MS = 0.001
@@ -27,11 +29,7 @@ class LatencyHistogram:
         if not self.count:
             return None
         wanted = max(1, math.ceil(fraction * self.count))
-        seen = 0
-        for index, count in enumerate(self._counts):
-            seen += count
-            if seen >= wanted:
-                break
+        index = bisect.bisect_left(list(itertools.accumulate(self._counts)), wanted)
         upper = _LOWEST_MS * 10 ** (index / _PER_DECADE)
         lower = _LOWEST_MS * 10 ** ((index - 1) / _PER_DECADE) if index else 0.0
         return math.sqrt(lower * upper) if lower else upper

@@ -9,7 +9,10 @@ import stat
 import sys
 from pathlib import Path
 
+from mxgw_core.api.errors import SettingsError
 from mxgw_core.cli.doctor.report import Check, failed, ok, warning
+from mxgw_core.config.models import Settings
+from mxgw_core.rpc.addresses import Address, addresses_of, parse_address
 
 AREA = "Listening"
 
@@ -19,29 +22,35 @@ UNIX_PATH_BYTES = 107 if sys.platform.startswith("linux") else 103
 
 def check_listen(address: str) -> Check:
     """Try one address of gateway.listen."""
-    if address.startswith("unix:"):
-        return _check_unix(address, Path(address.removeprefix("unix:")))
-    return _check_tcp(address)
-
-
-def split_address(address: str) -> tuple[str, int]:
-    """Return host and port of `host:port` or `[ipv6]:port`.
-
-    Raises:
-        ValueError: it is neither.
-    """
-    host, colon, port = address.rpartition(":")
-    if not colon or not port.isdigit() or int(port) > 65535:
-        raise ValueError(f"{address!r} is not host:port")
-    return host.strip("[]"), int(port)
-
-
-def _check_tcp(address: str) -> Check:
     try:
-        host, port = split_address(address)
-        candidates = socket.getaddrinfo(host or None, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
-    except ValueError as error:
-        return failed(AREA, address, str(error), "Write host:port, [ipv6]:port or unix:/path in gateway.listen.")
+        parsed = parse_address(address)
+    except SettingsError as error:
+        return failed(
+            AREA,
+            address,
+            str(error).removeprefix("gateway.listen: "),
+            "Write host:port, [ipv6]:port or unix:/path in gateway.listen.",
+        )
+    return _check_unix(address, parsed.path) if parsed.path is not None else _check_tcp(parsed)
+
+
+def check_exposure(settings: Settings, *, authenticated: bool) -> Check | None:
+    """Judge whether the gateway would refuse to serve strangers unprotected; None when it would not.
+
+    `authenticated`: an enabled plugin says who callers are.
+    """
+    try:
+        addresses_of(settings, authenticated=authenticated)
+    except SettingsError as error:
+        what, _, cure = str(error).removeprefix("gateway.listen: ").partition(": ")
+        return failed(AREA, "exposure", what, cure or "Listen on 127.0.0.1, [::1] or unix:/path.")
+    return None
+
+
+def _check_tcp(parsed: Address) -> Check:
+    address, port = parsed.text, parsed.port
+    try:
+        candidates = socket.getaddrinfo(parsed.host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
     except socket.gaierror as error:
         return failed(
             AREA,

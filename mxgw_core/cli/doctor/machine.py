@@ -70,7 +70,7 @@ def check_clock(now: float | None = None, is_synchronised: bool | None = None) -
             AREA,
             "clock",
             f"{moment}; the kernel says no time service keeps it",
-            "Switch one on (timedatectl set-ntp true, chrony, systemd-timesyncd): certificates and event times need it.",
+            "Switch one on (timedatectl set-ntp true, chrony, systemd-timesyncd): certificates and times need it.",
         )
     return ok(AREA, "clock", moment if synchronised is None else f"{moment}, kept by a time service")
 

@@ -1,0 +1,143 @@
+"""The demo put together: its processes, a session, what is shown meanwhile, and what is said at the end."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import importlib.util
+import signal
+import tempfile
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import AsyncExitStack
+from pathlib import Path
+
+import mxgw_client
+from mxgw_core.cli.asynchronous import run
+from mxgw_core.cli.demo.board import Board
+from mxgw_core.cli.demo.children import Child, child, clean_environment
+from mxgw_core.cli.demo.feed import follow_events, follow_worker, raise_when_dead, subscribe, tags_to_show
+from mxgw_core.cli.demo.options import DemoOptions
+from mxgw_core.cli.demo.paint import paint
+from mxgw_core.cli.demo.settings import serve_arguments
+from mxgw_core.cli.demo.summary import document, is_flawless, summary_lines
+from mxgw_core.cli.failures import CliFailure, ExitCode, SilentFailure
+from mxgw_core.cli.terminal import console, is_live, write_json
+from mxgw_core.cli.text import short_temporary_root
+
+CALL_TIMEOUT_S = 30.0
+
+
+def run_demo(options: DemoOptions) -> None:
+    """Run the demo to its end.
+
+    Raises:
+        CliFailure: something it needs is missing or broke.
+        SilentFailure: with 1 when events were lost, repeated or absent; with 130 when Ctrl-C cut a timed run short.
+    """
+    if options.backend == "opcua" and importlib.util.find_spec("asyncua") is None:
+        raise CliFailure("--backend opcua needs asyncua, which is not installed", hint="pip install 'mxgw[opcua]'")
+    run(lambda: _demo(options))
+
+
+async def _demo(options: DemoOptions) -> None:
+    out = console()
+    async with AsyncExitStack() as stack:
+        status = None
+        if not options.as_json and is_live():
+            status = stack.enter_context(out.status("Starting a gateway …"))
+        gateway, children = await _start(stack, options)
+        if status is not None:
+            status.update("Opening a session: a worker process starts …")
+        session = await stack.enter_async_context(
+            gateway.open_session(client_name="mxgw demo", tag="demo", lease_s=60.0)
+        )
+        if status is not None:
+            status.stop()
+        was_interrupted, board, seconds = await _show(session, options, children)
+    if options.as_json:
+        write_json(document(board, options.backend, seconds))
+    else:
+        for line in summary_lines(board, seconds):
+            out.print(line)
+    if was_interrupted and options.seconds is not None:
+        raise SilentFailure(ExitCode.INTERRUPTED)
+    if not is_flawless(board.ledger):
+        raise SilentFailure
+
+
+async def _start(stack: AsyncExitStack, options: DemoOptions) -> tuple[mxgw_client.Gateway, list[Child]]:
+    """Start the processes; `stack` ends them in reverse. Return a connected client and the processes."""
+    directory = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="mxgw-demo-", dir=short_temporary_root())))
+    children, endpoint = [], ""
+    if options.backend == "opcua":
+        server = await stack.enter_async_context(
+            child(
+                "OPC UA server",
+                [
+                    "-m",
+                    "mxgw_worker.backends.opcua.demo_server",
+                    "--endpoint",
+                    "opc.tcp://127.0.0.1:0/mxgw/demo/",
+                    "--speed",
+                    str(options.effective_speed),
+                ],
+                directory,
+            )
+        )
+        endpoint = str(server.ready.get("endpoint", ""))
+        children.append(server)
+    socket = directory / "gateway.sock"
+    serving = await stack.enter_async_context(
+        child("gateway", serve_arguments(options, directory, socket, endpoint), directory, clean_environment())
+    )
+    children.append(serving)
+    gateway = mxgw_client.connect(f"unix:{socket}", timeout_s=CALL_TIMEOUT_S)
+    return await stack.enter_async_context(gateway), children
+
+
+async def _show(
+    session: mxgw_client.Session, options: DemoOptions, children: Sequence[Child]
+) -> tuple[bool, Board, float]:
+    """Subscribe and show until the time is over or Ctrl-C; return whether that ended it, the board and the seconds."""
+    tags = await tags_to_show(session, options)
+    stopping = asyncio.Event()
+    async with session.events() as stream, asyncio.TaskGroup() as tasks:
+        board = Board(options.title, time.monotonic())
+        running = [tasks.create_task(follow_events(stream, board, children), name="events")]
+        try:
+            await subscribe(session, tags, board)
+            running += [
+                tasks.create_task(follow_worker(session, board, children), name="worker-info"),
+                tasks.create_task(paint(board, options), name="paint"),
+                *(tasks.create_task(raise_when_dead(each), name=each.name) for each in children),
+            ]
+            with _stopped_by_ctrl_c(stopping), contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(options.seconds):
+                    await stopping.wait()
+            seconds = time.monotonic() - board.started_at
+        finally:
+            for task in running:
+                task.cancel()
+    return stopping.is_set(), board, seconds
+
+
+@contextlib.contextmanager
+def _stopped_by_ctrl_c(stopping: asyncio.Event) -> Iterator[None]:
+    """Let the first Ctrl-C end the demo in order; a second one cancels whatever is still going on."""
+    loop = asyncio.get_running_loop()
+
+    def stop() -> None:
+        stopping.set()
+        loop.remove_signal_handler(signal.SIGINT)
+
+    try:
+        loop.add_signal_handler(signal.SIGINT, stop)
+    except NotImplementedError:  # Windows: Ctrl-C cancels, see asyncio.Runner
+        yield
+        return
+    try:
+        yield
+    finally:
+        if not stopping.is_set():
+            loop.remove_signal_handler(signal.SIGINT)

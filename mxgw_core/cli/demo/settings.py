@@ -1,0 +1,21 @@
+"""How the demo's gateway is started."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from mxgw_core.cli.demo.options import DemoOptions
+
+
+def serve_arguments(options: DemoOptions, directory: Path, socket: Path, opcua_endpoint: str) -> list[str]:
+    """Return the arguments of `python` for a gateway on a Unix socket, with everything else in `directory`."""
+    backend = options.backend_settings(opcua_endpoint)
+    settings = {
+        "gateway.data_dir": directory / "data",
+        "backends.default": "demo",
+        **{f"backends.demo.{key}": value for key, value in backend.items()},
+    }
+    arguments = ["-m", "mxgw_core.cli.main", "serve", "--json", "--end-with-stdin", "--listen", f"unix:{socket}"]
+    for key, value in settings.items():
+        arguments += ["--set", f"{key}={value}"]
+    return arguments

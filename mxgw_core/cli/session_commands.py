@@ -1,0 +1,165 @@
+"""`mxgw sessions`: what the gateway says of its sessions."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Sequence
+from contextlib import suppress
+from pathlib import Path
+
+import click
+from rich.console import Group
+from rich.live import Live
+from rich.text import Text
+
+import mxgw_client
+from mxgw_client import SessionInfo, errors
+from mxgw_core.cli.failures import CliFailure, SilentFailure
+from mxgw_core.cli.gateway import connected
+from mxgw_core.cli.options import GatewayTarget
+from mxgw_core.cli.session_views import (
+    is_ended,
+    item_document,
+    reason_words,
+    session_detail,
+    session_document,
+    sessions_table,
+    worker_document,
+)
+from mxgw_core.cli.terminal import console, is_live, write_json
+from mxgw_core.printable import printable
+
+WATCH_INTERVAL_S = 1.0
+
+
+async def list_sessions(where: GatewayTarget, *, include_ended: bool, watch: bool, as_json: bool) -> None:
+    """Print the sessions once, or keep them up to date."""
+    async with connected(where) as gateway:
+        if not watch:
+            sessions = await _sessions(gateway, include_ended)
+            _print(sessions, as_json)
+        elif as_json or not is_live():
+            while True:
+                _print(await _sessions(gateway, include_ended), as_json)
+                await asyncio.sleep(WATCH_INTERVAL_S)
+        else:
+            await _watch(gateway, where, include_ended)
+
+
+async def _watch(gateway: mxgw_client.Gateway, where: GatewayTarget, include_ended: bool) -> None:
+    out = console()
+    with Live(console=out, auto_refresh=False, screen=True) as live:
+        while True:
+            sessions = await _sessions(gateway, include_ended)
+            alive = sum(not is_ended(session) for session in sessions)
+            head = Text(f"{alive} open at {where.target}, {time.strftime('%H:%M:%S')}. Ctrl-C ends it.", style="dim")
+            room = max(1, out.height - 4)
+            table = sessions_table(sessions[:room], _memory(sessions), time.time(), out.width)
+            live.update(Group(head, table), refresh=True)
+            await asyncio.sleep(WATCH_INTERVAL_S)
+
+
+async def _sessions(gateway: mxgw_client.Gateway, include_ended: bool) -> list[SessionInfo]:
+    return [session async for session in gateway.sessions(include_ended=include_ended)]
+
+
+def _print(sessions: Sequence[SessionInfo], as_json: bool) -> None:
+    memory = _memory(sessions)
+    if as_json:
+        write_json([session_document(session, memory.get(session.session_id, 0)) for session in sessions])
+    elif sessions:
+        out = console()
+        out.print(sessions_table(sessions, memory, time.time(), out.width))
+    else:
+        click.echo("No session is open.")
+
+
+def _memory(sessions: Sequence[SessionInfo]) -> dict[str, int]:
+    """Return the resident memory of workers on this machine, by session id.
+
+    Asking the gateway would do for all, but it counts as use of the session and extends its lease, which a look from
+    outside must not. So only processes here that are workers by their command line are looked at.
+    """
+    found = {}
+    for session in sessions:
+        if session.worker_pid and not is_ended(session):
+            with suppress(OSError, ValueError, IndexError):
+                process = Path("/proc") / str(session.worker_pid)
+                if b"mxgw_worker" in (process / "cmdline").read_bytes():
+                    pages = int((process / "statm").read_text("ascii").split()[1])
+                    found[session.session_id] = pages * _page_bytes()
+    return found
+
+
+def _page_bytes() -> int:
+    import resource
+
+    return resource.getpagesize()
+
+
+async def _find(gateway: mxgw_client.Gateway, text: str) -> SessionInfo:
+    """Return the session whose id is, or uniquely starts with, `text`.
+
+    Raises:
+        CliFailure: there is none, or more than one.
+    """
+    sessions = await _sessions(gateway, include_ended=True)
+    exact = [session for session in sessions if session.session_id == text]
+    found = exact or [session for session in sessions if session.session_id.startswith(text)]
+    if len(found) == 1:
+        return found[0]
+    shown = printable(text, 80)
+    if not found:
+        raise CliFailure(f"no session {shown}", hint="`mxgw sessions --all` lists them, with those that ended lately.")
+    raise CliFailure(f"{len(found)} sessions start with {shown}", hint="Give more of the id.")
+
+
+async def show_session(where: GatewayTarget, session_id: str, *, as_json: bool) -> None:
+    """Print everything about one session. What its worker says counts as use of the session."""
+    worker, state = None, None
+    async with connected(where) as gateway:
+        info = await _find(gateway, session_id)
+        if not is_ended(info):
+            session = gateway.attach_session(info.session_id)
+            # A session whose worker does not answer is shown as far as the gateway itself knows it.
+            with suppress(errors.GatewayRefusal, errors.SessionEnded, errors.CallTimedOut):
+                worker = await session.worker_info()
+                state = await session.state()
+    if as_json:
+        write_json(
+            {
+                **session_document(info, worker.rss_bytes if worker else 0),
+                "worker": worker_document(worker) if worker else None,
+                "items": [item_document(item) for item in state.items] if state else None,
+            }
+        )
+    else:
+        console().print(session_detail(info, worker, state, time.time()))
+
+
+async def close_sessions(where: GatewayTarget, session_ids: Sequence[str], *, as_json: bool) -> None:
+    """Close and say how each ended.
+
+    Raises:
+        SilentFailure: one could not be closed; the reason is in the output.
+    """
+    results: list[dict[str, object]] = []
+    async with connected(where) as gateway:
+        for text in session_ids:
+            try:
+                info = await _find(gateway, text)
+                closed = await gateway.close_session(info.session_id)
+            except (CliFailure, errors.GatewayRefusal) as error:
+                message = printable(getattr(error, "message", str(error)), 500)
+                results.append({"session_id": text, "closed": False, "detail": message})
+                continue
+            results.append({"session_id": closed.session_id, "closed": True, "detail": reason_words(closed)})
+    if as_json:
+        write_json(results)
+    else:
+        for result in results:
+            word = "closed" if result["closed"] else "not closed"
+            click.echo(f"{printable(str(result['session_id']), 80)}: {word}, {result['detail']}")
+    if not all(result["closed"] for result in results):
+        raise SilentFailure

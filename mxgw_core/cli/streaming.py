@@ -1,0 +1,185 @@
+"""`mxgw stream`: a session's events as lines."""
+
+from __future__ import annotations
+
+import asyncio
+import sys
+from dataclasses import dataclass
+
+import click
+from rich.console import Console
+
+import mxgw_client
+from mxgw_client import errors
+from mxgw_core.cli.event_lines import event_document, event_line, gap_document, gap_line
+from mxgw_core.cli.failures import CliFailure, SilentFailure
+from mxgw_core.cli.gateway import connected, session_of
+from mxgw_core.cli.options import GatewayTarget
+from mxgw_core.cli.terminal import console, json_text
+from mxgw_core.cli.words import enum_words
+from mxgw_core.printable import printable
+
+TAG_COLUMN_AT_MOST = 40
+
+
+@dataclass(frozen=True, slots=True)
+class StreamRequest:
+    """What to follow, and when to stop."""
+
+    tags: tuple[str, ...]
+    start: mxgw_client.Start
+    backend: str
+    session_id: str
+    duration_s: float | None
+    count: int | None
+    as_json: bool
+
+
+def start_of(text: str) -> mxgw_client.Start:
+    """Return the start position of `oldest`, `now` or `after:POSITION`.
+
+    Raises:
+        click.UsageError: it is none of these.
+    """
+    match text.partition(":"):
+        case ("oldest", "", ""):
+            return mxgw_client.Start.OLDEST
+        case ("now", "", ""):
+            return mxgw_client.Start.NOW
+        case ("after", ":", position):
+            try:
+                return mxgw_client.after(mxgw_client.Position.from_text(position))
+            except ValueError as error:
+                raise click.UsageError(f"--start: {error}") from None
+        case _:
+            raise click.UsageError(f"--start is oldest, now or after:POSITION, not {text!r}.")
+
+
+class LineWriter:
+    """Writes frames to stdout, whole batches at once, so that a pipe sees them without delay."""
+
+    def __init__(self, *, as_json: bool, tag_width: int) -> None:
+        self._as_json = as_json
+        self._tag_width = tag_width
+        self._console: Console = console()
+        self.events = 0
+        self.gaps = 0
+
+    def opened(self, opened: mxgw_client.StreamOpened) -> None:
+        """Tell scripts where the stream begins."""
+        if self._as_json:
+            self._write(
+                {
+                    "type": "opened",
+                    "position": opened.position.to_text(),
+                    "head_sequence": opened.head_sequence,
+                    "oldest_sequence": opened.oldest_sequence,
+                    "recovered": opened.recovered,
+                    "policy": opened.policy,
+                }
+            )
+
+    def batch(self, batch: mxgw_client.EventBatch) -> None:
+        """Write events."""
+        self.events += len(batch)
+        if self._as_json:
+            sys.stdout.write("".join(json_text(event_document(e, e.reference)) + "\n" for e in batch))
+            sys.stdout.flush()
+            return
+        for event in batch:
+            tag = event.reference or f"item {event.item_handle}"
+            self._console.print(event_line(event, tag, self._tag_width), soft_wrap=True)
+        self._console.file.flush()
+
+    def gap(self, gap: mxgw_client.Gap) -> None:
+        """Write a gap in its place."""
+        self.gaps += 1
+        if self._as_json:
+            self._write(gap_document(gap))
+        else:
+            self._console.print(gap_line(gap), soft_wrap=True)
+
+    def end(self, reason: str, detail: str, position: mxgw_client.Position | None) -> None:
+        """Say why it is over, and where to go on."""
+        text = position.to_text() if position is not None else None
+        if self._as_json:
+            self._write(
+                {
+                    "type": "end",
+                    "reason": reason,
+                    "detail": detail,
+                    "position": text,
+                    "events": self.events,
+                    "gaps": self.gaps,
+                }
+            )
+        word = f"{self.events:,} events" + (f", {self.gaps} gaps" if self.gaps else "")
+        click.echo(f"Stream ended: {printable(detail, 500)} ({word}).", err=True)
+        if text is not None and not self._as_json:
+            click.echo(f"Position: {text}", err=True)
+
+    @staticmethod
+    def _write(document: object) -> None:
+        sys.stdout.write(json_text(document) + "\n")
+        sys.stdout.flush()
+
+
+async def follow(where: GatewayTarget, request: StreamRequest) -> None:
+    """Follow until a limit, the stream's end, or Ctrl-C.
+
+    Raises:
+        SilentFailure: the stream ended for another reason than a limit that was asked for.
+    """
+    tag_width = min(max((len(tag) for tag in request.tags), default=24), TAG_COLUMN_AT_MOST)
+    writer = LineWriter(as_json=request.as_json, tag_width=tag_width)
+    async with (
+        connected(where) as gateway,
+        session_of(gateway, command="stream", backend=request.backend, session_id=request.session_id) as session,
+    ):
+        if request.tags:
+            await _subscribe(session, request.tags)
+        stream = session.events(start=request.start)
+        reason, detail = "interrupted", "interrupted"
+        try:
+            async with asyncio.timeout(request.duration_s), stream:
+                reason, detail = await _write_all(stream, writer, request.count)
+        except TimeoutError:
+            reason, detail = "duration", f"{request.duration_s:g} s are over"
+        except (errors.StreamEnded, errors.StreamStale, errors.ProtocolViolation) as error:
+            reason, detail = error.reason.lower() or type(error).__name__, error.message
+        finally:
+            if stream.opened is not None:
+                writer.end(reason, detail, stream.position)
+    if reason not in ("duration", "count", "interrupted"):
+        raise SilentFailure
+
+
+async def _subscribe(session: mxgw_client.Session, tags: tuple[str, ...]) -> None:
+    try:
+        await session.subscribe(*tags)
+    except errors.SubscribeFailed as error:
+        lines = [f"  {printable(tag, 200)}: {printable(text, 300)}" for tag, text in error.failed.items()]
+        raise CliFailure("tags were refused:\n" + "\n".join(lines), hint="`mxgw browse` shows what exists.") from None
+
+
+async def _write_all(stream: mxgw_client.EventStream, writer: LineWriter, count: int | None) -> tuple[str, str]:
+    """Write frames until `count` events were written; return the reason in short and in words."""
+    async for frame in stream.batches():
+        match frame:
+            case mxgw_client.EventBatch():
+                if count is not None and writer.events + len(frame) >= count:
+                    writer.batch(frame[: count - writer.events])
+                    return "count", f"{count} events were asked for"
+                writer.batch(frame)
+            case mxgw_client.Gap():
+                writer.gap(frame)
+            case mxgw_client.StreamOpened():
+                writer.opened(frame)
+            case mxgw_client.Draining():
+                click.echo("The gateway is shutting down; the stream will end.", err=True)
+            case mxgw_client.Heartbeat() if frame.source_health > mxgw_client.SourceHealth.GOOD:
+                words = enum_words(frame.source_health)
+                click.echo(f"The source is {words}: last values may be stale.", err=True)
+            case _:
+                pass
+    return "closed", "closed"

@@ -1,0 +1,115 @@
+"""Help: quick, complete, and the same as the documentation."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+import time
+
+import click
+import pytest
+from click.testing import CliRunner, Result
+
+from mxgw_core.cli.main import COMMANDS, root
+
+NAMES = [name for section in COMMANDS.values() for name in section]
+HEAVY = ("grpc", "dynaconf", "pydantic", "textual", "rich", "google.protobuf", "asyncio", "mxgw_client", "pluggy")
+
+
+def invoke(*arguments: str, **environment: str) -> Result:
+    return CliRunner().invoke(root, list(arguments), prog_name="mxgw", env=environment)
+
+
+def paths() -> list[tuple[str, ...]]:
+    """Every command and subcommand."""
+    found: list[tuple[str, ...]] = [()]
+    context = click.Context(root)
+    for name in NAMES:
+        found.append((name,))
+        command = root.get_command(context, name)
+        if isinstance(command, click.Group):
+            found += [(name, child) for child in command.commands]
+    return found
+
+
+@pytest.mark.parametrize("path", [(), *((name,) for name in NAMES)], ids=lambda path: " ".join(path) or "mxgw")
+def test_help_imports_nothing_heavy(path: tuple[str, ...]) -> None:
+    program = (
+        "import sys\n"
+        "from mxgw_core.cli.main import root\n"
+        "try:\n    root.main(sys.argv[1:], prog_name='mxgw')\n"
+        f"finally:\n    print([name for name in {HEAVY!r} if name in sys.modules], file=sys.stderr)\n"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", program, *path, "--help"], capture_output=True, text=True, timeout=20, check=False
+    )
+
+    assert done.returncode == 0, done.stderr
+    assert done.stderr.strip() == "[]"
+
+
+def test_help_answers_in_a_fraction_of_a_second() -> None:
+    fastest = min(_seconds_of_help() for _ in range(3))
+
+    assert fastest < 0.4  # measured: 0.06; a heavy import alone would cost more than the difference
+
+
+def _seconds_of_help() -> float:
+    started = time.perf_counter()
+    subprocess.run([sys.executable, "-m", "mxgw_core.cli.main", "--help"], stdout=subprocess.DEVNULL, check=True)
+    return time.perf_counter() - started
+
+
+@pytest.mark.parametrize("path", paths(), ids=lambda path: " ".join(path) or "mxgw")
+def test_every_help_fits_80_columns(path: tuple[str, ...]) -> None:
+    result = invoke(*path, "--help", COLUMNS="80")
+
+    assert result.exit_code == 0
+    assert [line for line in result.stdout.splitlines() if len(line) > 80] == []
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_the_one_line_help_of_the_root_is_the_commands_own(name: str) -> None:
+    command = root.get_command(click.Context(root), name)
+    listed = next(section[name] for section in COMMANDS.values() if name in section)
+
+    assert command is not None
+    assert command.short_help == listed
+
+
+@pytest.mark.parametrize("path", [p for p in paths() if p not in {("sessions", "show")}], ids=" ".join)
+def test_every_command_has_examples_that_name_only_options_that_exist(path: tuple[str, ...]) -> None:
+    help_text = invoke(*path, "--help").stdout
+    examples = [line.strip() for line in help_text.splitlines() if line.strip().startswith("$ mxgw")]
+
+    assert examples
+    for example in examples:
+        words = example.split("|")[0].split()[2:]
+        known = _options_on_the_way(words)
+        assert [w for w in words if w.startswith("--") and w.split("=")[0] not in known] == [], example
+
+
+def _options_on_the_way(words: list[str]) -> set[str]:
+    context = click.Context(root)
+    command: click.Command = root
+    options: set[str] = set()
+    for word in ["", *words]:
+        child = command.get_command(context, word) if isinstance(command, click.Group) and word else None
+        command = child or command
+        options |= {option for parameter in command.params for option in parameter.opts + parameter.secondary_opts}
+    return options
+
+
+def test_an_unknown_command_is_a_usage_error_that_says_so() -> None:
+    result = invoke("strem")
+
+    assert result.exit_code == 2
+    assert "strem" in result.stderr
+    assert result.stdout == ""
+
+
+def test_no_color_takes_the_colours_out_of_help_and_errors() -> None:
+    result = CliRunner().invoke(root, ["stream"], prog_name="mxgw", env={"NO_COLOR": "1"}, color=True)
+
+    assert result.exit_code == 2
+    assert "\x1b" not in result.output
