@@ -8,6 +8,7 @@ anew, but only where the other reading, and not the one as written, follows its 
 from __future__ import annotations
 
 import csv
+import re
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -21,7 +22,8 @@ from mxgw_worker.backends.sim.coerce import Scalar
 from mxgw_worker.backends.sim.status import DataType
 
 _MAXIMUM_ROWS = 1_000_000
-_FORMATS = ("%d/%m/%Y %H:%M", "%d/%m/%Y %H:%M:%S", "%d.%m.%Y %H:%M", "%d.%m.%Y %H:%M:%S")
+# Read by hand: `strptime` alone would cost a worker 10 ms of its start.
+_DAY_FIRST = re.compile(r"(\d{1,2})[/.](\d{1,2})[/.](\d{4})[ T]+(\d{1,2}):(\d{2})(?::(\d{2}))?", re.ASCII)
 _MISSING = frozenset(("nan", "null", "none", "n/a", "#n/a"))
 _DAY = timedelta(days=1)
 
@@ -108,16 +110,20 @@ def _other_readings(time: datetime) -> list[datetime]:
 
 
 def _read_time(text: str, timestamp_format: str, path: Path, number: int) -> datetime:
-    for form in (timestamp_format,) if timestamp_format else ("", *_FORMATS):
-        try:
-            time = datetime.strptime(text, form) if form else datetime.fromisoformat(text)  # noqa: DTZ007 - zone below
-        except ValueError:
-            continue
-        return time.astimezone(UTC) if time.tzinfo else time.replace(tzinfo=UTC)
-    raise BackendUnavailable(
-        f"row {number} of {path}: {text!r:.60} is no time; name its column with option 'timestamp_column' "
-        "or its form with 'timestamp_format'"
-    )
+    try:
+        if timestamp_format:
+            time = datetime.strptime(text, timestamp_format)  # noqa: DTZ007 - zone below
+        elif match := _DAY_FIRST.fullmatch(text):
+            day, month, year, hour, minute, second = (int(part) for part in match.groups(default="0"))
+            time = datetime(year, month, day, hour, minute, second)  # noqa: DTZ001 - zone below
+        else:
+            time = datetime.fromisoformat(text)
+    except ValueError as error:
+        raise BackendUnavailable(
+            f"row {number} of {path}: {text!r:.60} is no time; name its column with option 'timestamp_column' "
+            "or its form with 'timestamp_format'"
+        ) from error
+    return time.astimezone(UTC) if time.tzinfo else time.replace(tzinfo=UTC)
 
 
 def _column(header: str, texts: list[str]) -> Column:
