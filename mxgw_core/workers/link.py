@@ -10,7 +10,7 @@ import asyncio
 import enum
 import logging
 from collections.abc import Callable, Sequence
-from typing import Protocol
+from typing import Protocol, cast
 
 from google.protobuf.message import DecodeError
 
@@ -82,9 +82,9 @@ class WorkerLink(asyncio.Protocol):
     # asyncio.Protocol
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        assert isinstance(transport, asyncio.Transport)
-        self._transport = transport
-        self.peer = peer_credentials(transport)
+        # Not checked with isinstance: the transports of uvloop derive from no class of asyncio.
+        self._transport = cast("asyncio.Transport", transport)
+        self.peer = peer_credentials(self._transport)
         expected = self._expected_pid()
         if not self.peer.is_same_user():
             self._refuse("WRONG_USER", f"the peer runs as user {self.peer.uid}")
