@@ -46,7 +46,7 @@ log = logging.getLogger(__name__)
 STALE_INTERVALS = 2.5
 # However long the application was away, a read gets this long before its stream counts as stale: what came meanwhile
 # is still to be taken from the socket.
-MINIMUM_WAIT_S = 1.0
+MINIMUM_WAIT_S = 0.25
 
 
 class _State(enum.Enum):

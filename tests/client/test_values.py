@@ -1,0 +1,95 @@
+"""Positions as text, enums equal to the contract's, values and statuses; and what the package imports."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+
+import pytest
+
+import mxgw_client
+from mxgw import convert
+from mxgw.v1 import commands_pb2, event_service_pb2, events_pb2, session_service_pb2, values_pb2
+from mxgw_client import Position, enums
+from mxgw_client.values import status_from_message, value_of
+
+
+def test_a_position_survives_text() -> None:
+    position = Position(bytes(range(16)), 2**63)
+
+    assert Position.from_text(position.to_text()) == position
+    assert position.to_text() == "mxgw1.000102030405060708090a0b0c0d0e0f.9223372036854775808"
+    assert Position.from_text(f"  {position.to_text()}\n") == position
+
+
+@pytest.mark.parametrize(
+    "text", ["", "mxgw1", "mxgw1..5", "mxgw2.00.5", "mxgw1.zz.5", "mxgw1.00.", "mxgw1.00.-5", "mxgw1.00.5x", "5"]
+)
+def test_what_is_no_position_is_refused(text: str) -> None:
+    with pytest.raises(ValueError, match="not a position"):
+        Position.from_text(text)
+
+
+@pytest.mark.parametrize(
+    ("ours", "contract"),
+    [
+        (enums.Quality, values_pb2.Quality),
+        (enums.StatusCategory, values_pb2.MxStatusCategory),
+        (enums.GapReason, events_pb2.GapReason),
+        (enums.SourceHealth, events_pb2.SourceHealth),
+        (enums.WorkerState, events_pb2.WorkerState),
+        (enums.SessionState, session_service_pb2.SessionState),
+        (enums.CloseReason, session_service_pb2.CloseReason),
+        (enums.AdviseKind, session_service_pb2.AdviseKind),
+        (enums.OnGap, event_service_pb2.OnGap),
+        (enums.BrowseNodeKind, commands_pb2.BrowseNodeKind),
+    ],
+)
+def test_the_enums_equal_the_contract(ours: type[enums._OpenEnum], contract: object) -> None:
+    theirs = dict(contract.items())
+    prefix = next(name for name, number in theirs.items() if number == 0).removesuffix("UNSPECIFIED")
+
+    assert {prefix + member.name: member.value for member in ours} == theirs
+    assert ours(9999) is ours(0)
+
+
+def test_data_types_are_the_contracts_native_numbers() -> None:
+    theirs = {
+        name.removeprefix("MX_DATA_TYPE_"): number - 2 for name, number in values_pb2.MxDataType.items() if number
+    }
+
+    assert {member.name: member.value for member in enums.DataType} == theirs
+
+
+@pytest.mark.parametrize("value", [True, 5, 2**40, 1.5, "x", b"\x00", None, [1.0, 2.0], ["a"], []])
+def test_values_are_the_same_by_the_short_way(value: convert.PyValue) -> None:
+    assert value_of(convert.to_value(value)) == value
+
+
+def test_a_status_of_an_unknown_detail_keeps_its_number() -> None:
+    status = status_from_message(convert.status(0, 4, 1, 4711))
+
+    assert (status.detail, status.detail_name, status.ok) == (4711, "", False)
+    assert str(status) == "failed, OPERATIONAL_ERROR, detail 4711" or "4711" in str(status)
+
+
+def test_the_client_needs_neither_gateway_nor_worker() -> None:
+    code = (
+        "import sys, mxgw_client, mxgw_client.sync, mxgw_client.errors\n"
+        "wanted = ('mxgw', 'mxgw_client', 'grpc', 'google')\n"
+        "third = {m.partition('.')[0] for m in sys.modules if 'site-packages' in (getattr(sys.modules[m], '__file__', '') "
+        "or '') or m.startswith('mxgw')}\n"
+        "print(' '.join(sorted(third)))"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=30)
+    names = set(done.stdout.split())
+
+    assert "mxgw_client" in names
+    assert "mxgw_core" not in names
+    assert "mxgw_worker" not in names
+    assert names <= {"mxgw", "mxgw_client", "grpc", "google", "typing_extensions"}
+
+
+def test_everything_public_has_a_docstring() -> None:
+    for name in mxgw_client.__all__:
+        assert getattr(mxgw_client, name).__doc__, name
