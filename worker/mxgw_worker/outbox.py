@@ -5,6 +5,7 @@ from __future__ import annotations
 import secrets
 from collections import deque
 from dataclasses import dataclass
+from typing import cast
 
 from mxgw.v1.events_pb2 import (
     GAP_REASON_EVENT_TOO_LARGE,
@@ -51,7 +52,6 @@ class Outbox:
         # Taken and not taken yet, oldest first; together they hold every sequence from the oldest to the head.
         self._taken: deque[bytes | WorkerGap] = deque()
         self._waiting: deque[bytes | WorkerGap] = deque()
-        self._waiting_bytes = 0
         self._waiting_gaps = 0
         self._taken_sequence = 0
         # The highest sequence that `events_lost` counts, and the highest overwritten gap of the source.
@@ -82,10 +82,18 @@ class Outbox:
             self.events_lost += 1
             return
         self.head_sequence += 1
-        self._waiting.append(record)
-        self._waiting_bytes += size
-        self.size_bytes += size
-        if self.size_bytes > self._limit_bytes or len(self._taken) + len(self._waiting) > self._limit_events:
+        waiting = self._waiting
+        waiting.append(record)
+        self.size_bytes = size = self.size_bytes + size
+        taken = self._taken
+        if size > self._limit_bytes or len(taken) + len(waiting) > self._limit_events:
+            # The usual case without a call: one event for one that was taken.
+            oldest = taken[0] if taken else None
+            if type(oldest) is bytes:
+                taken.popleft()
+                self.size_bytes = size = size - len(oldest)
+                if size <= self._limit_bytes:
+                    return
             self._overwrite()
 
     def append_gap(self, reason: GapReason.ValueType, detail: str, count: int) -> None:
@@ -114,11 +122,11 @@ class Outbox:
             return self._take_overrun(first)
         if not self._waiting:
             return None
-        if not self._waiting_gaps and self._waiting_bytes <= maximum_bytes:
-            records = list(self._waiting)
+        records: list[bytes]
+        if not self._waiting_gaps and sum(map(len, cast("deque[bytes]", self._waiting))) <= maximum_bytes:
+            records = list(cast("deque[bytes]", self._waiting))
             self._taken.extend(records)
             self._waiting.clear()
-            self._waiting_bytes = 0
         else:
             head = self._waiting[0]
             if isinstance(head, WorkerGap):
@@ -135,7 +143,7 @@ class Outbox:
                 records.append(record)
                 self._take_one()
         self._taken_sequence = first + len(records) - 1
-        return Block(first, self._taken_sequence, records)  # type: ignore[arg-type]  # no gap is among them
+        return Block(first, self._taken_sequence, records)
 
     def statistics(self) -> dict[str, int]:
         """Return the figures that tell how the outbox fares."""
@@ -162,7 +170,6 @@ class Outbox:
                 count=count,
             )
         )
-        self._waiting_bytes += _GAP_BYTES
         self._waiting_gaps += 1
         self.size_bytes += _GAP_BYTES
         self._overwrite()
@@ -175,7 +182,6 @@ class Outbox:
                 entry = self._taken.popleft()
             else:
                 entry = self._waiting.popleft()
-                self._waiting_bytes -= _size(entry)
                 self._waiting_gaps -= isinstance(entry, WorkerGap)
                 self._count_lost(sequence, sequence)
             self.size_bytes -= _size(entry)
@@ -203,13 +209,11 @@ class Outbox:
 
     def _take_one(self) -> None:
         entry = self._waiting.popleft()
-        self._waiting_bytes -= _size(entry)
         self._waiting_gaps -= isinstance(entry, WorkerGap)
         self._taken.append(entry)
 
     def _put_back(self, entry: bytes | WorkerGap) -> None:
         self._waiting.appendleft(entry)
-        self._waiting_bytes += _size(entry)
         self._waiting_gaps += isinstance(entry, WorkerGap)
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 
 from mxgw.v1.events_pb2 import DataChange
+from mxgw_worker.records import data_change_of
 
 
 class ReadBatch:
@@ -33,19 +34,19 @@ class ReadBatch:
 class Reading:
     """Waits for the first value of one reference that is not merely initialising (FIELD 1.9 #3)."""
 
-    __slots__ = ("_batch", "_body", "arrived")
+    __slots__ = ("_batch", "_record", "arrived")
 
     def __init__(self, batch: ReadBatch) -> None:
         self._batch = batch
-        self._body: bytes | None = None
+        self._record: bytes | None = None
         self.arrived = False
         batch.awaited += 1
 
-    def offer(self, body: bytes, is_initialising: bool) -> None:
-        """Take an encoded DataChange, unless the real value is there already."""
+    def offer(self, record: bytes, is_initialising: bool) -> None:
+        """Take the record of a data change, unless the real value is there already."""
         if self.arrived:
             return
-        self._body = body
+        self._record = record
         if not is_initialising:
             self.arrived = True
             self._batch.one_arrived()
@@ -59,4 +60,4 @@ class Reading:
     @property
     def value(self) -> DataChange | None:
         """What came: the real value, or the last initialising one, or None."""
-        return None if self._body is None else DataChange.FromString(self._body)
+        return None if self._record is None else data_change_of(self._record)

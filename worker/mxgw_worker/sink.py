@@ -9,7 +9,6 @@ from collections.abc import Callable, Sequence
 from mxgw.convert import mapped_data_type, timestamp_from_ns
 from mxgw.v1.events_pb2 import (
     EVENT_KIND_BUFFERED_DATA_CHANGE,
-    EVENT_KIND_DATA_CHANGE,
     EVENT_KIND_OPERATION_COMPLETE,
     EVENT_KIND_WRITE_COMPLETE,
     GAP_REASON_SOURCE_OVERFLOW,
@@ -23,7 +22,7 @@ from mxgw.v1.events_pb2 import (
 from mxgw.v1.values_pb2 import MxStatus, MxValue
 from mxgw_worker.items import ItemTable
 from mxgw_worker.outbox import Outbox
-from mxgw_worker.records import DataChangeEncoder, TimeEncoder, event_record
+from mxgw_worker.records import RecordEncoder
 from mxgw_worker.writes import PendingWrite, Writes
 
 log = logging.getLogger(__name__)
@@ -49,9 +48,7 @@ class WorkerSink:
         self._writes = writes
         self._on_event = on_event
         self._on_failed = on_failed
-        self._now_ns = now_ns
-        self._worker_time = TimeEncoder()
-        self._data_change = DataChangeEncoder()
+        self._encoder = RecordEncoder(now_ns)
         writes.on_missing = self._write_missing
 
     def data_change(
@@ -65,30 +62,31 @@ class WorkerSink:
         raw_source_time: str = "",
     ) -> None:
         """See `EventSink.data_change`. The hot path of the worker."""
-        encoder = self._data_change
+        encoder = self._encoder
         outbox = self._outbox
-        key = (server_handle, item_handle)
-        item = self._items.items.get(key)
         try:
-            body = encoder.encode(value, quality, source_time_ns, statuses, raw_source_time)
-            if item is None:
-                hidden = self._items.hidden.get(key)
-                if hidden is not None:
-                    hidden.offer(body, encoder.is_initialising)
-                    return
-            record = event_record(
+            record = encoder.data_change(
                 outbox.head_sequence + 1,
-                EVENT_KIND_DATA_CHANGE,
                 server_handle,
                 item_handle,
-                self._worker_time.encode(self._now_ns()),
-                body,
+                value,
+                quality,
+                source_time_ns,
+                statuses,
+                raw_source_time,
             )
         except Exception as error:
             self._unusable("data change", error)
             return
-        outbox.append(record)
-        if item is not None:
+        item = self._items.items.get((server_handle, item_handle))
+        if item is None:
+            hidden = self._items.hidden.get((server_handle, item_handle))
+            if hidden is not None:
+                hidden.offer(record, encoder.is_initialising)
+                return
+            outbox.append(record)
+        else:
+            outbox.append(record)
             if not encoder.has_failure or item.last_has_failure or item.last_record is None:
                 item.last_record = record
                 item.last_sequence = outbox.head_sequence
@@ -96,7 +94,7 @@ class WorkerSink:
                 item.last_is_initialising = encoder.is_initialising
             if item.readings:
                 for reading in item.readings:
-                    reading.offer(body, encoder.is_initialising)
+                    reading.offer(record, encoder.is_initialising)
         self._on_event()
 
     def write_complete(self, server_handle: int, item_handle: int, statuses: Sequence[MxStatus]) -> None:
@@ -164,10 +162,8 @@ class WorkerSink:
         self._on_failed(detail)
 
     def _append(self, kind: int, server_handle: int, item_handle: int, body: bytes) -> None:
-        worker_time = self._worker_time.encode(self._now_ns())
-        self._outbox.append(
-            event_record(self._outbox.head_sequence + 1, kind, server_handle, item_handle, worker_time, body)
-        )
+        outbox = self._outbox
+        outbox.append(self._encoder.other(outbox.head_sequence + 1, kind, server_handle, item_handle, body))
         self._on_event()
 
     def _write_missing(self, write: PendingWrite) -> None:
