@@ -42,6 +42,7 @@ class Engine:
         # Completions still to be swallowed; set by the control attribute of the same name.
         self.drop_completions = 0
         self.is_down = False
+        self._is_recovering = False
         self._resolve_delay_s = options.resolve_delay_s
         self._recovery_delay_s = options.recovery_delay_s
         # Counts outages: a recovery under way when the platform goes down again must not finish.
@@ -119,23 +120,25 @@ class Engine:
 
     def platform_down(self) -> None:
         """Lose the platform: every value goes bad and stays bad, and no handle becomes invalid (FIELD 1.9 #11)."""
-        if self.is_down:
+        if self.is_down and not self._is_recovering:
             return
         self.is_down = True
+        self._is_recovering = False
         self._outages += 1
         self.sink.source_health(SOURCE_HEALTH_LOST, "the simulated platform is down; values are stale until it returns")
         self._for_all(self._lost)
 
     def platform_up(self) -> None:
         """Bring the platform back; values return after the recovery delay."""
-        if not self.is_down:
+        if not self.is_down or self._is_recovering:
             return
+        self._is_recovering = True
         outage = self._outages
         self.sink.source_health(SOURCE_HEALTH_DEGRADED, "the simulated platform is starting again")
 
         def recovered() -> None:
-            if self.is_down and outage == self._outages:
-                self.is_down = False
+            if outage == self._outages:
+                self.is_down = self._is_recovering = False
                 self.sink.source_health(SOURCE_HEALTH_GOOD, "the simulated platform is back")
                 self._for_all(self._rebind)
 

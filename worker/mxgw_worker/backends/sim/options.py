@@ -174,3 +174,8 @@ _TABLE: dict[str, tuple[object, Callable[[str, object], object], tuple[str, ...]
     "burst": ("paced", _choice("paced", "max"), ("load",)),
     "text_bytes": (0, _whole(0, 65_536), ("load",)),
 }
+
+
+def defaults() -> dict[str, object]:
+    """Return every option's name and default. Profile `load` resolves at once whatever stands here."""
+    return {name: default for name, (default, _, _) in _TABLE.items()}

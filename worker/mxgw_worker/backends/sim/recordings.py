@@ -86,7 +86,7 @@ def _times(texts: list[str], timestamp_format: str, path: Path) -> tuple[tuple[d
         raise BackendUnavailable(
             f"the times of {path} never rise; name the right column with option 'timestamp_column'"
         )
-    step = steps.most_common(1)[0][0]
+    step = max(steps, key=lambda each: (steps[each], -each))  # Of equally common ones the shortest.
     times = [written[0]]
     for number, time in enumerate(written[1:], 3):
         before = times[-1]

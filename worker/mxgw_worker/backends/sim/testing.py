@@ -55,10 +55,16 @@ class ManualClock:
 
     def turn(self) -> None:
         """Run what is due now once, as one turn of an event loop would; what it asks for waits for the next turn."""
-        due = [self._calls.pop(0) for _ in range(len(self._calls)) if self._calls[0][0] <= self._elapsed_s]
-        for _, _, call in due:
+        due: list[_Call] = []
+        while self._calls and self._calls[0][0] <= self._elapsed_s:
+            due.append(heappop(self._calls)[2])
+        for call in due:
             if call.callback is not None:
                 call.callback()
+
+    def stall(self, seconds: float) -> None:
+        """Let time pass without running anything, as a loop that is blocked does."""
+        self._elapsed_s += seconds
 
     def pending(self) -> int:
         """Return how many calls would still run."""

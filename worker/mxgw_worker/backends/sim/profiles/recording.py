@@ -56,6 +56,10 @@ class _Player:
         self._played = 0
         self._due = 0.0
         tags = SimObject(options.object, "Recordings", f"{recording.name}, {len(recording.times)} rows")
+        self._time = tags.add("RecordTime", DataType.TIME, None, "When the present row was measured")
+        self._number = tags.add("Row", DataType.INTEGER, 0, "Number of the present row, from 1")
+        self._rounds = tags.add("Rounds", DataType.INTEGER, 0, "How often the recording was played to its end")
+        self._playing = tags.add("Playing", DataType.BOOLEAN, True, "False after the end of a recording without loop")
         self._columns: list[tuple[Attribute, Column]] = []
         for column in recording.columns:
             name = attribute_name(column.header)
@@ -63,10 +67,6 @@ class _Player:
                 raise BackendUnavailable(f"two columns of {recording.name} would both be called {name}")
             described = _STEEL_COLUMNS.get(column.header, f"Column {column.header} of {recording.name}")
             self._columns.append((tags.add(name, column.data_type, None, described), column))
-        self._time = tags.add("RecordTime", DataType.TIME, None, "When the present row was measured")
-        self._number = tags.add("Row", DataType.INTEGER, 0, "Number of the present row, from 1")
-        self._rounds = tags.add("Rounds", DataType.INTEGER, 0, "How often the recording was played to its end")
-        self._playing = tags.add("Playing", DataType.BOOLEAN, True, "False after the end of a recording without loop")
         engine.galaxy.add(tags)
 
     def start(self) -> None:
