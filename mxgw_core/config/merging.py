@@ -22,15 +22,8 @@ def laid_over(layers: Iterable[Tree]) -> Tree:
 
     Keys that differ only in case are one key, spelled as in the first layer that has it.
     """
-    merged = Layers(
-        dynaconf_skip_loaders=True,
-        dynaconf_skip_validators=True,
-        dynaboxify=False,
-        AUTO_CAST_FOR_DYNACONF=False,
-        DOTTED_LOOKUP_FOR_DYNACONF=False,
-        NESTED_SEPARATOR_FOR_DYNACONF=False,
-        SYSENV_FALLBACK_FOR_DYNACONF=False,
-    )
+    # Without its loaders dynaconf has no files and no environment; without boxes its tables are plain dictionaries.
+    merged = Layers(dynaconf_skip_loaders=True, dynaconf_skip_validators=True, dynaboxify=False)
     for layer in layers:
         merged.set(_ROOT, layer, merge=True)
     tree: Tree = merged.get(_ROOT, {})

@@ -57,7 +57,7 @@ def register(plugins: pluggy.PluginManager, plugin: object, name: str) -> None:
         raise LoadFailure("another enabled plugin is the same object") from error
     try:
         plugins.check_pending()
-        _check_implementations(plugins, plugin, name)
+        _check_implementations(plugins, plugin)
     except pluggy.PluginValidationError as error:
         unknown = [caller.name for caller in plugins.get_hookcallers(plugin) or () if not caller.has_spec()]
         plugins.unregister(name=name)
@@ -81,14 +81,13 @@ def _check_marks(plugins: pluggy.PluginManager, plugin: object) -> None:
             raise LoadFailure(f"{name} is not marked with @hookimpl from mxgw_core.api")
 
 
-def _check_implementations(plugins: pluggy.PluginManager, plugin: object, name: str) -> None:
+def _check_implementations(plugins: pluggy.PluginManager, plugin: object) -> None:
+    # Those of other plugins are among them and passed before.
     callers = plugins.get_hookcallers(plugin) or []
     if not callers:
         raise LoadFailure("it implements no hook; mark them with @hookimpl from mxgw_core.api")
     for caller in callers:
         for implementation in caller.get_hookimpls():
-            if implementation.plugin_name != name:
-                continue
             function = implementation.function
             if implementation.wrapper or implementation.hookwrapper:
                 raise LoadFailure(f"{caller.name} is a wrapper; each plugin is asked alone, so it would wrap nothing")

@@ -212,6 +212,7 @@ class Model(pydantic.BaseModel):
     names: tuple[str, ...] = ()
     inner: Inner = Inner()
     pin: pydantic.SecretStr = pydantic.SecretStr("")
+    token: str = pydantic.Field("", max_length=5)
 
 class Plugin:
     seen = []
@@ -236,9 +237,26 @@ def test_hook_mxgw_settings_hands_over_validated_settings_before_any_other_hook(
     assert applied.pin.get_secret_value() == "1234"
 
 
+def test_each_plugin_gets_its_own_settings(install: Install) -> None:
+    install("strict", SETTINGS)
+    install("other", SETTINGS.replace('"strict"', '"other"'))
+
+    host = PluginHost.load(settings("strict", "other", strict={"size": 5}, other={"size": 6}))
+
+    seen = {answer.plugin: [s.size for s in answer.value] for answer in host.ask("mxgw_session_detached", session=None)}
+    assert seen == {"strict": [5], "other": [6]}
+
+
 def test_settings_of_a_plugin_are_wrong_with_file_key_and_reason(install: Install) -> None:
     install("strict", SETTINGS)
-    section: dict[str, Any] = {"sise": 1, "size": 0, "names": "a", "inner": {"dept": 2, "depth": "x"}, "pin": 987654}
+    section: dict[str, Any] = {
+        "sise": 1,
+        "size": 0,
+        "names": "a",
+        "inner": {"dept": 2, "depth": "x"},
+        "pin": 987654,
+        "token": "canary",
+    }
     origins = {"plugins.strict.sise": "settings.toml", "plugins.strict.size": "/etc/site.toml",
                "plugins.strict.inner.dept": "environment MXGW_X"}  # fmt: skip
 
@@ -251,6 +269,7 @@ def test_settings_of_a_plugin_are_wrong_with_file_key_and_reason(install: Instal
         'settings: plugins.strict.inner.depth: must be a valid integer (is "x")',
         "environment MXGW_X: plugins.strict.inner.dept: unknown key; did you mean 'depth'?",
         "settings: plugins.strict.pin: must be a valid string",
+        "settings: plugins.strict.token: must have at most 5 characters",
         "settings.toml: plugins.strict.sise: unknown key; did you mean 'size'?",
     ]
 

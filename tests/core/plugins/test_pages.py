@@ -110,6 +110,12 @@ def test_the_installed_example_is_seen(stranger: tuple[Path, Path], enabled: str
     assert seen == [["hello", state, "mxgw-plugin-hello", "1.0.0"]]
 
 
+def test_the_installed_example_s_command_is_part_of_mxgw(stranger: tuple[Path, Path]) -> None:
+    command = ("-m", "mxgw_core.cli.main", "hello", "Anna")
+
+    assert run(stranger[0], *command, MXGW_PLUGINS__ENABLED="hello") == "Hello, Anna!\n"
+
+
 def test_the_example_s_own_tests_pass(stranger: tuple[Path, Path]) -> None:
     output = run(
         stranger[0], "-m", "pytest", "-q", "-p", "no:cacheprovider", "--rootdir", str(stranger[1]), str(stranger[1])
