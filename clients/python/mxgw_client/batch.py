@@ -53,6 +53,10 @@ class EventBatch(Sequence[Event]):
         """The place of the last event."""
         return Position(self._context.epoch, self.last_sequence)
 
+    def after(self, sequence: int) -> EventBatch:
+        """Return the events of this batch after `sequence`, which must be that of an event in it, not the last."""
+        return self[1 + next(n for n, raw in enumerate(self.raw) if raw.sequence == sequence) :]
+
     def __len__(self) -> int:
         return len(self.raw)
 

@@ -41,6 +41,9 @@ class Position:
         except ValueError:
             raise ValueError(f"not a position: {text[:80]!r}; its epoch is not hexadecimal") from None
 
+    def __repr__(self) -> str:
+        return f"Position({self.to_text()})"
+
     def to_message(self) -> events_pb2.Position:
         """Return the contract's message."""
         return events_pb2.Position(epoch=self.epoch, sequence=self.sequence)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime
 
 from mxgw.convert import PyValue, duration_to_seconds
@@ -300,7 +300,7 @@ class GatewayInfo:
     open_sessions: int
     draining: bool
     identity: str
-    raw: gateway_service_pb2.GetGatewayInfoResponse
+    raw: gateway_service_pb2.GetGatewayInfoResponse = field(repr=False)
 
 
 def gateway_from_message(message: gateway_service_pb2.GetGatewayInfoResponse) -> GatewayInfo:

@@ -159,7 +159,7 @@ class EventStream(AsyncIterator[StreamItem]):
         self._batch, self._views = None, iter(())
         if batch is None or last is None or last.sequence >= batch.last_sequence:
             return None
-        return batch[1 + next(n for n, raw in enumerate(batch.raw) if raw.sequence == last.sequence) :]
+        return batch.after(last.sequence)
 
     async def _next_frame(self) -> Frame:
         """Return the next frame without counting it as handed out."""

@@ -1,0 +1,112 @@
+"""The event loop behind the synchronous facade, in a thread of its own.
+
+All synchronous gateways of a process share one: grpc.aio serves a second event loop of the same process only with
+spurious errors (grpc issue 25364). The thread starts with the first gateway and ends with the last.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from collections.abc import AsyncIterator, Coroutine, Iterator
+from concurrent.futures import Future
+from typing import Any, TypeVar
+
+T = TypeVar("T")
+
+# How long an interrupted call may take to let go of what it holds.
+CANCEL_TIMEOUT_S = 5.0
+_STOP_TIMEOUT_S = 5.0
+
+
+class LoopThread:
+    """A running event loop. `run` may be called from any thread but its own."""
+
+    def __init__(self) -> None:
+        self._loop = asyncio.new_event_loop()
+        # A daemon, so that a script which never closed its gateway can still end.
+        self._thread = threading.Thread(target=self._serve, name="mxgw-client", daemon=True)
+        self._thread.start()
+
+    def _serve(self) -> None:
+        with asyncio.Runner(loop_factory=lambda: self._loop) as runner:
+            runner.get_loop().run_forever()
+
+    def submit(self, coroutine: Coroutine[Any, Any, T]) -> Future[T]:
+        """Start the coroutine in the loop.
+
+        Raises:
+            RuntimeError: called in the loop's own thread, which would wait for itself, or after the end.
+        """
+        self._check(coroutine)
+        return asyncio.run_coroutine_threadsafe(coroutine, self._loop)
+
+    def _check(self, coroutine: Coroutine[Any, Any, T]) -> None:
+        if threading.current_thread() is self._thread or self._loop.is_closed():
+            coroutine.close()
+            raise RuntimeError(
+                "the synchronous client cannot be used here: its event loop is this thread, or has ended"
+            )
+
+    def run(self, coroutine: Coroutine[Any, Any, T]) -> T:
+        """Run the coroutine and return its result; an interrupt (Ctrl-C) cancels it before it goes on its way."""
+        self._check(coroutine)
+        finished = threading.Event()
+        future = self.submit(_then(coroutine, finished))
+        try:
+            return future.result()
+        except KeyboardInterrupt:
+            future.cancel()
+            finished.wait(CANCEL_TIMEOUT_S)
+            raise
+
+    def iterate(self, items: AsyncIterator[T]) -> Iterator[T]:
+        """Yield what an async iterator yields, one step at a time."""
+        while True:
+            try:
+                item = self.run(_step(items))
+            except StopAsyncIteration:
+                return
+            yield item
+
+    def stop(self) -> None:
+        """End loop and thread; bounded in time."""
+        self._loop.call_soon_threadsafe(self._loop.stop)
+        self._thread.join(_STOP_TIMEOUT_S)
+
+
+async def _then(coroutine: Coroutine[Any, Any, T], finished: threading.Event) -> T:
+    try:
+        return await coroutine
+    finally:
+        finished.set()
+
+
+async def _step(items: AsyncIterator[T]) -> T:
+    return await anext(items)
+
+
+class _Shared:
+    """The one loop thread of the process, while somebody uses it."""
+
+    lock = threading.Lock()
+    thread: LoopThread | None = None
+    users = 0
+
+
+def acquire() -> LoopThread:
+    """Return the process's loop thread, started when nobody used it; every call needs one `release`."""
+    with _Shared.lock:
+        if _Shared.thread is None:
+            _Shared.thread = LoopThread()
+        _Shared.users += 1
+        return _Shared.thread
+
+
+def release() -> None:
+    """Give it back; the last one ends it."""
+    with _Shared.lock:
+        _Shared.users -= 1
+        if _Shared.users == 0 and _Shared.thread is not None:
+            thread, _Shared.thread = _Shared.thread, None
+            thread.stop()
