@@ -197,6 +197,20 @@ async def test_an_item_suspended_before_its_first_value_gets_it_when_activated(s
     assert [event.value for event in rig.sink.take("data_change")] == ["Water"]
 
 
+async def test_suspending_twice_succeeds_at_once_without_an_event(start, still) -> None:
+    rig = await start(**still)
+    item = await rig.advised("Tank_001.Product")
+    await rig.backend.suspend(rig.server, item)
+    rig.clock.advance(1)
+    rig.sink.take()
+
+    status = await rig.backend.suspend(rig.server, item)
+    rig.clock.advance(1)
+
+    assert (status.success, status.raw_category) == (-1, 0)
+    assert rig.sink.take() == []
+
+
 async def test_suspend_needs_an_advised_item(start, still) -> None:
     rig = await start(**still)
     item = await rig.added("Tank_001.Product")
@@ -232,6 +246,33 @@ async def test_a_new_interval_takes_effect_at_once(start) -> None:
     rig.clock.advance(5.5)
 
     assert len(rig.sink.take("buffered_data_change")) == 5
+
+
+async def test_samples_of_an_ended_advise_are_not_reported_by_the_next(start) -> None:
+    rig = await start(update_period_s=0.5, buffered_interval_ms=10_000)
+    item = await rig.advised("AppEngine_001.ScanCount", buffered=True)
+    rig.clock.advance(5)
+
+    await rig.backend.un_advise(rig.server, item)
+    await rig.backend.advise(rig.server, item)
+    rig.clock.advance(10)
+
+    first = rig.sink.take()[0].value
+    assert first == list(range(10, 10 + len(first)))
+
+
+async def test_nothing_runs_for_buffers_that_nobody_has(start) -> None:
+    rig = await start(profile="load", rate=0.0)
+    item = await rig.advised("Load.Target", buffered=True)
+    other = await rig.advised("Load.Target", buffered=True)
+
+    await rig.backend.un_advise(rig.server, item)
+    rig.clock.advance(5)
+    assert rig.clock.pending() == 1
+    await rig.backend.remove_item(rig.server, other)
+    rig.clock.advance(5)
+
+    assert rig.clock.pending() == 0
 
 
 async def test_a_quiet_buffered_item_reports_nothing(start, still) -> None:

@@ -102,6 +102,44 @@ async def test_a_platform_that_goes_down_again_does_not_recover_early(start, sti
     assert (await rig.first_events("Tank_001.Level"))[-1].detail == 2
 
 
+async def test_going_down_twice_is_told_once(start, still) -> None:
+    rig = await start(controls=True, recovery_delay_s=10.0, **still)
+    item = await rig.advised("Tank_001.Product")
+
+    for down in (True, False, True, False, True):
+        await control(rig, "PlatformDown", down)
+    rig.clock.advance(60)
+
+    assert [event.detail for event in rig.sink.take() if event.item == item] == [2]
+
+
+async def test_what_was_sampled_before_an_outage_is_reported_before_it(start) -> None:
+    rig = await start(controls=True, update_period_s=0.5, buffered_interval_ms=60_000)
+    item = await rig.advised("AppEngine_001.ScanCount", buffered=True)
+    rig.clock.advance(5)
+
+    await control(rig, "PlatformDown", True)
+
+    samples, failure = [event for event in rig.sink.take() if event.item == item]
+    assert len(samples.value) == 11
+    assert (failure.success, failure.detail, failure.qualities) == (0, 2, (24,))
+
+
+async def test_an_outage_that_ends_before_all_items_heard_of_it_spares_the_others(start) -> None:
+    rig = await start(profile="load", controls=True, items=1_000, rate=0.0, recovery_delay_s=0.0)
+    for number in range(1, 1_001):
+        await rig.backend.advise(rig.server, await rig.added(f"Load.Item{number:05d}"))
+    switch = await rig.advised("Sim.PlatformDown")
+
+    await rig.backend.write(rig.server, switch, to_value(True), 0)
+    await rig.backend.write(rig.server, switch, to_value(False), 0)
+    rig.clock.advance(1)
+
+    details = [event.detail for event in rig.sink.take("data_change") if event.item != switch]
+    assert 0 < details.count(2) < 1_000
+    assert details.count(1011) == 1_000
+
+
 async def test_controls_are_reachable_while_the_platform_is_down(start, still) -> None:
     rig = await start(controls=True, **still)
     await control(rig, "PlatformDown", True)
@@ -129,7 +167,11 @@ async def test_dropped_completions_go_missing_and_the_writes_happen(start, still
     item = await rig.advised("Bench_001.Count")
     await control(rig, "DropCompletions", 2)
 
+    switch = await rig.advised("Sim.CompletionDelay")
+    own = await rig.write(switch, 0.02)
     kinds = [[event.kind for event in await rig.write(item, value)] for value in (1, 2, 3)]
+
+    assert own[0].kind == "write_complete"
 
     assert kinds == [["data_change"], ["data_change"], ["write_complete", "data_change"]]
 

@@ -210,6 +210,30 @@ async def test_an_element_fails_when_its_array_shrinks_and_returns_when_it_grows
     assert [(event.value, event.quality) for event in back] == [(5, 192)]
 
 
+async def test_an_element_that_stays_beyond_the_end_fails_once(start, still) -> None:
+    rig = await start(**still)
+    element, whole = await rig.advised("Bench_001.Counts[5]"), await rig.advised("Bench_001.Counts[]")
+
+    failures = []
+    for length in (1, 2, 3):
+        await rig.backend.write(rig.server, whole, to_value([1] * length), 0)
+        rig.clock.advance(0.1)
+        failures += [event for event in rig.sink.take("data_change") if event.item == element]
+
+    assert [event.detail for event in failures] == [1003]
+
+
+async def test_writing_the_same_value_again_changes_nothing(start, still) -> None:
+    rig = await start(**still)
+    item = await rig.advised("Bench_001.Count")
+    await rig.write(item, 5, time_ns=1_000)
+
+    again = await rig.write(item, 5, time_ns=2_000)
+
+    assert [event.kind for event in again] == ["write_complete"]
+    assert (await rig.first_events("Bench_001.Count"))[-1].time_ns == 1_000
+
+
 async def test_an_array_may_be_emptied(start, still) -> None:
     rig = await start(**still)
     item = await rig.advised("Bench_001.Flags[]")

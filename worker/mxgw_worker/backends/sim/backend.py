@@ -73,8 +73,6 @@ class SimBackend:
         server = self._servers.pop(server_handle)
         for item in server.items.all():
             engine.un_advise(item)
-        if server.buffer_timer is not None:
-            server.buffer_timer.cancel()
 
     async def add_item(self, server_handle: int, item_definition: str) -> int:
         return self._add(server_handle, item_definition, "", buffered=False)

@@ -63,7 +63,7 @@ class Server:
         self.client_name = client_name
         self.items: Handles[Item] = Handles("item")
         self.buffered_interval_s = buffered_interval_s
-        # Runs while the server has buffered items on advise; the engine renews and cancels it.
+        # Runs while the server has buffered items on advise; the engine renews it and lets it end.
         self.buffer_timer: Timer | None = None
 
 
