@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import dataclass, field
+from typing import TypeVar
 
 import grpc
 from google.protobuf import any_pb2
@@ -27,6 +28,8 @@ from mxgw.v1 import (
 
 EPOCH = bytes(range(16))
 SESSION_ID = "session-1"
+T = TypeVar("T")
+Ended = TypeVar("Ended", bound=Exception)
 Frames = AsyncIterator[event_service_pb2.StreamEventsResponse]
 
 
@@ -123,6 +126,17 @@ def gap(first: int, last: int, *, count: int = 0, reason: int = 1) -> event_serv
     )
 
 
+async def read_until(error: type[Ended], items: AsyncIterator[T], note: Callable[[T], object]) -> tuple[list, Ended]:
+    """Iterate until `error` ends it; return what `note` made of each item at its time, and the error."""
+    seen: list[object] = []
+    try:
+        async for item in items:
+            seen.append(note(item))  # noqa: PERF401 - what was seen before the error counts
+    except error as ended:
+        return seen, ended
+    raise AssertionError(f"the iteration stopped without {error.__name__}")
+
+
 @dataclass
 class Script:
     """What the gateway answers, and what it was asked."""
@@ -213,7 +227,7 @@ class _Services(
 
     async def _note(self, name: str, request: object, context: aio.ServicerContext) -> None:
         self.script.calls.append((name, request))
-        self.script.metadata.append({key: value for key, value in context.invocation_metadata() or ()})
+        self.script.metadata.append(dict(context.invocation_metadata() or ()))
         if name in self.script.refusals:
             await _refuse(context, self.script.refusals[name])
 

@@ -122,7 +122,7 @@ async def test_a_write_that_is_waited_for_raises_when_it_failed(scripted: Script
     scripted.script.replies["write"] = lambda command: commands_pb2.MxReply(
         write=commands_pb2.WriteResult(write_id=7, completed=True), statuses=[convert.status(0, 6, 4, 1012)]
     )
-    with pytest.raises(WriteFailed, match="SECURED_WRITE 1012.*needs write_secured with a user"):
+    with pytest.raises(WriteFailed, match=r"SECURED_WRITE 1012.*needs write_secured with a user"):
         await session.write(1, 5, wait=True)
 
 

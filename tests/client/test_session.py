@@ -8,7 +8,7 @@ from pathlib import Path
 
 import grpc
 import pytest
-from client.scripted import EPOCH, SESSION_ID, Refusal, Scripted, scripted_gateway
+from client.scripted import EPOCH, SESSION_ID, Refusal, Scripted, opened, scripted_gateway
 
 from mxgw.v1 import events_pb2, session_service_pb2
 from mxgw_client import Gateway, Position, Session, connect, errors
@@ -135,12 +135,9 @@ async def test_nothing_is_left_when_everything_is_closed(scripted: Scripted) -> 
     before = asyncio.all_tasks()
 
     async def stream(request, context):
-        yield events_opened
+        yield opened()
         await asyncio.Event().wait()
 
-    from client.scripted import opened
-
-    events_opened = opened()
     scripted.script.stream = stream
     async with connect(scripted.target) as gateway, gateway.open_session() as session:
         events = session.events()
@@ -149,7 +146,7 @@ async def test_nothing_is_left_when_everything_is_closed(scripted: Scripted) -> 
             async with asyncio.timeout(0.01):
                 await anext(events)
     async with asyncio.timeout(5):
-        while [
+        while [  # noqa: ASYNC110 - the server's side of the stream ends in its own time
             t for t in asyncio.all_tasks() - before if "client" in t.get_name()
         ] or not scripted.script.streams_ended:
             await asyncio.sleep(0.01)

@@ -18,6 +18,7 @@ from client.scripted import (
     gap,
     heartbeat,
     opened,
+    read_until,
 )
 
 from mxgw import convert
@@ -66,6 +67,10 @@ def script(scripted: Scripted, *frames: event_service_pb2.StreamEventsResponse, 
     scripted.script.stream = stream
 
 
+def sequence_or_type(item: object) -> object:
+    return item.sequence if isinstance(item, DataChange) else type(item)
+
+
 async def until(condition) -> None:
     async with asyncio.timeout(5):
         while not condition():  # noqa: ASYNC110 - the state is another process's in spirit, there is no event to await
@@ -74,11 +79,7 @@ async def until(condition) -> None:
 
 async def test_every_event_and_frame_comes_once_and_in_order(scripted: Scripted, session: Session) -> None:
     script(scripted, opened(), changes(1, 500), gap(501, 510), changes(511, 700), heartbeat(700), changes(701, 701))
-    seen: list[object] = []
-
-    with pytest.raises(errors.SessionClosed):
-        async for item in session.events():
-            seen.append(item.sequence if isinstance(item, DataChange) else type(item))
+    seen, _ = await read_until(errors.SessionClosed, session.events(), sequence_or_type)
 
     assert seen == [StreamOpened, *range(1, 501), Gap, *range(511, 701), Heartbeat, 701]
 
@@ -91,11 +92,7 @@ async def test_what_was_sent_before_the_end_arrives_even_when_the_reader_is_slow
     await anext(events)
     await until(lambda: scripted.script.streams_ended == 1)
 
-    seen = []
-    with pytest.raises(errors.SessionClosed):
-        async for item in events:
-            seen.append(item.sequence)
-            await asyncio.sleep(0)
+    seen, _ = await read_until(errors.SessionClosed, events, sequence_or_type)
 
     assert seen == list(range(1, 1001))
 
@@ -194,11 +191,8 @@ async def test_snapshots_progress_and_draining_are_frames_of_their_own(scripted:
         end=Refusal(grpc.StatusCode.UNAVAILABLE, "GATEWAY_DRAINING", "draining", retry_after_s=1.5),
     )
     events = session.events(start=Start.SNAPSHOT)
-    items, positions = [], []
-    with pytest.raises(errors.GatewayDraining) as ended:
-        async for read in events:
-            items.append(read)
-            positions.append(events.position.sequence)
+    pairs, ended = await read_until(errors.GatewayDraining, events, lambda item: (item, events.position.sequence))
+    items, positions = zip(*pairs, strict=True)
 
     assert isinstance(items[1], Snapshot)
     assert items[1].items[0].value == 3.5
@@ -206,21 +200,18 @@ async def test_snapshots_progress_and_draining_are_frames_of_their_own(scripted:
     assert isinstance(items[2], SnapshotEnd)
     assert isinstance(items[3], Progress)
     assert items[4] == Draining(1.5, 0.0)
-    assert positions == [0, 0, 9, 20, 20]
-    assert ended.value.retry_after_s == 1.5
-    assert ended.value.resumable
+    assert positions == (0, 0, 9, 20, 20)
+    assert ended.retry_after_s == 1.5
+    assert ended.resumable
 
 
 async def test_the_position_is_never_ahead_of_what_was_handed_out(scripted: Scripted, session: Session) -> None:
     script(scripted, opened(10), changes(11, 13), heartbeat(13), changes(14, 15))
     events = session.events()
-    positions = []
 
     assert events.position is None
-    with pytest.raises(errors.SessionClosed):
-        async for _ in events:
-            assert events.position is not None
-            positions.append(events.position.sequence)
+
+    positions, _ = await read_until(errors.SessionClosed, events, lambda _: events.position.sequence)
 
     assert positions == [10, 11, 12, 13, 13, 14, 15]
     assert events.position == Position(EPOCH, 15)
@@ -256,11 +247,9 @@ async def test_leaving_the_loop_and_coming_back_loses_nothing(scripted: Scripted
             seen.append(item.sequence)
             if item.sequence == 3:
                 break
-    with pytest.raises(errors.SessionClosed):
-        async for item in events:
-            seen.append(item.sequence)
+    rest, _ = await read_until(errors.SessionClosed, events, sequence_or_type)
 
-    assert seen == [1, 2, 3, 4, 5, 6]
+    assert seen + rest == [1, 2, 3, 4, 5, 6]
 
 
 async def test_giving_up_waiting_loses_nothing_and_keeps_the_stream(scripted: Scripted, session: Session) -> None:
@@ -294,13 +283,14 @@ async def test_batches_come_whole_and_begin_with_the_rest_of_one_that_was_begun(
     assert isinstance(await anext(events), StreamOpened)
     assert [(await anext(events)).sequence for _ in range(2)] == [1, 2]
 
-    frames = []
-    with pytest.raises(errors.SessionClosed):
-        async for frame in events.batches():
-            frames.append([event.sequence for event in frame] if isinstance(frame, EventBatch) else type(frame))
-            if isinstance(frame, EventBatch):
-                assert events.position == frame.position
-                assert (frame.first_sequence, frame.last_sequence) == (frame[0].sequence, frame[-1].sequence)
+    def note(frame: object) -> object:
+        if not isinstance(frame, EventBatch):
+            return type(frame)
+        assert events.position == frame.position
+        assert (frame.first_sequence, frame.last_sequence) == (frame[0].sequence, frame[-1].sequence)
+        return [event.sequence for event in frame]
+
+    frames, _ = await read_until(errors.SessionClosed, events.batches(), note)
 
     assert frames == [[3, 4, 5], Heartbeat, [6, 7, 8, 9]]
 
@@ -396,12 +386,16 @@ async def test_a_reader_that_waits_in_short_turns_sees_the_silence_too(scripted:
     script(scripted, opened(heartbeat_s=0.5), end=None)
     events = session.events()
     await anext(events)
-    began = asyncio.get_running_loop().time()
-    with pytest.raises(StreamStale):
-        while asyncio.get_running_loop().time() - began < 5:
+
+    async def read_in_turns() -> None:
+        while True:
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(0.4):
                     await anext(events)
+
+    async with asyncio.timeout(5):
+        with pytest.raises(StreamStale):
+            await read_in_turns()
 
 
 async def test_heartbeats_keep_a_quiet_stream_alive(scripted: Scripted, session: Session) -> None:
@@ -413,12 +407,9 @@ async def test_heartbeats_keep_a_quiet_stream_alive(scripted: Scripted, session:
         raise CLOSED
 
     scripted.script.stream = stream
-    beats = 0
-    with pytest.raises(errors.SessionClosed):
-        async for item in session.events():
-            beats += isinstance(item, Heartbeat)
+    seen, _ = await read_until(errors.SessionClosed, session.events(), type)
 
-    assert beats == 5
+    assert seen == [StreamOpened, *[Heartbeat] * 5]
 
 
 @pytest.mark.parametrize(
@@ -443,10 +434,7 @@ async def test_a_stream_that_breaks_the_contract_is_refused(
 
 async def test_frames_of_a_later_contract_are_passed_over(scripted: Scripted, session: Session) -> None:
     script(scripted, opened(), event_service_pb2.StreamEventsResponse(), batch(), changes(1, 1))
-    seen = []
-    with pytest.raises(errors.SessionClosed):
-        async for item in session.events():
-            seen.append(type(item))
+    seen, _ = await read_until(errors.SessionClosed, session.events(), type)
 
     assert seen == [StreamOpened, DataChange]
 

@@ -70,7 +70,7 @@ def test_a_status_of_an_unknown_detail_keeps_its_number() -> None:
     status = status_from_message(convert.status(0, 4, 1, 4711))
 
     assert (status.detail, status.detail_name, status.ok) == (4711, "", False)
-    assert str(status) == "failed, OPERATIONAL_ERROR, detail 4711"
+    assert str(status) == "failed, CONFIGURATION_ERROR, detail 4711"
 
 
 def test_the_client_needs_neither_gateway_nor_worker_nor_what_they_are_made_of() -> None:
