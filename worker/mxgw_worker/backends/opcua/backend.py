@@ -60,7 +60,8 @@ class OpcUaBackend:
     def __init__(self, options: Mapping[str, object]) -> None:
         self._raw_options = dict(options)
         self._registrations: dict[int, _Registration] = {}
-        self._handles = 0
+        self._server_handles = 0
+        self._item_handles = 0
         # The task behind everything; created by `start`, cancelled and awaited by `stop`.
         self._root: asyncio.Task[None] | None = None
         # The group every later task belongs to; set while `_root` runs.
@@ -110,9 +111,9 @@ class OpcUaBackend:
 
     async def register(self, client_name: str) -> int:
         """Return a server handle; the subscription comes with the first advise."""
-        self._handles += 1
-        self._registrations[self._handles] = _Registration(client_name, self._options.buffered_interval_ms)
-        return self._handles
+        self._server_handles += 1
+        self._registrations[self._server_handles] = _Registration(client_name, self._options.buffered_interval_ms)
+        return self._server_handles
 
     async def unregister(self, server_handle: int) -> None:
         """Release the handle, its items and its subscription."""
@@ -252,7 +253,7 @@ class OpcUaBackend:
             self._emitter.health(SOURCE_HEALTH_GOOD, f"connected to {self._options.url} again")
 
     async def _serve(self) -> str:
-        """Run what needs a connection until it is lost; return why."""
+        """Run what needs a connection until it is lost; return why. Cancelled, it leaves the connection for `stop`."""
         reason = ""
         try:
             async with asyncio.TaskGroup() as live:
@@ -269,6 +270,7 @@ class OpcUaBackend:
                     task.cancel()
         except* (ua.UaError, OSError, TimeoutError) as group:
             reason = f"{type(group.exceptions[0]).__name__}"
+        self._link.drop()
         return reason
 
     async def _reconnect(self) -> None:
@@ -291,9 +293,10 @@ class OpcUaBackend:
             raise MxError(E_INVALIDARG, "the item definition is empty")
         if len(definition) + len(context) > _MAX_REFERENCE_CHARACTERS:
             raise MxError(E_INVALIDARG, f"an item reference has at most {_MAX_REFERENCE_CHARACTERS} characters")
-        self._handles += 1
-        registration.items[self._handles] = Item(server_handle, self._handles, definition, context, buffered)
-        return self._handles
+        self._item_handles += 1
+        handle = self._item_handles
+        registration.items[handle] = Item(server_handle, handle, definition, context, buffered)
+        return handle
 
     def _start_flusher(self, server_handle: int, registration: _Registration) -> None:
         if self._tasks is not None:

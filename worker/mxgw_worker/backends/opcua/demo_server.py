@@ -65,13 +65,18 @@ _WRITABLE: tuple[tuple[str, ua.VariantType, Any], ...] = (
 
 
 class _Users:
-    """One user with a password; without one, everybody may in."""
+    """One user with a password, or one with a certificate; without either, everybody may in."""
 
-    def __init__(self, user: str, password: str) -> None:
-        self._user, self._password = user, password
+    def __init__(self, user: str, password: str, certificate: bytes) -> None:
+        self._user, self._password, self._certificate = user, password, certificate
 
-    def get_user(self, _server: Any, username: str | None = None, password: str | None = None, **_: Any) -> Any:
-        allowed = not self._user or (username == self._user and password == self._password)
+    def get_user(
+        self, _server: Any, username: str | None = None, password: str | None = None, certificate: Any = None
+    ) -> Any:
+        if self._user:
+            allowed = username == self._user and password == self._password
+        else:
+            allowed = not self._certificate or certificate == self._certificate
         return User(role=UserRole.User) if allowed else None
 
 
@@ -88,18 +93,20 @@ def main() -> None:
     parser.add_argument("--private-key", default="")
     parser.add_argument("--user", default="", help="the only user that may log in")
     parser.add_argument("--password-file", default="", help="the file with that user's password")
+    parser.add_argument("--user-certificate", default="", help="DER file of the only user that may log in")
     logging.basicConfig(level=logging.ERROR, stream=sys.stderr)
     options = parser.parse_args()
     password = Path(options.password_file).read_text("utf-8").rstrip("\r\n") if options.password_file else ""
-    asyncio.run(_serve(options, password))
+    certificate = Path(options.user_certificate).read_bytes() if options.user_certificate else b""
+    asyncio.run(_serve(options, password, certificate))
 
 
-async def _serve(options: argparse.Namespace, password: str) -> None:
+async def _serve(options: argparse.Namespace, password: str, certificate: bytes) -> None:
     stopping = asyncio.Event()  # set by the first signal
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stopping.set)
-    server = Server(user_manager=_Users(options.user, password))
+    server = Server(user_manager=_Users(options.user, password, certificate))
     await server.init()
     server.set_endpoint(options.endpoint)
     server.set_server_name("mxgw demo")
@@ -130,7 +137,12 @@ async def _set_security(server: Server, options: argparse.Namespace) -> None:
         server.set_security_policy([ua.SecurityPolicyType.Basic256Sha256_SignAndEncrypt])
     else:
         server.set_security_policy([ua.SecurityPolicyType.NoSecurity])
-    server.set_identity_tokens([ua.UserNameIdentityToken] if options.user else [ua.AnonymousIdentityToken])
+    if options.user:
+        server.set_identity_tokens([ua.UserNameIdentityToken])
+    elif options.user_certificate:
+        server.set_identity_tokens([ua.X509IdentityToken])
+    else:
+        server.set_identity_tokens([ua.AnonymousIdentityToken])
 
 
 async def _repeat(step: Callable[[], Any], period_s: float) -> None:

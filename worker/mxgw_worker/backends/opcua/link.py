@@ -112,19 +112,19 @@ class Link:
                 reused = await self._connect(self._client)
                 await self._learn(self._client.uaclient.session)
         except BackendUnavailable:
-            self._drop()
+            self.drop()
             raise
         except (ua.UaError, OSError, TimeoutError) as error:
-            self._drop()
+            self.drop()
             raise BackendUnavailable(self._explain(error)) from error
         except BaseException:
-            self._drop()
+            self.drop()
             raise
         self._up = self._ever_up = True
         return reused
 
     async def serve(self) -> str:
-        """Keep the connected link alive until it is lost; return why in a sentence. The link is then down."""
+        """Keep the connected link alive until it is lost; return why in a sentence. `drop` it then."""
         assert self._client is not None
         client = self._client
         reason = "the connection was closed"
@@ -138,8 +138,6 @@ class Link:
                 probe.cancel()
         except* (ua.UaError, OSError, TimeoutError) as group:
             reason = f"the server no longer answers ({type(group.exceptions[0]).__name__})"
-        finally:
-            self._drop()
         return reason
 
     async def close(self) -> None:
@@ -154,7 +152,22 @@ class Link:
                     await self._client.close_secure_channel()
         except (ua.UaError, OSError, TimeoutError) as error:
             log.debug("closing the session: %s", type(error).__name__)
-        self._drop()
+        self.drop()
+
+    def drop(self) -> None:
+        """Cut the socket at once, without waiting for unsent data to leave."""
+        self._up = False
+        if self._client is None:
+            return
+        low = self._client.uaclient
+        if low.protocol is not None:
+            # A late farewell of this socket must not be taken for one of its successor's.
+            low.protocol.on_connection_lost = None
+            if low.protocol.transport is not None:
+                low.protocol.transport.abort()
+        low.disconnect_socket()
+        if not self._ever_up:
+            self._client = None
 
     async def _new_client(self) -> Client:
         options = self._options
@@ -276,21 +289,6 @@ class Link:
             await asyncio.sleep(self._options.probe_interval_s)
             await client.uaclient.session.read_attributes([_SERVER_STATE], ua.AttributeIds.Value)
 
-    def _drop(self) -> None:
-        """Cut the socket at once, without waiting for unsent data to leave."""
-        self._up = False
-        if self._client is None:
-            return
-        low = self._client.uaclient
-        if low.protocol is not None:
-            # A late farewell of this socket must not be taken for one of its successor's.
-            low.protocol.on_connection_lost = None
-            if low.protocol.transport is not None:
-                low.protocol.transport.abort()
-        low.disconnect_socket()
-        if not self._ever_up:
-            self._client = None
-
     def _explain(self, error: Exception) -> str:
         url, options = self._options.url, self._options
         match error:
@@ -317,6 +315,11 @@ class Link:
                 )
             case ua.UaStatusCodeError():
                 return f"opcua: {url} refuses the session: {ua.StatusCode(error.code).name}"
+            case ua.UaError() if "No matching endpoints" in str(error):
+                return (
+                    f"opcua: {url} does not offer {options.security_policy}/{options.mode}; set security_policy and "
+                    "security_mode to what the server's administrator allows"
+                )
             case ua.UaError():
                 return f"opcua: {url}: {error}"
             case _:

@@ -1,0 +1,167 @@
+"""Security policies, trust, logins, and that no secret reaches a log."""
+
+from __future__ import annotations
+
+import logging
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from cryptography.hazmat.primitives.serialization import Encoding
+
+from mxgw_worker.backends.base import BackendUnavailable
+from mxgw_worker.backends.opcua import OpcUaBackend
+from mxgw_worker.backends.opcua.certificates import check_trusted
+
+from .certificates import Identity, make_identity
+from .harness import NS, Sink, running_backend, running_server
+
+PASSWORD = "Geheim-4711"
+
+
+@pytest.fixture(scope="module")
+def pki(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("pki")
+    for name in ("server", "client", "stranger", "person"):
+        make_identity(folder, name)
+    make_identity(folder, "locked", password="open-sesame")
+    (folder / "password").write_text(PASSWORD + "\n")
+    (folder / "trusted").mkdir()
+    shutil.copy(folder / "server.der", folder / "trusted")
+    return folder
+
+
+@pytest.fixture
+def quiet_library() -> Iterator[None]:
+    library = logging.getLogger("asyncua")
+    before = library.level
+    yield
+    library.setLevel(before)
+
+
+def secure(pki: Path, **changes: object) -> dict[str, object]:
+    return {
+        "security_policy": "Basic256Sha256",
+        "certificate": str(pki / "client.der"),
+        "private_key": str(pki / "client.pem"),
+        "server_certificate": str(pki / "server.der"),
+        "user": "operator",
+        "password": PASSWORD,
+        **changes,
+    }
+
+
+def server_arguments(pki: Path) -> list[str]:
+    return [
+        *("--certificate", str(pki / "server.der"), "--private-key", str(pki / "server.pem")),
+        *("--user", "operator", "--password-file", str(pki / "password"), "--items", "1", "--rate", "20"),
+    ]
+
+
+async def refusal(endpoint: str, options: dict[str, object]) -> str:
+    with pytest.raises(BackendUnavailable) as refused:
+        await OpcUaBackend({"url": endpoint, **options}).start(Sink())
+    return str(refused.value)
+
+
+@pytest.mark.filterwarnings("ignore::UserWarning")
+@pytest.mark.asyncio
+async def test_signed_and_encrypted_with_a_login_values_flow_and_every_mistake_has_its_cure(
+    pki: Path, caplog: pytest.LogCaptureFixture, quiet_library: None
+) -> None:
+    caplog.set_level(logging.DEBUG)
+    logging.getLogger("asyncua").setLevel(logging.DEBUG)
+    async with running_server(*server_arguments(pki)) as server:
+        wrong_password = await refusal(server.endpoint, secure(pki, password="falsch"))
+        assert "refuses user 'operator'" in wrong_password
+        assert "falsch" not in wrong_password
+
+        untrusted = await refusal(
+            server.endpoint, secure(pki, server_certificate="", trusted_certificates=str(pki / "stranger.der"))
+        )
+        assert "SHA-256" in untrusted
+        assert "stranger.der" in untrusted
+
+        no_offer = await refusal(
+            server.endpoint,
+            secure(pki, server_certificate="", security_policy="Aes256Sha256RsaPss", trust_any_server_certificate=True),
+        )
+        assert "it offers Basic256Sha256/SignAndEncrypt" in no_offer
+
+        assert "does not offer None/None; set security_policy" in await refusal(server.endpoint, {})
+
+        # The channel is renewed every 0.75 s meanwhile.
+        for trust in ({}, {"server_certificate": "", "trusted_certificates": str(pki / "trusted")}):
+            async with running_backend(server.endpoint, secure(pki, channel_lifetime_s=1, **trust)) as (backend, sink):
+                handle = await backend.register("secure")
+                item = await backend.add_item(handle, NS + "Load.0")
+                await backend.advise(handle, item)
+                await sink.until(lambda sink=sink, item=item: len(sink.changes(item)) >= 45)
+                values = [change.value for change in sink.changes(item)]
+
+                assert isinstance(values[0], int)
+                assert values == list(range(values[0], values[0] + len(values)))
+                assert sink.gaps() == []
+
+    assert PASSWORD not in caplog.text
+    assert "falsch" not in caplog.text
+
+
+@pytest.mark.filterwarnings("ignore::UserWarning")
+@pytest.mark.asyncio
+async def test_a_key_that_cannot_be_opened_is_named(pki: Path) -> None:
+    text = await refusal(
+        "opc.tcp://127.0.0.1:1",
+        secure(pki, certificate=str(pki / "locked.der"), private_key=str(pki / "locked.pem")),
+    )
+
+    assert "locked.pem" in text
+    assert "private_key_password" in text
+
+
+@pytest.mark.asyncio
+async def test_a_password_does_not_cross_an_open_network_unless_that_is_wanted(pki: Path) -> None:
+    arguments = ["--user", "operator", "--password-file", str(pki / "password")]
+    login = {"user": "operator", "password_file": str(pki / "password")}
+    async with running_server(*arguments) as server:
+        assert "unencrypted" in await refusal(server.endpoint, dict(login))
+        async with running_backend(server.endpoint, {**login, "allow_plaintext_password": True}) as (backend, _):
+            assert await backend.register("open") == 1
+
+
+@pytest.mark.asyncio
+async def test_a_person_may_log_in_with_a_certificate(pki: Path) -> None:
+    server_key = ["--certificate", str(pki / "server.der"), "--private-key", str(pki / "server.pem")]
+    options = secure(pki, user="", password="", user_certificate=str(pki / "person.der"))
+    async with running_server(*server_key, "--user-certificate", str(pki / "person.der")) as server:
+        async with running_backend(server.endpoint, {**options, "user_private_key": str(pki / "person.pem")}) as (
+            backend,
+            _,
+        ):
+            assert await backend.register("person") == 1
+        stranger = {
+            "user_certificate": str(pki / "stranger.der"),
+            "user_private_key": str(pki / "stranger.pem"),
+        }
+
+        assert "refuses this login" in await refusal(server.endpoint, {**options, **stranger})
+
+
+def _der(identity: Identity) -> bytes:
+    return identity.issued.public_bytes(Encoding.DER)
+
+
+def test_a_server_is_trusted_by_its_certificate_or_its_issuers(tmp_path: Path) -> None:
+    authority = make_identity(tmp_path, "authority", ca=True)
+    issued = make_identity(tmp_path, "issued", issuer=authority)
+    no_authority = make_identity(tmp_path, "leaf")
+    by_leaf = make_identity(tmp_path, "by-leaf", issuer=no_authority)
+    expired = make_identity(tmp_path, "expired", days=-1)
+    check_trusted(_der(issued), authority.certificate)
+    check_trusted(_der(issued), issued.certificate)
+    for identity, trusted in ((issued, no_authority), (by_leaf, no_authority), (no_authority, authority)):
+        with pytest.raises(BackendUnavailable, match="fingerprint"):
+            check_trusted(_der(identity), trusted.certificate)
+    with pytest.raises(BackendUnavailable, match="not valid today"):
+        check_trusted(_der(expired), expired.certificate)

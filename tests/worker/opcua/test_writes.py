@@ -1,0 +1,144 @@
+"""Writes to a real server."""
+
+from __future__ import annotations
+
+import pytest
+
+from mxgw.convert import PyValue, is_ok, to_value
+from mxgw_worker.backends.base import E_NOTIMPL, MxError
+
+from .harness import NS, running_backend
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "expected"),
+    [
+        ("Double", 3, 3.0),
+        ("Float", 1, 1.0),
+        ("Int32", 2.5, 2),
+        ("UInt16", "65535", 65535),
+        ("UInt64", str(2**64 - 2), str(2**64 - 2)),
+        ("Boolean", 1, True),
+        ("String", 17, "17"),
+        ("LocalizedText", "Guten Tag", "Guten Tag"),
+        ("Mode", 2, 2),
+        ("Number", 8, 8),
+        ("DoubleArray", [1, 2, 3, 4], [1.0, 2.0, 3.0, 4.0]),
+        ("StringArray", [], []),
+        ("ByteString", b"\x01", b"\x01"),
+    ],
+)
+@pytest.mark.asyncio
+async def test_a_write_takes_the_nodes_type_and_comes_back_as_a_change(
+    demo: str, name: str, value: PyValue, expected: object
+) -> None:
+    async with running_backend(demo) as (backend, sink):
+        server = await backend.register("write")
+        item = await backend.add_item(server, f"{NS}Writable.{name}")
+        await backend.advise(server, item)
+        before = (await sink.first(item)).value
+        await backend.write(server, item, to_value(value), 0)
+
+        assert is_ok((await sink.written(item)).statuses)
+        if before != expected:
+            await sink.until(lambda: sink.changes(item)[-1].value == expected)
+
+
+@pytest.mark.asyncio
+async def test_a_matrix_keeps_its_dimensions(demo: str) -> None:
+    async with running_backend(demo) as (backend, sink):
+        server = await backend.register("write")
+        item = await backend.add_item(server, NS + "Writable.Matrix")
+        await backend.advise(server, item)
+        await sink.first(item)
+        value = to_value([6, 5, 4, 3, 2, 1])
+        value.array.dimensions.extend([2, 3])
+        await backend.write(server, item, value, 0)
+        assert is_ok((await sink.written(item)).statuses)
+        await sink.until(lambda: sink.changes(item)[-1].value == [6.0, 5.0, 4.0, 3.0, 2.0, 1.0])
+
+        assert list(sink.changes(item)[-1].message.array.dimensions) == [2, 3]
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "category", "detail"),
+    [
+        ("Writable.ReadOnly", 1.0, 6, 1008),
+        ("Writable.Byte", 256, 5, 1004),
+        ("Writable.Double", "abc", 5, 19),
+        ("Writable.Double", [1.0], 5, 14),
+        ("Writable.DoubleArray", 1.0, 5, 14),
+        ("Nowhere", 1.0, 4, 6),
+        ("Steel", 1.0, 4, 1001),
+    ],
+)
+@pytest.mark.asyncio
+async def test_a_refused_write_completes_with_its_reason(
+    demo: str, name: str, value: PyValue, category: int, detail: int
+) -> None:
+    async with running_backend(demo) as (backend, sink):
+        server = await backend.register("refused")
+        item = await backend.add_item(server, NS + name)
+        await backend.write(server, item, to_value(value), 0)
+        first = (await sink.written(item)).statuses[0]
+
+        assert (first.success, first.raw_category, first.raw_detail) == (0, category, detail)
+
+
+@pytest.mark.asyncio
+async def test_writes_of_one_item_keep_their_order_and_each_gets_its_completion(demo: str) -> None:
+    async with running_backend(demo, {"trigger": "status_value_timestamp"}) as (backend, sink):
+        server = await backend.register("order")
+        item = await backend.add_item(server, "/Objects/Writable/Int32")
+        await backend.advise(server, item)
+        await sink.first(item)
+        for number in range(200):
+            await backend.write(server, item, to_value(number), 0)
+        await sink.written(item, 200)
+        await sink.until(lambda: sink.changes(item)[-1].value == 199)
+        seen = [change.value for change in sink.changes(item)[1:]]
+
+        assert seen == list(range(200))
+        assert all(is_ok(complete.statuses) for complete in sink.completions("write", item))
+
+
+@pytest.mark.asyncio
+async def test_writes_of_many_items_share_requests_and_one_refusal_stays_its_own(demo: str) -> None:
+    async with running_backend(demo, {"max_items_per_call": 2}) as (backend, sink):
+        server = await backend.register("bulk")
+        names = ("Double", "ReadOnly", "Int32", "String", "Float")
+        items = [await backend.add_item(server, f"{NS}Writable.{name}") for name in names]
+        for item in items:
+            await backend.write(server, item, to_value(1), 0)
+        results = [is_ok((await sink.written(item)).statuses) for item in items]
+
+        assert results == [True, False, True, True, True]
+
+
+@pytest.mark.asyncio
+async def test_a_write_with_a_source_time_arrives_with_it(demo: str) -> None:
+    async with running_backend(demo, {"trigger": "status_value_timestamp"}) as (backend, sink):
+        server = await backend.register("time")
+        item = await backend.add_item(server, NS + "Writable.Double")
+        await backend.advise(server, item)
+        await sink.first(item)
+        moment_ns = 1_515_974_400_123_456_000
+        await backend.write2(server, item, to_value(77.5), moment_ns, 0)
+        assert is_ok((await sink.written(item)).statuses)
+        await sink.until(lambda: sink.changes(item)[-1].value == 77.5)
+
+        assert sink.changes(item)[-1].time_ns == moment_ns
+
+
+@pytest.mark.asyncio
+async def test_secured_writes_are_refused_rather_than_pretended(demo: str) -> None:
+    async with running_backend(demo) as (backend, _):
+        server = await backend.register("secured")
+        item = await backend.add_item(server, NS + "Writable.Double")
+        with pytest.raises(MxError) as refused:
+            await backend.write_secured(server, item, 1, 2, to_value(1.0))
+        assert refused.value.hresult == E_NOTIMPL
+        with pytest.raises(MxError) as refused:
+            await backend.write_secured2(server, item, 1, 2, to_value(1.0), None)
+
+        assert refused.value.hresult == E_NOTIMPL
