@@ -17,13 +17,21 @@ from mxgw_client.events import (
 )
 from mxgw_client.position import Position
 
-_VIEWS: dict[int, type[Event]] = {
-    events_pb2.EVENT_KIND_DATA_CHANGE: DataChange,
-    events_pb2.EVENT_KIND_WRITE_COMPLETE: WriteComplete,
-    events_pb2.EVENT_KIND_OPERATION_COMPLETE: OperationComplete,
-    events_pb2.EVENT_KIND_BUFFERED_DATA_CHANGE: BufferedDataChange,
-}
-_KNOWN = tuple(_VIEWS.get(number, UnknownEvent) for number in range(max(_VIEWS) + 1))
+
+class _Views(dict[int, type[Event]]):
+    def __missing__(self, kind: int) -> type[Event]:
+        return UnknownEvent
+
+
+# The view of each event kind: `VIEWS[raw.kind](raw, context)`.
+VIEWS = _Views(
+    {
+        events_pb2.EVENT_KIND_DATA_CHANGE: DataChange,
+        events_pb2.EVENT_KIND_WRITE_COMPLETE: WriteComplete,
+        events_pb2.EVENT_KIND_OPERATION_COMPLETE: OperationComplete,
+        events_pb2.EVENT_KIND_BUFFERED_DATA_CHANGE: BufferedDataChange,
+    }
+)
 
 
 class EventBatch(Sequence[Event]):
@@ -61,12 +69,9 @@ class EventBatch(Sequence[Event]):
         return len(self.raw)
 
     def __iter__(self) -> Iterator[Event]:
-        views, context = _KNOWN, self._context
+        views, context = VIEWS, self._context
         for raw in self.raw:
-            try:
-                yield views[raw.kind](raw, context)
-            except IndexError:
-                yield UnknownEvent(raw, context)
+            yield views[raw.kind](raw, context)
 
     @overload
     def __getitem__(self, index: int) -> Event: ...
@@ -76,7 +81,7 @@ class EventBatch(Sequence[Event]):
         if isinstance(index, slice):
             return EventBatch(self.raw[index], self._context)
         raw = self.raw[index]
-        return _VIEWS.get(raw.kind, UnknownEvent)(raw, self._context)
+        return VIEWS[raw.kind](raw, self._context)
 
     def __repr__(self) -> str:
         return f"<EventBatch of {len(self)}: {self.first_sequence} to {self.last_sequence}>"

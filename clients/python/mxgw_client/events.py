@@ -15,17 +15,22 @@ from mxgw.v1 import events_pb2, values_pb2
 from mxgw_client.enums import Quality
 from mxgw_client.position import Position
 from mxgw_client.references import ReferenceMap
-from mxgw_client.values import Status, moment, statuses_from_messages, value_of
+from mxgw_client.values import PLAIN_KINDS, Status, moment, statuses_from_messages, value_of
+
+# Items whose kind of value is remembered per stream; about twice the items of one worker.
+_KINDS_KEPT = 50_000
 
 
 class StreamContext:
     """What all events of one stream share."""
 
-    __slots__ = ("epoch", "references")
+    __slots__ = ("epoch", "kinds", "references")
 
     def __init__(self, epoch: bytes, references: ReferenceMap) -> None:
         self.epoch = epoch
         self.references = references
+        # The field of the value message each item used last.
+        self.kinds: dict[int, str] = {}
 
 
 class EventView:
@@ -83,7 +88,26 @@ class DataChange(EventView):
     @property
     def value(self) -> PyValue:
         """The value; None when the source delivered none."""
-        return value_of(self.raw.data_change.value)
+        message = self.raw.data_change.value
+        kind = self._context.kinds.get(self.item_handle)
+        if kind is not None:
+            # Of a oneof only the field that is set can hold anything but its default. Asking which one is set costs
+            # as much as all the rest, so ask only when the field that was set last time does not tell.
+            value: PyValue = getattr(message, kind)
+            if value:
+                return value
+        return self._value_of_new_kind(message)
+
+    def _value_of_new_kind(self, message: values_pb2.MxValue) -> PyValue:
+        kind = message.WhichOneof("kind")
+        if kind not in PLAIN_KINDS:
+            return value_of(message)
+        kinds = self._context.kinds
+        if len(kinds) >= _KINDS_KEPT:
+            kinds.clear()
+        kinds[self.item_handle] = kind
+        value: PyValue = getattr(message, kind)
+        return value
 
     @property
     def quality(self) -> Quality:

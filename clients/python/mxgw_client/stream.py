@@ -16,9 +16,9 @@ from typing import Self
 
 from grpc import aio
 
-from mxgw.v1 import event_service_pb2
+from mxgw.v1 import event_service_pb2, events_pb2
 from mxgw_client._calls import Calls, StreamCall
-from mxgw_client.batch import EventBatch
+from mxgw_client.batch import VIEWS, EventBatch
 from mxgw_client.errors import (
     CallTimedOut,
     MxgwClientError,
@@ -87,7 +87,7 @@ class EventStream(AsyncIterator[StreamItem]):
         # A frame that was read and not handed out yet.
         self._pushed_back: Frame | None = None
         self._batch: EventBatch | None = None
-        self._views: Iterator[Event] = iter(())
+        self._raws: Iterator[events_pb2.Event] = iter(())
         self._last_event: Event | None = None
         self._position: Position | None = None
 
@@ -123,15 +123,16 @@ class EventStream(AsyncIterator[StreamItem]):
     # Reading
 
     async def __anext__(self) -> StreamItem:
-        for event in self._views:
-            self._last_event = event
+        for raw in self._raws:
+            event = self._last_event = VIEWS[raw.kind](raw, self._context)
             return event
         frame = await self._next_frame()
         if not isinstance(frame, EventBatch):
             self._account_for(frame)
             return frame
-        self._batch, self._views = frame, iter(frame)
-        event = self._last_event = next(self._views)
+        self._batch, self._raws = frame, iter(frame.raw)
+        raw = next(self._raws)
+        event = self._last_event = VIEWS[raw.kind](raw, self._context)
         return event
 
     async def next_batch(self) -> Frame:
@@ -156,7 +157,7 @@ class EventStream(AsyncIterator[StreamItem]):
 
     def _rest_of_batch(self) -> EventBatch | None:
         batch, last = self._batch, self._last_event
-        self._batch, self._views = None, iter(())
+        self._batch, self._raws = None, iter(())
         if batch is None or last is None or last.sequence >= batch.last_sequence:
             return None
         return batch.after(last.sequence)
@@ -284,7 +285,7 @@ class EventStream(AsyncIterator[StreamItem]):
     async def close(self) -> None:
         """End the stream; idempotent. A task that waits in it sees the iteration stop."""
         self._state = _State.CLOSED
-        self._batch, self._views, self._pushed_back = None, iter(()), None
+        self._batch, self._raws, self._pushed_back = None, iter(()), None
         read = self._read
         self._cancel()
         if read is not None:

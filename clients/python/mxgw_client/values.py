@@ -13,7 +13,7 @@ from mxgw.v1 import values_pb2
 from mxgw_client.enums import StatusCategory
 
 # Kinds whose field already is the Python value.
-_PLAIN_KINDS = frozenset({"boolean", "integer", "float", "double", "string", "long", "opaque"})
+PLAIN_KINDS = frozenset({"boolean", "integer", "float", "double", "string", "long", "opaque"})
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,7 +54,7 @@ def statuses_from_messages(messages: Iterable[values_pb2.MxStatus]) -> tuple[Sta
 def value_of(message: values_pb2.MxValue) -> PyValue:
     """Return the Python value; like `mxgw.convert.from_value`, with a short way for the usual scalars."""
     kind = message.WhichOneof("kind")
-    if kind in _PLAIN_KINDS:
+    if kind in PLAIN_KINDS:
         value: PyValue = getattr(message, kind)
         return value
     return from_value(message)
