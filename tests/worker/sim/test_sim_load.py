@@ -5,6 +5,7 @@ import time
 
 import pytest
 
+from mxgw.convert import to_value
 from mxgw_worker.backends.sim import SimBackend
 from mxgw_worker.backends.sim.clock import LoopClock
 from mxgw_worker.backends.sim.profiles.load import expected_text, expected_value
@@ -221,8 +222,6 @@ async def test_buffered_load_items_report_every_value(start) -> None:
 
 
 async def test_an_outage_pauses_the_load_and_recovery_goes_on_without_a_hole(start) -> None:
-    from mxgw.convert import to_value
-
     rig = await start(profile="load", items=3, rate=100.0, controls=True, recovery_delay_s=0.0)
     for number in (1, 2):
         await rig.backend.advise(rig.server, await rig.added(f"Load.Item{number:05d}"))
@@ -246,6 +245,23 @@ async def test_an_outage_pauses_the_load_and_recovery_goes_on_without_a_hole(sta
     assert len(good) > 80
     shares = [sum(1 for event in good if event.item == item) for item in (1, 2, third)]
     assert max(shares) - min(shares) <= 2
+
+
+async def test_a_known_item_advised_during_an_outage_starts_when_it_is_over(start) -> None:
+    rig = await start(profile="load", items=1, rate=0.0, controls=True, recovery_delay_s=0.0)
+    item, switch = await rig.advised("Load.Item00001"), await rig.advised("Sim.PlatformDown")
+    await rig.backend.un_advise(rig.server, item)
+    await rig.write(switch, True)
+
+    await rig.backend.advise(rig.server, item)
+    rig.clock.advance(1)
+    during = rig.sink.take()
+    await rig.backend.write(rig.server, switch, to_value(False), 0)
+    rig.clock.advance(1)
+
+    assert [(event.item, event.detail) for event in during] == [(item, 2)]
+    after = [event for event in rig.sink.take("data_change") if event.item == item]
+    assert [(event.quality, event.value) for event in after] == [(32, None), (192, expected_value(1, 0))]
 
 
 async def test_load_items_are_not_written_but_target_is(start) -> None:

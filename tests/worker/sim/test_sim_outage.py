@@ -140,6 +140,35 @@ async def test_an_outage_that_ends_before_all_items_heard_of_it_spares_the_other
     assert details.count(1011) == 1_000
 
 
+async def test_bringing_up_a_platform_that_is_up_changes_nothing(start, still) -> None:
+    rig = await start(controls=True, **still)
+    item = await rig.advised("Tank_001.Product")
+
+    await control(rig, "PlatformDown", False)
+    rig.clock.advance(60)
+
+    assert rig.sink.healths == [SOURCE_HEALTH_GOOD]
+    assert [event for event in rig.sink.take() if event.item == item] == []
+
+
+async def test_an_item_released_while_an_outage_spreads_hears_nothing_of_it(start) -> None:
+    rig = await start(profile="load", controls=True, items=1_000, rate=0.0)
+    for number in range(1, 1_001):
+        await rig.backend.advise(rig.server, await rig.added(f"Load.Item{number:05d}"))
+    switch = await rig.advised("Sim.PlatformDown")
+    await rig.backend.write(rig.server, switch, to_value(True), 0)
+    rig.clock.stall(0.05)
+    rig.clock.turn()
+    told = len(rig.sink.events)
+
+    await rig.backend.remove_item(rig.server, 1_000)
+    rig.clock.advance(1)
+
+    lost = [event.item for event in rig.sink.take("data_change") if event.item != switch]
+    assert told < 1_000
+    assert sorted(lost) == list(range(1, 1_000))
+
+
 async def test_controls_are_reachable_while_the_platform_is_down(start, still) -> None:
     rig = await start(controls=True, **still)
     await control(rig, "PlatformDown", True)
