@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import json
-import signal
+import subprocess
 import sys
-from collections.abc import AsyncIterator, Callable, Mapping, Sequence
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
+from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass, field
 from typing import TypeAlias
+from urllib.parse import urlsplit
 
 from asyncua import Client
 
@@ -178,54 +179,27 @@ def _copies(statuses: Sequence[MxStatus]) -> tuple[MxStatus, ...]:
     return tuple(copies)
 
 
-@dataclass
-class Server:
-    """A demo server's process."""
-
-    process: asyncio.subprocess.Process
-    endpoint: str
-
-    @property
-    def port(self) -> int:
-        return int(self.endpoint.split(":")[2].split("/")[0])
-
-    def freeze(self) -> None:
-        self.process.send_signal(signal.SIGSTOP)
-
-    def thaw(self) -> None:
-        self.process.send_signal(signal.SIGCONT)
-
-    async def stop(self) -> None:
-        if self.process.returncode is None:
-            self.thaw()
-            self.process.terminate()
-        await self.process.wait()
+@contextmanager
+def demo_process(*arguments: str, port: int = 0) -> Iterator[subprocess.Popen[str]]:
+    """Run a demo server; it is killed in the end, since leaving in good order takes it a second."""
+    endpoint = f"opc.tcp://127.0.0.1:{port}/mxgw/demo"
+    command = [sys.executable, "-m", "mxgw_worker.backends.opcua.demo_server", "--endpoint", endpoint, *arguments]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
+        try:
+            yield process
+        finally:
+            process.kill()
 
 
-async def start_server(*arguments: str, port: int = 0) -> Server:
-    """Start a demo server and return it when it is ready."""
-    process = await asyncio.create_subprocess_exec(
-        sys.executable,
-        "-m",
-        "mxgw_worker.backends.opcua.demo_server",
-        "--endpoint",
-        f"opc.tcp://127.0.0.1:{port}/mxgw/demo",
-        *arguments,
-        stdout=asyncio.subprocess.PIPE,
-    )
+def endpoint_of(process: subprocess.Popen[str]) -> str:
+    """Return the endpoint of a demo server, once, when it is ready."""
     assert process.stdout is not None
-    async with asyncio.timeout(20):
-        line = await process.stdout.readline()
-    return Server(process, json.loads(line)["endpoint"])
+    return str(json.loads(process.stdout.readline())["endpoint"])
 
 
-@asynccontextmanager
-async def running_server(*arguments: str, port: int = 0) -> AsyncIterator[Server]:
-    server = await start_server(*arguments, port=port)
-    try:
-        yield server
-    finally:
-        await server.stop()
+def port_of(endpoint: str) -> int:
+    """Return the port of an endpoint."""
+    return urlsplit(endpoint).port or 0
 
 
 async def dropped_subscriptions(endpoint: str) -> int:

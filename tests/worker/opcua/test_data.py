@@ -8,11 +8,12 @@ import pytest
 
 from mxgw.convert import is_ok
 from mxgw_worker.backends.base import E_INVALIDARG, E_NOTIMPL, MxError
+from mxgw_worker.backends.opcua import OpcUaBackend
 from mxgw_worker.backends.opcua.values import to_ns
 from mxgw_worker.backends.sim.profiles.recording import STEEL_WEEK, attribute_name
 from mxgw_worker.backends.sim.recordings import read_recording
 
-from .harness import NS, dropped_subscriptions, running_backend, running_server
+from .harness import NS, Sink, demo_process, dropped_subscriptions, endpoint_of, running_backend
 
 
 @pytest.mark.asyncio
@@ -40,24 +41,26 @@ async def test_the_recorded_week_arrives_value_for_value_and_in_order(demo: str)
 
 @pytest.mark.asyncio
 async def test_a_thousand_items_at_ten_changes_a_second_lose_nothing() -> None:
-    async with (
-        running_server("--items", "1000", "--rate", "10") as started,
-        running_backend(started.endpoint) as (backend, sink),
-    ):
-        server = await backend.register("load")
-        for number in range(1000):
-            await backend.advise(server, await backend.add_item(server, f"{NS}Load.{number}"))
-        await sink.until(lambda: len(sink.log) > 25_000, timeout_s=20)
-        counts: dict[int, list[object]] = defaultdict(list)
-        for change in sink.changes():
-            counts[change.item].append(change.value)
+    with demo_process("--items", "1000", "--rate", "10") as process:
+        async with running_backend(endpoint_of(process)) as (backend, sink):
+            await _load(backend, sink)
 
-        assert len(counts) == 1000
-        for values in counts.values():
-            first = values[0]
-            assert isinstance(first, int)
-            assert values == list(range(first, first + len(values)))
-        assert sink.gaps() == []
+
+async def _load(backend: OpcUaBackend, sink: Sink) -> None:
+    server = await backend.register("load")
+    for number in range(1000):
+        await backend.advise(server, await backend.add_item(server, f"{NS}Load.{number}"))
+    await sink.until(lambda: len(sink.log) > 25_000, timeout_s=20)
+    counts: dict[int, list[object]] = defaultdict(list)
+    for change in sink.changes():
+        counts[change.item].append(change.value)
+
+    assert len(counts) == 1000
+    for values in counts.values():
+        first = values[0]
+        assert isinstance(first, int)
+        assert values == list(range(first, first + len(values)))
+    assert sink.gaps() == []
 
 
 @pytest.mark.asyncio
@@ -268,14 +271,13 @@ async def test_what_opc_ua_has_no_form_for_says_so(demo: str) -> None:
 
 
 @pytest.mark.asyncio
-async def test_stopping_takes_the_subscription_off_the_server_and_ends_all_events() -> None:
-    async with running_server("--items", "1", "--rate", "20") as server:
-        async with running_backend(server.endpoint) as (backend, sink):
-            handle = await backend.register("stop")
-            item = await backend.add_item(handle, NS + "Load.0")
-            await backend.advise(handle, item)
-            await sink.first(item)
-        seen = len(sink.log)
+async def test_stopping_takes_the_subscription_off_the_server_and_ends_all_events(demo: str) -> None:
+    async with running_backend(demo) as (backend, sink):
+        handle = await backend.register("stop")
+        item = await backend.add_item(handle, NS + "Load.0")
+        await backend.advise(handle, item)
+        await sink.first(item)
+    seen = len(sink.log)
 
-        assert await dropped_subscriptions(server.endpoint) == 0
-        assert len(sink.log) == seen
+    assert await dropped_subscriptions(demo) == 0
+    assert len(sink.log) == seen

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import signal
 import socket
+import subprocess
 import time
+from contextlib import ExitStack
 from itertools import pairwise
 
 import pytest
@@ -18,11 +21,12 @@ from .harness import (
     Change,
     Gap,
     Sink,
+    demo_process,
     dropped_subscriptions,
+    endpoint_of,
+    port_of,
     running_backend,
     running_proxy,
-    running_server,
-    start_server,
 )
 
 LOAD = ("--items", "5", "--rate", "20")
@@ -41,8 +45,8 @@ async def advised(backend: OpcUaBackend, *names: str) -> list[int]:
 
 
 @pytest.mark.asyncio
-async def test_a_cut_that_the_server_outlives_loses_nothing_and_is_no_gap() -> None:
-    async with running_server(*LOAD) as server, running_proxy(server.port) as proxy:
+async def test_a_cut_that_the_server_outlives_loses_nothing_and_is_no_gap(demo: str) -> None:
+    async with running_proxy(port_of(demo)) as proxy:
         url = f"opc.tcp://127.0.0.1:{proxy.port}/mxgw/demo"
         async with running_backend(url) as (backend, sink):
             counters = [NS + f"Load.{number}" for number in range(5)]
@@ -82,18 +86,20 @@ async def test_a_cut_that_the_server_outlives_loses_nothing_and_is_no_gap() -> N
 
 @pytest.mark.asyncio
 async def test_a_restarted_server_is_a_gap_before_the_items_come_back() -> None:
-    server = await start_server(*LOAD)
-    try:
-        async with running_backend(server.endpoint, {"reconnect_max_delay_s": 0.5}) as (backend, sink):
+    with ExitStack() as stack:
+        old = stack.enter_context(demo_process(*LOAD))
+        endpoint = endpoint_of(old)
+        async with running_backend(endpoint, {"reconnect_max_delay_s": 0.5}) as (backend, sink):
             counter, still, wrong = await advised(
                 backend, "/Objects/2:Load/2:0", NS + "Writable.Double", NS + "Nowhere"
             )
             await sink.until(lambda: len(sink.changes(counter)) > 5 and bool(sink.changes(still)))
             await sink.first(wrong)
             handle = await backend.register("idle")  # has no subscription, so it lost nothing
-            await server.stop()
+            old.kill()
+            old.wait()
             await sink.until(lambda: SOURCE_HEALTH_LOST in sink.healths())
-            server = await start_server(*LOAD, port=server.port)
+            stack.enter_context(demo_process(*LOAD, port=port_of(endpoint)))
             await sink.until(lambda: len(good(sink, still)) == 2 and len(sink.changes(wrong)) == 3)
             reached = len(sink.changes(counter))
             await sink.until(lambda: len(sink.changes(counter)) > reached + 5)
@@ -110,42 +116,38 @@ async def test_a_restarted_server_is_a_gap_before_the_items_come_back() -> None:
                 assert any(place > gap for place in before)
             assert sink.log.index(sink.changes(still)[1]) < gap < sink.log.index(sink.changes(still)[2])
             assert [change.quality for change in sink.changes(wrong)] == [4, 24, 4]
-    finally:
-        await server.stop()
 
 
 @pytest.mark.asyncio
-async def test_a_subscription_that_died_in_silence_is_found_and_told() -> None:
-    async with running_server(*LOAD) as server:
-        options = {"keep_alive_s": 0.2, "subscription_lifetime_s": 5}
-        async with running_backend(server.endpoint, options) as (backend, sink):
-            counter, still = await advised(backend, NS + "Load.0", NS + "Writable.Double")
-            await sink.until(lambda: len(sink.changes(counter)) > 5 and bool(sink.changes(still)))
+async def test_a_subscription_that_died_in_silence_is_found_and_told(demo: str) -> None:
+    options = {"keep_alive_s": 0.2, "subscription_lifetime_s": 5}
+    async with running_backend(demo, options) as (backend, sink):
+        counter, still = await advised(backend, NS + "Load.0", NS + "Writable.Double")
+        await sink.until(lambda: len(sink.changes(counter)) > 5 and bool(sink.changes(still)))
 
-            assert await dropped_subscriptions(server.endpoint) == 1
-            await sink.until(lambda: bool(sink.gaps()))
-            reached = len(sink.changes(counter))
-            await sink.until(lambda: len(sink.changes(counter)) > reached + 5 and len(sink.changes(still)) == 2)
+        assert await dropped_subscriptions(demo) == 1
+        await sink.until(lambda: bool(sink.gaps()))
+        reached = len(sink.changes(counter))
+        await sink.until(lambda: len(sink.changes(counter)) > reached + 5 and len(sink.changes(still)) == 2)
 
-            assert [type(entry) for entry in sink.log].count(Gap) == 1
-            assert sink.healths() == [SOURCE_HEALTH_GOOD]  # the session was never lost
-
-
-@pytest.mark.asyncio
-async def test_a_quiet_subscription_is_kept_by_its_keep_alives() -> None:
-    async with running_server() as server:
-        options = {"keep_alive_s": 0.2, "subscription_lifetime_s": 5}
-        async with running_backend(server.endpoint, options) as (backend, sink):
-            (still,) = await advised(backend, NS + "Writable.Double")
-            await sink.first(still)
-            # Far longer than the silence that would have it created anew.
-            with pytest.raises(TimeoutError):
-                await sink.until(lambda: len(sink.log) > 2, timeout_s=1.8)
+        assert [type(entry) for entry in sink.log].count(Gap) == 1
+        assert sink.healths() == [SOURCE_HEALTH_GOOD]  # the session was never lost
 
 
 @pytest.mark.asyncio
-async def test_items_advised_while_the_server_is_away_come_with_it() -> None:
-    async with running_server(*LOAD) as server, running_proxy(server.port) as proxy:
+async def test_a_quiet_subscription_is_kept_by_its_keep_alives(demo: str) -> None:
+    options = {"keep_alive_s": 0.2, "subscription_lifetime_s": 5}
+    async with running_backend(demo, options) as (backend, sink):
+        (still,) = await advised(backend, NS + "Writable.Double")
+        await sink.first(still)
+        # Far longer than the silence that would have it created anew.
+        with pytest.raises(TimeoutError):
+            await sink.until(lambda: len(sink.log) > 2, timeout_s=1.8)
+
+
+@pytest.mark.asyncio
+async def test_items_advised_while_the_server_is_away_come_with_it(demo: str) -> None:
+    async with running_proxy(port_of(demo)) as proxy:
         url = f"opc.tcp://127.0.0.1:{proxy.port}/mxgw/demo"
         async with running_backend(url) as (backend, sink):
             proxy.cut()
@@ -160,21 +162,24 @@ async def test_items_advised_while_the_server_is_away_come_with_it() -> None:
 
 
 @pytest.mark.asyncio
-async def test_a_server_that_stops_answering_is_lost_although_its_socket_lives() -> None:
-    async with running_server(*LOAD) as server:
-        options = {"probe_interval_s": 0.2, "request_timeout_s": 0.5, "connect_timeout_s": 0.5}
-        async with running_backend(server.endpoint, options) as (backend, sink):
-            (item,) = await advised(backend, NS + "Load.0")
-            await sink.until(lambda: len(sink.changes(item)) > 3)
-            server.freeze()
+async def test_a_server_that_stops_answering_is_lost_although_its_socket_lives(
+    demo: str, process: subprocess.Popen[str]
+) -> None:
+    options = {"probe_interval_s": 0.2, "request_timeout_s": 0.5, "connect_timeout_s": 0.5}
+    async with running_backend(demo, options) as (backend, sink):
+        (item,) = await advised(backend, NS + "Load.0")
+        await sink.until(lambda: len(sink.changes(item)) > 3)
+        process.send_signal(signal.SIGSTOP)
+        try:
             await sink.until(lambda: SOURCE_HEALTH_LOST in sink.healths(), timeout_s=3)
-            server.thaw()
-            await sink.until(lambda: sink.healths()[-1] == SOURCE_HEALTH_GOOD)
-            reached = len(good(sink, item))
-            await sink.until(lambda: len(good(sink, item)) > reached + 5)
-            values = [change.value for change in good(sink, item)]
+        finally:
+            process.send_signal(signal.SIGCONT)
+        await sink.until(lambda: sink.healths()[-1] == SOURCE_HEALTH_GOOD)
+        reached = len(good(sink, item))
+        await sink.until(lambda: len(good(sink, item)) > reached + 5)
+        values = [change.value for change in good(sink, item)]
 
-            assert {b - a for a, b in pairwise(values)} <= {0, 1}  # type: ignore[operator]
+        assert {b - a for a, b in pairwise(values)} <= {0, 1}  # type: ignore[operator]
 
 
 @pytest.mark.asyncio
@@ -210,8 +215,8 @@ async def test_a_closed_port_and_an_unknown_host_are_told_apart() -> None:
 
 
 @pytest.mark.asyncio
-async def test_stopping_during_an_outage_is_quick_and_final() -> None:
-    async with running_server(*LOAD) as server, running_proxy(server.port) as proxy:
+async def test_stopping_during_an_outage_is_quick_and_final(demo: str) -> None:
+    async with running_proxy(port_of(demo)) as proxy:
         backend, sink = OpcUaBackend({"url": f"opc.tcp://127.0.0.1:{proxy.port}/mxgw/demo"}), Sink()
         await backend.start(sink)
         await advised(backend, NS + "Load.0")

@@ -15,7 +15,7 @@ from mxgw_worker.backends.opcua import OpcUaBackend
 from mxgw_worker.backends.opcua.certificates import check_trusted
 
 from .certificates import Identity, make_identity
-from .harness import NS, Sink, running_backend, running_server
+from .harness import NS, Sink, demo_process, endpoint_of, running_backend
 
 PASSWORD = "Geheim-4711"
 
@@ -52,11 +52,15 @@ def secure(pki: Path, **changes: object) -> dict[str, object]:
     }
 
 
-def server_arguments(pki: Path) -> list[str]:
-    return [
+@pytest.fixture(scope="module")
+def secured(pki: Path) -> Iterator[str]:
+    """The endpoint of a server that lets in one user and one certificate, encrypted only."""
+    with demo_process(
         *("--certificate", str(pki / "server.der"), "--private-key", str(pki / "server.pem")),
-        *("--user", "operator", "--password-file", str(pki / "password"), "--items", "1", "--rate", "20"),
-    ]
+        *("--user", "operator", "--password-file", str(pki / "password")),
+        *("--user-certificate", str(pki / "person.der"), "--items", "1", "--rate", "20"),
+    ) as process:
+        yield endpoint_of(process)
 
 
 async def refusal(endpoint: str, options: dict[str, object]) -> str:
@@ -68,41 +72,40 @@ async def refusal(endpoint: str, options: dict[str, object]) -> str:
 @pytest.mark.filterwarnings("ignore::UserWarning")
 @pytest.mark.asyncio
 async def test_signed_and_encrypted_with_a_login_values_flow_and_every_mistake_has_its_cure(
-    pki: Path, caplog: pytest.LogCaptureFixture, quiet_library: None
+    pki: Path, secured: str, caplog: pytest.LogCaptureFixture, quiet_library: None
 ) -> None:
     caplog.set_level(logging.DEBUG)
     logging.getLogger("asyncua").setLevel(logging.DEBUG)
-    async with running_server(*server_arguments(pki)) as server:
-        wrong_password = await refusal(server.endpoint, secure(pki, password="falsch"))
-        assert "refuses user 'operator'" in wrong_password
-        assert "falsch" not in wrong_password
+    wrong_password = await refusal(secured, secure(pki, password="falsch"))
+    assert "refuses user 'operator'" in wrong_password
+    assert "falsch" not in wrong_password
 
-        untrusted = await refusal(
-            server.endpoint, secure(pki, server_certificate="", trusted_certificates=str(pki / "stranger.der"))
-        )
-        assert "SHA-256" in untrusted
-        assert "stranger.der" in untrusted
+    untrusted = await refusal(
+        secured, secure(pki, server_certificate="", trusted_certificates=str(pki / "stranger.der"))
+    )
+    assert "SHA-256" in untrusted
+    assert "stranger.der" in untrusted
 
-        no_offer = await refusal(
-            server.endpoint,
-            secure(pki, server_certificate="", security_policy="Aes256Sha256RsaPss", trust_any_server_certificate=True),
-        )
-        assert "it offers Basic256Sha256/SignAndEncrypt" in no_offer
+    no_offer = await refusal(
+        secured,
+        secure(pki, server_certificate="", security_policy="Aes256Sha256RsaPss", trust_any_server_certificate=True),
+    )
+    assert "it offers Basic256Sha256/SignAndEncrypt" in no_offer
 
-        assert "does not offer None/None; set security_policy" in await refusal(server.endpoint, {})
+    assert "does not offer None/None; set security_policy" in await refusal(secured, {})
 
-        # The channel is renewed every 0.75 s meanwhile.
-        for trust in ({}, {"server_certificate": "", "trusted_certificates": str(pki / "trusted")}):
-            async with running_backend(server.endpoint, secure(pki, channel_lifetime_s=1, **trust)) as (backend, sink):
-                handle = await backend.register("secure")
-                item = await backend.add_item(handle, NS + "Load.0")
-                await backend.advise(handle, item)
-                await sink.until(lambda sink=sink, item=item: len(sink.changes(item)) >= 45)
-                values = [change.value for change in sink.changes(item)]
+    # The channel is renewed every 0.75 s meanwhile.
+    for trust in ({}, {"server_certificate": "", "trusted_certificates": str(pki / "trusted")}):
+        async with running_backend(secured, secure(pki, channel_lifetime_s=1, **trust)) as (backend, sink):
+            handle = await backend.register("secure")
+            item = await backend.add_item(handle, NS + "Load.0")
+            await backend.advise(handle, item)
+            await sink.until(lambda sink=sink, item=item: len(sink.changes(item)) >= 45)
+            values = [change.value for change in sink.changes(item)]
 
-                assert isinstance(values[0], int)
-                assert values == list(range(values[0], values[0] + len(values)))
-                assert sink.gaps() == []
+            assert isinstance(values[0], int)
+            assert values == list(range(values[0], values[0] + len(values)))
+            assert sink.gaps() == []
 
     assert PASSWORD not in caplog.text
     assert "falsch" not in caplog.text
@@ -122,30 +125,25 @@ async def test_a_key_that_cannot_be_opened_is_named(pki: Path) -> None:
 
 @pytest.mark.asyncio
 async def test_a_password_does_not_cross_an_open_network_unless_that_is_wanted(pki: Path) -> None:
-    arguments = ["--user", "operator", "--password-file", str(pki / "password")]
     login = {"user": "operator", "password_file": str(pki / "password")}
-    async with running_server(*arguments) as server:
-        assert "unencrypted" in await refusal(server.endpoint, dict(login))
-        async with running_backend(server.endpoint, {**login, "allow_plaintext_password": True}) as (backend, _):
+    with demo_process("--user", "operator", "--password-file", str(pki / "password")) as process:
+        endpoint = endpoint_of(process)
+        assert "unencrypted" in await refusal(endpoint, dict(login))
+        async with running_backend(endpoint, {**login, "allow_plaintext_password": True}) as (backend, _):
             assert await backend.register("open") == 1
 
 
+@pytest.mark.filterwarnings("ignore::UserWarning")
 @pytest.mark.asyncio
-async def test_a_person_may_log_in_with_a_certificate(pki: Path) -> None:
-    server_key = ["--certificate", str(pki / "server.der"), "--private-key", str(pki / "server.pem")]
-    options = secure(pki, user="", password="", user_certificate=str(pki / "person.der"))
-    async with running_server(*server_key, "--user-certificate", str(pki / "person.der")) as server:
-        async with running_backend(server.endpoint, {**options, "user_private_key": str(pki / "person.pem")}) as (
-            backend,
-            _,
-        ):
-            assert await backend.register("person") == 1
-        stranger = {
-            "user_certificate": str(pki / "stranger.der"),
-            "user_private_key": str(pki / "stranger.pem"),
-        }
+async def test_a_person_may_log_in_with_a_certificate(pki: Path, secured: str) -> None:
+    def as_person(name: str) -> dict[str, object]:
+        own = {"user_certificate": str(pki / f"{name}.der"), "user_private_key": str(pki / f"{name}.pem")}
+        return secure(pki, user="", password="", **own)
 
-        assert "refuses this login" in await refusal(server.endpoint, {**options, **stranger})
+    async with running_backend(secured, as_person("person")) as (backend, _):
+        assert await backend.register("person") == 1
+
+    assert "refuses this login" in await refusal(secured, as_person("stranger"))
 
 
 def _der(identity: Identity) -> bytes:

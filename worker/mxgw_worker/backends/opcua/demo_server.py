@@ -65,7 +65,7 @@ _WRITABLE: tuple[tuple[str, ua.VariantType, Any], ...] = (
 
 
 class _Users:
-    """One user with a password, or one with a certificate; without either, everybody may in."""
+    """One user with a password, one with a certificate, or both; without either, everybody may in."""
 
     def __init__(self, user: str, password: str, certificate: bytes) -> None:
         self._user, self._password, self._certificate = user, password, certificate
@@ -73,10 +73,12 @@ class _Users:
     def get_user(
         self, _server: Any, username: str | None = None, password: str | None = None, certificate: Any = None
     ) -> Any:
-        if self._user:
-            allowed = username == self._user and password == self._password
+        if username is not None:
+            allowed = bool(self._user) and username == self._user and password == self._password
+        elif self._certificate:
+            allowed = certificate == self._certificate
         else:
-            allowed = not self._certificate or certificate == self._certificate
+            allowed = not self._user
         return User(role=UserRole.User) if allowed else None
 
 
@@ -91,9 +93,9 @@ def main() -> None:
     parser.add_argument("--rate", type=float, default=0.0, help="changes per second of each counter")
     parser.add_argument("--certificate", default="", help="with --private-key: Basic256Sha256 only")
     parser.add_argument("--private-key", default="")
-    parser.add_argument("--user", default="", help="the only user that may log in")
+    parser.add_argument("--user", default="", help="a user that may log in, and nobody without a login")
     parser.add_argument("--password-file", default="", help="the file with that user's password")
-    parser.add_argument("--user-certificate", default="", help="DER file of the only user that may log in")
+    parser.add_argument("--user-certificate", default="", help="DER file of a user that may log in")
     logging.basicConfig(level=logging.ERROR, stream=sys.stderr)
     options = parser.parse_args()
     password = Path(options.password_file).read_text("utf-8").rstrip("\r\n") if options.password_file else ""
@@ -137,12 +139,9 @@ async def _set_security(server: Server, options: argparse.Namespace) -> None:
         server.set_security_policy([ua.SecurityPolicyType.Basic256Sha256_SignAndEncrypt])
     else:
         server.set_security_policy([ua.SecurityPolicyType.NoSecurity])
-    if options.user:
-        server.set_identity_tokens([ua.UserNameIdentityToken])
-    elif options.user_certificate:
-        server.set_identity_tokens([ua.X509IdentityToken])
-    else:
-        server.set_identity_tokens([ua.AnonymousIdentityToken])
+    tokens = [ua.UserNameIdentityToken] if options.user else []
+    tokens += [ua.X509IdentityToken] if options.user_certificate else []
+    server.set_identity_tokens(tokens or [ua.AnonymousIdentityToken])
 
 
 async def _repeat(step: Callable[[], Any], period_s: float) -> None:
