@@ -143,7 +143,7 @@ def node_line(branch: Branch) -> Text:
         line.append("  read only", style="dim")
     if node.reference and node.reference != node.name:
         line.append(f"  {printable(node.reference, 1024)}", style="green")
-    if node.description:
+    if node.description and node.description != node.name:
         line.append(f"  {printable(node.description, 200)}", style="dim")
     return line
 

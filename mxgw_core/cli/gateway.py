@@ -15,6 +15,8 @@ from mxgw_core.cli.failures import CliFailure, ExitCode
 from mxgw_core.cli.options import GatewayTarget, api_key_from_environment
 from mxgw_core.printable import printable
 
+LEASE_S = 120.0
+
 _HINTS: dict[type[errors.MxgwClientError], str] = {
     errors.Unauthenticated: "Give the API key with --api-key-file, or as MXGWCLI_API_KEY in the environment.",
     errors.SessionNotFound: "`mxgw sessions` lists those that are open.",
@@ -30,7 +32,7 @@ async def connected(where: GatewayTarget) -> AsyncIterator[mxgw_client.Gateway]:
     Raises:
         CliFailure: with exit code 3 when there is no gateway to talk to, and 1 for what it refuses.
     """
-    with told_failures(where):
+    with told_failures():
         tls: mxgw_client.Tls | bool = False
         if where.ca is not None:
             tls = mxgw_client.Tls(where.ca, where.certificate, where.private_key)
@@ -55,22 +57,21 @@ async def _refuse_missing_socket(target: str) -> None:
 
 
 @contextmanager
-def told_failures(where: GatewayTarget) -> Iterator[None]:
+def told_failures() -> Iterator[None]:
     """Turn what the client library raises into failures of the command line."""
     try:
         yield
     except errors.MxgwClientError as error:
-        raise failure_of(error, where) from None
+        raise failure_of(error) from None
 
 
-def failure_of(error: errors.MxgwClientError, where: GatewayTarget) -> CliFailure:
+def failure_of(error: errors.MxgwClientError) -> CliFailure:
     """Return the failure for an error of the client library, with exit code and hint."""
     message = printable(str(error), 1000)
     if isinstance(error, errors.GatewayUnreachable | errors.NotAGateway):
         return CliFailure(
             message,
-            hint=f"Is a gateway running there? `mxgw serve` starts one; --gateway or MXGWCLI_GATEWAY names another "
-            f"than {where.target}.",
+            hint="`mxgw serve` starts one; --gateway or MXGWCLI_GATEWAY names another.",
             exit_code=ExitCode.UNREACHABLE,
         )
     if isinstance(error, errors.ConnectionOptionError):
@@ -93,18 +94,35 @@ def _api_key(where: GatewayTarget) -> mxgw_client.ApiKey | None:
     return None if key is None else mxgw_client.ApiKey(key.strip())
 
 
+async def find_session(gateway: mxgw_client.Gateway, text: str) -> mxgw_client.SessionInfo:
+    """Return the session whose id is, or alone begins with, `text`; those that ended lately count as well.
+
+    Raises:
+        CliFailure: there is none, or more than one.
+    """
+    sessions = [session async for session in gateway.sessions(include_ended=True)]
+    exact = [session for session in sessions if session.session_id == text]
+    found = exact or [session for session in sessions if session.session_id.startswith(text)]
+    if len(found) == 1:
+        return found[0]
+    shown = printable(text, 80)
+    if not found:
+        raise CliFailure(f"no session {shown}", hint="`mxgw sessions --all` lists them, with those that ended lately.")
+    raise CliFailure(f"{len(found)} sessions begin with {shown}", hint="Give more of the id.")
+
+
 @asynccontextmanager
 async def session_of(
     gateway: mxgw_client.Gateway, *, command: str, backend: str = "", session_id: str = ""
 ) -> AsyncIterator[mxgw_client.Session]:
-    """Yield the session `session_id`, or a new one that is closed again at the end."""
+    """Yield the session `session_id` (the beginning of an id will do), or a new one that is closed at the end."""
     name = client_name(command)
-    session = (
-        gateway.attach_session(session_id, client_name=name)
-        if session_id
-        # Short, so that a command that was killed leaves nothing behind for long.
-        else gateway.open_session(client_name=name, backend=backend, lease_s=120.0)
-    )
+    if session_id:
+        found = await find_session(gateway, session_id)
+        session = gateway.attach_session(found.session_id, client_name=name)
+    else:
+        # A short lease, so that a command that was killed leaves nothing behind for long.
+        session = gateway.open_session(client_name=name, backend=backend, lease_s=LEASE_S)
     async with session:
         yield session
 

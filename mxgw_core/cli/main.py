@@ -40,7 +40,7 @@ COMMANDS: dict[str, dict[str, str]] = {
 EXAMPLES = [
     ("mxgw demo", "start here: nothing to install, nothing to configure"),
     ("mxgw serve", "run a gateway on 127.0.0.1:50051"),
-    ("mxgw stream Tank1.Level --json", "follow a tag, as JSON lines"),
+    ("mxgw stream Tank_001.Level --json", "follow a tag, as JSON lines"),
     ("mxgw doctor", "find out why it does not work"),
 ]
 

@@ -16,7 +16,7 @@ from rich.text import Text
 import mxgw_client
 from mxgw_client import SessionInfo, errors
 from mxgw_core.cli.failures import CliFailure, SilentFailure
-from mxgw_core.cli.gateway import connected
+from mxgw_core.cli.gateway import connected, find_session
 from mxgw_core.cli.options import GatewayTarget
 from mxgw_core.cli.session_views import (
     is_ended,
@@ -98,28 +98,11 @@ def _page_bytes() -> int:
     return resource.getpagesize()
 
 
-async def _find(gateway: mxgw_client.Gateway, text: str) -> SessionInfo:
-    """Return the session whose id is, or uniquely starts with, `text`.
-
-    Raises:
-        CliFailure: there is none, or more than one.
-    """
-    sessions = await _sessions(gateway, include_ended=True)
-    exact = [session for session in sessions if session.session_id == text]
-    found = exact or [session for session in sessions if session.session_id.startswith(text)]
-    if len(found) == 1:
-        return found[0]
-    shown = printable(text, 80)
-    if not found:
-        raise CliFailure(f"no session {shown}", hint="`mxgw sessions --all` lists them, with those that ended lately.")
-    raise CliFailure(f"{len(found)} sessions start with {shown}", hint="Give more of the id.")
-
-
 async def show_session(where: GatewayTarget, session_id: str, *, as_json: bool) -> None:
     """Print everything about one session. What its worker says counts as use of the session."""
     worker, state = None, None
     async with connected(where) as gateway:
-        info = await _find(gateway, session_id)
+        info = await find_session(gateway, session_id)
         if not is_ended(info):
             session = gateway.attach_session(info.session_id)
             # A session whose worker does not answer is shown as far as the gateway itself knows it.
@@ -148,13 +131,15 @@ async def close_sessions(where: GatewayTarget, session_ids: Sequence[str], *, as
     async with connected(where) as gateway:
         for text in session_ids:
             try:
-                info = await _find(gateway, text)
+                info = await find_session(gateway, text)
                 closed = await gateway.close_session(info.session_id)
             except (CliFailure, errors.GatewayRefusal) as error:
                 message = printable(getattr(error, "message", str(error)), 500)
                 results.append({"session_id": text, "closed": False, "detail": message})
                 continue
-            results.append({"session_id": closed.session_id, "closed": True, "detail": reason_words(closed)})
+            results.append(
+                {"session_id": closed.session_id, "closed": True, "detail": f"ended by {reason_words(closed)}"}
+            )
     if as_json:
         write_json(results)
     else:

@@ -15,7 +15,7 @@ from mxgw_core.cli.words import enum_key, enum_words
 from mxgw_core.printable import printable
 
 _STATE_STYLES = {"ready": "green", "faulted": "bold red", "closed": "dim"}
-WIDE_COLUMNS = 120
+WIDE_COLUMNS = 132
 ITEMS_SHOWN = 10
 
 
@@ -40,10 +40,10 @@ def sessions_table(sessions: Sequence[SessionInfo], memory: Mapping[str, int], n
     table.add_column("Session", no_wrap=True, min_width=max([7, *(len(s.session_id) for s in sessions)]))
     table.add_column("State", no_wrap=True)
     table.add_column("Backend", no_wrap=True, overflow="ellipsis", max_width=10)
-    table.add_column("Client", no_wrap=True, overflow="ellipsis", max_width=24 if is_wide else 10)
+    table.add_column("Client", no_wrap=True, overflow="ellipsis", max_width=18)
     if is_wide:
-        table.add_column("Tag", no_wrap=True, overflow="ellipsis", max_width=14)
-        table.add_column("Owner", no_wrap=True, overflow="ellipsis", max_width=14)
+        table.add_column("Tag", no_wrap=True, overflow="ellipsis", max_width=10)
+        table.add_column("Owner", no_wrap=True, overflow="ellipsis", max_width=12)
     table.add_column("Age", justify="right", no_wrap=True)
     if is_wide:
         table.add_column("Lease", justify="right", no_wrap=True)

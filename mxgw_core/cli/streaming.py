@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import re
 import sys
 from dataclasses import dataclass
 
@@ -64,9 +65,11 @@ class LineWriter:
         self._console: Console = console()
         self.events = 0
         self.gaps = 0
+        self.position: mxgw_client.Position | None = None
 
     def opened(self, opened: mxgw_client.StreamOpened) -> None:
         """Tell scripts where the stream begins."""
+        self.position = opened.position
         if self._as_json:
             self._write(
                 {
@@ -82,6 +85,7 @@ class LineWriter:
     def batch(self, batch: mxgw_client.EventBatch) -> None:
         """Write events."""
         self.events += len(batch)
+        self.position = batch.position
         if self._as_json:
             sys.stdout.write("".join(json_text(event_document(e, e.reference)) + "\n" for e in batch))
             sys.stdout.flush()
@@ -94,14 +98,16 @@ class LineWriter:
     def gap(self, gap: mxgw_client.Gap) -> None:
         """Write a gap in its place."""
         self.gaps += 1
+        if gap.covers_its_range:
+            self.position = mxgw_client.Position(gap.epoch, gap.last_lost)
         if self._as_json:
             self._write(gap_document(gap))
         else:
             self._console.print(gap_line(gap), soft_wrap=True)
 
-    def end(self, reason: str, detail: str, position: mxgw_client.Position | None) -> None:
-        """Say why it is over, and where to go on."""
-        text = position.to_text() if position is not None else None
+    def end(self, reason: str, detail: str) -> None:
+        """Say why it is over, and where to go on: after the last event that was written."""
+        text = self.position.to_text() if self.position is not None else None
         if self._as_json:
             self._write(
                 {
@@ -146,10 +152,13 @@ async def follow(where: GatewayTarget, request: StreamRequest) -> None:
         except TimeoutError:
             reason, detail = "duration", f"{request.duration_s:g} s are over"
         except (errors.StreamEnded, errors.StreamStale, errors.ProtocolViolation) as error:
-            reason, detail = error.reason.lower() or type(error).__name__, error.message
+            reason, detail = error.reason.lower() or _snake(type(error).__name__), error.message
+        except BrokenPipeError:
+            reason = ""  # nobody is left to be told
+            raise
         finally:
-            if stream.opened is not None:
-                writer.end(reason, detail, stream.position)
+            if reason and stream.opened is not None:
+                writer.end(reason, detail)
     if reason not in ("duration", "count", "interrupted"):
         raise SilentFailure
 
@@ -183,3 +192,7 @@ async def _write_all(stream: mxgw_client.EventStream, writer: LineWriter, count:
             case _:
                 pass
     return "closed", "closed"
+
+
+def _snake(name: str) -> str:
+    return re.sub(r"(?<=[a-z])(?=[A-Z])", "_", name).lower()

@@ -15,7 +15,11 @@ SHORT_ROOT_BYTES = 30
 
 
 def value_text(value: object, limit: int = 60) -> str:
-    """Return a value as one short line; what it leaves out it marks with an ellipsis."""
+    """Return a value as one line of at most `limit` characters; what it leaves out it marks with an ellipsis."""
+    return printable(_value_text(value, limit), limit)
+
+
+def _value_text(value: object, limit: int) -> str:
     match value:
         case None:
             return "(no value)"
@@ -23,18 +27,16 @@ def value_text(value: object, limit: int = 60) -> str:
             return "true" if value else "false"
         case float():
             return _float_text(value)
-        case str():
-            return printable(value, limit)
         case datetime():
             return utc_text(value)
         case timedelta():
             return f"{value.total_seconds():g} s"
         case bytes():
-            return printable(f"0x{value[: limit // 2].hex()}", limit) if value else "0x"
+            return f"0x{value[:limit].hex()}"
         case list() | tuple():
             return _sequence_text(value, limit)
         case _:
-            return printable(str(value), limit)
+            return str(value)
 
 
 def _float_text(value: float) -> str:
@@ -44,15 +46,13 @@ def _float_text(value: float) -> str:
 
 
 def _sequence_text(values: Sequence[object], limit: int) -> str:
-    parts: list[str] = []
-    used = 2
-    for element in values:
-        part = value_text(element, limit)
-        used += len(part) + 2
-        if used > limit - len(f", … ({len(values)})") and len(parts) < len(values) - 1:
-            return f"[{', '.join([*parts, '…'])}] ({len(values)})"
-        parts.append(part)
-    return f"[{', '.join(parts)}]"
+    """Return as many elements as there is room for, and how many there are when some are left out."""
+    whole = f"[{', '.join(_value_text(element, limit) for element in values[:limit])}]"
+    if len(whole) <= limit and len(values) <= limit:
+        return whole
+    tail = f", …] ({len(values)})"
+    kept = whole[: max(limit - len(tail), 1)].rpartition(", ")[0]
+    return f"{kept}{tail}" if kept else f"[…] ({len(values)})"
 
 
 def utc_text(moment: datetime) -> str:
@@ -74,7 +74,7 @@ def age_text(seconds: float) -> str:
     if whole < 86_400:
         return f"{whole // 3600}h{whole % 3600 // 60:02d}m"
     days = whole // 86_400
-    return f"{days}d{whole % 86_400 // 3600:02d}h" if days < 1000 else f"{days}d"
+    return f"{days}d{whole % 86_400 // 3600:02d}h" if days < 100 else f"{days}d"
 
 
 def bytes_text(size: int) -> str:

@@ -82,9 +82,10 @@ def status_text(status: Status) -> str:
     category = enum_words(status.category)
     if status.success != 0:
         return "ok" if category in ("ok", "unspecified") else f"accepted, {category}"
-    detail = status.detail_name.lower().replace("_", " ") or "unknown detail"
+    detail = status.detail_name.lower().replace("_", " ") or f"detail {hresult_text(status.detail)}"
+    number = f", {status.detail}" if status.detail_name else ""
     advice = _ADVICE.get(status.detail, "")
-    return f"{detail} ({category}, {status.detail})" + (f"; {advice}" if advice else "")
+    return f"{detail} ({category}{number})" + (f"; {advice}" if advice else "")
 
 
 def statuses_text(statuses: Sequence[Status]) -> str:

@@ -9,7 +9,7 @@ from mxgw_core.cli.options import Command, GatewayTarget, gateway_options, json_
 EXAMPLES = [
     ("mxgw browse", "the top of the tree"),
     ("mxgw browse --depth 3", "three levels deep"),
-    ("mxgw browse Plant/Tank1", "below one node"),
+    ("mxgw browse Plant", "below one node"),
     ("mxgw browse --depth 9 --filter level", "every tag with `level` in its name"),
     ("mxgw browse --depth 9 --json | jq -r .reference", "all references, one per line"),
 ]

@@ -7,9 +7,9 @@ import click
 from mxgw_core.cli.options import Command, GatewayTarget, gateway_options, json_option
 
 EXAMPLES = [
-    ("mxgw read Tank1.Level Pump1.Speed", "two values with quality and time"),
-    ("mxgw read Tank1.Level --json | jq '.[0].value'", "the bare value for a script"),
-    ("mxgw read 'Line1.Setpoints[]'", "a whole array: the brackets belong to the reference"),
+    ("mxgw read Tank_001.Level Pump_001.Speed", "two values with quality and time"),
+    ("mxgw read Tank_001.Level --json | jq '.[0].value'", "the bare value for a script"),
+    ("mxgw read 'Batch_001.Recipe[]'", "a whole array: the brackets belong to the reference"),
 ]
 
 

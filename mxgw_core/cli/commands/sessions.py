@@ -2,22 +2,24 @@
 
 from __future__ import annotations
 
+import sys
 from dataclasses import dataclass
 
 import click
 from click.core import ParameterSource
 
+from mxgw_core.cli.failures import CliFailure
 from mxgw_core.cli.options import Command, GatewayTarget, Group, gateway_options, json_option
 
 EXAMPLES = [
     ("mxgw sessions", "what is open"),
     ("mxgw sessions --watch", "the same, kept up to date"),
-    ("mxgw sessions show s-1f2e", "everything about one, with its worker and items; `show` may be left out"),
-    ("mxgw sessions close s-1f2e", "end one, after asking"),
+    ("mxgw sessions show LuIKr0", "everything about one; the beginning of its id will do, and `show` may be left out"),
+    ("mxgw sessions close LuIKr0", "end one, after asking"),
 ]
 CLOSE_EXAMPLES = [
-    ("mxgw sessions close s-1f2e", "asks first"),
-    ("mxgw sessions close s-1f2e s-9a8b --yes", "several, without asking"),
+    ("mxgw sessions close LuIKr0", "asks first"),
+    ("mxgw sessions close LuIKr0 CkI59M --yes", "several, without asking"),
 ]
 
 
@@ -86,13 +88,20 @@ def _outer(context: click.Context) -> _Outer | None:
     return found if isinstance(found, _Outer) else None
 
 
-@sessions.command(cls=Command, short_help="Show everything about one session.")
+@sessions.command(
+    cls=Command,
+    short_help="Show everything about one session.",
+    examples=[("mxgw sessions show LuIKr0 --json", "everything about the one session that begins with LuIKr0")],
+)
 @click.argument("session_id", metavar="SESSION")
 @gateway_options
 @json_option()
 @click.pass_context
 def show(context: click.Context, session_id: str, gateway: GatewayTarget, as_json: bool) -> None:
-    """Show everything about one session: state, lease, event log, worker, items."""
+    """Show everything about one session: state, lease, event log, worker, items.
+
+    Asking the worker counts as use of the session, so this extends its lease; the list does not.
+    """
     from mxgw_core.cli.asynchronous import run
     from mxgw_core.cli.session_commands import show_session
 
@@ -116,5 +125,8 @@ def close(
     where = _where(context, gateway)
     if not yes:
         what = f"session {session_ids[0]}" if len(session_ids) == 1 else f"{len(session_ids)} sessions"
-        click.confirm(f"Close {what}? Its clients lose everything subscribed there.", abort=True, err=True)
+        if not sys.stdin.isatty():
+            raise click.UsageError("There is no terminal to ask at: say --yes.")
+        if not click.confirm(f"Close {what}? Its clients lose everything subscribed there.", err=True):
+            raise CliFailure("nothing was closed")
     run(lambda: close_sessions(where, session_ids, as_json=as_json or _is_outer_json(context)))

@@ -7,10 +7,10 @@ import click
 from mxgw_core.cli.options import Command, GatewayTarget, gateway_options, json_option
 
 EXAMPLES = [
-    ("mxgw stream Tank1.Level Pump1.Speed", "follow two tags until Ctrl-C"),
-    ("mxgw stream Tank1.Level --json | jq .value", "JSON lines for a script"),
-    ("mxgw stream --session s-1f2e --start now", "watch a session of another client (needs fan-out)"),
-    ("mxgw stream --session s-1f2e --start after:mxgw1.0a1b.4711", "go on after a position, as printed at the end"),
+    ("mxgw stream Tank_001.Level Pump_001.Speed", "follow two tags until Ctrl-C"),
+    ("mxgw stream Tank_001.Level --json | jq .value", "JSON lines for a script"),
+    ("mxgw stream --session LuIKr0 --start now", "watch a session of another client (needs fan-out)"),
+    ("mxgw stream --session LuIKr0 --start after:mxgw1.0a1b.4711", "go on after a position, as printed at the end"),
 ]
 
 

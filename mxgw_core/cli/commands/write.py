@@ -7,10 +7,10 @@ import click
 from mxgw_core.cli.options import Command, GatewayTarget, gateway_options, json_option
 
 EXAMPLES = [
-    ("mxgw write Pump1.Speed=1450", "the type is the one the tag has"),
-    ("mxgw write Pump1.Run=true Pump1.Speed=900", "several, in order"),
-    ("mxgw write --type string Batch.Id=0042", "as text, although it looks like a number"),
-    ("mxgw write 'Line1.Setpoints[]=[1, 2, 3]'", "a whole array, as JSON"),
+    ("mxgw write Valve_001.PositionSP=40", "the type is the one the tag has"),
+    ("mxgw write Pump_001.Cmd=true Pump_001.SpeedSP=900", "several, in order"),
+    ("mxgw write --type string Tank_001.Product=0042", "as text, although it looks like a number"),
+    ("mxgw write 'Batch_001.Amounts[]=[1, 2.5, 3]'", "a whole array, as JSON"),
 ]
 
 TYPES = ("auto", "boolean", "integer", "float", "double", "string", "time", "elapsed_time")

@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 
 from mxgw_core.cli.demo.latency import LatencyHistogram
 from mxgw_core.cli.demo.ledger import SequenceLedger
+from mxgw_core.cli.words import quality_class
 
 # A rate shown is an average over about this long.
 RATE_WINDOW_S = 5.0
@@ -50,6 +51,7 @@ class TagRow:
     failure: str = ""
     source_time_s: float | None = None
     changed_at: float | None = None
+    is_lively: bool = False
     trend: deque[float] = field(default_factory=lambda: deque(maxlen=TREND_VALUES))
 
 
@@ -65,7 +67,7 @@ class WorkerFigures:
 
 
 class Board:
-    """Gathers what arrives; `rows` are in the order in which the tags were subscribed."""
+    """Gathers what arrives; `rows` are in the order in which the tags were subscribed, by item handle."""
 
     def __init__(self, title: str, now: float) -> None:
         self.title = title
@@ -85,6 +87,10 @@ class Board:
             rows[handle].tag = tag
         self.rows = rows | self.rows
 
+    def rows_by_interest(self) -> list[TagRow]:
+        """Return the rows with those first whose values changed; once up there a row stays."""
+        return sorted(self.rows.values(), key=lambda row: not row.is_lively)
+
     def data_change(
         self,
         now: float,
@@ -98,11 +104,16 @@ class Board:
         row = self.rows.get(item_handle)
         if row is None:
             row = self.rows[item_handle] = TagRow(f"item {item_handle}", Rate(self.started_at))
-        row.rate.count(now)
+        if row.changed_at is not None:  # the first value is no change
+            row.rate.count(now)
         row.changed_at = now
         row.failure = failure
         if failure:
             return
+        # What only became good after it was initialised has not changed yet.
+        row.is_lively = row.is_lively or (row.value is not None and value != row.value)
         row.value, row.raw_quality, row.source_time_s = value, raw_quality, source_time_s
-        if isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value):
+        if isinstance(value, bool) or quality_class(raw_quality) != "good":
+            return
+        if isinstance(value, int | float) and math.isfinite(value):
             row.trend.append(float(value))

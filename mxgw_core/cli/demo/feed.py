@@ -22,6 +22,7 @@ from mxgw_core.printable import printable
 # More tags than these are not subscribed, except for the load backend, where their number was asked for.
 TAGS_AT_MOST = 500
 BROWSE_DEPTH = 12
+OPCUA_OBJECT = "Steel"
 WORKER_POLL_S = 1.0
 # A connection that breaks because a process died is told by that process, if it is seen dead within this time.
 DEATH_IS_NOTICED_S = 1.0
@@ -35,8 +36,12 @@ async def tags_to_show(session: mxgw_client.Session, options: DemoOptions) -> li
         CliFailure: the backend offers none.
     """
     limit = (options.items or DEFAULT_ITEMS) if options.backend == "load" else TAGS_AT_MOST
+    top = ""
+    if options.backend == "opcua":
+        # A real server has hundreds of variables about itself; the recording is below one object.
+        top = next((n.path for n in [n async for n in session.browse("")] if n.name == OPCUA_OBJECT), "")
     found: list[str] = []
-    async for node in walk(session, BrowseRequest("", BROWSE_DEPTH, "", "", "", as_json=True)):
+    async for node in walk(session, BrowseRequest(top, BROWSE_DEPTH, "", "", "", as_json=True)):
         if node.reference and not node.is_array:
             found.append(node.reference)
         if len(found) >= limit:

@@ -13,6 +13,7 @@ from contextlib import AsyncExitStack
 from pathlib import Path
 
 import mxgw_client
+from mxgw_client import errors
 from mxgw_core.cli.asynchronous import run
 from mxgw_core.cli.demo.board import Board
 from mxgw_core.cli.demo.children import Child, child, clean_environment
@@ -24,6 +25,7 @@ from mxgw_core.cli.demo.summary import document, is_flawless, summary_lines
 from mxgw_core.cli.failures import CliFailure, ExitCode, SilentFailure
 from mxgw_core.cli.terminal import console, is_live, write_json
 from mxgw_core.cli.text import short_temporary_root
+from mxgw_core.printable import printable
 
 CALL_TIMEOUT_S = 30.0
 
@@ -37,7 +39,10 @@ def run_demo(options: DemoOptions) -> None:
     """
     if options.backend == "opcua" and importlib.util.find_spec("asyncua") is None:
         raise CliFailure("--backend opcua needs asyncua, which is not installed", hint="pip install 'mxgw[opcua]'")
-    run(lambda: _demo(options))
+    try:
+        run(lambda: _demo(options))
+    except errors.MxgwClientError as error:
+        raise CliFailure(printable(str(error), 1000), hint="`mxgw doctor` looks for the cause.") from None
 
 
 async def _demo(options: DemoOptions) -> None:
@@ -81,6 +86,7 @@ async def _start(stack: AsyncExitStack, options: DemoOptions) -> tuple[mxgw_clie
                     "opc.tcp://127.0.0.1:0/mxgw/demo/",
                     "--speed",
                     str(options.effective_speed),
+                    "--recorded-time",
                 ],
                 directory,
             )

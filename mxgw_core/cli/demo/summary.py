@@ -7,13 +7,12 @@ from rich.text import Text
 from mxgw_core.cli.demo.board import Board
 from mxgw_core.cli.demo.ledger import SequenceLedger
 from mxgw_core.cli.text import milliseconds_text
-from mxgw_core.printable import printable
 
 NEXT = (
     ("mxgw serve", "run a gateway of your own"),
     ("mxgw browse --depth 3", "see what it offers (in a second terminal)"),
-    ("mxgw stream {tag}", "follow one tag, or add --json"),
-    ("mxgw demo --backend opcua", "the same through a real OPC UA server"),
+    ("mxgw stream Tank_001.Level", "follow one of its tags, or add --json"),
+    ("mxgw demo --backend opcua", "the demo through a real OPC UA server"),
     ("mxgw doctor", "check this machine for a real installation"),
 )
 
@@ -70,9 +69,6 @@ def summary_lines(board: Board, seconds: float) -> list[Text]:
     p50, p99 = latency.percentile(0.5), latency.percentile(0.99)
     if p50 is not None and p99 is not None:
         lines.append(Text(f"From worker to here: p50 {milliseconds_text(p50)}, p99 {milliseconds_text(p99)}."))
-    tag = next((row.tag for row in board.rows.values()), "TAG")
     lines += [Text(""), Text("Try next:")]
-    for command, meaning in NEXT:
-        shown = command.format(tag=printable(tag, 60))
-        lines.append(Text.assemble("  ", (f"{shown:<34}", "cyan"), f"  {meaning}"))
+    lines += [Text.assemble("  ", (f"{command:<28}", "cyan"), f"  {meaning}") for command, meaning in NEXT]
     return lines

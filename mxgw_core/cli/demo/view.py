@@ -36,7 +36,7 @@ class DemoScreen:
     def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
         height = options.height or console.size.height
         room = max(3, height - _LINES_AROUND_ROWS)
-        rows = list(self._board.rows.values())
+        rows = self._board.rows_by_interest()
         yield Group(
             self._title(options.max_width),
             self._figures(),

@@ -85,21 +85,16 @@ def show_check(console: Console, check: Check, previous_area: str) -> None:
     if check.detail:
         line.append("  ")
         line.append(printable(check.detail, 600), style="" if check.outcome is Outcome.FAILED else "dim")
-    console.print(Padding(line, (0, 0, 0, 2)))
+    console.print(Padding(line, (0, 0, 0, 2), expand=False))
     for cure in check.cure.splitlines():
-        console.print(Padding(Text(f"→ {printable(cure, 600)}", style="cyan"), (0, 0, 0, 4)))
+        console.print(Padding(Text(f"→ {printable(cure, 600)}", style="cyan"), (0, 0, 0, 4), expand=False))
 
 
 def summary(checks: Sequence[Check]) -> str:
     """Return the last line of a report."""
     counts = {outcome: sum(check.outcome is outcome for check in checks) for outcome in Outcome}
-    parts = [f"{counts[Outcome.OK]} ok"]
-    parts += [
-        f"{counts[outcome]} {outcome.value}"
-        for outcome in (Outcome.WARNING, Outcome.FAILED, Outcome.SKIPPED)
-        if counts[outcome]
-    ]
-    return ", ".join(parts)
+    words = {Outcome.OK: "ok", Outcome.WARNING: "to look at", Outcome.FAILED: "failed", Outcome.SKIPPED: "left out"}
+    return ", ".join(f"{count} {words[outcome]}" for outcome, count in counts.items() if count)
 
 
 def is_healthy(checks: Sequence[Check]) -> bool:

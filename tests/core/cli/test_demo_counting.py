@@ -97,10 +97,37 @@ def test_a_steady_rate_is_shown_from_the_start() -> None:
 
 
 def test_a_failed_data_change_keeps_the_last_good_value() -> None:
-    board = Board("t", [(1, "Tank.Level")], 0.0)
+    board = Board("t", 0.0)
+    board.name_tags([(1, "Tank.Level")])
     board.data_change(1.0, 1, 20.5, 192, 1.5e9, "")
     board.data_change(2.0, 1, None, 0, None, "invalid reference")
     row = board.rows[1]
 
     assert (row.value, row.raw_quality, row.source_time_s) == (20.5, 192, 1.5e9)
     assert row.failure == "invalid reference"
+
+
+def test_values_that_came_before_their_names_are_kept() -> None:
+    board = Board("t", 0.0)
+    board.data_change(1.0, 7, 3, 192, None, "")
+    board.name_tags([(5, "First"), (7, "Second")])
+
+    assert [(row.tag, row.value) for row in board.rows.values()] == [("First", None), ("Second", 3)]
+
+
+def test_tags_that_change_come_first_and_those_that_only_got_their_first_value_do_not() -> None:
+    board = Board("t", 0.0)
+    board.name_tags([(1, "Still"), (2, "Moving")])
+    for handle, values in ((1, [None, 5]), (2, [1, 2])):
+        for value in values:
+            board.data_change(1.0, handle, value, 192 if value is not None else 32, None, "")
+
+    assert [row.tag for row in board.rows_by_interest()] == ["Moving", "Still"]
+
+
+def test_values_of_bad_quality_stay_out_of_the_trend() -> None:
+    board = Board("t", 0.0)
+    for value, quality in ((0.0, 32), (5.0, 192), (6.0, 192), (0.0, 24)):
+        board.data_change(1.0, 1, value, quality, None, "")
+
+    assert list(board.rows[1].trend) == [5.0, 6.0]

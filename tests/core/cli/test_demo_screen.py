@@ -24,7 +24,8 @@ def drawn(board: Board, width: int, height: int, *, now: float = 10.0, colours: 
 
 def board_of(tags: int = 11) -> Board:
     names = [LONG, *(f"SteelWorks.Tag{number}" for number in range(1, tags))]
-    board = Board("recorded data of a steel plant, 3600 times faster", list(enumerate(names)), 0.0)
+    board = Board("recorded data of a steel plant, 3600 times faster", 0.0)
+    board.name_tags(list(enumerate(names)))
     board.ledger.opened(b"epoch", 0)
     for step in range(200):
         board.rate.count(step / 20)
@@ -81,7 +82,8 @@ def test_a_lost_source_says_why() -> None:
 
 
 def test_what_a_peer_sends_cannot_reach_the_terminals_controls_or_become_markup() -> None:
-    board = Board("t", [(1, "Evil\x1b[2J\u202e[red]Tag[]")], 0.0)
+    board = Board("t", 0.0)
+    board.name_tags([(1, "Evil\x1b[2J\u202e[red]Tag[]")])
     board.data_change(1.0, 1, "\x1b]0;owned\x07\n", 192, None, "")
     text = "\n".join(drawn(board, 120, 24))
 

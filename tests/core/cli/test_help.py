@@ -5,12 +5,14 @@ from __future__ import annotations
 import subprocess
 import sys
 import time
+from pathlib import Path
 
 import click
 import pytest
 from click.testing import CliRunner, Result
 
 from mxgw_core.cli.main import COMMANDS, root
+from mxgw_core.cli.reference import BEGIN, updated
 
 NAMES = [name for section in COMMANDS.values() for name in section]
 HEAVY = ("grpc", "dynaconf", "pydantic", "textual", "rich", "google.protobuf", "asyncio", "mxgw_client", "pluggy")
@@ -77,7 +79,7 @@ def test_the_one_line_help_of_the_root_is_the_commands_own(name: str) -> None:
     assert command.short_help == listed
 
 
-@pytest.mark.parametrize("path", [p for p in paths() if p not in {("sessions", "show")}], ids=" ".join)
+@pytest.mark.parametrize("path", paths(), ids=" ".join)
 def test_every_command_has_examples_that_name_only_options_that_exist(path: tuple[str, ...]) -> None:
     help_text = invoke(*path, "--help").stdout
     examples = [line.strip() for line in help_text.splitlines() if line.strip().startswith("$ mxgw")]
@@ -113,3 +115,10 @@ def test_no_color_takes_the_colours_out_of_help_and_errors() -> None:
 
     assert result.exit_code == 2
     assert "\x1b" not in result.output
+
+
+def test_the_documentation_has_every_command_as_it_is() -> None:
+    page = (Path(__file__).parents[3] / "docs" / "command-line.md").read_text("utf-8")
+
+    assert page == updated(page), "run: python -m mxgw_core.cli.reference docs/command-line.md"
+    assert BEGIN in page
