@@ -9,7 +9,7 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from mxgw.v1.events_pb2 import GapReason
 from mxgw_core.api.errors import GatewayError, SubscriberOverflow
@@ -28,6 +28,7 @@ from mxgw_core.api.types import Position
 from mxgw_core.events.log import EventLog, LogGap
 from mxgw_core.events.subscriber import Subscriber
 from mxgw_core.events.verdict import Start, Verdict, decide
+from mxgw_core.printable import printable
 
 log = logging.getLogger(__name__)
 
@@ -114,17 +115,17 @@ class Distributor:
             verdict = Disconnect()
         match verdict:
             case Disconnect():
-                subscriber.finish(_overflow_error(subscriber, lag.events))
+                subscriber.finish(_overflow_error(subscriber, lag.events, self.log.head))
             case FailSession():
-                subscriber.finish(_overflow_error(subscriber, lag.events))
+                subscriber.finish(_overflow_error(subscriber, lag.events, self.log.head))
                 self._on_fail_session(f"subscriber {subscriber.name} fell {lag.events} events behind")
-            case DropOldest(keep_events):
+            case DropOldest(int(keep_events)):
                 subscriber.drop_oldest(min(keep_events, max(lag.events - 1, 0)))
-            case DropNewest(resume_below_events):
+            case DropNewest(int(resume_below_events)):
                 subscriber.refuse_newest(min(resume_below_events, max(lag.events - 1, 0)))
             case _:
-                self._policy_failed(subscriber, f"answered {type(verdict).__name__}, which is no verdict")
-                subscriber.finish(_overflow_error(subscriber, lag.events))
+                self._policy_failed(subscriber, f"answered {printable(repr(verdict), 80)}, which is no verdict")
+                subscriber.finish(_overflow_error(subscriber, lag.events, self.log.head))
 
     def _policy_failed(self, subscriber: Subscriber, what: str, *, exc_info: bool = False) -> None:
         self.policy_failures += 1
@@ -186,7 +187,9 @@ class Distributor:
         )
         gap = verdict.gap
         if start is Start.OLDEST_RETAINED and self.never_delivered is not None:
-            gap, self.never_delivered = self.never_delivered, None
+            lost, self.never_delivered = self.never_delivered, None
+            # Whatever went since then is not held either: the gap reaches to where the events begin.
+            gap = replace(lost, last=max(lost.last, verdict.cursor))
             verdict = Verdict(verdict.cursor, was_resuming=False, recovered=False, gap=gap)
         if gap is not None and not (has_history and gap.reason == GapReason.GAP_REASON_RING_EVICTED):
             subscriber.put_first(gap)
@@ -209,17 +212,18 @@ class Distributor:
                 subscriber.finish(error)
 
 
-def _overflow_error(subscriber: Subscriber, lag_events: int) -> SubscriberOverflow:
+def _overflow_error(subscriber: Subscriber, lag_events: int, head: int) -> SubscriberOverflow:
     limits = subscriber.limits
     return SubscriberOverflow(
         f"the subscriber fell {lag_events} events behind (limits: {limits.events} events, {limits.bytes} bytes, "
         f"{limits.seconds:g} s). Resume after the last position received; read faster, or raise events.queue_events, "
         "events.queue_bytes or events.queue_seconds in the gateway's settings.",
         metadata={
-            "policy": subscriber.policy.name,
+            "policy": subscriber.policy_name,
             "lag_events": str(lag_events),
             "limit_events": str(limits.events),
-            "lost_from": str(subscriber.cursor + 1),
+            # What is unread now is still delivered; the loss begins behind it.
+            "lost_from": str(head + 1),
         },
         retry_after_s=0.2,
     )

@@ -61,18 +61,36 @@ class Chunk:
 class _Segment:
     first: int
     last: int
-    data: bytearray
-    appended_at: float
-    # Where each appended block begins: its first sequence and its offset. Readers mostly stand at such a place.
+    data: bytearray = field(default_factory=bytearray)
+    # Where each appended block begins, its first sequence and its offset, and when it came. Readers mostly stand at
+    # such a place.
     starts: list[int] = field(default_factory=list)
     offsets: list[int] = field(default_factory=list)
+    times: list[float] = field(default_factory=list)
+
+    @property
+    def events(self) -> int:
+        return self.last - self.first + 1
+
+    @property
+    def size(self) -> int:
+        return len(self.data)
 
     def append(self, first: int, last: int, data: bytes, now: float) -> None:
         self.starts.append(first)
         self.offsets.append(len(self.data))
+        self.times.append(now)
         self.data += data
         self.last = last
-        self.appended_at = now
+
+    def appended_at(self, sequence: int) -> float:
+        return self.times[bisect_right(self.starts, sequence) - 1]
+
+    def events_after(self, sequence: int) -> int:
+        return self.last - max(sequence, self.first - 1)
+
+    def bytes_after(self, sequence: int) -> int:
+        return len(self.data) - self.offset_of(max(sequence + 1, self.first))
 
     def offset_of(self, sequence: int) -> int:
         """Return where event `sequence` begins; `last + 1` is the end."""
@@ -92,7 +110,34 @@ class _Segment:
         return self.starts[index] - 1, self.offsets[index]
 
 
-_Entry: TypeAlias = _Segment | LogGap
+@dataclass(frozen=True, slots=True)
+class _Hole:
+    """A gap in its place. Takes the room of one event, so that a source that only fails is bounded too."""
+
+    gap: LogGap
+    time: float
+    events: int = 0
+    size: int = 0
+
+    @property
+    def first(self) -> int:
+        return self.gap.first
+
+    @property
+    def last(self) -> int:
+        return self.gap.last
+
+    def appended_at(self, sequence: int) -> float:  # noqa: ARG002 - all of it came at once
+        return self.time
+
+    def events_after(self, sequence: int) -> int:  # noqa: ARG002 - it holds none
+        return 0
+
+    def bytes_after(self, sequence: int) -> int:  # noqa: ARG002 - it holds none
+        return 0
+
+
+_Entry: TypeAlias = _Segment | _Hole
 
 
 class EventLog:
@@ -108,7 +153,9 @@ class EventLog:
         self.head = 0
         self.events = 0
         self.bytes = 0
-        # Bytes ever appended: with a reader's own count it gives the reader's lag in bytes.
+        self._holes = 0
+        # Ever appended: with a reader's own counts they give its lag. Sequences that no event fills are no lag.
+        self.appended_events = 0
         self.appended_bytes = 0
         # Joined once for all readers at the same place; good until something is appended or forgotten.
         self._shared: dict[tuple[int, int], Chunk] = {}
@@ -133,11 +180,12 @@ class EventLog:
         ):
             tail.append(first, last, data, self._clock())
         else:
-            segment = _Segment(first, last, bytearray(), 0.0)
+            segment = _Segment(first, last)
             segment.append(first, last, data, self._clock())
             self._push(segment)
         self.events += last - first + 1
         self.bytes += len(data)
+        self.appended_events += last - first + 1
         self.appended_bytes += len(data)
 
     def append_gap(self, gap: LogGap) -> None:
@@ -147,7 +195,8 @@ class EventLog:
             OutOfOrder: as `append`.
         """
         self._advance(gap.first, gap.last)
-        self._push(gap)
+        self._push(_Hole(gap, self._clock()))
+        self._holes += 1
 
     def start_after(self, sequence: int) -> None:
         """Begin an empty log behind `sequence` (a worker that was taken over sends what it still has)."""
@@ -180,10 +229,10 @@ class EventLog:
             return shared
         index = self._index_of(after + 1)
         entry = self._entries[index]
-        if isinstance(entry, LogGap):
+        if isinstance(entry, _Hole):
             if after + 1 == entry.first:
-                return entry
-            return LogGap(after + 1, entry.last, entry.reason, entry.detail)
+                return entry.gap
+            return LogGap(after + 1, entry.last, entry.gap.reason, entry.gap.detail)
         parts: list[memoryview] = []
         last, taken = after, 0
         while isinstance(entry, _Segment):
@@ -205,21 +254,34 @@ class EventLog:
         self._shared[key] = chunk
         return chunk
 
-    def bytes_after(self, after: int) -> int:
-        """Return the bytes of all events behind `after`."""
+    def after(self, after: int) -> tuple[int, int]:
+        """Return how many events, and how many bytes of them, are behind `after`."""
         if after >= self.head:
-            return 0
+            return 0, 0
         index = self._index_of(after + 1)
         entry = self._entries[index]
-        total = len(entry.data) - entry.offset_of(after + 1) if isinstance(entry, _Segment) else 0
-        return total + sum(len(e.data) for e in self._entries[index + 1 :] if isinstance(e, _Segment))
+        events, size = entry.events_after(after), entry.bytes_after(after)
+        for entry in self._entries[index + 1 :]:
+            events += entry.events
+            size += entry.size
+        return events, size
+
+    def skip(self, after: int, events: int) -> int:
+        """Return the sequence of the event that is the `events`-th behind `after`; the head when there are fewer."""
+        if events <= 0 or after >= self.head:
+            return after
+        for entry in self._entries[self._index_of(after + 1) :]:
+            here = entry.events_after(after)
+            if events <= here:
+                return entry.last - here + events
+            events -= here
+        return self.head
 
     def appended_at(self, sequence: int) -> float:
-        """Return when (about) event `sequence` was appended, on the log's clock; now when it is not here."""
+        """Return when event `sequence` was appended, on the log's clock; now when it is not here."""
         if not self.oldest <= sequence <= self.head:
             return self._clock()
-        entry = self._entries[self._index_of(sequence)]
-        return entry.appended_at if isinstance(entry, _Segment) else self._clock()
+        return self._entries[self._index_of(sequence)].appended_at(sequence)
 
     def _index_of(self, sequence: int) -> int:
         index = bisect_right(self._firsts, sequence) - 1
@@ -231,24 +293,24 @@ class EventLog:
         """Forget entries up to `floor` that exceed the retention; return the range forgotten, if any.
 
         An entry goes only whole: the log keeps at least `events`, `limit_bytes` and `seconds` worth of what it has,
-        whichever is least (0 keeps nothing of that kind).
+        whichever is least (0 keeps nothing of that kind). A gap counts as one event.
         """
         drop = 0
         horizon = self._clock() - seconds
         for entry in self._entries:
             if entry.last > floor:
                 break
-            if isinstance(entry, _Segment):
-                count, size = entry.last - entry.first + 1, len(entry.data)
-                expendable = (
-                    self.events - count >= events
-                    or self.bytes - size >= limit_bytes
-                    or (seconds > 0 and entry.appended_at < horizon)
-                )
-                if not expendable:
-                    break
-                self.events -= count
-                self.bytes -= size
+            is_hole = isinstance(entry, _Hole)
+            expendable = (
+                self.events + self._holes - (entry.events or 1) >= events
+                or self.bytes - entry.size >= limit_bytes
+                or (seconds > 0 and entry.appended_at(entry.last) < horizon)
+            )
+            if not expendable:
+                break
+            self._holes -= is_hole
+            self.events -= entry.events
+            self.bytes -= entry.size
             drop += 1
         if not drop:
             return None

@@ -20,6 +20,8 @@ from mxgw_core.events.records import event_head, events_prefix, record_bounds
 
 # Filtered subscribers are told how far they are after this many events that were not for them.
 PROGRESS_EVENTS = 1000
+# What is set aside comes in pieces of about this size, far below any message limit.
+_PIECE_BYTES = 64 * 1024
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,6 +84,7 @@ class Subscriber:
         self.peer = peer
         self.limits = limits
         self.policy = policy
+        self.policy_name = policy.name
         self.filters = tuple(filters)
         self.attached_at = clock()
         self.figures = SubscriberFigures()
@@ -102,8 +105,9 @@ class Subscriber:
         self._control: deque[Control] = deque()
         # What was in the log when it attached is its own wish and does not count as lag.
         self._granted = log.head
+        self._granted_events = log.appended_events
         self._granted_bytes = log.appended_bytes
-        self._taken_bytes = log.appended_bytes - log.bytes_after(cursor)
+        self._move_to(cursor)
         self._skipped = 0
         # Completed by `wake`, awaited by `wait`.
         self._waiter: asyncio.Future[None] | None = None
@@ -118,7 +122,7 @@ class Subscriber:
     @property
     def lag_events(self) -> int:
         """Events appended and not yet taken by the reader, its granted backlog included."""
-        return self._backlog_events + self._log.head - self.cursor
+        return self._backlog_events + self._log.appended_events - self._taken_events
 
     @property
     def lag_bytes(self) -> int:
@@ -126,22 +130,24 @@ class Subscriber:
 
     @property
     def lag_seconds(self) -> float:
-        """Age of the oldest event not yet taken."""
-        if self.lag_events == 0:
+        """Age of the oldest event not yet taken; what was set aside has no age."""
+        if self.cursor >= self._log.head:
             return 0.0
-        first = self._backlog[0].first if self._backlog else self.cursor + 1
-        return max(0.0, self._clock() - self._log.appended_at(first))
+        return max(0.0, self._clock() - self._log.appended_at(self.cursor + 1))
+
+    def _lag_since_attached(self) -> tuple[int, int]:
+        log = self._log
+        events = log.appended_events - max(self._taken_events, self._granted_events) + self._backlog_events
+        size = log.appended_bytes - max(self._taken_bytes, self._granted_bytes) + self._backlog_bytes
+        return events, size
 
     def is_over_limit(self) -> bool:
         """Whether what came since it attached and is unread exceeds its limits; called at every append."""
         limits, log = self.limits, self._log
-        if limits.events and log.head - max(self.cursor, self._granted) + self._backlog_events > limits.events:
+        events, size = self._lag_since_attached()
+        if (limits.events and events > limits.events) or (limits.bytes and size > limits.bytes):
             return True
-        if limits.bytes:
-            taken = max(self._taken_bytes, self._granted_bytes)
-            if log.appended_bytes - taken + self._backlog_bytes > limits.bytes:
-                return True
-        if limits.seconds and self.cursor < log.head:
+        if limits.seconds:
             oldest = max(self.cursor, self._granted) + 1
             return oldest <= log.head and self._clock() - log.appended_at(oldest) > limits.seconds
         return False
@@ -151,10 +157,11 @@ class Subscriber:
         now = self._clock()
         if self.over_since is None:
             self.over_since = now
+        events, size = self._lag_since_attached()
         return Lag(
             subscriber_id=self.id,
-            events=self._log.head - max(self.cursor, self._granted) + self._backlog_events,
-            bytes=self._log.appended_bytes - max(self._taken_bytes, self._granted_bytes) + self._backlog_bytes,
+            events=events,
+            bytes=size,
             seconds=self.lag_seconds,
             limits=self.limits,
             over_limit_s=now - self.over_since,
@@ -165,7 +172,11 @@ class Subscriber:
     def finish(self, error: GatewayError) -> None:
         """End the stream with `error` once everything unread now was delivered; later events are not set aside."""
         if self.end is None:
-            self._set_aside()
+            if self.refusing_from is None:
+                self._set_aside()
+            else:
+                self._move_to(self._log.head)
+                self._reopen()
             self.end = End(error)
             if self.on_end is not None:
                 self.on_end()
@@ -182,7 +193,7 @@ class Subscriber:
             gaps.append(self._dropped(entry.first, entry.last) if isinstance(entry, Chunk) else entry)
             excess -= size if isinstance(entry, Chunk) else 0
         if excess > 0:
-            target = min(self.cursor + excess, self._log.head)
+            target = self._log.skip(self.cursor, excess)
             gaps.append(self._dropped(self.cursor + 1, target))
             self._move_to(target)
         for gap in reversed(_coalesced(gaps)):
@@ -194,7 +205,7 @@ class Subscriber:
         if self.refusing_from is None:
             self._set_aside()
             self.refusing_from = self.cursor + 1
-            self.refuse_until_events = resume_below_events
+            self.refuse_until_events = max(0, resume_below_events)
 
     def skip_refused(self) -> None:
         """While refusing: let the cursor follow the head."""
@@ -204,21 +215,24 @@ class Subscriber:
 
     def _reopen_if_read(self) -> None:
         if self.refusing_from is not None and self._backlog_events <= self.refuse_until_events:
-            if self.refusing_from <= self.cursor:
-                self._backlog.append(self._dropped(self.refusing_from, self.cursor))
-            self.refusing_from = None
-            self.over_since = None
+            self._reopen()
+
+    def _reopen(self) -> None:
+        if self.refusing_from is not None and self.refusing_from <= self.cursor:
+            self._backlog.append(self._dropped(self.refusing_from, self.cursor))
+        self.refusing_from = None
+        self.over_since = None
 
     def _dropped(self, first: int, last: int) -> LogGap:
         return LogGap(
             first,
             last,
             GapReason.GAP_REASON_QUEUE_DROPPED,
-            f"dropped by the overflow policy {self.policy.name!r}: read faster, or raise the queue limits",
+            f"dropped by the overflow policy {self.policy_name!r}: read faster, or raise the queue limits",
         )
 
     def _set_aside(self) -> None:
-        while (item := self._log.read(self.cursor, 1 << 20)) is not None:
+        while (item := self._log.read(self.cursor, _PIECE_BYTES)) is not None:
             self._backlog.append(item)
             self._count_backlog(item, 1)
             self._move_to(item.last)
@@ -230,7 +244,9 @@ class Subscriber:
 
     def _move_to(self, sequence: int) -> None:
         self.cursor = sequence
-        self._taken_bytes = self._log.appended_bytes - self._log.bytes_after(sequence)
+        events, size = self._log.after(sequence)
+        self._taken_events = self._log.appended_events - events
+        self._taken_bytes = self._log.appended_bytes - size
 
     # reading
 
@@ -250,7 +266,7 @@ class Subscriber:
         while True:
             item = self._next(limit_bytes)
             if item is None:
-                return self.end if self.end is not None else self._progress(0)
+                return (self._progress(0) or self.end) if self.end is not None else None
             if (passed := self.passed(item)) is not None:
                 return passed
 
@@ -285,6 +301,7 @@ class Subscriber:
         if read is not None:
             self.cursor = read.last
             if isinstance(read, Chunk):
+                self._taken_events += read.events
                 self._taken_bytes += read.batch_bytes
             self.over_since = None
         return read
@@ -331,7 +348,7 @@ def _coalesced(gaps: Sequence[LogGap]) -> list[LogGap]:
     """Return neighbouring gaps of one reason as one."""
     out: list[LogGap] = []
     for gap in gaps:
-        if out and out[-1].reason == gap.reason and out[-1].last + 1 == gap.first and not gap.count:
+        if out and out[-1].reason == gap.reason and out[-1].last + 1 == gap.first and not (out[-1].count or gap.count):
             out[-1] = LogGap(out[-1].first, gap.last, gap.reason, gap.detail)
         else:
             out.append(gap)

@@ -1,0 +1,53 @@
+"""Shared by all tests: after every async test no task, thread or child process is left."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from collections.abc import AsyncIterator, Iterator
+
+import psutil
+import pytest
+import pytest_asyncio
+
+# Threads of libraries that live as long as the process: gRPC's completion queue poller, asyncio's own executor (joined
+# when the loop closes), and what a timeout is watched with.
+_LIBRARY_THREADS = ("asyncio_", "pytest_timeout")
+_GRPC_POLLER = "_poll_wrapper"
+
+
+@pytest.fixture(autouse=True)
+def _nothing_is_left_behind(request: pytest.FixtureRequest) -> Iterator[None]:
+    if request.node.get_closest_marker("asyncio") is None:
+        yield
+        return
+    request.getfixturevalue("_no_task_is_left")
+    threads, children = set(threading.enumerate()), _children()
+    yield
+    left = [thread.name for thread in threading.enumerate() if thread not in threads and not _is_library(thread)]
+
+    assert not left, f"threads were left: {left}"
+
+    still = [f"{child.pid} {child.name()}" for child in _children() - children]
+
+    assert not still, f"child processes were left: {still}"
+
+
+@pytest_asyncio.fixture
+async def _no_task_is_left() -> AsyncIterator[None]:
+    before = asyncio.all_tasks()
+    yield
+    # Done callbacks and transports that were just closed get their turn first.
+    for _ in range(3):
+        await asyncio.sleep(0)
+    left = [task for task in asyncio.all_tasks() - before if task is not asyncio.current_task()]
+
+    assert not left, f"tasks were left: {left}"
+
+
+def _children() -> set[psutil.Process]:
+    return set(psutil.Process().children(recursive=True))
+
+
+def _is_library(thread: threading.Thread) -> bool:
+    return thread.name.startswith(_LIBRARY_THREADS) or _GRPC_POLLER in thread.name

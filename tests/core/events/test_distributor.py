@@ -1,0 +1,329 @@
+"""The pump of one session: attaching, overflow, the end, and what is retained."""
+
+from __future__ import annotations
+
+import logging
+
+import pytest
+from support.distributing import Pump, Told
+from support.events import EPOCH, OTHER_EPOCH, batch, taken, told
+
+from mxgw.v1 import events_pb2 as e
+from mxgw_core.api.errors import SessionEnded, SubscriberOverflow
+from mxgw_core.api.events import Disconnect, DropNewest, DropOldest, FailSession, QueueLimits, Retention
+from mxgw_core.api.types import Position
+from mxgw_core.events.log import LogGap, OutOfOrder
+from mxgw_core.events.subscriber import End
+from mxgw_core.events.verdict import Start
+
+CLOSED = SessionEnded("the session ended", close_reason="CLIENT")
+FEW = QueueLimits(events=3, bytes=0, seconds=0.0)
+
+
+# attaching
+
+
+def test_events_before_the_first_subscriber_are_there_for_it() -> None:
+    pump = Pump()
+    pump.events(3)
+    pump.gap(1)
+    pump.events(2)
+    subscription = pump.subscribe(Start.OLDEST_RETAINED)
+
+    assert told(taken(subscription.subscriber)) == [1, 2, 3, (4, 4), 5, 6]
+    assert (subscription.verdict.was_resuming, subscription.verdict.recovered) == (False, False)
+
+
+def test_now_means_only_what_comes() -> None:
+    pump = Pump()
+    pump.events(3)
+    subscriber = pump.attach(Start.NOW)
+    pump.events(2)
+
+    assert told(taken(subscriber)) == [4, 5]
+
+
+def test_resuming_within_the_log_repeats_and_loses_nothing() -> None:
+    pump = Pump()
+    pump.distributor.retain(Retention(100, 1 << 20, 0.0))
+    first = pump.attach()
+    pump.events(5)
+    seen = told([item for item in [first.take(1)] if item is not None])
+    position = Position(EPOCH, first.delivered)
+    pump.distributor.detach(first)
+    pump.events(2)
+
+    assert seen + told(taken(pump.attach(position))) == [1, 2, 3, 4, 5, 6, 7]
+
+
+def test_resuming_amid_a_block_and_amid_a_gap_starts_there() -> None:
+    pump = Pump()
+    pump.events(5)
+    pump.gap(4)
+
+    assert told(taken(pump.attach(Position(EPOCH, 3)))) == [4, 5, (6, 9)]
+    assert told(taken(pump.attach(Position(EPOCH, 7)))) == [(8, 9)]
+
+
+@pytest.mark.parametrize(
+    ("after", "gap", "reason"),
+    [
+        (Position(EPOCH, 1), (2, 4), e.GAP_REASON_RING_EVICTED),
+        (Position(EPOCH, 99), (0, 0), e.GAP_REASON_CURSOR_AHEAD),
+        (Position(OTHER_EPOCH, 5), (0, 0), e.GAP_REASON_EPOCH_CHANGED),
+    ],
+)
+def test_a_resume_that_cannot_be_complete_begins_with_its_gap(
+    after: Position, gap: tuple[int, int], reason: int
+) -> None:
+    pump = Pump(unattached=Retention(2, 1 << 20, 0.0))
+    pump.events(4, text="x" * 70_000)
+    pump.events(2)
+    subscription = pump.subscribe(after)
+    items = taken(subscription.subscriber)
+
+    assert isinstance(items[0], LogGap)
+    assert items[0].reason == reason
+    assert told(items) == [gap] + ([] if reason == e.GAP_REASON_CURSOR_AHEAD else [5, 6])
+    assert subscription.verdict.recovered is False
+
+
+def test_with_a_history_store_the_evicted_range_is_left_to_it() -> None:
+    pump = Pump(unattached=Retention(2, 1 << 20, 0.0))
+    pump.events(4, text="x" * 70_000)
+    pump.events(2)
+    subscription = pump.subscribe(Position(EPOCH, 1), has_history=True)
+
+    assert subscription.verdict.gap is not None
+    assert told(taken(subscription.subscriber)) == [5, 6]
+
+
+def test_a_history_store_hides_no_other_gap() -> None:
+    pump = Pump()
+    pump.events(2)
+
+    assert told(taken(pump.attach(Position(OTHER_EPOCH, 1), has_history=True))) == [(0, 0), 1, 2]
+
+
+# before anybody attached
+
+
+def test_what_was_evicted_before_anybody_attached_is_told_to_the_first_who_asks_for_the_oldest() -> None:
+    pump = Pump(unattached=Retention(10, 1 << 20, 0.0))
+    for _ in range(5):
+        pump.events(5, text="x" * 20_000)
+    oldest = pump.distributor.log.oldest
+
+    assert oldest > 1
+
+    first = told(taken(pump.attach(Start.OLDEST_RETAINED)))
+
+    assert first == [(1, oldest - 1), *range(oldest, 26)]
+    assert told(taken(pump.attach(Start.OLDEST_RETAINED))) == [*range(oldest, 26)]
+
+
+def test_that_gap_reaches_to_where_the_events_begin_even_if_more_went_since() -> None:
+    pump = Pump(unattached=Retention(10, 1 << 20, 0.0))
+    for _ in range(5):
+        pump.events(5, text="x" * 20_000)
+    passer_by = pump.attach(Start.NOW)
+    pump.events(3)
+    taken(passer_by)
+    pump.events(2)
+    oldest = pump.distributor.log.oldest
+
+    assert told(taken(pump.attach(Start.OLDEST_RETAINED))) == [(1, oldest - 1), *range(oldest, 31)]
+
+
+def test_a_passer_by_at_now_is_not_told_what_it_did_not_ask_for() -> None:
+    pump = Pump(unattached=Retention(1, 1 << 20, 0.0))
+    pump.events(3)
+    pump.events(70_000 // 30)
+
+    assert told(taken(pump.attach(Start.NOW))) == []
+    assert pump.distributor.never_delivered is not None
+
+
+# retention
+
+
+def test_nothing_is_retained_after_delivery() -> None:
+    pump = Pump()
+    subscriber = pump.attach()
+    pump.events(5)
+
+    assert pump.distributor.log.events == 5
+
+    taken(subscriber)
+    pump.events(1)
+
+    assert pump.distributor.log.oldest in (1, 6)  # one segment goes as a whole
+
+    taken(subscriber)
+    pump.distributor.flush()
+
+    assert (pump.distributor.log.events, pump.distributor.log.bytes) == (0, 0)
+
+
+def test_the_log_holds_what_the_slowest_live_subscriber_still_has_to_read() -> None:
+    pump = Pump()
+    slow, fast = pump.attach(), pump.attach()
+    for _ in range(3):
+        pump.events(4, text="x" * 70_000)
+        taken(fast)
+
+    assert pump.distributor.log.oldest == 1
+    assert told(taken(slow)) == list(range(1, 13))
+
+
+def test_what_is_to_be_retained_stays_for_resumes() -> None:
+    pump = Pump()
+    pump.distributor.retain(Retention(8, 1 << 20, 0.0))
+    subscriber = pump.attach()
+    for _ in range(10):
+        pump.events(2, text="x" * 70_000)
+        taken(subscriber)
+    pump.distributor.detach(subscriber)
+
+    assert told(taken(pump.attach(Position(EPOCH, 12)))) == list(range(13, 21))
+    assert told(taken(pump.attach(Position(EPOCH, 2))))[0] == (3, 12)
+
+
+def test_detach_tells_who_was_the_last_and_is_idempotent() -> None:
+    pump = Pump()
+    one, other = pump.attach(), pump.attach()
+
+    assert pump.distributor.detach(one) is False
+    assert pump.distributor.detach(one) is False
+    assert pump.distributor.detach(other) is True
+    assert pump.distributor.detach(other) is False
+
+
+def test_the_worker_breaking_the_numbering_is_an_error_for_the_link() -> None:
+    pump = Pump()
+    pump.events(2)
+    with pytest.raises(OutOfOrder):
+        pump.distributor.append(2, 3, batch([2, 3]))
+    with pytest.raises(OutOfOrder):
+        pump.distributor.append_gap(LogGap(5, 6, e.GAP_REASON_WORKER_OUTBOX_OVERRUN))
+
+
+# overflow
+
+
+def test_disconnect_delivers_what_was_unread_and_says_where_the_loss_begins_and_what_helps() -> None:
+    pump = Pump()
+    subscriber = pump.attach(limits=FEW, policy=Told(Disconnect(), name="disconnect"))
+    pump.events(4)
+    pump.events(2)
+    items = taken(subscriber)
+
+    assert told(items) == [1, 2, 3, 4, "end SUBSCRIBER_OVERFLOW"]
+    end = items[-1]
+    assert isinstance(end, End)
+    assert isinstance(end.error, SubscriberOverflow)
+    assert end.error.metadata == {"policy": "disconnect", "lag_events": "4", "limit_events": "3", "lost_from": "5"}
+    assert "events.queue_events" in end.error.message
+    assert end.error.retry_after_s is not None
+
+
+def test_an_overflow_touches_nobody_else() -> None:
+    pump = Pump()
+    slow = pump.attach(limits=FEW)
+    fast = pump.attach(limits=FEW)
+    seen: list[object] = []
+    for _ in range(10):
+        pump.events(2)
+        seen += told(taken(fast))
+
+    assert isinstance(slow.end, End)
+    assert fast.end is None
+    assert seen == list(range(1, 21))
+
+
+def test_fail_session_ends_the_stream_and_asks_for_the_session_to_be_faulted() -> None:
+    pump = Pump()
+    subscriber = pump.attach(limits=FEW, policy=Told(FailSession()))
+    pump.events(4)
+
+    assert isinstance(subscriber.end, End)
+    assert pump.session_failures == ["subscriber s1 fell 4 events behind"]
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [
+        pytest.param(ZeroDivisionError("x"), id="raises"),
+        pytest.param(None, id="none"),
+        pytest.param("disconnect", id="text"),
+        pytest.param(Disconnect, id="class instead of object"),
+        pytest.param(DropOldest("many"), id="no number to keep"),  # type: ignore[arg-type]
+        pytest.param(DropNewest(None), id="no number to resume at"),  # type: ignore[arg-type]
+    ],
+)
+def test_a_policy_that_fails_disconnects_its_subscriber_and_is_logged_once(
+    answer: object, caplog: pytest.LogCaptureFixture
+) -> None:
+    pump = Pump()
+    subscribers = [pump.attach(limits=FEW, policy=Told(answer)) for _ in range(3)]
+    fast = pump.attach()
+    with caplog.at_level(logging.WARNING):
+        pump.events(4)
+
+    for subscriber in subscribers:
+        assert told(taken(subscriber)) == [1, 2, 3, 4, "end SUBSCRIBER_OVERFLOW"]
+    assert fast.end is None
+    assert pump.distributor.policy_failures == 3
+    assert len(caplog.records) == 1
+    assert "support.distributing" in caplog.text
+
+
+def test_a_policy_may_answer_otherwise_every_time() -> None:
+    pump = Pump()
+    policy = Told(DropOldest(1))
+    subscriber = pump.attach(limits=FEW, policy=policy)
+    pump.events(4)  # 1 to 3 go
+    policy.answer = DropNewest(0)
+    pump.events(3)  # 4 to 7 are set aside
+    pump.events(2)  # refused
+    first = told(taken(subscriber))
+    policy.answer = Disconnect()
+    pump.events(4)
+
+    assert first == [(1, 3), 4, 5, 6, 7, (8, 9)]
+    assert told(taken(subscriber)) == [10, 11, 12, 13, "end SUBSCRIBER_OVERFLOW"]
+
+
+# the end
+
+
+def test_every_stream_ends_with_the_reason_after_what_is_in_the_log() -> None:
+    pump = Pump()
+    one, other = pump.attach(), pump.attach()
+    pump.events(2)
+    taken(one)
+    pump.distributor.end(CLOSED)
+    pump.distributor.flush()
+
+    assert told(taken(one)) == ["end SESSION_CLOSED"]
+    assert told(taken(other)) == [1, 2, "end SESSION_CLOSED"]
+
+
+def test_whoever_attaches_after_the_end_gets_the_same_error_at_once() -> None:
+    pump = Pump()
+    pump.distributor.end(CLOSED)
+    pump.distributor.end(SessionEnded("later", close_reason="WORKER_EXITED"))
+    with pytest.raises(SessionEnded) as raised:
+        pump.attach()
+
+    assert raised.value is CLOSED
+    assert not pump.distributor.subscribers
+
+
+def test_a_subscriber_that_overflowed_keeps_its_own_reason_when_the_session_ends() -> None:
+    pump = Pump()
+    subscriber = pump.attach(limits=FEW)
+    pump.events(4)
+    pump.distributor.end(CLOSED)
+
+    assert told(taken(subscriber)) == [1, 2, 3, 4, "end SUBSCRIBER_OVERFLOW"]

@@ -1,0 +1,275 @@
+"""Random lives of a distributor against a small model that knows only what was appended and what may be lost.
+
+Invariants (I1 ordered, I2 unique, I3 complete or gap, I4 progress never ahead, I5 resumable, I7 no gap for what is
+retained, I9 every stream ends): each subscriber sees each sequence behind its start exactly once, as its event or
+inside one gap, in order; gaps only where the model allows them.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import pytest
+from hypothesis import HealthCheck, settings
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
+from support.distributing import NO_LIMITS, Items, Pump, Told
+from support.events import EPOCH, OTHER_EPOCH, batch, sequences_of
+
+from mxgw.v1 import events_pb2 as e
+from mxgw_core.api.errors import SessionEnded
+from mxgw_core.api.events import Disconnect, DropNewest, DropOldest, QueueLimits, Retention
+from mxgw_core.api.types import Position
+from mxgw_core.events.log import Chunk, LogGap, OutOfOrder
+from mxgw_core.events.subscriber import End, Progress, Subscriber
+from mxgw_core.events.verdict import Start
+
+CLOSED = SessionEnded("the session ended", close_reason="CLIENT")
+EVICTED, DROPPED = e.GAP_REASON_RING_EVICTED, e.GAP_REASON_QUEUE_DROPPED
+OVERRUN, AHEAD, EPOCH_CHANGED = (
+    e.GAP_REASON_WORKER_OUTBOX_OVERRUN,
+    e.GAP_REASON_CURSOR_AHEAD,
+    e.GAP_REASON_EPOCH_CHANGED,
+)
+
+limits = st.one_of(
+    st.just(NO_LIMITS),
+    st.builds(
+        QueueLimits, events=st.integers(0, 12), bytes=st.sampled_from([0, 150, 600]), seconds=st.sampled_from([0, 5.0])
+    ),
+)
+answers = st.one_of(
+    st.just(Disconnect()), st.builds(DropOldest, st.integers(0, 8)), st.builds(DropNewest, st.integers(0, 8))
+)
+
+
+@dataclass
+class Reader:
+    """What the model knows of one subscriber."""
+
+    subscriber: Subscriber
+    policy: Told
+    # Every sequence up to here was seen, filtered or covered; what comes next must begin right behind.
+    at: int
+    # A gap that must come first, and its reason; None when none may.
+    opening: tuple[int, int, int] | None
+    odd_only: bool
+    has_limits: bool
+    ended: bool = False
+
+
+class DistributorMachine(RuleBasedStateMachine):
+    @initialize(unattached=st.integers(1, 30), retained=st.integers(0, 30))
+    def begin(self, unattached: int, retained: int) -> None:
+        self.pump = Pump(unattached=Retention(unattached, 1 << 20, 0.0))
+        self.distributor = self.pump.distributor
+        self.distributor.retain(Retention(retained, 1 << 20, 0.0))
+        # Sequence -> item handle of an event, or None inside a gap of the worker's.
+        self.world: dict[int, int | None] = {}
+        self.readers: list[Reader] = []
+        self.over = False
+
+    # the worker
+
+    @rule(count=st.integers(1, 8), item=st.integers(1, 4), size=st.sampled_from([0, 0, 30, 30_000]))
+    def append(self, count: int, item: int, size: int) -> None:
+        first, last = self.pump.head + 1, self.pump.head + count
+        data = batch(range(first, last + 1), item_handle=item, text="x" * size)
+        self.distributor.append(first, last, data)
+        self.world.update(dict.fromkeys(range(first, last + 1), item))
+
+    @rule(count=st.integers(1, 20))
+    def append_gap(self, count: int) -> None:
+        first, last = self.pump.head + 1, self.pump.head + count
+        self.distributor.append_gap(LogGap(first, last, OVERRUN))
+        self.world.update(dict.fromkeys(range(first, last + 1)))
+
+    @rule(shift=st.sampled_from([-1, 1, 5]))
+    def append_out_of_order(self, shift: int) -> None:
+        first = self.pump.head + 1 + shift
+        try:
+            self.distributor.append(first, first, batch([first]) if first > 0 else b"")
+        except OutOfOrder:
+            return
+        raise AssertionError("a block out of order was taken")
+
+    @rule()
+    def flush(self) -> None:
+        self.distributor.flush()
+
+    @rule(seconds=st.sampled_from([0.5, 6.0]))
+    def time_passes(self, seconds: float) -> None:
+        self.pump.clock.now += seconds
+
+    # subscribers
+
+    @rule(
+        start=st.one_of(
+            st.sampled_from([Start.NOW, Start.OLDEST_RETAINED]),
+            st.builds(Position, st.sampled_from([EPOCH, EPOCH, EPOCH, OTHER_EPOCH]), st.integers(0, 120)),
+        ),
+        limits=limits,
+        answer=answers,
+        odd_only=st.booleans(),
+    )
+    def attach(self, start: Start | Position, limits: QueueLimits, answer: object, odd_only: bool) -> None:
+        oldest, head = self.distributor.log.oldest, self.pump.head
+        never = self.distributor.never_delivered
+        policy = Told(answer)
+        filters = [Items({1, 3})] if odd_only else []
+        if self.over:
+            with pytest.raises(SessionEnded) as refused:
+                self.pump.subscribe(start, limits=limits, policy=policy, filters=filters)
+
+            assert refused.value is CLOSED
+            return
+        subscription = self.pump.subscribe(start, limits=limits, policy=policy, filters=filters)
+        at, opening = head, None
+        match start:
+            case Start.OLDEST_RETAINED if never is not None:
+                at, opening = never.first - 1, (never.first, oldest - 1, EVICTED)
+            case Start.OLDEST_RETAINED:
+                at = oldest - 1
+            case Position(epoch, _) if epoch != EPOCH:
+                at, opening = oldest - 1, (0, 0, EPOCH_CHANGED)
+            case Position(_, sequence) if sequence > head:
+                opening = (0, 0, AHEAD)
+            case Position(_, sequence):
+                at = sequence
+                if sequence < oldest - 1:
+                    opening = (sequence + 1, oldest - 1, EVICTED)
+
+        assert subscription.verdict.recovered == (isinstance(start, Position) and opening is None)
+        assert subscription.verdict.was_resuming == isinstance(start, Position)
+
+        self.readers.append(Reader(subscription.subscriber, policy, at, opening, odd_only, limits != NO_LIMITS))
+
+    @precondition(lambda self: self.readers)
+    @rule(which=st.integers(0, 99), limit_bytes=st.sampled_from([1, 60, 300, 1 << 20]))
+    def take(self, which: int, limit_bytes: int) -> None:
+        reader = self.readers[which % len(self.readers)]
+        item = reader.subscriber.take(limit_bytes)
+        match item:
+            case Chunk():
+                self.sees_events(reader, item)
+            case LogGap():
+                self.sees_gap(reader, item)
+            case Progress(sequence):
+                self.passes_over(reader, sequence)
+            case End(error):
+                reader.ended = True
+                # Nothing that was unread at the end is missing.
+                assert error is CLOSED or error.reason == "SUBSCRIBER_OVERFLOW"
+                assert reader.opening is None
+            case None:
+                assert reader.subscriber.end is None
+                self.passes_over(reader, reader.subscriber.delivered)
+                assert reader.at == self.pump.head or reader.subscriber.refusing_from is not None
+        if not (isinstance(item, LogGap) and item.last == 0):
+            assert reader.subscriber.delivered <= reader.at
+
+    def sees_events(self, reader: Reader, chunk: Chunk) -> None:
+        assert reader.opening is None
+        assert chunk.first == reader.at + 1 or reader.odd_only
+
+        expected = [s for s in range(reader.at + 1, chunk.last + 1) if not reader.odd_only or self.world[s] in (1, 3)]
+
+        assert all(self.world[s] is not None for s in range(reader.at + 1, chunk.last + 1))
+        assert sequences_of(chunk) == expected
+
+        reader.at = chunk.last
+
+    def passes_over(self, reader: Reader, until: int) -> None:
+        """Nothing a reader should have seen lies between where it stands and `until`."""
+        hidden = [self.world[s] for s in range(reader.at + 1, until + 1)]
+
+        assert not hidden or (reader.odd_only and set(hidden) <= {2, 4})
+
+        reader.at = max(reader.at, until)
+
+    def sees_gap(self, reader: Reader, gap: LogGap) -> None:
+        if reader.opening is not None:
+            assert (gap.first, gap.last, gap.reason) == reader.opening
+            reader.opening = None
+            if gap.last:
+                reader.at = gap.last
+            return
+        self.passes_over(reader, gap.first - 1)
+
+        assert gap.first == reader.at + 1
+        assert gap.first <= gap.last <= self.pump.head
+
+        if gap.reason == DROPPED:
+            assert reader.policy.asked, "dropped without having been asked"
+            assert not isinstance(reader.policy.answer, Disconnect)
+        else:
+            assert gap.reason == OVERRUN
+            assert all(self.world[s] is None for s in range(gap.first, gap.last + 1))
+        reader.at = gap.last
+
+    @precondition(lambda self: self.readers)
+    @rule(which=st.integers(0, 99))
+    def detach(self, which: int) -> None:
+        reader = self.readers.pop(which % len(self.readers))
+
+        assert self.distributor.detach(reader.subscriber) == (not self.readers)
+
+    @precondition(lambda self: self.readers)
+    @rule(which=st.integers(0, 99), limit_bytes=st.sampled_from([1, 200]))
+    def cut_and_resume(self, which: int, limit_bytes: int) -> None:
+        reader = self.readers[which % len(self.readers)]
+        if self.over or reader.opening is not None:
+            return
+        after = reader.subscriber.delivered
+        self.detach(which)
+        # Filters aside, what is delivered is exactly where the reader stands.
+        assert reader.odd_only or after == reader.at
+        self.attach(Position(EPOCH, after), NO_LIMITS, Disconnect(), reader.odd_only)
+
+    @rule()
+    def end(self) -> None:
+        self.distributor.end(CLOSED)
+        self.over = True
+
+    # always
+
+    @invariant()
+    def nobody_is_gapped_for_what_is_held_nor_starved(self) -> None:
+        if not hasattr(self, "pump"):
+            return
+        log = self.distributor.log
+        for reader in self.readers:
+            subscriber = reader.subscriber
+            assert subscriber.end is None or not subscriber.policy.asked or reader.has_limits
+            if subscriber.end is None and subscriber.refusing_from is None:
+                assert subscriber.cursor >= log.oldest - 1, "the log forgot what a subscriber has to read"
+            if not reader.has_limits:
+                assert not reader.policy.asked
+        if self.over:
+            assert all(reader.subscriber.end is not None for reader in self.readers)
+
+    def teardown(self) -> None:
+        """Let everybody read to the end: it always comes, and nothing is missing before it."""
+        if not hasattr(self, "pump"):
+            return
+        self.distributor.flush()
+        head = self.pump.head
+        ends_early = {id(r) for r in self.readers if r.subscriber.end is not None}
+        self.end()
+        for index, reader in enumerate(self.readers):
+            for _ in range(10_000):
+                if reader.ended:
+                    break
+                self.take(index, 200)
+
+            assert reader.ended, "the end never came"
+
+            if id(reader) not in ends_early:
+                assert reader.at == head
+                assert reader.subscriber.delivered == head
+
+
+DistributorMachine.TestCase.settings = settings(
+    max_examples=250, stateful_step_count=40, deadline=None, suppress_health_check=[HealthCheck.too_slow]
+)
+TestDistributor = DistributorMachine.TestCase

@@ -1,0 +1,92 @@
+"""Older events from an outside store: one seam, no duplicate, no silent hole."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Sequence
+
+import pytest
+from support.events import EPOCH, batch, told
+
+from mxgw.v1 import events_pb2 as e
+from mxgw_core.api.events import HistoryPage
+from mxgw_core.events.lead_in import lead_in, reaches
+from mxgw_core.events.subscriber import Item
+
+pytestmark = pytest.mark.asyncio
+
+
+class Store:
+    """Gives the pages it was made with; may fail behind the last."""
+
+    def __init__(self, *pages: tuple[int, int], oldest: int | None = 1, error: Exception | None = None) -> None:
+        self.pages = pages
+        self.oldest = oldest
+        self.error = error
+        self.asked: list[tuple[bytes, int, int]] = []
+
+    async def oldest_sequence(self, epoch: bytes) -> int | None:
+        if self.error is not None:
+            raise self.error
+        return self.oldest
+
+    async def read(self, epoch: bytes, after: int, until: int) -> AsyncIterator[HistoryPage]:
+        self.asked.append((epoch, after, until))
+        for first, last in self.pages:
+            yield HistoryPage(first, last, batch(range(first, last + 1)))
+        if self.error is not None:
+            raise self.error
+
+
+async def _read(store: Store, after: int, until: int) -> Sequence[object]:
+    items: list[Item] = [piece async for piece in lead_in(store, EPOCH, after, until)]
+    for item in items:
+        if hasattr(item, "reason"):
+            assert item.reason == e.GAP_REASON_RING_EVICTED
+    return told(items)
+
+
+async def test_a_store_that_has_everything_leaves_no_gap() -> None:
+    store = Store((4, 6), (7, 9))
+
+    assert await _read(store, 3, 9) == [4, 5, 6, 7, 8, 9]
+    assert store.asked == [(EPOCH, 3, 9)]
+
+
+async def test_an_empty_store_is_one_gap() -> None:
+    assert await _read(Store(), 3, 9) == [(4, 9)]
+
+
+async def test_holes_before_between_and_behind_the_pages_are_gaps() -> None:
+    assert await _read(Store((5, 5), (8, 8)), 3, 9) == [(4, 4), 5, (6, 7), 8, (9, 9)]
+
+
+@pytest.mark.parametrize(
+    "page", [pytest.param((5, 7), id="overlaps"), pytest.param((1, 2), id="is older"), pytest.param((4, 6), id="again")]
+)
+async def test_a_page_that_repeats_is_not_delivered_and_the_rest_is_a_gap(page: tuple[int, int]) -> None:
+    assert await _read(Store((4, 6), page, (7, 9)), 3, 9) == [4, 5, 6, (7, 9)]
+
+
+async def test_a_page_beyond_what_was_asked_for_would_be_a_duplicate() -> None:
+    assert await _read(Store((4, 6), (7, 12)), 3, 9) == [4, 5, 6, (7, 9)]
+
+
+async def test_a_page_that_ends_before_it_begins_is_not_delivered() -> None:
+    assert await _read(Store((6, 4)), 3, 9) == [(4, 9)]
+
+
+async def test_a_store_that_fails_amid_reading_is_a_gap_from_there() -> None:
+    assert await _read(Store((4, 6), error=OSError("the disk is gone")), 3, 9) == [4, 5, 6, (7, 9)]
+
+
+@pytest.mark.parametrize(
+    ("oldest", "after", "has_it"), [(4, 3, True), (1, 3, True), (5, 3, False), (None, 0, False), (1, 0, True)]
+)
+async def test_a_store_reaches_back_when_it_has_the_very_next_event(
+    oldest: int | None, after: int, has_it: bool
+) -> None:
+    assert await reaches(Store(oldest=oldest), EPOCH, after) is has_it
+
+
+async def test_a_store_that_fails_has_nothing() -> None:
+    assert await reaches(Store(error=OSError("x")), EPOCH, 3) is False

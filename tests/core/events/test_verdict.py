@@ -1,0 +1,73 @@
+"""Where a subscriber begins: each row of the table of attach and resume verdicts."""
+
+from __future__ import annotations
+
+import pytest
+from support.events import EPOCH, OTHER_EPOCH, Clock, batch
+
+from mxgw.v1 import events_pb2 as e
+from mxgw_core.api.types import Position
+from mxgw_core.events.log import EventLog
+from mxgw_core.events.verdict import Start, decide
+
+
+def _log(*, head: int, oldest: int) -> EventLog:
+    log = EventLog(Clock())
+    log.start_after(oldest - 1)
+    if head >= oldest:
+        log.append(oldest, head, batch(range(oldest, head + 1)))
+    return log
+
+
+@pytest.mark.parametrize(("start", "cursor"), [(Start.NOW, 10), (Start.OLDEST_RETAINED, 4)])
+def test_without_a_position_nothing_is_lost_and_nothing_recovered(start: Start, cursor: int) -> None:
+    verdict = decide(_log(head=10, oldest=5), EPOCH, start)
+
+    assert (verdict.cursor, verdict.was_resuming, verdict.recovered, verdict.gap) == (cursor, False, False, None)
+
+
+@pytest.mark.parametrize("sequence", [4, 5, 9, 10])
+def test_a_position_within_the_log_is_recovered(sequence: int) -> None:
+    verdict = decide(_log(head=10, oldest=5), EPOCH, Position(EPOCH, sequence))
+
+    assert (verdict.cursor, verdict.was_resuming, verdict.recovered, verdict.gap) == (sequence, True, True, None)
+
+
+@pytest.mark.parametrize("sequence", [0, 1, 3])
+def test_a_position_older_than_the_log_is_told_exactly_what_is_lost(sequence: int) -> None:
+    verdict = decide(_log(head=10, oldest=5), EPOCH, Position(EPOCH, sequence))
+
+    assert verdict.gap is not None
+    assert (verdict.gap.first, verdict.gap.last) == (sequence + 1, 4)
+    assert verdict.gap.reason == e.GAP_REASON_RING_EVICTED
+    assert (verdict.cursor, verdict.was_resuming, verdict.recovered) == (4, True, False)
+
+
+def test_a_position_before_an_empty_log_lost_everything_up_to_the_head() -> None:
+    verdict = decide(_log(head=10, oldest=11), EPOCH, Position(EPOCH, 7))
+
+    assert verdict.gap is not None
+    assert (verdict.gap.first, verdict.gap.last, verdict.gap.reason) == (8, 10, e.GAP_REASON_RING_EVICTED)
+    assert (verdict.cursor, verdict.recovered) == (10, False)
+
+
+def test_the_head_of_an_empty_log_is_recovered() -> None:
+    assert decide(_log(head=10, oldest=11), EPOCH, Position(EPOCH, 10)).recovered
+
+
+@pytest.mark.parametrize("sequence", [11, 2**64 - 1])
+def test_a_position_ahead_of_the_head_is_never_caught_up(sequence: int) -> None:
+    verdict = decide(_log(head=10, oldest=5), EPOCH, Position(EPOCH, sequence))
+
+    assert verdict.gap is not None
+    assert (verdict.gap.first, verdict.gap.last, verdict.gap.reason) == (0, 0, e.GAP_REASON_CURSOR_AHEAD)
+    assert (verdict.cursor, verdict.was_resuming, verdict.recovered) == (10, True, False)
+
+
+@pytest.mark.parametrize("sequence", [0, 7, 10, 5000])
+def test_a_position_of_another_epoch_starts_at_the_oldest_with_a_gap_of_unknown_size(sequence: int) -> None:
+    verdict = decide(_log(head=10, oldest=5), EPOCH, Position(OTHER_EPOCH, sequence))
+
+    assert verdict.gap is not None
+    assert (verdict.gap.first, verdict.gap.last, verdict.gap.reason) == (0, 0, e.GAP_REASON_EPOCH_CHANGED)
+    assert (verdict.cursor, verdict.was_resuming, verdict.recovered) == (4, True, False)

@@ -1,0 +1,1 @@
+"""What several tests need: events, clocks, scripted peers, plugins in the making. Holds no tests."""

@@ -1,0 +1,107 @@
+"""A distributor with a still clock, blocks appended in one call, and policies that answer as told."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from mxgw.v1 import events_pb2 as e
+from mxgw_core.api.events import EventFilter, Lag, OverflowPolicy, QueueLimits, Retention
+from mxgw_core.api.types import Position
+from mxgw_core.events.distributor import Distributor, Subscription
+from mxgw_core.events.log import LogGap
+from mxgw_core.events.policies import DisconnectPolicy
+from mxgw_core.events.subscriber import Subscriber
+from mxgw_core.events.verdict import Start
+from support.events import EPOCH, Clock, batch
+
+NO_LIMITS = QueueLimits(events=0, bytes=0, seconds=0.0)
+EVERYTHING = Retention(events=1_000_000, bytes=1 << 30, seconds=0.0)
+
+
+class Pump:
+    """A distributor, fed."""
+
+    def __init__(self, *, unattached: Retention = EVERYTHING) -> None:
+        self.clock = Clock()
+        self.session_failures: list[str] = []
+        self.distributor = Distributor(
+            unattached=unattached, on_fail_session=self.session_failures.append, clock=self.clock
+        )
+        self.distributor.epoch = EPOCH
+        self._attached = 0
+
+    @property
+    def head(self) -> int:
+        return self.distributor.log.head
+
+    def events(self, count: int, *, item_handle: int = 1, text: str = "") -> None:
+        """Append one block and flush."""
+        first, last = self.head + 1, self.head + count
+        self.distributor.append(first, last, batch(range(first, last + 1), item_handle=item_handle, text=text))
+        self.distributor.flush()
+
+    def gap(self, count: int = 1, reason: e.GapReason.ValueType = e.GAP_REASON_WORKER_OUTBOX_OVERRUN) -> None:
+        """Append a gap and flush."""
+        self.distributor.append_gap(LogGap(self.head + 1, self.head + count, reason, "lost at the worker"))
+        self.distributor.flush()
+
+    def subscribe(
+        self,
+        start: Start | Position = Start.NOW,
+        *,
+        limits: QueueLimits = NO_LIMITS,
+        policy: OverflowPolicy | None = None,
+        filters: Sequence[EventFilter] = (),
+        has_history: bool = False,
+    ) -> Subscription:
+        """Attach and return subscriber and verdict."""
+        self._attached += 1
+        return self.distributor.attach(
+            f"s{self._attached}",
+            start,
+            limits=limits,
+            policy=policy or DisconnectPolicy(),
+            filters=filters,
+            has_history=has_history,
+        )
+
+    def attach(self, start: Start | Position = Start.NOW, **options: Any) -> Subscriber:
+        """Attach and return the subscriber."""
+        return self.subscribe(start, **options).subscriber
+
+
+@dataclass
+class Told:
+    """A policy that answers what it is told to, or raises it; remembers what it was asked."""
+
+    answer: object
+    name: str = "told"
+    asked: list[Lag] = field(default_factory=list)
+
+    def on_overflow(self, lag: Lag) -> Any:
+        self.asked.append(lag)
+        if isinstance(self.answer, Exception):
+            raise self.answer
+        return self.answer
+
+
+@dataclass
+class Items:
+    """A filter that lets some items pass."""
+
+    handles: Iterable[int]
+
+    def keep(self, item_handle: int, kind: int) -> bool:
+        return item_handle in self.handles
+
+
+@dataclass
+class Judged:
+    """A filter that is a function of item and kind."""
+
+    judge: Callable[[int, int], bool]
+
+    def keep(self, item_handle: int, kind: int) -> bool:
+        return self.judge(item_handle, kind)

@@ -1,0 +1,79 @@
+"""Events and batches as tests need them, a clock that stands still, and how to read what a subscriber is given."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+
+from mxgw.v1.event_service_pb2 import StreamEventsResponse
+from mxgw.v1.events_pb2 import DataChange, Event, EventBatch, EventKind
+from mxgw.v1.values_pb2 import MxValue
+from mxgw_core.events.log import Chunk, LogGap
+from mxgw_core.events.subscriber import Control, End, Item, Progress, Subscriber
+
+EPOCH = bytes(range(16))
+OTHER_EPOCH = bytes(16)
+
+
+class Clock:
+    """Monotonic seconds that move only when told to."""
+
+    def __init__(self, now: float = 1000.0) -> None:
+        self.now = now
+
+    def __call__(self) -> float:
+        return self.now
+
+
+def event(sequence: int, item_handle: int = 1, *, text: str = "") -> Event:
+    """Return a data change."""
+    value = MxValue(string=text) if text else MxValue(integer=sequence % 1000)
+    return Event(
+        sequence=sequence,
+        item_handle=item_handle,
+        kind=EventKind.EVENT_KIND_DATA_CHANGE,
+        server_handle=1,
+        data_change=DataChange(value=value, raw_quality=192),
+    )
+
+
+def batch(sequences: Iterable[int], *, item_handle: int = 1, text: str = "") -> bytes:
+    """Return the encoded batch of events with these sequences."""
+    return EventBatch(events=[event(s, item_handle, text=text) for s in sequences]).SerializeToString()
+
+
+def frame_of(chunk: Chunk) -> StreamEventsResponse:
+    """Return a chunk as a client decodes it."""
+    return StreamEventsResponse.FromString(chunk.frame)
+
+
+def sequences_of(chunk: Chunk) -> list[int]:
+    """Return the sequences of a chunk's events."""
+    return [e.sequence for e in frame_of(chunk).events.events]
+
+
+def taken(subscriber: Subscriber, limit_bytes: int = 1 << 20) -> list[Item]:
+    """Take until there is nothing, or the end."""
+    items: list[Item] = []
+    while (item := subscriber.take(limit_bytes)) is not None:
+        items.append(item)
+        if isinstance(item, End):
+            break
+    return items
+
+
+def told(items: Sequence[Item]) -> list[object]:
+    """Return items in short: 5 for an event, (6, 9) for a gap, "progress 7", "end REASON", control frames as bytes."""
+    short: list[object] = []
+    for item in items:
+        match item:
+            case Chunk():
+                short += sequences_of(item)
+            case LogGap(first=first, last=last):
+                short.append((first, last))
+            case Progress(sequence):
+                short.append(f"progress {sequence}")
+            case End(error):
+                short.append(f"end {error.reason}")
+            case Control(frame):
+                short.append(frame)
+    return short
