@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator, Callable
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from pathlib import Path
 
 import pytest
 
@@ -18,8 +19,10 @@ from mxgw_worker.methods import Methods
 from mxgw_worker.outbox import Block, Outbox
 from mxgw_worker.read import Read
 from mxgw_worker.sink import WorkerSink
-from mxgw_worker.testing import ScriptedBackend
+from mxgw_worker.testing import ScriptedBackend, WorkerDriver
+from mxgw_worker.testing.driver import startup_for
 from mxgw_worker.views import Views
+from mxgw_worker.worker import ExitCode, Worker
 from mxgw_worker.writes import Writes
 
 FRAME_BYTES = 64 * 1024
@@ -111,5 +114,40 @@ def inside() -> InsideOf:
             for hold in backend.holds.values():
                 hold.set()
             await worker.dispatcher.cancel()
+
+    return run
+
+
+Attached = Callable[..., AbstractAsyncContextManager[tuple[WorkerDriver, asyncio.Task[ExitCode]]]]
+
+
+@pytest.fixture
+def attached(tmp_path: Path) -> Attached:
+    """Return a context manager that runs a whole worker around a scripted backend, linked by a real socket."""
+
+    @asynccontextmanager
+    async def run(
+        backend: ScriptedBackend, *, is_ready: bool = True, **startup_fields: object
+    ) -> AsyncIterator[tuple[WorkerDriver, asyncio.Task[ExitCode]]]:
+        startup = startup_for(tmp_path / "worker.sock", "scripted")
+        for name, value in startup_fields.items():
+            setattr(startup, name, value)
+        driver = WorkerDriver(startup, (), tmp_path / "worker.log")
+        await driver.listen()
+        try:
+            async with asyncio.TaskGroup() as tasks:
+                worker = Worker(startup, lambda: backend)
+                running = tasks.create_task(worker.run())
+                await driver.accept()
+                await driver.shake_hands()
+                if is_ready:
+                    await driver.ready()
+                yield driver, running
+                for hold in backend.holds.values():
+                    hold.set()
+                await driver.close()
+                worker.stop("the test is over")
+        finally:
+            await driver.close()
 
     return run

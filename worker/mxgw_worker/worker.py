@@ -15,6 +15,7 @@ from mxgw.worker.v1.worker_pb2 import CommandReply, Failure, Goodbye, Pong, Read
 from mxgw_worker.backends.base import Backend, BackendUnavailable
 from mxgw_worker.calls import BackendTurn, report_bug
 from mxgw_worker.dispatch import Dispatcher
+from mxgw_worker.ipc.framing import FrameError
 from mxgw_worker.ipc.handshake import HandshakeError, HandshakeReason, WorkerHandshake
 from mxgw_worker.ipc.process import start_ticks
 from mxgw_worker.items import ItemTable
@@ -195,7 +196,7 @@ class Worker:
             async with asyncio.timeout(HANDSHAKE_TIMEOUT_S):
                 await self._loop.create_unix_connection(lambda: link, self._startup.endpoint)
                 resume_after = await link.welcomed
-        except (OSError, HandshakeError, TimeoutError) as error:
+        except (OSError, FrameError, HandshakeError, TimeoutError) as error:
             link.abort()
             return error
         self._secret = link.next_secret

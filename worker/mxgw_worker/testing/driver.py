@@ -36,6 +36,8 @@ class WorkerDriver:
         self.events: list[Event] = []
         self.gaps: list[WorkerEnvelope] = []
         self.blocks = 0
+        # Correlation ids of replies to nothing that was asked on this connection.
+        self.replies_nobody_asked_for: list[int] = []
         self.ready_detail = ""
         self.goodbye = ""
         self._command = command
@@ -48,6 +50,7 @@ class WorkerDriver:
         self._decoder = FrameDecoder(startup.maximum_frame_bytes)
         self._inbox: list[WorkerEnvelope] = []
         self._replies: dict[int, CommandReply] = {}
+        self._asked: set[int] = set()
         self._correlation_id = 0
 
     @property
@@ -83,6 +86,7 @@ class WorkerDriver:
             self._reader = None
         self._decoder = FrameDecoder(self.startup.maximum_frame_bytes)
         self._inbox.clear()
+        self._asked.clear()
 
     async def start(self) -> None:
         """Start the process and give it its start-up frame."""
@@ -102,7 +106,8 @@ class WorkerDriver:
             stdin.close()
 
     async def accept(self) -> None:
-        """Take the worker's next connection."""
+        """Take the worker's next connection, in place of the one before."""
+        await self.disconnect()
         async with asyncio.timeout(_PATIENCE_S):
             self._reader, self._writer = await self._connections.get()
 
@@ -169,6 +174,7 @@ class WorkerDriver:
     def request(self, request: CommandRequest) -> int:
         """Send a request and return its correlation id."""
         self._correlation_id += 1
+        self._asked.add(self._correlation_id)
         self.send(WorkerEnvelope(correlation_id=self._correlation_id, command=request))
         return self._correlation_id
 
@@ -216,7 +222,11 @@ class WorkerDriver:
             case "gap":
                 self.gaps.append(envelope)
             case "reply":
-                self._replies[envelope.correlation_id] = envelope.reply
+                if envelope.correlation_id in self._asked:
+                    self._asked.discard(envelope.correlation_id)
+                    self._replies[envelope.correlation_id] = envelope.reply
+                else:
+                    self.replies_nobody_asked_for.append(envelope.correlation_id)
             case "goodbye":
                 self.goodbye = envelope.goodbye.reason
 
