@@ -66,6 +66,13 @@ async def test_leaving_the_gateway_closes_sessions_that_were_left_open(scripted:
         gateway.open_session()
 
 
+async def test_a_session_that_is_kept_is_not_closed(scripted: Scripted) -> None:
+    async with connect(scripted.target) as gateway, gateway.open_session(keep=True):
+        pass
+
+    assert scripted.script.called("CloseSession") == []
+
+
 async def test_closing_a_session_that_ended_already_is_no_error(scripted: Scripted, gateway: Gateway) -> None:
     async with gateway.open_session():
         scripted.script.refusals["CloseSession"] = Refusal(grpc.StatusCode.NOT_FOUND, "SESSION_GONE")

@@ -117,6 +117,20 @@ async def test_a_data_change_shows_all_its_fields(scripted: Scripted, session: S
     assert repr(event) == "<DataChange 1 Tank01.Level>"
 
 
+async def test_an_item_may_change_the_kind_of_its_value_at_any_time(scripted: Scripted, session: Session) -> None:
+    values = [1.5, 0.0, 2.5, 7, 0, 7, "x", "", "y", None, 1.5, [1.0], 1.5, True, False, b"z", 2**40, 3.5, 0]
+    # None stands for `change`'s own choice there, so the value without a kind is made by hand.
+    events = [change(n + 1, "" if value is None else value) for n, value in enumerate(values)]
+    events[values.index(None)].data_change.value.Clear()
+    script(scripted, opened(), batch(*events))
+    seen, _ = await read_until(
+        errors.SessionClosed, session.events(), lambda item: item.value if isinstance(item, DataChange) else item
+    )
+
+    assert seen[1:] == values
+    assert [type(value) for value in seen[1:]] == [type(value) for value in values]
+
+
 async def test_a_failure_status_is_forwarded_and_not_good(scripted: Scripted, session: Session) -> None:
     script(scripted, opened(), batch(change(1, 0.0, ok=False)))
     events = session.events()

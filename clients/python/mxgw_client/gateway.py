@@ -128,12 +128,13 @@ class Gateway:
         backend: str = "",
         tag: str = "",
         lease_s: float | None = None,
+        keep: bool = False,
     ) -> Session:
         """Return a new session; `async with` it to open it, and to close it at the end.
 
         `client_name` (at most 128 characters) is what operators see and what MXAccess is registered with. `backend`
         names one of the gateway's settings, empty for the default. `tag` (at most 64) decides which operators see it.
-        `lease_s` is how long it may be idle.
+        `lease_s` is how long it may be idle. `keep` leaves it open at the end, for `attach_session` in a later run.
         """
         request = session_service_pb2.OpenSessionRequest(
             client_name=client_name,
@@ -141,7 +142,7 @@ class Gateway:
             tag=tag,
             lease=None if lease_s is None else duration_from_seconds(lease_s),
         )
-        return self._session(client_name=client_name, request=request)
+        return self._session(client_name=client_name, request=request, keep=keep)
 
     def attach_session(self, session_id: str, *, client_name: str = DEFAULT_CLIENT_NAME) -> Session:
         """Return a session that is open already, for a program that was restarted; leaving it does not close it."""
@@ -153,10 +154,11 @@ class Gateway:
         client_name: str,
         request: session_service_pb2.OpenSessionRequest | None = None,
         session_id: str = "",
+        keep: bool = True,
     ) -> Session:
         calls, tasks = self._calls, self._tasks
         assert tasks is not None
-        session = Session(calls, tasks, client_name=client_name, request=request, session_id=session_id)
+        session = Session(calls, tasks, client_name=client_name, request=request, session_id=session_id, keep=keep)
         self._sessions.add(session)
         return session
 

@@ -52,10 +52,12 @@ class Session(BulkCalls):
         client_name: str,
         request: session_service_pb2.OpenSessionRequest | None,
         session_id: str = "",
+        keep: bool = False,
     ) -> None:
         super().__init__(calls, client_name)
         self._tasks = tasks
         self._request = request
+        self._keep = keep
         self._session_id = session_id
         self._is_open = False
         self._streams: weakref.WeakSet[EventStream] = weakref.WeakSet()
@@ -94,7 +96,7 @@ class Session(BulkCalls):
             self._references.add(entry.item.server_handle, entry.item.handle, entry.item.reference)
 
     async def close(self) -> None:
-        """Close the streams, and the session itself when this object opened it; idempotent.
+        """Close the streams, and the session itself unless it was attached to or is to be kept; idempotent.
 
         A session that ended already is no error. When the gateway does not answer it is left to its lease.
         """
@@ -103,7 +105,7 @@ class Session(BulkCalls):
         self._is_open = False
         for stream in list(self._streams):
             await stream.close()
-        if self._request is None:
+        if self._keep:
             return
         request = session_service_pb2.CloseSessionRequest(session_id=self._session_id)
         try:

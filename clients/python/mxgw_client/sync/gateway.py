@@ -85,11 +85,12 @@ class Gateway:
         backend: str = "",
         tag: str = "",
         lease_s: float | None = None,
+        keep: bool = False,
     ) -> Session:
         loop = self._loop
         return Session(
             loop,
-            self._gateway.open_session(client_name=client_name, backend=backend, tag=tag, lease_s=lease_s),
+            self._gateway.open_session(client_name=client_name, backend=backend, tag=tag, lease_s=lease_s, keep=keep),
         )
 
     def attach_session(self, session_id: str, *, client_name: str = DEFAULT_CLIENT_NAME) -> Session:
