@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import importlib
 import io
 import os
@@ -126,9 +125,10 @@ class RootGroup(Group):
 
 
 def _leave_broken_pipe() -> NoReturn:
-    """End well: the reader (`head`) has what it wanted. Python must not complain as it flushes stdout at exit."""
-    with contextlib.suppress(OSError, io.UnsupportedOperation):
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    """End well: the reader (`head`) has what it wanted."""
+    from mxgw_core.cli.terminal import silence_stdout
+
+    silence_stdout()
     sys.exit(ExitCode.OK)
 
 

@@ -67,8 +67,8 @@ def commands_of(host: PluginHost) -> PluginCommands:
 
 @contextlib.contextmanager
 def quiet() -> Iterator[None]:
-    """Keep the plugin host's log off the terminal: what it says is told in results here."""
-    logger = logging.getLogger("mxgw_core.plugins")
+    """Keep the log of gateway and plugin host off the terminal: what it says is told in results here."""
+    logger = logging.getLogger("mxgw_core")
     handler = logging.NullHandler()
     propagated, logger.propagate = logger.propagate, False
     logger.addHandler(handler)

@@ -20,7 +20,7 @@ from mxgw_core.app import GatewayApp
 from mxgw_core.cli.asynchronous import innermost
 from mxgw_core.cli.failures import CliFailure
 from mxgw_core.cli.logs import log_to_stderr
-from mxgw_core.cli.terminal import write_json
+from mxgw_core.cli.terminal import silence_stdout, write_json
 from mxgw_core.config.loader import LoadedSettings
 from mxgw_core.config.models import Settings
 from mxgw_core.plugins import PluginHost
@@ -102,11 +102,15 @@ async def _announce(app: GatewayApp, *, as_json: bool) -> None:
     from importlib.metadata import version
 
     await app.wait_ready()
-    if as_json:
-        write_json({"ready": True, "addresses": list(app.addresses), "pid": os.getpid()})
-    else:
-        click.echo(f"mxgw {version('mxgw')} ready on {', '.join(app.addresses)}")
-        sys.stdout.flush()
+    try:
+        if as_json:
+            write_json({"ready": True, "addresses": list(app.addresses), "pid": os.getpid()})
+        else:
+            click.echo(f"mxgw {version('mxgw')} ready on {', '.join(app.addresses)}")
+            sys.stdout.flush()
+    except BrokenPipeError:
+        # Whoever started the gateway does not listen; that is no reason to stop serving.
+        silence_stdout()
 
 
 def _watch_stdin(loop: asyncio.AbstractEventLoop, on_end: Callable[[], None]) -> None:

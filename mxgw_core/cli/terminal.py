@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import base64
+import contextlib
+import io
 import json
 import math
 import os
@@ -37,6 +39,12 @@ def console(*, stderr: bool = False) -> Console:
 def is_live() -> bool:
     """Return whether stdout is a terminal that can repaint itself."""
     return sys.stdout.isatty() and os.environ.get("TERM", "") not in ("", "dumb")
+
+
+def silence_stdout() -> None:
+    """Let what is still to be written to a stdout without reader go nowhere; Python would complain at its exit."""
+    with contextlib.suppress(OSError, io.UnsupportedOperation):
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def write_json(document: object) -> None:

@@ -50,7 +50,7 @@ async def _check_backend(gateway: mxgw_client.Gateway, name: str, title: str, ba
             AREA,
             title,
             error.message,
-            _CURES.get(kind, f"Correct [backends.{name}] in the settings; the worker's log says more."),
+            _CURES.get(kind, f"Correct [backends.{name}] in the settings."),
         )
     answer = milliseconds_text((pong.worker_round_trip_s or pong.round_trip_s) * 1000)
     facts = f"{worker.backend}; worker ready in {started_s * 1000:.0f} ms, answers in {answer}"

@@ -48,7 +48,7 @@ def check_data_directory(path: Path) -> list[Check]:
                 "for example /run/mxgw or /var/lib/mxgw.",
             )
         )
-    return [*checks, _check_space(title, full)]
+    return [*checks, _check_space("disk space", full)]
 
 
 def _check_existing(title: str, path: Path) -> Check:

@@ -9,19 +9,24 @@ import stat
 import sys
 from pathlib import Path
 
+import mxgw_client
+from mxgw_client import errors
 from mxgw_core.api.errors import SettingsError
-from mxgw_core.cli.doctor.report import Check, failed, ok, warning
-from mxgw_core.config.models import Settings
+from mxgw_core.cli.asynchronous import run
+from mxgw_core.cli.doctor.report import Check, Outcome, failed, ok, warning
+from mxgw_core.config.models import Settings, TlsSettings
 from mxgw_core.rpc.addresses import Address, addresses_of, parse_address
 
 AREA = "Listening"
+GATEWAY_ANSWER_S = 1.0
+_TAKEN = "already in use"
 
 # Longest path of a Unix socket, without its final zero byte. Source: unix(7), 108 on Linux, 104 elsewhere.
 UNIX_PATH_BYTES = 107 if sys.platform.startswith("linux") else 103
 
 
-def check_listen(address: str) -> Check:
-    """Try one address of gateway.listen."""
+def check_listen(address: str, tls: TlsSettings | None = None) -> Check:
+    """Try one address of gateway.listen. One that a gateway serves already is fine: it runs."""
     try:
         parsed = parse_address(address)
     except SettingsError as error:
@@ -31,7 +36,29 @@ def check_listen(address: str) -> Check:
             str(error).removeprefix("gateway.listen: "),
             "Write host:port, [ipv6]:port or unix:/path in gateway.listen.",
         )
-    return _check_unix(address, parsed.path) if parsed.path is not None else _check_tcp(parsed)
+    check = _check_unix(address, parsed.path) if parsed.path is not None else _check_tcp(parsed)
+    if check.outcome is Outcome.FAILED and _TAKEN in check.detail and (version := gateway_at(parsed, tls)) is not None:
+        return ok(AREA, address, f"a gateway serves it already, version {version}")
+    return check
+
+
+def gateway_at(address: Address, tls: TlsSettings | None) -> str | None:
+    """Return the version of the gateway that serves an address, `unknown` when it wants a key; None when none does."""
+    host = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(address.host, address.host)
+    target = address.target if address.path is not None else f"{f'[{host}]' if ':' in host else host}:{address.port}"
+    uses_tls = address.path is None and tls is not None and tls.certificate is not None
+    credentials = mxgw_client.Tls(ca_file=tls.certificate) if uses_tls and tls is not None else False
+
+    async def ask() -> str | None:
+        try:
+            async with mxgw_client.connect(target, tls=credentials, timeout_s=GATEWAY_ANSWER_S) as gateway:
+                return (await gateway.info()).version
+        except errors.GatewayRefusal:
+            return "unknown"
+        except errors.MxgwClientError:
+            return None
+
+    return run(ask)
 
 
 def check_exposure(settings: Settings, *, authenticated: bool) -> Check | None:
@@ -77,7 +104,7 @@ def _tcp_failure(address: str, port: int, error: OSError) -> Check:
             return failed(
                 AREA,
                 address,
-                "already in use, perhaps by a gateway that runs",
+                f"{_TAKEN} by another program",
                 f"Find out by whom: ss -ltnp 'sport = :{port}'. Stop it, or choose another port in gateway.listen.",
             )
         case errno.EADDRNOTAVAIL:
@@ -125,7 +152,7 @@ def _check_unix(address: str, path: Path) -> Check:
     return failed(
         AREA,
         address,
-        "somebody serves it, perhaps a gateway that runs",
+        f"{_TAKEN} by another program",
         "Stop it, or choose another path in gateway.listen.",
     )
 

@@ -81,7 +81,7 @@ def _examine(result: LoadedSettings, report: _Report, *, with_backends: bool) ->
     for check in _plugins(host):
         report.add(check)
     for address in settings.gateway.listen:
-        report.add(check_listen(address))
+        report.add(check_listen(address, settings.tls))
     if (exposure := check_exposure(settings, authenticated=host.implements("mxgw_authenticate"))) is not None:
         report.add(exposure)
     for check in [*check_data_directory(settings.gateway.data_dir), *check_tls(settings.tls)]:
@@ -97,8 +97,9 @@ async def _backends(result: LoadedSettings, report: _Report) -> None:
     from mxgw_core.cli.doctor.backends import AREA, check_backends
 
     try:
-        async for check in check_backends(result.settings):
-            report.add(check)
+        with quiet():
+            async for check in check_backends(result.settings):
+                report.add(check)
     except (MxgwError, OSError) as error:
         report.add(
             failed(
