@@ -122,6 +122,24 @@ def test_batches_follow_what_was_begun(gateway_process: str) -> None:
         assert sequences == list(range(1, len(sequences) + 1))
 
 
+def test_a_stream_that_is_dropped_ends_at_the_gateway(gateway_process: str) -> None:
+    with sync.connect(gateway_process) as gateway, gateway.open_session() as session:
+        for waits in (False, True):
+            events = session.events()
+            next(events)
+            if waits:
+                with pytest.raises(TimeoutError):
+                    events.next(0.01)
+
+            assert session.info().subscribers == 1
+
+            del events
+            deadline = time.monotonic() + 5
+            while session.info().subscribers:
+                assert time.monotonic() < deadline
+                time.sleep(0.01)
+
+
 def test_gateways_share_one_thread_and_the_last_one_ends_it(gateway_process: str) -> None:
     with sync.connect(gateway_process) as first:
         with sync.connect(gateway_process) as second:
@@ -204,6 +222,7 @@ def test_a_script_that_forgets_to_close_still_ends(gateway_process: str) -> None
     code = (
         "import sys\nfrom mxgw_client import sync\n"
         "gateway = sync.connect(sys.argv[1]).open()\nprint(gateway.ping().round_trip_s > 0)\n"
+        "events = gateway.open_session().open().events()\nnext(events)\n"
     )
     done = subprocess.run(
         [sys.executable, "-c", code, gateway_process], capture_output=True, text=True, check=False, timeout=20

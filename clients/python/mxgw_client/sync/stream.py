@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import concurrent.futures
+import contextlib
+import sys
 from collections.abc import Iterator
 from types import TracebackType
 from typing import Self
@@ -115,6 +117,12 @@ class EventStream(Iterator[StreamItem]):
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
         self.close()
+
+    def __del__(self) -> None:
+        # Dropped without closing, for example after `break`: end it in its own thread, which must not be this one.
+        if not sys.is_finalizing():
+            with contextlib.suppress(RuntimeError):
+                self._loop.submit(self._stream.close())
 
     def __repr__(self) -> str:
         return f"<sync {self._stream!r}>"
