@@ -1,0 +1,144 @@
+"""Who may import whom (docs/development.md): proved on `sys.modules` of real interpreters, and on the sources."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from collections.abc import Iterable
+
+import pytest
+from support.repository import PACKAGES, belongs_to, imports_of, plugin_directories, shown, sources
+
+# Imports every module of the packages named as arguments, then prints what is loaded.
+_IMPORT_ALL = """
+import importlib, pkgutil, sys
+for package in sys.argv[1:]:
+    root = importlib.import_module(package)
+    for module in pkgutil.walk_packages(root.__path__, f"{package}."):
+        if not module.name.endswith(".__main__"):
+            importlib.import_module(module.name)
+print(*sorted(sys.modules))
+"""
+
+
+def modules_after(*packages: str) -> set[str]:
+    """Return what an interpreter of its own has loaded after every module of `packages`."""
+    done = subprocess.run(
+        [sys.executable, "-I", "-W", "ignore", "-c", _IMPORT_ALL, *packages], capture_output=True, text=True, timeout=50
+    )
+
+    assert done.returncode == 0, done.stderr
+
+    return set(done.stdout.split())
+
+
+def among(modules: Iterable[str], *packages: str) -> set[str]:
+    return {name for name in modules if any(belongs_to(name, package) for package in packages)}
+
+
+def test_every_module_of_the_worker_loads_without_core_client_and_grpc() -> None:
+    modules = modules_after("mxgw_worker")
+
+    assert among(modules, "mxgw_worker.backends.sim", "mxgw_worker.ipc")
+    assert not among(modules, "mxgw_core", "mxgw_client", "grpc", "dynaconf", "pydantic", "click", "rich", "pluggy")
+
+
+def test_a_worker_that_starts_loads_no_backend_it_was_not_asked_for() -> None:
+    done = subprocess.run(
+        [sys.executable, "-I", "-c", "import mxgw_worker.main, sys; print(*sys.modules)"],
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+
+    assert not among(done.stdout.split(), "mxgw_worker.backends.sim", "mxgw_worker.backends.opcua", "asyncua")
+
+
+def test_every_module_of_the_client_loads_without_core_and_worker() -> None:
+    modules = modules_after("mxgw_client")
+
+    assert among(modules, "mxgw_client.gateway", "grpc")
+    assert not among(modules, "mxgw_core", "mxgw_worker", "dynaconf", "pydantic", "click", "rich", "pluggy")
+
+
+def test_every_module_of_core_loads_without_plugins_and_what_belongs_to_them() -> None:
+    modules = modules_after("mxgw_core")
+    plugins = {name for name in modules if name.startswith("mxgw_")} - among(modules, *PACKAGES)
+
+    assert among(modules, "mxgw_core.app", "mxgw_core.cli.main")
+    assert not plugins
+    assert not among(modules, "textual", "ldap3", "asyncua")
+
+
+def test_core_takes_nothing_from_the_worker_but_ipc() -> None:
+    wrong = {
+        f"{shown(path)}: {name}"
+        for path in sources("mxgw_core")
+        for name in among(imports_of(path), "mxgw_worker")
+        if not belongs_to(name, "mxgw_worker.ipc") and name != "mxgw_worker"
+    }
+
+    assert not wrong
+    assert not among(modules_after("mxgw_core"), "mxgw_worker.backends", "mxgw_worker.worker", "mxgw_worker.main")
+
+
+def test_core_uses_the_client_on_the_command_line_only() -> None:
+    users = {
+        shown(path)
+        for path in sources("mxgw_core")
+        if among(imports_of(path), "mxgw_client") and not shown(path).startswith("mxgw_core/cli/")
+    }
+
+    assert not users
+
+
+def test_the_contract_and_ipc_need_protobuf_and_nothing_else_of_ours() -> None:
+    for path in sources("mxgw"):
+        assert not among(imports_of(path), "mxgw_core", "mxgw_worker", "mxgw_client", "grpc"), shown(path)
+    for path in sources("mxgw_worker"):
+        if shown(path).startswith("worker/mxgw_worker/ipc/"):
+            ours = among(imports_of(path), "mxgw_worker")
+
+            assert all(belongs_to(name, "mxgw_worker.ipc") or name == "mxgw_worker" for name in ours), shown(path)
+
+
+def test_dynaconf_is_read_in_one_module() -> None:
+    users = {shown(path) for path in sources(*PACKAGES) if among(imports_of(path), "dynaconf")}
+
+    assert users == {"mxgw_core/config/merging.py"}
+
+
+@pytest.mark.parametrize("package", ["textual", "ldap3"])
+def test_a_plugins_library_stays_in_its_plugin(package: str) -> None:
+    users = {shown(path) for path in sources(*PACKAGES) if among(imports_of(path), package)}
+
+    assert not users
+
+
+def test_plugins_import_the_api_of_core_and_no_other_part_and_no_other_plugin() -> None:
+    allowed = ("mxgw", "mxgw_core.api")
+    wrong: set[str] = set()
+    for directory in plugin_directories():
+        own = next(directory.glob("mxgw_*")).name
+        for path in directory.rglob("*.py"):
+            wrong |= {
+                f"{shown(path)}: {name}"
+                for name in imports_of(path)
+                if name.partition(".")[0].startswith("mxgw")
+                and name != "mxgw_core"
+                and not any(belongs_to(name, package) for package in (*allowed, own))
+            }
+
+    assert not wrong
+
+
+def test_examples_import_the_api_of_core_and_no_other_part() -> None:
+    wrong = {
+        f"{shown(path)}: {name}"
+        for path in sources()
+        if shown(path).startswith("examples/") and "/tests/" not in shown(path)
+        for name in among(imports_of(path), "mxgw_core", "mxgw_worker")
+        if name != "mxgw_core" and not belongs_to(name, "mxgw_core.api")
+    }
+
+    assert not wrong

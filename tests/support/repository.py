@@ -1,0 +1,79 @@
+"""The repository as the tests of its rules see it: its files, its pyproject.toml, its imports."""
+
+from __future__ import annotations
+
+import ast
+import subprocess
+import tomllib
+from collections.abc import Iterator
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+ROOT = Path(__file__).resolve().parent.parent.parent
+
+# Where each import package stands; plugins come by themselves.
+PACKAGES = {
+    "mxgw": ROOT / "protos" / "mxgw",
+    "mxgw_core": ROOT / "mxgw_core",
+    "mxgw_worker": ROOT / "worker" / "mxgw_worker",
+    "mxgw_client": ROOT / "clients" / "python" / "mxgw_client",
+}
+
+
+@cache
+def pyproject() -> dict[str, Any]:
+    """Return pyproject.toml."""
+    return tomllib.loads((ROOT / "pyproject.toml").read_text())
+
+
+@cache
+def files() -> tuple[Path, ...]:
+    """Return every file of the repository: what git knows, or, in an unpacked release, what is there."""
+    if (ROOT / ".git").exists():
+        listed = subprocess.run(
+            # Run as root, git refuses a clone that belongs to somebody else unless told that it is all right.
+            ["git", "-c", f"safe.directory={ROOT}", "ls-files", "-z"],
+            cwd=ROOT,
+            capture_output=True,
+            check=True,
+        )
+        paths = [ROOT / name.decode() for name in listed.stdout.split(b"\0") if name]
+    else:
+        paths = [path for path in ROOT.rglob("*") if not any(part.startswith(".") for part in path.parts)]
+    return tuple(path for path in paths if path.is_file() and "__pycache__" not in path.parts)
+
+
+def sources(*packages: str) -> Iterator[Path]:
+    """Yield the Python files that people wrote, of these import packages or of the whole repository."""
+    for path in files():
+        if path.suffix != ".py" or "_pb2" in path.name:
+            continue
+        if not packages or any(path.is_relative_to(PACKAGES[name]) for name in packages):
+            yield path
+
+
+def plugin_directories() -> list[Path]:
+    """Return the directories of built-in plugins."""
+    return sorted(path.parent.parent for path in files() if path.match("plugins/*/mxgw_*/__init__.py"))
+
+
+def imports_of(path: Path) -> set[str]:
+    """Return the dotted names a file imports, wherever in it they stand; `from a import b` gives `a` and `a.b`."""
+    names: set[str] = set()
+    for node in ast.walk(ast.parse(path.read_text(), path.name)):
+        if isinstance(node, ast.Import):
+            names |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom) and node.module and not node.level:
+            names |= {node.module, *(f"{node.module}.{alias.name}" for alias in node.names)}
+    return names
+
+
+def belongs_to(name: str, package: str) -> bool:
+    """Return whether a dotted name is `package` or in it."""
+    return name == package or name.startswith(f"{package}.")
+
+
+def shown(path: Path) -> str:
+    """Return a path as people write it."""
+    return path.relative_to(ROOT).as_posix()
