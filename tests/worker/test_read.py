@@ -247,3 +247,15 @@ async def test_cancelling_a_read_removes_its_items(inside) -> None:
         await worker.dispatcher.cancel()
 
         assert not worker.backend.items
+
+
+async def test_a_handle_that_is_in_use_is_not_taken_from_its_owner(inside) -> None:
+    async with inside() as worker:
+        h = await worker.register()
+        i = await worker.add(h, "A")
+        worker.backend.items.clear()  # a backend that forgot: it will give the handle out again
+        (result,) = (await worker.mx(read(h, "B"))).bulk.items
+
+        assert (result.hresult, result.reason) == (E_FAIL, "INTERNAL")
+        assert worker.items.get(h, i) is not None
+        assert "remove_item" not in worker.backend.names()

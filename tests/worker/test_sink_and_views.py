@@ -96,11 +96,15 @@ async def test_an_event_that_cannot_be_encoded_becomes_a_gap_and_not_an_exceptio
 
 async def test_a_value_too_large_for_a_frame_is_a_gap(inside) -> None:
     async with inside() as worker:
-        worker.backend.emit(1, 1, "x" * 70_000)
+        h = await worker.register()
+        i = await worker.add(h, "A")
+        worker.backend.emit(h, i, "x" * 70_000)
         gap = worker.outbox.take(1000)
 
         assert isinstance(gap, WorkerGap)
         assert gap.reason == e.GAP_REASON_EVENT_TOO_LARGE
+        # It would not fit an answer either.
+        assert not (await state_of(worker, include_values=True)).items[0].HasField("last_value")
 
 
 async def test_a_gap_of_the_source_takes_its_place(inside) -> None:

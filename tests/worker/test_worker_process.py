@@ -410,3 +410,29 @@ async def test_writes_and_reads_work_end_to_end(tmp_path: Path) -> None:
         assert before.hresult == 0
         assert written.write.completed
         assert [status.success for status in written.statuses] == [-1]
+
+
+@pytest.mark.asyncio
+async def test_a_backend_that_cannot_be_stopped_does_not_hold_the_process(tmp_path: Path) -> None:
+    script = textwrap.dedent(
+        """
+        import asyncio, sys, threading
+        from mxgw_worker.backends import registry
+        from mxgw_worker.testing import ScriptedBackend
+
+        class Stuck(ScriptedBackend):
+            async def register(self, client_name):
+                await asyncio.get_running_loop().run_in_executor(None, threading.Event().wait)
+
+        registry._BUILT_IN["stuck"] = ("__main__", "Stuck")
+        from mxgw_worker.main import main
+        sys.exit(main())
+        """
+    )
+    async with running_worker(tmp_path, "stuck", command=(sys.executable, "-I", "-c", script)) as worker:
+        worker.request(CommandRequest(mx=c.MxCommand(register={"client_name": "x"})))
+        worker.send(WorkerEnvelope(stop=Stop(grace_ms=100)))
+
+        assert await until_gone(worker) == ExitCode.STOPPED
+        assert worker.goodbye == "STOPPED"
+        assert "leaving without it" in worker.log

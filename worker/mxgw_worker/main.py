@@ -7,6 +7,7 @@ import logging
 import os
 import signal
 import sys
+import threading
 from collections.abc import Callable
 from pathlib import Path
 
@@ -17,6 +18,8 @@ from mxgw_worker.ipc.startup import StartupError, backend_options, read_startup
 from mxgw_worker.worker import ExitCode, Worker
 
 log = logging.getLogger(__name__)
+
+STUCK_S = 1.0
 
 
 def main() -> int:
@@ -39,7 +42,20 @@ def main() -> int:
 async def _run(startup: WorkerStartup, make_backend: Callable[[], Backend]) -> ExitCode:
     worker = Worker(startup, make_backend)
     asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, worker.stop, "SIGTERM")
-    return await worker.run()
+    return await worker.run(_leave_soon)
+
+
+def _leave_soon(exit_code: ExitCode) -> None:
+    """See that the process ends even when a call of the backend, or a thread of it, never does."""
+    last_resort = threading.Timer(STUCK_S, _leave_now, (exit_code,))
+    last_resort.daemon = True
+    last_resort.start()
+
+
+def _leave_now(exit_code: ExitCode) -> None:
+    log.error("the backend holds the process; leaving without it")
+    logging.shutdown()
+    os._exit(exit_code)
 
 
 def _close_stdin() -> None:

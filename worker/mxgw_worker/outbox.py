@@ -73,14 +73,17 @@ class Outbox:
         """Whether `take` has something to give."""
         return self._taken_sequence < self.head_sequence
 
-    def append(self, record: bytes) -> None:
-        """Keep the record of event `head_sequence + 1`, which the caller has encoded into it."""
+    def append(self, record: bytes) -> bool:
+        """Keep the record of event `head_sequence + 1`, which the caller has encoded into it.
+
+        False when it is larger than a frame: then a gap has its place.
+        """
         size = len(record)
         if size > self._maximum_record_bytes:
             detail = f"an event of {size} bytes does not fit a frame; raise workers.frame_bytes"
             self._append_gap(GAP_REASON_EVENT_TOO_LARGE, detail, 1)
             self.events_lost += 1
-            return
+            return False
         self.head_sequence += 1
         waiting = self._waiting
         waiting.append(record)
@@ -93,8 +96,9 @@ class Outbox:
                 taken.popleft()
                 self.size_bytes = size = size - len(oldest)
                 if size <= self._limit_bytes:
-                    return
+                    return True
             self._overwrite()
+        return True
 
     def append_gap(self, reason: GapReason.ValueType, detail: str, count: int) -> None:
         """Keep a loss that happened before events could be numbered; it takes the next sequence."""

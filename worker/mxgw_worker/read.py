@@ -78,6 +78,9 @@ class Read:
         except Exception as error:
             return failed_item(error)
         key = (server_handle, item_handle)
+        if key in self._items.items or key in self._items.hidden:
+            # Removing it after the read would take it from its owner.
+            return failed_item(RuntimeError(f"the backend gave out item handle {item_handle}, which is in use"))
         reading = Reading(batch)
         self._items.hidden[key] = reading
         try:

@@ -86,8 +86,8 @@ class WorkerSink:
                 return
             outbox.append(record)
         else:
-            outbox.append(record)
-            if not encoder.has_failure or item.last_has_failure or item.last_record is None:
+            fits = outbox.append(record)
+            if fits and (not encoder.has_failure or item.last_has_failure or item.last_record is None):
                 item.last_record = record
                 item.last_sequence = outbox.head_sequence
                 item.last_has_failure = encoder.has_failure

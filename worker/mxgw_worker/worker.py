@@ -96,8 +96,12 @@ class Worker:
         # Completed by the first reason to leave.
         self._ending: asyncio.Future[Ending] = loop.create_future()
 
-    async def run(self) -> ExitCode:
-        """Work until there is a reason to leave, and return how it ended."""
+    async def run(self, on_left: Callable[[ExitCode], None] = lambda _code: None) -> ExitCode:
+        """Work until there is a reason to leave, and return how it ended.
+
+        `on_left` is called when everything was said and closed; what may still hold the process then is only a backend
+        that does not let itself be cancelled.
+        """
         async with asyncio.TaskGroup() as tasks:
             keeper = tasks.create_task(self._keep_link(), name="worker:link")
             starter = tasks.create_task(self._start_backend(tasks), name="worker:backend-start")
@@ -105,6 +109,7 @@ class Worker:
             log.info("leaving: %s %s", ending.exit_code.name, ending.detail)
             await self._leave(ending, starter)
             keeper.cancel()
+            on_left(ending.exit_code)
         return ending.exit_code
 
     def stop(self, detail: str, grace_s: float = DEFAULT_GRACE_S) -> None:
