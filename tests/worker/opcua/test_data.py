@@ -50,7 +50,7 @@ async def _load(backend: OpcUaBackend, sink: Sink) -> None:
     server = await backend.register("load")
     for number in range(1000):
         await backend.advise(server, await backend.add_item(server, f"{NS}Load.{number}"))
-    await sink.until(lambda: len(sink.log) > 25_000, timeout_s=20)
+    await sink.until(lambda: len(sink.log) > 20_000, timeout_s=20)
     counts: dict[int, list[object]] = defaultdict(list)
     for change in sink.changes():
         counts[change.item].append(change.value)

@@ -91,7 +91,7 @@ async def test_a_restarted_server_is_a_gap_before_the_items_come_back() -> None:
         endpoint = endpoint_of(old)
         async with running_backend(endpoint, {"reconnect_max_delay_s": 0.5}) as (backend, sink):
             counter, still, wrong = await advised(
-                backend, "/Objects/2:Load/2:0", NS + "Writable.Double", NS + "Nowhere"
+                backend, "/Objects/Load/0", "nsu=urn:mxgw:demo;s=Writable.Double", NS + "Nowhere"
             )
             await sink.until(lambda: len(sink.changes(counter)) > 5 and bool(sink.changes(still)))
             await sink.first(wrong)
@@ -99,11 +99,12 @@ async def test_a_restarted_server_is_a_gap_before_the_items_come_back() -> None:
             old.kill()
             old.wait()
             await sink.until(lambda: SOURCE_HEALTH_LOST in sink.healths())
-            stack.enter_context(demo_process(*LOAD, port=port_of(endpoint)))
+            # The demo's namespace gets another index, so that every reference has to be looked up anew.
+            stack.enter_context(demo_process(*LOAD, "--other-namespaces", "3", port=port_of(endpoint)))
             await sink.until(lambda: len(good(sink, still)) == 2 and len(sink.changes(wrong)) == 3)
             reached = len(sink.changes(counter))
             await sink.until(lambda: len(sink.changes(counter)) > reached + 5)
-            later = await backend.add_item(handle, NS + "Writable.Int32")
+            later = await backend.add_item(handle, "Writable/Int32")
             await backend.advise(handle, later)
             await sink.first(later)
 

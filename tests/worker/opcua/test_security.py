@@ -97,6 +97,8 @@ async def test_signed_and_encrypted_with_a_login_values_flow_and_every_mistake_h
     # The channel is renewed every 0.75 s meanwhile.
     for trust in ({}, {"server_certificate": "", "trusted_certificates": str(pki / "trusted")}):
         async with running_backend(secured, secure(pki, channel_lifetime_s=1, **trust)) as (backend, sink):
+            connection = backend._link._client.uaclient.protocol._connection
+            token = connection.security_token.TokenId
             handle = await backend.register("secure")
             item = await backend.add_item(handle, NS + "Load.0")
             await backend.advise(handle, item)
@@ -106,6 +108,7 @@ async def test_signed_and_encrypted_with_a_login_values_flow_and_every_mistake_h
             assert isinstance(values[0], int)
             assert values == list(range(values[0], values[0] + len(values)))
             assert sink.gaps() == []
+            assert connection.security_token.TokenId > token
 
     assert PASSWORD not in caplog.text
     assert "falsch" not in caplog.text

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
+from typing import Any
+
 import pytest
 
 from mxgw.convert import PyValue, is_ok, to_value
@@ -142,3 +145,34 @@ async def test_secured_writes_are_refused_rather_than_pretended(demo: str) -> No
             await backend.write_secured2(server, item, 1, 2, to_value(1.0), None)
 
         assert refused.value.hresult == E_NOTIMPL
+
+
+@pytest.mark.asyncio
+async def test_a_second_write_of_an_item_waits_for_the_first_and_holds_up_no_other(demo: str) -> None:
+    async with running_backend(demo) as (backend, sink):
+        server = await backend.register("slow")
+        slow = await backend.add_item(server, NS + "Writable.Int32")
+        other = await backend.add_item(server, NS + "Writable.Double")
+        session = backend._link.session
+        send, held, answer, sent = session.write, asyncio.Event(), asyncio.Event(), 0
+
+        async def hold_the_first(parameters: Any) -> Any:
+            nonlocal sent
+            sent += 1
+            if sent == 1:
+                held.set()
+                await answer.wait()
+            return await send(parameters)
+
+        session.write = hold_the_first
+        await backend.write(server, slow, to_value(1), 0)
+        await held.wait()
+        await backend.write(server, slow, to_value(2), 0)
+        for number in range(1, 4):
+            await backend.write(server, other, to_value(float(number)), 0)
+            await sink.written(other, number)
+
+        assert sent == 4
+        assert sink.completions("write", slow) == []
+        answer.set()
+        await sink.written(slow, 2)

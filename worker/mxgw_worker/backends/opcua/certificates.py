@@ -33,6 +33,28 @@ def load(path: Path) -> x509.Certificate:
         raise BackendUnavailable(f"opcua: {path} holds no certificate that can be read: {error}") from error
 
 
+def der(path: Path) -> bytes:
+    """Return the certificate in a PEM or DER file as DER; the library reads files in a thread that stays behind.
+
+    Raises:
+        BackendUnavailable: the file has none.
+    """
+    return load(path).public_bytes(Encoding.DER)
+
+
+def private_key(path: Path) -> tuple[bytes, str]:
+    """Return what a key file holds, and whether that is `pem` or `der`.
+
+    Raises:
+        BackendUnavailable: the file cannot be read.
+    """
+    try:
+        content = path.read_bytes()
+    except OSError as error:
+        raise BackendUnavailable(f"opcua: the private key {path} cannot be read: {error}") from error
+    return content, "pem" if content.lstrip().startswith(b"-----BEGIN") else "der"
+
+
 def application_uri(certificate: x509.Certificate) -> str:
     """Return the application URI an OPC UA certificate names, or "" when it names none."""
     try:

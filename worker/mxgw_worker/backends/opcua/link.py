@@ -160,11 +160,8 @@ class Link:
         if self._client is None:
             return
         low = self._client.uaclient
-        if low.protocol is not None:
-            # A late farewell of this socket must not be taken for one of its successor's.
-            low.protocol.on_connection_lost = None
-            if low.protocol.transport is not None:
-                low.protocol.transport.abort()
+        if low.protocol is not None and low.protocol.transport is not None:
+            low.protocol.transport.abort()
         low.disconnect_socket()
         if not self._ever_up:
             self._client = None
@@ -182,8 +179,8 @@ class Link:
             client.set_user(options.user)
             client.set_password(options.login_password())
         elif options.user_certificate:
-            await client.load_client_certificate(options.user_certificate)
-            await client.load_private_key(Path(options.user_private_key), options.user_private_key_password or None)
+            await client.load_client_certificate(certificates.der(Path(options.user_certificate)), "der")
+            await self._load_user_key(client)
         if options.security_policy != "None":
             await self._secure(client)
         return client
@@ -195,22 +192,34 @@ class Link:
         policy = getattr(security_policies, f"SecurityPolicy{options.security_policy}")
         mode = ua.MessageSecurityMode[options.mode]
         if options.server_certificate:
-            server: CertProperties | str = options.server_certificate
+            server = certificates.der(Path(options.server_certificate))
         else:
-            server = CertProperties(await self._offered_certificate(client, policy.URI, mode), "der")
+            server = await self._offered_certificate(client, policy.URI, mode)
+        content, form = certificates.private_key(Path(options.private_key))
         try:
             await client.set_security(
                 policy,
-                options.certificate,
-                options.private_key,
-                options.private_key_password or None,
-                server,
+                CertProperties(certificates.der(Path(options.certificate)), "der"),
+                CertProperties(content, form, options.private_key_password or None),
+                None,
+                CertProperties(server, "der"),
                 mode,
             )
         except (ValueError, TypeError) as error:
             raise BackendUnavailable(
-                f"opcua: certificate {options.certificate} or private key {options.private_key} cannot be used; "
-                f"is 'private_key_password' right? ({type(error).__name__})"
+                f"opcua: private key {options.private_key} cannot be used; is 'private_key_password' right? "
+                f"({type(error).__name__})"
+            ) from error
+
+    async def _load_user_key(self, client: Client) -> None:
+        options = self._options
+        content, form = certificates.private_key(Path(options.user_private_key))
+        try:
+            await client.load_private_key(content, options.user_private_key_password or None, form)
+        except (ValueError, TypeError) as error:
+            raise BackendUnavailable(
+                f"opcua: user_private_key {options.user_private_key} cannot be used; is 'user_private_key_password' "
+                f"right? ({type(error).__name__})"
             ) from error
 
     async def _offered_certificate(self, client: Client, policy_uri: str, mode: ua.MessageSecurityMode) -> bytes:
