@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import re
 import sys
+from contextlib import suppress
 from dataclasses import dataclass
 
 import click
@@ -142,8 +143,7 @@ async def follow(where: GatewayTarget, request: StreamRequest) -> None:
         connected(where) as gateway,
         session_of(gateway, command="stream", backend=request.backend, session_id=request.session_id) as session,
     ):
-        if request.tags:
-            await _subscribe(session, request.tags)
+        subscription = await _subscribe(session, request.tags) if request.tags else None
         stream = session.events(start=request.start)
         reason, detail = "interrupted", "interrupted"
         try:
@@ -159,13 +159,17 @@ async def follow(where: GatewayTarget, request: StreamRequest) -> None:
         finally:
             if reason and stream.opened is not None:
                 writer.end(reason, detail)
+            if request.session_id and subscription is not None:
+                # Another client's session is left as it was found; it may have ended meanwhile.
+                with suppress(errors.MxgwClientError):
+                    await subscription.close()
     if reason not in ("duration", "count", "interrupted"):
         raise SilentFailure
 
 
-async def _subscribe(session: mxgw_client.Session, tags: tuple[str, ...]) -> None:
+async def _subscribe(session: mxgw_client.Session, tags: tuple[str, ...]) -> mxgw_client.Subscription:
     try:
-        await session.subscribe(*tags)
+        return await session.subscribe(*tags)
     except errors.SubscribeFailed as error:
         lines = [f"  {printable(tag, 200)}: {printable(text, 300)}" for tag, text in error.failed.items()]
         raise CliFailure("tags were refused:\n" + "\n".join(lines), hint="`mxgw browse` shows what exists.") from None

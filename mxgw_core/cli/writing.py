@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 
@@ -79,7 +79,10 @@ async def write_tags(
         connected(where) as gateway,
         session_of(gateway, command="write", backend=backend, session_id=session_id) as session,
     ):
-        reports = await _write_all(session, pairs, type_name, user_id, where.timeout_s)
+        # In another client's session an item that is advised already is the one to write: a second item of the same
+        # tag would have to wait for a first value of its own.
+        held = await _held_items(session) if session_id else {}
+        reports = await _write_all(session, pairs, type_name, user_id, where.timeout_s, held)
     if as_json:
         write_json([report.document() for report in reports])
     else:
@@ -96,17 +99,30 @@ def report_line(report: WriteReport) -> Text:
     return line.append(printable(report.outcome, 600), style="green" if report.ok else "bold red")
 
 
+async def _held_items(session: mxgw_client.Session) -> dict[str, mxgw_client.Item]:
+    """Return the advised items of a session by reference."""
+    state = await session.state()
+    advised = (mxgw_client.AdviseKind.PLAIN, mxgw_client.AdviseKind.SUPERVISORY)
+    return {held.item.reference: held.item for held in state.items if held.advise in advised and not held.buffered}
+
+
 async def _write_all(
-    session: mxgw_client.Session, pairs: Sequence[tuple[str, str]], type_name: str, user_id: int, wait_s: float
+    session: mxgw_client.Session,
+    pairs: Sequence[tuple[str, str]],
+    type_name: str,
+    user_id: int,
+    wait_s: float,
+    held: Mapping[str, mxgw_client.Item],
 ) -> list[WriteReport]:
     tags = list(dict.fromkeys(tag for tag, _ in pairs))
-    subscribed = {o.reference: o for o in await session.subscribe_bulk(tags, supervisory=user_id == 0)}
+    missing = [tag for tag in tags if tag not in held]
+    subscribed = {o.reference: o for o in await session.subscribe_bulk(missing, supervisory=user_id == 0)}
     items = [outcome.item for outcome in subscribed.values() if outcome.item is not None]
     try:
         readings = {r.reference: r for r in await session.read_bulk(tags, wait_s=wait_s)}
         reports = []
         for tag, text in pairs:
-            item, reading = subscribed[tag].item, readings[tag]
+            item, reading = held.get(tag) or subscribed[tag].item, readings[tag]
             if item is None:
                 reports.append(_refused(tag, text, failure_text(subscribed[tag]), subscribed[tag]))
             elif not reading.ok:
