@@ -20,6 +20,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
+
 class MxgwError(Exception):
     """Root of all errors of mxgw."""
 

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping
 from dataclasses import dataclass
-from typing import Protocol, TypeAlias
+from typing import Protocol, TypeAlias, runtime_checkable
 
 from mxgw_core.api.types import SessionInfo
 
@@ -66,14 +66,54 @@ class DropNewest:
     resume_below_events: int
 
 
-Verdict: TypeAlias = Disconnect | FailSession | DropOldest | DropNewest
+@dataclass(frozen=True, slots=True)
+class Conflate:
+    """Keep the newest data change of every item, and every event of another kind; exact Gaps stand for the rest."""
+
+
+@dataclass(frozen=True, slots=True)
+class Select:
+    """Keep the unread events that `keep(server_handle, item_handle, kind)` wants; exact Gaps stand for the rest.
+
+    `kind` is the number of `mxgw.v1.EventKind`. When all are kept the subscriber is disconnected: queues are bounded.
+    """
+
+    keep: Callable[[int, int, int], bool]
+
+
+@dataclass(frozen=True, slots=True)
+class Resync:
+    """Drop everything unread; a Gap stands in its place, and a snapshot follows where snapshots are available."""
+
+
+@dataclass(frozen=True, slots=True)
+class Tolerate:
+    """Do nothing now; ask again at the next event, and at the latest after `recheck_s` seconds."""
+
+    recheck_s: float
+
+
+@dataclass(frozen=True, slots=True)
+class Block:
+    """Stop taking events from the worker until this subscriber has caught up, for at most `timeout_s` seconds.
+
+    Delays everything of the session, command replies included; afterwards `then` is carried out. The worker goes on
+    collecting into its outbox.
+    """
+
+    timeout_s: float
+    then: Disconnect | FailSession | DropOldest
+
+
+Verdict: TypeAlias = Disconnect | FailSession | DropOldest | DropNewest | Conflate | Select | Resync | Tolerate | Block
 
 
 class OverflowPolicy(Protocol):
     """Decides what happens to one subscriber that fell further behind than its limits.
 
-    One object per subscriber. Called in the event loop, so it must not block; an exception or a return that is no
-    `Verdict` ends the subscriber as `Disconnect` would, is counted, and is logged once with the plugin's name.
+    One object per subscriber. Called in the event loop, so it must not block: it has 1 ms. An exception, a return
+    that is no `Verdict`, or an overrun of that budget puts `disconnect` in its place for this subscriber; it is
+    counted, and logged once with the name of the distribution the policy comes from.
     """
 
     @property
@@ -82,6 +122,18 @@ class OverflowPolicy(Protocol):
 
     def on_overflow(self, lag: Lag) -> Verdict:
         """Return what to do; asked again whenever the limit is passed again."""
+
+
+@runtime_checkable
+class PacedPolicy(Protocol):
+    """An overflow policy that also paces its subscriber: at most one data change per item and interval is sent.
+
+    The last value of an item is always sent within one interval; what came in between is a CONFLATED gap.
+    """
+
+    @property
+    def interval_s(self) -> float:
+        """Seconds between two deliveries, greater than 0."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,8 +160,11 @@ class Retention:
 class EventFilter(Protocol):
     """Decides which events one subscriber may see; called per event, so it must be quick and must not block."""
 
-    def keep(self, item_handle: int, kind: int) -> bool:
-        """Return whether the event may pass. `kind` is the number of `mxgw.v1.EventKind`."""
+    def keep(self, server_handle: int, item_handle: int, kind: int) -> bool:
+        """Return whether the event may pass. `kind` is the number of `mxgw.v1.EventKind`.
+
+        Item handles are unique within a server handle only.
+        """
 
 
 @dataclass(frozen=True, slots=True)

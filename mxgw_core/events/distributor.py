@@ -6,6 +6,7 @@ decides touches that subscriber only.
 
 from __future__ import annotations
 
+import asyncio
 import logging
 import time
 from collections.abc import Callable, Sequence
@@ -14,23 +15,34 @@ from dataclasses import dataclass, replace
 from mxgw.v1.events_pb2 import GapReason
 from mxgw_core.api.errors import GatewayError, SubscriberOverflow
 from mxgw_core.api.events import (
+    Block,
+    Conflate,
     Disconnect,
     DropNewest,
     DropOldest,
     EventFilter,
     FailSession,
+    Lag,
     OverflowPolicy,
     QueueLimits,
+    Resync,
     Retention,
+    Select,
+    Tolerate,
 )
 from mxgw_core.api.events import Verdict as PolicyVerdict
 from mxgw_core.api.types import Position
+from mxgw_core.events.budget import Budget
+from mxgw_core.events.figures import DISCONNECTS, OVERFLOW, POLICY_ERRORS, RESUMES, SessionFigures
 from mxgw_core.events.log import EventLog, LogGap
 from mxgw_core.events.subscriber import Subscriber
 from mxgw_core.events.verdict import Start, Verdict, decide
 from mxgw_core.printable import printable
 
 log = logging.getLogger(__name__)
+
+# What one question to a policy may cost the event loop (RELIABILITY 2).
+POLICY_BUDGET_S = 0.001
 
 NOTHING_RETAINED = Retention(events=0, bytes=0, seconds=0.0)
 
@@ -64,13 +76,18 @@ class Distributor:
         self.end_error: GatewayError | None = None
         # Lost before anybody could attach; told to the first who asks for the oldest.
         self.never_delivered: LogGap | None = None
-        self.policy_failures = 0
+        self.figures = SessionFigures()
         self._clock = clock
         self._unattached = unattached
         self._retention = NOTHING_RETAINED
         self._on_fail_session = on_fail_session
         self._was_attached = False
         self._policies_logged: set[str] = set()
+        # Mirrors of the gateway's own, such as a dashboard: they never count, and never end before the session.
+        self._internal: dict[str, Subscriber] = {}
+        self._hold: Callable[[bool], None] | None = None
+        self._blocked_by: Subscriber | None = None
+        self._block_timer: asyncio.TimerHandle | None = None
 
     def retain(self, retention: Retention) -> None:
         """Keep this much after delivery."""
@@ -96,48 +113,139 @@ class Distributor:
 
     def flush(self) -> None:
         """Judge whoever is beyond its limits, wake whoever waits, and forget what nobody needs."""
-        for subscriber in tuple(self.subscribers.values()):
+        self.check()
+        for subscriber in self._everyone():
+            subscriber.wake()
+        self._trim()
+
+    def check(self) -> None:
+        """Judge whoever is beyond its limits; also called now and then, for limits in seconds."""
+        for subscriber in self._everyone():
             if subscriber.end is not None:
                 continue
             if subscriber.refusing_from is not None:
                 subscriber.skip_refused()
             elif subscriber.is_over_limit():
                 self._overflow(subscriber)
-            subscriber.wake()
-        self._trim()
+            else:
+                subscriber.over_since = None
+
+    def _everyone(self) -> tuple[Subscriber, ...]:
+        return (*self.subscribers.values(), *self._internal.values())
 
     def _overflow(self, subscriber: Subscriber) -> None:
         lag = subscriber.lag()
+        verdict = self._verdict_of(subscriber, lag)
+        kind = type(verdict).__name__
+        if not isinstance(verdict, Tolerate):
+            self.figures.count(OVERFLOW, subscriber.policy_name, kind)
         try:
-            verdict: PolicyVerdict = subscriber.policy.on_overflow(lag)
+            self._carry_out(verdict, subscriber, lag)
+        except Exception:  # a Select brings code of the plugin with it
+            self._policy_failed(subscriber, f"failed in {kind}", exc_info=True)
+            self._disconnect(subscriber, lag)
+
+    def _verdict_of(self, subscriber: Subscriber, lag: Lag) -> PolicyVerdict:
+        budget = Budget(POLICY_BUDGET_S)
+        try:
+            with budget:
+                verdict: PolicyVerdict = subscriber.policy.on_overflow(lag)
         except Exception:
             self._policy_failed(subscriber, "raised", exc_info=True)
-            verdict = Disconnect()
+            return Disconnect()
+        if budget.overrun_s:
+            self._policy_failed(subscriber, f"took {budget.overrun_s * 1000:.1f} ms of the event loop's time")
+            return Disconnect()
+        if not isinstance(verdict, PolicyVerdict):
+            self._policy_failed(subscriber, f"answered {printable(repr(verdict), 80)}, which is no verdict")
+            return Disconnect()
+        return verdict
+
+    def _carry_out(self, verdict: PolicyVerdict, subscriber: Subscriber, lag: Lag) -> None:
         match verdict:
             case Disconnect():
-                subscriber.finish(_overflow_error(subscriber, lag.events, self.log.head))
+                self._disconnect(subscriber, lag)
             case FailSession():
-                subscriber.finish(_overflow_error(subscriber, lag.events, self.log.head))
+                self._disconnect(subscriber, lag)
                 self._on_fail_session(f"subscriber {subscriber.name} fell {lag.events} events behind")
-            case DropOldest(int(keep_events)):
+            case DropOldest(keep_events):
                 subscriber.drop_oldest(min(keep_events, max(lag.events - 1, 0)))
-            case DropNewest(int(resume_below_events)):
+            case DropNewest(resume_below_events):
                 subscriber.refuse_newest(min(resume_below_events, max(lag.events - 1, 0)))
-            case _:
-                self._policy_failed(subscriber, f"answered {printable(repr(verdict), 80)}, which is no verdict")
-                subscriber.finish(_overflow_error(subscriber, lag.events, self.log.head))
+            case Conflate():
+                self._conflate(subscriber, lag)
+            case Select(keep):
+                if not subscriber.select(keep):
+                    self._disconnect(subscriber, lag)
+            case Resync():
+                subscriber.drop_oldest(0)
+            case Tolerate():
+                pass
+            case Block():
+                self._block(subscriber, lag, verdict)
+
+    def _disconnect(self, subscriber: Subscriber, lag: Lag) -> None:
+        if subscriber.id in self._internal:
+            subscriber.drop_oldest(0)  # a mirror of our own is never cut: it begins again from here
+        else:
+            subscriber.finish(_overflow_error(subscriber, lag.events, self.log.head))
+
+    def _conflate(self, subscriber: Subscriber, lag: Lag) -> None:
+        others = subscriber.conflate()
+        if subscriber.limits.events and others > subscriber.limits.events:
+            # Completions are never conflated; a reader that does not even take those is bounded like any other.
+            self._disconnect(subscriber, lag)
+
+    def _block(self, subscriber: Subscriber, lag: Lag, verdict: Block) -> None:
+        if self._blocked_by is not None or self._hold is None:
+            return
+        self._blocked_by = subscriber
+        self._hold(True)
+
+        def expired() -> None:
+            self._unblock()
+            if subscriber.end is None and subscriber.is_over_limit():
+                self._carry_out(verdict.then, subscriber, lag)
+                subscriber.wake()
+
+        def read() -> None:
+            if not subscriber.is_over_limit():
+                self._unblock()
+
+        subscriber.on_read = read
+        self._block_timer = asyncio.get_running_loop().call_later(verdict.timeout_s, expired)
+
+    def _unblock(self) -> None:
+        subscriber, self._blocked_by = self._blocked_by, None
+        if subscriber is None:
+            return
+        subscriber.on_read = None
+        if self._block_timer is not None:
+            self._block_timer.cancel()
+            self._block_timer = None
+        if self._hold is not None:
+            self._hold(False)
+
+    def hold_with(self, hold: Callable[[bool], None]) -> None:
+        """Let `hold(True)` stop the worker's events and `hold(False)` let them come again; for `Block`."""
+        self._hold = hold
 
     def _policy_failed(self, subscriber: Subscriber, what: str, *, exc_info: bool = False) -> None:
-        self.policy_failures += 1
-        name = type(subscriber.policy).__module__
-        if name not in self._policies_logged:
-            self._policies_logged.add(name)
+        """Put `disconnect` in the place of a policy that cannot be relied on; say so once per policy."""
+        source = subscriber.policy_source or type(subscriber.policy).__module__
+        self.figures.count(POLICY_ERRORS, source)
+        if source not in self._policies_logged:
+            self._policies_logged.add(source)
             log.warning(
-                "overflow policy of %s %s: its subscriber is disconnected instead", name, what, exc_info=exc_info
+                "overflow policy %s of %s %s: its subscriber is disconnected instead; later ones are only counted",
+                printable(subscriber.policy_name, 64),
+                source,
+                what,
+                exc_info=exc_info,
             )
 
     def _trim(self) -> None:
-        active = [s for s in self.subscribers.values() if s.end is None]
+        active = [s for s in self._everyone() if s.end is None]
         keep = self._retention if self._was_attached else self._unattached
         floor = min((s.cursor for s in active), default=self.log.head)
         forgotten = self.log.trim(floor, keep.events, keep.bytes, keep.seconds)
@@ -162,9 +270,10 @@ class Distributor:
         filters: Sequence[EventFilter] = (),
         client_name: str = "",
         peer: str = "",
+        policy_source: str = "",
         has_history: bool = False,
     ) -> Subscription:
-        """Decide where to begin and place the cursor, in one step.
+        """Decide where to begin and place the cursor, in one step; `policy_source` names who brought the policy.
 
         With `has_history` what the log no longer holds is not announced as a gap: the caller serves it first.
 
@@ -182,8 +291,10 @@ class Distributor:
             policy,
             filters,
             self._clock,
+            figures=self.figures,
             client_name=client_name,
             peer=peer,
+            policy_source=policy_source,
         )
         gap = verdict.gap
         if start is Start.OLDEST_RETAINED and self.never_delivered is not None:
@@ -195,12 +306,32 @@ class Distributor:
             subscriber.put_first(gap)
         self.subscribers[subscriber_id] = subscriber
         self._was_attached = True
+        if verdict.was_resuming:
+            self.figures.count(RESUMES, str(verdict.recovered or has_history).lower())
         return Subscription(subscriber, verdict)
+
+    def attach_internal(self, subscriber_id: str, *, limits: QueueLimits, policy: OverflowPolicy) -> Subscriber:
+        """Attach a mirror of the gateway's own, from here on; it does not count as a subscriber.
+
+        Raises:
+            GatewayError: the session has ended.
+        """
+        if self.end_error is not None:
+            raise self.end_error
+        subscriber = Subscriber(
+            subscriber_id, self.log, self.log.head, limits, policy, (), self._clock, figures=SessionFigures()
+        )
+        self._internal[subscriber_id] = subscriber
+        return subscriber
 
     def detach(self, subscriber: Subscriber) -> bool:
         """Forget a subscriber; return whether it was the last one."""
-        if self.subscribers.pop(subscriber.id, None) is None:
+        if self._blocked_by is subscriber:
+            self._unblock()
+        if self._internal.pop(subscriber.id, None) is not None or self.subscribers.pop(subscriber.id, None) is None:
             return False
+        if subscriber.end is not None:
+            self.figures.count(DISCONNECTS, subscriber.end.error.reason)
         self._trim()
         return not self.subscribers
 
@@ -208,7 +339,8 @@ class Distributor:
         """End every stream with `error` after what is in the log; whoever attaches later gets it at once."""
         if self.end_error is None:
             self.end_error = error
-            for subscriber in self.subscribers.values():
+            self._unblock()
+            for subscriber in self._everyone():
                 subscriber.finish(error)
 
 

@@ -7,16 +7,18 @@ aside in its own bounded backlog, so that a stalled reader never holds the share
 from __future__ import annotations
 
 import asyncio
-from collections import Counter, deque
+from collections import deque
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import TypeAlias
 
 from mxgw.v1.events_pb2 import GapReason
 from mxgw_core.api.errors import GatewayError
-from mxgw_core.api.events import EventFilter, Lag, OverflowPolicy, QueueLimits
+from mxgw_core.api.events import EventFilter, Lag, OverflowPolicy, PacedPolicy, QueueLimits
+from mxgw_core.events.backlog import Backlog
+from mxgw_core.events.figures import GAP_FRAMES, LOST, SessionFigures, SubscriberFigures
 from mxgw_core.events.log import Chunk, EventLog, LogGap
-from mxgw_core.events.records import event_head, events_prefix, record_bounds
+from mxgw_core.events.records import event_item, events_prefix, record_bounds
 
 # Filtered subscribers are told how far they are after this many events that were not for them.
 PROGRESS_EVENTS = 1000
@@ -48,16 +50,6 @@ class Control:
 Item: TypeAlias = Chunk | LogGap | Progress | Control | End
 
 
-@dataclass(slots=True)
-class SubscriberFigures:
-    """What one subscriber was given and what it lost, by gap reason."""
-
-    delivered_events: int = 0
-    delivered_bytes: int = 0
-    filtered_events: int = 0
-    lost_events: Counter[str] = field(default_factory=Counter)
-
-
 class Subscriber:
     """A cursor into one log. Made by `Distributor.attach`; read with `take`, and `wait` when there is nothing.
 
@@ -76,8 +68,10 @@ class Subscriber:
         filters: Sequence[EventFilter],
         clock: Callable[[], float],
         *,
-        client_name: str,
-        peer: str,
+        figures: SessionFigures,
+        client_name: str = "",
+        peer: str = "",
+        policy_source: str = "",
     ) -> None:
         self.id = subscriber_id
         self.client_name = client_name
@@ -85,9 +79,11 @@ class Subscriber:
         self.limits = limits
         self.policy = policy
         self.policy_name = policy.name
+        self.policy_source = policy_source
         self.filters = tuple(filters)
         self.attached_at = clock()
         self.figures = SubscriberFigures()
+        self._session_figures = figures
         self.cursor = cursor
         self.delivered = cursor
         self.end: End | None = None
@@ -96,12 +92,18 @@ class Subscriber:
         # Events dropped by `DropNewest` begin here while it refuses; None while it does not.
         self.refusing_from: int | None = None
         self.refuse_until_events = 0
+        self._refused_events = 0
         self.over_since: float | None = None
+        # Called after each read while the pump waits for this subscriber; set by the distributor.
+        self.on_read: Callable[[], None] | None = None
+        # At most one data change per item goes out in so many seconds; 0 is no such pace.
+        self.interval_s = policy.interval_s if isinstance(policy, PacedPolicy) else 0.0
+        self._due_at = clock()
         self._log = log
         self._clock = clock
-        self._backlog: deque[Chunk | LogGap] = deque()
-        self._backlog_events = 0
-        self._backlog_bytes = 0
+        self._backlog = Backlog()
+        # What conflation could not make smaller does not count as lag again, or every event would conflate anew.
+        self._survivors = (0, 0)
         self._control: deque[Control] = deque()
         # What was in the log when it attached is its own wish and does not count as lag.
         self._granted = log.head
@@ -122,11 +124,11 @@ class Subscriber:
     @property
     def lag_events(self) -> int:
         """Events appended and not yet taken by the reader, its granted backlog included."""
-        return self._backlog_events + self._log.appended_events - self._taken_events
+        return self._backlog.events + self._log.appended_events - self._taken_events
 
     @property
     def lag_bytes(self) -> int:
-        return self._backlog_bytes + self._log.appended_bytes - self._taken_bytes
+        return self._backlog.bytes + self._log.appended_bytes - self._taken_bytes
 
     @property
     def lag_seconds(self) -> float:
@@ -135,11 +137,16 @@ class Subscriber:
             return 0.0
         return max(0.0, self._clock() - self._log.appended_at(self.cursor + 1))
 
+    @property
+    def backlog_bytes(self) -> int:
+        """Bytes set aside for it alone; what it has yet to read in the shared log costs nothing more."""
+        return self._backlog.bytes
+
     def _lag_since_attached(self) -> tuple[int, int]:
-        log = self._log
-        events = log.appended_events - max(self._taken_events, self._granted_events) + self._backlog_events
-        size = log.appended_bytes - max(self._taken_bytes, self._granted_bytes) + self._backlog_bytes
-        return events, size
+        log, backlog = self._log, self._backlog
+        events = log.appended_events - max(self._taken_events, self._granted_events) + backlog.events
+        size = log.appended_bytes - max(self._taken_bytes, self._granted_bytes) + backlog.bytes
+        return events - min(self._survivors[0], backlog.events), size - min(self._survivors[1], backlog.bytes)
 
     def is_over_limit(self) -> bool:
         """Whether what came since it attached and is unread exceeds its limits; called at every append."""
@@ -175,7 +182,7 @@ class Subscriber:
             if self.refusing_from is None:
                 self._set_aside()
             else:
-                self._move_to(self._log.head)
+                self._refuse_to_head()
                 self._reopen()
             self.end = End(error)
             if self.on_end is not None:
@@ -185,20 +192,26 @@ class Subscriber:
     def drop_oldest(self, keep_events: int) -> None:
         """Drop the oldest unread events until at most `keep_events` remain; a gap stands in their place."""
         excess = self.lag_events - max(0, keep_events)
-        gaps: list[LogGap] = []
-        while excess > 0 and self._backlog:
-            entry = self._backlog.popleft()
-            size = entry.last - entry.first + 1
-            self._count_backlog(entry, -1)
-            gaps.append(self._dropped(entry.first, entry.last) if isinstance(entry, Chunk) else entry)
-            excess -= size if isinstance(entry, Chunk) else 0
+        excess -= self._backlog.drop_oldest(excess, self._why_dropped)
         if excess > 0:
-            target = self._log.skip(self.cursor, excess)
-            gaps.append(self._dropped(self.cursor + 1, target))
+            first, target = self.cursor + 1, self._log.skip(self.cursor, excess)
+            self._backlog.append(self._dropped(first, target, min(excess, self._log.after(self.cursor)[0])))
             self._move_to(target)
-        for gap in reversed(_coalesced(gaps)):
-            self._backlog.appendleft(gap)
         self.wake()
+
+    def conflate(self) -> int:
+        """Keep the newest data change of every item, and every other event; return how many others there are."""
+        self._set_aside()
+        others = self._backlog.conflate(
+            f"newer values of the same items took their place (overflow policy {self.policy_name!r})"
+        )
+        self._survivors = (self._backlog.events, self._backlog.bytes)
+        return others
+
+    def select(self, keep: Callable[[int, int, int], bool]) -> int:
+        """Keep the unread events that `keep` wants; return how many were dropped."""
+        self._set_aside()
+        return self._backlog.select(keep, self._why_dropped)
 
     def refuse_newest(self, resume_below_events: int) -> None:
         """Set everything unread aside, and drop what arrives until at most `resume_below_events` are unread."""
@@ -210,37 +223,35 @@ class Subscriber:
     def skip_refused(self) -> None:
         """While refusing: let the cursor follow the head."""
         if self.refusing_from is not None:
-            self._move_to(self._log.head)
+            self._refuse_to_head()
             self._reopen_if_read()
 
+    def _refuse_to_head(self) -> None:
+        self._refused_events += self._log.after(self.cursor)[0]
+        self._move_to(self._log.head)
+
     def _reopen_if_read(self) -> None:
-        if self.refusing_from is not None and self._backlog_events <= self.refuse_until_events:
+        if self.refusing_from is not None and self._backlog.events <= self.refuse_until_events:
             self._reopen()
 
     def _reopen(self) -> None:
         if self.refusing_from is not None and self.refusing_from <= self.cursor:
-            self._backlog.append(self._dropped(self.refusing_from, self.cursor))
+            self._backlog.append(self._dropped(self.refusing_from, self.cursor, self._refused_events))
         self.refusing_from = None
+        self._refused_events = 0
         self.over_since = None
 
-    def _dropped(self, first: int, last: int) -> LogGap:
-        return LogGap(
-            first,
-            last,
-            GapReason.GAP_REASON_QUEUE_DROPPED,
-            f"dropped by the overflow policy {self.policy_name!r}: read faster, or raise the queue limits",
-        )
+    @property
+    def _why_dropped(self) -> str:
+        return f"dropped by the overflow policy {self.policy_name!r}: read faster, or raise the queue limits"
+
+    def _dropped(self, first: int, last: int, events: int) -> LogGap:
+        return LogGap(first, last, GapReason.GAP_REASON_QUEUE_DROPPED, self._why_dropped, events)
 
     def _set_aside(self) -> None:
         while (item := self._log.read(self.cursor, _PIECE_BYTES)) is not None:
             self._backlog.append(item)
-            self._count_backlog(item, 1)
             self._move_to(item.last)
-
-    def _count_backlog(self, item: Chunk | LogGap, sign: int) -> None:
-        if isinstance(item, Chunk):
-            self._backlog_events += sign * item.events
-            self._backlog_bytes += sign * item.batch_bytes
 
     def _move_to(self, sequence: int) -> None:
         self.cursor = sequence
@@ -252,7 +263,7 @@ class Subscriber:
 
     def put_first(self, gap: LogGap) -> None:
         """Let the stream begin with a gap."""
-        self._backlog.appendleft(gap)
+        self._backlog.put_first(gap)
 
     def send(self, frame: bytes) -> None:
         """Queue a control frame; it goes out before the next events."""
@@ -273,10 +284,7 @@ class Subscriber:
     def passed(self, item: Chunk | LogGap) -> Chunk | LogGap | Progress | None:
         """Count `item` as handed over and return what of it this subscriber may see; None when nothing."""
         if isinstance(item, LogGap):
-            if item.last:
-                self.delivered = item.last
-                self._skipped = 0
-                self.figures.lost_events[GapReason.Name(item.reason)] += item.count or item.last - item.first + 1
+            self._count_gap(item)
             return item
         self.delivered = item.last
         if self.filters:
@@ -289,28 +297,48 @@ class Subscriber:
         self.figures.delivered_bytes += item.batch_bytes
         return item
 
+    def _count_gap(self, gap: LogGap) -> None:
+        reason = GapReason.Name(gap.reason).removeprefix("GAP_REASON_")
+        self._session_figures.count(GAP_FRAMES, reason)
+        if gap.last:
+            self.delivered = gap.last
+            self._skipped = 0
+            lost = gap.count or gap.last - gap.first + 1
+            self.figures.lost_events[reason] += lost
+            self._session_figures.count(LOST, reason, by=lost)
+
     def _next(self, limit_bytes: int) -> Chunk | LogGap | None:
+        if self.interval_s and not self._backlog and self.end is None:
+            self._set_aside_when_due()
         if self._backlog:
-            item = self._backlog.popleft()
-            self._count_backlog(item, -1)
+            item = self._backlog.pop()
             self._reopen_if_read()
-            return item
-        if self.end is not None:
+        elif self.end is not None or self.interval_s:
             return None
-        read = self._log.read(self.cursor, limit_bytes)
-        if read is not None:
-            self.cursor = read.last
-            if isinstance(read, Chunk):
-                self._taken_events += read.events
-                self._taken_bytes += read.batch_bytes
-            self.over_since = None
-        return read
+        else:
+            read = self._log.read(self.cursor, limit_bytes)
+            if read is None:
+                return None
+            item = read
+            self.cursor = item.last
+            if isinstance(item, Chunk):
+                self._taken_events += item.events
+                self._taken_bytes += item.batch_bytes
+        if self.on_read is not None:
+            self.on_read()
+        return item
+
+    def _set_aside_when_due(self) -> None:
+        now = self._clock()
+        if self.cursor < self._log.head and now >= self._due_at:
+            self.conflate()
+            self._due_at = now + self.interval_s
 
     def _filtered(self, chunk: Chunk) -> Chunk | None:
         parts: list[bytes] = []
         for start, body, end in record_bounds(chunk.frame, chunk.start):
-            _, item_handle, kind = event_head(chunk.frame, body)
-            if all(f.keep(item_handle, kind) for f in self.filters):
+            item = event_item(chunk.frame, body, end)
+            if all(f.keep(*item) for f in self.filters):
                 parts.append(chunk.frame[start:end])
         self._skipped = 0 if parts else self._skipped + chunk.events
         self.figures.delivered_events += len(parts)
@@ -330,26 +358,20 @@ class Subscriber:
 
     async def wait(self) -> None:
         """Return once `take` may have something. One waiter at a time."""
-        if self._control or self._backlog or self.end is not None or self._log.head > self.cursor:
+        is_behind = self._log.head > self.cursor
+        if self._control or self._backlog or self.end is not None or (is_behind and not self.interval_s):
             return
-        self._waiter = asyncio.get_running_loop().create_future()
+        loop = asyncio.get_running_loop()
+        self._waiter = loop.create_future()
+        pace = loop.call_later(max(0.0, self._due_at - self._clock()), self.wake) if self.interval_s else None
         try:
             await self._waiter
         finally:
             self._waiter = None
+            if pace is not None:
+                pace.cancel()
 
     def wake(self) -> None:
         """Let `wait` return."""
         if self._waiter is not None and not self._waiter.done():
             self._waiter.set_result(None)
-
-
-def _coalesced(gaps: Sequence[LogGap]) -> list[LogGap]:
-    """Return neighbouring gaps of one reason as one."""
-    out: list[LogGap] = []
-    for gap in gaps:
-        if out and out[-1].reason == gap.reason and out[-1].last + 1 == gap.first and not (out[-1].count or gap.count):
-            out[-1] = LogGap(out[-1].first, gap.last, gap.reason, gap.detail)
-        else:
-            out.append(gap)
-    return out

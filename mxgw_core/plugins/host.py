@@ -110,6 +110,11 @@ class PluginHost:
         """How often each plugin's hook raised, by (plugin, hook); refusals it made on purpose do not count."""
         return MappingProxyType(self._failures)
 
+    def source_of(self, plugin: str) -> str:
+        """Return what to call a plugin's origin in a log: its distribution and version."""
+        record = self._records[plugin]
+        return f"{record.distribution} {record.version}".strip() or plugin
+
     def implements(self, hook: str) -> bool:
         """Return whether any loaded plugin implements the hook."""
         return bool(self._hooks[hook].implementations)

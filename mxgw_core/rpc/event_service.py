@@ -116,11 +116,13 @@ class EventService:
         limits = session.subscriber_limits
         self._check_room(session, limits)
         subscriber_id = secrets.token_hex(4)
+        policy, source = self._policy(session, request, subscriber_id, limits)
         return distributor.attach(
             subscriber_id,
             start,
             limits=limits.queue,
-            policy=self._policy(session, request, subscriber_id, limits),
+            policy=policy,
+            policy_source=source,
             filters=self._access.filters(session.info(), call.identity),
             client_name=printable(request.client_name, 128),
             peer=call.peer.address,
@@ -143,7 +145,8 @@ class EventService:
 
     def _policy(
         self, session: Session, request: pb.StreamEventsRequest, subscriber_id: str, limits: SubscriberLimits
-    ) -> OverflowPolicy:
+    ) -> tuple[OverflowPolicy, str]:
+        """Return the policy and who brought it."""
         asked = request.policy.name
         answers = self._plugins.ask(
             "mxgw_overflow_policy",
@@ -160,10 +163,9 @@ class EventService:
             if isinstance(answer.error, InvalidRequest):
                 raise answer.error
             if answer.value is not None:
-                policy: OverflowPolicy = answer.value
-                return policy
+                return answer.value, self._plugins.source_of(answer.plugin)
         if asked in ("", "disconnect"):
-            return DisconnectPolicy()
+            return DisconnectPolicy(), "mxgw"
         raise InvalidRequest(
             f"no plugin of this gateway brings the overflow policy {asked!r}: ask for disconnect, or enable the plugin",
             metadata={"field": "policy"},

@@ -80,6 +80,7 @@ class Session:
             clock=clock,
         )
         self.worker = make_worker(self)
+        self.distributor.hold_with(self.worker.hold)
         self.subscriber_limits = self._limits()
         self.distributor.retain(self._retention())
 

@@ -172,6 +172,14 @@ class WorkerLink(asyncio.Protocol):
         if self._transport is not None and not self._transport.is_closing():
             self._transport.write(frame(envelope.SerializeToString()))
 
+    def hold(self, on: bool) -> None:
+        """Stop or go on taking messages; what the worker sends meanwhile waits in the socket, then in its outbox."""
+        if self._transport is not None and not self._transport.is_closing():
+            if on:
+                self._transport.pause_reading()
+            else:
+                self._transport.resume_reading()
+
     def close(self) -> None:
         """End the connection; the owner is not told."""
         self._state = _State.CLOSED

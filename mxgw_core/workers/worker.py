@@ -6,17 +6,19 @@ import asyncio
 import logging
 import secrets
 import time
+import weakref
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 from mxgw.v1.events_pb2 import GapReason, SourceHealth, WorkerState
 from mxgw.worker.v1 import worker_pb2 as w
-from mxgw_core.api.errors import GatewayError, WorkerStartFailed
+from mxgw_core.api.errors import GatewayError, InvalidRequest, WorkerStartFailed
 from mxgw_core.api.types import CloseReason
 from mxgw_core.api.workers import WorkerExit, WorkerIdentity, WorkerSpawn
 from mxgw_core.config.models import Settings
 from mxgw_core.events.distributor import Distributor
 from mxgw_core.events.log import LogGap, OutOfOrder
+from mxgw_core.events.records import MalformedBatch
 from mxgw_core.plugins import PluginHost
 from mxgw_core.printable import printable
 from mxgw_core.workers.commands import PendingCommands
@@ -36,6 +38,9 @@ _SILENT_TICKS = 9
 _ACK_EVENTS = 256
 _ACK_DELAY_S = 0.05
 _STARTUP_ERROR_CHARACTERS = 500
+# What a command's envelope adds to it at most: a correlation id, and a tag and length.
+_ENVELOPE_BYTES = 32
+_GAP_REASONS = frozenset(GapReason.values())
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,7 +78,8 @@ class Worker:
         self._log_file = data.log_of(spawn.session_id)
         self._server: asyncio.AbstractServer | None = None
         self._link: WorkerLink | None = None
-        self._links: set[WorkerLink] = set()
+        # Also the refused ones, for as long as they take to close.
+        self._links: weakref.WeakSet[WorkerLink] = weakref.WeakSet()
         self._process: WorkerProcess | None = None
         loop = asyncio.get_running_loop()
         self.ended: asyncio.Future[WorkerEnd] = loop.create_future()
@@ -87,6 +93,7 @@ class Worker:
         self._heard = False
         self._silent_ticks = 0
         self._stopping = False
+        self._held = False
         self._acked = 0
         self._ack_timer: asyncio.TimerHandle | None = None
         self._goodbye: w.Goodbye | None = None
@@ -131,13 +138,13 @@ class Worker:
         for answer in self._plugins.ask("mxgw_worker_spawning", spawn=self._spawn):
             if answer.error is not None:
                 raise WorkerStartFailed(f"plugin {answer.plugin!r} prevented the start of the worker")
-        async with self._starts:
-            await self._start_process()
-        ready = self._ready.result()
-        if ready.error:
-            text = printable(ready.error, _STARTUP_ERROR_CHARACTERS)
-            raise WorkerStartFailed(f"backend {self._spawn.backend!r} could not be started: {text}")
-        self.backend = printable(ready.backend, 128)
+        try:
+            async with self._starts:
+                await self._start_process()
+            self.backend = self._started_backend()
+        except WorkerStartFailed as error:
+            self._end(CloseReason.WORKER_START_FAILED, error.message)
+            raise
         assert self._link is not None
         assert self._link.handshake is not None
         hello = self._link.handshake.hello
@@ -166,6 +173,13 @@ class Worker:
         if self.ended.done():
             raise WorkerStartFailed(f"the worker ended before it was ready: {self.ended.result().detail}{self._hint()}")
 
+    def _started_backend(self) -> str:
+        ready = self._ready.result()
+        if ready.error:
+            text = printable(ready.error, _STARTUP_ERROR_CHARACTERS)
+            raise WorkerStartFailed(f"backend {self._spawn.backend!r} could not be started: {text}")
+        return printable(ready.backend, 128)
+
     async def _listen(self) -> None:
         path = self._spawn.endpoint
         path.unlink(missing_ok=True)
@@ -193,8 +207,9 @@ class Worker:
             tick += 1
             await asyncio.wait((self.ended,), timeout=interval / _TICKS_PER_HEARTBEAT)
             # Ticks are counted, not time: when this process itself was stopped, the worker is not to blame.
-            self._silent_ticks = 0 if self._heard else self._silent_ticks + 1
+            self._silent_ticks = 0 if self._heard or self._held else self._silent_ticks + 1
             self._heard = False
+            self._distributor.check()
             if self._silent_ticks >= _SILENT_TICKS and not self._stopping:
                 self._end(CloseReason.WORKER_SILENT, f"the worker gave no sign of life for {self.silence_s:.1f} s")
         return self.ended.result()
@@ -222,7 +237,7 @@ class Worker:
         finally:
             if process is not None and not process.exited.done():
                 process.kill()  # cancelled while waiting: leave nothing behind
-            for link in self._links:
+            for link in tuple(self._links):
                 link.abort()
             if self._server is not None:
                 self._server.close()
@@ -244,6 +259,8 @@ class Worker:
 
     def _end(self, reason: CloseReason, detail: str) -> None:
         if not self.ended.done():
+            if self._stopping and reason is CloseReason.WORKER_EXITED:
+                reason = CloseReason.CLIENT  # it did as it was told
             self.ended.set_result(WorkerEnd(reason, detail))
 
     def _exited(self, exited: asyncio.Future[int]) -> None:
@@ -275,7 +292,6 @@ class Worker:
             self._refused.append(reason)
 
     def link_lost(self, link: WorkerLink, detail: str) -> None:
-        self._links.discard(link)
         if link is self._link and not self._stopping and self._goodbye is None:
             # The process may only be quicker to close its socket than to be reaped: let its exit tell the story.
             asyncio.get_running_loop().call_later(0.2, self._end, CloseReason.WORKER_EXITED, detail)
@@ -294,9 +310,8 @@ class Worker:
                 elif kind == "gap":
                     gap = envelope.gap
                     detail = printable(gap.detail, 300)
-                    self._distributor.append_gap(
-                        LogGap(gap.first_lost, gap.last_lost, GapReason.ValueType(gap.reason), detail, gap.count)
-                    )
+                    reason = gap.reason if gap.reason in _GAP_REASONS else GapReason.GAP_REASON_UNSPECIFIED
+                    self._distributor.append_gap(LogGap(gap.first_lost, gap.last_lost, reason, detail, gap.count))
                     appended = True
                 else:
                     self._received(kind, envelope)
@@ -308,8 +323,15 @@ class Worker:
             raise
         finally:
             if appended:
-                self._distributor.flush()
-                self._schedule_ack()
+                self._flush()
+
+    def _flush(self) -> None:
+        try:
+            self._distributor.flush()
+        except MalformedBatch as error:
+            self._end(CloseReason.WORKER_PROTOCOL_ERROR, f"the worker sent events that are none: {error}")
+            raise LinkBroken(str(error)) from error
+        self._schedule_ack()
 
     def _received(self, kind: str | None, envelope: w.WorkerEnvelope) -> None:
         match kind:
@@ -336,7 +358,18 @@ class Worker:
     # towards the worker
 
     async def call(self, request: w.CommandRequest, timeout_s: float) -> w.CommandReply:
-        """Run a command; see `PendingCommands.call` for what it raises."""
+        """Run a command; see `PendingCommands.call` for what it raises.
+
+        Raises:
+            InvalidRequest: the command is larger than a frame may be.
+        """
+        size, limit = request.ByteSize() + _ENVELOPE_BYTES, self._settings.workers.frame_bytes
+        if size > limit:
+            raise InvalidRequest(
+                f"the command takes {size} bytes and a worker is sent {limit} at most: split it, or raise "
+                "workers.frame_bytes",
+                metadata={"limit": str(limit)},
+            )
         return await self.commands.call(request, timeout_s)
 
     async def ping(self, timeout_s: float) -> float:
@@ -357,6 +390,12 @@ class Worker:
         finally:
             self._pings.pop(token, None)
         return time.monotonic() - began
+
+    def hold(self, on: bool) -> None:
+        """Stop or go on taking messages from the worker; while stopped, its silence is not its fault."""
+        self._held = on
+        if self._link is not None:
+            self._link.hold(on)
 
     def fail_commands(self, error: GatewayError) -> None:
         """Let every waiting and later command fail with `error`."""

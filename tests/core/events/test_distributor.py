@@ -12,6 +12,7 @@ from mxgw.v1 import events_pb2 as e
 from mxgw_core.api.errors import SessionEnded, SubscriberOverflow
 from mxgw_core.api.events import Disconnect, DropNewest, DropOldest, FailSession, QueueLimits, Retention
 from mxgw_core.api.types import Position
+from mxgw_core.events.figures import POLICY_ERRORS
 from mxgw_core.events.log import LogGap, OutOfOrder
 from mxgw_core.events.subscriber import End
 from mxgw_core.events.verdict import Start
@@ -273,7 +274,7 @@ def test_a_policy_that_fails_disconnects_its_subscriber_and_is_logged_once(
     for subscriber in subscribers:
         assert told(taken(subscriber)) == [1, 2, 3, 4, "end SUBSCRIBER_OVERFLOW"]
     assert fast.end is None
-    assert pump.distributor.policy_failures == 3
+    assert pump.distributor.figures.total(POLICY_ERRORS, "support.distributing") == 3
     assert len(caplog.records) == 1
     assert "support.distributing" in caplog.text
 

@@ -186,7 +186,7 @@ def test_drop_oldest_leaves_an_exact_gap_and_the_newest() -> None:
     pump.events(6)
 
     assert told(taken(subscriber)) == [(1, 4), 5, 6]
-    assert subscriber.figures.lost_events == {"GAP_REASON_QUEUE_DROPPED": 4}
+    assert subscriber.figures.lost_events == {"QUEUE_DROPPED": 4}
 
 
 def test_dropping_again_and_again_leaves_one_growing_gap() -> None:

@@ -1,0 +1,58 @@
+"""Counters of what happened to a session's subscribers, by the names operators look for (docs/backpressure.md)."""
+
+from __future__ import annotations
+
+from collections import Counter
+from dataclasses import dataclass, field
+from typing import TypeAlias
+
+# Metric name and label values, in the order of LABELS.
+Key: TypeAlias = tuple[str, ...]
+
+OVERFLOW = "mxgw_subscriber_overflow_total"
+LOST = "mxgw_events_lost_total"
+GAP_FRAMES = "mxgw_gap_frames_total"
+DISCONNECTS = "mxgw_subscriber_disconnects_total"
+RESUMES = "mxgw_resume_total"
+POLICY_ERRORS = "mxgw_policy_hook_errors_total"
+
+LABELS: dict[str, tuple[str, ...]] = {
+    OVERFLOW: ("policy", "kind"),
+    LOST: ("reason",),
+    GAP_FRAMES: ("reason",),
+    DISCONNECTS: ("reason",),
+    RESUMES: ("recovered",),
+    POLICY_ERRORS: ("plugin",),
+}
+
+
+class SessionFigures:
+    """What one session counted so far; subscribers that left are in it."""
+
+    def __init__(self) -> None:
+        self._counts: Counter[Key] = Counter()
+
+    def count(self, metric: str, *labels: str, by: int = 1) -> None:
+        """Add to a counter; `labels` are the values of `LABELS[metric]`."""
+        self._counts[(metric, *labels)] += by
+
+    def total(self, metric: str, *labels: str) -> int:
+        """Return one counter."""
+        return self._counts[(metric, *labels)]
+
+    def items(self) -> list[tuple[str, dict[str, str], int]]:
+        """Return every counter as name, labels and value, in a stable order."""
+        return [
+            (key[0], dict(zip(LABELS[key[0]], key[1:], strict=True)), value)
+            for key, value in sorted(self._counts.items())
+        ]
+
+
+@dataclass(slots=True)
+class SubscriberFigures:
+    """What one subscriber was given and what it lost, by gap reason."""
+
+    delivered_events: int = 0
+    delivered_bytes: int = 0
+    filtered_events: int = 0
+    lost_events: Counter[str] = field(default_factory=Counter)
