@@ -122,6 +122,11 @@ class Subscriber:
     # lag
 
     @property
+    def attached_s(self) -> float:
+        """Seconds since it attached."""
+        return self._clock() - self.attached_at
+
+    @property
     def lag_events(self) -> int:
         """Events appended and not yet taken by the reader, its granted backlog included."""
         return self._backlog.events + self._log.appended_events - self._taken_events

@@ -27,7 +27,7 @@ class GatewayService:
 
     async def GetGatewayInfo(self, request: pb.GetGatewayInfoRequest, call: Call) -> pb.GetGatewayInfoResponse:
         del request
-        limits, events = self._settings.limits, self._settings.events
+        limits = self._settings.limits
         return pb.GetGatewayInfoResponse(
             version=version("mxgw"),
             contract="mxgw.v1",
@@ -52,9 +52,6 @@ class GatewayService:
                 command_timeout=duration_from_seconds(limits.command_timeout_s),
                 default_lease=duration_from_seconds(limits.lease_s),
                 maximum_lease=duration_from_seconds(limits.maximum_lease_s),
-                subscribers_per_session=1,
-                subscriber_queue_events=events.queue_events,
-                subscriber_queue_bytes=events.queue_bytes,
                 maximum_message_bytes=limits.message_bytes,
             ),
             open_sessions=len(self._registry),

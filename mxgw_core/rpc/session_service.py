@@ -16,7 +16,7 @@ from mxgw_core.api.gateway import Call
 from mxgw_core.api.types import CloseReason, SessionInfo
 from mxgw_core.config.models import Settings
 from mxgw_core.rpc.access import AccessControl
-from mxgw_core.rpc.messages import ended_session, live_session
+from mxgw_core.rpc.messages import ended_session, live_session, subscribers_of
 from mxgw_core.rpc.validation import after_token, page
 from mxgw_core.rpc.worker_calls import call_worker
 from mxgw_core.sessions.registry import EndedSession, SessionRegistry
@@ -108,6 +108,10 @@ class SessionService:
             self._timeout(call),
         )
         return reply.state
+
+    async def ListSubscribers(self, request: pb.ListSubscribersRequest, call: Call) -> pb.ListSubscribersResponse:
+        del call
+        return subscribers_of(self._registry.get(request.session_id))
 
     async def GetWorkerInfo(self, request: pb.GetWorkerInfoRequest, call: Call) -> pb.GetWorkerInfoResponse:
         session = self._registry.get(request.session_id)

@@ -105,15 +105,9 @@ class GatewayLimits(_message.Message):
     COMMAND_TIMEOUT_FIELD_NUMBER: _builtins.int
     DEFAULT_LEASE_FIELD_NUMBER: _builtins.int
     MAXIMUM_LEASE_FIELD_NUMBER: _builtins.int
-    SUBSCRIBERS_PER_SESSION_FIELD_NUMBER: _builtins.int
-    SUBSCRIBER_QUEUE_EVENTS_FIELD_NUMBER: _builtins.int
-    SUBSCRIBER_QUEUE_BYTES_FIELD_NUMBER: _builtins.int
     MAXIMUM_MESSAGE_BYTES_FIELD_NUMBER: _builtins.int
     sessions: _builtins.int
     pending_commands: _builtins.int
-    subscribers_per_session: _builtins.int
-    subscriber_queue_events: _builtins.int
-    subscriber_queue_bytes: _builtins.int
     maximum_message_bytes: _builtins.int
     @_builtins.property
     def command_timeout(self) -> _duration_pb2.Duration: ...
@@ -129,14 +123,11 @@ class GatewayLimits(_message.Message):
         command_timeout: _duration_pb2.Duration | None = ...,
         default_lease: _duration_pb2.Duration | None = ...,
         maximum_lease: _duration_pb2.Duration | None = ...,
-        subscribers_per_session: _builtins.int = ...,
-        subscriber_queue_events: _builtins.int = ...,
-        subscriber_queue_bytes: _builtins.int = ...,
         maximum_message_bytes: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["command_timeout", b"command_timeout", "default_lease", b"default_lease", "maximum_lease", b"maximum_lease"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["command_timeout", b"command_timeout", "default_lease", b"default_lease", "maximum_lease", b"maximum_lease", "maximum_message_bytes", b"maximum_message_bytes", "pending_commands", b"pending_commands", "sessions", b"sessions", "subscriber_queue_bytes", b"subscriber_queue_bytes", "subscriber_queue_events", b"subscriber_queue_events", "subscribers_per_session", b"subscribers_per_session"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["command_timeout", b"command_timeout", "default_lease", b"default_lease", "maximum_lease", b"maximum_lease", "maximum_message_bytes", b"maximum_message_bytes", "pending_commands", b"pending_commands", "sessions", b"sessions"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

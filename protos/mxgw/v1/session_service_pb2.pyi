@@ -542,6 +542,250 @@ class GetSessionStateResponse(_message.Message):
 Global___GetSessionStateResponse: _TypeAlias = GetSessionStateResponse  # noqa: Y015
 
 @_typing.final
+class ListSubscribersRequest(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    SESSION_ID_FIELD_NUMBER: _builtins.int
+    session_id: _builtins.str
+    def __init__(
+        self,
+        *,
+        session_id: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["session_id", b"session_id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ListSubscribersRequest: _TypeAlias = ListSubscribersRequest  # noqa: Y015
+
+@_typing.final
+class SubscriberLimits(_message.Message):
+    """How far a subscriber may fall behind; 0 is no such limit."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    EVENTS_FIELD_NUMBER: _builtins.int
+    BYTES_FIELD_NUMBER: _builtins.int
+    AGE_FIELD_NUMBER: _builtins.int
+    events: _builtins.int
+    bytes: _builtins.int
+    @_builtins.property
+    def age(self) -> _duration_pb2.Duration: ...
+    def __init__(
+        self,
+        *,
+        events: _builtins.int = ...,
+        bytes: _builtins.int = ...,
+        age: _duration_pb2.Duration | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["age", b"age"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["age", b"age", "bytes", b"bytes", "events", b"events"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___SubscriberLimits: _TypeAlias = SubscriberLimits  # noqa: Y015
+
+@_typing.final
+class LostEvents(_message.Message):
+    """Events lost to one subscriber for one reason."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    REASON_FIELD_NUMBER: _builtins.int
+    EVENTS_FIELD_NUMBER: _builtins.int
+    reason: _events_pb2.GapReason.ValueType
+    events: _builtins.int
+    def __init__(
+        self,
+        *,
+        reason: _events_pb2.GapReason.ValueType = ...,
+        events: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["events", b"events", "reason", b"reason"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___LostEvents: _TypeAlias = LostEvents  # noqa: Y015
+
+@_typing.final
+class Subscriber(_message.Message):
+    """One reader of the session's events."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    SUBSCRIBER_ID_FIELD_NUMBER: _builtins.int
+    CLIENT_NAME_FIELD_NUMBER: _builtins.int
+    ADDRESS_FIELD_NUMBER: _builtins.int
+    ATTACHED_AT_FIELD_NUMBER: _builtins.int
+    POLICY_FIELD_NUMBER: _builtins.int
+    LIMITS_FIELD_NUMBER: _builtins.int
+    POSITION_FIELD_NUMBER: _builtins.int
+    LAG_EVENTS_FIELD_NUMBER: _builtins.int
+    LAG_BYTES_FIELD_NUMBER: _builtins.int
+    LAG_AGE_FIELD_NUMBER: _builtins.int
+    BACKLOG_BYTES_FIELD_NUMBER: _builtins.int
+    DELIVERED_EVENTS_FIELD_NUMBER: _builtins.int
+    DELIVERED_BYTES_FIELD_NUMBER: _builtins.int
+    FILTERED_EVENTS_FIELD_NUMBER: _builtins.int
+    LOST_FIELD_NUMBER: _builtins.int
+    ENDING_FIELD_NUMBER: _builtins.int
+    subscriber_id: _builtins.str
+    client_name: _builtins.str
+    """The name the client gave, cleaned of unprintable characters."""
+    address: _builtins.str
+    policy: _builtins.str
+    """The overflow policy in force."""
+    lag_events: _builtins.int
+    """Appended and not yet handed to its transport, which may hold some megabytes more (see docs/backpressure.md)."""
+    lag_bytes: _builtins.int
+    backlog_bytes: _builtins.int
+    """Set aside for this subscriber alone, after its policy had to act."""
+    delivered_events: _builtins.int
+    delivered_bytes: _builtins.int
+    filtered_events: _builtins.int
+    """Not meant for this subscriber."""
+    ending: _builtins.bool
+    """Its stream is ending; it gets what was queued, no more."""
+    @_builtins.property
+    def attached_at(self) -> _timestamp_pb2.Timestamp: ...
+    @_builtins.property
+    def limits(self) -> Global___SubscriberLimits: ...
+    @_builtins.property
+    def position(self) -> _events_pb2.Position:
+        """Everything up to here was handed to its transport, filtered, or covered by a Gap."""
+
+    @_builtins.property
+    def lag_age(self) -> _duration_pb2.Duration:
+        """Age of the oldest event that is not yet read."""
+
+    @_builtins.property
+    def lost(self) -> _containers.RepeatedCompositeFieldContainer[Global___LostEvents]: ...
+    def __init__(
+        self,
+        *,
+        subscriber_id: _builtins.str = ...,
+        client_name: _builtins.str = ...,
+        address: _builtins.str = ...,
+        attached_at: _timestamp_pb2.Timestamp | None = ...,
+        policy: _builtins.str = ...,
+        limits: Global___SubscriberLimits | None = ...,
+        position: _events_pb2.Position | None = ...,
+        lag_events: _builtins.int = ...,
+        lag_bytes: _builtins.int = ...,
+        lag_age: _duration_pb2.Duration | None = ...,
+        backlog_bytes: _builtins.int = ...,
+        delivered_events: _builtins.int = ...,
+        delivered_bytes: _builtins.int = ...,
+        filtered_events: _builtins.int = ...,
+        lost: _abc.Iterable[Global___LostEvents] | None = ...,
+        ending: _builtins.bool = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["attached_at", b"attached_at", "lag_age", b"lag_age", "limits", b"limits", "position", b"position"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["address", b"address", "attached_at", b"attached_at", "backlog_bytes", b"backlog_bytes", "client_name", b"client_name", "delivered_bytes", b"delivered_bytes", "delivered_events", b"delivered_events", "ending", b"ending", "filtered_events", b"filtered_events", "lag_age", b"lag_age", "lag_bytes", b"lag_bytes", "lag_events", b"lag_events", "limits", b"limits", "lost", b"lost", "policy", b"policy", "position", b"position", "subscriber_id", b"subscriber_id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Subscriber: _TypeAlias = Subscriber  # noqa: Y015
+
+@_typing.final
+class SessionCounter(_message.Message):
+    """A counter of the session by its metric name."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    @_typing.final
+    class LabelsEntry(_message.Message):
+        DESCRIPTOR: _descriptor.Descriptor
+
+        KEY_FIELD_NUMBER: _builtins.int
+        VALUE_FIELD_NUMBER: _builtins.int
+        key: _builtins.str
+        value: _builtins.str
+        def __init__(
+            self,
+            *,
+            key: _builtins.str = ...,
+            value: _builtins.str = ...,
+        ) -> None: ...
+        _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+        def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+        _ClearFieldArgType: _TypeAlias = _typing.Literal["key", b"key", "value", b"value"]  # noqa: Y015
+        def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+        def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+    NAME_FIELD_NUMBER: _builtins.int
+    LABELS_FIELD_NUMBER: _builtins.int
+    VALUE_FIELD_NUMBER: _builtins.int
+    name: _builtins.str
+    value: _builtins.int
+    @_builtins.property
+    def labels(self) -> _containers.ScalarMap[_builtins.str, _builtins.str]: ...
+    def __init__(
+        self,
+        *,
+        name: _builtins.str = ...,
+        labels: _abc.Mapping[_builtins.str, _builtins.str] | None = ...,
+        value: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["labels", b"labels", "name", b"name", "value", b"value"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___SessionCounter: _TypeAlias = SessionCounter  # noqa: Y015
+
+@_typing.final
+class ListSubscribersResponse(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    SUBSCRIBERS_FIELD_NUMBER: _builtins.int
+    MAXIMUM_SUBSCRIBERS_FIELD_NUMBER: _builtins.int
+    HEAD_SEQUENCE_FIELD_NUMBER: _builtins.int
+    OLDEST_SEQUENCE_FIELD_NUMBER: _builtins.int
+    LOG_EVENTS_FIELD_NUMBER: _builtins.int
+    LOG_BYTES_FIELD_NUMBER: _builtins.int
+    COUNTERS_FIELD_NUMBER: _builtins.int
+    maximum_subscribers: _builtins.int
+    """How many the session may have."""
+    head_sequence: _builtins.int
+    oldest_sequence: _builtins.int
+    log_events: _builtins.int
+    log_bytes: _builtins.int
+    @_builtins.property
+    def subscribers(self) -> _containers.RepeatedCompositeFieldContainer[Global___Subscriber]:
+        """Oldest first."""
+
+    @_builtins.property
+    def counters(self) -> _containers.RepeatedCompositeFieldContainer[Global___SessionCounter]:
+        """What was counted since the session opened, subscribers that left included."""
+
+    def __init__(
+        self,
+        *,
+        subscribers: _abc.Iterable[Global___Subscriber] | None = ...,
+        maximum_subscribers: _builtins.int = ...,
+        head_sequence: _builtins.int = ...,
+        oldest_sequence: _builtins.int = ...,
+        log_events: _builtins.int = ...,
+        log_bytes: _builtins.int = ...,
+        counters: _abc.Iterable[Global___SessionCounter] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["counters", b"counters", "head_sequence", b"head_sequence", "log_bytes", b"log_bytes", "log_events", b"log_events", "maximum_subscribers", b"maximum_subscribers", "oldest_sequence", b"oldest_sequence", "subscribers", b"subscribers"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ListSubscribersResponse: _TypeAlias = ListSubscribersResponse  # noqa: Y015
+
+@_typing.final
 class GetWorkerInfoRequest(_message.Message):
     DESCRIPTOR: _descriptor.Descriptor
 

@@ -59,6 +59,11 @@ class SessionServiceStub(object):
                 request_serializer=mxgw_dot_v1_dot_session__service__pb2.GetSessionStateRequest.SerializeToString,
                 response_deserializer=mxgw_dot_v1_dot_session__service__pb2.GetSessionStateResponse.FromString,
                 _registered_method=True)
+        self.ListSubscribers = channel.unary_unary(
+                '/mxgw.v1.SessionService/ListSubscribers',
+                request_serializer=mxgw_dot_v1_dot_session__service__pb2.ListSubscribersRequest.SerializeToString,
+                response_deserializer=mxgw_dot_v1_dot_session__service__pb2.ListSubscribersResponse.FromString,
+                _registered_method=True)
         self.GetWorkerInfo = channel.unary_unary(
                 '/mxgw.v1.SessionService/GetWorkerInfo',
                 request_serializer=mxgw_dot_v1_dot_session__service__pb2.GetWorkerInfoRequest.SerializeToString,
@@ -107,6 +112,13 @@ class SessionServiceServicer(object):
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def ListSubscribers(self, request, context):
+        """Who follows the session's events: position, lag, losses and policy of each, and what was counted so far.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
     def GetWorkerInfo(self, request, context):
         """The worker process behind the session: pid, memory, outbox, health.
         """
@@ -141,6 +153,11 @@ def add_SessionServiceServicer_to_server(servicer, server):
                     servicer.GetSessionState,
                     request_deserializer=mxgw_dot_v1_dot_session__service__pb2.GetSessionStateRequest.FromString,
                     response_serializer=mxgw_dot_v1_dot_session__service__pb2.GetSessionStateResponse.SerializeToString,
+            ),
+            'ListSubscribers': grpc.unary_unary_rpc_method_handler(
+                    servicer.ListSubscribers,
+                    request_deserializer=mxgw_dot_v1_dot_session__service__pb2.ListSubscribersRequest.FromString,
+                    response_serializer=mxgw_dot_v1_dot_session__service__pb2.ListSubscribersResponse.SerializeToString,
             ),
             'GetWorkerInfo': grpc.unary_unary_rpc_method_handler(
                     servicer.GetWorkerInfo,
@@ -283,6 +300,33 @@ class SessionService(object):
             '/mxgw.v1.SessionService/GetSessionState',
             mxgw_dot_v1_dot_session__service__pb2.GetSessionStateRequest.SerializeToString,
             mxgw_dot_v1_dot_session__service__pb2.GetSessionStateResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ListSubscribers(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/mxgw.v1.SessionService/ListSubscribers',
+            mxgw_dot_v1_dot_session__service__pb2.ListSubscribersRequest.SerializeToString,
+            mxgw_dot_v1_dot_session__service__pb2.ListSubscribersResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -46,6 +46,8 @@ class SessionServiceStub:
     """List the sessions the caller may see, oldest first."""
     GetSessionState: _grpc.UnaryUnaryMultiCallable[_session_service_pb2.GetSessionStateRequest, _session_service_pb2.GetSessionStateResponse]
     """The MXAccess state the worker holds: registrations, items, advises, writes in flight."""
+    ListSubscribers: _grpc.UnaryUnaryMultiCallable[_session_service_pb2.ListSubscribersRequest, _session_service_pb2.ListSubscribersResponse]
+    """Who follows the session's events: position, lag, losses and policy of each, and what was counted so far."""
     GetWorkerInfo: _grpc.UnaryUnaryMultiCallable[_session_service_pb2.GetWorkerInfoRequest, _session_service_pb2.GetWorkerInfoResponse]
     """The worker process behind the session: pid, memory, outbox, health."""
 
@@ -67,6 +69,8 @@ class SessionServiceAsyncStub(SessionServiceStub):
     """List the sessions the caller may see, oldest first."""
     GetSessionState: _aio.UnaryUnaryMultiCallable[_session_service_pb2.GetSessionStateRequest, _session_service_pb2.GetSessionStateResponse]  # type: ignore[assignment]
     """The MXAccess state the worker holds: registrations, items, advises, writes in flight."""
+    ListSubscribers: _aio.UnaryUnaryMultiCallable[_session_service_pb2.ListSubscribersRequest, _session_service_pb2.ListSubscribersResponse]  # type: ignore[assignment]
+    """Who follows the session's events: position, lag, losses and policy of each, and what was counted so far."""
     GetWorkerInfo: _aio.UnaryUnaryMultiCallable[_session_service_pb2.GetWorkerInfoRequest, _session_service_pb2.GetWorkerInfoResponse]  # type: ignore[assignment]
     """The worker process behind the session: pid, memory, outbox, health."""
 
@@ -115,6 +119,14 @@ class SessionServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_session_service_pb2.GetSessionStateResponse, _abc.Awaitable[_session_service_pb2.GetSessionStateResponse]]:
         """The MXAccess state the worker holds: registrations, items, advises, writes in flight."""
+
+    @_abc_1.abstractmethod
+    def ListSubscribers(
+        self,
+        request: _session_service_pb2.ListSubscribersRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_session_service_pb2.ListSubscribersResponse, _abc.Awaitable[_session_service_pb2.ListSubscribersResponse]]:
+        """Who follows the session's events: position, lag, losses and policy of each, and what was counted so far."""
 
     @_abc_1.abstractmethod
     def GetWorkerInfo(
