@@ -23,7 +23,7 @@ import uvloop
 from mxgw_core.events.records import events_prefix
 from mxgw_worker.ipc.framing import FrameDecoder, frame
 
-from premade import Premade
+from premade import BURST_BLOCKS, Premade
 from window import EVENTS, Window
 
 BATCH_BYTES = 512 * 1024
@@ -110,9 +110,12 @@ def produce(path: str) -> None:
     with socket.socket(socket.AF_UNIX) as connection:
         connection.connect(path)
         while True:
-            _, last, records = premade.block(number)
-            number += 1
-            connection.sendall(frame(records))
+            burst: list[bytes] = []
+            for _ in range(BURST_BLOCKS):
+                _, last, records = premade.block(number)
+                burst.append(frame(records))
+                number += 1
+            connection.sendall(b"".join(burst))
             while last > window.sequence + EVENTS:
                 time.sleep(0.001)
 

@@ -152,6 +152,7 @@ def figures(runs: dict[str, list[dict[str, float]]], record_bytes: int) -> dict[
         "cpu_s_per_million": round(cpu["full"], 4),
         "gateway_cpu_s_per_million": round(cpu["gateway"], 4),
         "relay_cpu_s_per_million": round(cpu["relay"], 4),
+        "relay_cpu_to_gateway_cpu": round(cpu["relay"] / cpu["gateway"], 3),
         "gaps": sum(int(run["gaps"]) for name in ("full", "gateway") for run in runs[name]),
         "event_bytes": record_bytes,
         "events_per_message": round(median(runs["full"], lambda run: run["events"] / run["messages"])),

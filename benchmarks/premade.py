@@ -9,6 +9,8 @@ from mxgw.v1.events_pb2 import EVENT_KIND_DATA_CHANGE, DataChange, Event, EventB
 from mxgw.v1.values_pb2 import QUALITY_GOOD
 
 BLOCK_EVENTS = 256
+# Producers write so many blocks at once: the processor is for what is measured.
+BURST_BLOCKS = 16
 
 # Tag and length of the record, then the tag of Event.sequence (fixed64): the record is shorter than 128 bytes.
 _SEQUENCE_OFFSET = 3

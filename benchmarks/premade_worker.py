@@ -17,7 +17,7 @@ from mxgw_worker.ipc.startup import read_startup
 from mxgw_worker.link import block_frame
 from mxgw_worker.outbox import Block
 
-from premade import Premade
+from premade import BURST_BLOCKS, Premade
 from window import EVENTS, Window
 
 
@@ -45,9 +45,12 @@ class PremadeWorker:
         window, premade = Window.named(), Premade()
         number = 0
         while not self._is_stopped:
-            first, last, records = premade.block(number)
-            number += 1
-            self._socket.sendall(block_frame(Block(first, last, [records])))
+            burst: list[bytes] = []
+            for _ in range(BURST_BLOCKS):
+                first, last, records = premade.block(number)
+                burst.append(block_frame(Block(first, last, [records])))
+                number += 1
+            self._socket.sendall(b"".join(burst))
             self._receive(0)
             while last > window.sequence + EVENTS and not self._is_stopped:
                 self._receive(0.001)
