@@ -24,7 +24,10 @@ def _nothing_is_left_behind(request: pytest.FixtureRequest) -> Iterator[None]:
     request.getfixturevalue("_no_task_is_left")
     threads, children = set(threading.enumerate()), _children()
     yield
-    left = [thread.name for thread in threading.enumerate() if thread not in threads and not _is_library(thread)]
+    left = [thread for thread in threading.enumerate() if thread not in threads and not _is_library(thread)]
+    for thread in left:
+        thread.join(2.0)  # those that are ending may end
+    left = [thread for thread in left if thread.is_alive()]
 
     assert not left, f"threads were left: {left}"
 

@@ -65,7 +65,8 @@ class PendingCommands:
         """Hand an answer to who waits; return False when the id was never used or is answered already."""
         future = self._waiting.pop(correlation_id, None)
         if future is None:
-            return False
+            # What failed with the session may still be answered while the worker leaves.
+            return self._end is not None and 0 < correlation_id < self._next_id
         if not future.done():
             future.set_result(reply)
         return True

@@ -1,0 +1,125 @@
+"""The gateway's private directory."""
+
+from __future__ import annotations
+
+import os
+import socket
+import stat
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from mxgw_core.api.errors import SettingsError
+from mxgw_core.workers.paths import DataDirectory
+
+
+def _mode(path: Path) -> int:
+    return stat.S_IMODE(path.stat().st_mode)
+
+
+def test_directories_are_private_whatever_the_umask(tmp_path: Path) -> None:
+    before = os.umask(0)
+    try:
+        with DataDirectory(tmp_path / "a" / "data") as data:
+            modes = [_mode(path) for path in (data.path, data.run, data.logs, data.path / "lock")]
+    finally:
+        os.umask(before)
+
+    assert modes == [0o700, 0o700, 0o700, 0o600]
+
+
+def test_directories_that_were_open_to_others_are_closed(tmp_path: Path) -> None:
+    for name in ("data", "data/run", "data/logs"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name).chmod(0o755)
+    with DataDirectory(tmp_path / "data") as data:
+        assert [_mode(path) for path in (data.path, data.run, data.logs)] == [0o700] * 3
+
+
+def test_a_second_gateway_on_the_same_directory_is_refused_and_told_who_has_it(tmp_path: Path) -> None:
+    with DataDirectory(tmp_path / "data"), pytest.raises(SettingsError, match=f"pid {os.getpid()}"):
+        DataDirectory(tmp_path / "data").__enter__()
+    with DataDirectory(tmp_path / "data"):
+        pass
+
+
+def test_the_lock_dies_with_its_process(tmp_path: Path) -> None:
+    code = (
+        "import sys, time; from pathlib import Path; from mxgw_core.workers.paths import DataDirectory\n"
+        "DataDirectory(Path(sys.argv[1])).__enter__(); print('locked', flush=True); time.sleep(60)"
+    )
+    with subprocess.Popen([sys.executable, "-c", code, str(tmp_path / "data")], stdout=subprocess.PIPE) as process:
+        assert process.stdout is not None
+        assert process.stdout.readline() == b"locked\n"
+        with pytest.raises(SettingsError, match=f"pid {process.pid}"):
+            DataDirectory(tmp_path / "data").__enter__()
+        process.kill()
+    with DataDirectory(tmp_path / "data"):
+        pass
+
+
+def test_sockets_of_an_earlier_run_are_removed_and_nothing_else(tmp_path: Path) -> None:
+    with DataDirectory(tmp_path / "d") as data:
+        left_over = data.socket_of("old")
+        log = data.log_of("old")
+    with socket.socket(socket.AF_UNIX) as sock:
+        sock.bind(str(left_over))
+    log.write_text("what happened")
+    with DataDirectory(tmp_path / "d"):
+        assert not left_over.exists()
+        assert log.exists()
+
+
+def test_a_gateway_that_is_refused_removes_no_socket_of_the_running_one(tmp_path: Path) -> None:
+    with DataDirectory(tmp_path / "d") as data:
+        live = data.socket_of("live")
+        with socket.socket(socket.AF_UNIX) as sock:
+            sock.bind(str(live))
+        with pytest.raises(SettingsError):
+            DataDirectory(tmp_path / "d").__enter__()
+
+        assert live.exists()
+
+
+def test_a_path_too_long_for_sockets_is_refused_and_the_longest_works(tmp_path: Path) -> None:
+    base = Path("/tmp") / f"mxgw-{os.getpid()}-"
+    longest = 107 - len("/run/0123456789abcdef.sock")
+    path = Path(str(base) + "x" * (longest - len(str(base))))
+    with pytest.raises(SettingsError, match=f"{longest} bytes at most"):
+        DataDirectory(Path(f"{path}x")).__enter__()
+    with DataDirectory(path) as data, socket.socket(socket.AF_UNIX) as sock:
+        sock.bind(str(data.socket_of("session")))
+        data.socket_of("session").unlink()
+    for name in ("lock", "run", "logs"):
+        target = path / name
+        target.rmdir() if target.is_dir() else target.unlink()
+    path.rmdir()
+
+
+@pytest.mark.parametrize("place", ["data", "data/run"])
+def test_a_link_or_a_file_in_its_place_is_refused(tmp_path: Path, place: str) -> None:
+    (tmp_path / "elsewhere").mkdir()
+    target = tmp_path / place
+    target.parent.mkdir(exist_ok=True)
+    target.symlink_to(tmp_path / "elsewhere")
+    with pytest.raises(SettingsError, match="not a directory"):
+        DataDirectory(tmp_path / "data").__enter__()
+    target.unlink()
+    target.write_text("")
+    with pytest.raises(SettingsError, match="choose a directory"):
+        DataDirectory(tmp_path / "data").__enter__()
+
+
+def test_a_directory_that_cannot_be_made_is_refused() -> None:
+    with pytest.raises(SettingsError, match="choose a directory this user can write"):
+        DataDirectory(Path("/proc/mxgw")).__enter__()
+
+
+def test_a_session_id_never_becomes_a_path(tmp_path: Path) -> None:
+    data = DataDirectory(tmp_path)
+
+    assert data.socket_of("../../etc/passwd").parent == data.run
+    assert data.log_of("../../etc/passwd").parent == data.logs
+    assert data.socket_of("a") != data.socket_of("b")

@@ -1,0 +1,161 @@
+"""A worker process: its secret stays off the command line, its end is noticed, its log is private."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+import stat
+import time
+from pathlib import Path
+
+import pytest
+from support.peers import SECRET, SESSION
+
+from mxgw.worker.v1.worker_pb2 import WorkerStartup
+from mxgw_core.workers.process import StartupTooLarge, WorkerProcess
+from mxgw_worker.ipc.handshake import PROTOCOL_VERSION
+from mxgw_worker.ipc.process import start_ticks
+
+pytestmark = pytest.mark.asyncio
+
+
+def _startup(endpoint: Path, **changes: object) -> WorkerStartup:
+    fields: dict[str, object] = {
+        "protocol_version": PROTOCOL_VERSION,
+        "session_id": SESSION,
+        "endpoint": str(endpoint),
+        "secret": SECRET,
+        "backend_kind": "sim",
+        "outbox_events": 100,
+        "outbox_bytes": 100_000,
+        "maximum_frame_bytes": 100_000,
+        "heartbeat_interval_ms": 1000,
+        "write_completion_timeout_ms": 1000,
+        "read_timeout_ms": 1000,
+        "log_level": "INFO",
+        "maximum_items": 10,
+    }
+    return WorkerStartup(**{**fields, **changes})  # type: ignore[arg-type]
+
+
+class Listening:
+    """A socket that takes the worker's connection and says nothing, so that the worker stays."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.connected = asyncio.Event()
+
+    async def __aenter__(self) -> Listening:
+        self._server = await asyncio.start_unix_server(self._accept, str(self.path))
+        return self
+
+    def _accept(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        self._writer = writer
+        self.connected.set()
+
+    async def __aexit__(self, *exc_info: object) -> None:
+        if self.connected.is_set():
+            self._writer.close()
+        self._server.close()
+
+
+def _command_line_and_environment(pid: int) -> bytes:
+    return b"".join(Path(f"/proc/{pid}/{name}").read_bytes() for name in ("cmdline", "environ"))
+
+
+async def _exit_code(process: WorkerProcess) -> int:
+    async with asyncio.timeout(10):
+        return await process.exited
+
+
+async def test_a_worker_is_started_in_its_own_session_and_its_end_is_noticed_at_once(tmp_path: Path) -> None:
+    async with Listening(tmp_path / "w.sock") as endpoint:
+        process = WorkerProcess.spawn(_startup(endpoint.path), tmp_path / "log")
+        async with asyncio.timeout(10):
+            await endpoint.connected.wait()
+
+        assert os.getsid(process.pid) == process.pid != os.getsid(0)
+        assert process.start_ticks == start_ticks(process.pid) > 0
+
+        began = time.monotonic()
+        process.kill()
+
+        assert await _exit_code(process) == -signal.SIGKILL
+        assert time.monotonic() - began < 1
+
+        process.kill()  # who is gone is signalled no more
+        process.terminate()
+
+
+async def test_neither_command_line_nor_environment_nor_log_has_the_secret(tmp_path: Path) -> None:
+    log = tmp_path / "log"
+    startup = _startup(tmp_path / "w.sock", backend_options_json='{"seed": 4711}', log_level="DEBUG")
+    async with Listening(tmp_path / "w.sock") as endpoint:
+        process = WorkerProcess.spawn(startup, log)
+        async with asyncio.timeout(10):
+            await endpoint.connected.wait()
+        shown = _command_line_and_environment(process.pid)
+        process.kill()
+        await _exit_code(process)
+    shown += log.read_bytes()
+
+    assert b"mxgw_worker" in shown
+    for secret in (SECRET, SECRET.hex().encode(), repr(SECRET).encode(), b"4711"):
+        assert secret not in shown
+
+
+async def test_the_log_is_private_from_its_first_moment(tmp_path: Path) -> None:
+    before = os.umask(0)
+    try:
+        process = WorkerProcess.spawn(_startup(tmp_path / "nobody.sock"), tmp_path / "log")
+    finally:
+        os.umask(before)
+
+    assert stat.S_IMODE((tmp_path / "log").stat().st_mode) == 0o600
+
+    process.kill()
+    await _exit_code(process)
+
+
+async def test_a_worker_that_cannot_start_leaves_an_exit_code_and_its_reason_in_the_log(tmp_path: Path) -> None:
+    process = WorkerProcess.spawn(_startup(tmp_path / "w.sock", maximum_items=0), tmp_path / "log")
+
+    assert await _exit_code(process) > 0
+    assert "maximum_items is 0" in (tmp_path / "log").read_text()
+
+
+async def test_a_worker_without_a_gateway_leaves_by_itself(tmp_path: Path) -> None:
+    process = WorkerProcess.spawn(_startup(tmp_path / "nobody.sock"), tmp_path / "log")
+
+    assert await _exit_code(process) != 0
+
+
+async def test_terminate_lets_a_worker_leave_in_order(tmp_path: Path) -> None:
+    async with Listening(tmp_path / "w.sock") as endpoint:
+        process = WorkerProcess.spawn(_startup(endpoint.path), tmp_path / "log")
+        async with asyncio.timeout(10):
+            await endpoint.connected.wait()
+        process.terminate()
+
+        assert await _exit_code(process) >= 0
+
+
+async def test_options_that_do_not_fit_the_pipe_are_refused_before_a_process_exists(tmp_path: Path) -> None:
+    startup = _startup(tmp_path / "w.sock", backend_options_json='{"a": "%s"}' % ("x" * 70_000))
+    with pytest.raises(StartupTooLarge, match="shorten the options"):
+        WorkerProcess.spawn(startup, tmp_path / "log")
+
+    assert not (tmp_path / "log").exists()
+
+
+async def test_the_environment_cannot_put_other_code_into_a_worker(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "mxgw_worker").mkdir()
+    (tmp_path / "mxgw_worker" / "__main__.py").write_text("raise SystemExit(77)")
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path))
+    monkeypatch.chdir(tmp_path)
+    process = WorkerProcess.spawn(_startup(tmp_path / "nobody.sock"), tmp_path / "log")
+
+    assert await _exit_code(process) != 77
