@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from pathlib import Path
 
 import pytest
@@ -96,3 +97,16 @@ def test_the_password_may_stand_in_a_file(tmp_path: Path) -> None:
     assert OpcUaOptions.parse({"url": URL, "user": "me", "password_file": str(file)}).login_password() == "geheim"
     with pytest.raises(BackendUnavailable, match="cannot read password_file"):
         OpcUaOptions.parse({"url": URL, "user": "me", "password_file": "/nowhere/x"}).login_password()
+
+
+def test_the_page_lists_every_option_with_its_default() -> None:
+    page = Path(__file__).parents[3] / "docs" / "backends" / "opcua.md"
+    rows = page.read_text("utf-8").partition("## Options")[2].splitlines()
+    for entry in dataclasses.fields(OpcUaOptions):
+        row = next((row for row in rows if row.startswith("|") and f"`{entry.name}`" in row.split("|")[1]), None)
+
+        assert row is not None, f"{entry.name} is not on the page"
+        if entry.default not in ("", dataclasses.MISSING):
+            default = entry.default
+            shown = f"{default:g}" if isinstance(default, int | float) and not isinstance(default, bool) else default
+            assert str(shown).lower() in row.split("|")[2].lower(), entry.name

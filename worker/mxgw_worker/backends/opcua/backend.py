@@ -29,6 +29,7 @@ from .emitter import Emitter
 from .items import Item, WriteJob
 from .link import Link
 from .options import OpcUaOptions
+from .status import pending_status
 from .subscriptions import Subscriptions
 from .types import DataTypes
 from .writer import Writer
@@ -162,10 +163,10 @@ class OpcUaBackend:
         del self._registrations[server_handle].items[item_handle]
 
     async def advise(self, server_handle: int, item_handle: int) -> None:
-        """Start data changes."""
+        """Start data changes; a second advise changes nothing."""
         item = self._item(server_handle, item_handle)
         if item.advised:
-            raise MxError(E_INVALIDARG, f"item {item_handle} is advised already")
+            return
         self._subscriptions.advise(item)
         if not self._link.up:
             self._emitter.lose(item)
@@ -175,8 +176,10 @@ class OpcUaBackend:
         await self.advise(server_handle, item_handle)
 
     async def un_advise(self, server_handle: int, item_handle: int) -> None:
-        """Stop data changes."""
-        self._subscriptions.un_advise(self._advised(server_handle, item_handle))
+        """Stop data changes; nothing happens if there are none."""
+        item = self._item(server_handle, item_handle)
+        if item.advised:
+            self._subscriptions.un_advise(item)
 
     async def write(self, server_handle: int, item_handle: int, value: MxValue, user_id: int) -> None:
         """Accept a write; OPC UA writes as the session's user whatever `user_id` says."""
@@ -305,10 +308,11 @@ class OpcUaBackend:
             )
 
     def _set_suspended(self, item: Item, *, suspended: bool) -> MxStatus:
-        if item.suspended is not suspended:
-            item.suspended = suspended
-            self._subscriptions.set_mode(item)
-        return ok_status()
+        if item.suspended is suspended:
+            return ok_status()
+        item.suspended = suspended
+        self._subscriptions.set_mode(item)
+        return pending_status()
 
     def _registration(self, server_handle: int) -> _Registration:
         registration = self._registrations.get(server_handle)

@@ -149,6 +149,11 @@ def result_statuses(code: int) -> tuple[MxStatus, ...]:
     return _with_raw(-1, PENDING if pending else OK, BY_SERVER, 0, code)
 
 
+def pending_status() -> MxStatus:
+    """Return the status of an operation whose completion follows."""
+    return status(-1, PENDING, BY_US, 0)
+
+
 def local_failure(category: int, detail: int) -> tuple[MxStatus, ...]:
     """Return the statuses of a failure that this backend found itself, without asking the server."""
     return (status(0, category, BY_US, detail),)
