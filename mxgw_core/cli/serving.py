@@ -8,7 +8,6 @@ import importlib.util
 import os
 import signal
 import sys
-import threading
 import time
 from collections.abc import Callable
 from typing import NoReturn
@@ -26,7 +25,7 @@ from mxgw_core.config.models import Settings
 from mxgw_core.plugins import PluginHost
 
 
-def serve_until_stopped(result: LoadedSettings, *, use_uvloop: bool, end_with_stdin: bool, as_json: bool) -> None:
+def serve_until_stopped(result: LoadedSettings, *, use_uvloop: bool, as_json: bool) -> None:
     """Serve until the first SIGINT or SIGTERM, then drain; a second one ends the process at once.
 
     Raises:
@@ -37,7 +36,7 @@ def serve_until_stopped(result: LoadedSettings, *, use_uvloop: bool, end_with_st
     try:
         app = GatewayApp(settings, PluginHost.load(settings, origins=result.origins))
         with asyncio.Runner(loop_factory=_loop_factory(use_uvloop)) as runner:
-            runner.run(_serve(app, settings, end_with_stdin=end_with_stdin, as_json=as_json))
+            runner.run(_serve(app, settings, as_json=as_json))
     except MxgwError as error:
         raise CliFailure(f"the gateway cannot start: {error}", hint="`mxgw doctor` looks for the cause.") from None
     except OSError as error:
@@ -63,7 +62,7 @@ def _loop_factory(use_uvloop: bool) -> Callable[[], asyncio.AbstractEventLoop] |
     return uvloop.new_event_loop
 
 
-async def _serve(app: GatewayApp, settings: Settings, *, end_with_stdin: bool, as_json: bool) -> None:
+async def _serve(app: GatewayApp, settings: Settings, *, as_json: bool) -> None:
     stopping_since: float | None = None
 
     def stop(why: str) -> None:
@@ -85,8 +84,6 @@ async def _serve(app: GatewayApp, settings: Settings, *, end_with_stdin: bool, a
     for number in (signal.SIGINT, signal.SIGTERM):
         with contextlib.suppress(NotImplementedError):  # Windows: Ctrl-C cancels, see asyncio.Runner
             loop.add_signal_handler(number, on_signal, number)
-    if end_with_stdin:
-        _watch_stdin(loop, lambda: stop("stdin closed"))
 
     async with asyncio.TaskGroup() as tasks:
         announcer = tasks.create_task(_announce(app, as_json=as_json), name="announce")
@@ -111,19 +108,6 @@ async def _announce(app: GatewayApp, *, as_json: bool) -> None:
     except BrokenPipeError:
         # Whoever started the gateway does not listen; that is no reason to stop serving.
         silence_stdout()
-
-
-def _watch_stdin(loop: asyncio.AbstractEventLoop, on_end: Callable[[], None]) -> None:
-    """Call `on_end` in the loop when the process that holds the other end of stdin is gone."""
-
-    def read() -> None:
-        with contextlib.suppress(OSError, ValueError):
-            while os.read(0, 4096):
-                pass
-        with contextlib.suppress(RuntimeError):  # the loop has ended already
-            loop.call_soon_threadsafe(on_end)
-
-    threading.Thread(target=read, name="watch-stdin", daemon=True).start()
 
 
 def _leave_at_once(number: signal.Signals) -> NoReturn:

@@ -35,7 +35,6 @@ def serving(directory: Path, *arguments: str) -> Iterator[tuple[subprocess.Popen
         [*MXGW, "serve", "--set", f"gateway.data_dir={directory / 'data'}", *arguments],
         cwd=directory,
         env=environment,
-        stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
@@ -102,15 +101,6 @@ async def test_the_end_of_a_streams_gateway_is_an_orderly_one(directory: Path) -
             with pytest.raises(mxgw_client.StreamEnded):
                 async for _ in stream:
                     pass
-        code = process.wait(timeout=20)
-
-    assert code == 0
-
-
-def test_it_ends_with_the_process_that_holds_its_stdin(directory: Path) -> None:
-    with serving(directory, "--end-with-stdin", "--listen", f"unix:{directory}/g.sock") as (process, _):
-        assert process.stdin is not None
-        process.stdin.close()
         code = process.wait(timeout=20)
 
     assert code == 0

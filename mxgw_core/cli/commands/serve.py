@@ -25,9 +25,8 @@ EXAMPLES = [
 @click.option(
     "--uvloop/--no-uvloop", default=True, show_default=True, help="Use the faster event loop where there is one."
 )
-@click.option("--end-with-stdin", is_flag=True, hidden=True, help="Stop when stdin closes: the parent is gone.")
 @json_option("Print one JSON line when ready: ready, addresses, pid.")
-def serve(settings: SettingsChoice, listen: tuple[str, ...], uvloop: bool, end_with_stdin: bool, as_json: bool) -> None:
+def serve(settings: SettingsChoice, listen: tuple[str, ...], uvloop: bool, as_json: bool) -> None:
     """Run a gateway until Ctrl-C or SIGTERM.
 
     The first signal refuses new calls, lets running ones finish (gateway.drain_timeout_s), closes every session and
@@ -39,6 +38,5 @@ def serve(settings: SettingsChoice, listen: tuple[str, ...], uvloop: bool, end_w
     serve_until_stopped(
         loaded(settings, {"gateway.listen": list(listen)} if listen else None),
         use_uvloop=uvloop,
-        end_with_stdin=end_with_stdin,
         as_json=as_json,
     )

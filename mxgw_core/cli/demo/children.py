@@ -50,9 +50,9 @@ def _ending(code: int) -> str:
 async def child(
     name: str, arguments: Sequence[str], directory: Path, environment: dict[str, str] | None = None
 ) -> AsyncIterator[Child]:
-    """Run `python ARGUMENTS`, wait for its JSON line, and end it when the block is left, however it is left.
+    """Run `python -m ARGUMENTS`, wait for its JSON line, and end it when the block is left, however it is left.
 
-    Its stdin stays open for as long as this process lives. It runs in a process group of its own, so that a Ctrl-C
+    It ends by itself when this process is killed (see `tied`). It runs in a process group of its own, so that a Ctrl-C
     at the terminal reaches this process alone, which then ends things in order.
 
     Raises:
@@ -62,6 +62,8 @@ async def child(
     with log.open("wb") as stderr:
         process = await asyncio.create_subprocess_exec(
             sys.executable,
+            "-m",
+            "mxgw_core.cli.demo.tied",
             *arguments,
             stdin=asyncio.subprocess.PIPE,
             stdout=asyncio.subprocess.PIPE,

@@ -80,7 +80,6 @@ async def _start(stack: AsyncExitStack, options: DemoOptions) -> tuple[mxgw_clie
             child(
                 "OPC UA server",
                 [
-                    "-m",
                     "mxgw_worker.backends.opcua.demo_server",
                     "--endpoint",
                     "opc.tcp://127.0.0.1:0/mxgw/demo/",

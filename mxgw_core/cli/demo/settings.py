@@ -8,14 +8,14 @@ from mxgw_core.cli.demo.options import DemoOptions
 
 
 def serve_arguments(options: DemoOptions, directory: Path, socket: Path, opcua_endpoint: str) -> list[str]:
-    """Return the arguments of `python` for a gateway on a Unix socket, with everything else in `directory`."""
+    """Return the module to run and its arguments: a gateway on a Unix socket, everything else in `directory`."""
     backend = options.backend_settings(opcua_endpoint)
     settings = {
         "gateway.data_dir": directory / "data",
         "backends.default": "demo",
         **{f"backends.demo.{key}": value for key, value in backend.items()},
     }
-    arguments = ["-m", "mxgw_core.cli.main", "serve", "--json", "--end-with-stdin", "--listen", f"unix:{socket}"]
+    arguments = ["mxgw_core.cli.main", "serve", "--json", "--listen", f"unix:{socket}"]
     for key, value in settings.items():
         arguments += ["--set", f"{key}={value}"]
     return arguments

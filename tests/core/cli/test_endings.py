@@ -162,3 +162,21 @@ def test_a_traceback_in_the_log_follows_indented() -> None:
 
     assert lines[0].endswith("ERROR m: failed")
     assert all(line.startswith("    ") and line.isprintable() for line in lines[1:])
+
+
+def test_a_process_that_is_tied_to_its_parent_ends_when_the_parent_is_gone() -> None:
+    with subprocess.Popen(
+        [sys.executable, "-m", "mxgw_core.cli.demo.tied", "http.server", "--bind", "127.0.0.1", "0"],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.DEVNULL,
+        env={**os.environ, "PYTHONUNBUFFERED": "1"},
+        text=True,
+    ) as process:
+        assert process.stdout is not None
+        assert process.stdin is not None
+        assert "Serving HTTP" in process.stdout.readline()  # it got its arguments and runs as a main program
+        process.stdin.close()
+        code = process.wait(timeout=20)
+
+    assert code == -signal.SIGTERM
