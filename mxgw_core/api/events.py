@@ -150,11 +150,15 @@ class PolicyRequest:
 
 @dataclass(frozen=True, slots=True)
 class Retention:
-    """What the log keeps after every subscriber has read it. Whichever is passed first counts."""
+    """What the log keeps after every subscriber has read it. Whichever is passed first counts; 0 keeps nothing.
+
+    `seconds` 0 is no limit of age. With `snapshots`, clients may ask for the last values of all advised items.
+    """
 
     events: int
     bytes: int
     seconds: float
+    snapshots: bool = False
 
 
 class EventFilter(Protocol):

@@ -104,3 +104,7 @@ class SessionInfo:
     worker_pid: int
     close_reason: CloseReason | None = None
     close_detail: str = ""
+    # Seconds without a subscriber; None while it has one, or never had one.
+    detached_s: float | None = None
+    # How far back the log reaches at the present rate; None while that is not known.
+    horizon_s: float | None = None

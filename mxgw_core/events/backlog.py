@@ -11,8 +11,8 @@ from dataclasses import dataclass, replace
 from typing import TypeAlias
 
 from mxgw.v1.events_pb2 import EventKind, GapReason
-from mxgw_core.events.log import Chunk, LogGap
-from mxgw_core.events.records import event_item, events_prefix, offset_after, record_bounds
+from mxgw_core.events.log import Chunk, LogGap, chunk_of
+from mxgw_core.events.records import event_item, record_bounds
 
 _DATA_CHANGE = int(EventKind.EVENT_KIND_DATA_CHANGE)
 
@@ -55,9 +55,10 @@ class Backlog:
             self._entries.append(entry)
             self._count(entry, 1)
 
-    def put_first(self, gap: LogGap) -> None:
-        """Let reading begin with a gap."""
-        self._entries.appendleft(gap)
+    def put_first(self, entry: Entry) -> None:
+        """Let reading begin with `entry`."""
+        self._entries.appendleft(entry)
+        self._count(entry, 1)
 
     def pop(self) -> Entry:
         """Take the oldest entry."""
@@ -78,9 +79,7 @@ class Backlog:
             gaps.append(_gap(entry.first, entry.first + take - 1, GapReason.GAP_REASON_QUEUE_DROPPED, detail))
             dropped += take
             if take < entry.events:
-                rest = _without_first(entry, take)
-                self._entries.appendleft(rest)
-                self._count(rest, 1)
+                self.put_first(entry.split(entry.first + take - 1)[1])
         self._put_first_all(gaps)
         return dropped
 
@@ -145,13 +144,6 @@ def _joined(left: LogGap, right: LogGap) -> LogGap | None:
     return replace(left, last=right.last, count=left.count + right.count)
 
 
-def _without_first(chunk: Chunk, events: int) -> Chunk:
-    """Return the chunk without its first events."""
-    rest = chunk.frame[offset_after(chunk.frame, events, chunk.start) :]
-    prefix = events_prefix(len(rest))
-    return Chunk(chunk.first + events, chunk.last, prefix + rest, len(prefix))
-
-
 def _pieces(chunk: Chunk, keep: Callable[[_Record], bool], reason: GapReason.ValueType, detail: str) -> Iterator[Entry]:
     """Yield the runs of a chunk that are kept, and exact gaps for those that are not."""
     run: list[_Record] = []
@@ -171,6 +163,4 @@ def _piece(chunk: Chunk, run: list[_Record], kept: bool, reason: GapReason.Value
     first, last = run[0], run[-1]
     if not kept:
         return _gap(first.sequence, last.sequence, reason, detail)
-    batch = chunk.frame[first.start : last.end]
-    prefix = events_prefix(len(batch))
-    return Chunk(first.sequence, last.sequence, prefix + batch, len(prefix))
+    return chunk_of(first.sequence, last.sequence, chunk.frame[first.start : last.end])

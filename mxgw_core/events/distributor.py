@@ -33,7 +33,7 @@ from mxgw_core.api.events import (
 from mxgw_core.api.events import Verdict as PolicyVerdict
 from mxgw_core.api.types import Position
 from mxgw_core.events.budget import Budget
-from mxgw_core.events.figures import DISCONNECTS, OVERFLOW, POLICY_ERRORS, RESUMES, SessionFigures
+from mxgw_core.events.figures import DISCONNECTS, OVERFLOW, POLICY_ERRORS, RESUMES, Rate, SessionFigures
 from mxgw_core.events.log import EventLog, LogGap
 from mxgw_core.events.subscriber import Subscriber
 from mxgw_core.events.verdict import Start, Verdict, decide
@@ -82,6 +82,7 @@ class Distributor:
         self._retention = NOTHING_RETAINED
         self._on_fail_session = on_fail_session
         self._was_attached = False
+        self._rate = Rate()
         self._policies_logged: set[str] = set()
         # Mirrors of the gateway's own, such as a dashboard: they never count, and never end before the session.
         self._internal: dict[str, Subscriber] = {}
@@ -90,8 +91,23 @@ class Distributor:
         self._block_timer: asyncio.TimerHandle | None = None
 
     def retain(self, retention: Retention) -> None:
-        """Keep this much after delivery."""
-        self._retention = retention
+        """Keep this much after delivery, and no less than was asked for before."""
+        self._retention = retention if self._retention is NOTHING_RETAINED else _larger(self._retention, retention)
+
+    @property
+    def has_snapshots(self) -> bool:
+        """Whether subscribers may ask for the last values of all items."""
+        return self._retention.snapshots
+
+    @property
+    def horizon_s(self) -> float | None:
+        """How far back the log reaches at the present rate; None while nothing is retained or nothing comes."""
+        keep = self._retention
+        events_per_s, bytes_per_s = self._rate.events_per_s, self._rate.bytes_per_s
+        if not keep.events or not events_per_s:
+            return None
+        reach_s = min(keep.events / events_per_s, keep.bytes / bytes_per_s)
+        return min(reach_s, keep.seconds) if keep.seconds else reach_s
 
     # from the worker
 
@@ -120,6 +136,7 @@ class Distributor:
 
     def check(self) -> None:
         """Judge whoever is beyond its limits; also called now and then, for limits in seconds."""
+        self._rate.mark(self._clock(), self.log.appended_events, self.log.appended_bytes)
         for subscriber in self._everyone():
             if subscriber.end is not None:
                 continue
@@ -179,6 +196,8 @@ class Distributor:
                     self._disconnect(subscriber, lag)
             case Resync():
                 subscriber.drop_oldest(0)
+                if self._retention.snapshots:
+                    subscriber.want_snapshot()
             case Tolerate():
                 pass
             case Block():
@@ -246,7 +265,7 @@ class Distributor:
 
     def _trim(self) -> None:
         active = [s for s in self._everyone() if s.end is None]
-        keep = self._retention if self._was_attached else self._unattached
+        keep = self._retention if self._was_attached else _larger(self._retention, self._unattached)
         floor = min((s.cursor for s in active), default=self.log.head)
         forgotten = self.log.trim(floor, keep.events, keep.bytes, keep.seconds)
         if forgotten is not None and not self._was_attached:
@@ -342,6 +361,16 @@ class Distributor:
             self._unblock()
             for subscriber in self._everyone():
                 subscriber.finish(error)
+
+
+def _larger(one: Retention, other: Retention) -> Retention:
+    """Return what satisfies both; an age of 0 is no limit of age."""
+    return Retention(
+        max(one.events, other.events),
+        max(one.bytes, other.bytes),
+        max(one.seconds, other.seconds) if one.seconds and other.seconds else 0.0,
+        one.snapshots or other.snapshots,
+    )
 
 
 def _overflow_error(subscriber: Subscriber, lag_events: int, head: int) -> SubscriberOverflow:

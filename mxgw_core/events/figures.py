@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections import Counter
+from collections import Counter, deque
 from dataclasses import dataclass, field
 from typing import TypeAlias
 
@@ -56,3 +56,28 @@ class SubscriberFigures:
     delivered_bytes: int = 0
     filtered_events: int = 0
     lost_events: Counter[str] = field(default_factory=Counter)
+
+
+class Rate:
+    """Events and bytes per second over the last ten seconds or so; marked often, kept in few marks."""
+
+    _WINDOW_S = 10.0
+    _STEP_S = 1.0
+
+    def __init__(self) -> None:
+        self._marks: deque[tuple[float, int, int]] = deque()
+        self.events_per_s = 0.0
+        self.bytes_per_s = 0.0
+
+    def mark(self, now: float, events: int, size: int) -> None:
+        """Remember the running totals at `now` (monotonic seconds)."""
+        marks = self._marks
+        if marks and now - marks[-1][0] < self._STEP_S:
+            return
+        marks.append((now, events, size))
+        while now - marks[0][0] > self._WINDOW_S:
+            marks.popleft()
+        began, events_then, size_then = marks[0]
+        if now > began:
+            self.events_per_s = (events - events_then) / (now - began)
+            self.bytes_per_s = (size - size_then) / (now - began)

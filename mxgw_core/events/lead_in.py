@@ -7,8 +7,7 @@ from collections.abc import AsyncIterator
 
 from mxgw.v1.events_pb2 import GapReason
 from mxgw_core.api.events import History
-from mxgw_core.events.log import Chunk, LogGap
-from mxgw_core.events.records import events_prefix
+from mxgw_core.events.log import Chunk, LogGap, chunk_of
 
 log = logging.getLogger(__name__)
 
@@ -36,8 +35,7 @@ async def lead_in(history: History, epoch: bytes, after: int, until: int) -> Asy
                 break
             if first > done + 1:
                 yield LogGap(done + 1, first - 1, GapReason.GAP_REASON_RING_EVICTED, _NOT_STORED)
-            prefix = events_prefix(len(page.events))
-            yield Chunk(first, last, prefix + page.events, len(prefix))
+            yield chunk_of(first, last, page.events)
             done = last
     except Exception:
         log.warning("the history store failed", exc_info=True)

@@ -56,6 +56,18 @@ class Chunk:
         """The encoded EventBatch."""
         return self.frame[self.start :]
 
+    def split(self, after: int) -> tuple[Chunk, Chunk]:
+        """Return the events up to `after`, and those behind it; both must have some."""
+        offset = offset_after(self.frame, after - self.first + 1, self.start)
+        head, tail = self.frame[self.start : offset], self.frame[offset:]
+        return chunk_of(self.first, after, head), chunk_of(after + 1, self.last, tail)
+
+
+def chunk_of(first: int, last: int, batch: bytes) -> Chunk:
+    """Return the chunk of an encoded EventBatch."""
+    prefix = events_prefix(len(batch))
+    return Chunk(first, last, prefix + batch, len(prefix))
+
 
 @dataclass(slots=True)
 class _Segment:

@@ -47,7 +47,17 @@ class Control:
     frame: bytes
 
 
-Item: TypeAlias = Chunk | LogGap | Progress | Control | End
+@dataclass(frozen=True, slots=True)
+class SnapshotWanted:
+    """Fetch the last values now, and tell the subscriber with `snapshot_fetched`."""
+
+
+@dataclass(frozen=True, slots=True)
+class SnapshotDue:
+    """Everything up to the snapshot's position was handed over: send the snapshot."""
+
+
+Item: TypeAlias = Chunk | LogGap | Progress | Control | SnapshotWanted | SnapshotDue | End
 
 
 class Subscriber:
@@ -105,6 +115,9 @@ class Subscriber:
         # What conflation could not make smaller does not count as lag again, or every event would conflate anew.
         self._survivors = (0, 0)
         self._control: deque[Control] = deque()
+        self._wants_snapshot = False
+        # Position of the snapshot that waits for its place in the stream.
+        self._snapshot_at: int | None = None
         # What was in the log when it attached is its own wish and does not count as lag.
         self._granted = log.head
         self._granted_events = log.appended_events
@@ -275,10 +288,25 @@ class Subscriber:
         self._control.append(Control(frame))
         self.wake()
 
+    def want_snapshot(self) -> None:
+        """Ask whoever serves this subscriber for a snapshot; it is placed where its position lies in the stream."""
+        self._wants_snapshot = True
+        self.wake()
+
+    def snapshot_fetched(self, position: int) -> None:
+        """The snapshot wanted is at hand, and shows the values as of `position`."""
+        self._snapshot_at = position
+
     def take(self, limit_bytes: int) -> Item | None:
         """Return the next thing to send: up to about `limit_bytes` of events at once; None when there is nothing."""
         if self._control:
             return self._control.popleft()
+        if self._wants_snapshot and self.end is None:
+            self._wants_snapshot = False
+            return SnapshotWanted()
+        if self._snapshot_at is not None and self.delivered >= self._snapshot_at:
+            self._snapshot_at = None
+            return SnapshotDue()
         while True:
             item = self._next(limit_bytes)
             if item is None:
@@ -331,6 +359,9 @@ class Subscriber:
                 self._taken_bytes += item.batch_bytes
         if self.on_read is not None:
             self.on_read()
+        if self._snapshot_at is not None and isinstance(item, Chunk) and item.first <= self._snapshot_at < item.last:
+            item, rest = item.split(self._snapshot_at)
+            self._backlog.put_first(rest)
         return item
 
     def _set_aside_when_due(self) -> None:
@@ -364,7 +395,8 @@ class Subscriber:
     async def wait(self) -> None:
         """Return once `take` may have something. One waiter at a time."""
         is_behind = self._log.head > self.cursor
-        if self._control or self._backlog or self.end is not None or (is_behind and not self.interval_s):
+        has_more = self._control or self._backlog or self._wants_snapshot
+        if has_more or self.end is not None or (is_behind and not self.interval_s):
             return
         loop = asyncio.get_running_loop()
         self._waiter = loop.create_future()

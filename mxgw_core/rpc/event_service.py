@@ -28,11 +28,12 @@ from mxgw_core.events.frames import draining_frame, gap_frame, heartbeat_frame, 
 from mxgw_core.events.lead_in import lead_in, reaches
 from mxgw_core.events.log import Chunk, LogGap
 from mxgw_core.events.policies import DisconnectPolicy
-from mxgw_core.events.subscriber import Control, End, Progress, Subscriber
+from mxgw_core.events.subscriber import Control, End, Progress, SnapshotDue, SnapshotWanted, Subscriber
 from mxgw_core.events.verdict import Start, decide
 from mxgw_core.plugins import PluginHost
 from mxgw_core.printable import printable
 from mxgw_core.rpc.access import AccessControl
+from mxgw_core.rpc.snapshots import SnapshotMessages, fetch_snapshot, snapshot_frames
 from mxgw_core.sessions.registry import SessionRegistry
 from mxgw_core.sessions.session import Session
 
@@ -102,6 +103,12 @@ class EventService:
         self._access.authorize(AccessRequest(call.method, call.identity, call.peer, session.id, session.info()))
         start = _start_of(request)
         distributor = session.distributor
+        wants_snapshot = request.start.HasField("snapshot_then_live")
+        if (wants_snapshot or request.on_gap == pb.ON_GAP_SNAPSHOT) and not distributor.has_snapshots:
+            raise FeatureNotEnabled(
+                "snapshots need the plugin replay: enable it in the gateway's settings, or start at oldest_retained",
+                metadata={"plugin": "replay"},
+            )
         if isinstance(start, Position) and history is None and request.on_gap == pb.ON_GAP_REFUSE:
             verdict = decide(distributor.log, distributor.epoch, start)
             if not verdict.recovered:
@@ -117,7 +124,7 @@ class EventService:
         self._check_room(session, limits)
         subscriber_id = secrets.token_hex(4)
         policy, source = self._policy(session, request, subscriber_id, limits)
-        return distributor.attach(
+        subscription = distributor.attach(
             subscriber_id,
             start,
             limits=limits.queue,
@@ -128,6 +135,10 @@ class EventService:
             peer=call.peer.address,
             has_history=history is not None,
         )
+        lost = subscription.verdict.was_resuming and not subscription.verdict.recovered and history is None
+        if wants_snapshot or (lost and request.on_gap == pb.ON_GAP_SNAPSHOT):
+            subscription.subscriber.want_snapshot()
+        return subscription
 
     def _check_room(self, session: Session, limits: SubscriberLimits) -> None:
         attached = len(session.distributor.subscribers)
@@ -197,6 +208,7 @@ class EventService:
         loop = asyncio.get_running_loop()
         silence = _Silence(subscriber, heartbeat_s)
         drain_s = self._settings.overflow_drain_s
+        snapshot = SnapshotMessages(distributor.epoch, 0, ())
         try:
             # A reader that stopped cannot be told anything: once its stream is over, it gets this long per message.
             async with asyncio.timeout(None) as cutoff:
@@ -213,6 +225,13 @@ class EventService:
                             await stream.write(frame)
                         case LogGap() | Progress() as item:
                             await stream.write(_encoded(item, distributor.epoch))
+                        case SnapshotWanted():
+                            snapshot = await fetch_snapshot(session)
+                            subscriber.snapshot_fetched(snapshot.sequence)
+                        case SnapshotDue():
+                            for frame in snapshot_frames(snapshot, subscriber.filters, self._settings.batch_bytes):
+                                await stream.write(frame)
+                                silence.broken()
                         case End(error):
                             raise error
                         case None if silence.is_due():
@@ -243,6 +262,7 @@ class EventService:
     ) -> bytes:
         log, verdict, subscriber = session.distributor.log, subscription.verdict, subscription.subscriber
         from_history = history is not None and verdict.gap is not None
+        horizon_s = session.distributor.horizon_s
         return pb.StreamEventsResponse(
             opened=StreamOpened(
                 epoch=session.distributor.epoch,
@@ -254,6 +274,7 @@ class EventService:
                 heartbeat_interval=duration_from_seconds(heartbeat_s),
                 policy=subscriber.policy.name,
                 subscriber_id=subscriber.id,
+                horizon=None if horizon_s is None else duration_from_seconds(horizon_s),
             )
         ).SerializeToString()
 
@@ -324,8 +345,6 @@ def _encoded(item: Chunk | LogGap | Progress, epoch: bytes) -> bytes:
 
 
 def _start_of(request: pb.StreamEventsRequest) -> Start | Position:
-    if request.on_gap == pb.ON_GAP_SNAPSHOT:
-        raise _needs_replay("on_gap = SNAPSHOT")
     match request.start.WhichOneof("start"):
         case "now":
             return Start.NOW
@@ -339,13 +358,6 @@ def _start_of(request: pb.StreamEventsRequest) -> Start | Position:
                 )
             return Position(epoch, request.start.after.sequence)
         case "snapshot_then_live":
-            raise _needs_replay("SNAPSHOT_THEN_LIVE")
+            return Start.NOW
         case _:
             return Start.OLDEST_RETAINED
-
-
-def _needs_replay(what: str) -> FeatureNotEnabled:
-    return FeatureNotEnabled(
-        f"{what} needs the plugin replay: enable it in the gateway's settings, or start at oldest_retained",
-        metadata={"plugin": "replay"},
-    )

@@ -17,7 +17,7 @@ from mxgw_core.api.errors import GatewayError, SessionEnded, SessionGone, Sessio
 from mxgw_core.api.events import QueueLimits, Retention, SubscriberLimits
 from mxgw_core.api.types import CloseReason, Identity, SessionInfo, SessionState
 from mxgw_core.config.models import Settings
-from mxgw_core.events.distributor import NOTHING_RETAINED, Distributor
+from mxgw_core.events.distributor import Distributor
 from mxgw_core.plugins import PluginHost
 from mxgw_core.workers.worker import Worker
 
@@ -68,6 +68,7 @@ class Session:
         self._clock = clock
         self._leased_until = clock() + request.lease_s
         self._grace_timer: asyncio.TimerHandle | None = None
+        self._detached_at: float | None = None
         loop = asyncio.get_running_loop()
         self.opened: asyncio.Future[None] = loop.create_future()
         self.closed: asyncio.Future[None] = loop.create_future()
@@ -82,7 +83,7 @@ class Session:
         self.worker = make_worker(self)
         self.distributor.hold_with(self.worker.hold)
         self.subscriber_limits = self._limits()
-        self.distributor.retain(self._retention())
+        self._retain()
 
     # life
 
@@ -228,12 +229,14 @@ class Session:
 
     def attached(self) -> None:
         """A subscriber came."""
+        self._detached_at = None
         self._cancel_grace()
         self.touch()
 
     def detached(self) -> None:
         """The last subscriber left: the plugins may give the session a limited time without one."""
         self.touch()
+        self._detached_at = self._clock()
         if self.state is not SessionState.READY:
             return
         info = self.info()
@@ -258,13 +261,10 @@ class Session:
         events = self._settings.events
         return SubscriberLimits(1, QueueLimits(events.queue_events, events.queue_bytes, events.queue_seconds))
 
-    def _retention(self) -> Retention:
-        kept = NOTHING_RETAINED
+    def _retain(self) -> None:
         for answer in self._plugins.ask("mxgw_retention", session=self.info()):
             if isinstance(answer.value, Retention):
-                r = answer.value
-                kept = Retention(max(kept.events, r.events), max(kept.bytes, r.bytes), max(kept.seconds, r.seconds))
-        return kept
+                self.distributor.retain(answer.value)
 
     @property
     def lease_expires_at(self) -> float:
@@ -289,6 +289,8 @@ class Session:
             worker_pid=self.worker.pid,
             close_reason=self.close_reason,
             close_detail=self.close_detail,
+            detached_s=None if self._detached_at is None else self._clock() - self._detached_at,
+            horizon_s=self.distributor.horizon_s,
         )
 
 
