@@ -27,14 +27,14 @@ for reading in session.read_bulk(["Tank_001.Level", "Tank_002.Level", "No_Such.T
 session.write_once("Valve_001.PositionSP", 55.0)
 print("setpoint", session.read("Valve_001.PositionSP").value)
 
-# %% Follow a tag for ten values. Interrupt the cell at any time; the next one goes on where it stopped.
+# %% Follow a tag for five values. Interrupt the cell at any time; the next one goes on where it stopped.
 subscription = session.subscribe("Tank_001.Level")
 events = session.events()
 levels: list[object] = []
 for item in events:
     if isinstance(item, DataChange) and item.reference == "Tank_001.Level" and item.is_good:
         levels.append(item.value)
-        if len(levels) == 10:
+        if len(levels) == 5:
             break
 print("levels", levels)
 

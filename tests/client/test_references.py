@@ -60,6 +60,24 @@ def test_names_of_removed_items_do_not_pile_up() -> None:
 
 
 @pytest.mark.asyncio
+async def test_a_bulk_call_asks_where_the_removed_items_end_before_it_adds(
+    scripted: Scripted, session: Session
+) -> None:
+    result = commands_pb2.BulkItemResult(item_handle=7)
+    scripted.script.replies["subscribe_bulk"] = lambda command: commands_pb2.MxReply(
+        bulk=commands_pb2.BulkResult(items=[result])
+    )
+    first = await session.subscribe("Old.Name")
+    await first.close()
+    scripted.script.head_sequence = 2
+    await session.subscribe("New.Name")
+    await session.subscribe("New.Name")
+    order = [name for name, _ in scripted.script.calls if name not in ("GetGatewayInfo", "OpenSession", "register")]
+
+    assert order == ["subscribe_bulk", "unsubscribe_bulk", "GetSessionState", "subscribe_bulk", "subscribe_bulk"]
+
+
+@pytest.mark.asyncio
 async def test_events_on_their_way_keep_the_name_of_their_item(scripted: Scripted, session: Session) -> None:
     scripted.script.replies["add_item"] = lambda command: commands_pb2.MxReply(item_handle=7)
     first = await session.add_item("Old.Name")

@@ -234,7 +234,7 @@ async def test_the_position_is_never_ahead_of_what_was_handed_out(scripted: Scri
 async def test_a_gap_moves_the_position_only_when_nothing_of_its_range_follows(
     scripted: Scripted, session: Session
 ) -> None:
-    script(scripted, opened(), gap(1, 10, count=10), gap(11, 20, count=4, reason=3), changes(15, 15))
+    script(scripted, opened(), gap(1, 10, count=10), gap(11, 20, reason=3), changes(15, 15))
     events = session.events()
     await anext(events)
     lost = await anext(events)
@@ -250,6 +250,28 @@ async def test_a_gap_moves_the_position_only_when_nothing_of_its_range_follows(
     await anext(events)
 
     assert events.position == Position(EPOCH, 15)
+
+
+async def test_a_part_of_a_range_that_is_still_to_come_does_not_move_the_position(
+    scripted: Scripted, session: Session
+) -> None:
+    script(scripted, opened(), gap(1, 10, count=4, reason=2), changes(5, 5))
+    events = session.events()
+    positions, _ = await read_until(errors.SessionClosed, events, lambda _: events.position.sequence)
+
+    assert positions == [0, 0, 5]
+
+
+async def test_a_frame_never_moves_the_position_back_or_into_another_epoch(
+    scripted: Scripted, session: Session
+) -> None:
+    foreign = heartbeat(99)
+    foreign.heartbeat.position.epoch = bytes(16)
+    script(scripted, opened(), changes(1, 5), heartbeat(3), foreign, changes(6, 6))
+    events = session.events()
+    positions, _ = await read_until(errors.SessionClosed, events, lambda _: events.position)
+
+    assert positions[5:] == [Position(EPOCH, 5), Position(EPOCH, 5), Position(EPOCH, 5), Position(EPOCH, 6)]
 
 
 async def test_leaving_the_loop_and_coming_back_loses_nothing(scripted: Scripted, session: Session) -> None:
@@ -414,16 +436,16 @@ async def test_a_reader_that_waits_in_short_turns_sees_the_silence_too(scripted:
 
 async def test_heartbeats_keep_a_quiet_stream_alive(scripted: Scripted, session: Session) -> None:
     async def stream(request, context):
-        yield opened(heartbeat_s=0.4)
-        for _ in range(5):
-            await asyncio.sleep(0.4)
+        yield opened(heartbeat_s=0.3)
+        for _ in range(4):
+            await asyncio.sleep(0.3)
             yield heartbeat(0)
         raise CLOSED
 
     scripted.script.stream = stream
     seen, _ = await read_until(errors.SessionClosed, session.events(), type)
 
-    assert seen == [StreamOpened, *[Heartbeat] * 5]
+    assert seen == [StreamOpened, *[Heartbeat] * 4]
 
 
 @pytest.mark.parametrize(

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
 import inspect
+import os
 import signal
 import subprocess
 import sys
@@ -176,6 +178,27 @@ def test_using_it_in_its_own_loop_is_refused_instead_of_waiting_for_ever() -> No
 
         with pytest.raises(RuntimeError, match="cannot be used here"):
             thread.run(inner())
+    finally:
+        _loop.release()
+
+
+def test_an_interrupted_call_has_let_go_before_it_leaves() -> None:
+    thread = _loop.acquire()
+    steps = []
+
+    async def call() -> None:
+        try:
+            await asyncio.sleep(0.1)
+            os.kill(os.getpid(), signal.SIGINT)
+            await asyncio.Event().wait()
+        finally:
+            await asyncio.sleep(0.2)
+            steps.append("let go")
+
+    try:
+        with pytest.raises(KeyboardInterrupt):
+            thread.run(call())
+        assert steps == ["let go"]
     finally:
         _loop.release()
 
