@@ -42,7 +42,7 @@ def parse_address(text: str) -> Address:
             raise SettingsError(f"gateway.listen: {text!r} needs an absolute path, as in unix:/run/mxgw/gateway.sock")
         return Address(text, f"unix:{path}", path=path)
     host, colon, port = text.rpartition(":")
-    if not colon or not host or not port.isdigit() or int(port) > 65535:
+    if not colon or not host or not (port.isascii() and port.isdigit()) or int(port) > 65535:
         raise SettingsError(f"gateway.listen: {text!r} is no address: write host:port, [ipv6]:port or unix:/path")
     if host.count(":") and not (host.startswith("[") and host.endswith("]")):
         raise SettingsError(f"gateway.listen: {text!r}: write an IPv6 address in brackets, as in [::1]:50051")

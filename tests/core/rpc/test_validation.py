@@ -1,0 +1,177 @@
+"""Every request's texts and sizes, before anything is done with it."""
+
+from __future__ import annotations
+
+import pytest
+from google.protobuf.duration_pb2 import Duration
+from hypothesis import given
+from hypothesis import strategies as st
+
+from mxgw.v1 import command_service_pb2 as cs
+from mxgw.v1 import commands_pb2 as c
+from mxgw.v1 import event_service_pb2 as es
+from mxgw.v1 import gateway_service_pb2 as gs
+from mxgw.v1 import session_service_pb2 as ss
+from mxgw.v1.events_pb2 import Position
+from mxgw.v1.values_pb2 import MxValue
+from mxgw_core.api.errors import InvalidRequest
+from mxgw_core.rpc.validation import after_token, check, page, parse
+
+LIMITS = {"text_characters": 100, "items": 5}
+
+
+def _field(request: object) -> str:
+    with pytest.raises(InvalidRequest) as refused:
+        check(request, **LIMITS)  # type: ignore[arg-type]
+    return refused.value.metadata["field"]
+
+
+@pytest.mark.parametrize(
+    ("request_of", "limit", "field"),
+    [
+        (lambda t: ss.OpenSessionRequest(client_name=t), 128, "client_name"),
+        (lambda t: ss.OpenSessionRequest(tag=t), 64, "tag"),
+        (lambda t: ss.OpenSessionRequest(backend=t), 64, "backend"),
+        (lambda t: ss.CloseSessionRequest(session_id=t), 128, "session_id"),
+        (lambda t: cs.BrowseRequest(parent=t), 100, "parent"),
+        (
+            lambda t: cs.InvokeRequest(command=c.MxCommand(add_item=c.AddItemCommand(item_definition=t))),
+            100,
+            "command.add_item.item_definition",
+        ),
+        (
+            lambda t: cs.InvokeRequest(
+                command=c.MxCommand(
+                    subscribe_bulk=c.SubscribeBulkCommand(
+                        items=[c.ItemReference(item_definition="a"), c.ItemReference(item_context=t)]
+                    )
+                )
+            ),
+            100,
+            "command.subscribe_bulk.items[1].item_context",
+        ),
+        (lambda t: es.StreamEventsRequest(policy=es.OverflowPolicyChoice(name=t)), 100, "policy.name"),
+        (
+            lambda t: es.StreamEventsRequest(policy=es.OverflowPolicyChoice(parameters={t: ""})),
+            100,
+            "policy.parameters",
+        ),
+        (
+            lambda t: es.StreamEventsRequest(policy=es.OverflowPolicyChoice(parameters={"a": t})),
+            100,
+            "policy.parameters",
+        ),
+        (
+            lambda t: cs.InvokeRequest(command=c.MxCommand(authenticate_user=c.AuthenticateUserCommand(password=t))),
+            100,
+            "command.authenticate_user.password",
+        ),
+    ],
+)
+def test_a_text_may_be_as_long_as_its_limit_and_no_longer(request_of: object, limit: int, field: str) -> None:
+    check(request_of("x" * limit), **LIMITS)  # type: ignore[operator, arg-type]
+
+    assert _field(request_of("x" * (limit + 1))) == field  # type: ignore[operator]
+
+
+@pytest.mark.parametrize("bad", ["\n", "\0", "\x1b[31m", "\u202e", "\u2028", "\x7f", "\u200b"])
+def test_what_cannot_be_printed_is_refused_and_not_repeated(bad: str) -> None:
+    request = ss.OpenSessionRequest(client_name=f"a{bad}b")
+    with pytest.raises(InvalidRequest) as refused:
+        check(request, **LIMITS)
+
+    assert refused.value.metadata["field"] == "client_name"
+    assert bad not in refused.value.message
+
+
+def test_a_map_is_checked_like_any_text_and_bounded() -> None:
+    choice = es.OverflowPolicyChoice(parameters={"a\n": "b"})
+
+    assert _field(es.StreamEventsRequest(policy=choice)) == "policy.parameters"
+
+    many = es.OverflowPolicyChoice(parameters={str(n): "" for n in range(33)})
+
+    assert _field(es.StreamEventsRequest(policy=many)) == "policy.parameters"
+
+
+def test_lists_are_bounded_and_the_setting_is_named() -> None:
+    def request(count: int) -> cs.InvokeRequest:
+        command = c.UnsubscribeBulkCommand(item_handles=range(count))
+        return cs.InvokeRequest(command=c.MxCommand(unsubscribe_bulk=command))
+
+    check(request(5), **LIMITS)
+    with pytest.raises(InvalidRequest, match=r"limits\.items_per_call") as refused:
+        check(request(6), **LIMITS)
+
+    assert refused.value.metadata == {"field": "command.unsubscribe_bulk.item_handles", "limit": "5"}
+
+
+def test_bytes_are_bounded() -> None:
+    check(gs.PingRequest(payload=bytes(1024)), **LIMITS)
+
+    assert _field(gs.PingRequest(payload=bytes(1025))) == "payload"
+    position = es.StartPosition(after=Position(epoch=bytes(2000)))
+    assert _field(es.StreamEventsRequest(start=position)) == "start.after.epoch"
+
+
+def test_values_and_passwords_may_hold_any_character() -> None:
+    write = c.WriteCommand(value=MxValue(string="line\nline\0" * 100))
+    check(cs.InvokeRequest(command=c.MxCommand(write=write)), **LIMITS)
+    login = c.AuthenticateUserCommand(user="operator", password="\x01\n\0")
+    check(cs.InvokeRequest(command=c.MxCommand(authenticate_user=login)), **LIMITS)
+
+
+def test_a_refused_password_is_not_repeated() -> None:
+    login = c.AuthenticateUserCommand(password="hunter2" * 50)
+    with pytest.raises(InvalidRequest) as refused:
+        check(cs.InvokeRequest(command=c.MxCommand(authenticate_user=login)), **LIMITS)
+
+    assert "hunter2" not in repr(refused.value) + str(refused.value.metadata)
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        pytest.param(b"\x0a\xff", id="cut"),
+        pytest.param(b"\x0a\x02\xff\xfe", id="not UTF-8"),
+        pytest.param(b"\xff\xff\xff\xff\xff", id="garbage"),
+    ],
+)
+def test_what_is_no_such_message_is_refused(data: bytes) -> None:
+    with pytest.raises(InvalidRequest, match=r"no readable mxgw\.v1\.OpenSessionRequest"):
+        parse(ss.OpenSessionRequest, data)
+
+
+@given(st.binary(max_size=200))
+def test_any_bytes_are_parsed_and_checked_or_refused_and_nothing_else(data: bytes) -> None:
+    for request_class in (cs.InvokeRequest, es.StreamEventsRequest, ss.OpenSessionRequest):
+        try:
+            check(parse(request_class, data), **LIMITS)
+        except InvalidRequest:
+            pass
+
+
+@pytest.mark.parametrize(("size", "used"), [(0, 100), (1, 1), (500, 500)])
+def test_page_sizes_have_a_default_and_a_limit(size: int, used: int) -> None:
+    assert page(size, 100, 500) == used
+
+
+@pytest.mark.parametrize("size", [-1, 501, 2**31 - 1, -(2**31)])
+def test_page_sizes_outside_are_refused(size: int) -> None:
+    with pytest.raises(InvalidRequest, match="page_size"):
+        page(size, 100, 500)
+
+
+@pytest.mark.parametrize(("token", "after"), [("", 0), ("7", 7), ("0", 0)])
+def test_page_tokens_are_read_back(token: str, after: int) -> None:
+    assert after_token(token) == after
+
+
+@pytest.mark.parametrize("token", ["-1", "1.5", "x", " 1", "\u0663", "1" * 20, "+1"])
+def test_page_tokens_that_were_never_given_out_are_refused(token: str) -> None:
+    with pytest.raises(InvalidRequest, match="page_token"):
+        after_token(token)
+
+
+def test_numbers_are_nobodys_business_here() -> None:
+    check(ss.OpenSessionRequest(lease=Duration(seconds=-5)), **LIMITS)

@@ -1,0 +1,41 @@
+"""Plugins in the making: an object of a test, installed as a real distribution with a real entry point."""
+
+from __future__ import annotations
+
+import itertools
+import sys
+import types
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+InstallPlugin = Callable[[str, object], str]
+
+_numbers = itertools.count(1)
+
+
+@pytest.fixture
+def install_plugin(
+    tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch
+) -> Iterator[InstallPlugin]:
+    """Offer an object as plugin `name`: `install_plugin("probe", Probe())`; enable it with `plugins.enabled`."""
+    modules: list[str] = []
+
+    def install(name: str, plugin: object) -> str:
+        module = f"mxgw_test_plugin_{next(_numbers)}"
+        folder: Path = tmp_path_factory.mktemp("plugin")
+        metadata = folder / f"{module}-1.0.dist-info"
+        metadata.mkdir()
+        (metadata / "METADATA").write_text(f"Metadata-Version: 2.1\nName: {module}\nVersion: 1.0\n")
+        (metadata / "entry_points.txt").write_text(f"[mxgw.plugins]\n{name} = {module}:plugin\n")
+        made = types.ModuleType(module)
+        made.plugin = plugin  # type: ignore[attr-defined]
+        sys.modules[module] = made
+        modules.append(module)
+        monkeypatch.syspath_prepend(str(folder))
+        return name
+
+    yield install
+    for module in modules:
+        sys.modules.pop(module, None)
