@@ -39,7 +39,11 @@ def log_to_stderr(level: str) -> None:
         from mxgw_core.cli.terminal import console
 
         handler = RichHandler(
-            console=console(stderr=True), show_path=False, markup=False, rich_tracebacks=False, log_time_format="[%X]"
+            console=console(stderr=True),
+            show_path=False,
+            markup=False,
+            rich_tracebacks=False,
+            omit_repeated_times=False,
         )
         handler.setFormatter(_MessageOnly())
     else:
@@ -53,8 +57,9 @@ def log_to_stderr(level: str) -> None:
 
 
 class _MessageOnly(PlainFormatter):
-    """Rich adds time and level itself."""
+    """Rich adds level and time itself, the latter in the time of the person at the terminal."""
 
     def __init__(self) -> None:
         super().__init__()
         self._style = logging.PercentStyle("%(message)s")
+        self.datefmt = "%H:%M:%S"

@@ -17,7 +17,7 @@ from click.testing import CliRunner
 from mxgw_core.cli.asynchronous import run
 from mxgw_core.cli.failures import CliFailure, ExitCode, SilentFailure
 from mxgw_core.cli.logs import PlainFormatter
-from mxgw_core.cli.main import RootGroup
+from mxgw_core.cli.main import RootGroup, root
 
 
 def outcome_of(body: object) -> tuple[int, str]:
@@ -77,7 +77,7 @@ def test_a_failure_inside_a_task_group_is_told_as_itself() -> None:
 PROGRAM = """
 import asyncio, sys
 from mxgw_core.cli.asynchronous import run
-from mxgw_core.cli.main import RootGroup
+from mxgw_core.cli.main import RootGroup, root
 group = RootGroup("mxgw")
 @group.command()
 def wait():
@@ -180,3 +180,19 @@ def test_a_process_that_is_tied_to_its_parent_ends_when_the_parent_is_gone() -> 
         code = process.wait(timeout=20)
 
     assert code == -signal.SIGTERM
+
+
+def test_the_opcua_demo_says_what_to_install_when_it_is_missing(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "asyncua", None)
+    result = CliRunner().invoke(root, ["demo", "--backend", "opcua"], prog_name="mxgw")
+
+    assert result.exit_code == 1
+    assert "pip install 'mxgw[opcua]'" in result.stderr
+
+
+def test_the_command_lines_own_environment_is_no_setting(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("MXGWCLI_GATEWAY", "unix:/run/mxgw.sock")
+    result = CliRunner().invoke(root, ["config", "check"], prog_name="mxgw")
+
+    assert result.exit_code == 0
