@@ -74,7 +74,7 @@ async def test_advises_of_one_moment_become_one_subscription_of_many_items(demo:
         await sink.until(lambda: len(sink.log) > 5000)
 
         assert {change.item for change in sink.changes()} == items
-        assert len(backend._subscriptions._by_id) == 1
+        assert len(backend._subscriptions.publisher.by_id) == 1
 
 
 @pytest.mark.parametrize(

@@ -15,7 +15,8 @@ from mxgw_worker.backends.opcua.emitter import Emitter
 from mxgw_worker.backends.opcua.items import Item
 from mxgw_worker.backends.opcua.link import Limits
 from mxgw_worker.backends.opcua.options import OpcUaOptions
-from mxgw_worker.backends.opcua.subscriptions import Subscription, Subscriptions
+from mxgw_worker.backends.opcua.subscription import Subscription
+from mxgw_worker.backends.opcua.subscriptions import Subscriptions
 
 from .harness import Sink
 
@@ -66,10 +67,11 @@ class Rig:
         self.subscription.id = 5
         self.subscription.last_sequence = last_sequence
         self.subscription.items[1] = self.item
-        self.subscriptions._by_handle[1] = self.subscriptions._by_id[5] = self.subscription
+        self.subscriptions._by_handle[1] = self.subscription
+        self.subscriptions.publisher.add(5, self.subscription)
 
     async def take(self, taken: Any) -> None:
-        await self.subscriptions._take(ua.PublishResult(5, NotificationMessage=taken))
+        await self.subscriptions.publisher.take(ua.PublishResult(5, NotificationMessage=taken))
 
     @property
     def values(self) -> list[object]:

@@ -264,7 +264,7 @@ class OpcUaBackend:
                     live.create_task(self._subscriptions.maintain(), name="opcua:maintain"),
                     live.create_task(self._subscriptions.watch(), name="opcua:watch"),
                     *(
-                        live.create_task(self._subscriptions.publish(), name=f"opcua:publish:{n}")
+                        live.create_task(self._subscriptions.publisher.publish(), name=f"opcua:publish:{n}")
                         for n in range(self._options.publish_requests)
                     ),
                 ]

@@ -1,9 +1,6 @@
 """The subscriptions of one link: one per server handle, many monitored items each.
 
-Nothing a server still has gets lost. Messages are numbered (OPC UA Part 4 section 5.14.1); a hole in the numbers is
-filled with Republish before what follows is delivered. What cannot be filled, and every subscription that had to be
-created anew, is told as a gap, and re-creating brings the current value of every item.
-
+A subscription that had to be created anew is told as a gap, and re-creating brings the current value of every item.
 Advises and un-advises are collected for a moment and sent in bulk; a request that fails as a whole is tried again.
 """
 
@@ -24,48 +21,26 @@ from .emitter import Emitter
 from .items import Item
 from .link import Link, check_session
 from .options import OpcUaOptions
+from .publisher import Publisher
 from .references import BadReference, Reference, parse
 from .resolve import chunks, resolve
+from .subscription import Subscription
 
 log = logging.getLogger(__name__)
 
 _COLLECT_S = 0.005
 _RETRY_S = 1.0
-_SEQUENCES = 2**32 - 1  # sequence numbers run from 1 to this, then from 1 again
 _TRIGGERS = {
     "status": ua.DataChangeTrigger.Status,
     "status_value_timestamp": ua.DataChangeTrigger.StatusValueTimestamp,
 }
-_KEPT = frozenset({ua.StatusCodes.BadNothingToDo})  # the answer for a subscription that already is the session's
-_UNSUPPORTED = frozenset(
-    {ua.StatusCodes.BadServiceUnsupported, ua.StatusCodes.BadNotImplemented, ua.StatusCodes.BadNotSupported}
-)
-
-
-class Subscription:
-    """One server handle's subscription: what is on the server, and what is still to be sent there."""
-
-    def __init__(self, server_handle: int) -> None:
-        self.server_handle = server_handle
-        self.id: int | None = None
-        self.items: dict[int, Item] = {}  # by client handle
-        self.pending: dict[Item, None] = {}  # advised, not yet monitored
-        self.failed: dict[Item, None] = {}  # refused by the server; tried again now and then
-        self.doomed: list[int] = []  # monitored items to delete
-        self.modes: dict[Item, None] = {}  # suspended or activated since
-        self.last_sequence = 0
-        self.last_heard = 0.0
-        self.silence_limit_s = 0.0
-        self.suspected = False  # silent for longer than that at the last look
-        self.gap_due = ""  # why values were missed; told when the subscription exists again
-        self.closing = False
 
 
 class Subscriptions:
     """Keeps what is on the server equal to what is advised.
 
-    `maintain`, `publish` and `watch` run while the link is up, each in its own task; `resume` before them, after every
-    connect. The other methods may be called at any time.
+    `maintain`, `watch` and `publisher.publish` run while the link is up, each in its own task; `resume` before them,
+    after every connect. The other methods may be called at any time.
     """
 
     def __init__(self, link: Link, emitter: Emitter, options: OpcUaOptions) -> None:
@@ -73,14 +48,10 @@ class Subscriptions:
         self._emitter = emitter
         self._options = options
         self._by_handle: dict[int, Subscription] = {}
-        self._by_id: dict[int, Subscription] = {}
         self._orphans: list[int] = []  # subscriptions to delete on the server
         self._client_handles = 0
-        self._acks: list[ua.SubscriptionAcknowledgement] = []
         self._wake = asyncio.Event()  # set by every change; cleared by `maintain`
-        self._any = asyncio.Event()  # set while a subscription exists; publishing without one is an error
-        self._taking = asyncio.Lock()  # messages are taken one after the other, also while one waits for Republish
-        self._publishers = 0
+        self.publisher = Publisher(link, emitter, self.rebuild)
 
     # What the backend asks for.
 
@@ -135,13 +106,13 @@ class Subscriptions:
         Raises:
             ConnectionError, TimeoutError, ua.UaError: the link failed again; call it again after the next connect.
         """
-        self._acks.clear()
+        self.publisher.forget_acknowledgements()
         for subscription in list(self._by_handle.values()):
             if subscription.id is None:
                 continue
             if not session_kept:
                 self.rebuild(subscription, "the server no longer had the session")
-            elif not await self._take_back(subscription):
+            elif not await self.publisher.take_back(subscription):
                 self.rebuild(subscription, "the server no longer had the subscription or some of its messages")
             else:
                 for item in list(subscription.items.values()):
@@ -172,31 +143,6 @@ class Subscriptions:
                 await asyncio.sleep(_RETRY_S)
                 self._wake.set()
 
-    async def publish(self) -> None:
-        """Keep one publish request at the server and take the answers, until cancelled or refused as too many."""
-        self._publishers += 1
-        try:
-            while True:
-                await self._any.wait()
-                acks, self._acks = self._acks, []
-                try:
-                    response = await self._link.session.publish(acks)
-                except ua.uaerrors.BadNoSubscription:
-                    self._all_gone()
-                except ua.uaerrors.BadTimeout:
-                    continue
-                except ua.uaerrors.BadTooManyPublishRequests:
-                    if self._publishers > 1:
-                        return
-                except ua.uaerrors.UaStructParsingError:
-                    # Its number is unknown, so it shows as a hole before the next message.
-                    log.warning("a notification of the server could not be read")
-                else:
-                    async with self._taking:
-                        await self._take(response.Parameters)
-        finally:
-            self._publishers -= 1
-
     async def watch(self) -> None:
         """Find subscriptions that died in silence, and try refused items again, until cancelled."""
         retry_at = time.monotonic() + self._options.retry_failed_s
@@ -204,7 +150,7 @@ class Subscriptions:
         while True:
             await asyncio.sleep(pause_s)
             now = time.monotonic()
-            for subscription in list(self._by_id.values()):
+            for subscription in list(self.publisher.by_id.values()):
                 if now - subscription.last_heard <= subscription.silence_limit_s:
                     continue
                 # Twice, because after a pause of this process the messages may lie unread in the socket.
@@ -238,16 +184,9 @@ class Subscriptions:
 
     def _forget_id(self, subscription: Subscription) -> None:
         if subscription.id is not None:
-            self._by_id.pop(subscription.id, None)
+            self.publisher.remove(subscription.id)
             self._orphans.append(subscription.id)
             subscription.id = None
-        if not self._by_id:
-            self._any.clear()
-
-    def _all_gone(self) -> None:
-        for subscription in list(self._by_id.values()):
-            self.rebuild(subscription, "the server says it has no subscription")
-        self._any.clear()
 
     # Making the server's side equal to ours.
 
@@ -309,13 +248,12 @@ class Subscriptions:
         subscription.suspected = False
         keep_alive_s = result.RevisedPublishingInterval * max(1, result.RevisedMaxKeepAliveCount) / 1000
         subscription.silence_limit_s = 2.5 * keep_alive_s
-        self._by_id[result.SubscriptionId] = subscription
         if subscription.gap_due:
             why, subscription.gap_due = subscription.gap_due, ""
             self._emitter.gap(
                 GAP_REASON_SOURCE_RECONNECTED, f"subscribed anew: {why}; values in between may be missing"
             )
-        self._any.set()
+        self.publisher.add(result.SubscriptionId, subscription)
 
     async def _add_pending(self, subscription: Subscription) -> None:
         while subscription.pending and subscription.id is not None:
@@ -440,89 +378,6 @@ class Subscriptions:
         except ua.UaStatusCodeError as error:
             check_session(error)
             return [error.code] * len(items)
-
-    # Taking messages, in order.
-
-    async def _take(self, result: Any) -> None:
-        message = result.NotificationMessage
-        if message.NotificationData:
-            self._acks.append(
-                ua.SubscriptionAcknowledgement(
-                    SubscriptionId=result.SubscriptionId, SequenceNumber=message.SequenceNumber
-                )
-            )
-        subscription = self._by_id.get(result.SubscriptionId)
-        if subscription is None:  # one of a subscription that was given up
-            return
-        subscription.last_heard = time.monotonic()
-        subscription.suspected = False
-        sequence = message.SequenceNumber
-        ahead = _distance(subscription.last_sequence, sequence) if subscription.last_sequence else 1
-        if ahead > _SEQUENCES // 2 or ahead == 0:
-            return  # delivered before
-        # A keep-alive names the number that comes next, so it too shows a hole.
-        if ahead > 1 and not await self._fill(subscription, ahead - 1):
-            self.rebuild(subscription, "notifications were missing and the server no longer had them")
-            return
-        if message.NotificationData:
-            self._deliver(subscription, message)
-
-    async def _fill(self, subscription: Subscription, count: int) -> bool:
-        for _ in range(count):
-            if not await self._republish(subscription):
-                return False
-        return True
-
-    async def _republish(self, subscription: Subscription) -> bool:
-        """Fetch and deliver the message after the last one; return whether the server still had it."""
-        wanted = _after(subscription.last_sequence)
-        try:
-            message = await self._link.session.republish(subscription.id, wanted)
-        except ua.UaError as error:
-            log.debug("republish %d: %s", wanted, type(error).__name__)
-            return False
-        if message.SequenceNumber != wanted:
-            return False
-        self._deliver(subscription, message)
-        return True
-
-    def _deliver(self, subscription: Subscription, message: Any) -> None:
-        subscription.last_sequence = message.SequenceNumber
-        for data in message.NotificationData or ():
-            if isinstance(data, ua.DataChangeNotification):
-                self._emitter.notify(data.MonitoredItems, subscription.items)
-            elif isinstance(data, ua.StatusChangeNotification):
-                self.rebuild(subscription, f"the server ended it ({ua.StatusCode(data.Status.value).name})")
-
-    async def _take_back(self, subscription: Subscription) -> bool:
-        """Return whether the server kept the subscription and everything it published meanwhile was delivered."""
-        parameters = ua.TransferSubscriptionsParameters()
-        parameters.SubscriptionIds = [subscription.id]
-        parameters.SendInitialValues = False
-        available: Sequence[int] = ()
-        try:
-            results = await self._link.session.transfer_subscriptions(parameters)
-        except ua.UaStatusCodeError as error:
-            if error.code not in _UNSUPPORTED:  # a server without transfer leaves it with the kept session anyway
-                return False
-        else:
-            result = results[0]
-            if not result.StatusCode.is_good() and result.StatusCode.value not in _KEPT:
-                return False
-            available = result.AvailableSequenceNumbers or ()
-        while await self._republish(subscription):
-            pass
-        subscription.last_heard = time.monotonic()
-        return not any(0 < _distance(subscription.last_sequence, n) <= _SEQUENCES // 2 for n in available)
-
-
-def _after(sequence: int) -> int:
-    return sequence % _SEQUENCES + 1
-
-
-def _distance(last: int, sequence: int) -> int:
-    """Return how many numbers after `last` comes `sequence`, across the rollover from 4294967295 to 1."""
-    return (sequence - last) % _SEQUENCES
 
 
 async def _unused(_: Any) -> None:

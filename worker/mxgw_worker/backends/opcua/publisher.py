@@ -1,0 +1,177 @@
+"""Publishing: asking for messages, and taking them in the order of their numbers.
+
+Messages are numbered (OPC UA Part 4 section 5.14.1). A hole in the numbers is filled with Republish before what follows
+is delivered; one that cannot be filled has the subscription created anew.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from asyncua import ua
+
+from .emitter import Emitter
+from .link import Link
+from .subscription import Subscription
+
+log = logging.getLogger(__name__)
+
+_SEQUENCES = 2**32 - 1  # sequence numbers run from 1 to this, then from 1 again
+_REFUSED_PAUSE_S = 0.5
+_KEPT = frozenset({ua.StatusCodes.BadNothingToDo})  # the answer for a subscription that already is the session's
+_UNSUPPORTED = frozenset(
+    {ua.StatusCodes.BadServiceUnsupported, ua.StatusCodes.BadNotImplemented, ua.StatusCodes.BadNotSupported}
+)
+
+
+class Publisher:
+    """Delivers the messages of the subscriptions in `by_id`.
+
+    `rebuild` is called with a subscription whose messages can no longer be delivered in full, and why; it is to call
+    `remove`. `publish` runs while the link is up, in as many tasks as requests are to wait at the server.
+    """
+
+    def __init__(self, link: Link, emitter: Emitter, rebuild: Callable[[Subscription, str], None]) -> None:
+        self._link = link
+        self._emitter = emitter
+        self._rebuild = rebuild
+        self.by_id: dict[int, Subscription] = {}
+        self._acks: list[ua.SubscriptionAcknowledgement] = []
+        self._any = asyncio.Event()  # set while a subscription exists; publishing without one is an error
+        self._taking = asyncio.Lock()  # messages are taken one after the other, also while one waits for Republish
+        self._publishers = 0
+
+    def add(self, subscription_id: int, subscription: Subscription) -> None:
+        """Deliver the messages of a new subscription."""
+        self.by_id[subscription_id] = subscription
+        self._any.set()
+
+    def remove(self, subscription_id: int) -> None:
+        """Deliver no further message of this subscription."""
+        self.by_id.pop(subscription_id, None)
+        if not self.by_id:
+            self._any.clear()
+
+    def forget_acknowledgements(self) -> None:
+        """Acknowledge nothing that came before a reconnect; the server lets it go by itself."""
+        self._acks.clear()
+
+    async def publish(self) -> None:
+        """Keep one publish request at the server and take the answers, until cancelled or refused as too many."""
+        self._publishers += 1
+        try:
+            while True:
+                await self._any.wait()
+                acks, self._acks = self._acks, []
+                try:
+                    response = await self._link.session.publish(acks)
+                except ua.uaerrors.BadNoSubscription:
+                    self._all_gone()
+                except ua.uaerrors.BadTimeout:
+                    continue
+                except ua.uaerrors.BadTooManyPublishRequests:
+                    if self._publishers > 1:
+                        return
+                    await asyncio.sleep(_REFUSED_PAUSE_S)
+                except ua.uaerrors.UaStructParsingError:
+                    # Its number is unknown, so it shows as a hole before the next message.
+                    log.warning("a notification of the server could not be read")
+                else:
+                    async with self._taking:
+                        await self.take(response.Parameters)
+        finally:
+            self._publishers -= 1
+
+    async def take(self, result: Any) -> None:
+        """Deliver a publish response, after whatever is missing before it.
+
+        Raises:
+            ConnectionError, TimeoutError: the link failed while a hole was being filled; `take_back` goes on from there.
+        """
+        message = result.NotificationMessage
+        if message.NotificationData:
+            self._acks.append(
+                ua.SubscriptionAcknowledgement(
+                    SubscriptionId=result.SubscriptionId, SequenceNumber=message.SequenceNumber
+                )
+            )
+        subscription = self.by_id.get(result.SubscriptionId)
+        if subscription is None:  # one of a subscription that was given up
+            return
+        subscription.last_heard = time.monotonic()
+        subscription.suspected = False
+        sequence = message.SequenceNumber
+        ahead = _distance(subscription.last_sequence, sequence) if subscription.last_sequence else 1
+        if ahead > _SEQUENCES // 2 or ahead == 0:
+            return  # delivered before
+        # A keep-alive names the number that comes next, so it too shows a hole.
+        if ahead > 1 and not await self._fill(subscription, ahead - 1):
+            self._rebuild(subscription, "notifications were missing and the server no longer had them")
+            return
+        if message.NotificationData:
+            self._deliver(subscription, message)
+
+    async def _fill(self, subscription: Subscription, count: int) -> bool:
+        for _ in range(count):
+            if not await self._republish(subscription):
+                return False
+        return True
+
+    async def _republish(self, subscription: Subscription) -> bool:
+        """Fetch and deliver the message after the last one; return whether the server still had it."""
+        wanted = _after(subscription.last_sequence)
+        try:
+            message = await self._link.session.republish(subscription.id, wanted)
+        except ua.UaError as error:
+            log.debug("republish %d: %s", wanted, type(error).__name__)
+            return False
+        if message.SequenceNumber != wanted:
+            return False
+        self._deliver(subscription, message)
+        return True
+
+    def _deliver(self, subscription: Subscription, message: Any) -> None:
+        subscription.last_sequence = message.SequenceNumber
+        for data in message.NotificationData or ():
+            if isinstance(data, ua.DataChangeNotification):
+                self._emitter.notify(data.MonitoredItems, subscription.items)
+            elif isinstance(data, ua.StatusChangeNotification):
+                self._rebuild(subscription, f"the server ended it ({ua.StatusCode(data.Status.value).name})")
+
+    async def take_back(self, subscription: Subscription) -> bool:
+        """Return whether the server kept the subscription and everything it published meanwhile was delivered."""
+        parameters = ua.TransferSubscriptionsParameters()
+        parameters.SubscriptionIds = [subscription.id]
+        parameters.SendInitialValues = False
+        available: Sequence[int] = ()
+        try:
+            results = await self._link.session.transfer_subscriptions(parameters)
+        except ua.UaStatusCodeError as error:
+            if error.code not in _UNSUPPORTED:  # a server without transfer leaves it with the kept session anyway
+                return False
+        else:
+            result = results[0]
+            if not result.StatusCode.is_good() and result.StatusCode.value not in _KEPT:
+                return False
+            available = result.AvailableSequenceNumbers or ()
+        while await self._republish(subscription):
+            pass
+        subscription.last_heard = time.monotonic()
+        return not any(0 < _distance(subscription.last_sequence, n) <= _SEQUENCES // 2 for n in available)
+
+    def _all_gone(self) -> None:
+        for subscription in list(self.by_id.values()):
+            self._rebuild(subscription, "the server says it has no subscription")
+
+
+def _after(sequence: int) -> int:
+    return sequence % _SEQUENCES + 1
+
+
+def _distance(last: int, sequence: int) -> int:
+    """Return how many numbers after `last` comes `sequence`, across the rollover from 4294967295 to 1."""
+    return (sequence - last) % _SEQUENCES
