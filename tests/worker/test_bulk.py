@@ -203,3 +203,19 @@ async def test_bulk_writes_that_cross_each_other_do_not_lock_up(inside) -> None:
                 assert [r.hresult for r in (await reply).mx.bulk.items] == [0, 0]
 
             assert (await leave).mx.hresult == 0
+
+
+async def test_an_unsubscription_past_its_deadline_gives_back_every_turn(inside) -> None:
+    async with inside() as worker:
+        h = await worker.register()
+        a, b = await worker.add(h, "A"), await worker.add(h, "B")
+        await worker.mx(c.MxCommand(write_bulk={"server_handle": h, "writes": writes((a, 1.0))}))
+        hold = worker.backend.holds["un_advise"] = asyncio.Event()
+        unsubscribe = c.MxCommand(unsubscribe_bulk={"server_handle": h, "item_handles": [a, b]})
+        reply = await worker.submit(unsubscribe, timeout_ms=20)
+        hold.set()
+        worker.backend.sink.write_complete(h, a, [ok_status()])
+        removed = await worker.mx(c.MxCommand(remove_item={"server_handle": h, "item_handle": a}))
+
+        assert reply.failure.reason == "COMMAND_TIMED_OUT"
+        assert removed.hresult == 0

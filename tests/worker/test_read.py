@@ -226,6 +226,12 @@ async def test_an_item_the_backend_does_not_let_go_of_stays_hidden(inside) -> No
 
         assert worker.events() == []
         assert len(worker.items) == 1
+        # The backend lets go in the end and gives the handle out again: now it is an item like any other.
+        worker.backend.items.clear()
+        assert await worker.add(h, "B") == 1
+        worker.backend.emit(h, 1, 3.0)
+        assert len(worker.events()) == 1
+        assert len(worker.items) == 1
 
 
 async def test_a_read_under_an_unregistered_handle_ends(inside) -> None:

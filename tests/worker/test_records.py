@@ -176,6 +176,14 @@ def test_worker_times_never_run_ahead_and_lag_by_less_than_a_tick() -> None:
         assert 0 <= now[0] - stamped < 16_384
 
 
+def test_two_servers_within_one_tick_are_not_mixed_up() -> None:
+    encoder = RecordEncoder(lambda: 1_700_000_000_000_000_000)
+    for server_handle in (1, 2, 1, 300):
+        record = encoder.data_change(1, server_handle, 1, to_value(1), 192, None, [], "")
+
+        assert e.EventBatch.FromString(record).events[0].server_handle == server_handle
+
+
 def test_more_kinds_of_quality_and_status_than_are_remembered_stay_right() -> None:
     encoder = RecordEncoder()
     for number in range(5000):

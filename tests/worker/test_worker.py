@@ -8,8 +8,9 @@ from contextlib import suppress
 import pytest
 
 from mxgw.v1 import commands_pb2 as c
-from mxgw.v1.events_pb2 import SOURCE_HEALTH_LOST
+from mxgw.v1.events_pb2 import GAP_REASON_SOURCE_OVERFLOW, SOURCE_HEALTH_LOST
 from mxgw.worker.v1.worker_pb2 import CommandRequest, GetInfo, Ping, Stop, WorkerEnvelope
+from mxgw_worker.backends.base import EventSink
 from mxgw_worker.testing import ScriptedBackend, WorkerDriver, WorkerGone
 from mxgw_worker.worker import ExitCode
 
@@ -71,14 +72,26 @@ async def test_pings_are_answered_while_a_backend_call_hangs_and_while_it_starts
         assert (await driver.receive()).pong.token == 2
 
 
-async def test_events_of_a_starting_backend_wait_for_ready(attached) -> None:
-    backend = ScriptedBackend()
-    async with attached(backend, is_ready=False) as (driver, _):
-        await driver.ready()
-        assert driver.events == []
-        backend.emit(1, 1, 1.0)
+class EagerBackend(ScriptedBackend):
+    """Has an event before it is ready."""
 
-        assert len(await driver.until_events(1)) == 1
+    async def start(self, sink: EventSink) -> None:
+        sink.source_gap(GAP_REASON_SOURCE_OVERFLOW, "early")
+        self.reached["eager"].set()
+        await super().start(sink)
+
+
+async def test_events_of_a_starting_backend_wait_for_ready(attached) -> None:
+    backend = EagerBackend()
+    backend.holds["start"] = asyncio.Event()
+    async with attached(backend, is_ready=False) as (driver, _):
+        await backend.reached["eager"].wait()
+        driver.send(WorkerEnvelope(ping=Ping(token=1)))
+        kinds = [(await driver.receive()).WhichOneof("body")]
+        backend.holds["start"].set()
+        kinds += [(await driver.receive()).WhichOneof("body") for _ in range(2)]
+
+        assert kinds == ["pong", "ready", "gap"]
 
 
 async def test_events_before_an_answer_arrive_before_it(attached) -> None:

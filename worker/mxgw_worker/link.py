@@ -153,9 +153,7 @@ class GatewayLink(asyncio.Protocol):
     def _received(self, envelope: WorkerEnvelope) -> None:
         kind = envelope.WhichOneof("body")
         if self.welcomed.done():
-            # Nothing more counts once the connection is being cut.
-            if self._transport is not None and not self._transport.is_closing():
-                self._on_envelope(self, envelope)
+            self._on_envelope(self, envelope)
         elif kind == "challenge":
             self.send(WorkerEnvelope(proof=self._handshake.on_challenge(envelope.challenge)))
         elif kind == "welcome":

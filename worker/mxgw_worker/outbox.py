@@ -68,11 +68,6 @@ class Outbox:
         """Events and gaps held."""
         return len(self._taken) + len(self._waiting)
 
-    @property
-    def has_waiting(self) -> bool:
-        """Whether `take` has something to give."""
-        return self._taken_sequence < self.head_sequence
-
     def append(self, record: bytes) -> bool:
         """Keep the record of event `head_sequence + 1`, which the caller has encoded into it.
 
