@@ -90,7 +90,7 @@ class Publisher:
         """Deliver a publish response, after whatever is missing before it.
 
         Raises:
-            ConnectionError, TimeoutError: the link failed while a hole was being filled; `take_back` goes on from there.
+            ConnectionError, TimeoutError: the link failed while a hole was filled; `take_back` goes on from there.
         """
         message = result.NotificationMessage
         if message.NotificationData:
