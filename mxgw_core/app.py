@@ -16,6 +16,8 @@ from mxgw.v1 import (
     session_service_pb2,
 )
 from mxgw_core.api.access import Operator, OperatorCredentials
+from mxgw_core.api.errors import SettingsError
+from mxgw_core.api.events import SubscriberLimits
 from mxgw_core.api.gateway import GrpcService
 from mxgw_core.api.types import CloseReason, SessionInfo
 from mxgw_core.api.workers import Orphan
@@ -30,6 +32,7 @@ from mxgw_core.rpc.handlers import HandlerFactory
 from mxgw_core.rpc.server import GrpcServer
 from mxgw_core.rpc.session_service import SessionService
 from mxgw_core.sessions.registry import SessionRegistry
+from mxgw_core.sessions.session import subscriber_limits
 from mxgw_core.workers.orphans import settle
 from mxgw_core.workers.paths import DataDirectory
 
@@ -129,6 +132,8 @@ class GatewayApp:
                 try:
                     await stack.enter_async_context(answer.value)
                     continue
+                except SettingsError:
+                    raise  # settings that do not fit each other stop the start, whoever finds out
                 except Exception as raised:
                     error = raised
             log.warning("plugin %s could not start", answer.plugin, exc_info=error)
@@ -175,6 +180,10 @@ class GatewayApp:
         """Return one live session."""
         session = self._registry.find(session_id) if self._registry is not None else None
         return session.info() if session is not None else None
+
+    def default_subscriber_limits(self) -> SubscriberLimits:
+        """Return the limits of a session's subscribers as the plugins and settings have them."""
+        return subscriber_limits(self._settings, self._plugins, None)
 
     def close_session(self, session_id: str, reason: CloseReason, detail: str = "") -> bool:
         """Begin to end a session; return False when there is no such live session."""

@@ -4,7 +4,7 @@ MxgwError
 ├── SettingsError            a settings file, key or value
 ├── PluginError              a plugin that cannot be used
 └── GatewayError             an answer to a caller; becomes a gRPC status with ErrorInfo{reason, metadata}
-    ├── InvalidRequest ── UnknownBackend
+    ├── InvalidRequest ── UnknownBackend, PositionForeign
     ├── Unauthenticated, AccessDenied
     ├── SessionNotFound ── SessionGone
     ├── SessionNotReady, SessionLimitReached, SessionEnded
@@ -67,6 +67,12 @@ class UnknownBackend(InvalidRequest):
     """OpenSession named a backend that the settings do not define."""
 
     reason = "UNKNOWN_BACKEND"
+
+
+class PositionForeign(InvalidRequest):
+    """The position was handed out by another session: resuming there would swallow events in silence."""
+
+    reason = "POSITION_FOREIGN"
 
 
 class Unauthenticated(GatewayError):

@@ -11,6 +11,7 @@ from google.protobuf.message import Message
 from pydantic import BaseModel
 
 from mxgw_core.api.access import Operator, OperatorCredentials
+from mxgw_core.api.events import SubscriberLimits
 from mxgw_core.api.types import CloseReason, Identity, Peer, SessionInfo
 
 SettingsT = TypeVar("SettingsT", bound=BaseModel)
@@ -71,6 +72,9 @@ class Gateway(Protocol):
 
     def session(self, session_id: str) -> SessionInfo | None:
         """Return one live session."""
+
+    def default_subscriber_limits(self) -> SubscriberLimits:
+        """Return the limits of a session's subscribers as the plugins and settings have them."""
 
     def close_session(self, session_id: str, reason: CloseReason, detail: str = "") -> bool:
         """Begin to end a session; return False when there is no such live session."""

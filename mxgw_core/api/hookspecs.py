@@ -135,10 +135,11 @@ class Hooks:
     # events
 
     @hookspec(firstresult=True)
-    def mxgw_subscriber_limits(self, session: SessionInfo) -> SubscriberLimits | None:
+    def mxgw_subscriber_limits(self, session: SessionInfo | None) -> SubscriberLimits | None:
         """Return how many subscribers a session may have and how far each may fall behind.
 
-        When: as a session opens. None from all: one subscriber, with the queue limits of the core's settings.
+        When: as a session opens, and with `session` None at start, for what holds in general. None from all: one
+        subscriber, with the queue limits of the core's settings.
         """
 
     @hookspec(firstresult=True)

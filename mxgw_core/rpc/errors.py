@@ -16,6 +16,7 @@ DETAILS_KEY = "grpc-status-details-bin"
 _CODES: dict[type[e.GatewayError], grpc.StatusCode] = {
     e.InternalError: grpc.StatusCode.INTERNAL,
     e.InvalidRequest: grpc.StatusCode.INVALID_ARGUMENT,
+    e.PositionForeign: grpc.StatusCode.INVALID_ARGUMENT,
     e.UnknownBackend: grpc.StatusCode.INVALID_ARGUMENT,
     e.Unauthenticated: grpc.StatusCode.UNAUTHENTICATED,
     e.AccessDenied: grpc.StatusCode.PERMISSION_DENIED,

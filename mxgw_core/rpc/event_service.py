@@ -15,6 +15,7 @@ from mxgw_core.api.errors import (
     FeatureNotEnabled,
     GatewayDraining,
     InvalidRequest,
+    PositionForeign,
     PositionLost,
     SubscriberExists,
     SubscriberLimitReached,
@@ -108,6 +109,12 @@ class EventService:
             raise FeatureNotEnabled(
                 "snapshots need the plugin replay: enable it in the gateway's settings, or start at oldest_retained",
                 metadata={"plugin": "replay"},
+            )
+        if isinstance(start, Position) and start.epoch != distributor.epoch and self._registry.knows_epoch(start.epoch):
+            raise PositionForeign(
+                "the position belongs to another session: keep positions apart by session, and start this one at "
+                "oldest_retained",
+                metadata={"field": "start.after"},
             )
         if isinstance(start, Position) and history is None and request.on_gap == pb.ON_GAP_REFUSE:
             verdict = decide(distributor.log, distributor.epoch, start)
@@ -213,6 +220,8 @@ class EventService:
             # A reader that stopped cannot be told anything: once its stream is over, it gets this long per message.
             async with asyncio.timeout(None) as cutoff:
                 subscriber.on_end = lambda: cutoff.reschedule(loop.time() + drain_s)
+                if subscriber.end is not None:  # it came while StreamOpened was written
+                    subscriber.on_end()
                 gap = subscription.verdict.gap
                 if history is not None and gap is not None:
                     async for piece in lead_in(history, distributor.epoch, gap.first - 1, gap.last):

@@ -83,6 +83,8 @@ class HandlerFactory:
             try:
                 request, call = admit(data, context)
                 await run(request, call, _Stream(context))
+            except _PeerGone:
+                log.debug("%s: the client went away", path)
             except Exception as error:
                 await _abort(context, path, error)
 
@@ -108,6 +110,10 @@ class HandlerFactory:
         return admit
 
 
+class _PeerGone(Exception):
+    """The connection ended under a stream; there is nobody left to tell."""
+
+
 class _Stream:
     """Writes to a gRPC stream, messages or bytes."""
 
@@ -117,7 +123,11 @@ class _Stream:
         self._context = context
 
     async def write(self, message: Message | bytes) -> None:
-        await self._context.write(message if isinstance(message, bytes) else message.SerializeToString())
+        data = message if isinstance(message, bytes) else message.SerializeToString()
+        try:
+            await self._context.write(data)
+        except Exception as error:  # grpc has no public type for it
+            raise _PeerGone from error
 
 
 async def _abort(context: grpc.aio.ServicerContext[Any, Any], path: str, error: Exception) -> NoReturn:

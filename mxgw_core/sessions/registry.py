@@ -206,6 +206,11 @@ class SessionRegistry:
         ended = self._ended.get(session_id)
         return ended.info if ended is not None else None
 
+    def knows_epoch(self, epoch: bytes) -> bool:
+        """Return whether some session, live or ended lately, counts or counted in this epoch."""
+        live = any(session.distributor.epoch == epoch for session in self._live.values())
+        return live or any(ended.info.epoch == epoch for ended in self._ended.values())
+
     def get(self, session_id: str) -> Session:
         """Return a live session.
 

@@ -82,7 +82,7 @@ class Session:
         )
         self.worker = make_worker(self)
         self.distributor.hold_with(self.worker.hold)
-        self.subscriber_limits = self._limits()
+        self.subscriber_limits = subscriber_limits(settings, plugins, self.info())
         self._retain()
 
     # life
@@ -254,13 +254,6 @@ class Session:
 
     # what the plugins say at the opening
 
-    def _limits(self) -> SubscriberLimits:
-        for answer in self._plugins.ask("mxgw_subscriber_limits", session=self.info()):
-            if isinstance(answer.value, SubscriberLimits):
-                return answer.value
-        events = self._settings.events
-        return SubscriberLimits(1, QueueLimits(events.queue_events, events.queue_bytes, events.queue_seconds))
-
     def _retain(self) -> None:
         for answer in self._plugins.ask("mxgw_retention", session=self.info()):
             if isinstance(answer.value, Retention):
@@ -292,6 +285,15 @@ class Session:
             detached_s=None if self._detached_at is None else self._clock() - self._detached_at,
             horizon_s=self.distributor.horizon_s,
         )
+
+
+def subscriber_limits(settings: Settings, plugins: PluginHost, session: SessionInfo | None) -> SubscriberLimits:
+    """Return what the plugins say of a session's subscribers (of any session's, for None), or else the settings."""
+    for answer in plugins.ask("mxgw_subscriber_limits", session=session):
+        if isinstance(answer.value, SubscriberLimits):
+            return answer.value
+    events = settings.events
+    return SubscriberLimits(1, QueueLimits(events.queue_events, events.queue_bytes, events.queue_seconds))
 
 
 _LIVE = frozenset({SessionState.CREATING, SessionState.READY, SessionState.ADOPTING})

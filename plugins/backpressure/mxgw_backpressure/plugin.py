@@ -49,7 +49,7 @@ class BackpressurePlugin:
         self._settings = settings
 
     @hookimpl
-    def mxgw_subscriber_limits(self, session: SessionInfo) -> SubscriberLimits:
+    def mxgw_subscriber_limits(self, session: SessionInfo | None) -> SubscriberLimits:
         del session
         s = self._settings
         return SubscriberLimits(s.subscriber_limit, QueueLimits(s.queue_events, s.queue_bytes, s.queue_seconds))

@@ -1,0 +1,127 @@
+"""The plugin: retention, detach grace, a budget for sessions that wait, and a warning when the log is too short."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import math
+from collections.abc import AsyncIterator
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
+
+from mxgw_core.api import CloseReason, Gateway, Retention, SessionInfo, SettingsSection, SubscriberLimits, hookimpl
+from mxgw_core.api.errors import SettingsError
+from mxgw_replay.settings import ReplaySettings
+
+log = logging.getLogger(__name__)
+
+
+class ReplayPlugin:
+    """Answers what to keep and how long to wait; core serves the replay itself."""
+
+    def __init__(self) -> None:
+        self._settings = ReplaySettings()
+        self._gateway: Gateway | None = None
+        # Sessions that were warned about, so that each is named once.
+        self._warned: set[str] = set()
+
+    @hookimpl
+    def mxgw_settings(self) -> SettingsSection[ReplaySettings]:
+        return SettingsSection("replay", ReplaySettings, self._configure)
+
+    def _configure(self, settings: ReplaySettings) -> None:
+        self._settings = settings
+
+    @hookimpl
+    def mxgw_gateway_context(self, gateway: Gateway) -> AbstractAsyncContextManager[None]:
+        return self._running(gateway)
+
+    @asynccontextmanager
+    async def _running(self, gateway: Gateway) -> AsyncIterator[None]:
+        self._gateway = gateway
+        self._check_limits(gateway.default_subscriber_limits())
+        async with asyncio.TaskGroup() as tasks:
+            watching = tasks.create_task(self._watch_horizons(gateway), name="replay:horizons")
+            try:
+                yield
+            finally:
+                watching.cancel()
+                self._gateway = None
+
+    def _check_limits(self, limits: SubscriberLimits) -> None:
+        """Refuse a log that cannot hold what a slow subscriber is still owed and what comes meanwhile.
+
+        Raises:
+            SettingsError: the log is shorter than twice the queue.
+        """
+        queue = limits.queue
+        if self._settings.events < 2 * queue.events:
+            raise SettingsError(
+                f"plugins.replay.events is {self._settings.events}, which is less than twice the subscribers' queue of "
+                f"{queue.events} events: a client that was cut for overflow could not resume; raise it to "
+                f"{2 * queue.events}, or lower the queue"
+            )
+        if self._settings.bytes < 2 * queue.bytes:
+            raise SettingsError(
+                f"plugins.replay.bytes is {self._settings.bytes}, which is less than twice the subscribers' queue of "
+                f"{queue.bytes} bytes: raise it to {2 * queue.bytes}, or lower the queue"
+            )
+
+    @hookimpl
+    def mxgw_retention(self, session: SessionInfo) -> Retention:
+        del session
+        s = self._settings
+        return Retention(s.events, s.bytes, s.seconds, snapshots=s.snapshots)
+
+    @hookimpl
+    def mxgw_detach_grace(self, session: SessionInfo) -> float:
+        del session
+        grace_s = self._settings.detach_grace_seconds
+        return math.inf if grace_s == "none" else grace_s
+
+    @hookimpl
+    def mxgw_session_detached(self, session: SessionInfo) -> None:
+        gateway = self._gateway
+        if gateway is None:
+            return
+        waiting = sorted(
+            (s for s in gateway.sessions() if s.detached_s is not None),
+            key=lambda s: s.detached_s or 0.0,
+            reverse=True,
+        )
+        own = [s for s in waiting if s.owner == session.owner]
+        for sessions, limit, name in (
+            (own, self._settings.maximum_detached_per_owner, "maximum_detached_per_owner"),
+            (waiting, self._settings.maximum_detached, "maximum_detached"),
+        ):
+            for evicted in sessions[: max(0, len(sessions) - limit)]:
+                gateway.close_session(
+                    evicted.session_id,
+                    CloseReason.EVICTED,
+                    f"more than {limit} sessions wait for a subscriber (plugins.replay.{name})",
+                )
+
+    @hookimpl
+    def mxgw_session_closed(self, session: SessionInfo, reason: CloseReason) -> None:
+        del reason
+        self._warned.discard(session.session_id)
+
+    async def _watch_horizons(self, gateway: Gateway) -> None:
+        while True:
+            await asyncio.sleep(self._settings.horizon_check_s)
+            for session in gateway.sessions():
+                self._warn_if_short(session)
+
+    def _warn_if_short(self, session: SessionInfo) -> None:
+        grace_s = self._settings.detach_grace_seconds
+        if grace_s == "none" or session.horizon_s is None or session.session_id in self._warned:
+            return
+        if session.horizon_s < grace_s:
+            self._warned.add(session.session_id)
+            log.warning(
+                "session %s: at its present rate the log reaches back %.1f s, less than the detach grace of %g s: who "
+                "comes back later than that gets a gap; raise plugins.replay.events and .bytes, or lower "
+                "detach_grace_seconds",
+                session.session_id,
+                session.horizon_s,
+                grace_s,
+            )

@@ -1,0 +1,50 @@
+"""The settings of `[plugins.replay]`."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+
+MIB = 1024 * 1024
+
+
+class ReplaySettings(BaseModel):
+    """What is kept for clients that come back, and how long a session waits for them."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    # The original gateway kept 1,024 events for 300 s beside queues of 10,000: whoever was cut for overflow could
+    # then never resume without a gap. Twice the queue is the least that works (RELIABILITY H2).
+    events: int = Field(
+        20_000, ge=1_024, description="Events kept per session after delivery; at least twice a subscriber's queue."
+    )
+    bytes: int = Field(16 * MIB, ge=MIB, description="The same limit in bytes; at least twice a subscriber's queue.")
+    seconds: float = Field(
+        300.0,
+        ge=0,
+        le=86_400,
+        description="Events older than this are forgotten (monotonic clock); 0 is no such limit.",
+    )
+    detach_grace_seconds: float | Literal["none"] = Field(
+        30.0,
+        description="How long a session outlives its last subscriber; 0 closes it at once, `none` leaves it to its lease.",
+    )
+    maximum_detached: int = Field(
+        32, ge=0, le=10_000, description="Sessions without a subscriber at once; the one detached longest goes first."
+    )
+    maximum_detached_per_owner: int = Field(
+        8, ge=0, le=10_000, description="The same limit for the sessions of one owner."
+    )
+    snapshots: bool = Field(
+        True, description="Serve SNAPSHOT_THEN_LIVE and on_gap = SNAPSHOT: the last value of every advised item."
+    )
+    horizon_check_s: float = Field(
+        10.0, ge=0.1, le=3600, description="How often the reach of the log is compared with the detach grace."
+    )
+
+    @model_validator(mode="after")
+    def _grace_is_no_negative_time(self) -> ReplaySettings:
+        if self.detach_grace_seconds != "none" and not 0 <= self.detach_grace_seconds <= 86_400:
+            raise ValueError('detach_grace_seconds must lie between 0 and 86400, or be "none"')
+        return self
