@@ -9,6 +9,9 @@ from collections.abc import AsyncIterator, Iterator
 import psutil
 import pytest
 import pytest_asyncio
+from support.plugins import install_plugin
+
+__all__ = ["install_plugin"]
 
 # Threads of libraries that live as long as the process: gRPC's completion queue poller, asyncio's own executor (joined
 # when the loop closes), and what a timeout is watched with.

@@ -27,6 +27,7 @@ _KEEPALIVE = (
     # Clients ping every 10 s by default; two pings within 5 s are too many.
     ("grpc.http2.min_recv_ping_interval_without_data_ms", 5_000),
 )
+_TLS_CURE = "; check that tls.certificate and tls.private_key are PEM files that belong together"
 # Metadata carries a key, a trace id, not much more (RELIABILITY 4).
 _METADATA_BYTES = 16 * 1024
 
@@ -83,7 +84,9 @@ class GrpcServer:
                 else:
                     port = self._server.add_insecure_port(address.target)
             except RuntimeError as error:
-                raise SettingsError(f"gateway.listen: {address.text} cannot be used: {error}") from error
+                # The address was free a moment ago, so with TLS it is most likely the files; gRPC does not say.
+                cure = "" if credentials is None else _TLS_CURE
+                raise SettingsError(f"gateway.listen: {address.text} cannot be used: {error}{cure}") from error
             finally:
                 if umask is not None:
                     os.umask(umask)

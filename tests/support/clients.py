@@ -1,0 +1,151 @@
+"""Raw gRPC clients: generated stubs and nothing of the client library."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Iterable, Sequence
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import grpc
+import grpc.aio
+from google.protobuf.duration_pb2 import Duration
+from google.rpc.error_details_pb2 import ErrorInfo, RetryInfo
+from google.rpc.status_pb2 import Status
+
+from mxgw.v1 import (
+    command_service_pb2_grpc,
+    event_service_pb2_grpc,
+    gateway_service_pb2_grpc,
+    session_service_pb2_grpc,
+)
+from mxgw.v1 import commands_pb2 as c
+from mxgw.v1 import session_service_pb2 as ss
+from mxgw.v1.command_service_pb2 import InvokeRequest
+from mxgw.v1.event_service_pb2 import StartPosition, StreamEventsRequest, StreamEventsResponse
+
+
+@dataclass(frozen=True)
+class Refusal:
+    """What a failed call said."""
+
+    code: grpc.StatusCode
+    reason: str
+    metadata: dict[str, str]
+    text: str
+    retry_after_s: float | None = None
+
+
+class Client:
+    """Stubs on one channel."""
+
+    def __init__(self, channel: grpc.aio.Channel) -> None:
+        self.channel = channel
+        self.sessions: Any = session_service_pb2_grpc.SessionServiceStub(channel)
+        self.commands: Any = command_service_pb2_grpc.CommandServiceStub(channel)
+        self.events: Any = event_service_pb2_grpc.EventServiceStub(channel)
+        self.gateway: Any = gateway_service_pb2_grpc.GatewayServiceStub(channel)
+
+    async def open(self, *, name: str = "test", tag: str = "", backend: str = "", lease_s: float = 0) -> ss.Session:
+        """Open a session."""
+        request = ss.OpenSessionRequest(client_name=name, tag=tag, backend=backend)
+        if lease_s:
+            request.lease.CopyFrom(Duration(seconds=int(lease_s), nanos=int(lease_s % 1 * 1e9)))
+        session: ss.Session = (await self.sessions.OpenSession(request, timeout=20)).session
+        return session
+
+    async def close(self, session_id: str) -> ss.Session:
+        """Close a session."""
+        request = ss.CloseSessionRequest(session_id=session_id)
+        session: ss.Session = (await self.sessions.CloseSession(request, timeout=20)).session
+        return session
+
+    async def invoke(self, session_id: str, timeout: float = 20, **command: Any) -> c.MxReply:
+        """Run one command, for example `invoke(id, register=RegisterCommand())`."""
+        request = InvokeRequest(session_id=session_id, command=c.MxCommand(**command))
+        reply: c.MxReply = (await self.commands.Invoke(request, timeout=timeout)).reply
+        return reply
+
+    async def register(self, session_id: str) -> int:
+        """Return a server handle."""
+        return (await self.invoke(session_id, register=c.RegisterCommand(client_name="test"))).server_handle
+
+    async def subscribe(self, session_id: str, references: Iterable[str], server_handle: int = 0) -> Sequence[int]:
+        """Add and advise items in bulk; return their handles."""
+        server_handle = server_handle or await self.register(session_id)
+        command = c.SubscribeBulkCommand(
+            server_handle=server_handle, items=[c.ItemReference(item_definition=r) for r in references]
+        )
+        reply = await self.invoke(session_id, subscribe_bulk=command)
+
+        assert all(item.hresult == 0 for item in reply.bulk.items)
+
+        return [item.item_handle for item in reply.bulk.items]
+
+    def stream(self, session_id: str, start: StartPosition | None = None, **fields: Any) -> Any:
+        """Begin to follow a session's events."""
+        return self.events.StreamEvents(StreamEventsRequest(session_id=session_id, start=start, **fields))
+
+
+@asynccontextmanager
+async def client_of(
+    target: str,
+    *,
+    options: Sequence[tuple[str, Any]] = (),
+    credentials: grpc.ChannelCredentials | None = None,
+) -> AsyncIterator[Client]:
+    """Connect to a gateway."""
+    options = (("grpc.use_local_subchannel_pool", 1), *options)
+    channel = (
+        grpc.aio.insecure_channel(target, options=options)
+        if credentials is None
+        else grpc.aio.secure_channel(target, credentials, options=options)
+    )
+    try:
+        yield Client(channel)
+    finally:
+        await channel.close()
+
+
+async def refused(call: Any) -> Refusal:
+    """Return how a call was refused; a stream is read to its end.
+
+    Raises:
+        AssertionError: it was not.
+    """
+    try:
+        if hasattr(call, "__aiter__"):
+            async for _ in call:
+                pass
+        else:
+            await call
+    except grpc.aio.AioRpcError as error:
+        return refusal_of(error)
+    raise AssertionError("the call was not refused")
+
+
+def refusal_of(error: grpc.aio.AioRpcError) -> Refusal:
+    """Return what a failed call said."""
+    details = dict(error.trailing_metadata() or ()).get("grpc-status-details-bin")
+    info, retry = ErrorInfo(), RetryInfo()
+    retry_after_s = None
+    if details:
+        for packed in Status.FromString(details).details:
+            packed.Unpack(info)
+            if packed.Unpack(retry):
+                retry_after_s = retry.retry_delay.seconds + retry.retry_delay.nanos / 1e9
+    return Refusal(error.code(), info.reason, dict(info.metadata), error.details() or "", retry_after_s)
+
+
+async def read_events(stream: Any, count: int) -> tuple[list[StreamEventsResponse], list[int]]:
+    """Read frames until `count` events came; return all frames, and the sequences of the events."""
+    frames: list[StreamEventsResponse] = []
+    sequences: list[int] = []
+    while len(sequences) < count:
+        frame = await stream.read()
+
+        assert frame is not grpc.aio.EOF, "the stream ended before the events came"
+
+        frames.append(frame)
+        sequences += [event.sequence for event in frame.events.events]
+    return frames, sequences
