@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from urllib.parse import unquote
 
 from mxgw.v1.commands_pb2 import MxCommand
-from mxgw_core.api.access import AccessRequest, AuthenticationRequest, CommandGuard, Deny
+from mxgw_core.api.access import AccessRequest, Allow, AuthenticationRequest, CommandGuard, Deny
 from mxgw_core.api.errors import AccessDenied, GatewayError, Unauthenticated
 from mxgw_core.api.events import EventFilter
 from mxgw_core.api.types import ANONYMOUS, Identity, Peer, SessionInfo
@@ -85,6 +85,8 @@ class AccessControl:
                 raise AccessDenied("the call could not be authorized")
             if isinstance(answer.value, Deny):
                 raise AccessDenied(answer.value.detail)
+            if not isinstance(answer.value, Allow):
+                raise AccessDenied("the call could not be authorized")
 
     def guards(self, session: SessionInfo, identity: Identity) -> Sequence[CommandGuard]:
         """Return the judges of this identity's commands.

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from weakref import WeakKeyDictionary
 
 from google.protobuf.duration_pb2 import Duration
 
@@ -11,13 +12,16 @@ from mxgw.convert import duration_to_seconds
 from mxgw.v1 import command_service_pb2 as pb
 from mxgw.v1 import commands_pb2 as c
 from mxgw.worker.v1 import worker_pb2 as w
+from mxgw_core.api.access import CommandGuard
 from mxgw_core.api.errors import AccessDenied, InvalidRequest
 from mxgw_core.api.gateway import Call
+from mxgw_core.api.types import Identity
 from mxgw_core.config.models import Settings
 from mxgw_core.rpc.access import AccessControl, denied_inputs
 from mxgw_core.rpc.validation import page
 from mxgw_core.rpc.worker_calls import call_worker
 from mxgw_core.sessions.registry import SessionRegistry
+from mxgw_core.sessions.session import Session
 
 # 0x80070005, as MXAccess clients know it from COM.
 E_ACCESSDENIED = -2147024891
@@ -39,6 +43,8 @@ class CommandService:
         self._settings = settings
         self._registry = registry
         self._access = access
+        # Who was judged last on each session, and by whom: mostly a session has one caller.
+        self._guards: WeakKeyDictionary[Session, tuple[Identity, Sequence[CommandGuard]]] = WeakKeyDictionary()
 
     async def Invoke(self, request: pb.InvokeRequest, call: Call) -> pb.InvokeResponse:
         session = self._registry.get(request.session_id)
@@ -50,7 +56,7 @@ class CommandService:
                 metadata={"field": "command"},
             )
         denied: Mapping[int, str] = {}
-        guards = self._access.guards(session.info(), call.identity)
+        guards = self._guards_of(session, call.identity)
         if guards:
             denied = denied_inputs(guards, command)
             if denied and kind not in _BULK_INPUTS:
@@ -61,6 +67,15 @@ class CommandService:
         if denied:
             _merge_denied(reply, denied)
         return pb.InvokeResponse(reply=reply)
+
+    def _guards_of(self, session: Session, identity: Identity) -> Sequence[CommandGuard]:
+        """Return the judges of this caller, asked for anew when its identity or what it may claim changed."""
+        known = self._guards.get(session)
+        if known is not None and known[0] == identity and known[0].claims is identity.claims:
+            return known[1]
+        guards = self._access.guards(session.info(), identity)
+        self._guards[session] = identity, guards
+        return guards
 
     async def Browse(self, request: pb.BrowseRequest, call: Call) -> pb.BrowseResponse:
         session = self._registry.get(request.session_id)

@@ -242,7 +242,7 @@ class Session:
         info = self.info()
         self._plugins.ask("mxgw_session_detached", session=info)
         grace_s = next((a.value for a in self._plugins.ask("mxgw_detach_grace", session=info) if a.error is None), None)
-        if grace_s is not None and math.isfinite(grace_s):
+        if isinstance(grace_s, int | float) and math.isfinite(grace_s):
             self._grace_timer = asyncio.get_running_loop().call_later(
                 max(0.0, grace_s), self.close, CloseReason.DETACH_GRACE_EXPIRED, f"no subscriber for {grace_s:g} s"
             )
