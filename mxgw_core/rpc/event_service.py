@@ -250,7 +250,7 @@ class EventService:
                                     subscriber.delivered,
                                     distributor.log.head,
                                     session.worker.state,
-                                    session.worker.source_health,
+                                    session.worker.health.source,
                                 )
                             )
                         case None:

@@ -67,7 +67,7 @@ class GatewayService:
             session.touch()
             timeout_s = min(self._settings.limits.command_timeout_s, call.deadline_s or math.inf)
             try:
-                round_trip_s = await session.worker.ping(timeout_s)
+                round_trip_s = await session.worker.health.ping(timeout_s)
             except TimeoutError:
                 raise CommandTimedOut(f"the worker did not answer a ping within {timeout_s:g} s") from None
             response.worker_round_trip.CopyFrom(duration_from_seconds(round_trip_s))

@@ -21,7 +21,8 @@ def live_session(session: Session) -> pb.Session:
     message.log_bytes = session.distributor.log.bytes
     message.pending_commands = len(session.worker.commands)
     message.worker_state = session.worker.state
-    message.source_health = session.worker.source_health
+    message.source_health = session.worker.health.source
+    message.worker_rss_bytes = session.worker.rss_bytes
     return message
 
 

@@ -11,7 +11,7 @@ from mxgw.convert import duration_from_seconds, duration_to_seconds
 from mxgw.v1 import session_service_pb2 as pb
 from mxgw.worker.v1 import worker_pb2 as w
 from mxgw_core.api.access import AccessRequest
-from mxgw_core.api.errors import AccessDenied, InvalidRequest
+from mxgw_core.api.errors import GatewayError, InvalidRequest
 from mxgw_core.api.gateway import Call
 from mxgw_core.api.types import CloseReason, SessionInfo
 from mxgw_core.config.models import Settings
@@ -59,6 +59,8 @@ class SessionService:
             await asyncio.wait((session.closed,))
         # Closing twice is no error while the session is remembered.
         ended = self._registry.find_ended(request.session_id)
+        if ended is None and session is not None:
+            ended = EndedSession.of(session)
         if ended is None:
             self._registry.get(request.session_id)
         return pb.CloseSessionResponse(session=ended_session(ended) if ended is not None else None)
@@ -91,7 +93,7 @@ class SessionService:
         """What the caller may not see one by one, it does not see in a list."""
         try:
             self._access.authorize(AccessRequest(_GET_SESSION, call.identity, call.peer, info.session_id, info))
-        except AccessDenied:
+        except GatewayError:
             return False
         return True
 
@@ -133,7 +135,7 @@ class SessionService:
             source_health=info.source_health,
             source_detail=info.source_detail,
             items=info.items,
-            silence=duration_from_seconds(worker.silence_s),
+            silence=duration_from_seconds(worker.health.silence_s),
             protocol_version=worker.protocol_version,
         )
 

@@ -33,6 +33,8 @@ async def call_worker(session: Session, request: w.CommandRequest, timeout_s: fl
                 )
             case "BAD_PAGE_TOKEN":
                 raise InvalidRequest(detail, metadata={"field": "page_token"})
+            case "BROWSE_NODE_NOT_FOUND":
+                raise InvalidRequest(detail, metadata={"field": "parent"})
             case _:
                 raise CommandFailed(
                     f"the worker could not run the command: {detail}", metadata={"worker_reason": reason}

@@ -27,7 +27,8 @@ from mxgw_core.workers.worker import Worker, new_secret
 
 log = logging.getLogger(__name__)
 
-# 144 random bits (ASVS 11.5.1 wants 128 from a CSPRNG). A name, never a credential.
+# 144 random bits (ASVS 11.5.1 wants 128 from a CSPRNG), in hex so that none looks like an option on a command line.
+# A name, never a credential.
 _ID_BYTES = 18
 
 
@@ -39,6 +40,11 @@ class EndedSession:
     serial: int
     closed_at: float
     lease_s: float
+
+    @classmethod
+    def of(cls, session: Session) -> EndedSession:
+        """Return what is to be remembered of a session that ended just now."""
+        return cls(session.info(), session.serial, session.closed_at or time.time(), session.request.lease_s)
 
 
 class SessionRegistry:
@@ -109,7 +115,7 @@ class SessionRegistry:
                 metadata={"limit": str(limit)},
                 retry_after_s=5.0,
             )
-        session_id = secrets.token_urlsafe(_ID_BYTES)
+        session_id = secrets.token_hex(_ID_BYTES)
         self._opened += 1
         session = Session(
             session_id,
@@ -162,9 +168,7 @@ class SessionRegistry:
             await session.run()
         finally:
             self._live.pop(session.id, None)
-            self._ended[session.id] = EndedSession(
-                session.info(), session.serial, session.closed_at or time.time(), session.request.lease_s
-            )
+            self._ended[session.id] = EndedSession.of(session)
             while len(self._ended) > self._settings.limits.remembered_sessions:
                 self._ended.popitem(last=False)
 

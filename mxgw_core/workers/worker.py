@@ -5,12 +5,11 @@ from __future__ import annotations
 import asyncio
 import logging
 import secrets
-import time
 import weakref
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from mxgw.v1.events_pb2 import GapReason, SourceHealth, WorkerState
+from mxgw.v1.events_pb2 import GapReason, WorkerState
 from mxgw.worker.v1 import worker_pb2 as w
 from mxgw_core.api.errors import GatewayError, InvalidRequest, WorkerStartFailed
 from mxgw_core.api.types import CloseReason
@@ -21,22 +20,18 @@ from mxgw_core.events.log import LogGap, OutOfOrder
 from mxgw_core.events.records import MalformedBatch
 from mxgw_core.plugins import PluginHost
 from mxgw_core.printable import printable
+from mxgw_core.workers.acks import Acks
 from mxgw_core.workers.commands import PendingCommands
+from mxgw_core.workers.health import Health
 from mxgw_core.workers.link import LinkBroken, WorkerLink
 from mxgw_core.workers.paths import DataDirectory
 from mxgw_core.workers.process import StartupTooLarge, WorkerProcess
 from mxgw_core.workers.startup import startup_for
 from mxgw_worker.ipc.handshake import PROTOCOL_VERSION, GatewayHandshake
+from mxgw_worker.ipc.process import resident_bytes
 
 log = logging.getLogger(__name__)
 
-# A worker counts as silent after this many heartbeat intervals without a byte from it (RELIABILITY 1: 2.5), looked at
-# in quarters: nine quarters passed means between 2.25 and 2.5 intervals.
-_TICKS_PER_HEARTBEAT = 4
-_SILENT_TICKS = 9
-# Acknowledge after so many events or so long, whichever is first (RELIABILITY 8c).
-_ACK_EVENTS = 256
-_ACK_DELAY_S = 0.05
 _STARTUP_ERROR_CHARACTERS = 500
 # What a command's envelope adds to it at most: a correlation id, and a tag and length.
 _ENVELOPE_BYTES = 32
@@ -86,20 +81,13 @@ class Worker:
         # Completed by the worker's Ready message.
         self._ready: asyncio.Future[w.Ready] = loop.create_future()
         self.commands = PendingCommands(settings.limits.pending_commands, self._send_command)
-        self.source_health: SourceHealth.ValueType = SourceHealth.SOURCE_HEALTH_UNSPECIFIED
-        self.source_detail = ""
+        self.health = Health(settings.workers.heartbeat_interval_s, self._send)
+        self._acks = Acks(lambda: distributor.log.head, self._send_ack)
         self.backend = ""
-        self._last_heard = time.monotonic()
-        self._heard = False
-        self._silent_ticks = 0
         self._stopping = False
         self._held = False
-        self._acked = 0
-        self._ack_timer: asyncio.TimerHandle | None = None
         self._goodbye: w.Goodbye | None = None
         self._refused: list[str] = []
-        self._pings: dict[int, asyncio.Future[None]] = {}
-        self._next_ping = 1
 
     # what others may know
 
@@ -112,9 +100,9 @@ class Worker:
         return PROTOCOL_VERSION
 
     @property
-    def silence_s(self) -> float:
-        """Seconds since the worker was last heard."""
-        return time.monotonic() - self._last_heard
+    def rss_bytes(self) -> int:
+        """Resident memory of the process; 0 where the platform does not tell."""
+        return resident_bytes(self.pid) if self.pid else 0
 
     @property
     def state(self) -> WorkerState.ValueType:
@@ -124,8 +112,7 @@ class Worker:
             return WorkerState.WORKER_STATE_STOPPING
         if not self._ready.done():
             return WorkerState.WORKER_STATE_STARTING
-        silent = self.silence_s > 1.5 * self._settings.workers.heartbeat_interval_s
-        return WorkerState.WORKER_STATE_SILENT if silent else WorkerState.WORKER_STATE_READY
+        return WorkerState.WORKER_STATE_SILENT if self.health.is_quiet else WorkerState.WORKER_STATE_READY
 
     # life
 
@@ -199,25 +186,19 @@ class Worker:
 
     async def supervise(self) -> WorkerEnd:
         """Watch the worker's signs of life; return when it came to its end."""
-        interval = self._settings.workers.heartbeat_interval_s
-        tick = 0
+        health = self.health
         while not self.ended.done():
-            if tick % _TICKS_PER_HEARTBEAT == 0:
-                self._send(w.WorkerEnvelope(ping=w.Ping(token=0)))
-            tick += 1
-            await asyncio.wait((self.ended,), timeout=interval / _TICKS_PER_HEARTBEAT)
-            # Ticks are counted, not time: when this process itself was stopped, the worker is not to blame.
-            self._silent_ticks = 0 if self._heard or self._held else self._silent_ticks + 1
-            self._heard = False
+            health.ask()
+            await asyncio.wait((self.ended,), timeout=health.tick_s)
             self._distributor.check()
-            if self._silent_ticks >= _SILENT_TICKS and not self._stopping:
-                self._end(CloseReason.WORKER_SILENT, f"the worker gave no sign of life for {self.silence_s:.1f} s")
+            if health.tick(excused=self._held or self._stopping):
+                self._end(CloseReason.WORKER_SILENT, f"the worker gave no sign of life for {health.silence_s:.1f} s")
         return self.ended.result()
 
     async def stop(self) -> None:
         """End the worker: ask it, then SIGTERM, then SIGKILL; returns when the process is gone and nothing is left."""
         self._stopping = True
-        self._cancel_ack()
+        self._acks.cancel()
         process = self._process
         try:
             if process is not None and not process.exited.done():
@@ -297,8 +278,7 @@ class Worker:
             asyncio.get_running_loop().call_later(0.2, self._end, CloseReason.WORKER_EXITED, detail)
 
     def link_received(self, envelopes: Sequence[w.WorkerEnvelope]) -> None:
-        self._heard = True
-        self._last_heard = time.monotonic()
+        self.health.heard()
         appended = False
         try:
             for envelope in envelopes:
@@ -331,7 +311,7 @@ class Worker:
         except MalformedBatch as error:
             self._end(CloseReason.WORKER_PROTOCOL_ERROR, f"the worker sent events that are none: {error}")
             raise LinkBroken(str(error)) from error
-        self._schedule_ack()
+        self._acks.appended()
 
     def _received(self, kind: str | None, envelope: w.WorkerEnvelope) -> None:
         match kind:
@@ -339,11 +319,7 @@ class Worker:
                 if not self.commands.answered(envelope.correlation_id, envelope.reply):
                     raise LinkBroken(f"the worker answered a command that was not sent ({envelope.correlation_id})")
             case "pong":
-                self.source_health = SourceHealth.ValueType(envelope.pong.source_health)
-                self.source_detail = printable(envelope.pong.source_detail, 300)
-                waiter = self._pings.pop(envelope.pong.token, None)
-                if waiter is not None and not waiter.done():
-                    waiter.set_result(None)
+                self.health.pong(envelope.pong)
             case "ready":
                 if self._ready.done():
                     raise LinkBroken("the worker said Ready twice")
@@ -372,25 +348,6 @@ class Worker:
             )
         return await self.commands.call(request, timeout_s)
 
-    async def ping(self, timeout_s: float) -> float:
-        """Return the seconds the worker takes to answer.
-
-        Raises:
-            TimeoutError: it did not answer in time.
-        """
-        token = self._next_ping
-        self._next_ping += 1
-        waiter: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        self._pings[token] = waiter
-        began = time.monotonic()
-        try:
-            self._send(w.WorkerEnvelope(ping=w.Ping(token=token)))
-            async with asyncio.timeout(timeout_s):
-                await waiter
-        finally:
-            self._pings.pop(token, None)
-        return time.monotonic() - began
-
     def hold(self, on: bool) -> None:
         """Stop or go on taking messages from the worker; while stopped, its silence is not its fault."""
         self._held = on
@@ -408,21 +365,8 @@ class Worker:
         if self._link is not None:
             self._link.send(envelope)
 
-    def _schedule_ack(self) -> None:
-        if self._distributor.log.head - self._acked >= _ACK_EVENTS:
-            self._send_ack()
-        elif self._ack_timer is None:
-            self._ack_timer = asyncio.get_running_loop().call_later(_ACK_DELAY_S, self._send_ack)
-
-    def _send_ack(self) -> None:
-        self._cancel_ack()
-        self._acked = self._distributor.log.head
-        self._send(w.WorkerEnvelope(ack=w.EventAck(sequence=self._acked)))
-
-    def _cancel_ack(self) -> None:
-        if self._ack_timer is not None:
-            self._ack_timer.cancel()
-            self._ack_timer = None
+    def _send_ack(self, sequence: int) -> None:
+        self._send(w.WorkerEnvelope(ack=w.EventAck(sequence=sequence)))
 
 
 async def _done_within(future: asyncio.Future[int], seconds: float) -> None:

@@ -271,18 +271,18 @@ async def test_a_command_larger_than_a_frame_is_refused_and_the_worker_lives_on(
 
 async def test_a_ping_measures_the_round_trip(setting: Setting) -> None:
     async with _ready(setting) as peer, asyncio.TaskGroup() as tasks:
-        ping = tasks.create_task(setting.worker.ping(5.0))
+        ping = tasks.create_task(setting.worker.health.ping(5.0))
         token = (await peer.receive_kind("ping")).ping.token
         peer.send(w.WorkerEnvelope(pong=w.Pong(token=token, source_health=e.SOURCE_HEALTH_GOOD)))
 
     assert 0 <= ping.result() < 5
-    assert setting.worker.source_health == e.SOURCE_HEALTH_GOOD
+    assert setting.worker.health.source == e.SOURCE_HEALTH_GOOD
 
 
 async def test_a_ping_without_an_answer_times_out(setting: Setting) -> None:
     async with _ready(setting):
         with pytest.raises(TimeoutError):
-            await setting.worker.ping(0.05)
+            await setting.worker.health.ping(0.05)
 
 
 async def test_a_silent_worker_is_found_within_two_and_a_half_heartbeats(setting: Setting) -> None:
@@ -421,7 +421,7 @@ async def test_a_false_worker_beside_the_true_one_is_refused_and_changes_nothing
             assert await false.refusal() == "WRONG_PROCESS"
 
         async with asyncio.timeout(5):
-            await worker.ping(5.0)
+            await worker.health.ping(5.0)
         await worker.stop()
 
 

@@ -22,11 +22,16 @@ def start_ticks(pid: int) -> int:
 
 
 def rss_bytes() -> int:
-    """Return the resident memory of this process; 0 where that is unknown. Source: proc(5), /proc/PID/statm field 2."""
+    """Return the resident memory of this process; 0 where that is unknown."""
+    return resident_bytes("self")
+
+
+def resident_bytes(pid: int | str) -> int:
+    """Return the resident memory of `pid`; 0 where that is unknown. Source: proc(5), /proc/PID/statm field 2."""
     try:
         import resource
 
-        pages = int(Path("/proc/self/statm").read_bytes().split()[1])
+        pages = int(Path(f"/proc/{pid}/statm").read_bytes().split()[1])
         return pages * resource.getpagesize()
     except (ImportError, OSError, ValueError, IndexError):
         return 0
