@@ -6,7 +6,6 @@ import asyncio
 import time
 from collections.abc import Sequence
 from contextlib import suppress
-from pathlib import Path
 
 import click
 from rich.console import Group
@@ -55,7 +54,7 @@ async def _watch(gateway: mxgw_client.Gateway, where: GatewayTarget, include_end
             alive = sum(not is_ended(session) for session in sessions)
             head = Text(f"{alive} open at {where.target}, {time.strftime('%H:%M:%S')}. Ctrl-C ends it.", style="dim")
             room = max(1, out.height - 4)
-            table = sessions_table(sessions[:room], _memory(sessions), time.time(), out.width)
+            table = sessions_table(sessions[:room], time.time(), out.width)
             live.update(Group(head, table), refresh=True)
             await asyncio.sleep(WATCH_INTERVAL_S)
 
@@ -65,37 +64,13 @@ async def _sessions(gateway: mxgw_client.Gateway, include_ended: bool) -> list[S
 
 
 def _print(sessions: Sequence[SessionInfo], as_json: bool) -> None:
-    memory = _memory(sessions)
     if as_json:
-        write_json([session_document(session, memory.get(session.session_id, 0)) for session in sessions])
+        write_json([session_document(session) for session in sessions])
     elif sessions:
         out = console()
-        out.print(sessions_table(sessions, memory, time.time(), out.width))
+        out.print(sessions_table(sessions, time.time(), out.width))
     else:
         click.echo("No session is open.")
-
-
-def _memory(sessions: Sequence[SessionInfo]) -> dict[str, int]:
-    """Return the resident memory of workers on this machine, by session id.
-
-    Asking the gateway would do for all, but it counts as use of the session and extends its lease, which a look from
-    outside must not. So only processes here that are workers by their command line are looked at.
-    """
-    found = {}
-    for session in sessions:
-        if session.worker_pid and not is_ended(session):
-            with suppress(OSError, ValueError, IndexError):
-                process = Path("/proc") / str(session.worker_pid)
-                if b"mxgw_worker" in (process / "cmdline").read_bytes():
-                    pages = int((process / "statm").read_text("ascii").split()[1])
-                    found[session.session_id] = pages * _page_bytes()
-    return found
-
-
-def _page_bytes() -> int:
-    import resource
-
-    return resource.getpagesize()
 
 
 async def show_session(where: GatewayTarget, session_id: str, *, as_json: bool) -> None:
@@ -112,7 +87,7 @@ async def show_session(where: GatewayTarget, session_id: str, *, as_json: bool) 
     if as_json:
         write_json(
             {
-                **session_document(info, worker.rss_bytes if worker else 0),
+                **session_document(info),
                 "worker": worker_document(worker) if worker else None,
                 "items": [item_document(item) for item in state.items] if state else None,
             }

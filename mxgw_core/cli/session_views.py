@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 
 from rich import box
 from rich.table import Table
@@ -29,11 +29,8 @@ def reason_words(session: SessionInfo) -> str:
     return enum_words(session.close_reason) if session.close_reason else ""
 
 
-def sessions_table(sessions: Sequence[SessionInfo], memory: Mapping[str, int], now: float, width: int) -> Table:
-    """Return one line per session; a wide terminal gets tag, owner, lease and subscribers as well.
-
-    `memory` has the workers' resident bytes by session id, where they are known.
-    """
+def sessions_table(sessions: Sequence[SessionInfo], now: float, width: int) -> Table:
+    """Return one line per session; a wide terminal gets tag, owner, lease and subscribers as well."""
     is_wide = width >= WIDE_COLUMNS
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False, padding=0, show_edge=False)
     # The session id is what every other command asks for, so it is never cut.
@@ -64,7 +61,7 @@ def sessions_table(sessions: Sequence[SessionInfo], memory: Mapping[str, int], n
         cells.append(age_text(max(0.0, now - session.opened_at.timestamp())))
         if is_wide:
             cells += [_lease(session, now), str(session.subscribers), f"{session.head.sequence:,}"]
-        rss = memory.get(session.session_id, 0)
+        rss = session.worker_rss_bytes
         cells += [str(session.worker_pid or ""), bytes_text(rss) if rss else ""]
         table.add_row(*cells)
     return table
@@ -144,7 +141,7 @@ def _worker_rows(row: Callable[[str, str | Text], None], worker: WorkerInfo) -> 
         row("events lost", Text(f"{worker.events_lost:,}", style="bold red"))
 
 
-def session_document(session: SessionInfo, rss_bytes: int = 0) -> dict[str, object]:
+def session_document(session: SessionInfo) -> dict[str, object]:
     """Return one session for JSON."""
     return {
         "session_id": session.session_id,
@@ -166,7 +163,7 @@ def session_document(session: SessionInfo, rss_bytes: int = 0) -> dict[str, obje
         "worker_pid": session.worker_pid or None,
         "worker_state": enum_key(session.worker_state),
         "source_health": enum_key(session.source_health),
-        "rss_bytes": rss_bytes or None,
+        "rss_bytes": session.worker_rss_bytes or None,
     }
 
 

@@ -27,9 +27,15 @@ from mxgw_core.workers.worker import Worker, new_secret
 
 log = logging.getLogger(__name__)
 
-# 144 random bits (ASVS 11.5.1 wants 128 from a CSPRNG), in hex so that none looks like an option on a command line.
-# A name, never a credential.
+# 144 random bits (ASVS 11.5.1 wants 128 from a CSPRNG). A name, never a credential.
 _ID_BYTES = 18
+
+
+def _new_id() -> str:
+    """Return a session id that no command line takes for an option."""
+    while (session_id := secrets.token_urlsafe(_ID_BYTES)).startswith("-"):
+        pass
+    return session_id
 
 
 @dataclass(frozen=True, slots=True)
@@ -115,7 +121,7 @@ class SessionRegistry:
                 metadata={"limit": str(limit)},
                 retry_after_s=5.0,
             )
-        session_id = secrets.token_hex(_ID_BYTES)
+        session_id = _new_id()
         self._opened += 1
         session = Session(
             session_id,

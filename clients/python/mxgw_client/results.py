@@ -185,6 +185,8 @@ class SessionInfo:
     worker_pid: int
     worker_state: WorkerState
     source_health: SourceHealth
+    # Resident memory of the worker; 0 where its platform does not tell.
+    worker_rss_bytes: int = 0
 
 
 def session_from_message(message: session_service_pb2.Session) -> SessionInfo:
@@ -208,6 +210,7 @@ def session_from_message(message: session_service_pb2.Session) -> SessionInfo:
         worker_pid=message.worker_pid,
         worker_state=WorkerState(message.worker_state),
         source_health=SourceHealth(message.source_health),
+        worker_rss_bytes=message.worker_rss_bytes,
     )
 
 

@@ -38,6 +38,7 @@ def session(state: SessionState = SessionState.READY, subscribers: int = 0, clie
         worker_pid=4711,
         worker_state=WorkerState.READY,
         source_health=SourceHealth.GOOD,
+        worker_rss_bytes=38 * 1024**2,
     )
 
 
@@ -50,7 +51,7 @@ def drawn(renderable: RenderableType, width: int) -> str:
 @pytest.mark.parametrize("width", [80, 120, 132, 200])
 def test_the_table_fits_and_never_cuts_the_session_id(width: int) -> None:
     many = [session(client_name="a client with a very long name indeed"), session(SessionState.FAULTED)]
-    text = drawn(sessions_table(many, {SESSION_ID: 38 * 1024**2}, NOW.timestamp(), width), width)
+    text = drawn(sessions_table(many, NOW.timestamp(), width), width)
 
     assert max(map(len, text.splitlines())) <= width
     assert text.count(SESSION_ID) == 2
@@ -59,14 +60,14 @@ def test_the_table_fits_and_never_cuts_the_session_id(width: int) -> None:
 
 
 def test_a_wide_table_has_owner_tag_lease_and_head() -> None:
-    text = drawn(sessions_table([session()], {}, NOW.timestamp(), 140), 140)
+    text = drawn(sessions_table([session()], NOW.timestamp(), 140), 140)
 
     for wanted in ("key-1", "line1", "3m07s", "1,234", "5m00s"):
         assert wanted in text
 
 
 def test_a_session_with_subscribers_has_no_countdown() -> None:
-    assert "attached" in drawn(sessions_table([session(subscribers=1)], {}, NOW.timestamp(), 140), 140)
+    assert "attached" in drawn(sessions_table([session(subscribers=1)], NOW.timestamp(), 140), 140)
 
 
 def test_the_detail_tells_state_worker_and_items() -> None:
@@ -126,7 +127,7 @@ def test_json_has_stable_words() -> None:
 
 def test_a_clients_name_cannot_reach_the_terminals_controls() -> None:
     evil = session(client_name="\x1b[2J[bold]evil")
-    text = drawn(sessions_table([evil], {}, NOW.timestamp(), 140), 140)
+    text = drawn(sessions_table([evil], NOW.timestamp(), 140), 140)
 
     assert "\x1b" not in text
     assert "[bold]evil" in text
