@@ -9,14 +9,13 @@ from __future__ import annotations
 import asyncio
 from collections import deque
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
-from typing import TypeAlias
 
 from mxgw.v1.events_pb2 import GapReason
 from mxgw_core.api.errors import GatewayError
 from mxgw_core.api.events import EventFilter, Lag, OverflowPolicy, PacedPolicy, QueueLimits
 from mxgw_core.events.backlog import Backlog
 from mxgw_core.events.figures import GAP_FRAMES, LOST, SessionFigures, SubscriberFigures
+from mxgw_core.events.items import Control, End, Item, Progress, SnapshotDue, SnapshotWanted
 from mxgw_core.events.log import Chunk, EventLog, LogGap
 from mxgw_core.events.records import event_item, events_prefix, record_bounds
 
@@ -24,40 +23,6 @@ from mxgw_core.events.records import event_item, events_prefix, record_bounds
 PROGRESS_EVENTS = 1000
 # What is set aside comes in pieces of about this size, far below any message limit.
 _PIECE_BYTES = 64 * 1024
-
-
-@dataclass(frozen=True, slots=True)
-class Progress:
-    """Everything up to `sequence` was delivered, filtered or covered by a gap."""
-
-    sequence: int
-
-
-@dataclass(frozen=True, slots=True)
-class End:
-    """The stream is over; `error` says why."""
-
-    error: GatewayError
-
-
-@dataclass(frozen=True, slots=True)
-class Control:
-    """A frame that is no event, ready to be sent."""
-
-    frame: bytes
-
-
-@dataclass(frozen=True, slots=True)
-class SnapshotWanted:
-    """Fetch the last values now, and tell the subscriber with `snapshot_fetched`."""
-
-
-@dataclass(frozen=True, slots=True)
-class SnapshotDue:
-    """Everything up to the snapshot's position was handed over: send the snapshot."""
-
-
-Item: TypeAlias = Chunk | LogGap | Progress | Control | SnapshotWanted | SnapshotDue | End
 
 
 class Subscriber:

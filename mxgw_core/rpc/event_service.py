@@ -26,10 +26,11 @@ from mxgw_core.api.types import Position
 from mxgw_core.config.models import EventSettings
 from mxgw_core.events.distributor import Subscription
 from mxgw_core.events.frames import draining_frame, gap_frame, heartbeat_frame, progress_frame
+from mxgw_core.events.items import Control, End, Progress, SnapshotDue, SnapshotWanted
 from mxgw_core.events.lead_in import lead_in, reaches
 from mxgw_core.events.log import Chunk, LogGap
 from mxgw_core.events.policies import DisconnectPolicy
-from mxgw_core.events.subscriber import Control, End, Progress, SnapshotDue, SnapshotWanted, Subscriber
+from mxgw_core.events.subscriber import Subscriber
 from mxgw_core.events.verdict import Start, decide
 from mxgw_core.plugins import PluginHost
 from mxgw_core.printable import printable

@@ -7,8 +7,9 @@ from collections.abc import Iterable, Sequence
 from mxgw.v1.event_service_pb2 import StreamEventsResponse
 from mxgw.v1.events_pb2 import DataChange, Event, EventBatch, EventKind
 from mxgw.v1.values_pb2 import MxValue
+from mxgw_core.events.items import Control, End, Item, Progress
 from mxgw_core.events.log import Chunk, LogGap
-from mxgw_core.events.subscriber import Control, End, Item, Progress, Subscriber
+from mxgw_core.events.subscriber import Subscriber
 
 EPOCH = bytes(range(16))
 OTHER_EPOCH = bytes(16)

@@ -13,8 +13,8 @@ from mxgw_core.api.errors import SessionEnded, SubscriberOverflow
 from mxgw_core.api.events import Disconnect, DropNewest, DropOldest, FailSession, QueueLimits, Retention
 from mxgw_core.api.types import Position
 from mxgw_core.events.figures import POLICY_ERRORS
+from mxgw_core.events.items import End
 from mxgw_core.events.log import LogGap, OutOfOrder
-from mxgw_core.events.subscriber import End
 from mxgw_core.events.verdict import Start
 
 CLOSED = SessionEnded("the session ended", close_reason="CLIENT")

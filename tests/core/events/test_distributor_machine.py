@@ -20,8 +20,9 @@ from mxgw.v1 import events_pb2 as e
 from mxgw_core.api.errors import SessionEnded
 from mxgw_core.api.events import Disconnect, DropNewest, DropOldest, QueueLimits, Retention
 from mxgw_core.api.types import Position
+from mxgw_core.events.items import End, Progress
 from mxgw_core.events.log import Chunk, LogGap, OutOfOrder
-from mxgw_core.events.subscriber import End, Progress, Subscriber
+from mxgw_core.events.subscriber import Subscriber
 from mxgw_core.events.verdict import Start
 
 CLOSED = SessionEnded("the session ended", close_reason="CLIENT")

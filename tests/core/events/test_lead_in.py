@@ -9,8 +9,8 @@ from support.events import EPOCH, batch, told
 
 from mxgw.v1 import events_pb2 as e
 from mxgw_core.api.events import HistoryPage
+from mxgw_core.events.items import Item
 from mxgw_core.events.lead_in import lead_in, reaches
-from mxgw_core.events.subscriber import Item
 
 pytestmark = pytest.mark.asyncio
 

@@ -11,9 +11,10 @@ from support.events import batch, frame_of, taken, told
 from mxgw.v1 import events_pb2 as e
 from mxgw_core.api.errors import SessionEnded
 from mxgw_core.api.events import Disconnect, DropNewest, DropOldest, QueueLimits
+from mxgw_core.events.items import End, Progress
 from mxgw_core.events.log import Chunk, LogGap
 from mxgw_core.events.records import MalformedBatch
-from mxgw_core.events.subscriber import PROGRESS_EVENTS, End, Progress
+from mxgw_core.events.subscriber import PROGRESS_EVENTS
 from mxgw_core.events.verdict import Start
 
 CLOSED = SessionEnded("the session ended", close_reason="CLIENT")
