@@ -90,16 +90,23 @@ class Backlog:
         return dropped
 
     def select(self, keep: Callable[[int, int, int], bool], detail: str) -> int:
-        """Keep the events that `keep(server_handle, item_handle, kind)` wants; return how many were dropped."""
+        """Keep the events that `keep(server_handle, item_handle, kind)` wants; return how many were dropped.
+
+        When `keep` raises, everything is as it was.
+        """
         entries = self.drain()
         before = sum(entry.events for entry, _ in entries if isinstance(entry, Chunk))
-        kept_before = self.events
-        if entries:
+        if not entries:
+            return 0
+        kept = entries
+        try:
             known = list(unpacked(entry for entry, _ in entries))
-            after, until, since = known[0].first - 1, known[-1].last, entries[0][1]
-            for entry in packed(after, _judged(known, keep), until, _DROPPED, detail):
+            wanted = packed(known[0].first - 1, _judged(known, keep), known[-1].last, _DROPPED, detail)
+            kept = [(entry, entries[0][1]) for entry in wanted]
+        finally:
+            for entry, since in kept:
                 self.append(entry, since)
-        return before - (self.events - kept_before)
+        return before - sum(entry.events for entry, _ in kept if isinstance(entry, Chunk))
 
     def _unpack(self) -> None:
         if any(entry.kept if isinstance(entry, Chunk) else entry.runs for entry, _ in self._entries):

@@ -95,6 +95,8 @@ class Subscriber:
         self._wants_snapshot = False
         # Position of the snapshot that waits for its place in the stream.
         self._snapshot_at: int | None = None
+        # The gap that the stream must begin with was not handed over yet.
+        self._owes_gap = False
         # What was in the log when it attached is its own wish and does not count as lag.
         self._granted = log.head
         self._granted_events = log.appended_events
@@ -310,8 +312,11 @@ class Subscriber:
     # reading
 
     def put_first(self, gap: LogGap) -> None:
-        """Let the stream begin with a gap."""
+        """Let the stream begin with a gap; nothing behind it counts as delivered before."""
         self._backlog.put_first(gap, self._clock())
+        self._owes_gap = True
+        if gap.first:
+            self.delivered = gap.first - 1
 
     def send(self, frame: bytes) -> None:
         """Queue a control frame; it goes out before the next events."""
@@ -334,7 +339,7 @@ class Subscriber:
         if self._wants_snapshot and self.end is None:
             self._wants_snapshot = False
             return SnapshotWanted()
-        if self._snapshot_at is not None and self.delivered >= self._snapshot_at:
+        if self._snapshot_at is not None and self.delivered >= self._snapshot_at and not self._owes_gap:
             self._snapshot_at = None
             return SnapshotDue()
         while True:
@@ -363,6 +368,7 @@ class Subscriber:
     def _count_gap(self, gap: LogGap) -> None:
         reason = GapReason.Name(gap.reason).removeprefix("GAP_REASON_")
         self._session_figures.count(GAP_FRAMES, reason)
+        self._owes_gap = False
         if gap.last:
             if not gap.runs:  # else a part of its range follows, and counts when that is handed over
                 self.delivered = gap.last

@@ -184,6 +184,16 @@ def test_selecting_asks_with_server_item_and_kind() -> None:
     assert asked == {(3, 7, CHANGE), (300, 7, WRITE), (0, -5, OPERATION)}
 
 
+def test_a_judge_that_raises_leaves_everything_as_it_was() -> None:
+    queue = backlog(chunk(1, 1, 2), gap(3, 3), chunk(4, 1, 2))
+    answers = {1: True}
+    with pytest.raises(KeyError):
+        queue.select(lambda server, item, kind: answers[item], "why")
+
+    assert (queue.events, queue.since) == (4, 0.0)
+    assert told(popped(queue)) == [1, 2, (3, 3), 4, 5]
+
+
 def test_what_a_told_gap_said_would_follow_is_not_judged_again() -> None:
     entries = list(packed(0, [records(chunk(1, 1, 2, 3, 4))[n] for n in (1, 3)], 4, CONFLATED, "why"))
     queue = backlog(*entries, chunk(5, 1, 2))
