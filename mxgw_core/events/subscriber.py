@@ -11,12 +11,12 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Container, Sequence
 
 from mxgw.v1.events_pb2 import GapReason
 from mxgw_core.api.errors import GatewayError
 from mxgw_core.api.events import EventFilter, Lag, OverflowPolicy, PacedPolicy, QueueLimits
-from mxgw_core.events.backlog import Backlog
+from mxgw_core.events.backlog import Backlog, EventItem
 from mxgw_core.events.conflation import Conflation
 from mxgw_core.events.figures import GAP_FRAMES, LOST, SessionFigures, SubscriberFigures
 from mxgw_core.events.items import Control, End, Item, Progress, SnapshotDue, SnapshotWanted
@@ -250,10 +250,10 @@ class Subscriber:
                 self._backlog.append(entry, since)
         self._is_gathering = self.interval_s > 0
 
-    def select(self, keep: Callable[[int, int, int], bool]) -> int:
-        """Keep the unread events that `keep` wants; return how many were dropped."""
+    def select(self, judge: Callable[[set[EventItem]], Container[EventItem]]) -> int:
+        """Keep the unread events of the items that `judge` wants of those there are; return how many were dropped."""
         self._set_aside()
-        return self._backlog.select(keep, self._why_dropped)
+        return self._backlog.select(judge, self._why_dropped)
 
     def refuse_newest(self, resume_below_events: int) -> None:
         """Set everything unread aside, and drop what arrives until at most `resume_below_events` are unread."""
