@@ -22,7 +22,7 @@ class Budget:
     """
 
     def __init__(self, budget_s: float) -> None:
-        self._budget_s = budget_s
+        self.budget_s = budget_s
         self._began = (0.0, 0.0, 0)
         self._collects = False
         self.overrun_s = 0.0
@@ -40,7 +40,7 @@ class Budget:
             gc.enable()
         wall, cpu, waits = self._began
         wall_s = time.perf_counter() - wall
-        if wall_s > self._budget_s and (time.thread_time() - cpu > self._budget_s or _waits() > waits):
+        if wall_s > self.budget_s and (time.thread_time() - cpu > self.budget_s or _waits() > waits):
             self.overrun_s = wall_s
 
 
@@ -65,13 +65,15 @@ def wanted(
     rest, asked = iter(items), 0
     while True:  # once more when the time was gone, and through no fault of `keep`
         with Budget(budget_s) as budget:
-            until = time.perf_counter() + budget_s
+            began = time.perf_counter()
+            until = began + budget_s
             for item in rest:
                 asked += 1
                 until += per_answer_s
                 if keep(*item):
                     found.add(item)
                 if time.perf_counter() > until:
+                    budget.budget_s = until - began
                     break
             else:
                 return found
