@@ -122,12 +122,14 @@ class Subscriber:
 
     @property
     def lag_events(self) -> int:
-        """Events not yet taken by the reader, its granted backlog included."""
-        return self._backlog.events + self._gathered.events + self._log.appended_events - self._taken_events
+        """Events not yet taken by the reader, its granted backlog included; nothing more comes once its stream ends."""
+        in_log = 0 if self.end is not None else self._log.appended_events - self._taken_events
+        return self._backlog.events + self._gathered.events + in_log
 
     @property
     def lag_bytes(self) -> int:
-        return self._backlog.bytes + self._gathered.bytes + self._log.appended_bytes - self._taken_bytes
+        in_log = 0 if self.end is not None else self._log.appended_bytes - self._taken_bytes
+        return self._backlog.bytes + self._gathered.bytes + in_log
 
     @property
     def lag_seconds(self) -> float:
@@ -136,7 +138,7 @@ class Subscriber:
             since = self._backlog.since
         elif self._gathered:
             since = self._gathered.since
-        elif self.cursor < self._log.head:
+        elif self.cursor < self._log.head and self.end is None:
             since = self._log.appended_at(self.cursor + 1)
         else:
             return 0.0
