@@ -166,6 +166,11 @@ class Subscriber:
             return 0, 0
         return self._granted_unread if self._is_gathering else self._backlog.until(self._granted)
 
+    @property
+    def is_conflating(self) -> bool:
+        """Whether its policy conflates since it fell behind, and it is not level yet."""
+        return self._is_gathering and not self.interval_s
+
     def is_over_limit(self) -> bool:
         """Whether its policy is to be asked; looked at after every append."""
         limits, log = self.limits, self._log
@@ -354,8 +359,11 @@ class Subscriber:
             self._wants_snapshot = False
             return SnapshotWanted()
         if self._snapshot_at is not None and self.delivered >= self._snapshot_at and not self._owes_gap:
-            self._snapshot_at = None
-            return SnapshotDue()
+            is_passed, self._snapshot_at = self.delivered > self._snapshot_at, None
+            if not is_passed:
+                return SnapshotDue()
+            if self.end is None:  # a gap went over its place, so it would show less than the gap gives up
+                return SnapshotWanted()
         while True:
             item = self._next(limit_bytes)
             if item is None:
