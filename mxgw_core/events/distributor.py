@@ -163,6 +163,8 @@ class Distributor:
                 subscriber.skip_refused()
                 continue
             subscriber.gather()
+            if subscriber.is_idle:
+                continue  # a burst that is larger than the limit is no sign of a slow reader
             if subscriber.is_over_limit():
                 self._overflow(subscriber)
             elif not subscriber.is_conflating:
