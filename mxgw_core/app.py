@@ -8,6 +8,7 @@ import secrets
 import time
 from collections.abc import Sequence
 from contextlib import AsyncExitStack
+from pathlib import Path
 
 from mxgw.v1 import (
     command_service_pb2,
@@ -20,7 +21,6 @@ from mxgw_core.api.errors import SettingsError
 from mxgw_core.api.events import SubscriberLimits
 from mxgw_core.api.gateway import GrpcService
 from mxgw_core.api.types import CloseReason, SessionInfo
-from mxgw_core.api.workers import Orphan
 from mxgw_core.config.models import Settings
 from mxgw_core.plugins import PluginHost
 from mxgw_core.rpc.access import AccessControl
@@ -33,7 +33,7 @@ from mxgw_core.rpc.server import GrpcServer
 from mxgw_core.rpc.session_service import SessionService
 from mxgw_core.sessions.registry import SessionRegistry
 from mxgw_core.sessions.session import subscriber_limits
-from mxgw_core.workers.orphans import settle
+from mxgw_core.workers.orphans import orphans_of
 from mxgw_core.workers.paths import DataDirectory
 
 log = logging.getLogger(__name__)
@@ -55,6 +55,7 @@ class GatewayApp:
         self.instance_id = secrets.token_hex(8)
         self.addresses: tuple[str, ...] = ()
         self._stopping = asyncio.Event()
+        self._end_sessions = False
         # Set by `run` once calls are served, and also when it ends without ever having been ready.
         self._ready = asyncio.Event()
         self._registry: SessionRegistry | None = None
@@ -78,8 +79,10 @@ class GatewayApp:
                 services = [*self._services(registry, access, events), *self._plugin_services()]
                 server = GrpcServer(self._settings, services, HandlerFactory(self._settings.limits, access, registry))
                 self.addresses = server.bind(addresses)
-                await self._settle_orphans()
                 await stack.enter_async_context(registry)
+                # Before the first call: a client that comes back finds its session, be it on its way only.
+                for orphan, verdict in orphans_of(self._plugins):
+                    registry.take_over(orphan, verdict)
                 await server.start()
                 log.info("serving on %s, instance %s", ", ".join(self.addresses), self.instance_id)
                 self._ready.set()
@@ -91,8 +94,17 @@ class GatewayApp:
             self._registry = None
             self._ready.set()
 
-    def stop(self) -> None:
-        """Begin the orderly shutdown; may be called at any time, any number of times."""
+    @property
+    def data_dir(self) -> Path:
+        """The gateway's private directory."""
+        return self._settings.gateway.data_dir.absolute()
+
+    def stop(self, *, end_sessions: bool = False) -> None:
+        """Begin the orderly shutdown; may be called at any time, any number of times.
+
+        With `end_sessions` also those end whose workers would wait for the next gateway.
+        """
+        self._end_sessions = self._end_sessions or end_sessions
         self._stopping.set()
 
     async def wait_ready(self) -> None:
@@ -112,12 +124,18 @@ class GatewayApp:
             tasks.create_task(server.stop(drain_s), name="gateway:server-stop")
             await events.drained(drain_s)
             cut = events.attached()
-        registry.close_all(CloseReason.GATEWAY_SHUTDOWN)
+        left = 0
+        if self._end_sessions:
+            registry.close_all(CloseReason.GATEWAY_SHUTDOWN)
+        else:
+            left = registry.release_all()
         await registry.wait_closed()
         log.info(
-            "stopped after %.1f s: %d sessions closed, %d of %d streams cut before they were drained",
+            "stopped after %.1f s: %d sessions closed, %d left to the next gateway, %d of %d streams cut before they "
+            "were drained",
             time.monotonic() - began,
-            sessions,
+            sessions - left,
+            left,
             cut,
             streams,
         )
@@ -162,13 +180,6 @@ class GatewayApp:
             GrpcService(module.DESCRIPTOR.services_by_name[name], implementation)
             for module, name, implementation in implementations
         ]
-
-    async def _settle_orphans(self) -> None:
-        orphans: list[Orphan] = []
-        for answer in self._plugins.ask("mxgw_orphans"):
-            if answer.error is None:
-                orphans += answer.value
-        await settle(orphans, self._plugins)
 
     # api.Gateway
 
