@@ -1,7 +1,7 @@
 """One session: its state machine, its worker, its log and subscribers, its lease.
 
-CREATING -> READY -> CLOSING -> CLOSED, FAULTED from any live state, ADOPTING -> READY after a restart. `run` carries a session through its whole life in
-one task; everything else only asks for transitions.
+CREATING -> READY -> CLOSING -> CLOSED, FAULTED from any live state, ADOPTING -> READY after a restart. `run` carries a
+session through its whole life in one task; everything else only asks for transitions.
 """
 
 from __future__ import annotations

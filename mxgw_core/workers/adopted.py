@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 import os
 import signal
@@ -90,10 +91,8 @@ class AdoptedProcess:
     def _signal(self, number: signal.Signals) -> None:
         if self._pidfd is None:
             return
-        try:
+        with contextlib.suppress(ProcessLookupError):
             signal.pidfd_send_signal(self._pidfd, number)
-        except ProcessLookupError:
-            pass
 
     def _gone(self) -> None:
         assert self._pidfd is not None

@@ -1,0 +1,166 @@
+"""A gateway that is killed and started again: a process of its own on one data directory, its orphans seen and reaped."""
+
+from __future__ import annotations
+
+import asyncio
+import ctypes
+import json
+import os
+import signal
+import sqlite3
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager, suppress
+from pathlib import Path
+
+import psutil
+
+from mxgw_core.failpoints import VARIABLE
+from support.waiting import until
+
+# Makes orphans children of this process, so that none can hide and none stays a zombie. Source: prctl(2).
+_PR_SET_CHILD_SUBREAPER = 36
+
+
+class Restarts:
+    """`mxgw serve` on one directory, as often as a test likes. Made by `restarts`.
+
+    Attributes:
+        target: what a client connects to, the same for every run.
+    """
+
+    def __init__(self, directory: Path, settings: str) -> None:
+        self.directory = directory
+        self.data = directory / "d"
+        self.target = f"unix:{directory}/g.sock"
+        self.process: subprocess.Popen[str] | None = None
+        (directory / "settings.toml").write_text(settings)
+        self._runs = 0
+
+    @property
+    def log(self) -> str:
+        """What all runs wrote to stderr."""
+        return "".join(path.read_text() for path in sorted(self.directory.glob("gateway-*.log")))
+
+    async def start(self, *, failpoint: str = "", arguments: Sequence[str] = ()) -> None:
+        """Start a run and return when it serves."""
+        line = await self.started(failpoint=failpoint, arguments=arguments)
+
+        assert line, f"the gateway did not start:\n{self.log}"
+
+    async def started(self, *, failpoint: str = "", arguments: Sequence[str] = ()) -> str:
+        """Start a run and return the line it says when it serves; "" when it ended before."""
+        self._runs += 1
+        environment = {name: value for name, value in os.environ.items() if not name.startswith("MXGW")}
+        if failpoint:
+            environment[VARIABLE] = failpoint
+        with (self.directory / f"gateway-{self._runs:03}.log").open("w") as errors:
+            process = self.process = subprocess.Popen(
+                [sys.executable, "-m", "mxgw_core.cli.main", "serve", "--json", "--listen", self.target]
+                + ["--set", f"gateway.data_dir={self.data}", *arguments],
+                cwd=self.directory,
+                env=environment,
+                stdin=subprocess.DEVNULL,
+                stdout=subprocess.PIPE,
+                stderr=errors,
+                text=True,
+            )
+        _running.append(process)
+        assert process.stdout is not None
+        line = await asyncio.to_thread(process.stdout.readline)
+        assert not line or json.loads(line)["ready"]
+        return line
+
+    async def kill(self) -> None:
+        """End the run with SIGKILL."""
+        assert self.process is not None
+        self.process.kill()
+        await self.ended()
+
+    async def terminate(self) -> None:
+        """End the run in order."""
+        assert self.process is not None
+        self.process.terminate()
+        await self.ended()
+
+    async def ended(self, timeout_s: float = 20.0) -> int:
+        """Wait for the end of the run and return its exit code."""
+        process = self.process
+        assert process is not None
+        code = await asyncio.to_thread(process.wait, timeout_s)
+        assert process.stdout is not None
+        process.stdout.close()
+        _running.remove(process)
+        self.process = None
+        return code
+
+    def workers(self) -> list[psutil.Process]:
+        """Return the worker processes that live, of all runs; those that ended are reaped."""
+        reap()
+        alive = []
+        for process in psutil.Process().children(recursive=True):
+            with suppress(psutil.NoSuchProcess):
+                if "mxgw_worker" in process.cmdline() and process.status() != psutil.STATUS_ZOMBIE:
+                    alive.append(process)
+        return alive
+
+    def sockets(self) -> list[Path]:
+        """Return the sockets of workers."""
+        return list((self.data / "run").glob("*.sock"))
+
+    def rows(self) -> list[tuple[str, str]]:
+        """Return session and state of every worker in the manifest."""
+        path = self.data / "manifest.sqlite3"
+        if not path.exists():
+            return []
+        db = sqlite3.connect(f"file:{path}?mode=ro", uri=True)
+        try:
+            return db.execute("SELECT session_id, state FROM worker").fetchall()
+        finally:
+            db.close()
+
+    async def all_is_gone(self, timeout_s: float = 10.0) -> None:
+        """Wait until no worker, no socket and no row of the manifest is left."""
+        await until(lambda: not self.workers() and not self.sockets() and not self.rows(), timeout_s)
+
+
+def reap() -> None:
+    """Take notice of the end of orphans; children that somebody waits for are left to them."""
+    with suppress(ChildProcessError):
+        while True:
+            # Looks without taking, as a Popen of the test may want the status.
+            found = os.waitid(os.P_ALL, 0, os.WEXITED | os.WNOHANG | os.WNOWAIT)
+            if found is None or found.si_pid in _awaited():
+                return
+            os.waitpid(found.si_pid, 0)
+
+
+def _awaited() -> set[int]:
+    return {process.pid for process in _running}
+
+
+_running: list[subprocess.Popen[str]] = []
+
+
+@asynccontextmanager
+async def restarts(settings: str) -> AsyncIterator[Restarts]:
+    """Offer a gateway to restart; afterwards whatever is left of it is killed."""
+    ctypes.CDLL(None).prctl(_PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
+    with tempfile.TemporaryDirectory(prefix="mxgw-r-", dir="/tmp") as name:
+        gateway = Restarts(Path(name), settings)
+        try:
+            yield gateway
+        finally:
+            if gateway.process is not None:
+                await gateway.kill()
+            for worker in gateway.workers():
+                with suppress(psutil.NoSuchProcess):
+                    worker.send_signal(signal.SIGKILL)
+            deadline = time.monotonic() + 5
+            while gateway.workers() and time.monotonic() < deadline:
+                await asyncio.sleep(0.01)
+            reap()
+            ctypes.CDLL(None).prctl(_PR_SET_CHILD_SUBREAPER, 0, 0, 0, 0)

@@ -1,0 +1,253 @@
+"""Workers come home: the gateway dies or is restarted, and its clients go on where they were."""
+
+from __future__ import annotations
+
+import asyncio
+import signal
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from typing import Any
+
+import grpc
+import grpc.aio
+import pytest
+from support.clients import Client, client_of, refused
+from support.restarts import Restarts, restarts
+from support.waiting import until
+
+from mxgw.v1 import commands_pb2 as c
+from mxgw.v1 import session_service_pb2 as ss
+from mxgw.v1.event_service_pb2 import StartPosition
+from mxgw.v1.events_pb2 import Position
+from mxgw_core.testing.checker import StreamChecker, observed
+
+pytestmark = pytest.mark.asyncio
+
+LOAD = """
+[backends.sim]
+profile = "load"
+items = 10
+rate = 500.0
+
+[plugins]
+enabled = ["replay", "reattach"]
+"""
+
+
+def after(checker: StreamChecker) -> StartPosition:
+    at = checker.position
+    assert at is not None
+    return StartPosition(after=Position(epoch=at.epoch, sequence=at.sequence))
+
+
+async def adopted(client: Client, session_id: str, timeout_s: float = 10.0) -> ss.Session:
+    """Wait until the session serves again, and return it."""
+    async with asyncio.timeout(timeout_s):
+        while True:
+            answer = await client.sessions.GetSession(
+                ss.GetSessionRequest(session_id=session_id), timeout=5, wait_for_ready=True
+            )
+            if answer.session.state == ss.SESSION_STATE_READY:
+                return answer.session  # type: ignore[no-any-return]
+            assert answer.session.state == ss.SESSION_STATE_ADOPTING, answer.session
+            await asyncio.sleep(0.01)
+
+
+async def follow(client: Client, session_id: str, checker: StreamChecker, events: int, **fields: Any) -> None:
+    """Feed a checker with at least `events` more events, resuming where it stands; then leave."""
+    resuming = checker.position is not None
+    start = after(checker) if resuming else StartPosition(oldest_retained={})
+    checker.attach(checker.position if resuming else None)
+    stream = client.stream(session_id, start, **fields)
+    wanted = checker.events + events
+    async with asyncio.timeout(20):
+        while checker.events < wanted:
+            frame = await stream.read()
+            assert frame is not grpc.aio.EOF
+            for observation in observed(frame):
+                checker.observe(observation)
+    stream.cancel()
+    checker.end("LEFT")
+
+
+@asynccontextmanager
+async def serving(gateway: Restarts) -> AsyncIterator[Client]:
+    async with client_of(gateway.target) as client:
+        yield client
+
+
+async def test_after_a_kill_the_session_is_the_same_and_no_event_is_missing() -> None:
+    async with restarts(LOAD) as gateway:
+        await gateway.start()
+        checker = StreamChecker(may_lose=lambda lost: False)
+        async with serving(gateway) as client:
+            before = await client.open(name="historian", tag="line4", lease_s=900)
+            await client.subscribe(before.session_id, [f"Load.Item{n:05d}" for n in range(1, 11)])
+            await follow(client, before.session_id, checker, 300)
+            (worker,) = gateway.workers()
+            await gateway.kill()
+        await until(lambda: not gateway.sockets() or worker.is_running(), 1)
+        await gateway.start()
+        async with serving(gateway) as client:
+            session = await adopted(client, before.session_id)
+            await follow(client, before.session_id, checker, 300)
+            state = await client.sessions.GetSessionState(ss.GetSessionStateRequest(session_id=before.session_id))
+            await client.close(before.session_id)
+
+            assert checker.gaps == 0, checker.report()
+            assert not checker.violations, checker.report()
+            assert session.epoch == before.epoch
+            assert session.worker_pid == worker.pid
+            kept = ("owner", "client_name", "tag", "backend", "opened_at", "lease")
+            assert all(getattr(session, name) == getattr(before, name) for name in kept)
+            assert len(state.items) == 10
+        await gateway.all_is_gone()
+
+
+async def test_an_orderly_restart_leaves_workers_running_and_tells_clients_when_to_come_back() -> None:
+    async with restarts(LOAD) as gateway:
+        await gateway.start()
+        checker = StreamChecker(may_lose=lambda lost: False)
+        async with serving(gateway) as client:
+            session = await client.open()
+            await client.subscribe(session.session_id, ["Load.Item00001"])
+            await follow(client, session.session_id, checker, 50)
+            checker.attach(checker.position)
+            stream = client.stream(session.session_id, after(checker))
+            frames = [await stream.read()]
+            assert gateway.process is not None
+            gateway.process.send_signal(signal.SIGTERM)
+            with pytest.raises(grpc.aio.AioRpcError) as ended:
+                while True:
+                    frame = await stream.read()
+                    frames.append(frame)
+            for frame in frames:
+                for observation in observed(frame):
+                    checker.observe(observation)
+            checker.end("GATEWAY_DRAINING")
+            refusal = await refused_error(ended.value)
+            assert await gateway.ended() == 0
+
+            assert refusal.reason == "GATEWAY_DRAINING"
+            assert refusal.retry_after_s
+            assert any(frame.HasField("draining") for frame in frames)
+        assert len(gateway.workers()) == 1
+        assert gateway.rows() == [(session.session_id, "ready")]
+        assert "1 left to the next gateway" in gateway.log
+
+        await gateway.start()
+        async with serving(gateway) as client:
+            await adopted(client, session.session_id)
+            await follow(client, session.session_id, checker, 50)
+            await client.close(session.session_id)
+
+            assert checker.gaps == 0, checker.report()
+            assert not checker.violations, checker.report()
+        await gateway.all_is_gone()
+
+
+async def refused_error(error: grpc.aio.AioRpcError) -> Any:
+    from support.clients import refusal_of
+
+    return refusal_of(error)
+
+
+async def test_a_session_that_waits_for_its_worker_is_unavailable_and_says_when_to_ask_again() -> None:
+    async with restarts(LOAD) as gateway:
+        await gateway.start()
+        async with serving(gateway) as client:
+            session = await client.open()
+        (worker,) = gateway.workers()
+        worker.suspend()
+        await gateway.kill()
+        await gateway.start()
+        async with serving(gateway) as client:
+            stream = await refused(client.stream(session.session_id))
+            command = await refused(client.invoke(session.session_id, register=c.RegisterCommand(client_name="x")))
+            shown = await client.sessions.GetSession(ss.GetSessionRequest(session_id=session.session_id))
+            worker.resume()
+            back = await adopted(client, session.session_id)
+            await client.close(session.session_id)
+
+            for refusal in (stream, command):
+                assert refusal.code is grpc.StatusCode.UNAVAILABLE
+                assert refusal.reason == "SESSION_ADOPTING"
+                assert refusal.retry_after_s
+            assert shown.session.state == ss.SESSION_STATE_ADOPTING
+            assert back.worker_pid == worker.pid
+        await gateway.all_is_gone()
+
+
+async def test_a_worker_that_ended_meanwhile_ends_its_session_with_that_reason() -> None:
+    async with restarts(LOAD) as gateway:
+        await gateway.start()
+        async with serving(gateway) as client:
+            session = await client.open()
+        (worker,) = gateway.workers()
+        await gateway.kill()
+        worker.kill()
+        await until(lambda: not gateway.workers())
+        await gateway.start()
+        async with serving(gateway) as client:
+            refusal = await refused(client.stream(session.session_id))
+
+            assert refusal.code is grpc.StatusCode.NOT_FOUND
+            assert refusal.reason == "SESSION_GONE"
+            assert refusal.metadata["close_reason"] == "WORKER_EXITED"
+        await gateway.all_is_gone()
+
+
+async def test_a_worker_that_never_comes_back_is_ended() -> None:
+    async with restarts(
+        LOAD + "\n[plugins.reattach]\nadopt_within_seconds = 0.5\n[workers]\nstop_grace_s = 0.5\n"
+    ) as gateway:
+        await gateway.start()
+        async with serving(gateway) as client:
+            session = await client.open()
+        (worker,) = gateway.workers()
+        worker.suspend()
+        await gateway.kill()
+        await gateway.start()
+        async with serving(gateway) as client:
+            await gateway.all_is_gone()
+            await until(lambda: "WORKER_SILENT" in gateway.log)
+            refusal = await refused(client.stream(session.session_id))
+
+            assert refusal.metadata["close_reason"] == "WORKER_SILENT"
+
+
+async def test_what_the_outbox_could_not_hold_is_one_exact_gap() -> None:
+    settings = LOAD.replace("rate = 500.0", "rate = 2000.0") + "\n[workers]\noutbox_events = 400\n"
+    async with restarts(settings) as gateway:
+        await gateway.start()
+        checker = StreamChecker()
+        async with serving(gateway) as client:
+            session = await client.open()
+            await client.subscribe(session.session_id, [f"Load.Item{n:05d}" for n in range(1, 11)])
+            await follow(client, session.session_id, checker, 500)
+        await gateway.kill()
+        await asyncio.sleep(0.5)  # the outage itself: a thousand events, of which the outbox holds 400
+        await gateway.start()
+        async with serving(gateway) as client:
+            await adopted(client, session.session_id)
+            await follow(client, session.session_id, checker, 500)
+            await client.close(session.session_id)
+
+            assert checker.gaps == 1, checker.report()
+            assert not checker.violations, checker.report()
+        await gateway.all_is_gone()
+
+
+async def test_without_the_plugin_workers_leave_with_their_gateway() -> None:
+    async with restarts(LOAD.replace('"replay", "reattach"', '"replay"')) as gateway:
+        await gateway.start()
+        async with serving(gateway) as client:
+            session = await client.open()
+        await gateway.kill()
+        await until(lambda: not gateway.workers())
+        await gateway.start()
+        async with serving(gateway) as client:
+            refusal = await refused(client.stream(session.session_id))
+
+            assert refusal.reason == "SESSION_NOT_FOUND"
+        await gateway.all_is_gone()
