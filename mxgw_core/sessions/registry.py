@@ -23,7 +23,8 @@ from mxgw_core.config.models import Settings
 from mxgw_core.plugins import PluginHost
 from mxgw_core.sessions.session import Session, SessionRequest
 from mxgw_core.workers.paths import DataDirectory
-from mxgw_core.workers.worker import Worker, new_secret
+from mxgw_core.workers.worker import Worker
+from mxgw_worker.ipc.handshake import SECRET_BYTES
 
 log = logging.getLogger(__name__)
 
@@ -196,7 +197,7 @@ class SessionRegistry:
             session_id=session.id,
             backend=request.backend,
             endpoint=self._data.socket_of(session.id),
-            secret=new_secret(),
+            secret=secrets.token_bytes(SECRET_BYTES),
             owner=owner.id,
             tag=request.tag,
             client_name=request.client_name,

@@ -4,16 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import secrets
-import weakref
 from collections.abc import Sequence
-from dataclasses import dataclass
 
 from mxgw.v1.events_pb2 import GapReason, WorkerState
 from mxgw.worker.v1 import worker_pb2 as w
 from mxgw_core.api.errors import GatewayError, InvalidRequest, WorkerStartFailed
 from mxgw_core.api.types import CloseReason
-from mxgw_core.api.workers import Orphan, WorkerExit, WorkerRefusal, WorkerSpawn
+from mxgw_core.api.workers import Orphan, WorkerExit, WorkerSpawn
 from mxgw_core.config.models import Settings
 from mxgw_core.events.distributor import Distributor
 from mxgw_core.events.log import LogGap, OutOfOrder
@@ -24,12 +21,15 @@ from mxgw_core.printable import printable
 from mxgw_core.workers.acks import Acks
 from mxgw_core.workers.adopted import AdoptedProcess, ProcessHandle
 from mxgw_core.workers.commands import PendingCommands
+from mxgw_core.workers.ending import WorkerEnd, end_process, told_end
+from mxgw_core.workers.endpoint import Endpoint
 from mxgw_core.workers.expected import ExpectedWorker
 from mxgw_core.workers.health import Health
 from mxgw_core.workers.link import LinkBroken, WorkerLink
 from mxgw_core.workers.paths import DataDirectory
 from mxgw_core.workers.process import StartupTooLarge, WorkerProcess
 from mxgw_core.workers.startup import startup_for
+from mxgw_core.workers.steps import WorkerSteps
 from mxgw_worker.ipc.handshake import PROTOCOL_VERSION
 from mxgw_worker.ipc.process import resident_bytes
 
@@ -39,14 +39,6 @@ _STARTUP_ERROR_CHARACTERS = 500
 # What a command's envelope adds to it at most: a correlation id, and a tag and length.
 _ENVELOPE_BYTES = 32
 _GAP_REASONS = frozenset(GapReason.values())
-
-
-@dataclass(frozen=True, slots=True)
-class WorkerEnd:
-    """How a worker came to its end, for the session's close reason."""
-
-    reason: CloseReason
-    detail: str
 
 
 class Worker:
@@ -72,21 +64,17 @@ class Worker:
         self._spawn = spawn
         self._orphan = orphan
         self._expected = ExpectedWorker(spawn, orphan, plugins)
+        self._steps = WorkerSteps(plugins, self._expected.phase)
         # Bounds how many workers start at once: more would only slow each other down.
         self._starts = starts
         self._settings = settings
         self._data = data
         self._distributor = distributor
-        self._plugins = plugins
         self._log_file = data.log_of(spawn.session_id)
-        self._server: asyncio.AbstractServer | None = None
+        self._endpoint = Endpoint(spawn, self, self._expected, plugins, frame_bytes=settings.workers.frame_bytes)
         self._link: WorkerLink | None = None
-        # Also the refused ones, for as long as they take to close.
-        self._links: weakref.WeakSet[WorkerLink] = weakref.WeakSet()
         self._process: ProcessHandle | None = None
         self._lifetime_s = orphan.lifetime_s if orphan is not None else 0.0
-        # Whether plugins know of the worker, and so are to be told of its end.
-        self._is_announced = orphan is not None
         self._is_cut_off = False
         loop = asyncio.get_running_loop()
         self.ended: asyncio.Future[WorkerEnd] = loop.create_future()
@@ -102,7 +90,6 @@ class Worker:
         self._stopping = False
         self._held = False
         self._goodbye: w.Goodbye | None = None
-        self._refused: list[str] = []
 
     # what others may know
 
@@ -146,48 +133,29 @@ class Worker:
             if self._orphan is not None:
                 await self._adopt(self._orphan)
             else:
-                self._announce()
+                self._lifetime_s = self._steps.announce(self._spawn)
                 async with self._starts:
                     await self._start_process()
             self.backend = self._started_backend()
         except WorkerStartFailed as error:
             self._end(CloseReason.WORKER_START_FAILED, error.message)
             raise
-        reach(f"{self._expected.phase}:before-ready")
-        self._plugins.ask("mxgw_worker_ready", worker=self._expected.identity)
-        reach(f"{self._expected.phase}:after-ready")
-
-    def _announce(self) -> None:
-        reach("spawn:before-manifest")
-        for lifetime in self._plugins.ask("mxgw_orphan_lifetime", spawn=self._spawn):
-            if isinstance(lifetime.value, int | float) and lifetime.value > 0:
-                self._lifetime_s = float(lifetime.value)
-        self._is_announced = True
-        self._require("mxgw_worker_spawning", spawn=self._spawn)
-        reach("spawn:after-manifest")
-
-    def _require(self, hook: str, **arguments: object) -> None:
-        for answer in self._plugins.ask(hook, **arguments):
-            if answer.error is not None:
-                raise WorkerStartFailed(f"plugin {answer.plugin!r} prevented the start of the worker")
+        self._steps.ready(self._expected.identity)
 
     def _started(self, process: WorkerProcess) -> None:
-        """The process exists and knows nothing yet."""
-        reach("spawn:after-process")
         self._expected.started(process.pid, process.start_ticks)
-        self._require("mxgw_worker_started", worker=self._expected.identity)
-        reach("spawn:after-pid")
+        self._steps.started(self._expected.identity)
 
     async def _start_process(self) -> None:
         try:
-            await self._listen()
+            await self._endpoint.listen()
             startup = startup_for(self._spawn, self._settings, self._lifetime_s)
             process = WorkerProcess.spawn(startup, self._log_file, self._started)
         except (OSError, StartupTooLarge) as error:
             raise WorkerStartFailed(f"the worker process could not be started: {error}") from error
         self._process = process
         process.exited.add_done_callback(self._exited)
-        reach("spawn:after-startup")
+        self._steps.told()
         timeout_s = self._settings.workers.start_timeout_s
         try:
             async with asyncio.timeout(timeout_s):
@@ -209,7 +177,7 @@ class Worker:
         process.exited.add_done_callback(self._exited)
         reach("adopt:before-listen")
         try:
-            await self._listen()
+            await self._endpoint.listen()
         except OSError as error:
             raise WorkerStartFailed(f"the worker's socket could not be opened: {error}") from error
         reach("adopt:after-listen")
@@ -236,23 +204,6 @@ class Worker:
             raise WorkerStartFailed(f"backend {self._spawn.backend!r} could not be started: {text}")
         return printable(ready.backend, 128)
 
-    async def _listen(self) -> None:
-        path = self._spawn.endpoint
-        path.unlink(missing_ok=True)
-        loop = asyncio.get_running_loop()
-        self._server = await loop.create_unix_server(self._accept, str(path), backlog=8)
-        path.chmod(0o600)
-
-    def _accept(self) -> WorkerLink:
-        link = WorkerLink(
-            self,
-            self._expected.handshake,
-            expected_pid=lambda: self._expected.identity.pid or None,
-            frame_bytes=self._settings.workers.frame_bytes,
-        )
-        self._links.add(link)
-        return link
-
     async def supervise(self) -> WorkerEnd:
         """Watch the worker's signs of life; return when it came to its end."""
         health = self.health
@@ -268,17 +219,10 @@ class Worker:
         """Let go of the worker, which lives on and waits for the next gateway."""
         self._stopping = True
         self._acks.cancel()
-        self._close_endpoint()
+        self._endpoint.close()
         if self._process is not None:
             self._process.leave()
         self._end(CloseReason.GATEWAY_SHUTDOWN, "the worker waits for the next gateway")
-
-    def _close_endpoint(self) -> None:
-        for link in tuple(self._links):
-            link.abort()
-        if self._server is not None:
-            self._server.close()
-        self._spawn.endpoint.unlink(missing_ok=True)
 
     async def stop(self, reason: CloseReason = CloseReason.CLIENT) -> None:
         """End the worker: ask it, then SIGTERM, then SIGKILL; returns when the process is gone and nothing is left.
@@ -291,45 +235,28 @@ class Worker:
             self._process = AdoptedProcess.find(self._orphan.worker)
         process = self._process
         if process is not None and not process.exited.done():
-            reach("close:before-manifest")
-            self._plugins.ask("mxgw_worker_stopping", worker=self._expected.identity, reason=reason)
-            reach("close:after-manifest")
+            self._steps.stopping(self._expected.identity, reason)
         try:
-            if process is not None and not process.exited.done():
-                grace_s = self._settings.workers.stop_grace_s
-                failed = self.ended.done() and self.ended.result().reason is CloseReason.WORKER_SILENT
-                if self._link is not None and not self._is_cut_off and not failed:
-                    self._send(w.WorkerEnvelope(stop=w.Stop(grace_ms=int(grace_s * 1000))))
-                    reach("close:after-stop")
-                    await _done_within(process.exited, grace_s)
-                elif not failed:
-                    process.terminate()
-                    await _done_within(process.exited, grace_s)
-                if not process.exited.done():
-                    if not failed:
-                        log.warning("worker %d did not leave within %.1f s and is killed", process.pid, grace_s)
-                    process.kill()
-                    await process.exited
+            if process is not None:
+                has_link = self._link is not None and not self._is_cut_off
+                await end_process(
+                    process,
+                    ask=self._ask_to_leave if has_link else None,
+                    grace_s=self._settings.workers.stop_grace_s,
+                    is_stuck=self.ended.done() and self.ended.result().reason is CloseReason.WORKER_SILENT,
+                )
         finally:
-            if process is not None and not process.exited.done():
-                process.kill()  # cancelled while waiting: leave nothing behind
-            self._close_endpoint()
+            self._endpoint.close()
             self._end(CloseReason.CLIENT, "the worker was stopped")
-        self._report_exit()
-
-    def _report_exit(self) -> None:
-        process, end = self._process, self.ended.result()
-        if not self._is_announced:
-            return
+        end = self.ended.result()
         if not end.reason.is_fault:
             self._log_file.unlink(missing_ok=True)
-        reach("close:after-exit")
         code = process.exited.result() if process is not None else None
-        self._plugins.ask(
-            "mxgw_worker_exited",
-            worker_exit=WorkerExit(self._spawn.session_id, self.pid, code, end.reason.name, end.detail),
-        )
-        reach("close:after-delete")
+        self._steps.exited(WorkerExit(self._spawn.session_id, self.pid, code, end.reason.name, end.detail))
+
+    def _ask_to_leave(self) -> None:
+        self._send(w.WorkerEnvelope(stop=w.Stop(grace_ms=int(self._settings.workers.stop_grace_s * 1000))))
+        reach("close:after-stop")
 
     def _end(self, reason: CloseReason, detail: str) -> None:
         if not self.ended.done():
@@ -338,16 +265,11 @@ class Worker:
             self.ended.set_result(WorkerEnd(reason, detail))
 
     def _exited(self, exited: asyncio.Future[int | None]) -> None:
-        said = f" ({printable(self._goodbye.detail or self._goodbye.reason, 300)})" if self._goodbye else ""
-        code = exited.result()
-        if code is None:
-            self._end(CloseReason.WORKER_EXITED, f"the worker process ended{said}; its log is {self._log_file}")
-            return
-        how = f"was ended by signal {-code}" if code < 0 else f"left with exit code {code}"
-        self._end(CloseReason.WORKER_EXITED, f"the worker process {how}{said}")
+        self._end(CloseReason.WORKER_EXITED, told_end(exited.result(), self._goodbye))
 
     def _hint(self) -> str:
-        refused = f"; refused connections: {', '.join(self._refused)}" if self._refused else ""
+        refusals = self._endpoint.refusals
+        refused = f"; refused connections: {', '.join(refusals)}" if refusals else ""
         return f"{refused}; its log is {self._log_file}"
 
     # LinkOwner
@@ -369,23 +291,11 @@ class Worker:
         if self._orphan is not None:
             self._distributor.log.start_after(self.resume_after(hello))
             self._refill_head = hello.head_sequence
-        asyncio.get_running_loop().call_soon(reach, f"{self._expected.phase}:after-welcome")
+        asyncio.get_running_loop().call_soon(self._steps.welcomed)
         return True
 
     def link_refused(self, link: WorkerLink, reason: str, detail: str) -> None:
-        session_id, peer = self._spawn.session_id, link.peer
-        pid, uid = (peer.pid, peer.uid) if peer is not None else (None, None)
-        log.warning(
-            "session %s: refused a worker connection of process %s, user %s: %s: %s",
-            session_id,
-            "unknown" if pid is None else pid,
-            "unknown" if uid is None else uid,
-            reason,
-            detail,
-        )
-        self._plugins.ask("mxgw_worker_refused", refusal=WorkerRefusal(session_id, reason, detail, pid, uid))
-        if len(self._refused) < 10:
-            self._refused.append(reason)
+        self._endpoint.refused(link, reason, detail)
 
     def link_lost(self, link: WorkerLink, detail: str) -> None:
         if link is self._link:
@@ -486,12 +396,3 @@ class Worker:
 
     def _send_ack(self, sequence: int) -> None:
         self._send(w.WorkerEnvelope(ack=w.EventAck(sequence=sequence)))
-
-
-async def _done_within(future: asyncio.Future[int | None], seconds: float) -> None:
-    await asyncio.wait((future,), timeout=seconds)
-
-
-def new_secret() -> bytes:
-    """Return a secret for one worker: 256 bits."""
-    return secrets.token_bytes(32)

@@ -28,8 +28,9 @@ from mxgw_core.events.distributor import Distributor
 from mxgw_core.events.log import LogGap
 from mxgw_core.events.verdict import Start
 from mxgw_core.plugins import PluginHost
+from mxgw_core.workers.ending import WorkerEnd
 from mxgw_core.workers.paths import DataDirectory
-from mxgw_core.workers.worker import Worker, WorkerEnd
+from mxgw_core.workers.worker import Worker
 
 pytestmark = pytest.mark.asyncio
 
