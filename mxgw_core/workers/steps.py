@@ -1,4 +1,4 @@
-"""The steps of a worker's life in their order, told to the plugins; each is also a place where a test may let us die."""
+"""The steps of a worker's life in their order, told to the plugins; a test may let us die at each of them."""
 
 from __future__ import annotations
 

@@ -96,7 +96,7 @@ def _worker(data: DataDirectory, **overrides: object) -> tuple[Worker, Distribut
 async def setting(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Setting]:
     with DataDirectory(tmp_path_factory.mktemp("w")) as data:
         worker, distributor = _worker(data)
-        await worker._listen()
+        await worker._endpoint.listen()
         try:
             yield Setting(worker, distributor, data.socket_of(SESSION), data)
         finally:
