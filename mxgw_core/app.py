@@ -40,6 +40,8 @@ log = logging.getLogger(__name__)
 
 # A client that is told to come back waits at least this long: about what a restart takes.
 _RETRY_AFTER_S = 2.0
+# Calls that outlast the drain are told so within this time.
+_LAST_WORDS_S = 0.5
 
 
 class GatewayApp:
@@ -120,15 +122,19 @@ class GatewayApp:
         streams = events.drain(_RETRY_AFTER_S, drain_s)
         sessions = len(registry)
         log.info("shutting down: %d sessions, %d streams, at most %.1f s to drain", sessions, streams, drain_s)
-        async with asyncio.TaskGroup() as tasks:
-            tasks.create_task(server.stop(drain_s), name="gateway:server-stop")
-            await events.drained(drain_s)
-            cut = events.attached()
+        # Streams first: while the server still answers, whoever comes now is told why it is refused.
+        await events.drained(drain_s)
+        cut = events.attached()
+        remaining_s = max(0.0, began + drain_s - time.monotonic())
         left = 0
-        if self._end_sessions:
-            registry.close_all(CloseReason.GATEWAY_SHUTDOWN)
-        else:
-            left = registry.release_all()
+        async with asyncio.TaskGroup() as tasks:
+            stopping = tasks.create_task(server.stop(remaining_s + _LAST_WORDS_S), name="gateway:server-stop")
+            await asyncio.wait((stopping,), timeout=remaining_s)
+            # Commands that still run are answered now, while there is a server to answer them.
+            if self._end_sessions:
+                registry.close_all(CloseReason.GATEWAY_SHUTDOWN)
+            else:
+                left = registry.release_all()
         await registry.wait_closed()
         log.info(
             "stopped after %.1f s: %d sessions closed, %d left to the next gateway, %d of %d streams cut before they "

@@ -50,6 +50,14 @@ def record_bounds(data: bytes | bytearray | memoryview, offset: int = 0) -> Iter
         if data[offset] != _RECORD_TAG:
             raise MalformedBatch(f"byte {offset} of an event batch is no event record")
         offset += 1
+        if offset < size and data[offset] < 0x80:  # nearly every event is as short as that
+            offset += 1
+            end = offset + data[offset - 1]
+            if end > size:
+                raise MalformedBatch(f"the event record at byte {start} reaches past the batch")
+            yield start, offset, end
+            offset = end
+            continue
         length = shift = 0
         while True:
             if offset >= size or shift > 28:

@@ -26,8 +26,10 @@ from mxgw_core.events.waiting import Waiter
 
 # Filtered subscribers are told how far they are after this many events that were not for them.
 PROGRESS_EVENTS = 1000
-# A long backlog is conflated in steps of about this size, and at least twice as fast as it grows.
-_STEP_BYTES = 256 * 1024
+# A long backlog is conflated in steps of about this size (0.2 ms), and at least twice as fast as it grows: several
+# readers that begin to conflate at the same moment must not hold up the others.
+_STEP_EVENTS = 250
+_STEP_BYTES = 4 * 1024
 
 
 class Subscriber:
@@ -88,7 +90,7 @@ class Subscriber:
         self._is_gathering = self.interval_s > 0
         # Appended up to when its policy was last asked, or the reader took what was gathered: no lag to judge anew.
         self._judged = (0, 0)
-        self._gathered_bytes = log.appended_bytes
+        self._gathered_events = log.appended_events
         self._control: deque[Control] = deque()
         self._wants_snapshot = False
         # Position of the snapshot that waits for its place in the stream.
@@ -219,7 +221,7 @@ class Subscriber:
         """
         if not self._is_gathering:
             self._is_gathering = True
-            self._gathered_bytes = self._log.appended_bytes
+            self._gathered_events = self._log.appended_events
             for entry, since in self._backlog.drain():
                 self._gathered.absorb(entry, since)
         self._judged = (self._log.appended_events, self._log.appended_bytes)
@@ -231,12 +233,12 @@ class Subscriber:
         log = self._log
         if not self._is_gathering or self.cursor >= log.head:
             return
-        room = _STEP_BYTES + 2 * (log.appended_bytes - self._gathered_bytes)
-        self._gathered_bytes = log.appended_bytes
-        while room > 0 and (item := log.read(self.cursor, PIECE_BYTES)) is not None:
+        room = _STEP_EVENTS + 2 * (log.appended_events - self._gathered_events)
+        self._gathered_events = log.appended_events
+        while room > 0 and (item := log.read(self.cursor, _STEP_BYTES)) is not None:
             self._gathered.absorb(item, log.appended_at(item.first))
             self._move_to(item.last)
-            room -= item.batch_bytes if isinstance(item, Chunk) else 0
+            room -= item.events if isinstance(item, Chunk) else 1
 
     def _settle(self) -> None:
         """Put what was gathered behind what is set aside, in order."""

@@ -6,6 +6,7 @@ import asyncio
 import secrets
 import time
 from collections.abc import Sequence
+from contextlib import aclosing
 
 from mxgw.convert import duration_from_seconds, duration_to_seconds
 from mxgw.v1 import event_service_pb2 as pb
@@ -234,10 +235,11 @@ class EventService:
                     subscriber.on_end()
                 gap = subscription.verdict.gap
                 if history is not None and gap is not None:
-                    async for piece in lead_in(history, distributor.epoch, gap.first - 1, gap.last):
-                        if (passed := subscriber.passed(piece)) is not None:
-                            await stream.write(_encoded(passed, distributor.epoch))
-                            silence.broken()
+                    async with aclosing(lead_in(history, distributor.epoch, gap.first - 1, gap.last)) as pieces:
+                        async for piece in pieces:
+                            if (passed := subscriber.passed(piece)) is not None:
+                                await stream.write(_encoded(passed, distributor.epoch))
+                                silence.broken()
                 while True:
                     match subscriber.take(self._settings.batch_bytes):
                         case Chunk(frame=frame) | Control(frame):

@@ -243,13 +243,16 @@ class Worker:
                     process,
                     ask=self._ask_to_leave if has_link else None,
                     grace_s=self._settings.workers.stop_grace_s,
-                    is_stuck=self.ended.done() and self.ended.result().reason is CloseReason.WORKER_SILENT,
+                    # An orphan that did not come back may only be slow: it is asked like any other.
+                    is_stuck=has_link and self.ended.done() and self.ended.result().reason is CloseReason.WORKER_SILENT,
                 )
         finally:
             self._endpoint.close()
             self._end(CloseReason.CLIENT, "the worker was stopped")
         end = self.ended.result()
-        if not end.reason.is_fault:
+        if end.reason.is_fault:
+            self._data.prune_logs()
+        else:
             self._log_file.unlink(missing_ok=True)
         code = process.exited.result() if process is not None else None
         self._steps.exited(WorkerExit(self._spawn.session_id, self.pid, code, end.reason.name, end.detail))

@@ -501,6 +501,26 @@ async def test_hook_mxgw_command_guard_is_asked_at_a_callers_first_command_and_j
         assert asked[1:] == [(session.session_id, "bob")]
 
 
+async def test_hook_mxgw_command_guard_is_asked_again_when_a_caller_may_claim_something_else(running: Run) -> None:
+    claims: list[object] = [object()]
+    asked: list[object] = []
+
+    def guard(self: object, session: SessionInfo, identity: Identity) -> Guard:
+        asked.append(identity.claims)
+        return Guard({})
+
+    authenticate = hook("mxgw_authenticate", lambda self, request: Identity("alice", "key", claims=claims[-1]))
+    async with running(hook("mxgw_command_guard", guard), authenticate) as (_, client):
+        session = await client.open()
+        for _ in range(2):
+            await client.register(session.session_id)
+        claims.append(object())
+        for _ in range(2):
+            await client.register(session.session_id)
+
+    assert asked == claims
+
+
 async def test_hook_mxgw_command_guard_that_raises_refuses_the_command(running: Run) -> None:
     async with running(raising("mxgw_command_guard", "session, identity")) as (_, client):
         session = await client.open()

@@ -115,9 +115,7 @@ async def test_hostile_text_is_refused_and_the_gateway_lives_on(
     assert not gateway.app.sessions()
 
 
-@pytest.mark.parametrize(
-    "data", [b"\xff" * 1000, b"\x0a" * 999, b"\x12\xff\xff\xff\xff\x0f", b"\x0b" * 5000]
-)
+@pytest.mark.parametrize("data", [b"\xff" * 1000, b"\x0a" * 999, b"\x12\xff\xff\xff\xff\x0f", b"\x0b" * 5000])
 async def test_garbage_is_answered_by_every_rpc(client: Client, data: bytes) -> None:
     for service in SERVICES:
         for method in service.methods:

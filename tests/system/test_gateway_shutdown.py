@@ -46,7 +46,7 @@ async def test_a_stream_is_told_to_come_back_gets_what_is_there_and_ends_with_it
 
 
 async def test_new_sessions_and_streams_are_refused_while_others_drain() -> None:
-    slow = {"backends.sim.resolve_delay_s": 3.0, "gateway.drain_timeout_s": 3.0}
+    slow = {"backends.sim.resolve_delay_s": 0.8, "gateway.drain_timeout_s": 2.0}
     async with running_gateway(slow) as gateway, client_of(gateway.target) as client:
         session = await client.open()
         handle = await client.register(session.session_id)
@@ -70,6 +70,18 @@ async def refused_or_done(call: object) -> None:
         await call  # type: ignore[misc]
     except grpc.aio.AioRpcError:
         return
+
+
+async def test_calls_that_arrive_while_the_server_still_answers_are_told_when_to_come_back() -> None:
+    async with running_gateway() as gateway, client_of(gateway.target) as client:
+        session = await client.open()
+        assert gateway.app._registry is not None
+        gateway.app._registry.draining = True  # the first step of a shutdown, which goes on at once elsewhere
+        for call in (client.open(), client.stream(session.session_id)):
+            refusal = await refused(call)
+
+            assert (refusal.code, refusal.reason) == (grpc.StatusCode.UNAVAILABLE, "GATEWAY_DRAINING")
+            assert refusal.retry_after_s is not None
 
 
 async def test_health_says_that_the_gateway_goes_away_before_it_is_gone() -> None:
