@@ -4,83 +4,38 @@ from __future__ import annotations
 
 import asyncio
 import signal
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
 from typing import Any
 
 import grpc
 import grpc.aio
 import pytest
-from support.clients import Client, client_of, refused
-from support.restarts import Restarts, restarts
+from support.adoption import LOAD, adopted, after, follow
+from support.clients import Refusal, client_of, refusal_of, refused
+from support.restarts import restarts
 from support.waiting import until
 
 from mxgw.v1 import commands_pb2 as c
 from mxgw.v1 import session_service_pb2 as ss
-from mxgw.v1.event_service_pb2 import StartPosition
-from mxgw.v1.events_pb2 import Position
 from mxgw_core.testing.checker import StreamChecker, observed
 
 pytestmark = pytest.mark.asyncio
 
-LOAD = """
-[backends.sim]
-profile = "load"
-items = 10
-rate = 500.0
 
-[plugins]
-enabled = ["replay", "reattach"]
-"""
-
-
-def after(checker: StreamChecker) -> StartPosition:
-    at = checker.position
-    assert at is not None
-    return StartPosition(after=Position(epoch=at.epoch, sequence=at.sequence))
-
-
-async def adopted(client: Client, session_id: str, timeout_s: float = 10.0) -> ss.Session:
-    """Wait until the session serves again, and return it."""
-    async with asyncio.timeout(timeout_s):
-        while True:
-            answer = await client.sessions.GetSession(
-                ss.GetSessionRequest(session_id=session_id), timeout=5, wait_for_ready=True
-            )
-            if answer.session.state == ss.SESSION_STATE_READY:
-                return answer.session  # type: ignore[no-any-return]
-            assert answer.session.state == ss.SESSION_STATE_ADOPTING, answer.session
-            await asyncio.sleep(0.01)
-
-
-async def follow(client: Client, session_id: str, checker: StreamChecker, events: int, **fields: Any) -> None:
-    """Feed a checker with at least `events` more events, resuming where it stands; then leave."""
-    resuming = checker.position is not None
-    start = after(checker) if resuming else StartPosition(oldest_retained={})
-    checker.attach(checker.position if resuming else None)
-    stream = client.stream(session_id, start, **fields)
-    wanted = checker.events + events
-    async with asyncio.timeout(20):
-        while checker.events < wanted:
-            frame = await stream.read()
-            assert frame is not grpc.aio.EOF
-            for observation in observed(frame):
-                checker.observe(observation)
-    stream.cancel()
-    checker.end("LEFT")
-
-
-@asynccontextmanager
-async def serving(gateway: Restarts) -> AsyncIterator[Client]:
-    async with client_of(gateway.target) as client:
-        yield client
+async def read_to_the_end(stream: Any, frames: list[Any]) -> Refusal:
+    """Append every frame that comes, and return how the stream ended."""
+    try:
+        while (frame := await stream.read()) is not grpc.aio.EOF:
+            frames.append(frame)
+    except grpc.aio.AioRpcError as error:
+        return refusal_of(error)
+    raise AssertionError("the stream ended without a reason")
 
 
 async def test_after_a_kill_the_session_is_the_same_and_no_event_is_missing() -> None:
     async with restarts(LOAD) as gateway:
         await gateway.start()
         checker = StreamChecker(may_lose=lambda lost: False)
-        async with serving(gateway) as client:
+        async with client_of(gateway.target) as client:
             before = await client.open(name="historian", tag="line4", lease_s=900)
             await client.subscribe(before.session_id, [f"Load.Item{n:05d}" for n in range(1, 11)])
             await follow(client, before.session_id, checker, 300)
@@ -88,7 +43,7 @@ async def test_after_a_kill_the_session_is_the_same_and_no_event_is_missing() ->
             await gateway.kill()
         await until(lambda: not gateway.sockets() or worker.is_running(), 1)
         await gateway.start()
-        async with serving(gateway) as client:
+        async with client_of(gateway.target) as client:
             session = await adopted(client, before.session_id)
             await follow(client, before.session_id, checker, 300)
             state = await client.sessions.GetSessionState(ss.GetSessionStateRequest(session_id=before.session_id))
@@ -108,7 +63,7 @@ async def test_an_orderly_restart_leaves_workers_running_and_tells_clients_when_
     async with restarts(LOAD) as gateway:
         await gateway.start()
         checker = StreamChecker(may_lose=lambda lost: False)
-        async with serving(gateway) as client:
+        async with client_of(gateway.target) as client:
             session = await client.open()
             await client.subscribe(session.session_id, ["Load.Item00001"])
             await follow(client, session.session_id, checker, 50)
@@ -117,15 +72,11 @@ async def test_an_orderly_restart_leaves_workers_running_and_tells_clients_when_
             frames = [await stream.read()]
             assert gateway.process is not None
             gateway.process.send_signal(signal.SIGTERM)
-            with pytest.raises(grpc.aio.AioRpcError) as ended:
-                while True:
-                    frame = await stream.read()
-                    frames.append(frame)
+            refusal = await read_to_the_end(stream, frames)
             for frame in frames:
                 for observation in observed(frame):
                     checker.observe(observation)
-            checker.end("GATEWAY_DRAINING")
-            refusal = await refused_error(ended.value)
+            checker.end(refusal.reason)
             assert await gateway.ended() == 0
 
             assert refusal.reason == "GATEWAY_DRAINING"
@@ -136,7 +87,7 @@ async def test_an_orderly_restart_leaves_workers_running_and_tells_clients_when_
         assert "1 left to the next gateway" in gateway.log
 
         await gateway.start()
-        async with serving(gateway) as client:
+        async with client_of(gateway.target) as client:
             await adopted(client, session.session_id)
             await follow(client, session.session_id, checker, 50)
             await client.close(session.session_id)
@@ -146,22 +97,16 @@ async def test_an_orderly_restart_leaves_workers_running_and_tells_clients_when_
         await gateway.all_is_gone()
 
 
-async def refused_error(error: grpc.aio.AioRpcError) -> Any:
-    from support.clients import refusal_of
-
-    return refusal_of(error)
-
-
 async def test_a_session_that_waits_for_its_worker_is_unavailable_and_says_when_to_ask_again() -> None:
     async with restarts(LOAD) as gateway:
         await gateway.start()
-        async with serving(gateway) as client:
+        async with client_of(gateway.target) as client:
             session = await client.open()
         (worker,) = gateway.workers()
         worker.suspend()
         await gateway.kill()
         await gateway.start()
-        async with serving(gateway) as client:
+        async with client_of(gateway.target) as client:
             stream = await refused(client.stream(session.session_id))
             command = await refused(client.invoke(session.session_id, register=c.RegisterCommand(client_name="x")))
             shown = await client.sessions.GetSession(ss.GetSessionRequest(session_id=session.session_id))
@@ -181,14 +126,14 @@ async def test_a_session_that_waits_for_its_worker_is_unavailable_and_says_when_
 async def test_a_worker_that_ended_meanwhile_ends_its_session_with_that_reason() -> None:
     async with restarts(LOAD) as gateway:
         await gateway.start()
-        async with serving(gateway) as client:
+        async with client_of(gateway.target) as client:
             session = await client.open()
         (worker,) = gateway.workers()
         await gateway.kill()
         worker.kill()
         await until(lambda: not gateway.workers())
         await gateway.start()
-        async with serving(gateway) as client:
+        async with client_of(gateway.target) as client:
             refusal = await refused(client.stream(session.session_id))
 
             assert refusal.code is grpc.StatusCode.NOT_FOUND
@@ -202,13 +147,13 @@ async def test_a_worker_that_never_comes_back_is_ended() -> None:
         LOAD + "\n[plugins.reattach]\nadopt_within_seconds = 0.5\n[workers]\nstop_grace_s = 0.5\n"
     ) as gateway:
         await gateway.start()
-        async with serving(gateway) as client:
+        async with client_of(gateway.target) as client:
             session = await client.open()
         (worker,) = gateway.workers()
         worker.suspend()
         await gateway.kill()
         await gateway.start()
-        async with serving(gateway) as client:
+        async with client_of(gateway.target) as client:
             await gateway.all_is_gone()
             await until(lambda: "WORKER_SILENT" in gateway.log)
             refusal = await refused(client.stream(session.session_id))
@@ -221,14 +166,14 @@ async def test_what_the_outbox_could_not_hold_is_one_exact_gap() -> None:
     async with restarts(settings) as gateway:
         await gateway.start()
         checker = StreamChecker()
-        async with serving(gateway) as client:
+        async with client_of(gateway.target) as client:
             session = await client.open()
             await client.subscribe(session.session_id, [f"Load.Item{n:05d}" for n in range(1, 11)])
             await follow(client, session.session_id, checker, 500)
         await gateway.kill()
         await asyncio.sleep(0.5)  # the outage itself: a thousand events, of which the outbox holds 400
         await gateway.start()
-        async with serving(gateway) as client:
+        async with client_of(gateway.target) as client:
             await adopted(client, session.session_id)
             await follow(client, session.session_id, checker, 500)
             await client.close(session.session_id)
@@ -241,12 +186,12 @@ async def test_what_the_outbox_could_not_hold_is_one_exact_gap() -> None:
 async def test_without_the_plugin_workers_leave_with_their_gateway() -> None:
     async with restarts(LOAD.replace('"replay", "reattach"', '"replay"')) as gateway:
         await gateway.start()
-        async with serving(gateway) as client:
+        async with client_of(gateway.target) as client:
             session = await client.open()
         await gateway.kill()
         await until(lambda: not gateway.workers())
         await gateway.start()
-        async with serving(gateway) as client:
+        async with client_of(gateway.target) as client:
             refusal = await refused(client.stream(session.session_id))
 
             assert refusal.reason == "SESSION_NOT_FOUND"
