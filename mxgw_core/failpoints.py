@@ -1,6 +1,6 @@
 """Named steps at which a test may let this process die, to see what the next one makes of it.
 
-Off unless the environment says otherwise: `MXGW_FAILPOINT=close:after-manifest` ends the process with SIGKILL at that
+Off unless the environment says otherwise: `MXGWTEST_FAILPOINT=close:after-manifest` ends the process with SIGKILL at that
 step, `...:2` at its second time. It can do no more than `kill -9` could. The steps and what follows from each stand in
 docs/reattach.md.
 """
@@ -10,7 +10,7 @@ from __future__ import annotations
 import os
 import signal
 
-VARIABLE = "MXGW_FAILPOINT"
+VARIABLE = "MXGWTEST_FAILPOINT"
 
 STEPS = (
     "spawn:before-manifest",

@@ -121,6 +121,10 @@ class Restarts:
         finally:
             db.close()
 
+    async def no_worker_is_left(self, timeout_s: float = 10.0) -> None:
+        """Wait until no worker lives."""
+        await until(lambda: not self.workers(), timeout_s)
+
     async def all_is_gone(self, timeout_s: float = 10.0) -> None:
         """Wait until no worker, no socket and no row of the manifest is left."""
         await until(lambda: not self.workers() and not self.sockets() and not self.rows(), timeout_s)
@@ -135,6 +139,11 @@ def reap() -> None:
             if found is None or found.si_pid in _awaited():
                 return
             os.waitpid(found.si_pid, 0)
+
+
+def _nothing_to_reap() -> bool:
+    reap()
+    return not any(child.status() == psutil.STATUS_ZOMBIE for child in psutil.Process().children())
 
 
 def _awaited() -> set[int]:
@@ -159,4 +168,5 @@ async def restarts(settings: str) -> AsyncIterator[Restarts]:
                 with suppress(psutil.NoSuchProcess):
                     worker.send_signal(signal.SIGKILL)
             await until(lambda: not gateway.workers())
+            await until(_nothing_to_reap)
             ctypes.CDLL(None).prctl(_PR_SET_CHILD_SUBREAPER, 0, 0, 0, 0)
