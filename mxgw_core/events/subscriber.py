@@ -11,12 +11,12 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Container, Sequence
 
 from mxgw.v1.events_pb2 import GapReason
 from mxgw_core.api.errors import GatewayError
 from mxgw_core.api.events import EventFilter, Lag, OverflowPolicy, PacedPolicy, QueueLimits
-from mxgw_core.events.backlog import Backlog
+from mxgw_core.events.backlog import Backlog, EventItem
 from mxgw_core.events.conflation import Conflation
 from mxgw_core.events.figures import GAP_FRAMES, LOST, SessionFigures, SubscriberFigures
 from mxgw_core.events.items import Control, End, Item, Progress, SnapshotDue, SnapshotWanted
@@ -95,6 +95,8 @@ class Subscriber:
         self._wants_snapshot = False
         # Position of the snapshot that waits for its place in the stream.
         self._snapshot_at: int | None = None
+        # The gap that the stream must begin with was not handed over yet.
+        self._owes_gap = False
         # What was in the log when it attached is its own wish and does not count as lag.
         self._granted = log.head
         self._granted_events = log.appended_events
@@ -248,10 +250,10 @@ class Subscriber:
                 self._backlog.append(entry, since)
         self._is_gathering = self.interval_s > 0
 
-    def select(self, keep: Callable[[int, int, int], bool]) -> int:
-        """Keep the unread events that `keep` wants; return how many were dropped."""
+    def select(self, judge: Callable[[set[EventItem]], Container[EventItem]]) -> int:
+        """Keep the unread events of the items that `judge` wants of those there are; return how many were dropped."""
         self._set_aside()
-        return self._backlog.select(keep, self._why_dropped)
+        return self._backlog.select(judge, self._why_dropped)
 
     def refuse_newest(self, resume_below_events: int) -> None:
         """Set everything unread aside, and drop what arrives until at most `resume_below_events` are unread."""
@@ -310,8 +312,11 @@ class Subscriber:
     # reading
 
     def put_first(self, gap: LogGap) -> None:
-        """Let the stream begin with a gap."""
+        """Let the stream begin with a gap; nothing behind it counts as delivered before."""
         self._backlog.put_first(gap, self._clock())
+        self._owes_gap = True
+        if gap.first:
+            self.delivered = gap.first - 1
 
     def send(self, frame: bytes) -> None:
         """Queue a control frame; it goes out before the next events."""
@@ -334,7 +339,7 @@ class Subscriber:
         if self._wants_snapshot and self.end is None:
             self._wants_snapshot = False
             return SnapshotWanted()
-        if self._snapshot_at is not None and self.delivered >= self._snapshot_at:
+        if self._snapshot_at is not None and self.delivered >= self._snapshot_at and not self._owes_gap:
             self._snapshot_at = None
             return SnapshotDue()
         while True:
@@ -363,6 +368,7 @@ class Subscriber:
     def _count_gap(self, gap: LogGap) -> None:
         reason = GapReason.Name(gap.reason).removeprefix("GAP_REASON_")
         self._session_figures.count(GAP_FRAMES, reason)
+        self._owes_gap = False
         if gap.last:
             if not gap.runs:  # else a part of its range follows, and counts when that is handed over
                 self.delivered = gap.last

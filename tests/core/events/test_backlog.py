@@ -157,7 +157,7 @@ def test_dropping_again_and_again_from_a_source_full_of_gaps_holds_no_more_than_
 def test_selecting_keeps_what_is_wanted_in_few_frames_and_names_the_rest() -> None:
     queue = backlog(chunk(1, 1, 2, 1, 2, 1), gap(6, 7), chunk(8, 2, 2, 1, 1))
 
-    assert queue.select(lambda server, item, kind: item == 1, "why") == 4
+    assert queue.select(lambda items: {i for i in items if i[1] == 1}, "why") == 4
 
     entries = popped(queue)
     account = Account()
@@ -179,9 +179,18 @@ def test_selecting_keeps_what_is_wanted_in_few_frames_and_names_the_rest() -> No
 def test_selecting_asks_with_server_item_and_kind() -> None:
     asked: set[tuple[int, int, int]] = set()
     queue = backlog(chunk(1, 7, server=3), chunk(2, 7, server=300, kind=WRITE), chunk(3, -5, server=0, kind=OPERATION))
-    queue.select(lambda *item: bool(asked.add(item)) or True, "why")
+    queue.select(lambda items: asked.update(items) or items, "why")
 
     assert asked == {(3, 7, CHANGE), (300, 7, WRITE), (0, -5, OPERATION)}
+
+
+def test_a_judge_that_raises_leaves_everything_as_it_was() -> None:
+    queue = backlog(chunk(1, 1, 2), gap(3, 3), chunk(4, 1, 2))
+    with pytest.raises(ZeroDivisionError):
+        queue.select(lambda items: 1 // 0, "why")
+
+    assert (queue.events, queue.since) == (4, 0.0)
+    assert told(popped(queue)) == [1, 2, (3, 3), 4, 5]
 
 
 def test_what_a_told_gap_said_would_follow_is_not_judged_again() -> None:
@@ -189,7 +198,7 @@ def test_what_a_told_gap_said_would_follow_is_not_judged_again() -> None:
     queue = backlog(*entries, chunk(5, 1, 2))
     account = Account()
     account.take([queue.pop()])  # the gap went out, and names 2 and 4 as following
-    queue.select(lambda *_: False, "why")
+    queue.select(lambda items: (), "why")
     account.take(popped(queue))
 
     assert sorted(account.events) == [2, 4]
