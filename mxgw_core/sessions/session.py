@@ -146,6 +146,16 @@ class Session:
         return None
 
     def _become_ready(self) -> None:
+        if self.state is SessionState.ADOPTING:
+            events = self.distributor.log
+            log.info(
+                "session %s (%s) is taken back: worker %d, events %d to %d",
+                self.id,
+                self.request.client_name or "unnamed",
+                self.worker.pid,
+                events.oldest,
+                events.head,
+            )
         self.state = SessionState.READY
         self.touch()
         self.opened.set_result(None)
