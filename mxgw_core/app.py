@@ -49,6 +49,7 @@ class GatewayApp:
 
     Attributes:
         addresses: what it really listens on, ports resolved; known once it is ready.
+        sessions_left: after `run`, how many sessions wait for the next gateway.
     """
 
     def __init__(self, settings: Settings, plugins: PluginHost) -> None:
@@ -58,6 +59,8 @@ class GatewayApp:
         self.addresses: tuple[str, ...] = ()
         self._stopping = asyncio.Event()
         self._end_sessions = False
+        # How many sessions were left to the next gateway.
+        self.sessions_left = 0
         # Set by `run` once calls are served, and also when it ends without ever having been ready.
         self._ready = asyncio.Event()
         self._registry: SessionRegistry | None = None
@@ -91,7 +94,7 @@ class GatewayApp:
                 try:
                     await self._stopping.wait()
                 finally:
-                    await self._shut_down(server, registry, events)
+                    await self._shut_down(server, registry, events, data)
         finally:
             self._registry = None
             self._ready.set()
@@ -113,7 +116,9 @@ class GatewayApp:
         """Return once calls are served, or `run` has ended."""
         await self._ready.wait()
 
-    async def _shut_down(self, server: GrpcServer, registry: SessionRegistry, events: EventService) -> None:
+    async def _shut_down(
+        self, server: GrpcServer, registry: SessionRegistry, events: EventService, data: DataDirectory
+    ) -> None:
         """Refuse new, tell streams, drain to the deadline, close sessions, report."""
         began = time.monotonic()
         drain_s = self._settings.gateway.drain_timeout_s
@@ -126,22 +131,21 @@ class GatewayApp:
         await events.drained(drain_s)
         cut = events.attached()
         remaining_s = max(0.0, began + drain_s - time.monotonic())
-        left = 0
         async with asyncio.TaskGroup() as tasks:
             stopping = tasks.create_task(server.stop(remaining_s + _LAST_WORDS_S), name="gateway:server-stop")
             await asyncio.wait((stopping,), timeout=remaining_s)
             # Commands that still run are answered now, while there is a server to answer them.
-            if self._end_sessions:
+            if self._end_sessions or data.takes_end_of_sessions():
                 registry.close_all(CloseReason.GATEWAY_SHUTDOWN)
             else:
-                left = registry.release_all()
+                self.sessions_left = registry.release_all()
         await registry.wait_closed()
         log.info(
             "stopped after %.1f s: %d sessions closed, %d left to the next gateway, %d of %d streams cut before they "
             "were drained",
             time.monotonic() - began,
-            sessions - left,
-            left,
+            sessions - self.sessions_left,
+            self.sessions_left,
             cut,
             streams,
         )

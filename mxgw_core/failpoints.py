@@ -1,8 +1,8 @@
 """Named steps at which a test may let this process die, to see what the next one makes of it.
 
-Off unless the environment says otherwise: `MXGWTEST_FAILPOINT=close:after-manifest` ends the process with SIGKILL at that
-step, `...:2` at its second time. It can do no more than `kill -9` could. The steps and what follows from each stand in
-docs/reattach.md.
+Off unless the environment says otherwise: `MXGWTEST_FAILPOINT=close:after-manifest` ends the process with SIGKILL at
+that step, `...:2` at its second time. It can do no more than `kill -9` could. The steps and what follows from each
+stand in docs/reattach.md.
 """
 
 from __future__ import annotations

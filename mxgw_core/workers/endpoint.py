@@ -34,7 +34,7 @@ class Endpoint:
         # Also the refused ones, for as long as they take to close.
         self._links: weakref.WeakSet[WorkerLink] = weakref.WeakSet()
         # The reasons of the first few refusals.
-        self.refusals: list[str] = []
+        self._refusals: list[str] = []
 
     async def listen(self) -> None:
         """Begin to take connections; only this user's processes may.
@@ -70,8 +70,12 @@ class Endpoint:
             detail,
         )
         self._plugins.ask("mxgw_worker_refused", refusal=WorkerRefusal(session_id, reason, detail, pid, uid))
-        if len(self.refusals) < _REMEMBERED_REFUSALS:
-            self.refusals.append(reason)
+        if len(self._refusals) < _REMEMBERED_REFUSALS:
+            self._refusals.append(reason)
+
+    def told_refusals(self) -> str:
+        """Return the first few refusals as the end of a sentence; "" when there were none."""
+        return f"; refused connections: {', '.join(self._refusals)}" if self._refusals else ""
 
     def close(self) -> None:
         """Cut every connection, and leave no socket behind."""

@@ -271,9 +271,7 @@ class Worker:
         self._end(CloseReason.WORKER_EXITED, told_end(exited.result(), self._goodbye))
 
     def _hint(self) -> str:
-        refusals = self._endpoint.refusals
-        refused = f"; refused connections: {', '.join(refusals)}" if refusals else ""
-        return f"{refused}; its log is {self._log_file}"
+        return f"{self._endpoint.told_refusals()}; its log is {self._log_file}"
 
     # LinkOwner
 
