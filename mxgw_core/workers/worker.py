@@ -268,7 +268,8 @@ class Worker:
             self.ended.set_result(WorkerEnd(reason, detail))
 
     def _exited(self, exited: asyncio.Future[int | None]) -> None:
-        self._end(CloseReason.WORKER_EXITED, told_end(exited.result(), self._goodbye))
+        refused = "" if self._ready.done() else self._endpoint.told_refusals()
+        self._end(CloseReason.WORKER_EXITED, told_end(exited.result(), self._goodbye) + refused)
 
     def _hint(self) -> str:
         return f"{self._endpoint.told_refusals()}; its log is {self._log_file}"

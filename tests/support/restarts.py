@@ -37,6 +37,8 @@ class Restarts:
         self.target = f"unix:{directory}/g.sock"
         self.process: subprocess.Popen[str] | None = None
         (directory / "settings.toml").write_text(settings)
+        # The interpreter, and so the build, of the next run.
+        self.python = sys.executable
         self._runs = 0
 
     @property
@@ -59,7 +61,7 @@ class Restarts:
         options = ["--json", "--listen", self.target, "--set", f"gateway.data_dir={self.data}", *arguments]
         with (self.directory / f"gateway-{self._runs:03}.log").open("w") as errors:
             process = self.process = subprocess.Popen(  # noqa: ASYNC220  a few milliseconds of a test
-                [sys.executable, "-m", "mxgw_core.cli.main", "serve", *options],
+                [self.python, "-m", "mxgw_core.cli.main", "serve", *options],
                 cwd=self.directory,
                 env=environment,
                 stdin=subprocess.DEVNULL,
