@@ -41,6 +41,18 @@ class Backlog:
         """When the oldest entry came; there must be one."""
         return self._entries[0][1]
 
+    def until(self, sequence: int) -> tuple[int, int]:
+        """Return how many of the events are not behind `sequence`, and about how many bytes they have."""
+        events = size = 0
+        for entry, _ in self._entries:
+            if entry.first > sequence:
+                break
+            if isinstance(entry, Chunk):
+                here = entry.events if entry.last <= sequence else min(entry.events, sequence - entry.first + 1)
+                events += here
+                size += entry.batch_bytes * here // entry.events
+        return events, size
+
     def append(self, entry: Entry, now: float) -> None:
         """Add the newest entry; a gap that goes on with the gap before it becomes one with it."""
         last = self._entries[-1][0] if self._entries else None
@@ -60,16 +72,12 @@ class Backlog:
         return self._pop()[0]
 
     def drain(self) -> list[tuple[Entry, float]]:
-        """Take every entry, with its time, but those at the front that are under way already."""
-        front: list[tuple[Entry, float]] = []
-        # A gap without a range begins the stream; a chunk with holes follows a gap that was told already.
-        while self._entries and _is_under_way(self._entries[0][0]):
-            front.append(self._pop())
-        rest = list(self._entries)
-        self._entries.clear()
+        """Take every entry, taken apart, with its time; a gap without a range, which begins a stream, stays."""
+        self._unpack()
+        front = [entry for entry in self._entries if not entry[0].last]
+        rest = [entry for entry in self._entries if entry[0].last]
+        self._entries = deque(front)
         self.events = self.bytes = 0
-        for entry, since in front:
-            self.append(entry, since)
         return rest
 
     def drop_oldest(self, excess_events: int, detail: str) -> int:
@@ -106,7 +114,7 @@ class Backlog:
             return 0
         kept = entries
         try:
-            known = [_identified(entry) for entry in unpacked(entry for entry, _ in entries)]
+            known = [_identified(entry) for entry, _ in entries]
             items = judge({item for events in known if isinstance(events, list) for _, item, _ in events})
             after, until = entries[0][0].first - 1, entries[-1][0].last
             kept = [(entry, entries[0][1]) for entry in packed(after, _wanted(known, items), until, _DROPPED, detail)]
@@ -129,10 +137,6 @@ class Backlog:
         if isinstance(entry, Chunk):
             self.events += sign * entry.events
             self.bytes += sign * entry.batch_bytes
-
-
-def _is_under_way(entry: Entry) -> bool:
-    return bool(entry.kept) if isinstance(entry, Chunk) else not entry.last
 
 
 def _joined(left: LogGap, right: LogGap) -> LogGap | None:

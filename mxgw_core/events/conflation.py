@@ -6,6 +6,7 @@ gone through.
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterator
 from typing import TypeAlias
 
@@ -105,23 +106,26 @@ class Conflation:
             self._released_others, self._released_since = self._others, self._since
             self._slots, self._others = {}, 0
 
-    def pop(self) -> Entry | None:
-        """Return the next of what was released; None when all of it was read."""
-        entry = next(self._released, None) if self._released is not None else None
-        if entry is None:
+    def take(self) -> list[Entry]:
+        """Return the next of what was released, a gap with what must follow it; nothing when all of it was read."""
+        entries = list(itertools.islice(self._released, 1)) if self._released is not None else []
+        if entries and isinstance(entries[0], LogGap) and entries[0].runs and self._released is not None:
+            entries += itertools.islice(self._released, 1)
+        if not entries:
             self._released, self._released_others = None, 0
-        elif isinstance(entry, Chunk):
-            self.events -= entry.events
-            self.bytes -= entry.batch_bytes
-        return entry
+        for entry in entries:
+            if isinstance(entry, Chunk):
+                self.events -= entry.events
+                self.bytes -= entry.batch_bytes
+        return entries
 
     def drain(self) -> Iterator[Entry]:
         """Yield everything there is, released or not."""
-        while (entry := self.pop()) is not None:
-            yield entry
+        while entries := self.take():
+            yield from entries
         self.release()
-        while (entry := self.pop()) is not None:
-            yield entry
+        while entries := self.take():
+            yield from entries
 
 
 def _as_kept(entry: bytes | LogGap) -> Kept:

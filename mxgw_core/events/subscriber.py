@@ -85,6 +85,8 @@ class Subscriber:
         self._log = log
         self._clock = clock
         self._backlog = Backlog()
+        # What must come next whatever happens: the batch that a gap with runs was told for, the rest of a split one.
+        self._following: Chunk | None = None
         # Behind the backlog and before the cursor: what is gathered while its policy conflates, or paces.
         self._gathered = Conflation(f"newer values of the same items took their place (policy {self.policy_name!r})")
         self._is_gathering = self.interval_s > 0
@@ -102,6 +104,7 @@ class Subscriber:
         self._granted_events = log.appended_events
         self._granted_bytes = log.appended_bytes
         self._move_to(cursor)
+        self._granted_unread = (log.appended_events - self._taken_events, log.appended_bytes - self._taken_bytes)
         self._skipped = 0
         self._waiter = Waiter()
 
@@ -151,7 +154,15 @@ class Subscriber:
         size = log.appended_bytes - max(self._taken_bytes, self._granted_bytes)
         oldest = max(self.cursor, self._granted) + 1
         seconds = self._clock() - log.appended_at(oldest) if oldest <= log.head else 0.0
-        return events + backlog.events + gathered.events, size + backlog.bytes + gathered.bytes, seconds
+        free_events, free_bytes = self._granted_aside()
+        events += max(0, backlog.events + gathered.events - free_events)
+        return events, size + max(0, backlog.bytes + gathered.bytes - free_bytes), seconds
+
+    def _granted_aside(self) -> tuple[int, int]:
+        """Return how much of what is set aside it asked for itself, in events and bytes; at most, once conflated."""
+        if self.delivered >= self._granted:
+            return 0, 0
+        return self._granted_unread if self._is_gathering else self._backlog.until(self._granted)
 
     def is_over_limit(self) -> bool:
         """Whether its policy is to be asked; looked at after every append."""
@@ -171,8 +182,9 @@ class Subscriber:
         The newest values may be more than the limit in events: there are no more of them than items.
         """
         gathered, limits = self._gathered, self.limits
-        size = gathered.bytes + self._backlog.bytes
-        return not _exceeds(gathered.others, limits.events) and not _exceeds(size, limits.bytes)
+        free_events, free_bytes = self._granted_aside()
+        size = gathered.bytes + self._backlog.bytes - free_bytes
+        return not _exceeds(gathered.others - free_events, limits.events) and not _exceeds(size, limits.bytes)
 
     def lag(self) -> Lag:
         """Return what its policy is told."""
@@ -378,11 +390,13 @@ class Subscriber:
             self._session_figures.count(LOST, reason, by=lost)
 
     def _next(self, limit_bytes: int) -> Chunk | LogGap | None:
-        if not self._backlog and self._is_gathering and self.end is None:
+        item: Chunk | LogGap
+        if not self._backlog and self._following is None and self._is_gathering and self.end is None:
             self._take_gathered()
-        if self._backlog:
-            item = self._backlog.pop()
-            self._reopen_if_read()
+        if self._following is not None:
+            item, self._following = self._following, None
+        elif self._backlog:
+            item = self._pop()
         elif self.end is not None or self.interval_s:
             return None
         else:
@@ -397,27 +411,35 @@ class Subscriber:
         if self.on_read is not None:
             self.on_read()
         if self._snapshot_at is not None and isinstance(item, Chunk) and item.first <= self._snapshot_at < item.last:
-            item, rest = item.split(self._snapshot_at)
-            self._backlog.put_first(rest, self._clock())
+            item, self._following = item.split(self._snapshot_at)
+        return item
+
+    def _pop(self) -> Chunk | LogGap:
+        item = self._backlog.pop()
+        if isinstance(item, LogGap) and item.runs:
+            follows = self._backlog.pop()
+            assert isinstance(follows, Chunk)
+            self._following = follows
+        self._reopen_if_read()
         return item
 
     def _take_gathered(self) -> None:
         """Move the next piece of what was gathered to the backlog, once it may be read."""
         gathered = self._gathered
-        since, entry = gathered.since, gathered.pop()
-        if entry is None and self._is_due():
+        since, entries = gathered.since, gathered.take()
+        if not entries and self._is_due():
             if self.interval_s:
                 self.gather()
                 if self.cursor < self._log.head:
                     return  # due until it is level, so that the last value of each item goes out
             since = gathered.since
             gathered.release()
-            if (entry := gathered.pop()) is not None:
+            if entries := gathered.take():
                 self._due_at = self._clock() + self.interval_s
                 self._judged = (self._log.appended_events, self._log.appended_bytes)
-        if entry is not None:
+        for entry in entries:
             self._backlog.append(entry, since)
-        elif not self.interval_s:
+        if not entries and not self.interval_s:
             self._is_gathering = False  # level with what was gathered: on with the log itself
             self.over_since = None
 
@@ -442,7 +464,8 @@ class Subscriber:
 
     async def wait(self) -> None:
         """Return once `take` may have something. One waiter at a time."""
-        if self._control or self._backlog or self._wants_snapshot or self.end is not None:
+        has_more = self._control or self._following is not None or self._backlog or self._wants_snapshot
+        if has_more or self.end is not None:
             return
         is_behind = self._gathered or self._log.head > self.cursor
         if is_behind and not self.interval_s:

@@ -49,16 +49,17 @@ async def judged_through_cuts(plan: Sequence[tuple[str, int]]) -> list[Follower]
             far = await stack.enter_async_context(client.attach_session(session.session_id))
             followers.append(follower(oracle, far.events(heartbeat_interval_s=1), may_lose=lambda _: False))
             proxies.append(proxy)
-        stop = asyncio.Event()
+        # Where all of them stop, once the last cut is over.
+        end: list[int] = []
         async with asyncio.TaskGroup() as following:
             for one in followers:
-                following.create_task(one.run(stop.is_set))
+                following.create_task(one.run(lambda one=one: bool(end) and one.at >= end[0]))
             async with asyncio.TaskGroup() as cutting:
                 for proxy, one, (fault, cuts) in zip(proxies, followers, plan, strict=True):
                     cutting.create_task(cut_again_and_again(proxy, one, cuts, [FAULTS[fault]]))
-            stop.set()
+            end.append((await session.state()).position.sequence)
         for one in followers:
-            one.checker.finish()
+            one.checker.finish(end[0])
     return followers
 
 
@@ -68,7 +69,7 @@ async def test_thirty_cuts_under_load_lose_repeat_and_reorder_nothing() -> None:
 
     for (fault, cuts), one in zip(plan, followers, strict=True):
         assert not one.checker.violations, f"{fault}: {one.checker.report()}"
-        assert one.checker.resumes == len(one.recorder.cuts) == cuts
+        assert one.checker.resumes == len(one.recorder.cuts) >= cuts
         assert one.checker.gaps == 0
         assert one.checker.events > 5_000
 
@@ -86,5 +87,5 @@ async def test_five_hundred_cuts_under_load_lose_repeat_and_reorder_nothing() ->
     log.info("%d cuts, %d events at the applications, %.0f s", sum(n for _, n in plan), total, time.monotonic() - began)
 
     assert not [one.checker.report() for one in followers if one.checker.violations]
-    assert sum(len(one.recorder.cuts) for one in followers) == 500
+    assert sum(len(one.recorder.cuts) for one in followers) >= 500
     assert not any(one.checker.gaps for one in followers)

@@ -358,6 +358,8 @@ class EventStream(AsyncIterator[StreamItem]):
             await self._attempt.wait_cancelled()
         if self._file is not None and not was_closed:
             file = self._file
+            assert self._finalizer is not None
+            self._finalizer.detach()
             try:
                 if is_done:
                     file.note(position, snapshot_owed=self._snapshot_owed)

@@ -193,27 +193,6 @@ def test_a_judge_that_raises_leaves_everything_as_it_was() -> None:
     assert told(popped(queue)) == [1, 2, (3, 3), 4, 5]
 
 
-def test_what_a_told_gap_said_would_follow_is_not_judged_again() -> None:
-    entries = list(packed(0, [records(chunk(1, 1, 2, 3, 4))[n] for n in (1, 3)], 4, CONFLATED, "why"))
-    queue = backlog(*entries, chunk(5, 1, 2))
-    account = Account()
-    account.take([queue.pop()])  # the gap went out, and names 2 and 4 as following
-    queue.select(lambda items: (), "why")
-    account.take(popped(queue))
-
-    assert sorted(account.events) == [2, 4]
-    assert account.lost_for(DROPPED) == {5, 6}
-
-
-def test_what_a_told_gap_said_would_follow_may_still_be_dropped_as_the_oldest() -> None:
-    entries = list(packed(0, [records(chunk(1, 1, 2, 3, 4))[n] for n in (1, 3)], 4, CONFLATED, "why"))
-    queue = backlog(*entries, chunk(5, 1, 2))
-    queue.pop()
-    queue.drop_oldest(1, "why")
-
-    assert told(popped(queue)) == [(2, 2), 4, 5, 6]
-
-
 # pieces
 
 

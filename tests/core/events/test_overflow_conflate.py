@@ -286,6 +286,24 @@ def test_the_oldest_position_that_is_safe_to_resume_after_never_runs_ahead() -> 
     assert subscriber.delivered == 6
 
 
+@pytest.mark.parametrize("then", [DropOldest(0), Disconnect(), Select(lambda *_: False)], ids=repr)
+def test_what_a_gap_said_would_follow_follows_whatever_comes_in_between(then: object) -> None:
+    pump = RecordingPump()
+    policy = Told(Conflate())
+    subscriber = pump.attach(limits=QueueLimits(3, 0, 0.0), policy=policy)
+    pump.happen(1, 2, 3, 1, 2, 1)
+    gap = subscriber.take(1 << 20)
+    policy.answer = then
+    for _ in range(3):
+        pump.happen(1, 1, 1)
+    account = Account()
+    account.take([gap] if gap is not None else [])
+    account.take(taken(subscriber))
+    pump.produced.check(account)
+
+    assert {3, 5, 6} <= set(account.events)
+
+
 @pytest.mark.parametrize("numbers", [(1, 1), (2, 1), (1, 3)])
 def test_events_numbered_otherwise_than_their_block_says_are_the_workers_failure(numbers: tuple[int, int]) -> None:
     batch = e.EventBatch(events=[happening(number) for number in numbers]).SerializeToString()

@@ -141,6 +141,8 @@ class EventStream(Iterator[StreamItem]):
         self._batch, self._views = None, iter(())
         self._loop.run(self._stream.close())
         if file is not None:
+            assert self._finalizer is not None
+            self._finalizer.detach()
             try:
                 if is_done:
                     file.note(position, snapshot_owed=self._snapshot_owed)
