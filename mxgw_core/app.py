@@ -86,8 +86,8 @@ class GatewayApp:
                 self.addresses = server.bind(addresses)
                 await stack.enter_async_context(registry)
                 # Before the first call: a client that comes back finds its session, be it on its way only.
-                for orphan, verdict in orphans_of(self._plugins):
-                    registry.take_over(orphan, verdict)
+                for orphan, judgement in orphans_of(self._plugins):
+                    registry.take_over(orphan, judgement)
                 await server.start()
                 log.info("serving on %s, instance %s", ", ".join(self.addresses), self.instance_id)
                 self._ready.set()

@@ -217,5 +217,6 @@ class Hooks:
         """Return what to do with an orphan.
 
         When: once at start. All answers count: any TERMINATE, or an exception, ends it; else any IGNORE leaves it
-        alone; else ADOPT takes its session back. None from all: TERMINATE.
+        alone; else ADOPT takes its session back. None from all: TERMINATE. Raise `AccessDenied` when the owner may not
+        have it any more: the session ends with OWNER_REVOKED, and the error's text in the log.
         """

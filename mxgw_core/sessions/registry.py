@@ -22,6 +22,7 @@ from mxgw_core.api.workers import Orphan, OrphanVerdict, WorkerSpawn
 from mxgw_core.config.models import Settings
 from mxgw_core.plugins import PluginHost
 from mxgw_core.sessions.session import Session, SessionRequest
+from mxgw_core.workers.orphans import Judgement
 from mxgw_core.workers.paths import DataDirectory
 from mxgw_core.workers.worker import Worker
 from mxgw_worker.ipc.handshake import SECRET_BYTES
@@ -94,7 +95,7 @@ class SessionRegistry:
         """Leave every session to the next gateway, or end it; return how many are left."""
         for session in tuple(self._live.values()):
             session.release()
-        return sum(session.worker.outlives_gateway for session in self._live.values())
+        return sum(session.is_left for session in self._live.values())
 
     async def wait_closed(self) -> None:
         """Return when every session that is live now has ended and its worker is gone or left alone."""
@@ -156,14 +157,14 @@ class SessionRegistry:
         )
         return session
 
-    def take_over(self, orphan: Orphan, verdict: OrphanVerdict) -> None:
-        """Take back the session of an orphan, or end it, as the verdict says; nothing in here waits.
+    def take_over(self, orphan: Orphan, judgement: Judgement) -> None:
+        """Take back the session of an orphan, or end it, as it was judged; nothing in here waits.
 
         Until its worker is back the session is ADOPTING. One that cannot be taken back ends like any other, and is
         remembered with its reason.
         """
         spawn = orphan.spawn
-        if verdict is OrphanVerdict.IGNORE or spawn.session_id in self._live:
+        if judgement.verdict is OrphanVerdict.IGNORE or spawn.session_id in self._live:
             log.info("worker %d of session %s is left alone", orphan.worker.pid, spawn.session_id)
             return
         self._opened += 1
@@ -178,12 +179,8 @@ class SessionRegistry:
             adopted_from=spawn.opened_at,
         )
         self._live[session.id] = session
-        if orphan.closing is not None:
-            session.close(orphan.closing, "its end had begun when the gateway stopped")
-        elif not orphan.was_ready:
-            session.close(CloseReason.GATEWAY_SHUTDOWN, "the gateway stopped while it was starting")
-        elif verdict is not OrphanVerdict.ADOPT:
-            session.close(CloseReason.GATEWAY_SHUTDOWN, "it was not taken over after a restart of the gateway")
+        if judgement.verdict is OrphanVerdict.TERMINATE:
+            session.close(judgement.reason, judgement.detail)
         elif spawn.endpoint != self._data.socket_of(session.id):
             session.close(CloseReason.GATEWAY_SHUTDOWN, "its worker belongs to another gateway.data_dir")
         self._tasks.create_task(self._run(session), name=f"session:{session.id}")

@@ -113,7 +113,7 @@ class Session:
             self.close(CloseReason.WORKER_PROTOCOL_ERROR, "the gateway failed; its log has the details")
         finally:
             reason, detail = self._why()
-            if self._is_released and self.worker.outlives_gateway:
+            if self.is_left:
                 self._let_go()
             else:
                 self._leave(reason, detail)
@@ -241,8 +241,14 @@ class Session:
 
     def release(self) -> None:
         """Leave the session to the next gateway when its worker can wait for it; else end it."""
-        self._is_released = self.state in (SessionState.READY, SessionState.ADOPTING)
-        self.close(CloseReason.GATEWAY_SHUTDOWN)
+        if not self._close_wanted.done():
+            self._is_released = self.state in (SessionState.READY, SessionState.ADOPTING)
+            self.close(CloseReason.GATEWAY_SHUTDOWN)
+
+    @property
+    def is_left(self) -> bool:
+        """Whether the next gateway is to take the session back."""
+        return self._is_released and self.worker.outlives_gateway
 
     def require_ready(self) -> None:
         """Make sure that the session can serve.

@@ -2,17 +2,29 @@
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Iterator
+from dataclasses import dataclass
 
+from mxgw_core.api.errors import AccessDenied
+from mxgw_core.api.types import CloseReason
 from mxgw_core.api.workers import Orphan, OrphanVerdict
 from mxgw_core.plugins import PluginHost
 
-log = logging.getLogger(__name__)
+
+@dataclass(frozen=True, slots=True)
+class Judgement:
+    """What becomes of an orphan; for TERMINATE, with which reason its session ends."""
+
+    verdict: OrphanVerdict
+    reason: CloseReason = CloseReason.GATEWAY_SHUTDOWN
+    detail: str = ""
 
 
-def orphans_of(plugins: PluginHost) -> Iterator[tuple[Orphan, OrphanVerdict]]:
-    """Yield every orphan a plugin knows, once, with the verdict on it."""
+_ADOPT, _IGNORE = Judgement(OrphanVerdict.ADOPT), Judgement(OrphanVerdict.IGNORE)
+
+
+def orphans_of(plugins: PluginHost) -> Iterator[tuple[Orphan, Judgement]]:
+    """Yield every orphan a plugin knows, once, with what is to become of it."""
     known: set[str] = set()
     for answer in plugins.ask("mxgw_orphans"):
         if answer.error is not None:
@@ -20,18 +32,28 @@ def orphans_of(plugins: PluginHost) -> Iterator[tuple[Orphan, OrphanVerdict]]:
         for orphan in answer.value:
             if orphan.session_id not in known:
                 known.add(orphan.session_id)
-                yield orphan, verdict_on(orphan, plugins)
+                yield orphan, judge(orphan, plugins)
 
 
-def verdict_on(orphan: Orphan, plugins: PluginHost) -> OrphanVerdict:
+def judge(orphan: Orphan, plugins: PluginHost) -> Judgement:
     """Return what becomes of an orphan: any objection counts, and nobody is adopted unless somebody wants it."""
-    if orphan.closing is not None or not orphan.was_ready:
-        return OrphanVerdict.TERMINATE
+    if orphan.closing is not None:
+        return _ended("its end had begun when the gateway stopped", orphan.closing)
+    if not orphan.was_ready:
+        return _ended("the gateway stopped while it was starting")
     verdicts = set()
     for answer in plugins.ask("mxgw_orphan_verdict", orphan=orphan):
-        is_verdict = answer.error is None and isinstance(answer.value, OrphanVerdict)
-        verdicts.add(answer.value if is_verdict else OrphanVerdict.TERMINATE)
-    for verdict in (OrphanVerdict.TERMINATE, OrphanVerdict.IGNORE, OrphanVerdict.ADOPT):
-        if verdict in verdicts:
-            return verdict
-    return OrphanVerdict.TERMINATE
+        if isinstance(answer.error, AccessDenied):
+            return _ended(answer.error.message, CloseReason.OWNER_REVOKED)
+        if answer.error is not None or not isinstance(answer.value, OrphanVerdict):
+            return _ended(f"plugin {answer.plugin} failed to judge it after a restart of the gateway")
+        if answer.value is OrphanVerdict.TERMINATE:
+            return _ended(f"plugin {answer.plugin} did not want it back after a restart of the gateway")
+        verdicts.add(answer.value)
+    if OrphanVerdict.IGNORE in verdicts:
+        return _IGNORE
+    return _ADOPT if verdicts else _ended("no plugin wanted it back after a restart of the gateway")
+
+
+def _ended(detail: str, reason: CloseReason = CloseReason.GATEWAY_SHUTDOWN) -> Judgement:
+    return Judgement(OrphanVerdict.TERMINATE, reason, detail)

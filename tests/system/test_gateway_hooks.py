@@ -67,7 +67,7 @@ from mxgw_core.api import (
     WorkerSpawn,
     hookimpl,
 )
-from mxgw_core.api.errors import InvalidRequest, PluginError, SettingsError, Unauthenticated
+from mxgw_core.api.errors import AccessDenied, InvalidRequest, PluginError, SettingsError, Unauthenticated
 from mxgw_core.plugins.loading import HOOKS
 from mxgw_core.testing import RunningGateway, running_gateway
 from mxgw_worker.ipc.process import boot_id, start_ticks
@@ -1077,6 +1077,23 @@ async def test_an_orphan_that_nobody_can_want_is_ended_without_asking(running: R
         assert not asked
         assert not is_alive(known)
         assert set(closed) == {("old", CloseReason.LEASE_EXPIRED), ("new", CloseReason.GATEWAY_SHUTDOWN)}
+
+
+async def test_an_orphan_whose_owner_lost_its_access_is_ended_with_that_reason(running: Run, orphan: Any) -> None:
+    _, known = orphan
+
+    def judge(self: object, orphan: Orphan) -> Any:
+        raise AccessDenied("the key was revoked")
+
+    closed: list[tuple[CloseReason, str]] = []
+    closing = hook("mxgw_session_closed", lambda self, session, reason: closed.append((reason, session.close_detail)))
+    wanting = hook("mxgw_orphan_verdict", lambda self, orphan: ADOPT)
+    judging = hook("mxgw_orphan_verdict", judge)
+    async with running(hook("mxgw_orphans", lambda self: [known]), judging, wanting, closing):
+        await until(lambda: closed)
+
+        assert closed == [(CloseReason.OWNER_REVOKED, "the key was revoked")]
+        assert not is_alive(known)
 
 
 async def test_hook_mxgw_orphans_are_asked_for_before_the_first_call_and_a_broken_plugin_hides_none(
