@@ -143,9 +143,9 @@ def reap() -> None:
             os.waitpid(found.si_pid, 0)
 
 
-def _nothing_to_reap() -> bool:
+def _children() -> set[int]:
     reap()
-    return not any(child.status() == psutil.STATUS_ZOMBIE for child in psutil.Process().children())
+    return {child.pid for child in psutil.Process().children()}
 
 
 def _awaited() -> set[int]:
@@ -158,6 +158,7 @@ _running: list[subprocess.Popen[str]] = []
 @asynccontextmanager
 async def restarts(settings: str) -> AsyncIterator[Restarts]:
     """Offer a gateway to restart; afterwards whatever is left of it is killed."""
+    before = _children()
     ctypes.CDLL(None).prctl(_PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
     with tempfile.TemporaryDirectory(prefix="mxgw-r-", dir="/tmp") as name:
         gateway = Restarts(Path(name), settings)
@@ -170,5 +171,5 @@ async def restarts(settings: str) -> AsyncIterator[Restarts]:
                 with suppress(psutil.NoSuchProcess):
                     worker.send_signal(signal.SIGKILL)
             await until(lambda: not gateway.workers())
-            await until(_nothing_to_reap)
+            await until(lambda: _children() <= before)
             ctypes.CDLL(None).prctl(_PR_SET_CHILD_SUBREAPER, 0, 0, 0, 0)
