@@ -33,6 +33,7 @@ log = logging.getLogger(__name__)
 
 # After a restart most workers are back within this time.
 _ADOPTION_RETRY_S = 0.25
+_SNAPSHOTS_AT_ONCE = 4
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,6 +98,8 @@ class Session:
         self.worker = make_worker(self)
         self.distributor.hold_with(self.worker.hold)
         self.subscriber_limits = subscriber_limits(settings, plugins, self.info())
+        # The worker keeps the values of a few snapshots only while they are fetched, page by page.
+        self.snapshots = asyncio.Semaphore(_SNAPSHOTS_AT_ONCE)
         self._retain()
 
     # life
