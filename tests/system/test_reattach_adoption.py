@@ -254,20 +254,3 @@ async def test_a_gateway_that_cannot_start_leaves_the_workers_alone() -> None:
             await adopted(client, session.session_id)
             await client.close(session.session_id)
         await gateway.all_is_gone()
-
-
-async def test_a_worker_whose_time_is_over_leaves_and_its_session_is_remembered() -> None:
-    settings = LOAD + "\n[plugins.reattach]\nmax_orphan_lifetime_seconds = 6\nadopt_within_seconds = 0.5\n"
-    async with restarts(settings) as gateway:
-        await gateway.start()
-        async with client_of(gateway.target) as client:
-            session = await client.open()
-        await gateway.kill()
-        await gateway.no_worker_is_left(8.0)
-        await gateway.start()
-        async with client_of(gateway.target) as client:
-            refusal = await refused(client.stream(session.session_id))
-
-            assert refusal.metadata["close_reason"] == "WORKER_EXITED"
-
-        await gateway.all_is_gone()

@@ -17,7 +17,7 @@ def _nothing_wrong(outcome: Outcome, plan: Plan) -> None:
 
 
 async def test_outages_that_fit_the_outbox_leave_no_gap() -> None:
-    plan = Plan(kills=4, sessions=3, subscribers=2, rate=1500, outage_s=(0.0, 0.3))
+    plan = Plan(kills=3, sessions=3, subscribers=2, rate=1500, outage_s=(0.0, 0.3))
     outcome = await run(plan)
 
     _nothing_wrong(outcome, plan)
@@ -26,7 +26,7 @@ async def test_outages_that_fit_the_outbox_leave_no_gap() -> None:
 
 
 async def test_outages_that_do_not_fit_leave_exact_gaps_and_nothing_else() -> None:
-    plan = Plan(kills=3, sessions=2, subscribers=2, rate=4000, outage_s=(0.4, 0.6), outbox_events=500)
+    plan = Plan(kills=2, sessions=2, subscribers=2, rate=4000, outage_s=(0.4, 0.6), outbox_events=500)
     outcome = await run(plan)
 
     _nothing_wrong(outcome, plan)
