@@ -114,8 +114,7 @@ class Manifest:
         return cls(db, instance)
 
     def close(self) -> None:
-        """Close the file, with nothing of it left in its write-ahead log."""
-        self._db.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+        """Close the file; as the last one who has it open, SQLite leaves no write-ahead log behind."""
         self._db.close()
 
     # steps, in their order

@@ -9,6 +9,7 @@ from contextlib import contextmanager
 import pytest
 from support.clients import client_of, refused
 
+from mxgw_core.api import CloseReason
 from mxgw_core.testing import RunningGateway, running_gateway
 from mxgw_reattach import ReattachPlugin
 from mxgw_reattach.manifest import Manifest
@@ -72,3 +73,19 @@ async def test_no_log_shows_a_secret(caplog: pytest.LogCaptureFixture) -> None:
 
     assert orphan.spawn.secret.hex() not in caplog.text
     assert repr(orphan.spawn.secret)[2:-1] not in caplog.text
+
+
+async def test_a_session_that_is_to_be_closed_is_not_left_to_the_next_gateway() -> None:
+    async with running_gateway(SETTINGS) as gateway, client_of(gateway.target) as client:
+        opened = await client.open()
+        registry = gateway.app._registry
+
+        assert registry is not None
+
+        session = registry.get(opened.session_id)
+        session.close(CloseReason.CLIENT)
+        session.release()
+        await session.closed
+
+        assert session.close_reason is CloseReason.CLIENT
+        assert len(_manifest(gateway)) == 0
