@@ -40,6 +40,8 @@ class Restarts:
         # The interpreter, and so the build, of the next run.
         self.python = sys.executable
         self._runs = 0
+        # Children of this process that belong to somebody else.
+        self._others = {child.pid for child in psutil.Process().children()}
 
     @property
     def log(self) -> str:
@@ -69,7 +71,6 @@ class Restarts:
                 stderr=errors,
                 text=True,
             )
-        _running.append(process)
         assert process.stdout is not None
         line = await asyncio.to_thread(process.stdout.readline)
         assert not line or json.loads(line)["ready"]
@@ -94,19 +95,33 @@ class Restarts:
         code = await asyncio.to_thread(process.wait, timeout_s)
         assert process.stdout is not None
         process.stdout.close()
-        _running.remove(process)
         self.process = None
         return code
 
     def workers(self) -> list[psutil.Process]:
         """Return the worker processes that live, of all runs; those that ended are reaped."""
-        reap()
+        self.reap()
+        logs = str(self.data / "logs")
         alive = []
         for process in psutil.Process().children(recursive=True):
-            with suppress(psutil.NoSuchProcess):
-                if "mxgw_worker" in process.cmdline() and process.status() != psutil.STATUS_ZOMBIE:
+            # Told from the workers of other gateways by where their output goes.
+            with suppress(psutil.NoSuchProcess, OSError):
+                if str(Path(f"/proc/{process.pid}/fd/1").readlink()).startswith(logs):
                     alive.append(process)
         return alive
+
+    def reap(self) -> None:
+        """Take notice of the end of orphans that this process inherited."""
+        awaited = self._others if self.process is None else self._others | {self.process.pid}
+        for child in psutil.Process().children():
+            with suppress(psutil.NoSuchProcess, ChildProcessError):
+                if child.pid not in awaited and child.status() == psutil.STATUS_ZOMBIE:
+                    os.waitpid(child.pid, os.WNOHANG)
+
+    def nothing_is_left(self) -> bool:
+        """Return whether this process has only the children it had before."""
+        self.reap()
+        return {child.pid for child in psutil.Process().children()} <= self._others
 
     def sockets(self) -> list[Path]:
         """Return the sockets of workers."""
@@ -132,33 +147,9 @@ class Restarts:
         await until(lambda: not self.workers() and not self.sockets() and not self.rows(), timeout_s)
 
 
-def reap() -> None:
-    """Take notice of the end of orphans; children that somebody waits for are left to them."""
-    with suppress(ChildProcessError):
-        while True:
-            # Looks without taking, as a Popen of the test may want the status.
-            found = os.waitid(os.P_ALL, 0, os.WEXITED | os.WNOHANG | os.WNOWAIT)
-            if found is None or found.si_pid in _awaited():
-                return
-            os.waitpid(found.si_pid, 0)
-
-
-def _children() -> set[int]:
-    reap()
-    return {child.pid for child in psutil.Process().children()}
-
-
-def _awaited() -> set[int]:
-    return {process.pid for process in _running}
-
-
-_running: list[subprocess.Popen[str]] = []
-
-
 @asynccontextmanager
 async def restarts(settings: str) -> AsyncIterator[Restarts]:
     """Offer a gateway to restart; afterwards whatever is left of it is killed."""
-    before = _children()
     ctypes.CDLL(None).prctl(_PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
     with tempfile.TemporaryDirectory(prefix="mxgw-r-", dir="/tmp") as name:
         gateway = Restarts(Path(name), settings)
@@ -171,5 +162,5 @@ async def restarts(settings: str) -> AsyncIterator[Restarts]:
                 with suppress(psutil.NoSuchProcess):
                     worker.send_signal(signal.SIGKILL)
             await until(lambda: not gateway.workers())
-            await until(lambda: _children() <= before)
+            await until(gateway.nothing_is_left)
             ctypes.CDLL(None).prctl(_PR_SET_CHILD_SUBREAPER, 0, 0, 0, 0)

@@ -41,7 +41,6 @@ async def test_after_a_kill_the_session_is_the_same_and_no_event_is_missing() ->
             await follow(client, before.session_id, checker, 300)
             (worker,) = gateway.workers()
             await gateway.kill()
-        await until(lambda: not gateway.sockets() or worker.is_running(), 1)
         await gateway.start()
         async with client_of(gateway.target) as client:
             session = await adopted(client, before.session_id)
