@@ -755,10 +755,10 @@ class Store:
     def __init__(self, error: Exception | None = None) -> None:
         self._error = error
 
-    async def oldest_sequence(self, epoch: bytes) -> int | None:
+    async def span(self, epoch: bytes) -> tuple[int, int] | None:
         if self._error:
             raise self._error
-        return 1
+        return 1, 1_000_000
 
     async def read(self, epoch: bytes, after: int, until: int) -> AsyncIterator[HistoryPage]:
         for first in range(after + 1, until + 1, 7):
