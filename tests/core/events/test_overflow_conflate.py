@@ -299,7 +299,7 @@ def test_the_oldest_position_that_is_safe_to_resume_after_never_runs_ahead() -> 
     assert subscriber.delivered == 6
 
 
-@pytest.mark.parametrize("then", [DropOldest(0), Disconnect(), Select(lambda *_: False)], ids=repr)
+@pytest.mark.parametrize("then", [DropOldest(0), Disconnect(), Select(lambda *_: False)], ids=["drop", "end", "select"])
 def test_what_a_gap_said_would_follow_follows_whatever_comes_in_between(then: object) -> None:
     pump = RecordingPump()
     policy = Told(Conflate())
