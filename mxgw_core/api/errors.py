@@ -5,7 +5,8 @@ MxgwError
 ├── PluginError              a plugin that cannot be used
 └── GatewayError             an answer to a caller; becomes a gRPC status with ErrorInfo{reason, metadata}
     ├── InvalidRequest ── UnknownBackend, PositionForeign
-    ├── Unauthenticated, AccessDenied
+    ├── Unauthenticated ── TooManyAttempts
+    ├── AccessDenied ── AccessRevoked
     ├── SessionNotFound ── SessionGone
     ├── SessionNotReady, SessionLimitReached, SessionEnded
     ├── WorkerStartFailed, CommandTimedOut, CommandFailed, PendingCommandsExceeded
@@ -81,10 +82,22 @@ class Unauthenticated(GatewayError):
     reason = "UNAUTHENTICATED"
 
 
+class TooManyAttempts(Unauthenticated):
+    """Too many failed attempts from this peer or for this name; a later one may be heard."""
+
+    reason = "TOO_MANY_ATTEMPTS"
+
+
 class AccessDenied(GatewayError):
     """The caller is known and may not do this."""
 
     reason = "ACCESS_DENIED"
+
+
+class AccessRevoked(AccessDenied):
+    """The caller was allowed to, and is no longer: its key was revoked or has expired."""
+
+    reason = "REVOKED"
 
 
 class SessionNotFound(GatewayError):

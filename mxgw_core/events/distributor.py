@@ -130,9 +130,13 @@ class Distributor:
     def flush(self) -> None:
         """Judge whoever is beyond its limits, wake whoever waits, and forget what nobody needs."""
         self.check()
+        self.wake()
+        self._trim()
+
+    def wake(self) -> None:
+        """Let everyone look again, also those whose filter could not say."""
         for subscriber in self._everyone():
             subscriber.wake()
-        self._trim()
 
     def check(self) -> None:
         """Judge whoever is beyond its limits; also called now and then, for limits in seconds."""

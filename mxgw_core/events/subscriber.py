@@ -15,9 +15,9 @@ from mxgw_core.api.errors import GatewayError
 from mxgw_core.api.events import EventFilter, Lag, OverflowPolicy, PacedPolicy, QueueLimits
 from mxgw_core.events.backlog import Backlog
 from mxgw_core.events.figures import GAP_FRAMES, LOST, SessionFigures, SubscriberFigures
+from mxgw_core.events.filtering import Judged, judge
 from mxgw_core.events.items import Control, End, Item, Progress, SnapshotDue, SnapshotWanted
 from mxgw_core.events.log import Chunk, EventLog, LogGap
-from mxgw_core.events.records import event_item, events_prefix, record_bounds
 
 # Filtered subscribers are told how far they are after this many events that were not for them.
 PROGRESS_EVENTS = 1000
@@ -81,6 +81,8 @@ class Subscriber:
         self._survivors = (0, 0)
         self._control: deque[Control] = deque()
         self._wants_snapshot = False
+        # A filter could not say whether the next event may pass.
+        self._is_undecided = False
         # Position of the snapshot that waits for its place in the stream.
         self._snapshot_at: int | None = None
         # What was in the log when it attached is its own wish and does not count as lag.
@@ -263,7 +265,11 @@ class Subscriber:
         self._snapshot_at = position
 
     def take(self, limit_bytes: int) -> Item | None:
-        """Return the next thing to send: up to about `limit_bytes` of events at once; None when there is nothing."""
+        """Return the next thing to send: up to about `limit_bytes` of events at once; None when there is nothing.
+
+        None as well when a filter cannot judge the next event yet; it is asked again when the subscriber is woken.
+        """
+        self._is_undecided = False
         if self._control:
             return self._control.popleft()
         if self._wants_snapshot and self.end is None:
@@ -276,17 +282,22 @@ class Subscriber:
             item = self._next(limit_bytes)
             if item is None:
                 return (self._progress(0) or self.end) if self.end is not None else None
-            if (passed := self.passed(item)) is not None:
+            judged = self._decided(item) if self.filters and isinstance(item, Chunk) else item
+            if judged is None:
+                return None
+            if (passed := self.passed(judged)) is not None:
                 return passed
 
-    def passed(self, item: Chunk | LogGap) -> Chunk | LogGap | Progress | None:
+    def passed(self, item: Chunk | LogGap | Judged) -> Chunk | LogGap | Progress | None:
         """Count `item` as handed over and return what of it this subscriber may see; None when nothing."""
         if isinstance(item, LogGap):
             self._count_gap(item)
             return item
+        if isinstance(item, Chunk) and self.filters:
+            item = judge(item, self.filters)
         self.delivered = item.last
-        if self.filters:
-            kept = self._filtered(item)
+        if isinstance(item, Judged):
+            kept = self._kept(item)
             if kept is None:
                 return self._progress(PROGRESS_EVENTS)
             item = kept
@@ -335,19 +346,20 @@ class Subscriber:
             self.conflate()
             self._due_at = now + self.interval_s
 
-    def _filtered(self, chunk: Chunk) -> Chunk | None:
-        parts: list[bytes] = []
-        for start, body, end in record_bounds(chunk.frame, chunk.start):
-            item = event_item(chunk.frame, body, end)
-            if all(f.keep(*item) for f in self.filters):
-                parts.append(chunk.frame[start:end])
-        self._skipped = 0 if parts else self._skipped + chunk.events
-        self.figures.delivered_events += len(parts)
-        self.figures.filtered_events += chunk.events - len(parts)
-        if not parts:
-            return None
-        prefix = events_prefix(sum(map(len, parts)))
-        return Chunk(chunk.first, chunk.last, b"".join((prefix, *parts)), len(prefix))
+    def _decided(self, chunk: Chunk) -> Judged | None:
+        """Judge a chunk up to the first event that a filter cannot judge yet; the rest waits. None: nothing before."""
+        judged = judge(chunk, self.filters, may_wait=True)
+        if not judged.is_undecided:
+            return judged
+        self._is_undecided = not judged.events
+        self._backlog.put_first(chunk.split(judged.last)[1] if judged.events else chunk)
+        return judged if judged.events else None
+
+    def _kept(self, judged: Judged) -> Chunk | None:
+        self._skipped = 0 if judged.parts else self._skipped + judged.events
+        self.figures.delivered_events += len(judged.parts)
+        self.figures.filtered_events += judged.events - len(judged.parts)
+        return judged.kept()
 
     def _progress(self, at_least: int) -> Progress | None:
         if self._skipped and self._skipped >= at_least:
@@ -361,7 +373,8 @@ class Subscriber:
         """Return once `take` may have something. One waiter at a time."""
         is_behind = self._log.head > self.cursor
         has_more = self._control or self._backlog or self._wants_snapshot
-        if has_more or self.end is not None or (is_behind and not self.interval_s):
+        has_something = has_more or self.end is not None or (is_behind and not self.interval_s)
+        if has_something and not self._is_undecided:
             return
         loop = asyncio.get_running_loop()
         self._waiter = loop.create_future()

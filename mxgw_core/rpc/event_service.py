@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from mxgw.convert import duration_from_seconds, duration_to_seconds
 from mxgw.v1 import event_service_pb2 as pb
 from mxgw.v1.events_pb2 import StreamOpened
-from mxgw_core.api.access import AccessRequest
+from mxgw_core.api.access import AccessRequest, Moment
 from mxgw_core.api.errors import (
     FeatureNotEnabled,
     GatewayDraining,
@@ -102,7 +102,11 @@ class EventService:
         """Check the request and place the cursor; nothing in here waits, so nothing can come in between."""
         session.require_ready()
         # Waiting for a history store may have taken a while: judge again, in the step that attaches.
-        self._access.authorize(AccessRequest(call.method, call.identity, call.peer, session.id, session.info()))
+        self._access.authorize(
+            AccessRequest(
+                call.method, call.identity, call.peer, session.id, session.info(), request, moment=Moment.ATTACH
+            )
+        )
         start = _start_of(request)
         distributor = session.distributor
         wants_snapshot = request.start.HasField("snapshot_then_live")
