@@ -91,10 +91,11 @@ class CommandObserver(Protocol):
     def started(self, command: MxCommand) -> None:
         """The command, without its denied inputs, goes to the worker now."""
 
-    def finished(self, command: MxCommand, reply: MxReply | None) -> None:
+    def finished(self, command: MxCommand, reply: MxReply | None, head_sequence: int) -> None:
         """The worker answered; None when it did not, and the outcome is unknown. Called once for each `started`.
 
-        Before the caller has the reply, and before waiting filters are asked again.
+        Before the caller has the reply, and before waiting filters are asked again. Events of an item that the command
+        removed have no sequence greater than `head_sequence`.
         """
 
 

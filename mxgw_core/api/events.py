@@ -164,12 +164,12 @@ class Retention:
 class EventFilter(Protocol):
     """Decides which events one subscriber may see; called per event, so it must be quick and must not block."""
 
-    def keep(self, server_handle: int, item_handle: int, kind: int) -> bool | None:
+    def keep(self, server_handle: int, item_handle: int, kind: int, sequence: int) -> bool | None:
         """Return whether the event may pass; None when that cannot be said before a command under way is finished.
 
         After None the stream stands still before this event, and the filter is asked again when a command of the
         session has finished. `kind` is the number of `mxgw.v1.EventKind`. Item handles are unique within a server
-        handle only.
+        handle only, and come back soon after they were removed: `sequence` tells whose event it is.
         """
 
 

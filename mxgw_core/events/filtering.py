@@ -37,11 +37,11 @@ def judge(chunk: Chunk, filters: Sequence[EventFilter], *, may_wait: bool = Fals
     Without it such an event does not pass.
     """
     parts: list[bytes] = []
-    for index, (start, body, end) in enumerate(record_bounds(chunk.frame, chunk.start)):
+    for sequence, (start, body, end) in enumerate(record_bounds(chunk.frame, chunk.start), chunk.first):
         item = event_item(chunk.frame, body, end)
-        answers = [f.keep(*item) for f in filters]
+        answers = [f.keep(*item, sequence) for f in filters]
         if all(answers):
             parts.append(chunk.frame[start:end])
         elif may_wait and None in answers and False not in answers:
-            return Judged(chunk.first, chunk.first + index - 1, parts, is_undecided=True)
+            return Judged(chunk.first, sequence - 1, parts, is_undecided=True)
     return Judged(chunk.first, chunk.last, parts)

@@ -65,8 +65,9 @@ class CommandService:
             command = _without(command, kind, denied)
         timeout_s = self._timeout(call, request.timeout if request.HasField("timeout") else None)
         with _observed([guard for guard in guards if isinstance(guard, CommandObserver)], session, command) as answered:
-            reply = (await call_worker(session, w.CommandRequest(mx=command), timeout_s)).mx
-            answered(reply)
+            answer = await call_worker(session, w.CommandRequest(mx=command), timeout_s)
+            answered(answer)
+        reply = answer.mx
         if denied:
             _merge_denied(reply, denied)
         return pb.InvokeResponse(reply=reply)
@@ -106,19 +107,22 @@ class CommandService:
 @contextmanager
 def _observed(
     observers: Sequence[CommandObserver], session: Session, command: c.MxCommand
-) -> Iterator[Callable[[c.MxReply], None]]:
+) -> Iterator[Callable[[w.CommandReply], None]]:
     """Tell observers that the command starts, and in any case that it finished; then ask waiting filters again."""
     if not observers:
         yield lambda _: None
         return
-    replies: list[c.MxReply] = []
+    answers: list[w.CommandReply] = []
     for observer in observers:
         observer.started(command)
     try:
-        yield replies.append
+        yield answers.append
     finally:
         for observer in observers:
-            observer.finished(command, replies[0] if replies else None)
+            if answers:
+                observer.finished(command, answers[0].mx, answers[0].head_sequence)
+            else:
+                observer.finished(command, None, 0)
         session.distributor.wake()
 
 

@@ -63,7 +63,7 @@ class EventService:
         session = self._registry.get(request.session_id)
         session.require_ready()
         heartbeat_s = self._heartbeat(request)
-        history = await self._history(session, request)
+        history = await self._history(session, request, call)
         subscription = self._attach(session, request, call, history)
         subscriber = subscription.subscriber
         session.attached()
@@ -80,15 +80,18 @@ class EventService:
 
     # attaching
 
-    async def _history(self, session: Session, request: pb.StreamEventsRequest) -> History | None:
-        """Return a store that reaches back to where the client wants to resume, when the log does not."""
+    async def _history(self, session: Session, request: pb.StreamEventsRequest, call: Call) -> History | None:
+        """Return a store that reaches back to where the client wants to resume, when the log does not.
+
+        None for callers with a filter: what an item's handle stood for so long ago cannot be known.
+        """
         distributor = session.distributor
         after = request.start.after
         if not (
             request.start.HasField("after")
             and after.epoch == distributor.epoch
             and after.sequence < distributor.log.oldest - 1
-        ):
+        ) or self._access.filters(session.info(), call.identity):
             return None
         for answer in self._plugins.ask("mxgw_history", session=session.info()):
             history: History | None = answer.value

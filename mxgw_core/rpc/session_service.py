@@ -115,9 +115,8 @@ class SessionService:
         )
         state = reply.state
         if filters := self._access.filters(session.info(), call.identity):
-            shown = [
-                i for i in state.items if all(f.keep(i.server_handle, i.item_handle, _DATA_CHANGE) for f in filters)
-            ]
+            at = state.position.sequence
+            shown = [i for i in state.items if all(f.keep(*_handles(i), _DATA_CHANGE, at) for f in filters)]
             del state.items[:]
             state.items.extend(shown)
         return state
@@ -152,3 +151,7 @@ class SessionService:
 
     def _timeout(self, call: Call) -> float:
         return min(self._settings.limits.command_timeout_s, call.deadline_s or math.inf)
+
+
+def _handles(item: pb.ItemState) -> tuple[int, int]:
+    return item.server_handle, item.item_handle
