@@ -11,7 +11,7 @@ MxgwError
     ├── SessionNotReady, SessionLimitReached, SessionEnded
     ├── WorkerStartFailed, CommandTimedOut, CommandFailed, PendingCommandsExceeded
     ├── SubscriberExists, SubscriberLimitReached, SubscriberOverflow, PositionLost
-    ├── FeatureNotEnabled, GatewayDraining
+    ├── FeatureNotEnabled, GatewayDraining, DependencyUnavailable
     └── InternalError
 
 `reason` is stable and meant for programs; the text is for people and says which setting or call would help.
@@ -191,6 +191,12 @@ class FeatureNotEnabled(GatewayError):
     """The request needs a plugin that is not enabled; metadata carries `plugin`."""
 
     reason = "FEATURE_NOT_ENABLED"
+
+
+class DependencyUnavailable(GatewayError):
+    """Something that the answer depends on (a directory, a database) is not there now; a later call may succeed."""
+
+    reason = "DEPENDENCY_UNAVAILABLE"
 
 
 class GatewayDraining(GatewayError):

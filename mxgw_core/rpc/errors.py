@@ -37,6 +37,7 @@ _CODES: dict[type[e.GatewayError], grpc.StatusCode] = {
     e.PositionLost: grpc.StatusCode.DATA_LOSS,
     e.FeatureNotEnabled: grpc.StatusCode.FAILED_PRECONDITION,
     e.GatewayDraining: grpc.StatusCode.UNAVAILABLE,
+    e.DependencyUnavailable: grpc.StatusCode.UNAVAILABLE,
 }
 
 
