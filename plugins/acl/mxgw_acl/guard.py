@@ -23,16 +23,21 @@ _REMEMBERED = 65_536
 
 
 class ItemRights:
-    """What the constraints of a key say of references, remembered."""
+    """What the constraints of a key say of references, remembered; a key that cannot write may write nothing."""
 
-    def __init__(self, constraints: Constraints) -> None:
+    def __init__(self, constraints: Constraints, *, writes: bool) -> None:
         # Per object, so that they go when it goes.
         self.may_read = lru_cache(_REMEMBERED)(constraints.may_read)
-        self.may_write = lru_cache(_REMEMBERED)(constraints.may_write)
+        self.may_write = lru_cache(_REMEMBERED)(constraints.may_write if writes else _nothing)
 
     def may_use(self, reference: str) -> bool:
         """Return whether the item may be added: to be read or to be written."""
         return self.may_read(reference) or self.may_write(reference)
+
+
+def _nothing(reference: str) -> bool:
+    del reference
+    return False
 
 
 class Tracking:

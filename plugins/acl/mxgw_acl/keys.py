@@ -60,8 +60,9 @@ class Constraints:
         return not self.readable or self.readable.permit(reference)
 
     def may_write(self, reference: str) -> bool:
-        """Return whether the item may be written."""
-        return not self.writable or self.writable.permit(reference)
+        """Return whether the item may be written. Whoever may read only some items may not write all the others."""
+        limits = self.writable or self.readable
+        return not limits or limits.permit(reference)
 
     @cached_property
     def _networks(self) -> tuple[Network, ...]:

@@ -19,7 +19,7 @@ from mxgw_acl.gate import Gate, may_see
 from mxgw_acl.guard import ItemFilter, ItemGuard, ItemRights, Tracking, items_of
 from mxgw_acl.items import ItemMap
 from mxgw_acl.keyring import Keyring
-from mxgw_acl.keys import Key
+from mxgw_acl.keys import Key, Scope
 from mxgw_acl.operators import Operators, directory_of
 from mxgw_acl.rights import AUDITED_COMMANDS, INVOKE, Rule, rule_of
 from mxgw_acl.settings import AclSettings
@@ -172,7 +172,8 @@ class Running:
             return None
         known = self._rights.get(key.id)
         if known is None or known[0] != key:
-            known = self._rights[key.id] = key, ItemRights(key.constraints)
+            writes = bool(key.scopes & {Scope.WRITE, Scope.SECURED_WRITE})
+            known = self._rights[key.id] = key, ItemRights(key.constraints, writes=writes)
         return known[1]
 
     # sessions
