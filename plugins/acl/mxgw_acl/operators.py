@@ -101,7 +101,7 @@ class Operators:
             DependencyUnavailable: the directory could not be asked.
             AccessDenied: no directory is configured.
         """
-        user = credentials.user
+        user = credentials.user.strip()
         peer = credentials.peer
         if self._directory is None:
             raise AccessDenied("this gateway knows no operators: its settings have no [plugins.acl.ldap]")
