@@ -92,12 +92,12 @@ def from_bytes(method: str, seconds: float, message_bytes: int = 0) -> dict[str,
     return {"kind": "bytes", "method": method, "seconds": seconds, "message_bytes": message_bytes}
 
 
-def measure(seconds: float) -> dict[str, object]:
+def measure(seconds: float, rounds: int) -> dict[str, object]:
     """Run everything within about `seconds`."""
     began = time.monotonic()
     record_bytes = Premade().record_bytes
     latency_s = max(1.0, seconds * 0.07)
-    window_s = max(0.4, seconds * 0.8 / (4 * ROUNDS) - OVERHEAD_S)
+    window_s = max(0.4, seconds * 0.8 / (4 * rounds) - OVERHEAD_S)
     runs: dict[str, list[dict[str, float]]] = {name: [] for name in ("full", "gateway", "relay", "raw")}
     with tempfile.TemporaryDirectory(prefix="mxgw-bench-") as name:
         directory = Path(name)
@@ -115,10 +115,8 @@ def measure(seconds: float) -> dict[str, object]:
                 "relay": lambda: read(byte_server, from_bytes("relay", window_s)),
                 "raw": lambda: read(byte_server, from_bytes("raw", window_s, message_bytes_of(runs["gateway"]))),
             }
-            for number in range(ROUNDS):
+            for number in range(rounds):
                 for system in list(systems)[:: 1 if number % 2 == 0 else -1]:
-                    if system == "raw" and not runs["gateway"]:
-                        continue
                     runs[system].append(systems[system]())
             delays = {
                 rate: read(real, from_gateway(f"paced{rate}", PACED_ITEMS, latency_s, measure_latency=True))
@@ -157,7 +155,7 @@ def figures(runs: dict[str, list[dict[str, float]]], record_bytes: int) -> dict[
         "event_bytes": record_bytes,
         "events_per_message": round(median(runs["full"], lambda run: run["events"] / run["messages"])),
         "gateway_message_bytes": message_bytes_of(runs["gateway"]),
-        "rounds": ROUNDS,
+        "rounds": len(runs["full"]),
     }
 
 
@@ -172,4 +170,6 @@ def delay_figures(delays: dict[int, dict[str, float]]) -> dict[str, object]:
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--seconds", type=float, default=40.0, help="about how long all of it takes")
-    print(json.dumps(measure(parser.parse_args().seconds)))
+    parser.add_argument("--rounds", type=int, default=ROUNDS, help="turns of each system, of which medians are taken")
+    options = parser.parse_args()
+    print(json.dumps(measure(options.seconds, options.rounds)))

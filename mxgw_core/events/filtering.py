@@ -6,29 +6,26 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from mxgw_core.api.events import EventFilter
-from mxgw_core.events.log import Chunk
-from mxgw_core.events.records import event_item, events_prefix, record_bounds
+from mxgw_core.events.log import Chunk, chunk_of
+from mxgw_core.events.records import event_identity, record_bounds
 
 
 @dataclass(frozen=True, slots=True)
 class Judged:
-    """Consecutive events of which `parts` may pass; with `is_undecided`, the filters cannot judge the one behind."""
+    """A range with `events` events of which `parts` may pass.
+
+    `undecided` is the sequence of the event behind the range that the filters cannot judge yet, None when all are.
+    """
 
     first: int
     last: int
+    events: int
     parts: Sequence[bytes]
-    is_undecided: bool = False
-
-    @property
-    def events(self) -> int:
-        return self.last - self.first + 1
+    undecided: int | None = None
 
     def kept(self) -> Chunk | None:
         """Return what may pass as a chunk that covers the whole range; None when nothing may."""
-        if not self.parts:
-            return None
-        prefix = events_prefix(sum(map(len, self.parts)))
-        return Chunk(self.first, self.last, b"".join((prefix, *self.parts)), len(prefix))
+        return chunk_of(self.first, self.last, b"".join(self.parts), len(self.parts)) if self.parts else None
 
 
 def judge(chunk: Chunk, filters: Sequence[EventFilter], *, may_wait: bool = False) -> Judged:
@@ -37,11 +34,12 @@ def judge(chunk: Chunk, filters: Sequence[EventFilter], *, may_wait: bool = Fals
     Without it such an event does not pass.
     """
     parts: list[bytes] = []
-    for sequence, (start, body, end) in enumerate(record_bounds(chunk.frame, chunk.start), chunk.first):
-        item = event_item(chunk.frame, body, end)
-        answers = [f.keep(*item, sequence) for f in filters]
+    for index, (start, body, end) in enumerate(record_bounds(chunk.frame, chunk.start)):
+        sequence, server_handle, item_handle, kind = event_identity(chunk.frame, body, end)
+        answers = [f.keep(server_handle, item_handle, kind, sequence) for f in filters]
         if all(answers):
             parts.append(chunk.frame[start:end])
         elif may_wait and None in answers and False not in answers:
-            return Judged(chunk.first, sequence - 1, parts, is_undecided=True)
-    return Judged(chunk.first, chunk.last, parts)
+            # The range before it, which may be empty: nothing of it is lost when it is handed over.
+            return Judged(chunk.first, sequence - 1 if index else chunk.first - 1, index, parts, undecided=sequence)
+    return Judged(chunk.first, chunk.last, chunk.events, parts)

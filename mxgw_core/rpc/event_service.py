@@ -6,6 +6,7 @@ import asyncio
 import secrets
 import time
 from collections.abc import Sequence
+from contextlib import aclosing
 
 from mxgw.convert import duration_from_seconds, duration_to_seconds
 from mxgw.v1 import event_service_pb2 as pb
@@ -14,6 +15,7 @@ from mxgw_core.api.access import AccessRequest, Moment
 from mxgw_core.api.errors import (
     FeatureNotEnabled,
     GatewayDraining,
+    GatewayError,
     InvalidRequest,
     PositionForeign,
     PositionLost,
@@ -151,6 +153,7 @@ class EventService:
             has_history=history is not None,
         )
         lost = subscription.verdict.was_resuming and not subscription.verdict.recovered and history is None
+        wants_snapshot = wants_snapshot or (request.with_snapshot and distributor.has_snapshots)
         if wants_snapshot or (lost and request.on_gap == pb.ON_GAP_SNAPSHOT):
             subscription.subscriber.want_snapshot()
         return subscription
@@ -161,12 +164,14 @@ class EventService:
             return
         if limits.maximum == 1:
             raise SubscriberExists(
-                "the session has its one subscriber: end that stream first, or enable the plugin backpressure for more",
-                metadata={"subscribers": "1", "setting": "plugins.backpressure"},
+                "the session has its one subscriber: end that stream first, or "
+                + (f"change {limits.setting}" if limits.setting else "enable the plugin backpressure for more"),
+                metadata={"subscribers": "1", "setting": limits.setting or "plugins.enabled"},
             )
         raise SubscriberLimitReached(
-            f"the session has {attached} subscribers, as many as it may have: end one, or raise the limit",
-            metadata={"subscribers": str(attached), "setting": "plugins.backpressure"},
+            f"the session has {attached} subscribers, as many as it may have: end one, or raise "
+            + (limits.setting or "the limit of the plugin that sets it"),
+            metadata={"subscribers": str(attached), "setting": limits.setting},
         )
 
     def _policy(
@@ -186,12 +191,18 @@ class EventService:
             ),
         )
         for answer in answers:
-            if isinstance(answer.error, InvalidRequest):
+            if isinstance(answer.error, GatewayError):
                 raise answer.error
             if answer.value is not None:
                 return answer.value, self._plugins.source_of(answer.plugin)
         if asked in ("", "disconnect"):
             return DisconnectPolicy(), "mxgw"
+        if failed := [answer.plugin for answer in answers if answer.error is not None]:
+            raise InvalidRequest(
+                f"the overflow policy {asked!r} cannot be had: plugin {', '.join(failed)} failed, as the gateway's "
+                "log says; ask for disconnect",
+                metadata={"field": "policy"},
+            )
         raise InvalidRequest(
             f"no plugin of this gateway brings the overflow policy {asked!r}: ask for disconnect, or enable the plugin",
             metadata={"field": "policy"},
@@ -232,10 +243,11 @@ class EventService:
                     subscriber.on_end()
                 gap = subscription.verdict.gap
                 if history is not None and gap is not None:
-                    async for piece in lead_in(history, distributor.epoch, gap.first - 1, gap.last):
-                        if (passed := subscriber.passed(piece)) is not None:
-                            await stream.write(_encoded(passed, distributor.epoch))
-                            silence.broken()
+                    async with aclosing(lead_in(history, distributor.epoch, gap.first - 1, gap.last)) as pieces:
+                        async for piece in pieces:
+                            if (passed := subscriber.passed(piece)) is not None:
+                                await stream.write(_encoded(passed, distributor.epoch))
+                                silence.broken()
                 while True:
                     match subscriber.take(self._settings.batch_bytes):
                         case Chunk(frame=frame) | Control(frame):
@@ -243,8 +255,13 @@ class EventService:
                         case LogGap() | Progress() as item:
                             await stream.write(_encoded(item, distributor.epoch))
                         case SnapshotWanted():
-                            snapshot = await fetch_snapshot(session)
-                            subscriber.snapshot_fetched(snapshot.sequence)
+                            try:
+                                snapshot = await fetch_snapshot(session)
+                            except GatewayError:
+                                if subscriber.end is None:
+                                    raise
+                            else:  # when the session ended meanwhile, what is unread is still delivered
+                                subscriber.snapshot_fetched(snapshot.sequence)
                         case SnapshotDue():
                             for frame in snapshot_frames(snapshot, subscriber.filters, self._settings.batch_bytes):
                                 await stream.write(frame)
@@ -283,7 +300,8 @@ class EventService:
         return pb.StreamEventsResponse(
             opened=StreamOpened(
                 epoch=session.distributor.epoch,
-                from_sequence=verdict.gap.first - 1 if verdict.gap and from_history else verdict.cursor,
+                # In front of the gap that follows: whoever is cut before it came resumes there, and is told again.
+                from_sequence=verdict.gap.first - 1 if verdict.gap and verdict.gap.first else verdict.cursor,
                 head_sequence=log.head,
                 oldest_sequence=log.oldest,
                 was_resuming=verdict.was_resuming,

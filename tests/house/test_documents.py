@@ -208,6 +208,26 @@ def test_the_program_on_the_page_runs_as_printed(page: str, expected: list[str])
             process.communicate(timeout=20)
 
 
+def test_the_commands_of_the_quick_start_work_as_printed() -> None:
+    section = text_of("docs/quick-start.md").partition("## 3.")[2].partition("## 4.")[0]
+    commands = [line.partition("#")[0].split() for line in section.splitlines() if line.startswith("mxgw ")]
+    with serving() as address:
+        for name, *arguments in commands:
+            endless = ["--count", "2"] if "stream" in arguments else []
+            done = subprocess.run(
+                [sys.executable, "-m", "mxgw_core.cli.main", *arguments, *endless],
+                env={**os.environ, "MXGWCLI_GATEWAY": address},
+                capture_output=True,
+                text=True,
+                timeout=20,
+            )
+
+            assert name == "mxgw"
+            assert done.returncode == 0, (arguments, done.stderr)
+            assert done.stdout.strip(), arguments
+    assert len(commands) == 5
+
+
 def test_the_readme_example_has_about_ten_lines() -> None:
     (program,) = programs_of("README.md")
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Iterable, Sequence
+from collections.abc import AsyncIterator, Callable, Iterable, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -149,3 +149,21 @@ async def read_events(stream: Any, count: int) -> tuple[list[StreamEventsRespons
         frames.append(frame)
         sequences += [event.sequence for event in frame.events.events]
     return frames, sequences
+
+
+async def read_to_the_end(
+    stream: Any, on_frame: Callable[[StreamEventsResponse], object] = lambda _: None
+) -> tuple[list[StreamEventsResponse], list[int], Refusal]:
+    """Read a stream until it is ended by the gateway; return its frames, the sequences of its events, and the reason.
+
+    Raises:
+        AssertionError: it ended without an error, which no stream does.
+    """
+    frames: list[StreamEventsResponse] = []
+    try:
+        while (frame := await stream.read()) is not grpc.aio.EOF:
+            frames.append(frame)
+            on_frame(frame)
+    except grpc.aio.AioRpcError as error:
+        return frames, [event.sequence for frame in frames for event in frame.events.events], refusal_of(error)
+    raise AssertionError("the stream ended without a reason")

@@ -10,6 +10,7 @@ from mxgw.convert import PyValue, duration_to_seconds
 from mxgw.v1 import event_service_pb2, events_pb2
 from mxgw_client.batch import EventBatch
 from mxgw_client.enums import GapReason, Quality, SourceHealth, WorkerState
+from mxgw_client.errors import MxgwClientError
 from mxgw_client.events import Event, StreamContext
 from mxgw_client.position import Position
 from mxgw_client.values import Status, moment, statuses_from_messages, value_of
@@ -39,7 +40,8 @@ class StreamOpened:
 class Gap:
     """Events were lost here. `first_lost`, `last_lost` (inclusive) and `count` are 0 when they are not known.
 
-    `count` is less than the range when part of it is delivered (conflation). Re-read the items that matter.
+    `count` is less than the range when only a part of it is lost: `lost_ranges` says which, and the rest follows in the
+    next batch. Re-read the items that matter.
     """
 
     epoch: bytes
@@ -48,6 +50,19 @@ class Gap:
     count: int
     reason: GapReason
     detail: str
+    runs: tuple[int, ...] = ()
+
+    @property
+    def lost_ranges(self) -> tuple[tuple[int, int], ...]:
+        """What exactly is lost, as inclusive ranges of sequences; empty when it is not known."""
+        if not self.first_lost or not self.last_lost:
+            return ()
+        ranges, first = [], self.first_lost
+        for index, length in enumerate(self.runs or (self.last_lost - self.first_lost + 1,)):
+            if index % 2 == 0:
+                ranges.append((first, first + length - 1))
+            first += length
+        return tuple(ranges)
 
     @property
     def covers_its_range(self) -> bool:
@@ -113,7 +128,20 @@ class Draining:
     deadline_s: float
 
 
-ControlFrame: TypeAlias = StreamOpened | Gap | Snapshot | SnapshotEnd | Progress | Heartbeat | Draining
+@dataclass(frozen=True, slots=True)
+class StreamCut:
+    """The stream was cut, for the reason in `error`, and comes back on its own; nothing comes until it does.
+
+    The gateway did not send this: until the next StreamOpened, what was read last may be old. `position` is where the
+    stream will go on, `retry_in_s` the time until the first attempt.
+    """
+
+    error: MxgwClientError
+    position: Position | None
+    retry_in_s: float
+
+
+ControlFrame: TypeAlias = StreamOpened | Gap | Snapshot | SnapshotEnd | Progress | Heartbeat | Draining | StreamCut
 StreamItem: TypeAlias = Event | ControlFrame
 Frame: TypeAlias = EventBatch | ControlFrame
 
@@ -140,7 +168,15 @@ def frame_from_message(message: event_service_pb2.StreamEventsResponse, context:
             return EventBatch(message.events.events, context) if message.events.events else None
         case "gap":
             gap = message.gap
-            return Gap(gap.epoch, gap.first_lost, gap.last_lost, gap.count, GapReason(gap.reason), gap.detail)
+            return Gap(
+                gap.epoch,
+                gap.first_lost,
+                gap.last_lost,
+                gap.count,
+                GapReason(gap.reason),
+                gap.detail,
+                tuple(gap.runs),
+            )
         case "heartbeat":
             beat = message.heartbeat
             return Heartbeat(

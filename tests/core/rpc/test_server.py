@@ -73,6 +73,15 @@ async def test_a_second_gateway_on_the_same_port_is_refused_and_the_first_lives_
             assert await _answers(client) == "anonymous"
 
 
+async def test_no_other_process_can_share_the_port() -> None:
+    async with running_gateway(LOOPBACK) as gateway:
+        host, _, port = gateway.target.rpartition(":")
+        with socket.socket() as other:
+            other.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
+            with pytest.raises(OSError, match="in use"):
+                other.bind((host, int(port)))
+
+
 async def test_a_second_gateway_on_the_same_unix_socket_is_refused_and_the_first_lives_on() -> None:
     async with running_gateway() as first:
         with pytest.raises(SettingsError, match="in use by another process"):
@@ -249,7 +258,8 @@ async def test_reflection_is_off_by_default() -> None:
 
 
 async def test_a_message_larger_than_the_limit_is_refused_and_the_gateway_lives_on() -> None:
-    async with running_gateway({"limits.message_bytes": 64 * 1024}) as gateway, client_of(gateway.target) as client:
+    sizes = dict.fromkeys(("limits.message_bytes", "workers.frame_bytes", "events.batch_bytes"), 64 * 1024)
+    async with running_gateway(sizes) as gateway, client_of(gateway.target) as client:
         request = ss.OpenSessionRequest(client_name="x" * 70_000)
         refusal = await refused(client.sessions.OpenSession(request, timeout=5))
 

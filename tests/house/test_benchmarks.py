@@ -1,0 +1,49 @@
+"""The benchmarks run and print what they promise; what they measure is for `make bench`."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+
+import pytest
+from support.repository import ROOT
+
+
+def figures_of(name: str, *arguments: str) -> dict[str, float]:
+    done = subprocess.run(
+        [sys.executable, str(ROOT / "benchmarks" / name), *arguments],
+        capture_output=True,
+        text=True,
+        timeout=50,
+        env={key: value for key, value in os.environ.items() if not key.startswith("MXGW_")},
+    )
+
+    assert done.returncode == 0, done.stderr
+
+    (line,) = done.stdout.splitlines()
+    result: dict[str, float] = json.loads(line)
+    return result
+
+
+def test_the_full_path_is_measured_beside_a_relay_and_a_raw_stream() -> None:
+    figures = figures_of("full_path.py", "--seconds", "1", "--rounds", "1")
+
+    for system in ("", "gateway_", "relay_", "raw_"):
+        assert figures[f"{system}events_per_s"] > 0
+    for system in ("", "gateway_", "relay_"):
+        assert figures[f"{system}cpu_s_per_million"] > 0
+    for rate in (1000, 5000):
+        assert 0 < figures[f"p50_us_at_{rate}_per_s"] <= figures[f"p99_us_at_{rate}_per_s"]
+    assert figures["ratio"] == pytest.approx(figures["events_per_s"] / figures["raw_events_per_s"], abs=0.001)
+    assert figures["event_bytes"] > 0
+
+
+def test_sessions_are_measured_one_by_one_and_at_once() -> None:
+    figures = figures_of("sessions.py", "--sessions", "4")
+
+    assert figures["open_at_once"] == 4
+    assert 0 < figures["open_median_ms"] <= figures["open_max_ms"]
+    assert 0 < figures["worker_own_mib"] <= figures["worker_rss_mib"]
+    assert figures["left_over_processes"] == 0
