@@ -153,9 +153,8 @@ class Distributor:
 
     def wake(self) -> None:
         """Let those look again whose filter could not say."""
-        for subscriber in self.subscribers.values():
-            if subscriber.filters:
-                subscriber.wake()
+        for subscriber in filter(lambda s: s.filters, self.subscribers.values()):
+            subscriber.wake()
 
     def check(self) -> None:
         """Judge whoever is beyond its limits; also called now and then, for limits in seconds."""
