@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import asyncio
 
+import grpc.aio
 import pytest
-from support.clients import client_of, refused
+from support.clients import client_of, refusal_of
 from support.waiting import until
 
 from mxgw_core.api import ANONYMOUS, OpenStream, Peer
@@ -63,7 +64,9 @@ async def test_the_gateway_names_its_streams_and_ends_one_and_no_other() -> None
 
         assert gateway.app.end_stream(first, AccessRevoked("no more", metadata={"cause": "test"}))
 
-        refusal = await refused(calls[0])
+        with pytest.raises(grpc.aio.AioRpcError) as ended:
+            await calls[0].read()
+        refusal = refusal_of(ended.value)
 
         assert (refusal.reason, refusal.text, refusal.metadata) == ("REVOKED", "no more", {"cause": "test"})
 
