@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 import signal
 from collections.abc import AsyncIterator
@@ -17,7 +18,7 @@ from support.waiting import until
 
 from mxgw.v1 import event_service_pb2 as es
 from mxgw.v1 import events_pb2 as e
-from mxgw.v1.session_service_pb2 import GetWorkerInfoRequest
+from mxgw.v1.session_service_pb2 import GetSessionStateRequest, GetWorkerInfoRequest
 from mxgw_core.api import EventFilter, Identity, SessionInfo, hookimpl
 from mxgw_core.api.types import Position
 from mxgw_core.testing import RunningGateway, running_gateway
@@ -139,6 +140,27 @@ async def test_events_from_before_the_snapshot_come_first_and_it_stands_where_it
 
             assert not checker.violations, checker.report()
             assert shown(frames).keys() == set(handles)
+
+
+async def test_clients_that_page_through_the_values_themselves_do_not_break_a_snapshot() -> None:
+    async with loaded(10_000, 0) as (_, client, session, handles):
+        stop = asyncio.Event()
+
+        async def page() -> None:
+            request = GetSessionStateRequest(session_id=session.session_id, include_values=True, page_size=1)
+            while not stop.is_set():
+                await client.sessions.GetSessionState(request)
+
+        async with asyncio.TaskGroup() as tasks:
+            for _ in range(3):
+                tasks.create_task(page())
+            for _ in range(3):
+                stream = client.stream(session.session_id, SNAPSHOT)
+                frames = await judged(stream, _attached(), 0)
+                stream.cancel()
+
+                assert shown(frames).keys() == set(handles)
+            stop.set()
 
 
 async def test_items_that_are_not_advised_or_have_no_value_yet_are_not_shown() -> None:
