@@ -36,10 +36,14 @@ def judge(chunk: Chunk, filters: Sequence[EventFilter], *, may_wait: bool = Fals
     parts: list[bytes] = []
     for index, (start, body, end) in enumerate(record_bounds(chunk.frame, chunk.start)):
         sequence, server_handle, item_handle, kind = event_identity(chunk.frame, body, end)
-        answers = [f.keep(server_handle, item_handle, kind, sequence) for f in filters]
-        if all(answers):
+        answer: bool | None = True
+        for f in filters:
+            answer = f.keep(server_handle, item_handle, kind, sequence) and answer
+            if answer is False:
+                break
+        if answer:
             parts.append(chunk.frame[start:end])
-        elif may_wait and None in answers and False not in answers:
+        elif may_wait and answer is None:
             # The range before it, which may be empty: nothing of it is lost when it is handed over.
             return Judged(chunk.first, sequence - 1 if index else chunk.first - 1, index, parts, undecided=sequence)
     return Judged(chunk.first, chunk.last, chunk.events, parts)

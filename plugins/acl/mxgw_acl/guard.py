@@ -7,7 +7,7 @@ from functools import lru_cache
 
 from mxgw.v1.commands_pb2 import BrowseNode, MxCommand, MxReply
 from mxgw.v1.events_pb2 import EventKind
-from mxgw_acl.items import Item, ItemMap, added_references, used_handles
+from mxgw_acl.items import ItemMap, added_references, used_handles
 from mxgw_acl.keys import Constraints
 
 _DENIED_READ = "this key may not read the item"
@@ -112,19 +112,31 @@ class ItemFilter:
     def __init__(self, items: ItemMap, rights: ItemRights) -> None:
         self._items = items
         self._rights = rights
+        # What may be seen of a reference, by reference and whether it is a value; per event nothing else is asked.
+        self._answers: dict[tuple[str | None, bool], bool] = {}
 
     def keep(self, server_handle: int, item_handle: int, kind: int, sequence: int) -> bool | None:
         """See `EventFilter`: None while the handle may belong to an item whose adding is not answered yet."""
         handle = server_handle, item_handle
-        meant = self._items.meant(handle, sequence)
-        if not meant or self._items.is_doubtful(handle):
-            return None if self._items.is_adding else False
-        return all(self._may_see(item, kind) for item in meant)
+        items = self._items
+        meant = items.meant(handle, sequence)
+        if not meant or (items.is_adding and items.is_doubtful(handle)):
+            return None if items.is_adding else False
+        for item in meant:
+            known = item.reference, kind in _VALUES
+            answer = self._answers.get(known)
+            if answer is None:
+                answer = self._may_see(*known)
+                if len(self._answers) < _REMEMBERED:
+                    self._answers[known] = answer
+            if not answer:
+                return False
+        return True
 
-    def _may_see(self, item: Item, kind: int) -> bool:
-        if item.reference is None:
+    def _may_see(self, reference: str | None, is_value: bool) -> bool:
+        if reference is None:
             return False
-        return self._rights.may_read(item.reference) if kind in _VALUES else self._rights.may_use(item.reference)
+        return self._rights.may_read(reference) if is_value else self._rights.may_use(reference)
 
 
 def items_of(command: MxCommand, items: ItemMap, indexes: Collection[int] | None = None) -> Iterator[str]:
