@@ -535,7 +535,7 @@ class Only:
     def __init__(self, handles: set[int]) -> None:
         self._handles = handles
 
-    def keep(self, server_handle: int, item_handle: int, kind: int) -> bool:
+    def keep(self, server_handle: int, item_handle: int, kind: int, sequence: int) -> bool:
         assert kind == e.EVENT_KIND_DATA_CHANGE
         return item_handle in self._handles
 

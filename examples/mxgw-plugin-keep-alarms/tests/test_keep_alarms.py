@@ -53,7 +53,7 @@ async def test_a_reader_that_stops_for_a_while_gets_every_alarm() -> None:
         async with session.events(policy=Policy("keep_alarms", {"items": str(alarm.handle)})) as stream:
             for item in [alarm, *others]:
                 await session.advise(item)
-            await asyncio.sleep(2.0)  # the reader stops; what its transport takes meanwhile is not much
+            await asyncio.sleep(1.0)  # the reader stops; what its transport takes meanwhile is not much
             lost, values = 0, []
             async for event in stream:
                 if isinstance(event, Gap):
@@ -68,7 +68,7 @@ async def test_a_reader_that_stops_for_a_while_gets_every_alarm() -> None:
     assert stream.opened.policy == "keep_alarms"
     # The k-th value of item 7 is 7 * 2**32 + k: not one is missing.
     assert values == [float(7 * 2**32 + k) for k in range(len(values))]
-    assert lost > 1_000
+    assert lost > 500
 
 
 @pytest.mark.asyncio
@@ -85,12 +85,12 @@ async def test_a_site_may_make_it_the_default_for_everybody(default: bool, polic
 
 
 @pytest.mark.asyncio
-@pytest.mark.parametrize("items", ["three", "1;2", "1,2,3"])
-async def test_what_a_reader_says_is_checked(items: str) -> None:
+async def test_what_a_reader_says_is_checked() -> None:
     async with (
         running_gateway({**SETTINGS, "plugins.keep_alarms.most_items": 2}) as gateway,
         connect(gateway.target) as client,
         client.open_session() as session,
     ):
-        with pytest.raises(errors.InvalidRequest, match="item"):
-            await session.events(policy=Policy("keep_alarms", {"items": items})).open()
+        for items in ("three", "1;2", "1,2,3"):
+            with pytest.raises(errors.InvalidRequest, match="item"):
+                await session.events(policy=Policy("keep_alarms", {"items": items})).open()

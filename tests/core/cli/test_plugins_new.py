@@ -49,9 +49,10 @@ def test_nothing_of_the_template_is_left_in_it(tmp_path: Path) -> None:
 
 def test_what_it_writes_is_formatted_and_has_nothing_for_a_linter_to_say(tmp_path: Path) -> None:
     new("keep_values", "--directory", str(tmp_path))
-    for command in (["format", "--check", "--line-length", "120"], ["check", "--select", "E,F,I,B,UP"]):
+    for command in (["format", "--check"], ["check", "--select", "E,F,I,B,UP"]):
         done = subprocess.run(
-            [sys.executable, "-m", "ruff", *command, "--no-cache", "--isolated", str(tmp_path)],
+            [sys.executable, "-m", "ruff", *command, "--line-length=120", "--no-cache", "--isolated", str(tmp_path)],
+            cwd=tmp_path / "mxgw-plugin-keep-values",
             capture_output=True,
             text=True,
         )
