@@ -136,7 +136,7 @@ def test_a_stdout_that_nobody_reads_does_not_end_it(directory: Path) -> None:
         (["--listen", "nonsense"], "must be host:port"),
         (["--set", "limits.sessions=0"], "limits.sessions"),
         (["--settings", "missing.toml"], "missing.toml"),
-        (["--set", "plugins.enabled=acl"], "acl"),
+        (["--set", "plugins.enabled=unheard-of", "--set", "plugins.required=unheard-of"], "unheard-of"),
     ],
     ids=["port in use", "exposed", "malformed", "setting", "file", "plugin"],
 )
