@@ -39,7 +39,15 @@ from mxgw_core.api.events import (
 from mxgw_core.api.gateway import Call, Gateway, GrpcService, OpenStream, ResponseStream, SettingsSection
 from mxgw_core.api.hookspecs import Hooks, hookimpl
 from mxgw_core.api.types import ANONYMOUS, CloseReason, Identity, Peer, Position, SessionInfo, SessionState
-from mxgw_core.api.workers import Orphan, OrphanVerdict, WorkerExit, WorkerIdentity, WorkerSpawn
+from mxgw_core.api.workers import (
+    Orphan,
+    OrphanVerdict,
+    WorkerExit,
+    WorkerIdentity,
+    WorkerProof,
+    WorkerRefusal,
+    WorkerSpawn,
+)
 
 __all__ = [
     "ANONYMOUS",
@@ -92,6 +100,8 @@ __all__ = [
     "Verdict",
     "WorkerExit",
     "WorkerIdentity",
+    "WorkerProof",
+    "WorkerRefusal",
     "WorkerSpawn",
     "hookimpl",
 ]

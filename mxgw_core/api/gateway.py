@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Generic, Protocol, TypeVar
 
 from google.protobuf.descriptor import ServiceDescriptor
@@ -80,6 +81,10 @@ class Gateway(Protocol):
     @property
     def instance_id(self) -> str:
         """Random per start."""
+
+    @property
+    def data_dir(self) -> Path:
+        """The gateway's private directory; it is locked for this gateway while a plugin's context is entered."""
 
     def sessions(self) -> Sequence[SessionInfo]:
         """Return the live sessions, oldest first."""

@@ -83,11 +83,12 @@ def subscribers_line(found: SubscriberList) -> str:
 
 def counter_lines(counters: Sequence[Counter]) -> list[str]:
     """Return the counters as metrics are usually written."""
-    return [f"{counter.name}{{{_labels(counter)}}} {counter.value:,}" for counter in counters]
+    return [f"{counter.name}{_labels(counter)} {counter.value:,}" for counter in counters]
 
 
 def _labels(counter: Counter) -> str:
-    return ",".join(f"{key}={printable(value, 64)}" for key, value in sorted(counter.labels.items()))
+    labels = ",".join(f"{key}={printable(value, 64)}" for key, value in sorted(counter.labels.items()))
+    return f"{{{labels}}}" if labels else ""
 
 
 def subscriber_document(subscriber: Subscriber) -> dict[str, object]:

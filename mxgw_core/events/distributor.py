@@ -10,7 +10,6 @@ import asyncio
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from typing import Protocol
 
 from mxgw.v1.events_pb2 import GapReason
 from mxgw_core.api.errors import GatewayError
@@ -34,12 +33,13 @@ from mxgw_core.api.events import Verdict as PolicyVerdict
 from mxgw_core.api.types import Position
 from mxgw_core.events.budget import OverBudget, wanted
 from mxgw_core.events.endings import overflow_error
-from mxgw_core.events.figures import DISCONNECTS, OVERFLOW, RESUMES, Rate, SessionFigures
+from mxgw_core.events.figures import DISCONNECTS, OVERFLOW, RESUMES, STALL, Rate, SessionFigures
 from mxgw_core.events.guard import POLICY_BUDGET_S, PolicyGuard
 from mxgw_core.events.log import EventLog, LogGap
 from mxgw_core.events.records import MalformedBatch
 from mxgw_core.events.subscriber import Subscriber
 from mxgw_core.events.verdict import Start, Verdict, decide
+from mxgw_core.events.waiting import Cancellable
 
 # However patient a policy is, nobody else waits longer for its subscriber.
 _LONGEST_BLOCK_S = 60.0
@@ -49,13 +49,6 @@ _SHORTEST_RECHECK_S = 0.01
 _ANSWER_BUDGET_S = 0.000_002
 
 NOTHING_RETAINED = Retention(events=0, bytes=0, seconds=0.0)
-
-
-class Cancellable(Protocol):
-    """A timer."""
-
-    def cancel(self) -> None:
-        """Let it not fire."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,6 +94,7 @@ class Distributor:
         self._internal: dict[str, Subscriber] = {}
         self._hold: Callable[[bool], None] | None = None
         self._blocked_by: Subscriber | None = None
+        self._blocked_at = 0.0
         self._call_later = call_later or (lambda delay, then: asyncio.get_running_loop().call_later(delay, then))
         # Ends a `Block`.
         self._block_timer: Cancellable | None = None
@@ -273,7 +267,7 @@ class Distributor:
             raise ValueError(f"a session must not wait {verdict.timeout_s} s for a subscriber")
         self._block_timer = self._call_later(verdict.timeout_s, expired)
         subscriber.on_read = read
-        self._blocked_by = subscriber
+        self._blocked_by, self._blocked_at = subscriber, self._clock()
         self._hold(True)
 
     def _unblock(self) -> None:
@@ -281,6 +275,7 @@ class Distributor:
         if subscriber is None:
             return
         subscriber.on_read = None
+        self.figures.count(STALL, by=round((self._clock() - self._blocked_at) * 1000))
         if self._block_timer is not None:
             self._block_timer.cancel()
             self._block_timer = None

@@ -15,6 +15,7 @@ GAP_FRAMES = "mxgw_gap_frames_total"
 DISCONNECTS = "mxgw_subscriber_disconnects_total"
 RESUMES = "mxgw_resume_total"
 POLICY_ERRORS = "mxgw_policy_hook_errors_total"
+STALL = "mxgw_pump_stall_milliseconds_total"
 
 LABELS: dict[str, tuple[str, ...]] = {
     OVERFLOW: ("policy", "kind"),
@@ -23,6 +24,7 @@ LABELS: dict[str, tuple[str, ...]] = {
     DISCONNECTS: ("reason",),
     RESUMES: ("recovered",),
     POLICY_ERRORS: ("plugin",),
+    STALL: (),
 }
 
 

@@ -96,8 +96,11 @@ def test_the_line_above_tells_room_head_and_log() -> None:
 
 
 def test_counters_are_written_as_metrics_are() -> None:
-    assert counter_lines(FOUND.counters) == [
-        "mxgw_subscriber_overflow_total{kind=DropOldest,policy=drop_oldest} 12,345"
+    bare = Counter("mxgw_pump_stall_milliseconds_total", {}, 7)
+
+    assert counter_lines([*FOUND.counters, bare]) == [
+        "mxgw_subscriber_overflow_total{kind=DropOldest,policy=drop_oldest} 12,345",
+        "mxgw_pump_stall_milliseconds_total 7",
     ]
 
 

@@ -27,7 +27,7 @@ from mxgw_core.api.events import (
     Tolerate,
 )
 from mxgw_core.api.types import Position
-from mxgw_core.events.figures import DISCONNECTS, GAP_FRAMES, LOST, OVERFLOW, POLICY_ERRORS, RESUMES
+from mxgw_core.events.figures import DISCONNECTS, GAP_FRAMES, LOST, OVERFLOW, POLICY_ERRORS, RESUMES, STALL
 from mxgw_core.events.subscriber import Subscriber
 from mxgw_core.events.verdict import Start
 
@@ -131,6 +131,7 @@ def test_a_block_that_takes_too_long_becomes_what_the_policy_said() -> None:
 
     assert pump.held.calls == [True, False]
     assert told(taken(subscriber)) == [1, 2, 3, 4, "end SUBSCRIBER_OVERFLOW"]
+    assert pump.distributor.figures.total(STALL) == 1_000
 
 
 def test_a_block_may_end_in_a_drop() -> None:
