@@ -16,8 +16,9 @@ from mxgw.v1 import (
     gateway_service_pb2,
     session_service_pb2,
 )
+from mxgw.v1.session_service_pb2 import ItemState
 from mxgw_core.api.access import Operator, OperatorCredentials
-from mxgw_core.api.errors import GatewayError, SettingsError
+from mxgw_core.api.errors import GatewayDraining, GatewayError, SettingsError
 from mxgw_core.api.events import SubscriberLimits
 from mxgw_core.api.gateway import GrpcService, OpenStream
 from mxgw_core.api.types import CloseReason, SessionInfo
@@ -32,6 +33,7 @@ from mxgw_core.rpc.handlers import HandlerFactory
 from mxgw_core.rpc.server import GrpcServer
 from mxgw_core.rpc.session_service import SessionService
 from mxgw_core.rpc.streams import OpenStreams
+from mxgw_core.rpc.worker_calls import items_of
 from mxgw_core.sessions.registry import SessionRegistry
 from mxgw_core.sessions.session import subscriber_limits
 from mxgw_core.workers.orphans import orphans_of
@@ -238,6 +240,16 @@ class GatewayApp:
     def forget_operator(self, operator: Operator) -> None:
         """Let the operator's token be worth nothing from now on."""
         self._plugins.ask("mxgw_operator_left", operator=operator)
+
+    async def session_items(self, session_id: str) -> Sequence[ItemState]:
+        """Return the items of a live session as its worker has them, without values.
+
+        Raises:
+            GatewayError: the session is gone, or its worker does not answer.
+        """
+        if self._registry is None:
+            raise GatewayDraining("the gateway is not running")
+        return await items_of(self._registry.get(session_id), self._settings.limits.command_timeout_s)
 
     def streams(self) -> Sequence[OpenStream]:
         """Return the streaming calls that are being served, oldest first."""

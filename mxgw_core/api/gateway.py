@@ -11,6 +11,7 @@ from google.protobuf.descriptor import ServiceDescriptor
 from google.protobuf.message import Message
 from pydantic import BaseModel
 
+from mxgw.v1.session_service_pb2 import ItemState
 from mxgw_core.api.access import Operator, OperatorCredentials
 from mxgw_core.api.errors import GatewayError
 from mxgw_core.api.events import SubscriberLimits
@@ -97,6 +98,13 @@ class Gateway(Protocol):
 
     def close_session(self, session_id: str, reason: CloseReason, detail: str = "") -> bool:
         """Begin to end a session; return False when there is no such live session."""
+
+    async def session_items(self, session_id: str) -> Sequence[ItemState]:
+        """Return the items of a live session as its worker has them, without values.
+
+        Raises:
+            GatewayError: the session is gone, or its worker does not answer.
+        """
 
     def streams(self) -> Sequence[OpenStream]:
         """Return the streaming calls that are being served, of all services, oldest first."""

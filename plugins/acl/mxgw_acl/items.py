@@ -8,12 +8,13 @@ named, and a key must be allowed both.
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from math import inf
 from typing import TypeAlias
 
 from mxgw.v1.commands_pb2 import ItemReference, MxCommand, MxReply
+from mxgw.v1.session_service_pb2 import ItemState
 from mxgw_acl.patterns import reference_of
 
 Handle: TypeAlias = tuple[int, int]
@@ -70,6 +71,23 @@ class ItemMap:
         if len(items) == 1 or sequence > items[-2].until:
             return (newest,) if newest.after < sequence <= newest.until else ()
         return [item for item in items if item.after < sequence <= item.until]
+
+    # from the worker, for a session that began before this gateway
+
+    def learning(self) -> None:
+        """What the worker has is being asked for; until `learnt`, no event of an unknown handle is judged."""
+        self._adding[id(self)] = 0
+
+    def learnt(self, states: Iterable[ItemState]) -> None:
+        """Take over what the worker has; what commands told meanwhile counts more."""
+        self._adding.pop(id(self), None)
+        for state in states:
+            reference = reference_of(
+                ItemReference(item_definition=state.item_definition, item_context=state.item_context)
+            )
+            self._items.setdefault(
+                (state.server_handle, state.item_handle), deque([Item(reference)], maxlen=_REMEMBERED)
+            )
 
     # from the commands
 

@@ -21,6 +21,8 @@ from mxgw_core.api import (
     Identity,
     Operator,
     OperatorCredentials,
+    Orphan,
+    OrphanVerdict,
     SessionInfo,
     SessionPredicate,
     SettingsSection,
@@ -82,6 +84,11 @@ class AclPlugin:
     def mxgw_session_closed(self, session: SessionInfo, reason: CloseReason) -> None:
         if self._running is not None:
             self._running.session_closed(session, reason)
+
+    @hookimpl
+    def mxgw_orphan_verdict(self, orphan: Orphan) -> OrphanVerdict | None:
+        self._required().check_orphan(orphan)
+        return None
 
     # identity and access
 

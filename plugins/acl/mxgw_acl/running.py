@@ -5,17 +5,17 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 
 from mxgw.v1.command_service_pb2 import InvokeRequest
 from mxgw.v1.commands_pb2 import MxCommand
-from mxgw.v1.session_service_pb2 import OpenSessionRequest
+from mxgw.v1.session_service_pb2 import ItemState, OpenSessionRequest
 from mxgw_acl.attempts import Attempts
 from mxgw_acl.audit import AuditLog, AuditRecord
 from mxgw_acl.callers import NOBODY, Callers
 from mxgw_acl.files import private_directory, secret_file
-from mxgw_acl.gate import Gate, may_see
+from mxgw_acl.gate import Gate, may_see, revoked
 from mxgw_acl.guard import ItemFilter, ItemGuard, ItemRights, Tracking, items_of
 from mxgw_acl.items import ItemMap
 from mxgw_acl.keyring import Keyring
@@ -34,6 +34,7 @@ from mxgw_core.api import (
     Identity,
     Moment,
     Operator,
+    Orphan,
     SessionInfo,
     SessionPredicate,
 )
@@ -47,12 +48,16 @@ _WRITE_USES_S = 60.0
 class Running:
     """The plugin of a running gateway; made by `running`. Lives in the event loop, but for `operators`."""
 
-    def __init__(self, settings: AclSettings, gateway: Gateway, store: KeyStore, audit: AuditLog) -> None:
+    def __init__(
+        self, settings: AclSettings, gateway: Gateway, store: KeyStore, audit: AuditLog, tasks: asyncio.TaskGroup
+    ) -> None:
         self._settings = settings
         self._gateway = gateway
         self._store = store
         self._audit = audit
         self._audit_failed = False
+        self._tasks = tasks
+        self._started_at = time.time()
         self._items: dict[str, ItemMap] = {}
         self._rights: dict[str, tuple[Key, ItemRights]] = {}
         limits = settings.failed_attempts
@@ -179,8 +184,37 @@ class Running:
     # sessions
 
     def session_opened(self, session: SessionInfo) -> None:
-        """Record it."""
-        self.record(_session_record(session, "session opened", f"backend {session.backend}"))
+        """Record it; of one that an earlier gateway opened, the items must be asked for."""
+        if session.opened_at >= self._started_at:
+            self.record(_session_record(session, "session opened", f"backend {session.backend}"))
+            return
+        self.record(_session_record(session, "session taken over", f"backend {session.backend}"))
+        self._tasks.create_task(self._learn(session.session_id), name=f"acl:items:{session.session_id}")
+
+    async def _learn(self, session_id: str) -> None:
+        items = self._items.setdefault(session_id, ItemMap())
+        items.learning()
+        states: Sequence[ItemState] = ()
+        try:
+            states = await self._gateway.session_items(session_id)
+        except GatewayError as error:
+            log.warning("session %s: keys with item limits see none of its older items: %s", session_id, error)
+        finally:
+            items.learnt(states)
+
+    def check_orphan(self, orphan: Orphan) -> None:
+        """Make sure that the owner of a session from an earlier run may still have it.
+
+        Raises:
+            AccessDenied: its key was revoked or has expired meanwhile.
+        """
+        if orphan.spawn.owner and (why := self.keyring.why_dead(orphan.spawn.owner)):
+            self.record(
+                AuditRecord(
+                    f"key:{orphan.spawn.owner}", "session taken over", "denied", f"key {why}", session=orphan.session_id
+                )
+            )
+            raise revoked(orphan.spawn.owner, why)
 
     def session_detached(self, session: SessionInfo) -> None:
         """Keep the number of sessions without a subscriber within what the owner's key may have."""
@@ -250,10 +284,10 @@ async def running(settings: AclSettings, gateway: Gateway) -> AsyncIterator[Runn
         stack.callback(store.close)
         audit = AuditLog(settings.directory / "audit.jsonl")
         stack.callback(audit.close)
-        state = Running(settings, gateway, store, audit)
-        stack.callback(state.operators.close)
-        stack.callback(state.keyring.write_uses)
         async with asyncio.TaskGroup() as tasks:
+            state = Running(settings, gateway, store, audit, tasks)
+            stack.callback(state.operators.close)
+            stack.callback(state.keyring.write_uses)
             watching = tasks.create_task(state.watch(), name="acl:watch")
             try:
                 yield state

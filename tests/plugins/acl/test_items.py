@@ -8,6 +8,7 @@ import pytest
 
 from mxgw.v1 import commands_pb2 as c
 from mxgw.v1.events_pb2 import EventKind
+from mxgw.v1.session_service_pb2 import ItemState
 from mxgw_acl.guard import ItemFilter, ItemGuard, ItemRights
 from mxgw_acl.items import ItemMap
 from mxgw_acl.keys import Constraints
@@ -252,6 +253,22 @@ def test_completions_are_seen_by_whoever_may_write_the_item() -> None:
     assert judged.keep(1, 1, WRITTEN, 1) is True
     assert judged.keep(1, 1, VALUE, 2) is False
     assert judged.keep(1, 2, WRITTEN, 3) is False
+
+
+def test_what_the_worker_of_a_session_taken_over_has_is_learnt_and_events_wait_for_it() -> None:
+    session = Session()
+    judged = session.filter(**ONLY_TANKS)
+    session.items.learning()
+
+    assert judged.keep(1, 1, VALUE, 5) is None
+
+    session.add("Secret.Level", 3)
+    session.items.learnt(
+        ItemState(server_handle=1, item_handle=handle, item_definition=reference)
+        for handle, reference in ((1, "Tank_001.Level"), (2, "Secret.Level"), (3, "Tank_001.Level"))
+    )
+
+    assert [judged.keep(1, handle, VALUE, 5) for handle in (1, 2, 3, 4)] == [True, False, False, False]
 
 
 # commands
