@@ -16,13 +16,14 @@ from mxgw.v1 import (
     gateway_service_pb2,
     session_service_pb2,
 )
+from mxgw.v1.session_service_pb2 import ItemState
 from mxgw_core.api.access import Operator, OperatorCredentials
-from mxgw_core.api.errors import SettingsError
+from mxgw_core.api.errors import GatewayDraining, GatewayError, SettingsError
 from mxgw_core.api.events import SubscriberLimits
-from mxgw_core.api.gateway import GrpcService
+from mxgw_core.api.gateway import GrpcService, OpenStream
 from mxgw_core.api.types import CloseReason, SessionInfo
 from mxgw_core.config.models import Settings
-from mxgw_core.plugins import PluginHost
+from mxgw_core.plugins import Answer, PluginHost
 from mxgw_core.rpc.access import AccessControl
 from mxgw_core.rpc.addresses import addresses_of
 from mxgw_core.rpc.command_service import CommandService
@@ -31,6 +32,8 @@ from mxgw_core.rpc.gateway_service import GatewayService
 from mxgw_core.rpc.handlers import HandlerFactory
 from mxgw_core.rpc.server import GrpcServer
 from mxgw_core.rpc.session_service import SessionService
+from mxgw_core.rpc.streams import OpenStreams
+from mxgw_core.rpc.worker_calls import items_of
 from mxgw_core.sessions.registry import SessionRegistry
 from mxgw_core.sessions.session import subscriber_limits
 from mxgw_core.workers.orphans import orphans_of
@@ -64,6 +67,7 @@ class GatewayApp:
         # Set by `run` once calls are served, and also when it ends without ever having been ready.
         self._ready = asyncio.Event()
         self._registry: SessionRegistry | None = None
+        self._streams = OpenStreams()
 
     async def run(self) -> None:
         """Serve until `stop` is called.
@@ -82,7 +86,7 @@ class GatewayApp:
                 await self._enter_plugins(stack)
                 events = EventService(self._settings.events, registry, self._plugins, access)
                 services = [*self._services(registry, access, events), *self._plugin_services()]
-                server = GrpcServer(self._settings, services, HandlerFactory(self._settings.limits, access, registry))
+                server = GrpcServer(self._settings, services, self._handlers(access, registry))
                 self.addresses = server.bind(addresses)
                 await stack.enter_async_context(registry)
                 # Before the first call: a client that comes back finds its session, be it on its way only.
@@ -191,6 +195,10 @@ class GatewayApp:
             for module, name, implementation in implementations
         ]
 
+    def _handlers(self, access: AccessControl, registry: SessionRegistry) -> HandlerFactory:
+        mutual_tls = self._settings.tls.client_ca is not None
+        return HandlerFactory(self._settings.limits, access, registry, self._streams, mutual_tls=mutual_tls)
+
     # api.Gateway
 
     def sessions(self) -> Sequence[SessionInfo]:
@@ -212,14 +220,44 @@ class GatewayApp:
         return session is not None and session.close(reason, detail)
 
     async def authenticate_operator(self, credentials: OperatorCredentials) -> Operator | None:
-        """Ask the plugins who this person is; None when none vouches, or one fails."""
-        answers = await asyncio.to_thread(self._plugins.ask, "mxgw_authenticate_operator", credentials=credentials)
-        for answer in answers:
-            if answer.error is not None:
-                return None
-            if isinstance(answer.value, Operator):
-                return answer.value
-        return None
+        """Ask the plugins who this person is; None when none vouches, or one fails.
+
+        Raises:
+            GatewayError: a plugin refused on purpose.
+        """
+        return _operator(
+            await asyncio.to_thread(self._plugins.ask, "mxgw_authenticate_operator", credentials=credentials)
+        )
+
+    async def renew_operator(self, operator: Operator) -> Operator | None:
+        """Ask the plugins for the operator as of now; None when they vouch no more.
+
+        Raises:
+            GatewayError: a plugin refused on purpose.
+        """
+        return _operator(await asyncio.to_thread(self._plugins.ask, "mxgw_renew_operator", operator=operator))
+
+    def forget_operator(self, operator: Operator) -> None:
+        """Let the operator's token be worth nothing from now on."""
+        self._plugins.ask("mxgw_operator_left", operator=operator)
+
+    async def session_items(self, session_id: str) -> Sequence[ItemState]:
+        """Return the items of a live session as its worker has them, without values.
+
+        Raises:
+            GatewayError: the session is gone, or its worker does not answer.
+        """
+        if self._registry is None:
+            raise GatewayDraining("the gateway is not running")
+        return await items_of(self._registry.get(session_id), self._settings.limits.command_timeout_s)
+
+    def streams(self) -> Sequence[OpenStream]:
+        """Return the streaming calls that are being served, oldest first."""
+        return self._streams.all()
+
+    def end_stream(self, stream: OpenStream, error: GatewayError) -> bool:
+        """End a streaming call at once with `error`; return False when it has ended."""
+        return self._streams.end(stream, error)
 
     def sessions_visible_to(self, operator: Operator) -> Sequence[SessionInfo]:
         """Return the live sessions that every answering plugin lets this operator see; none when no plugin answers."""
@@ -227,3 +265,14 @@ class GatewayApp:
         if not answers or any(answer.error is not None for answer in answers):
             return []
         return [info for info in self.sessions() if all(answer.value(info) for answer in answers)]
+
+
+def _operator(answers: Sequence[Answer]) -> Operator | None:
+    for answer in answers:
+        if isinstance(answer.error, GatewayError):
+            raise answer.error
+        if answer.error is not None:
+            return None
+        if isinstance(answer.value, Operator):
+            return answer.value
+    return None

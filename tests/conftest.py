@@ -13,9 +13,9 @@ from support.plugins import install_plugin
 
 __all__ = ["install_plugin"]
 
-# Threads of libraries that live as long as the process: gRPC's completion queue poller, asyncio's own executor (joined
-# when the loop closes), and what a timeout is watched with.
-_LIBRARY_THREADS = ("asyncio_", "pytest_timeout")
+# Threads of libraries that live as long as the process: gRPC's completion queue poller and those of its threads that
+# called Python once (Dummy), asyncio's own executor (joined when the loop closes), and what a timeout is watched with.
+_LIBRARY_THREADS = ("asyncio_", "pytest_timeout", "Dummy-")
 _GRPC_POLLER = "_poll_wrapper"
 
 

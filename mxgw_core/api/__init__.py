@@ -4,9 +4,12 @@ from mxgw_core.api.access import (
     AccessRequest,
     Allow,
     AuthenticationRequest,
+    BrowseGuard,
     CommandGuard,
+    CommandObserver,
     Decision,
     Deny,
+    Moment,
     Operator,
     OperatorCredentials,
     SessionPredicate,
@@ -33,7 +36,7 @@ from mxgw_core.api.events import (
     Tolerate,
     Verdict,
 )
-from mxgw_core.api.gateway import Call, Gateway, GrpcService, ResponseStream, SettingsSection
+from mxgw_core.api.gateway import Call, Gateway, GrpcService, OpenStream, ResponseStream, SettingsSection
 from mxgw_core.api.hookspecs import Hooks, hookimpl
 from mxgw_core.api.types import ANONYMOUS, CloseReason, Identity, Peer, Position, SessionInfo, SessionState
 from mxgw_core.api.workers import (
@@ -52,9 +55,11 @@ __all__ = [
     "Allow",
     "AuthenticationRequest",
     "Block",
+    "BrowseGuard",
     "Call",
     "CloseReason",
     "CommandGuard",
+    "CommandObserver",
     "Conflate",
     "Decision",
     "Deny",
@@ -70,6 +75,8 @@ __all__ = [
     "Hooks",
     "Identity",
     "Lag",
+    "Moment",
+    "OpenStream",
     "Operator",
     "OperatorCredentials",
     "Orphan",

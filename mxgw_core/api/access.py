@@ -2,21 +2,41 @@
 
 from __future__ import annotations
 
+import enum
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Protocol, TypeAlias
+from typing import Protocol, TypeAlias, runtime_checkable
 
-from mxgw.v1.commands_pb2 import MxCommand
+from google.protobuf.message import Message
+
+from mxgw.v1.commands_pb2 import BrowseNode, MxCommand, MxReply
 from mxgw_core.api.types import Identity, Peer, SessionInfo
 
 
 @dataclass(frozen=True, slots=True)
 class AuthenticationRequest:
-    """A call before anything is known of its caller. `metadata` may hold credentials: never log it."""
+    """A call before anything is known of its caller. `metadata` may hold credentials: never log it.
+
+    `certificate_names` are the common name and the subject alternative names of the client certificate; the TLS layer
+    has verified it. `scope` is what the service declares for the method (`GrpcService.scopes`), "" when nothing.
+    """
 
     method: str
     peer: Peer
     metadata: Mapping[str, str] = field(repr=False)
+    certificate_names: Sequence[str] = ()
+    scope: str = ""
+
+
+class Moment(enum.Enum):
+    """When an authorization is asked for."""
+
+    # Before the call runs.
+    CALL = 1
+    # Again, in the step in which a stream attaches.
+    ATTACH = 2
+    # Whether a session may stand in a list that the caller asked for.
+    LIST = 3
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,7 +44,9 @@ class AccessRequest:
     """A call by a known caller, before it runs.
 
     `method` is the full gRPC name ("/mxgw.v1.SessionService/OpenSession"). `session` is the session that the call
-    names; None when it names none, or one that is not there (then `session_id` has the name).
+    names; None when it names none, or one that is not there (then `session_id` has the name). It may have ended.
+    `request` is the call's message, None in a list; it may hold passwords and tag values: never log it. `scope` is what
+    the service declares for the method, "" when nothing.
     """
 
     method: str
@@ -32,6 +54,9 @@ class AccessRequest:
     peer: Peer
     session_id: str = ""
     session: SessionInfo | None = None
+    request: Message | None = field(default=None, repr=False)
+    scope: str = ""
+    moment: Moment = Moment.CALL
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,8 +80,31 @@ class CommandGuard(Protocol):
     def denied(self, command: MxCommand) -> Mapping[int, str]:
         """Return the denied inputs by index with their reason; index 0 is the command itself when it is not bulk.
 
-        An exception denies the whole command.
+        A `GatewayError` refuses the whole command and is what the caller sees; any other exception denies it.
         """
+
+
+@runtime_checkable
+class CommandObserver(Protocol):
+    """A guard that also wants to know what became of the commands it let pass."""
+
+    def started(self, command: MxCommand) -> None:
+        """The command, without its denied inputs, goes to the worker now."""
+
+    def finished(self, command: MxCommand, reply: MxReply | None, head_sequence: int) -> None:
+        """The worker answered; None when it did not, and the outcome is unknown. Called once for each `started`.
+
+        Before the caller has the reply, and before waiting filters are asked again. Events of an item that the command
+        removed have no sequence greater than `head_sequence`.
+        """
+
+
+@runtime_checkable
+class BrowseGuard(Protocol):
+    """A guard that also judges what Browse may show."""
+
+    def shows(self, node: BrowseNode) -> bool:
+        """Return whether the caller may see this node."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,11 +118,17 @@ class OperatorCredentials:
 
 @dataclass(frozen=True, slots=True)
 class Operator:
-    """A person at the dashboard: `roles` such as "viewer" or "administrator", `tags` of sessions they may see."""
+    """A person at the dashboard: `roles` such as "viewer" or "administrator", `tags` of sessions they may see.
+
+    `token`, when the plugin gives one, is sent as `authorization: Bearer <token>` with later calls until `expires_at`
+    (wall clock, seconds since 1970); such calls have an `Identity` of kind "operator" whose `claims` is the `Operator`.
+    """
 
     name: str
     roles: Sequence[str]
     tags: Sequence[str] = ()
+    token: str = field(default="", repr=False)
+    expires_at: float = 0.0
 
 
 SessionPredicate: TypeAlias = Callable[[SessionInfo], bool]

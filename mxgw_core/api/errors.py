@@ -5,13 +5,14 @@ MxgwError
 ├── PluginError              a plugin that cannot be used
 └── GatewayError             an answer to a caller; becomes a gRPC status with ErrorInfo{reason, metadata}
     ├── InvalidRequest ── UnknownBackend, PositionForeign
-    ├── Unauthenticated, AccessDenied
+    ├── Unauthenticated ── TooManyAttempts
+    ├── AccessDenied ── AccessRevoked
     ├── SessionNotFound ── SessionGone
     ├── SessionNotReady ── SessionAdopting
     ├── SessionLimitReached, SessionEnded
     ├── WorkerStartFailed, CommandTimedOut, CommandFailed, CommandOutcomeUnknown, PendingCommandsExceeded
     ├── SubscriberExists, SubscriberLimitReached, SubscriberOverflow, PositionLost
-    ├── FeatureNotEnabled, GatewayDraining
+    ├── FeatureNotEnabled, GatewayDraining, DependencyUnavailable
     └── InternalError
 
 `reason` is stable and meant for programs; the text is for people and says which setting or call would help.
@@ -82,10 +83,22 @@ class Unauthenticated(GatewayError):
     reason = "UNAUTHENTICATED"
 
 
+class TooManyAttempts(Unauthenticated):
+    """Too many failed attempts from this peer or for this name; a later one may be heard."""
+
+    reason = "TOO_MANY_ATTEMPTS"
+
+
 class AccessDenied(GatewayError):
     """The caller is known and may not do this."""
 
     reason = "ACCESS_DENIED"
+
+
+class AccessRevoked(AccessDenied):
+    """The caller was allowed to, and is no longer: its key was revoked or has expired."""
+
+    reason = "REVOKED"
 
 
 class SessionNotFound(GatewayError):
@@ -191,6 +204,12 @@ class FeatureNotEnabled(GatewayError):
     """The request needs a plugin that is not enabled; metadata carries `plugin`."""
 
     reason = "FEATURE_NOT_ENABLED"
+
+
+class DependencyUnavailable(GatewayError):
+    """Something that the answer depends on (a directory, a database) is not there now; a later call may succeed."""
+
+    reason = "DEPENDENCY_UNAVAILABLE"
 
 
 class GatewayDraining(GatewayError):

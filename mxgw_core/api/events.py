@@ -179,14 +179,25 @@ class Retention:
     seconds: float
     snapshots: bool = False
 
+    def covering(self, other: Retention) -> Retention:
+        """Return what satisfies both; an age of 0 is no limit of age."""
+        return Retention(
+            max(self.events, other.events),
+            max(self.bytes, other.bytes),
+            max(self.seconds, other.seconds) if self.seconds and other.seconds else 0.0,
+            self.snapshots or other.snapshots,
+        )
+
 
 class EventFilter(Protocol):
     """Decides which events one subscriber may see; called per event, so it must be quick and must not block."""
 
-    def keep(self, server_handle: int, item_handle: int, kind: int) -> bool:
-        """Return whether the event may pass. `kind` is the number of `mxgw.v1.EventKind`.
+    def keep(self, server_handle: int, item_handle: int, kind: int, sequence: int) -> bool | None:
+        """Return whether the event may pass; None when that cannot be said before a command under way is finished.
 
-        Item handles are unique within a server handle only.
+        After None the stream stands still before this event, and the filter is asked again when a command of the
+        session has finished. `kind` is the number of `mxgw.v1.EventKind`. Item handles are unique within a server
+        handle only, and come back soon after they were removed: `sequence` tells whose event it is.
         """
 
 

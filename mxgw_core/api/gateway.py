@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Generic, Protocol, TypeVar
 
@@ -11,7 +11,9 @@ from google.protobuf.descriptor import ServiceDescriptor
 from google.protobuf.message import Message
 from pydantic import BaseModel
 
+from mxgw.v1.session_service_pb2 import ItemState
 from mxgw_core.api.access import Operator, OperatorCredentials
+from mxgw_core.api.errors import GatewayError
 from mxgw_core.api.events import SubscriberLimits
 from mxgw_core.api.types import CloseReason, Identity, Peer, SessionInfo
 
@@ -54,11 +56,24 @@ class GrpcService:
 
     A unary method is `async def Name(self, request, call: Call) -> Message`; a server-streaming one is
     `async def Name(self, request, call: Call, stream: ResponseStream) -> None`. Client streaming is not supported.
-    Identity, authorization, limits and the mapping of `GatewayError` apply to all services alike.
+    Identity, authorization, limits and the mapping of `GatewayError` apply to all services alike. `scopes` says, by the
+    name of the method, what a caller needs; what the words mean is up to the plugin that authorizes (docs/securing.md).
+    A method without one is refused wherever a plugin authorizes by scope.
     """
 
     descriptor: ServiceDescriptor
     implementation: object
+    scopes: Mapping[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class OpenStream:
+    """A streaming call that is being served; an object stands for the same call for as long as it lasts."""
+
+    method: str
+    identity: Identity
+    peer: Peer
+    session_id: str
 
 
 class Gateway(Protocol):
@@ -84,8 +99,35 @@ class Gateway(Protocol):
     def close_session(self, session_id: str, reason: CloseReason, detail: str = "") -> bool:
         """Begin to end a session; return False when there is no such live session."""
 
+    async def session_items(self, session_id: str) -> Sequence[ItemState]:
+        """Return the items of a live session as its worker has them, without values.
+
+        Raises:
+            GatewayError: the session is gone, or its worker does not answer.
+        """
+
+    def streams(self) -> Sequence[OpenStream]:
+        """Return the streaming calls that are being served, of all services, oldest first."""
+
+    def end_stream(self, stream: OpenStream, error: GatewayError) -> bool:
+        """End a streaming call at once with `error`, whatever is still unsent; return False when it has ended."""
+
     async def authenticate_operator(self, credentials: OperatorCredentials) -> Operator | None:
-        """Ask the plugins who this person is; None when none vouches. An exception counts as None."""
+        """Ask the plugins who this person is; None when none vouches. An exception counts as None.
+
+        Raises:
+            GatewayError: a plugin refused on purpose (too many attempts, the directory is not there).
+        """
+
+    async def renew_operator(self, operator: Operator) -> Operator | None:
+        """Ask the plugins for the operator as of now, with a new token; None when they vouch no more.
+
+        Raises:
+            GatewayError: a plugin refused on purpose.
+        """
+
+    def forget_operator(self, operator: Operator) -> None:
+        """Let the operator's token be worth nothing from now on; for a logout."""
 
     def sessions_visible_to(self, operator: Operator) -> Sequence[SessionInfo]:
         """Return the live sessions every answering plugin lets this operator see; none when no plugin answers."""

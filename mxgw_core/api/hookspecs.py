@@ -134,7 +134,21 @@ class Hooks:
 
     @hookspec(firstresult=True)
     def mxgw_authenticate_operator(self, credentials: OperatorCredentials) -> Operator | None:
-        """Return who logs in at the dashboard. When: at a login; called in a worker thread, so it may block."""
+        """Return who logs in at the dashboard.
+
+        When: at a login; called in a worker thread, so it may block. Raise a `GatewayError` to refuse with its reason.
+        """
+
+    @hookspec(firstresult=True)
+    def mxgw_renew_operator(self, operator: Operator) -> Operator | None:
+        """Return the operator as of now, with a new token, or None when the person is none any more.
+
+        When: before a token expires; called in a worker thread, so it may block.
+        """
+
+    @hookspec
+    def mxgw_operator_left(self, operator: Operator) -> None:
+        """An operator logged out: the token is worth nothing from now on."""
 
     @hookspec
     def mxgw_operator_sessions(self, operator: Operator) -> SessionPredicate | None:

@@ -1,7 +1,7 @@
 """The pump of one session: takes the worker's events into the log and lets its subscribers know.
 
 It never waits for a subscriber. A subscriber beyond its limits is judged by its own policy at once; what the policy
-decides touches that subscriber only.
+decides touches that subscriber only. A few lines above 400, because every way a verdict can take stands here together.
 """
 
 from __future__ import annotations
@@ -103,7 +103,7 @@ class Distributor:
 
     def retain(self, retention: Retention) -> None:
         """Keep this much after delivery, and no less than was asked for before."""
-        self._retention = retention if self._retention is NOTHING_RETAINED else _larger(self._retention, retention)
+        self._retention = retention if self._retention is NOTHING_RETAINED else self._retention.covering(retention)
 
     @property
     def has_snapshots(self) -> bool:
@@ -144,6 +144,11 @@ class Distributor:
         for subscriber in self._everyone():
             subscriber.appended()
         self._trim()
+
+    def wake(self) -> None:
+        """Let those look again whose filter could not say."""
+        for subscriber in filter(lambda s: s.filters, self.subscribers.values()):
+            subscriber.wake()
 
     def check(self) -> None:
         """Judge whoever is beyond its limits; also called now and then, for limits in seconds."""
@@ -283,7 +288,7 @@ class Distributor:
 
     def _trim(self) -> None:
         active = [s for s in self._everyone() if s.end is None]
-        keep = self._retention if self._was_attached else _larger(self._retention, self._unattached)
+        keep = self._retention if self._was_attached else self._retention.covering(self._unattached)
         floor = min((s.cursor for s in active), default=self.log.head)
         forgotten = self.log.trim(floor, keep.events, keep.bytes, keep.seconds)
         if forgotten is not None and not self._was_attached:
@@ -384,13 +389,3 @@ class Distributor:
             self._cancel_recheck()
             for subscriber in self._everyone():
                 subscriber.finish(error)
-
-
-def _larger(one: Retention, other: Retention) -> Retention:
-    """Return what satisfies both; an age of 0 is no limit of age."""
-    return Retention(
-        max(one.events, other.events),
-        max(one.bytes, other.bytes),
-        max(one.seconds, other.seconds) if one.seconds and other.seconds else 0.0,
-        one.snapshots or other.snapshots,
-    )

@@ -5,14 +5,13 @@ Events that are kept here and there would otherwise need a frame for each of the
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator
 from dataclasses import replace
 from typing import TypeAlias
 
 from mxgw.v1.events_pb2 import GapReason
-from mxgw_core.api.events import EventFilter
 from mxgw_core.events.log import Chunk, LogGap, chunk_of
-from mxgw_core.events.records import event_head, event_item, record_bounds
+from mxgw_core.events.records import event_head, record_bounds
 
 # What is set aside comes in pieces of about this size, far below any message limit.
 PIECE_BYTES = 64 * 1024
@@ -127,13 +126,3 @@ def _runs_of(chunk: Chunk) -> Iterator[Chunk]:
             first, begin = 0, start
         first, last = first or sequence, sequence
     yield chunk_of(first, last, frame[begin:])
-
-
-def filtered(chunk: Chunk, filters: Sequence[EventFilter]) -> Chunk | None:
-    """Return the events of a chunk that every filter lets pass, with the range of all; None when there are none."""
-    parts: list[bytes] = []
-    for start, body, end in record_bounds(chunk.frame, chunk.start):
-        item = event_item(chunk.frame, body, end)
-        if all(f.keep(*item) for f in filters):
-            parts.append(chunk.frame[start:end])
-    return chunk_of(chunk.first, chunk.last, b"".join(parts), len(parts)) if parts else None

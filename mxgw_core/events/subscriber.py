@@ -19,9 +19,10 @@ from mxgw_core.api.events import EventFilter, Lag, OverflowPolicy, PacedPolicy, 
 from mxgw_core.events.backlog import Backlog, EventItem
 from mxgw_core.events.conflation import Conflation
 from mxgw_core.events.figures import GAP_FRAMES, LOST, SessionFigures, SubscriberFigures
+from mxgw_core.events.filtering import Judged, judge
 from mxgw_core.events.items import Control, End, Item, Progress, SnapshotDue, SnapshotWanted
-from mxgw_core.events.log import Chunk, EventLog, LogGap
-from mxgw_core.events.pieces import PIECE_BYTES, filtered
+from mxgw_core.events.log import Chunk, EventLog, LogGap, joined
+from mxgw_core.events.pieces import PIECE_BYTES
 from mxgw_core.events.waiting import Waiter
 
 # Filtered subscribers are told how far they are after this many events that were not for them.
@@ -95,6 +96,8 @@ class Subscriber:
         self._gathered_events = log.appended_events
         self._control: deque[Control] = deque()
         self._wants_snapshot = False
+        # A filter could not say whether the next event may pass.
+        self._is_undecided = False
         # Position of the snapshot that waits for its place in the stream.
         self._snapshot_at: int | None = None
         # The gap that the stream must begin with was not handed over yet.
@@ -357,7 +360,11 @@ class Subscriber:
         self._snapshot_at = position
 
     def take(self, limit_bytes: int) -> Item | None:
-        """Return the next thing to send: up to about `limit_bytes` of events at once; None when there is nothing."""
+        """Return the next thing to send: up to about `limit_bytes` of events at once; None when there is nothing.
+
+        None as well when a filter cannot judge the next event yet; it is asked again when the subscriber is woken.
+        """
+        self._is_undecided = False
         if self._control:
             return self._control.popleft()
         if self._wants_snapshot and self.end is None:
@@ -373,17 +380,22 @@ class Subscriber:
             item = self._next(limit_bytes)
             if item is None:
                 return (self._progress(0) or self.end) if self.end is not None else None
-            if (passed := self.passed(item)) is not None:
+            judged = self._decided(item) if self.filters and isinstance(item, Chunk) else item
+            if judged is None:
+                return None
+            if (passed := self.passed(judged)) is not None:
                 return passed
 
-    def passed(self, item: Chunk | LogGap) -> Chunk | LogGap | Progress | None:
+    def passed(self, item: Chunk | LogGap | Judged) -> Chunk | LogGap | Progress | None:
         """Count `item` as handed over and return what of it this subscriber may see; None when nothing."""
         if isinstance(item, LogGap):
             self._count_gap(item)
             return item
+        if isinstance(item, Chunk) and self.filters:
+            item = judge(item, self.filters)
         self.delivered = item.last
-        if self.filters:
-            kept = self._filtered(item)
+        if isinstance(item, Judged):
+            kept = self._kept(item)
             if kept is None:
                 return self._progress(PROGRESS_EVENTS)
             item = kept
@@ -461,13 +473,23 @@ class Subscriber:
     def _is_due(self) -> bool:
         return not self.interval_s or self._clock() >= self._due_at
 
-    def _filtered(self, chunk: Chunk) -> Chunk | None:
-        kept = filtered(chunk, self.filters)
-        passed = kept.events if kept is not None else 0
-        self._skipped = 0 if passed else self._skipped + chunk.events
+    def _decided(self, chunk: Chunk) -> Judged | None:
+        """Judge a chunk up to the first event that a filter cannot judge yet; the rest waits. None: nothing before."""
+        judged = judge(chunk, self.filters, may_wait=True)
+        if judged.undecided is None:
+            return judged
+        before = judged.events > 0
+        rest = chunk.split(judged.last)[1] if before else chunk
+        self._following = rest if self._following is None else joined(rest, self._following)
+        self._is_undecided = not before
+        return judged if before else None
+
+    def _kept(self, judged: Judged) -> Chunk | None:
+        passed = len(judged.parts)
+        self._skipped = 0 if passed else self._skipped + judged.events
         self.figures.delivered_events += passed
-        self.figures.filtered_events += chunk.events - passed
-        return kept
+        self.figures.filtered_events += judged.events - passed
+        return judged.kept()
 
     def _progress(self, at_least: int) -> Progress | None:
         if self._skipped and self._skipped >= at_least:
@@ -480,6 +502,9 @@ class Subscriber:
     async def wait(self) -> None:
         """Return once `take` may have something. One waiter at a time."""
         has_more = self._control or self._following is not None or self._backlog or self._wants_snapshot
+        if self._is_undecided:
+            await self._waiter.wait()
+            return
         if has_more or self.end is not None:
             return
         is_behind = self._gathered or self._log.head > self.cursor

@@ -26,7 +26,7 @@ from mxgw_core.plugins.section import apply_section
 log = logging.getLogger(__name__)
 
 # What these raise may repeat what a caller sent to prove who it is.
-_CREDENTIAL_HOOKS = frozenset({"mxgw_authenticate", "mxgw_authenticate_operator"})
+_CREDENTIAL_HOOKS = frozenset({"mxgw_authenticate", "mxgw_authenticate_operator", "mxgw_renew_operator"})
 
 
 @dataclass(frozen=True, slots=True)

@@ -51,7 +51,15 @@ class AccessControl:
         """Whether a plugin decides who callers are."""
         return self._authenticates
 
-    def authenticate(self, method: str, peer: Peer, metadata: Mapping[str, str]) -> Identity:
+    def authenticate(
+        self,
+        method: str,
+        peer: Peer,
+        metadata: Mapping[str, str],
+        *,
+        certificate_names: Sequence[str] = (),
+        scope: str = "",
+    ) -> Identity:
         """Return who calls.
 
         Raises:
@@ -61,7 +69,8 @@ class AccessControl:
             if peer.is_local:
                 return ANONYMOUS
             raise Unauthenticated("no plugin authenticates callers, and this one is not local")
-        for answer in self._plugins.ask("mxgw_authenticate", request=AuthenticationRequest(method, peer, metadata)):
+        request = AuthenticationRequest(method, peer, metadata, certificate_names, scope)
+        for answer in self._plugins.ask("mxgw_authenticate", request=request):
             if isinstance(answer.error, GatewayError):
                 raise answer.error
             if answer.error is not None:
@@ -119,12 +128,14 @@ def denied_inputs(guards: Sequence[CommandGuard], command: MxCommand) -> dict[in
     """Return the inputs of a command that some guard denies.
 
     Raises:
-        AccessDenied: a guard failed.
+        GatewayError: a guard refuses the whole command, or failed (AccessDenied).
     """
     denied: dict[int, str] = {}
     for guard in guards:
         try:
             denied.update(guard.denied(command))
+        except GatewayError:
+            raise
         except Exception as error:
             raise AccessDenied("the command could not be authorized") from error
     return denied

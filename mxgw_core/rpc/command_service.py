@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from weakref import WeakKeyDictionary
 
 from google.protobuf.duration_pb2 import Duration
@@ -12,7 +13,7 @@ from mxgw.convert import duration_to_seconds
 from mxgw.v1 import command_service_pb2 as pb
 from mxgw.v1 import commands_pb2 as c
 from mxgw.worker.v1 import worker_pb2 as w
-from mxgw_core.api.access import CommandGuard
+from mxgw_core.api.access import BrowseGuard, CommandGuard, CommandObserver
 from mxgw_core.api.errors import AccessDenied, InvalidRequest
 from mxgw_core.api.gateway import Call
 from mxgw_core.api.types import Identity
@@ -63,7 +64,10 @@ class CommandService:
                 raise AccessDenied(denied.get(0, "the command is not allowed"))
             command = _without(command, kind, denied)
         timeout_s = self._timeout(call, request.timeout if request.HasField("timeout") else None)
-        reply = (await call_worker(session, w.CommandRequest(mx=command), timeout_s)).mx
+        with _observed([guard for guard in guards if isinstance(guard, CommandObserver)], session, command) as answered:
+            answer = await call_worker(session, w.CommandRequest(mx=command), timeout_s)
+            answered(answer)
+        reply = answer.mx
         if denied:
             _merge_denied(reply, denied)
         return pb.InvokeResponse(reply=reply)
@@ -85,8 +89,10 @@ class CommandService:
             page_size=page(request.page_size, 500, 5000),
             page_token=request.page_token,
         )
+        guards = [guard for guard in self._guards_of(session, call.identity) if isinstance(guard, BrowseGuard)]
         reply = await call_worker(session, w.CommandRequest(browse=browse), self._timeout(call, None))
-        return pb.BrowseResponse(nodes=reply.browse.nodes, next_page_token=reply.browse.next_page_token)
+        nodes = [node for node in reply.browse.nodes if all(guard.shows(node) for guard in guards)]
+        return pb.BrowseResponse(nodes=nodes, next_page_token=reply.browse.next_page_token)
 
     def _timeout(self, call: Call, asked: Duration | None) -> float:
         timeout_s = min(self._settings.limits.command_timeout_s, call.deadline_s or math.inf)
@@ -96,6 +102,28 @@ class CommandService:
         if seconds <= 0:
             raise InvalidRequest("timeout must be longer than 0 s", metadata={"field": "timeout"})
         return min(timeout_s, seconds)
+
+
+@contextmanager
+def _observed(
+    observers: Sequence[CommandObserver], session: Session, command: c.MxCommand
+) -> Iterator[Callable[[w.CommandReply], None]]:
+    """Tell observers that the command starts, and in any case that it finished; then ask waiting filters again."""
+    if not observers:
+        yield lambda _: None
+        return
+    answers: list[w.CommandReply] = []
+    for observer in observers:
+        observer.started(command)
+    try:
+        yield answers.append
+    finally:
+        for observer in observers:
+            if answers:
+                observer.finished(command, answers[0].mx, answers[0].head_sequence)
+            else:
+                observer.finished(command, None, 0)
+        session.distributor.wake()
 
 
 def _without(command: c.MxCommand, kind: str, denied: Mapping[int, str]) -> c.MxCommand:

@@ -19,7 +19,9 @@ _CODES: dict[type[e.GatewayError], grpc.StatusCode] = {
     e.PositionForeign: grpc.StatusCode.INVALID_ARGUMENT,
     e.UnknownBackend: grpc.StatusCode.INVALID_ARGUMENT,
     e.Unauthenticated: grpc.StatusCode.UNAUTHENTICATED,
+    e.TooManyAttempts: grpc.StatusCode.RESOURCE_EXHAUSTED,
     e.AccessDenied: grpc.StatusCode.PERMISSION_DENIED,
+    e.AccessRevoked: grpc.StatusCode.PERMISSION_DENIED,
     e.SessionNotFound: grpc.StatusCode.NOT_FOUND,
     e.SessionGone: grpc.StatusCode.NOT_FOUND,
     e.SessionNotReady: grpc.StatusCode.FAILED_PRECONDITION,
@@ -38,6 +40,7 @@ _CODES: dict[type[e.GatewayError], grpc.StatusCode] = {
     e.PositionLost: grpc.StatusCode.DATA_LOSS,
     e.FeatureNotEnabled: grpc.StatusCode.FAILED_PRECONDITION,
     e.GatewayDraining: grpc.StatusCode.UNAVAILABLE,
+    e.DependencyUnavailable: grpc.StatusCode.UNAVAILABLE,
 }
 
 

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from mxgw.convert import duration_from_seconds, duration_to_seconds
 from mxgw.v1 import event_service_pb2 as pb
 from mxgw.v1.events_pb2 import StreamOpened
-from mxgw_core.api.access import AccessRequest
+from mxgw_core.api.access import AccessRequest, Moment
 from mxgw_core.api.errors import (
     FeatureNotEnabled,
     GatewayDraining,
@@ -75,7 +75,7 @@ class EventService:
         session = self._registry.get(request.session_id)
         session.require_ready()
         heartbeat_s = self._heartbeat(request)
-        older = await self._older(session, request)
+        older = await self._older(session, request, call)
         subscription = self._attach(session, request, call, older)
         subscriber = subscription.subscriber
         session.attached()
@@ -92,15 +92,18 @@ class EventService:
 
     # attaching
 
-    async def _older(self, session: Session, request: pb.StreamEventsRequest) -> _Older | None:
-        """Return a store that reaches back to where the client wants to resume, when the log does not."""
+    async def _older(self, session: Session, request: pb.StreamEventsRequest, call: Call) -> _Older | None:
+        """Return a store that reaches back to where the client wants to resume, when the log does not.
+
+        None for callers with a filter: what an item's handle stood for so long ago cannot be known.
+        """
         distributor = session.distributor
         after = request.start.after
         if not (
             request.start.HasField("after")
             and after.epoch == distributor.epoch
             and after.sequence < distributor.log.oldest - 1
-        ):
+        ) or self._access.filters(session.info(), call.identity):
             return None
         for answer in self._plugins.ask("mxgw_history", session=session.info()):
             history: History | None = answer.value
@@ -115,7 +118,11 @@ class EventService:
         """Check the request and place the cursor; nothing in here waits, so nothing can come in between."""
         session.require_ready()
         # Waiting for a history store may have taken a while: judge again, in the step that attaches.
-        self._access.authorize(AccessRequest(call.method, call.identity, call.peer, session.id, session.info()))
+        self._access.authorize(
+            AccessRequest(
+                call.method, call.identity, call.peer, session.id, session.info(), request, moment=Moment.ATTACH
+            )
+        )
         start = _start_of(request)
         distributor = session.distributor
         wants_snapshot = request.start.HasField("snapshot_then_live")

@@ -9,8 +9,8 @@ from __future__ import annotations
 import asyncio
 import logging
 import secrets
-from collections.abc import Awaitable, Callable
-from typing import Any, NoReturn
+from collections.abc import Awaitable, Callable, Sequence
+from typing import Any, NoReturn, TypeAlias
 
 import grpc
 import grpc.aio
@@ -19,30 +19,48 @@ from google.protobuf.message_factory import GetMessageClass
 
 from mxgw_core.api.access import AccessRequest
 from mxgw_core.api.errors import GatewayError, InternalError
-from mxgw_core.api.gateway import Call, GrpcService
+from mxgw_core.api.gateway import Call, GrpcService, OpenStream
 from mxgw_core.config.models import LimitSettings
 from mxgw_core.rpc.access import AccessControl, parse_peer
 from mxgw_core.rpc.errors import DETAILS_KEY, status_code, status_details
+from mxgw_core.rpc.streams import OpenStreams
 from mxgw_core.rpc.validation import check, parse
 from mxgw_core.sessions.registry import SessionRegistry
 
 log = logging.getLogger(__name__)
 
 
-class HandlerFactory:
-    """Makes the gRPC handlers of services."""
+_Admission: TypeAlias = Callable[[bytes, grpc.aio.ServicerContext[Any, Any]], tuple[Any, Call]]
 
-    def __init__(self, limits: LimitSettings, access: AccessControl, registry: SessionRegistry) -> None:
+
+class HandlerFactory:
+    """Makes the gRPC handlers of services. With `mutual_tls`, callers have certificates with names."""
+
+    def __init__(
+        self,
+        limits: LimitSettings,
+        access: AccessControl,
+        registry: SessionRegistry,
+        streams: OpenStreams,
+        *,
+        mutual_tls: bool = False,
+    ) -> None:
         self._limits = limits
         self._access = access
         self._registry = registry
+        self._streams = streams
+        self._mutual_tls = mutual_tls
 
     def handlers(self, service: GrpcService) -> grpc.GenericRpcHandler:
         """Return the handler of one service.
 
         Raises:
-            TypeError: the implementation lacks a method, or the service has a client-streaming one.
+            TypeError: the implementation lacks a method, or the service has a client-streaming one, or `scopes` names
+                a method that is not there.
         """
+        names = {method.name for method in service.descriptor.methods}
+        if unknown := sorted(service.scopes.keys() - names):
+            raise TypeError(f"the scopes of {service.descriptor.full_name} name {unknown[0]}, which it does not have")
         by_name: dict[str, grpc.RpcMethodHandler[Any, Any]] = {}
         for method in service.descriptor.methods:
             path = f"/{service.descriptor.full_name}/{method.name}"
@@ -51,18 +69,16 @@ class HandlerFactory:
                 raise TypeError(f"{type(service.implementation).__name__} does not implement {path}")
             if method.client_streaming:
                 raise TypeError(f"{path} streams from the client, which is not supported")
-            request_class = GetMessageClass(method.input_type)
+            admit = self._admission(path, GetMessageClass(method.input_type), service.scopes.get(method.name, ""))
             if method.server_streaming:
-                by_name[method.name] = grpc.unary_stream_rpc_method_handler(self._streaming(path, request_class, run))
+                by_name[method.name] = grpc.unary_stream_rpc_method_handler(self._streaming(path, admit, run))
             else:
-                by_name[method.name] = grpc.unary_unary_rpc_method_handler(self._unary(path, request_class, run))
+                by_name[method.name] = grpc.unary_unary_rpc_method_handler(self._unary(path, admit, run))
         return grpc.method_handlers_generic_handler(service.descriptor.full_name, by_name)
 
     def _unary(
-        self, path: str, request_class: type[Message], run: Callable[[Message, Call], Awaitable[Message]]
+        self, path: str, admit: _Admission, run: Callable[[Message, Call], Awaitable[Message]]
     ) -> Callable[[bytes, grpc.aio.ServicerContext[Any, Any]], Awaitable[bytes]]:
-        admit = self._admission(path, request_class)
-
         async def handle(data: bytes, context: grpc.aio.ServicerContext[Any, Any]) -> bytes:
             try:
                 request, call = admit(data, context)
@@ -75,15 +91,15 @@ class HandlerFactory:
     def _streaming(
         self,
         path: str,
-        request_class: type[Message],
+        admit: _Admission,
         run: Callable[[Message, Call, _Stream], Awaitable[None]],
     ) -> Callable[[bytes, grpc.aio.ServicerContext[Any, Any]], Awaitable[None]]:
-        admit = self._admission(path, request_class)
-
         async def handle(data: bytes, context: grpc.aio.ServicerContext[Any, Any]) -> None:
             try:
                 request, call = admit(data, context)
-                await run(request, call, _Stream(context))
+                session_id: str = getattr(request, "session_id", "")
+                async with self._streams.serving(OpenStream(path, call.identity, call.peer, session_id)):
+                    await run(request, call, _Stream(context))
             except _PeerGone:
                 log.debug("%s: the client went away", path)
             except Exception as error:
@@ -91,24 +107,31 @@ class HandlerFactory:
 
         return handle
 
-    def _admission(
-        self, path: str, request_class: type[Message]
-    ) -> Callable[[bytes, grpc.aio.ServicerContext[Any, Any]], tuple[Any, Call]]:
+    def _admission(self, path: str, request_class: type[Message], scope: str) -> _Admission:
         """Return the steps before a call runs; nothing in them waits."""
-        limits, access, registry = self._limits, self._access, self._registry
+        limits, access, registry, mutual_tls = self._limits, self._access, self._registry, self._mutual_tls
         names_session = "session_id" in request_class.DESCRIPTOR.fields_by_name
 
         def admit(data: bytes, context: grpc.aio.ServicerContext[Any, Any]) -> tuple[Any, Call]:
             peer = parse_peer(context.peer())
             metadata = {k: v for k, v in context.invocation_metadata() or () if isinstance(v, str)}
-            identity = access.authenticate(path, peer, metadata)
+            names = _certificate_names(context) if mutual_tls else ()
+            identity = access.authenticate(path, peer, metadata, certificate_names=names, scope=scope)
             request = parse(request_class, data)
             check(request, text_characters=limits.text_characters, items=limits.items_per_call)
             session_id: str = getattr(request, "session_id", "") if names_session else ""
-            access.authorize(AccessRequest(path, identity, peer, session_id, registry.info(session_id)))
+            session = registry.info(session_id)
+            access.authorize(AccessRequest(path, identity, peer, session_id, session, request, scope))
             return request, Call(path, identity, peer, context.time_remaining())
 
         return admit
+
+
+def _certificate_names(context: grpc.aio.ServicerContext[Any, Any]) -> Sequence[str]:
+    """Return the names in the caller's certificate, which TLS has verified."""
+    facts = context.auth_context()
+    names = [*facts.get("x509_common_name", ()), *facts.get("x509_subject_alternative_name", ())]
+    return tuple(dict.fromkeys(name.decode("utf-8", "replace") for name in names))
 
 
 class _PeerGone(Exception):

@@ -12,9 +12,10 @@ from grpc_reflection.v1alpha import reflection
 
 from mxgw_core.api.errors import SettingsError
 from mxgw_core.api.gateway import GrpcService
-from mxgw_core.config.models import Settings, TlsSettings
+from mxgw_core.config.models import Settings
 from mxgw_core.rpc.addresses import Address, check_free
 from mxgw_core.rpc.handlers import HandlerFactory
+from mxgw_core.rpc.tls import server_credentials
 
 # A dead peer is found within 15 s only when all of these are set (RELIABILITY 1: 14.0 to 14.8 s in 6 of 6 runs; with
 # the first two alone an idle stream took 69 s).
@@ -113,27 +114,3 @@ class GrpcServer:
     async def _set_health(self, status: int) -> None:
         for name in self._names:
             await self._health.set(name, status)
-
-
-def server_credentials(tls: TlsSettings) -> grpc.ServerCredentials | None:
-    """Return the TLS credentials of the settings, None when TLS is off.
-
-    Raises:
-        SettingsError: a file cannot be read.
-    """
-    if tls.certificate is None or tls.private_key is None:
-        return None
-    contents: dict[str, bytes] = {}
-    for key, path in (("certificate", tls.certificate), ("private_key", tls.private_key), ("client_ca", tls.client_ca)):
-        if path is None:
-            continue
-        try:
-            contents[key] = path.read_bytes()
-        except OSError as error:
-            raise SettingsError(f"tls.{key}: {path} cannot be read: {error.strerror or error}") from error
-    client_ca = contents.get("client_ca")
-    return grpc.ssl_server_credentials(
-        [(contents["private_key"], contents["certificate"])],
-        root_certificates=client_ca,
-        require_client_auth=client_ca is not None,
-    )

@@ -9,8 +9,9 @@ from google.protobuf.duration_pb2 import Duration
 
 from mxgw.convert import duration_from_seconds, duration_to_seconds
 from mxgw.v1 import session_service_pb2 as pb
+from mxgw.v1.events_pb2 import EventKind
 from mxgw.worker.v1 import worker_pb2 as w
-from mxgw_core.api.access import AccessRequest
+from mxgw_core.api.access import AccessRequest, Moment
 from mxgw_core.api.errors import GatewayError, InvalidRequest
 from mxgw_core.api.gateway import Call
 from mxgw_core.api.types import CloseReason, SessionInfo
@@ -22,6 +23,7 @@ from mxgw_core.rpc.worker_calls import call_worker
 from mxgw_core.sessions.registry import EndedSession, SessionRegistry
 from mxgw_core.sessions.session import Session, SessionRequest
 
+_DATA_CHANGE = int(EventKind.EVENT_KIND_DATA_CHANGE)
 _GET_SESSION = "/mxgw.v1.SessionService/GetSession"
 
 
@@ -92,7 +94,9 @@ class SessionService:
     def _may_see(self, info: SessionInfo, call: Call) -> bool:
         """What the caller may not see one by one, it does not see in a list."""
         try:
-            self._access.authorize(AccessRequest(_GET_SESSION, call.identity, call.peer, info.session_id, info))
+            self._access.authorize(
+                AccessRequest(_GET_SESSION, call.identity, call.peer, info.session_id, info, moment=Moment.LIST)
+            )
         except GatewayError:
             return False
         return True
@@ -109,7 +113,13 @@ class SessionService:
             ),
             self._timeout(call),
         )
-        return reply.state
+        state = reply.state
+        if filters := self._access.filters(session.info(), call.identity):
+            at = state.position.sequence
+            shown = [i for i in state.items if all(f.keep(*_handles(i), _DATA_CHANGE, at) for f in filters)]
+            del state.items[:]
+            state.items.extend(shown)
+        return state
 
     async def ListSubscribers(self, request: pb.ListSubscribersRequest, call: Call) -> pb.ListSubscribersResponse:
         del call
@@ -141,3 +151,7 @@ class SessionService:
 
     def _timeout(self, call: Call) -> float:
         return min(self._settings.limits.command_timeout_s, call.deadline_s or math.inf)
+
+
+def _handles(item: pb.ItemState) -> tuple[int, int]:
+    return item.server_handle, item.item_handle

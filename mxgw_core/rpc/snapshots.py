@@ -70,7 +70,7 @@ def snapshot_frames(snapshot: SnapshotMessages, filters: Sequence[EventFilter], 
     """Yield the snapshot in frames of about `limit_bytes`, of what the filters let pass, and its end."""
     part, size = e.Snapshot(position=snapshot.position), 0
     for item in snapshot.items:
-        if not all(f.keep(item.server_handle, item.item_handle, _DATA_CHANGE) for f in filters):
+        if not all(f.keep(item.server_handle, item.item_handle, _DATA_CHANGE, snapshot.sequence) for f in filters):
             continue
         if size and size + item.ByteSize() > limit_bytes:
             yield StreamEventsResponse(snapshot=part).SerializeToString()

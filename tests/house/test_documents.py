@@ -15,7 +15,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
-from support.repository import ROOT, files, pyproject, shown, sources
+from support.repository import ROOT, files, plugin_directories, pyproject, shown, sources
 
 from mxgw.v1.events_pb2 import GapReason
 from mxgw_core.api import errors
@@ -130,8 +130,14 @@ def code_of(path: Path) -> str:
 
 def test_every_mxgw_command_a_page_names_exists() -> None:
     from mxgw_core.cli.main import COMMANDS
+    from mxgw_core.cli.plugin_commands import commands_of
+    from mxgw_core.config.models import PluginsSettings, Settings
+    from mxgw_core.plugins import PluginHost
 
-    known = {name for section in COMMANDS.values() for name in section} | {"hello"}  # the example plugin's
+    plugins = {path.name for path in plugin_directories()}
+    host = PluginHost.load(Settings(plugins=PluginsSettings(enabled=tuple(plugins))), keep_going=True)
+    known = {name for section in COMMANDS.values() for name in section} | commands_of(host).commands.keys()
+    known |= {"hello"}  # the example plugin's
     named = {
         name for path in DOCUMENTS for name in re.findall(r"^(?:\$ )?mxgw ([a-z]+)\b", code_of(path), re.MULTILINE)
     }

@@ -93,7 +93,7 @@ class Items:
 
     handles: Iterable[int]
 
-    def keep(self, server_handle: int, item_handle: int, kind: int) -> bool:
+    def keep(self, server_handle: int, item_handle: int, kind: int, sequence: int) -> bool:
         return item_handle in self.handles
 
 
@@ -103,5 +103,5 @@ class Judged:
 
     judge: Callable[[int, int], bool]
 
-    def keep(self, server_handle: int, item_handle: int, kind: int) -> bool:
+    def keep(self, server_handle: int, item_handle: int, kind: int, sequence: int) -> bool:
         return self.judge(item_handle, kind)

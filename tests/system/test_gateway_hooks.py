@@ -67,7 +67,14 @@ from mxgw_core.api import (
     WorkerSpawn,
     hookimpl,
 )
-from mxgw_core.api.errors import AccessDenied, InvalidRequest, PluginError, SettingsError, Unauthenticated
+from mxgw_core.api.errors import (
+    AccessDenied,
+    DependencyUnavailable,
+    InvalidRequest,
+    PluginError,
+    SettingsError,
+    Unauthenticated,
+)
 from mxgw_core.plugins.loading import HOOKS
 from mxgw_core.testing import RunningGateway, running_gateway
 from mxgw_worker.ipc.process import boot_id, start_ticks
@@ -539,7 +546,7 @@ class Only:
     def __init__(self, handles: set[int]) -> None:
         self._handles = handles
 
-    def keep(self, server_handle: int, item_handle: int, kind: int) -> bool:
+    def keep(self, server_handle: int, item_handle: int, kind: int, sequence: int) -> bool:
         assert kind == e.EVENT_KIND_DATA_CHANGE
         return item_handle in self._handles
 
@@ -598,6 +605,39 @@ async def test_hook_mxgw_authenticate_operator_may_block_and_the_first_answer_co
             assert await gateway.app.authenticate_operator(credentials) is None
 
     assert threading.main_thread() not in threads
+
+
+async def test_hook_mxgw_renew_operator_may_block_and_refuse_on_purpose(running: Run) -> None:
+    carol = Operator("carol", ["viewer"], token="old")
+    threads: list[threading.Thread] = []
+
+    def renewed(self: object, operator: Operator) -> Operator | None:
+        threads.append(threading.current_thread())
+        match operator.name:
+            case "broken":
+                raise BROKEN
+            case "away":
+                raise DependencyUnavailable("the directory is not there")
+        return Operator(operator.name, ["administrator"], token="new") if operator.token == "old" else None
+
+    async with running(hook("mxgw_renew_operator", renewed)) as (gateway, _):
+        assert await gateway.app.renew_operator(carol) == Operator("carol", ["administrator"], token="new")
+        assert await gateway.app.renew_operator(Operator("carol", ["viewer"])) is None
+        assert await gateway.app.renew_operator(Operator("broken", ["viewer"])) is None
+        with pytest.raises(DependencyUnavailable):
+            await gateway.app.renew_operator(Operator("away", ["viewer"]))
+
+    assert threading.main_thread() not in threads
+
+
+async def test_hook_mxgw_operator_left_tells_every_plugin(running: Run) -> None:
+    told: list[str] = []
+    one = hook("mxgw_operator_left", lambda self, operator: told.append(f"one {operator.name}"))
+    other = hook("mxgw_operator_left", lambda self, operator: told.append(f"other {operator.name}"))
+    async with running(one, raising("mxgw_operator_left", "operator"), other) as (gateway, _):
+        gateway.app.forget_operator(Operator("carol", ["viewer"]))
+
+    assert sorted(told) == ["one carol", "other carol"]
 
 
 async def test_hook_mxgw_operator_sessions_must_all_agree_and_nobody_sees_anything_without_one(running: Run) -> None:

@@ -263,6 +263,7 @@ class Worker:
         def answer(reply: CommandReply) -> None:
             # Events that happened before an answer also arrive before it.
             self._flush()
+            reply.head_sequence = self._outbox.head_sequence
             link.send(WorkerEnvelope(correlation_id=correlation_id, reply=reply))
 
         if self._dispatcher is None:

@@ -305,7 +305,7 @@ async def test_where_there_are_no_snapshots_whoever_wants_one_is_refused_and_a_w
 class OddItems:
     """A filter that lets items with odd handles pass."""
 
-    def keep(self, server_handle: int, item_handle: int, kind: int) -> bool:
+    def keep(self, server_handle: int, item_handle: int, kind: int, sequence: int) -> bool:
         return item_handle % 2 == 1
 
 

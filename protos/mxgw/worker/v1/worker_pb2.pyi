@@ -453,6 +453,9 @@ class CommandReply(_message.Message):
     STATE_FIELD_NUMBER: _builtins.int
     INFO_FIELD_NUMBER: _builtins.int
     FAILURE_FIELD_NUMBER: _builtins.int
+    HEAD_SEQUENCE_FIELD_NUMBER: _builtins.int
+    head_sequence: _builtins.int
+    """The head when the answer was given. Events of an item that the command removed have no greater sequence."""
     @_builtins.property
     def mx(self) -> _commands_pb2.MxReply: ...
     @_builtins.property
@@ -471,10 +474,11 @@ class CommandReply(_message.Message):
         state: _session_service_pb2.GetSessionStateResponse | None = ...,
         info: Global___WorkerInfo | None = ...,
         failure: Global___Failure | None = ...,
+        head_sequence: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["browse", b"browse", "failure", b"failure", "info", b"info", "mx", b"mx", "reply", b"reply", "state", b"state"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["browse", b"browse", "failure", b"failure", "info", b"info", "mx", b"mx", "reply", b"reply", "state", b"state"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["browse", b"browse", "failure", b"failure", "head_sequence", b"head_sequence", "info", b"info", "mx", b"mx", "reply", b"reply", "state", b"state"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType_reply: _TypeAlias = _typing.Literal["mx", "browse", "state", "info", "failure"]  # noqa: Y015
     _WhichOneofArgType_reply: _TypeAlias = _typing.Literal["reply", b"reply"]  # noqa: Y015

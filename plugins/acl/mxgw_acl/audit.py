@@ -1,0 +1,107 @@
+"""The audit log: one JSON object per line, appended, private; who did what, from where, and what was decided.
+
+Nothing in it is a secret or a tag value. Control characters and whatever is not ASCII are escaped, so that a line is a
+line, whatever a peer calls itself.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import threading
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+
+from mxgw_acl.files import FILE_MODE, check_private
+from mxgw_core.api.errors import SettingsError
+
+log = logging.getLogger(__name__)
+
+_LONGEST = 300
+# How often it is looked whether the file was moved away by a log rotation.
+_ROTATION_CHECK_S = 1.0
+
+
+@dataclass(frozen=True, slots=True)
+class AuditRecord:
+    """One decision. `actor` is `key:<id>`, `operator:<name>` or what a peer only claimed to be, `claimed:<id>`."""
+
+    actor: str
+    action: str
+    decision: str
+    reason: str = ""
+    peer: str = ""
+    session: str = ""
+    tag: str = ""
+    detail: str = ""
+
+
+class AuditLog:
+    """Appends to one file; may be called from any thread."""
+
+    def __init__(self, path: Path, *, now: Callable[[], float] = time.time) -> None:
+        """Open the file.
+
+        Raises:
+            SettingsError: it cannot be appended to, or others may read it.
+        """
+        self._path = path
+        self._now = now
+        self._lock = threading.Lock()
+        self._checked_at = time.monotonic()
+        try:
+            self._descriptor = self._open()
+            check_private(path)
+        except OSError as error:
+            raise SettingsError(f"plugins.acl: the audit log {path} cannot be written: {error.strerror}") from error
+
+    def _open(self) -> int:
+        return os.open(self._path, os.O_WRONLY | os.O_APPEND | os.O_CREAT, FILE_MODE)
+
+    def write(self, record: AuditRecord) -> None:
+        """Append a record.
+
+        Raises:
+            OSError: it could not be written.
+        """
+        facts = {
+            "time": datetime.fromtimestamp(self._now(), UTC).isoformat(timespec="milliseconds"),
+            "actor": record.actor[:_LONGEST],
+            "peer": record.peer[:_LONGEST],
+            "action": record.action[:_LONGEST],
+            "session": record.session[:_LONGEST],
+            "tag": record.tag[:_LONGEST],
+            "decision": record.decision,
+            "reason": record.reason[:_LONGEST],
+        }
+        if record.detail:
+            facts["detail"] = record.detail[:_LONGEST]
+        line = (json.dumps(facts, ensure_ascii=True) + "\n").encode("ascii")
+        with self._lock:
+            self._follow_rotation()
+            if os.write(self._descriptor, line) != len(line):
+                raise OSError("the audit log took only a part of a line")
+
+    def _follow_rotation(self) -> None:
+        now = time.monotonic()
+        if now - self._checked_at < _ROTATION_CHECK_S:
+            return
+        self._checked_at = now
+        ours = os.fstat(self._descriptor)
+        try:
+            there = self._path.stat()
+        except FileNotFoundError:
+            there = None
+        if there is None or (there.st_dev, there.st_ino) != (ours.st_dev, ours.st_ino):
+            fresh = self._open()
+            os.close(self._descriptor)
+            self._descriptor = fresh
+
+    def close(self) -> None:
+        """Close the file."""
+        with self._lock:
+            os.close(self._descriptor)

@@ -1,0 +1,45 @@
+"""`mxgw operators`: end the logins of a person."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import click
+
+from mxgw_acl.audit import AuditLog, AuditRecord
+from mxgw_acl.cli.form import Command, Group, told_failures
+from mxgw_acl.settings import AclSettings
+from mxgw_acl.store import KeyStore
+
+
+def operators_group(settings: Callable[[], AclSettings]) -> click.Group:
+    """Return the group; `settings` is called when a command runs."""
+
+    @click.group(
+        cls=Group,
+        name="operators",
+        short_help="End the dashboard logins of a person.",
+        examples=[("mxgw operators logout anna", "every login of anna is over within seconds")],
+    )
+    def operators() -> None:
+        """People at the dashboard. Who they are is in the directory; what is here are their logins."""
+
+    @operators.command(cls=Command, short_help="End all logins of a person.")
+    @click.argument("user")
+    def logout(user: str) -> None:
+        """End all logins of USER, streams included. Who is still in the directory may log in again."""
+        with told_failures():
+            chosen = settings()
+            store = KeyStore(chosen.directory)
+            try:
+                store.end_logins_of(user)
+                audit = AuditLog(chosen.directory / "audit.jsonl")
+                try:
+                    audit.write(AuditRecord("command line", "operators logout", "done", user, "local"))
+                finally:
+                    audit.close()
+            finally:
+                store.close()
+        click.echo(f"All logins of {user} are over.")
+
+    return operators

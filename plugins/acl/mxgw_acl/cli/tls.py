@@ -1,0 +1,64 @@
+"""`mxgw tls init`: a certificate authority of one's own, to begin with."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+
+from mxgw_acl.cli.form import Command, Group, show_json
+
+
+def tls_group() -> click.Group:
+    """Return the group."""
+
+    @click.group(cls=Group, name="tls", short_help="Make certificates for a gateway and its clients.")
+    def tls() -> None:
+        """Certificates for TLS. A site with a certificate authority uses its own instead."""
+
+    @tls.command(
+        cls=Command,
+        short_help="Make a development CA and certificates.",
+        examples=[
+            ("mxgw tls init", "for localhost and this machine's name, into ./tls"),
+            ("mxgw tls init --host gateway.plant --host 10.1.2.3", "what clients write after --gateway"),
+            ("mxgw tls init --client historian --client hmi4", "client certificates as well (mutual TLS)"),
+        ],
+    )
+    @click.option(
+        "--directory",
+        type=click.Path(path_type=Path, file_okay=False),
+        default=Path("tls"),
+        show_default=True,
+        help="Where the files go. A CA that is there already is used again.",
+    )
+    @click.option("--host", "hosts", multiple=True, metavar="NAME", help="Name or address of the gateway.")
+    @click.option("--client", "clients", multiple=True, metavar="NAME", help="Make a client certificate of this name.")
+    @click.option("--days", type=click.IntRange(1, 3650), default=365, show_default=True, help="Life of certificates.")
+    @click.option("--json", "as_json", is_flag=True, help="Print JSON, and nothing else on stdout.")
+    def init(directory: Path, hosts: tuple[str, ...], clients: tuple[str, ...], days: int, as_json: bool) -> None:
+        """Make a certificate authority, a certificate for the gateway, and say how to use them.
+
+        The CA's private key stays in the directory and is as secret as all that it vouches for. Run it again before
+        the certificates expire: the gateway takes new ones without a restart.
+        """
+        try:
+            from mxgw_acl.certificates import init_tls
+        except ModuleNotFoundError as error:
+            raise click.ClickException(f"this needs the package {error.name}: pip install 'mxgw[acl]'") from None
+        try:
+            made = init_tls(directory, hosts, clients, days)
+        except (OSError, ValueError) as error:
+            raise click.ClickException(f"{directory}: {error}") from None
+        if as_json:
+            show_json({name: str(path) for name, path in made.items()})
+            return
+        click.echo(f"Certificates are in {directory}. In settings.toml:\n")
+        click.echo("[tls]")
+        click.echo(f'certificate = "{made["certificate"].resolve()}"')
+        click.echo(f'private_key = "{made["private_key"].resolve()}"')
+        if clients:
+            click.echo(f'client_ca = "{made["ca"].resolve()}"')
+        click.echo(f"\nClients trust it with: mxgw sessions --ca {made['ca']}")
+
+    return tls

@@ -1,0 +1,93 @@
+"""Private files: a directory that only the gateway's user may enter, secrets that only it may read."""
+
+from __future__ import annotations
+
+import os
+import secrets
+import stat
+from pathlib import Path
+
+from mxgw_core.api.errors import SettingsError
+
+DIRECTORY_MODE, FILE_MODE = 0o700, 0o600
+SECRET_BYTES = 32
+
+
+def private_directory(path: Path) -> Path:
+    """Make the directory if it is not there, and make sure that it is private.
+
+    Raises:
+        SettingsError: it cannot be made, is somebody else's, or others may enter it.
+    """
+    try:
+        path.mkdir(mode=DIRECTORY_MODE, parents=True, exist_ok=True)
+        found = path.stat()
+    except OSError as error:
+        raise SettingsError(f"plugins.acl.directory: {path}: {error.strerror or error}") from error
+    if not stat.S_ISDIR(found.st_mode):
+        raise SettingsError(f"plugins.acl.directory: {path} is no directory")
+    if os.name == "posix":
+        if found.st_uid != os.geteuid():
+            raise SettingsError(
+                f"plugins.acl.directory: {path} belongs to user {found.st_uid}, and this runs as {os.geteuid()}: run "
+                "`mxgw` as the gateway's user"
+            )
+        if found.st_mode & 0o077:
+            raise SettingsError(f"plugins.acl.directory: others may enter {path}: chmod 700 it")
+    return path
+
+
+def check_private(path: Path) -> None:
+    """Make sure that only its owner may use a file that is there.
+
+    Raises:
+        SettingsError: others may.
+    """
+    if os.name == "posix" and path.stat().st_mode & 0o077:
+        raise SettingsError(f"plugins.acl.directory: others may read {path}: chmod 600 it")
+
+
+def write_private(path: Path, content: bytes, *, replace: bool = False) -> None:
+    """Write a file that is private from its first moment on.
+
+    Raises:
+        FileExistsError: it is there and may not be replaced.
+        OSError: it cannot be written.
+    """
+    flags = os.O_WRONLY | os.O_CREAT | (os.O_TRUNC if replace else os.O_EXCL)
+    descriptor = os.open(path, flags, FILE_MODE)
+    with os.fdopen(descriptor, "wb") as file:
+        if os.name == "posix":
+            os.fchmod(descriptor, FILE_MODE)
+        file.write(content)
+        file.flush()
+        os.fsync(descriptor)
+
+
+def secret_file(path: Path) -> bytes:
+    """Return the 32 random bytes of a file; make them when it is not there.
+
+    Raises:
+        SettingsError: the file cannot be used, or is not what this wrote.
+    """
+    try:
+        if not path.exists():
+            # Complete under another name first: whoever comes second finds the whole secret or none.
+            fresh = path.with_name(f"{path.name}.{secrets.token_hex(8)}")
+            write_private(fresh, secrets.token_bytes(SECRET_BYTES))
+            try:
+                os.link(fresh, path)
+            except FileExistsError:
+                pass
+            finally:
+                fresh.unlink()
+        check_private(path)
+        content = path.read_bytes()
+    except OSError as error:
+        raise SettingsError(f"plugins.acl.directory: {path}: {error.strerror or error}") from error
+    if len(content) != SECRET_BYTES:
+        raise SettingsError(
+            f"plugins.acl.directory: {path} has {len(content)} bytes instead of {SECRET_BYTES}: restore it from a "
+            "backup; without it no key can be verified"
+        )
+    return content

@@ -1,0 +1,112 @@
+"""May this caller make this call: scopes, networks, ownership, numbers of sessions and streams."""
+
+from __future__ import annotations
+
+from mxgw.v1.command_service_pb2 import InvokeRequest
+from mxgw_acl.keyring import Keyring
+from mxgw_acl.keys import Key, Scope
+from mxgw_acl.rights import COMMANDS, INVOKE, OPEN_SESSION, STREAM_EVENTS, Names, Role, Rule
+from mxgw_core.api import AccessRequest, Gateway, Moment, Operator
+from mxgw_core.api.errors import AccessDenied, AccessRevoked, GatewayError, SessionLimitReached, SubscriberLimitReached
+
+# The same words for a session of somebody else and for one that is not there.
+_NO_SUCH_SESSION = "no session of this id is open to this caller: name one that you opened yourself"
+
+
+class Gate:
+    """Judges calls; refuses by raising what the caller shall see."""
+
+    def __init__(self, keyring: Keyring, gateway: Gateway) -> None:
+        self._keyring = keyring
+        self._gateway = gateway
+
+    # keys
+
+    def check_key(self, request: AccessRequest, key: Key, rule: Rule) -> None:
+        """Judge the call of a key.
+
+        Raises:
+            GatewayError: it may not be made.
+        """
+        if why := self._keyring.why_dead(key.id):
+            raise revoked(key.id, why)
+        if not key.constraints.may_come_from(request.peer):
+            raise AccessDenied("this key is not accepted from this network (its --network)")
+        self._check_scopes(request, key, rule)
+        if rule.names is not Names.NO_SESSION and (request.session_id or rule.names is Names.A_SESSION):
+            self._check_owner(request, key)
+        if request.moment is Moment.CALL:
+            self._check_numbers(request, key)
+
+    def _check_scopes(self, request: AccessRequest, key: Key, rule: Rule) -> None:
+        needed = rule.scopes
+        if request.method == INVOKE and isinstance(request.request, InvokeRequest):
+            kind = request.request.command.WhichOneof("command")
+            if kind is None:
+                return  # the service says what is wrong with it
+            needed = COMMANDS.get(kind, frozenset())
+        if needed is None or needed & key.scopes:
+            return
+        if not needed:
+            raise AccessDenied("no key may make this call")
+        words = " or ".join(sorted(scope.value for scope in needed))
+        raise AccessDenied(
+            f"this call needs the scope {words}, which this key does not have", metadata={"scope": words}
+        )
+
+    def _check_owner(self, request: AccessRequest, key: Key) -> None:
+        if Scope.ALL_SESSIONS in key.scopes:
+            return  # whether it is there is for the service to say
+        if request.session is None or request.session.owner != key.id:
+            raise AccessDenied(_NO_SUCH_SESSION)
+
+    def _check_numbers(self, request: AccessRequest, key: Key) -> None:
+        gateway, limits = self._gateway, key.constraints
+        if request.method == OPEN_SESSION and limits.maximum_sessions is not None:
+            own = sum(session.owner == key.id for session in gateway.sessions())
+            if own >= limits.maximum_sessions:
+                raise SessionLimitReached(
+                    f"this key has {own} sessions open, as many as it may (its --max-sessions): close one",
+                    metadata={"limit": str(limits.maximum_sessions)},
+                )
+        if request.method == STREAM_EVENTS and limits.maximum_subscribers is not None:
+            streams = sum(
+                stream.identity.id == key.id and stream.method == STREAM_EVENTS for stream in gateway.streams()
+            )
+            if streams >= limits.maximum_subscribers:
+                raise SubscriberLimitReached(
+                    f"this key follows {streams} streams, as many as it may (its --max-subscribers): end one",
+                    metadata={"limit": str(limits.maximum_subscribers)},
+                )
+
+    # operators
+
+    def check_operator(self, request: AccessRequest, operator: Operator, rule: Rule) -> None:
+        """Judge the call of an operator.
+
+        Raises:
+            AccessDenied: it may not be made.
+        """
+        if rule.role is None:
+            raise AccessDenied("operators may not make this call: it needs an API key")
+        if rule.role is Role.ADMINISTRATOR and Role.ADMINISTRATOR.value not in operator.roles:
+            raise AccessDenied("only administrators may make this call")
+        if rule.names is Names.NO_SESSION or not (request.session_id or rule.names is Names.A_SESSION):
+            return
+        if Role.ADMINISTRATOR.value in operator.roles:
+            return
+        if request.session is None or not may_see(operator, request.session.tag):
+            raise AccessDenied(_NO_SUCH_SESSION)
+
+
+def may_see(operator: Operator, tag: str) -> bool:
+    """Return whether an operator may see sessions of a tag: administrators all, viewers those of their tags.
+
+    A session without a tag is nobody's but the administrators'.
+    """
+    return Role.ADMINISTRATOR.value in operator.roles or bool(tag and tag in operator.tags)
+
+
+def revoked(key_id: str, why: str) -> GatewayError:
+    """Return the error of a caller whose key is no longer one."""
+    return AccessRevoked(f"API key {key_id} is {why}: ask for a new one", metadata={"key_id": key_id, "cause": why})

@@ -1,0 +1,159 @@
+"""The keys in memory: verified in constant time without touching the disk, kept level with the database."""
+
+from __future__ import annotations
+
+import hmac
+import logging
+import sqlite3
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+
+from mxgw_acl.keyformat import KeyText
+from mxgw_acl.keys import Key
+from mxgw_acl.store import KeyStore, Use
+from mxgw_core.api import Identity, Peer
+from mxgw_core.api.errors import DependencyUnavailable
+
+log = logging.getLogger(__name__)
+
+# Every key has at most so many live secrets; as many are always compared.
+_SECRETS = 2
+_NO_DIGEST = bytes(32)
+
+
+@dataclass(frozen=True, slots=True)
+class Verified:
+    """What became of a presented key: its identity, or why it is none (for the audit log only)."""
+
+    identity: Identity | None
+    reason: str = ""
+
+
+class Keyring:
+    """All keys of one store. Lives in the event loop; reading the few keys again takes milliseconds."""
+
+    def __init__(self, store: KeyStore, *, now: Callable[[], float] = time.time) -> None:
+        self._store = store
+        self._now = now
+        self._version: int | None = None
+        self._is_failing = False
+        self._identities: dict[str, Identity] = {}
+        self._keys: Mapping[str, Key] = {}
+        self._by_certificate: dict[str, str] = {}
+        self._uses: dict[str, Use] = {}
+        self._ended_logins: set[str] = set()
+        self._cuts: Mapping[str, float] = {}
+
+    def refresh(self) -> None:
+        """Take over what other processes changed. Costs some microseconds while nothing did.
+
+        Raises:
+            DependencyUnavailable: the database cannot be read, so nobody can be verified.
+        """
+        try:
+            version = self._store.version()
+            if version != self._version:
+                self._take(self._store.keys())
+                self._ended_logins = set(self._store.ended_logins())
+                self._cuts = self._store.login_cuts()
+                self._version = version
+        except (sqlite3.Error, ValueError, KeyError, TypeError) as error:
+            if not self._is_failing:
+                log.error("the key database cannot be read, so every call is refused: %s", error)  # noqa: TRY400  no traceback: the text says it all
+            self._is_failing = True
+            raise DependencyUnavailable("the gateway cannot verify keys at the moment", retry_after_s=5.0) from None
+        if self._is_failing:
+            log.info("the key database can be read again")
+        self._is_failing = False
+
+    def _take(self, keys: Mapping[str, Key]) -> None:
+        # What did not change keeps its identity, object by object: guards and caches hold on to it.
+        self._identities = {
+            key_id: known
+            if (known := self._identities.get(key_id)) is not None and known.claims == key
+            else Identity(id=key_id, kind="key", display_name=key.name, claims=key)
+            for key_id, key in keys.items()
+        }
+        self._keys = keys
+        now = self._now()
+        self._by_certificate = {
+            name: key_id for key_id, key in keys.items() if not key.why_dead(now) for name in key.certificate_names
+        }
+
+    def verify(self, text: KeyText) -> Verified:
+        """Check a presented key; takes the same time whatever is wrong with it."""
+        key = self._keys.get(text.key_id)
+        digest = self._store.digest(text.key_id, text.secret)
+        now = self._now()
+        hashes = key.hashes if key is not None else ()
+        matches = is_live = False
+        for index in range(_SECRETS):
+            stored = hashes[index] if index < len(hashes) else None
+            same = hmac.compare_digest(digest, stored.digest if stored is not None else _NO_DIGEST)
+            if stored is not None and same:
+                matches = True
+                is_live = stored.expires_at is None or now < stored.expires_at
+        if key is None:
+            return Verified(None, "unknown key")
+        if key.revoked_at is not None:
+            return Verified(None, "key revoked")
+        if not matches or key.environment != text.environment:
+            return Verified(None, "wrong secret")
+        if not is_live:
+            return Verified(None, "secret replaced")
+        if key.why_dead(now):
+            return Verified(None, "key expired")
+        return Verified(self._identities[key.id])
+
+    def by_certificate(self, names: tuple[str, ...]) -> Verified:
+        """Return the key that a verified client certificate stands for."""
+        for name in names:
+            key_id = self._by_certificate.get(name)
+            if key_id is not None and not self._keys[key_id].why_dead(self._now()):
+                return Verified(self._identities[key_id])
+        return Verified(None, "no key has this certificate name")
+
+    def why_dead(self, key_id: str) -> str:
+        """Return "revoked" or "expired" for a key that may no longer be used, "" for one that may."""
+        key = self._keys.get(key_id)
+        return "revoked" if key is None else key.why_dead(self._now())
+
+    def key(self, key_id: str) -> Key | None:
+        """Return a key, dead or alive."""
+        return self._keys.get(key_id)
+
+    # logins of operators
+
+    def is_login_ended(self, login_id: str) -> bool:
+        """Return whether a login was ended before its token expires."""
+        return login_id in self._ended_logins
+
+    def logins_ended_before(self, name: str) -> float:
+        """Return the time before which all logins of a person are over."""
+        return self._cuts.get(name.casefold(), 0.0)
+
+    def end_login(self, login_id: str, expires_at: float) -> None:
+        """Let a login be over, also for the next gateway."""
+        self._ended_logins.add(login_id)
+        try:
+            self._store.end_login(login_id, expires_at)
+        except sqlite3.Error as error:
+            log.warning("that a login ended could not be written: %s", error)
+
+    # last use
+
+    def used(self, key_id: str, peer: Peer) -> None:
+        """Note that a key was used; written by `write_uses`."""
+        self._uses[key_id] = Use(self._now(), peer.address)
+
+    def write_uses(self) -> None:
+        """Write what was noted; when that fails it is tried again the next time."""
+        if not self._uses:
+            return
+        try:
+            self._store.note_uses(self._uses)
+        except sqlite3.Error as error:
+            log.warning("when keys were used last could not be written: %s", error)
+        else:
+            self._uses = {}

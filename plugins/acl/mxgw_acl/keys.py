@@ -1,0 +1,172 @@
+"""A key as the gateway knows it: its scopes, its constraints, its life; never its secret."""
+
+from __future__ import annotations
+
+import enum
+import ipaddress
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import Any
+
+from mxgw_acl.patterns import ItemPatterns
+from mxgw_core.api import Peer
+
+Network = ipaddress.IPv4Network | ipaddress.IPv6Network
+
+
+class Scope(enum.Enum):
+    """What a key may do. The values are the words of the command line and of `GrpcService.scopes`."""
+
+    OPEN = "open"
+    READ = "read"
+    WRITE = "write"
+    SECURED_WRITE = "secured-write"
+    EVENTS = "events"
+    ALL_SESSIONS = "all-sessions"
+    ADMIN = "admin"
+
+
+SCOPE_MEANINGS: Mapping[Scope, str] = {
+    Scope.OPEN: "open and close sessions",
+    Scope.READ: "read values, browse, see the state of a session",
+    Scope.WRITE: "write values",
+    Scope.SECURED_WRITE: "write values with the secured methods",
+    Scope.EVENTS: "follow the events of a session",
+    Scope.ALL_SESSIONS: "use sessions of other keys as well",
+    Scope.ADMIN: "what administrators of the dashboard may do",
+}
+
+
+@dataclass(frozen=True)
+class Constraints:
+    """Limits within the scopes. Empty and None: no limit of that kind."""
+
+    readable: ItemPatterns = field(default_factory=ItemPatterns)
+    writable: ItemPatterns = field(default_factory=ItemPatterns)
+    networks: Sequence[str] = ()
+    maximum_sessions: int | None = None
+    maximum_subscribers: int | None = None
+    maximum_detached: int | None = None
+
+    @property
+    def limits_items(self) -> bool:
+        """Whether some items are beyond the key."""
+        return bool(self.readable or self.writable)
+
+    def may_read(self, reference: str) -> bool:
+        """Return whether values of the item may be seen."""
+        return not self.readable or self.readable.permit(reference)
+
+    def may_write(self, reference: str) -> bool:
+        """Return whether the item may be written. Whoever may read only some items may not write all the others."""
+        limits = self.writable or self.readable
+        return not limits or limits.permit(reference)
+
+    @cached_property
+    def _networks(self) -> tuple[Network, ...]:
+        return tuple(ipaddress.ip_network(text, strict=False) for text in self.networks)
+
+    def may_come_from(self, peer: Peer) -> bool:
+        """Return whether calls from this peer are accepted; a Unix socket counts as 127.0.0.1."""
+        if not self.networks:
+            return True
+        try:
+            address = peer_address(peer)
+        except ValueError:
+            return False
+        return any(address in network for network in self._networks)
+
+    def to_json(self) -> str:
+        """Return what `from_json` takes."""
+        document: dict[str, Any] = {
+            "readable": {"globs": list(self.readable.globs), "subtrees": list(self.readable.subtrees)},
+            "writable": {"globs": list(self.writable.globs), "subtrees": list(self.writable.subtrees)},
+            "networks": list(self.networks),
+            "maximum_sessions": self.maximum_sessions,
+            "maximum_subscribers": self.maximum_subscribers,
+            "maximum_detached": self.maximum_detached,
+        }
+        return json.dumps(document)
+
+    @classmethod
+    def from_json(cls, text: str) -> Constraints:
+        """Return the constraints that were stored.
+
+        Raises:
+            ValueError: something in there is not known; it must not be mistaken for no limit.
+        """
+        document = json.loads(text)
+        known = {"readable", "writable", "networks", "maximum_sessions", "maximum_subscribers", "maximum_detached"}
+        if set(document) != known:
+            raise ValueError(f"constraints with other fields than {', '.join(sorted(known))}")
+        return cls(
+            readable=ItemPatterns(**{k: tuple(v) for k, v in document.pop("readable").items()}),
+            writable=ItemPatterns(**{k: tuple(v) for k, v in document.pop("writable").items()}),
+            networks=tuple(document.pop("networks")),
+            **document,
+        )
+
+
+@dataclass(frozen=True)
+class Key:
+    """One API key. Times are wall clock, seconds since 1970."""
+
+    id: str
+    name: str
+    environment: str
+    scopes: frozenset[Scope]
+    created_at: float
+    expires_at: float | None = None
+    revoked_at: float | None = None
+    # What becomes of its sessions when it is revoked; None: what the settings say.
+    closes_sessions: bool | None = None
+    constraints: Constraints = field(default_factory=Constraints)
+    certificate_names: Sequence[str] = ()
+    hashes: Sequence[SecretHash] = field(default=(), repr=False)
+
+    def why_dead(self, now: float) -> str:
+        """Return "revoked", "expired", or "" for a key that lives."""
+        if self.revoked_at is not None:
+            return "revoked"
+        if self.expires_at is not None and now >= self.expires_at:
+            return "expired"
+        return ""
+
+
+@dataclass(frozen=True, slots=True)
+class SecretHash:
+    """A secret as it is stored. `expires_at` is set once the secret was replaced."""
+
+    digest: bytes
+    created_at: float
+    expires_at: float | None = None
+
+
+def peer_address(peer: Peer) -> ipaddress.IPv4Address | ipaddress.IPv6Address:
+    """Return the IP address of a peer; 127.0.0.1 for a Unix socket.
+
+    Raises:
+        ValueError: it has none.
+    """
+    if peer.address == "unix":
+        return ipaddress.ip_address("127.0.0.1")
+    host = peer.address.rpartition(":")[0].strip("[]").partition("%")[0]
+    address = ipaddress.ip_address(host)
+    mapped = getattr(address, "ipv4_mapped", None)
+    return mapped or address
+
+
+def peer_host(peer: Peer) -> str:
+    """Return what stands for the peer's machine where attempts are counted: its address without the port.
+
+    An IPv6 peer owns at least a /64, so that is what counts.
+    """
+    try:
+        address = peer_address(peer)
+    except ValueError:
+        return peer.address
+    if isinstance(address, ipaddress.IPv6Address):
+        return str(ipaddress.ip_network((address, 64), strict=False))
+    return str(address)

@@ -1,0 +1,191 @@
+"""Operators: logins against the directory, groups to roles and tags, tokens."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+from mxgw_acl.attempts import Attempts
+from mxgw_acl.audit import AuditRecord
+from mxgw_acl.keys import peer_host
+from mxgw_acl.rights import Role
+from mxgw_acl.settings import AclSettings
+from mxgw_acl.tokens import Tokens
+from mxgw_core.api import Operator, OperatorCredentials
+from mxgw_core.api.errors import AccessDenied, GatewayError, SettingsError, TooManyAttempts
+
+_LONGEST_USER = 256
+_LONGEST_PASSWORD = 1024
+
+
+@dataclass(frozen=True, slots=True)
+class Person:
+    """Somebody whom the directory knows: the DNs of all groups, also of those that groups are in."""
+
+    name: str
+    dn: str
+    groups: Sequence[str]
+
+
+class Directory(Protocol):
+    """Where operators and their groups are known. Methods block, within their time limit, and may run in any thread."""
+
+    def authenticate(self, user: str, password: str) -> Person | None:
+        """Return who logs in; None when name or password are wrong.
+
+        Raises:
+            DependencyUnavailable: no server could say.
+        """
+
+    def resolve(self, user: str) -> Person | None:
+        """Return somebody with the groups as of now, without a password; None when there is nobody of this name.
+
+        Raises:
+            DependencyUnavailable: no server could say, or the settings do not let it be asked.
+        """
+
+    def close(self) -> None:
+        """Give up what is under way."""
+
+
+def directory_of(settings: AclSettings) -> Directory | None:
+    """Return the directory of the settings.
+
+    Raises:
+        SettingsError: the library for it is not installed, or its files cannot be used.
+    """
+    if settings.ldap is None:
+        return None
+    try:
+        from mxgw_acl.ldap import LdapDirectory
+    except ModuleNotFoundError as error:
+        raise SettingsError(
+            f"plugins.acl.ldap needs the package {error.name}: install mxgw with its extra acl, as in pip install "
+            "'mxgw[acl]'"
+        ) from None
+    return LdapDirectory(settings.ldap)
+
+
+class Operators:
+    """Logs operators in; called in worker threads."""
+
+    def __init__(
+        self,
+        settings: AclSettings,
+        directory: Directory | None,
+        tokens: Tokens,
+        attempts: Attempts,
+        audit: Callable[[AuditRecord], None],
+        *,
+        now: Callable[[], float] = time.time,
+    ) -> None:
+        self._settings = settings
+        self._directory = directory
+        self._tokens = tokens
+        self._attempts = attempts
+        self._audit = audit
+        self._now = now
+
+    def close(self) -> None:
+        """Give up logins under way."""
+        if self._directory is not None:
+            self._directory.close()
+
+    def log_in(self, credentials: OperatorCredentials) -> Operator | None:
+        """Return the operator with a token; None when name or password are wrong, or the person has no role.
+
+        Raises:
+            TooManyAttempts: of this peer, or for this name; the directory was not asked.
+            DependencyUnavailable: the directory could not be asked.
+            AccessDenied: no directory is configured.
+        """
+        user = credentials.user.strip()
+        peer = credentials.peer
+        if self._directory is None:
+            raise AccessDenied("this gateway knows no operators: its settings have no [plugins.acl.ldap]")
+        names = f"peer {peer_host(peer)}", f"user {user.casefold()[:_LONGEST_USER]}"
+        if (wait_s := self._attempts.wait_s(*names)) > 0:
+            raise TooManyAttempts("too many failed logins: try again later", retry_after_s=wait_s)
+        if why := _why_unusable(user, credentials.password):
+            self._attempts.failed(*names)
+            self._record(user, "login", "denied", why, peer.address)
+            return None
+        try:
+            person = self._directory.authenticate(user, credentials.password)
+        except GatewayError as error:
+            self._record(user, "login", "denied", error.message, peer.address)
+            raise
+        if person is None:
+            self._attempts.failed(*names)
+            self._record(user, "login", "denied", "wrong user or password", peer.address)
+            return None
+        roles, tags = self._rights(person.groups)
+        if not roles:
+            self._record(person.name, "login", "denied", "in no group that has a role", peer.address)
+            return None
+        self._record(person.name, "login", "allowed", "", peer.address, ", ".join(roles))
+        return self._tokens.issue(person.name, roles, tags)
+
+    def renew(self, operator: Operator) -> Operator | None:
+        """Return the operator with a new token and the groups as of now; None when the login is over.
+
+        Raises:
+            DependencyUnavailable: the directory could not be asked; the token at hand stays what it is.
+        """
+        login = self._tokens.login(operator.token)
+        if login is None or self._directory is None:
+            return None
+        name = login.operator.name
+        if self._now() - login.began_at >= self._settings.operators.login_hours * 3600:
+            self._record(name, "renewal", "denied", "the login is too old")
+            return None
+        person = self._directory.resolve(name)
+        roles, tags = self._rights(person.groups) if person is not None else ((), ())
+        if not roles:
+            self._record(name, "renewal", "denied", "gone from the directory, or in no group that has a role")
+            return None
+        self._record(name, "renewal", "allowed", detail=", ".join(roles))
+        return self._tokens.issue(name, roles, tags, login)
+
+    def _rights(self, groups: Sequence[str]) -> tuple[Sequence[str], Sequence[str]]:
+        """Return the roles and session tags of somebody in these groups."""
+        member_of = {name for dn in groups for name in group_names(dn)}
+
+        def is_in(listed: str) -> bool:
+            return _folded(listed) in member_of
+
+        wanted = self._settings.operators
+        roles = [
+            role.value
+            for role, listed in ((Role.VIEWER, wanted.viewers), (Role.ADMINISTRATOR, wanted.administrators))
+            if any(map(is_in, listed))
+        ]
+        mapped = self._settings.group_to_session_tag
+        return roles, sorted({tag for group, tags in mapped.items() if is_in(group) for tag in tags})
+
+    def _record(
+        self, user: str, action: str, decision: str, reason: str = "", peer: str = "", detail: str = ""
+    ) -> None:
+        self._audit(AuditRecord(f"operator:{user}", action, decision, reason, peer, detail=detail))
+
+
+def group_names(dn: str) -> tuple[str, str]:
+    """Return how settings may name a group: by its DN, or by the value of the DN's first part."""
+    folded = _folded(dn)
+    first = folded.partition(",")[0]
+    return folded, first.partition("=")[2].strip()
+
+
+def _folded(text: str) -> str:
+    return ",".join(part.strip() for part in text.casefold().split(","))
+
+
+def _why_unusable(user: str, password: str) -> str:
+    # A simple bind with an empty password succeeds as nobody (RFC 4513 5.1.2): it must never get there.
+    if not user.strip() or len(user) > _LONGEST_USER or "\0" in user:
+        return "no usable user name"
+    if not password.strip() or len(password) > _LONGEST_PASSWORD or "\0" in password:
+        return "no usable password"
+    return ""

@@ -1,0 +1,135 @@
+"""The plugin: its hooks, each a few lines over what does the work while a gateway runs."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Sequence
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
+
+import click
+
+from mxgw_acl.running import Running, running
+from mxgw_acl.settings import AclSettings
+from mxgw_core.api import (
+    AccessRequest,
+    AuthenticationRequest,
+    CloseReason,
+    CommandGuard,
+    Decision,
+    Deny,
+    EventFilter,
+    Gateway,
+    Identity,
+    Operator,
+    OperatorCredentials,
+    Orphan,
+    OrphanVerdict,
+    SessionInfo,
+    SessionPredicate,
+    SettingsSection,
+    hookimpl,
+)
+from mxgw_core.api.errors import Unauthenticated
+
+_NOT_RUNNING = "access control is not running"
+
+
+class AclPlugin:
+    """Refuses everything until its context was entered, and after it was left."""
+
+    def __init__(self) -> None:
+        self._settings = AclSettings()
+        self._running: Running | None = None
+
+    # life cycle
+
+    @hookimpl
+    def mxgw_settings(self) -> SettingsSection[AclSettings]:
+        return SettingsSection("acl", AclSettings, self._configure)
+
+    def _configure(self, settings: AclSettings) -> None:
+        self._settings = settings
+
+    @hookimpl
+    def mxgw_gateway_context(self, gateway: Gateway) -> AbstractAsyncContextManager[None]:
+        return self._context(gateway)
+
+    @asynccontextmanager
+    async def _context(self, gateway: Gateway) -> AsyncIterator[None]:
+        async with running(self._settings, gateway) as state:
+            self._running = state
+            try:
+                yield
+            finally:
+                self._running = None
+
+    @hookimpl
+    def mxgw_cli(self) -> Sequence[click.Command]:
+        from mxgw_acl.cli import commands
+
+        return commands(lambda: self._settings)
+
+    # sessions
+
+    @hookimpl
+    def mxgw_session_opened(self, session: SessionInfo) -> None:
+        if self._running is not None:
+            self._running.session_opened(session)
+
+    @hookimpl
+    def mxgw_session_detached(self, session: SessionInfo) -> None:
+        if self._running is not None:
+            self._running.session_detached(session)
+
+    @hookimpl
+    def mxgw_session_closed(self, session: SessionInfo, reason: CloseReason) -> None:
+        if self._running is not None:
+            self._running.session_closed(session, reason)
+
+    @hookimpl
+    def mxgw_orphan_verdict(self, orphan: Orphan) -> OrphanVerdict | None:
+        self._required().check_orphan(orphan)
+        return None
+
+    # identity and access
+
+    @hookimpl
+    def mxgw_authenticate(self, request: AuthenticationRequest) -> Identity:
+        if self._running is None:
+            raise Unauthenticated(_NOT_RUNNING)
+        return self._running.callers.identify(request)
+
+    @hookimpl
+    def mxgw_authorize(self, request: AccessRequest) -> Decision:
+        if self._running is None:
+            return Deny(_NOT_RUNNING)
+        return self._running.authorize(request)
+
+    @hookimpl
+    def mxgw_command_guard(self, session: SessionInfo, identity: Identity) -> CommandGuard:
+        return self._required().command_guard(session, identity)
+
+    @hookimpl
+    def mxgw_event_filter(self, session: SessionInfo, identity: Identity) -> EventFilter | None:
+        return self._required().event_filter(session, identity)
+
+    @hookimpl
+    def mxgw_authenticate_operator(self, credentials: OperatorCredentials) -> Operator | None:
+        return self._required().operators.log_in(credentials)
+
+    @hookimpl
+    def mxgw_renew_operator(self, operator: Operator) -> Operator | None:
+        return self._required().operators.renew(operator)
+
+    @hookimpl
+    def mxgw_operator_left(self, operator: Operator) -> None:
+        self._required().operator_left(operator)
+
+    @hookimpl
+    def mxgw_operator_sessions(self, operator: Operator) -> SessionPredicate:
+        return self._required().operator_sessions(operator)
+
+    def _required(self) -> Running:
+        """Return what runs; without it the hook fails, and so refuses."""
+        if self._running is None:
+            raise RuntimeError(_NOT_RUNNING)
+        return self._running

@@ -1,0 +1,121 @@
+"""What each RPC and each command needs: the table that every decision looks into.
+
+A method that is not in here, and for which its service declares nothing, is refused. A test holds the table equal to
+the service descriptors, so that a new RPC cannot be forgotten.
+"""
+
+from __future__ import annotations
+
+import enum
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from mxgw_acl.keys import Scope
+
+
+class Names(enum.Enum):
+    """Whether the request names a session."""
+
+    NO_SESSION = 0
+    A_SESSION = 1
+    PERHAPS_A_SESSION = 2
+
+
+class Role(enum.Enum):
+    """What an operator is."""
+
+    VIEWER = "viewer"
+    ADMINISTRATOR = "administrator"
+
+
+@dataclass(frozen=True, slots=True)
+class Rule:
+    """What one method needs.
+
+    `scopes`: any one of them lets a key in; None stands for any key, and no scope at all for none. `role`: the least an
+    operator must be; None keeps operators out. `public`: no credentials needed. `is_audited`: successes are recorded,
+    too; refusals always are.
+    """
+
+    scopes: frozenset[Scope] | None
+    names: Names = Names.A_SESSION
+    role: Role | None = None
+    public: bool = False
+    is_audited: bool = False
+
+
+def _any_of(*scopes: Scope) -> frozenset[Scope]:
+    return frozenset(scopes)
+
+
+_ANY_KEY = None
+_NO_KEY: frozenset[Scope] = frozenset()
+
+SESSIONS, COMMANDS_SERVICE = "/mxgw.v1.SessionService", "/mxgw.v1.CommandService"
+EVENTS, GATEWAY = "/mxgw.v1.EventService", "/mxgw.v1.GatewayService"
+OPEN_SESSION, INVOKE, STREAM_EVENTS = f"{SESSIONS}/OpenSession", f"{COMMANDS_SERVICE}/Invoke", f"{EVENTS}/StreamEvents"
+
+RULES: Mapping[str, Rule] = {
+    OPEN_SESSION: Rule(_any_of(Scope.OPEN), Names.NO_SESSION, is_audited=True),
+    f"{SESSIONS}/CloseSession": Rule(_any_of(Scope.OPEN), role=Role.ADMINISTRATOR, is_audited=True),
+    f"{SESSIONS}/GetSession": Rule(_ANY_KEY, role=Role.VIEWER),
+    f"{SESSIONS}/ListSessions": Rule(_ANY_KEY, Names.NO_SESSION, role=Role.VIEWER),
+    f"{SESSIONS}/GetSessionState": Rule(_any_of(Scope.READ), role=Role.VIEWER),
+    f"{SESSIONS}/ListSubscribers": Rule(_ANY_KEY, role=Role.VIEWER),
+    f"{SESSIONS}/GetWorkerInfo": Rule(_ANY_KEY, role=Role.VIEWER),
+    # Decided by the command: see COMMANDS.
+    INVOKE: Rule(_ANY_KEY),
+    f"{COMMANDS_SERVICE}/Browse": Rule(_any_of(Scope.READ)),
+    STREAM_EVENTS: Rule(_any_of(Scope.EVENTS), role=Role.VIEWER, is_audited=True),
+    f"{GATEWAY}/GetGatewayInfo": Rule(_ANY_KEY, Names.NO_SESSION, role=Role.VIEWER),
+    f"{GATEWAY}/Ping": Rule(_ANY_KEY, Names.PERHAPS_A_SESSION, role=Role.VIEWER),
+}
+
+_TO_USE_ITEMS = _any_of(Scope.READ, Scope.WRITE, Scope.SECURED_WRITE, Scope.EVENTS)
+_TO_WRITE = _any_of(Scope.WRITE)
+_TO_WRITE_SECURED = _any_of(Scope.SECURED_WRITE)
+_TO_LOG_IN = _any_of(Scope.WRITE, Scope.SECURED_WRITE)
+
+# The scopes of which a command needs one, by its field in MxCommand.
+COMMANDS: Mapping[str, frozenset[Scope]] = {
+    "register": _TO_USE_ITEMS,
+    "unregister": _TO_USE_ITEMS,
+    "add_item": _TO_USE_ITEMS,
+    "add_item2": _TO_USE_ITEMS,
+    "remove_item": _TO_USE_ITEMS,
+    "advise": _TO_USE_ITEMS,
+    "advise_supervisory": _TO_USE_ITEMS,
+    "un_advise": _TO_USE_ITEMS,
+    "write": _TO_WRITE,
+    "write2": _TO_WRITE,
+    "write_secured": _TO_WRITE_SECURED,
+    "write_secured2": _TO_WRITE_SECURED,
+    "authenticate_user": _TO_LOG_IN,
+    "archestra_user_to_id": _TO_LOG_IN,
+    "suspend": _TO_USE_ITEMS,
+    "activate": _TO_USE_ITEMS,
+    "add_buffered_item": _TO_USE_ITEMS,
+    "set_buffered_update_interval": _TO_USE_ITEMS,
+    "subscribe_bulk": _TO_USE_ITEMS,
+    "unsubscribe_bulk": _TO_USE_ITEMS,
+    "write_bulk": _TO_WRITE,
+    "read_bulk": _any_of(Scope.READ),
+}
+
+# Commands that change the plant: each is in the audit log.
+AUDITED_COMMANDS = frozenset({"write", "write2", "write_secured", "write_secured2", "write_bulk", "authenticate_user"})
+
+# What services of other plugins may declare for a method (`GrpcService.scopes`), besides the words of `Scope`. The
+# session that such a method names is judged like any other; whatever else it names, its service must judge.
+PUBLIC, VIEWER, ADMINISTRATOR = "public", "viewer", "administrator"
+DECLARED: Mapping[str, Rule] = {
+    PUBLIC: Rule(_ANY_KEY, Names.PERHAPS_A_SESSION, role=Role.VIEWER, public=True),
+    VIEWER: Rule(_any_of(Scope.ADMIN), Names.PERHAPS_A_SESSION, role=Role.VIEWER),
+    ADMINISTRATOR: Rule(_any_of(Scope.ADMIN), Names.PERHAPS_A_SESSION, role=Role.ADMINISTRATOR, is_audited=True),
+    **{scope.value: Rule(_any_of(scope), Names.PERHAPS_A_SESSION) for scope in Scope},
+}
+
+
+def rule_of(method: str, declared: str) -> Rule | None:
+    """Return what a method needs; None when nobody said."""
+    return RULES.get(method) or DECLARED.get(declared)

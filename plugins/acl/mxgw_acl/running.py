@@ -1,0 +1,334 @@
+"""What runs while the gateway runs: the keys in memory, the item maps of sessions, the audit log, the watch."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from collections.abc import AsyncIterator, Mapping, Sequence
+from contextlib import AsyncExitStack, asynccontextmanager
+
+from mxgw.v1.command_service_pb2 import InvokeRequest
+from mxgw.v1.commands_pb2 import MxCommand
+from mxgw.v1.session_service_pb2 import ItemState, OpenSessionRequest
+from mxgw_acl.attempts import Attempts
+from mxgw_acl.audit import AuditLog, AuditRecord
+from mxgw_acl.callers import NOBODY, Callers
+from mxgw_acl.files import private_directory, secret_file
+from mxgw_acl.gate import Gate, may_see, revoked
+from mxgw_acl.guard import ItemFilter, ItemGuard, ItemRights, Tracking, items_of
+from mxgw_acl.items import ItemMap
+from mxgw_acl.keyring import Keyring
+from mxgw_acl.keys import Key, Scope
+from mxgw_acl.operators import Operators, directory_of
+from mxgw_acl.rights import AUDITED_COMMANDS, INVOKE, Rule, rule_of
+from mxgw_acl.settings import AclSettings
+from mxgw_acl.store import KeyStore
+from mxgw_acl.tokens import Tokens
+from mxgw_acl.watch import Watch
+from mxgw_core.api import (
+    AccessRequest,
+    Allow,
+    CloseReason,
+    Gateway,
+    Identity,
+    Moment,
+    Operator,
+    Orphan,
+    SessionInfo,
+    SessionPredicate,
+)
+from mxgw_core.api.errors import AccessDenied, DependencyUnavailable, GatewayError
+
+log = logging.getLogger(__name__)
+
+_WRITE_USES_S = 60.0
+
+
+class Running:
+    """The plugin of a running gateway; made by `running`. Lives in the event loop, but for `operators`."""
+
+    def __init__(
+        self, settings: AclSettings, gateway: Gateway, store: KeyStore, audit: AuditLog, tasks: asyncio.TaskGroup
+    ) -> None:
+        self._settings = settings
+        self._gateway = gateway
+        self._store = store
+        self._audit = audit
+        self._audit_failed = False
+        self._tasks = tasks
+        self._started_at = time.time()
+        self._items: dict[str, ItemMap] = {}
+        self._rights: dict[str, tuple[Key, ItemRights]] = {}
+        limits = settings.failed_attempts
+        self.keyring = Keyring(store)
+        self.keyring.refresh()
+        self.tokens = Tokens(
+            secret_file(settings.directory / "token-secret"),
+            settings.operators.token_minutes * 60,
+            ended_before=self.keyring.logins_ended_before,
+            is_ended=self.keyring.is_login_ended,
+        )
+        self.callers = Callers(self.keyring, self.tokens, Attempts(limits.per_minute, limits.burst), self.record)
+        self.operators = Operators(
+            settings,
+            directory_of(settings),
+            self.tokens,
+            Attempts(limits.per_minute, limits.burst),
+            self.record,
+        )
+        self._gate = Gate(self.keyring, gateway)
+        self._watch = Watch(gateway, self.keyring, self.tokens.current, settings.close_revoked_sessions, self.record)
+
+    # the audit log
+
+    def record(self, record: AuditRecord) -> None:
+        """Append to the audit log.
+
+        Raises:
+            AccessDenied: it could not be, and the settings say that nothing may then go on.
+        """
+        try:
+            self._audit.write(record)
+        except OSError as error:
+            if not self._audit_failed:
+                log.error("the audit log cannot be written: %s", error)  # noqa: TRY400  no traceback: the text says it all
+            self._audit_failed = True
+            if self._settings.audit.on_failure == "deny":
+                raise AccessDenied("the decision could not be recorded in the audit log, so it is no") from None
+        else:
+            self._audit_failed = False
+
+    # calls
+
+    def authorize(self, request: AccessRequest) -> Allow:
+        """Judge a call.
+
+        Raises:
+            GatewayError: it may not be made, or that could not be recorded.
+        """
+        rule = rule_of(request.method, request.scope)
+        try:
+            self._check(request, rule)
+        except GatewayError as refusal:
+            if request.moment is not Moment.LIST:
+                self.record(_record(request, "denied", refusal.message))
+            raise
+        if request.moment is Moment.CALL and rule is not None and (rule.is_audited or _is_audited_command(request)):
+            self.record(_record(request, "allowed", "", self._what(request)))
+        return Allow()
+
+    def _check(self, request: AccessRequest, rule: Rule | None) -> None:
+        if rule is None:
+            raise AccessDenied("nobody may make this call: its service does not say what it needs")
+        claims = request.identity.claims
+        if isinstance(claims, Key):
+            self._gate.check_key(request, claims, rule)
+        elif isinstance(claims, Operator):
+            current = self.tokens.current(claims)
+            if current is None:
+                raise AccessDenied("the login is over: log in again")
+            self._gate.check_operator(request, current, rule)
+        elif request.identity is not NOBODY or not rule.public:
+            raise AccessDenied("the call needs an API key")
+
+    def _what(self, request: AccessRequest) -> str:
+        """Return what a command is about: references, never values."""
+        if not isinstance(request.request, InvokeRequest):
+            return ""
+        items = self._items.get(request.session_id)
+        return ", ".join(items_of(request.request.command, items)) if items is not None else ""
+
+    # items
+
+    def command_guard(self, session: SessionInfo, identity: Identity) -> Tracking:
+        """Return the guard of a caller; every caller has one, so that all handles are known."""
+        items = self._items.setdefault(session.session_id, ItemMap())
+        rights = self._item_rights(identity)
+        if rights is None:
+            return Tracking(items)
+
+        def refused(command: MxCommand, denied: Mapping[int, str]) -> None:
+            first = next(iter(denied))
+            self.record(
+                AuditRecord(
+                    actor=_actor(identity),
+                    action=f"Invoke {command.WhichOneof('command')}",
+                    decision="denied",
+                    reason=f"{len(denied)} items: {denied[first]}",
+                    session=session.session_id,
+                    tag=session.tag,
+                    detail=", ".join(items_of(command, items, tuple(denied))),
+                )
+            )
+
+        return ItemGuard(items, rights, refused)
+
+    def event_filter(self, session: SessionInfo, identity: Identity) -> ItemFilter | None:
+        """Return the filter of a caller; None for whoever may see everything of the session."""
+        rights = self._item_rights(identity)
+        if rights is None:
+            return None
+        return ItemFilter(self._items.setdefault(session.session_id, ItemMap()), rights)
+
+    def _item_rights(self, identity: Identity) -> ItemRights | None:
+        key = identity.claims
+        if not isinstance(key, Key) or not key.constraints.limits_items:
+            return None
+        known = self._rights.get(key.id)
+        if known is None or known[0] != key:
+            writes = bool(key.scopes & {Scope.WRITE, Scope.SECURED_WRITE})
+            known = self._rights[key.id] = key, ItemRights(key.constraints, writes=writes)
+        return known[1]
+
+    # sessions
+
+    def session_opened(self, session: SessionInfo) -> None:
+        """Record it; of one that an earlier gateway opened, the items must be asked for."""
+        if session.opened_at >= self._started_at:
+            self.record(_session_record(session, "session opened", f"backend {session.backend}"))
+            return
+        self.record(_session_record(session, "session taken over", f"backend {session.backend}"))
+        self._tasks.create_task(self._learn(session.session_id), name=f"acl:items:{session.session_id}")
+
+    async def _learn(self, session_id: str) -> None:
+        items = self._items.setdefault(session_id, ItemMap())
+        items.learning()
+        states: Sequence[ItemState] = ()
+        try:
+            states = await self._gateway.session_items(session_id)
+        except GatewayError as error:
+            log.warning("session %s: keys with item limits see none of its older items: %s", session_id, error)
+        finally:
+            items.learnt(states)
+
+    def check_orphan(self, orphan: Orphan) -> None:
+        """Make sure that the owner of a session from an earlier run may still have it.
+
+        Raises:
+            AccessDenied: its key was revoked or has expired meanwhile.
+        """
+        if orphan.spawn.owner and (why := self.keyring.why_dead(orphan.spawn.owner)):
+            self.record(
+                AuditRecord(
+                    f"key:{orphan.spawn.owner}", "session taken over", "denied", f"key {why}", session=orphan.session_id
+                )
+            )
+            raise revoked(orphan.spawn.owner, why)
+
+    def session_detached(self, session: SessionInfo) -> None:
+        """Keep the number of sessions without a subscriber within what the owner's key may have."""
+        key = self.keyring.key(session.owner)
+        limit = key.constraints.maximum_detached if key is not None else None
+        if limit is None:
+            return
+        waiting = [s for s in self._gateway.sessions() if s.owner == session.owner and s.detached_s is not None]
+        waiting.sort(key=lambda s: s.detached_s or 0.0, reverse=True)
+        for evicted in waiting[: max(0, len(waiting) - limit)]:
+            self._gateway.close_session(
+                evicted.session_id,
+                CloseReason.EVICTED,
+                f"its key may have {limit} sessions without a subscriber (--max-detached)",
+            )
+
+    def session_closed(self, session: SessionInfo, reason: CloseReason) -> None:
+        """Record it, and forget its items."""
+        self._items.pop(session.session_id, None)
+        self.record(_session_record(session, "session closed", reason.name))
+
+    # operators
+
+    def operator_sessions(self, operator: Operator) -> SessionPredicate:
+        """Return which sessions the operator may see now."""
+        current = self.tokens.current(operator)
+        return lambda session: current is not None and may_see(current, session.tag)
+
+    def operator_left(self, operator: Operator) -> None:
+        """End a login."""
+        login = self.tokens.login(operator.token)
+        if login is None:
+            return
+        self.keyring.end_login(login.login_id, login.operator.expires_at)
+        self.record(AuditRecord(actor=f"operator:{operator.name}", action="logout", decision="done"))
+        self._watch.look()
+
+    # in the background
+
+    async def watch(self) -> None:
+        """Notice what other processes changed, for ever."""
+        written_at = time.monotonic()
+        while True:
+            await asyncio.sleep(self._settings.check_interval_s)
+            try:
+                self.keyring.refresh()
+                self._watch.look()
+            except DependencyUnavailable:
+                pass  # logged by the keyring; new calls are refused until it can be read again
+            except GatewayError as error:
+                log.error("what was revoked could not be recorded: %s", error)  # noqa: TRY400  no traceback: the text says it all
+            if time.monotonic() - written_at >= _WRITE_USES_S:
+                self.keyring.write_uses()
+                written_at = time.monotonic()
+
+
+@asynccontextmanager
+async def running(settings: AclSettings, gateway: Gateway) -> AsyncIterator[Running]:
+    """Run the plugin while the block runs.
+
+    Raises:
+        SettingsError: the directory, the database, the audit log or a secret cannot be used.
+        DependencyUnavailable: the keys cannot be read.
+    """
+    async with AsyncExitStack() as stack:
+        store = KeyStore(private_directory(settings.directory))
+        stack.callback(store.close)
+        audit = AuditLog(settings.directory / "audit.jsonl")
+        stack.callback(audit.close)
+        async with asyncio.TaskGroup() as tasks:
+            state = Running(settings, gateway, store, audit, tasks)
+            stack.callback(state.operators.close)
+            stack.callback(state.keyring.write_uses)
+            watching = tasks.create_task(state.watch(), name="acl:watch")
+            try:
+                yield state
+            finally:
+                watching.cancel()
+
+
+def _actor(identity: Identity) -> str:
+    return f"{identity.kind}:{identity.id.removeprefix('operator:')}"
+
+
+def _record(request: AccessRequest, decision: str, reason: str, detail: str = "") -> AuditRecord:
+    session, message = request.session, request.request
+    action = request.method.rpartition("/")[2]
+    if isinstance(message, InvokeRequest):
+        action = f"{action} {message.command.WhichOneof('command')}"
+    tag = session.tag if session is not None else message.tag if isinstance(message, OpenSessionRequest) else ""
+    return AuditRecord(
+        actor=_actor(request.identity),
+        action=action,
+        decision=decision,
+        reason=reason,
+        peer=request.peer.address,
+        session=request.session_id,
+        tag=tag,
+        detail=detail,
+    )
+
+
+def _session_record(session: SessionInfo, action: str, reason: str) -> AuditRecord:
+    return AuditRecord(
+        actor=f"key:{session.owner}",
+        action=action,
+        decision="done",
+        reason=reason,
+        session=session.session_id,
+        tag=session.tag,
+    )
+
+
+def _is_audited_command(request: AccessRequest) -> bool:
+    if request.method != INVOKE or not isinstance(request.request, InvokeRequest):
+        return False
+    return request.request.command.WhichOneof("command") in AUDITED_COMMANDS

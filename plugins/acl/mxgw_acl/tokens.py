@@ -1,0 +1,144 @@
+"""Operators' tokens: signed, short-lived, renewable, revocable.
+
+A token says who logged in, with which roles and tags, and until when. It belongs to one login; what is known of a
+login later (renewed with other groups, ended) counts for its older tokens as well.
+"""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import hashlib
+import hmac
+import json
+import secrets
+import time
+from collections import OrderedDict
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+from mxgw_core.api import Operator
+
+PREFIX = "mxgwop_"
+_AUDIENCE = "mxgw operator"
+_LOGIN_BYTES = 16
+# Logins that are remembered; of others their token alone counts.
+_CAPACITY = 10_000
+
+
+@dataclass(frozen=True, slots=True)
+class Login:
+    """One login of one person. Times are wall clock, seconds since 1970."""
+
+    login_id: str
+    began_at: float
+    issued_at: float
+    operator: Operator
+
+
+class Tokens:
+    """Issues and verifies; used in the event loop and in worker threads, each call by itself.
+
+    Args:
+        ended_before: returns the time before which logins of a person are over.
+        is_ended: returns whether a login was ended.
+    """
+
+    def __init__(
+        self,
+        secret: bytes,
+        life_s: float,
+        *,
+        ended_before: Callable[[str], float] = lambda _: 0.0,
+        is_ended: Callable[[str], bool] = lambda _: False,
+        now: Callable[[], float] = time.time,
+    ) -> None:
+        self._secret = secret
+        self._life_s = life_s
+        self._ended_before = ended_before
+        self._is_ended = is_ended
+        self._now = now
+        self._latest: OrderedDict[str, Login] = OrderedDict()
+
+    def issue(self, name: str, roles: Sequence[str], tags: Sequence[str], after: Login | None = None) -> Operator:
+        """Return an operator with a token; `after` is the login that goes on, None for a new one."""
+        now = self._now()
+        login_id = after.login_id if after is not None else secrets.token_hex(_LOGIN_BYTES)
+        began_at = after.began_at if after is not None else now
+        expires_at = now + self._life_s
+        body = _encode(
+            json.dumps(
+                {
+                    "aud": _AUDIENCE,
+                    "login": login_id,
+                    "began": began_at,
+                    "iat": now,
+                    "exp": expires_at,
+                    "name": name,
+                    "roles": list(roles),
+                    "tags": list(tags),
+                }
+            ).encode()
+        )
+        token = f"{PREFIX}{body}.{self._signature(body)}"
+        operator = Operator(name, tuple(roles), tuple(tags), token, expires_at)
+        self._remember(Login(login_id, began_at, now, operator))
+        return operator
+
+    def login(self, token: str) -> Login | None:
+        """Return the login a token belongs to, with what is known of it now; None when it is worth nothing."""
+        found = self._read(token)
+        if found is None or self._now() >= found.operator.expires_at:
+            return None
+        if self._is_ended(found.login_id) or found.began_at < self._ended_before(found.operator.name):
+            return None
+        latest = self._latest.get(found.login_id)
+        if latest is not None and latest.issued_at >= found.issued_at:
+            return latest
+        self._remember(found)
+        return found
+
+    def current(self, operator: Operator) -> Operator | None:
+        """Return what an operator is now; None when the login is over.
+
+        A stream that began with an older token goes on for as long as its login is renewed.
+        """
+        found = self._read(operator.token)
+        if found is None:
+            return None
+        latest = self._latest.get(found.login_id, found)
+        login = self.login(latest.operator.token)
+        return login.operator if login is not None else None
+
+    def _remember(self, login: Login) -> None:
+        self._latest[login.login_id] = login
+        self._latest.move_to_end(login.login_id)
+        while len(self._latest) > _CAPACITY:
+            self._latest.popitem(last=False)
+
+    def _read(self, token: str) -> Login | None:
+        """Return what a token says, expired or not; None when it was not issued here."""
+        body, _, signature = token.removeprefix(PREFIX).partition(".")
+        if not token.startswith(PREFIX) or not token.isascii():
+            return None
+        if not hmac.compare_digest(signature, self._signature(body)):
+            return None
+        try:
+            facts = json.loads(_decode(body))
+        except (ValueError, binascii.Error):
+            return None
+        if facts["aud"] != _AUDIENCE:
+            return None
+        operator = Operator(facts["name"], tuple(facts["roles"]), tuple(facts["tags"]), token, facts["exp"])
+        return Login(facts["login"], facts["began"], facts["iat"], operator)
+
+    def _signature(self, body: str) -> str:
+        return _encode(hmac.digest(self._secret, f"{_AUDIENCE}\0{body}".encode(), hashlib.sha256))
+
+
+def _encode(data: bytes) -> str:
+    return base64.urlsafe_b64encode(data).decode().rstrip("=")
+
+
+def _decode(text: str) -> bytes:
+    return base64.urlsafe_b64decode(text + "=" * (-len(text) % 4))

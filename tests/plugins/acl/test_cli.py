@@ -1,0 +1,214 @@
+"""`mxgw keys`, `mxgw operators` and `mxgw tls` as processes, and what they make on a running gateway."""
+
+from __future__ import annotations
+
+import json
+import os
+import stat
+import subprocess
+import sys
+from pathlib import Path
+
+import grpc
+import pytest
+from support.clients import refused
+from support.keys import client_with, guarded_gateway
+from support.waiting import until
+
+from mxgw.v1.gateway_service_pb2 import GetGatewayInfoRequest
+from mxgw_acl.keyformat import parse_key
+from mxgw_core.testing import running_gateway
+
+
+class Shell:
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        (folder / "settings.toml").write_text('[plugins]\nenabled = ["acl"]\n[plugins.acl]\nenvironment = "test"\n')
+
+    def run(self, *arguments: str, code: int = 0) -> subprocess.CompletedProcess[str]:
+        done = subprocess.run(
+            [sys.executable, "-m", "mxgw_core.cli.main", *arguments],
+            cwd=self.folder,
+            capture_output=True,
+            text=True,
+            timeout=30,
+            env={**os.environ, "COLUMNS": "100", "NO_COLOR": "1"},
+        )
+
+        assert done.returncode == code, done.stdout + done.stderr
+
+        return done
+
+
+@pytest.fixture
+def shell(tmp_path: Path) -> Shell:
+    return Shell(tmp_path)
+
+
+def test_a_key_lives_its_life_on_the_command_line(shell: Shell) -> None:
+    created = shell.run("keys", "create", "historian", "--read", "Tank_*", "--expires", "90d")
+    text = created.stdout.strip()
+    key = parse_key(text)
+
+    assert key is not None
+    assert key.environment == "test"
+    assert "only time" in created.stderr
+
+    listed = json.loads(shell.run("keys", "list", "--json").stdout)
+
+    assert [(row["id"], row["name"], row["state"], row["read"]) for row in listed] == [
+        (key.key_id, "historian", "active", ["Tank_*"])
+    ]
+    assert text not in json.dumps(listed)
+
+    shown = shell.run("keys", "show", key.key_id).stdout
+
+    assert "historian" in shown
+    assert key.secret not in shown
+
+    rotated = json.loads(shell.run("keys", "rotate", key.key_id, "--json").stdout)
+
+    assert parse_key(rotated["key"]) is not None
+    assert rotated["key"] != text
+    assert len(rotated["secrets"]) == 2
+
+    assert "say --yes" in shell.run("keys", "revoke", key.key_id, code=2).stderr
+
+    shell.run("keys", "revoke", key.key_id, "--yes")
+
+    assert "revoked" in shell.run("keys", "list").stdout
+    assert "is revoked" in shell.run("keys", "rotate", key.key_id, code=1).stderr
+
+    audit = [json.loads(line) for line in (shell.folder / "var/acl/audit.jsonl").read_text().splitlines()]
+
+    assert [line["action"] for line in audit] == ["keys create", "keys rotate", "keys revoke"]
+    assert text not in (shell.folder / "var/acl/audit.jsonl").read_text()
+
+
+def test_a_key_goes_into_a_private_file_and_never_over_another(shell: Shell) -> None:
+    done = shell.run("keys", "create", "hmi", "--out", "hmi.key")
+    file = shell.folder / "hmi.key"
+
+    assert stat.S_IMODE(file.stat().st_mode) == 0o600
+    assert parse_key(file.read_text().strip()) is not None
+    assert file.read_text().strip() not in done.stdout + done.stderr
+    assert "such a file already" in shell.run("keys", "create", "hmi", "--out", "hmi.key", code=2).stderr
+    assert len(json.loads(shell.run("keys", "list", "--json").stdout)) == 1
+
+
+@pytest.mark.parametrize(
+    ("arguments", "says"),
+    [
+        (["create", "x", "--scopes", "reed"], "'reed' is no scope: use open, read"),
+        (["create", "x", "--network", "10.0.0.0/99"], "write 10.1.0.0/16"),
+        (["create", "x", "--expires", "soon"], "write 90d"),
+        (["create", "x", "--write", "*"], "need the scope write"),
+        (["create", "x" * 65], "1 to 64 printable"),
+        (["show", "nothing"], "mxgw keys list"),
+    ],
+)
+def test_what_cannot_be_is_told_with_what_can(shell: Shell, arguments: list[str], says: str) -> None:
+    code = 1 if arguments[0] == "show" else 2
+
+    assert says in " ".join(shell.run("keys", *arguments, code=code).stderr.split())
+
+
+def test_help_leads_from_the_group_to_each_command(shell: Shell) -> None:
+    group = shell.run("keys", "--help").stdout
+
+    for command in ("create", "list", "show", "rotate", "revoke"):
+        assert command in group
+
+        page = shell.run("keys", command, "--help").stdout
+
+        assert len(page.splitlines()) > 5
+    page = " ".join(shell.run("keys", "create", "--help").stdout.split()).replace("- ", "-")
+    for word in ("open", "secured-write", "all-sessions"):
+        assert word in page
+
+
+def test_ending_the_logins_of_a_person_is_recorded(shell: Shell) -> None:
+    assert "anna" in shell.run("operators", "logout", "anna").stdout
+    assert '"operators logout"' in (shell.folder / "var/acl/audit.jsonl").read_text()
+
+
+# TLS
+
+
+def _tls(shell: Shell, *arguments: str) -> dict[str, str]:
+    made: dict[str, str] = json.loads(shell.run("tls", "init", "--json", *arguments).stdout)
+    return made
+
+
+def _credentials(folder: Path, client: str = "") -> grpc.ChannelCredentials:
+    tls = folder / "tls"
+    pair = ((tls / f"client-{client}.key").read_bytes(), (tls / f"client-{client}.pem").read_bytes()) if client else ()
+    return grpc.ssl_channel_credentials((tls / "ca.pem").read_bytes(), *pair)
+
+
+def test_certificates_are_private_and_a_ca_is_used_again(shell: Shell) -> None:
+    made = _tls(shell, "--host", "gateway.plant")
+    ca = (shell.folder / made["ca"]).read_bytes()
+
+    for file in (shell.folder / "tls").iterdir():
+        assert stat.S_IMODE(file.stat().st_mode) == 0o600
+
+    again = _tls(shell, "--client", "hmi4")
+
+    assert (shell.folder / again["ca"]).read_bytes() == ca
+    assert (shell.folder / "tls/client-hmi4.pem").exists()
+    assert "[tls]" in shell.run("tls", "init").stdout
+    assert "cannot be the name" in shell.run("tls", "init", "--client", "../x", code=1).stderr
+
+
+@pytest.mark.asyncio
+async def test_made_certificates_serve_and_new_ones_are_taken_without_a_restart(shell: Shell) -> None:
+    made = _tls(shell)
+    overrides = {
+        "gateway.listen": ["127.0.0.1:0"],
+        "tls.certificate": str(shell.folder / made["certificate"]),
+        "tls.private_key": str(shell.folder / made["private_key"]),
+    }
+
+    async def served_by(target: str) -> str:
+        async with client_with(target, channel_credentials=_credentials(shell.folder)) as client:
+            await client.gateway.GetGatewayInfo(GetGatewayInfoRequest(), timeout=5)
+        import ssl
+
+        host, _, port = target.rpartition(":")
+        return ssl.get_server_certificate((host, int(port)))
+
+    async with running_gateway(overrides) as gateway:
+        import asyncio
+
+        first = await served_by(gateway.target)
+        await asyncio.to_thread(_tls, shell)
+        second = await served_by(gateway.target)
+
+        assert first != second
+
+        # A key that belongs to nothing: what is there stays.
+        (shell.folder / made["private_key"]).write_text("nothing")
+
+        assert await served_by(gateway.target) == second
+
+
+@pytest.mark.asyncio
+async def test_a_client_certificate_stands_for_its_key(shell: Shell, tmp_path: Path) -> None:
+    made = _tls(shell, "--client", "hmi4", "--client", "other")
+    overrides = {
+        "gateway.listen": ["127.0.0.1:0"],
+        "tls.certificate": str(shell.folder / made["certificate"]),
+        "tls.private_key": str(shell.folder / made["private_key"]),
+        "tls.client_ca": str(shell.folder / made["ca"]),
+    }
+    async with guarded_gateway(tmp_path, overrides) as guarded:
+        key, _ = guarded.issue(certificate_names=("hmi4",))
+        async with client_with(guarded.target, channel_credentials=_credentials(shell.folder, "hmi4")) as client:
+            assert (await client.open()).owner == key.id
+        async with client_with(guarded.target, channel_credentials=_credentials(shell.folder, "other")) as client:
+            assert (await refused(client.open())).reason == "UNAUTHENTICATED"
+        guarded.store.revoke(key.id)
+        await until(lambda: not guarded.gateway.app.sessions())
+        async with client_with(guarded.target, channel_credentials=_credentials(shell.folder, "hmi4")) as client:
+            assert (await refused(client.open())).reason == "UNAUTHENTICATED"

@@ -1,0 +1,349 @@
+"""Enabled but broken: the gateway does not start, or refuses; it never serves openly."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import stat
+from pathlib import Path
+from typing import Any
+
+import grpc
+import pytest
+from support.clients import refused
+from support.keys import client_with, guarded_gateway
+from support.plugins import InstallPlugin
+
+from mxgw.v1 import commands_pb2 as c
+from mxgw.v1.gateway_service_pb2 import GetGatewayInfoRequest
+from mxgw_acl.audit import AuditLog, AuditRecord
+from mxgw_acl.gate import Gate
+from mxgw_acl.guard import ItemFilter, ItemGuard
+from mxgw_acl.patterns import ItemPatterns
+from mxgw_acl.plugin import AclPlugin
+from mxgw_core.api import AccessRequest, AuthenticationRequest, Identity, Peer, hookimpl
+from mxgw_core.api.errors import MxgwError, PluginError, SettingsError, Unauthenticated
+from mxgw_core.testing import running_gateway
+
+BROKEN = RuntimeError("broken")
+
+
+def raises(*_: object, **__: object) -> Any:
+    raise BROKEN
+
+
+@pytest.mark.asyncio
+async def test_a_plugin_that_cannot_be_imported_stops_the_start(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    import sys
+
+    monkeypatch.setitem(sys.modules, "mxgw_acl", None)
+    with pytest.raises(PluginError, match="acl"):
+        async with guarded_gateway(tmp_path):
+            pass
+
+
+@pytest.mark.asyncio
+async def test_a_database_that_cannot_be_read_stops_the_start(tmp_path: Path) -> None:
+    private = tmp_path / "acl"
+    private.mkdir(mode=0o700)
+    (private / "keys.sqlite3").write_bytes(b"nothing like a database" * 100)
+    (private / "keys.sqlite3").chmod(0o600)
+    with pytest.raises(SettingsError, match="cannot be used"):
+        async with guarded_gateway(tmp_path):
+            pass
+
+
+@pytest.mark.asyncio
+async def test_a_directory_that_is_open_to_others_stops_the_start(tmp_path: Path) -> None:
+    (tmp_path / "acl").mkdir(mode=0o755)
+    with pytest.raises(SettingsError, match="chmod 700"):
+        async with guarded_gateway(tmp_path):
+            pass
+
+
+@pytest.mark.asyncio
+@pytest.mark.parametrize(
+    "setting", ["plugins.acl.environment", "plugins.acl.check_interval_s", "plugins.acl.no_such_key"]
+)
+async def test_wrong_settings_stop_the_start(tmp_path: Path, setting: str) -> None:
+    with pytest.raises(MxgwError, match=setting.rpartition(".")[2]):
+        async with guarded_gateway(tmp_path, {setting: "NOT valid"}):
+            pass
+
+
+@pytest.mark.asyncio
+async def test_when_the_database_becomes_unreadable_every_call_is_refused_also_with_a_good_key(tmp_path: Path) -> None:
+    async with guarded_gateway(tmp_path) as guarded:
+        _, text = guarded.issue()
+        async with client_with(guarded.target, text) as client:
+            await client.open()
+            with guarded.store._transaction():
+                guarded.store._connection.execute("UPDATE keys SET constraints = 'not json'")
+            refusal = await refused(client.open())
+
+            assert (refusal.code, refusal.reason) == (grpc.StatusCode.UNAVAILABLE, "DEPENDENCY_UNAVAILABLE")
+
+
+@pytest.mark.asyncio
+@pytest.mark.parametrize(
+    ("owner", "method", "code"),
+    [
+        (AclPlugin, "_required", grpc.StatusCode.PERMISSION_DENIED),
+        (Gate, "check_key", grpc.StatusCode.PERMISSION_DENIED),
+        (ItemGuard, "denied", grpc.StatusCode.PERMISSION_DENIED),
+    ],
+)
+async def test_a_hook_that_raises_refuses(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, owner: type, method: str, code: grpc.StatusCode
+) -> None:
+    async with guarded_gateway(tmp_path) as guarded:
+        _, text = guarded.issue(readable=ItemPatterns(("*",)))
+        async with client_with(guarded.target, text) as client:
+            session_id = (await client.open()).session_id
+            monkeypatch.setattr(owner, method, raises)
+            refusal = await refused(client.register(session_id))
+
+            assert refusal.code is code
+            assert "broken" not in refusal.text
+
+
+@pytest.mark.asyncio
+async def test_a_filter_that_cannot_be_made_refuses_the_stream(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    async with guarded_gateway(tmp_path) as guarded:
+        _, text = guarded.issue(readable=ItemPatterns(("*",)))
+        async with client_with(guarded.target, text) as client:
+            session_id = (await client.open()).session_id
+            monkeypatch.setattr(ItemFilter, "__init__", raises)
+
+            assert (await refused(client.stream(session_id))).code is grpc.StatusCode.PERMISSION_DENIED
+
+
+def test_outside_of_its_context_the_plugin_refuses_everything() -> None:
+    plugin, peer = AclPlugin(), Peer("unix", is_local=True)
+    identity = Identity("k", "key")
+    with pytest.raises(Unauthenticated):
+        plugin.mxgw_authenticate(AuthenticationRequest("/a/b", peer, {}))
+
+    assert type(plugin.mxgw_authorize(AccessRequest("/a/b", identity, peer))).__name__ == "Deny"
+
+    session: Any = None
+    for hook in (plugin.mxgw_command_guard, plugin.mxgw_event_filter):
+        with pytest.raises(RuntimeError):
+            hook(session, identity)
+
+
+@pytest.mark.asyncio
+async def test_another_plugin_that_vouches_for_everybody_gets_nobody_past_the_gate(
+    install_plugin: InstallPlugin, tmp_path: Path
+) -> None:
+    class Friendly:
+        @hookimpl
+        def mxgw_authenticate(self, request: AuthenticationRequest) -> Identity:
+            return Identity("friend", "friend")
+
+    install_plugin("friendly", Friendly())
+    enabled = {"plugins.enabled": ["acl", "friendly"]}
+    async with guarded_gateway(tmp_path, enabled) as guarded, client_with(guarded.target) as client:
+        refusal = await refused(client.gateway.GetGatewayInfo(GetGatewayInfoRequest(), timeout=5))
+
+        assert refusal.code is grpc.StatusCode.PERMISSION_DENIED
+
+
+# services of others
+
+
+@pytest.mark.asyncio
+async def test_a_service_of_another_plugin_is_open_as_far_as_it_says(
+    install_plugin: InstallPlugin, tmp_path: Path
+) -> None:
+    from google.protobuf import descriptor_pb2, descriptor_pool
+
+    from mxgw.v1 import gateway_service_pb2
+    from mxgw_core.api import GrpcService
+
+    file = descriptor_pb2.FileDescriptorProto(
+        name="other/v1/other.proto", package="other.v1", syntax="proto3", dependency=["mxgw/v1/gateway_service.proto"]
+    )
+    service = file.service.add(name="OtherService")
+    for name in ("Undeclared", "Free", "Reading", "Administering"):
+        service.method.add(
+            name=name,
+            input_type=".mxgw.v1.GetGatewayInfoRequest",
+            output_type=".mxgw.v1.GetGatewayInfoResponse",
+        )
+    pool = descriptor_pool.Default()
+    pool.Add(file) if hasattr(pool, "Add") else pool.AddSerializedFile(file.SerializeToString())
+    descriptor = pool.FindServiceByName("other.v1.OtherService")
+
+    class Implementation:
+        async def Undeclared(self, request: Any, call: Any) -> Any:  # noqa: N802
+            return gateway_service_pb2.GetGatewayInfoResponse(identity=call.identity.id)
+
+        Free = Reading = Administering = Undeclared
+
+    class Other:
+        @hookimpl
+        def mxgw_grpc_services(self, gateway: Any) -> list[GrpcService]:
+            scopes = {"Free": "public", "Reading": "read", "Administering": "administrator"}
+            return [GrpcService(descriptor, Implementation(), scopes)]
+
+    install_plugin("other", Other())
+    async with guarded_gateway(tmp_path, {"plugins.enabled": ["acl", "other"]}) as guarded:
+        _, reader = guarded.issue()
+
+        async def outcome(method: str, credentials: str | None) -> str:
+            async with client_with(guarded.target, credentials) as client:
+                call = client.channel.unary_unary(f"/other.v1.OtherService/{method}")
+                try:
+                    await call(b"", timeout=5)
+                except grpc.aio.AioRpcError as error:
+                    return error.code().name
+                return "OK"
+
+        assert [await outcome(m, None) for m in ("Undeclared", "Free", "Reading")] == [
+            "UNAUTHENTICATED",
+            "OK",
+            "UNAUTHENTICATED",
+        ]
+        assert [await outcome(m, reader) for m in ("Undeclared", "Free", "Reading", "Administering")] == [
+            "PERMISSION_DENIED",
+            "OK",
+            "OK",
+            "PERMISSION_DENIED",
+        ]
+
+
+# the audit log
+
+
+def test_a_record_is_one_line_whatever_a_peer_calls_itself(tmp_path: Path) -> None:
+    audit = AuditLog(tmp_path / "audit.jsonl", now=lambda: 0.0)
+    audit.write(AuditRecord("operator:\x1b[2J\n{}\u2028", "login", "denied", "x" * 1000))
+    audit.close()
+    content = (tmp_path / "audit.jsonl").read_bytes()
+
+    assert content.count(b"\n") == 1
+    assert content.endswith(b"\n")
+    assert b"\x1b" not in content
+    assert content.isascii()
+    assert len(content) < 700
+    assert b'"time": "1970-01-01T00:00:00.000+00:00"' in content
+
+
+def test_the_log_is_private_appended_to_and_begun_anew_after_a_rotation(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("mxgw_acl.audit._ROTATION_CHECK_S", 0.0)
+    path = tmp_path / "audit.jsonl"
+    for _ in range(2):
+        audit = AuditLog(path)
+        audit.write(AuditRecord("a", "b", "c"))
+        audit.close()
+
+    assert path.read_bytes().count(b"\n") == 2
+    assert stat.S_IMODE(path.stat().st_mode) == 0o600
+
+    audit = AuditLog(path)
+    path.rename(tmp_path / "audit.jsonl.1")
+    audit.write(AuditRecord("after", "b", "c"))
+    audit.close()
+
+    assert b"after" in path.read_bytes()
+    assert stat.S_IMODE(path.stat().st_mode) == 0o600
+
+
+def test_a_log_that_others_may_read_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "audit.jsonl").touch(mode=0o644)
+    (tmp_path / "audit.jsonl").chmod(0o644)
+    with pytest.raises(SettingsError, match="chmod 600"):
+        AuditLog(tmp_path / "audit.jsonl")
+
+
+@pytest.mark.asyncio
+@pytest.mark.parametrize("on_failure", ["deny", "serve"])
+async def test_what_cannot_be_recorded_is_denied_or_served_as_the_settings_say(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, on_failure: str
+) -> None:
+    def full(self: AuditLog, record: AuditRecord) -> None:
+        raise OSError("No space left on device")
+
+    async with guarded_gateway(tmp_path, {"plugins.acl.audit.on_failure": on_failure}) as guarded:
+        _, text = guarded.issue()
+        async with client_with(guarded.target, text) as client:
+            monkeypatch.setattr(AuditLog, "write", full)
+            if on_failure == "deny":
+                refusal = await refused(client.open())
+
+                assert refusal.code is grpc.StatusCode.PERMISSION_DENIED
+                assert "audit log" in refusal.text
+            else:
+                session = await client.open()
+
+                assert session.session_id
+        monkeypatch.undo()
+
+    assert caplog.text.count("the audit log cannot be written") == 1
+
+
+@pytest.mark.asyncio
+async def test_failures_beyond_the_limit_are_told_so_not_recorded_and_lock_nobody_out(tmp_path: Path) -> None:
+    overrides = {"plugins.acl.failed_attempts.burst": 3, "plugins.acl.failed_attempts.per_minute": 1}
+    async with guarded_gateway(tmp_path, overrides) as guarded:
+        _, text = guarded.issue()
+        wrong = text[:-7][:-43] + "A" * 43
+        async with client_with(guarded.target, f"{wrong}_000000") as stranger:
+            answers = [
+                await refused(stranger.gateway.GetGatewayInfo(GetGatewayInfoRequest(), timeout=5)) for _ in range(6)
+            ]
+
+        assert [a.reason for a in answers] == ["UNAUTHENTICATED"] * 3 + ["TOO_MANY_ATTEMPTS"] * 3
+        assert answers[-1].code is grpc.StatusCode.RESOURCE_EXHAUSTED
+        assert 0 < (answers[-1].retry_after_s or 0) <= 60
+        assert len([line for line in guarded.audit() if line["decision"] == "denied"]) == 3
+
+        async with client_with(guarded.target, text) as client:
+            await client.open()
+
+
+@pytest.mark.asyncio
+async def test_who_did_what_is_in_the_log_and_no_value_or_secret(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.DEBUG)
+    async with guarded_gateway(tmp_path) as guarded:
+        key, text = guarded.issue()
+        async with client_with(guarded.target, text) as client:
+            session_id = (await client.open(tag="line4")).session_id
+            (handle,) = await client.subscribe(session_id, ["Bench_001.Text"])
+            from mxgw.v1.values_pb2 import MxValue
+
+            write = c.WriteCommand(server_handle=1, item_handle=handle, value=MxValue(string="canary-value-4711"))
+            with contextlib.suppress(grpc.aio.AioRpcError):
+                await client.invoke(session_id, write=write)
+            await client.close(session_id)
+        lines = guarded.audit()
+        wrote = next(line for line in lines if line["action"] == "Invoke write")
+
+        assert wrote["actor"] == f"key:{key.id}"
+        assert (wrote["session"], wrote["tag"], wrote["detail"]) == (session_id, "line4", "Bench_001.Text")
+        assert [line["action"] for line in lines if line["actor"] == f"key:{key.id}"] == [
+            "OpenSession",
+            "session opened",
+            "Invoke write",
+            "CloseSession",
+            "session closed",
+        ]
+
+        everything = (guarded.directory / "audit.jsonl").read_text() + caplog.text
+
+        assert "canary-value-4711" not in everything
+        assert text not in everything
+        assert text.split("_")[3] not in everything
+
+
+@pytest.mark.asyncio
+async def test_a_running_gateway_without_the_plugin_is_as_it_was() -> None:
+    async with running_gateway() as gateway, client_with(gateway.target) as client:
+        assert (await client.open()).owner == "anonymous"

@@ -1,0 +1,197 @@
+"""A real OpenLDAP server on loopback, with people, groups in groups, and TLS."""
+
+from __future__ import annotations
+
+import shutil
+import socket
+import subprocess
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+from support.certificates import Authority
+
+SUFFIX = "dc=plant"
+ADMIN_DN, ADMIN_PASSWORD = f"cn=admin,{SUFFIX}", "admin-password"
+READER_DN, READER_PASSWORD = f"cn=reader,{SUFFIX}", "reader-password"
+PASSWORDS = {"anna": "anna-password", "vera": "vera-password", "nora": "nora-password", "o(d)d*": "odd-password"}
+
+_CONFIGURATION = """
+include /etc/ldap/schema/core.schema
+include /etc/ldap/schema/cosine.schema
+include /etc/ldap/schema/inetorgperson.schema
+modulepath /usr/lib/ldap
+moduleload back_mdb
+moduleload memberof
+pidfile {folder}/slapd.pid
+TLSCertificateFile {certificate}
+TLSCertificateKeyFile {key}
+TLSVerifyClient never
+referral ldap://127.0.0.1:{port}/
+database mdb
+suffix "dc=plant"
+rootdn "{admin}"
+rootpw {admin_password}
+directory {folder}/data
+maxsize 10485760
+overlay memberof
+access to attrs=userPassword by anonymous auth by * none
+access to * by users read by * none
+"""
+
+_PEOPLE = """
+dn: dc=plant
+objectClass: domain
+dc: plant
+
+dn: cn=reader,dc=plant
+objectClass: person
+cn: reader
+sn: reader
+userPassword: reader-password
+
+dn: ou=people,dc=plant
+objectClass: organizationalUnit
+ou: people
+
+dn: ou=groups,dc=plant
+objectClass: organizationalUnit
+ou: groups
+
+dn: uid=anna,ou=people,dc=plant
+objectClass: inetOrgPerson
+uid: anna
+cn: Anna
+sn: A
+userPassword: anna-password
+
+dn: uid=vera,ou=people,dc=plant
+objectClass: inetOrgPerson
+uid: vera
+cn: Vera
+sn: V
+userPassword: vera-password
+
+dn: uid=nora,ou=people,dc=plant
+objectClass: inetOrgPerson
+uid: nora
+cn: Nora
+sn: N
+userPassword: nora-password
+
+dn: uid=o(d)d*,ou=people,dc=plant
+objectClass: inetOrgPerson
+uid: o(d)d*
+cn: Odd
+sn: O
+userPassword: odd-password
+
+dn: cn=gateway-admins,ou=groups,dc=plant
+objectClass: groupOfNames
+cn: gateway-admins
+member: uid=anna,ou=people,dc=plant
+
+dn: cn=line4,ou=groups,dc=plant
+objectClass: groupOfNames
+cn: line4
+member: uid=vera,ou=people,dc=plant
+member: uid=o(d)d*,ou=people,dc=plant
+
+dn: cn=gateway-viewers,ou=groups,dc=plant
+objectClass: groupOfNames
+cn: gateway-viewers
+member: uid=vera,ou=people,dc=plant
+
+dn: cn=operations,ou=groups,dc=plant
+objectClass: groupOfNames
+cn: operations
+member: cn=line4,ou=groups,dc=plant
+member: cn=round,ou=groups,dc=plant
+
+dn: cn=round,ou=groups,dc=plant
+objectClass: groupOfNames
+cn: round
+member: cn=operations,ou=groups,dc=plant
+"""
+
+
+@dataclass(frozen=True)
+class Slapd:
+    """A running server. `plain` offers StartTLS, `tls` is LDAPS."""
+
+    plain: str
+    tls: str
+    authority: Authority
+    folder: Path
+
+    def modify(self, ldif: str) -> None:
+        """Change entries as the administrator."""
+        _run(["ldapmodify", "-H", self.plain, "-D", ADMIN_DN, "-w", ADMIN_PASSWORD], ldif)
+
+    def set_member(self, group: str, member: str, *, is_in: bool) -> None:
+        """Put somebody into a group, or take them out."""
+        change = "add" if is_in else "delete"
+        self.modify(f"dn: cn={group},ou=groups,dc=plant\nchangetype: modify\n{change}: member\nmember: {member}\n")
+
+
+@contextmanager
+def running_slapd(folder: Path) -> Iterator[Slapd]:
+    """Run a server for the length of a block; skip the test where there is none to run."""
+    if shutil.which("slapd") is None or shutil.which("ldapadd") is None:
+        pytest.skip("slapd is not installed; this installs it: scripts/install_test_services.sh")
+    (folder / "data").mkdir()
+    authority = Authority(folder, "directory-ca")
+    pair = authority.issue("directory")
+    port, tls_port = _free_port(), _free_port()
+    configuration = folder / "slapd.conf"
+    configuration.write_text(
+        _CONFIGURATION.format(
+            folder=folder,
+            certificate=pair.certificate,
+            key=pair.key,
+            port=port,
+            admin=ADMIN_DN,
+            admin_password=ADMIN_PASSWORD,
+        )
+    )
+    plain, tls = f"ldap://127.0.0.1:{port}", f"ldaps://127.0.0.1:{tls_port}"
+    with subprocess.Popen(
+        ["slapd", "-d", "0", "-f", str(configuration), "-h", f"{plain} {tls}"],
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+    ) as process:
+        try:
+            _wait_for(port, process)
+            _run(["ldapadd", "-H", plain, "-D", ADMIN_DN, "-w", ADMIN_PASSWORD], _PEOPLE)
+            yield Slapd(plain, tls, authority, folder)
+        finally:
+            process.terminate()
+            process.wait(10)
+
+
+def _run(command: list[str], text: str) -> None:
+    done = subprocess.run([*command, "-x"], input=text, capture_output=True, text=True, timeout=20)
+
+    assert done.returncode == 0, done.stderr
+
+
+def _free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+def _wait_for(port: int, process: subprocess.Popen[bytes]) -> None:
+    deadline = time.monotonic() + 10
+    while time.monotonic() < deadline:
+        assert process.poll() is None, "slapd did not start"
+        try:
+            socket.create_connection(("127.0.0.1", port), 1).close()
+            return
+        except OSError:
+            time.sleep(0.02)
+    raise AssertionError("slapd does not listen")
