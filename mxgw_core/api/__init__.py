@@ -35,6 +35,7 @@ from mxgw_core.api.events import (
 )
 from mxgw_core.api.gateway import Call, Gateway, GrpcService, ResponseStream, SettingsSection
 from mxgw_core.api.hookspecs import Hooks, hookimpl
+from mxgw_core.api.observation import CommandInFlight, Observation, PluginStatus, ShownSetting
 from mxgw_core.api.types import ANONYMOUS, CloseReason, Identity, Peer, Position, SessionInfo, SessionState
 from mxgw_core.api.workers import Orphan, OrphanVerdict, WorkerExit, WorkerIdentity, WorkerSpawn
 
@@ -47,6 +48,7 @@ __all__ = [
     "Call",
     "CloseReason",
     "CommandGuard",
+    "CommandInFlight",
     "Conflate",
     "Decision",
     "Deny",
@@ -62,6 +64,7 @@ __all__ = [
     "Hooks",
     "Identity",
     "Lag",
+    "Observation",
     "Operator",
     "OperatorCredentials",
     "Orphan",
@@ -69,6 +72,7 @@ __all__ = [
     "OverflowPolicy",
     "PacedPolicy",
     "Peer",
+    "PluginStatus",
     "PolicyRequest",
     "Position",
     "QueueLimits",
@@ -80,6 +84,7 @@ __all__ = [
     "SessionPredicate",
     "SessionState",
     "SettingsSection",
+    "ShownSetting",
     "SubscriberLimits",
     "Tolerate",
     "Verdict",

@@ -70,11 +70,17 @@ class OperatorCredentials:
 
 @dataclass(frozen=True, slots=True)
 class Operator:
-    """A person at the dashboard: `roles` such as "viewer" or "administrator", `tags` of sessions they may see."""
+    """A person at the dashboard: `roles` such as "viewer" or "administrator", `tags` of sessions they may see.
+
+    `token`, when the plugin gives one, is sent as `authorization: Bearer <token>` with later calls until `expires_at`
+    (wall clock, seconds since 1970); such calls have an `Identity` of kind "operator" whose `claims` is the `Operator`.
+    """
 
     name: str
     roles: Sequence[str]
     tags: Sequence[str] = ()
+    token: str = field(default="", repr=False)
+    expires_at: float = 0.0
 
 
 SessionPredicate: TypeAlias = Callable[[SessionInfo], bool]

@@ -10,8 +10,9 @@ from google.protobuf.descriptor import ServiceDescriptor
 from google.protobuf.message import Message
 from pydantic import BaseModel
 
-from mxgw_core.api.access import Operator, OperatorCredentials
+from mxgw_core.api.access import Operator, OperatorCredentials, SessionPredicate
 from mxgw_core.api.events import SubscriberLimits
+from mxgw_core.api.observation import Observation
 from mxgw_core.api.types import CloseReason, Identity, Peer, SessionInfo
 
 SettingsT = TypeVar("SettingsT", bound=BaseModel)
@@ -67,6 +68,14 @@ class Gateway(Protocol):
     def instance_id(self) -> str:
         """Random per start."""
 
+    @property
+    def observation(self) -> Observation:
+        """What can be seen of sessions, plugins and settings."""
+
+    @property
+    def authenticates_operators(self) -> bool:
+        """Whether a plugin knows who may log in at the dashboard."""
+
     def sessions(self) -> Sequence[SessionInfo]:
         """Return the live sessions, oldest first."""
 
@@ -79,8 +88,17 @@ class Gateway(Protocol):
     def close_session(self, session_id: str, reason: CloseReason, detail: str = "") -> bool:
         """Begin to end a session; return False when there is no such live session."""
 
+    def kill_worker(self, session_id: str, detail: str = "") -> bool:
+        """End a session with KILLED_BY_OPERATOR and its worker process at once, unasked; False as `close_session`."""
+
     async def authenticate_operator(self, credentials: OperatorCredentials) -> Operator | None:
         """Ask the plugins who this person is; None when none vouches. An exception counts as None."""
+
+    def sight_of(self, operator: Operator) -> SessionPredicate:
+        """Return whether a session, live or ended, may be seen by this operator; it sees none when no plugin answers.
+
+        Ask again for each look: what an operator may see can change.
+        """
 
     def sessions_visible_to(self, operator: Operator) -> Sequence[SessionInfo]:
         """Return the live sessions every answering plugin lets this operator see; none when no plugin answers."""

@@ -226,6 +226,11 @@ class Worker:
             self._end(CloseReason.CLIENT, "the worker was stopped")
         self._report_exit()
 
+    def kill(self) -> None:
+        """End the process at once, unasked; `stop` still has to follow."""
+        if self._process is not None and not self._process.exited.done():
+            self._process.kill()
+
     def _report_exit(self) -> None:
         process, end = self._process, self.ended.result()
         if process is None:
