@@ -11,19 +11,27 @@ from mxgw_core.api.types import SessionInfo
 
 @dataclass(frozen=True, slots=True)
 class QueueLimits:
-    """How far a subscriber may fall behind. Whichever is passed first counts; 0 switches a limit off."""
+    """How far a subscriber may fall behind. Whichever is passed first counts; 0 switches a limit off.
+
+    `section` of the settings has these limits as queue_events, queue_bytes and queue_seconds: who overflows is told.
+    """
 
     events: int
     bytes: int
     seconds: float
+    section: str = "events"
 
 
 @dataclass(frozen=True, slots=True)
 class SubscriberLimits:
-    """How many subscribers a session may have, and the queue limits of each."""
+    """How many subscribers a session may have, and the queue limits of each.
+
+    `setting` is what allows more of them: who is refused is told.
+    """
 
     maximum: int
     queue: QueueLimits
+    setting: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,14 +76,20 @@ class DropNewest:
 
 @dataclass(frozen=True, slots=True)
 class Conflate:
-    """Keep the newest data change of every item, and every event of another kind; exact Gaps stand for the rest."""
+    """Keep the newest data change of every item, and every event of another kind; exact Gaps stand for the rest.
+
+    It goes on until the reader is level. When events of other kinds are more than the limits, or the newest values
+    alone more than the limit in bytes, the subscriber is disconnected: queues are bounded.
+    """
 
 
 @dataclass(frozen=True, slots=True)
 class Select:
     """Keep the unread events that `keep(server_handle, item_handle, kind)` wants; exact Gaps stand for the rest.
 
-    `kind` is the number of `mxgw.v1.EventKind`. When all are kept the subscriber is disconnected: queues are bounded.
+    `kind` is the number of `mxgw.v1.EventKind`. `keep` is asked once per item and kind, and all its answers together
+    have the policy's 1 ms. When what is kept still exceeds the limits the subscriber is disconnected: queues are
+    bounded.
     """
 
     keep: Callable[[int, int, int], bool]
@@ -95,10 +109,10 @@ class Tolerate:
 
 @dataclass(frozen=True, slots=True)
 class Block:
-    """Stop taking events from the worker until this subscriber has caught up, for at most `timeout_s` seconds.
+    """Stop taking events from the worker until this subscriber is within its limits, for at most `timeout_s` seconds.
 
-    Delays everything of the session, command replies included; afterwards `then` is carried out. The worker goes on
-    collecting into its outbox.
+    At most 60 s. Delays everything of the session, command replies included; afterwards `then` is carried out. The
+    worker goes on collecting into its outbox.
     """
 
     timeout_s: float
@@ -108,12 +122,14 @@ class Block:
 Verdict: TypeAlias = Disconnect | FailSession | DropOldest | DropNewest | Conflate | Select | Resync | Tolerate | Block
 
 
+@runtime_checkable
 class OverflowPolicy(Protocol):
     """Decides what happens to one subscriber that fell further behind than its limits.
 
     One object per subscriber. Called in the event loop, so it must not block: it has 1 ms. An exception, a return
     that is no `Verdict`, or an overrun of that budget puts `disconnect` in its place for this subscriber; it is
-    counted, and logged once with the name of the distribution the policy comes from.
+    counted, and logged once with the name of the distribution the policy comes from. An object that is no policy at
+    all is replaced by `disconnect` when its subscriber attaches.
     """
 
     @property
@@ -128,7 +144,9 @@ class OverflowPolicy(Protocol):
 class PacedPolicy(Protocol):
     """An overflow policy that also paces its subscriber: at most one data change per item and interval is sent.
 
-    The last value of an item is always sent within one interval; what came in between is a CONFLATED gap.
+    The last value of an item is always sent within one interval; what came in between is a CONFLATED gap. Events of
+    other kinds keep their place among them, so they wait as well. `on_overflow` is asked only when those, or the
+    newest values alone, exceed the limits.
     """
 
     @property

@@ -110,7 +110,7 @@ def gap_line(gap: Gap) -> Text:
     """Return a gap as one line that cannot be overlooked."""
     which, count = "which ones is not known", gap.count
     if gap.first_lost and gap.last_lost:
-        which = f"sequences {gap.first_lost} to {gap.last_lost}"
+        which = f"{'some of ' if gap.runs else ''}sequences {gap.first_lost} to {gap.last_lost}"
         count = gap.count or gap.last_lost - gap.first_lost + 1
     number = f"{count} event{'s' if count > 1 else ''}" if count else "an unknown number of events"
     line = Text(f"--- GAP: {number} lost ({which}): {enum_words(gap.reason)}", style="bold red")
@@ -128,6 +128,7 @@ def gap_document(gap: Gap) -> dict[str, object]:
         "first_lost": gap.first_lost or None,
         "last_lost": gap.last_lost or None,
         "count": gap.count or None,
+        "ranges": [list(lost) for lost in gap.lost_ranges],
         "reason": enum_key(gap.reason),
         "detail": gap.detail,
     }

@@ -7,123 +7,109 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass, replace
-from typing import TypeAlias
+from dataclasses import replace
 
-from mxgw.v1.events_pb2 import EventKind, GapReason
-from mxgw_core.events.log import Chunk, LogGap, chunk_of
-from mxgw_core.events.records import event_item, record_bounds
+from mxgw.v1.events_pb2 import GapReason
+from mxgw_core.events.log import Chunk, LogGap
+from mxgw_core.events.pieces import Entry, Kept, packed, unpacked
+from mxgw_core.events.records import event_head, event_item, record_bounds
 
-_DATA_CHANGE = int(EventKind.EVENT_KIND_DATA_CHANGE)
-
-Entry: TypeAlias = Chunk | LogGap
-ItemKey: TypeAlias = tuple[int, int]
-
-
-@dataclass(frozen=True, slots=True)
-class _Record:
-    sequence: int
-    key: ItemKey
-    kind: int
-    start: int
-    end: int
-
-
-def _records(chunk: Chunk) -> Iterator[_Record]:
-    for sequence, (start, body, end) in enumerate(record_bounds(chunk.frame, chunk.start), chunk.first):
-        server_handle, item_handle, kind = event_item(chunk.frame, body, end)
-        yield _Record(sequence, (server_handle, item_handle), kind, start, end)
+_DROPPED = GapReason.GAP_REASON_QUEUE_DROPPED
+# Gaps that stand for events which were in the log: their counts add up.
+_OF_OUR_OWN = frozenset({_DROPPED, GapReason.GAP_REASON_CONFLATED})
 
 
 class Backlog:
-    """Runs of events and gaps that one subscriber has yet to read."""
+    """Runs of events and gaps that one subscriber has yet to read, each with the time its oldest event came."""
 
     def __init__(self) -> None:
-        self._entries: deque[Entry] = deque()
+        self._entries: deque[tuple[Entry, float]] = deque()
         self.events = 0
         self.bytes = 0
 
     def __bool__(self) -> bool:
         return bool(self._entries)
 
-    def append(self, entry: Entry) -> None:
+    @property
+    def since(self) -> float:
+        """When the oldest entry came; there must be one."""
+        return self._entries[0][1]
+
+    def append(self, entry: Entry, now: float) -> None:
         """Add the newest entry; a gap that goes on with the gap before it becomes one with it."""
-        last = self._entries[-1] if self._entries else None
+        last = self._entries[-1][0] if self._entries else None
         if isinstance(entry, LogGap) and isinstance(last, LogGap) and (joined := _joined(last, entry)):
-            self._entries[-1] = joined
+            self._entries[-1] = joined, self._entries[-1][1]
         else:
-            self._entries.append(entry)
+            self._entries.append((entry, now))
             self._count(entry, 1)
 
-    def put_first(self, entry: Entry) -> None:
+    def put_first(self, entry: Entry, now: float) -> None:
         """Let reading begin with `entry`."""
-        self._entries.appendleft(entry)
+        self._entries.appendleft((entry, now))
         self._count(entry, 1)
 
     def pop(self) -> Entry:
         """Take the oldest entry."""
-        entry = self._entries.popleft()
-        self._count(entry, -1)
-        return entry
+        return self._pop()[0]
+
+    def drain(self) -> list[tuple[Entry, float]]:
+        """Take every entry, with its time, but those at the front that are under way already."""
+        front: list[tuple[Entry, float]] = []
+        # A gap without a range begins the stream; a chunk with holes follows a gap that was told already.
+        while self._entries and _is_under_way(self._entries[0][0]):
+            front.append(self._pop())
+        rest = list(self._entries)
+        self._entries.clear()
+        self.events = self.bytes = 0
+        for entry, since in front:
+            self.append(entry, since)
+        return rest
 
     def drop_oldest(self, excess_events: int, detail: str) -> int:
-        """Drop `excess_events` events from the old end; return how many were there to drop."""
+        """Drop `excess_events` events from the old end; return how many were there to drop.
+
+        Gaps between them become part of theirs.
+        """
+        self._unpack()
         dropped = 0
-        gaps: list[LogGap] = []
+        gaps: list[tuple[LogGap, float]] = []
         while self._entries and dropped < excess_events:
-            entry = self.pop()
+            entry, since = self._pop()
             if isinstance(entry, LogGap):
-                gaps.append(entry)
+                gaps.append((entry, since))
                 continue
             take = min(entry.events, excess_events - dropped)
-            gaps.append(_gap(entry.first, entry.first + take - 1, GapReason.GAP_REASON_QUEUE_DROPPED, detail))
+            last = entry.first + take - 1
+            _add_dropped(gaps, LogGap(entry.first, last, _DROPPED, detail, count=take), since)
             dropped += take
             if take < entry.events:
-                self.put_first(entry.split(entry.first + take - 1)[1])
-        self._put_first_all(gaps)
+                self.put_first(entry.split(last)[1], since)
+        for gap, since in reversed(gaps):
+            self.put_first(gap, since)
         return dropped
-
-    def conflate(self, detail: str) -> int:
-        """Keep the newest data change of every item and every event of another kind; return how many of the latter."""
-        newest: dict[ItemKey, int] = {}
-        others = 0
-        for entry in self._entries:
-            if isinstance(entry, Chunk):
-                for record in _records(entry):
-                    if record.kind == _DATA_CHANGE:
-                        newest[record.key] = record.sequence
-                    else:
-                        others += 1
-        if len(newest) + others < self.events:
-            self._rewrite(
-                lambda record: record.kind != _DATA_CHANGE or newest[record.key] == record.sequence,
-                GapReason.GAP_REASON_CONFLATED,
-                detail,
-            )
-        return others
 
     def select(self, keep: Callable[[int, int, int], bool], detail: str) -> int:
         """Keep the events that `keep(server_handle, item_handle, kind)` wants; return how many were dropped."""
-        return self._rewrite(lambda record: keep(*record.key, record.kind), GapReason.GAP_REASON_QUEUE_DROPPED, detail)
+        entries = self.drain()
+        before = sum(entry.events for entry, _ in entries if isinstance(entry, Chunk))
+        kept_before = self.events
+        if entries:
+            known = list(unpacked(entry for entry, _ in entries))
+            after, until, since = known[0].first - 1, known[-1].last, entries[0][1]
+            for entry in packed(after, _judged(known, keep), until, _DROPPED, detail):
+                self.append(entry, since)
+        return before - (self.events - kept_before)
 
-    def _rewrite(self, keep: Callable[[_Record], bool], reason: GapReason.ValueType, detail: str) -> int:
-        before = self.events
-        entries, self._entries = self._entries, deque()
-        self.events = self.bytes = 0
-        for entry in entries:
-            if isinstance(entry, LogGap):
-                self.append(entry)
-            else:
-                for piece in _pieces(entry, keep, reason, detail):
-                    self.append(piece)
-        return before - self.events
+    def _unpack(self) -> None:
+        if any(entry.kept if isinstance(entry, Chunk) else entry.runs for entry, _ in self._entries):
+            since = self.since
+            self._entries = deque((entry, since) for entry in unpacked([entry for entry, _ in self._entries]))
 
-    def _put_first_all(self, gaps: Iterable[LogGap]) -> None:
-        for gap in reversed(list(gaps)):
-            if self._entries and isinstance(first := self._entries[0], LogGap) and (joined := _joined(gap, first)):
-                self._entries[0] = joined
-            else:
-                self._entries.appendleft(gap)
+    def _pop(self) -> tuple[Entry, float]:
+        entry, since = self._entries.popleft()
+        self._count(entry, -1)
+        return entry, since
 
     def _count(self, entry: Entry, sign: int) -> None:
         if isinstance(entry, Chunk):
@@ -131,36 +117,39 @@ class Backlog:
             self.bytes += sign * entry.batch_bytes
 
 
-def _gap(first: int, last: int, reason: GapReason.ValueType, detail: str) -> LogGap:
-    return LogGap(first, last, reason, detail, count=last - first + 1)
+def _is_under_way(entry: Entry) -> bool:
+    return bool(entry.kept) if isinstance(entry, Chunk) else not entry.last
 
 
 def _joined(left: LogGap, right: LogGap) -> LogGap | None:
-    """Return both as one gap when they are neighbours of one reason and their count is that of their range."""
-    if left.reason != right.reason or left.last + 1 != right.first or not left.last:
+    """Return both as one gap when they are neighbours, of one reason, and stand for events of the log."""
+    if left.reason != right.reason or left.reason not in _OF_OUR_OWN or left.last + 1 != right.first:
         return None
-    if left.count != left.last - left.first + 1 or right.count != right.last - right.first + 1:
-        return None
-    return replace(left, last=right.last, count=left.count + right.count)
+    return None if left.runs or right.runs else replace(left, last=right.last, count=left.count + right.count)
 
 
-def _pieces(chunk: Chunk, keep: Callable[[_Record], bool], reason: GapReason.ValueType, detail: str) -> Iterator[Entry]:
-    """Yield the runs of a chunk that are kept, and exact gaps for those that are not."""
-    run: list[_Record] = []
-    kept = True
-    for record in _records(chunk):
-        if run and keep(record) is not kept:
-            yield _piece(chunk, run, kept, reason, detail)
-            run = []
-        if not run:
-            kept = keep(record)
-        run.append(record)
-    if run:
-        yield _piece(chunk, run, kept, reason, detail)
+def _add_dropped(gaps: list[tuple[LogGap, float]], gap: LogGap, since: float) -> None:
+    """Add what was dropped; what lies between it and what was dropped before becomes a part of it."""
+    count, first = gap.count, gap.first
+    for index in range(len(gaps) - 1, -1, -1):
+        before, _ = gaps[index]
+        if not before.last or before.last + 1 != first:
+            break
+        first = before.first
+        count += before.count if before.reason in _OF_OUR_OWN else 0
+        if before.reason == _DROPPED:
+            gap, since = replace(gap, first=first, count=count), gaps[index][1]
+            del gaps[index:]
+            break
+    gaps.append((gap, since))
 
 
-def _piece(chunk: Chunk, run: list[_Record], kept: bool, reason: GapReason.ValueType, detail: str) -> Entry:
-    first, last = run[0], run[-1]
-    if not kept:
-        return _gap(first.sequence, last.sequence, reason, detail)
-    return chunk_of(first.sequence, last.sequence, chunk.frame[first.start : last.end])
+def _judged(entries: Iterable[Entry], keep: Callable[[int, int, int], bool]) -> Iterator[Kept]:
+    for entry in entries:
+        if isinstance(entry, LogGap):
+            yield entry
+            continue
+        frame = entry.frame
+        for start, body, end in record_bounds(frame, entry.start):
+            if keep(*event_item(frame, body, end)):
+                yield event_head(frame, body)[0], frame[start:end]

@@ -7,13 +7,13 @@ decides touches that subscriber only.
 from __future__ import annotations
 
 import asyncio
-import logging
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from typing import Protocol
 
 from mxgw.v1.events_pb2 import GapReason
-from mxgw_core.api.errors import GatewayError, SubscriberOverflow
+from mxgw_core.api.errors import GatewayError
 from mxgw_core.api.events import (
     Block,
     Conflate,
@@ -32,19 +32,30 @@ from mxgw_core.api.events import (
 )
 from mxgw_core.api.events import Verdict as PolicyVerdict
 from mxgw_core.api.types import Position
-from mxgw_core.events.budget import Budget
-from mxgw_core.events.figures import DISCONNECTS, OVERFLOW, POLICY_ERRORS, RESUMES, Rate, SessionFigures
+from mxgw_core.events.budget import BudgetedKeep, OverBudget
+from mxgw_core.events.endings import overflow_error
+from mxgw_core.events.figures import DISCONNECTS, OVERFLOW, RESUMES, Rate, SessionFigures
+from mxgw_core.events.guard import POLICY_BUDGET_S, PolicyGuard
 from mxgw_core.events.log import EventLog, LogGap
+from mxgw_core.events.records import MalformedBatch
 from mxgw_core.events.subscriber import Subscriber
 from mxgw_core.events.verdict import Start, Verdict, decide
-from mxgw_core.printable import printable
 
-log = logging.getLogger(__name__)
-
-# What one question to a policy may cost the event loop (RELIABILITY 2).
-POLICY_BUDGET_S = 0.001
+# However patient a policy is, nobody else waits longer for its subscriber.
+_LONGEST_BLOCK_S = 60.0
+# However impatient a policy is, it is not asked more often than this.
+_SHORTEST_RECHECK_S = 0.01
+# What `Select.keep` may take for one item before that counts against the budget.
+_KEEP_BUDGET_S = 0.000_02
 
 NOTHING_RETAINED = Retention(events=0, bytes=0, seconds=0.0)
+
+
+class Cancellable(Protocol):
+    """A timer."""
+
+    def cancel(self) -> None:
+        """Let it not fire."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,6 +72,7 @@ class Distributor:
     Args:
         unattached: what is held until the first subscriber attaches.
         on_fail_session: called when a subscriber's policy asks for the session to be faulted.
+        call_later: as that of the event loop, in seconds of `clock`.
     """
 
     def __init__(
@@ -69,6 +81,7 @@ class Distributor:
         unattached: Retention,
         on_fail_session: Callable[[str], object] = lambda _: None,
         clock: Callable[[], float] = time.monotonic,
+        call_later: Callable[[float, Callable[[], None]], Cancellable] | None = None,
     ) -> None:
         self.epoch = b""
         self.log = EventLog(clock)
@@ -83,12 +96,16 @@ class Distributor:
         self._on_fail_session = on_fail_session
         self._was_attached = False
         self._rate = Rate()
-        self._policies_logged: set[str] = set()
+        self._guard = PolicyGuard(self.figures)
         # Mirrors of the gateway's own, such as a dashboard: they never count, and never end before the session.
         self._internal: dict[str, Subscriber] = {}
         self._hold: Callable[[bool], None] | None = None
         self._blocked_by: Subscriber | None = None
-        self._block_timer: asyncio.TimerHandle | None = None
+        self._call_later = call_later or (lambda delay, then: asyncio.get_running_loop().call_later(delay, then))
+        # Ends a `Block`.
+        self._block_timer: Cancellable | None = None
+        # Asks a policy that tolerated again; at most one, for the first that is due.
+        self._recheck: tuple[float, Cancellable] | None = None
 
     def retain(self, retention: Retention) -> None:
         """Keep this much after delivery, and no less than was asked for before."""
@@ -131,18 +148,22 @@ class Distributor:
         """Judge whoever is beyond its limits, wake whoever waits, and forget what nobody needs."""
         self.check()
         for subscriber in self._everyone():
-            subscriber.wake()
+            subscriber.appended()
         self._trim()
 
     def check(self) -> None:
         """Judge whoever is beyond its limits; also called now and then, for limits in seconds."""
         self._rate.mark(self._clock(), self.log.appended_events, self.log.appended_bytes)
+        if self._blocked_by is not None and self._blocked_by.end is not None:
+            self._unblock()
         for subscriber in self._everyone():
-            if subscriber.end is not None:
+            if subscriber.end is not None or subscriber is self._blocked_by:
                 continue
             if subscriber.refusing_from is not None:
                 subscriber.skip_refused()
-            elif subscriber.is_over_limit():
+                continue
+            subscriber.gather()
+            if subscriber.is_over_limit():
                 self._overflow(subscriber)
             else:
                 subscriber.over_since = None
@@ -152,31 +173,24 @@ class Distributor:
 
     def _overflow(self, subscriber: Subscriber) -> None:
         lag = subscriber.lag()
-        verdict = self._verdict_of(subscriber, lag)
+        verdict = self._guard.verdict(subscriber, lag)
         kind = type(verdict).__name__
         if not isinstance(verdict, Tolerate):
             self.figures.count(OVERFLOW, subscriber.policy_name, kind)
+        self._try(verdict, subscriber, lag)
+
+    def _try(self, verdict: PolicyVerdict, subscriber: Subscriber, lag: Lag) -> None:
+        """Carry a verdict out; what is wrong with it, or with code it brings, is the policy's failure."""
         try:
             self._carry_out(verdict, subscriber, lag)
-        except Exception:  # a Select brings code of the plugin with it
-            self._policy_failed(subscriber, f"failed in {kind}", exc_info=True)
+        except MalformedBatch:
+            raise  # the worker's failure
+        except OverBudget as error:
+            self._guard.failed(subscriber, str(error))
             self._disconnect(subscriber, lag)
-
-    def _verdict_of(self, subscriber: Subscriber, lag: Lag) -> PolicyVerdict:
-        budget = Budget(POLICY_BUDGET_S)
-        try:
-            with budget:
-                verdict: PolicyVerdict = subscriber.policy.on_overflow(lag)
         except Exception:
-            self._policy_failed(subscriber, "raised", exc_info=True)
-            return Disconnect()
-        if budget.overrun_s:
-            self._policy_failed(subscriber, f"took {budget.overrun_s * 1000:.1f} ms of the event loop's time")
-            return Disconnect()
-        if not isinstance(verdict, PolicyVerdict):
-            self._policy_failed(subscriber, f"answered {printable(repr(verdict), 80)}, which is no verdict")
-            return Disconnect()
-        return verdict
+            self._guard.failed(subscriber, f"failed in {type(verdict).__name__}", exc_info=True)
+            self._disconnect(subscriber, lag)
 
     def _carry_out(self, verdict: PolicyVerdict, subscriber: Subscriber, lag: Lag) -> None:
         match verdict:
@@ -184,55 +198,76 @@ class Distributor:
                 self._disconnect(subscriber, lag)
             case FailSession():
                 self._disconnect(subscriber, lag)
-                self._on_fail_session(f"subscriber {subscriber.name} fell {lag.events} events behind")
+                if subscriber.id not in self._internal:
+                    self._on_fail_session(f"subscriber {subscriber.name} fell {lag.events} events behind")
             case DropOldest(keep_events):
                 subscriber.drop_oldest(min(keep_events, max(lag.events - 1, 0)))
             case DropNewest(resume_below_events):
                 subscriber.refuse_newest(min(resume_below_events, max(lag.events - 1, 0)))
             case Conflate():
-                self._conflate(subscriber, lag)
+                if not subscriber.conflate():
+                    # What is never replaced, or the newest values alone, are too much: bounded like any other.
+                    self._disconnect(subscriber, lag)
             case Select(keep):
-                if not subscriber.select(keep):
+                subscriber.select(BudgetedKeep(keep, POLICY_BUDGET_S, _KEEP_BUDGET_S))
+                if subscriber.is_over_limit():
                     self._disconnect(subscriber, lag)
             case Resync():
                 subscriber.drop_oldest(0)
                 if self._retention.snapshots:
                     subscriber.want_snapshot()
-            case Tolerate():
-                pass
+            case Tolerate(recheck_s):
+                self._check_after(recheck_s)
             case Block():
                 self._block(subscriber, lag, verdict)
+
+    def _check_after(self, seconds: float) -> None:
+        """Look again in so many seconds, or before."""
+        due = self._clock() + max(seconds, _SHORTEST_RECHECK_S)
+        if self._recheck is not None and self._recheck[0] <= due:
+            return
+        self._cancel_recheck()
+
+        def check() -> None:
+            self._recheck = None
+            self.check()
+
+        self._recheck = due, self._call_later(due - self._clock(), check)
+
+    def _cancel_recheck(self) -> None:
+        if self._recheck is not None:
+            self._recheck[1].cancel()
+            self._recheck = None
 
     def _disconnect(self, subscriber: Subscriber, lag: Lag) -> None:
         if subscriber.id in self._internal:
             subscriber.drop_oldest(0)  # a mirror of our own is never cut: it begins again from here
         else:
-            subscriber.finish(_overflow_error(subscriber, lag.events, self.log.head))
-
-    def _conflate(self, subscriber: Subscriber, lag: Lag) -> None:
-        others = subscriber.conflate()
-        if subscriber.limits.events and others > subscriber.limits.events:
-            # Completions are never conflated; a reader that does not even take those is bounded like any other.
-            self._disconnect(subscriber, lag)
+            subscriber.finish(overflow_error(subscriber, lag.events, self.log.head))
 
     def _block(self, subscriber: Subscriber, lag: Lag, verdict: Block) -> None:
-        if self._blocked_by is not None or self._hold is None:
+        if self._blocked_by is not None:
+            return  # held already; this one is asked again when it goes on
+        if self._hold is None or subscriber.id in self._internal:
+            self._carry_out(verdict.then, subscriber, lag)
             return
-        self._blocked_by = subscriber
-        self._hold(True)
 
         def expired() -> None:
             self._unblock()
             if subscriber.end is None and subscriber.is_over_limit():
-                self._carry_out(verdict.then, subscriber, lag)
+                self._try(verdict.then, subscriber, lag)
                 subscriber.wake()
 
         def read() -> None:
             if not subscriber.is_over_limit():
                 self._unblock()
 
+        if not 0 <= verdict.timeout_s <= _LONGEST_BLOCK_S:
+            raise ValueError(f"a session must not wait {verdict.timeout_s} s for a subscriber")
+        self._block_timer = self._call_later(verdict.timeout_s, expired)
         subscriber.on_read = read
-        self._block_timer = asyncio.get_running_loop().call_later(verdict.timeout_s, expired)
+        self._blocked_by = subscriber
+        self._hold(True)
 
     def _unblock(self) -> None:
         subscriber, self._blocked_by = self._blocked_by, None
@@ -248,20 +283,6 @@ class Distributor:
     def hold_with(self, hold: Callable[[bool], None]) -> None:
         """Let `hold(True)` stop the worker's events and `hold(False)` let them come again; for `Block`."""
         self._hold = hold
-
-    def _policy_failed(self, subscriber: Subscriber, what: str, *, exc_info: bool = False) -> None:
-        """Put `disconnect` in the place of a policy that cannot be relied on; say so once per policy."""
-        source = subscriber.policy_source or type(subscriber.policy).__module__
-        self.figures.count(POLICY_ERRORS, source)
-        if source not in self._policies_logged:
-            self._policies_logged.add(source)
-            log.warning(
-                "overflow policy %s of %s %s: its subscriber is disconnected instead; later ones are only counted",
-                printable(subscriber.policy_name, 64),
-                source,
-                what,
-                exc_info=exc_info,
-            )
 
     def _trim(self) -> None:
         active = [s for s in self._everyone() if s.end is None]
@@ -307,7 +328,7 @@ class Distributor:
             self.log,
             verdict.cursor,
             limits,
-            policy,
+            self._guard.usable(policy, policy_source),
             filters,
             self._clock,
             figures=self.figures,
@@ -359,6 +380,7 @@ class Distributor:
         if self.end_error is None:
             self.end_error = error
             self._unblock()
+            self._cancel_recheck()
             for subscriber in self._everyone():
                 subscriber.finish(error)
 
@@ -370,21 +392,4 @@ def _larger(one: Retention, other: Retention) -> Retention:
         max(one.bytes, other.bytes),
         max(one.seconds, other.seconds) if one.seconds and other.seconds else 0.0,
         one.snapshots or other.snapshots,
-    )
-
-
-def _overflow_error(subscriber: Subscriber, lag_events: int, head: int) -> SubscriberOverflow:
-    limits = subscriber.limits
-    return SubscriberOverflow(
-        f"the subscriber fell {lag_events} events behind (limits: {limits.events} events, {limits.bytes} bytes, "
-        f"{limits.seconds:g} s). Resume after the last position received; read faster, or raise events.queue_events, "
-        "events.queue_bytes or events.queue_seconds in the gateway's settings.",
-        metadata={
-            "policy": subscriber.policy_name,
-            "lag_events": str(lag_events),
-            "limit_events": str(limits.events),
-            # What is unread now is still delivered; the loss begins behind it.
-            "lost_from": str(head + 1),
-        },
-        retry_after_s=0.2,
     )

@@ -23,6 +23,7 @@ def gap_frame(epoch: bytes, gap: LogGap) -> bytes:
             count=count,
             reason=gap.reason,
             detail=gap.detail,
+            runs=gap.runs,
         )
     ).SerializeToString()
 

@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from typing import TypeAlias
 
 from mxgw.v1.events_pb2 import GapReason
-from mxgw_core.events.records import events_prefix, offset_after
+from mxgw_core.events.records import event_head, events_prefix, offset_after, record_bounds
 
 SEGMENT_BYTES = 64 * 1024
 SEGMENT_EVENTS = 1024
@@ -25,27 +25,36 @@ class OutOfOrder(ValueError):
 
 @dataclass(frozen=True, slots=True)
 class LogGap:
-    """A range that no event will fill. `count` is 0 when the number of lost events cannot be known."""
+    """A range that no event will fill. `count` is 0 when the number of lost events cannot be known.
+
+    With `runs`, only a part of the range is lost, and the rest follows in the next chunk: lengths of alternating runs
+    from `first` on, lost ones first, lost ones last.
+    """
 
     first: int
     last: int
     reason: GapReason.ValueType
     detail: str = ""
     count: int = 0
+    runs: tuple[int, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
 class Chunk:
-    """Consecutive events as read: `frame` is a whole encoded StreamEventsResponse, its batch begins at `start`."""
+    """Consecutive events as read: `frame` is a whole encoded StreamEventsResponse, its batch begins at `start`.
+
+    `kept` is the number of events when some of the range are not among them; 0 when all are.
+    """
 
     first: int
     last: int
     frame: bytes
     start: int
+    kept: int = 0
 
     @property
     def events(self) -> int:
-        return self.last - self.first + 1
+        return self.kept or self.last - self.first + 1
 
     @property
     def batch_bytes(self) -> int:
@@ -58,15 +67,19 @@ class Chunk:
 
     def split(self, after: int) -> tuple[Chunk, Chunk]:
         """Return the events up to `after`, and those behind it; both must have some."""
-        offset = offset_after(self.frame, after - self.first + 1, self.start)
+        events = after - self.first + 1
+        if self.kept:
+            bounds = record_bounds(self.frame, self.start)
+            events = sum(event_head(self.frame, body)[0] <= after for _, body, _ in bounds)
+        offset = offset_after(self.frame, events, self.start)
         head, tail = self.frame[self.start : offset], self.frame[offset:]
-        return chunk_of(self.first, after, head), chunk_of(after + 1, self.last, tail)
+        return chunk_of(self.first, after, head, events), chunk_of(after + 1, self.last, tail, self.events - events)
 
 
-def chunk_of(first: int, last: int, batch: bytes) -> Chunk:
-    """Return the chunk of an encoded EventBatch."""
+def chunk_of(first: int, last: int, batch: bytes, events: int = 0) -> Chunk:
+    """Return the chunk of an encoded EventBatch; `events` says how many it has when they may not be consecutive."""
     prefix = events_prefix(len(batch))
-    return Chunk(first, last, prefix + batch, len(prefix))
+    return Chunk(first, last, prefix + batch, len(prefix), 0 if events == last - first + 1 else events)
 
 
 @dataclass(slots=True)

@@ -2,6 +2,9 @@
 
 Usually a subscriber costs nothing but its cursor. Once its policy had to act, the events it may still read are set
 aside in its own bounded backlog, so that a stalled reader never holds the shared log.
+
+It has more than 400 lines because they are about one thing: what lies between what the reader has and the log's head,
+in this order: backlog, what is gathered, and the log from the cursor on. Nearly every method moves a border of these.
 """
 
 from __future__ import annotations
@@ -14,15 +17,17 @@ from mxgw.v1.events_pb2 import GapReason
 from mxgw_core.api.errors import GatewayError
 from mxgw_core.api.events import EventFilter, Lag, OverflowPolicy, PacedPolicy, QueueLimits
 from mxgw_core.events.backlog import Backlog
+from mxgw_core.events.conflation import Conflation
 from mxgw_core.events.figures import GAP_FRAMES, LOST, SessionFigures, SubscriberFigures
 from mxgw_core.events.items import Control, End, Item, Progress, SnapshotDue, SnapshotWanted
 from mxgw_core.events.log import Chunk, EventLog, LogGap
-from mxgw_core.events.records import event_item, events_prefix, record_bounds
+from mxgw_core.events.pieces import PIECE_BYTES, filtered
+from mxgw_core.events.waiting import Waiter
 
 # Filtered subscribers are told how far they are after this many events that were not for them.
 PROGRESS_EVENTS = 1000
-# What is set aside comes in pieces of about this size, far below any message limit.
-_PIECE_BYTES = 64 * 1024
+# A long backlog is conflated in steps of about this size, and at least twice as fast as it grows.
+_STEP_BYTES = 256 * 1024
 
 
 class Subscriber:
@@ -68,6 +73,7 @@ class Subscriber:
         self.refusing_from: int | None = None
         self.refuse_until_events = 0
         self._refused_events = 0
+        self._refusing_since = 0.0
         self.over_since: float | None = None
         # Called after each read while the pump waits for this subscriber; set by the distributor.
         self.on_read: Callable[[], None] | None = None
@@ -77,8 +83,12 @@ class Subscriber:
         self._log = log
         self._clock = clock
         self._backlog = Backlog()
-        # What conflation could not make smaller does not count as lag again, or every event would conflate anew.
-        self._survivors = (0, 0)
+        # Behind the backlog and before the cursor: what is gathered while its policy conflates, or paces.
+        self._gathered = Conflation(f"newer values of the same items took their place (policy {self.policy_name!r})")
+        self._is_gathering = self.interval_s > 0
+        # Appended up to when its policy was last asked, or the reader took what was gathered: no lag to judge anew.
+        self._judged = (0, 0)
+        self._gathered_bytes = log.appended_bytes
         self._control: deque[Control] = deque()
         self._wants_snapshot = False
         # Position of the snapshot that waits for its place in the stream.
@@ -89,8 +99,7 @@ class Subscriber:
         self._granted_bytes = log.appended_bytes
         self._move_to(cursor)
         self._skipped = 0
-        # Completed by `wake`, awaited by `wait`.
-        self._waiter: asyncio.Future[None] | None = None
+        self._waiter = Waiter()
 
     @property
     def name(self) -> str:
@@ -106,53 +115,72 @@ class Subscriber:
 
     @property
     def lag_events(self) -> int:
-        """Events appended and not yet taken by the reader, its granted backlog included."""
-        return self._backlog.events + self._log.appended_events - self._taken_events
+        """Events not yet taken by the reader, its granted backlog included."""
+        return self._backlog.events + self._gathered.events + self._log.appended_events - self._taken_events
 
     @property
     def lag_bytes(self) -> int:
-        return self._backlog.bytes + self._log.appended_bytes - self._taken_bytes
+        return self._backlog.bytes + self._gathered.bytes + self._log.appended_bytes - self._taken_bytes
 
     @property
     def lag_seconds(self) -> float:
-        """Age of the oldest event not yet taken; what was set aside has no age."""
-        if self.cursor >= self._log.head:
+        """Age of the oldest event not yet taken; of what is conflated, how long it has been gathered."""
+        if self._backlog:
+            since = self._backlog.since
+        elif self._gathered:
+            since = self._gathered.since
+        elif self.cursor < self._log.head:
+            since = self._log.appended_at(self.cursor + 1)
+        else:
             return 0.0
-        return max(0.0, self._clock() - self._log.appended_at(self.cursor + 1))
+        return max(0.0, self._clock() - since)
 
     @property
     def backlog_bytes(self) -> int:
-        """Bytes set aside for it alone; what it has yet to read in the shared log costs nothing more."""
-        return self._backlog.bytes
+        """Memory held for it alone; what it has yet to read in the shared log costs nothing more."""
+        return self._backlog.bytes + self._gathered.memory_bytes
 
-    def _lag_since_attached(self) -> tuple[int, int]:
-        log, backlog = self._log, self._backlog
-        events = log.appended_events - max(self._taken_events, self._granted_events) + backlog.events
-        size = log.appended_bytes - max(self._taken_bytes, self._granted_bytes) + backlog.bytes
-        return events - min(self._survivors[0], backlog.events), size - min(self._survivors[1], backlog.bytes)
+    def _lag_since_attached(self) -> tuple[int, int, float]:
+        """Return what counts as lag: events, bytes, and seconds of the oldest that is still in the log."""
+        log, backlog, gathered = self._log, self._backlog, self._gathered
+        events = log.appended_events - max(self._taken_events, self._granted_events)
+        size = log.appended_bytes - max(self._taken_bytes, self._granted_bytes)
+        oldest = max(self.cursor, self._granted) + 1
+        seconds = self._clock() - log.appended_at(oldest) if oldest <= log.head else 0.0
+        return events + backlog.events + gathered.events, size + backlog.bytes + gathered.bytes, seconds
 
     def is_over_limit(self) -> bool:
-        """Whether what came since it attached and is unread exceeds its limits; called at every append."""
+        """Whether its policy is to be asked; looked at after every append."""
         limits, log = self.limits, self._log
-        events, size = self._lag_since_attached()
-        if (limits.events and events > limits.events) or (limits.bytes and size > limits.bytes):
+        if not self._is_gathering:
+            events, size, seconds = self._lag_since_attached()
+            return _exceeds(events, limits.events) or _exceeds(size, limits.bytes) or _exceeds(seconds, limits.seconds)
+        if not self._fits():
             return True
-        if limits.seconds:
-            oldest = max(self.cursor, self._granted) + 1
-            return oldest <= log.head and self._clock() - log.appended_at(oldest) > limits.seconds
-        return False
+        # What conflation cannot make smaller is no lag again, or every event would ask anew; a pace is no lag at all.
+        events, size = log.appended_events - self._judged[0], log.appended_bytes - self._judged[1]
+        return not self.interval_s and (_exceeds(events, limits.events) or _exceeds(size, limits.bytes))
+
+    def _fits(self) -> bool:
+        """Whether what is never replaced, and one value of each item, are within the limits.
+
+        The newest values may be more than the limit in events: there are no more of them than items.
+        """
+        gathered, limits = self._gathered, self.limits
+        size = gathered.bytes + self._backlog.bytes
+        return not _exceeds(gathered.others, limits.events) and not _exceeds(size, limits.bytes)
 
     def lag(self) -> Lag:
         """Return what its policy is told."""
         now = self._clock()
         if self.over_since is None:
             self.over_since = now
-        events, size = self._lag_since_attached()
+        events, size, seconds = self._lag_since_attached()
         return Lag(
             subscriber_id=self.id,
             events=events,
             bytes=size,
-            seconds=self.lag_seconds,
+            seconds=seconds,
             limits=self.limits,
             over_limit_s=now - self.over_since,
         )
@@ -174,22 +202,49 @@ class Subscriber:
 
     def drop_oldest(self, keep_events: int) -> None:
         """Drop the oldest unread events until at most `keep_events` remain; a gap stands in their place."""
+        self._settle()
         excess = self.lag_events - max(0, keep_events)
         excess -= self._backlog.drop_oldest(excess, self._why_dropped)
         if excess > 0:
             first, target = self.cursor + 1, self._log.skip(self.cursor, excess)
-            self._backlog.append(self._dropped(first, target, min(excess, self._log.after(self.cursor)[0])))
+            dropped = min(excess, self._log.after(self.cursor)[0])
+            self._backlog.append(self._dropped(first, target, dropped), self._log.appended_at(first))
             self._move_to(target)
         self.wake()
 
-    def conflate(self) -> int:
-        """Keep the newest data change of every item, and every other event; return how many others there are."""
-        self._set_aside()
-        others = self._backlog.conflate(
-            f"newer values of the same items took their place (overflow policy {self.policy_name!r})"
-        )
-        self._survivors = (self._backlog.events, self._backlog.bytes)
-        return others
+    def conflate(self) -> bool:
+        """Keep the newest data change of every item, and every other event, until the reader is level again.
+
+        Return False when that alone exceeds the limits.
+        """
+        if not self._is_gathering:
+            self._is_gathering = True
+            self._gathered_bytes = self._log.appended_bytes
+            for entry, since in self._backlog.drain():
+                self._gathered.absorb(entry, since)
+        self._judged = (self._log.appended_events, self._log.appended_bytes)
+        self.gather()
+        return self._fits()
+
+    def gather(self) -> None:
+        """Conflate, or pace: take what is new from the log, and more of a long backlog."""
+        log = self._log
+        if not self._is_gathering or self.cursor >= log.head:
+            return
+        room = _STEP_BYTES + 2 * (log.appended_bytes - self._gathered_bytes)
+        self._gathered_bytes = log.appended_bytes
+        while room > 0 and (item := log.read(self.cursor, PIECE_BYTES)) is not None:
+            self._gathered.absorb(item, log.appended_at(item.first))
+            self._move_to(item.last)
+            room -= item.batch_bytes if isinstance(item, Chunk) else 0
+
+    def _settle(self) -> None:
+        """Put what was gathered behind what is set aside, in order."""
+        if self._gathered:
+            since = self._gathered.since
+            for entry in self._gathered.drain():
+                self._backlog.append(entry, since)
+        self._is_gathering = self.interval_s > 0
 
     def select(self, keep: Callable[[int, int, int], bool]) -> int:
         """Keep the unread events that `keep` wants; return how many were dropped."""
@@ -201,6 +256,7 @@ class Subscriber:
         if self.refusing_from is None:
             self._set_aside()
             self.refusing_from = self.cursor + 1
+            self._refusing_since = self._clock()
             self.refuse_until_events = max(0, resume_below_events)
 
     def skip_refused(self) -> None:
@@ -210,8 +266,13 @@ class Subscriber:
             self._reopen_if_read()
 
     def _refuse_to_head(self) -> None:
-        self._refused_events += self._log.after(self.cursor)[0]
-        self._move_to(self._log.head)
+        refused = self._log.after(self.cursor)[0]
+        if refused or self._refused_events:
+            self._refused_events += refused
+            self._move_to(self._log.head)
+        else:  # a gap that stands for no event takes no room, and keeps its own reason
+            self._set_aside()
+            self.refusing_from = self.cursor + 1
 
     def _reopen_if_read(self) -> None:
         if self.refusing_from is not None and self._backlog.events <= self.refuse_until_events:
@@ -219,7 +280,8 @@ class Subscriber:
 
     def _reopen(self) -> None:
         if self.refusing_from is not None and self.refusing_from <= self.cursor:
-            self._backlog.append(self._dropped(self.refusing_from, self.cursor, self._refused_events))
+            gap = self._dropped(self.refusing_from, self.cursor, self._refused_events)
+            self._backlog.append(gap, self._refusing_since)
         self.refusing_from = None
         self._refused_events = 0
         self.over_since = None
@@ -232,8 +294,9 @@ class Subscriber:
         return LogGap(first, last, GapReason.GAP_REASON_QUEUE_DROPPED, self._why_dropped, events)
 
     def _set_aside(self) -> None:
-        while (item := self._log.read(self.cursor, _PIECE_BYTES)) is not None:
-            self._backlog.append(item)
+        self._settle()
+        while (item := self._log.read(self.cursor, PIECE_BYTES)) is not None:
+            self._backlog.append(item, self._log.appended_at(item.first))
             self._move_to(item.last)
 
     def _move_to(self, sequence: int) -> None:
@@ -246,7 +309,7 @@ class Subscriber:
 
     def put_first(self, gap: LogGap) -> None:
         """Let the stream begin with a gap."""
-        self._backlog.put_first(gap)
+        self._backlog.put_first(gap, self._clock())
 
     def send(self, frame: bytes) -> None:
         """Queue a control frame; it goes out before the next events."""
@@ -291,7 +354,7 @@ class Subscriber:
                 return self._progress(PROGRESS_EVENTS)
             item = kept
         else:
-            self.figures.delivered_events += item.last - item.first + 1
+            self.figures.delivered_events += item.events
         self.figures.delivered_bytes += item.batch_bytes
         return item
 
@@ -299,15 +362,16 @@ class Subscriber:
         reason = GapReason.Name(gap.reason).removeprefix("GAP_REASON_")
         self._session_figures.count(GAP_FRAMES, reason)
         if gap.last:
-            self.delivered = gap.last
-            self._skipped = 0
+            if not gap.runs:  # else a part of its range follows, and counts when that is handed over
+                self.delivered = gap.last
+                self._skipped = 0
             lost = gap.count or gap.last - gap.first + 1
             self.figures.lost_events[reason] += lost
             self._session_figures.count(LOST, reason, by=lost)
 
     def _next(self, limit_bytes: int) -> Chunk | LogGap | None:
-        if self.interval_s and not self._backlog and self.end is None:
-            self._set_aside_when_due()
+        if not self._backlog and self._is_gathering and self.end is None:
+            self._take_gathered()
         if self._backlog:
             item = self._backlog.pop()
             self._reopen_if_read()
@@ -326,28 +390,39 @@ class Subscriber:
             self.on_read()
         if self._snapshot_at is not None and isinstance(item, Chunk) and item.first <= self._snapshot_at < item.last:
             item, rest = item.split(self._snapshot_at)
-            self._backlog.put_first(rest)
+            self._backlog.put_first(rest, self._clock())
         return item
 
-    def _set_aside_when_due(self) -> None:
-        now = self._clock()
-        if self.cursor < self._log.head and now >= self._due_at:
-            self.conflate()
-            self._due_at = now + self.interval_s
+    def _take_gathered(self) -> None:
+        """Move the next piece of what was gathered to the backlog, once it may be read."""
+        gathered = self._gathered
+        since, entry = gathered.since, gathered.pop()
+        if entry is None and self._is_due():
+            if self.interval_s:
+                self.gather()
+                if self.cursor < self._log.head:
+                    return  # due until it is level, so that the last value of each item goes out
+            since = gathered.since
+            gathered.release()
+            if (entry := gathered.pop()) is not None:
+                self._due_at = self._clock() + self.interval_s
+                self._judged = (self._log.appended_events, self._log.appended_bytes)
+        if entry is not None:
+            self._backlog.append(entry, since)
+        elif not self.interval_s:
+            self._is_gathering = False  # level with what was gathered: on with the log itself
+            self.over_since = None
+
+    def _is_due(self) -> bool:
+        return not self.interval_s or self._clock() >= self._due_at
 
     def _filtered(self, chunk: Chunk) -> Chunk | None:
-        parts: list[bytes] = []
-        for start, body, end in record_bounds(chunk.frame, chunk.start):
-            item = event_item(chunk.frame, body, end)
-            if all(f.keep(*item) for f in self.filters):
-                parts.append(chunk.frame[start:end])
-        self._skipped = 0 if parts else self._skipped + chunk.events
-        self.figures.delivered_events += len(parts)
-        self.figures.filtered_events += chunk.events - len(parts)
-        if not parts:
-            return None
-        prefix = events_prefix(sum(map(len, parts)))
-        return Chunk(chunk.first, chunk.last, b"".join((prefix, *parts)), len(prefix))
+        kept = filtered(chunk, self.filters)
+        passed = kept.events if kept is not None else 0
+        self._skipped = 0 if passed else self._skipped + chunk.events
+        self.figures.delivered_events += passed
+        self.figures.filtered_events += chunk.events - passed
+        return kept
 
     def _progress(self, at_least: int) -> Progress | None:
         if self._skipped and self._skipped >= at_least:
@@ -359,21 +434,25 @@ class Subscriber:
 
     async def wait(self) -> None:
         """Return once `take` may have something. One waiter at a time."""
-        is_behind = self._log.head > self.cursor
-        has_more = self._control or self._backlog or self._wants_snapshot
-        if has_more or self.end is not None or (is_behind and not self.interval_s):
+        if self._control or self._backlog or self._wants_snapshot or self.end is not None:
             return
-        loop = asyncio.get_running_loop()
-        self._waiter = loop.create_future()
-        pace = loop.call_later(max(0.0, self._due_at - self._clock()), self.wake) if self.interval_s else None
-        try:
-            await self._waiter
-        finally:
-            self._waiter = None
-            if pace is not None:
-                pace.cancel()
+        is_behind = self._gathered or self._log.head > self.cursor
+        if is_behind and not self.interval_s:
+            return
+        if is_behind and self._is_due():  # the next step of a long backlog: let others have their turn in between
+            await asyncio.sleep(0)
+            return
+        await self._waiter.wait(self._due_at - self._clock() if is_behind else None)
+
+    def appended(self) -> None:
+        """Let `wait` return because of new events, unless it waits for its time anyway."""
+        if not self._waiter.has_time:
+            self.wake()
 
     def wake(self) -> None:
         """Let `wait` return."""
-        if self._waiter is not None and not self._waiter.done():
-            self._waiter.set_result(None)
+        self._waiter.wake()
+
+
+def _exceeds(amount: float, limit: float) -> bool:
+    return bool(limit) and amount > limit

@@ -14,6 +14,7 @@ from mxgw_core.api.access import AccessRequest
 from mxgw_core.api.errors import (
     FeatureNotEnabled,
     GatewayDraining,
+    GatewayError,
     InvalidRequest,
     PositionForeign,
     PositionLost,
@@ -154,12 +155,14 @@ class EventService:
             return
         if limits.maximum == 1:
             raise SubscriberExists(
-                "the session has its one subscriber: end that stream first, or enable the plugin backpressure for more",
-                metadata={"subscribers": "1", "setting": "plugins.backpressure"},
+                "the session has its one subscriber: end that stream first, or "
+                + (f"change {limits.setting}" if limits.setting else "enable the plugin backpressure for more"),
+                metadata={"subscribers": "1", "setting": limits.setting or "plugins.enabled"},
             )
         raise SubscriberLimitReached(
-            f"the session has {attached} subscribers, as many as it may have: end one, or raise the limit",
-            metadata={"subscribers": str(attached), "setting": "plugins.backpressure"},
+            f"the session has {attached} subscribers, as many as it may have: end one, or raise "
+            + (limits.setting or "the limit of the plugin that sets it"),
+            metadata={"subscribers": str(attached), "setting": limits.setting},
         )
 
     def _policy(
@@ -179,12 +182,18 @@ class EventService:
             ),
         )
         for answer in answers:
-            if isinstance(answer.error, InvalidRequest):
+            if isinstance(answer.error, GatewayError):
                 raise answer.error
             if answer.value is not None:
                 return answer.value, self._plugins.source_of(answer.plugin)
         if asked in ("", "disconnect"):
             return DisconnectPolicy(), "mxgw"
+        if failed := [answer.plugin for answer in answers if answer.error is not None]:
+            raise InvalidRequest(
+                f"the overflow policy {asked!r} cannot be had: plugin {', '.join(failed)} failed, as the gateway's "
+                "log says; ask for disconnect",
+                metadata={"field": "policy"},
+            )
         raise InvalidRequest(
             f"no plugin of this gateway brings the overflow policy {asked!r}: ask for disconnect, or enable the plugin",
             metadata={"field": "policy"},

@@ -72,6 +72,18 @@ async def refused_or_done(call: object) -> None:
         return
 
 
+async def test_calls_that_arrive_while_the_server_still_answers_are_told_when_to_come_back() -> None:
+    async with running_gateway() as gateway, client_of(gateway.target) as client:
+        session = await client.open()
+        assert gateway.app._registry is not None
+        gateway.app._registry.draining = True  # the first step of a shutdown, which goes on at once elsewhere
+        for call in (client.open(), client.stream(session.session_id)):
+            refusal = await refused(call)
+
+            assert (refusal.code, refusal.reason) == (grpc.StatusCode.UNAVAILABLE, "GATEWAY_DRAINING")
+            assert refusal.retry_after_s is not None
+
+
 async def test_health_says_that_the_gateway_goes_away_before_it_is_gone() -> None:
     async with running_gateway() as gateway, client_of(gateway.target) as client:
         watch = health_pb2_grpc.HealthStub(client.channel).Watch(health_pb2.HealthCheckRequest())

@@ -59,6 +59,7 @@ from mxgw_client.results import (
 )
 from mxgw_client.session import Session
 from mxgw_client.stream import EventStream
+from mxgw_client.subscribers import Counter, Subscriber, SubscriberList
 from mxgw_client.values import Status
 
 __all__ = [
@@ -70,6 +71,7 @@ __all__ = [
     "BulkWrite",
     "CloseReason",
     "ControlFrame",
+    "Counter",
     "DataChange",
     "DataType",
     "Draining",
@@ -111,6 +113,8 @@ __all__ = [
     "StreamOpened",
     "StreamStale",
     "SubscribeOutcome",
+    "Subscriber",
+    "SubscriberList",
     "Subscription",
     "Tls",
     "UnknownEvent",

@@ -39,7 +39,8 @@ class StreamOpened:
 class Gap:
     """Events were lost here. `first_lost`, `last_lost` (inclusive) and `count` are 0 when they are not known.
 
-    `count` is less than the range when part of it is delivered (conflation). Re-read the items that matter.
+    `count` is less than the range when only a part of it is lost: `lost_ranges` says which, and the rest follows in the
+    next batch. Re-read the items that matter.
     """
 
     epoch: bytes
@@ -48,6 +49,19 @@ class Gap:
     count: int
     reason: GapReason
     detail: str
+    runs: tuple[int, ...] = ()
+
+    @property
+    def lost_ranges(self) -> tuple[tuple[int, int], ...]:
+        """What exactly is lost, as inclusive ranges of sequences; empty when it is not known."""
+        if not self.first_lost or not self.last_lost:
+            return ()
+        ranges, first = [], self.first_lost
+        for index, length in enumerate(self.runs or (self.last_lost - self.first_lost + 1,)):
+            if index % 2 == 0:
+                ranges.append((first, first + length - 1))
+            first += length
+        return tuple(ranges)
 
     @property
     def covers_its_range(self) -> bool:
@@ -140,7 +154,15 @@ def frame_from_message(message: event_service_pb2.StreamEventsResponse, context:
             return EventBatch(message.events.events, context) if message.events.events else None
         case "gap":
             gap = message.gap
-            return Gap(gap.epoch, gap.first_lost, gap.last_lost, gap.count, GapReason(gap.reason), gap.detail)
+            return Gap(
+                gap.epoch,
+                gap.first_lost,
+                gap.last_lost,
+                gap.count,
+                GapReason(gap.reason),
+                gap.detail,
+                tuple(gap.runs),
+            )
         case "heartbeat":
             beat = message.heartbeat
             return Heartbeat(

@@ -14,7 +14,8 @@ from mxgw_client._calls import Calls
 from mxgw_client.errors import NotAGateway
 from mxgw_client.options import MIB, ApiKey, ConnectOptions, Flow, Tls
 from mxgw_client.results import GatewayInfo, Pong, SessionInfo, gateway_from_message, session_from_message
-from mxgw_client.session import Session, ping
+from mxgw_client.session import Session, ping, subscribers
+from mxgw_client.subscribers import SubscriberList
 from mxgw_client.target import Target
 
 CONTRACT = "mxgw.v1"
@@ -180,6 +181,10 @@ class Gateway:
         request = session_service_pb2.CloseSessionRequest(session_id=session_id)
         answer = await self._calls.unary(self._calls.sessions.CloseSession, request, "CloseSession", timeout_s)
         return session_from_message(answer.session)
+
+    async def subscribers(self, session_id: str, *, timeout_s: float | None = None) -> SubscriberList:
+        """Return who follows a session's events, and how well; does not extend the lease."""
+        return await subscribers(self._calls, session_id, timeout_s)
 
     # The gateway itself
 

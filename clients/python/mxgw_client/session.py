@@ -28,6 +28,7 @@ from mxgw_client.results import (
     worker_from_message,
 )
 from mxgw_client.stream import EventStream
+from mxgw_client.subscribers import SubscriberList, subscribers_from_message
 from mxgw_client.values import moment
 
 log = logging.getLogger(__name__)
@@ -191,12 +192,23 @@ class Session(BulkCalls):
             await self._calls.unary(self._calls.sessions.GetWorkerInfo, request, "GetWorkerInfo", timeout_s)
         )
 
+    async def subscribers(self, *, timeout_s: float | None = None) -> SubscriberList:
+        """Return who follows the session's events, and how well; does not extend the lease."""
+        return await subscribers(self._calls, self._session_id, timeout_s)
+
     async def ping(self, *, timeout_s: float | None = None) -> Pong:
         """Ask gateway and worker for a sign of life; extends the lease."""
         return await ping(self._calls, self._session_id, timeout_s)
 
     def __repr__(self) -> str:
         return f"<Session {self._session_id or 'not open'}>"
+
+
+async def subscribers(calls: Calls, session_id: str, timeout_s: float | None) -> SubscriberList:
+    """List the subscribers of a session."""
+    request = session_service_pb2.ListSubscribersRequest(session_id=session_id)
+    answer = await calls.unary(calls.sessions.ListSubscribers, request, "ListSubscribers", timeout_s)
+    return subscribers_from_message(answer)
 
 
 async def ping(calls: Calls, session_id: str, timeout_s: float | None) -> Pong:

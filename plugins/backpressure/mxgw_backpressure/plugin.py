@@ -31,6 +31,7 @@ from mxgw_core.api import (
 from mxgw_core.api.errors import InvalidRequest
 
 POLICIES = ("disconnect", "fail_session", "drop_oldest", "drop_newest", "conflate", "sample", "resync", "block")
+SECTION = "plugins.backpressure"
 _INTERVAL = "interval_ms"
 _SHORTEST_INTERVAL_MS, _LONGEST_INTERVAL_MS = 10, 3_600_000
 
@@ -52,7 +53,9 @@ class BackpressurePlugin:
     def mxgw_subscriber_limits(self, session: SessionInfo | None) -> SubscriberLimits:
         del session
         s = self._settings
-        return SubscriberLimits(s.subscriber_limit, QueueLimits(s.queue_events, s.queue_bytes, s.queue_seconds))
+        queue = QueueLimits(s.queue_events, s.queue_bytes, s.queue_seconds, SECTION)
+        allows_more = "maximum_subscribers" if s.multiple_subscribers else "multiple_subscribers"
+        return SubscriberLimits(s.subscriber_limit, queue, setting=f"{SECTION}.{allows_more}")
 
     @hookimpl
     def mxgw_overflow_policy(self, request: PolicyRequest) -> OverflowPolicy | None:
@@ -64,7 +67,7 @@ class BackpressurePlugin:
             allowed = ", ".join(settings.client_policies)
             raise InvalidRequest(
                 f"this gateway does not let clients ask for the policy {name!r}: ask for one of {allowed}, or have "
-                "plugins.backpressure.client_policies changed",
+                f"{SECTION}.client_policies changed",
                 metadata={"field": "policy.name", "allowed": allowed},
             )
         return self._patient(self._policy(name, request.parameters))

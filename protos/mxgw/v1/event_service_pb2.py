@@ -27,7 +27,7 @@ from google.protobuf import empty_pb2 as google_dot_protobuf_dot_empty__pb2
 from mxgw.v1 import events_pb2 as mxgw_dot_v1_dot_events__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1bmxgw/v1/event_service.proto\x12\x07mxgw.v1\x1a\x1egoogle/protobuf/duration.proto\x1a\x1bgoogle/protobuf/empty.proto\x1a\x14mxgw/v1/events.proto\"\xcc\x01\n\rStartPosition\x12%\n\x03now\x18\x01 \x01(\x0b\x32\x16.google.protobuf.EmptyH\x00\x12\x31\n\x0foldest_retained\x18\x02 \x01(\x0b\x32\x16.google.protobuf.EmptyH\x00\x12\"\n\x05\x61\x66ter\x18\x03 \x01(\x0b\x32\x11.mxgw.v1.PositionH\x00\x12\x34\n\x12snapshot_then_live\x18\x04 \x01(\x0b\x32\x16.google.protobuf.EmptyH\x00\x42\x07\n\x05start\"\x9a\x01\n\x14OverflowPolicyChoice\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x41\n\nparameters\x18\x02 \x03(\x0b\x32-.mxgw.v1.OverflowPolicyChoice.ParametersEntry\x1a\x31\n\x0fParametersEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\"\xeb\x01\n\x13StreamEventsRequest\x12\x12\n\nsession_id\x18\x01 \x01(\t\x12%\n\x05start\x18\x02 \x01(\x0b\x32\x16.mxgw.v1.StartPosition\x12\x1e\n\x06on_gap\x18\x03 \x01(\x0e\x32\x0e.mxgw.v1.OnGap\x12\x13\n\x0b\x63lient_name\x18\x04 \x01(\t\x12-\n\x06policy\x18\x05 \x01(\x0b\x32\x1d.mxgw.v1.OverflowPolicyChoice\x12\x35\n\x12heartbeat_interval\x18\x06 \x01(\x0b\x32\x19.google.protobuf.Duration\"\xd8\x02\n\x14StreamEventsResponse\x12\'\n\x06opened\x18\x01 \x01(\x0b\x32\x15.mxgw.v1.StreamOpenedH\x00\x12%\n\x06\x65vents\x18\x02 \x01(\x0b\x32\x13.mxgw.v1.EventBatchH\x00\x12\x1b\n\x03gap\x18\x03 \x01(\x0b\x32\x0c.mxgw.v1.GapH\x00\x12%\n\x08snapshot\x18\x04 \x01(\x0b\x32\x11.mxgw.v1.SnapshotH\x00\x12,\n\x0csnapshot_end\x18\x05 \x01(\x0b\x32\x14.mxgw.v1.SnapshotEndH\x00\x12%\n\x08progress\x18\x06 \x01(\x0b\x32\x11.mxgw.v1.ProgressH\x00\x12\'\n\theartbeat\x18\x07 \x01(\x0b\x32\x12.mxgw.v1.HeartbeatH\x00\x12%\n\x08\x64raining\x18\x08 \x01(\x0b\x32\x11.mxgw.v1.DrainingH\x00\x42\x07\n\x05\x66rame*d\n\x05OnGap\x12\x16\n\x12ON_GAP_UNSPECIFIED\x10\x00\x12\x1b\n\x17ON_GAP_DELIVER_RETAINED\x10\x01\x12\x11\n\rON_GAP_REFUSE\x10\x02\x12\x13\n\x0fON_GAP_SNAPSHOT\x10\x03\x32]\n\x0c\x45ventService\x12M\n\x0cStreamEvents\x12\x1c.mxgw.v1.StreamEventsRequest\x1a\x1d.mxgw.v1.StreamEventsResponse0\x01\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1bmxgw/v1/event_service.proto\x12\x07mxgw.v1\x1a\x1egoogle/protobuf/duration.proto\x1a\x1bgoogle/protobuf/empty.proto\x1a\x14mxgw/v1/events.proto\"\xcc\x01\n\rStartPosition\x12%\n\x03now\x18\x01 \x01(\x0b\x32\x16.google.protobuf.EmptyH\x00\x12\x31\n\x0foldest_retained\x18\x02 \x01(\x0b\x32\x16.google.protobuf.EmptyH\x00\x12\"\n\x05\x61\x66ter\x18\x03 \x01(\x0b\x32\x11.mxgw.v1.PositionH\x00\x12\x34\n\x12snapshot_then_live\x18\x04 \x01(\x0b\x32\x16.google.protobuf.EmptyH\x00\x42\x07\n\x05start\"\x9a\x01\n\x14OverflowPolicyChoice\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x41\n\nparameters\x18\x02 \x03(\x0b\x32-.mxgw.v1.OverflowPolicyChoice.ParametersEntry\x1a\x31\n\x0fParametersEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\"\x82\x02\n\x13StreamEventsRequest\x12\x12\n\nsession_id\x18\x01 \x01(\t\x12%\n\x05start\x18\x02 \x01(\x0b\x32\x16.mxgw.v1.StartPosition\x12\x1e\n\x06on_gap\x18\x03 \x01(\x0e\x32\x0e.mxgw.v1.OnGap\x12\x13\n\x0b\x63lient_name\x18\x04 \x01(\t\x12-\n\x06policy\x18\x05 \x01(\x0b\x32\x1d.mxgw.v1.OverflowPolicyChoice\x12\x35\n\x12heartbeat_interval\x18\x06 \x01(\x0b\x32\x19.google.protobuf.Duration\x12\x15\n\rwith_snapshot\x18\x07 \x01(\x08\"\xd8\x02\n\x14StreamEventsResponse\x12\'\n\x06opened\x18\x01 \x01(\x0b\x32\x15.mxgw.v1.StreamOpenedH\x00\x12%\n\x06\x65vents\x18\x02 \x01(\x0b\x32\x13.mxgw.v1.EventBatchH\x00\x12\x1b\n\x03gap\x18\x03 \x01(\x0b\x32\x0c.mxgw.v1.GapH\x00\x12%\n\x08snapshot\x18\x04 \x01(\x0b\x32\x11.mxgw.v1.SnapshotH\x00\x12,\n\x0csnapshot_end\x18\x05 \x01(\x0b\x32\x14.mxgw.v1.SnapshotEndH\x00\x12%\n\x08progress\x18\x06 \x01(\x0b\x32\x11.mxgw.v1.ProgressH\x00\x12\'\n\theartbeat\x18\x07 \x01(\x0b\x32\x12.mxgw.v1.HeartbeatH\x00\x12%\n\x08\x64raining\x18\x08 \x01(\x0b\x32\x11.mxgw.v1.DrainingH\x00\x42\x07\n\x05\x66rame*d\n\x05OnGap\x12\x16\n\x12ON_GAP_UNSPECIFIED\x10\x00\x12\x1b\n\x17ON_GAP_DELIVER_RETAINED\x10\x01\x12\x11\n\rON_GAP_REFUSE\x10\x02\x12\x13\n\x0fON_GAP_SNAPSHOT\x10\x03\x32]\n\x0c\x45ventService\x12M\n\x0cStreamEvents\x12\x1c.mxgw.v1.StreamEventsRequest\x1a\x1d.mxgw.v1.StreamEventsResponse0\x01\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -36,8 +36,8 @@ if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
   _globals['_OVERFLOWPOLICYCHOICE_PARAMETERSENTRY']._loaded_options = None
   _globals['_OVERFLOWPOLICYCHOICE_PARAMETERSENTRY']._serialized_options = b'8\001'
-  _globals['_ONGAP']._serialized_start=1072
-  _globals['_ONGAP']._serialized_end=1172
+  _globals['_ONGAP']._serialized_start=1095
+  _globals['_ONGAP']._serialized_end=1195
   _globals['_STARTPOSITION']._serialized_start=124
   _globals['_STARTPOSITION']._serialized_end=328
   _globals['_OVERFLOWPOLICYCHOICE']._serialized_start=331
@@ -45,9 +45,9 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_OVERFLOWPOLICYCHOICE_PARAMETERSENTRY']._serialized_start=436
   _globals['_OVERFLOWPOLICYCHOICE_PARAMETERSENTRY']._serialized_end=485
   _globals['_STREAMEVENTSREQUEST']._serialized_start=488
-  _globals['_STREAMEVENTSREQUEST']._serialized_end=723
-  _globals['_STREAMEVENTSRESPONSE']._serialized_start=726
-  _globals['_STREAMEVENTSRESPONSE']._serialized_end=1070
-  _globals['_EVENTSERVICE']._serialized_start=1174
-  _globals['_EVENTSERVICE']._serialized_end=1267
+  _globals['_STREAMEVENTSREQUEST']._serialized_end=746
+  _globals['_STREAMEVENTSRESPONSE']._serialized_start=749
+  _globals['_STREAMEVENTSRESPONSE']._serialized_end=1093
+  _globals['_EVENTSERVICE']._serialized_start=1197
+  _globals['_EVENTSERVICE']._serialized_end=1290
 # @@protoc_insertion_point(module_scope)

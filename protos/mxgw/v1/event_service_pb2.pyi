@@ -150,10 +150,15 @@ class StreamEventsRequest(_message.Message):
     CLIENT_NAME_FIELD_NUMBER: _builtins.int
     POLICY_FIELD_NUMBER: _builtins.int
     HEARTBEAT_INTERVAL_FIELD_NUMBER: _builtins.int
+    WITH_SNAPSHOT_FIELD_NUMBER: _builtins.int
     session_id: _builtins.str
     on_gap: Global___OnGap.ValueType
     client_name: _builtins.str
     """Shown to operators; at most 128 characters."""
+    with_snapshot: _builtins.bool
+    """Send a snapshot whatever the start is; a client whose stream was cut inside a snapshot gets a whole one this way
+    and misses no event (needs the replay plugin).
+    """
     @_builtins.property
     def start(self) -> Global___StartPosition: ...
     @_builtins.property
@@ -173,10 +178,11 @@ class StreamEventsRequest(_message.Message):
         client_name: _builtins.str = ...,
         policy: Global___OverflowPolicyChoice | None = ...,
         heartbeat_interval: _duration_pb2.Duration | None = ...,
+        with_snapshot: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["heartbeat_interval", b"heartbeat_interval", "policy", b"policy", "start", b"start"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["client_name", b"client_name", "heartbeat_interval", b"heartbeat_interval", "on_gap", b"on_gap", "policy", b"policy", "session_id", b"session_id", "start", b"start"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["client_name", b"client_name", "heartbeat_interval", b"heartbeat_interval", "on_gap", b"on_gap", "policy", b"policy", "session_id", b"session_id", "start", b"start", "with_snapshot", b"with_snapshot"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -416,16 +416,26 @@ class Gap(_message.Message):
     COUNT_FIELD_NUMBER: _builtins.int
     REASON_FIELD_NUMBER: _builtins.int
     DETAIL_FIELD_NUMBER: _builtins.int
+    RUNS_FIELD_NUMBER: _builtins.int
     epoch: _builtins.bytes
     first_lost: _builtins.int
     """First lost sequence; 0 when unknown."""
     last_lost: _builtins.int
     """Last lost sequence, inclusive; 0 when unknown."""
     count: _builtins.int
-    """Number of events lost; 0 when unknown. Less than the range when part of it was delivered (conflation)."""
+    """Number of events lost; 0 when unknown. Less than the range when only a part of it is lost (see `runs`), or when
+    the range also covers sequences that were lost to others before.
+    """
     reason: Global___GapReason.ValueType
     detail: _builtins.str
     """A sentence for people: what happened and what would help."""
+    @_builtins.property
+    def runs(self) -> _containers.RepeatedScalarFieldContainer[_builtins.int]:
+        """Which part of the range is lost: lengths of alternating runs from `first_lost` on, lost, not lost, lost and so on,
+        ending at `last_lost`. What is not lost follows in the next batch, so advance your position with that, not with
+        the gap. Empty when the whole range is lost.
+        """
+
     def __init__(
         self,
         *,
@@ -435,10 +445,11 @@ class Gap(_message.Message):
         count: _builtins.int = ...,
         reason: Global___GapReason.ValueType = ...,
         detail: _builtins.str = ...,
+        runs: _abc.Iterable[_builtins.int] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["count", b"count", "detail", b"detail", "epoch", b"epoch", "first_lost", b"first_lost", "last_lost", b"last_lost", "reason", b"reason"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["count", b"count", "detail", b"detail", "epoch", b"epoch", "first_lost", b"first_lost", "last_lost", b"last_lost", "reason", b"reason", "runs", b"runs"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -147,6 +147,8 @@ class Session(_message.Message):
     WORKER_STATE_FIELD_NUMBER: _builtins.int
     SOURCE_HEALTH_FIELD_NUMBER: _builtins.int
     WORKER_RSS_BYTES_FIELD_NUMBER: _builtins.int
+    HORIZON_FIELD_NUMBER: _builtins.int
+    DETACHED_AT_FIELD_NUMBER: _builtins.int
     session_id: _builtins.str
     """A name, never a credential."""
     state: Global___SessionState.ValueType
@@ -184,6 +186,14 @@ class Session(_message.Message):
     def lease_expires_at(self) -> _timestamp_pb2.Timestamp:
         """Any call or attached stream extends it."""
 
+    @_builtins.property
+    def horizon(self) -> _duration_pb2.Duration:
+        """How far back the log reaches at the present rate; unset when that is not known. Who comes back later has a Gap."""
+
+    @_builtins.property
+    def detached_at(self) -> _timestamp_pb2.Timestamp:
+        """Since when the session is without a subscriber; unset while it has one, and when it never had one."""
+
     def __init__(
         self,
         *,
@@ -210,10 +220,12 @@ class Session(_message.Message):
         worker_state: _events_pb2.WorkerState.ValueType = ...,
         source_health: _events_pb2.SourceHealth.ValueType = ...,
         worker_rss_bytes: _builtins.int = ...,
+        horizon: _duration_pb2.Duration | None = ...,
+        detached_at: _timestamp_pb2.Timestamp | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["closed_at", b"closed_at", "lease", b"lease", "lease_expires_at", b"lease_expires_at", "opened_at", b"opened_at"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["closed_at", b"closed_at", "detached_at", b"detached_at", "horizon", b"horizon", "lease", b"lease", "lease_expires_at", b"lease_expires_at", "opened_at", b"opened_at"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["backend", b"backend", "client_name", b"client_name", "close_detail", b"close_detail", "close_reason", b"close_reason", "closed_at", b"closed_at", "epoch", b"epoch", "head_sequence", b"head_sequence", "lease", b"lease", "lease_expires_at", b"lease_expires_at", "log_bytes", b"log_bytes", "log_events", b"log_events", "oldest_sequence", b"oldest_sequence", "opened_at", b"opened_at", "owner", b"owner", "pending_commands", b"pending_commands", "session_id", b"session_id", "source_health", b"source_health", "state", b"state", "subscribers", b"subscribers", "tag", b"tag", "worker_pid", b"worker_pid", "worker_rss_bytes", b"worker_rss_bytes", "worker_state", b"worker_state"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["backend", b"backend", "client_name", b"client_name", "close_detail", b"close_detail", "close_reason", b"close_reason", "closed_at", b"closed_at", "detached_at", b"detached_at", "epoch", b"epoch", "head_sequence", b"head_sequence", "horizon", b"horizon", "lease", b"lease", "lease_expires_at", b"lease_expires_at", "log_bytes", b"log_bytes", "log_events", b"log_events", "oldest_sequence", b"oldest_sequence", "opened_at", b"opened_at", "owner", b"owner", "pending_commands", b"pending_commands", "session_id", b"session_id", "source_health", b"source_health", "state", b"state", "subscribers", b"subscribers", "tag", b"tag", "worker_pid", b"worker_pid", "worker_rss_bytes", b"worker_rss_bytes", "worker_state", b"worker_state"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -73,6 +73,15 @@ async def test_a_second_gateway_on_the_same_port_is_refused_and_the_first_lives_
             assert await _answers(client) == "anonymous"
 
 
+async def test_no_other_process_can_share_the_port() -> None:
+    async with running_gateway(LOOPBACK) as gateway:
+        host, _, port = gateway.target.rpartition(":")
+        with socket.socket() as other:
+            other.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
+            with pytest.raises(OSError, match="in use"):
+                other.bind((host, int(port)))
+
+
 async def test_a_second_gateway_on_the_same_unix_socket_is_refused_and_the_first_lives_on() -> None:
     async with running_gateway() as first:
         with pytest.raises(SettingsError, match="in use by another process"):

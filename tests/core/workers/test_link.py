@@ -21,6 +21,7 @@ from support.peers import SECRET, SESSION, block, scripted_worker
 from mxgw.worker.v1 import worker_pb2 as w
 from mxgw_core.workers import link as link_module
 from mxgw_core.workers.link import LinkBroken, WorkerLink
+from mxgw_core.workers.peer import PeerCredentials
 from mxgw_worker.ipc.framing import frame
 from mxgw_worker.ipc.handshake import EPOCH_BYTES, NONCE_BYTES, PROTOCOL_VERSION, GatewayHandshake, WorkerHandshake
 
@@ -311,6 +312,18 @@ async def test_another_process_is_refused_before_it_says_a_word(endpoint: Endpoi
         assert await false.refusal() == "WRONG_PROCESS"
 
     endpoint.expected_pid = os.getpid()
+    await _true_worker_is_taken(endpoint)
+
+
+async def test_another_user_is_refused_before_it_says_a_word(
+    endpoint: Endpoint, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    foreign = PeerCredentials(os.getpid(), os.getuid() + 1)  # as the kernel would say of another user's process
+    monkeypatch.setattr(link_module, "peer_credentials", lambda _: foreign)
+    async with scripted_worker(endpoint.path) as false:
+        assert await false.refusal() == "WRONG_USER"
+
+    monkeypatch.undo()
     await _true_worker_is_taken(endpoint)
 
 

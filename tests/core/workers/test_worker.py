@@ -28,6 +28,7 @@ from mxgw_core.events.distributor import Distributor
 from mxgw_core.events.log import LogGap
 from mxgw_core.events.verdict import Start
 from mxgw_core.plugins import PluginHost
+from mxgw_core.workers import acks
 from mxgw_core.workers.paths import DataDirectory
 from mxgw_core.workers.worker import Worker, WorkerEnd
 
@@ -121,15 +122,13 @@ async def test_events_and_gaps_arrive_in_their_order_and_are_acknowledged(settin
     assert setting.what_arrived() == [1, 2, 3, (4, 5), 6]
 
 
-async def test_many_events_are_acknowledged_without_waiting(setting: Setting) -> None:
+async def test_many_events_are_acknowledged_without_waiting(setting: Setting, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(acks, "_DELAY_S", 60.0)
     async with _ready(setting) as peer:
-        peer.send(block(1, 300))
-        loop = asyncio.get_running_loop()
-        began = loop.time()
+        peer.send(block(1, 255), block(256, 256))
         ack = await peer.receive_kind("ack")
 
-        assert ack.ack.sequence == 300
-        assert loop.time() - began < 0.04
+        assert ack.ack.sequence == 256
 
 
 @pytest.mark.parametrize(
@@ -297,7 +296,7 @@ async def test_a_silent_worker_is_found_within_two_and_a_half_heartbeats(setting
 
     assert end.reason is CloseReason.WORKER_SILENT
     # The interval is 0.1 s here; the room above is the machine's.
-    assert 0.2 <= took < 0.25 + 0.1
+    assert 0.2 <= took < 0.25 + 0.25
 
 
 async def test_any_sign_of_life_is_good_enough(setting: Setting) -> None:

@@ -10,6 +10,7 @@ from mxgw_client import gateway as asynchronous
 from mxgw_client.gateway import DEFAULT_CLIENT_NAME, DEFAULT_TARGET
 from mxgw_client.options import MIB, ApiKey, Flow, Tls
 from mxgw_client.results import GatewayInfo, Pong, SessionInfo
+from mxgw_client.subscribers import SubscriberList
 from mxgw_client.sync import _loop
 from mxgw_client.sync.session import Session
 
@@ -102,6 +103,9 @@ class Gateway:
 
     def close_session(self, session_id: str, *, timeout_s: float | None = None) -> SessionInfo:
         return self._loop.run(self._gateway.close_session(session_id, timeout_s=timeout_s))
+
+    def subscribers(self, session_id: str, *, timeout_s: float | None = None) -> SubscriberList:
+        return self._loop.run(self._gateway.subscribers(session_id, timeout_s=timeout_s))
 
     def info(self, *, timeout_s: float | None = None) -> GatewayInfo:
         return self._loop.run(self._gateway.info(timeout_s=timeout_s))

@@ -29,6 +29,7 @@ from mxgw_client.results import (
     WriteOutcome,
     WriteResult,
 )
+from mxgw_client.subscribers import SubscriberList
 from mxgw_client.sync._loop import LoopThread
 from mxgw_client.sync.stream import EventStream
 from mxgw_client.values import Status
@@ -352,6 +353,9 @@ class Session:
 
     def worker_info(self, *, timeout_s: float | None = None) -> WorkerInfo:
         return self._run(self._session.worker_info(timeout_s=timeout_s))
+
+    def subscribers(self, *, timeout_s: float | None = None) -> SubscriberList:
+        return self._run(self._session.subscribers(timeout_s=timeout_s))
 
     def ping(self, *, timeout_s: float | None = None) -> Pong:
         return self._run(self._session.ping(timeout_s=timeout_s))

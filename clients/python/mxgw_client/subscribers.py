@@ -1,0 +1,100 @@
+"""Who follows a session's events, as the gateway sees them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import datetime
+
+from mxgw.convert import duration_to_seconds
+from mxgw.v1 import session_service_pb2
+from mxgw_client.enums import GapReason
+from mxgw_client.position import Position
+from mxgw_client.values import moment
+
+
+@dataclass(frozen=True, slots=True)
+class Subscriber:
+    """One reader of a session's events.
+
+    Lag is what was not handed to the reader's transport yet; the transport itself may hold some megabytes more. A
+    limit of 0 is none. `lost` counts events by the reason of their gaps. `ending` means that its stream is over but
+    for what was queued.
+    """
+
+    subscriber_id: str
+    client_name: str
+    address: str
+    attached_at: datetime
+    policy: str
+    limit_events: int
+    limit_bytes: int
+    limit_s: float
+    position: Position
+    lag_events: int
+    lag_bytes: int
+    lag_s: float
+    backlog_bytes: int
+    delivered_events: int
+    delivered_bytes: int
+    filtered_events: int
+    lost: Mapping[GapReason, int]
+    ending: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Counter:
+    """One counter of a session, by its metric name and labels."""
+
+    name: str
+    labels: Mapping[str, str]
+    value: int
+
+
+@dataclass(frozen=True, slots=True)
+class SubscriberList:
+    """A session's subscribers, oldest first, its event log, and what was counted since the session opened."""
+
+    subscribers: tuple[Subscriber, ...]
+    maximum_subscribers: int
+    head_sequence: int
+    oldest_sequence: int
+    log_events: int
+    log_bytes: int
+    counters: tuple[Counter, ...]
+
+
+def subscribers_from_message(message: session_service_pb2.ListSubscribersResponse) -> SubscriberList:
+    """Return the subscribers in a message."""
+    return SubscriberList(
+        subscribers=tuple(map(_subscriber, message.subscribers)),
+        maximum_subscribers=message.maximum_subscribers,
+        head_sequence=message.head_sequence,
+        oldest_sequence=message.oldest_sequence,
+        log_events=message.log_events,
+        log_bytes=message.log_bytes,
+        counters=tuple(Counter(c.name, dict(c.labels), c.value) for c in message.counters),
+    )
+
+
+def _subscriber(message: session_service_pb2.Subscriber) -> Subscriber:
+    return Subscriber(
+        subscriber_id=message.subscriber_id,
+        client_name=message.client_name,
+        address=message.address,
+        attached_at=moment(message.attached_at),
+        policy=message.policy,
+        limit_events=message.limits.events,
+        limit_bytes=message.limits.bytes,
+        limit_s=duration_to_seconds(message.limits.age),
+        position=Position.from_message(message.position),
+        lag_events=message.lag_events,
+        lag_bytes=message.lag_bytes,
+        lag_s=duration_to_seconds(message.lag_age),
+        backlog_bytes=message.backlog_bytes,
+        delivered_events=message.delivered_events,
+        delivered_bytes=message.delivered_bytes,
+        filtered_events=message.filtered_events,
+        lost={GapReason(lost.reason): lost.events for lost in message.lost},
+        ending=message.ending,
+    )

@@ -1,0 +1,963 @@
+"""Every hook, one by one, on a real gateway: called when it says, with what it says, and an exception stays its own.
+
+Plugins are objects of a test, installed as distributions with real entry points. `mxgw_settings` and `mxgw_cli` have
+their tests beside the plugin host.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+import os
+import re
+import signal
+import subprocess
+import sys
+import threading
+from collections.abc import AsyncIterator, Callable, Mapping
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+import grpc
+import pytest
+from google.protobuf.empty_pb2 import Empty
+from support.clients import Client, client_of, read_events, refused
+from support.events import batch
+from support.plugins import InstallPlugin
+from support.waiting import until
+
+from mxgw.v1 import command_service_pb2 as cs
+from mxgw.v1 import commands_pb2 as c
+from mxgw.v1 import event_service_pb2 as es
+from mxgw.v1 import events_pb2 as e
+from mxgw.v1 import gateway_service_pb2
+from mxgw.v1.gateway_service_pb2 import GetGatewayInfoRequest, PingRequest, PingResponse
+from mxgw_core.api import (
+    AccessRequest,
+    Allow,
+    AuthenticationRequest,
+    Call,
+    CloseReason,
+    Decision,
+    Deny,
+    DropOldest,
+    Gateway,
+    GrpcService,
+    HistoryPage,
+    Identity,
+    Lag,
+    Operator,
+    OperatorCredentials,
+    Orphan,
+    OrphanVerdict,
+    Peer,
+    PolicyRequest,
+    QueueLimits,
+    Retention,
+    SessionInfo,
+    SessionState,
+    SubscriberLimits,
+    WorkerExit,
+    WorkerIdentity,
+    WorkerSpawn,
+    hookimpl,
+)
+from mxgw_core.api.errors import InvalidRequest, PluginError, SettingsError, Unauthenticated
+from mxgw_core.plugins.loading import HOOKS
+from mxgw_core.testing import RunningGateway, running_gateway
+from mxgw_worker.ipc.process import start_ticks
+
+pytestmark = pytest.mark.asyncio
+
+ROOT = Path(__file__).parents[2]
+LOAD: dict[str, object] = {"backends.sim.profile": "load", "backends.sim.items": 50, "backends.sim.rate": 0}
+BROKEN = RuntimeError("this plugin is broken")
+
+Run = Callable[..., Any]
+
+
+def names(count: int) -> list[str]:
+    return [f"Load.Item{number:05d}" for number in range(1, count + 1)]
+
+
+@pytest.fixture
+def running(install_plugin: InstallPlugin) -> Run:
+    """Run a gateway with these plugins, the first named first in the settings, and a client of it.
+
+    They are called p0, p1, … in the order in which the test brings them.
+    """
+    numbers = itertools.count()
+
+    @asynccontextmanager
+    async def run(*plugins: object, **settings: object) -> AsyncIterator[tuple[RunningGateway, Client]]:
+        enabled = [install_plugin(f"p{next(numbers)}", plugin) for plugin in plugins]
+        async with (
+            running_gateway({**LOAD, "plugins.enabled": enabled, **settings}) as gateway,
+            client_of(gateway.target) as client,
+        ):
+            yield gateway, client
+
+    return run
+
+
+def hook(name: str, function: Callable[..., Any]) -> object:
+    """Return a plugin with one hook."""
+    function.__name__ = name
+    return type("OneHook", (), {name: hookimpl(function)})()
+
+
+def raising(name: str, arguments: str = "") -> object:
+    """Return a plugin whose one hook raises."""
+    scope: dict[str, Any] = {"BROKEN": BROKEN}
+    exec(f"def {name}(self, {arguments}): raise BROKEN", scope)
+    return hook(name, scope[name])
+
+
+# all hooks
+
+
+async def test_every_hook_has_a_test_of_its_name_and_a_heading_in_the_documentation() -> None:
+    sources = "\n".join(path.read_text(encoding="utf-8") for path in (ROOT / "tests").rglob("test_*.py"))
+    tested = set(re.findall(r"def test_hook_(\w+)", sources))
+    page = (ROOT / "docs" / "plugins" / "hooks.md").read_text(encoding="utf-8")
+
+    for name in HOOKS:
+        longer = [other for other in HOOKS if other != name and other.startswith(name)]
+        own = [t for t in tested if t.startswith(name) and not any(t.startswith(other) for other in longer)]
+
+        assert own, f"no test_hook_{name}"
+        assert f"### {name}\n" in page
+
+
+# life cycle
+
+
+async def test_hook_mxgw_gateway_context_is_entered_in_the_order_of_the_settings_and_left_after_the_last_session(
+    running: Run,
+) -> None:
+    told: list[str] = []
+
+    class Context:
+        def __init__(self, name: str) -> None:
+            self._name = name
+
+        @hookimpl
+        @asynccontextmanager
+        async def mxgw_gateway_context(self, gateway: Gateway) -> AsyncIterator[None]:
+            assert gateway.sessions() == []
+            told.append(f"{self._name} enters")
+            yield
+            told.append(f"{self._name} leaves")
+
+        @hookimpl
+        def mxgw_session_closed(self, session: SessionInfo, reason: CloseReason) -> None:
+            told.append(f"{self._name} closed {reason.name}")
+
+    async with running(Context("one"), Context("two")) as (_, client):
+        assert told == ["one enters", "two enters"]
+
+        await client.open()
+
+    assert told[2:4] == ["two closed GATEWAY_SHUTDOWN", "one closed GATEWAY_SHUTDOWN"]
+    assert told[4:] == ["two leaves", "one leaves"]
+
+
+async def test_hook_mxgw_gateway_context_that_cannot_be_entered_fails_its_plugin_alone(running: Run) -> None:
+    @asynccontextmanager
+    async def broken(self: object, gateway: Gateway) -> AsyncIterator[None]:
+        raise BROKEN
+        yield
+
+    opened: list[str] = []
+    well = hook("mxgw_session_opened", lambda self, session: opened.append(session.session_id))
+    async with running(hook("mxgw_gateway_context", broken), well) as (_, client):
+        info = await client.gateway.GetGatewayInfo(GetGatewayInfoRequest())
+        session = await client.open()
+
+        assert opened == [session.session_id]
+        states = {plugin.name: (plugin.state, plugin.detail) for plugin in info.plugins}
+        assert states["p0"][0] == gateway_service_pb2.PLUGIN_STATE_FAILED
+        assert "broken" in states["p0"][1]
+        assert states["p1"][0] == gateway_service_pb2.PLUGIN_STATE_LOADED
+
+    with pytest.raises(PluginError, match="broken"):
+        async with running(hook("mxgw_gateway_context", broken), **{"plugins.required": ["p2"]}):
+            pass
+
+
+class Pinger:
+    """A plugin's own service: it implements GatewayService's Ping under its own name."""
+
+    async def GetGatewayInfo(self, request: Any, call: Call) -> Any:  # noqa: N802  named as in the contract
+        raise NotImplementedError
+
+    async def Ping(self, request: PingRequest, call: Call) -> PingResponse:  # noqa: N802  named as in the contract
+        return PingResponse(payload=f"{call.identity.id} {call.method}".encode())
+
+
+def _own_service() -> Any:
+    """Return the descriptor of a service that only this plugin has."""
+    from google.protobuf import descriptor_pb2, descriptor_pool
+
+    pool = descriptor_pool.Default()
+    proto = descriptor_pb2.FileDescriptorProto(
+        name="mxgw_test_own.proto", package="mxgw.test", syntax="proto3",
+        dependency=["mxgw/v1/gateway_service.proto"],
+    )  # fmt: skip
+    service = proto.service.add(name="OwnService")
+    service.method.add(name="Ping", input_type=".mxgw.v1.PingRequest", output_type=".mxgw.v1.PingResponse")
+    pool.Add(proto) if hasattr(pool, "Add") else pool.AddSerializedFile(proto.SerializeToString())
+    return pool.FindServiceByName("mxgw.test.OwnService")
+
+
+async def test_hook_mxgw_grpc_services_are_served_like_the_gateways_own(running: Run) -> None:
+    service = GrpcService(_own_service(), Pinger())
+    async with running(hook("mxgw_grpc_services", lambda self, gateway: [service])) as (_, client):
+        call = client.channel.unary_unary(
+            "/mxgw.test.OwnService/Ping",
+            request_serializer=PingRequest.SerializeToString,
+            response_deserializer=PingResponse.FromString,
+        )
+
+        assert (await call(PingRequest())).payload == b"anonymous /mxgw.test.OwnService/Ping"
+
+        refusal = await refused(call(PingRequest(session_id="a\nb")))
+
+        assert refusal.reason == "INVALID_REQUEST"
+
+
+async def test_hook_mxgw_grpc_services_must_not_clash(running: Run) -> None:
+    clashing = GrpcService(gateway_service_pb2.DESCRIPTOR.services_by_name["GatewayService"], Pinger())
+    with pytest.raises(SettingsError, match=r"mxgw\.v1\.GatewayService is brought twice"):
+        async with running(hook("mxgw_grpc_services", lambda self, gateway: [clashing])):
+            pass
+
+
+async def test_hook_mxgw_grpc_services_that_raises_fails_its_plugin_alone(running: Run) -> None:
+    async with running(raising("mxgw_grpc_services", "gateway")) as (_, client):
+        info = await client.gateway.GetGatewayInfo(GetGatewayInfoRequest())
+
+        assert [plugin.state for plugin in info.plugins if plugin.name == "p0"] == [
+            gateway_service_pb2.PLUGIN_STATE_FAILED
+        ]
+
+
+# sessions
+
+
+async def test_hook_mxgw_session_opened_is_told_once_when_ready_and_an_exception_stays_its_own(running: Run) -> None:
+    told: list[SessionInfo] = []
+    listening = hook("mxgw_session_opened", lambda self, session: told.append(session))
+    async with running(listening, raising("mxgw_session_opened", "session")) as (gateway, client):
+        session = await client.open(name="line 3", tag="north")
+
+        assert [(s.session_id, s.state, s.client_name, s.tag) for s in told] == [
+            (session.session_id, SessionState.READY, "line 3", "north")
+        ]
+        assert gateway.plugins.failures == {("p1", "mxgw_session_opened"): 1}
+
+
+async def test_hook_mxgw_session_detached_is_told_when_the_last_subscriber_left(running: Run) -> None:
+    told: list[int] = []
+    listening = hook("mxgw_session_detached", lambda self, session: told.append(session.subscribers))
+    two = hook("mxgw_subscriber_limits", lambda self, session: SubscriberLimits(2, QueueLimits(1000, 1 << 20, 0.0)))
+    async with running(listening, raising("mxgw_session_detached", "session"), two) as (gateway, client):
+        session = await client.open()
+        first, second = client.stream(session.session_id), client.stream(session.session_id)
+        await first.read()
+        await second.read()
+        first.cancel()
+        await until(lambda: gateway.app.sessions()[0].subscribers == 1)
+
+        assert told == []
+
+        second.cancel()
+        await until(lambda: told == [0])
+
+        assert gateway.app.sessions()[0].state is SessionState.READY
+
+
+async def test_hook_mxgw_session_closed_is_told_once_when_the_worker_is_gone(running: Run) -> None:
+    told: list[tuple[SessionState, CloseReason, bool]] = []
+
+    def closed(self: object, session: SessionInfo, reason: CloseReason) -> None:
+        told.append((session.state, reason, Path(f"/proc/{session.worker_pid}").exists()))
+
+    broken = raising("mxgw_session_closed", "session, reason")
+    async with running(hook("mxgw_session_closed", closed), broken) as (_, client):
+        one, other = await client.open(), await client.open()
+        await client.close(one.session_id)
+        os.kill(other.worker_pid, signal.SIGKILL)
+        await until(lambda: len(told) == 2)
+
+        assert told == [
+            (SessionState.CLOSED, CloseReason.CLIENT, False),
+            (SessionState.FAULTED, CloseReason.WORKER_EXITED, False),
+        ]
+
+
+async def test_hook_mxgw_detach_grace_ends_a_session_that_stays_alone(running: Run) -> None:
+    async with running(hook("mxgw_detach_grace", lambda self, session: 0.3)) as (gateway, client):
+        session = await client.open()
+        stream = client.stream(session.session_id)
+        await stream.read()
+        stream.cancel()
+        await until(lambda: gateway.app.sessions()[0].subscribers == 0)
+        stream = client.stream(session.session_id)  # who comes back in time keeps it
+        await stream.read()
+        await asyncio.sleep(0.5)  # longer than the grace: that it passes is the point
+
+        assert gateway.app.session(session.session_id) is not None
+
+        stream.cancel()
+        await until(lambda: not gateway.app.sessions(), 2)
+        refusal = await refused(client.stream(session.session_id))
+
+        assert refusal.metadata["close_reason"] == "DETACH_GRACE_EXPIRED"
+
+
+@pytest.mark.parametrize("grace", [float("inf"), None, BROKEN, "soon"])
+async def test_hook_mxgw_detach_grace_without_a_time_leaves_the_session_to_its_lease(
+    running: Run, grace: object
+) -> None:
+    def answer(self: object, session: SessionInfo) -> Any:
+        if isinstance(grace, Exception):
+            raise grace
+        return grace
+
+    async with running(hook("mxgw_detach_grace", answer)) as (gateway, client):
+        session = await client.open()
+        stream = client.stream(session.session_id)
+        await stream.read()
+        stream.cancel()
+        await until(lambda: gateway.app.sessions()[0].subscribers == 0)
+        await client.register(session.session_id)
+
+        assert gateway.app.sessions()[0].state is SessionState.READY
+
+
+async def test_hook_mxgw_detach_grace_of_zero_ends_a_session_at_once(running: Run) -> None:
+    async with running(hook("mxgw_detach_grace", lambda self, session: 0)) as (gateway, client):
+        session = await client.open()
+        stream = client.stream(session.session_id)
+        await stream.read()
+        stream.cancel()
+        await until(lambda: not gateway.app.sessions(), 2)
+
+
+# identity and access
+
+
+async def test_hook_mxgw_authenticate_is_asked_at_every_call_and_decides_who_the_caller_is(running: Run) -> None:
+    asked: list[str] = []
+
+    def authenticate(self: object, request: AuthenticationRequest) -> Identity | None:
+        asked.append(request.method)
+        key = request.metadata.get("authorization", "")
+        if key == "revoked":
+            raise Unauthenticated("this key was revoked")
+        if key == "broken":
+            raise BROKEN
+        return Identity(key, "key") if key else None
+
+    async with running(hook("mxgw_authenticate", authenticate)) as (_, client):
+        info = client.gateway.GetGatewayInfo
+        alice = (("authorization", "alice"),)
+
+        assert (await info(GetGatewayInfoRequest(), metadata=alice)).identity == "alice"
+
+        for metadata, text in ((None, "no accepted credentials"), ("revoked", "revoked"), ("broken", "could not be")):
+            key = (("authorization", metadata),) if metadata else ()
+            refusal = await refused(info(GetGatewayInfoRequest(), metadata=key))
+
+            assert (refusal.code, refusal.reason) == (grpc.StatusCode.UNAUTHENTICATED, "UNAUTHENTICATED")
+            assert text in refusal.text
+        refusal = await refused(client.stream("nobody"))
+
+        assert refusal.reason == "UNAUTHENTICATED"
+        assert asked == ["/mxgw.v1.GatewayService/GetGatewayInfo"] * 4 + ["/mxgw.v1.EventService/StreamEvents"]
+
+
+async def test_hook_mxgw_authorize_is_asked_at_every_call_and_again_as_a_stream_attaches(running: Run) -> None:
+    asked: list[AccessRequest] = []
+    verdicts: dict[str, Decision | Exception] = {}
+
+    def authorize(self: object, request: AccessRequest) -> Decision | None:
+        asked.append(request)
+        verdict = verdicts.get(request.method.rpartition("/")[2])
+        if isinstance(verdict, Exception):
+            raise verdict
+        return verdict
+
+    async with running(hook("mxgw_authorize", authorize), hook("mxgw_authorize", lambda self, request: Allow())) as (
+        _,
+        client,
+    ):
+        session = await client.open()
+        stream = client.stream(session.session_id)
+        await stream.read()
+        stream.cancel()
+
+        assert [(r.method.rpartition("/")[2], r.session_id) for r in asked] == [
+            ("OpenSession", ""),
+            ("StreamEvents", session.session_id),
+            ("StreamEvents", session.session_id),
+        ]
+        assert asked[1].session is not None
+        assert asked[1].session.owner == "anonymous"
+
+        for verdict in (Deny("you lack the scope events"), BROKEN):
+            verdicts["StreamEvents"] = verdict
+            refusal = await refused(client.stream(session.session_id))
+
+            assert (refusal.code, refusal.reason) == (grpc.StatusCode.PERMISSION_DENIED, "ACCESS_DENIED")
+            assert ("scope events" in refusal.text) == (verdict is not BROKEN)
+        refusal = await refused(client.stream("nobody"))
+
+        assert refusal.reason == "ACCESS_DENIED"  # who may not ask does not learn what is there
+        assert asked[-1].session is None
+        assert asked[-1].session_id == "nobody"
+
+
+async def test_hook_mxgw_authorize_hides_foreign_sessions_from_a_list(running: Run) -> None:
+    def authorize(self: object, request: AccessRequest) -> Decision | None:
+        foreign = request.session is not None and request.session.tag == "south"
+        return Deny("not yours") if foreign else None
+
+    async with running(hook("mxgw_authorize", authorize)) as (_, client):
+        ids = [(await client.open(tag=tag)).session_id for tag in ("north", "south", "north")]
+        from mxgw.v1.session_service_pb2 import ListSessionsRequest
+
+        listed = await client.sessions.ListSessions(ListSessionsRequest())
+
+        assert [session.session_id for session in listed.sessions] == [ids[0], ids[2]]
+
+
+class Guard:
+    """Denies writes and the items it was given."""
+
+    def __init__(self, items: Mapping[str, str]) -> None:
+        self._items = items
+
+    def denied(self, command: c.MxCommand) -> Mapping[int, str]:
+        if command.HasField("unregister"):
+            raise BROKEN
+        if command.HasField("add_item"):
+            item = command.add_item.item_definition
+            return {0: self._items[item]} if item in self._items else {}
+        items = command.subscribe_bulk.items
+        return {n: self._items[i.item_definition] for n, i in enumerate(items) if i.item_definition in self._items}
+
+
+async def test_hook_mxgw_command_guard_is_asked_at_a_callers_first_command_and_judges_input_by_input(
+    running: Run,
+) -> None:
+    asked: list[tuple[str, str]] = []
+
+    def guard(self: object, session: SessionInfo, identity: Identity) -> Guard:
+        asked.append((session.session_id, identity.id))
+        return Guard({"Load.Item00002": "item 2 is not for you"})
+
+    other = hook("mxgw_command_guard", lambda self, session, identity: Guard({"Load.Item00004": "nor is item 4"}))
+    authenticate = hook(
+        "mxgw_authenticate", lambda self, request: Identity(request.metadata.get("who", "alice"), "key")
+    )
+    async with running(hook("mxgw_command_guard", guard), other, authenticate) as (_, client):
+        session = await client.open()
+
+        assert asked == []
+
+        handle = await client.register(session.session_id)
+        subscribe = c.SubscribeBulkCommand(
+            server_handle=handle, items=[c.ItemReference(item_definition=name) for name in names(5)]
+        )
+        reply = await client.invoke(session.session_id, subscribe_bulk=subscribe)
+        results = [(item.reason, item.message) for item in reply.bulk.items]
+
+        assert results == [
+            ("", ""),
+            ("ITEM_DENIED", "item 2 is not for you"),
+            ("", ""),
+            ("ITEM_DENIED", "nor is item 4"),
+            ("", ""),
+        ]
+        assert all(reply.bulk.items[n].item_handle > 0 for n in (0, 2, 4))
+        assert asked == [(session.session_id, "alice")]
+
+        item = c.AddItemCommand(server_handle=handle, item_definition="Load.Item00002")
+        refusal = await refused(client.invoke(session.session_id, add_item=item))
+
+        assert (refusal.reason, refusal.text) == ("ACCESS_DENIED", "item 2 is not for you")
+
+        refusal = await refused(client.invoke(session.session_id, unregister=c.UnregisterCommand(server_handle=handle)))
+
+        assert refusal.reason == "ACCESS_DENIED"  # a guard that fails denies
+
+        command = c.MxCommand(register=c.RegisterCommand(client_name="x"))
+        request = cs.InvokeRequest(session_id=session.session_id, command=command)
+        await client.commands.Invoke(request, metadata=(("who", "bob"),))
+
+        assert asked[1:] == [(session.session_id, "bob")]
+
+
+async def test_hook_mxgw_command_guard_is_asked_again_when_a_caller_may_claim_something_else(running: Run) -> None:
+    claims: list[object] = [object()]
+    asked: list[object] = []
+
+    def guard(self: object, session: SessionInfo, identity: Identity) -> Guard:
+        asked.append(identity.claims)
+        return Guard({})
+
+    authenticate = hook("mxgw_authenticate", lambda self, request: Identity("alice", "key", claims=claims[-1]))
+    async with running(hook("mxgw_command_guard", guard), authenticate) as (_, client):
+        session = await client.open()
+        for _ in range(2):
+            await client.register(session.session_id)
+        claims.append(object())
+        for _ in range(2):
+            await client.register(session.session_id)
+
+    assert asked == claims
+
+
+async def test_hook_mxgw_command_guard_that_raises_refuses_the_command(running: Run) -> None:
+    async with running(raising("mxgw_command_guard", "session, identity")) as (_, client):
+        session = await client.open()
+        refusal = await refused(client.register(session.session_id))
+
+        assert (refusal.code, refusal.reason) == (grpc.StatusCode.PERMISSION_DENIED, "ACCESS_DENIED")
+
+
+class Only:
+    """A filter for some items."""
+
+    def __init__(self, handles: set[int]) -> None:
+        self._handles = handles
+
+    def keep(self, server_handle: int, item_handle: int, kind: int) -> bool:
+        assert kind == e.EVENT_KIND_DATA_CHANGE
+        return item_handle in self._handles
+
+
+async def test_hook_mxgw_event_filter_is_asked_as_a_subscriber_attaches_and_all_must_agree(running: Run) -> None:
+    handles: list[int] = []
+    asked: list[str] = []
+
+    def first(self: object, session: SessionInfo, identity: Identity) -> Only:
+        asked.append(identity.id)
+        return Only(set(handles[:6]))
+
+    second = hook("mxgw_event_filter", lambda self, session, identity: Only(set(handles[4:])))
+    none = hook("mxgw_event_filter", lambda self, session, identity: None)
+    async with running(hook("mxgw_event_filter", first), second, none) as (_, client):
+        session = await client.open()
+        handles += await client.subscribe(session.session_id, names(10))
+
+        assert asked == []
+
+        stream = client.stream(session.session_id)
+        frames, sequences = await read_events(stream, 2)
+        stream.cancel()
+
+        assert asked == ["anonymous"]
+        assert sequences == [5, 6]
+        assert not any(frame.HasField("gap") for frame in frames)
+
+
+async def test_hook_mxgw_event_filter_that_raises_refuses_the_stream(running: Run) -> None:
+    async with running(raising("mxgw_event_filter", "session, identity")) as (gateway, client):
+        session = await client.open()
+        refusal = await refused(client.stream(session.session_id))
+
+        assert (refusal.code, refusal.reason) == (grpc.StatusCode.PERMISSION_DENIED, "ACCESS_DENIED")
+        assert gateway.app.sessions()[0].subscribers == 0
+
+
+CREDENTIALS = OperatorCredentials("carol", "secret", Peer("127.0.0.1:1", is_local=True))
+
+
+async def test_hook_mxgw_authenticate_operator_may_block_and_the_first_answer_counts(running: Run) -> None:
+    threads: list[threading.Thread] = []
+
+    def operator(self: object, credentials: OperatorCredentials) -> Operator | None:
+        threads.append(threading.current_thread())
+        if credentials.user == "broken":
+            raise BROKEN
+        return Operator(credentials.user, ["viewer"]) if credentials.password == "secret" else None
+
+    async with running(hook("mxgw_authenticate_operator", operator)) as (gateway, _):
+        assert await gateway.app.authenticate_operator(CREDENTIALS) == Operator("carol", ["viewer"])
+        for user, password in (("carol", "wrong"), ("broken", "secret")):
+            credentials = OperatorCredentials(user, password, CREDENTIALS.peer)
+
+            assert await gateway.app.authenticate_operator(credentials) is None
+
+    assert threading.main_thread() not in threads
+
+
+async def test_hook_mxgw_operator_sessions_must_all_agree_and_nobody_sees_anything_without_one(running: Run) -> None:
+    carol = Operator("carol", ["viewer"], ["north"])
+    by_tag = hook("mxgw_operator_sessions", lambda self, operator: lambda session: session.tag in operator.tags)
+    by_name = hook("mxgw_operator_sessions", lambda self, operator: lambda session: session.client_name != "hidden")
+    async with running(by_tag, by_name) as (gateway, client):
+        session = await client.open(tag="north")
+        await client.open(tag="south")
+        await client.open(name="hidden", tag="north")
+
+        assert [info.session_id for info in gateway.app.sessions_visible_to(carol)] == [session.session_id]
+
+    for plugins in ((), (by_tag, raising("mxgw_operator_sessions", "operator"))):
+        async with running(*plugins) as (gateway, client):
+            await client.open(tag="north")
+
+            assert gateway.app.sessions_visible_to(carol) == []
+
+
+# events
+
+
+async def test_hook_mxgw_subscriber_limits_says_how_many_may_attach(running: Run) -> None:
+    asked: list[str] = []
+
+    def limits(self: object, session: SessionInfo) -> SubscriberLimits:
+        asked.append(session.session_id)
+        return SubscriberLimits(2, QueueLimits(events=77, bytes=1 << 20, seconds=0.0))
+
+    async with running(hook("mxgw_subscriber_limits", limits)) as (gateway, client):
+        session = await client.open()
+
+        assert asked == [session.session_id]
+
+        streams = [client.stream(session.session_id) for _ in range(2)]
+        for stream in streams:
+            await stream.read()
+        refusal = await refused(client.stream(session.session_id))
+
+        assert (refusal.code, refusal.reason) == (
+            grpc.StatusCode.RESOURCE_EXHAUSTED,
+            "EVENT_SUBSCRIBER_LIMIT_REACHED",
+        )
+        registry = gateway.app._registry
+        assert registry is not None
+        subscribers = registry.get(session.session_id).distributor.subscribers.values()
+        assert {subscriber.limits.events for subscriber in subscribers} == {77}
+
+        await client.subscribe(session.session_id, names(20))
+        for stream in streams:
+            _, sequences = await read_events(stream, 20)
+            stream.cancel()
+
+            assert sequences == list(range(1, 21))
+
+
+async def test_hook_mxgw_subscriber_limits_that_raises_leaves_the_cores_own(running: Run) -> None:
+    async with running(raising("mxgw_subscriber_limits", "session")) as (_, client):
+        session = await client.open()
+        stream = client.stream(session.session_id)
+        await stream.read()
+
+        assert (await refused(client.stream(session.session_id))).reason == "SUBSCRIBER_EXISTS"
+
+        stream.cancel()
+
+
+class KeepNewest:
+    """A policy that keeps what the client asked for."""
+
+    def __init__(self, keep_events: int) -> None:
+        self._keep_events = keep_events
+
+    @property
+    def name(self) -> str:
+        return "keep_newest"
+
+    def on_overflow(self, lag: Lag) -> DropOldest:
+        return DropOldest(self._keep_events)
+
+
+async def test_hook_mxgw_overflow_policy_brings_policies_by_name_with_the_clients_parameters(running: Run) -> None:
+    asked: list[PolicyRequest] = []
+
+    def policy(self: object, request: PolicyRequest) -> KeepNewest | None:
+        asked.append(request)
+        if request.name != "keep_newest":
+            return None
+        if not request.parameters.get("keep", "").isdigit():
+            raise InvalidRequest("keep must be a number", metadata={"field": "policy.parameters.keep"})
+        return KeepNewest(int(request.parameters["keep"]))
+
+    settings = {"events.queue_events": 100}
+    async with running(hook("mxgw_overflow_policy", policy), **settings) as (_, client):
+        session = await client.open()
+        chosen = es.OverflowPolicyChoice(name="keep_newest", parameters={"keep": "40"})
+        stream = client.stream(session.session_id, policy=chosen, client_name="trend")
+        opened = (await stream.read()).opened
+
+        assert opened.policy == "keep_newest"
+        assert [(r.name, dict(r.parameters), r.client_name, r.limits.events) for r in asked] == [
+            ("keep_newest", {"keep": "40"}, "trend", 100)
+        ]
+        assert asked[0].session.session_id == session.session_id
+
+        stream.cancel()
+        bad = es.OverflowPolicyChoice(name="keep_newest", parameters={"keep": "many"})
+        refusal = await refused(client.stream(session.session_id, policy=bad))
+
+        assert (refusal.reason, refusal.metadata["field"]) == ("INVALID_REQUEST", "policy.parameters.keep")
+
+        refusal = await refused(client.stream(session.session_id, policy=es.OverflowPolicyChoice(name="other")))
+
+        assert (refusal.reason, refusal.metadata["field"]) == ("INVALID_REQUEST", "policy")
+
+        default = client.stream(session.session_id)
+
+        assert (await default.read()).opened.policy == "disconnect"
+
+        default.cancel()
+
+
+async def test_hook_mxgw_retention_keeps_what_the_largest_answer_wants(running: Run) -> None:
+    asked: list[str] = []
+
+    def little(self: object, session: SessionInfo) -> Retention:
+        asked.append(session.session_id)
+        return Retention(10, 1 << 10, 1.0)
+
+    much = hook("mxgw_retention", lambda self, session: Retention(1000, 1 << 20, 60.0))
+    broken = raising("mxgw_retention", "session")
+    async with running(hook("mxgw_retention", little), much, broken) as (gateway, client):
+        session = await client.open()
+
+        assert asked == [session.session_id]
+
+        await client.subscribe(session.session_id, names(50))
+        stream = client.stream(session.session_id)
+        await read_events(stream, 50)
+        stream.cancel()
+        await until(lambda: gateway.app.sessions()[0].subscribers == 0)
+        position = e.Position(epoch=session.epoch, sequence=20)
+        stream = client.stream(session.session_id, es.StartPosition(after=position))
+        frames, sequences = await read_events(stream, 30)
+        stream.cancel()
+
+        assert frames[0].opened.recovered
+        assert sequences == list(range(21, 51))
+
+
+class Store:
+    """Has everything of any session; may fail."""
+
+    def __init__(self, error: Exception | None = None) -> None:
+        self._error = error
+
+    async def oldest_sequence(self, epoch: bytes) -> int | None:
+        if self._error:
+            raise self._error
+        return 1
+
+    async def read(self, epoch: bytes, after: int, until: int) -> AsyncIterator[HistoryPage]:
+        for first in range(after + 1, until + 1, 7):
+            last = min(first + 6, until)
+            yield HistoryPage(first, last, batch(range(first, last + 1)))
+
+
+@pytest.mark.parametrize("error", [None, BROKEN])
+async def test_hook_mxgw_history_is_asked_as_somebody_resumes_from_before_the_log(
+    running: Run, error: Exception | None
+) -> None:
+    asked: list[str] = []
+
+    def history(self: object, session: SessionInfo) -> Store:
+        asked.append(session.session_id)
+        return Store(error)
+
+    async with running(hook("mxgw_history", history)) as (gateway, client):
+        session = await client.open()
+        await client.subscribe(session.session_id, names(50))
+        stream = client.stream(session.session_id)
+        await read_events(stream, 50)
+        stream.cancel()
+        await until(lambda: gateway.app.sessions()[0].oldest_sequence == 51)
+
+        assert asked == []
+
+        position = e.Position(epoch=session.epoch, sequence=20)
+        stream = client.stream(session.session_id, es.StartPosition(after=position))
+        opened = (await stream.read()).opened
+
+        assert asked == [session.session_id]
+        assert (opened.was_resuming, opened.recovered) == (True, error is None)
+
+        if error is None:
+            _, sequences = await read_events(stream, 30)
+
+            assert sequences == list(range(21, 51))
+        else:
+            gap = (await stream.read()).gap
+
+            assert (gap.first_lost, gap.last_lost, gap.reason) == (21, 50, e.GAP_REASON_RING_EVICTED)
+        await client.subscribe(session.session_id, names(3))
+        _, sequences = await read_events(stream, 3)
+        stream.cancel()
+
+        assert sequences == [51, 52, 53]
+
+        now = client.stream(session.session_id, es.StartPosition(now=Empty()))
+        await until(lambda: gateway.app.sessions()[0].subscribers <= 1)
+        now.cancel()
+
+
+# workers
+
+
+async def test_hook_mxgw_worker_spawning_is_told_before_the_process_exists(running: Run) -> None:
+    told: list[tuple[WorkerSpawn, bool]] = []
+
+    def spawning(self: object, spawn: WorkerSpawn) -> None:
+        told.append((spawn, spawn.endpoint.exists()))
+
+    async with running(hook("mxgw_worker_spawning", spawning)) as (_, client):
+        session = await client.open(name="line 3", tag="north", lease_s=99)
+        (spawn, there) = told[0]
+
+        assert (spawn.session_id, spawn.backend, spawn.owner) == (session.session_id, "sim", "anonymous")
+        assert (spawn.tag, spawn.client_name, spawn.lease_s) == ("north", "line 3", 99)
+        assert not there
+        assert repr(spawn.secret) not in repr(spawn)
+
+
+async def test_hook_mxgw_worker_spawning_that_raises_prevents_the_start(running: Run) -> None:
+    async with running(raising("mxgw_worker_spawning", "spawn")) as (gateway, client):
+        refusal = await refused(client.open())
+
+        assert (refusal.code, refusal.reason) == (grpc.StatusCode.UNAVAILABLE, "WORKER_START_FAILED")
+        assert "p0" in refusal.text
+
+        await until(lambda: not gateway.app.sessions())
+
+
+async def test_hook_mxgw_worker_ready_is_told_who_proved_itself(running: Run) -> None:
+    told: list[tuple[WorkerIdentity, int]] = []
+
+    def ready(self: object, worker: WorkerIdentity) -> None:
+        told.append((worker, start_ticks(worker.pid)))
+
+    async with running(hook("mxgw_worker_ready", ready), raising("mxgw_worker_ready", "worker")) as (_, client):
+        session = await client.open()
+        ((worker, ticks),) = told
+
+        assert (worker.session_id, worker.pid, worker.epoch) == (
+            session.session_id,
+            session.worker_pid,
+            session.epoch,
+        )
+        assert worker.start_ticks == ticks > 0
+        assert worker.protocol_version == 1
+
+
+async def test_hook_mxgw_worker_exited_is_told_once_when_process_and_socket_are_gone(running: Run) -> None:
+    told: list[tuple[WorkerExit, bool, int]] = []
+    gateways: list[RunningGateway] = []
+
+    def exited(self: object, worker_exit: WorkerExit) -> None:
+        sockets = len(list((gateways[0].directory / "data" / "run").iterdir()))
+        told.append((worker_exit, Path(f"/proc/{worker_exit.pid}").exists(), sockets))
+
+    broken = raising("mxgw_worker_exited", "worker_exit")
+    async with running(hook("mxgw_worker_exited", exited), broken) as (gateway, client):
+        gateways.append(gateway)
+        one = await client.open()
+        await client.close(one.session_id)
+        other = await client.open()
+        os.kill(other.worker_pid, signal.SIGKILL)
+        await until(lambda: len(told) == 2)
+
+        assert [(t[0].session_id, t[0].exit_code, t[0].reason) for t in told] == [
+            (one.session_id, 0, "CLIENT"),
+            (other.session_id, -9, "WORKER_EXITED"),
+        ]
+        assert [(alive, sockets) for _, alive, sockets in told] == [(False, 0), (False, 0)]
+
+
+# orphans
+
+
+@pytest.fixture
+def orphan() -> Any:
+    """A process that could be a worker of an earlier run, and what is known of it."""
+    process = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(60)"])
+    boot_id = Path("/proc/sys/kernel/random/boot_id").read_text().strip()
+    yield process, Orphan("old", process.pid, start_ticks(process.pid), boot_id, Path("/none"), "anonymous", "")
+    process.kill()
+    process.wait()
+
+
+@pytest.mark.parametrize(
+    ("verdict", "lives"),
+    [
+        (None, False),
+        (BROKEN, False),
+        ("adopt", False),
+        (OrphanVerdict.TERMINATE, False),
+        (OrphanVerdict.IGNORE, True),
+    ],
+)
+async def test_hook_mxgw_orphan_verdict_decides_and_without_one_an_orphan_is_ended(
+    running: Run, orphan: Any, verdict: object, lives: bool
+) -> None:
+    process, known = orphan
+    asked: list[Orphan] = []
+
+    def judge(self: object, orphan: Orphan) -> Any:
+        asked.append(orphan)
+        if isinstance(verdict, Exception):
+            raise verdict
+        return verdict
+
+    finding = hook("mxgw_orphans", lambda self: [known])
+    async with running(finding, hook("mxgw_orphan_verdict", judge)):
+        assert asked == [known]
+        assert (process.poll() is None) == lives
+
+
+async def test_hook_mxgw_orphans_are_asked_for_before_the_first_call_and_a_broken_plugin_hides_none(
+    running: Run, orphan: Any
+) -> None:
+    process, known = orphan
+    order: list[str] = []
+
+    def orphans(self: object) -> list[Orphan]:
+        order.append("orphans")
+        return [known]
+
+    opened = hook("mxgw_session_opened", lambda self, session: order.append("opened"))
+    broken = raising("mxgw_orphans")
+    async with running(hook("mxgw_orphans", orphans), broken, opened) as (_, client):
+        await client.open()
+
+        assert process.poll() == -signal.SIGTERM
+
+    assert order == ["orphans", "opened"]
+
+
+async def test_a_process_that_only_has_an_orphans_pid_is_left_alone(running: Run, orphan: Any) -> None:
+    process, known = orphan
+    from dataclasses import replace
+
+    others = [replace(known, start_ticks=known.start_ticks + 1), replace(known, boot_id="another boot")]
+    async with running(hook("mxgw_orphans", lambda self: others)):
+        assert process.poll() is None
+
+
+async def test_a_hook_that_raises_again_and_again_is_logged_once(
+    running: Run, caplog: pytest.LogCaptureFixture
+) -> None:
+    async with running(raising("mxgw_session_opened", "session")) as (gateway, client):
+        for _ in range(3):
+            await client.open()
+
+        assert gateway.plugins.failures == {("p0", "mxgw_session_opened"): 3}
+    warnings = [record for record in caplog.records if "this plugin is broken" in record.getMessage()]
+
+    assert len([record for record in warnings if record.levelname == "WARNING"]) == 1
