@@ -21,11 +21,10 @@ _GAP_FRAMES, _LOST, _OVERFLOWS = "mxgw_gap_frames_total", "mxgw_events_lost_tota
 
 @dataclass(frozen=True, slots=True)
 class Sample:
-    """The gateway at one moment: `rows` belong to `infos`, one by one."""
+    """The gateway at one moment."""
 
     as_of_ns: int
-    infos: Sequence[SessionInfo]
-    rows: Sequence[pb.SessionRow]
+    sessions: Sequence[tuple[SessionInfo, pb.SessionRow]]
     plugins: Sequence[pb.PluginRow]
     process: pb.GatewayProcess
 
@@ -48,12 +47,10 @@ class Sampler:
 
     def _look(self, watchers: int, loop_delay_s: float) -> Sample:
         seen = self._gateway.observation
-        infos = self._gateway.sessions()
-        rows = [row for info in infos if (row := row_of(seen, info)) is not None]
+        known = [(info, row) for info in self._gateway.sessions() if (row := row_of(seen, info)) is not None]
         return Sample(
             as_of_ns=time.time_ns(),
-            infos=infos,
-            rows=rows,
+            sessions=known,
             plugins=[_plugin(status) for status in seen.plugins()],
             process=pb.GatewayProcess(
                 pid=os.getpid(),

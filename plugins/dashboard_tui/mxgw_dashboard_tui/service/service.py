@@ -104,9 +104,9 @@ class DashboardService:
             draining=seen.is_draining,
             operator=operator.name,
             role=role,
-            sessions=[row for info, row in zip(sample.infos, sample.rows, strict=True) if may_see(info)],
+            sessions=[row for info, row in sample.sessions if may_see(info)],
             session_limit=seen.session_limit,
-            session_count=len(sample.rows),
+            session_count=len(sample.sessions),
             process=sample.process,
             plugins=sample.plugins,
             backends=seen.backends,
@@ -147,14 +147,15 @@ class DashboardService:
         operator = self._operators.of(call)
         self._operators.session(operator, request.session_id)
         async with self._feeds.reading(request.session_id) as reader:
+            message: pb.WatchEventsResponse | None = None  # the first says that it has begun
             while True:
-                message = await reader.next(_QUIET_S)
                 info = self._operators.session(operator, request.session_id)
                 if message is None:
                     message = pb.WatchEventsResponse(
                         as_of=timestamp_from_ns(time.time_ns()), head_sequence=info.head_sequence
                     )
                 await stream.write(message)
+                message = await reader.next(_QUIET_S)
 
     async def ListItems(self, request: pb.ListItemsRequest, call: Call) -> pb.ListItemsResponse:
         operator = self._operators.of(call)
