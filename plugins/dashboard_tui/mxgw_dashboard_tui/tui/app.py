@@ -13,7 +13,7 @@ from textual.binding import Binding, BindingType
 from mxgw.dashboard.v1 import dashboard_service_pb2 as pb
 from mxgw_dashboard_tui.tui.commands import COMMANDS, DashboardCommands, find, names
 from mxgw_dashboard_tui.tui.messages import LinkChanged, ViewChanged
-from mxgw_dashboard_tui.tui.model import Link, Model, View
+from mxgw_dashboard_tui.tui.model import Link
 from mxgw_dashboard_tui.tui.recording import Recorder
 from mxgw_dashboard_tui.tui.screens.help import HelpScreen
 from mxgw_dashboard_tui.tui.screens.journal import JournalScreen
@@ -23,6 +23,7 @@ from mxgw_dashboard_tui.tui.screens.plugins import PluginsScreen
 from mxgw_dashboard_tui.tui.screens.session import SessionScreen
 from mxgw_dashboard_tui.tui.screens.sessions import SessionsScreen
 from mxgw_dashboard_tui.tui.screens.settings import SettingsScreen
+from mxgw_dashboard_tui.tui.showing import Showing
 from mxgw_dashboard_tui.tui.source import Source
 
 _THEMES = {"dark": "textual-dark", "light": "textual-light"}
@@ -45,12 +46,12 @@ class DashboardApp(App[None]):
     DEFAULT_MODE = "sessions"
 
     BINDINGS: ClassVar[list[BindingType]] = [
-        Binding("1", "mode('sessions')", "Sessions", id="mode.sessions", tooltip="All sessions", show=False),
-        Binding("2", "mode('overview')", "Overview", id="mode.overview", tooltip="Alarms, rates, losses"),
-        Binding("3", "mode('journal')", "Journal", id="mode.journal", tooltip="What happened"),
+        Binding("1", "mode('sessions')", "Views", key_display="1-5", id="mode.sessions", tooltip="All sessions"),
+        Binding("2", "mode('overview')", "Overview", id="mode.overview", tooltip="Alarms, rates, losses", show=False),
+        Binding("3", "mode('journal')", "Journal", id="mode.journal", tooltip="What happened", show=False),
         Binding("4", "mode('plugins')", "Plugins", id="mode.plugins", tooltip="Which plugins run", show=False),
         Binding("5", "mode('settings')", "Settings", id="mode.settings", tooltip="The settings", show=False),
-        Binding("space", "freeze", "Freeze", id="freeze", tooltip="Stop or go on with repainting"),
+        Binding("space", "freeze", "Freeze", key_display="spc", id="freeze", tooltip="Stop or go on with repainting"),
         Binding("question_mark", "help", "Help", key_display="?", id="help", tooltip="Keys and commands"),
         Binding("q,ctrl+c", "quit", "Quit", id="quit", tooltip="Leave the dashboard"),
     ]
@@ -67,13 +68,11 @@ class DashboardApp(App[None]):
     ) -> None:
         super().__init__()
         self.source = source
-        self.clock = clock
-        self.link, self.link_detail = Link.CONNECTING, f"connecting to {source.name}"
+        self.showing = Showing(clock, wall, f"connecting to {source.name}")
         self.command_names = names()
         self._user = user
-        self._model = Model(clock, wall)
         self._recorder = recorder
-        self._frozen: tuple[float, View | None] | None = None
+        self._role = pb.ROLE_UNSPECIFIED
         self.theme = _THEMES[theme]
 
     # what comes in
@@ -93,34 +92,23 @@ class DashboardApp(App[None]):
         """See `Listener`."""
         if self._recorder is not None:
             self._recorder.snapshot(snapshot)
-        self.post_message(ViewChanged(self._model.take(snapshot)))
+        self.post_message(ViewChanged(self.showing.take(snapshot)))
 
     def on_link_changed(self, message: LinkChanged) -> None:
-        self.link, self.link_detail = message.link, message.detail
+        self.showing.link, self.showing.link_detail = message.link, message.detail
         if message.link is Link.LOGIN and not isinstance(self.screen, LoginScreen):
             self.push_screen(LoginScreen(self.source, self._user, message.detail))
 
     def on_view_changed(self, message: ViewChanged) -> None:
-        before = self.shown
-        if self._frozen is None and (before is None or before.is_administrator != message.view.is_administrator):
+        # The footer shows what the role allows.
+        if message.view.snapshot.role != self._role:
+            self._role = message.view.snapshot.role
             self.refresh_bindings()
 
-    # what is shown
-
-    @property
-    def shown(self) -> View | None:
-        """The view to paint: the newest, or the one that was frozen."""
-        return self._frozen[1] if self._frozen is not None else self._model.view
-
-    @property
-    def frozen_s(self) -> float | None:
-        """For how long the screen has been frozen; None while it is not."""
-        return self.clock() - self._frozen[0] if self._frozen is not None else None
+    # keys and commands
 
     def action_freeze(self) -> None:
-        self._frozen = (self.clock(), self._model.view) if self._frozen is None else None
-
-    # keys and commands
+        self.showing.freeze()
 
     def action_mode(self, mode: str) -> None:
         self.switch_mode(mode)
@@ -130,7 +118,8 @@ class DashboardApp(App[None]):
         self.push_screen(HelpScreen(bindings, [(name, meaning) for name, meaning, _ in COMMANDS]))
 
     def open_session(self, session_id: str) -> None:
-        """Look at one session in depth."""
+        """Look at one session in depth; ends a freeze, because nothing of it was there to be frozen."""
+        self.showing.thaw()
         self.push_screen(SessionScreen(session_id))
 
     def run_command(self, text: str) -> None:

@@ -77,8 +77,9 @@ class SessionModel:
             self.total_items = page.state.total_items
         self.items_at = now
 
-    def take_events(self, message: pb.WatchEventsResponse) -> None:
+    def take_events(self, message: pb.WatchEventsResponse, now: float) -> None:
         """Take events: into the log, and their values into the items."""
+        del now
         for gap in message.gaps:
             self.events.append(rows.gap_row(gap))
         for event in message.events:

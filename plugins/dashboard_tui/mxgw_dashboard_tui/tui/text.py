@@ -108,7 +108,7 @@ def value_text(value: MxValue, limit: int = 120) -> str:
     plain = from_value(value)
     match plain:
         case float():
-            return f"{plain:.6g}"
+            return f"{plain:.7g}" if kind == "float" else f"{plain:.10g}"
         case bytes():
             return f"{len(plain)} bytes"
         case datetime():

@@ -29,7 +29,7 @@ class ActingScreen(BaseScreen):
     def check_action(self, action: str, parameters: tuple[object, ...]) -> bool | None:
         del parameters
         if action in ("close_session", "kill_worker"):
-            view = self.dashboard.shown
+            view = self.dashboard.showing.view
             # Not shown in the footer of those who may look only.
             return bool(view is not None and view.is_administrator and not self.dashboard.source.is_recording)
         return True

@@ -69,7 +69,7 @@ class BaseScreen(Screen[None]):
         raise NotImplementedError
 
     def paint(self, view: View | None) -> None:
-        """Bring the body up to date; called four times a second at most, and not while frozen."""
+        """Bring the body up to date; called four times a second at most."""
         raise NotImplementedError
 
     @property
@@ -88,8 +88,8 @@ class BaseScreen(Screen[None]):
     @property
     def age_s(self) -> float | None:
         """How old what this screen shows is; None while it shows nothing."""
-        view = self.dashboard.shown
-        return None if view is None else self.dashboard.clock() - view.received_at
+        view = self.dashboard.showing.view
+        return self.dashboard.showing.age_of(view)
 
     def on_mount(self) -> None:
         self.query_one("#line").display = False
@@ -104,16 +104,15 @@ class BaseScreen(Screen[None]):
             self.repaint()
 
     def repaint(self) -> None:
-        """Bring the bars up to date, and the body unless frozen."""
-        app = self.dashboard
+        """Bring bars and body up to date; while frozen the body is painted from what was frozen."""
+        app, showing = self.dashboard, self.dashboard.showing
         title = self.heading
         grid = next(iter(self.query(Grid)), None)
         if grid is not None and grid.pattern:
             title += f" /{grid.pattern}"
-        self.query_one(TopBar).show(title, app.source.name, app.shown, self.age_s, app.frozen_s)
-        self.query_one(Banner).show(app.link, app.link_detail, app.shown, self.age_s)
-        if app.frozen_s is None:
-            self.paint(app.shown)
+        self.query_one(TopBar).show(title, app.source.name, showing.view, self.age_s, showing.frozen_s)
+        self.query_one(Banner).show(showing.link, showing.link_detail, showing.newest, showing.age_of(showing.newest))
+        self.paint(showing.view)
 
     # the input line
 
@@ -131,7 +130,7 @@ class BaseScreen(Screen[None]):
         line.suggester = SuggestFromList(self.dashboard.command_names, case_sensitive=False) if kind == ":" else None
         line.set_class(kind == ":", "-command")
         line.value = value
-        line.focus()
+        self.set_focus(line)  # at once: the next key is already for the line
 
     def on_input_changed(self, event: Input.Changed) -> None:
         if event.input.id == "line" and not event.input.has_class("-command"):

@@ -38,7 +38,7 @@ class ConfirmScreen(ModalScreen[bool]):
             yield Static(Text(f"id {self._session_id}"))
             yield Static(Text("Its client loses what it advised, and learns that an operator ended it."))
             yield Static(Text.assemble("Type ", (self.word, "bold"), " and press enter; escape changes nothing."))
-            yield Input(id="word", compact=True)
+            yield Input(id="word")
 
     def on_input_submitted(self, event: Input.Submitted) -> None:
         if event.value == self.word:

@@ -36,8 +36,11 @@ class HelpScreen(ModalScreen[None]):
         table = Table(box=None, padding=(0, 2, 0, 0), show_header=False)
         table.add_column(no_wrap=True)
         table.add_column()
+        keys: dict[str, list[str]] = {}
         for binding in self._bindings_shown:
-            table.add_row(Text(_shown(binding), style="bold"), Text(binding.tooltip or binding.description))
+            keys.setdefault(binding.tooltip or binding.description, []).append(_NAMES.get(binding.key, binding.key))
+        for meaning, names in keys.items():
+            table.add_row(Text("  ".join(names), style="bold"), Text(meaning))
         commands = Table(box=None, padding=(0, 2, 0, 0), show_header=False)
         for name, meaning in self._commands:
             commands.add_row(Text(f":{name}", style="bold"), Text(meaning))
@@ -59,7 +62,3 @@ _NAMES = {
     "comma": ",",
     "full_stop": ".",
 }
-
-
-def _shown(binding: Binding) -> str:
-    return " ".join(_NAMES.get(key, key) for key in binding.key.split(","))

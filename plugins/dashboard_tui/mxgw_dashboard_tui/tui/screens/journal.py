@@ -26,6 +26,9 @@ _TONES = {
 }
 
 
+TIMELINE_COLUMNS = tuple(column for column in COLUMNS if column.key != "session")
+
+
 class JournalScreen(BaseScreen):
     """The newest entry is last; the cursor follows it while it stands there."""
 

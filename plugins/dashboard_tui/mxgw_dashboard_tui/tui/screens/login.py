@@ -32,8 +32,8 @@ class LoginScreen(ModalScreen[None]):
         with Vertical(id="box"):
             yield Static(Text(f"Log in at {self._source.name}", style="bold"))
             yield Static(Text(self._why), id="why")
-            yield Input(self._user, placeholder="name", id="user", max_length=128, compact=True)
-            yield Input(placeholder="password", password=True, id="password", max_length=1024, compact=True)
+            yield Input(self._user, placeholder="name", id="user", max_length=128)
+            yield Input(placeholder="password", password=True, id="password", max_length=1024)
             yield Static(Text("enter logs in, tab moves, escape quits"), classes="hint")
 
     def on_mount(self) -> None:

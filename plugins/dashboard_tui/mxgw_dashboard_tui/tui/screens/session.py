@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+from collections import deque
 from collections.abc import AsyncIterator, Callable
+from functools import partial
 from typing import ClassVar, TypeVar
 
 from rich.text import Text
@@ -17,8 +19,7 @@ from mxgw_dashboard_tui.tui import text as t
 from mxgw_dashboard_tui.tui.model import View
 from mxgw_dashboard_tui.tui.screens import session_rows as rows
 from mxgw_dashboard_tui.tui.screens.acting import ActingScreen
-from mxgw_dashboard_tui.tui.screens.journal import COLUMNS as JOURNAL_COLUMNS
-from mxgw_dashboard_tui.tui.screens.journal import journal_row
+from mxgw_dashboard_tui.tui.screens.journal import TIMELINE_COLUMNS, journal_row
 from mxgw_dashboard_tui.tui.screens.session_facts import session_facts
 from mxgw_dashboard_tui.tui.session_model import SessionModel
 from mxgw_dashboard_tui.tui.source import Refused
@@ -29,6 +30,8 @@ _T = TypeVar("_T")
 # Items are asked for again after this long, so that new ones appear; values come with the events meanwhile.
 _ITEMS_EVERY_S = 5.0
 _RETRY_S = 1.0
+# Messages kept while frozen; the oldest go first, which the event log shows as a gap in its sequences.
+_HELD = 2000
 _PANELS = ("items", "events", "readers", "commands", "timeline")
 
 
@@ -38,7 +41,8 @@ class SessionScreen(ActingScreen):
     NAME = "session"
 
     BINDINGS: ClassVar[list[BindingType]] = [
-        Binding("tab", "panel(1)", "Next panel", id="session.next", tooltip="The next panel", priority=True),
+        Binding("escape", "back", "Back", id="session.back", tooltip="Back to the table, or out of filter and input"),
+        Binding("tab", "panel(1)", "Panels", id="session.next", tooltip="The next panel", priority=True),
         Binding("shift+tab", "panel(-1)", "Previous", show=False, id="session.previous", tooltip="The panel before"),
         Binding("i", "show('items')", "Items", show=False, id="session.items", tooltip="Items with their last values"),
         Binding("e", "show('events')", "Events", show=False, id="session.events", tooltip="Events as they come"),
@@ -62,6 +66,8 @@ class SessionScreen(ActingScreen):
         self.model = SessionModel()
         self._panel = "items"
         self._problem = ""
+        # What came while the screen is frozen.
+        self._held: deque[Callable[[], None]] = deque(maxlen=_HELD)
 
     def compose_body(self) -> ComposeResult:
         yield Static("", id="facts", markup=False)
@@ -71,7 +77,7 @@ class SessionScreen(ActingScreen):
             yield Grid(rows.EVENT_COLUMNS, empty="No event came since this was opened.", follow=True, id="events")
             yield Grid(rows.READER_COLUMNS, empty="Nobody reads this session's events.", id="readers")
             yield Grid(rows.COMMAND_COLUMNS, empty="Every command has its answer.", id="commands")
-            yield Grid(JOURNAL_COLUMNS, empty="Nothing was written down.", follow=True, id="timeline")
+            yield Grid(TIMELINE_COLUMNS, empty="Nothing was written down.", follow=True, id="timeline")
 
     @property
     def grid(self) -> Grid:
@@ -84,7 +90,7 @@ class SessionScreen(ActingScreen):
     @property
     def age_s(self) -> float | None:
         received_at = self.model.received_at
-        return None if received_at is None else self.dashboard.clock() - received_at
+        return None if received_at is None else self.dashboard.showing.clock() - received_at
 
     @property
     def target(self) -> tuple[str, str] | None:
@@ -109,16 +115,27 @@ class SessionScreen(ActingScreen):
     async def _follow_events(self) -> None:
         await self._again(self.dashboard.source.watch_events, self.model.take_events)
 
-    def _take_detail(self, detail: pb.WatchSessionResponse) -> None:
-        self.model.take_detail(detail, self.dashboard.clock())
+    def _take_detail(self, detail: pb.WatchSessionResponse, received_at: float) -> None:
+        self.model.take_detail(detail, received_at)
         self._problem = ""
 
-    async def _again(self, watch: Callable[[str], AsyncIterator[_T]], take: Callable[[_T], None]) -> None:
+    def _hold(self, take: Callable[[], None]) -> None:
+        """Take what came now, or once the screen is thawed."""
+        if self.dashboard.showing.frozen_s is None:
+            take()
+        else:
+            self._held.append(take)
+
+    def _thaw(self) -> None:
+        while self._held and self.dashboard.showing.frozen_s is None:
+            self._held.popleft()()
+
+    async def _again(self, watch: Callable[[str], AsyncIterator[_T]], take: Callable[[_T, float], None]) -> None:
         """Follow a stream, and attach again when it breaks, until the session is over."""
         while not self.model.is_over:
             try:
                 async for message in watch(self.session_id):
-                    take(message)
+                    self._hold(partial(take, message, self.dashboard.showing.clock()))
             except Refused as refusal:
                 self._problem = str(refusal)
             await asyncio.sleep(_RETRY_S)
@@ -127,7 +144,7 @@ class SessionScreen(ActingScreen):
     async def _follow_items(self) -> None:
         while not self.model.is_over:
             # Asked for only while somebody looks: it is work for the worker.
-            if self.is_current and self._panel == "items" and self.dashboard.frozen_s is None:
+            if self.is_current and self._panel == "items" and self.dashboard.showing.frozen_s is None:
                 await self._load_items()
             await asyncio.sleep(_ITEMS_EVERY_S)
 
@@ -144,7 +161,7 @@ class SessionScreen(ActingScreen):
         except Refused as refusal:
             self._problem = str(refusal)
         else:
-            self.model.take_items(pages, self.dashboard.clock())
+            self.model.take_items(pages, self.dashboard.showing.clock())
 
     # panels
 
@@ -163,8 +180,9 @@ class SessionScreen(ActingScreen):
     # painting
 
     def paint(self, view: View | None) -> None:
+        self._thaw()
         model = self.model
-        now = self.dashboard.clock()
+        now = self.dashboard.showing.clock()
         rate = None
         if view is not None and (session := view.session(self.session_id)) is not None:
             rate = session.rate

@@ -74,11 +74,14 @@ def item_row(item: Item, model: SessionModel, now: float) -> Row:
         quiet_s = max(0.0, (model.now_ns - changed_ns) / 1e9 + now - model.received_at)
     advise = t.words(ss.AdviseKind.Name(state.advise), "ADVISE_KIND_")
     name = t.clean(state.item_definition, 200) + (f" ({t.clean(state.item_context, 60)})" if state.item_context else "")
+    status = _status(value)
+    failed = status not in ("", "ok")
+    shown = t.value_text(value.value) if value is not None else t.UNKNOWN
     cells = {
         "item": Cell(name),
-        "value": Cell(t.value_text(value.value) if value is not None else t.UNKNOWN),
+        "value": Cell(shown) if shown != t.UNKNOWN or not failed else Cell(status, "bad"),
         "quality": Cell(quality, tone),
-        "status": Cell(*_status(value)),
+        "status": Cell(status, "bad" if failed else "dim"),
         "source": Cell(t.clock(value.source_time, with_ms=True) if value is not None else t.UNKNOWN),
         "quiet": Cell(t.span(quiet_s) if quiet_s is None or quiet_s >= 1 else "now", order=quiet_s or 0.0),
         "advise": Cell(advise + (" susp." if state.suspended else "")),
@@ -87,12 +90,12 @@ def item_row(item: Item, model: SessionModel, now: float) -> Row:
     return Row(f"{state.server_handle}/{state.item_handle}", cells, state)
 
 
-def _status(value: e.DataChange | None) -> tuple[str, str]:
+def _status(value: e.DataChange | None) -> str:
     if value is None or is_ok(value.statuses):
-        return "ok" if value is not None and value.statuses else "", "dim"
+        return "ok" if value is not None and value.statuses else ""
     failed = next(status for status in value.statuses if not status.success)
     detail = t.words(v.MxStatusDetail.Name(failed.detail), "MX_STATUS_DETAIL_")
-    return f"{detail} ({failed.raw_detail})", "bad"
+    return f"{detail} ({failed.raw_detail})"
 
 
 def event_row(event: e.Event, name: str) -> Row:

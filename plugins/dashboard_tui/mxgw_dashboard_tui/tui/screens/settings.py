@@ -30,7 +30,7 @@ class SettingsScreen(BaseScreen):
 
     @property
     def age_s(self) -> float | None:
-        return None if self._received_at is None else self.dashboard.clock() - self._received_at
+        return None if self._received_at is None else self.dashboard.showing.clock() - self._received_at
 
     def compose_body(self) -> ComposeResult:
         yield Grid(COLUMNS, empty="Asking the gateway.", id="settings")
@@ -48,7 +48,7 @@ class SettingsScreen(BaseScreen):
             self.grid.set_rows(())
             self.grid.refresh()
         else:
-            self._received_at = self.dashboard.clock()
+            self._received_at = self.dashboard.showing.clock()
             self.grid.set_rows(map(_row, answer.settings))
 
     def paint(self, view: View | None) -> None:

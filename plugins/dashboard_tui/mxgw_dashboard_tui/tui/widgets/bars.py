@@ -19,12 +19,11 @@ class TopBar(Static):
     def show(self, title: str, where: str, view: View | None, age_s: float | None, frozen_s: float | None) -> None:
         """Repaint."""
         left = Text(no_wrap=True)
-        left.append("mxgw ", style="bold")
-        left.append(clean(where, 40))
+        left.append(f"mxgw {title}", style="bold")
+        left.append(f"  {clean(where, 40)}")
         if view is not None:
             role = "administrator" if view.is_administrator else "read-only"
             left.append(f"  {clean(view.snapshot.operator, 24)} ({role})")
-        left.append(f"  {title}", style="bold")
         right = Text(no_wrap=True)
         if frozen_s is not None:
             right.append(f" FROZEN {span(frozen_s)} ", style="reverse bold")
@@ -49,7 +48,7 @@ class Banner(Static):
 
 def banner_text(link: Link, detail: str, view: View | None, age_s: float | None) -> str:
     """Return what the banner says, "" for nothing."""
-    shown = "" if age_s is None else f" What you see is {span(age_s)} old."
+    shown = "nothing to show yet" if age_s is None else f"what you see is {span(age_s)} old"
     match link:
         case Link.CONNECTING:
             return f"… {detail}"
@@ -58,16 +57,18 @@ def banner_text(link: Link, detail: str, view: View | None, age_s: float | None)
         case Link.ENDED:
             return "■ END of the recording"
         case Link.CUT:
-            return f"✖ CONNECTION CUT: {detail}.{shown} Trying again."
+            return f"✖ CONNECTION CUT: {shown}, trying again. {detail}"
         case Link.DENIED:
-            return f"✖ DENIED: {detail}.{shown}"
+            return f"✖ DENIED: {detail}"
         case Link.LOGIN:
-            return f"✖ NOT LOGGED IN: {detail}.{shown}"
+            return f"✖ NOT LOGGED IN: {shown}. {detail}"
     if view is None or age_s is None:
         return ""
     interval_s = max(1.0, view.snapshot.interval.seconds + view.snapshot.interval.nanos / 1e9)
     if age_s > _LATE_INTERVALS * interval_s:
-        return f"✖ NO NEWS: the gateway has been silent for {span(age_s)}.{shown}"
+        return f"✖ NO NEWS: {shown}, the gateway is silent"
+    if view.snapshot.draining:
+        return "▲ THE GATEWAY IS SHUTTING DOWN: it takes no new sessions"
     if view.behind_s > _BEHIND_S:
         return f"✖ BEHIND: news arrive {span(view.behind_s)} late; this connection is too slow for the interval."
     return ""

@@ -84,11 +84,10 @@ class Grid(ScrollView, can_focus=True):
         Binding("pagedown", "page(1)", "Page down", show=False, id="grid.page_down", tooltip="One page down"),
         Binding("home,g", "edge(-1)", "First", show=False, id="grid.first", tooltip="To the first row"),
         Binding("end,G", "edge(1)", "Last", show=False, id="grid.last", tooltip="To the last row"),
-        Binding("enter", "choose", "Open", show=False, id="grid.choose", tooltip="Open what the cursor is on"),
     ]
 
     class Chosen(Message):
-        """The operator pressed enter on a row."""
+        """The operator clicked on the row the cursor is on."""
 
         def __init__(self, grid: Grid, row: Row) -> None:
             super().__init__()
@@ -214,10 +213,6 @@ class Grid(ScrollView, can_focus=True):
     def action_edge(self, step: int) -> None:
         self._go(0 if step < 0 else len(self.rows) - 1)
 
-    def action_choose(self) -> None:
-        if self.current is not None:
-            self.post_message(self.Chosen(self, self.current))
-
     def _go(self, index: int) -> None:
         self.cursor = max(0, min(index, len(self.rows) - 1))
         self._scroll_to_cursor()
@@ -244,11 +239,10 @@ class Grid(ScrollView, can_focus=True):
             self._sort_at(event.x)
         else:
             index = self.scroll_offset.y + event.y - 1
-            if index < len(self.rows):
-                again = index == self.cursor
+            if index == self.cursor and self.current is not None:
+                self.post_message(self.Chosen(self, self.current))
+            elif index < len(self.rows):
                 self._go(index)
-                if again:
-                    self.action_choose()
 
     def _sort_at(self, x: int) -> None:
         left = _GUTTER

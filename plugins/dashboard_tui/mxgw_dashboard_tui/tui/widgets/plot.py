@@ -22,8 +22,9 @@ class Plot(Static):
         head.append(title, style="bold")
         head.append(f" {newest}")
         if shown:
-            head.append(f"  (0 to {unit(max(shown))}, last {len(shown)} looks)", style="dim")
-        self.update(Text("\n").join([head, *(Text(line, no_wrap=True) for line in bars(shown, width, height))]))
+            head.append(f"  top {unit(max(shown))}")
+        picture = Text("\n", no_wrap=True, overflow="ellipsis").join([head, *map(Text, bars(shown, width, height))])
+        self.update(picture)
 
 
 def bars(values: Sequence[float], width: int, height: int) -> list[str]:
