@@ -13,6 +13,7 @@ from textual.screen import ModalScreen
 from textual.widgets import Input, Static
 
 from mxgw_dashboard_tui.tui.alarms import short_id
+from mxgw_dashboard_tui.tui.text import clean
 
 _EASILY_TYPED = re.compile(r"[A-Za-z0-9][A-Za-z0-9 ._:-]{0,31}")
 
@@ -35,7 +36,7 @@ class ConfirmScreen(ModalScreen[bool]):
     def compose(self) -> ComposeResult:
         with Vertical(id="box"):
             yield Static(Text(f"{self._doing} session {self._name}?", style="bold"), id="question")
-            yield Static(Text(f"id {self._session_id}"))
+            yield Static(Text(f"id {clean(self._session_id)}"))
             yield Static(Text("Its client loses what it advised, and learns that an operator ended it."))
             yield Static(Text.assemble("Type ", (self.word, "bold"), " and press enter; escape changes nothing."))
             yield Input(id="word")

@@ -19,9 +19,9 @@ if TYPE_CHECKING:
 ITEM_PAGES = 5
 
 ITEM_COLUMNS = (
-    Column("item", "Item", 20, grow=2),
+    Column("item", "Item", 19, grow=2),
     Column("value", "Value", 14, right=True, grow=2),
-    Column("quality", "Quality", 11),
+    Column("quality", "Quality", 12),
     Column("status", "Status", 12, drop=2, grow=1),
     Column("source", "Source time", 12),
     Column("quiet", "Quiet", 6, right=True),

@@ -150,10 +150,9 @@ def _summary(view: View) -> str:
         f"{len(view.sessions)} open" + (f" ({hidden} not yours to see)" if hidden else ""),
         f"{t.rate(point.events_per_s)} ev/s",
         f"lag {t.count(point.lag_events)}",
-        f"lost {view.lost_per_min}/min",
-        f"gaps {view.gaps_per_min}/min",
+        f"lost {t.count(view.lost_per_min)} gaps {t.count(view.gaps_per_min)} per min",
         f"gateway {point.cpu_percent:.0f}% cpu {t.size(point.rss_bytes)}",
     ]
     if view.alarms:
-        parts.insert(1, f"{len(view.alarms)} alarms (2)")
+        parts.insert(1, f"{len(view.alarms)} alarms")
     return "  ".join(parts)
