@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Generic, Protocol, TypeVar
 
 from google.protobuf.descriptor import ServiceDescriptor
@@ -54,11 +54,14 @@ class GrpcService:
 
     A unary method is `async def Name(self, request, call: Call) -> Message`; a server-streaming one is
     `async def Name(self, request, call: Call, stream: ResponseStream) -> None`. Client streaming is not supported.
-    Identity, authorization, limits and the mapping of `GatewayError` apply to all services alike.
+    Identity, authorization, limits and the mapping of `GatewayError` apply to all services alike. `scopes` says, by the
+    name of the method, what a caller needs; what the words mean is up to the plugin that authorizes (docs/securing.md).
+    A method without one is refused wherever a plugin authorizes by scope.
     """
 
     descriptor: ServiceDescriptor
     implementation: object
+    scopes: Mapping[str, str] = field(default_factory=dict)
 
 
 class Gateway(Protocol):

@@ -64,11 +64,11 @@ class DashboardPlugin:
 
     @hookimpl
     def mxgw_grpc_services(self, gateway: Gateway) -> Sequence[GrpcService]:
-        from mxgw_dashboard_tui.service.service import DashboardService
+        from mxgw_dashboard_tui.service.service import SCOPES, DashboardService
 
         assert self._feeds is not None  # the context is entered first
         service = DashboardService(gateway, self._settings, self._journal, self._feeds, version("mxgw"))
-        return [GrpcService(pb.DESCRIPTOR.services_by_name["DashboardService"], service)]
+        return [GrpcService(pb.DESCRIPTOR.services_by_name["DashboardService"], service, SCOPES)]
 
     @hookimpl
     def mxgw_cli(self) -> Sequence[click.Command]:

@@ -20,6 +20,18 @@ from mxgw_dashboard_tui.service.operators import Operators, role_of
 from mxgw_dashboard_tui.service.sampler import Sampler, row_of
 from mxgw_dashboard_tui.settings import DashboardSettings
 
+# What a caller needs where a plugin authorizes by scope; this service asks for the role itself as well.
+SCOPES = {
+    "GetAccess": "public",
+    "Login": "public",
+    "WatchGateway": "viewer",
+    "WatchSession": "viewer",
+    "WatchEvents": "viewer",
+    "ListItems": "viewer",
+    "ListSettings": "administrator",
+    "CloseSession": "administrator",
+    "KillWorker": "administrator",
+}
 _INTERVAL_S = 1.0
 _SHORTEST_S, _LONGEST_S = 0.25, 60.0
 _PAGE, _LARGEST_PAGE = 200, 1000

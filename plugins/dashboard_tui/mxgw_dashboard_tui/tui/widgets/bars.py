@@ -20,10 +20,10 @@ class TopBar(Static):
         """Repaint."""
         left = Text(no_wrap=True)
         left.append(f"mxgw {title}", style="bold")
-        left.append(f"  {clean(where, 40)}")
         if view is not None:
             role = "administrator" if view.is_administrator else "read-only"
             left.append(f"  {clean(view.snapshot.operator, 24)} ({role})")
+        left.append(f"  {clean(where, 60)}")
         right = Text(no_wrap=True)
         if frozen_s is not None:
             right.append(f" FROZEN {span(frozen_s)} ", style="reverse bold")
