@@ -9,7 +9,7 @@ BIN := .venv/bin
 SET_UP := $(PYTHON) scripts/set_up.py
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test check format proto docs bench set-up clean
+.PHONY: help demo test soak check format proto docs bench set-up clean
 
 help: ## Show this list
 	@echo 'Usage: make TARGET [ARGS="..."] [PYTHON=python3.12]'
@@ -25,6 +25,10 @@ demo: ## Set everything up, then show it work (ARGS="--seconds 5 --json", "--bac
 test: ## Set everything up, then run the tests (ARGS="tests/core -k lease")
 	@$(SET_UP) opcua dev
 	@$(BIN)/python -m pytest $(ARGS)
+
+soak: ## Set everything up, then run the long tests, minutes each (ARGS="-k cuts")
+	@$(SET_UP) opcua dev
+	@$(BIN)/python -m pytest -m soak --log-cli-level=INFO $(ARGS)
 
 check: ## Format, lint, types, and whether generated files are current
 	@$(SET_UP) opcua dev

@@ -115,10 +115,10 @@ class GatewayApp:
         streams = events.drain(_RETRY_AFTER_S, drain_s)
         sessions = len(registry)
         log.info("shutting down: %d sessions, %d streams, at most %.1f s to drain", sessions, streams, drain_s)
-        async with asyncio.TaskGroup() as tasks:
-            tasks.create_task(server.stop(drain_s), name="gateway:server-stop")
-            await events.drained(drain_s)
-            cut = events.attached()
+        # Streams first: while the server still answers, whoever comes now is told why it is refused.
+        await events.drained(drain_s)
+        cut = events.attached()
+        await server.stop(max(0.0, began + drain_s - time.monotonic()))
         registry.close_all(CloseReason.GATEWAY_SHUTDOWN)
         await registry.wait_closed()
         log.info(

@@ -99,6 +99,8 @@ def session_detail(session: SessionInfo, worker: WorkerInfo | None, state: State
         left = "held by its subscribers" if session.subscribers else f"{_lease(session, now)} left"
         row("lease", f"{age_text(session.lease_s)}, {left}")
     row("subscribers", str(session.subscribers))
+    if session.detached_at is not None:
+        row("", f"without one for {age_text(max(0.0, now - session.detached_at.timestamp()))}")
     row("pending commands", str(session.pending_commands))
     held = session.head.sequence - session.oldest_sequence + 1
     row(
@@ -106,6 +108,8 @@ def session_detail(session: SessionInfo, worker: WorkerInfo | None, state: State
         f"head {session.head.sequence:,}"
         + (f", holds {held:,} from {session.oldest_sequence:,}" if held > 0 else ", empty"),
     )
+    if session.horizon_s is not None:
+        row("", f"reaches back {age_text(session.horizon_s)} at its present rate")
     row("epoch", session.head.epoch.hex())
     if worker is not None:
         _worker_rows(row, worker)
@@ -158,7 +162,9 @@ def session_document(session: SessionInfo) -> dict[str, object]:
         "head": session.head.to_text(),
         "head_sequence": session.head.sequence,
         "oldest_sequence": session.oldest_sequence,
+        "horizon_s": session.horizon_s,
         "subscribers": session.subscribers,
+        "detached_at": session.detached_at,
         "pending_commands": session.pending_commands,
         "worker_pid": session.worker_pid or None,
         "worker_state": enum_key(session.worker_state),

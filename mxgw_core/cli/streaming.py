@@ -144,7 +144,7 @@ async def follow(where: GatewayTarget, request: StreamRequest) -> None:
         session_of(gateway, command="stream", backend=request.backend, session_id=request.session_id) as session,
     ):
         subscription = await _subscribe(session, request.tags) if request.tags else None
-        stream = session.events(start=request.start)
+        stream = session.events(start=request.start, resume=None)
         reason, detail = "interrupted", "interrupted"
         try:
             async with asyncio.timeout(request.duration_s), stream:

@@ -244,6 +244,19 @@ class Settings(SettingsModel):
         }
 
     @model_validator(mode="after")
+    def _messages_hold_what_they_carry(self) -> Settings:
+        for name, size in (
+            ("workers.frame_bytes", self.workers.frame_bytes),
+            ("events.batch_bytes", self.events.batch_bytes),
+        ):
+            if size > self.limits.message_bytes:
+                raise ValueError(
+                    f"limits.message_bytes is {self.limits.message_bytes} and {name} is {size}: a message could not "
+                    f"carry it; lower {name}, or raise limits.message_bytes"
+                )
+        return self
+
+    @model_validator(mode="after")
     def _default_backend_exists(self) -> Settings:
         if self.default_backend not in self.backends:
             raise ValueError(unknown_default_backend(self.default_backend, self.backends))

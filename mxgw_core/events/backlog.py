@@ -6,17 +6,23 @@ Entries are runs of events and gaps, oldest first. Every operation that drops ev
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Container, Iterable, Iterator
 from dataclasses import replace
+from typing import TypeAlias
 
 from mxgw.v1.events_pb2 import GapReason
 from mxgw_core.events.log import Chunk, LogGap
 from mxgw_core.events.pieces import Entry, Kept, packed, unpacked
-from mxgw_core.events.records import event_head, event_item, record_bounds
+from mxgw_core.events.records import event_item, record_bounds
 
 _DROPPED = GapReason.GAP_REASON_QUEUE_DROPPED
 # Gaps that stand for events which were in the log: their counts add up.
 _OF_OUR_OWN = frozenset({_DROPPED, GapReason.GAP_REASON_CONFLATED})
+
+# Server handle, item handle and kind.
+EventItem: TypeAlias = tuple[int, int, int]
+# Sequence, item, and the encoded record.
+_Identified: TypeAlias = tuple[int, EventItem, bytes]
 
 
 class Backlog:
@@ -34,6 +40,18 @@ class Backlog:
     def since(self) -> float:
         """When the oldest entry came; there must be one."""
         return self._entries[0][1]
+
+    def until(self, sequence: int) -> tuple[int, int]:
+        """Return how many of the events are not behind `sequence`, and about how many bytes they have."""
+        events = size = 0
+        for entry, _ in self._entries:
+            if entry.first > sequence:
+                break
+            if isinstance(entry, Chunk):
+                here = entry.events if entry.last <= sequence else min(entry.events, sequence - entry.first + 1)
+                events += here
+                size += entry.batch_bytes * here // entry.events
+        return events, size
 
     def append(self, entry: Entry, now: float) -> None:
         """Add the newest entry; a gap that goes on with the gap before it becomes one with it."""
@@ -54,16 +72,12 @@ class Backlog:
         return self._pop()[0]
 
     def drain(self) -> list[tuple[Entry, float]]:
-        """Take every entry, with its time, but those at the front that are under way already."""
-        front: list[tuple[Entry, float]] = []
-        # A gap without a range begins the stream; a chunk with holes follows a gap that was told already.
-        while self._entries and _is_under_way(self._entries[0][0]):
-            front.append(self._pop())
-        rest = list(self._entries)
-        self._entries.clear()
+        """Take every entry, taken apart, with its time; a gap without a range, which begins a stream, stays."""
+        self._unpack()
+        front = [entry for entry in self._entries if not entry[0].last]
+        rest = [entry for entry in self._entries if entry[0].last]
+        self._entries = deque(front)
         self.events = self.bytes = 0
-        for entry, since in front:
-            self.append(entry, since)
         return rest
 
     def drop_oldest(self, excess_events: int, detail: str) -> int:
@@ -89,17 +103,25 @@ class Backlog:
             self.put_first(gap, since)
         return dropped
 
-    def select(self, keep: Callable[[int, int, int], bool], detail: str) -> int:
-        """Keep the events that `keep(server_handle, item_handle, kind)` wants; return how many were dropped."""
+    def select(self, judge: Callable[[set[EventItem]], Container[EventItem]], detail: str) -> int:
+        """Keep the events whose items `judge` wants of those there are; return how many were dropped.
+
+        When `judge` raises, everything is as it was.
+        """
         entries = self.drain()
         before = sum(entry.events for entry, _ in entries if isinstance(entry, Chunk))
-        kept_before = self.events
-        if entries:
-            known = list(unpacked(entry for entry, _ in entries))
-            after, until, since = known[0].first - 1, known[-1].last, entries[0][1]
-            for entry in packed(after, _judged(known, keep), until, _DROPPED, detail):
+        if not entries:
+            return 0
+        kept = entries
+        try:
+            known = [_identified(entry) for entry, _ in entries]
+            items = judge({item for events in known if isinstance(events, list) for _, item, _ in events})
+            after, until = entries[0][0].first - 1, entries[-1][0].last
+            kept = [(entry, entries[0][1]) for entry in packed(after, _wanted(known, items), until, _DROPPED, detail)]
+        finally:
+            for entry, since in kept:
                 self.append(entry, since)
-        return before - (self.events - kept_before)
+        return before - sum(entry.events for entry, _ in kept if isinstance(entry, Chunk))
 
     def _unpack(self) -> None:
         if any(entry.kept if isinstance(entry, Chunk) else entry.runs for entry, _ in self._entries):
@@ -115,10 +137,6 @@ class Backlog:
         if isinstance(entry, Chunk):
             self.events += sign * entry.events
             self.bytes += sign * entry.batch_bytes
-
-
-def _is_under_way(entry: Entry) -> bool:
-    return bool(entry.kept) if isinstance(entry, Chunk) else not entry.last
 
 
 def _joined(left: LogGap, right: LogGap) -> LogGap | None:
@@ -144,12 +162,20 @@ def _add_dropped(gaps: list[tuple[LogGap, float]], gap: LogGap, since: float) ->
     gaps.append((gap, since))
 
 
-def _judged(entries: Iterable[Entry], keep: Callable[[int, int, int], bool]) -> Iterator[Kept]:
-    for entry in entries:
-        if isinstance(entry, LogGap):
-            yield entry
-            continue
-        frame = entry.frame
-        for start, body, end in record_bounds(frame, entry.start):
-            if keep(*event_item(frame, body, end)):
-                yield event_head(frame, body)[0], frame[start:end]
+def _identified(entry: Entry) -> LogGap | list[_Identified]:
+    if isinstance(entry, LogGap):
+        return entry
+    frame = entry.frame
+    bounds = record_bounds(frame, entry.start)
+    return [
+        (sequence, event_item(frame, body, end), frame[start:end])
+        for sequence, (start, body, end) in enumerate(bounds, entry.first)
+    ]
+
+
+def _wanted(known: Iterable[LogGap | list[_Identified]], items: Container[EventItem]) -> Iterator[Kept]:
+    for events in known:
+        if isinstance(events, LogGap):
+            yield events
+        else:
+            yield from ((sequence, record) for sequence, item, record in events if item in items)

@@ -5,8 +5,9 @@ from __future__ import annotations
 import gc
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from types import TracebackType
+from typing import TypeAlias
 
 if sys.platform != "win32":
     import resource
@@ -21,7 +22,7 @@ class Budget:
     """
 
     def __init__(self, budget_s: float) -> None:
-        self._budget_s = budget_s
+        self.budget_s = budget_s
         self._began = (0.0, 0.0, 0)
         self._collects = False
         self.overrun_s = 0.0
@@ -39,42 +40,45 @@ class Budget:
             gc.enable()
         wall, cpu, waits = self._began
         wall_s = time.perf_counter() - wall
-        if wall_s > self._budget_s and (time.thread_time() - cpu > self._budget_s or _waits() > waits):
+        if wall_s > self.budget_s and (time.thread_time() - cpu > self.budget_s or _waits() > waits):
             self.overrun_s = wall_s
+
+
+# Server handle, item handle and kind of an event.
+Item: TypeAlias = tuple[int, int, int]
 
 
 class OverBudget(Exception):
     """A piece of third-party code took too long; the text says how long."""
 
 
-class BudgetedKeep:
-    """A policy's `keep`: asked once per item and kind, and given up when the answers take too long.
+def wanted(
+    keep: Callable[[int, int, int], bool], items: Iterable[Item], budget_s: float, per_answer_s: float
+) -> set[Item]:
+    """Return the items that `keep(server_handle, item_handle, kind)` wants.
 
-    Called as `keep`; raises `OverBudget`, or what `keep` raises.
+    Raises:
+        OverBudget: all answers together took longer than `budget_s` and `per_answer_s` for each.
+        Exception: what `keep` raises.
     """
-
-    def __init__(self, keep: Callable[[int, int, int], bool], budget_s: float, per_answer_s: float) -> None:
-        self._keep = keep
-        self._budget_s = budget_s
-        self._per_answer_s = per_answer_s
-        self._taken_s = 0.0
-        self._answers: dict[tuple[int, int, int], bool] = {}
-
-    def __call__(self, server_handle: int, item_handle: int, kind: int) -> bool:
-        item = server_handle, item_handle, kind
-        answer = self._answers.get(item)
-        if answer is None:
-            answer = self._answers[item] = self._ask(item)
-        return answer
-
-    def _ask(self, item: tuple[int, int, int]) -> bool:
-        with Budget(self._per_answer_s) as budget:
-            answer = bool(self._keep(*item))
-        # Only answers that took longer than one may are added up: the clock itself is most of the others.
-        self._taken_s += budget.overrun_s
-        if self._taken_s > self._budget_s:
-            raise OverBudget(f"took {self._taken_s * 1000:.1f} ms for {len(self._answers) + 1} items")
-        return answer
+    found: set[Item] = set()
+    rest, asked = iter(items), 0
+    while True:  # once more when the time was gone, and through no fault of `keep`
+        with Budget(budget_s) as budget:
+            began = time.perf_counter()
+            until = began + budget_s
+            for item in rest:
+                asked += 1
+                until += per_answer_s
+                if keep(*item):
+                    found.add(item)
+                if time.perf_counter() > until:
+                    budget.budget_s = until - began
+                    break
+            else:
+                return found
+        if budget.overrun_s:
+            raise OverBudget(f"took {budget.overrun_s * 1000:.1f} ms for {asked} items")
 
 
 def _waits() -> int:

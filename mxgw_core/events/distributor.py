@@ -32,7 +32,7 @@ from mxgw_core.api.events import (
 )
 from mxgw_core.api.events import Verdict as PolicyVerdict
 from mxgw_core.api.types import Position
-from mxgw_core.events.budget import BudgetedKeep, OverBudget
+from mxgw_core.events.budget import OverBudget, wanted
 from mxgw_core.events.endings import overflow_error
 from mxgw_core.events.figures import DISCONNECTS, OVERFLOW, RESUMES, Rate, SessionFigures
 from mxgw_core.events.guard import POLICY_BUDGET_S, PolicyGuard
@@ -45,8 +45,8 @@ from mxgw_core.events.verdict import Start, Verdict, decide
 _LONGEST_BLOCK_S = 60.0
 # However impatient a policy is, it is not asked more often than this.
 _SHORTEST_RECHECK_S = 0.01
-# What `Select.keep` may take for one item before that counts against the budget.
-_KEEP_BUDGET_S = 0.000_02
+# What `Select.keep` may take for each item besides.
+_ANSWER_BUDGET_S = 0.000_002
 
 NOTHING_RETAINED = Retention(events=0, bytes=0, seconds=0.0)
 
@@ -209,7 +209,7 @@ class Distributor:
                     # What is never replaced, or the newest values alone, are too much: bounded like any other.
                     self._disconnect(subscriber, lag)
             case Select(keep):
-                subscriber.select(BudgetedKeep(keep, POLICY_BUDGET_S, _KEEP_BUDGET_S))
+                subscriber.select(lambda items: wanted(keep, items, POLICY_BUDGET_S, _ANSWER_BUDGET_S))
                 if subscriber.is_over_limit():
                     self._disconnect(subscriber, lag)
             case Resync():

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator
 
 from mxgw.v1.events_pb2 import GapReason
 from mxgw_core.api.events import History
@@ -24,7 +24,7 @@ async def reaches(history: History, epoch: bytes, after: int) -> bool:
     return oldest is not None and oldest <= after + 1
 
 
-async def lead_in(history: History, epoch: bytes, after: int, until: int) -> AsyncIterator[Chunk | LogGap]:
+async def lead_in(history: History, epoch: bytes, after: int, until: int) -> AsyncGenerator[Chunk | LogGap, None]:
     """Yield what the store has with `after < sequence <= until`, and a gap for whatever it has not."""
     done = after
     try:

@@ -30,9 +30,11 @@ def packed(
     piece = _Piece(reason, detail)
     at = after
     for entry in kept:
+        is_gap = isinstance(entry, LogGap)
         first = entry.first if isinstance(entry, LogGap) else entry[0]
         if first > at + 1:
-            if piece.records and not piece.runs:  # what comes before the first hole is no part of its gap
+            # What comes before the first hole is no part of its gap, and a hole behind the last event is its own.
+            if is_gap or (piece.records and not piece.runs):
                 yield from piece.close()
             piece.lose(at + 1, first - 1)
         if isinstance(entry, LogGap):
@@ -99,7 +101,7 @@ def unpacked(entries: Iterable[Entry]) -> Iterator[Entry]:
     for entry in entries:
         if isinstance(entry, LogGap) and entry.runs:
             gap = entry
-        elif isinstance(entry, Chunk) and (gap is not None or entry.kept):
+        elif isinstance(entry, Chunk) and gap is not None:
             runs: list[Entry] = [*_lost_runs(gap), *_runs_of(entry)]
             yield from sorted(runs, key=lambda run: run.first)
             gap = None
@@ -107,10 +109,10 @@ def unpacked(entries: Iterable[Entry]) -> Iterator[Entry]:
             yield entry
 
 
-def _lost_runs(gap: LogGap | None) -> Iterator[LogGap]:
-    first = gap.first if gap is not None else 0
-    for index, length in enumerate(gap.runs if gap is not None else ()):
-        if index % 2 == 0 and gap is not None:
+def _lost_runs(gap: LogGap) -> Iterator[LogGap]:
+    first = gap.first
+    for index, length in enumerate(gap.runs):
+        if index % 2 == 0:
             yield LogGap(first, first + length - 1, gap.reason, gap.detail, count=length)
         first += length
 

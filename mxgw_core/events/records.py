@@ -15,6 +15,8 @@ from mxgw.v1.event_service_pb2 import StreamEventsResponse
 _HEAD = struct.Struct("<BQBiBB")  # tag, sequence, tag, item handle, tag, kind
 _HEAD_TAGS = (0x09, 0x15, 0x18)
 _SERVER_TAG = 0x20
+# The same and a server handle of one byte, which is what nearly every event has.
+_LONG_HEAD = struct.Struct("<BQBiBBBB")
 _RECORD_TAG = 0x0A
 _EVENTS_TAG = bytes([StreamEventsResponse.EVENTS_FIELD_NUMBER << 3 | 2])
 
@@ -50,6 +52,14 @@ def record_bounds(data: bytes | bytearray | memoryview, offset: int = 0) -> Iter
         if data[offset] != _RECORD_TAG:
             raise MalformedBatch(f"byte {offset} of an event batch is no event record")
         offset += 1
+        if offset < size and data[offset] < 0x80:  # nearly every event is as short as that
+            offset += 1
+            end = offset + data[offset - 1]
+            if end > size:
+                raise MalformedBatch(f"the event record at byte {start} reaches past the batch")
+            yield start, offset, end
+            offset = end
+            continue
         length = shift = 0
         while True:
             if offset >= size or shift > 28:
@@ -93,8 +103,8 @@ def event_head(data: bytes | bytearray | memoryview, body: int) -> tuple[int, in
     return sequence, item_handle, kind
 
 
-def event_item(data: bytes | bytearray | memoryview, body: int, end: int) -> tuple[int, int, int]:
-    """Return `(server_handle, item_handle, kind)` of the Event in `data[body:end]`.
+def event_identity(data: bytes | bytearray | memoryview, body: int, end: int) -> tuple[int, int, int, int]:
+    """Return `(sequence, server_handle, item_handle, kind)` of the Event in `data[body:end]`.
 
     Item handles are unique within a server handle only. The server handle, unless 0, follows the fixed head as
     `20 <varint>`.
@@ -102,17 +112,30 @@ def event_item(data: bytes | bytearray | memoryview, body: int, end: int) -> tup
     Raises:
         MalformedBatch: the event does not begin as the contract says.
     """
-    _, item_handle, kind = event_head(data, body)
+    if end - body >= _LONG_HEAD.size:
+        tag1, sequence, tag2, item_handle, tag3, kind, tag4, server_handle = _LONG_HEAD.unpack_from(data, body)
+        if tag4 == _SERVER_TAG and server_handle < 0x80 and (tag1, tag2, tag3) == _HEAD_TAGS:
+            return sequence, server_handle, item_handle, kind
+    sequence, item_handle, kind = event_head(data, body)
     offset = body + _HEAD.size
     if offset >= end or data[offset] != _SERVER_TAG:
-        return 0, item_handle, kind  # protobuf leaves out a zero
+        return sequence, 0, item_handle, kind  # protobuf leaves out a zero
     offset += 1
     server_handle = shift = 0
     while offset < end and shift <= 28:
         byte = data[offset]
         server_handle |= (byte & 0x7F) << shift
         if byte < 0x80:
-            return server_handle, item_handle, kind
+            return sequence, server_handle, item_handle, kind
         offset += 1
         shift += 7
     raise MalformedBatch(f"the event at byte {body} has no readable server handle")
+
+
+def event_item(data: bytes | bytearray | memoryview, body: int, end: int) -> tuple[int, int, int]:
+    """Return `(server_handle, item_handle, kind)` of the Event in `data[body:end]`.
+
+    Raises:
+        MalformedBatch: the event does not begin as the contract says.
+    """
+    return event_identity(data, body, end)[1:]

@@ -11,12 +11,12 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Container, Sequence
 
 from mxgw.v1.events_pb2 import GapReason
 from mxgw_core.api.errors import GatewayError
 from mxgw_core.api.events import EventFilter, Lag, OverflowPolicy, PacedPolicy, QueueLimits
-from mxgw_core.events.backlog import Backlog
+from mxgw_core.events.backlog import Backlog, EventItem
 from mxgw_core.events.conflation import Conflation
 from mxgw_core.events.figures import GAP_FRAMES, LOST, SessionFigures, SubscriberFigures
 from mxgw_core.events.items import Control, End, Item, Progress, SnapshotDue, SnapshotWanted
@@ -26,8 +26,10 @@ from mxgw_core.events.waiting import Waiter
 
 # Filtered subscribers are told how far they are after this many events that were not for them.
 PROGRESS_EVENTS = 1000
-# A long backlog is conflated in steps of about this size, and at least twice as fast as it grows.
-_STEP_BYTES = 256 * 1024
+# A long backlog is conflated in steps of about this size (0.2 ms), and at least twice as fast as it grows: several
+# readers that begin to conflate at the same moment must not hold up the others.
+_STEP_EVENTS = 250
+_STEP_BYTES = 4 * 1024
 
 
 class Subscriber:
@@ -83,21 +85,26 @@ class Subscriber:
         self._log = log
         self._clock = clock
         self._backlog = Backlog()
+        # What must come next whatever happens: the batch that a gap with runs was told for, the rest of a split one.
+        self._following: Chunk | None = None
         # Behind the backlog and before the cursor: what is gathered while its policy conflates, or paces.
         self._gathered = Conflation(f"newer values of the same items took their place (policy {self.policy_name!r})")
         self._is_gathering = self.interval_s > 0
         # Appended up to when its policy was last asked, or the reader took what was gathered: no lag to judge anew.
         self._judged = (0, 0)
-        self._gathered_bytes = log.appended_bytes
+        self._gathered_events = log.appended_events
         self._control: deque[Control] = deque()
         self._wants_snapshot = False
         # Position of the snapshot that waits for its place in the stream.
         self._snapshot_at: int | None = None
+        # The gap that the stream must begin with was not handed over yet.
+        self._owes_gap = False
         # What was in the log when it attached is its own wish and does not count as lag.
         self._granted = log.head
         self._granted_events = log.appended_events
         self._granted_bytes = log.appended_bytes
         self._move_to(cursor)
+        self._granted_unread = (log.appended_events - self._taken_events, log.appended_bytes - self._taken_bytes)
         self._skipped = 0
         self._waiter = Waiter()
 
@@ -147,7 +154,15 @@ class Subscriber:
         size = log.appended_bytes - max(self._taken_bytes, self._granted_bytes)
         oldest = max(self.cursor, self._granted) + 1
         seconds = self._clock() - log.appended_at(oldest) if oldest <= log.head else 0.0
-        return events + backlog.events + gathered.events, size + backlog.bytes + gathered.bytes, seconds
+        free_events, free_bytes = self._granted_aside()
+        events += max(0, backlog.events + gathered.events - free_events)
+        return events, size + max(0, backlog.bytes + gathered.bytes - free_bytes), seconds
+
+    def _granted_aside(self) -> tuple[int, int]:
+        """Return how much of what is set aside it asked for itself, in events and bytes; at most, once conflated."""
+        if self.delivered >= self._granted:
+            return 0, 0
+        return self._granted_unread if self._is_gathering else self._backlog.until(self._granted)
 
     def is_over_limit(self) -> bool:
         """Whether its policy is to be asked; looked at after every append."""
@@ -167,8 +182,9 @@ class Subscriber:
         The newest values may be more than the limit in events: there are no more of them than items.
         """
         gathered, limits = self._gathered, self.limits
-        size = gathered.bytes + self._backlog.bytes
-        return not _exceeds(gathered.others, limits.events) and not _exceeds(size, limits.bytes)
+        free_events, free_bytes = self._granted_aside()
+        size = gathered.bytes + self._backlog.bytes - free_bytes
+        return not _exceeds(gathered.others - free_events, limits.events) and not _exceeds(size, limits.bytes)
 
     def lag(self) -> Lag:
         """Return what its policy is told."""
@@ -219,7 +235,7 @@ class Subscriber:
         """
         if not self._is_gathering:
             self._is_gathering = True
-            self._gathered_bytes = self._log.appended_bytes
+            self._gathered_events = self._log.appended_events
             for entry, since in self._backlog.drain():
                 self._gathered.absorb(entry, since)
         self._judged = (self._log.appended_events, self._log.appended_bytes)
@@ -231,12 +247,12 @@ class Subscriber:
         log = self._log
         if not self._is_gathering or self.cursor >= log.head:
             return
-        room = _STEP_BYTES + 2 * (log.appended_bytes - self._gathered_bytes)
-        self._gathered_bytes = log.appended_bytes
-        while room > 0 and (item := log.read(self.cursor, PIECE_BYTES)) is not None:
+        room = _STEP_EVENTS + 2 * (log.appended_events - self._gathered_events)
+        self._gathered_events = log.appended_events
+        while room > 0 and (item := log.read(self.cursor, _STEP_BYTES)) is not None:
             self._gathered.absorb(item, log.appended_at(item.first))
             self._move_to(item.last)
-            room -= item.batch_bytes if isinstance(item, Chunk) else 0
+            room -= item.events if isinstance(item, Chunk) else 1
 
     def _settle(self) -> None:
         """Put what was gathered behind what is set aside, in order."""
@@ -246,10 +262,10 @@ class Subscriber:
                 self._backlog.append(entry, since)
         self._is_gathering = self.interval_s > 0
 
-    def select(self, keep: Callable[[int, int, int], bool]) -> int:
-        """Keep the unread events that `keep` wants; return how many were dropped."""
+    def select(self, judge: Callable[[set[EventItem]], Container[EventItem]]) -> int:
+        """Keep the unread events of the items that `judge` wants of those there are; return how many were dropped."""
         self._set_aside()
-        return self._backlog.select(keep, self._why_dropped)
+        return self._backlog.select(judge, self._why_dropped)
 
     def refuse_newest(self, resume_below_events: int) -> None:
         """Set everything unread aside, and drop what arrives until at most `resume_below_events` are unread."""
@@ -308,8 +324,11 @@ class Subscriber:
     # reading
 
     def put_first(self, gap: LogGap) -> None:
-        """Let the stream begin with a gap."""
+        """Let the stream begin with a gap; nothing behind it counts as delivered before."""
         self._backlog.put_first(gap, self._clock())
+        self._owes_gap = True
+        if gap.first:
+            self.delivered = gap.first - 1
 
     def send(self, frame: bytes) -> None:
         """Queue a control frame; it goes out before the next events."""
@@ -332,7 +351,7 @@ class Subscriber:
         if self._wants_snapshot and self.end is None:
             self._wants_snapshot = False
             return SnapshotWanted()
-        if self._snapshot_at is not None and self.delivered >= self._snapshot_at:
+        if self._snapshot_at is not None and self.delivered >= self._snapshot_at and not self._owes_gap:
             self._snapshot_at = None
             return SnapshotDue()
         while True:
@@ -361,6 +380,7 @@ class Subscriber:
     def _count_gap(self, gap: LogGap) -> None:
         reason = GapReason.Name(gap.reason).removeprefix("GAP_REASON_")
         self._session_figures.count(GAP_FRAMES, reason)
+        self._owes_gap = False
         if gap.last:
             if not gap.runs:  # else a part of its range follows, and counts when that is handed over
                 self.delivered = gap.last
@@ -370,11 +390,13 @@ class Subscriber:
             self._session_figures.count(LOST, reason, by=lost)
 
     def _next(self, limit_bytes: int) -> Chunk | LogGap | None:
-        if not self._backlog and self._is_gathering and self.end is None:
+        item: Chunk | LogGap
+        if not self._backlog and self._following is None and self._is_gathering and self.end is None:
             self._take_gathered()
-        if self._backlog:
-            item = self._backlog.pop()
-            self._reopen_if_read()
+        if self._following is not None:
+            item, self._following = self._following, None
+        elif self._backlog:
+            item = self._pop()
         elif self.end is not None or self.interval_s:
             return None
         else:
@@ -389,27 +411,35 @@ class Subscriber:
         if self.on_read is not None:
             self.on_read()
         if self._snapshot_at is not None and isinstance(item, Chunk) and item.first <= self._snapshot_at < item.last:
-            item, rest = item.split(self._snapshot_at)
-            self._backlog.put_first(rest, self._clock())
+            item, self._following = item.split(self._snapshot_at)
+        return item
+
+    def _pop(self) -> Chunk | LogGap:
+        item = self._backlog.pop()
+        if isinstance(item, LogGap) and item.runs:
+            follows = self._backlog.pop()
+            assert isinstance(follows, Chunk)
+            self._following = follows
+        self._reopen_if_read()
         return item
 
     def _take_gathered(self) -> None:
         """Move the next piece of what was gathered to the backlog, once it may be read."""
         gathered = self._gathered
-        since, entry = gathered.since, gathered.pop()
-        if entry is None and self._is_due():
+        since, entries = gathered.since, gathered.take()
+        if not entries and self._is_due():
             if self.interval_s:
                 self.gather()
                 if self.cursor < self._log.head:
                     return  # due until it is level, so that the last value of each item goes out
             since = gathered.since
             gathered.release()
-            if (entry := gathered.pop()) is not None:
+            if entries := gathered.take():
                 self._due_at = self._clock() + self.interval_s
                 self._judged = (self._log.appended_events, self._log.appended_bytes)
-        if entry is not None:
+        for entry in entries:
             self._backlog.append(entry, since)
-        elif not self.interval_s:
+        if not entries and not self.interval_s:
             self._is_gathering = False  # level with what was gathered: on with the log itself
             self.over_since = None
 
@@ -434,7 +464,8 @@ class Subscriber:
 
     async def wait(self) -> None:
         """Return once `take` may have something. One waiter at a time."""
-        if self._control or self._backlog or self._wants_snapshot or self.end is not None:
+        has_more = self._control or self._following is not None or self._backlog or self._wants_snapshot
+        if has_more or self.end is not None:
             return
         is_behind = self._gathered or self._log.head > self.cursor
         if is_behind and not self.interval_s:

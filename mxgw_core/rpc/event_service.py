@@ -6,6 +6,7 @@ import asyncio
 import secrets
 import time
 from collections.abc import Sequence
+from contextlib import aclosing
 
 from mxgw.convert import duration_from_seconds, duration_to_seconds
 from mxgw.v1 import event_service_pb2 as pb
@@ -145,6 +146,7 @@ class EventService:
             has_history=history is not None,
         )
         lost = subscription.verdict.was_resuming and not subscription.verdict.recovered and history is None
+        wants_snapshot = wants_snapshot or (request.with_snapshot and distributor.has_snapshots)
         if wants_snapshot or (lost and request.on_gap == pb.ON_GAP_SNAPSHOT):
             subscription.subscriber.want_snapshot()
         return subscription
@@ -234,10 +236,11 @@ class EventService:
                     subscriber.on_end()
                 gap = subscription.verdict.gap
                 if history is not None and gap is not None:
-                    async for piece in lead_in(history, distributor.epoch, gap.first - 1, gap.last):
-                        if (passed := subscriber.passed(piece)) is not None:
-                            await stream.write(_encoded(passed, distributor.epoch))
-                            silence.broken()
+                    async with aclosing(lead_in(history, distributor.epoch, gap.first - 1, gap.last)) as pieces:
+                        async for piece in pieces:
+                            if (passed := subscriber.passed(piece)) is not None:
+                                await stream.write(_encoded(passed, distributor.epoch))
+                                silence.broken()
                 while True:
                     match subscriber.take(self._settings.batch_bytes):
                         case Chunk(frame=frame) | Control(frame):
@@ -245,8 +248,13 @@ class EventService:
                         case LogGap() | Progress() as item:
                             await stream.write(_encoded(item, distributor.epoch))
                         case SnapshotWanted():
-                            snapshot = await fetch_snapshot(session)
-                            subscriber.snapshot_fetched(snapshot.sequence)
+                            try:
+                                snapshot = await fetch_snapshot(session)
+                            except GatewayError:
+                                if subscriber.end is None:
+                                    raise
+                            else:  # when the session ended meanwhile, what is unread is still delivered
+                                subscriber.snapshot_fetched(snapshot.sequence)
                         case SnapshotDue():
                             for frame in snapshot_frames(snapshot, subscriber.filters, self._settings.batch_bytes):
                                 await stream.write(frame)
@@ -285,7 +293,8 @@ class EventService:
         return pb.StreamEventsResponse(
             opened=StreamOpened(
                 epoch=session.distributor.epoch,
-                from_sequence=verdict.gap.first - 1 if verdict.gap and from_history else verdict.cursor,
+                # In front of the gap that follows: whoever is cut before it came resumes there, and is told again.
+                from_sequence=verdict.gap.first - 1 if verdict.gap and verdict.gap.first else verdict.cursor,
                 head_sequence=log.head,
                 oldest_sequence=log.oldest,
                 was_resuming=verdict.was_resuming,

@@ -15,7 +15,12 @@ from mxgw_core.sessions.session import Session
 
 def live_session(session: Session) -> pb.Session:
     """Return the message of a live session."""
-    message = _common(session.info(), session.request.lease_s)
+    info = session.info()
+    message = _common(info, session.request.lease_s)
+    if info.horizon_s is not None:
+        message.horizon.CopyFrom(duration_from_seconds(info.horizon_s))
+    if info.detached_s is not None:
+        message.detached_at.CopyFrom(timestamp_from_ns(int((time.time() - info.detached_s) * 1e9)))
     message.lease_expires_at.CopyFrom(timestamp_from_ns(int(session.lease_expires_at * 1e9)))
     message.log_events = session.distributor.log.events
     message.log_bytes = session.distributor.log.bytes

@@ -34,18 +34,21 @@ class SnapshotMessages:
 
 
 async def fetch_snapshot(session: Session) -> SnapshotMessages:
-    """Return the last values of all advised items.
-
-    The position is that of the first page. A value on a later page that is newer is left out: its event follows.
+    """Return the last values of all advised items, all as of one position.
 
     Raises:
         GatewayError: the worker did not answer, or the session ended.
     """
+    async with session.snapshots:
+        return await _fetched(session)
+
+
+async def _fetched(session: Session) -> SnapshotMessages:
     items: list[e.SnapshotItem] = []
     sequence: int | None = None
     token = ""
     while sequence is None or token:
-        request = w.GetState(include_values=True, page_size=_PAGE_ITEMS, page_token=token)
+        request = w.GetState(include_values=True, of_one_position=True, page_size=_PAGE_ITEMS, page_token=token)
         state = (await call_worker(session, w.CommandRequest(get_state=request), _TIMEOUT_S)).state
         if sequence is None:
             sequence = state.position.sequence
@@ -57,7 +60,7 @@ async def fetch_snapshot(session: Session) -> SnapshotMessages:
                 value=item.last_value,
             )
             for item in state.items
-            if item.advise not in _UNADVISED and 0 < item.last_sequence <= sequence
+            if item.advise not in _UNADVISED and item.last_sequence
         ]
         token = state.next_page_token
     return SnapshotMessages(session.distributor.epoch, sequence, items)

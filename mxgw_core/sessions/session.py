@@ -23,6 +23,8 @@ from mxgw_core.workers.worker import Worker
 
 log = logging.getLogger(__name__)
 
+_SNAPSHOTS_AT_ONCE = 4
+
 
 @dataclass(frozen=True, slots=True)
 class SessionRequest:
@@ -83,6 +85,8 @@ class Session:
         self.worker = make_worker(self)
         self.distributor.hold_with(self.worker.hold)
         self.subscriber_limits = subscriber_limits(settings, plugins, self.info())
+        # The worker keeps the values of a few snapshots only while they are fetched, page by page.
+        self.snapshots = asyncio.Semaphore(_SNAPSHOTS_AT_ONCE)
         self._retain()
 
     # life

@@ -75,13 +75,25 @@ class Seen:
 
 @dataclass(frozen=True, slots=True)
 class Lost:
-    """A Gap; numbers are 0 where they are not known. `reason` is the enum's name without its prefix."""
+    """A Gap; numbers are 0 where they are not known. `reason` is the enum's name without its prefix.
+
+    `runs`, when there are some: lengths of alternating runs from `first` on, lost, not lost, lost and so on.
+    """
 
     epoch: bytes
     first: int
     last: int
     reason: str
     count: int = 0
+    runs: tuple[int, ...] = ()
+
+    def ranges(self) -> Iterator[tuple[int, int]]:
+        """Yield the ranges in which everything is lost."""
+        first = self.first
+        for index, length in enumerate(self.runs or (self.last - self.first + 1,)):
+            if index % 2 == 0:
+                yield first, first + length - 1
+            first += length
 
 
 @dataclass(frozen=True, slots=True)
@@ -135,7 +147,7 @@ def observed(message: StreamEventsResponse, content: Content = value_of) -> Iter
         case "gap":
             gap = message.gap
             reason = GapReason.Name(gap.reason).removeprefix("GAP_REASON_")
-            yield Lost(gap.epoch, gap.first_lost, gap.last_lost, reason, gap.count)
+            yield Lost(gap.epoch, gap.first_lost, gap.last_lost, reason, gap.count, tuple(gap.runs))
         case "progress":
             yield Passed(message.progress.position.epoch, message.progress.position.sequence)
         case "heartbeat":
@@ -250,7 +262,7 @@ class StreamChecker:
         self._at: Position | None = None
         # The highest sequence that was said to be passed, by progress, heartbeat or snapshot.
         self._marked = 0
-        self._delivered, self._gapped, self._partly_gapped = _Ranges(), _Ranges(), _Ranges()
+        self._delivered, self._gapped = _Ranges(), _Ranges()
         self._newest: dict[Hashable, int] = {}
 
     @property
@@ -280,6 +292,11 @@ class StreamChecker:
                     Promise.PROGRESS,
                     f"it was asked for after {start.sequence}, but only {self._at.sequence} had been handed over",
                 )
+            elif self._at is not None and not self._delivered.meets(start.sequence + 1, self._at.sequence):
+                # It asks again for what had only been said to be lost, or passed: that may come after all.
+                self._at = start
+                self._gapped.cut(start.sequence)
+                self._marked = min(self._marked, start.sequence)
             self._at = self._at or start
 
     def end(self, reason: str) -> None:
@@ -377,7 +394,7 @@ class StreamChecker:
 
     def _see(self, event: Seen) -> None:
         at = self._here()
-        if event.sequence <= at.sequence:
+        if event.sequence <= at.sequence or event.sequence in self._gapped:
             self._found(*self._why_too_late(event.sequence, at.sequence))
             return
         self._passes_over(event.sequence - 1, Promise.COMPLETE, f"event {event.sequence} came after {at.sequence}")
@@ -422,8 +439,8 @@ class StreamChecker:
             self._stand_at_opening()
             return
         at = self._here()
-        events = lost.last - lost.first + 1
-        if events < 1 or lost.count > events:
+        events = sum(last - first + 1 for first, last in lost.ranges())
+        if lost.last < lost.first or lost.count > events or (lost.runs and [*lost.ranges()][-1][1] != lost.last):
             self._found(Promise.COMPLETE, f"{lost} contradicts itself")
             return
         if lost.first <= at.sequence:
@@ -435,11 +452,10 @@ class StreamChecker:
             self._judge_hole(lost)
         self._passes_over(lost.first - 1, Promise.COMPLETE, f"{lost} came after {at.sequence}")
         self.lost_events += lost.count or events
-        if 0 < lost.count < events and lost.reason == "CONFLATED":
-            self._partly_gapped.add(lost.first, lost.last)
-            return
-        self._gapped.add(lost.first, lost.last)
-        self._at = Position(at.epoch, max(at.sequence, lost.last))
+        for first, last in lost.ranges():
+            self._gapped.add(first, last)
+        if not lost.runs:  # else what is not lost of it is still to come
+            self._at = Position(at.epoch, max(at.sequence, lost.last))
 
     def _judge_hole(self, lost: Lost) -> None:
         for sequence in range(lost.first, lost.last + 1):
@@ -491,7 +507,7 @@ class StreamChecker:
         at = self._here() if self._at is not None else Position(b"", 0)
         missing: list[int] = []
         for sequence in range(at.sequence + 1, until + 1):
-            if sequence in self._partly_gapped:
+            if sequence in self._gapped:
                 continue
             if self._visible is None:
                 missing = [sequence, until]
@@ -535,6 +551,13 @@ class _Ranges:
         if low < high:
             first, last = min(first, self._firsts[low]), max(last, self._lasts[high - 1])
         self._firsts[low:high], self._lasts[low:high] = [first], [last]
+
+    def cut(self, after: int) -> None:
+        """Remove every number behind `after`."""
+        keep = bisect_right(self._firsts, after)
+        del self._firsts[keep:], self._lasts[keep:]
+        if keep:
+            self._lasts[-1] = min(self._lasts[-1], after)
 
     def __contains__(self, number: int) -> bool:
         return self.meets(number, number)

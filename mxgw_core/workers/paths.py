@@ -13,6 +13,8 @@ from mxgw_core.api.errors import SettingsError
 
 # struct sockaddr_un holds 108 bytes on Linux, 104 on BSD and macOS, the terminating zero included.
 _SOCKET_PATH_BYTES = 107 if sys.platform == "linux" else 103
+# Logs of workers that ended badly are kept for whoever looks into it, the newest of them.
+_KEPT_LOGS = 100
 _SOCKET_NAME_BYTES = len("/run/") + 16 + len(".sock")
 
 
@@ -49,6 +51,7 @@ class DataDirectory:
             ) from error
         for left_over in self.run.glob("*.sock"):
             left_over.unlink(missing_ok=True)  # the lock says that no gateway listens there any more
+        self.prune_logs()
         return self
 
     def __exit__(
@@ -77,6 +80,12 @@ class DataDirectory:
         os.pwrite(fd, f"{os.getpid()}\n".encode("ascii"), 0)
         self._lock_fd = fd
 
+    def prune_logs(self) -> None:
+        """Remove all worker logs but the newest hundred."""
+        logs = sorted(self.logs.glob("worker-*.log"), key=_modified)
+        for old in logs[:-_KEPT_LOGS]:
+            old.unlink(missing_ok=True)
+
     def socket_of(self, session_id: str) -> Path:
         """Return the socket path of a session's worker: short, and stable for the session."""
         return self.run / f"{_short_name(session_id)}.sock"
@@ -84,6 +93,13 @@ class DataDirectory:
     def log_of(self, session_id: str) -> Path:
         """Return the log file of a session's worker."""
         return self.logs / f"worker-{_short_name(session_id)}.log"
+
+
+def _modified(path: Path) -> float:
+    try:
+        return path.stat().st_mtime
+    except OSError:
+        return 0.0
 
 
 def _short_name(session_id: str) -> str:

@@ -236,7 +236,9 @@ class Worker:
         if process is None:
             return
         code = process.exited.result()
-        if not end.reason.is_fault:
+        if end.reason.is_fault:
+            self._data.prune_logs()
+        else:
             self._log_file.unlink(missing_ok=True)
         self._plugins.ask(
             "mxgw_worker_exited",

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import json
 import subprocess
 import sys
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
 import pytest_asyncio
 from client.scripted import Scripted, scripted_gateway
+from support.replaying import replay_settings
 
 from mxgw_client import Gateway, Session, connect
 
@@ -32,12 +35,12 @@ async def session(gateway: Gateway) -> AsyncIterator[Session]:
         yield opened
 
 
-@pytest.fixture(scope="package")
-def gateway_process() -> Iterator[str]:
-    """The target of a real gateway in another process, with the plant simulation."""
+@contextmanager
+def served(settings: Mapping[str, object]) -> Iterator[str]:
+    """Yield the target of a real gateway in another process."""
     script = Path(__file__).with_name("serve.py")
     with subprocess.Popen(
-        [sys.executable, str(script)], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+        [sys.executable, str(script), json.dumps(settings)], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
     ) as process:
         assert process.stdout is not None
         target = process.stdout.readline().strip()
@@ -45,3 +48,17 @@ def gateway_process() -> Iterator[str]:
         yield target
         process.communicate(timeout=20)
     assert process.returncode == 0
+
+
+@pytest.fixture(scope="package")
+def gateway_process() -> Iterator[str]:
+    """The target of a real gateway in another process, with the plant simulation."""
+    with served({}) as target:
+        yield target
+
+
+@pytest.fixture(scope="package")
+def replaying_gateway_process() -> Iterator[str]:
+    """The same, under load, with replay and fan-out."""
+    with served(replay_settings(2_000)) as target:
+        yield target

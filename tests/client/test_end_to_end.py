@@ -172,7 +172,7 @@ async def test_a_quiet_stream_has_heartbeats(session: Session) -> None:
 
 
 async def test_a_gateway_that_goes_says_so(running: RunningGateway, session: Session) -> None:
-    async with session.events() as events, asyncio.timeout(10):
+    async with session.events(resume=None) as events, asyncio.timeout(10):
         await anext(events)
         running.app.stop()
 

@@ -101,7 +101,7 @@ async def test_an_overflow_ends_the_stream_and_can_be_resumed(scripted: Scripted
 
     scripted.script.stream = stream
     with pytest.raises(errors.SubscriberOverflow, match=r"raise events\.queue_events") as raised:
-        async for _ in session.events():
+        async for _ in session.events(resume=None):
             pass
 
     assert raised.value.resumable
@@ -172,7 +172,7 @@ async def test_a_broken_connection_ends_the_stream_and_can_be_resumed() -> None:
 
         scripted.script.stream = stream
         async with connect(scripted.target, timeout_s=5) as gateway, gateway.open_session() as session:
-            events = session.events()
+            events = session.events(resume=None)
             await anext(events)
             async with asyncio.TaskGroup() as tasks:
                 tasks.create_task(scripted.server.stop(None))

@@ -204,7 +204,7 @@ async def test_snapshots_progress_and_draining_are_frames_of_their_own(scripted:
         frame(draining=events_pb2.Draining(retry_after=convert.duration_from_seconds(1.5))),
         end=Refusal(grpc.StatusCode.UNAVAILABLE, "GATEWAY_DRAINING", "draining", retry_after_s=1.5),
     )
-    events = session.events(start=Start.SNAPSHOT)
+    events = session.events(start=Start.SNAPSHOT, resume=None)
     pairs, ended = await read_until(errors.GatewayDraining, events, lambda item: (item, events.position.sequence))
     items, positions = zip(*pairs, strict=True)
 
@@ -403,7 +403,7 @@ async def test_two_tasks_cannot_read_one_stream(scripted: Scripted, session: Ses
 
 async def test_silence_of_two_and_a_half_heartbeats_is_a_stale_stream(scripted: Scripted, session: Session) -> None:
     script(scripted, opened(heartbeat_s=0.5), changes(1, 1), end=None)
-    events = session.events()
+    events = session.events(resume=None)
     loop = asyncio.get_running_loop()
     await anext(events)
     await anext(events)
@@ -420,7 +420,7 @@ async def test_silence_of_two_and_a_half_heartbeats_is_a_stale_stream(scripted: 
 
 async def test_a_reader_that_waits_in_short_turns_sees_the_silence_too(scripted: Scripted, session: Session) -> None:
     script(scripted, opened(heartbeat_s=0.5), end=None)
-    events = session.events()
+    events = session.events(resume=None)
     await anext(events)
 
     async def read_in_turns() -> None:

@@ -40,7 +40,7 @@ def target() -> Iterator[str]:
 def mxgw(target: str, *arguments: str, **options: Any) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
         [*MXGW, *arguments],
-        env={**os.environ, "MXGWCLI_GATEWAY": target},
+        env={**os.environ, "MXGWCLI_GATEWAY": target, "COLUMNS": "200"},
         capture_output=True,
         text=True,
         timeout=30,
@@ -51,7 +51,7 @@ def mxgw(target: str, *arguments: str, **options: Any) -> subprocess.CompletedPr
 def streaming(target: str, *arguments: str) -> subprocess.Popen[str]:
     return subprocess.Popen(
         [*MXGW, "stream", *arguments],
-        env={**os.environ, "MXGWCLI_GATEWAY": target},
+        env={**os.environ, "MXGWCLI_GATEWAY": target, "COLUMNS": "200"},
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,

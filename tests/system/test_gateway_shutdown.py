@@ -46,7 +46,7 @@ async def test_a_stream_is_told_to_come_back_gets_what_is_there_and_ends_with_it
 
 
 async def test_new_sessions_and_streams_are_refused_while_others_drain() -> None:
-    slow = {"backends.sim.resolve_delay_s": 3.0, "gateway.drain_timeout_s": 3.0}
+    slow = {"backends.sim.resolve_delay_s": 0.8, "gateway.drain_timeout_s": 2.0}
     async with running_gateway(slow) as gateway, client_of(gateway.target) as client:
         session = await client.open()
         handle = await client.register(session.session_id)

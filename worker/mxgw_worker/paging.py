@@ -20,6 +20,12 @@ def page_token(first: int, second: int, query: str) -> str:
     return f"{first}.{second}.{crc32(query.encode()):08x}"
 
 
+def is_page_token_of(token: str, query: str) -> bool:
+    """Return whether the token was made for this query."""
+    match = _TOKEN.fullmatch(token)
+    return match is not None and int(match[3], 16) == crc32(query.encode())
+
+
 def parse_page_token(token: str, query: str) -> tuple[int, int]:
     """Return the place a token names.
 
@@ -27,7 +33,7 @@ def parse_page_token(token: str, query: str) -> tuple[int, int]:
         CallFailed: BAD_PAGE_TOKEN, it is malformed or belongs to another query.
     """
     match = _TOKEN.fullmatch(token)
-    if match is None or int(match[3], 16) != crc32(query.encode()):
+    if match is None or not is_page_token_of(token, query):
         raise CallFailed(
             "BAD_PAGE_TOKEN", "the page token is not one of this query; use next_page_token as it came, or start anew"
         )

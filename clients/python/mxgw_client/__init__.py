@@ -18,7 +18,15 @@ from mxgw_client.enums import (
     StatusCategory,
     WorkerState,
 )
-from mxgw_client.errors import MxAccessError, MxgwClientError, SessionEnded, StreamEnded, StreamStale, WriteFailed
+from mxgw_client.errors import (
+    MxAccessError,
+    MxgwClientError,
+    PositionFileError,
+    SessionEnded,
+    StreamEnded,
+    StreamStale,
+    WriteFailed,
+)
 from mxgw_client.events import (
     BufferedDataChange,
     DataChange,
@@ -36,12 +44,14 @@ from mxgw_client.frames import (
     Snapshot,
     SnapshotEnd,
     SnapshotItem,
+    StreamCut,
     StreamOpened,
 )
 from mxgw_client.gateway import Gateway, connect
 from mxgw_client.options import ApiKey, Flow, Tls
 from mxgw_client.policy import Policy
 from mxgw_client.position import Position, Start, after
+from mxgw_client.position_file import StoredPosition, read_position_file
 from mxgw_client.results import (
     BrowseNode,
     GatewayInfo,
@@ -57,6 +67,7 @@ from mxgw_client.results import (
     WriteOutcome,
     WriteResult,
 )
+from mxgw_client.resume import ResumePolicy
 from mxgw_client.session import Session
 from mxgw_client.stream import EventStream
 from mxgw_client.subscribers import Counter, Subscriber, SubscriberList
@@ -94,9 +105,11 @@ __all__ = [
     "Policy",
     "Pong",
     "Position",
+    "PositionFileError",
     "Progress",
     "Quality",
     "Reading",
+    "ResumePolicy",
     "Session",
     "SessionEnded",
     "SessionInfo",
@@ -109,6 +122,8 @@ __all__ = [
     "StateOfSession",
     "Status",
     "StatusCategory",
+    "StoredPosition",
+    "StreamCut",
     "StreamEnded",
     "StreamOpened",
     "StreamStale",
@@ -126,4 +141,5 @@ __all__ = [
     "WriteResult",
     "after",
     "connect",
+    "read_position_file",
 ]

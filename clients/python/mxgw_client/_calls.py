@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TypeAlias, TypeVar
+from typing import TYPE_CHECKING, TypeAlias, TypeVar
 
 from google.protobuf.message import Message
 from grpc import aio
@@ -16,9 +16,33 @@ from mxgw_client._failures import failure
 from mxgw_client.errors import ConnectionOptionError
 from mxgw_client.options import ConnectOptions
 
+if TYPE_CHECKING:  # what the stubs are on a grpc.aio channel; these names exist in the .pyi files only
+    from mxgw.v1.command_service_pb2_grpc import CommandServiceAsyncStub
+    from mxgw.v1.gateway_service_pb2_grpc import GatewayServiceAsyncStub
+    from mxgw.v1.session_service_pb2_grpc import SessionServiceAsyncStub
+
 Request = TypeVar("Request", bound=Message)
 Response = TypeVar("Response", bound=Message)
 StreamCall: TypeAlias = "aio.UnaryStreamCall[events.StreamEventsRequest, events.StreamEventsResponse]"
+
+
+class _Line:
+    """One channel with its stubs, and how many calls are under way on it."""
+
+    def __init__(self, options: ConnectOptions) -> None:
+        channel_options = options.channel_options()
+        if options.tls:
+            self.channel = aio.secure_channel(options.target.text, options.tls.credentials(), options=channel_options)
+        else:
+            self.channel = aio.insecure_channel(options.target.text, options=channel_options)
+        self.sessions = SessionServiceStub(self.channel)
+        self.commands = CommandServiceStub(self.channel)
+        self.gateway = GatewayServiceStub(self.channel)
+        self.events = EventServiceStub(self.channel)
+        self.calls = 0
+
+    def done(self, _: object) -> None:
+        self.calls -= 1
 
 
 class Calls:
@@ -27,16 +51,24 @@ class Calls:
     def __init__(self, options: ConnectOptions) -> None:
         self.options = options
         self.target = options.target.text
-        channel_options = options.channel_options()
-        if options.tls:
-            self._channel = aio.secure_channel(self.target, options.tls.credentials(), options=channel_options)
-        else:
-            self._channel = aio.insecure_channel(self.target, options=channel_options)
-        self.sessions = SessionServiceStub(self._channel)
-        self.commands = CommandServiceStub(self._channel)
-        self.gateway = GatewayServiceStub(self._channel)
-        self._events = EventServiceStub(self._channel)
         self._metadata = options.metadata()
+        self._line = _Line(options)
+        # How often the channel was replaced.
+        self.generation = 0
+        # Channels that were replaced, until the calls on them are over.
+        self._retired: list[_Line] = []
+
+    @property
+    def sessions(self) -> SessionServiceAsyncStub:
+        return self._line.sessions
+
+    @property
+    def commands(self) -> CommandServiceAsyncStub:
+        return self._line.commands
+
+    @property
+    def gateway(self) -> GatewayServiceAsyncStub:
+        return self._line.gateway
 
     async def unary(
         self,
@@ -51,10 +83,14 @@ class Calls:
             MxgwClientError: the call failed; see `errors`.
         """
         deadline_s = self.deadline_s(timeout_s)
+        line = self._line
+        line.calls += 1
         try:
             return await method(request, timeout=deadline_s, metadata=self._metadata)
         except aio.AioRpcError as error:
             raise failure(error, target=self.target, doing=doing, timeout_s=deadline_s) from None
+        finally:
+            line.calls -= 1
 
     def deadline_s(self, timeout_s: float | None) -> float:
         """Return the deadline in force for a call."""
@@ -66,12 +102,31 @@ class Calls:
 
     def stream(self, request: events.StreamEventsRequest) -> StreamCall:
         """Start an event stream. It has no deadline: heartbeats tell whether it is alive."""
-        return self._events.StreamEvents(request, metadata=self._metadata)
+        call: StreamCall = self._line.events.StreamEvents(request, metadata=self._metadata)
+        self._line.calls += 1
+        call.add_done_callback(self._line.done)
+        return call
 
     def failure(self, error: aio.AioRpcError, doing: str, *, in_stream: bool) -> Exception:
         """Return the exception for a stream that failed."""
         return failure(error, target=self.target, doing=doing, in_stream=in_stream)
 
+    async def renew(self, generation: int) -> None:
+        """Replace the channel of this generation: its connection is dead, though gRPC does not know it yet.
+
+        Calls under way on it are left alone: they may be of those that still work.
+        """
+        if generation == self.generation:
+            self._retired.append(self._line)
+            self._line = _Line(self.options)
+            self.generation += 1
+        for line in [line for line in self._retired if not line.calls]:
+            await line.channel.close(grace=None)
+            if line in self._retired:
+                self._retired.remove(line)
+
     async def close(self) -> None:
         """Close the channel; calls under way are cancelled."""
-        await self._channel.close(grace=None)
+        for line in (*self._retired, self._line):
+            await line.channel.close(grace=None)
+        self._retired.clear()

@@ -23,6 +23,7 @@ DOMAIN = "mxgw"
 _BY_REASON: Mapping[str, type[errors.MxgwClientError]] = {
     "INVALID_REQUEST": errors.InvalidRequest,
     "UNKNOWN_BACKEND": errors.UnknownBackend,
+    "POSITION_FOREIGN": errors.PositionForeign,
     "UNAUTHENTICATED": errors.Unauthenticated,
     "ACCESS_DENIED": errors.AccessDenied,
     "SESSION_NOT_FOUND": errors.SessionNotFound,
@@ -100,10 +101,11 @@ def _class_of(details: _Details, *, in_stream: bool) -> type[errors.MxgwClientEr
 def _without_reason(
     code: grpc.StatusCode, text: str, *, target: str, doing: str, timeout_s: float | None, in_stream: bool
 ) -> tuple[type[errors.MxgwClientError], str]:
+    is_cut = _is_cut(code, text)
     match code:
-        case grpc.StatusCode.UNAVAILABLE if in_stream:
+        case _ if is_cut and in_stream:
             return errors.ConnectionLost, f"the connection to {target} broke during {doing}: {text}"
-        case grpc.StatusCode.UNAVAILABLE:
+        case _ if is_cut:
             return errors.GatewayUnreachable, (
                 f"no gateway answered at {target} ({doing}): {text}. Is it running there, is the port right, "
                 "and do both sides agree about TLS?"
@@ -120,6 +122,18 @@ def _without_reason(
             )
     kind = errors.StreamEnded if in_stream else errors.CallFailed
     return kind, f"{doing} failed at {target}: {code.name}: {text}"
+
+
+def _is_cut(code: grpc.StatusCode, text: str) -> bool:
+    """Return whether the status was made by the transport: the gateway gives a reason with each of its own."""
+    match code:
+        case grpc.StatusCode.UNAVAILABLE:
+            return True
+        case grpc.StatusCode.INTERNAL | grpc.StatusCode.UNKNOWN | grpc.StatusCode.CANCELLED:
+            # Whoever stands between may end a stream with any HTTP/2 code; gRPC makes these three of them.
+            return any(word in text.lower() for word in ("rst_stream", "stream removed", "goaway"))
+        case _:
+            return False
 
 
 def _details(trailing: Any) -> _Details:

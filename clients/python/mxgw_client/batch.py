@@ -47,6 +47,11 @@ class EventBatch(Sequence[Event]):
         self._context = context
 
     @property
+    def context(self) -> StreamContext:
+        """What the events of its stream share."""
+        return self._context
+
+    @property
     def first_sequence(self) -> int:
         """Sequence of the first event."""
         return self.raw[0].sequence

@@ -1,7 +1,8 @@
 """Everything the client raises, as one tree.
 
 MxgwClientError
-├── ConnectionOptionError        an option of connect() that cannot be used; also a ValueError
+├── ConnectionOptionError        an option that cannot be used as it is; also a ValueError
+├── PositionFileError            a position file that cannot be read, written or used
 ├── GatewayUnreachable           nothing answered, or the connection broke during a call
 ├── NotAGateway                  something answered that does not serve this contract
 ├── CallTimedOut                 no answer in time; the outcome is unknown
@@ -12,7 +13,7 @@ MxgwClientError
 │   ├── LoginFailed              AuthenticateUser answered 0
 │   └── SubscribeFailed          some references of subscribe() were refused
 ├── GatewayRefusal               the gateway refused; `reason` says why
-│   ├── InvalidRequest ── UnknownBackend
+│   ├── InvalidRequest ── UnknownBackend, PositionForeign
 │   ├── Unauthenticated, AccessDenied
 │   ├── SessionNotFound ── SessionGone
 │   ├── SessionNotReady, SessionLimitReached, WorkerStartFailed
@@ -77,7 +78,11 @@ class MxgwClientError(Exception):
 
 
 class ConnectionOptionError(MxgwClientError, ValueError):
-    """An option of `connect` that cannot be used as it is."""
+    """An option of `connect` or `ResumePolicy` that cannot be used as it is."""
+
+
+class PositionFileError(MxgwClientError):
+    """A position file that cannot be read or written, is none, or belongs to another session; says what to do."""
 
 
 class GatewayUnreachable(MxgwClientError):
@@ -161,6 +166,10 @@ class InvalidRequest(GatewayRefusal):
 
 class UnknownBackend(InvalidRequest):
     """The gateway's settings define no backend of this name."""
+
+
+class PositionForeign(InvalidRequest):
+    """The position was handed out by another session: positions must be kept apart by session."""
 
 
 class Unauthenticated(GatewayRefusal):

@@ -10,6 +10,7 @@ from mxgw.convert import PyValue, duration_to_seconds
 from mxgw.v1 import event_service_pb2, events_pb2
 from mxgw_client.batch import EventBatch
 from mxgw_client.enums import GapReason, Quality, SourceHealth, WorkerState
+from mxgw_client.errors import MxgwClientError
 from mxgw_client.events import Event, StreamContext
 from mxgw_client.position import Position
 from mxgw_client.values import Status, moment, statuses_from_messages, value_of
@@ -127,7 +128,20 @@ class Draining:
     deadline_s: float
 
 
-ControlFrame: TypeAlias = StreamOpened | Gap | Snapshot | SnapshotEnd | Progress | Heartbeat | Draining
+@dataclass(frozen=True, slots=True)
+class StreamCut:
+    """The stream was cut, for the reason in `error`, and comes back on its own; nothing comes until it does.
+
+    The gateway did not send this: until the next StreamOpened, what was read last may be old. `position` is where the
+    stream will go on, `retry_in_s` the time until the first attempt.
+    """
+
+    error: MxgwClientError
+    position: Position | None
+    retry_in_s: float
+
+
+ControlFrame: TypeAlias = StreamOpened | Gap | Snapshot | SnapshotEnd | Progress | Heartbeat | Draining | StreamCut
 StreamItem: TypeAlias = Event | ControlFrame
 Frame: TypeAlias = EventBatch | ControlFrame
 

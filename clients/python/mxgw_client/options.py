@@ -118,6 +118,11 @@ class ConnectOptions:
             ("grpc.http2.ping_timeout_ms", 5_000),
             ("grpc.max_receive_message_length", self.max_message_bytes),
             ("grpc.max_send_message_length", self.max_message_bytes),
+            # gRPC waits up to two minutes between two tries to connect, and fails every call meanwhile; who resumes a
+            # stream waits by its own rule. A try that is not answered is given up after 5 s.
+            ("grpc.initial_reconnect_backoff_ms", 100),
+            ("grpc.min_reconnect_backoff_ms", 5_000),
+            ("grpc.max_reconnect_backoff_ms", 1_000),
             # A write must never be repeated behind the caller's back, so gRPC's own retries are off.
             ("grpc.enable_retries", 0),
             ("grpc.service_config_disable_resolution", 1),

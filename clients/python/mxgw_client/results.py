@@ -187,6 +187,10 @@ class SessionInfo:
     source_health: SourceHealth
     # Resident memory of the worker; 0 where its platform does not tell.
     worker_rss_bytes: int = 0
+    # How far back the event log reaches at the present rate; None while that is not known.
+    horizon_s: float | None = None
+    # Since when it is without a subscriber; None while it has one, and when it never had one.
+    detached_at: datetime | None = None
 
 
 def session_from_message(message: session_service_pb2.Session) -> SessionInfo:
@@ -211,6 +215,8 @@ def session_from_message(message: session_service_pb2.Session) -> SessionInfo:
         worker_state=WorkerState(message.worker_state),
         source_health=SourceHealth(message.source_health),
         worker_rss_bytes=message.worker_rss_bytes,
+        horizon_s=duration_to_seconds(message.horizon) if message.HasField("horizon") else None,
+        detached_at=moment(message.detached_at) if message.HasField("detached_at") else None,
     )
 
 

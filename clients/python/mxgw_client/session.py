@@ -6,6 +6,7 @@ import asyncio
 import logging
 import time
 import weakref
+from pathlib import Path
 from types import TracebackType
 from typing import Self, TypeAlias
 
@@ -16,7 +17,8 @@ from mxgw_client.bulk import BulkCalls
 from mxgw_client.enums import OnGap
 from mxgw_client.errors import MxgwClientError, SessionEnded, SessionNotFound
 from mxgw_client.policy import Policy
-from mxgw_client.position import Position, Start
+from mxgw_client.position import Position, Start, after
+from mxgw_client.position_file import POSITION_INTERVAL_S, PositionFile, StoredPosition
 from mxgw_client.results import (
     ItemState,
     Pong,
@@ -27,6 +29,7 @@ from mxgw_client.results import (
     session_from_message,
     worker_from_message,
 )
+from mxgw_client.resume import RESUME, ResumePolicy
 from mxgw_client.stream import EventStream
 from mxgw_client.subscribers import SubscriberList, subscribers_from_message
 from mxgw_client.values import moment
@@ -134,24 +137,72 @@ class Session(BulkCalls):
         on_gap: OnGap = OnGap.UNSPECIFIED,
         heartbeat_interval_s: float | None = None,
         client_name: str = "",
+        resume: ResumePolicy | None = RESUME,
+        position_file: Path | str | None = None,
+        position_interval_s: float = POSITION_INTERVAL_S,
     ) -> EventStream:
         """Return the session's event stream; it opens when it is entered or first read.
 
         `start` OLDEST takes everything the gateway still holds, so nothing between Advise and here is missed. `policy`
-        is what happens when this reader falls behind (None: the gateway's default). `heartbeat_interval_s` is the
-        silence after which a Heartbeat comes, 1 to 60 s.
+        is what happens when this reader falls behind (None: the gateway's default). `on_gap` is what to do when a
+        resume cannot be complete. `heartbeat_interval_s` is the silence after which a Heartbeat comes, 1 to 60 s.
+
+        After a cut the stream comes back by itself as `resume` says; None leaves that to the application.
+
+        `position_file` keeps the place on disk: what it says comes before `start`, and it is written at most every
+        `position_interval_s` (0: before each next item is handed out) with the place of what the application is done
+        with, that is, once it asks for more or closes the stream. `read_position_file` names the session to attach to.
+
+        Raises:
+            PositionFileError: the file is unreadable, is no position file, or belongs to another session.
         """
+        file = None if position_file is None else PositionFile(position_file, self._session_id, position_interval_s)
+        return self._event_stream(
+            start,
+            policy,
+            on_gap,
+            heartbeat_interval_s,
+            client_name,
+            resume,
+            stored=file.stored if file is not None else None,
+            position_file=file,
+        )
+
+    def _event_stream(
+        self,
+        start: Start,
+        policy: Policy | str | None,
+        on_gap: OnGap,
+        heartbeat_interval_s: float | None,
+        client_name: str,
+        resume: ResumePolicy | None,
+        *,
+        stored: StoredPosition | None,
+        position_file: PositionFile | None,
+    ) -> EventStream:
+        """Return a stream that begins where `stored` says (else at `start`), and writes its place to a file."""
         request = event_service_pb2.StreamEventsRequest(
             session_id=self._session_id,
-            start=start.to_message(),
             on_gap=event_service_pb2.OnGap.ValueType(on_gap),
             client_name=client_name or self._client_name,
             heartbeat_interval=None if heartbeat_interval_s is None else duration_from_seconds(heartbeat_interval_s),
         )
+        if stored is not None:
+            start = after(stored.position)
+            request.with_snapshot = stored.snapshot_owed
+        request.start.CopyFrom(start.to_message())
         if policy is not None:
             choice = Policy(policy) if isinstance(policy, str) else policy
             request.policy.CopyFrom(choice.to_message())
-        stream = EventStream(self._calls, request, self._references, self._tasks)
+        stream = EventStream(
+            self._calls,
+            request,
+            self._references,
+            self._tasks,
+            start=start,
+            resume=resume,
+            position_file=position_file,
+        )
         self._streams.add(stream)
         return stream
 

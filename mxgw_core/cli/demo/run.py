@@ -107,7 +107,7 @@ async def _show(
     """Subscribe and show until the time is over or Ctrl-C; return whether that ended it, the board and the seconds."""
     tags = await tags_to_show(session, options)
     stopping = asyncio.Event()
-    async with session.events() as stream, asyncio.TaskGroup() as tasks:
+    async with session.events(resume=None) as stream, asyncio.TaskGroup() as tasks:
         board = Board(options.title, time.monotonic())
         running = [tasks.create_task(follow_events(stream, board, children), name="events")]
         try:

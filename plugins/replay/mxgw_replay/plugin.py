@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import math
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 
 from mxgw_core.api import CloseReason, Gateway, Retention, SessionInfo, SettingsSection, SubscriberLimits, hookimpl
@@ -22,7 +22,7 @@ class ReplayPlugin:
         self._settings = ReplaySettings()
         self._gateway: Gateway | None = None
         # Sessions that were warned about, so that each is named once.
-        self._warned: set[str] = set()
+        self.warned: set[str] = set()
 
     @hookimpl
     def mxgw_settings(self) -> SettingsSection[ReplaySettings]:
@@ -65,6 +65,14 @@ class ReplayPlugin:
                 f"plugins.replay.bytes is {self._settings.bytes}, which is less than twice the subscribers' queue of "
                 f"{queue.bytes} bytes: raise it to {2 * queue.bytes}, or lower the queue"
             )
+        seconds, grace_s = self._settings.seconds, self._settings.detach_grace_seconds
+        if grace_s != "none" and 0 < seconds < grace_s:
+            log.warning(
+                "plugins.replay.seconds is %g, less than detach_grace_seconds, %g: who comes back between the two gets "
+                "a gap; raise seconds, or lower the grace",
+                seconds,
+                grace_s,
+            )
 
     @hookimpl
     def mxgw_retention(self, session: SessionInfo) -> Retention:
@@ -103,20 +111,24 @@ class ReplayPlugin:
     @hookimpl
     def mxgw_session_closed(self, session: SessionInfo, reason: CloseReason) -> None:
         del reason
-        self._warned.discard(session.session_id)
+        self.warned.discard(session.session_id)
 
     async def _watch_horizons(self, gateway: Gateway) -> None:
         while True:
             await asyncio.sleep(self._settings.horizon_check_s)
-            for session in gateway.sessions():
-                self._warn_if_short(session)
+            self.check_horizons(gateway.sessions())
+
+    def check_horizons(self, sessions: Sequence[SessionInfo]) -> None:
+        """Warn of each session, once, whose log is too short for the detach grace at its present rate."""
+        for session in sessions:
+            self._warn_if_short(session)
 
     def _warn_if_short(self, session: SessionInfo) -> None:
         grace_s = self._settings.detach_grace_seconds
-        if grace_s == "none" or session.horizon_s is None or session.session_id in self._warned:
+        if grace_s == "none" or session.horizon_s is None or session.session_id in self.warned:
             return
         if session.horizon_s < grace_s:
-            self._warned.add(session.session_id)
+            self.warned.add(session.session_id)
             log.warning(
                 "session %s: at its present rate the log reaches back %.1f s, less than the detach grace of %g s: who "
                 "comes back later than that gets a gap; raise plugins.replay.events and .bytes, or lower "

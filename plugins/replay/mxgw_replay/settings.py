@@ -28,7 +28,7 @@ class ReplaySettings(BaseModel):
     )
     detach_grace_seconds: float | Literal["none"] = Field(
         30.0,
-        description="How long a session outlives its last subscriber; 0 closes it at once, `none` leaves it to its lease.",
+        description="How long a session outlives its last subscriber; 0: not at all, `none`: as its lease says.",
     )
     maximum_detached: int = Field(
         32, ge=0, le=10_000, description="Sessions without a subscriber at once; the one detached longest goes first."

@@ -156,8 +156,8 @@ class StreamEventsRequest(_message.Message):
     client_name: _builtins.str
     """Shown to operators; at most 128 characters."""
     with_snapshot: _builtins.bool
-    """Send a snapshot whatever the start is; a client whose stream was cut inside a snapshot gets a whole one this way
-    and misses no event (needs the replay plugin).
+    """Send a snapshot whatever the start is, where the gateway has them (replay plugin). A client whose stream was cut
+    inside a snapshot gets a whole one this way, and misses no event.
     """
     @_builtins.property
     def start(self) -> Global___StartPosition: ...

@@ -473,7 +473,9 @@ class StreamOpened(_message.Message):
     SUBSCRIBER_ID_FIELD_NUMBER: _builtins.int
     epoch: _builtins.bytes
     from_sequence: _builtins.int
-    """The first event that will follow has a sequence greater than this."""
+    """The first event that will follow has a sequence greater than this. When a Gap with a range comes first, this is
+    the place in front of it. When `was_resuming` and not `recovered`, keep your own position until that Gap came.
+    """
     head_sequence: _builtins.int
     oldest_sequence: _builtins.int
     """Oldest sequence the log holds; head + 1 when it holds none."""

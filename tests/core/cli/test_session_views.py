@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 
 import pytest
@@ -113,6 +114,17 @@ def test_an_ended_session_says_why() -> None:
     assert "worker exited" in text
     assert "signal 9" in text
     assert "lease" not in text
+
+
+def test_a_session_without_a_subscriber_says_for_how_long_and_how_far_its_log_reaches() -> None:
+    detached_at = NOW - timedelta(seconds=12)
+    waiting = replace(session(), horizon_s=42.0, detached_at=detached_at)
+    text = drawn(session_detail(waiting, None, None, NOW.timestamp()), 80)
+
+    assert "without one for 12.0s" in text
+    assert "reaches back 42.0s" in text
+    assert session_document(waiting)["horizon_s"] == 42.0
+    assert session_document(waiting)["detached_at"] == detached_at
 
 
 def test_json_has_stable_words() -> None:

@@ -54,3 +54,17 @@ def test_a_plugin_is_enabled_once() -> None:
 def test_limits_are_finite() -> None:
     with pytest.raises(ValidationError, match="finite"):
         LimitSettings(lease_s=float("inf"))
+
+
+@pytest.mark.parametrize("key", ["workers.frame_bytes", "events.batch_bytes"])
+def test_what_a_message_carries_fits_into_a_message(key: str) -> None:
+    section, name = key.split(".")
+    with pytest.raises(ValidationError, match=rf"message_bytes is 262144 and {key} is 524288.*lower {key}, or raise"):
+        Settings.model_validate(
+            {
+                "limits": {"message_bytes": 262144},
+                "workers": {"frame_bytes": 262144},
+                "events": {"batch_bytes": 262144},
+                section: {name: 524288},
+            }
+        )

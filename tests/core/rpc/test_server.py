@@ -258,7 +258,8 @@ async def test_reflection_is_off_by_default() -> None:
 
 
 async def test_a_message_larger_than_the_limit_is_refused_and_the_gateway_lives_on() -> None:
-    async with running_gateway({"limits.message_bytes": 64 * 1024}) as gateway, client_of(gateway.target) as client:
+    sizes = dict.fromkeys(("limits.message_bytes", "workers.frame_bytes", "events.batch_bytes"), 64 * 1024)
+    async with running_gateway(sizes) as gateway, client_of(gateway.target) as client:
         request = ss.OpenSessionRequest(client_name="x" * 70_000)
         refusal = await refused(client.sessions.OpenSession(request, timeout=5))
 

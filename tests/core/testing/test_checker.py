@@ -51,8 +51,8 @@ def events(first: int, last: int) -> list[Seen]:
     return [event(sequence) for sequence in range(first, last + 1)]
 
 
-def lost(first: int, last: int, reason: str = "QUEUE_DROPPED", count: int = 0) -> Lost:
-    return Lost(EPOCH, first, last, reason, count)
+def lost(first: int, last: int, reason: str = "QUEUE_DROPPED", count: int = 0, runs: tuple[int, ...] = ()) -> Lost:
+    return Lost(EPOCH, first, last, reason, count, runs)
 
 
 def passed(sequence: int, epoch: bytes = EPOCH) -> Passed:
@@ -160,8 +160,23 @@ RIGHT: dict[str, tuple[Sequence[Stream], dict[str, Any]]] = {
         {"holes": {4}, "head": 6},
     ),
     "a gap part of which is delivered": (
-        [fresh(opened(), events(1, 3), lost(4, 9, "CONFLATED", 5), event(7), event(10))],
+        [fresh(opened(), events(1, 3), lost(4, 9, "CONFLATED", 5, (3, 1, 2)), event(7), event(10))],
         {"head": 10},
+    ),
+    "a resume from before a gap, which was not lost after all": (
+        [fresh(opened(), events(1, 3), lost(4, 6)), resumed(3, opened(3, recovered=True), events(4, 7))],
+        {"head": 7},
+    ),
+    "a resume from before a gap with runs whose events never came": (
+        [
+            fresh(opened(), events(1, 3), lost(4, 9, "CONFLATED", 5, (3, 1, 2))),
+            resumed(3, opened(3, recovered=True), events(4, 9)),
+        ],
+        {"head": 9},
+    ),
+    "a resume from before progress": (
+        [fresh(opened(), event(1), passed(2)), resumed(1, opened(1, recovered=True), event(3))],
+        {"visible": not_b, "head": 3},
     ),
     "a filter, with progress": (
         [fresh(opened(), event(1), event(3), event(4), passed(5), event(6), event(7), passed(8))],
@@ -237,6 +252,24 @@ WRONG: dict[str, tuple[Promise, str, Sequence[Stream], dict[str, Any]]] = {
         Promise.COMPLETE,
         "contradicts itself",
         [fresh(opened(), lost(1, 3, count=4))],
+        {},
+    ),
+    "a gap whose runs do not fill its range": (
+        Promise.COMPLETE,
+        "contradicts itself",
+        [fresh(opened(), lost(1, 9, "CONFLATED", 5, (3, 1, 1)))],
+        {},
+    ),
+    "what is not lost of a gap does not come": (
+        Promise.COMPLETE,
+        "missing without a Gap",
+        [fresh(opened(), events(1, 3), lost(4, 9, "CONFLATED", 5, (3, 1, 2)), event(10))],
+        {},
+    ),
+    "what is lost of a gap comes": (
+        Promise.MINIMAL,
+        "event 6 came, although",
+        [fresh(opened(), events(1, 3), lost(4, 9, "CONFLATED", 5, (3, 1, 2)), event(6))],
         {},
     ),
     "a gap without a range": (Promise.COMPLETE, "has no range", [fresh(opened(), lost(0, 0, "QUEUE_DROPPED"))], {}),
@@ -503,7 +536,9 @@ def test_frames_of_the_contract_are_observed() -> None:
     messages = [
         frame(opened=e.StreamOpened(epoch=EPOCH, from_sequence=1, head_sequence=9, oldest_sequence=2, recovered=True)),
         frame(events=e.EventBatch.FromString(batch([2, 3]))),
-        frame(gap=e.Gap(epoch=EPOCH, first_lost=4, last_lost=5, count=2, reason=e.GAP_REASON_RING_EVICTED)),
+        frame(
+            gap=e.Gap(epoch=EPOCH, first_lost=4, last_lost=8, count=2, reason=e.GAP_REASON_CONFLATED, runs=[1, 3, 1])
+        ),
         frame(progress=e.Progress(position=position)),
         frame(heartbeat=e.Heartbeat(position=position)),
         frame(snapshot=e.Snapshot(position=position, items=[item])),
@@ -518,7 +553,7 @@ def test_frames_of_the_contract_are_observed() -> None:
         Opened(EPOCH, 1, 9, 2, was_resuming=False, recovered=True),
         Seen(2, (1, 1), 2),
         Seen(3, (1, 1), 3),
-        Lost(EPOCH, 4, 5, "RING_EVICTED", 2),
+        Lost(EPOCH, 4, 8, "CONFLATED", 2, (1, 3, 1)),
         Passed(EPOCH, 7),
         Passed(EPOCH, 7),
         SnapshotPart(EPOCH, 7, (Seen(3, (1, 2), 5),)),

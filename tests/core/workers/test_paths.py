@@ -123,3 +123,16 @@ def test_a_session_id_never_becomes_a_path(tmp_path: Path) -> None:
     assert data.socket_of("../../etc/passwd").parent == data.run
     assert data.log_of("../../etc/passwd").parent == data.logs
     assert data.socket_of("a") != data.socket_of("b")
+
+
+def test_only_the_newest_hundred_worker_logs_are_kept(tmp_path: Path) -> None:
+    with DataDirectory(tmp_path / "data") as data:
+        for number in range(103):
+            log = data.log_of(f"session {number}")
+            log.touch()
+            os.utime(log, (1000 + number, 1000 + number))
+        (data.logs / "gateway.log").touch()
+        data.prune_logs()
+
+        assert [data.log_of(f"session {n}").exists() for n in (0, 1, 2, 3, 102)] == [False, False, False, True, True]
+        assert (data.logs / "gateway.log").exists()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Coroutine, Iterator, Mapping, Sequence
 from datetime import datetime
+from pathlib import Path
 from types import TracebackType
 from typing import Any, Self, TypeVar
 
@@ -16,6 +17,7 @@ from mxgw_client.enums import DataType, OnGap
 from mxgw_client.mxaccess import ItemLike
 from mxgw_client.policy import Policy
 from mxgw_client.position import Start
+from mxgw_client.position_file import POSITION_INTERVAL_S, PositionFile
 from mxgw_client.results import (
     BrowseNode,
     Item,
@@ -29,6 +31,7 @@ from mxgw_client.results import (
     WriteOutcome,
     WriteResult,
 )
+from mxgw_client.resume import RESUME, ResumePolicy
 from mxgw_client.subscribers import SubscriberList
 from mxgw_client.sync._loop import LoopThread
 from mxgw_client.sync.stream import EventStream
@@ -122,15 +125,25 @@ class Session:
         on_gap: OnGap = OnGap.UNSPECIFIED,
         heartbeat_interval_s: float | None = None,
         client_name: str = "",
+        resume: ResumePolicy | None = RESUME,
+        position_file: Path | str | None = None,
+        position_interval_s: float = POSITION_INTERVAL_S,
     ) -> EventStream:
-        stream = self._session.events(
-            start=start,
-            policy=policy,
-            on_gap=on_gap,
-            heartbeat_interval_s=heartbeat_interval_s,
-            client_name=client_name,
+        file = None
+        if position_file is not None:
+            file = PositionFile(position_file, self._session.session_id, position_interval_s)
+        stream = self._session._event_stream(
+            start,
+            policy,
+            on_gap,
+            heartbeat_interval_s,
+            client_name,
+            resume,
+            stored=file.stored if file is not None else None,
+            # The application's place is known on this side: the asynchronous stream may be a batch ahead of it.
+            position_file=None,
         )
-        return EventStream(self._loop, stream)
+        return EventStream(self._loop, stream, file)
 
     # The 18 methods
 

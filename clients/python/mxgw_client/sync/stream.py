@@ -5,6 +5,7 @@ from __future__ import annotations
 import concurrent.futures
 import contextlib
 import sys
+import weakref
 from collections.abc import Iterator
 from types import TracebackType
 from typing import Self
@@ -14,6 +15,7 @@ from mxgw_client.batch import EventBatch
 from mxgw_client.events import Event
 from mxgw_client.frames import Frame, StreamItem, StreamOpened
 from mxgw_client.position import Position
+from mxgw_client.position_file import PositionFile, close_quietly
 from mxgw_client.sync._loop import LoopThread
 
 
@@ -24,25 +26,41 @@ class EventStream(Iterator[StreamItem]):
     (Ctrl-C) while it waits loses nothing: iterate again, or resume after `position`.
     """
 
-    def __init__(self, loop: LoopThread, stream: asynchronous.EventStream) -> None:
+    def __init__(
+        self, loop: LoopThread, stream: asynchronous.EventStream, position_file: PositionFile | None = None
+    ) -> None:
         self._loop = loop
         self._stream = stream
+        self._file = position_file
+        # Writes the last place when the stream is dropped without being closed.
+        self._finalizer = None if position_file is None else weakref.finalize(self, close_quietly, position_file)
         # The batch under way; the loop thread completes it.
         self._pending: concurrent.futures.Future[Frame] | None = None
         self._batch: EventBatch | None = None
         self._views: Iterator[Event] = iter(())
         self._last_event: Event | None = None
-        self._position: Position | None = None
+        self._position: Position | None = stream.position
+        self._snapshot_owed = stream.snapshot_owed
 
     @property
     def opened(self) -> StreamOpened | None:
-        """The first frame; None before the stream is open."""
+        """See `mxgw_client.EventStream`."""
         return self._stream.opened
 
     @property
+    def is_cut(self) -> bool:
+        """Whether the stream was cut and is not back yet."""
+        return self._stream.is_cut
+
+    @property
     def position(self) -> Position | None:
-        """The place after everything handed to the application so far; None before the first frame."""
+        """The place after everything handed to the application so far; see `mxgw_client.EventStream`."""
         return self._position if self._last_event is None else self._last_event.position
+
+    def _note(self) -> None:
+        """Whoever asks for more is done with what it has."""
+        if self._file is not None:
+            self._file.note(self.position, snapshot_owed=self._snapshot_owed)
 
     def __next__(self) -> StreamItem:
         return self.next()
@@ -55,6 +73,7 @@ class EventStream(Iterator[StreamItem]):
             StopIteration: the stream was closed here.
             StreamEnded: it ended for another reason.
         """
+        self._note()
         for event in self._views:
             self._last_event = event
             return event
@@ -68,12 +87,14 @@ class EventStream(Iterator[StreamItem]):
 
     def batches(self) -> Iterator[Frame]:
         """Iterate over whole batches and control frames; a batch counts as handed out as a whole."""
+        self._note()
         batch, last = self._batch, self._last_event
         self._batch, self._views = None, iter(())
         if batch is not None and last is not None and last.sequence < batch.last_sequence:
             self._move()
             yield batch.after(last.sequence)
         while True:
+            self._note()
             try:
                 frame = self._next_frame(None)
             except StopIteration:
@@ -83,6 +104,7 @@ class EventStream(Iterator[StreamItem]):
 
     def _move(self) -> None:
         self._last_event, self._position = None, self._stream.position
+        self._snapshot_owed = self._stream.snapshot_owed
 
     def _next_frame(self, timeout_s: float | None) -> Frame:
         if self._pending is None:
@@ -105,9 +127,27 @@ class EventStream(Iterator[StreamItem]):
         return frame
 
     def close(self) -> None:
-        """End the stream; idempotent."""
+        """End the stream; idempotent.
+
+        Raises:
+            PositionFileError: the last place could not be written.
+        """
+        self._close(is_done=True)
+
+    def _close(self, *, is_done: bool) -> None:
+        """`is_done`: the application is done with the last item it was handed."""
+        file, self._file = self._file, None
+        position = self.position
         self._batch, self._views = None, iter(())
         self._loop.run(self._stream.close())
+        if file is not None:
+            assert self._finalizer is not None
+            self._finalizer.detach()
+            try:
+                if is_done:
+                    file.note(position, snapshot_owed=self._snapshot_owed)
+            finally:
+                file.close()
 
     def __enter__(self) -> Self:
         self._loop.run(self._stream.open())
@@ -116,7 +156,7 @@ class EventStream(Iterator[StreamItem]):
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
-        self.close()
+        self._close(is_done=error is None)
 
     def __del__(self) -> None:
         # Dropped without closing, for example after `break`: end it in its own thread, which must not be this one.

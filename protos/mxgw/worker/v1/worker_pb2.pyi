@@ -405,19 +405,25 @@ class GetState(_message.Message):
     INCLUDE_VALUES_FIELD_NUMBER: _builtins.int
     PAGE_SIZE_FIELD_NUMBER: _builtins.int
     PAGE_TOKEN_FIELD_NUMBER: _builtins.int
+    OF_ONE_POSITION_FIELD_NUMBER: _builtins.int
     include_values: _builtins.bool
     page_size: _builtins.int
     page_token: _builtins.str
+    of_one_position: _builtins.bool
+    """All pages are of the position of the first, values included. The worker keeps eight such answers at most while
+    their pages are fetched; an older one ends with BAD_PAGE_TOKEN.
+    """
     def __init__(
         self,
         *,
         include_values: _builtins.bool = ...,
         page_size: _builtins.int = ...,
         page_token: _builtins.str = ...,
+        of_one_position: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["include_values", b"include_values", "page_size", b"page_size", "page_token", b"page_token"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["include_values", b"include_values", "of_one_position", b"of_one_position", "page_size", b"page_size", "page_token", b"page_token"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

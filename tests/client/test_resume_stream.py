@@ -1,0 +1,509 @@
+"""A stream that is cut comes back by itself, right behind what the application was handed."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+
+import grpc
+import pytest
+from client.scripted import EPOCH, Refusal, Scripted, changes, gap, heartbeat, opened, read_until
+
+from mxgw.v1 import event_service_pb2, events_pb2
+from mxgw_client import (
+    DataChange,
+    EventBatch,
+    Gap,
+    OnGap,
+    Position,
+    ResumePolicy,
+    Session,
+    Snapshot,
+    SnapshotEnd,
+    Start,
+    StreamCut,
+    StreamOpened,
+    after,
+    errors,
+)
+
+pytestmark = pytest.mark.asyncio
+
+Code = grpc.StatusCode
+Response = event_service_pb2.StreamEventsResponse
+Request = event_service_pb2.StreamEventsRequest
+OTHER_EPOCH = bytes(16)
+
+CUT = Refusal(Code.UNAVAILABLE, text="connection reset")
+CLOSED = Refusal(Code.ABORTED, "SESSION_CLOSED", "closed", {"close_reason": "CLIENT"})
+QUICK = ResumePolicy(first_delay_s=0.01, longest_delay_s=0.05)
+
+
+def streams(scripted: Scripted, *scripts: list[Response | Refusal]) -> list[Request]:
+    """Answer the n-th StreamEvents with the n-th script; return the requests, as they come."""
+    requests: list[Request] = []
+
+    async def stream(request: Request, context: object) -> AsyncIterator[Response]:
+        requests.append(request)
+        for step in scripts[len(requests) - 1]:
+            if isinstance(step, Refusal):
+                raise step
+            yield step
+        await asyncio.Event().wait()
+
+    scripted.script.stream = stream
+    return requests
+
+
+def place(sequence: int, epoch: bytes = EPOCH) -> events_pb2.Position:
+    return events_pb2.Position(epoch=epoch, sequence=sequence)
+
+
+def snapshot(sequence: int) -> Response:
+    return Response(snapshot=events_pb2.Snapshot(position=place(sequence)))
+
+
+def snapshot_end(sequence: int) -> Response:
+    return Response(snapshot_end=events_pb2.SnapshotEnd(position=place(sequence)))
+
+
+def short(item: object) -> object:
+    return item.sequence if isinstance(item, DataChange) else type(item)
+
+
+def resumed(at: int) -> Response:
+    return opened(at, resuming=True, recovered=True)
+
+
+async def test_a_cut_stream_goes_on_behind_the_last_event_and_shows_both_ends(
+    scripted: Scripted, session: Session
+) -> None:
+    requests = streams(scripted, [opened(), changes(1, 5), CUT], [resumed(5), changes(6, 7), CLOSED])
+    events = session.events(resume=QUICK)
+    cuts: list[StreamCut] = []
+
+    def note(item: object) -> object:
+        if isinstance(item, StreamCut):
+            cuts.append(item)
+            assert events.is_cut
+        return short(item)
+
+    seen, _ = await read_until(errors.SessionClosed, events, note)
+
+    assert seen == [StreamOpened, 1, 2, 3, 4, 5, StreamCut, StreamOpened, 6, 7]
+    assert requests[0].start.WhichOneof("start") == "oldest_retained"
+    assert requests[1].start.after == place(5)
+    assert isinstance(cuts[0].error, errors.ConnectionLost)
+    assert cuts[0].position == Position(EPOCH, 5)
+    assert cuts[0].retry_in_s <= 0.01
+    assert events.opened is not None
+    assert events.opened.recovered
+
+
+async def test_everything_else_that_was_asked_for_is_asked_for_again(scripted: Scripted, session: Session) -> None:
+    requests = streams(scripted, [opened(), CUT], [resumed(0), CLOSED])
+    events = session.events(
+        resume=QUICK, policy="sample", on_gap=OnGap.SNAPSHOT, heartbeat_interval_s=2, client_name="again"
+    )
+    await read_until(errors.SessionClosed, events, type)
+    first, second = requests
+    second.start.CopyFrom(first.start)
+
+    assert first == second
+
+
+async def test_batches_come_back_too(scripted: Scripted, session: Session) -> None:
+    requests = streams(scripted, [opened(), changes(1, 5), CUT], [resumed(5), changes(6, 7), CLOSED])
+    frames, _ = await read_until(errors.SessionClosed, session.events(resume=QUICK).batches(), type)
+
+    assert frames == [StreamOpened, EventBatch, StreamCut, StreamOpened, EventBatch]
+    assert requests[1].start.after == place(5)
+
+
+@pytest.mark.parametrize("start", [Start.OLDEST, Start.NOW, after(Position(EPOCH, 3))])
+async def test_a_cut_before_any_event_goes_on_where_the_stream_was_opened(
+    scripted: Scripted, session: Session, start: Start
+) -> None:
+    resuming = start.position is not None
+    requests = streams(
+        scripted, [opened(3, resuming=resuming, recovered=resuming), CUT], [resumed(3), changes(4, 4), CLOSED]
+    )
+    seen, _ = await read_until(errors.SessionClosed, session.events(start=start, resume=QUICK), short)
+
+    assert requests[1].start.after == place(3)
+    assert seen[-1] == 4
+
+
+@pytest.mark.parametrize(
+    "end",
+    [
+        CUT,
+        Refusal(Code.INTERNAL, text="Received RST_STREAM with error code 2"),
+        Refusal(Code.CANCELLED, text="RST_STREAM with code 8"),
+        Refusal(Code.UNKNOWN, text="Stream removed"),
+        Refusal(Code.RESOURCE_EXHAUSTED, "SUBSCRIBER_OVERFLOW", "slow"),
+        Refusal(Code.UNAVAILABLE, "GATEWAY_DRAINING", "draining"),
+    ],
+    ids=lambda end: f"{end.code.name} {end.reason or end.text}",
+)
+async def test_every_end_that_leaves_the_session_alive_is_come_back_from(
+    scripted: Scripted, session: Session, end: Refusal
+) -> None:
+    requests = streams(scripted, [opened(), changes(1, 1), end], [resumed(1), changes(2, 2), CLOSED])
+    seen, _ = await read_until(errors.SessionClosed, session.events(resume=QUICK), short)
+
+    assert seen == [StreamOpened, 1, StreamCut, StreamOpened, 2]
+    assert len(requests) == 2
+
+
+@pytest.mark.parametrize(
+    "refusal",
+    [
+        Refusal(Code.ALREADY_EXISTS, "SUBSCRIBER_EXISTS"),
+        Refusal(Code.RESOURCE_EXHAUSTED, "EVENT_SUBSCRIBER_LIMIT_REACHED"),
+        Refusal(Code.UNAVAILABLE, "SESSION_NOT_READY"),
+        Refusal(Code.UNAVAILABLE, "GATEWAY_DRAINING"),
+        Refusal(Code.UNAVAILABLE, text="connection refused"),
+        Refusal(Code.RESOURCE_EXHAUSTED, text="too many calls"),
+    ],
+    ids=lambda refusal: f"{refusal.code.name} {refusal.reason}",
+)
+async def test_what_an_attempt_may_meet_meanwhile_is_tried_again(
+    scripted: Scripted, session: Session, refusal: Refusal
+) -> None:
+    requests = streams(scripted, [opened(), changes(1, 1), CUT], [refusal], [refusal], [resumed(1), CLOSED])
+    seen, _ = await read_until(errors.SessionClosed, session.events(resume=QUICK), short)
+
+    assert seen == [StreamOpened, 1, StreamCut, StreamOpened]
+    assert [request.start.after.sequence for request in requests] == [0, 1, 1, 1]
+
+
+ENDS = [
+    (Refusal(Code.NOT_FOUND, "SESSION_GONE", metadata={"close_reason": "LEASE_EXPIRED"}), errors.SessionGone),
+    (Refusal(Code.NOT_FOUND, "SESSION_NOT_FOUND"), errors.SessionNotFound),
+    (CLOSED, errors.SessionClosed),
+    (Refusal(Code.ABORTED, "WORKER_EXITED"), errors.WorkerExited),
+    (Refusal(Code.ABORTED, "WORKER_SILENT"), errors.WorkerSilent),
+    (Refusal(Code.ABORTED, "DETACH_GRACE_EXPIRED"), errors.DetachGraceExpired),
+    (Refusal(Code.PERMISSION_DENIED, "ACCESS_DENIED"), errors.AccessDenied),
+    (Refusal(Code.UNAUTHENTICATED, "UNAUTHENTICATED"), errors.Unauthenticated),
+    (Refusal(Code.PERMISSION_DENIED, "OWNER_REVOKED"), errors.AccessRevoked),
+    (Refusal(Code.DATA_LOSS, "POSITION_LOST"), errors.PositionLost),
+    (Refusal(Code.INVALID_ARGUMENT, "POSITION_FOREIGN"), errors.PositionForeign),
+    (Refusal(Code.INTERNAL, "INTERNAL"), errors.InternalError),
+]
+
+
+@pytest.mark.parametrize(("end", "kind"), ENDS, ids=lambda end: getattr(end, "reason", None))
+@pytest.mark.parametrize("when", ["in the stream", "in an attempt"])
+async def test_an_end_that_no_attempt_can_mend_is_raised_and_never_tried_again(
+    scripted: Scripted, session: Session, end: Refusal, kind: type[errors.MxgwClientError], when: str
+) -> None:
+    cut: list[list[Response | Refusal]] = [[opened(), CUT], [end]] if when == "in an attempt" else [[opened(), end]]
+    requests = streams(scripted, *cut)
+    events = session.events(resume=QUICK)
+    with pytest.raises(kind) as raised:
+        async for _ in events:
+            pass
+
+    assert type(raised.value) is kind
+    assert len(requests) == len(cut)
+    with pytest.raises(kind):
+        await anext(events)
+
+
+async def test_a_stream_that_never_was_open_is_not_tried_again(scripted: Scripted, session: Session) -> None:
+    requests = streams(scripted, [Refusal(Code.ALREADY_EXISTS, "SUBSCRIBER_EXISTS")])
+    with pytest.raises(errors.SubscriberExists):
+        await session.events(resume=QUICK).open()
+
+    assert len(requests) == 1
+
+
+async def test_without_a_policy_a_cut_is_the_end(scripted: Scripted, session: Session) -> None:
+    requests = streams(scripted, [opened(), changes(1, 1), CUT])
+    seen, _ = await read_until(errors.ConnectionLost, session.events(resume=None), short)
+
+    assert seen == [StreamOpened, 1]
+    assert len(requests) == 1
+
+
+async def test_streams_come_back_by_default(scripted: Scripted, session: Session) -> None:
+    streams(scripted, [opened(), CUT], [resumed(0), CLOSED])
+    seen, _ = await read_until(errors.SessionClosed, session.events(), short)
+
+    assert seen == [StreamOpened, StreamCut, StreamOpened]
+
+
+async def test_attempts_end_with_the_error_of_the_last_one_when_their_number_is_reached(
+    scripted: Scripted, session: Session
+) -> None:
+    refusal = Refusal(Code.ALREADY_EXISTS, "SUBSCRIBER_EXISTS")
+    requests = streams(scripted, [opened(), CUT], *[[refusal]] * 3)
+    limited = ResumePolicy(first_delay_s=0.01, longest_delay_s=0.01, maximum_attempts=3)
+    _, ended = await read_until(errors.SubscriberExists, session.events(resume=limited), type)
+
+    assert len(requests) == 4
+    assert "gave up after 3 attempts" in ended.__notes__[0]
+
+
+async def test_attempts_end_when_the_outage_lasts_too_long(scripted: Scripted, session: Session) -> None:
+    streams(scripted, [opened(), CUT], *[[Refusal(Code.UNAVAILABLE, text="refused")]] * 1000)
+    limited = ResumePolicy(first_delay_s=0.01, longest_delay_s=0.02, maximum_outage_s=0.3)
+    loop = asyncio.get_running_loop()
+    began = loop.time()
+    await read_until(errors.GatewayUnreachable, session.events(resume=limited), type)
+
+    assert 0.2 < loop.time() - began < 5
+
+
+async def test_a_stream_that_worked_begins_with_the_first_delay_again(scripted: Scripted, session: Session) -> None:
+    cut: list[Response | Refusal] = [resumed(0), heartbeat(0), CUT]
+    streams(scripted, [opened(), CUT], *[cut] * 5, [resumed(0), CLOSED])
+    limited = ResumePolicy(first_delay_s=0.01, longest_delay_s=0.01, maximum_attempts=1)
+    seen, _ = await read_until(errors.SessionClosed, session.events(resume=limited), type)
+
+    assert seen.count(StreamCut) == 6
+
+
+async def test_a_stream_that_only_opens_and_is_cut_climbs_the_ladder(scripted: Scripted, session: Session) -> None:
+    streams(scripted, [opened(), CUT], *[[resumed(0), CUT]] * 5)
+    limited = ResumePolicy(first_delay_s=0.01, longest_delay_s=0.01, maximum_attempts=3)
+    seen, _ = await read_until(errors.ConnectionLost, session.events(resume=limited), type)
+
+    assert seen.count(StreamOpened) == 4
+
+
+async def test_the_gateways_own_delay_is_honoured(scripted: Scripted, session: Session) -> None:
+    draining = Refusal(Code.UNAVAILABLE, "GATEWAY_DRAINING", retry_after_s=0.4)
+    streams(scripted, [opened(), draining], [resumed(0), CLOSED])
+    loop = asyncio.get_running_loop()
+    events = session.events(resume=QUICK)
+    began = loop.time()
+    seen, _ = await read_until(errors.SessionClosed, events, lambda item: (type(item), loop.time() - began))
+
+    assert [kind for kind, _ in seen] == [StreamOpened, StreamCut, StreamOpened]
+    assert seen[1][1] < 0.3
+    assert seen[2][1] >= 0.4
+
+
+# Gaps: the place moves only with what was handed out
+
+
+@pytest.mark.parametrize(
+    ("lost", "reopened", "expected"),
+    [
+        (gap(6, 20), 5, place(20)),
+        (gap(0, 0, reason=6), 30, place(30)),
+    ],
+    ids=["evicted", "ahead"],
+)
+async def test_the_place_moves_over_a_gap_only_once_it_was_handed_out(
+    scripted: Scripted, session: Session, lost: Response, reopened: int, expected: events_pb2.Position
+) -> None:
+    not_recovered = opened(reopened, resuming=True)
+    requests = streams(
+        scripted,
+        [opened(), changes(1, 5), CUT],
+        [not_recovered, CUT],
+        [not_recovered, lost, CUT],
+        [resumed(expected.sequence), CLOSED],
+    )
+    events = session.events(resume=QUICK)
+    seen, _ = await read_until(errors.SessionClosed, events, lambda item: (short(item), events.position.sequence))
+
+    assert [request.start.after for request in requests[1:]] == [place(5), place(5), expected]
+    assert seen[6:] == [
+        (StreamCut, 5),
+        (StreamOpened, 5),
+        (StreamCut, 5),
+        (StreamOpened, 5),
+        (Gap, expected.sequence),
+        (StreamCut, expected.sequence),
+        (StreamOpened, expected.sequence),
+    ]
+
+
+async def test_another_epoch_surfaces_as_a_gap_and_is_followed_from_there(scripted: Scripted, session: Session) -> None:
+    fresh = opened(7, resuming=True)
+    fresh.opened.epoch = OTHER_EPOCH
+    changed = gap(0, 0, reason=4)
+    changed.gap.epoch = OTHER_EPOCH
+    again = resumed(9)
+    again.opened.epoch = OTHER_EPOCH
+    requests = streams(
+        scripted,
+        [opened(), changes(1, 20), CUT],
+        [fresh, CUT],
+        [fresh, changed, changes(8, 9), CUT],
+        [again, changes(10, 10), CLOSED],
+    )
+    kept: list[DataChange] = []
+
+    def note(item: object) -> object:
+        if isinstance(item, DataChange):
+            kept.append(item)
+        return short(item)
+
+    events = session.events(resume=QUICK)
+    seen, _ = await read_until(errors.SessionClosed, events, note)
+
+    assert [request.start.after for request in requests[1:]] == [place(20), place(20), place(9, OTHER_EPOCH)]
+    assert seen[21:] == [StreamCut, StreamOpened, StreamCut, StreamOpened, Gap, 8, 9, StreamCut, StreamOpened, 10]
+    assert events.position == Position(OTHER_EPOCH, 10)
+    # Events keep the place they came from.
+    assert kept[19].position == Position(EPOCH, 20)
+    assert kept[20].position == Position(OTHER_EPOCH, 8)
+
+
+async def test_a_gap_of_many_runs_leaves_the_place_where_it_is(scripted: Scripted, session: Session) -> None:
+    conflated = gap(2, 9, count=5, reason=3)
+    conflated.gap.runs.extend([3, 3, 2])
+    requests = streams(scripted, [opened(), changes(1, 1), conflated, CUT], [resumed(1), CLOSED])
+    seen, _ = await read_until(
+        errors.SessionClosed, session.events(resume=QUICK), lambda item: item.runs if isinstance(item, Gap) else None
+    )
+
+    assert seen[2] == (3, 3, 2)
+    assert requests[1].start.after == place(1)
+
+
+# Snapshots: one that was cut is asked for anew
+
+
+async def test_a_stream_cut_inside_a_snapshot_gets_a_whole_one_and_misses_no_event(
+    scripted: Scripted, session: Session
+) -> None:
+    requests = streams(
+        scripted,
+        [opened(10), CUT],
+        [resumed(10), changes(11, 12), snapshot(13), CUT],
+        [resumed(12), changes(13, 14), snapshot(14), snapshot_end(14), CUT],
+        [resumed(14), CLOSED],
+    )
+    seen, _ = await read_until(errors.SessionClosed, session.events(start=Start.SNAPSHOT, resume=QUICK), short)
+
+    assert [request.with_snapshot for request in requests] == [False, True, True, False]
+    assert [request.start.after.sequence for request in requests[1:]] == [10, 12, 14]
+    assert seen[-6:] == [13, 14, Snapshot, SnapshotEnd, StreamCut, StreamOpened]
+
+
+async def test_the_snapshot_that_follows_a_gap_is_owed_until_it_came(scripted: Scripted, session: Session) -> None:
+    requests = streams(
+        scripted,
+        [opened(), changes(1, 1), CUT],
+        [opened(1, resuming=True), gap(2, 9), CUT],
+        [resumed(9), snapshot(9), snapshot_end(9), CUT],
+        [resumed(9), CLOSED],
+    )
+    await read_until(errors.SessionClosed, session.events(on_gap=OnGap.SNAPSHOT, resume=QUICK), short)
+
+    assert [request.with_snapshot for request in requests] == [False, False, True, False]
+
+
+async def test_the_snapshot_of_the_policy_resync_is_owed_after_its_gap(scripted: Scripted, session: Session) -> None:
+    first = opened()
+    first.opened.policy = "resync"
+    requests = streams(scripted, [first, gap(1, 9, count=9, reason=2), CUT], [resumed(9), CLOSED])
+    await read_until(errors.SessionClosed, session.events(policy="resync", resume=QUICK), short)
+
+    assert requests[1].with_snapshot
+    assert requests[1].start.after == place(9)
+
+
+# Waiting for the next attempt
+
+
+SLOW = Refusal(Code.UNAVAILABLE, "GATEWAY_DRAINING", retry_after_s=30)
+
+
+async def cut_stream(scripted: Scripted, session: Session, end: Refusal = SLOW, *more: list[Response | Refusal]):
+    """Return a stream that waits for its next attempt."""
+    streams(scripted, [opened(), end], *more)
+    events = session.events(resume=QUICK)
+    assert isinstance(await anext(events), StreamOpened)
+    assert isinstance(await anext(events), StreamCut)
+    return events
+
+
+async def test_closing_a_stream_that_waits_stops_its_reader_at_once(scripted: Scripted, session: Session) -> None:
+    events = await cut_stream(scripted, session)
+    async with asyncio.timeout(5), asyncio.TaskGroup() as tasks:
+
+        async def read() -> list[object]:
+            return [item async for item in events]
+
+        reader = tasks.create_task(read())
+        await asyncio.sleep(0.01)
+        await events.close()
+
+    assert reader.result() == []
+
+
+async def test_closing_the_session_closes_a_stream_that_waits(scripted: Scripted, session: Session) -> None:
+    events = await cut_stream(scripted, session)
+    async with asyncio.timeout(5):
+        await session.close()
+
+        assert [item async for item in events] == []
+
+
+async def test_giving_up_waiting_for_an_attempt_loses_nothing(scripted: Scripted, session: Session) -> None:
+    soon = Refusal(Code.UNAVAILABLE, "GATEWAY_DRAINING", retry_after_s=0.15)
+    events = await cut_stream(scripted, session, soon, [resumed(0), changes(1, 2), CLOSED])
+    for _ in range(3):
+        with pytest.raises(TimeoutError):
+            async with asyncio.timeout(0.02):
+                await anext(events)
+    seen, _ = await read_until(errors.SessionClosed, events, short)
+
+    assert seen == [StreamOpened, 1, 2]
+
+
+async def test_two_tasks_cannot_wait_for_the_same_attempt(scripted: Scripted, session: Session) -> None:
+    events = await cut_stream(scripted, session)
+    async with asyncio.TaskGroup() as tasks:
+
+        async def read() -> None:
+            async for _ in events:
+                pass
+
+        tasks.create_task(read())
+        await asyncio.sleep(0)
+        with pytest.raises(RuntimeError, match="another task reads this stream"):
+            await anext(events)
+        await events.close()
+
+
+async def test_an_attempt_that_is_not_answered_is_given_up(scripted: Scripted, session: Session) -> None:
+    requests = streams(scripted, [opened(), CUT], [], [resumed(0), CLOSED])
+    impatient = ResumePolicy(first_delay_s=0.01, longest_delay_s=0.01, attempt_timeout_s=0.3)
+    seen, _ = await read_until(errors.SessionClosed, session.events(resume=impatient), short)
+
+    assert seen == [StreamOpened, StreamCut, StreamOpened]
+    assert len(requests) == 3
+
+
+async def test_silence_is_a_cut_and_the_stream_comes_back(scripted: Scripted, session: Session) -> None:
+    quiet = opened(heartbeat_s=0.2)
+    streams(scripted, [quiet, changes(1, 1)], [resumed(1), changes(2, 2), CLOSED])
+    cuts: list[StreamCut] = []
+
+    def note(item: object) -> object:
+        if isinstance(item, StreamCut):
+            cuts.append(item)
+        return short(item)
+
+    seen, _ = await read_until(errors.SessionClosed, session.events(resume=QUICK), note)
+
+    assert seen == [StreamOpened, 1, StreamCut, StreamOpened, 2]
+    assert isinstance(cuts[0].error, errors.StreamStale)
+
+
+async def test_a_frame_that_breaks_the_contract_is_never_come_back_from(scripted: Scripted, session: Session) -> None:
+    requests = streams(scripted, [opened(), changes(1, 3), changes(2, 4)])
+    with pytest.raises(errors.ProtocolViolation):
+        async for _ in session.events(resume=QUICK):
+            pass
+
+    assert len(requests) == 1

@@ -1,0 +1,147 @@
+"""Who is to blame when the event loop was held up, and who is not."""
+
+from __future__ import annotations
+
+import gc
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator
+
+import pytest
+
+from mxgw_core.events.budget import Budget, OverBudget, wanted
+
+MS = 0.001
+
+
+def burn(seconds: float) -> None:
+    until = time.thread_time() + seconds
+    while time.thread_time() < until:
+        pass
+
+
+def spent(run: Callable[[], object], budget_s: float = MS) -> float:
+    budget = Budget(budget_s)
+    with budget:
+        run()
+    return budget.overrun_s
+
+
+def test_a_quick_block_is_within_its_budget() -> None:
+    assert spent(lambda: sum(range(10))) == 0.0
+
+
+def test_sleeping_is_an_overrun() -> None:
+    assert spent(lambda: time.sleep(0.02)) >= 0.02
+
+
+def test_burning_is_an_overrun() -> None:
+    assert spent(lambda: burn(0.02)) >= 0.02
+
+
+def test_waiting_for_somebody_else_is_an_overrun() -> None:
+    reading, writing = os.pipe()
+    later = threading.Timer(0.02, os.write, (writing, b"x"))
+    later.start()
+    overrun = spent(lambda: os.read(reading, 1))
+    later.join()
+    os.close(reading)
+    os.close(writing)
+
+    assert overrun >= 0.01
+
+
+@pytest.fixture
+def hogs() -> Iterator[None]:
+    """More processes that want the CPU than there are CPUs, for the time of a test."""
+    endless = [subprocess.Popen([sys.executable, "-c", "while True: pass"]) for _ in range((os.cpu_count() or 1) + 1)]
+    yield
+    for process in endless:
+        process.send_signal(signal.SIGKILL)
+        process.wait()
+
+
+@pytest.mark.usefixtures("hogs")
+def test_a_block_that_others_took_the_cpu_from_is_not_to_blame() -> None:
+    interrupted, until = 0, time.monotonic() + 5.0
+    while interrupted < 10 and time.monotonic() < until:
+        budget = Budget(MS)
+        began = time.perf_counter()
+        with budget:
+            sum(range(1_000))
+        interrupted += time.perf_counter() - began > 1.5 * MS
+
+        assert budget.overrun_s == 0.0
+
+    assert interrupted, "nothing took the CPU away, so nothing was shown"
+
+
+def test_a_collection_of_garbage_does_not_fall_into_the_block_and_is_not_switched_off_for_good() -> None:
+    collections: list[str] = []
+
+    def note(phase: str, info: dict[str, int]) -> None:
+        collections.append(phase)
+
+    gc.callbacks.append(note)
+    try:
+        with Budget(MS):
+            _ = [[] for _ in range(50_000)]
+            inside = list(collections)
+    finally:
+        gc.callbacks.remove(note)
+
+    assert inside == []
+    assert gc.isenabled()
+
+
+def test_garbage_collection_that_was_off_stays_off() -> None:
+    gc.disable()
+    try:
+        with Budget(MS):
+            pass
+
+        assert not gc.isenabled()
+    finally:
+        gc.enable()
+
+
+def test_an_exception_comes_out_and_the_collection_is_on_again() -> None:
+    with pytest.raises(ZeroDivisionError), Budget(MS):
+        _ = 1 // 0
+
+    assert gc.isenabled()
+
+
+# judging many items
+
+
+ITEMS = [(1, n, 1) for n in range(1_000)]
+
+
+def test_the_items_wanted_are_those_that_keep_wants() -> None:
+    assert wanted(lambda server, item, kind: item % 2 == 0, ITEMS, MS, MS) == set(ITEMS[::2])
+
+
+@pytest.mark.parametrize("slow", [lambda *_: time.sleep(0.005), lambda *_: burn(0.005)], ids=["sleeps", "burns"])
+def test_a_slow_keep_is_given_up_early(slow: Callable[..., object]) -> None:
+    began = time.perf_counter()
+    with pytest.raises(OverBudget, match="ms for 1 items"):
+        wanted(slow, ITEMS, MS, 0.0)  # type: ignore[arg-type]
+
+    assert time.perf_counter() - began < 1.0
+
+
+def test_many_small_delays_add_up() -> None:
+    with pytest.raises(OverBudget):
+        wanted(lambda *_: time.sleep(0.000_3) is None, ITEMS, MS, 0.0)
+
+
+@pytest.mark.usefixtures("hogs")
+def test_a_quick_keep_is_not_blamed_for_interruptions_however_many_items_there_are() -> None:
+    until = time.monotonic() + 0.7
+    while time.monotonic() < until:
+        assert len(wanted(lambda *_: True, ITEMS, MS, 0.000_002)) == 1_000

@@ -1,0 +1,129 @@
+"""An independent account of one stream: every sequence once, in order, as an event or inside a gap.
+
+It reads what a client would read (encoded frames), and knows nothing of how a gateway makes them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+
+from mxgw.v1 import events_pb2 as e
+from mxgw.v1.event_service_pb2 import StreamEventsResponse
+from mxgw_core.events.frames import gap_frame
+from mxgw_core.events.items import Item
+from mxgw_core.events.log import Chunk, LogGap
+from support.events import EPOCH
+
+ItemKey = tuple[int, int]
+
+
+@dataclass
+class Account:
+    """Feed it every frame behind sequence `at`; it raises as soon as one is out of place."""
+
+    at: int = 0
+    events: dict[int, e.Event] = field(default_factory=dict)
+    # Sequence -> reason of the gap that it is lost in.
+    lost: dict[int, int] = field(default_factory=dict)
+    gaps: list[e.Gap] = field(default_factory=list)
+    # What a gap said is not lost and follows, until it came.
+    _owed: set[int] = field(default_factory=set)
+
+    def take(self, items: Iterable[Item]) -> None:
+        """Take what a subscriber hands over."""
+        for item in items:
+            if isinstance(item, Chunk):
+                self.frame(StreamEventsResponse.FromString(item.frame))
+            elif isinstance(item, LogGap):
+                self.frame(StreamEventsResponse.FromString(gap_frame(EPOCH, item)))
+
+    def frame(self, message: StreamEventsResponse) -> None:
+        """Take one frame."""
+        if message.HasField("gap"):
+            self._gap(message.gap)
+        elif message.HasField("events"):
+            self._batch(message.events.events)
+
+    def _batch(self, events: Iterable[e.Event]) -> None:
+        for event in events:
+            sequence = event.sequence
+            if self._owed:
+                assert sequence in self._owed or sequence > max(self.lost), f"{sequence} came amid {self._owed}"
+                assert sequence > max(self.events, default=0)
+            else:
+                assert sequence == self.at + 1, f"{sequence} came after {self.at}"
+            self.events[sequence] = event
+            self._owed.discard(sequence)
+            self._advance()
+
+    def _gap(self, gap: e.Gap) -> None:
+        assert gap.epoch == EPOCH or gap.epoch
+        assert not self._owed, f"a gap came before {self._owed}"
+        assert gap.first_lost == self.at + 1, f"a gap from {gap.first_lost} came after {self.at}"
+        assert gap.last_lost >= gap.first_lost
+        self.gaps.append(gap)
+        runs = list(gap.runs) or [gap.last_lost - gap.first_lost + 1]
+        assert len(runs) % 2 == 1
+        assert sum(runs) == gap.last_lost - gap.first_lost + 1
+        if gap.runs:
+            assert gap.count == sum(runs[::2])
+        first = gap.first_lost
+        for index, length in enumerate(runs):
+            assert length > 0
+            for sequence in range(first, first + length):
+                if index % 2 == 0:
+                    self.lost[sequence] = gap.reason
+                else:
+                    self._owed.add(sequence)
+            first += length
+        self._advance()
+
+    def _advance(self) -> None:
+        while self.at + 1 in self.events or self.at + 1 in self.lost:
+            self.at += 1
+            assert not (self.at in self.events and self.at in self.lost), f"{self.at} is lost and delivered"
+
+    def lost_for(self, reason: int) -> set[int]:
+        """Return the sequences in gaps of a reason."""
+        return {sequence for sequence, why in self.lost.items() if why == reason}
+
+
+@dataclass
+class Produced:
+    """What a worker produced: an event, or None for a sequence that no event fills."""
+
+    happened: dict[int, e.Event | None] = field(default_factory=dict)
+
+    @property
+    def head(self) -> int:
+        return max(self.happened, default=0)
+
+    @property
+    def events(self) -> dict[int, e.Event]:
+        return {sequence: event for sequence, event in self.happened.items() if event is not None}
+
+    def newest(self, until: int) -> dict[ItemKey, int]:
+        """Return the sequence of the newest data change of each item."""
+        found: dict[ItemKey, int] = {}
+        for sequence, event in self.events.items():
+            if sequence <= until and event.kind == e.EVENT_KIND_DATA_CHANGE:
+                found[event.server_handle, event.item_handle] = sequence
+        return found
+
+    def check(self, account: Account, after: int = 0) -> None:
+        """Everything behind `after` that is not lost was delivered as it was produced, and the counts are right."""
+        expected = {s: event for s, event in self.events.items() if after < s <= account.at and s not in account.lost}
+
+        assert account.events == expected
+        assert set(account.events) | set(account.lost) == set(range(after + 1, account.at + 1))
+
+        for gap in account.gaps:
+            if gap.reason in (e.GAP_REASON_QUEUE_DROPPED, e.GAP_REASON_CONFLATED):
+                runs = list(gap.runs) or [gap.last_lost - gap.first_lost + 1]
+                first, events = gap.first_lost, 0
+                for index, length in enumerate(runs):
+                    events += sum(s in self.events for s in range(first, first + length)) if index % 2 == 0 else 0
+                    first += length
+
+                assert gap.count == events, gap

@@ -1,0 +1,164 @@
+"""A relay between client and gateway that breaks connections in the ways networks do.
+
+Clients connect over TCP (so that a reset is one), the gateway may listen on either. Faults act on the connections there
+are; later ones work.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import socket
+import struct
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+
+_CHUNK_BYTES = 64 * 1024
+Streams = tuple[asyncio.StreamReader, asyncio.StreamWriter]
+
+
+class Connection:
+    """One relayed connection."""
+
+    def __init__(self, client: Streams, gateway: Streams) -> None:
+        self.client = client
+        self.gateway = gateway
+        self.relayed_bytes = 0
+        # Cleared while nothing passes.
+        self.passes = asyncio.Event()
+        self.passes.set()
+        # Bytes towards the client that still pass before it is cut inside a message; None while it is not to be cut.
+        self.left_bytes: int | None = None
+        self.is_dead = False
+
+    def abort(self, *, reset: bool) -> None:
+        """End both sides at once; with `reset` the client gets an RST instead of an end."""
+        self.is_dead = True
+        writer = self.client[1]
+        if reset:
+            raw = writer.get_extra_info("socket")
+            raw.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+        writer.transport.abort()
+        self.gateway[1].transport.abort()
+        self.passes.set()
+
+
+class FaultProxy:
+    """Made by `fault_proxy`. `target` is what clients connect to."""
+
+    def __init__(self, upstream: str, tasks: asyncio.TaskGroup) -> None:
+        self._upstream = upstream
+        self._tasks = tasks
+        self._server: asyncio.Server | None = None
+        self.target = ""
+        self.connections: set[Connection] = set()
+        self.accepted = 0
+        # Delay of each piece of data, in each direction.
+        self.latency_s = 0.0
+        # Set while new connections are refused.
+        self.is_down = False
+
+    async def start(self) -> None:
+        self._server = await asyncio.start_server(self._accept, "127.0.0.1", 0)
+        self.target = f"127.0.0.1:{self._server.sockets[0].getsockname()[1]}"
+
+    async def _accept(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        if self.is_down:
+            writer.transport.abort()
+            return
+        try:
+            upstream = await self._connect()
+        except OSError:
+            writer.transport.abort()
+            return
+        self.accepted += 1
+        connection = Connection((reader, writer), upstream)
+        self.connections.add(connection)
+        up = self._tasks.create_task(self._relay(connection, reader, upstream[1], to_client=False))
+        down = self._tasks.create_task(self._relay(connection, upstream[0], writer, to_client=True))
+        for task in (up, down):
+            task.add_done_callback(lambda _: self.connections.discard(connection))
+
+    async def _connect(self) -> Streams:
+        if self._upstream.startswith("unix:"):
+            return await asyncio.open_unix_connection(self._upstream.removeprefix("unix:"))
+        host, _, port = self._upstream.rpartition(":")
+        return await asyncio.open_connection(host, int(port))
+
+    async def _relay(
+        self, connection: Connection, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, *, to_client: bool
+    ) -> None:
+        with contextlib.suppress(OSError):
+            while data := await reader.read(_CHUNK_BYTES):
+                if self.latency_s:
+                    await asyncio.sleep(self.latency_s)
+                await connection.passes.wait()
+                if connection.is_dead:
+                    return
+                left = connection.left_bytes
+                if to_client and left is not None:
+                    connection.left_bytes = left - len(data)
+                    if left <= len(data):
+                        writer.write(data[:left])
+                        await writer.drain()
+                        break
+                connection.relayed_bytes += len(data)
+                writer.write(data)
+                await writer.drain()
+        await connection.passes.wait()  # who is half open hears of no end either
+        connection.is_dead = True
+        for side in (connection.client[1], connection.gateway[1]):
+            side.close()
+        connection.passes.set()
+
+    # faults
+
+    def reset(self) -> int:
+        """Let every connection end with an RST; return how many."""
+        return self._on_each(lambda connection: connection.abort(reset=True))
+
+    def half_open(self) -> int:
+        """Let nothing pass any more, in either direction, while both sides stay connected."""
+        return self._on_each(lambda connection: connection.passes.clear())
+
+    def cut_inside_a_message(self, after_bytes: int) -> int:
+        """End every connection after so many more bytes to its client, wherever in a message that is."""
+
+        def cut(connection: Connection) -> None:
+            connection.left_bytes = after_bytes
+
+        return self._on_each(cut)
+
+    def close_slowly(self, seconds: float) -> int:
+        """The gateway's side ends at once; the client is told `seconds` later, and gets nothing meanwhile."""
+
+        def close(connection: Connection) -> None:
+            connection.passes.clear()
+            connection.gateway[1].transport.abort()
+            asyncio.get_running_loop().call_later(seconds, lambda: connection.abort(reset=False))
+
+        return self._on_each(close)
+
+    def _on_each(self, fault: Callable[[Connection], object]) -> int:
+        connections = tuple(self.connections)
+        for connection in connections:
+            fault(connection)
+        return len(connections)
+
+    async def stop(self) -> None:
+        assert self._server is not None
+        self._server.close()
+        for connection in tuple(self.connections):
+            connection.abort(reset=False)
+
+
+@asynccontextmanager
+async def fault_proxy(upstream: str) -> AsyncIterator[FaultProxy]:
+    """Relay to `upstream` (`host:port` or `unix:/path`) while the block runs."""
+    async with asyncio.TaskGroup() as tasks:
+        proxy = FaultProxy(upstream, tasks)
+        await proxy.start()
+        try:
+            yield proxy
+        finally:
+            await proxy.stop()
