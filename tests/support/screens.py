@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import math
 from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass, field
 
@@ -118,7 +119,7 @@ def row(name: str, number: int, *, seconds: int = 0, rate: float = 10.0, **field
         opened_at=timestamp_from_ns(EPOCH_NS - (3600 + 61 * number) * SECOND_NS),
         lease_expires_at=timestamp_from_ns(EPOCH_NS + 1800 * SECOND_NS),
         epoch=bytes([number]) * 16,
-        head_sequence=1_000 + int(rate * seconds),
+        head_sequence=1_000 + int(rate * (seconds + math.sin(seconds * 0.7))),
         oldest_sequence=1,
         log_events=900,
         log_bytes=90_000,
@@ -141,8 +142,9 @@ def plant(seconds: int) -> list[pb.SessionRow]:
         row("hmi tank farm", 2, seconds=seconds, rate=42, tag="tanks", subscribers=3),
         row("mes batch", 3, seconds=seconds, rate=7, tag="line2", subscribers=0, detached=duration_from_seconds(95)),
         row(
-            "energy report", 4, seconds=seconds, rate=310 + 40 * (seconds % 3), tag="energy",
-            lag_events=48_210, lag_age=duration_from_seconds(9.5), gap_frames=3, lost_events=120 * seconds, overflows=3,
+            "energy report", 4, seconds=seconds, rate=310, tag="energy",
+            lag_events=48_210, lag_age=duration_from_seconds(9.5), overflows=3,
+            gap_frames=seconds // 4, lost_events=120 * (seconds // 4),
         ),
         row("lab import", 5, seconds=seconds, rate=0, tag="lab", source_health=e.SOURCE_HEALTH_LOST),
         row("[red]odd\x1b[31m[/]" + "x" * 300, 6, seconds=seconds, rate=1, tag="[bold]", owner="a\nb"),
@@ -168,7 +170,7 @@ def snapshot(
         process=pb.GatewayProcess(
             pid=3999,
             rss_bytes=66 * 1024 * 1024,
-            cpu_time=duration_from_seconds(100 + seconds * 0.07),
+            cpu_time=duration_from_seconds(100 + seconds * 0.07 + math.sin(seconds * 0.4) * 0.06),
             loop_delay=duration_from_seconds(0.002),
             watchers=1,
         ),
@@ -228,10 +230,18 @@ def _journal() -> list[pb.JournalEntry]:
 
 
 def written(
-    sessions: Sequence[pb.SessionRow] | None = None, *, looks: int = 12, role: pb.Role.ValueType = pb.ROLE_ADMINISTRATOR
+    sessions: Sequence[pb.SessionRow] | None = None,
+    *,
+    looks: int = 12,
+    role: pb.Role.ValueType = pb.ROLE_ADMINISTRATOR,
+    hostile: bool = True,
 ) -> WrittenSource:
     """Return a source with so many looks at a plant, and one session of it in depth."""
-    source = WrittenSource([snapshot(seconds, sessions, role) for seconds in range(looks)], Clock())
+    told = [
+        snapshot(seconds, plant(seconds)[: None if hostile else -1] if sessions is None else sessions, role)
+        for seconds in range(looks)
+    ]
+    source = WrittenSource(told, Clock())
     now = EPOCH_NS + (looks - 1) * SECOND_NS
     source.detail = pb.WatchSessionResponse(
         as_of=timestamp_from_ns(now),
@@ -244,6 +254,8 @@ def written(
         timeline=_journal()[1:2],
     )
     source.items = pb.ListItemsResponse(as_of=timestamp_from_ns(now), state=_state(now))
+    if not hostile:
+        del source.items.state.items[-1]
     source.events = [
         pb.WatchEventsResponse(
             as_of=timestamp_from_ns(now),

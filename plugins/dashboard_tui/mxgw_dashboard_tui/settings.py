@@ -18,7 +18,7 @@ class DashboardSettings(BaseModel):
     )
     maximum_watchers: int = Field(16, ge=1, le=1000, description="Dashboards that may watch at once.")
     event_interval_s: float = Field(
-        0.25, ge=0.05, le=60, description="A watched session shows each item at most once in this many seconds."
+        0.5, ge=0.05, le=60, description="A watched session shows each item at most once in this many seconds."
     )
     journal_entries: int = Field(1000, ge=10, le=100_000, description="How much of what happened is kept.")
     login_failures_per_minute: int = Field(

@@ -35,7 +35,11 @@ def keys(*pressed: str) -> Callable[[Pilot[Any]], Awaitable[None]]:
 
 
 async def settled(pilot: Pilot[Any]) -> None:
-    await pilot.pause()
+    """Let screens that are on their way arrive, then paint once more."""
+    depth = -1
+    while depth != (depth := len(pilot.app.screen_stack)):
+        await pilot.pause()
+        await pilot.pause()
     for screen in pilot.app.screen_stack:
         for line in screen.query(Input):
             line.cursor_blink = False

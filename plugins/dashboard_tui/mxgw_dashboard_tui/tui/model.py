@@ -160,7 +160,7 @@ class Model:
             track = _Track(session.epoch, session.head_sequence, now_ns, row.lost_events, row.gap_frames)
             track.rates = deque(maxlen=_SESSION_POINTS)
             self._tracks[session.session_id] = track
-        elif now_ns > track.at_ns:
+        elif now_ns > track.at_ns and session.head_sequence >= track.head:
             assert track.rates is not None
             track.rate = (session.head_sequence - track.head) / ((now_ns - track.at_ns) / 1e9)
             track.rates.append(track.rate)

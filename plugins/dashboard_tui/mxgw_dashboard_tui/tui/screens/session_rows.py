@@ -144,7 +144,7 @@ def left_out_row(message: pb.WatchEventsResponse) -> Row:
     cells = {
         "time": Cell(t.clock(message.as_of, with_ms=True), "dim"),
         "kind": Cell("…", "dim"),
-        "item": Cell(f"{t.count(message.conflated_events)} more, not shown here: newer values took their place", "dim"),
+        "item": Cell(f"{t.count(message.conflated_events)} conflated for this view", "dim"),
     }
     return Row(f"c{message.head_sequence}", cells)
 

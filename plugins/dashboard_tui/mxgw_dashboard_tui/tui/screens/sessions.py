@@ -151,7 +151,7 @@ def _summary(view: View) -> str:
         f"{t.rate(point.events_per_s)} ev/s",
         f"lag {t.count(point.lag_events)}",
         f"lost {t.count(view.lost_per_min)} gaps {t.count(view.gaps_per_min)} per min",
-        f"gateway {point.cpu_percent:.0f}% cpu {t.size(point.rss_bytes)}",
+        f"gateway {point.cpu_percent:.0f}% {t.size(point.rss_bytes)}",
     ]
     if view.alarms:
         parts.insert(1, f"{len(view.alarms)} alarms")
