@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import pytest
 from rich.cells import cell_len
+from support.repository import ROOT
 from support.screens import EPOCH_NS, SECOND_NS, Clock, row, snapshot
 
 from mxgw.convert import duration_from_seconds, to_value
 from mxgw.dashboard.v1 import dashboard_service_pb2 as pb
 from mxgw_core.api import SessionInfo, SessionState
 from mxgw_dashboard_tui.service.journal import Journal
+from mxgw_dashboard_tui.settings import DashboardSettings
 from mxgw_dashboard_tui.tui import text as t
 from mxgw_dashboard_tui.tui.model import Model
 from mxgw_dashboard_tui.tui.recording import NoRecording, Recorder, read_recording
@@ -212,3 +215,10 @@ def test_lag_of_more_than_five_seconds_is_an_alarm() -> None:
 
     assert "slow" in where
     assert "quick" not in where
+
+
+def test_the_page_has_every_setting_with_its_default() -> None:
+    page = (ROOT / "docs" / "dashboard.md").read_text()
+    rows = dict(re.findall(r"^\| `(\w+)` \| `?\"?([\w.]+)\"?`? \|", page, re.MULTILINE))
+
+    assert rows == {name: str(field.default) for name, field in DashboardSettings.model_fields.items()}
