@@ -221,3 +221,20 @@ async def test_the_first_picture_comes_quickly(directory: Path) -> None:
             took_s = time.monotonic() - began
 
     assert took_s < 6
+
+
+async def test_the_demo_shows_itself_in_the_dashboard_with_one_command(directory: Path) -> None:
+    environment = {key: value for key, value in os.environ.items() if key not in ("TMUX", "NO_COLOR")}
+    program = shlex.join([sys.executable, "-W", "ignore", "-m", "mxgw_core.cli.main", "demo", "--dashboard"])
+    command = ["sh", "-c", f"{program}; echo left with $?; exec sleep 60"]
+    screen = await asyncio.to_thread(
+        Terminal, directory / "tmux", 80, 24, command, {**environment, "TERM": "xterm-256color", "LANG": "C.UTF-8"}
+    )
+    try:
+        await screen.until("mxgw demo", "administrator", timeout_s=40)
+        screen.press("Enter")
+        await screen.until("SteelWorks.RecordTime", "good")
+        screen.press("q")
+        await screen.left()
+    finally:
+        await asyncio.to_thread(screen.close)
