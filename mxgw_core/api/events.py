@@ -39,7 +39,8 @@ class Lag:
     """How far a subscriber is behind when its policy is asked.
 
     `events`, `bytes` and `seconds` count what was appended since the subscriber attached and is not yet read; a
-    backlog that it asked for itself does not count. `over_limit_s` is the time since the limit was first passed.
+    backlog that it asked for itself does not count. `over_limit_s` is the time since the limit was first passed; while
+    a policy conflates it goes on until the reader is level again.
     """
 
     subscriber_id: str

@@ -165,7 +165,7 @@ class Distributor:
             subscriber.gather()
             if subscriber.is_over_limit():
                 self._overflow(subscriber)
-            else:
+            elif not subscriber.is_conflating:
                 subscriber.over_since = None
 
     def _everyone(self) -> tuple[Subscriber, ...]:

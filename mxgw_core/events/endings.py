@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from mxgw_core.api.errors import SubscriberOverflow
+from mxgw_core.api.errors import GatewayError, SubscriberOverflow
 from mxgw_core.events.subscriber import Subscriber
 
 
@@ -23,4 +23,18 @@ def overflow_error(subscriber: Subscriber, lag_events: int, head: int) -> Subscr
             "lost_from": str(head + 1),
         },
         retry_after_s=0.2,
+    )
+
+
+def cut_error(error: GatewayError, written: int, drain_s: float) -> GatewayError:
+    """Return what a stream ends with whose reader did not even take what was queued for it.
+
+    Everything up to sequence `written` went to its transport.
+    """
+    if not isinstance(error, SubscriberOverflow):
+        return error
+    return SubscriberOverflow(
+        f"{error.message} What was queued is lost as well, because nothing was read for {drain_s:g} s.",
+        metadata={**error.metadata, "lost_from": str(written + 1)},
+        retry_after_s=error.retry_after_s,
     )

@@ -122,12 +122,14 @@ class Subscriber:
 
     @property
     def lag_events(self) -> int:
-        """Events not yet taken by the reader, its granted backlog included."""
-        return self._backlog.events + self._gathered.events + self._log.appended_events - self._taken_events
+        """Events not yet taken by the reader, its granted backlog included; nothing more comes once its stream ends."""
+        in_log = 0 if self.end is not None else self._log.appended_events - self._taken_events
+        return self._backlog.events + self._gathered.events + in_log
 
     @property
     def lag_bytes(self) -> int:
-        return self._backlog.bytes + self._gathered.bytes + self._log.appended_bytes - self._taken_bytes
+        in_log = 0 if self.end is not None else self._log.appended_bytes - self._taken_bytes
+        return self._backlog.bytes + self._gathered.bytes + in_log
 
     @property
     def lag_seconds(self) -> float:
@@ -136,7 +138,7 @@ class Subscriber:
             since = self._backlog.since
         elif self._gathered:
             since = self._gathered.since
-        elif self.cursor < self._log.head:
+        elif self.cursor < self._log.head and self.end is None:
             since = self._log.appended_at(self.cursor + 1)
         else:
             return 0.0
@@ -163,6 +165,11 @@ class Subscriber:
         if self.delivered >= self._granted:
             return 0, 0
         return self._granted_unread if self._is_gathering else self._backlog.until(self._granted)
+
+    @property
+    def is_conflating(self) -> bool:
+        """Whether its policy conflates since it fell behind, and it is not level yet."""
+        return self._is_gathering and not self.interval_s
 
     def is_over_limit(self) -> bool:
         """Whether its policy is to be asked; looked at after every append."""
@@ -352,8 +359,11 @@ class Subscriber:
             self._wants_snapshot = False
             return SnapshotWanted()
         if self._snapshot_at is not None and self.delivered >= self._snapshot_at and not self._owes_gap:
-            self._snapshot_at = None
-            return SnapshotDue()
+            is_passed, self._snapshot_at = self.delivered > self._snapshot_at, None
+            if not is_passed:
+                return SnapshotDue()
+            if self.end is None:  # a gap went over its place, so it would show less than the gap gives up
+                return SnapshotWanted()
         while True:
             item = self._next(limit_bytes)
             if item is None:

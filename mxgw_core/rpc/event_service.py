@@ -27,6 +27,7 @@ from mxgw_core.api.gateway import Call, ResponseStream
 from mxgw_core.api.types import Position
 from mxgw_core.config.models import EventSettings
 from mxgw_core.events.distributor import Subscription
+from mxgw_core.events.endings import cut_error
 from mxgw_core.events.frames import draining_frame, gap_frame, heartbeat_frame, progress_frame
 from mxgw_core.events.items import Control, End, Progress, SnapshotDue, SnapshotWanted
 from mxgw_core.events.lead_in import lead_in, reaches
@@ -228,6 +229,7 @@ class EventService:
         silence = _Silence(subscriber, heartbeat_s)
         drain_s = self._settings.overflow_drain_s
         snapshot = SnapshotMessages(distributor.epoch, 0, ())
+        written = subscriber.delivered
         try:
             # A reader that stopped cannot be told anything: once its stream is over, it gets this long per message.
             async with asyncio.timeout(None) as cutoff:
@@ -275,11 +277,12 @@ class EventService:
                             await subscriber.wait()
                             continue
                     silence.broken()
+                    written = subscriber.delivered
                     if subscriber.end is not None:
                         cutoff.reschedule(loop.time() + drain_s)
         except TimeoutError:
             assert subscriber.end is not None
-            raise subscriber.end.error from None
+            raise cut_error(subscriber.end.error, written, drain_s) from None
         finally:
             subscriber.on_end = None
             silence.cancel()

@@ -6,6 +6,7 @@ malformed one gets the gateway's own clear refusal.
 
 from __future__ import annotations
 
+import asyncio
 import logging
 import secrets
 from collections.abc import Awaitable, Callable
@@ -140,4 +141,8 @@ async def _abort(context: grpc.aio.ServicerContext[Any, Any], path: str, error: 
             f"the gateway failed; its log has the details under {correlation_id}",
             metadata={"correlation_id": correlation_id},
         )
-    await context.abort(status_code(error), error.message, trailing_metadata=((DETAILS_KEY, status_details(error)),))
+    details = ((DETAILS_KEY, status_details(error)),)
+    try:
+        await context.abort(status_code(error), error.message, trailing_metadata=details)
+    except grpc.aio.InternalError:  # the caller went while it was told; this may take as long as it does not read
+        raise asyncio.CancelledError from None

@@ -43,7 +43,7 @@ async def subscribe_load(session: Session, items: int = ITEMS) -> RoundRobin:
     return RoundRobin(epoch, handles, lambda index, count: expected_value(index + 1, count))
 
 
-@dataclass
+@dataclass(eq=False)
 class Follower:
     """One application that follows a stream, and the judge of what it is given."""
 

@@ -178,6 +178,19 @@ def test_a_stalled_reader_is_asked_for_once_per_limit_and_not_once_per_event() -
     assert pump.distributor.figures.total(OVERFLOW, "conflate", "Conflate") == len(policy.asked)
 
 
+def test_a_policy_is_told_how_long_a_reader_has_been_behind_until_it_is_level() -> None:
+    pump = RecordingPump()
+    policy = Told(Conflate())
+    subscriber = pump.attach(limits=QueueLimits(2, 0, 0.0), policy=policy)
+    for _ in range(3):
+        pump.happen(1, 1, 1)
+        pump.clock.now += 2
+    taken(subscriber)
+    pump.happen(1, 1, 1)
+
+    assert [lag.over_limit_s for lag in policy.asked] == [0.0, 2.0, 4.0, 0.0]
+
+
 def test_a_policy_may_grow_tired_of_conflating() -> None:
     pump = RecordingPump()
     policy = Told(Conflate())

@@ -144,6 +144,21 @@ def test_finish_delivers_what_was_unread_and_then_ends_and_stays_ended() -> None
     assert isinstance(subscriber.take(1000), End)
 
 
+def test_what_comes_after_the_end_is_no_lag() -> None:
+    pump = Pump()
+    subscriber = pump.attach()
+    pump.events(2)
+    subscriber.finish(CLOSED)
+    size = subscriber.lag_bytes
+    pump.events(5)
+
+    assert (subscriber.lag_events, subscriber.lag_bytes) == (2, size)
+
+    taken(subscriber)
+
+    assert (subscriber.lag_events, subscriber.lag_bytes, subscriber.lag_seconds) == (0, 0, 0.0)
+
+
 def test_the_first_end_counts_and_is_told_once() -> None:
     ends: list[str] = []
     subscriber = Pump().attach()

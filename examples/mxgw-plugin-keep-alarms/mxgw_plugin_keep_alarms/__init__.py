@@ -1,0 +1,6 @@
+"""An overflow policy for mxgw: a reader that falls behind loses values, never its alarms."""
+
+from mxgw_plugin_keep_alarms.plugin import KeepAlarmsPlugin, KeepAlarmsSettings
+from mxgw_plugin_keep_alarms.policy import KeepAlarmsPolicy
+
+__all__ = ["KeepAlarmsPlugin", "KeepAlarmsPolicy", "KeepAlarmsSettings"]

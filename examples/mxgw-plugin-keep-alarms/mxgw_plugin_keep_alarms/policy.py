@@ -1,0 +1,31 @@
+"""The policy: what happens to one reader that fell behind. Needs no gateway, so it can be tested alone."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from mxgw.v1.events_pb2 import EVENT_KIND_DATA_CHANGE
+from mxgw_core.api import Conflate, Disconnect, Lag, Select, Verdict
+
+
+@dataclass(frozen=True, slots=True)
+class KeepAlarmsPolicy:
+    """Keeps every event of `items`, and whatever is no value; without items, the newest value of each item.
+
+    Only answers: the gateway carries them out, counts every event and tells the reader with exact gaps.
+    """
+
+    items: frozenset[int]
+    patience_s: float
+    name: str = "keep_alarms"
+
+    def on_overflow(self, lag: Lag) -> Verdict:
+        """Called in the gateway's event loop: quick, and without waiting for anything."""
+        if lag.over_limit_s > self.patience_s:
+            return Disconnect()
+        return Select(self.is_kept) if self.items else Conflate()
+
+    def is_kept(self, server_handle: int, item_handle: int, kind: int) -> bool:
+        """Asked once per item and kind."""
+        del server_handle
+        return kind != EVENT_KIND_DATA_CHANGE or item_handle in self.items
