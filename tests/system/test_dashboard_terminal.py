@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import secrets
 import shlex
 import shutil
 import subprocess
@@ -89,7 +90,9 @@ async def terminal(
     environment |= {"TERM": "xterm-256color", "LANG": "C.UTF-8", **({"NO_COLOR": "1"} if no_color else {})}
     program = shlex.join([sys.executable, "-W", "ignore", "-c", PROGRAM, "--connect", gateway.target, *options])
     command = ["sh", "-c", f"{program}; echo left with $?; exec sleep 60"]
-    made = await asyncio.to_thread(Terminal, directory / "tmux", columns, rows, command, environment)
+    made = await asyncio.to_thread(
+        Terminal, directory / f"tmux-{secrets.token_hex(3)}", columns, rows, command, environment
+    )
     try:
         yield made
     finally:
