@@ -63,6 +63,20 @@ async def test_a_filter_narrows_an_exclamation_mark_inverts_and_escape_brings_al
         assert len(names(app)) == 6
 
 
+@pytest.mark.parametrize(("opens", "typed"), [("slash", "tank"), ("colon", "quit")])
+async def test_what_is_typed_quickly_behind_the_key_of_an_input_is_for_the_input(opens: str, typed: str) -> None:
+    async with shown(written()) as (app, pilot):
+        grid = app.screen.query_one(Grid)
+        # As from one read of the terminal: all are there before the first is looked at.
+        for key in (opens, *typed):
+            grid.post_message(events.Key(key, key if len(key) == 1 else "/"))
+        await settled(pilot)
+        await settled(pilot)
+
+        assert app.screen.query_one("#line", Input).value == typed
+        assert app.is_running
+
+
 async def test_a_filter_that_is_no_regular_expression_is_marked_and_breaks_nothing() -> None:
     async with shown(written()) as (app, pilot):
         await pilot.press("slash", "left_parenthesis")

@@ -93,6 +93,8 @@ class BaseScreen(Screen[None]):
 
     def on_mount(self) -> None:
         self.query_one("#line").display = False
+        for grid in self.query(Grid):
+            grid.at_once = {"slash": self.action_filter, "colon": self.action_command}
         self.set_interval(REPAINT_S, self.repaint_if_shown)
 
     def on_screen_resume(self) -> None:

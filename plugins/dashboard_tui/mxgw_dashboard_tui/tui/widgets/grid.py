@@ -8,7 +8,7 @@ drawn as it is: markup in a peer's text has no meaning.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -118,6 +118,21 @@ class Grid(ScrollView, can_focus=True):
         self._matcher: re.Pattern[str] | None = None
         self._inverse = False
         self._drawn: tuple[Row, ...] = ()
+        # Keys that open an input. Done here and now: a binding waits its turn, and keys behind it would still be ours.
+        self.at_once: Mapping[str, Callable[[], None]] = {}
+
+    def on_key(self, event: events.Key) -> None:
+        """Hand on what was typed for an input that has taken over meanwhile, however quickly it came."""
+        focused = self.screen.focused
+        open_input = self.at_once.get(event.key)
+        if focused is self and open_input is None:
+            return
+        event.stop()
+        event.prevent_default()
+        if focused is self and open_input is not None:
+            open_input()
+        elif focused is not None:
+            focused.post_message(events.Key(event.key, event.character))
 
     # content
 
