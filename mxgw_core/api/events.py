@@ -202,8 +202,15 @@ class HistoryPage:
 class History(Protocol):
     """Older events of one session from an outside store."""
 
-    async def oldest_sequence(self, epoch: bytes) -> int | None:
-        """Return the oldest sequence the store has of `epoch`, None when it has none."""
+    async def span(self, epoch: bytes) -> tuple[int, int] | None:
+        """Return the oldest and the newest sequence the store has of `epoch`, None when it has none.
+
+        A resume counts as complete when the store reaches from the position to what the log holds; for holes in
+        between it answers with gaps in their places.
+        """
 
     def read(self, epoch: bytes, after: int, until: int) -> AsyncIterator[HistoryPage]:
-        """Yield pages with `after < sequence <= until`, oldest first, without holes from the first page on."""
+        """Yield pages with `after < sequence <= until`, oldest first; within a page nothing is missing.
+
+        What is missing between pages, and at either end, is told to the client as a gap.
+        """

@@ -8,7 +8,8 @@ from collections.abc import Sequence
 from contextlib import suppress
 
 import click
-from rich.console import Group
+from rich.console import Group as RenderGroup
+from rich.console import RenderableType
 from rich.live import Live
 from rich.text import Text
 
@@ -26,6 +27,7 @@ from mxgw_core.cli.session_views import (
     sessions_table,
     worker_document,
 )
+from mxgw_core.cli.subscriber_views import counter_lines, subscribers_document, subscribers_line, subscribers_table
 from mxgw_core.cli.terminal import console, is_live, write_json
 from mxgw_core.printable import printable
 
@@ -55,7 +57,7 @@ async def _watch(gateway: mxgw_client.Gateway, where: GatewayTarget, include_end
             head = Text(f"{alive} open at {where.target}, {time.strftime('%H:%M:%S')}. Ctrl-C ends it.", style="dim")
             room = max(1, out.height - 4)
             table = sessions_table(sessions[:room], time.time(), out.width)
-            live.update(Group(head, table), refresh=True)
+            live.update(RenderGroup(head, table), refresh=True)
             await asyncio.sleep(WATCH_INTERVAL_S)
 
 
@@ -75,13 +77,14 @@ def _print(sessions: Sequence[SessionInfo], as_json: bool) -> None:
 
 async def show_session(where: GatewayTarget, session_id: str, *, as_json: bool) -> None:
     """Print everything about one session. What its worker says counts as use of the session."""
-    worker, state = None, None
+    worker, state, followers = None, None, None
     async with connected(where) as gateway:
         info = await find_session(gateway, session_id)
         if not is_ended(info):
             session = gateway.attach_session(info.session_id)
             # A session whose worker does not answer is shown as far as the gateway itself knows it.
             with suppress(errors.GatewayRefusal, errors.SessionEnded, errors.CallTimedOut):
+                followers = await session.subscribers()
                 worker = await session.worker_info()
                 state = await session.state()
     if as_json:
@@ -90,10 +93,58 @@ async def show_session(where: GatewayTarget, session_id: str, *, as_json: bool) 
                 **session_document(info),
                 "worker": worker_document(worker) if worker else None,
                 "items": [item_document(item) for item in state.items] if state else None,
+                "events": subscribers_document(followers) if followers else None,
             }
         )
     else:
-        console().print(session_detail(info, worker, state, time.time()))
+        out = console()
+        out.print(session_detail(info, worker, state, time.time()))
+        if followers is not None:
+            out.print(_followers(followers))
+
+
+async def watch_session(where: GatewayTarget, session_id: str, *, as_json: bool) -> None:
+    """Keep a session's subscribers up to date until it ends; does not extend its lease."""
+    async with connected(where) as gateway:
+        info = await find_session(gateway, session_id)
+        if as_json or not is_live():
+            while (followers := await _subscribers_of(gateway, info)) is not None:
+                _print_followers(info, followers, as_json)
+                await asyncio.sleep(WATCH_INTERVAL_S)
+        else:
+            with Live(console=console(), auto_refresh=False, screen=True) as live:
+                while (followers := await _subscribers_of(gateway, info)) is not None:
+                    head = Text(f"{info.session_id} at {where.target}, {time.strftime('%H:%M:%S')}. Ctrl-C ends it.")
+                    live.update(RenderGroup(head, _followers(followers)), refresh=True)
+                    await asyncio.sleep(WATCH_INTERVAL_S)
+        info = await find_session(gateway, info.session_id)
+    click.echo(f"the session ended by {reason_words(info)}", err=True)
+
+
+async def _subscribers_of(gateway: mxgw_client.Gateway, info: SessionInfo) -> mxgw_client.SubscriberList | None:
+    """Return the subscribers; None once the session has ended."""
+    if is_ended(info):
+        return None
+    try:
+        return await gateway.subscribers(info.session_id)
+    except (errors.SessionGone, errors.SessionEnded):
+        return None
+
+
+def _print_followers(info: SessionInfo, followers: mxgw_client.SubscriberList, as_json: bool) -> None:
+    if as_json:
+        head = {"session_id": info.session_id, "head_sequence": followers.head_sequence}
+        write_json({**head, **subscribers_document(followers)})
+    else:
+        console().print(_followers(followers))
+
+
+def _followers(followers: mxgw_client.SubscriberList) -> RenderGroup:
+    parts: list[RenderableType] = [Text(subscribers_line(followers), style="dim")]
+    if followers.subscribers:
+        parts.append(subscribers_table(followers.subscribers, time.time()))
+    parts += [Text(line, style="dim") for line in counter_lines(followers.counters)]
+    return RenderGroup(*parts)
 
 
 async def close_sessions(where: GatewayTarget, session_ids: Sequence[str], *, as_json: bool) -> None:

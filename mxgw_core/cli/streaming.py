@@ -5,18 +5,22 @@ from __future__ import annotations
 import asyncio
 import re
 import sys
-from contextlib import suppress
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
+from pathlib import Path
 
 import click
 from rich.console import Console
 
 import mxgw_client
 from mxgw_client import errors
+from mxgw_client.position_file import PositionFile
 from mxgw_core.cli.event_lines import event_document, event_line, gap_document, gap_line
 from mxgw_core.cli.failures import CliFailure, SilentFailure
 from mxgw_core.cli.gateway import connected, session_of
 from mxgw_core.cli.options import GatewayTarget
+from mxgw_core.cli.resuming import kept_session, missing_tags
 from mxgw_core.cli.terminal import console, json_text
 from mxgw_core.cli.words import enum_words
 from mxgw_core.printable import printable
@@ -35,6 +39,7 @@ class StreamRequest:
     duration_s: float | None
     count: int | None
     as_json: bool
+    resume_file: Path | None = None
 
 
 def start_of(text: str) -> mxgw_client.Start:
@@ -139,16 +144,18 @@ async def follow(where: GatewayTarget, request: StreamRequest) -> None:
     """
     tag_width = min(max((len(tag) for tag in request.tags), default=24), TAG_COLUMN_AT_MOST)
     writer = LineWriter(as_json=request.as_json, tag_width=tag_width)
-    async with (
-        connected(where) as gateway,
-        session_of(gateway, command="stream", backend=request.backend, session_id=request.session_id) as session,
-    ):
-        subscription = await _subscribe(session, request.tags) if request.tags else None
-        stream = session.events(start=request.start, resume=None)
+    async with connected(where) as gateway, _session(gateway, request) as (session, file):
+        tags = request.tags if file is None else await missing_tags(session, request.tags)
+        subscription = await _subscribe(session, tags) if tags else None
+        start, resume = request.start, None
+        if file is not None:
+            resume = mxgw_client.ResumePolicy()
+            start = start if file.stored is None else mxgw_client.after(file.stored.position)
+        stream = session.events(start=start, resume=resume)
         reason, detail = "interrupted", "interrupted"
         try:
             async with asyncio.timeout(request.duration_s), stream:
-                reason, detail = await _write_all(stream, writer, request.count)
+                reason, detail = await _write_all(stream, writer, request.count, file)
         except TimeoutError:
             reason, detail = "duration", f"{request.duration_s:g} s are over"
         except (errors.StreamEnded, errors.StreamStale, errors.ProtocolViolation) as error:
@@ -159,12 +166,26 @@ async def follow(where: GatewayTarget, request: StreamRequest) -> None:
         finally:
             if reason and stream.opened is not None:
                 writer.end(reason, detail)
-            if request.session_id and subscription is not None:
+            if request.session_id and subscription is not None and file is None:
                 # Another client's session is left as it was found; it may have ended meanwhile.
                 with suppress(errors.MxgwClientError):
                     await subscription.close()
     if reason not in ("duration", "count", "interrupted"):
         raise SilentFailure
+
+
+@asynccontextmanager
+async def _session(
+    gateway: mxgw_client.Gateway, request: StreamRequest
+) -> AsyncIterator[tuple[mxgw_client.Session, PositionFile | None]]:
+    if request.resume_file is not None:
+        async with kept_session(
+            gateway, request.resume_file, backend=request.backend, session_id=request.session_id
+        ) as kept:
+            yield kept
+        return
+    async with session_of(gateway, command="stream", backend=request.backend, session_id=request.session_id) as session:
+        yield session, None
 
 
 async def _subscribe(session: mxgw_client.Session, tags: tuple[str, ...]) -> mxgw_client.Subscription:
@@ -175,13 +196,20 @@ async def _subscribe(session: mxgw_client.Session, tags: tuple[str, ...]) -> mxg
         raise CliFailure("tags were refused:\n" + "\n".join(lines), hint="`mxgw browse` shows what exists.") from None
 
 
-async def _write_all(stream: mxgw_client.EventStream, writer: LineWriter, count: int | None) -> tuple[str, str]:
-    """Write frames until `count` events were written; return the reason in short and in words."""
+async def _write_all(
+    stream: mxgw_client.EventStream, writer: LineWriter, count: int | None, file: PositionFile | None
+) -> tuple[str, str]:
+    """Write frames until `count` events were written; return the reason in short and in words.
+
+    `file` is told of each place once everything up to it was written.
+    """
     async for frame in stream.batches():
         match frame:
             case mxgw_client.EventBatch():
                 if count is not None and writer.events + len(frame) >= count:
                     writer.batch(frame[: count - writer.events])
+                    if file is not None:
+                        file.note(writer.position)
                     return "count", f"{count} events were asked for"
                 writer.batch(frame)
             case mxgw_client.Gap():
@@ -190,11 +218,15 @@ async def _write_all(stream: mxgw_client.EventStream, writer: LineWriter, count:
                 writer.opened(frame)
             case mxgw_client.Draining():
                 click.echo("The gateway is shutting down; the stream will end.", err=True)
+            case mxgw_client.StreamCut():
+                click.echo(f"The stream was cut and comes back: {printable(frame.error.message, 500)}", err=True)
             case mxgw_client.Heartbeat() if frame.source_health > mxgw_client.SourceHealth.GOOD:
                 words = enum_words(frame.source_health)
                 click.echo(f"The source is {words}: last values may be stale.", err=True)
             case _:
                 pass
+        if file is not None:
+            file.note(stream.position)
     return "closed", "closed"
 
 

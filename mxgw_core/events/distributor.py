@@ -163,6 +163,8 @@ class Distributor:
                 subscriber.skip_refused()
                 continue
             subscriber.gather()
+            if subscriber.is_idle:
+                continue  # a burst that is larger than the limit is no sign of a slow reader
             if subscriber.is_over_limit():
                 self._overflow(subscriber)
             elif not subscriber.is_conflating:
@@ -311,11 +313,12 @@ class Distributor:
         client_name: str = "",
         peer: str = "",
         policy_source: str = "",
-        has_history: bool = False,
+        older_until: int | None = None,
     ) -> Subscription:
         """Decide where to begin and place the cursor, in one step; `policy_source` names who brought the policy.
 
-        With `has_history` what the log no longer holds is not announced as a gap: the caller serves it first.
+        With `older_until` the caller serves first what the log no longer holds, from a store whose newest event that
+        is: it is not announced as a gap, and the resume is complete when the store reaches to the log.
 
         Raises:
             GatewayError: the session has ended; the same error its streams ended with.
@@ -342,12 +345,15 @@ class Distributor:
             # Whatever went since then is not held either: the gap reaches to where the events begin.
             gap = replace(lost, last=max(lost.last, verdict.cursor))
             verdict = Verdict(verdict.cursor, was_resuming=False, recovered=False, gap=gap)
-        if gap is not None and not (has_history and gap.reason == GapReason.GAP_REASON_RING_EVICTED):
+        if older_until is not None and verdict.was_resuming and gap is not None and gap.first:
+            verdict = replace(verdict, recovered=older_until >= gap.last)
+            subscriber.delivered = gap.first - 1
+        elif gap is not None:
             subscriber.put_first(gap)
         self.subscribers[subscriber_id] = subscriber
         self._was_attached = True
         if verdict.was_resuming:
-            self.figures.count(RESUMES, str(verdict.recovered or has_history).lower())
+            self.figures.count(RESUMES, str(verdict.recovered).lower())
         return Subscription(subscriber, verdict)
 
     def attach_internal(self, subscriber_id: str, *, limits: QueueLimits, policy: OverflowPolicy) -> Subscriber:

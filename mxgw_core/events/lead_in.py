@@ -14,14 +14,14 @@ log = logging.getLogger(__name__)
 _NOT_STORED = "these events are older than the log holds, and the history store does not have them"
 
 
-async def reaches(history: History, epoch: bytes, after: int) -> bool:
-    """Return whether the store has everything behind `after`; a store that fails has nothing."""
+async def newest_of(history: History, epoch: bytes, after: int) -> int | None:
+    """Return the newest sequence of a store that goes back to right behind `after`, None when it does not, or fails."""
     try:
-        oldest = await history.oldest_sequence(epoch)
+        span = await history.span(epoch)
     except Exception:
         log.warning("the history store failed", exc_info=True)
-        return False
-    return oldest is not None and oldest <= after + 1
+        return None
+    return span[1] if span is not None and span[0] <= after + 1 <= span[1] else None
 
 
 async def lead_in(history: History, epoch: bytes, after: int, until: int) -> AsyncGenerator[Chunk | LogGap, None]:

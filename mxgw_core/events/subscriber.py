@@ -171,6 +171,11 @@ class Subscriber:
         """Whether its policy conflates since it fell behind, and it is not level yet."""
         return self._is_gathering and not self.interval_s
 
+    @property
+    def is_idle(self) -> bool:
+        """Whether its reader waits for nothing but events: it takes them at its next turn, however many they are."""
+        return self._waiter.is_waiting and not self._waiter.has_time
+
     def is_over_limit(self) -> bool:
         """Whether its policy is to be asked; looked at after every append."""
         limits, log = self.limits, self._log

@@ -14,6 +14,11 @@ class Waiter:
         self._timer: asyncio.TimerHandle | None = None
 
     @property
+    def is_waiting(self) -> bool:
+        """Whether somebody waits, or was woken and has not had its turn yet."""
+        return self._future is not None
+
+    @property
     def has_time(self) -> bool:
         """Whether somebody waits who will be woken by the clock."""
         return self._timer is not None

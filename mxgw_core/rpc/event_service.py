@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import secrets
-import time
 from collections.abc import Sequence
 from contextlib import aclosing
+from dataclasses import dataclass
 
 from mxgw.convert import duration_from_seconds, duration_to_seconds
 from mxgw.v1 import event_service_pb2 as pb
@@ -30,7 +30,7 @@ from mxgw_core.events.distributor import Subscription
 from mxgw_core.events.endings import cut_error
 from mxgw_core.events.frames import draining_frame, gap_frame, heartbeat_frame, progress_frame
 from mxgw_core.events.items import Control, End, Progress, SnapshotDue, SnapshotWanted
-from mxgw_core.events.lead_in import lead_in, reaches
+from mxgw_core.events.lead_in import lead_in, newest_of
 from mxgw_core.events.log import Chunk, LogGap
 from mxgw_core.events.policies import DisconnectPolicy
 from mxgw_core.events.subscriber import Subscriber
@@ -38,11 +38,20 @@ from mxgw_core.events.verdict import Start, decide
 from mxgw_core.plugins import PluginHost
 from mxgw_core.printable import printable
 from mxgw_core.rpc.access import AccessControl
+from mxgw_core.rpc.silence import Silence
 from mxgw_core.rpc.snapshots import SnapshotMessages, fetch_snapshot, snapshot_frames
 from mxgw_core.sessions.registry import SessionRegistry
 from mxgw_core.sessions.session import Session
 
 _EPOCH_BYTES = 16
+
+
+@dataclass(frozen=True, slots=True)
+class _Older:
+    """A store of older events that reaches back to where a client resumes, and the newest event it has."""
+
+    history: History
+    newest: int
 
 
 class EventService:
@@ -66,14 +75,14 @@ class EventService:
         session = self._registry.get(request.session_id)
         session.require_ready()
         heartbeat_s = self._heartbeat(request)
-        history = await self._history(session, request)
-        subscription = self._attach(session, request, call, history)
+        older = await self._older(session, request)
+        subscription = self._attach(session, request, call, older)
         subscriber = subscription.subscriber
         session.attached()
         self._streams += 1
         self._none_left.clear()
         try:
-            await self._serve(session, subscription, history, stream, heartbeat_s)
+            await self._serve(session, subscription, older, stream, heartbeat_s)
         finally:
             self._streams -= 1
             if not self._streams:
@@ -83,7 +92,7 @@ class EventService:
 
     # attaching
 
-    async def _history(self, session: Session, request: pb.StreamEventsRequest) -> History | None:
+    async def _older(self, session: Session, request: pb.StreamEventsRequest) -> _Older | None:
         """Return a store that reaches back to where the client wants to resume, when the log does not."""
         distributor = session.distributor
         after = request.start.after
@@ -95,12 +104,13 @@ class EventService:
             return None
         for answer in self._plugins.ask("mxgw_history", session=session.info()):
             history: History | None = answer.value
-            if history is not None and await reaches(history, after.epoch, after.sequence):
-                return history
+            newest = None if history is None else await newest_of(history, after.epoch, after.sequence)
+            if history is not None and newest is not None:
+                return _Older(history, newest)
         return None
 
     def _attach(
-        self, session: Session, request: pb.StreamEventsRequest, call: Call, history: History | None
+        self, session: Session, request: pb.StreamEventsRequest, call: Call, older: _Older | None
     ) -> Subscription:
         """Check the request and place the cursor; nothing in here waits, so nothing can come in between."""
         session.require_ready()
@@ -120,9 +130,10 @@ class EventService:
                 "oldest_retained",
                 metadata={"field": "start.after"},
             )
-        if isinstance(start, Position) and history is None and request.on_gap == pb.ON_GAP_REFUSE:
+        if isinstance(start, Position) and request.on_gap == pb.ON_GAP_REFUSE:
             verdict = decide(distributor.log, distributor.epoch, start)
-            if not verdict.recovered:
+            is_stored = older is not None and verdict.gap is not None and 0 < verdict.gap.last <= older.newest
+            if not verdict.recovered and not is_stored:
                 raise PositionLost(
                     verdict.gap.detail if verdict.gap else "the position is lost",
                     metadata={
@@ -144,9 +155,9 @@ class EventService:
             filters=self._access.filters(session.info(), call.identity),
             client_name=printable(request.client_name, 128),
             peer=call.peer.address,
-            has_history=history is not None,
+            older_until=older.newest if older is not None else None,
         )
-        lost = subscription.verdict.was_resuming and not subscription.verdict.recovered and history is None
+        lost = subscription.verdict.was_resuming and not subscription.verdict.recovered
         wants_snapshot = wants_snapshot or (request.with_snapshot and distributor.has_snapshots)
         if wants_snapshot or (lost and request.on_gap == pb.ON_GAP_SNAPSHOT):
             subscription.subscriber.want_snapshot()
@@ -219,14 +230,14 @@ class EventService:
         self,
         session: Session,
         subscription: Subscription,
-        history: History | None,
+        older: _Older | None,
         stream: ResponseStream,
         heartbeat_s: float,
     ) -> None:
         subscriber, distributor = subscription.subscriber, session.distributor
-        await stream.write(self._opened(session, subscription, history, heartbeat_s))
+        await stream.write(self._opened(session, subscription, heartbeat_s))
         loop = asyncio.get_running_loop()
-        silence = _Silence(subscriber, heartbeat_s)
+        silence = Silence(subscriber, heartbeat_s)
         drain_s = self._settings.overflow_drain_s
         snapshot = SnapshotMessages(distributor.epoch, 0, ())
         written = subscriber.delivered
@@ -237,8 +248,8 @@ class EventService:
                 if subscriber.end is not None:  # it came while StreamOpened was written
                     subscriber.on_end()
                 gap = subscription.verdict.gap
-                if history is not None and gap is not None:
-                    async with aclosing(lead_in(history, distributor.epoch, gap.first - 1, gap.last)) as pieces:
+                if older is not None and gap is not None and gap.first:
+                    async with aclosing(lead_in(older.history, distributor.epoch, gap.first - 1, gap.last)) as pieces:
                         async for piece in pieces:
                             if (passed := subscriber.passed(piece)) is not None:
                                 await stream.write(_encoded(passed, distributor.epoch))
@@ -287,11 +298,8 @@ class EventService:
             subscriber.on_end = None
             silence.cancel()
 
-    def _opened(
-        self, session: Session, subscription: Subscription, history: History | None, heartbeat_s: float
-    ) -> bytes:
+    def _opened(self, session: Session, subscription: Subscription, heartbeat_s: float) -> bytes:
         log, verdict, subscriber = session.distributor.log, subscription.verdict, subscription.subscriber
-        from_history = history is not None and verdict.gap is not None
         horizon_s = session.distributor.horizon_s
         return pb.StreamEventsResponse(
             opened=StreamOpened(
@@ -301,7 +309,7 @@ class EventService:
                 head_sequence=log.head,
                 oldest_sequence=log.oldest,
                 was_resuming=verdict.was_resuming,
-                recovered=verdict.recovered or from_history,
+                recovered=verdict.recovered,
                 heartbeat_interval=duration_from_seconds(heartbeat_s),
                 policy=subscriber.policy.name,
                 subscriber_id=subscriber.id,
@@ -336,33 +344,6 @@ class EventService:
             subscriber.send(frame)
             subscriber.finish(error)
         return len(streams)
-
-
-class _Silence:
-    """Wakes a subscriber's stream when nothing was sent for an interval; one timer, re-armed only as it fires."""
-
-    def __init__(self, subscriber: Subscriber, interval_s: float) -> None:
-        self._subscriber = subscriber
-        self._interval_s = interval_s
-        self._last = time.monotonic()
-        self._timer = asyncio.get_running_loop().call_later(interval_s, self._check)
-
-    def _check(self) -> None:
-        left = self._last + self._interval_s - time.monotonic()
-        if left <= 0:
-            self._subscriber.wake()
-            left = self._interval_s
-        self._timer = asyncio.get_running_loop().call_later(left, self._check)
-
-    def is_due(self) -> bool:
-        return time.monotonic() - self._last >= self._interval_s
-
-    def broken(self) -> None:
-        """Something was sent."""
-        self._last = time.monotonic()
-
-    def cancel(self) -> None:
-        self._timer.cancel()
 
 
 def _encoded(item: Chunk | LogGap | Progress, epoch: bytes) -> bytes:

@@ -377,8 +377,14 @@ class StreamChecker:
                 self._found(Promise.RESUMABLE, f"recovered after {opened.from_sequence}, not after {start.sequence}")
 
     def _pay(self, observation: Observation) -> None:
-        """Make sure that what comes first after an incomplete resume is the gap that says so."""
+        """Make sure that the gap which an incomplete resume owes comes before anything else but older stored events."""
         assert self._opened is not None
+        if (
+            self._owed == "RING_EVICTED"
+            and isinstance(observation, Seen | Passed)
+            and observation.sequence < self._opened.oldest_sequence
+        ):
+            return
         owed, self._owed = self._owed, None
         if isinstance(observation, Lost) and observation.reason == owed:
             return

@@ -7,7 +7,9 @@ import pytest
 from support.events import Clock
 
 from mxgw_client import ResumePolicy, errors
+from mxgw_client.options import ConnectOptions
 from mxgw_client.resume import Ladder, is_temporary
+from mxgw_client.target import Target
 
 LOST = errors.ConnectionLost("cut")
 
@@ -108,3 +110,12 @@ def test_only_what_may_pass_is_temporary_and_only_for_a_stream_that_was_open() -
     assert not is_temporary(odd, was_open=True)
     assert not is_temporary(errors.ProtocolViolation("bad"), was_open=True)
     assert not is_temporary(errors.StreamEnded("no reason"), was_open=True)
+
+
+def test_the_transport_never_waits_longer_than_a_second_to_connect_again() -> None:
+    options = dict(ConnectOptions(Target.parse("127.0.0.1:1")).channel_options())
+
+    assert options["grpc.initial_reconnect_backoff_ms"] == 100
+    assert options["grpc.max_reconnect_backoff_ms"] == 1_000
+    # How long one try may take; gRPC's own value would be 20 s.
+    assert options["grpc.min_reconnect_backoff_ms"] == 5_000

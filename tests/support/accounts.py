@@ -29,6 +29,8 @@ class Account:
     gaps: list[e.Gap] = field(default_factory=list)
     # What a gap said is not lost and follows, until it came.
     _owed: set[int] = field(default_factory=set)
+    _last_event: int = 0
+    _last_lost: int = 0
 
     def take(self, items: Iterable[Item]) -> None:
         """Take what a subscriber hands over."""
@@ -49,11 +51,12 @@ class Account:
         for event in events:
             sequence = event.sequence
             if self._owed:
-                assert sequence in self._owed or sequence > max(self.lost), f"{sequence} came amid {self._owed}"
-                assert sequence > max(self.events, default=0)
+                assert sequence in self._owed or sequence > self._last_lost, f"{sequence} came amid {self._owed}"
+                assert sequence > self._last_event
             else:
                 assert sequence == self.at + 1, f"{sequence} came after {self.at}"
             self.events[sequence] = event
+            self._last_event = sequence
             self._owed.discard(sequence)
             self._advance()
 
@@ -63,6 +66,7 @@ class Account:
         assert gap.first_lost == self.at + 1, f"a gap from {gap.first_lost} came after {self.at}"
         assert gap.last_lost >= gap.first_lost
         self.gaps.append(gap)
+        self._last_lost = gap.last_lost
         runs = list(gap.runs) or [gap.last_lost - gap.first_lost + 1]
         assert len(runs) % 2 == 1
         assert sum(runs) == gap.last_lost - gap.first_lost + 1

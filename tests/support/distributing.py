@@ -54,7 +54,7 @@ class Pump:
         limits: QueueLimits = NO_LIMITS,
         policy: OverflowPolicy | None = None,
         filters: Sequence[EventFilter] = (),
-        has_history: bool = False,
+        older_until: int | None = None,
     ) -> Subscription:
         """Attach and return subscriber and verdict."""
         self._attached += 1
@@ -64,7 +64,7 @@ class Pump:
             limits=limits,
             policy=policy or DisconnectPolicy(),
             filters=filters,
-            has_history=has_history,
+            older_until=older_until,
         )
 
     def attach(self, start: Start | Position = Start.NOW, **options: Any) -> Subscriber:

@@ -57,6 +57,8 @@ class FaultProxy:
         self.latency_s = 0.0
         # Set while new connections are refused.
         self.is_down = False
+        # Set while new connections are taken and nothing passes on them.
+        self.hangs = False
 
     async def start(self) -> None:
         self._server = await asyncio.start_server(self._accept, "127.0.0.1", 0)
@@ -74,6 +76,8 @@ class FaultProxy:
         self.accepted += 1
         connection = Connection((reader, writer), upstream)
         self.connections.add(connection)
+        if self.hangs:
+            connection.passes.clear()
         up = self._tasks.create_task(self._relay(connection, reader, upstream[1], to_client=False))
         down = self._tasks.create_task(self._relay(connection, upstream[0], writer, to_client=True))
         for task in (up, down):

@@ -101,8 +101,13 @@ def sequences_lost(gap: e.Gap) -> int:
 
 
 @asynccontextmanager
-async def under_load(*policies: tuple[str, dict[str, str]], **options: object) -> AsyncIterator[Running]:
-    """Run a session with one reader per policy, each stopped behind its first frame; the load begins at once."""
+async def under_load(
+    *policies: tuple[str, dict[str, str]], always_reading: int = 0, **options: object
+) -> AsyncIterator[Running]:
+    """Run a session with one reader per policy, each stopped behind its first frame; the load begins at once.
+
+    The last `always_reading` of them are to be read all the time.
+    """
     settings = load_settings(
         ITEMS,
         RATE,
@@ -117,7 +122,9 @@ async def under_load(*policies: tuple[str, dict[str, str]], **options: object) -
         session = await client.open()
         readers = []
         for name, parameters in policies:
-            own = await channels.enter_async_context(client_of(gateway.target, options=SMALL_WINDOWS))
+            # Those that read all the time have the usual windows: a moment's delay of this process must not matter.
+            windows = SMALL_WINDOWS if len(readers) < len(policies) - always_reading else ()
+            own = await channels.enter_async_context(client_of(gateway.target, options=windows))
             choice = es.OverflowPolicyChoice(name=name, parameters=parameters)
             call = own.stream(session.session_id, policy=choice, client_name=f"reader {name}")
             readers.append(Reader(name, call))
@@ -136,7 +143,7 @@ async def test_every_policy_on_one_session_names_exactly_what_it_did_not_deliver
         ("resync", {}),
         ("disconnect", {}),
     ]
-    async with under_load(*policies) as run, asyncio.timeout(30):
+    async with under_load(*policies, always_reading=1) as run, asyncio.timeout(30):
         *stopped, healthy = run.readers
         async with asyncio.TaskGroup() as tasks:
             tasks.create_task(healthy.read())
@@ -185,12 +192,13 @@ async def test_every_policy_on_one_session_names_exactly_what_it_did_not_deliver
 
 
 async def test_sample_sends_no_item_twice_within_its_interval_and_every_last_value_within_one() -> None:
-    async with under_load(("sample", {"interval_ms": "200"}), ("disconnect", {})) as run, asyncio.timeout(30):
+    policies = ("sample", {"interval_ms": "200"}), ("disconnect", {})
+    async with under_load(*policies, always_reading=2) as run, asyncio.timeout(30):
         sampling, healthy = run.readers
         async with asyncio.TaskGroup() as tasks:
             for reader in run.readers:
                 tasks.create_task(reader.read())
-            await run.head(6_000)
+            await run.head(5_000)
             await run.client.close(run.session_id)
     head = healthy.account.at
     run.check(sampling, head)
@@ -205,7 +213,7 @@ async def test_sample_sends_no_item_twice_within_its_interval_and_every_last_val
     delays = [sampling.times[s] - healthy.times[s] for s in sampling.account.events]
 
     assert set(sampling.account.lost.values()) == {CONFLATED}
-    assert len(sampling.account.events) < head / 3  # 1.2 s in windows of 0.2 s, 100 items in each: about 700 of 6,000
+    assert len(sampling.account.events) < head / 3  # 1 s in windows of 0.2 s, 100 items in each: about 600 of 5,000
     assert min(pauses) > 0.1  # 0.2 s, less what came late; without a pace it would be 0.02 s
     assert max(delays) < 0.2 + 0.5
 
@@ -288,12 +296,12 @@ async def test_grace_lets_a_burst_pass_and_still_bounds_it() -> None:
     async with under_load(("", {}), ("drop_oldest", {}), **options) as run, asyncio.timeout(30):
         burst, stopped = run.readers
         async with asyncio.TaskGroup() as tasks:
-            await run.head(5_000)  # far beyond the soft limit
+            await run.head(4_500)  # far beyond the soft limit
             tasks.create_task(burst.read())
-            await run.head(12_000)
+            await run.head(10_000)
             tasks.create_task(stopped.read())
             await run.client.close(run.session_id)
 
     assert burst.account.lost == {}
     run.check(stopped, burst.account.at)
-    assert len(stopped.account.lost) > 2_000
+    assert len(stopped.account.lost) > 1_000

@@ -64,7 +64,7 @@ async def judged_through_cuts(plan: Sequence[tuple[str, int]]) -> list[Follower]
 
 
 async def test_thirty_cuts_under_load_lose_repeat_and_reorder_nothing() -> None:
-    plan = [("reset", 10), ("inside a message", 10), ("slow close", 7), ("half open", 3)]
+    plan = [("reset", 10), ("inside a message", 10), ("slow close", 8), ("half open", 2)]
     followers = await judged_through_cuts(plan)
 
     for (fault, cuts), one in zip(plan, followers, strict=True):

@@ -278,7 +278,7 @@ class EventStream(AsyncIterator[StreamItem]):
         if attempt.opened is None:
             log.info("session %s: no stream yet, another attempt in %.1f s: %s", self._session, delay_s, error)
             return None
-        log.warning("session %s: the stream was cut, it comes back in %.1f s: %s", self._session, delay_s, error)
+        log.info("session %s: the stream was cut, it comes back in %.1f s: %s", self._session, delay_s, error)
         return StreamCut(error, self.position, delay_s)
 
     @property

@@ -15,6 +15,7 @@ EXAMPLES = [
     ("mxgw sessions", "what is open"),
     ("mxgw sessions --watch", "the same, kept up to date"),
     ("mxgw sessions show LuIKr0", "everything about one; the beginning of its id will do, and `show` may be left out"),
+    ("mxgw sessions LuIKr0 --watch", "who follows it, how far behind they are and what they lost, kept up to date"),
     ("mxgw sessions close LuIKr0", "end one, after asking"),
 ]
 CLOSE_EXAMPLES = [
@@ -29,6 +30,7 @@ class _Outer:
 
     gateway: GatewayTarget
     as_json: bool
+    watch: bool
 
 
 class _SessionsGroup(Group):
@@ -59,7 +61,7 @@ def sessions(context: click.Context, include_ended: bool, watch: bool, gateway: 
 
     The options of the gateway may stand here or after the subcommand.
     """
-    context.obj = _Outer(gateway, as_json)
+    context.obj = _Outer(gateway, as_json, watch)
     if context.invoked_subcommand is not None:
         return
     from mxgw_core.cli.asynchronous import run
@@ -91,22 +93,27 @@ def _outer(context: click.Context) -> _Outer | None:
 @sessions.command(
     cls=Command,
     short_help="Show everything about one session.",
-    examples=[("mxgw sessions show LuIKr0 --json", "everything about the one session that begins with LuIKr0")],
+    examples=[
+        ("mxgw sessions show LuIKr0 --json", "everything about the one session that begins with LuIKr0"),
+        ("mxgw sessions show LuIKr0 --watch", "its subscribers, kept up to date"),
+    ],
 )
 @click.argument("session_id", metavar="SESSION")
+@click.option("--watch", is_flag=True, help="Keep the subscribers up to date until Ctrl-C, or the session ends.")
 @gateway_options
-@json_option()
+@json_option("Print one JSON document (with --watch: the subscribers, one per line and second).")
 @click.pass_context
-def show(context: click.Context, session_id: str, gateway: GatewayTarget, as_json: bool) -> None:
-    """Show everything about one session: state, lease, event log, worker, items.
+def show(context: click.Context, session_id: str, watch: bool, gateway: GatewayTarget, as_json: bool) -> None:
+    """Show everything about one session: state, lease, event log, subscribers, worker, items.
 
-    Asking the worker counts as use of the session, so this extends its lease; the list does not.
+    Asking the worker counts as use of the session, so this extends its lease; the list and --watch do not.
     """
     from mxgw_core.cli.asynchronous import run
-    from mxgw_core.cli.session_commands import show_session
+    from mxgw_core.cli.session_commands import show_session, watch_session
 
-    where = _where(context, gateway)
-    run(lambda: show_session(where, session_id, as_json=as_json or _is_outer_json(context)))
+    where, outer = _where(context, gateway), _outer(context)
+    show_one = watch_session if watch or (outer is not None and outer.watch) else show_session
+    run(lambda: show_one(where, session_id, as_json=as_json or _is_outer_json(context)))
 
 
 @sessions.command(cls=Command, short_help="End sessions and their workers.", examples=CLOSE_EXAMPLES)

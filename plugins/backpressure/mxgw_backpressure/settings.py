@@ -23,7 +23,7 @@ class GraceSettings(BaseModel):
 
     seconds: Seconds = Field(0.0, le=3600, description="How long the limits may be exceeded; 0 switches grace off.")
     hard_events: Count = Field(20_000, description="Events beyond which the policy acts at once; 0 is no such limit.")
-    hard_bytes: Count = Field(16 * MIB, description="Bytes beyond which the policy acts at once.", gt=0)
+    hard_bytes: int = Field(16 * MIB, gt=0, description="Bytes beyond which the policy acts at once.")
 
 
 class BackpressureSettings(BaseModel):

@@ -482,7 +482,9 @@ class StreamOpened(_message.Message):
     was_resuming: _builtins.bool
     """True when the request named a position."""
     recovered: _builtins.bool
-    """True when everything after that position follows; false when a Gap precedes the first event."""
+    """True when everything after that position follows. When false a Gap says what does not: it precedes the first
+    event, unless an outside store serves a part of what is older.
+    """
     policy: _builtins.str
     """The overflow policy in force for this subscriber."""
     subscriber_id: _builtins.str

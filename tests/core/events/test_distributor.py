@@ -93,17 +93,21 @@ def test_with_a_history_store_the_evicted_range_is_left_to_it() -> None:
     pump = Pump(unattached=Retention(2, 1 << 20, 0.0))
     pump.events(4, text="x" * 70_000)
     pump.events(2)
-    subscription = pump.subscribe(Position(EPOCH, 1), has_history=True)
+    whole = pump.subscribe(Position(EPOCH, 1), older_until=4)
+    part = pump.subscribe(Position(EPOCH, 1), older_until=3)
 
-    assert subscription.verdict.gap is not None
-    assert told(taken(subscription.subscriber)) == [5, 6]
+    assert (whole.verdict.recovered, part.verdict.recovered) == (True, False)
+    for subscription in (whole, part):
+        assert subscription.verdict.gap is not None
+        assert subscription.subscriber.delivered == 1
+        assert told(taken(subscription.subscriber)) == [5, 6]
 
 
 def test_a_history_store_hides_no_other_gap() -> None:
     pump = Pump()
     pump.events(2)
 
-    assert told(taken(pump.attach(Position(OTHER_EPOCH, 1), has_history=True))) == [(0, 0), 1, 2]
+    assert told(taken(pump.attach(Position(OTHER_EPOCH, 1), older_until=4))) == [(0, 0), 1, 2]
 
 
 # before anybody attached

@@ -10,7 +10,7 @@ from support.events import EPOCH, batch, told
 from mxgw.v1 import events_pb2 as e
 from mxgw_core.api.events import HistoryPage
 from mxgw_core.events.items import Item
-from mxgw_core.events.lead_in import lead_in, reaches
+from mxgw_core.events.lead_in import lead_in, newest_of
 
 pytestmark = pytest.mark.asyncio
 
@@ -18,16 +18,18 @@ pytestmark = pytest.mark.asyncio
 class Store:
     """Gives the pages it was made with; may fail behind the last."""
 
-    def __init__(self, *pages: tuple[int, int], oldest: int | None = 1, error: Exception | None = None) -> None:
+    def __init__(
+        self, *pages: tuple[int, int], span: tuple[int, int] | None = (1, 9), error: Exception | None = None
+    ) -> None:
         self.pages = pages
-        self.oldest = oldest
+        self.held = span
         self.error = error
         self.asked: list[tuple[bytes, int, int]] = []
 
-    async def oldest_sequence(self, epoch: bytes) -> int | None:
+    async def span(self, epoch: bytes) -> tuple[int, int] | None:
         if self.error is not None:
             raise self.error
-        return self.oldest
+        return self.held
 
     async def read(self, epoch: bytes, after: int, until: int) -> AsyncIterator[HistoryPage]:
         self.asked.append((epoch, after, until))
@@ -80,13 +82,22 @@ async def test_a_store_that_fails_amid_reading_is_a_gap_from_there() -> None:
 
 
 @pytest.mark.parametrize(
-    ("oldest", "after", "has_it"), [(4, 3, True), (1, 3, True), (5, 3, False), (None, 0, False), (1, 0, True)]
+    ("span", "after", "newest"),
+    [
+        ((4, 9), 3, 9),
+        ((1, 9), 3, 9),
+        ((4, 4), 3, 4),
+        ((1, 5), 0, 5),
+        ((5, 9), 3, None),
+        ((1, 3), 3, None),
+        (None, 0, None),
+    ],
 )
 async def test_a_store_reaches_back_when_it_has_the_very_next_event(
-    oldest: int | None, after: int, has_it: bool
+    span: tuple[int, int] | None, after: int, newest: int | None
 ) -> None:
-    assert await reaches(Store(oldest=oldest), EPOCH, after) is has_it
+    assert await newest_of(Store(span=span), EPOCH, after) == newest
 
 
 async def test_a_store_that_fails_has_nothing() -> None:
-    assert await reaches(Store(error=OSError("x")), EPOCH, 3) is False
+    assert await newest_of(Store(error=OSError("x")), EPOCH, 3) is None

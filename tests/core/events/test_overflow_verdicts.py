@@ -469,3 +469,27 @@ async def test_on_the_event_loops_own_clock_a_block_ends_by_itself() -> None:
         await goes_on.wait()
 
     assert told(taken(subscriber)) == [1, 2, 3, 4, "end SUBSCRIBER_OVERFLOW"]
+
+
+@pytest.mark.asyncio
+async def test_a_reader_that_waits_for_events_is_not_slow_however_many_come_at_once() -> None:
+    pump = RecordingPump()
+    policy = Told(Disconnect())
+    subscriber = pump.attach(limits=THREE, policy=policy)
+
+    async def read_when_there_is_something() -> list[object]:
+        await subscriber.wait()
+        return told(taken(subscriber))
+
+    async with asyncio.timeout(2), asyncio.TaskGroup() as tasks:
+        reading = tasks.create_task(read_when_there_is_something())
+        await asyncio.sleep(0)
+        pump.happen(*[1] * 50)
+        pump.happen(*[1] * 50)  # it has not had its turn yet
+
+    assert reading.result() == list(range(1, 101))
+    assert policy.asked == []
+
+    pump.happen(1, 1, 1, 1)  # nobody waits now
+
+    assert len(policy.asked) == 1

@@ -134,6 +134,10 @@ RIGHT: dict[str, tuple[Sequence[Stream], dict[str, Any]]] = {
         [resumed(5, opened(5, 100, 50, recovered=True), events(6, 60))],
         {"head": 60},
     ),
+    "a resume that an outside store serves in part": (
+        [resumed(5, opened(5, 100, 50, resuming=True), events(6, 20), lost(21, 49, "RING_EVICTED"), events(50, 60))],
+        {"head": 60},
+    ),
     "a resume with a gap that says what is evicted": (
         [fresh(opened(), events(1, 5)), resumed(5, opened(5, 30, 21, resuming=True), lost(6, 20, "RING_EVICTED"))],
         {"head": 20},
@@ -463,6 +467,12 @@ WRONG: dict[str, tuple[Promise, str, Sequence[Stream], dict[str, Any]]] = {
         Promise.RESUMABLE,
         "where a Gap RING_EVICTED was due",
         [resumed(5, opened(20, 30, 21, resuming=True), event(21))],
+        {},
+    ),
+    "an outside store that has less than the gap says": (
+        Promise.RESUMABLE,
+        "event 50 came first, where a Gap RING_EVICTED was due",
+        [resumed(5, opened(5, 100, 50, resuming=True), events(6, 20), event(50))],
         {},
     ),
     "an end without a reason": (Promise.ENDED, "without a reason", [fresh(opened(), end="")], {}),

@@ -1,0 +1,71 @@
+"""The file: one row per event, as encoded, and the place up to which it was written."""
+
+from __future__ import annotations
+
+import sqlite3
+import threading
+from collections.abc import Iterable
+from pathlib import Path
+
+_SCHEMA = """
+CREATE TABLE IF NOT EXISTS events (
+    epoch BLOB NOT NULL, sequence INTEGER NOT NULL, event BLOB NOT NULL, PRIMARY KEY (epoch, sequence)
+) WITHOUT ROWID;
+CREATE TABLE IF NOT EXISTS places (session_id TEXT PRIMARY KEY, position TEXT NOT NULL);
+"""
+# How long a reader waits for the writer, and the writer for readers.
+_BUSY_S = 5.0
+
+
+class EventStore:
+    """An SQLite file that one process writes and others read at the same time. Threads may share an object."""
+
+    def __init__(self, file: Path | str, *, read_only: bool = False) -> None:
+        """Open the file, and make it unless `read_only`.
+
+        Raises:
+            sqlite3.Error: it cannot be opened, or is no such file.
+        """
+        mode = "ro" if read_only else "rwc"
+        path = Path(file).absolute().as_uri()
+        self._connection = sqlite3.connect(f"{path}?mode={mode}", uri=True, timeout=_BUSY_S, check_same_thread=False)
+        self._lock = threading.Lock()
+        if not read_only:
+            self._connection.execute("PRAGMA journal_mode = WAL")
+            self._connection.execute("PRAGMA synchronous = NORMAL")
+            self._connection.executescript(_SCHEMA)
+
+    def append(self, epoch: bytes, events: Iterable[tuple[int, bytes]], session_id: str, position: str) -> None:
+        """Write `(sequence, encoded event)`s and the place behind them, all or nothing; events that are there stay."""
+        rows = [(epoch, sequence, event) for sequence, event in events]
+        with self._lock, self._connection:
+            self._connection.executemany("INSERT INTO events VALUES (?, ?, ?) ON CONFLICT DO NOTHING", rows)
+            self._connection.execute("INSERT OR REPLACE INTO places VALUES (?, ?)", (session_id, position))
+
+    def place(self, session_id: str) -> str | None:
+        """Return the place up to which a session was written."""
+        with self._lock:
+            row = self._connection.execute("SELECT position FROM places WHERE session_id = ?", (session_id,)).fetchone()
+        return None if row is None else str(row[0])
+
+    def span(self, epoch: bytes) -> tuple[int, int] | None:
+        """Return the oldest and the newest sequence of an epoch."""
+        with self._lock:
+            row = self._connection.execute(
+                "SELECT min(sequence), max(sequence) FROM events WHERE epoch = ?", (epoch,)
+            ).fetchone()
+        return None if row[0] is None else (row[0], row[1])
+
+    def read(self, epoch: bytes, after: int, until: int, limit: int) -> list[tuple[int, bytes]]:
+        """Return at most `limit` events with `after < sequence <= until`, oldest first."""
+        with self._lock:
+            return self._connection.execute(
+                "SELECT sequence, event FROM events WHERE epoch = ? AND sequence > ? AND sequence <= ?"
+                " ORDER BY sequence LIMIT ?",
+                (epoch, after, until, limit),
+            ).fetchall()
+
+    def close(self) -> None:
+        """Close the file."""
+        with self._lock:
+            self._connection.close()
