@@ -9,7 +9,7 @@ BIN := .venv/bin
 SET_UP := $(PYTHON) scripts/set_up.py
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test soak check format proto docs bench set-up clean
+.PHONY: help demo test soak chaos check format proto docs bench set-up clean
 
 help: ## Show this list
 	@echo 'Usage: make TARGET [ARGS="..."] [PYTHON=python3.12]'
@@ -29,6 +29,10 @@ test: ## Set everything up, then run the tests (ARGS="tests/core -k lease")
 soak: ## Set everything up, then run the long tests, minutes each (ARGS="-k cuts")
 	@$(SET_UP) opcua dashboard dev
 	@$(BIN)/python -m pytest -m soak --log-cli-level=INFO $(ARGS)
+
+chaos: ## Kill the gateway again and again under load, judged; last line JSON (ARGS="--kills 100 --verbose")
+	@$(SET_UP) opcua dev
+	@$(BIN)/python scripts/chaos.py $(ARGS)
 
 check: ## Format, lint, types, and whether generated files are current
 	@$(SET_UP) opcua dashboard dev

@@ -8,6 +8,7 @@ import secrets
 import time
 from collections.abc import Mapping, Sequence
 from contextlib import AsyncExitStack
+from pathlib import Path
 
 from mxgw.v1 import (
     command_service_pb2,
@@ -20,7 +21,6 @@ from mxgw_core.api.errors import SettingsError
 from mxgw_core.api.events import SubscriberLimits
 from mxgw_core.api.gateway import GrpcService
 from mxgw_core.api.types import CloseReason, SessionInfo
-from mxgw_core.api.workers import Orphan
 from mxgw_core.config.models import Settings
 from mxgw_core.observing import Observing
 from mxgw_core.plugins import PluginHost
@@ -34,13 +34,15 @@ from mxgw_core.rpc.server import GrpcServer
 from mxgw_core.rpc.session_service import SessionService
 from mxgw_core.sessions.registry import SessionRegistry
 from mxgw_core.sessions.session import subscriber_limits
-from mxgw_core.workers.orphans import settle
+from mxgw_core.workers.orphans import orphans_of
 from mxgw_core.workers.paths import DataDirectory
 
 log = logging.getLogger(__name__)
 
 # A client that is told to come back waits at least this long: about what a restart takes.
 _RETRY_AFTER_S = 2.0
+# Calls that outlast the drain are told so within this time.
+_LAST_WORDS_S = 0.5
 
 
 class GatewayApp:
@@ -51,6 +53,7 @@ class GatewayApp:
 
     Attributes:
         addresses: what it really listens on, ports resolved; known once it is ready.
+        sessions_left: after `run`, how many sessions wait for the next gateway.
     """
 
     def __init__(self, settings: Settings, plugins: PluginHost, *, origins: Mapping[str, str] | None = None) -> None:
@@ -60,6 +63,9 @@ class GatewayApp:
         self.instance_id = secrets.token_hex(8)
         self.addresses: tuple[str, ...] = ()
         self._stopping = asyncio.Event()
+        self._end_sessions = False
+        # How many sessions were left to the next gateway.
+        self.sessions_left = 0
         # Set by `run` once calls are served, and also when it ends without ever having been ready.
         self._ready = asyncio.Event()
         self._registry: SessionRegistry | None = None
@@ -85,28 +91,41 @@ class GatewayApp:
                 services = [*self._services(registry, access, events), *self._plugin_services()]
                 server = GrpcServer(self._settings, services, HandlerFactory(self._settings.limits, access, registry))
                 self.addresses = server.bind(addresses)
-                await self._settle_orphans()
                 await stack.enter_async_context(registry)
+                # Before the first call: a client that comes back finds its session, be it on its way only.
+                for orphan, judgement in orphans_of(self._plugins):
+                    registry.take_over(orphan, judgement)
                 await server.start()
                 log.info("serving on %s, instance %s", ", ".join(self.addresses), self.instance_id)
                 self._ready.set()
                 try:
                     await self._stopping.wait()
                 finally:
-                    await self._shut_down(server, registry, events)
+                    await self._shut_down(server, registry, events, data)
         finally:
             self._registry = None
             self._ready.set()
 
-    def stop(self) -> None:
-        """Begin the orderly shutdown; may be called at any time, any number of times."""
+    @property
+    def data_dir(self) -> Path:
+        """The gateway's private directory."""
+        return self._settings.gateway.data_dir.absolute()
+
+    def stop(self, *, end_sessions: bool = False) -> None:
+        """Begin the orderly shutdown; may be called at any time, any number of times.
+
+        With `end_sessions` also those end whose workers would wait for the next gateway.
+        """
+        self._end_sessions = self._end_sessions or end_sessions
         self._stopping.set()
 
     async def wait_ready(self) -> None:
         """Return once calls are served, or `run` has ended."""
         await self._ready.wait()
 
-    async def _shut_down(self, server: GrpcServer, registry: SessionRegistry, events: EventService) -> None:
+    async def _shut_down(
+        self, server: GrpcServer, registry: SessionRegistry, events: EventService, data: DataDirectory
+    ) -> None:
         """Refuse new, tell streams, drain to the deadline, close sessions, report."""
         began = time.monotonic()
         drain_s = self._settings.gateway.drain_timeout_s
@@ -118,13 +137,22 @@ class GatewayApp:
         # Streams first: while the server still answers, whoever comes now is told why it is refused.
         await events.drained(drain_s)
         cut = events.attached()
-        await server.stop(max(0.0, began + drain_s - time.monotonic()))
-        registry.close_all(CloseReason.GATEWAY_SHUTDOWN)
+        remaining_s = max(0.0, began + drain_s - time.monotonic())
+        async with asyncio.TaskGroup() as tasks:
+            stopping = tasks.create_task(server.stop(remaining_s + _LAST_WORDS_S), name="gateway:server-stop")
+            await asyncio.wait((stopping,), timeout=remaining_s)
+            # Commands that still run are answered now, while there is a server to answer them.
+            if self._end_sessions or data.takes_end_of_sessions():
+                registry.close_all(CloseReason.GATEWAY_SHUTDOWN)
+            else:
+                self.sessions_left = registry.release_all()
         await registry.wait_closed()
         log.info(
-            "stopped after %.1f s: %d sessions closed, %d of %d streams cut before they were drained",
+            "stopped after %.1f s: %d sessions closed, %d left to the next gateway, %d of %d streams cut before they "
+            "were drained",
             time.monotonic() - began,
-            sessions,
+            sessions - self.sessions_left,
+            self.sessions_left,
             cut,
             streams,
         )
@@ -169,13 +197,6 @@ class GatewayApp:
             GrpcService(module.DESCRIPTOR.services_by_name[name], implementation)
             for module, name, implementation in implementations
         ]
-
-    async def _settle_orphans(self) -> None:
-        orphans: list[Orphan] = []
-        for answer in self._plugins.ask("mxgw_orphans"):
-            if answer.error is None:
-                orphans += answer.value
-        await settle(orphans, self._plugins)
 
     # api.Gateway
 

@@ -37,7 +37,15 @@ from mxgw_core.api.gateway import Call, Gateway, GrpcService, ResponseStream, Se
 from mxgw_core.api.hookspecs import Hooks, hookimpl
 from mxgw_core.api.observation import CommandInFlight, Observation, PluginStatus, ShownSetting
 from mxgw_core.api.types import ANONYMOUS, CloseReason, Identity, Peer, Position, SessionInfo, SessionState
-from mxgw_core.api.workers import Orphan, OrphanVerdict, WorkerExit, WorkerIdentity, WorkerSpawn
+from mxgw_core.api.workers import (
+    Orphan,
+    OrphanVerdict,
+    WorkerExit,
+    WorkerIdentity,
+    WorkerProof,
+    WorkerRefusal,
+    WorkerSpawn,
+)
 
 __all__ = [
     "ANONYMOUS",
@@ -90,6 +98,8 @@ __all__ = [
     "Verdict",
     "WorkerExit",
     "WorkerIdentity",
+    "WorkerProof",
+    "WorkerRefusal",
     "WorkerSpawn",
     "hookimpl",
 ]

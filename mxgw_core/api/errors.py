@@ -7,8 +7,9 @@ MxgwError
     ├── InvalidRequest ── UnknownBackend, PositionForeign
     ├── Unauthenticated, AccessDenied
     ├── SessionNotFound ── SessionGone
-    ├── SessionNotReady, SessionLimitReached, SessionEnded
-    ├── WorkerStartFailed, CommandTimedOut, CommandFailed, PendingCommandsExceeded
+    ├── SessionNotReady ── SessionAdopting
+    ├── SessionLimitReached, SessionEnded
+    ├── WorkerStartFailed, CommandTimedOut, CommandFailed, CommandOutcomeUnknown, PendingCommandsExceeded
     ├── SubscriberExists, SubscriberLimitReached, SubscriberOverflow, PositionLost
     ├── FeatureNotEnabled, GatewayDraining
     └── InternalError
@@ -105,6 +106,12 @@ class SessionNotReady(GatewayError):
     reason = "SESSION_NOT_READY"
 
 
+class SessionAdopting(SessionNotReady):
+    """The gateway was restarted and the session still waits for its worker; a retry soon finds it."""
+
+    reason = "SESSION_ADOPTING"
+
+
 class SessionLimitReached(GatewayError):
     """As many sessions are open as the settings allow."""
 
@@ -142,6 +149,12 @@ class CommandFailed(GatewayError):
     """The worker could not run the command at all; metadata carries the worker's `worker_reason`."""
 
     reason = "COMMAND_FAILED"
+
+
+class CommandOutcomeUnknown(GatewayError):
+    """The gateway ends while the command runs: it may or may not take effect. Never repeated by the gateway."""
+
+    reason = "COMMAND_OUTCOME_UNKNOWN"
 
 
 class PendingCommandsExceeded(GatewayError):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Generic, Protocol, TypeVar
 
 from google.protobuf.descriptor import ServiceDescriptor
@@ -78,6 +79,10 @@ class Gateway(Protocol):
     @property
     def authenticates_operators(self) -> bool:
         """Whether a plugin knows who may log in at the dashboard."""
+
+    @property
+    def data_dir(self) -> Path:
+        """The gateway's private directory; it is locked for this gateway while a plugin's context is entered."""
 
     def sessions(self) -> Sequence[SessionInfo]:
         """Return the live sessions, oldest first."""

@@ -34,7 +34,15 @@ from mxgw_core.api.events import (
 )
 from mxgw_core.api.gateway import Gateway, GrpcService, SettingsSection
 from mxgw_core.api.types import CloseReason, Identity, SessionInfo
-from mxgw_core.api.workers import Orphan, OrphanVerdict, WorkerExit, WorkerIdentity, WorkerSpawn
+from mxgw_core.api.workers import (
+    Orphan,
+    OrphanVerdict,
+    WorkerExit,
+    WorkerIdentity,
+    WorkerProof,
+    WorkerRefusal,
+    WorkerSpawn,
+)
 
 PROJECT = "mxgw"
 
@@ -164,18 +172,51 @@ class Hooks:
     def mxgw_worker_spawning(self, spawn: WorkerSpawn) -> None:
         """A worker is about to be started; its process does not exist yet. An exception prevents the start."""
 
+    @hookspec(firstresult=True)
+    def mxgw_orphan_lifetime(self, spawn: WorkerSpawn) -> float | None:
+        """Return how many seconds a worker outlives a gateway that vanished, or that ends in order.
+
+        When: before the worker is started; it keeps the answer for its life. 0, None from all, and an exception: it
+        leaves with its gateway.
+        """
+
+    @hookspec
+    def mxgw_worker_started(self, worker: WorkerIdentity) -> None:
+        """A worker process exists; it knows nothing yet, its secret included. An exception ends it."""
+
+    @hookspec
+    def mxgw_worker_proved(self, proof: WorkerProof) -> None:
+        """A worker proved itself and is about to be told so.
+
+        When: at its first connection, and as it is adopted. An exception refuses a new worker; one that is adopted is
+        kept.
+        """
+
     @hookspec
     def mxgw_worker_ready(self, worker: WorkerIdentity) -> None:
-        """A worker proved itself and its backend is ready."""
+        """A worker proved itself and its backend is ready; also when it was adopted."""
+
+    @hookspec
+    def mxgw_worker_stopping(self, worker: WorkerIdentity, reason: CloseReason) -> None:
+        """A worker is about to be told to leave, because its session ends."""
 
     @hookspec
     def mxgw_worker_exited(self, worker_exit: WorkerExit) -> None:
-        """A worker process is gone and its socket removed."""
+        """A worker process is gone and its socket removed, or it was announced and never started."""
+
+    @hookspec
+    def mxgw_worker_refused(self, refusal: WorkerRefusal) -> None:
+        """Something connected to a worker's endpoint and was turned away; core logs it as well."""
 
     @hookspec
     def mxgw_orphans(self) -> Sequence[Orphan] | None:
         """Return workers of earlier gateway runs. When: once at start, before the first call is served."""
 
-    @hookspec(firstresult=True)
+    @hookspec
     def mxgw_orphan_verdict(self, orphan: Orphan) -> OrphanVerdict | None:
-        """Return what to do with an orphan. None from all, and any exception: TERMINATE."""
+        """Return what to do with an orphan.
+
+        When: once at start. All answers count: any TERMINATE, or an exception, ends it; else any IGNORE leaves it
+        alone; else ADOPT takes its session back. None from all: TERMINATE. Raise `AccessDenied` when the owner may not
+        have it any more: the session ends with OWNER_REVOKED, and the error's text in the log.
+        """

@@ -6,10 +6,16 @@ import enum
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from mxgw_core.api.types import CloseReason
+
 
 @dataclass(frozen=True, slots=True)
 class WorkerSpawn:
-    """A worker about to be started; the process does not exist yet. `secret` proves both ends to each other."""
+    """A worker about to be started; the process does not exist yet. `secret` proves both ends to each other.
+
+    `owner`, `owner_kind` and `owner_name` are those of the identity that opened the session; `opened_at` is wall
+    clock, seconds since 1970.
+    """
 
     session_id: str
     backend: str
@@ -19,22 +25,55 @@ class WorkerSpawn:
     tag: str
     client_name: str
     lease_s: float
+    owner_kind: str = ""
+    owner_name: str = ""
+    opened_at: float = 0.0
 
 
 @dataclass(frozen=True, slots=True)
 class WorkerIdentity:
-    """A worker process that proved itself. `start_ticks` (since boot) defeats reuse of the pid."""
+    """A worker process. `start_ticks` (since boot) and `boot_id` defeat reuse of the pid.
+
+    `epoch` is empty and `protocol_version` 0 until the worker proved itself.
+    """
 
     session_id: str
     pid: int
     start_ticks: int
     epoch: bytes
     protocol_version: int
+    boot_id: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class WorkerProof:
+    """A worker proved itself and is about to be told so, which makes `secret` the one it proves next.
+
+    One that never hears of it goes on with `former_secret`; its Ready shows that it heard.
+    """
+
+    worker: WorkerIdentity
+    secret: bytes = field(repr=False)
+    former_secret: bytes = field(repr=False)
+
+
+@dataclass(frozen=True, slots=True)
+class WorkerRefusal:
+    """Something connected to a worker's endpoint and was turned away. None: the platform does not tell."""
+
+    session_id: str
+    reason: str
+    detail: str
+    peer_pid: int | None
+    peer_uid: int | None
 
 
 @dataclass(frozen=True, slots=True)
 class WorkerExit:
-    """The end of a worker. `exit_code` is negative for a signal, None when it cannot be known."""
+    """The end of a worker. `exit_code` is negative for a signal, None when it cannot be known.
+
+    `pid` is 0 for one that was announced and never started.
+    """
 
     session_id: str
     pid: int
@@ -45,15 +84,23 @@ class WorkerExit:
 
 @dataclass(frozen=True, slots=True)
 class Orphan:
-    """A worker of an earlier gateway run that may still be alive."""
+    """A worker of an earlier gateway run that may still be alive.
 
-    session_id: str
-    pid: int
-    start_ticks: int
-    boot_id: str
-    endpoint: Path
-    owner: str
-    tag: str
+    `spawn.secret` is the one it should prove now. One that never became ready, or whose end had begun (`closing`),
+    is never adopted. `adopt_within_s` is how long it may take to come back.
+    """
+
+    spawn: WorkerSpawn
+    worker: WorkerIdentity
+    former_secret: bytes | None = field(default=None, repr=False)
+    was_ready: bool = True
+    closing: CloseReason | None = None
+    lifetime_s: float = 0.0
+    adopt_within_s: float = 10.0
+
+    @property
+    def session_id(self) -> str:
+        return self.spawn.session_id
 
 
 class OrphanVerdict(enum.Enum):

@@ -31,6 +31,7 @@ COMMANDS: dict[str, dict[str, str]] = {
     },
     "Operation": {
         "config": "Check the settings, or show where each comes from.",
+        "drain": "End the gateway here in order; workers can wait for the next.",
         "plugins": "List installed, enabled and failed plugins.",
         "sessions": "List, inspect or close the sessions of a gateway.",
     },

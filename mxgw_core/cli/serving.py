@@ -92,7 +92,9 @@ async def _serve(app: GatewayApp, settings: Settings, *, as_json: bool) -> None:
         finally:
             announcer.cancel()
     if stopping_since is not None:
-        click.echo(f"Stopped after {time.monotonic() - stopping_since:.1f} s; everything is closed.", err=True)
+        left = app.sessions_left
+        rest = f"{left} sessions wait for the next gateway" if left else "everything is closed"
+        click.echo(f"Stopped after {time.monotonic() - stopping_since:.1f} s; {rest}.", err=True)
 
 
 async def _announce(app: GatewayApp, *, as_json: bool) -> None:

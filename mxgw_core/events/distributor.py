@@ -10,7 +10,6 @@ import asyncio
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from typing import Protocol
 
 from mxgw.v1.events_pb2 import GapReason
 from mxgw_core.api.errors import GatewayError
@@ -40,6 +39,7 @@ from mxgw_core.events.log import EventLog, LogGap
 from mxgw_core.events.records import MalformedBatch
 from mxgw_core.events.subscriber import Subscriber
 from mxgw_core.events.verdict import Start, Verdict, decide
+from mxgw_core.events.waiting import Cancellable
 
 # However patient a policy is, nobody else waits longer for its subscriber.
 _LONGEST_BLOCK_S = 60.0
@@ -49,13 +49,6 @@ _SHORTEST_RECHECK_S = 0.01
 _ANSWER_BUDGET_S = 0.000_002
 
 NOTHING_RETAINED = Retention(events=0, bytes=0, seconds=0.0)
-
-
-class Cancellable(Protocol):
-    """A timer."""
-
-    def cancel(self) -> None:
-        """Let it not fire."""
 
 
 @dataclass(frozen=True, slots=True)

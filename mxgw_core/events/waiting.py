@@ -3,6 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+from typing import Protocol
+
+
+class Cancellable(Protocol):
+    """A timer."""
+
+    def cancel(self) -> None:
+        """Let it not fire."""
 
 
 class Waiter:

@@ -7,7 +7,7 @@ import logging
 import secrets
 import time
 from collections import OrderedDict
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 
 from mxgw_core.api.errors import (
@@ -18,12 +18,14 @@ from mxgw_core.api.errors import (
     UnknownBackend,
 )
 from mxgw_core.api.types import CloseReason, Identity, SessionInfo
-from mxgw_core.api.workers import WorkerSpawn
+from mxgw_core.api.workers import Orphan, OrphanVerdict, WorkerSpawn
 from mxgw_core.config.models import Settings
 from mxgw_core.plugins import PluginHost
 from mxgw_core.sessions.session import Session, SessionRequest
+from mxgw_core.workers.orphans import Judgement
 from mxgw_core.workers.paths import DataDirectory
-from mxgw_core.workers.worker import Worker, new_secret
+from mxgw_core.workers.worker import Worker
+from mxgw_worker.ipc.handshake import SECRET_BYTES
 
 log = logging.getLogger(__name__)
 
@@ -56,7 +58,8 @@ class EndedSession:
 class SessionRegistry:
     """Owns every session's task; use as an async context manager around serving.
 
-    Leaving it ends all sessions with GATEWAY_SHUTDOWN and returns when their workers are gone.
+    Leaving it ends all sessions with GATEWAY_SHUTDOWN and returns when their workers are gone; those whose workers
+    outlive the gateway are left to the next one.
     """
 
     def __init__(self, settings: Settings, plugins: PluginHost, data: DataDirectory) -> None:
@@ -80,7 +83,7 @@ class SessionRegistry:
         self.draining = True
         if self._sweeper is not None:
             self._sweeper.cancel()
-        self.close_all(CloseReason.GATEWAY_SHUTDOWN)
+        self.release_all()
         await self._tasks.__aexit__(None, None, None)
 
     def close_all(self, reason: CloseReason) -> None:
@@ -88,8 +91,14 @@ class SessionRegistry:
         for session in tuple(self._live.values()):
             session.close(reason)
 
+    def release_all(self) -> int:
+        """Leave every session to the next gateway, or end it; return how many are left."""
+        for session in tuple(self._live.values()):
+            session.release()
+        return sum(session.is_left for session in self._live.values())
+
     async def wait_closed(self) -> None:
-        """Return when every session that is live now has ended and its worker is gone."""
+        """Return when every session that is live now has ended and its worker is gone or left alone."""
         live = [session.closed for session in self._live.values()]
         if live:
             await asyncio.wait(live)
@@ -148,18 +157,55 @@ class SessionRegistry:
         )
         return session
 
+    def take_over(self, orphan: Orphan, judgement: Judgement) -> None:
+        """Take back the session of an orphan, or end it, as it was judged; nothing in here waits.
+
+        Until its worker is back the session is ADOPTING. One that cannot be taken back ends like any other, and is
+        remembered with its reason.
+        """
+        spawn = orphan.spawn
+        if judgement.verdict is OrphanVerdict.IGNORE or spawn.session_id in self._live:
+            log.info("worker %d of session %s is left alone", orphan.worker.pid, spawn.session_id)
+            return
+        self._opened += 1
+        session = Session(
+            spawn.session_id,
+            self._opened,
+            SessionRequest(spawn.client_name, spawn.backend, spawn.tag, spawn.lease_s),
+            Identity(spawn.owner, spawn.owner_kind, spawn.owner_name),
+            settings=self._settings,
+            plugins=self._plugins,
+            make_worker=self._adopting(orphan),
+            adopted_from=spawn.opened_at,
+        )
+        self._live[session.id] = session
+        if judgement.verdict is OrphanVerdict.TERMINATE:
+            session.close(judgement.reason, judgement.detail)
+        elif spawn.endpoint != self._data.socket_of(session.id):
+            session.close(CloseReason.GATEWAY_SHUTDOWN, "its worker belongs to another gateway.data_dir")
+        self._tasks.create_task(self._run(session), name=f"session:{session.id}")
+
+    def _adopting(self, orphan: Orphan) -> Callable[[Session], Worker]:
+        return lambda session: self._worker(session, orphan.spawn, orphan)
+
     def _make_worker(self, session: Session) -> Worker:
-        request = session.request
+        request, owner = session.request, session.owner
         spawn = WorkerSpawn(
             session_id=session.id,
             backend=request.backend,
             endpoint=self._data.socket_of(session.id),
-            secret=new_secret(),
-            owner=session.owner.id,
+            secret=secrets.token_bytes(SECRET_BYTES),
+            owner=owner.id,
             tag=request.tag,
             client_name=request.client_name,
             lease_s=request.lease_s,
+            owner_kind=owner.kind,
+            owner_name=owner.display_name,
+            opened_at=session.opened_at,
         )
+        return self._worker(session, spawn)
+
+    def _worker(self, session: Session, spawn: WorkerSpawn, orphan: Orphan | None = None) -> Worker:
         return Worker(
             spawn,
             settings=self._settings,
@@ -167,6 +213,7 @@ class SessionRegistry:
             distributor=session.distributor,
             plugins=self._plugins,
             starts=self._starts,
+            orphan=orphan,
         )
 
     async def _run(self, session: Session) -> None:

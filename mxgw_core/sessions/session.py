@@ -1,7 +1,7 @@
 """One session: its state machine, its worker, its log and subscribers, its lease.
 
-CREATING -> READY -> CLOSING -> CLOSED, FAULTED from any live state. `run` carries a session through its whole life in
-one task; everything else only asks for transitions.
+CREATING -> READY -> CLOSING -> CLOSED, FAULTED from any live state, ADOPTING -> READY after a restart. `run` carries a
+session through its whole life in one task; everything else only asks for transitions.
 """
 
 from __future__ import annotations
@@ -13,7 +13,15 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from mxgw_core.api.errors import GatewayError, SessionEnded, SessionGone, SessionNotReady
+from mxgw_core.api.errors import (
+    CommandOutcomeUnknown,
+    GatewayDraining,
+    GatewayError,
+    SessionAdopting,
+    SessionEnded,
+    SessionGone,
+    SessionNotReady,
+)
 from mxgw_core.api.events import QueueLimits, Retention, SubscriberLimits
 from mxgw_core.api.types import CloseReason, Identity, SessionInfo, SessionState
 from mxgw_core.config.models import Settings
@@ -23,6 +31,8 @@ from mxgw_core.workers.worker import Worker
 
 log = logging.getLogger(__name__)
 
+# After a restart most workers are back within this time.
+_ADOPTION_RETRY_S = 0.25
 _SNAPSHOTS_AT_ONCE = 4
 
 
@@ -55,15 +65,17 @@ class Session:
         plugins: PluginHost,
         make_worker: Callable[[Session], Worker],
         clock: Callable[[], float] = time.monotonic,
+        adopted_from: float | None = None,
     ) -> None:
+        """`adopted_from`: the session was opened by an earlier gateway at this time, and waits for its worker."""
         self.id = session_id
         self.serial = serial
         self.request = request
         self.owner = owner
-        self.state = SessionState.CREATING
+        self.state = SessionState.CREATING if adopted_from is None else SessionState.ADOPTING
         self.close_reason: CloseReason | None = None
         self.close_detail = ""
-        self.opened_at = time.time()
+        self.opened_at = time.time() if adopted_from is None else adopted_from
         self.closed_at: float | None = None
         self._settings = settings
         self._plugins = plugins
@@ -74,8 +86,9 @@ class Session:
         loop = asyncio.get_running_loop()
         self.opened: asyncio.Future[None] = loop.create_future()
         self.closed: asyncio.Future[None] = loop.create_future()
-        # Completed by `close`: somebody wants the session to end.
+        # Completed by `close`, somebody wants the session to end, and by `release`.
         self._close_wanted: asyncio.Future[tuple[CloseReason, str]] = loop.create_future()
+        self._is_released = False
         events = settings.events
         self.distributor = Distributor(
             unattached=Retention(events.unattached_events, events.unattached_bytes, 0.0),
@@ -92,9 +105,10 @@ class Session:
     # life
 
     async def run(self) -> None:
-        """Carry the session from CREATING to its end; never raises but for cancellation."""
+        """Carry the session from CREATING or ADOPTING to its end; never raises but for cancellation."""
         try:
-            await self._start()
+            if not self._close_wanted.done():
+                await self._start()
             if self.state is SessionState.READY:
                 await self._serve()
         except Exception:
@@ -102,9 +116,12 @@ class Session:
             self.close(CloseReason.WORKER_PROTOCOL_ERROR, "the gateway failed; its log has the details")
         finally:
             reason, detail = self._why()
-            self._leave(reason, detail)
-            await self.worker.stop()
-            self._end(reason)
+            if self.is_left:
+                self._let_go()
+            else:
+                self._leave(reason, detail)
+                await self.worker.stop(reason)
+                self._end(reason)
 
     async def _start(self) -> None:
         async with asyncio.TaskGroup() as tasks:
@@ -117,7 +134,11 @@ class Session:
         if error is None:
             self._become_ready()
         else:
-            self.close(CloseReason.WORKER_START_FAILED, error.message)
+            end = self.worker.ended.result() if self.worker.ended.done() else None
+            self.close(
+                end.reason if end is not None else CloseReason.WORKER_START_FAILED,
+                end.detail if end is not None else error.message,
+            )
             self._refuse_opening(error)
 
     async def _started(self) -> GatewayError | None:
@@ -128,6 +149,16 @@ class Session:
         return None
 
     def _become_ready(self) -> None:
+        if self.state is SessionState.ADOPTING:
+            events = self.distributor.log
+            log.info(
+                "session %s (%s) is taken back: worker %d, events %d to %d",
+                self.id,
+                self.request.client_name or "unnamed",
+                self.worker.pid,
+                events.oldest,
+                events.head,
+            )
         self.state = SessionState.READY
         self.touch()
         self.opened.set_result(None)
@@ -155,7 +186,7 @@ class Session:
         self._cancel_grace()
         error = self._ended_error(reason, detail)
         self.distributor.end(error)
-        self.worker.fail_commands(error)
+        self.worker.commands.fail_all(error)
         self._refuse_opening(error)
         log.log(
             logging.WARNING if reason.is_fault else logging.INFO,
@@ -171,6 +202,23 @@ class Session:
             self.state = SessionState.CLOSED
         self.closed_at = time.time()
         self._plugins.ask("mxgw_session_closed", session=self.info(), reason=reason)
+        self.closed.set_result(None)
+
+    def _let_go(self) -> None:
+        """Leave the worker to the next gateway: streams and commands end here, the session does not."""
+        self._cancel_grace()
+        text = "the gateway is shutting down and the session goes on at the next one: come back with your last position"
+        self.distributor.end(GatewayDraining(text, retry_after_s=2.0))
+        self.worker.commands.fail_all(
+            CommandOutcomeUnknown(
+                "the gateway is shutting down while the command runs: it may or may not take effect. Look before "
+                "repeating it",
+                metadata={"session_id": self.id},
+            )
+        )
+        self._refuse_opening(GatewayDraining(text, retry_after_s=2.0))
+        self.worker.release()
+        log.info("session %s: worker %d is left to the next gateway", self.id, self.worker.pid)
         self.closed.set_result(None)
 
     def _refuse_opening(self, error: GatewayError) -> None:
@@ -194,11 +242,23 @@ class Session:
         self._close_wanted.set_result((reason, detail))
         return True
 
+    def release(self) -> None:
+        """Leave the session to the next gateway when its worker can wait for it; else end it."""
+        if not self._close_wanted.done():
+            self._is_released = self.state in (SessionState.READY, SessionState.ADOPTING)
+            self.close(CloseReason.GATEWAY_SHUTDOWN)
+
+    @property
+    def is_left(self) -> bool:
+        """Whether the next gateway is to take the session back."""
+        return self._is_released and self.worker.outlives_gateway
+
     def require_ready(self) -> None:
         """Make sure that the session can serve.
 
         Raises:
             SessionGone: it has ended.
+            SessionAdopting: it waits for its worker, after a restart of the gateway.
             SessionNotReady: it cannot serve yet, or no more.
         """
         if self.state is SessionState.READY and not self._close_wanted.done():
@@ -207,6 +267,14 @@ class Session:
             raise SessionGone(
                 f"session {self.id} ended: {_IN_WORDS[self.close_reason]}. Open a new one.",
                 metadata={"close_reason": self.close_reason.name},
+            )
+        if self._is_released:
+            raise GatewayDraining("the gateway is shutting down: come back later", retry_after_s=2.0)
+        if self.state is SessionState.ADOPTING:
+            raise SessionAdopting(
+                f"session {self.id} waits for its worker after a restart of the gateway: try again",
+                metadata={"state": self.state.name},
+                retry_after_s=_ADOPTION_RETRY_S,
             )
         raise SessionNotReady(
             f"session {self.id} is {'closing' if self._close_wanted.done() else self.state.name.lower()}",

@@ -434,7 +434,8 @@ class StreamChecker:
     def _lose(self, lost: Lost) -> None:
         assert self._opened is not None
         self.gaps += 1
-        if self._may_lose is not None and not self._may_lose(lost):
+        is_excused = self._may_lose is not None and self._may_lose(lost)
+        if self._may_lose is not None and not is_excused:
             self._found(Promise.MINIMAL, f"{lost} is not excused")
         if lost.epoch != self._opened.epoch:
             self._found(Promise.COMPLETE, f"{lost} is of another epoch than its stream")
@@ -454,7 +455,8 @@ class StreamChecker:
             self._found(Promise.MINIMAL, f"{lost} covers what had been {what} up to {at.sequence}")
         if lost.reason == "RING_EVICTED" and lost.last >= self._opened.oldest_sequence:
             self._found(Promise.MINIMAL, f"{lost}, but events from {self._opened.oldest_sequence} on were retained")
-        if lost.reason.startswith(("WORKER_", "SOURCE_")):
+        # A worker whose outbox ran over did produce what it lost: only the caller can know whether that may be.
+        if lost.reason.startswith("SOURCE_") or (lost.reason.startswith("WORKER_") and not is_excused):
             self._judge_hole(lost)
         self._passes_over(lost.first - 1, Promise.COMPLETE, f"{lost} came after {at.sequence}")
         self.lost_events += lost.count or events

@@ -34,7 +34,11 @@ class LinkOwner(Protocol):
         """Return the sequence after which a worker that says this should send events."""
 
     def link_claims(self, link: WorkerLink) -> bool:
-        """A peer proved itself. Return whether it is taken; False when the worker is connected already."""
+        """A peer proved itself. Return whether it is taken; False when the worker is connected already.
+
+        Raises:
+            Refused: it is not taken for another reason.
+        """
 
     def link_received(self, envelopes: Sequence[WorkerEnvelope]) -> None:
         """Messages of a proven worker, in order. May raise `LinkBroken`."""
@@ -42,8 +46,17 @@ class LinkOwner(Protocol):
     def link_lost(self, link: WorkerLink, detail: str) -> None:
         """The connection of a proven worker ended."""
 
-    def link_refused(self, reason: str, detail: str) -> None:
-        """A peer was turned away before it proved anything."""
+    def link_refused(self, link: WorkerLink, reason: str, detail: str) -> None:
+        """A peer was turned away before it was taken."""
+
+
+class Refused(Exception):
+    """A peer that knows the secret is turned away all the same; both go to it and to the log."""
+
+    def __init__(self, reason: str, detail: str) -> None:
+        super().__init__(f"{reason}: {detail}")
+        self.reason = reason
+        self.detail = detail
 
 
 class LinkBroken(Exception):
@@ -104,7 +117,7 @@ class WorkerLink(asyncio.Protocol):
                 self._shake(envelopes.pop(0))
             if envelopes and self._state is _State.PROVEN:
                 self._owner.link_received(envelopes)
-        except HandshakeError as error:
+        except (HandshakeError, Refused) as error:
             self._refuse(error.reason, error.detail)
         except FrameError as error:
             self._break(f"bad frame: {error}")
@@ -156,7 +169,7 @@ class WorkerLink(asyncio.Protocol):
             return
         self.send(WorkerEnvelope(reject=Reject(reason=reason, detail=detail)))
         if self._state is not _State.PROVEN:
-            self._owner.link_refused(reason, detail)
+            self._owner.link_refused(self, reason, detail)
         self._close_with(detail)
 
     def _break(self, detail: str) -> None:

@@ -49,6 +49,7 @@ class DataDirectory:
             raise SettingsError(
                 f"gateway.data_dir {self.path}: {error.strerror or error}; choose a directory this user can write"
             ) from error
+        end_sessions_marker(self.path).unlink(missing_ok=True)
         for left_over in self.run.glob("*.sock"):
             left_over.unlink(missing_ok=True)  # the lock says that no gateway listens there any more
         self.prune_logs()
@@ -86,6 +87,13 @@ class DataDirectory:
         for old in logs[:-_KEPT_LOGS]:
             old.unlink(missing_ok=True)
 
+    def takes_end_of_sessions(self) -> bool:
+        """Return whether somebody with access to this directory wants the sessions to end with this gateway."""
+        marker = end_sessions_marker(self.path)
+        wanted = marker.exists()
+        marker.unlink(missing_ok=True)
+        return wanted
+
     def socket_of(self, session_id: str) -> Path:
         """Return the socket path of a session's worker: short, and stable for the session."""
         return self.run / f"{_short_name(session_id)}.sock"
@@ -100,6 +108,31 @@ def _modified(path: Path) -> float:
         return path.stat().st_mtime
     except OSError:
         return 0.0
+
+
+def end_sessions_marker(directory: Path) -> Path:
+    """Return the file whose existence asks the gateway of a data directory to end its sessions as it ends."""
+    return directory / "run" / "end-sessions"
+
+
+def holder_of(directory: Path) -> int | None:
+    """Return the pid of the gateway that uses a data directory; None when none does."""
+    if sys.platform == "win32":
+        return None
+    import fcntl
+
+    try:
+        fd = os.open(directory / "lock", os.O_RDWR | os.O_CLOEXEC)
+    except OSError:
+        return None
+    try:
+        fcntl.flock(fd, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except BlockingIOError:
+        text = os.pread(fd, 32, 0).decode("ascii", "replace").strip()
+        return int(text) if text.isdecimal() else None
+    finally:
+        os.close(fd)
+    return None
 
 
 def _short_name(session_id: str) -> str:

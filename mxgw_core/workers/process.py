@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 import threading
+from collections.abc import Callable
 from pathlib import Path
 
 from mxgw.worker.v1.worker_pb2 import WorkerStartup
@@ -30,7 +31,7 @@ class WorkerProcess:
         self.pid = popen.pid
         self.start_ticks = start_ticks(popen.pid)
         # Completed with the exit code when the process is gone.
-        self.exited: asyncio.Future[int] = loop.create_future()
+        self.exited: asyncio.Future[int | None] = loop.create_future()
         self._loop = loop
         self._pidfd: int | None = None
         if hasattr(os, "pidfd_open"):
@@ -40,8 +41,16 @@ class WorkerProcess:
             threading.Thread(target=self._wait_in_thread, name=f"worker-wait:{popen.pid}", daemon=True).start()
 
     @classmethod
-    def spawn(cls, startup: WorkerStartup, log_file: Path) -> WorkerProcess:
+    def spawn(
+        cls,
+        startup: WorkerStartup,
+        log_file: Path,
+        on_started: Callable[[WorkerProcess], None] = lambda _: None,
+    ) -> WorkerProcess:
         """Start a worker in its own session, its output going to `log_file` (mode 0600).
+
+        `on_started` is called while the process exists and knows nothing yet: should this gateway end there, the
+        process sees the end of its input and leaves. What it raises ends the process and is passed on.
 
         Raises:
             OSError: the process could not be started.
@@ -68,6 +77,14 @@ class WorkerProcess:
             os.close(log_fd)
         process = cls(popen, asyncio.get_running_loop())
         assert popen.stdin is not None
+        try:
+            on_started(process)
+        except BaseException:
+            process.kill()
+            popen.stdin.close()
+            popen.wait()
+            process.close()
+            raise
         try:
             popen.stdin.write(payload)
             popen.stdin.close()
@@ -104,6 +121,12 @@ class WorkerProcess:
     def _wait_in_thread(self) -> None:
         self._popen.wait()
         self._loop.call_soon_threadsafe(self._reap)
+
+    def leave(self) -> None:
+        """Stop watching, and let the process live on after this one."""
+        self.close()
+        # Popen would warn, as it is forgotten, of a process that still runs; here that is the intention.
+        self._popen.returncode = 0
 
     def close(self) -> None:
         """Stop watching; the process itself is left alone."""

@@ -12,7 +12,7 @@ from mxgw_core.config.models import Settings
 from mxgw_worker.ipc.handshake import PROTOCOL_VERSION
 
 
-def startup_for(spawn: WorkerSpawn, settings: Settings) -> WorkerStartup:
+def startup_for(spawn: WorkerSpawn, settings: Settings, orphan_lifetime_s: float) -> WorkerStartup:
     """Return the start-up message of a worker; it holds the secret."""
     backend = settings.backends[spawn.backend]
     workers = settings.workers
@@ -29,6 +29,7 @@ def startup_for(spawn: WorkerSpawn, settings: Settings) -> WorkerStartup:
         heartbeat_interval_ms=int(workers.heartbeat_interval_s * 1000),
         write_completion_timeout_ms=int(workers.write_completion_timeout_s * 1000),
         read_timeout_ms=int(workers.read_timeout_s * 1000),
+        orphan_lifetime_ms=int(orphan_lifetime_s * 1000),
         log_level=workers.log_level,
         maximum_items=workers.items,
     )

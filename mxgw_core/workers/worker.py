@@ -4,30 +4,33 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import secrets
-import weakref
 from collections.abc import Sequence
-from dataclasses import dataclass
 
 from mxgw.v1.events_pb2 import GapReason, WorkerState
 from mxgw.worker.v1 import worker_pb2 as w
-from mxgw_core.api.errors import GatewayError, InvalidRequest, WorkerStartFailed
+from mxgw_core.api.errors import InvalidRequest, WorkerStartFailed
 from mxgw_core.api.types import CloseReason
-from mxgw_core.api.workers import WorkerExit, WorkerIdentity, WorkerSpawn
+from mxgw_core.api.workers import Orphan, WorkerExit, WorkerSpawn
 from mxgw_core.config.models import Settings
 from mxgw_core.events.distributor import Distributor
 from mxgw_core.events.log import LogGap, OutOfOrder
 from mxgw_core.events.records import MalformedBatch
+from mxgw_core.failpoints import reach
 from mxgw_core.plugins import PluginHost
 from mxgw_core.printable import printable
 from mxgw_core.workers.acks import Acks
+from mxgw_core.workers.adopted import AdoptedProcess, ProcessHandle
 from mxgw_core.workers.commands import PendingCommands
+from mxgw_core.workers.ending import WorkerEnd, end_process, told_end
+from mxgw_core.workers.endpoint import Endpoint
+from mxgw_core.workers.expected import ExpectedWorker
 from mxgw_core.workers.health import Health
 from mxgw_core.workers.link import LinkBroken, WorkerLink
 from mxgw_core.workers.paths import DataDirectory
 from mxgw_core.workers.process import StartupTooLarge, WorkerProcess
 from mxgw_core.workers.startup import startup_for
-from mxgw_worker.ipc.handshake import PROTOCOL_VERSION, GatewayHandshake
+from mxgw_core.workers.steps import WorkerSteps
+from mxgw_worker.ipc.handshake import PROTOCOL_VERSION
 from mxgw_worker.ipc.process import resident_bytes
 
 log = logging.getLogger(__name__)
@@ -38,16 +41,10 @@ _ENVELOPE_BYTES = 32
 _GAP_REASONS = frozenset(GapReason.values())
 
 
-@dataclass(frozen=True, slots=True)
-class WorkerEnd:
-    """How a worker came to its end, for the session's close reason."""
-
-    reason: CloseReason
-    detail: str
-
-
 class Worker:
-    """Start with `start`, watch with `supervise`, end with `stop`. Lives in the event loop.
+    """Start with `start`, watch with `supervise`, end with `stop` or `release`. Lives in the event loop.
+
+    With `orphan`, `start` waits for that worker to come back instead of starting one.
 
     Attributes:
         ended: completed once when the worker is no longer usable, whatever the cause.
@@ -62,38 +59,45 @@ class Worker:
         distributor: Distributor,
         plugins: PluginHost,
         starts: asyncio.Semaphore,
+        orphan: Orphan | None = None,
     ) -> None:
         self._spawn = spawn
+        self._orphan = orphan
+        self._expected = ExpectedWorker(spawn, orphan, plugins)
+        self._steps = WorkerSteps(plugins, self._expected.phase)
         # Bounds how many workers start at once: more would only slow each other down.
         self._starts = starts
         self._settings = settings
         self._data = data
         self._distributor = distributor
-        self._plugins = plugins
         self._log_file = data.log_of(spawn.session_id)
-        self._server: asyncio.AbstractServer | None = None
+        self._endpoint = Endpoint(spawn, self, self._expected, plugins, frame_bytes=settings.workers.frame_bytes)
         self._link: WorkerLink | None = None
-        # Also the refused ones, for as long as they take to close.
-        self._links: weakref.WeakSet[WorkerLink] = weakref.WeakSet()
-        self._process: WorkerProcess | None = None
+        self._process: ProcessHandle | None = None
+        self._lifetime_s = orphan.lifetime_s if orphan is not None else 0.0
+        self._is_cut_off = False
         loop = asyncio.get_running_loop()
         self.ended: asyncio.Future[WorkerEnd] = loop.create_future()
         # Completed by the worker's Ready message.
         self._ready: asyncio.Future[w.Ready] = loop.create_future()
+        # What an orphan had when it came back; completed once all of it is in the log.
+        self._refill_head = 0
+        self._refilled: asyncio.Future[None] = loop.create_future()
         self.commands = PendingCommands(settings.limits.pending_commands, self._send_command)
         self.health = Health(settings.workers.heartbeat_interval_s, self._send)
-        self._acks = Acks(lambda: distributor.log.head, self._send_ack)
+        self._acks = Acks(
+            lambda: distributor.log.head, lambda n: self._send(w.WorkerEnvelope(ack=w.EventAck(sequence=n)))
+        )
         self.backend = ""
         self._stopping = False
         self._held = False
         self._goodbye: w.Goodbye | None = None
-        self._refused: list[str] = []
 
     # what others may know
 
     @property
     def pid(self) -> int:
-        return self._process.pid if self._process is not None else 0
+        return self._process.pid if self._process is not None else self._expected.identity.pid
 
     @property
     def protocol_version(self) -> int:
@@ -103,6 +107,11 @@ class Worker:
     def rss_bytes(self) -> int:
         """Resident memory of the process; 0 where the platform does not tell."""
         return resident_bytes(self.pid) if self.pid else 0
+
+    @property
+    def outlives_gateway(self) -> bool:
+        """Whether the worker can be left to the next gateway."""
+        return self._lifetime_s > 0 and not self.ended.done() and not self._stopping
 
     @property
     def state(self) -> WorkerState.ValueType:
@@ -117,37 +126,38 @@ class Worker:
     # life
 
     async def start(self) -> None:
-        """Start the process and return once its backend is ready.
+        """Start the process, or wait for the orphan, and return once its backend is ready.
 
         Raises:
             WorkerStartFailed: it did not come up; nothing is left behind after `stop`.
         """
-        for answer in self._plugins.ask("mxgw_worker_spawning", spawn=self._spawn):
-            if answer.error is not None:
-                raise WorkerStartFailed(f"plugin {answer.plugin!r} prevented the start of the worker")
         try:
-            async with self._starts:
-                await self._start_process()
+            if self._orphan is not None:
+                await self._adopt(self._orphan)
+            else:
+                self._lifetime_s = self._steps.announce(self._spawn)
+                async with self._starts:
+                    await self._start_process()
             self.backend = self._started_backend()
         except WorkerStartFailed as error:
             self._end(CloseReason.WORKER_START_FAILED, error.message)
             raise
-        assert self._link is not None
-        assert self._link.handshake is not None
-        hello = self._link.handshake.hello
-        self._plugins.ask(
-            "mxgw_worker_ready",
-            worker=WorkerIdentity(self._spawn.session_id, hello.pid, hello.start_ticks, hello.epoch, PROTOCOL_VERSION),
-        )
+        self._steps.ready(self._expected.identity)
+
+    def _started(self, process: WorkerProcess) -> None:
+        self._expected.started(process.pid, process.start_ticks)
+        self._steps.started(self._expected.identity)
 
     async def _start_process(self) -> None:
         try:
-            await self._listen()
-            startup = startup_for(self._spawn, self._settings)
-            self._process = WorkerProcess.spawn(startup, self._log_file)
+            await self._endpoint.listen()
+            startup = startup_for(self._spawn, self._settings, self._lifetime_s)
+            process = WorkerProcess.spawn(startup, self._log_file, self._started)
         except (OSError, StartupTooLarge) as error:
             raise WorkerStartFailed(f"the worker process could not be started: {error}") from error
-        self._process.exited.add_done_callback(self._exited)
+        self._process = process
+        process.exited.add_done_callback(self._exited)
+        self._steps.told()
         timeout_s = self._settings.workers.start_timeout_s
         try:
             async with asyncio.timeout(timeout_s):
@@ -160,29 +170,41 @@ class Worker:
         if self.ended.done():
             raise WorkerStartFailed(f"the worker ended before it was ready: {self.ended.result().detail}{self._hint()}")
 
+    async def _adopt(self, orphan: Orphan) -> None:
+        """Wait for the orphan to connect and to send what it kept."""
+        process = self._process = AdoptedProcess.find(orphan.worker)
+        if process is None:
+            self._end(CloseReason.WORKER_EXITED, "its worker ended while no gateway was running")
+            raise WorkerStartFailed("the worker ended while no gateway was running")
+        process.exited.add_done_callback(self._exited)
+        reach("adopt:before-listen")
+        try:
+            await self._endpoint.listen()
+        except OSError as error:
+            raise WorkerStartFailed(f"the worker's socket could not be opened: {error}") from error
+        reach("adopt:after-listen")
+        try:
+            async with asyncio.timeout(orphan.adopt_within_s):
+                await asyncio.wait((self._refilled, self.ended), return_when=asyncio.FIRST_COMPLETED)
+        except TimeoutError:
+            detail = f"its worker did not come back within {orphan.adopt_within_s:g} s of the gateway's restart"
+            self._end(CloseReason.WORKER_SILENT, f"{detail}{self._hint()}")
+            raise WorkerStartFailed(detail) from None
+        if self.ended.done():
+            raise WorkerStartFailed(self.ended.result().detail)
+
+    def _check_refill(self) -> None:
+        if self._orphan is None or self._refilled.done() or not self._ready.done():
+            return
+        if self._distributor.log.head >= self._refill_head:
+            self._refilled.set_result(None)
+
     def _started_backend(self) -> str:
         ready = self._ready.result()
         if ready.error:
             text = printable(ready.error, _STARTUP_ERROR_CHARACTERS)
             raise WorkerStartFailed(f"backend {self._spawn.backend!r} could not be started: {text}")
         return printable(ready.backend, 128)
-
-    async def _listen(self) -> None:
-        path = self._spawn.endpoint
-        path.unlink(missing_ok=True)
-        loop = asyncio.get_running_loop()
-        self._server = await loop.create_unix_server(self._accept, str(path), backlog=8)
-        path.chmod(0o600)
-
-    def _accept(self) -> WorkerLink:
-        link = WorkerLink(
-            self,
-            lambda: GatewayHandshake(session_id=self._spawn.session_id, secret=self._spawn.secret),
-            expected_pid=lambda: self._process.pid if self._process is not None else None,
-            frame_bytes=self._settings.workers.frame_bytes,
-        )
-        self._links.add(link)
-        return link
 
     async def supervise(self) -> WorkerEnd:
         """Watch the worker's signs of life; return when it came to its end."""
@@ -195,55 +217,56 @@ class Worker:
                 self._end(CloseReason.WORKER_SILENT, f"the worker gave no sign of life for {health.silence_s:.1f} s")
         return self.ended.result()
 
-    async def stop(self) -> None:
-        """End the worker: ask it, then SIGTERM, then SIGKILL; returns when the process is gone and nothing is left."""
+    def release(self) -> None:
+        """Let go of the worker, which lives on and waits for the next gateway."""
         self._stopping = True
         self._acks.cancel()
-        process = self._process
-        try:
-            if process is not None and not process.exited.done():
-                grace_s = self._settings.workers.stop_grace_s
-                failed = self.ended.done() and self.ended.result().reason is CloseReason.WORKER_SILENT
-                if self._link is not None and not failed:
-                    self._send(w.WorkerEnvelope(stop=w.Stop(grace_ms=int(grace_s * 1000))))
-                    await _done_within(process.exited, grace_s)
-                elif not failed:
-                    process.terminate()
-                    await _done_within(process.exited, grace_s)
-                if not process.exited.done():
-                    if not failed:
-                        log.warning("worker %d did not leave within %.1f s and is killed", process.pid, grace_s)
-                    process.kill()
-                    await process.exited
-        finally:
-            if process is not None and not process.exited.done():
-                process.kill()  # cancelled while waiting: leave nothing behind
-            for link in tuple(self._links):
-                link.abort()
-            if self._server is not None:
-                self._server.close()
-            self._spawn.endpoint.unlink(missing_ok=True)
-            self._end(CloseReason.CLIENT, "the worker was stopped")
-        self._report_exit()
+        self._endpoint.close()
+        if self._process is not None:
+            self._process.leave()
+        self._end(CloseReason.GATEWAY_SHUTDOWN, "the worker waits for the next gateway")
 
     def kill(self) -> None:
         """End the process at once, unasked; `stop` still has to follow."""
         if self._process is not None and not self._process.exited.done():
             self._process.kill()
 
-    def _report_exit(self) -> None:
-        process, end = self._process, self.ended.result()
-        if process is None:
-            return
-        code = process.exited.result()
+    async def stop(self, reason: CloseReason = CloseReason.CLIENT) -> None:
+        """End the worker: ask it, then SIGTERM, then SIGKILL; returns when the process is gone and nothing is left.
+
+        `reason` is why the session ends.
+        """
+        self._stopping = True
+        self._acks.cancel()
+        if self._process is None and self._orphan is not None:
+            self._process = AdoptedProcess.find(self._orphan.worker)
+        process = self._process
+        if process is not None and not process.exited.done():
+            self._steps.stopping(self._expected.identity, reason)
+        try:
+            if process is not None:
+                has_link = self._link is not None and not self._is_cut_off
+                await end_process(
+                    process,
+                    ask=self._ask_to_leave if has_link else None,
+                    grace_s=self._settings.workers.stop_grace_s,
+                    # An orphan that did not come back may only be slow: it is asked like any other.
+                    is_stuck=has_link and self.ended.done() and self.ended.result().reason is CloseReason.WORKER_SILENT,
+                )
+        finally:
+            self._endpoint.close()
+            self._end(CloseReason.CLIENT, "the worker was stopped")
+        end = self.ended.result()
         if end.reason.is_fault:
             self._data.prune_logs()
         else:
             self._log_file.unlink(missing_ok=True)
-        self._plugins.ask(
-            "mxgw_worker_exited",
-            worker_exit=WorkerExit(self._spawn.session_id, process.pid, code, end.reason.name, end.detail),
-        )
+        code = process.exited.result() if process is not None else None
+        self._steps.exited(WorkerExit(self._spawn.session_id, self.pid, code, end.reason.name, end.detail))
+
+    def _ask_to_leave(self) -> None:
+        self._send(w.WorkerEnvelope(stop=w.Stop(grace_ms=int(self._settings.workers.stop_grace_s * 1000))))
+        reach("close:after-stop")
 
     def _end(self, reason: CloseReason, detail: str) -> None:
         if not self.ended.done():
@@ -251,35 +274,41 @@ class Worker:
                 reason = CloseReason.CLIENT  # it did as it was told
             self.ended.set_result(WorkerEnd(reason, detail))
 
-    def _exited(self, exited: asyncio.Future[int]) -> None:
-        said = f" ({printable(self._goodbye.detail or self._goodbye.reason, 300)})" if self._goodbye else ""
-        code = exited.result()
-        how = f"was ended by signal {-code}" if code < 0 else f"left with exit code {code}"
-        self._end(CloseReason.WORKER_EXITED, f"the worker process {how}{said}")
+    def _exited(self, exited: asyncio.Future[int | None]) -> None:
+        refused = "" if self._ready.done() else self._endpoint.told_refusals()
+        self._end(CloseReason.WORKER_EXITED, told_end(exited.result(), self._goodbye) + refused)
 
     def _hint(self) -> str:
-        refused = f"; refused connections: {', '.join(self._refused)}" if self._refused else ""
-        return f"{refused}; its log is {self._log_file}"
+        return f"{self._endpoint.told_refusals()}; its log is {self._log_file}"
 
     # LinkOwner
 
     def resume_after(self, hello: w.Hello) -> int:
+        if self._orphan is not None:
+            # All that it kept refills the log. A Hello is only checked for sense, so far.
+            return max(0, hello.outbox_oldest - 1)
         return self._distributor.log.head if hello.epoch == self._distributor.epoch else 0
 
     def link_claims(self, link: WorkerLink) -> bool:
         if self._link is not None:
             return False
-        self._link = link
         assert link.handshake is not None
-        self._distributor.epoch = link.handshake.hello.epoch
+        self._expected.proved(link.handshake)
+        self._link = link
+        hello = link.handshake.hello
+        self._distributor.epoch = hello.epoch
+        if self._orphan is not None:
+            self._distributor.log.start_after(self.resume_after(hello))
+            self._refill_head = hello.head_sequence
+        asyncio.get_running_loop().call_soon(self._steps.welcomed)
         return True
 
-    def link_refused(self, reason: str, detail: str) -> None:
-        log.warning("session %s: refused a worker connection: %s: %s", self._spawn.session_id, reason, detail)
-        if len(self._refused) < 10:
-            self._refused.append(reason)
+    def link_refused(self, link: WorkerLink, reason: str, detail: str) -> None:
+        self._endpoint.refused(link, reason, detail)
 
     def link_lost(self, link: WorkerLink, detail: str) -> None:
+        if link is self._link:
+            self._is_cut_off = True
         if link is self._link and not self._stopping and self._goodbye is None:
             # The process may only be quicker to close its socket than to be reaped: let its exit tell the story.
             asyncio.get_running_loop().call_later(0.2, self._end, CloseReason.WORKER_EXITED, detail)
@@ -319,6 +348,7 @@ class Worker:
             self._end(CloseReason.WORKER_PROTOCOL_ERROR, f"the worker sent events that are none: {error}")
             raise LinkBroken(str(error)) from error
         self._acks.appended()
+        self._check_refill()
 
     def _received(self, kind: str | None, envelope: w.WorkerEnvelope) -> None:
         match kind:
@@ -331,6 +361,7 @@ class Worker:
                 if self._ready.done():
                     raise LinkBroken("the worker said Ready twice")
                 self._ready.set_result(envelope.ready)
+                self._check_refill()
             case "goodbye":
                 self._goodbye = envelope.goodbye
                 detail = printable(envelope.goodbye.detail or envelope.goodbye.reason, 300)
@@ -361,25 +392,9 @@ class Worker:
         if self._link is not None:
             self._link.hold(on)
 
-    def fail_commands(self, error: GatewayError) -> None:
-        """Let every waiting and later command fail with `error`."""
-        self.commands.fail_all(error)
-
     def _send_command(self, correlation_id: int, request: w.CommandRequest) -> None:
         self._send(w.WorkerEnvelope(correlation_id=correlation_id, command=request))
 
     def _send(self, envelope: w.WorkerEnvelope) -> None:
         if self._link is not None:
             self._link.send(envelope)
-
-    def _send_ack(self, sequence: int) -> None:
-        self._send(w.WorkerEnvelope(ack=w.EventAck(sequence=sequence)))
-
-
-async def _done_within(future: asyncio.Future[int], seconds: float) -> None:
-    await asyncio.wait((future,), timeout=seconds)
-
-
-def new_secret() -> bytes:
-    """Return a secret for one worker: 256 bits."""
-    return secrets.token_bytes(32)

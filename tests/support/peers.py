@@ -71,13 +71,21 @@ class ScriptedWorker:
             pass
 
     async def shake(
-        self, *, session_id: str = SESSION, secret: bytes = SECRET, epoch: bytes = EPOCH, pid: int | None = None
+        self,
+        *,
+        session_id: str = SESSION,
+        secret: bytes = SECRET,
+        epoch: bytes = EPOCH,
+        pid: int | None = None,
+        start_ticks: int = 0,
+        head: int = 0,
+        oldest: int = 1,
     ) -> w.Welcome:
         """Do what a true worker does, up to the Welcome."""
         handshake = WorkerHandshake(
-            session_id=session_id, secret=secret, epoch=epoch, pid=pid or os.getpid(), start_ticks=0
+            session_id=session_id, secret=secret, epoch=epoch, pid=pid or os.getpid(), start_ticks=start_ticks
         )
-        self.send(w.WorkerEnvelope(hello=handshake.hello(0, 1)))
+        self.send(w.WorkerEnvelope(hello=handshake.hello(head, oldest)))
         challenge = await self.receive_kind("challenge")
         self.send(w.WorkerEnvelope(proof=handshake.on_challenge(challenge.challenge)))
         welcome = await self.receive_kind("welcome")

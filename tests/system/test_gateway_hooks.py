@@ -16,6 +16,7 @@ import sys
 import threading
 from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +25,7 @@ import pytest
 from google.protobuf.empty_pb2 import Empty
 from support.clients import Client, client_of, read_events, refused
 from support.events import batch
+from support.peers import scripted_worker
 from support.plugins import InstallPlugin
 from support.waiting import until
 
@@ -60,13 +62,15 @@ from mxgw_core.api import (
     SubscriberLimits,
     WorkerExit,
     WorkerIdentity,
+    WorkerProof,
+    WorkerRefusal,
     WorkerSpawn,
     hookimpl,
 )
-from mxgw_core.api.errors import InvalidRequest, PluginError, SettingsError, Unauthenticated
+from mxgw_core.api.errors import AccessDenied, InvalidRequest, PluginError, SettingsError, Unauthenticated
 from mxgw_core.plugins.loading import HOOKS
 from mxgw_core.testing import RunningGateway, running_gateway
-from mxgw_worker.ipc.process import start_ticks
+from mxgw_worker.ipc.process import boot_id, start_ticks
 
 pytestmark = pytest.mark.asyncio
 
@@ -880,51 +884,222 @@ async def test_hook_mxgw_worker_exited_is_told_once_when_process_and_socket_are_
         assert [(alive, sockets) for _, alive, sockets in told] == [(False, 0), (False, 0)]
 
 
+async def test_hook_mxgw_worker_started_is_told_of_a_process_that_knows_nothing_yet(running: Run) -> None:
+    told: list[tuple[WorkerIdentity, int]] = []
+
+    def started(self: object, worker: WorkerIdentity) -> None:
+        told.append((worker, start_ticks(worker.pid)))
+
+    async with running(hook("mxgw_worker_started", started)) as (_, client):
+        session = await client.open()
+        ((worker, ticks),) = told
+
+        assert (worker.session_id, worker.pid) == (session.session_id, session.worker_pid)
+        assert (worker.epoch, worker.protocol_version) == (b"", 0)
+        assert worker.start_ticks == ticks > 0
+        assert worker.boot_id == boot_id()
+
+
+async def test_hook_mxgw_worker_started_that_raises_ends_the_process(running: Run) -> None:
+    told: list[int] = []
+
+    def started(self: object, worker: WorkerIdentity) -> None:
+        told.append(worker.pid)
+        raise BROKEN
+
+    async with running(hook("mxgw_worker_started", started)) as (gateway, client):
+        refusal = await refused(client.open())
+
+        assert refusal.reason == "WORKER_START_FAILED"
+        assert start_ticks(told[0]) == 0
+
+        await until(lambda: not gateway.app.sessions())
+
+
+async def test_hook_mxgw_worker_proved_is_told_both_secrets_before_the_worker_hears_of_it(running: Run) -> None:
+    spawned: list[WorkerSpawn] = []
+    proved: list[WorkerProof] = []
+    ready: list[int] = []
+
+    spawning = hook("mxgw_worker_spawning", lambda self, spawn: spawned.append(spawn))
+    proving = hook("mxgw_worker_proved", lambda self, proof: proved.append(proof))
+    told = hook("mxgw_worker_ready", lambda self, worker: ready.append(len(proved)))
+    async with running(spawning, proving, told) as (_, client):
+        session = await client.open()
+        (proof,) = proved
+
+        assert proof.worker.epoch == session.epoch
+        assert proof.former_secret == spawned[0].secret != proof.secret
+        assert ready == [1]
+        assert repr(proof.secret) not in repr(proof)
+
+
+async def test_hook_mxgw_worker_proved_that_raises_refuses_a_new_worker(running: Run) -> None:
+    async with running(raising("mxgw_worker_proved", "proof")) as (gateway, client):
+        refusal = await refused(client.open())
+
+        assert refusal.reason == "WORKER_START_FAILED"
+        assert "NOT_RECORDED" in refusal.text
+
+        await until(lambda: not gateway.app.sessions())
+
+
+async def test_hook_mxgw_worker_stopping_is_told_while_the_worker_lives(running: Run) -> None:
+    told: list[tuple[WorkerIdentity, CloseReason, bool]] = []
+
+    def stopping(self: object, worker: WorkerIdentity, reason: CloseReason) -> None:
+        told.append((worker, reason, Path(f"/proc/{worker.pid}").exists()))
+
+    async with running(hook("mxgw_worker_stopping", stopping)) as (_, client):
+        session = await client.open()
+        await client.close(session.session_id)
+        ((worker, reason, alive),) = told
+
+        assert (worker.pid, worker.epoch) == (session.worker_pid, session.epoch)
+        assert reason is CloseReason.CLIENT
+        assert alive
+
+
+async def test_hook_mxgw_worker_refused_is_told_of_whoever_is_turned_away(running: Run) -> None:
+    told: list[WorkerRefusal] = []
+    refusing = hook("mxgw_worker_refused", lambda self, refusal: told.append(refusal))
+    async with running(refusing) as (gateway, client):
+        session = await client.open()
+        (socket,) = (gateway.directory / "data" / "run").glob("*.sock")
+        async with scripted_worker(socket) as worker:
+            assert await worker.refusal() == "WRONG_PROCESS"
+        (refusal,) = told
+
+        assert (refusal.session_id, refusal.reason) == (session.session_id, "WRONG_PROCESS")
+        assert (refusal.peer_pid, refusal.peer_uid) == (os.getpid(), os.getuid())
+
+
 # orphans
+
+
+async def test_hook_mxgw_orphan_lifetime_lets_a_worker_live_on_after_an_orderly_end(running: Run) -> None:
+    kept: list[WorkerIdentity] = []
+    asked: list[WorkerSpawn] = []
+    closed: list[str] = []
+
+    def lifetime(self: object, spawn: WorkerSpawn) -> float:
+        asked.append(spawn)
+        return 30.0
+
+    remembering = hook("mxgw_worker_ready", lambda self, worker: kept.append(worker))
+    closing = hook("mxgw_session_closed", lambda self, session, reason: closed.append(session.session_id))
+    async with running(hook("mxgw_orphan_lifetime", lifetime), remembering, closing) as (_, client):
+        session = await client.open()
+    worker = kept[0]
+    pid = os.pidfd_open(worker.pid)
+    try:
+        assert start_ticks(worker.pid) == worker.start_ticks
+        assert [spawn.session_id for spawn in asked] == [session.session_id]
+        assert not closed
+    finally:
+        signal.pidfd_send_signal(pid, signal.SIGKILL)
+        await asyncio.to_thread(os.waitid, os.P_PIDFD, pid, os.WEXITED)
+        os.close(pid)
 
 
 @pytest.fixture
 def orphan() -> Any:
     """A process that could be a worker of an earlier run, and what is known of it."""
     process = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(60)"])
-    boot_id = Path("/proc/sys/kernel/random/boot_id").read_text().strip()
-    yield process, Orphan("old", process.pid, start_ticks(process.pid), boot_id, Path("/none"), "anonymous", "")
+    spawn = WorkerSpawn("old", "sim", Path("/none"), bytes(32), "anonymous", "", "", 60.0)
+    identity = WorkerIdentity("old", process.pid, start_ticks(process.pid), bytes(16), 1, boot_id())
+    yield process, Orphan(spawn, identity)
     process.kill()
     process.wait()
 
 
+def is_alive(orphan: Orphan) -> bool:
+    return start_ticks(orphan.worker.pid) == orphan.worker.start_ticks
+
+
+ADOPT, TERMINATE, IGNORE = OrphanVerdict.ADOPT, OrphanVerdict.TERMINATE, OrphanVerdict.IGNORE
+
+
 @pytest.mark.parametrize(
-    ("verdict", "lives"),
+    ("verdicts", "lives"),
     [
-        (None, False),
-        (BROKEN, False),
-        ("adopt", False),
-        (OrphanVerdict.TERMINATE, False),
-        (OrphanVerdict.IGNORE, True),
+        ([None], False),
+        ([BROKEN], False),
+        (["adopt"], False),
+        ([TERMINATE], False),
+        ([IGNORE], True),
+        ([IGNORE, ADOPT], True),
+        ([ADOPT, IGNORE, TERMINATE], False),
+        ([BROKEN, IGNORE, ADOPT], False),
     ],
 )
-async def test_hook_mxgw_orphan_verdict_decides_and_without_one_an_orphan_is_ended(
-    running: Run, orphan: Any, verdict: object, lives: bool
+async def test_hook_mxgw_orphan_verdict_any_objection_counts_and_without_a_wish_an_orphan_is_ended(
+    running: Run, orphan: Any, verdicts: list[object], lives: bool
 ) -> None:
-    process, known = orphan
+    _, known = orphan
     asked: list[Orphan] = []
 
-    def judge(self: object, orphan: Orphan) -> Any:
-        asked.append(orphan)
-        if isinstance(verdict, Exception):
-            raise verdict
-        return verdict
+    def judging(verdict: object) -> object:
+        def judge(self: object, orphan: Orphan) -> Any:
+            asked.append(orphan)
+            if isinstance(verdict, Exception):
+                raise verdict
+            return verdict
+
+        return hook("mxgw_orphan_verdict", judge)
 
     finding = hook("mxgw_orphans", lambda self: [known])
-    async with running(finding, hook("mxgw_orphan_verdict", judge)):
-        assert asked == [known]
-        assert (process.poll() is None) == lives
+    ended: list[WorkerExit] = []
+    ending = hook("mxgw_worker_exited", lambda self, worker_exit: ended.append(worker_exit))
+    async with running(finding, ending, *map(judging, verdicts)):
+        if not lives:
+            await until(lambda: ended)
+
+            assert ended[0].exit_code == -signal.SIGTERM
+
+        assert asked == [known] * len(verdicts)
+        assert is_alive(known) == lives
+
+
+async def test_an_orphan_that_nobody_can_want_is_ended_without_asking(running: Run, orphan: Any) -> None:
+    _, known = orphan
+    closing = replace(known, closing=CloseReason.LEASE_EXPIRED)
+    unready = replace(known, spawn=replace(known.spawn, session_id="new"), was_ready=False)
+    asked: list[Orphan] = []
+    judging = hook("mxgw_orphan_verdict", lambda self, orphan: asked.append(orphan) or ADOPT)
+    closed: list[tuple[str, CloseReason]] = []
+    closing_told = hook(
+        "mxgw_session_closed", lambda self, session, reason: closed.append((session.session_id, reason))
+    )
+    async with running(hook("mxgw_orphans", lambda self: [closing, unready]), judging, closing_told):
+        await until(lambda: len(closed) == 2)
+
+        assert not asked
+        assert not is_alive(known)
+        assert set(closed) == {("old", CloseReason.LEASE_EXPIRED), ("new", CloseReason.GATEWAY_SHUTDOWN)}
+
+
+async def test_an_orphan_whose_owner_lost_its_access_is_ended_with_that_reason(running: Run, orphan: Any) -> None:
+    _, known = orphan
+
+    def judge(self: object, orphan: Orphan) -> Any:
+        raise AccessDenied("the key was revoked")
+
+    closed: list[tuple[CloseReason, str]] = []
+    closing = hook("mxgw_session_closed", lambda self, session, reason: closed.append((reason, session.close_detail)))
+    wanting = hook("mxgw_orphan_verdict", lambda self, orphan: ADOPT)
+    judging = hook("mxgw_orphan_verdict", judge)
+    async with running(hook("mxgw_orphans", lambda self: [known]), judging, wanting, closing):
+        await until(lambda: closed)
+
+        assert closed == [(CloseReason.OWNER_REVOKED, "the key was revoked")]
+        assert not is_alive(known)
 
 
 async def test_hook_mxgw_orphans_are_asked_for_before_the_first_call_and_a_broken_plugin_hides_none(
     running: Run, orphan: Any
 ) -> None:
-    process, known = orphan
+    _, known = orphan
     order: list[str] = []
 
     def orphans(self: object) -> list[Orphan]:
@@ -935,18 +1110,31 @@ async def test_hook_mxgw_orphans_are_asked_for_before_the_first_call_and_a_broke
     broken = raising("mxgw_orphans")
     async with running(hook("mxgw_orphans", orphans), broken, opened) as (_, client):
         await client.open()
-
-        assert process.poll() == -signal.SIGTERM
+        await until(lambda: not is_alive(known))
 
     assert order == ["orphans", "opened"]
 
 
 async def test_a_process_that_only_has_an_orphans_pid_is_left_alone(running: Run, orphan: Any) -> None:
     process, known = orphan
-    from dataclasses import replace
+    others = [
+        replace(
+            known,
+            spawn=replace(known.spawn, session_id=name),
+            worker=replace(known.worker, session_id=name, **changes),
+        )
+        for name, changes in (
+            ("other start", {"start_ticks": known.worker.start_ticks + 1}),
+            ("other boot", {"boot_id": "another boot"}),
+            ("unknown start", {"start_ticks": 0}),
+        )
+    ]
+    ended: list[WorkerExit] = []
+    ending = hook("mxgw_worker_exited", lambda self, worker_exit: ended.append(worker_exit))
+    async with running(hook("mxgw_orphans", lambda self: others), ending):
+        await until(lambda: len(ended) == 3)
 
-    others = [replace(known, start_ticks=known.start_ticks + 1), replace(known, boot_id="another boot")]
-    async with running(hook("mxgw_orphans", lambda self: others)):
+        assert all(e.exit_code is None for e in ended)
         assert process.poll() is None
 
 

@@ -17,7 +17,7 @@ MxgwClientError
 │   ├── Unauthenticated, AccessDenied
 │   ├── SessionNotFound ── SessionGone
 │   ├── SessionNotReady, SessionLimitReached, WorkerStartFailed
-│   ├── CommandTimedOut, CommandFailed, PendingCommandsExceeded
+│   ├── CommandTimedOut, CommandFailed, CommandOutcomeUnknown, PendingCommandsExceeded
 │   ├── SubscriberExists, SubscriberLimitReached, PositionLost
 │   └── FeatureNotEnabled, InternalError
 ├── StreamStale                  not even a heartbeat came: the connection or the gateway is dead
@@ -206,6 +206,10 @@ class CommandTimedOut(GatewayRefusal, CallTimedOut):
 
 class CommandFailed(GatewayRefusal):
     """The worker could not run the command at all."""
+
+
+class CommandOutcomeUnknown(GatewayRefusal):
+    """The gateway ended while the command ran: it may or may not take effect. Look before repeating a write."""
 
 
 class PendingCommandsExceeded(GatewayRefusal):

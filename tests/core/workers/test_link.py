@@ -71,7 +71,7 @@ class Endpoint:
         self.lost.append(detail)
         self.changed.set()
 
-    def link_refused(self, reason: str, detail: str) -> None:
+    def link_refused(self, link: WorkerLink, reason: str, detail: str) -> None:
         self.refused.append(reason)
 
     async def received_count(self, count: int) -> None:

@@ -29,8 +29,9 @@ from mxgw_core.events.log import LogGap
 from mxgw_core.events.verdict import Start
 from mxgw_core.plugins import PluginHost
 from mxgw_core.workers import acks
+from mxgw_core.workers.ending import WorkerEnd
 from mxgw_core.workers.paths import DataDirectory
-from mxgw_core.workers.worker import Worker, WorkerEnd
+from mxgw_core.workers.worker import Worker
 
 pytestmark = pytest.mark.asyncio
 
@@ -96,7 +97,7 @@ def _worker(data: DataDirectory, **overrides: object) -> tuple[Worker, Distribut
 async def setting(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Setting]:
     with DataDirectory(tmp_path_factory.mktemp("w")) as data:
         worker, distributor = _worker(data)
-        await worker._listen()
+        await worker._endpoint.listen()
         try:
             yield Setting(worker, distributor, data.socket_of(SESSION), data)
         finally:
@@ -233,7 +234,7 @@ async def test_refused_connections_leave_nothing_in_the_gateway(setting: Setting
         await setting.head(1)
         gc.collect()
 
-        assert len(setting.worker._links) <= 2
+        assert len(setting.worker._endpoint._links) <= 2
 
 
 async def test_commands_and_replies_pair_by_their_number(setting: Setting) -> None:
@@ -337,7 +338,7 @@ async def test_an_answer_that_comes_while_the_worker_leaves_is_no_broken_protoco
     async with _ready(setting) as peer, asyncio.TaskGroup() as tasks:
         tasks.create_task(call())
         command = await peer.receive_kind("command")
-        setting.worker.fail_commands(SessionEnded("closed", close_reason="CLIENT"))
+        setting.worker.commands.fail_all(SessionEnded("closed", close_reason="CLIENT"))
         peer.send(w.WorkerEnvelope(correlation_id=command.correlation_id, reply=w.CommandReply()), block(1, 1))
         await setting.head(1)
 

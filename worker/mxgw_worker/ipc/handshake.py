@@ -47,12 +47,21 @@ class HandshakeError(Exception):
 class GatewayHandshake:
     """The gateway's end of one connection. A failed or finished handshake cannot be used again."""
 
-    def __init__(self, *, session_id: str, secret: bytes) -> None:
+    def __init__(self, *, session_id: str, secret: bytes, former_secret: bytes | None = None) -> None:
+        """`former_secret` is also taken: that of a worker which may not have received the Welcome it led to."""
         self._session_id = session_id
-        self._secret = _checked_secret(secret)
+        self._secrets = [_checked_secret(each) for each in (secret, former_secret) if each is not None]
+        self._proved_secret: bytes | None = None
         self._hello: Hello | None = None
         self._transcript: tuple[bytes, bytes] | None = None
         self._next_secret: bytes | None = None
+
+    @property
+    def proved_secret(self) -> bytes:
+        """The secret that the worker knew; known after `on_proof`."""
+        if self._proved_secret is None:
+            raise RuntimeError("the handshake is not complete")
+        return self._proved_secret
 
     @property
     def hello(self) -> Hello:
@@ -104,10 +113,13 @@ class GatewayHandshake:
         transcript, self._transcript = self._transcript, None
         if transcript is None:
             raise _unexpected("a Proof without an open challenge")
-        if not hmac.compare_digest(proof.mac, _mac(self._secret, b"worker", *transcript)):
+        # Every secret is tried, so that the time it takes does not tell which one it was.
+        matching = [s for s in self._secrets if hmac.compare_digest(proof.mac, _mac(s, b"worker", *transcript))]
+        if not matching:
             raise HandshakeError(HandshakeReason.BAD_PROOF, "the worker does not know the secret of this session")
-        self._next_secret = _mac(self._secret, b"rotate", *transcript)
-        mac = _mac(self._secret, b"gateway", *transcript, _number(resume_after))
+        secret = self._proved_secret = matching[0]
+        self._next_secret = _mac(secret, b"rotate", *transcript)
+        mac = _mac(secret, b"gateway", *transcript, _number(resume_after))
         return Welcome(mac=mac, resume_after=resume_after)
 
     def __repr__(self) -> str:

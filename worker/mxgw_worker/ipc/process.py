@@ -6,6 +6,7 @@ from pathlib import Path
 
 # Field 22 of /proc/PID/stat; the fields that follow the command's closing parenthesis start with number 3.
 _START_TIME_INDEX = 22 - 3
+_BOOT_ID = Path("/proc/sys/kernel/random/boot_id")
 
 
 def start_ticks(pid: int) -> int:
@@ -19,6 +20,17 @@ def start_ticks(pid: int) -> int:
         return int(stat[stat.rindex(b")") + 2 :].split()[_START_TIME_INDEX])
     except (OSError, ValueError, IndexError):
         return 0
+
+
+def boot_id() -> str:
+    """Return what names this run of the machine; "" where that is unknown.
+
+    Start times count from the boot, so only with this does a pid with its start time name one process for good.
+    """
+    try:
+        return _BOOT_ID.read_text(encoding="ascii").strip()
+    except OSError:
+        return ""
 
 
 def rss_bytes() -> int:

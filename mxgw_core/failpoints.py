@@ -1,0 +1,54 @@
+"""Named steps at which a test may let this process die, to see what the next one makes of it.
+
+Off unless the environment says otherwise: `MXGWTEST_FAILPOINT=close:after-manifest` ends the process with SIGKILL at
+that step, `...:2` at its second time. It can do no more than `kill -9` could. The steps and what follows from each
+stand in docs/reattach.md.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+
+VARIABLE = "MXGWTEST_FAILPOINT"
+
+STEPS = (
+    "spawn:before-manifest",
+    "spawn:after-manifest",
+    "spawn:after-process",
+    "spawn:after-pid",
+    "spawn:after-startup",
+    "hello:before-manifest",
+    "hello:after-manifest",
+    "hello:after-welcome",
+    "hello:before-ready",
+    "hello:after-ready",
+    "adopt:before-listen",
+    "adopt:after-listen",
+    "adopt:before-manifest",
+    "adopt:after-manifest",
+    "adopt:after-welcome",
+    "adopt:before-ready",
+    "adopt:after-ready",
+    "close:before-manifest",
+    "close:after-manifest",
+    "close:after-stop",
+    "close:after-exit",
+    "close:after-delete",
+)
+
+_seen: dict[str, int] = {}
+
+
+def reach(step: str) -> None:
+    """Die here when the environment asks for it."""
+    asked = os.environ.get(VARIABLE)
+    if asked is None:
+        return
+    assert step in STEPS, step
+    if not asked.startswith(step):
+        return
+    _seen[step] = _seen.get(step, 0) + 1
+    number = asked[len(step) + 1 :] or "1"
+    if _seen[step] == int(number):
+        os.kill(os.getpid(), signal.SIGKILL)

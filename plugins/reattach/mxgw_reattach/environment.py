@@ -1,0 +1,74 @@
+"""Would the workers survive the gateway here? Systemd and containers end them with it unless they are told not to."""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+import subprocess
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+_CGROUP = Path("/proc/self/cgroup")
+_TIMEOUT_S = 3.0
+_UNIT = re.compile(r"/([^/]+\.service)(?:/|$)")
+
+
+def unit_of(cgroup: str) -> str | None:
+    """Return the systemd service that a process belongs to, by its /proc/PID/cgroup; None when it is in none.
+
+    The innermost service counts: that of a user is within the one of the user's manager.
+    """
+    found = [unit for line in cgroup.splitlines() for unit in _UNIT.findall(line.partition("::")[2])]
+    return found[-1] if found else None
+
+
+def kill_mode_of(unit: str, run: Callable[[Sequence[str]], str] | None = None) -> str:
+    """Return the KillMode of a unit as systemd has it; "" when it does not tell."""
+    ask = run or _run
+    for scope in ((), ("--user",)):
+        mode = ask(["systemctl", *scope, "show", "--property=KillMode", "--value", unit]).strip()
+        if mode:
+            return mode
+    return ""
+
+
+def _run(command: Sequence[str]) -> str:
+    if shutil.which(command[0]) is None:
+        return ""
+    try:
+        done = subprocess.run(
+            command, capture_output=True, check=False, text=True, timeout=_TIMEOUT_S, stdin=subprocess.DEVNULL
+        )
+    except (OSError, subprocess.TimeoutExpired):
+        return ""
+    return done.stdout if done.returncode == 0 else ""
+
+
+def judged(pid: int, cgroup: str, invocation_id: str, kill_mode: Callable[[str], str]) -> list[str]:
+    """Return what in this environment would end workers together with their gateway, each with its cure."""
+    if pid == 1:
+        return [
+            "the gateway is process 1 of its container: when it ends the container ends, and the workers with it; "
+            "start it below an init and a supervisor that restarts it inside, or disable reattach"
+        ]
+    unit = unit_of(cgroup)
+    # A gateway started by hand, in a terminal or by a test, may sit in some service's group as well.
+    if unit is None or not invocation_id:
+        return []
+    mode = kill_mode(unit)
+    if mode in ("process", "none"):
+        return []
+    cure = "use the drop-in contrib/systemd/mxgw.service.d/reattach.conf (KillMode=process), see docs/reattach.md"
+    if not mode:
+        return [f"cannot tell whether systemd leaves the workers of {unit} alive when the gateway ends: {cure}"]
+    return [f"systemd ends the workers of {unit} together with the gateway (KillMode={mode}): {cure}"]
+
+
+def warnings_of() -> list[str]:
+    """Return `judged` for this process; may take some seconds, so call it in a thread."""
+    try:
+        cgroup = _CGROUP.read_text(encoding="utf-8", errors="replace")
+    except OSError:
+        cgroup = ""
+    return judged(os.getpid(), cgroup, os.environ.get("INVOCATION_ID", ""), kill_mode_of)

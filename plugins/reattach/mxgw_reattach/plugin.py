@@ -1,0 +1,115 @@
+"""The plugin object: keeps the manifest at every step of a worker's life, and offers it to the next gateway."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import AsyncIterator, Iterable, Sequence
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
+
+from mxgw_core.api import (
+    CloseReason,
+    Gateway,
+    Orphan,
+    OrphanVerdict,
+    SettingsSection,
+    WorkerExit,
+    WorkerIdentity,
+    WorkerProof,
+    WorkerSpawn,
+    hookimpl,
+)
+from mxgw_reattach.environment import warnings_of
+from mxgw_reattach.manifest import Manifest
+from mxgw_reattach.settings import ReattachSettings
+
+log = logging.getLogger(__name__)
+
+
+class ReattachPlugin:
+    """Answers how long workers outlive the gateway, writes down what adoption needs, and wants every orphan adopted."""
+
+    def __init__(self) -> None:
+        self._settings = ReattachSettings()
+        self._open: Manifest | None = None
+
+    @hookimpl
+    def mxgw_settings(self) -> SettingsSection[ReattachSettings]:
+        return SettingsSection("reattach", ReattachSettings, self._configure)
+
+    def _configure(self, settings: ReattachSettings) -> None:
+        self._settings = settings
+
+    @property
+    def _manifest(self) -> Manifest:
+        if self._open is None:
+            raise RuntimeError("the manifest is not open: the gateway is not running")
+        return self._open
+
+    @hookimpl
+    def mxgw_gateway_context(self, gateway: Gateway) -> AbstractAsyncContextManager[None]:
+        return self._running(gateway)
+
+    @asynccontextmanager
+    async def _running(self, gateway: Gateway) -> AsyncIterator[None]:
+        manifest = self._open = Manifest.open(gateway.data_dir)
+        log.info("workers outlive this gateway (%s), %d known of an earlier run", manifest.instance, len(manifest))
+        try:
+            async with asyncio.TaskGroup() as tasks:
+                checking = tasks.create_task(self._check_environment(), name="reattach:environment")
+                try:
+                    yield
+                finally:
+                    checking.cancel()
+        finally:
+            self._open = None
+            manifest.close()
+
+    async def _check_environment(self) -> None:
+        """Warn of what would end the workers; beside the start, which must not wait for it."""
+        if self._settings.check_environment:
+            for warning in await asyncio.to_thread(warnings_of):
+                log.warning("%s", warning)
+
+    # the steps of a worker's life
+
+    @hookimpl
+    def mxgw_orphan_lifetime(self, spawn: WorkerSpawn) -> float:
+        del spawn
+        return self._settings.max_orphan_lifetime_seconds
+
+    @hookimpl
+    def mxgw_worker_spawning(self, spawn: WorkerSpawn) -> None:
+        self._manifest.announced(spawn, self._settings.max_orphan_lifetime_seconds)
+
+    @hookimpl
+    def mxgw_worker_started(self, worker: WorkerIdentity) -> None:
+        self._manifest.started(worker)
+
+    @hookimpl
+    def mxgw_worker_proved(self, proof: WorkerProof) -> None:
+        self._manifest.proved(proof)
+
+    @hookimpl
+    def mxgw_worker_ready(self, worker: WorkerIdentity) -> None:
+        self._manifest.ready(worker)
+
+    @hookimpl
+    def mxgw_worker_stopping(self, worker: WorkerIdentity, reason: CloseReason) -> None:
+        self._manifest.closing(worker, reason)
+
+    @hookimpl
+    def mxgw_worker_exited(self, worker_exit: WorkerExit) -> None:
+        self._manifest.gone(worker_exit.session_id)
+
+    # after a restart
+
+    @hookimpl
+    def mxgw_orphans(self) -> Sequence[Orphan]:
+        orphans: Iterable[Orphan] = self._manifest.orphans(self._settings.adopt_within_seconds)
+        return tuple(orphans)
+
+    @hookimpl
+    def mxgw_orphan_verdict(self, orphan: Orphan) -> OrphanVerdict:
+        del orphan  # who may not be adopted is a matter of core and of the plugins that object
+        return OrphanVerdict.ADOPT

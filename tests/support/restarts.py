@@ -1,0 +1,166 @@
+"""A gateway that is killed and started again: a process of its own on one data directory, its orphans reaped."""
+
+from __future__ import annotations
+
+import asyncio
+import ctypes
+import json
+import os
+import signal
+import sqlite3
+import subprocess
+import sys
+import tempfile
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager, suppress
+from pathlib import Path
+
+import psutil
+
+from mxgw_core.failpoints import VARIABLE
+from support.waiting import until
+
+# Makes orphans children of this process, so that none can hide and none stays a zombie. Source: prctl(2).
+_PR_SET_CHILD_SUBREAPER = 36
+
+
+class Restarts:
+    """`mxgw serve` on one directory, as often as a test likes. Made by `restarts`.
+
+    Attributes:
+        target: what a client connects to, the same for every run.
+    """
+
+    def __init__(self, directory: Path, settings: str) -> None:
+        self.directory = directory
+        self.data = directory / "d"
+        self.target = f"unix:{directory}/g.sock"
+        self.process: subprocess.Popen[str] | None = None
+        (directory / "settings.toml").write_text(settings)
+        # The interpreter, and so the build, of the next run.
+        self.python = sys.executable
+        self._runs = 0
+        # Children of this process that belong to somebody else.
+        self._others = {child.pid for child in psutil.Process().children()}
+
+    @property
+    def log(self) -> str:
+        """What all runs wrote to stderr."""
+        return "".join(path.read_text() for path in sorted(self.directory.glob("gateway-*.log")))
+
+    async def start(self, *, failpoint: str = "", arguments: Sequence[str] = ()) -> None:
+        """Start a run and return when it serves."""
+        line = await self.started(failpoint=failpoint, arguments=arguments)
+
+        assert line, f"the gateway did not start:\n{self.log}"
+
+    async def started(self, *, failpoint: str = "", arguments: Sequence[str] = ()) -> str:
+        """Start a run and return the line it says when it serves; "" when it ended before."""
+        self._runs += 1
+        environment = {name: value for name, value in os.environ.items() if not name.startswith("MXGW")}
+        if failpoint:
+            environment[VARIABLE] = failpoint
+        options = ["--json", "--listen", self.target, "--set", f"gateway.data_dir={self.data}", *arguments]
+        with (self.directory / f"gateway-{self._runs:03}.log").open("w") as errors:
+            process = self.process = subprocess.Popen(  # noqa: ASYNC220  a few milliseconds of a test
+                [self.python, "-m", "mxgw_core.cli.main", "serve", *options],
+                cwd=self.directory,
+                env=environment,
+                stdin=subprocess.DEVNULL,
+                stdout=subprocess.PIPE,
+                stderr=errors,
+                text=True,
+            )
+        assert process.stdout is not None
+        line = await asyncio.to_thread(process.stdout.readline)
+        assert not line or json.loads(line)["ready"]
+        return line
+
+    async def kill(self) -> None:
+        """End the run with SIGKILL."""
+        assert self.process is not None
+        self.process.kill()
+        await self.ended()
+
+    async def terminate(self) -> None:
+        """End the run in order."""
+        assert self.process is not None
+        self.process.terminate()
+        await self.ended()
+
+    async def ended(self, timeout_s: float = 20.0) -> int:
+        """Wait for the end of the run and return its exit code."""
+        process = self.process
+        assert process is not None
+        code = await asyncio.to_thread(process.wait, timeout_s)
+        assert process.stdout is not None
+        process.stdout.close()
+        self.process = None
+        return code
+
+    def workers(self) -> list[psutil.Process]:
+        """Return the worker processes that live, of all runs; those that ended are reaped."""
+        self.reap()
+        logs = str(self.data / "logs")
+        alive = []
+        for process in psutil.Process().children(recursive=True):
+            # Told from the workers of other gateways by where their output goes.
+            with suppress(psutil.NoSuchProcess, OSError):
+                if str(Path(f"/proc/{process.pid}/fd/1").readlink()).startswith(logs):
+                    alive.append(process)
+        return alive
+
+    def reap(self) -> None:
+        """Take notice of the end of orphans that this process inherited."""
+        awaited = self._others if self.process is None else self._others | {self.process.pid}
+        for child in psutil.Process().children():
+            with suppress(psutil.NoSuchProcess, ChildProcessError):
+                if child.pid not in awaited and child.status() == psutil.STATUS_ZOMBIE:
+                    os.waitpid(child.pid, os.WNOHANG)
+
+    def nothing_is_left(self) -> bool:
+        """Return whether this process has only the children it had before."""
+        self.reap()
+        return {child.pid for child in psutil.Process().children()} <= self._others
+
+    def sockets(self) -> list[Path]:
+        """Return the sockets of workers."""
+        return list((self.data / "run").glob("*.sock"))
+
+    def rows(self) -> list[tuple[str, str]]:
+        """Return session and state of every worker in the manifest."""
+        path = self.data / "manifest.sqlite3"
+        if not path.exists():
+            return []
+        db = sqlite3.connect(f"file:{path}?mode=ro", uri=True)
+        try:
+            return db.execute("SELECT session_id, state FROM worker").fetchall()
+        finally:
+            db.close()
+
+    async def no_worker_is_left(self, timeout_s: float = 10.0) -> None:
+        """Wait until no worker lives."""
+        await until(lambda: not self.workers(), timeout_s)
+
+    async def all_is_gone(self, timeout_s: float = 10.0) -> None:
+        """Wait until no worker, no socket and no row of the manifest is left."""
+        await until(lambda: not self.workers() and not self.sockets() and not self.rows(), timeout_s)
+
+
+@asynccontextmanager
+async def restarts(settings: str) -> AsyncIterator[Restarts]:
+    """Offer a gateway to restart; afterwards whatever is left of it is killed."""
+    ctypes.CDLL(None).prctl(_PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
+    with tempfile.TemporaryDirectory(prefix="mxgw-r-", dir="/tmp") as name:
+        gateway = Restarts(Path(name), settings)
+        try:
+            yield gateway
+        finally:
+            if gateway.process is not None:
+                await gateway.kill()
+            for worker in gateway.workers():
+                with suppress(psutil.NoSuchProcess):
+                    worker.send_signal(signal.SIGKILL)
+            await until(lambda: not gateway.workers())
+            await until(gateway.nothing_is_left)
+            ctypes.CDLL(None).prctl(_PR_SET_CHILD_SUBREAPER, 0, 0, 0, 0)
