@@ -19,15 +19,15 @@ help: ## Show this list
 	@echo 'Start with:  make demo'
 
 demo: ## Set everything up, then show it work (ARGS="--seconds 5 --json", "--backend opcua", ...)
-	@$(SET_UP) opcua
+	@$(SET_UP) opcua dashboard
 	@$(BIN)/mxgw demo $(ARGS)
 
 test: ## Set everything up, then run the tests (ARGS="tests/core -k lease")
-	@$(SET_UP) opcua dev
+	@$(SET_UP) opcua acl dashboard dev
 	@$(BIN)/python -m pytest --numprocesses 3 --dist loadfile $(ARGS)
 
 soak: ## Set everything up, then run the long tests, minutes each (ARGS="-k cuts")
-	@$(SET_UP) opcua dev
+	@$(SET_UP) opcua dashboard dev
 	@$(BIN)/python -m pytest -m soak --log-cli-level=INFO $(ARGS)
 
 chaos: ## Kill the gateway again and again under load, judged; last line JSON (ARGS="--kills 100 --verbose")
@@ -35,7 +35,7 @@ chaos: ## Kill the gateway again and again under load, judged; last line JSON (A
 	@$(BIN)/python scripts/chaos.py $(ARGS)
 
 check: ## Format, lint, types, and whether generated files are current
-	@$(SET_UP) opcua dev
+	@$(SET_UP) opcua dashboard dev
 	$(BIN)/python -m ruff format --check .
 	$(BIN)/python -m ruff check .
 	$(BIN)/python -m mypy
@@ -43,25 +43,25 @@ check: ## Format, lint, types, and whether generated files are current
 	$(BIN)/python scripts/generate_docs.py --check
 
 format: ## Format the code and repair what lint can
-	@$(SET_UP) opcua dev
+	@$(SET_UP) opcua dashboard dev
 	$(BIN)/python -m ruff format .
 	$(BIN)/python -m ruff check --fix .
 
 proto: ## Generate the code of protos/
-	@$(SET_UP) opcua dev
+	@$(SET_UP) opcua dashboard dev
 	PYTHON=$(BIN)/python scripts/generate_protos.sh
 
 docs: ## Generate docs/configuration.md from the settings models
-	@$(SET_UP) opcua dev
+	@$(SET_UP) opcua dashboard dev
 	$(BIN)/python scripts/generate_docs.py
 
 bench: ## Measure the full path and sessions; one JSON line each (ARGS="--seconds 20")
-	@$(SET_UP) opcua dev
+	@$(SET_UP) opcua dashboard dev
 	@$(BIN)/python benchmarks/full_path.py $(ARGS)
 	@$(BIN)/python benchmarks/sessions.py $(ARGS)
 
 set-up: ## Only set .venv up
-	@$(SET_UP) opcua dev
+	@$(SET_UP) opcua dashboard dev
 
 clean: ## Remove .venv, caches and build products; var/ (a gateway's files) stays
 	rm -rf .venv .venv-proto .mypy_cache .ruff_cache .pytest_cache .hypothesis build dist *.egg-info

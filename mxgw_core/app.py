@@ -6,7 +6,7 @@ import asyncio
 import logging
 import secrets
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import AsyncExitStack
 from pathlib import Path
 
@@ -17,12 +17,13 @@ from mxgw.v1 import (
     session_service_pb2,
 )
 from mxgw.v1.session_service_pb2 import ItemState
-from mxgw_core.api.access import Operator, OperatorCredentials
+from mxgw_core.api.access import Operator, OperatorCredentials, SessionPredicate
 from mxgw_core.api.errors import GatewayDraining, GatewayError, SettingsError
 from mxgw_core.api.events import SubscriberLimits
 from mxgw_core.api.gateway import GrpcService, OpenStream
 from mxgw_core.api.types import CloseReason, SessionInfo
 from mxgw_core.config.models import Settings
+from mxgw_core.observing import Observing
 from mxgw_core.plugins import Answer, PluginHost
 from mxgw_core.rpc.access import AccessControl
 from mxgw_core.rpc.addresses import addresses_of
@@ -50,14 +51,18 @@ _LAST_WORDS_S = 0.5
 class GatewayApp:
     """One gateway. `run` serves until `stop`, and returns when everything is closed; both in the event loop.
 
+    Args:
+        origins: where each setting comes from, for those who look (`LoadedSettings.origins`).
+
     Attributes:
         addresses: what it really listens on, ports resolved; known once it is ready.
         sessions_left: after `run`, how many sessions wait for the next gateway.
     """
 
-    def __init__(self, settings: Settings, plugins: PluginHost) -> None:
+    def __init__(self, settings: Settings, plugins: PluginHost, *, origins: Mapping[str, str] | None = None) -> None:
         self._settings = settings
         self._plugins = plugins
+        self._origins = origins or {}
         self.instance_id = secrets.token_hex(8)
         self.addresses: tuple[str, ...] = ()
         self._stopping = asyncio.Event()
@@ -68,6 +73,7 @@ class GatewayApp:
         self._ready = asyncio.Event()
         self._registry: SessionRegistry | None = None
         self._streams = OpenStreams()
+        self._observing: Observing | None = None
 
     async def run(self) -> None:
         """Serve until `stop` is called.
@@ -83,6 +89,7 @@ class GatewayApp:
                 data = stack.enter_context(DataDirectory(self._settings.gateway.data_dir))
                 registry = SessionRegistry(self._settings, self._plugins, data)
                 self._registry = registry
+                self._observing = Observing(self._settings, self._plugins, registry, self._origins)
                 await self._enter_plugins(stack)
                 events = EventService(self._settings.events, registry, self._plugins, access)
                 services = [*self._services(registry, access, events), *self._plugin_services()]
@@ -201,6 +208,17 @@ class GatewayApp:
 
     # api.Gateway
 
+    @property
+    def observation(self) -> Observing:
+        """What can be seen of sessions, plugins and settings; there while the gateway runs."""
+        assert self._observing is not None
+        return self._observing
+
+    @property
+    def authenticates_operators(self) -> bool:
+        """Whether a plugin knows who may log in at the dashboard."""
+        return self._plugins.implements("mxgw_authenticate_operator")
+
     def sessions(self) -> Sequence[SessionInfo]:
         """Return the live sessions, oldest first."""
         return [session.info() for session in self._registry.live()] if self._registry is not None else []
@@ -218,6 +236,14 @@ class GatewayApp:
         """Begin to end a session; return False when there is no such live session."""
         session = self._registry.find(session_id) if self._registry is not None else None
         return session is not None and session.close(reason, detail)
+
+    def kill_worker(self, session_id: str, detail: str = "") -> bool:
+        """End a session and its worker process at once; return False when there is no such live session."""
+        session = self._registry.find(session_id) if self._registry is not None else None
+        if session is None or not session.close(CloseReason.KILLED_BY_OPERATOR, detail):
+            return False
+        session.worker.kill()
+        return True
 
     async def authenticate_operator(self, credentials: OperatorCredentials) -> Operator | None:
         """Ask the plugins who this person is; None when none vouches, or one fails.
@@ -261,10 +287,24 @@ class GatewayApp:
 
     def sessions_visible_to(self, operator: Operator) -> Sequence[SessionInfo]:
         """Return the live sessions that every answering plugin lets this operator see; none when no plugin answers."""
+        may_see = self.sight_of(operator)
+        return [info for info in self.sessions() if may_see(info)]
+
+    def sight_of(self, operator: Operator) -> SessionPredicate:
+        """Return what every answering plugin lets this operator see; nothing when no plugin answers, or one fails."""
         answers = self._plugins.ask("mxgw_operator_sessions", operator=operator)
         if not answers or any(answer.error is not None for answer in answers):
-            return []
-        return [info for info in self.sessions() if all(answer.value(info) for answer in answers)]
+            return lambda _: False
+        return lambda info: all(_agrees(answer.value, info) for answer in answers)
+
+
+def _agrees(may_see: SessionPredicate, info: SessionInfo) -> bool:
+    """Ask one plugin's predicate; one that fails hides the session."""
+    try:
+        return bool(may_see(info))
+    except Exception:
+        log.warning("a plugin's predicate on what an operator may see failed", exc_info=True)
+        return False
 
 
 def _operator(answers: Sequence[Answer]) -> Operator | None:

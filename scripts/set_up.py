@@ -1,7 +1,7 @@
 """Make the virtual environment .venv with this package and its extras; does nothing when it is up to date.
 
-    python3 scripts/set_up.py opcua          what `make demo` needs
-    python3 scripts/set_up.py opcua dev      what `make test` and `make check` need
+    python3 scripts/set_up.py opcua dashboard          what `make demo` needs
+    python3 scripts/set_up.py opcua dashboard dev      what `make test` and `make check` need
 
 Progress goes to standard error, so that the output of what runs afterwards stays clean. Exit status: 0 ready, 1 with a
 sentence that says why not. It uses nothing newer than Python 3.6, because saying "this Python is too old" is one of its

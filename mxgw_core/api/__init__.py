@@ -38,6 +38,7 @@ from mxgw_core.api.events import (
 )
 from mxgw_core.api.gateway import Call, Gateway, GrpcService, OpenStream, ResponseStream, SettingsSection
 from mxgw_core.api.hookspecs import Hooks, hookimpl
+from mxgw_core.api.observation import CommandInFlight, Observation, PluginStatus, ShownSetting
 from mxgw_core.api.types import ANONYMOUS, CloseReason, Identity, Peer, Position, SessionInfo, SessionState
 from mxgw_core.api.workers import (
     Orphan,
@@ -59,6 +60,7 @@ __all__ = [
     "Call",
     "CloseReason",
     "CommandGuard",
+    "CommandInFlight",
     "CommandObserver",
     "Conflate",
     "Decision",
@@ -76,6 +78,7 @@ __all__ = [
     "Identity",
     "Lag",
     "Moment",
+    "Observation",
     "OpenStream",
     "Operator",
     "OperatorCredentials",
@@ -84,6 +87,7 @@ __all__ = [
     "OverflowPolicy",
     "PacedPolicy",
     "Peer",
+    "PluginStatus",
     "PolicyRequest",
     "Position",
     "QueueLimits",
@@ -95,6 +99,7 @@ __all__ = [
     "SessionPredicate",
     "SessionState",
     "SettingsSection",
+    "ShownSetting",
     "SubscriberLimits",
     "Tolerate",
     "Verdict",

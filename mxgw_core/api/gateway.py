@@ -12,9 +12,10 @@ from google.protobuf.message import Message
 from pydantic import BaseModel
 
 from mxgw.v1.session_service_pb2 import ItemState
-from mxgw_core.api.access import Operator, OperatorCredentials
+from mxgw_core.api.access import Operator, OperatorCredentials, SessionPredicate
 from mxgw_core.api.errors import GatewayError
 from mxgw_core.api.events import SubscriberLimits
+from mxgw_core.api.observation import Observation
 from mxgw_core.api.types import CloseReason, Identity, Peer, SessionInfo
 
 SettingsT = TypeVar("SettingsT", bound=BaseModel)
@@ -84,6 +85,14 @@ class Gateway(Protocol):
         """Random per start."""
 
     @property
+    def observation(self) -> Observation:
+        """What can be seen of sessions, plugins and settings."""
+
+    @property
+    def authenticates_operators(self) -> bool:
+        """Whether a plugin knows who may log in at the dashboard."""
+
+    @property
     def data_dir(self) -> Path:
         """The gateway's private directory; it is locked for this gateway while a plugin's context is entered."""
 
@@ -112,6 +121,9 @@ class Gateway(Protocol):
     def end_stream(self, stream: OpenStream, error: GatewayError) -> bool:
         """End a streaming call at once with `error`, whatever is still unsent; return False when it has ended."""
 
+    def kill_worker(self, session_id: str, detail: str = "") -> bool:
+        """End a session with KILLED_BY_OPERATOR and its worker process at once, unasked; False as `close_session`."""
+
     async def authenticate_operator(self, credentials: OperatorCredentials) -> Operator | None:
         """Ask the plugins who this person is; None when none vouches. An exception counts as None.
 
@@ -128,6 +140,12 @@ class Gateway(Protocol):
 
     def forget_operator(self, operator: Operator) -> None:
         """Let the operator's token be worth nothing from now on; for a logout."""
+
+    def sight_of(self, operator: Operator) -> SessionPredicate:
+        """Return whether a session, live or ended, may be seen by this operator; it sees none when no plugin answers.
+
+        Ask again for each look: what an operator may see can change.
+        """
 
     def sessions_visible_to(self, operator: Operator) -> Sequence[SessionInfo]:
         """Return the live sessions every answering plugin lets this operator see; none when no plugin answers."""

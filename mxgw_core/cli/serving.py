@@ -34,7 +34,7 @@ def serve_until_stopped(result: LoadedSettings, *, use_uvloop: bool, as_json: bo
     settings = result.settings
     log_to_stderr(settings.gateway.log_level)
     try:
-        app = GatewayApp(settings, PluginHost.load(settings, origins=result.origins))
+        app = GatewayApp(settings, PluginHost.load(settings, origins=result.origins), origins=result.origins)
         with asyncio.Runner(loop_factory=_loop_factory(use_uvloop)) as runner:
             runner.run(_serve(app, settings, as_json=as_json))
     except MxgwError as error:

@@ -13,8 +13,10 @@ from mxgw_core.sessions.session import Session
 _PAGE_ITEMS = 2000
 
 
-async def call_worker(session: Session, request: w.CommandRequest, timeout_s: float) -> w.CommandReply:
-    """Return the worker's answer; counts as use of the session.
+async def call_worker(
+    session: Session, request: w.CommandRequest, timeout_s: float, *, is_use: bool = True
+) -> w.CommandReply:
+    """Return the worker's answer. Counts as use of the session, unless the gateway itself only looks (`is_use`).
 
     Raises:
         InvalidRequest: the worker found the arguments wrong.
@@ -23,11 +25,13 @@ async def call_worker(session: Session, request: w.CommandRequest, timeout_s: fl
         GatewayError: the session cannot serve.
     """
     session.require_ready()
-    session.touch()
+    if is_use:
+        session.touch()
     try:
         reply = await session.worker.call(request, timeout_s)
     finally:
-        session.touch()
+        if is_use:
+            session.touch()
     if reply.WhichOneof("reply") == "failure":
         reason, detail = printable(reply.failure.reason, 64), printable(reply.failure.detail, 500)
         match reason:

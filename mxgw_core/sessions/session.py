@@ -186,7 +186,7 @@ class Session:
         self._cancel_grace()
         error = self._ended_error(reason, detail)
         self.distributor.end(error)
-        self.worker.fail_commands(error)
+        self.worker.commands.fail_all(error)
         self._refuse_opening(error)
         log.log(
             logging.WARNING if reason.is_fault else logging.INFO,
@@ -209,7 +209,7 @@ class Session:
         self._cancel_grace()
         text = "the gateway is shutting down and the session goes on at the next one: come back with your last position"
         self.distributor.end(GatewayDraining(text, retry_after_s=2.0))
-        self.worker.fail_commands(
+        self.worker.commands.fail_all(
             CommandOutcomeUnknown(
                 "the gateway is shutting down while the command runs: it may or may not take effect. Look before "
                 "repeating it",

@@ -50,7 +50,7 @@ async def running_gateway(
         }
         loaded = load_settings(overrides=keys, environ={}, directory=base)
         plugins = PluginHost.load(loaded.settings, origins=loaded.origins)
-        app = GatewayApp(loaded.settings, plugins)
+        app = GatewayApp(loaded.settings, plugins, origins=loaded.origins)
         async with asyncio.TaskGroup() as tasks:
             tasks.create_task(app.run(), name="gateway")
             await app.wait_ready()

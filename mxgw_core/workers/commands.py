@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+import time
+from collections.abc import Callable, Sequence
 
 from mxgw.worker.v1.worker_pb2 import CommandReply, CommandRequest
 from mxgw_core.api.errors import CommandTimedOut, GatewayError, PendingCommandsExceeded
@@ -22,11 +23,18 @@ class PendingCommands:
         self._limit = limit
         self._send = send
         self._waiting: dict[int, asyncio.Future[CommandReply]] = {}
+        # What each is and when it was sent (monotonic), for those who look.
+        self._sent: dict[int, tuple[str, float]] = {}
         self._next_id = 1
         self._end: GatewayError | None = None
 
     def __len__(self) -> int:
         return len(self._waiting)
+
+    def in_flight(self) -> Sequence[tuple[str, float]]:
+        """Return the name and the age in seconds of each command that waits, oldest first."""
+        now = time.monotonic()
+        return [(name, now - sent_at) for name, sent_at in self._sent.values()]
 
     async def call(self, request: CommandRequest, timeout_s: float) -> CommandReply:
         """Send a command and return its answer.
@@ -49,6 +57,7 @@ class PendingCommands:
         self._next_id += 1
         future: asyncio.Future[CommandReply] = asyncio.get_running_loop().create_future()
         self._waiting[correlation_id] = future
+        self._sent[correlation_id] = (_name_of(request), time.monotonic())
         request.timeout_ms = max(1, int((timeout_s - _WORKER_HEAD_START_S) * 1000))
         self._send(correlation_id, request)
         try:
@@ -64,6 +73,7 @@ class PendingCommands:
     def answered(self, correlation_id: int, reply: CommandReply) -> bool:
         """Hand an answer to who waits; return False when the id was never used or is answered already."""
         future = self._waiting.pop(correlation_id, None)
+        self._sent.pop(correlation_id, None)
         if future is None:
             # What failed with the session may still be answered while the worker leaves.
             return self._end is not None and 0 < correlation_id < self._next_id
@@ -80,3 +90,12 @@ class PendingCommands:
                 future.set_exception(error)
                 future.exception()  # who gave up does not look; that is no unhandled error
         self._waiting.clear()
+        self._sent.clear()
+
+
+def _name_of(request: CommandRequest) -> str:
+    """Return what a command is called in the contract: for example write, read or get_state."""
+    kind = request.WhichOneof("request") or ""
+    if kind == "mx":
+        return request.mx.WhichOneof("command") or kind
+    return kind

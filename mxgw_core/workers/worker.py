@@ -8,7 +8,7 @@ from collections.abc import Sequence
 
 from mxgw.v1.events_pb2 import GapReason, WorkerState
 from mxgw.worker.v1 import worker_pb2 as w
-from mxgw_core.api.errors import GatewayError, InvalidRequest, WorkerStartFailed
+from mxgw_core.api.errors import InvalidRequest, WorkerStartFailed
 from mxgw_core.api.types import CloseReason
 from mxgw_core.api.workers import Orphan, WorkerExit, WorkerSpawn
 from mxgw_core.config.models import Settings
@@ -85,7 +85,9 @@ class Worker:
         self._refilled: asyncio.Future[None] = loop.create_future()
         self.commands = PendingCommands(settings.limits.pending_commands, self._send_command)
         self.health = Health(settings.workers.heartbeat_interval_s, self._send)
-        self._acks = Acks(lambda: distributor.log.head, self._send_ack)
+        self._acks = Acks(
+            lambda: distributor.log.head, lambda n: self._send(w.WorkerEnvelope(ack=w.EventAck(sequence=n)))
+        )
         self.backend = ""
         self._stopping = False
         self._held = False
@@ -223,6 +225,11 @@ class Worker:
         if self._process is not None:
             self._process.leave()
         self._end(CloseReason.GATEWAY_SHUTDOWN, "the worker waits for the next gateway")
+
+    def kill(self) -> None:
+        """End the process at once, unasked; `stop` still has to follow."""
+        if self._process is not None and not self._process.exited.done():
+            self._process.kill()
 
     async def stop(self, reason: CloseReason = CloseReason.CLIENT) -> None:
         """End the worker: ask it, then SIGTERM, then SIGKILL; returns when the process is gone and nothing is left.
@@ -385,16 +392,9 @@ class Worker:
         if self._link is not None:
             self._link.hold(on)
 
-    def fail_commands(self, error: GatewayError) -> None:
-        """Let every waiting and later command fail with `error`."""
-        self.commands.fail_all(error)
-
     def _send_command(self, correlation_id: int, request: w.CommandRequest) -> None:
         self._send(w.WorkerEnvelope(correlation_id=correlation_id, command=request))
 
     def _send(self, envelope: w.WorkerEnvelope) -> None:
         if self._link is not None:
             self._link.send(envelope)
-
-    def _send_ack(self, sequence: int) -> None:
-        self._send(w.WorkerEnvelope(ack=w.EventAck(sequence=sequence)))

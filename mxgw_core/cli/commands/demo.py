@@ -11,6 +11,7 @@ EXAMPLES = [
     ("mxgw demo --backend plant", "a simulated plant: tanks, pumps, a boiler"),
     ("mxgw demo --backend load --items 500 --rate 5000", "500 tags, 5000 events per second"),
     ("mxgw demo --backend opcua", "the same recording through a real OPC UA server, which it starts"),
+    ("mxgw demo --dashboard", "the same in the operator's dashboard, until q"),
     ("mxgw demo --seconds 5 --json", "one JSON line at the end, for a script"),
 ]
 
@@ -29,9 +30,16 @@ BACKENDS = ("sim", "recording", "plant", "load", "opcua")
 @click.option("--speed", type=click.FloatRange(min=1, max=1e6), metavar="X", help="How much faster the recording runs.")
 @click.option("--items", type=click.IntRange(1, 20_000), metavar="N", help="Tags of the load backend.")
 @click.option("--rate", type=click.FloatRange(min=1, max=1e6), metavar="R", help="Its events per second, all together.")
+@click.option("--dashboard", is_flag=True, help="Show it in the operator's dashboard (plugin dashboard_tui).")
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON line at the end, and nothing else on stdout.")
 def demo(
-    seconds: float | None, backend: str, speed: float | None, items: int | None, rate: float | None, as_json: bool
+    seconds: float | None,
+    backend: str,
+    speed: float | None,
+    items: int | None,
+    rate: float | None,
+    dashboard: bool,
+    as_json: bool,
 ) -> None:
     """See it work: starts a gateway of its own, opens a session, and shows live values.
 
@@ -42,7 +50,9 @@ def demo(
         raise click.UsageError("--items and --rate are for --backend load.")
     if backend in ("plant", "load") and speed is not None:
         raise click.UsageError("--speed is for recorded data: --backend sim, recording or opcua.")
+    if dashboard and (as_json or seconds is not None):
+        raise click.UsageError("--dashboard goes on until q: it takes neither --seconds nor --json.")
     from mxgw_core.cli.demo.options import DemoOptions
     from mxgw_core.cli.demo.run import run_demo
 
-    run_demo(DemoOptions(backend, seconds, speed, items, rate, as_json))
+    run_demo(DemoOptions(backend, seconds, speed, items, rate, as_json, dashboard))

@@ -20,6 +20,7 @@ class DemoOptions:
     items: int | None = None
     rate: float | None = None
     as_json: bool = False
+    dashboard: bool = False
 
     @property
     def effective_speed(self) -> float:

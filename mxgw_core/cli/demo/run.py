@@ -17,6 +17,7 @@ from mxgw_client import errors
 from mxgw_core.cli.asynchronous import run
 from mxgw_core.cli.demo.board import Board
 from mxgw_core.cli.demo.children import Child, child, clean_environment
+from mxgw_core.cli.demo.dashboard import needs_a_terminal, show_dashboard
 from mxgw_core.cli.demo.feed import follow_events, follow_worker, raise_when_dead, subscribe, tags_to_show
 from mxgw_core.cli.demo.options import DemoOptions
 from mxgw_core.cli.demo.paint import paint
@@ -39,6 +40,8 @@ def run_demo(options: DemoOptions) -> None:
     """
     if options.backend == "opcua" and importlib.util.find_spec("asyncua") is None:
         raise CliFailure("--backend opcua needs asyncua, which is not installed", hint="pip install 'mxgw[opcua]'")
+    if options.dashboard:
+        needs_a_terminal()
     try:
         run(lambda: _demo(options))
     except errors.MxgwClientError as error:
@@ -51,7 +54,7 @@ async def _demo(options: DemoOptions) -> None:
         status = None
         if not options.as_json and is_live():
             status = stack.enter_context(out.status("Starting a gateway …"))
-        gateway, children = await _start(stack, options)
+        gateway, target, children = await _start(stack, options)
         if status is not None:
             status.update("Opening a session: a worker process starts …")
         session = await stack.enter_async_context(
@@ -59,6 +62,9 @@ async def _demo(options: DemoOptions) -> None:
         )
         if status is not None:
             status.stop()
+        if options.dashboard:
+            await show_dashboard(session, options, target)
+            return
         was_interrupted, board, seconds = await _show(session, options, children)
     if options.as_json:
         write_json(document(board, options.backend, seconds))
@@ -71,8 +77,8 @@ async def _demo(options: DemoOptions) -> None:
         raise SilentFailure
 
 
-async def _start(stack: AsyncExitStack, options: DemoOptions) -> tuple[mxgw_client.Gateway, list[Child]]:
-    """Start the processes; `stack` ends them in reverse. Return a connected client and the processes."""
+async def _start(stack: AsyncExitStack, options: DemoOptions) -> tuple[mxgw_client.Gateway, str, list[Child]]:
+    """Start the processes; `stack` ends them in reverse. Return a connected client, where, and the processes."""
     directory = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="mxgw-demo-", dir=short_temporary_root())))
     children, endpoint = [], ""
     if options.backend == "opcua":
@@ -98,7 +104,7 @@ async def _start(stack: AsyncExitStack, options: DemoOptions) -> tuple[mxgw_clie
     )
     children.append(serving)
     gateway = mxgw_client.connect(f"unix:{socket}", timeout_s=CALL_TIMEOUT_S)
-    return await stack.enter_async_context(gateway), children
+    return await stack.enter_async_context(gateway), f"unix:{socket}", children
 
 
 async def _show(

@@ -338,7 +338,7 @@ async def test_an_answer_that_comes_while_the_worker_leaves_is_no_broken_protoco
     async with _ready(setting) as peer, asyncio.TaskGroup() as tasks:
         tasks.create_task(call())
         command = await peer.receive_kind("command")
-        setting.worker.fail_commands(SessionEnded("closed", close_reason="CLIENT"))
+        setting.worker.commands.fail_all(SessionEnded("closed", close_reason="CLIENT"))
         peer.send(w.WorkerEnvelope(correlation_id=command.correlation_id, reply=w.CommandReply()), block(1, 1))
         await setting.head(1)
 

@@ -1,0 +1,173 @@
+"""Who an operator is and what the role allows. Fails closed: what is not known to be allowed is refused."""
+
+from __future__ import annotations
+
+import time
+from collections import deque
+from collections.abc import Callable
+
+from mxgw.dashboard.v1 import dashboard_service_pb2 as pb
+from mxgw_core.api import (
+    Call,
+    Gateway,
+    Operator,
+    OperatorCredentials,
+    Peer,
+    SessionInfo,
+    SessionPredicate,
+)
+from mxgw_core.api.errors import AccessDenied, SessionNotFound, Unauthenticated
+from mxgw_dashboard_tui.service.journal import Journal
+from mxgw_dashboard_tui.settings import DashboardSettings
+
+_WINDOW_S = 60.0
+# So many addresses and names are remembered for counting failures; the oldest are forgotten first.
+_REMEMBERED = 10_000
+_ROLES = {"administrator": pb.ROLE_ADMINISTRATOR, "viewer": pb.ROLE_VIEWER}
+
+
+class Operators:
+    """Answers for one gateway.
+
+    Where a plugin knows operators, that plugin alone decides, and its tokens reach us as identities of kind
+    "operator". Elsewhere callers of this machine are the local operator with the role that the settings give.
+    """
+
+    def __init__(
+        self,
+        gateway: Gateway,
+        settings: DashboardSettings,
+        journal: Journal,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._gateway = gateway
+        self._settings = settings
+        self._journal = journal
+        self._clock = clock
+        self._failures: dict[tuple[str, str], deque[float]] = {}
+        self._local = Operator("local user", (settings.local_role,))
+
+    @property
+    def login_required(self) -> bool:
+        return self._gateway.authenticates_operators
+
+    def of(self, call: Call) -> Operator:
+        """Return the operator who calls.
+
+        Raises:
+            Unauthenticated: a login is needed first.
+            AccessDenied: the caller is no operator, or has no role here.
+        """
+        if call.identity.kind == "operator" and isinstance(call.identity.claims, Operator):
+            operator = call.identity.claims
+        elif self.login_required:
+            raise Unauthenticated("log in first: the dashboard is for operators")
+        elif not call.peer.is_local:
+            raise AccessDenied("no plugin of this gateway knows operators, so its dashboard serves this machine only")
+        else:
+            operator = self._local
+        if role_of(operator) == pb.ROLE_UNSPECIFIED:
+            raise AccessDenied(
+                "the dashboard is closed to you: an operator needs the role viewer or administrator"
+                if self.login_required
+                else "the dashboard is closed: plugins.dashboard_tui.local_role is none, and no plugin knows operators"
+            )
+        return operator
+
+    def sight_of(self, operator: Operator) -> SessionPredicate:
+        """Return which sessions the operator may see now; ask again for each look."""
+        if operator is self._local:
+            return lambda _: True
+        return self._gateway.sight_of(operator)
+
+    def session(self, operator: Operator, session_id: str) -> SessionInfo:
+        """Return a session, live or ended lately, that the operator may see.
+
+        Raises:
+            SessionNotFound: it is not there, or not to be seen; nobody can tell which.
+        """
+        info = self._gateway.session(session_id) or self._journal.ended_session(session_id)
+        if info is None or not self.sight_of(operator)(info):
+            raise SessionNotFound("no session has this id: it may have ended long ago")
+        return info
+
+    def administrator(self, call: Call, session_id: str, doing: str) -> tuple[Operator, SessionInfo]:
+        """Return who is about to act on which session; an attempt that is refused goes into the journal.
+
+        Raises:
+            SessionNotFound: as `session`.
+            AccessDenied: the operator may look only.
+        """
+        operator = self.of(call)
+        info = self.session(operator, session_id)
+        if role_of(operator) != pb.ROLE_ADMINISTRATOR:
+            self._journal.add(pb.JOURNAL_KIND_OPERATOR_ACTION, info, f"refused: {doing}", operator.name)
+            raise AccessDenied(self._read_only(doing))
+        return operator, info
+
+    def require_administrator(self, call: Call, doing: str) -> Operator:
+        """Return the administrator who calls.
+
+        Raises:
+            AccessDenied: the operator may look only.
+        """
+        operator = self.of(call)
+        if role_of(operator) != pb.ROLE_ADMINISTRATOR:
+            raise AccessDenied(self._read_only(doing))
+        return operator
+
+    def _read_only(self, doing: str) -> str:
+        if self.login_required:
+            return f"you may look, not {doing}: that needs the role administrator"
+        return f"you may look, not {doing}: that needs plugins.dashboard_tui.local_role = administrator"
+
+    # logging in
+
+    async def login(self, user: str, password: str, peer: Peer) -> Operator:
+        """Return the operator, with a token.
+
+        Raises:
+            Unauthenticated: nobody vouches for this name and password.
+            AccessDenied: too many failures lately; or the operator has no role, or the plugin gave no token.
+        """
+        if not self.login_required:
+            raise AccessDenied("no plugin of this gateway knows operators: there is nothing to log in to")
+        failures = self._failures_of(user, peer)
+        if len(failures) >= self._settings.login_failures_per_minute:
+            retry_after_s = max(1.0, failures[0] + _WINDOW_S - self._clock())
+            raise AccessDenied(
+                f"too many failed logins: try again in {retry_after_s:.0f} s", retry_after_s=retry_after_s
+            )
+        # Counted before it is known, so that many at once do not slip through together.
+        failures.append(self._clock())
+        operator = await self._gateway.authenticate_operator(OperatorCredentials(user, password, peer))
+        if operator is None:
+            self._journal.add(pb.JOURNAL_KIND_LOGIN, None, f"refused, from {peer.address}", _short(user))
+            raise Unauthenticated("name or password is wrong")
+        failures.clear()
+        if role_of(operator) == pb.ROLE_UNSPECIFIED or not operator.token:
+            self._journal.add(pb.JOURNAL_KIND_LOGIN, None, f"has no role here, from {peer.address}", operator.name)
+            raise AccessDenied("you are known, and have no role at this gateway: ask for viewer or administrator")
+        self._journal.add(pb.JOURNAL_KIND_LOGIN, None, f"from {peer.address}", operator.name)
+        return operator
+
+    def _failures_of(self, user: str, peer: Peer) -> deque[float]:
+        host = peer.address.rpartition(":")[0] or peer.address
+        key = (host, user)
+        failures = self._failures.pop(key, deque())
+        while failures and failures[0] < self._clock() - _WINDOW_S:
+            failures.popleft()
+        self._failures[key] = failures
+        while len(self._failures) > _REMEMBERED:
+            del self._failures[next(iter(self._failures))]
+        return failures
+
+
+def role_of(operator: Operator) -> pb.Role.ValueType:
+    """Return the highest role an operator has here."""
+    return max((_ROLES.get(role, pb.ROLE_UNSPECIFIED) for role in operator.roles), default=pb.ROLE_UNSPECIFIED)
+
+
+def _short(text: str) -> str:
+    shown = "".join(c if c.isprintable() else "\N{REPLACEMENT CHARACTER}" for c in text[:64])
+    return shown if len(text) <= 64 else shown + "…"

@@ -1,0 +1,114 @@
+"""One look at the whole gateway, shared by all operators who watch; each is then given what is theirs to see."""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from mxgw.convert import duration_from_seconds, duration_to_seconds
+from mxgw.dashboard.v1 import dashboard_service_pb2 as pb
+from mxgw.v1 import gateway_service_pb2 as gw
+from mxgw.v1.session_service_pb2 import ListSubscribersResponse
+from mxgw_core.api import Gateway, Observation, PluginStatus, SessionInfo
+
+# Whoever asks within this time of another gets the same look.
+_SHARED_S = 0.2
+_GAP_FRAMES, _LOST, _OVERFLOWS = "mxgw_gap_frames_total", "mxgw_events_lost_total", "mxgw_subscriber_overflow_total"
+
+
+@dataclass(frozen=True, slots=True)
+class Sample:
+    """The gateway at one moment."""
+
+    as_of_ns: int
+    sessions: Sequence[tuple[SessionInfo, pb.SessionRow]]
+    plugins: Sequence[pb.PluginRow]
+    process: pb.GatewayProcess
+
+
+class Sampler:
+    """Looks when asked, not more often than needed; costs nothing while nobody asks."""
+
+    def __init__(self, gateway: Gateway, clock: Callable[[], float] = time.monotonic) -> None:
+        self._gateway = gateway
+        self._clock = clock
+        self._sample: Sample | None = None
+        self._sampled_at = 0.0
+
+    def sample(self, watchers: int, loop_delay_s: float) -> Sample:
+        """Return a look that is at most 0.2 s old."""
+        now = self._clock()
+        if self._sample is None or now - self._sampled_at > _SHARED_S:
+            self._sample, self._sampled_at = self._look(watchers, loop_delay_s), now
+        return self._sample
+
+    def _look(self, watchers: int, loop_delay_s: float) -> Sample:
+        seen = self._gateway.observation
+        known = [(info, row) for info in self._gateway.sessions() if (row := row_of(seen, info)) is not None]
+        return Sample(
+            as_of_ns=time.time_ns(),
+            sessions=known,
+            plugins=[_plugin(status) for status in seen.plugins()],
+            process=pb.GatewayProcess(
+                pid=os.getpid(),
+                rss_bytes=_resident_bytes(),
+                cpu_time=duration_from_seconds(time.process_time()),
+                loop_delay=duration_from_seconds(max(0.0, loop_delay_s)),
+                watchers=watchers,
+            ),
+        )
+
+
+def row_of(seen: Observation, info: SessionInfo) -> pb.SessionRow | None:
+    """Return the row of a session, live or ended lately; None when it is not known any more."""
+    session = seen.session(info.session_id)
+    if session is None:
+        return None
+    row = pb.SessionRow(session=session)
+    if info.detached_s is not None and not session.HasField("closed_at"):
+        row.detached.CopyFrom(duration_from_seconds(info.detached_s))
+    subscribers = seen.subscribers(info.session_id)
+    if subscribers is not None:
+        _add_lag(row, subscribers)
+    return row
+
+
+def _add_lag(row: pb.SessionRow, subscribers: ListSubscribersResponse) -> None:
+    for subscriber in subscribers.subscribers:
+        row.lag_events = max(row.lag_events, subscriber.lag_events)
+        if duration_to_seconds(subscriber.lag_age) > duration_to_seconds(row.lag_age):
+            row.lag_age.CopyFrom(subscriber.lag_age)
+    for counter in subscribers.counters:
+        # What a subscriber let be conflated for itself is no loss that an operator has to look into.
+        conflated = counter.labels.get("reason") == "CONFLATED"
+        if counter.name == _GAP_FRAMES and not conflated:
+            row.gap_frames += counter.value
+        elif counter.name == _LOST and not conflated:
+            row.lost_events += counter.value
+        elif counter.name == _OVERFLOWS:
+            row.overflows += counter.value
+
+
+def _plugin(status: PluginStatus) -> pb.PluginRow:
+    return pb.PluginRow(
+        plugin=gw.PluginInfo(
+            name=status.name,
+            state=gw.PluginState.Value(f"PLUGIN_STATE_{status.state.upper()}"),
+            distribution=status.distribution,
+            version=status.version,
+            required=status.required,
+            detail=status.detail,
+        ),
+        hook_failures=dict(status.hook_failures),
+    )
+
+
+def _resident_bytes() -> int:
+    try:
+        pages = int(Path("/proc/self/statm").read_text().split()[1])
+    except (OSError, ValueError, IndexError):
+        return 0
+    return pages * os.sysconf("SC_PAGE_SIZE")

@@ -1,0 +1,132 @@
+"""Recordings of what a dashboard was shown: written while watching, played back as if it were live.
+
+A file is JSON lines: a header, then one object per snapshot with the seconds since the beginning and the snapshot in
+protobuf's JSON form, so that other tools can read it too. It holds session names, owners and tags, and no values.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+from collections.abc import AsyncIterator, Callable, Iterator
+from pathlib import Path
+from typing import IO, Any
+
+from google.protobuf.json_format import MessageToDict, ParseDict, ParseError
+
+from mxgw.dashboard.v1 import dashboard_service_pb2 as pb
+from mxgw_dashboard_tui.tui.model import Link
+from mxgw_dashboard_tui.tui.source import Listener, Refused
+
+_FORMAT = "mxgw-dashboard-recording"
+_VERSION = 1
+
+
+class NoRecording(Exception):
+    """The file cannot be played or written; the text says why."""
+
+
+class Recorder:
+    """Appends snapshots to a new file, readable by its owner only."""
+
+    def __init__(self, path: Path, clock: Callable[[], float]) -> None:
+        self._clock = clock
+        self._began = clock()
+        try:
+            descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+        except OSError as error:
+            raise NoRecording(f"{path}: {error.strerror}; a recording needs a new file") from None
+        self._file: IO[str] = os.fdopen(descriptor, "w", encoding="utf-8")
+        self._write({"format": _FORMAT, "version": _VERSION})
+
+    def snapshot(self, snapshot: pb.WatchGatewayResponse) -> None:
+        """Add a snapshot."""
+        document = MessageToDict(snapshot, preserving_proto_field_name=True)
+        self._write({"at_s": round(self._clock() - self._began, 3), "snapshot": document})
+
+    def close(self) -> None:
+        """End the recording."""
+        self._file.close()
+
+    def _write(self, document: dict[str, Any]) -> None:
+        self._file.write(json.dumps(document, separators=(",", ":")) + "\n")
+        self._file.flush()
+
+
+def read_recording(path: Path) -> Iterator[tuple[float, pb.WatchGatewayResponse]]:
+    """Yield the snapshots with their seconds since the beginning. A last line that is cut off ends it.
+
+    Raises:
+        NoRecording: it cannot be read, or is none.
+    """
+    try:
+        with path.open(encoding="utf-8") as file:
+            header = json.loads(file.readline() or "null")
+            if not isinstance(header, dict) or header.get("format") != _FORMAT or header.get("version") != _VERSION:
+                raise NoRecording(f"{path} is no recording of `mxgw dashboard --record`")
+            for line in file:
+                if not line.endswith("\n"):
+                    return
+                document = json.loads(line)
+                yield float(document["at_s"]), ParseDict(document["snapshot"], pb.WatchGatewayResponse())
+    except OSError as error:
+        raise NoRecording(f"{path}: {error.strerror}") from None
+    except (ValueError, KeyError, TypeError, ParseError) as error:
+        raise NoRecording(f"{path} is damaged: {error}") from None
+
+
+class Playback:
+    """A recording as source, at the pace at which it was made. Nothing can be asked or done."""
+
+    is_recording = True
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+
+    @property
+    def name(self) -> str:
+        return self._path.name
+
+    async def run(self, listener: Listener) -> None:
+        loop = asyncio.get_running_loop()
+        began = loop.time()
+        try:
+            for at_s, snapshot in read_recording(self._path):
+                await asyncio.sleep(max(0.0, began + at_s - loop.time()))
+                listener.link_changed(Link.REPLAY, "")
+                listener.snapshot_arrived(snapshot)
+        except NoRecording as error:
+            listener.link_changed(Link.DENIED, str(error))
+        else:
+            listener.link_changed(Link.ENDED, "")
+        await asyncio.Event().wait()
+
+    async def login(self, *_: object) -> None:
+        raise Refused(_NOT_LIVE)
+
+    async def watch_session(self, *_: object) -> AsyncIterator[pb.WatchSessionResponse]:
+        raise Refused(_NOT_LIVE)
+        yield
+
+    async def watch_events(self, *_: object) -> AsyncIterator[pb.WatchEventsResponse]:
+        raise Refused(_NOT_LIVE)
+        yield
+
+    async def list_items(self, *_: object) -> pb.ListItemsResponse:
+        raise Refused(_NOT_LIVE)
+
+    async def list_settings(self) -> pb.ListSettingsResponse:
+        raise Refused(_NOT_LIVE)
+
+    async def close_session(self, *_: object) -> None:
+        raise Refused(_NOT_LIVE)
+
+    async def kill_worker(self, *_: object) -> None:
+        raise Refused(_NOT_LIVE)
+
+    async def close(self) -> None:
+        return
+
+
+_NOT_LIVE = "a recording has no more than the tables of sessions: connect to the gateway for this"

@@ -1,0 +1,55 @@
+"""Closing sessions and killing workers: for administrators, after the session's name was typed."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+from typing import ClassVar
+
+from textual import work
+from textual.binding import Binding, BindingType
+
+from mxgw_dashboard_tui.tui.screens.base import BaseScreen
+from mxgw_dashboard_tui.tui.screens.confirm import ConfirmScreen
+from mxgw_dashboard_tui.tui.source import Refused
+
+
+class ActingScreen(BaseScreen):
+    """A screen with one session to act on: `target` is its id and its name."""
+
+    BINDINGS: ClassVar[list[BindingType]] = [
+        Binding("ctrl+x", "close_session", "Close", id="session.close", tooltip="End the session in order; asks first"),
+        Binding("ctrl+k", "kill_worker", "Kill", id="session.kill", tooltip="Kill the session's worker; asks first"),
+    ]
+
+    @property
+    def target(self) -> tuple[str, str] | None:
+        """Id and name of the session to act on, None when there is none."""
+        raise NotImplementedError
+
+    def check_action(self, action: str, parameters: tuple[object, ...]) -> bool | None:
+        del parameters
+        if action in ("close_session", "kill_worker"):
+            view = self.dashboard.showing.view
+            # Not shown in the footer of those who may look only.
+            return bool(view is not None and view.is_administrator and not self.dashboard.source.is_recording)
+        return True
+
+    def action_close_session(self) -> None:
+        self._act("Close", "closed", self.dashboard.source.close_session)
+
+    def action_kill_worker(self) -> None:
+        self._act("Kill the worker of", "killed", self.dashboard.source.kill_worker)
+
+    @work(exclusive=True, group="act")
+    async def _act(self, doing: str, done: str, act: Callable[[str], Awaitable[None]]) -> None:
+        if self.target is None:
+            return
+        session_id, name = self.target
+        if not await self.app.push_screen_wait(ConfirmScreen(doing, session_id, name)):
+            return
+        try:
+            await act(session_id)
+        except Refused as refusal:
+            self.notify(str(refusal), title="Refused", severity="error", markup=False)
+        else:
+            self.notify(f"{name} is {done}", markup=False)

@@ -1,0 +1,192 @@
+"""What every screen has: the bars, a table, filter, commands, freezing, copying, exporting, and repainting by timer."""
+
+from __future__ import annotations
+
+import re
+from typing import TYPE_CHECKING, ClassVar, cast
+
+from textual.app import ComposeResult
+from textual.binding import Binding, BindingType
+from textual.screen import Screen
+from textual.suggester import SuggestFromList
+from textual.widgets import Footer, Input
+
+from mxgw_dashboard_tui.tui.export import document_text, write_export
+from mxgw_dashboard_tui.tui.model import View
+from mxgw_dashboard_tui.tui.widgets.bars import Banner, TopBar
+from mxgw_dashboard_tui.tui.widgets.grid import Grid
+
+if TYPE_CHECKING:
+    from mxgw_dashboard_tui.tui.app import DashboardApp
+
+REPAINT_S = 0.25
+
+
+class BaseScreen(Screen[None]):
+    """Subclasses give `compose_body`, `paint` and a `title`; `grid` is the table that keys act on."""
+
+    NAME = ""
+    AUTO_FOCUS = "Grid"
+
+    BINDINGS: ClassVar[list[BindingType]] = [
+        Binding("slash", "filter", "Filter", key_display="/", id="filter", tooltip="Show rows that match; ! inverts"),
+        Binding("colon", "command", "Command", key_display=":", show=False, id="command", tooltip="Type a command"),
+        Binding(
+            "less_than_sign,comma",
+            "sort(-1)",
+            "Sort left",
+            show=False,
+            id="sort.left",
+            tooltip="Sort by the column to the left",
+        ),
+        Binding(
+            "greater_than_sign,full_stop",
+            "sort(1)",
+            "Sort right",
+            show=False,
+            id="sort.right",
+            tooltip="Sort by the column to the right",
+        ),
+        Binding("r", "reverse", "Reverse", show=False, id="sort.reverse", tooltip="Turn the order round"),
+        Binding("y", "copy", "Copy", show=False, id="copy", tooltip="Copy the row as JSON to the clipboard"),
+        Binding(
+            "x", "export", "Export", show=False, id="export", tooltip="Write what is shown to a file of JSON lines"
+        ),
+        Binding(
+            "escape", "back", "Back", show=False, id="back", tooltip="Leave the input, clear the filter, or go back"
+        ),
+    ]
+
+    def compose(self) -> ComposeResult:
+        yield TopBar(id="top")
+        yield Banner(id="banner")
+        yield from self.compose_body()
+        yield Input(id="line", compact=True)
+        yield Footer(compact=True, show_command_palette=False)
+
+    def compose_body(self) -> ComposeResult:
+        """Yield what is between the bars."""
+        raise NotImplementedError
+
+    def paint(self, view: View | None) -> None:
+        """Bring the body up to date; called four times a second at most."""
+        raise NotImplementedError
+
+    @property
+    def dashboard(self) -> DashboardApp:
+        return cast("DashboardApp", self.app)
+
+    @property
+    def grid(self) -> Grid:
+        """The table that keys act on."""
+        return self.query_one(Grid)
+
+    @property
+    def heading(self) -> str:
+        return self.NAME
+
+    @property
+    def age_s(self) -> float | None:
+        """How old what this screen shows is; None while it shows nothing."""
+        view = self.dashboard.showing.view
+        return self.dashboard.showing.age_of(view)
+
+    def on_mount(self) -> None:
+        self.query_one("#line").display = False
+        for grid in self.query(Grid):
+            grid.at_once = {"slash": self.action_filter, "colon": self.action_command}
+        self.set_interval(REPAINT_S, self.repaint_if_shown)
+
+    def on_screen_resume(self) -> None:
+        self.call_after_refresh(self.repaint)
+
+    def repaint_if_shown(self) -> None:
+        """Repaint, unless another screen covers this one."""
+        if self.is_current:
+            self.repaint()
+
+    def repaint(self) -> None:
+        """Bring bars and body up to date; while frozen the body is painted from what was frozen."""
+        app, showing = self.dashboard, self.dashboard.showing
+        title = self.heading
+        grid = next(iter(self.query(Grid)), None)
+        if grid is not None and grid.pattern:
+            title += f" /{grid.pattern}"
+        self.query_one(TopBar).show(title, app.source.name, showing.view, self.age_s, showing.frozen_s)
+        self.query_one(Banner).show(showing.link, showing.link_detail, showing.newest, showing.age_of(showing.newest))
+        self.paint(showing.view)
+
+    # the input line
+
+    def action_filter(self) -> None:
+        self._ask("/", self.grid.pattern)
+
+    def action_command(self) -> None:
+        self._ask(":", "")
+
+    def _ask(self, kind: str, value: str) -> None:
+        line = self.query_one("#line", Input)
+        line.display = True
+        line.border_title = kind
+        line.placeholder = "regular expression, ! inverts" if kind == "/" else "command; tab or → completes"
+        line.suggester = SuggestFromList(self.dashboard.command_names, case_sensitive=False) if kind == ":" else None
+        line.set_class(kind == ":", "-command")
+        line.value = value
+        self.set_focus(line)  # at once: the next key is already for the line
+
+    def on_input_changed(self, event: Input.Changed) -> None:
+        if event.input.id == "line" and not event.input.has_class("-command"):
+            try:
+                self.grid.filter(event.value)
+            except re.error:
+                event.input.add_class("-invalid")
+            else:
+                event.input.remove_class("-invalid")
+
+    def on_input_submitted(self, event: Input.Submitted) -> None:
+        if event.input.id != "line":
+            return
+        self._leave_line()
+        if event.input.has_class("-command"):
+            self.dashboard.run_command(event.value.strip())
+
+    def _leave_line(self) -> None:
+        self.query_one("#line").display = False
+        self.grid.focus()
+
+    def action_back(self) -> None:
+        line = self.query_one("#line", Input)
+        if line.display:
+            if not line.has_class("-command"):
+                self.grid.filter("")
+            self._leave_line()
+        elif self.grid.pattern:
+            self.grid.filter("")
+        else:
+            self.go_back()
+
+    def go_back(self) -> None:
+        """Leave this screen, where there is one below it."""
+
+    # rows
+
+    def action_sort(self, step: int) -> None:
+        self.grid.sort_next(step)
+
+    def action_reverse(self) -> None:
+        self.grid.sort(self.grid.sort_key)
+
+    def action_copy(self) -> None:
+        if (row := self.grid.current) is None:
+            self.notify("there is no row to copy", severity="warning")
+            return
+        self.app.copy_to_clipboard(document_text(row))
+        self.notify("row copied as JSON (if the terminal allows it)")
+
+    def action_export(self) -> None:
+        try:
+            path = write_export(self.NAME, self.grid.rows)
+        except OSError as error:
+            self.notify(f"not written: {error.strerror}", severity="error")
+        else:
+            self.notify(f"{len(self.grid.rows)} rows written to {path}", markup=False)

@@ -1,0 +1,55 @@
+"""What happened since the gateway started: sessions, workers and, for administrators, logins and what operators did."""
+
+from __future__ import annotations
+
+from textual.app import ComposeResult
+
+from mxgw.dashboard.v1 import dashboard_service_pb2 as pb
+from mxgw_dashboard_tui.tui import text as t
+from mxgw_dashboard_tui.tui.alarms import short_id
+from mxgw_dashboard_tui.tui.model import View
+from mxgw_dashboard_tui.tui.screens.base import BaseScreen
+from mxgw_dashboard_tui.tui.widgets.grid import Cell, Column, Grid, Row
+
+COLUMNS = (
+    Column("time", "Time (UTC)", 19),
+    Column("kind", "What", 16),
+    Column("session", "Session", 12, grow=1),
+    Column("operator", "Operator", 10, drop=1),
+    Column("detail", "Detail", 16, grow=3),
+)
+_TONES = {
+    pb.JOURNAL_KIND_SESSION_FAULTED: "bad",
+    pb.JOURNAL_KIND_SESSION_DETACHED: "warn",
+    pb.JOURNAL_KIND_OPERATOR_ACTION: "accent",
+    pb.JOURNAL_KIND_LOGIN: "accent",
+}
+
+
+TIMELINE_COLUMNS = tuple(column for column in COLUMNS if column.key != "session")
+
+
+class JournalScreen(BaseScreen):
+    """The newest entry is last; the cursor follows it while it stands there."""
+
+    NAME = "journal"
+
+    def compose_body(self) -> ComposeResult:
+        yield Grid(COLUMNS, empty="Nothing happened since the gateway started.", follow=True, id="journal")
+
+    def paint(self, view: View | None) -> None:
+        if view is not None:
+            self.grid.set_rows(map(journal_row, view.journal))
+
+
+def journal_row(entry: pb.JournalEntry) -> Row:
+    """Return the row of an entry."""
+    name = t.clean(entry.session_name, 40) or short_id(entry.session_id)
+    cells = {
+        "time": Cell(t.moment(entry.time), order=float(entry.number)),
+        "kind": Cell(t.words(pb.JournalKind.Name(entry.kind), "JOURNAL_KIND_"), _TONES.get(entry.kind, "")),
+        "session": Cell(name),
+        "operator": Cell(t.clean(entry.operator, 64)),
+        "detail": Cell(t.clean(entry.detail, 300)),
+    }
+    return Row(str(entry.number), cells, entry)

@@ -1,0 +1,113 @@
+"""The gateway at a glance: alarms, rates and losses over time, adoption, the process itself."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator
+from itertools import pairwise
+
+from rich.text import Text
+from textual.app import ComposeResult
+from textual.containers import Horizontal
+from textual.widgets import Static
+
+from mxgw.v1 import gateway_service_pb2 as gw
+from mxgw.v1 import session_service_pb2 as ss
+from mxgw_dashboard_tui.tui import text as t
+from mxgw_dashboard_tui.tui.model import View
+from mxgw_dashboard_tui.tui.screens.base import BaseScreen
+from mxgw_dashboard_tui.tui.widgets.grid import Cell, Column, Grid, Row
+from mxgw_dashboard_tui.tui.widgets.plot import Plot
+
+COLUMNS = (
+    Column("severity", "Alarm", 6),
+    Column("where", "Where", 18, grow=1),
+    Column("text", "What", 30, grow=4),
+)
+
+
+class OverviewScreen(BaseScreen):
+    """Everything on one screen."""
+
+    NAME = "overview"
+
+    def compose_body(self) -> ComposeResult:
+        yield Static("", id="facts", markup=False)
+        with Horizontal(id="plots"):
+            yield Plot(id="rate")
+            yield Plot(id="lag")
+            yield Plot(id="lost")
+            yield Plot(id="cpu")
+        yield Grid(COLUMNS, empty="No alarm.", id="alarms")
+
+    def paint(self, view: View | None) -> None:
+        if view is None:
+            self.query_one("#facts", Static).update("Waiting for the gateway.")
+            return
+        self.query_one("#facts", Static).update(_facts(view))
+        points = view.points
+        lost = [max(0, new.lost_events - old.lost_events) for old, new in pairwise(points)]
+        self.query_one("#rate", Plot).show("Events/s", [p.events_per_s for p in points], t.rate)
+        self.query_one("#lag", Plot).show("Largest lag", [p.lag_events for p in points], lambda n: t.count(int(n)))
+        self.query_one("#lost", Plot).show("Lost", lost, lambda n: t.count(int(n)))
+        self.query_one("#cpu", Plot).show("Gateway CPU %", [p.cpu_percent for p in points], lambda n: f"{n:.0f}")
+        self.grid.set_rows(
+            Row(
+                f"{number}",
+                {
+                    "severity": Cell(alarm.severity, "bad" if alarm.severity == "ALARM" else "warn"),
+                    "where": Cell(alarm.where),
+                    "text": Cell(alarm.text),
+                },
+            )
+            for number, alarm in enumerate(view.alarms)
+        )
+
+
+def _facts(view: View) -> Text:
+    snapshot = view.snapshot
+    states = Counter(t.state_words(s.row.session, s.detached_s)[0] for s in view.sessions)
+    plugins = Counter(row.plugin.state for row in snapshot.plugins)
+    adopting = sum(s.row.session.state == ss.SESSION_STATE_ADOPTING for s in view.sessions)
+    subscribers = sum(s.row.session.subscribers for s in view.sessions)
+    point = view.points[-1]
+    lines = [
+        (
+            "Sessions",
+            f"{snapshot.session_count} of {snapshot.session_limit}: "
+            + (", ".join(f"{number} {state}" for state, number in states.most_common()) or "none to see"),
+        ),
+        (
+            "Events",
+            f"{t.rate(point.events_per_s)}/s, {subscribers} subscribers, largest lag {t.count(point.lag_events)}, "
+            f"lost {view.lost_per_min}/min, gaps {view.gaps_per_min}/min",
+        ),
+        (
+            "Gateway",
+            f"{t.clean(snapshot.version)} up {t.span(t.since(snapshot.started_at, view.now_ns))}, pid "
+            f"{snapshot.process.pid}, {point.cpu_percent:.1f}% cpu, {t.size(point.rss_bytes)}, loop late "
+            f"{point.loop_delay_s * 1000:.0f} ms, {snapshot.process.watchers} watching",
+        ),
+        (
+            "Plugins",
+            f"{plugins[gw.PLUGIN_STATE_LOADED]} run, {plugins[gw.PLUGIN_STATE_FAILED]} failed. Adoption: "
+            + _adoption(view, adopting),
+        ),
+    ]
+    return Text("\n").join(_line(name, said) for name, said in lines)
+
+
+def _line(name: str, said: str) -> Text:
+    return Text.assemble((f"{name:9}", "bold"), said)
+
+
+def _adoption(view: View, adopting: int) -> str:
+    if not any(_runs(view, "reattach")):
+        return "off (plugin reattach)"
+    return f"{adopting} sessions wait for their workers" if adopting else "on, nothing to adopt"
+
+
+def _runs(view: View, name: str) -> Iterator[bool]:
+    for row in view.snapshot.plugins:
+        if row.plugin.name == name and row.plugin.state == gw.PLUGIN_STATE_LOADED:
+            yield True

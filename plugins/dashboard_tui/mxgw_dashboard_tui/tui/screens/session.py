@@ -1,0 +1,220 @@
+"""One session in depth: items and their values, events as they come, who reads them, and what happened to it."""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+from collections.abc import AsyncIterator, Callable
+from functools import partial
+from typing import ClassVar, TypeVar
+
+from rich.text import Text
+from textual import work
+from textual.app import ComposeResult
+from textual.binding import Binding, BindingType
+from textual.widgets import ContentSwitcher, Static
+
+from mxgw.dashboard.v1 import dashboard_service_pb2 as pb
+from mxgw_dashboard_tui.tui import text as t
+from mxgw_dashboard_tui.tui.model import View
+from mxgw_dashboard_tui.tui.screens import session_rows as rows
+from mxgw_dashboard_tui.tui.screens.acting import ActingScreen
+from mxgw_dashboard_tui.tui.screens.journal import TIMELINE_COLUMNS, journal_row
+from mxgw_dashboard_tui.tui.screens.session_facts import session_facts
+from mxgw_dashboard_tui.tui.session_model import SessionModel
+from mxgw_dashboard_tui.tui.source import Refused
+from mxgw_dashboard_tui.tui.widgets.grid import Grid
+
+_T = TypeVar("_T")
+
+# Items are asked for again after this long, so that new ones appear; values come with the events meanwhile.
+_ITEMS_EVERY_S = 5.0
+_RETRY_S = 1.0
+# Messages kept while frozen; the oldest go first, which the event log shows as a gap in its sequences.
+_HELD = 2000
+_PANELS = ("items", "events", "readers", "commands", "timeline")
+
+
+class SessionScreen(ActingScreen):
+    """Pushed on top of the table; escape goes back there."""
+
+    NAME = "session"
+
+    BINDINGS: ClassVar[list[BindingType]] = [
+        Binding("escape", "back", "Back", id="session.back", tooltip="Back to the table, or out of filter and input"),
+        Binding("tab", "panel(1)", "Panels", id="session.next", tooltip="The next panel", priority=True),
+        Binding("shift+tab", "panel(-1)", "Previous", show=False, id="session.previous", tooltip="The panel before"),
+        Binding("i", "show('items')", "Items", show=False, id="session.items", tooltip="Items with their last values"),
+        Binding("e", "show('events')", "Events", show=False, id="session.events", tooltip="Events as they come"),
+        Binding(
+            "u", "show('readers')", "Subscribers", show=False, id="session.readers", tooltip="Who reads its events"
+        ),
+        Binding(
+            "m",
+            "show('commands')",
+            "Commands",
+            show=False,
+            id="session.commands",
+            tooltip="Commands without an answer yet",
+        ),
+        Binding("t", "show('timeline')", "Timeline", show=False, id="session.timeline", tooltip="What happened to it"),
+    ]
+
+    def __init__(self, session_id: str) -> None:
+        super().__init__()
+        self.session_id = session_id
+        self.model = SessionModel()
+        self._panel = "items"
+        self._problem = ""
+        # What came while the screen is frozen.
+        self._held: deque[Callable[[], None]] = deque(maxlen=_HELD)
+
+    def compose_body(self) -> ComposeResult:
+        yield Static("", id="facts", markup=False)
+        yield Static("", id="tabs", markup=False)
+        with ContentSwitcher(initial="items", id="panels"):
+            yield Grid(rows.ITEM_COLUMNS, empty="No item was added.", sort="item", id="items")
+            yield Grid(rows.EVENT_COLUMNS, empty="No event came since this was opened.", follow=True, id="events")
+            yield Grid(rows.READER_COLUMNS, empty="Nobody reads this session's events.", id="readers")
+            yield Grid(rows.COMMAND_COLUMNS, empty="Every command has its answer.", id="commands")
+            yield Grid(TIMELINE_COLUMNS, empty="Nothing was written down.", follow=True, id="timeline")
+
+    @property
+    def grid(self) -> Grid:
+        return self.query_one(f"#{self._panel}", Grid)
+
+    @property
+    def heading(self) -> str:
+        return f"session {self.model.name or t.clean(self.session_id[:8])}"
+
+    @property
+    def age_s(self) -> float | None:
+        received_at = self.model.received_at
+        return None if received_at is None else self.dashboard.showing.clock() - received_at
+
+    @property
+    def target(self) -> tuple[str, str] | None:
+        return (self.session_id, self.model.name) if self.model.detail is not None and not self.model.is_over else None
+
+    def on_mount(self) -> None:
+        super().on_mount()
+        if self.dashboard.source.is_recording:
+            self._problem = "a recording has the tables of sessions only"
+            return
+        self._follow_detail()
+        self._follow_events()
+        self._follow_items()
+
+    # what comes in
+
+    @work(group="detail")
+    async def _follow_detail(self) -> None:
+        await self._again(self.dashboard.source.watch_session, self._take_detail)
+
+    @work(group="events")
+    async def _follow_events(self) -> None:
+        await self._again(self.dashboard.source.watch_events, self.model.take_events)
+
+    def _take_detail(self, detail: pb.WatchSessionResponse, received_at: float) -> None:
+        self.model.take_detail(detail, received_at)
+        self._problem = ""
+
+    def _hold(self, take: Callable[[], None]) -> None:
+        """Take what came now, or once the screen is thawed."""
+        if self.dashboard.showing.frozen_s is None:
+            take()
+        else:
+            self._held.append(take)
+
+    def _thaw(self) -> None:
+        while self._held and self.dashboard.showing.frozen_s is None:
+            self._held.popleft()()
+
+    async def _again(self, watch: Callable[[str], AsyncIterator[_T]], take: Callable[[_T, float], None]) -> None:
+        """Follow a stream, and attach again when it breaks, until the session is over."""
+        while not self.model.is_over:
+            try:
+                async for message in watch(self.session_id):
+                    self._hold(partial(take, message, self.dashboard.showing.clock()))
+            except Refused as refusal:
+                self._problem = str(refusal)
+            await asyncio.sleep(_RETRY_S)
+
+    @work(group="items")
+    async def _follow_items(self) -> None:
+        while not self.model.is_over:
+            # Asked for only while somebody looks: it is work for the worker.
+            if self.is_current and self._panel == "items" and self.dashboard.showing.frozen_s is None:
+                await self._load_items()
+            await asyncio.sleep(_ITEMS_EVERY_S)
+
+    async def _load_items(self) -> None:
+        token = ""
+        pages: list[pb.ListItemsResponse] = []
+        try:
+            while len(pages) < rows.ITEM_PAGES:
+                page = await self.dashboard.source.list_items(self.session_id, token)
+                pages.append(page)
+                token = page.state.next_page_token
+                if not token:
+                    break
+        except Refused as refusal:
+            self._problem = str(refusal)
+        else:
+            self.model.take_items(pages, self.dashboard.showing.clock())
+
+    # panels
+
+    def action_show(self, panel: str) -> None:
+        self._panel = panel
+        self.query_one("#panels", ContentSwitcher).current = panel
+        self.grid.focus()
+        self.repaint()
+
+    def action_panel(self, step: int) -> None:
+        self.action_show(_PANELS[(_PANELS.index(self._panel) + step) % len(_PANELS)])
+
+    def go_back(self) -> None:
+        self.dashboard.pop_screen()
+
+    # painting
+
+    def paint(self, view: View | None) -> None:
+        self._thaw()
+        model = self.model
+        now = self.dashboard.showing.clock()
+        rate = None
+        if view is not None and (session := view.session(self.session_id)) is not None:
+            rate = session.rate
+        self.query_one("#facts", Static).update(session_facts(model, rate, self._problem))
+        self.query_one("#tabs", Static).update(self._tabs())
+        match self._panel:
+            case "items":
+                self.grid.set_rows(rows.item_row(item, model, now) for item in model.items.values())
+            case "events":
+                self.grid.set_rows(model.events)
+            case "readers" if model.detail is not None:
+                head = model.detail.subscribers.head_sequence
+                self.grid.set_rows(rows.reader_row(reader, head) for reader in model.detail.subscribers.subscribers)
+            case "commands" if model.detail is not None:
+                self.grid.set_rows(rows.command_row(n, command) for n, command in enumerate(model.detail.commands))
+            case "timeline" if model.detail is not None:
+                self.grid.set_rows(map(journal_row, model.detail.timeline))
+
+    def _tabs(self) -> Text:
+        model = self.model
+        subscribers = len(model.detail.subscribers.subscribers) if model.detail is not None else 0
+        names = {
+            "items": f"i items {model.total_items}",
+            "events": f"e events {model.event_count}",
+            "readers": f"u subscribers {subscribers}",
+            "commands": f"m commands {len(model.detail.commands) if model.detail is not None else 0}",
+            "timeline": "t timeline",
+        }
+        line = Text(no_wrap=True)
+        for key, name in names.items():
+            line.append(
+                f"[{name}]" if key == self._panel else f" {name} ", "bold reverse" if key == self._panel else ""
+            )
+            line.append(" ")
+        return line

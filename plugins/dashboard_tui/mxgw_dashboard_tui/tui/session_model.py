@@ -1,0 +1,95 @@
+"""What is known of one watched session: its items with their last values, and a bounded log of its events."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from mxgw.convert import timestamp_to_ns
+from mxgw.dashboard.v1 import dashboard_service_pb2 as pb
+from mxgw.v1 import events_pb2 as e
+from mxgw.v1 import session_service_pb2 as ss
+from mxgw_dashboard_tui.tui.alarms import session_name
+from mxgw_dashboard_tui.tui.screens import session_rows as rows
+from mxgw_dashboard_tui.tui.widgets.grid import Row
+
+_LOG_ROWS = 2000
+
+
+@dataclass(slots=True)
+class Item:
+    """One item: its state as the worker told it, and the newest data change, which may be younger than that."""
+
+    state: ss.ItemState
+    value: e.DataChange | None
+    sequence: int
+    # When the worker had the value, by the clock of its machine; 0 when only the worker's own list told it.
+    worker_ns: int = 0
+
+
+class SessionModel:
+    """Fed by three streams, read by the screen."""
+
+    def __init__(self) -> None:
+        self.detail: pb.WatchSessionResponse | None = None
+        self.received_at: float | None = None
+        self.items: dict[tuple[int, int], Item] = {}
+        self.items_at: float | None = None
+        self.total_items = 0
+        self.events: deque[Row] = deque(maxlen=_LOG_ROWS)
+        self.event_count = 0
+
+    @property
+    def name(self) -> str:
+        return session_name(self.detail.row.session) if self.detail is not None else ""
+
+    @property
+    def now_ns(self) -> int:
+        """The gateway's clock at the last look."""
+        return timestamp_to_ns(self.detail.as_of) if self.detail is not None else 0
+
+    @property
+    def is_over(self) -> bool:
+        return self.detail is not None and self.detail.row.session.HasField("closed_at")
+
+    @property
+    def source_is_lost(self) -> bool:
+        return self.detail is not None and self.detail.row.session.source_health == e.SOURCE_HEALTH_LOST
+
+    def take_detail(self, detail: pb.WatchSessionResponse, now: float) -> None:
+        """Take a look at the session."""
+        self.detail, self.received_at = detail, now
+
+    def take_items(self, pages: Sequence[pb.ListItemsResponse], now: float) -> None:
+        """Take the worker's list of items; what events brought since then stays."""
+        known = self.items
+        self.items = {}
+        for page in pages:
+            for state in page.state.items:
+                key = (state.server_handle, state.item_handle)
+                old = known.get(key)
+                if old is not None and old.sequence >= state.last_sequence:
+                    self.items[key] = Item(state, old.value, old.sequence, old.worker_ns)
+                else:
+                    value = state.last_value if state.HasField("last_value") else None
+                    self.items[key] = Item(state, value, state.last_sequence)
+            self.total_items = page.state.total_items
+        self.items_at = now
+
+    def take_events(self, message: pb.WatchEventsResponse, now: float) -> None:
+        """Take events: into the log, and their values into the items."""
+        del now
+        for gap in message.gaps:
+            self.events.append(rows.gap_row(gap))
+        for event in message.events:
+            self.event_count += 1
+            item = self.items.get((event.server_handle, event.item_handle))
+            name = item.state.item_definition if item is not None else ""
+            self.events.append(rows.event_row(event, name))
+            if item is not None and event.kind == e.EVENT_KIND_DATA_CHANGE:
+                item.sequence = event.sequence
+                item.worker_ns = timestamp_to_ns(event.worker_time)
+                item.value = event.data_change
+        if message.conflated_events:
+            self.events.append(rows.left_out_row(message))

@@ -1,0 +1,162 @@
+"""Figures and peers' text as they stand on the screen: short, of one line, and never able to restyle anything."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from datetime import UTC, datetime
+
+from google.protobuf.timestamp_pb2 import Timestamp
+
+from mxgw.convert import from_value, timestamp_to_ns
+from mxgw.v1 import events_pb2 as e
+from mxgw.v1 import session_service_pb2 as ss
+from mxgw.v1.values_pb2 import MxValue
+
+_BARS = "▁▂▃▄▅▆▇█"
+UNKNOWN = "-"
+
+
+def clean(text: str, limit: int = 200) -> str:
+    """Return `text` as one line without control or formatting characters, at most `limit` characters long."""
+    shown = text if len(text) <= limit else text[: max(limit - 1, 0)] + "…"
+    return "".join(c if c.isprintable() else "\N{REPLACEMENT CHARACTER}" for c in shown)
+
+
+def count(number: int) -> str:
+    """Return a count in at most five characters: 999, 12.3k, 4.5M."""
+    if number < 10_000:
+        return str(number)
+    for factor, unit in ((1e3, "k"), (1e6, "M"), (1e9, "G")):
+        value = number / factor
+        if value < 999.5:
+            return f"{value:.1f}{unit}" if value < 99.95 else f"{value:.0f}{unit}"
+    return f"{number / 1e12:.1f}T"
+
+
+def rate(per_s: float | None) -> str:
+    """Return a rate without its unit, - when it is not known."""
+    if per_s is None:
+        return UNKNOWN
+    if 0 < per_s < 10:
+        return f"{per_s:.1f}"
+    return count(round(per_s))
+
+
+def size(number: int) -> str:
+    """Return bytes with a binary unit, - for 0."""
+    if not number:
+        return UNKNOWN
+    value = float(number)
+    for unit in ("B", "K", "M", "G"):
+        if value < 999.5:
+            return f"{value:.0f}{unit}" if value >= 9.95 or unit == "B" else f"{value:.1f}{unit}"
+        value /= 1024
+    return f"{value:.1f}T"
+
+
+def span(seconds: float | None) -> str:
+    """Return a duration in at most six characters: 0.3s, 12s, 5m12s, 3h04m, 12d3h."""
+    if seconds is None:
+        return UNKNOWN
+    if seconds < 10:
+        return f"{max(0.0, seconds):.1f}s"
+    whole = int(seconds)
+    if whole < 60:
+        return f"{whole}s"
+    if whole < 3600:
+        return f"{whole // 60}m{whole % 60:02}s"
+    if whole < 86_400:
+        return f"{whole // 3600}h{whole % 3600 // 60:02}m"
+    return f"{whole // 86_400}d{whole % 86_400 // 3600}h"
+
+
+def clock(stamp: Timestamp, *, with_ms: bool = False) -> str:
+    """Return a time of day in UTC."""
+    if not stamp.ByteSize():
+        return UNKNOWN
+    moment = datetime.fromtimestamp(stamp.seconds, UTC)
+    text = moment.strftime("%H:%M:%S")
+    return f"{text}.{stamp.nanos // 1_000_000:03}" if with_ms else text
+
+
+def moment(stamp: Timestamp) -> str:
+    """Return date and time in UTC."""
+    if not stamp.ByteSize():
+        return UNKNOWN
+    return datetime.fromtimestamp(stamp.seconds, UTC).strftime("%Y-%m-%d %H:%M:%S")
+
+
+def since(stamp: Timestamp, now_ns: int) -> float | None:
+    """Return the seconds from `stamp` to `now_ns`; None for an unset one."""
+    return (now_ns - timestamp_to_ns(stamp)) / 1e9 if stamp.ByteSize() else None
+
+
+def spark(values: Sequence[float], width: int) -> str:
+    """Return the last `width` values as bars between 0 and their largest; the newest is rightmost."""
+    shown = list(values)[-width:]
+    top = max(shown, default=0.0)
+    if top <= 0:
+        return ("▁" * len(shown)).rjust(width)
+    return "".join(_BARS[min(7, int(value / top * 7.999))] if value > 0 else "▁" for value in shown).rjust(width)
+
+
+def value_text(value: MxValue, limit: int = 120) -> str:
+    """Return a value as an operator reads it."""
+    kind = value.WhichOneof("kind")
+    if kind is None:
+        return UNKNOWN
+    plain = from_value(value)
+    match plain:
+        case float():
+            return f"{plain:.7g}" if kind == "float" else f"{plain:.10g}"
+        case bytes():
+            return f"{len(plain)} bytes"
+        case datetime():
+            return plain.strftime("%Y-%m-%d %H:%M:%S")
+        case str():
+            return clean(plain, limit)
+        case list() | tuple():
+            return f"[{len(plain)}] " + clean(", ".join(str(element)[:40] for element in plain[:8]), limit)
+        case _:
+            return clean(str(plain), limit)
+
+
+def state_words(session: ss.Session, detached_s: float | None) -> tuple[str, str]:
+    """Return what to call a session's condition, worst first, and its tone."""
+    if session.state == ss.SESSION_STATE_FAULTED:
+        return "FAULTED", "bad"
+    if session.state == ss.SESSION_STATE_CLOSED:
+        return "closed", "dim"
+    if session.state == ss.SESSION_STATE_CLOSING:
+        return "closing", "dim"
+    if session.state == ss.SESSION_STATE_ADOPTING:
+        return "ADOPTING", "warn"
+    if session.state == ss.SESSION_STATE_CREATING:
+        return "starting", "accent"
+    if session.worker_state == e.WORKER_STATE_SILENT:
+        return "SILENT", "bad"
+    if session.source_health == e.SOURCE_HEALTH_LOST:
+        return "SRC LOST", "bad"
+    if session.source_health == e.SOURCE_HEALTH_DEGRADED:
+        return "SRC DEGR", "warn"
+    if detached_s is not None:
+        return "detached", "warn"
+    return "ready", "good"
+
+
+def words(name: str, prefix: str) -> str:
+    """Return an enum's name as words: WORKER_STATE_READY without WORKER_STATE_ is ready."""
+    return name.removeprefix(prefix).lower().replace("_", " ")
+
+
+def quality_words(quality: int, raw: int) -> tuple[str, str]:
+    """Return a quality as a word with its number where it is not plain good, and its tone."""
+    match quality:
+        case 3:
+            return ("good" if raw in (0, 192) else f"good {raw}"), "good"
+        case 2:
+            return f"UNCERTAIN {raw}", "warn"
+        case 1:
+            return f"BAD {raw}", "bad"
+        case _:
+            return "unknown", "warn"

@@ -1,0 +1,345 @@
+"""A table that draws its own lines: it keeps cursor, order and filter while its rows change under it.
+
+Textual's DataTable holds a cell object per cell and lays it out again on change. Here a line is made from a row's text
+when it is drawn, and only lines that changed are drawn again, so that a table over a slow ssh link stays calm. Text is
+drawn as it is: markup in a peer's text has no meaning.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import ClassVar
+
+from google.protobuf.message import Message as ProtoMessage
+from rich.cells import cell_len, set_cell_size
+from rich.segment import Segment
+from rich.style import Style
+from textual import events
+from textual.binding import Binding, BindingType
+from textual.geometry import Region, Size
+from textual.message import Message
+from textual.scroll_view import ScrollView
+from textual.strip import Strip
+
+_GAP = 1
+_GUTTER = 2
+
+
+@dataclass(frozen=True, slots=True)
+class Column:
+    """`width` is the least; `grow` shares what is left. Columns with the largest `drop` go first when it is narrow."""
+
+    key: str
+    title: str
+    width: int
+    right: bool = False
+    grow: int = 0
+    drop: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Cell:
+    """One cell: its text, its tone (good, warn, bad, dim, accent), and what it is sorted by (its text, when None)."""
+
+    text: str
+    tone: str = ""
+    order: float | str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """`key` names the row for as long as it is the same thing.
+
+    `document` is the message it was made from, for copying and exporting; None: its cells.
+    """
+
+    key: str
+    cells: Mapping[str, Cell]
+    document: ProtoMessage | None = None
+
+    @property
+    def text(self) -> str:
+        return " ".join(cell.text for cell in self.cells.values())
+
+
+class Grid(ScrollView, can_focus=True):
+    """Rows of cells below a header. `empty` is said where there is no row."""
+
+    COMPONENT_CLASSES: ClassVar[set[str]] = {
+        "grid--header",
+        "grid--cursor",
+        "grid--good",
+        "grid--warn",
+        "grid--bad",
+        "grid--dim",
+        "grid--accent",
+    }
+
+    BINDINGS: ClassVar[list[BindingType]] = [
+        Binding("up,k", "move(-1)", "Up", show=False, id="grid.up", tooltip="One row up"),
+        Binding("down,j", "move(1)", "Down", show=False, id="grid.down", tooltip="One row down"),
+        Binding("pageup", "page(-1)", "Page up", show=False, id="grid.page_up", tooltip="One page up"),
+        Binding("pagedown", "page(1)", "Page down", show=False, id="grid.page_down", tooltip="One page down"),
+        Binding("home,g", "edge(-1)", "First", show=False, id="grid.first", tooltip="To the first row"),
+        Binding("end,G", "edge(1)", "Last", show=False, id="grid.last", tooltip="To the last row"),
+    ]
+
+    class Chosen(Message):
+        """The operator clicked on the row the cursor is on."""
+
+        def __init__(self, grid: Grid, row: Row) -> None:
+            super().__init__()
+            self.grid = grid
+            self.row = row
+
+    def __init__(
+        self,
+        columns: Sequence[Column],
+        *,
+        empty: str,
+        sort: str = "",
+        reverse: bool = False,
+        follow: bool = False,
+        id: str | None = None,  # noqa: A002 - textual's own name for it
+    ) -> None:
+        super().__init__(id=id)
+        self.columns = tuple(columns)
+        self.empty = empty
+        self.sort_key = sort
+        self.reverse = reverse
+        # The cursor stays on the last row, for what grows at its end.
+        self.follow = follow
+        self._all: tuple[Row, ...] = ()
+        self.rows: tuple[Row, ...] = ()
+        self.cursor = 0
+        self._pattern = ""
+        self._matcher: re.Pattern[str] | None = None
+        self._inverse = False
+        self._drawn: tuple[Row, ...] = ()
+        # Keys that open an input. Done here and now: a binding waits its turn, and keys behind it would still be ours.
+        self.at_once: Mapping[str, Callable[[], None]] = {}
+
+    def on_key(self, event: events.Key) -> None:
+        """Hand on what was typed for an input that has taken over meanwhile, however quickly it came."""
+        focused = self.screen.focused
+        open_input = self.at_once.get(event.key)
+        if focused is self and open_input is None:
+            return
+        event.stop()
+        event.prevent_default()
+        if focused is self and open_input is not None:
+            open_input()
+        elif focused is not None:
+            focused.post_message(events.Key(event.key, event.character))
+
+    # content
+
+    def set_rows(self, rows: Iterable[Row]) -> None:
+        """Show these rows; the cursor stays on the row it was on."""
+        self._all = tuple(rows)
+        self._arrange()
+
+    @property
+    def current(self) -> Row | None:
+        """The row the cursor is on."""
+        return self.rows[self.cursor] if self.cursor < len(self.rows) else None
+
+    @property
+    def total(self) -> int:
+        """How many rows there are, filtered or not."""
+        return len(self._all)
+
+    @property
+    def pattern(self) -> str:
+        return self._pattern
+
+    def filter(self, pattern: str) -> None:
+        """Show rows that match a regular expression, in any case; a leading ! shows the others.
+
+        Raises:
+            re.error: it is no regular expression.
+        """
+        inverse = pattern.startswith("!")
+        text = pattern[1:] if inverse else pattern
+        self._matcher = re.compile(text, re.IGNORECASE) if text else None
+        self._pattern, self._inverse = (pattern if text else ""), inverse
+        self._arrange()
+
+    def sort(self, key: str, *, reverse: bool | None = None) -> None:
+        """Sort by a column; the same one again turns the order round."""
+        self.reverse = (not self.reverse if key == self.sort_key else False) if reverse is None else reverse
+        self.sort_key = key
+        self._arrange()
+        self.refresh()
+
+    def sort_next(self, step: int) -> str:
+        """Sort by the column beside the present one; return its title."""
+        keys = [column.key for column in self.shown_columns()]
+        index = (keys.index(self.sort_key) + step) % len(keys) if self.sort_key in keys else 0
+        self.sort(keys[index], reverse=self.reverse)
+        return next(column.title for column in self.columns if column.key == keys[index])
+
+    def _arrange(self) -> None:
+        key = self.current.key if self.current is not None else None
+        was_last = self.cursor >= len(self.rows) - 1
+        rows = [row for row in self._all if self._passes(row)]
+        if self.sort_key:
+            rows.sort(key=lambda row: _order(row.cells.get(self.sort_key)), reverse=self.reverse)
+        self.rows = tuple(rows)
+        if self.follow and was_last:
+            self.cursor = len(rows) - 1
+        elif key is not None:
+            self.cursor = next((i for i, row in enumerate(rows) if row.key == key), self.cursor)
+        self.cursor = max(0, min(self.cursor, len(rows) - 1))
+        self._resize()
+        self._scroll_to_cursor()
+        self._redraw()
+
+    def _passes(self, row: Row) -> bool:
+        return self._matcher is None or bool(self._matcher.search(row.text)) != self._inverse
+
+    def _resize(self) -> None:
+        size = Size(self.size.width, len(self.rows) + 1)
+        if size != self.virtual_size:
+            self.virtual_size = size
+
+    def _redraw(self) -> None:
+        """Draw the lines again that differ from what was drawn."""
+        top = self.scroll_offset.y
+        shown = self.rows[top : top + max(0, self.size.height - 1)]
+        if len(shown) != len(self._drawn):
+            self.refresh()
+        else:
+            changed = [y for y, (new, old) in enumerate(zip(shown, self._drawn, strict=True)) if new.cells != old.cells]
+            if changed:
+                self.refresh(*[Region(0, y + 1, self.size.width, 1) for y in changed])
+        self._drawn = shown
+
+    # moving
+
+    def action_move(self, step: int) -> None:
+        self._go(self.cursor + step)
+
+    def action_page(self, step: int) -> None:
+        self._go(self.cursor + step * max(1, self.size.height - 2))
+
+    def action_edge(self, step: int) -> None:
+        self._go(0 if step < 0 else len(self.rows) - 1)
+
+    def _go(self, index: int) -> None:
+        self.cursor = max(0, min(index, len(self.rows) - 1))
+        self._scroll_to_cursor()
+        self.refresh()
+
+    def _scroll_to_cursor(self) -> None:
+        height = max(1, self.size.height - 1)
+        top = self.scroll_offset.y
+        if self.cursor < top:
+            top = self.cursor
+        elif self.cursor >= top + height:
+            top = self.cursor - height + 1
+        top = max(0, min(top, len(self.rows) - height)) if len(self.rows) > height else 0
+        if top != self.scroll_offset.y:
+            self.scroll_to(y=top, animate=False, force=True, immediate=True)
+
+    def on_resize(self) -> None:
+        self._resize()
+        self._scroll_to_cursor()
+        self.refresh()
+
+    def on_click(self, event: events.Click) -> None:
+        if event.y == 0:
+            self._sort_at(event.x)
+        else:
+            index = self.scroll_offset.y + event.y - 1
+            if index == self.cursor and self.current is not None:
+                self.post_message(self.Chosen(self, self.current))
+            elif index < len(self.rows):
+                self._go(index)
+
+    def _sort_at(self, x: int) -> None:
+        left = _GUTTER
+        for column, width in self._layout():
+            if left <= x < left + width + _GAP:
+                self.sort(column.key)
+                return
+            left += width + _GAP
+
+    # drawing
+
+    def shown_columns(self) -> list[Column]:
+        """Return the columns there is room for."""
+        return [column for column, _ in self._layout()]
+
+    def _layout(self) -> list[tuple[Column, int]]:
+        room = self.size.width - _GUTTER
+        shown = list(self.columns)
+        while len(shown) > 1 and sum(c.width + _GAP for c in shown) - _GAP > room:
+            shown.remove(max(shown, key=lambda column: column.drop))
+        left = room - sum(c.width + _GAP for c in shown) + _GAP
+        shares = sum(c.grow for c in shown)
+        widths = [c.width + (max(0, left) * c.grow // shares if shares else 0) for c in shown]
+        return list(zip(shown, widths, strict=True))
+
+    def render_line(self, y: int) -> Strip:
+        width = self.size.width
+        if y == 0:
+            return self._header(width)
+        index = self.scroll_offset.y + y - 1
+        if not self.rows and y == 1:
+            text = self.empty if not self._all else f"none of {len(self._all)} rows matches {self._pattern!r}"
+            return Strip([Segment(set_cell_size(f"  {text}", width), self._style("grid--dim"))], width)
+        if index >= len(self.rows):
+            return Strip.blank(width, self.rich_style)
+        return self._line(self.rows[index], width, is_cursor=index == self.cursor)
+
+    def _header(self, width: int) -> Strip:
+        style = self._style("grid--header")
+        parts = [" " * _GUTTER]
+        for column, room in self._layout():
+            marker = ("▼" if self.reverse else "▲") if column.key == self.sort_key else ""
+            parts.append(_fit(column.title + marker, room, right=column.right) + " " * _GAP)
+        return Strip([Segment(set_cell_size("".join(parts), width), style)], width)
+
+    def _line(self, row: Row, width: int, *, is_cursor: bool) -> Strip:
+        base = self._style("grid--cursor") if is_cursor and self.has_focus else self.rich_style
+        segments = [Segment(("> " if is_cursor else "  "), base)]
+        used = _GUTTER
+        for column, room in self._layout():
+            cell = row.cells.get(column.key, Cell(""))
+            style = base + self._tone(cell.tone) if cell.tone and not (is_cursor and self.has_focus) else base
+            text = _fit(cell.text, room, right=column.right)
+            segments.append(Segment(text, style))
+            segments.append(Segment(" " * _GAP, base))
+            used += room + _GAP
+        if used < width:
+            segments.append(Segment(" " * (width - used), base))
+        return Strip(segments).crop(0, width)
+
+    def _style(self, name: str) -> Style:
+        return self.get_component_rich_style(name)
+
+    def _tone(self, tone: str) -> Style:
+        return self.get_component_rich_style(f"grid--{tone}", partial=True)
+
+
+def _fit(text: str, width: int, *, right: bool) -> str:
+    """Return `text` in exactly `width` cells; what does not fit ends with …."""
+    length = cell_len(text)
+    if length > width:
+        return set_cell_size(text, max(0, width - 1)) + "…" if width else ""
+    return " " * (width - length) + text if right else text + " " * (width - length)
+
+
+def _order(cell: Cell | None) -> tuple[bool, float, str]:
+    if cell is None:
+        return (True, 0.0, "")
+    match cell.order:
+        case None:
+            return (False, 0.0, cell.text.lower())
+        case str():
+            return (False, 0.0, cell.order.lower())
+        case number:
+            return (False, float(number), "")

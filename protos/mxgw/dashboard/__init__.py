@@ -1,0 +1,1 @@
+"""Generated code; change the .proto files and run `make proto`."""

@@ -1,0 +1,58 @@
+"""Make the pictures of docs/dashboard.md from the running app, on the plant that its tests watch.
+
+    .venv/bin/python scripts/generate_images.py
+
+The pictures are SVG without anything to load from elsewhere; fonts are the reader's own.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import re
+import sys
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parent.parent
+IMAGES = ROOT / "docs" / "images"
+SHOTS = {
+    "sessions": ((120, 30), ()),
+    "session": ((120, 30), ("slash", *"tank", "enter", "enter")),
+    "overview": ((120, 30), ("2",)),
+    "confirm": ((80, 24), ("slash", *"tank", "enter", "ctrl+x")),
+}
+
+
+async def shot(size: tuple[int, int], keys: tuple[str, ...]) -> str:
+    """Return a picture of the app after these keys."""
+    from support.screens import app_of, written
+    from textual.widgets import Input
+
+    app = app_of(written(looks=40, hostile=False))
+    async with app.run_test(size=size) as pilot:
+        await pilot.pause()
+        await pilot.press(*keys)
+        for _ in range(2):
+            await pilot.pause()
+            for line in app.screen.query(Input):
+                line.cursor_blink = False
+            if hasattr(app.screen, "repaint"):
+                app.screen.repaint()
+        await pilot.pause()
+        return without_links(app.export_screenshot())
+
+
+def without_links(svg: str) -> str:
+    """Return the picture without fonts from elsewhere."""
+    return re.sub(r"\s*@font-face \{.*?\}", "", svg, flags=re.DOTALL).replace("Fira Code,", "")
+
+
+def main() -> None:
+    """Write every picture."""
+    sys.path.insert(0, str(ROOT / "tests"))
+    IMAGES.mkdir(exist_ok=True)
+    for name, (size, keys) in SHOTS.items():
+        (IMAGES / f"dashboard-{name}.svg").write_text(asyncio.run(shot(size, keys)), "utf-8")
+
+
+if __name__ == "__main__":
+    main()

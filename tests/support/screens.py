@@ -1,0 +1,332 @@
+"""A gateway for the dashboard's screens that says what a test wrote down, and a clock that stands still."""
+
+from __future__ import annotations
+
+import asyncio
+import math
+from collections.abc import AsyncIterator, Sequence
+from dataclasses import dataclass, field
+
+from mxgw.convert import duration_from_seconds, timestamp_from_ns, to_value
+from mxgw.dashboard.v1 import dashboard_service_pb2 as pb
+from mxgw.v1 import events_pb2 as e
+from mxgw.v1 import gateway_service_pb2 as gw
+from mxgw.v1 import session_service_pb2 as ss
+from mxgw.v1 import values_pb2 as v
+from mxgw_dashboard_tui.tui.app import DashboardApp
+from mxgw_dashboard_tui.tui.model import Link
+from mxgw_dashboard_tui.tui.source import Listener, Refused
+
+# 2026-03-02 08:00:00 UTC
+EPOCH_NS = 1_772_438_400 * 10**9
+SECOND_NS = 10**9
+
+
+@dataclass
+class Clock:
+    """Seconds that pass when a test says so."""
+
+    now: float = 1000.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
+@dataclass
+class WrittenSource:
+    """A source of written snapshots; what operators do is noted in `done`."""
+
+    script: Sequence[pb.WatchGatewayResponse | tuple[Link, str]]
+    clock: Clock
+    detail: pb.WatchSessionResponse | None = None
+    events: Sequence[pb.WatchEventsResponse] = ()
+    items: pb.ListItemsResponse | None = None
+    settings: pb.ListSettingsResponse | None = None
+    refusal: str = ""
+    password: str = ""
+    name: str = "plant-gw:50051"
+    is_recording: bool = False
+    done: list[tuple[str, str]] = field(default_factory=list)
+
+    async def run(self, listener: Listener) -> None:
+        for step in self.script:
+            if isinstance(step, tuple):
+                listener.link_changed(*step)
+            else:
+                listener.link_changed(Link.LIVE, "")
+                listener.snapshot_arrived(step)
+                self.clock.now += 1.0
+        self.clock.now -= 0.6
+        await asyncio.Event().wait()
+
+    async def login(self, user: str, password: str, /) -> None:
+        if not self.password or password != self.password:
+            raise Refused("name or password is wrong")
+        self.done.append(("login", user))
+
+    async def watch_session(self, session_id: str, /) -> AsyncIterator[pb.WatchSessionResponse]:
+        if self.detail is None:
+            raise Refused(f"no session {session_id}")
+        yield self.detail
+        await asyncio.Event().wait()
+
+    async def watch_events(self, session_id: str, /) -> AsyncIterator[pb.WatchEventsResponse]:
+        if self.detail is None:
+            raise Refused(f"no session {session_id}")
+        for message in self.events:
+            yield message
+        await asyncio.Event().wait()
+
+    async def list_items(self, session_id: str, page_token: str, /) -> pb.ListItemsResponse:
+        if self.items is None:
+            raise Refused(f"no session {session_id}{page_token}")
+        return self.items
+
+    async def list_settings(self) -> pb.ListSettingsResponse:
+        if self.settings is None:
+            raise Refused("you may look, not read the settings: that needs the role administrator")
+        return self.settings
+
+    async def close_session(self, session_id: str, /) -> None:
+        self._act("close", session_id)
+
+    async def kill_worker(self, session_id: str, /) -> None:
+        self._act("kill", session_id)
+
+    def _act(self, what: str, session_id: str) -> None:
+        if self.refusal:
+            raise Refused(self.refusal)
+        self.done.append((what, session_id))
+
+    async def close(self) -> None:
+        self.done.append(("closed", ""))
+
+
+def app_of(source: WrittenSource, *, theme: str = "dark") -> DashboardApp:
+    """Return the app on this source, with the source's clock."""
+    return DashboardApp(source, theme=theme, clock=source.clock, wall=lambda: source.clock.now)
+
+
+def row(name: str, number: int, *, seconds: int = 0, rate: float = 10.0, **fields: object) -> pb.SessionRow:
+    """Return a session's row after `seconds`; `fields` go to the Session, or to the row where it has them."""
+    own = {key: value for key, value in fields.items() if key in pb.SessionRow.DESCRIPTOR.fields_by_name}
+    session = ss.Session(
+        session_id=f"{name.lower().replace(' ', '-')[:12]}-{number:04}-Zq8",
+        state=ss.SESSION_STATE_READY,
+        client_name=name,
+        owner="key-7",
+        backend="mxaccess",
+        opened_at=timestamp_from_ns(EPOCH_NS - (3600 + 61 * number) * SECOND_NS),
+        lease_expires_at=timestamp_from_ns(EPOCH_NS + 1800 * SECOND_NS),
+        epoch=bytes([number]) * 16,
+        head_sequence=1_000 + int(rate * (seconds + math.sin(seconds * 0.7))),
+        oldest_sequence=1,
+        log_events=900,
+        log_bytes=90_000,
+        subscribers=1,
+        worker_pid=4_000 + number,
+        worker_state=e.WORKER_STATE_READY,
+        source_health=e.SOURCE_HEALTH_GOOD,
+        worker_rss_bytes=29 * 1024 * 1024,
+    )
+    for key, value in fields.items():
+        if key not in own:
+            setattr(session, key, value)
+    return pb.SessionRow(session=session, **own)  # type: ignore[arg-type]
+
+
+def plant(seconds: int) -> list[pb.SessionRow]:
+    """Return the sessions of a plant after `seconds`."""
+    return [
+        row("historian line 1", 1, seconds=seconds, rate=1250, tag="line1", lag_events=12),
+        row("hmi tank farm", 2, seconds=seconds, rate=42, tag="tanks", subscribers=3),
+        row("mes batch", 3, seconds=seconds, rate=7, tag="line2", subscribers=0, detached=duration_from_seconds(95)),
+        row(
+            "energy report", 4, seconds=seconds, rate=310, tag="energy",
+            lag_events=48_210, lag_age=duration_from_seconds(9.5), overflows=3,
+            gap_frames=seconds // 4, lost_events=120 * (seconds // 4),
+        ),
+        row("lab import", 5, seconds=seconds, rate=0, tag="lab", source_health=e.SOURCE_HEALTH_LOST),
+        row("[red]odd\x1b[31m[/]" + "x" * 300, 6, seconds=seconds, rate=1, tag="[bold]", owner="a\nb"),
+    ]  # fmt: skip
+
+
+def snapshot(
+    seconds: int, sessions: Sequence[pb.SessionRow] | None = None, role: pb.Role.ValueType = pb.ROLE_ADMINISTRATOR
+) -> pb.WatchGatewayResponse:
+    """Return what the gateway says after `seconds`."""
+    sessions = plant(seconds) if sessions is None else sessions
+    message = pb.WatchGatewayResponse(
+        as_of=timestamp_from_ns(EPOCH_NS + seconds * SECOND_NS),
+        interval=duration_from_seconds(1),
+        instance_id="0011223344556677",
+        version="0.1.0",
+        started_at=timestamp_from_ns(EPOCH_NS - 93_784 * SECOND_NS),
+        operator="anna",
+        role=role,
+        sessions=sessions,
+        session_limit=64,
+        session_count=len(sessions),
+        process=pb.GatewayProcess(
+            pid=3999,
+            rss_bytes=66 * 1024 * 1024,
+            cpu_time=duration_from_seconds(100 + seconds * 0.07 + math.sin(seconds * 0.4) * 0.06),
+            loop_delay=duration_from_seconds(0.002),
+            watchers=1,
+        ),
+        backends=["mxaccess", "sim"],
+    )
+    if sessions:
+        message.plugins.extend(_plugins())
+        message.ended.extend(_ended())
+        message.journal.extend(_journal())
+    return message
+
+
+def _plugins() -> list[pb.PluginRow]:
+    made = []
+    for name, state, detail, failures in (
+        ("acl", gw.PLUGIN_STATE_LOADED, "", {}),
+        ("backpressure", gw.PLUGIN_STATE_LOADED, "", {"mxgw_overflow_policy": 3}),
+        ("site-rules", gw.PLUGIN_STATE_FAILED, "it needs the module 'yaml', which is not installed", {}),
+        ("dashboard_tui", gw.PLUGIN_STATE_LOADED, "", {}),
+        ("reattach", gw.PLUGIN_STATE_AVAILABLE, "", {}),
+    ):
+        plugin = gw.PluginInfo(
+            name=name, state=state, distribution="mxgw", version="0.1.0", required=name == "acl", detail=detail
+        )
+        made.append(pb.PluginRow(plugin=plugin, hook_failures=failures))
+    return made
+
+
+def _ended() -> list[ss.Session]:
+    session = row("pump tuning", 9, tag="line2").session
+    session.state = ss.SESSION_STATE_FAULTED
+    session.close_reason = ss.CLOSE_REASON_WORKER_EXITED
+    session.close_detail = "the worker process was ended by signal 9"
+    session.closed_at.CopyFrom(timestamp_from_ns(EPOCH_NS - 130 * SECOND_NS))
+    return [session]
+
+
+def _journal() -> list[pb.JournalEntry]:
+    told = (
+        (-130, pb.JOURNAL_KIND_SESSION_FAULTED, "pump tuning", "", "WORKER_EXITED: ended by signal 9"),
+        (-95, pb.JOURNAL_KIND_SESSION_DETACHED, "mes batch", "", "its last subscriber left"),
+        (-40, pb.JOURNAL_KIND_LOGIN, "", "anna", "from 10.0.0.17:51234"),
+        (-12, pb.JOURNAL_KIND_OPERATOR_ACTION, "lab import", "vera", "refused: close sessions"),
+    )  # fmt: skip
+    return [
+        pb.JournalEntry(
+            number=number,
+            time=timestamp_from_ns(EPOCH_NS + seconds * SECOND_NS),
+            kind=kind,
+            session_id=name,
+            session_name=name,
+            operator=operator,
+            detail=detail,
+        )
+        for number, (seconds, kind, name, operator, detail) in enumerate(told, 1)
+    ]
+
+
+def written(
+    sessions: Sequence[pb.SessionRow] | None = None,
+    *,
+    looks: int = 12,
+    role: pb.Role.ValueType = pb.ROLE_ADMINISTRATOR,
+    hostile: bool = True,
+) -> WrittenSource:
+    """Return a source with so many looks at a plant, and one session of it in depth."""
+    told = [
+        snapshot(seconds, plant(seconds)[: None if hostile else -1] if sessions is None else sessions, role)
+        for seconds in range(looks)
+    ]
+    source = WrittenSource(told, Clock())
+    now = EPOCH_NS + (looks - 1) * SECOND_NS
+    source.detail = pb.WatchSessionResponse(
+        as_of=timestamp_from_ns(now),
+        row=plant(looks - 1)[1],
+        subscribers=ss.ListSubscribersResponse(
+            subscribers=[_subscriber("hmi 1", 0, 0), _subscriber("hmi 2", 2_400, 511), _subscriber("trend", 3, 0)],
+            maximum_subscribers=8,
+        ),
+        commands=[pb.CommandInFlight(name="write", age=duration_from_seconds(7.2))],
+        timeline=_journal()[1:2],
+    )
+    source.items = pb.ListItemsResponse(as_of=timestamp_from_ns(now), state=_state(now))
+    if not hostile:
+        del source.items.state.items[-1]
+    source.events = [
+        pb.WatchEventsResponse(
+            as_of=timestamp_from_ns(now),
+            events=[_event(n, 1 + n % 3, 40.0 + n / 8, now - (20 - n) * SECOND_NS // 4) for n in range(1000, 1020)],
+            gaps=[
+                e.Gap(first_lost=990, last_lost=999, count=10, reason=e.GAP_REASON_WORKER_OUTBOX_OVERRUN, detail="slow")
+            ],
+            conflated_events=37,
+            head_sequence=1019,
+        )
+    ]
+    source.settings = pb.ListSettingsResponse(
+        settings=[
+            pb.Setting(key="gateway.listen", value='["0.0.0.0:50051"]', origin="/etc/mxgw/settings.toml"),
+            pb.Setting(key="limits.sessions", value="64", origin="default"),
+            pb.Setting(key="plugins.acl.ldap.password", value='"***"', origin=".secrets.toml"),
+        ]
+    )
+    return source
+
+
+def _subscriber(name: str, lag: int, lost: int) -> ss.Subscriber:
+    return ss.Subscriber(
+        subscriber_id=f"id-{name}",
+        client_name=name,
+        address="10.0.0.21:40122",
+        attached_at=timestamp_from_ns(EPOCH_NS - 600 * SECOND_NS),
+        policy="drop_oldest",
+        limits=ss.SubscriberLimits(events=10_000),
+        lag_events=lag,
+        lag_age=duration_from_seconds(lag / 400),
+        delivered_events=21_345,
+        lost=[ss.LostEvents(reason=e.GAP_REASON_QUEUE_DROPPED, events=lost)] if lost else [],
+    )
+
+
+def _state(now: int) -> ss.GetSessionStateResponse:
+    def item(
+        handle: int, name: str, value: float | str | None, quality: int, ago_s: int, status: int = 0
+    ) -> ss.ItemState:
+        change = e.DataChange(
+            value=to_value(value),
+            quality={192: v.QUALITY_GOOD, 80: v.QUALITY_UNCERTAIN}.get(quality, v.QUALITY_BAD),
+            raw_quality=quality,
+            source_time=timestamp_from_ns(now - ago_s * SECOND_NS),
+            statuses=[
+                v.MxStatus(success=0 if status else 1, detail=v.MxStatusDetail.ValueType(status + 1), raw_detail=status)
+            ],
+        )
+        return ss.ItemState(
+            server_handle=1, item_handle=handle, item_definition=name, advise=ss.ADVISE_KIND_PLAIN,
+            last_sequence=900, last_value=change,
+        )  # fmt: skip
+
+    items = [
+        item(1, "Tank_001.Level", 42.7, 192, 0),
+        item(2, "Tank_002.Level", 66.17, 192, 2),
+        item(3, "Boiler_001.Oxygen", 4.3, 80, 1),
+        item(4, "Pump_001.Running", "yes", 192, 4000),
+        item(5, "Nope.Nothing", None, 0, 3600, 6),
+        item(6, "Text.Hostile", "[blink]\x1b]0;owned\x07" + "y" * 10_000, 192, 5),
+    ]
+    return ss.GetSessionStateResponse(items=items, total_items=len(items))
+
+
+def _event(sequence: int, handle: int, value: float, worker_ns: int) -> e.Event:
+    return e.Event(
+        sequence=sequence,
+        item_handle=handle,
+        kind=e.EVENT_KIND_DATA_CHANGE,
+        server_handle=1,
+        worker_time=timestamp_from_ns(worker_ns),
+        data_change=e.DataChange(value=to_value(value), quality=v.QUALITY_GOOD, raw_quality=192),
+    )
