@@ -23,7 +23,7 @@ demo: ## Set everything up, then show it work (ARGS="--seconds 5 --json", "--bac
 	@$(BIN)/mxgw demo $(ARGS)
 
 test: ## Set everything up, then run the tests (ARGS="tests/core -k lease")
-	@$(SET_UP) opcua acl dashboard dev
+	@$(SET_UP) opcua dashboard dev
 	@$(BIN)/python -m pytest --numprocesses 3 --dist loadfile $(ARGS)
 
 soak: ## Set everything up, then run the long tests, minutes each (ARGS="-k cuts")
@@ -31,7 +31,7 @@ soak: ## Set everything up, then run the long tests, minutes each (ARGS="-k cuts
 	@$(BIN)/python -m pytest -m soak --log-cli-level=INFO $(ARGS)
 
 chaos: ## Kill the gateway again and again under load, judged; last line JSON (ARGS="--kills 100 --verbose")
-	@$(SET_UP) opcua dev
+	@$(SET_UP) opcua dashboard dev
 	@$(BIN)/python scripts/chaos.py $(ARGS)
 
 check: ## Format, lint, types, and whether generated files are current

@@ -29,6 +29,9 @@ pytestmark = [
 
 PROGRAM = "import sys; from mxgw_dashboard_tui.command import dashboard; dashboard.main(sys.argv[1:], prog_name='mxgw')"
 
+# What the terminal of whoever runs the tests says must not reach the one under test.
+_OF_THE_RUNNER = frozenset({"TMUX", "NO_COLOR", "COLORTERM", "COLUMNS", "LINES"})
+
 
 class Terminal:
     """One tmux session with a server of its own."""
@@ -86,7 +89,7 @@ def directory() -> Iterator[Path]:
 async def terminal(
     directory: Path, gateway: RunningGateway, *options: str, columns: int = 80, rows: int = 24, no_color: bool = False
 ) -> AsyncIterator[Terminal]:
-    environment = {key: value for key, value in os.environ.items() if key not in ("TMUX", "NO_COLOR", "COLORTERM")}
+    environment = {key: value for key, value in os.environ.items() if key not in _OF_THE_RUNNER}
     environment |= {"TERM": "xterm-256color", "LANG": "C.UTF-8", **({"NO_COLOR": "1"} if no_color else {})}
     program = shlex.join([sys.executable, "-W", "ignore", "-c", PROGRAM, "--connect", gateway.target, *options])
     command = ["sh", "-c", f"{program}; echo left with $?; exec sleep 60"]
@@ -227,7 +230,7 @@ async def test_the_first_picture_comes_quickly(directory: Path) -> None:
 
 
 async def test_the_demo_shows_itself_in_the_dashboard_with_one_command(directory: Path) -> None:
-    environment = {key: value for key, value in os.environ.items() if key not in ("TMUX", "NO_COLOR")}
+    environment = {key: value for key, value in os.environ.items() if key not in _OF_THE_RUNNER}
     program = shlex.join([sys.executable, "-W", "ignore", "-m", "mxgw_core.cli.main", "demo", "--dashboard"])
     command = ["sh", "-c", f"{program}; echo left with $?; exec sleep 60"]
     screen = await asyncio.to_thread(
