@@ -1,14 +1,14 @@
 #!/bin/sh
-# Install the real servers that some tests talk to, where they are not there yet: OpenLDAP's slapd and its tools.
+# Install what some tests run for real, where it is not there yet: OpenLDAP's slapd and its tools, and the terminal tmux.
 # Tests that need one are skipped, and say so, where it is missing. Debian and Ubuntu; as root, or with sudo.
 set -eu
 
-if command -v slapd >/dev/null 2>&1 && command -v ldapadd >/dev/null 2>&1; then
-  echo "slapd is there"
+if command -v slapd >/dev/null 2>&1 && command -v ldapadd >/dev/null 2>&1 && command -v tmux >/dev/null 2>&1; then
+  echo "slapd and tmux are there"
   exit 0
 fi
 if ! command -v apt-get >/dev/null 2>&1; then
-  echo "install_test_services: no apt-get here; install OpenLDAP's slapd and ldap-utils by hand" >&2
+  echo "install_test_services: no apt-get here; install OpenLDAP's slapd and ldap-utils, and tmux, by hand" >&2
   exit 1
 fi
 as_root=""
@@ -24,4 +24,4 @@ if [ ! -e "$policy" ]; then
   trap '$as_root rm -f "$policy"' EXIT
 fi
 $as_root apt-get update -q
-$as_root apt-get install -y -q --no-install-recommends slapd ldap-utils
+$as_root apt-get install -y -q --no-install-recommends slapd ldap-utils tmux

@@ -24,7 +24,7 @@ from mxgw_core.testing import RunningGateway, running_gateway
 
 pytestmark = [
     pytest.mark.asyncio,
-    pytest.mark.skipif(shutil.which("tmux") is None, reason="needs tmux"),
+    pytest.mark.skipif(shutil.which("tmux") is None, reason="needs tmux: run scripts/install_test_services.sh"),
 ]
 
 PROGRAM = "import sys; from mxgw_dashboard_tui.command import dashboard; dashboard.main(sys.argv[1:], prog_name='mxgw')"
