@@ -72,7 +72,7 @@ def sequence_or_type(item: object) -> object:
 
 
 async def until(condition) -> None:
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(20):
         while not condition():  # noqa: ASYNC110 - the state is another process's in spirit, there is no event to await
             await asyncio.sleep(0.005)
 

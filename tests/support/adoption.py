@@ -59,3 +59,8 @@ async def follow(client: Client, session_id: str, checker: StreamChecker, events
                 checker.observe(observation)
     stream.cancel()
     checker.end("LEFT")
+    # The gateway learns of it a little later; until then the session has its one subscriber still.
+    request = ss.GetSessionRequest(session_id=session_id)
+    async with asyncio.timeout(20):
+        while (await client.sessions.GetSession(request)).session.subscribers:  # noqa: ASYNC110  another process's state
+            await asyncio.sleep(0.01)

@@ -95,7 +95,7 @@ async def test_the_end_of_a_streams_gateway_is_an_orderly_one(directory: Path) -
         async with (
             mxgw_client.connect(target) as gateway,
             gateway.open_session() as session,
-            session.events() as stream,
+            session.events(resume=None) as stream,
         ):
             process.send_signal(signal.SIGINT)
             with pytest.raises(mxgw_client.StreamEnded):
@@ -136,7 +136,7 @@ def test_a_stdout_that_nobody_reads_does_not_end_it(directory: Path) -> None:
         (["--listen", "nonsense"], "must be host:port"),
         (["--set", "limits.sessions=0"], "limits.sessions"),
         (["--settings", "missing.toml"], "missing.toml"),
-        (["--set", "plugins.enabled=unheard-of", "--set", "plugins.required=unheard-of"], "unheard-of"),
+        (["--set", "plugins.enabled=none_such", "--set", "plugins.required=none_such"], "none_such"),
     ],
     ids=["port in use", "exposed", "malformed", "setting", "file", "plugin"],
 )

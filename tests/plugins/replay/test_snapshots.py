@@ -48,8 +48,19 @@ async def loaded(
     ):
         session = await client.open()
         handles = await client.subscribe(session.session_id, [f"Load.Item{n:05d}" for n in range(1, items + 1)])
-        await until(lambda: head(gateway, session) >= items)
+        await every_item_has_a_value(client, session.session_id)
         yield gateway, client, session, list(handles)
+
+
+async def every_item_has_a_value(client: Client, session_id: str) -> None:
+    """Return once no item waits for its first value any more."""
+    request = GetSessionStateRequest(session_id=session_id, page_size=10_000)
+    async with asyncio.timeout(20):
+        while True:
+            state = await client.sessions.GetSessionState(request)
+            if all(item.last_sequence for item in state.items):
+                return
+            await asyncio.sleep(0.02)
 
 
 def head(gateway: RunningGateway, session: Any) -> int:
