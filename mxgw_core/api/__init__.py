@@ -15,6 +15,7 @@ from mxgw_core.api.access import (
     OperatorCredentials,
     SessionPredicate,
 )
+from mxgw_core.api.correlation import correlation_id
 from mxgw_core.api.events import (
     Block,
     Conflate,
@@ -110,5 +111,6 @@ __all__ = [
     "WorkerProof",
     "WorkerRefusal",
     "WorkerSpawn",
+    "correlation_id",
     "hookimpl",
 ]

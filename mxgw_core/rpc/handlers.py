@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import re
 import secrets
 from collections.abc import Awaitable, Callable, Sequence
 from typing import Any, NoReturn, TypeAlias
@@ -18,6 +19,7 @@ from google.protobuf.message import Message
 from google.protobuf.message_factory import GetMessageClass
 
 from mxgw_core.api.access import AccessRequest
+from mxgw_core.api.correlation import correlation_id, current_call
 from mxgw_core.api.errors import GatewayError, InternalError
 from mxgw_core.api.gateway import Call, GrpcService, OpenStream
 from mxgw_core.config.models import LimitSettings
@@ -29,6 +31,9 @@ from mxgw_core.sessions.registry import SessionRegistry
 
 log = logging.getLogger(__name__)
 
+# Callers may bring an id, as proxies and tracing do; whoever is refused gets it back.
+REQUEST_ID_KEY = "x-request-id"
+_REQUEST_ID = re.compile(r"[A-Za-z0-9._:-]{1,64}")
 
 _Admission: TypeAlias = Callable[[bytes, grpc.aio.ServicerContext[Any, Any]], tuple[Any, Call]]
 
@@ -115,6 +120,8 @@ class HandlerFactory:
         def admit(data: bytes, context: grpc.aio.ServicerContext[Any, Any]) -> tuple[Any, Call]:
             peer = parse_peer(context.peer())
             metadata = {k: v for k, v in context.invocation_metadata() or () if isinstance(v, str)}
+            brought = metadata.get(REQUEST_ID_KEY, "")
+            current_call.set(brought if _REQUEST_ID.fullmatch(brought) else secrets.token_hex(8))
             names = _certificate_names(context) if mutual_tls else ()
             identity = access.authenticate(path, peer, metadata, certificate_names=names, scope=scope)
             request = parse(request_class, data)
@@ -158,13 +165,12 @@ async def _abort(context: grpc.aio.ServicerContext[Any, Any], path: str, error: 
     if isinstance(error, grpc.aio.AbortError):
         raise error
     if not isinstance(error, GatewayError):
-        correlation_id = secrets.token_hex(6)
-        log.error("%s failed inside the gateway (correlation id %s)", path, correlation_id, exc_info=error)
+        call_id = correlation_id()
+        log.error("%s failed inside the gateway (correlation id %s)", path, call_id, exc_info=error)
         error = InternalError(
-            f"the gateway failed; its log has the details under {correlation_id}",
-            metadata={"correlation_id": correlation_id},
+            f"the gateway failed; its log has the details under {call_id}", metadata={"correlation_id": call_id}
         )
-    details = ((DETAILS_KEY, status_details(error)),)
+    details = ((DETAILS_KEY, status_details(error)), (REQUEST_ID_KEY, correlation_id()))
     try:
         await context.abort(status_code(error), error.message, trailing_metadata=details)
     except grpc.aio.InternalError:  # the caller went while it was told; this may take as long as it does not read

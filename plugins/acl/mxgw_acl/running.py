@@ -7,6 +7,7 @@ import logging
 import time
 from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
+from dataclasses import replace
 
 from mxgw.v1.command_service_pb2 import InvokeRequest
 from mxgw.v1.commands_pb2 import MxCommand
@@ -236,7 +237,8 @@ class Running:
     def session_closed(self, session: SessionInfo, reason: CloseReason) -> None:
         """Record it, and forget its items."""
         self._items.pop(session.session_id, None)
-        self.record(_session_record(session, "session closed", reason.name))
+        # It ends in its own time, whatever call began it.
+        self.record(replace(_session_record(session, "session closed", reason.name), correlation=""))
 
     # operators
 
