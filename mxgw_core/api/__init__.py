@@ -14,6 +14,7 @@ from mxgw_core.api.access import (
     Operator,
     OperatorCredentials,
     SessionPredicate,
+    as_operator,
 )
 from mxgw_core.api.correlation import correlation_id
 from mxgw_core.api.events import (
@@ -111,6 +112,7 @@ __all__ = [
     "WorkerProof",
     "WorkerRefusal",
     "WorkerSpawn",
+    "as_operator",
     "correlation_id",
     "hookimpl",
 ]

@@ -151,4 +151,14 @@ class AuditEntry:
     correlation_id: str = ""
 
 
+def as_operator(identity: Identity) -> Operator | None:
+    """Return the operator that a caller is: by a login, or by what its plugin gives it without one; None for none.
+
+    The latter is called `<kind>:<id>`, has no token, and sees what `mxgw_operator_sessions` says of that name.
+    """
+    if identity.kind == "operator":
+        return identity.claims if isinstance(identity.claims, Operator) else None
+    return Operator(f"{identity.kind}:{identity.id}", identity.roles) if identity.roles else None
+
+
 SessionPredicate: TypeAlias = Callable[[SessionInfo], bool]

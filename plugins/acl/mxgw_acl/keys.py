@@ -35,7 +35,7 @@ SCOPE_MEANINGS: Mapping[Scope, str] = {
     Scope.SECURED_WRITE: "write values with the secured methods",
     Scope.EVENTS: "follow the events of a session",
     Scope.ALL_SESSIONS: "use sessions of other keys as well",
-    Scope.ADMIN: "what administrators of the dashboard may do",
+    Scope.ADMIN: "make the dashboard's calls as an administrator, for all sessions",
 }
 
 

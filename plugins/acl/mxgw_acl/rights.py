@@ -108,10 +108,12 @@ AUDITED_COMMANDS = frozenset({"write", "write2", "write_secured", "write_secured
 # What services of other plugins may declare for a method (`GrpcService.scopes`), besides the words of `Scope`. The
 # session that such a method names is judged like any other; whatever else it names, its service must judge.
 PUBLIC, VIEWER, ADMINISTRATOR = "public", "viewer", "administrator"
+# Calls that only this scope lets keys make are about all sessions.
+ADMINISTRATION = _any_of(Scope.ADMIN)
 DECLARED: Mapping[str, Rule] = {
     PUBLIC: Rule(_ANY_KEY, Names.PERHAPS_A_SESSION, role=Role.VIEWER, public=True),
-    VIEWER: Rule(_any_of(Scope.ADMIN), Names.PERHAPS_A_SESSION, role=Role.VIEWER),
-    ADMINISTRATOR: Rule(_any_of(Scope.ADMIN), Names.PERHAPS_A_SESSION, role=Role.ADMINISTRATOR, is_audited=True),
+    VIEWER: Rule(ADMINISTRATION, Names.PERHAPS_A_SESSION, role=Role.VIEWER),
+    ADMINISTRATOR: Rule(ADMINISTRATION, Names.PERHAPS_A_SESSION, role=Role.ADMINISTRATOR, is_audited=True),
     **{scope.value: Rule(_any_of(scope), Names.PERHAPS_A_SESSION) for scope in Scope},
 }
 

@@ -244,8 +244,17 @@ class Running:
 
     def operator_sessions(self, operator: Operator) -> SessionPredicate:
         """Return which sessions the operator may see now."""
+        if not operator.token:
+            return self._is_administrating_key(operator.name)
         current = self.tokens.current(operator)
         return lambda session: current is not None and may_see(current, session.tag)
+
+    def _is_administrating_key(self, name: str) -> SessionPredicate:
+        """Return what a key sees that counts as an administrator (`api.as_operator`): all, or nothing."""
+        kind, _, key_id = name.partition(":")
+        key = self.keyring.key(key_id) if kind == "key" else None
+        sees = key is not None and Scope.ADMIN in key.scopes and not self.keyring.why_dead(key_id)
+        return lambda _: sees
 
     def operator_left(self, operator: Operator) -> None:
         """End a login."""
