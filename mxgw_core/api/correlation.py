@@ -11,6 +11,7 @@ current_call: ContextVar[str] = ContextVar("mxgw_current_call", default="")
 def correlation_id() -> str:
     """Return the id of the call that is being served, "" outside of one.
 
-    A caller may have chosen it: it proves nothing. What goes on after its call, such as a session, is to be recorded without it.
+    A caller may have chosen it: it proves nothing. What goes on after its call, such as a session, is to be recorded
+    without it.
     """
     return current_call.get()
