@@ -13,18 +13,15 @@ from typing import Any
 import pytest
 from pydantic import ValidationError
 from support.certificates import Authority
+from support.desks import HERE, Desk, running_desk
 from support.slapd import PASSWORDS, READER_DN, READER_PASSWORD, Slapd, running_slapd
 
 from mxgw_acl.attempts import Attempts
-from mxgw_acl.audit import AuditRecord
-from mxgw_acl.ldap import LdapDirectory
 from mxgw_acl.operators import Operators
 from mxgw_acl.settings import AclSettings
 from mxgw_acl.tokens import Tokens
-from mxgw_core.api import Operator, OperatorCredentials, Peer
+from mxgw_core.api import OperatorCredentials
 from mxgw_core.api.errors import AccessDenied, DependencyUnavailable, SettingsError, TooManyAttempts
-
-HERE = Peer("10.1.1.1:5000", is_local=False)
 
 
 @pytest.fixture(scope="module")
@@ -33,55 +30,28 @@ def slapd(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Slapd]:
         yield server
 
 
-class Desk:
-    """The operators of a gateway, and what was recorded of them."""
-
-    def __init__(self, settings: AclSettings) -> None:
-        assert settings.ldap is not None
-        self.audit: list[AuditRecord] = []
-        self.directory = LdapDirectory(settings.ldap)
-        limits = settings.failed_attempts
-        self.tokens = Tokens(b"t" * 32, 900)
-        self.operators = Operators(
-            settings, self.directory, self.tokens, Attempts(limits.per_minute, limits.burst), self.audit.append
-        )
-
-    def log_in(self, user: str, password: str | None = None) -> Operator | None:
-        password = PASSWORDS.get(user, "") if password is None else password
-        return self.operators.log_in(OperatorCredentials(user, password, HERE))
-
-    @property
-    def why(self) -> str:
-        return self.audit[-1].reason
-
-
 @contextmanager
 def desk_of(slapd: Slapd, *, acl: dict[str, Any] | None = None, **ldap: Any) -> Iterator[Desk]:
-    settings = AclSettings.model_validate(
-        {
-            "ldap": {
-                "servers": [slapd.tls],
-                "ca_file": slapd.authority.root,
-                "service_dn": READER_DN,
-                "service_password": READER_PASSWORD,
-                "user_base": "ou=people,dc=plant",
-                "group_base": "ou=groups,dc=plant",
-                "connect_timeout_s": 1,
-                "receive_timeout_s": 1,
-                "login_timeout_s": 4,
-                **ldap,
-            },
-            "operators": {"administrators": ["gateway-admins"], "viewers": ["gateway-viewers", "operations"]},
-            "group_to_session_tag": {"line4": "line4", "cn=operations, ou=groups,dc=plant": ["line5", "line6"]},
-            "failed_attempts": {"burst": 1000},
-            **(acl or {}),
-        }
-    )
-    desk = Desk(settings)
-    try:
+    settings = {
+        "ldap": {
+            "servers": [slapd.tls],
+            "ca_file": slapd.authority.root,
+            "service_dn": READER_DN,
+            "service_password": READER_PASSWORD,
+            "user_base": "ou=people,dc=plant",
+            "group_base": "ou=groups,dc=plant",
+            "connect_timeout_s": 1,
+            "receive_timeout_s": 1,
+            "login_timeout_s": 4,
+            **ldap,
+        },
+        "operators": {"administrators": ["gateway-admins"], "viewers": ["gateway-viewers", "operations"]},
+        "group_to_session_tag": {"line4": "line4", "cn=operations, ou=groups,dc=plant": ["line5", "line6"]},
+        "failed_attempts": {"burst": 1000},
+        **(acl or {}),
+    }
+    with running_desk(settings, PASSWORDS) as desk:
         yield desk
-    finally:
-        desk.operators.close()
 
 
 # roles and groups
@@ -312,7 +282,7 @@ def test_a_server_without_starttls_gets_no_password() -> None:
         settings = AclSettings.model_validate(
             {"ldap": {"servers": [url], "bind": "direct", "user_dn": "uid={user},dc=plant", "receive_timeout_s": 1}}
         )
-        desk = Desk(settings)
+        desk = Desk(settings, PASSWORDS)
         try:
             with pytest.raises(DependencyUnavailable):
                 desk.log_in("vera")
