@@ -47,3 +47,17 @@ def test_sessions_are_measured_one_by_one_and_at_once() -> None:
     assert 0 < figures["open_median_ms"] <= figures["open_max_ms"]
     assert 0 < figures["worker_own_mib"] <= figures["worker_rss_mib"]
     assert figures["left_over_processes"] == 0
+
+
+def test_access_control_is_measured_beside_a_gateway_without_it() -> None:
+    figures: dict[str, Any] = figures_of("acl_cost.py", "--seconds", "1", "--rounds", "1")
+
+    for system in ("off", "on", "limited"):
+        assert figures[f"{system}_events_per_s"] > 0
+        assert figures[f"{system}_cpu_us_per_event"]["median"] >= 0
+    for system in ("on", "limited"):
+        spread = figures[f"{system}_to_off"]
+
+        assert 0 < spread["least"] <= spread["median"] <= spread["greatest"]
+    # A key with limits is really limited: its events are looked at one by one.
+    assert figures["limited_cpu_us_per_event"]["median"] > figures["on_cpu_us_per_event"]["median"]
