@@ -44,7 +44,7 @@ def new_key(directory: Path, name: str) -> str:
     """Return the file of a new key for the gateway in `directory`."""
     file = directory / f"{name}.key"
     command = ["keys", "create", name, "--scopes", "open,read,events", *_LIMITS[name], "--out", str(file)]
-    subprocess.run([sys.executable, "-m", "mxgw_core.cli.main", *command], cwd=directory, check=True, stderr=sys.stderr)
+    subprocess.run([sys.executable, "-m", "mxgw_core.cli.main", *command], cwd=directory, check=True, stdout=sys.stderr)
     return str(file)
 
 

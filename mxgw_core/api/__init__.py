@@ -19,6 +19,7 @@ from mxgw_core.api.access import (
 from mxgw_core.api.correlation import correlation_id
 from mxgw_core.api.events import (
     Block,
+    BufferLimit,
     Conflate,
     Disconnect,
     DropNewest,
@@ -35,6 +36,7 @@ from mxgw_core.api.events import (
     Resync,
     Retention,
     Select,
+    StreamPace,
     SubscriberLimits,
     Tolerate,
     Verdict,
@@ -61,6 +63,7 @@ __all__ = [
     "AuthenticationRequest",
     "Block",
     "BrowseGuard",
+    "BufferLimit",
     "Call",
     "CloseReason",
     "CommandGuard",
@@ -104,6 +107,7 @@ __all__ = [
     "SessionState",
     "SettingsSection",
     "ShownSetting",
+    "StreamPace",
     "SubscriberLimits",
     "Tolerate",
     "Verdict",

@@ -26,11 +26,13 @@ from mxgw_core.api.access import (
     SessionPredicate,
 )
 from mxgw_core.api.events import (
+    BufferLimit,
     EventFilter,
     History,
     OverflowPolicy,
     PolicyRequest,
     Retention,
+    StreamPace,
     SubscriberLimits,
 )
 from mxgw_core.api.gateway import Gateway, GrpcService, SettingsSection
@@ -133,6 +135,13 @@ class Hooks:
         When: as a subscriber attaches. All filters must agree. An exception refuses the stream.
         """
 
+    @hookspec
+    def mxgw_stream_pace(self, session: SessionInfo, identity: Identity) -> StreamPace | None:
+        """Return what holds this identity's stream back, so that it gets no more events in a time than it may.
+
+        When: as a subscriber attaches. The slowest of all counts. An exception refuses the stream.
+        """
+
     @hookspec(firstresult=True)
     def mxgw_authenticate_operator(self, credentials: OperatorCredentials) -> Operator | None:
         """Return who logs in at the dashboard.
@@ -179,6 +188,14 @@ class Hooks:
 
         When: as a subscriber attaches. None from all: `disconnect`, when that or nothing was asked for; else the
         stream is refused.
+        """
+
+    @hookspec
+    def mxgw_buffer_limit(self, session: SessionInfo) -> BufferLimit | None:
+        """Return how much of a session's events may be kept: before the first reader, for readers behind, and after.
+
+        When: as a session opens; it bounds what `mxgw_subscriber_limits`, `mxgw_retention` and the settings say. The
+        smallest of all answers counts.
         """
 
     @hookspec

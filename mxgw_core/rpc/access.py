@@ -9,7 +9,7 @@ from urllib.parse import unquote
 from mxgw.v1.commands_pb2 import MxCommand
 from mxgw_core.api.access import AccessRequest, Allow, AuthenticationRequest, CommandGuard, Deny
 from mxgw_core.api.errors import AccessDenied, GatewayError, Unauthenticated
-from mxgw_core.api.events import EventFilter
+from mxgw_core.api.events import EventFilter, StreamPace
 from mxgw_core.api.types import ANONYMOUS, Identity, Peer, SessionInfo
 from mxgw_core.plugins import PluginHost
 
@@ -45,6 +45,7 @@ class AccessControl:
         self._authorizes = plugins.implements("mxgw_authorize")
         self._guards = plugins.implements("mxgw_command_guard")
         self._filters = plugins.implements("mxgw_event_filter")
+        self._paces = plugins.implements("mxgw_stream_pace")
 
     @property
     def authenticates(self) -> bool:
@@ -119,6 +120,19 @@ class AccessControl:
         if not self._filters:
             return ()
         answers = self._plugins.ask("mxgw_event_filter", session=session, identity=identity)
+        if any(answer.error is not None for answer in answers):
+            raise AccessDenied("the stream could not be authorized")
+        return [answer.value for answer in answers]
+
+    def paces(self, session: SessionInfo, identity: Identity) -> Sequence[StreamPace]:
+        """Return what holds this identity's stream back.
+
+        Raises:
+            AccessDenied: a plugin failed.
+        """
+        if not self._paces:
+            return ()
+        answers = self._plugins.ask("mxgw_stream_pace", session=session, identity=identity)
         if any(answer.error is not None for answer in answers):
             raise AccessDenied("the stream could not be authorized")
         return [answer.value for answer in answers]

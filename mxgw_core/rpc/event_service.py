@@ -22,7 +22,7 @@ from mxgw_core.api.errors import (
     SubscriberExists,
     SubscriberLimitReached,
 )
-from mxgw_core.api.events import History, OverflowPolicy, PolicyRequest, SubscriberLimits
+from mxgw_core.api.events import History, OverflowPolicy, PolicyRequest, StreamPace, SubscriberLimits
 from mxgw_core.api.gateway import Call, ResponseStream
 from mxgw_core.api.types import Position
 from mxgw_core.config.models import EventSettings
@@ -44,6 +44,9 @@ from mxgw_core.sessions.registry import SessionRegistry
 from mxgw_core.sessions.session import Session
 
 _EPOCH_BYTES = 16
+# A stream whose events are counted is sent pieces of about this size, a few dozen events, and looks again this often.
+_PACED_BYTES = 4 * 1024
+_LONGEST_HOLD_S = 0.25
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,13 +79,14 @@ class EventService:
         session.require_ready()
         heartbeat_s = self._heartbeat(request)
         older = await self._older(session, request, call)
+        paces = self._access.paces(session.info(), call.identity)
         subscription = self._attach(session, request, call, older)
         subscriber = subscription.subscriber
         session.attached()
         self._streams += 1
         self._none_left.clear()
         try:
-            await self._serve(session, subscription, older, stream, heartbeat_s)
+            await self._serve(session, subscription, older, paces, stream, heartbeat_s)
         finally:
             self._streams -= 1
             if not self._streams:
@@ -238,6 +242,7 @@ class EventService:
         session: Session,
         subscription: Subscription,
         older: _Older | None,
+        paces: Sequence[StreamPace],
         stream: ResponseStream,
         heartbeat_s: float,
     ) -> None:
@@ -248,6 +253,8 @@ class EventService:
         drain_s = self._settings.overflow_drain_s
         snapshot = SnapshotMessages(distributor.epoch, 0, ())
         written = subscriber.delivered
+        # Small pieces where they are counted, so that few go out at once.
+        batch_bytes = min(self._settings.batch_bytes, _PACED_BYTES) if paces else self._settings.batch_bytes
         try:
             # A reader that stopped cannot be told anything: once its stream is over, it gets this long per message.
             async with asyncio.timeout(None) as cutoff:
@@ -259,10 +266,21 @@ class EventService:
                     async with aclosing(lead_in(older.history, distributor.epoch, gap.first - 1, gap.last)) as pieces:
                         async for piece in pieces:
                             if (passed := subscriber.passed(piece)) is not None:
+                                await _until_due(paces, subscriber)
                                 await stream.write(_encoded(passed, distributor.epoch))
+                                _count(paces, passed)
                                 silence.broken()
                 while True:
-                    match subscriber.take(self._settings.batch_bytes):
+                    if paces and (held_s := _held_s(paces, subscriber)) > 0:
+                        await asyncio.sleep(held_s)
+                        if silence.is_due():
+                            await stream.write(self._heartbeat_of(session, subscriber))
+                            silence.broken()
+                        continue
+                    match subscriber.take(batch_bytes):
+                        case Chunk(frame=frame) as chunk if paces:
+                            await stream.write(frame)
+                            _count(paces, chunk)
                         case Chunk(frame=frame) | Control(frame):
                             await stream.write(frame)
                         case LogGap() | Progress() as item:
@@ -282,15 +300,7 @@ class EventService:
                         case End(error):
                             raise error
                         case None if silence.is_due():
-                            await stream.write(
-                                heartbeat_frame(
-                                    distributor.epoch,
-                                    subscriber.delivered,
-                                    distributor.log.head,
-                                    session.worker.state,
-                                    session.worker.health.source,
-                                )
-                            )
+                            await stream.write(self._heartbeat_of(session, subscriber))
                         case None:
                             await subscriber.wait()
                             continue
@@ -304,6 +314,12 @@ class EventService:
         finally:
             subscriber.on_end = None
             silence.cancel()
+
+    def _heartbeat_of(self, session: Session, subscriber: Subscriber) -> bytes:
+        distributor, worker = session.distributor, session.worker
+        return heartbeat_frame(
+            distributor.epoch, subscriber.delivered, distributor.log.head, worker.state, worker.health.source
+        )
 
     def _opened(self, session: Session, subscription: Subscription, heartbeat_s: float) -> bytes:
         log, verdict, subscriber = session.distributor.log, subscription.verdict, subscription.subscriber
@@ -351,6 +367,26 @@ class EventService:
             subscriber.send(frame)
             subscriber.finish(error)
         return len(streams)
+
+
+def _held_s(paces: Sequence[StreamPace], subscriber: Subscriber) -> float:
+    """Return how long to hold events back now: briefly at most, because a stream may end, or owe a heartbeat."""
+    if not paces or subscriber.end is not None:
+        return 0.0
+    return min(_LONGEST_HOLD_S, max(pace.wait_s() for pace in paces))
+
+
+async def _until_due(paces: Sequence[StreamPace], subscriber: Subscriber) -> None:
+    held_s = _held_s(paces, subscriber)
+    while held_s > 0:
+        await asyncio.sleep(held_s)
+        held_s = _held_s(paces, subscriber)
+
+
+def _count(paces: Sequence[StreamPace], item: Chunk | LogGap | Progress) -> None:
+    if isinstance(item, Chunk):
+        for pace in paces:
+            pace.sent(item.events)
 
 
 def _encoded(item: Chunk | LogGap | Progress, epoch: bytes) -> bytes:

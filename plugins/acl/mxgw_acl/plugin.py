@@ -13,6 +13,7 @@ from mxgw_core.api import (
     AccessRequest,
     AuditEntry,
     AuthenticationRequest,
+    BufferLimit,
     CloseReason,
     CommandGuard,
     Decision,
@@ -27,6 +28,7 @@ from mxgw_core.api import (
     SessionInfo,
     SessionPredicate,
     SettingsSection,
+    StreamPace,
     hookimpl,
 )
 from mxgw_core.api.errors import Unauthenticated
@@ -112,6 +114,14 @@ class AclPlugin:
     @hookimpl
     def mxgw_event_filter(self, session: SessionInfo, identity: Identity) -> EventFilter | None:
         return self._required().event_filter(session, identity)
+
+    @hookimpl
+    def mxgw_stream_pace(self, identity: Identity) -> StreamPace | None:
+        return self._required().stream_pace(identity)
+
+    @hookimpl
+    def mxgw_buffer_limit(self, session: SessionInfo) -> BufferLimit | None:
+        return self._required().buffer_limit(session)
 
     @hookimpl
     def mxgw_authenticate_operator(self, credentials: OperatorCredentials) -> Operator | None:

@@ -23,6 +23,7 @@ from mxgw_acl.items import ItemMap
 from mxgw_acl.keyring import Keyring
 from mxgw_acl.keys import Key, Scope
 from mxgw_acl.operators import Operators, directory_of
+from mxgw_acl.pace import KeyPace
 from mxgw_acl.rights import AUDITED_COMMANDS, INVOKE, Rule, rule_of
 from mxgw_acl.settings import AclSettings
 from mxgw_acl.store import KeyStore
@@ -31,6 +32,7 @@ from mxgw_acl.watch import Watch
 from mxgw_core.api import (
     AccessRequest,
     Allow,
+    BufferLimit,
     CloseReason,
     Gateway,
     Identity,
@@ -63,6 +65,7 @@ class Running:
         self._started_at = time.time()
         self._items: dict[str, ItemMap] = {}
         self._rights: dict[str, tuple[Key, ItemRights]] = {}
+        self._paces: dict[str, KeyPace] = {}
         limits = settings.failed_attempts
         self.keyring = Keyring(store)
         self.keyring.refresh()
@@ -173,6 +176,24 @@ class Running:
         if rights is None:
             return None
         return ItemFilter(self._items.setdefault(session.session_id, ItemMap()), rights)
+
+    # limits of streams
+
+    def stream_pace(self, identity: Identity) -> KeyPace | None:
+        """Return what all streams of a key share; None for whoever has no limit."""
+        limit = identity.claims.constraints.maximum_events_per_s if isinstance(identity.claims, Key) else None
+        if limit is None:
+            return None
+        known = self._paces.get(identity.id)
+        if known is None or known.events_per_s != limit:
+            known = self._paces[identity.id] = KeyPace(limit)
+        return known
+
+    def buffer_limit(self, session: SessionInfo) -> BufferLimit | None:
+        """Return how much may be kept for a session of this owner."""
+        key = self.keyring.key(session.owner)
+        limit = key.constraints.maximum_buffer_bytes if key is not None else None
+        return BufferLimit(limit, "the key's --max-buffer") if limit is not None else None
 
     def _item_rights(self, identity: Identity) -> ItemRights | None:
         key = identity.claims
