@@ -46,7 +46,7 @@ from mxgw_core.api.errors import AccessDenied, DependencyUnavailable, GatewayErr
 
 log = logging.getLogger(__name__)
 
-_WRITE_USES_S = 60.0
+_WRITE_USES_S = 5.0
 
 
 class Running:

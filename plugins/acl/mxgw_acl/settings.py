@@ -149,5 +149,12 @@ class AclSettings(_Section):
     @classmethod
     def _one_or_many(cls, value: object) -> object:
         if isinstance(value, dict):
-            return {group: (tags,) if isinstance(tags, str) else tags for group, tags in value.items()}
+            return {group: _many(tags) for group, tags in value.items()}
         return value
+
+
+def _many(tags: object) -> object:
+    """Return one tag or a list of them as the tuple that is wanted; whatever else it is, is told as wrong."""
+    if isinstance(tags, str):
+        return (tags,)
+    return tuple(tags) if isinstance(tags, list) else tags

@@ -60,5 +60,8 @@ def tls_group() -> click.Group:
         if clients:
             click.echo(f'client_ca = "{made["ca"].resolve()}"')
         click.echo(f"\nClients trust it with: mxgw sessions --ca {made['ca']}")
+        for client in clients:
+            certificate, key = made[f"client {client}"], made[f"client key {client}"]
+            click.echo(f"{client} shows itself with: --cert {certificate} --key {key}")
 
     return tls
