@@ -37,4 +37,4 @@ $as_root apt-get update -q
 $as_root apt-get install -y -q --no-install-recommends slapd ldap-utils tmux
 # The largest and the least needed comes last: what is above is there, whatever becomes of it.
 there samba samba-tool && [ -d /usr/share/samba/setup ] ||
-  $as_root apt-get install -y -q --no-install-recommends samba samba-ad-provision samba-dsdb-modules
+  $as_root apt-get install -y -q --no-install-recommends samba samba-ad-provision samba-dsdb-modules samba-vfs-modules

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import socket
+import ssl
 import threading
 import time
 from collections.abc import Iterator
@@ -17,8 +18,9 @@ from support.desks import HERE, Desk, running_desk
 from support.slapd import PASSWORDS, READER_DN, READER_PASSWORD, Slapd, running_slapd
 
 from mxgw_acl.attempts import Attempts
+from mxgw_acl.ldap.connections import Budget, Connector, WrongCredentials, _context
 from mxgw_acl.operators import Operators
-from mxgw_acl.settings import AclSettings
+from mxgw_acl.settings import AclSettings, LdapSettings
 from mxgw_acl.tokens import Tokens
 from mxgw_core.api import OperatorCredentials
 from mxgw_core.api.errors import AccessDenied, DependencyUnavailable, SettingsError, TooManyAttempts
@@ -155,7 +157,33 @@ def test_a_direct_bind_needs_no_service_account(slapd: Slapd) -> None:
 def test_a_login_that_is_not_exactly_right_is_refused(slapd: Slapd, user: str, password: str) -> None:
     with desk_of(slapd) as desk:
         assert desk.log_in(user, password) is None
-        assert desk.audit[-1].decision == "denied"
+        # Nobody has proved to be this person: the record must not say that the person did it.
+        assert (desk.audit[-1].actor, desk.audit[-1].decision) == (f"claimed:{user.strip()}", "denied")
+
+
+def test_a_name_cannot_become_another_place_of_the_directory(slapd: Slapd) -> None:
+    direct = {"bind": "direct", "service_dn": "", "service_password": "", "user_base": ""}
+    with desk_of(slapd, user_dn="uid={user},dc=plant", **direct) as desk:
+        assert desk.log_in("vera,ou=people", PASSWORDS["vera"]) is None
+
+
+def test_a_filter_that_finds_two_people_lets_neither_in(slapd: Slapd) -> None:
+    with desk_of(slapd, user_filter="(|(uid={user})(uid=anna))") as desk:
+        assert desk.log_in("anna") is not None
+        assert desk.log_in("vera") is None
+        assert desk.log_in("vera", PASSWORDS["anna"]) is None
+
+
+def test_no_bind_without_a_password_leaves_this_house_whoever_asks_for_it() -> None:
+    settings = LdapSettings(servers=("ldap://127.0.0.1:1",), user_base="dc=plant", insecure=True)
+    with pytest.raises(WrongCredentials), Connector(settings).bound("ldap://127.0.0.1:1", READER_DN, "", Budget()):
+        pass
+
+
+def test_tls_is_of_this_century() -> None:
+    assert _context(None).minimum_version is ssl.TLSVersion.TLSv1_2
+    assert _context(None).verify_mode is ssl.CERT_REQUIRED
+    assert _context(None).check_hostname
 
 
 def test_a_name_with_filter_characters_is_a_name(slapd: Slapd) -> None:
@@ -357,6 +385,16 @@ def test_a_renewed_login_has_the_groups_as_of_now(slapd: Slapd) -> None:
 
         assert desk.operators.renew(renewed) is None
         assert desk.why.startswith("gone from the directory")
+
+
+def test_a_login_that_is_too_old_is_not_renewed_and_the_password_is_asked_for(slapd: Slapd) -> None:
+    operators = {"administrators": ["gateway-admins"], "login_hours": 1e-9}
+    with desk_of(slapd, acl={"operators": operators}) as desk:
+        anna = desk.log_in("anna")
+
+        assert anna is not None
+        assert desk.operators.renew(anna) is None
+        assert desk.why == "the login is too old"
 
 
 def test_groups_are_remembered_for_a_while_between_logins(slapd: Slapd) -> None:
