@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import socket
 import ssl
 import threading
@@ -104,12 +105,18 @@ def test_groups_are_followed_as_deep_as_the_settings_say(slapd: Slapd) -> None:
         assert "everything" in deep.tags
 
 
-def test_the_rule_of_active_directory_gives_way_where_the_server_has_none(slapd: Slapd) -> None:
-    with desk_of(slapd, groups="ad_chain") as desk:
+@pytest.mark.parametrize("groups", ["ad_chain", "ad_token_groups"])
+def test_a_server_that_is_no_active_directory_is_not_even_asked_in_its_ways(
+    slapd: Slapd, caplog: pytest.LogCaptureFixture, groups: str
+) -> None:
+    caplog.set_level(logging.INFO)
+    with desk_of(slapd, groups=groups) as desk:
         vera = desk.log_in("vera")
 
         assert vera is not None
         assert {"line4", "line5", "line6"} <= set(vera.tags)
+
+    assert "takes its place" not in caplog.text
 
 
 def test_who_is_in_no_group_with_a_role_gets_in_nowhere(slapd: Slapd) -> None:
