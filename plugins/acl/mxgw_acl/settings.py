@@ -57,8 +57,7 @@ class LdapSettings(_Section):
         "memberof",
         description="memberof: the groups named by the user's entry. nested: also the groups these are in, found by "
         "`member`. ad_chain: nested groups by Active Directory's matching rule. ad_token_groups: nested "
-        "security groups by its tokenGroups, quicker where groups are many. Both turn to nested where the server "
-        "cannot, or is slow.",
+        "security groups by its tokenGroups. Both turn to nested where the server cannot, or is slow.",
     )
     group_depth: int = Field(5, ge=1, le=20, description="nested: how many groups deep.")
     connect_timeout_s: Seconds = Field(3.0, le=30, description="Time for a connection to one server.")

@@ -20,7 +20,7 @@ def line_of(message: str, *arguments: object, error: Exception | None = None) ->
     return PlainFormatter().format(record)
 
 
-@pytest.mark.parametrize("secret", [KEY.text(), TOKEN])
+@pytest.mark.parametrize("secret", [KEY.text(), TOKEN], ids=["key", "token"])
 @pytest.mark.parametrize("shape", ["%s", "('authorization', 'Bearer %s')", "authorization: bearer %s, te: trailers"])
 def test_a_credential_that_somebody_logs_does_not_get_into_the_log(secret: str, shape: str) -> None:
     line = line_of(shape, secret)
