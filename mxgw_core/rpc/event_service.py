@@ -38,15 +38,13 @@ from mxgw_core.events.verdict import Start, decide
 from mxgw_core.plugins import PluginHost
 from mxgw_core.printable import printable
 from mxgw_core.rpc.access import AccessControl
+from mxgw_core.rpc.pacing import PACED_BYTES, Pacing
 from mxgw_core.rpc.silence import Silence
 from mxgw_core.rpc.snapshots import SnapshotMessages, fetch_snapshot, snapshot_frames
 from mxgw_core.sessions.registry import SessionRegistry
 from mxgw_core.sessions.session import Session
 
 _EPOCH_BYTES = 16
-# A stream whose events are counted is sent pieces of about this size, a few dozen events, and looks again this often.
-_PACED_BYTES = 4 * 1024
-_LONGEST_HOLD_S = 0.25
 
 
 @dataclass(frozen=True, slots=True)
@@ -253,8 +251,8 @@ class EventService:
         drain_s = self._settings.overflow_drain_s
         snapshot = SnapshotMessages(distributor.epoch, 0, ())
         written = subscriber.delivered
-        # Small pieces where they are counted, so that few go out at once.
-        batch_bytes = min(self._settings.batch_bytes, _PACED_BYTES) if paces else self._settings.batch_bytes
+        pacing = Pacing(paces, subscriber)
+        batch_bytes = min(self._settings.batch_bytes, PACED_BYTES) if pacing else self._settings.batch_bytes
         try:
             # A reader that stopped cannot be told anything: once its stream is over, it gets this long per message.
             async with asyncio.timeout(None) as cutoff:
@@ -266,21 +264,21 @@ class EventService:
                     async with aclosing(lead_in(older.history, distributor.epoch, gap.first - 1, gap.last)) as pieces:
                         async for piece in pieces:
                             if (passed := subscriber.passed(piece)) is not None:
-                                await _until_due(paces, subscriber)
+                                await pacing.until_due()
                                 await stream.write(_encoded(passed, distributor.epoch))
-                                _count(paces, passed)
+                                pacing.sent(passed)
                                 silence.broken()
                 while True:
-                    if paces and (held_s := _held_s(paces, subscriber)) > 0:
+                    if pacing and (held_s := pacing.held_s()) > 0:
                         await asyncio.sleep(held_s)
                         if silence.is_due():
                             await stream.write(self._heartbeat_of(session, subscriber))
                             silence.broken()
                         continue
                     match subscriber.take(batch_bytes):
-                        case Chunk(frame=frame) as chunk if paces:
+                        case Chunk(frame=frame) as chunk if pacing:
                             await stream.write(frame)
-                            _count(paces, chunk)
+                            pacing.sent(chunk)
                         case Chunk(frame=frame) | Control(frame):
                             await stream.write(frame)
                         case LogGap() | Progress() as item:
@@ -367,26 +365,6 @@ class EventService:
             subscriber.send(frame)
             subscriber.finish(error)
         return len(streams)
-
-
-def _held_s(paces: Sequence[StreamPace], subscriber: Subscriber) -> float:
-    """Return how long to hold events back now: briefly at most, because a stream may end, or owe a heartbeat."""
-    if not paces or subscriber.end is not None:
-        return 0.0
-    return min(_LONGEST_HOLD_S, max(pace.wait_s() for pace in paces))
-
-
-async def _until_due(paces: Sequence[StreamPace], subscriber: Subscriber) -> None:
-    held_s = _held_s(paces, subscriber)
-    while held_s > 0:
-        await asyncio.sleep(held_s)
-        held_s = _held_s(paces, subscriber)
-
-
-def _count(paces: Sequence[StreamPace], item: Chunk | LogGap | Progress) -> None:
-    if isinstance(item, Chunk):
-        for pace in paces:
-            pace.sent(item.events)
 
 
 def _encoded(item: Chunk | LogGap | Progress, epoch: bytes) -> bytes:

@@ -11,7 +11,7 @@ import logging
 import math
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 from mxgw_core.api.errors import (
     CommandOutcomeUnknown,
@@ -22,11 +22,12 @@ from mxgw_core.api.errors import (
     SessionGone,
     SessionNotReady,
 )
-from mxgw_core.api.events import BufferLimit, QueueLimits, Retention, SubscriberLimits
+from mxgw_core.api.events import QueueLimits, Retention, SubscriberLimits
 from mxgw_core.api.types import CloseReason, Identity, SessionInfo, SessionState
 from mxgw_core.config.models import Settings
 from mxgw_core.events.distributor import Distributor
 from mxgw_core.plugins import PluginHost
+from mxgw_core.sessions.bounds import bounded, buffer_limit
 from mxgw_core.workers.worker import Worker
 
 log = logging.getLogger(__name__)
@@ -97,10 +98,10 @@ class Session:
         )
         self.worker = make_worker(self)
         self.distributor.hold_with(self.worker.hold)
-        buffer = self._buffer_limit()
+        buffer = buffer_limit(plugins, self.info())
         if buffer is not None:
             self.distributor.bound(buffer.bytes)
-        self.subscriber_limits = _bounded(subscriber_limits(settings, plugins, self.info()), buffer)
+        self.subscriber_limits = bounded(subscriber_limits(settings, plugins, self.info()), buffer)
         # The worker keeps the values of a few snapshots only while they are fetched, page by page.
         self.snapshots = asyncio.Semaphore(_SNAPSHOTS_AT_ONCE)
         self._retain()
@@ -329,11 +330,6 @@ class Session:
 
     # what the plugins say at the opening
 
-    def _buffer_limit(self) -> BufferLimit | None:
-        answers = self._plugins.ask("mxgw_buffer_limit", session=self.info())
-        limits = [answer.value for answer in answers if isinstance(answer.value, BufferLimit)]
-        return min(limits, key=lambda limit: limit.bytes, default=None)
-
     def _retain(self) -> None:
         for answer in self._plugins.ask("mxgw_retention", session=self.info()):
             if isinstance(answer.value, Retention):
@@ -365,13 +361,6 @@ class Session:
             detached_s=None if self._detached_at is None else self._clock() - self._detached_at,
             horizon_s=self.distributor.horizon_s,
         )
-
-
-def _bounded(limits: SubscriberLimits, buffer: BufferLimit | None) -> SubscriberLimits:
-    queue = limits.queue
-    if buffer is None or 0 < queue.bytes <= buffer.bytes:
-        return limits
-    return replace(limits, queue=replace(queue, bytes=buffer.bytes, bytes_setting=buffer.setting))
 
 
 def subscriber_limits(settings: Settings, plugins: PluginHost, session: SessionInfo | None) -> SubscriberLimits:
