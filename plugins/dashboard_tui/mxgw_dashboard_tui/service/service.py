@@ -24,6 +24,8 @@ from mxgw_dashboard_tui.settings import DashboardSettings
 SCOPES = {
     "GetAccess": "public",
     "Login": "public",
+    "RenewLogin": "viewer",
+    "Logout": "viewer",
     "WatchGateway": "viewer",
     "WatchSession": "viewer",
     "WatchEvents": "viewer",
@@ -75,6 +77,21 @@ class DashboardService:
             operator=operator.name,
             role=role_of(operator),
         )
+
+    async def RenewLogin(self, request: pb.RenewLoginRequest, call: Call) -> pb.RenewLoginResponse:
+        del request
+        operator = await self._operators.renew(call)
+        return pb.RenewLoginResponse(
+            token=operator.token,
+            expires_at=timestamp_from_ns(int(operator.expires_at * 1e9)),
+            operator=operator.name,
+            role=role_of(operator),
+        )
+
+    async def Logout(self, request: pb.LogoutRequest, call: Call) -> pb.LogoutResponse:
+        del request
+        self._operators.logout(call)
+        return pb.LogoutResponse()
 
     # looking
 

@@ -41,6 +41,13 @@ class DashboardServiceStub:
     """Name and password for a token. UNAUTHENTICATED when nobody vouches, PERMISSION_DENIED with RetryInfo after too
     many failures.
     """
+    RenewLogin: _grpc.UnaryUnaryMultiCallable[_dashboard_service_pb2.RenewLoginRequest, _dashboard_service_pb2.RenewLoginResponse]
+    """A new token for the one at hand, with the operator's role and sight as of now; what is open goes on. Call it well
+    before the old one expires. UNAUTHENTICATED: the login is over, and so is everything it opened; UNAVAILABLE: nobody
+    could say, the old token stays what it is, so ask again.
+    """
+    Logout: _grpc.UnaryUnaryMultiCallable[_dashboard_service_pb2.LogoutRequest, _dashboard_service_pb2.LogoutResponse]
+    """The login is over at once, and so is everything it opened."""
     WatchGateway: _grpc.UnaryStreamMultiCallable[_dashboard_service_pb2.WatchGatewayRequest, _dashboard_service_pb2.WatchGatewayResponse]
     """The gateway and every session the operator may see, again and again. A reader that is slow skips snapshots."""
     WatchSession: _grpc.UnaryStreamMultiCallable[_dashboard_service_pb2.WatchSessionRequest, _dashboard_service_pb2.WatchSessionResponse]
@@ -65,6 +72,13 @@ class DashboardServiceAsyncStub(DashboardServiceStub):
     """Name and password for a token. UNAUTHENTICATED when nobody vouches, PERMISSION_DENIED with RetryInfo after too
     many failures.
     """
+    RenewLogin: _aio.UnaryUnaryMultiCallable[_dashboard_service_pb2.RenewLoginRequest, _dashboard_service_pb2.RenewLoginResponse]  # type: ignore[assignment]
+    """A new token for the one at hand, with the operator's role and sight as of now; what is open goes on. Call it well
+    before the old one expires. UNAUTHENTICATED: the login is over, and so is everything it opened; UNAVAILABLE: nobody
+    could say, the old token stays what it is, so ask again.
+    """
+    Logout: _aio.UnaryUnaryMultiCallable[_dashboard_service_pb2.LogoutRequest, _dashboard_service_pb2.LogoutResponse]  # type: ignore[assignment]
+    """The login is over at once, and so is everything it opened."""
     WatchGateway: _aio.UnaryStreamMultiCallable[_dashboard_service_pb2.WatchGatewayRequest, _dashboard_service_pb2.WatchGatewayResponse]  # type: ignore[assignment]
     """The gateway and every session the operator may see, again and again. A reader that is slow skips snapshots."""
     WatchSession: _aio.UnaryStreamMultiCallable[_dashboard_service_pb2.WatchSessionRequest, _dashboard_service_pb2.WatchSessionResponse]  # type: ignore[assignment]
@@ -98,6 +112,25 @@ class DashboardServiceServicer(metaclass=_abc_1.ABCMeta):
         """Name and password for a token. UNAUTHENTICATED when nobody vouches, PERMISSION_DENIED with RetryInfo after too
         many failures.
         """
+
+    @_abc_1.abstractmethod
+    def RenewLogin(
+        self,
+        request: _dashboard_service_pb2.RenewLoginRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_dashboard_service_pb2.RenewLoginResponse, _abc.Awaitable[_dashboard_service_pb2.RenewLoginResponse]]:
+        """A new token for the one at hand, with the operator's role and sight as of now; what is open goes on. Call it well
+        before the old one expires. UNAUTHENTICATED: the login is over, and so is everything it opened; UNAVAILABLE: nobody
+        could say, the old token stays what it is, so ask again.
+        """
+
+    @_abc_1.abstractmethod
+    def Logout(
+        self,
+        request: _dashboard_service_pb2.LogoutRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_dashboard_service_pb2.LogoutResponse, _abc.Awaitable[_dashboard_service_pb2.LogoutResponse]]:
+        """The login is over at once, and so is everything it opened."""
 
     @_abc_1.abstractmethod
     def WatchGateway(
