@@ -11,6 +11,8 @@ from mxgw.v1.event_service_pb2 import StreamEventsResponse
 from mxgw.v1.session_service_pb2 import GetSessionStateResponse, ListSubscribersResponse
 from mxgw.v1.session_service_pb2 import Session as SessionMessage
 from mxgw.worker.v1 import worker_pb2 as w
+from mxgw_core.api.access import AuditEntry
+from mxgw_core.api.errors import GatewayError
 from mxgw_core.api.events import Conflate, Lag, QueueLimits
 from mxgw_core.api.observation import CommandInFlight, PluginStatus, ShownSetting
 from mxgw_core.config.effective import effective_settings
@@ -105,6 +107,15 @@ class Observing:
             yield _frames(subscriber, distributor.epoch, self._settings.events.batch_bytes)
         finally:
             distributor.detach(subscriber)
+
+    def audit_tail(self, limit: int) -> Sequence[AuditEntry] | None:
+        for answer in self._plugins.ask("mxgw_audit_tail", limit=limit):
+            if isinstance(answer.error, GatewayError):
+                raise answer.error
+            if answer.error is None:
+                entries: Sequence[AuditEntry] = answer.value
+                return entries
+        return None
 
     def plugins(self) -> Sequence[PluginStatus]:
         failures = self._plugins.failures

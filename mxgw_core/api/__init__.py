@@ -3,6 +3,7 @@
 from mxgw_core.api.access import (
     AccessRequest,
     Allow,
+    AuditEntry,
     AuthenticationRequest,
     BrowseGuard,
     CommandGuard,
@@ -54,6 +55,7 @@ __all__ = [
     "ANONYMOUS",
     "AccessRequest",
     "Allow",
+    "AuditEntry",
     "AuthenticationRequest",
     "Block",
     "BrowseGuard",

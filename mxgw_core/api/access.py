@@ -131,4 +131,24 @@ class Operator:
     expires_at: float = 0.0
 
 
+@dataclass(frozen=True, slots=True)
+class AuditEntry:
+    """One line of an audit log, for those who may administer the gateway and nobody else.
+
+    `time_ns` is wall clock, nanoseconds since 1970; `correlation_id` is that of the call, "" when no call caused it.
+    Every text is printable: what is not was escaped by the plugin that keeps the log.
+    """
+
+    time_ns: int
+    actor: str
+    action: str
+    decision: str
+    reason: str = ""
+    peer: str = ""
+    session_id: str = ""
+    tag: str = ""
+    detail: str = ""
+    correlation_id: str = ""
+
+
 SessionPredicate: TypeAlias = Callable[[SessionInfo], bool]

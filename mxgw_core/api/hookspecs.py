@@ -17,6 +17,7 @@ import pluggy
 
 from mxgw_core.api.access import (
     AccessRequest,
+    AuditEntry,
     AuthenticationRequest,
     CommandGuard,
     Decision,
@@ -153,6 +154,14 @@ class Hooks:
     @hookspec
     def mxgw_operator_sessions(self, operator: Operator) -> SessionPredicate | None:
         """Return which sessions an operator may see. All predicates must agree; with none, nothing is seen."""
+
+    @hookspec(firstresult=True)
+    def mxgw_audit_tail(self, limit: int) -> Sequence[AuditEntry] | None:
+        """Return the newest entries of the audit log, at most `limit`, oldest first; fewer when it costs too much.
+
+        When: as an administrator looks, as often as once a second. None: this plugin keeps no such log. Raise a
+        `GatewayError` to say why it cannot be read.
+        """
 
     # events
 

@@ -9,6 +9,7 @@ from typing import Any, Protocol
 
 from mxgw.v1.event_service_pb2 import StreamEventsResponse
 from mxgw.v1.session_service_pb2 import GetSessionStateResponse, ListSubscribersResponse, Session
+from mxgw_core.api.access import AuditEntry
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,6 +91,15 @@ class Observation(Protocol):
 
         Raises:
             GatewayError: the session is not there (on entering), or ended (after its last event).
+        """
+
+    def audit_tail(self, limit: int) -> Sequence[AuditEntry] | None:
+        """Return the newest entries of the audit log, at most `limit`, oldest first; None when no plugin keeps one.
+
+        For administrators only: whoever shows it must know that its reader is one.
+
+        Raises:
+            GatewayError: it cannot be read.
         """
 
     def plugins(self) -> Sequence[PluginStatus]:

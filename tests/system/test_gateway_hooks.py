@@ -38,6 +38,7 @@ from mxgw.v1.gateway_service_pb2 import GetGatewayInfoRequest, PingRequest, Ping
 from mxgw_core.api import (
     AccessRequest,
     Allow,
+    AuditEntry,
     AuthenticationRequest,
     Call,
     CloseReason,
@@ -656,6 +657,25 @@ async def test_hook_mxgw_operator_sessions_must_all_agree_and_nobody_sees_anythi
             await client.open(tag="north")
 
             assert gateway.app.sessions_visible_to(carol) == []
+
+
+async def test_hook_mxgw_audit_tail_is_answered_by_the_first_that_keeps_a_log(running: Run) -> None:
+    entry = AuditEntry(1, "key:a", "OpenSession", "allowed")
+    keeps = hook("mxgw_audit_tail", lambda self, limit: [entry] * limit)
+    keeps_none = hook("mxgw_audit_tail", lambda self, limit: None)
+
+    def unreadable(self: object, limit: int) -> None:
+        raise DependencyUnavailable("the audit log cannot be read")
+
+    async with running(keeps, keeps_none, raising("mxgw_audit_tail", "limit")) as (gateway, _):
+        assert gateway.app.observation.audit_tail(2) == [entry, entry]
+
+    async with running(keeps_none) as (gateway, _):
+        assert gateway.app.observation.audit_tail(2) is None
+
+    async with running(hook("mxgw_audit_tail", unreadable)) as (gateway, _):
+        with pytest.raises(DependencyUnavailable):
+            gateway.app.observation.audit_tail(2)
 
 
 # events

@@ -21,6 +21,8 @@ from mxgw_core.api.errors import SettingsError
 
 log = logging.getLogger(__name__)
 
+AUDIT_FILE = "audit.jsonl"
+
 _LONGEST = 300
 # How often it is looked whether the file was moved away by a log rotation.
 _ROTATION_CHECK_S = 1.0

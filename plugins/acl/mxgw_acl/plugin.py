@@ -11,6 +11,7 @@ from mxgw_acl.running import Running, running
 from mxgw_acl.settings import AclSettings
 from mxgw_core.api import (
     AccessRequest,
+    AuditEntry,
     AuthenticationRequest,
     CloseReason,
     CommandGuard,
@@ -127,6 +128,10 @@ class AclPlugin:
     @hookimpl
     def mxgw_operator_sessions(self, operator: Operator) -> SessionPredicate:
         return self._required().operator_sessions(operator)
+
+    @hookimpl
+    def mxgw_audit_tail(self, limit: int) -> Sequence[AuditEntry]:
+        return self._required().audit_tail.last(limit)
 
     def _required(self) -> Running:
         """Return what runs; without it the hook fails, and so refuses."""

@@ -12,7 +12,8 @@ from mxgw.v1.command_service_pb2 import InvokeRequest
 from mxgw.v1.commands_pb2 import MxCommand
 from mxgw.v1.session_service_pb2 import ItemState, OpenSessionRequest
 from mxgw_acl.attempts import Attempts
-from mxgw_acl.audit import AuditLog, AuditRecord
+from mxgw_acl.audit import AUDIT_FILE, AuditLog, AuditRecord
+from mxgw_acl.audit_tail import AuditTail
 from mxgw_acl.callers import NOBODY, Callers
 from mxgw_acl.files import private_directory, secret_file
 from mxgw_acl.gate import Gate, may_see, revoked
@@ -56,6 +57,7 @@ class Running:
         self._store = store
         self._audit = audit
         self._audit_failed = False
+        self.audit_tail = AuditTail(settings.directory / AUDIT_FILE)
         self._tasks = tasks
         self._started_at = time.time()
         self._items: dict[str, ItemMap] = {}
@@ -282,7 +284,7 @@ async def running(settings: AclSettings, gateway: Gateway) -> AsyncIterator[Runn
     async with AsyncExitStack() as stack:
         store = KeyStore(private_directory(settings.directory))
         stack.callback(store.close)
-        audit = AuditLog(settings.directory / "audit.jsonl")
+        audit = AuditLog(settings.directory / AUDIT_FILE)
         stack.callback(audit.close)
         async with asyncio.TaskGroup() as tasks:
             state = Running(settings, gateway, store, audit, tasks)

@@ -12,7 +12,7 @@ from typing import Any
 
 import click
 
-from mxgw_acl.audit import AuditLog, AuditRecord
+from mxgw_acl.audit import AUDIT_FILE, AuditLog, AuditRecord
 from mxgw_acl.cli.form import Command, Group, duration, moment, show_json, show_table, told_failures
 from mxgw_acl.files import write_private
 from mxgw_acl.keyformat import KeyText
@@ -59,7 +59,7 @@ def keys_group(settings: Callable[[], AclSettings]) -> click.Group:
             chosen = settings()
             store = KeyStore(chosen.directory)
             try:
-                audit = AuditLog(chosen.directory / "audit.jsonl")
+                audit = AuditLog(chosen.directory / AUDIT_FILE)
                 try:
                     yield (
                         store,
