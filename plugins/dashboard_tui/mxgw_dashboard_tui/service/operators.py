@@ -16,7 +16,7 @@ from mxgw_core.api import (
     SessionInfo,
     SessionPredicate,
 )
-from mxgw_core.api.errors import AccessDenied, SessionNotFound, Unauthenticated
+from mxgw_core.api.errors import AccessDenied, AccessRevoked, SessionNotFound, Unauthenticated
 from mxgw_dashboard_tui.service.journal import Journal
 from mxgw_dashboard_tui.settings import DashboardSettings
 
@@ -164,7 +164,20 @@ class Operators:
             self._gateway.forget_operator(operator)
             self._journal.add(pb.JOURNAL_KIND_LOGIN, None, "is over: not renewed", operator.name)
             raise Unauthenticated("your login is over: log in again")
+        if set(renewed.roles) != set(operator.roles):
+            self._end_streams_of(call, renewed)
         return renewed
+
+    def _end_streams_of(self, call: Call, renewed: Operator) -> None:
+        """End what was opened with another role: a stream knows the role that it began with."""
+        for stream in self._gateway.streams():
+            claims = stream.identity.claims
+            if (
+                stream.identity.id == call.identity.id
+                and isinstance(claims, Operator)
+                and claims.roles != renewed.roles
+            ):
+                self._gateway.end_stream(stream, AccessRevoked("your role is another one now: attach again"))
 
     def logout(self, call: Call) -> None:
         """End the login of the operator who calls.

@@ -39,6 +39,7 @@ class SessionModel:
         self.total_items = 0
         self.events: deque[Row] = deque(maxlen=_LOG_ROWS)
         self.event_count = 0
+        self.events_at: float | None = None
 
     @property
     def name(self) -> str:
@@ -79,7 +80,7 @@ class SessionModel:
 
     def take_events(self, message: pb.WatchEventsResponse, now: float) -> None:
         """Take events: into the log, and their values into the items."""
-        del now
+        self.events_at = now
         for gap in message.gaps:
             self.events.append(rows.gap_row(gap))
         for event in message.events:

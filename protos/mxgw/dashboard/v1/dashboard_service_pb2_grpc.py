@@ -79,6 +79,11 @@ class DashboardServiceStub(object):
                 request_serializer=mxgw_dot_dashboard_dot_v1_dot_dashboard__service__pb2.ListSettingsRequest.SerializeToString,
                 response_deserializer=mxgw_dot_dashboard_dot_v1_dot_dashboard__service__pb2.ListSettingsResponse.FromString,
                 _registered_method=True)
+        self.WatchAudit = channel.unary_stream(
+                '/mxgw.dashboard.v1.DashboardService/WatchAudit',
+                request_serializer=mxgw_dot_dashboard_dot_v1_dot_dashboard__service__pb2.WatchAuditRequest.SerializeToString,
+                response_deserializer=mxgw_dot_dashboard_dot_v1_dot_dashboard__service__pb2.WatchAuditResponse.FromString,
+                _registered_method=True)
         self.CloseSession = channel.unary_unary(
                 '/mxgw.dashboard.v1.DashboardService/CloseSession',
                 request_serializer=mxgw_dot_dashboard_dot_v1_dot_dashboard__service__pb2.CloseSessionRequest.SerializeToString,
@@ -160,6 +165,13 @@ class DashboardServiceServicer(object):
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def WatchAudit(self, request, context):
+        """The end of the audit log, and then what is appended to it. Administrators only.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
     def CloseSession(self, request, context):
         """End a session in order. Administrators only.
         """
@@ -221,6 +233,11 @@ def add_DashboardServiceServicer_to_server(servicer, server):
                     servicer.ListSettings,
                     request_deserializer=mxgw_dot_dashboard_dot_v1_dot_dashboard__service__pb2.ListSettingsRequest.FromString,
                     response_serializer=mxgw_dot_dashboard_dot_v1_dot_dashboard__service__pb2.ListSettingsResponse.SerializeToString,
+            ),
+            'WatchAudit': grpc.unary_stream_rpc_method_handler(
+                    servicer.WatchAudit,
+                    request_deserializer=mxgw_dot_dashboard_dot_v1_dot_dashboard__service__pb2.WatchAuditRequest.FromString,
+                    response_serializer=mxgw_dot_dashboard_dot_v1_dot_dashboard__service__pb2.WatchAuditResponse.SerializeToString,
             ),
             'CloseSession': grpc.unary_unary_rpc_method_handler(
                     servicer.CloseSession,
@@ -476,6 +493,33 @@ class DashboardService(object):
             '/mxgw.dashboard.v1.DashboardService/ListSettings',
             mxgw_dot_dashboard_dot_v1_dot_dashboard__service__pb2.ListSettingsRequest.SerializeToString,
             mxgw_dot_dashboard_dot_v1_dot_dashboard__service__pb2.ListSettingsResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def WatchAudit(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_stream(
+            request,
+            target,
+            '/mxgw.dashboard.v1.DashboardService/WatchAudit',
+            mxgw_dot_dashboard_dot_v1_dot_dashboard__service__pb2.WatchAuditRequest.SerializeToString,
+            mxgw_dot_dashboard_dot_v1_dot_dashboard__service__pb2.WatchAuditResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -58,6 +58,8 @@ class DashboardServiceStub:
     """The items of a session with their last values: one question to its worker, so page through it, do not poll fast."""
     ListSettings: _grpc.UnaryUnaryMultiCallable[_dashboard_service_pb2.ListSettingsRequest, _dashboard_service_pb2.ListSettingsResponse]
     """Every setting as it counts and where it comes from; secrets are masked. Administrators only."""
+    WatchAudit: _grpc.UnaryStreamMultiCallable[_dashboard_service_pb2.WatchAuditRequest, _dashboard_service_pb2.WatchAuditResponse]
+    """The end of the audit log, and then what is appended to it. Administrators only."""
     CloseSession: _grpc.UnaryUnaryMultiCallable[_dashboard_service_pb2.CloseSessionRequest, _dashboard_service_pb2.CloseSessionResponse]
     """End a session in order. Administrators only."""
     KillWorker: _grpc.UnaryUnaryMultiCallable[_dashboard_service_pb2.KillWorkerRequest, _dashboard_service_pb2.KillWorkerResponse]
@@ -89,6 +91,8 @@ class DashboardServiceAsyncStub(DashboardServiceStub):
     """The items of a session with their last values: one question to its worker, so page through it, do not poll fast."""
     ListSettings: _aio.UnaryUnaryMultiCallable[_dashboard_service_pb2.ListSettingsRequest, _dashboard_service_pb2.ListSettingsResponse]  # type: ignore[assignment]
     """Every setting as it counts and where it comes from; secrets are masked. Administrators only."""
+    WatchAudit: _aio.UnaryStreamMultiCallable[_dashboard_service_pb2.WatchAuditRequest, _dashboard_service_pb2.WatchAuditResponse]  # type: ignore[assignment]
+    """The end of the audit log, and then what is appended to it. Administrators only."""
     CloseSession: _aio.UnaryUnaryMultiCallable[_dashboard_service_pb2.CloseSessionRequest, _dashboard_service_pb2.CloseSessionResponse]  # type: ignore[assignment]
     """End a session in order. Administrators only."""
     KillWorker: _aio.UnaryUnaryMultiCallable[_dashboard_service_pb2.KillWorkerRequest, _dashboard_service_pb2.KillWorkerResponse]  # type: ignore[assignment]
@@ -171,6 +175,14 @@ class DashboardServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_dashboard_service_pb2.ListSettingsResponse, _abc.Awaitable[_dashboard_service_pb2.ListSettingsResponse]]:
         """Every setting as it counts and where it comes from; secrets are masked. Administrators only."""
+
+    @_abc_1.abstractmethod
+    def WatchAudit(
+        self,
+        request: _dashboard_service_pb2.WatchAuditRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_abc.Iterator[_dashboard_service_pb2.WatchAuditResponse], _abc.AsyncIterator[_dashboard_service_pb2.WatchAuditResponse]]:
+        """The end of the audit log, and then what is appended to it. Administrators only."""
 
     @_abc_1.abstractmethod
     def CloseSession(

@@ -57,6 +57,10 @@ class BaseScreen(Screen[None]):
         ),
     ]
 
+    def __init__(self) -> None:
+        super().__init__()
+        self._generation = 0
+
     def compose(self) -> ComposeResult:
         yield TopBar(id="top")
         yield Banner(id="banner")
@@ -71,6 +75,12 @@ class BaseScreen(Screen[None]):
     def paint(self, view: View | None) -> None:
         """Bring the body up to date; called four times a second at most."""
         raise NotImplementedError
+
+    def forget(self) -> None:
+        """Show nothing of what was shown so far; called before painting when somebody else may look now."""
+        for grid in self.query(Grid):
+            grid.filter("")
+            grid.set_rows(())
 
     @property
     def dashboard(self) -> DashboardApp:
@@ -92,6 +102,7 @@ class BaseScreen(Screen[None]):
         return self.dashboard.showing.age_of(view)
 
     def on_mount(self) -> None:
+        self._generation = self.dashboard.showing.generation
         self.query_one("#line").display = False
         for grid in self.query(Grid):
             grid.at_once = {"slash": self.action_filter, "colon": self.action_command}
@@ -101,13 +112,17 @@ class BaseScreen(Screen[None]):
         self.call_after_refresh(self.repaint)
 
     def repaint_if_shown(self) -> None:
-        """Repaint, unless another screen covers this one."""
-        if self.is_current:
+        """Repaint, unless another view covers this one. What is below a question or help goes on."""
+        views = (screen for screen in reversed(self.app.screen_stack) if isinstance(screen, BaseScreen))
+        if next(views, None) is self:
             self.repaint()
 
     def repaint(self) -> None:
         """Bring bars and body up to date; while frozen the body is painted from what was frozen."""
         app, showing = self.dashboard, self.dashboard.showing
+        if self._generation != showing.generation:
+            self._generation = showing.generation
+            self.forget()
         title = self.heading
         grid = next(iter(self.query(Grid)), None)
         if grid is not None and grid.pattern:

@@ -40,6 +40,11 @@ class OverviewScreen(BaseScreen):
             yield Plot(id="cpu")
         yield Grid(COLUMNS, empty="No alarm.", id="alarms")
 
+    def forget(self) -> None:
+        super().forget()
+        for plot in self.query(Plot):
+            plot.update("")
+
     def paint(self, view: View | None) -> None:
         if view is None:
             self.query_one("#facts", Static).update("Waiting for the gateway.")

@@ -22,7 +22,7 @@ from mxgw_dashboard_tui.tui.screens.acting import ActingScreen
 from mxgw_dashboard_tui.tui.screens.journal import TIMELINE_COLUMNS, journal_row
 from mxgw_dashboard_tui.tui.screens.session_facts import session_facts
 from mxgw_dashboard_tui.tui.session_model import SessionModel
-from mxgw_dashboard_tui.tui.source import Refused
+from mxgw_dashboard_tui.tui.source import NotThere, Refused
 from mxgw_dashboard_tui.tui.widgets.grid import Grid
 
 _T = TypeVar("_T")
@@ -89,7 +89,15 @@ class SessionScreen(ActingScreen):
 
     @property
     def age_s(self) -> float | None:
-        received_at = self.model.received_at
+        model = self.model
+        match self._panel:
+            case "items":
+                # Values come with the events; the worker's own list is older, and says which items there are.
+                received_at = max(filter(None, (model.items_at, model.events_at)), default=None)
+            case "events":
+                received_at = model.events_at
+            case _:
+                received_at = model.received_at
         return None if received_at is None else self.dashboard.showing.clock() - received_at
 
     @property
@@ -105,6 +113,11 @@ class SessionScreen(ActingScreen):
         self._follow_events()
         self._follow_items()
 
+    def forget(self) -> None:
+        super().forget()
+        self.model = SessionModel()
+        self._held.clear()
+
     # what comes in
 
     @work(group="detail")
@@ -113,11 +126,14 @@ class SessionScreen(ActingScreen):
 
     @work(group="events")
     async def _follow_events(self) -> None:
-        await self._again(self.dashboard.source.watch_events, self.model.take_events)
+        await self._again(self.dashboard.source.watch_events, self._take_events)
 
     def _take_detail(self, detail: pb.WatchSessionResponse, received_at: float) -> None:
         self.model.take_detail(detail, received_at)
         self._problem = ""
+
+    def _take_events(self, message: pb.WatchEventsResponse, received_at: float) -> None:
+        self.model.take_events(message, received_at)
 
     def _hold(self, take: Callable[[], None]) -> None:
         """Take what came now, or once the screen is thawed."""
@@ -136,6 +152,11 @@ class SessionScreen(ActingScreen):
             try:
                 async for message in watch(self.session_id):
                     self._hold(partial(take, message, self.dashboard.showing.clock()))
+            except NotThere as refusal:
+                # It ended long ago, or is not this operator's to see any more: nothing of it stays.
+                if not self.model.is_over:
+                    self.forget()
+                    self._problem = str(refusal)
             except Refused as refusal:
                 self._problem = str(refusal)
             await asyncio.sleep(_RETRY_S)

@@ -66,6 +66,10 @@ class SessionsScreen(ActingScreen):
         self.grid.set_rows(self._rows(view))
         self.query_one("#summary", Static).update(_summary(view))
 
+    def forget(self) -> None:
+        super().forget()
+        self.query_one("#summary", Static).update("")
+
     def _rows(self, view: View) -> Iterator[Row]:
         for session in view.sessions:
             yield session_row(session, view.now_ns)

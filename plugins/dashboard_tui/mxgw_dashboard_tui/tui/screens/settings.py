@@ -51,6 +51,11 @@ class SettingsScreen(BaseScreen):
             self._received_at = self.dashboard.showing.clock()
             self.grid.set_rows(map(_row, answer.settings))
 
+    def forget(self) -> None:
+        super().forget()
+        self._received_at = None
+        self._load()
+
     def paint(self, view: View | None) -> None:
         del view
 
