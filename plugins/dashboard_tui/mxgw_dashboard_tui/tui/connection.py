@@ -29,6 +29,8 @@ SERVICE = "/mxgw.dashboard.v1.DashboardService"
 _CALL_TIMEOUT_S = 10.0
 # A renewal that nobody could decide is tried again after this time.
 _RENEW_AGAIN_S = 10.0
+# The gateway's own answer, not a connection that is cut; asking again changes nothing.
+_NO = frozenset({grpc.StatusCode.NOT_FOUND, grpc.StatusCode.PERMISSION_DENIED, grpc.StatusCode.UNAUTHENTICATED})
 # How long leaving may wait for the gateway to take the login back.
 _GOOD_BYE_S = 1.0
 _FIRST_RETRY_S, _LONGEST_RETRY_S = 0.5, 5.0
@@ -249,7 +251,7 @@ def _channel(target: Target) -> grpc.aio.Channel:
 
 def _refused(error: grpc.aio.AioRpcError) -> Refused:
     said = _meaning(error)[1]
-    return NotThere(said) if error.code() is grpc.StatusCode.NOT_FOUND else Refused(said)
+    return NotThere(said) if error.code() in _NO else Refused(said)
 
 
 def _meaning(error: grpc.aio.AioRpcError) -> tuple[Link, str]:

@@ -18,7 +18,7 @@ class Refused(Exception):
 
 
 class NotThere(Refused):
-    """What was asked for is not there, or not to be seen; nobody can tell which."""
+    """What was asked for is not there, or not this operator's to see; nobody can tell which."""
 
 
 class Listener(Protocol):

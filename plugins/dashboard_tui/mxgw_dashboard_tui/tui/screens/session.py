@@ -32,6 +32,7 @@ _ITEMS_EVERY_S = 5.0
 _RETRY_S = 1.0
 # Messages kept while frozen; the oldest go first, which the event log shows as a gap in its sequences.
 _HELD = 2000
+_NOT_THERE = "this session is not there any more, or not yours to see"
 _PANELS = ("items", "events", "readers", "commands", "timeline")
 
 
@@ -152,11 +153,11 @@ class SessionScreen(ActingScreen):
             try:
                 async for message in watch(self.session_id):
                     self._hold(partial(take, message, self.dashboard.showing.clock()))
-            except NotThere as refusal:
-                # It ended long ago, or is not this operator's to see any more: nothing of it stays.
+            except NotThere:
+                # Nothing of it stays. What has ended before our eyes may still be looked at.
                 if not self.model.is_over:
                     self.forget()
-                    self._problem = str(refusal)
+                    self._problem = _NOT_THERE
             except Refused as refusal:
                 self._problem = str(refusal)
             await asyncio.sleep(_RETRY_S)
