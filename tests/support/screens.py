@@ -18,7 +18,7 @@ from mxgw.v1 import session_service_pb2 as ss
 from mxgw.v1 import values_pb2 as v
 from mxgw_dashboard_tui.tui.app import DashboardApp
 from mxgw_dashboard_tui.tui.model import Link
-from mxgw_dashboard_tui.tui.source import Listener, Refused
+from mxgw_dashboard_tui.tui.source import Listener, NotThere, Refused
 
 _M = TypeVar("_M", bound=Message)
 
@@ -89,13 +89,13 @@ class WrittenSource:
 
     async def watch_session(self, session_id: str, /) -> AsyncIterator[pb.WatchSessionResponse]:
         if self.detail is None:
-            raise Refused(f"no session {session_id}")
+            raise NotThere(f"no session {session_id}")
         yield self.detail
         await asyncio.Event().wait()
 
     async def watch_events(self, session_id: str, /) -> AsyncIterator[pb.WatchEventsResponse]:
         if self.detail is None:
-            raise Refused(f"no session {session_id}")
+            raise NotThere(f"no session {session_id}")
         for message in self.events:
             yield message
         await asyncio.Event().wait()

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
 import re
+from itertools import pairwise
 from pathlib import Path
 
 import pytest
@@ -12,14 +14,16 @@ from support.screens import EPOCH_NS, SECOND_NS, Clock, row, snapshot
 
 from mxgw.convert import duration_from_seconds, to_value
 from mxgw.dashboard.v1 import dashboard_service_pb2 as pb
-from mxgw_core.api import SessionInfo, SessionState
+from mxgw_core.api import AuditEntry, SessionInfo, SessionState
+from mxgw_dashboard_tui.service.audit import NewEntries
 from mxgw_dashboard_tui.service.journal import Journal
 from mxgw_dashboard_tui.settings import DashboardSettings
 from mxgw_dashboard_tui.tui import text as t
+from mxgw_dashboard_tui.tui.credentials import Credentials
 from mxgw_dashboard_tui.tui.model import Model
 from mxgw_dashboard_tui.tui.recording import NoRecording, Recorder, read_recording
 from mxgw_dashboard_tui.tui.widgets.grid import _fit
-from mxgw_dashboard_tui.tui.widgets.plot import bars
+from mxgw_dashboard_tui.tui.widgets.plot import bars, squeezed
 
 
 @pytest.mark.parametrize(
@@ -65,6 +69,56 @@ def test_bars_have_the_size_they_were_given_and_reach_the_top_at_the_largest_val
     assert [len(line) for line in lines] == [6, 6]
     assert lines[0][-1] == lines[1][-1] == "█"
     assert lines[1].strip()[0] == "▁"
+
+
+def test_a_plot_has_room_for_all_of_the_past_and_moves_to_the_left_only() -> None:
+    values = [float(n % 17) for n in range(700)]
+    pictures = [squeezed(values[gone : gone + 600], 40, gone) for gone in range(100)]
+
+    assert all(len(picture) <= 40 for picture in pictures)
+    assert all(max(picture) == 16 for picture in pictures)
+    for earlier, later in pairwise(pictures):
+        assert later[1:-1] in (earlier[1 : len(later) - 1], earlier[2 : len(later)])
+
+
+def test_credentials_are_due_at_half_of_their_life_and_never_without_a_login() -> None:
+    clock = Clock()
+
+    async def is_due(credentials: Credentials) -> bool:
+        try:
+            async with asyncio.timeout(0.01):
+                await credentials.due()
+        except TimeoutError:
+            return False
+        return True
+
+    async def told() -> list[bool]:
+        credentials = Credentials(clock)
+        seen = [await is_due(credentials)]
+        credentials.begin("token", 100.0)
+        seen.append(await is_due(credentials))
+        clock.now += 50
+        seen.append(await is_due(credentials))
+        credentials.postpone(10)
+        seen.append(await is_due(credentials))
+        credentials.forget()
+        clock.now += 1000
+        seen.append(await is_due(credentials))
+        return seen
+
+    assert asyncio.run(told()) == [False, False, True, False, False]
+
+
+def test_the_audit_tail_tells_each_entry_once_and_says_when_some_are_missing() -> None:
+    entries = [AuditEntry(time_ns=n, actor="key:a", action="write", decision="allowed") for n in range(10)]
+    new = NewEntries()
+    window = entries[:4]
+
+    assert new.of(window) == (entries[:4], False)
+    assert new.of(window) == ((), False)
+    assert new.of(entries[2:6]) == (entries[4:6], False)
+    assert new.of(entries[7:]) == (entries[7:], True)
+    assert new.of(()) == ((), False)
 
 
 def model() -> Model:

@@ -45,6 +45,8 @@ class DashboardApp(App[None]):
 
     TITLE = "mxgw"
     CSS_PATH = "dashboard.tcss"
+    VERTICAL_BREAKPOINTS = [(0, "-short"), (30, "-tall")]
+    NOTIFICATION_TIMEOUT = 3
     COMMANDS: ClassVar = {DashboardCommands}
     ENABLE_COMMAND_PALETTE = True
     MODES: ClassVar = {view.name: view.screen for view in VIEWS}

@@ -265,7 +265,9 @@ def _meaning(error: grpc.aio.AioRpcError) -> tuple[Link, str]:
         case grpc.StatusCode.UNIMPLEMENTED:
             return Link.DENIED, "this gateway has no dashboard: enable its plugin dashboard_tui, or give --connect"
         case grpc.StatusCode.UNAVAILABLE:
-            return Link.CUT, f"no gateway answers ({said})" if said else "no gateway answers"
+            # What gRPC says of a failed connection ends with the cause.
+            cause = said.rpartition(": ")[2] if "failed to connect" in said.lower() else said
+            return Link.CUT, f"no gateway answers ({cause})" if cause else "no gateway answers"
         case grpc.StatusCode.DEADLINE_EXCEEDED:
             return Link.CUT, "the gateway does not answer in time"
         case grpc.StatusCode.CANCELLED:

@@ -63,6 +63,8 @@ class View:
     behind_s: float
     sessions: Sequence[SessionView]
     points: Sequence[Point]
+    # How many points there were before those.
+    points_gone: int
     journal: Sequence[pb.JournalEntry]
     alarms: Sequence[Alarm]
     lost_per_min: int
@@ -103,6 +105,7 @@ class Model:
         self._wall = wall
         self._tracks: dict[str, _Track] = {}
         self._points: deque[Point] = deque(maxlen=_POINTS)
+        self._point_count = 0
         self._journal: deque[pb.JournalEntry] = deque(maxlen=_JOURNAL)
         self._instance = ""
         self._lost = self._gaps = 0
@@ -122,6 +125,7 @@ class Model:
         live = {row.session.session_id for row in snapshot.sessions}
         self._tracks = {key: track for key, track in self._tracks.items() if key in live}
         self._points.append(self._point(snapshot, sessions, now_ns))
+        self._point_count += 1
         self._last_ns = now_ns
         lost, gaps = self._last_minute()
         self.view = View(
@@ -130,6 +134,7 @@ class Model:
             behind_s=self._behind(now_ns),
             sessions=sessions,
             points=tuple(self._points),
+            points_gone=self._point_count - len(self._points),
             journal=tuple(self._journal),
             alarms=alarms_of(snapshot, lost),
             lost_per_min=lost,
@@ -142,6 +147,7 @@ class Model:
         self._instance = instance
         self._tracks.clear()
         self._points.clear()
+        self._point_count = 0
         self._journal.clear()
         self._cpu_s, self._least_skew_s = None, None
         self._lost = self._gaps = self._last_ns = 0

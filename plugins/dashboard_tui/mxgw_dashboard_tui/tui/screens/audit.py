@@ -19,10 +19,10 @@ from mxgw_dashboard_tui.tui.widgets.grid import Cell, Column, Grid, Row
 
 _ROWS = 2000
 _RETRY_S = 2.0
-_NOT_KEPT = "No plugin of this gateway keeps an audit log (acl does)."
+_NOT_KEPT = "This gateway keeps no audit log: its plugin acl would."
 
 COLUMNS = (
-    Column("time", "Time (UTC)", 19),
+    Column("time", "Time (UTC)", 14),
     Column("decision", "Result", 7),
     Column("actor", "Who", 16, grow=2),
     Column("action", "Did", 16, grow=2),

@@ -7,14 +7,16 @@ from typing import TYPE_CHECKING, ClassVar, cast
 
 from textual.app import ComposeResult
 from textual.binding import Binding, BindingType
+from textual.containers import Horizontal
 from textual.screen import Screen
 from textual.suggester import SuggestFromList
-from textual.widgets import Footer, Input
+from textual.widgets import Input, Static
 
 from mxgw_dashboard_tui.tui.export import document_text, write_export
 from mxgw_dashboard_tui.tui.model import View
 from mxgw_dashboard_tui.tui.widgets.bars import Banner, TopBar
 from mxgw_dashboard_tui.tui.widgets.grid import Grid
+from mxgw_dashboard_tui.tui.widgets.keyline import KeyLine
 
 if TYPE_CHECKING:
     from mxgw_dashboard_tui.tui.app import DashboardApp
@@ -65,8 +67,10 @@ class BaseScreen(Screen[None]):
         yield TopBar(id="top")
         yield Banner(id="banner")
         yield from self.compose_body()
-        yield Input(id="line", compact=True)
-        yield Footer(compact=True, show_command_palette=False)
+        with Horizontal(id="asking"):
+            yield Static("", id="prompt", markup=False)
+            yield Input(id="line", compact=True)
+        yield KeyLine(id="keys")
 
     def compose_body(self) -> ComposeResult:
         """Yield what is between the bars."""
@@ -103,7 +107,7 @@ class BaseScreen(Screen[None]):
 
     def on_mount(self) -> None:
         self._generation = self.dashboard.showing.generation
-        self.query_one("#line").display = False
+        self.query_one("#asking").display = False
         for grid in self.query(Grid):
             grid.at_once = {"slash": self.action_filter, "colon": self.action_command}
         self.set_interval(REPAINT_S, self.repaint_if_shown)
@@ -141,9 +145,13 @@ class BaseScreen(Screen[None]):
 
     def _ask(self, kind: str, value: str) -> None:
         line = self.query_one("#line", Input)
-        line.display = True
-        line.border_title = kind
-        line.placeholder = "regular expression, ! inverts" if kind == "/" else "command; tab or → completes"
+        self.query_one("#asking").display = True
+        self.query_one("#prompt", Static).update(f"{kind} ")
+        line.placeholder = (
+            "text or regular expression, ! for all but these; enter keeps, esc clears"
+            if kind == "/"
+            else "a command, such as overview; → completes, enter runs, esc leaves"
+        )
         line.suggester = SuggestFromList(self.dashboard.command_names, case_sensitive=False) if kind == ":" else None
         line.set_class(kind == ":", "-command")
         line.value = value
@@ -166,12 +174,12 @@ class BaseScreen(Screen[None]):
             self.dashboard.run_command(event.value.strip())
 
     def _leave_line(self) -> None:
-        self.query_one("#line").display = False
+        self.query_one("#asking").display = False
         self.grid.focus()
 
     def action_back(self) -> None:
         line = self.query_one("#line", Input)
-        if line.display:
+        if self.query_one("#asking").display:
             if not line.has_class("-command"):
                 self.grid.filter("")
             self._leave_line()

@@ -46,7 +46,14 @@ class SessionScreen(ActingScreen):
         Binding("tab", "panel(1)", "Panels", id="session.next", tooltip="The next panel", priority=True),
         Binding("shift+tab", "panel(-1)", "Previous", show=False, id="session.previous", tooltip="The panel before"),
         Binding("i", "show('items')", "Items", show=False, id="session.items", tooltip="Items with their last values"),
-        Binding("e", "show('events')", "Events", show=False, id="session.events", tooltip="Events as they come"),
+        Binding(
+            "e",
+            "show('events')",
+            "Events",
+            show=False,
+            id="session.events",
+            tooltip="Events as they come; the cursor on the last row follows",
+        ),
         Binding(
             "u", "show('readers')", "Subscribers", show=False, id="session.readers", tooltip="Who reads its events"
         ),
@@ -228,12 +235,14 @@ class SessionScreen(ActingScreen):
         subscribers = len(model.detail.subscribers.subscribers) if model.detail is not None else 0
         names = {
             "items": f"i items {model.total_items}",
-            "events": f"e events {model.event_count}",
+            "events": f"e events {t.count(model.event_count)}",
             "readers": f"u subscribers {subscribers}",
-            "commands": f"m commands {len(model.detail.commands) if model.detail is not None else 0}",
+            "commands": f"m cmds {len(model.detail.commands) if model.detail is not None else 0}",
             "timeline": "t timeline",
         }
-        line = Text(no_wrap=True)
+        if self._panel == "events":
+            names["events"] += " follows" if self.grid.is_at_end else " held"
+        line = Text(no_wrap=True, overflow="ellipsis")
         for key, name in names.items():
             line.append(
                 f"[{name}]" if key == self._panel else f" {name} ", "bold reverse" if key == self._panel else ""
