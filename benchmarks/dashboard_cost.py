@@ -126,11 +126,17 @@ class Terminal:
             check=True,
         )
         self._client = subprocess.Popen(
-            [*self._tmux, "-C", "attach", "-t", "t"], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+            [*self._tmux, "-C", "attach", "-t", "t"],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
+            encoding="utf-8",
+            errors="replace",
         )
+        self.do("refresh-client -f no-output")
         self.do("set -s escape-time 0")
         self.do("refresh-client -C 120,40")
-        self.until(lambda screen: "fast 0" in screen, 20)
+        self.until(lambda screen: "client 08" in screen, 20)
         self.start_s = time.monotonic() - started
         self.process = psutil.Process(int(self.do("display -p '#{pane_pid}'").strip()))
 
@@ -157,17 +163,17 @@ class Terminal:
     def screen(self) -> str:
         return self.do("capture-pane -p -t t")
 
-    def until(self, shows: Callable[[str], bool], timeout_s: float = KEY_TIMEOUT_S) -> None:
+    def until(self, shows: Callable[[str], bool], timeout_s: float = KEY_TIMEOUT_S, doing: str = "") -> None:
         deadline = time.monotonic() + timeout_s
         while not shows(screen := self.screen):
             if time.monotonic() > deadline:
-                raise SystemExit(f"the screen never came:\n{screen}")
+                raise SystemExit(f"the screen never came{doing}:\n{screen}")
 
     def key_ms(self, key: str, shows: Callable[[str], bool]) -> float:
         """Press a key; return how long its effect took, in milliseconds."""
         began = time.monotonic()
         self.do(f"send-keys -t t {key}")
-        self.until(shows)
+        self.until(shows, doing=f" after the key {key}")
         return (time.monotonic() - began) * 1000
 
     def close(self) -> None:
@@ -230,11 +236,12 @@ def keys_ms(app: Terminal) -> list[float]:
         for key, title in (("2", "overview"), ("3", "journal"), ("1", "sessions")):
             press(key, lambda screen, title=title: screen.startswith(f"mxgw {title}"))  # type: ignore[misc]
         press("/", lambda screen: "enter keeps" in screen)
-        press("f", lambda screen: "client" not in screen)
+        app.do("send-keys -t t f a s")
+        press("t", lambda screen: "client" not in screen)
         press("Enter", lambda screen: "enter keeps" not in screen)
         press("Enter", lambda screen: screen.startswith("mxgw session fast"))
         press("e", lambda screen: "[e events" in screen)
-        press("Escape", lambda screen: screen.startswith("mxgw sessions /f"))
+        press("Escape", lambda screen: screen.startswith("mxgw sessions /fast"))
         app.do("send-keys -t t Escape")
         app.until(lambda screen: screen.startswith("mxgw sessions ") and "client" in screen)
     return took
@@ -258,7 +265,9 @@ async def measured(server: Server, directory: Path, seconds: float) -> dict[str,
         keys = keys_ms(app)
     quiet.append(await phase(server, seconds, []))
     with dashboards(directory, server.target, 1) as (app,):
-        app.do("send-keys -t t / f Enter Enter")
+        app.do("send-keys -t t / f a s t Enter")
+        app.until(lambda screen: "client" not in screen and "Open" in screen)
+        app.do("send-keys -t t Enter")
         app.until(lambda screen: screen.startswith("mxgw session fast"))
         app.do("send-keys -t t e")
         app.until(lambda screen: "[e events" in screen)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import shutil
 import time
 from collections.abc import AsyncIterator, Iterator, Mapping
 from contextlib import asynccontextmanager
@@ -15,6 +16,7 @@ from support.clients import Client, Refusal, refusal_of, refused
 from support.keys import Guarded, client_with, guarded_gateway
 from support.operators import DashboardClient, dashboard_client
 from support.slapd import PASSWORDS, READER_DN, READER_PASSWORD, Slapd, running_slapd
+from support.terminals import terminal
 from support.waiting import until
 
 from mxgw.dashboard.v1 import dashboard_service_pb2 as pb
@@ -270,6 +272,35 @@ async def test_a_dashboard_outlives_its_tokens_until_the_directory_says_no(slapd
 
 def renewals(gateway: Guarded) -> int:
     return sum(entry["action"] == "renewal" and entry["decision"] == "allowed" for entry in gateway.audit())
+
+
+@pytest.mark.skipif(shutil.which("tmux") is None, reason="needs tmux: run scripts/install_test_services.sh")
+async def test_on_the_screen_a_viewer_has_the_sessions_of_the_tag_until_the_login_is_ended(
+    slapd: Slapd, tmp_path: Path
+) -> None:
+    async with guarded(slapd, tmp_path) as (gateway, client), terminal(gateway.target, "--user", "vera") as screen:
+        session = await client.open(name="ours", tag="line4")
+        await client.subscribe(session.session_id, ["Tank_001.Level"])
+        await client.open(name="theirs", tag="line5")
+        await screen.until("Log in at")
+        screen.type(PASSWORDS["vera"])
+        screen.press("Enter")
+        table = await screen.until("ours", "vera (read-only)", "1 not yours to see")
+        screen.press("6")
+        await screen.until("administrators")
+        screen.press("1", "Enter")
+        await screen.until("Tank_001.Level", "good")
+        gateway.store.end_logins_of("vera")
+        began = time.monotonic()
+        over = await screen.until("Log in at", absent="Tank_001.Level")
+        took_s = time.monotonic() - began
+        screen.press("Escape")
+
+        await screen.left()
+
+    assert "theirs" not in table
+    assert "ours" not in over
+    assert took_s < 5
 
 
 async def test_leaving_the_dashboard_gives_the_login_back(slapd: Slapd, tmp_path: Path) -> None:
