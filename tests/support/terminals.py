@@ -42,6 +42,15 @@ class Terminal:
     def screen(self) -> str:
         return self._run("capture-pane", "-p", "-t", "t")
 
+    @property
+    def title(self) -> str:
+        return self._run("display", "-p", "-t", "t", "#{pane_title}")
+
+    def styled_line(self, text: str) -> str:
+        """Return the lines with `text` as they are coloured, escape sequences and all."""
+        screen = self._run("capture-pane", "-p", "-e", "-t", "t")
+        return "\n".join(line for line in screen.split("\n") if text in line)
+
     async def until(self, *texts: str, absent: str = "", timeout_s: float = 20.0) -> str:
         """Return the screen once it shows all `texts` and not `absent`."""
         deadline = time.monotonic() + timeout_s

@@ -18,6 +18,8 @@ from support.plugins import InstallPlugin
 from support.restarts import restarts
 from support.terminals import running, terminal
 
+from mxgw.v1 import commands_pb2 as c
+from mxgw.v1.values_pb2 import MxValue
 from mxgw_core.testing import running_gateway
 
 pytestmark = [
@@ -148,6 +150,40 @@ async def test_a_session_that_outlives_its_gateway_goes_on_where_it_is_looked_at
                     screen_text = await screen.until("[e events")
             screen.press("q")
             await screen.left()
+
+
+@pytest.mark.parametrize(("columns", "rows"), [(80, 24), (120, 40)])
+async def test_what_peers_write_cannot_break_or_restyle_the_screen(columns: int, rows: int) -> None:
+    hostile = "[reverse]\x1b]0;owned\x07\x1b[2J\x1b[31m\r\n\u202e" + "y" * 10_000
+    async with (
+        running_gateway({"plugins.enabled": ["dashboard_tui"]}) as gateway,
+        client_of(gateway.target) as client,
+        terminal(gateway.target, columns=columns, rows=rows) as screen,
+    ):
+        session = await client.open(name="[bold]" + "n" * 100, tag="[/]" + "t" * 100)
+        handles = await client.subscribe(session.session_id, ["Bench_001.Text", "Tank_001.Level"])
+        table = await screen.until("[bold]nnn", "as of")
+        screen.press("Enter")
+        await screen.until("Bench_001.Text", "Tank_001.Level", "good")
+        write = c.WriteCommand(server_handle=1, item_handle=handles[0], value=MxValue(string=hostile))
+        await client.invoke(session.session_id, write=write)
+        items = await screen.until("[reverse]\N{REPLACEMENT CHARACTER}]0;owned", "Tank_001.Level")
+        screen.press("e")
+        events = await screen.until("[e events", "[reverse]\N{REPLACEMENT CHARACTER}]0;owned")
+        styled = screen.styled_line("owned")
+        title = screen.title
+        screen.press("q")
+        await screen.left()
+
+    for shown in (table, items, events):
+        lines = shown.rstrip("\n").split("\n")
+
+        assert len(lines) == rows
+        assert lines[0].startswith("mxgw session")
+        assert "Quit" in lines[-1]
+    assert "owned" not in title
+    assert "\x1b[7m" not in styled  # what [reverse] would have looked like
+    assert "\x1b[31m" not in styled
 
 
 def sequences(screen: str) -> list[int]:

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import importlib.util
 import re
 from itertools import pairwise
 from pathlib import Path
 
+import psutil
 import pytest
 from rich.cells import cell_len
 from support.repository import ROOT
@@ -104,9 +106,11 @@ def test_credentials_are_due_at_half_of_their_life_and_never_without_a_login() -
         credentials.forget()
         clock.now += 1000
         seen.append(await is_due(credentials))
+        credentials.begin("token of no known life", 0.0)
+        seen.append(await is_due(credentials))
         return seen
 
-    assert asyncio.run(told()) == [False, False, True, False, False]
+    assert asyncio.run(told()) == [False, False, True, False, False, False]
 
 
 def test_the_audit_tail_tells_each_entry_once_and_says_when_some_are_missing() -> None:
@@ -169,6 +173,24 @@ def test_journal_entries_are_kept_once_and_in_order() -> None:
     view = made.take(snapshot(1))
 
     assert [entry.number for entry in view.journal] == [1, 2, 3, 4]
+
+
+def test_a_journal_does_not_keep_the_snapshots_alive_that_it_came_with() -> None:
+    def resident() -> int:
+        return psutil.Process().memory_info().rss
+
+    made = model()
+    made.take(snapshot(0))
+    before = resident()
+    for seconds in range(1, 150):
+        # Two megabytes of other things beside one entry.
+        big = snapshot(seconds, [row(f"s{n}", n, seconds=seconds, tag="x" * 20_000) for n in range(100)])
+        del big.journal[:]
+        big.journal.add(number=100 + seconds, detail="one entry")
+        made.take(pb.WatchGatewayResponse.FromString(big.SerializeToString()))
+
+    assert len(made.view.journal if made.view is not None else ()) == 153
+    assert resident() - before < 100 * 1024 * 1024
 
 
 def test_alarms_stand_before_warnings_and_name_their_place() -> None:
@@ -276,3 +298,16 @@ def test_the_page_has_every_setting_with_its_default() -> None:
     rows = dict(re.findall(r"^\| `(\w+)` \| `?\"?([\w.]+)\"?`? \|", page, re.MULTILINE))
 
     assert rows == {name: str(field.default) for name, field in DashboardSettings.model_fields.items()}
+
+
+def test_the_pictures_of_the_page_are_of_the_app_as_it_is_and_load_nothing() -> None:
+    specification = importlib.util.spec_from_file_location("generate_images", ROOT / "scripts" / "generate_images.py")
+    assert specification is not None
+    assert specification.loader is not None
+    module = importlib.util.module_from_spec(specification)
+    specification.loader.exec_module(module)
+    page = (ROOT / "docs" / "dashboard.md").read_text()
+    for path, picture in module.pictures():
+        assert path.read_text("utf-8") == picture, f"{path.name} is out of date; run: make docs"
+        assert f"images/{path.name}" in page
+        assert "https://" not in picture

@@ -36,9 +36,9 @@ class Credentials:
         self.renew(token, valid_s)
 
     def renew(self, token: str, valid_s: float) -> None:
-        """Take the next token of the same login."""
+        """Take the next token of the same login; one of no known life is not renewed."""
         self._token = token
-        self._renew_at = self._clock() + valid_s * _RENEW_AT
+        self._renew_at = self._clock() + valid_s * _RENEW_AT if valid_s > 0 else _NEVER
         self._changed.set()
 
     def postpone(self, seconds: float) -> None:

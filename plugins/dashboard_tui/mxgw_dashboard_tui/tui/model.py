@@ -6,10 +6,15 @@ import enum
 from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import TypeVar
+
+from google.protobuf.message import Message
 
 from mxgw.convert import duration_to_seconds, timestamp_to_ns
 from mxgw.dashboard.v1 import dashboard_service_pb2 as pb
 from mxgw_dashboard_tui.tui.alarms import Alarm, alarms_of
+
+_M = TypeVar("_M", bound=Message)
 
 # Ten minutes at one snapshot a second.
 _POINTS = 600
@@ -84,6 +89,11 @@ class View:
         return next((view for view in self.sessions if view.row.session.session_id == session_id), None)
 
 
+def own(message: _M) -> _M:
+    """Return a copy to keep: a part of a message holds the memory of all of it."""
+    return type(message).FromString(message.SerializeToString())
+
+
 @dataclass(slots=True)
 class _Track:
     """What is kept of one session between snapshots."""
@@ -119,7 +129,7 @@ class Model:
         if snapshot.instance_id != self._instance:
             self._begin(snapshot.instance_id)
         known = self._journal[-1].number if self._journal else 0
-        self._journal.extend(entry for entry in snapshot.journal if entry.number > known)
+        self._journal.extend(own(entry) for entry in snapshot.journal if entry.number > known)
         now_ns = timestamp_to_ns(snapshot.as_of)
         sessions = [self._session(row, now_ns) for row in snapshot.sessions]
         live = {row.session.session_id for row in snapshot.sessions}

@@ -11,6 +11,7 @@ from mxgw.dashboard.v1 import dashboard_service_pb2 as pb
 from mxgw.v1 import events_pb2 as e
 from mxgw.v1 import session_service_pb2 as ss
 from mxgw_dashboard_tui.tui.alarms import session_name
+from mxgw_dashboard_tui.tui.model import own
 from mxgw_dashboard_tui.tui.screens import session_rows as rows
 from mxgw_dashboard_tui.tui.widgets.grid import Row
 
@@ -91,6 +92,6 @@ class SessionModel:
             if item is not None and event.kind == e.EVENT_KIND_DATA_CHANGE:
                 item.sequence = event.sequence
                 item.worker_ns = timestamp_to_ns(event.worker_time)
-                item.value = event.data_change
+                item.value = own(event.data_change)
         if message.conflated_events:
             self.events.append(rows.left_out_row(message))
