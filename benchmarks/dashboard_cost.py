@@ -119,7 +119,7 @@ class Terminal:
         self._tmux = ["tmux", "-S", str(directory / f"t{number}"), "-f", "/dev/null"]
         app = [sys.executable, "-m", "mxgw_dashboard_tui", "--connect", target]
         environment = {**os.environ, "TERM": "xterm-256color", "LANG": "C.UTF-8"}
-        started = time.monotonic()
+        self._started = time.monotonic()
         subprocess.run(
             [*self._tmux, "new-session", "-d", "-x", "120", "-y", "40", "-s", "t", f"exec {shlex.join(app)}"],
             env=environment,
@@ -136,9 +136,12 @@ class Terminal:
         self.do("refresh-client -f no-output")
         self.do("set -s escape-time 0")
         self.do("refresh-client -C 120,40")
-        self.until(lambda screen: "client 08" in screen, 20)
-        self.start_s = time.monotonic() - started
+        self.start_s = 0.0
         self.process = psutil.Process(int(self.do("display -p '#{pane_pid}'").strip()))
+
+    def wait_for_the_table(self) -> None:
+        self.until(lambda screen: "client 08" in screen, 20)
+        self.start_s = time.monotonic() - self._started
 
     def do(self, command: str) -> str:
         """Run a tmux command; return what it says."""
@@ -187,7 +190,8 @@ def dashboards(directory: Path, target: str, number: int) -> Iterator[list[Termi
     made = []
     try:
         for each in range(number):
-            made.append(Terminal(directory, each, target))  # noqa: PERF401 - each is closed even when a later one fails
+            made.append(Terminal(directory, each, target))
+            made[-1].wait_for_the_table()
         yield made
     finally:
         for terminal in made:
