@@ -160,7 +160,7 @@ async def test_what_peers_write_cannot_break_or_restyle_the_screen(columns: int,
         client_of(gateway.target) as client,
         terminal(gateway.target, columns=columns, rows=rows) as screen,
     ):
-        session = await client.open(name="[bold]" + "n" * 100, tag="[/]" + "t" * 100)
+        session = await client.open(name="[bold]" + "n" * 100, tag="[/]" + "t" * 60)
         handles = await client.subscribe(session.session_id, ["Bench_001.Text", "Tank_001.Level"])
         table = await screen.until("[bold]nnn", "as of")
         screen.press("Enter")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import ClassVar
 
 from textual import work
@@ -21,23 +21,11 @@ from mxgw_dashboard_tui.tui.screens.login import LoginScreen
 from mxgw_dashboard_tui.tui.screens.session import SessionScreen
 from mxgw_dashboard_tui.tui.showing import Showing
 from mxgw_dashboard_tui.tui.source import Refused, Source
-from mxgw_dashboard_tui.tui.views import VIEWS
+from mxgw_dashboard_tui.tui.views import VIEWS, view_bindings
 
+# The first picture comes first.
+_PREPARE_AFTER_S = 0.5
 _THEMES = {"dark": "textual-dark", "light": "textual-light"}
-
-
-def _view_bindings() -> Iterator[Binding]:
-    """Yield a key for each view; the footer has room for one of them."""
-    for number, view in enumerate(VIEWS, 1):
-        yield Binding(
-            str(number),
-            f"mode('{view.name}')",
-            "Views" if number == 1 else view.name.capitalize(),
-            key_display=f"1-{len(VIEWS)}" if number == 1 else None,
-            id=f"mode.{view.name}",
-            tooltip=view.meaning,
-            show=number == 1,
-        )
 
 
 class DashboardApp(App[None]):
@@ -53,7 +41,7 @@ class DashboardApp(App[None]):
     DEFAULT_MODE = VIEWS[0].name
 
     BINDINGS: ClassVar[list[BindingType]] = [
-        *_view_bindings(),
+        *view_bindings(),
         Binding("space", "freeze", "Freeze", key_display="spc", id="freeze", tooltip="Stop or go on with repainting"),
         Binding("question_mark", "help", "Help", key_display="?", id="help", tooltip="Keys and commands"),
         Binding("q,ctrl+c", "quit", "Quit", id="quit", tooltip="Leave the dashboard"),
@@ -76,6 +64,7 @@ class DashboardApp(App[None]):
         self._user = user
         self._recorder = recorder
         self._role = pb.ROLE_UNSPECIFIED
+        self._views_are_prepared = False
         self.theme = _THEMES[theme]
 
     # what comes in
@@ -109,7 +98,18 @@ class DashboardApp(App[None]):
             self.screen.repaint()
             self.push_screen(LoginScreen(self.source, self._user, message.detail))
 
+    @work(group="views")
+    async def _prepare_views(self) -> None:
+        """Make every view before it is asked for, so that its key is answered at once."""
+        for view in VIEWS:
+            # Textual makes a mode's screen as it is first shown, and has no public way to do so earlier.
+            if (prepare := getattr(self, "_init_mode", None)) is not None:
+                await prepare(view.name)
+
     def on_view_changed(self, message: ViewChanged) -> None:
+        if not self._views_are_prepared:
+            self._views_are_prepared = True
+            self.set_timer(_PREPARE_AFTER_S, self._prepare_views)
         # The footer shows what the role allows.
         if message.view.snapshot.role != self._role:
             self._role = message.view.snapshot.role

@@ -6,8 +6,10 @@ snapshots in `Showing`, or from calls of its own through `Source.ask` and `Sourc
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+
+from textual.binding import Binding
 
 from mxgw_dashboard_tui.tui.screens.audit import AuditScreen
 from mxgw_dashboard_tui.tui.screens.base import BaseScreen
@@ -40,3 +42,17 @@ VIEWS: Sequence[ViewEntry] = (
     ViewEntry(SettingsScreen, "The settings as they count (administrators)", ("config",)),
     ViewEntry(AuditScreen, "Who did what, from the audit log (administrators)", ("a",)),
 )
+
+
+def view_bindings() -> Iterator[Binding]:
+    """Yield a key for each view; the footer has room for one of them."""
+    for number, view in enumerate(VIEWS, 1):
+        yield Binding(
+            str(number),
+            f"mode('{view.name}')",
+            "Views" if number == 1 else view.name.capitalize(),
+            key_display=f"1-{len(VIEWS)}" if number == 1 else None,
+            id=f"mode.{view.name}",
+            tooltip=view.meaning,
+            show=number == 1,
+        )

@@ -54,8 +54,7 @@ class AuditScreen(BaseScreen):
     def compose_body(self) -> ComposeResult:
         yield Grid(COLUMNS, empty="Asking the gateway.", follow=True, id="audit")
 
-    def on_screen_resume(self) -> None:
-        super().on_screen_resume()
+    def shown(self) -> None:
         self._following = self._follow()
 
     def on_screen_suspend(self) -> None:

@@ -113,7 +113,13 @@ class BaseScreen(Screen[None]):
         self.set_interval(REPAINT_S, self.repaint_if_shown)
 
     def on_screen_resume(self) -> None:
-        self.call_after_refresh(self.repaint)
+        # Also said to a screen that is only made, to be shown later.
+        if self.is_current:
+            self.call_after_refresh(self.repaint)
+            self.shown()
+
+    def shown(self) -> None:
+        """Begin what is only done while somebody looks at this screen; `on_screen_suspend` ends it."""
 
     def repaint_if_shown(self) -> None:
         """Repaint, unless another view covers this one. What is below a question or help goes on."""

@@ -152,7 +152,7 @@ def _summary(view: View) -> str:
     hidden = snapshot.session_count - len(view.sessions)
     parts = [
         f"{len(view.sessions)} open" + (f" ({hidden} not yours to see)" if hidden else ""),
-        *([f"{len(view.alarms)} alarms (2)"] if view.alarms else []),
+        *([f"{len(view.alarms)} alarm{'s' * (len(view.alarms) > 1)} (key 2)"] if view.alarms else []),
         f"{t.rate(point.events_per_s)} events/s",
         f"lag {t.count(point.lag_events)}",
         f"lost {t.count(view.lost_per_min)}/min",

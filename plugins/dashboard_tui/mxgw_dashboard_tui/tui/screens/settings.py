@@ -35,8 +35,7 @@ class SettingsScreen(BaseScreen):
     def compose_body(self) -> ComposeResult:
         yield Grid(COLUMNS, empty="Asking the gateway.", id="settings")
 
-    def on_screen_resume(self) -> None:
-        super().on_screen_resume()
+    def shown(self) -> None:
         self._load()
 
     @work(exclusive=True, group="settings")
@@ -54,7 +53,8 @@ class SettingsScreen(BaseScreen):
     def forget(self) -> None:
         super().forget()
         self._received_at = None
-        self._load()
+        if self.is_current:
+            self._load()
 
     def paint(self, view: View | None) -> None:
         del view
