@@ -35,8 +35,7 @@ class SettingsScreen(BaseScreen):
     def compose_body(self) -> ComposeResult:
         yield Grid(COLUMNS, empty="Asking the gateway.", id="settings")
 
-    def on_screen_resume(self) -> None:
-        super().on_screen_resume()
+    def shown(self) -> None:
         self._load()
 
     @work(exclusive=True, group="settings")
@@ -50,6 +49,12 @@ class SettingsScreen(BaseScreen):
         else:
             self._received_at = self.dashboard.showing.clock()
             self.grid.set_rows(map(_row, answer.settings))
+
+    def forget(self) -> None:
+        super().forget()
+        self._received_at = None
+        if self.is_current:
+            self._load()
 
     def paint(self, view: View | None) -> None:
         del view
