@@ -14,6 +14,7 @@ from mxgw_core.api.access import (
     OperatorCredentials,
     SessionPredicate,
 )
+from mxgw_core.api.distribution import Distribution
 from mxgw_core.api.events import (
     Block,
     Conflate,
@@ -38,6 +39,7 @@ from mxgw_core.api.events import (
 )
 from mxgw_core.api.gateway import Call, Gateway, GrpcService, OpenStream, ResponseStream, SettingsSection
 from mxgw_core.api.hookspecs import Hooks, hookimpl
+from mxgw_core.api.metrics import Metric, MetricBuckets, MetricKind, MetricSample
 from mxgw_core.api.observation import CommandInFlight, Observation, PluginStatus, ShownSetting
 from mxgw_core.api.types import ANONYMOUS, CloseReason, Identity, Peer, Position, SessionInfo, SessionState
 from mxgw_core.api.workers import (
@@ -66,6 +68,7 @@ __all__ = [
     "Decision",
     "Deny",
     "Disconnect",
+    "Distribution",
     "DropNewest",
     "DropOldest",
     "EventFilter",
@@ -77,6 +80,10 @@ __all__ = [
     "Hooks",
     "Identity",
     "Lag",
+    "Metric",
+    "MetricBuckets",
+    "MetricKind",
+    "MetricSample",
     "Moment",
     "Observation",
     "OpenStream",
