@@ -11,6 +11,7 @@ import logging
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from http import HTTPStatus
+from typing import cast
 
 log = logging.getLogger(__name__)
 
@@ -133,8 +134,8 @@ class HttpConnection(asyncio.Protocol):
         self._idle: asyncio.TimerHandle | None = None
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        assert isinstance(transport, asyncio.Transport)
-        self._transport = transport
+        # uvloop's are no subclass of asyncio's.
+        self._transport = transport = cast(asyncio.Transport, transport)
         transport.set_write_buffer_limits(high=_UNSENT_BYTES)
         if not self._connections.opened(self):
             self._send(text_response(HTTPStatus.SERVICE_UNAVAILABLE, "too many connections"), is_kept_alive=False)
