@@ -11,6 +11,7 @@ import math
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 
 _NAME = re.compile(r"[a-z][a-z0-9_]*\Z")
 # What would grow with what clients do, or tell who does what.
@@ -44,9 +45,9 @@ class MetricBuckets:
     def __post_init__(self) -> None:
         if len(self.bounds) != len(self.counts):
             raise ValueError(f"a histogram has {len(self.bounds)} bounds and {len(self.counts)} counts")
-        if not all(a < b for a, b in zip(self.bounds, self.bounds[1:], strict=False)):
+        if not all(a < b for a, b in pairwise(self.bounds)):
             raise ValueError("the bounds of a histogram must ascend")
-        if not all(a <= b for a, b in zip(self.counts, (*self.counts[1:], self.count), strict=True)):
+        if not all(a <= b for a, b in pairwise((*self.counts, self.count))):
             raise ValueError("the counts of a histogram are cumulative")
 
 
