@@ -1,14 +1,16 @@
 #!/bin/sh
-# Install what some tests run for real, where it is not there yet: OpenLDAP's slapd and its tools, and the terminal tmux.
+# Install what some tests run for real, where it is not there yet: OpenLDAP's slapd and its tools, the terminal tmux,
+# and Prometheus with its promtool.
 # Tests that need one are skipped, and say so, where it is missing. Debian and Ubuntu; as root, or with sudo.
 set -eu
 
-if command -v slapd >/dev/null 2>&1 && command -v ldapadd >/dev/null 2>&1 && command -v tmux >/dev/null 2>&1; then
-  echo "slapd and tmux are there"
+if command -v slapd >/dev/null 2>&1 && command -v ldapadd >/dev/null 2>&1 && command -v tmux >/dev/null 2>&1 &&
+  command -v prometheus >/dev/null 2>&1 && command -v promtool >/dev/null 2>&1; then
+  echo "slapd, tmux and Prometheus are there"
   exit 0
 fi
 if ! command -v apt-get >/dev/null 2>&1; then
-  echo "install_test_services: no apt-get here; install OpenLDAP's slapd and ldap-utils, and tmux, by hand" >&2
+  echo "install_test_services: no apt-get here; install OpenLDAP's slapd and ldap-utils, tmux, and prometheus, by hand" >&2
   exit 1
 fi
 as_root=""
@@ -24,4 +26,4 @@ if [ ! -e "$policy" ]; then
   trap '$as_root rm -f "$policy"' EXIT
 fi
 $as_root apt-get update -q
-$as_root apt-get install -y -q --no-install-recommends slapd ldap-utils tmux
+$as_root apt-get install -y -q --no-install-recommends slapd ldap-utils tmux prometheus

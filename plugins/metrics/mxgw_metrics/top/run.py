@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import math
 import sys
 import time
 
@@ -40,11 +41,16 @@ def _next(address: Address, interval_s: float, before: Reading) -> tuple[Figures
 def _print_json(address: Address, interval_s: float, before: Reading, *, once: bool) -> None:
     while True:
         figures, before = _next(address, interval_s, before)
-        document = {"address": str(address), **dataclasses.asdict(figures)}
+        document = {"address": str(address), **dataclasses.asdict(figures, dict_factory=_plain)}
         sys.stdout.write(json.dumps(document) + "\n")
         sys.stdout.flush()
         if once:
             return
+
+
+def _plain(pairs: list[tuple[str, object]]) -> dict[str, object]:
+    """Return what JSON has a form for: a delay beyond the last bound of its histogram becomes "Infinity"."""
+    return {k: "Infinity" if isinstance(v, float) and math.isinf(v) else v for k, v in pairs}
 
 
 def _print_plain(figures: Figures, address: Address) -> None:
