@@ -13,7 +13,7 @@ from prometheus_client.process_collector import ProcessCollector
 
 from mxgw_core.api import Distribution, Metric, MetricKind, MetricSample
 from mxgw_core.api.errors import PluginError
-from mxgw_metrics.exposition import content_type_for, encoded
+from mxgw_metrics.exposition import content_type_for, encoded, process_metrics
 from mxgw_metrics.http import Connections, Request, Response, text_response
 from mxgw_metrics.settings import Address
 
@@ -49,11 +49,11 @@ class Endpoint:
     def _body(self, content_type: str) -> bytes:
         began = self._clock()
         if began - self._collected_at >= _SHARED_S:
-            self._metrics = [*self._collect(), self._own()]
+            self._metrics = [*self._collect(), self._own(), *process_metrics(self._process)]
             self._bodies.clear()
             self._collected_at = began
         if content_type not in self._bodies:
-            self._bodies[content_type] = encoded(self._metrics, self._process, content_type)
+            self._bodies[content_type] = encoded(self._metrics, content_type)
             self._durations.observe(self._clock() - began)
         return self._bodies[content_type]
 

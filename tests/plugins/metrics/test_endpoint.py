@@ -7,13 +7,22 @@ import logging
 import socket
 
 import pytest
+from prometheus_client import Metric as Family
+from prometheus_client.exposition import generate_latest as as_text
+from prometheus_client.openmetrics import parser as openmetrics
+from prometheus_client.openmetrics.exposition import generate_latest as as_openmetrics
+from prometheus_client.parser import text_string_to_metric_families
+from prometheus_client.process_collector import ProcessCollector
+from prometheus_client.registry import Collector
 from support.clients import client_of
-from support.scraping import OPENMETRICS, families_of, scraped_gateway
+from support.scraping import families_of, scraped_gateway
 
+from mxgw_core.api import Metric, MetricBuckets, MetricKind, MetricSample
 from mxgw_core.api.errors import PluginError, SettingsError
 from mxgw_core.plugins import PluginState
 from mxgw_core.testing import running_gateway
 from mxgw_metrics.endpoint import Endpoint
+from mxgw_metrics.exposition import OPENMETRICS, TEXT, encoded, process_metrics
 from mxgw_metrics.http import Request
 from mxgw_metrics.settings import Address, MetricsSettings
 
@@ -127,3 +136,58 @@ def test_many_scrapers_share_one_collection() -> None:
     endpoint.answer(request)
 
     assert len(collections) == 2
+
+
+def test_the_pages_say_what_the_library_s_own_would() -> None:
+    metrics = [
+        Metric("mxgw_a_total", MetricKind.COUNTER, 'A "text"\nwith\\all', ("x", "y"), [MetricSample(3, ("1", "é"))]),
+        Metric("mxgw_b", MetricKind.GAUGE, "B.", ("x",), [MetricSample(-1.5, ('q"\\\n',)), MetricSample(2e30, ("z",))]),
+        Metric("mxgw_c", MetricKind.GAUGE, "C.", samples=[MetricSample(float("inf"))]),
+        Metric("mxgw_d", MetricKind.GAUGE, "None now."),
+        Metric(
+            "mxgw_e",
+            MetricKind.HISTOGRAM,
+            "E.",
+            ("x",),
+            [MetricSample(MetricBuckets((0.001, 1, 100_000), (1, 2, 3), 4, 7.5), ("m",))],
+        ),
+        Metric("mxgw_f", MetricKind.HISTOGRAM, "F.", samples=[MetricSample(MetricBuckets((1,), (0,), 0, 0.0))]),
+        *process_metrics(ProcessCollector(registry=None)),
+    ]
+    ours = {OPENMETRICS: encoded(metrics, OPENMETRICS).decode(), TEXT: encoded(metrics, TEXT).decode()}
+    theirs = _Collected([_family(metric) for metric in metrics])
+    strict = as_openmetrics(theirs).decode()  # type: ignore[no-untyped-call]
+    plain = as_text(theirs).decode()
+
+    for parse, own, other in (
+        (openmetrics.text_string_to_metric_families, ours[OPENMETRICS], strict),
+        (text_string_to_metric_families, ours[TEXT], plain),
+    ):
+        assert list(parse(own)) == list(parse(other))
+        comments = [line for line in own.splitlines() if line.startswith("#")]
+        assert comments == [line for line in other.splitlines() if line.startswith("#")]
+
+
+class _Collected(Collector):
+    def __init__(self, families: list[Family]) -> None:
+        self._families = families
+
+    def collect(self) -> list[Family]:
+        return self._families
+
+
+def _family(metric: Metric) -> Family:
+    """Return a metric as the library's own value."""
+    family = Family(metric.name.removesuffix("_total"), metric.text, metric.kind.value)
+    for sample in metric.samples:
+        labels = dict(zip(metric.labels, sample.labels, strict=True))
+        if not isinstance(sample.value, MetricBuckets):
+            family.add_sample(metric.name, labels, sample.value)
+            continue
+        value = sample.value
+        for bound, count in [*zip(value.bounds, value.counts, strict=True), (float("inf"), value.count)]:
+            le = "+Inf" if bound == float("inf") else str(float(bound))
+            family.add_sample(f"{metric.name}_bucket", {**labels, "le": le}, count)
+        family.add_sample(f"{metric.name}_count", labels, value.count)
+        family.add_sample(f"{metric.name}_sum", labels, value.sum)
+    return family
