@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import os
 import re
 import signal
@@ -82,6 +83,19 @@ async def loaded(client: Client) -> ss.Session:
     return session
 
 
+def dashboard_expressions() -> list[str]:
+    """Return what the panels of the dashboard ask for, as Grafana would send it."""
+    dashboard = json.loads((MONITORING / "grafana-dashboard.json").read_text())
+    variables = {"$job": "mxgw", "$instance": ".*", "$__rate_interval": "1m"}
+    found = [target["expr"] for panel in dashboard["panels"] for target in panel.get("targets", ())]
+    for name, value in variables.items():
+        found = [expression.replace(name, value) for expression in found]
+
+    assert "$" not in "".join(found)
+
+    return found
+
+
 async def until_seen(server: Prometheus, expression: str) -> list[Any]:
     """Wait until a query has an answer, and return it."""
     async with asyncio.timeout(15):
@@ -100,6 +114,8 @@ async def test_each_alert_fires_when_its_fault_is_injected() -> None:
         await reader.read()
         # Counters are seen before anything is counted.
         await until_seen(server, 'mxgw_sessions{state="ready"} == 3')
+        await until_seen(server, "rate(mxgw_events_received_total[10s]) > 5000")
+        answers = [await server.query(expression) for expression in dashboard_expressions()]
         quiet = await server.firing()
         stalled = client.stream(sessions[1].session_id, policy=es.OverflowPolicyChoice(name="block"))
         await stalled.read()
@@ -130,6 +146,8 @@ async def test_each_alert_fires_when_its_fault_is_injected() -> None:
         await gateway.start()
         adopted = await server.until("MxgwAdoptionFailed")
 
+    # Each is an expression that Prometheus understands, and most have something to show.
+    assert sum(map(bool, answers)) > 0.7 * len(answers)
     # The plugin that is not there was one from the beginning.
     assert quiet <= {"MxgwPluginFailure", "MxgwReplayHorizonShort"}
     assert faulty | down | adopted == ALERTS - {"MxgwSourceLost"}
