@@ -127,7 +127,7 @@ async def test_each_alert_fires_when_its_fault_is_injected() -> None:
         # Not an orderly end: what is measured is an event loop that does not get its turn.
         assert gateway.process is not None
         gateway.process.send_signal(signal.SIGSTOP)
-        await asyncio.sleep(1.0)
+        await asyncio.sleep(1.3)
         gateway.process.send_signal(signal.SIGCONT)
         os.kill(sessions[2].worker_pid, signal.SIGKILL)
         faulty = await server.until(
