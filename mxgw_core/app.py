@@ -29,6 +29,7 @@ from mxgw_core.rpc.access import AccessControl
 from mxgw_core.rpc.addresses import addresses_of
 from mxgw_core.rpc.command_service import CommandService
 from mxgw_core.rpc.event_service import EventService
+from mxgw_core.rpc.figures import AccessOutcome, CallFigures
 from mxgw_core.rpc.gateway_service import GatewayService
 from mxgw_core.rpc.handlers import HandlerFactory
 from mxgw_core.rpc.server import GrpcServer
@@ -73,6 +74,7 @@ class GatewayApp:
         self._ready = asyncio.Event()
         self._registry: SessionRegistry | None = None
         self._streams = OpenStreams()
+        self._calls = CallFigures()
         self._observing: Observing | None = None
 
     async def run(self) -> None:
@@ -84,16 +86,16 @@ class GatewayApp:
         """
         try:
             async with AsyncExitStack() as stack:
-                access = AccessControl(self._plugins)
+                access = AccessControl(self._plugins, self._calls)
                 addresses = addresses_of(self._settings, authenticated=access.authenticates)
                 data = stack.enter_context(DataDirectory(self._settings.gateway.data_dir))
                 registry = SessionRegistry(self._settings, self._plugins, data)
                 self._registry = registry
-                self._observing = Observing(self._settings, self._plugins, registry, self._origins)
+                self._observing = Observing(self._settings, self._plugins, registry, self._origins, self._calls)
                 await self._enter_plugins(stack)
                 events = EventService(self._settings.events, registry, self._plugins, access)
                 services = [*self._services(registry, access, events), *self._plugin_services()]
-                server = GrpcServer(self._settings, services, self._handlers(access, registry))
+                server = GrpcServer(self._settings, services, self._handlers(access, registry), self._calls)
                 self.addresses = server.bind(addresses)
                 await stack.enter_async_context(registry)
                 # Before the first call: a client that comes back finds its session, be it on its way only.
@@ -204,7 +206,9 @@ class GatewayApp:
 
     def _handlers(self, access: AccessControl, registry: SessionRegistry) -> HandlerFactory:
         mutual_tls = self._settings.tls.client_ca is not None
-        return HandlerFactory(self._settings.limits, access, registry, self._streams, mutual_tls=mutual_tls)
+        return HandlerFactory(
+            self._settings.limits, access, registry, self._streams, figures=self._calls, mutual_tls=mutual_tls
+        )
 
     # api.Gateway
 
@@ -251,9 +255,19 @@ class GatewayApp:
         Raises:
             GatewayError: a plugin refused on purpose.
         """
-        return _operator(
-            await asyncio.to_thread(self._plugins.ask, "mxgw_authenticate_operator", credentials=credentials)
-        )
+        outcome = AccessOutcome.UNAUTHENTICATED
+        try:
+            operator = _operator(
+                await asyncio.to_thread(self._plugins.ask, "mxgw_authenticate_operator", credentials=credentials)
+            )
+            if operator is not None:
+                outcome = AccessOutcome.OK
+            return operator
+        except GatewayError as error:
+            outcome = AccessOutcome.of(error)
+            raise
+        finally:
+            self._calls.logins[outcome] += 1
 
     async def renew_operator(self, operator: Operator) -> Operator | None:
         """Ask the plugins for the operator as of now; None when they vouch no more.

@@ -14,6 +14,7 @@ from mxgw.worker.v1 import worker_pb2 as w
 from mxgw_core.api.access import AuditEntry
 from mxgw_core.api.errors import GatewayError
 from mxgw_core.api.events import Conflate, Lag, QueueLimits
+from mxgw_core.api.metrics import Metric
 from mxgw_core.api.observation import CommandInFlight, PluginStatus, ShownSetting
 from mxgw_core.config.effective import effective_settings
 from mxgw_core.config.loader import LoadedSettings
@@ -22,7 +23,9 @@ from mxgw_core.events.frames import gap_frame
 from mxgw_core.events.items import End
 from mxgw_core.events.log import Chunk, LogGap
 from mxgw_core.events.subscriber import Subscriber
+from mxgw_core.metrics import MetricsSource
 from mxgw_core.plugins import PluginHost
+from mxgw_core.rpc.figures import CallFigures
 from mxgw_core.rpc.messages import ended_session, live_session, subscribers_of
 from mxgw_core.rpc.worker_calls import call_worker
 from mxgw_core.sessions.registry import SessionRegistry
@@ -49,12 +52,18 @@ class Observing:
     """See api.Observation. `origins` says where each setting comes from; a key without one counts as a default."""
 
     def __init__(
-        self, settings: Settings, plugins: PluginHost, registry: SessionRegistry, origins: Mapping[str, str]
+        self,
+        settings: Settings,
+        plugins: PluginHost,
+        registry: SessionRegistry,
+        origins: Mapping[str, str],
+        calls: CallFigures,
     ) -> None:
         self._settings = settings
         self._plugins = plugins
         self._registry = registry
         self._origins = origins
+        self._metrics = MetricsSource(settings, plugins, registry, calls)
 
     @property
     def backends(self) -> Sequence[str]:
@@ -131,6 +140,9 @@ class Observing:
             )
             for record in self._plugins.records
         ]
+
+    def metrics(self) -> Sequence[Metric]:
+        return self._metrics.collect()
 
     def settings(self) -> Sequence[ShownSetting]:
         loaded = LoadedSettings(self._settings, _Origins(self._origins), ())

@@ -1,6 +1,6 @@
 #!/bin/sh
-# Install what some tests run for real, where it is not there yet: OpenLDAP's slapd and its tools, the terminal tmux, and
-# Samba, whose domain controller is an Active Directory.
+# Install what some tests run for real, where it is not there yet: OpenLDAP's slapd and its tools, the terminal tmux,
+# Prometheus with its promtool, and Samba, whose domain controller is an Active Directory.
 # Tests that need one are skipped, and say so, where it is missing. Debian and Ubuntu; as root, or with sudo.
 set -eu
 
@@ -13,12 +13,12 @@ there() {
   done
 }
 
-if there slapd ldapadd tmux samba samba-tool && [ -d /usr/share/samba/setup ]; then
-  echo "slapd, tmux and samba are there"
+if there slapd ldapadd tmux prometheus promtool samba samba-tool && [ -d /usr/share/samba/setup ]; then
+  echo "slapd, tmux, Prometheus and Samba are there"
   exit 0
 fi
 if ! there apt-get; then
-  echo "install_test_services: no apt-get here; install slapd and ldap-utils, tmux, and samba by hand" >&2
+  echo "install_test_services: no apt-get here; install slapd and ldap-utils, tmux, prometheus, and samba by hand" >&2
   exit 1
 fi
 as_root=""
@@ -34,7 +34,7 @@ if [ ! -e "$policy" ]; then
   trap '$as_root rm -f "$policy"' EXIT
 fi
 $as_root apt-get update -q
-$as_root apt-get install -y -q --no-install-recommends slapd ldap-utils tmux
+$as_root apt-get install -y -q --no-install-recommends slapd ldap-utils tmux prometheus
 # The largest and the least needed comes last: what is above is there, whatever becomes of it.
 there samba samba-tool && [ -d /usr/share/samba/setup ] ||
   $as_root apt-get install -y -q --no-install-recommends samba samba-ad-provision samba-dsdb-modules samba-vfs-modules

@@ -17,6 +17,7 @@ from mxgw_core.api.access import (
     as_operator,
 )
 from mxgw_core.api.correlation import correlation_id
+from mxgw_core.api.distribution import Distribution
 from mxgw_core.api.events import (
     Block,
     BufferLimit,
@@ -43,6 +44,7 @@ from mxgw_core.api.events import (
 )
 from mxgw_core.api.gateway import Call, Gateway, GrpcService, OpenStream, ResponseStream, SettingsSection
 from mxgw_core.api.hookspecs import Hooks, hookimpl
+from mxgw_core.api.metrics import Metric, MetricBuckets, MetricKind, MetricSample
 from mxgw_core.api.observation import CommandInFlight, Observation, PluginStatus, ShownSetting
 from mxgw_core.api.types import ANONYMOUS, CloseReason, Identity, Peer, Position, SessionInfo, SessionState
 from mxgw_core.api.workers import (
@@ -73,6 +75,7 @@ __all__ = [
     "Decision",
     "Deny",
     "Disconnect",
+    "Distribution",
     "DropNewest",
     "DropOldest",
     "EventFilter",
@@ -84,6 +87,10 @@ __all__ = [
     "Hooks",
     "Identity",
     "Lag",
+    "Metric",
+    "MetricBuckets",
+    "MetricKind",
+    "MetricSample",
     "Moment",
     "Observation",
     "OpenStream",

@@ -36,6 +36,7 @@ from mxgw_core.api.events import (
     SubscriberLimits,
 )
 from mxgw_core.api.gateway import Gateway, GrpcService, SettingsSection
+from mxgw_core.api.metrics import Metric
 from mxgw_core.api.types import CloseReason, Identity, SessionInfo
 from mxgw_core.api.workers import (
     Orphan,
@@ -81,6 +82,14 @@ class Hooks:
     @hookspec
     def mxgw_cli(self) -> Sequence[click.Command] | None:
         """Return commands to add below `mxgw`. When: each time the command line starts; no gateway is running."""
+
+    @hookspec
+    def mxgw_metrics(self) -> Sequence[Metric] | None:
+        """Return the plugin's own metrics as of now.
+
+        When: each time the metrics are read, every few seconds; so count as things happen, and only copy here. Names
+        begin with `mxgw_`, the plugin's name and `_`. What an exception costs is the metrics of its plugin.
+        """
 
     # sessions
 

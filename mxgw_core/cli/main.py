@@ -75,6 +75,11 @@ class RootGroup(Group):
                 f"No command {name!r}, and the commands of plugins could not all be loaded:\n  "
                 + "\n  ".join(found.problems)
             )
+        if command is None and found.available:
+            raise click.UsageError(
+                f"No such command {name!r}.\nPlugins bring commands when the settings enable them (plugins.enabled); "
+                f"installed and not enabled: {', '.join(found.available)}."
+            )
         return command
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:

@@ -7,11 +7,12 @@ from collections.abc import Mapping, Sequence
 from urllib.parse import unquote
 
 from mxgw.v1.commands_pb2 import MxCommand
-from mxgw_core.api.access import AccessRequest, Allow, AuthenticationRequest, CommandGuard, Deny
+from mxgw_core.api.access import AccessRequest, Allow, AuthenticationRequest, CommandGuard, Deny, Moment
 from mxgw_core.api.errors import AccessDenied, GatewayError, Unauthenticated
 from mxgw_core.api.events import EventFilter, StreamPace
 from mxgw_core.api.types import ANONYMOUS, Identity, Peer, SessionInfo
 from mxgw_core.plugins import PluginHost
+from mxgw_core.rpc.figures import AccessOutcome, CallFigures
 
 
 def parse_peer(peer: str) -> Peer:
@@ -37,10 +38,11 @@ def is_loopback(host: str) -> bool:
 
 
 class AccessControl:
-    """Folds what the plugins say. Fails closed: an exception refuses, an unknown answer refuses."""
+    """Folds what the plugins say, and counts it. Fails closed: an exception refuses, an unknown answer refuses."""
 
-    def __init__(self, plugins: PluginHost) -> None:
+    def __init__(self, plugins: PluginHost, figures: CallFigures | None = None) -> None:
         self._plugins = plugins
+        self._figures = figures if figures is not None else CallFigures()
         self._authenticates = plugins.implements("mxgw_authenticate")
         self._authorizes = plugins.implements("mxgw_authorize")
         self._guards = plugins.implements("mxgw_command_guard")
@@ -66,6 +68,15 @@ class AccessControl:
         Raises:
             Unauthenticated: nobody vouches for the caller.
         """
+        try:
+            return self._authenticated(method, peer, metadata, certificate_names, scope)
+        except GatewayError as error:
+            self._figures.access[AccessOutcome.of(error)] += 1
+            raise
+
+    def _authenticated(
+        self, method: str, peer: Peer, metadata: Mapping[str, str], certificate_names: Sequence[str], scope: str
+    ) -> Identity:
         if not self._authenticates:
             if peer.is_local:
                 return ANONYMOUS
@@ -86,6 +97,18 @@ class AccessControl:
         Raises:
             AccessDenied: a plugin says no, or failed.
         """
+        # Whether a session may stand in a list is no call that is let in or not.
+        counts = request.moment is not Moment.LIST
+        try:
+            self._authorized(request)
+        except GatewayError as error:
+            if counts:
+                self._figures.access[AccessOutcome.of(error)] += 1
+            raise
+        if request.moment is Moment.CALL:
+            self._figures.access[AccessOutcome.OK] += 1
+
+    def _authorized(self, request: AccessRequest) -> None:
         if not self._authorizes:
             return
         for answer in self._plugins.ask("mxgw_authorize", request=request):

@@ -10,6 +10,7 @@ import asyncio
 import logging
 import re
 import secrets
+import time
 from collections.abc import Awaitable, Callable, Coroutine, Sequence
 from typing import Any, NoReturn, TypeAlias
 
@@ -25,6 +26,7 @@ from mxgw_core.api.gateway import Call, GrpcService, OpenStream
 from mxgw_core.config.models import LimitSettings
 from mxgw_core.rpc.access import AccessControl, parse_peer
 from mxgw_core.rpc.errors import DETAILS_KEY, status_code, status_details
+from mxgw_core.rpc.figures import CallFigures
 from mxgw_core.rpc.streams import OpenStreams
 from mxgw_core.rpc.validation import check, parse
 from mxgw_core.sessions.registry import SessionRegistry
@@ -48,12 +50,14 @@ class HandlerFactory:
         registry: SessionRegistry,
         streams: OpenStreams,
         *,
+        figures: CallFigures | None = None,
         mutual_tls: bool = False,
     ) -> None:
         self._limits = limits
         self._access = access
         self._registry = registry
         self._streams = streams
+        self._figures = figures if figures is not None else CallFigures()
         self._mutual_tls = mutual_tls
 
     def handlers(self, service: GrpcService) -> grpc.GenericRpcHandler:
@@ -84,12 +88,25 @@ class HandlerFactory:
     def _unary(
         self, path: str, admit: _Admission, run: Callable[[Message, Call], Awaitable[Message]]
     ) -> Callable[[bytes, grpc.aio.ServicerContext[Any, Any]], Awaitable[bytes]]:
+        figures = self._figures.method(path, streams=False)
+
         async def handle(data: bytes, context: grpc.aio.ServicerContext[Any, Any]) -> bytes:
+            began, code = time.perf_counter(), "CANCELLED"
+            figures.running += 1
             try:
                 request, call = admit(data, context)
-                return (await run(request, call)).SerializeToString()
+                reply = (await run(request, call)).SerializeToString()
+                code = "OK"
+                return reply
             except Exception as error:
+                code = _code_of(error)
                 await _abort(context, path, error)
+            except asyncio.CancelledError:
+                code = _cut_code(context)
+                raise
+            finally:
+                figures.running -= 1
+                figures.ended(code, time.perf_counter() - began)
 
         return handle
 
@@ -99,16 +116,28 @@ class HandlerFactory:
         admit: _Admission,
         run: Callable[[Message, Call, _Stream], Awaitable[None]],
     ) -> Callable[[bytes, grpc.aio.ServicerContext[Any, Any]], Awaitable[None]]:
+        figures = self._figures.method(path, streams=True)
+
         async def handle(data: bytes, context: grpc.aio.ServicerContext[Any, Any]) -> None:
+            began, code = time.perf_counter(), "CANCELLED"
+            figures.running += 1
             try:
                 request, call = admit(data, context)
                 session_id: str = getattr(request, "session_id", "")
                 async with self._streams.serving(OpenStream(path, call.identity, call.peer, session_id)):
                     await run(request, call, _Stream(context))
+                code = "OK"
             except _PeerGone:
                 log.debug("%s: the client went away", path)
             except Exception as error:
+                code = _code_of(error)
                 await _abort(context, path, error)
+            except asyncio.CancelledError:
+                code = _cut_code(context)
+                raise
+            finally:
+                figures.running -= 1
+                figures.ended(code, time.perf_counter() - began)
 
         return handle
 
@@ -165,6 +194,16 @@ class _Stream:
             await self._context.write(data)
         except Exception as error:  # grpc has no public type for it
             raise _PeerGone from error
+
+
+def _code_of(error: Exception) -> str:
+    return (status_code(error) if isinstance(error, GatewayError) else grpc.StatusCode.INTERNAL).name
+
+
+def _cut_code(context: grpc.aio.ServicerContext[Any, Any]) -> str:
+    """Return what a call ended with that was cut from outside: gRPC does not say by what."""
+    left_s = context.time_remaining()
+    return "DEADLINE_EXCEEDED" if left_s is not None and left_s <= 0 else "CANCELLED"
 
 
 async def _to_its_end(step: Coroutine[Any, Any, None]) -> None:

@@ -22,6 +22,7 @@ from mxgw_core.api.workers import Orphan, OrphanVerdict, WorkerSpawn
 from mxgw_core.config.models import Settings
 from mxgw_core.plugins import PluginHost
 from mxgw_core.sessions.session import Session, SessionRequest
+from mxgw_core.sessions.totals import AdoptionOutcome, SessionTotals
 from mxgw_core.workers.orphans import Judgement
 from mxgw_core.workers.paths import DataDirectory
 from mxgw_core.workers.worker import Worker
@@ -69,6 +70,7 @@ class SessionRegistry:
         self._live: dict[str, Session] = {}
         self._ended: OrderedDict[str, EndedSession] = OrderedDict()
         self._opened = 0
+        self.totals = SessionTotals()
         self._tasks = asyncio.TaskGroup()
         self._starts = asyncio.Semaphore(settings.workers.parallel_starts)
         self._sweeper: asyncio.Task[None] | None = None
@@ -142,6 +144,7 @@ class SessionRegistry:
             make_worker=self._make_worker,
         )
         self._live[session_id] = session
+        self.totals.starting(session)
         self._tasks.create_task(self._run(session), name=f"session:{session_id}")
         try:
             await asyncio.shield(session.opened)
@@ -166,6 +169,7 @@ class SessionRegistry:
         spawn = orphan.spawn
         if judgement.verdict is OrphanVerdict.IGNORE or spawn.session_id in self._live:
             log.info("worker %d of session %s is left alone", orphan.worker.pid, spawn.session_id)
+            self.totals.adoptions[AdoptionOutcome.IGNORED] += 1
             return
         self._opened += 1
         session = Session(
@@ -181,8 +185,12 @@ class SessionRegistry:
         self._live[session.id] = session
         if judgement.verdict is OrphanVerdict.TERMINATE:
             session.close(judgement.reason, judgement.detail)
+            self.totals.adoptions[AdoptionOutcome.TERMINATED] += 1
         elif spawn.endpoint != self._data.socket_of(session.id):
             session.close(CloseReason.GATEWAY_SHUTDOWN, "its worker belongs to another gateway.data_dir")
+            self.totals.adoptions[AdoptionOutcome.TERMINATED] += 1
+        else:
+            self.totals.adopting(session)
         self._tasks.create_task(self._run(session), name=f"session:{session.id}")
 
     def _adopting(self, orphan: Orphan) -> Callable[[Session], Worker]:
@@ -221,6 +229,7 @@ class SessionRegistry:
             await session.run()
         finally:
             self._live.pop(session.id, None)
+            self.totals.over(session)
             self._ended[session.id] = EndedSession.of(session)
             while len(self._ended) > self._settings.limits.remembered_sessions:
                 self._ended.popitem(last=False)
