@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from bench.measuring import PAIRS, Result, Turn, alternate
-from bench.systems import PEERS, System
+from bench.systems import PEERS, Load, System
 
 
 @dataclass(slots=True)
@@ -48,13 +49,15 @@ class Context:
     @contextmanager
     def running(self, systems: Sequence[System]) -> Iterator[list[System]]:
         """Run systems side by side; those that take no turn are idle."""
-        from contextlib import ExitStack
-
         with ExitStack() as stack:
             for system in systems:
                 self.on_step(f"starting {system.name}")
                 stack.enter_context(system.running(self.directory))
             yield list(systems)
+
+    def turns(self, circumstance: str, systems: Sequence[System], load: Load) -> dict[str, list[Mapping[str, Any]]]:
+        """Let systems take turns under one load."""
+        return self.alternate(circumstance, {system.name: partial(system.turn, load) for system in systems})
 
     def alternate(self, circumstance: str, turns: Mapping[str, Turn]) -> dict[str, list[Mapping[str, Any]]]:
         """Let systems take turns; see `measuring.alternate`."""

@@ -98,4 +98,4 @@ class MarkerCounter:
         self.tail = data[at + len(MARKER) :]
 
 
-assert BLOCK_EVENTS == len(_LOW_BYTES)
+assert len(_LOW_BYTES) == BLOCK_EVENTS

@@ -12,11 +12,10 @@ import socket
 from collections.abc import Callable
 from typing import Any, Protocol
 
-from mxgw.v1.event_service_pb2 import StartPosition, StreamEventsRequest
-
 from bench.counting import MarkerCounter, StrideCounter, WrongStream
 from bench.events import MARKER_AT, RECORD_BYTES, SEQUENCE_AT
 from bench.http2 import GrpcFeed
+from mxgw.v1.event_service_pb2 import StartPosition, StreamEventsRequest
 
 SUBJECT = b"mxgw"
 _SIZE = str(RECORD_BYTES).encode()
@@ -69,10 +68,12 @@ def raw(target: str, _: Options) -> tuple[socket.socket, Feed]:
 
 
 def grpc_stream(target: str, options: Options) -> tuple[socket.socket, Feed]:
-    """`options`: path, request (hex), metadata, stride (records of one size), keep_all."""
+    """`options`: path, requests (hex, dealt out to the subscribers), metadata, stride (records of one size)."""
     connection = connected(target)
     feed = GrpcFeed(connection, stride=options.get("stride", False), keep_all=options.get("stamps", False))
-    feed.start(options["path"], bytes.fromhex(options["request"]), options.get("metadata", {}))
+    requests = options["requests"]
+    request = bytes.fromhex(requests[options["index"] % len(requests)])
+    feed.start(options["path"], request, options.get("metadata", {}))
     buffer = bytearray(65536)
     # StreamOpened, or what stands for it, comes once the subscriber is attached.
     while not feed.kept:

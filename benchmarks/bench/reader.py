@@ -15,16 +15,15 @@ import time
 from itertools import accumulate
 from typing import Any
 
-from mxgw.v1.event_service_pb2 import StreamEventsResponse
-from mxgw.v1.events_pb2 import Event
-from mxgw_core.testing.checker import StreamChecker, observed
-
 from bench.counting import WrongStream
 from bench.dialects import DIALECTS, RECEIVE_BUFFER_BYTES, Feed
 from bench.events import MARKER, MARKER_AT, RECORD_BYTES, SEQUENCE, SEQUENCE_AT, STAMP, STAMP_AT
 from bench.http2 import GrpcFeed, Kept
 from bench.processes import cpu_s
 from bench.window import Window
+from mxgw.v1.event_service_pb2 import StreamEventsResponse
+from mxgw.v1.events_pb2 import Event
+from mxgw_core.testing.checker import StreamChecker, observed
 
 SILENCE_S = 20.0
 Pieces = list[tuple[int, bytes]]
@@ -42,6 +41,7 @@ class Readers:
         self.feeds: list[Feed] = []
         self.pieces: list[Pieces] = []
         connect = DIALECTS[arguments["dialect"]]
+        began = time.perf_counter()
         for index in range(arguments["subscribers"]):
             connection, feed = connect(arguments["target"], {**arguments, "index": index})
             connection.setblocking(False)
@@ -49,6 +49,8 @@ class Readers:
             self._selector.register(connection, selectors.EVENT_READ, (connection, feed, pieces))
             self.feeds.append(feed)
             self.pieces.append(pieces)
+        # One after the other, until each was told that it is attached.
+        self.attach_ms = (time.perf_counter() - began) * 1000 / arguments["subscribers"]
 
     def open(self) -> None:
         """Let the producer begin."""
@@ -65,7 +67,7 @@ class Readers:
         used = [cpu_s(pids) for pids in self._pids]
         began = now = time.perf_counter()
         until = began + seconds
-        while now < until and not (target_events and self._window.sequence >= target_events):
+        while now < until and not (target_events and min(feed.sequence for feed in feeds) >= target_events):
             self._read_once()
             now = time.perf_counter()
         return {
@@ -97,11 +99,11 @@ class Readers:
 # When the run is over
 
 
-def judge(messages: list[Kept], *, is_complete: bool) -> int:
+def judge(messages: list[Kept], *, is_complete: bool, is_filtered: bool = False) -> int:
     """Feed kept messages to the judge of the system tests, and return how many events it saw.
 
     A complete stream is judged as a whole; of a sampled one every message must hold exactly the events from its first
-    to the next one's first.
+    to the next one's first. A filtered one must be in order and show items with even handles only.
 
     Raises:
         WrongStream: a promise was broken.
@@ -117,6 +119,11 @@ def judge(messages: list[Kept], *, is_complete: bool) -> int:
             events += len(message.events.events)
             continue
         sequences = [event.sequence for event in message.events.events]
+        if is_filtered:
+            if sequences != sorted(set(sequences)) or any(event.item_handle % 2 for event in message.events.events):
+                raise WrongStream(f"a filtered message at {sequences[0]} is out of order or shows what it should not")
+            events += len(sequences)
+            continue
         following = kept.next_sequence or sequences[-1] + 1
         if sequences != list(range(sequences[0], following)):
             raise WrongStream(f"a message of events {sequences[0]} to {following - 1} does not hold them all in order")
@@ -177,9 +184,11 @@ def main(arguments: dict[str, Any]) -> dict[str, Any]:
     warm_ns = time.monotonic_ns()
     result = readers.read_for(arguments["seconds"], arguments.get("target_events", 0))
     gc.enable()
+    result["attach_ms"] = readers.attach_ms
     streams = [feed for feed in readers.feeds if isinstance(feed, GrpcFeed)]
+    filtered = bool(arguments.get("is_filtered"))
     is_complete = bool(arguments.get("stamps"))
-    result["judged"] = sum(judge(feed.kept, is_complete=is_complete) for feed in streams)
+    result["judged"] = sum(judge(feed.kept, is_complete=is_complete, is_filtered=filtered) for feed in streams)
     if streams:
         result["messages"] = sum(feed.messages for feed in streams)
         result["message_bytes"] = sum(feed.events_bytes for feed in streams) / max(1, result["messages"])

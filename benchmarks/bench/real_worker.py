@@ -9,15 +9,13 @@ import threading
 import time
 from collections.abc import Mapping
 
-from mxgw.convert import ok_status, to_value
-from mxgw_worker.backends import registry
-from mxgw_worker.backends.base import BackendInfo, EventSink
-from mxgw_worker.backends.partial import PartialBackend
-from mxgw_worker.main import main
-
 from bench.events import RAW_SOURCE_TIME
 from bench.pacing import paced
 from bench.window import Window
+from mxgw.convert import ok_status, to_value
+from mxgw_worker.backends.base import BackendInfo, EventSink
+from mxgw_worker.backends.partial import PartialBackend
+from mxgw_worker.main import main
 
 # Events between two looks at the event loop, as the simulator has it.
 _SLICE_EVENTS = 512
@@ -107,5 +105,4 @@ class BenchBackend(PartialBackend):
 
 
 if __name__ == "__main__":
-    registry._BUILT_IN["bench"] = ("bench.real_worker", "BenchBackend")
     sys.exit(main())

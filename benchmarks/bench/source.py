@@ -14,15 +14,14 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-from mxgw.convert import ok_status
-from mxgw.v1.events_pb2 import EVENT_KIND_DATA_CHANGE, EventBatch
-from mxgw.v1.values_pb2 import QUALITY_GOOD
-from mxgw_worker.ipc.framing import frame
-
 from bench.dialects import SUBJECT, connected, mqtt_connected, mqtt_publish_head, nats_connected
 from bench.events import BLOCK_EVENTS, RAW_SOURCE_TIME, RECORD_BYTES, Blocks, record_of
 from bench.pacing import paced
 from bench.window import Window
+from mxgw.convert import ok_status
+from mxgw.v1.events_pb2 import EVENT_KIND_DATA_CHANGE, EventBatch
+from mxgw.v1.values_pb2 import QUALITY_GOOD
+from mxgw_worker.ipc.framing import frame
 
 BURST_BLOCKS = 16
 _SIZE = str(RECORD_BYTES).encode()
@@ -52,7 +51,7 @@ PUBLISHING: dict[str, Publishing] = {
         connected,
         b"*8\r\n$4\r\nXADD\r\n$4\r\n"
         + SUBJECT
-        + b"\r\n$6\r\nMAXLEN\r\n$1\r\n~\r\n$6\r\n150000\r\n$1\r\n*\r\n$1\r\ne\r\n$"
+        + b"\r\n$6\r\nMAXLEN\r\n$1\r\n~\r\n$6\r\n900000\r\n$1\r\n*\r\n$1\r\ne\r\n$"
         + _SIZE
         + b"\r\n",
         b"\r\n",

@@ -12,10 +12,11 @@ import os
 import re
 import shutil
 import subprocess
+import sys
 import time
 from abc import ABC, abstractmethod
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import AsyncExitStack, ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar
@@ -32,8 +33,10 @@ from bench.processes import (
     started,
     wait_listening,
 )
-from bench.window import Window
+from bench.window import EVENTS, Window
+from mxgw_client import Gateway, Session, connect
 
+STREAM_EVENTS = "/mxgw.v1.EventService/StreamEvents"
 READER_TIMEOUT_S = 120.0
 WARM_UP_S = 0.4
 SETTLE_S, SETTLE_LOOK_S, IDLE_SHARE = 5.0, 0.04, 0.1
@@ -48,14 +51,18 @@ class Load:
     rate: float = 0
     # Events are encoded one by one, as a real source must; else they are made beforehand.
     encode: bool = False
-    # Stop when every subscriber has so many events.
-    target_events: int = 0
+    # mxgw: sessions, each with so many subscribers.
+    sessions: int = 1
+    # mxgw: subscribers see only some of the events, so numbers have holes.
+    is_filtered: bool = False
+    # Read so many retained events instead of live ones, from the oldest on.
+    replay_events: int = 0
 
 
 class System(ABC):
     """A system under test. Use as `with system.running(directory): system.turn(load)`."""
 
-    name: ClassVar[str]
+    name: str
     # What a reader of the figures has to know.
     note: ClassVar[str] = ""
     program: ClassVar[str] = ""
@@ -92,16 +99,18 @@ class System(ABC):
         """Run the subscribers and return what they found."""
         described = {
             "target": self.target,
-            "subscribers": load.subscribers,
+            "subscribers": load.subscribers * load.sessions,
             "seconds": load.seconds,
-            "warm_up_s": WARM_UP_S,
+            "warm_up_s": 0 if load.replay_events else WARM_UP_S,
             "stamps": bool(load.rate),
-            "target_events": load.target_events,
+            "is_filtered": load.is_filtered,
+            "target_events": load.replay_events,
             "pids": pids,
             **arguments,
         }
         done = subprocess.run(
             module("reader", json.dumps(described)),
+            check=False,
             env=environment(),
             capture_output=True,
             text=True,
@@ -126,31 +135,62 @@ def settle(pids: list[int]) -> None:
             return
 
 
-class Mxgw(System):
-    """The gateway, with real workers whose backend makes the harness's events, or with events made beforehand."""
-
-    name = "mxgw"
-    worker = "real_worker"
-    plugins: ClassVar[tuple[str, ...]] = ("backpressure", "replay")
-
-    def __init__(self, extra_settings: str = "", plugins: tuple[str, ...] | None = None, name: str = "") -> None:
-        self.extra_settings = extra_settings
-        if plugins is not None:
-            self.plugins = plugins  # type: ignore[misc]
-        if name:
-            self.name = name  # type: ignore[misc]
-
-    def settings(self) -> str:
-        """Return the settings file: limits out of the way, everything else as it comes."""
-        enabled = ", ".join(f'"{name}"' for name in self.plugins)
-        limits = "queue_events = 1_000_000\nqueue_bytes = 200_000_000\n"
-        text = f"""
+# Limits that no reader of the harness reaches; everything else is as it comes.
+ROOMY = """
 [events]
-{limits}unattached_events = 1_000_000
-unattached_bytes = 200_000_000
+queue_events = 150_000
+queue_bytes = 40_000_000
 [workers]
 outbox_events = 250_000
 outbox_bytes = 50_000_000
+"""
+ROOMY_SECTIONS = {
+    "backpressure": "queue_events = 150_000\nqueue_bytes = 40_000_000\nmaximum_subscribers = 1000\n",
+    "replay": "events = {retained}\nbytes = {retained_bytes}\n",
+    "acl": 'directory = "{directory}/acl"\n',
+}
+RETAINED_EVENTS = 300_000
+
+
+class Mxgw(System):
+    """The gateway, with real workers whose backend makes the harness's events.
+
+    `plugins` are enabled; `settings` are appended to the file. `roomy`: queues and logs hold what the window lets run
+    ahead; otherwise every limit is as it comes.
+    """
+
+    name = "mxgw"
+    worker = "real_worker"
+
+    @property
+    def launcher(self) -> tuple[str, ...]:
+        """What Python runs as `mxgw`: here with a worker of the harness."""
+        return ("-m", "bench.launch", self.worker)
+
+    def __init__(
+        self,
+        *,
+        name: str = "",
+        plugins: tuple[str, ...] = ("backpressure", "replay"),
+        settings: str = "",
+        roomy: bool = True,
+        retained_events: int = RETAINED_EVENTS,
+    ) -> None:
+        self.name = name or type(self).name
+        self.plugins = plugins
+        self.more_settings = settings
+        self.roomy = roomy
+        self.retained_events = retained_events
+        # Presented by every call once a key was made.
+        self.api_key = ""
+        # Presented by subscribers, when it is another one.
+        self.stream_key = ""
+
+    def settings(self) -> str:
+        """Return the settings file."""
+        enabled = ", ".join(f'"{name}"' for name in self.plugins)
+        text = ROOMY if self.roomy else ""
+        text += f"""
 [plugins]
 enabled = [{enabled}]
 [backends]
@@ -160,47 +200,78 @@ kind = "bench"
 [backends.bench1000]
 kind = "bench"
 rate = 1000
+[backends.bench1]
+kind = "bench"
+rate = 1
 [backends.bench5000]
 kind = "bench"
 rate = 5000
+[backends.sim]
+kind = "sim"
+profile = "load"
+items = 10_000
+rate = 0
 """
-        if "backpressure" in self.plugins:
-            text += f"[plugins.backpressure]\n{limits}maximum_subscribers = 1000\n"
-        if "replay" in self.plugins:
-            text += "[plugins.replay]\nevents = 2_000_000\nbytes = 400_000_000\n"
-        return text + self.extra_settings
+        for plugin in self.plugins:
+            if plugin in ROOMY_SECTIONS and (self.roomy or plugin == "acl"):
+                section = ROOMY_SECTIONS[plugin].format(
+                    directory=self.directory, retained=self.retained_events, retained_bytes=self.retained_events * 400
+                )
+                text += f"[plugins.{plugin}]\n{section}"
+        return text + self.more_settings
 
     def start(self, stack: ExitStack) -> None:
         (self.directory / "settings.toml").write_text(self.settings())
         arguments = ["serve", "--json", "--listen", "127.0.0.1:0", "--set", f"gateway.data_dir={self.directory}/d"]
-        command = module("launch", self.worker, *arguments)
+        command = [sys.executable, *self.launcher, *arguments]
         server = stack.enter_context(running(command, self.directory))
         self.target = str(started(server, self.directory)["addresses"][0])  # type: ignore[index]
         self.server_pid = server.pid
+        if "acl" in self.plugins:
+            self.api_key = self.make_key()
+
+    def make_key(self, *limits: str) -> str:
+        """Return a new API key, made as an administrator makes one."""
+        done = subprocess.run(
+            [sys.executable, "-m", "mxgw_core.cli.main", "keys", "create", "bench", "--json", *limits],
+            check=False,
+            cwd=self.directory,
+            env=environment(),
+            capture_output=True,
+            text=True,
+        )
+        if done.returncode:
+            raise BenchmarkFailed(f"no key could be made: {done.stderr}")
+        return str(json.loads(done.stdout)["key"])
 
     def turn(self, load: Load) -> dict[str, Any]:
         return asyncio.run(self._turn(load))
 
+    def connect(self, api_key: str = "") -> Gateway:
+        """Return the gateway for the client library."""
+        key = api_key or self.api_key
+        return connect(self.target, api_key=key or None, insecure_api_key=bool(key))
+
     async def _turn(self, load: Load) -> dict[str, Any]:
-        from mxgw_client import connect
-
-        settle([self.server_pid])
-        Window.named().reset()
+        await asyncio.to_thread(settle, [self.server_pid])
+        Window.named().reset(EVENTS // load.sessions)
         backend = f"bench{load.rate:.0f}" if load.rate else "bench"
-        async with connect(self.target) as gateway, gateway.open_session(backend=backend) as session:
-            await self.subscribe(session)
-            return await asyncio.to_thread(
-                self.read,
-                load,
-                [[self.server_pid], children_of(self.server_pid)],
-                dialect="grpc",
-                path="/mxgw.v1.EventService/StreamEvents",
-                request=stream_request(session.session_id).hex(),
-                stride=self.worker == "premade_worker",
-            )
+        async with self.connect() as gateway, AsyncExitStack() as stack:
+            requests: list[str] = []
+            for _ in range(load.sessions):
+                session = await stack.enter_async_context(gateway.open_session(backend=backend))
+                await self.subscribe(session)
+                requests.append(stream_request(session.session_id).hex())
+            arguments = {"path": STREAM_EVENTS, "requests": requests, "stride": self.worker == "premade_worker"}
+            if key := self.stream_key or self.api_key:
+                arguments["metadata"] = {"authorization": f"Bearer {key}"}
+            pids = [[self.server_pid], children_of(self.server_pid)]
+            for _ in range(2 if load.replay_events else 1):  # the first one fills the log
+                result = await asyncio.to_thread(self.read, load, pids, dialect="grpc", **arguments)
+            return result
 
-    async def subscribe(self, session: Any) -> None:
-        await session.subscribe(*(f"Bench.Item{number:03d}" for number in range(100)))
+    async def subscribe(self, session: Session) -> None:
+        await session.subscribe(*(f"Bench.Item{number:03d}" for number in range(1, 101)))
 
 
 class MxgwPremade(Mxgw):
@@ -209,7 +280,7 @@ class MxgwPremade(Mxgw):
     name = "mxgw gateway"
     worker = "premade_worker"
 
-    async def subscribe(self, session: Any) -> None:
+    async def subscribe(self, session: Session) -> None:
         pass
 
 
@@ -242,7 +313,9 @@ class Fed(System):
         with running(module("source", json.dumps(described)), self.directory, log="source.log") as source:
             first_line(source, self.directory, "source.log")
             pids = [[self.server_pid], [source.pid]]
-            return self.read(load, pids, dialect=self.dialect, **self.options)
+            for _ in range(2 if load.replay_events else 1):  # the first one fills the store
+                result = self.read(load, pids, dialect=self.dialect, **self.options)
+            return result
 
 
 class Floor(Fed):
@@ -266,7 +339,7 @@ class Relay(Floor):
     name = "relay"
     protocol = "relay"
     dialect = "grpc"
-    options: ClassVar[dict[str, object]] = {"path": "/bench/relay", "request": "", "stride": True}
+    options: ClassVar[dict[str, object]] = {"path": "/bench/relay", "requests": [""], "stride": True}
     note = "grpc.aio moving bytes, nothing else"
 
 
@@ -315,10 +388,8 @@ class JetStream(Nats):
 
     def prepare(self) -> None:
         with nats_connected(self.target) as connection:
-            try:
+            with suppress(ConnectionError):  # there is none before the first turn
                 nats_request(connection, "$JS.API.STREAM.DELETE.events", {})
-            except ConnectionError:
-                pass  # the first turn
             config = {
                 "name": "events",
                 "subjects": ["mxgw"],

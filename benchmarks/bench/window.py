@@ -1,6 +1,7 @@
-"""Two numbers that producer and reader share through a file: whether to send, and how far the slowest reader is.
+"""What producer and readers share through a file: whether to send, how far the slowest reader is, and how far ahead of
+it to be.
 
-A producer stays within EVENTS of the slowest reader, whatever the system between them would do with more.
+So whatever a system between them would do with more, all are asked for the same.
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ from pathlib import Path
 VARIABLE = "BENCH_WINDOW"
 EVENTS = 100_000
 
-_CELLS = struct.Struct("<QQ")
+_CELLS = struct.Struct("<QQQ")
 _CELL = struct.Struct("<Q")
 
 
@@ -28,7 +29,7 @@ class Window:
     @classmethod
     def create(cls, path: Path) -> Window:
         """Make the file, closed and at 0, and name it in the environment of processes started later."""
-        path.write_bytes(_CELLS.pack(0, 0))
+        path.write_bytes(_CELLS.pack(0, 0, EVENTS))
         os.environ[VARIABLE] = str(path)
         return cls(path)
 
@@ -37,9 +38,9 @@ class Window:
         """Open the one the environment names."""
         return cls(Path(os.environ[VARIABLE]))
 
-    def reset(self) -> None:
-        """Close it, and start again from 0."""
-        self._map[:] = _CELLS.pack(0, 0)
+    def reset(self, events: int = EVENTS) -> None:
+        """Close it, and start again from 0; a producer may be `events` ahead."""
+        self._map[:] = _CELLS.pack(0, 0, events)
 
     @property
     def is_open(self) -> bool:
@@ -58,7 +59,7 @@ class Window:
         _CELL.pack_into(self._map, 8, number)
 
     def has_room(self, last_sent: int) -> bool:
-        return last_sent < self.sequence + EVENTS
+        return last_sent < self.sequence + int(_CELL.unpack_from(self._map, 16)[0])
 
     def wait_open(self, timeout_s: float = 30.0) -> None:
         """Wait for the readers.

@@ -25,8 +25,7 @@ def run(context: Context) -> Result:
                 if not context.wants(circumstance):
                     continue
                 load = Load(subscribers, context.seconds(SECONDS), rate=rate)
-                turns = {system.name: (lambda system=system: system.turn(load)) for system in systems}
-                runs = context.alternate(circumstance, turns)
+                runs = context.turns(circumstance, systems, load)
                 result.add(runs, circumstance, p50_us="us", p99_us="us")
                 for key in ("p50_us", "p99_us"):
                     goal = GOALS[key] if subscribers == GOAL_N else None
