@@ -193,7 +193,7 @@ class EventLog:
         self.appended_events = 0
         self.appended_bytes = 0
         # Joined once for all readers at the same place, by where they are and their limit. Small ones are good until
-        # something is appended, which then belongs to them; to join large ones anew would cost more than a message more.
+        # something is appended, which then belongs to them; joining large ones anew costs more than one message more.
         self._shared: dict[tuple[int, int], Chunk] = {}
 
     @property

@@ -91,9 +91,15 @@ class DirectWriter:
     def _go_on(self) -> None:
         """Write what there is until a write does not end at once."""
         subscriber = self._subscriber
+        if subscriber.end is not None:
+            subscriber.wake()  # what is left has a deadline, which the task keeps
+            return
+        item: Item | None = None
+        is_plain = True
         try:
             while True:
-                item = subscriber.take(self._batch_bytes)
+                is_plain = subscriber.is_plain
+                item = (subscriber.take_plain if is_plain else subscriber.take)(self._batch_bytes)
                 if type(item) is not Chunk:
                     break
                 self._write = self._stream.begin(item.frame, self._ended)
@@ -105,7 +111,7 @@ class DirectWriter:
             self._error = error
         else:
             self._item = item
-        if self._error is not None or self._item is not None or not subscriber.is_level:
+        if self._error is not None or self._item is not None or not (is_plain or subscriber.is_level):
             subscriber.wake()
 
     def _ended(self, error: BaseException | None) -> None:
