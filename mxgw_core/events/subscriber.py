@@ -416,7 +416,7 @@ class Subscriber:
         if item is None:
             return None
         self.cursor = last = item.last
-        if type(item) is Chunk:
+        if isinstance(item, Chunk):
             events, size = item.events, item.batch_bytes
             self._taken_events += events
             self._taken_bytes += size
