@@ -74,6 +74,10 @@ class Observing:
         return self._settings.limits.sessions
 
     @property
+    def spare_workers(self) -> int:
+        return self._registry.pool.ready
+
+    @property
     def is_draining(self) -> bool:
         return self._registry.draining
 

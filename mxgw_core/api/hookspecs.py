@@ -219,7 +219,11 @@ class Hooks:
 
     @hookspec
     def mxgw_worker_spawning(self, spawn: WorkerSpawn) -> None:
-        """A worker is about to be started; its process does not exist yet. An exception prevents the start."""
+        """A worker is about to be started. An exception prevents the start.
+
+        Its process does not exist yet; with `workers.warm_pool` it may, and knows of no session. It has the
+        environment that the gateway had when the process was started.
+        """
 
     @hookspec(firstresult=True)
     def mxgw_orphan_lifetime(self, spawn: WorkerSpawn) -> float | None:
@@ -231,7 +235,10 @@ class Hooks:
 
     @hookspec
     def mxgw_worker_started(self, worker: WorkerIdentity) -> None:
-        """A worker process exists; it knows nothing yet, its secret included. An exception ends it."""
+        """A worker process exists, or was taken from the warm pool; it knows nothing yet, its secret included.
+
+        An exception ends it.
+        """
 
     @hookspec
     def mxgw_worker_proved(self, proof: WorkerProof) -> None:

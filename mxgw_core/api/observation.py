@@ -58,6 +58,10 @@ class Observation(Protocol):
         """How many sessions may be open."""
 
     @property
+    def spare_workers(self) -> int:
+        """How many workers stand ready for the next sessions; `workers.warm_pool` says how many should."""
+
+    @property
     def is_draining(self) -> bool:
         """Whether the gateway is shutting down."""
 

@@ -7,6 +7,7 @@ import secrets
 from collections.abc import Sequence
 from contextlib import aclosing
 from dataclasses import dataclass
+from typing import Protocol
 
 from mxgw.convert import duration_from_seconds, duration_to_seconds
 from mxgw.v1 import event_service_pb2 as pb
@@ -38,6 +39,7 @@ from mxgw_core.events.verdict import Start, decide
 from mxgw_core.plugins import PluginHost
 from mxgw_core.printable import printable
 from mxgw_core.rpc.access import AccessControl
+from mxgw_core.rpc.direct import DirectStream, DirectWriter
 from mxgw_core.rpc.pacing import PACED_BYTES, Pacing
 from mxgw_core.rpc.silence import Silence
 from mxgw_core.rpc.snapshots import SnapshotMessages, fetch_snapshot, snapshot_frames
@@ -55,6 +57,10 @@ class _Older:
     newest: int
 
 
+class EventStream(ResponseStream, DirectStream, Protocol):
+    """What the events of a subscriber are written to."""
+
+
 class EventService:
     """Implements mxgw.v1.EventService."""
 
@@ -70,7 +76,7 @@ class EventService:
         self._none_left = asyncio.Event()
         self._none_left.set()
 
-    async def StreamEvents(self, request: pb.StreamEventsRequest, call: Call, stream: ResponseStream) -> None:
+    async def StreamEvents(self, request: pb.StreamEventsRequest, call: Call, stream: EventStream) -> None:
         if self._registry.draining:
             raise GatewayDraining("the gateway is shutting down: come back later", retry_after_s=5.0)
         session = self._registry.get(request.session_id)
@@ -241,7 +247,7 @@ class EventService:
         subscription: Subscription,
         older: _Older | None,
         paces: Sequence[StreamPace],
-        stream: ResponseStream,
+        stream: EventStream,
         heartbeat_s: float,
     ) -> None:
         subscriber, distributor = subscription.subscriber, session.distributor
@@ -250,9 +256,9 @@ class EventService:
         silence = Silence(subscriber, heartbeat_s)
         drain_s = self._settings.overflow_drain_s
         snapshot = SnapshotMessages(distributor.epoch, 0, ())
-        written = subscriber.delivered
         pacing = Pacing(paces, subscriber)
         batch_bytes = min(self._settings.batch_bytes, PACED_BYTES) if pacing else self._settings.batch_bytes
+        direct = DirectWriter(subscriber, stream, silence, batch_bytes)
         try:
             # A reader that stopped cannot be told anything: once its stream is over, it gets this long per message.
             async with asyncio.timeout(None) as cutoff:
@@ -275,7 +281,7 @@ class EventService:
                             await stream.write(self._heartbeat_of(session, subscriber))
                             silence.broken()
                         continue
-                    match subscriber.take(batch_bytes):
+                    match direct.take():
                         case Chunk(frame=frame) as chunk if pacing:
                             await stream.write(frame)
                             pacing.sent(chunk)
@@ -300,15 +306,16 @@ class EventService:
                         case None if silence.is_due():
                             await stream.write(self._heartbeat_of(session, subscriber))
                         case None:
-                            await subscriber.wait()
+                            # A paced stream is written by this task only, which keeps the pace.
+                            await (subscriber.wait() if pacing else direct.wait())
                             continue
                     silence.broken()
-                    written = subscriber.delivered
+                    direct.written = subscriber.delivered
                     if subscriber.end is not None:
                         cutoff.reschedule(loop.time() + drain_s)
         except TimeoutError:
             assert subscriber.end is not None
-            raise cut_error(subscriber.end.error, written, drain_s) from None
+            raise cut_error(subscriber.end.error, direct.written, drain_s) from None
         finally:
             subscriber.on_end = None
             silence.cancel()

@@ -12,6 +12,7 @@ import re
 import secrets
 import time
 from collections.abc import Awaitable, Callable, Coroutine, Sequence
+from contextlib import suppress
 from typing import Any, NoReturn, TypeAlias
 
 import grpc
@@ -25,6 +26,7 @@ from mxgw_core.api.errors import GatewayError, InternalError
 from mxgw_core.api.gateway import Call, GrpcService, OpenStream
 from mxgw_core.config.models import LimitSettings
 from mxgw_core.rpc.access import AccessControl, parse_peer
+from mxgw_core.rpc.direct import Write
 from mxgw_core.rpc.errors import DETAILS_KEY, status_code, status_details
 from mxgw_core.rpc.figures import CallFigures
 from mxgw_core.rpc.streams import OpenStreams
@@ -194,6 +196,53 @@ class _Stream:
             await self._context.write(data)
         except Exception as error:  # grpc has no public type for it
             raise _PeerGone from error
+
+    def begin(self, data: bytes, ended: Callable[[BaseException | None], None]) -> Write | None:
+        """Write without a task: see `DirectStream`."""
+        write = _Write(self._context.write(data), ended)
+        return write if write.go_on() else None
+
+
+class _Write:
+    """Carries gRPC's coroutine of one write through, as a task would, but beginning at once."""
+
+    __slots__ = ("_coroutine", "_ended", "_waits_for")
+
+    def __init__(self, coroutine: Coroutine[Any, Any, None], ended: Callable[[BaseException | None], None]) -> None:
+        self._coroutine = coroutine
+        self._ended = ended
+        self._waits_for: asyncio.Future[Any] | None = None
+
+    def go_on(self) -> bool:
+        """Run until it waits; return whether it does."""
+        try:
+            future = self._coroutine.send(None)
+        except StopIteration:
+            return False
+        except Exception as error:  # grpc has no public type for it
+            raise _PeerGone from error
+        # What a task says to a future that it awaits.
+        future._asyncio_future_blocking = False
+        future.add_done_callback(self._step)
+        self._waits_for = future
+        return True
+
+    def _step(self, _: asyncio.Future[Any]) -> None:
+        try:
+            waits = self.go_on()
+        except BaseException as error:
+            self._ended(error)
+        else:
+            if not waits:
+                self._ended(None)
+
+    def abandon(self) -> None:
+        """As the cancellation of a task would."""
+        assert self._waits_for is not None
+        self._waits_for.remove_done_callback(self._step)
+        self._waits_for.cancel()
+        with suppress(BaseException):
+            self._coroutine.throw(asyncio.CancelledError())
 
 
 def _code_of(error: Exception) -> str:

@@ -16,10 +16,10 @@ from collections.abc import AsyncIterator, Iterator
 from types import TracebackType
 from typing import Self
 
-from mxgw.v1 import event_service_pb2, events_pb2
+from mxgw.v1 import event_service_pb2
 from mxgw_client._attempt import Attempt
 from mxgw_client._calls import Calls
-from mxgw_client.batch import VIEWS, EventBatch
+from mxgw_client.batch import EventBatch
 from mxgw_client.enums import GapReason, OnGap
 from mxgw_client.errors import CallTimedOut, MxgwClientError, StreamStale
 from mxgw_client.events import Event, StreamContext
@@ -101,8 +101,7 @@ class EventStream(AsyncIterator[StreamItem]):
         # A frame that was read and not handed out yet.
         self._pushed_back: Frame | None = None
         self._batch: EventBatch | None = None
-        self._raws: Iterator[events_pb2.Event] = iter(())
-        self._context = StreamContext(b"", references)
+        self._views: Iterator[Event] = iter(())
         self._last_event: Event | None = None
         self._position: Position | None = start.position
 
@@ -154,16 +153,15 @@ class EventStream(AsyncIterator[StreamItem]):
     async def __anext__(self) -> StreamItem:
         if self._file is not None:
             self._note()
-        for raw in self._raws:
-            event = self._last_event = VIEWS[raw.kind](raw, self._context)
+        for event in self._views:
+            self._last_event = event
             return event
         frame = await self._next_frame()
         if not isinstance(frame, EventBatch):
             self._account_for(frame)
             return frame
-        self._batch, self._raws, self._context = frame, iter(frame.raw), frame.context
-        raw = next(self._raws)
-        event = self._last_event = VIEWS[raw.kind](raw, self._context)
+        self._batch, self._views = frame, iter(frame)
+        event = self._last_event = next(self._views)
         return event
 
     async def next_batch(self) -> Frame:
@@ -195,7 +193,7 @@ class EventStream(AsyncIterator[StreamItem]):
 
     def _rest_of_batch(self) -> EventBatch | None:
         batch, last = self._batch, self._last_event
-        self._batch, self._raws = None, iter(())
+        self._batch, self._views = None, iter(())
         if batch is None or last is None or last.sequence >= batch.last_sequence:
             return None
         return batch.after(last.sequence)
@@ -352,7 +350,7 @@ class EventStream(AsyncIterator[StreamItem]):
         was_closed, self._state = self._is_closed, _State.CLOSED
         self._closed.set()
         position = self.position
-        self._batch, self._raws, self._pushed_back = None, iter(()), None
+        self._batch, self._views, self._pushed_back = None, iter(()), None
         if self._attempt is not None:
             self._attempt.cancel()
             await self._attempt.wait_cancelled()
