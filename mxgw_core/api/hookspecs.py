@@ -20,6 +20,7 @@ from mxgw_core.api.access import (
     AuthenticationRequest,
     CommandGuard,
     Decision,
+    ItemAccess,
     Operator,
     OperatorCredentials,
     SessionPredicate,
@@ -130,6 +131,13 @@ class Hooks:
         """Return a filter for what this identity's subscriber may see.
 
         When: as a subscriber attaches. All filters must agree. An exception refuses the stream.
+        """
+
+    @hookspec
+    def mxgw_item_access(self, identity: Identity) -> ItemAccess | None:
+        """Return what this identity may do with items by reference, for services that need no session.
+
+        When: at each call of such a service that is about items. All answers must agree. An exception refuses the call.
         """
 
     @hookspec(firstresult=True)

@@ -83,6 +83,8 @@ class Identity:
     claims: object = field(default=None, repr=False, compare=False)
 
 
+# The owner of sessions that the gateway opens for itself.
+INTERNAL = Identity(id="", kind="gateway", display_name="the gateway")
 ANONYMOUS = Identity(id="anonymous", kind="anonymous", display_name="local user")
 
 
