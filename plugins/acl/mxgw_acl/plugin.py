@@ -19,6 +19,7 @@ from mxgw_core.api import (
     EventFilter,
     Gateway,
     Identity,
+    ItemAccess,
     Operator,
     OperatorCredentials,
     Orphan,
@@ -111,6 +112,10 @@ class AclPlugin:
     @hookimpl
     def mxgw_event_filter(self, session: SessionInfo, identity: Identity) -> EventFilter | None:
         return self._required().event_filter(session, identity)
+
+    @hookimpl
+    def mxgw_item_access(self, identity: Identity) -> ItemAccess | None:
+        return self._required().item_access(identity)
 
     @hookimpl
     def mxgw_authenticate_operator(self, credentials: OperatorCredentials) -> Operator | None:
