@@ -215,6 +215,9 @@ class AlarmSource(Protocol):
     async def active_alarms(self) -> Sequence[Alarm]:
         """Return every alarm that is not back to normal and acknowledged, each `alarm_id` once.
 
+        One that is over (ACK_RTN) may be among them for a while, so that its last step is known as the source has it;
+        without that its end is concluded.
+
         An alarm that has not changed may be the same object as before, which makes comparing cheap; the caller changes
         none of them.
 

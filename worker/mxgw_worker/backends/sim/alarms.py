@@ -66,6 +66,11 @@ class AlarmPoint:
             return pb.ALARM_STATE_ACK_ALM if self.acked.value else pb.ALARM_STATE_UNACK_ALM
         return pb.ALARM_STATE_ACK_RTN if self.acked.value else pb.ALARM_STATE_UNACK_RTN
 
+    @property
+    def ended_ns(self) -> int:
+        """When the last occurrence was over, by its last step; 0 before there was one."""
+        return max(self._acked_ns, self._cleared_ns)
+
     def raise_(self, time_ns: int) -> None:
         """Go into alarm; nothing when it is there already."""
         if self.in_alarm.value:

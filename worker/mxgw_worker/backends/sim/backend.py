@@ -55,7 +55,7 @@ class SimBackend:
         engine = Engine(galaxy, clock, sink, self._options)
         load_profile(self._options.profile)(engine, self._options)
         load = AlarmLoad(engine, self._options) if self._options.alarms else None
-        manager = AlarmManager(galaxy)
+        manager = AlarmManager(galaxy, clock)
         if self._options.controls:
             add_controls(engine, manager)
         galaxy.stamp(clock.wall_ns())
