@@ -31,13 +31,15 @@ from mxgw_alarms.manager_provider import ManagerProvider
 from mxgw_alarms.providers import Outcome, Provider
 from mxgw_alarms.settings import AlarmsSettings
 from mxgw_core.api import Feed, FeedDescription, Gateway, InternalSession, QueueLimits, Retention, SubscriberLimits
-from mxgw_core.api.errors import DependencyUnavailable, GatewayDraining, GatewayError
+from mxgw_core.api.errors import DependencyUnavailable, GatewayError
 
 log = logging.getLogger(__name__)
 
 CLIENT_NAME = "alarm monitor"
 # How long the fallback waits for a look around that is not finished.
 _DISCOVERY_S = 10.0
+# What the first values of a large plant may take (FIELD 1.9 #2), and a little more.
+_PATIENCE_S = 15.0
 # A session that lasted this long was worth opening: the next pause is the first one again.
 _GOOD_SESSION_S = 60.0
 _WORDS = {PRIMARY: "the alarm manager", FALLBACK: "sub-attributes", NONE: "nobody"}
@@ -139,7 +141,7 @@ class Monitor:
         try:
             session = await self._gateway.open_internal_session(CLIENT_NAME, self._settings.backend)
         except GatewayError as error:
-            if not isinstance(error, GatewayDraining):
+            if not self._gateway.observation.is_draining:
                 log.warning("the alarm monitor has no session: %s", error.message)
             return f"the monitor's session could not be opened: {error.message}"
         self._session = session
@@ -167,14 +169,22 @@ class Monitor:
                 provider: Provider = manager if kind == PRIMARY else self._attributes(session)
                 self._providers = {kind: provider}
                 reporting = tasks.create_task(provider.run(_Reporting(self, kind)), name="alarms:provider")
+                patience = tasks.create_task(self._expect(kind), name="alarms:patience")
                 waiting = {ended, reporting}
                 if self._failover.probes:
                     waiting.add(tasks.create_task(self._probe(manager), name="alarms:probe"))
                 await asyncio.wait(waiting, return_when=asyncio.FIRST_COMPLETED)
-                for task in waiting - {ended}:
+                own = {patience, *waiting} - {ended}
+                for task in own:
                     task.cancel()
-                await asyncio.wait(waiting - {ended})
+                await asyncio.wait(own)
             looking.cancel()
+
+    async def _expect(self, kind: pb.AlarmProvider.ValueType) -> None:
+        """Say that nobody speaks when a provider that was just put in charge does not begin to."""
+        await asyncio.sleep(_PATIENCE_S)
+        if self.status.provider != kind:
+            self._change(NONE, f"{_WORDS[kind]} should speak and has not begun to within {_PATIENCE_S:g} s")
 
     async def _look_around(self, session: InternalSession) -> None:
         """Find what the fallback could watch; beside everything else, as it may take a while."""
