@@ -47,3 +47,13 @@ def test_sessions_are_measured_one_by_one_and_at_once() -> None:
     assert 0 < figures["open_median_ms"] <= figures["open_max_ms"]
     assert 0 < figures["worker_own_mib"] <= figures["worker_rss_mib"]
     assert figures["left_over_processes"] == 0
+
+
+def test_alarms_are_listed_whole_and_followed_in_order() -> None:
+    figures = figures_of("alarms.py", "--alarms", "500", "--rate", "200", "--clients", "3", "--seconds", "2")
+
+    assert figures["snapshot_alarms"] == 500
+    assert 0 < figures["snapshot_alone_s"] <= figures["snapshot_alone_max_s"] < 1
+    assert figures["transitions_per_s"] > 50
+    assert figures["missing"] == 0
+    assert figures["all_saw_the_same"] == 1

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import grpc.aio
 import pytest
 from support.alarms import PRIMARY, alarm_client, reading, settings
 from support.clients import refused
@@ -112,8 +113,14 @@ async def test_a_revoked_key_is_cut_off_from_alarms(tmp_path: Path) -> None:
         key, text = gateway.issue("client", EVERYTHING)
         async with alarm_client(gateway.target, text) as client:
             await client.speaking(PRIMARY)
+            async with reading(client.stream()) as (_, until):
+                await until(lambda r: r.snapshots == 1)
             stream = client.stream()
-            await stream.read()
-            gateway.store.revoke(key.id)
 
-            assert (await refused(stream)).reason == "ACCESS_REVOKED"
+            async def read() -> None:
+                await stream.read()
+                gateway.store.revoke(key.id)
+                while await stream.read() is not grpc.aio.EOF:
+                    pass
+
+            assert (await refused(read())).reason == "ACCESS_REVOKED"

@@ -38,7 +38,7 @@ class AlarmLoad:
         # Places of points by whether they are active; a point that is drawn is swapped to its other list.
         self._quiet = list(self._points)
         self._active: list[AlarmPoint] = []
-        self._due = 0.0
+        self._due = self._accounted_until = 0.0
 
     def _build(self, count: int) -> list[AlarmPoint]:
         galaxy, clock = self._engine.galaxy, self._engine.clock
@@ -61,12 +61,16 @@ class AlarmLoad:
         now_ns = self._engine.clock.wall_ns()
         for _ in range(self._target):
             self._raise(now_ns)
+        self._accounted_until = self._engine.clock.monotonic()
         if self._rate and self._points:
             self._engine.timers.after(_TICK_S, self._tick)
 
     def _tick(self) -> None:
         self._engine.timers.after(_TICK_S, self._tick)
-        self._due = min(self._due + self._rate * _TICK_S, self._rate)
+        now = self._engine.clock.monotonic()
+        # What a stall left undone is made up for, but not more than a second of it.
+        self._due = min(self._due + self._rate * (now - self._accounted_until), self._rate)
+        self._accounted_until = now
         now_ns = self._engine.clock.wall_ns()
         while self._due >= 1.0:
             self._due -= 1.0
