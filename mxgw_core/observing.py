@@ -19,13 +19,10 @@ from mxgw_core.api.observation import CommandInFlight, PluginStatus, ShownSettin
 from mxgw_core.config.effective import effective_settings
 from mxgw_core.config.loader import LoadedSettings
 from mxgw_core.config.models import Settings
-from mxgw_core.events.frames import gap_frame
-from mxgw_core.events.items import End
-from mxgw_core.events.log import Chunk, LogGap
-from mxgw_core.events.subscriber import Subscriber
 from mxgw_core.metrics import MetricsSource
 from mxgw_core.plugins import PluginHost
 from mxgw_core.rpc.figures import CallFigures
+from mxgw_core.rpc.internal import frames_of
 from mxgw_core.rpc.messages import ended_session, live_session, subscribers_of
 from mxgw_core.rpc.worker_calls import call_worker
 from mxgw_core.sessions.registry import SessionRegistry
@@ -117,7 +114,7 @@ class Observing:
         name = f"mirror-{secrets.token_hex(4)}"
         subscriber = distributor.attach_internal(name, limits=_MIRROR, policy=_MirrorPolicy(interval_s))
         try:
-            yield _frames(subscriber, distributor.epoch, self._settings.events.batch_bytes)
+            yield frames_of(subscriber, distributor.epoch, self._settings.events.batch_bytes)
         finally:
             distributor.detach(subscriber)
 
@@ -156,18 +153,3 @@ class Observing:
 class _Origins(dict[str, str]):
     def __missing__(self, key: str) -> str:
         return "default"
-
-
-async def _frames(subscriber: Subscriber, epoch: bytes, batch_bytes: int) -> AsyncIterator[StreamEventsResponse]:
-    while True:
-        match subscriber.take(batch_bytes):
-            case Chunk(frame=frame):
-                yield StreamEventsResponse.FromString(frame)
-            case LogGap() as gap:
-                yield StreamEventsResponse.FromString(gap_frame(epoch, gap))
-            case End(error):
-                raise error
-            case None:
-                await subscriber.wait()
-            case _:
-                pass  # a mirror has no filter, no snapshot and no control frames

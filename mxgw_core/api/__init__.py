@@ -10,6 +10,7 @@ from mxgw_core.api.access import (
     CommandObserver,
     Decision,
     Deny,
+    ItemAccess,
     Moment,
     Operator,
     OperatorCredentials,
@@ -42,8 +43,10 @@ from mxgw_core.api.events import (
     Tolerate,
     Verdict,
 )
+from mxgw_core.api.feeds import Feed, FeedDescription, FeedRequest, FeedSnapshot
 from mxgw_core.api.gateway import Call, Gateway, GrpcService, OpenStream, ResponseStream, SettingsSection
 from mxgw_core.api.hookspecs import Hooks, hookimpl
+from mxgw_core.api.internal import AlarmAcknowledged, AlarmReport, InternalSession
 from mxgw_core.api.metrics import Metric, MetricBuckets, MetricKind, MetricSample
 from mxgw_core.api.observation import CommandInFlight, Observation, PluginStatus, ShownSetting
 from mxgw_core.api.types import ANONYMOUS, CloseReason, Identity, Peer, Position, SessionInfo, SessionState
@@ -60,6 +63,8 @@ from mxgw_core.api.workers import (
 __all__ = [
     "ANONYMOUS",
     "AccessRequest",
+    "AlarmAcknowledged",
+    "AlarmReport",
     "Allow",
     "AuditEntry",
     "AuthenticationRequest",
@@ -80,12 +85,18 @@ __all__ = [
     "DropOldest",
     "EventFilter",
     "FailSession",
+    "Feed",
+    "FeedDescription",
+    "FeedRequest",
+    "FeedSnapshot",
     "Gateway",
     "GrpcService",
     "History",
     "HistoryPage",
     "Hooks",
     "Identity",
+    "InternalSession",
+    "ItemAccess",
     "Lag",
     "Metric",
     "MetricBuckets",

@@ -107,6 +107,19 @@ class BrowseGuard(Protocol):
         """Return whether the caller may see this node."""
 
 
+class ItemAccess(Protocol):
+    """What a caller may do with items by their references, outside of any session."""
+
+    def may_read(self, reference: str) -> bool:
+        """Return whether the caller may know of this item."""
+
+    def may_write(self, reference: str) -> bool:
+        """Return whether the caller may change this item."""
+
+    def refused(self, action: str, references: Sequence[str]) -> None:
+        """A service refused `action` on these for lack of rights: for the record."""
+
+
 @dataclass(frozen=True, slots=True)
 class OperatorCredentials:
     """A person's login at the dashboard."""

@@ -21,6 +21,7 @@ from mxgw_core.api.access import (
     AuthenticationRequest,
     CommandGuard,
     Decision,
+    ItemAccess,
     Operator,
     OperatorCredentials,
     SessionPredicate,
@@ -149,6 +150,13 @@ class Hooks:
         """Return what holds this identity's stream back, so that it gets no more events in a time than it may.
 
         When: as a subscriber attaches. The slowest of all counts. An exception refuses the stream.
+        """
+
+    @hookspec
+    def mxgw_item_access(self, identity: Identity) -> ItemAccess | None:
+        """Return what this identity may do with items by reference, for services that need no session.
+
+        When: at each call of such a service that is about items. All answers must agree. An exception refuses the call.
         """
 
     @hookspec(firstresult=True)

@@ -85,6 +85,8 @@ class Identity:
     roles: tuple[str, ...] = ()
 
 
+# The owner of sessions that the gateway opens for itself.
+INTERNAL = Identity(id="", kind="gateway", display_name="the gateway")
 ANONYMOUS = Identity(id="anonymous", kind="anonymous", display_name="local user")
 
 

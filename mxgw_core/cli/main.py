@@ -24,6 +24,7 @@ COMMANDS: dict[str, dict[str, str]] = {
         "serve": "Run a gateway.",
     },
     "Data": {
+        "alarms": "List, follow or acknowledge the plant's alarms.",
         "browse": "Show what a backend offers, as a tree.",
         "read": "Read the current values of tags.",
         "stream": "Follow tags: one line per event, gaps included.",

@@ -7,7 +7,15 @@ from collections.abc import Mapping, Sequence
 from urllib.parse import unquote
 
 from mxgw.v1.commands_pb2 import MxCommand
-from mxgw_core.api.access import AccessRequest, Allow, AuthenticationRequest, CommandGuard, Deny, Moment
+from mxgw_core.api.access import (
+    AccessRequest,
+    Allow,
+    AuthenticationRequest,
+    CommandGuard,
+    Deny,
+    ItemAccess,
+    Moment,
+)
 from mxgw_core.api.errors import AccessDenied, GatewayError, Unauthenticated
 from mxgw_core.api.events import EventFilter, StreamPace
 from mxgw_core.api.types import ANONYMOUS, Identity, Peer, SessionInfo
@@ -158,6 +166,17 @@ class AccessControl:
         answers = self._plugins.ask("mxgw_stream_pace", session=session, identity=identity)
         if any(answer.error is not None for answer in answers):
             raise AccessDenied("the stream could not be authorized")
+        return [answer.value for answer in answers]
+
+    def item_access(self, identity: Identity) -> Sequence[ItemAccess]:
+        """Return the judges of what this identity may do with items by reference.
+
+        Raises:
+            AccessDenied: a plugin failed.
+        """
+        answers = self._plugins.ask("mxgw_item_access", identity=identity)
+        if any(answer.error is not None for answer in answers):
+            raise AccessDenied("the call could not be authorized")
         return [answer.value for answer in answers]
 
 

@@ -9,8 +9,9 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
+from mxgw_core.api.gateway import ResponseStream
 from mxgw_core.events.items import Item
 from mxgw_core.events.log import Chunk
 from mxgw_core.events.subscriber import Subscriber
@@ -33,6 +34,11 @@ class DirectStream(Protocol):
         Raises:
             BaseException: what `ended` would be told.
         """
+
+
+@runtime_checkable
+class EventStream(ResponseStream, DirectStream, Protocol):
+    """What the events of a subscriber are written to."""
 
 
 class DirectWriter:

@@ -132,7 +132,7 @@ class SessionRegistry:
                 metadata={"backends": known},
             )
         limit = self._settings.limits.sessions
-        if len(self._live) >= limit:
+        if not request.is_internal and self.clients >= limit:
             raise SessionLimitReached(
                 f"{limit} sessions are open, as many as limits.sessions allows: close one, or raise the limit",
                 metadata={"limit": str(limit)},
@@ -253,6 +253,11 @@ class SessionRegistry:
 
     def __len__(self) -> int:
         return len(self._live)
+
+    @property
+    def clients(self) -> int:
+        """How many sessions are open that clients asked for."""
+        return sum(not session.request.is_internal for session in self._live.values())
 
     def live(self) -> Sequence[Session]:
         """Return the live sessions, oldest first."""

@@ -45,6 +45,8 @@ class SessionRequest:
     backend: str
     tag: str
     lease_s: float
+    # Of the gateway's own: no lease, no client's place, and never left to the next gateway.
+    is_internal: bool = False
 
 
 class Session:
@@ -295,7 +297,9 @@ class Session:
     @property
     def lease_left_s(self) -> float:
         """Seconds until the lease expires; the whole lease while somebody is attached."""
-        return self.request.lease_s if self.distributor.subscribers else self._leased_until - self._clock()
+        if self.distributor.subscribers or self.request.is_internal:
+            return self.request.lease_s
+        return self._leased_until - self._clock()
 
     def expire_if_idle(self) -> bool:
         """End the session when its lease is over; called by the sweeper."""

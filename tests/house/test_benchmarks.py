@@ -62,3 +62,13 @@ def test_access_control_is_measured_beside_a_gateway_without_it() -> None:
         assert 0 < spread["least"] <= spread["median"] <= spread["greatest"]
     # A key with limits is really limited: its events are looked at one by one.
     assert figures["limited_cpu_us_per_event"]["median"] > figures["on_cpu_us_per_event"]["median"]
+
+
+def test_alarms_are_listed_whole_and_followed_in_order() -> None:
+    figures = figures_of("alarms.py", "--alarms", "500", "--rate", "200", "--clients", "3", "--seconds", "2")
+
+    assert figures["snapshot_alarms"] == 500
+    assert 0 < figures["snapshot_alone_s"] <= figures["snapshot_alone_max_s"] < 1
+    assert figures["transitions_per_s"] > 50
+    assert figures["missing"] == 0
+    assert figures["all_saw_the_same"] == 1

@@ -17,7 +17,7 @@ from types import TracebackType
 from typing import Self
 
 from mxgw.v1 import event_service_pb2
-from mxgw_client._attempt import Attempt
+from mxgw_client._attempt import Attempt, event_wire
 from mxgw_client._calls import Calls
 from mxgw_client.batch import EventBatch
 from mxgw_client.enums import GapReason, OnGap
@@ -87,7 +87,7 @@ class EventStream(AsyncIterator[StreamItem]):
         self._state = _State.NEW
         # Set by `close`, for whoever waits for the next attempt.
         self._closed = asyncio.Event()
-        self._attempt: Attempt | None = None
+        self._attempt: Attempt[Frame] | None = None
         self._next_attempt_at_s = 0.0
         # The generation of a channel that must be replaced before the next attempt.
         self._dead_generation: int | None = None
@@ -247,7 +247,7 @@ class EventStream(AsyncIterator[StreamItem]):
         if generation is not None and not self._is_closed:
             await self._calls.renew(generation)
 
-    def _new_attempt(self) -> Attempt:
+    def _new_attempt(self) -> Attempt[Frame]:
         request = self._request
         if self._state is _State.CUT:
             request = event_service_pb2.StreamEventsRequest()
@@ -256,9 +256,9 @@ class EventStream(AsyncIterator[StreamItem]):
                 request.start.CopyFrom(after(self.position).to_message())
                 request.with_snapshot = self._snapshot_owed
         context = StreamContext(b"", self._references)
-        return Attempt(self._calls, request, context, self._tasks, self._open_timeout_s)
+        return Attempt(self._calls, event_wire(request), context, self._tasks, self._open_timeout_s)
 
-    def _after(self, attempt: Attempt, error: MxgwClientError) -> StreamCut | None:
+    def _after(self, attempt: Attempt[Frame], error: MxgwClientError) -> StreamCut | None:
         """Decide what the end of an attempt means; raise it when it is the end of the stream."""
         attempt.cancel()
         if self._is_closed:

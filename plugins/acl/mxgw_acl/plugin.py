@@ -21,6 +21,7 @@ from mxgw_core.api import (
     EventFilter,
     Gateway,
     Identity,
+    ItemAccess,
     Operator,
     OperatorCredentials,
     Orphan,
@@ -122,6 +123,10 @@ class AclPlugin:
     @hookimpl
     def mxgw_buffer_limit(self, session: SessionInfo) -> BufferLimit | None:
         return self._required().buffer_limit(session)
+
+    @hookimpl
+    def mxgw_item_access(self, identity: Identity) -> ItemAccess | None:
+        return self._required().item_access(identity)
 
     @hookimpl
     def mxgw_authenticate_operator(self, credentials: OperatorCredentials) -> Operator | None:

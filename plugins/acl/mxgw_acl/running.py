@@ -9,6 +9,7 @@ from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import replace
 
+from mxgw.v1.alarm_service_pb2 import AcknowledgeAlarmRequest
 from mxgw.v1.command_service_pb2 import InvokeRequest
 from mxgw.v1.commands_pb2 import MxCommand
 from mxgw.v1.session_service_pb2 import ItemState, OpenSessionRequest
@@ -18,7 +19,7 @@ from mxgw_acl.audit_tail import AuditTail
 from mxgw_acl.callers import NOBODY, Callers
 from mxgw_acl.files import private_directory, secret_file
 from mxgw_acl.gate import Gate, may_see, revoked
-from mxgw_acl.guard import ItemFilter, ItemGuard, ItemRights, Tracking, items_of
+from mxgw_acl.guard import ItemFilter, ItemGuard, ItemRights, KeyItems, Tracking, items_of
 from mxgw_acl.items import ItemMap
 from mxgw_acl.keyring import Keyring
 from mxgw_acl.keys import Key, Scope
@@ -140,6 +141,8 @@ class Running:
 
     def _what(self, request: AccessRequest) -> str:
         """Return what a command is about: references, never values."""
+        if isinstance(request.request, AcknowledgeAlarmRequest):
+            return ", ".join(request.request.references)
         if not isinstance(request.request, InvokeRequest):
             return ""
         items = self._items.get(request.session_id)
@@ -194,6 +197,25 @@ class Running:
         key = self.keyring.key(session.owner)
         limit = key.constraints.maximum_buffer_bytes if key is not None else None
         return BufferLimit(limit, "the key's --max-buffer") if limit is not None else None
+
+    def item_access(self, identity: Identity) -> KeyItems | None:
+        """Return what a caller may do with items by reference; None for whoever may use all of them."""
+        rights = self._item_rights(identity)
+        if rights is None:
+            return None
+
+        def refused(action: str, references: Sequence[str]) -> None:
+            self.record(
+                AuditRecord(
+                    actor=_actor(identity),
+                    action=action,
+                    decision="denied",
+                    reason=f"{len(references)} items: this key may not write the item",
+                    detail=", ".join(references),
+                )
+            )
+
+        return KeyItems(rights, refused)
 
     def _item_rights(self, identity: Identity) -> ItemRights | None:
         key = identity.claims
@@ -353,7 +375,7 @@ def _record(request: AccessRequest, decision: str, reason: str, detail: str = ""
 
 def _session_record(session: SessionInfo, action: str, reason: str) -> AuditRecord:
     return AuditRecord(
-        actor=f"key:{session.owner}",
+        actor=f"key:{session.owner}" if session.owner else "gateway",
         action=action,
         decision="done",
         reason=reason,
