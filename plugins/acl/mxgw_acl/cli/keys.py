@@ -13,13 +13,14 @@ from typing import Any
 import click
 
 from mxgw_acl.audit import AUDIT_FILE, AuditLog, AuditRecord
-from mxgw_acl.cli.form import Command, Group, duration, moment, show_json, show_table, told_failures
+from mxgw_acl.cli.form import duration, moment, show_json, show_table, told_failures
 from mxgw_acl.files import write_private
 from mxgw_acl.keyformat import KeyText
 from mxgw_acl.keys import SCOPE_MEANINGS, Constraints, Key, Scope
 from mxgw_acl.patterns import ItemPatterns
 from mxgw_acl.settings import AclSettings
 from mxgw_acl.store import KeyStore, KeyWishes, Use
+from mxgw_core.api.cli import Command, Group
 
 _MIB = 1024 * 1024
 _DEFAULT_SCOPES = (Scope.OPEN, Scope.READ, Scope.EVENTS)

@@ -6,7 +6,8 @@ from pathlib import Path
 
 import click
 
-from mxgw_acl.cli.form import Command, Group, show_json
+from mxgw_acl.cli.form import show_json
+from mxgw_core.api.cli import Command, Group
 
 
 def tls_group() -> click.Group:
