@@ -134,10 +134,10 @@ class DashboardApp(App[None]):
         except Refused as refusal:
             self.notify(str(refusal), severity="warning", markup=False)
 
-    def open_session(self, session_id: str) -> None:
+    def open_session(self, session_id: str, name: str) -> None:
         """Look at one session in depth; ends a freeze, because nothing of it was there to be frozen."""
         self.showing.thaw()
-        self.push_screen(SessionScreen(session_id))
+        self.push_screen(SessionScreen(session_id, name))
 
     def run_command(self, text: str) -> None:
         """Carry out a command of the `:` line or the palette."""
