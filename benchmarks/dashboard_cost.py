@@ -190,7 +190,7 @@ class Terminal:
         self.do("send-keys -t t Enter")
         self.until(lambda screen: "Open" in screen)
         self.do("send-keys -t t Enter")
-        self.until(lambda screen: screen.startswith(f"mxgw session {name}"))
+        self.until(lambda screen: screen.startswith(f"mxgw session {name}") and " good " in screen)
         self.do("send-keys -t t e")
         self.until(lambda screen: "[e events" in screen)
 
