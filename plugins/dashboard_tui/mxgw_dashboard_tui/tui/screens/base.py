@@ -116,12 +116,10 @@ class BaseScreen(Screen[None]):
         self.set_interval(REPAINT_S, self.repaint_if_shown)
 
     def on_screen_resume(self) -> None:
-        # Also said to a screen that is only made, to be shown later.
-        if self.is_current:
-            if self.query_one(TopBar).size:
-                self.repaint()  # it was shown before, so its parts have their sizes
-            self.call_after_refresh(self.repaint)
-            self.shown()
+        if self.query_one(TopBar).size:
+            self.repaint()  # it was shown before, so its parts have their sizes
+        self.call_after_refresh(self.repaint)
+        self.shown()
 
     def shown(self) -> None:
         """Begin what is only done while somebody looks at this screen; `on_screen_suspend` ends it."""
