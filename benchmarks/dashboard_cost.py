@@ -182,6 +182,18 @@ class Terminal:
         self.until(shows, doing=f" after the key {key}")
         return (time.monotonic() - began) * 1000
 
+    def open_session(self, name: str) -> None:
+        """Look at the events of a session."""
+        self.do("send-keys -t t /")
+        self.do(f"send-keys -t t -l '{name}'")
+        self.until(lambda screen: f"/{name}" in screen.splitlines()[0])
+        self.do("send-keys -t t Enter")
+        self.until(lambda screen: "Open" in screen)
+        self.do("send-keys -t t Enter")
+        self.until(lambda screen: screen.startswith(f"mxgw session {name}") and " good " in screen)
+        self.do("send-keys -t t e")
+        self.until(lambda screen: "[e events" in screen)
+
     def close(self) -> None:
         subprocess.run([*self._tmux, "kill-server"], check=False, capture_output=True)
         self._client.wait()
@@ -276,12 +288,7 @@ async def measured(server: Server, directory: Path, seconds: float) -> dict[str,
         keys = keys_ms(app)
     quiet.append(await phase(server, seconds, []))
     with dashboards(directory, server.target, 1) as (app,):
-        app.do("send-keys -t t / f a s t Enter")
-        app.until(lambda screen: "client" not in screen and "Open" in screen)
-        app.do("send-keys -t t Enter")
-        app.until(lambda screen: screen.startswith("mxgw session fast"))
-        app.do("send-keys -t t e")
-        app.until(lambda screen: "[e events" in screen)
+        app.open_session("fast 0")
         detail = await phase(server, seconds, [app])
         detail_keys = [
             app.key_ms(key, lambda screen, mark=mark: mark in screen)
@@ -291,6 +298,9 @@ async def measured(server: Server, directory: Path, seconds: float) -> dict[str,
     quiet.append(await phase(server, seconds, []))
     with dashboards(directory, server.target, OPERATORS) as apps:
         several = await phase(server, seconds, apps)
+        for number, each in enumerate(apps):
+            each.open_session(f"fast {number}")
+        several_fast = await phase(server, seconds, apps)
     quiet.append(await phase(server, seconds, []))
 
     def cost(shown: dict[str, float], index: int, operators: int = 1) -> float:
@@ -303,6 +313,7 @@ async def measured(server: Server, directory: Path, seconds: float) -> dict[str,
             "table": cost(table, 0),
             "fast session": cost(detail, 1),
             f"table, mean of {OPERATORS}": cost(several, 2, OPERATORS),
+            f"a fast session each, mean of {OPERATORS}": cost(several_fast, 2, OPERATORS),
         },
         "app_cpu": {"table": round(table["app_cpu"], 2), "fast session": round(detail["app_cpu"], 2)},
         "app_rss_mib": {"table": round(table["app_rss_mib"], 1), "fast session": round(detail["app_rss_mib"], 1)},

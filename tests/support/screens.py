@@ -102,7 +102,7 @@ class WrittenSource:
 
     async def list_items(self, session_id: str, page_token: str, /) -> pb.ListItemsResponse:
         if self.items is None:
-            raise Refused(f"no session {session_id}{page_token}")
+            raise NotThere(f"no session {session_id}{page_token}")
         return self.items
 
     async def list_settings(self) -> pb.ListSettingsResponse:

@@ -167,10 +167,10 @@ async def test_what_peers_write_cannot_break_or_restyle_the_screen(columns: int,
         await screen.until("Bench_001.Text", "Tank_001.Level", "good")
         write = c.WriteCommand(server_handle=1, item_handle=handles[0], value=MxValue(string=hostile))
         await client.invoke(session.session_id, write=write)
-        items = await screen.until("[reverse]\N{REPLACEMENT CHARACTER}]0;owned", "Tank_001.Level")
+        items = await screen.until("[reverse]\N{REPLACEMENT CHARACTER}]0;", "Tank_001.Level")
         screen.press("e")
-        events = await screen.until("[e events", "[reverse]\N{REPLACEMENT CHARACTER}]0;owned")
-        styled = screen.styled_line("owned")
+        events = await screen.until("[e events", "[reverse]\N{REPLACEMENT CHARACTER}]0;")
+        styled = screen.styled_line("[reverse]")
         title = screen.title
         screen.press("q")
         await screen.left()

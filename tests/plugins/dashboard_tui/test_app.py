@@ -29,6 +29,7 @@ from mxgw_dashboard_tui.tui.screens.session import SessionScreen
 from mxgw_dashboard_tui.tui.views import VIEWS
 from mxgw_dashboard_tui.tui.widgets.bars import TopBar, banner_text
 from mxgw_dashboard_tui.tui.widgets.grid import Grid
+from mxgw_dashboard_tui.tui.widgets.keyline import KeyLine
 
 pytestmark = pytest.mark.asyncio
 
@@ -521,6 +522,16 @@ async def test_views_are_one_table_that_keys_commands_and_help_come_from() -> No
             await pilot.press(str(number))
 
             assert view.name == app.screen.NAME  # type: ignore[attr-defined]
+
+
+async def test_the_last_key_of_an_administrators_line_has_room_on_80_columns() -> None:
+    async with shown(written()) as (app, pilot):
+        lines = [str(app.screen.query_one(KeyLine).render())]
+        await pilot.press("slash", *"tank", "enter", "enter")
+        await settled(pilot)
+        lines.append(str(app.screen.query_one(KeyLine).render()))
+
+        assert all(line.endswith("q Quit") and len(line) <= 80 for line in lines), lines
 
 
 async def test_every_binding_has_an_id_and_a_tooltip() -> None:

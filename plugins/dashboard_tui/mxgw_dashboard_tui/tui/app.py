@@ -23,8 +23,6 @@ from mxgw_dashboard_tui.tui.showing import Showing
 from mxgw_dashboard_tui.tui.source import Refused, Source
 from mxgw_dashboard_tui.tui.views import VIEWS, view_bindings
 
-# The first picture comes first.
-_PREPARE_AFTER_S = 0.5
 _THEMES = {"dark": "textual-dark", "light": "textual-light"}
 
 
@@ -64,7 +62,6 @@ class DashboardApp(App[None]):
         self._user = user
         self._recorder = recorder
         self._role = pb.ROLE_UNSPECIFIED
-        self._views_are_prepared = False
         self.theme = _THEMES[theme]
 
     # what comes in
@@ -98,18 +95,7 @@ class DashboardApp(App[None]):
             self.screen.repaint()
             self.push_screen(LoginScreen(self.source, self._user, message.detail))
 
-    @work(group="views")
-    async def _prepare_views(self) -> None:
-        """Make every view before it is asked for, so that its key is answered at once."""
-        for view in VIEWS:
-            # Textual makes a mode's screen as it is first shown, and has no public way to do so earlier.
-            if (prepare := getattr(self, "_init_mode", None)) is not None:
-                await prepare(view.name)
-
     def on_view_changed(self, message: ViewChanged) -> None:
-        if not self._views_are_prepared:
-            self._views_are_prepared = True
-            self.set_timer(_PREPARE_AFTER_S, self._prepare_views)
         # The footer shows what the role allows.
         if message.view.snapshot.role != self._role:
             self._role = message.view.snapshot.role
@@ -134,10 +120,10 @@ class DashboardApp(App[None]):
         except Refused as refusal:
             self.notify(str(refusal), severity="warning", markup=False)
 
-    def open_session(self, session_id: str) -> None:
+    def open_session(self, session_id: str, name: str) -> None:
         """Look at one session in depth; ends a freeze, because nothing of it was there to be frozen."""
         self.showing.thaw()
-        self.push_screen(SessionScreen(session_id))
+        self.push_screen(SessionScreen(session_id, name))
 
     def run_command(self, text: str) -> None:
         """Carry out a command of the `:` line or the palette."""

@@ -39,6 +39,7 @@ class AuditScreen(BaseScreen):
     """Followed only while it is looked at; the newest entry is last, and the cursor stays with it."""
 
     NAME = "audit"
+    PAINTS_ALWAYS = True
 
     def __init__(self) -> None:
         super().__init__()

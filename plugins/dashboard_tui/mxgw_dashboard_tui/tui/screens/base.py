@@ -28,6 +28,8 @@ class BaseScreen(Screen[None]):
     """Subclasses give `compose_body`, `paint` and a `title`; `grid` is the table that keys act on."""
 
     NAME = ""
+    # Whether there is more to paint than the view that all screens share.
+    PAINTS_ALWAYS = False
     AUTO_FOCUS = "Grid"
 
     BINDINGS: ClassVar[list[BindingType]] = [
@@ -62,6 +64,7 @@ class BaseScreen(Screen[None]):
     def __init__(self) -> None:
         super().__init__()
         self._generation = 0
+        self._painted: View | None = None
 
     def compose(self) -> ComposeResult:
         yield TopBar(id="top")
@@ -113,10 +116,10 @@ class BaseScreen(Screen[None]):
         self.set_interval(REPAINT_S, self.repaint_if_shown)
 
     def on_screen_resume(self) -> None:
-        # Also said to a screen that is only made, to be shown later.
-        if self.is_current:
-            self.call_after_refresh(self.repaint)
-            self.shown()
+        if self.query_one(TopBar).size:
+            self.repaint()  # it was shown before, so its parts have their sizes
+        self.call_after_refresh(self.repaint)
+        self.shown()
 
     def shown(self) -> None:
         """Begin what is only done while somebody looks at this screen; `on_screen_suspend` ends it."""
@@ -127,19 +130,23 @@ class BaseScreen(Screen[None]):
         if next(views, None) is self:
             self.repaint()
 
-    def repaint(self) -> None:
-        """Bring bars and body up to date; while frozen the body is painted from what was frozen."""
+    def repaint(self, *, anew: bool = False) -> None:
+        """Bring the bars up to date, and the body when its view is another one, or `anew`; frozen, it is that view."""
         app, showing = self.dashboard, self.dashboard.showing
         if self._generation != showing.generation:
             self._generation = showing.generation
             self.forget()
+            anew = True
         title = self.heading
         grid = next(iter(self.query(Grid)), None)
         if grid is not None and grid.pattern:
             title += f" /{grid.pattern}"
         self.query_one(TopBar).show(title, app.source.name, showing.view, self.age_s, showing.frozen_s)
         self.query_one(Banner).show(showing.link, showing.link_detail, showing.newest, showing.age_of(showing.newest))
-        self.paint(showing.view)
+        view = showing.view
+        if anew or self.PAINTS_ALWAYS or view is None or view is not self._painted:
+            self._painted = view
+            self.paint(view)
 
     # the input line
 

@@ -43,7 +43,7 @@ class OverviewScreen(BaseScreen):
     def forget(self) -> None:
         super().forget()
         for plot in self.query(Plot):
-            plot.update("")
+            plot.clear()
 
     def paint(self, view: View | None) -> None:
         if view is None:

@@ -40,6 +40,7 @@ class SessionScreen(ActingScreen):
     """Pushed on top of the table; escape goes back there."""
 
     NAME = "session"
+    PAINTS_ALWAYS = True
 
     BINDINGS: ClassVar[list[BindingType]] = [
         Binding("escape", "back", "Back", id="session.back", tooltip="Back to the table, or out of filter and input"),
@@ -68,12 +69,15 @@ class SessionScreen(ActingScreen):
         Binding("t", "show('timeline')", "Timeline", show=False, id="session.timeline", tooltip="What happened to it"),
     ]
 
-    def __init__(self, session_id: str) -> None:
+    def __init__(self, session_id: str, name: str) -> None:
         super().__init__()
         self.session_id = session_id
+        # What the table calls it, until its own streams say more.
+        self._known_as = name
         self.model = SessionModel()
         self._panel = "items"
         self._problem = ""
+        self._fact_lines = -1
         # What came while the screen is frozen.
         self._held: deque[Callable[[], None]] = deque(maxlen=_HELD)
 
@@ -93,7 +97,7 @@ class SessionScreen(ActingScreen):
 
     @property
     def heading(self) -> str:
-        return f"session {self.model.name or t.clean(self.session_id[:8])}"
+        return f"session {self.model.name or self._known_as}"
 
     @property
     def age_s(self) -> float | None:
@@ -137,8 +141,11 @@ class SessionScreen(ActingScreen):
         await self._again(self.dashboard.source.watch_events, self._take_events)
 
     def _take_detail(self, detail: pb.WatchSessionResponse, received_at: float) -> None:
+        is_first = self.model.detail is None
         self.model.take_detail(detail, received_at)
         self._problem = ""
+        if is_first:
+            self.repaint_if_shown()
 
     def _take_events(self, message: pb.WatchEventsResponse, received_at: float) -> None:
         self.model.take_events(message, received_at)
@@ -187,10 +194,15 @@ class SessionScreen(ActingScreen):
                 token = page.state.next_page_token
                 if not token:
                     break
+        except NotThere:
+            self._problem = _NOT_THERE if not self.model.is_over else ""
         except Refused as refusal:
             self._problem = str(refusal)
         else:
+            is_first = self.model.items_at is None
             self.model.take_items(pages, self.dashboard.showing.clock())
+            if is_first:
+                self.repaint_if_shown()
 
     # panels
 
@@ -215,8 +227,11 @@ class SessionScreen(ActingScreen):
         rate = None
         if view is not None and (session := view.session(self.session_id)) is not None:
             rate = session.rate
-        self.query_one("#facts", Static).update(session_facts(model, rate, self._problem))
-        self.query_one("#tabs", Static).update(self._tabs())
+        facts = session_facts(model, rate, self._problem)
+        lines = facts.plain.count("\n")
+        self.query_one("#facts", Static).update(facts, layout=lines != self._fact_lines)
+        self._fact_lines = lines
+        self.query_one("#tabs", Static).update(self._tabs(), layout=False)
         match self._panel:
             case "items":
                 self.grid.set_rows(rows.item_row(item, model, now) for item in model.items.values())

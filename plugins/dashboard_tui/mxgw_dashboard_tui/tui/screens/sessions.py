@@ -65,7 +65,7 @@ class SessionsScreen(ActingScreen):
             return
         self.grid.empty = "No session is open that you may see."
         self.grid.set_rows(self._rows(view))
-        self.query_one("#summary", Static).update(_summary(view))
+        self.query_one("#summary", Static).update(_summary(view), layout=False)
 
     def forget(self) -> None:
         super().forget()
@@ -80,14 +80,17 @@ class SessionsScreen(ActingScreen):
 
     def action_ended(self) -> None:
         self.show_ended = not self.show_ended
-        self.repaint()
+        self.repaint(anew=True)
 
     def action_open(self) -> None:
         if self.grid.current is not None:
-            self.dashboard.open_session(self.grid.current.key)
+            self._open(self.grid.current)
 
     def on_grid_chosen(self, event: Grid.Chosen) -> None:
-        self.dashboard.open_session(event.row.key)
+        self._open(event.row)
+
+    def _open(self, row: Row) -> None:
+        self.dashboard.open_session(row.key, row.cells["name"].text)
 
     @property
     def target(self) -> tuple[str, str] | None:

@@ -23,6 +23,7 @@ class SettingsScreen(BaseScreen):
     """Asked for each time the screen is opened: settings do not change while a gateway runs."""
 
     NAME = "settings"
+    PAINTS_ALWAYS = True
 
     def __init__(self) -> None:
         super().__init__()

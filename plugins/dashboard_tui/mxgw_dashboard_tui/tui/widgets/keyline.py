@@ -24,12 +24,17 @@ class KeyLine(Static):
 
     def _show(self, screen: Screen[object]) -> None:
         key_style = self.get_component_rich_style("keyline--key", partial=True)
-        line = Text(no_wrap=True, overflow="ellipsis")
-        said = set()
+        keys: dict[str, Text] = {}
         for active in screen.active_bindings.values():
             binding = active.binding
-            if binding.show and active.enabled and binding.action not in said:
-                said.add(binding.action)
-                line.append(self.app.get_key_display(binding), key_style)
-                line.append(f" {binding.description}  ")
-        self.update(line)
+            if binding.show and active.enabled:
+                key = Text(self.app.get_key_display(binding), key_style)
+                keys.setdefault(binding.action, Text.assemble(key, f" {binding.description}"))
+        line = Text("  ").join(keys.values())
+        if line.cell_len > self.size.width > 0:
+            line = Text(" ").join(keys.values())
+        line.no_wrap, line.overflow = True, "ellipsis"
+        self.update(line, layout=False)
+
+    def on_resize(self) -> None:
+        self._show(self.screen)

@@ -16,8 +16,13 @@ _HEAD_LINES = 2
 class Plot(Static):
     """One series; the newest value is at the right edge, and the whole of it has room."""
 
+    _shown: tuple[str, Sequence[float], Callable[[float], str], float, int] | None = None
+
     def show(self, title: str, values: Sequence[float], unit: Callable[[float], str], past_s: float, gone: int) -> None:
         """Repaint: `values` are evenly spaced over the last `past_s` seconds; `gone` were there before them."""
+        self._shown = title, values, unit, past_s, gone
+        if not self.size:
+            return
         shown = squeezed(values, self.size.width, gone)
         newest = unit(values[-1]) if values else "-"
         head = Text.assemble((title, "bold"), f" {newest}", no_wrap=True, overflow="ellipsis")
@@ -25,7 +30,17 @@ class Plot(Static):
             f"max {unit(max(values))} in {span(past_s)}" if values else "", "dim", no_wrap=True, overflow="ellipsis"
         )
         lines = bars(shown, self.size.width, max(1, self.size.height - _HEAD_LINES))
-        self.update(Text("\n", no_wrap=True, overflow="ellipsis").join([head, scale, *map(Text, lines)]))
+        picture = Text("\n", no_wrap=True, overflow="ellipsis").join([head, scale, *map(Text, lines)])
+        self.update(picture, layout=False)
+
+    def clear(self) -> None:
+        """Show nothing."""
+        self._shown = None
+        self.update("", layout=False)
+
+    def on_resize(self) -> None:
+        if self._shown is not None:
+            self.show(*self._shown)
 
 
 def squeezed(values: Sequence[float], width: int, gone: int = 0) -> list[float]:
