@@ -198,7 +198,7 @@ class _Stream:
             raise _PeerGone from error
 
     def begin(self, data: bytes, ended: Callable[[BaseException | None], None]) -> Write | None:
-        """Write without a task: see `DirectStream`."""
+        """Write without a task, once the first `write` is through: see `DirectStream`."""
         write = _Write(self._context.write(data), ended)
         return write if write.go_on() else None
 
