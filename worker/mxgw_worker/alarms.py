@@ -28,6 +28,8 @@ from mxgw_worker.paging import is_page_token_of, page_token, parse_page_token
 KEPT_CHANGES = 20_000
 # Part of a frame that one page may fill.
 _PAGE_SHARE = 0.75
+# How long a poll waits for the first list of one that reports by itself.
+_FIRST_S = 2.0
 
 
 class AlarmWatch:
@@ -44,6 +46,8 @@ class AlarmWatch:
         self._paged: tuple[AlarmReport, Sequence[Alarm]] = (AlarmReport(), ())
         self._reports = 0
         self._is_following = False
+        # Whether one that reports by itself has shown all its alarms; before that, an empty list means nothing.
+        self._is_shown = False
         self._away = ""
         # Set whenever something changes for a poll that waits.
         self._news = asyncio.Event()
@@ -139,15 +143,20 @@ class AlarmWatch:
             except BaseException:
                 self._is_following = False
                 raise
-        if query.after_revision == self._revision and not self._away:
-            self._news.clear()
-            try:
-                async with asyncio.timeout(query.wait_ms / 1000):
-                    await self._news.wait()
-            except TimeoutError:
-                pass
-        if self._away:
-            raise CallFailed("ALARMS_UNAVAILABLE", self._away)
+        if not self._is_shown and not self._away:
+            await self._wait_for_news(_FIRST_S)
+        elif query.after_revision == self._revision and not self._away:
+            await self._wait_for_news(query.wait_ms / 1000)
+        if self._away or not self._is_shown:
+            raise CallFailed("ALARMS_UNAVAILABLE", self._away or "the alarm manager has not shown its alarms yet")
+
+    async def _wait_for_news(self, seconds: float) -> None:
+        self._news.clear()
+        try:
+            async with asyncio.timeout(seconds):
+                await self._news.wait()
+        except TimeoutError:
+            pass
 
     def changed(self, alarm: Alarm) -> None:
         """See `AlarmListener`."""
@@ -163,7 +172,7 @@ class AlarmWatch:
 
     def refreshed(self, alarms: Sequence[Alarm]) -> None:
         """See `AlarmListener`: alarms that are no longer listed are over."""
-        self._away = ""
+        self._away, self._is_shown = "", True
         listed = {alarm.alarm_id: alarm for alarm in alarms}
         for alarm in _missing(self._alarms, listed):
             over = Alarm()
