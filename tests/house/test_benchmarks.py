@@ -13,13 +13,14 @@ from support.repository import ROOT
 
 sys.path.append(str(ROOT / "benchmarks"))
 
+from mxgw.v1.event_service_pb2 import StreamEventsResponse
+from mxgw.v1.events_pb2 import EventBatch
+
 from bench.counting import MarkerCounter, StrideCounter, WrongStream
 from bench.events import RECORD_BYTES, SEQUENCE_AT, Blocks, record_of
 from bench.http2 import Kept
 from bench.measuring import Ratio, Result, alternate, result_from_json
 from bench.reader import delays_of_pieces, judge
-from mxgw.v1.event_service_pb2 import StreamEventsResponse
-from mxgw.v1.events_pb2 import EventBatch
 
 
 def run(script: str, *arguments: str, timeout_s: float = 55) -> subprocess.CompletedProcess[str]:
