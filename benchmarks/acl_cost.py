@@ -25,7 +25,6 @@ from contextlib import ExitStack
 from pathlib import Path
 
 from full_path import LOAD_ITEMS, OVERHEAD_S, SETTINGS, from_gateway, read
-
 from processes import Server, gateway
 from window import Window
 

@@ -16,13 +16,14 @@ import tempfile
 import time
 from pathlib import Path
 
+from rich.console import Console
+
 from bench.context import Context
 from bench.measuring import PAIRS, environment
 from bench.processes import BenchmarkFailed
 from bench.registry import CASES
 from bench.report import show
 from bench.window import Window
-from rich.console import Console
 
 OUTPUT = Path("var/benchmarks")
 

@@ -7,15 +7,17 @@ server has confirmed it, and returns what counts the bytes that follow. So no cl
 from __future__ import annotations
 
 import json
+import os
 import re
 import socket
 from collections.abc import Callable
 from typing import Any, Protocol
 
+from mxgw.v1.event_service_pb2 import StartPosition, StreamEventsRequest
+
 from bench.counting import MarkerCounter, StrideCounter, WrongStream
 from bench.events import MARKER_AT, RECORD_BYTES, SEQUENCE_AT
 from bench.http2 import GrpcFeed
-from mxgw.v1.event_service_pb2 import StartPosition, StreamEventsRequest
 
 SUBJECT = b"mxgw"
 _SIZE = str(RECORD_BYTES).encode()
@@ -134,12 +136,17 @@ def nats_request(connection: socket.socket, subject: str, body: dict[str, Any]) 
 def jetstream(target: str, options: Options) -> tuple[socket.socket, Feed]:
     """A push consumer without acknowledgements: what an ordered consumer of a NATS client is."""
     connection = nats_connected(target)
-    deliver = f"deliver.{options['index']}"
-    connection.sendall(f"SUB {deliver} 1\r\n".encode())
+    # An earlier reader's consumer lives on for seconds: each has a subject of its own.
+    deliver = f"deliver.{os.getpid()}.{options['index']}"
+    connection.sendall(f"SUB {deliver} 1\r\nPING\r\n".encode())
+    read_until(connection, b"PONG\r\n")
     config = {"deliver_subject": deliver, "deliver_policy": "all", "ack_policy": "none", "replay_policy": "instant"}
+    # Asked for on another connection: behind its answer there are only events on this one.
+    asking = nats_connected(target)
     nats_request(
-        connection, "$JS.API.CONSUMER.CREATE.events", {"stream_name": "events", "config": {**config, "max_waiting": 0}}
+        asking, "$JS.API.CONSUMER.CREATE.events", {"stream_name": "events", "config": {**config, "max_waiting": 0}}
     )
+    asking.close()
     return connection, MarkerCounter()
 
 

@@ -20,9 +20,10 @@ import grpc
 import grpc.aio
 import uvloop
 
-from bench.window import EVENTS
 from mxgw_core.events.records import events_prefix
 from mxgw_worker.ipc.framing import FrameDecoder
+
+from bench.window import EVENTS
 
 BATCH_BYTES = 512 * 1024
 FRAME_BYTES = 4 * 1024 * 1024

@@ -9,9 +9,6 @@ import select
 import socket
 import sys
 
-from bench.events import Blocks
-from bench.source import BURST_BLOCKS
-from bench.window import Window
 from mxgw.worker.v1.worker_pb2 import CommandReply, Pong, Ready, WorkerEnvelope
 from mxgw_worker.ipc.framing import FrameDecoder, frame
 from mxgw_worker.ipc.handshake import WorkerHandshake
@@ -19,6 +16,10 @@ from mxgw_worker.ipc.process import start_ticks
 from mxgw_worker.ipc.startup import read_startup
 from mxgw_worker.link import block_frame
 from mxgw_worker.outbox import Block
+
+from bench.events import Blocks
+from bench.source import BURST_BLOCKS
+from bench.window import Window
 
 
 class PremadeWorker:

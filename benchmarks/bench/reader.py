@@ -15,15 +15,16 @@ import time
 from itertools import accumulate
 from typing import Any
 
+from mxgw.v1.event_service_pb2 import StreamEventsResponse
+from mxgw.v1.events_pb2 import Event
+from mxgw_core.testing.checker import StreamChecker, observed
+
 from bench.counting import WrongStream
 from bench.dialects import DIALECTS, RECEIVE_BUFFER_BYTES, Feed
 from bench.events import MARKER, MARKER_AT, RECORD_BYTES, SEQUENCE, SEQUENCE_AT, STAMP, STAMP_AT
 from bench.http2 import GrpcFeed, Kept
 from bench.processes import cpu_s
 from bench.window import Window
-from mxgw.v1.event_service_pb2 import StreamEventsResponse
-from mxgw.v1.events_pb2 import Event
-from mxgw_core.testing.checker import StreamChecker, observed
 
 SILENCE_S = 20.0
 Pieces = list[tuple[int, bytes]]

@@ -9,13 +9,14 @@ import threading
 import time
 from collections.abc import Mapping
 
-from bench.events import RAW_SOURCE_TIME
-from bench.pacing import paced
-from bench.window import Window
 from mxgw.convert import ok_status, to_value
 from mxgw_worker.backends.base import BackendInfo, EventSink
 from mxgw_worker.backends.partial import PartialBackend
 from mxgw_worker.main import main
+
+from bench.events import RAW_SOURCE_TIME
+from bench.pacing import paced
+from bench.window import Window
 
 # Events between two looks at the event loop, as the simulator has it.
 _SLICE_EVENTS = 512

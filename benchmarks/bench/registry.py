@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from bench.cases import filters, growth, latency, memory, opening, plugins, replay, snapshot, throughput, worker
+from bench.cases import client, filters, growth, latency, memory, opening, plugins, replay, snapshot, throughput, worker
 from bench.context import Context
 from bench.measuring import Result
 
@@ -18,5 +18,6 @@ CASES: dict[str, tuple[str, Callable[[Context], Result]]] = {
     "plugins": (plugins.TITLE, plugins.run),
     "opening": (opening.TITLE, opening.run),
     "memory": (memory.TITLE, memory.run),
+    "client": (client.TITLE, client.run),
     "worker": (worker.TITLE, worker.run),
 }

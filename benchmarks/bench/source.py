@@ -14,14 +14,15 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-from bench.dialects import SUBJECT, connected, mqtt_connected, mqtt_publish_head, nats_connected
-from bench.events import BLOCK_EVENTS, RAW_SOURCE_TIME, RECORD_BYTES, Blocks, record_of
-from bench.pacing import paced
-from bench.window import Window
 from mxgw.convert import ok_status
 from mxgw.v1.events_pb2 import EVENT_KIND_DATA_CHANGE, EventBatch
 from mxgw.v1.values_pb2 import QUALITY_GOOD
 from mxgw_worker.ipc.framing import frame
+
+from bench.dialects import SUBJECT, connected, mqtt_connected, mqtt_publish_head, nats_connected
+from bench.events import BLOCK_EVENTS, RAW_SOURCE_TIME, RECORD_BYTES, Blocks, record_of
+from bench.pacing import paced
+from bench.window import Window
 
 BURST_BLOCKS = 16
 _SIZE = str(RECORD_BYTES).encode()

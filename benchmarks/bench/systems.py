@@ -13,6 +13,7 @@ import re
 import shutil
 import subprocess
 import sys
+import tempfile
 import time
 from abc import ABC, abstractmethod
 from collections.abc import Iterator
@@ -20,6 +21,8 @@ from contextlib import AsyncExitStack, ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar
+
+from mxgw_client import Gateway, Session, connect
 
 from bench.dialects import nats_connected, nats_request, stream_request
 from bench.processes import (
@@ -34,9 +37,10 @@ from bench.processes import (
     wait_listening,
 )
 from bench.window import EVENTS, Window
-from mxgw_client import Gateway, Session, connect
 
 STREAM_EVENTS = "/mxgw.v1.EventService/StreamEvents"
+# What each of many sessions may be ahead.
+LEAST_WINDOW_EVENTS = 20_000
 READER_TIMEOUT_S = 120.0
 WARM_UP_S = 0.4
 SETTLE_S, SETTLE_LOOK_S, IDLE_SHARE = 5.0, 0.04, 0.1
@@ -75,7 +79,8 @@ class System(ABC):
     def running(self, directory: Path) -> Iterator[System]:
         """Run the server in a directory of its own, below `directory`."""
         self.directory = directory / re.sub(r"\W+", "-", self.name)
-        self.directory.mkdir(parents=True)
+        # A Unix socket's path has little room.
+        self.directory = Path(tempfile.mkdtemp(prefix=self.directory.name[:12], dir=directory))
         with ExitStack() as stack:
             self.start(stack)
             yield self
@@ -254,7 +259,7 @@ rate = 0
 
     async def _turn(self, load: Load) -> dict[str, Any]:
         await asyncio.to_thread(settle, [self.server_pid])
-        Window.named().reset(EVENTS // load.sessions)
+        Window.named().reset(max(EVENTS // load.sessions, LEAST_WINDOW_EVENTS))
         backend = f"bench{load.rate:.0f}" if load.rate else "bench"
         async with self.connect() as gateway, AsyncExitStack() as stack:
             requests: list[str] = []

@@ -31,6 +31,7 @@ COMMANDS: dict[str, dict[str, str]] = {
         "write": "Write values and say what became of each.",
     },
     "Operation": {
+        "bench": "Measure a gateway: how fast here, and is that well?",
         "config": "Check the settings, or show where each comes from.",
         "drain": "End the gateway here in order; workers can wait for the next.",
         "plugins": "List installed, enabled and failed plugins.",

@@ -10,11 +10,12 @@ import time
 from collections.abc import Mapping
 from typing import Any
 
+from mxgw_core.config.models import WorkerSettings
+
 from bench.context import Context
 from bench.measuring import Result
 from bench.processes import environment
 from bench.systems import Mxgw, System
-from mxgw_core.config.models import WorkerSettings
 
 TITLE = "OpenSession to READY"
 OPENED = 5

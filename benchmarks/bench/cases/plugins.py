@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from importlib.metadata import entry_points
+
 from bench.context import Context
 from bench.measuring import Result
 from bench.systems import Load, MxgwPremade, System
 
 TITLE = "Cost of each plugin, enabled and idle"
-PLUGINS = ("backpressure", "replay", "acl", "reattach", "dashboard_tui")
 SECONDS = 0.4
 # A difference of two percent needs more turns than one of two times.
 MORE_PAIRS = 3
@@ -20,9 +21,10 @@ def run(context: Context) -> Result:
     result = Result("plugins", TITLE, {"seconds": context.seconds(SECONDS)})
     context.pairs *= MORE_PAIRS
     without: System = MxgwPremade(name="without plugins", plugins=())
+    installed = {entry.name for entry in entry_points(group="mxgw.plugins")}
     others: list[System] = [
         MxgwPremade(name="again without", plugins=()),
-        *(MxgwPremade(name=f"with {plugin}", plugins=(plugin,)) for plugin in PLUGINS),
+        *(MxgwPremade(name=f"with {plugin}", plugins=(plugin,)) for plugin in sorted(installed)),
     ]
     for other in others:
         if not context.wants(other.name):

@@ -8,11 +8,12 @@ from typing import Any
 
 import grpc.aio
 
+from mxgw.v1.event_service_pb2 import StartPosition, StreamEventsRequest, StreamEventsResponse
+
 from bench.context import Context
 from bench.measuring import Result
 from bench.processes import BenchmarkFailed
 from bench.systems import STREAM_EVENTS, Mxgw
-from mxgw.v1.event_service_pb2 import StartPosition, StreamEventsRequest, StreamEventsResponse
 
 TITLE = "Snapshot of 10,000 items"
 ITEMS = 10_000

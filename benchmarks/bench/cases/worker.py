@@ -12,9 +12,6 @@ import sys
 import time
 from collections.abc import Callable
 
-from bench.context import Context
-from bench.measuring import Result
-from bench.processes import BenchmarkFailed
 from mxgw.convert import ok_status, to_value
 from mxgw.v1.events_pb2 import EVENT_KIND_DATA_CHANGE, EventBatch
 from mxgw.v1.values_pb2 import MX_STATUS_CATEGORY_OK, MX_STATUS_DETAIL_SUCCESS, QUALITY_GOOD
@@ -23,6 +20,10 @@ from mxgw_worker.link import block_frame
 from mxgw_worker.outbox import Block, Outbox
 from mxgw_worker.sink import WorkerSink
 from mxgw_worker.writes import Writes
+
+from bench.context import Context
+from bench.measuring import Result
+from bench.processes import BenchmarkFailed
 
 TITLE = "Worker alone"
 GOAL = 0.7
