@@ -93,6 +93,7 @@ class HandlerFactory:
         figures = self._figures.method(path, streams=False)
 
         async def handle(data: bytes, context: grpc.aio.ServicerContext[Any, Any]) -> bytes:
+            # What stays when gRPC cuts the call: its client gave up, ran out of time, or is gone.
             began, code = time.perf_counter(), "CANCELLED"
             figures.running += 1
             try:
@@ -103,9 +104,6 @@ class HandlerFactory:
             except Exception as error:
                 code = _code_of(error)
                 await _abort(context, path, error)
-            except asyncio.CancelledError:
-                code = _cut_code(context)
-                raise
             finally:
                 figures.running -= 1
                 figures.ended(code, time.perf_counter() - began)
@@ -121,6 +119,7 @@ class HandlerFactory:
         figures = self._figures.method(path, streams=True)
 
         async def handle(data: bytes, context: grpc.aio.ServicerContext[Any, Any]) -> None:
+            # What stays when gRPC cuts the call: its client gave up, ran out of time, or is gone.
             began, code = time.perf_counter(), "CANCELLED"
             figures.running += 1
             try:
@@ -134,9 +133,6 @@ class HandlerFactory:
             except Exception as error:
                 code = _code_of(error)
                 await _abort(context, path, error)
-            except asyncio.CancelledError:
-                code = _cut_code(context)
-                raise
             finally:
                 figures.running -= 1
                 figures.ended(code, time.perf_counter() - began)
@@ -247,12 +243,6 @@ class _Write:
 
 def _code_of(error: Exception) -> str:
     return (status_code(error) if isinstance(error, GatewayError) else grpc.StatusCode.INTERNAL).name
-
-
-def _cut_code(context: grpc.aio.ServicerContext[Any, Any]) -> str:
-    """Return what a call ended with that was cut from outside: gRPC does not say by what."""
-    left_s = context.time_remaining()
-    return "DEADLINE_EXCEEDED" if left_s is not None and left_s <= 0 else "CANCELLED"
 
 
 async def _to_its_end(step: Coroutine[Any, Any, None]) -> None:
