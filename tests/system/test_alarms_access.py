@@ -123,4 +123,4 @@ async def test_a_revoked_key_is_cut_off_from_alarms(tmp_path: Path) -> None:
                 while await stream.read() is not grpc.aio.EOF:
                     pass
 
-            assert (await refused(read())).reason == "ACCESS_REVOKED"
+            assert (await refused(read())).reason == "REVOKED"
