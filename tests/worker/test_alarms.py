@@ -257,3 +257,23 @@ async def test_following_is_tried_again_after_it_failed() -> None:
     backend.is_down = False
 
     assert (await poll(watch)).complete
+
+
+class Late(Reporting):
+    """Shows its alarms some time after it was asked to report."""
+
+    async def follow_alarms(self, listener: AlarmListener) -> None:
+        self.listener = listener
+
+
+@pytest.mark.asyncio
+async def test_no_list_is_not_an_empty_list(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(alarms, "_FIRST_S", 0.01)
+    backend = Late()
+    watch = watch_of(backend)
+    with pytest.raises(CallFailed, match="has not shown its alarms yet"):
+        await poll(watch)
+    assert backend.listener is not None
+    backend.listener.refreshed([])
+
+    assert (await poll(watch)).complete
