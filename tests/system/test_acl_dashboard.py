@@ -26,7 +26,7 @@ METHODS = pb.DESCRIPTOR.services_by_name["DashboardService"].methods_by_name
 FOR_ALL = {"GetAccess", "Login"}
 FOR_LOGINS = {"RenewLogin", "Logout"}
 TO_LOOK = {"WatchGateway", "WatchSession", "WatchEvents", "ListItems"}
-TO_ADMINISTER = {"ListSettings", "CloseSession", "KillWorker"}
+TO_ADMINISTER = {"ListSettings", "WatchAudit", "CloseSession", "KillWorker"}
 
 
 @pytest.fixture(scope="module")

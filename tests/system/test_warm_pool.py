@@ -6,13 +6,13 @@ import os
 import signal
 from typing import Any
 
-import psutil
 import pytest
 from support.adoption import LOAD, adopted
 from support.clients import client_of
 from support.plugins import InstallPlugin
 from support.restarts import Restarts, restarts
 from support.waiting import until
+from support.workers import started_workers
 
 from mxgw.v1.gateway_service_pb2 import GetGatewayInfoRequest
 from mxgw_core.api import WorkerIdentity, WorkerProof, WorkerSpawn, hookimpl
@@ -63,7 +63,7 @@ async def test_a_session_takes_a_spare_through_the_steps_of_any_worker(install_p
     }
     async with running_gateway(settings) as gateway, client_of(gateway.target) as client:
         await until(lambda: gateway.app.observation.spare_workers == 1, 20)
-        (spare,) = psutil.Process().children()
+        (spare,) = started_workers()
 
         assert not steps.seen
 
@@ -71,19 +71,19 @@ async def test_a_session_takes_a_spare_through_the_steps_of_any_worker(install_p
         session = await client.open(backend="plant")
         id_ = session.session_id
 
-        assert session.worker_pid == spare.pid
+        assert session.worker_pid == spare
         assert steps.seen == [
             ("spawning", id_, 0),
-            ("started", id_, spare.pid),
-            ("proved", id_, spare.pid),
-            ("ready", id_, spare.pid),
+            ("started", id_, spare),
+            ("proved", id_, spare),
+            ("ready", id_, spare),
         ]
         assert len(await client.subscribe(id_, ["Load.Item00003"])) == 1
 
         await until(lambda: gateway.app.observation.spare_workers == 1, 20)
         other = await client.open()
 
-        assert other.worker_pid != spare.pid
+        assert other.worker_pid != spare
 
 
 @pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM])

@@ -13,6 +13,7 @@ from pathlib import Path
 import psutil
 import pytest
 from support.waiting import until
+from support.workers import started_workers
 
 from mxgw_core.workers.pool import WarmPool
 
@@ -42,17 +43,12 @@ def _names(directory: Path) -> list[str]:
     return [path.name for path in directory.iterdir()]
 
 
-def _children() -> list[int]:
-    """Return the workers that this process started; servers that other tests share are none."""
-    return [child.pid for child in psutil.Process().children() if child.cmdline()[-1:] == ["mxgw_worker"]]
-
-
 async def test_spares_get_ready_and_the_one_that_is_taken_lives_on_with_the_log_of_its_session(
     running: Running, tmp_path: Path
 ) -> None:
     async with running(2) as pool:
         await until(lambda: pool.ready == 2, 20)
-        before = _children()
+        before = started_workers()
         process = pool.take(tmp_path / "worker.log")
 
         assert process is not None
@@ -78,7 +74,7 @@ async def test_a_taken_spare_is_replaced_only_when_its_session_says_so(running: 
         for _ in range(10):
             await asyncio.sleep(0)
 
-        assert _children() == [process.pid]
+        assert started_workers() == [process.pid]
 
         pool.refill()
         await until(lambda: pool.ready, 20)
@@ -89,9 +85,9 @@ async def test_a_taken_spare_is_replaced_only_when_its_session_says_so(running: 
 async def test_a_spare_that_is_killed_is_replaced(running: Running, tmp_path: Path) -> None:
     async with running(1) as pool:
         await until(lambda: pool.ready, 20)
-        (killed,) = _children()
+        (killed,) = started_workers()
         os.kill(killed, signal.SIGKILL)
-        await until(lambda: pool.ready and killed not in _children(), 20)
+        await until(lambda: pool.ready and killed not in started_workers(), 20)
 
     assert _names(tmp_path) == ["spare-ended.log"]
 
@@ -99,7 +95,8 @@ async def test_a_spare_that_is_killed_is_replaced(running: Running, tmp_path: Pa
 async def test_a_spare_that_died_a_moment_ago_is_not_given_to_a_session(running: Running, tmp_path: Path) -> None:
     async with running(1) as pool:
         await until(lambda: pool.ready, 20)
-        (killed,) = psutil.Process().children()
+        (pid,) = started_workers()
+        killed = psutil.Process(pid)
         killed.kill()
         while killed.status() != psutil.STATUS_ZOMBIE:
             pass  # the event loop must not have its turn: it would hear of the end
@@ -127,7 +124,7 @@ async def test_a_kind_of_backend_that_cannot_be_imported_is_no_matter_for_a_spar
 
 async def test_a_pool_that_is_stopped_while_a_spare_imports_leaves_none(running: Running, tmp_path: Path) -> None:
     async with running(1):
-        await until(_children)
+        await until(started_workers)
 
-    assert not _children()
+    assert not started_workers()
     assert not _names(tmp_path)
