@@ -140,8 +140,10 @@ class WarmPool:
             while not self._stopped.done():
                 await self._wanted.wait()
                 self._wanted.clear()
-                while len(self._spares) < self._size and not self._stopped.done():
-                    await self._add()
+                # Those that are missing now; one that is taken meanwhile waits for its session to say so.
+                for _ in range(self._size - len(self._spares)):
+                    if not self._stopped.done():
+                        await self._add()
         finally:
             self.stop()
             await self._dismiss_all()
