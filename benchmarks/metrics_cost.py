@@ -20,7 +20,6 @@ import urllib.request
 from pathlib import Path
 
 from full_path import LOAD_ITEMS, OVERHEAD_S, from_gateway, read
-
 from processes import Server, gateway
 from window import Window
 

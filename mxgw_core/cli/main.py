@@ -24,12 +24,14 @@ COMMANDS: dict[str, dict[str, str]] = {
         "serve": "Run a gateway.",
     },
     "Data": {
+        "alarms": "List, follow or acknowledge the plant's alarms.",
         "browse": "Show what a backend offers, as a tree.",
         "read": "Read the current values of tags.",
         "stream": "Follow tags: one line per event, gaps included.",
         "write": "Write values and say what became of each.",
     },
     "Operation": {
+        "bench": "Measure a gateway: how fast here, and is that well?",
         "config": "Check the settings, or show where each comes from.",
         "drain": "End the gateway here in order; workers can wait for the next.",
         "plugins": "List installed, enabled and failed plugins.",

@@ -86,6 +86,7 @@ class Distributor:
         self._clock = clock
         self._unattached = unattached
         self._retention = NOTHING_RETAINED
+        self._bound_bytes: int | None = None
         self._on_fail_session = on_fail_session
         self._was_attached = False
         self._rate = Rate()
@@ -102,8 +103,19 @@ class Distributor:
         self._recheck: tuple[float, Cancellable] | None = None
 
     def retain(self, retention: Retention) -> None:
-        """Keep this much after delivery, and no less than was asked for before."""
-        self._retention = retention if self._retention is NOTHING_RETAINED else self._retention.covering(retention)
+        """Keep this much after delivery, and no less than was asked for before; `bound` has the last word."""
+        retention = retention if self._retention is NOTHING_RETAINED else self._retention.covering(retention)
+        self._retention = self._bounded(retention)
+
+    def bound(self, limit_bytes: int) -> None:
+        """Keep no more bytes of events than this, whoever asks for more; call it before anything is kept."""
+        self._bound_bytes = limit_bytes
+        self._unattached, self._retention = self._bounded(self._unattached), self._bounded(self._retention)
+
+    def _bounded(self, retention: Retention) -> Retention:
+        if self._bound_bytes is None:
+            return retention
+        return replace(retention, bytes=min(retention.bytes, self._bound_bytes))
 
     @property
     def has_snapshots(self) -> bool:

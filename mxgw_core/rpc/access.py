@@ -7,9 +7,17 @@ from collections.abc import Mapping, Sequence
 from urllib.parse import unquote
 
 from mxgw.v1.commands_pb2 import MxCommand
-from mxgw_core.api.access import AccessRequest, Allow, AuthenticationRequest, CommandGuard, Deny, Moment
+from mxgw_core.api.access import (
+    AccessRequest,
+    Allow,
+    AuthenticationRequest,
+    CommandGuard,
+    Deny,
+    ItemAccess,
+    Moment,
+)
 from mxgw_core.api.errors import AccessDenied, GatewayError, Unauthenticated
-from mxgw_core.api.events import EventFilter
+from mxgw_core.api.events import EventFilter, StreamPace
 from mxgw_core.api.types import ANONYMOUS, Identity, Peer, SessionInfo
 from mxgw_core.plugins import PluginHost
 from mxgw_core.rpc.figures import AccessOutcome, CallFigures
@@ -47,6 +55,7 @@ class AccessControl:
         self._authorizes = plugins.implements("mxgw_authorize")
         self._guards = plugins.implements("mxgw_command_guard")
         self._filters = plugins.implements("mxgw_event_filter")
+        self._paces = plugins.implements("mxgw_stream_pace")
 
     @property
     def authenticates(self) -> bool:
@@ -144,6 +153,30 @@ class AccessControl:
         answers = self._plugins.ask("mxgw_event_filter", session=session, identity=identity)
         if any(answer.error is not None for answer in answers):
             raise AccessDenied("the stream could not be authorized")
+        return [answer.value for answer in answers]
+
+    def paces(self, session: SessionInfo, identity: Identity) -> Sequence[StreamPace]:
+        """Return what holds this identity's stream back.
+
+        Raises:
+            AccessDenied: a plugin failed.
+        """
+        if not self._paces:
+            return ()
+        answers = self._plugins.ask("mxgw_stream_pace", session=session, identity=identity)
+        if any(answer.error is not None for answer in answers):
+            raise AccessDenied("the stream could not be authorized")
+        return [answer.value for answer in answers]
+
+    def item_access(self, identity: Identity) -> Sequence[ItemAccess]:
+        """Return the judges of what this identity may do with items by reference.
+
+        Raises:
+            AccessDenied: a plugin failed.
+        """
+        answers = self._plugins.ask("mxgw_item_access", identity=identity)
+        if any(answer.error is not None for answer in answers):
+            raise AccessDenied("the call could not be authorized")
         return [answer.value for answer in answers]
 
 

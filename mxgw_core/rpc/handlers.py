@@ -8,9 +8,11 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import re
 import secrets
 import time
 from collections.abc import Awaitable, Callable, Coroutine, Sequence
+from contextlib import suppress
 from typing import Any, NoReturn, TypeAlias
 
 import grpc
@@ -19,10 +21,12 @@ from google.protobuf.message import Message
 from google.protobuf.message_factory import GetMessageClass
 
 from mxgw_core.api.access import AccessRequest
+from mxgw_core.api.correlation import correlation_id, current_call
 from mxgw_core.api.errors import GatewayError, InternalError
 from mxgw_core.api.gateway import Call, GrpcService, OpenStream
 from mxgw_core.config.models import LimitSettings
 from mxgw_core.rpc.access import AccessControl, parse_peer
+from mxgw_core.rpc.direct import Write
 from mxgw_core.rpc.errors import DETAILS_KEY, status_code, status_details
 from mxgw_core.rpc.figures import CallFigures
 from mxgw_core.rpc.streams import OpenStreams
@@ -31,6 +35,9 @@ from mxgw_core.sessions.registry import SessionRegistry
 
 log = logging.getLogger(__name__)
 
+# Callers may bring an id, as proxies and tracing do; whoever is refused gets it back.
+REQUEST_ID_KEY = "x-request-id"
+_REQUEST_ID = re.compile(r"[A-Za-z0-9._:-]{1,64}")
 
 _Admission: TypeAlias = Callable[[bytes, grpc.aio.ServicerContext[Any, Any]], tuple[Any, Call]]
 
@@ -140,6 +147,8 @@ class HandlerFactory:
         def admit(data: bytes, context: grpc.aio.ServicerContext[Any, Any]) -> tuple[Any, Call]:
             peer = parse_peer(context.peer())
             metadata = {k: v for k, v in context.invocation_metadata() or () if isinstance(v, str)}
+            brought = metadata.get(REQUEST_ID_KEY, "")
+            current_call.set(brought if _REQUEST_ID.fullmatch(brought) else secrets.token_hex(8))
             names = _certificate_names(context) if mutual_tls else ()
             identity = access.authenticate(path, peer, metadata, certificate_names=names, scope=scope)
             request = parse(request_class, data)
@@ -184,6 +193,53 @@ class _Stream:
         except Exception as error:  # grpc has no public type for it
             raise _PeerGone from error
 
+    def begin(self, data: bytes, ended: Callable[[BaseException | None], None]) -> Write | None:
+        """Write without a task, once the first `write` is through: see `DirectStream`."""
+        write = _Write(self._context.write(data), ended)
+        return write if write.go_on() else None
+
+
+class _Write:
+    """Carries gRPC's coroutine of one write through, as a task would, but beginning at once."""
+
+    __slots__ = ("_coroutine", "_ended", "_waits_for")
+
+    def __init__(self, coroutine: Coroutine[Any, Any, None], ended: Callable[[BaseException | None], None]) -> None:
+        self._coroutine = coroutine
+        self._ended = ended
+        self._waits_for: asyncio.Future[Any] | None = None
+
+    def go_on(self) -> bool:
+        """Run until it waits; return whether it does."""
+        try:
+            future = self._coroutine.send(None)
+        except StopIteration:
+            return False
+        except Exception as error:  # grpc has no public type for it
+            raise _PeerGone from error
+        # What a task says to a future that it awaits.
+        future._asyncio_future_blocking = False
+        future.add_done_callback(self._step)
+        self._waits_for = future
+        return True
+
+    def _step(self, _: asyncio.Future[Any]) -> None:
+        try:
+            waits = self.go_on()
+        except BaseException as error:
+            self._ended(error)
+        else:
+            if not waits:
+                self._ended(None)
+
+    def abandon(self) -> None:
+        """As the cancellation of a task would."""
+        assert self._waits_for is not None
+        self._waits_for.remove_done_callback(self._step)
+        self._waits_for.cancel()
+        with suppress(BaseException):
+            self._coroutine.throw(asyncio.CancelledError())
+
 
 def _code_of(error: Exception) -> str:
     return (status_code(error) if isinstance(error, GatewayError) else grpc.StatusCode.INTERNAL).name
@@ -207,13 +263,12 @@ async def _abort(context: grpc.aio.ServicerContext[Any, Any], path: str, error: 
     if isinstance(error, grpc.aio.AbortError):
         raise error
     if not isinstance(error, GatewayError):
-        correlation_id = secrets.token_hex(6)
-        log.error("%s failed inside the gateway (correlation id %s)", path, correlation_id, exc_info=error)
+        call_id = correlation_id()
+        log.error("%s failed inside the gateway (correlation id %s)", path, call_id, exc_info=error)
         error = InternalError(
-            f"the gateway failed; its log has the details under {correlation_id}",
-            metadata={"correlation_id": correlation_id},
+            f"the gateway failed; its log has the details under {call_id}", metadata={"correlation_id": call_id}
         )
-    details = ((DETAILS_KEY, status_details(error)),)
+    details = ((DETAILS_KEY, status_details(error)), (REQUEST_ID_KEY, correlation_id()))
     try:
         await context.abort(status_code(error), error.message, trailing_metadata=details)
     except grpc.aio.InternalError:  # the caller went while it was told; this may take as long as it does not read

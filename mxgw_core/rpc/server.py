@@ -8,7 +8,6 @@ from collections.abc import Sequence
 import grpc
 import grpc.aio
 from grpc_health.v1 import health, health_pb2, health_pb2_grpc
-from grpc_reflection.v1alpha import reflection
 
 from mxgw_core.api.errors import SettingsError
 from mxgw_core.api.gateway import GrpcService
@@ -69,6 +68,8 @@ class GrpcServer:
         health_pb2_grpc.add_HealthServicer_to_server(self._health, self._server)
         self._names = ["", *names]
         if settings.gateway.reflection:
+            from grpc_reflection.v1alpha import reflection  # 1 MiB that hardly anybody wants
+
             reflection.enable_server_reflection(
                 [*names, health.SERVICE_NAME, reflection.SERVICE_NAME],
                 self._server,

@@ -25,6 +25,7 @@ from mxgw_core.sessions.session import Session, SessionRequest
 from mxgw_core.sessions.totals import AdoptionOutcome, SessionTotals
 from mxgw_core.workers.orphans import Judgement
 from mxgw_core.workers.paths import DataDirectory
+from mxgw_core.workers.pool import WarmPool
 from mxgw_core.workers.worker import Worker
 from mxgw_worker.ipc.handshake import SECRET_BYTES
 
@@ -72,19 +73,24 @@ class SessionRegistry:
         self._opened = 0
         self.totals = SessionTotals()
         self._tasks = asyncio.TaskGroup()
-        self._starts = asyncio.Semaphore(settings.workers.parallel_starts)
         self._sweeper: asyncio.Task[None] | None = None
+        default = settings.default_backend
+        kind = settings.backends[default].kind or default
+        workers = settings.workers
+        self.pool = WarmPool(workers.warm_pool, kind, data.log_of_spare, parallel=workers.parallel_starts)
         self.draining = False
 
     async def __aenter__(self) -> SessionRegistry:
         await self._tasks.__aenter__()
         self._sweeper = self._tasks.create_task(self._sweep(), name="sessions:sweeper")
+        self._tasks.create_task(self.pool.run(), name="sessions:spares")
         return self
 
     async def __aexit__(self, *exc_info: object) -> None:
         self.draining = True
         if self._sweeper is not None:
             self._sweeper.cancel()
+        self.pool.stop()
         self.release_all()
         await self._tasks.__aexit__(None, None, None)
 
@@ -126,7 +132,7 @@ class SessionRegistry:
                 metadata={"backends": known},
             )
         limit = self._settings.limits.sessions
-        if len(self._live) >= limit:
+        if not request.is_internal and self.clients >= limit:
             raise SessionLimitReached(
                 f"{limit} sessions are open, as many as limits.sessions allows: close one, or raise the limit",
                 metadata={"limit": str(limit)},
@@ -220,7 +226,7 @@ class SessionRegistry:
             data=self._data,
             distributor=session.distributor,
             plugins=self._plugins,
-            starts=self._starts,
+            pool=self.pool,
             orphan=orphan,
         )
 
@@ -247,6 +253,11 @@ class SessionRegistry:
 
     def __len__(self) -> int:
         return len(self._live)
+
+    @property
+    def clients(self) -> int:
+        """How many sessions are open that clients asked for."""
+        return sum(not session.request.is_internal for session in self._live.values())
 
     def live(self) -> Sequence[Session]:
         """Return the live sessions, oldest first."""

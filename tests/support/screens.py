@@ -6,6 +6,9 @@ import asyncio
 import math
 from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass, field
+from typing import TypeVar
+
+from google.protobuf.message import Message
 
 from mxgw.convert import duration_from_seconds, timestamp_from_ns, to_value
 from mxgw.dashboard.v1 import dashboard_service_pb2 as pb
@@ -15,7 +18,9 @@ from mxgw.v1 import session_service_pb2 as ss
 from mxgw.v1 import values_pb2 as v
 from mxgw_dashboard_tui.tui.app import DashboardApp
 from mxgw_dashboard_tui.tui.model import Link
-from mxgw_dashboard_tui.tui.source import Listener, Refused
+from mxgw_dashboard_tui.tui.source import Listener, NotThere, Refused
+
+_M = TypeVar("_M", bound=Message)
 
 # 2026-03-02 08:00:00 UTC
 EPOCH_NS = 1_772_438_400 * 10**9
@@ -42,6 +47,7 @@ class WrittenSource:
     events: Sequence[pb.WatchEventsResponse] = ()
     items: pb.ListItemsResponse | None = None
     settings: pb.ListSettingsResponse | None = None
+    audit: Sequence[pb.WatchAuditResponse] | None = None
     refusal: str = ""
     password: str = ""
     name: str = "plant-gw:50051"
@@ -64,22 +70,39 @@ class WrittenSource:
             raise Refused("name or password is wrong")
         self.done.append(("login", user))
 
+    async def logout(self) -> None:
+        self._act("logout", "")
+
+    async def ask(self, method: str, request: Message, answer: type[_M], /) -> _M:
+        raise Refused(f"nothing is written for {method}")
+
+    async def follow(self, method: str, request: Message, answer: type[_M], /) -> AsyncIterator[_M]:
+        raise Refused(f"nothing is written for {method}")
+        yield
+
+    async def watch_audit(self) -> AsyncIterator[pb.WatchAuditResponse]:
+        if self.audit is None:
+            raise Refused("you may look, not read the audit log: that needs the role administrator")
+        for message in self.audit:
+            yield message
+        await asyncio.Event().wait()
+
     async def watch_session(self, session_id: str, /) -> AsyncIterator[pb.WatchSessionResponse]:
         if self.detail is None:
-            raise Refused(f"no session {session_id}")
+            raise NotThere(f"no session {session_id}")
         yield self.detail
         await asyncio.Event().wait()
 
     async def watch_events(self, session_id: str, /) -> AsyncIterator[pb.WatchEventsResponse]:
         if self.detail is None:
-            raise Refused(f"no session {session_id}")
+            raise NotThere(f"no session {session_id}")
         for message in self.events:
             yield message
         await asyncio.Event().wait()
 
     async def list_items(self, session_id: str, page_token: str, /) -> pb.ListItemsResponse:
         if self.items is None:
-            raise Refused(f"no session {session_id}{page_token}")
+            raise NotThere(f"no session {session_id}{page_token}")
         return self.items
 
     async def list_settings(self) -> pb.ListSettingsResponse:
@@ -267,6 +290,7 @@ def written(
             head_sequence=1019,
         )
     ]
+    source.audit = [pb.WatchAuditResponse(as_of=timestamp_from_ns(now), kept=True, entries=_audit())]
     source.settings = pb.ListSettingsResponse(
         settings=[
             pb.Setting(key="gateway.listen", value='["0.0.0.0:50051"]', origin="/etc/mxgw/settings.toml"),
@@ -275,6 +299,31 @@ def written(
         ]
     )
     return source
+
+
+def _audit() -> list[pb.AuditEntry]:
+    told = (
+        (-95, "operator:anna", "login", "allowed", "", "administrator", ""),
+        (-60, "key:k7Hq2mX9", "OpenSession", "allowed", "", "", "line1"),
+        (-58, "key:k7Hq2mX9", "Invoke write", "denied", "1 items: not within --write", "Boiler_001.Setpoint", "line1"),
+        (-12, "operator:vera", "CloseSession", "denied", "only administrators may make this call", "", "lab"),
+        (-3, "claimed:\\x1b[31mowned", "StreamEvents", "denied", "no such key", "", ""),
+    )  # fmt: skip
+    return [
+        pb.AuditEntry(
+            time=timestamp_from_ns(EPOCH_NS + seconds * SECOND_NS),
+            actor=actor,
+            action=action,
+            decision=decision,
+            reason=reason,
+            peer="10.0.0.17:51234",
+            session_id="lab-import-0005-Zq8" if tag else "",
+            tag=tag,
+            detail=detail,
+            correlation_id=f"c0ffee{-seconds:02}",
+        )
+        for seconds, actor, action, decision, reason, detail, tag in told
+    ]
 
 
 def _subscriber(name: str, lag: int, lost: int) -> ss.Subscriber:

@@ -15,6 +15,7 @@ from mxgw.dashboard.v1 import dashboard_service_pb2 as pb
 from mxgw_dashboard_tui.tui.model import Link
 from mxgw_dashboard_tui.tui.screens.base import BaseScreen
 from mxgw_dashboard_tui.tui.screens.confirm import ConfirmScreen
+from mxgw_dashboard_tui.tui.views import VIEWS
 
 SIZES = [(80, 24), (120, 40)]
 BY_SIZE = pytest.mark.parametrize("size", SIZES, ids=["80x24", "120x40"])
@@ -54,26 +55,30 @@ async def settled(pilot: Pilot[Any]) -> None:
 
 
 ASKS = ("ctrl+x",)
+OPENS_A_SESSION = ("slash", *"tank", "enter", "enter")
 NORMAL = {
     "sessions": (),
     "overview": ("2",),
     "journal": ("3",),
     "plugins": ("4",),
     "settings": ("5",),
-    "session_items": ("slash", "t", "a", "n", "k", "enter", "enter"),
-    "session_events": ("slash", "t", "a", "n", "k", "enter", "enter", "e"),
-    "session_subscribers": ("slash", "t", "a", "n", "k", "enter", "enter", "u"),
+    "audit": ("6",),
+    "session_items": OPENS_A_SESSION,
+    "session_events": (*OPENS_A_SESSION, "e"),
+    "session_subscribers": (*OPENS_A_SESSION, "u"),
     "confirm": ASKS,
     "help": ("question_mark",),
 }
 AT_80X24 = {
     "sessions_ended": ("e",),
-    "session_commands": ("slash", "t", "a", "n", "k", "enter", "enter", "m"),
-    "session_timeline": ("slash", "t", "a", "n", "k", "enter", "enter", "t"),
+    "session_commands": (*OPENS_A_SESSION, "m"),
+    "session_timeline": (*OPENS_A_SESSION, "t"),
     "sessions_by_rate": ("greater_than_sign", "greater_than_sign", "greater_than_sign", "r"),
     "sessions_filtered": ("slash", "t", "a", "n", "k", "enter"),
     "command": ("colon", "p", "l"),
     "frozen": ("space",),
+    "more_columns": ("right",),
+    "filtering": ("slash", "t", "a"),
 }
 
 
@@ -88,24 +93,49 @@ def test_keys(snap_compare: Any, name: str) -> None:
     assert snap_compare(app_of(written()), terminal_size=(80, 24), run_before=keys(*AT_80X24[name]))
 
 
-@BY_SIZE
-@pytest.mark.parametrize("view", ["1", "2"], ids=["sessions", "overview"])
-def test_empty(snap_compare: Any, size: tuple[int, int], view: str) -> None:
-    assert snap_compare(app_of(written([])), terminal_size=size, run_before=keys(view))
+VIEW_KEYS = {view.name: (str(number),) for number, view in enumerate(VIEWS, 1)}
+# A view, or one session, from its key on.
+EVERYTHING = {**VIEW_KEYS, "session": OPENS_A_SESSION}
+EVERY_SCREEN = pytest.mark.parametrize("name", EVERYTHING)
 
 
 @BY_SIZE
-@pytest.mark.parametrize("view", ["1", "2"], ids=["sessions", "overview"])
-def test_disconnected(snap_compare: Any, size: tuple[int, int], view: str) -> None:
+@EVERY_SCREEN
+def test_empty(snap_compare: Any, size: tuple[int, int], name: str) -> None:
+    source = written(None if name == "session" else [])
+    source.audit = [pb.WatchAuditResponse(kept=True)]
+    source.events = ()
+    if name == "session":
+        assert source.items is not None
+        assert source.detail is not None
+        source.items.ClearField("state")
+        source.detail.ClearField("timeline")
+
+    assert snap_compare(app_of(source), terminal_size=size, run_before=keys(*EVERYTHING[name]))
+
+
+@BY_SIZE
+@EVERY_SCREEN
+def test_disconnected(snap_compare: Any, size: tuple[int, int], name: str) -> None:
     source = written()
     source.script = [*source.script, (Link.CUT, "no gateway answers (Connection refused)")]
 
     async def later(pilot: Pilot[Any]) -> None:
-        await keys(view)(pilot)
+        await keys(*EVERYTHING[name])(pilot)
         source.clock.now += 11
         await settled(pilot)
 
     assert snap_compare(app_of(source), terminal_size=size, run_before=later)
+
+
+@BY_SIZE
+@EVERY_SCREEN
+def test_denied(snap_compare: Any, size: tuple[int, int], name: str) -> None:
+    """To a viewer: what is for administrators, and a session that is not there for this one any more."""
+    source = written(role=pb.ROLE_VIEWER)
+    source.settings = source.audit = source.detail = source.items = None
+
+    assert snap_compare(app_of(source), terminal_size=size, run_before=keys(*EVERYTHING[name]))
 
 
 @BY_SIZE
@@ -116,18 +146,10 @@ def test_never_connected(snap_compare: Any, size: tuple[int, int]) -> None:
 
 
 @BY_SIZE
-def test_denied(snap_compare: Any, size: tuple[int, int]) -> None:
+def test_denied_altogether(snap_compare: Any, size: tuple[int, int]) -> None:
     source = never(Link.DENIED, "this gateway has no dashboard: enable its plugin dashboard_tui, or give --connect")
 
     assert snap_compare(app_of(source), terminal_size=size, run_before=keys())
-
-
-@BY_SIZE
-def test_settings_denied_to_a_viewer(snap_compare: Any, size: tuple[int, int]) -> None:
-    source = written(role=pb.ROLE_VIEWER)
-    source.settings = None
-
-    assert snap_compare(app_of(source), terminal_size=size, run_before=keys("5"))
 
 
 @BY_SIZE

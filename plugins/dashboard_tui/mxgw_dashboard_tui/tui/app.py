@@ -15,16 +15,13 @@ from mxgw_dashboard_tui.tui.commands import COMMANDS, DashboardCommands, find, n
 from mxgw_dashboard_tui.tui.messages import LinkChanged, ViewChanged
 from mxgw_dashboard_tui.tui.model import Link
 from mxgw_dashboard_tui.tui.recording import Recorder
+from mxgw_dashboard_tui.tui.screens.base import BaseScreen
 from mxgw_dashboard_tui.tui.screens.help import HelpScreen
-from mxgw_dashboard_tui.tui.screens.journal import JournalScreen
 from mxgw_dashboard_tui.tui.screens.login import LoginScreen
-from mxgw_dashboard_tui.tui.screens.overview import OverviewScreen
-from mxgw_dashboard_tui.tui.screens.plugins import PluginsScreen
 from mxgw_dashboard_tui.tui.screens.session import SessionScreen
-from mxgw_dashboard_tui.tui.screens.sessions import SessionsScreen
-from mxgw_dashboard_tui.tui.screens.settings import SettingsScreen
 from mxgw_dashboard_tui.tui.showing import Showing
-from mxgw_dashboard_tui.tui.source import Source
+from mxgw_dashboard_tui.tui.source import Refused, Source
+from mxgw_dashboard_tui.tui.views import VIEWS, view_bindings
 
 _THEMES = {"dark": "textual-dark", "light": "textual-light"}
 
@@ -34,23 +31,15 @@ class DashboardApp(App[None]):
 
     TITLE = "mxgw"
     CSS_PATH = "dashboard.tcss"
+    VERTICAL_BREAKPOINTS = [(0, "-short"), (30, "-tall")]
+    NOTIFICATION_TIMEOUT = 3
     COMMANDS: ClassVar = {DashboardCommands}
     ENABLE_COMMAND_PALETTE = True
-    MODES: ClassVar = {
-        "sessions": SessionsScreen,
-        "overview": OverviewScreen,
-        "journal": JournalScreen,
-        "plugins": PluginsScreen,
-        "settings": SettingsScreen,
-    }
-    DEFAULT_MODE = "sessions"
+    MODES: ClassVar = {view.name: view.screen for view in VIEWS}
+    DEFAULT_MODE = VIEWS[0].name
 
     BINDINGS: ClassVar[list[BindingType]] = [
-        Binding("1", "mode('sessions')", "Views", key_display="1-5", id="mode.sessions", tooltip="All sessions"),
-        Binding("2", "mode('overview')", "Overview", id="mode.overview", tooltip="Alarms, rates, losses", show=False),
-        Binding("3", "mode('journal')", "Journal", id="mode.journal", tooltip="What happened", show=False),
-        Binding("4", "mode('plugins')", "Plugins", id="mode.plugins", tooltip="Which plugins run", show=False),
-        Binding("5", "mode('settings')", "Settings", id="mode.settings", tooltip="The settings", show=False),
+        *view_bindings(),
         Binding("space", "freeze", "Freeze", key_display="spc", id="freeze", tooltip="Stop or go on with repainting"),
         Binding("question_mark", "help", "Help", key_display="?", id="help", tooltip="Keys and commands"),
         Binding("q,ctrl+c", "quit", "Quit", id="quit", tooltip="Leave the dashboard"),
@@ -96,7 +85,14 @@ class DashboardApp(App[None]):
 
     def on_link_changed(self, message: LinkChanged) -> None:
         self.showing.link, self.showing.link_detail = message.link, message.detail
-        if message.link is Link.LOGIN and not isinstance(self.screen, LoginScreen):
+        if message.link is not Link.LOGIN:
+            return
+        # Whoever logs in next may be somebody else: nothing of what was shown stays.
+        self.showing.forget()
+        while len(self.screen_stack) > 1 and not isinstance(self.screen, LoginScreen):
+            self.screen.dismiss(None)
+        if isinstance(self.screen, BaseScreen):
+            self.screen.repaint()
             self.push_screen(LoginScreen(self.source, self._user, message.detail))
 
     def on_view_changed(self, message: ViewChanged) -> None:
@@ -115,12 +111,19 @@ class DashboardApp(App[None]):
 
     def action_help(self) -> None:
         bindings = [active.binding for active in self.screen.active_bindings.values() if active.binding.id]
-        self.push_screen(HelpScreen(bindings, [(name, meaning) for name, meaning, _ in COMMANDS]))
+        self.push_screen(HelpScreen(bindings, [(command.name, command.meaning) for command in COMMANDS]))
 
-    def open_session(self, session_id: str) -> None:
+    @work(exclusive=True, group="logout")
+    async def _logout(self) -> None:
+        try:
+            await self.source.logout()
+        except Refused as refusal:
+            self.notify(str(refusal), severity="warning", markup=False)
+
+    def open_session(self, session_id: str, name: str) -> None:
         """Look at one session in depth; ends a freeze, because nothing of it was there to be frozen."""
         self.showing.thaw()
-        self.push_screen(SessionScreen(session_id))
+        self.push_screen(SessionScreen(session_id, name))
 
     def run_command(self, text: str) -> None:
         """Carry out a command of the `:` line or the palette."""
@@ -131,6 +134,8 @@ class DashboardApp(App[None]):
                 self.action_freeze()
             case "theme":
                 self.theme = _THEMES["light" if self.theme == _THEMES["dark"] else "dark"]
+            case "logout":
+                self._logout()
             case "help":
                 self.action_help()
             case "quit":

@@ -7,14 +7,16 @@ from typing import TYPE_CHECKING, ClassVar, cast
 
 from textual.app import ComposeResult
 from textual.binding import Binding, BindingType
+from textual.containers import Horizontal
 from textual.screen import Screen
 from textual.suggester import SuggestFromList
-from textual.widgets import Footer, Input
+from textual.widgets import Input, Static
 
 from mxgw_dashboard_tui.tui.export import document_text, write_export
 from mxgw_dashboard_tui.tui.model import View
 from mxgw_dashboard_tui.tui.widgets.bars import Banner, TopBar
 from mxgw_dashboard_tui.tui.widgets.grid import Grid
+from mxgw_dashboard_tui.tui.widgets.keyline import KeyLine
 
 if TYPE_CHECKING:
     from mxgw_dashboard_tui.tui.app import DashboardApp
@@ -26,6 +28,8 @@ class BaseScreen(Screen[None]):
     """Subclasses give `compose_body`, `paint` and a `title`; `grid` is the table that keys act on."""
 
     NAME = ""
+    # Whether there is more to paint than the view that all screens share.
+    PAINTS_ALWAYS = False
     AUTO_FOCUS = "Grid"
 
     BINDINGS: ClassVar[list[BindingType]] = [
@@ -57,12 +61,19 @@ class BaseScreen(Screen[None]):
         ),
     ]
 
+    def __init__(self) -> None:
+        super().__init__()
+        self._generation = 0
+        self._painted: View | None = None
+
     def compose(self) -> ComposeResult:
         yield TopBar(id="top")
         yield Banner(id="banner")
         yield from self.compose_body()
-        yield Input(id="line", compact=True)
-        yield Footer(compact=True, show_command_palette=False)
+        with Horizontal(id="asking"):
+            yield Static("", id="prompt", markup=False)
+            yield Input(id="line", compact=True)
+        yield KeyLine(id="keys")
 
     def compose_body(self) -> ComposeResult:
         """Yield what is between the bars."""
@@ -71,6 +82,12 @@ class BaseScreen(Screen[None]):
     def paint(self, view: View | None) -> None:
         """Bring the body up to date; called four times a second at most."""
         raise NotImplementedError
+
+    def forget(self) -> None:
+        """Show nothing of what was shown so far; called before painting when somebody else may look now."""
+        for grid in self.query(Grid):
+            grid.filter("")
+            grid.set_rows(())
 
     @property
     def dashboard(self) -> DashboardApp:
@@ -92,29 +109,44 @@ class BaseScreen(Screen[None]):
         return self.dashboard.showing.age_of(view)
 
     def on_mount(self) -> None:
-        self.query_one("#line").display = False
+        self._generation = self.dashboard.showing.generation
+        self.query_one("#asking").display = False
         for grid in self.query(Grid):
             grid.at_once = {"slash": self.action_filter, "colon": self.action_command}
         self.set_interval(REPAINT_S, self.repaint_if_shown)
 
     def on_screen_resume(self) -> None:
+        if self.query_one(TopBar).size:
+            self.repaint()  # it was shown before, so its parts have their sizes
         self.call_after_refresh(self.repaint)
+        self.shown()
+
+    def shown(self) -> None:
+        """Begin what is only done while somebody looks at this screen; `on_screen_suspend` ends it."""
 
     def repaint_if_shown(self) -> None:
-        """Repaint, unless another screen covers this one."""
-        if self.is_current:
+        """Repaint, unless another view covers this one. What is below a question or help goes on."""
+        views = (screen for screen in reversed(self.app.screen_stack) if isinstance(screen, BaseScreen))
+        if next(views, None) is self:
             self.repaint()
 
-    def repaint(self) -> None:
-        """Bring bars and body up to date; while frozen the body is painted from what was frozen."""
+    def repaint(self, *, anew: bool = False) -> None:
+        """Bring the bars up to date, and the body when its view is another one, or `anew`; frozen, it is that view."""
         app, showing = self.dashboard, self.dashboard.showing
+        if self._generation != showing.generation:
+            self._generation = showing.generation
+            self.forget()
+            anew = True
         title = self.heading
         grid = next(iter(self.query(Grid)), None)
         if grid is not None and grid.pattern:
             title += f" /{grid.pattern}"
         self.query_one(TopBar).show(title, app.source.name, showing.view, self.age_s, showing.frozen_s)
         self.query_one(Banner).show(showing.link, showing.link_detail, showing.newest, showing.age_of(showing.newest))
-        self.paint(showing.view)
+        view = showing.view
+        if anew or self.PAINTS_ALWAYS or view is None or view is not self._painted:
+            self._painted = view
+            self.paint(view)
 
     # the input line
 
@@ -126,9 +158,13 @@ class BaseScreen(Screen[None]):
 
     def _ask(self, kind: str, value: str) -> None:
         line = self.query_one("#line", Input)
-        line.display = True
-        line.border_title = kind
-        line.placeholder = "regular expression, ! inverts" if kind == "/" else "command; tab or → completes"
+        self.query_one("#asking").display = True
+        self.query_one("#prompt", Static).update(f"{kind} ")
+        line.placeholder = (
+            "text or regular expression, ! for all but these; enter keeps, esc clears"
+            if kind == "/"
+            else "a command, such as overview; → completes, enter runs, esc leaves"
+        )
         line.suggester = SuggestFromList(self.dashboard.command_names, case_sensitive=False) if kind == ":" else None
         line.set_class(kind == ":", "-command")
         line.value = value
@@ -151,12 +187,12 @@ class BaseScreen(Screen[None]):
             self.dashboard.run_command(event.value.strip())
 
     def _leave_line(self) -> None:
-        self.query_one("#line").display = False
+        self.query_one("#asking").display = False
         self.grid.focus()
 
     def action_back(self) -> None:
         line = self.query_one("#line", Input)
-        if line.display:
+        if self.query_one("#asking").display:
             if not line.has_class("-command"):
                 self.grid.filter("")
             self._leave_line()
