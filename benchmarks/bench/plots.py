@@ -31,7 +31,7 @@ def _of(figures: Sequence[Figure], letter: str, what: str) -> dict[str, list[tup
     for figure in figures:
         if figure.what == what and figure.circumstance.startswith(f"{letter}="):
             found.setdefault(figure.system, []).append((int(figure.circumstance[2:]), figure))
-    return found
+    return {system: sorted(points, key=lambda point: point[0]) for system, points in found.items()}
 
 
 def _growth(result: Result, letter: str, words: str, path: Path) -> Path:
