@@ -24,7 +24,7 @@ demo: ## Set everything up, then show it work (ARGS="--seconds 5 --json", "--bac
 
 test: ## Set everything up, then run the tests (ARGS="tests/core -k lease")
 	@$(SET_UP) opcua dashboard dev
-	@$(BIN)/python -m pytest $(ARGS)
+	@$(BIN)/python -m pytest --numprocesses 3 --dist loadfile $(ARGS)
 
 soak: ## Set everything up, then run the long tests, minutes each (ARGS="-k cuts")
 	@$(SET_UP) opcua dashboard dev

@@ -1,4 +1,7 @@
-"""Write docs/configuration.md from the settings models; with --check, only say whether it is up to date (exit 1)."""
+"""Write docs/configuration.md from the settings models of mxgw and of the plugins that come with it.
+
+With --check, only say whether it is up to date (exit 1).
+"""
 
 from __future__ import annotations
 
@@ -6,6 +9,8 @@ import argparse
 import json
 import sys
 import typing
+from collections.abc import Iterator
+from importlib.metadata import distribution
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +25,7 @@ PAGE = Path(__file__).resolve().parent.parent / "docs" / "configuration.md"
 INTRO = """\
 # Configuration
 
-<!-- Generated from mxgw_core/config/models.py by `python scripts/generate_docs.py`. Do not edit. -->
+<!-- Generated from the settings models by `python scripts/generate_docs.py`. Do not edit. -->
 
 mxgw runs without any settings. A site starts from [settings.toml](../settings.toml), which shows every setting with
 its default, and changes what it needs. `mxgw config check` says whether the settings are valid, `mxgw config show`
@@ -104,8 +109,8 @@ Each backend is a table `[backends.<name>]`. `sim` exists as long as no other ta
 options of that kind; the worker checks them as it starts, and `mxgw doctor` asks it to.
 """,
     "plugins": """\
-Each plugin's settings stand in `[plugins.<name>]` and are described by the plugin. A section of a plugin that is not
-enabled is left alone; one that belongs to no installed plugin is warned of.
+Each plugin's settings stand in `[plugins.<name>]`; those of the plugins that come with mxgw follow. A section of a
+plugin that is not enabled is left alone; one that belongs to no installed plugin is warned of.
 """,
 }
 
@@ -123,6 +128,8 @@ def page() -> str:
             parts.append(_table(("backends", "<name>"), dict(BackendSettings.model_fields)))
         if name in AFTER:
             parts.append(AFTER[name])
+    for name, model in _plugin_models():
+        parts += _plugin_tables(("plugins", name), model)
     return "\n".join(parts).rstrip() + "\n"
 
 
@@ -133,6 +140,24 @@ def _summary(section: str) -> str:
     assert isinstance(model, type)
     assert issubclass(model, BaseModel)
     return (model.__doc__ or "").strip()
+
+
+def _plugin_models() -> Iterator[tuple[str, type[BaseModel]]]:
+    """The built-in plugins that have settings, and their models, by name."""
+    for entry in sorted(distribution("mxgw").entry_points.select(group="mxgw.plugins"), key=lambda found: found.name):
+        declare = getattr(entry.load()(), "mxgw_settings", None)
+        if declare is not None:
+            yield entry.name, declare().model
+
+
+def _plugin_tables(table: tuple[str, ...], model: type[BaseModel]) -> Iterator[str]:
+    """The model's own keys as one table, then a section for each table within it."""
+    inner = {name: schema.model_in(field.annotation) for name, field in model.model_fields.items()}
+    yield f"### [{'.'.join(table)}]\n\n{(model.__doc__ or '').strip()}\n"
+    yield _table(table, {name: field for name, field in model.model_fields.items() if inner[name] is None})
+    for name, found in inner.items():
+        if found is not None:
+            yield from _plugin_tables((*table, name), found)
 
 
 def _table(table: tuple[str, ...], fields: dict[str, FieldInfo]) -> str:
@@ -150,7 +175,10 @@ def _type(annotation: Any) -> str:
         if typing.get_origin(kind) is typing.Literal:
             words.append(" or ".join(f"`{json.dumps(value)}`" for value in typing.get_args(kind)))
         elif typing.get_origin(kind) in (tuple, list):
-            words.append("list of text")
+            choices = schema.alternatives(typing.get_args(kind)[0])
+            words.append("list of text" if str in choices else f"list of {_type(choices[0])}")
+        elif typing.get_origin(kind) is dict:
+            words.append(f"table: {_type(typing.get_args(kind)[1])} by name")
         elif kind is not type(None):
             words.append({bool: "true or false", int: "whole number", float: "number", Path: "path",
                           str: "text", SecretStr: "secret text"}[kind])  # fmt: skip
@@ -158,6 +186,8 @@ def _type(annotation: Any) -> str:
 
 
 def _default(field: FieldInfo) -> str:
+    if field.is_required():
+        return "must be set"
     default = field.get_default(call_default_factory=True)
     if default is None:
         return "unset"

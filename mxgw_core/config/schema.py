@@ -77,7 +77,7 @@ def model_fields_at(model: type[BaseModel], table: Path) -> dict[str, FieldInfo]
     """Return the declared keys of a table inside any settings model."""
     for name in table:
         field = model.model_fields.get(name)
-        inner = None if field is None else _model_in(field.annotation)
+        inner = None if field is None else model_in(field.annotation)
         if inner is None:
             return None
         model = inner
@@ -116,7 +116,8 @@ def is_optional(field: FieldInfo) -> bool:
     return type(None) in alternatives(field.annotation)
 
 
-def _model_in(annotation: Any) -> type[BaseModel] | None:
+def model_in(annotation: Any) -> type[BaseModel] | None:
+    """Return the settings model that a key holds; None when it holds a plain value."""
     for kind in alternatives(annotation):
         if isinstance(kind, type) and issubclass(kind, BaseModel):
             return kind

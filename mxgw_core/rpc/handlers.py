@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import secrets
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Coroutine, Sequence
 from typing import Any, NoReturn, TypeAlias
 
 import grpc
@@ -141,17 +141,37 @@ class _PeerGone(Exception):
 class _Stream:
     """Writes to a gRPC stream, messages or bytes."""
 
-    __slots__ = ("_context",)
+    __slots__ = ("_begun", "_context")
 
     def __init__(self, context: grpc.aio.ServicerContext[Any, Any]) -> None:
         self._context = context
+        self._begun = False
 
     async def write(self, message: Message | bytes) -> None:
         data = message if isinstance(message, bytes) else message.SerializeToString()
         try:
+            if not self._begun:
+                self._begun = True
+                # By themselves, and never broken off: grpc would send them once more with the status, which then
+                # fails, and the client would wait for ever. No flow control holds headers up, as it may a message.
+                await _to_its_end(self._context.send_initial_metadata(()))
             await self._context.write(data)
         except Exception as error:  # grpc has no public type for it
             raise _PeerGone from error
+
+
+async def _to_its_end(step: Coroutine[Any, Any, None]) -> None:
+    """Run a step that must not be broken off; a cancellation takes effect behind it."""
+    task = asyncio.get_running_loop().create_task(step)
+    cancelled: asyncio.CancelledError | None = None
+    while not task.done():
+        try:
+            await asyncio.wait([task])
+        except asyncio.CancelledError as error:
+            cancelled = error
+    if cancelled is not None and not task.cancelled() and task.exception() is None:
+        raise cancelled
+    await task
 
 
 async def _abort(context: grpc.aio.ServicerContext[Any, Any], path: str, error: Exception) -> NoReturn:

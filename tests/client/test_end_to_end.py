@@ -87,6 +87,15 @@ async def test_a_write_is_found_again_among_the_events(session: Session) -> None
                 break
 
 
+async def test_one_write_to_a_tag_that_is_subscribed_already_needs_no_second_first_value(session: Session) -> None:
+    async with await session.subscribe("Bench_001.Count", supervisory=True):
+        await session.read("Bench_001.Count")
+        for value in range(20):
+            await session.write_once("Bench_001.Count", value)
+
+        assert (await session.read("Bench_001.Count")).value == 19
+
+
 async def test_a_secured_attribute_refuses_a_plain_write_with_advice(session: Session) -> None:
     with pytest.raises(WriteFailed, match="needs write_secured") as raised:
         await session.write_once("Bench_001.SecuredWrite", 5)

@@ -266,7 +266,14 @@ async def test_a_reader_that_stopped_altogether_is_cut_in_bounded_time_though_it
     settings = load(
         200,
         60_000,
-        **{"events.queue_events": 3_000, "events.overflow_drain_s": 0.5, "backends.sim.text_bytes": 300},
+        **{
+            "events.queue_events": 3_000,
+            "events.overflow_drain_s": 0.5,
+            "backends.sim.text_bytes": 300,
+            # Room for a moment in which client and gateway, one process here, are not given the processor.
+            "workers.outbox_events": 300_000,
+            "workers.outbox_bytes": 200_000_000,
+        },
     )
     async with running_gateway(settings) as gateway, client_of(gateway.target) as client:
         session = await client.open()

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 from types import TracebackType
 from typing import Self, TypeAlias
@@ -218,15 +218,18 @@ class BulkCalls(MxAccess):
         wait_s: float | None = None,
     ) -> None:
         """Write one value to a reference and return when it has arrived: subscribe (supervisory), wait until its type
-        is known, write, wait for the completion, unsubscribe. For more than one write, subscribe and `write`.
+        is known, write, wait for the completion, unsubscribe. An item of this reference that has a value already, here
+        or by another client of the session, is the one written to. For more than one write, subscribe and `write`.
 
         Raises:
             MxAccessError: no value came in time, or the write was not accepted.
             WriteFailed: the write completed with a failure.
         """
         async with await self.subscribe(reference, supervisory=True) as subscription:
-            await self.read(reference, wait_s=wait_s)
-            await self.write(subscription.items[0], value, user_id=user_id, wait=True, data_type=data_type)
+            answered_by = (await self.read(reference, wait_s=wait_s)).item_handle
+            item = subscription.items[0]
+            item = replace(item, handle=answered_by or item.handle)
+            await self.write(item, value, user_id=user_id, wait=True, data_type=data_type)
 
     async def browse(
         self, parent: str = "", *, name_contains: str = "", page_size: int = 0, timeout_s: float | None = None

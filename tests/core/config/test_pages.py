@@ -6,6 +6,7 @@ import re
 import subprocess
 import sys
 import tomllib
+from importlib.metadata import distribution
 from pathlib import Path
 
 import pytest
@@ -69,3 +70,11 @@ def test_the_page_s_example_of_errors_is_what_the_loader_says(tmp_path: Path, mo
         load_settings(environ={"MXGW_EVENTS__QUEUE_BYTES": "many"})
 
     assert f"```text\n{caught.value}\n```" in PAGE.read_text(encoding="utf-8")
+
+
+def test_every_setting_of_a_built_in_plugin_is_on_the_page_with_its_meaning() -> None:
+    rows = [line for line in PAGE.read_text(encoding="utf-8").splitlines() if "`MXGW_PLUGINS__" in line]
+    plugins = {entry.name for entry in distribution("mxgw").entry_points.select(group="mxgw.plugins")}
+
+    assert {row.split("MXGW_PLUGINS__")[1].split("__")[0].lower() for row in rows} >= plugins
+    assert [row for row in rows if row.endswith("|  |")] == []

@@ -6,11 +6,13 @@ import asyncio
 
 import grpc.aio
 import pytest
-from support.clients import client_of, refusal_of
+from support.clients import client_of, read_to_the_end, refusal_of
+from support.plugins import InstallPlugin
 from support.waiting import until
 
-from mxgw_core.api import ANONYMOUS, OpenStream, Peer
+from mxgw_core.api import ANONYMOUS, OpenStream, Peer, hookimpl
 from mxgw_core.api.errors import AccessRevoked
+from mxgw_core.app import GatewayApp
 from mxgw_core.rpc.streams import OpenStreams
 from mxgw_core.testing import running_gateway
 
@@ -73,3 +75,28 @@ async def test_the_gateway_names_its_streams_and_ends_one_and_no_other() -> None
         await until(lambda: gateway.app.streams() == (second,))
         calls[1].cancel()
         await until(lambda: gateway.app.streams() == ())
+
+
+class _EndsWhatBegins:
+    """Ends a stream as its first message goes out: the end is ready before any answer of the transport can be."""
+
+    app: GatewayApp
+
+    @hookimpl
+    def mxgw_overflow_policy(self) -> None:
+        (stream,) = self.app.streams()
+        asyncio.get_running_loop().call_soon(self.app.end_stream, stream, AccessRevoked("no more"))
+
+
+async def test_a_stream_that_is_ended_while_its_first_message_goes_out_still_tells_why(
+    install_plugin: InstallPlugin,
+) -> None:
+    plugin = _EndsWhatBegins()
+    enabled = {"plugins.enabled": [install_plugin("ends", plugin)]}
+    async with running_gateway(enabled) as gateway, client_of(gateway.target) as client:
+        plugin.app = gateway.app
+        stream = client.stream((await client.open()).session_id)
+        async with asyncio.timeout(10):
+            _, _, refusal = await read_to_the_end(stream)
+
+        assert refusal.reason == "REVOKED"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Iterator
 from typing import Any
 
 import pytest
@@ -10,7 +11,14 @@ import pytest
 from mxgw.convert import PyValue, is_ok, to_value
 from mxgw_worker.backends.base import E_NOTIMPL, MxError
 
-from .harness import NS, running_backend
+from .harness import NS, demo_process, endpoint_of, running_backend
+
+
+@pytest.fixture(scope="module")
+def demo() -> Iterator[str]:
+    """The endpoint of a server of this file's own: what is written here, no other test reads."""
+    with demo_process() as process:
+        yield endpoint_of(process)
 
 
 @pytest.mark.parametrize(
