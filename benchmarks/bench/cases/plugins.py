@@ -38,10 +38,10 @@ def run(context: Context) -> Result:
             "cpu_s_per_million",
             other.name,
             without.name,
-            "N=1",
+            other.name,
             goal=GOAL if is_plugin else None,
             is_limit=True,
         )
-        result.compare(runs, "events_per_s", other.name, without.name, "N=1", goal=1 / GOAL if is_plugin else None)
+        result.compare(runs, "events_per_s", other.name, without.name, other.name, goal=1 / GOAL if is_plugin else None)
     result.notes.append("'again without' compares two equal gateways: what it differs from 1 is noise")
     return context.finish(result)
