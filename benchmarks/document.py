@@ -8,6 +8,7 @@ python benchmarks/document.py --check                    fails when the page doe
 from __future__ import annotations
 
 import json
+import re
 import sys
 from pathlib import Path
 
@@ -40,11 +41,17 @@ def goals_table(results: dict[str, Result]) -> list[str]:
     return lines
 
 
+def _in_order(circumstance: str) -> list[str]:
+    """Return a key by which N=8 stands before N=32."""
+    return [part.zfill(6) if part.isdigit() else part for part in re.split(r"(\d+)", circumstance)]
+
+
 def case_tables(result: Result) -> list[str]:
     """Return a case's figures, one line per circumstance and system."""
-    kinds = list(dict.fromkeys((figure.what, words(figure)) for figure in result.figures))
+    figures = sorted(result.figures, key=lambda figure: _in_order(figure.circumstance))
+    kinds = list(dict.fromkeys((figure.what, words(figure)) for figure in figures))
     rows: dict[tuple[str, str], dict[str, str]] = {}
-    for figure in result.figures:
+    for figure in figures:
         spread = (number(value, figure.unit) for value in (figure.median, min(figure.values), max(figure.values)))
         cell = "{} ({} to {})".format(*spread)
         rows.setdefault((figure.circumstance, figure.system), {})[figure.what] = cell

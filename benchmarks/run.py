@@ -4,7 +4,8 @@
     python benchmarks/run.py --case latency --only N=8          one case, a part of it
     python benchmarks/run.py --case throughput --quick          a look; nothing to quote
 
-Prints tables, and writes one JSON file per case into the output directory.
+Prints tables, and writes one JSON file per case into the output directory; with --only, what the file has of the other
+parts stays.
 """
 
 from __future__ import annotations
@@ -19,7 +20,7 @@ from pathlib import Path
 from rich.console import Console
 
 from bench.context import Context
-from bench.measuring import PAIRS, environment
+from bench.measuring import PAIRS, environment, result_from_json
 from bench.processes import BenchmarkFailed
 from bench.registry import CASES
 from bench.report import show
@@ -63,6 +64,8 @@ def main() -> int:
         result.environment = facts
         show(result, console)
         path = options.output / f"{name}.json"
+        if options.only and path.exists():
+            result.merge(result_from_json(json.loads(path.read_text())))
         path.write_text(json.dumps(result.as_json(), indent=1) + "\n")
         console.print(f"{path}, {time.monotonic() - began:.0f} s", style="dim")
     return failed

@@ -112,6 +112,13 @@ class Result:
         values = [float(result[key]) for result in runs[of]]
         self.ratios.append(Ratio(f"{key}: {of}", circumstance, values, goal, is_limit))
 
+    def merge(self, earlier: Result) -> None:
+        """Take over what an earlier run found under circumstances that this one left out."""
+        here = {entry.circumstance for entry in (*self.figures, *self.ratios)}
+        self.figures = [*(f for f in earlier.figures if f.circumstance not in here), *self.figures]
+        self.ratios = [*(r for r in earlier.ratios if r.circumstance not in here), *self.ratios]
+        self.notes = list(dict.fromkeys((*earlier.notes, *self.notes)))
+
     def as_json(self) -> dict[str, Any]:
         result = asdict(self)
         for group, objects in (("figures", self.figures), ("ratios", self.ratios)):

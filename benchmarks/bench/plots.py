@@ -18,9 +18,9 @@ def draw(results: dict[str, Result], directory: Path) -> list[Path]:
     # Text stays text, and equal figures give equal files.
     mpl.rcParams.update({"svg.fonttype": "none", "svg.hashsalt": "mxgw", "font.size": 9})
     written: list[Path] = []
-    if growth := results.get("growth"):
-        for letter, words in (("N", "subscribers"), ("S", "sessions")):
-            written.append(_growth(growth, letter, words, directory / f"performance-{words}.svg"))
+    for case, letter, words in (("growth", "N", "subscribers"), ("sessions", "S", "sessions")):
+        if case in results:
+            written.append(_growth(results[case], letter, words, directory / f"performance-{words}.svg"))
     if throughput := results.get("throughput"):
         written.append(_throughput(throughput, directory / "performance-peers.svg"))
     return written
@@ -31,7 +31,7 @@ def _of(figures: Sequence[Figure], letter: str, what: str) -> dict[str, list[tup
     for figure in figures:
         if figure.what == what and figure.circumstance.startswith(f"{letter}="):
             found.setdefault(figure.system, []).append((int(figure.circumstance[2:]), figure))
-    return found
+    return {system: sorted(points, key=lambda point: point[0]) for system, points in found.items()}
 
 
 def _growth(result: Result, letter: str, words: str, path: Path) -> Path:

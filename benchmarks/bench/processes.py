@@ -21,9 +21,12 @@ class BenchmarkFailed(Exception):
 
 
 def environment() -> dict[str, str]:
-    """Return the environment of every process: no settings of a gateway that happens to be configured here."""
+    """Return the environment of every process: no settings of a gateway that happens to be configured here.
+
+    What PYTHONPATH names comes before what is installed, so that a changed copy of a package can be measured.
+    """
     kept = {key: value for key, value in os.environ.items() if not key.startswith("MXGW_")}
-    return kept | {"PYTHONPATH": str(BENCHMARKS)}
+    return kept | {"PYTHONPATH": os.pathsep.join(filter(None, (str(BENCHMARKS), os.environ.get("PYTHONPATH"))))}
 
 
 def module(name: str, *arguments: str) -> list[str]:

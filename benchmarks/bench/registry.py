@@ -11,7 +11,8 @@ from bench.measuring import Result
 CASES: dict[str, tuple[str, Callable[[Context], Result]]] = {
     "throughput": (throughput.TITLE, throughput.run),
     "latency": (latency.TITLE, latency.run),
-    "growth": (growth.TITLE, growth.run),
+    "growth": (growth.SUBSCRIBERS_TITLE, growth.subscribers),
+    "sessions": (growth.SESSIONS_TITLE, growth.sessions),
     "replay": (replay.TITLE, replay.run),
     "snapshot": (snapshot.TITLE, snapshot.run),
     "filters": (filters.TITLE, filters.run),

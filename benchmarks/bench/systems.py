@@ -9,6 +9,7 @@ More than 400 lines: each system is a short class, and only side by side can it 
 from __future__ import annotations
 
 import asyncio
+import importlib.util
 import json
 import os
 import re
@@ -475,5 +476,45 @@ class MosquittoQos1(MosquittoQos0):
     note = "every event is acknowledged by every reader; sessions are not kept"
 
 
+class OpcUa(System):
+    name = "asyncua server"
+    note = (
+        "one variable in subscriptions of 10 ms, queues of 100,000; its clients are asyncua's, so they parse every "
+        "value, in a process of their own"
+    )
+
+    @classmethod
+    def is_installed(cls) -> bool:
+        return importlib.util.find_spec("asyncua") is not None
+
+    def start(self, stack: ExitStack) -> None:
+        described = json.dumps({"port": free_port()})
+        server = stack.enter_context(running(module("opcua", described), self.directory))
+        self.target = str(started(server, self.directory)["addresses"][0])  # type: ignore[index]
+        self.server_pid = server.pid
+
+    def turn(self, load: Load) -> dict[str, Any]:
+        settle([self.server_pid])
+        Window.named().reset()
+        described = {
+            "target": self.target,
+            "subscribers": load.subscribers,
+            "seconds": load.seconds,
+            "pid": self.server_pid,
+        }
+        done = subprocess.run(
+            module("opcua", json.dumps(described)),
+            check=False,
+            env=environment(),
+            capture_output=True,
+            text=True,
+            timeout=READER_TIMEOUT_S,
+        )
+        if done.returncode:
+            raise BenchmarkFailed(f"{self.name}: {done.stderr.strip()[-2000:]}")
+        result: dict[str, Any] = json.loads(done.stdout)
+        return result
+
+
 FLOORS: tuple[type[System], ...] = (Raw, Relay)
-PEERS: tuple[type[System], ...] = (Nats, JetStream, RedisPubSub, RedisStream, MosquittoQos0, MosquittoQos1)
+PEERS: tuple[type[System], ...] = (Nats, JetStream, RedisPubSub, RedisStream, MosquittoQos0, MosquittoQos1, OpcUa)
