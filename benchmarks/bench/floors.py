@@ -132,13 +132,15 @@ async def raw(_: Path) -> None:
 async def relay(directory: Path) -> None:
     ring = Ring()
     path = directory / "source.sock"
-    await asyncio.get_running_loop().create_unix_server(lambda: ring, str(path))
+    # A server that nobody holds is collected, and listens no more.
+    source = await asyncio.get_running_loop().create_unix_server(lambda: ring, str(path))
     server = grpc.aio.server(options=[("grpc.max_send_message_length", FRAME_BYTES)])
     server.add_generic_rpc_handlers([Handler(ring)])
     port = server.add_insecure_port("127.0.0.1:0")
     await server.start()
     print(json.dumps({"addresses": [f"127.0.0.1:{port}"], "source": f"unix:{path}"}), flush=True)
     await server.wait_for_termination()
+    source.close()
 
 
 if __name__ == "__main__":

@@ -15,7 +15,7 @@ from bench.systems import MxgwPremade
 from bench.window import Window
 
 TITLE = "Python client alone"
-SECONDS = 1.0
+SECONDS = 0.8
 GOAL = 0.6
 
 
