@@ -99,8 +99,8 @@ class Delivery:
                         async for piece in pieces:
                             if (passed := subscriber.passed(piece)) is not None:
                                 await pacing.until_due()
-                                await stream.write(encoded(passed, epoch))
                                 pacing.sent(passed)
+                                await stream.write(encoded(passed, epoch))
                                 silence.broken()
                 while True:
                     if pacing and (held_s := pacing.held_s()) > 0:
@@ -111,8 +111,8 @@ class Delivery:
                         continue
                     match direct.take():
                         case Chunk(frame=frame) as chunk if pacing:
+                            pacing.sent(chunk)  # before its reader can know of it
                             await stream.write(frame)
-                            pacing.sent(chunk)
                         case Chunk(frame=frame) | Control(frame):
                             await stream.write(frame)
                         case LogGap() | Progress() as item:
