@@ -1,6 +1,6 @@
 """What does a dashboard cost, itself and its gateway, and how soon does it answer a key?
 
-    python benchmarks/dashboard_cost.py --seconds 12
+    python benchmarks/dashboard_cost.py --seconds 10
 
 64 sessions, 8 of them at 1,000 events/s with a reader each (another process), the others with a few slow items. Phases
 take turns: nobody looks; one dashboard on the table; one on a 1,000 events/s session with its events; several on the
@@ -298,9 +298,6 @@ async def measured(server: Server, directory: Path, seconds: float) -> dict[str,
     quiet.append(await phase(server, seconds, []))
     with dashboards(directory, server.target, OPERATORS) as apps:
         several = await phase(server, seconds, apps)
-        for number, each in enumerate(apps):
-            each.open_session(f"fast {number}")
-        several_fast = await phase(server, seconds, apps)
     quiet.append(await phase(server, seconds, []))
 
     def cost(shown: dict[str, float], index: int, operators: int = 1) -> float:
@@ -313,7 +310,6 @@ async def measured(server: Server, directory: Path, seconds: float) -> dict[str,
             "table": cost(table, 0),
             "fast session": cost(detail, 1),
             f"table, mean of {OPERATORS}": cost(several, 2, OPERATORS),
-            f"a fast session each, mean of {OPERATORS}": cost(several_fast, 2, OPERATORS),
         },
         "app_cpu": {"table": round(table["app_cpu"], 2), "fast session": round(detail["app_cpu"], 2)},
         "app_rss_mib": {"table": round(table["app_rss_mib"], 1), "fast session": round(detail["app_rss_mib"], 1)},
@@ -328,7 +324,7 @@ def spread(took: list[float]) -> dict[str, float]:
 
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--seconds", type=float, default=12.0, help="length of a phase")
+    parser.add_argument("--seconds", type=float, default=10.0, help="length of a phase")
     parser.add_argument("--role", choices=("reader",), help=argparse.SUPPRESS)
     parser.add_argument("--target", default="", help=argparse.SUPPRESS)
     parser.add_argument("--ids", default="", help=argparse.SUPPRESS)
