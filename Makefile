@@ -9,7 +9,7 @@ BIN := .venv/bin
 SET_UP := $(PYTHON) scripts/set_up.py
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test soak chaos check format proto docs bench set-up clean
+.PHONY: help demo test soak chaos check format proto docs bench bench-peers bench-smoke set-up clean
 
 help: ## Show this list
 	@echo 'Usage: make TARGET [ARGS="..."] [PYTHON=python3.12]'
@@ -56,10 +56,16 @@ docs: ## Generate docs/configuration.md from the settings models, and the pictur
 	$(BIN)/python scripts/generate_docs.py
 	$(BIN)/python scripts/generate_images.py
 
-bench: ## Measure the full path and sessions; one JSON line each (ARGS="--seconds 20")
+bench: ## Measure beside floors and installed peers, minutes (ARGS="--case latency --quick")
+	@$(SET_UP) opcua dashboard dev bench
+	@$(BIN)/python benchmarks/run.py $(ARGS)
+
+bench-peers: ## Install what `make bench` compares with: NATS, Redis, Mosquitto (Debian, as root)
+	@scripts/install_bench_peers.sh
+
+bench-smoke: ## Is it still as fast, against floors measured in the same minute? A part of CI
 	@$(SET_UP) opcua dashboard dev
-	@$(BIN)/python benchmarks/full_path.py $(ARGS)
-	@$(BIN)/python benchmarks/sessions.py $(ARGS)
+	@$(BIN)/python benchmarks/smoke.py
 
 set-up: ## Only set .venv up
 	@$(SET_UP) opcua dashboard dev

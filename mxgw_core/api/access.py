@@ -107,6 +107,19 @@ class BrowseGuard(Protocol):
         """Return whether the caller may see this node."""
 
 
+class ItemAccess(Protocol):
+    """What a caller may do with items by their references, outside of any session."""
+
+    def may_read(self, reference: str) -> bool:
+        """Return whether the caller may know of this item."""
+
+    def may_write(self, reference: str) -> bool:
+        """Return whether the caller may change this item."""
+
+    def refused(self, action: str, references: Sequence[str]) -> None:
+        """A service refused `action` on these for lack of rights: for the record."""
+
+
 @dataclass(frozen=True, slots=True)
 class OperatorCredentials:
     """A person's login at the dashboard."""
@@ -149,6 +162,16 @@ class AuditEntry:
     tag: str = ""
     detail: str = ""
     correlation_id: str = ""
+
+
+def as_operator(identity: Identity) -> Operator | None:
+    """Return the operator that a caller is: by a login, or by what its plugin gives it without one; None for none.
+
+    The latter is called `<kind>:<id>`, has no token, and sees what `mxgw_operator_sessions` says of that name.
+    """
+    if identity.kind == "operator":
+        return identity.claims if isinstance(identity.claims, Operator) else None
+    return Operator(f"{identity.kind}:{identity.id}", identity.roles) if identity.roles else None
 
 
 SessionPredicate: TypeAlias = Callable[[SessionInfo], bool]

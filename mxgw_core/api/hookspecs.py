@@ -21,19 +21,23 @@ from mxgw_core.api.access import (
     AuthenticationRequest,
     CommandGuard,
     Decision,
+    ItemAccess,
     Operator,
     OperatorCredentials,
     SessionPredicate,
 )
 from mxgw_core.api.events import (
+    BufferLimit,
     EventFilter,
     History,
     OverflowPolicy,
     PolicyRequest,
     Retention,
+    StreamPace,
     SubscriberLimits,
 )
 from mxgw_core.api.gateway import Gateway, GrpcService, SettingsSection
+from mxgw_core.api.metrics import Metric
 from mxgw_core.api.types import CloseReason, Identity, SessionInfo
 from mxgw_core.api.workers import (
     Orphan,
@@ -79,6 +83,14 @@ class Hooks:
     @hookspec
     def mxgw_cli(self) -> Sequence[click.Command] | None:
         """Return commands to add below `mxgw`. When: each time the command line starts; no gateway is running."""
+
+    @hookspec
+    def mxgw_metrics(self) -> Sequence[Metric] | None:
+        """Return the plugin's own metrics as of now.
+
+        When: each time the metrics are read, every few seconds; so count as things happen, and only copy here. Names
+        begin with `mxgw_`, the plugin's name and `_`. What an exception costs is the metrics of its plugin.
+        """
 
     # sessions
 
@@ -133,6 +145,20 @@ class Hooks:
         When: as a subscriber attaches. All filters must agree. An exception refuses the stream.
         """
 
+    @hookspec
+    def mxgw_stream_pace(self, session: SessionInfo, identity: Identity) -> StreamPace | None:
+        """Return what holds this identity's stream back, so that it gets no more events in a time than it may.
+
+        When: as a subscriber attaches. The slowest of all counts. An exception refuses the stream.
+        """
+
+    @hookspec
+    def mxgw_item_access(self, identity: Identity) -> ItemAccess | None:
+        """Return what this identity may do with items by reference, for services that need no session.
+
+        When: at each call of such a service that is about items. All answers must agree. An exception refuses the call.
+        """
+
     @hookspec(firstresult=True)
     def mxgw_authenticate_operator(self, credentials: OperatorCredentials) -> Operator | None:
         """Return who logs in at the dashboard.
@@ -182,6 +208,14 @@ class Hooks:
         """
 
     @hookspec
+    def mxgw_buffer_limit(self, session: SessionInfo) -> BufferLimit | None:
+        """Return how much of a session's events may be kept: before the first reader, for readers behind, and after.
+
+        When: as a session opens; it bounds what `mxgw_subscriber_limits`, `mxgw_retention` and the settings say. The
+        smallest of all answers counts.
+        """
+
+    @hookspec
     def mxgw_retention(self, session: SessionInfo) -> Retention | None:
         """Return what the log keeps after delivery. When: as a session opens. The largest of all answers counts."""
 
@@ -193,7 +227,11 @@ class Hooks:
 
     @hookspec
     def mxgw_worker_spawning(self, spawn: WorkerSpawn) -> None:
-        """A worker is about to be started; its process does not exist yet. An exception prevents the start."""
+        """A worker is about to be started. An exception prevents the start.
+
+        Its process does not exist yet; with `workers.warm_pool` it may, and knows of no session. It has the
+        environment that the gateway had when the process was started.
+        """
 
     @hookspec(firstresult=True)
     def mxgw_orphan_lifetime(self, spawn: WorkerSpawn) -> float | None:
@@ -205,7 +243,10 @@ class Hooks:
 
     @hookspec
     def mxgw_worker_started(self, worker: WorkerIdentity) -> None:
-        """A worker process exists; it knows nothing yet, its secret included. An exception ends it."""
+        """A worker process exists, or was taken from the warm pool; it knows nothing yet, its secret included.
+
+        An exception ends it.
+        """
 
     @hookspec
     def mxgw_worker_proved(self, proof: WorkerProof) -> None:

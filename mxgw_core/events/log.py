@@ -19,6 +19,11 @@ SEGMENT_BYTES = 64 * 1024
 SEGMENT_EVENTS = 1024
 
 
+# A joined message of this size is handed to readers that come to its place later, even when there is more by then.
+_WORTH_KEEPING_BYTES = 32 * 1024
+_KEPT_CHUNKS = 4
+
+
 class OutOfOrder(ValueError):
     """A block does not follow the head; the worker broke the protocol."""
 
@@ -187,7 +192,8 @@ class EventLog:
         # Ever appended: with a reader's own counts they give its lag. Sequences that no event fills are no lag.
         self.appended_events = 0
         self.appended_bytes = 0
-        # Joined once for all readers at the same place; good until something is appended or forgotten.
+        # Joined once for all readers at the same place, by where they are and their limit. Small ones are good until
+        # something is appended, which then belongs to them; joining large ones anew costs more than one message more.
         self._shared: dict[tuple[int, int], Chunk] = {}
 
     @property
@@ -238,7 +244,12 @@ class EventLog:
         if first != self.head + 1 or last < first:
             raise OutOfOrder(f"events {first} to {last} do not follow {self.head}")
         self.head = last
-        self._shared.clear()
+        if self._shared:
+            self._keep_large()
+
+    def _keep_large(self) -> None:
+        large = [(key, chunk) for key, chunk in self._shared.items() if len(chunk.frame) >= _WORTH_KEEPING_BYTES]
+        self._shared = dict(large[-_KEPT_CHUNKS:])
 
     def _push(self, entry: _Entry) -> None:
         self._entries.append(entry)

@@ -13,6 +13,7 @@ from mxgw_core.api import (
     AccessRequest,
     AuditEntry,
     AuthenticationRequest,
+    BufferLimit,
     CloseReason,
     CommandGuard,
     Decision,
@@ -20,6 +21,7 @@ from mxgw_core.api import (
     EventFilter,
     Gateway,
     Identity,
+    ItemAccess,
     Operator,
     OperatorCredentials,
     Orphan,
@@ -27,6 +29,7 @@ from mxgw_core.api import (
     SessionInfo,
     SessionPredicate,
     SettingsSection,
+    StreamPace,
     hookimpl,
 )
 from mxgw_core.api.errors import Unauthenticated
@@ -112,6 +115,18 @@ class AclPlugin:
     @hookimpl
     def mxgw_event_filter(self, session: SessionInfo, identity: Identity) -> EventFilter | None:
         return self._required().event_filter(session, identity)
+
+    @hookimpl
+    def mxgw_stream_pace(self, identity: Identity) -> StreamPace | None:
+        return self._required().stream_pace(identity)
+
+    @hookimpl
+    def mxgw_buffer_limit(self, session: SessionInfo) -> BufferLimit | None:
+        return self._required().buffer_limit(session)
+
+    @hookimpl
+    def mxgw_item_access(self, identity: Identity) -> ItemAccess | None:
+        return self._required().item_access(identity)
 
     @hookimpl
     def mxgw_authenticate_operator(self, credentials: OperatorCredentials) -> Operator | None:

@@ -7,9 +7,10 @@ from collections.abc import Callable
 import click
 
 from mxgw_acl.audit import AUDIT_FILE, AuditLog, AuditRecord
-from mxgw_acl.cli.form import Command, Group, told_failures
+from mxgw_acl.cli.form import told_failures
 from mxgw_acl.settings import AclSettings
 from mxgw_acl.store import KeyStore
+from mxgw_core.api.cli import Command, Group
 
 
 def operators_group(settings: Callable[[], AclSettings]) -> click.Group:

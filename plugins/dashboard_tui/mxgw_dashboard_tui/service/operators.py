@@ -15,6 +15,7 @@ from mxgw_core.api import (
     Peer,
     SessionInfo,
     SessionPredicate,
+    as_operator,
 )
 from mxgw_core.api.errors import AccessDenied, AccessRevoked, SessionNotFound, Unauthenticated
 from mxgw_dashboard_tui.service.journal import Journal
@@ -58,8 +59,9 @@ class Operators:
             Unauthenticated: a login is needed first.
             AccessDenied: the caller is no operator, or has no role here.
         """
-        if call.identity.kind == "operator" and isinstance(call.identity.claims, Operator):
-            operator = call.identity.claims
+        operator = as_operator(call.identity)
+        if operator is not None:
+            pass
         elif self.login_required:
             raise Unauthenticated("log in first: the dashboard is for operators")
         elif not call.peer.is_local:

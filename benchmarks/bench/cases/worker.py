@@ -1,20 +1,16 @@
 """How fast one worker encodes, numbers, keeps and sends data changes, against the protobuf library building them.
 
-Prints one JSON line. The floor builds the same events as messages in batches of 256 and serialises each batch; nothing
-is numbered, kept or sent there. Both are measured in the same run, alternating, and medians are compared. `ratio`
-counts elapsed time, `cpu_ratio` processor time, which a busy machine disturbs less.
+The floor builds the same events as messages in batches of 256 and serialises each batch; nothing is numbered, kept or
+sent there. `cpu` counts processor time, which a busy machine disturbs less.
 """
 
 from __future__ import annotations
 
-import argparse
-import asyncio
-import json
 import socket
-import statistics
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 
 from mxgw.convert import ok_status, to_value
 from mxgw.v1.events_pb2 import EVENT_KIND_DATA_CHANGE, EventBatch
@@ -25,6 +21,13 @@ from mxgw_worker.outbox import Block, Outbox
 from mxgw_worker.sink import WorkerSink
 from mxgw_worker.writes import Writes
 
+from bench.context import Context
+from bench.measuring import Result
+from bench.processes import BenchmarkFailed
+
+TITLE = "Worker alone"
+GOAL = 0.7
+EVENTS = 102_400
 ITEMS = 1000
 BURST = 256
 FLOOR_BATCH = 256
@@ -90,36 +93,24 @@ def worker(events: int) -> tuple[float, float]:
     ours.close()
     drain.wait()
     if outbox.events_lost or outbox.head_sequence != events:
-        raise SystemExit("the worker lost events; the figure means nothing")
+        raise BenchmarkFailed("the worker lost events; the figure means nothing")
     return seconds
 
 
-async def _measure(events: int, runs: int) -> dict[str, float]:
-    floors, workers = [], []
-    for _ in range(runs):
-        floors.append(floor(events))
-        workers.append(worker(events))
-    floor_s, floor_cpu_s = (statistics.median(column) for column in zip(*floors, strict=True))
-    worker_s, worker_cpu_s = (statistics.median(column) for column in zip(*workers, strict=True))
-    return {
-        "events": events,
-        "runs": runs,
-        "floor_events_per_s": round(events / floor_s),
-        "worker_events_per_s": round(events / worker_s),
-        "ratio": round(floor_s / worker_s, 3),
-        "cpu_ratio": round(floor_cpu_s / worker_cpu_s, 3),
-        "goal": 0.7,
-    }
+def run(context: Context) -> Result:
+    """Let floor and worker take turns in this process."""
+    events = EVENTS // 4 if context.quick else EVENTS
+    result = Result("worker", TITLE, {"events": events})
+    runs = context.alternate(
+        "worker", {"worker": lambda: figures(worker, events), "protobuf floor": lambda: figures(floor, events)}
+    )
+    circumstance = "one worker"
+    result.add(runs, circumstance, events_per_s="events/s", events_per_cpu_s="events/s")
+    result.compare(runs, "events_per_s", "worker", "protobuf floor", circumstance, goal=GOAL)
+    result.compare(runs, "events_per_cpu_s", "worker", "protobuf floor", circumstance)
+    return context.finish(result)
 
 
-def main() -> None:
-    """Measure and print."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--events", type=int, default=102_400, help="events per run, a multiple of 256")
-    parser.add_argument("--runs", type=int, default=5)
-    arguments = parser.parse_args()
-    print(json.dumps(asyncio.run(_measure(arguments.events // BURST * BURST, arguments.runs))))
-
-
-if __name__ == "__main__":
-    main()
+def figures(measured: Callable[[int], tuple[float, float]], events: int) -> dict[str, float]:
+    seconds, cpu_s = measured(events)
+    return {"events_per_s": events / seconds, "events_per_cpu_s": events / cpu_s}

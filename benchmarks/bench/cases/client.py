@@ -1,0 +1,56 @@
+"""What the Python client adds to reading a stream with grpc.aio and the protobuf library alone."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import subprocess
+from functools import partial
+from typing import Any
+
+from bench.context import Context
+from bench.measuring import Result
+from bench.processes import BenchmarkFailed, environment, module
+from bench.systems import MxgwPremade
+from bench.window import Window
+
+TITLE = "Python client alone"
+SECONDS = 1.0
+GOAL = 0.6
+
+
+def run(context: Context) -> Result:
+    """Let applications take turns on a gateway that has more than they can read; they check every sequence."""
+    result = Result("client", TITLE, {"seconds": context.seconds(SECONDS)})
+    system = MxgwPremade()
+    with context.running([system]):
+        ways = {"batches": "library", "one by one": "each", "bare": "bare"}
+        turns = {name: partial(turn, system, way, context.seconds(SECONDS)) for name, way in ways.items()}
+        runs = context.alternate("N=1", turns)
+    result.add(runs, "N=1", events_per_cpu_s="events/s", events_per_s="events/s")
+    for name in ("batches", "one by one"):
+        result.compare(runs, "events_per_cpu_s", name, "bare", "N=1", goal=GOAL)
+    result.notes.append("bare: grpc.aio, FromString, and the same two fields of every event; per processor second")
+    return context.finish(result)
+
+
+def turn(system: MxgwPremade, way: str, seconds: float) -> dict[str, Any]:
+    """Open a session and let an application read it."""
+    return asyncio.run(_turn(system, way, seconds))
+
+
+async def _turn(system: MxgwPremade, way: str, seconds: float) -> dict[str, Any]:
+    Window.named().reset()
+    async with system.connect() as gateway, gateway.open_session() as session:
+        described = {"way": way, "target": system.target, "session_id": session.session_id, "seconds": seconds}
+        done = await asyncio.to_thread(
+            subprocess.run,
+            module("application", json.dumps(described)),
+            env=environment(),
+            capture_output=True,
+            text=True,
+        )
+    if done.returncode:
+        raise BenchmarkFailed(f"the application failed: {done.stderr[-2000:]}")
+    result: dict[str, Any] = json.loads(done.stdout)
+    return result

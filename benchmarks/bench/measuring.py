@@ -1,0 +1,182 @@
+"""How a result is made: systems take turns in one run, and only ratios of neighbouring turns are compared.
+
+The machine's other work, its temperature and its clock disturb all systems alike then. A ratio is given with its
+median, lowest and highest of at least five pairs.
+"""
+
+from __future__ import annotations
+
+import datetime
+import importlib.metadata
+import os
+import platform
+import shutil
+import statistics
+import subprocess
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+PAIRS = 5
+Turn = Callable[[], Mapping[str, Any]]
+
+
+@dataclass(frozen=True, slots=True)
+class Figure:
+    """Something measured in every turn: of which system, under which circumstances, what, and in which unit."""
+
+    system: str
+    circumstance: str
+    what: str
+    unit: str
+    values: list[float]
+
+    @property
+    def median(self) -> float:
+        return statistics.median(self.values)
+
+
+@dataclass(frozen=True, slots=True)
+class Ratio:
+    """One system's figure over another's, pair by pair.
+
+    `goal` is what must be reached: at least that much, or at most when `is_limit`. None where there is no goal.
+    """
+
+    what: str
+    circumstance: str
+    values: list[float]
+    goal: float | None = None
+    is_limit: bool = False
+
+    @property
+    def median(self) -> float:
+        return statistics.median(self.values)
+
+    @property
+    def is_reached(self) -> bool | None:
+        if self.goal is None:
+            return None
+        return self.median <= self.goal if self.is_limit else self.median >= self.goal
+
+
+@dataclass(slots=True)
+class Result:
+    """What one case found."""
+
+    case: str
+    title: str
+    settings: dict[str, Any] = field(default_factory=dict)
+    figures: list[Figure] = field(default_factory=list)
+    ratios: list[Ratio] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)
+    environment: dict[str, str] = field(default_factory=dict)
+
+    def add(self, runs: Mapping[str, Sequence[Mapping[str, Any]]], circumstance: str, **units: str) -> None:
+        """Add figures of every system that has them; `units` maps a figure's key to its unit."""
+        for system, results in runs.items():
+            for key, unit in units.items():
+                values = [float(result[key]) for result in results if key in result]
+                if values:
+                    self.figures.append(Figure(system, circumstance, key, unit, values))
+
+    def compare(
+        self,
+        runs: Mapping[str, Sequence[Mapping[str, Any]]],
+        key: str,
+        of: str,
+        against: str,
+        circumstance: str,
+        *,
+        goal: float | None = None,
+        is_limit: bool = False,
+    ) -> None:
+        """Add the ratio of two systems, pair by pair, when both were measured."""
+        if of in runs and against in runs:
+            pairs = zip(runs[of], runs[against], strict=True)
+            values = [float(ours[key]) / float(theirs[key]) for ours, theirs in pairs]
+            self.ratios.append(Ratio(f"{key}: {of} / {against}", circumstance, values, goal, is_limit))
+
+    def limit(
+        self,
+        runs: Mapping[str, Sequence[Mapping[str, Any]]],
+        of: str,
+        key: str,
+        circumstance: str,
+        goal: float,
+        *,
+        is_limit: bool = True,
+    ) -> None:
+        """Add a figure that has a goal of its own, as a ratio to 1 of its unit."""
+        values = [float(result[key]) for result in runs[of]]
+        self.ratios.append(Ratio(f"{key}: {of}", circumstance, values, goal, is_limit))
+
+    def as_json(self) -> dict[str, Any]:
+        result = asdict(self)
+        for group, objects in (("figures", self.figures), ("ratios", self.ratios)):
+            for entry, one in zip(result[group], objects, strict=True):
+                entry["values"] = [float(f"{value:.6g}") for value in one.values]
+                entry |= {
+                    "median": float(f"{one.median:.6g}"),
+                    "min": float(f"{min(one.values):.6g}"),
+                    "max": float(f"{max(one.values):.6g}"),
+                }
+        return result
+
+
+def result_from_json(data: Mapping[str, Any]) -> Result:
+    """Return what `as_json` made."""
+    derived = {"median", "min", "max"}
+    figures = [Figure(**{k: v for k, v in entry.items() if k not in derived}) for entry in data["figures"]]
+    ratios = [Ratio(**{k: v for k, v in entry.items() if k not in derived}) for entry in data["ratios"]]
+    return Result(**{**data, "figures": figures, "ratios": ratios})
+
+
+def alternate(
+    turns: Mapping[str, Turn], pairs: int = PAIRS, on_turn: Callable[[str], None] = lambda _: None
+) -> dict[str, list[Mapping[str, Any]]]:
+    """Let every system take `pairs` turns, forwards and backwards in turn, and return what each found."""
+    runs: dict[str, list[Mapping[str, Any]]] = {name: [] for name in turns}
+    for number in range(pairs):
+        for name in list(turns)[:: 1 if number % 2 == 0 else -1]:
+            on_turn(f"{name}, {number + 1} of {pairs}")
+            runs[name].append(turns[name]())
+    return runs
+
+
+def environment() -> dict[str, str]:
+    """Return what a reader of the figures needs to know of where they were measured."""
+    facts = {
+        "when": datetime.datetime.now(datetime.UTC).strftime("%Y-%m-%d %H:%M UTC"),
+        "cores": str(os.cpu_count()),
+        "processor": _processor(),
+        "system": f"{platform.system()} {platform.release()}",
+        "python": platform.python_version(),
+        "commit": _said("git", "-C", str(Path(__file__).parent), "rev-parse", "--short", "HEAD"),
+    }
+    for package in ("mxgw", "grpcio", "protobuf", "uvloop", "asyncua"):
+        try:
+            facts[package] = importlib.metadata.version(package)
+        except importlib.metadata.PackageNotFoundError:
+            continue
+    path = f"{os.environ.get('PATH', '')}:/usr/sbin"
+    for program, option in (("nats-server", "--version"), ("redis-server", "--version"), ("mosquitto", "-h")):
+        if found := shutil.which(program, path=path):
+            facts[program] = _said(found, option)[:60]
+    return facts
+
+
+def _said(*command: str) -> str:
+    try:
+        done = subprocess.run(command, check=False, capture_output=True, text=True, timeout=10)
+    except OSError:
+        return ""
+    return (done.stdout or done.stderr).strip().partition("\n")[0]
+
+
+def _processor() -> str:
+    for line in Path("/proc/cpuinfo").read_text().splitlines():
+        if line.startswith("model name"):
+            return line.partition(":")[2].strip()
+    return platform.machine()

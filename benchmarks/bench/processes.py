@@ -1,0 +1,118 @@
+"""Processes a benchmark starts, each ended by its own id, and what they use."""
+
+from __future__ import annotations
+
+import json
+import os
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+
+BENCHMARKS = Path(__file__).resolve().parent.parent
+START_TIMEOUT_S = 20.0
+
+
+class BenchmarkFailed(Exception):
+    """A process of the benchmark failed, or what it measured is not valid; the text says which and why."""
+
+
+def environment() -> dict[str, str]:
+    """Return the environment of every process: no settings of a gateway that happens to be configured here."""
+    kept = {key: value for key, value in os.environ.items() if not key.startswith("MXGW_")}
+    return kept | {"PYTHONPATH": str(BENCHMARKS)}
+
+
+def module(name: str, *arguments: str) -> list[str]:
+    """Return the command that runs a module of this package."""
+    return [sys.executable, "-m", f"bench.{name}", *arguments]
+
+
+@contextmanager
+def running(command: Sequence[str], directory: Path, *, log: str = "server.log") -> Iterator[subprocess.Popen[str]]:
+    """Run a process with its errors in a file of `directory`; asked to end afterwards, and then killed."""
+    with (directory / log).open("w") as errors:
+        process = subprocess.Popen(
+            list(command),
+            cwd=directory,
+            env=environment(),
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=errors,
+            text=True,
+        )
+    try:
+        yield process
+    finally:
+        process.terminate()
+        try:
+            process.wait(START_TIMEOUT_S)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            process.wait()
+        assert process.stdout is not None
+        process.stdout.close()
+
+
+def first_line(process: subprocess.Popen[str], directory: Path, log: str = "server.log") -> str:
+    """Return the first line a process prints.
+
+    Raises:
+        BenchmarkFailed: it ended before.
+    """
+    assert process.stdout is not None
+    line = process.stdout.readline()
+    if not line:
+        raise BenchmarkFailed(f"a process did not start:\n{(directory / log).read_text()[-2000:]}")
+    return line
+
+
+def started(process: subprocess.Popen[str], directory: Path) -> dict[str, object]:
+    """Return the JSON object a server prints when it is ready."""
+    result: dict[str, object] = json.loads(first_line(process, directory))
+    return result
+
+
+def free_port() -> int:
+    """Return a loopback port that nobody uses now."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+def wait_listening(port: int, process: subprocess.Popen[str], directory: Path) -> None:
+    """Wait until a server takes connections.
+
+    Raises:
+        BenchmarkFailed: it ended, or took too long.
+    """
+    until = time.monotonic() + START_TIMEOUT_S
+    while time.monotonic() < until and process.poll() is None:
+        with socket.socket() as probe:
+            if probe.connect_ex(("127.0.0.1", port)) == 0:
+                return
+        time.sleep(0.02)
+    raise BenchmarkFailed(f"{process.args!r} does not listen:\n{(directory / 'server.log').read_text()[-2000:]}")
+
+
+def cpu_s(pids: list[int]) -> float:
+    """Return the processor seconds these processes have used, all threads, to the nanosecond the kernel keeps."""
+    total = 0
+    for pid in pids:
+        for thread in Path(f"/proc/{pid}/task").iterdir():
+            try:
+                total += int((thread / "schedstat").read_text().split()[0])
+            except (FileNotFoundError, ProcessLookupError):
+                continue  # the thread ended just now
+    return total / 1e9
+
+
+def rss_bytes(pid: int) -> int:
+    """Return the resident memory of a process."""
+    for line in Path(f"/proc/{pid}/status").read_text().splitlines():
+        if line.startswith("VmRSS:"):
+            return int(line.split()[1]) * 1024
+    return 0

@@ -1,0 +1,208 @@
+"""The subscribers of one run, all in one process: `python -m bench.reader '{...}'`, started by `systems.System.turn`.
+
+They connect, open the window for the producer, and then, in one loop over all sockets, count bytes. With a rate given
+every piece received is kept with its time instead, and looked at when the run is over. Prints one JSON line.
+"""
+
+from __future__ import annotations
+
+import bisect
+import gc
+import json
+import selectors
+import sys
+import time
+from itertools import accumulate
+from typing import Any
+
+from mxgw.v1.event_service_pb2 import StreamEventsResponse
+from mxgw.v1.events_pb2 import Event
+from mxgw_core.testing.checker import StreamChecker, observed
+
+from bench.counting import WrongStream
+from bench.dialects import DIALECTS, RECEIVE_BUFFER_BYTES, Feed
+from bench.events import MARKER, MARKER_AT, RECORD_BYTES, SEQUENCE, SEQUENCE_AT, STAMP, STAMP_AT
+from bench.http2 import GrpcFeed, Kept
+from bench.processes import cpu_s
+from bench.window import Window
+
+SILENCE_S = 20.0
+Pieces = list[tuple[int, bytes]]
+
+
+class Readers:
+    """The sockets of one run and what came over them."""
+
+    def __init__(self, arguments: dict[str, Any]) -> None:
+        self._window = Window.named()
+        self._keep = bool(arguments.get("stamps"))
+        self._selector = selectors.DefaultSelector()
+        self._buffer = bytearray(RECEIVE_BUFFER_BYTES)
+        self._pids: list[list[int]] = arguments["pids"]
+        self.feeds: list[Feed] = []
+        self.pieces: list[Pieces] = []
+        connect = DIALECTS[arguments["dialect"]]
+        began = time.perf_counter()
+        for index in range(arguments["subscribers"]):
+            connection, feed = connect(arguments["target"], {**arguments, "index": index})
+            connection.setblocking(False)
+            pieces: Pieces = []
+            self._selector.register(connection, selectors.EVENT_READ, (connection, feed, pieces))
+            self.feeds.append(feed)
+            self.pieces.append(pieces)
+        # One after the other, until each was told that it is attached.
+        self.attach_ms = (time.perf_counter() - began) * 1000 / arguments["subscribers"]
+
+    def open(self) -> None:
+        """Let the producer begin."""
+        self._window.open()
+
+    def read_for(self, seconds: float, target_events: int = 0) -> dict[str, Any]:
+        """Read for so long and return what was used meanwhile; `target_events`: no longer than until all have so many.
+
+        Raises:
+            WrongStream: an event was lost, repeated or swapped, or none came for a long time.
+        """
+        feeds = self.feeds
+        first = [feed.sequence for feed in feeds]
+        used = [cpu_s(pids) for pids in self._pids]
+        began = now = time.perf_counter()
+        until = began + seconds
+        while now < until and not (target_events and min(feed.sequence for feed in feeds) >= target_events):
+            self._read_once()
+            now = time.perf_counter()
+        return {
+            "seconds": now - began,
+            "events": sum(feed.sequence for feed in feeds) - sum(first),
+            "cpu_s": [cpu_s(pids) - before for pids, before in zip(self._pids, used, strict=True)],
+        }
+
+    def _read_once(self) -> None:
+        ready = self._selector.select(SILENCE_S)
+        if not ready:
+            raise WrongStream(f"nothing came for {SILENCE_S:g} s")
+        buffer = self._buffer
+        for key, _ in ready:
+            connection, feed, pieces = key.data
+            size = connection.recv_into(buffer)
+            arrived_ns = time.monotonic_ns()
+            if not size:
+                raise WrongStream("the server closed the connection")
+            if self._keep:
+                if isinstance(feed, GrpcFeed):
+                    feed.arrived_ns = arrived_ns
+                else:
+                    pieces.append((arrived_ns, bytes(buffer[:size])))
+            feed.feed(buffer, 0, size)
+        self._window.sequence = min(feed.sequence for feed in self.feeds)
+
+
+# When the run is over
+
+
+def judge(messages: list[Kept], *, is_complete: bool, is_filtered: bool = False) -> int:
+    """Feed kept messages to the judge of the system tests, and return how many events it saw.
+
+    A complete stream is judged as a whole; of a sampled one every message must hold exactly the events from its first
+    to the next one's first. A filtered one must be in order and show items with even handles only.
+
+    Raises:
+        WrongStream: a promise was broken.
+    """
+    checker = StreamChecker(may_lose=lambda _: False)
+    checker.attach()
+    events = 0
+    for kept in messages:
+        message = StreamEventsResponse.FromString(kept.message)
+        if is_complete or not message.HasField("events"):
+            for observation in observed(message):
+                checker.observe(observation)
+            events += len(message.events.events)
+            continue
+        sequences = [event.sequence for event in message.events.events]
+        if is_filtered:
+            if sequences != sorted(set(sequences)) or any(event.item_handle % 2 for event in message.events.events):
+                raise WrongStream(f"a filtered message at {sequences[0]} is out of order or shows what it should not")
+            events += len(sequences)
+            continue
+        following = kept.next_sequence or sequences[-1] + 1
+        if sequences != list(range(sequences[0], following)):
+            raise WrongStream(f"a message of events {sequences[0]} to {following - 1} does not hold them all in order")
+        events += len(sequences)
+    if checker.violations:
+        raise WrongStream(checker.report())
+    return events
+
+
+def delays_of_messages(messages: list[Kept], after_ns: int) -> list[int]:
+    """Return the delay of every event in nanoseconds; a gRPC message arrives when it is whole."""
+    delays: list[int] = []
+    for kept in messages:
+        if kept.arrived_ns >= after_ns:
+            events: list[Event] = list(StreamEventsResponse.FromString(kept.message).events.events)
+            delays += [kept.arrived_ns - int(event.data_change.value.double) for event in events]
+    return delays
+
+
+def delays_of_pieces(pieces: Pieces, after_ns: int) -> list[int]:
+    """Return the delay of every event in nanoseconds; an event arrives with its last byte.
+
+    Raises:
+        WrongStream: an event was lost, repeated or swapped.
+    """
+    data = b"".join(piece for _, piece in pieces)
+    ends = list(accumulate(len(piece) for _, piece in pieces))
+    delays: list[int] = []
+    due, at = 1, data.find(MARKER)
+    while at >= 0 and at - MARKER_AT + RECORD_BYTES <= len(data):
+        start = at - MARKER_AT
+        (sequence,) = SEQUENCE.unpack_from(data, start + SEQUENCE_AT)
+        if sequence != due:
+            raise WrongStream(f"event {sequence} came where {due} was due")
+        arrived_ns = pieces[bisect.bisect_left(ends, start + RECORD_BYTES)][0]
+        if arrived_ns >= after_ns:
+            delays.append(arrived_ns - int(STAMP.unpack_from(data, start + STAMP_AT)[0]))
+        due += 1
+        at = data.find(MARKER, at + len(MARKER))
+    return delays
+
+
+def percentiles(delays: list[int]) -> dict[str, float]:
+    delays.sort()
+    return {f"p{p}_us": delays[min(len(delays) - 1, len(delays) * p // 100)] / 1000 for p in (50, 99)} | {
+        "delays": len(delays)
+    }
+
+
+def main(arguments: dict[str, Any]) -> dict[str, Any]:
+    """Read, judge, and return the figures."""
+    readers = Readers(arguments)
+    gc.collect()
+    gc.freeze()
+    gc.disable()
+    readers.open()
+    readers.read_for(arguments["warm_up_s"])
+    warm_ns = time.monotonic_ns()
+    result = readers.read_for(arguments["seconds"], arguments.get("target_events", 0))
+    gc.enable()
+    result["attach_ms"] = readers.attach_ms
+    streams = [feed for feed in readers.feeds if isinstance(feed, GrpcFeed)]
+    filtered = bool(arguments.get("is_filtered"))
+    is_complete = bool(arguments.get("stamps"))
+    result["judged"] = sum(judge(feed.kept, is_complete=is_complete, is_filtered=filtered) for feed in streams)
+    if streams:
+        result["messages"] = sum(feed.messages for feed in streams)
+        result["message_bytes"] = sum(feed.events_bytes for feed in streams) / max(1, result["messages"])
+    if arguments.get("stamps"):
+        delays = [delay for feed in streams for delay in delays_of_messages(feed.kept, warm_ns)]
+        if not streams:
+            delays = [delay for pieces in readers.pieces for delay in delays_of_pieces(pieces, warm_ns)]
+        result |= percentiles(delays)
+    return result
+
+
+if __name__ == "__main__":
+    try:
+        print(json.dumps(main(json.loads(sys.argv[1]))), flush=True)
+    except (WrongStream, OSError) as error:
+        raise SystemExit(f"{type(error).__name__}: {error}") from None

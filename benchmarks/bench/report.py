@@ -1,0 +1,61 @@
+"""Results as tables for people."""
+
+from __future__ import annotations
+
+from rich.console import Console
+from rich.table import Table
+
+from bench.measuring import Figure, Ratio, Result
+
+
+def show(result: Result, console: Console) -> None:
+    """Print a result."""
+    console.rule(f"[bold]{result.title}")
+    if result.figures:
+        table = Table("circumstance", "system", "figure", *(("median", "lowest", "highest")), box=None, pad_edge=False)
+        for column in table.columns[3:]:
+            column.justify = "right"
+        last = ""
+        for figure in result.figures:
+            shown = "" if figure.circumstance == last else figure.circumstance
+            last = figure.circumstance
+            spread = (number(value, figure.unit) for value in (figure.median, min(figure.values), max(figure.values)))
+            table.add_row(shown, figure.system, words(figure), *spread)
+        console.print(table)
+    if result.ratios:
+        table = Table("ratio", "circumstance", "median", "lowest", "highest", "goal", "", box=None, pad_edge=False)
+        for column in table.columns[2:6]:
+            column.justify = "right"
+        for ratio in result.ratios:
+            spread = (f"{value:.3g}" for value in (ratio.median, min(ratio.values), max(ratio.values)))
+            table.add_row(ratio.what, ratio.circumstance, *spread, goal(ratio), verdict(ratio))
+        console.print()
+        console.print(table)
+    for note in result.notes:
+        console.print(f"  {note}", style="dim", highlight=False)
+
+
+def words(figure: Figure) -> str:
+    """Return what a figure is called."""
+    return figure.what.removesuffix("_us").removesuffix("_per_s").replace("_", " ")
+
+
+def goal(ratio: Ratio) -> str:
+    if ratio.goal is None:
+        return ""
+    return f"{'at most' if ratio.is_limit else 'at least'} {ratio.goal:g}"
+
+
+def verdict(ratio: Ratio) -> str:
+    return {None: "", True: "reached", False: "not reached"}[ratio.is_reached]
+
+
+def number(value: float, unit: str) -> str:
+    """Return a figure with its unit, short enough for a table."""
+    if unit == "events/s":
+        return f"{value / 1e6:.2f} M/s" if value >= 1e5 else f"{value:,.0f} /s"
+    if unit == "us":
+        return f"{value:,.0f} us"
+    if unit in ("ms", "MiB"):
+        return f"{value:,.1f} {unit}"
+    return f"{value:.3g} {unit}".strip()

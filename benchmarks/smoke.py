@@ -1,0 +1,93 @@
+"""The guard of CI: is the product still as fast, against floors measured in the same minute? `make bench-smoke`.
+
+Ratios of neighbouring turns are compared with what they were when `REFERENCES` was written. A ratio that fell below
+its margin fails. The margins are wide, because CI machines are busy: they were chosen so that none of the runs in
+docs/performance.md failed, and so that the mistakes listed there do fail. A failing measurement is repeated once, with
+twice the turns: a machine that is busy for a moment is no regression, and a regression stays.
+"""
+
+from __future__ import annotations
+
+import sys
+import tempfile
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+from rich.console import Console
+from rich.table import Table
+
+from bench.cases import client, worker
+from bench.context import Context
+from bench.measuring import Ratio
+from bench.systems import Load, MxgwPremade, Relay
+from bench.window import Window
+
+PAIRS = 5
+
+
+@dataclass(frozen=True, slots=True)
+class Reference:
+    """What a ratio was, and what part of it must be left."""
+
+    what: str
+    ratio: float
+    margin: float
+
+    @property
+    def least(self) -> float:
+        return self.ratio * self.margin
+
+
+# Source: docs/performance.md, "The guard".
+GATEWAY = Reference("relay's processor time per event / the gateway's, N=8", 0.70, 0.5)
+WORKER = Reference("worker's events per processor second / protobuf's", 0.98, 0.7)
+CLIENT = Reference("client's events per processor second / bare grpc.aio's", 0.80, 0.6)
+
+
+def gateway(context: Context) -> Ratio:
+    ours, relay = MxgwPremade(), Relay()
+    with context.running([ours, relay]):
+        runs = context.turns("gateway", [ours, relay], Load(8, 0.4))
+    pairs = zip(runs[relay.name], runs[ours.name], strict=True)
+    values = [float(floor["cpu_s_per_million"]) / float(mine["cpu_s_per_million"]) for floor, mine in pairs]
+    return Ratio(GATEWAY.what, "N=8", values)
+
+
+def worker_alone(context: Context) -> Ratio:
+    (ratio,) = [r for r in worker.run(context).ratios if r.what.startswith("events_per_cpu_s")]
+    return ratio
+
+
+def client_alone(context: Context) -> Ratio:
+    (ratio,) = [r for r in client.run(context).ratios if "batches" in r.what]
+    return ratio
+
+
+CHECKS = ((GATEWAY, gateway), (WORKER, worker_alone), (CLIENT, client_alone))
+
+
+def main() -> int:
+    """Exit status 1 when a ratio is too low, twice."""
+    console, began, failed = Console(width=None if sys.stdout.isatty() else 120), time.monotonic(), 0
+    table = Table("ratio", "median", "lowest", "highest", "reference", "at least", "", box=None, pad_edge=False)
+    for reference, measure in CHECKS:
+        for pairs in (PAIRS, 2 * PAIRS):
+            with tempfile.TemporaryDirectory(prefix="mxgw-bench-") as directory:
+                Window.create(Path(directory) / "window")
+                ratio = measure(Context(Path(directory), quick=True, pairs=pairs))
+            is_well = ratio.median >= reference.least
+            figures = (ratio.median, min(ratio.values), max(ratio.values), reference.ratio, reference.least)
+            verdict = "well" if is_well else "too low, once more" if pairs == PAIRS else "TOO LOW"
+            table.add_row(reference.what, *(f"{figure:.2f}" for figure in figures), verdict)
+            if is_well:
+                break
+        else:
+            failed = 1
+    console.print(table)
+    console.print(f"{time.monotonic() - began:.0f} s", style="dim")
+    return failed
+
+
+if __name__ == "__main__":
+    sys.exit(main())
