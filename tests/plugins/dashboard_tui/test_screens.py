@@ -7,7 +7,7 @@ from collections.abc import Awaitable, Callable
 from typing import Any
 
 import pytest
-from support.screens import WrittenSource, app_of, written
+from support.screens import WrittenSource, app_of, at_once, written
 from textual.pilot import Pilot
 from textual.widgets import Input
 
@@ -31,7 +31,10 @@ def keys(*pressed: str) -> Callable[[Pilot[Any]], Awaitable[None]]:
 
     async def run(pilot: Pilot[Any]) -> None:
         await settled(pilot)  # keys are for a screen that shows something
-        await pilot.press(*pressed)
+        if isinstance(pilot.app.screen, BaseScreen):
+            at_once(pilot.app, *pressed)
+        else:
+            await pilot.press(*pressed)
         await settled(pilot)
         if pressed == ASKS:
             async with asyncio.timeout(10):
