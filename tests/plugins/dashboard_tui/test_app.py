@@ -107,7 +107,7 @@ async def test_a_key_behind_the_one_that_shows_a_view_is_for_the_view() -> None:
 
         assert app.current_mode == "journal"
         assert app.screen.query_one("#line", Input).value == "mes"
-        await pilot.press("1")
+        await pilot.press("enter", "1")
         assert app.screen.query_one(Grid).cursor == 1
         assert app.screen.query_one(Grid).pattern == ""
 
