@@ -76,18 +76,6 @@ async def test_the_enter_behind_a_filters_enter_opens_what_the_filter_left() -> 
         assert app.screen.session_id.startswith("lab-import")
 
 
-@pytest.mark.parametrize(("key", "panel"), [("e", "events"), ("tab", "events"), ("t", "timeline")])
-async def test_a_key_behind_the_one_that_opens_a_session_is_for_the_session(key: str, panel: str) -> None:
-    async with shown(written()) as (app, pilot):
-        at_once(app, "enter", key)
-        await settled(pilot)
-        screen = app.screen
-
-        assert isinstance(screen, SessionScreen)
-        assert screen.grid.id == panel
-        assert screen.grid.has_focus
-
-
 async def test_a_filter_typed_behind_the_key_that_opens_a_session_is_the_sessions() -> None:
     async with shown(written()) as (app, pilot):
         at_once(app, "enter", "slash", *"level", "enter", "e", "k")
@@ -110,6 +98,21 @@ async def test_a_key_behind_the_one_that_shows_a_view_is_for_the_view() -> None:
         await pilot.press("enter", "1")
         assert app.screen.query_one(Grid).cursor == 1
         assert app.screen.query_one(Grid).pattern == ""
+
+
+async def test_a_view_that_was_shown_before_wears_the_theme_chosen_since() -> None:
+    async with shown(written()) as (app, pilot):
+        await pilot.press("3")
+        dark = app.screen.query_one(Grid).styles.background
+        at_once(app, "1", "colon", *"theme", "enter")
+        await settled(pilot)
+        light = app.screen.query_one(Grid).styles.background
+        await pilot.press("3")
+        await settled(pilot)
+
+        assert app.current_mode == "journal"
+        assert app.screen.query_one(Grid).styles.background == light
+        assert light != dark
 
 
 async def test_what_is_typed_behind_the_key_that_asks_for_a_name_is_the_answer() -> None:
