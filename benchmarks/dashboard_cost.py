@@ -247,7 +247,8 @@ def input_is_open(screen: str) -> bool:
 
 
 def input_shows(screen: str, text: str) -> bool:
-    return any(line.replace(" ", "").startswith(f"/{text}") for line in screen.splitlines()[1:])
+    # Neither the title nor the line of keys.
+    return any(line.replace(" ", "").startswith(f"/{text}") for line in screen.splitlines()[1:-1])
 
 
 def keys_ms(app: Terminal) -> dict[str, list[float]]:
@@ -269,7 +270,8 @@ def keys_ms(app: Terminal) -> dict[str, list[float]]:
                 lambda screen, title=title: screen.startswith(f"mxgw {title}"),
             )  # type: ignore[misc]
         press("input", "/", input_is_open)
-        press("input", "f", lambda screen: "client" not in screen)
+        rows = app.screen.count(" ready ")
+        press("input", "f", lambda screen, rows=rows: screen.count(" ready ") < rows)  # type: ignore[misc]
         app.do("send-keys -t t a s t")
         app.until(lambda screen: input_shows(screen, "fast"))
         press("input", "Enter", lambda screen: not input_is_open(screen))
