@@ -132,8 +132,14 @@ async def test_what_is_typed_quickly_behind_the_key_of_an_input_is_for_the_input
         at_once(app, opens, *typed)
         await settled(pilot)
 
-        assert app.screen.query_one("#line", Input).value == typed
+        line = app.screen.query_one("#line", Input)
+
+        assert line.value == typed
         assert app.is_running
+
+        await pilot.press("x")
+
+        assert line.value == f"{typed}x"
 
 
 async def test_a_filter_that_is_no_regular_expression_is_marked_and_breaks_nothing() -> None:

@@ -162,7 +162,7 @@ class BaseScreen(Screen[None]):
         self._ask(":", "")
 
     def _ask(self, kind: str, value: str) -> None:
-        line = self.query_one("#line", Input)
+        line = self.query_one(Line)
         self.query_one("#asking").display = True
         self.query_one("#prompt", Static).update(f"{kind} ")
         line.placeholder = (
@@ -172,7 +172,7 @@ class BaseScreen(Screen[None]):
         )
         line.suggester = SuggestFromList(self.dashboard.command_names, case_sensitive=False) if kind == ":" else None
         line.set_class(kind == ":", "-command")
-        line.value = value
+        line.open_with(value)
         self.set_focus(line)  # at once: the next key is already for the line
 
     def on_input_changed(self, event: Input.Changed) -> None:
@@ -201,7 +201,7 @@ class BaseScreen(Screen[None]):
         self.set_focus(self.grid)
 
     def action_back(self) -> None:
-        line = self.query_one("#line", Input)
+        line = self.query_one(Line)
         if self.query_one("#asking").display:
             if not line.has_class("-command"):
                 self.grid.filter("")
