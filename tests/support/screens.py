@@ -6,9 +6,11 @@ import asyncio
 import math
 from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass, field
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from google.protobuf.message import Message
+from textual import events
+from textual.app import App
 
 from mxgw.convert import duration_from_seconds, timestamp_from_ns, to_value
 from mxgw.dashboard.v1 import dashboard_service_pb2 as pb
@@ -128,6 +130,15 @@ class WrittenSource:
 def app_of(source: WrittenSource, *, theme: str = "dark") -> DashboardApp:
     """Return the app on this source, with the source's clock."""
     return DashboardApp(source, theme=theme, clock=source.clock, wall=lambda: source.clock.now)
+
+
+_CHARACTERS = {"enter": "\r", "slash": "/", "colon": ":", "question_mark": "?", "space": " "}
+
+
+def at_once(app: App[Any], *keys: str) -> None:
+    """Press keys as from one read of the terminal: all are there before the first is looked at."""
+    for key in keys:
+        app.post_message(events.Key(key, key if len(key) == 1 else _CHARACTERS.get(key)))
 
 
 def row(name: str, number: int, *, seconds: int = 0, rate: float = 10.0, **fields: object) -> pb.SessionRow:

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from support.screens import WrittenSource, app_of, plant, row, snapshot, written
+from support.screens import WrittenSource, app_of, at_once, plant, row, snapshot, written
 from textual import events
 from textual.binding import Binding
 from textual.pilot import Pilot
@@ -67,18 +67,79 @@ async def test_a_filter_narrows_an_exclamation_mark_inverts_and_escape_brings_al
         assert len(names(app)) == 6
 
 
+async def test_the_enter_behind_a_filters_enter_opens_what_the_filter_left() -> None:
+    async with shown(written()) as (app, pilot):
+        at_once(app, "slash", *"lab", "enter", "enter")
+        await settled(pilot)
+
+        assert isinstance(app.screen, SessionScreen)
+        assert app.screen.session_id.startswith("lab-import")
+
+
+async def test_a_filter_typed_behind_the_key_that_opens_a_session_is_the_sessions() -> None:
+    async with shown(written()) as (app, pilot):
+        at_once(app, "enter", "slash", *"level", "enter", "e", "k")
+        await settled(pilot)
+        screen = app.screen
+
+        assert isinstance(screen, SessionScreen)
+        assert screen.query_one("#items", Grid).pattern == "level"
+        assert screen.grid.id == "events"
+        assert screen.grid.has_focus
+
+
+async def test_a_key_behind_the_one_that_shows_a_view_is_for_the_view() -> None:
+    async with shown(written()) as (app, pilot):
+        at_once(app, "3", "k", "1", "j", "3", "slash", *"mes")
+        await settled(pilot)
+
+        assert app.current_mode == "journal"
+        assert app.screen.query_one("#line", Input).value == "mes"
+        await pilot.press("enter", "1")
+        assert app.screen.query_one(Grid).cursor == 1
+        assert app.screen.query_one(Grid).pattern == ""
+
+
+async def test_a_view_that_was_shown_before_wears_the_theme_chosen_since() -> None:
+    async with shown(written()) as (app, pilot):
+        await pilot.press("3")
+        dark = app.screen.query_one(Grid).styles.background
+        at_once(app, "1", "colon", *"theme", "enter")
+        await settled(pilot)
+        light = app.screen.query_one(Grid).styles.background
+        await pilot.press("3")
+        await settled(pilot)
+
+        assert app.current_mode == "journal"
+        assert app.screen.query_one(Grid).styles.background == light
+        assert light != dark
+
+
+async def test_what_is_typed_behind_the_key_that_asks_for_a_name_is_the_answer() -> None:
+    source = written()
+    async with shown(source) as (app, pilot):
+        await pilot.press("slash", *"tank", "enter")
+        at_once(app, "ctrl+x", "q", "1")
+        await settled(pilot)
+
+        assert isinstance(app.screen, ConfirmScreen)
+        assert app.screen.query_one(Input).value == "q1"
+
+
 @pytest.mark.parametrize(("opens", "typed"), [("slash", "tank"), ("colon", "quit")])
 async def test_what_is_typed_quickly_behind_the_key_of_an_input_is_for_the_input(opens: str, typed: str) -> None:
     async with shown(written()) as (app, pilot):
-        grid = app.screen.query_one(Grid)
-        # As from one read of the terminal: all are there before the first is looked at.
-        for key in (opens, *typed):
-            grid.post_message(events.Key(key, key if len(key) == 1 else "/"))
-        await settled(pilot)
+        at_once(app, opens, *typed)
         await settled(pilot)
 
-        assert app.screen.query_one("#line", Input).value == typed
+        line = app.screen.query_one("#line", Input)
+
+        assert line.value == typed
         assert app.is_running
+
+        await pilot.press("x")
+
+        assert line.value == f"{typed}x"
 
 
 async def test_a_filter_that_is_no_regular_expression_is_marked_and_breaks_nothing() -> None:

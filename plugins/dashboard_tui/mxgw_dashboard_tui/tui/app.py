@@ -6,7 +6,7 @@ import time
 from collections.abc import Callable
 from typing import ClassVar
 
-from textual import work
+from textual import events, work
 from textual.app import App
 from textual.binding import Binding, BindingType
 
@@ -22,8 +22,12 @@ from mxgw_dashboard_tui.tui.screens.session import SessionScreen
 from mxgw_dashboard_tui.tui.showing import Showing
 from mxgw_dashboard_tui.tui.source import Refused, Source
 from mxgw_dashboard_tui.tui.views import VIEWS, view_bindings
+from mxgw_dashboard_tui.tui.widgets.grid import Grid
+from mxgw_dashboard_tui.tui.widgets.line import Line
 
 _THEMES = {"dark": "textual-dark", "light": "textual-light"}
+# A screen that comes is not painted before it was laid out; textual waits 50 ms for that, which is half of an answer.
+_SWITCH_S = 0.005
 
 
 class DashboardApp(App[None]):
@@ -103,15 +107,37 @@ class DashboardApp(App[None]):
 
     # keys and commands
 
+    async def on_event(self, event: events.Event) -> None:
+        """Let a key do what it does before the next one is looked at.
+
+        Textual hands a key to the widget with the focus, from where it comes back to be looked up among the bindings;
+        keys right behind it are on their way to the same widget, though this one may have moved the focus or opened
+        another screen.
+        """
+        if isinstance(event, events.Key) and not event.is_forwarded:
+            self.app_focus = True
+            focused = self.focused
+            if isinstance(focused, Line) and focused.take(event.character):
+                return
+            if isinstance(focused, Grid | Line):
+                active = self.screen.active_bindings.get(event.key)
+                if active is not None and active.enabled:
+                    await self.run_action(active.binding.action, active.node)
+                    return
+        await super().on_event(event)
+
+    def delay_update(self, delay: float = _SWITCH_S) -> None:
+        super().delay_update(min(delay, _SWITCH_S))
+
     def action_freeze(self) -> None:
         self.showing.freeze()
 
-    def action_mode(self, mode: str) -> None:
-        self.switch_mode(mode)
+    async def action_mode(self, mode: str) -> None:
+        await self.switch_mode(mode)
 
-    def action_help(self) -> None:
+    async def action_help(self) -> None:
         bindings = [active.binding for active in self.screen.active_bindings.values() if active.binding.id]
-        self.push_screen(HelpScreen(bindings, [(command.name, command.meaning) for command in COMMANDS]))
+        await self.push_screen(HelpScreen(bindings, [(command.name, command.meaning) for command in COMMANDS]))
 
     @work(exclusive=True, group="logout")
     async def _logout(self) -> None:
@@ -120,12 +146,12 @@ class DashboardApp(App[None]):
         except Refused as refusal:
             self.notify(str(refusal), severity="warning", markup=False)
 
-    def open_session(self, session_id: str, name: str) -> None:
+    async def open_session(self, session_id: str, name: str) -> None:
         """Look at one session in depth; ends a freeze, because nothing of it was there to be frozen."""
         self.showing.thaw()
-        self.push_screen(SessionScreen(session_id, name))
+        await self.push_screen(SessionScreen(session_id, name))
 
-    def run_command(self, text: str) -> None:
+    async def run_command(self, text: str) -> None:
         """Carry out a command of the `:` line or the palette."""
         match find(text):
             case None:
@@ -137,8 +163,8 @@ class DashboardApp(App[None]):
             case "logout":
                 self._logout()
             case "help":
-                self.action_help()
+                await self.action_help()
             case "quit":
                 self.exit()
             case mode if mode is not None:
-                self.switch_mode(mode)
+                await self.switch_mode(mode)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Sequence
 from functools import partial
 from typing import TYPE_CHECKING, NamedTuple, cast
 
@@ -59,6 +59,6 @@ class DashboardCommands(Provider):
             if (score := matcher.match(f"{command.name} {command.meaning}")) > 0:
                 yield Hit(score, matcher.highlight(command.name), run, help=command.meaning)
 
-    def _runs(self) -> Iterable[tuple[Command, Callable[[], None]]]:
+    def _runs(self) -> Iterable[tuple[Command, Callable[[], Awaitable[None]]]]:
         app = cast("DashboardApp", self.app)
         return [(command, partial(app.run_command, command.name)) for command in COMMANDS]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from typing import TYPE_CHECKING, ClassVar, cast
 
+from textual import events
 from textual.app import ComposeResult
 from textual.binding import Binding, BindingType
 from textual.containers import Horizontal
@@ -17,6 +18,7 @@ from mxgw_dashboard_tui.tui.model import View
 from mxgw_dashboard_tui.tui.widgets.bars import Banner, TopBar
 from mxgw_dashboard_tui.tui.widgets.grid import Grid
 from mxgw_dashboard_tui.tui.widgets.keyline import KeyLine
+from mxgw_dashboard_tui.tui.widgets.line import Line
 
 if TYPE_CHECKING:
     from mxgw_dashboard_tui.tui.app import DashboardApp
@@ -65,6 +67,8 @@ class BaseScreen(Screen[None]):
         super().__init__()
         self._generation = 0
         self._painted: View | None = None
+        # The theme that the styles of this screen were made for.
+        self._styled_for = ""
 
     def compose(self) -> ComposeResult:
         yield TopBar(id="top")
@@ -72,7 +76,7 @@ class BaseScreen(Screen[None]):
         yield from self.compose_body()
         with Horizontal(id="asking"):
             yield Static("", id="prompt", markup=False)
-            yield Input(id="line", compact=True)
+            yield Line(self.entered)
         yield KeyLine(id="keys")
 
     def compose_body(self) -> ComposeResult:
@@ -111,13 +115,14 @@ class BaseScreen(Screen[None]):
     def on_mount(self) -> None:
         self._generation = self.dashboard.showing.generation
         self.query_one("#asking").display = False
-        for grid in self.query(Grid):
-            grid.at_once = {"slash": self.action_filter, "colon": self.action_command}
         self.set_interval(REPAINT_S, self.repaint_if_shown)
 
-    def on_screen_resume(self) -> None:
-        if self.query_one(TopBar).size:
-            self.repaint()  # it was shown before, so its parts have their sizes
+    def on_screen_resume(self, event: events.ScreenResume) -> None:
+        # Making all styles again is a third of what a switch costs; what was mounted just now or shown in this theme
+        # has them.
+        event.refresh_styles = self._styled_for not in ("", self.app.theme)
+        self._styled_for = self.app.theme
+        self.repaint()
         self.call_after_refresh(self.repaint)
         self.shown()
 
@@ -157,7 +162,7 @@ class BaseScreen(Screen[None]):
         self._ask(":", "")
 
     def _ask(self, kind: str, value: str) -> None:
-        line = self.query_one("#line", Input)
+        line = self.query_one(Line)
         self.query_one("#asking").display = True
         self.query_one("#prompt", Static).update(f"{kind} ")
         line.placeholder = (
@@ -167,31 +172,36 @@ class BaseScreen(Screen[None]):
         )
         line.suggester = SuggestFromList(self.dashboard.command_names, case_sensitive=False) if kind == ":" else None
         line.set_class(kind == ":", "-command")
-        line.value = value
+        line.open_with(value)
         self.set_focus(line)  # at once: the next key is already for the line
 
     def on_input_changed(self, event: Input.Changed) -> None:
         if event.input.id == "line" and not event.input.has_class("-command"):
-            try:
-                self.grid.filter(event.value)
-            except re.error:
-                event.input.add_class("-invalid")
-            else:
-                event.input.remove_class("-invalid")
+            self._filter_by(event.input)
 
-    def on_input_submitted(self, event: Input.Submitted) -> None:
-        if event.input.id != "line":
-            return
-        self._leave_line()
-        if event.input.has_class("-command"):
-            self.dashboard.run_command(event.value.strip())
+    def _filter_by(self, line: Input) -> None:
+        try:
+            self.grid.filter(line.value)
+        except re.error:
+            line.add_class("-invalid")
+        else:
+            line.remove_class("-invalid")
+
+    async def entered(self, line: Line) -> None:
+        """Keep the filter, or run the command; the next key is already for what comes of it."""
+        if line.has_class("-command"):
+            self._leave_line()
+            await self.dashboard.run_command(line.value.strip())
+        else:
+            self._filter_by(line)  # what was typed right before may not have been told yet
+            self._leave_line()
 
     def _leave_line(self) -> None:
         self.query_one("#asking").display = False
-        self.grid.focus()
+        self.set_focus(self.grid)
 
     def action_back(self) -> None:
-        line = self.query_one("#line", Input)
+        line = self.query_one(Line)
         if self.query_one("#asking").display:
             if not line.has_class("-command"):
                 self.grid.filter("")

@@ -33,7 +33,13 @@ _RETRY_S = 1.0
 # Messages kept while frozen; the oldest go first, which the event log shows as a gap in its sequences.
 _HELD = 2000
 _NOT_THERE = "this session is not there any more, or not yours to see"
-_PANELS = ("items", "events", "readers", "commands", "timeline")
+_PANELS: dict[str, Callable[[], Grid]] = {
+    "items": partial(Grid, rows.ITEM_COLUMNS, empty="No item was added.", sort="item", id="items"),
+    "events": partial(Grid, rows.EVENT_COLUMNS, empty="No event came since this was opened.", follow=True, id="events"),
+    "readers": partial(Grid, rows.READER_COLUMNS, empty="Nobody reads this session's events.", id="readers"),
+    "commands": partial(Grid, rows.COMMAND_COLUMNS, empty="Every command has its answer.", id="commands"),
+    "timeline": partial(Grid, TIMELINE_COLUMNS, empty="Nothing was written down.", follow=True, id="timeline"),
+}
 
 
 class SessionScreen(ActingScreen):
@@ -85,11 +91,7 @@ class SessionScreen(ActingScreen):
         yield Static("", id="facts", markup=False)
         yield Static("", id="tabs", markup=False)
         with ContentSwitcher(initial="items", id="panels"):
-            yield Grid(rows.ITEM_COLUMNS, empty="No item was added.", sort="item", id="items")
-            yield Grid(rows.EVENT_COLUMNS, empty="No event came since this was opened.", follow=True, id="events")
-            yield Grid(rows.READER_COLUMNS, empty="Nobody reads this session's events.", id="readers")
-            yield Grid(rows.COMMAND_COLUMNS, empty="Every command has its answer.", id="commands")
-            yield Grid(TIMELINE_COLUMNS, empty="Nothing was written down.", follow=True, id="timeline")
+            yield _PANELS[self._panel]()
 
     @property
     def grid(self) -> Grid:
@@ -206,14 +208,19 @@ class SessionScreen(ActingScreen):
 
     # panels
 
-    def action_show(self, panel: str) -> None:
+    async def action_show(self, panel: str) -> None:
+        panels = self.query_one("#panels", ContentSwitcher)
+        if not panels.query(f"#{panel}"):
+            # Made when it is looked at for the first time: a session opens sooner.
+            await panels.add_content(_PANELS[panel]())
         self._panel = panel
-        self.query_one("#panels", ContentSwitcher).current = panel
-        self.grid.focus()
+        panels.current = panel
+        self.set_focus(self.grid)
         self.repaint()
 
-    def action_panel(self, step: int) -> None:
-        self.action_show(_PANELS[(_PANELS.index(self._panel) + step) % len(_PANELS)])
+    async def action_panel(self, step: int) -> None:
+        names = tuple(_PANELS)
+        await self.action_show(names[(names.index(self._panel) + step) % len(names)])
 
     def go_back(self) -> None:
         self.dashboard.pop_screen()

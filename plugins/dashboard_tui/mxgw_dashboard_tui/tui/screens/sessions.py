@@ -82,15 +82,15 @@ class SessionsScreen(ActingScreen):
         self.show_ended = not self.show_ended
         self.repaint(anew=True)
 
-    def action_open(self) -> None:
+    async def action_open(self) -> None:
         if self.grid.current is not None:
-            self._open(self.grid.current)
+            await self._open(self.grid.current)
 
-    def on_grid_chosen(self, event: Grid.Chosen) -> None:
-        self._open(event.row)
+    async def on_grid_chosen(self, event: Grid.Chosen) -> None:
+        await self._open(event.row)
 
-    def _open(self, row: Row) -> None:
-        self.dashboard.open_session(row.key, row.cells["name"].text)
+    async def _open(self, row: Row) -> None:
+        await self.dashboard.open_session(row.key, row.cells["name"].text)
 
     @property
     def target(self) -> tuple[str, str] | None:

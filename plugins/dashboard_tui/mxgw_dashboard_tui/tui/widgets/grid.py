@@ -8,7 +8,7 @@ drawn as it is: markup in a peer's text has no meaning.
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -126,21 +126,6 @@ class Grid(ScrollView, can_focus=True):
         self._drawn: tuple[Row, ...] = ()
         # Which of `_pages` is shown.
         self._page = 0
-        # Keys that open an input. Done here and now: a binding waits its turn, and keys behind it would still be ours.
-        self.at_once: Mapping[str, Callable[[], None]] = {}
-
-    def on_key(self, event: events.Key) -> None:
-        """Hand on what was typed for an input that has taken over meanwhile, however quickly it came."""
-        focused = self.screen.focused
-        open_input = self.at_once.get(event.key)
-        if focused is self and open_input is None:
-            return
-        event.stop()
-        event.prevent_default()
-        if focused is self and open_input is not None:
-            open_input()
-        elif focused is not None:
-            focused.post_message(events.Key(event.key, event.character))
 
     # content
 
@@ -243,9 +228,13 @@ class Grid(ScrollView, can_focus=True):
         self._go(0 if step < 0 else len(self.rows) - 1)
 
     def _go(self, index: int) -> None:
+        before, top = self.cursor, self.scroll_offset.y
         self.cursor = max(0, min(index, len(self.rows) - 1))
         self._scroll_to_cursor()
-        self.refresh()
+        if self.scroll_offset.y == top:
+            self.refresh(*[Region(0, at - top + 1, self.size.width, 1) for at in {before, self.cursor}])
+        else:
+            self.refresh()
 
     def action_columns(self, step: int) -> None:
         self._page = max(0, min(self._shown_page + step, len(self._pages()) - 1))
