@@ -22,8 +22,7 @@ from mxgw.v1.event_service_pb2 import StreamEventsResponse
 from mxgw_client import DataChange, EventBatch, connect
 
 from bench.counting import WrongStream
-from bench.dialects import stream_request
-from bench.systems import STREAM_EVENTS
+from bench.dialects import STREAM_EVENTS, stream_request
 from bench.window import Window
 
 WARM_UP_S = 0.3

@@ -10,7 +10,8 @@ from pathlib import Path
 from typing import Any
 
 from bench.measuring import PAIRS, Result, Turn, alternate
-from bench.systems import PEERS, Load, System
+from bench.peers import PEERS
+from bench.systems import Load, System
 
 
 @dataclass(slots=True)

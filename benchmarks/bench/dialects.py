@@ -19,6 +19,7 @@ from bench.counting import MarkerCounter, StrideCounter, WrongStream
 from bench.events import MARKER_AT, RECORD_BYTES, SEQUENCE_AT
 from bench.http2 import GrpcFeed
 
+STREAM_EVENTS = "/mxgw.v1.EventService/StreamEvents"
 SUBJECT = b"mxgw"
 _SIZE = str(RECORD_BYTES).encode()
 # What stands around each event on the way to a subscriber, where that is fixed.

@@ -9,9 +9,9 @@ from functools import partial
 from typing import Any
 
 from bench.context import Context
+from bench.gateway import MxgwPremade
 from bench.measuring import Result
 from bench.processes import BenchmarkFailed, environment, module
-from bench.systems import MxgwPremade
 from bench.window import Window
 
 TITLE = "Python client alone"

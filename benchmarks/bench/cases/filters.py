@@ -5,8 +5,9 @@ from __future__ import annotations
 from contextlib import ExitStack
 
 from bench.context import Context
+from bench.gateway import Mxgw
 from bench.measuring import Result
-from bench.systems import Load, Mxgw
+from bench.systems import Load
 
 TITLE = "Filter of a limited key"
 SUBSCRIBERS = 8

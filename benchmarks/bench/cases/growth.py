@@ -6,8 +6,10 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from bench.context import Context
+from bench.gateway import MxgwPremade
 from bench.measuring import Result
-from bench.systems import Load, MxgwPremade, Relay
+from bench.peers import Relay
+from bench.systems import Load
 
 SUBSCRIBERS_TITLE = "Growth over subscribers"
 SESSIONS_TITLE = "Growth over sessions"

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from bench.context import Context
+from bench.gateway import Mxgw
 from bench.measuring import Result
-from bench.systems import Load, Mxgw, Nats, Raw, RedisStream, Relay
+from bench.peers import Nats, Raw, RedisStream, Relay
+from bench.systems import Load
 
 TITLE = "Latency at fixed rates"
 SUBSCRIBERS = (1, 8, 32)

@@ -13,9 +13,10 @@ from pathlib import Path
 from typing import Any
 
 from bench.context import Context
+from bench.gateway import Mxgw, children_of
 from bench.measuring import Result
 from bench.processes import environment, rss_bytes
-from bench.systems import Load, Mxgw, children_of
+from bench.systems import Load
 
 TITLE = "Memory"
 SESSIONS, SUBSCRIBERS, RATE = 8, 8, 1_000

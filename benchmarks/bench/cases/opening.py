@@ -13,9 +13,10 @@ from typing import Any
 from mxgw_core.config.models import WorkerSettings
 
 from bench.context import Context
+from bench.gateway import Mxgw
 from bench.measuring import Result
 from bench.processes import environment
-from bench.systems import Mxgw, System
+from bench.systems import System
 
 TITLE = "OpenSession to READY"
 OPENED = 5

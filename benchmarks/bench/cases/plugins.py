@@ -5,8 +5,9 @@ from __future__ import annotations
 from importlib.metadata import entry_points
 
 from bench.context import Context
+from bench.gateway import MxgwPremade
 from bench.measuring import Result
-from bench.systems import Load, MxgwPremade, System
+from bench.systems import Load, System
 
 TITLE = "Cost of each plugin, enabled and idle"
 SECONDS = 0.4

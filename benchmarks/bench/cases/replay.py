@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from bench.context import Context
+from bench.gateway import MxgwPremade
 from bench.measuring import Result
-from bench.systems import JetStream, Load, MxgwPremade, RedisStream
+from bench.peers import JetStream, RedisStream
+from bench.systems import Load
 
 TITLE = "Resume and replay"
 SUBSCRIBERS = (1, 8)

@@ -11,9 +11,10 @@ import grpc.aio
 from mxgw.v1.event_service_pb2 import StartPosition, StreamEventsRequest, StreamEventsResponse
 
 from bench.context import Context
+from bench.dialects import STREAM_EVENTS
+from bench.gateway import Mxgw
 from bench.measuring import Result
 from bench.processes import BenchmarkFailed
-from bench.systems import STREAM_EVENTS, Mxgw
 
 TITLE = "Snapshot of 10,000 items"
 ITEMS = 10_000

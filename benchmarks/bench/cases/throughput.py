@@ -7,8 +7,10 @@ is built one by one, by mxgw's worker or by a publisher with the protobuf librar
 from __future__ import annotations
 
 from bench.context import Context
+from bench.gateway import Mxgw, MxgwPremade
 from bench.measuring import Result
-from bench.systems import Load, Mxgw, MxgwPremade, Nats, Raw, Relay
+from bench.peers import Nats, Raw, Relay
+from bench.systems import Load
 
 TITLE = "Throughput and processor time"
 SUBSCRIBERS = (1, 8, 32)

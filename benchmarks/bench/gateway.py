@@ -1,0 +1,172 @@
+"""mxgw as a system: with real workers, or with events that were made beforehand."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import subprocess
+import sys
+from contextlib import AsyncExitStack, ExitStack
+from pathlib import Path
+from typing import Any
+
+from mxgw_client import Gateway, Session, connect
+
+from bench.dialects import STREAM_EVENTS, stream_request
+from bench.processes import BenchmarkFailed, environment, running, started
+from bench.systems import Load, System, settle
+from bench.window import EVENTS, Window
+
+# What each of many sessions may be ahead.
+LEAST_WINDOW_EVENTS = 20_000
+ROOMY = """
+[events]
+queue_events = 150_000
+queue_bytes = 40_000_000
+[workers]
+outbox_events = 250_000
+outbox_bytes = 50_000_000
+"""
+ROOMY_SECTIONS = {
+    "backpressure": "queue_events = 150_000\nqueue_bytes = 40_000_000\nmaximum_subscribers = 1000\n",
+    "replay": "events = {retained}\nbytes = {retained_bytes}\n",
+    "acl": 'directory = "{directory}/acl"\n',
+}
+RETAINED_EVENTS = 300_000
+
+
+class Mxgw(System):
+    """The gateway, with real workers whose backend makes the harness's events.
+
+    `plugins` are enabled; `settings` are appended to the file. `roomy`: queues and logs hold what the window lets run
+    ahead; otherwise every limit is as it comes.
+    """
+
+    name = "mxgw"
+    worker = "real_worker"
+
+    @property
+    def launcher(self) -> tuple[str, ...]:
+        """What Python runs as `mxgw`: here with a worker of the harness."""
+        return ("-m", "bench.launch", self.worker)
+
+    def __init__(
+        self,
+        *,
+        name: str = "",
+        plugins: tuple[str, ...] = ("backpressure", "replay"),
+        settings: str = "",
+        roomy: bool = True,
+        retained_events: int = RETAINED_EVENTS,
+    ) -> None:
+        self.name = name or type(self).name
+        self.plugins = plugins
+        self.more_settings = settings
+        self.roomy = roomy
+        self.retained_events = retained_events
+        # Presented by every call once a key was made.
+        self.api_key = ""
+        # Presented by subscribers, when it is another one.
+        self.stream_key = ""
+
+    def settings(self) -> str:
+        """Return the settings file."""
+        enabled = ", ".join(f'"{name}"' for name in self.plugins)
+        text = ROOMY if self.roomy else ""
+        text += f"""
+[plugins]
+enabled = [{enabled}]
+[backends]
+default = "bench"
+[backends.bench]
+kind = "bench"
+[backends.bench1000]
+kind = "bench"
+rate = 1000
+[backends.bench1]
+kind = "bench"
+rate = 1
+[backends.bench5000]
+kind = "bench"
+rate = 5000
+[backends.sim]
+kind = "sim"
+profile = "load"
+items = 10_000
+rate = 0
+"""
+        for plugin in self.plugins:
+            if plugin in ROOMY_SECTIONS and (self.roomy or plugin == "acl"):
+                section = ROOMY_SECTIONS[plugin].format(
+                    directory=self.directory, retained=self.retained_events, retained_bytes=self.retained_events * 400
+                )
+                text += f"[plugins.{plugin}]\n{section}"
+        return text + self.more_settings
+
+    def start(self, stack: ExitStack) -> None:
+        (self.directory / "settings.toml").write_text(self.settings())
+        arguments = ["serve", "--json", "--listen", "127.0.0.1:0", "--set", f"gateway.data_dir={self.directory}/d"]
+        command = [sys.executable, *self.launcher, *arguments]
+        server = stack.enter_context(running(command, self.directory))
+        self.target = str(started(server, self.directory)["addresses"][0])  # type: ignore[index]
+        self.server_pid = server.pid
+        if "acl" in self.plugins:
+            self.api_key = self.make_key()
+
+    def make_key(self, *limits: str) -> str:
+        """Return a new API key, made as an administrator makes one."""
+        done = subprocess.run(
+            [sys.executable, "-m", "mxgw_core.cli.main", "keys", "create", "bench", "--json", *limits],
+            check=False,
+            cwd=self.directory,
+            env=environment(),
+            capture_output=True,
+            text=True,
+        )
+        if done.returncode:
+            raise BenchmarkFailed(f"no key could be made: {done.stderr}")
+        return str(json.loads(done.stdout)["key"])
+
+    def turn(self, load: Load) -> dict[str, Any]:
+        return asyncio.run(self._turn(load))
+
+    def connect(self, api_key: str = "") -> Gateway:
+        """Return the gateway for the client library."""
+        key = api_key or self.api_key
+        return connect(self.target, api_key=key or None, insecure_api_key=bool(key))
+
+    async def _turn(self, load: Load) -> dict[str, Any]:
+        await asyncio.to_thread(settle, [self.server_pid])
+        Window.named().reset(max(EVENTS // load.sessions, LEAST_WINDOW_EVENTS))
+        backend = f"bench{load.rate:.0f}" if load.rate else "bench"
+        async with self.connect() as gateway, AsyncExitStack() as stack:
+            requests: list[str] = []
+            for _ in range(load.sessions):
+                session = await stack.enter_async_context(gateway.open_session(backend=backend))
+                await self.subscribe(session)
+                requests.append(stream_request(session.session_id).hex())
+            arguments = {"path": STREAM_EVENTS, "requests": requests, "stride": self.worker == "premade_worker"}
+            if key := self.stream_key or self.api_key:
+                arguments["metadata"] = {"authorization": f"Bearer {key}"}
+            pids = [[self.server_pid], children_of(self.server_pid)]
+            for _ in range(2 if load.replay_events else 1):  # the first one fills the log
+                result = await asyncio.to_thread(self.read, load, pids, dialect="grpc", **arguments)
+            return result
+
+    async def subscribe(self, session: Session) -> None:
+        await session.subscribe(*(f"Bench.Item{number:03d}" for number in range(1, 101)))
+
+
+class MxgwPremade(Mxgw):
+    """The gateway alone: its worker sends events that were made beforehand."""
+
+    name = "mxgw gateway"
+    worker = "premade_worker"
+
+    async def subscribe(self, session: Session) -> None:
+        pass
+
+
+def children_of(pid: int) -> list[int]:
+    listed = Path(f"/proc/{pid}/task/{pid}/children").read_text()
+    return [int(child) for child in listed.split()]
