@@ -150,6 +150,35 @@ def test_no_more_than_a_few_large_messages_are_kept() -> None:
     assert len(log._shared) <= 5
 
 
+def test_readers_that_are_behind_at_different_places_meet_and_share_from_there_on() -> None:
+    log = EventLog(Clock())
+    for first in range(1, 20_001, 100):
+        log.append(first, first + 99, batch(list(range(first, first + 100)), text="x" * 60))
+    limit = 4 * SEGMENT_BYTES
+    ends: list[list[Chunk]] = [[], []]
+    for reached, after in zip(ends, (0, 700), strict=True):
+        while (chunk := log.read(after, limit)) is not None and chunk.last < log.head:
+            assert isinstance(chunk, Chunk)
+            reached.append(chunk)
+            after = chunk.last
+
+    # Only the first read of each is its own.
+    assert len(ends[0]) > 2
+    assert [id(chunk) for chunk in ends[0][1:]] == [id(chunk) for chunk in ends[1][1:]]
+
+
+def test_forgetting_what_was_read_leaves_what_is_shared_of_the_rest() -> None:
+    log = EventLog(Clock())
+    for first in range(1, 4_001, 500):
+        log.append(first, first + 499, batch(list(range(first, first + 500)), text="x" * 60))
+    shared = log.read(2_000, SEGMENT_BYTES)
+
+    assert log.trim(2_000, 0, 0, 0) is not None
+    assert log.read(2_000, SEGMENT_BYTES) is shared
+    with pytest.raises(LookupError):
+        log.read(0, SEGMENT_BYTES)
+
+
 @pytest.mark.parametrize(("first", "last"), [(2, 2), (4, 4), (3, 2), (0, 3), (1, 3)])
 def test_what_does_not_follow_the_head_is_refused_and_changes_nothing(first: int, last: int) -> None:
     log = EventLog(Clock())
