@@ -12,6 +12,7 @@ from textual.pilot import Pilot
 from textual.widgets import Input
 
 from mxgw.dashboard.v1 import dashboard_service_pb2 as pb
+from mxgw.v1 import alarm_service_pb2, alarms_pb2
 from mxgw_dashboard_tui.tui.model import Link
 from mxgw_dashboard_tui.tui.screens.base import BaseScreen
 from mxgw_dashboard_tui.tui.screens.confirm import ConfirmScreen
@@ -63,6 +64,7 @@ NORMAL = {
     "plugins": ("4",),
     "settings": ("5",),
     "audit": ("6",),
+    "alarms": ("7",),
     "session_items": OPENS_A_SESSION,
     "session_events": (*OPENS_A_SESSION, "e"),
     "session_subscribers": (*OPENS_A_SESSION, "u"),
@@ -79,6 +81,8 @@ AT_80X24 = {
     "frozen": ("space",),
     "more_columns": ("right",),
     "filtering": ("slash", "t", "a"),
+    "alarms_acknowledge": ("7", "m", "m", "a"),
+    "alarms_right": ("7", "right"),
 }
 
 
@@ -104,6 +108,7 @@ EVERY_SCREEN = pytest.mark.parametrize("name", EVERYTHING)
 def test_empty(snap_compare: Any, size: tuple[int, int], name: str) -> None:
     source = written(None if name == "session" else [])
     source.audit = [pb.WatchAuditResponse(kept=True)]
+    source.alarms = source.alarms[1:2] if source.alarms is not None else None
     source.events = ()
     if name == "session":
         assert source.items is not None
@@ -136,6 +141,28 @@ def test_denied(snap_compare: Any, size: tuple[int, int], name: str) -> None:
     source.settings = source.audit = source.detail = source.items = None
 
     assert snap_compare(app_of(source), terminal_size=size, run_before=keys(*EVERYTHING[name]))
+
+
+@BY_SIZE
+def test_alarms_not_enabled(snap_compare: Any, size: tuple[int, int]) -> None:
+    source = written()
+    source.alarms = None
+
+    assert snap_compare(app_of(source), terminal_size=size, run_before=keys("7"))
+
+
+@pytest.mark.parametrize("provider", [alarms_pb2.ALARM_PROVIDER_FALLBACK, alarms_pb2.ALARM_PROVIDER_NONE])
+def test_alarms_that_are_not_sure(snap_compare: Any, provider: alarms_pb2.AlarmProvider.ValueType) -> None:
+    source = written()
+    assert source.alarms is not None
+    status = source.alarms[1].snapshot_complete.provider
+    changed = alarms_pb2.ProviderChanged(current=status, previous=status.provider)
+    changed.current.provider, changed.current.detail = provider, "the alarm manager does not answer"
+    event = alarms_pb2.AlarmEvent(kind=alarms_pb2.ALARM_EVENT_KIND_PROVIDER_CHANGED, provider_changed=changed)
+    batch = alarms_pb2.AlarmBatch(events=[event])
+    source.alarms = [*source.alarms, alarm_service_pb2.StreamAlarmsResponse(events=batch)]
+
+    assert snap_compare(app_of(source), terminal_size=(80, 24), run_before=keys("7"))
 
 
 @BY_SIZE
