@@ -221,7 +221,7 @@ class AlarmsScreen(BaseScreen):
             self.notify("there is no alarm to acknowledge", severity="warning")
 
     def _chosen(self) -> Sequence[str]:
-        """Return the alarms that are marked, in their order on the screen, or else the one the cursor is on."""
+        """Return the alarms that are marked, by reference, or else the one the cursor is on."""
         if self._marked:
             return sorted(self._marked)
         return [self.grid.current.key] if self.grid.current is not None else []
