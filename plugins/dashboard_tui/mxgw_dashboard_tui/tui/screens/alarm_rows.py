@@ -18,7 +18,7 @@ COLUMNS = (
     Column("limit", "Limit", 7, right=True),
     Column("mark", "Mark", 10),
     Column("raised", "Raised (UTC)", 14, drop=3),
-    Column("said", "Who: comment", 14, grow=2, drop=4),
+    Column("said", "Who: comment", 24, grow=2, drop=4),
     Column("type", "Type", 10, drop=6),
     Column("description", "Description", 20, grow=2, drop=7),
 )

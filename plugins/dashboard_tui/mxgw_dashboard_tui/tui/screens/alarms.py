@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import asyncio
 from collections import Counter
-from collections.abc import AsyncIterator, Sequence
-from typing import ClassVar, TypeVar
+from collections.abc import AsyncGenerator, Sequence
+from typing import ClassVar
 
 from rich.text import Text
 from textual import work
@@ -27,7 +27,6 @@ from mxgw_dashboard_tui.tui.screens.base import BaseScreen
 from mxgw_dashboard_tui.tui.source import NotServed, Refused
 from mxgw_dashboard_tui.tui.widgets.grid import Grid, Row
 
-_T = TypeVar("_T")
 _SERVICE = "/mxgw.v1.AlarmService"
 _RETRY_S = 2.0
 _HEARTBEAT_S = 1.0
@@ -65,11 +64,11 @@ class AlarmsScreen(BaseScreen):
         self._received_at: float | None = None
         # As of the last paint: what is frozen grows old although news come.
         self._shown_at: float | None = None
-        self._painted_version = -1
+        self._painting: tuple[int, int | None, int] | None = None
         self._left_out = 0
         self._aged_at_ns: int | None = None
-        # Why alarms are not followed at present.
-        self._trouble = "asking the gateway"
+        # Why alarms are not followed at present; "" when they are, or are about to be.
+        self._trouble = ""
         self._following: Worker[None] | None = None
 
     @property
@@ -95,18 +94,10 @@ class AlarmsScreen(BaseScreen):
 
     @work(exclusive=True, group="alarms")
     async def _follow(self) -> None:
-        request = pb.StreamAlarmsRequest(
-            client_name="dashboard", heartbeat_interval=duration_from_seconds(_HEARTBEAT_S)
-        )
         while True:
-            trouble = "the gateway ended the stream"
             self._plant.begin()
             try:
-                stream = self.dashboard.source.follow(f"{_SERVICE}/StreamAlarms", request, pb.StreamAlarmsResponse)
-                async for message in _lively(stream, _SILENT_S):
-                    if not self._take(message):
-                        trouble = ""
-                        break
+                trouble = await self._follow_one_stream()
             except NotServed:
                 trouble = _NOT_ENABLED
             except Refused as refusal:
@@ -116,6 +107,24 @@ class AlarmsScreen(BaseScreen):
             if trouble:
                 self._say(trouble)
                 await asyncio.sleep(_RETRY_S)
+
+    async def _follow_one_stream(self) -> str:
+        """Follow until the stream ends; return what is wrong, "" when another one is to be begun at once."""
+        request = pb.StreamAlarmsRequest(
+            client_name="dashboard", heartbeat_interval=duration_from_seconds(_HEARTBEAT_S)
+        )
+        stream = self.dashboard.source.follow(f"{_SERVICE}/StreamAlarms", request, pb.StreamAlarmsResponse)
+        try:
+            while True:
+                async with asyncio.timeout(_SILENT_S):
+                    message = await anext(stream, None)
+                if message is None:
+                    return "the gateway ended the stream"
+                if not self._take(message):
+                    return ""
+        finally:
+            if isinstance(stream, AsyncGenerator):
+                await stream.aclose()
 
     def _take(self, message: pb.StreamAlarmsResponse) -> bool:
         is_known = self._plant.take(message)
@@ -133,8 +142,8 @@ class AlarmsScreen(BaseScreen):
         self._rows.clear()
         self._marked.clear()
         self._received_at = self._shown_at = None
-        self._trouble = "asking the gateway"
-        self._painted_version = -1
+        self._trouble = ""
+        self._painting = None
         super().forget()
 
     # painting
@@ -146,7 +155,9 @@ class AlarmsScreen(BaseScreen):
         self._paint_more()
         plant, grid = self._plant, self.grid
         now_ns = view.now_ns if view is not None else None
-        if plant.version == self._painted_version and now_ns == self._aged_at_ns:
+        # The lines for changes have no height before the screen was laid out once.
+        painting = (plant.version, now_ns, self.query_one("#news").size.height)
+        if painting == self._painting:
             return
         # Rows of alarms that changed, and those in sight, whose ages grow.
         stale = plant.changed | {row.key for row in grid.in_sight} if now_ns != self._aged_at_ns else plant.changed
@@ -157,8 +168,11 @@ class AlarmsScreen(BaseScreen):
                 self._rows.pop(reference, None)
                 self._marked.discard(reference)
         plant.changed = set()
-        self._painted_version, self._aged_at_ns = plant.version, now_ns
-        grid.empty = "No alarm is active." if not self._trouble else _sentence(self._trouble)
+        self._painting, self._aged_at_ns = painting, now_ns
+        if self._trouble:
+            grid.empty = _sentence(self._trouble)
+        else:
+            grid.empty = "Asking the gateway." if plant.provider is None else "No alarm is active."
         grid.set_rows(self._rows.values())
         if not self._rows:
             grid.refresh()
@@ -251,21 +265,6 @@ class AlarmsScreen(BaseScreen):
             severity="information" if is_fine else "error",
             markup=False,
         )
-
-
-async def _lively(stream: AsyncIterator[_T], silent_s: float) -> AsyncIterator[_T]:
-    """Yield what a stream does.
-
-    Raises:
-        TimeoutError: nothing came for so long.
-    """
-    while True:
-        async with asyncio.timeout(silent_s):
-            try:
-                message = await anext(stream)
-            except StopAsyncIteration:
-                return
-        yield message
 
 
 def provider_text(provider: a.ProviderStatus | None, trouble: str) -> tuple[str, str]:
