@@ -81,7 +81,6 @@ AT_80X24 = {
     "frozen": ("space",),
     "more_columns": ("right",),
     "filtering": ("slash", "t", "a"),
-    "alarms_acknowledge": ("7", "m", "m", "a"),
     "alarms_right": ("7", "right"),
 }
 
