@@ -263,7 +263,8 @@ class EventLog:
         """Return what follows `after`: events up to about `limit_bytes`, or one gap; None at the head.
 
         Readers that are behind meet: what they are given ends where a group of segments does, wherever they begin, so
-        that from there on they share what is joined. At least one worker block is returned, even a larger one. `after` must be at least `oldest - 1`.
+        that from there on they share what is joined. At least one worker block is returned, even a larger one. `after`
+        must be at least `oldest - 1`.
 
         Raises:
             LookupError: `after` is older than the log.

@@ -24,13 +24,23 @@ from mxgw.v1.events_pb2 import (
 )
 from mxgw_alarms.attribute_provider import AttributeProvider
 from mxgw_alarms.book import NO_ALARM, AlarmBook
+from mxgw_alarms.counts import AlarmCounts
 from mxgw_alarms.discovery import discover
 from mxgw_alarms.encoding import AlarmsTaken, batch_of
 from mxgw_alarms.failover import FALLBACK, NONE, PRIMARY, Failover
 from mxgw_alarms.manager_provider import ManagerProvider
 from mxgw_alarms.providers import Outcome, Provider
 from mxgw_alarms.settings import AlarmsSettings
-from mxgw_core.api import Feed, FeedDescription, Gateway, InternalSession, QueueLimits, Retention, SubscriberLimits
+from mxgw_core.api import (
+    Feed,
+    FeedDescription,
+    Gateway,
+    InternalSession,
+    Metric,
+    QueueLimits,
+    Retention,
+    SubscriberLimits,
+)
 from mxgw_core.api.errors import DependencyUnavailable, GatewayError
 
 log = logging.getLogger(__name__)
@@ -51,12 +61,14 @@ class Monitor:
     Attributes:
         book: the active alarms.
         feed: the stream of what happens to them.
+        counts: how often what happened, for the monitoring.
     """
 
     def __init__(self, gateway: Gateway, settings: AlarmsSettings) -> None:
         self._gateway = gateway
         self._settings = settings
         self.book = AlarmBook(settings.maximum_alarms)
+        self.counts = AlarmCounts()
         self.feed: Feed = gateway.open_feed(
             FeedDescription(
                 "alarms",
@@ -93,6 +105,11 @@ class Monitor:
             book.unwatched,
             self.status,
         )
+
+    def metrics(self) -> Sequence[Metric]:
+        """Return what the monitoring is told."""
+        alarms = (entry.alarm for entry in self.book.entries())
+        return self.counts.metrics(alarms, self.status.provider, self.feed.subscribers)
 
     def _health(self) -> tuple[WorkerState.ValueType, SourceHealth.ValueType]:
         worker = self._session.worker_state if self._session is not None else WORKER_STATE_EXITED
@@ -248,6 +265,7 @@ class Monitor:
         if previous == provider:
             return
         self.status = self._status(provider, detail)
+        self.counts.switched(provider)
         log.log(
             logging.INFO if provider == PRIMARY else logging.WARNING,
             "alarms come from %s now: %s; %d are active",
@@ -271,6 +289,7 @@ class Monitor:
     def _emit(self, events: Sequence[pb.AlarmEvent]) -> None:
         if events:
             self.feed.append(batch_of(events, self.feed.head_sequence), len(events))
+            self.counts.told(events)
         if self.book.refused and not self._warned_of_refused:
             self._warned_of_refused = True
             log.warning(

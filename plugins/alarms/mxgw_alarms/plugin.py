@@ -10,7 +10,7 @@ from mxgw.v1 import alarm_service_pb2
 from mxgw_alarms.monitor import Monitor
 from mxgw_alarms.service import SCOPES, AlarmService
 from mxgw_alarms.settings import AlarmsSettings
-from mxgw_core.api import Gateway, GrpcService, SettingsSection, hookimpl
+from mxgw_core.api import Gateway, GrpcService, Metric, SettingsSection, hookimpl
 
 
 class AlarmsPlugin:
@@ -47,3 +47,7 @@ class AlarmsPlugin:
         assert self._monitor is not None  # the context is entered first
         descriptor = alarm_service_pb2.DESCRIPTOR.services_by_name["AlarmService"]
         return [GrpcService(descriptor, AlarmService(gateway, self._monitor), SCOPES)]
+
+    @hookimpl
+    def mxgw_metrics(self) -> Sequence[Metric]:
+        return self._monitor.metrics() if self._monitor is not None else ()

@@ -112,9 +112,9 @@ class AlarmService:
         if to_ask:
             answers = await self._asked(to_ask, request.comment, operator)
             outcomes.update(zip(to_ask, answers, strict=True))
-        return pb.AcknowledgeAlarmResponse(
-            results=[_result(reference, outcomes[reference]) for reference in request.references], operator=operator
-        )
+        results = [_result(reference, outcomes[reference]) for reference in request.references]
+        self._monitor.counts.acknowledged(results)
+        return pb.AcknowledgeAlarmResponse(results=results, operator=operator)
 
     def _judged(self, reference: str, access: Sequence[ItemAccess]) -> Outcome | None:
         """Return what can be said of an acknowledgement without asking the source; None to ask it."""

@@ -52,6 +52,14 @@ _FILE = click.Path(path_type=Path, dir_okay=False)
     metavar="PORT",
     help="Port on loopback for --serve; 0: any that is free.",
 )
+@click.option(
+    "--alarm-rows",
+    type=click.IntRange(10, 50_000),
+    default=1000,
+    show_default=True,
+    metavar="ROWS",
+    help="At most so many of the plant's alarms are shown at once.",
+)
 @click.option("--theme", type=click.Choice(["dark", "light"]), default="dark", show_default=True, help="Colours.")
 def dashboard(
     target: str,
@@ -64,6 +72,7 @@ def dashboard(
     replay: Path | None,
     serve: bool,
     port: int,
+    alarm_rows: int,
     theme: str,
 ) -> None:
     """Watch the sessions of a gateway live, and act on them.
@@ -80,7 +89,7 @@ def dashboard(
     if serve and record is not None:
         raise click.UsageError("--serve and --record do not go together: each open page would write the same file.")
     _needs("textual", "dashboard")
-    options = Options(target, user, ca, cert, key, interval_s, record, replay, theme)
+    options = Options(target, user, ca, cert, key, interval_s, record, replay, theme, alarm_rows)
     if serve:
         _needs("textual_serve", "dashboard-web")
         from mxgw_dashboard_tui.web import WebServer
@@ -109,6 +118,7 @@ def _command_of(options: Options) -> str:
         ("--interval", options.interval_s),
         ("--replay", options.replay),
         ("--theme", options.theme),
+        ("--alarm-rows", options.alarm_rows),
     ):
         if value:
             command += [name, str(value)]

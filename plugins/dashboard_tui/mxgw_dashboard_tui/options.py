@@ -19,3 +19,4 @@ class Options:
     record: Path | None
     replay: Path | None
     theme: str
+    alarm_rows: int = 1000

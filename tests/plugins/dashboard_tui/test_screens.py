@@ -16,6 +16,7 @@ from textual.pilot import Pilot
 from textual.widgets import Input
 
 from mxgw.dashboard.v1 import dashboard_service_pb2 as pb
+from mxgw.v1 import alarm_service_pb2, alarms_pb2
 from mxgw_dashboard_tui.tui.app import DashboardApp
 from mxgw_dashboard_tui.tui.model import Link
 from mxgw_dashboard_tui.tui.screens.base import BaseScreen
@@ -110,6 +111,7 @@ NORMAL = {
     "plugins": ("4",),
     "settings": ("5",),
     "audit": ("6",),
+    "alarms": ("7",),
     "session_items": OPENS_A_SESSION,
     "session_events": (*OPENS_A_SESSION, "e"),
     "session_subscribers": (*OPENS_A_SESSION, "u"),
@@ -126,6 +128,7 @@ AT_80X24 = {
     "frozen": ("space",),
     "more_columns": ("right",),
     "filtering": ("slash", "t", "a"),
+    "alarms_right": ("7", "right"),
 }
 
 
@@ -149,6 +152,7 @@ EVERY_SCREEN = pytest.mark.parametrize("name", EVERYTHING)
 def test_empty(as_reviewed: AsReviewed, name: str) -> None:
     source = written(None if name == "session" else [])
     source.audit = [pb.WatchAuditResponse(kept=True)]
+    source.alarms = source.alarms[1:2] if source.alarms is not None else None
     source.events = ()
     if name == "session":
         assert source.items is not None
@@ -179,6 +183,27 @@ def test_denied(as_reviewed: AsReviewed, name: str) -> None:
     source.settings = source.audit = source.detail = source.items = None
 
     assert as_reviewed(app_of(source), keys(*EVERYTHING[name]))
+
+
+def test_alarms_not_enabled(as_reviewed: AsReviewed) -> None:
+    source = written()
+    source.alarms = None
+
+    assert as_reviewed(app_of(source), keys("7"))
+
+
+@pytest.mark.parametrize("provider", [alarms_pb2.ALARM_PROVIDER_FALLBACK, alarms_pb2.ALARM_PROVIDER_NONE])
+def test_alarms_that_are_not_sure(as_reviewed: AsReviewed, provider: alarms_pb2.AlarmProvider.ValueType) -> None:
+    source = written()
+    assert source.alarms is not None
+    status = source.alarms[1].snapshot_complete.provider
+    changed = alarms_pb2.ProviderChanged(current=status, previous=status.provider)
+    changed.current.provider, changed.current.detail = provider, "the alarm manager does not answer"
+    event = alarms_pb2.AlarmEvent(kind=alarms_pb2.ALARM_EVENT_KIND_PROVIDER_CHANGED, provider_changed=changed)
+    batch = alarms_pb2.AlarmBatch(events=[event])
+    source.alarms = [*source.alarms, alarm_service_pb2.StreamAlarmsResponse(events=batch)]
+
+    assert as_reviewed(app_of(source), keys("7"))
 
 
 def test_never_connected(as_reviewed: AsReviewed) -> None:

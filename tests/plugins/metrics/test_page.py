@@ -30,13 +30,13 @@ async def scrape_of_a_gateway_at_work() -> Scrape:
     """Return the metrics of a gateway that has a session and a subscriber, with every plugin that brings some."""
     load = {"backends.sim.profile": "load", "backends.sim.items": 10, "backends.sim.rate": 1000.0}
     async with (
-        scraped_gateway("backpressure", "replay", "reattach", **load) as gateway,
+        scraped_gateway("backpressure", "replay", "reattach", "alarms", **load) as gateway,
         client_of(gateway.target) as client,
     ):
         session = await client.open()
         await client.subscribe(session.session_id, ["Load.Item00001"])
         await read_events(client.stream(session.session_id), 10)
-        await until(lambda: gateway.gateway.app.sessions()[0].horizon_s is not None)
+        await until(lambda: any(each.horizon_s is not None for each in gateway.gateway.app.sessions()))
         found = await gateway.scrape()
         await client.close(session.session_id)
         return found

@@ -56,6 +56,7 @@ class DashboardApp(App[None]):
         user: str = "",
         theme: str = "dark",
         recorder: Recorder | None = None,
+        alarm_rows: int = 1000,
         clock: Callable[[], float] = time.monotonic,
         wall: Callable[[], float] = time.time,
     ) -> None:
@@ -63,6 +64,8 @@ class DashboardApp(App[None]):
         self.source = source
         self.showing = Showing(clock, wall, f"connecting to {source.name}")
         self.command_names = names()
+        # At most so many alarms of the plant are shown.
+        self.alarm_rows = alarm_rows
         self._user = user
         self._recorder = recorder
         self._role = pb.ROLE_UNSPECIFIED

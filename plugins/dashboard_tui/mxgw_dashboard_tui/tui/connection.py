@@ -19,7 +19,7 @@ from mxgw.dashboard.v1 import dashboard_service_pb2 as pb
 from mxgw.dashboard.v1 import dashboard_service_pb2_grpc
 from mxgw_dashboard_tui.tui.credentials import Credentials
 from mxgw_dashboard_tui.tui.model import Link
-from mxgw_dashboard_tui.tui.source import Listener, NotThere, Refused
+from mxgw_dashboard_tui.tui.source import Listener, NotServed, NotThere, Refused
 from mxgw_dashboard_tui.tui.text import clean
 
 _M = TypeVar("_M", bound=Message)
@@ -251,6 +251,8 @@ def _channel(target: Target) -> grpc.aio.Channel:
 
 def _refused(error: grpc.aio.AioRpcError) -> Refused:
     said = _meaning(error)[1]
+    if error.code() is grpc.StatusCode.UNIMPLEMENTED:
+        return NotServed(said)
     return NotThere(said) if error.code() in _NO else Refused(said)
 
 

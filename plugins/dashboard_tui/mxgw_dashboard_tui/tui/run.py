@@ -36,7 +36,13 @@ async def _show(options: Options, recorder: Recorder | None) -> None:
 
     source = _source(options)
     try:
-        await DashboardApp(source, user=options.user, theme=options.theme, recorder=recorder).run_async()
+        await DashboardApp(
+            source,
+            user=options.user,
+            theme=options.theme,
+            recorder=recorder,
+            alarm_rows=options.alarm_rows,
+        ).run_async()
     finally:
         await source.close()
 

@@ -21,6 +21,10 @@ class NotThere(Refused):
     """What was asked for is not there, or not this operator's to see; nobody can tell which."""
 
 
+class NotServed(Refused):
+    """The gateway does not have the service: the plugin that brings it is not enabled."""
+
+
 class Listener(Protocol):
     """Told what happens; called in the event loop."""
 
@@ -63,7 +67,7 @@ class Source(Protocol):
         """Make a call by its full name, as in "/mxgw.dashboard.v1.DashboardService/ListItems".
 
         Raises:
-            Refused: with the gateway's reason; as `NotThere` where that is it.
+            Refused: with the gateway's reason; as `NotThere` or `NotServed` where that is it.
         """
 
     def follow(self, method: str, request: Message, answer: type[_M], /) -> AsyncIterator[_M]:

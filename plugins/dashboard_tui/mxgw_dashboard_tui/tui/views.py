@@ -11,6 +11,7 @@ from dataclasses import dataclass
 
 from textual.binding import Binding
 
+from mxgw_dashboard_tui.tui.screens.alarms import AlarmsScreen
 from mxgw_dashboard_tui.tui.screens.audit import AuditScreen
 from mxgw_dashboard_tui.tui.screens.base import BaseScreen
 from mxgw_dashboard_tui.tui.screens.journal import JournalScreen
@@ -41,6 +42,7 @@ VIEWS: Sequence[ViewEntry] = (
     ViewEntry(PluginsScreen, "Which plugins run, and which do not", ("p",)),
     ViewEntry(SettingsScreen, "The settings as they count (administrators)", ("config",)),
     ViewEntry(AuditScreen, "Who did what, from the audit log (administrators)", ("a",)),
+    ViewEntry(AlarmsScreen, "The plant's active alarms, and acknowledging them", ("al",)),
 )
 
 

@@ -108,6 +108,7 @@ class Grid(ScrollView, can_focus=True):
         sort: str = "",
         reverse: bool = False,
         follow: bool = False,
+        limit: int | None = None,
         id: str | None = None,  # noqa: A002 - textual's own name for it
     ) -> None:
         super().__init__(id=id)
@@ -117,6 +118,9 @@ class Grid(ScrollView, can_focus=True):
         self.reverse = reverse
         # The cursor stays on the last row, for what grows at its end.
         self.follow = follow
+        # At most so many rows are shown, those that come first; `left_out` more pass the filter.
+        self._limit = limit
+        self.left_out = 0
         self._all: tuple[Row, ...] = ()
         self.rows: tuple[Row, ...] = ()
         self.cursor = 0
@@ -138,6 +142,12 @@ class Grid(ScrollView, can_focus=True):
     def current(self) -> Row | None:
         """The row the cursor is on."""
         return self.rows[self.cursor] if self.cursor < len(self.rows) else None
+
+    @property
+    def in_sight(self) -> Sequence[Row]:
+        """The rows that are on the screen, without those that scrolled out of it."""
+        top = self.scroll_offset.y
+        return self.rows[top : top + max(0, self.size.height - 1)]
 
     @property
     def is_at_end(self) -> bool:
@@ -186,6 +196,8 @@ class Grid(ScrollView, can_focus=True):
         if self.sort_key:
             rows.sort(key=lambda row: _order(row.cells.get(self.sort_key)), reverse=self.reverse)
             rows.sort(key=lambda row: row.sinks)
+        self.left_out = len(rows) - len(rows[: self._limit])
+        rows = rows[: self._limit]
         self.rows = tuple(rows)
         if self.follow and was_last:
             self.cursor = len(rows) - 1
