@@ -142,16 +142,17 @@ class BaseScreen(Screen[None]):
             self._generation = showing.generation
             self.forget()
             anew = True
-        title = self.heading
-        grid = next(iter(self.query(Grid)), None)
-        if grid is not None and grid.pattern:
-            title += f" /{grid.pattern}"
-        self.query_one(TopBar).show(title, app.source.name, showing.view, self.age_s, showing.frozen_s)
-        self.query_one(Banner).show(showing.link, showing.link_detail, showing.newest, showing.age_of(showing.newest))
         view = showing.view
         if anew or self.PAINTS_ALWAYS or view is None or view is not self._painted:
             self._painted = view
             self.paint(view)
+        title = self.heading
+        grid = next(iter(self.query(Grid)), None)
+        if grid is not None and grid.pattern:
+            title += f" /{grid.pattern}"
+        # Behind the body: some screens know only then how old what they show is.
+        self.query_one(TopBar).show(title, app.source.name, view, self.age_s, showing.frozen_s)
+        self.query_one(Banner).show(showing.link, showing.link_detail, showing.newest, showing.age_of(showing.newest))
 
     # the input line
 
