@@ -164,7 +164,7 @@ class WorkerSettings(SettingsModel):
         ge=0,
         le=64,
         description="Workers started ahead of the sessions that will take them, about 25 MiB each: OpenSession then "
-        "takes some 15 ms instead of 100.",
+        "takes 10 to 25 ms instead of 100.",
     )
     heartbeat_interval_s: Annotated[float, Field(ge=0.1, le=60)] = Field(
         1.0, description="How often a worker is asked for a sign of life; after 2.5 of these it counts as silent."
