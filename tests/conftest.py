@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import signal
 import threading
 from collections.abc import AsyncIterator, Iterator
 
@@ -17,6 +18,11 @@ __all__ = ["install_plugin"]
 # called Python once (Dummy), asyncio's own executor (joined when the loop closes), and what a timeout is watched with.
 _LIBRARY_THREADS = ("asyncio_", "pytest_timeout", "Dummy-")
 _GRPC_POLLER = "_poll_wrapper"
+
+# A shell without job control lets what it starts in the background ignore Ctrl-C, and that is inherited: the programs
+# that tests start must not care how the tests were started.
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest.fixture(autouse=True)

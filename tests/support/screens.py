@@ -1,4 +1,7 @@
-"""A gateway for the dashboard's screens that says what a test wrote down, and a clock that stands still."""
+"""A gateway for the dashboard's screens that says what a test wrote down, and a clock that stands still.
+
+More than 400 lines: most of them are the plant that is shown, written down once for all screens.
+"""
 
 from __future__ import annotations
 

@@ -7,4 +7,5 @@ import psutil
 
 def started_workers() -> list[int]:
     """Return the pids of the worker processes below this one; servers that other tests share are none."""
-    return [child.pid for child in psutil.Process().children() if "mxgw_worker" in child.cmdline()]
+    children = psutil.Process().children()
+    return [one.pid for one in children if one.status() != psutil.STATUS_ZOMBIE and "mxgw_worker" in one.cmdline()]
