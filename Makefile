@@ -51,9 +51,10 @@ proto: ## Generate the code of protos/
 	@$(SET_UP) opcua dashboard dev
 	PYTHON=$(BIN)/python scripts/generate_protos.sh
 
-docs: ## Generate docs/configuration.md from the settings models
+docs: ## Generate docs/configuration.md from the settings models, and the pictures of docs/dashboard.md from the app
 	@$(SET_UP) opcua dashboard dev
 	$(BIN)/python scripts/generate_docs.py
+	$(BIN)/python scripts/generate_images.py
 
 bench: ## Measure beside floors and installed peers, minutes (ARGS="--case latency --quick")
 	@$(SET_UP) opcua dashboard dev bench

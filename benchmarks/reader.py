@@ -12,6 +12,7 @@ import json
 import sys
 import time
 from collections.abc import Awaitable, Callable
+from pathlib import Path
 from struct import Struct
 
 import grpc.aio
@@ -96,14 +97,17 @@ async def latency(read: Callable[[], Awaitable[bytes]], seconds: float) -> dict[
     }
 
 
-async def read_gateway(target: str, backend: str, items: int, seconds: float, *, measure_latency: bool) -> None:
+async def read_gateway(
+    target: str, backend: str, items: int, seconds: float, *, measure_latency: bool, api_key: str = ""
+) -> None:
     """Open a session of `backend`, subscribe to `items` of a load, and measure its stream."""
-    async with connect(target) as gateway, gateway.open_session(backend=backend) as session:
+    metadata = (("authorization", f"Bearer {api_key}"),) if api_key else ()
+    async with connect(target, api_key=api_key or None) as gateway, gateway.open_session(backend=backend) as session:
         if items:
             await session.subscribe(*(f"Load.Item{number:05d}" for number in range(1, items + 1)))
         async with grpc.aio.insecure_channel(target, options=OPTIONS) as channel:
             request = StreamEventsRequest(session_id=session.session_id, start=StartPosition(oldest_retained={}))
-            call = channel.unary_stream(STREAM)(request.SerializeToString())
+            call = channel.unary_stream(STREAM)(request.SerializeToString(), metadata=metadata)
             result = latency(call.read, seconds) if measure_latency else throughput(call.read, seconds, numbered=True)
             print(json.dumps(await result), flush=True)
             call.cancel()
@@ -120,4 +124,6 @@ async def read_bytes(target: str, method: str, message_bytes: int, seconds: floa
 if __name__ == "__main__":
     arguments = json.loads(sys.argv[1])
     kind = arguments.pop("kind")
+    if key_file := arguments.pop("key_file", ""):
+        arguments["api_key"] = Path(key_file).read_text().strip()
     uvloop.run(read_gateway(**arguments) if kind == "gateway" else read_bytes(**arguments))

@@ -17,11 +17,13 @@ from mxgw.v1 import (
     session_service_pb2,
 )
 from mxgw.v1.session_service_pb2 import ItemState
-from mxgw_core.api.access import Operator, OperatorCredentials, SessionPredicate
+from mxgw_core.api.access import ItemAccess, Operator, OperatorCredentials, SessionPredicate
 from mxgw_core.api.errors import GatewayDraining, GatewayError, SettingsError
 from mxgw_core.api.events import SubscriberLimits
+from mxgw_core.api.feeds import Feed, FeedDescription
 from mxgw_core.api.gateway import GrpcService, OpenStream
-from mxgw_core.api.types import CloseReason, SessionInfo
+from mxgw_core.api.internal import InternalSession
+from mxgw_core.api.types import INTERNAL, CloseReason, Identity, SessionInfo
 from mxgw_core.config.models import Settings
 from mxgw_core.observing import Observing
 from mxgw_core.plugins import Answer, PluginHost
@@ -29,14 +31,17 @@ from mxgw_core.rpc.access import AccessControl
 from mxgw_core.rpc.addresses import addresses_of
 from mxgw_core.rpc.command_service import CommandService
 from mxgw_core.rpc.event_service import EventService
+from mxgw_core.rpc.feeds import PluginFeed
+from mxgw_core.rpc.figures import AccessOutcome, CallFigures
 from mxgw_core.rpc.gateway_service import GatewayService
 from mxgw_core.rpc.handlers import HandlerFactory
+from mxgw_core.rpc.internal import OwnSession
 from mxgw_core.rpc.server import GrpcServer
 from mxgw_core.rpc.session_service import SessionService
 from mxgw_core.rpc.streams import OpenStreams
 from mxgw_core.rpc.worker_calls import items_of
 from mxgw_core.sessions.registry import SessionRegistry
-from mxgw_core.sessions.session import subscriber_limits
+from mxgw_core.sessions.session import SessionRequest, subscriber_limits
 from mxgw_core.workers.orphans import orphans_of
 from mxgw_core.workers.paths import DataDirectory
 
@@ -73,7 +78,10 @@ class GatewayApp:
         self._ready = asyncio.Event()
         self._registry: SessionRegistry | None = None
         self._streams = OpenStreams()
+        self._calls = CallFigures()
         self._observing: Observing | None = None
+        self._access: AccessControl | None = None
+        self._feeds: list[PluginFeed] = []
 
     async def run(self) -> None:
         """Serve until `stop` is called.
@@ -84,16 +92,16 @@ class GatewayApp:
         """
         try:
             async with AsyncExitStack() as stack:
-                access = AccessControl(self._plugins)
+                access = self._access = AccessControl(self._plugins, self._calls)
                 addresses = addresses_of(self._settings, authenticated=access.authenticates)
                 data = stack.enter_context(DataDirectory(self._settings.gateway.data_dir))
                 registry = SessionRegistry(self._settings, self._plugins, data)
                 self._registry = registry
-                self._observing = Observing(self._settings, self._plugins, registry, self._origins)
+                self._observing = Observing(self._settings, self._plugins, registry, self._origins, self._calls)
                 await self._enter_plugins(stack)
                 events = EventService(self._settings.events, registry, self._plugins, access)
                 services = [*self._services(registry, access, events), *self._plugin_services()]
-                server = GrpcServer(self._settings, services, self._handlers(access, registry))
+                server = GrpcServer(self._settings, services, self._handlers(access, registry), self._calls)
                 self.addresses = server.bind(addresses)
                 await stack.enter_async_context(registry)
                 # Before the first call: a client that comes back finds its session, be it on its way only.
@@ -136,11 +144,14 @@ class GatewayApp:
         registry.draining = True
         await server.refuse_new()
         streams = events.drain(_RETRY_AFTER_S, drain_s)
+        streams += sum(feed.drain(_RETRY_AFTER_S, drain_s) for feed in self._feeds)
         sessions = len(registry)
         log.info("shutting down: %d sessions, %d streams, at most %.1f s to drain", sessions, streams, drain_s)
         # Streams first: while the server still answers, whoever comes now is told why it is refused.
         await events.drained(drain_s)
-        cut = events.attached()
+        for feed in self._feeds:
+            await feed.open.drained(max(0.0, began + drain_s - time.monotonic()))
+        cut = events.attached() + sum(feed.open.streams for feed in self._feeds)
         remaining_s = max(0.0, began + drain_s - time.monotonic())
         async with asyncio.TaskGroup() as tasks:
             stopping = tasks.create_task(server.stop(remaining_s + _LAST_WORDS_S), name="gateway:server-stop")
@@ -204,7 +215,9 @@ class GatewayApp:
 
     def _handlers(self, access: AccessControl, registry: SessionRegistry) -> HandlerFactory:
         mutual_tls = self._settings.tls.client_ca is not None
-        return HandlerFactory(self._settings.limits, access, registry, self._streams, mutual_tls=mutual_tls)
+        return HandlerFactory(
+            self._settings.limits, access, registry, self._streams, figures=self._calls, mutual_tls=mutual_tls
+        )
 
     # api.Gateway
 
@@ -218,6 +231,36 @@ class GatewayApp:
     def authenticates_operators(self) -> bool:
         """Whether a plugin knows who may log in at the dashboard."""
         return self._plugins.implements("mxgw_authenticate_operator")
+
+    async def open_internal_session(self, client_name: str, backend: str = "") -> InternalSession:
+        """Open a session of the gateway's own, once the gateway serves.
+
+        Raises:
+            GatewayError: it could not be opened, or the gateway is shutting down.
+        """
+        await self._ready.wait()
+        if self._registry is None:
+            raise GatewayDraining("the gateway is not running")
+        settings = self._settings
+        request = SessionRequest(
+            client_name, backend or settings.default_backend, "", settings.limits.lease_s, is_internal=True
+        )
+        return OwnSession(await self._registry.open(request, INTERNAL), settings.events.batch_bytes)
+
+    def open_feed(self, description: FeedDescription) -> Feed:
+        """Return a new stream of a plugin's own."""
+        feed = PluginFeed(description, self._settings.events, self._plugins)
+        self._feeds.append(feed)
+        return feed
+
+    def item_access(self, identity: Identity) -> Sequence[ItemAccess]:
+        """Return what the plugins say of an identity and items; all must agree, and without any all is allowed.
+
+        Raises:
+            AccessDenied: a plugin failed.
+        """
+        assert self._access is not None  # there while the gateway runs
+        return self._access.item_access(identity)
 
     def sessions(self) -> Sequence[SessionInfo]:
         """Return the live sessions, oldest first."""
@@ -251,9 +294,19 @@ class GatewayApp:
         Raises:
             GatewayError: a plugin refused on purpose.
         """
-        return _operator(
-            await asyncio.to_thread(self._plugins.ask, "mxgw_authenticate_operator", credentials=credentials)
-        )
+        outcome = AccessOutcome.UNAUTHENTICATED
+        try:
+            operator = _operator(
+                await asyncio.to_thread(self._plugins.ask, "mxgw_authenticate_operator", credentials=credentials)
+            )
+            if operator is not None:
+                outcome = AccessOutcome.OK
+            return operator
+        except GatewayError as error:
+            outcome = AccessOutcome.of(error)
+            raise
+        finally:
+            self._calls.logins[outcome] += 1
 
     async def renew_operator(self, operator: Operator) -> Operator | None:
         """Ask the plugins for the operator as of now; None when they vouch no more.

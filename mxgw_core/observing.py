@@ -11,16 +11,18 @@ from mxgw.v1.event_service_pb2 import StreamEventsResponse
 from mxgw.v1.session_service_pb2 import GetSessionStateResponse, ListSubscribersResponse
 from mxgw.v1.session_service_pb2 import Session as SessionMessage
 from mxgw.worker.v1 import worker_pb2 as w
+from mxgw_core.api.access import AuditEntry
+from mxgw_core.api.errors import GatewayError
 from mxgw_core.api.events import Conflate, Lag, QueueLimits
+from mxgw_core.api.metrics import Metric
 from mxgw_core.api.observation import CommandInFlight, PluginStatus, ShownSetting
 from mxgw_core.config.effective import effective_settings
 from mxgw_core.config.loader import LoadedSettings
 from mxgw_core.config.models import Settings
-from mxgw_core.events.frames import gap_frame
-from mxgw_core.events.items import End
-from mxgw_core.events.log import Chunk, LogGap
-from mxgw_core.events.subscriber import Subscriber
+from mxgw_core.metrics import MetricsSource
 from mxgw_core.plugins import PluginHost
+from mxgw_core.rpc.figures import CallFigures
+from mxgw_core.rpc.internal import frames_of
 from mxgw_core.rpc.messages import ended_session, live_session, subscribers_of
 from mxgw_core.rpc.worker_calls import call_worker
 from mxgw_core.sessions.registry import SessionRegistry
@@ -47,12 +49,18 @@ class Observing:
     """See api.Observation. `origins` says where each setting comes from; a key without one counts as a default."""
 
     def __init__(
-        self, settings: Settings, plugins: PluginHost, registry: SessionRegistry, origins: Mapping[str, str]
+        self,
+        settings: Settings,
+        plugins: PluginHost,
+        registry: SessionRegistry,
+        origins: Mapping[str, str],
+        calls: CallFigures,
     ) -> None:
         self._settings = settings
         self._plugins = plugins
         self._registry = registry
         self._origins = origins
+        self._metrics = MetricsSource(settings, plugins, registry, calls)
 
     @property
     def backends(self) -> Sequence[str]:
@@ -61,6 +69,10 @@ class Observing:
     @property
     def session_limit(self) -> int:
         return self._settings.limits.sessions
+
+    @property
+    def spare_workers(self) -> int:
+        return self._registry.pool.ready
 
     @property
     def is_draining(self) -> bool:
@@ -102,9 +114,18 @@ class Observing:
         name = f"mirror-{secrets.token_hex(4)}"
         subscriber = distributor.attach_internal(name, limits=_MIRROR, policy=_MirrorPolicy(interval_s))
         try:
-            yield _frames(subscriber, distributor.epoch, self._settings.events.batch_bytes)
+            yield frames_of(subscriber, distributor.epoch, self._settings.events.batch_bytes)
         finally:
             distributor.detach(subscriber)
+
+    def audit_tail(self, limit: int) -> Sequence[AuditEntry] | None:
+        for answer in self._plugins.ask("mxgw_audit_tail", limit=limit):
+            if isinstance(answer.error, GatewayError):
+                raise answer.error
+            if answer.error is None:
+                entries: Sequence[AuditEntry] = answer.value
+                return entries
+        return None
 
     def plugins(self) -> Sequence[PluginStatus]:
         failures = self._plugins.failures
@@ -121,6 +142,9 @@ class Observing:
             for record in self._plugins.records
         ]
 
+    def metrics(self) -> Sequence[Metric]:
+        return self._metrics.collect()
+
     def settings(self) -> Sequence[ShownSetting]:
         loaded = LoadedSettings(self._settings, _Origins(self._origins), ())
         return [ShownSetting(*setting) for setting in effective_settings(loaded)]
@@ -129,18 +153,3 @@ class Observing:
 class _Origins(dict[str, str]):
     def __missing__(self, key: str) -> str:
         return "default"
-
-
-async def _frames(subscriber: Subscriber, epoch: bytes, batch_bytes: int) -> AsyncIterator[StreamEventsResponse]:
-    while True:
-        match subscriber.take(batch_bytes):
-            case Chunk(frame=frame):
-                yield StreamEventsResponse.FromString(frame)
-            case LogGap() as gap:
-                yield StreamEventsResponse.FromString(gap_frame(epoch, gap))
-            case End(error):
-                raise error
-            case None:
-                await subscriber.wait()
-            case _:
-                pass  # a mirror has no filter, no snapshot and no control frames

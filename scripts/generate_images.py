@@ -1,6 +1,6 @@
 """Make the pictures of docs/dashboard.md from the running app, on the plant that its tests watch.
 
-    .venv/bin/python scripts/generate_images.py
+    .venv/bin/python scripts/generate_images.py            or, with others: make docs
 
 The pictures are SVG without anything to load from elsewhere; fonts are the reader's own.
 """
@@ -8,8 +8,10 @@ The pictures are SVG without anything to load from elsewhere; fonts are the read
 from __future__ import annotations
 
 import asyncio
+import os
 import re
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -19,6 +21,7 @@ SHOTS = {
     "session": ((120, 30), ("slash", *"tank", "enter", "enter")),
     "overview": ((120, 30), ("2",)),
     "confirm": ((80, 24), ("slash", *"tank", "enter", "ctrl+x")),
+    "audit": ((120, 30), ("6",)),
 }
 
 
@@ -27,16 +30,18 @@ async def shot(size: tuple[int, int], keys: tuple[str, ...]) -> str:
     from support.screens import app_of, written
     from textual.widgets import Input
 
+    os.environ.pop("NO_COLOR", None)
     app = app_of(written(looks=40, hostile=False))
     async with app.run_test(size=size) as pilot:
         await pilot.pause()
         await pilot.press(*keys)
-        for _ in range(2):
-            await pilot.pause()
-            for line in app.screen.query(Input):
-                line.cursor_blink = False
-            if hasattr(app.screen, "repaint"):
-                app.screen.repaint()
+        for _ in range(3):
+            await pilot.pause(0.05)
+            for screen in app.screen_stack:
+                for line in screen.query(Input):
+                    line.cursor_blink = False
+                if hasattr(screen, "repaint"):
+                    screen.repaint()
         await pilot.pause()
         return without_links(app.export_screenshot())
 
@@ -46,12 +51,18 @@ def without_links(svg: str) -> str:
     return re.sub(r"\s*@font-face \{.*?\}", "", svg, flags=re.DOTALL).replace("Fira Code,", "")
 
 
+def pictures() -> Iterator[tuple[Path, str]]:
+    """Yield each file and what ought to be in it."""
+    for name, (size, keys) in SHOTS.items():
+        yield IMAGES / f"dashboard-{name}.svg", asyncio.run(shot(size, keys))
+
+
 def main() -> None:
     """Write every picture."""
     sys.path.insert(0, str(ROOT / "tests"))
     IMAGES.mkdir(exist_ok=True)
-    for name, (size, keys) in SHOTS.items():
-        (IMAGES / f"dashboard-{name}.svg").write_text(asyncio.run(shot(size, keys)), "utf-8")
+    for path, picture in pictures():
+        path.write_text(picture, "utf-8")
 
 
 if __name__ == "__main__":

@@ -3,19 +3,25 @@
 from mxgw_core.api.access import (
     AccessRequest,
     Allow,
+    AuditEntry,
     AuthenticationRequest,
     BrowseGuard,
     CommandGuard,
     CommandObserver,
     Decision,
     Deny,
+    ItemAccess,
     Moment,
     Operator,
     OperatorCredentials,
     SessionPredicate,
+    as_operator,
 )
+from mxgw_core.api.correlation import correlation_id
+from mxgw_core.api.distribution import Distribution
 from mxgw_core.api.events import (
     Block,
+    BufferLimit,
     Conflate,
     Disconnect,
     DropNewest,
@@ -32,12 +38,16 @@ from mxgw_core.api.events import (
     Resync,
     Retention,
     Select,
+    StreamPace,
     SubscriberLimits,
     Tolerate,
     Verdict,
 )
+from mxgw_core.api.feeds import Feed, FeedDescription, FeedRequest, FeedSnapshot
 from mxgw_core.api.gateway import Call, Gateway, GrpcService, OpenStream, ResponseStream, SettingsSection
 from mxgw_core.api.hookspecs import Hooks, hookimpl
+from mxgw_core.api.internal import AlarmAcknowledged, AlarmReport, InternalSession
+from mxgw_core.api.metrics import Metric, MetricBuckets, MetricKind, MetricSample
 from mxgw_core.api.observation import CommandInFlight, Observation, PluginStatus, ShownSetting
 from mxgw_core.api.types import ANONYMOUS, CloseReason, Identity, Peer, Position, SessionInfo, SessionState
 from mxgw_core.api.workers import (
@@ -53,10 +63,14 @@ from mxgw_core.api.workers import (
 __all__ = [
     "ANONYMOUS",
     "AccessRequest",
+    "AlarmAcknowledged",
+    "AlarmReport",
     "Allow",
+    "AuditEntry",
     "AuthenticationRequest",
     "Block",
     "BrowseGuard",
+    "BufferLimit",
     "Call",
     "CloseReason",
     "CommandGuard",
@@ -66,17 +80,28 @@ __all__ = [
     "Decision",
     "Deny",
     "Disconnect",
+    "Distribution",
     "DropNewest",
     "DropOldest",
     "EventFilter",
     "FailSession",
+    "Feed",
+    "FeedDescription",
+    "FeedRequest",
+    "FeedSnapshot",
     "Gateway",
     "GrpcService",
     "History",
     "HistoryPage",
     "Hooks",
     "Identity",
+    "InternalSession",
+    "ItemAccess",
     "Lag",
+    "Metric",
+    "MetricBuckets",
+    "MetricKind",
+    "MetricSample",
     "Moment",
     "Observation",
     "OpenStream",
@@ -100,6 +125,7 @@ __all__ = [
     "SessionState",
     "SettingsSection",
     "ShownSetting",
+    "StreamPace",
     "SubscriberLimits",
     "Tolerate",
     "Verdict",
@@ -108,5 +134,7 @@ __all__ = [
     "WorkerProof",
     "WorkerRefusal",
     "WorkerSpawn",
+    "as_operator",
+    "correlation_id",
     "hookimpl",
 ]

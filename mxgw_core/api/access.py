@@ -107,6 +107,19 @@ class BrowseGuard(Protocol):
         """Return whether the caller may see this node."""
 
 
+class ItemAccess(Protocol):
+    """What a caller may do with items by their references, outside of any session."""
+
+    def may_read(self, reference: str) -> bool:
+        """Return whether the caller may know of this item."""
+
+    def may_write(self, reference: str) -> bool:
+        """Return whether the caller may change this item."""
+
+    def refused(self, action: str, references: Sequence[str]) -> None:
+        """A service refused `action` on these for lack of rights: for the record."""
+
+
 @dataclass(frozen=True, slots=True)
 class OperatorCredentials:
     """A person's login at the dashboard."""
@@ -129,6 +142,36 @@ class Operator:
     tags: Sequence[str] = ()
     token: str = field(default="", repr=False)
     expires_at: float = 0.0
+
+
+@dataclass(frozen=True, slots=True)
+class AuditEntry:
+    """One line of an audit log, for those who may administer the gateway and nobody else.
+
+    `time_ns` is wall clock, nanoseconds since 1970; `correlation_id` is that of the call, "" when no call caused it.
+    Every text is printable: what is not was escaped by the plugin that keeps the log.
+    """
+
+    time_ns: int
+    actor: str
+    action: str
+    decision: str
+    reason: str = ""
+    peer: str = ""
+    session_id: str = ""
+    tag: str = ""
+    detail: str = ""
+    correlation_id: str = ""
+
+
+def as_operator(identity: Identity) -> Operator | None:
+    """Return the operator that a caller is: by a login, or by what its plugin gives it without one; None for none.
+
+    The latter is called `<kind>:<id>`, has no token, and sees what `mxgw_operator_sessions` says of that name.
+    """
+    if identity.kind == "operator":
+        return identity.claims if isinstance(identity.claims, Operator) else None
+    return Operator(f"{identity.kind}:{identity.id}", identity.roles) if identity.roles else None
 
 
 SessionPredicate: TypeAlias = Callable[[SessionInfo], bool]

@@ -14,12 +14,14 @@ class QueueLimits:
     """How far a subscriber may fall behind. Whichever is passed first counts; 0 switches a limit off.
 
     `section` of the settings has these limits as queue_events, queue_bytes and queue_seconds: who overflows is told.
+    `bytes_setting` is what sets the bytes when it is something else.
     """
 
     events: int
     bytes: int
     seconds: float
     section: str = "events"
+    bytes_setting: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,6 +34,14 @@ class SubscriberLimits:
     maximum: int
     queue: QueueLimits
     setting: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class BufferLimit:
+    """How many bytes of events may be kept for one session; `setting` is what allows more: who overflows is told."""
+
+    bytes: int
+    setting: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -199,6 +209,21 @@ class EventFilter(Protocol):
         session has finished. `kind` is the number of `mxgw.v1.EventKind`. Item handles are unique within a server
         handle only, and come back soon after they were removed: `sequence` tells whose event it is.
         """
+
+
+class StreamPace(Protocol):
+    """Holds the events of a stream back, so that no more go out than somebody may have; may serve many streams.
+
+    What is held back is unread: it counts as lag, and is the overflow policy's business once it is too much. Frames
+    that are no events, and what is left when a stream ends, are not held back. Called in the event loop; an exception
+    ends the stream.
+    """
+
+    def wait_s(self) -> float:
+        """Return for how many seconds no events may go out; 0: they may now."""
+
+    def sent(self, events: int) -> None:
+        """So many events went out. They come in pieces, so it may be more than was due: then let the next wait."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -5,18 +5,22 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Generic, Protocol, TypeVar
+from typing import TYPE_CHECKING, Generic, Protocol, TypeVar
 
 from google.protobuf.descriptor import ServiceDescriptor
 from google.protobuf.message import Message
 from pydantic import BaseModel
 
 from mxgw.v1.session_service_pb2 import ItemState
-from mxgw_core.api.access import Operator, OperatorCredentials, SessionPredicate
+from mxgw_core.api.access import ItemAccess, Operator, OperatorCredentials, SessionPredicate
 from mxgw_core.api.errors import GatewayError
 from mxgw_core.api.events import SubscriberLimits
+from mxgw_core.api.internal import InternalSession
 from mxgw_core.api.observation import Observation
 from mxgw_core.api.types import CloseReason, Identity, Peer, SessionInfo
+
+if TYPE_CHECKING:
+    from mxgw_core.api.feeds import Feed, FeedDescription
 
 SettingsT = TypeVar("SettingsT", bound=BaseModel)
 
@@ -95,6 +99,23 @@ class Gateway(Protocol):
     @property
     def data_dir(self) -> Path:
         """The gateway's private directory; it is locked for this gateway while a plugin's context is entered."""
+
+    async def open_internal_session(self, client_name: str, backend: str = "") -> InternalSession:
+        """Open a session of the gateway's own; `backend` "" is the default one. Waits until the gateway serves.
+
+        Raises:
+            GatewayError: it could not be opened, or the gateway is shutting down.
+        """
+
+    def open_feed(self, description: FeedDescription) -> Feed:
+        """Return a new stream of the plugin's own; call it before the gateway serves."""
+
+    def item_access(self, identity: Identity) -> Sequence[ItemAccess]:
+        """Return what the plugins say of an identity and items; all must agree, and without any all is allowed.
+
+        Raises:
+            AccessDenied: a plugin failed.
+        """
 
     def sessions(self) -> Sequence[SessionInfo]:
         """Return the live sessions, oldest first."""

@@ -17,22 +17,27 @@ import pluggy
 
 from mxgw_core.api.access import (
     AccessRequest,
+    AuditEntry,
     AuthenticationRequest,
     CommandGuard,
     Decision,
+    ItemAccess,
     Operator,
     OperatorCredentials,
     SessionPredicate,
 )
 from mxgw_core.api.events import (
+    BufferLimit,
     EventFilter,
     History,
     OverflowPolicy,
     PolicyRequest,
     Retention,
+    StreamPace,
     SubscriberLimits,
 )
 from mxgw_core.api.gateway import Gateway, GrpcService, SettingsSection
+from mxgw_core.api.metrics import Metric
 from mxgw_core.api.types import CloseReason, Identity, SessionInfo
 from mxgw_core.api.workers import (
     Orphan,
@@ -78,6 +83,14 @@ class Hooks:
     @hookspec
     def mxgw_cli(self) -> Sequence[click.Command] | None:
         """Return commands to add below `mxgw`. When: each time the command line starts; no gateway is running."""
+
+    @hookspec
+    def mxgw_metrics(self) -> Sequence[Metric] | None:
+        """Return the plugin's own metrics as of now.
+
+        When: each time the metrics are read, every few seconds; so count as things happen, and only copy here. Names
+        begin with `mxgw_`, the plugin's name and `_`. What an exception costs is the metrics of its plugin.
+        """
 
     # sessions
 
@@ -132,6 +145,20 @@ class Hooks:
         When: as a subscriber attaches. All filters must agree. An exception refuses the stream.
         """
 
+    @hookspec
+    def mxgw_stream_pace(self, session: SessionInfo, identity: Identity) -> StreamPace | None:
+        """Return what holds this identity's stream back, so that it gets no more events in a time than it may.
+
+        When: as a subscriber attaches. The slowest of all counts. An exception refuses the stream.
+        """
+
+    @hookspec
+    def mxgw_item_access(self, identity: Identity) -> ItemAccess | None:
+        """Return what this identity may do with items by reference, for services that need no session.
+
+        When: at each call of such a service that is about items. All answers must agree. An exception refuses the call.
+        """
+
     @hookspec(firstresult=True)
     def mxgw_authenticate_operator(self, credentials: OperatorCredentials) -> Operator | None:
         """Return who logs in at the dashboard.
@@ -154,6 +181,14 @@ class Hooks:
     def mxgw_operator_sessions(self, operator: Operator) -> SessionPredicate | None:
         """Return which sessions an operator may see. All predicates must agree; with none, nothing is seen."""
 
+    @hookspec(firstresult=True)
+    def mxgw_audit_tail(self, limit: int) -> Sequence[AuditEntry] | None:
+        """Return the newest entries of the audit log, at most `limit`, oldest first; fewer when it costs too much.
+
+        When: as an administrator looks, as often as once a second. None: this plugin keeps no such log. Raise a
+        `GatewayError` to say why it cannot be read.
+        """
+
     # events
 
     @hookspec(firstresult=True)
@@ -173,6 +208,14 @@ class Hooks:
         """
 
     @hookspec
+    def mxgw_buffer_limit(self, session: SessionInfo) -> BufferLimit | None:
+        """Return how much of a session's events may be kept: before the first reader, for readers behind, and after.
+
+        When: as a session opens; it bounds what `mxgw_subscriber_limits`, `mxgw_retention` and the settings say. The
+        smallest of all answers counts.
+        """
+
+    @hookspec
     def mxgw_retention(self, session: SessionInfo) -> Retention | None:
         """Return what the log keeps after delivery. When: as a session opens. The largest of all answers counts."""
 
@@ -184,7 +227,11 @@ class Hooks:
 
     @hookspec
     def mxgw_worker_spawning(self, spawn: WorkerSpawn) -> None:
-        """A worker is about to be started; its process does not exist yet. An exception prevents the start."""
+        """A worker is about to be started. An exception prevents the start.
+
+        Its process does not exist yet; with `workers.warm_pool` it may, and knows of no session. It has the
+        environment that the gateway had when the process was started.
+        """
 
     @hookspec(firstresult=True)
     def mxgw_orphan_lifetime(self, spawn: WorkerSpawn) -> float | None:
@@ -196,7 +243,10 @@ class Hooks:
 
     @hookspec
     def mxgw_worker_started(self, worker: WorkerIdentity) -> None:
-        """A worker process exists; it knows nothing yet, its secret included. An exception ends it."""
+        """A worker process exists, or was taken from the warm pool; it knows nothing yet, its secret included.
+
+        An exception ends it.
+        """
 
     @hookspec
     def mxgw_worker_proved(self, proof: WorkerProof) -> None:

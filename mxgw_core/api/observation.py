@@ -9,6 +9,8 @@ from typing import Any, Protocol
 
 from mxgw.v1.event_service_pb2 import StreamEventsResponse
 from mxgw.v1.session_service_pb2 import GetSessionStateResponse, ListSubscribersResponse, Session
+from mxgw_core.api.access import AuditEntry
+from mxgw_core.api.metrics import Metric
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,6 +58,10 @@ class Observation(Protocol):
         """How many sessions may be open."""
 
     @property
+    def spare_workers(self) -> int:
+        """How many workers stand ready for the next sessions; `workers.warm_pool` says how many should."""
+
+    @property
     def is_draining(self) -> bool:
         """Whether the gateway is shutting down."""
 
@@ -92,8 +98,23 @@ class Observation(Protocol):
             GatewayError: the session is not there (on entering), or ended (after its last event).
         """
 
+    def audit_tail(self, limit: int) -> Sequence[AuditEntry] | None:
+        """Return the newest entries of the audit log, at most `limit`, oldest first; None when no plugin keeps one.
+
+        For administrators only: whoever shows it must know that its reader is one.
+
+        Raises:
+            GatewayError: it cannot be read.
+        """
+
     def plugins(self) -> Sequence[PluginStatus]:
         """Return the enabled plugins in the order of the settings, then the others that are installed."""
+
+    def metrics(self) -> Sequence[Metric]:
+        """Return the gateway's metrics as of now, then those that plugins bring (hook `mxgw_metrics`).
+
+        Made from counters that are kept anyway: some milliseconds for a full gateway, and nothing until asked.
+        """
 
     def settings(self) -> Sequence[ShownSetting]:
         """Return every setting in the order of the sections, secrets masked."""

@@ -75,14 +75,18 @@ class Identity:
     """Who a caller is.
 
     `kind` is "anonymous", "key", "operator" or a plugin's own word; `claims` belongs to the plugin that authenticated.
+    `roles` are those of an `Operator` that the caller has without a login, as `as_operator` tells.
     """
 
     id: str
     kind: str
     display_name: str = ""
     claims: object = field(default=None, repr=False, compare=False)
+    roles: tuple[str, ...] = ()
 
 
+# The owner of sessions that the gateway opens for itself.
+INTERNAL = Identity(id="", kind="gateway", display_name="the gateway")
 ANONYMOUS = Identity(id="anonymous", kind="anonymous", display_name="local user")
 
 

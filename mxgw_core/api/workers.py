@@ -11,7 +11,7 @@ from mxgw_core.api.types import CloseReason
 
 @dataclass(frozen=True, slots=True)
 class WorkerSpawn:
-    """A worker about to be started; the process does not exist yet. `secret` proves both ends to each other.
+    """A worker about to be started; no process knows of it yet. `secret` proves both ends to each other.
 
     `owner`, `owner_kind` and `owner_name` are those of the identity that opened the session; `opened_at` is wall
     clock, seconds since 1970.

@@ -3,12 +3,21 @@
 from __future__ import annotations
 
 import logging
+import re
 import sys
 import time
 
 from mxgw_core.printable import printable
 
 LINE_CHARACTERS = 4000
+# Nothing logs credentials; should a library or a plugin do so all the same, they stop here. What follows `Bearer`, and
+# words that look like a key or a token of ours.
+_CREDENTIALS = re.compile(r"(\bbearer\s+)[^\s'\",;)]{16,}|\b(mxgw(?:op)?_)[\w.-]{40,}", re.IGNORECASE)
+
+
+def without_credentials(text: str) -> str:
+    """Return the text with whatever looks like a credential as `***`."""
+    return _CREDENTIALS.sub(lambda found: f"{found[1] or found[2]}***", text)
 
 
 class PlainFormatter(logging.Formatter):
@@ -23,11 +32,11 @@ class PlainFormatter(logging.Formatter):
         super().__init__("%(asctime)s.%(msecs)03dZ %(levelname)s %(name)s: %(message)s", "%Y-%m-%dT%H:%M:%S")
 
     def formatMessage(self, record: logging.LogRecord) -> str:  # noqa: N802 - logging's own name
-        return printable(super().formatMessage(record), LINE_CHARACTERS)
+        return printable(without_credentials(super().formatMessage(record)), LINE_CHARACTERS)
 
     def formatException(self, ei: object) -> str:  # noqa: N802 - logging's own name
         lines = super().formatException(ei).splitlines()  # type: ignore[arg-type]  # passed through as it came
-        return "\n".join("    " + printable(line, LINE_CHARACTERS) for line in lines)
+        return "\n".join("    " + printable(without_credentials(line), LINE_CHARACTERS) for line in lines)
 
 
 def log_to_stderr(level: str) -> None:

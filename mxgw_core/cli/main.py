@@ -24,6 +24,7 @@ COMMANDS: dict[str, dict[str, str]] = {
         "serve": "Run a gateway.",
     },
     "Data": {
+        "alarms": "List, follow or acknowledge the plant's alarms.",
         "browse": "Show what a backend offers, as a tree.",
         "read": "Read the current values of tags.",
         "stream": "Follow tags: one line per event, gaps included.",
@@ -75,6 +76,11 @@ class RootGroup(Group):
             raise click.UsageError(
                 f"No command {name!r}, and the commands of plugins could not all be loaded:\n  "
                 + "\n  ".join(found.problems)
+            )
+        if command is None and found.available:
+            raise click.UsageError(
+                f"No such command {name!r}.\nPlugins bring commands when the settings enable them (plugins.enabled); "
+                f"installed and not enabled: {', '.join(found.available)}."
             )
         return command
 

@@ -18,11 +18,12 @@ from mxgw_core.printable import printable
 
 @dataclass(frozen=True, slots=True)
 class PluginCommands:
-    """Commands by name, which plugin brings each, and what could not be had."""
+    """Commands by name, which plugin brings each, what could not be had, and plugins that are not enabled."""
 
     commands: dict[str, click.Command]
     owners: dict[str, str]
     problems: tuple[str, ...]
+    available: tuple[str, ...] = ()
 
 
 def plugin_commands(settings_file: Path | None) -> PluginCommands:
@@ -62,7 +63,8 @@ def commands_of(host: PluginHost) -> PluginCommands:
             else:
                 commands[command.name] = command
                 owners[command.name] = taken[command.name] = answer.plugin
-    return PluginCommands(commands, owners, tuple(problems))
+    available = tuple(record.name for record in host.records if record.state is PluginState.AVAILABLE)
+    return PluginCommands(commands, owners, tuple(problems), available)
 
 
 @contextlib.contextmanager

@@ -159,6 +159,13 @@ class WorkerSettings(SettingsModel):
         20.0, le=600, description="From the start of a process until its backend is ready."
     )
     parallel_starts: Count = Field(4, le=256, description="Workers started at once; more wait their turn.")
+    warm_pool: int = Field(
+        0,
+        ge=0,
+        le=64,
+        description="Workers started ahead of the sessions that will take them, about 25 MiB each: OpenSession then "
+        "takes 10 to 25 ms instead of 100.",
+    )
     heartbeat_interval_s: Annotated[float, Field(ge=0.1, le=60)] = Field(
         1.0, description="How often a worker is asked for a sign of life; after 2.5 of these it counts as silent."
     )

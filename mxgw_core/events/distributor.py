@@ -33,7 +33,7 @@ from mxgw_core.api.events import Verdict as PolicyVerdict
 from mxgw_core.api.types import Position
 from mxgw_core.events.budget import OverBudget, wanted
 from mxgw_core.events.endings import overflow_error
-from mxgw_core.events.figures import DISCONNECTS, OVERFLOW, RESUMES, STALL, Rate, SessionFigures
+from mxgw_core.events.figures import DISCONNECTS, OVERFLOW, RESUMES, STALL, Rate, SessionFigures, StreamTotals
 from mxgw_core.events.guard import POLICY_BUDGET_S, PolicyGuard
 from mxgw_core.events.log import EventLog, LogGap
 from mxgw_core.events.records import MalformedBatch
@@ -86,6 +86,7 @@ class Distributor:
         self._clock = clock
         self._unattached = unattached
         self._retention = NOTHING_RETAINED
+        self._bound_bytes: int | None = None
         self._on_fail_session = on_fail_session
         self._was_attached = False
         self._rate = Rate()
@@ -102,8 +103,19 @@ class Distributor:
         self._recheck: tuple[float, Cancellable] | None = None
 
     def retain(self, retention: Retention) -> None:
-        """Keep this much after delivery, and no less than was asked for before."""
-        self._retention = retention if self._retention is NOTHING_RETAINED else self._retention.covering(retention)
+        """Keep this much after delivery, and no less than was asked for before; `bound` has the last word."""
+        retention = retention if self._retention is NOTHING_RETAINED else self._retention.covering(retention)
+        self._retention = self._bounded(retention)
+
+    def bound(self, limit_bytes: int) -> None:
+        """Keep no more bytes of events than this, whoever asks for more; call it before anything is kept."""
+        self._bound_bytes = limit_bytes
+        self._unattached, self._retention = self._bounded(self._unattached), self._bounded(self._retention)
+
+    def _bounded(self, retention: Retention) -> Retention:
+        if self._bound_bytes is None:
+            return retention
+        return replace(retention, bytes=min(retention.bytes, self._bound_bytes))
 
     @property
     def has_snapshots(self) -> bool:
@@ -119,6 +131,16 @@ class Distributor:
             return None
         reach_s = min(keep.events / events_per_s, keep.bytes / bytes_per_s)
         return min(reach_s, keep.seconds) if keep.seconds else reach_s
+
+    def totals(self) -> StreamTotals:
+        """Return what the session took and gave so far; mirrors of the gateway's own do not count."""
+        totals = StreamTotals(self.log.appended_events, self.log.appended_bytes, counts=self.figures.counts())
+        totals.replayed.add(self.figures.replayed)
+        for figures in (self.figures.left, *(subscriber.figures for subscriber in self.subscribers.values())):
+            totals.given.add(figures)
+        if self._blocked_by is not None:  # what the end of the stall will count is no less
+            totals.counts[STALL,] += int((self._clock() - self._blocked_at) * 1000)
+        return totals
 
     # from the worker
 
@@ -354,6 +376,7 @@ class Distributor:
         self._was_attached = True
         if verdict.was_resuming:
             self.figures.count(RESUMES, str(verdict.recovered).lower())
+            self.figures.replayed.observe(subscriber.lag_events)
         return Subscription(subscriber, verdict)
 
     def attach_internal(self, subscriber_id: str, *, limits: QueueLimits, policy: OverflowPolicy) -> Subscriber:
@@ -376,6 +399,7 @@ class Distributor:
             self._unblock()
         if self._internal.pop(subscriber.id, None) is not None or self.subscribers.pop(subscriber.id, None) is None:
             return False
+        self.figures.left.add(subscriber.figures)
         if subscriber.end is not None:
             self.figures.count(DISCONNECTS, subscriber.end.error.reason)
         self._trim()

@@ -10,10 +10,11 @@ def overflow_error(subscriber: Subscriber, lag_events: int, head: int) -> Subscr
     """Return the error that says how far behind it was, where the loss begins, and what helps."""
     limits = subscriber.limits
     section = limits.section
+    bytes_setting = limits.bytes_setting or f"{section}.queue_bytes"
     return SubscriberOverflow(
         f"the subscriber fell {lag_events} events behind (limits: {limits.events} events, {limits.bytes} bytes, "
         f"{limits.seconds:g} s). Resume after the last position received; read faster, ask for another overflow "
-        f"policy, or raise {section}.queue_events, {section}.queue_bytes or {section}.queue_seconds in the gateway's "
+        f"policy, or raise {section}.queue_events, {bytes_setting} or {section}.queue_seconds in the gateway's "
         "settings.",
         metadata={
             "policy": subscriber.policy_name,

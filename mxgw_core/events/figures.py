@@ -6,6 +6,8 @@ from collections import Counter, deque
 from dataclasses import dataclass, field
 from typing import TypeAlias
 
+from mxgw_core.api.distribution import Distribution
+
 # Metric name and label values, in the order of LABELS.
 Key: TypeAlias = tuple[str, ...]
 
@@ -27,12 +29,22 @@ LABELS: dict[str, tuple[str, ...]] = {
     STALL: (),
 }
 
+# From a handful of events to more than the replay plugin keeps by default (20,000).
+REPLAYED_BOUNDS_EVENTS = (0, 10, 100, 1_000, 10_000, 100_000)
+
 
 class SessionFigures:
-    """What one session counted so far; subscribers that left are in it."""
+    """What one session counted so far; subscribers that left are in it.
+
+    Attributes:
+        left: what subscribers that left were given.
+        replayed: how many events lay ready for each that resumed.
+    """
 
     def __init__(self) -> None:
         self._counts: Counter[Key] = Counter()
+        self.left = SubscriberFigures()
+        self.replayed = Distribution(REPLAYED_BOUNDS_EVENTS)
 
     def count(self, metric: str, *labels: str, by: int = 1) -> None:
         """Add to a counter; `labels` are the values of `LABELS[metric]`."""
@@ -41,6 +53,10 @@ class SessionFigures:
     def total(self, metric: str, *labels: str) -> int:
         """Return one counter."""
         return self._counts[(metric, *labels)]
+
+    def counts(self) -> Counter[Key]:
+        """Return a copy of all counters."""
+        return self._counts.copy()
 
     def items(self) -> list[tuple[str, dict[str, str], int]]:
         """Return every counter as name, labels and value, in a stable order."""
@@ -58,6 +74,36 @@ class SubscriberFigures:
     delivered_bytes: int = 0
     filtered_events: int = 0
     lost_events: Counter[str] = field(default_factory=Counter)
+
+    def add(self, other: SubscriberFigures) -> None:
+        """Count what another subscriber was given and lost."""
+        self.delivered_events += other.delivered_events
+        self.delivered_bytes += other.delivered_bytes
+        self.filtered_events += other.filtered_events
+        self.lost_events += other.lost_events
+
+
+@dataclass(slots=True)
+class StreamTotals:
+    """What one session, or several, took from workers and gave to subscribers, whoever left included."""
+
+    received_events: int = 0
+    received_bytes: int = 0
+    given: SubscriberFigures = field(default_factory=SubscriberFigures)
+    counts: Counter[Key] = field(default_factory=Counter)
+    replayed: Distribution = field(default_factory=lambda: Distribution(REPLAYED_BOUNDS_EVENTS))
+
+    def add(self, other: StreamTotals) -> None:
+        """Count what other sessions counted."""
+        self.received_events += other.received_events
+        self.received_bytes += other.received_bytes
+        self.given.add(other.given)
+        self.counts.update(other.counts)
+        self.replayed.add(other.replayed)
+
+    def by_labels(self, metric: str) -> dict[tuple[str, ...], int]:
+        """Return one counter's values by those of its labels."""
+        return {key[1:]: value for key, value in self.counts.items() if key[0] == metric}
 
 
 class Rate:

@@ -19,6 +19,11 @@ SEGMENT_BYTES = 64 * 1024
 SEGMENT_EVENTS = 1024
 
 
+# A joined message of this size is handed to readers that come to its place later, even when there is more by then.
+_WORTH_KEEPING_BYTES = 32 * 1024
+_KEPT_CHUNKS = 4
+
+
 class OutOfOrder(ValueError):
     """A block does not follow the head; the worker broke the protocol."""
 
@@ -91,6 +96,8 @@ def joined(one: Chunk, other: Chunk) -> Chunk:
 class _Segment:
     first: int
     last: int
+    # How many were begun before it.
+    number: int
     data: bytearray = field(default_factory=bytearray)
     # Where each appended block begins, its first sequence and its offset, and when it came. Readers mostly stand at
     # such a place.
@@ -184,10 +191,12 @@ class EventLog:
         self.events = 0
         self.bytes = 0
         self._holes = 0
+        self._begun = 0
         # Ever appended: with a reader's own counts they give its lag. Sequences that no event fills are no lag.
         self.appended_events = 0
         self.appended_bytes = 0
-        # Joined once for all readers at the same place; good until something is appended or forgotten.
+        # Joined once for all readers at the same place, by where they are and their limit. Small ones are good until
+        # something is appended, which then belongs to them; joining large ones anew costs more than one message more.
         self._shared: dict[tuple[int, int], Chunk] = {}
 
     @property
@@ -210,7 +219,8 @@ class EventLog:
         ):
             tail.append(first, last, data, self._clock())
         else:
-            segment = _Segment(first, last)
+            segment = _Segment(first, last, self._begun)
+            self._begun += 1
             segment.append(first, last, data, self._clock())
             self._push(segment)
         self.events += last - first + 1
@@ -238,7 +248,12 @@ class EventLog:
         if first != self.head + 1 or last < first:
             raise OutOfOrder(f"events {first} to {last} do not follow {self.head}")
         self.head = last
-        self._shared.clear()
+        if self._shared:
+            self._keep_large()
+
+    def _keep_large(self) -> None:
+        large = [(key, chunk) for key, chunk in self._shared.items() if len(chunk.frame) >= _WORTH_KEEPING_BYTES]
+        self._shared = dict(large[-_KEPT_CHUNKS:])
 
     def _push(self, entry: _Entry) -> None:
         self._entries.append(entry)
@@ -247,7 +262,9 @@ class EventLog:
     def read(self, after: int, limit_bytes: int) -> Chunk | LogGap | None:
         """Return what follows `after`: events up to about `limit_bytes`, or one gap; None at the head.
 
-        At least one worker block is returned, even a larger one. `after` must be at least `oldest - 1`.
+        Readers that are behind meet: what they are given ends where a group of segments does, wherever they begin, so
+        that from there on they share what is joined. At least one worker block is returned, even a larger one. `after`
+        must be at least `oldest - 1`.
 
         Raises:
             LookupError: `after` is older than the log.
@@ -265,6 +282,7 @@ class EventLog:
             return LogGap(after + 1, entry.last, entry.gap.reason, entry.gap.detail)
         parts: list[memoryview] = []
         last, taken = after, 0
+        group = max(1, limit_bytes // SEGMENT_BYTES)
         while isinstance(entry, _Segment):
             start = entry.offset_of(last + 1)
             block_last, end = entry.block_end(last + 1, limit_bytes - taken)
@@ -274,7 +292,8 @@ class EventLog:
             taken += end - start
             last = block_last
             index += 1
-            if last != entry.last or taken >= limit_bytes or index == len(self._entries):
+            is_group_end = (entry.number + 1) % group == 0
+            if last != entry.last or is_group_end or taken >= limit_bytes or index == len(self._entries):
                 break
             entry = self._entries[index]
         prefix = events_prefix(taken)
@@ -344,8 +363,8 @@ class EventLog:
             drop += 1
         if not drop:
             return None
-        self._shared.clear()
         first, last = self._entries[0].first, self._entries[drop - 1].last
+        self._shared = {key: chunk for key, chunk in self._shared.items() if key[0] >= last}
         del self._entries[:drop]
         del self._firsts[:drop]
         return LogGap(first, last, GapReason.GAP_REASON_RING_EVICTED)

@@ -72,6 +72,10 @@ class Subscriber:
         self.end: End | None = None
         # Called once when the stream is over for the reader; set by whoever serves it.
         self.on_end: Callable[[], None] | None = None
+        # Called at new events instead of waking who waits; set by whoever serves it.
+        self.on_events: Callable[[], None] | None = None
+        # Whether events taken by `on_events` are on their way to the reader.
+        self.is_written_to = False
         # Events dropped by `DropNewest` begin here while it refuses; None while it does not.
         self.refusing_from: int | None = None
         self.refuse_until_events = 0
@@ -177,7 +181,12 @@ class Subscriber:
     @property
     def is_idle(self) -> bool:
         """Whether its reader waits for nothing but events: it takes them at its next turn, however many they are."""
-        return self._waiter.is_waiting and not self._waiter.has_time
+        return self._waiter.is_waiting and not self._waiter.has_time and not self.is_written_to
+
+    @property
+    def is_level(self) -> bool:
+        """Whether its reader was handed everything there is."""
+        return self.cursor >= self._log.head and not self._backlog and not self._gathered and self._following is None
 
     def is_over_limit(self) -> bool:
         """Whether its policy is to be asked; looked at after every append."""
@@ -386,6 +395,39 @@ class Subscriber:
             if (passed := self.passed(judged)) is not None:
                 return passed
 
+    @property
+    def is_plain(self) -> bool:
+        """Whether nothing but the log itself, unfiltered, comes next: then `take_plain` does what `take` would."""
+        return not (
+            self.filters
+            or self._is_gathering
+            or self.end is not None
+            or self._control
+            or self._wants_snapshot
+            or self._snapshot_at is not None
+            or self._following is not None
+            or self.on_read is not None
+            or self._backlog
+        )
+
+    def take_plain(self, limit_bytes: int) -> Chunk | LogGap | None:
+        """Like `take`, while the subscriber `is_plain`: the usual case, and the hot path."""
+        item = self._log.read(self.cursor, limit_bytes)
+        if item is None:
+            return None
+        self.cursor = last = item.last
+        if isinstance(item, Chunk):
+            events, size = item.events, item.batch_bytes
+            self._taken_events += events
+            self._taken_bytes += size
+            self.delivered = last
+            figures = self.figures
+            figures.delivered_events += events
+            figures.delivered_bytes += size
+        else:
+            self._count_gap(item)
+        return item
+
     def passed(self, item: Chunk | LogGap | Judged) -> Chunk | LogGap | Progress | None:
         """Count `item` as handed over and return what of it this subscriber may see; None when nothing."""
         if isinstance(item, LogGap):
@@ -516,9 +558,12 @@ class Subscriber:
         await self._waiter.wait(self._due_at - self._clock() if is_behind else None)
 
     def appended(self) -> None:
-        """Let `wait` return because of new events, unless it waits for its time anyway."""
+        """Let the reader have new events, unless it waits for its time anyway."""
         if not self._waiter.has_time:
-            self.wake()
+            if self.on_events is not None:
+                self.on_events()
+            else:
+                self.wake()
 
     def wake(self) -> None:
         """Let `wait` return."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import inspect
 import logging
 import threading
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from importlib.metadata import EntryPoint
 from types import MappingProxyType
@@ -118,6 +118,10 @@ class PluginHost:
     def implements(self, hook: str) -> bool:
         """Return whether any loaded plugin implements the hook."""
         return bool(self._hooks[hook].implementations)
+
+    def hooks_of(self, plugin: str) -> Sequence[str]:
+        """Return the hooks that a loaded plugin implements; none of one that is not."""
+        return [name for name, hook in self._hooks.items() if any(i.plugin == plugin for i in hook.implementations)]
 
     def ask(self, hook: str, /, **arguments: Any) -> list[Answer]:
         """Call each plugin's implementation by itself, the last registered first; None is no answer.

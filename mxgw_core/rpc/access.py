@@ -7,11 +7,20 @@ from collections.abc import Mapping, Sequence
 from urllib.parse import unquote
 
 from mxgw.v1.commands_pb2 import MxCommand
-from mxgw_core.api.access import AccessRequest, Allow, AuthenticationRequest, CommandGuard, Deny
+from mxgw_core.api.access import (
+    AccessRequest,
+    Allow,
+    AuthenticationRequest,
+    CommandGuard,
+    Deny,
+    ItemAccess,
+    Moment,
+)
 from mxgw_core.api.errors import AccessDenied, GatewayError, Unauthenticated
-from mxgw_core.api.events import EventFilter
+from mxgw_core.api.events import EventFilter, StreamPace
 from mxgw_core.api.types import ANONYMOUS, Identity, Peer, SessionInfo
 from mxgw_core.plugins import PluginHost
+from mxgw_core.rpc.figures import AccessOutcome, CallFigures
 
 
 def parse_peer(peer: str) -> Peer:
@@ -37,14 +46,16 @@ def is_loopback(host: str) -> bool:
 
 
 class AccessControl:
-    """Folds what the plugins say. Fails closed: an exception refuses, an unknown answer refuses."""
+    """Folds what the plugins say, and counts it. Fails closed: an exception refuses, an unknown answer refuses."""
 
-    def __init__(self, plugins: PluginHost) -> None:
+    def __init__(self, plugins: PluginHost, figures: CallFigures | None = None) -> None:
         self._plugins = plugins
+        self._figures = figures if figures is not None else CallFigures()
         self._authenticates = plugins.implements("mxgw_authenticate")
         self._authorizes = plugins.implements("mxgw_authorize")
         self._guards = plugins.implements("mxgw_command_guard")
         self._filters = plugins.implements("mxgw_event_filter")
+        self._paces = plugins.implements("mxgw_stream_pace")
 
     @property
     def authenticates(self) -> bool:
@@ -65,6 +76,15 @@ class AccessControl:
         Raises:
             Unauthenticated: nobody vouches for the caller.
         """
+        try:
+            return self._authenticated(method, peer, metadata, certificate_names, scope)
+        except GatewayError as error:
+            self._figures.access[AccessOutcome.of(error)] += 1
+            raise
+
+    def _authenticated(
+        self, method: str, peer: Peer, metadata: Mapping[str, str], certificate_names: Sequence[str], scope: str
+    ) -> Identity:
         if not self._authenticates:
             if peer.is_local:
                 return ANONYMOUS
@@ -85,6 +105,18 @@ class AccessControl:
         Raises:
             AccessDenied: a plugin says no, or failed.
         """
+        # Whether a session may stand in a list is no call that is let in or not.
+        counts = request.moment is not Moment.LIST
+        try:
+            self._authorized(request)
+        except GatewayError as error:
+            if counts:
+                self._figures.access[AccessOutcome.of(error)] += 1
+            raise
+        if request.moment is Moment.CALL:
+            self._figures.access[AccessOutcome.OK] += 1
+
+    def _authorized(self, request: AccessRequest) -> None:
         if not self._authorizes:
             return
         for answer in self._plugins.ask("mxgw_authorize", request=request):
@@ -121,6 +153,30 @@ class AccessControl:
         answers = self._plugins.ask("mxgw_event_filter", session=session, identity=identity)
         if any(answer.error is not None for answer in answers):
             raise AccessDenied("the stream could not be authorized")
+        return [answer.value for answer in answers]
+
+    def paces(self, session: SessionInfo, identity: Identity) -> Sequence[StreamPace]:
+        """Return what holds this identity's stream back.
+
+        Raises:
+            AccessDenied: a plugin failed.
+        """
+        if not self._paces:
+            return ()
+        answers = self._plugins.ask("mxgw_stream_pace", session=session, identity=identity)
+        if any(answer.error is not None for answer in answers):
+            raise AccessDenied("the stream could not be authorized")
+        return [answer.value for answer in answers]
+
+    def item_access(self, identity: Identity) -> Sequence[ItemAccess]:
+        """Return the judges of what this identity may do with items by reference.
+
+        Raises:
+            AccessDenied: a plugin failed.
+        """
+        answers = self._plugins.ask("mxgw_item_access", identity=identity)
+        if any(answer.error is not None for answer in answers):
+            raise AccessDenied("the call could not be authorized")
         return [answer.value for answer in answers]
 
 

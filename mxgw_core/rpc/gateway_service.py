@@ -57,6 +57,7 @@ class GatewayService:
             open_sessions=len(self._registry),
             draining=self._registry.draining,
             identity=call.identity.id,
+            spare_workers=self._registry.pool.ready,
         )
 
     async def Ping(self, request: pb.PingRequest, call: Call) -> pb.PingResponse:

@@ -8,8 +8,11 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import re
 import secrets
+import time
 from collections.abc import Awaitable, Callable, Coroutine, Sequence
+from contextlib import suppress
 from typing import Any, NoReturn, TypeAlias
 
 import grpc
@@ -18,17 +21,23 @@ from google.protobuf.message import Message
 from google.protobuf.message_factory import GetMessageClass
 
 from mxgw_core.api.access import AccessRequest
+from mxgw_core.api.correlation import correlation_id, current_call
 from mxgw_core.api.errors import GatewayError, InternalError
 from mxgw_core.api.gateway import Call, GrpcService, OpenStream
 from mxgw_core.config.models import LimitSettings
 from mxgw_core.rpc.access import AccessControl, parse_peer
+from mxgw_core.rpc.direct import Write
 from mxgw_core.rpc.errors import DETAILS_KEY, status_code, status_details
+from mxgw_core.rpc.figures import CallFigures
 from mxgw_core.rpc.streams import OpenStreams
 from mxgw_core.rpc.validation import check, parse
 from mxgw_core.sessions.registry import SessionRegistry
 
 log = logging.getLogger(__name__)
 
+# Callers may bring an id, as proxies and tracing do; whoever is refused gets it back.
+REQUEST_ID_KEY = "x-request-id"
+_REQUEST_ID = re.compile(r"[A-Za-z0-9._:-]{1,64}")
 
 _Admission: TypeAlias = Callable[[bytes, grpc.aio.ServicerContext[Any, Any]], tuple[Any, Call]]
 
@@ -43,12 +52,14 @@ class HandlerFactory:
         registry: SessionRegistry,
         streams: OpenStreams,
         *,
+        figures: CallFigures | None = None,
         mutual_tls: bool = False,
     ) -> None:
         self._limits = limits
         self._access = access
         self._registry = registry
         self._streams = streams
+        self._figures = figures if figures is not None else CallFigures()
         self._mutual_tls = mutual_tls
 
     def handlers(self, service: GrpcService) -> grpc.GenericRpcHandler:
@@ -79,12 +90,23 @@ class HandlerFactory:
     def _unary(
         self, path: str, admit: _Admission, run: Callable[[Message, Call], Awaitable[Message]]
     ) -> Callable[[bytes, grpc.aio.ServicerContext[Any, Any]], Awaitable[bytes]]:
+        figures = self._figures.method(path, streams=False)
+
         async def handle(data: bytes, context: grpc.aio.ServicerContext[Any, Any]) -> bytes:
+            # What stays when gRPC cuts the call: its client gave up, ran out of time, or is gone.
+            began, code = time.perf_counter(), "CANCELLED"
+            figures.running += 1
             try:
                 request, call = admit(data, context)
-                return (await run(request, call)).SerializeToString()
+                reply = (await run(request, call)).SerializeToString()
+                code = "OK"
+                return reply
             except Exception as error:
+                code = _code_of(error)
                 await _abort(context, path, error)
+            finally:
+                figures.running -= 1
+                figures.ended(code, time.perf_counter() - began)
 
         return handle
 
@@ -94,16 +116,26 @@ class HandlerFactory:
         admit: _Admission,
         run: Callable[[Message, Call, _Stream], Awaitable[None]],
     ) -> Callable[[bytes, grpc.aio.ServicerContext[Any, Any]], Awaitable[None]]:
+        figures = self._figures.method(path, streams=True)
+
         async def handle(data: bytes, context: grpc.aio.ServicerContext[Any, Any]) -> None:
+            # What stays when gRPC cuts the call: its client gave up, ran out of time, or is gone.
+            began, code = time.perf_counter(), "CANCELLED"
+            figures.running += 1
             try:
                 request, call = admit(data, context)
                 session_id: str = getattr(request, "session_id", "")
                 async with self._streams.serving(OpenStream(path, call.identity, call.peer, session_id)):
                     await run(request, call, _Stream(context))
+                code = "OK"
             except _PeerGone:
                 log.debug("%s: the client went away", path)
             except Exception as error:
+                code = _code_of(error)
                 await _abort(context, path, error)
+            finally:
+                figures.running -= 1
+                figures.ended(code, time.perf_counter() - began)
 
         return handle
 
@@ -115,6 +147,8 @@ class HandlerFactory:
         def admit(data: bytes, context: grpc.aio.ServicerContext[Any, Any]) -> tuple[Any, Call]:
             peer = parse_peer(context.peer())
             metadata = {k: v for k, v in context.invocation_metadata() or () if isinstance(v, str)}
+            brought = metadata.get(REQUEST_ID_KEY, "")
+            current_call.set(brought if _REQUEST_ID.fullmatch(brought) else secrets.token_hex(8))
             names = _certificate_names(context) if mutual_tls else ()
             identity = access.authenticate(path, peer, metadata, certificate_names=names, scope=scope)
             request = parse(request_class, data)
@@ -159,6 +193,57 @@ class _Stream:
         except Exception as error:  # grpc has no public type for it
             raise _PeerGone from error
 
+    def begin(self, data: bytes, ended: Callable[[BaseException | None], None]) -> Write | None:
+        """Write without a task, once the first `write` is through: see `DirectStream`."""
+        write = _Write(self._context.write(data), ended)
+        return write if write.go_on() else None
+
+
+class _Write:
+    """Carries gRPC's coroutine of one write through, as a task would, but beginning at once."""
+
+    __slots__ = ("_coroutine", "_ended", "_waits_for")
+
+    def __init__(self, coroutine: Coroutine[Any, Any, None], ended: Callable[[BaseException | None], None]) -> None:
+        self._coroutine = coroutine
+        self._ended = ended
+        self._waits_for: asyncio.Future[Any] | None = None
+
+    def go_on(self) -> bool:
+        """Run until it waits; return whether it does."""
+        try:
+            future = self._coroutine.send(None)
+        except StopIteration:
+            return False
+        except Exception as error:  # grpc has no public type for it
+            raise _PeerGone from error
+        # What a task says to a future that it awaits.
+        future._asyncio_future_blocking = False
+        future.add_done_callback(self._step)
+        self._waits_for = future
+        return True
+
+    def _step(self, _: asyncio.Future[Any]) -> None:
+        try:
+            waits = self.go_on()
+        except BaseException as error:
+            self._ended(error)
+        else:
+            if not waits:
+                self._ended(None)
+
+    def abandon(self) -> None:
+        """As the cancellation of a task would."""
+        assert self._waits_for is not None
+        self._waits_for.remove_done_callback(self._step)
+        self._waits_for.cancel()
+        with suppress(BaseException):
+            self._coroutine.throw(asyncio.CancelledError())
+
+
+def _code_of(error: Exception) -> str:
+    return (status_code(error) if isinstance(error, GatewayError) else grpc.StatusCode.INTERNAL).name
+
 
 async def _to_its_end(step: Coroutine[Any, Any, None]) -> None:
     """Run a step that must not be broken off; a cancellation takes effect behind it."""
@@ -178,13 +263,12 @@ async def _abort(context: grpc.aio.ServicerContext[Any, Any], path: str, error: 
     if isinstance(error, grpc.aio.AbortError):
         raise error
     if not isinstance(error, GatewayError):
-        correlation_id = secrets.token_hex(6)
-        log.error("%s failed inside the gateway (correlation id %s)", path, correlation_id, exc_info=error)
+        call_id = correlation_id()
+        log.error("%s failed inside the gateway (correlation id %s)", path, call_id, exc_info=error)
         error = InternalError(
-            f"the gateway failed; its log has the details under {correlation_id}",
-            metadata={"correlation_id": correlation_id},
+            f"the gateway failed; its log has the details under {call_id}", metadata={"correlation_id": call_id}
         )
-    details = ((DETAILS_KEY, status_details(error)),)
+    details = ((DETAILS_KEY, status_details(error)), (REQUEST_ID_KEY, correlation_id()))
     try:
         await context.abort(status_code(error), error.message, trailing_metadata=details)
     except grpc.aio.InternalError:  # the caller went while it was told; this may take as long as it does not read

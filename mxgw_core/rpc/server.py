@@ -8,12 +8,12 @@ from collections.abc import Sequence
 import grpc
 import grpc.aio
 from grpc_health.v1 import health, health_pb2, health_pb2_grpc
-from grpc_reflection.v1alpha import reflection
 
 from mxgw_core.api.errors import SettingsError
 from mxgw_core.api.gateway import GrpcService
 from mxgw_core.config.models import Settings
 from mxgw_core.rpc.addresses import Address, check_free
+from mxgw_core.rpc.figures import CallFigures
 from mxgw_core.rpc.handlers import HandlerFactory
 from mxgw_core.rpc.tls import server_credentials
 
@@ -36,7 +36,13 @@ _METADATA_BYTES = 16 * 1024
 class GrpcServer:
     """A grpc.aio server with the gateway's services. `bind`, then `start`, then `stop`."""
 
-    def __init__(self, settings: Settings, services: Sequence[GrpcService], handlers: HandlerFactory) -> None:
+    def __init__(
+        self,
+        settings: Settings,
+        services: Sequence[GrpcService],
+        handlers: HandlerFactory,
+        figures: CallFigures | None = None,
+    ) -> None:
         limits = settings.limits
         self._settings = settings
         self._server = grpc.aio.server(
@@ -62,10 +68,14 @@ class GrpcServer:
         health_pb2_grpc.add_HealthServicer_to_server(self._health, self._server)
         self._names = ["", *names]
         if settings.gateway.reflection:
+            from grpc_reflection.v1alpha import reflection  # 1 MiB that hardly anybody wants
+
             reflection.enable_server_reflection(
                 [*names, health.SERVICE_NAME, reflection.SERVICE_NAME],
                 self._server,
             )
+        if figures is not None:  # the last one: it is asked for what no other serves
+            self._server.add_generic_rpc_handlers([figures.unlisted_handler()])
 
     def bind(self, addresses: Sequence[Address]) -> tuple[str, ...]:
         """Bind every address and return what is really listened on, ports resolved.

@@ -32,6 +32,21 @@ class SnapshotMessages:
     def position(self) -> e.Position:
         return e.Position(epoch=self.epoch, sequence=self.sequence)
 
+    def frames(self, filters: Sequence[EventFilter], limit_bytes: int) -> Iterator[bytes]:
+        """Yield the snapshot in frames of about `limit_bytes`, of what the filters let pass, and its end."""
+        part, size = e.Snapshot(position=self.position), 0
+        for item in self.items:
+            if not all(f.keep(item.server_handle, item.item_handle, _DATA_CHANGE, self.sequence) for f in filters):
+                continue
+            if size and size + item.ByteSize() > limit_bytes:
+                yield StreamEventsResponse(snapshot=part).SerializeToString()
+                part, size = e.Snapshot(position=self.position), 0
+            part.items.append(item)
+            size += item.ByteSize()
+        if part.items:
+            yield StreamEventsResponse(snapshot=part).SerializeToString()
+        yield StreamEventsResponse(snapshot_end=e.SnapshotEnd(position=self.position)).SerializeToString()
+
 
 async def fetch_snapshot(session: Session) -> SnapshotMessages:
     """Return the last values of all advised items, all as of one position.
@@ -64,19 +79,3 @@ async def _fetched(session: Session) -> SnapshotMessages:
         ]
         token = state.next_page_token
     return SnapshotMessages(session.distributor.epoch, sequence, items)
-
-
-def snapshot_frames(snapshot: SnapshotMessages, filters: Sequence[EventFilter], limit_bytes: int) -> Iterator[bytes]:
-    """Yield the snapshot in frames of about `limit_bytes`, of what the filters let pass, and its end."""
-    part, size = e.Snapshot(position=snapshot.position), 0
-    for item in snapshot.items:
-        if not all(f.keep(item.server_handle, item.item_handle, _DATA_CHANGE, snapshot.sequence) for f in filters):
-            continue
-        if size and size + item.ByteSize() > limit_bytes:
-            yield StreamEventsResponse(snapshot=part).SerializeToString()
-            part, size = e.Snapshot(position=snapshot.position), 0
-        part.items.append(item)
-        size += item.ByteSize()
-    if part.items:
-        yield StreamEventsResponse(snapshot=part).SerializeToString()
-    yield StreamEventsResponse(snapshot_end=e.SnapshotEnd(position=snapshot.position)).SerializeToString()

@@ -22,8 +22,10 @@ from mxgw_core.api.workers import Orphan, OrphanVerdict, WorkerSpawn
 from mxgw_core.config.models import Settings
 from mxgw_core.plugins import PluginHost
 from mxgw_core.sessions.session import Session, SessionRequest
+from mxgw_core.sessions.totals import AdoptionOutcome, SessionTotals
 from mxgw_core.workers.orphans import Judgement
 from mxgw_core.workers.paths import DataDirectory
+from mxgw_core.workers.pool import WarmPool
 from mxgw_core.workers.worker import Worker
 from mxgw_worker.ipc.handshake import SECRET_BYTES
 
@@ -69,20 +71,26 @@ class SessionRegistry:
         self._live: dict[str, Session] = {}
         self._ended: OrderedDict[str, EndedSession] = OrderedDict()
         self._opened = 0
+        self.totals = SessionTotals()
         self._tasks = asyncio.TaskGroup()
-        self._starts = asyncio.Semaphore(settings.workers.parallel_starts)
         self._sweeper: asyncio.Task[None] | None = None
+        default = settings.default_backend
+        kind = settings.backends[default].kind or default
+        workers = settings.workers
+        self.pool = WarmPool(workers.warm_pool, kind, data.log_of_spare, parallel=workers.parallel_starts)
         self.draining = False
 
     async def __aenter__(self) -> SessionRegistry:
         await self._tasks.__aenter__()
         self._sweeper = self._tasks.create_task(self._sweep(), name="sessions:sweeper")
+        self._tasks.create_task(self.pool.run(), name="sessions:spares")
         return self
 
     async def __aexit__(self, *exc_info: object) -> None:
         self.draining = True
         if self._sweeper is not None:
             self._sweeper.cancel()
+        self.pool.stop()
         self.release_all()
         await self._tasks.__aexit__(None, None, None)
 
@@ -124,7 +132,7 @@ class SessionRegistry:
                 metadata={"backends": known},
             )
         limit = self._settings.limits.sessions
-        if len(self._live) >= limit:
+        if not request.is_internal and self.clients >= limit:
             raise SessionLimitReached(
                 f"{limit} sessions are open, as many as limits.sessions allows: close one, or raise the limit",
                 metadata={"limit": str(limit)},
@@ -142,6 +150,7 @@ class SessionRegistry:
             make_worker=self._make_worker,
         )
         self._live[session_id] = session
+        self.totals.starting(session)
         self._tasks.create_task(self._run(session), name=f"session:{session_id}")
         try:
             await asyncio.shield(session.opened)
@@ -166,6 +175,7 @@ class SessionRegistry:
         spawn = orphan.spawn
         if judgement.verdict is OrphanVerdict.IGNORE or spawn.session_id in self._live:
             log.info("worker %d of session %s is left alone", orphan.worker.pid, spawn.session_id)
+            self.totals.adoptions[AdoptionOutcome.IGNORED] += 1
             return
         self._opened += 1
         session = Session(
@@ -181,8 +191,12 @@ class SessionRegistry:
         self._live[session.id] = session
         if judgement.verdict is OrphanVerdict.TERMINATE:
             session.close(judgement.reason, judgement.detail)
+            self.totals.adoptions[AdoptionOutcome.TERMINATED] += 1
         elif spawn.endpoint != self._data.socket_of(session.id):
             session.close(CloseReason.GATEWAY_SHUTDOWN, "its worker belongs to another gateway.data_dir")
+            self.totals.adoptions[AdoptionOutcome.TERMINATED] += 1
+        else:
+            self.totals.adopting(session)
         self._tasks.create_task(self._run(session), name=f"session:{session.id}")
 
     def _adopting(self, orphan: Orphan) -> Callable[[Session], Worker]:
@@ -212,7 +226,7 @@ class SessionRegistry:
             data=self._data,
             distributor=session.distributor,
             plugins=self._plugins,
-            starts=self._starts,
+            pool=self.pool,
             orphan=orphan,
         )
 
@@ -221,6 +235,7 @@ class SessionRegistry:
             await session.run()
         finally:
             self._live.pop(session.id, None)
+            self.totals.over(session)
             self._ended[session.id] = EndedSession.of(session)
             while len(self._ended) > self._settings.limits.remembered_sessions:
                 self._ended.popitem(last=False)
@@ -238,6 +253,11 @@ class SessionRegistry:
 
     def __len__(self) -> int:
         return len(self._live)
+
+    @property
+    def clients(self) -> int:
+        """How many sessions are open that clients asked for."""
+        return sum(not session.request.is_internal for session in self._live.values())
 
     def live(self) -> Sequence[Session]:
         """Return the live sessions, oldest first."""

@@ -27,6 +27,7 @@ from mxgw_core.api.types import CloseReason, Identity, SessionInfo, SessionState
 from mxgw_core.config.models import Settings
 from mxgw_core.events.distributor import Distributor
 from mxgw_core.plugins import PluginHost
+from mxgw_core.sessions.bounds import bounded, buffer_limit
 from mxgw_core.workers.worker import Worker
 
 log = logging.getLogger(__name__)
@@ -44,6 +45,8 @@ class SessionRequest:
     backend: str
     tag: str
     lease_s: float
+    # Of the gateway's own: no lease, no client's place, and never left to the next gateway.
+    is_internal: bool = False
 
 
 class Session:
@@ -97,7 +100,10 @@ class Session:
         )
         self.worker = make_worker(self)
         self.distributor.hold_with(self.worker.hold)
-        self.subscriber_limits = subscriber_limits(settings, plugins, self.info())
+        buffer = buffer_limit(plugins, self.info())
+        if buffer is not None:
+            self.distributor.bound(buffer.bytes)
+        self.subscriber_limits = bounded(subscriber_limits(settings, plugins, self.info()), buffer)
         # The worker keeps the values of a few snapshots only while they are fetched, page by page.
         self.snapshots = asyncio.Semaphore(_SNAPSHOTS_AT_ONCE)
         self._retain()
@@ -291,7 +297,9 @@ class Session:
     @property
     def lease_left_s(self) -> float:
         """Seconds until the lease expires; the whole lease while somebody is attached."""
-        return self.request.lease_s if self.distributor.subscribers else self._leased_until - self._clock()
+        if self.distributor.subscribers or self.request.is_internal:
+            return self.request.lease_s
+        return self._leased_until - self._clock()
 
     def expire_if_idle(self) -> bool:
         """End the session when its lease is over; called by the sweeper."""

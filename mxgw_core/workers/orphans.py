@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from mxgw_core.api.errors import AccessDenied
-from mxgw_core.api.types import CloseReason
+from mxgw_core.api.types import INTERNAL, CloseReason
 from mxgw_core.api.workers import Orphan, OrphanVerdict
 from mxgw_core.plugins import PluginHost
 
@@ -39,6 +39,8 @@ def judge(orphan: Orphan, plugins: PluginHost) -> Judgement:
     """Return what becomes of an orphan: any objection counts, and nobody is adopted unless somebody wants it."""
     if orphan.closing is not None:
         return _ended("its end had begun when the gateway stopped", orphan.closing)
+    if orphan.spawn.owner_kind == INTERNAL.kind:
+        return _ended("it was the gateway's own, which opens a new one at its start")
     if not orphan.was_ready:
         return _ended("the gateway stopped while it was starting")
     verdicts = set()

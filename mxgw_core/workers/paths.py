@@ -52,6 +52,8 @@ class DataDirectory:
         end_sessions_marker(self.path).unlink(missing_ok=True)
         for left_over in self.run.glob("*.sock"):
             left_over.unlink(missing_ok=True)  # the lock says that no gateway listens there any more
+        for left_over in self.logs.glob("spare-*.log"):
+            left_over.unlink(missing_ok=True)  # spares ended with their gateway, and had nothing to tell
         self.prune_logs()
         return self
 
@@ -97,6 +99,10 @@ class DataDirectory:
     def socket_of(self, session_id: str) -> Path:
         """Return the socket path of a session's worker: short, and stable for the session."""
         return self.run / f"{_short_name(session_id)}.sock"
+
+    def log_of_spare(self, name: str) -> Path:
+        """Return the log file of a worker that no session has yet."""
+        return self.logs / f"spare-{name}.log"
 
     def log_of(self, session_id: str) -> Path:
         """Return the log file of a session's worker."""

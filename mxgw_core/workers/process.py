@@ -8,7 +8,7 @@ import signal
 import subprocess
 import sys
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from mxgw.worker.v1.worker_pb2 import WorkerStartup
@@ -23,8 +23,23 @@ class StartupTooLarge(ValueError):
     """The backend's options do not fit the start-up frame."""
 
 
+def startup_payload(startup: WorkerStartup) -> bytes:
+    """Return the start-up frame for `WorkerProcess.tell`.
+
+    Raises:
+        StartupTooLarge: the backend options are larger than it may be.
+    """
+    payload = frame(startup.SerializeToString())
+    if len(payload) > _STARTUP_BYTES:
+        raise StartupTooLarge(
+            f"the worker's start-up settings take {len(payload)} bytes, more than {_STARTUP_BYTES}: "
+            "shorten the options of the backend"
+        )
+    return payload
+
+
 class WorkerProcess:
-    """A child process of this gateway. Create with `spawn`, in the event loop; `close` releases its pidfd."""
+    """A child process of this gateway. Create with `launch`, in the event loop; `close` releases its pidfd."""
 
     def __init__(self, popen: subprocess.Popen[bytes], loop: asyncio.AbstractEventLoop) -> None:
         self._popen = popen
@@ -41,56 +56,61 @@ class WorkerProcess:
             threading.Thread(target=self._wait_in_thread, name=f"worker-wait:{popen.pid}", daemon=True).start()
 
     @classmethod
-    def spawn(
-        cls,
-        startup: WorkerStartup,
-        log_file: Path,
-        on_started: Callable[[WorkerProcess], None] = lambda _: None,
-    ) -> WorkerProcess:
-        """Start a worker in its own session, its output going to `log_file` (mode 0600).
+    def launch(cls, log_file: Path, *arguments: str, pass_fds: Sequence[int] = ()) -> WorkerProcess:
+        """Start a worker in its own process session, its output going to `log_file` (mode 0600). It waits for `tell`.
 
-        `on_started` is called while the process exists and knows nothing yet: should this gateway end there, the
-        process sees the end of its input and leaves. What it raises ends the process and is passed on.
+        Should this gateway end before, it sees the end of its input and leaves.
 
         Raises:
             OSError: the process could not be started.
-            StartupTooLarge: the backend options are larger than the start-up frame may be.
         """
-        payload = frame(startup.SerializeToString())
-        if len(payload) > _STARTUP_BYTES:
-            raise StartupTooLarge(
-                f"the worker's start-up settings take {len(payload)} bytes, more than {_STARTUP_BYTES}: "
-                "shorten the options of the backend"
-            )
         log_fd = os.open(log_file, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o600)
         try:
             popen = subprocess.Popen(
                 # Isolated: neither the environment nor the working directory decides which code runs.
-                [sys.executable, "-I", "-m", "mxgw_worker"],
+                [sys.executable, "-I", "-m", "mxgw_worker", *arguments],
                 stdin=subprocess.PIPE,
                 stdout=log_fd,
                 stderr=log_fd,
                 start_new_session=True,
                 cwd="/" if os.name == "posix" else None,
+                pass_fds=pass_fds,
             )
         finally:
             os.close(log_fd)
-        process = cls(popen, asyncio.get_running_loop())
-        assert popen.stdin is not None
+        return cls(popen, asyncio.get_running_loop())
+
+    def tell(self, payload: bytes, on_started: Callable[[WorkerProcess], None] = lambda _: None) -> None:
+        """Let the process become the worker that `startup_payload` is about.
+
+        `on_started` is called first, while the process knows nothing: should this gateway end there, the process
+        leaves. What it raises ends the process and is passed on.
+        """
+        stdin = self._popen.stdin
+        assert stdin is not None
         try:
-            on_started(process)
+            on_started(self)
         except BaseException:
-            process.kill()
-            popen.stdin.close()
-            popen.wait()
-            process.close()
+            self.kill()
+            stdin.close()
+            self._popen.wait()
+            self.close()
             raise
         try:
-            popen.stdin.write(payload)
-            popen.stdin.close()
+            stdin.write(payload)
+            stdin.close()
         except BrokenPipeError:
             pass  # it is gone already; `exited` will tell
-        return process
+
+    def dismiss(self) -> None:
+        """Let a process that was told nothing leave by itself."""
+        assert self._popen.stdin is not None
+        self._popen.stdin.close()
+
+    def is_alive(self) -> bool:
+        """Ask the system; `exited` only knows at the event loop's next turn."""
+        self._reap()
+        return not self.exited.done()
 
     def terminate(self) -> None:
         """Ask the process to leave (SIGTERM)."""

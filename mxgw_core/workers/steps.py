@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from mxgw_core.api.errors import WorkerStartFailed
-from mxgw_core.api.types import CloseReason
+from mxgw_core.api.types import INTERNAL, CloseReason
 from mxgw_core.api.workers import WorkerExit, WorkerIdentity, WorkerSpawn
 from mxgw_core.failpoints import reach
 from mxgw_core.plugins import PluginHost
@@ -26,7 +26,7 @@ class WorkerSteps:
         """
         lifetime_s = 0.0
         for answer in self._plugins.ask("mxgw_orphan_lifetime", spawn=spawn):
-            if isinstance(answer.value, int | float):
+            if isinstance(answer.value, int | float) and spawn.owner_kind != INTERNAL.kind:
                 lifetime_s = max(0.0, float(answer.value))
         reach("spawn:before-manifest")
         self._is_announced = True

@@ -27,6 +27,7 @@ from mxgw_core.workers.expected import ExpectedWorker
 from mxgw_core.workers.health import Health
 from mxgw_core.workers.link import LinkBroken, WorkerLink
 from mxgw_core.workers.paths import DataDirectory
+from mxgw_core.workers.pool import WarmPool
 from mxgw_core.workers.process import StartupTooLarge, WorkerProcess
 from mxgw_core.workers.startup import startup_for
 from mxgw_core.workers.steps import WorkerSteps
@@ -58,15 +59,14 @@ class Worker:
         data: DataDirectory,
         distributor: Distributor,
         plugins: PluginHost,
-        starts: asyncio.Semaphore,
+        pool: WarmPool,
         orphan: Orphan | None = None,
     ) -> None:
         self._spawn = spawn
         self._orphan = orphan
         self._expected = ExpectedWorker(spawn, orphan, plugins)
         self._steps = WorkerSteps(plugins, self._expected.phase)
-        # Bounds how many workers start at once: more would only slow each other down.
-        self._starts = starts
+        self._pool = pool
         self._settings = settings
         self._data = data
         self._distributor = distributor
@@ -136,7 +136,7 @@ class Worker:
                 await self._adopt(self._orphan)
             else:
                 self._lifetime_s = self._steps.announce(self._spawn)
-                async with self._starts:
+                async with self._pool.turn():
                     await self._start_process()
             self.backend = self._started_backend()
         except WorkerStartFailed as error:
@@ -152,7 +152,7 @@ class Worker:
         try:
             await self._endpoint.listen()
             startup = startup_for(self._spawn, self._settings, self._lifetime_s)
-            process = WorkerProcess.spawn(startup, self._log_file, self._started)
+            process = self._pool.start(startup, self._log_file, self._started)
         except (OSError, StartupTooLarge) as error:
             raise WorkerStartFailed(f"the worker process could not be started: {error}") from error
         self._process = process

@@ -67,7 +67,7 @@ def test_every_module_of_core_loads_without_plugins_and_what_belongs_to_them() -
 
     assert among(modules, "mxgw_core.app", "mxgw_core.cli.main")
     assert not plugins
-    assert not among(modules, "textual", "ldap3", "asyncua")
+    assert not among(modules, "textual", "ldap3", "asyncua", "prometheus_client")
 
 
 def test_core_takes_nothing_from_the_worker_but_ipc() -> None:
@@ -108,7 +108,7 @@ def test_dynaconf_is_read_in_one_module() -> None:
     assert users == {"mxgw_core/config/merging.py"}
 
 
-@pytest.mark.parametrize("package", ["textual", "ldap3"])
+@pytest.mark.parametrize("package", ["textual", "ldap3", "prometheus_client"])
 def test_a_plugins_library_stays_in_its_plugin(package: str) -> None:
     users = {shown(path) for path in sources(*PACKAGES) if among(imports_of(path), package)}
 

@@ -7,6 +7,7 @@ import os
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 from support.repository import ROOT
@@ -154,3 +155,37 @@ def test_the_page_shows_the_results_that_are_kept() -> None:
     done = run("document.py", "--check")
 
     assert done.returncode == 0, done.stderr
+
+
+def figures_of(script: str, *arguments: str) -> dict[str, Any]:
+    done = run(script, *arguments)
+
+    assert done.returncode == 0, done.stderr
+
+    (line,) = done.stdout.splitlines()
+    result: dict[str, Any] = json.loads(line)
+    return result
+
+
+def test_access_control_is_measured_beside_a_gateway_without_it() -> None:
+    figures = figures_of("acl_cost.py", "--seconds", "1", "--rounds", "1")
+
+    for system in ("off", "on", "limited"):
+        assert figures[f"{system}_events_per_s"] > 0
+        assert figures[f"{system}_cpu_us_per_event"]["median"] >= 0
+    for system in ("on", "limited"):
+        spread = figures[f"{system}_to_off"]
+
+        assert 0 < spread["least"] <= spread["median"] <= spread["greatest"]
+    # A key with limits is really limited: its events are looked at one by one.
+    assert figures["limited_cpu_us_per_event"]["median"] > figures["on_cpu_us_per_event"]["median"]
+
+
+def test_alarms_are_listed_whole_and_followed_in_order() -> None:
+    figures = figures_of("alarms.py", "--alarms", "500", "--rate", "200", "--clients", "3", "--seconds", "2")
+
+    assert figures["snapshot_alarms"] == 500
+    assert 0 < figures["snapshot_alone_s"] <= figures["snapshot_alone_max_s"] < 1
+    assert figures["transitions_per_s"] > 50
+    assert figures["missing"] == 0
+    assert figures["all_saw_the_same"] == 1

@@ -22,9 +22,10 @@ class Pair:
 
 
 class Authority:
-    """Issues certificates for 127.0.0.1 below its own root."""
+    """Issues certificates for 127.0.0.1, or another address, below its own root."""
 
-    def __init__(self, folder: Path, name: str) -> None:
+    def __init__(self, folder: Path, name: str, address: str = "127.0.0.1") -> None:
+        self._address = address
         self._folder = folder
         self._name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, name)])
         self._key = ec.generate_private_key(ec.SECP256R1())
@@ -50,7 +51,7 @@ class Authority:
         self, subject: x509.Name, key: ec.EllipticCurvePrivateKey, *, is_authority: bool
     ) -> x509.Certificate:
         now = datetime.datetime.now(datetime.UTC)
-        hosts = [x509.DNSName("localhost"), x509.IPAddress(ipaddress.ip_address("127.0.0.1"))]
+        hosts = [x509.DNSName("localhost"), x509.IPAddress(ipaddress.ip_address(self._address))]
         return (
             x509.CertificateBuilder()
             .subject_name(subject)

@@ -116,6 +116,7 @@ async def client_with(
     *,
     metadata: Mapping[str, str] | None = None,
     channel_credentials: grpc.ChannelCredentials | None = None,
+    options: Sequence[tuple[str, Any]] = (),
 ) -> AsyncIterator[Client]:
     """Connect with `authorization: Bearer <credentials>`, or with other metadata."""
     sent = dict(metadata or {})
@@ -123,7 +124,7 @@ async def client_with(
         sent["authorization"] = f"Bearer {credentials}"
     inner = _WithMetadata(sent)
     interceptors = [_UnaryOnly(inner), _StreamOnly(inner)]
-    options = (("grpc.use_local_subchannel_pool", 1),)
+    options = (("grpc.use_local_subchannel_pool", 1), *options)
     channel = (
         grpc.aio.insecure_channel(target, options=options, interceptors=interceptors)
         if channel_credentials is None

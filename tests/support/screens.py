@@ -6,16 +6,24 @@ import asyncio
 import math
 from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass, field
+from typing import Any, TypeVar
+
+from google.protobuf.message import Message
+from textual import events
+from textual.app import App
 
 from mxgw.convert import duration_from_seconds, timestamp_from_ns, to_value
 from mxgw.dashboard.v1 import dashboard_service_pb2 as pb
+from mxgw.v1 import alarm_service_pb2, alarms_pb2
 from mxgw.v1 import events_pb2 as e
 from mxgw.v1 import gateway_service_pb2 as gw
 from mxgw.v1 import session_service_pb2 as ss
 from mxgw.v1 import values_pb2 as v
 from mxgw_dashboard_tui.tui.app import DashboardApp
 from mxgw_dashboard_tui.tui.model import Link
-from mxgw_dashboard_tui.tui.source import Listener, Refused
+from mxgw_dashboard_tui.tui.source import Listener, NotServed, NotThere, Refused
+
+_M = TypeVar("_M", bound=Message)
 
 # 2026-03-02 08:00:00 UTC
 EPOCH_NS = 1_772_438_400 * 10**9
@@ -42,6 +50,10 @@ class WrittenSource:
     events: Sequence[pb.WatchEventsResponse] = ()
     items: pb.ListItemsResponse | None = None
     settings: pb.ListSettingsResponse | None = None
+    audit: Sequence[pb.WatchAuditResponse] | None = None
+    # None: the gateway does not follow alarms.
+    alarms: Sequence[alarm_service_pb2.StreamAlarmsResponse] | None = None
+    acknowledged: alarm_service_pb2.AcknowledgeAlarmResponse | None = None
     refusal: str = ""
     password: str = ""
     name: str = "plant-gw:50051"
@@ -64,22 +76,50 @@ class WrittenSource:
             raise Refused("name or password is wrong")
         self.done.append(("login", user))
 
+    async def logout(self) -> None:
+        self._act("logout", "")
+
+    async def ask(self, method: str, request: Message, answer: type[_M], /) -> _M:
+        if isinstance(request, alarm_service_pb2.AcknowledgeAlarmRequest) and self.acknowledged is not None:
+            self._act("acknowledge", f"{','.join(request.references)}: {request.comment}")
+            assert isinstance(self.acknowledged, answer)
+            return self.acknowledged
+        raise Refused(f"nothing is written for {method}")
+
+    async def follow(self, method: str, request: Message, answer: type[_M], /) -> AsyncIterator[_M]:
+        del request
+        if not method.endswith("/StreamAlarms"):
+            raise Refused(f"nothing is written for {method}")
+        if self.alarms is None:
+            raise NotServed("unknown service")
+        for message in self.alarms:
+            assert isinstance(message, answer)
+            yield message
+        await asyncio.Event().wait()
+
+    async def watch_audit(self) -> AsyncIterator[pb.WatchAuditResponse]:
+        if self.audit is None:
+            raise Refused("you may look, not read the audit log: that needs the role administrator")
+        for message in self.audit:
+            yield message
+        await asyncio.Event().wait()
+
     async def watch_session(self, session_id: str, /) -> AsyncIterator[pb.WatchSessionResponse]:
         if self.detail is None:
-            raise Refused(f"no session {session_id}")
+            raise NotThere(f"no session {session_id}")
         yield self.detail
         await asyncio.Event().wait()
 
     async def watch_events(self, session_id: str, /) -> AsyncIterator[pb.WatchEventsResponse]:
         if self.detail is None:
-            raise Refused(f"no session {session_id}")
+            raise NotThere(f"no session {session_id}")
         for message in self.events:
             yield message
         await asyncio.Event().wait()
 
     async def list_items(self, session_id: str, page_token: str, /) -> pb.ListItemsResponse:
         if self.items is None:
-            raise Refused(f"no session {session_id}{page_token}")
+            raise NotThere(f"no session {session_id}{page_token}")
         return self.items
 
     async def list_settings(self) -> pb.ListSettingsResponse:
@@ -105,6 +145,15 @@ class WrittenSource:
 def app_of(source: WrittenSource, *, theme: str = "dark") -> DashboardApp:
     """Return the app on this source, with the source's clock."""
     return DashboardApp(source, theme=theme, clock=source.clock, wall=lambda: source.clock.now)
+
+
+_CHARACTERS = {"enter": "\r", "slash": "/", "colon": ":", "question_mark": "?", "space": " "}
+
+
+def at_once(app: App[Any], *keys: str) -> None:
+    """Press keys as from one read of the terminal: all are there before the first is looked at."""
+    for key in keys:
+        app.post_message(events.Key(key, key if len(key) == 1 else _CHARACTERS.get(key)))
 
 
 def row(name: str, number: int, *, seconds: int = 0, rate: float = 10.0, **fields: object) -> pb.SessionRow:
@@ -267,6 +316,8 @@ def written(
             head_sequence=1019,
         )
     ]
+    source.audit = [pb.WatchAuditResponse(as_of=timestamp_from_ns(now), kept=True, entries=_audit())]
+    source.alarms = plant_alarms(now)
     source.settings = pb.ListSettingsResponse(
         settings=[
             pb.Setting(key="gateway.listen", value='["0.0.0.0:50051"]', origin="/etc/mxgw/settings.toml"),
@@ -275,6 +326,98 @@ def written(
         ]
     )
     return source
+
+
+def plant_alarms(
+    now: int, provider: alarms_pb2.AlarmProvider.ValueType = alarms_pb2.ALARM_PROVIDER_PRIMARY
+) -> list[alarm_service_pb2.StreamAlarmsResponse]:
+    """Return what a plant's alarms are, and a few changes."""
+
+    def alarm(
+        reference: str, state: alarms_pb2.AlarmState.ValueType, priority: int, ago_s: float, **fields: object
+    ) -> alarms_pb2.Alarm:
+        return alarms_pb2.Alarm(
+            reference=reference,
+            state=state,
+            priority=priority,
+            area=str(fields.pop("area", "Tank farm")),
+            alarm_type="Hi",
+            description="level above its limit",
+            value=to_value(fields.pop("value", 91.5)),  # type: ignore[arg-type]
+            limit=to_value(90.0),
+            raise_time=timestamp_from_ns(int(now - ago_s * SECOND_NS)),
+            **fields,  # type: ignore[arg-type]
+        )
+
+    unacked, acked = alarms_pb2.ALARM_STATE_UNACK_ALM, alarms_pb2.ALARM_STATE_ACK_ALM
+    returned, over = alarms_pb2.ALARM_STATE_UNACK_RTN, alarms_pb2.ALARM_STATE_ACK_RTN
+    active = [
+        alarm("Tank_001.Level", unacked, 100, 95),
+        alarm("Tank_002.Level", acked, 200, 4000, operator="anna", comment="pump is on its way"),
+        alarm("Boiler_001.Pressure", returned, 50, 610, area="Boilers", value=17),
+        alarm("Boiler_001.Oxygen", unacked, 700, 3.2, area="Boilers", stale=True),
+        alarm("[red]Odd\x1b[31m[/]", unacked, 999, 90_000, area="[bold]", operator="a\nb", comment="x" * 300),
+    ]
+    active[3].ClearField("limit")
+    raised, acknowledged = alarms_pb2.ALARM_EVENT_KIND_RAISED, alarms_pb2.ALARM_EVENT_KIND_ACKNOWLEDGED
+    cleared = alarms_pb2.ALARM_EVENT_KIND_CLEARED
+    events = [
+        alarms_pb2.AlarmEvent(
+            sequence=number,
+            alarm_handle=number + 100,
+            kind=kind,
+            transition=alarms_pb2.AlarmTransition(alarm=changed, gateway_time=timestamp_from_ns(now - 5 * SECOND_NS)),
+        )
+        for number, (kind, changed) in enumerate(
+            [
+                (raised, alarm("Pump_001.Trip", unacked, 10, 5, area="Pumps")),
+                (acknowledged, alarm("Tank_003.Level", acked, 300, 100, operator="vera")),
+                (cleared, alarm("Tank_003.Level", over, 300, 100)),
+            ],
+            1,
+        )
+    ]
+    status = alarms_pb2.ProviderStatus(
+        provider=provider,
+        detail="the alarm manager: it answers",
+        since=timestamp_from_ns(EPOCH_NS - 3600 * SECOND_NS),
+        backend="mxaccess",
+    )
+    answer = alarm_service_pb2.StreamAlarmsResponse
+    return [
+        answer(
+            snapshot=alarms_pb2.AlarmSnapshot(
+                alarms=[alarms_pb2.ActiveAlarm(alarm_handle=n, alarm=each) for n, each in enumerate(active, 2)]
+            )
+        ),
+        answer(snapshot_complete=alarms_pb2.AlarmSnapshotComplete(provider=status)),
+        answer(events=alarms_pb2.AlarmBatch(events=events)),
+    ]
+
+
+def _audit() -> list[pb.AuditEntry]:
+    told = (
+        (-95, "operator:anna", "login", "allowed", "", "administrator", ""),
+        (-60, "key:k7Hq2mX9", "OpenSession", "allowed", "", "", "line1"),
+        (-58, "key:k7Hq2mX9", "Invoke write", "denied", "1 items: not within --write", "Boiler_001.Setpoint", "line1"),
+        (-12, "operator:vera", "CloseSession", "denied", "only administrators may make this call", "", "lab"),
+        (-3, "claimed:\\x1b[31mowned", "StreamEvents", "denied", "no such key", "", ""),
+    )  # fmt: skip
+    return [
+        pb.AuditEntry(
+            time=timestamp_from_ns(EPOCH_NS + seconds * SECOND_NS),
+            actor=actor,
+            action=action,
+            decision=decision,
+            reason=reason,
+            peer="10.0.0.17:51234",
+            session_id="lab-import-0005-Zq8" if tag else "",
+            tag=tag,
+            detail=detail,
+            correlation_id=f"c0ffee{-seconds:02}",
+        )
+        for seconds, actor, action, decision, reason, detail, tag in told
+    ]
 
 
 def _subscriber(name: str, lag: int, lost: int) -> ss.Subscriber:

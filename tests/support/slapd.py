@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 import socket
 import subprocess
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -31,6 +32,7 @@ pidfile {folder}/slapd.pid
 TLSCertificateFile {certificate}
 TLSCertificateKeyFile {key}
 TLSVerifyClient never
+{capabilities}
 referral ldap://127.0.0.1:{port}/
 database mdb
 suffix "dc=plant"
@@ -41,6 +43,12 @@ maxsize 10485760
 overlay memberof
 access to attrs=userPassword by anonymous auth by * none
 access to * by users read by * none
+"""
+
+_CAPABILITIES = """
+attributetype ( 1.2.840.113556.1.4.1464 NAME 'supportedCapabilities'
+  SYNTAX 1.3.6.1.4.1.1466.115.121.1.38 )
+rootDSE {told}
 """
 
 _PEOPLE = """
@@ -139,18 +147,25 @@ class Slapd:
 
 
 @contextmanager
-def running_slapd(folder: Path) -> Iterator[Slapd]:
-    """Run a server for the length of a block; skip the test where there is none to run."""
-    if shutil.which("slapd") is None or shutil.which("ldapadd") is None:
+def running_slapd(folder: Path, *, capabilities: Sequence[str] = ()) -> Iterator[Slapd]:
+    """Run a server for the length of a block; skip the test where there is none to run.
+
+    `capabilities` are what its root says it can, as Active Directory does.
+    """
+    slapd = shutil.which("slapd", path=f"{os.environ['PATH']}:/usr/sbin")
+    if slapd is None or shutil.which("ldapadd") is None:
         pytest.skip("slapd is not installed; this installs it: scripts/install_test_services.sh")
     (folder / "data").mkdir()
     authority = Authority(folder, "directory-ca")
     pair = authority.issue("directory")
     port, tls_port = _free_port(), _free_port()
     configuration = folder / "slapd.conf"
+    told = folder / "root.ldif"
+    told.write_text("\n".join(["dn:", *(f"supportedCapabilities: {each}" for each in capabilities)]) + "\n")
     configuration.write_text(
         _CONFIGURATION.format(
             folder=folder,
+            capabilities=_CAPABILITIES.format(told=told) if capabilities else "",
             certificate=pair.certificate,
             key=pair.key,
             port=port,
@@ -160,7 +175,7 @@ def running_slapd(folder: Path) -> Iterator[Slapd]:
     )
     plain, tls = f"ldap://127.0.0.1:{port}", f"ldaps://127.0.0.1:{tls_port}"
     with subprocess.Popen(
-        ["slapd", "-d", "0", "-f", str(configuration), "-h", f"{plain} {tls}"],
+        [slapd, "-d", "0", "-f", str(configuration), "-h", f"{plain} {tls}"],
         stdout=subprocess.DEVNULL,
         stderr=subprocess.DEVNULL,
     ) as process:

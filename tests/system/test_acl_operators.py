@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import base64
 import logging
 import time
 from collections.abc import AsyncIterator, Iterator, Mapping
@@ -14,13 +15,16 @@ import psutil
 import pytest
 from support.clients import refused
 from support.keys import EVERYTHING, Guarded, client_with, guarded_gateway
+from support.operators import dashboard_client
+from support.plugins import InstallPlugin
 from support.slapd import PASSWORDS, READER_DN, READER_PASSWORD, Slapd, running_slapd
 
+from mxgw.dashboard.v1 import dashboard_service_pb2 as pb
 from mxgw.v1 import commands_pb2 as c
 from mxgw.v1 import session_service_pb2 as ss
 from mxgw.v1.values_pb2 import MxValue
 from mxgw_acl.keys import Scope
-from mxgw_core.api import Operator, OperatorCredentials, Peer
+from mxgw_core.api import Operator, OperatorCredentials, Peer, WorkerSpawn, hookimpl
 
 HERE = Peer("127.0.0.1:5000", is_local=True)
 
@@ -141,14 +145,41 @@ async def test_a_login_that_is_over_ends_its_streams_within_5_s(slapd: Slapd, tm
                 assert await guarded.gateway.app.renew_operator(vera) is None
 
 
+async def _at_the_dashboard(guarded: Guarded, token: str, session_id: str) -> str:
+    """Return all that an operator is shown of a session, but for the values of its items, and a login that fails."""
+    async with dashboard_client(guarded.target, token) as dashboard:
+        snapshot = await dashboard.snapshot()
+        detail = dashboard.call("WatchSession", pb.WatchSessionRequest(session_id=session_id))
+        told = [str(snapshot), str(await detail.read())]
+        detail.cancel()
+        login = pb.LoginRequest(user="vera", password="canary-wrong")
+        told.append(repr(await refused(dashboard.call("Login", login))))
+        return "".join(told)
+
+
 @pytest.mark.asyncio
 async def test_no_secret_and_no_value_is_left_anywhere(
-    slapd: Slapd, tmp_path: Path, caplog: pytest.LogCaptureFixture, capfd: pytest.CaptureFixture[str]
+    slapd: Slapd,
+    tmp_path: Path,
+    install_plugin: InstallPlugin,
+    caplog: pytest.LogCaptureFixture,
+    capfd: pytest.CaptureFixture[str],
 ) -> None:
     caplog.set_level(logging.DEBUG)
     value = "canary-of-a-tag-value"
     seen: list[str] = []
-    async with _gateway(slapd, tmp_path, {"workers.log_level": "DEBUG"}) as guarded:
+    nonces: list[bytes] = []
+
+    class Looks:
+        """Learns the secret that a worker proves itself with, and keeps what is said of it."""
+
+        @hookimpl
+        def mxgw_worker_spawning(self, spawn: WorkerSpawn) -> None:
+            nonces.append(spawn.secret)
+            seen.append(repr(spawn))
+
+    enabled = ["acl", "backpressure", "dashboard_tui", install_plugin("looks", Looks())]
+    async with _gateway(slapd, tmp_path, {"workers.log_level": "DEBUG", "plugins.enabled": enabled}) as guarded:
         _, key = guarded.issue(scopes=EVERYTHING | {Scope.ALL_SESSIONS})
         async with client_with(guarded.target, key) as client, client_with(guarded.target, f"{key[:-1]}#") as wrong:
             session_id = (await client.open(tag="line4")).session_id
@@ -167,6 +198,9 @@ async def test_no_secret_and_no_value_is_left_anywhere(
 
             await _visible(guarded, vera.token)
             seen += [repr(app.streams()), repr(app.sessions()), repr(vera), repr(guarded.gateway.settings)]
+            observation = app.observation
+            seen += [repr(observation.audit_tail(1000)), repr(observation.settings()), repr(observation.plugins())]
+            seen += [await _at_the_dashboard(guarded, vera.token, session_id)]
             seen += [" ".join(process.cmdline()) for process in psutil.Process().children(recursive=True)]
             seen += [str(process.environ()) for process in psutil.Process().children(recursive=True)]
             await client.close(session_id)
@@ -182,6 +216,10 @@ async def test_no_secret_and_no_value_is_left_anywhere(
         "a user's password": "canary-mx-password",
         "the service password": READER_PASSWORD,
         "a value": value,
+        "the nonce of a worker": nonces[0].decode("latin-1"),
+        "that nonce in hex": nonces[0].hex(),
+        "that nonce in base64": base64.b64encode(nonces[0]).decode().rstrip("="),
+        "that nonce as Python shows it": repr(nonces[0])[2:-1],
     }
 
     assert len(seen) > 10

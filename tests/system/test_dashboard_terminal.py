@@ -3,79 +3,29 @@
 from __future__ import annotations
 
 import asyncio
-import os
-import secrets
-import shlex
+import re
 import shutil
-import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import AsyncIterator, Iterator
-from contextlib import asynccontextmanager
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 from support.clients import client_of
 from support.operators import OperatorsPlugin
 from support.plugins import InstallPlugin
+from support.restarts import restarts
+from support.terminals import running, terminal
 
-from mxgw_core.testing import RunningGateway, running_gateway
+from mxgw.v1 import commands_pb2 as c
+from mxgw.v1.values_pb2 import MxValue
+from mxgw_core.testing import running_gateway
 
 pytestmark = [
     pytest.mark.asyncio,
     pytest.mark.skipif(shutil.which("tmux") is None, reason="needs tmux: run scripts/install_test_services.sh"),
 ]
-
-PROGRAM = "import sys; from mxgw_dashboard_tui.command import dashboard; dashboard.main(sys.argv[1:], prog_name='mxgw')"
-
-# What the terminal of whoever runs the tests says must not reach the one under test.
-_OF_THE_RUNNER = frozenset({"TMUX", "NO_COLOR", "COLORTERM", "COLUMNS", "LINES"})
-
-
-class Terminal:
-    """One tmux session with a server of its own."""
-
-    def __init__(self, socket: Path, columns: int, rows: int, command: list[str], environment: dict[str, str]) -> None:
-        self._tmux = ["tmux", "-S", str(socket), "-f", "/dev/null"]
-        self._run(
-            "new-session", "-d", "-x", str(columns), "-y", str(rows), "-s", "t", *command, environment=environment
-        )
-
-    def _run(self, *arguments: str, environment: dict[str, str] | None = None) -> str:
-        done = subprocess.run(
-            [*self._tmux, *arguments], capture_output=True, text=True, timeout=20, env=environment, check=True
-        )
-        return done.stdout
-
-    def press(self, *keys: str) -> None:
-        self._run("send-keys", "-t", "t", *keys)
-
-    def type(self, text: str) -> None:
-        self._run("send-keys", "-t", "t", "-l", text)
-
-    @property
-    def screen(self) -> str:
-        return self._run("capture-pane", "-p", "-t", "t")
-
-    async def until(self, *texts: str, absent: str = "", timeout_s: float = 20.0) -> str:
-        """Return the screen once it shows all `texts` and not `absent`."""
-        deadline = time.monotonic() + timeout_s
-        while True:
-            screen = await asyncio.to_thread(lambda: self.screen)
-            if all(text in screen for text in texts) and not (absent and absent in screen):
-                return screen
-
-            assert time.monotonic() < deadline, f"{texts} did not come:\n{screen}"
-
-            await asyncio.sleep(0.05)
-
-    async def left(self) -> None:
-        """Return once the program has ended well and given the terminal back."""
-        await self.until("left with 0")
-
-    def close(self) -> None:
-        subprocess.run([*self._tmux, "kill-server"], capture_output=True, timeout=20, check=False)
 
 
 @pytest.fixture
@@ -85,31 +35,12 @@ def directory() -> Iterator[Path]:
         yield Path(name)
 
 
-@asynccontextmanager
-async def terminal(
-    directory: Path, gateway: RunningGateway, *options: str, columns: int = 80, rows: int = 24, no_color: bool = False
-) -> AsyncIterator[Terminal]:
-    environment = {key: value for key, value in os.environ.items() if key not in _OF_THE_RUNNER}
-    environment |= {"TERM": "xterm-256color", "LANG": "C.UTF-8", **({"NO_COLOR": "1"} if no_color else {})}
-    program = shlex.join([sys.executable, "-W", "ignore", "-c", PROGRAM, "--connect", gateway.target, *options])
-    command = ["sh", "-c", f"{program}; echo left with $?; exec sleep 60"]
-    made = await asyncio.to_thread(
-        Terminal, directory / f"tmux-{secrets.token_hex(3)}", columns, rows, command, environment
-    )
-    try:
-        yield made
-    finally:
-        await asyncio.to_thread(made.close)
-
-
-async def test_an_operator_logs_in_filters_opens_freezes_closes_and_leaves(
-    directory: Path, install_plugin: InstallPlugin
-) -> None:
+async def test_an_operator_logs_in_filters_opens_freezes_closes_and_leaves(install_plugin: InstallPlugin) -> None:
     name = install_plugin("operators", OperatorsPlugin())
     async with (
         running_gateway({"plugins.enabled": [name, "dashboard_tui"]}) as gateway,
         client_of(gateway.target) as client,
-        terminal(directory, gateway) as screen,
+        terminal(gateway.target) as screen,
     ):
         doomed = await client.open(name="tank farm", tag="line1")
         await client.subscribe(doomed.session_id, ["Tank_001.Level"])
@@ -130,9 +61,7 @@ async def test_an_operator_logs_in_filters_opens_freezes_closes_and_leaves(
         screen.press("/")
         screen.type("tank")
         await screen.until("/tank", absent="historian")
-        screen.press("Enter")
-        await screen.until("Filter")  # the input line is gone again
-        screen.press("Enter")
+        screen.press("Enter", "Enter")  # in one read of the terminal: the filter is kept, and the session opened
         await screen.until("Tank_001.Level", "good", "source good")
         screen.press("Space")
         await screen.until("FROZEN")
@@ -151,13 +80,11 @@ async def test_an_operator_logs_in_filters_opens_freezes_closes_and_leaves(
 
 
 @pytest.mark.parametrize(("columns", "rows"), [(80, 24), (120, 40)])
-async def test_a_viewer_without_colour_sees_everything_and_nothing_wraps(
-    directory: Path, columns: int, rows: int
-) -> None:
+async def test_a_viewer_without_colour_sees_everything_and_nothing_wraps(columns: int, rows: int) -> None:
     async with (
         running_gateway({"plugins.enabled": ["dashboard_tui"]}) as gateway,
         client_of(gateway.target) as client,
-        terminal(directory, gateway, columns=columns, rows=rows, no_color=True) as screen,
+        terminal(gateway.target, columns=columns, rows=rows, no_color=True) as screen,
     ):
         await client.open(name="[red]line 4[/]", tag="x")
         shown = await screen.until("[red]line 4[/]", "local user (read-only)")
@@ -177,7 +104,7 @@ async def test_a_gateway_that_goes_is_a_banner_and_one_that_comes_back_is_follow
     home = directory / "gateway"
     home.mkdir()
     async with running_gateway(settings, directory=home) as gateway:
-        made = terminal(directory, gateway)
+        made = terminal(gateway.target)
         screen = await made.__aenter__()
         try:
             await screen.until("No session is open")
@@ -196,6 +123,77 @@ async def test_a_gateway_that_goes_is_a_banner_and_one_that_comes_back_is_follow
         await made.__aexit__(None, None, None)
 
 
+async def test_a_session_that_outlives_its_gateway_goes_on_where_it_is_looked_at() -> None:
+    settings = """
+    [plugins]
+    enabled = ["reattach", "dashboard_tui"]
+    """
+    async with restarts(settings) as gateway:
+        await gateway.start()
+        async with client_of(gateway.target) as client, terminal(gateway.target) as screen:
+            session = await client.open(name="steady")
+            await client.subscribe(session.session_id, ["Tank_001.Level"])
+            await screen.until("steady")
+            screen.press("Enter")
+            await screen.until("Tank_001.Level", "good")
+            screen.press("e")
+            before = await screen.until("[e events", "data")
+            await gateway.kill()
+            await screen.until("CONNECTION CUT", timeout_s=10)
+            await gateway.start()
+            newest = max(sequences(before))
+            screen_text = await screen.until("[e events", absent="CONNECTION CUT")
+            async with asyncio.timeout(20):
+                while max(sequences(screen_text), default=0) <= newest:
+                    screen_text = await screen.until("[e events")
+            screen.press("q")
+            await screen.left()
+
+
+@pytest.mark.parametrize(("columns", "rows"), [(80, 24), (120, 40)])
+async def test_what_peers_write_cannot_break_or_restyle_the_screen(columns: int, rows: int) -> None:
+    hostile = "[reverse]\x1b]0;owned\x07\x1b[2J\x1b[31m\r\n\u202e" + "y" * 10_000
+    async with (
+        running_gateway({"plugins.enabled": ["dashboard_tui"]}) as gateway,
+        client_of(gateway.target) as client,
+        terminal(gateway.target, columns=columns, rows=rows) as screen,
+    ):
+        session = await client.open(name="[bold]" + "n" * 100, tag="[/]" + "t" * 60)
+        handles = await client.subscribe(session.session_id, ["Bench_001.Text", "Tank_001.Level"])
+        table = await screen.until("[bold]nnn", "as of")
+        screen.press("Enter")
+        await screen.until("Bench_001.Text", "Tank_001.Level", "good")
+        write = c.WriteCommand(server_handle=1, item_handle=handles[0], value=MxValue(string=hostile))
+        await client.invoke(session.session_id, write=write)
+        items = await screen.until("[reverse]\N{REPLACEMENT CHARACTER}]0;", "Tank_001.Level")
+        screen.press("e")
+        await screen.until("[e events")
+        # The log goes on: without a filter the event leaves the screen within seconds.
+        screen.press("/")
+        screen.type("]0;")
+        screen.press("Enter")
+        events = await screen.until("[e events", "[reverse]\N{REPLACEMENT CHARACTER}]0;", "Quit", absent="Tank_001")
+        styled = screen.styled_line("[reverse]")
+        title = screen.title
+        screen.press("q")
+        await screen.left()
+
+    for shown in (table, items, events):
+        lines = shown.rstrip("\n").split("\n")
+
+        assert len(lines) == rows
+        assert lines[0].startswith("mxgw session")
+        assert "Quit" in lines[-1]
+    assert "owned" not in title
+    assert "\x1b[7m" not in styled  # what [reverse] would have looked like
+    assert "\x1b[31m" not in styled
+
+
+def sequences(screen: str) -> list[int]:
+    """Return the numbers of the events that the log shows."""
+    return [int(number) for number in re.findall(r"^[> ] \d\d:\d\d:\d\d\.\d{3} +(\d+) data", screen, re.MULTILINE)]
+
+
 async def test_a_recording_is_written_and_played_back(directory: Path) -> None:
     async with (
         running_gateway({"plugins.enabled": ["dashboard_tui"]}) as gateway,
@@ -203,13 +201,13 @@ async def test_a_recording_is_written_and_played_back(directory: Path) -> None:
     ):
         await client.open(name="on record")
         file = str(directory / "incident.jsonl")
-        async with terminal(directory, gateway, "--record", file) as screen:
+        async with terminal(gateway.target, "--record", file) as screen:
             await screen.until("on record")
             screen.press("q")
 
             await screen.left()
 
-        async with terminal(directory, gateway, "--replay", file) as screen:
+        async with terminal(gateway.target, "--replay", file) as screen:
             await screen.until("on record", "END of the recording")
             screen.press("Enter")
             await screen.until("a recording has the tables of sessions only")
@@ -218,29 +216,22 @@ async def test_a_recording_is_written_and_played_back(directory: Path) -> None:
             await screen.left()
 
 
-async def test_the_first_picture_comes_quickly(directory: Path) -> None:
+async def test_the_first_picture_comes_quickly() -> None:
     """The goal is a second on an idle machine; the bound here leaves room for a busy one."""
     async with running_gateway({"plugins.enabled": ["dashboard_tui"]}) as gateway:
         began = time.monotonic()
-        async with terminal(directory, gateway) as screen:
+        async with terminal(gateway.target) as screen:
             await screen.until("No session is open")
             took_s = time.monotonic() - began
 
     assert took_s < 6
 
 
-async def test_the_demo_shows_itself_in_the_dashboard_with_one_command(directory: Path) -> None:
-    environment = {key: value for key, value in os.environ.items() if key not in _OF_THE_RUNNER}
-    program = shlex.join([sys.executable, "-W", "ignore", "-m", "mxgw_core.cli.main", "demo", "--dashboard"])
-    command = ["sh", "-c", f"{program}; echo left with $?; exec sleep 60"]
-    screen = await asyncio.to_thread(
-        Terminal, directory / "tmux", 80, 24, command, {**environment, "TERM": "xterm-256color", "LANG": "C.UTF-8"}
-    )
-    try:
+async def test_the_demo_shows_itself_in_the_dashboard_with_one_command() -> None:
+    program = [sys.executable, "-W", "ignore", "-m", "mxgw_core.cli.main", "demo", "--dashboard"]
+    async with running(program) as screen:
         await screen.until("mxgw demo", "administrator", timeout_s=40)
         screen.press("Enter")
         await screen.until("SteelWorks.RecordTime", "good")
         screen.press("q")
         await screen.left()
-    finally:
-        await asyncio.to_thread(screen.close)

@@ -38,7 +38,9 @@ from mxgw.v1.gateway_service_pb2 import GetGatewayInfoRequest, PingRequest, Ping
 from mxgw_core.api import (
     AccessRequest,
     Allow,
+    AuditEntry,
     AuthenticationRequest,
+    BufferLimit,
     Call,
     CloseReason,
     Decision,
@@ -658,6 +660,25 @@ async def test_hook_mxgw_operator_sessions_must_all_agree_and_nobody_sees_anythi
             assert gateway.app.sessions_visible_to(carol) == []
 
 
+async def test_hook_mxgw_audit_tail_is_answered_by_the_first_that_keeps_a_log(running: Run) -> None:
+    entry = AuditEntry(1, "key:a", "OpenSession", "allowed")
+    keeps = hook("mxgw_audit_tail", lambda self, limit: [entry] * limit)
+    keeps_none = hook("mxgw_audit_tail", lambda self, limit: None)
+
+    def unreadable(self: object, limit: int) -> None:
+        raise DependencyUnavailable("the audit log cannot be read")
+
+    async with running(keeps, keeps_none, raising("mxgw_audit_tail", "limit")) as (gateway, _):
+        assert gateway.app.observation.audit_tail(2) == [entry, entry]
+
+    async with running(keeps_none) as (gateway, _):
+        assert gateway.app.observation.audit_tail(2) is None
+
+    async with running(hook("mxgw_audit_tail", unreadable)) as (gateway, _):
+        with pytest.raises(DependencyUnavailable):
+            gateway.app.observation.audit_tail(2)
+
+
 # events
 
 
@@ -759,6 +780,107 @@ async def test_hook_mxgw_overflow_policy_brings_policies_by_name_with_the_client
         assert (await default.read()).opened.policy == "disconnect"
 
         default.cancel()
+
+
+async def test_hook_mxgw_buffer_limit_bounds_what_is_kept_and_the_smallest_counts(running: Run) -> None:
+    generous = hook("mxgw_buffer_limit", lambda self, session: BufferLimit(1 << 30, "elsewhere"))
+    strict = hook("mxgw_buffer_limit", lambda self, session: BufferLimit(20_000, "a setting of ours"))
+
+    class Held:
+        def wait_s(self) -> float:
+            return 60.0
+
+        def sent(self, events: int) -> None:
+            pass
+
+    held = hook("mxgw_stream_pace", lambda self: Held())
+    keeps = hook("mxgw_retention", lambda self, session: Retention(events=100_000, bytes=1 << 20, seconds=0.0))
+    limits = SubscriberLimits(2, QueueLimits(events=0, bytes=0, seconds=0.0))
+    subscribers = hook("mxgw_subscriber_limits", lambda self, session: limits)
+    plugins = (generous, strict, keeps, subscribers, held, raising("mxgw_buffer_limit", "session"))
+    load = {"backends.sim.rate": 20_000}
+    async with running(*plugins, **load) as (gateway, client):
+        session = await client.open()
+        await client.subscribe(session.session_id, names(50))
+
+        def kept() -> tuple[int, int]:
+            (info,) = gateway.app.sessions()
+            return info.head_sequence, info.head_sequence - info.oldest_sequence
+
+        # Before the first reader.
+        await until(lambda: kept()[0] > 5_000)
+
+        assert kept()[1] < 2_000
+
+        # A reader far behind is cut, and told which limit it was.
+        refusal = await refused(client.stream(session.session_id))
+
+        assert refusal.reason == "SUBSCRIBER_OVERFLOW"
+        assert "a setting of ours" in refusal.text
+        # After the last.
+        assert kept()[1] < 2_000
+
+
+async def test_hook_mxgw_stream_pace_holds_events_back_and_nothing_else(running: Run) -> None:
+    class Slow:
+        """A piece, and then none for a second and a half."""
+
+        def __init__(self) -> None:
+            self.held_until = 0.0
+            self.counted = 0
+
+        def wait_s(self) -> float:
+            return max(0.0, self.held_until - asyncio.get_running_loop().time())
+
+        def sent(self, events: int) -> None:
+            self.counted += events
+            self.held_until = asyncio.get_running_loop().time() + 1.5
+
+    class Free:
+        def wait_s(self) -> float:
+            return 0.0
+
+        def sent(self, events: int) -> None:
+            pass
+
+    slow = Slow()
+    plugins = (
+        hook("mxgw_stream_pace", lambda self, session, identity: slow),
+        hook("mxgw_stream_pace", lambda self: Free()),
+    )
+    async with running(*plugins, **{"backends.sim.rate": 2_000, "events.heartbeat_interval_s": 1.0}) as (_, client):
+        session = await client.open()
+        await client.subscribe(session.session_id, names(50))
+        stream = client.stream(session.session_id)
+        frames = [await stream.read() for _ in range(4)]
+        kinds = [frame.WhichOneof("frame") for frame in frames]
+
+        assert kinds == ["opened", "events", "heartbeat", "events"]
+        assert slow.counted == sum(len(frame.events.events) for frame in frames)
+        assert frames[2].heartbeat.head_sequence > frames[1].events.events[-1].sequence
+
+        # Whoever is told to go is not held back.
+        began = asyncio.get_running_loop().time()
+        await client.close(session.session_id)
+        while (await _kind_or_end(stream)) is not None:
+            pass
+
+        assert asyncio.get_running_loop().time() - began < 1.4
+
+
+async def _kind_or_end(stream: Any) -> str | None:
+    try:
+        return str((await stream.read()).WhichOneof("frame"))
+    except grpc.aio.AioRpcError:
+        return None
+
+
+async def test_hook_mxgw_stream_pace_that_raises_refuses_the_stream(running: Run) -> None:
+    async with running(raising("mxgw_stream_pace", "session")) as (_, client):
+        session = await client.open()
+        refusal = await refused(client.stream(session.session_id))
+
+        assert refusal.code is grpc.StatusCode.PERMISSION_DENIED
 
 
 async def test_hook_mxgw_retention_keeps_what_the_largest_answer_wants(running: Run) -> None:

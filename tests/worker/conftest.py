@@ -12,6 +12,7 @@ import pytest
 from mxgw.v1 import commands_pb2 as c
 from mxgw.v1.events_pb2 import Event, EventBatch
 from mxgw.worker.v1.worker_pb2 import CommandReply, CommandRequest
+from mxgw_worker.alarms import AlarmWatch
 from mxgw_worker.calls import BackendTurn
 from mxgw_worker.dispatch import Dispatcher
 from mxgw_worker.items import ItemTable
@@ -60,6 +61,7 @@ class Inside:
             methods=methods,
             read=Read(methods, read_timeout_s),
             views=Views(methods=methods, outbox=self.outbox, sink=self.sink, maximum_frame_bytes=FRAME_BYTES),
+            alarms=AlarmWatch(methods=methods, maximum_frame_bytes=FRAME_BYTES),
             maximum_frame_bytes=FRAME_BYTES,
         )
         self._events: list[Event] = []

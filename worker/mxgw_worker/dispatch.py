@@ -8,6 +8,7 @@ from typing import TypeAlias
 
 from mxgw.v1.commands_pb2 import MxCommand, MxReply
 from mxgw.worker.v1.worker_pb2 import CommandReply, CommandRequest
+from mxgw_worker.alarms import AlarmWatch
 from mxgw_worker.backends.base import E_INVALIDARG, MxError
 from mxgw_worker.bulk import Bulk
 from mxgw_worker.calls import Call, CallExpired, CallFailed, failed_reply, report_bug
@@ -35,10 +36,12 @@ class Dispatcher:
         methods: Methods,
         read: Read,
         views: Views,
+        alarms: AlarmWatch,
         maximum_frame_bytes: int,
     ) -> None:
         self._tasks = tasks
         self._views = views
+        self._alarms = alarms
         self._maximum_reply_bytes = maximum_frame_bytes - 64
         self._running: set[asyncio.Task[None]] = set()
         self._refusal: str | None = None
@@ -119,6 +122,10 @@ class Dispatcher:
                 return await self._views.state(call, request.get_state)
             case "get_info":
                 return await self._views.info()
+            case "poll_alarms":
+                return await self._alarms.poll(call, request.poll_alarms)
+            case "acknowledge_alarms":
+                return await self._alarms.acknowledge(call, request.acknowledge_alarms)
             case _:
                 raise CallFailed("UNKNOWN_COMMAND", "the request holds no command this worker knows")
 

@@ -1,4 +1,8 @@
-"""A worker process: `python -I -m mxgw_worker`, with a WorkerStartup frame on standard input. The gateway starts it."""
+"""A worker process: `python -I -m mxgw_worker`, with a WorkerStartup frame on standard input. The gateway starts it.
+
+With `spare FD KIND` it is started ahead of its session: it imports what backends of that kind need, closes FD to say
+so, and waits for the frame. Until then it knows nothing, and leaves when its input ends, as it does with its gateway.
+"""
 
 from __future__ import annotations
 
@@ -9,10 +13,12 @@ import signal
 import sys
 import threading
 from collections.abc import Callable
+from io import BufferedReader
 from pathlib import Path
+from typing import cast
 
 from mxgw.worker.v1.worker_pb2 import WorkerStartup
-from mxgw_worker.backends import create_backend
+from mxgw_worker.backends import backend_factory, create_backend
 from mxgw_worker.backends.base import Backend
 from mxgw_worker.ipc.startup import StartupError, backend_options, read_startup
 from mxgw_worker.worker import ExitCode, Worker
@@ -27,6 +33,8 @@ def main() -> int:
     # The terminal's Ctrl-C is for the gateway, which then stops its workers in order.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     logging.basicConfig(stream=sys.stderr, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
+    if len(sys.argv) > 1 and not _waited_as_spare(sys.argv[1:]):
+        return ExitCode.STOPPED
     try:
         startup = read_startup(sys.stdin.buffer)
         options = backend_options(startup)
@@ -37,6 +45,17 @@ def main() -> int:
     logging.getLogger().setLevel(startup.log_level)
     log.info("session %s, backend %s, pid %d", startup.session_id, startup.backend_kind, os.getpid())
     return asyncio.run(_run(startup, lambda: create_backend(startup.backend_kind, options)))
+
+
+def _waited_as_spare(arguments: list[str]) -> bool:
+    """Be ready for a session that does not exist yet; return whether one came."""
+    _, ready_fd, kind = arguments
+    try:
+        backend_factory(kind)
+    except Exception:  # the session that wants this backend is told why; others can do without
+        log.debug("backend kind %s cannot be imported", kind, exc_info=True)
+    os.close(int(ready_fd))
+    return bool(cast("BufferedReader", sys.stdin.buffer).peek(1))
 
 
 async def _run(startup: WorkerStartup, make_backend: Callable[[], Backend]) -> ExitCode:

@@ -12,6 +12,7 @@ from enum import IntEnum
 
 from mxgw.v1.events_pb2 import SOURCE_HEALTH_GOOD, SOURCE_HEALTH_UNSPECIFIED
 from mxgw.worker.v1.worker_pb2 import CommandReply, Failure, Goodbye, Pong, Ready, WorkerEnvelope, WorkerStartup
+from mxgw_worker.alarms import AlarmWatch
 from mxgw_worker.backends.base import Backend, BackendUnavailable
 from mxgw_worker.calls import BackendTurn, report_bug
 from mxgw_worker.dispatch import Dispatcher
@@ -133,6 +134,7 @@ class Worker:
             methods=methods,
             read=Read(methods, startup.read_timeout_ms / 1000),
             views=views,
+            alarms=AlarmWatch(methods=methods, maximum_frame_bytes=startup.maximum_frame_bytes),
             maximum_frame_bytes=startup.maximum_frame_bytes,
         )
 

@@ -3,10 +3,27 @@
 `mxgw_client.sync` has the same without `await`, for scripts and notebooks. Errors are in `mxgw_client.errors`.
 """
 
+from mxgw_client.alarm_stream import AlarmStream
+from mxgw_client.alarms import (
+    Acknowledgement,
+    Alarm,
+    AlarmFilter,
+    AlarmItem,
+    AlarmList,
+    AlarmSnapshot,
+    AlarmTransition,
+    ProviderChanged,
+    ProviderStatus,
+    SnapshotComplete,
+)
 from mxgw_client.batch import EventBatch
 from mxgw_client.bulk import BulkWrite, Subscription
 from mxgw_client.enums import (
+    AcknowledgeOutcome,
     AdviseKind,
+    AlarmEventKind,
+    AlarmProvider,
+    AlarmState,
     BrowseNodeKind,
     CloseReason,
     DataType,
@@ -74,7 +91,19 @@ from mxgw_client.subscribers import Counter, Subscriber, SubscriberList
 from mxgw_client.values import Status
 
 __all__ = [
+    "AcknowledgeOutcome",
+    "Acknowledgement",
     "AdviseKind",
+    "Alarm",
+    "AlarmEventKind",
+    "AlarmFilter",
+    "AlarmItem",
+    "AlarmList",
+    "AlarmProvider",
+    "AlarmSnapshot",
+    "AlarmState",
+    "AlarmStream",
+    "AlarmTransition",
     "ApiKey",
     "BrowseNode",
     "BrowseNodeKind",
@@ -107,6 +136,8 @@ __all__ = [
     "Position",
     "PositionFileError",
     "Progress",
+    "ProviderChanged",
+    "ProviderStatus",
     "Quality",
     "Reading",
     "ResumePolicy",
@@ -115,6 +146,7 @@ __all__ = [
     "SessionInfo",
     "SessionState",
     "Snapshot",
+    "SnapshotComplete",
     "SnapshotEnd",
     "SnapshotItem",
     "SourceHealth",

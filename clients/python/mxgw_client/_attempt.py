@@ -7,11 +7,15 @@ wait finds its result.
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, Generic, TypeVar
 
+from google.protobuf.message import Message
 from grpc import aio
 
 from mxgw.v1 import event_service_pb2
-from mxgw_client._calls import Calls, StreamCall
+from mxgw_client._calls import Calls
 from mxgw_client.batch import EventBatch
 from mxgw_client.errors import CallTimedOut, MxgwClientError, ProtocolViolation, StreamEnded, StreamStale
 from mxgw_client.events import StreamContext
@@ -24,25 +28,50 @@ STALE_INTERVALS = 2.5
 MINIMUM_WAIT_S = 0.25
 
 
-class Attempt:
+F = TypeVar("F")
+
+
+@dataclass(frozen=True, slots=True)
+class Wire(Generic[F]):
+    """How one kind of stream is called and read. `span` is of batches: first and last sequence, and how many events."""
+
+    name: str
+    start: Callable[[Calls], Any]
+    response: type[Message]
+    read: Callable[[Any, StreamContext], F | StreamOpened | Gap | Progress | Heartbeat | None]
+    span: Callable[[object], tuple[int, int, int] | None]
+
+
+def event_wire(request: event_service_pb2.StreamEventsRequest) -> Wire[Frame]:
+    """Return the wire of a session's events."""
+    return Wire(
+        "StreamEvents",
+        lambda calls: calls.stream(request),
+        event_service_pb2.StreamEventsResponse,
+        frame_from_message,
+        lambda f: (f.first_sequence, f.last_sequence, len(f)) if isinstance(f, EventBatch) else None,
+    )
+
+
+class Attempt(Generic[F]):
     """Made in the event loop; the call starts with the first read. One task at a time may read."""
 
     def __init__(
         self,
         calls: Calls,
-        request: event_service_pb2.StreamEventsRequest,
+        wire: Wire[F],
         context: StreamContext,
         tasks: asyncio.TaskGroup,
         open_timeout_s: float,
     ) -> None:
         self._calls = calls
-        self._request = request
+        self._wire = wire
         self._context = context
         self._tasks = tasks
         self._open_timeout_s = open_timeout_s
-        self._call: StreamCall | None = None
+        self._call: Any = None
         # The read under way; the task itself completes it, with a message or the exception that ends the stream.
-        self._read: asyncio.Task[event_service_pb2.StreamEventsResponse | BaseException | None] | None = None
+        self._read: asyncio.Task[Message | BaseException | None] | None = None
         self._read_since_s = 0.0
         self._behind = 0
         # The loop it reads in, once it does.
@@ -61,7 +90,7 @@ class Attempt:
             return self._open_timeout_s
         return STALE_INTERVALS * self.opened.heartbeat_interval_s
 
-    async def next_frame(self) -> Frame | None:
+    async def next_frame(self) -> F | StreamOpened | Gap | Progress | Heartbeat | None:
         """Return the next frame; None once `cancel` was called.
 
         Raises:
@@ -71,17 +100,17 @@ class Attempt:
             message = await self._next_message()
             if message is None:
                 return None
-            frame = frame_from_message(message, self._context)
+            frame = self._wire.read(message, self._context)
             if frame is not None:
                 self._check(frame)
                 return frame
         return None
 
-    async def _next_message(self) -> event_service_pb2.StreamEventsResponse | None:
+    async def _next_message(self) -> Message | None:
         if self._call is None:
             self._loop = asyncio.get_running_loop()
             self.generation = self._calls.generation
-            self._call = self._calls.stream(self._request)
+            self._call = self._wire.start(self._calls)
         if self._read is None:
             self._read = self._tasks.create_task(_read_message(self._call), name="mxgw-client:stream-read")
             self._read_since_s = _now_s()
@@ -93,28 +122,28 @@ class Attempt:
             raise self._silence()
         outcome = None if self._read.cancelled() else self._read.result()
         self._read = None
-        if isinstance(outcome, event_service_pb2.StreamEventsResponse):
+        if isinstance(outcome, self._wire.response):
             return outcome
         raise self._ending(outcome)
 
     def _silence(self) -> MxgwClientError:
         if self.opened is None:
             return CallTimedOut(
-                f"StreamEvents got no answer from {self._calls.target} within {self.stale_after_s:g} s",
+                f"{self._wire.name} got no answer from {self._calls.target} within {self.stale_after_s:g} s",
             )
         return StreamStale(
             f"no event and no heartbeat from {self._calls.target} for {self.stale_after_s:g} s; what was read last may "
             "be old. Open another stream, started after(stream.position)"
         )
 
-    def _ending(self, outcome: BaseException | None) -> Exception:
+    def _ending(self, outcome: Message | BaseException | None) -> Exception:
         if isinstance(outcome, aio.AioRpcError):
-            return self._calls.failure(outcome, "StreamEvents", in_stream=self.opened is not None)
+            return self._calls.failure(outcome, self._wire.name, in_stream=self.opened is not None)
         if isinstance(outcome, Exception):
             return ProtocolViolation(f"a frame from {self._calls.target} could not be read: {type(outcome).__name__}")
         return StreamEnded(f"the stream from {self._calls.target} ended without a reason")
 
-    def _check(self, frame: Frame) -> None:
+    def _check(self, frame: F | StreamOpened | Gap | Progress | Heartbeat) -> None:
         """Refuse what the contract rules out: going back, repeating, or frames before StreamOpened."""
         if isinstance(frame, StreamOpened):
             if self.opened is not None:
@@ -125,14 +154,15 @@ class Attempt:
         if self.opened is None:
             raise ProtocolViolation(f"the stream began with {type(frame).__name__} instead of StreamOpened")
         self.is_proved = True
+        if (span := self._wire.span(frame)) is not None:
+            first, last, events = span
+            if first <= self._behind:
+                raise ProtocolViolation(f"event {first} came after everything up to {self._behind}")
+            if last - first + 1 < events:
+                raise ProtocolViolation(f"{events} events between {first} and {last}: some came twice or back")
+            self._behind = last
+            return
         match frame:
-            case EventBatch():
-                first, last = frame.first_sequence, frame.last_sequence
-                if first <= self._behind:
-                    raise ProtocolViolation(f"event {first} came after everything up to {self._behind}")
-                if last - first + 1 < len(frame):
-                    raise ProtocolViolation(f"{len(frame)} events between {first} and {last}: some came twice or back")
-                self._behind = last
             case Gap() if frame.covers_its_range and frame.epoch == self._context.epoch:
                 self._behind = max(self._behind, frame.last_lost)
             case Progress() | Heartbeat() if frame.position.epoch == self._context.epoch:
@@ -158,14 +188,14 @@ class Attempt:
             loop.call_soon_threadsafe(_cancel, self._read, self._call)
 
 
-def _cancel(read: asyncio.Task[object] | None, call: StreamCall | None) -> None:
+def _cancel(read: asyncio.Task[Any] | None, call: Any) -> None:
     if read is not None:
         read.cancel()
     if call is not None:
         call.cancel()
 
 
-async def _read_message(call: StreamCall) -> event_service_pb2.StreamEventsResponse | BaseException | None:
+async def _read_message(call: Any) -> Message | BaseException | None:
     """Return the next message, None at the end of the stream, or the exception that ended it.
 
     It holds the call and not the stream, so that a stream which nobody holds any more can go. It raises nothing but
@@ -180,7 +210,7 @@ async def _read_message(call: StreamCall) -> event_service_pb2.StreamEventsRespo
         return None
     except Exception as error:
         return error
-    return message if isinstance(message, event_service_pb2.StreamEventsResponse) else None
+    return message if isinstance(message, Message) else None
 
 
 def _now_s() -> float:

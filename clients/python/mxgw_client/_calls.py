@@ -7,7 +7,9 @@ from typing import TYPE_CHECKING, TypeAlias, TypeVar
 from google.protobuf.message import Message
 from grpc import aio
 
+from mxgw.v1 import alarm_service_pb2
 from mxgw.v1 import event_service_pb2 as events
+from mxgw.v1.alarm_service_pb2_grpc import AlarmServiceStub
 from mxgw.v1.command_service_pb2_grpc import CommandServiceStub
 from mxgw.v1.event_service_pb2_grpc import EventServiceStub
 from mxgw.v1.gateway_service_pb2_grpc import GatewayServiceStub
@@ -17,6 +19,7 @@ from mxgw_client.errors import ConnectionOptionError
 from mxgw_client.options import ConnectOptions
 
 if TYPE_CHECKING:  # what the stubs are on a grpc.aio channel; these names exist in the .pyi files only
+    from mxgw.v1.alarm_service_pb2_grpc import AlarmServiceAsyncStub
     from mxgw.v1.command_service_pb2_grpc import CommandServiceAsyncStub
     from mxgw.v1.gateway_service_pb2_grpc import GatewayServiceAsyncStub
     from mxgw.v1.session_service_pb2_grpc import SessionServiceAsyncStub
@@ -24,6 +27,9 @@ if TYPE_CHECKING:  # what the stubs are on a grpc.aio channel; these names exist
 Request = TypeVar("Request", bound=Message)
 Response = TypeVar("Response", bound=Message)
 StreamCall: TypeAlias = "aio.UnaryStreamCall[events.StreamEventsRequest, events.StreamEventsResponse]"
+AlarmCall: TypeAlias = (
+    "aio.UnaryStreamCall[alarm_service_pb2.StreamAlarmsRequest, alarm_service_pb2.StreamAlarmsResponse]"
+)
 
 
 class _Line:
@@ -39,6 +45,7 @@ class _Line:
         self.commands = CommandServiceStub(self.channel)
         self.gateway = GatewayServiceStub(self.channel)
         self.events = EventServiceStub(self.channel)
+        self.alarms = AlarmServiceStub(self.channel)
         self.calls = 0
 
     def done(self, _: object) -> None:
@@ -65,6 +72,10 @@ class Calls:
     @property
     def commands(self) -> CommandServiceAsyncStub:
         return self._line.commands
+
+    @property
+    def alarms(self) -> AlarmServiceAsyncStub:
+        return self._line.alarms
 
     @property
     def gateway(self) -> GatewayServiceAsyncStub:
@@ -103,6 +114,13 @@ class Calls:
     def stream(self, request: events.StreamEventsRequest) -> StreamCall:
         """Start an event stream. It has no deadline: heartbeats tell whether it is alive."""
         call: StreamCall = self._line.events.StreamEvents(request, metadata=self._metadata)
+        self._line.calls += 1
+        call.add_done_callback(self._line.done)
+        return call
+
+    def alarm_stream(self, request: alarm_service_pb2.StreamAlarmsRequest) -> AlarmCall:
+        """Start a stream of alarms; like `stream`."""
+        call: AlarmCall = self._line.alarms.StreamAlarms(request, metadata=self._metadata)
         self._line.calls += 1
         call.add_done_callback(self._line.done)
         return call

@@ -17,21 +17,15 @@ from mxgw_client.events import (
 )
 from mxgw_client.position import Position
 
+_VIEWS: dict[int, type[Event]] = {
+    events_pb2.EVENT_KIND_DATA_CHANGE: DataChange,
+    events_pb2.EVENT_KIND_WRITE_COMPLETE: WriteComplete,
+    events_pb2.EVENT_KIND_OPERATION_COMPLETE: OperationComplete,
+    events_pb2.EVENT_KIND_BUFFERED_DATA_CHANGE: BufferedDataChange,
+}
 
-class _Views(dict[int, type[Event]]):
-    def __missing__(self, kind: int) -> type[Event]:
-        return UnknownEvent
 
-
-# The view of each event kind: `VIEWS[raw.kind](raw, context)`.
-VIEWS = _Views(
-    {
-        events_pb2.EVENT_KIND_DATA_CHANGE: DataChange,
-        events_pb2.EVENT_KIND_WRITE_COMPLETE: WriteComplete,
-        events_pb2.EVENT_KIND_OPERATION_COMPLETE: OperationComplete,
-        events_pb2.EVENT_KIND_BUFFERED_DATA_CHANGE: BufferedDataChange,
-    }
-)
+_new = object.__new__
 
 
 class EventBatch(Sequence[Event]):
@@ -74,9 +68,18 @@ class EventBatch(Sequence[Event]):
         return len(self.raw)
 
     def __iter__(self) -> Iterator[Event]:
-        views, context = VIEWS, self._context
+        # What the constructor of a view does, without a call for each event: the hot path of an application.
+        views, context, new = _VIEWS, self._context, _new
         for raw in self.raw:
-            yield views[raw.kind](raw, context)
+            try:
+                view = new(views[raw.kind])
+            except KeyError:
+                view = new(UnknownEvent)
+            view.raw = raw
+            view._context = context
+            view.sequence = raw.sequence
+            view.item_handle = raw.item_handle
+            yield view
 
     @overload
     def __getitem__(self, index: int) -> Event: ...
@@ -86,7 +89,7 @@ class EventBatch(Sequence[Event]):
         if isinstance(index, slice):
             return EventBatch(self.raw[index], self._context)
         raw = self.raw[index]
-        return VIEWS[raw.kind](raw, self._context)
+        return _VIEWS.get(raw.kind, UnknownEvent)(raw, self._context)
 
     def __repr__(self) -> str:
         return f"<EventBatch of {len(self)}: {self.first_sequence} to {self.last_sequence}>"

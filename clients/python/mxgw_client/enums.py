@@ -155,3 +155,57 @@ class DataType(enum.IntEnum):
     QUALIFIED_STRUCT = 14
     INTERNATIONALIZED_STRING = 15
     BIG_STRING = 16
+
+
+class AlarmState(_OpenEnum):
+    """The state of an alarm; in ACK_RTN it is over."""
+
+    UNSPECIFIED = 0
+    UNACK_ALM = 1
+    ACK_ALM = 2
+    UNACK_RTN = 3
+    ACK_RTN = 4
+
+    @property
+    def is_in_alarm(self) -> bool:
+        return self in (AlarmState.UNACK_ALM, AlarmState.ACK_ALM)
+
+    @property
+    def is_unacknowledged(self) -> bool:
+        return self in (AlarmState.UNACK_ALM, AlarmState.UNACK_RTN)
+
+    @property
+    def is_active(self) -> bool:
+        return self.is_in_alarm or self.is_unacknowledged
+
+
+class AlarmEventKind(_OpenEnum):
+    """What happened to an alarm; UPDATED is a change of details, not of state."""
+
+    UNSPECIFIED = 0
+    UPDATED = 1
+    RAISED = 2
+    ACKNOWLEDGED = 3
+    CLEARED = 4
+    PROVIDER_CHANGED = 5
+
+
+class AlarmProvider(_OpenEnum):
+    """Who reports alarms: the alarm manager, sub-attributes (degraded), or nobody (stale)."""
+
+    UNSPECIFIED = 0
+    PRIMARY = 1
+    FALLBACK = 2
+    NONE = 3
+
+
+class AcknowledgeOutcome(_OpenEnum):
+    """What became of an acknowledgement."""
+
+    UNSPECIFIED = 0
+    ACCEPTED = 1
+    ALREADY_ACKNOWLEDGED = 2
+    NOT_ACTIVE = 3
+    DENIED = 4
+    FAILED = 5
+    UNKNOWN = 6

@@ -7,7 +7,9 @@ times faster than a property computes. Views stay valid for as long as they are 
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from datetime import datetime
+from operator import attrgetter
 from typing import TypeAlias
 
 from mxgw.convert import PyValue
@@ -21,16 +23,21 @@ from mxgw_client.values import PLAIN_KINDS, Status, moment, statuses_from_messag
 _KINDS_KEPT = 50_000
 
 
+_GETTERS: dict[str, Callable[[events_pb2.Event], PyValue]] = {
+    kind: attrgetter(f"data_change.value.{kind}") for kind in PLAIN_KINDS
+}
+
+
 class StreamContext:
     """What all events of one stream share."""
 
-    __slots__ = ("epoch", "kinds", "references")
+    __slots__ = ("epoch", "getters", "references")
 
     def __init__(self, epoch: bytes, references: ReferenceMap) -> None:
         self.epoch = epoch
         self.references = references
-        # The field of the value message each item used last.
-        self.kinds: dict[int, str] = {}
+        # What gets the field of the value message that each item used last.
+        self.getters: dict[int, Callable[[events_pb2.Event], PyValue]] = {}
 
 
 class EventView:
@@ -88,24 +95,24 @@ class DataChange(EventView):
     @property
     def value(self) -> PyValue:
         """The value; None when the source delivered none."""
-        message = self.raw.data_change.value
-        kind = self._context.kinds.get(self.item_handle)
-        if kind is not None:
-            # Of a oneof only the field that is set can hold anything but its default. Asking which one is set costs
-            # as much as all the rest, so ask only when the field that was set last time does not tell.
-            value: PyValue = getattr(message, kind)
+        # Of a oneof only the field that is set can hold anything but its default. Asking which one is set costs as much
+        # as all the rest, so ask only when the field that was set last time does not tell.
+        try:
+            value: PyValue = self._context.getters[self.item_handle](self.raw)
             if value:
                 return value
-        return self._value_of_new_kind(message)
+        except KeyError:
+            pass
+        return self._value_of_new_kind(self.raw.data_change.value)
 
     def _value_of_new_kind(self, message: values_pb2.MxValue) -> PyValue:
         kind = message.WhichOneof("kind")
         if kind not in PLAIN_KINDS:
             return value_of(message)
-        kinds = self._context.kinds
-        if len(kinds) >= _KINDS_KEPT:
-            kinds.clear()
-        kinds[self.item_handle] = kind
+        getters = self._context.getters
+        if len(getters) >= _KINDS_KEPT:
+            getters.clear()
+        getters[self.item_handle] = _GETTERS[kind]
         value: PyValue = getattr(message, kind)
         return value
 

@@ -163,9 +163,10 @@ def opened_from_message(message: events_pb2.StreamOpened) -> StreamOpened:
 
 def frame_from_message(message: event_service_pb2.StreamEventsResponse, context: StreamContext) -> Frame | None:
     """Return the frame in a message; None for an empty batch or a frame this release does not know."""
+    events = message.events.events
+    if events:
+        return EventBatch(events, context)
     match message.WhichOneof("frame"):
-        case "events":
-            return EventBatch(message.events.events, context) if message.events.events else None
         case "gap":
             gap = message.gap
             return Gap(

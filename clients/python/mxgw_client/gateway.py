@@ -9,11 +9,17 @@ from types import TracebackType
 from typing import Self
 
 from mxgw.convert import duration_from_seconds
-from mxgw.v1 import gateway_service_pb2, session_service_pb2
+from mxgw.v1 import alarm_service_pb2, event_service_pb2, gateway_service_pb2, session_service_pb2
 from mxgw_client._calls import Calls
+from mxgw_client.alarm_stream import AlarmStream
+from mxgw_client.alarms import Acknowledgement, Alarm, AlarmFilter, alarm_from_message
+from mxgw_client.enums import AcknowledgeOutcome, OnGap
 from mxgw_client.errors import NotAGateway
 from mxgw_client.options import MIB, ApiKey, ConnectOptions, Flow, Tls
+from mxgw_client.policy import Policy
+from mxgw_client.position import Start
 from mxgw_client.results import GatewayInfo, Pong, SessionInfo, gateway_from_message, session_from_message
+from mxgw_client.resume import RESUME, ResumePolicy
 from mxgw_client.session import Session, ping, subscribers
 from mxgw_client.subscribers import SubscriberList
 from mxgw_client.target import Target
@@ -66,6 +72,7 @@ class Gateway:
         # Owns the reads of the streams; they never fail, so none ends another.
         self._tasks: asyncio.TaskGroup | None = None
         self._sessions: weakref.WeakSet[Session] = weakref.WeakSet()
+        self._alarm_streams: weakref.WeakSet[AlarmStream] = weakref.WeakSet()
 
     async def open(self) -> Self:
         """Connect, and make sure that a gateway of this contract answers.
@@ -100,6 +107,8 @@ class Gateway:
         if calls is None or tasks is None:
             return
         try:
+            for stream in list(self._alarm_streams):
+                await stream.close()
             for session in list(self._sessions):
                 await session.close()
             await tasks.__aexit__(None, None, None)
@@ -185,6 +194,65 @@ class Gateway:
     async def subscribers(self, session_id: str, *, timeout_s: float | None = None) -> SubscriberList:
         """Return who follows a session's events, and how well; does not extend the lease."""
         return await subscribers(self._calls, session_id, timeout_s)
+
+    # Alarms
+
+    def alarms(
+        self,
+        *,
+        wanted: AlarmFilter | None = None,
+        start: Start = Start.SNAPSHOT,
+        on_gap: OnGap = OnGap.SNAPSHOT,
+        policy: Policy | None = None,
+        client_name: str = DEFAULT_CLIENT_NAME,
+        resume: ResumePolicy | None = RESUME,
+        heartbeat_interval_s: float | None = None,
+    ) -> AlarmStream:
+        """Return the stream of the plant's alarms (plugin `alarms`): what is active, then what happens.
+
+        `async with` it, and hand what it yields to an `AlarmList` to have the active alarms at hand.
+        """
+        calls, tasks = self._calls, self._tasks
+        assert tasks is not None
+        request = alarm_service_pb2.StreamAlarmsRequest(
+            start=start.to_message(),
+            on_gap=event_service_pb2.OnGap.ValueType(on_gap),
+            filter=(wanted or AlarmFilter()).to_message(),
+            client_name=client_name,
+            policy=policy.to_message() if policy is not None else None,
+            heartbeat_interval=None if heartbeat_interval_s is None else duration_from_seconds(heartbeat_interval_s),
+        )
+        stream = AlarmStream(calls, request, tasks, start=start, resume=resume)
+        self._alarm_streams.add(stream)
+        return stream
+
+    async def active_alarms(
+        self, *, wanted: AlarmFilter | None = None, timeout_s: float | None = None
+    ) -> AsyncIterator[Alarm]:
+        """Yield the active alarms by reference, page by page."""
+        request = alarm_service_pb2.QueryActiveAlarmsRequest(filter=(wanted or AlarmFilter()).to_message())
+        while True:
+            page = await self._calls.unary(
+                self._calls.alarms.QueryActiveAlarms, request, "QueryActiveAlarms", timeout_s
+            )
+            for active in page.alarms:
+                yield alarm_from_message(active.alarm)
+            if not page.next_page_token:
+                return
+            request.page_token = page.next_page_token
+
+    async def acknowledge_alarms(
+        self, *references: str, comment: str = "", operator: str = "", timeout_s: float | None = None
+    ) -> list[Acknowledgement]:
+        """Acknowledge alarms by their references; one result each, in order. None of them is raised as an error.
+
+        `operator` names the person a program acts for; the source is told that name and `comment`.
+        """
+        request = alarm_service_pb2.AcknowledgeAlarmRequest(references=references, comment=comment, operator=operator)
+        answer = await self._calls.unary(self._calls.alarms.AcknowledgeAlarm, request, "AcknowledgeAlarm", timeout_s)
+        return [
+            Acknowledgement(r.reference, AcknowledgeOutcome(r.outcome), r.hresult, r.message) for r in answer.results
+        ]
 
     # The gateway itself
 

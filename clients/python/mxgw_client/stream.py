@@ -16,10 +16,10 @@ from collections.abc import AsyncIterator, Iterator
 from types import TracebackType
 from typing import Self
 
-from mxgw.v1 import event_service_pb2, events_pb2
-from mxgw_client._attempt import Attempt
+from mxgw.v1 import event_service_pb2
+from mxgw_client._attempt import Attempt, event_wire
 from mxgw_client._calls import Calls
-from mxgw_client.batch import VIEWS, EventBatch
+from mxgw_client.batch import EventBatch
 from mxgw_client.enums import GapReason, OnGap
 from mxgw_client.errors import CallTimedOut, MxgwClientError, StreamStale
 from mxgw_client.events import Event, StreamContext
@@ -87,7 +87,7 @@ class EventStream(AsyncIterator[StreamItem]):
         self._state = _State.NEW
         # Set by `close`, for whoever waits for the next attempt.
         self._closed = asyncio.Event()
-        self._attempt: Attempt | None = None
+        self._attempt: Attempt[Frame] | None = None
         self._next_attempt_at_s = 0.0
         # The generation of a channel that must be replaced before the next attempt.
         self._dead_generation: int | None = None
@@ -101,8 +101,7 @@ class EventStream(AsyncIterator[StreamItem]):
         # A frame that was read and not handed out yet.
         self._pushed_back: Frame | None = None
         self._batch: EventBatch | None = None
-        self._raws: Iterator[events_pb2.Event] = iter(())
-        self._context = StreamContext(b"", references)
+        self._views: Iterator[Event] = iter(())
         self._last_event: Event | None = None
         self._position: Position | None = start.position
 
@@ -154,16 +153,15 @@ class EventStream(AsyncIterator[StreamItem]):
     async def __anext__(self) -> StreamItem:
         if self._file is not None:
             self._note()
-        for raw in self._raws:
-            event = self._last_event = VIEWS[raw.kind](raw, self._context)
+        for event in self._views:
+            self._last_event = event
             return event
         frame = await self._next_frame()
         if not isinstance(frame, EventBatch):
             self._account_for(frame)
             return frame
-        self._batch, self._raws, self._context = frame, iter(frame.raw), frame.context
-        raw = next(self._raws)
-        event = self._last_event = VIEWS[raw.kind](raw, self._context)
+        self._batch, self._views = frame, iter(frame)
+        event = self._last_event = next(self._views)
         return event
 
     async def next_batch(self) -> Frame:
@@ -195,7 +193,7 @@ class EventStream(AsyncIterator[StreamItem]):
 
     def _rest_of_batch(self) -> EventBatch | None:
         batch, last = self._batch, self._last_event
-        self._batch, self._raws = None, iter(())
+        self._batch, self._views = None, iter(())
         if batch is None or last is None or last.sequence >= batch.last_sequence:
             return None
         return batch.after(last.sequence)
@@ -249,7 +247,7 @@ class EventStream(AsyncIterator[StreamItem]):
         if generation is not None and not self._is_closed:
             await self._calls.renew(generation)
 
-    def _new_attempt(self) -> Attempt:
+    def _new_attempt(self) -> Attempt[Frame]:
         request = self._request
         if self._state is _State.CUT:
             request = event_service_pb2.StreamEventsRequest()
@@ -258,9 +256,9 @@ class EventStream(AsyncIterator[StreamItem]):
                 request.start.CopyFrom(after(self.position).to_message())
                 request.with_snapshot = self._snapshot_owed
         context = StreamContext(b"", self._references)
-        return Attempt(self._calls, request, context, self._tasks, self._open_timeout_s)
+        return Attempt(self._calls, event_wire(request), context, self._tasks, self._open_timeout_s)
 
-    def _after(self, attempt: Attempt, error: MxgwClientError) -> StreamCut | None:
+    def _after(self, attempt: Attempt[Frame], error: MxgwClientError) -> StreamCut | None:
         """Decide what the end of an attempt means; raise it when it is the end of the stream."""
         attempt.cancel()
         if self._is_closed:
@@ -352,7 +350,7 @@ class EventStream(AsyncIterator[StreamItem]):
         was_closed, self._state = self._is_closed, _State.CLOSED
         self._closed.set()
         position = self.position
-        self._batch, self._raws, self._pushed_back = None, iter(()), None
+        self._batch, self._views, self._pushed_back = None, iter(()), None
         if self._attempt is not None:
             self._attempt.cancel()
             await self._attempt.wait_cancelled()

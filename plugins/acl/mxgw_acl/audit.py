@@ -12,14 +12,17 @@ import os
 import threading
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
 
 from mxgw_acl.files import FILE_MODE, check_private
+from mxgw_core.api import correlation_id
 from mxgw_core.api.errors import SettingsError
 
 log = logging.getLogger(__name__)
+
+AUDIT_FILE = "audit.jsonl"
 
 _LONGEST = 300
 # How often it is looked whether the file was moved away by a log rotation.
@@ -28,7 +31,10 @@ _ROTATION_CHECK_S = 1.0
 
 @dataclass(frozen=True, slots=True)
 class AuditRecord:
-    """One decision. `actor` is `key:<id>`, `operator:<name>` or what a peer only claimed to be, `claimed:<id>`."""
+    """One decision. `actor` is `key:<id>`, `operator:<name>` or what a peer only claimed to be, `claimed:<id>`.
+
+    `correlation` is the id of the call that led to it, "" when none did.
+    """
 
     actor: str
     action: str
@@ -38,6 +44,7 @@ class AuditRecord:
     session: str = ""
     tag: str = ""
     detail: str = ""
+    correlation: str = field(default_factory=correlation_id)
 
 
 class AuditLog:
@@ -77,6 +84,7 @@ class AuditLog:
             "tag": record.tag[:_LONGEST],
             "decision": record.decision,
             "reason": record.reason[:_LONGEST],
+            "correlation": record.correlation[:_LONGEST],
         }
         if record.detail:
             facts["detail"] = record.detail[:_LONGEST]

@@ -5,7 +5,7 @@ from __future__ import annotations
 from mxgw.v1.command_service_pb2 import InvokeRequest
 from mxgw_acl.keyring import Keyring
 from mxgw_acl.keys import Key, Scope
-from mxgw_acl.rights import COMMANDS, INVOKE, OPEN_SESSION, STREAM_EVENTS, Names, Role, Rule
+from mxgw_acl.rights import ADMINISTRATION, COMMANDS, INVOKE, OPEN_SESSION, STREAM_EVENTS, Names, Role, Rule
 from mxgw_core.api import AccessRequest, Gateway, Moment, Operator
 from mxgw_core.api.errors import AccessDenied, AccessRevoked, GatewayError, SessionLimitReached, SubscriberLimitReached
 
@@ -34,7 +34,7 @@ class Gate:
             raise AccessDenied("this key is not accepted from this network (its --network)")
         self._check_scopes(request, key, rule)
         if rule.names is not Names.NO_SESSION and (request.session_id or rule.names is Names.A_SESSION):
-            self._check_owner(request, key)
+            self._check_owner(request, key, rule)
         if request.moment is Moment.CALL:
             self._check_numbers(request, key)
 
@@ -54,8 +54,8 @@ class Gate:
             f"this call needs the scope {words}, which this key does not have", metadata={"scope": words}
         )
 
-    def _check_owner(self, request: AccessRequest, key: Key) -> None:
-        if Scope.ALL_SESSIONS in key.scopes:
+    def _check_owner(self, request: AccessRequest, key: Key, rule: Rule) -> None:
+        if Scope.ALL_SESSIONS in key.scopes or rule.scopes == ADMINISTRATION:
             return  # whether it is there is for the service to say
         if request.session is None or request.session.owner != key.id:
             raise AccessDenied(_NO_SUCH_SESSION)

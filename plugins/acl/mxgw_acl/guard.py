@@ -40,6 +40,26 @@ def _nothing(reference: str) -> bool:
     return False
 
 
+class KeyItems:
+    """What a key with item constraints may do with items by reference; implements `ItemAccess`."""
+
+    def __init__(self, rights: ItemRights, refused: Callable[[str, Sequence[str]], None]) -> None:
+        self._rights = rights
+        self._refused = refused
+
+    def may_read(self, reference: str) -> bool:
+        """See `ItemAccess`."""
+        return self._rights.may_read(reference)
+
+    def may_write(self, reference: str) -> bool:
+        """See `ItemAccess`."""
+        return self._rights.may_write(reference)
+
+    def refused(self, action: str, references: Sequence[str]) -> None:
+        """See `ItemAccess`."""
+        self._refused(action, references)
+
+
 class Tracking:
     """The guard of a key without item constraints: it denies nothing, and sees what handles stand for."""
 

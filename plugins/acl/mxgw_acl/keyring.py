@@ -10,7 +10,8 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 from mxgw_acl.keyformat import KeyText
-from mxgw_acl.keys import Key
+from mxgw_acl.keys import Key, Scope
+from mxgw_acl.rights import Role
 from mxgw_acl.store import KeyStore, Use
 from mxgw_core.api import Identity, Peer
 from mxgw_core.api.errors import DependencyUnavailable
@@ -20,6 +21,10 @@ log = logging.getLogger(__name__)
 # Every key has at most so many live secrets; as many are always compared.
 _SECRETS = 2
 _NO_DIGEST = bytes(32)
+
+
+def _roles(key: Key) -> tuple[str, ...]:
+    return (Role.ADMINISTRATOR.value,) if Scope.ADMIN in key.scopes else ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,7 +77,7 @@ class Keyring:
         self._identities = {
             key_id: known
             if (known := self._identities.get(key_id)) is not None and known.claims == key
-            else Identity(id=key_id, kind="key", display_name=key.name, claims=key)
+            else Identity(id=key_id, kind="key", display_name=key.name, claims=key, roles=_roles(key))
             for key_id, key in keys.items()
         }
         self._keys = keys

@@ -35,7 +35,7 @@ SCOPE_MEANINGS: Mapping[Scope, str] = {
     Scope.SECURED_WRITE: "write values with the secured methods",
     Scope.EVENTS: "follow the events of a session",
     Scope.ALL_SESSIONS: "use sessions of other keys as well",
-    Scope.ADMIN: "what administrators of the dashboard may do",
+    Scope.ADMIN: "make the dashboard's calls as an administrator, for all sessions",
 }
 
 
@@ -49,6 +49,10 @@ class Constraints:
     maximum_sessions: int | None = None
     maximum_subscribers: int | None = None
     maximum_detached: int | None = None
+    # All streams of the key together.
+    maximum_events_per_s: float | None = None
+    # What is kept of the events of each of its sessions.
+    maximum_buffer_bytes: int | None = None
 
     @property
     def limits_items(self) -> bool:
@@ -87,6 +91,8 @@ class Constraints:
             "maximum_sessions": self.maximum_sessions,
             "maximum_subscribers": self.maximum_subscribers,
             "maximum_detached": self.maximum_detached,
+            "maximum_events_per_s": self.maximum_events_per_s,
+            "maximum_buffer_bytes": self.maximum_buffer_bytes,
         }
         return json.dumps(document)
 
@@ -99,8 +105,9 @@ class Constraints:
         """
         document = json.loads(text)
         known = {"readable", "writable", "networks", "maximum_sessions", "maximum_subscribers", "maximum_detached"}
-        if set(document) != known:
-            raise ValueError(f"constraints with other fields than {', '.join(sorted(known))}")
+        later = {"maximum_events_per_s", "maximum_buffer_bytes"}
+        if not known <= set(document) <= known | later:
+            raise ValueError(f"constraints with other fields than {', '.join(sorted(known | later))}")
         return cls(
             readable=ItemPatterns(**{k: tuple(v) for k, v in document.pop("readable").items()}),
             writable=ItemPatterns(**{k: tuple(v) for k, v in document.pop("writable").items()}),

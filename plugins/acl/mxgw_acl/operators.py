@@ -110,16 +110,16 @@ class Operators:
             raise TooManyAttempts("too many failed logins: try again later", retry_after_s=wait_s)
         if why := _why_unusable(user, credentials.password):
             self._attempts.failed(*names)
-            self._record(user, "login", "denied", why, peer.address)
+            self._record_claim(user, why, peer.address)
             return None
         try:
             person = self._directory.authenticate(user, credentials.password)
         except GatewayError as error:
-            self._record(user, "login", "denied", error.message, peer.address)
+            self._record_claim(user, error.message, peer.address)
             raise
         if person is None:
             self._attempts.failed(*names)
-            self._record(user, "login", "denied", "wrong user or password", peer.address)
+            self._record_claim(user, "wrong user or password", peer.address)
             return None
         roles, tags = self._rights(person.groups)
         if not roles:
@@ -164,6 +164,10 @@ class Operators:
         ]
         mapped = self._settings.group_to_session_tag
         return roles, sorted({tag for group, tags in mapped.items() if is_in(group) for tag in tags})
+
+    def _record_claim(self, user: str, reason: str, peer: str) -> None:
+        """Record the login of somebody who did not prove to be who they say."""
+        self._audit(AuditRecord(f"claimed:{user}", "login", "denied", reason, peer))
 
     def _record(
         self, user: str, action: str, decision: str, reason: str = "", peer: str = "", detail: str = ""

@@ -11,7 +11,9 @@ from mxgw_acl.running import Running, running
 from mxgw_acl.settings import AclSettings
 from mxgw_core.api import (
     AccessRequest,
+    AuditEntry,
     AuthenticationRequest,
+    BufferLimit,
     CloseReason,
     CommandGuard,
     Decision,
@@ -19,6 +21,7 @@ from mxgw_core.api import (
     EventFilter,
     Gateway,
     Identity,
+    ItemAccess,
     Operator,
     OperatorCredentials,
     Orphan,
@@ -26,6 +29,7 @@ from mxgw_core.api import (
     SessionInfo,
     SessionPredicate,
     SettingsSection,
+    StreamPace,
     hookimpl,
 )
 from mxgw_core.api.errors import Unauthenticated
@@ -113,6 +117,18 @@ class AclPlugin:
         return self._required().event_filter(session, identity)
 
     @hookimpl
+    def mxgw_stream_pace(self, identity: Identity) -> StreamPace | None:
+        return self._required().stream_pace(identity)
+
+    @hookimpl
+    def mxgw_buffer_limit(self, session: SessionInfo) -> BufferLimit | None:
+        return self._required().buffer_limit(session)
+
+    @hookimpl
+    def mxgw_item_access(self, identity: Identity) -> ItemAccess | None:
+        return self._required().item_access(identity)
+
+    @hookimpl
     def mxgw_authenticate_operator(self, credentials: OperatorCredentials) -> Operator | None:
         return self._required().operators.log_in(credentials)
 
@@ -127,6 +143,10 @@ class AclPlugin:
     @hookimpl
     def mxgw_operator_sessions(self, operator: Operator) -> SessionPredicate:
         return self._required().operator_sessions(operator)
+
+    @hookimpl
+    def mxgw_audit_tail(self, limit: int) -> Sequence[AuditEntry]:
+        return self._required().audit_tail.last(limit)
 
     def _required(self) -> Running:
         """Return what runs; without it the hook fails, and so refuses."""

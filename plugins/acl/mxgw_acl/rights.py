@@ -108,14 +108,31 @@ AUDITED_COMMANDS = frozenset({"write", "write2", "write_secured", "write_secured
 # What services of other plugins may declare for a method (`GrpcService.scopes`), besides the words of `Scope`. The
 # session that such a method names is judged like any other; whatever else it names, its service must judge.
 PUBLIC, VIEWER, ADMINISTRATOR = "public", "viewer", "administrator"
+# Calls that only this scope lets keys make are about all sessions.
+ADMINISTRATION = _any_of(Scope.ADMIN)
 DECLARED: Mapping[str, Rule] = {
     PUBLIC: Rule(_ANY_KEY, Names.PERHAPS_A_SESSION, role=Role.VIEWER, public=True),
-    VIEWER: Rule(_any_of(Scope.ADMIN), Names.PERHAPS_A_SESSION, role=Role.VIEWER),
-    ADMINISTRATOR: Rule(_any_of(Scope.ADMIN), Names.PERHAPS_A_SESSION, role=Role.ADMINISTRATOR, is_audited=True),
+    VIEWER: Rule(ADMINISTRATION, Names.PERHAPS_A_SESSION, role=Role.VIEWER),
+    ADMINISTRATOR: Rule(ADMINISTRATION, Names.PERHAPS_A_SESSION, role=Role.ADMINISTRATOR, is_audited=True),
     **{scope.value: Rule(_any_of(scope), Names.PERHAPS_A_SESSION) for scope in Scope},
 }
 
+# Whoever needs one of these may change something: what is done with it is in the audit log.
+_CHANGING = frozenset({Scope.WRITE, Scope.SECURED_WRITE, Scope.ADMIN})
+
 
 def rule_of(method: str, declared: str) -> Rule | None:
-    """Return what a method needs; None when nobody said."""
-    return RULES.get(method) or DECLARED.get(declared)
+    """Return what a method needs; None when nobody said.
+
+    A service may declare several words, as in "write|administrator": a key needs one of the scopes among them, an
+    operator the role among them.
+    """
+    if (rule := RULES.get(method)) is not None or "|" not in declared:
+        return rule or DECLARED.get(declared)
+    words = declared.split("|")
+    scopes = [Scope(word) for word in words if word in {scope.value for scope in Scope}]
+    roles = [Role(word) for word in words if word in {role.value for role in Role}]
+    if len(scopes) + len(roles) != len(words) or len(roles) != 1 or not scopes:
+        return None
+    changes = Role.ADMINISTRATOR in roles or bool(_CHANGING & set(scopes))
+    return Rule(_any_of(*scopes), Names.PERHAPS_A_SESSION, role=roles[0], is_audited=changes)

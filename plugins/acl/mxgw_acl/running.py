@@ -7,20 +7,24 @@ import logging
 import time
 from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
+from dataclasses import replace
 
+from mxgw.v1.alarm_service_pb2 import AcknowledgeAlarmRequest
 from mxgw.v1.command_service_pb2 import InvokeRequest
 from mxgw.v1.commands_pb2 import MxCommand
 from mxgw.v1.session_service_pb2 import ItemState, OpenSessionRequest
 from mxgw_acl.attempts import Attempts
-from mxgw_acl.audit import AuditLog, AuditRecord
+from mxgw_acl.audit import AUDIT_FILE, AuditLog, AuditRecord
+from mxgw_acl.audit_tail import AuditTail
 from mxgw_acl.callers import NOBODY, Callers
 from mxgw_acl.files import private_directory, secret_file
 from mxgw_acl.gate import Gate, may_see, revoked
-from mxgw_acl.guard import ItemFilter, ItemGuard, ItemRights, Tracking, items_of
+from mxgw_acl.guard import ItemFilter, ItemGuard, ItemRights, KeyItems, Tracking, items_of
 from mxgw_acl.items import ItemMap
 from mxgw_acl.keyring import Keyring
 from mxgw_acl.keys import Key, Scope
 from mxgw_acl.operators import Operators, directory_of
+from mxgw_acl.pace import KeyPace
 from mxgw_acl.rights import AUDITED_COMMANDS, INVOKE, Rule, rule_of
 from mxgw_acl.settings import AclSettings
 from mxgw_acl.store import KeyStore
@@ -29,6 +33,7 @@ from mxgw_acl.watch import Watch
 from mxgw_core.api import (
     AccessRequest,
     Allow,
+    BufferLimit,
     CloseReason,
     Gateway,
     Identity,
@@ -42,7 +47,7 @@ from mxgw_core.api.errors import AccessDenied, DependencyUnavailable, GatewayErr
 
 log = logging.getLogger(__name__)
 
-_WRITE_USES_S = 60.0
+_WRITE_USES_S = 5.0
 
 
 class Running:
@@ -56,10 +61,12 @@ class Running:
         self._store = store
         self._audit = audit
         self._audit_failed = False
+        self.audit_tail = AuditTail(settings.directory / AUDIT_FILE)
         self._tasks = tasks
         self._started_at = time.time()
         self._items: dict[str, ItemMap] = {}
         self._rights: dict[str, tuple[Key, ItemRights]] = {}
+        self._paces: dict[str, KeyPace] = {}
         limits = settings.failed_attempts
         self.keyring = Keyring(store)
         self.keyring.refresh()
@@ -134,6 +141,8 @@ class Running:
 
     def _what(self, request: AccessRequest) -> str:
         """Return what a command is about: references, never values."""
+        if isinstance(request.request, AcknowledgeAlarmRequest):
+            return ", ".join(request.request.references)
         if not isinstance(request.request, InvokeRequest):
             return ""
         items = self._items.get(request.session_id)
@@ -170,6 +179,43 @@ class Running:
         if rights is None:
             return None
         return ItemFilter(self._items.setdefault(session.session_id, ItemMap()), rights)
+
+    # limits of streams
+
+    def stream_pace(self, identity: Identity) -> KeyPace | None:
+        """Return what all streams of a key share; None for whoever has no limit."""
+        limit = identity.claims.constraints.maximum_events_per_s if isinstance(identity.claims, Key) else None
+        if limit is None:
+            return None
+        known = self._paces.get(identity.id)
+        if known is None or known.events_per_s != limit:
+            known = self._paces[identity.id] = KeyPace(limit)
+        return known
+
+    def buffer_limit(self, session: SessionInfo) -> BufferLimit | None:
+        """Return how much may be kept for a session of this owner."""
+        key = self.keyring.key(session.owner)
+        limit = key.constraints.maximum_buffer_bytes if key is not None else None
+        return BufferLimit(limit, "the key's --max-buffer") if limit is not None else None
+
+    def item_access(self, identity: Identity) -> KeyItems | None:
+        """Return what a caller may do with items by reference; None for whoever may use all of them."""
+        rights = self._item_rights(identity)
+        if rights is None:
+            return None
+
+        def refused(action: str, references: Sequence[str]) -> None:
+            self.record(
+                AuditRecord(
+                    actor=_actor(identity),
+                    action=action,
+                    decision="denied",
+                    reason=f"{len(references)} items: this key may not write the item",
+                    detail=", ".join(references),
+                )
+            )
+
+        return KeyItems(rights, refused)
 
     def _item_rights(self, identity: Identity) -> ItemRights | None:
         key = identity.claims
@@ -234,14 +280,24 @@ class Running:
     def session_closed(self, session: SessionInfo, reason: CloseReason) -> None:
         """Record it, and forget its items."""
         self._items.pop(session.session_id, None)
-        self.record(_session_record(session, "session closed", reason.name))
+        # It ends in its own time, whatever call began it.
+        self.record(replace(_session_record(session, "session closed", reason.name), correlation=""))
 
     # operators
 
     def operator_sessions(self, operator: Operator) -> SessionPredicate:
         """Return which sessions the operator may see now."""
+        if not operator.token:
+            return self._is_administrating_key(operator.name)
         current = self.tokens.current(operator)
         return lambda session: current is not None and may_see(current, session.tag)
+
+    def _is_administrating_key(self, name: str) -> SessionPredicate:
+        """Return what a key sees that counts as an administrator (`api.as_operator`): all, or nothing."""
+        kind, _, key_id = name.partition(":")
+        key = self.keyring.key(key_id) if kind == "key" else None
+        sees = key is not None and Scope.ADMIN in key.scopes and not self.keyring.why_dead(key_id)
+        return lambda _: sees
 
     def operator_left(self, operator: Operator) -> None:
         """End a login."""
@@ -282,7 +338,7 @@ async def running(settings: AclSettings, gateway: Gateway) -> AsyncIterator[Runn
     async with AsyncExitStack() as stack:
         store = KeyStore(private_directory(settings.directory))
         stack.callback(store.close)
-        audit = AuditLog(settings.directory / "audit.jsonl")
+        audit = AuditLog(settings.directory / AUDIT_FILE)
         stack.callback(audit.close)
         async with asyncio.TaskGroup() as tasks:
             state = Running(settings, gateway, store, audit, tasks)
@@ -319,7 +375,7 @@ def _record(request: AccessRequest, decision: str, reason: str, detail: str = ""
 
 def _session_record(session: SessionInfo, action: str, reason: str) -> AuditRecord:
     return AuditRecord(
-        actor=f"key:{session.owner}",
+        actor=f"key:{session.owner}" if session.owner else "gateway",
         action=action,
         decision="done",
         reason=reason,

@@ -53,16 +53,19 @@ class LdapSettings(_Section):
     user_base: str = Field("", description="search: where users are.")
     user_filter: str = Field("(uid={user})", description="search: the filter of a user, with `{user}` for the name.")
     group_base: str = Field("", description="Where groups are; needed for nested groups.")
-    groups: Literal["memberof", "nested", "ad_chain"] = Field(
+    groups: Literal["memberof", "nested", "ad_chain", "ad_token_groups"] = Field(
         "memberof",
         description="memberof: the groups named by the user's entry. nested: also the groups these are in, found by "
-        "`member`. ad_chain: nested groups by Active Directory's matching rule; nested where the server has none.",
+        "`member`. ad_chain: nested groups by Active Directory's matching rule. ad_token_groups: nested "
+        "security groups by its tokenGroups. Both turn to nested where the server cannot, or is slow.",
     )
     group_depth: int = Field(5, ge=1, le=20, description="nested: how many groups deep.")
     connect_timeout_s: Seconds = Field(3.0, le=30, description="Time for a connection to one server.")
     receive_timeout_s: Seconds = Field(5.0, le=60, description="Time for one answer of it.")
     login_timeout_s: Seconds = Field(12.0, le=120, description="Time for a whole login, whatever the servers do.")
-    chain_timeout_s: Seconds = Field(3.0, le=60, description="ad_chain: time for the rule, before nested takes over.")
+    chain_timeout_s: Seconds = Field(
+        3.0, le=60, description="ad_chain and ad_token_groups: time for one answer, before nested takes over."
+    )
     cache_s: float = Field(300.0, ge=0, le=3600, description="How long the groups of a user are remembered.")
     insecure: bool = Field(
         False, description="Plain text, without TLS. Passwords cross the network readable: for experiments only."
@@ -145,5 +148,12 @@ class AclSettings(_Section):
     @classmethod
     def _one_or_many(cls, value: object) -> object:
         if isinstance(value, dict):
-            return {group: (tags,) if isinstance(tags, str) else tags for group, tags in value.items()}
+            return {group: _many(tags) for group, tags in value.items()}
         return value
+
+
+def _many(tags: object) -> object:
+    """Return one tag or a list of them as the tuple that is wanted; whatever else it is, is told as wrong."""
+    if isinstance(tags, str):
+        return (tags,)
+    return tuple(tags) if isinstance(tags, list) else tags

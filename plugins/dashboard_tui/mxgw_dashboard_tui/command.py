@@ -2,10 +2,17 @@
 
 from __future__ import annotations
 
+import asyncio
 import importlib.util
+import os
+import shlex
+import subprocess
+import sys
 from pathlib import Path
 
 import click
+
+from mxgw_dashboard_tui.options import Options
 
 _FILE = click.Path(path_type=Path, dir_okay=False)
 
@@ -36,6 +43,23 @@ _FILE = click.Path(path_type=Path, dir_okay=False)
 )
 @click.option("--record", type=_FILE, metavar="FILE", help="Also write everything shown to FILE, for a later --replay.")
 @click.option("--replay", type=_FILE, metavar="FILE", help="Show a recording instead of a gateway.")
+@click.option("--serve", is_flag=True, help="Show it in a browser of this machine instead of in the terminal.")
+@click.option(
+    "--port",
+    type=click.IntRange(0, 65_535),
+    default=8000,
+    show_default=True,
+    metavar="PORT",
+    help="Port on loopback for --serve; 0: any that is free.",
+)
+@click.option(
+    "--alarm-rows",
+    type=click.IntRange(10, 50_000),
+    default=1000,
+    show_default=True,
+    metavar="ROWS",
+    help="At most so many of the plant's alarms are shown at once.",
+)
 @click.option("--theme", type=click.Choice(["dark", "light"]), default="dark", show_default=True, help="Colours.")
 def dashboard(
     target: str,
@@ -46,6 +70,9 @@ def dashboard(
     interval_s: float,
     record: Path | None,
     replay: Path | None,
+    serve: bool,
+    port: int,
+    alarm_rows: int,
     theme: str,
 ) -> None:
     """Watch the sessions of a gateway live, and act on them.
@@ -59,8 +86,40 @@ def dashboard(
         raise click.UsageError("--cert and --key are for TLS: name the CA to trust with --ca.")
     if record is not None and replay is not None:
         raise click.UsageError("--record and --replay do not go together.")
-    if importlib.util.find_spec("textual") is None:
-        raise click.ClickException("the dashboard needs textual, which is not installed: pip install 'mxgw[dashboard]'")
-    from mxgw_dashboard_tui.tui.run import Options, run
+    if serve and record is not None:
+        raise click.UsageError("--serve and --record do not go together: each open page would write the same file.")
+    _needs("textual", "dashboard")
+    options = Options(target, user, ca, cert, key, interval_s, record, replay, theme, alarm_rows)
+    if serve:
+        _needs("textual_serve", "dashboard-web")
+        from mxgw_dashboard_tui.web import WebServer
 
-    run(Options(target, user, ca, cert, key, interval_s, record, replay, theme))
+        asyncio.run(WebServer(_command_of(options), port, f"mxgw {target}").run(click.echo))
+        return
+    from mxgw_dashboard_tui.tui.run import run
+
+    run(options)
+
+
+def _needs(module: str, extra: str) -> None:
+    if importlib.util.find_spec(module) is None:
+        package = module.replace("_", "-")
+        raise click.ClickException(f"this needs {package}, which is not installed: pip install 'mxgw[{extra}]'")
+
+
+def _command_of(options: Options) -> str:
+    """Return the command line that shows the app with these options; nothing in it is secret."""
+    command = [sys.executable, "-m", "mxgw_dashboard_tui", "--connect", options.target]
+    for name, value in (
+        ("--user", options.user),
+        ("--ca", options.ca),
+        ("--cert", options.certificate),
+        ("--key", options.private_key),
+        ("--interval", options.interval_s),
+        ("--replay", options.replay),
+        ("--theme", options.theme),
+        ("--alarm-rows", options.alarm_rows),
+    ):
+        if value:
+            command += [name, str(value)]
+    return subprocess.list2cmdline(command) if os.name == "nt" else shlex.join(command)

@@ -91,7 +91,8 @@ class DashboardPlugin:
     @hookimpl
     def mxgw_session_closed(self, session: SessionInfo, reason: CloseReason) -> None:
         kind = pb.JOURNAL_KIND_SESSION_FAULTED if reason.is_fault else pb.JOURNAL_KIND_SESSION_CLOSED
-        detail = f"{reason.name}: {session.close_detail}" if session.close_detail else reason.name
+        why = "by its client" if reason is CloseReason.CLIENT else reason.name.lower().replace("_", " ")
+        detail = f"{why}: {session.close_detail}" if session.close_detail else why
         self._journal.add(kind, session, detail)
         self._journal.remember_ended(session)
 

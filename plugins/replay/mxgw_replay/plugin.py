@@ -8,8 +8,18 @@ import math
 from collections.abc import AsyncIterator, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 
-from mxgw_core.api import CloseReason, Gateway, Retention, SessionInfo, SettingsSection, SubscriberLimits, hookimpl
+from mxgw_core.api import (
+    CloseReason,
+    Gateway,
+    Metric,
+    Retention,
+    SessionInfo,
+    SettingsSection,
+    SubscriberLimits,
+    hookimpl,
+)
 from mxgw_core.api.errors import SettingsError
+from mxgw_core.api.metrics import counter, gauge
 from mxgw_replay.settings import ReplaySettings
 
 log = logging.getLogger(__name__)
@@ -23,6 +33,7 @@ class ReplayPlugin:
         self._gateway: Gateway | None = None
         # Sessions that were warned about, so that each is named once.
         self.warned: set[str] = set()
+        self._evicted = 0
 
     @hookimpl
     def mxgw_settings(self) -> SettingsSection[ReplaySettings]:
@@ -102,7 +113,7 @@ class ReplayPlugin:
             (waiting, self._settings.maximum_detached, "maximum_detached"),
         ):
             for evicted in sessions[: max(0, len(sessions) - limit)]:
-                gateway.close_session(
+                self._evicted += gateway.close_session(
                     evicted.session_id,
                     CloseReason.EVICTED,
                     f"more than {limit} sessions wait for a subscriber (plugins.replay.{name})",
@@ -112,6 +123,22 @@ class ReplayPlugin:
     def mxgw_session_closed(self, session: SessionInfo, reason: CloseReason) -> None:
         del reason
         self.warned.discard(session.session_id)
+
+    @hookimpl
+    def mxgw_metrics(self) -> Sequence[Metric]:
+        grace_s = self._settings.detach_grace_seconds
+        return [
+            gauge(
+                "mxgw_replay_detach_grace_seconds",
+                "How long a session outlives its last subscriber (plugins.replay.detach_grace_seconds).",
+                None if grace_s == "none" else grace_s,
+            ),
+            counter(
+                "mxgw_replay_evictions_total",
+                "Sessions without a subscriber that were ended because too many waited.",
+                self._evicted,
+            ),
+        ]
 
     async def _watch_horizons(self, gateway: Gateway) -> None:
         while True:

@@ -148,6 +148,7 @@ class GetGatewayInfoResponse(_message.Message):
     OPEN_SESSIONS_FIELD_NUMBER: _builtins.int
     DRAINING_FIELD_NUMBER: _builtins.int
     IDENTITY_FIELD_NUMBER: _builtins.int
+    SPARE_WORKERS_FIELD_NUMBER: _builtins.int
     version: _builtins.str
     contract: _builtins.str
     """The contract served, "mxgw.v1"."""
@@ -158,6 +159,8 @@ class GetGatewayInfoResponse(_message.Message):
     draining: _builtins.bool
     identity: _builtins.str
     """Who the gateway takes the caller for."""
+    spare_workers: _builtins.int
+    """Workers that stand ready for the next sessions; fewer than `workers.warm_pool` for a moment after an OpenSession."""
     @_builtins.property
     def started_at(self) -> _timestamp_pb2.Timestamp: ...
     @_builtins.property
@@ -182,10 +185,11 @@ class GetGatewayInfoResponse(_message.Message):
         open_sessions: _builtins.int = ...,
         draining: _builtins.bool = ...,
         identity: _builtins.str = ...,
+        spare_workers: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["limits", b"limits", "started_at", b"started_at"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["backends", b"backends", "contract", b"contract", "default_backend", b"default_backend", "draining", b"draining", "identity", b"identity", "instance_id", b"instance_id", "limits", b"limits", "open_sessions", b"open_sessions", "plugins", b"plugins", "started_at", b"started_at", "version", b"version"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["backends", b"backends", "contract", b"contract", "default_backend", b"default_backend", "draining", b"draining", "identity", b"identity", "instance_id", b"instance_id", "limits", b"limits", "open_sessions", b"open_sessions", "plugins", b"plugins", "spare_workers", b"spare_workers", "started_at", b"started_at", "version", b"version"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

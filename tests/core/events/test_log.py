@@ -122,6 +122,63 @@ def test_two_readers_at_one_place_share_the_bytes_and_an_append_ends_the_sharing
     assert sequences_of(second) == [1, 2, 3]
 
 
+def test_a_large_message_is_shared_with_readers_that_come_a_moment_later_and_nothing_is_missing_then() -> None:
+    log = EventLog(Clock())
+    log.append(1, 2, batch([1, 2], text="x" * SEGMENT_BYTES))
+    first = log.read(0, 1 << 20)
+    log.append(3, 3, batch([3]))
+
+    assert log.read(0, 1 << 20) is first
+
+    rest = log.read(2, 1 << 20)
+
+    assert isinstance(rest, Chunk)
+    assert sequences_of(rest) == [3]
+
+    log.trim(3, 0, 0, 0.0)
+    log.append(4, 4, batch([4]))
+    with pytest.raises(LookupError):
+        log.read(0, 1 << 20)
+
+
+def test_no_more_than_a_few_large_messages_are_kept() -> None:
+    log = EventLog(Clock())
+    for sequence in range(1, 20):
+        log.append(sequence, sequence, batch([sequence], text="x" * SEGMENT_BYTES))
+        log.read(sequence - 1, 1 << 20)
+
+    assert len(log._shared) <= 5
+
+
+def test_readers_that_are_behind_at_different_places_meet_and_share_from_there_on() -> None:
+    log = EventLog(Clock())
+    for first in range(1, 20_001, 100):
+        log.append(first, first + 99, batch(list(range(first, first + 100)), text="x" * 60))
+    limit = 4 * SEGMENT_BYTES
+    ends: list[list[Chunk]] = [[], []]
+    for reached, after in zip(ends, (0, 700), strict=True):
+        while (chunk := log.read(after, limit)) is not None and chunk.last < log.head:
+            assert isinstance(chunk, Chunk)
+            reached.append(chunk)
+            after = chunk.last
+
+    # Only the first read of each is its own.
+    assert len(ends[0]) > 2
+    assert [id(chunk) for chunk in ends[0][1:]] == [id(chunk) for chunk in ends[1][1:]]
+
+
+def test_forgetting_what_was_read_leaves_what_is_shared_of_the_rest() -> None:
+    log = EventLog(Clock())
+    for first in range(1, 4_001, 500):
+        log.append(first, first + 499, batch(list(range(first, first + 500)), text="x" * 60))
+    shared = log.read(2_000, SEGMENT_BYTES)
+
+    assert log.trim(2_000, 0, 0, 0) is not None
+    assert log.read(2_000, SEGMENT_BYTES) is shared
+    with pytest.raises(LookupError):
+        log.read(0, SEGMENT_BYTES)
+
+
 @pytest.mark.parametrize(("first", "last"), [(2, 2), (4, 4), (3, 2), (0, 3), (1, 3)])
 def test_what_does_not_follow_the_head_is_refused_and_changes_nothing(first: int, last: int) -> None:
     log = EventLog(Clock())

@@ -31,6 +31,7 @@ from mxgw_core.events.distributor import Distributor
 from mxgw_core.events.verdict import Start
 from mxgw_core.plugins import PluginHost
 from mxgw_core.workers.paths import DataDirectory
+from mxgw_core.workers.pool import WarmPool
 from mxgw_core.workers.worker import Worker
 from mxgw_worker.ipc.handshake import PROTOCOL_VERSION, WorkerHandshake
 from mxgw_worker.ipc.process import boot_id, start_ticks
@@ -111,7 +112,7 @@ def waiting(tmp_path_factory: pytest.TempPathFactory, install_plugin: InstallPlu
                 data=data,
                 distributor=distributor,
                 plugins=plugins,
-                starts=asyncio.Semaphore(1),
+                pool=WarmPool(0, "sim", data.log_of_spare),
                 orphan=orphan,
             )
             async with asyncio.TaskGroup() as tasks:

@@ -13,7 +13,7 @@ import pytest
 from support.peers import SECRET, SESSION
 
 from mxgw.worker.v1.worker_pb2 import WorkerStartup
-from mxgw_core.workers.process import StartupTooLarge, WorkerProcess
+from mxgw_core.workers.process import StartupTooLarge, WorkerProcess, startup_payload
 from mxgw_worker.ipc.handshake import PROTOCOL_VERSION
 from mxgw_worker.ipc.process import start_ticks
 
@@ -37,6 +37,13 @@ def _startup(endpoint: Path, **changes: object) -> WorkerStartup:
         "maximum_items": 10,
     }
     return WorkerStartup(**{**fields, **changes})  # type: ignore[arg-type]
+
+
+def _spawn(startup: WorkerStartup, log_file: Path) -> WorkerProcess:
+    payload = startup_payload(startup)
+    process = WorkerProcess.launch(log_file)
+    process.tell(payload)
+    return process
 
 
 class Listening:
@@ -71,7 +78,7 @@ async def _exit_code(process: WorkerProcess) -> int:
 
 async def test_a_worker_is_started_in_its_own_session_and_its_end_is_noticed_at_once(tmp_path: Path) -> None:
     async with Listening(tmp_path / "w.sock") as endpoint:
-        process = WorkerProcess.spawn(_startup(endpoint.path), tmp_path / "log")
+        process = _spawn(_startup(endpoint.path), tmp_path / "log")
         async with asyncio.timeout(10):
             await endpoint.connected.wait()
 
@@ -92,7 +99,7 @@ async def test_neither_command_line_nor_environment_nor_log_has_the_secret(tmp_p
     log = tmp_path / "log"
     startup = _startup(tmp_path / "w.sock", backend_options_json='{"seed": 4711}', log_level="DEBUG")
     async with Listening(tmp_path / "w.sock") as endpoint:
-        process = WorkerProcess.spawn(startup, log)
+        process = _spawn(startup, log)
         async with asyncio.timeout(10):
             await endpoint.connected.wait()
         shown = _command_line_and_environment(process.pid)
@@ -108,7 +115,7 @@ async def test_neither_command_line_nor_environment_nor_log_has_the_secret(tmp_p
 async def test_the_log_is_private_from_its_first_moment(tmp_path: Path) -> None:
     before = os.umask(0)
     try:
-        process = WorkerProcess.spawn(_startup(tmp_path / "nobody.sock"), tmp_path / "log")
+        process = _spawn(_startup(tmp_path / "nobody.sock"), tmp_path / "log")
     finally:
         os.umask(before)
 
@@ -119,21 +126,21 @@ async def test_the_log_is_private_from_its_first_moment(tmp_path: Path) -> None:
 
 
 async def test_a_worker_that_cannot_start_leaves_an_exit_code_and_its_reason_in_the_log(tmp_path: Path) -> None:
-    process = WorkerProcess.spawn(_startup(tmp_path / "w.sock", maximum_items=0), tmp_path / "log")
+    process = _spawn(_startup(tmp_path / "w.sock", maximum_items=0), tmp_path / "log")
 
     assert await _exit_code(process) > 0
     assert "maximum_items is 0" in (tmp_path / "log").read_text()
 
 
 async def test_a_worker_without_a_gateway_leaves_by_itself(tmp_path: Path) -> None:
-    process = WorkerProcess.spawn(_startup(tmp_path / "nobody.sock"), tmp_path / "log")
+    process = _spawn(_startup(tmp_path / "nobody.sock"), tmp_path / "log")
 
     assert await _exit_code(process) != 0
 
 
 async def test_terminate_lets_a_worker_leave_in_order(tmp_path: Path) -> None:
     async with Listening(tmp_path / "w.sock") as endpoint:
-        process = WorkerProcess.spawn(_startup(endpoint.path), tmp_path / "log")
+        process = _spawn(_startup(endpoint.path), tmp_path / "log")
         async with asyncio.timeout(10):
             await endpoint.connected.wait()
         process.terminate()
@@ -144,7 +151,7 @@ async def test_terminate_lets_a_worker_leave_in_order(tmp_path: Path) -> None:
 async def test_options_that_do_not_fit_the_pipe_are_refused_before_a_process_exists(tmp_path: Path) -> None:
     startup = _startup(tmp_path / "w.sock", backend_options_json='{"a": "%s"}' % ("x" * 70_000))
     with pytest.raises(StartupTooLarge, match="shorten the options"):
-        WorkerProcess.spawn(startup, tmp_path / "log")
+        _spawn(startup, tmp_path / "log")
 
     assert not (tmp_path / "log").exists()
 
@@ -156,6 +163,6 @@ async def test_the_environment_cannot_put_other_code_into_a_worker(
     (tmp_path / "mxgw_worker" / "__main__.py").write_text("raise SystemExit(77)")
     monkeypatch.setenv("PYTHONPATH", str(tmp_path))
     monkeypatch.chdir(tmp_path)
-    process = WorkerProcess.spawn(_startup(tmp_path / "nobody.sock"), tmp_path / "log")
+    process = _spawn(_startup(tmp_path / "nobody.sock"), tmp_path / "log")
 
     assert await _exit_code(process) != 77

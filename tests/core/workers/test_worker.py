@@ -31,6 +31,7 @@ from mxgw_core.plugins import PluginHost
 from mxgw_core.workers import acks
 from mxgw_core.workers.ending import WorkerEnd
 from mxgw_core.workers.paths import DataDirectory
+from mxgw_core.workers.pool import WarmPool
 from mxgw_core.workers.worker import Worker
 
 pytestmark = pytest.mark.asyncio
@@ -88,7 +89,7 @@ def _worker(data: DataDirectory, **overrides: object) -> tuple[Worker, Distribut
         data=data,
         distributor=distributor,
         plugins=PluginHost(),
-        starts=asyncio.Semaphore(1),
+        pool=WarmPool(0, "sim", data.log_of_spare),
     )
     return worker, distributor
 

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import logging
 import socket
+import ssl
 import threading
 import time
 from collections.abc import Iterator
@@ -13,18 +15,16 @@ from typing import Any
 import pytest
 from pydantic import ValidationError
 from support.certificates import Authority
+from support.desks import HERE, Desk, running_desk
 from support.slapd import PASSWORDS, READER_DN, READER_PASSWORD, Slapd, running_slapd
 
 from mxgw_acl.attempts import Attempts
-from mxgw_acl.audit import AuditRecord
-from mxgw_acl.ldap import LdapDirectory
+from mxgw_acl.ldap.connections import Budget, Connector, WrongCredentials, _context
 from mxgw_acl.operators import Operators
-from mxgw_acl.settings import AclSettings
+from mxgw_acl.settings import AclSettings, LdapSettings
 from mxgw_acl.tokens import Tokens
-from mxgw_core.api import Operator, OperatorCredentials, Peer
+from mxgw_core.api import OperatorCredentials
 from mxgw_core.api.errors import AccessDenied, DependencyUnavailable, SettingsError, TooManyAttempts
-
-HERE = Peer("10.1.1.1:5000", is_local=False)
 
 
 @pytest.fixture(scope="module")
@@ -33,55 +33,28 @@ def slapd(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Slapd]:
         yield server
 
 
-class Desk:
-    """The operators of a gateway, and what was recorded of them."""
-
-    def __init__(self, settings: AclSettings) -> None:
-        assert settings.ldap is not None
-        self.audit: list[AuditRecord] = []
-        self.directory = LdapDirectory(settings.ldap)
-        limits = settings.failed_attempts
-        self.tokens = Tokens(b"t" * 32, 900)
-        self.operators = Operators(
-            settings, self.directory, self.tokens, Attempts(limits.per_minute, limits.burst), self.audit.append
-        )
-
-    def log_in(self, user: str, password: str | None = None) -> Operator | None:
-        password = PASSWORDS.get(user, "") if password is None else password
-        return self.operators.log_in(OperatorCredentials(user, password, HERE))
-
-    @property
-    def why(self) -> str:
-        return self.audit[-1].reason
-
-
 @contextmanager
 def desk_of(slapd: Slapd, *, acl: dict[str, Any] | None = None, **ldap: Any) -> Iterator[Desk]:
-    settings = AclSettings.model_validate(
-        {
-            "ldap": {
-                "servers": [slapd.tls],
-                "ca_file": slapd.authority.root,
-                "service_dn": READER_DN,
-                "service_password": READER_PASSWORD,
-                "user_base": "ou=people,dc=plant",
-                "group_base": "ou=groups,dc=plant",
-                "connect_timeout_s": 1,
-                "receive_timeout_s": 1,
-                "login_timeout_s": 4,
-                **ldap,
-            },
-            "operators": {"administrators": ["gateway-admins"], "viewers": ["gateway-viewers", "operations"]},
-            "group_to_session_tag": {"line4": "line4", "cn=operations, ou=groups,dc=plant": ["line5", "line6"]},
-            "failed_attempts": {"burst": 1000},
-            **(acl or {}),
-        }
-    )
-    desk = Desk(settings)
-    try:
+    settings = {
+        "ldap": {
+            "servers": [slapd.tls],
+            "ca_file": slapd.authority.root,
+            "service_dn": READER_DN,
+            "service_password": READER_PASSWORD,
+            "user_base": "ou=people,dc=plant",
+            "group_base": "ou=groups,dc=plant",
+            "connect_timeout_s": 1,
+            "receive_timeout_s": 1,
+            "login_timeout_s": 4,
+            **ldap,
+        },
+        "operators": {"administrators": ["gateway-admins"], "viewers": ["gateway-viewers", "operations"]},
+        "group_to_session_tag": {"line4": "line4", "cn=operations, ou=groups,dc=plant": ["line5", "line6"]},
+        "failed_attempts": {"burst": 1000},
+        **(acl or {}),
+    }
+    with running_desk(settings, PASSWORDS) as desk:
         yield desk
-    finally:
-        desk.operators.close()
 
 
 # roles and groups
@@ -132,12 +105,18 @@ def test_groups_are_followed_as_deep_as_the_settings_say(slapd: Slapd) -> None:
         assert "everything" in deep.tags
 
 
-def test_the_rule_of_active_directory_gives_way_where_the_server_has_none(slapd: Slapd) -> None:
-    with desk_of(slapd, groups="ad_chain") as desk:
+@pytest.mark.parametrize("groups", ["ad_chain", "ad_token_groups"])
+def test_a_server_that_is_no_active_directory_is_not_even_asked_in_its_ways(
+    slapd: Slapd, caplog: pytest.LogCaptureFixture, groups: str
+) -> None:
+    caplog.set_level(logging.INFO)
+    with desk_of(slapd, groups=groups) as desk:
         vera = desk.log_in("vera")
 
         assert vera is not None
         assert {"line4", "line5", "line6"} <= set(vera.tags)
+
+    assert "takes its place" not in caplog.text
 
 
 def test_who_is_in_no_group_with_a_role_gets_in_nowhere(slapd: Slapd) -> None:
@@ -185,7 +164,33 @@ def test_a_direct_bind_needs_no_service_account(slapd: Slapd) -> None:
 def test_a_login_that_is_not_exactly_right_is_refused(slapd: Slapd, user: str, password: str) -> None:
     with desk_of(slapd) as desk:
         assert desk.log_in(user, password) is None
-        assert desk.audit[-1].decision == "denied"
+        # Nobody has proved to be this person: the record must not say that the person did it.
+        assert (desk.audit[-1].actor, desk.audit[-1].decision) == (f"claimed:{user.strip()}", "denied")
+
+
+def test_a_name_cannot_become_another_place_of_the_directory(slapd: Slapd) -> None:
+    direct = {"bind": "direct", "service_dn": "", "service_password": "", "user_base": ""}
+    with desk_of(slapd, user_dn="uid={user},dc=plant", **direct) as desk:
+        assert desk.log_in("vera,ou=people", PASSWORDS["vera"]) is None
+
+
+def test_a_filter_that_finds_two_people_lets_neither_in(slapd: Slapd) -> None:
+    with desk_of(slapd, user_filter="(|(uid={user})(uid=anna))") as desk:
+        assert desk.log_in("anna") is not None
+        assert desk.log_in("vera") is None
+        assert desk.log_in("vera", PASSWORDS["anna"]) is None
+
+
+def test_no_bind_without_a_password_leaves_this_house_whoever_asks_for_it() -> None:
+    settings = LdapSettings(servers=("ldap://127.0.0.1:1",), user_base="dc=plant", insecure=True)
+    with pytest.raises(WrongCredentials), Connector(settings).bound("ldap://127.0.0.1:1", READER_DN, "", Budget()):
+        pass
+
+
+def test_tls_is_of_this_century() -> None:
+    assert _context(None).minimum_version is ssl.TLSVersion.TLSv1_2
+    assert _context(None).verify_mode is ssl.CERT_REQUIRED
+    assert _context(None).check_hostname
 
 
 def test_a_name_with_filter_characters_is_a_name(slapd: Slapd) -> None:
@@ -312,7 +317,7 @@ def test_a_server_without_starttls_gets_no_password() -> None:
         settings = AclSettings.model_validate(
             {"ldap": {"servers": [url], "bind": "direct", "user_dn": "uid={user},dc=plant", "receive_timeout_s": 1}}
         )
-        desk = Desk(settings)
+        desk = Desk(settings, PASSWORDS)
         try:
             with pytest.raises(DependencyUnavailable):
                 desk.log_in("vera")
@@ -387,6 +392,16 @@ def test_a_renewed_login_has_the_groups_as_of_now(slapd: Slapd) -> None:
 
         assert desk.operators.renew(renewed) is None
         assert desk.why.startswith("gone from the directory")
+
+
+def test_a_login_that_is_too_old_is_not_renewed_and_the_password_is_asked_for(slapd: Slapd) -> None:
+    operators = {"administrators": ["gateway-admins"], "login_hours": 1e-9}
+    with desk_of(slapd, acl={"operators": operators}) as desk:
+        anna = desk.log_in("anna")
+
+        assert anna is not None
+        assert desk.operators.renew(anna) is None
+        assert desk.why == "the login is too old"
 
 
 def test_groups_are_remembered_for_a_while_between_logins(slapd: Slapd) -> None:

@@ -7,15 +7,24 @@ import sqlite3
 import stat
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 from support.keys import opened_store
 
+from mxgw_acl.attempts import Attempts
+from mxgw_acl.audit import AuditRecord
+from mxgw_acl.callers import Callers
+from mxgw_acl.gate import Gate
+from mxgw_acl.keyformat import KeyText, new_key_id, new_secret
 from mxgw_acl.keyring import Keyring
 from mxgw_acl.keys import Constraints, Key, Scope
 from mxgw_acl.patterns import ItemPatterns
+from mxgw_acl.rights import RULES
 from mxgw_acl.store import KeyNotFound, KeyStore, KeyUnchangeable, KeyWishes, Use
-from mxgw_core.api.errors import DependencyUnavailable, SettingsError
+from mxgw_acl.tokens import Tokens
+from mxgw_core.api import AccessRequest, AuthenticationRequest, Moment, Peer
+from mxgw_core.api.errors import AccessRevoked, DependencyUnavailable, GatewayError, SettingsError
 
 
 class Clock:
@@ -272,3 +281,117 @@ def test_a_key_shows_no_hash_in_its_repr(store: KeyStore) -> None:
 
     assert isinstance(key, Key)
     assert "SecretHash" not in repr(key)
+
+
+def test_a_key_is_compared_as_often_whatever_is_wrong_with_it(
+    store: KeyStore, clock: Clock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import hmac
+
+    compared: list[int] = []
+
+    def counting(one: bytes, other: bytes) -> bool:
+        compared[-1] += 1
+        return compare(one, other)
+
+    compare = hmac.compare_digest
+    _, good = store.create(WISHES, "test")
+    dead, revoked = store.create(WISHES, "test")
+    store.rotate(good.key_id, 60)
+    store.revoke(dead.id)
+    keyring = Keyring(store, now=clock)
+    keyring.refresh()
+    monkeypatch.setattr(hmac, "compare_digest", counting)
+    wrong = KeyText("test", good.key_id, new_secret())
+    unknown = KeyText("test", new_key_id(), new_secret())
+    for text in (good, revoked, wrong, unknown):
+        compared.append(0)
+        keyring.verify(text)
+
+    assert compared == [2, 2, 2, 2]
+
+
+def test_a_certificate_stands_for_a_living_key_only(store: KeyStore, clock: Clock) -> None:
+    wishes = KeyWishes("hmi", frozenset({Scope.READ}), expires_at=clock.now + 10, certificate_names=("hmi4",))
+    key, _ = store.create(wishes, "test")
+    keyring = Keyring(store, now=clock)
+    keyring.refresh()
+
+    assert keyring.by_certificate(("other", "hmi4")).identity is not None
+    assert keyring.by_certificate(("other",)).identity is None
+
+    clock.now += 11
+
+    assert keyring.by_certificate(("hmi4",)).identity is None
+
+    clock.now -= 11
+    with opened_store(store.path.parent) as other:
+        other.revoke(key.id)
+    keyring.refresh()
+
+    assert keyring.by_certificate(("hmi4",)).identity is None
+
+
+# callers
+
+
+def callers_of(store: KeyStore, burst: int) -> tuple[Callers, list[AuditRecord]]:
+    audit: list[AuditRecord] = []
+    return Callers(Keyring(store), Tokens(b"t" * 32, 900), Attempts(1, burst), audit.append), audit
+
+
+def attempt(callers: Callers, address: str, credentials: str) -> str:
+    """Return the reason of the refusal."""
+    metadata = {"authorization": f"Bearer {credentials}"}
+    with pytest.raises(GatewayError) as caught:
+        callers.identify(AuthenticationRequest("/mxgw.v1.GatewayService/Ping", Peer(address, False), metadata))
+    return caught.value.reason
+
+
+def test_failures_count_for_the_key_id_whoever_tries_it(store: KeyStore) -> None:
+    _, text = store.create(WISHES, "test")
+    wrong = KeyText("test", text.key_id, new_secret()).text()
+    callers, audit = callers_of(store, 3)
+    reasons = [attempt(callers, f"10.0.0.{host}:1", wrong) for host in range(5)]
+
+    assert reasons == ["UNAUTHENTICATED"] * 3 + ["TOO_MANY_ATTEMPTS"] * 2
+    assert [record.actor for record in audit] == [f"claimed:{text.key_id}"] * 3
+    # The key itself is as good as before, wherever it is used.
+    metadata = {"authorization": f"Bearer {text.text()}"}
+    request = AuthenticationRequest("/mxgw.v1.GatewayService/Ping", Peer("10.0.0.9:1", False), metadata)
+
+    assert callers.identify(request).id == text.key_id
+
+
+def test_failures_count_for_the_peer_whatever_it_tries_and_an_ipv6_network_is_one(store: KeyStore) -> None:
+    def unknown() -> str:
+        return KeyText("test", new_key_id(), new_secret()).text()
+
+    callers, _ = callers_of(store, 3)
+    one_host = [attempt(callers, f"10.0.0.1:{port}", unknown()) for port in range(4)]
+    one_network = [attempt(callers, f"[2001:db8::{host:x}]:1", unknown()) for host in range(1, 5)]
+
+    assert one_host == one_network == ["UNAUTHENTICATED"] * 3 + ["TOO_MANY_ATTEMPTS"]
+    assert attempt(callers, "10.0.0.2:1", unknown()) == "UNAUTHENTICATED"
+    assert attempt(callers, "[2001:db8:0:1::1]:1", unknown()) == "UNAUTHENTICATED"
+
+
+def test_a_key_that_died_after_it_was_accepted_gets_no_further(store: KeyStore, clock: Clock) -> None:
+    _, text = store.create(WISHES, "test")
+    keyring = Keyring(store, now=clock)
+    keyring.refresh()
+    identity = keyring.verify(text).identity
+    no_gateway: Any = None
+    gate = Gate(keyring, no_gateway)
+
+    assert identity is not None
+    assert isinstance(identity.claims, Key)
+
+    method = "/mxgw.v1.GatewayService/GetGatewayInfo"
+    request = AccessRequest(method, identity, Peer("10.0.0.1:1", is_local=False), moment=Moment.ATTACH)
+    gate.check_key(request, identity.claims, RULES[method])
+    with opened_store(store.path.parent) as other:
+        other.revoke(text.key_id)
+    keyring.refresh()
+    with pytest.raises(AccessRevoked, match="revoked"):
+        gate.check_key(request, identity.claims, RULES[method])

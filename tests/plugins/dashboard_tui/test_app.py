@@ -11,21 +11,25 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from support.screens import WrittenSource, app_of, plant, row, snapshot, written
+from support.screens import WrittenSource, app_of, at_once, plant, row, snapshot, written
 from textual import events
+from textual.binding import Binding
 from textual.pilot import Pilot
 from textual.screen import ModalScreen
-from textual.widgets import Input
+from textual.widgets import Input, Static
 
 from mxgw.dashboard.v1 import dashboard_service_pb2 as pb
 from mxgw_dashboard_tui.tui.app import DashboardApp
+from mxgw_dashboard_tui.tui.commands import find
 from mxgw_dashboard_tui.tui.model import Link
 from mxgw_dashboard_tui.tui.screens.base import BaseScreen
 from mxgw_dashboard_tui.tui.screens.confirm import ConfirmScreen
 from mxgw_dashboard_tui.tui.screens.login import LoginScreen
 from mxgw_dashboard_tui.tui.screens.session import SessionScreen
-from mxgw_dashboard_tui.tui.widgets.bars import banner_text
+from mxgw_dashboard_tui.tui.views import VIEWS
+from mxgw_dashboard_tui.tui.widgets.bars import TopBar, banner_text
 from mxgw_dashboard_tui.tui.widgets.grid import Grid
+from mxgw_dashboard_tui.tui.widgets.keyline import KeyLine
 
 pytestmark = pytest.mark.asyncio
 
@@ -63,18 +67,79 @@ async def test_a_filter_narrows_an_exclamation_mark_inverts_and_escape_brings_al
         assert len(names(app)) == 6
 
 
+async def test_the_enter_behind_a_filters_enter_opens_what_the_filter_left() -> None:
+    async with shown(written()) as (app, pilot):
+        at_once(app, "slash", *"lab", "enter", "enter")
+        await settled(pilot)
+
+        assert isinstance(app.screen, SessionScreen)
+        assert app.screen.session_id.startswith("lab-import")
+
+
+async def test_a_filter_typed_behind_the_key_that_opens_a_session_is_the_sessions() -> None:
+    async with shown(written()) as (app, pilot):
+        at_once(app, "enter", "slash", *"level", "enter", "e", "k")
+        await settled(pilot)
+        screen = app.screen
+
+        assert isinstance(screen, SessionScreen)
+        assert screen.query_one("#items", Grid).pattern == "level"
+        assert screen.grid.id == "events"
+        assert screen.grid.has_focus
+
+
+async def test_a_key_behind_the_one_that_shows_a_view_is_for_the_view() -> None:
+    async with shown(written()) as (app, pilot):
+        at_once(app, "3", "k", "1", "j", "3", "slash", *"mes")
+        await settled(pilot)
+
+        assert app.current_mode == "journal"
+        assert app.screen.query_one("#line", Input).value == "mes"
+        await pilot.press("enter", "1")
+        assert app.screen.query_one(Grid).cursor == 1
+        assert app.screen.query_one(Grid).pattern == ""
+
+
+async def test_a_view_that_was_shown_before_wears_the_theme_chosen_since() -> None:
+    async with shown(written()) as (app, pilot):
+        await pilot.press("3")
+        dark = app.screen.query_one(Grid).styles.background
+        at_once(app, "1", "colon", *"theme", "enter")
+        await settled(pilot)
+        light = app.screen.query_one(Grid).styles.background
+        await pilot.press("3")
+        await settled(pilot)
+
+        assert app.current_mode == "journal"
+        assert app.screen.query_one(Grid).styles.background == light
+        assert light != dark
+
+
+async def test_what_is_typed_behind_the_key_that_asks_for_a_name_is_the_answer() -> None:
+    source = written()
+    async with shown(source) as (app, pilot):
+        await pilot.press("slash", *"tank", "enter")
+        at_once(app, "ctrl+x", "q", "1")
+        await settled(pilot)
+
+        assert isinstance(app.screen, ConfirmScreen)
+        assert app.screen.query_one(Input).value == "q1"
+
+
 @pytest.mark.parametrize(("opens", "typed"), [("slash", "tank"), ("colon", "quit")])
 async def test_what_is_typed_quickly_behind_the_key_of_an_input_is_for_the_input(opens: str, typed: str) -> None:
     async with shown(written()) as (app, pilot):
-        grid = app.screen.query_one(Grid)
-        # As from one read of the terminal: all are there before the first is looked at.
-        for key in (opens, *typed):
-            grid.post_message(events.Key(key, key if len(key) == 1 else "/"))
-        await settled(pilot)
+        at_once(app, opens, *typed)
         await settled(pilot)
 
-        assert app.screen.query_one("#line", Input).value == typed
+        line = app.screen.query_one("#line", Input)
+
+        assert line.value == typed
         assert app.is_running
+
+        await pilot.press("x")
+
+        assert line.value == f"{typed}x"
 
 
 async def test_a_filter_that_is_no_regular_expression_is_marked_and_breaks_nothing() -> None:
@@ -343,6 +408,191 @@ async def test_sessions_that_come_and_go_leave_nothing_behind() -> None:
         assert len(list(app.screen.walk_children())) == widgets
         assert len(app.showing._model._tracks) == 9
         assert {worker.group for worker in app.workers} == {"source"}
+
+
+async def test_columns_without_room_are_one_key_away_and_the_first_two_stay() -> None:
+    async with shown(written()) as (app, pilot):
+        grid = app.screen.query_one(Grid)
+        seen = [[column.key for column in grid.shown_columns()]]
+        for _ in range(5):
+            await pilot.press("right")
+            seen.append([column.key for column in grid.shown_columns()])
+        await pilot.press("left", "left", "left", "left", "left", "left")
+
+        assert {key for keys in seen for key in keys} == {column.key for column in grid.columns}
+        assert all(keys[:2] == ["state", "name"] for keys in seen)
+        assert seen[-1] == seen[-2]
+        assert [column.key for column in grid.shown_columns()] == seen[0]
+
+
+async def test_sessions_that_ended_stand_below_the_live_ones_in_every_order() -> None:
+    async with shown(written()) as (app, pilot):
+        await pilot.press("e")
+        for key in ("r", "greater_than_sign", "greater_than_sign"):
+            await pilot.press(key)
+
+            assert names(app)[-1].startswith("pump tuning")
+
+
+async def test_the_event_log_says_whether_it_follows() -> None:
+    async with shown(written()) as (app, pilot):
+        await pilot.press("slash", *"tank", "enter", "enter", "e")
+        await settled(pilot)
+        following = tabs(app)
+        await pilot.press("k")
+        await settled(pilot)
+        held = tabs(app)
+        screen = app.screen
+        assert isinstance(screen, SessionScreen)
+        marked = screen.grid.current
+        screen._take_events(pb.WatchEventsResponse(events=[{"sequence": 5000, "kind": 1}]), 0.0)
+        await settled(pilot)
+        after = screen.grid.current
+        await pilot.press("G")
+        await settled(pilot)
+
+        assert "follows" in following
+        assert "held" in held
+        assert marked is not None
+        assert after is not None
+        assert after.key == marked.key
+        assert "follows" in tabs(app)
+
+
+def tabs(app: DashboardApp) -> str:
+    return str(app.screen.query_one("#tabs", Static).render())
+
+
+async def test_panels_of_a_session_say_how_old_they_are_each_for_itself() -> None:
+    source = written()
+    async with shown(source) as (app, pilot):
+        await pilot.press("slash", *"tank", "enter", "enter")
+        await settled(pilot)
+        screen = app.screen
+        assert isinstance(screen, SessionScreen)
+        source.clock.now += 30
+        assert source.detail is not None
+        screen._take_detail(source.detail, source.clock.now)
+        ages = {}
+        for key, panel in (("e", "events"), ("u", "readers"), ("i", "items")):
+            await pilot.press(key)
+            ages[panel] = screen.age_s
+
+        assert {panel: round(age or 0) for panel, age in ages.items()} == {"events": 30, "readers": 0, "items": 30}
+
+
+async def test_a_session_that_is_not_to_be_seen_any_more_leaves_nothing_on_the_screen() -> None:
+    source = written()
+    async with shown(source) as (app, pilot):
+        await pilot.press("slash", *"tank", "enter", "enter")
+        await settled(pilot)
+        screen = app.screen
+        assert isinstance(screen, SessionScreen)
+        before = len(screen.grid.rows)
+        source.detail = None
+        screen._follow_detail()
+        await pilot.pause(0.05)
+        await settled(pilot)
+
+        assert before > 0
+        assert not screen.grid.rows
+        assert "not yours to see" in str(screen.query_one("#facts", Static).render())
+
+
+async def test_nothing_of_one_login_is_left_for_the_next() -> None:
+    source = written()
+    source.password = "battery staple"
+    async with shown(source) as (app, pilot):
+        await pilot.press("5")
+        await settled(pilot)
+        await pilot.press("1", "slash", *"tank", "enter", "enter")
+        await settled(pilot)
+        source.settings = source.detail = source.items = None
+        app.link_changed(Link.LOGIN, "your login is over: log in again")
+        await settled(pilot)
+        behind = app.screen_stack[0]
+
+        assert isinstance(app.screen, LoginScreen)
+        assert len(app.screen_stack) == 2
+        assert not behind.query_one(Grid).rows
+        assert app.showing.newest is None
+
+        app.screen.query_one("#user", Input).value = "vera"
+        app.screen.query_one("#password", Input).focus()
+        await pilot.press(*source.password, "enter")
+        await settled(pilot)
+        await pilot.press("5")
+        await settled(pilot)
+
+        assert not app.screen.query_one(Grid).rows
+        assert "administrator" in app.screen.query_one(Grid).empty
+
+
+async def test_logging_out_is_a_command_and_a_refusal_is_said() -> None:
+    source = written()
+    async with shown(source) as (app, pilot):
+        await pilot.press("colon", *"logout", "enter")
+        await settled(pilot)
+        source.refusal = "nobody is logged in: this gateway asks for no login"
+        await pilot.press("colon", *"logout", "enter")
+        await settled(pilot)
+
+        assert source.done == [("logout", "")]
+        assert source.refusal in [notice.message for notice in app._notifications]
+
+
+async def test_the_audit_log_is_followed_only_while_it_is_looked_at() -> None:
+    async with shown(written()) as (app, pilot):
+        before = {worker.group for worker in app.workers}
+        await pilot.press("6")
+        await settled(pilot)
+        rows = app.screen.query_one(Grid).rows
+        looking = {worker.group for worker in app.workers}
+        await pilot.press("1")
+        await settled(pilot)
+        after = {worker.group for worker in app.workers if not worker.is_finished}
+
+        assert [row.cells["decision"].text for row in rows] == ["allowed", "allowed", "denied", "denied", "denied"]
+        assert "audit" not in before
+        assert "audit" in looking
+        assert "audit" not in after
+
+
+async def test_the_age_goes_on_below_a_question() -> None:
+    source = written()
+    async with shown(source) as (app, pilot):
+        await pilot.press("ctrl+x")
+        await settled(pilot)
+        assert isinstance(app.screen, ConfirmScreen)
+        source.clock.now += 50
+        below = app.screen_stack[-2]
+        assert isinstance(below, BaseScreen)
+        below.repaint_if_shown()
+
+        assert "as of 50s ago" in str(below.query_one(TopBar).render())
+
+
+async def test_views_are_one_table_that_keys_commands_and_help_come_from() -> None:
+    keys = {binding.key: binding.action for binding in DashboardApp.BINDINGS if isinstance(binding, Binding)}
+
+    for number, view in enumerate(VIEWS, 1):
+        assert keys[str(number)] == f"mode('{view.name}')"
+        assert find(view.name) == view.name
+    async with shown(written()) as (app, pilot):
+        for number, view in enumerate(VIEWS, 1):
+            await pilot.press(str(number))
+
+            assert view.name == app.screen.NAME  # type: ignore[attr-defined]
+
+
+async def test_the_last_key_of_an_administrators_line_has_room_on_80_columns() -> None:
+    async with shown(written()) as (app, pilot):
+        lines = [str(app.screen.query_one(KeyLine).render())]
+        await pilot.press("slash", *"tank", "enter", "enter")
+        await settled(pilot)
+        lines.append(str(app.screen.query_one(KeyLine).render()))
+
+        assert all(line.endswith("q Quit") and len(line) <= 80 for line in lines), lines
 
 
 async def test_every_binding_has_an_id_and_a_tooltip() -> None:

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import asyncio
+import importlib.util
 import re
+from itertools import pairwise
 from pathlib import Path
 
+import psutil
 import pytest
 from rich.cells import cell_len
 from support.repository import ROOT
@@ -12,14 +16,16 @@ from support.screens import EPOCH_NS, SECOND_NS, Clock, row, snapshot
 
 from mxgw.convert import duration_from_seconds, to_value
 from mxgw.dashboard.v1 import dashboard_service_pb2 as pb
-from mxgw_core.api import SessionInfo, SessionState
+from mxgw_core.api import AuditEntry, SessionInfo, SessionState
+from mxgw_dashboard_tui.service.audit import NewEntries
 from mxgw_dashboard_tui.service.journal import Journal
 from mxgw_dashboard_tui.settings import DashboardSettings
 from mxgw_dashboard_tui.tui import text as t
+from mxgw_dashboard_tui.tui.credentials import Credentials
 from mxgw_dashboard_tui.tui.model import Model
 from mxgw_dashboard_tui.tui.recording import NoRecording, Recorder, read_recording
 from mxgw_dashboard_tui.tui.widgets.grid import _fit
-from mxgw_dashboard_tui.tui.widgets.plot import bars
+from mxgw_dashboard_tui.tui.widgets.plot import bars, squeezed
 
 
 @pytest.mark.parametrize(
@@ -65,6 +71,58 @@ def test_bars_have_the_size_they_were_given_and_reach_the_top_at_the_largest_val
     assert [len(line) for line in lines] == [6, 6]
     assert lines[0][-1] == lines[1][-1] == "█"
     assert lines[1].strip()[0] == "▁"
+
+
+def test_a_plot_has_room_for_all_of_the_past_and_moves_to_the_left_only() -> None:
+    values = [float(n % 17) for n in range(700)]
+    pictures = [squeezed(values[gone : gone + 600], 40, gone) for gone in range(100)]
+
+    assert all(len(picture) <= 40 for picture in pictures)
+    assert all(max(picture) == 16 for picture in pictures)
+    for earlier, later in pairwise(pictures):
+        assert later[1:-1] in (earlier[1 : len(later) - 1], earlier[2 : len(later)])
+
+
+def test_credentials_are_due_at_half_of_their_life_and_never_without_a_login() -> None:
+    clock = Clock()
+
+    async def is_due(credentials: Credentials) -> bool:
+        try:
+            async with asyncio.timeout(0.01):
+                await credentials.due()
+        except TimeoutError:
+            return False
+        return True
+
+    async def told() -> list[bool]:
+        credentials = Credentials(clock)
+        seen = [await is_due(credentials)]
+        credentials.begin("token", 100.0)
+        seen.append(await is_due(credentials))
+        clock.now += 50
+        seen.append(await is_due(credentials))
+        credentials.postpone(10)
+        seen.append(await is_due(credentials))
+        credentials.forget()
+        clock.now += 1000
+        seen.append(await is_due(credentials))
+        credentials.begin("token of no known life", 0.0)
+        seen.append(await is_due(credentials))
+        return seen
+
+    assert asyncio.run(told()) == [False, False, True, False, False, False]
+
+
+def test_the_audit_tail_tells_each_entry_once_and_says_when_some_are_missing() -> None:
+    entries = [AuditEntry(time_ns=n, actor="key:a", action="write", decision="allowed") for n in range(10)]
+    new = NewEntries()
+    window = entries[:4]
+
+    assert new.of(window) == (entries[:4], False)
+    assert new.of(window) == ((), False)
+    assert new.of(entries[2:6]) == (entries[4:6], False)
+    assert new.of(entries[7:]) == (entries[7:], True)
+    assert new.of(()) == ((), False)
 
 
 def model() -> Model:
@@ -115,6 +173,24 @@ def test_journal_entries_are_kept_once_and_in_order() -> None:
     view = made.take(snapshot(1))
 
     assert [entry.number for entry in view.journal] == [1, 2, 3, 4]
+
+
+def test_a_journal_does_not_keep_the_snapshots_alive_that_it_came_with() -> None:
+    def resident() -> int:
+        return psutil.Process().memory_info().rss
+
+    made = model()
+    made.take(snapshot(0))
+    before = resident()
+    for seconds in range(1, 150):
+        # Two megabytes of other things beside one entry.
+        big = snapshot(seconds, [row(f"s{n}", n, seconds=seconds, tag="x" * 20_000) for n in range(100)])
+        del big.journal[:]
+        big.journal.add(number=100 + seconds, detail="one entry")
+        made.take(pb.WatchGatewayResponse.FromString(big.SerializeToString()))
+
+    assert len(made.view.journal if made.view is not None else ()) == 153
+    assert resident() - before < 100 * 1024 * 1024
 
 
 def test_alarms_stand_before_warnings_and_name_their_place() -> None:
@@ -222,3 +298,16 @@ def test_the_page_has_every_setting_with_its_default() -> None:
     rows = dict(re.findall(r"^\| `(\w+)` \| `?\"?([\w.]+)\"?`? \|", page, re.MULTILINE))
 
     assert rows == {name: str(field.default) for name, field in DashboardSettings.model_fields.items()}
+
+
+def test_the_pictures_of_the_page_are_of_the_app_as_it_is_and_load_nothing() -> None:
+    specification = importlib.util.spec_from_file_location("generate_images", ROOT / "scripts" / "generate_images.py")
+    assert specification is not None
+    assert specification.loader is not None
+    module = importlib.util.module_from_spec(specification)
+    specification.loader.exec_module(module)
+    page = (ROOT / "docs" / "dashboard.md").read_text()
+    for path, picture in module.pictures():
+        assert path.read_text("utf-8") == picture, f"{path.name} is out of date; run: make docs"
+        assert f"images/{path.name}" in page
+        assert not re.findall(r"url\(.?http", picture)

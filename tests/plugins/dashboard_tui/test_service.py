@@ -18,7 +18,14 @@ from support.waiting import until
 
 from mxgw.dashboard.v1 import dashboard_service_pb2 as pb
 from mxgw.v1 import session_service_pb2 as ss
+from mxgw.v1.event_service_pb2 import StreamEventsResponse
+from mxgw_core.api import ANONYMOUS, Call, Observation, Peer
+from mxgw_core.api.errors import AccessDenied, InternalError
 from mxgw_core.testing import RunningGateway, running_gateway
+from mxgw_dashboard_tui.service.feeds import Feeds
+from mxgw_dashboard_tui.service.journal import Journal
+from mxgw_dashboard_tui.service.operators import Operators
+from mxgw_dashboard_tui.settings import DashboardSettings
 
 pytestmark = pytest.mark.asyncio
 
@@ -87,14 +94,16 @@ async def test_snapshots_go_on_and_carry_each_journal_entry_once() -> None:
         first = await stream.read()
         await h.client.open()
         numbers: list[int] = []
-        while len(numbers) < 2:
+        as_of = first.as_of.ToNanoseconds()
+        # Two looks that fall together are given the same sample, and say so.
+        while len(numbers) < 2 or as_of == first.as_of.ToNanoseconds():
             message = await stream.read()
             numbers += [entry.number for entry in message.journal]
+            as_of = message.as_of.ToNanoseconds()
         stream.cancel()
 
     assert not first.journal
     assert numbers == [1, 2]
-    assert message.as_of.ToNanoseconds() > first.as_of.ToNanoseconds()
 
 
 async def test_a_session_in_depth_has_its_subscribers_and_its_timeline_and_ends_with_it() -> None:
@@ -155,6 +164,71 @@ async def test_a_mirror_starts_with_the_first_watcher_and_goes_with_the_last() -
         extra.cancel()
         streams[1].cancel()
         await until(lambda: not distributor._internal)
+
+
+class BrokenOnce:
+    """An observation whose mirror breaks once, and is fine from then on."""
+
+    def __init__(self, seen: Observation) -> None:
+        self._seen = seen
+        self.times = 0
+
+    @asynccontextmanager
+    async def watch(self, session_id: str, interval_s: float) -> AsyncIterator[AsyncIterator[StreamEventsResponse]]:
+        self.times += 1
+        if self.times == 1:
+            raise ValueError("a bug")
+        async with self._seen.watch(session_id, interval_s) as frames:
+            yield frames
+
+
+async def test_a_mirror_that_breaks_ends_its_watchers_and_nothing_else_and_the_next_one_is_whole(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    async with house() as h:
+        session = await h.client.open()
+        await h.client.subscribe(session.session_id, ["Tank_001.Level"])
+        broken = BrokenOnce(h.gateway.app.observation)
+        async with asyncio.TaskGroup() as tasks:
+            feeds = Feeds(broken, 0.5, tasks)  # type: ignore[arg-type]
+            async with feeds.reading(session.session_id) as reader:
+                with pytest.raises(InternalError):
+                    await reader.next(5)
+            async with feeds.reading(session.session_id) as reader:
+                message = await reader.next(5)
+            feeds.close()
+
+    assert message is not None
+    assert "the mirror of session" in caplog.text
+
+
+async def test_only_callers_of_this_machine_are_served_where_no_plugin_knows_operators() -> None:
+    async with house() as h:
+        operators = Operators(h.gateway.app, DashboardSettings(local_role="administrator"), Journal(10))
+        here, elsewhere = (
+            Call("m", ANONYMOUS, Peer(address, is_local=is_local), None)
+            for address, is_local in (("127.0.0.1:1", True), ("10.0.0.7:1", False))
+        )
+        local = operators.of(here)
+        with pytest.raises(AccessDenied, match="this machine only"):
+            operators.of(elsewhere)
+
+    assert local.roles == ("administrator",)
+
+
+async def test_without_operators_there_is_no_login_to_renew_or_to_end_and_no_audit_log() -> None:
+    async with house() as h:
+        codes = [
+            (await refused(h.operator.call(method, request))).code
+            for method, request in (("RenewLogin", pb.RenewLoginRequest()), ("Logout", pb.LogoutRequest()))
+        ]
+        stream = h.operator.call("WatchAudit", pb.WatchAuditRequest())
+        message = await stream.read()
+        end = await stream.read()
+
+    assert codes == [grpc.StatusCode.PERMISSION_DENIED] * 2
+    assert not message.kept
+    assert end is grpc.aio.EOF
 
 
 async def test_fast_events_are_conflated_to_one_value_per_item_and_interval_and_counted() -> None:
@@ -290,6 +364,9 @@ async def test_where_operators_are_known_nothing_is_shown_before_a_login(install
             "WatchEvents": pb.WatchEventsRequest(session_id=session.session_id),
             "ListItems": pb.ListItemsRequest(session_id=session.session_id),
             "ListSettings": pb.ListSettingsRequest(),
+            "RenewLogin": pb.RenewLoginRequest(),
+            "Logout": pb.LogoutRequest(),
+            "WatchAudit": pb.WatchAuditRequest(),
             "CloseSession": pb.CloseSessionRequest(session_id=session.session_id),
             "KillWorker": pb.KillWorkerRequest(session_id=session.session_id),
         }

@@ -14,7 +14,7 @@ from mxgw_worker.backends.sim.options import defaults, parse_options
     ("options", "text"),
     [
         ({"profil": "load"}, "no option 'profil'; did you mean 'profile'?"),
-        ({"zzz": 1}, "no option 'zzz'; it knows buffered_interval_ms, "),
+        ({"zzz": 1}, "no option 'zzz'; it knows alarm_rate, alarm_seed, "),
         ({"profile": "factory"}, "'profile' of backend sim must be one of plant, recording, load, not 'factory'"),
         ({"profile": "load", "rate": -1}, "'rate' of backend sim must be a number from 0 to 1e"),
         ({"profile": "load", "rate": "fast"}, "'rate' .* not 'fast'"),

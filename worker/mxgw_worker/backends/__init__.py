@@ -1,5 +1,5 @@
 """What a worker talks to: the `Backend` protocol (base.py) and the kinds that exist."""
 
-from mxgw_worker.backends.registry import create_backend
+from mxgw_worker.backends.registry import backend_factory, create_backend
 
-__all__ = ["create_backend"]
+__all__ = ["backend_factory", "create_backend"]

@@ -14,6 +14,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Protocol, runtime_checkable
 
+from mxgw.v1.alarms_pb2 import Alarm
 from mxgw.v1.commands_pb2 import BrowseNode
 from mxgw.v1.events_pb2 import GapReason, SourceHealth
 from mxgw.v1.values_pb2 import MxStatus, MxValue
@@ -192,4 +193,66 @@ class Browsable(Protocol):
 
         Raises:
             MxError: there is no such node.
+        """
+
+
+@dataclass(frozen=True, slots=True)
+class AlarmAck:
+    """What the source made of one acknowledgement; `hresult` is S_OK, or `message` and `detail` say why it is not.
+
+    `detail` is a native MxStatusDetail, for example 1015 for an alarm that is acknowledged already; 0 when unknown.
+    """
+
+    hresult: int = S_OK
+    message: str = ""
+    detail: int = 0
+
+
+@runtime_checkable
+class AlarmSource(Protocol):
+    """A backend with an alarm manager, which has to be asked; MXAccess itself has no such thing (FIELD 3)."""
+
+    async def active_alarms(self) -> Sequence[Alarm]:
+        """Return every alarm that is not back to normal and acknowledged, each `alarm_id` once.
+
+        One that is over (ACK_RTN) may be among them for a while, so that its last step is known as the source has it;
+        without that its end is concluded.
+
+        An alarm that has not changed may be the same object as before, which makes comparing cheap; the caller changes
+        none of them.
+
+        Raises:
+            MxError: the alarm manager does not answer.
+        """
+
+    async def acknowledge_alarms(self, alarm_ids: Sequence[str], comment: str, operator: str) -> Sequence[AlarmAck]:
+        """Acknowledge alarms; one result each, in order.
+
+        Raises:
+            MxError: the alarm manager does not answer; nothing is acknowledged.
+        """
+
+
+class AlarmListener(Protocol):
+    """Takes what an alarm manager reports by itself, in the event loop. No call blocks or raises."""
+
+    def changed(self, alarm: Alarm) -> None:
+        """An alarm is like this now; in ACK_RTN it is over."""
+
+    def refreshed(self, alarms: Sequence[Alarm]) -> None:
+        """These are all active alarms: at the start, and whenever changes may have been missed."""
+
+    def failed(self, detail: str) -> None:
+        """The alarm manager is away; `refreshed` says when it is back."""
+
+
+@runtime_checkable
+class AlarmPublisher(AlarmSource, Protocol):
+    """A backend whose alarm manager reports changes by itself."""
+
+    async def follow_alarms(self, listener: AlarmListener) -> None:
+        """Begin to report; called once, and again only after it raised. `refreshed` comes first.
+
+        Raises:
+            MxError: the alarm manager does not answer.
         """

@@ -35,15 +35,22 @@ def create_backend(kind: str, options: Mapping[str, object]) -> Backend:
         BackendUnavailable: there is no such kind, a package is missing, or the options are wrong; the text says what
             would help.
     """
-    if kind in _BUILT_IN:
-        module, name = _BUILT_IN[kind]
-        try:
-            factory = cast("BackendFactory", getattr(import_module(module), name))
-        except ModuleNotFoundError as error:
-            raise _missing_package(kind, error) from error
-    else:
-        factory = _installed(kind)
-    return factory(options)
+    return backend_factory(kind)(options)
+
+
+def backend_factory(kind: str) -> BackendFactory:
+    """Import what a kind needs, and return what makes its backends.
+
+    Raises:
+        BackendUnavailable: as `create_backend`, but for the options.
+    """
+    if kind not in _BUILT_IN:
+        return _installed(kind)
+    module, name = _BUILT_IN[kind]
+    try:
+        return cast("BackendFactory", getattr(import_module(module), name))
+    except ModuleNotFoundError as error:
+        raise _missing_package(kind, error) from error
 
 
 def _missing_package(kind: str, error: ModuleNotFoundError) -> Exception:

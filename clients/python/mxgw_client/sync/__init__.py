@@ -1,7 +1,8 @@
 """The client without `await`, for scripts and notebooks; it runs the asynchronous one in a thread of its own."""
 
+from mxgw_client.sync.alarms import AlarmStream
 from mxgw_client.sync.gateway import Gateway, connect
 from mxgw_client.sync.session import Session, Subscription
 from mxgw_client.sync.stream import EventStream
 
-__all__ = ["EventStream", "Gateway", "Session", "Subscription", "connect"]
+__all__ = ["AlarmStream", "EventStream", "Gateway", "Session", "Subscription", "connect"]

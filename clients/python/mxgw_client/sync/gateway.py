@@ -7,11 +7,17 @@ from types import TracebackType
 from typing import Self
 
 from mxgw_client import gateway as asynchronous
+from mxgw_client.alarms import Acknowledgement, Alarm, AlarmFilter
+from mxgw_client.enums import OnGap
 from mxgw_client.gateway import DEFAULT_CLIENT_NAME, DEFAULT_TARGET
 from mxgw_client.options import MIB, ApiKey, Flow, Tls
+from mxgw_client.policy import Policy
+from mxgw_client.position import Start
 from mxgw_client.results import GatewayInfo, Pong, SessionInfo
+from mxgw_client.resume import RESUME, ResumePolicy
 from mxgw_client.subscribers import SubscriberList
 from mxgw_client.sync import _loop
+from mxgw_client.sync.alarms import AlarmStream
 from mxgw_client.sync.session import Session
 
 
@@ -106,6 +112,41 @@ class Gateway:
 
     def subscribers(self, session_id: str, *, timeout_s: float | None = None) -> SubscriberList:
         return self._loop.run(self._gateway.subscribers(session_id, timeout_s=timeout_s))
+
+    def alarms(
+        self,
+        *,
+        wanted: AlarmFilter | None = None,
+        start: Start = Start.SNAPSHOT,
+        on_gap: OnGap = OnGap.SNAPSHOT,
+        policy: Policy | None = None,
+        client_name: str = DEFAULT_CLIENT_NAME,
+        resume: ResumePolicy | None = RESUME,
+        heartbeat_interval_s: float | None = None,
+    ) -> AlarmStream:
+        loop = self._loop
+        return AlarmStream(
+            loop,
+            self._gateway.alarms(
+                wanted=wanted,
+                start=start,
+                on_gap=on_gap,
+                policy=policy,
+                client_name=client_name,
+                resume=resume,
+                heartbeat_interval_s=heartbeat_interval_s,
+            ),
+        )
+
+    def active_alarms(self, *, wanted: AlarmFilter | None = None, timeout_s: float | None = None) -> Iterator[Alarm]:
+        return self._loop.iterate(self._gateway.active_alarms(wanted=wanted, timeout_s=timeout_s))
+
+    def acknowledge_alarms(
+        self, *references: str, comment: str = "", operator: str = "", timeout_s: float | None = None
+    ) -> list[Acknowledgement]:
+        return self._loop.run(
+            self._gateway.acknowledge_alarms(*references, comment=comment, operator=operator, timeout_s=timeout_s)
+        )
 
     def info(self, *, timeout_s: float | None = None) -> GatewayInfo:
         return self._loop.run(self._gateway.info(timeout_s=timeout_s))

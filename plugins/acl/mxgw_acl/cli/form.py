@@ -1,4 +1,4 @@
-"""How the commands look: help with examples, tables, durations."""
+"""What the commands share: tables, durations, failures."""
 
 from __future__ import annotations
 
@@ -7,7 +7,6 @@ import re
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from datetime import UTC, datetime
-from typing import Any
 
 import click
 
@@ -15,43 +14,6 @@ from mxgw_core.api.errors import MxgwError
 
 _DURATION = re.compile(r"(\d+(?:\.\d+)?)\s*([smhdw])")
 _SECONDS = {"s": 1, "m": 60, "h": 3600, "d": 86_400, "w": 604_800}
-
-
-class Command(click.Command):
-    """A command whose help ends with examples."""
-
-    def __init__(self, *args: Any, examples: Sequence[tuple[str, str]] = (), **kwargs: Any) -> None:
-        super().__init__(*args, **kwargs)
-        self.examples = tuple(examples)
-
-    def format_epilog(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
-        write_examples(self.examples, formatter)
-        super().format_epilog(ctx, formatter)
-
-
-class Group(click.Group):
-    """A group whose help ends with examples."""
-
-    command_class = Command
-
-    def __init__(self, *args: Any, examples: Sequence[tuple[str, str]] = (), **kwargs: Any) -> None:
-        super().__init__(*args, **kwargs)
-        self.examples = tuple(examples)
-
-    def format_epilog(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
-        write_examples(self.examples, formatter)
-        super().format_epilog(ctx, formatter)
-
-
-def write_examples(examples: Sequence[tuple[str, str]], formatter: click.HelpFormatter) -> None:
-    """Write command lines, each with what it is for."""
-    if not examples:
-        return
-    with formatter.section("Examples"):
-        for line, meaning in examples:
-            formatter.write(f"{'':{formatter.current_indent}}$ {line}\n")
-            with formatter.indentation(), formatter.indentation():
-                formatter.write_text(meaning)
 
 
 def duration(ctx: click.Context, param: click.Parameter, value: str | None) -> float | None:

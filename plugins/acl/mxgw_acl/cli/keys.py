@@ -12,15 +12,17 @@ from typing import Any
 
 import click
 
-from mxgw_acl.audit import AuditLog, AuditRecord
-from mxgw_acl.cli.form import Command, Group, duration, moment, show_json, show_table, told_failures
+from mxgw_acl.audit import AUDIT_FILE, AuditLog, AuditRecord
+from mxgw_acl.cli.form import duration, moment, show_json, show_table, told_failures
 from mxgw_acl.files import write_private
 from mxgw_acl.keyformat import KeyText
 from mxgw_acl.keys import SCOPE_MEANINGS, Constraints, Key, Scope
 from mxgw_acl.patterns import ItemPatterns
 from mxgw_acl.settings import AclSettings
 from mxgw_acl.store import KeyStore, KeyWishes, Use
+from mxgw_core.api.cli import Command, Group
 
+_MIB = 1024 * 1024
 _DEFAULT_SCOPES = (Scope.OPEN, Scope.READ, Scope.EVENTS)
 _SCOPES_HELP = "; ".join(f"{scope.value}: {meaning}" for scope, meaning in SCOPE_MEANINGS.items())
 
@@ -59,7 +61,7 @@ def keys_group(settings: Callable[[], AclSettings]) -> click.Group:
             chosen = settings()
             store = KeyStore(chosen.directory)
             try:
-                audit = AuditLog(chosen.directory / "audit.jsonl")
+                audit = AuditLog(chosen.directory / AUDIT_FILE)
                 try:
                     yield (
                         store,
@@ -115,6 +117,8 @@ def keys_group(settings: Callable[[], AclSettings]) -> click.Group:
     @click.option("--max-sessions", type=click.IntRange(min=0), help="Sessions open at once.")
     @click.option("--max-subscribers", type=click.IntRange(min=0), help="Event streams at once, in all sessions.")
     @click.option("--max-detached", type=click.IntRange(min=0), help="Sessions that wait without a stream.")
+    @click.option("--max-rate", type=click.FloatRange(min=0.1), metavar="N", help="Events a second, all streams.")
+    @click.option("--max-buffer", type=click.FloatRange(min=0.1), metavar="MIB", help="Unread events, per session.")
     @click.option("--expires", callback=duration, metavar="TIME", help="Life of the key, as in 90d or 12h.")
     @click.option(
         "--certificate",
@@ -135,6 +139,8 @@ def keys_group(settings: Callable[[], AclSettings]) -> click.Group:
         max_sessions: int | None,
         max_subscribers: int | None,
         max_detached: int | None,
+        max_rate: float | None,
+        max_buffer: float | None,
         expires: float | None,
         certificate: tuple[str, ...],
         out: Path | None,
@@ -159,6 +165,8 @@ def keys_group(settings: Callable[[], AclSettings]) -> click.Group:
                 maximum_sessions=max_sessions,
                 maximum_subscribers=max_subscribers,
                 maximum_detached=max_detached,
+                maximum_events_per_s=max_rate,
+                maximum_buffer_bytes=None if max_buffer is None else int(max_buffer * _MIB),
             ),
             expires_at=None if expires is None else time.time() + expires,
             certificate_names=certificate,
@@ -314,6 +322,8 @@ def _document(key: Key, use: Use | None) -> dict[str, Any]:
         "max_sessions": constraints.maximum_sessions,
         "max_subscribers": constraints.maximum_subscribers,
         "max_detached": constraints.maximum_detached,
+        "max_rate": constraints.maximum_events_per_s,
+        "max_buffer_mib": None if (size := constraints.maximum_buffer_bytes) is None else size / _MIB,
         "certificates": list(key.certificate_names),
         "secrets": [
             {"created_at": moment(secret.created_at), "expires_at": moment(secret.expires_at)} for secret in key.hashes

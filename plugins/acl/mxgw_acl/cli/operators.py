@@ -6,10 +6,11 @@ from collections.abc import Callable
 
 import click
 
-from mxgw_acl.audit import AuditLog, AuditRecord
-from mxgw_acl.cli.form import Command, Group, told_failures
+from mxgw_acl.audit import AUDIT_FILE, AuditLog, AuditRecord
+from mxgw_acl.cli.form import told_failures
 from mxgw_acl.settings import AclSettings
 from mxgw_acl.store import KeyStore
+from mxgw_core.api.cli import Command, Group
 
 
 def operators_group(settings: Callable[[], AclSettings]) -> click.Group:
@@ -33,7 +34,7 @@ def operators_group(settings: Callable[[], AclSettings]) -> click.Group:
             store = KeyStore(chosen.directory)
             try:
                 store.end_logins_of(user)
-                audit = AuditLog(chosen.directory / "audit.jsonl")
+                audit = AuditLog(chosen.directory / AUDIT_FILE)
                 try:
                     audit.write(AuditRecord("command line", "operators logout", "done", user, "local"))
                 finally:

@@ -6,7 +6,8 @@ from pathlib import Path
 
 import click
 
-from mxgw_acl.cli.form import Command, Group, show_json
+from mxgw_acl.cli.form import show_json
+from mxgw_core.api.cli import Command, Group
 
 
 def tls_group() -> click.Group:
@@ -60,5 +61,8 @@ def tls_group() -> click.Group:
         if clients:
             click.echo(f'client_ca = "{made["ca"].resolve()}"')
         click.echo(f"\nClients trust it with: mxgw sessions --ca {made['ca']}")
+        for client in clients:
+            certificate, key = made[f"client {client}"], made[f"client key {client}"]
+            click.echo(f"{client} shows itself with: --cert {certificate} --key {key}")
 
     return tls

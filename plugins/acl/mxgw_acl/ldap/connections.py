@@ -34,10 +34,14 @@ class WrongCredentials(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Entry:
-    """One found entry; attribute names are lower case."""
+    """One found entry; attribute names are lower case, values as the server sent them."""
 
     dn: str
-    attributes: dict[str, list[str]]
+    attributes: dict[str, list[bytes]]
+
+    def texts(self, name: str) -> list[str]:
+        """Return the values of an attribute; none when it is not there."""
+        return [value.decode("utf-8", "replace") for value in self.attributes.get(name, ())]
 
 
 class _StrictTls(ldap3.Tls):  # type: ignore[misc]  # ldap3 has no types
@@ -160,13 +164,7 @@ class Connected:
             )
             _refuse_referral(self.url, result)
         return [
-            Entry(
-                found["dn"],
-                {
-                    name.lower(): [value.decode("utf-8", "replace") for value in values]
-                    for name, values in found["raw_attributes"].items()
-                },
-            )
+            Entry(found["dn"], {name.lower(): list(values) for name, values in found["raw_attributes"].items()})
             for found in response or ()
             # References to other servers stand among the entries; they are not followed.
             if found["type"] == "searchResEntry"

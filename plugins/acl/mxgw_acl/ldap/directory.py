@@ -145,7 +145,7 @@ class LdapDirectory:
         known = self._groups.get(folded)
         if known is not None and now < known[0]:
             return Person(user, entry.dn, known[1])
-        groups = groups_of(connected, reconnect, entry.dn, entry.attributes.get(_MEMBER_OF, ()), self._settings)
+        groups = groups_of(connected, reconnect, entry.dn, entry.texts(_MEMBER_OF), self._settings)
         with self._lock:
             self._groups = {dn: value for dn, value in self._groups.items() if now < value[0]}
             self._groups[folded] = now + self._settings.cache_s, groups

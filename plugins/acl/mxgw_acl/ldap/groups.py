@@ -1,8 +1,13 @@
-"""The groups of a person: those the entry names, those that groups are in, and Active Directory's own rule."""
+"""The groups of a person: those the entry names, those that groups are in, and Active Directory's own two ways.
+
+Source: MS-ADTS 3.1.1.3.4.4.3 (the rule LDAP_MATCHING_RULE_IN_CHAIN) and 3.1.1.4.5.19 (tokenGroups: the SIDs of all
+security groups, nested ones included, told for one entry looked at by itself).
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+import logging
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager
 
 from ldap3.utils.conv import escape_filter_chars
@@ -10,9 +15,12 @@ from ldap3.utils.conv import escape_filter_chars
 from mxgw_acl.ldap.connections import Connected, ServerFailed
 from mxgw_acl.settings import LdapSettings
 
+log = logging.getLogger(__name__)
+
 # supportedCapabilities of Active Directory, and its matching rule that follows memberships up.
 _ACTIVE_DIRECTORY = "1.2.840.113556.1.4.800"
 _IN_CHAIN = "1.2.840.113556.1.4.1941"
+_SIDS = "tokenGroups"
 # Nobody is in more; a directory that says so is broken.
 _MOST_GROUPS = 5000
 _DNS_PER_SEARCH = 20
@@ -31,23 +39,54 @@ def groups_of(
     """
     if settings.groups == "memberof":
         return tuple(named)
-    if settings.groups == "ad_chain" and _is_active_directory(connected):
+    if settings.groups in _SHORT_WAYS and _is_active_directory(connected):
         try:
-            return _in_chain(reconnect, dn, settings)
-        except ServerFailed:
-            pass  # too slow or not supported; the long way works everywhere
+            groups = _SHORT_WAYS[settings.groups](reconnect, dn, settings)
+        except ServerFailed as error:
+            # Too slow or not supported; the long way works everywhere.
+            log.info("groups = %s does not work, so nested takes its place: %s", settings.groups, error)
+        else:
+            if groups is not None:
+                return groups
+            log.info("groups = %s tells nothing of somebody, so nested takes its place", settings.groups)
     return _nested(connected, dn, named, settings)
 
 
 def _is_active_directory(connected: Connected) -> bool:
     entries = connected.search("", "(objectClass=*)", ["supportedCapabilities"], whole_tree=False)
-    return any(_ACTIVE_DIRECTORY in entry.attributes.get("supportedcapabilities", ()) for entry in entries)
+    return any(_ACTIVE_DIRECTORY in entry.texts("supportedcapabilities") for entry in entries)
 
 
-def _in_chain(reconnect: Reconnect, dn: str, settings: LdapSettings) -> Sequence[str]:
+def _in_chain(reconnect: Reconnect, dn: str, settings: LdapSettings) -> Sequence[str] | None:
+    """Return the groups; None when there are none, which is also what a server says that does not know the rule."""
     with reconnect(settings.chain_timeout_s) as connected:
         wanted = f"(member:{_IN_CHAIN}:={escape_filter_chars(dn)})"
-        return tuple(entry.dn for entry in connected.search(settings.group_base, wanted, ["cn"]))
+        return tuple(entry.dn for entry in connected.search(settings.group_base, wanted, ["cn"])) or None
+
+
+def _token_groups(reconnect: Reconnect, dn: str, settings: LdapSettings) -> Sequence[str] | None:
+    """Return the groups below the base whose SIDs the entry has; None when it tells none, which nobody has."""
+    with reconnect(settings.chain_timeout_s) as connected:
+        entries = connected.search(dn, "(objectClass=*)", [_SIDS], whole_tree=False)
+        sids = [sid for entry in entries for sid in entry.attributes.get(_SIDS.lower(), ())][:_MOST_GROUPS]
+        if not sids:
+            return None
+        found: list[str] = []
+        for start in range(0, len(sids), _DNS_PER_SEARCH):
+            parts = "".join(f"(objectSid={_escaped(sid)})" for sid in sids[start : start + _DNS_PER_SEARCH])
+            found += [entry.dn for entry in connected.search(settings.group_base, f"(|{parts})", ["cn"])]
+        return tuple(found)
+
+
+def _escaped(value: bytes) -> str:
+    return "".join(f"\\{byte:02x}" for byte in value)
+
+
+# Active Directory's ways, each within its own time; None and ServerFailed: not this one.
+_SHORT_WAYS: Mapping[str, Callable[[Reconnect, str, LdapSettings], Sequence[str] | None]] = {
+    "ad_chain": _in_chain,
+    "ad_token_groups": _token_groups,
+}
 
 
 def _nested(connected: Connected, dn: str, named: Iterable[str], settings: LdapSettings) -> Sequence[str]:

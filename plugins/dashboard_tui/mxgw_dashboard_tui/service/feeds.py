@@ -7,6 +7,7 @@ when nobody watches.
 from __future__ import annotations
 
 import asyncio
+import logging
 import time
 from collections import deque
 from collections.abc import AsyncIterator
@@ -17,7 +18,9 @@ from mxgw.dashboard.v1 import dashboard_service_pb2 as pb
 from mxgw.v1.event_service_pb2 import StreamEventsResponse
 from mxgw.v1.events_pb2 import Event, Gap, GapReason
 from mxgw_core.api import Observation
-from mxgw_core.api.errors import GatewayError
+from mxgw_core.api.errors import GatewayError, InternalError
+
+log = logging.getLogger(__name__)
 
 # What comes within this time goes out as one message.
 _GATHER_S = 0.05
@@ -94,18 +97,28 @@ class Feed:
         return self.task is not None and self.task.done()
 
     async def run(self, seen: Observation, session_id: str, interval_s: float) -> None:
-        """Mirror the session until it is over; then its readers end."""
+        """Mirror the session until it is over; then its readers end.
+
+        A mirror that breaks concerns those who watch this session and nobody else: they are told, attach again, and so
+        make a new one.
+        """
         try:
             async with seen.watch(session_id, interval_s) as frames:
                 async for frame in frames:
                     self._take(frame)
         except GatewayError as error:
-            self._flush()
-            for reader in self.readers:
-                reader.end(error)
+            self._end(error)
+        except Exception:
+            log.exception("the mirror of session %s broke", session_id)
+            self._end(InternalError("the view of this session's events broke: it begins anew"))
         finally:
             if self._timer is not None:
                 self._timer.cancel()
+
+    def _end(self, error: GatewayError) -> None:
+        self._flush()
+        for reader in self.readers:
+            reader.end(error)
 
     def _take(self, frame: StreamEventsResponse) -> None:
         if frame.HasField("gap"):

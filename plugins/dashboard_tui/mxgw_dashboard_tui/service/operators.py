@@ -15,8 +15,9 @@ from mxgw_core.api import (
     Peer,
     SessionInfo,
     SessionPredicate,
+    as_operator,
 )
-from mxgw_core.api.errors import AccessDenied, SessionNotFound, Unauthenticated
+from mxgw_core.api.errors import AccessDenied, AccessRevoked, SessionNotFound, Unauthenticated
 from mxgw_dashboard_tui.service.journal import Journal
 from mxgw_dashboard_tui.settings import DashboardSettings
 
@@ -58,8 +59,9 @@ class Operators:
             Unauthenticated: a login is needed first.
             AccessDenied: the caller is no operator, or has no role here.
         """
-        if call.identity.kind == "operator" and isinstance(call.identity.claims, Operator):
-            operator = call.identity.claims
+        operator = as_operator(call.identity)
+        if operator is not None:
+            pass
         elif self.login_required:
             raise Unauthenticated("log in first: the dashboard is for operators")
         elif not call.peer.is_local:
@@ -149,6 +151,50 @@ class Operators:
             self._journal.add(pb.JOURNAL_KIND_LOGIN, None, f"has no role here, from {peer.address}", operator.name)
             raise AccessDenied("you are known, and have no role at this gateway: ask for viewer or administrator")
         self._journal.add(pb.JOURNAL_KIND_LOGIN, None, f"from {peer.address}", operator.name)
+        return operator
+
+    async def renew(self, call: Call) -> Operator:
+        """Return the operator who calls as of now, with a new token.
+
+        Raises:
+            Unauthenticated: the login is over; it is ended here, so that nothing of it goes on until it expires.
+            GatewayError: the plugin could not say; the token at hand stays what it is.
+        """
+        operator = self._logged_in(call)
+        renewed = await self._gateway.renew_operator(operator)
+        if renewed is None or role_of(renewed) == pb.ROLE_UNSPECIFIED or not renewed.token:
+            self._gateway.forget_operator(operator)
+            self._journal.add(pb.JOURNAL_KIND_LOGIN, None, "is over: not renewed", operator.name)
+            raise Unauthenticated("your login is over: log in again")
+        if set(renewed.roles) != set(operator.roles):
+            self._end_streams_of(call, renewed)
+        return renewed
+
+    def _end_streams_of(self, call: Call, renewed: Operator) -> None:
+        """End what was opened with another role: a stream knows the role that it began with."""
+        for stream in self._gateway.streams():
+            claims = stream.identity.claims
+            if (
+                stream.identity.id == call.identity.id
+                and isinstance(claims, Operator)
+                and claims.roles != renewed.roles
+            ):
+                self._gateway.end_stream(stream, AccessRevoked("your role is another one now: attach again"))
+
+    def logout(self, call: Call) -> None:
+        """End the login of the operator who calls.
+
+        Raises:
+            AccessDenied: there is no login.
+        """
+        operator = self._logged_in(call)
+        self._gateway.forget_operator(operator)
+        self._journal.add(pb.JOURNAL_KIND_LOGIN, None, f"logged out, from {call.peer.address}", operator.name)
+
+    def _logged_in(self, call: Call) -> Operator:
+        operator = self.of(call)
+        if operator is self._local:
+            raise AccessDenied("no plugin of this gateway knows operators: there is no login")
         return operator
 
     def _failures_of(self, user: str, peer: Peer) -> deque[float]:

@@ -14,6 +14,7 @@ from mxgw.convert import duration_from_seconds, duration_to_seconds, timestamp_f
 from mxgw.dashboard.v1 import dashboard_service_pb2 as pb
 from mxgw_core.api import Call, CloseReason, Gateway, Operator, ResponseStream, SessionInfo
 from mxgw_core.api.errors import AccessDenied, InvalidRequest, Unauthenticated
+from mxgw_dashboard_tui.service.audit import ENTRIES, NewEntries, entry_message
 from mxgw_dashboard_tui.service.feeds import Feeds
 from mxgw_dashboard_tui.service.journal import Journal
 from mxgw_dashboard_tui.service.operators import Operators, role_of
@@ -24,11 +25,14 @@ from mxgw_dashboard_tui.settings import DashboardSettings
 SCOPES = {
     "GetAccess": "public",
     "Login": "public",
+    "RenewLogin": "viewer",
+    "Logout": "viewer",
     "WatchGateway": "viewer",
     "WatchSession": "viewer",
     "WatchEvents": "viewer",
     "ListItems": "viewer",
     "ListSettings": "administrator",
+    "WatchAudit": "administrator",
     "CloseSession": "administrator",
     "KillWorker": "administrator",
 }
@@ -72,9 +76,26 @@ class DashboardService:
         return pb.LoginResponse(
             token=operator.token,
             expires_at=timestamp_from_ns(int(operator.expires_at * 1e9)),
+            valid_for=_valid_for(operator),
             operator=operator.name,
             role=role_of(operator),
         )
+
+    async def RenewLogin(self, request: pb.RenewLoginRequest, call: Call) -> pb.RenewLoginResponse:
+        del request
+        operator = await self._operators.renew(call)
+        return pb.RenewLoginResponse(
+            token=operator.token,
+            expires_at=timestamp_from_ns(int(operator.expires_at * 1e9)),
+            valid_for=_valid_for(operator),
+            operator=operator.name,
+            role=role_of(operator),
+        )
+
+    async def Logout(self, request: pb.LogoutRequest, call: Call) -> pb.LogoutResponse:
+        del request
+        self._operators.logout(call)
+        return pb.LogoutResponse()
 
     # looking
 
@@ -196,6 +217,23 @@ class DashboardService:
             ],
         )
 
+    async def WatchAudit(self, request: pb.WatchAuditRequest, call: Call, stream: ResponseStream) -> None:
+        interval_s = _interval(request.interval)
+        self._operators.require_administrator(call, "read the audit log")
+        new = NewEntries()
+        async for _ in _ticks(interval_s):
+            entries = self._gateway.observation.audit_tail(ENTRIES)
+            message = pb.WatchAuditResponse(
+                as_of=timestamp_from_ns(time.time_ns()),
+                interval=duration_from_seconds(interval_s),
+                kept=entries is not None,
+            )
+            fresh, message.incomplete = new.of(entries or ())
+            message.entries.extend(map(entry_message, fresh))
+            await stream.write(message)
+            if entries is None:
+                return
+
     # acting
 
     async def CloseSession(self, request: pb.CloseSessionRequest, call: Call) -> pb.CloseSessionResponse:
@@ -211,6 +249,10 @@ class DashboardService:
                 pb.JOURNAL_KIND_OPERATOR_ACTION, info, f"killed the worker, pid {info.worker_pid}", operator.name
             )
         return pb.KillWorkerResponse()
+
+
+def _valid_for(operator: Operator) -> Duration:
+    return duration_from_seconds(max(0.0, operator.expires_at - time.time()))
 
 
 def _interval(asked: Duration) -> float:

@@ -10,7 +10,7 @@ from mxgw.dashboard.v1 import dashboard_service_pb2 as pb
 from mxgw.v1 import events_pb2 as e
 from mxgw.v1 import gateway_service_pb2 as gw
 from mxgw.v1 import session_service_pb2 as ss
-from mxgw_dashboard_tui.tui.text import clean, span
+from mxgw_dashboard_tui.tui.text import clean, span, words
 
 LAG_S = 5.0
 LOOP_DELAY_S = 0.5
@@ -76,7 +76,7 @@ def _ended(snapshot: pb.WatchGatewayResponse) -> Iterator[Alarm]:
     for session in snapshot.ended:
         ago_s = (now_ns - timestamp_to_ns(session.closed_at)) / 1e9
         if session.state == ss.SESSION_STATE_FAULTED and ago_s < _RECENT_S:
-            reason = ss.CloseReason.Name(session.close_reason).removeprefix("CLOSE_REASON_")
+            reason = words(ss.CloseReason.Name(session.close_reason), "CLOSE_REASON_")
             yield Alarm("warn", session_name(session), f"faulted {span(ago_s)} ago: {reason}")
 
 

@@ -6,7 +6,7 @@ import time
 from collections.abc import Callable
 from typing import ClassVar
 
-from textual import work
+from textual import events, work
 from textual.app import App
 from textual.binding import Binding, BindingType
 
@@ -15,18 +15,19 @@ from mxgw_dashboard_tui.tui.commands import COMMANDS, DashboardCommands, find, n
 from mxgw_dashboard_tui.tui.messages import LinkChanged, ViewChanged
 from mxgw_dashboard_tui.tui.model import Link
 from mxgw_dashboard_tui.tui.recording import Recorder
+from mxgw_dashboard_tui.tui.screens.base import BaseScreen
 from mxgw_dashboard_tui.tui.screens.help import HelpScreen
-from mxgw_dashboard_tui.tui.screens.journal import JournalScreen
 from mxgw_dashboard_tui.tui.screens.login import LoginScreen
-from mxgw_dashboard_tui.tui.screens.overview import OverviewScreen
-from mxgw_dashboard_tui.tui.screens.plugins import PluginsScreen
 from mxgw_dashboard_tui.tui.screens.session import SessionScreen
-from mxgw_dashboard_tui.tui.screens.sessions import SessionsScreen
-from mxgw_dashboard_tui.tui.screens.settings import SettingsScreen
 from mxgw_dashboard_tui.tui.showing import Showing
-from mxgw_dashboard_tui.tui.source import Source
+from mxgw_dashboard_tui.tui.source import Refused, Source
+from mxgw_dashboard_tui.tui.views import VIEWS, view_bindings
+from mxgw_dashboard_tui.tui.widgets.grid import Grid
+from mxgw_dashboard_tui.tui.widgets.line import Line
 
 _THEMES = {"dark": "textual-dark", "light": "textual-light"}
+# A screen that comes is not painted before it was laid out; textual waits 50 ms for that, which is half of an answer.
+_SWITCH_S = 0.005
 
 
 class DashboardApp(App[None]):
@@ -34,23 +35,15 @@ class DashboardApp(App[None]):
 
     TITLE = "mxgw"
     CSS_PATH = "dashboard.tcss"
+    VERTICAL_BREAKPOINTS = [(0, "-short"), (30, "-tall")]
+    NOTIFICATION_TIMEOUT = 3
     COMMANDS: ClassVar = {DashboardCommands}
     ENABLE_COMMAND_PALETTE = True
-    MODES: ClassVar = {
-        "sessions": SessionsScreen,
-        "overview": OverviewScreen,
-        "journal": JournalScreen,
-        "plugins": PluginsScreen,
-        "settings": SettingsScreen,
-    }
-    DEFAULT_MODE = "sessions"
+    MODES: ClassVar = {view.name: view.screen for view in VIEWS}
+    DEFAULT_MODE = VIEWS[0].name
 
     BINDINGS: ClassVar[list[BindingType]] = [
-        Binding("1", "mode('sessions')", "Views", key_display="1-5", id="mode.sessions", tooltip="All sessions"),
-        Binding("2", "mode('overview')", "Overview", id="mode.overview", tooltip="Alarms, rates, losses", show=False),
-        Binding("3", "mode('journal')", "Journal", id="mode.journal", tooltip="What happened", show=False),
-        Binding("4", "mode('plugins')", "Plugins", id="mode.plugins", tooltip="Which plugins run", show=False),
-        Binding("5", "mode('settings')", "Settings", id="mode.settings", tooltip="The settings", show=False),
+        *view_bindings(),
         Binding("space", "freeze", "Freeze", key_display="spc", id="freeze", tooltip="Stop or go on with repainting"),
         Binding("question_mark", "help", "Help", key_display="?", id="help", tooltip="Keys and commands"),
         Binding("q,ctrl+c", "quit", "Quit", id="quit", tooltip="Leave the dashboard"),
@@ -63,6 +56,7 @@ class DashboardApp(App[None]):
         user: str = "",
         theme: str = "dark",
         recorder: Recorder | None = None,
+        alarm_rows: int = 1000,
         clock: Callable[[], float] = time.monotonic,
         wall: Callable[[], float] = time.time,
     ) -> None:
@@ -70,6 +64,8 @@ class DashboardApp(App[None]):
         self.source = source
         self.showing = Showing(clock, wall, f"connecting to {source.name}")
         self.command_names = names()
+        # At most so many alarms of the plant are shown.
+        self.alarm_rows = alarm_rows
         self._user = user
         self._recorder = recorder
         self._role = pb.ROLE_UNSPECIFIED
@@ -96,7 +92,14 @@ class DashboardApp(App[None]):
 
     def on_link_changed(self, message: LinkChanged) -> None:
         self.showing.link, self.showing.link_detail = message.link, message.detail
-        if message.link is Link.LOGIN and not isinstance(self.screen, LoginScreen):
+        if message.link is not Link.LOGIN:
+            return
+        # Whoever logs in next may be somebody else: nothing of what was shown stays.
+        self.showing.forget()
+        while len(self.screen_stack) > 1 and not isinstance(self.screen, LoginScreen):
+            self.screen.dismiss(None)
+        if isinstance(self.screen, BaseScreen):
+            self.screen.repaint()
             self.push_screen(LoginScreen(self.source, self._user, message.detail))
 
     def on_view_changed(self, message: ViewChanged) -> None:
@@ -107,22 +110,51 @@ class DashboardApp(App[None]):
 
     # keys and commands
 
+    async def on_event(self, event: events.Event) -> None:
+        """Let a key do what it does before the next one is looked at.
+
+        Textual hands a key to the widget with the focus, from where it comes back to be looked up among the bindings;
+        keys right behind it are on their way to the same widget, though this one may have moved the focus or opened
+        another screen.
+        """
+        if isinstance(event, events.Key) and not event.is_forwarded:
+            self.app_focus = True
+            focused = self.focused
+            if isinstance(focused, Line) and focused.take(event.character):
+                return
+            if isinstance(focused, Grid | Line):
+                active = self.screen.active_bindings.get(event.key)
+                if active is not None and active.enabled:
+                    await self.run_action(active.binding.action, active.node)
+                    return
+        await super().on_event(event)
+
+    def delay_update(self, delay: float = _SWITCH_S) -> None:
+        super().delay_update(min(delay, _SWITCH_S))
+
     def action_freeze(self) -> None:
         self.showing.freeze()
 
-    def action_mode(self, mode: str) -> None:
-        self.switch_mode(mode)
+    async def action_mode(self, mode: str) -> None:
+        await self.switch_mode(mode)
 
-    def action_help(self) -> None:
+    async def action_help(self) -> None:
         bindings = [active.binding for active in self.screen.active_bindings.values() if active.binding.id]
-        self.push_screen(HelpScreen(bindings, [(name, meaning) for name, meaning, _ in COMMANDS]))
+        await self.push_screen(HelpScreen(bindings, [(command.name, command.meaning) for command in COMMANDS]))
 
-    def open_session(self, session_id: str) -> None:
+    @work(exclusive=True, group="logout")
+    async def _logout(self) -> None:
+        try:
+            await self.source.logout()
+        except Refused as refusal:
+            self.notify(str(refusal), severity="warning", markup=False)
+
+    async def open_session(self, session_id: str, name: str) -> None:
         """Look at one session in depth; ends a freeze, because nothing of it was there to be frozen."""
         self.showing.thaw()
-        self.push_screen(SessionScreen(session_id))
+        await self.push_screen(SessionScreen(session_id, name))
 
-    def run_command(self, text: str) -> None:
+    async def run_command(self, text: str) -> None:
         """Carry out a command of the `:` line or the palette."""
         match find(text):
             case None:
@@ -131,9 +163,11 @@ class DashboardApp(App[None]):
                 self.action_freeze()
             case "theme":
                 self.theme = _THEMES["light" if self.theme == _THEMES["dark"] else "dark"]
+            case "logout":
+                self._logout()
             case "help":
-                self.action_help()
+                await self.action_help()
             case "quit":
                 self.exit()
             case mode if mode is not None:
-                self.switch_mode(mode)
+                await self.switch_mode(mode)

@@ -1,41 +1,48 @@
-"""Commands by name, for the `:` line and for textual's palette."""
+"""Commands by name, for the `:` line and for textual's palette: every view, and a few things the app does."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Awaitable, Callable, Iterable, Sequence
 from functools import partial
-from typing import TYPE_CHECKING, cast
+from typing import TYPE_CHECKING, NamedTuple, cast
 
 from textual.command import DiscoveryHit, Hit, Hits, Provider
+
+from mxgw_dashboard_tui.tui.views import VIEWS
 
 if TYPE_CHECKING:
     from mxgw_dashboard_tui.tui.app import DashboardApp
 
-# Name, what it does, and shorter names for it.
-COMMANDS: tuple[tuple[str, str, tuple[str, ...]], ...] = (
-    ("sessions", "All sessions in one table", ("s",)),
-    ("overview", "Alarms, rates and losses at a glance", ("o", "alarms", "pulse")),
-    ("journal", "What happened since the gateway started", ("j", "audit", "log")),
-    ("plugins", "Which plugins run, and which do not", ("p",)),
-    ("settings", "The settings as they count (administrators)", ("config",)),
-    ("freeze", "Stop or go on with repainting", ("pause",)),
-    ("theme", "Change between dark and light", ()),
-    ("help", "Keys and commands", ("h",)),
-    ("quit", "Leave the dashboard", ("q", "exit")),
+
+class Command(NamedTuple):
+    """A name, what it does, and shorter names for it."""
+
+    name: str
+    meaning: str
+    aliases: Sequence[str] = ()
+
+
+COMMANDS: Sequence[Command] = (
+    *(Command(view.name, view.meaning, view.aliases) for view in VIEWS),
+    Command("freeze", "Stop or go on with repainting", ("pause",)),
+    Command("theme", "Change between dark and light"),
+    Command("logout", "End your login, for somebody else to log in"),
+    Command("help", "Keys and commands", ("h",)),
+    Command("quit", "Leave the dashboard", ("q", "exit")),
 )
 
 
 def names() -> list[str]:
     """Return every name."""
-    return [name for name, _, _ in COMMANDS]
+    return [command.name for command in COMMANDS]
 
 
 def find(text: str) -> str | None:
     """Return the command that `text` names: by its name, a shorter one, or a beginning that fits only one."""
-    for name, _, aliases in COMMANDS:
-        if text == name or text in aliases:
-            return name
-    fitting = [name for name, _, _ in COMMANDS if text and name.startswith(text)]
+    for command in COMMANDS:
+        if text == command.name or text in command.aliases:
+            return command.name
+    fitting = [command.name for command in COMMANDS if text and command.name.startswith(text)]
     return fitting[0] if len(fitting) == 1 else None
 
 
@@ -43,15 +50,15 @@ class DashboardCommands(Provider):
     """The same commands in textual's palette."""
 
     async def discover(self) -> Hits:
-        for name, meaning, run in self._runs():
-            yield DiscoveryHit(name, run, help=meaning)
+        for command, run in self._runs():
+            yield DiscoveryHit(command.name, run, help=command.meaning)
 
     async def search(self, query: str) -> Hits:
         matcher = self.matcher(query)
-        for name, meaning, run in self._runs():
-            if (score := matcher.match(f"{name} {meaning}")) > 0:
-                yield Hit(score, matcher.highlight(name), run, help=meaning)
+        for command, run in self._runs():
+            if (score := matcher.match(f"{command.name} {command.meaning}")) > 0:
+                yield Hit(score, matcher.highlight(command.name), run, help=command.meaning)
 
-    def _runs(self) -> Iterable[tuple[str, str, Callable[[], None]]]:
+    def _runs(self) -> Iterable[tuple[Command, Callable[[], Awaitable[None]]]]:
         app = cast("DashboardApp", self.app)
-        return [(name, meaning, partial(app.run_command, name)) for name, meaning, _ in COMMANDS]
+        return [(command, partial(app.run_command, command.name)) for command in COMMANDS]

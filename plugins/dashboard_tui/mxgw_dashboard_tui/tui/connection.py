@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import random
+import time
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,16 +14,25 @@ import grpc
 import grpc.aio
 from google.protobuf.message import Message
 
-from mxgw.convert import duration_from_seconds
+from mxgw.convert import duration_from_seconds, duration_to_seconds
 from mxgw.dashboard.v1 import dashboard_service_pb2 as pb
 from mxgw.dashboard.v1 import dashboard_service_pb2_grpc
+from mxgw_dashboard_tui.tui.credentials import Credentials
 from mxgw_dashboard_tui.tui.model import Link
-from mxgw_dashboard_tui.tui.source import Listener, Refused
+from mxgw_dashboard_tui.tui.source import Listener, NotServed, NotThere, Refused
 from mxgw_dashboard_tui.tui.text import clean
 
 _M = TypeVar("_M", bound=Message)
 
+SERVICE = "/mxgw.dashboard.v1.DashboardService"
+
 _CALL_TIMEOUT_S = 10.0
+# A renewal that nobody could decide is tried again after this time.
+_RENEW_AGAIN_S = 10.0
+# The gateway's own answer, not a connection that is cut; asking again changes nothing.
+_NO = frozenset({grpc.StatusCode.NOT_FOUND, grpc.StatusCode.PERMISSION_DENIED, grpc.StatusCode.UNAUTHENTICATED})
+# How long leaving may wait for the gateway to take the login back.
+_GOOD_BYE_S = 1.0
 _FIRST_RETRY_S, _LONGEST_RETRY_S = 0.5, 5.0
 # A stream without news for so many intervals is dead, whatever TCP thinks of it.
 _SILENT_INTERVALS = 5
@@ -49,7 +59,7 @@ class Connection:
         self._interval_s = interval_s
         self._channel = _channel(target)
         self._stub: Any = dashboard_service_pb2_grpc.DashboardServiceStub(self._channel)
-        self._token = ""
+        self._credentials = Credentials(time.monotonic)
         # Set by a login; awaited by `run` while one is needed.
         self._logged_in = asyncio.Event()
 
@@ -58,6 +68,11 @@ class Connection:
         return self._target.address
 
     async def run(self, listener: Listener) -> None:
+        async with asyncio.TaskGroup() as tasks:
+            tasks.create_task(self._stay_logged_in(), name="dashboard:renewal")
+            await self._follow(listener)
+
+    async def _follow(self, listener: Listener) -> None:
         listener.link_changed(Link.CONNECTING, f"connecting to {self.name}")
         retry_s = _FIRST_RETRY_S
         while True:
@@ -66,16 +81,21 @@ class Connection:
                     self._logged_in.clear()
                     listener.link_changed(Link.LOGIN, "this gateway wants to know who you are")
                     await self._logged_in.wait()
+                number = self._credentials.number
                 async for snapshot in self._snapshots():
+                    if number != self._credentials.number:
+                        break
                     if retry_s:
                         listener.link_changed(Link.LIVE, "")
                         retry_s = 0.0
                     listener.snapshot_arrived(snapshot)
+                if number != self._credentials.number:
+                    continue
                 link, detail = Link.CUT, "the gateway ended the stream"
             except grpc.aio.AioRpcError as error:
                 link, detail = _meaning(error)
                 if error.code() is grpc.StatusCode.UNAUTHENTICATED:
-                    self._token = ""
+                    self._credentials.forget()
             except TimeoutError:
                 link, detail = Link.CUT, "no news from the gateway"
             retry_s = min(_LONGEST_RETRY_S, max(_FIRST_RETRY_S, retry_s * 2))
@@ -84,13 +104,13 @@ class Connection:
 
     async def _needs_login(self) -> bool:
         answer = await self._stub.GetAccess(
-            pb.GetAccessRequest(), metadata=self._metadata(), timeout=_CALL_TIMEOUT_S, wait_for_ready=False
+            pb.GetAccessRequest(), metadata=self._credentials.metadata, timeout=_CALL_TIMEOUT_S, wait_for_ready=False
         )
         return bool(answer.login_required and not answer.operator)
 
     async def _snapshots(self) -> AsyncIterator[pb.WatchGatewayResponse]:
         request = pb.WatchGatewayRequest(interval=duration_from_seconds(self._interval_s))
-        call = self._stub.WatchGateway(request, metadata=self._metadata())
+        call = self._stub.WatchGateway(request, metadata=self._credentials.metadata)
         silent_s = max(_SILENT_AT_LEAST_S, _SILENT_INTERVALS * self._interval_s)
         try:
             while True:
@@ -102,57 +122,110 @@ class Connection:
         finally:
             call.cancel()
 
+    # the login
+
     async def login(self, user: str, password: str) -> None:
-        answer = await self._ask("Login", pb.LoginRequest(user=user, password=password), pb.LoginResponse)
-        self._token = answer.token
+        try:
+            answer = await self._stub.Login(pb.LoginRequest(user=user, password=password), timeout=_CALL_TIMEOUT_S)
+        except grpc.aio.AioRpcError as error:
+            said = clean(error.details() or "", 300)
+            is_wrong = error.code() is grpc.StatusCode.UNAUTHENTICATED
+            raise Refused(said if is_wrong else _meaning(error)[1]) from None
+        self._credentials.begin(answer.token, duration_to_seconds(answer.valid_for))
         self._logged_in.set()
 
-    async def watch_session(self, session_id: str) -> AsyncIterator[pb.WatchSessionResponse]:
-        request = pb.WatchSessionRequest(session_id=session_id, interval=duration_from_seconds(self._interval_s))
-        async for message in self._stream("WatchSession", request, pb.WatchSessionResponse):
-            yield message
+    async def logout(self) -> None:
+        if not self._credentials.is_logged_in:
+            raise Refused("nobody is logged in: this gateway asks for no login")
+        try:
+            await self.ask(f"{SERVICE}/Logout", pb.LogoutRequest(), pb.LogoutResponse)
+        finally:
+            # Also when the gateway could not be told: nobody goes on here with this login.
+            self._credentials.forget()
 
-    async def watch_events(self, session_id: str) -> AsyncIterator[pb.WatchEventsResponse]:
+    async def _stay_logged_in(self) -> None:
+        while True:
+            await self._credentials.due()
+            number = self._credentials.number
+            try:
+                answer = await self._stub.RenewLogin(
+                    pb.RenewLoginRequest(), metadata=self._credentials.metadata, timeout=_CALL_TIMEOUT_S
+                )
+            except grpc.aio.AioRpcError as error:
+                if number != self._credentials.number:
+                    continue
+                if error.code() is grpc.StatusCode.UNAUTHENTICATED:
+                    self._credentials.forget()
+                else:
+                    self._credentials.postpone(_RENEW_AGAIN_S)
+            else:
+                if number == self._credentials.number:
+                    self._credentials.renew(answer.token, duration_to_seconds(answer.valid_for))
+
+    # calls
+
+    def watch_session(self, session_id: str) -> AsyncIterator[pb.WatchSessionResponse]:
+        request = pb.WatchSessionRequest(session_id=session_id, interval=duration_from_seconds(self._interval_s))
+        return self.follow(f"{SERVICE}/WatchSession", request, pb.WatchSessionResponse)
+
+    def watch_events(self, session_id: str) -> AsyncIterator[pb.WatchEventsResponse]:
         request = pb.WatchEventsRequest(session_id=session_id)
-        async for message in self._stream("WatchEvents", request, pb.WatchEventsResponse):
-            yield message
+        return self.follow(f"{SERVICE}/WatchEvents", request, pb.WatchEventsResponse)
+
+    def watch_audit(self) -> AsyncIterator[pb.WatchAuditResponse]:
+        request = pb.WatchAuditRequest(interval=duration_from_seconds(self._interval_s))
+        return self.follow(f"{SERVICE}/WatchAudit", request, pb.WatchAuditResponse)
 
     async def list_items(self, session_id: str, page_token: str) -> pb.ListItemsResponse:
         request = pb.ListItemsRequest(session_id=session_id, page_token=page_token)
-        return await self._ask("ListItems", request, pb.ListItemsResponse)
+        return await self.ask(f"{SERVICE}/ListItems", request, pb.ListItemsResponse)
 
     async def list_settings(self) -> pb.ListSettingsResponse:
-        return await self._ask("ListSettings", pb.ListSettingsRequest(), pb.ListSettingsResponse)
+        return await self.ask(f"{SERVICE}/ListSettings", pb.ListSettingsRequest(), pb.ListSettingsResponse)
 
     async def close_session(self, session_id: str) -> None:
-        await self._ask("CloseSession", pb.CloseSessionRequest(session_id=session_id), pb.CloseSessionResponse)
+        await self.ask(
+            f"{SERVICE}/CloseSession", pb.CloseSessionRequest(session_id=session_id), pb.CloseSessionResponse
+        )
 
     async def kill_worker(self, session_id: str) -> None:
-        await self._ask("KillWorker", pb.KillWorkerRequest(session_id=session_id), pb.KillWorkerResponse)
+        await self.ask(f"{SERVICE}/KillWorker", pb.KillWorkerRequest(session_id=session_id), pb.KillWorkerResponse)
 
     async def close(self) -> None:
-        self._token = ""
+        if self._credentials.is_logged_in:
+            try:
+                async with asyncio.timeout(_GOOD_BYE_S):
+                    await self.logout()
+            except (Refused, TimeoutError):
+                pass  # the gateway is away: the token expires there by itself
+        self._credentials.forget()
         await self._channel.close()
 
-    def _metadata(self) -> tuple[tuple[str, str], ...]:
-        return (("authorization", f"Bearer {self._token}"),) if self._token else ()
-
-    async def _ask(self, method: str, request: Message, answer: type[_M]) -> _M:
+    async def ask(self, method: str, request: Message, answer: type[_M]) -> _M:
+        call = self._channel.unary_unary(
+            method, request_serializer=type(request).SerializeToString, response_deserializer=answer.FromString
+        )
         try:
-            message = await getattr(self._stub, method)(request, metadata=self._metadata(), timeout=_CALL_TIMEOUT_S)
+            message = await call(request, metadata=self._credentials.metadata, timeout=_CALL_TIMEOUT_S)
         except grpc.aio.AioRpcError as error:
-            raise Refused(_meaning(error)[1]) from None
+            raise _refused(error) from None
         assert isinstance(message, answer)
         return message
 
-    async def _stream(self, method: str, request: Message, answer: type[_M]) -> AsyncIterator[_M]:
-        call = getattr(self._stub, method)(request, metadata=self._metadata())
+    async def follow(self, method: str, request: Message, answer: type[_M]) -> AsyncIterator[_M]:
+        stream = self._channel.unary_stream(
+            method, request_serializer=type(request).SerializeToString, response_deserializer=answer.FromString
+        )
+        number = self._credentials.number
+        call = stream(request, metadata=self._credentials.metadata)
         try:
             while (message := await call.read()) is not grpc.aio.EOF:
+                if number != self._credentials.number:
+                    raise Refused("this login is over")
                 assert isinstance(message, answer)
                 yield message
         except grpc.aio.AioRpcError as error:
-            raise Refused(_meaning(error)[1]) from None
+            raise _refused(error) from None
         finally:
             call.cancel()
 
@@ -176,17 +249,27 @@ def _channel(target: Target) -> grpc.aio.Channel:
     return grpc.aio.secure_channel(target.address, credentials, options=options)
 
 
+def _refused(error: grpc.aio.AioRpcError) -> Refused:
+    said = _meaning(error)[1]
+    if error.code() is grpc.StatusCode.UNIMPLEMENTED:
+        return NotServed(said)
+    return NotThere(said) if error.code() in _NO else Refused(said)
+
+
 def _meaning(error: grpc.aio.AioRpcError) -> tuple[Link, str]:
     said = clean(error.details() or "", 300)
     match error.code():
         case grpc.StatusCode.UNAUTHENTICATED:
-            return Link.LOGIN, said or "log in again"
+            # What the gateway says is meant for programs with keys.
+            return Link.LOGIN, "your login is over: log in again"
         case grpc.StatusCode.PERMISSION_DENIED:
             return Link.DENIED, said
         case grpc.StatusCode.UNIMPLEMENTED:
             return Link.DENIED, "this gateway has no dashboard: enable its plugin dashboard_tui, or give --connect"
         case grpc.StatusCode.UNAVAILABLE:
-            return Link.CUT, f"no gateway answers ({said})" if said else "no gateway answers"
+            # What gRPC says of a failed connection ends with the cause.
+            cause = said.rpartition(": ")[2] if "failed to connect" in said.lower() else said
+            return Link.CUT, f"no gateway answers ({cause})" if cause else "no gateway answers"
         case grpc.StatusCode.DEADLINE_EXCEEDED:
             return Link.CUT, "the gateway does not answer in time"
         case grpc.StatusCode.CANCELLED:

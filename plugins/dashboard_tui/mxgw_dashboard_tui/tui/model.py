@@ -6,10 +6,15 @@ import enum
 from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import TypeVar
+
+from google.protobuf.message import Message
 
 from mxgw.convert import duration_to_seconds, timestamp_to_ns
 from mxgw.dashboard.v1 import dashboard_service_pb2 as pb
 from mxgw_dashboard_tui.tui.alarms import Alarm, alarms_of
+
+_M = TypeVar("_M", bound=Message)
 
 # Ten minutes at one snapshot a second.
 _POINTS = 600
@@ -63,6 +68,8 @@ class View:
     behind_s: float
     sessions: Sequence[SessionView]
     points: Sequence[Point]
+    # How many points there were before those.
+    points_gone: int
     journal: Sequence[pb.JournalEntry]
     alarms: Sequence[Alarm]
     lost_per_min: int
@@ -80,6 +87,11 @@ class View:
     def session(self, session_id: str) -> SessionView | None:
         """Return one live session."""
         return next((view for view in self.sessions if view.row.session.session_id == session_id), None)
+
+
+def own(message: _M) -> _M:
+    """Return a copy to keep: a part of a message holds the memory of all of it."""
+    return type(message).FromString(message.SerializeToString())
 
 
 @dataclass(slots=True)
@@ -103,6 +115,7 @@ class Model:
         self._wall = wall
         self._tracks: dict[str, _Track] = {}
         self._points: deque[Point] = deque(maxlen=_POINTS)
+        self._point_count = 0
         self._journal: deque[pb.JournalEntry] = deque(maxlen=_JOURNAL)
         self._instance = ""
         self._lost = self._gaps = 0
@@ -116,12 +129,13 @@ class Model:
         if snapshot.instance_id != self._instance:
             self._begin(snapshot.instance_id)
         known = self._journal[-1].number if self._journal else 0
-        self._journal.extend(entry for entry in snapshot.journal if entry.number > known)
+        self._journal.extend(own(entry) for entry in snapshot.journal if entry.number > known)
         now_ns = timestamp_to_ns(snapshot.as_of)
         sessions = [self._session(row, now_ns) for row in snapshot.sessions]
         live = {row.session.session_id for row in snapshot.sessions}
         self._tracks = {key: track for key, track in self._tracks.items() if key in live}
         self._points.append(self._point(snapshot, sessions, now_ns))
+        self._point_count += 1
         self._last_ns = now_ns
         lost, gaps = self._last_minute()
         self.view = View(
@@ -130,6 +144,7 @@ class Model:
             behind_s=self._behind(now_ns),
             sessions=sessions,
             points=tuple(self._points),
+            points_gone=self._point_count - len(self._points),
             journal=tuple(self._journal),
             alarms=alarms_of(snapshot, lost),
             lost_per_min=lost,
@@ -142,6 +157,7 @@ class Model:
         self._instance = instance
         self._tracks.clear()
         self._points.clear()
+        self._point_count = 0
         self._journal.clear()
         self._cpu_s, self._least_skew_s = None, None
         self._lost = self._gaps = self._last_ns = 0

@@ -11,13 +11,16 @@ import json
 import os
 from collections.abc import AsyncIterator, Callable, Iterator
 from pathlib import Path
-from typing import IO, Any
+from typing import IO, Any, TypeVar
 
 from google.protobuf.json_format import MessageToDict, ParseDict, ParseError
+from google.protobuf.message import Message
 
 from mxgw.dashboard.v1 import dashboard_service_pb2 as pb
 from mxgw_dashboard_tui.tui.model import Link
 from mxgw_dashboard_tui.tui.source import Listener, Refused
+
+_M = TypeVar("_M", bound=Message)
 
 _FORMAT = "mxgw-dashboard-recording"
 _VERSION = 1
@@ -104,6 +107,20 @@ class Playback:
 
     async def login(self, *_: object) -> None:
         raise Refused(_NOT_LIVE)
+
+    async def logout(self) -> None:
+        raise Refused(_NOT_LIVE)
+
+    async def ask(self, _method: str, _request: Message, _answer: type[_M], /) -> _M:
+        raise Refused(_NOT_LIVE)
+
+    async def follow(self, _method: str, _request: Message, _answer: type[_M], /) -> AsyncIterator[_M]:
+        raise Refused(_NOT_LIVE)
+        yield
+
+    async def watch_audit(self) -> AsyncIterator[pb.WatchAuditResponse]:
+        raise Refused(_NOT_LIVE)
+        yield
 
     async def watch_session(self, *_: object) -> AsyncIterator[pb.WatchSessionResponse]:
         raise Refused(_NOT_LIVE)

@@ -4,28 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import time
-from dataclasses import dataclass
-from pathlib import Path
 
 import click
 
+from mxgw_dashboard_tui.options import Options
 from mxgw_dashboard_tui.tui.recording import NoRecording, Playback, Recorder, read_recording
 from mxgw_dashboard_tui.tui.source import Source
-
-
-@dataclass(frozen=True, slots=True)
-class Options:
-    """What the command line said."""
-
-    target: str
-    user: str
-    ca: Path | None
-    certificate: Path | None
-    private_key: Path | None
-    interval_s: float
-    record: Path | None
-    replay: Path | None
-    theme: str
 
 
 def run(options: Options) -> None:
@@ -52,7 +36,13 @@ async def _show(options: Options, recorder: Recorder | None) -> None:
 
     source = _source(options)
     try:
-        await DashboardApp(source, user=options.user, theme=options.theme, recorder=recorder).run_async()
+        await DashboardApp(
+            source,
+            user=options.user,
+            theme=options.theme,
+            recorder=recorder,
+            alarm_rows=options.alarm_rows,
+        ).run_async()
     finally:
         await source.close()
 

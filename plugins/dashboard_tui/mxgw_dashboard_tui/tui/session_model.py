@@ -11,6 +11,7 @@ from mxgw.dashboard.v1 import dashboard_service_pb2 as pb
 from mxgw.v1 import events_pb2 as e
 from mxgw.v1 import session_service_pb2 as ss
 from mxgw_dashboard_tui.tui.alarms import session_name
+from mxgw_dashboard_tui.tui.model import own
 from mxgw_dashboard_tui.tui.screens import session_rows as rows
 from mxgw_dashboard_tui.tui.widgets.grid import Row
 
@@ -39,6 +40,7 @@ class SessionModel:
         self.total_items = 0
         self.events: deque[Row] = deque(maxlen=_LOG_ROWS)
         self.event_count = 0
+        self.events_at: float | None = None
 
     @property
     def name(self) -> str:
@@ -79,7 +81,7 @@ class SessionModel:
 
     def take_events(self, message: pb.WatchEventsResponse, now: float) -> None:
         """Take events: into the log, and their values into the items."""
-        del now
+        self.events_at = now
         for gap in message.gaps:
             self.events.append(rows.gap_row(gap))
         for event in message.events:
@@ -90,6 +92,6 @@ class SessionModel:
             if item is not None and event.kind == e.EVENT_KIND_DATA_CHANGE:
                 item.sequence = event.sequence
                 item.worker_ns = timestamp_to_ns(event.worker_time)
-                item.value = event.data_change
+                item.value = own(event.data_change)
         if message.conflated_events:
             self.events.append(rows.left_out_row(message))

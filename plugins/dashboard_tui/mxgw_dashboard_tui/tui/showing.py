@@ -14,12 +14,21 @@ class Showing:
     def __init__(self, clock: Callable[[], float], wall: Callable[[], float], link_detail: str) -> None:
         self.clock = clock
         self.link, self.link_detail = Link.CONNECTING, link_detail
+        self._wall = wall
         self._model = Model(clock, wall)
         self._frozen: tuple[float, View | None] | None = None
+        # Grows when everything is forgotten: a screen that painted under an older one shows nothing of it any more.
+        self.generation = 0
 
     def take(self, snapshot: pb.WatchGatewayResponse) -> View:
         """Take a snapshot, frozen or not; return its view."""
         return self._model.take(snapshot)
+
+    def forget(self) -> None:
+        """Let nothing be there that was shown so far: the next to look may be somebody else."""
+        self._model = Model(self.clock, self._wall)
+        self._frozen = None
+        self.generation += 1
 
     @property
     def view(self) -> View | None:

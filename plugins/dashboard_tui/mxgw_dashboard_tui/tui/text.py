@@ -54,6 +54,11 @@ def size(number: int) -> str:
     return f"{value:.1f}T"
 
 
+def memory(number: int) -> str:
+    """Return bytes as prose has them: 29 MiB; - for 0."""
+    return size(number).replace("K", " KiB").replace("M", " MiB").replace("G", " GiB").replace("T", " TiB")
+
+
 def span(seconds: float | None) -> str:
     """Return a duration in at most six characters: 0.3s, 12s, 5m12s, 3h04m, 12d3h."""
     if seconds is None:
@@ -80,10 +85,10 @@ def clock(stamp: Timestamp, *, with_ms: bool = False) -> str:
 
 
 def moment(stamp: Timestamp) -> str:
-    """Return date and time in UTC."""
+    """Return day and time in UTC, without the year."""
     if not stamp.ByteSize():
         return UNKNOWN
-    return datetime.fromtimestamp(stamp.seconds, UTC).strftime("%Y-%m-%d %H:%M:%S")
+    return datetime.fromtimestamp(stamp.seconds, UTC).strftime("%m-%d %H:%M:%S")
 
 
 def since(stamp: Timestamp, now_ns: int) -> float | None:

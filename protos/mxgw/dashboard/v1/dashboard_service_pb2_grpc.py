@@ -44,6 +44,16 @@ class DashboardServiceStub(object):
                 request_serializer=mxgw_dot_dashboard_dot_v1_dot_dashboard__service__pb2.LoginRequest.SerializeToString,
                 response_deserializer=mxgw_dot_dashboard_dot_v1_dot_dashboard__service__pb2.LoginResponse.FromString,
                 _registered_method=True)
+        self.RenewLogin = channel.unary_unary(
+                '/mxgw.dashboard.v1.DashboardService/RenewLogin',
+                request_serializer=mxgw_dot_dashboard_dot_v1_dot_dashboard__service__pb2.RenewLoginRequest.SerializeToString,
+                response_deserializer=mxgw_dot_dashboard_dot_v1_dot_dashboard__service__pb2.RenewLoginResponse.FromString,
+                _registered_method=True)
+        self.Logout = channel.unary_unary(
+                '/mxgw.dashboard.v1.DashboardService/Logout',
+                request_serializer=mxgw_dot_dashboard_dot_v1_dot_dashboard__service__pb2.LogoutRequest.SerializeToString,
+                response_deserializer=mxgw_dot_dashboard_dot_v1_dot_dashboard__service__pb2.LogoutResponse.FromString,
+                _registered_method=True)
         self.WatchGateway = channel.unary_stream(
                 '/mxgw.dashboard.v1.DashboardService/WatchGateway',
                 request_serializer=mxgw_dot_dashboard_dot_v1_dot_dashboard__service__pb2.WatchGatewayRequest.SerializeToString,
@@ -68,6 +78,11 @@ class DashboardServiceStub(object):
                 '/mxgw.dashboard.v1.DashboardService/ListSettings',
                 request_serializer=mxgw_dot_dashboard_dot_v1_dot_dashboard__service__pb2.ListSettingsRequest.SerializeToString,
                 response_deserializer=mxgw_dot_dashboard_dot_v1_dot_dashboard__service__pb2.ListSettingsResponse.FromString,
+                _registered_method=True)
+        self.WatchAudit = channel.unary_stream(
+                '/mxgw.dashboard.v1.DashboardService/WatchAudit',
+                request_serializer=mxgw_dot_dashboard_dot_v1_dot_dashboard__service__pb2.WatchAuditRequest.SerializeToString,
+                response_deserializer=mxgw_dot_dashboard_dot_v1_dot_dashboard__service__pb2.WatchAuditResponse.FromString,
                 _registered_method=True)
         self.CloseSession = channel.unary_unary(
                 '/mxgw.dashboard.v1.DashboardService/CloseSession',
@@ -94,6 +109,22 @@ class DashboardServiceServicer(object):
     def Login(self, request, context):
         """Name and password for a token. UNAUTHENTICATED when nobody vouches, PERMISSION_DENIED with RetryInfo after too
         many failures.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def RenewLogin(self, request, context):
+        """A new token for the one at hand, with the operator's role and sight as of now; what is open goes on. Call it well
+        before the old one expires. UNAUTHENTICATED: the login is over, and so is everything it opened; UNAVAILABLE: nobody
+        could say, the old token stays what it is, so ask again.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def Logout(self, request, context):
+        """The login is over at once, and so is everything it opened.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -134,6 +165,13 @@ class DashboardServiceServicer(object):
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def WatchAudit(self, request, context):
+        """The end of the audit log, and then what is appended to it. Administrators only.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
     def CloseSession(self, request, context):
         """End a session in order. Administrators only.
         """
@@ -161,6 +199,16 @@ def add_DashboardServiceServicer_to_server(servicer, server):
                     request_deserializer=mxgw_dot_dashboard_dot_v1_dot_dashboard__service__pb2.LoginRequest.FromString,
                     response_serializer=mxgw_dot_dashboard_dot_v1_dot_dashboard__service__pb2.LoginResponse.SerializeToString,
             ),
+            'RenewLogin': grpc.unary_unary_rpc_method_handler(
+                    servicer.RenewLogin,
+                    request_deserializer=mxgw_dot_dashboard_dot_v1_dot_dashboard__service__pb2.RenewLoginRequest.FromString,
+                    response_serializer=mxgw_dot_dashboard_dot_v1_dot_dashboard__service__pb2.RenewLoginResponse.SerializeToString,
+            ),
+            'Logout': grpc.unary_unary_rpc_method_handler(
+                    servicer.Logout,
+                    request_deserializer=mxgw_dot_dashboard_dot_v1_dot_dashboard__service__pb2.LogoutRequest.FromString,
+                    response_serializer=mxgw_dot_dashboard_dot_v1_dot_dashboard__service__pb2.LogoutResponse.SerializeToString,
+            ),
             'WatchGateway': grpc.unary_stream_rpc_method_handler(
                     servicer.WatchGateway,
                     request_deserializer=mxgw_dot_dashboard_dot_v1_dot_dashboard__service__pb2.WatchGatewayRequest.FromString,
@@ -185,6 +233,11 @@ def add_DashboardServiceServicer_to_server(servicer, server):
                     servicer.ListSettings,
                     request_deserializer=mxgw_dot_dashboard_dot_v1_dot_dashboard__service__pb2.ListSettingsRequest.FromString,
                     response_serializer=mxgw_dot_dashboard_dot_v1_dot_dashboard__service__pb2.ListSettingsResponse.SerializeToString,
+            ),
+            'WatchAudit': grpc.unary_stream_rpc_method_handler(
+                    servicer.WatchAudit,
+                    request_deserializer=mxgw_dot_dashboard_dot_v1_dot_dashboard__service__pb2.WatchAuditRequest.FromString,
+                    response_serializer=mxgw_dot_dashboard_dot_v1_dot_dashboard__service__pb2.WatchAuditResponse.SerializeToString,
             ),
             'CloseSession': grpc.unary_unary_rpc_method_handler(
                     servicer.CloseSession,
@@ -251,6 +304,60 @@ class DashboardService(object):
             '/mxgw.dashboard.v1.DashboardService/Login',
             mxgw_dot_dashboard_dot_v1_dot_dashboard__service__pb2.LoginRequest.SerializeToString,
             mxgw_dot_dashboard_dot_v1_dot_dashboard__service__pb2.LoginResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def RenewLogin(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/mxgw.dashboard.v1.DashboardService/RenewLogin',
+            mxgw_dot_dashboard_dot_v1_dot_dashboard__service__pb2.RenewLoginRequest.SerializeToString,
+            mxgw_dot_dashboard_dot_v1_dot_dashboard__service__pb2.RenewLoginResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def Logout(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/mxgw.dashboard.v1.DashboardService/Logout',
+            mxgw_dot_dashboard_dot_v1_dot_dashboard__service__pb2.LogoutRequest.SerializeToString,
+            mxgw_dot_dashboard_dot_v1_dot_dashboard__service__pb2.LogoutResponse.FromString,
             options,
             channel_credentials,
             insecure,
@@ -386,6 +493,33 @@ class DashboardService(object):
             '/mxgw.dashboard.v1.DashboardService/ListSettings',
             mxgw_dot_dashboard_dot_v1_dot_dashboard__service__pb2.ListSettingsRequest.SerializeToString,
             mxgw_dot_dashboard_dot_v1_dot_dashboard__service__pb2.ListSettingsResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def WatchAudit(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_stream(
+            request,
+            target,
+            '/mxgw.dashboard.v1.DashboardService/WatchAudit',
+            mxgw_dot_dashboard_dot_v1_dot_dashboard__service__pb2.WatchAuditRequest.SerializeToString,
+            mxgw_dot_dashboard_dot_v1_dot_dashboard__service__pb2.WatchAuditResponse.FromString,
             options,
             channel_credentials,
             insecure,

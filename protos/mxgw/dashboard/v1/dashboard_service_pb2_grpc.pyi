@@ -41,6 +41,13 @@ class DashboardServiceStub:
     """Name and password for a token. UNAUTHENTICATED when nobody vouches, PERMISSION_DENIED with RetryInfo after too
     many failures.
     """
+    RenewLogin: _grpc.UnaryUnaryMultiCallable[_dashboard_service_pb2.RenewLoginRequest, _dashboard_service_pb2.RenewLoginResponse]
+    """A new token for the one at hand, with the operator's role and sight as of now; what is open goes on. Call it well
+    before the old one expires. UNAUTHENTICATED: the login is over, and so is everything it opened; UNAVAILABLE: nobody
+    could say, the old token stays what it is, so ask again.
+    """
+    Logout: _grpc.UnaryUnaryMultiCallable[_dashboard_service_pb2.LogoutRequest, _dashboard_service_pb2.LogoutResponse]
+    """The login is over at once, and so is everything it opened."""
     WatchGateway: _grpc.UnaryStreamMultiCallable[_dashboard_service_pb2.WatchGatewayRequest, _dashboard_service_pb2.WatchGatewayResponse]
     """The gateway and every session the operator may see, again and again. A reader that is slow skips snapshots."""
     WatchSession: _grpc.UnaryStreamMultiCallable[_dashboard_service_pb2.WatchSessionRequest, _dashboard_service_pb2.WatchSessionResponse]
@@ -51,6 +58,8 @@ class DashboardServiceStub:
     """The items of a session with their last values: one question to its worker, so page through it, do not poll fast."""
     ListSettings: _grpc.UnaryUnaryMultiCallable[_dashboard_service_pb2.ListSettingsRequest, _dashboard_service_pb2.ListSettingsResponse]
     """Every setting as it counts and where it comes from; secrets are masked. Administrators only."""
+    WatchAudit: _grpc.UnaryStreamMultiCallable[_dashboard_service_pb2.WatchAuditRequest, _dashboard_service_pb2.WatchAuditResponse]
+    """The end of the audit log, and then what is appended to it. Administrators only."""
     CloseSession: _grpc.UnaryUnaryMultiCallable[_dashboard_service_pb2.CloseSessionRequest, _dashboard_service_pb2.CloseSessionResponse]
     """End a session in order. Administrators only."""
     KillWorker: _grpc.UnaryUnaryMultiCallable[_dashboard_service_pb2.KillWorkerRequest, _dashboard_service_pb2.KillWorkerResponse]
@@ -65,6 +74,13 @@ class DashboardServiceAsyncStub(DashboardServiceStub):
     """Name and password for a token. UNAUTHENTICATED when nobody vouches, PERMISSION_DENIED with RetryInfo after too
     many failures.
     """
+    RenewLogin: _aio.UnaryUnaryMultiCallable[_dashboard_service_pb2.RenewLoginRequest, _dashboard_service_pb2.RenewLoginResponse]  # type: ignore[assignment]
+    """A new token for the one at hand, with the operator's role and sight as of now; what is open goes on. Call it well
+    before the old one expires. UNAUTHENTICATED: the login is over, and so is everything it opened; UNAVAILABLE: nobody
+    could say, the old token stays what it is, so ask again.
+    """
+    Logout: _aio.UnaryUnaryMultiCallable[_dashboard_service_pb2.LogoutRequest, _dashboard_service_pb2.LogoutResponse]  # type: ignore[assignment]
+    """The login is over at once, and so is everything it opened."""
     WatchGateway: _aio.UnaryStreamMultiCallable[_dashboard_service_pb2.WatchGatewayRequest, _dashboard_service_pb2.WatchGatewayResponse]  # type: ignore[assignment]
     """The gateway and every session the operator may see, again and again. A reader that is slow skips snapshots."""
     WatchSession: _aio.UnaryStreamMultiCallable[_dashboard_service_pb2.WatchSessionRequest, _dashboard_service_pb2.WatchSessionResponse]  # type: ignore[assignment]
@@ -75,6 +91,8 @@ class DashboardServiceAsyncStub(DashboardServiceStub):
     """The items of a session with their last values: one question to its worker, so page through it, do not poll fast."""
     ListSettings: _aio.UnaryUnaryMultiCallable[_dashboard_service_pb2.ListSettingsRequest, _dashboard_service_pb2.ListSettingsResponse]  # type: ignore[assignment]
     """Every setting as it counts and where it comes from; secrets are masked. Administrators only."""
+    WatchAudit: _aio.UnaryStreamMultiCallable[_dashboard_service_pb2.WatchAuditRequest, _dashboard_service_pb2.WatchAuditResponse]  # type: ignore[assignment]
+    """The end of the audit log, and then what is appended to it. Administrators only."""
     CloseSession: _aio.UnaryUnaryMultiCallable[_dashboard_service_pb2.CloseSessionRequest, _dashboard_service_pb2.CloseSessionResponse]  # type: ignore[assignment]
     """End a session in order. Administrators only."""
     KillWorker: _aio.UnaryUnaryMultiCallable[_dashboard_service_pb2.KillWorkerRequest, _dashboard_service_pb2.KillWorkerResponse]  # type: ignore[assignment]
@@ -98,6 +116,25 @@ class DashboardServiceServicer(metaclass=_abc_1.ABCMeta):
         """Name and password for a token. UNAUTHENTICATED when nobody vouches, PERMISSION_DENIED with RetryInfo after too
         many failures.
         """
+
+    @_abc_1.abstractmethod
+    def RenewLogin(
+        self,
+        request: _dashboard_service_pb2.RenewLoginRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_dashboard_service_pb2.RenewLoginResponse, _abc.Awaitable[_dashboard_service_pb2.RenewLoginResponse]]:
+        """A new token for the one at hand, with the operator's role and sight as of now; what is open goes on. Call it well
+        before the old one expires. UNAUTHENTICATED: the login is over, and so is everything it opened; UNAVAILABLE: nobody
+        could say, the old token stays what it is, so ask again.
+        """
+
+    @_abc_1.abstractmethod
+    def Logout(
+        self,
+        request: _dashboard_service_pb2.LogoutRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_dashboard_service_pb2.LogoutResponse, _abc.Awaitable[_dashboard_service_pb2.LogoutResponse]]:
+        """The login is over at once, and so is everything it opened."""
 
     @_abc_1.abstractmethod
     def WatchGateway(
@@ -138,6 +175,14 @@ class DashboardServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_dashboard_service_pb2.ListSettingsResponse, _abc.Awaitable[_dashboard_service_pb2.ListSettingsResponse]]:
         """Every setting as it counts and where it comes from; secrets are masked. Administrators only."""
+
+    @_abc_1.abstractmethod
+    def WatchAudit(
+        self,
+        request: _dashboard_service_pb2.WatchAuditRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_abc.Iterator[_dashboard_service_pb2.WatchAuditResponse], _abc.AsyncIterator[_dashboard_service_pb2.WatchAuditResponse]]:
+        """The end of the audit log, and then what is appended to it. Administrators only."""
 
     @_abc_1.abstractmethod
     def CloseSession(

@@ -23,12 +23,13 @@ _sym_db = _symbol_database.Default()
 
 
 from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__pb2
+from mxgw.v1 import alarms_pb2 as mxgw_dot_v1_dot_alarms__pb2
 from mxgw.v1 import commands_pb2 as mxgw_dot_v1_dot_commands__pb2
 from mxgw.v1 import events_pb2 as mxgw_dot_v1_dot_events__pb2
 from mxgw.v1 import session_service_pb2 as mxgw_dot_v1_dot_session__service__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1bmxgw/worker/v1/worker.proto\x12\x0emxgw.worker.v1\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x16mxgw/v1/commands.proto\x1a\x14mxgw/v1/events.proto\x1a\x1dmxgw/v1/session_service.proto\"\x8a\x03\n\rWorkerStartup\x12\x18\n\x10protocol_version\x18\x01 \x01(\r\x12\x12\n\nsession_id\x18\x02 \x01(\t\x12\x10\n\x08\x65ndpoint\x18\x03 \x01(\t\x12\x13\n\x06secret\x18\x04 \x01(\x0c\x42\x03\x80\x01\x01\x12\x14\n\x0c\x62\x61\x63kend_kind\x18\x05 \x01(\t\x12!\n\x14\x62\x61\x63kend_options_json\x18\x06 \x01(\tB\x03\x80\x01\x01\x12\x15\n\routbox_events\x18\x07 \x01(\r\x12\x14\n\x0coutbox_bytes\x18\x08 \x01(\x04\x12\x1b\n\x13maximum_frame_bytes\x18\t \x01(\r\x12\x1d\n\x15heartbeat_interval_ms\x18\n \x01(\r\x12#\n\x1bwrite_completion_timeout_ms\x18\x0b \x01(\r\x12\x17\n\x0fread_timeout_ms\x18\x0c \x01(\r\x12\x1a\n\x12orphan_lifetime_ms\x18\r \x01(\r\x12\x11\n\tlog_level\x18\x0e \x01(\t\x12\x15\n\rmaximum_items\x18\x0f \x01(\r\"\xaf\x05\n\x0eWorkerEnvelope\x12\x16\n\x0e\x63orrelation_id\x18\x01 \x01(\x04\x12&\n\x05hello\x18\x02 \x01(\x0b\x32\x15.mxgw.worker.v1.HelloH\x00\x12.\n\tchallenge\x18\x03 \x01(\x0b\x32\x19.mxgw.worker.v1.ChallengeH\x00\x12&\n\x05proof\x18\x04 \x01(\x0b\x32\x15.mxgw.worker.v1.ProofH\x00\x12*\n\x07welcome\x18\x05 \x01(\x0b\x32\x17.mxgw.worker.v1.WelcomeH\x00\x12(\n\x06reject\x18\x06 \x01(\x0b\x32\x16.mxgw.worker.v1.RejectH\x00\x12&\n\x05ready\x18\x07 \x01(\x0b\x32\x15.mxgw.worker.v1.ReadyH\x00\x12\x31\n\x07\x63ommand\x18\x08 \x01(\x0b\x32\x1e.mxgw.worker.v1.CommandRequestH\x00\x12-\n\x05reply\x18\t \x01(\x0b\x32\x1c.mxgw.worker.v1.CommandReplyH\x00\x12,\n\x06\x65vents\x18\n \x01(\x0b\x32\x1a.mxgw.worker.v1.EventBlockH\x00\x12\'\n\x03\x61\x63k\x18\x0b \x01(\x0b\x32\x18.mxgw.worker.v1.EventAckH\x00\x12$\n\x04ping\x18\x0c \x01(\x0b\x32\x14.mxgw.worker.v1.PingH\x00\x12$\n\x04pong\x18\r \x01(\x0b\x32\x14.mxgw.worker.v1.PongH\x00\x12$\n\x04stop\x18\x0e \x01(\x0b\x32\x14.mxgw.worker.v1.StopH\x00\x12*\n\x07goodbye\x18\x0f \x01(\x0b\x32\x17.mxgw.worker.v1.GoodbyeH\x00\x12(\n\x03gap\x18\x10 \x01(\x0b\x32\x19.mxgw.worker.v1.WorkerGapH\x00\x42\x06\n\x04\x62ody\"\xaa\x01\n\x05Hello\x12\x18\n\x10protocol_version\x18\x01 \x01(\r\x12\x12\n\nsession_id\x18\x02 \x01(\t\x12\r\n\x05\x65poch\x18\x03 \x01(\x0c\x12\x0b\n\x03pid\x18\x04 \x01(\x05\x12\x13\n\x0bstart_ticks\x18\x05 \x01(\x04\x12\x15\n\rhead_sequence\x18\x06 \x01(\x04\x12\x15\n\routbox_oldest\x18\x07 \x01(\x04\x12\x14\n\x0cworker_nonce\x18\x08 \x01(\x0c\"\"\n\tChallenge\x12\x15\n\rgateway_nonce\x18\x01 \x01(\x0c\"\x14\n\x05Proof\x12\x0b\n\x03mac\x18\x01 \x01(\x0c\",\n\x07Welcome\x12\x0b\n\x03mac\x18\x01 \x01(\x0c\x12\x14\n\x0cresume_after\x18\x02 \x01(\x04\"(\n\x06Reject\x12\x0e\n\x06reason\x18\x01 \x01(\t\x12\x0e\n\x06\x64\x65tail\x18\x02 \x01(\t\"\'\n\x05Ready\x12\x0f\n\x07\x62\x61\x63kend\x18\x01 \x01(\t\x12\r\n\x05\x65rror\x18\x02 \x01(\t\"\xd7\x01\n\x0e\x43ommandRequest\x12 \n\x02mx\x18\x01 \x01(\x0b\x32\x12.mxgw.v1.MxCommandH\x00\x12(\n\x06\x62rowse\x18\x02 \x01(\x0b\x32\x16.mxgw.worker.v1.BrowseH\x00\x12-\n\tget_state\x18\x03 \x01(\x0b\x32\x18.mxgw.worker.v1.GetStateH\x00\x12+\n\x08get_info\x18\x04 \x01(\x0b\x32\x17.mxgw.worker.v1.GetInfoH\x00\x12\x12\n\ntimeout_ms\x18\x05 \x01(\rB\t\n\x07request\"V\n\x06\x42rowse\x12\x0e\n\x06parent\x18\x01 \x01(\t\x12\x15\n\rname_contains\x18\x02 \x01(\t\x12\x11\n\tpage_size\x18\x03 \x01(\x05\x12\x12\n\npage_token\x18\x04 \x01(\t\"b\n\x08GetState\x12\x16\n\x0einclude_values\x18\x01 \x01(\x08\x12\x11\n\tpage_size\x18\x02 \x01(\x05\x12\x12\n\npage_token\x18\x03 \x01(\t\x12\x17\n\x0fof_one_position\x18\x04 \x01(\x08\"\t\n\x07GetInfo\"\x89\x02\n\x0c\x43ommandReply\x12\x1e\n\x02mx\x18\x01 \x01(\x0b\x32\x10.mxgw.v1.MxReplyH\x00\x12.\n\x06\x62rowse\x18\x02 \x01(\x0b\x32\x1c.mxgw.worker.v1.BrowseResultH\x00\x12\x31\n\x05state\x18\x03 \x01(\x0b\x32 .mxgw.v1.GetSessionStateResponseH\x00\x12*\n\x04info\x18\x04 \x01(\x0b\x32\x1a.mxgw.worker.v1.WorkerInfoH\x00\x12*\n\x07\x66\x61ilure\x18\x05 \x01(\x0b\x32\x17.mxgw.worker.v1.FailureH\x00\x12\x15\n\rhead_sequence\x18\x06 \x01(\x04\x42\x07\n\x05reply\"K\n\x0c\x42rowseResult\x12\"\n\x05nodes\x18\x01 \x03(\x0b\x32\x13.mxgw.v1.BrowseNode\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"\xa4\x02\n\nWorkerInfo\x12\x0f\n\x07\x62\x61\x63kend\x18\x01 \x01(\t\x12.\n\nstarted_at\x18\x02 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x15\n\rhead_sequence\x18\x03 \x01(\x04\x12\x15\n\routbox_oldest\x18\x04 \x01(\x04\x12\x15\n\routbox_events\x18\x05 \x01(\r\x12\x14\n\x0coutbox_bytes\x18\x06 \x01(\x04\x12\x13\n\x0b\x65vents_lost\x18\x07 \x01(\x04\x12\x11\n\trss_bytes\x18\x08 \x01(\x04\x12,\n\rsource_health\x18\t \x01(\x0e\x32\x15.mxgw.v1.SourceHealth\x12\x15\n\rsource_detail\x18\n \x01(\t\x12\r\n\x05items\x18\x0b \x01(\r\")\n\x07\x46\x61ilure\x12\x0e\n\x06reason\x18\x01 \x01(\t\x12\x0e\n\x06\x64\x65tail\x18\x02 \x01(\t\"K\n\nEventBlock\x12\x16\n\x0e\x66irst_sequence\x18\x01 \x01(\x04\x12\x15\n\rlast_sequence\x18\x02 \x01(\x04\x12\x0e\n\x06\x65vents\x18\x03 \x01(\x0c\"u\n\tWorkerGap\x12\x12\n\nfirst_lost\x18\x01 \x01(\x04\x12\x11\n\tlast_lost\x18\x02 \x01(\x04\x12\"\n\x06reason\x18\x03 \x01(\x0e\x32\x12.mxgw.v1.GapReason\x12\x0e\n\x06\x64\x65tail\x18\x04 \x01(\t\x12\r\n\x05\x63ount\x18\x05 \x01(\x04\"\x1c\n\x08\x45ventAck\x12\x10\n\x08sequence\x18\x01 \x01(\x04\"\x15\n\x04Ping\x12\r\n\x05token\x18\x01 \x01(\x04\"q\n\x04Pong\x12\r\n\x05token\x18\x01 \x01(\x04\x12\x15\n\rhead_sequence\x18\x02 \x01(\x04\x12,\n\rsource_health\x18\x03 \x01(\x0e\x32\x15.mxgw.v1.SourceHealth\x12\x15\n\rsource_detail\x18\x04 \x01(\t\"\x18\n\x04Stop\x12\x10\n\x08grace_ms\x18\x01 \x01(\r\")\n\x07Goodbye\x12\x0e\n\x06reason\x18\x01 \x01(\t\x12\x0e\n\x06\x64\x65tail\x18\x02 \x01(\tb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1bmxgw/worker/v1/worker.proto\x12\x0emxgw.worker.v1\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x14mxgw/v1/alarms.proto\x1a\x16mxgw/v1/commands.proto\x1a\x14mxgw/v1/events.proto\x1a\x1dmxgw/v1/session_service.proto\"\x8a\x03\n\rWorkerStartup\x12\x18\n\x10protocol_version\x18\x01 \x01(\r\x12\x12\n\nsession_id\x18\x02 \x01(\t\x12\x10\n\x08\x65ndpoint\x18\x03 \x01(\t\x12\x13\n\x06secret\x18\x04 \x01(\x0c\x42\x03\x80\x01\x01\x12\x14\n\x0c\x62\x61\x63kend_kind\x18\x05 \x01(\t\x12!\n\x14\x62\x61\x63kend_options_json\x18\x06 \x01(\tB\x03\x80\x01\x01\x12\x15\n\routbox_events\x18\x07 \x01(\r\x12\x14\n\x0coutbox_bytes\x18\x08 \x01(\x04\x12\x1b\n\x13maximum_frame_bytes\x18\t \x01(\r\x12\x1d\n\x15heartbeat_interval_ms\x18\n \x01(\r\x12#\n\x1bwrite_completion_timeout_ms\x18\x0b \x01(\r\x12\x17\n\x0fread_timeout_ms\x18\x0c \x01(\r\x12\x1a\n\x12orphan_lifetime_ms\x18\r \x01(\r\x12\x11\n\tlog_level\x18\x0e \x01(\t\x12\x15\n\rmaximum_items\x18\x0f \x01(\r\"\xaf\x05\n\x0eWorkerEnvelope\x12\x16\n\x0e\x63orrelation_id\x18\x01 \x01(\x04\x12&\n\x05hello\x18\x02 \x01(\x0b\x32\x15.mxgw.worker.v1.HelloH\x00\x12.\n\tchallenge\x18\x03 \x01(\x0b\x32\x19.mxgw.worker.v1.ChallengeH\x00\x12&\n\x05proof\x18\x04 \x01(\x0b\x32\x15.mxgw.worker.v1.ProofH\x00\x12*\n\x07welcome\x18\x05 \x01(\x0b\x32\x17.mxgw.worker.v1.WelcomeH\x00\x12(\n\x06reject\x18\x06 \x01(\x0b\x32\x16.mxgw.worker.v1.RejectH\x00\x12&\n\x05ready\x18\x07 \x01(\x0b\x32\x15.mxgw.worker.v1.ReadyH\x00\x12\x31\n\x07\x63ommand\x18\x08 \x01(\x0b\x32\x1e.mxgw.worker.v1.CommandRequestH\x00\x12-\n\x05reply\x18\t \x01(\x0b\x32\x1c.mxgw.worker.v1.CommandReplyH\x00\x12,\n\x06\x65vents\x18\n \x01(\x0b\x32\x1a.mxgw.worker.v1.EventBlockH\x00\x12\'\n\x03\x61\x63k\x18\x0b \x01(\x0b\x32\x18.mxgw.worker.v1.EventAckH\x00\x12$\n\x04ping\x18\x0c \x01(\x0b\x32\x14.mxgw.worker.v1.PingH\x00\x12$\n\x04pong\x18\r \x01(\x0b\x32\x14.mxgw.worker.v1.PongH\x00\x12$\n\x04stop\x18\x0e \x01(\x0b\x32\x14.mxgw.worker.v1.StopH\x00\x12*\n\x07goodbye\x18\x0f \x01(\x0b\x32\x17.mxgw.worker.v1.GoodbyeH\x00\x12(\n\x03gap\x18\x10 \x01(\x0b\x32\x19.mxgw.worker.v1.WorkerGapH\x00\x42\x06\n\x04\x62ody\"\xaa\x01\n\x05Hello\x12\x18\n\x10protocol_version\x18\x01 \x01(\r\x12\x12\n\nsession_id\x18\x02 \x01(\t\x12\r\n\x05\x65poch\x18\x03 \x01(\x0c\x12\x0b\n\x03pid\x18\x04 \x01(\x05\x12\x13\n\x0bstart_ticks\x18\x05 \x01(\x04\x12\x15\n\rhead_sequence\x18\x06 \x01(\x04\x12\x15\n\routbox_oldest\x18\x07 \x01(\x04\x12\x14\n\x0cworker_nonce\x18\x08 \x01(\x0c\"\"\n\tChallenge\x12\x15\n\rgateway_nonce\x18\x01 \x01(\x0c\"\x14\n\x05Proof\x12\x0b\n\x03mac\x18\x01 \x01(\x0c\",\n\x07Welcome\x12\x0b\n\x03mac\x18\x01 \x01(\x0c\x12\x14\n\x0cresume_after\x18\x02 \x01(\x04\"(\n\x06Reject\x12\x0e\n\x06reason\x18\x01 \x01(\t\x12\x0e\n\x06\x64\x65tail\x18\x02 \x01(\t\"\'\n\x05Ready\x12\x0f\n\x07\x62\x61\x63kend\x18\x01 \x01(\t\x12\r\n\x05\x65rror\x18\x02 \x01(\t\"\xcb\x02\n\x0e\x43ommandRequest\x12 \n\x02mx\x18\x01 \x01(\x0b\x32\x12.mxgw.v1.MxCommandH\x00\x12(\n\x06\x62rowse\x18\x02 \x01(\x0b\x32\x16.mxgw.worker.v1.BrowseH\x00\x12-\n\tget_state\x18\x03 \x01(\x0b\x32\x18.mxgw.worker.v1.GetStateH\x00\x12+\n\x08get_info\x18\x04 \x01(\x0b\x32\x17.mxgw.worker.v1.GetInfoH\x00\x12\x31\n\x0bpoll_alarms\x18\x06 \x01(\x0b\x32\x1a.mxgw.worker.v1.PollAlarmsH\x00\x12?\n\x12\x61\x63knowledge_alarms\x18\x07 \x01(\x0b\x32!.mxgw.worker.v1.AcknowledgeAlarmsH\x00\x12\x12\n\ntimeout_ms\x18\x05 \x01(\rB\t\n\x07request\"V\n\x06\x42rowse\x12\x0e\n\x06parent\x18\x01 \x01(\t\x12\x15\n\rname_contains\x18\x02 \x01(\t\x12\x11\n\tpage_size\x18\x03 \x01(\x05\x12\x12\n\npage_token\x18\x04 \x01(\t\"b\n\x08GetState\x12\x16\n\x0einclude_values\x18\x01 \x01(\x08\x12\x11\n\tpage_size\x18\x02 \x01(\x05\x12\x12\n\npage_token\x18\x03 \x01(\t\x12\x17\n\x0fof_one_position\x18\x04 \x01(\x08\"\t\n\x07GetInfo\"I\n\nPollAlarms\x12\x16\n\x0e\x61\x66ter_revision\x18\x01 \x01(\x04\x12\x0f\n\x07wait_ms\x18\x02 \x01(\r\x12\x12\n\npage_token\x18\x03 \x01(\t\"I\n\x11\x41\x63knowledgeAlarms\x12\x11\n\talarm_ids\x18\x01 \x03(\t\x12\x0f\n\x07\x63omment\x18\x02 \x01(\t\x12\x10\n\x08operator\x18\x03 \x01(\t\"\xf4\x02\n\x0c\x43ommandReply\x12\x1e\n\x02mx\x18\x01 \x01(\x0b\x32\x10.mxgw.v1.MxReplyH\x00\x12.\n\x06\x62rowse\x18\x02 \x01(\x0b\x32\x1c.mxgw.worker.v1.BrowseResultH\x00\x12\x31\n\x05state\x18\x03 \x01(\x0b\x32 .mxgw.v1.GetSessionStateResponseH\x00\x12*\n\x04info\x18\x04 \x01(\x0b\x32\x1a.mxgw.worker.v1.WorkerInfoH\x00\x12*\n\x07\x66\x61ilure\x18\x05 \x01(\x0b\x32\x17.mxgw.worker.v1.FailureH\x00\x12-\n\x06\x61larms\x18\x07 \x01(\x0b\x32\x1b.mxgw.worker.v1.AlarmReportH\x00\x12:\n\x0c\x61\x63knowledged\x18\x08 \x01(\x0b\x32\".mxgw.worker.v1.AlarmsAcknowledgedH\x00\x12\x15\n\rhead_sequence\x18\x06 \x01(\x04\x42\x07\n\x05reply\"K\n\x0c\x42rowseResult\x12\"\n\x05nodes\x18\x01 \x03(\x0b\x32\x13.mxgw.v1.BrowseNode\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"\xa4\x02\n\nWorkerInfo\x12\x0f\n\x07\x62\x61\x63kend\x18\x01 \x01(\t\x12.\n\nstarted_at\x18\x02 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x15\n\rhead_sequence\x18\x03 \x01(\x04\x12\x15\n\routbox_oldest\x18\x04 \x01(\x04\x12\x15\n\routbox_events\x18\x05 \x01(\r\x12\x14\n\x0coutbox_bytes\x18\x06 \x01(\x04\x12\x13\n\x0b\x65vents_lost\x18\x07 \x01(\x04\x12\x11\n\trss_bytes\x18\x08 \x01(\x04\x12,\n\rsource_health\x18\t \x01(\x0e\x32\x15.mxgw.v1.SourceHealth\x12\x15\n\rsource_detail\x18\n \x01(\t\x12\r\n\x05items\x18\x0b \x01(\r\"\x80\x01\n\x0b\x41larmReport\x12\x10\n\x08revision\x18\x01 \x01(\x04\x12\x10\n\x08\x63omplete\x18\x02 \x01(\x08\x12\x1e\n\x06\x61larms\x18\x03 \x03(\x0b\x32\x0e.mxgw.v1.Alarm\x12\x17\n\x0fnext_page_token\x18\x04 \x01(\t\x12\x14\n\x0c\x65vent_driven\x18\x05 \x01(\x08\"H\n\x12\x41larmsAcknowledged\x12\x32\n\x07results\x18\x01 \x03(\x0b\x32!.mxgw.worker.v1.AlarmAcknowledged\"E\n\x11\x41larmAcknowledged\x12\x0f\n\x07hresult\x18\x01 \x01(\x05\x12\x0f\n\x07message\x18\x02 \x01(\t\x12\x0e\n\x06\x64\x65tail\x18\x03 \x01(\x05\")\n\x07\x46\x61ilure\x12\x0e\n\x06reason\x18\x01 \x01(\t\x12\x0e\n\x06\x64\x65tail\x18\x02 \x01(\t\"K\n\nEventBlock\x12\x16\n\x0e\x66irst_sequence\x18\x01 \x01(\x04\x12\x15\n\rlast_sequence\x18\x02 \x01(\x04\x12\x0e\n\x06\x65vents\x18\x03 \x01(\x0c\"u\n\tWorkerGap\x12\x12\n\nfirst_lost\x18\x01 \x01(\x04\x12\x11\n\tlast_lost\x18\x02 \x01(\x04\x12\"\n\x06reason\x18\x03 \x01(\x0e\x32\x12.mxgw.v1.GapReason\x12\x0e\n\x06\x64\x65tail\x18\x04 \x01(\t\x12\r\n\x05\x63ount\x18\x05 \x01(\x04\"\x1c\n\x08\x45ventAck\x12\x10\n\x08sequence\x18\x01 \x01(\x04\"\x15\n\x04Ping\x12\r\n\x05token\x18\x01 \x01(\x04\"q\n\x04Pong\x12\r\n\x05token\x18\x01 \x01(\x04\x12\x15\n\rhead_sequence\x18\x02 \x01(\x04\x12,\n\rsource_health\x18\x03 \x01(\x0e\x32\x15.mxgw.v1.SourceHealth\x12\x15\n\rsource_detail\x18\x04 \x01(\t\"\x18\n\x04Stop\x12\x10\n\x08grace_ms\x18\x01 \x01(\r\")\n\x07Goodbye\x12\x0e\n\x06reason\x18\x01 \x01(\t\x12\x0e\n\x06\x64\x65tail\x18\x02 \x01(\tb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -39,50 +40,60 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_WORKERSTARTUP'].fields_by_name['secret']._serialized_options = b'\200\001\001'
   _globals['_WORKERSTARTUP'].fields_by_name['backend_options_json']._loaded_options = None
   _globals['_WORKERSTARTUP'].fields_by_name['backend_options_json']._serialized_options = b'\200\001\001'
-  _globals['_WORKERSTARTUP']._serialized_start=158
-  _globals['_WORKERSTARTUP']._serialized_end=552
-  _globals['_WORKERENVELOPE']._serialized_start=555
-  _globals['_WORKERENVELOPE']._serialized_end=1242
-  _globals['_HELLO']._serialized_start=1245
-  _globals['_HELLO']._serialized_end=1415
-  _globals['_CHALLENGE']._serialized_start=1417
-  _globals['_CHALLENGE']._serialized_end=1451
-  _globals['_PROOF']._serialized_start=1453
-  _globals['_PROOF']._serialized_end=1473
-  _globals['_WELCOME']._serialized_start=1475
-  _globals['_WELCOME']._serialized_end=1519
-  _globals['_REJECT']._serialized_start=1521
-  _globals['_REJECT']._serialized_end=1561
-  _globals['_READY']._serialized_start=1563
-  _globals['_READY']._serialized_end=1602
-  _globals['_COMMANDREQUEST']._serialized_start=1605
-  _globals['_COMMANDREQUEST']._serialized_end=1820
-  _globals['_BROWSE']._serialized_start=1822
-  _globals['_BROWSE']._serialized_end=1908
-  _globals['_GETSTATE']._serialized_start=1910
-  _globals['_GETSTATE']._serialized_end=2008
-  _globals['_GETINFO']._serialized_start=2010
-  _globals['_GETINFO']._serialized_end=2019
-  _globals['_COMMANDREPLY']._serialized_start=2022
-  _globals['_COMMANDREPLY']._serialized_end=2287
-  _globals['_BROWSERESULT']._serialized_start=2289
-  _globals['_BROWSERESULT']._serialized_end=2364
-  _globals['_WORKERINFO']._serialized_start=2367
-  _globals['_WORKERINFO']._serialized_end=2659
-  _globals['_FAILURE']._serialized_start=2661
-  _globals['_FAILURE']._serialized_end=2702
-  _globals['_EVENTBLOCK']._serialized_start=2704
-  _globals['_EVENTBLOCK']._serialized_end=2779
-  _globals['_WORKERGAP']._serialized_start=2781
-  _globals['_WORKERGAP']._serialized_end=2898
-  _globals['_EVENTACK']._serialized_start=2900
-  _globals['_EVENTACK']._serialized_end=2928
-  _globals['_PING']._serialized_start=2930
-  _globals['_PING']._serialized_end=2951
-  _globals['_PONG']._serialized_start=2953
-  _globals['_PONG']._serialized_end=3066
-  _globals['_STOP']._serialized_start=3068
-  _globals['_STOP']._serialized_end=3092
-  _globals['_GOODBYE']._serialized_start=3094
-  _globals['_GOODBYE']._serialized_end=3135
+  _globals['_WORKERSTARTUP']._serialized_start=180
+  _globals['_WORKERSTARTUP']._serialized_end=574
+  _globals['_WORKERENVELOPE']._serialized_start=577
+  _globals['_WORKERENVELOPE']._serialized_end=1264
+  _globals['_HELLO']._serialized_start=1267
+  _globals['_HELLO']._serialized_end=1437
+  _globals['_CHALLENGE']._serialized_start=1439
+  _globals['_CHALLENGE']._serialized_end=1473
+  _globals['_PROOF']._serialized_start=1475
+  _globals['_PROOF']._serialized_end=1495
+  _globals['_WELCOME']._serialized_start=1497
+  _globals['_WELCOME']._serialized_end=1541
+  _globals['_REJECT']._serialized_start=1543
+  _globals['_REJECT']._serialized_end=1583
+  _globals['_READY']._serialized_start=1585
+  _globals['_READY']._serialized_end=1624
+  _globals['_COMMANDREQUEST']._serialized_start=1627
+  _globals['_COMMANDREQUEST']._serialized_end=1958
+  _globals['_BROWSE']._serialized_start=1960
+  _globals['_BROWSE']._serialized_end=2046
+  _globals['_GETSTATE']._serialized_start=2048
+  _globals['_GETSTATE']._serialized_end=2146
+  _globals['_GETINFO']._serialized_start=2148
+  _globals['_GETINFO']._serialized_end=2157
+  _globals['_POLLALARMS']._serialized_start=2159
+  _globals['_POLLALARMS']._serialized_end=2232
+  _globals['_ACKNOWLEDGEALARMS']._serialized_start=2234
+  _globals['_ACKNOWLEDGEALARMS']._serialized_end=2307
+  _globals['_COMMANDREPLY']._serialized_start=2310
+  _globals['_COMMANDREPLY']._serialized_end=2682
+  _globals['_BROWSERESULT']._serialized_start=2684
+  _globals['_BROWSERESULT']._serialized_end=2759
+  _globals['_WORKERINFO']._serialized_start=2762
+  _globals['_WORKERINFO']._serialized_end=3054
+  _globals['_ALARMREPORT']._serialized_start=3057
+  _globals['_ALARMREPORT']._serialized_end=3185
+  _globals['_ALARMSACKNOWLEDGED']._serialized_start=3187
+  _globals['_ALARMSACKNOWLEDGED']._serialized_end=3259
+  _globals['_ALARMACKNOWLEDGED']._serialized_start=3261
+  _globals['_ALARMACKNOWLEDGED']._serialized_end=3330
+  _globals['_FAILURE']._serialized_start=3332
+  _globals['_FAILURE']._serialized_end=3373
+  _globals['_EVENTBLOCK']._serialized_start=3375
+  _globals['_EVENTBLOCK']._serialized_end=3450
+  _globals['_WORKERGAP']._serialized_start=3452
+  _globals['_WORKERGAP']._serialized_end=3569
+  _globals['_EVENTACK']._serialized_start=3571
+  _globals['_EVENTACK']._serialized_end=3599
+  _globals['_PING']._serialized_start=3601
+  _globals['_PING']._serialized_end=3622
+  _globals['_PONG']._serialized_start=3624
+  _globals['_PONG']._serialized_end=3737
+  _globals['_STOP']._serialized_start=3739
+  _globals['_STOP']._serialized_end=3763
+  _globals['_GOODBYE']._serialized_start=3765
+  _globals['_GOODBYE']._serialized_end=3806
 # @@protoc_insertion_point(module_scope)

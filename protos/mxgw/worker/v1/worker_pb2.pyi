@@ -12,6 +12,7 @@ from google.protobuf import descriptor as _descriptor
 from google.protobuf import message as _message
 from google.protobuf import timestamp_pb2 as _timestamp_pb2
 from google.protobuf.internal import containers as _containers
+from mxgw.v1 import alarms_pb2 as _alarms_pb2
 from mxgw.v1 import commands_pb2 as _commands_pb2
 from mxgw.v1 import events_pb2 as _events_pb2
 from mxgw.v1 import session_service_pb2 as _session_service_pb2
@@ -340,6 +341,8 @@ class CommandRequest(_message.Message):
     BROWSE_FIELD_NUMBER: _builtins.int
     GET_STATE_FIELD_NUMBER: _builtins.int
     GET_INFO_FIELD_NUMBER: _builtins.int
+    POLL_ALARMS_FIELD_NUMBER: _builtins.int
+    ACKNOWLEDGE_ALARMS_FIELD_NUMBER: _builtins.int
     TIMEOUT_MS_FIELD_NUMBER: _builtins.int
     timeout_ms: _builtins.int
     """Milliseconds the gateway will wait; the worker gives up by then."""
@@ -351,6 +354,10 @@ class CommandRequest(_message.Message):
     def get_state(self) -> Global___GetState: ...
     @_builtins.property
     def get_info(self) -> Global___GetInfo: ...
+    @_builtins.property
+    def poll_alarms(self) -> Global___PollAlarms: ...
+    @_builtins.property
+    def acknowledge_alarms(self) -> Global___AcknowledgeAlarms: ...
     def __init__(
         self,
         *,
@@ -358,13 +365,15 @@ class CommandRequest(_message.Message):
         browse: Global___Browse | None = ...,
         get_state: Global___GetState | None = ...,
         get_info: Global___GetInfo | None = ...,
+        poll_alarms: Global___PollAlarms | None = ...,
+        acknowledge_alarms: Global___AcknowledgeAlarms | None = ...,
         timeout_ms: _builtins.int = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["browse", b"browse", "get_info", b"get_info", "get_state", b"get_state", "mx", b"mx", "request", b"request"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["acknowledge_alarms", b"acknowledge_alarms", "browse", b"browse", "get_info", b"get_info", "get_state", b"get_state", "mx", b"mx", "poll_alarms", b"poll_alarms", "request", b"request"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["browse", b"browse", "get_info", b"get_info", "get_state", b"get_state", "mx", b"mx", "request", b"request", "timeout_ms", b"timeout_ms"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["acknowledge_alarms", b"acknowledge_alarms", "browse", b"browse", "get_info", b"get_info", "get_state", b"get_state", "mx", b"mx", "poll_alarms", b"poll_alarms", "request", b"request", "timeout_ms", b"timeout_ms"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    _WhichOneofReturnType_request: _TypeAlias = _typing.Literal["mx", "browse", "get_state", "get_info"]  # noqa: Y015
+    _WhichOneofReturnType_request: _TypeAlias = _typing.Literal["mx", "browse", "get_state", "get_info", "poll_alarms", "acknowledge_alarms"]  # noqa: Y015
     _WhichOneofArgType_request: _TypeAlias = _typing.Literal["request", b"request"]  # noqa: Y015
     def WhichOneof(self, oneof_group: _WhichOneofArgType_request) -> _WhichOneofReturnType_request | None: ...
 
@@ -445,6 +454,69 @@ class GetInfo(_message.Message):
 Global___GetInfo: _TypeAlias = GetInfo  # noqa: Y015
 
 @_typing.final
+class PollAlarms(_message.Message):
+    """What changed in the backend's alarms. One reader: the gateway's monitor."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    AFTER_REVISION_FIELD_NUMBER: _builtins.int
+    WAIT_MS_FIELD_NUMBER: _builtins.int
+    PAGE_TOKEN_FIELD_NUMBER: _builtins.int
+    after_revision: _builtins.int
+    """`AlarmReport.revision` of the last report that was taken over; 0 for everything."""
+    wait_ms: _builtins.int
+    """How long to wait for a change where the backend reports changes by itself; where it has to be asked the answer
+    comes at once.
+    """
+    page_token: _builtins.str
+    """`AlarmReport.next_page_token`, for the rest of a report; empty for a new one."""
+    def __init__(
+        self,
+        *,
+        after_revision: _builtins.int = ...,
+        wait_ms: _builtins.int = ...,
+        page_token: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["after_revision", b"after_revision", "page_token", b"page_token", "wait_ms", b"wait_ms"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___PollAlarms: _TypeAlias = PollAlarms  # noqa: Y015
+
+@_typing.final
+class AcknowledgeAlarms(_message.Message):
+    """Acknowledge alarms in the backend's alarm manager."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    ALARM_IDS_FIELD_NUMBER: _builtins.int
+    COMMENT_FIELD_NUMBER: _builtins.int
+    OPERATOR_FIELD_NUMBER: _builtins.int
+    comment: _builtins.str
+    operator: _builtins.str
+    """Name of who acknowledges."""
+    @_builtins.property
+    def alarm_ids(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """`Alarm.alarm_id` of each."""
+
+    def __init__(
+        self,
+        *,
+        alarm_ids: _abc.Iterable[_builtins.str] | None = ...,
+        comment: _builtins.str = ...,
+        operator: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["alarm_ids", b"alarm_ids", "comment", b"comment", "operator", b"operator"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___AcknowledgeAlarms: _TypeAlias = AcknowledgeAlarms  # noqa: Y015
+
+@_typing.final
 class CommandReply(_message.Message):
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -453,6 +525,8 @@ class CommandReply(_message.Message):
     STATE_FIELD_NUMBER: _builtins.int
     INFO_FIELD_NUMBER: _builtins.int
     FAILURE_FIELD_NUMBER: _builtins.int
+    ALARMS_FIELD_NUMBER: _builtins.int
+    ACKNOWLEDGED_FIELD_NUMBER: _builtins.int
     HEAD_SEQUENCE_FIELD_NUMBER: _builtins.int
     head_sequence: _builtins.int
     """The head when the answer was given. Events of an item that the command removed have no greater sequence."""
@@ -466,6 +540,10 @@ class CommandReply(_message.Message):
     def info(self) -> Global___WorkerInfo: ...
     @_builtins.property
     def failure(self) -> Global___Failure: ...
+    @_builtins.property
+    def alarms(self) -> Global___AlarmReport: ...
+    @_builtins.property
+    def acknowledged(self) -> Global___AlarmsAcknowledged: ...
     def __init__(
         self,
         *,
@@ -474,13 +552,15 @@ class CommandReply(_message.Message):
         state: _session_service_pb2.GetSessionStateResponse | None = ...,
         info: Global___WorkerInfo | None = ...,
         failure: Global___Failure | None = ...,
+        alarms: Global___AlarmReport | None = ...,
+        acknowledged: Global___AlarmsAcknowledged | None = ...,
         head_sequence: _builtins.int = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["browse", b"browse", "failure", b"failure", "info", b"info", "mx", b"mx", "reply", b"reply", "state", b"state"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["acknowledged", b"acknowledged", "alarms", b"alarms", "browse", b"browse", "failure", b"failure", "info", b"info", "mx", b"mx", "reply", b"reply", "state", b"state"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["browse", b"browse", "failure", b"failure", "head_sequence", b"head_sequence", "info", b"info", "mx", b"mx", "reply", b"reply", "state", b"state"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["acknowledged", b"acknowledged", "alarms", b"alarms", "browse", b"browse", "failure", b"failure", "head_sequence", b"head_sequence", "info", b"info", "mx", b"mx", "reply", b"reply", "state", b"state"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    _WhichOneofReturnType_reply: _TypeAlias = _typing.Literal["mx", "browse", "state", "info", "failure"]  # noqa: Y015
+    _WhichOneofReturnType_reply: _TypeAlias = _typing.Literal["mx", "browse", "state", "info", "failure", "alarms", "acknowledged"]  # noqa: Y015
     _WhichOneofArgType_reply: _TypeAlias = _typing.Literal["reply", b"reply"]  # noqa: Y015
     def WhichOneof(self, oneof_group: _WhichOneofArgType_reply) -> _WhichOneofReturnType_reply | None: ...
 
@@ -558,6 +638,95 @@ class WorkerInfo(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___WorkerInfo: _TypeAlias = WorkerInfo  # noqa: Y015
+
+@_typing.final
+class AlarmReport(_message.Message):
+    """Changes of alarms in the order in which they were seen, or all active alarms."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    REVISION_FIELD_NUMBER: _builtins.int
+    COMPLETE_FIELD_NUMBER: _builtins.int
+    ALARMS_FIELD_NUMBER: _builtins.int
+    NEXT_PAGE_TOKEN_FIELD_NUMBER: _builtins.int
+    EVENT_DRIVEN_FIELD_NUMBER: _builtins.int
+    revision: _builtins.int
+    """Ask for what comes after this next."""
+    complete: _builtins.bool
+    """These are all active alarms, in place of whatever was reported before."""
+    next_page_token: _builtins.str
+    """Not empty: the rest of this report follows under this token. Take it over as a whole."""
+    event_driven: _builtins.bool
+    """The backend reports changes by itself, so that waiting for them costs nothing."""
+    @_builtins.property
+    def alarms(self) -> _containers.RepeatedCompositeFieldContainer[_alarms_pb2.Alarm]:
+        """Alarms as they are after each change; one in ACK_RTN is over."""
+
+    def __init__(
+        self,
+        *,
+        revision: _builtins.int = ...,
+        complete: _builtins.bool = ...,
+        alarms: _abc.Iterable[_alarms_pb2.Alarm] | None = ...,
+        next_page_token: _builtins.str = ...,
+        event_driven: _builtins.bool = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["alarms", b"alarms", "complete", b"complete", "event_driven", b"event_driven", "next_page_token", b"next_page_token", "revision", b"revision"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___AlarmReport: _TypeAlias = AlarmReport  # noqa: Y015
+
+@_typing.final
+class AlarmsAcknowledged(_message.Message):
+    """One result for each alarm, in the order of the request."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    RESULTS_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def results(self) -> _containers.RepeatedCompositeFieldContainer[Global___AlarmAcknowledged]: ...
+    def __init__(
+        self,
+        *,
+        results: _abc.Iterable[Global___AlarmAcknowledged] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["results", b"results"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___AlarmsAcknowledged: _TypeAlias = AlarmsAcknowledged  # noqa: Y015
+
+@_typing.final
+class AlarmAcknowledged(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    HRESULT_FIELD_NUMBER: _builtins.int
+    MESSAGE_FIELD_NUMBER: _builtins.int
+    DETAIL_FIELD_NUMBER: _builtins.int
+    hresult: _builtins.int
+    """0 when the source accepted it."""
+    message: _builtins.str
+    detail: _builtins.int
+    """`MxStatusDetail` of the source, for example 1015 (acknowledged already); 0 when it gave none."""
+    def __init__(
+        self,
+        *,
+        hresult: _builtins.int = ...,
+        message: _builtins.str = ...,
+        detail: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["detail", b"detail", "hresult", b"hresult", "message", b"message"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___AlarmAcknowledged: _TypeAlias = AlarmAcknowledged  # noqa: Y015
 
 @_typing.final
 class Failure(_message.Message):

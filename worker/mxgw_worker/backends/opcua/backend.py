@@ -12,12 +12,15 @@ from importlib.metadata import version
 from asyncua import ua
 
 from mxgw.convert import ok_status
+from mxgw.v1.alarms_pb2 import Alarm
 from mxgw.v1.commands_pb2 import BrowseNode
 from mxgw.v1.events_pb2 import SOURCE_HEALTH_GOOD, SOURCE_HEALTH_LOST
 from mxgw.v1.values_pb2 import MxStatus, MxValue
 from mxgw_worker.backends.base import (
     E_INVALIDARG,
     E_NOTIMPL,
+    AlarmAck,
+    AlarmListener,
     BackendInfo,
     BackendUnavailable,
     EventSink,
@@ -25,6 +28,7 @@ from mxgw_worker.backends.base import (
 )
 
 from .browser import Browser
+from .conditions import Conditions
 from .emitter import Emitter
 from .items import Item, WriteJob
 from .link import Link
@@ -88,6 +92,7 @@ class OpcUaBackend:
         self._subscriptions = Subscriptions(self._link, self._emitter, options)
         self._writer = Writer(self._link, self._emitter, self._types)
         self._browser = Browser(self._link, self._types)
+        self._conditions = Conditions(self._link, self._subscriptions.publisher, options)
         await self._link.open()
         self._emitter.open(sink)
         self._emitter.health(SOURCE_HEALTH_GOOD, f"connected to {options.url}")
@@ -233,6 +238,18 @@ class OpcUaBackend:
         """
         return await self._browser.children(parent)
 
+    async def follow_alarms(self, listener: AlarmListener) -> None:
+        """See `AlarmPublisher`: the server's Alarms and Conditions."""
+        await self._conditions.follow(listener)
+
+    async def active_alarms(self) -> Sequence[Alarm]:
+        """See `AlarmSource`; what the last events said."""
+        return self._conditions.active()
+
+    async def acknowledge_alarms(self, alarm_ids: Sequence[str], comment: str, operator: str) -> Sequence[AlarmAck]:
+        """See `AlarmSource`."""
+        return await self._conditions.acknowledge(alarm_ids, comment, operator)
+
     async def _run(self, sink: EventSink, running: asyncio.Event) -> None:
         try:
             async with asyncio.TaskGroup() as tasks:
@@ -252,6 +269,7 @@ class OpcUaBackend:
             for item in self._subscriptions.advised_items():
                 if not item.suspended:
                     self._emitter.lose(item)
+            self._conditions.lost(reason)
             await self._reconnect()
             self._emitter.health(SOURCE_HEALTH_GOOD, f"connected to {self._options.url} again")
 
@@ -263,6 +281,7 @@ class OpcUaBackend:
                 others = [
                     live.create_task(self._subscriptions.maintain(), name="opcua:maintain"),
                     live.create_task(self._subscriptions.watch(), name="opcua:watch"),
+                    live.create_task(self._conditions.maintain(), name="opcua:conditions"),
                     *(
                         live.create_task(self._subscriptions.publisher.publish(), name=f"opcua:publish:{n}")
                         for n in range(self._options.publish_requests)

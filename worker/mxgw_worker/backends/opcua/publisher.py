@@ -139,6 +139,8 @@ class Publisher:
         for data in message.NotificationData or ():
             if isinstance(data, ua.DataChangeNotification):
                 self._emitter.notify(data.MonitoredItems, subscription.items)
+            elif isinstance(data, ua.EventNotificationList) and subscription.on_events is not None:
+                subscription.on_events(data.Events or ())
             elif isinstance(data, ua.StatusChangeNotification):
                 self._rebuild(subscription, f"the server ended it ({ua.StatusCode(data.Status.value).name})")
 

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
+from typing import Any
+
 from .items import Item
 
 
@@ -22,3 +25,6 @@ class Subscription:
         self.suspected = False  # silent for longer than that at the last look
         self.gap_due = ""  # why values were missed; told when the subscription exists again
         self.closing = False
+        # Of a subscription to events instead of items: who takes them, and who is told that some are missing.
+        self.on_events: Callable[[Sequence[Any]], None] | None = None
+        self.on_lost: Callable[[str], None] | None = None

@@ -168,6 +168,9 @@ class Subscriptions:
         """Have the subscription created anew, with all its items, and a gap told before their first values."""
         log.warning("subscription of server handle %d is created anew: %s", subscription.server_handle, why)
         self._forget_id(subscription)
+        if subscription.on_lost is not None:
+            subscription.on_lost(why)
+            return
         subscription.gap_due = why
         for item in subscription.items.values():
             item.monitored_id = None

@@ -6,10 +6,13 @@ import logging
 from collections.abc import Callable, Mapping, Sequence
 
 from mxgw.convert import PyValue, from_value
+from mxgw.v1.alarms_pb2 import Alarm
 from mxgw.v1.commands_pb2 import BrowseNode
 from mxgw.v1.events_pb2 import SOURCE_HEALTH_GOOD
 from mxgw.v1.values_pb2 import MxStatus, MxValue
-from mxgw_worker.backends.base import E_FAIL, E_INVALIDARG, BackendInfo, EventSink, MxError
+from mxgw_worker.backends.base import E_FAIL, E_INVALIDARG, AlarmAck, BackendInfo, EventSink, MxError
+from mxgw_worker.backends.sim.alarm_load import AlarmLoad
+from mxgw_worker.backends.sim.alarm_manager import AlarmManager
 from mxgw_worker.backends.sim.clock import Clock, LoopClock
 from mxgw_worker.backends.sim.controls import add_controls
 from mxgw_worker.backends.sim.engine import Engine
@@ -41,6 +44,7 @@ class SimBackend:
         self._security = Security(self._options.security, self._options.users)
         self._servers: Handles[Server] = Handles("server")
         self._engine: Engine | None = None
+        self._alarm_manager: AlarmManager | None = None
 
     def info(self) -> BackendInfo:
         return BackendInfo("sim", VERSION, f"simulated, profile {self._options.profile}")
@@ -50,10 +54,14 @@ class SimBackend:
         galaxy = Galaxy()
         engine = Engine(galaxy, clock, sink, self._options)
         load_profile(self._options.profile)(engine, self._options)
+        load = AlarmLoad(engine, self._options) if self._options.alarms else None
+        manager = AlarmManager(galaxy, clock)
         if self._options.controls:
-            add_controls(engine)
+            add_controls(engine, manager)
         galaxy.stamp(clock.wall_ns())
-        self._engine = engine
+        if load is not None:
+            load.start()
+        self._engine, self._alarm_manager = engine, manager
         sink.source_health(SOURCE_HEALTH_GOOD, f"the simulated source is running, profile {self._options.profile}")
 
     async def stop(self) -> None:
@@ -156,6 +164,17 @@ class SimBackend:
 
     async def browse(self, parent: str) -> Sequence[BrowseNode]:
         return self._running().galaxy.browse(parent)
+
+    async def active_alarms(self) -> Sequence[Alarm]:
+        return self._alarms().active()
+
+    async def acknowledge_alarms(self, alarm_ids: Sequence[str], comment: str, operator: str) -> Sequence[AlarmAck]:
+        return self._alarms().acknowledge(alarm_ids, comment, operator)
+
+    def _alarms(self) -> AlarmManager:
+        if self._running().is_down or self._alarm_manager is None:
+            raise MxError(E_FAIL, "the simulated platform is down, and its alarm manager with it")
+        return self._alarm_manager
 
     def _running(self) -> Engine:
         if self._engine is None:

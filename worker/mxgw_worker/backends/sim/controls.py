@@ -10,6 +10,7 @@ import os
 import time
 
 from mxgw.v1.events_pb2 import GAP_REASON_SOURCE_OVERFLOW, GAP_REASON_SOURCE_RECONNECTED
+from mxgw_worker.backends.sim.alarm_manager import AlarmManager
 from mxgw_worker.backends.sim.coerce import Value
 from mxgw_worker.backends.sim.engine import Engine
 from mxgw_worker.backends.sim.galaxy import SimObject
@@ -22,7 +23,7 @@ CRASH_EXIT_CODE = 70
 _FREE = Security.FREE_ACCESS
 
 
-def add_controls(engine: Engine) -> None:
+def add_controls(engine: Engine, alarms: AlarmManager) -> None:
     """Add the object `Sim` to the engine's galaxy."""
     sim = engine.galaxy.add(SimObject("Sim", "", "Switches of the simulator itself"))
 
@@ -60,10 +61,14 @@ def add_controls(engine: Engine) -> None:
         if yes:
             engine.sink.failed("Sim.Fail was written")
 
+    def alarm_manager(down: Value) -> None:
+        alarms.is_down = bool(down)
+
     delay_s = engine.completion_delay_s
     integer, double, boolean = DataType.INTEGER, DataType.DOUBLE, DataType.BOOLEAN
     for name, data_type, initial, low, written, description in (
         ("PlatformDown", boolean, False, None, platform, "True takes the platform down, false brings it back"),
+        ("AlarmManagerDown", boolean, False, None, alarm_manager, "True lets the alarm manager fail; false ends that"),
         ("DropCompletions", integer, 0, 0.0, drop_completions, "So many write completions from now on go missing"),
         ("CompletionDelay", double, delay_s, 0.0, delay_completions, "Seconds until a write or operation completes"),
         ("Crash", boolean, False, None, crash, "True ends the worker process at once, as a crash would"),

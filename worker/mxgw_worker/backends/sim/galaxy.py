@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from typing import TYPE_CHECKING
 
 from mxgw.convert import mapped_data_type
 from mxgw.v1 import commands_pb2 as c
@@ -12,6 +13,9 @@ from mxgw_worker.backends.sim.attributes import Attribute
 from mxgw_worker.backends.sim.coerce import Value
 from mxgw_worker.backends.sim.references import absolute, parse
 from mxgw_worker.backends.sim.status import DataType, Detail, Refused, Security
+
+if TYPE_CHECKING:
+    from mxgw_worker.backends.sim.alarms import AlarmPoint
 
 _ATTRIBUTES = "_attributes"
 _DESCRIPTION = ".description"
@@ -27,6 +31,8 @@ class SimObject:
         self.parent = parent
         self.description = description
         self._attributes: dict[str, Attribute] = {}
+        # Alarms of its attributes, for the alarm manager.
+        self.alarms: list[AlarmPoint] = []
         self.add("Tagname", DataType.STRING, tag_name, "Name of this object")
         self.add("ShortDesc", DataType.INTERNATIONALIZED_STRING, description, "What this object is")
         self.add("Area", DataType.REFERENCE, parent, "Area this object belongs to")
@@ -109,6 +115,10 @@ class Galaxy:
             raise ValueError(f"{sim_object.tag_name}: there is no area {sim_object.parent}")
         self._objects[sim_object.tag_name.lower()] = sim_object
         return sim_object
+
+    def objects(self) -> Iterator[SimObject]:
+        """Return all objects, areas before what they hold."""
+        yield from self._objects.values()
 
     def stamp(self, time_ns: int) -> None:
         """Give every value that has no time yet this one."""

@@ -37,6 +37,10 @@ class SimOptions:
     rate: float
     burst: str
     text_bytes: int
+    alarms: int
+    alarm_rate: float
+    alarm_share: float
+    alarm_seed: int
 
 
 def parse_options(options: Mapping[str, object]) -> SimOptions:
@@ -173,6 +177,10 @@ _TABLE: dict[str, tuple[object, Callable[[str, object], object], tuple[str, ...]
     "rate": (1_000.0, _number(0, 10_000_000), ("load",)),
     "burst": ("paced", _choice("paced", "max"), ("load",)),
     "text_bytes": (0, _whole(0, 65_536), ("load",)),
+    "alarms": (0, _whole(0, 100_000), PROFILES),
+    "alarm_rate": (1.0, _number(0, 100_000), PROFILES),
+    "alarm_share": (0.1, _number(0, 1), PROFILES),
+    "alarm_seed": (1, _whole(0, 2**63 - 1), PROFILES),
 }
 
 

@@ -34,19 +34,26 @@ class ActingScreen(BaseScreen):
             return bool(view is not None and view.is_administrator and not self.dashboard.source.is_recording)
         return True
 
-    def action_close_session(self) -> None:
-        self._act("Close", "closed", self.dashboard.source.close_session)
+    async def action_close_session(self) -> None:
+        await self._ask_first("Close", "closed", self.dashboard.source.close_session)
 
-    def action_kill_worker(self) -> None:
-        self._act("Kill the worker of", "killed", self.dashboard.source.kill_worker)
+    async def action_kill_worker(self) -> None:
+        await self._ask_first("Kill the worker of", "killed", self.dashboard.source.kill_worker)
 
-    @work(exclusive=True, group="act")
-    async def _act(self, doing: str, done: str, act: Callable[[str], Awaitable[None]]) -> None:
+    async def _ask_first(self, doing: str, done: str, act: Callable[[str], Awaitable[None]]) -> None:
         if self.target is None:
             return
         session_id, name = self.target
-        if not await self.app.push_screen_wait(ConfirmScreen(doing, session_id, name)):
-            return
+
+        def answered(is_sure: bool | None) -> None:
+            if is_sure:
+                self._act(session_id, name, done, act)
+
+        # The next key is already for the question.
+        await self.app.push_screen(ConfirmScreen(doing, session_id, name), answered)
+
+    @work(exclusive=True, group="act")
+    async def _act(self, session_id: str, name: str, done: str, act: Callable[[str], Awaitable[None]]) -> None:
         try:
             await act(session_id)
         except Refused as refusal:

@@ -5,16 +5,20 @@ from __future__ import annotations
 import re
 from typing import TYPE_CHECKING, ClassVar, cast
 
+from textual import events
 from textual.app import ComposeResult
 from textual.binding import Binding, BindingType
+from textual.containers import Horizontal
 from textual.screen import Screen
 from textual.suggester import SuggestFromList
-from textual.widgets import Footer, Input
+from textual.widgets import Input, Static
 
 from mxgw_dashboard_tui.tui.export import document_text, write_export
 from mxgw_dashboard_tui.tui.model import View
 from mxgw_dashboard_tui.tui.widgets.bars import Banner, TopBar
 from mxgw_dashboard_tui.tui.widgets.grid import Grid
+from mxgw_dashboard_tui.tui.widgets.keyline import KeyLine
+from mxgw_dashboard_tui.tui.widgets.line import Line
 
 if TYPE_CHECKING:
     from mxgw_dashboard_tui.tui.app import DashboardApp
@@ -26,6 +30,8 @@ class BaseScreen(Screen[None]):
     """Subclasses give `compose_body`, `paint` and a `title`; `grid` is the table that keys act on."""
 
     NAME = ""
+    # Whether there is more to paint than the view that all screens share.
+    PAINTS_ALWAYS = False
     AUTO_FOCUS = "Grid"
 
     BINDINGS: ClassVar[list[BindingType]] = [
@@ -57,12 +63,21 @@ class BaseScreen(Screen[None]):
         ),
     ]
 
+    def __init__(self) -> None:
+        super().__init__()
+        self._generation = 0
+        self._painted: View | None = None
+        # The theme that the styles of this screen were made for.
+        self._styled_for = ""
+
     def compose(self) -> ComposeResult:
         yield TopBar(id="top")
         yield Banner(id="banner")
         yield from self.compose_body()
-        yield Input(id="line", compact=True)
-        yield Footer(compact=True, show_command_palette=False)
+        with Horizontal(id="asking"):
+            yield Static("", id="prompt", markup=False)
+            yield Line(self.entered)
+        yield KeyLine(id="keys")
 
     def compose_body(self) -> ComposeResult:
         """Yield what is between the bars."""
@@ -71,6 +86,12 @@ class BaseScreen(Screen[None]):
     def paint(self, view: View | None) -> None:
         """Bring the body up to date; called four times a second at most."""
         raise NotImplementedError
+
+    def forget(self) -> None:
+        """Show nothing of what was shown so far; called before painting when somebody else may look now."""
+        for grid in self.query(Grid):
+            grid.filter("")
+            grid.set_rows(())
 
     @property
     def dashboard(self) -> DashboardApp:
@@ -92,29 +113,46 @@ class BaseScreen(Screen[None]):
         return self.dashboard.showing.age_of(view)
 
     def on_mount(self) -> None:
-        self.query_one("#line").display = False
-        for grid in self.query(Grid):
-            grid.at_once = {"slash": self.action_filter, "colon": self.action_command}
+        self._generation = self.dashboard.showing.generation
+        self.query_one("#asking").display = False
         self.set_interval(REPAINT_S, self.repaint_if_shown)
 
-    def on_screen_resume(self) -> None:
+    def on_screen_resume(self, event: events.ScreenResume) -> None:
+        # Making all styles again is a third of what a switch costs; what was mounted just now or shown in this theme
+        # has them.
+        event.refresh_styles = self._styled_for not in ("", self.app.theme)
+        self._styled_for = self.app.theme
+        self.repaint()
         self.call_after_refresh(self.repaint)
+        self.shown()
+
+    def shown(self) -> None:
+        """Begin what is only done while somebody looks at this screen; `on_screen_suspend` ends it."""
 
     def repaint_if_shown(self) -> None:
-        """Repaint, unless another screen covers this one."""
-        if self.is_current:
+        """Repaint, unless another view covers this one. What is below a question or help goes on."""
+        views = (screen for screen in reversed(self.app.screen_stack) if isinstance(screen, BaseScreen))
+        if next(views, None) is self:
             self.repaint()
 
-    def repaint(self) -> None:
-        """Bring bars and body up to date; while frozen the body is painted from what was frozen."""
+    def repaint(self, *, anew: bool = False) -> None:
+        """Bring the bars up to date, and the body when its view is another one, or `anew`; frozen, it is that view."""
         app, showing = self.dashboard, self.dashboard.showing
+        if self._generation != showing.generation:
+            self._generation = showing.generation
+            self.forget()
+            anew = True
+        view = showing.view
+        if anew or self.PAINTS_ALWAYS or view is None or view is not self._painted:
+            self._painted = view
+            self.paint(view)
         title = self.heading
         grid = next(iter(self.query(Grid)), None)
         if grid is not None and grid.pattern:
             title += f" /{grid.pattern}"
-        self.query_one(TopBar).show(title, app.source.name, showing.view, self.age_s, showing.frozen_s)
+        # Behind the body: some screens know only then how old what they show is.
+        self.query_one(TopBar).show(title, app.source.name, view, self.age_s, showing.frozen_s)
         self.query_one(Banner).show(showing.link, showing.link_detail, showing.newest, showing.age_of(showing.newest))
-        self.paint(showing.view)
 
     # the input line
 
@@ -125,38 +163,47 @@ class BaseScreen(Screen[None]):
         self._ask(":", "")
 
     def _ask(self, kind: str, value: str) -> None:
-        line = self.query_one("#line", Input)
-        line.display = True
-        line.border_title = kind
-        line.placeholder = "regular expression, ! inverts" if kind == "/" else "command; tab or → completes"
+        line = self.query_one(Line)
+        self.query_one("#asking").display = True
+        self.query_one("#prompt", Static).update(f"{kind} ")
+        line.placeholder = (
+            "text or regular expression, ! for all but these; enter keeps, esc clears"
+            if kind == "/"
+            else "a command, such as overview; → completes, enter runs, esc leaves"
+        )
         line.suggester = SuggestFromList(self.dashboard.command_names, case_sensitive=False) if kind == ":" else None
         line.set_class(kind == ":", "-command")
-        line.value = value
+        line.open_with(value)
         self.set_focus(line)  # at once: the next key is already for the line
 
     def on_input_changed(self, event: Input.Changed) -> None:
         if event.input.id == "line" and not event.input.has_class("-command"):
-            try:
-                self.grid.filter(event.value)
-            except re.error:
-                event.input.add_class("-invalid")
-            else:
-                event.input.remove_class("-invalid")
+            self._filter_by(event.input)
 
-    def on_input_submitted(self, event: Input.Submitted) -> None:
-        if event.input.id != "line":
-            return
-        self._leave_line()
-        if event.input.has_class("-command"):
-            self.dashboard.run_command(event.value.strip())
+    def _filter_by(self, line: Input) -> None:
+        try:
+            self.grid.filter(line.value)
+        except re.error:
+            line.add_class("-invalid")
+        else:
+            line.remove_class("-invalid")
+
+    async def entered(self, line: Line) -> None:
+        """Keep the filter, or run the command; the next key is already for what comes of it."""
+        if line.has_class("-command"):
+            self._leave_line()
+            await self.dashboard.run_command(line.value.strip())
+        else:
+            self._filter_by(line)  # what was typed right before may not have been told yet
+            self._leave_line()
 
     def _leave_line(self) -> None:
-        self.query_one("#line").display = False
-        self.grid.focus()
+        self.query_one("#asking").display = False
+        self.set_focus(self.grid)
 
     def action_back(self) -> None:
-        line = self.query_one("#line", Input)
-        if line.display:
+        line = self.query_one(Line)
+        if self.query_one("#asking").display:
             if not line.has_class("-command"):
                 self.grid.filter("")
             self._leave_line()

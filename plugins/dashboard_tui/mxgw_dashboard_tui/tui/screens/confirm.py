@@ -37,7 +37,7 @@ class ConfirmScreen(ModalScreen[bool]):
         with Vertical(id="box"):
             yield Static(Text(f"{self._doing} session {self._name}?", style="bold"), id="question")
             yield Static(Text(f"id {clean(self._session_id)}"))
-            yield Static(Text("Its client loses what it advised, and learns that an operator ended it."))
+            yield Static(Text("Its client loses its subscriptions, and learns that an operator ended it."))
             yield Static(Text.assemble("Type ", (self.word, "bold"), " and press enter; escape changes nothing."))
             yield Input(id="word")
 

@@ -37,7 +37,8 @@ class HelpScreen(ModalScreen[None]):
         table.add_column(no_wrap=True)
         table.add_column()
         keys: dict[str, list[str]] = {}
-        for binding in self._bindings_shown:
+        # Moving about last: everybody tries the arrows anyway.
+        for binding in sorted(self._bindings_shown, key=lambda binding: (binding.id or "").startswith("grid.")):
             keys.setdefault(binding.tooltip or binding.description, []).append(_NAMES.get(binding.key, binding.key))
         for meaning, names in keys.items():
             table.add_row(Text("  ".join(names), style="bold"), Text(meaning))

@@ -12,11 +12,11 @@ from mxgw_dashboard_tui.tui.screens.base import BaseScreen
 from mxgw_dashboard_tui.tui.widgets.grid import Cell, Column, Grid, Row
 
 COLUMNS = (
-    Column("time", "Time (UTC)", 19),
+    Column("time", "Time (UTC)", 14),
     Column("kind", "What", 16),
-    Column("session", "Session", 12, grow=1),
+    Column("session", "Session", 14, grow=1),
     Column("operator", "Operator", 10, drop=1),
-    Column("detail", "Detail", 16, grow=3),
+    Column("detail", "Detail", 26, grow=3),
 )
 _TONES = {
     pb.JOURNAL_KIND_SESSION_FAULTED: "bad",
@@ -45,11 +45,13 @@ class JournalScreen(BaseScreen):
 def journal_row(entry: pb.JournalEntry) -> Row:
     """Return the row of an entry."""
     name = t.clean(entry.session_name, 40) or short_id(entry.session_id)
+    operator, detail = t.clean(entry.operator, 64), t.clean(entry.detail, 300)
     cells = {
         "time": Cell(t.moment(entry.time), order=float(entry.number)),
         "kind": Cell(t.words(pb.JournalKind.Name(entry.kind), "JOURNAL_KIND_"), _TONES.get(entry.kind, "")),
         "session": Cell(name),
-        "operator": Cell(t.clean(entry.operator, 64)),
-        "detail": Cell(t.clean(entry.detail, 300)),
+        "operator": Cell(operator),
+        # With the name, which a narrow screen has no other room for.
+        "detail": Cell(f"{operator}: {detail}" if operator else detail),
     }
     return Row(str(entry.number), cells, entry)

@@ -40,17 +40,26 @@ class OverviewScreen(BaseScreen):
             yield Plot(id="cpu")
         yield Grid(COLUMNS, empty="No alarm.", id="alarms")
 
+    def forget(self) -> None:
+        super().forget()
+        for plot in self.query(Plot):
+            plot.clear()
+
     def paint(self, view: View | None) -> None:
         if view is None:
             self.query_one("#facts", Static).update("Waiting for the gateway.")
             return
         self.query_one("#facts", Static).update(_facts(view))
         points = view.points
+        past_s = points[-1].at_s - points[0].at_s
         lost = [max(0, new.lost_events - old.lost_events) for old, new in pairwise(points)]
-        self.query_one("#rate", Plot).show("Events/s", [p.events_per_s for p in points], t.rate)
-        self.query_one("#lag", Plot).show("Largest lag", [p.lag_events for p in points], lambda n: t.count(int(n)))
-        self.query_one("#lost", Plot).show("Lost", lost, lambda n: t.count(int(n)))
-        self.query_one("#cpu", Plot).show("Gateway CPU %", [p.cpu_percent for p in points], lambda n: f"{n:.0f}")
+        for plot, title, values, unit in (
+            ("rate", "Events/s", [p.events_per_s for p in points], t.rate),
+            ("lag", "Lag, events", [float(p.lag_events) for p in points], _whole),
+            ("lost", "Lost events", lost, _whole),
+            ("cpu", "Gateway CPU %", [p.cpu_percent for p in points], _whole),
+        ):
+            self.query_one(f"#{plot}", Plot).show(title, values, unit, past_s, view.points_gone)
         self.grid.set_rows(
             Row(
                 f"{number}",
@@ -70,7 +79,7 @@ def _facts(view: View) -> Text:
     plugins = Counter(row.plugin.state for row in snapshot.plugins)
     adopting = sum(s.row.session.state == ss.SESSION_STATE_ADOPTING for s in view.sessions)
     subscribers = sum(s.row.session.subscribers for s in view.sessions)
-    point = view.points[-1]
+    point, process = view.points[-1], snapshot.process
     lines = [
         (
             "Sessions",
@@ -79,22 +88,23 @@ def _facts(view: View) -> Text:
         ),
         (
             "Events",
-            f"{t.rate(point.events_per_s)}/s, {subscribers} subscribers, largest lag {t.count(point.lag_events)}, "
-            f"lost {view.lost_per_min}/min, gaps {view.gaps_per_min}/min",
+            f"{t.rate(point.events_per_s)}/s to {subscribers} subscribers, lag {t.count(point.lag_events)} events, "
+            f"{view.lost_per_min} lost/min, {view.gaps_per_min} gaps/min",
         ),
         (
             "Gateway",
-            f"{t.clean(snapshot.version)} up {t.span(t.since(snapshot.started_at, view.now_ns))}, pid "
-            f"{snapshot.process.pid}, {point.cpu_percent:.1f}% cpu, {t.size(point.rss_bytes)}, loop late "
-            f"{point.loop_delay_s * 1000:.0f} ms, {snapshot.process.watchers} watching",
+            f"{t.clean(snapshot.version)}, up {t.span(t.since(snapshot.started_at, view.now_ns))}, "
+            f"CPU {point.cpu_percent:.0f}%, {t.memory(point.rss_bytes)}, delay {point.loop_delay_s * 1000:.0f} ms, "
+            f"pid {process.pid}, {process.watchers} watching",
         ),
-        (
-            "Plugins",
-            f"{plugins[gw.PLUGIN_STATE_LOADED]} run, {plugins[gw.PLUGIN_STATE_FAILED]} failed. Adoption: "
-            + _adoption(view, adopting),
-        ),
+        ("Plugins", f"{plugins[gw.PLUGIN_STATE_LOADED]} run, {plugins[gw.PLUGIN_STATE_FAILED]} failed"),
+        ("Adoption", _adoption(view, adopting)),
     ]
     return Text("\n").join(_line(name, said) for name, said in lines)
+
+
+def _whole(number: float) -> str:
+    return t.count(round(number))
 
 
 def _line(name: str, said: str) -> Text:
@@ -103,8 +113,10 @@ def _line(name: str, said: str) -> Text:
 
 def _adoption(view: View, adopting: int) -> str:
     if not any(_runs(view, "reattach")):
-        return "off (plugin reattach)"
-    return f"{adopting} sessions wait for their workers" if adopting else "on, nothing to adopt"
+        return "off: sessions end when the gateway does (plugin reattach)"
+    if adopting:
+        return f"{adopting} sessions wait for their workers after a restart of the gateway"
+    return "on: sessions survive a restart of the gateway; none waits for its worker"
 
 
 def _runs(view: View, name: str) -> Iterator[bool]:

@@ -13,7 +13,7 @@ from mxgw_dashboard_tui.tui.widgets.grid import Cell, Column, Grid, Row
 
 COLUMNS = (
     Column("name", "Plugin", 16),
-    Column("state", "State", 10),
+    Column("state", "State", 11),
     Column("required", "Required", 8, drop=2),
     Column("failures", "Failures", 8, right=True),
     Column("source", "From", 14, grow=1, drop=1),

@@ -22,7 +22,7 @@ from mxgw_dashboard_tui.tui.screens.acting import ActingScreen
 from mxgw_dashboard_tui.tui.screens.journal import TIMELINE_COLUMNS, journal_row
 from mxgw_dashboard_tui.tui.screens.session_facts import session_facts
 from mxgw_dashboard_tui.tui.session_model import SessionModel
-from mxgw_dashboard_tui.tui.source import Refused
+from mxgw_dashboard_tui.tui.source import NotThere, Refused
 from mxgw_dashboard_tui.tui.widgets.grid import Grid
 
 _T = TypeVar("_T")
@@ -32,20 +32,35 @@ _ITEMS_EVERY_S = 5.0
 _RETRY_S = 1.0
 # Messages kept while frozen; the oldest go first, which the event log shows as a gap in its sequences.
 _HELD = 2000
-_PANELS = ("items", "events", "readers", "commands", "timeline")
+_NOT_THERE = "this session is not there any more, or not yours to see"
+_PANELS: dict[str, Callable[[], Grid]] = {
+    "items": partial(Grid, rows.ITEM_COLUMNS, empty="No item was added.", sort="item", id="items"),
+    "events": partial(Grid, rows.EVENT_COLUMNS, empty="No event came since this was opened.", follow=True, id="events"),
+    "readers": partial(Grid, rows.READER_COLUMNS, empty="Nobody reads this session's events.", id="readers"),
+    "commands": partial(Grid, rows.COMMAND_COLUMNS, empty="Every command has its answer.", id="commands"),
+    "timeline": partial(Grid, TIMELINE_COLUMNS, empty="Nothing was written down.", follow=True, id="timeline"),
+}
 
 
 class SessionScreen(ActingScreen):
     """Pushed on top of the table; escape goes back there."""
 
     NAME = "session"
+    PAINTS_ALWAYS = True
 
     BINDINGS: ClassVar[list[BindingType]] = [
         Binding("escape", "back", "Back", id="session.back", tooltip="Back to the table, or out of filter and input"),
         Binding("tab", "panel(1)", "Panels", id="session.next", tooltip="The next panel", priority=True),
         Binding("shift+tab", "panel(-1)", "Previous", show=False, id="session.previous", tooltip="The panel before"),
         Binding("i", "show('items')", "Items", show=False, id="session.items", tooltip="Items with their last values"),
-        Binding("e", "show('events')", "Events", show=False, id="session.events", tooltip="Events as they come"),
+        Binding(
+            "e",
+            "show('events')",
+            "Events",
+            show=False,
+            id="session.events",
+            tooltip="Events as they come; the cursor on the last row follows",
+        ),
         Binding(
             "u", "show('readers')", "Subscribers", show=False, id="session.readers", tooltip="Who reads its events"
         ),
@@ -60,12 +75,15 @@ class SessionScreen(ActingScreen):
         Binding("t", "show('timeline')", "Timeline", show=False, id="session.timeline", tooltip="What happened to it"),
     ]
 
-    def __init__(self, session_id: str) -> None:
+    def __init__(self, session_id: str, name: str) -> None:
         super().__init__()
         self.session_id = session_id
+        # What the table calls it, until its own streams say more.
+        self._known_as = name
         self.model = SessionModel()
         self._panel = "items"
         self._problem = ""
+        self._fact_lines = -1
         # What came while the screen is frozen.
         self._held: deque[Callable[[], None]] = deque(maxlen=_HELD)
 
@@ -73,11 +91,7 @@ class SessionScreen(ActingScreen):
         yield Static("", id="facts", markup=False)
         yield Static("", id="tabs", markup=False)
         with ContentSwitcher(initial="items", id="panels"):
-            yield Grid(rows.ITEM_COLUMNS, empty="No item was added.", sort="item", id="items")
-            yield Grid(rows.EVENT_COLUMNS, empty="No event came since this was opened.", follow=True, id="events")
-            yield Grid(rows.READER_COLUMNS, empty="Nobody reads this session's events.", id="readers")
-            yield Grid(rows.COMMAND_COLUMNS, empty="Every command has its answer.", id="commands")
-            yield Grid(TIMELINE_COLUMNS, empty="Nothing was written down.", follow=True, id="timeline")
+            yield _PANELS[self._panel]()
 
     @property
     def grid(self) -> Grid:
@@ -85,11 +99,19 @@ class SessionScreen(ActingScreen):
 
     @property
     def heading(self) -> str:
-        return f"session {self.model.name or t.clean(self.session_id[:8])}"
+        return f"session {self.model.name or self._known_as}"
 
     @property
     def age_s(self) -> float | None:
-        received_at = self.model.received_at
+        model = self.model
+        match self._panel:
+            case "items":
+                # Values come with the events; the worker's own list is older, and says which items there are.
+                received_at = max(filter(None, (model.items_at, model.events_at)), default=None)
+            case "events":
+                received_at = model.events_at
+            case _:
+                received_at = model.received_at
         return None if received_at is None else self.dashboard.showing.clock() - received_at
 
     @property
@@ -105,6 +127,11 @@ class SessionScreen(ActingScreen):
         self._follow_events()
         self._follow_items()
 
+    def forget(self) -> None:
+        super().forget()
+        self.model = SessionModel()
+        self._held.clear()
+
     # what comes in
 
     @work(group="detail")
@@ -113,11 +140,17 @@ class SessionScreen(ActingScreen):
 
     @work(group="events")
     async def _follow_events(self) -> None:
-        await self._again(self.dashboard.source.watch_events, self.model.take_events)
+        await self._again(self.dashboard.source.watch_events, self._take_events)
 
     def _take_detail(self, detail: pb.WatchSessionResponse, received_at: float) -> None:
+        is_first = self.model.detail is None
         self.model.take_detail(detail, received_at)
         self._problem = ""
+        if is_first:
+            self.repaint_if_shown()
+
+    def _take_events(self, message: pb.WatchEventsResponse, received_at: float) -> None:
+        self.model.take_events(message, received_at)
 
     def _hold(self, take: Callable[[], None]) -> None:
         """Take what came now, or once the screen is thawed."""
@@ -136,6 +169,11 @@ class SessionScreen(ActingScreen):
             try:
                 async for message in watch(self.session_id):
                     self._hold(partial(take, message, self.dashboard.showing.clock()))
+            except NotThere:
+                # Nothing of it stays. What has ended before our eyes may still be looked at.
+                if not self.model.is_over:
+                    self.forget()
+                    self._problem = _NOT_THERE
             except Refused as refusal:
                 self._problem = str(refusal)
             await asyncio.sleep(_RETRY_S)
@@ -158,21 +196,31 @@ class SessionScreen(ActingScreen):
                 token = page.state.next_page_token
                 if not token:
                     break
+        except NotThere:
+            self._problem = _NOT_THERE if not self.model.is_over else ""
         except Refused as refusal:
             self._problem = str(refusal)
         else:
+            is_first = self.model.items_at is None
             self.model.take_items(pages, self.dashboard.showing.clock())
+            if is_first:
+                self.repaint_if_shown()
 
     # panels
 
-    def action_show(self, panel: str) -> None:
+    async def action_show(self, panel: str) -> None:
+        panels = self.query_one("#panels", ContentSwitcher)
+        if not panels.query(f"#{panel}"):
+            # Made when it is looked at for the first time: a session opens sooner.
+            await panels.add_content(_PANELS[panel]())
         self._panel = panel
-        self.query_one("#panels", ContentSwitcher).current = panel
-        self.grid.focus()
+        panels.current = panel
+        self.set_focus(self.grid)
         self.repaint()
 
-    def action_panel(self, step: int) -> None:
-        self.action_show(_PANELS[(_PANELS.index(self._panel) + step) % len(_PANELS)])
+    async def action_panel(self, step: int) -> None:
+        names = tuple(_PANELS)
+        await self.action_show(names[(names.index(self._panel) + step) % len(names)])
 
     def go_back(self) -> None:
         self.dashboard.pop_screen()
@@ -186,8 +234,11 @@ class SessionScreen(ActingScreen):
         rate = None
         if view is not None and (session := view.session(self.session_id)) is not None:
             rate = session.rate
-        self.query_one("#facts", Static).update(session_facts(model, rate, self._problem))
-        self.query_one("#tabs", Static).update(self._tabs())
+        facts = session_facts(model, rate, self._problem)
+        lines = facts.plain.count("\n")
+        self.query_one("#facts", Static).update(facts, layout=lines != self._fact_lines)
+        self._fact_lines = lines
+        self.query_one("#tabs", Static).update(self._tabs(), layout=False)
         match self._panel:
             case "items":
                 self.grid.set_rows(rows.item_row(item, model, now) for item in model.items.values())
@@ -206,12 +257,14 @@ class SessionScreen(ActingScreen):
         subscribers = len(model.detail.subscribers.subscribers) if model.detail is not None else 0
         names = {
             "items": f"i items {model.total_items}",
-            "events": f"e events {model.event_count}",
+            "events": f"e events {t.count(model.event_count)}",
             "readers": f"u subscribers {subscribers}",
-            "commands": f"m commands {len(model.detail.commands) if model.detail is not None else 0}",
+            "commands": f"m cmds {len(model.detail.commands) if model.detail is not None else 0}",
             "timeline": "t timeline",
         }
-        line = Text(no_wrap=True)
+        if self._panel == "events":
+            names["events"] += " follows" if self.grid.is_at_end else " held"
+        line = Text(no_wrap=True, overflow="ellipsis")
         for key, name in names.items():
             line.append(
                 f"[{name}]" if key == self._panel else f" {name} ", "bold reverse" if key == self._panel else ""

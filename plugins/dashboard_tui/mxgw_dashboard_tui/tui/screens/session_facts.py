@@ -42,8 +42,9 @@ def _worker(row: pb.SessionRow, now_ns: int) -> str:
     left_s = t.since(session.lease_expires_at, now_ns)
     detached_s = _detached_s(row)
     return (
-        f"worker {session.worker_pid} {state}  {t.size(session.worker_rss_bytes)}  source {source}"
-        f"  open {t.span(t.since(session.opened_at, now_ns))}  lease {t.span(-left_s if left_s is not None else None)}"
+        f"worker {session.worker_pid} {state}, {t.memory(session.worker_rss_bytes)}  source {source}"
+        f"  open for {t.span(t.since(session.opened_at, now_ns))}"
+        f"  lease {t.span(-left_s if left_s is not None else None)} left"
         + (f"  detached {t.span(detached_s)}" if detached_s is not None else "")
     )
 
@@ -51,9 +52,8 @@ def _worker(row: pb.SessionRow, now_ns: int) -> str:
 def _flow(row: pb.SessionRow, rate: float | None) -> str:
     session = row.session
     return (
-        f"{t.rate(rate)} ev/s  head {session.head_sequence}  log {t.count(session.log_events)} events "
-        f"{t.size(session.log_bytes)}  lag {t.count(row.lag_events)}  gaps {row.gap_frames}  lost {row.lost_events}"
-        f"  overflows {row.overflows}"
+        f"{t.rate(rate)} events/s, {t.count(session.head_sequence)} so far, {t.count(session.log_events)} kept  lag "
+        f"{t.count(row.lag_events)}  gaps {row.gap_frames}  lost {row.lost_events}  overflows {row.overflows}"
     )
 
 

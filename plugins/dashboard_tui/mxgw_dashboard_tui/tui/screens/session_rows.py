@@ -23,8 +23,8 @@ ITEM_COLUMNS = (
     Column("value", "Value", 14, right=True, grow=2),
     Column("quality", "Quality", 12),
     Column("status", "Status", 12, drop=2, grow=1),
-    Column("source", "Source time", 12),
-    Column("quiet", "Quiet", 6, right=True),
+    Column("source", "Time (UTC)", 12),
+    Column("quiet", "Age", 6, right=True),
     Column("advise", "Advise", 11, drop=1),
     Column("handle", "Handle", 7, right=True, drop=3),
 )
@@ -63,7 +63,7 @@ _KINDS = {
 
 
 def item_row(item: Item, model: SessionModel, now: float) -> Row:
-    """Return the row of an item. `Quiet` is the time since its last change, by the gateway's clock."""
+    """Return the row of an item. `Time` is the source's, `Age` that since the last change, by the gateway's clock."""
     state, value = item.state, item.value
     quality, tone = t.quality_words(value.quality, value.raw_quality) if value is not None else (t.UNKNOWN, "dim")
     if model.source_is_lost:
@@ -144,7 +144,8 @@ def left_out_row(message: pb.WatchEventsResponse) -> Row:
     cells = {
         "time": Cell(t.clock(message.as_of, with_ms=True), "dim"),
         "kind": Cell("…", "dim"),
-        "item": Cell(f"{t.count(message.conflated_events)} conflated for this view", "dim"),
+        "item": Cell(f"{t.count(message.conflated_events)} more", "dim"),
+        "value": Cell("left out here", "dim"),
     }
     return Row(f"c{message.head_sequence}", cells)
 
@@ -187,4 +188,6 @@ def command_row(number: int, command: pb.CommandInFlight) -> Row:
 
 def reason_words(session: ss.Session) -> str:
     """Return why a session ended."""
+    if session.close_reason == ss.CLOSE_REASON_CLIENT:
+        return "by its client"
     return t.words(ss.CloseReason.Name(session.close_reason), "CLOSE_REASON_")

@@ -15,24 +15,25 @@ from mxgw_dashboard_tui.tui import text as t
 from mxgw_dashboard_tui.tui.alarms import session_name, short_id
 from mxgw_dashboard_tui.tui.model import SessionView, View
 from mxgw_dashboard_tui.tui.screens.acting import ActingScreen
+from mxgw_dashboard_tui.tui.screens.session_rows import reason_words
 from mxgw_dashboard_tui.tui.widgets.grid import Cell, Column, Grid, Row
 
 _TREND = 10
 
 COLUMNS = (
     Column("state", "State", 9),
-    Column("name", "Session", 14, grow=3),
+    Column("name", "Session", 18, grow=3),
     Column("tag", "Tag", 8, grow=1, drop=2),
     Column("owner", "Owner", 9, grow=1, drop=7),
-    Column("backend", "Backend", 8, drop=6),
-    Column("subscribers", "Sub", 4, right=True),
+    Column("backend", "Backend", 8, drop=8),
+    Column("subscribers", "Subs", 4, right=True),
     Column("rate", "Ev/s", 6, right=True),
-    Column("trend", "Trend", _TREND, drop=5),
+    Column("trend", "Trend", _TREND, drop=3),
     Column("lag", "Lag", 6, right=True),
     Column("gaps", "Gaps", 5, right=True),
-    Column("lost", "Lost", 6, right=True, drop=8),
+    Column("lost", "Lost", 6, right=True, drop=5),
     Column("pending", "Cmds", 5, right=True, drop=9),
-    Column("pid", "Pid", 7, right=True, drop=3),
+    Column("pid", "Pid", 7, right=True, drop=6),
     Column("memory", "Mem", 5, right=True, drop=4),
     Column("age", "Age", 6, right=True),
     Column("id", "Id", 8, drop=10),
@@ -64,7 +65,11 @@ class SessionsScreen(ActingScreen):
             return
         self.grid.empty = "No session is open that you may see."
         self.grid.set_rows(self._rows(view))
-        self.query_one("#summary", Static).update(_summary(view))
+        self.query_one("#summary", Static).update(_summary(view), layout=False)
+
+    def forget(self) -> None:
+        super().forget()
+        self.query_one("#summary", Static).update("")
 
     def _rows(self, view: View) -> Iterator[Row]:
         for session in view.sessions:
@@ -75,14 +80,17 @@ class SessionsScreen(ActingScreen):
 
     def action_ended(self) -> None:
         self.show_ended = not self.show_ended
-        self.repaint()
+        self.repaint(anew=True)
 
-    def action_open(self) -> None:
+    async def action_open(self) -> None:
         if self.grid.current is not None:
-            self.dashboard.open_session(self.grid.current.key)
+            await self._open(self.grid.current)
 
-    def on_grid_chosen(self, event: Grid.Chosen) -> None:
-        self.dashboard.open_session(event.row.key)
+    async def on_grid_chosen(self, event: Grid.Chosen) -> None:
+        await self._open(event.row)
+
+    async def _open(self, row: Row) -> None:
+        await self.dashboard.open_session(row.key, row.cells["name"].text)
 
     @property
     def target(self) -> tuple[str, str] | None:
@@ -121,10 +129,9 @@ def ended_row(session: ss.Session, now_ns: int) -> Row:
     """Return the row of a session that ended; its age is the time since then."""
     state, tone = t.state_words(session, None)
     ago_s = t.since(session.closed_at, now_ns)
-    reason = t.words(ss.CloseReason.Name(session.close_reason), "CLOSE_REASON_")
     cells = {
         "state": Cell(state, tone),
-        "name": Cell(f"{session_name(session)}: {reason}", "dim"),
+        "name": Cell(f"{session_name(session)}: {reason_words(session)}", "dim"),
         "tag": Cell(t.clean(session.tag, 64), "dim"),
         "owner": Cell(t.clean(session.owner, 64), "dim"),
         "backend": Cell(t.clean(session.backend, 64), "dim"),
@@ -132,7 +139,7 @@ def ended_row(session: ss.Session, now_ns: int) -> Row:
         "age": Cell(t.span(ago_s), "dim", ago_s or 0.0),
         "id": Cell(short_id(session.session_id), "dim"),
     }
-    return Row(session.session_id, cells, session)
+    return Row(session.session_id, cells, session, sinks=True)
 
 
 def _number(number: int, tone: str = "") -> Cell:
@@ -148,11 +155,11 @@ def _summary(view: View) -> str:
     hidden = snapshot.session_count - len(view.sessions)
     parts = [
         f"{len(view.sessions)} open" + (f" ({hidden} not yours to see)" if hidden else ""),
-        f"{t.rate(point.events_per_s)} ev/s",
+        *([f"{len(view.alarms)} alarm{'s' * (len(view.alarms) > 1)} (key 2)"] if view.alarms else []),
+        f"{t.rate(point.events_per_s)} events/s",
         f"lag {t.count(point.lag_events)}",
-        f"lost {t.count(view.lost_per_min)} gaps {t.count(view.gaps_per_min)} per min",
-        f"gateway {point.cpu_percent:.0f}% {t.size(point.rss_bytes)}",
+        f"lost {t.count(view.lost_per_min)}/min",
+        f"gaps {t.count(view.gaps_per_min)}/min",
+        f"gateway CPU {point.cpu_percent:.0f}% {t.memory(point.rss_bytes)}",
     ]
-    if view.alarms:
-        parts.insert(1, f"{len(view.alarms)} alarms")
     return "  ".join(parts)

@@ -23,6 +23,7 @@ class SettingsScreen(BaseScreen):
     """Asked for each time the screen is opened: settings do not change while a gateway runs."""
 
     NAME = "settings"
+    PAINTS_ALWAYS = True
 
     def __init__(self) -> None:
         super().__init__()
@@ -35,8 +36,7 @@ class SettingsScreen(BaseScreen):
     def compose_body(self) -> ComposeResult:
         yield Grid(COLUMNS, empty="Asking the gateway.", id="settings")
 
-    def on_screen_resume(self) -> None:
-        super().on_screen_resume()
+    def shown(self) -> None:
         self._load()
 
     @work(exclusive=True, group="settings")
@@ -50,6 +50,12 @@ class SettingsScreen(BaseScreen):
         else:
             self._received_at = self.dashboard.showing.clock()
             self.grid.set_rows(map(_row, answer.settings))
+
+    def forget(self) -> None:
+        super().forget()
+        self._received_at = None
+        if self.is_current:
+            self._load()
 
     def paint(self, view: View | None) -> None:
         del view

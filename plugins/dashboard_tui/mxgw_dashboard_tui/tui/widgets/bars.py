@@ -29,9 +29,11 @@ class TopBar(Static):
             right.append(f" FROZEN {span(frozen_s)} ", style="reverse bold")
             right.append(" ")
         right.append("no data yet" if age_s is None else f"as of {span(age_s)} ago")
-        room = max(0, self.size.width - right.cell_len - 1)
+        # Before it is laid out it is as wide as the terminal: the first picture of a view has its title.
+        width = self.size.width or self.app.size.width
+        room = max(0, width - right.cell_len - 1)
         left.truncate(room, overflow="ellipsis")
-        self.update(Text.assemble(left, " " * max(1, self.size.width - left.cell_len - right.cell_len), right))
+        self.update(Text.assemble(left, " " * max(1, width - left.cell_len - right.cell_len), right), layout=False)
 
 
 class Banner(Static):
@@ -43,7 +45,7 @@ class Banner(Static):
         self.display = bool(text)
         self.set_class(link in (Link.REPLAY, Link.ENDED, Link.CONNECTING), "-calm")
         if text:
-            self.update(Text(text, no_wrap=True, overflow="ellipsis"))
+            self.update(Text(text, no_wrap=True, overflow="ellipsis"), layout=False)
 
 
 def banner_text(link: Link, detail: str, view: View | None, age_s: float | None) -> str:

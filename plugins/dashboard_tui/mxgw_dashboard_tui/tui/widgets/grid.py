@@ -8,7 +8,7 @@ drawn as it is: markup in a peer's text has no meaning.
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -25,6 +25,8 @@ from textual.strip import Strip
 
 _GAP = 1
 _GUTTER = 2
+# Columns that stay while others are looked at, so that a row can be told from another.
+_FIXED = 2
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,12 +54,14 @@ class Cell:
 class Row:
     """`key` names the row for as long as it is the same thing.
 
-    `document` is the message it was made from, for copying and exporting; None: its cells.
+    `document` is the message it was made from, for copying and exporting; None: its cells. A row that `sinks` stands
+    below those that do not, whatever the order.
     """
 
     key: str
     cells: Mapping[str, Cell]
     document: ProtoMessage | None = None
+    sinks: bool = False
 
     @property
     def text(self) -> str:
@@ -84,6 +88,8 @@ class Grid(ScrollView, can_focus=True):
         Binding("pagedown", "page(1)", "Page down", show=False, id="grid.page_down", tooltip="One page down"),
         Binding("home,g", "edge(-1)", "First", show=False, id="grid.first", tooltip="To the first row"),
         Binding("end,G", "edge(1)", "Last", show=False, id="grid.last", tooltip="To the last row"),
+        Binding("right", "columns(1)", "More", show=False, id="grid.right", tooltip="Columns that have no room"),
+        Binding("left", "columns(-1)", "Less", show=False, id="grid.left", tooltip="Back to the columns before"),
     ]
 
     class Chosen(Message):
@@ -102,6 +108,7 @@ class Grid(ScrollView, can_focus=True):
         sort: str = "",
         reverse: bool = False,
         follow: bool = False,
+        limit: int | None = None,
         id: str | None = None,  # noqa: A002 - textual's own name for it
     ) -> None:
         super().__init__(id=id)
@@ -111,6 +118,9 @@ class Grid(ScrollView, can_focus=True):
         self.reverse = reverse
         # The cursor stays on the last row, for what grows at its end.
         self.follow = follow
+        # At most so many rows are shown, those that come first; `left_out` more pass the filter.
+        self._limit = limit
+        self.left_out = 0
         self._all: tuple[Row, ...] = ()
         self.rows: tuple[Row, ...] = ()
         self.cursor = 0
@@ -118,21 +128,8 @@ class Grid(ScrollView, can_focus=True):
         self._matcher: re.Pattern[str] | None = None
         self._inverse = False
         self._drawn: tuple[Row, ...] = ()
-        # Keys that open an input. Done here and now: a binding waits its turn, and keys behind it would still be ours.
-        self.at_once: Mapping[str, Callable[[], None]] = {}
-
-    def on_key(self, event: events.Key) -> None:
-        """Hand on what was typed for an input that has taken over meanwhile, however quickly it came."""
-        focused = self.screen.focused
-        open_input = self.at_once.get(event.key)
-        if focused is self and open_input is None:
-            return
-        event.stop()
-        event.prevent_default()
-        if focused is self and open_input is not None:
-            open_input()
-        elif focused is not None:
-            focused.post_message(events.Key(event.key, event.character))
+        # Which of `_pages` is shown.
+        self._page = 0
 
     # content
 
@@ -145,6 +142,17 @@ class Grid(ScrollView, can_focus=True):
     def current(self) -> Row | None:
         """The row the cursor is on."""
         return self.rows[self.cursor] if self.cursor < len(self.rows) else None
+
+    @property
+    def in_sight(self) -> Sequence[Row]:
+        """The rows that are on the screen, without those that scrolled out of it."""
+        top = self.scroll_offset.y
+        return self.rows[top : top + max(0, self.size.height - 1)]
+
+    @property
+    def is_at_end(self) -> bool:
+        """Whether the cursor is on the last row; where the grid follows, it stays there."""
+        return self.cursor >= len(self.rows) - 1
 
     @property
     def total(self) -> int:
@@ -183,10 +191,13 @@ class Grid(ScrollView, can_focus=True):
 
     def _arrange(self) -> None:
         key = self.current.key if self.current is not None else None
-        was_last = self.cursor >= len(self.rows) - 1
+        was_last = self.is_at_end
         rows = [row for row in self._all if self._passes(row)]
         if self.sort_key:
             rows.sort(key=lambda row: _order(row.cells.get(self.sort_key)), reverse=self.reverse)
+            rows.sort(key=lambda row: row.sinks)
+        self.left_out = len(rows) - len(rows[: self._limit])
+        rows = rows[: self._limit]
         self.rows = tuple(rows)
         if self.follow and was_last:
             self.cursor = len(rows) - 1
@@ -229,8 +240,16 @@ class Grid(ScrollView, can_focus=True):
         self._go(0 if step < 0 else len(self.rows) - 1)
 
     def _go(self, index: int) -> None:
+        before, top = self.cursor, self.scroll_offset.y
         self.cursor = max(0, min(index, len(self.rows) - 1))
         self._scroll_to_cursor()
+        if self.scroll_offset.y == top:
+            self.refresh(*[Region(0, at - top + 1, self.size.width, 1) for at in {before, self.cursor}])
+        else:
+            self.refresh()
+
+    def action_columns(self, step: int) -> None:
+        self._page = max(0, min(self._shown_page + step, len(self._pages()) - 1))
         self.refresh()
 
     def _scroll_to_cursor(self) -> None:
@@ -273,12 +292,31 @@ class Grid(ScrollView, can_focus=True):
         """Return the columns there is room for."""
         return [column for column, _ in self._layout()]
 
-    def _layout(self) -> list[tuple[Column, int]]:
+    @property
+    def _shown_page(self) -> int:
+        return min(self._page, len(self._pages()) - 1)
+
+    def _pages(self) -> list[list[Column]]:
+        """Return the columns as they fit side by side: those that matter most, then the others behind the first two."""
         room = self.size.width - _GUTTER
-        shown = list(self.columns)
-        while len(shown) > 1 and sum(c.width + _GAP for c in shown) - _GAP > room:
-            shown.remove(max(shown, key=lambda column: column.drop))
-        left = room - sum(c.width + _GAP for c in shown) + _GAP
+        first = list(self.columns)
+        while len(first) > 1 and _width(first) > room - (_GUTTER if len(first) < len(self.columns) else 0):
+            first.remove(max(first, key=lambda column: column.drop))
+        pages = [first]
+        fixed = list(self.columns[:_FIXED])
+        for column in self.columns:
+            if column in first or column in fixed:
+                continue
+            if len(pages) == 1 or _width([*pages[-1], column]) > room - _GUTTER:
+                pages.append(list(fixed))
+            pages[-1].append(column)
+        return pages
+
+    def _layout(self) -> list[tuple[Column, int]]:
+        pages = self._pages()
+        shown = pages[min(self._page, len(pages) - 1)]
+        # Room for the mark that says that there are more.
+        left = self.size.width - _GUTTER - _width(shown) - (_GUTTER if len(pages) > 1 else 0)
         shares = sum(c.grow for c in shown)
         widths = [c.width + (max(0, left) * c.grow // shares if shares else 0) for c in shown]
         return list(zip(shown, widths, strict=True))
@@ -301,7 +339,9 @@ class Grid(ScrollView, can_focus=True):
         for column, room in self._layout():
             marker = ("▼" if self.reverse else "▲") if column.key == self.sort_key else ""
             parts.append(_fit(column.title + marker, room, right=column.right) + " " * _GAP)
-        return Strip([Segment(set_cell_size("".join(parts), width), style)], width)
+        page, last = self._shown_page, len(self._pages()) - 1
+        more = ("◂" if page else " ") + ("▸" if page < last else " ") if last else ""
+        return Strip([Segment(set_cell_size("".join(parts), width - len(more)) + more, style)], width)
 
     def _line(self, row: Row, width: int, *, is_cursor: bool) -> Strip:
         base = self._style("grid--cursor") if is_cursor and self.has_focus else self.rich_style
@@ -323,6 +363,10 @@ class Grid(ScrollView, can_focus=True):
 
     def _tone(self, tone: str) -> Style:
         return self.get_component_rich_style(f"grid--{tone}", partial=True)
+
+
+def _width(columns: Sequence[Column]) -> int:
+    return sum(column.width + _GAP for column in columns) - _GAP
 
 
 def _fit(text: str, width: int, *, right: bool) -> str:

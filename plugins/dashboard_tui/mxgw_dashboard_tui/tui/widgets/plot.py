@@ -7,24 +7,51 @@ from collections.abc import Callable, Sequence
 from rich.text import Text
 from textual.widgets import Static
 
+from mxgw_dashboard_tui.tui.text import span
+
 _BLOCKS = " ▁▂▃▄▅▆▇█"
+_HEAD_LINES = 2
 
 
 class Plot(Static):
-    """One series; the newest value is at the right edge."""
+    """One series; the newest value is at the right edge, and the whole of it has room."""
 
-    def show(self, title: str, values: Sequence[float], unit: Callable[[float], str]) -> None:
-        """Repaint."""
-        width, height = self.size.width, max(1, self.size.height - 1)
-        shown = list(values)[-width:]
-        newest = unit(shown[-1]) if shown else "-"
-        head = Text(no_wrap=True, overflow="ellipsis")
-        head.append(title, style="bold")
-        head.append(f" {newest}")
-        if shown:
-            head.append(f"  top {unit(max(shown))}")
-        picture = Text("\n", no_wrap=True, overflow="ellipsis").join([head, *map(Text, bars(shown, width, height))])
-        self.update(picture)
+    _shown: tuple[str, Sequence[float], Callable[[float], str], float, int] | None = None
+
+    def show(self, title: str, values: Sequence[float], unit: Callable[[float], str], past_s: float, gone: int) -> None:
+        """Repaint: `values` are evenly spaced over the last `past_s` seconds; `gone` were there before them."""
+        self._shown = title, values, unit, past_s, gone
+        if not self.size:
+            return
+        shown = squeezed(values, self.size.width, gone)
+        newest = unit(values[-1]) if values else "-"
+        head = Text.assemble((title, "bold"), f" {newest}", no_wrap=True, overflow="ellipsis")
+        scale = Text(
+            f"max {unit(max(values))} in {span(past_s)}" if values else "", "dim", no_wrap=True, overflow="ellipsis"
+        )
+        lines = bars(shown, self.size.width, max(1, self.size.height - _HEAD_LINES))
+        picture = Text("\n", no_wrap=True, overflow="ellipsis").join([head, scale, *map(Text, lines)])
+        self.update(picture, layout=False)
+
+    def clear(self) -> None:
+        """Show nothing."""
+        self._shown = None
+        self.update("", layout=False)
+
+    def on_resize(self) -> None:
+        if self._shown is not None:
+            self.show(*self._shown)
+
+
+def squeezed(values: Sequence[float], width: int, gone: int = 0) -> list[float]:
+    """Return at most `width` values: of each run of neighbours the largest; the first and the last may be cut short.
+
+    Runs are counted from the first value ever, so that what was drawn only moves to the left.
+    """
+    # One column stands ready for the run that is cut short at the left.
+    run = max(1, -(-len(values) // max(1, width - 1)))
+    starts = range(-(gone % run), len(values), run)
+    return [max(values[max(0, start) : start + run]) for start in starts]
 
 
 def bars(values: Sequence[float], width: int, height: int) -> list[str]:

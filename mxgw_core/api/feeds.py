@@ -1,0 +1,81 @@
+"""A stream of a plugin's own, with the numbering, gaps, limits and policies of a session's events."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+from mxgw.v1.event_service_pb2 import OnGap, OverflowPolicyChoice, StartPosition
+from mxgw.v1.events_pb2 import SourceHealth, WorkerState
+from mxgw_core.api.events import EventFilter, Retention, SubscriberLimits
+from mxgw_core.api.gateway import Call, ResponseStream
+
+
+class FeedSnapshot(Protocol):
+    """What a reader starts from: the state at the moment in which it was taken."""
+
+    def frames(self, filters: Sequence[EventFilter], limit_bytes: int) -> Iterator[bytes]:
+        """Yield encoded responses of about `limit_bytes`, of what the filters let pass; the last one ends it.
+
+        Called a little later than it was taken, so it must not look at what has changed since.
+        """
+
+
+@dataclass(frozen=True, slots=True)
+class FeedDescription:
+    """What a plugin wants of a feed.
+
+    The response message of the feed's RPC has the frames of `mxgw.v1.StreamEventsResponse` under the same numbers:
+    opened 1, events 2 (`repeated` records under 1), gap 3, progress 6, heartbeat 7, draining 8. A record begins as an
+    `mxgw.v1.Event` does: fixed64 sequence = 1, sfixed32 = 2, a one-byte enum = 3, none of them zero, and a varint = 4.
+    An `EventFilter` is asked with the fourth as server handle, the second as item handle, the third as kind; kind 1 is
+    what a policy may conflate.
+
+    `snapshot` takes a snapshot now. `health` is what heartbeats say. `limits` counts for all subscribers of the feed.
+    """
+
+    name: str
+    limits: SubscriberLimits
+    retention: Retention
+    snapshot: Callable[[], FeedSnapshot]
+    health: Callable[[], tuple[WorkerState.ValueType, SourceHealth.ValueType]]
+
+
+@dataclass(frozen=True, slots=True)
+class FeedRequest:
+    """What one reader asks for; the messages as they came. Without a start it is a snapshot and what follows."""
+
+    start: StartPosition | None
+    on_gap: OnGap.ValueType
+    client_name: str
+    policy: OverflowPolicyChoice
+    heartbeat_s: float | None
+    with_snapshot: bool
+    filters: Sequence[EventFilter] = ()
+
+
+class Feed(Protocol):
+    """A numbered log and its readers. Lives in the event loop, as long as the gateway serves."""
+
+    @property
+    def epoch(self) -> bytes:
+        """Random per feed."""
+
+    @property
+    def head_sequence(self) -> int:
+        """The sequence of the newest record; 0 when there is none."""
+
+    @property
+    def subscribers(self) -> int:
+        """How many readers there are."""
+
+    def append(self, batch: bytes, events: int) -> None:
+        """Append encoded records: `repeated` field 1 each, with the sequences from `head_sequence + 1` on."""
+
+    async def serve(self, request: FeedRequest, call: Call, stream: ResponseStream) -> None:
+        """Serve one reader until its stream is over.
+
+        Raises:
+            GatewayError: the request is wrong, or why the stream is over.
+        """

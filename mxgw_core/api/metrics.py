@@ -1,0 +1,110 @@
+"""Metrics as core and plugins give them: named families of samples, for whoever exposes them.
+
+Names follow the conventions of OpenMetrics: base units (`_seconds`, `_bytes`), counters end in `_total`. Labels have
+few values: never a session's id, an item, a key, or anything else of which a client can make as many as it likes.
+"""
+
+from __future__ import annotations
+
+import enum
+import math
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import pairwise
+
+_NAME = re.compile(r"[a-z][a-z0-9_]*\Z")
+# What would grow with what clients do, or tell who does what.
+_FORBIDDEN_LABELS = frozenset(
+    {"session", "session_id", "item", "tag", "key", "key_id", "owner", "client", "peer", "le"}
+)
+# Endings that the exposition formats make themselves.
+_RESERVED_ENDINGS = ("_created", "_bucket", "_count", "_sum")
+
+
+class MetricKind(enum.Enum):
+    """How a metric's values move: a counter never falls, a gauge does, a histogram counts observations by size."""
+
+    COUNTER = "counter"
+    GAUGE = "gauge"
+    HISTOGRAM = "histogram"
+
+
+@dataclass(frozen=True, slots=True)
+class MetricBuckets:
+    """A histogram's value: how many observations were at most each of `bounds`, how many at all, and their sum.
+
+    `counts` are cumulative, as many as `bounds`, which ascend; `count` includes what is beyond the last bound.
+    """
+
+    bounds: Sequence[float]
+    counts: Sequence[int]
+    count: int
+    sum: float
+
+    def __post_init__(self) -> None:
+        if len(self.bounds) != len(self.counts):
+            raise ValueError(f"a histogram has {len(self.bounds)} bounds and {len(self.counts)} counts")
+        if not all(a < b for a, b in pairwise(self.bounds)):
+            raise ValueError("the bounds of a histogram must ascend")
+        if not all(a <= b for a, b in pairwise((*self.counts, self.count))):
+            raise ValueError("the counts of a histogram are cumulative")
+
+
+@dataclass(frozen=True, slots=True)
+class MetricSample:
+    """One value of a metric. `labels` are the values of the metric's labels, in their order."""
+
+    value: float | MetricBuckets
+    labels: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Metric:
+    """A metric with all its samples as of now.
+
+    Attributes:
+        name: with its unit, and for a counter with `_total`.
+        text: one sentence that says what is counted or measured.
+        labels: names of the labels, in the order of each sample's values.
+
+    Raises:
+        ValueError: the name, a label or a sample does not fit.
+    """
+
+    name: str
+    kind: MetricKind
+    text: str
+    labels: tuple[str, ...] = ()
+    samples: Sequence[MetricSample] = ()
+
+    def __post_init__(self) -> None:
+        if not _NAME.match(self.name) or self.name.endswith(_RESERVED_ENDINGS):
+            raise ValueError(f"{self.name!r} is no name of a metric")
+        if (self.kind is MetricKind.COUNTER) != self.name.endswith("_total"):
+            raise ValueError(f"{self.name}: the names of counters end in _total, and no others do")
+        for label in self.labels:
+            if not _NAME.match(label) or label in _FORBIDDEN_LABELS:
+                raise ValueError(f"{self.name}: {label!r} must not be a label")
+        for sample in self.samples:
+            self._check(sample)
+
+    def _check(self, sample: MetricSample) -> None:
+        if len(sample.labels) != len(self.labels):
+            raise ValueError(f"{self.name}: {sample.labels} are no values for the labels {self.labels}")
+        if isinstance(sample.value, MetricBuckets) != (self.kind is MetricKind.HISTOGRAM):
+            raise ValueError(f"{self.name}: buckets are the value of a histogram, and of nothing else")
+        if self.kind is MetricKind.COUNTER and not (
+            isinstance(sample.value, int | float) and 0 <= sample.value < math.inf
+        ):
+            raise ValueError(f"{self.name}: {sample.value} is no value of a counter")
+
+
+def counter(name: str, text: str, value: float) -> Metric:
+    """Return a counter without labels."""
+    return Metric(name, MetricKind.COUNTER, text, samples=(MetricSample(value),))
+
+
+def gauge(name: str, text: str, value: float | None) -> Metric:
+    """Return a gauge without labels; None leaves it without a sample, for what is not known now."""
+    return Metric(name, MetricKind.GAUGE, text, samples=() if value is None else (MetricSample(value),))

@@ -1,0 +1,75 @@
+"""Metrics about plugins, and those that plugins bring, each kept to its own names."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterable, Iterator
+from dataclasses import replace
+
+from mxgw_core.api.metrics import Metric, MetricKind, MetricSample
+from mxgw_core.plugins import PluginHost, PluginState
+from mxgw_core.printable import printable
+
+log = logging.getLogger(__name__)
+
+MOST_SAMPLES = 200
+
+
+def plugin_metrics(plugins: PluginHost) -> list[Metric]:
+    """Return how the enabled plugins do."""
+    enabled = [record for record in plugins.records if record.state is not PluginState.AVAILABLE]
+    failures = {(record.name, hook): 0 for record in enabled for hook in plugins.hooks_of(record.name)}
+    failures.update(plugins.failures)
+    return [
+        Metric(
+            "mxgw_plugin_up",
+            MetricKind.GAUGE,
+            "1 for each enabled plugin that works, 0 for one that failed.",
+            ("plugin",),
+            [MetricSample(int(record.state is PluginState.LOADED), (record.name,)) for record in enabled],
+        ),
+        Metric(
+            "mxgw_plugin_hook_failures_total",
+            MetricKind.COUNTER,
+            "Exceptions of plugins, by hook; refusals on purpose do not count.",
+            ("plugin", "hook"),
+            [MetricSample(count, key) for key, count in sorted(failures.items())],
+        ),
+    ]
+
+
+class PluginMetrics:
+    """Asks the plugins; what does not fit is left out, and said once."""
+
+    def __init__(self, plugins: PluginHost) -> None:
+        self._plugins = plugins
+        self._said: set[tuple[str, str]] = set()
+
+    def collect(self, taken: set[str]) -> Iterator[Metric]:
+        """Yield the plugins' metrics whose names are not `taken`."""
+        names = set(taken)
+        for answer in self._plugins.ask("mxgw_metrics"):
+            if answer.error is None:
+                for metric in self._fitting(answer.plugin, answer.value, names):
+                    names.add(metric.name)
+                    yield metric
+
+    def _fitting(self, plugin: str, metrics: Iterable[Metric], names: set[str]) -> Iterator[Metric]:
+        own = f"mxgw_{plugin.replace('-', '_')}_"
+        for metric in metrics:
+            if not isinstance(metric, Metric):
+                self._say(plugin, type(metric).__name__, "is no Metric")
+            elif not metric.name.startswith(own):
+                self._say(plugin, metric.name, f"does not begin with {own}")
+            elif metric.name in names:
+                self._say(plugin, metric.name, "is there already")
+            elif len(metric.samples) > MOST_SAMPLES:
+                self._say(plugin, metric.name, f"has more than {MOST_SAMPLES} samples; the others are left out")
+                yield replace(metric, samples=metric.samples[:MOST_SAMPLES])
+            else:
+                yield metric
+
+    def _say(self, plugin: str, name: str, what: str) -> None:
+        if (plugin, name) not in self._said:
+            self._said.add((plugin, name))
+            log.warning("metric %s of plugin %s: it %s", printable(name, 100), plugin, what)

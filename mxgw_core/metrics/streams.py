@@ -1,0 +1,121 @@
+"""Metrics of events: what came in, what went out, what was lost and why, and how far behind readers are."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Mapping
+
+from mxgw.v1.events_pb2 import GapReason
+from mxgw_core.api.metrics import Metric, MetricKind, MetricSample, counter, gauge
+from mxgw_core.events import figures as f
+from mxgw_core.metrics.labels import LabelLimit
+from mxgw_core.sessions.registry import SessionRegistry
+
+_TEXTS = {
+    f.OVERFLOW: "What overflow policies decided about subscribers beyond their limits; tolerated ones do not count.",
+    f.LOST: "Events in gaps, once for each subscriber that was told, by the gap's reason.",
+    f.GAP_FRAMES: "Gaps sent to subscribers, by reason.",
+    f.DISCONNECTS: "Streams that the gateway ended, by the reason they ended with.",
+    f.RESUMES: "Streams that resumed after a position, by whether they missed nothing.",
+    f.POLICY_ERRORS: "Overflow policies that failed, by the distribution that brought them.",
+}
+_GAP_REASONS: Mapping[tuple[str, ...], int] = {(name.removeprefix("GAP_REASON_"),): 0 for name in GapReason.keys()[1:]}
+# What has occurred in none of the sessions is there with 0: an alert on an increase sees the first time, too.
+_ZEROES: Mapping[str, Mapping[tuple[str, ...], int]] = {
+    f.LOST: _GAP_REASONS,
+    f.GAP_FRAMES: _GAP_REASONS,
+    f.RESUMES: {("true",): 0, ("false",): 0},
+    f.DISCONNECTS: {("SUBSCRIBER_OVERFLOW",): 0, ("WORKER_EXITED",): 0, ("WORKER_SILENT",): 0},
+    f.OVERFLOW: {("disconnect", "Disconnect"): 0},
+    f.POLICY_ERRORS: {("mxgw",): 0},
+}
+
+
+def stream_metrics(registry: SessionRegistry, limit: LabelLimit) -> list[Metric]:
+    """Return them as of now."""
+    totals = registry.totals.streams()
+    for session in registry.live():
+        totals.add(session.distributor.totals())
+    given = totals.given
+    return [
+        counter("mxgw_events_received_total", "Events taken from workers.", totals.received_events),
+        counter("mxgw_events_received_bytes_total", "Bytes of events taken from workers.", totals.received_bytes),
+        counter(
+            "mxgw_events_delivered_total",
+            "Events handed to the transports of subscribers, once for each.",
+            given.delivered_events,
+        ),
+        counter(
+            "mxgw_events_delivered_bytes_total",
+            "Bytes of events handed to the transports of subscribers.",
+            given.delivered_bytes,
+        ),
+        counter(
+            "mxgw_events_filtered_total",
+            "Events that were not for a subscriber, once for each.",
+            given.filtered_events,
+        ),
+        *(
+            Metric(
+                name,
+                MetricKind.COUNTER,
+                text,
+                f.LABELS[name],
+                limit.samples(name, {**_ZEROES[name], **totals.by_labels(name)}),
+            )
+            for name, text in _TEXTS.items()
+        ),
+        Metric(
+            "mxgw_resume_replayed_events",
+            MetricKind.HISTOGRAM,
+            "Events that lay ready in the log for a stream that resumed.",
+            samples=(MetricSample(totals.replayed.buckets()),),
+        ),
+        counter(
+            "mxgw_pump_stall_seconds_total",
+            "How long the overflow policy block held the events of sessions.",
+            totals.counts[f.STALL,] / 1000,
+        ),
+        *_logs(registry),
+        *_lags(registry, limit),
+    ]
+
+
+def _logs(registry: SessionRegistry) -> list[Metric]:
+    distributors = [session.distributor for session in registry.live()]
+    horizons = [d.horizon_s for d in distributors if d.horizon_s is not None]
+    return [
+        gauge(
+            "mxgw_ring_events", "Events that the logs of all sessions hold.", sum(d.log.events for d in distributors)
+        ),
+        gauge("mxgw_ring_bytes", "Bytes that the logs of all sessions hold.", sum(d.log.bytes for d in distributors)),
+        gauge(
+            "mxgw_replay_horizon_seconds",
+            "How far back the log with the shortest reach goes at its present rate; absent while nothing is known.",
+            min(horizons, default=None),
+        ),
+    ]
+
+
+def _lags(registry: SessionRegistry, limit: LabelLimit) -> list[Metric]:
+    """By policy: one that paces is behind by design."""
+    count: dict[tuple[str, ...], float] = defaultdict(int)
+    events: dict[tuple[str, ...], float] = defaultdict(int)
+    seconds: dict[tuple[str, ...], float] = defaultdict(float)
+    held: dict[tuple[str, ...], float] = defaultdict(int)
+    for session in registry.live():
+        for subscriber in session.distributor.subscribers.values():
+            policy = limit.folded("mxgw_subscribers", (subscriber.policy_name,))
+            count[policy] += 1
+            events[policy] = max(events[policy], subscriber.lag_events)
+            seconds[policy] = max(seconds[policy], subscriber.lag_seconds)
+            held[policy] += subscriber.backlog_bytes
+    return [
+        Metric(name, MetricKind.GAUGE, text, ("policy",), [MetricSample(values[p], p) for p in sorted(values)])
+        for name, text, values in (
+            ("mxgw_subscribers", "Subscribers by overflow policy.", count),
+            ("mxgw_subscriber_lag_events", "Events that the subscriber furthest behind has not read.", events),
+            ("mxgw_subscriber_lag_seconds", "Age of the oldest event that some subscriber has not read.", seconds),
+            ("mxgw_subscriber_queue_bytes", "Memory held for subscribers alone, after their policies acted.", held),
+        )
+    ]

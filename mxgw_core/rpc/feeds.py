@@ -1,0 +1,181 @@
+"""Streams that plugins bring: a distributor of their own behind the same delivery as a session's events."""
+
+from __future__ import annotations
+
+import asyncio
+import secrets
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+from mxgw.v1.event_service_pb2 import ON_GAP_REFUSE, ON_GAP_SNAPSHOT, ON_GAP_UNSPECIFIED
+from mxgw_core.api.errors import GatewayDraining
+from mxgw_core.api.events import EventFilter, PolicyRequest, Retention
+from mxgw_core.api.feeds import FeedDescription, FeedRequest, FeedSnapshot
+from mxgw_core.api.gateway import Call, ResponseStream
+from mxgw_core.api.types import Position, SessionInfo, SessionState
+from mxgw_core.config.models import EventSettings
+from mxgw_core.events.distributor import Distributor, Subscription
+from mxgw_core.events.frames import heartbeat_frame
+from mxgw_core.events.subscriber import Subscriber
+from mxgw_core.events.verdict import Start, decide
+from mxgw_core.plugins import PluginHost
+from mxgw_core.printable import printable
+from mxgw_core.rpc.delivery import (
+    Delivery,
+    OpenCount,
+    check_room,
+    drain,
+    policy_of,
+    position_lost,
+    start_of,
+)
+from mxgw_core.rpc.direct import EventStream
+
+_EPOCH_BYTES = 16
+# How often subscribers are looked at for limits in seconds, as a worker's watch does for a session's.
+_CHECK_S = 1.0
+_NOTHING = Retention(events=0, bytes=0, seconds=0.0)
+
+
+@dataclass(frozen=True, slots=True)
+class _Taken:
+    """A plugin's snapshot, as of the feed's head at that moment."""
+
+    sequence: int
+    snapshot: FeedSnapshot
+
+    def frames(self, filters: Sequence[EventFilter], limit_bytes: int) -> Iterator[bytes]:
+        return self.snapshot.frames(filters, limit_bytes)
+
+
+class PluginFeed:
+    """Implements api.Feed."""
+
+    def __init__(self, description: FeedDescription, settings: EventSettings, plugins: PluginHost) -> None:
+        self._description = description
+        self._settings = settings
+        self._plugins = plugins
+        self._opened_at = time.time()
+        self._is_draining = False
+        self._check: asyncio.TimerHandle | None = None
+        self.open = OpenCount()
+        self._distributor = Distributor(unattached=_NOTHING)
+        self._distributor.epoch = secrets.token_bytes(_EPOCH_BYTES)
+        self._distributor.retain(description.retention)
+
+    @property
+    def epoch(self) -> bytes:
+        return self._distributor.epoch
+
+    @property
+    def head_sequence(self) -> int:
+        return self._distributor.log.head
+
+    @property
+    def subscribers(self) -> int:
+        return len(self._distributor.subscribers)
+
+    def append(self, batch: bytes, events: int) -> None:
+        first = self.head_sequence + 1
+        self._distributor.append(first, first + events - 1, batch)
+        self._distributor.flush()
+
+    async def serve(self, request: FeedRequest, call: Call, stream: ResponseStream) -> None:
+        assert isinstance(stream, EventStream)  # as every stream that a call is given
+        subscription = self._attach(request, call)
+        self._arm_check()
+        try:
+            with self.open:
+                await self._delivery(subscription, request, stream).run()
+        finally:
+            self._distributor.detach(subscription.subscriber)
+
+    def _attach(self, request: FeedRequest, call: Call) -> Subscription:
+        """Place the cursor, and with it the snapshot; nothing in here waits, so nothing can come in between."""
+        if self._is_draining:
+            raise GatewayDraining("the gateway is shutting down: come back later", retry_after_s=5.0)
+        distributor, limits = self._distributor, self._description.limits
+        start = Start.NOW if request.start is None else start_of(request.start)
+        wants_snapshot = request.with_snapshot or request.start is None or request.start.HasField("snapshot_then_live")
+        if isinstance(start, Position) and request.on_gap == ON_GAP_REFUSE:
+            verdict = decide(distributor.log, distributor.epoch, start)
+            if not verdict.recovered:
+                raise position_lost(distributor, verdict.gap)
+        check_room(distributor, limits)
+        subscriber_id = secrets.token_hex(4)
+        policy, source = policy_of(
+            self._plugins,
+            PolicyRequest(
+                session=self._info(),
+                subscriber_id=subscriber_id,
+                client_name=request.client_name,
+                name=request.policy.name,
+                parameters=dict(request.policy.parameters),
+                limits=limits.queue,
+            ),
+        )
+        subscription = distributor.attach(
+            subscriber_id,
+            start,
+            limits=limits.queue,
+            policy=policy,
+            policy_source=source,
+            filters=request.filters,
+            client_name=printable(request.client_name, 128),
+            peer=call.peer.address,
+        )
+        lost = subscription.verdict.was_resuming and not subscription.verdict.recovered
+        if wants_snapshot or (lost and request.on_gap in (ON_GAP_UNSPECIFIED, ON_GAP_SNAPSHOT)):
+            subscription.subscriber.want_snapshot()
+        return subscription
+
+    def _info(self) -> SessionInfo:
+        """Return what a policy is told: a feed is no session, and called by its name."""
+        log = self._distributor.log
+        return SessionInfo(
+            session_id=f"feed:{self._description.name}",
+            state=SessionState.READY,
+            owner="",
+            client_name=self._description.name,
+            tag="",
+            backend="",
+            opened_at=self._opened_at,
+            epoch=self.epoch,
+            head_sequence=log.head,
+            oldest_sequence=log.oldest,
+            subscribers=self.subscribers,
+            worker_pid=0,
+        )
+
+    def _delivery(self, subscription: Subscription, request: FeedRequest, stream: EventStream) -> Delivery:
+        distributor, description = self._distributor, self._description
+
+        async def taken() -> _Taken:
+            return _Taken(distributor.log.head, description.snapshot())
+
+        def heartbeat(sequence: int) -> bytes:
+            return heartbeat_frame(distributor.epoch, sequence, distributor.log.head, *description.health())
+
+        heartbeat_s = self._settings.heartbeat_interval_s if request.heartbeat_s is None else request.heartbeat_s
+        return Delivery(distributor, subscription, stream, self._settings, heartbeat_s, taken, heartbeat)
+
+    def _arm_check(self) -> None:
+        if self._check is None:
+            self._check = asyncio.get_running_loop().call_later(_CHECK_S, self._look)
+
+    def _look(self) -> None:
+        self._check = None
+        if self._distributor.subscribers:
+            self._distributor.check()
+            self._arm_check()
+
+    def drain(self, retry_after_s: float, deadline_s: float) -> int:
+        """Tell every stream to come back later, and refuse new ones; return how many there are."""
+        self._is_draining = True
+        if self._check is not None:
+            self._check.cancel()
+            self._check = None
+        streams: Sequence[Subscriber] = tuple(self._distributor.subscribers.values())
+        drain(streams, retry_after_s, deadline_s)
+        return len(streams)

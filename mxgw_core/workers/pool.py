@@ -1,0 +1,198 @@
+"""Workers started ahead of the sessions they will serve, past their imports: opening a session then takes a moment.
+
+A spare knows nothing: no session, no secret, no settings. It waits for the start-up frame that every worker gets, so
+the steps of its life that plugins see, its proofs, and who may take it back after a restart are those of any worker.
+Nobody adopts a spare: it is in no manifest, and the end of its input, which comes with that of this gateway, ends it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import os
+import secrets
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+from mxgw.worker.v1.worker_pb2 import WorkerStartup
+from mxgw_core.workers.process import WorkerProcess, startup_payload
+
+log = logging.getLogger(__name__)
+
+# A spare that is not through its imports after this long is replaced.
+_READY_TIMEOUT_S = 60.0
+# Spares that end by themselves are replaced at once the first time, then after this long, doubling.
+_PAUSES_S = (0.5, 30.0)
+# One that does not leave when dismissed is killed after this long.
+_LEAVE_S = 2.0
+
+
+class Spare:
+    """A worker without a session. Its log becomes that of the session that takes it."""
+
+    def __init__(self, log_file: Path, kind: str) -> None:
+        self.log_file = log_file
+        loop = asyncio.get_running_loop()
+        # Completed when it is through its imports, or gone: its end of a pipe was closed.
+        self.ready: asyncio.Future[None] = loop.create_future()
+        self._ready_fd, theirs = os.pipe()
+        try:
+            self.process = WorkerProcess.launch(log_file, "spare", str(theirs), kind, pass_fds=(theirs,))
+        except BaseException:
+            os.close(self._ready_fd)
+            raise
+        finally:
+            os.close(theirs)
+        loop.add_reader(self._ready_fd, self._became_ready)
+
+    def _became_ready(self) -> None:
+        asyncio.get_running_loop().remove_reader(self._ready_fd)
+        os.close(self._ready_fd)
+        self.ready.set_result(None)
+
+
+class WarmPool:
+    """Starts workers, and keeps `size` spares; `run` for as long as sessions are opened. Lives in the event loop.
+
+    Args:
+        parallel: how many workers start at once at most: more would only slow each other down.
+        kind: the kind of backend whose imports spares are to have behind them.
+        new_log: makes the path of a new spare's log.
+    """
+
+    def __init__(self, size: int, kind: str, new_log: Callable[[str], Path], *, parallel: int = 1) -> None:
+        self._size = size
+        self._turns = asyncio.Semaphore(parallel)
+        self._kind = kind
+        self._new_log = new_log
+        self._spares: list[Spare] = []
+        self._pause_s = 0.0
+        # Set when there may be something to do for `run`.
+        self._wanted = asyncio.Event()
+        self._wanted.set()
+        # Completed by `stop`.
+        self._stopped: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+
+    @property
+    def ready(self) -> int:
+        """How many spares are through their imports."""
+        return sum(spare.ready.done() and spare.process.is_alive() for spare in tuple(self._spares))
+
+    @asynccontextmanager
+    async def turn(self) -> AsyncIterator[None]:
+        """Wait until a worker may be started; leave when it is ready. Spares are made good afterwards."""
+        try:
+            async with self._turns:
+                yield
+        finally:
+            self.refill()
+
+    def start(
+        self, startup: WorkerStartup, log_file: Path, on_started: Callable[[WorkerProcess], None]
+    ) -> WorkerProcess:
+        """Let a spare become the worker of a session, or start a process for it; see `WorkerProcess.tell`.
+
+        Raises:
+            OSError: the process could not be started.
+            StartupTooLarge: the backend options are larger than the start-up frame may be.
+        """
+        payload = startup_payload(startup)
+        process = self.take(log_file) or WorkerProcess.launch(log_file)
+        process.tell(payload, on_started)
+        return process
+
+    def take(self, log_file: Path) -> WorkerProcess | None:
+        """Return the process of a living spare, one that is ready if there is one; None when there is none.
+
+        Its log becomes `log_file`. It is replaced once `refill` is called, so that its successor does not hold up the
+        session.
+        """
+        self._spares.sort(key=lambda spare: not spare.ready.done())
+        while self._spares:
+            spare = self._spares.pop(0)
+            if spare.process.is_alive():
+                try:
+                    spare.log_file.replace(log_file)
+                except OSError:
+                    spare.process.dismiss()
+                    raise
+                self._pause_s = 0.0
+                return spare.process
+            spare.process.dismiss()
+            spare.log_file.unlink(missing_ok=True)
+        return None
+
+    def refill(self) -> None:
+        """Let `run` see to it that there are enough spares again."""
+        self._wanted.set()
+
+    def stop(self) -> None:
+        """Let every spare leave, and `run` end when they are gone."""
+        if not self._stopped.done():
+            self._stopped.set_result(None)
+        self._wanted.set()
+
+    async def run(self) -> None:
+        """Start spares one after another, replace those that end, and end all at last."""
+        try:
+            while not self._stopped.done():
+                await self._wanted.wait()
+                self._wanted.clear()
+                # Those that are missing now; one that is taken meanwhile waits for its session to say so.
+                for _ in range(self._size - len(self._spares)):
+                    if not self._stopped.done():
+                        await self._add()
+        finally:
+            self.stop()
+            await self._dismiss_all()
+
+    async def _add(self) -> None:
+        if self._pause_s:
+            await asyncio.wait((self._stopped,), timeout=self._pause_s)
+            if self._stopped.done():
+                return
+        try:
+            spare = Spare(self._new_log(secrets.token_hex(4)), self._kind)
+        except OSError as error:
+            self._failed(f"could not be started: {error}")
+            return
+        self._spares.append(spare)
+        spare.process.exited.add_done_callback(lambda exited: self._gone(spare, exited.result()))
+        either = (spare.ready, self._stopped)
+        done, _ = await asyncio.wait(either, timeout=_READY_TIMEOUT_S, return_when=asyncio.FIRST_COMPLETED)
+        if not done and spare in self._spares:
+            log.warning("a spare worker was not ready within %g s and is replaced", _READY_TIMEOUT_S)
+            spare.process.kill()
+
+    def _gone(self, spare: Spare, code: int | None) -> None:
+        if spare not in self._spares:
+            return  # it is a session's, which hears of its end by itself
+        self._spares.remove(spare)
+        spare.process.dismiss()
+        if self._stopped.done():
+            spare.log_file.unlink(missing_ok=True)
+            return
+        kept = self._new_log("ended")  # that of the last one is enough
+        with contextlib.suppress(OSError):
+            spare.log_file.replace(kept)
+        self._failed(f"ended with exit code {code}; its log is {kept}")
+
+    def _failed(self, what: str) -> None:
+        first, longest = _PAUSES_S
+        level = logging.WARNING if self._pause_s == first else logging.INFO
+        log.log(level, "a spare worker %s; another one takes its place", what)
+        self._pause_s = min(max(first, self._pause_s * 2), longest)
+        self._wanted.set()
+
+    async def _dismiss_all(self) -> None:
+        spares = tuple(self._spares)
+        for spare in spares:
+            spare.process.dismiss()
+        exited = [spare.process.exited for spare in spares]
+        if exited:
+            await asyncio.wait(exited, timeout=_LEAVE_S)
+            for spare in spares:
+                spare.process.kill()
+            await asyncio.wait(exited)

@@ -1,0 +1,260 @@
+"""The fallback: sub-attributes of each alarm on advise, from which its state is put together.
+
+MXAccess tells of attributes, not of alarms (FIELD 3). What comes of it has no id of the source and no time at which the
+alarm was raised; every record is degraded.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Collection, Iterator, Sequence
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+
+from mxgw.convert import from_value, to_value
+from mxgw.v1 import commands_pb2 as c
+from mxgw.v1.alarms_pb2 import Alarm
+from mxgw.v1.event_service_pb2 import StreamEventsResponse
+from mxgw.v1.events_pb2 import DataChange
+from mxgw.v1.values_pb2 import MX_STATUS_CATEGORY_PENDING, QUALITY_GOOD
+from mxgw_alarms.filters import LEAST_SEVERE, MOST_SEVERE
+from mxgw_alarms.providers import Outcome, Reporter, outcome_of
+from mxgw_alarms.settings import AlarmsSettings
+from mxgw_alarms.states import state_of
+from mxgw_core.api import InternalSession, SessionState
+from mxgw_core.api.errors import GatewayError
+
+_CLIENT_NAME = "mxgw alarms"
+# Items per command: small enough for a frame, and for other commands to have their turn.
+_ITEMS_AT_ONCE = 1500
+_TIMEOUT_S = 30.0
+# The first value of an attribute takes up to 8 s (FIELD 1.9 #2); what has not come by then is not watched.
+FIRST_VALUES_S = 10.0
+_LEAVE_S = 3.0
+
+
+@dataclass(slots=True)
+class _Watched:
+    """One alarm as its sub-attributes show it; None is not known."""
+
+    reference: str
+    in_alarm: bool | None = None
+    acknowledged: bool | None = None
+    priority: int = 0
+
+    def record(self) -> Alarm | None:
+        """Return the alarm; None while it cannot be told."""
+        if self.in_alarm is None or self.acknowledged is None:
+            return None
+        return Alarm(
+            reference=self.reference,
+            alarm_id=f"attributes:{self.reference}",
+            state=state_of(in_alarm=self.in_alarm, acknowledged=self.acknowledged),
+            priority=self.priority,
+            raw_priority=self.priority,
+            degraded=True,
+        )
+
+
+class AttributeProvider:
+    """See `Provider`. `references` are the alarms to watch; what does not exist among them is left out."""
+
+    def __init__(self, session: InternalSession, settings: AlarmsSettings, references: Collection[str]) -> None:
+        self._session = session
+        self._settings = settings
+        self._references = references
+        self._server = 0
+        # By item handle: the alarm, and which of its sub-attributes it is.
+        self._items: dict[int, tuple[_Watched, str]] = {}
+        self._watched: dict[str, _Watched] = {}
+        self._dirty: dict[str, _Watched] = {}
+        # Items that have not said anything of their value yet.
+        self._awaited: set[int] = set()
+        # Values of handles that nobody knows, kept while a command is under way that will tell whose they are.
+        self._early: list[tuple[int, DataChange]] = []
+        self._subscribing = 0
+        # Set by a change, for whoever puts states together.
+        self._news = asyncio.Event()
+        # Completed by the first good value of an item that is about to be written.
+        self._resolved: dict[int, asyncio.Future[None]] = {}
+
+    async def run(self, reporter: Reporter) -> None:
+        try:
+            async with self._session.events() as frames, asyncio.TaskGroup() as tasks:
+                reading = tasks.create_task(self._read(frames), name="alarms:attributes:read")
+                telling = tasks.create_task(self._tell(reporter), name="alarms:attributes:tell")
+                await asyncio.wait((reading, telling), return_when=asyncio.FIRST_COMPLETED)
+                reading.cancel()
+                telling.cancel()
+        except* GatewayError as group:
+            if self._session.info().state is SessionState.READY:
+                reporter.failed(str(group.exceptions[0]))
+                await asyncio.sleep(self._settings.poll_interval_s)
+            else:
+                await self._session.wait_closed()
+        finally:
+            await self._leave()
+
+    # watching
+
+    async def _tell(self, reporter: Reporter) -> None:
+        """Put everything on advise, tell it as a whole, and from then on tell what changes."""
+        await self._advise()
+        await self._first_values()
+        self._dirty.clear()
+        known = {w.reference: record for w in self._watched.values() if (record := w.record()) is not None}
+        reporter.everything(tuple(known.values()), known.keys())
+        while True:
+            await self._news.wait()
+            # A raise changes two attributes, and each comes for itself: in between lies a state that never was.
+            await asyncio.sleep(self._settings.settle_s)
+            self._news.clear()
+            dirty, self._dirty = self._dirty, {}
+            records = [(watched, watched.record()) for watched in dirty.values()]
+            if unseen := [watched.reference for watched, record in records if record is None]:
+                reporter.unseen(unseen)
+            reporter.changed([record for _, record in records if record is not None])
+
+    async def _advise(self) -> None:
+        self._server = (
+            await self._session.invoke(c.MxCommand(register=c.RegisterCommand(client_name=_CLIENT_NAME)), _TIMEOUT_S)
+        ).server_handle
+        names = [self._settings.in_alarm, self._settings.acknowledged]
+        if self._settings.priority:
+            names.append(self._settings.priority)
+        wanted: list[tuple[_Watched, str]] = []
+        for reference in self._references:
+            watched = self._watched[reference] = _Watched(reference)
+            wanted += [(watched, name) for name in names]
+        for part in _parts(wanted):
+            references = [f"{watched.reference}.{name}" for watched, name in part]
+            with self._keeping_early():
+                for item, handle in zip(part, await self._subscribe(references), strict=True):
+                    if handle:
+                        self._items[handle] = item
+                        self._awaited.add(handle)
+
+    async def _subscribe(self, references: Sequence[str]) -> Sequence[int]:
+        """Return an item handle for each reference, 0 where there is none."""
+        items = [c.ItemReference(item_definition=reference) for reference in references]
+        command = c.SubscribeBulkCommand(server_handle=self._server, items=items, supervisory=True)
+        reply = await self._session.invoke(c.MxCommand(subscribe_bulk=command), _TIMEOUT_S)
+        return [item.item_handle if item.hresult >= 0 else 0 for item in reply.bulk.items]
+
+    @contextmanager
+    def _keeping_early(self) -> Iterator[None]:
+        """Keep what comes before the answer that tells whose it is, and take it over at the end of the block."""
+        self._subscribing += 1
+        try:
+            yield
+        finally:
+            self._subscribing -= 1
+            early, self._early = self._early, []
+            for handle, change in early:
+                self._take(handle, change)
+
+    async def _first_values(self) -> None:
+        """Wait until every alarm is known, or it is clear that the rest will not be."""
+        try:
+            async with asyncio.timeout(FIRST_VALUES_S):
+                while self._awaited:
+                    self._news.clear()
+                    await self._news.wait()
+        except TimeoutError:
+            pass
+
+    # the session's events
+
+    async def _read(self, frames: AsyncIterator[StreamEventsResponse]) -> None:
+        """Take values over; return when some may have been missed."""
+        async for frame in frames:
+            if frame.WhichOneof("frame") == "gap":
+                return
+            for event in frame.events.events:
+                if event.server_handle == self._server and event.HasField("data_change"):
+                    self._take(event.item_handle, event.data_change)
+
+    def _take(self, handle: int, change: DataChange) -> None:
+        waiting = self._resolved.get(handle)
+        if waiting is not None:
+            if _is_good(change) and not waiting.done():
+                waiting.set_result(None)
+            return
+        item = self._items.get(handle)
+        if item is None:
+            if self._subscribing:
+                self._early.append((handle, change))
+            return
+        watched, name = item
+        if any(status.category == MX_STATUS_CATEGORY_PENDING for status in change.statuses):
+            return  # the value is on its way
+        self._awaited.discard(handle)
+        value = from_value(change.value) if _is_good(change) else None
+        if name == self._settings.in_alarm:
+            watched.in_alarm = None if value is None else bool(value)
+        elif name == self._settings.acknowledged:
+            watched.acknowledged = None if value is None else bool(value)
+        elif isinstance(value, int | float):
+            watched.priority = min(max(int(value), MOST_SEVERE), LEAST_SEVERE)
+        self._dirty[watched.reference] = watched
+        self._news.set()
+
+    async def _leave(self) -> None:
+        """Take everything off advise, as far as the session still answers."""
+        server, self._server = self._server, 0
+        self._items.clear()
+        self._awaited.clear()
+        self._early.clear()
+        self._watched.clear()
+        self._dirty.clear()
+        if server and self._session.info().state is SessionState.READY:
+            try:
+                async with asyncio.timeout(_LEAVE_S):
+                    command = c.MxCommand(unregister=c.UnregisterCommand(server_handle=server))
+                    await self._session.invoke(command, _LEAVE_S)
+            except (GatewayError, TimeoutError):
+                pass  # its worker forgets them with the session
+
+    # acknowledging
+
+    async def acknowledge(self, alarms: Sequence[Alarm], comment: str, operator: str) -> Sequence[Outcome]:
+        """Write the comment; the attribute takes no name, so that it is a part of the comment."""
+        text = f"{comment} ({operator})" if comment and operator else comment or operator
+        loop = asyncio.get_running_loop()
+        with self._keeping_early():
+            handles = await self._subscribe([f"{alarm.reference}.{self._settings.acknowledge}" for alarm in alarms])
+            for handle in filter(None, handles):
+                self._resolved[handle] = loop.create_future()
+        try:
+            # A write before the type is known is refused (FIELD 1.9 #4).
+            if waiting := [self._resolved[handle] for handle in handles if handle]:
+                await asyncio.wait(waiting, timeout=FIRST_VALUES_S)
+            writes = [c.BulkWrite(item_handle=handle, value=to_value(text)) for handle in handles]
+            command = c.WriteBulkCommand(server_handle=self._server, writes=writes, wait_for_completion=True)
+            reply = await self._session.invoke(c.MxCommand(write_bulk=command), _TIMEOUT_S)
+            return [_outcome(item) for item in reply.bulk.items]
+        finally:
+            for handle in handles:
+                self._resolved.pop(handle, None)
+            await self._drop([handle for handle in handles if handle])
+
+    async def _drop(self, handles: Sequence[int]) -> None:
+        command = c.UnsubscribeBulkCommand(server_handle=self._server, item_handles=handles)
+        with suppress(GatewayError):  # then they go with the server handle
+            await self._session.invoke(c.MxCommand(unsubscribe_bulk=command), _TIMEOUT_S)
+
+
+def _outcome(item: c.BulkItemResult) -> Outcome:
+    failed = [status for status in item.statuses if not status.success]
+    if item.hresult >= 0 and failed:
+        return outcome_of(-1, item.message, failed[0].raw_detail)
+    return outcome_of(item.hresult, item.message or item.reason, 0)
+
+
+def _is_good(change: DataChange) -> bool:
+    return change.quality == QUALITY_GOOD and all(status.success for status in change.statuses)
+
+
+def _parts(items: Sequence[tuple[_Watched, str]]) -> Iterator[Sequence[tuple[_Watched, str]]]:
+    for start in range(0, len(items), _ITEMS_AT_ONCE):
+        yield items[start : start + _ITEMS_AT_ONCE]

@@ -1,0 +1,89 @@
+"""Alarms and events as bytes: what many readers get is encoded once."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+from mxgw.v1 import alarms_pb2 as pb
+from mxgw.v1.alarm_service_pb2 import StreamAlarmsResponse
+from mxgw.v1.events_pb2 import Position
+from mxgw_alarms.book import Entry
+from mxgw_core.api import EventFilter
+
+# The flags as they stand in an encoded Alarm: a tag of two bytes, and true. Fields of a message may come in any order,
+# so they are put behind the rest.
+_DEGRADED = bytes([pb.Alarm.DEGRADED_FIELD_NUMBER << 3 & 0x7F | 0x80, pb.Alarm.DEGRADED_FIELD_NUMBER >> 4, 1])
+_STALE = bytes([pb.Alarm.STALE_FIELD_NUMBER << 3 & 0x7F | 0x80, pb.Alarm.STALE_FIELD_NUMBER >> 4, 1])
+_SNAPSHOT_TAG = bytes([StreamAlarmsResponse.SNAPSHOT_FIELD_NUMBER << 3 | 2])
+_ALARMS_TAG = bytes([pb.AlarmSnapshot.ALARMS_FIELD_NUMBER << 3 | 2])
+_POSITION_TAG = bytes([pb.AlarmSnapshot.POSITION_FIELD_NUMBER << 3 | 2])
+_HANDLE_TAG = bytes([pb.ActiveAlarm.ALARM_HANDLE_FIELD_NUMBER << 3 | 5])
+_ALARM_TAG = bytes([pb.ActiveAlarm.ALARM_FIELD_NUMBER << 3 | 2])
+
+
+def batch_of(events: Sequence[pb.AlarmEvent], head: int) -> bytes:
+    """Number events from `head + 1` on, and return them as an encoded AlarmBatch."""
+    for sequence, event in enumerate(events, head + 1):
+        event.sequence = sequence
+    return pb.AlarmBatch(events=events).SerializeToString()
+
+
+@dataclass(frozen=True, slots=True)
+class AlarmsTaken:
+    """The active alarms at one moment; implements `FeedSnapshot`.
+
+    `flags` has what holds for all entries, `stale` the references that are stale besides.
+    """
+
+    epoch: bytes
+    sequence: int
+    entries: Sequence[Entry]
+    is_degraded: bool
+    is_stale: bool
+    stale: frozenset[str]
+    provider: pb.ProviderStatus
+
+    def frames(self, filters: Sequence[EventFilter], limit_bytes: int) -> Iterator[bytes]:
+        position = Position(epoch=self.epoch, sequence=self.sequence)
+        encoded_position = position.SerializeToString()
+        head = _POSITION_TAG + _varint(len(encoded_position)) + encoded_position
+        parts, size = [head], len(head)
+        for entry in self.entries:
+            if not all(
+                f.keep(entry.alarm.priority, entry.handle, pb.ALARM_EVENT_KIND_RAISED, self.sequence) for f in filters
+            ):
+                continue
+            part = self._encoded(entry)
+            if len(parts) > 1 and size + len(part) > limit_bytes:
+                yield _framed(parts, size)
+                parts, size = [head], len(head)
+            parts.append(part)
+            size += len(part)
+        if len(parts) > 1:
+            yield _framed(parts, size)
+        yield StreamAlarmsResponse(
+            snapshot_complete=pb.AlarmSnapshotComplete(position=position, provider=self.provider)
+        ).SerializeToString()
+
+    def _encoded(self, entry: Entry) -> bytes:
+        alarm = entry.encoded
+        if self.is_degraded:
+            alarm += _DEGRADED
+        if self.is_stale or (self.stale and entry.alarm.reference in self.stale):
+            alarm += _STALE
+        active = b"".join((_HANDLE_TAG, entry.handle.to_bytes(4, "little"), _ALARM_TAG, _varint(len(alarm)), alarm))
+        return b"".join((_ALARMS_TAG, _varint(len(active)), active))
+
+
+def _framed(parts: Sequence[bytes], size: int) -> bytes:
+    return b"".join((_SNAPSHOT_TAG, _varint(size), *parts))
+
+
+def _varint(number: int) -> bytes:
+    out = bytearray()
+    while number > 0x7F:
+        out.append(number & 0x7F | 0x80)
+        number >>= 7
+    out.append(number)
+    return bytes(out)

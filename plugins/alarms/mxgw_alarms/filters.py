@@ -1,0 +1,64 @@
+"""Which alarms one client sees: what it asked for, and what its rights let it know of."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from mxgw.v1.alarm_service_pb2 import AlarmFilter as AlarmFilterMessage
+from mxgw_alarms.book import NO_ALARM, AlarmBook
+from mxgw_core.api import ItemAccess
+from mxgw_core.api.errors import InvalidRequest
+
+MOST_SEVERE, LEAST_SEVERE = 1, 999
+
+
+class AlarmFilter:
+    """One client's view; implements `EventFilter` for a feed of AlarmEvents. Made anew for each stream and call."""
+
+    def __init__(self, book: AlarmBook, wanted: AlarmFilterMessage, access: Sequence[ItemAccess]) -> None:
+        """Check what is wanted.
+
+        Raises:
+            InvalidRequest: the priorities are no range.
+        """
+        self._book = book
+        self._access = access
+        self._areas = frozenset(area.casefold() for area in wanted.areas)
+        self._prefixes = tuple(prefix.casefold() for prefix in wanted.reference_prefixes)
+        first, last = wanted.from_priority or MOST_SEVERE, wanted.to_priority or LEAST_SEVERE
+        if not MOST_SEVERE <= first <= last <= LEAST_SEVERE:
+            raise InvalidRequest(
+                f"priorities {first} to {last} are no range: from_priority and to_priority lie between {MOST_SEVERE} "
+                f"(most severe) and {LEAST_SEVERE}, the first no greater than the second",
+                metadata={"field": "filter.from_priority"},
+            )
+        self._priorities = range(first, last + 1)
+        # Answers that never change for a handle, and handles that were shown.
+        self._names: dict[int, bool] = {}
+        self._shown: set[int] = set()
+
+    @property
+    def lets_all_pass(self) -> bool:
+        """Whether asking it is of no use."""
+        everything = self._priorities == range(MOST_SEVERE, LEAST_SEVERE + 1)
+        return everything and not (self._access or self._areas or self._prefixes)
+
+    def keep(self, server_handle: int, item_handle: int, kind: int, sequence: int) -> bool:
+        """See `EventFilter`: a feed passes the priority first, and then the alarm's handle."""
+        del kind, sequence
+        if item_handle == NO_ALARM:
+            return True
+        named = self._names.get(item_handle)
+        if named is None:
+            named = self._names[item_handle] = self._may_be_named(self._book.facts(item_handle).reference)
+        if not named or (self._areas and self._book.facts(item_handle).area.casefold() not in self._areas):
+            return False
+        if server_handle in self._priorities:
+            self._shown.add(item_handle)
+            return True
+        return item_handle in self._shown
+
+    def _may_be_named(self, reference: str) -> bool:
+        if self._prefixes and not reference.casefold().startswith(self._prefixes):
+            return False
+        return all(access.may_read(reference) for access in self._access)

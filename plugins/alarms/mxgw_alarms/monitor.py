@@ -1,0 +1,327 @@
+"""The monitor: one session of the gateway's own, the provider in charge, and the book that everybody reads from.
+
+Opens its session again with back-off when it ends; while there is none, every alarm is stale and nobody is told that it
+cleared. Whoever speaks, what is shown is compared with what was known, and only differences become events.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import random
+import time
+from collections.abc import Collection, Mapping, Sequence
+
+from mxgw.convert import timestamp_from_ns
+from mxgw.v1 import alarms_pb2 as pb
+from mxgw.v1.events_pb2 import (
+    SOURCE_HEALTH_DEGRADED,
+    SOURCE_HEALTH_GOOD,
+    SOURCE_HEALTH_LOST,
+    WORKER_STATE_EXITED,
+    SourceHealth,
+    WorkerState,
+)
+from mxgw_alarms.attribute_provider import AttributeProvider
+from mxgw_alarms.book import NO_ALARM, AlarmBook
+from mxgw_alarms.counts import AlarmCounts
+from mxgw_alarms.discovery import discover
+from mxgw_alarms.encoding import AlarmsTaken, batch_of
+from mxgw_alarms.failover import FALLBACK, NONE, PRIMARY, Failover
+from mxgw_alarms.manager_provider import ManagerProvider
+from mxgw_alarms.providers import Outcome, Provider
+from mxgw_alarms.settings import AlarmsSettings
+from mxgw_core.api import (
+    Feed,
+    FeedDescription,
+    Gateway,
+    InternalSession,
+    Metric,
+    QueueLimits,
+    Retention,
+    SubscriberLimits,
+)
+from mxgw_core.api.errors import DependencyUnavailable, GatewayError
+
+log = logging.getLogger(__name__)
+
+CLIENT_NAME = "alarm monitor"
+# How long the fallback waits for a look around that is not finished.
+_DISCOVERY_S = 10.0
+# What the first values of a large plant may take (FIELD 1.9 #2), and a little more.
+_PATIENCE_S = 15.0
+# A session that lasted this long was worth opening: the next pause is the first one again.
+_GOOD_SESSION_S = 60.0
+_WORDS = {PRIMARY: "the alarm manager", FALLBACK: "sub-attributes", NONE: "nobody"}
+
+
+class Monitor:
+    """`run` until cancelled. Everything else may be called in the event loop at any time.
+
+    Attributes:
+        book: the active alarms.
+        feed: the stream of what happens to them.
+        counts: how often what happened, for the monitoring.
+    """
+
+    def __init__(self, gateway: Gateway, settings: AlarmsSettings) -> None:
+        self._gateway = gateway
+        self._settings = settings
+        self.book = AlarmBook(settings.maximum_alarms)
+        self.counts = AlarmCounts()
+        self.feed: Feed = gateway.open_feed(
+            FeedDescription(
+                "alarms",
+                SubscriberLimits(
+                    settings.maximum_subscribers,
+                    QueueLimits(
+                        settings.queue_events, settings.queue_bytes, settings.queue_seconds, section="plugins.alarms"
+                    ),
+                    setting="plugins.alarms.maximum_subscribers",
+                ),
+                Retention(settings.events, settings.bytes, settings.seconds),
+                self.taken,
+                self._health,
+            )
+        )
+        self._failover = Failover(settings.mode, settings.failures_before_switch, settings.probes_before_return)
+        self._session: InternalSession | None = None
+        self._providers: Mapping[pb.AlarmProvider.ValueType, Provider] = {}
+        self._found: set[str] = set()
+        self._warned_of_refused = False
+        self.status = self._status(NONE, "the monitor has not started yet")
+
+    # looking
+
+    def taken(self) -> AlarmsTaken:
+        """Return the active alarms as of now."""
+        book = self.book
+        return AlarmsTaken(
+            self.feed.epoch,
+            self.feed.head_sequence,
+            book.entries(),
+            book.is_degraded,
+            book.is_stale,
+            book.unwatched,
+            self.status,
+        )
+
+    def metrics(self) -> Sequence[Metric]:
+        """Return what the monitoring is told."""
+        alarms = (entry.alarm for entry in self.book.entries())
+        return self.counts.metrics(alarms, self.status.provider, self.feed.subscribers)
+
+    def _health(self) -> tuple[WorkerState.ValueType, SourceHealth.ValueType]:
+        worker = self._session.worker_state if self._session is not None else WORKER_STATE_EXITED
+        match self.status.provider:
+            case pb.ALARM_PROVIDER_PRIMARY:
+                return worker, SOURCE_HEALTH_GOOD
+            case pb.ALARM_PROVIDER_FALLBACK:
+                return worker, SOURCE_HEALTH_DEGRADED
+            case _:
+                return worker, SOURCE_HEALTH_LOST
+
+    # acknowledging
+
+    async def acknowledge(self, references: Sequence[str], comment: str, operator: str) -> Sequence[Outcome]:
+        """Acknowledge alarms that are active; one outcome each.
+
+        Raises:
+            GatewayError: nobody speaks at present, or the source could not be asked.
+        """
+        provider = self._providers.get(self.status.provider)
+        if provider is None:
+            raise DependencyUnavailable(
+                f"no provider can be asked at present: {self.status.detail}",
+                retry_after_s=self._settings.restart_first_s,
+            )
+        alarms = [entry.alarm for reference in references if (entry := self.book.get(reference)) is not None]
+        return await provider.acknowledge(alarms, comment, operator)
+
+    # running
+
+    async def run(self) -> None:
+        """Keep a session open and follow its alarms, for ever."""
+        pause_s = self._settings.restart_first_s
+        while True:
+            began = time.monotonic()
+            detail = await self._one_session()
+            self._change(NONE, detail)
+            if time.monotonic() - began >= _GOOD_SESSION_S:
+                pause_s = self._settings.restart_first_s
+            # Not a secret: spreads what would else come back together.
+            await asyncio.sleep(pause_s * random.uniform(0.8, 1.2))  # noqa: S311
+            pause_s = min(pause_s * 2, self._settings.restart_longest_s)
+
+    async def _one_session(self) -> str:
+        """Open a session and serve until it ends; return why it did."""
+        try:
+            session = await self._gateway.open_internal_session(CLIENT_NAME, self._settings.backend)
+        except GatewayError as error:
+            if not self._gateway.observation.is_draining:
+                log.warning("the alarm monitor has no session: %s", error.message)
+            return f"the monitor's session could not be opened: {error.message}"
+        self._session = session
+        try:
+            await self._serve(session)
+        except Exception:
+            log.exception("the alarm monitor failed; it opens another session")
+            return "the monitor failed; the gateway's log has the details"
+        finally:
+            self._session, self._providers = None, {}
+            await session.close()
+        info = session.info()
+        reason = info.close_reason.name if info.close_reason is not None else "unknown"
+        return f"the monitor's session ended ({reason}{f': {info.close_detail}' if info.close_detail else ''})"
+
+    async def _serve(self, session: InternalSession) -> None:
+        manager = ManagerProvider(session, self._settings)
+        async with asyncio.TaskGroup() as tasks:
+            ended = tasks.create_task(session.wait_closed(), name="alarms:session")
+            looking = tasks.create_task(self._look_around(session), name="alarms:discovery")
+            while not ended.done():
+                kind = self._failover.active
+                if kind == FALLBACK:
+                    await asyncio.wait((looking, ended), timeout=_DISCOVERY_S, return_when=asyncio.FIRST_COMPLETED)
+                provider: Provider = manager if kind == PRIMARY else self._attributes(session)
+                self._providers = {kind: provider}
+                reporting = tasks.create_task(provider.run(_Reporting(self, kind)), name="alarms:provider")
+                patience = tasks.create_task(self._expect(kind), name="alarms:patience")
+                waiting = {ended, reporting}
+                if self._failover.probes:
+                    waiting.add(tasks.create_task(self._probe(manager), name="alarms:probe"))
+                await asyncio.wait(waiting, return_when=asyncio.FIRST_COMPLETED)
+                own = {patience, *waiting} - {ended}
+                for task in own:
+                    task.cancel()
+                await asyncio.wait(own)
+            looking.cancel()
+
+    async def _expect(self, kind: pb.AlarmProvider.ValueType) -> None:
+        """Say that nobody speaks when a provider that was just put in charge does not begin to."""
+        await asyncio.sleep(_PATIENCE_S)
+        if self.status.provider != kind:
+            self._change(NONE, f"{_WORDS[kind]} should speak and has not begun to within {_PATIENCE_S:g} s")
+
+    async def _look_around(self, session: InternalSession) -> None:
+        """Find what the fallback could watch; beside everything else, as it may take a while."""
+        settings = self._settings
+        if settings.discover and settings.mode != "primary":
+            await discover(
+                session, settings.discover_below, settings.in_alarm, settings.maximum_alarms, self._found.add
+            )
+
+    def _attributes(self, session: InternalSession) -> AttributeProvider:
+        references = dict.fromkeys((*self._settings.references, *self._found, *self.book.references))
+        return AttributeProvider(session, self._settings, tuple(references)[: self._settings.maximum_alarms])
+
+    async def _probe(self, manager: ManagerProvider) -> None:
+        """Try the primary now and then; return when it is to speak again."""
+        while True:
+            await asyncio.sleep(self._settings.probe_interval_s)
+            try:
+                await manager.probe()
+            except GatewayError as error:
+                log.debug("the alarm manager is still away: %s", error.message)
+                clean = False
+            else:
+                clean = True
+            if self._failover.probed(clean=clean):
+                return
+
+    # what providers say
+
+    def everything(
+        self, kind: pb.AlarmProvider.ValueType, alarms: Sequence[pb.Alarm], watched: Collection[str] | None
+    ) -> None:
+        """A provider showed all it knows: compare."""
+        events = self.book.reconcile(alarms, watched=watched, degraded=kind == FALLBACK)
+        detail = "it answers" if kind == PRIMARY else "the alarm manager does not answer"
+        if self._settings.mode == "fallback":
+            detail = "plugins.alarms.mode is fallback"
+        self._change(kind, f"{_WORDS[kind]}: {detail}", unwatched=len(self.book.unwatched))
+        self._emit(events)
+
+    def changed(self, alarms: Sequence[pb.Alarm]) -> None:
+        """The provider in charge showed changes."""
+        self._emit([event for alarm in alarms if (event := self.book.apply(alarm)) is not None])
+
+    def failed(self, kind: pb.AlarmProvider.ValueType, detail: str, *, for_good: bool) -> bool:
+        """A provider did not answer; return whether it is to stop."""
+        switched = kind == PRIMARY and self._failover.failed(for_good=for_good)
+        if switched:
+            log.warning("the alarm manager failed, its last words were: %s; sub-attributes take over", detail)
+            return True
+        failures = self._failover.failures if kind == PRIMARY else self._settings.failures_before_switch
+        if failures >= self._settings.failures_before_switch:
+            self._change(NONE, f"{_WORDS[kind]} does not answer: {detail}")
+        return False
+
+    def _change(self, provider: pb.AlarmProvider.ValueType, detail: str, *, unwatched: int = 0) -> None:
+        """Announce who speaks from here on, when it is somebody else."""
+        previous = self.status.provider
+        if provider == NONE:
+            self.book.lost()
+        if previous == provider:
+            return
+        self.status = self._status(provider, detail)
+        self.counts.switched(provider)
+        log.log(
+            logging.INFO if provider == PRIMARY else logging.WARNING,
+            "alarms come from %s now: %s; %d are active",
+            _WORDS[provider],
+            detail,
+            len(self.book),
+        )
+        change = pb.ProviderChanged(previous=previous, current=self.status, unwatched_alarms=unwatched)
+        self._emit(
+            [pb.AlarmEvent(alarm_handle=NO_ALARM, kind=pb.ALARM_EVENT_KIND_PROVIDER_CHANGED, provider_changed=change)]
+        )
+
+    def _status(self, provider: pb.AlarmProvider.ValueType, detail: str) -> pb.ProviderStatus:
+        return pb.ProviderStatus(
+            provider=provider,
+            detail=detail[:500],
+            since=timestamp_from_ns(time.time_ns()),
+            backend=self._settings.backend or "default",
+        )
+
+    def _emit(self, events: Sequence[pb.AlarmEvent]) -> None:
+        if events:
+            self.feed.append(batch_of(events, self.feed.head_sequence), len(events))
+            self.counts.told(events)
+        if self.book.refused and not self._warned_of_refused:
+            self._warned_of_refused = True
+            log.warning(
+                "there are more than %d different alarms: further ones are left out; raise plugins.alarms."
+                "maximum_alarms",
+                self._settings.maximum_alarms,
+            )
+
+    def worked(self) -> None:
+        """The primary answered."""
+        self._failover.worked()
+
+
+class _Reporting:
+    """What one provider says, with its name."""
+
+    def __init__(self, monitor: Monitor, kind: pb.AlarmProvider.ValueType) -> None:
+        self._monitor = monitor
+        self._kind = kind
+
+    def everything(self, alarms: Sequence[pb.Alarm], watched: Collection[str] | None) -> None:
+        self._monitor.everything(self._kind, alarms, watched)
+
+    def changed(self, alarms: Sequence[pb.Alarm]) -> None:
+        self._monitor.changed(alarms)
+
+    def unseen(self, references: Collection[str]) -> None:
+        self._monitor.book.unseen(references)
+
+    def works(self) -> None:
+        if self._kind == PRIMARY:
+            self._monitor.worked()
+
+    def failed(self, detail: str, *, for_good: bool = False) -> bool:
+        return self._monitor.failed(self._kind, detail, for_good=for_good)

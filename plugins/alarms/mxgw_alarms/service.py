@@ -1,0 +1,175 @@
+"""AlarmService: follow, list and acknowledge alarms; a caller's rights are asked for at each call."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from mxgw.convert import duration_to_seconds
+from mxgw.v1 import alarm_service_pb2 as pb
+from mxgw.v1.alarms_pb2 import ActiveAlarm
+from mxgw.v1.events_pb2 import Position
+from mxgw_alarms.book import Entry
+from mxgw_alarms.filters import AlarmFilter
+from mxgw_alarms.monitor import Monitor
+from mxgw_alarms.providers import Outcome
+from mxgw_alarms.states import UNACK_ALM, UNACK_RTN
+from mxgw_core.api import Call, FeedRequest, Gateway, Identity, ItemAccess, ResponseStream
+from mxgw_core.api.errors import CommandTimedOut, GatewayError, InvalidRequest
+
+# What a caller needs where a plugin authorizes by scope: a key's scope, or an operator's role.
+SCOPES = {
+    "StreamAlarms": "events|viewer",
+    "QueryActiveAlarms": "read|viewer",
+    "AcknowledgeAlarm": "write|administrator",
+}
+_PAGE, _LARGEST_PAGE = 1000, 5000
+_LONGEST_COMMENT = 200
+_LONGEST_OPERATOR = 128
+# The worker is asked to acknowledge so many at once.
+_LARGEST_ACKNOWLEDGEMENT = 1000
+_UNACKNOWLEDGED = frozenset({UNACK_ALM, UNACK_RTN})
+
+
+class AlarmService:
+    """Implements mxgw.v1.AlarmService."""
+
+    def __init__(self, gateway: Gateway, monitor: Monitor) -> None:
+        self._gateway = gateway
+        self._monitor = monitor
+
+    async def StreamAlarms(self, request: pb.StreamAlarmsRequest, call: Call, stream: ResponseStream) -> None:
+        alarm_filter = self._filter(request.filter, call)
+        heartbeat_s = None
+        if request.HasField("heartbeat_interval"):
+            heartbeat_s = duration_to_seconds(request.heartbeat_interval)
+            if not 1 <= heartbeat_s <= 60:
+                raise InvalidRequest(
+                    f"heartbeat_interval is {heartbeat_s:g} s; it must lie between 1 and 60 s",
+                    metadata={"field": "heartbeat_interval"},
+                )
+        await self._monitor.feed.serve(
+            FeedRequest(
+                start=request.start if request.start.WhichOneof("start") is not None else None,
+                on_gap=request.on_gap,
+                client_name=request.client_name,
+                policy=request.policy,
+                heartbeat_s=heartbeat_s,
+                with_snapshot=request.with_snapshot,
+                filters=() if alarm_filter.lets_all_pass else (alarm_filter,),
+            ),
+            call,
+            stream,
+        )
+
+    async def QueryActiveAlarms(self, request: pb.QueryActiveAlarmsRequest, call: Call) -> pb.QueryActiveAlarmsResponse:
+        if not 0 <= request.page_size <= _LARGEST_PAGE:
+            raise InvalidRequest(
+                f"page_size is {request.page_size}; it must lie between 0 (for {_PAGE}) and {_LARGEST_PAGE}",
+                metadata={"field": "page_size", "limit": str(_LARGEST_PAGE)},
+            )
+        size = request.page_size or _PAGE
+        alarm_filter = self._filter(request.filter, call)
+        book, feed = self._monitor.book, self._monitor.feed
+        # A page begins behind the last reference of the one before, so alarms that come and go do not shift the rest.
+        rest = sorted(
+            (
+                entry
+                for entry in book.entries()
+                if entry.alarm.reference > request.page_token and self._shows(alarm_filter, entry)
+            ),
+            key=lambda entry: entry.alarm.reference,
+        )
+        page = rest[:size]
+        return pb.QueryActiveAlarmsResponse(
+            alarms=[ActiveAlarm(alarm_handle=entry.handle, alarm=book.shown(entry)) for entry in page],
+            next_page_token=page[-1].alarm.reference if len(rest) > size else "",
+            provider=self._monitor.status,
+            position=Position(epoch=feed.epoch, sequence=feed.head_sequence),
+        )
+
+    async def AcknowledgeAlarm(self, request: pb.AcknowledgeAlarmRequest, call: Call) -> pb.AcknowledgeAlarmResponse:
+        operator = _operator(request, call.identity)
+        if not request.references:
+            raise InvalidRequest("name at least one alarm by its reference", metadata={"field": "references"})
+        if len(request.references) > _LARGEST_ACKNOWLEDGEMENT:
+            raise InvalidRequest(
+                f"{len(request.references)} alarms are named, {_LARGEST_ACKNOWLEDGEMENT} are allowed: split the call",
+                metadata={"field": "references", "limit": str(_LARGEST_ACKNOWLEDGEMENT)},
+            )
+        if len(request.comment) > _LONGEST_COMMENT:
+            raise InvalidRequest(
+                f"the comment has {len(request.comment)} characters, {_LONGEST_COMMENT} are allowed",
+                metadata={"field": "comment", "limit": str(_LONGEST_COMMENT)},
+            )
+        references = list(dict.fromkeys(request.references))
+        access = self._gateway.item_access(call.identity)
+        outcomes = {reference: self._judged(reference, access) for reference in references}
+        denied = [r for r, o in outcomes.items() if o is not None and o.outcome == pb.ACKNOWLEDGE_OUTCOME_DENIED]
+        if denied:
+            for one in access:
+                one.refused("AcknowledgeAlarm", denied)
+        to_ask = [reference for reference, outcome in outcomes.items() if outcome is None]
+        if to_ask:
+            answers = await self._asked(to_ask, request.comment, operator)
+            outcomes.update(zip(to_ask, answers, strict=True))
+        results = [_result(reference, outcomes[reference]) for reference in request.references]
+        self._monitor.counts.acknowledged(results)
+        return pb.AcknowledgeAlarmResponse(results=results, operator=operator)
+
+    def _judged(self, reference: str, access: Sequence[ItemAccess]) -> Outcome | None:
+        """Return what can be said of an acknowledgement without asking the source; None to ask it."""
+        entry = self._monitor.book.get(reference)
+        # An alarm that the caller may not know of and one that is not there look alike.
+        if entry is None or not all(one.may_read(reference) for one in access):
+            return Outcome(pb.ACKNOWLEDGE_OUTCOME_NOT_ACTIVE, 0, "no alarm of this reference is active")
+        # MXAccess acknowledges by writing below the attribute: a right to either will do.
+        if not all(one.may_write(reference) or one.may_write(f"{reference}.AckMsg") for one in access):
+            return Outcome(pb.ACKNOWLEDGE_OUTCOME_DENIED, 0, "this caller may not write the item")
+        if entry.alarm.state not in _UNACKNOWLEDGED:
+            return Outcome(pb.ACKNOWLEDGE_OUTCOME_ALREADY_ACKNOWLEDGED, 0, "it is acknowledged already")
+        return None
+
+    async def _asked(self, references: Sequence[str], comment: str, operator: str) -> Sequence[Outcome]:
+        try:
+            return await self._monitor.acknowledge(references, comment, operator)
+        except CommandTimedOut as error:
+            return [Outcome(pb.ACKNOWLEDGE_OUTCOME_UNKNOWN, 0, error.message)] * len(references)
+        except GatewayError as error:
+            return [Outcome(pb.ACKNOWLEDGE_OUTCOME_FAILED, 0, error.message)] * len(references)
+
+    def _filter(self, wanted: pb.AlarmFilter, call: Call) -> AlarmFilter:
+        return AlarmFilter(self._monitor.book, wanted, self._gateway.item_access(call.identity))
+
+    @staticmethod
+    def _shows(alarm_filter: AlarmFilter, entry: Entry) -> bool:
+        return alarm_filter.keep(entry.alarm.priority, entry.handle, 0, 0)
+
+
+def _operator(request: pb.AcknowledgeAlarmRequest, identity: Identity) -> str:
+    """Return who acknowledges: the person who is logged in, or whom the client names, or the client itself.
+
+    Raises:
+        InvalidRequest: somebody who is logged in claims to be somebody else.
+    """
+    own = (identity.display_name or identity.id)[:_LONGEST_OPERATOR]
+    if identity.kind == "operator":
+        name = identity.id.removeprefix("operator:")[:_LONGEST_OPERATOR]
+        if request.operator not in ("", name):
+            raise InvalidRequest(
+                f"you are logged in as {name}, so that is who acknowledges: leave `operator` empty",
+                metadata={"field": "operator"},
+            )
+        return name
+    if len(request.operator) > _LONGEST_OPERATOR:
+        raise InvalidRequest(
+            f"operator has {len(request.operator)} characters, {_LONGEST_OPERATOR} are allowed",
+            metadata={"field": "operator", "limit": str(_LONGEST_OPERATOR)},
+        )
+    return request.operator or own
+
+
+def _result(reference: str, outcome: Outcome | None) -> pb.AcknowledgeResult:
+    assert outcome is not None  # every one was judged or asked
+    return pb.AcknowledgeResult(
+        reference=reference, outcome=outcome.outcome, hresult=outcome.hresult, message=outcome.message
+    )

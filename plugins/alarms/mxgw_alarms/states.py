@@ -1,0 +1,47 @@
+"""The life of an alarm: four states, and what it means to be in another one than before.
+
+Source: FIELD 3. none -> UNACK_ALM -> ACK_ALM or UNACK_RTN -> ACK_RTN; a returned one may be raised again. A provider
+shows states, not steps: between two looks more than one thing may have happened.
+"""
+
+from __future__ import annotations
+
+from mxgw.v1 import alarms_pb2 as pb
+
+UNACK_ALM, ACK_ALM = pb.ALARM_STATE_UNACK_ALM, pb.ALARM_STATE_ACK_ALM
+UNACK_RTN, ACK_RTN = pb.ALARM_STATE_UNACK_RTN, pb.ALARM_STATE_ACK_RTN
+# What is not active has no state a client need know.
+INACTIVE = pb.ALARM_STATE_UNSPECIFIED
+
+RAISED, ACKNOWLEDGED = pb.ALARM_EVENT_KIND_RAISED, pb.ALARM_EVENT_KIND_ACKNOWLEDGED
+CLEARED, UPDATED = pb.ALARM_EVENT_KIND_CLEARED, pb.ALARM_EVENT_KIND_UPDATED
+
+_IN_ALARM = frozenset({UNACK_ALM, ACK_ALM})
+_UNACKNOWLEDGED = frozenset({UNACK_ALM, UNACK_RTN})
+
+
+def state_of(*, in_alarm: bool, acknowledged: bool) -> pb.AlarmState.ValueType:
+    """Return the state that two flags make."""
+    if in_alarm:
+        return ACK_ALM if acknowledged else UNACK_ALM
+    return ACK_RTN if acknowledged else UNACK_RTN
+
+
+def is_active(state: pb.AlarmState.ValueType) -> bool:
+    """Return whether an alarm in this state is one that somebody must know of."""
+    return state in _IN_ALARM or state in _UNACKNOWLEDGED
+
+
+def step(before: pb.AlarmState.ValueType, after: pb.AlarmState.ValueType) -> pb.AlarmEventKind.ValueType | None:
+    """Return what happened between two looks at one occurrence; None when nothing did.
+
+    When several things happened the one that matters most to whoever watches is named: a raise before a clear before an
+    acknowledgement. An alarm that is unacknowledged again was raised again, however short.
+    """
+    if not is_active(before) and not is_active(after):
+        return None
+    if (after in _IN_ALARM and before not in _IN_ALARM) or (after in _UNACKNOWLEDGED and before not in _UNACKNOWLEDGED):
+        return RAISED
+    if before in _IN_ALARM and after not in _IN_ALARM:
+        return CLEARED
+    return ACKNOWLEDGED if before in _UNACKNOWLEDGED and after not in _UNACKNOWLEDGED else None

@@ -1,0 +1,100 @@
+"""Metrics in the two formats that monitoring reads, and which of them a client wants.
+
+Written here, because a page is made in the gateway's event loop: prometheus-client takes 15 ms for one of 32 KiB, which
+every stream would feel, and this about 1 ms. Tests hold the pages to what that library's own parsers and its own pages
+say. Source: the text format 0.0.4 of Prometheus, and OpenMetrics 1.0.0.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from itertools import chain
+
+from prometheus_client.process_collector import ProcessCollector
+
+from mxgw_core.api import Metric, MetricBuckets, MetricKind, MetricSample
+
+OPENMETRICS = "application/openmetrics-text; version=1.0.0; charset=utf-8"
+TEXT = "text/plain; version=0.0.4; charset=utf-8"
+
+_ESCAPES = str.maketrans({"\\": r"\\", "\n": r"\n", '"': r"\""})
+# In the older format quotes of a HELP line stand as they are.
+_HELP_ESCAPES = str.maketrans({"\\": r"\\", "\n": r"\n"})
+
+
+def encoded(metrics: Iterable[Metric], content_type: str) -> bytes:
+    """Return the metrics in the format of `content_type`."""
+    is_strict = content_type == OPENMETRICS
+    lines = list(chain.from_iterable(_lines(metric, is_strict) for metric in metrics))
+    if is_strict:
+        lines.append("# EOF")
+    lines.append("")
+    return "\n".join(lines).encode()
+
+
+def process_metrics(process: ProcessCollector) -> list[Metric]:
+    """Return those of this process, by the names that every process with a client library uses."""
+    return [
+        Metric(sample.name, MetricKind(family.type), family.documentation, samples=(MetricSample(sample.value),))
+        for family in process.collect()
+        for sample in family.samples
+    ]
+
+
+def _lines(metric: Metric, is_strict: bool) -> Iterator[str]:
+    # A counter's family is named without the ending in the one format, and with it in the other.
+    family = metric.name.removesuffix("_total") if is_strict else metric.name
+    yield f"# HELP {family} {metric.text.translate(_ESCAPES if is_strict else _HELP_ESCAPES)}"
+    yield f"# TYPE {family} {metric.kind.value}"
+    for sample in metric.samples:
+        pairs = [f'{name}="{_escaped(value)}"' for name, value in zip(metric.labels, sample.labels, strict=True)]
+        if isinstance(sample.value, MetricBuckets):
+            yield from _histogram(metric.name, ",".join(pairs), sample.value)
+        else:
+            labels = f"{{{','.join(pairs)}}}" if pairs else ""
+            yield f"{metric.name}{labels} {_number(sample.value)}"
+
+
+def _histogram(name: str, pairs: str, value: MetricBuckets) -> Iterator[str]:
+    before = f"{name}_bucket{{{pairs}{',' if pairs else ''}le="
+    for bound, count in zip(value.bounds, value.counts, strict=True):
+        yield f'{before}"{_number(bound)}"}} {count}'
+    yield f'{before}"+Inf"}} {value.count}'
+    labels = f"{{{pairs}}}" if pairs else ""
+    yield f"{name}_count{labels} {value.count}"
+    yield f"{name}_sum{labels} {_number(value.sum)}"
+
+
+def _escaped(value: str) -> str:
+    return value if value.isidentifier() else value.translate(_ESCAPES)
+
+
+def _number(value: float) -> str:
+    """Return a number as both formats read it; bounds of buckets must be floats to the letter."""
+    text = repr(float(value))
+    return {"inf": "+Inf", "-inf": "-Inf", "nan": "NaN"}.get(text, text)
+
+
+def content_type_for(accept: str) -> str:
+    """Return the type to answer with: what `Accept` prefers of the two, and plain text for whoever wants neither.
+
+    Source: RFC 9110, 12.5.1; the version of a type must be one that is made here.
+    """
+    best = {OPENMETRICS: 0.0, TEXT: 0.0}
+    for part in accept.split(","):
+        media, *parameters = (piece.strip().lower() for piece in part.split(";"))
+        given = dict(parameter.split("=", 1) for parameter in parameters if "=" in parameter)
+        quality = _quality(given.get("q", "1"))
+        version = given.get("version", "").strip('"')
+        if media == "application/openmetrics-text" and version in ("", "1.0.0"):
+            best[OPENMETRICS] = max(best[OPENMETRICS], quality)
+        elif media in ("text/plain", "text/*", "*/*") and version in ("", "0.0.4"):
+            best[TEXT] = max(best[TEXT], quality)
+    return OPENMETRICS if best[OPENMETRICS] > 0 and best[OPENMETRICS] >= best[TEXT] else TEXT
+
+
+def _quality(text: str) -> float:
+    try:
+        return min(1.0, max(0.0, float(text)))
+    except ValueError:
+        return 0.0

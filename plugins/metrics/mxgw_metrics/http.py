@@ -1,0 +1,202 @@
+"""As much HTTP/1.1 as reading metrics takes: GET and HEAD, one small answer at a time, connections kept alive.
+
+It runs in the gateway's event loop and never waits there: a request is cut from what arrived, and answered at once.
+Source: RFC 9112.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from http import HTTPStatus
+from typing import cast
+
+log = logging.getLogger(__name__)
+
+# A request line and the headers of any scraper; what is longer is none.
+_REQUEST_BYTES = 8 * 1024
+# Scrapers ask every minute or more often, and keep their connection.
+_IDLE_S = 120.0
+_MOST_CONNECTIONS = 16
+# Many times an answer: what a slow network has not taken yet.
+_UNSENT_BYTES = 4 * 1024 * 1024
+_END = b"\r\n\r\n"
+
+
+@dataclass(frozen=True, slots=True)
+class Request:
+    """A request without a body. Names of headers are lower case."""
+
+    method: str
+    path: str
+    headers: Mapping[str, str]
+    is_kept_alive: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Response:
+    """An answer; `headers` beside those that every answer has."""
+
+    status: HTTPStatus
+    content_type: str
+    body: bytes
+    headers: Mapping[str, str]
+
+    def encoded(self, *, with_body: bool, is_kept_alive: bool) -> bytes:
+        """Return the bytes to send."""
+        headers = {
+            "Content-Type": self.content_type,
+            "Content-Length": str(len(self.body)),
+            "Cache-Control": "no-store",
+            "X-Content-Type-Options": "nosniff",
+            "Connection": "keep-alive" if is_kept_alive else "close",
+            **self.headers,
+        }
+        lines = [f"HTTP/1.1 {self.status.value} {self.status.phrase}", *(f"{k}: {v}" for k, v in headers.items())]
+        return "\r\n".join(lines).encode("latin-1") + _END + (self.body if with_body else b"")
+
+
+class BadRequest(Exception):
+    """What arrived is no request that is served here."""
+
+    def __init__(self, status: HTTPStatus) -> None:
+        super().__init__(status.phrase)
+        self.status = status
+
+
+def text_response(status: HTTPStatus, text: str, **headers: str) -> Response:
+    """Return a sentence for people."""
+    return Response(status, "text/plain; charset=utf-8", f"{text}\n".encode(), headers)
+
+
+def parse(head: bytes) -> Request:
+    """Return the request whose line and headers these are.
+
+    Raises:
+        BadRequest: it is malformed, or brings a body.
+    """
+    line, *rest = head.decode("latin-1").split("\r\n")
+    words = line.split(" ")
+    if len(words) != 3 or not words[2].startswith("HTTP/1.") or not words[0].isalpha():
+        raise BadRequest(HTTPStatus.BAD_REQUEST)
+    headers: dict[str, str] = {}
+    for field in rest:
+        name, colon, value = field.partition(":")
+        if not colon or not name or name != name.strip():
+            raise BadRequest(HTTPStatus.BAD_REQUEST)
+        name = name.lower()
+        headers[name] = f"{headers[name]}, {value.strip()}" if name in headers else value.strip()
+    if "transfer-encoding" in headers or headers.get("content-length", "0") != "0":
+        raise BadRequest(HTTPStatus(413))
+    wishes = {word.strip().lower() for word in headers.get("connection", "").split(",")}
+    is_kept_alive = "close" not in wishes and (words[2] != "HTTP/1.0" or "keep-alive" in wishes)
+    return Request(words[0], words[1].partition("?")[0], headers, is_kept_alive)
+
+
+class Connections:
+    """The connections of one server, and what answers them."""
+
+    def __init__(self, answer: Callable[[Request], Response]) -> None:
+        self.answer = answer
+        self._open: set[HttpConnection] = set()
+
+    def make(self) -> HttpConnection:
+        """Return the protocol of a new connection."""
+        return HttpConnection(self)
+
+    def opened(self, connection: HttpConnection) -> bool:
+        """Return whether there is room for another one."""
+        if len(self._open) >= _MOST_CONNECTIONS:
+            return False
+        self._open.add(connection)
+        return True
+
+    def closed(self, connection: HttpConnection) -> None:
+        """A connection is gone."""
+        self._open.discard(connection)
+
+    def close_all(self) -> None:
+        """Cut whoever is connected."""
+        for connection in tuple(self._open):
+            connection.cut()
+
+
+class HttpConnection(asyncio.Protocol):
+    """One connection: cuts requests from what arrives, and answers each in order."""
+
+    def __init__(self, connections: Connections) -> None:
+        self._connections = connections
+        self._transport: asyncio.Transport | None = None
+        self._buffer = bytearray()
+        # Closes a connection that says nothing.
+        self._idle: asyncio.TimerHandle | None = None
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        # uvloop's are no subclass of asyncio's.
+        self._transport = transport = cast(asyncio.Transport, transport)
+        transport.set_write_buffer_limits(high=_UNSENT_BYTES)
+        if not self._connections.opened(self):
+            self._send(text_response(HTTPStatus.SERVICE_UNAVAILABLE, "too many connections"), is_kept_alive=False)
+            return
+        self._await_request()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        del exc
+        self._connections.closed(self)
+        self._cancel_idle()
+        self._transport = None
+
+    def data_received(self, data: bytes) -> None:
+        self._buffer += data
+        while self._transport is not None and not self._transport.is_closing():
+            end = self._buffer.find(_END)
+            if end < 0 or end > _REQUEST_BYTES:
+                if len(self._buffer) > _REQUEST_BYTES:
+                    self._refuse(HTTPStatus.REQUEST_HEADER_FIELDS_TOO_LARGE)
+                return
+            head = bytes(self._buffer[:end])
+            del self._buffer[: end + len(_END)]
+            self._serve(head)
+
+    def pause_writing(self) -> None:
+        # An answer fits the transport's buffers many times over: whoever gets here asks and does not read.
+        self.cut()
+
+    def cut(self) -> None:
+        """End the connection at once."""
+        if self._transport is not None:
+            self._transport.abort()
+
+    def _serve(self, head: bytes) -> None:
+        try:
+            request = parse(head)
+        except BadRequest as error:
+            self._refuse(error.status)
+            return
+        self._await_request()
+        try:
+            response = self._connections.answer(request)
+        except Exception:
+            log.exception("the metrics could not be collected")
+            response = text_response(HTTPStatus.INTERNAL_SERVER_ERROR, "the gateway failed; its log has the details")
+        self._send(response, with_body=request.method != "HEAD", is_kept_alive=request.is_kept_alive)
+
+    def _refuse(self, status: HTTPStatus) -> None:
+        self._send(text_response(status, status.phrase), is_kept_alive=False)
+
+    def _send(self, response: Response, *, with_body: bool = True, is_kept_alive: bool) -> None:
+        assert self._transport is not None
+        self._transport.write(response.encoded(with_body=with_body, is_kept_alive=is_kept_alive))
+        if not is_kept_alive:
+            self._transport.close()
+
+    def _await_request(self) -> None:
+        self._cancel_idle()
+        self._idle = asyncio.get_running_loop().call_later(_IDLE_S, self.cut)
+
+    def _cancel_idle(self) -> None:
+        if self._idle is not None:
+            self._idle.cancel()
+            self._idle = None

@@ -1,0 +1,83 @@
+"""The loop of `mxgw top`: look, wait, look, show."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import math
+import sys
+import time
+
+import click
+
+from mxgw_metrics.settings import Address
+from mxgw_metrics.top.figures import Figures, figures_of
+from mxgw_metrics.top.reading import Reading, read
+from mxgw_metrics.top.screen import screen
+
+
+def watch(address: Address, interval_s: float, *, once: bool, as_json: bool) -> None:
+    """Show until Ctrl-C, or `once`.
+
+    Raises:
+        ClickException: the first look failed; later ones are tried again.
+    """
+    before = read(address)
+    if as_json:
+        _print_json(address, interval_s, before, once=once)
+    elif once:
+        figures, _ = _next(address, interval_s, before)
+        _print_plain(figures, address)
+    else:
+        _live(address, interval_s, before)
+
+
+def _next(address: Address, interval_s: float, before: Reading) -> tuple[Figures, Reading]:
+    time.sleep(interval_s)
+    now = read(address)
+    return figures_of(before, now), now
+
+
+def _print_json(address: Address, interval_s: float, before: Reading, *, once: bool) -> None:
+    while True:
+        figures, before = _next(address, interval_s, before)
+        document = {"address": str(address), **dataclasses.asdict(figures, dict_factory=_plain)}
+        sys.stdout.write(json.dumps(document) + "\n")
+        sys.stdout.flush()
+        if once:
+            return
+
+
+def _plain(pairs: list[tuple[str, object]]) -> dict[str, object]:
+    """Return what JSON has a form for: a delay beyond the last bound of its histogram becomes "Infinity"."""
+    return {k: "Infinity" if isinstance(v, float) and math.isinf(v) else v for k, v in pairs}
+
+
+def _print_plain(figures: Figures, address: Address) -> None:
+    from rich.console import Console
+
+    console = Console(markup=False, highlight=False, emoji=False)
+    # A pipe has no width: nothing is cut there.
+    width = console.width if console.is_terminal else 1000
+    console.print(screen(figures, str(address), width), soft_wrap=True)
+
+
+def _live(address: Address, interval_s: float, before: Reading) -> None:
+    from rich.console import Console
+    from rich.live import Live
+    from rich.text import Text
+
+    console = Console(markup=False, highlight=False, emoji=False)
+    shown: Figures | None = None
+    with Live(Text("looking …"), console=console, screen=True, auto_refresh=False) as live:
+        live.refresh()
+        while True:
+            notice = ""
+            try:
+                shown, before = _next(address, interval_s, before)
+            except click.ClickException as error:
+                notice = f"as of {time.monotonic() - before.at_s:.0f} s ago: {error.message.splitlines()[0]}"
+            if shown is not None:
+                live.update(screen(shown, str(address), console.width, notice), refresh=True)
+            elif notice:
+                live.update(Text(notice), refresh=True)

@@ -1,0 +1,227 @@
+"""The little HTTP server: what it understands, what it refuses, byte by byte and on real sockets."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from http import HTTPStatus
+
+import pytest
+
+from mxgw_metrics import http
+from mxgw_metrics.endpoint import Endpoint, serving
+from mxgw_metrics.exposition import OPENMETRICS, TEXT, content_type_for
+from mxgw_metrics.http import BadRequest, parse
+from mxgw_metrics.settings import Address
+
+GET = b"GET /metrics HTTP/1.1\r\nHost: here\r\n\r\n"
+
+
+@asynccontextmanager
+async def connected() -> AsyncIterator[tuple[asyncio.StreamReader, asyncio.StreamWriter]]:
+    async with serving(Endpoint(list), Address("127.0.0.1", 0)) as address:
+        reader, writer = await asyncio.open_connection(address.host, address.port)
+        try:
+            yield reader, writer
+        finally:
+            writer.close()
+
+
+async def answer(reader: asyncio.StreamReader) -> tuple[int, bytes]:
+    head = (await reader.readuntil(b"\r\n\r\n")).decode()
+    length = next(int(line.split(":")[1]) for line in head.split("\r\n") if line.startswith("Content-Length"))
+    return int(head.split()[1]), await reader.readexactly(length)
+
+
+# requests
+
+
+def test_a_request_is_read_with_its_headers_in_any_case() -> None:
+    request = parse(b"GET /metrics?x=1 HTTP/1.1\r\nACCEPT: text/plain\r\naccept:  */*")
+
+    assert (request.method, request.path) == ("GET", "/metrics")
+    assert request.headers["accept"] == "text/plain, */*"
+    assert request.is_kept_alive
+
+
+@pytest.mark.parametrize(
+    ("head", "kept"),
+    [
+        (b"GET / HTTP/1.1", True),
+        (b"GET / HTTP/1.1\r\nConnection: close", False),
+        (b"GET / HTTP/1.0", False),
+        (b"GET / HTTP/1.0\r\nConnection: Keep-Alive", True),
+    ],
+)
+def test_a_connection_is_kept_as_the_client_wishes(head: bytes, kept: bool) -> None:
+    assert parse(head).is_kept_alive is kept
+
+
+@pytest.mark.parametrize(
+    ("head", "status"),
+    [
+        (b"", HTTPStatus.BAD_REQUEST),
+        (b"GET /metrics", HTTPStatus.BAD_REQUEST),
+        (b"GET /metrics SPDY/1", HTTPStatus.BAD_REQUEST),
+        (b"G\x00T / HTTP/1.1", HTTPStatus.BAD_REQUEST),
+        (b"GET / HTTP/1.1\r\nno colon", HTTPStatus.BAD_REQUEST),
+        (b"GET / HTTP/1.1\r\nHost : spaced", HTTPStatus.BAD_REQUEST),
+        (b"POST / HTTP/1.1\r\nContent-Length: 3", HTTPStatus.REQUEST_ENTITY_TOO_LARGE),
+        (b"POST / HTTP/1.1\r\nTransfer-Encoding: chunked", HTTPStatus.REQUEST_ENTITY_TOO_LARGE),
+    ],
+)
+def test_what_is_no_request_without_a_body_is_refused(head: bytes, status: HTTPStatus) -> None:
+    with pytest.raises(BadRequest) as caught:
+        parse(head)
+
+    assert caught.value.status is status
+
+
+# formats
+
+
+@pytest.mark.parametrize(
+    ("accept", "expected"),
+    [
+        ("", TEXT),
+        ("*/*", TEXT),
+        ("application/json", TEXT),
+        ("text/html, */*;q=0.8", TEXT),
+        ("application/openmetrics-text", OPENMETRICS),
+        ("application/openmetrics-text; version=1.0.0; charset=utf-8", OPENMETRICS),
+        ("application/openmetrics-text; version=99.0.0", TEXT),
+        ("text/plain;version=0.0.4;q=0.9, application/openmetrics-text;version=1.0.0;q=0.2", TEXT),
+        ("text/plain;version=0.0.4;q=0.2, application/openmetrics-text;version=1.0.0;q=0.9", OPENMETRICS),
+        ("application/openmetrics-text;q=0, text/plain", TEXT),
+        ("application/openmetrics-text;q=0, */*;q=0", TEXT),
+        ("application/openmetrics-text;q=many", TEXT),
+        # Prometheus 2.42 and 3.
+        (
+            "application/openmetrics-text;version=1.0.0,application/openmetrics-text;version=0.0.1;q=0.75,"
+            "text/plain;version=0.0.4;q=0.5,*/*;q=0.1",
+            OPENMETRICS,
+        ),
+        (
+            "application/openmetrics-text;version=1.0.0;escaping=allow-utf-8;q=0.5,"
+            "application/openmetrics-text;version=0.0.1;q=0.4,text/plain;version=1.0.0;escaping=allow-utf-8;q=0.3,"
+            "text/plain;version=0.0.4;q=0.2,*/*;q=0.1",
+            OPENMETRICS,
+        ),
+    ],
+)
+def test_the_format_is_the_one_the_client_prefers(accept: str, expected: str) -> None:
+    assert content_type_for(accept) == expected
+
+
+# connections
+
+
+@pytest.mark.asyncio
+async def test_requests_are_answered_in_order_however_they_arrive() -> None:
+    async with connected() as (reader, writer), asyncio.timeout(10):
+        writer.write(GET + b"HEAD /metrics HTTP/1.1\r\n\r\n" + GET.replace(b"/metrics", b"/other"))
+        whole = await answer(reader)
+        head = await reader.readuntil(b"\r\n\r\n")
+        other = await answer(reader)
+        for byte in GET:
+            writer.write(bytes([byte]))
+            await writer.drain()
+        again = await answer(reader)
+
+    assert whole[0] == again[0] == 200
+    assert b"mxgw_metrics_collect_duration_seconds" in whole[1]
+    assert head.startswith(b"HTTP/1.1 200 OK")
+    assert other == (404, b"the metrics are at /metrics\n")
+
+
+@pytest.mark.asyncio
+async def test_a_method_that_would_change_something_is_refused_by_name() -> None:
+    async with connected() as (reader, writer), asyncio.timeout(10):
+        writer.write(b"DELETE /metrics HTTP/1.1\r\n\r\n")
+        head = (await reader.readuntil(b"\r\n\r\n")).decode()
+
+    assert head.startswith("HTTP/1.1 405")
+    assert "Allow: GET, HEAD" in head
+
+
+@pytest.mark.asyncio
+@pytest.mark.parametrize(
+    ("sent", "status"),
+    [
+        (b"nonsense\r\n\r\n", 400),
+        (b"GET /metrics HTTP/1.1\r\nX: " + b"x" * 9000, 431),
+        (b"GET /metrics HTTP/1.1\r\nX: " + b"x" * 9000 + b"\r\n\r\n", 431),
+    ],
+)
+async def test_nonsense_and_what_is_too_long_is_answered_once_and_cut(sent: bytes, status: int) -> None:
+    async with connected() as (reader, writer), asyncio.timeout(10):
+        writer.write(sent)
+        said = (await answer(reader))[0]
+
+        assert said == status
+        assert await reader.read() == b""
+
+
+@pytest.mark.asyncio
+async def test_a_client_that_asks_and_never_reads_is_cut() -> None:
+    async def ask() -> None:
+        while True:
+            writer.write(GET * 100)
+            await writer.drain()
+
+    async with connected() as (_, writer), asyncio.timeout(20):
+        with pytest.raises(ConnectionError):
+            await ask()
+
+
+@pytest.mark.asyncio
+async def test_a_client_that_says_nothing_is_cut(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(http, "_IDLE_S", 0.05)
+    async with connected() as (reader, _), asyncio.timeout(10):
+        assert await reader.read() == b""
+
+
+@pytest.mark.asyncio
+async def test_there_is_room_for_a_few_connections_only_and_for_another_once_one_is_gone() -> None:
+    async with serving(Endpoint(list), Address("127.0.0.1", 0)) as address, asyncio.timeout(10):
+        pairs = [await asyncio.open_connection(address.host, address.port) for _ in range(16)]
+        for reader, writer in pairs:
+            writer.write(GET)
+            await answer(reader)
+        refused, out = await asyncio.open_connection(address.host, address.port)
+
+        assert (await answer(refused))[0] == 503
+
+        out.close()
+        pairs[0][1].close()
+        status = 503
+        while status != 200:
+            reader, writer = await asyncio.open_connection(address.host, address.port)
+            writer.write(GET)
+            status = (await answer(reader))[0]
+            writer.close()
+        for _, writer in pairs:
+            writer.close()
+
+
+@pytest.mark.asyncio
+async def test_a_collection_that_fails_is_logged_and_the_next_one_may_succeed(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    fails = [True]
+
+    def collect() -> list[object]:
+        if fails.pop() if fails else False:
+            raise RuntimeError("a secret of the gateway")
+        return []
+
+    async with serving(Endpoint(collect), Address("127.0.0.1", 0)) as address, asyncio.timeout(10):  # type: ignore[arg-type]
+        reader, writer = await asyncio.open_connection(address.host, address.port)
+        writer.write(GET + GET)
+        failed, well = await answer(reader), await answer(reader)
+        writer.close()
+
+    assert failed == (500, b"the gateway failed; its log has the details\n")
+    assert well[0] == 200
+    assert "a secret of the gateway" in caplog.text

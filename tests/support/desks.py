@@ -1,0 +1,50 @@
+"""The operators of a gateway at a directory, without the gateway."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from typing import Any
+
+from mxgw_acl.attempts import Attempts
+from mxgw_acl.audit import AuditRecord
+from mxgw_acl.ldap import LdapDirectory
+from mxgw_acl.operators import Operators
+from mxgw_acl.settings import AclSettings
+from mxgw_acl.tokens import Tokens
+from mxgw_core.api import Operator, OperatorCredentials, Peer
+
+HERE = Peer("10.1.1.1:5000", is_local=False)
+
+
+class Desk:
+    """Logs people in, with their own passwords unless told otherwise, and shows what was recorded of them."""
+
+    def __init__(self, settings: AclSettings, passwords: Mapping[str, str]) -> None:
+        self._passwords = passwords
+        assert settings.ldap is not None
+        self.audit: list[AuditRecord] = []
+        self.directory = LdapDirectory(settings.ldap)
+        limits = settings.failed_attempts
+        self.tokens = Tokens(b"t" * 32, 900)
+        self.operators = Operators(
+            settings, self.directory, self.tokens, Attempts(limits.per_minute, limits.burst), self.audit.append
+        )
+
+    def log_in(self, user: str, password: str | None = None) -> Operator | None:
+        password = self._passwords.get(user, "") if password is None else password
+        return self.operators.log_in(OperatorCredentials(user, password, HERE))
+
+    @property
+    def why(self) -> str:
+        return self.audit[-1].reason
+
+
+@contextmanager
+def running_desk(settings: dict[str, Any], passwords: Mapping[str, str]) -> Iterator[Desk]:
+    """Run one with these settings of the plugin."""
+    desk = Desk(AclSettings.model_validate(settings), passwords)
+    try:
+        yield desk
+    finally:
+        desk.operators.close()

@@ -1,0 +1,203 @@
+"""What changed in the backend's alarms since the gateway last asked: one numbered list, asked for or reported.
+
+An alarm manager that has to be asked is compared with what it said before, by alarm id (FIELD 3: there is no push); one
+that reports by itself fills the same list. The gateway sets the pace: it asks for what comes after a revision.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+from collections.abc import Iterable, Sequence
+
+from mxgw.v1.alarms_pb2 import ALARM_STATE_ACK_RTN, Alarm
+from mxgw.worker.v1.worker_pb2 import (
+    AcknowledgeAlarms,
+    AlarmAcknowledged,
+    AlarmReport,
+    AlarmsAcknowledged,
+    CommandReply,
+    PollAlarms,
+)
+from mxgw_worker.backends.base import AlarmAck, AlarmPublisher, AlarmSource, MxError
+from mxgw_worker.calls import Call, CallFailed
+from mxgw_worker.methods import Methods
+from mxgw_worker.paging import is_page_token_of, page_token, parse_page_token
+
+# Changes kept for a gateway that is behind; one further behind gets all active alarms instead.
+KEPT_CHANGES = 20_000
+# Part of a frame that one page may fill.
+_PAGE_SHARE = 0.75
+# How long a poll waits for the first list of one that reports by itself.
+_FIRST_S = 2.0
+
+
+class AlarmWatch:
+    """The alarms of one backend. Nothing is asked of it before the first poll."""
+
+    def __init__(self, *, methods: Methods, maximum_frame_bytes: int) -> None:
+        self._methods = methods
+        self._page_bytes = int(maximum_frame_bytes * _PAGE_SHARE)
+        self._alarms: dict[str, Alarm] = {}
+        # Changes with revisions `_revision - len(_changes) + 1` to `_revision`.
+        self._changes: deque[Alarm] = deque(maxlen=KEPT_CHANGES)
+        self._revision = 1
+        # A report whose pages are being fetched, and the number its page tokens bear.
+        self._paged: tuple[AlarmReport, Sequence[Alarm]] = (AlarmReport(), ())
+        self._reports = 0
+        self._is_following = False
+        # Whether one that reports by itself has shown all its alarms; before that, an empty list means nothing.
+        self._is_shown = False
+        self._away = ""
+        # Set whenever something changes for a poll that waits.
+        self._news = asyncio.Event()
+
+    async def poll(self, call: Call, query: PollAlarms) -> CommandReply:
+        """Return what comes after a revision, or the next page of it.
+
+        Raises:
+            CallFailed: ALARMS_NOT_SUPPORTED, ALARMS_UNAVAILABLE or BAD_PAGE_TOKEN.
+        """
+        if query.page_token:
+            return self._page(query.page_token)
+        source = self._source()
+        try:
+            if isinstance(source, AlarmPublisher):
+                await self._follow(source, query)
+            else:
+                async with self._methods.turn(call):
+                    alarms = await source.active_alarms()
+                self.refreshed(alarms)
+        except MxError as error:
+            raise CallFailed("ALARMS_UNAVAILABLE", error.message) from error
+        kept = self._revision - len(self._changes)
+        is_complete = not kept <= query.after_revision <= self._revision
+        if is_complete:
+            alarms = tuple(self._alarms.values())
+        else:
+            skipped = query.after_revision - kept
+            alarms = tuple(alarm for index, alarm in enumerate(self._changes) if index >= skipped)
+        self._reports += 1
+        head = AlarmReport(
+            revision=self._revision, complete=is_complete, event_driven=isinstance(source, AlarmPublisher)
+        )
+        self._paged = head, alarms
+        return self._page_from(0)
+
+    async def acknowledge(self, call: Call, request: AcknowledgeAlarms) -> CommandReply:
+        """Acknowledge alarms; one result each.
+
+        Raises:
+            CallFailed: ALARMS_NOT_SUPPORTED or ALARMS_UNAVAILABLE.
+        """
+        source = self._source()
+        try:
+            async with self._methods.turn(call):
+                answers = await source.acknowledge_alarms(request.alarm_ids, request.comment, request.operator)
+        except MxError as error:
+            raise CallFailed("ALARMS_UNAVAILABLE", error.message) from error
+        return CommandReply(acknowledged=AlarmsAcknowledged(results=map(_message_of, answers)))
+
+    def _source(self) -> AlarmSource:
+        backend = self._methods.backend
+        if not isinstance(backend, AlarmSource):
+            raise CallFailed(
+                "ALARMS_NOT_SUPPORTED", f"the backend {self._methods.backend.info().kind} has no alarm manager"
+            )
+        return backend
+
+    # reports
+
+    def _page(self, token: str) -> CommandReply:
+        name = f"alarms\0{self._reports}"
+        if not is_page_token_of(token, name):
+            raise CallFailed("BAD_PAGE_TOKEN", "the token is of an earlier report; poll anew")
+        return self._page_from(parse_page_token(token, name)[0])
+
+    def _page_from(self, start: int) -> CommandReply:
+        head, alarms = self._paged
+        page: list[Alarm] = []
+        size = 0
+        for alarm in alarms[start:]:
+            size += alarm.ByteSize() + 8
+            if page and size > self._page_bytes:
+                break
+            page.append(alarm)
+        end = start + len(page)
+        report = AlarmReport(
+            revision=head.revision, complete=head.complete, event_driven=head.event_driven, alarms=page
+        )
+        if end < len(alarms):
+            report.next_page_token = page_token(end, 0, f"alarms\0{self._reports}")
+        else:
+            self._paged = AlarmReport(), ()
+        return CommandReply(alarms=report)
+
+    # AlarmListener
+
+    async def _follow(self, source: AlarmPublisher, query: PollAlarms) -> None:
+        if not self._is_following:
+            self._is_following = True
+            try:
+                await source.follow_alarms(self)
+            except BaseException:
+                self._is_following = False
+                raise
+        if not self._is_shown and not self._away:
+            await self._wait_for_news(_FIRST_S)
+        elif query.after_revision == self._revision and not self._away:
+            await self._wait_for_news(query.wait_ms / 1000)
+        if self._away or not self._is_shown:
+            raise CallFailed("ALARMS_UNAVAILABLE", self._away or "the alarm manager has not shown its alarms yet")
+
+    async def _wait_for_news(self, seconds: float) -> None:
+        self._news.clear()
+        try:
+            async with asyncio.timeout(seconds):
+                await self._news.wait()
+        except TimeoutError:
+            pass
+
+    def changed(self, alarm: Alarm) -> None:
+        """See `AlarmListener`."""
+        known = self._alarms.get(alarm.alarm_id)
+        if known is alarm or known == alarm:
+            return
+        if alarm.state == ALARM_STATE_ACK_RTN:
+            if self._alarms.pop(alarm.alarm_id, None) is None:
+                return
+        else:
+            self._alarms[alarm.alarm_id] = alarm
+        self._note(alarm)
+
+    def refreshed(self, alarms: Sequence[Alarm]) -> None:
+        """See `AlarmListener`: alarms that are no longer listed are over."""
+        self._away, self._is_shown = "", True
+        listed = {alarm.alarm_id: alarm for alarm in alarms}
+        for alarm in _missing(self._alarms, listed):
+            over = Alarm()
+            over.CopyFrom(alarm)
+            over.state, over.native_state, over.inferred = ALARM_STATE_ACK_RTN, "", True
+            del self._alarms[alarm.alarm_id]
+            self._note(over)
+        for alarm in listed.values():
+            self.changed(alarm)
+        self._news.set()
+
+    def failed(self, detail: str) -> None:
+        """See `AlarmListener`."""
+        self._away = detail or "the alarm manager is away"
+        self._news.set()
+
+    def _note(self, alarm: Alarm) -> None:
+        self._changes.append(alarm)
+        self._revision += 1
+        self._news.set()
+
+
+def _missing(known: dict[str, Alarm], listed: dict[str, Alarm]) -> Iterable[Alarm]:
+    return [alarm for alarm_id, alarm in known.items() if alarm_id not in listed]
+
+
+def _message_of(ack: AlarmAck) -> AlarmAcknowledged:
+    return AlarmAcknowledged(hresult=ack.hresult, message=ack.message, detail=ack.detail)

@@ -1,0 +1,346 @@
+"""Alarms and Conditions of the server: one subscription to its events, refreshed whenever some may be missing.
+
+Source: OPC UA Part 9. An alarm is a condition with ActiveState; its condition id names it. ConditionRefresh has the
+server send all retained conditions between two marks. Branches (earlier states that still want acknowledging) are left
+out: the current state of a condition counts.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from collections.abc import Sequence
+from datetime import UTC, datetime
+from typing import Any
+
+from asyncua import ua
+
+from mxgw.convert import timestamp_from_datetime
+from mxgw.v1 import alarms_pb2 as pb
+from mxgw_worker.backends.base import E_FAIL, E_INVALIDARG, AlarmAck, AlarmListener, MxError
+
+from .link import Link
+from .options import OpcUaOptions
+from .publisher import Publisher
+from .subscription import Subscription
+
+log = logging.getLogger(__name__)
+
+_O = ua.ObjectIds
+# Type of the event, browse path: what is asked for of each event, in this order. The condition id comes last.
+_FIELDS = (
+    (_O.BaseEventType, "EventId"),
+    (_O.BaseEventType, "EventType"),
+    (_O.BaseEventType, "SourceNode"),
+    (_O.BaseEventType, "SourceName"),
+    (_O.BaseEventType, "Time"),
+    (_O.BaseEventType, "Message"),
+    (_O.BaseEventType, "Severity"),
+    (_O.ConditionType, "ConditionName"),
+    (_O.ConditionType, "BranchId"),
+    (_O.ConditionType, "Retain"),
+    (_O.ConditionType, "Comment"),
+    (_O.ConditionType, "ClientUserId"),
+    (_O.AcknowledgeableConditionType, "AckedState/Id"),
+    (_O.AlarmConditionType, "ActiveState/Id"),
+    (_O.AlarmConditionType, "ActiveState/TransitionTime"),
+)
+_REFRESH_START, _REFRESH_END = ua.NodeId(_O.RefreshStartEventType), ua.NodeId(_O.RefreshEndEventType)
+_MISSED = frozenset({ua.NodeId(_O.RefreshRequiredEventType), ua.NodeId(_O.EventQueueOverflowEventType)})
+_RETRY_S = 5.0
+_STATES = {
+    (True, False): pb.ALARM_STATE_UNACK_ALM,
+    (True, True): pb.ALARM_STATE_ACK_ALM,
+    (False, False): pb.ALARM_STATE_UNACK_RTN,
+    (False, True): pb.ALARM_STATE_ACK_RTN,
+}
+# Source: FIELD 1.4, `detail` values.
+_ACKED_ALREADY = 1015
+
+
+class Conditions:
+    """Nothing happens before `follow`. The backend calls `lost`, and runs `maintain` while the connection is up."""
+
+    def __init__(self, link: Link, publisher: Publisher, options: OpcUaOptions) -> None:
+        self._link = link
+        self._publisher = publisher
+        self._options = options
+        self._listener: AlarmListener | None = None
+        self._subscription: Subscription | None = None
+        # By condition id; also what is over, until the next refresh, for its times.
+        self._alarms: dict[str, pb.Alarm] = {}
+        # What an acknowledgement must name: the condition, and the event that is acknowledged.
+        self._events: dict[str, tuple[ua.NodeId, bytes]] = {}
+        # What a refresh has shown so far; None outside of one.
+        self._refreshing: dict[str, pb.Alarm] | None = None
+        # Set when there is something to begin anew, for `maintain`.
+        self._wake = asyncio.Event()
+        # One beginning at a time, or there would be two subscriptions and every event twice.
+        self._beginning = asyncio.Lock()
+
+    # AlarmPublisher
+
+    async def follow(self, listener: AlarmListener) -> None:
+        """Begin to report.
+
+        Raises:
+            MxError: the server has no events, or cannot refresh them.
+        """
+        try:
+            async with self._beginning:
+                self._listener = listener
+                await self._begin()
+        except (ua.UaError, OSError, TimeoutError) as error:
+            self._forget()
+            self._listener = None
+            raise MxError(E_FAIL, f"the server's alarms cannot be followed: {_told(error)}") from error
+
+    def active(self) -> Sequence[pb.Alarm]:
+        """Return the active alarms as they are known."""
+        return [alarm for alarm in self._alarms.values() if alarm.state != pb.ALARM_STATE_ACK_RTN]
+
+    async def acknowledge(self, alarm_ids: Sequence[str], comment: str, operator: str) -> Sequence[AlarmAck]:
+        """Acknowledge; the server knows the session's user only, so the operator's name is a part of the comment.
+
+        Raises:
+            MxError: the server does not answer.
+        """
+        text = f"{comment} ({operator})" if comment and operator else comment or operator
+        answers = dict.fromkeys(alarm_ids, AlarmAck(E_INVALIDARG, "there is no alarm of this id"))
+        known = [alarm_id for alarm_id in answers if alarm_id in self._events]
+        requests = []
+        for alarm_id in known:
+            condition, event_id = self._events[alarm_id]
+            request = ua.CallMethodRequest()
+            request.ObjectId = condition
+            request.MethodId = ua.NodeId(_O.AcknowledgeableConditionType_Acknowledge)
+            request.InputArguments = [
+                ua.Variant(event_id, ua.VariantType.ByteString),
+                ua.Variant(ua.LocalizedText(text), ua.VariantType.LocalizedText),
+            ]
+            requests.append(request)
+        if requests:
+            try:
+                results = await self._link.session.call(requests)
+            except (ua.UaError, OSError, TimeoutError) as error:
+                raise MxError(E_FAIL, f"the server did not acknowledge: {_told(error)}") from error
+            for alarm_id, result in zip(known, results, strict=True):
+                answers[alarm_id] = _ack_of(result.StatusCode)
+        return [answers[alarm_id] for alarm_id in alarm_ids]
+
+    # the connection
+
+    def lost(self, reason: str) -> None:
+        """The connection is gone, and what happens meanwhile will be missed."""
+        self._forget()
+        if self._listener is not None:
+            self._listener.failed(f"the OPC UA server's alarms are away: {reason}")
+
+    async def maintain(self) -> None:
+        """Begin anew whenever events were lost, and on a new connection; until cancelled.
+
+        Raises:
+            OSError, TimeoutError: the connection failed.
+        """
+        while True:
+            if not await self._has_begun():
+                await asyncio.sleep(_RETRY_S)
+                continue
+            self._wake.clear()
+            await self._wake.wait()
+
+    async def _has_begun(self) -> bool:
+        """Begin when that is due; return False when the server refuses."""
+        async with self._beginning:
+            if self._listener is None or self._subscription is not None:
+                return True
+            try:
+                await self._begin()
+            except ua.UaError as error:
+                self._forget()
+                self._listener.failed(f"the server's alarms cannot be followed: {_told(error)}")
+                return False
+            return True
+
+    def _missed(self, reason: str) -> None:
+        """Some events are missing: what is known may be wrong until the next refresh."""
+        log.warning("the server's alarms are followed anew: %s", reason)
+        self.lost(reason)
+        self._wake.set()
+
+    def _forget(self) -> None:
+        subscription, self._subscription = self._subscription, None
+        if subscription is not None and subscription.id is not None:
+            self._publisher.remove(subscription.id)
+        self._refreshing = None
+
+    async def _begin(self) -> None:
+        self._forget()
+        session, options = self._link.session, self._options
+        parameters = ua.CreateSubscriptionParameters()
+        parameters.RequestedPublishingInterval = options.publishing_interval_ms
+        keep_alive_count = max(1, round(options.keep_alive_s * 1000 / options.publishing_interval_ms))
+        parameters.RequestedMaxKeepAliveCount = keep_alive_count
+        parameters.RequestedLifetimeCount = max(
+            3 * keep_alive_count, round(options.subscription_lifetime_s * 1000 / options.publishing_interval_ms)
+        )
+        parameters.PublishingEnabled = True
+        result = await session.create_subscription(parameters, _unused)
+        subscription = self._subscription = Subscription(0)
+        subscription.id = result.SubscriptionId
+        subscription.last_heard = time.monotonic()
+        keep_alive_s = result.RevisedPublishingInterval * max(1, result.RevisedMaxKeepAliveCount) / 1000
+        subscription.silence_limit_s = 2.5 * keep_alive_s
+        subscription.on_events = self._happened
+        subscription.on_lost = self._missed
+        self._publisher.add(subscription.id, subscription)
+        await self._monitor(subscription.id)
+        await self._refresh(subscription.id)
+
+    async def _monitor(self, subscription_id: int) -> None:
+        request = ua.MonitoredItemCreateRequest()
+        request.ItemToMonitor = ua.ReadValueId(NodeId=ua.NodeId(_O.Server), AttributeId=ua.AttributeIds.EventNotifier)
+        request.MonitoringMode = ua.MonitoringMode.Reporting
+        request.RequestedParameters = ua.MonitoringParameters(
+            ClientHandle=1, SamplingInterval=0.0, QueueSize=self._options.queue_size, DiscardOldest=True
+        )
+        request.RequestedParameters.Filter = ua.EventFilter(SelectClauses=_select_clauses())
+        parameters = ua.CreateMonitoredItemsParameters()
+        parameters.SubscriptionId = subscription_id
+        parameters.TimestampsToReturn = ua.TimestampsToReturn.Both
+        parameters.ItemsToCreate = [request]
+        (result,) = await self._link.session.create_monitored_items(parameters)
+        result.StatusCode.check()
+
+    async def _refresh(self, subscription_id: int) -> None:
+        request = ua.CallMethodRequest()
+        request.ObjectId = ua.NodeId(_O.ConditionType)
+        request.MethodId = ua.NodeId(_O.ConditionType_ConditionRefresh)
+        request.InputArguments = [ua.Variant(subscription_id, ua.VariantType.UInt32)]
+        (result,) = await self._link.session.call([request])
+        result.StatusCode.check()
+
+    # what the server says
+
+    def _happened(self, events: Sequence[Any]) -> None:
+        for event in events:
+            names = [path for _, path in _FIELDS]
+            fields = dict(zip([*names, "ConditionId"], [field.Value for field in event.EventFields], strict=False))
+            match fields.get("EventType"):
+                case kind if kind == _REFRESH_START:
+                    self._refreshing = {}
+                case kind if kind == _REFRESH_END:
+                    self._refreshed()
+                case kind if kind in _MISSED:
+                    self._missed("the server says that events are missing")
+                    return
+                case _:
+                    self._condition(fields)
+
+    def _condition(self, fields: dict[str, Any]) -> None:
+        condition, branch = fields.get("ConditionId"), fields.get("BranchId")
+        is_branch = isinstance(branch, ua.NodeId) and not branch.is_null()
+        if not isinstance(condition, ua.NodeId) or fields.get("ActiveState/Id") is None or is_branch:
+            return  # no alarm, or not as it is now
+        alarm_id = condition.to_string()
+        alarm = _alarm_of(alarm_id, fields, self._alarms.get(alarm_id))
+        self._alarms[alarm_id] = alarm
+        self._events[alarm_id] = condition, fields.get("EventId") or b""
+        if self._refreshing is not None:
+            self._refreshing[alarm_id] = alarm
+        elif self._listener is not None:
+            self._listener.changed(alarm)
+
+    def _refreshed(self) -> None:
+        shown, self._refreshing = self._refreshing, None
+        if shown is None:
+            return  # the end of a refresh that somebody else asked for
+        self._alarms = shown
+        self._events = {alarm_id: self._events[alarm_id] for alarm_id in shown}
+        if self._listener is not None:
+            self._listener.refreshed(self.active())
+
+
+def _alarm_of(alarm_id: str, fields: dict[str, Any], before: pb.Alarm | None) -> pb.Alarm:
+    active, acked = bool(fields["ActiveState/Id"]), fields.get("AckedState/Id") is not False
+    state = _STATES[active, acked] if fields.get("Retain") is not False else pb.ALARM_STATE_ACK_RTN
+    severity = fields.get("Severity") or 0
+    source, name = _text(fields.get("SourceName")), _text(fields.get("ConditionName"))
+    kind = fields.get("EventType")
+    alarm = pb.Alarm(
+        reference=f"{source}.{name}" if source and name else source or name or alarm_id,
+        alarm_id=alarm_id,
+        state=state,
+        native_state=("Active" if active else "Inactive") + (", Acked" if acked else ", Unacked"),
+        # Severity 1000 is the most severe, priority 1 is.
+        priority=min(max(1000 - severity, 1), 999),
+        raw_priority=severity,
+        alarm_type=_type_name(kind),
+        description=_text(fields.get("Message")),
+        operator=_text(fields.get("ClientUserId")) if acked else "",
+        comment=_text(fields.get("Comment")) if acked else "",
+    )
+    now = _moment(fields.get("Time"))
+    changed = _moment(fields.get("ActiveState/TransitionTime")) or now
+    if active and changed is not None:
+        alarm.raise_time.CopyFrom(timestamp_from_datetime(changed))
+    elif before is not None and before.HasField("raise_time"):
+        alarm.raise_time.CopyFrom(before.raise_time)
+    if not active and changed is not None:
+        alarm.clear_time.CopyFrom(timestamp_from_datetime(changed))
+    if acked and before is not None and before.HasField("ack_time"):
+        alarm.ack_time.CopyFrom(before.ack_time)
+    elif acked and before is not None and now is not None:
+        alarm.ack_time.CopyFrom(timestamp_from_datetime(now))
+    return alarm
+
+
+def _select_clauses() -> list[ua.SimpleAttributeOperand]:
+    clauses = []
+    for kind, path in _FIELDS:
+        clause = ua.SimpleAttributeOperand()
+        clause.TypeDefinitionId = ua.NodeId(kind)
+        clause.BrowsePath = [ua.QualifiedName(name, 0) for name in path.split("/")]
+        clause.AttributeId = ua.AttributeIds.Value
+        clauses.append(clause)
+    condition_id = ua.SimpleAttributeOperand()
+    condition_id.TypeDefinitionId = ua.NodeId(_O.ConditionType)
+    condition_id.AttributeId = ua.AttributeIds.NodeId
+    return [*clauses, condition_id]
+
+
+def _type_name(kind: object) -> str:
+    if not isinstance(kind, ua.NodeId):
+        return ""
+    number = kind.Identifier if kind.NamespaceIndex == 0 else None
+    return str(ua.ObjectIdNames.get(number, "")) or str(kind.to_string())
+
+
+def _text(value: object) -> str:
+    if isinstance(value, ua.LocalizedText):
+        return value.Text or ""
+    return value if isinstance(value, str) else ""
+
+
+def _moment(value: object) -> datetime | None:
+    if not isinstance(value, datetime):
+        return None
+    return value if value.tzinfo is not None else value.replace(tzinfo=UTC)
+
+
+def _ack_of(status: ua.StatusCode) -> AlarmAck:
+    if status.is_good():
+        return AlarmAck()
+    name = str(status.name)
+    if status.value == ua.StatusCodes.BadConditionBranchAlreadyAcked:
+        return AlarmAck(E_FAIL, "the alarm is acknowledged already", _ACKED_ALREADY)
+    return AlarmAck(E_FAIL, f"the OPC UA server answered {name}")
+
+
+def _told(error: Exception) -> str:
+    return str(ua.StatusCode(error.code).name) if isinstance(error, ua.UaStatusCodeError) else type(error).__name__
+
+
+def _unused(_result: Any) -> None:
+    """The library wants a callback; `Publisher` takes the messages."""
