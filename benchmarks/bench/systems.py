@@ -2,8 +2,6 @@
 
 A system is started once and takes turns; each turn starts a producer and one process with all subscribers, and returns
 what they found. Every system gets the same events, the same window and the same way of counting.
-
-More than 400 lines: each system is a short class, and only side by side can it be seen that they are treated alike.
 """
 
 from __future__ import annotations
