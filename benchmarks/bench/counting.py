@@ -22,6 +22,8 @@ class StrideCounter:
     `noise` is what a server may put between two events unasked; it is skipped.
     """
 
+    answers = False
+
     def __init__(self, stride: int, offset: int, noise: bytes = b"") -> None:
         self.sequence = 0
         self._stride = stride
@@ -72,6 +74,8 @@ class StrideCounter:
 
 class MarkerCounter:
     """Events of varying size: their markers are counted, and the last one's sequence must agree with the count."""
+
+    answers = False
 
     def __init__(self) -> None:
         self.sequence = 0

@@ -30,9 +30,10 @@ RECEIVE_BUFFER_BYTES = 1024 * 1024
 
 
 class Feed(Protocol):
-    """Counts the events of one subscriber; `sequence` is the last one seen."""
+    """Counts the events of one subscriber; `sequence` is the last one seen. With `answers`, its server waits for it."""
 
     sequence: int
+    answers: bool
 
     def feed(self, buffer: bytearray, start: int, end: int) -> None: ...
 
@@ -162,6 +163,7 @@ def redis_pubsub(target: str, _: Options) -> tuple[socket.socket, Feed]:
 class RedisStreamFeed(MarkerCounter):
     """Reads a stream with XREAD, up to `COUNT` entries a time, and asks again as soon as an answer is whole."""
 
+    answers = True
     COUNT = 4_000
     _SIZE_LINE = re.compile(rb"\*1\r\n\*2\r\n\$4\r\n" + SUBJECT + rb"\r\n\*(\d+)\r\n")
     # Between an entry's id and its record.
@@ -224,6 +226,8 @@ def mqtt_publish_head(qos: int) -> bytes:
 
 class MqttAckFeed(StrideCounter):
     """QoS 1: as above, and every packet is acknowledged."""
+
+    answers = True
 
     def __init__(self, connection: socket.socket, stride: int, offset: int) -> None:
         super().__init__(stride, offset)

@@ -87,6 +87,8 @@ class GrpcFeed:
     """
 
     connection: socket.socket
+    # Settings and pings may wait until the run is over; window is given back long before it is needed.
+    answers = False
     stride: bool = False
     keep_all: bool = False
     arrived_ns: int = 0

@@ -1,7 +1,8 @@
 """The subscribers of one run, all in one process: `python -m bench.reader '{...}'`, started by `systems.System.turn`.
 
 They connect, open the window for the producer, and then, in one loop over all sockets, count bytes. With a rate given
-every piece received is kept with its time instead, and looked at when the run is over. Prints one JSON line.
+every piece received is kept with its time instead, and looked at when the run is over, so that no subscriber's time
+holds what was done for another's; only what must answer its server is looked at on the way. Prints one JSON line.
 """
 
 from __future__ import annotations
@@ -22,11 +23,13 @@ from mxgw_core.testing.checker import StreamChecker, observed
 from bench.counting import WrongStream
 from bench.dialects import DIALECTS, RECEIVE_BUFFER_BYTES, Feed
 from bench.events import MARKER, MARKER_AT, RECORD_BYTES, SEQUENCE, SEQUENCE_AT, STAMP, STAMP_AT
-from bench.http2 import GrpcFeed, Kept
+from bench.http2 import WINDOW_BYTES, GrpcFeed, Kept
 from bench.processes import cpu_s
 from bench.window import Window
 
 SILENCE_S = 20.0
+# More than a run at a rate brings to one subscriber, and less than the window it gave, which does not grow meanwhile.
+KEPT_BYTES = WINDOW_BYTES // 2
 Pieces = list[tuple[int, bytes]]
 
 
@@ -73,7 +76,7 @@ class Readers:
             now = time.perf_counter()
         return {
             "seconds": now - began,
-            "events": sum(feed.sequence for feed in feeds) - sum(first),
+            "events": sum(feed.sequence for feed in feeds) - sum(first),  # none yet while pieces are kept
             "cpu_s": [cpu_s(pids) - before for pids, before in zip(self._pids, used, strict=True)],
         }
 
@@ -89,12 +92,27 @@ class Readers:
             if not size:
                 raise WrongStream("the server closed the connection")
             if self._keep:
+                pieces.append((arrived_ns, bytes(buffer[:size])))
+            if feed.answers or not self._keep:
+                feed.feed(buffer, 0, size)
+        if not self._keep:
+            self._window.sequence = min(feed.sequence for feed in self.feeds)
+
+    def look(self) -> None:
+        """Look at what was kept.
+
+        Raises:
+            WrongStream: an event was lost, repeated or swapped, or there was more than a run may bring.
+        """
+        for feed, pieces in zip(self.feeds, self.pieces, strict=True):
+            if feed.answers:
+                continue
+            if sum(len(piece) for _, piece in pieces) > KEPT_BYTES:
+                raise WrongStream("more came than subscribers make room for at a rate: measure for a shorter time")
+            for arrived_ns, piece in pieces:
                 if isinstance(feed, GrpcFeed):
                     feed.arrived_ns = arrived_ns
-                else:
-                    pieces.append((arrived_ns, bytes(buffer[:size])))
-            feed.feed(buffer, 0, size)
-        self._window.sequence = min(feed.sequence for feed in self.feeds)
+                feed.feed(bytearray(piece), 0, len(piece))
 
 
 # When the run is over
@@ -185,6 +203,7 @@ def main(arguments: dict[str, Any]) -> dict[str, Any]:
     warm_ns = time.monotonic_ns()
     result = readers.read_for(arguments["seconds"], arguments.get("target_events", 0))
     gc.enable()
+    readers.look()
     result["attach_ms"] = readers.attach_ms
     streams = [feed for feed in readers.feeds if isinstance(feed, GrpcFeed)]
     filtered = bool(arguments.get("is_filtered"))
@@ -197,7 +216,7 @@ def main(arguments: dict[str, Any]) -> dict[str, Any]:
         delays = [delay for feed in streams for delay in delays_of_messages(feed.kept, warm_ns)]
         if not streams:
             delays = [delay for pieces in readers.pieces for delay in delays_of_pieces(pieces, warm_ns)]
-        result |= percentiles(delays)
+        result |= percentiles(delays) | {"events": len(delays)}
     return result
 
 

@@ -5,9 +5,8 @@ from __future__ import annotations
 
 import asyncio
 import sys
-import threading
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 
 from mxgw.convert import ok_status, to_value
 from mxgw_worker.backends.base import BackendInfo, EventSink
@@ -21,6 +20,9 @@ from bench.window import Window
 # Events between two looks at the event loop, as the simulator has it.
 _SLICE_EVENTS = 512
 _POLL_S = 0.001
+# Faster than this the source sleeps between events as those of other systems do, because timers of an event loop are no
+# finer than a millisecond; slower ones may not keep it from commands for so long.
+_SLEEPS_FROM_PER_S = 500.0
 _GOOD = 192
 
 
@@ -74,17 +76,23 @@ class BenchBackend(PartialBackend):
     def _wait(self) -> None:
         if not self._window.is_open:
             self._loop.call_later(_POLL_S, self._wait)
+        elif self._rate >= _SLEEPS_FROM_PER_S:
+            self._pace(paced(self._rate))
         elif self._rate:
-            threading.Thread(target=self._pace, daemon=True).start()
+            self._tick()
         else:
             self._flood()
 
-    def _pace(self) -> None:
-        """Hand events to the event loop from a thread of the source, as the COM backend will have to."""
-        for due in paced(self._rate):
-            if not self._handles:
-                return
-            self._loop.call_soon_threadsafe(self._report, due)
+    def _pace(self, dues: Iterator[int]) -> None:
+        """Report what is due, then let the event loop have its turn."""
+        if self._handles:
+            self._report(next(dues))
+            self._loop.call_soon(self._pace, dues)
+
+    def _tick(self) -> None:
+        if self._handles:
+            self._report(1)
+            self._loop.call_later(1 / self._rate, self._tick)
 
     def _flood(self) -> None:
         if not self._handles:
