@@ -162,8 +162,12 @@ class Distributor:
 
     def flush(self) -> None:
         """Judge whoever is beyond its limits, wake whoever waits, and forget what nobody needs."""
-        self.check()
-        for subscriber in self._everyone():
+        self._look()
+        # Whoever is level was given the events at once: there is nothing to judge.
+        behind = [subscriber for subscriber in self._everyone() if not subscriber.serve()]
+        for subscriber in behind:
+            self._judge(subscriber)
+        for subscriber in behind:
             subscriber.appended()
         self._trim()
 
@@ -173,23 +177,29 @@ class Distributor:
             subscriber.wake()
 
     def check(self) -> None:
-        """Judge whoever is beyond its limits; also called now and then, for limits in seconds."""
+        """Judge whoever is beyond its limits; called now and then, for limits in seconds."""
+        self._look()
+        for subscriber in self._everyone():
+            self._judge(subscriber)
+
+    def _look(self) -> None:
         self._rate.mark(self._clock(), self.log.appended_events, self.log.appended_bytes)
         if self._blocked_by is not None and self._blocked_by.end is not None:
             self._unblock()
-        for subscriber in self._everyone():
-            if subscriber.end is not None or subscriber is self._blocked_by:
-                continue
-            if subscriber.refusing_from is not None:
-                subscriber.skip_refused()
-                continue
-            subscriber.gather()
-            if subscriber.is_idle:
-                continue  # a burst that is larger than the limit is no sign of a slow reader
-            if subscriber.is_over_limit():
-                self._overflow(subscriber)
-            elif not subscriber.is_conflating:
-                subscriber.over_since = None
+
+    def _judge(self, subscriber: Subscriber) -> None:
+        if subscriber.end is not None or subscriber is self._blocked_by:
+            return
+        if subscriber.refusing_from is not None:
+            subscriber.skip_refused()
+            return
+        subscriber.gather()
+        if subscriber.is_idle:
+            return  # a burst that is larger than the limit is no sign of a slow reader
+        if subscriber.is_over_limit():
+            self._overflow(subscriber)
+        elif not subscriber.is_conflating:
+            subscriber.over_since = None
 
     def _everyone(self) -> tuple[Subscriber, ...]:
         return (*self.subscribers.values(), *self._internal.values())
@@ -309,8 +319,10 @@ class Distributor:
         self._hold = hold
 
     def _trim(self) -> None:
-        active = [s for s in self._everyone() if s.end is None]
         keep = self._retention if self._was_attached else self._retention.covering(self._unattached)
+        if not self.log.exceeds(keep.events, keep.bytes, keep.seconds):
+            return
+        active = [s for s in self._everyone() if s.end is None]
         floor = min((s.cursor for s in active), default=self.log.head)
         forgotten = self.log.trim(floor, keep.events, keep.bytes, keep.seconds)
         if forgotten is not None and not self._was_attached:

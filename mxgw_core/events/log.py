@@ -22,6 +22,8 @@ SEGMENT_EVENTS = 1024
 # A joined message of this size is handed to readers that come to its place later, even when there is more by then.
 _WORTH_KEEPING_BYTES = 32 * 1024
 _KEPT_CHUNKS = 4
+# The newest block is remembered as it came when it is no larger than this: most readers want it and nothing else.
+_NEWEST_BYTES = 32 * 1024
 
 
 class OutOfOrder(ValueError):
@@ -198,6 +200,10 @@ class EventLog:
         # Joined once for all readers at the same place, by where they are and their limit. Small ones are good until
         # something is appended, which then belongs to them; joining large ones anew costs more than one message more.
         self._shared: dict[tuple[int, int], Chunk] = {}
+        self._shares_large = False
+        # The newest block while it is small, and the sequence before it; -1 when there is none.
+        self._newest = b""
+        self._before_newest = -1
 
     @property
     def oldest(self) -> int:
@@ -211,6 +217,8 @@ class EventLog:
             OutOfOrder: `first` is not the next sequence, or the range is empty.
         """
         self._advance(first, last)
+        if len(data) <= _NEWEST_BYTES:
+            self._newest, self._before_newest = data, first - 1
         tail = self._entries[-1] if self._entries else None
         if (
             isinstance(tail, _Segment)
@@ -248,12 +256,16 @@ class EventLog:
         if first != self.head + 1 or last < first:
             raise OutOfOrder(f"events {first} to {last} do not follow {self.head}")
         self.head = last
-        if self._shared:
+        self._before_newest = -1
+        if self._shares_large:
             self._keep_large()
+        else:
+            self._shared.clear()
 
     def _keep_large(self) -> None:
-        large = [(key, chunk) for key, chunk in self._shared.items() if len(chunk.frame) >= _WORTH_KEEPING_BYTES]
+        large = [(key, chunk) for key, chunk in self._shared.items() if chunk.batch_bytes >= _WORTH_KEEPING_BYTES]
         self._shared = dict(large[-_KEPT_CHUNKS:])
+        self._shares_large = bool(large)
 
     def _push(self, entry: _Entry) -> None:
         self._entries.append(entry)
@@ -274,6 +286,9 @@ class EventLog:
         key = (after, limit_bytes)
         if (shared := self._shared.get(key)) is not None:
             return shared
+        if after == self._before_newest and len(self._newest) <= limit_bytes:
+            chunk = self._shared[key] = chunk_of(after + 1, self.head, self._newest)
+            return chunk
         index = self._index_of(after + 1)
         entry = self._entries[index]
         if isinstance(entry, _Hole):
@@ -301,6 +316,7 @@ class EventLog:
         for part in parts:
             part.release()  # a bytearray cannot grow while a view of it is alive
         self._shared[key] = chunk
+        self._shares_large = self._shares_large or taken >= _WORTH_KEEPING_BYTES
         return chunk
 
     def after(self, after: int) -> tuple[int, int]:
@@ -345,19 +361,11 @@ class EventLog:
         whichever is least (0 keeps nothing of that kind). A gap counts as one event.
         """
         drop = 0
-        horizon = self._clock() - seconds
+        horizon = self._clock() - seconds if seconds > 0 else float("-inf")
         for entry in self._entries:
-            if entry.last > floor:
+            if entry.last > floor or not self._is_expendable(entry, events, limit_bytes, horizon):
                 break
-            is_hole = isinstance(entry, _Hole)
-            expendable = (
-                self.events + self._holes - (entry.events or 1) >= events
-                or self.bytes - entry.size >= limit_bytes
-                or (seconds > 0 and entry.appended_at(entry.last) < horizon)
-            )
-            if not expendable:
-                break
-            self._holes -= is_hole
+            self._holes -= isinstance(entry, _Hole)
             self.events -= entry.events
             self.bytes -= entry.size
             drop += 1
@@ -368,3 +376,15 @@ class EventLog:
         del self._entries[:drop]
         del self._firsts[:drop]
         return LogGap(first, last, GapReason.GAP_REASON_RING_EVICTED)
+
+    def exceeds(self, events: int, limit_bytes: int, seconds: float) -> bool:
+        """Whether `trim` would forget something if everybody had read it."""
+        horizon = self._clock() - seconds if seconds > 0 else float("-inf")
+        return bool(self._entries) and self._is_expendable(self._entries[0], events, limit_bytes, horizon)
+
+    def _is_expendable(self, entry: _Entry, events: int, limit_bytes: int, horizon: float) -> bool:
+        return (
+            self.events + self._holes - (entry.events or 1) >= events
+            or self.bytes - entry.size >= limit_bytes
+            or entry.appended_at(entry.last) < horizon
+        )

@@ -27,6 +27,8 @@ class MalformedBatch(ValueError):
 
 def varint(number: int) -> bytes:
     """Return `number` (>= 0) in protobuf's variable-length form."""
+    if number < 0x4000:  # as most sizes are
+        return bytes((number,)) if number < 0x80 else bytes((number & 0x7F | 0x80, number >> 7))
     out = bytearray()
     while number > 0x7F:
         out.append(number & 0x7F | 0x80)

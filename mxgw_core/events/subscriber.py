@@ -416,8 +416,8 @@ class Subscriber:
         if item is None:
             return None
         self.cursor = last = item.last
-        if isinstance(item, Chunk):
-            events, size = item.events, item.batch_bytes
+        if type(item) is Chunk:
+            events, size = item.kept or last - item.first + 1, len(item.frame) - item.start
             self._taken_events += events
             self._taken_bytes += size
             self.delivered = last
@@ -425,6 +425,7 @@ class Subscriber:
             figures.delivered_events += events
             figures.delivered_bytes += size
         else:
+            assert isinstance(item, LogGap)
             self._count_gap(item)
         return item
 
@@ -556,6 +557,19 @@ class Subscriber:
             await asyncio.sleep(0)
             return
         await self._waiter.wait(self._due_at - self._clock() if is_behind else None)
+
+    def serve(self) -> bool:
+        """Let whoever serves it write new events now, if all it waits for is events; return whether that was so."""
+        if (
+            self.on_events is None
+            or self.is_written_to
+            or self._is_gathering
+            or self.refusing_from is not None
+            or self.end is not None
+        ):
+            return False
+        self.on_events()
+        return True
 
     def appended(self) -> None:
         """Let the reader have new events, unless it waits for its time anyway."""

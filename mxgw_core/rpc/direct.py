@@ -97,32 +97,40 @@ class DirectWriter:
     def _go_on(self) -> None:
         """Write what there is until a write does not end at once."""
         subscriber = self._subscriber
-        if subscriber.end is not None:
-            subscriber.wake()  # what is left has a deadline, which the task keeps
-            return
-        item: Item | None = None
-        is_plain = True
         try:
-            while True:
-                is_plain = subscriber.is_plain
-                item = (subscriber.take_plain if is_plain else subscriber.take)(self._batch_bytes)
-                if type(item) is not Chunk:
-                    break
-                self._write = self._stream.begin(item.frame, self._ended)
-                if self._write is not None:
-                    subscriber.is_written_to = True
+            while subscriber.is_plain:
+                item = subscriber.take_plain(self._batch_bytes)
+                if item is None:
+                    return  # it is level
+                if not self._begins(item):
                     return
-                self._count()
+            if subscriber.end is None:  # else what is left has a deadline, which the task keeps
+                while (taken := subscriber.take(self._batch_bytes)) is not None:
+                    if not self._begins(taken):
+                        return
+                if subscriber.is_level:
+                    return
         except BaseException as error:
             self._error = error
-        else:
+        subscriber.wake()
+
+    def _begins(self, item: Item) -> bool:
+        """Begin to write an item that is a chunk; return whether it is through already, and there may be more."""
+        if type(item) is not Chunk:
             self._item = item
-        if self._error is not None or self._item is not None or not (is_plain or subscriber.is_level):
-            subscriber.wake()
+            self._subscriber.wake()
+            return False
+        self._write = self._stream.begin(item.frame, self._ended)
+        if self._write is not None:
+            self._subscriber.is_written_to = True
+            return False
+        self._count()
+        return True
 
     def _ended(self, error: BaseException | None) -> None:
         self._write = None
-        self._subscriber.is_written_to = False
+        subscriber = self._subscriber
+        subscriber.is_written_to = False
         if error is None:
             self._count()
         self._error = error
@@ -130,8 +138,8 @@ class DirectWriter:
             if not self._landed.done():
                 self._landed.set_result(None)
         elif error is not None:
-            self._subscriber.wake()
-        elif self._subscriber.on_events is not None:
+            subscriber.wake()
+        elif subscriber.on_events is not None:
             self._go_on()
 
     def _count(self) -> None:
