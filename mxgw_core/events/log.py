@@ -373,6 +373,8 @@ class EventLog:
             return None
         first, last = self._entries[0].first, self._entries[drop - 1].last
         self._shared = {key: chunk for key, chunk in self._shared.items() if key[0] >= last}
+        if self._before_newest < last:
+            self._newest, self._before_newest = b"", -1
         del self._entries[:drop]
         del self._firsts[:drop]
         return LogGap(first, last, GapReason.GAP_REASON_RING_EVICTED)

@@ -559,14 +559,8 @@ class Subscriber:
         await self._waiter.wait(self._due_at - self._clock() if is_behind else None)
 
     def serve(self) -> bool:
-        """Let whoever serves it write new events now, if all it waits for is events; return whether that was so."""
-        if (
-            self.on_events is None
-            or self.is_written_to
-            or self._is_gathering
-            or self.refusing_from is not None
-            or self.end is not None
-        ):
+        """Let whoever serves it directly write new events now; return False when it is busy, or waits for its time."""
+        if self.on_events is None or self.is_written_to or self._is_gathering:
             return False
         self.on_events()
         return True

@@ -203,6 +203,22 @@ def test_reading_from_before_what_is_held_is_an_error_and_never_a_silent_jump() 
     assert isinstance(log.read(SEGMENT_EVENTS, 1000), Chunk)
 
 
+def test_the_newest_block_is_read_as_it_came_and_gone_once_it_is_forgotten() -> None:
+    log = EventLog(Clock())
+    log.append(1, 2, batch([1, 2]))
+    log.append(3, 5, batch([3, 4, 5]))
+
+    newest, rest = log.read(2, 1000), log.read(3, 1000)
+    assert isinstance(newest, Chunk)
+    assert isinstance(rest, Chunk)
+    assert (newest.first, newest.last, newest.batch) == (3, 5, batch([3, 4, 5]))
+    assert (rest.first, rest.last, rest.batch) == (4, 5, batch([4, 5]))
+
+    log.trim(log.head, 0, 0, 0.0)
+    with pytest.raises(LookupError):
+        log.read(2, 999)
+
+
 def test_a_log_that_begins_later_has_no_events_before() -> None:
     log = EventLog(Clock())
     log.start_after(41)

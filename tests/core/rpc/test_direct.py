@@ -8,12 +8,12 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 
 import pytest
-from support.distributing import Pump
+from support.distributing import NO_LIMITS, Pump
 
 from mxgw.v1 import events_pb2
 from mxgw.v1.event_service_pb2 import StreamEventsResponse
 from mxgw_core.api.errors import GatewayDraining
-from mxgw_core.api.events import EventFilter
+from mxgw_core.api.events import EventFilter, Lag, OverflowPolicy, QueueLimits, Verdict
 from mxgw_core.events.items import Control, End, Item
 from mxgw_core.events.log import LogGap
 from mxgw_core.events.subscriber import Subscriber
@@ -75,10 +75,25 @@ class Served:
             await asyncio.sleep(0)
 
 
+class Paced:
+    """A policy with a pace."""
+
+    name = "paced"
+    interval_s = 60.0
+
+    def on_overflow(self, lag: Lag) -> Verdict:
+        raise AssertionError(lag)
+
+
 @asynccontextmanager
-async def served(*filters: EventFilter, is_fast: bool = False) -> AsyncIterator[Served]:
+async def served(
+    *filters: EventFilter,
+    is_fast: bool = False,
+    policy: OverflowPolicy | None = None,
+    limits: QueueLimits = NO_LIMITS,
+) -> AsyncIterator[Served]:
     pump, stream = Pump(), Stream(is_fast)
-    subscriber = pump.subscribe(filters=filters).subscriber
+    subscriber = pump.subscribe(filters=filters, policy=policy, limits=limits).subscriber
     silence = Silence(subscriber, 60.0)
     writer = DirectWriter(subscriber, stream, silence, 1 << 20)
     async with asyncio.TaskGroup() as tasks:
@@ -224,3 +239,29 @@ async def test_a_cancelled_task_gives_up_the_write_under_way() -> None:
         it.pump.events(1)
 
         assert it.stream.written == [[1]]
+
+
+async def test_a_paced_reader_is_left_alone_until_its_time_has_come() -> None:
+    async with served(is_fast=True, policy=Paced()) as it:
+        it.pump.events(1)
+        it.pump.events(1)
+        await it.over()  # the task looks when it is due, and waits for that
+        again = asyncio.get_running_loop().create_task(_caught(it.writer), name="again")
+        await it.turns()
+        it.pump.events(5)
+        await it.turns()
+
+        assert it.stream.written == [[1]]
+        assert not again.done()
+        again.cancel()
+
+
+@pytest.mark.parametrize("is_fast", [True, False])
+async def test_only_a_reader_whose_write_is_under_way_is_judged_however_large_a_burst_is(is_fast: bool) -> None:
+    limits = QueueLimits(events=2, bytes=0, seconds=0.0)
+    async with served(is_fast=is_fast, limits=limits) as it:
+        it.pump.events(5)
+        it.pump.events(5)
+
+        assert (it.subscriber.end is None) == is_fast
+        assert it.stream.written == ([[1, 2, 3, 4, 5], [6, 7, 8, 9, 10]] if is_fast else [[1, 2, 3, 4, 5]])
