@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from itertools import compress
+from typing import NamedTuple
 
 from mxgw_core.api.events import EventFilter, StandingAnswer, StandingFilter
 from mxgw_core.events.log import Chunk
@@ -14,8 +14,7 @@ from mxgw_core.events.opened import Opened, identity_of, kept_of, opened
 _REMEMBERED = 65_536
 
 
-@dataclass(frozen=True, slots=True)
-class Judged:
+class Judged(NamedTuple):
     """A range with `events` events of which `passed` may pass: `kept`, which covers the whole range.
 
     `undecided` is the sequence of the event behind the range that the filters cannot judge yet, None when all are.

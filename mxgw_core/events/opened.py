@@ -8,25 +8,26 @@ from __future__ import annotations
 import sys
 from array import array
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
 from operator import itemgetter
+from typing import NamedTuple
 
 from google.protobuf.message import DecodeError
 
 from mxgw.worker.v1.worker_pb2 import EventRecords
 from mxgw_core.events.log import Chunk, chunk_of
-from mxgw_core.events.records import MalformedBatch, event_identity
+from mxgw_core.events.records import MalformedBatch, event_identity, record_bounds
 
 # What nearly every event begins with: tag, 8 bytes of sequence, tag, 4 of item handle, tag, kind, tag, server handle.
 _HEAD_BYTES = 18
 _SEQUENCE_AT, _KEY_AT = 1, 10
 _KIND_AT, _SERVER_AT = 15, 17
 _TAGS = ((0, b"\x09"), (9, b"\x15"), (14, b"\x18"), (16, b"\x20"))
+# Below so many events a loop is quicker: ten microseconds go into what is done once per chunk.
+_FEW_EVENTS = 7
 _head = itemgetter(slice(0, _HEAD_BYTES))
 
 
-@dataclass(frozen=True, slots=True)
-class Opened:
+class Opened(NamedTuple):
     """The events of a chunk, oldest first: encoded without what stands before each in a batch, and what they are."""
 
     bodies: Sequence[bytes]
@@ -41,15 +42,25 @@ def opened(chunk: Chunk) -> Opened:
     Raises:
         MalformedBatch: the events are not encoded, or not numbered, as the contract says.
     """
-    try:
-        bodies = EventRecords.FromString(chunk.batch).records[:]
-    except DecodeError as error:
-        raise MalformedBatch("a batch is no run of event records") from error
+    are_few = chunk.events < _FEW_EVENTS
+    bodies = _cut_one_by_one(chunk) if are_few else _cut_at_once(chunk)
     if len(bodies) != chunk.events:
         raise MalformedBatch(f"a batch has {len(bodies)} events instead of {chunk.events}")
-    events = _of_short_heads(bodies) or _one_by_one(bodies)
-    _check_numbers(events.sequences, chunk)
+    events = (None if are_few else _of_short_heads(bodies)) or _one_by_one(bodies)
+    if not _has_its_numbers(chunk, events.sequences):
+        raise MalformedBatch(f"the events {chunk.first} to {chunk.last} bear other numbers")
     return events
+
+
+def _cut_at_once(chunk: Chunk) -> Sequence[bytes]:
+    try:
+        return EventRecords.FromString(chunk.batch).records[:]
+    except DecodeError as error:
+        raise MalformedBatch("a batch is no run of event records") from error
+
+
+def _cut_one_by_one(chunk: Chunk) -> Sequence[bytes]:
+    return [chunk.frame[body:end] for _, body, end in record_bounds(chunk.frame, chunk.start)]
 
 
 def _of_short_heads(bodies: Sequence[bytes]) -> Opened | None:
@@ -82,15 +93,13 @@ def _one_by_one(bodies: Sequence[bytes]) -> Opened:
     return Opened(bodies, [identity[0] for identity in identities], [_key_of(*of[1:]) for of in identities])
 
 
-def _check_numbers(sequences: Sequence[int], chunk: Chunk) -> None:
-    """Make sure that an event is the one its place says: rights to a handle depend on that."""
-    if not chunk.kept:
-        is_right = array("Q", sequences) == array("Q", range(chunk.first, chunk.last + 1))
-    else:
-        is_right = chunk.first <= sequences[0] and sequences[-1] <= chunk.last
-        is_right = is_right and list(sequences) == sorted(set(sequences))
-    if not is_right:
-        raise MalformedBatch(f"the events {chunk.first} to {chunk.last} bear other numbers")
+def _has_its_numbers(chunk: Chunk, sequences: Sequence[int]) -> bool:
+    """Whether each event is the one its place says: whose a handle is depends on that."""
+    if chunk.kept:
+        is_within = chunk.first <= sequences[0] and sequences[-1] <= chunk.last
+        return is_within and list(sequences) == sorted(set(sequences))
+    expected = range(chunk.first, chunk.last + 1)
+    return sequences == (array("Q", expected) if isinstance(sequences, array) else list(expected))
 
 
 def identity_of(key: int) -> tuple[int, int, int]:
