@@ -53,10 +53,15 @@ def opened(chunk: Chunk) -> Opened:
 
 
 def _cut_at_once(chunk: Chunk) -> Sequence[bytes]:
+    batch = chunk.batch
     try:
-        return EventRecords.FromString(chunk.batch).records[:]
+        parsed = EventRecords.FromString(batch)
     except DecodeError as error:
         raise MalformedBatch("a batch is no run of event records") from error
+    parsed.DiscardUnknownFields()
+    if parsed.ByteSize() != len(batch):
+        raise MalformedBatch("a batch has more than event records in it")
+    return parsed.records[:]
 
 
 def _cut_one_by_one(chunk: Chunk) -> Sequence[bytes]:
