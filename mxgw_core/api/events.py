@@ -200,7 +200,10 @@ class Retention:
 
 
 class EventFilter(Protocol):
-    """Decides which events one subscriber may see; called per event, so it must be quick and must not block."""
+    """Decides which events one subscriber may see; called per event, so it must be quick and must not block.
+
+    One that implements `StandingFilter` as well is asked per item.
+    """
 
     def keep(self, server_handle: int, item_handle: int, kind: int, sequence: int) -> bool | None:
         """Return whether the event may pass; None when that cannot be said before a command under way is finished.
@@ -209,6 +212,31 @@ class EventFilter(Protocol):
         session has finished. `kind` is the number of `mxgw.v1.EventKind`. Item handles are unique within a server
         handle only, and come back soon after they were removed: `sequence` tells whose event it is.
         """
+
+
+@dataclass(frozen=True, slots=True)
+class StandingAnswer:
+    """What `EventFilter.keep` says of every event of an item and kind with a sequence greater than `after`."""
+
+    keep: bool
+    after: int = 0
+
+
+@runtime_checkable
+class StandingFilter(EventFilter, Protocol):
+    """An `EventFilter` whose answers stand until something changes, so that they are remembered by item and kind.
+
+    Answers depend on the arguments and on nothing that changes without `revision`, and asking leaves no trace. Filters
+    that are equal answer alike: an event is judged once for all their subscribers that are at the same place. So it
+    must be hashable; an object that has no `__eq__` of its own equals itself alone.
+    """
+
+    @property
+    def revision(self) -> int:
+        """A number that is another one whenever any answer may be."""
+
+    def standing(self, server_handle: int, item_handle: int, kind: int) -> StandingAnswer | None:
+        """Return the answer for all events behind some place; None where `keep` must be asked for each event."""
 
 
 class StreamPace(Protocol):

@@ -10,6 +10,7 @@ import asyncio
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from weakref import WeakValueDictionary
 
 from mxgw.v1.events_pb2 import GapReason
 from mxgw_core.api.errors import GatewayError
@@ -34,6 +35,7 @@ from mxgw_core.api.types import Position
 from mxgw_core.events.budget import OverBudget, wanted
 from mxgw_core.events.endings import overflow_error
 from mxgw_core.events.figures import DISCONNECTS, OVERFLOW, RESUMES, STALL, Rate, SessionFigures, StreamTotals
+from mxgw_core.events.filtering import Sieve
 from mxgw_core.events.guard import POLICY_BUDGET_S, PolicyGuard
 from mxgw_core.events.log import EventLog, LogGap
 from mxgw_core.events.records import MalformedBatch
@@ -93,6 +95,8 @@ class Distributor:
         self._guard = PolicyGuard(self.figures)
         # Mirrors of the gateway's own, such as a dashboard: they never count, and never end before the session.
         self._internal: dict[str, Subscriber] = {}
+        # What subscribers with equal filters share, while one of them is attached.
+        self._sieves: WeakValueDictionary[tuple[EventFilter, ...], Sieve] = WeakValueDictionary()
         self._hold: Callable[[bool], None] | None = None
         self._blocked_by: Subscriber | None = None
         self._blocked_at = 0.0
@@ -366,7 +370,7 @@ class Distributor:
             verdict.cursor,
             limits,
             self._guard.usable(policy, policy_source),
-            filters,
+            self._sieve(filters),
             self._clock,
             figures=self.figures,
             client_name=client_name,
@@ -391,6 +395,12 @@ class Distributor:
             self.figures.replayed.observe(subscriber.lag_events)
         return Subscription(subscriber, verdict)
 
+    def _sieve(self, filters: Sequence[EventFilter]) -> Sieve | None:
+        if not filters:
+            return None
+        sieve = Sieve(filters)
+        return self._sieves.setdefault(sieve.filters, sieve) if sieve.is_standing else sieve
+
     def attach_internal(self, subscriber_id: str, *, limits: QueueLimits, policy: OverflowPolicy) -> Subscriber:
         """Attach a mirror of the gateway's own, from here on; it does not count as a subscriber.
 
@@ -400,7 +410,7 @@ class Distributor:
         if self.end_error is not None:
             raise self.end_error
         subscriber = Subscriber(
-            subscriber_id, self.log, self.log.head, limits, policy, (), self._clock, figures=SessionFigures()
+            subscriber_id, self.log, self.log.head, limits, policy, None, self._clock, figures=SessionFigures()
         )
         self._internal[subscriber_id] = subscriber
         return subscriber

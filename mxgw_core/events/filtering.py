@@ -1,18 +1,21 @@
-"""What of a chunk a subscriber's filters let pass."""
+"""What of a chunk the subscribers with one set of filters may see."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from itertools import compress
+from typing import NamedTuple
 
-from mxgw_core.api.events import EventFilter
-from mxgw_core.events.log import Chunk, chunk_of
-from mxgw_core.events.records import event_identity, record_bounds
+from mxgw_core.api.events import EventFilter, StandingAnswer, StandingFilter
+from mxgw_core.events.log import Chunk
+from mxgw_core.events.opened import Opened, identity_of, kept_of, opened
+
+# Items and kinds whose answers are remembered.
+_REMEMBERED = 65_536
 
 
-@dataclass(frozen=True, slots=True)
-class Judged:
-    """A range with `events` events of which `parts` may pass.
+class Judged(NamedTuple):
+    """A range with `events` events of which `passed` may pass: `kept`, which covers the whole range.
 
     `undecided` is the sequence of the event behind the range that the filters cannot judge yet, None when all are.
     """
@@ -20,30 +23,124 @@ class Judged:
     first: int
     last: int
     events: int
-    parts: Sequence[bytes]
+    passed: int
+    kept: Chunk | None
     undecided: int | None = None
 
-    def kept(self) -> Chunk | None:
-        """Return what may pass as a chunk that covers the whole range; None when nothing may."""
-        return chunk_of(self.first, self.last, b"".join(self.parts), len(self.parts)) if self.parts else None
 
+class Sieve:
+    """Filters that must all agree. Those whose filters are equal share one, so that an event is judged once for all."""
 
-def judge(chunk: Chunk, filters: Sequence[EventFilter], *, may_wait: bool = False) -> Judged:
-    """Ask the filters for each event; with `may_wait`, stop before the first that they cannot judge yet.
+    def __init__(self, filters: Sequence[EventFilter]) -> None:
+        self.filters = tuple(filters)
+        standing = [f for f in self.filters if isinstance(f, StandingFilter)]
+        # Whether answers may be remembered, and shared.
+        self.is_standing = len(standing) == len(self.filters)
+        self._standing = standing if self.is_standing else []
+        self._revisions: tuple[int, ...] = ()
+        # By item and kind (see `identity_of`); None where each event must be asked for.
+        self._answers: dict[int, bool | None] = {}
+        # Of answers that hold only behind some sequence, that sequence; and the greatest of these.
+        self._afters: dict[int, int] = {}
+        self._latest_after = 0
 
-    Without it such an event does not pass.
-    """
-    parts: list[bytes] = []
-    for index, (start, body, end) in enumerate(record_bounds(chunk.frame, chunk.start)):
-        sequence, server_handle, item_handle, kind = event_identity(chunk.frame, body, end)
+    def judge(self, chunk: Chunk, *, may_wait: bool = False) -> Judged:
+        """Ask for each event; with `may_wait`, stop before the first that cannot be judged yet.
+
+        Without it such an event does not pass.
+
+        Raises:
+            MalformedBatch: the events are not encoded, or not numbered, as the contract says.
+        """
+        if not self.is_standing:
+            events = opened(chunk)
+            return self._judged(chunk, events, [None] * len(events.keys), may_wait)
+        revisions = tuple(f.revision for f in self._standing)
+        if revisions != self._revisions:
+            self._forget()
+            self._revisions = revisions
+        known = chunk.cuts.get(self)
+        if known is not None and known[0] == revisions:
+            _, passed, kept = known
+            return Judged(chunk.first, chunk.last, chunk.events, passed, chunk if passed == chunk.events else kept)
+        events = opened(chunk)
+        judged = self._judged(chunk, events, self._remembered(chunk, events), may_wait)
+        if may_wait and judged.undecided is None:
+            # Not the chunk itself, which would then be freed by the collector only.
+            chunk.cuts[self] = revisions, judged.passed, None if judged.kept is chunk else judged.kept
+        return judged
+
+    def _judged(self, chunk: Chunk, events: Opened, answers: list[bool | None], may_wait: bool) -> Judged:
+        """Ask where there is no answer, and cut."""
+        if None in answers:
+            for index, answer in enumerate(answers):
+                if answer is not None:
+                    continue
+                sequence = events.sequences[index]
+                asked = self._ask(*identity_of(events.keys[index]), sequence)
+                if asked is None and may_wait:
+                    # The range before it, which may be empty: nothing of it is lost when it is handed over.
+                    last = sequence - 1 if index else chunk.first - 1
+                    return _cut(chunk, events, answers[:index], last, undecided=sequence)
+                answers[index] = bool(asked)
+        return _cut(chunk, events, answers, chunk.last)
+
+    def _ask(self, server_handle: int, item_handle: int, kind: int, sequence: int) -> bool | None:
         answer: bool | None = True
-        for f in filters:
+        for f in self.filters:
             answer = f.keep(server_handle, item_handle, kind, sequence) and answer
             if answer is False:
                 break
-        if answer:
-            parts.append(chunk.frame[start:end])
-        elif may_wait and answer is None:
-            # The range before it, which may be empty: nothing of it is lost when it is handed over.
-            return Judged(chunk.first, sequence - 1 if index else chunk.first - 1, index, parts, undecided=sequence)
-    return Judged(chunk.first, chunk.last, chunk.events, parts)
+        return answer
+
+    # answers that stand
+
+    def _remembered(self, chunk: Chunk, events: Opened) -> list[bool | None]:
+        """Return the answers that stand for a chunk's events; None where there is none."""
+        keys = events.keys
+        answers = list(map(self._answers.get, keys))
+        if None in answers:
+            unknown = {key for key, answer in zip(keys, answers, strict=True) if answer is None}
+            if new := unknown - self._answers.keys():
+                if len(self._answers) + len(new) > _REMEMBERED:
+                    self._forget()
+                    new = set(keys)
+                for key in new:
+                    self._learn(key)
+                answers = list(map(self._answers.get, keys))
+        if self._latest_after >= chunk.first:  # a reader that is far behind: some answers came into force later
+            late = {key for key, after in self._afters.items() if after >= chunk.first}
+            answers = [None if key in late else answer for key, answer in zip(keys, answers, strict=True)]
+        return answers
+
+    def _learn(self, key: int) -> None:
+        standing = [f.standing(*identity_of(key)) for f in self._standing]
+        answer = _combined(standing)
+        self._answers[key] = answer.keep if answer is not None else None
+        if answer is not None and answer.after:
+            self._afters[key] = answer.after
+            self._latest_after = max(self._latest_after, answer.after)
+
+    def _forget(self) -> None:
+        self._answers.clear()
+        self._afters.clear()
+        self._latest_after = 0
+
+
+def _combined(answers: Sequence[StandingAnswer | None]) -> StandingAnswer | None:
+    """Return what several filters say together: one that denies settles it, whatever the others cannot say."""
+    for answer in answers:
+        if answer is not None and not answer.keep:
+            return answer
+    known = [answer.after for answer in answers if answer is not None]
+    return StandingAnswer(True, max(known)) if len(known) == len(answers) else None
+
+
+def _cut(
+    chunk: Chunk, events: Opened, answers: Sequence[bool | None], last: int, undecided: int | None = None
+) -> Judged:
+    passed = answers.count(True)
+    if passed == len(events.keys):
+        return Judged(chunk.first, last, passed, passed, chunk)
+    kept = kept_of(chunk.first, last, compress(events.bodies, answers), passed) if passed else None
+    return Judged(chunk.first, last, len(answers), passed, kept, undecided)

@@ -58,6 +58,11 @@ class Chunk:
     frame: bytes
     start: int
     kept: int = 0
+    # What of it subscribers with equal filters may see, for the next of them: by `Sieve` the revisions of its filters,
+    # how many events pass, and the chunk of these unless it is the whole.
+    cuts: dict[object, tuple[tuple[int, ...], int, Chunk | None]] = field(
+        default_factory=dict, compare=False, repr=False
+    )
 
     @property
     def events(self) -> int:

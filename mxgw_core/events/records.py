@@ -100,7 +100,7 @@ def event_head(data: bytes | bytearray | memoryview, body: int) -> tuple[int, in
         tag1, sequence, tag2, item_handle, tag3, kind = _HEAD.unpack_from(data, body)
     except struct.error as error:
         raise MalformedBatch(f"the event at byte {body} is too short") from error
-    if (tag1, tag2, tag3) != _HEAD_TAGS:
+    if (tag1, tag2, tag3) != _HEAD_TAGS or kind > 0x7F:
         raise MalformedBatch(f"the event at byte {body} does not begin with sequence, item and kind")
     return sequence, item_handle, kind
 
@@ -116,7 +116,7 @@ def event_identity(data: bytes | bytearray | memoryview, body: int, end: int) ->
     """
     if end - body >= _LONG_HEAD.size:
         tag1, sequence, tag2, item_handle, tag3, kind, tag4, server_handle = _LONG_HEAD.unpack_from(data, body)
-        if tag4 == _SERVER_TAG and server_handle < 0x80 and (tag1, tag2, tag3) == _HEAD_TAGS:
+        if tag4 == _SERVER_TAG and server_handle < 0x80 and kind < 0x80 and (tag1, tag2, tag3) == _HEAD_TAGS:
             return sequence, server_handle, item_handle, kind
     sequence, item_handle, kind = event_head(data, body)
     offset = body + _HEAD.size

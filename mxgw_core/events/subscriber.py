@@ -11,15 +11,15 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
-from collections.abc import Callable, Container, Sequence
+from collections.abc import Callable, Container
 
 from mxgw.v1.events_pb2 import GapReason
 from mxgw_core.api.errors import GatewayError
-from mxgw_core.api.events import EventFilter, Lag, OverflowPolicy, PacedPolicy, QueueLimits
+from mxgw_core.api.events import Lag, OverflowPolicy, PacedPolicy, QueueLimits
 from mxgw_core.events.backlog import Backlog, EventItem
 from mxgw_core.events.conflation import Conflation
 from mxgw_core.events.figures import GAP_FRAMES, LOST, SessionFigures, SubscriberFigures
-from mxgw_core.events.filtering import Judged, judge
+from mxgw_core.events.filtering import Judged, Sieve
 from mxgw_core.events.items import Control, End, Item, Progress, SnapshotDue, SnapshotWanted
 from mxgw_core.events.log import Chunk, EventLog, LogGap, joined
 from mxgw_core.events.pieces import PIECE_BYTES
@@ -48,7 +48,7 @@ class Subscriber:
         cursor: int,
         limits: QueueLimits,
         policy: OverflowPolicy,
-        filters: Sequence[EventFilter],
+        sieve: Sieve | None,
         clock: Callable[[], float],
         *,
         figures: SessionFigures,
@@ -63,7 +63,8 @@ class Subscriber:
         self.policy = policy
         self.policy_name = policy.name
         self.policy_source = policy_source
-        self.filters = tuple(filters)
+        self.filters = sieve.filters if sieve is not None else ()
+        self._sieve = sieve
         self.attached_at = clock()
         self.figures = SubscriberFigures()
         self._session_figures = figures
@@ -389,7 +390,9 @@ class Subscriber:
             item = self._next(limit_bytes)
             if item is None:
                 return (self._progress(0) or self.end) if self.end is not None else None
-            judged = self._decided(item) if self.filters and isinstance(item, Chunk) else item
+            judged: Chunk | LogGap | Judged | None = item
+            if self._sieve is not None and isinstance(item, Chunk):
+                judged = self._decided(item, self._sieve)
             if judged is None:
                 return None
             if (passed := self.passed(judged)) is not None:
@@ -399,7 +402,7 @@ class Subscriber:
     def is_plain(self) -> bool:
         """Whether nothing but the log itself, unfiltered, comes next: then `take_plain` does what `take` would."""
         return not (
-            self.filters
+            self._sieve is not None
             or self._is_gathering
             or self.end is not None
             or self._control
@@ -434,8 +437,8 @@ class Subscriber:
         if isinstance(item, LogGap):
             self._count_gap(item)
             return item
-        if isinstance(item, Chunk) and self.filters:
-            item = judge(item, self.filters)
+        if isinstance(item, Chunk) and self._sieve is not None:
+            item = self._sieve.judge(item)
         self.delivered = item.last
         if isinstance(item, Judged):
             kept = self._kept(item)
@@ -516,9 +519,9 @@ class Subscriber:
     def _is_due(self) -> bool:
         return not self.interval_s or self._clock() >= self._due_at
 
-    def _decided(self, chunk: Chunk) -> Judged | None:
+    def _decided(self, chunk: Chunk, sieve: Sieve) -> Judged | None:
         """Judge a chunk up to the first event that a filter cannot judge yet; the rest waits. None: nothing before."""
-        judged = judge(chunk, self.filters, may_wait=True)
+        judged = sieve.judge(chunk, may_wait=True)
         if judged.undecided is None:
             return judged
         before = judged.events > 0
@@ -528,11 +531,11 @@ class Subscriber:
         return judged if before else None
 
     def _kept(self, judged: Judged) -> Chunk | None:
-        passed = len(judged.parts)
+        passed = judged.passed
         self._skipped = 0 if passed else self._skipped + judged.events
         self.figures.delivered_events += passed
         self.figures.filtered_events += judged.events - passed
-        return judged.kept()
+        return judged.kept
 
     def _progress(self, at_least: int) -> Progress | None:
         if self._skipped and self._skipped >= at_least:

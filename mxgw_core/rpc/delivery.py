@@ -51,7 +51,10 @@ class Fetched(Protocol):
     def sequence(self) -> int: ...
 
     def frames(self, filters: Sequence[EventFilter], limit_bytes: int) -> Iterator[bytes]:
-        """Yield it in frames of about `limit_bytes`, of what the filters let pass, and its end."""
+        """Yield it in frames of about `limit_bytes`, of what the filters let pass, and its end.
+
+        An empty frame is none: it lets others have their turn.
+        """
 
 
 FetchSnapshot: TypeAlias = Callable[[], Awaitable[Fetched]]
@@ -128,8 +131,11 @@ class Delivery:
                         case SnapshotDue():
                             assert snapshot is not None  # due because it was fetched
                             for frame in snapshot.frames(subscriber.filters, batch_bytes):
-                                await stream.write(frame)
-                                silence.broken()
+                                if frame:
+                                    await stream.write(frame)
+                                    silence.broken()
+                                else:
+                                    await asyncio.sleep(0)
                             snapshot = None
                         case End(error):
                             raise error

@@ -6,46 +6,67 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 from mxgw.v1 import events_pb2 as e
-from mxgw.v1 import session_service_pb2 as pb
 from mxgw.v1.event_service_pb2 import StreamEventsResponse
 from mxgw.worker.v1 import worker_pb2 as w
 from mxgw_core.api.events import EventFilter
+from mxgw_core.events.records import varint
 from mxgw_core.rpc.worker_calls import call_worker
 from mxgw_core.sessions.session import Session
 
-# One page of the worker's state: small enough for a frame, large enough for few round trips.
-_PAGE_ITEMS = 2000
+# One page of the worker's: about what a worker encodes, or a filter judges, in a millisecond.
+_PAGE_BYTES = 64 * 1024
 _TIMEOUT_S = 10.0
 _DATA_CHANGE = int(e.EventKind.EVENT_KIND_DATA_CHANGE)
-_UNADVISED = (pb.ADVISE_KIND_UNSPECIFIED, pb.ADVISE_KIND_NONE)
+_SNAPSHOT_TAG = bytes([StreamEventsResponse.SNAPSHOT_FIELD_NUMBER << 3 | 2])
 
 
 @dataclass(frozen=True, slots=True)
 class SnapshotMessages:
-    """The values as of `sequence`; every newer one follows as an event."""
+    """The values as of `sequence`, encoded `Snapshot`s of items only; every newer value follows as an event."""
 
     epoch: bytes
     sequence: int
-    items: Sequence[e.SnapshotItem]
+    pages: Sequence[bytes]
 
     @property
     def position(self) -> e.Position:
         return e.Position(epoch=self.epoch, sequence=self.sequence)
 
     def frames(self, filters: Sequence[EventFilter], limit_bytes: int) -> Iterator[bytes]:
-        """Yield the snapshot in frames of about `limit_bytes`, of what the filters let pass, and its end."""
-        part, size = e.Snapshot(position=self.position), 0
-        for item in self.items:
-            if not all(f.keep(item.server_handle, item.item_handle, _DATA_CHANGE, self.sequence) for f in filters):
-                continue
-            if size and size + item.ByteSize() > limit_bytes:
-                yield StreamEventsResponse(snapshot=part).SerializeToString()
-                part, size = e.Snapshot(position=self.position), 0
-            part.items.append(item)
-            size += item.ByteSize()
-        if part.items:
-            yield StreamEventsResponse(snapshot=part).SerializeToString()
+        """Yield the snapshot in frames of about `limit_bytes`, of what the filters let pass, and its end.
+
+        An empty frame is none: it lets others have their turn.
+        """
+        head = e.Snapshot(position=self.position).SerializeToString()
+        for page in self.pages:
+            parts = self._parts(page, filters, limit_bytes) if filters or len(page) > limit_bytes else [page]
+            for part in parts:
+                yield b"".join((_SNAPSHOT_TAG, varint(len(head) + len(part)), head, part))
+            if not parts:
+                yield b""
         yield StreamEventsResponse(snapshot_end=e.SnapshotEnd(position=self.position)).SerializeToString()
+
+    def _parts(self, page: bytes, filters: Sequence[EventFilter], limit_bytes: int) -> Sequence[bytes]:
+        """Return a page, or what the filters let pass of it, in parts of about `limit_bytes`; none when nothing."""
+        items = e.Snapshot.FromString(page).items
+        shown = [
+            item
+            for item in items
+            if all(f.keep(item.server_handle, item.item_handle, _DATA_CHANGE, self.sequence) for f in filters)
+        ]
+        if len(shown) < len(items):
+            page = e.Snapshot(items=shown).SerializeToString()
+        if len(page) <= limit_bytes:
+            return [page] if page else []
+        parts, part, size = [], e.Snapshot(), 0
+        for item in shown:
+            item_bytes = item.ByteSize()
+            if size and size + item_bytes > limit_bytes:
+                parts.append(part.SerializeToString())
+                part, size = e.Snapshot(), 0
+            part.items.append(item)
+            size += item_bytes
+        return [*parts, part.SerializeToString()]
 
 
 async def fetch_snapshot(session: Session) -> SnapshotMessages:
@@ -59,23 +80,15 @@ async def fetch_snapshot(session: Session) -> SnapshotMessages:
 
 
 async def _fetched(session: Session) -> SnapshotMessages:
-    items: list[e.SnapshotItem] = []
+    pages: list[bytes] = []
     sequence: int | None = None
     token = ""
     while sequence is None or token:
-        request = w.GetState(include_values=True, of_one_position=True, page_size=_PAGE_ITEMS, page_token=token)
-        state = (await call_worker(session, w.CommandRequest(get_state=request), _TIMEOUT_S)).state
+        request = w.GetSnapshot(page_bytes=_PAGE_BYTES, page_token=token)
+        page = (await call_worker(session, w.CommandRequest(get_snapshot=request), _TIMEOUT_S)).snapshot
         if sequence is None:
-            sequence = state.position.sequence
-        items += [
-            e.SnapshotItem(
-                server_handle=item.server_handle,
-                item_handle=item.item_handle,
-                sequence=item.last_sequence,
-                value=item.last_value,
-            )
-            for item in state.items
-            if item.advise not in _UNADVISED and item.last_sequence
-        ]
-        token = state.next_page_token
-    return SnapshotMessages(session.distributor.epoch, sequence, items)
+            sequence = page.sequence
+        if page.items:
+            pages.append(page.items)
+        token = page.next_page_token
+    return SnapshotMessages(session.distributor.epoch, sequence, pages)

@@ -20,6 +20,7 @@ from mxgw_worker.methods import Methods
 from mxgw_worker.outbox import Block, Outbox
 from mxgw_worker.read import Read
 from mxgw_worker.sink import WorkerSink
+from mxgw_worker.snapshots import Snapshots
 from mxgw_worker.testing import ScriptedBackend, WorkerDriver
 from mxgw_worker.testing.driver import startup_for
 from mxgw_worker.views import Views
@@ -61,6 +62,7 @@ class Inside:
             methods=methods,
             read=Read(methods, read_timeout_s),
             views=Views(methods=methods, outbox=self.outbox, sink=self.sink, maximum_frame_bytes=FRAME_BYTES),
+            snapshots=Snapshots(items=methods.items, outbox=self.outbox, maximum_frame_bytes=FRAME_BYTES),
             alarms=AlarmWatch(methods=methods, maximum_frame_bytes=FRAME_BYTES),
             maximum_frame_bytes=FRAME_BYTES,
         )

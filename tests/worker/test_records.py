@@ -12,7 +12,7 @@ from mxgw.worker.v1.worker_pb2 import EventBlock, WorkerEnvelope
 from mxgw_worker.ipc.framing import FrameDecoder
 from mxgw_worker.link import block_frame
 from mxgw_worker.outbox import Block
-from mxgw_worker.records import RecordEncoder, TimeEncoder, data_change_of, varint
+from mxgw_worker.records import RecordEncoder, TimeEncoder, data_change_of, snapshot_item, varint
 
 int32 = st.integers(-(2**31), 2**31 - 1)
 handles = st.integers(1, 2**31 - 1)
@@ -126,6 +126,29 @@ def test_the_other_kinds_have_the_bytes_of_the_library(
         record = encoder.other(sequence, kind, server_handle, item_handle, body.SerializeToString())
 
         assert record == e.EventBatch(events=[expected]).SerializeToString()
+
+
+@given(
+    sequence=st.integers(1, 2**64 - 1),
+    server_handle=handles,
+    item_handle=handles,
+    now_ns=times,
+    value=values,
+    quality=int32,
+)
+def test_an_item_of_a_snapshot_is_what_the_record_says(
+    sequence: int, server_handle: int, item_handle: int, now_ns: int, value: MxValue, quality: int
+) -> None:
+    encoder = RecordEncoder(lambda: now_ns)
+    record = encoder.data_change(sequence, server_handle, item_handle, value, quality, now_ns, [], "")
+    item = e.SnapshotItem(
+        server_handle=server_handle,
+        item_handle=item_handle,
+        sequence=sequence,
+        value=data_change(value, quality, now_ns, [], ""),
+    )
+
+    assert snapshot_item(server_handle, item_handle, sequence, record) == e.Snapshot(items=[item]).SerializeToString()
 
 
 @given(sequence=st.integers(1, 2**64 - 1), handle=handles, kind=st.integers(1, 4))

@@ -14,6 +14,7 @@ from mxgw_worker.bulk import Bulk
 from mxgw_worker.calls import Call, CallExpired, CallFailed, failed_reply, report_bug
 from mxgw_worker.methods import Methods
 from mxgw_worker.read import Read
+from mxgw_worker.snapshots import Snapshots
 from mxgw_worker.views import Views
 
 # More than any gateway's pending_commands; a second line against a peer gone wild.
@@ -36,11 +37,13 @@ class Dispatcher:
         methods: Methods,
         read: Read,
         views: Views,
+        snapshots: Snapshots,
         alarms: AlarmWatch,
         maximum_frame_bytes: int,
     ) -> None:
         self._tasks = tasks
         self._views = views
+        self._snapshots = snapshots
         self._alarms = alarms
         self._maximum_reply_bytes = maximum_frame_bytes - 64
         self._running: set[asyncio.Task[None]] = set()
@@ -120,6 +123,8 @@ class Dispatcher:
                 return await self._views.browse(call, request.browse)
             case "get_state":
                 return await self._views.state(call, request.get_state)
+            case "get_snapshot":
+                return await self._snapshots.page(request.get_snapshot)
             case "get_info":
                 return await self._views.info()
             case "poll_alarms":

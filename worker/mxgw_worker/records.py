@@ -30,6 +30,8 @@ _DATA_CHANGE = 1
 _SEQUENCE_TAG, _ITEM_HANDLE_TAG, _KIND_TAG = 0x09, 0x15, 0x18
 _SERVER_HANDLE_TAG = b"\x20"
 _WORKER_TIME_TAG = b"\x2a"
+# Snapshot.items, and SnapshotItem.value.
+_SNAPSHOT_ITEMS_TAG, _SNAPSHOT_VALUE_TAG = b"\x12", b"\x22"
 # Event.data_change is field 6 for kind 1, and the other bodies follow in the order of their kinds.
 _BODY_TAGS = (b"", b"\x32", b"\x3a", b"\x42", b"\x4a")
 
@@ -238,6 +240,23 @@ class RecordEncoder:
             any(is_initialising for _, is_initialising, _ in each),
             any(is_failure for _, _, is_failure in each),
         )
+
+
+def snapshot_item(server_handle: int, item_handle: int, sequence: int, record: bytes) -> bytes:
+    """Return an element of `Snapshot.items`: what the record of a data change, as made above, says."""
+    at = 2
+    while record[at - 1] >= 0x80:  # the record's length
+        at += 1
+    at += _HEAD_BYTES + 2
+    while record[at - 1] >= 0x80:  # the server handle
+        at += 1
+    at += 2 + record[at + 1]  # the worker's time
+    # What is left is the tag, the length and the bytes of the DataChange.
+    value = record[at + 1 :]
+    head = b"".join(
+        (b"\x08", varint(server_handle), b"\x10", varint(item_handle), b"\x18", varint(sequence), _SNAPSHOT_VALUE_TAG)
+    )
+    return b"".join((_SNAPSHOT_ITEMS_TAG, varint(len(head) + len(value)), head, value))
 
 
 def data_change_of(record: bytes) -> DataChange:

@@ -3,22 +3,19 @@
 from __future__ import annotations
 
 import time
-from collections import OrderedDict
-from dataclasses import dataclass
-from itertools import count
 
 from mxgw.convert import timestamp_from_ns
 from mxgw.v1.commands_pb2 import BrowseNode
 from mxgw.v1.events_pb2 import Position
-from mxgw.v1.session_service_pb2 import AdviseKind, GetSessionStateResponse, ItemState, Registration
+from mxgw.v1.session_service_pb2 import GetSessionStateResponse, ItemState, Registration
 from mxgw.worker.v1.worker_pb2 import Browse, BrowseResult, CommandReply, GetState, WorkerInfo
 from mxgw_worker.backends.base import Browsable, MxError
 from mxgw_worker.calls import Call, CallFailed
 from mxgw_worker.ipc.process import rss_bytes
-from mxgw_worker.items import Item, Key
+from mxgw_worker.items import Item
 from mxgw_worker.methods import Methods
 from mxgw_worker.outbox import Outbox
-from mxgw_worker.paging import is_page_token_of, page_size_of, page_token, parse_page_token
+from mxgw_worker.paging import page_size_of, page_token, parse_page_token
 from mxgw_worker.records import data_change_of
 from mxgw_worker.sink import WorkerSink
 
@@ -27,26 +24,6 @@ _BROWSE_PAGE, _BROWSE_PAGE_MAXIMUM = 500, 5000
 _STATE_PAGE, _STATE_PAGE_MAXIMUM = 1000, 10_000
 # Part of a frame that one page may fill.
 _PAGE_SHARE = 0.75
-# Answers of one position that may be under way at once. Source: worker.proto.
-_CAPTURES = 8
-
-
-@dataclass(frozen=True, slots=True)
-class _Kept:
-    """What an item's last value was at one moment."""
-
-    item: Item
-    advise: AdviseKind.ValueType
-    last_sequence: int
-    last_record: bytes | None
-
-
-@dataclass(frozen=True, slots=True)
-class _Capture:
-    """All items as of one position, so that pages that are asked for one by one fit each other."""
-
-    sequence: int
-    items: dict[Key, _Kept]
 
 
 class Views:
@@ -58,8 +35,6 @@ class Views:
         self._sink = sink
         self._page_bytes = int(maximum_frame_bytes * _PAGE_SHARE)
         self._started_at_ns = time.time_ns()
-        self._captures: OrderedDict[int, _Capture] = OrderedDict()
-        self._capture_numbers = count(1)
 
     async def browse(self, call: Call, query: Browse) -> CommandReply:
         """Return one page of the children of a node.
@@ -101,10 +76,9 @@ class Views:
         Raises:
             CallFailed: BAD_PAGE_TOKEN.
         """
-        name, capture = self._captured(query)
-        after = parse_page_token(query.page_token, name) if query.page_token else (0, 0)
+        after = parse_page_token(query.page_token, "state") if query.page_token else (0, 0)
         items = self._methods.items
-        keys = sorted(capture.items if capture is not None else items.items)
+        keys = sorted(items.items)
         size = page_size_of(query.page_size, _STATE_PAGE, _STATE_PAGE_MAXIMUM)
         page: list[ItemState] = []
         total = 0
@@ -112,18 +86,14 @@ class Views:
         for key in keys:
             if query.page_token and key <= after:
                 continue
-            kept = _kept(items.items[key]) if capture is None else capture.items[key]
-            state = _item_state(kept, include_value=query.include_values)
+            state = _item_state(items.items[key], include_value=query.include_values)
             total += state.ByteSize()
             if page and (len(page) == size or total > self._page_bytes):
-                token = page_token(page[-1].server_handle, page[-1].item_handle, name)
+                token = page_token(page[-1].server_handle, page[-1].item_handle, "state")
                 break
             page.append(state)
-        if not token:
-            self._captures = OrderedDict((n, c) for n, c in self._captures.items() if c is not capture)
-        sequence = self._outbox.head_sequence if capture is None else capture.sequence
         response = GetSessionStateResponse(
-            position=Position(epoch=self._outbox.epoch, sequence=sequence),
+            position=Position(epoch=self._outbox.epoch, sequence=self._outbox.head_sequence),
             registrations=[
                 Registration(server_handle=handle, client_name=client) for handle, client in items.registrations.items()
             ],
@@ -132,22 +102,6 @@ class Views:
             next_page_token=token,
         )
         return CommandReply(state=response)
-
-    def _captured(self, query: GetState) -> tuple[str, _Capture | None]:
-        """Return the name that the query's page tokens bear, and the capture to answer from."""
-        if not query.of_one_position:
-            return "state", None
-        if not query.page_token:
-            number = next(self._capture_numbers)
-            items = {key: _kept(item) for key, item in self._methods.items.items.items()}
-            self._captures[number] = _Capture(self._outbox.head_sequence, items)
-            if len(self._captures) > _CAPTURES:
-                self._captures.popitem(last=False)
-            return f"state\0{number}", self._captures[number]
-        for number, capture in self._captures.items():
-            if is_page_token_of(query.page_token, name := f"state\0{number}"):
-                return name, capture
-        return "", None  # no token is of this query
 
     async def info(self) -> CommandReply:
         """Return the worker's own figures."""
@@ -170,23 +124,18 @@ class Views:
         )
 
 
-def _kept(item: Item) -> _Kept:
-    return _Kept(item, item.advise, item.last_sequence, item.last_record)
-
-
-def _item_state(kept: _Kept, *, include_value: bool) -> ItemState:
-    item = kept.item
+def _item_state(item: Item, *, include_value: bool) -> ItemState:
     state = ItemState(
         server_handle=item.server_handle,
         item_handle=item.item_handle,
         item_definition=item.definition,
         item_context=item.context,
         buffered=item.buffered,
-        advise=kept.advise,
+        advise=item.advise,
         suspended=item.suspended,
-        last_sequence=kept.last_sequence,
+        last_sequence=item.last_sequence,
         writes_in_flight=1 if item.write_id else 0,
     )
-    if include_value and kept.last_record is not None:
-        state.last_value.CopyFrom(data_change_of(kept.last_record))
+    if include_value and item.last_record is not None:
+        state.last_value.CopyFrom(data_change_of(item.last_record))
     return state

@@ -25,6 +25,7 @@ from mxgw_worker.methods import Methods
 from mxgw_worker.outbox import Outbox
 from mxgw_worker.read import Read
 from mxgw_worker.sink import WorkerSink
+from mxgw_worker.snapshots import Snapshots
 from mxgw_worker.views import Views
 from mxgw_worker.writes import Writes
 
@@ -134,6 +135,9 @@ class Worker:
             methods=methods,
             read=Read(methods, startup.read_timeout_ms / 1000),
             views=views,
+            snapshots=Snapshots(
+                items=self._items, outbox=self._outbox, maximum_frame_bytes=startup.maximum_frame_bytes
+            ),
             alarms=AlarmWatch(methods=methods, maximum_frame_bytes=startup.maximum_frame_bytes),
             maximum_frame_bytes=startup.maximum_frame_bytes,
         )

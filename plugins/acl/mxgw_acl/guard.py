@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from functools import lru_cache
+from math import inf
 
 from mxgw.v1.commands_pb2 import BrowseNode, MxCommand, MxReply
 from mxgw.v1.events_pb2 import EventKind
 from mxgw_acl.items import ItemMap, added_references, used_handles
 from mxgw_acl.keys import Constraints
+from mxgw_core.api import StandingAnswer
 
 _DENIED_READ = "this key may not read the item"
 _DENIED_WRITE = "this key may not write the item"
@@ -127,13 +129,36 @@ class ItemGuard(Tracking):
 
 
 class ItemFilter:
-    """Which events a key with item constraints may see: values of what it may read, completions of what it may use."""
+    """Which events a key with item constraints may see: values of what it may read, completions of what it may use.
+
+    Implements `StandingFilter`; those of one key and session are equal.
+    """
 
     def __init__(self, items: ItemMap, rights: ItemRights) -> None:
         self._items = items
         self._rights = rights
         # What may be seen of a reference, by reference and whether it is a value; per event nothing else is asked.
         self._answers: dict[tuple[str | None, bool], bool] = {}
+
+    def __eq__(self, other: object) -> bool:
+        if not isinstance(other, ItemFilter):
+            return NotImplemented
+        return self._items is other._items and self._rights is other._rights
+
+    def __hash__(self) -> int:
+        return hash((id(self._items), id(self._rights)))
+
+    @property
+    def revision(self) -> int:
+        """See `StandingFilter`: rights never change, what handles stand for does."""
+        return self._items.revision
+
+    def standing(self, server_handle: int, item_handle: int, kind: int) -> StandingAnswer | None:
+        """See `StandingFilter`."""
+        item, after = self._items.settled((server_handle, item_handle))
+        if after == inf:
+            return None
+        return StandingAnswer(item is not None and self._answer(item.reference, kind in _VALUES), int(after))
 
     def keep(self, server_handle: int, item_handle: int, kind: int, sequence: int) -> bool | None:
         """See `EventFilter`: None while the handle may belong to an item whose adding is not answered yet."""
@@ -142,16 +167,16 @@ class ItemFilter:
         meant = items.meant(handle, sequence)
         if not meant or (items.is_adding and items.is_doubtful(handle)):
             return None if items.is_adding else False
-        for item in meant:
-            known = item.reference, kind in _VALUES
-            answer = self._answers.get(known)
-            if answer is None:
-                answer = self._may_see(*known)
-                if len(self._answers) < _REMEMBERED:
-                    self._answers[known] = answer
-            if not answer:
-                return False
-        return True
+        return all(self._answer(item.reference, kind in _VALUES) for item in meant)
+
+    def _answer(self, reference: str | None, is_value: bool) -> bool:
+        known = reference, is_value
+        answer = self._answers.get(known)
+        if answer is None:
+            answer = self._may_see(*known)
+            if len(self._answers) < _REMEMBERED:
+                self._answers[known] = answer
+        return answer
 
     def _may_see(self, reference: str | None, is_value: bool) -> bool:
         if reference is None:

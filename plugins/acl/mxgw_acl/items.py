@@ -47,6 +47,8 @@ class ItemMap:
         # The handles that removing commands under way are about.
         self._removing: dict[int, Collection[Handle]] = {}
         self._moment = 0
+        # Another one whenever what a handle stands, or may stand, for has changed.
+        self.revision = 0
 
     @property
     def is_adding(self) -> bool:
@@ -72,14 +74,30 @@ class ItemMap:
             return (newest,) if newest.after < sequence <= newest.until else ()
         return [item for item in items if item.after < sequence <= item.until]
 
+    def settled(self, handle: Handle) -> tuple[Item | None, float]:
+        """Return what the handle stands for from some sequence on, and that sequence; None with it: nothing known.
+
+        The sequence is infinite where it depends on each event.
+        """
+        items = self._items.get(handle)
+        if self._adding and (not items or self.is_doubtful(handle)):
+            return None, inf
+        if not items:
+            return None, 0
+        newest = items[-1]
+        before = items[-2].until if len(items) > 1 else 0
+        return newest, max(before, newest.after) if newest.until == inf else inf
+
     # from the worker, for a session that began before this gateway
 
     def learning(self) -> None:
         """What the worker has is being asked for; until `learnt`, no event of an unknown handle is judged."""
+        self.revision += 1
         self._adding[id(self)] = 0
 
     def learnt(self, states: Iterable[ItemState]) -> None:
         """Take over what the worker has; what commands told meanwhile counts more."""
+        self.revision += 1
         self._adding.pop(id(self), None)
         for state in states:
             reference = reference_of(
@@ -94,14 +112,18 @@ class ItemMap:
     def started(self, command: MxCommand) -> None:
         """A command goes to the worker."""
         if command.WhichOneof("command") in _ADDS:
+            self.revision += 1
             self._moment += 1
             self._adding[id(command)] = self._moment
         elif removed := frozenset(self._removed(command, None)):
+            self.revision += 1
             self._removing[id(command)] = removed
 
     def finished(self, command: MxCommand, reply: MxReply | None, head_sequence: int) -> None:
         """The command's answer came; None: nobody knows what became of it."""
         kind = command.WhichOneof("command")
+        if kind in _ADDS or kind in _REMOVES:
+            self.revision += 1
         began = self._adding.pop(id(command), 0)
         self._removing.pop(id(command), None)
         if kind in _ADDS and reply is not None:

@@ -11,7 +11,7 @@ from support.events import sequences_of
 
 from mxgw_core.api.errors import SessionEnded
 from mxgw_core.api.events import Conflate, QueueLimits
-from mxgw_core.events.filtering import judge
+from mxgw_core.events.filtering import Sieve
 from mxgw_core.events.items import End, Progress
 from mxgw_core.events.log import Chunk
 from mxgw_core.events.subscriber import Subscriber
@@ -94,7 +94,7 @@ def test_where_nothing_can_wait_an_undecided_event_does_not_pass() -> None:
     chunk = pump.distributor.log.read(0, 1 << 20)
 
     assert isinstance(chunk, Chunk)
-    assert judge(chunk, [knowing]).kept() is None
+    assert Sieve([knowing]).judge(chunk).kept is None
 
 
 def test_a_reader_whose_filter_cannot_say_is_bounded_like_any_other() -> None:

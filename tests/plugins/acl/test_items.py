@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 from math import inf
+from typing import Any
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from mxgw.v1 import commands_pb2 as c
 from mxgw.v1.events_pb2 import EventKind
@@ -13,6 +16,7 @@ from mxgw_acl.guard import ItemFilter, ItemGuard, ItemRights
 from mxgw_acl.items import ItemMap
 from mxgw_acl.keys import Constraints
 from mxgw_acl.patterns import ItemPatterns, reference_of
+from mxgw_core.api import StandingAnswer, StandingFilter
 
 VALUE, WRITTEN = int(EventKind.EVENT_KIND_DATA_CHANGE), int(EventKind.EVENT_KIND_WRITE_COMPLETE)
 
@@ -317,3 +321,106 @@ def test_browsing_shows_places_and_permitted_items() -> None:
     assert guard.shows(c.BrowseNode(name="Area", path="Area"))
     assert guard.shows(c.BrowseNode(name="Level", reference="Tank_001.Level"))
     assert not guard.shows(c.BrowseNode(name="Level", reference="Secret.Level"))
+
+
+# answers that stand
+
+HANDLES, LAST = (1, 2), 12
+REFERENCES = ("Tank_001.Level", "Secret.Level")
+steps = st.lists(
+    st.one_of(
+        st.tuples(st.just("add"), st.sampled_from(REFERENCES)),
+        st.tuples(st.just("remove"), st.sampled_from(HANDLES)),
+        st.tuples(st.just("answer"), st.integers(0, 3), st.sampled_from(HANDLES), st.booleans()),
+        st.tuples(st.just("learning")),
+        st.tuples(st.just("learnt"), st.sampled_from(REFERENCES)),
+        st.tuples(st.just("pass"), st.integers(1, 4)),
+    ),
+    max_size=14,
+)
+
+
+def everything_said(judged: ItemFilter) -> list[bool | None]:
+    return [judged.keep(1, h, kind, s) for h in HANDLES for kind in (VALUE, WRITTEN) for s in range(1, LAST)]
+
+
+@given(steps)
+def test_what_stands_is_what_is_said_of_each_event_and_the_revision_tells_of_every_change(
+    made: list[tuple[Any, ...]],
+) -> None:
+    session = Session()
+    judged = session.filter(readable=ItemPatterns(("Tank_*",)))
+    under_way: list[tuple[c.MxCommand, bool]] = []
+    head = 0
+    revision, said = judged.revision, everything_said(judged)
+    for kind, *arguments in made:
+        match kind, arguments:
+            case "add", [reference]:
+                under_way.append((session.adding(reference), True))
+            case "remove", [handle]:
+                under_way.append((session.removing(handle), False))
+            case "answer", [which, handle, is_known] if under_way:
+                command, is_add = under_way.pop(which % len(under_way))
+                reply = c.MxReply(item_handle=handle) if is_add else c.MxReply()
+                session.items.finished(command, reply if is_known else None, head)
+            case "learning", _:
+                session.items.learning()
+            case "learnt", [reference]:
+                session.items.learnt([ItemState(server_handle=1, item_handle=1, item_definition=reference)])
+            case "pass", [events]:
+                head = min(head + events, LAST)
+        now = everything_said(judged)
+
+        assert now == said or judged.revision != revision
+
+        revision, said = judged.revision, now
+        for handle in HANDLES:
+            for event_kind in (VALUE, WRITTEN):
+                standing = judged.standing(1, handle, event_kind)
+                if standing is not None:
+                    for sequence in range(standing.after + 1, LAST + 5):
+                        assert judged.keep(1, handle, event_kind, sequence) is standing.keep
+
+
+def test_of_a_handle_in_use_the_answer_stands_and_of_one_that_came_back_from_there_on() -> None:
+    session = Session()
+    session.add("Secret.Level", 1)
+    judged = session.filter(**ONLY_TANKS)
+
+    assert judged.standing(1, 1, VALUE) == StandingAnswer(False)
+
+    session.remove(1, head=100)
+
+    assert judged.standing(1, 1, VALUE) is None
+
+    session.add("Tank_001.Level", 1)
+
+    assert judged.standing(1, 1, VALUE) == StandingAnswer(True, after=100)
+    assert judged.standing(1, 2, VALUE) == StandingAnswer(False)
+
+
+def test_where_two_items_may_be_meant_the_answer_for_the_newer_stands_behind_the_older_one() -> None:
+    session = Session()
+    session.add("Secret.Level", 1)
+    removing, adding = session.removing(1), session.adding("Tank_001.Level")
+    judged = session.filter(**ONLY_TANKS)
+
+    assert judged.standing(1, 1, VALUE) is None
+
+    session.items.finished(removing, c.MxReply(), 100)
+    session.added(adding, 1)
+
+    assert judged.standing(1, 1, VALUE) == StandingAnswer(True, after=100)
+
+
+def test_filters_of_one_key_on_one_session_are_equal_and_no_others() -> None:
+    session, other = Session(), Session()
+    rights = ItemRights(Constraints(**ONLY_TANKS), writes=False)
+    same = ItemRights(Constraints(**ONLY_TANKS), writes=False)
+    one = ItemFilter(session.items, rights)
+
+    assert one == ItemFilter(session.items, rights)
+    assert hash(one) == hash(ItemFilter(session.items, rights))
+    assert one != ItemFilter(other.items, rights)
+    assert one != ItemFilter(session.items, same)
+    assert isinstance(one, StandingFilter)

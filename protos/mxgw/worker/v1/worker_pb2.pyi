@@ -343,6 +343,7 @@ class CommandRequest(_message.Message):
     GET_INFO_FIELD_NUMBER: _builtins.int
     POLL_ALARMS_FIELD_NUMBER: _builtins.int
     ACKNOWLEDGE_ALARMS_FIELD_NUMBER: _builtins.int
+    GET_SNAPSHOT_FIELD_NUMBER: _builtins.int
     TIMEOUT_MS_FIELD_NUMBER: _builtins.int
     timeout_ms: _builtins.int
     """Milliseconds the gateway will wait; the worker gives up by then."""
@@ -358,6 +359,8 @@ class CommandRequest(_message.Message):
     def poll_alarms(self) -> Global___PollAlarms: ...
     @_builtins.property
     def acknowledge_alarms(self) -> Global___AcknowledgeAlarms: ...
+    @_builtins.property
+    def get_snapshot(self) -> Global___GetSnapshot: ...
     def __init__(
         self,
         *,
@@ -367,13 +370,14 @@ class CommandRequest(_message.Message):
         get_info: Global___GetInfo | None = ...,
         poll_alarms: Global___PollAlarms | None = ...,
         acknowledge_alarms: Global___AcknowledgeAlarms | None = ...,
+        get_snapshot: Global___GetSnapshot | None = ...,
         timeout_ms: _builtins.int = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["acknowledge_alarms", b"acknowledge_alarms", "browse", b"browse", "get_info", b"get_info", "get_state", b"get_state", "mx", b"mx", "poll_alarms", b"poll_alarms", "request", b"request"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["acknowledge_alarms", b"acknowledge_alarms", "browse", b"browse", "get_info", b"get_info", "get_snapshot", b"get_snapshot", "get_state", b"get_state", "mx", b"mx", "poll_alarms", b"poll_alarms", "request", b"request"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["acknowledge_alarms", b"acknowledge_alarms", "browse", b"browse", "get_info", b"get_info", "get_state", b"get_state", "mx", b"mx", "poll_alarms", b"poll_alarms", "request", b"request", "timeout_ms", b"timeout_ms"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["acknowledge_alarms", b"acknowledge_alarms", "browse", b"browse", "get_info", b"get_info", "get_snapshot", b"get_snapshot", "get_state", b"get_state", "mx", b"mx", "poll_alarms", b"poll_alarms", "request", b"request", "timeout_ms", b"timeout_ms"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    _WhichOneofReturnType_request: _TypeAlias = _typing.Literal["mx", "browse", "get_state", "get_info", "poll_alarms", "acknowledge_alarms"]  # noqa: Y015
+    _WhichOneofReturnType_request: _TypeAlias = _typing.Literal["mx", "browse", "get_state", "get_info", "poll_alarms", "acknowledge_alarms", "get_snapshot"]  # noqa: Y015
     _WhichOneofArgType_request: _TypeAlias = _typing.Literal["request", b"request"]  # noqa: Y015
     def WhichOneof(self, oneof_group: _WhichOneofArgType_request) -> _WhichOneofReturnType_request | None: ...
 
@@ -414,29 +418,50 @@ class GetState(_message.Message):
     INCLUDE_VALUES_FIELD_NUMBER: _builtins.int
     PAGE_SIZE_FIELD_NUMBER: _builtins.int
     PAGE_TOKEN_FIELD_NUMBER: _builtins.int
-    OF_ONE_POSITION_FIELD_NUMBER: _builtins.int
     include_values: _builtins.bool
     page_size: _builtins.int
     page_token: _builtins.str
-    of_one_position: _builtins.bool
-    """All pages are of the position of the first, values included. The worker keeps eight such answers at most while
-    their pages are fetched; an older one ends with BAD_PAGE_TOKEN.
-    """
     def __init__(
         self,
         *,
         include_values: _builtins.bool = ...,
         page_size: _builtins.int = ...,
         page_token: _builtins.str = ...,
-        of_one_position: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["include_values", b"include_values", "of_one_position", b"of_one_position", "page_size", b"page_size", "page_token", b"page_token"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["include_values", b"include_values", "page_size", b"page_size", "page_token", b"page_token"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___GetState: _TypeAlias = GetState  # noqa: Y015
+
+@_typing.final
+class GetSnapshot(_message.Message):
+    """The last value of every advised item that has one, all as of the position of the first page. The worker keeps eight
+    such answers at most while their pages are fetched; an older one ends with BAD_PAGE_TOKEN.
+    """
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    PAGE_BYTES_FIELD_NUMBER: _builtins.int
+    PAGE_TOKEN_FIELD_NUMBER: _builtins.int
+    page_bytes: _builtins.int
+    """About how many bytes of items a page has; it has one item at least."""
+    page_token: _builtins.str
+    def __init__(
+        self,
+        *,
+        page_bytes: _builtins.int = ...,
+        page_token: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["page_bytes", b"page_bytes", "page_token", b"page_token"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___GetSnapshot: _TypeAlias = GetSnapshot  # noqa: Y015
 
 @_typing.final
 class GetInfo(_message.Message):
@@ -527,6 +552,7 @@ class CommandReply(_message.Message):
     FAILURE_FIELD_NUMBER: _builtins.int
     ALARMS_FIELD_NUMBER: _builtins.int
     ACKNOWLEDGED_FIELD_NUMBER: _builtins.int
+    SNAPSHOT_FIELD_NUMBER: _builtins.int
     HEAD_SEQUENCE_FIELD_NUMBER: _builtins.int
     head_sequence: _builtins.int
     """The head when the answer was given. Events of an item that the command removed have no greater sequence."""
@@ -544,6 +570,8 @@ class CommandReply(_message.Message):
     def alarms(self) -> Global___AlarmReport: ...
     @_builtins.property
     def acknowledged(self) -> Global___AlarmsAcknowledged: ...
+    @_builtins.property
+    def snapshot(self) -> Global___SnapshotPage: ...
     def __init__(
         self,
         *,
@@ -554,13 +582,14 @@ class CommandReply(_message.Message):
         failure: Global___Failure | None = ...,
         alarms: Global___AlarmReport | None = ...,
         acknowledged: Global___AlarmsAcknowledged | None = ...,
+        snapshot: Global___SnapshotPage | None = ...,
         head_sequence: _builtins.int = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["acknowledged", b"acknowledged", "alarms", b"alarms", "browse", b"browse", "failure", b"failure", "info", b"info", "mx", b"mx", "reply", b"reply", "state", b"state"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["acknowledged", b"acknowledged", "alarms", b"alarms", "browse", b"browse", "failure", b"failure", "info", b"info", "mx", b"mx", "reply", b"reply", "snapshot", b"snapshot", "state", b"state"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["acknowledged", b"acknowledged", "alarms", b"alarms", "browse", b"browse", "failure", b"failure", "head_sequence", b"head_sequence", "info", b"info", "mx", b"mx", "reply", b"reply", "state", b"state"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["acknowledged", b"acknowledged", "alarms", b"alarms", "browse", b"browse", "failure", b"failure", "head_sequence", b"head_sequence", "info", b"info", "mx", b"mx", "reply", b"reply", "snapshot", b"snapshot", "state", b"state"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    _WhichOneofReturnType_reply: _TypeAlias = _typing.Literal["mx", "browse", "state", "info", "failure", "alarms", "acknowledged"]  # noqa: Y015
+    _WhichOneofReturnType_reply: _TypeAlias = _typing.Literal["mx", "browse", "state", "info", "failure", "alarms", "acknowledged", "snapshot"]  # noqa: Y015
     _WhichOneofArgType_reply: _TypeAlias = _typing.Literal["reply", b"reply"]  # noqa: Y015
     def WhichOneof(self, oneof_group: _WhichOneofArgType_reply) -> _WhichOneofReturnType_reply | None: ...
 
@@ -588,6 +617,33 @@ class BrowseResult(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___BrowseResult: _TypeAlias = BrowseResult  # noqa: Y015
+
+@_typing.final
+class SnapshotPage(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    SEQUENCE_FIELD_NUMBER: _builtins.int
+    ITEMS_FIELD_NUMBER: _builtins.int
+    NEXT_PAGE_TOKEN_FIELD_NUMBER: _builtins.int
+    sequence: _builtins.int
+    """The same for all pages."""
+    items: _builtins.bytes
+    """An encoded mxgw.v1.Snapshot that has items only; the gateway opens it for callers with a filter only."""
+    next_page_token: _builtins.str
+    def __init__(
+        self,
+        *,
+        sequence: _builtins.int = ...,
+        items: _builtins.bytes = ...,
+        next_page_token: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["items", b"items", "next_page_token", b"next_page_token", "sequence", b"sequence"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___SnapshotPage: _TypeAlias = SnapshotPage  # noqa: Y015
 
 @_typing.final
 class WorkerInfo(_message.Message):
@@ -927,3 +983,25 @@ class Goodbye(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___Goodbye: _TypeAlias = Goodbye  # noqa: Y015
+
+@_typing.final
+class EventRecords(_message.Message):
+    """Never sent: an encoded mxgw.v1.EventBatch is one of these too, with its events unopened."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    RECORDS_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def records(self) -> _containers.RepeatedScalarFieldContainer[_builtins.bytes]: ...
+    def __init__(
+        self,
+        *,
+        records: _abc.Iterable[_builtins.bytes] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["records", b"records"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___EventRecords: _TypeAlias = EventRecords  # noqa: Y015

@@ -1,0 +1,75 @@
+"""The frames of a snapshot: bytes as the worker sent them, opened for whoever may not see everything."""
+
+from __future__ import annotations
+
+import pytest
+from support.distributing import Items
+from support.events import EPOCH
+
+from mxgw.v1 import events_pb2 as e
+from mxgw.v1.event_service_pb2 import StreamEventsResponse
+from mxgw.v1.values_pb2 import MxValue
+from mxgw_core.rpc.snapshots import SnapshotMessages
+
+LIMIT = 400
+
+
+def page(*handles: int) -> bytes:
+    items = [
+        e.SnapshotItem(server_handle=1, item_handle=h, sequence=h, value=e.DataChange(value=MxValue(string="x" * 50)))
+        for h in handles
+    ]
+    return e.Snapshot(items=items).SerializeToString()
+
+
+def parsed(frames: list[bytes]) -> list[list[int]]:
+    """Return the handles in each frame but the last, which ends the snapshot; all are of one position."""
+    messages = [StreamEventsResponse.FromString(frame) for frame in frames if frame]
+    position = e.Position(epoch=EPOCH, sequence=77)
+
+    assert messages[-1].snapshot_end.position == position
+    assert all(message.snapshot.position == position for message in messages[:-1])
+
+    return [[item.item_handle for item in message.snapshot.items] for message in messages[:-1]]
+
+
+def test_a_page_is_a_frame_as_it_came() -> None:
+    pages = [page(1, 2, 3), page(4)]
+    frames = list(SnapshotMessages(EPOCH, 77, pages).frames((), LIMIT))
+
+    assert parsed(frames) == [[1, 2, 3], [4]]
+    assert frames[0].endswith(pages[0])
+
+
+@pytest.mark.parametrize("filters", [(), (Items(range(100)),)], ids=["free", "filtered"])
+def test_a_page_larger_than_the_limit_becomes_several_frames_and_an_item_is_never_cut(
+    filters: tuple[Items, ...],
+) -> None:
+    frames = list(SnapshotMessages(EPOCH, 77, [page(*range(1, 12))]).frames(filters, LIMIT))
+
+    assert [handle for part in parsed(frames) for handle in part] == list(range(1, 12))
+    assert len(frames) > 2
+    assert all(len(frame) < LIMIT + 50 for frame in frames)
+    assert len(list(SnapshotMessages(EPOCH, 77, [page(1, 2)]).frames(filters, 1))) == 3
+
+
+def test_only_what_all_filters_let_pass_is_shown_and_a_page_of_others_is_an_empty_frame() -> None:
+    snapshot = SnapshotMessages(EPOCH, 77, [page(1, 2, 3), page(4), page(5, 6)])
+    frames = list(snapshot.frames((Items([1, 3, 5, 6]), Items([2, 3, 5, 6])), LIMIT))
+
+    assert frames[1] == b""
+    assert parsed(frames) == [[3], [5, 6]]
+
+
+def test_what_a_filter_cannot_say_yet_is_not_shown() -> None:
+    class Undecided:
+        def keep(self, server_handle: int, item_handle: int, kind: int, sequence: int) -> bool | None:
+            assert (server_handle, kind, sequence) == (1, e.EVENT_KIND_DATA_CHANGE, 77)
+
+            return None if item_handle == 2 else True
+
+    assert parsed(list(SnapshotMessages(EPOCH, 77, [page(1, 2, 3)]).frames((Undecided(),), LIMIT))) == [[1, 3]]
+
+
+def test_a_session_without_values_has_an_end_only() -> None:
+    assert parsed(list(SnapshotMessages(EPOCH, 77, []).frames((), LIMIT))) == []

@@ -1,0 +1,97 @@
+"""GetSnapshot: the last value of every advised item, all as of one position, in pages of bytes."""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from dataclasses import dataclass
+from itertools import count
+from typing import TypeAlias
+
+from mxgw.v1.session_service_pb2 import ADVISE_KIND_NONE, ADVISE_KIND_UNSPECIFIED
+from mxgw.worker.v1.worker_pb2 import CommandReply, GetSnapshot, SnapshotPage
+from mxgw_worker.calls import CallFailed
+from mxgw_worker.items import ItemTable
+from mxgw_worker.outbox import Outbox
+from mxgw_worker.paging import is_page_token_of, page_token, parse_page_token
+from mxgw_worker.records import snapshot_item
+
+# Part of a frame that one page may fill.
+_PAGE_SHARE = 0.75
+_PAGE_BYTES = 64 * 1024
+# Answers that may be under way at once. Source: worker.proto.
+_CAPTURES = 8
+_UNADVISED = (ADVISE_KIND_UNSPECIFIED, ADVISE_KIND_NONE)
+
+# Server handle, item handle, sequence and record of a last value. A plain tuple: all items are captured in one step.
+_Kept: TypeAlias = tuple[int, int, int, bytes]
+
+
+@dataclass(frozen=True, slots=True)
+class _Capture:
+    """All last values as of one position, so that pages that are asked for one by one fit each other."""
+
+    sequence: int
+    values: list[_Kept]
+
+
+class Snapshots:
+    """Answers GetSnapshot. A value is encoded when its page is asked for, so that no step takes long."""
+
+    def __init__(self, *, items: ItemTable, outbox: Outbox, maximum_frame_bytes: int) -> None:
+        self._items = items
+        self._outbox = outbox
+        self._most_page_bytes = int(maximum_frame_bytes * _PAGE_SHARE)
+        self._captures: OrderedDict[int, _Capture] = OrderedDict()
+        self._numbers = count(1)
+
+    async def page(self, query: GetSnapshot) -> CommandReply:
+        """Return one page.
+
+        Raises:
+            CallFailed: BAD_PAGE_TOKEN.
+        """
+        number, start = self._place(query.page_token) if query.page_token else (self._captured(), 0)
+        capture = self._captures[number]
+        room = min(query.page_bytes or _PAGE_BYTES, self._most_page_bytes)
+        page: list[bytes] = []
+        end = start
+        for end in range(start, len(capture.values)):
+            item = snapshot_item(*capture.values[end])
+            room -= len(item)
+            if page and room < 0:
+                break
+            page.append(item)
+        else:
+            end = len(capture.values)
+        token = ""
+        if end < len(capture.values):
+            token = page_token(end, 0, _name(number))
+        else:
+            del self._captures[number]
+        reply = SnapshotPage(sequence=capture.sequence, items=b"".join(page), next_page_token=token)
+        return CommandReply(snapshot=reply)
+
+    def _captured(self) -> int:
+        number = next(self._numbers)
+        values = [
+            (item.server_handle, item.item_handle, item.last_sequence, item.last_record)
+            for item in self._items.items.values()
+            if item.last_record is not None and item.advise not in _UNADVISED
+        ]
+        self._captures[number] = _Capture(self._outbox.head_sequence, values)
+        if len(self._captures) > _CAPTURES:
+            self._captures.popitem(last=False)
+        return number
+
+    def _place(self, token: str) -> tuple[int, int]:
+        """Return which capture a token is of, and where its page begins."""
+        for number in self._captures:
+            if is_page_token_of(token, _name(number)):
+                return number, parse_page_token(token, _name(number))[0]
+        raise CallFailed(
+            "BAD_PAGE_TOKEN", "the page token is of no snapshot whose pages are being fetched; start anew without one"
+        )
+
+
+def _name(number: int) -> str:
+    return f"snapshot\0{number}"
