@@ -17,29 +17,29 @@ from bench.processes import BenchmarkFailed, environment, running, started
 from bench.systems import Load, System, settle
 from bench.window import EVENTS, Window
 
-# What each of many sessions may be ahead.
-LEAST_WINDOW_EVENTS = 20_000
 ROOMY = """
 [events]
-queue_events = 150_000
-queue_bytes = 40_000_000
+queue_events = {queue}
+queue_bytes = {queue_bytes}
 [workers]
 outbox_events = 250_000
 outbox_bytes = 50_000_000
 """
 ROOMY_SECTIONS = {
-    "backpressure": "queue_events = 150_000\nqueue_bytes = 40_000_000\nmaximum_subscribers = 1000\n",
+    "backpressure": "queue_events = {queue}\nqueue_bytes = {queue_bytes}\nmaximum_subscribers = 1000\n",
     "replay": "events = {retained}\nbytes = {retained_bytes}\n",
     "acl": 'directory = "{directory}/acl"\n',
 }
 RETAINED_EVENTS = 300_000
+# More than any event has.
+_EVENT_BYTES = 400
 
 
 class Mxgw(System):
     """The gateway, with real workers whose backend makes the harness's events.
 
-    `plugins` are enabled; `settings` are appended to the file. `roomy`: queues and logs hold what the window lets run
-    ahead; otherwise every limit is as it comes.
+    `plugins` are enabled; `settings` are appended to the file. `roomy`: queues and logs hold what the window of
+    `window_events` lets run ahead; otherwise every limit is as it comes.
     """
 
     name = "mxgw"
@@ -58,12 +58,14 @@ class Mxgw(System):
         settings: str = "",
         roomy: bool = True,
         retained_events: int = RETAINED_EVENTS,
+        window_events: int = EVENTS,
     ) -> None:
         self.name = name or type(self).name
         self.plugins = plugins
         self.more_settings = settings
         self.roomy = roomy
         self.retained_events = retained_events
+        self.window_events = window_events
         # Presented by every call once a key was made.
         self.api_key = ""
         # Presented by subscribers, when it is another one.
@@ -72,7 +74,9 @@ class Mxgw(System):
     def settings(self) -> str:
         """Return the settings file."""
         enabled = ", ".join(f'"{name}"' for name in self.plugins)
-        text = ROOMY if self.roomy else ""
+        queue = self.window_events * 3 // 2
+        limits = {"queue": queue, "queue_bytes": queue * _EVENT_BYTES}
+        text = ROOMY.format(**limits) if self.roomy else ""
         text += f"""
 [plugins]
 enabled = [{enabled}]
@@ -98,7 +102,10 @@ rate = 0
         for plugin in self.plugins:
             if plugin in ROOMY_SECTIONS and (self.roomy or plugin == "acl"):
                 section = ROOMY_SECTIONS[plugin].format(
-                    directory=self.directory, retained=self.retained_events, retained_bytes=self.retained_events * 400
+                    directory=self.directory,
+                    retained=self.retained_events,
+                    retained_bytes=self.retained_events * _EVENT_BYTES,
+                    **limits,
                 )
                 text += f"[plugins.{plugin}]\n{section}"
         return text + self.more_settings
@@ -137,7 +144,7 @@ rate = 0
 
     async def _turn(self, load: Load) -> dict[str, Any]:
         await asyncio.to_thread(settle, [self.server_pid])
-        Window.named().reset(max(EVENTS // load.sessions, LEAST_WINDOW_EVENTS))
+        Window.named().reset(self.window_events, load.sessions)
         backend = f"bench{load.rate:.0f}" if load.rate else "bench"
         async with self.connect() as gateway, AsyncExitStack() as stack:
             requests: list[str] = []

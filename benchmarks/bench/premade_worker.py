@@ -55,7 +55,7 @@ class PremadeWorker:
             self._socket.sendall(b"".join(burst))
             self._receive(0)
             while not window.has_room(last) and not self._is_stopped:
-                self._receive(0.0005)
+                self._receive(window.look_again_s)
 
     def _receive(self, timeout_s: float | None) -> bool:
         """Act on what came; return whether the gateway proved itself just now."""

@@ -37,6 +37,7 @@ class Load:
     encode: bool = False
     # mxgw: sessions, each with so many subscribers.
     sessions: int = 1
+    warm_up_s: float = WARM_UP_S
     # mxgw: subscribers see only some of the events, so numbers have holes.
     is_filtered: bool = False
     # Read so many retained events instead of live ones, from the oldest on.
@@ -86,7 +87,7 @@ class System(ABC):
             "target": self.target,
             "subscribers": load.subscribers * load.sessions,
             "seconds": load.seconds,
-            "warm_up_s": 0 if load.replay_events else WARM_UP_S,
+            "warm_up_s": 0 if load.replay_events else load.warm_up_s,
             "stamps": bool(load.rate),
             "is_filtered": load.is_filtered,
             "target_events": load.replay_events,

@@ -15,8 +15,12 @@ from pathlib import Path
 VARIABLE = "BENCH_WINDOW"
 EVENTS = 100_000
 
-_CELLS = struct.Struct("<QQQ")
+# How long a producer that is ahead far enough waits before it looks again.
+LOOK_AGAIN_S = 0.0005
+
+_CELLS = struct.Struct("<QQQd")
 _CELL = struct.Struct("<Q")
+_SECONDS = struct.Struct("<d")
 
 
 class Window:
@@ -29,7 +33,7 @@ class Window:
     @classmethod
     def create(cls, path: Path) -> Window:
         """Make the file, closed and at 0, and name it in the environment of processes started later."""
-        path.write_bytes(_CELLS.pack(0, 0, EVENTS))
+        path.write_bytes(_CELLS.pack(0, 0, EVENTS, LOOK_AGAIN_S))
         os.environ[VARIABLE] = str(path)
         return cls(path)
 
@@ -38,9 +42,12 @@ class Window:
         """Open the one the environment names."""
         return cls(Path(os.environ[VARIABLE]))
 
-    def reset(self, events: int = EVENTS) -> None:
-        """Close it, and start again from 0; a producer may be `events` ahead."""
-        self._map[:] = _CELLS.pack(0, 0, events)
+    def reset(self, events: int = EVENTS, producers: int = 1) -> None:
+        """Close it, and start again from 0; each of `producers` may be `events` ahead.
+
+        Many of them look less often, or looking would be what fills the machine.
+        """
+        self._map[:] = _CELLS.pack(0, 0, events, LOOK_AGAIN_S * producers)
 
     @property
     def is_open(self) -> bool:
@@ -57,6 +64,10 @@ class Window:
     @sequence.setter
     def sequence(self, number: int) -> None:
         _CELL.pack_into(self._map, 8, number)
+
+    @property
+    def look_again_s(self) -> float:
+        return float(_SECONDS.unpack_from(self._map, 24)[0])
 
     def has_room(self, last_sent: int) -> bool:
         return last_sent < self.sequence + int(_CELL.unpack_from(self._map, 16)[0])

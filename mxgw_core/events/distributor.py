@@ -435,3 +435,12 @@ class Distributor:
             self._cancel_recheck()
             for subscriber in self._everyone():
                 subscriber.finish(error)
+
+    def release(self) -> None:
+        """Give the log's memory back, once the session has ended; what its readers have yet to take is theirs already.
+
+        Session, worker and log refer to each other, so all of it would wait for the collector otherwise, and that
+        looks at old objects only when a quarter more of them have come: a site's largest memory would be that of
+        sessions which are gone.
+        """
+        self.log.release()

@@ -257,6 +257,13 @@ class EventLog:
             raise OutOfOrder("the log has begun already")
         self.head = sequence
 
+    def release(self) -> None:
+        """Forget every event; numbering and counts stay."""
+        self._entries.clear()
+        self._firsts.clear()
+        self._shared.clear()
+        self.events = self.bytes = self._holes = 0
+
     def _advance(self, first: int, last: int) -> None:
         if first != self.head + 1 or last < first:
             raise OutOfOrder(f"events {first} to {last} do not follow {self.head}")

@@ -237,6 +237,7 @@ class SessionRegistry:
             self._live.pop(session.id, None)
             self.totals.over(session)
             self._ended[session.id] = EndedSession.of(session)
+            session.distributor.release()
             while len(self._ended) > self._settings.limits.remembered_sessions:
                 self._ended.popitem(last=False)
 

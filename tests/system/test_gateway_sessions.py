@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import os
 import signal
 import time
@@ -18,6 +19,7 @@ from mxgw.v1 import commands_pb2 as c
 from mxgw.v1 import event_service_pb2 as es
 from mxgw.v1 import session_service_pb2 as ss
 from mxgw.v1.gateway_service_pb2 import PingRequest
+from mxgw_core.events.log import EventLog
 from mxgw_core.testing import RunningGateway, running_gateway
 
 pytestmark = pytest.mark.asyncio
@@ -66,6 +68,24 @@ async def test_closing_works_even_if_no_ended_session_is_remembered() -> None:
         again = client.sessions.CloseSession(ss.CloseSessionRequest(session_id=session.session_id))
 
         assert (await refused(again)).reason == "SESSION_NOT_FOUND"
+
+
+async def test_the_events_of_a_closed_session_do_not_wait_for_the_collector() -> None:
+    def held_bytes() -> int:
+        return sum(found.bytes for found in gc.get_objects() if type(found) is EventLog)
+
+    gc.collect()  # what earlier tests left
+    async with running_gateway() as gateway, client_of(gateway.target) as client:
+        gc.disable()
+        try:
+            session = await client.open()
+            await client.subscribe(session.session_id, ["Tank_001.Level"])
+            await until(held_bytes)
+            await client.close(session.session_id)
+
+            assert held_bytes() == 0
+        finally:
+            gc.enable()
 
 
 async def test_sessions_are_listed_in_pages_in_the_order_of_their_opening() -> None:

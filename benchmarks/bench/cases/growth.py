@@ -3,19 +3,25 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from functools import partial
 from typing import Any
 
 from bench.context import Context
 from bench.gateway import MxgwPremade
 from bench.measuring import Result
 from bench.peers import Relay
-from bench.systems import Load
+from bench.systems import WARM_UP_S, Load
 
 SUBSCRIBERS_TITLE = "Growth over subscribers"
 SESSIONS_TITLE = "Growth over sessions"
 SUBSCRIBERS = (1, 2, 4, 8, 16, 32, 64, 128)
 SESSIONS = (1, 4, 8, 16, 32, 64)
 SECONDS = 0.5
+# Every session has the same, however many there are: what may be ahead of its subscriber, and what its log retains.
+WINDOW_EVENTS, RETAINED_EVENTS = 20_000, 60_000
+# Measured is a session that has retained what it may: a log that still grows takes new memory for every event. This is
+# how fast logs are filled at least.
+FILLED_EVENTS_PER_S = 2_000_000
 # "Flat or falling", with what turns of so few seconds differ by.
 GOAL = 1.05
 
@@ -37,18 +43,22 @@ def subscribers(context: Context) -> Result:
 
 
 def sessions(context: Context) -> Result:
-    """One subscriber and one worker each."""
-    result = Result("sessions", SESSIONS_TITLE, {"seconds": context.seconds(SECONDS)})
-    ours = MxgwPremade()
+    """One subscriber and one worker each. Numbers of sessions take turns, for what is compared is them."""
+    settings = {"window": WINDOW_EVENTS, "retained": RETAINED_EVENTS}
+    result = Result("sessions", SESSIONS_TITLE, {"seconds": context.seconds(SECONDS), **settings})
+    ours = MxgwPremade(window_events=WINDOW_EVENTS, retained_events=RETAINED_EVENTS)
+    numbers = [number for number in SESSIONS if context.wants(f"S={number}")]
     with context.running([ours]):
-        measured = {
-            f"S={number}": context.turns(f"S={number}", [ours], Load(1, context.seconds(SECONDS), sessions=number))
-            for number in SESSIONS
-            if context.wants(f"S={number}")
-        }
-    _compare_with_first(result, ours.name, measured)
-    result.notes.append("a worker may be 100,000 events ahead divided by the sessions, and 20,000 at least")
+        turns = {f"S={number}": partial(ours.turn, _load_of(number, context.seconds(SECONDS))) for number in numbers}
+        runs = context.alternate("sessions", turns)
+    _compare_with_first(result, ours.name, {number: {ours.name: found} for number, found in runs.items()})
+    result.notes.append("every session's log retains what it may before measuring begins")
     return context.finish(result)
+
+
+def _load_of(sessions: int, seconds: float) -> Load:
+    warm_up_s = max(WARM_UP_S, sessions * RETAINED_EVENTS / FILLED_EVENTS_PER_S)
+    return Load(1, seconds, sessions=sessions, warm_up_s=warm_up_s)
 
 
 def _compare_with_first(result: Result, of: str, measured: Mapping[str, Runs]) -> None:

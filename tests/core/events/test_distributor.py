@@ -314,6 +314,22 @@ def test_every_stream_ends_with_the_reason_after_what_is_in_the_log() -> None:
     assert told(taken(other)) == [1, 2, "end SESSION_CLOSED"]
 
 
+def test_giving_the_memory_of_an_ended_session_back_takes_nothing_from_its_readers() -> None:
+    pump = Pump()
+    pump.distributor.retain(Retention(100, 1 << 20, 0.0))
+    one, other = pump.attach(), pump.attach()
+    pump.events(2)
+    taken(one)
+    pump.distributor.end(CLOSED)
+    pump.distributor.release()
+
+    assert (pump.distributor.log.bytes, one.lag_events, other.lag_events) == (0, 0, 2)
+    assert told(taken(other)) == [1, 2, "end SESSION_CLOSED"]
+    assert told(taken(one)) == ["end SESSION_CLOSED"]
+    assert pump.distributor.detach(one) is False
+    assert pump.distributor.detach(other) is True
+
+
 def test_whoever_attaches_after_the_end_gets_the_same_error_at_once() -> None:
     pump = Pump()
     pump.distributor.end(CLOSED)

@@ -266,6 +266,18 @@ def test_with_nothing_to_retain_everything_read_is_forgotten_and_nothing_else() 
     assert log.oldest == 6
 
 
+def test_a_released_log_holds_nothing_and_keeps_its_numbering_and_counts() -> None:
+    log = Filled([(False, 2), (True, 3), (False, 2)]).log
+    log.read(5, 1000)
+
+    log.release()
+
+    assert (log.events, log.bytes, log.oldest, log.head, log.appended_events) == (0, 0, 8, 7, 4)
+    assert log.read(log.head, 1000) is None
+    assert log.after(log.head) == (0, 0)
+    assert log.trim(log.head, 0, 0, 0.0) is None
+
+
 def test_a_gap_is_retained_like_an_event() -> None:
     log = EventLog(Clock())
     gap = LogGap(1, 1, RECONNECTED, "the source was away")
