@@ -3,15 +3,13 @@
 from __future__ import annotations
 
 import asyncio
-import json
-import subprocess
 from functools import partial
 from typing import Any
 
 from bench.context import Context
 from bench.gateway import MxgwPremade
 from bench.measuring import Result
-from bench.processes import BenchmarkFailed, environment, module
+from bench.processes import answer
 from bench.window import Window
 
 TITLE = "Python client alone"
@@ -44,14 +42,4 @@ async def _turn(system: MxgwPremade, way: str, seconds: float) -> dict[str, Any]
     Window.named().reset()
     async with system.connect() as gateway, gateway.open_session() as session:
         described = {"way": way, "target": system.target, "session_id": session.session_id, "seconds": seconds}
-        done = await asyncio.to_thread(
-            subprocess.run,
-            module("application", json.dumps(described)),
-            env=environment(),
-            capture_output=True,
-            text=True,
-        )
-    if done.returncode:
-        raise BenchmarkFailed(f"the application failed: {done.stderr[-2000:]}")
-    result: dict[str, Any] = json.loads(done.stdout)
-    return result
+        return await asyncio.to_thread(answer, "application", described, "the application")
