@@ -114,11 +114,15 @@ class JetStream(Nats):
     name = "NATS JetStream"
     dialect = "jetstream"
     note = (
-        "memory storage, replay on, push consumers without acknowledgement; events are not acknowledged to the source"
+        "memory storage, replay on, push consumers without acknowledgement; events are not acknowledged to the source; "
+        "a reader may be 1 GB behind instead of 64 MiB, or a replay would be cut"
     )
 
     def extra(self) -> str:
-        return f'jetstream: {{store_dir: "{self.directory}/js", max_mem: 2G}}\n'
+        return f"""jetstream: {{store_dir: "{self.directory}/js", max_mem: 2G}}
+max_pending: 1000000000
+write_deadline: "60s"
+"""
 
     def prepare(self) -> None:
         with nats_connected(self.target) as connection:
