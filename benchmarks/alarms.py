@@ -27,7 +27,7 @@ from mxgw.v1 import alarm_service_pb2_grpc
 from mxgw.v1.alarms_pb2 import ALARM_PROVIDER_PRIMARY
 from mxgw.v1.event_service_pb2 import StartPosition
 
-from processes import Server, gateway
+from bench.serving import Server, gateway
 
 READY_TIMEOUT_S = 30.0
 _SETTINGS = """

@@ -37,7 +37,7 @@ import psutil
 from mxgw.v1.event_service_pb2 import StreamEventsRequest
 from mxgw_client import Session, connect
 
-from processes import Server, gateway
+from bench.serving import Server, gateway
 
 SESSIONS, FAST, RATE, ITEMS, SLOW_ITEMS, OPERATORS = 64, 8, 1_000, 50, 4, 4
 SETTLE_S = 3.0

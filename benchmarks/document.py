@@ -15,7 +15,7 @@ from pathlib import Path
 from bench.measuring import Result, result_from_json
 from bench.plots import draw
 from bench.registry import CASES
-from bench.report import goal, number, verdict, words
+from bench.report import goal, number, spread, verdict, words
 
 HERE = Path(__file__).resolve().parent
 RESULTS = HERE / "results"
@@ -36,8 +36,8 @@ def goals_table(results: dict[str, Result]) -> list[str]:
     for result in results.values():
         for ratio in result.ratios:
             if ratio.goal is not None:
-                spread = f"**{ratio.median:.3g}** ({min(ratio.values):.3g} to {max(ratio.values):.3g})"
-                lines.append(f"| {ratio.what} | {ratio.circumstance} | {spread} | {goal(ratio)} | {verdict(ratio)} |")
+                measured = f"**{ratio.median:.3g}** ({spread(ratio)})"
+                lines.append(f"| {ratio.what} | {ratio.circumstance} | {measured} | {goal(ratio)} | {verdict(ratio)} |")
     return lines
 
 
@@ -52,8 +52,8 @@ def case_tables(result: Result) -> list[str]:
     kinds = list(dict.fromkeys((figure.what, words(figure)) for figure in figures))
     rows: dict[tuple[str, str], dict[str, str]] = {}
     for figure in figures:
-        spread = (number(value, figure.unit) for value in (figure.median, min(figure.values), max(figure.values)))
-        cell = "{} ({} to {})".format(*spread)
+        values = (number(value, figure.unit) for value in (figure.median, min(figure.values), max(figure.values)))
+        cell = "{} ({} to {})".format(*values)
         rows.setdefault((figure.circumstance, figure.system), {})[figure.what] = cell
     lines = ["| where | system |" + "".join(f" {word} |" for _, word in kinds), "|---|---|" + "---|" * len(kinds)]
     for (circumstance, system), cells in rows.items():

@@ -17,7 +17,6 @@ import random
 import socket
 import statistics
 import struct
-import sys
 import tempfile
 import time
 from collections.abc import Iterator
@@ -29,12 +28,14 @@ from mxgw_client.frames import Frame
 from mxgw_core.api.types import Position
 from mxgw_core.testing.checker import Lost, Observation, Opened, Passed, StreamChecker, seen
 
-from processes import HERE, gateway
+from bench.listener import Child
+from bench.serving import gateway
 
 SESSIONS = SUBSCRIBERS = 8
 RATE = 20
 HEALTHY_RATE = 1_000
-STORM_EVERY_S = 1.5
+ITEMS, HEALTHY_ITEMS = 20, 100
+STORM_EVERY_S, SETTLE_S = 1.5, 2.0
 SETTINGS = f"""
 [plugins]
 enabled = ["backpressure", "replay"]
@@ -44,12 +45,12 @@ default = "load"
 kind = "sim"
 profile = "load"
 rate = {RATE}
-items = 20
+items = {ITEMS}
 [backends.paced{HEALTHY_RATE}]
 kind = "sim"
 profile = "load"
 rate = {HEALTHY_RATE}
-items = 100
+items = {HEALTHY_ITEMS}
 """
 
 
@@ -140,26 +141,6 @@ def observations(frame: Frame) -> Iterator[Observation]:
             yield Passed(at.epoch, at.sequence)
 
 
-async def healthy(target: str, seconds: float) -> dict[str, float]:
-    """Follow a session in another process, and return its delays."""
-    arguments = {
-        "kind": "gateway",
-        "backend": f"paced{HEALTHY_RATE}",
-        "items": 100,
-        "seconds": seconds,
-        "measure_latency": True,
-        "target": target,
-    }
-    process = await asyncio.create_subprocess_exec(
-        sys.executable, str(HERE / "reader.py"), json.dumps(arguments), stdout=asyncio.subprocess.PIPE
-    )
-    assert process.stdout is not None
-    await process.stdout.readline()
-    result: dict[str, float] = json.loads(await process.stdout.readline())
-    await process.wait()
-    return result
-
-
 async def storms(relay: Relay, subscribers: list[Subscriber], calm: asyncio.Event, took: list[float]) -> None:
     """Cut everybody again and again until `calm`; note for each how long it took to be back."""
     while not calm.is_set():
@@ -175,8 +156,8 @@ async def storms(relay: Relay, subscribers: list[Subscriber], calm: asyncio.Even
                 await calm.wait()
 
 
-async def subscribe(session: Session) -> None:
-    outcomes = await session.subscribe_bulk([f"Load.Item{number:05d}" for number in range(1, 21)])
+async def subscribe(session: Session, items: int) -> None:
+    outcomes = await session.subscribe_bulk([f"Load.Item{number:05d}" for number in range(1, items + 1)])
     for outcome in outcomes:
         outcome.raise_if_failed()
 
@@ -192,24 +173,31 @@ async def measure(target: str, rounds: int, seconds: float) -> dict[str, object]
         subscribers: list[Subscriber] = []
         for _ in range(SESSIONS):
             session = await stack.enter_async_context(direct.open_session(client_name="storm"))
-            await subscribe(session)
+            await subscribe(session, ITEMS)
             for _ in range(SUBSCRIBERS):
                 client = await stack.enter_async_context(connect(address))
                 far = await stack.enter_async_context(client.attach_session(session.session_id))
                 subscribers.append(Subscriber(far.events()))
+        session = await stack.enter_async_context(direct.open_session(backend=f"paced{HEALTHY_RATE}"))
+        listener = Child.listener(target, session.session_id)
+        stack.callback(listener.end)
+        await subscribe(session, HEALTHY_ITEMS)
         stop = asyncio.Event()
         async with asyncio.TaskGroup() as following:
             for one in subscribers:
                 following.create_task(one.follow(stop))
+            await asyncio.sleep(SETTLE_S)
             for number in range(2 * rounds):
                 kind = ("calm", "storm", "storm", "calm")[number % 4]
                 calm = asyncio.Event()
                 async with asyncio.TaskGroup() as storming:
                     if kind == "storm":
                         storming.create_task(storms(relay, subscribers, calm, took))
-                    result = await healthy(target, seconds)
+                    await listener.ask()
+                    await asyncio.sleep(seconds)
+                    result = await listener.ask()
                     calm.set()
-                delays[kind].append(result["p99_us"] / 1000)
+                delays[kind].append(result["p99_ms"])
             stop.set()
     took.sort()
     calm_ms, storm_ms = statistics.median(delays["calm"]), statistics.median(delays["storm"])

@@ -19,24 +19,20 @@ import asyncio
 import json
 import os
 import statistics
-import subprocess
 import sys
 import tempfile
-import threading
 import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
-import grpc.aio
 import uvloop
 
-from mxgw.convert import timestamp_to_ns
-from mxgw.v1.event_service_pb2 import OverflowPolicyChoice, StreamEventsRequest, StreamEventsResponse
 from mxgw_client import Gateway, Session, connect
 
-from processes import Server, gateway
+from bench.listener import Child, stream
+from bench.serving import Server, gateway
 
 ITEMS, RATE, STALLED, ROUNDS = 1_000, 10_000, 7, 2
 POLICIES = ("disconnect", "drop_oldest", "conflate")
@@ -44,8 +40,6 @@ ALONE_PART = 0.5
 SETTLE_S = 1.0
 LOOK_S = 0.2
 MIB = 1024 * 1024
-STREAM = "/mxgw.v1.EventService/StreamEvents"
-OPTIONS = [("grpc.use_local_subchannel_pool", 1)]
 SETTINGS = f"""
 [plugins]
 enabled = ["backpressure"]
@@ -56,50 +50,7 @@ items = {ITEMS}
 """
 
 
-# the children
-
-
-def stream(target: str, session_id: str, policy: str = "") -> Any:
-    request = StreamEventsRequest(session_id=session_id, policy=OverflowPolicyChoice(name=policy))
-    channel = grpc.aio.insecure_channel(target, options=OPTIONS)
-    call = channel.unary_stream(STREAM)(request.SerializeToString())
-    call.channel = channel  # lives as long as the call
-    return call
-
-
-async def healthy(target: str, session_id: str) -> None:
-    """Measure; at every line of stdin print what was measured since the last one."""
-    call = stream(target, session_id, "disconnect")
-    delays: list[int] = []
-    sequence = missed = gaps = 0
-    loop = asyncio.get_running_loop()
-
-    def report() -> None:
-        nonlocal delays
-        taken, delays = sorted(delays), []
-        figures: dict[str, float] = {"events": len(taken), "missed": missed, "gaps": gaps}
-        if taken:
-            figures |= {f"p{p}_ms": taken[min(len(taken) - 1, len(taken) * p // 100)] / 1e6 for p in (50, 99)}
-            figures["max_ms"] = taken[-1] / 1e6
-        print(json.dumps(figures), flush=True)
-
-    def follow_stdin() -> None:
-        for _ in sys.stdin:
-            loop.call_soon_threadsafe(report)
-        loop.call_soon_threadsafe(call.cancel)
-
-    threading.Thread(target=follow_stdin, daemon=True).start()
-    try:
-        while (frame := await call.read()) is not grpc.aio.EOF:
-            arrived_ns = time.time_ns()
-            message = StreamEventsResponse.FromString(frame)
-            gaps += message.HasField("gap")
-            for event in message.events.events:
-                missed += event.sequence - sequence - 1
-                sequence = event.sequence
-                delays.append(arrived_ns - timestamp_to_ns(event.worker_time))
-    except asyncio.CancelledError:
-        return
+# the stalled ones
 
 
 async def stalled(target: str, session_id: str, policy: str) -> None:
@@ -113,37 +64,6 @@ async def stalled(target: str, session_id: str, policy: str) -> None:
     os._exit(0)  # a client that is gone, not one that says good-bye
 
 
-class Child:
-    """A child that answers each line with a JSON line."""
-
-    def __init__(self, role: str, *arguments: str) -> None:
-        self._process = subprocess.Popen(
-            [sys.executable, __file__, "--role", role, *arguments],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            text=True,
-        )
-
-    async def line(self) -> Any:
-        assert self._process.stdout is not None
-        return json.loads(await asyncio.to_thread(self._process.stdout.readline))
-
-    async def ask(self) -> Any:
-        assert self._process.stdin is not None
-        self._process.stdin.write("\n")
-        self._process.stdin.flush()
-        return await self.line()
-
-    def end(self) -> None:
-        assert self._process.stdin is not None
-        self._process.stdin.close()
-        try:
-            self._process.wait(5)
-        except subprocess.TimeoutExpired:
-            self._process.kill()
-            self._process.wait()
-
-
 # the phases
 
 
@@ -151,7 +71,7 @@ class Child:
 async def loaded_session(server: Server) -> AsyncIterator[tuple[Gateway, Session, Child]]:
     """A session with its healthy reader, under load."""
     async with connect(server.target) as client, client.open_session() as session:
-        reader = Child("healthy", "--target", server.target, "--session", session.session_id)
+        reader = Child.listener(server.target, session.session_id)
         try:
             while not (await session.subscribers()).subscribers:  # noqa: ASYNC110 - only asking tells
                 await asyncio.sleep(0.05)
@@ -174,7 +94,8 @@ async def measured(policy: str, seconds: float) -> dict[str, object]:
                 await asyncio.sleep(seconds * ALONE_PART)
                 alone.append(await reader.ask())
                 before = server.rss_bytes()
-                child = Child("stalled", "--target", server.target, "--session", session.session_id, "--policy", policy)
+                described = {"target": server.target, "session_id": session.session_id, "policy": policy}
+                child = Child([sys.executable, __file__, "--stalled", json.dumps(described)])
                 try:
                     await child.line()
                     await reader.ask()
@@ -226,14 +147,9 @@ if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--seconds", type=float, default=20.0, help="how long the stalled ones stand still, each time")
     parser.add_argument("--policy", action="append", default=[], help="one policy; may be given several times")
-    parser.add_argument("--role", choices=("healthy", "stalled"), help=argparse.SUPPRESS)
-    parser.add_argument("--target", default="", help=argparse.SUPPRESS)
-    parser.add_argument("--session", default="", help=argparse.SUPPRESS)
+    parser.add_argument("--stalled", type=json.loads, help=argparse.SUPPRESS)
     options = parser.parse_args()
-    match options.role:
-        case "healthy":
-            uvloop.run(healthy(options.target, options.session))
-        case "stalled":
-            uvloop.run(stalled(options.target, options.session, options.policy[0]))
-        case _:
-            asyncio.run(main(options.seconds, options.policy or list(POLICIES)))
+    if options.stalled:
+        uvloop.run(stalled(**options.stalled))
+    else:
+        asyncio.run(main(options.seconds, options.policy or list(POLICIES)))

@@ -1,7 +1,8 @@
-"""An application that reads a stream, in one of three ways: `python -m bench.application '{...}'`.
+"""An application that reads a stream, in one of four ways: `python -m bench.application '{...}'`.
 
 library  mxgw_client, whole batches: the application looks at sequence and value of every event
 each     mxgw_client, one event at a time with `async for`
+raw      mxgw_client, whole batches, and the same two fields of the contract's messages in them
 bare     grpc.aio and the protobuf library, nothing else, looking at the same two fields
 
 Prints one JSON line with the events read and the processor seconds of this process for them.
@@ -13,12 +14,13 @@ import asyncio
 import json
 import sys
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterable
 from typing import Any
 
 import grpc.aio
 
 from mxgw.v1.event_service_pb2 import StreamEventsResponse
+from mxgw.v1.events_pb2 import Event
 from mxgw_client import DataChange, EventBatch, connect
 
 from bench.counting import WrongStream
@@ -26,6 +28,8 @@ from bench.dialects import STREAM_EVENTS, stream_request
 from bench.window import Window
 
 WARM_UP_S = 0.3
+# Events read one by one between two looks at the clock.
+PAUSE_EVENTS = 1_000
 
 
 async def library(target: str, session_id: str) -> AsyncIterator[int]:
@@ -45,7 +49,7 @@ async def library(target: str, session_id: str) -> AsyncIterator[int]:
 
 
 async def each(target: str, session_id: str) -> AsyncIterator[int]:
-    due = 1
+    due, pause = 1, PAUSE_EVENTS
     async with connect(target) as gateway, gateway.attach_session(session_id) as session:
         async for event in session.events():
             if not isinstance(event, DataChange):
@@ -54,7 +58,17 @@ async def each(target: str, session_id: str) -> AsyncIterator[int]:
                 raise WrongStream(f"event {event.sequence} came where {due} was due")
             _ = event.value
             due += 1
-            if due % 1000 == 0:
+            if due == pause:
+                pause += PAUSE_EVENTS
+                yield due - 1
+
+
+async def raw(target: str, session_id: str) -> AsyncIterator[int]:
+    due = 1
+    async with connect(target) as gateway, gateway.attach_session(session_id) as session:
+        async for frame in session.events().batches():
+            if isinstance(frame, EventBatch):
+                due = touched(frame.raw, due)
                 yield due - 1
 
 
@@ -63,15 +77,21 @@ async def bare(target: str, session_id: str) -> AsyncIterator[int]:
     async with grpc.aio.insecure_channel(target) as channel:
         call = channel.unary_stream(STREAM_EVENTS)(stream_request(session_id))
         while (data := await call.read()) is not grpc.aio.EOF:
-            for event in StreamEventsResponse.FromString(data).events.events:
-                if event.sequence != due:
-                    raise WrongStream(f"event {event.sequence} came where {due} was due")
-                _ = event.data_change.value.double
-                due += 1
+            due = touched(StreamEventsResponse.FromString(data).events.events, due)
             yield due - 1
 
 
-WAYS = {"library": library, "each": each, "bare": bare}
+def touched(events: Iterable[Event], due: int) -> int:
+    """Look at two fields of every event; return the sequence due next."""
+    for event in events:
+        if event.sequence != due:
+            raise WrongStream(f"event {event.sequence} came where {due} was due")
+        _ = event.data_change.value.double
+        due += 1
+    return due
+
+
+WAYS = {"library": library, "each": each, "raw": raw, "bare": bare}
 
 
 async def run(way: str, target: str, session_id: str, seconds: float) -> dict[str, Any]:

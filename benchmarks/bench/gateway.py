@@ -12,8 +12,9 @@ from typing import Any
 
 from mxgw_client import Gateway, Session, connect
 
+from bench import serving
 from bench.dialects import STREAM_EVENTS, stream_request
-from bench.processes import BenchmarkFailed, environment, running, started
+from bench.processes import BenchmarkFailed, environment
 from bench.systems import Load, System, settle
 from bench.window import EVENTS, Window
 
@@ -111,12 +112,10 @@ rate = 0
         return text + self.more_settings
 
     def start(self, stack: ExitStack) -> None:
-        (self.directory / "settings.toml").write_text(self.settings())
-        arguments = ["serve", "--json", "--listen", "127.0.0.1:0", "--set", f"gateway.data_dir={self.directory}/d"]
-        command = [sys.executable, *self.launcher, *arguments]
-        server = stack.enter_context(running(command, self.directory))
-        self.target = str(started(server, self.directory)["addresses"][0])  # type: ignore[index]
-        self.server_pid = server.pid
+        server = stack.enter_context(
+            serving.gateway(self.directory, self.settings(), launcher=self.launcher, listen="127.0.0.1:0")
+        )
+        self.target, self.server_pid = server.target, server.pid
         if "acl" in self.plugins:
             self.api_key = self.make_key()
 

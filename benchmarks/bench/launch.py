@@ -12,7 +12,9 @@ from pathlib import Path
 
 from mxgw_core.cli.main import main
 
-if __name__ == "__main__":
+
+def launch() -> None:
+    """Run `mxgw` with the arguments behind the worker's name."""
     module = sys.argv.pop(1)
     with tempfile.TemporaryDirectory(prefix="mxgw-bench-") as directory:
         # The backend `bench` is offered as any installed package would offer one.
@@ -30,3 +32,7 @@ if __name__ == "__main__":
         program.chmod(0o700)
         sys.executable = str(program)
         main()
+
+
+if __name__ == "__main__":
+    launch()

@@ -10,6 +10,7 @@ import datetime
 import importlib.metadata
 import os
 import platform
+import random
 import shutil
 import statistics
 import subprocess
@@ -19,6 +20,8 @@ from pathlib import Path
 from typing import Any
 
 PAIRS = 5
+# From so many pairs on, the interval of the median decides whether a goal is reached, and not the median alone.
+PAIRS_OF_AN_INTERVAL, RESAMPLED, CONFIDENCE = 20, 2_000, 0.95
 Turn = Callable[[], Mapping[str, Any]]
 
 
@@ -55,8 +58,24 @@ class Ratio:
         return statistics.median(self.values)
 
     @property
+    def interval(self) -> tuple[float, float] | None:
+        """Where the median would be in 95 of 100 such runs, by resampling; None with too few pairs to tell."""
+        if len(self.values) < PAIRS_OF_AN_INTERVAL:
+            return None
+        draw = random.Random(0)
+        medians = sorted(statistics.median(draw.choices(self.values, k=len(self.values))) for _ in range(RESAMPLED))
+        outside = round(RESAMPLED * (1 - CONFIDENCE) / 2)
+        return medians[outside], medians[-1 - outside]
+
+    @property
+    def is_noise(self) -> bool:
+        """Whether the interval says neither that the goal is reached nor that it is not."""
+        return self.goal is not None and self.interval is not None and self.interval[0] <= self.goal < self.interval[1]
+
+    @property
     def is_reached(self) -> bool | None:
-        if self.goal is None:
+        """None when there is no goal, or nothing is shown."""
+        if self.goal is None or self.is_noise:
             return None
         return self.median <= self.goal if self.is_limit else self.median >= self.goal
 
@@ -129,12 +148,15 @@ class Result:
                     "min": float(f"{min(one.values):.6g}"),
                     "max": float(f"{max(one.values):.6g}"),
                 }
+        for entry, ratio in zip(result["ratios"], self.ratios, strict=True):
+            if ratio.interval is not None:
+                entry["interval"] = [float(f"{end:.6g}") for end in ratio.interval]
         return result
 
 
 def result_from_json(data: Mapping[str, Any]) -> Result:
     """Return what `as_json` made."""
-    derived = {"median", "min", "max"}
+    derived = {"median", "min", "max", "interval"}
     figures = [Figure(**{k: v for k, v in entry.items() if k not in derived}) for entry in data["figures"]]
     ratios = [Ratio(**{k: v for k, v in entry.items() if k not in derived}) for entry in data["ratios"]]
     return Result(**{**data, "figures": figures, "ratios": ratios})

@@ -11,9 +11,11 @@ import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 BENCHMARKS = Path(__file__).resolve().parent.parent
 START_TIMEOUT_S = 20.0
+ANSWER_TIMEOUT_S = 120.0
 
 
 class BenchmarkFailed(Exception):
@@ -32,6 +34,26 @@ def environment() -> dict[str, str]:
 def module(name: str, *arguments: str) -> list[str]:
     """Return the command that runs a module of this package."""
     return [sys.executable, "-m", f"bench.{name}", *arguments]
+
+
+def answer(name: str, described: object, asking: str, timeout_s: float = ANSWER_TIMEOUT_S) -> dict[str, Any]:
+    """Run a module of this package that prints one JSON object, and return it; `asking` is named when it fails.
+
+    Raises:
+        BenchmarkFailed: it failed, and what it said.
+    """
+    done = subprocess.run(
+        module(name, json.dumps(described)),
+        check=False,
+        env=environment(),
+        capture_output=True,
+        text=True,
+        timeout=timeout_s,
+    )
+    if done.returncode:
+        raise BenchmarkFailed(f"{asking}: {done.stderr.strip()[-2000:]}")
+    result: dict[str, Any] = json.loads(done.stdout)
+    return result
 
 
 @contextmanager

@@ -19,16 +19,17 @@ def show(result: Result, console: Console) -> None:
         for figure in result.figures:
             shown = "" if figure.circumstance == last else figure.circumstance
             last = figure.circumstance
-            spread = (number(value, figure.unit) for value in (figure.median, min(figure.values), max(figure.values)))
-            table.add_row(shown, figure.system, words(figure), *spread)
+            values = (number(value, figure.unit) for value in (figure.median, min(figure.values), max(figure.values)))
+            table.add_row(shown, figure.system, words(figure), *values)
         console.print(table)
     if result.ratios:
-        table = Table("ratio", "circumstance", "median", "lowest", "highest", "goal", "", box=None, pad_edge=False)
-        for column in table.columns[2:6]:
+        table = Table("ratio", "circumstance", "median", "lowest to highest", "goal", "", box=None, pad_edge=False)
+        for column in table.columns[2:5]:
             column.justify = "right"
         for ratio in result.ratios:
-            spread = (f"{value:.3g}" for value in (ratio.median, min(ratio.values), max(ratio.values)))
-            table.add_row(ratio.what, ratio.circumstance, *spread, goal(ratio), verdict(ratio))
+            table.add_row(
+                ratio.what, ratio.circumstance, f"{ratio.median:.3g}", spread(ratio), goal(ratio), verdict(ratio)
+            )
         console.print()
         console.print(table)
     for note in result.notes:
@@ -47,7 +48,16 @@ def goal(ratio: Ratio) -> str:
 
 
 def verdict(ratio: Ratio) -> str:
+    if ratio.is_noise:
+        return "not shown (noise)"
     return {None: "", True: "reached", False: "not reached"}[ratio.is_reached]
+
+
+def spread(ratio: Ratio) -> str:
+    """Return the interval of the median where there is one, else the extremes."""
+    if ratio.interval is not None:
+        return "95 %: {:.3g} to {:.3g}".format(*ratio.interval)
+    return f"{min(ratio.values):.3g} to {max(ratio.values):.3g}"
 
 
 def number(value: float, unit: str) -> str:

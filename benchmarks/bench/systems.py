@@ -6,10 +6,8 @@ what they found. Every system gets the same events, the same window and the same
 
 from __future__ import annotations
 
-import json
 import re
 import shutil
-import subprocess
 import tempfile
 import time
 from abc import ABC, abstractmethod
@@ -19,9 +17,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar
 
-from bench.processes import BenchmarkFailed, cpu_s, environment, module
+from bench.processes import answer, cpu_s
 
-READER_TIMEOUT_S = 120.0
 WARM_UP_S = 0.4
 SETTLE_S, SETTLE_LOOK_S, IDLE_SHARE = 5.0, 0.04, 0.1
 
@@ -35,6 +32,7 @@ class Load:
     rate: float = 0
     # Events are encoded one by one, as a real source must; else they are made beforehand.
     encode: bool = False
+    # Read so long before counting.
     # mxgw: sessions, each with so many subscribers.
     sessions: int = 1
     warm_up_s: float = WARM_UP_S
@@ -94,17 +92,7 @@ class System(ABC):
             "pids": pids,
             **arguments,
         }
-        done = subprocess.run(
-            module("reader", json.dumps(described)),
-            check=False,
-            env=environment(),
-            capture_output=True,
-            text=True,
-            timeout=READER_TIMEOUT_S,
-        )
-        if done.returncode:
-            raise BenchmarkFailed(f"{self.name}: {done.stderr.strip()[-2000:]}")
-        result: dict[str, Any] = json.loads(done.stdout)
+        result = answer("reader", described, self.name)
         result["events_per_s"] = result["events"] / result["seconds"]
         if result["events"]:
             result["cpu_s_per_million"] = result["cpu_s"][0] / result["events"] * 1e6

@@ -3,15 +3,13 @@
 from __future__ import annotations
 
 import asyncio
-import json
-import subprocess
 from functools import partial
 from typing import Any
 
 from bench.context import Context
 from bench.gateway import MxgwPremade
 from bench.measuring import Result
-from bench.processes import BenchmarkFailed, environment, module
+from bench.processes import answer
 from bench.window import Window
 
 TITLE = "Python client alone"
@@ -24,12 +22,13 @@ def run(context: Context) -> Result:
     result = Result("client", TITLE, {"seconds": context.seconds(SECONDS)})
     system = MxgwPremade()
     with context.running([system]):
-        ways = {"batches": "library", "one by one": "each", "bare": "bare"}
+        ways = {"batches": "library", "one by one": "each", "batch.raw": "raw", "bare": "bare"}
         turns = {name: partial(turn, system, way, context.seconds(SECONDS)) for name, way in ways.items()}
         runs = context.alternate("N=1", turns)
     result.add(runs, "N=1", events_per_cpu_s="events/s", events_per_s="events/s")
-    for name in ("batches", "one by one"):
-        result.compare(runs, "events_per_cpu_s", name, "bare", "N=1", goal=GOAL)
+    for name in ("batches", "one by one", "batch.raw"):
+        goal = None if name == "batch.raw" else GOAL
+        result.compare(runs, "events_per_cpu_s", name, "bare", "N=1", goal=goal)
     result.notes.append("bare: grpc.aio, FromString, and the same two fields of every event; per processor second")
     return context.finish(result)
 
@@ -43,14 +42,4 @@ async def _turn(system: MxgwPremade, way: str, seconds: float) -> dict[str, Any]
     Window.named().reset()
     async with system.connect() as gateway, gateway.open_session() as session:
         described = {"way": way, "target": system.target, "session_id": session.session_id, "seconds": seconds}
-        done = await asyncio.to_thread(
-            subprocess.run,
-            module("application", json.dumps(described)),
-            env=environment(),
-            capture_output=True,
-            text=True,
-        )
-    if done.returncode:
-        raise BenchmarkFailed(f"the application failed: {done.stderr[-2000:]}")
-    result: dict[str, Any] = json.loads(done.stdout)
-    return result
+        return await asyncio.to_thread(answer, "application", described, "the application")

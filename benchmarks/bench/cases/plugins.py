@@ -1,48 +1,154 @@
-"""What each plugin costs while it is enabled and has nothing to do: the gateway with it against the one without."""
+"""What each plugin costs while it is enabled and has nothing to do: the gateway with it against the one without.
+
+In two ways. Calls: what the event loop's thread calls for each message, single events at a steady rate, so that each is
+a block and a message of its own: all that a plugin adds shows here, whatever else the machine does. Processor time: as
+fast as goes, where a difference of two percent hides behind what two equal gateways differ by; its interval tells.
+"""
 
 from __future__ import annotations
 
+import asyncio
+import threading
+import urllib.request
 from importlib.metadata import entry_points
+from typing import Any
 
+from mxgw_client import EventBatch
+
+from bench.calls import Calls
 from bench.context import Context
-from bench.gateway import MxgwPremade
+from bench.gateway import Mxgw, MxgwPremade
 from bench.measuring import Result
-from bench.systems import Load, System
+from bench.processes import free_port
+from bench.systems import Load, System, settle
+from bench.window import Window
 
 TITLE = "Cost of each plugin, enabled and idle"
-SECONDS = 0.4
+SECONDS, WARM_UP_S = 0.3, 0.25
 # A difference of two percent needs more turns than one of two times.
-MORE_PAIRS = 2
-# Processor time per event may rise by so much.
+MORE_PAIRS = 4
+# Calls and processor time may rise by so much.
 GOAL = 1.02
+RATE, SKIPPED_EVENTS, COUNTED_EVENTS = 1_000, 300, 1_000
+# As Prometheus 2.42 asks; often, as a scraper with the shortest sensible interval would.
+SCRAPE = {"Accept": "application/openmetrics-text;version=1.0.0,text/plain;version=0.0.4;q=0.5"}
+SCRAPE_EVERY_S = 1.0
+# Alarms are a session of their own with a real worker, which the worker of events made beforehand cannot stand in for.
+ALARMS = '[plugins.alarms]\nbackend = "sim"\n'
+
+
+class Counted(Mxgw):
+    """A gateway whose calls are counted."""
+
+    @property
+    def launcher(self) -> tuple[str, ...]:
+        return ("-m", "bench.calls", str(self.directory / "calls"), self.worker)
+
+    async def _turn(self, load: Load) -> dict[str, Any]:
+        await asyncio.to_thread(settle, [self.server_pid])
+        window = Window.named()
+        window.reset()
+        calls = Calls(self.directory / "calls")
+        async with self.connect() as gateway, gateway.open_session(backend=f"bench{load.rate:.0f}") as session:
+            await self.subscribe(session)
+            began = messages = 0
+            async with session.events() as events:
+                window.open()
+                async for frame in events.batches():
+                    if not isinstance(frame, EventBatch) or frame.last_sequence < SKIPPED_EVENTS:
+                        continue
+                    began = began or calls.number
+                    if frame.last_sequence >= SKIPPED_EVENTS + COUNTED_EVENTS:
+                        break
+                    messages += 1
+                return {"calls_per_message": (calls.number - began) / messages}
+
+
+class Scraped(MxgwPremade):
+    """A gateway with the plugin `metrics` that is scraped in every turn."""
+
+    def __init__(self, *, name: str, plugins: tuple[str, ...]) -> None:
+        self.port = free_port()
+        super().__init__(name=name, plugins=plugins, settings=f'[plugins.metrics]\nlisten = "127.0.0.1:{self.port}"\n')
+
+    def turn(self, load: Load) -> dict[str, Any]:
+        over = threading.Event()
+        scraper = threading.Thread(target=self._scrape, args=(over,))
+        scraper.start()
+        try:
+            result = super().turn(load)
+        finally:
+            over.set()
+            scraper.join()
+        page = self._page()
+        duration = "mxgw_metrics_collect_duration_seconds"
+        return result | {"collect_ms": value(page, f"{duration}_sum") / value(page, f"{duration}_count") * 1000}
+
+    def _page(self) -> str:
+        opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
+        request = urllib.request.Request(f"http://127.0.0.1:{self.port}/metrics", headers=SCRAPE)
+        with opener.open(request, timeout=5) as answer:
+            text: str = answer.read().decode()
+            return text
+
+    def _scrape(self, over: threading.Event) -> None:
+        while not over.wait(SCRAPE_EVERY_S / 2):
+            self._page()
+            over.wait(SCRAPE_EVERY_S / 2)
+
+
+def value(page: str, name: str) -> float:
+    """Return a sample without labels."""
+    return next(float(line.split()[1]) for line in page.splitlines() if line.startswith(f"{name} "))
+
+
+def gateway_with(plugin: str) -> Mxgw:
+    """Return the gateway whose processor time is measured."""
+    name = f"with {plugin}"
+    match plugin:
+        case "alarms":
+            return Mxgw(name=name, plugins=(plugin,), settings=ALARMS)
+        case "metrics":
+            return Scraped(name=name, plugins=(plugin,))
+        case _:
+            return MxgwPremade(name=name, plugins=(plugin,))
 
 
 def run(context: Context) -> Result:
     """Compare at one subscriber, which needs no plugin; two gateways without any show how much is noise."""
-    result = Result("plugins", TITLE, {"seconds": context.seconds(SECONDS)})
-    context.pairs *= MORE_PAIRS
-    without: System = MxgwPremade(name="without plugins", plugins=())
-    installed = {entry.name for entry in entry_points(group="mxgw.plugins")}
-    others: list[System] = [
-        MxgwPremade(name="again without", plugins=()),
-        *(MxgwPremade(name=f"with {plugin}", plugins=(plugin,)) for plugin in sorted(installed)),
-    ]
-    for other in others:
-        if not context.wants(other.name):
+    seconds, few = context.seconds(SECONDS), context.pairs
+    many = context.pairs * MORE_PAIRS
+    result = Result("plugins", TITLE, {"seconds": seconds, "counted pairs": few})
+    for plugin in ("", *sorted(entry.name for entry in entry_points(group="mxgw.plugins"))):
+        where = f"with {plugin}" if plugin else "again without"
+        if not context.wants(where):
             continue
-        with context.running([without, other]):
-            runs = context.turns("N=1", [without, other], Load(1, context.seconds(SECONDS)))
-        result.add(runs, other.name, events_per_s="events/s", cpu_s_per_million="s")
-        is_plugin = other is not others[0]
+        plugins, settings = ((plugin,), ALARMS if plugin == "alarms" else "") if plugin else ((), "")
+        counted: list[System] = [
+            Counted(name="without plugins", plugins=()),
+            Counted(name=where, plugins=plugins, settings=settings),
+        ]
+        context.pairs = few
+        with context.running(counted):
+            runs = context.turns(f"{where}, calls", counted, Load(1, seconds, rate=RATE))
+        result.add(runs, where, calls_per_message="calls")
         result.compare(
-            runs,
-            "cpu_s_per_million",
-            other.name,
-            without.name,
-            other.name,
-            goal=GOAL if is_plugin else None,
-            is_limit=True,
+            runs, "calls_per_message", where, "without plugins", where, goal=GOAL if plugin else None, is_limit=True
         )
-        result.compare(runs, "events_per_s", other.name, without.name, other.name, goal=1 / GOAL if is_plugin else None)
-    result.notes.append("'again without' compares two equal gateways: what it differs from 1 is noise")
+        other = gateway_with(plugin) if plugin else MxgwPremade(name=where, plugins=())
+        without = Mxgw if plugin == "alarms" else MxgwPremade
+        timed: list[System] = [without(name="without plugins", plugins=()), other]
+        context.pairs = many
+        with context.running(timed):
+            runs = context.turns(where, timed, Load(1, seconds, warm_up_s=WARM_UP_S))
+        result.add(runs, where, events_per_s="events/s", cpu_s_per_million="s", collect_ms="ms")
+        result.compare(
+            runs, "cpu_s_per_million", where, "without plugins", where, goal=GOAL if plugin else None, is_limit=True
+        )
+    result.notes += [
+        "calls per message: of the event loop's thread, in Python and C, for single events at 1,000 a second",
+        "'again without' compares two equal gateways: what it differs from 1 is noise",
+        "metrics: scraped once a second; collect ms: what one scrape keeps the event loop from",
+        "alarms: both gateways with real workers, whose events are encoded one by one",
+    ]
     return context.finish(result)

@@ -6,26 +6,8 @@ from collections.abc import Iterator, Sequence
 from typing import overload
 
 from mxgw.v1 import events_pb2
-from mxgw_client.events import (
-    BufferedDataChange,
-    DataChange,
-    Event,
-    OperationComplete,
-    StreamContext,
-    UnknownEvent,
-    WriteComplete,
-)
+from mxgw_client.events import DATA_CHANGE, OTHERS, DataChange, Event, StreamContext, UnknownEvent, view_of
 from mxgw_client.position import Position
-
-_VIEWS: dict[int, type[Event]] = {
-    events_pb2.EVENT_KIND_DATA_CHANGE: DataChange,
-    events_pb2.EVENT_KIND_WRITE_COMPLETE: WriteComplete,
-    events_pb2.EVENT_KIND_OPERATION_COMPLETE: OperationComplete,
-    events_pb2.EVENT_KIND_BUFFERED_DATA_CHANGE: BufferedDataChange,
-}
-
-
-_new = object.__new__
 
 
 class EventBatch(Sequence[Event]):
@@ -68,17 +50,10 @@ class EventBatch(Sequence[Event]):
         return len(self.raw)
 
     def __iter__(self) -> Iterator[Event]:
-        # What the constructor of a view does, without a call for each event: the hot path of an application.
-        views, context, new = _VIEWS, self._context, _new
+        context = self._context
         for raw in self.raw:
-            try:
-                view = new(views[raw.kind])
-            except KeyError:
-                view = new(UnknownEvent)
-            view.raw = raw
-            view._context = context
-            view.sequence = raw.sequence
-            view.item_handle = raw.item_handle
+            view = DataChange() if raw.kind == DATA_CHANGE else OTHERS.get(raw.kind, UnknownEvent)()
+            view.raw, view._context, view.sequence = raw, context, raw.sequence
             yield view
 
     @overload
@@ -88,8 +63,7 @@ class EventBatch(Sequence[Event]):
     def __getitem__(self, index: int | slice) -> Event | EventBatch:
         if isinstance(index, slice):
             return EventBatch(self.raw[index], self._context)
-        raw = self.raw[index]
-        return _VIEWS.get(raw.kind, UnknownEvent)(raw, self._context)
+        return view_of(self.raw[index], self._context)
 
     def __repr__(self) -> str:
         return f"<EventBatch of {len(self)}: {self.first_sequence} to {self.last_sequence}>"

@@ -16,13 +16,13 @@ from collections.abc import AsyncIterator, Iterator
 from types import TracebackType
 from typing import Self
 
-from mxgw.v1 import event_service_pb2
+from mxgw.v1 import event_service_pb2, events_pb2
 from mxgw_client._attempt import Attempt, event_wire
 from mxgw_client._calls import Calls
 from mxgw_client.batch import EventBatch
 from mxgw_client.enums import GapReason, OnGap
 from mxgw_client.errors import CallTimedOut, MxgwClientError, StreamStale
-from mxgw_client.events import Event, StreamContext
+from mxgw_client.events import DATA_CHANGE, OTHERS, DataChange, Event, StreamContext, UnknownEvent
 from mxgw_client.frames import (
     Frame,
     Gap,
@@ -101,7 +101,9 @@ class EventStream(AsyncIterator[StreamItem]):
         # A frame that was read and not handed out yet.
         self._pushed_back: Frame | None = None
         self._batch: EventBatch | None = None
-        self._views: Iterator[Event] = iter(())
+        # What is left of it, and what its events share.
+        self._rest: Iterator[events_pb2.Event] = iter(())
+        self._context = StreamContext(b"", references)
         self._last_event: Event | None = None
         self._position: Position | None = start.position
 
@@ -153,16 +155,17 @@ class EventStream(AsyncIterator[StreamItem]):
     async def __anext__(self) -> StreamItem:
         if self._file is not None:
             self._note()
-        for event in self._views:
-            self._last_event = event
-            return event
-        frame = await self._next_frame()
-        if not isinstance(frame, EventBatch):
-            self._account_for(frame)
-            return frame
-        self._batch, self._views = frame, iter(frame)
-        event = self._last_event = next(self._views)
-        return event
+        while True:
+            for raw in self._rest:
+                view = DataChange() if raw.kind == DATA_CHANGE else OTHERS.get(raw.kind, UnknownEvent)()
+                view.raw, view._context, view.sequence = raw, self._context, raw.sequence
+                self._last_event = view
+                return view
+            frame = await self._next_frame()
+            if not isinstance(frame, EventBatch):
+                self._account_for(frame)
+                return frame
+            self._batch, self._rest, self._context = frame, iter(frame.raw), frame.context
 
     async def next_batch(self) -> Frame:
         """Return the next batch of events, or the next control frame.
@@ -193,7 +196,7 @@ class EventStream(AsyncIterator[StreamItem]):
 
     def _rest_of_batch(self) -> EventBatch | None:
         batch, last = self._batch, self._last_event
-        self._batch, self._views = None, iter(())
+        self._batch, self._rest = None, iter(())
         if batch is None or last is None or last.sequence >= batch.last_sequence:
             return None
         return batch.after(last.sequence)
@@ -350,7 +353,7 @@ class EventStream(AsyncIterator[StreamItem]):
         was_closed, self._state = self._is_closed, _State.CLOSED
         self._closed.set()
         position = self.position
-        self._batch, self._views, self._pushed_back = None, iter(()), None
+        self._batch, self._rest, self._pushed_back = None, iter(()), None
         if self._attempt is not None:
             self._attempt.cancel()
             await self._attempt.wait_cancelled()
