@@ -33,9 +33,9 @@ class Load:
     # Events are encoded one by one, as a real source must; else they are made beforehand.
     encode: bool = False
     # Read so long before counting.
+    warm_up_s: float = WARM_UP_S
     # mxgw: sessions, each with so many subscribers.
     sessions: int = 1
-    warm_up_s: float = WARM_UP_S
     # mxgw: subscribers see only some of the events, so numbers have holes.
     is_filtered: bool = False
     # Read so many retained events instead of live ones, from the oldest on.
