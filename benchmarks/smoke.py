@@ -47,7 +47,7 @@ class Reference:
 ONE_READER = Reference("relay's processor time per event / the gateway's, N=1", 0.55, 0.65)
 MANY_READERS = Reference("relay's processor time per event / the gateway's, N=8", 0.75, 0.55)
 WORKER = Reference("worker's events per processor second / protobuf's", 0.92, 0.75)
-CLIENT = Reference("client's events per processor second / bare grpc.aio's", 0.55, 0.75)
+CLIENT = Reference("client's events per processor second / bare grpc.aio's", 0.62, 0.75)
 
 
 def gateway(context: Context, subscribers: int, what: str) -> Ratio:

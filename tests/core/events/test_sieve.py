@@ -194,13 +194,13 @@ def test_a_judged_message_is_freed_with_its_last_reference() -> None:
     gc.collect()
     gc.disable()
     try:
-        before = sum(isinstance(o, Chunk) for o in gc.get_objects())
+        before = sum(type(o) is Chunk for o in gc.get_objects())
         for items in (1, 2, 3):
             chunk = alternating(1, 10, items)
             sieve.judge(chunk, may_wait=True)
         del chunk
 
-        assert sum(isinstance(o, Chunk) for o in gc.get_objects()) == before
+        assert sum(type(o) is Chunk for o in gc.get_objects()) == before
     finally:
         gc.enable()
 
