@@ -18,7 +18,6 @@ from mxgw_core.events.records import event_head, events_prefix, offset_after, re
 SEGMENT_BYTES = 64 * 1024
 SEGMENT_EVENTS = 1024
 
-
 # A joined message of this size is handed to readers that come to its place later, even when there is more by then.
 _WORTH_KEEPING_BYTES = 32 * 1024
 _KEPT_CHUNKS = 4
@@ -202,8 +201,8 @@ class EventLog:
         # Ever appended: with a reader's own counts they give its lag. Sequences that no event fills are no lag.
         self.appended_events = 0
         self.appended_bytes = 0
-        # Joined once for all readers at the same place, by where they are and their limit. Small ones are good until
-        # something is appended, which then belongs to them; joining large ones anew costs more than one message more.
+        # Joined for all readers at one place, by place and limit. Small ones are good until something is appended, which
+        # then belongs to them; joining large ones anew costs more than one message more.
         self._shared: dict[tuple[int, int], Chunk] = {}
         self._shares_large = False
         # The newest block while it is small, and the sequence before it; -1 when there is none.
@@ -270,14 +269,11 @@ class EventLog:
         self.head = last
         self._before_newest = -1
         if self._shares_large:
-            self._keep_large()
+            large = [(key, chunk) for key, chunk in self._shared.items() if chunk.batch_bytes >= _WORTH_KEEPING_BYTES]
+            self._shared = dict(large[-_KEPT_CHUNKS:])
+            self._shares_large = bool(large)
         else:
             self._shared.clear()
-
-    def _keep_large(self) -> None:
-        large = [(key, chunk) for key, chunk in self._shared.items() if chunk.batch_bytes >= _WORTH_KEEPING_BYTES]
-        self._shared = dict(large[-_KEPT_CHUNKS:])
-        self._shares_large = bool(large)
 
     def _push(self, entry: _Entry) -> None:
         self._entries.append(entry)
@@ -373,9 +369,8 @@ class EventLog:
         whichever is least (0 keeps nothing of that kind). A gap counts as one event.
         """
         drop = 0
-        horizon = self._clock() - seconds if seconds > 0 else float("-inf")
         for entry in self._entries:
-            if entry.last > floor or not self._is_expendable(entry, events, limit_bytes, horizon):
+            if entry.last > floor or not self._is_expendable(entry, events, limit_bytes, seconds):
                 break
             self._holes -= isinstance(entry, _Hole)
             self.events -= entry.events
@@ -393,12 +388,11 @@ class EventLog:
 
     def exceeds(self, events: int, limit_bytes: int, seconds: float) -> bool:
         """Whether `trim` would forget something if everybody had read it."""
-        horizon = self._clock() - seconds if seconds > 0 else float("-inf")
-        return bool(self._entries) and self._is_expendable(self._entries[0], events, limit_bytes, horizon)
+        return bool(self._entries) and self._is_expendable(self._entries[0], events, limit_bytes, seconds)
 
-    def _is_expendable(self, entry: _Entry, events: int, limit_bytes: int, horizon: float) -> bool:
+    def _is_expendable(self, entry: _Entry, events: int, limit_bytes: int, seconds: float) -> bool:
         return (
             self.events + self._holes - (entry.events or 1) >= events
             or self.bytes - entry.size >= limit_bytes
-            or entry.appended_at(entry.last) < horizon
+            or (seconds > 0 and entry.appended_at(entry.last) < self._clock() - seconds)
         )
