@@ -261,6 +261,7 @@ class EventLog:
         self._entries.clear()
         self._firsts.clear()
         self._shared.clear()
+        self._newest, self._before_newest = b"", -1
         self.events = self.bytes = self._holes = 0
 
     def _advance(self, first: int, last: int) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 from support.accounts import Account, Produced
 from support.events import told
@@ -200,6 +200,7 @@ kept_of_twenty = st.sets(st.integers(1, 20)).map(sorted)
 
 
 @given(kept_of_twenty, st.sets(st.integers(1, 20)))
+@example([1, 2, 3, 5, 7, 8, 10], {7})
 def test_what_is_kept_and_what_is_lost_is_everything_and_needs_few_frames(kept: list[int], gaps: set[int]) -> None:
     everything = dict(records(chunk(1, *([1] * 20))))
     wanted: list[tuple[int, bytes] | LogGap] = [
@@ -214,7 +215,8 @@ def test_what_is_kept_and_what_is_lost_is_everything_and_needs_few_frames(kept: 
     assert account.at == 20
     assert sorted(account.events) == [s for s in kept if s not in gaps]
     assert account.lost_for(OVERRUN) == gaps
-    assert len(entries) <= 4 + 4 * len(gaps)
+    # On each side of a gap that stays: events, a gap of runs and its batch, and a hole at the end; and the gap itself.
+    assert len(entries) <= 4 + 5 * len(gaps)
 
 
 @given(kept_of_twenty)

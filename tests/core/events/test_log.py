@@ -274,6 +274,8 @@ def test_a_released_log_holds_nothing_and_keeps_its_numbering_and_counts() -> No
 
     assert (log.events, log.bytes, log.oldest, log.head, log.appended_events) == (0, 0, 8, 7, 4)
     assert log.read(log.head, 1000) is None
+    with pytest.raises(LookupError):
+        log.read(log.head - 2, 1000)
     assert log.after(log.head) == (0, 0)
     assert log.trim(log.head, 0, 0, 0.0) is None
 
