@@ -89,8 +89,11 @@ def main() -> int:
             sys.stderr.write("docs/performance.md is not what benchmarks/results say: run benchmarks/document.py\n")
         return int(page != before)
     PAGE.write_text(page)
-    for path in draw(results, IMAGES):
+    drawn = draw(results, IMAGES)
+    for path in drawn:
         sys.stdout.write(f"{path}\n")
+    if not drawn:
+        sys.stderr.write("the pictures are as they were: matplotlib is not installed; `pip install -e '.[bench]'`\n")
     return 0
 
 
