@@ -389,6 +389,7 @@ class Distributor:
         elif gap is not None:
             subscriber.put_first(gap)
         self.subscribers[subscriber_id] = subscriber
+        self._count_readers()
         self._was_attached = True
         if verdict.was_resuming:
             self.figures.count(RESUMES, str(verdict.recovered).lower())
@@ -413,13 +414,20 @@ class Distributor:
             subscriber_id, self.log, self.log.head, limits, policy, None, self._clock, figures=SessionFigures()
         )
         self._internal[subscriber_id] = subscriber
+        self._count_readers()
         return subscriber
+
+    def _count_readers(self) -> None:
+        self.log.is_shared = len(self.subscribers) + len(self._internal) > 1
 
     def detach(self, subscriber: Subscriber) -> bool:
         """Forget a subscriber; return whether it was the last one."""
         if self._blocked_by is subscriber:
             self._unblock()
-        if self._internal.pop(subscriber.id, None) is not None or self.subscribers.pop(subscriber.id, None) is None:
+        was_internal = self._internal.pop(subscriber.id, None) is not None
+        was_here = not was_internal and self.subscribers.pop(subscriber.id, None) is not None
+        self._count_readers()
+        if not was_here:
             return False
         self.figures.left.add(subscriber.figures)
         if subscriber.end is not None:

@@ -205,9 +205,10 @@ class EventLog:
         # then belongs to them; joining large ones anew costs more than one message more.
         self._shared: dict[tuple[int, int], Chunk] = {}
         self._shares_large = False
+        # Whether there is more than one reader. For one alone nothing is kept: a message takes the last one's memory.
+        self.is_shared = True
         # The newest block while it is small, and the sequence before it; -1 when there is none.
-        self._newest = b""
-        self._before_newest = -1
+        self._newest, self._before_newest = b"", -1
 
     @property
     def oldest(self) -> int:
@@ -296,8 +297,7 @@ class EventLog:
         if (shared := self._shared.get(key)) is not None:
             return shared
         if after == self._before_newest and len(self._newest) <= limit_bytes:
-            chunk = self._shared[key] = chunk_of(after + 1, self.head, self._newest)
-            return chunk
+            return self._shared.setdefault(key, chunk_of(after + 1, self.head, self._newest))
         index = self._index_of(after + 1)
         entry = self._entries[index]
         if isinstance(entry, _Hole):
@@ -324,8 +324,9 @@ class EventLog:
         chunk = Chunk(after + 1, last, b"".join((prefix, *parts)), len(prefix))
         for part in parts:
             part.release()  # a bytearray cannot grow while a view of it is alive
-        self._shared[key] = chunk
-        self._shares_large = self._shares_large or taken >= _WORTH_KEEPING_BYTES
+        if self.is_shared:
+            self._shared[key] = chunk
+            self._shares_large = self._shares_large or taken >= _WORTH_KEEPING_BYTES
         return chunk
 
     def after(self, after: int) -> tuple[int, int]:

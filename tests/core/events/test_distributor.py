@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 
 import pytest
-from support.distributing import Pump, Told
+from support.distributing import NO_LIMITS, Pump, Told
 from support.events import EPOCH, OTHER_EPOCH, batch, taken, told
 
 from mxgw.v1 import events_pb2 as e
@@ -15,6 +15,7 @@ from mxgw_core.api.types import Position
 from mxgw_core.events.figures import POLICY_ERRORS
 from mxgw_core.events.items import End
 from mxgw_core.events.log import LogGap, OutOfOrder
+from mxgw_core.events.policies import DisconnectPolicy
 from mxgw_core.events.verdict import Start
 
 CLOSED = SessionEnded("the session ended", close_reason="CLIENT")
@@ -202,6 +203,23 @@ def test_detach_tells_who_was_the_last_and_is_idempotent() -> None:
     assert pump.distributor.detach(one) is False
     assert pump.distributor.detach(other) is True
     assert pump.distributor.detach(other) is False
+
+
+def test_the_log_knows_whether_it_has_more_than_one_reader() -> None:
+    pump = Pump()
+    one = pump.subscribe().subscriber
+    assert not pump.distributor.log.is_shared
+
+    mirror = pump.distributor.attach_internal("mirror", limits=NO_LIMITS, policy=DisconnectPolicy())
+    assert pump.distributor.log.is_shared
+
+    pump.distributor.detach(mirror)
+    assert not pump.distributor.log.is_shared
+
+    pump.subscribe()
+    assert pump.distributor.log.is_shared
+    pump.distributor.detach(one)
+    assert not pump.distributor.log.is_shared
 
 
 def test_the_worker_breaking_the_numbering_is_an_error_for_the_link() -> None:

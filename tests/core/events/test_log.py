@@ -141,6 +141,17 @@ def test_a_large_message_is_shared_with_readers_that_come_a_moment_later_and_not
         log.read(0, 1 << 20)
 
 
+def test_for_one_reader_alone_no_large_message_is_kept() -> None:
+    log = EventLog(Clock())
+    log.append(1, 1, batch([1], text="x" * 40_000))
+    log.is_shared = False
+
+    first, again = log.read(0, 1 << 20), log.read(0, 1 << 20)
+
+    assert first == again
+    assert first is not again
+
+
 def test_no_more_than_a_few_large_messages_are_kept() -> None:
     log = EventLog(Clock())
     for sequence in range(1, 20):
