@@ -201,8 +201,8 @@ class EventLog:
         # Ever appended: with a reader's own counts they give its lag. Sequences that no event fills are no lag.
         self.appended_events = 0
         self.appended_bytes = 0
-        # Joined for all readers at one place, by place and limit. Small ones are good until something is appended, that
-        # then belongs to them; joining large ones anew costs more than one message more.
+        # Joined for all readers at one place, by place and limit. Small ones are good until something is appended, for
+        # it then belongs to them; joining large ones anew costs more than one message more.
         self._shared: dict[tuple[int, int], Chunk] = {}
         self._shares_large = False
         # Whether there is more than one reader. For one alone nothing is kept: a message takes the last one's memory.
