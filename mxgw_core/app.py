@@ -16,14 +16,14 @@ from mxgw.v1 import (
     gateway_service_pb2,
     session_service_pb2,
 )
-from mxgw.v1.session_service_pb2 import ItemState
-from mxgw_core.api.access import ItemAccess, Operator, OperatorCredentials, SessionPredicate
+from mxgw.v1.commands_pb2 import MxCommand
+from mxgw_core.api.access import ItemAccess, Operator, OperatorCredentials, SessionPredicate, used_handles
 from mxgw_core.api.errors import GatewayDraining, GatewayError, SettingsError
 from mxgw_core.api.events import SubscriberLimits
 from mxgw_core.api.feeds import Feed, FeedDescription
 from mxgw_core.api.gateway import GrpcService, OpenStream
 from mxgw_core.api.internal import InternalSession
-from mxgw_core.api.types import INTERNAL, CloseReason, Identity, SessionInfo
+from mxgw_core.api.types import INTERNAL, CloseReason, Identity, ItemRecord, SessionInfo
 from mxgw_core.config.models import Settings
 from mxgw_core.observing import Observing
 from mxgw_core.plugins import Answer, PluginHost
@@ -39,7 +39,6 @@ from mxgw_core.rpc.internal import OwnSession
 from mxgw_core.rpc.server import GrpcServer
 from mxgw_core.rpc.session_service import SessionService
 from mxgw_core.rpc.streams import OpenStreams
-from mxgw_core.rpc.worker_calls import items_of
 from mxgw_core.sessions.registry import SessionRegistry
 from mxgw_core.sessions.session import SessionRequest, subscriber_limits
 from mxgw_core.workers.orphans import orphans_of
@@ -320,15 +319,10 @@ class GatewayApp:
         """Let the operator's token be worth nothing from now on."""
         self._plugins.ask("mxgw_operator_left", operator=operator)
 
-    async def session_items(self, session_id: str) -> Sequence[ItemState]:
-        """Return the items of a live session as its worker has them, without values.
-
-        Raises:
-            GatewayError: the session is gone, or its worker does not answer.
-        """
-        if self._registry is None:
-            raise GatewayDraining("the gateway is not running")
-        return await items_of(self._registry.get(session_id), self._settings.limits.command_timeout_s)
+    def items_used(self, session_id: str, command: MxCommand) -> Sequence[ItemRecord | None]:
+        """See `api.Gateway`."""
+        session = self._registry.find(session_id) if self._registry is not None else None
+        return session.items.used_by(command) if session is not None else [None] * len(used_handles(command))
 
     def streams(self) -> Sequence[OpenStream]:
         """Return the streaming calls that are being served, oldest first."""

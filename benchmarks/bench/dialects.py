@@ -16,7 +16,7 @@ from typing import Any, Protocol
 from mxgw.v1.event_service_pb2 import StartPosition, StreamEventsRequest
 
 from bench.counting import MarkerCounter, StrideCounter, WrongStream
-from bench.events import MARKER_AT, RECORD_BYTES, SEQUENCE_AT
+from bench.events import MARKER, MARKER_AT, RECORD_BYTES, SEQUENCE_AT
 from bench.http2 import GrpcFeed
 
 STREAM_EVENTS = "/mxgw.v1.EventService/StreamEvents"
@@ -192,7 +192,7 @@ class RedisStreamFeed(MarkerCounter):
                 return
             self._until = self.sequence + int(found[1])
         super().feed(buffer, start, end)
-        record_rest = RECORD_BYTES - MARKER_AT - 40
+        record_rest = RECORD_BYTES - MARKER_AT - len(MARKER)
         if self.sequence == self._until and len(self.tail) == record_rest + 2:
             before = self.before_tail[: len(self.before_tail) - MARKER_AT]
             assert before.endswith(self._BETWEEN)

@@ -16,7 +16,7 @@ from mxgw.v1.values_pb2 import QUALITY_GOOD
 RECORD_BYTES = 120
 # Stands once in every record, as the source's own text of its time: readers that cannot count by length count these.
 # Long and without repetition, so that a search leaps through the bytes.
-MARKER = b"ABCDEFGHIJKLMNOPQRSTUVWXYZ:-+<>[]{}()?!#"
+MARKER = b"ABCDEFGHIJKLMNOPQRSTUVWXYZ:-+<>"
 RAW_SOURCE_TIME = MARKER.decode()
 _STAMP = 1.5
 # A time in the middle of a second: its nanoseconds have the width that nearly all have.
@@ -41,6 +41,7 @@ def _record() -> bytes:
     )
     event = Event(
         sequence=1,
+        item_serial=1,
         item_handle=1,
         kind=EVENT_KIND_DATA_CHANGE,
         server_handle=1,

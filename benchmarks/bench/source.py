@@ -82,7 +82,7 @@ def encoded(first: int, last: int, before: bytes, after: bytes) -> bytes:
         if nanos < _WIDE_NANOS:
             nanos += _WIDE_NANOS
         event.sequence = sequence
-        event.item_handle = 1
+        event.item_handle = event.item_serial = 1
         event.kind = EVENT_KIND_DATA_CHANGE
         event.server_handle = 1
         event.worker_time.seconds = now // _NS

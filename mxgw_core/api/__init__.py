@@ -7,7 +7,6 @@ from mxgw_core.api.access import (
     AuthenticationRequest,
     BrowseGuard,
     CommandGuard,
-    CommandObserver,
     Decision,
     Deny,
     ItemAccess,
@@ -16,6 +15,7 @@ from mxgw_core.api.access import (
     OperatorCredentials,
     SessionPredicate,
     as_operator,
+    used_handles,
 )
 from mxgw_core.api.correlation import correlation_id
 from mxgw_core.api.distribution import Distribution
@@ -38,20 +38,19 @@ from mxgw_core.api.events import (
     Resync,
     Retention,
     Select,
-    StandingAnswer,
     StandingFilter,
     StreamPace,
     SubscriberLimits,
     Tolerate,
     Verdict,
 )
-from mxgw_core.api.feeds import Feed, FeedDescription, FeedRequest, FeedSnapshot
+from mxgw_core.api.feeds import Feed, FeedDescription, FeedFilter, FeedRequest, FeedSnapshot
 from mxgw_core.api.gateway import Call, Gateway, GrpcService, OpenStream, ResponseStream, SettingsSection
 from mxgw_core.api.hookspecs import Hooks, hookimpl
 from mxgw_core.api.internal import AlarmAcknowledged, AlarmReport, InternalSession
 from mxgw_core.api.metrics import Metric, MetricBuckets, MetricKind, MetricSample
 from mxgw_core.api.observation import CommandInFlight, Observation, PluginStatus, ShownSetting
-from mxgw_core.api.types import ANONYMOUS, CloseReason, Identity, Peer, Position, SessionInfo, SessionState
+from mxgw_core.api.types import ANONYMOUS, CloseReason, Identity, ItemRecord, Peer, Position, SessionInfo, SessionState
 from mxgw_core.api.workers import (
     Orphan,
     OrphanVerdict,
@@ -77,7 +76,6 @@ __all__ = [
     "CloseReason",
     "CommandGuard",
     "CommandInFlight",
-    "CommandObserver",
     "Conflate",
     "Decision",
     "Deny",
@@ -89,6 +87,7 @@ __all__ = [
     "FailSession",
     "Feed",
     "FeedDescription",
+    "FeedFilter",
     "FeedRequest",
     "FeedSnapshot",
     "Gateway",
@@ -99,6 +98,7 @@ __all__ = [
     "Identity",
     "InternalSession",
     "ItemAccess",
+    "ItemRecord",
     "Lag",
     "Metric",
     "MetricBuckets",
@@ -127,7 +127,6 @@ __all__ = [
     "SessionState",
     "SettingsSection",
     "ShownSetting",
-    "StandingAnswer",
     "StandingFilter",
     "StreamPace",
     "SubscriberLimits",
@@ -141,4 +140,5 @@ __all__ = [
     "as_operator",
     "correlation_id",
     "hookimpl",
+    "used_handles",
 ]

@@ -9,8 +9,8 @@ from typing import Protocol, TypeAlias, runtime_checkable
 
 from google.protobuf.message import Message
 
-from mxgw.v1.commands_pb2 import BrowseNode, MxCommand, MxReply
-from mxgw_core.api.types import Identity, Peer, SessionInfo
+from mxgw.v1.commands_pb2 import BrowseNode, MxCommand
+from mxgw_core.api.types import Identity, ItemRecord, Peer, SessionInfo
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,26 +77,41 @@ Decision: TypeAlias = Allow | Deny
 class CommandGuard(Protocol):
     """Judges the commands of one identity on one session."""
 
-    def denied(self, command: MxCommand) -> Mapping[int, str]:
+    def denied(self, command: MxCommand, items: Sequence[ItemRecord | None]) -> Mapping[int, str]:
         """Return the denied inputs by index with their reason; index 0 is the command itself when it is not bulk.
+
+        `items` has, for a command that uses item handles, the item of each in the order of its inputs; None where the
+        handle stands for no item. When a handle has come to stand for another item until the worker makes the call, the
+        worker refuses that input with ITEM_CHANGED: what is judged here is what is done.
 
         A `GatewayError` refuses the whole command and is what the caller sees; any other exception denies it.
         """
 
 
-@runtime_checkable
-class CommandObserver(Protocol):
-    """A guard that also wants to know what became of the commands it let pass."""
-
-    def started(self, command: MxCommand) -> None:
-        """The command, without its denied inputs, goes to the worker now."""
-
-    def finished(self, command: MxCommand, reply: MxReply | None, head_sequence: int) -> None:
-        """The worker answered; None when it did not, and the outcome is unknown. Called once for each `started`.
-
-        Before the caller has the reply, and before waiting filters are asked again. Events of an item that the command
-        removed have no sequence greater than `head_sequence`.
-        """
+def used_handles(command: MxCommand) -> list[tuple[int, int]]:
+    """Return server handle and item handle of each input of a command that uses item handles, in their order."""
+    match command.WhichOneof("command"):
+        case "write_bulk":
+            return [(command.write_bulk.server_handle, write.item_handle) for write in command.write_bulk.writes]
+        case "unsubscribe_bulk":
+            bulk = command.unsubscribe_bulk
+            return [(bulk.server_handle, item_handle) for item_handle in bulk.item_handles]
+        case (
+            "write"
+            | "write2"
+            | "write_secured"
+            | "write_secured2"
+            | "remove_item"
+            | "advise"
+            | "advise_supervisory"
+            | "un_advise"
+            | "suspend"
+            | "activate"
+        ) as kind:
+            used = getattr(command, kind)
+            return [(used.server_handle, used.item_handle)]
+        case _:
+            return []
 
 
 @runtime_checkable

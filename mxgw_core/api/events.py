@@ -6,7 +6,7 @@ from collections.abc import AsyncIterator, Callable, Mapping
 from dataclasses import dataclass
 from typing import Protocol, TypeAlias, runtime_checkable
 
-from mxgw_core.api.types import SessionInfo
+from mxgw_core.api.types import ItemRecord, SessionInfo
 
 
 @dataclass(frozen=True, slots=True)
@@ -202,24 +202,15 @@ class Retention:
 class EventFilter(Protocol):
     """Decides which events one subscriber may see; called per event, so it must be quick and must not block.
 
-    One that implements `StandingFilter` as well is asked per item.
+    One that implements `StandingFilter` as well is asked once for each item and kind.
     """
 
-    def keep(self, server_handle: int, item_handle: int, kind: int, sequence: int) -> bool | None:
-        """Return whether the event may pass; None when that cannot be said before a command under way is finished.
+    def keep(self, item: ItemRecord, kind: int) -> bool:
+        """Return whether an event of this item may pass; `kind` is the number of `mxgw.v1.EventKind`.
 
-        After None the stream stands still before this event, and the filter is asked again when a command of the
-        session has finished. `kind` is the number of `mxgw.v1.EventKind`. Item handles are unique within a server
-        handle only, and come back soon after they were removed: `sequence` tells whose event it is.
+        Not asked for events of items that the gateway does not know (any more): to a filtered subscriber they do not
+        pass.
         """
-
-
-@dataclass(frozen=True, slots=True)
-class StandingAnswer:
-    """What `EventFilter.keep` says of every event of an item and kind with a sequence greater than `after`."""
-
-    keep: bool
-    after: int = 0
 
 
 @runtime_checkable
@@ -234,9 +225,6 @@ class StandingFilter(EventFilter, Protocol):
     @property
     def revision(self) -> int:
         """A number that is another one whenever any answer may be."""
-
-    def standing(self, server_handle: int, item_handle: int, kind: int) -> StandingAnswer | None:
-        """Return the answer for all events behind some place; None where `keep` must be asked for each event."""
 
 
 class StreamPace(Protocol):

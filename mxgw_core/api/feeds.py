@@ -8,14 +8,21 @@ from typing import Protocol
 
 from mxgw.v1.event_service_pb2 import OnGap, OverflowPolicyChoice, StartPosition
 from mxgw.v1.events_pb2 import SourceHealth, WorkerState
-from mxgw_core.api.events import EventFilter, Retention, SubscriberLimits
+from mxgw_core.api.events import Retention, SubscriberLimits
 from mxgw_core.api.gateway import Call, ResponseStream
+
+
+class FeedFilter(Protocol):
+    """Decides which records of a feed one reader may see; called per record, so it must be quick and must not block."""
+
+    def keep(self, about: int, fourth: int, kind: int) -> bool:
+        """Return whether a record with these numbers in its head may pass (see `FeedDescription`)."""
 
 
 class FeedSnapshot(Protocol):
     """What a reader starts from: the state at the moment in which it was taken."""
 
-    def frames(self, filters: Sequence[EventFilter], limit_bytes: int) -> Iterator[bytes]:
+    def frames(self, filters: Sequence[FeedFilter], limit_bytes: int) -> Iterator[bytes]:
         """Yield encoded responses of about `limit_bytes`, of what the filters let pass; the last one ends it.
 
         Called a little later than it was taken, so it must not look at what has changed since.
@@ -28,9 +35,9 @@ class FeedDescription:
 
     The response message of the feed's RPC has the frames of `mxgw.v1.StreamEventsResponse` under the same numbers:
     opened 1, events 2 (`repeated` records under 1), gap 3, progress 6, heartbeat 7, draining 8. A record begins as an
-    `mxgw.v1.Event` does: fixed64 sequence = 1, sfixed32 = 2, a one-byte enum = 3, none of them zero, and a varint = 4.
-    An `EventFilter` is asked with the fourth as server handle, the second as item handle, the third as kind; kind 1 is
-    what a policy may conflate.
+    `mxgw.v1.Event` does: fixed64 sequence = 1, fixed64 = 2 (less than 2^56) that names what the record is about, a
+    one-byte enum = 3 that is its kind, none of them zero, and an sfixed32 = 4. Of kind 1 a policy that conflates keeps
+    the newest for each thing that records are about.
 
     `snapshot` takes a snapshot now. `health` is what heartbeats say. `limits` counts for all subscribers of the feed.
     """
@@ -52,7 +59,7 @@ class FeedRequest:
     policy: OverflowPolicyChoice
     heartbeat_s: float | None
     with_snapshot: bool
-    filters: Sequence[EventFilter] = ()
+    filters: Sequence[FeedFilter] = ()
 
 
 class Feed(Protocol):

@@ -11,13 +11,13 @@ from google.protobuf.descriptor import ServiceDescriptor
 from google.protobuf.message import Message
 from pydantic import BaseModel
 
-from mxgw.v1.session_service_pb2 import ItemState
+from mxgw.v1.commands_pb2 import MxCommand
 from mxgw_core.api.access import ItemAccess, Operator, OperatorCredentials, SessionPredicate
 from mxgw_core.api.errors import GatewayError
 from mxgw_core.api.events import SubscriberLimits
 from mxgw_core.api.internal import InternalSession
 from mxgw_core.api.observation import Observation
-from mxgw_core.api.types import CloseReason, Identity, Peer, SessionInfo
+from mxgw_core.api.types import CloseReason, Identity, ItemRecord, Peer, SessionInfo
 
 if TYPE_CHECKING:
     from mxgw_core.api.feeds import Feed, FeedDescription
@@ -129,11 +129,10 @@ class Gateway(Protocol):
     def close_session(self, session_id: str, reason: CloseReason, detail: str = "") -> bool:
         """Begin to end a session; return False when there is no such live session."""
 
-    async def session_items(self, session_id: str) -> Sequence[ItemState]:
-        """Return the items of a live session as its worker has them, without values.
+    def items_used(self, session_id: str, command: MxCommand) -> Sequence[ItemRecord | None]:
+        """Return the item of each handle that a command uses, in the order of its inputs, as `CommandGuard` gets them.
 
-        Raises:
-            GatewayError: the session is gone, or its worker does not answer.
+        None where the handle stands for no item, and where there is no such live session.
         """
 
     def streams(self) -> Sequence[OpenStream]:

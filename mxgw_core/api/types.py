@@ -14,6 +14,22 @@ class Position:
     sequence: int
 
 
+@dataclass(frozen=True, slots=True)
+class ItemRecord:
+    """An item of a session as its worker knows it; what it says never changes, unlike what its handle stands for.
+
+    `serial` is given to no other item of the session's epoch. `item_definition` and `item_context` are those of the
+    command that added it.
+    """
+
+    serial: int
+    server_handle: int
+    item_handle: int
+    item_definition: str
+    item_context: str = ""
+    buffered: bool = False
+
+
 class SessionState(enum.Enum):
     """Life of a session: CREATING -> READY -> CLOSING -> CLOSED; FAULTED from any live state; ADOPTING -> READY."""
 

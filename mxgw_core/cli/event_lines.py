@@ -78,6 +78,7 @@ def event_document(event: Event, tag: str) -> dict[str, object]:
         "sequence": event.sequence,
         "server_handle": event.server_handle,
         "item_handle": event.item_handle,
+        "item_serial": event.item_serial,
         "worker_time": event.worker_time,
     }
     match event:

@@ -197,6 +197,7 @@ def item_document(item: ItemState) -> dict[str, object]:
     return {
         "server_handle": item.item.server_handle,
         "item_handle": item.item.handle,
+        "item_serial": item.item.serial,
         "tag": item.item.reference,
         "context": item.item.context,
         "advise": enum_key(item.advise),

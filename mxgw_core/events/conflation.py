@@ -13,13 +13,13 @@ from typing import TypeAlias
 from mxgw.v1.events_pb2 import EventKind, GapReason
 from mxgw_core.events.log import Chunk, LogGap
 from mxgw_core.events.pieces import Entry, Kept, packed
-from mxgw_core.events.records import MalformedBatch, event_head, event_identity, record_bounds
+from mxgw_core.events.records import MalformedBatch, event_head, record_bounds
 
 _DATA_CHANGE = int(EventKind.EVENT_KIND_DATA_CHANGE)
 # What the dictionary and the objects in it take beside the encoded event: 135 bytes measured on CPython 3.11.
 _OVERHEAD_BYTES = 150
 
-# An item, or for what is never replaced its own sequence.
+# An item's serial, or for what is never replaced its own sequence.
 _Key: TypeAlias = int | tuple[int, ...]
 
 
@@ -80,13 +80,13 @@ class Conflation:
         frame, slots = chunk.frame, self._slots
         expected, is_consecutive = chunk.first, not chunk.kept
         for start, body, end in record_bounds(frame, chunk.start):
-            sequence, server_handle, item_handle, kind = event_identity(frame, body, end)
+            sequence, serial, kind = event_head(frame, body)
             if sequence != expected and (is_consecutive or sequence < expected):
                 raise MalformedBatch(f"event {sequence} came in the place of {expected}")
             expected = sequence + 1
             key: _Key
             if kind == _DATA_CHANGE:
-                key = (server_handle << 32) + item_handle
+                key = serial  # a handle may stand for another item by now
             else:
                 key = (sequence,)
                 self._others += 1

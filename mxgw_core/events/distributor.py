@@ -31,12 +31,14 @@ from mxgw_core.api.events import (
     Tolerate,
 )
 from mxgw_core.api.events import Verdict as PolicyVerdict
+from mxgw_core.api.feeds import FeedFilter
 from mxgw_core.api.types import Position
 from mxgw_core.events.budget import OverBudget, wanted
 from mxgw_core.events.endings import overflow_error
 from mxgw_core.events.figures import DISCONNECTS, OVERFLOW, RESUMES, STALL, Rate, SessionFigures, StreamTotals
-from mxgw_core.events.filtering import Sieve
+from mxgw_core.events.filtering import FeedSieve, ItemSieve, Sieve
 from mxgw_core.events.guard import POLICY_BUDGET_S, PolicyGuard
+from mxgw_core.events.item_book import ItemBook
 from mxgw_core.events.log import EventLog, LogGap
 from mxgw_core.events.records import MalformedBatch
 from mxgw_core.events.subscriber import Subscriber
@@ -66,6 +68,7 @@ class Distributor:
 
     Args:
         unattached: what is held until the first subscriber attaches.
+        items: the items that the events are about; None for a feed of a plugin.
         on_fail_session: called when a subscriber's policy asks for the session to be faulted.
         call_later: as that of the event loop, in seconds of `clock`.
     """
@@ -74,12 +77,14 @@ class Distributor:
         self,
         *,
         unattached: Retention,
+        items: ItemBook | None = None,
         on_fail_session: Callable[[str], object] = lambda _: None,
         clock: Callable[[], float] = time.monotonic,
         call_later: Callable[[float, Callable[[], None]], Cancellable] | None = None,
     ) -> None:
         self.epoch = b""
         self.log = EventLog(clock)
+        self.items = items
         self.subscribers: dict[str, Subscriber] = {}
         self.end_error: GatewayError | None = None
         # Lost before anybody could attach; told to the first who asks for the oldest.
@@ -96,7 +101,7 @@ class Distributor:
         # Mirrors of the gateway's own, such as a dashboard: they never count, and never end before the session.
         self._internal: dict[str, Subscriber] = {}
         # What subscribers with equal filters share, while one of them is attached.
-        self._sieves: WeakValueDictionary[tuple[EventFilter, ...], Sieve] = WeakValueDictionary()
+        self._sieves: WeakValueDictionary[tuple[EventFilter, ...], ItemSieve] = WeakValueDictionary()
         self._hold: Callable[[bool], None] | None = None
         self._blocked_by: Subscriber | None = None
         self._blocked_at = 0.0
@@ -174,11 +179,6 @@ class Distributor:
         for subscriber in behind:
             subscriber.appended()
         self._trim()
-
-    def wake(self) -> None:
-        """Let those look again whose filter could not say."""
-        for subscriber in filter(lambda s: s.filters, self.subscribers.values()):
-            subscriber.wake()
 
     def check(self) -> None:
         """Judge whoever is beyond its limits; called now and then, for limits in seconds."""
@@ -348,6 +348,7 @@ class Distributor:
         limits: QueueLimits,
         policy: OverflowPolicy,
         filters: Sequence[EventFilter] = (),
+        feed_filters: Sequence[FeedFilter] = (),
         client_name: str = "",
         peer: str = "",
         policy_source: str = "",
@@ -370,7 +371,7 @@ class Distributor:
             verdict.cursor,
             limits,
             self._guard.usable(policy, policy_source),
-            self._sieve(filters),
+            FeedSieve(feed_filters) if feed_filters else self._sieve(filters),
             self._clock,
             figures=self.figures,
             client_name=client_name,
@@ -399,7 +400,9 @@ class Distributor:
     def _sieve(self, filters: Sequence[EventFilter]) -> Sieve | None:
         if not filters:
             return None
-        sieve = Sieve(filters)
+        if self.items is None:
+            raise TypeError("a feed's events are about no items: use feed_filters")
+        sieve = ItemSieve(filters, self.items)
         return self._sieves.setdefault(sieve.filters, sieve) if sieve.is_standing else sieve
 
     def attach_internal(self, subscriber_id: str, *, limits: QueueLimits, policy: OverflowPolicy) -> Subscriber:

@@ -4,143 +4,118 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from itertools import compress
-from typing import NamedTuple
+from typing import NamedTuple, Protocol
 
-from mxgw_core.api.events import EventFilter, StandingAnswer, StandingFilter
+from mxgw_core.api.events import EventFilter, StandingFilter
+from mxgw_core.api.feeds import FeedFilter
+from mxgw_core.events.item_book import ItemBook
 from mxgw_core.events.log import Chunk
 from mxgw_core.events.opened import Opened, identity_of, kept_of, opened
+from mxgw_core.events.records import fourth_field
 
 # Items and kinds whose answers are remembered.
 _REMEMBERED = 65_536
 
 
 class Judged(NamedTuple):
-    """A range with `events` events of which `passed` may pass: `kept`, which covers the whole range.
-
-    `undecided` is the sequence of the event behind the range that the filters cannot judge yet, None when all are.
-    """
+    """A range with `events` events of which `passed` may pass: `kept`, which covers the whole range."""
 
     first: int
     last: int
     events: int
     passed: int
     kept: Chunk | None
-    undecided: int | None = None
 
 
-class Sieve:
-    """Filters that must all agree. Those whose filters are equal share one, so that an event is judged once for all."""
+class Sieve(Protocol):
+    """Filters that must all agree on an event."""
 
-    def __init__(self, filters: Sequence[EventFilter]) -> None:
+    def judge(self, chunk: Chunk) -> Judged:
+        """Ask for each event.
+
+        Raises:
+            MalformedBatch: the events are not encoded, or not numbered, as the contract says.
+        """
+
+
+class ItemSieve:
+    """A sieve of a session's events, which are judged by their items; an event of an unknown item does not pass.
+
+    Subscribers whose filters are equal share one, so that an event is judged once for all.
+    """
+
+    def __init__(self, filters: Sequence[EventFilter], items: ItemBook) -> None:
         self.filters = tuple(filters)
+        self._items = items
         standing = [f for f in self.filters if isinstance(f, StandingFilter)]
         # Whether answers may be remembered, and shared.
         self.is_standing = len(standing) == len(self.filters)
         self._standing = standing if self.is_standing else []
         self._revisions: tuple[int, ...] = ()
-        # By item and kind (see `identity_of`); None where each event must be asked for.
-        self._answers: dict[int, bool | None] = {}
-        # Of answers that hold only behind some sequence, that sequence; and the greatest of these.
-        self._afters: dict[int, int] = {}
-        self._latest_after = 0
+        # By item and kind (see `identity_of`).
+        self._answers: dict[int, bool] = {}
 
-    def judge(self, chunk: Chunk, *, may_wait: bool = False) -> Judged:
-        """Ask for each event; with `may_wait`, stop before the first that cannot be judged yet.
-
-        Without it such an event does not pass.
-
-        Raises:
-            MalformedBatch: the events are not encoded, or not numbered, as the contract says.
-        """
+    def judge(self, chunk: Chunk) -> Judged:
+        """See `Sieve`."""
         if not self.is_standing:
             events = opened(chunk)
-            return self._judged(chunk, events, [None] * len(events.keys), may_wait)
+            return _cut(chunk, events, list(map(self._asked, events.keys)))
         revisions = tuple(f.revision for f in self._standing)
         if revisions != self._revisions:
-            self._forget()
+            self._answers.clear()
             self._revisions = revisions
         known = chunk.cuts.get(self)
         if known is not None and known[0] == revisions:
             _, passed, kept = known
             return Judged(chunk.first, chunk.last, chunk.events, passed, chunk if passed == chunk.events else kept)
         events = opened(chunk)
-        judged = self._judged(chunk, events, self._remembered(chunk, events), may_wait)
-        if may_wait and judged.undecided is None:
-            # Not the chunk itself, which would then be freed by the collector only.
-            chunk.cuts[self] = revisions, judged.passed, None if judged.kept is chunk else judged.kept
+        judged = _cut(chunk, events, self._remembered(events.keys))
+        # Not the chunk itself, which would then be freed by the collector only.
+        chunk.cuts[self] = revisions, judged.passed, None if judged.kept is chunk else judged.kept
         return judged
 
-    def _judged(self, chunk: Chunk, events: Opened, answers: list[bool | None], may_wait: bool) -> Judged:
-        """Ask where there is no answer, and cut."""
-        if None in answers:
-            for index, answer in enumerate(answers):
-                if answer is not None:
-                    continue
-                sequence = events.sequences[index]
-                asked = self._ask(*identity_of(events.keys[index]), sequence)
-                if asked is None and may_wait:
-                    # The range before it, which may be empty: nothing of it is lost when it is handed over.
-                    last = sequence - 1 if index else chunk.first - 1
-                    return _cut(chunk, events, answers[:index], last, undecided=sequence)
-                answers[index] = bool(asked)
-        return _cut(chunk, events, answers, chunk.last)
+    def shows(self, item_serial: int, kind: int) -> bool:
+        """Return whether events of an item and kind may pass."""
+        item = self._items.get(item_serial)
+        return item is not None and all(f.keep(item, kind) for f in self.filters)
 
-    def _ask(self, server_handle: int, item_handle: int, kind: int, sequence: int) -> bool | None:
-        answer: bool | None = True
-        for f in self.filters:
-            answer = f.keep(server_handle, item_handle, kind, sequence) and answer
-            if answer is False:
-                break
-        return answer
+    def _asked(self, key: int) -> bool:
+        return self.shows(*identity_of(key))
 
-    # answers that stand
-
-    def _remembered(self, chunk: Chunk, events: Opened) -> list[bool | None]:
-        """Return the answers that stand for a chunk's events; None where there is none."""
-        keys = events.keys
+    def _remembered(self, keys: Sequence[int]) -> Sequence[bool | None]:
+        """Return the answers for a chunk's events."""
         answers = list(map(self._answers.get, keys))
         if None in answers:
-            unknown = {key for key, answer in zip(keys, answers, strict=True) if answer is None}
-            if new := unknown - self._answers.keys():
-                if len(self._answers) + len(new) > _REMEMBERED:
-                    self._forget()
-                    new = set(keys)
-                for key in new:
-                    self._learn(key)
-                answers = list(map(self._answers.get, keys))
-        if self._latest_after >= chunk.first:  # a reader that is far behind: some answers came into force later
-            late = {key for key, after in self._afters.items() if after >= chunk.first}
-            answers = [None if key in late else answer for key, answer in zip(keys, answers, strict=True)]
+            new = set(keys) - self._answers.keys()
+            if len(self._answers) + len(new) > _REMEMBERED:
+                self._answers.clear()
+                new = set(keys)
+            for key in new:
+                self._answers[key] = self._asked(key)
+            answers = list(map(self._answers.get, keys))
         return answers
 
-    def _learn(self, key: int) -> None:
-        standing = [f.standing(*identity_of(key)) for f in self._standing]
-        answer = _combined(standing)
-        self._answers[key] = answer.keep if answer is not None else None
-        if answer is not None and answer.after:
-            self._afters[key] = answer.after
-            self._latest_after = max(self._latest_after, answer.after)
 
-    def _forget(self) -> None:
-        self._answers.clear()
-        self._afters.clear()
-        self._latest_after = 0
+class FeedSieve:
+    """A sieve of a plugin's feed; each record is asked for."""
 
+    def __init__(self, filters: Sequence[FeedFilter]) -> None:
+        self._filters = tuple(filters)
 
-def _combined(answers: Sequence[StandingAnswer | None]) -> StandingAnswer | None:
-    """Return what several filters say together: one that denies settles it, whatever the others cannot say."""
-    for answer in answers:
-        if answer is not None and not answer.keep:
-            return answer
-    known = [answer.after for answer in answers if answer is not None]
-    return StandingAnswer(True, max(known)) if len(known) == len(answers) else None
+    def judge(self, chunk: Chunk) -> Judged:
+        """See `Sieve`."""
+        events = opened(chunk)
+        identities = map(identity_of, events.keys)
+        answers = [
+            all(f.keep(about, fourth_field(body, 0, len(body)), kind) for f in self._filters)
+            for (about, kind), body in zip(identities, events.bodies, strict=True)
+        ]
+        return _cut(chunk, events, answers)
 
 
-def _cut(
-    chunk: Chunk, events: Opened, answers: Sequence[bool | None], last: int, undecided: int | None = None
-) -> Judged:
+def _cut(chunk: Chunk, events: Opened, answers: Sequence[bool | None]) -> Judged:
     passed = answers.count(True)
     if passed == len(events.keys):
-        return Judged(chunk.first, last, passed, passed, chunk)
-    kept = kept_of(chunk.first, last, compress(events.bodies, answers), passed) if passed else None
-    return Judged(chunk.first, last, len(answers), passed, kept, undecided)
+        return Judged(chunk.first, chunk.last, passed, passed, chunk)
+    kept = kept_of(chunk.first, chunk.last, compress(events.bodies, answers), passed) if passed else None
+    return Judged(chunk.first, chunk.last, len(answers), passed, kept)

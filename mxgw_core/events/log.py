@@ -93,11 +93,6 @@ def chunk_of(first: int, last: int, batch: bytes, events: int = 0) -> Chunk:
     return Chunk(first, last, prefix + batch, len(prefix), 0 if events == last - first + 1 else events)
 
 
-def joined(one: Chunk, other: Chunk) -> Chunk:
-    """Return two chunks that follow each other as one."""
-    return chunk_of(one.first, other.last, one.batch + other.batch, one.events + other.events)
-
-
 @dataclass(slots=True)
 class _Segment:
     first: int

@@ -15,13 +15,14 @@ from google.protobuf.message import DecodeError
 
 from mxgw.worker.v1.worker_pb2 import EventRecords
 from mxgw_core.events.log import Chunk, chunk_of
-from mxgw_core.events.records import MalformedBatch, event_identity, record_bounds
+from mxgw_core.events.records import SERIALS_END, MalformedBatch, event_head, record_bounds
 
-# What nearly every event begins with: tag, 8 bytes of sequence, tag, 4 of item handle, tag, kind, tag, server handle.
-_HEAD_BYTES = 18
-_SEQUENCE_AT, _KEY_AT = 1, 10
-_KIND_AT, _SERVER_AT = 15, 17
-_TAGS = ((0, b"\x09"), (9, b"\x15"), (14, b"\x18"), (16, b"\x20"))
+# What every event begins with: tag, 8 bytes of sequence, tag, 8 of item serial (the highest is 0), tag, kind.
+_HEAD_BYTES = 20
+_SEQUENCE_BYTES = range(1, 9)
+_KIND_AT = 19
+_KEY_BYTES = (*range(10, 17), _KIND_AT)
+_FIXED = ((0, b"\x09"), (9, b"\x11"), (17, b"\x00"), (18, b"\x18"))
 # Below so many events a loop is quicker: ten microseconds go into what is done once per chunk.
 _FEW_EVENTS = 7
 _head = itemgetter(slice(0, _HEAD_BYTES))
@@ -32,7 +33,7 @@ class Opened(NamedTuple):
 
     bodies: Sequence[bytes]
     sequences: Sequence[int]
-    # What each is about, as one number: see `identity_of`.
+    # Item serial and kind of each as one number: see `identity_of`.
     keys: Sequence[int]
 
 
@@ -69,24 +70,23 @@ def _cut_one_by_one(chunk: Chunk) -> Sequence[bytes]:
 
 
 def _of_short_heads(bodies: Sequence[bytes]) -> Opened | None:
-    """Return None when a head is not one of 18 bytes."""
+    """Return None when some event does not begin like that."""
     heads = b"".join(map(_head, bodies))
     events = len(bodies)
     if (
         len(heads) != events * _HEAD_BYTES
-        or any(heads[at::_HEAD_BYTES] != tag * events for at, tag in _TAGS)
+        or any(heads[at::_HEAD_BYTES] != byte * events for at, byte in _FIXED)
         or not heads[_KIND_AT::_HEAD_BYTES].isascii()  # a number below 0x80 is one byte
-        or not heads[_SERVER_AT::_HEAD_BYTES].isascii()
     ):
         return None
-    return Opened(bodies, _numbers(heads, _SEQUENCE_AT, events), _numbers(heads, _KEY_AT, events))
+    return Opened(bodies, _numbers(heads, _SEQUENCE_BYTES, events), _numbers(heads, _KEY_BYTES, events))
 
 
-def _numbers(heads: bytes, at: int, events: int) -> array[int]:
-    """Return the 8 bytes at `at` of each head as numbers."""
+def _numbers(heads: bytes, places: Sequence[int], events: int) -> array[int]:
+    """Return 8 bytes of each head as a number, the lowest first."""
     gathered = bytearray(8 * events)
-    for index in range(8):
-        gathered[index::8] = heads[at + index :: _HEAD_BYTES]
+    for index, at in enumerate(places):
+        gathered[index::8] = heads[at::_HEAD_BYTES]
     numbers = array("Q", bytes(gathered))
     if sys.byteorder == "big":
         numbers.byteswap()
@@ -94,8 +94,8 @@ def _numbers(heads: bytes, at: int, events: int) -> array[int]:
 
 
 def _one_by_one(bodies: Sequence[bytes]) -> Opened:
-    identities = [event_identity(body, 0, len(body)) for body in bodies]
-    return Opened(bodies, [identity[0] for identity in identities], [_key_of(*of[1:]) for of in identities])
+    heads = [event_head(body, 0) for body in bodies]
+    return Opened(bodies, [head[0] for head in heads], [kind << 56 | serial for _, serial, kind in heads])
 
 
 def _has_its_numbers(chunk: Chunk, sequences: Sequence[int]) -> bool:
@@ -107,15 +107,9 @@ def _has_its_numbers(chunk: Chunk, sequences: Sequence[int]) -> bool:
     return sequences == (array("Q", expected) if isinstance(sequences, array) else list(expected))
 
 
-def identity_of(key: int) -> tuple[int, int, int]:
-    """Return the server handle, the item handle and the kind that a key stands for."""
-    item_handle = key & 0xFFFFFFFF
-    return key >> 56, item_handle - (item_handle >> 31 << 32), key >> 40 & 0xFF
-
-
-def _key_of(server_handle: int, item_handle: int, kind: int) -> int:
-    """Return what eight bytes of a short head are as a number: item handle, tag, kind, tag, server handle."""
-    return server_handle << 56 | 0x20 << 48 | kind << 40 | 0x18 << 32 | item_handle & 0xFFFFFFFF
+def identity_of(key: int) -> tuple[int, int]:
+    """Return the item serial and the kind that a key stands for."""
+    return key & SERIALS_END - 1, key >> 56
 
 
 def kept_of(first: int, last: int, bodies: Iterable[bytes], events: int) -> Chunk:

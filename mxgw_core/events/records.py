@@ -1,8 +1,9 @@
 """Encoded events without parsing them: cutting a batch at an event, and reading the fixed head of each.
 
 A batch is `repeated Event events = 1`, so it is a run of records: tag 0x0A, varint length, encoded Event. Every Event
-begins with `09 <sequence: 8 bytes> 15 <item handle: 4 bytes> 18 <kind: 1 byte>` (see events.proto; a test in the
-worker keeps that true).
+begins with `09 <sequence: 8 bytes> 11 <item serial: 8 bytes> 18 <kind: 1 byte>` and, unless they are 0, `25 <item
+handle: 4 bytes> 28 <server handle: varint>` (see events.proto; a test in the worker keeps that true). The records of
+feeds begin alike, with a number of their own in place of the serial (see api/feeds.py).
 """
 
 from __future__ import annotations
@@ -12,12 +13,13 @@ from collections.abc import Iterator
 
 from mxgw.v1.event_service_pb2 import StreamEventsResponse
 
-_HEAD = struct.Struct("<BQBiBB")  # tag, sequence, tag, item handle, tag, kind
-_HEAD_TAGS = (0x09, 0x15, 0x18)
-_SERVER_TAG = 0x20
-# The same and a server handle of one byte, which is what nearly every event has.
-_LONG_HEAD = struct.Struct("<BQBiBBBB")
+_HEAD = struct.Struct("<BQBQBB")  # tag, sequence, tag, item serial, tag, kind
+_HEAD_TAGS = (0x09, 0x11, 0x18)
+_ITEM_TAG, _SERVER_TAG = 0x25, 0x28
+_ITEM_HANDLE = struct.Struct("<i")
 _RECORD_TAG = 0x0A
+# Serials are less than this, so that one number of 64 bits has room for serial and kind. Source: events.proto.
+SERIALS_END = 1 << 56
 _EVENTS_TAG = bytes([StreamEventsResponse.EVENTS_FIELD_NUMBER << 3 | 2])
 
 
@@ -91,47 +93,27 @@ def offset_after(data: bytes | bytearray | memoryview, events: int, offset: int 
 
 
 def event_head(data: bytes | bytearray | memoryview, body: int) -> tuple[int, int, int]:
-    """Return `(sequence, item_handle, kind)` of the Event that begins at `body`.
+    """Return `(sequence, item_serial, kind)` of the Event that begins at `body`.
 
     Raises:
         MalformedBatch: the event does not begin as the contract says.
     """
     try:
-        tag1, sequence, tag2, item_handle, tag3, kind = _HEAD.unpack_from(data, body)
+        tag1, sequence, tag2, item_serial, tag3, kind = _HEAD.unpack_from(data, body)
     except struct.error as error:
         raise MalformedBatch(f"the event at byte {body} is too short") from error
-    if (tag1, tag2, tag3) != _HEAD_TAGS or kind > 0x7F:
+    if (tag1, tag2, tag3) != _HEAD_TAGS or kind > 0x7F or item_serial >= SERIALS_END:
         raise MalformedBatch(f"the event at byte {body} does not begin with sequence, item and kind")
-    return sequence, item_handle, kind
+    return sequence, item_serial, kind
 
 
-def event_identity(data: bytes | bytearray | memoryview, body: int, end: int) -> tuple[int, int, int, int]:
-    """Return `(sequence, server_handle, item_handle, kind)` of the Event in `data[body:end]`.
-
-    Item handles are unique within a server handle only. The server handle, unless 0, follows the fixed head as
-    `20 <varint>`.
-
-    Raises:
-        MalformedBatch: the event does not begin as the contract says.
-    """
-    if end - body >= _LONG_HEAD.size:
-        tag1, sequence, tag2, item_handle, tag3, kind, tag4, server_handle = _LONG_HEAD.unpack_from(data, body)
-        if tag4 == _SERVER_TAG and server_handle < 0x80 and kind < 0x80 and (tag1, tag2, tag3) == _HEAD_TAGS:
-            return sequence, server_handle, item_handle, kind
-    sequence, item_handle, kind = event_head(data, body)
-    offset = body + _HEAD.size
-    if offset >= end or data[offset] != _SERVER_TAG:
-        return sequence, 0, item_handle, kind  # protobuf leaves out a zero
-    offset += 1
-    server_handle = shift = 0
-    while offset < end and shift <= 28:
-        byte = data[offset]
-        server_handle |= (byte & 0x7F) << shift
-        if byte < 0x80:
-            return sequence, server_handle, item_handle, kind
-        offset += 1
-        shift += 7
-    raise MalformedBatch(f"the event at byte {body} has no readable server handle")
+def fourth_field(data: bytes | bytearray | memoryview, body: int, end: int) -> int:
+    """Return the item handle of the Event in `data[body:end]`, or what a feed's record has in its place."""
+    at = body + _HEAD.size
+    if at + 5 > end or data[at] != _ITEM_TAG:
+        return 0  # protobuf leaves out a zero
+    number: int = _ITEM_HANDLE.unpack_from(data, at + 1)[0]
+    return number
 
 
 def event_item(data: bytes | bytearray | memoryview, body: int, end: int) -> tuple[int, int, int]:
@@ -140,4 +122,19 @@ def event_item(data: bytes | bytearray | memoryview, body: int, end: int) -> tup
     Raises:
         MalformedBatch: the event does not begin as the contract says.
     """
-    return event_identity(data, body, end)[1:]
+    kind = event_head(data, body)[2]
+    item_handle, offset = fourth_field(data, body, end), body + _HEAD.size
+    if offset < end and data[offset] == _ITEM_TAG:
+        offset += 5
+    if offset >= end or data[offset] != _SERVER_TAG:
+        return 0, item_handle, kind
+    offset += 1
+    server_handle = shift = 0
+    while offset < end and shift <= 28:
+        byte = data[offset]
+        server_handle |= (byte & 0x7F) << shift
+        if byte < 0x80:
+            return server_handle, item_handle, kind
+        offset += 1
+        shift += 7
+    raise MalformedBatch(f"the event at byte {body} has no readable server handle")

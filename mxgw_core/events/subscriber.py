@@ -21,7 +21,7 @@ from mxgw_core.events.conflation import Conflation
 from mxgw_core.events.figures import GAP_FRAMES, LOST, SessionFigures, SubscriberFigures
 from mxgw_core.events.filtering import Judged, Sieve
 from mxgw_core.events.items import Control, End, Item, Progress, SnapshotDue, SnapshotWanted
-from mxgw_core.events.log import Chunk, EventLog, LogGap, joined
+from mxgw_core.events.log import Chunk, EventLog, LogGap
 from mxgw_core.events.pieces import PIECE_BYTES
 from mxgw_core.events.waiting import Waiter
 
@@ -63,8 +63,7 @@ class Subscriber:
         self.policy = policy
         self.policy_name = policy.name
         self.policy_source = policy_source
-        self.filters = sieve.filters if sieve is not None else ()
-        self._sieve = sieve
+        self.sieve = sieve
         self.attached_at = clock()
         self.figures = SubscriberFigures()
         self._session_figures = figures
@@ -101,8 +100,6 @@ class Subscriber:
         self._gathered_events = log.appended_events
         self._control: deque[Control] = deque()
         self._wants_snapshot = False
-        # A filter could not say whether the next event may pass.
-        self._is_undecided = False
         # Position of the snapshot that waits for its place in the stream.
         self._snapshot_at: int | None = None
         # The gap that the stream must begin with was not handed over yet.
@@ -370,11 +367,7 @@ class Subscriber:
         self._snapshot_at = position
 
     def take(self, limit_bytes: int) -> Item | None:
-        """Return the next thing to send: up to about `limit_bytes` of events at once; None when there is nothing.
-
-        None as well when a filter cannot judge the next event yet; it is asked again when the subscriber is woken.
-        """
-        self._is_undecided = False
+        """Return the next thing to send: up to about `limit_bytes` of events at once; None when there is nothing."""
         if self._control:
             return self._control.popleft()
         if self._wants_snapshot and self.end is None:
@@ -390,19 +383,14 @@ class Subscriber:
             item = self._next(limit_bytes)
             if item is None:
                 return (self._progress(0) or self.end) if self.end is not None else None
-            judged: Chunk | LogGap | Judged | None = item
-            if self._sieve is not None and isinstance(item, Chunk):
-                judged = self._decided(item, self._sieve)
-            if judged is None:
-                return None
-            if (passed := self.passed(judged)) is not None:
+            if (passed := self.passed(item)) is not None:
                 return passed
 
     @property
     def is_plain(self) -> bool:
         """Whether nothing but the log itself, unfiltered, comes next: then `take_plain` does what `take` would."""
         return not (
-            self._sieve is not None
+            self.sieve is not None
             or self._is_gathering
             or self.end is not None
             or self._control
@@ -432,16 +420,14 @@ class Subscriber:
             self._count_gap(item)
         return item
 
-    def passed(self, item: Chunk | LogGap | Judged) -> Chunk | LogGap | Progress | None:
+    def passed(self, item: Chunk | LogGap) -> Chunk | LogGap | Progress | None:
         """Count `item` as handed over and return what of it this subscriber may see; None when nothing."""
         if isinstance(item, LogGap):
             self._count_gap(item)
             return item
-        if isinstance(item, Chunk) and self._sieve is not None:
-            item = self._sieve.judge(item)
         self.delivered = item.last
-        if isinstance(item, Judged):
-            kept = self._kept(item)
+        if self.sieve is not None:
+            kept = self._kept(self.sieve.judge(item))
             if kept is None:
                 return self._progress(PROGRESS_EVENTS)
             item = kept
@@ -519,17 +505,6 @@ class Subscriber:
     def _is_due(self) -> bool:
         return not self.interval_s or self._clock() >= self._due_at
 
-    def _decided(self, chunk: Chunk, sieve: Sieve) -> Judged | None:
-        """Judge a chunk up to the first event that a filter cannot judge yet; the rest waits. None: nothing before."""
-        judged = sieve.judge(chunk, may_wait=True)
-        if judged.undecided is None:
-            return judged
-        before = judged.events > 0
-        rest = chunk.split(judged.last)[1] if before else chunk
-        self._following = rest if self._following is None else joined(rest, self._following)
-        self._is_undecided = not before
-        return judged if before else None
-
     def _kept(self, judged: Judged) -> Chunk | None:
         passed = judged.passed
         self._skipped = 0 if passed else self._skipped + judged.events
@@ -548,9 +523,6 @@ class Subscriber:
     async def wait(self) -> None:
         """Return once `take` may have something. One waiter at a time."""
         has_more = self._control or self._following is not None or self._backlog or self._wants_snapshot
-        if self._is_undecided:
-            await self._waiter.wait()
-            return
         if has_more or self.end is not None:
             return
         is_behind = self._gathered or self._log.head > self.cursor

@@ -18,7 +18,7 @@ from mxgw_core.api.access import (
 )
 from mxgw_core.api.errors import AccessDenied, GatewayError, Unauthenticated
 from mxgw_core.api.events import EventFilter, StreamPace
-from mxgw_core.api.types import ANONYMOUS, Identity, Peer, SessionInfo
+from mxgw_core.api.types import ANONYMOUS, Identity, ItemRecord, Peer, SessionInfo
 from mxgw_core.plugins import PluginHost
 from mxgw_core.rpc.figures import AccessOutcome, CallFigures
 
@@ -180,7 +180,9 @@ class AccessControl:
         return [answer.value for answer in answers]
 
 
-def denied_inputs(guards: Sequence[CommandGuard], command: MxCommand) -> dict[int, str]:
+def denied_inputs(
+    guards: Sequence[CommandGuard], command: MxCommand, items: Sequence[ItemRecord | None]
+) -> dict[int, str]:
     """Return the inputs of a command that some guard denies.
 
     Raises:
@@ -189,7 +191,7 @@ def denied_inputs(guards: Sequence[CommandGuard], command: MxCommand) -> dict[in
     denied: dict[int, str] = {}
     for guard in guards:
         try:
-            denied.update(guard.denied(command))
+            denied.update(guard.denied(command, items))
         except GatewayError:
             raise
         except Exception as error:

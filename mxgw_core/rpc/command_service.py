@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from weakref import WeakKeyDictionary
 
 from google.protobuf.duration_pb2 import Duration
@@ -13,7 +12,7 @@ from mxgw.convert import duration_to_seconds
 from mxgw.v1 import command_service_pb2 as pb
 from mxgw.v1 import commands_pb2 as c
 from mxgw.worker.v1 import worker_pb2 as w
-from mxgw_core.api.access import BrowseGuard, CommandGuard, CommandObserver
+from mxgw_core.api.access import BrowseGuard, CommandGuard
 from mxgw_core.api.errors import AccessDenied, InvalidRequest
 from mxgw_core.api.gateway import Call
 from mxgw_core.api.types import Identity
@@ -57,17 +56,18 @@ class CommandService:
                 metadata={"field": "command"},
             )
         denied: Mapping[int, str] = {}
+        judged: Sequence[int] = ()
         guards = self._guards_of(session, call.identity)
         if guards:
-            denied = denied_inputs(guards, command)
+            items = session.items.used_by(command)
+            denied = denied_inputs(guards, command, items)
             if denied and kind not in _BULK_INPUTS:
                 raise AccessDenied(denied.get(0, "the command is not allowed"))
             command = _without(command, kind, denied)
+            # What was judged goes with it: by the time of the call the handles may stand for other items.
+            judged = [item.serial if item else 0 for index, item in enumerate(items) if index not in denied]
         timeout_s = self._timeout(call, request.timeout if request.HasField("timeout") else None)
-        with _observed([guard for guard in guards if isinstance(guard, CommandObserver)], session, command) as answered:
-            answer = await call_worker(session, w.CommandRequest(mx=command), timeout_s)
-            answered(answer)
-        reply = answer.mx
+        reply = (await call_worker(session, w.CommandRequest(mx=command, item_serials=judged), timeout_s)).mx
         if denied:
             _merge_denied(reply, denied)
         return pb.InvokeResponse(reply=reply)
@@ -102,28 +102,6 @@ class CommandService:
         if seconds <= 0:
             raise InvalidRequest("timeout must be longer than 0 s", metadata={"field": "timeout"})
         return min(timeout_s, seconds)
-
-
-@contextmanager
-def _observed(
-    observers: Sequence[CommandObserver], session: Session, command: c.MxCommand
-) -> Iterator[Callable[[w.CommandReply], None]]:
-    """Tell observers that the command starts, and in any case that it finished; then ask waiting filters again."""
-    if not observers:
-        yield lambda _: None
-        return
-    answers: list[w.CommandReply] = []
-    for observer in observers:
-        observer.started(command)
-    try:
-        yield answers.append
-    finally:
-        for observer in observers:
-            if answers:
-                observer.finished(command, answers[0].mx, answers[0].head_sequence)
-            else:
-                observer.finished(command, None, 0)
-        session.distributor.wake()
 
 
 def _without(command: c.MxCommand, kind: str, denied: Mapping[int, str]) -> c.MxCommand:

@@ -25,7 +25,7 @@ from mxgw_core.api.errors import (
     SubscriberExists,
     SubscriberLimitReached,
 )
-from mxgw_core.api.events import EventFilter, OverflowPolicy, PolicyRequest, StreamPace, SubscriberLimits
+from mxgw_core.api.events import OverflowPolicy, PolicyRequest, StreamPace, SubscriberLimits
 from mxgw_core.api.types import Position
 from mxgw_core.config.models import EventSettings
 from mxgw_core.events.distributor import Distributor, Subscription
@@ -50,8 +50,8 @@ class Fetched(Protocol):
     @property
     def sequence(self) -> int: ...
 
-    def frames(self, filters: Sequence[EventFilter], limit_bytes: int) -> Iterator[bytes]:
-        """Yield it in frames of about `limit_bytes`, of what the filters let pass, and its end.
+    def frames(self, limit_bytes: int) -> Iterator[bytes]:
+        """Yield it in frames of about `limit_bytes`, of what its reader may see, and its end.
 
         An empty frame is none: it lets others have their turn.
         """
@@ -130,7 +130,7 @@ class Delivery:
                                 subscriber.snapshot_fetched(snapshot.sequence)
                         case SnapshotDue():
                             assert snapshot is not None  # due because it was fetched
-                            for frame in snapshot.frames(subscriber.filters, batch_bytes):
+                            for frame in snapshot.frames(batch_bytes):
                                 if frame:
                                     await stream.write(frame)
                                     silence.broken()

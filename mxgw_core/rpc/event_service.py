@@ -14,6 +14,7 @@ from mxgw_core.api.gateway import Call
 from mxgw_core.api.types import Position
 from mxgw_core.config.models import EventSettings
 from mxgw_core.events.distributor import Subscription
+from mxgw_core.events.filtering import ItemSieve
 from mxgw_core.events.frames import heartbeat_frame
 from mxgw_core.events.lead_in import lead_in, newest_of
 from mxgw_core.events.verdict import decide
@@ -176,6 +177,8 @@ class EventService:
         heartbeat_s: float,
     ) -> Delivery:
         distributor, gap = session.distributor, subscription.verdict.gap
+        sieve = subscription.subscriber.sieve
+        assert sieve is None or isinstance(sieve, ItemSieve)  # as every reader of a session has
         store = None
         if older is not None and gap is not None and gap.first:
             store = lead_in(older.history, distributor.epoch, gap.first - 1, gap.last)
@@ -190,7 +193,7 @@ class EventService:
             stream,
             self._settings,
             heartbeat_s,
-            fetch=lambda: fetch_snapshot(session),
+            fetch=lambda: fetch_snapshot(session, sieve),
             heartbeat=heartbeat,
             older=store,
             paces=paces,

@@ -10,8 +10,8 @@ from dataclasses import dataclass
 
 from mxgw.v1.event_service_pb2 import ON_GAP_REFUSE, ON_GAP_SNAPSHOT, ON_GAP_UNSPECIFIED
 from mxgw_core.api.errors import GatewayDraining
-from mxgw_core.api.events import EventFilter, PolicyRequest, Retention
-from mxgw_core.api.feeds import FeedDescription, FeedRequest, FeedSnapshot
+from mxgw_core.api.events import PolicyRequest, Retention
+from mxgw_core.api.feeds import FeedDescription, FeedFilter, FeedRequest, FeedSnapshot
 from mxgw_core.api.gateway import Call, ResponseStream
 from mxgw_core.api.types import Position, SessionInfo, SessionState
 from mxgw_core.config.models import EventSettings
@@ -44,9 +44,10 @@ class _Taken:
 
     sequence: int
     snapshot: FeedSnapshot
+    filters: Sequence[FeedFilter]
 
-    def frames(self, filters: Sequence[EventFilter], limit_bytes: int) -> Iterator[bytes]:
-        return self.snapshot.frames(filters, limit_bytes)
+    def frames(self, limit_bytes: int) -> Iterator[bytes]:
+        return self.snapshot.frames(self.filters, limit_bytes)
 
 
 class PluginFeed:
@@ -121,7 +122,7 @@ class PluginFeed:
             limits=limits.queue,
             policy=policy,
             policy_source=source,
-            filters=request.filters,
+            feed_filters=request.filters,
             client_name=printable(request.client_name, 128),
             peer=call.peer.address,
         )
@@ -152,7 +153,7 @@ class PluginFeed:
         distributor, description = self._distributor, self._description
 
         async def taken() -> _Taken:
-            return _Taken(distributor.log.head, description.snapshot())
+            return _Taken(distributor.log.head, description.snapshot(), request.filters)
 
         def heartbeat(sequence: int) -> bytes:
             return heartbeat_frame(distributor.epoch, sequence, distributor.log.head, *description.health())

@@ -16,6 +16,7 @@ from mxgw_core.api.errors import GatewayError, InvalidRequest
 from mxgw_core.api.gateway import Call
 from mxgw_core.api.types import CloseReason, SessionInfo
 from mxgw_core.config.models import Settings
+from mxgw_core.events.filtering import ItemSieve
 from mxgw_core.rpc.access import AccessControl
 from mxgw_core.rpc.messages import ended_session, live_session, subscribers_of
 from mxgw_core.rpc.validation import after_token, page
@@ -115,8 +116,8 @@ class SessionService:
         )
         state = reply.state
         if filters := self._access.filters(session.info(), call.identity):
-            at = state.position.sequence
-            shown = [i for i in state.items if all(f.keep(*_handles(i), _DATA_CHANGE, at) for f in filters)]
+            sieve = ItemSieve(filters, session.items)
+            shown = [item for item in state.items if sieve.shows(item.item_serial, _DATA_CHANGE)]
             del state.items[:]
             state.items.extend(shown)
         return state
@@ -151,7 +152,3 @@ class SessionService:
 
     def _timeout(self, call: Call) -> float:
         return min(self._settings.limits.command_timeout_s, call.deadline_s or math.inf)
-
-
-def _handles(item: pb.ItemState) -> tuple[int, int]:
-    return item.server_handle, item.item_handle

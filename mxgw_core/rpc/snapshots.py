@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from mxgw.v1 import events_pb2 as e
 from mxgw.v1.event_service_pb2 import StreamEventsResponse
 from mxgw.worker.v1 import worker_pb2 as w
-from mxgw_core.api.events import EventFilter
+from mxgw_core.events.filtering import ItemSieve
 from mxgw_core.events.records import varint
 from mxgw_core.rpc.worker_calls import call_worker
 from mxgw_core.sessions.session import Session
@@ -22,38 +22,39 @@ _SNAPSHOT_TAG = bytes([StreamEventsResponse.SNAPSHOT_FIELD_NUMBER << 3 | 2])
 
 @dataclass(frozen=True, slots=True)
 class SnapshotMessages:
-    """The values as of `sequence`, encoded `Snapshot`s of items only; every newer value follows as an event."""
+    """The values as of `sequence`, encoded `Snapshot`s of items only; every newer value follows as an event.
+
+    `sieve` says which of them the reader may see; all of them without one.
+    """
 
     epoch: bytes
     sequence: int
     pages: Sequence[bytes]
+    sieve: ItemSieve | None = None
 
     @property
     def position(self) -> e.Position:
         return e.Position(epoch=self.epoch, sequence=self.sequence)
 
-    def frames(self, filters: Sequence[EventFilter], limit_bytes: int) -> Iterator[bytes]:
-        """Yield the snapshot in frames of about `limit_bytes`, of what the filters let pass, and its end.
+    def frames(self, limit_bytes: int) -> Iterator[bytes]:
+        """Yield the snapshot in frames of about `limit_bytes`, of what its reader may see, and its end.
 
         An empty frame is none: it lets others have their turn.
         """
         head = e.Snapshot(position=self.position).SerializeToString()
         for page in self.pages:
-            parts = self._parts(page, filters, limit_bytes) if filters or len(page) > limit_bytes else [page]
+            parts = self._parts(page, limit_bytes) if self.sieve is not None or len(page) > limit_bytes else [page]
             for part in parts:
                 yield b"".join((_SNAPSHOT_TAG, varint(len(head) + len(part)), head, part))
             if not parts:
                 yield b""
         yield StreamEventsResponse(snapshot_end=e.SnapshotEnd(position=self.position)).SerializeToString()
 
-    def _parts(self, page: bytes, filters: Sequence[EventFilter], limit_bytes: int) -> Sequence[bytes]:
-        """Return a page, or what the filters let pass of it, in parts of about `limit_bytes`; none when nothing."""
+    def _parts(self, page: bytes, limit_bytes: int) -> Sequence[bytes]:
+        """Return a page, or what its reader may see of it, in parts of about `limit_bytes`; none when nothing."""
         items = e.Snapshot.FromString(page).items
-        shown = [
-            item
-            for item in items
-            if all(f.keep(item.server_handle, item.item_handle, _DATA_CHANGE, self.sequence) for f in filters)
-        ]
+        sieve = self.sieve
+        shown = [item for item in items if sieve is None or sieve.shows(item.item_serial, _DATA_CHANGE)]
         if len(shown) < len(items):
             page = e.Snapshot(items=shown).SerializeToString()
         if len(page) <= limit_bytes:
@@ -69,17 +70,17 @@ class SnapshotMessages:
         return [*parts, part.SerializeToString()]
 
 
-async def fetch_snapshot(session: Session) -> SnapshotMessages:
-    """Return the last values of all advised items, all as of one position.
+async def fetch_snapshot(session: Session, sieve: ItemSieve | None) -> SnapshotMessages:
+    """Return the last values of all advised items, all as of one position; `sieve` is that of the reader.
 
     Raises:
         GatewayError: the worker did not answer, or the session ended.
     """
     async with session.snapshots:
-        return await _fetched(session)
+        return await _fetched(session, sieve)
 
 
-async def _fetched(session: Session) -> SnapshotMessages:
+async def _fetched(session: Session, sieve: ItemSieve | None) -> SnapshotMessages:
     pages: list[bytes] = []
     sequence: int | None = None
     token = ""
@@ -91,4 +92,4 @@ async def _fetched(session: Session) -> SnapshotMessages:
         if page.items:
             pages.append(page.items)
         token = page.next_page_token
-    return SnapshotMessages(session.distributor.epoch, sequence, pages)
+    return SnapshotMessages(session.distributor.epoch, sequence, pages, sieve)

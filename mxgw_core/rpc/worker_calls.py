@@ -2,15 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
-from mxgw.v1.session_service_pb2 import ItemState
 from mxgw.worker.v1 import worker_pb2 as w
 from mxgw_core.api.errors import CommandFailed, CommandTimedOut, InvalidRequest
 from mxgw_core.printable import printable
 from mxgw_core.sessions.session import Session
-
-_PAGE_ITEMS = 2000
 
 
 async def call_worker(
@@ -49,20 +44,3 @@ async def call_worker(
                     f"the worker could not run the command: {detail}", metadata={"worker_reason": reason}
                 )
     return reply
-
-
-async def items_of(session: Session, timeout_s: float) -> Sequence[ItemState]:
-    """Return all items of a session without their values, page by page.
-
-    Raises:
-        GatewayError: as `call_worker`.
-    """
-    items: list[ItemState] = []
-    token = ""
-    while True:
-        request = w.GetState(page_size=_PAGE_ITEMS, page_token=token)
-        state = (await call_worker(session, w.CommandRequest(get_state=request), timeout_s)).state
-        items += state.items
-        token = state.next_page_token
-        if not token:
-            return items

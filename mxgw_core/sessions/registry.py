@@ -225,6 +225,7 @@ class SessionRegistry:
             settings=self._settings,
             data=self._data,
             distributor=session.distributor,
+            items=session.items,
             plugins=self._plugins,
             pool=self.pool,
             orphan=orphan,

@@ -26,6 +26,7 @@ from mxgw_core.api.events import QueueLimits, Retention, SubscriberLimits
 from mxgw_core.api.types import CloseReason, Identity, SessionInfo, SessionState
 from mxgw_core.config.models import Settings
 from mxgw_core.events.distributor import Distributor
+from mxgw_core.events.item_book import ItemBook
 from mxgw_core.plugins import PluginHost
 from mxgw_core.sessions.bounds import bounded, buffer_limit
 from mxgw_core.workers.worker import Worker
@@ -35,6 +36,8 @@ log = logging.getLogger(__name__)
 # After a restart most workers are back within this time.
 _ADOPTION_RETRY_S = 0.25
 _SNAPSHOTS_AT_ONCE = 4
+# What a worker is believed to have at once in any case.
+_ITEMS_OF_ANY_WORKER = 100_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,7 +96,10 @@ class Session:
         self._close_wanted: asyncio.Future[tuple[CloseReason, str]] = loop.create_future()
         self._is_released = False
         events = settings.events
+        # An adopted worker may have been started with another limit.
+        self.items = ItemBook(max(settings.workers.items, _ITEMS_OF_ANY_WORKER))
         self.distributor = Distributor(
+            items=self.items,
             unattached=Retention(events.unattached_events, events.unattached_bytes, 0.0),
             on_fail_session=lambda detail: self.close(CloseReason.OVERFLOW_FAIL_FAST, detail),
             clock=clock,

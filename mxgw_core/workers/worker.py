@@ -13,6 +13,7 @@ from mxgw_core.api.types import CloseReason
 from mxgw_core.api.workers import Orphan, WorkerExit, WorkerSpawn
 from mxgw_core.config.models import Settings
 from mxgw_core.events.distributor import Distributor
+from mxgw_core.events.item_book import BadRecords, ItemBook
 from mxgw_core.events.log import LogGap, OutOfOrder
 from mxgw_core.events.records import MalformedBatch
 from mxgw_core.failpoints import reach
@@ -58,6 +59,7 @@ class Worker:
         settings: Settings,
         data: DataDirectory,
         distributor: Distributor,
+        items: ItemBook,
         plugins: PluginHost,
         pool: WarmPool,
         orphan: Orphan | None = None,
@@ -70,6 +72,7 @@ class Worker:
         self._settings = settings
         self._data = data
         self._distributor = distributor
+        self._items = items
         self._log_file = data.log_of(spawn.session_id)
         self._endpoint = Endpoint(spawn, self, self._expected, plugins, frame_bytes=settings.workers.frame_bytes)
         self._link: WorkerLink | None = None
@@ -329,10 +332,15 @@ class Worker:
                     reason = gap.reason if gap.reason in _GAP_REASONS else GapReason.GAP_REASON_UNSPECIFIED
                     self._distributor.append_gap(LogGap(gap.first_lost, gap.last_lost, reason, detail, gap.count))
                     appended = True
+                elif kind == "item_records":
+                    self._items.take(envelope.item_records)
                 else:
                     self._received(kind, envelope)
         except OutOfOrder as error:
             self._end(CloseReason.WORKER_PROTOCOL_ERROR, f"the worker broke the numbering of events: {error}")
+            raise LinkBroken(str(error)) from error
+        except BadRecords as error:
+            self._end(CloseReason.WORKER_PROTOCOL_ERROR, f"the worker told of items what cannot be: {error}")
             raise LinkBroken(str(error)) from error
         except LinkBroken as error:
             self._end(CloseReason.WORKER_PROTOCOL_ERROR, str(error))

@@ -53,14 +53,14 @@ class Bulk:
         results = []
         async with self._turn(call):
             for reference in command.items:
-                item_handle = 0
+                item: Item | None = None
                 try:
-                    item_handle = await methods.add(server_handle, reference.item_definition, reference.item_context)
-                    await methods.start_advise(server_handle, item_handle, supervisory=command.supervisory)
-                    results.append(BulkItemResult(item_handle=item_handle))
+                    item = await methods.add(server_handle, reference.item_definition, reference.item_context)
+                    await methods.start_advise(server_handle, item.item_handle, supervisory=command.supervisory)
+                    results.append(BulkItemResult(item_handle=item.item_handle, item_serial=item.serial))
                 except Exception as error:
-                    if item_handle:
-                        await self._discard(server_handle, item_handle)
+                    if item is not None:
+                        await self._discard(server_handle, item.item_handle)
                     results.append(failed_item(error))
                 await self._turn.breathe(call)
         return _reply(results)
@@ -81,7 +81,7 @@ class Bulk:
                             results.append(BulkItemResult())
                             continue
                         with ticket or nullcontext():
-                            results.append(await self._unsubscribe(server_handle, item_handle))
+                            results.append(await self._unsubscribe(call, server_handle, item_handle, index))
                     except Exception as error:
                         results.append(failed_item(error, item_handle))
                     await self._turn.breathe(call)
@@ -90,7 +90,7 @@ class Bulk:
                 with one.ticket:
                     await one.ticket.wait(call)
                     async with self._turn(call):
-                        return await self._unsubscribe(server_handle, one.item.item_handle)
+                        return await self._unsubscribe(call, server_handle, one.item.item_handle, one.index)
 
             await _finish(results, deferred, later)
         finally:
@@ -112,6 +112,7 @@ class Bulk:
                     item = methods.items.get(command.server_handle, entry.item_handle)
                     try:
                         issue = self._issue_of(command.server_handle, entry)
+                        methods.check_judged(call, command.server_handle, entry.item_handle, index)
                         if item is None:
                             await issue()
                             results.append(_written(entry.item_handle, methods.writes.next_id()))
@@ -130,7 +131,7 @@ class Bulk:
 
             async def later(one: _Deferred) -> BulkItemResult:
                 issue = self._issue_of(command.server_handle, command.writes[one.index])
-                write = await methods.issue_in_turn(call, one.item, one.ticket, issue)
+                write = await methods.issue_in_turn(call, one.item, one.ticket, issue, one.index)
                 issued[one.index] = write
                 return _written(one.item.item_handle, write.write_id)
 
@@ -143,11 +144,12 @@ class Bulk:
                 results[index] = _completed(write, await methods.await_completion(call, write))
         return _reply(results)
 
-    async def _unsubscribe(self, server_handle: int, item_handle: int) -> BulkItemResult:
+    async def _unsubscribe(self, call: Call, server_handle: int, item_handle: int, index: int) -> BulkItemResult:
         """UnAdvise where advised, and RemoveItem; the caller holds the turns."""
         methods = self._methods
         item = methods.items.get(server_handle, item_handle)
         try:
+            methods.check_judged(call, server_handle, item_handle, index)
             if item is not None and item.advise != ADVISE_KIND_NONE:
                 await methods.stop_advise(server_handle, item_handle)
             await methods.drop(server_handle, item_handle)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import secrets
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 
 from mxgw.v1.commands_pb2 import BulkItemResult, MxReply
@@ -46,13 +46,17 @@ class Call:
     because MXAccess cannot cancel either: it finishes, its effect is noted, and nothing more is issued.
     """
 
-    def __init__(self, answer: Callable[[CommandReply], None], timeout_ms: int) -> None:
+    def __init__(
+        self, answer: Callable[[CommandReply], None], timeout_ms: int, item_serials: Sequence[int] = ()
+    ) -> None:
+        """`item_serials`: see `CommandRequest`."""
         self._loop = asyncio.get_running_loop()
         self._answer = answer
         self._timer: asyncio.TimerHandle | None = None
         self.answered = False
         self.expired = False
         self.timeout_ms = timeout_ms
+        self.item_serials = item_serials
         # In the loop's time; None without a deadline.
         self.deadline: float | None = None
         if timeout_ms:

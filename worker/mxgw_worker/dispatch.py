@@ -82,7 +82,7 @@ class Dispatcher:
 
     def submit(self, request: CommandRequest, answer: Callable[[CommandReply], None]) -> None:
         """Run a request; `answer` is called once, perhaps before this returns."""
-        call = Call(self._within_a_frame(answer), request.timeout_ms)
+        call = Call(self._within_a_frame(answer), request.timeout_ms, request.item_serials)
         if self._refusal is not None:
             call.fail("WORKER_STOPPING", self._refusal)
         elif len(self._running) >= MAXIMUM_CALLS:

@@ -1,16 +1,28 @@
-"""What the worker knows of its session: registrations, items, and the last value of each item."""
+"""What the worker knows of its session: registrations, items, and the last value of each item.
+
+Every item has a serial, which is never given to another: handles are given out again, so nothing that must be true of
+one item may go by its handle.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import TypeAlias
 
 from mxgw.v1.session_service_pb2 import ADVISE_KIND_NONE, AdviseKind
+from mxgw.worker.v1.worker_pb2 import ItemRecord
 from mxgw_worker.reading import Reading
 from mxgw_worker.turns import Turns
 
 Key: TypeAlias = tuple[int, int]
 _Reference: TypeAlias = tuple[int, str, str]
+
+# Records of ended items that are kept for a gateway that comes back: so many bytes of them, the latest ones. An item
+# whose events are older still is unknown to that gateway, which shows them to nobody whose rights depend on the item.
+ENDED_RECORDS_BYTES = 2 * 1024 * 1024
+# What a kept record costs beside its encoded form.
+_RECORD_BYTES = 160
 
 
 class Item:
@@ -28,13 +40,15 @@ class Item:
         "last_sequence",
         "pairing_uncertain",
         "readings",
+        "serial",
         "server_handle",
         "suspended",
         "turns",
         "write_id",
     )
 
-    def __init__(self, key: Key, definition: str, context: str, buffered: bool) -> None:
+    def __init__(self, serial: int, key: Key, definition: str, context: str, buffered: bool) -> None:
+        self.serial = serial
         self.server_handle, self.item_handle = key
         self.definition = definition
         self.context = context
@@ -59,16 +73,37 @@ class Item:
         """The pair of handles."""
         return self.server_handle, self.item_handle
 
+    def record(self) -> ItemRecord:
+        """Return what a gateway is told of it."""
+        return ItemRecord(
+            item_serial=self.serial,
+            server_handle=self.server_handle,
+            item_handle=self.item_handle,
+            item_definition=self.definition,
+            item_context=self.context,
+            buffered=self.buffered,
+        )
+
 
 class ItemTable:
-    """The session's registrations and items, and the hidden items of reads that are under way."""
+    """The session's registrations and items, and the hidden items of reads that are under way.
 
-    def __init__(self) -> None:
+    `head_sequence` returns the sequence of the newest event.
+    """
+
+    def __init__(self, head_sequence: Callable[[], int]) -> None:
         self.registrations: dict[int, str] = {}
         self.items: dict[Key, Item] = {}
         # Items of a ReadBulk: their events go to the read and nowhere else.
         self.hidden: dict[Key, Reading] = {}
         self._by_reference: dict[_Reference, dict[Key, Item]] = {}
+        self._head_sequence = head_sequence
+        self._last_serial = 0
+        # What the connected gateway has not been told yet, in order.
+        self._untold: list[ItemRecord] = []
+        # Records of ended items, by serial, in the order in which they ended; and about how many bytes they take.
+        self._ended: deque[ItemRecord] = deque()
+        self._ended_bytes = 0
 
     def __len__(self) -> int:
         return len(self.items) + len(self.hidden)
@@ -77,15 +112,36 @@ class ItemTable:
         """Return the item, or None when the session has none such."""
         return self.items.get((server_handle, item_handle))
 
+    def next_serial(self) -> int:
+        """Return a serial that nothing has: for a new item, or for an event of a handle that is no item's."""
+        self._last_serial += 1
+        return self._last_serial
+
+    def serial_of(self, server_handle: int, item_handle: int) -> int:
+        """Return the serial of what a handle means now, hidden items included; 0 when it means nothing."""
+        key = (server_handle, item_handle)
+        meant = self.items.get(key) or self.hidden.get(key)
+        return meant.serial if meant is not None else 0
+
+    def serial_for(self, server_handle: int, item_handle: int) -> int:
+        """Return the serial for an event of a handle: that of its item, or one that stands for no item."""
+        return self.serial_of(server_handle, item_handle) or self.next_serial()
+
     def add(self, key: Key, definition: str, context: str = "", *, buffered: bool = False) -> Item:
         """Note a new item; one with the same handles is forgotten, values and all, because handles are reused."""
         if key in self.items:
             self.remove(key)
         self.hidden.pop(key, None)
-        item = Item(key, definition, context, buffered)
+        item = Item(self.next_serial(), key, definition, context, buffered)
         self.items[key] = item
         self._by_reference.setdefault((key[0], definition, context), {})[key] = item
+        self._untold.append(item.record())
         return item
+
+    def hide(self, key: Key, reading: Reading) -> None:
+        """Note a hidden item, whose events go to a read; nobody is told of it."""
+        reading.serial = self.next_serial()
+        self.hidden[key] = reading
 
     def remove(self, key: Key) -> None:
         """Forget an item."""
@@ -93,6 +149,7 @@ class ItemTable:
         if item is None:
             return
         item.turns.close()
+        self._note_end(item)
         reference = (item.server_handle, item.definition, item.context)
         same = self._by_reference[reference]
         del same[key]
@@ -107,6 +164,28 @@ class ItemTable:
         for key in [key for key in self.hidden if key[0] == server_handle]:
             del self.hidden[key]
 
+    def _note_end(self, item: Item) -> None:
+        record = item.record()
+        record.ended = True
+        record.last_sequence = self._head_sequence()
+        self._untold.append(record)
+        self._ended.append(record)
+        self._ended_bytes += _cost(record)
+        while self._ended_bytes > ENDED_RECORDS_BYTES:
+            self._ended_bytes -= _cost(self._ended.popleft())
+
+    def records(self) -> Sequence[ItemRecord]:
+        """Return what a gateway that comes anew has to know, by ascending serials; it has been told everything then."""
+        self._untold.clear()
+        return sorted([*self._ended, *(item.record() for item in self.items.values())], key=lambda r: r.item_serial)
+
+    def untold(self) -> Sequence[ItemRecord]:
+        """Return what happened since `records` or the last call; it counts as told then."""
+        if not self._untold:
+            return ()
+        untold, self._untold = self._untold, []
+        return untold
+
     def of_registration(self, server_handle: int) -> Iterator[Item]:
         """Yield the items of a registration."""
         return (item for item in self.items.values() if item.server_handle == server_handle)
@@ -119,3 +198,7 @@ class ItemTable:
         ]
         with_value = [item for item in candidates if item.last_record is not None and not item.last_is_initialising]
         return next(iter(with_value or candidates), None)
+
+
+def _cost(record: ItemRecord) -> int:
+    return record.ByteSize() + _RECORD_BYTES

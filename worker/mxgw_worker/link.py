@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from struct import Struct
 from typing import cast
 
 from google.protobuf.message import DecodeError
 
-from mxgw.worker.v1.worker_pb2 import WorkerEnvelope, WorkerGap
+from mxgw.worker.v1.worker_pb2 import ItemRecord, ItemRecords, WorkerEnvelope, WorkerGap
 from mxgw_worker.ipc.framing import FrameDecoder, FrameError, frame
 from mxgw_worker.ipc.handshake import HandshakeError, HandshakeReason, WorkerHandshake
 from mxgw_worker.outbox import Block, Outbox
@@ -20,6 +20,8 @@ log = logging.getLogger(__name__)
 
 # Above this many unsent bytes events wait in the outbox and gather into larger blocks.
 HIGH_WATER_BYTES = 256 * 1024
+# About how many bytes of item records go into one message; less than the smallest frame that can be set.
+_RECORDS_BYTES = 16 * 1024
 
 _LENGTH = Struct(">I").pack
 # WorkerEnvelope.events, and the three fields of EventBlock.
@@ -133,6 +135,19 @@ class GatewayLink(asyncio.Protocol):
                 self._transport.write(block_frame(events))
         else:
             self.send(WorkerEnvelope(gap=events))
+
+    def send_records(self, records: Sequence[ItemRecord]) -> None:
+        """Send item records, as many messages as it takes."""
+        part: list[ItemRecord] = []
+        size = 0
+        for record in records:
+            part.append(record)
+            size += record.ByteSize()
+            if size >= _RECORDS_BYTES:
+                self.send(WorkerEnvelope(item_records=ItemRecords(records=part)))
+                part, size = [], 0
+        if part:
+            self.send(WorkerEnvelope(item_records=ItemRecords(records=part)))
 
     async def close(self, timeout_s: float) -> None:
         """Send what is written, then close; a peer that does not read is cut off after `timeout_s`."""

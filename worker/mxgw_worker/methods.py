@@ -18,6 +18,9 @@ from mxgw_worker.items import Item, ItemTable
 from mxgw_worker.turns import Ticket
 from mxgw_worker.writes import Completion, PendingWrite, Writes
 
+# The longest reference, context included. Source: an item's record must fit the smallest frame that can be set, 64 KiB.
+REFERENCE_CHARACTERS = 8192
+
 Issue: TypeAlias = Callable[[], Awaitable[None]]
 
 MISSING = (
@@ -62,57 +65,79 @@ class Methods:
     async def add_item(self, call: Call, command: c.AddItemCommand) -> MxReply:
         """AddItem."""
         async with self.turn(call):
-            return MxReply(item_handle=await self.add(command.server_handle, command.item_definition, ""))
+            return _added(await self.add(command.server_handle, command.item_definition, ""))
 
     async def add_item2(self, call: Call, command: c.AddItem2Command) -> MxReply:
         """AddItem2."""
         async with self.turn(call):
-            handle = await self.add(
+            item = await self.add(
                 command.server_handle, command.item_definition, command.item_context, with_context=True
             )
-        return MxReply(item_handle=handle)
+        return _added(item)
 
     async def add_buffered_item(self, call: Call, command: c.AddBufferedItemCommand) -> MxReply:
         """AddBufferedItem."""
-        self.check_room(command.item_definition)
+        self.check_room(command.item_definition, command.item_context)
         async with self.turn(call):
-            self.check_room(command.item_definition)
+            self.check_room(command.item_definition, command.item_context)
             handle = await self.backend.add_buffered_item(
                 command.server_handle, command.item_definition, command.item_context
             )
-            self.items.add(
+            item = self.items.add(
                 (command.server_handle, handle), command.item_definition, command.item_context, buffered=True
             )
-        return MxReply(item_handle=handle)
+        return _added(item)
 
-    async def add(self, server_handle: int, definition: str, context: str, *, with_context: bool = False) -> int:
+    async def add(self, server_handle: int, definition: str, context: str, *, with_context: bool = False) -> Item:
         """Add an item and note it; the caller holds the turn."""
         handle = await self.add_unnoted(server_handle, definition, context, with_context=with_context)
-        self.items.add((server_handle, handle), definition, context)
-        return handle
+        return self.items.add((server_handle, handle), definition, context)
 
     async def add_unnoted(
         self, server_handle: int, definition: str, context: str, *, with_context: bool = False
     ) -> int:
         """Add an item without noting it; the caller holds the turn."""
-        self.check_room(definition)
+        self.check_room(definition, context)
         if context or with_context:
             return await self.backend.add_item2(server_handle, definition, context)
         return await self.backend.add_item(server_handle, definition)
 
-    def check_room(self, definition: str) -> None:
-        """Refuse an item without a name, or one more than the worker may hold.
+    def check_room(self, definition: str, context: str) -> None:
+        """Refuse an item without a name or with one that fits no record, and one more than the worker may hold.
 
         Raises:
             MxError: with E_INVALIDARG, or ITEM_LIMIT_REACHED.
         """
         if not definition:
             raise MxError(E_INVALIDARG, "the item definition is empty")
+        if len(definition) + len(context) > REFERENCE_CHARACTERS:
+            raise MxError(
+                E_INVALIDARG, f"the item's definition and context have more than {REFERENCE_CHARACTERS} characters"
+            )
         if len(self.items) >= self._maximum_items:
             raise Refused(
                 "ITEM_LIMIT_REACHED",
                 f"this worker holds {len(self.items)} items, the limit is {self._maximum_items}; remove items, open "
                 "another session, or raise workers.items",
+            )
+
+    def check_judged(self, call: Call, server_handle: int, item_handle: int, index: int = 0) -> None:
+        """Stand immediately before each backend call that an item handle goes into; the caller holds the turn.
+
+        Rights were judged by the item that the handle meant when the gateway looked, and handles are given out again.
+        `index` is that of the command's input.
+
+        Raises:
+            Refused: ITEM_CHANGED, the handle means another item by now.
+        """
+        judged = call.item_serials
+        if not judged:
+            return
+        if index >= len(judged) or judged[index] != self.items.serial_of(server_handle, item_handle):
+            raise Refused(
+                "ITEM_CHANGED",
+                f"handle {item_handle} stood for another item when the rights to it were judged: nothing was done. "
+                "Await the answers to the adding and removing of items before you use their handles",
             )
 
     async def remove_item(self, call: Call, command: c.RemoveItemCommand) -> MxReply:
@@ -122,6 +147,7 @@ class Methods:
             if ticket is not None:
                 await ticket.wait(call)
             async with self.turn(call):
+                self.check_judged(call, server_handle, item_handle)
                 await self.drop(server_handle, item_handle)
         return MxReply()
 
@@ -133,12 +159,14 @@ class Methods:
     async def advise(self, call: Call, command: c.AdviseCommand) -> MxReply:
         """Advise."""
         async with self.turn(call):
+            self.check_judged(call, command.server_handle, command.item_handle)
             await self.start_advise(command.server_handle, command.item_handle, supervisory=False)
         return MxReply()
 
     async def advise_supervisory(self, call: Call, command: c.AdviseSupervisoryCommand) -> MxReply:
         """AdviseSupervisory."""
         async with self.turn(call):
+            self.check_judged(call, command.server_handle, command.item_handle)
             await self.start_advise(command.server_handle, command.item_handle, supervisory=True)
         return MxReply()
 
@@ -159,6 +187,7 @@ class Methods:
             if ticket is not None:
                 await ticket.wait(call)
             async with self.turn(call):
+                self.check_judged(call, server_handle, item_handle)
                 await self.stop_advise(server_handle, item_handle)
         return MxReply()
 
@@ -257,11 +286,12 @@ class Methods:
         self.writes.accepted(write)
         return write
 
-    async def issue_in_turn(self, call: Call, item: Item, ticket: Ticket, issue: Issue) -> PendingWrite:
-        """Wait for the item and for the backend, then issue a write."""
+    async def issue_in_turn(self, call: Call, item: Item, ticket: Ticket, issue: Issue, index: int = 0) -> PendingWrite:
+        """Wait for the item and for the backend, then issue a write; `index` as in `check_judged`."""
         with ticket:
             await ticket.wait(call)
             async with self.turn(call):
+                self.check_judged(call, *item.key, index)
                 ticket.keep()
                 return await self.issue(item, issue)
 
@@ -282,6 +312,7 @@ class Methods:
         if item is None:
             # Not an item of this session: the backend says so in its own words.
             async with self.turn(call):
+                self.check_judged(call, server_handle, item_handle)
                 await issue()
             return MxReply(write=WriteResult(write_id=self.writes.next_id()))
         write = await self.issue_in_turn(call, item, item.turns.line_up(), issue)
@@ -291,6 +322,7 @@ class Methods:
 
     async def _suspension(self, call: Call, server_handle: int, item_handle: int, *, suspend: bool) -> MxReply:
         async with self.turn(call):
+            self.check_judged(call, server_handle, item_handle)
             act = self.backend.suspend if suspend else self.backend.activate
             status: MxStatus = await act(server_handle, item_handle)
             item = self.items.get(server_handle, item_handle)
@@ -301,6 +333,10 @@ class Methods:
     def _line_up(self, server_handle: int, item_handle: int) -> AbstractContextManager[Ticket | None]:
         item = self.items.get(server_handle, item_handle)
         return nullcontext() if item is None else item.turns.line_up()
+
+
+def _added(item: Item) -> MxReply:
+    return MxReply(item_handle=item.item_handle, item_serial=item.serial)
 
 
 def completed_reply(write: PendingWrite, completion: Completion) -> MxReply:

@@ -68,7 +68,9 @@ class Read:
         if item is not None:
             if item.last_record is not None and not item.last_is_initialising:
                 value = data_change_of(item.last_record)
-                return BulkItemResult(item_handle=item.item_handle, value=value, was_cached=True)
+                return BulkItemResult(
+                    item_handle=item.item_handle, item_serial=item.serial, value=value, was_cached=True
+                )
             reading = Reading(batch)
             item.readings.append(reading)
             return _Awaited(reading, item.item_handle, item=item)
@@ -82,7 +84,7 @@ class Read:
             # Removing it after the read would take it from its owner.
             return failed_item(RuntimeError(f"the backend gave out item handle {item_handle}, which is in use"))
         reading = Reading(batch)
-        self._items.hidden[key] = reading
+        self._items.hide(key, reading)
         try:
             await methods.backend.advise(server_handle, item_handle)
         except Exception as error:
@@ -134,8 +136,9 @@ class Read:
 
 def _outcome(awaited: _Awaited) -> BulkItemResult:
     # A hidden item's handle is gone by the time the caller sees it.
-    item_handle = awaited.item_handle if awaited.item is not None else 0
-    result = BulkItemResult(item_handle=item_handle, value=awaited.reading.value)
+    result = BulkItemResult(value=awaited.reading.value)
+    if awaited.item is not None:
+        result.item_handle, result.item_serial = awaited.item_handle, awaited.item.serial
     if not awaited.reading.arrived:
         result.hresult = E_FAIL
         result.reason = "READ_TIMED_OUT"

@@ -34,12 +34,14 @@ class ReadBatch:
 class Reading:
     """Waits for the first value of one reference that is not merely initialising (FIELD 1.9 #3)."""
 
-    __slots__ = ("_batch", "_record", "arrived")
+    __slots__ = ("_batch", "_record", "arrived", "serial")
 
     def __init__(self, batch: ReadBatch) -> None:
         self._batch = batch
         self._record: bytes | None = None
         self.arrived = False
+        # The serial of its hidden item; 0 where it waits on an item of the session.
+        self.serial = 0
         batch.awaited += 1
 
     def offer(self, record: bytes, is_initialising: bool) -> None:

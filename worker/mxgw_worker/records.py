@@ -23,17 +23,17 @@ NS_PER_SECOND = 1_000_000_000
 WAITING_FOR_INITIAL_DATA = 32
 INITIALISING_DETAILS = frozenset((11, 12, 1010, 1011))
 
-# Event.sequence (fixed64), Event.item_handle (sfixed32), Event.kind (one-byte enum): where events.proto promises them.
-_HEAD = Struct("<BQBiBB").pack
-_HEAD_BYTES = 16
+# Event.sequence and item_serial (fixed64), kind (one-byte enum), item_handle (sfixed32): where events.proto has them.
+_HEAD = Struct("<BQBQBBBi").pack
+_HEAD_BYTES = 25
 _DATA_CHANGE = 1
-_SEQUENCE_TAG, _ITEM_HANDLE_TAG, _KIND_TAG = 0x09, 0x15, 0x18
-_SERVER_HANDLE_TAG = b"\x20"
-_WORKER_TIME_TAG = b"\x2a"
-# Snapshot.items, and SnapshotItem.value.
-_SNAPSHOT_ITEMS_TAG, _SNAPSHOT_VALUE_TAG = b"\x12", b"\x22"
-# Event.data_change is field 6 for kind 1, and the other bodies follow in the order of their kinds.
-_BODY_TAGS = (b"", b"\x32", b"\x3a", b"\x42", b"\x4a")
+_SEQUENCE_TAG, _SERIAL_TAG, _KIND_TAG, _ITEM_HANDLE_TAG = 0x09, 0x11, 0x18, 0x25
+_SERVER_HANDLE_TAG = b"\x28"
+_WORKER_TIME_TAG = b"\x32"
+# Snapshot.items, SnapshotItem.value and SnapshotItem.item_serial.
+_SNAPSHOT_ITEMS_TAG, _SNAPSHOT_VALUE_TAG, _SNAPSHOT_SERIAL_TAG = b"\x12", b"\x22", b"\x29"
+# Event.data_change is field 7 for kind 1, and the other bodies follow in the order of their kinds.
+_BODY_TAGS = (b"", b"\x3a", b"\x42", b"\x4a", b"\x52")
 
 _BYTES = tuple(bytes((n,)) for n in range(256))
 _UINT64 = 1 << 64
@@ -150,6 +150,7 @@ class RecordEncoder:
     def data_change(
         self,
         sequence: int,
+        item_serial: int,
         server_handle: int,
         item_handle: int,
         value: MxValue,
@@ -193,14 +194,18 @@ class RecordEncoder:
             body_size = rest_size + len(value_head)
             body_length = varint(body_size)
             record_head = b"\x0a" + varint(_HEAD_BYTES + len(after_head) + len(body_length) + body_size)
-        head = _HEAD(_SEQUENCE_TAG, sequence, _ITEM_HANDLE_TAG, item_handle, _KIND_TAG, _DATA_CHANGE)
+        head = _HEAD(
+            _SEQUENCE_TAG, sequence, _SERIAL_TAG, item_serial, _KIND_TAG, _DATA_CHANGE, _ITEM_HANDLE_TAG, item_handle
+        )
         return b"".join(
             (record_head, head, after_head, body_length, value_head, encoded_value, quality, source_time, status)
         )
 
-    def other(self, sequence: int, kind: int, server_handle: int, item_handle: int, body: bytes) -> bytes:
+    def other(
+        self, sequence: int, kind: int, item_serial: int, server_handle: int, item_handle: int, body: bytes
+    ) -> bytes:
         """Return the record of any kind of event around its encoded body."""
-        head = _HEAD(_SEQUENCE_TAG, sequence, _ITEM_HANDLE_TAG, item_handle, _KIND_TAG, kind)
+        head = _HEAD(_SEQUENCE_TAG, sequence, _SERIAL_TAG, item_serial, _KIND_TAG, kind, _ITEM_HANDLE_TAG, item_handle)
         worker_time = self._worker_time.encode(self._now_ns())
         event = b"".join(
             (
@@ -242,7 +247,7 @@ class RecordEncoder:
         )
 
 
-def snapshot_item(server_handle: int, item_handle: int, sequence: int, record: bytes) -> bytes:
+def snapshot_item(item_serial: int, server_handle: int, item_handle: int, sequence: int, record: bytes) -> bytes:
     """Return an element of `Snapshot.items`: what the record of a data change, as made above, says."""
     at = 2
     while record[at - 1] >= 0x80:  # the record's length
@@ -256,7 +261,8 @@ def snapshot_item(server_handle: int, item_handle: int, sequence: int, record: b
     head = b"".join(
         (b"\x08", varint(server_handle), b"\x10", varint(item_handle), b"\x18", varint(sequence), _SNAPSHOT_VALUE_TAG)
     )
-    return b"".join((_SNAPSHOT_ITEMS_TAG, varint(len(head) + len(value)), head, value))
+    serial = _SNAPSHOT_SERIAL_TAG + item_serial.to_bytes(8, "little")
+    return b"".join((_SNAPSHOT_ITEMS_TAG, varint(len(head) + len(value) + len(serial)), head, value, serial))
 
 
 def data_change_of(record: bytes) -> DataChange:

@@ -64,9 +64,11 @@ class WorkerSink:
         """See `EventSink.data_change`. The hot path of the worker."""
         encoder = self._encoder
         outbox = self._outbox
+        item = self._items.items.get((server_handle, item_handle))
         try:
             record = encoder.data_change(
                 outbox.head_sequence + 1,
+                self._items.serial_for(server_handle, item_handle) if item is None else item.serial,
                 server_handle,
                 item_handle,
                 value,
@@ -78,7 +80,6 @@ class WorkerSink:
         except Exception as error:
             self._unusable("data change", error)
             return
-        item = self._items.items.get((server_handle, item_handle))
         if item is None:
             hidden = self._items.hidden.get((server_handle, item_handle))
             if hidden is not None:
@@ -161,16 +162,19 @@ class WorkerSink:
         """See `EventSink.failed`."""
         self._on_failed(detail)
 
-    def _append(self, kind: int, server_handle: int, item_handle: int, body: bytes) -> None:
+    def _append(self, kind: int, server_handle: int, item_handle: int, body: bytes, serial: int = 0) -> None:
         outbox = self._outbox
-        outbox.append(self._encoder.other(outbox.head_sequence + 1, kind, server_handle, item_handle, body))
+        serial = serial or self._items.serial_for(server_handle, item_handle)
+        outbox.append(self._encoder.other(outbox.head_sequence + 1, kind, serial, server_handle, item_handle, body))
         self._on_event()
 
     def _write_missing(self, write: PendingWrite) -> None:
         log.warning("write %d got no completion in time; its outcome is unknown", write.write_id)
         item = write.item
         body = WriteComplete(write_id=write.write_id, missing=True, pairing_uncertain=item.pairing_uncertain)
-        self._append(EVENT_KIND_WRITE_COMPLETE, item.server_handle, item.item_handle, body.SerializeToString())
+        # Should the item be gone, its handle may be another's, and nothing comes under its serial any more.
+        serial = item.serial if self._items.get(*item.key) is item else self._items.next_serial()
+        self._append(EVENT_KIND_WRITE_COMPLETE, *item.key, body.SerializeToString(), serial)
 
     def _unusable(self, what: str, error: Exception) -> None:
         """The backend handed over something that is no event: its bug, told where the event would have been."""

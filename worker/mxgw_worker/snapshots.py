@@ -22,8 +22,9 @@ _PAGE_BYTES = 64 * 1024
 _CAPTURES = 8
 _UNADVISED = (ADVISE_KIND_UNSPECIFIED, ADVISE_KIND_NONE)
 
-# Server handle, item handle, sequence and record of a last value. A plain tuple: all items are captured in one step.
-_Kept: TypeAlias = tuple[int, int, int, bytes]
+# Serial, server handle, item handle, sequence and record of a last value. A plain tuple: all items are captured in one
+# step.
+_Kept: TypeAlias = tuple[int, int, int, int, bytes]
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,7 +75,7 @@ class Snapshots:
     def _captured(self) -> int:
         number = next(self._numbers)
         values = [
-            (item.server_handle, item.item_handle, item.last_sequence, item.last_record)
+            (item.serial, item.server_handle, item.item_handle, item.last_sequence, item.last_record)
             for item in self._items.items.values()
             if item.last_record is not None and item.advise not in _UNADVISED
         ]

@@ -135,6 +135,7 @@ def _item_state(item: Item, *, include_value: bool) -> ItemState:
         suspended=item.suspended,
         last_sequence=item.last_sequence,
         writes_in_flight=1 if item.write_id else 0,
+        item_serial=item.serial,
     )
     if include_value and item.last_record is not None:
         state.last_value.CopyFrom(data_change_of(item.last_record))

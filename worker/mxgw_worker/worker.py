@@ -77,7 +77,7 @@ class Worker:
             limit_bytes=startup.outbox_bytes,
             maximum_frame_bytes=startup.maximum_frame_bytes,
         )
-        self._items = ItemTable()
+        self._items = ItemTable(lambda: self._outbox.head_sequence)
         self._writes = Writes(startup.write_completion_timeout_ms / 1000)
         self._sink = WorkerSink(
             outbox=self._outbox,
@@ -212,6 +212,7 @@ class Worker:
             return error
         self._secret = link.next_secret
         self._outbox.resume(resume_after)
+        link.send_records(self._items.records())
         self._link = link
         self._welcomed.set()
         self._announce()
@@ -234,6 +235,8 @@ class Worker:
         link = self._link
         if link is None or self._ready is None:
             return
+        # Whose events they are comes before the events.
+        link.send_records(self._items.untold())
         outbox = self._outbox
         while link.is_writable:
             events = outbox.take(BLOCK_BYTES)
@@ -267,9 +270,8 @@ class Worker:
         correlation_id = envelope.correlation_id
 
         def answer(reply: CommandReply) -> None:
-            # Events that happened before an answer also arrive before it.
+            # Events that happened before an answer also arrive before it, and what became of items as well.
             self._flush()
-            reply.head_sequence = self._outbox.head_sequence
             link.send(WorkerEnvelope(correlation_id=correlation_id, reply=reply))
 
         if self._dispatcher is None:

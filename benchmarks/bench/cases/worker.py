@@ -45,7 +45,7 @@ def floor(events: int) -> tuple[float, float]:
             now = time.time_ns()
             event = batch.events.add()
             event.sequence = sequence
-            event.item_handle = sequence % ITEMS + 1
+            event.item_handle = event.item_serial = sequence % ITEMS + 1
             event.kind = EVENT_KIND_DATA_CHANGE
             event.server_handle = 1
             worker_time = event.worker_time

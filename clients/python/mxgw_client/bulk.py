@@ -99,7 +99,6 @@ class BulkCalls(MxAccess):
     ) -> list[SubscribeOutcome]:
         """AddItem and Advise (or AdviseSupervisory) for every reference."""
         server = await self._server(server_handle)
-        await self._settle_references()
         pairs = [_pair(reference) for reference in references]
         command = commands_pb2.SubscribeBulkCommand(
             server_handle=server,
@@ -109,9 +108,10 @@ class BulkCalls(MxAccess):
         results = await self._bulk(commands_pb2.MxCommand(subscribe_bulk=command), len(pairs), timeout_s)
         outcomes = []
         for (name, context), result in zip(pairs, results, strict=True):
-            item = Item(result.item_handle, name, server, context) if _is_accepted(result) else None
-            if item is not None:
-                self._references.add(server, item.handle, name)
+            item = None
+            if _is_accepted(result):
+                item = Item(result.item_handle, name, server, context, result.item_serial)
+                self._references.add(item.serial, server, item.handle, name)
             outcomes.append(SubscribeOutcome(*_outcome(name, result), item))
         return outcomes
 
@@ -123,10 +123,11 @@ class BulkCalls(MxAccess):
         handles = [item.handle if isinstance(item, Item) else item for item in items]
         names = [item.reference if isinstance(item, Item) else "" for item in items]
         command = commands_pb2.UnsubscribeBulkCommand(server_handle=server, item_handles=handles)
+        serials = [self._serial_of(item, server) for item in items]
         results = await self._bulk(commands_pb2.MxCommand(unsubscribe_bulk=command), len(handles), timeout_s)
-        for handle, result in zip(handles, results, strict=True):
+        for serial, handle, result in zip(serials, handles, results, strict=True):
             if _is_accepted(result):
-                self._references.remove(server, handle)
+                self._references.remove(serial, server, handle)
         return [ItemOutcome(*_outcome(name, result)) for name, result in zip(names, results, strict=True)]
 
     async def write_bulk(
@@ -228,7 +229,8 @@ class BulkCalls(MxAccess):
         async with await self.subscribe(reference, supervisory=True) as subscription:
             answered_by = (await self.read(reference, wait_s=wait_s)).item_handle
             item = subscription.items[0]
-            item = replace(item, handle=answered_by or item.handle)
+            if answered_by:
+                item = replace(item, handle=answered_by, serial=0)
             await self.write(item, value, user_id=user_id, wait=True, data_type=data_type)
 
     async def browse(

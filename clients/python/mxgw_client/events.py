@@ -51,6 +51,11 @@ class EventView:
         return self.raw.item_handle
 
     @property
+    def item_serial(self) -> int:
+        """Which item of the epoch it is, whatever its handle stands for by now; see `Item.serial`."""
+        return self.raw.item_serial
+
+    @property
     def server_handle(self) -> int:
         """The Register handle the item belongs to."""
         return self.raw.server_handle
@@ -58,8 +63,7 @@ class EventView:
     @property
     def reference(self) -> str:
         """The reference this session added the item with; empty when the session object does not know it."""
-        raw = self.raw
-        return self._context.references.lookup(raw.server_handle, raw.item_handle, raw.sequence)
+        return self._context.references.lookup(self.raw.item_serial)
 
     @property
     def worker_time(self) -> datetime:

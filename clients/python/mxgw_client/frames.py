@@ -85,6 +85,7 @@ class SnapshotItem:
     raw_quality: int
     source_time: datetime | None
     statuses: tuple[Status, ...]
+    item_serial: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -207,13 +208,14 @@ def _snapshot(message: events_pb2.Snapshot, context: StreamContext) -> Snapshot:
         return SnapshotItem(
             raw.server_handle,
             raw.item_handle,
-            context.references.lookup(raw.server_handle, raw.item_handle, message.position.sequence),
+            context.references.lookup(raw.item_serial),
             raw.sequence,
             value_of(change.value),
             Quality(change.quality),
             change.raw_quality,
             moment(change.source_time) if change.HasField("source_time") else None,
             statuses_from_messages(change.statuses),
+            raw.item_serial,
         )
 
     return Snapshot(Position.from_message(message.position), tuple(map(item, message.items)))

@@ -11,7 +11,7 @@ from datetime import datetime
 from typing import TypeAlias
 
 from mxgw.convert import PyValue, duration_from_seconds, timestamp_from_datetime, to_value
-from mxgw.v1 import command_service_pb2, commands_pb2, session_service_pb2
+from mxgw.v1 import command_service_pb2, commands_pb2
 from mxgw_client._calls import Calls
 from mxgw_client.enums import DataType
 from mxgw_client.errors import LoginFailed, MxAccessError, ProtocolViolation, WriteFailed
@@ -122,17 +122,10 @@ class MxAccess:
     async def _add(
         self, command: commands_pb2.MxCommand, server: int, reference: str, context: str, timeout_s: float | None
     ) -> Item:
-        await self._settle_references()
-        item = Item(_handle(await self.invoke(command, timeout_s=timeout_s), "item_handle"), reference, server, context)
-        self._references.add(server, item.handle, reference)
+        reply = await self.invoke(command, timeout_s=timeout_s)
+        item = Item(_handle(reply, "item_handle"), reference, server, context, reply.item_serial)
+        self._references.add(item.serial, server, item.handle, reference)
         return item
-
-    async def _settle_references(self) -> None:
-        """Learn where the events of removed items end, before their handles can be given out again."""
-        if self._references.has_unsettled:
-            request = session_service_pb2.GetSessionStateRequest(session_id=self._session_id, page_size=1)
-            answer = await self._calls.unary(self._calls.sessions.GetSessionState, request, "GetSessionState")
-            self._references.settle(answer.position.sequence)
 
     async def remove_item(self, item: ItemLike, *, timeout_s: float | None = None) -> None:
         """RemoveItem. The handle may be given out again."""
@@ -140,8 +133,13 @@ class MxAccess:
         command = commands_pb2.MxCommand(
             remove_item=commands_pb2.RemoveItemCommand(server_handle=server, item_handle=handle)
         )
+        serial = self._serial_of(item, server)
         await self.invoke(command, timeout_s=timeout_s)
-        self._references.remove(server, handle)
+        self._references.remove(serial, server, handle)
+
+    def _serial_of(self, item: ItemLike, server_handle: int) -> int:
+        """Return which item is meant, before a call after which its handle may stand for another."""
+        return item.serial if isinstance(item, Item) else self._references.serial_of(server_handle, item)
 
     async def _handles(self, item: ItemLike) -> tuple[int, int]:
         if isinstance(item, Item):

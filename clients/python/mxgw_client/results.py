@@ -24,12 +24,16 @@ from mxgw_client.values import Status, moment, statuses_from_messages, value_of
 
 @dataclass(frozen=True, slots=True)
 class Item:
-    """An item that was added: pass it where a handle is wanted."""
+    """An item that was added: pass it where a handle is wanted.
+
+    `serial` is never given to another item of the session's worker, as handles are; events bear it as `item_serial`.
+    """
 
     handle: int
     reference: str
     server_handle: int
     context: str = ""
+    serial: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -246,7 +250,13 @@ class StateOfSession:
 def item_state_from_message(message: session_service_pb2.ItemState) -> ItemState:
     """Return the item in a message."""
     return ItemState(
-        Item(message.item_handle, message.item_definition, message.server_handle, message.item_context),
+        Item(
+            message.item_handle,
+            message.item_definition,
+            message.server_handle,
+            message.item_context,
+            message.item_serial,
+        ),
         message.buffered,
         AdviseKind(message.advise),
         message.suspended,

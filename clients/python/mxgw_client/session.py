@@ -97,7 +97,8 @@ class Session(BulkCalls):
         state = await self.state()
         self._server_handle = min(state.registrations, default=None)
         for entry in state.items:
-            self._references.add(entry.item.server_handle, entry.item.handle, entry.item.reference)
+            item = entry.item
+            self._references.add(item.serial, item.server_handle, item.handle, item.reference)
 
     async def close(self) -> None:
         """Close the streams, and the session itself unless it was attached to or is to be kept; idempotent.

@@ -67,7 +67,7 @@ class WorkerFigures:
 
 
 class Board:
-    """Gathers what arrives; `rows` are in the order in which the tags were subscribed, by item handle."""
+    """Gathers what arrives; `rows` are in the order in which the tags were subscribed, by item serial."""
 
     def __init__(self, title: str, now: float) -> None:
         self.title = title
@@ -80,11 +80,11 @@ class Board:
         self.notice = ""
 
     def name_tags(self, tags: Sequence[tuple[int, str]]) -> None:
-        """Give item handles their tags. Values that came before the names did are kept."""
+        """Give item serials their tags. Values that came before the names did are kept."""
         rows = {}
-        for handle, tag in tags:
-            rows[handle] = self.rows.pop(handle) if handle in self.rows else TagRow(tag, Rate(self.started_at))
-            rows[handle].tag = tag
+        for serial, tag in tags:
+            rows[serial] = self.rows.pop(serial) if serial in self.rows else TagRow(tag, Rate(self.started_at))
+            rows[serial].tag = tag
         self.rows = rows | self.rows
 
     def rows_by_interest(self) -> list[TagRow]:
@@ -94,16 +94,16 @@ class Board:
     def data_change(
         self,
         now: float,
-        item_handle: int,
+        item_serial: int,
         value: object,
         raw_quality: int,
         source_time_s: float | None,
         failure: str,
     ) -> None:
         """Take one data change. With a `failure` the last good value stays, as MXAccess wants it."""
-        row = self.rows.get(item_handle)
+        row = self.rows.get(item_serial)
         if row is None:
-            row = self.rows[item_handle] = TagRow(f"item {item_handle}", Rate(self.started_at))
+            row = self.rows[item_serial] = TagRow(f"item {item_serial}", Rate(self.started_at))
         if row.changed_at is not None:  # the first value is no change
             row.rate.count(now)
         row.changed_at = now

@@ -55,7 +55,7 @@ async def subscribe(session: mxgw_client.Session, tags: Sequence[str], board: Bo
     """Subscribe all tags in one call; tags that are refused are counted in the board's notice."""
     outcomes = await session.subscribe_bulk(tags)
     items = [outcome.item for outcome in outcomes if outcome.item is not None]
-    board.name_tags([(item.handle, item.reference) for item in items])
+    board.name_tags([(item.serial, item.reference) for item in items])
     if len(items) < len(tags):
         board.notice = f"{len(tags) - len(items)} of {len(tags)} tags were refused"
 
@@ -94,7 +94,7 @@ def _take(batch: mxgw_client.EventBatch, board: Board) -> None:
             change = event.raw.data_change
             failure = "" if is_ok(change.statuses) else statuses_text(event.statuses)
             source_time = change.source_time.seconds if change.HasField("source_time") else None
-            board.data_change(now, event.item_handle, event.value, change.raw_quality, source_time, failure)
+            board.data_change(now, event.item_serial, event.value, change.raw_quality, source_time, failure)
 
 
 async def follow_worker(session: mxgw_client.Session, board: Board, children: Sequence[Child]) -> NoReturn:

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from functools import lru_cache
-from math import inf
+from typing import TypeAlias
 
-from mxgw.v1.commands_pb2 import BrowseNode, MxCommand, MxReply
+from mxgw.v1.commands_pb2 import BrowseNode, MxCommand
 from mxgw.v1.events_pb2 import EventKind
-from mxgw_acl.items import ItemMap, added_references, used_handles
+from mxgw_acl.items import added_references, item_reference
 from mxgw_acl.keys import Constraints
-from mxgw_core.api import StandingAnswer
+from mxgw_core.api import ItemRecord, used_handles
 
 _DENIED_READ = "this key may not read the item"
 _DENIED_WRITE = "this key may not write the item"
@@ -62,53 +62,34 @@ class KeyItems:
         self._refused(action, references)
 
 
-class Tracking:
-    """The guard of a key without item constraints: it denies nothing, and sees what handles stand for."""
-
-    def __init__(self, items: ItemMap) -> None:
-        self._items = items
-
-    def denied(self, command: MxCommand) -> Mapping[int, str]:
-        """Return nothing."""
-        del command
-        return {}
-
-    def started(self, command: MxCommand) -> None:
-        """See `CommandObserver`."""
-        self._items.started(command)
-
-    def finished(self, command: MxCommand, reply: MxReply | None, head_sequence: int) -> None:
-        """See `CommandObserver`."""
-        self._items.finished(command, reply, head_sequence)
+# What a command is about, and which of its inputs are refused and why.
+Refused: TypeAlias = Callable[[MxCommand, Sequence[ItemRecord | None], Mapping[int, str]], None]
 
 
-class ItemGuard(Tracking):
-    """The guard of a key with item constraints."""
+class ItemGuard:
+    """The guard of a key with item constraints; `refused` is told what it denies."""
 
-    def __init__(
-        self, items: ItemMap, rights: ItemRights, refused: Callable[[MxCommand, Mapping[int, str]], None]
-    ) -> None:
-        super().__init__(items)
+    def __init__(self, rights: ItemRights, refused: Refused) -> None:
         self._rights = rights
         self._refused = refused
 
-    def denied(self, command: MxCommand) -> Mapping[int, str]:
+    def denied(self, command: MxCommand, items: Sequence[ItemRecord | None]) -> Mapping[int, str]:
         """Return the inputs that the key may not use; they are recorded."""
-        denied = self._denied(command)
+        denied = self._denied(command, items)
         if denied:
-            self._refused(command, denied)
+            self._refused(command, items, denied)
         return denied
 
-    def _denied(self, command: MxCommand) -> Mapping[int, str]:
+    def _denied(self, command: MxCommand, items: Sequence[ItemRecord | None]) -> Mapping[int, str]:
         kind = command.WhichOneof("command")
         if references := added_references(command):
             return self._denied_references(references, reads=kind == "read_bulk")
         denied: dict[int, str] = {}
-        for index, handle in enumerate(used_handles(command)):
-            item = self._items.current(handle)
-            if item is None or item.reference is None or not self._rights.may_use(item.reference):
+        for index, item in enumerate(items):
+            reference = item_reference(item) if item is not None else None
+            if reference is None or not self._rights.may_use(reference):
                 denied[index] = _DENIED_HANDLE
-            elif kind in _WRITES and not self._rights.may_write(item.reference):
+            elif kind in _WRITES and not self._rights.may_write(reference):
                 denied[index] = _DENIED_WRITE
         return denied
 
@@ -131,67 +112,39 @@ class ItemGuard(Tracking):
 class ItemFilter:
     """Which events a key with item constraints may see: values of what it may read, completions of what it may use.
 
-    Implements `StandingFilter`; those of one key and session are equal.
+    Implements `StandingFilter`; those of one key are equal.
     """
 
-    def __init__(self, items: ItemMap, rights: ItemRights) -> None:
-        self._items = items
+    def __init__(self, rights: ItemRights) -> None:
         self._rights = rights
-        # What may be seen of a reference, by reference and whether it is a value; per event nothing else is asked.
-        self._answers: dict[tuple[str | None, bool], bool] = {}
 
     def __eq__(self, other: object) -> bool:
-        if not isinstance(other, ItemFilter):
-            return NotImplemented
-        return self._items is other._items and self._rights is other._rights
+        return self._rights is other._rights if isinstance(other, ItemFilter) else NotImplemented
 
     def __hash__(self) -> int:
-        return hash((id(self._items), id(self._rights)))
+        return hash(id(self._rights))
 
     @property
     def revision(self) -> int:
-        """See `StandingFilter`: rights never change, what handles stand for does."""
-        return self._items.revision
+        """See `StandingFilter`: neither rights nor items ever change."""
+        return 0
 
-    def standing(self, server_handle: int, item_handle: int, kind: int) -> StandingAnswer | None:
-        """See `StandingFilter`."""
-        item, after = self._items.settled((server_handle, item_handle))
-        if after == inf:
-            return None
-        return StandingAnswer(item is not None and self._answer(item.reference, kind in _VALUES), int(after))
-
-    def keep(self, server_handle: int, item_handle: int, kind: int, sequence: int) -> bool | None:
-        """See `EventFilter`: None while the handle may belong to an item whose adding is not answered yet."""
-        handle = server_handle, item_handle
-        items = self._items
-        meant = items.meant(handle, sequence)
-        if not meant or (items.is_adding and items.is_doubtful(handle)):
-            return None if items.is_adding else False
-        return all(self._answer(item.reference, kind in _VALUES) for item in meant)
-
-    def _answer(self, reference: str | None, is_value: bool) -> bool:
-        known = reference, is_value
-        answer = self._answers.get(known)
-        if answer is None:
-            answer = self._may_see(*known)
-            if len(self._answers) < _REMEMBERED:
-                self._answers[known] = answer
-        return answer
-
-    def _may_see(self, reference: str | None, is_value: bool) -> bool:
+    def keep(self, item: ItemRecord, kind: int) -> bool:
+        """See `EventFilter`."""
+        reference = item_reference(item)
         if reference is None:
             return False
-        return self._rights.may_read(reference) if is_value else self._rights.may_use(reference)
+        return self._rights.may_read(reference) if kind in _VALUES else self._rights.may_use(reference)
 
 
-def items_of(command: MxCommand, items: ItemMap, indexes: Collection[int] | None = None) -> Iterator[str]:
+def references_of(
+    command: MxCommand, items: Sequence[ItemRecord | None], indexes: Collection[int] | None = None
+) -> Iterator[str]:
     """Yield the references that a command is about, for the audit log; `indexes` picks inputs."""
-    references = added_references(command)
-    if not references:
-        references = [
-            item.reference if (item := items.current(handle)) is not None else f"handle {handle[1]}"
-            for handle in used_handles(command)
-        ]
+    references = added_references(command) or [
+        item_reference(item) if item is not None else f"handle {handle[1]}"
+        for handle, item in zip(used_handles(command), items, strict=True)
+    ]
     for index, reference in enumerate(references):
         if indexes is None or index in indexes:
             yield reference or "?"

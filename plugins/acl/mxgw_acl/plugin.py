@@ -109,12 +109,12 @@ class AclPlugin:
         return self._running.authorize(request)
 
     @hookimpl
-    def mxgw_command_guard(self, session: SessionInfo, identity: Identity) -> CommandGuard:
+    def mxgw_command_guard(self, session: SessionInfo, identity: Identity) -> CommandGuard | None:
         return self._required().command_guard(session, identity)
 
     @hookimpl
-    def mxgw_event_filter(self, session: SessionInfo, identity: Identity) -> EventFilter | None:
-        return self._required().event_filter(session, identity)
+    def mxgw_event_filter(self, identity: Identity) -> EventFilter | None:
+        return self._required().event_filter(identity)
 
     @hookimpl
     def mxgw_stream_pace(self, identity: Identity) -> StreamPace | None:

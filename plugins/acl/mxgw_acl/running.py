@@ -1,4 +1,4 @@
-"""What runs while the gateway runs: the keys in memory, the item maps of sessions, the audit log, the watch."""
+"""What runs while the gateway runs: the keys in memory, the audit log, the watch."""
 
 from __future__ import annotations
 
@@ -12,15 +12,14 @@ from dataclasses import replace
 from mxgw.v1.alarm_service_pb2 import AcknowledgeAlarmRequest
 from mxgw.v1.command_service_pb2 import InvokeRequest
 from mxgw.v1.commands_pb2 import MxCommand
-from mxgw.v1.session_service_pb2 import ItemState, OpenSessionRequest
+from mxgw.v1.session_service_pb2 import OpenSessionRequest
 from mxgw_acl.attempts import Attempts
 from mxgw_acl.audit import AUDIT_FILE, AuditLog, AuditRecord
 from mxgw_acl.audit_tail import AuditTail
 from mxgw_acl.callers import NOBODY, Callers
 from mxgw_acl.files import private_directory, secret_file
 from mxgw_acl.gate import Gate, may_see, revoked
-from mxgw_acl.guard import ItemFilter, ItemGuard, ItemRights, KeyItems, Tracking, items_of
-from mxgw_acl.items import ItemMap
+from mxgw_acl.guard import ItemFilter, ItemGuard, ItemRights, KeyItems, references_of
 from mxgw_acl.keyring import Keyring
 from mxgw_acl.keys import Key, Scope
 from mxgw_acl.operators import Operators, directory_of
@@ -37,6 +36,7 @@ from mxgw_core.api import (
     CloseReason,
     Gateway,
     Identity,
+    ItemRecord,
     Moment,
     Operator,
     Orphan,
@@ -53,18 +53,14 @@ _WRITE_USES_S = 5.0
 class Running:
     """The plugin of a running gateway; made by `running`. Lives in the event loop, but for `operators`."""
 
-    def __init__(
-        self, settings: AclSettings, gateway: Gateway, store: KeyStore, audit: AuditLog, tasks: asyncio.TaskGroup
-    ) -> None:
+    def __init__(self, settings: AclSettings, gateway: Gateway, store: KeyStore, audit: AuditLog) -> None:
         self._settings = settings
         self._gateway = gateway
         self._store = store
         self._audit = audit
         self._audit_failed = False
         self.audit_tail = AuditTail(settings.directory / AUDIT_FILE)
-        self._tasks = tasks
         self._started_at = time.time()
-        self._items: dict[str, ItemMap] = {}
         self._rights: dict[str, tuple[Key, ItemRights]] = {}
         self._paces: dict[str, KeyPace] = {}
         limits = settings.failed_attempts
@@ -145,19 +141,18 @@ class Running:
             return ", ".join(request.request.references)
         if not isinstance(request.request, InvokeRequest):
             return ""
-        items = self._items.get(request.session_id)
-        return ", ".join(items_of(request.request.command, items)) if items is not None else ""
+        command = request.request.command
+        return ", ".join(references_of(command, self._gateway.items_used(request.session_id, command)))
 
     # items
 
-    def command_guard(self, session: SessionInfo, identity: Identity) -> Tracking:
-        """Return the guard of a caller; every caller has one, so that all handles are known."""
-        items = self._items.setdefault(session.session_id, ItemMap())
+    def command_guard(self, session: SessionInfo, identity: Identity) -> ItemGuard | None:
+        """Return the guard of a caller; None for whoever may use every item."""
         rights = self._item_rights(identity)
         if rights is None:
-            return Tracking(items)
+            return None
 
-        def refused(command: MxCommand, denied: Mapping[int, str]) -> None:
+        def refused(command: MxCommand, items: Sequence[ItemRecord | None], denied: Mapping[int, str]) -> None:
             first = next(iter(denied))
             self.record(
                 AuditRecord(
@@ -167,18 +162,16 @@ class Running:
                     reason=f"{len(denied)} items: {denied[first]}",
                     session=session.session_id,
                     tag=session.tag,
-                    detail=", ".join(items_of(command, items, tuple(denied))),
+                    detail=", ".join(references_of(command, items, denied)),
                 )
             )
 
-        return ItemGuard(items, rights, refused)
+        return ItemGuard(rights, refused)
 
-    def event_filter(self, session: SessionInfo, identity: Identity) -> ItemFilter | None:
+    def event_filter(self, identity: Identity) -> ItemFilter | None:
         """Return the filter of a caller; None for whoever may see everything of the session."""
         rights = self._item_rights(identity)
-        if rights is None:
-            return None
-        return ItemFilter(self._items.setdefault(session.session_id, ItemMap()), rights)
+        return ItemFilter(rights) if rights is not None else None
 
     # limits of streams
 
@@ -230,23 +223,9 @@ class Running:
     # sessions
 
     def session_opened(self, session: SessionInfo) -> None:
-        """Record it; of one that an earlier gateway opened, the items must be asked for."""
-        if session.opened_at >= self._started_at:
-            self.record(_session_record(session, "session opened", f"backend {session.backend}"))
-            return
-        self.record(_session_record(session, "session taken over", f"backend {session.backend}"))
-        self._tasks.create_task(self._learn(session.session_id), name=f"acl:items:{session.session_id}")
-
-    async def _learn(self, session_id: str) -> None:
-        items = self._items.setdefault(session_id, ItemMap())
-        items.learning()
-        states: Sequence[ItemState] = ()
-        try:
-            states = await self._gateway.session_items(session_id)
-        except GatewayError as error:
-            log.warning("session %s: keys with item limits see none of its older items: %s", session_id, error)
-        finally:
-            items.learnt(states)
+        """Record it."""
+        action = "session opened" if session.opened_at >= self._started_at else "session taken over"
+        self.record(_session_record(session, action, f"backend {session.backend}"))
 
     def check_orphan(self, orphan: Orphan) -> None:
         """Make sure that the owner of a session from an earlier run may still have it.
@@ -278,8 +257,7 @@ class Running:
             )
 
     def session_closed(self, session: SessionInfo, reason: CloseReason) -> None:
-        """Record it, and forget its items."""
-        self._items.pop(session.session_id, None)
+        """Record it."""
         # It ends in its own time, whatever call began it.
         self.record(replace(_session_record(session, "session closed", reason.name), correlation=""))
 
@@ -341,7 +319,7 @@ async def running(settings: AclSettings, gateway: Gateway) -> AsyncIterator[Runn
         audit = AuditLog(settings.directory / AUDIT_FILE)
         stack.callback(audit.close)
         async with asyncio.TaskGroup() as tasks:
-            state = Running(settings, gateway, store, audit, tasks)
+            state = Running(settings, gateway, store, audit)
             stack.callback(state.operators.close)
             stack.callback(state.keyring.write_uses)
             watching = tasks.create_task(state.watch(), name="acl:watch")

@@ -64,13 +64,13 @@ class AttributeProvider:
         self._settings = settings
         self._references = references
         self._server = 0
-        # By item handle: the alarm, and which of its sub-attributes it is.
+        # By item serial: the alarm, and which of its sub-attributes it is.
         self._items: dict[int, tuple[_Watched, str]] = {}
         self._watched: dict[str, _Watched] = {}
         self._dirty: dict[str, _Watched] = {}
         # Items that have not said anything of their value yet.
         self._awaited: set[int] = set()
-        # Values of handles that nobody knows, kept while a command is under way that will tell whose they are.
+        # Values of items that nobody knows, kept while a command is under way that will tell whose they are.
         self._early: list[tuple[int, DataChange]] = []
         self._subscribing = 0
         # Set by a change, for whoever puts states together.
@@ -129,17 +129,17 @@ class AttributeProvider:
         for part in _parts(wanted):
             references = [f"{watched.reference}.{name}" for watched, name in part]
             with self._keeping_early():
-                for item, handle in zip(part, await self._subscribe(references), strict=True):
-                    if handle:
-                        self._items[handle] = item
-                        self._awaited.add(handle)
+                for item, (_, serial) in zip(part, await self._subscribe(references), strict=True):
+                    if serial:
+                        self._items[serial] = item
+                        self._awaited.add(serial)
 
-    async def _subscribe(self, references: Sequence[str]) -> Sequence[int]:
-        """Return an item handle for each reference, 0 where there is none."""
+    async def _subscribe(self, references: Sequence[str]) -> Sequence[tuple[int, int]]:
+        """Return item handle and item serial for each reference, zeros where there is no item."""
         items = [c.ItemReference(item_definition=reference) for reference in references]
         command = c.SubscribeBulkCommand(server_handle=self._server, items=items, supervisory=True)
         reply = await self._session.invoke(c.MxCommand(subscribe_bulk=command), _TIMEOUT_S)
-        return [item.item_handle if item.hresult >= 0 else 0 for item in reply.bulk.items]
+        return [(item.item_handle, item.item_serial) if item.hresult >= 0 else (0, 0) for item in reply.bulk.items]
 
     @contextmanager
     def _keeping_early(self) -> Iterator[None]:
@@ -150,8 +150,8 @@ class AttributeProvider:
         finally:
             self._subscribing -= 1
             early, self._early = self._early, []
-            for handle, change in early:
-                self._take(handle, change)
+            for serial, change in early:
+                self._take(serial, change)
 
     async def _first_values(self) -> None:
         """Wait until every alarm is known, or it is clear that the rest will not be."""
@@ -172,23 +172,23 @@ class AttributeProvider:
                 return
             for event in frame.events.events:
                 if event.server_handle == self._server and event.HasField("data_change"):
-                    self._take(event.item_handle, event.data_change)
+                    self._take(event.item_serial, event.data_change)
 
-    def _take(self, handle: int, change: DataChange) -> None:
-        waiting = self._resolved.get(handle)
+    def _take(self, serial: int, change: DataChange) -> None:
+        waiting = self._resolved.get(serial)
         if waiting is not None:
             if _is_good(change) and not waiting.done():
                 waiting.set_result(None)
             return
-        item = self._items.get(handle)
+        item = self._items.get(serial)
         if item is None:
             if self._subscribing:
-                self._early.append((handle, change))
+                self._early.append((serial, change))
             return
         watched, name = item
         if any(status.category == MX_STATUS_CATEGORY_PENDING for status in change.statuses):
             return  # the value is on its way
-        self._awaited.discard(handle)
+        self._awaited.discard(serial)
         value = from_value(change.value) if _is_good(change) else None
         if name == self._settings.in_alarm:
             watched.in_alarm = None if value is None else bool(value)
@@ -222,21 +222,21 @@ class AttributeProvider:
         text = f"{comment} ({operator})" if comment and operator else comment or operator
         loop = asyncio.get_running_loop()
         with self._keeping_early():
-            handles = await self._subscribe([f"{alarm.reference}.{self._settings.acknowledge}" for alarm in alarms])
-            for handle in filter(None, handles):
-                self._resolved[handle] = loop.create_future()
+            items = await self._subscribe([f"{alarm.reference}.{self._settings.acknowledge}" for alarm in alarms])
+            resolved = {serial: loop.create_future() for _, serial in items if serial}
+            self._resolved.update(resolved)
         try:
             # A write before the type is known is refused (FIELD 1.9 #4).
-            if waiting := [self._resolved[handle] for handle in handles if handle]:
-                await asyncio.wait(waiting, timeout=FIRST_VALUES_S)
-            writes = [c.BulkWrite(item_handle=handle, value=to_value(text)) for handle in handles]
+            if resolved:
+                await asyncio.wait(resolved.values(), timeout=FIRST_VALUES_S)
+            writes = [c.BulkWrite(item_handle=handle, value=to_value(text)) for handle, _ in items]
             command = c.WriteBulkCommand(server_handle=self._server, writes=writes, wait_for_completion=True)
             reply = await self._session.invoke(c.MxCommand(write_bulk=command), _TIMEOUT_S)
             return [_outcome(item) for item in reply.bulk.items]
         finally:
-            for handle in handles:
-                self._resolved.pop(handle, None)
-            await self._drop([handle for handle in handles if handle])
+            for serial in resolved:
+                self._resolved.pop(serial, None)
+            await self._drop([handle for handle, _ in items if handle])
 
     async def _drop(self, handles: Sequence[int]) -> None:
         command = c.UnsubscribeBulkCommand(server_handle=self._server, item_handles=handles)

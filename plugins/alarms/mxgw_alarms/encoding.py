@@ -9,7 +9,7 @@ from mxgw.v1 import alarms_pb2 as pb
 from mxgw.v1.alarm_service_pb2 import StreamAlarmsResponse
 from mxgw.v1.events_pb2 import Position
 from mxgw_alarms.book import Entry
-from mxgw_core.api import EventFilter
+from mxgw_core.api import FeedFilter
 
 # The flags as they stand in an encoded Alarm: a tag of two bytes, and true. Fields of a message may come in any order,
 # so they are put behind the rest.
@@ -18,7 +18,7 @@ _STALE = bytes([pb.Alarm.STALE_FIELD_NUMBER << 3 & 0x7F | 0x80, pb.Alarm.STALE_F
 _SNAPSHOT_TAG = bytes([StreamAlarmsResponse.SNAPSHOT_FIELD_NUMBER << 3 | 2])
 _ALARMS_TAG = bytes([pb.AlarmSnapshot.ALARMS_FIELD_NUMBER << 3 | 2])
 _POSITION_TAG = bytes([pb.AlarmSnapshot.POSITION_FIELD_NUMBER << 3 | 2])
-_HANDLE_TAG = bytes([pb.ActiveAlarm.ALARM_HANDLE_FIELD_NUMBER << 3 | 5])
+_HANDLE_TAG = bytes([pb.ActiveAlarm.ALARM_HANDLE_FIELD_NUMBER << 3 | 1])
 _ALARM_TAG = bytes([pb.ActiveAlarm.ALARM_FIELD_NUMBER << 3 | 2])
 
 
@@ -44,15 +44,13 @@ class AlarmsTaken:
     stale: frozenset[str]
     provider: pb.ProviderStatus
 
-    def frames(self, filters: Sequence[EventFilter], limit_bytes: int) -> Iterator[bytes]:
+    def frames(self, filters: Sequence[FeedFilter], limit_bytes: int) -> Iterator[bytes]:
         position = Position(epoch=self.epoch, sequence=self.sequence)
         encoded_position = position.SerializeToString()
         head = _POSITION_TAG + _varint(len(encoded_position)) + encoded_position
         parts, size = [head], len(head)
         for entry in self.entries:
-            if not all(
-                f.keep(entry.alarm.priority, entry.handle, pb.ALARM_EVENT_KIND_RAISED, self.sequence) for f in filters
-            ):
+            if not all(f.keep(entry.handle, entry.alarm.priority, pb.ALARM_EVENT_KIND_RAISED) for f in filters):
                 continue
             part = self._encoded(entry)
             if len(parts) > 1 and size + len(part) > limit_bytes:
@@ -72,7 +70,7 @@ class AlarmsTaken:
             alarm += _DEGRADED
         if self.is_stale or (self.stale and entry.alarm.reference in self.stale):
             alarm += _STALE
-        active = b"".join((_HANDLE_TAG, entry.handle.to_bytes(4, "little"), _ALARM_TAG, _varint(len(alarm)), alarm))
+        active = b"".join((_HANDLE_TAG, entry.handle.to_bytes(8, "little"), _ALARM_TAG, _varint(len(alarm)), alarm))
         return b"".join((_ALARMS_TAG, _varint(len(active)), active))
 
 

@@ -13,7 +13,7 @@ MOST_SEVERE, LEAST_SEVERE = 1, 999
 
 
 class AlarmFilter:
-    """One client's view; implements `EventFilter` for a feed of AlarmEvents. Made anew for each stream and call."""
+    """One client's view; implements `FeedFilter` for a feed of AlarmEvents. Made anew for each stream and call."""
 
     def __init__(self, book: AlarmBook, wanted: AlarmFilterMessage, access: Sequence[ItemAccess]) -> None:
         """Check what is wanted.
@@ -43,20 +43,20 @@ class AlarmFilter:
         everything = self._priorities == range(MOST_SEVERE, LEAST_SEVERE + 1)
         return everything and not (self._access or self._areas or self._prefixes)
 
-    def keep(self, server_handle: int, item_handle: int, kind: int, sequence: int) -> bool:
-        """See `EventFilter`: a feed passes the priority first, and then the alarm's handle."""
-        del kind, sequence
-        if item_handle == NO_ALARM:
+    def keep(self, about: int, fourth: int, kind: int) -> bool:
+        """See `FeedFilter`: an AlarmEvent is about an alarm's handle, and has its priority in the fourth place."""
+        del kind
+        if about == NO_ALARM:
             return True
-        named = self._names.get(item_handle)
+        named = self._names.get(about)
         if named is None:
-            named = self._names[item_handle] = self._may_be_named(self._book.facts(item_handle).reference)
-        if not named or (self._areas and self._book.facts(item_handle).area.casefold() not in self._areas):
+            named = self._names[about] = self._may_be_named(self._book.facts(about).reference)
+        if not named or (self._areas and self._book.facts(about).area.casefold() not in self._areas):
             return False
-        if server_handle in self._priorities:
-            self._shown.add(item_handle)
+        if fourth in self._priorities:
+            self._shown.add(about)
             return True
-        return item_handle in self._shown
+        return about in self._shown
 
     def _may_be_named(self, reference: str) -> bool:
         if self._prefixes and not reference.casefold().startswith(self._prefixes):

@@ -142,7 +142,7 @@ class AlarmService:
 
     @staticmethod
     def _shows(alarm_filter: AlarmFilter, entry: Entry) -> bool:
-        return alarm_filter.keep(entry.alarm.priority, entry.handle, 0, 0)
+        return alarm_filter.keep(entry.handle, entry.alarm.priority, 0)
 
 
 def _operator(request: pb.AcknowledgeAlarmRequest, identity: Identity) -> str:

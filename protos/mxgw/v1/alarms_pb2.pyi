@@ -222,7 +222,7 @@ Global___Alarm: _TypeAlias = Alarm  # noqa: Y015
 class AlarmEvent(_message.Message):
     """One occurrence, numbered by the monitor.
 
-    The first four fields stand at fixed places in the encoded form (fixed64, sfixed32, one-byte enum, varint; the first
+    The first four fields stand at fixed places in the encoded form (fixed64, fixed64, one-byte enum, sfixed32; the first
     three are never zero), as in an Event, so that a gateway can filter without parsing. Keep their numbers and types.
     """
 

@@ -836,6 +836,7 @@ class MxReply(_message.Message):
     MESSAGE_FIELD_NUMBER: _builtins.int
     REASON_FIELD_NUMBER: _builtins.int
     STATUSES_FIELD_NUMBER: _builtins.int
+    ITEM_SERIAL_FIELD_NUMBER: _builtins.int
     SERVER_HANDLE_FIELD_NUMBER: _builtins.int
     ITEM_HANDLE_FIELD_NUMBER: _builtins.int
     USER_ID_FIELD_NUMBER: _builtins.int
@@ -847,6 +848,8 @@ class MxReply(_message.Message):
     """The COM error text, when there is one."""
     reason: _builtins.str
     """Set when the failure is the worker's or gateway's own statement, for example WRITE_COMPLETION_MISSING."""
+    item_serial: _builtins.int
+    """AddItem, AddItem2, AddBufferedItem: the serial that the item's events have; see `Event.item_serial`."""
     server_handle: _builtins.int
     """Register."""
     item_handle: _builtins.int
@@ -872,6 +875,7 @@ class MxReply(_message.Message):
         message: _builtins.str = ...,
         reason: _builtins.str = ...,
         statuses: _abc.Iterable[_values_pb2.MxStatus] | None = ...,
+        item_serial: _builtins.int = ...,
         server_handle: _builtins.int = ...,
         item_handle: _builtins.int = ...,
         user_id: _builtins.int = ...,
@@ -880,7 +884,7 @@ class MxReply(_message.Message):
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["bulk", b"bulk", "item_handle", b"item_handle", "result", b"result", "server_handle", b"server_handle", "user_id", b"user_id", "write", b"write"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["bulk", b"bulk", "hresult", b"hresult", "item_handle", b"item_handle", "message", b"message", "reason", b"reason", "result", b"result", "server_handle", b"server_handle", "statuses", b"statuses", "user_id", b"user_id", "write", b"write"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["bulk", b"bulk", "hresult", b"hresult", "item_handle", b"item_handle", "item_serial", b"item_serial", "message", b"message", "reason", b"reason", "result", b"result", "server_handle", b"server_handle", "statuses", b"statuses", "user_id", b"user_id", "write", b"write"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType_result: _TypeAlias = _typing.Literal["server_handle", "item_handle", "user_id", "write", "bulk"]  # noqa: Y015
     _WhichOneofArgType_result: _TypeAlias = _typing.Literal["result", b"result"]  # noqa: Y015
@@ -949,6 +953,7 @@ class BulkItemResult(_message.Message):
     VALUE_FIELD_NUMBER: _builtins.int
     WAS_CACHED_FIELD_NUMBER: _builtins.int
     WRITE_FIELD_NUMBER: _builtins.int
+    ITEM_SERIAL_FIELD_NUMBER: _builtins.int
     item_handle: _builtins.int
     """The handle that was added, used or removed; 0 when there is none."""
     hresult: _builtins.int
@@ -957,6 +962,8 @@ class BulkItemResult(_message.Message):
     """Set when the failure is the worker's or gateway's own statement, for example READ_TIMED_OUT or ITEM_DENIED."""
     was_cached: _builtins.bool
     """ReadBulk: the value was the last data change of an item that is advised."""
+    item_serial: _builtins.int
+    """The serial of the item that was added, or whose last data change was read; see `Event.item_serial`. 0 else."""
     @_builtins.property
     def statuses(self) -> _containers.RepeatedCompositeFieldContainer[_values_pb2.MxStatus]: ...
     @_builtins.property
@@ -978,10 +985,11 @@ class BulkItemResult(_message.Message):
         value: _events_pb2.DataChange | None = ...,
         was_cached: _builtins.bool = ...,
         write: Global___WriteResult | None = ...,
+        item_serial: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["value", b"value", "write", b"write"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["hresult", b"hresult", "item_handle", b"item_handle", "message", b"message", "reason", b"reason", "statuses", b"statuses", "value", b"value", "was_cached", b"was_cached", "write", b"write"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["hresult", b"hresult", "item_handle", b"item_handle", "item_serial", b"item_serial", "message", b"message", "reason", b"reason", "statuses", b"statuses", "value", b"value", "was_cached", b"was_cached", "write", b"write"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -27,49 +27,49 @@ from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__
 from mxgw.v1 import values_pb2 as mxgw_dot_v1_dot_values__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x14mxgw/v1/events.proto\x12\x07mxgw.v1\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x14mxgw/v1/values.proto\"+\n\x08Position\x12\r\n\x05\x65poch\x18\x01 \x01(\x0c\x12\x10\n\x08sequence\x18\x02 \x01(\x04\"\xf5\x02\n\x05\x45vent\x12\x10\n\x08sequence\x18\x01 \x01(\x06\x12\x13\n\x0bitem_handle\x18\x02 \x01(\x0f\x12 \n\x04kind\x18\x03 \x01(\x0e\x32\x12.mxgw.v1.EventKind\x12\x15\n\rserver_handle\x18\x04 \x01(\x05\x12/\n\x0bworker_time\x18\x05 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12*\n\x0b\x64\x61ta_change\x18\x06 \x01(\x0b\x32\x13.mxgw.v1.DataChangeH\x00\x12\x30\n\x0ewrite_complete\x18\x07 \x01(\x0b\x32\x16.mxgw.v1.WriteCompleteH\x00\x12\x38\n\x12operation_complete\x18\x08 \x01(\x0b\x32\x1a.mxgw.v1.OperationCompleteH\x00\x12;\n\x14\x62uffered_data_change\x18\t \x01(\x0b\x32\x1b.mxgw.v1.BufferedDataChangeH\x00\x42\x06\n\x04\x62ody\"\xd4\x01\n\nDataChange\x12\x1f\n\x05value\x18\x01 \x01(\x0b\x32\x10.mxgw.v1.MxValue\x12!\n\x07quality\x18\x02 \x01(\x0e\x32\x10.mxgw.v1.Quality\x12\x13\n\x0braw_quality\x18\x03 \x01(\x05\x12/\n\x0bsource_time\x18\x04 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x17\n\x0fraw_source_time\x18\x05 \x01(\t\x12#\n\x08statuses\x18\x06 \x03(\x0b\x32\x11.mxgw.v1.MxStatus\"r\n\rWriteComplete\x12#\n\x08statuses\x18\x01 \x03(\x0b\x32\x11.mxgw.v1.MxStatus\x12\x10\n\x08write_id\x18\x02 \x01(\x04\x12\x0f\n\x07missing\x18\x03 \x01(\x08\x12\x19\n\x11pairing_uncertain\x18\x04 \x01(\x08\"8\n\x11OperationComplete\x12#\n\x08statuses\x18\x01 \x03(\x0b\x32\x11.mxgw.v1.MxStatus\"\xe2\x01\n\x12\x42ufferedDataChange\x12&\n\tdata_type\x18\x01 \x01(\x0e\x32\x13.mxgw.v1.MxDataType\x12\x15\n\rraw_data_type\x18\x02 \x01(\x11\x12\x1f\n\x05value\x18\x03 \x01(\x0b\x32\x10.mxgw.v1.MxValue\x12\x15\n\rraw_qualities\x18\x04 \x03(\x05\x12\x30\n\x0csource_times\x18\x05 \x03(\x0b\x32\x1a.google.protobuf.Timestamp\x12#\n\x08statuses\x18\x06 \x03(\x0b\x32\x11.mxgw.v1.MxStatus\",\n\nEventBatch\x12\x1e\n\x06\x65vents\x18\x01 \x03(\x0b\x32\x0e.mxgw.v1.Event\"\x8c\x01\n\x03Gap\x12\r\n\x05\x65poch\x18\x01 \x01(\x0c\x12\x12\n\nfirst_lost\x18\x02 \x01(\x04\x12\x11\n\tlast_lost\x18\x03 \x01(\x04\x12\r\n\x05\x63ount\x18\x04 \x01(\x04\x12\"\n\x06reason\x18\x05 \x01(\x0e\x32\x12.mxgw.v1.GapReason\x12\x0e\n\x06\x64\x65tail\x18\x06 \x01(\t\x12\x0c\n\x04runs\x18\x07 \x03(\x04\"\x97\x02\n\x0cStreamOpened\x12\r\n\x05\x65poch\x18\x01 \x01(\x0c\x12\x15\n\rfrom_sequence\x18\x02 \x01(\x04\x12\x15\n\rhead_sequence\x18\x03 \x01(\x04\x12\x17\n\x0foldest_sequence\x18\x04 \x01(\x04\x12\x14\n\x0cwas_resuming\x18\x05 \x01(\x08\x12\x11\n\trecovered\x18\x06 \x01(\x08\x12\x35\n\x12heartbeat_interval\x18\x07 \x01(\x0b\x32\x19.google.protobuf.Duration\x12\x0e\n\x06policy\x18\x08 \x01(\t\x12*\n\x07horizon\x18\t \x01(\x0b\x32\x19.google.protobuf.Duration\x12\x15\n\rsubscriber_id\x18\n \x01(\t\"p\n\x0cSnapshotItem\x12\x15\n\rserver_handle\x18\x01 \x01(\x05\x12\x13\n\x0bitem_handle\x18\x02 \x01(\x05\x12\x10\n\x08sequence\x18\x03 \x01(\x04\x12\"\n\x05value\x18\x04 \x01(\x0b\x32\x13.mxgw.v1.DataChange\"U\n\x08Snapshot\x12#\n\x08position\x18\x01 \x01(\x0b\x32\x11.mxgw.v1.Position\x12$\n\x05items\x18\x02 \x03(\x0b\x32\x15.mxgw.v1.SnapshotItem\"2\n\x0bSnapshotEnd\x12#\n\x08position\x18\x01 \x01(\x0b\x32\x11.mxgw.v1.Position\"/\n\x08Progress\x12#\n\x08position\x18\x01 \x01(\x0b\x32\x11.mxgw.v1.Position\"\xd3\x01\n\tHeartbeat\x12#\n\x08position\x18\x01 \x01(\x0b\x32\x11.mxgw.v1.Position\x12\x15\n\rhead_sequence\x18\x02 \x01(\x04\x12*\n\x0cworker_state\x18\x03 \x01(\x0e\x32\x14.mxgw.v1.WorkerState\x12,\n\rsource_health\x18\x04 \x01(\x0e\x32\x15.mxgw.v1.SourceHealth\x12\x30\n\x0cgateway_time\x18\x05 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\"g\n\x08\x44raining\x12.\n\x0bretry_after\x18\x01 \x01(\x0b\x32\x19.google.protobuf.Duration\x12+\n\x08\x64\x65\x61\x64line\x18\x02 \x01(\x0b\x32\x19.google.protobuf.Duration*\xaa\x01\n\tEventKind\x12\x1a\n\x16\x45VENT_KIND_UNSPECIFIED\x10\x00\x12\x1a\n\x16\x45VENT_KIND_DATA_CHANGE\x10\x01\x12\x1d\n\x19\x45VENT_KIND_WRITE_COMPLETE\x10\x02\x12!\n\x1d\x45VENT_KIND_OPERATION_COMPLETE\x10\x03\x12#\n\x1f\x45VENT_KIND_BUFFERED_DATA_CHANGE\x10\x04*\xdf\x02\n\tGapReason\x12\x1a\n\x16GAP_REASON_UNSPECIFIED\x10\x00\x12\x1b\n\x17GAP_REASON_RING_EVICTED\x10\x01\x12\x1c\n\x18GAP_REASON_QUEUE_DROPPED\x10\x02\x12\x18\n\x14GAP_REASON_CONFLATED\x10\x03\x12\x1c\n\x18GAP_REASON_EPOCH_CHANGED\x10\x04\x12$\n GAP_REASON_WORKER_OUTBOX_OVERRUN\x10\x05\x12\x1b\n\x17GAP_REASON_CURSOR_AHEAD\x10\x06\x12\x1d\n\x19GAP_REASON_FILTER_CHANGED\x10\x07\x12!\n\x1dGAP_REASON_SOURCE_RECONNECTED\x10\x08\x12\x1e\n\x1aGAP_REASON_SOURCE_OVERFLOW\x10\t\x12\x1e\n\x1aGAP_REASON_EVENT_TOO_LARGE\x10\n*y\n\x0cSourceHealth\x12\x1d\n\x19SOURCE_HEALTH_UNSPECIFIED\x10\x00\x12\x16\n\x12SOURCE_HEALTH_GOOD\x10\x01\x12\x1a\n\x16SOURCE_HEALTH_DEGRADED\x10\x02\x12\x16\n\x12SOURCE_HEALTH_LOST\x10\x03*\xab\x01\n\x0bWorkerState\x12\x1c\n\x18WORKER_STATE_UNSPECIFIED\x10\x00\x12\x19\n\x15WORKER_STATE_STARTING\x10\x01\x12\x16\n\x12WORKER_STATE_READY\x10\x02\x12\x17\n\x13WORKER_STATE_SILENT\x10\x03\x12\x19\n\x15WORKER_STATE_STOPPING\x10\x04\x12\x17\n\x13WORKER_STATE_EXITED\x10\x05\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x14mxgw/v1/events.proto\x12\x07mxgw.v1\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x14mxgw/v1/values.proto\"+\n\x08Position\x12\r\n\x05\x65poch\x18\x01 \x01(\x0c\x12\x10\n\x08sequence\x18\x02 \x01(\x04\"\x8a\x03\n\x05\x45vent\x12\x10\n\x08sequence\x18\x01 \x01(\x06\x12\x13\n\x0bitem_serial\x18\x02 \x01(\x06\x12 \n\x04kind\x18\x03 \x01(\x0e\x32\x12.mxgw.v1.EventKind\x12\x13\n\x0bitem_handle\x18\x04 \x01(\x0f\x12\x15\n\rserver_handle\x18\x05 \x01(\x05\x12/\n\x0bworker_time\x18\x06 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12*\n\x0b\x64\x61ta_change\x18\x07 \x01(\x0b\x32\x13.mxgw.v1.DataChangeH\x00\x12\x30\n\x0ewrite_complete\x18\x08 \x01(\x0b\x32\x16.mxgw.v1.WriteCompleteH\x00\x12\x38\n\x12operation_complete\x18\t \x01(\x0b\x32\x1a.mxgw.v1.OperationCompleteH\x00\x12;\n\x14\x62uffered_data_change\x18\n \x01(\x0b\x32\x1b.mxgw.v1.BufferedDataChangeH\x00\x42\x06\n\x04\x62ody\"\xd4\x01\n\nDataChange\x12\x1f\n\x05value\x18\x01 \x01(\x0b\x32\x10.mxgw.v1.MxValue\x12!\n\x07quality\x18\x02 \x01(\x0e\x32\x10.mxgw.v1.Quality\x12\x13\n\x0braw_quality\x18\x03 \x01(\x05\x12/\n\x0bsource_time\x18\x04 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x17\n\x0fraw_source_time\x18\x05 \x01(\t\x12#\n\x08statuses\x18\x06 \x03(\x0b\x32\x11.mxgw.v1.MxStatus\"r\n\rWriteComplete\x12#\n\x08statuses\x18\x01 \x03(\x0b\x32\x11.mxgw.v1.MxStatus\x12\x10\n\x08write_id\x18\x02 \x01(\x04\x12\x0f\n\x07missing\x18\x03 \x01(\x08\x12\x19\n\x11pairing_uncertain\x18\x04 \x01(\x08\"8\n\x11OperationComplete\x12#\n\x08statuses\x18\x01 \x03(\x0b\x32\x11.mxgw.v1.MxStatus\"\xe2\x01\n\x12\x42ufferedDataChange\x12&\n\tdata_type\x18\x01 \x01(\x0e\x32\x13.mxgw.v1.MxDataType\x12\x15\n\rraw_data_type\x18\x02 \x01(\x11\x12\x1f\n\x05value\x18\x03 \x01(\x0b\x32\x10.mxgw.v1.MxValue\x12\x15\n\rraw_qualities\x18\x04 \x03(\x05\x12\x30\n\x0csource_times\x18\x05 \x03(\x0b\x32\x1a.google.protobuf.Timestamp\x12#\n\x08statuses\x18\x06 \x03(\x0b\x32\x11.mxgw.v1.MxStatus\",\n\nEventBatch\x12\x1e\n\x06\x65vents\x18\x01 \x03(\x0b\x32\x0e.mxgw.v1.Event\"\x8c\x01\n\x03Gap\x12\r\n\x05\x65poch\x18\x01 \x01(\x0c\x12\x12\n\nfirst_lost\x18\x02 \x01(\x04\x12\x11\n\tlast_lost\x18\x03 \x01(\x04\x12\r\n\x05\x63ount\x18\x04 \x01(\x04\x12\"\n\x06reason\x18\x05 \x01(\x0e\x32\x12.mxgw.v1.GapReason\x12\x0e\n\x06\x64\x65tail\x18\x06 \x01(\t\x12\x0c\n\x04runs\x18\x07 \x03(\x04\"\x97\x02\n\x0cStreamOpened\x12\r\n\x05\x65poch\x18\x01 \x01(\x0c\x12\x15\n\rfrom_sequence\x18\x02 \x01(\x04\x12\x15\n\rhead_sequence\x18\x03 \x01(\x04\x12\x17\n\x0foldest_sequence\x18\x04 \x01(\x04\x12\x14\n\x0cwas_resuming\x18\x05 \x01(\x08\x12\x11\n\trecovered\x18\x06 \x01(\x08\x12\x35\n\x12heartbeat_interval\x18\x07 \x01(\x0b\x32\x19.google.protobuf.Duration\x12\x0e\n\x06policy\x18\x08 \x01(\t\x12*\n\x07horizon\x18\t \x01(\x0b\x32\x19.google.protobuf.Duration\x12\x15\n\rsubscriber_id\x18\n \x01(\t\"\x85\x01\n\x0cSnapshotItem\x12\x15\n\rserver_handle\x18\x01 \x01(\x05\x12\x13\n\x0bitem_handle\x18\x02 \x01(\x05\x12\x10\n\x08sequence\x18\x03 \x01(\x04\x12\"\n\x05value\x18\x04 \x01(\x0b\x32\x13.mxgw.v1.DataChange\x12\x13\n\x0bitem_serial\x18\x05 \x01(\x06\"U\n\x08Snapshot\x12#\n\x08position\x18\x01 \x01(\x0b\x32\x11.mxgw.v1.Position\x12$\n\x05items\x18\x02 \x03(\x0b\x32\x15.mxgw.v1.SnapshotItem\"2\n\x0bSnapshotEnd\x12#\n\x08position\x18\x01 \x01(\x0b\x32\x11.mxgw.v1.Position\"/\n\x08Progress\x12#\n\x08position\x18\x01 \x01(\x0b\x32\x11.mxgw.v1.Position\"\xd3\x01\n\tHeartbeat\x12#\n\x08position\x18\x01 \x01(\x0b\x32\x11.mxgw.v1.Position\x12\x15\n\rhead_sequence\x18\x02 \x01(\x04\x12*\n\x0cworker_state\x18\x03 \x01(\x0e\x32\x14.mxgw.v1.WorkerState\x12,\n\rsource_health\x18\x04 \x01(\x0e\x32\x15.mxgw.v1.SourceHealth\x12\x30\n\x0cgateway_time\x18\x05 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\"g\n\x08\x44raining\x12.\n\x0bretry_after\x18\x01 \x01(\x0b\x32\x19.google.protobuf.Duration\x12+\n\x08\x64\x65\x61\x64line\x18\x02 \x01(\x0b\x32\x19.google.protobuf.Duration*\xaa\x01\n\tEventKind\x12\x1a\n\x16\x45VENT_KIND_UNSPECIFIED\x10\x00\x12\x1a\n\x16\x45VENT_KIND_DATA_CHANGE\x10\x01\x12\x1d\n\x19\x45VENT_KIND_WRITE_COMPLETE\x10\x02\x12!\n\x1d\x45VENT_KIND_OPERATION_COMPLETE\x10\x03\x12#\n\x1f\x45VENT_KIND_BUFFERED_DATA_CHANGE\x10\x04*\xdf\x02\n\tGapReason\x12\x1a\n\x16GAP_REASON_UNSPECIFIED\x10\x00\x12\x1b\n\x17GAP_REASON_RING_EVICTED\x10\x01\x12\x1c\n\x18GAP_REASON_QUEUE_DROPPED\x10\x02\x12\x18\n\x14GAP_REASON_CONFLATED\x10\x03\x12\x1c\n\x18GAP_REASON_EPOCH_CHANGED\x10\x04\x12$\n GAP_REASON_WORKER_OUTBOX_OVERRUN\x10\x05\x12\x1b\n\x17GAP_REASON_CURSOR_AHEAD\x10\x06\x12\x1d\n\x19GAP_REASON_FILTER_CHANGED\x10\x07\x12!\n\x1dGAP_REASON_SOURCE_RECONNECTED\x10\x08\x12\x1e\n\x1aGAP_REASON_SOURCE_OVERFLOW\x10\t\x12\x1e\n\x1aGAP_REASON_EVENT_TOO_LARGE\x10\n*y\n\x0cSourceHealth\x12\x1d\n\x19SOURCE_HEALTH_UNSPECIFIED\x10\x00\x12\x16\n\x12SOURCE_HEALTH_GOOD\x10\x01\x12\x1a\n\x16SOURCE_HEALTH_DEGRADED\x10\x02\x12\x16\n\x12SOURCE_HEALTH_LOST\x10\x03*\xab\x01\n\x0bWorkerState\x12\x1c\n\x18WORKER_STATE_UNSPECIFIED\x10\x00\x12\x19\n\x15WORKER_STATE_STARTING\x10\x01\x12\x16\n\x12WORKER_STATE_READY\x10\x02\x12\x17\n\x13WORKER_STATE_SILENT\x10\x03\x12\x19\n\x15WORKER_STATE_STOPPING\x10\x04\x12\x17\n\x13WORKER_STATE_EXITED\x10\x05\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'mxgw.v1.events_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
-  _globals['_EVENTKIND']._serialized_start=2252
-  _globals['_EVENTKIND']._serialized_end=2422
-  _globals['_GAPREASON']._serialized_start=2425
-  _globals['_GAPREASON']._serialized_end=2776
-  _globals['_SOURCEHEALTH']._serialized_start=2778
-  _globals['_SOURCEHEALTH']._serialized_end=2899
-  _globals['_WORKERSTATE']._serialized_start=2902
-  _globals['_WORKERSTATE']._serialized_end=3073
+  _globals['_EVENTKIND']._serialized_start=2295
+  _globals['_EVENTKIND']._serialized_end=2465
+  _globals['_GAPREASON']._serialized_start=2468
+  _globals['_GAPREASON']._serialized_end=2819
+  _globals['_SOURCEHEALTH']._serialized_start=2821
+  _globals['_SOURCEHEALTH']._serialized_end=2942
+  _globals['_WORKERSTATE']._serialized_start=2945
+  _globals['_WORKERSTATE']._serialized_end=3116
   _globals['_POSITION']._serialized_start=120
   _globals['_POSITION']._serialized_end=163
   _globals['_EVENT']._serialized_start=166
-  _globals['_EVENT']._serialized_end=539
-  _globals['_DATACHANGE']._serialized_start=542
-  _globals['_DATACHANGE']._serialized_end=754
-  _globals['_WRITECOMPLETE']._serialized_start=756
-  _globals['_WRITECOMPLETE']._serialized_end=870
-  _globals['_OPERATIONCOMPLETE']._serialized_start=872
-  _globals['_OPERATIONCOMPLETE']._serialized_end=928
-  _globals['_BUFFEREDDATACHANGE']._serialized_start=931
-  _globals['_BUFFEREDDATACHANGE']._serialized_end=1157
-  _globals['_EVENTBATCH']._serialized_start=1159
-  _globals['_EVENTBATCH']._serialized_end=1203
-  _globals['_GAP']._serialized_start=1206
-  _globals['_GAP']._serialized_end=1346
-  _globals['_STREAMOPENED']._serialized_start=1349
-  _globals['_STREAMOPENED']._serialized_end=1628
-  _globals['_SNAPSHOTITEM']._serialized_start=1630
-  _globals['_SNAPSHOTITEM']._serialized_end=1742
-  _globals['_SNAPSHOT']._serialized_start=1744
-  _globals['_SNAPSHOT']._serialized_end=1829
-  _globals['_SNAPSHOTEND']._serialized_start=1831
-  _globals['_SNAPSHOTEND']._serialized_end=1881
-  _globals['_PROGRESS']._serialized_start=1883
-  _globals['_PROGRESS']._serialized_end=1930
-  _globals['_HEARTBEAT']._serialized_start=1933
-  _globals['_HEARTBEAT']._serialized_end=2144
-  _globals['_DRAINING']._serialized_start=2146
-  _globals['_DRAINING']._serialized_end=2249
+  _globals['_EVENT']._serialized_end=560
+  _globals['_DATACHANGE']._serialized_start=563
+  _globals['_DATACHANGE']._serialized_end=775
+  _globals['_WRITECOMPLETE']._serialized_start=777
+  _globals['_WRITECOMPLETE']._serialized_end=891
+  _globals['_OPERATIONCOMPLETE']._serialized_start=893
+  _globals['_OPERATIONCOMPLETE']._serialized_end=949
+  _globals['_BUFFEREDDATACHANGE']._serialized_start=952
+  _globals['_BUFFEREDDATACHANGE']._serialized_end=1178
+  _globals['_EVENTBATCH']._serialized_start=1180
+  _globals['_EVENTBATCH']._serialized_end=1224
+  _globals['_GAP']._serialized_start=1227
+  _globals['_GAP']._serialized_end=1367
+  _globals['_STREAMOPENED']._serialized_start=1370
+  _globals['_STREAMOPENED']._serialized_end=1649
+  _globals['_SNAPSHOTITEM']._serialized_start=1652
+  _globals['_SNAPSHOTITEM']._serialized_end=1785
+  _globals['_SNAPSHOT']._serialized_start=1787
+  _globals['_SNAPSHOT']._serialized_end=1872
+  _globals['_SNAPSHOTEND']._serialized_start=1874
+  _globals['_SNAPSHOTEND']._serialized_end=1924
+  _globals['_PROGRESS']._serialized_start=1926
+  _globals['_PROGRESS']._serialized_end=1973
+  _globals['_HEARTBEAT']._serialized_start=1976
+  _globals['_HEARTBEAT']._serialized_end=2187
+  _globals['_DRAINING']._serialized_start=2189
+  _globals['_DRAINING']._serialized_end=2292
 # @@protoc_insertion_point(module_scope)

@@ -184,15 +184,17 @@ Global___Position: _TypeAlias = Position  # noqa: Y015
 class Event(_message.Message):
     """One backend occurrence, numbered by the worker.
 
-    The first three fields stand at fixed places in the encoded form (fixed64, sfixed32, one-byte enum, never
-    zero), so that a gateway can sort events by item and kind without parsing them. Keep their numbers and types.
+    The first three fields stand at fixed places in the encoded form (fixed64, fixed64, one-byte enum, never zero), so
+    that a gateway can sort events by item and kind without parsing them. This head is frozen: their numbers and types,
+    and those of `item_handle` and `server_handle`, which follow it, never change.
     """
 
     DESCRIPTOR: _descriptor.Descriptor
 
     SEQUENCE_FIELD_NUMBER: _builtins.int
-    ITEM_HANDLE_FIELD_NUMBER: _builtins.int
+    ITEM_SERIAL_FIELD_NUMBER: _builtins.int
     KIND_FIELD_NUMBER: _builtins.int
+    ITEM_HANDLE_FIELD_NUMBER: _builtins.int
     SERVER_HANDLE_FIELD_NUMBER: _builtins.int
     WORKER_TIME_FIELD_NUMBER: _builtins.int
     DATA_CHANGE_FIELD_NUMBER: _builtins.int
@@ -200,8 +202,12 @@ class Event(_message.Message):
     OPERATION_COMPLETE_FIELD_NUMBER: _builtins.int
     BUFFERED_DATA_CHANGE_FIELD_NUMBER: _builtins.int
     sequence: _builtins.int
-    item_handle: _builtins.int
+    item_serial: _builtins.int
+    """Which item it is about: from 1, less than 2^56, and never given to another item of the same epoch, as handles are.
+    Add replies and `ItemState` name the serials of items. An event of a handle that is no item's has one of its own.
+    """
     kind: Global___EventKind.ValueType
+    item_handle: _builtins.int
     server_handle: _builtins.int
     @_builtins.property
     def worker_time(self) -> _timestamp_pb2.Timestamp:
@@ -219,8 +225,9 @@ class Event(_message.Message):
         self,
         *,
         sequence: _builtins.int = ...,
-        item_handle: _builtins.int = ...,
+        item_serial: _builtins.int = ...,
         kind: Global___EventKind.ValueType = ...,
+        item_handle: _builtins.int = ...,
         server_handle: _builtins.int = ...,
         worker_time: _timestamp_pb2.Timestamp | None = ...,
         data_change: Global___DataChange | None = ...,
@@ -230,7 +237,7 @@ class Event(_message.Message):
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["body", b"body", "buffered_data_change", b"buffered_data_change", "data_change", b"data_change", "operation_complete", b"operation_complete", "worker_time", b"worker_time", "write_complete", b"write_complete"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["body", b"body", "buffered_data_change", b"buffered_data_change", "data_change", b"data_change", "item_handle", b"item_handle", "kind", b"kind", "operation_complete", b"operation_complete", "sequence", b"sequence", "server_handle", b"server_handle", "worker_time", b"worker_time", "write_complete", b"write_complete"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["body", b"body", "buffered_data_change", b"buffered_data_change", "data_change", b"data_change", "item_handle", b"item_handle", "item_serial", b"item_serial", "kind", b"kind", "operation_complete", b"operation_complete", "sequence", b"sequence", "server_handle", b"server_handle", "worker_time", b"worker_time", "write_complete", b"write_complete"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType_body: _TypeAlias = _typing.Literal["data_change", "write_complete", "operation_complete", "buffered_data_change"]  # noqa: Y015
     _WhichOneofArgType_body: _TypeAlias = _typing.Literal["body", b"body"]  # noqa: Y015
@@ -529,10 +536,13 @@ class SnapshotItem(_message.Message):
     ITEM_HANDLE_FIELD_NUMBER: _builtins.int
     SEQUENCE_FIELD_NUMBER: _builtins.int
     VALUE_FIELD_NUMBER: _builtins.int
+    ITEM_SERIAL_FIELD_NUMBER: _builtins.int
     server_handle: _builtins.int
     item_handle: _builtins.int
     sequence: _builtins.int
     """Sequence of the event that brought the value."""
+    item_serial: _builtins.int
+    """See `Event.item_serial`."""
     @_builtins.property
     def value(self) -> Global___DataChange: ...
     def __init__(
@@ -542,10 +552,11 @@ class SnapshotItem(_message.Message):
         item_handle: _builtins.int = ...,
         sequence: _builtins.int = ...,
         value: Global___DataChange | None = ...,
+        item_serial: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["value", b"value"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["item_handle", b"item_handle", "sequence", b"sequence", "server_handle", b"server_handle", "value", b"value"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["item_handle", b"item_handle", "item_serial", b"item_serial", "sequence", b"sequence", "server_handle", b"server_handle", "value", b"value"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

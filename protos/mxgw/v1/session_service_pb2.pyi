@@ -431,6 +431,7 @@ class ItemState(_message.Message):
     LAST_SEQUENCE_FIELD_NUMBER: _builtins.int
     LAST_VALUE_FIELD_NUMBER: _builtins.int
     WRITES_IN_FLIGHT_FIELD_NUMBER: _builtins.int
+    ITEM_SERIAL_FIELD_NUMBER: _builtins.int
     server_handle: _builtins.int
     item_handle: _builtins.int
     item_definition: _builtins.str
@@ -441,6 +442,8 @@ class ItemState(_message.Message):
     last_sequence: _builtins.int
     """Sequence of the last data change; 0 when there was none."""
     writes_in_flight: _builtins.int
+    item_serial: _builtins.int
+    """See `Event.item_serial`."""
     @_builtins.property
     def last_value(self) -> _events_pb2.DataChange:
         """The last data change, only when values were asked for."""
@@ -458,10 +461,11 @@ class ItemState(_message.Message):
         last_sequence: _builtins.int = ...,
         last_value: _events_pb2.DataChange | None = ...,
         writes_in_flight: _builtins.int = ...,
+        item_serial: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["last_value", b"last_value"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["advise", b"advise", "buffered", b"buffered", "item_context", b"item_context", "item_definition", b"item_definition", "item_handle", b"item_handle", "last_sequence", b"last_sequence", "last_value", b"last_value", "server_handle", b"server_handle", "suspended", b"suspended", "writes_in_flight", b"writes_in_flight"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["advise", b"advise", "buffered", b"buffered", "item_context", b"item_context", "item_definition", b"item_definition", "item_handle", b"item_handle", "item_serial", b"item_serial", "last_sequence", b"last_sequence", "last_value", b"last_value", "server_handle", b"server_handle", "suspended", b"suspended", "writes_in_flight", b"writes_in_flight"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

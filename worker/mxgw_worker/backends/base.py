@@ -130,7 +130,7 @@ class Backend(Protocol):
         """Return an item handle; `item_context` is the object that a relative definition starts from."""
 
     async def remove_item(self, server_handle: int, item_handle: int) -> None:
-        """Release an item; its handle may be given out again."""
+        """Release an item; its handle may be given out again, so no event of the item may follow the return."""
 
     async def advise(self, server_handle: int, item_handle: int) -> None:
         """Start data changes; writes count as an operator's."""

@@ -15,7 +15,7 @@ from typing import NoReturn
 
 from mxgw.worker.v1.worker_pb2 import Challenge, Hello, Proof, Reject, Welcome
 
-PROTOCOL_VERSION = 1
+PROTOCOL_VERSION = 2
 SECRET_BYTES = 32
 NONCE_BYTES = 32
 EPOCH_BYTES = 16

@@ -35,7 +35,8 @@ class SessionModel:
     def __init__(self) -> None:
         self.detail: pb.WatchSessionResponse | None = None
         self.received_at: float | None = None
-        self.items: dict[tuple[int, int], Item] = {}
+        # By serial: handles are given out again.
+        self.items: dict[int, Item] = {}
         self.items_at: float | None = None
         self.total_items = 0
         self.events: deque[Row] = deque(maxlen=_LOG_ROWS)
@@ -69,7 +70,7 @@ class SessionModel:
         self.items = {}
         for page in pages:
             for state in page.state.items:
-                key = (state.server_handle, state.item_handle)
+                key = state.item_serial
                 old = known.get(key)
                 if old is not None and old.sequence >= state.last_sequence:
                     self.items[key] = Item(state, old.value, old.sequence, old.worker_ns)
@@ -86,7 +87,7 @@ class SessionModel:
             self.events.append(rows.gap_row(gap))
         for event in message.events:
             self.event_count += 1
-            item = self.items.get((event.server_handle, event.item_handle))
+            item = self.items.get(event.item_serial)
             name = item.state.item_definition if item is not None else ""
             self.events.append(rows.event_row(event, name))
             if item is not None and event.kind == e.EVENT_KIND_DATA_CHANGE:

@@ -4,7 +4,8 @@ isort:skip_file
 Gateway <-> worker. Not a public contract: it may change with its protocol version.
 
 Frames are a 4-byte big-endian length and one WorkerEnvelope. Order of a connection:
-  worker Hello -> gateway Challenge -> worker Proof -> gateway Welcome (or Reject) -> worker Ready -> anything.
+  worker Hello -> gateway Challenge -> worker Proof -> gateway Welcome (or Reject) -> worker ItemRecords of what it
+  has -> worker Ready -> anything.
 """
 
 from collections import abc as _abc
@@ -116,6 +117,7 @@ class WorkerEnvelope(_message.Message):
     STOP_FIELD_NUMBER: _builtins.int
     GOODBYE_FIELD_NUMBER: _builtins.int
     GAP_FIELD_NUMBER: _builtins.int
+    ITEM_RECORDS_FIELD_NUMBER: _builtins.int
     correlation_id: _builtins.int
     """Names a command and its reply; 0 for everything else."""
     @_builtins.property
@@ -148,6 +150,8 @@ class WorkerEnvelope(_message.Message):
     def goodbye(self) -> Global___Goodbye: ...
     @_builtins.property
     def gap(self) -> Global___WorkerGap: ...
+    @_builtins.property
+    def item_records(self) -> Global___ItemRecords: ...
     def __init__(
         self,
         *,
@@ -167,12 +171,13 @@ class WorkerEnvelope(_message.Message):
         stop: Global___Stop | None = ...,
         goodbye: Global___Goodbye | None = ...,
         gap: Global___WorkerGap | None = ...,
+        item_records: Global___ItemRecords | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["ack", b"ack", "body", b"body", "challenge", b"challenge", "command", b"command", "events", b"events", "gap", b"gap", "goodbye", b"goodbye", "hello", b"hello", "ping", b"ping", "pong", b"pong", "proof", b"proof", "ready", b"ready", "reject", b"reject", "reply", b"reply", "stop", b"stop", "welcome", b"welcome"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["ack", b"ack", "body", b"body", "challenge", b"challenge", "command", b"command", "events", b"events", "gap", b"gap", "goodbye", b"goodbye", "hello", b"hello", "item_records", b"item_records", "ping", b"ping", "pong", b"pong", "proof", b"proof", "ready", b"ready", "reject", b"reject", "reply", b"reply", "stop", b"stop", "welcome", b"welcome"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["ack", b"ack", "body", b"body", "challenge", b"challenge", "command", b"command", "correlation_id", b"correlation_id", "events", b"events", "gap", b"gap", "goodbye", b"goodbye", "hello", b"hello", "ping", b"ping", "pong", b"pong", "proof", b"proof", "ready", b"ready", "reject", b"reject", "reply", b"reply", "stop", b"stop", "welcome", b"welcome"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["ack", b"ack", "body", b"body", "challenge", b"challenge", "command", b"command", "correlation_id", b"correlation_id", "events", b"events", "gap", b"gap", "goodbye", b"goodbye", "hello", b"hello", "item_records", b"item_records", "ping", b"ping", "pong", b"pong", "proof", b"proof", "ready", b"ready", "reject", b"reject", "reply", b"reply", "stop", b"stop", "welcome", b"welcome"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    _WhichOneofReturnType_body: _TypeAlias = _typing.Literal["hello", "challenge", "proof", "welcome", "reject", "ready", "command", "reply", "events", "ack", "ping", "pong", "stop", "goodbye", "gap"]  # noqa: Y015
+    _WhichOneofReturnType_body: _TypeAlias = _typing.Literal["hello", "challenge", "proof", "welcome", "reject", "ready", "command", "reply", "events", "ack", "ping", "pong", "stop", "goodbye", "gap", "item_records"]  # noqa: Y015
     _WhichOneofArgType_body: _TypeAlias = _typing.Literal["body", b"body"]  # noqa: Y015
     def WhichOneof(self, oneof_group: _WhichOneofArgType_body) -> _WhichOneofReturnType_body | None: ...
 
@@ -345,6 +350,7 @@ class CommandRequest(_message.Message):
     ACKNOWLEDGE_ALARMS_FIELD_NUMBER: _builtins.int
     GET_SNAPSHOT_FIELD_NUMBER: _builtins.int
     TIMEOUT_MS_FIELD_NUMBER: _builtins.int
+    ITEM_SERIALS_FIELD_NUMBER: _builtins.int
     timeout_ms: _builtins.int
     """Milliseconds the gateway will wait; the worker gives up by then."""
     @_builtins.property
@@ -361,6 +367,14 @@ class CommandRequest(_message.Message):
     def acknowledge_alarms(self) -> Global___AcknowledgeAlarms: ...
     @_builtins.property
     def get_snapshot(self) -> Global___GetSnapshot: ...
+    @_builtins.property
+    def item_serials(self) -> _containers.RepeatedScalarFieldContainer[_builtins.int]:
+        """For each item handle that the command uses, in the order of its inputs, the serial of the item that the caller's
+        rights were judged by, 0 for a handle that was no item's. The worker compares when it holds the backend, immediately
+        before each call: an input whose handle means another item by then is refused with ITEM_CHANGED and not executed.
+        Empty when nobody judged: then handles mean what they mean when the call is made, as in MXAccess.
+        """
+
     def __init__(
         self,
         *,
@@ -372,10 +386,11 @@ class CommandRequest(_message.Message):
         acknowledge_alarms: Global___AcknowledgeAlarms | None = ...,
         get_snapshot: Global___GetSnapshot | None = ...,
         timeout_ms: _builtins.int = ...,
+        item_serials: _abc.Iterable[_builtins.int] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["acknowledge_alarms", b"acknowledge_alarms", "browse", b"browse", "get_info", b"get_info", "get_snapshot", b"get_snapshot", "get_state", b"get_state", "mx", b"mx", "poll_alarms", b"poll_alarms", "request", b"request"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["acknowledge_alarms", b"acknowledge_alarms", "browse", b"browse", "get_info", b"get_info", "get_snapshot", b"get_snapshot", "get_state", b"get_state", "mx", b"mx", "poll_alarms", b"poll_alarms", "request", b"request", "timeout_ms", b"timeout_ms"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["acknowledge_alarms", b"acknowledge_alarms", "browse", b"browse", "get_info", b"get_info", "get_snapshot", b"get_snapshot", "get_state", b"get_state", "item_serials", b"item_serials", "mx", b"mx", "poll_alarms", b"poll_alarms", "request", b"request", "timeout_ms", b"timeout_ms"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType_request: _TypeAlias = _typing.Literal["mx", "browse", "get_state", "get_info", "poll_alarms", "acknowledge_alarms", "get_snapshot"]  # noqa: Y015
     _WhichOneofArgType_request: _TypeAlias = _typing.Literal["request", b"request"]  # noqa: Y015
@@ -553,9 +568,6 @@ class CommandReply(_message.Message):
     ALARMS_FIELD_NUMBER: _builtins.int
     ACKNOWLEDGED_FIELD_NUMBER: _builtins.int
     SNAPSHOT_FIELD_NUMBER: _builtins.int
-    HEAD_SEQUENCE_FIELD_NUMBER: _builtins.int
-    head_sequence: _builtins.int
-    """The head when the answer was given. Events of an item that the command removed have no greater sequence."""
     @_builtins.property
     def mx(self) -> _commands_pb2.MxReply: ...
     @_builtins.property
@@ -583,17 +595,86 @@ class CommandReply(_message.Message):
         alarms: Global___AlarmReport | None = ...,
         acknowledged: Global___AlarmsAcknowledged | None = ...,
         snapshot: Global___SnapshotPage | None = ...,
-        head_sequence: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["acknowledged", b"acknowledged", "alarms", b"alarms", "browse", b"browse", "failure", b"failure", "info", b"info", "mx", b"mx", "reply", b"reply", "snapshot", b"snapshot", "state", b"state"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["acknowledged", b"acknowledged", "alarms", b"alarms", "browse", b"browse", "failure", b"failure", "head_sequence", b"head_sequence", "info", b"info", "mx", b"mx", "reply", b"reply", "snapshot", b"snapshot", "state", b"state"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["acknowledged", b"acknowledged", "alarms", b"alarms", "browse", b"browse", "failure", b"failure", "info", b"info", "mx", b"mx", "reply", b"reply", "snapshot", b"snapshot", "state", b"state"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType_reply: _TypeAlias = _typing.Literal["mx", "browse", "state", "info", "failure", "alarms", "acknowledged", "snapshot"]  # noqa: Y015
     _WhichOneofArgType_reply: _TypeAlias = _typing.Literal["reply", b"reply"]  # noqa: Y015
     def WhichOneof(self, oneof_group: _WhichOneofArgType_reply) -> _WhichOneofReturnType_reply | None: ...
 
 Global___CommandReply: _TypeAlias = CommandReply  # noqa: Y015
+
+@_typing.final
+class ItemRecords(_message.Message):
+    """What the worker knows of items, in the order of what happened. Sent before the first event of the items, and before
+    the reply of the command that added or removed them.
+    """
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    RECORDS_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def records(self) -> _containers.RepeatedCompositeFieldContainer[Global___ItemRecord]: ...
+    def __init__(
+        self,
+        *,
+        records: _abc.Iterable[Global___ItemRecord] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["records", b"records"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ItemRecords: _TypeAlias = ItemRecords  # noqa: Y015
+
+@_typing.final
+class ItemRecord(_message.Message):
+    """An item was added, or it ended. Right after the Welcome: each item that the worker has, and of those that ended the
+    latest, by ascending serials.
+    """
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    ITEM_SERIAL_FIELD_NUMBER: _builtins.int
+    SERVER_HANDLE_FIELD_NUMBER: _builtins.int
+    ITEM_HANDLE_FIELD_NUMBER: _builtins.int
+    ITEM_DEFINITION_FIELD_NUMBER: _builtins.int
+    ITEM_CONTEXT_FIELD_NUMBER: _builtins.int
+    BUFFERED_FIELD_NUMBER: _builtins.int
+    ENDED_FIELD_NUMBER: _builtins.int
+    LAST_SEQUENCE_FIELD_NUMBER: _builtins.int
+    item_serial: _builtins.int
+    """See mxgw.v1.Event."""
+    server_handle: _builtins.int
+    item_handle: _builtins.int
+    item_definition: _builtins.str
+    item_context: _builtins.str
+    buffered: _builtins.bool
+    ended: _builtins.bool
+    """The item was removed, and no event of it has a sequence greater than `last_sequence`."""
+    last_sequence: _builtins.int
+    def __init__(
+        self,
+        *,
+        item_serial: _builtins.int = ...,
+        server_handle: _builtins.int = ...,
+        item_handle: _builtins.int = ...,
+        item_definition: _builtins.str = ...,
+        item_context: _builtins.str = ...,
+        buffered: _builtins.bool = ...,
+        ended: _builtins.bool = ...,
+        last_sequence: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["buffered", b"buffered", "ended", b"ended", "item_context", b"item_context", "item_definition", b"item_definition", "item_handle", b"item_handle", "item_serial", b"item_serial", "last_sequence", b"last_sequence", "server_handle", b"server_handle"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ItemRecord: _TypeAlias = ItemRecord  # noqa: Y015
 
 @_typing.final
 class BrowseResult(_message.Message):

@@ -87,7 +87,7 @@ def item_row(item: Item, model: SessionModel, now: float) -> Row:
         "advise": Cell(advise + (" susp." if state.suspended else "")),
         "handle": Cell(str(state.item_handle), order=state.item_handle),
     }
-    return Row(f"{state.server_handle}/{state.item_handle}", cells, state)
+    return Row(str(state.item_serial), cells, state)
 
 
 def _status(value: e.DataChange | None) -> str:

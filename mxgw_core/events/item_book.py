@@ -1,0 +1,124 @@
+"""What the worker of a session says of its items: by serial, and of those that have not ended by handle.
+
+Rights are judged by this and by nothing else. Handles are given out again, so what commands that pass by say of them
+can only be guessed at; the worker tells of each item before its first event, and before the answer that names its
+handle.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections import deque
+
+from mxgw.v1.commands_pb2 import MxCommand
+from mxgw.worker.v1 import worker_pb2 as w
+from mxgw_core.api.access import used_handles
+from mxgw_core.api.types import ItemRecord
+from mxgw_core.events.records import SERIALS_END
+
+# Ended items are kept for events of theirs that somebody has yet to read: so many bytes of them, the latest ones.
+# Of older ones no event is shown to anybody whose rights depend on the item.
+ENDED_BYTES = 2 * 1024 * 1024
+# A record and its places in dictionaries, beside its texts: measured on CPython 3.11.
+_RECORD_BYTES = 400
+# The most that an item of an honest worker takes: two texts of 1024 characters, the default of limits.text_characters,
+# in four bytes each.
+_MOST_ITEM_BYTES = _RECORD_BYTES + 2 * 4 * 1024
+
+
+class BadRecords(Exception):
+    """The worker says of items what cannot be."""
+
+
+class ItemBook:
+    """The items of one session. Lives in the event loop.
+
+    Args:
+        limit_items: the most items that the worker may have at once; more are a lie.
+    """
+
+    def __init__(self, limit_items: int) -> None:
+        self._limit_items = limit_items
+        self._items: dict[int, ItemRecord] = {}
+        self._by_handle: dict[tuple[int, int], ItemRecord] = {}
+        self._ended: deque[ItemRecord] = deque()
+        self._ended_bytes = 0
+        self._newest = 0
+        # About how much memory all of it takes.
+        self.size_bytes = 0
+
+    def __len__(self) -> int:
+        return len(self._items)
+
+    def get(self, serial: int) -> ItemRecord | None:
+        """Return the item of a serial; None when it is not known, or not any more."""
+        return self._items.get(serial)
+
+    def current(self, server_handle: int, item_handle: int) -> ItemRecord | None:
+        """Return the item that a handle stands for now, as far as the worker has told."""
+        return self._by_handle.get((server_handle, item_handle))
+
+    def used_by(self, command: MxCommand) -> list[ItemRecord | None]:
+        """Return the item of each handle that a command uses, in the order of its inputs; none for other commands."""
+        return [self._by_handle.get(handle) for handle in used_handles(command)]
+
+    def take(self, records: w.ItemRecords) -> None:
+        """Take what the worker tells.
+
+        Raises:
+            BadRecords: it cannot be true.
+        """
+        for told in records.records:
+            if told.item_serial <= self._newest:
+                self._ends(told)
+            elif told.item_serial >= SERIALS_END:
+                raise BadRecords(f"an item has the serial {told.item_serial}")
+            else:
+                self._begins(told)
+
+    def _begins(self, told: w.ItemRecord) -> None:
+        self._newest = told.item_serial
+        record = ItemRecord(
+            told.item_serial,
+            told.server_handle,
+            told.item_handle,
+            told.item_definition,
+            told.item_context,
+            told.buffered,
+        )
+        self._items[record.serial] = record
+        self.size_bytes += _cost(record)
+        if told.ended:
+            self._end(record)
+            return
+        handle = record.server_handle, record.item_handle
+        if handle in self._by_handle:
+            raise BadRecords(
+                f"handle {handle[1]} stands for the items {self._by_handle[handle].serial} and {record.serial}"
+            )
+        self._by_handle[handle] = record
+        if len(self._by_handle) > self._limit_items:
+            raise BadRecords(f"the worker has more than {self._limit_items} items")
+        if self.size_bytes - self._ended_bytes > self._limit_items * _MOST_ITEM_BYTES:
+            raise BadRecords(f"the references of {len(self._by_handle)} items take {self.size_bytes} bytes")
+
+    def _ends(self, told: w.ItemRecord) -> None:
+        record = self._items.get(told.item_serial)
+        handle = told.server_handle, told.item_handle
+        if not told.ended or record is None or self._by_handle.get(handle) is not record:
+            raise BadRecords(f"item {told.item_serial} was told of before")
+        del self._by_handle[handle]
+        self._end(record)
+
+    def _end(self, record: ItemRecord) -> None:
+        self._ended.append(record)
+        self._ended_bytes += _cost(record)
+        while self._ended_bytes > ENDED_BYTES:
+            oldest = self._ended.popleft()
+            self._ended_bytes -= _cost(oldest)
+            self.size_bytes -= _cost(oldest)
+            del self._items[oldest.serial]
+
+
+def _cost(record: ItemRecord) -> int:
+    return _RECORD_BYTES + sys.getsizeof(record.item_definition) + sys.getsizeof(record.item_context)
