@@ -131,9 +131,9 @@ def value_of(event: Event) -> Hashable:
 
 
 def seen(events: Iterable[Event], content: Content = value_of) -> Iterator[Seen]:
-    """Yield events as observations; an item is its serial."""
+    """Yield events as observations; an item is `(server handle, item handle)`."""
     for event in events:
-        yield Seen(event.sequence, event.item_serial, content(event))
+        yield Seen(event.sequence, (event.server_handle, event.item_handle), content(event))
 
 
 def observed(message: StreamEventsResponse, content: Content = value_of) -> Iterator[Observation]:
@@ -157,7 +157,6 @@ def observed(message: StreamEventsResponse, content: Content = value_of) -> Iter
             values = [
                 Event(
                     sequence=item.sequence,
-                    item_serial=item.item_serial,
                     server_handle=item.server_handle,
                     item_handle=item.item_handle,
                     data_change=item.value,

@@ -84,9 +84,10 @@ def opened(
     )
 
 
-def change(sequence: int, value: object = None, *, item: int = 1, ok: bool = True) -> events_pb2.Event:
+def change(sequence: int, value: object = None, *, item: int = 1, serial: int = 0, ok: bool = True) -> events_pb2.Event:
     return events_pb2.Event(
         sequence=sequence,
+        item_serial=serial or item,
         item_handle=item,
         kind=events_pb2.EVENT_KIND_DATA_CHANGE,
         server_handle=1,

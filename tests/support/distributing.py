@@ -8,13 +8,13 @@ from typing import Any
 
 from mxgw.v1 import events_pb2 as e
 from mxgw_core.api.events import EventFilter, Lag, OverflowPolicy, QueueLimits, Retention
-from mxgw_core.api.types import Position
+from mxgw_core.api.types import ItemRecord, Position
 from mxgw_core.events.distributor import Distributor, Subscription
 from mxgw_core.events.log import LogGap
 from mxgw_core.events.policies import DisconnectPolicy
 from mxgw_core.events.subscriber import Subscriber
 from mxgw_core.events.verdict import Start
-from support.events import EPOCH, Clock, batch
+from support.events import EPOCH, Clock, EveryItem, batch
 
 NO_LIMITS = QueueLimits(events=0, bytes=0, seconds=0.0)
 EVERYTHING = Retention(events=1_000_000, bytes=1 << 30, seconds=0.0)
@@ -27,7 +27,10 @@ class Pump:
         self.clock = Clock()
         self.session_failures: list[str] = []
         self.distributor = Distributor(
-            unattached=unattached, on_fail_session=self.session_failures.append, clock=self.clock
+            items=EveryItem(),
+            unattached=unattached,
+            on_fail_session=self.session_failures.append,
+            clock=self.clock,
         )
         self.distributor.epoch = EPOCH
         self._attached = 0
@@ -93,8 +96,8 @@ class Items:
 
     handles: Iterable[int]
 
-    def keep(self, server_handle: int, item_handle: int, kind: int, sequence: int) -> bool:
-        return item_handle in self.handles
+    def keep(self, item: ItemRecord, kind: int) -> bool:
+        return item.item_handle in self.handles
 
 
 @dataclass
@@ -103,5 +106,5 @@ class Judged:
 
     judge: Callable[[int, int], bool]
 
-    def keep(self, server_handle: int, item_handle: int, kind: int, sequence: int) -> bool:
-        return self.judge(item_handle, kind)
+    def keep(self, item: ItemRecord, kind: int) -> bool:
+        return self.judge(item.item_handle, kind)

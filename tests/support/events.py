@@ -7,6 +7,8 @@ from collections.abc import Iterable, Sequence
 from mxgw.v1.event_service_pb2 import StreamEventsResponse
 from mxgw.v1.events_pb2 import DataChange, Event, EventBatch, EventKind
 from mxgw.v1.values_pb2 import MxValue
+from mxgw_core.api.types import ItemRecord
+from mxgw_core.events.item_book import ItemBook
 from mxgw_core.events.items import Control, End, Item, Progress
 from mxgw_core.events.log import Chunk, LogGap
 from mxgw_core.events.subscriber import Subscriber
@@ -25,11 +27,27 @@ class Clock:
         return self.now
 
 
+def serial_of(server_handle: int, item_handle: int) -> int:
+    """Return the serial that the item of these handles has here: handles are not given out again."""
+    return (server_handle & 0xFFFFF) << 32 | item_handle & 0xFFFFFFFF
+
+
+class EveryItem(ItemBook):
+    """A book that has an item for each serial of `serial_of`."""
+
+    def __init__(self) -> None:
+        super().__init__(1)
+
+    def get(self, serial: int) -> ItemRecord | None:
+        return ItemRecord(serial, serial >> 32, serial & 0xFFFFFFFF, f"Item_{serial & 0xFFFFFFFF}.PV")
+
+
 def event(sequence: int, item_handle: int = 1, *, text: str = "") -> Event:
     """Return a data change."""
     value = MxValue(string=text) if text else MxValue(integer=sequence % 1000)
     return Event(
         sequence=sequence,
+        item_serial=serial_of(1, item_handle),
         item_handle=item_handle,
         kind=EventKind.EVENT_KIND_DATA_CHANGE,
         server_handle=1,

@@ -14,7 +14,7 @@ from mxgw_core.events.distributor import Distributor
 from mxgw_core.events.log import LogGap
 from support.accounts import Produced
 from support.distributing import EVERYTHING, Pump
-from support.events import EPOCH, Clock
+from support.events import EPOCH, Clock, EveryItem, serial_of
 
 CHANGE, WRITE = e.EVENT_KIND_DATA_CHANGE, e.EVENT_KIND_WRITE_COMPLETE
 OPERATION, BUFFERED = e.EVENT_KIND_OPERATION_COMPLETE, e.EVENT_KIND_BUFFERED_DATA_CHANGE
@@ -24,7 +24,9 @@ def happening(
     sequence: int, item: int = 1, *, server: int = 1, kind: e.EventKind.ValueType = CHANGE, text: str = ""
 ) -> e.Event:
     """Return an event of any kind."""
-    event = e.Event(sequence=sequence, item_handle=item, kind=kind, server_handle=server)
+    event = e.Event(
+        sequence=sequence, item_serial=serial_of(server, item), item_handle=item, kind=kind, server_handle=server
+    )
     if kind == CHANGE:
         event.data_change.value.CopyFrom(MxValue(string=text) if text else MxValue(integer=sequence))
         event.data_change.raw_quality = 192
@@ -99,6 +101,7 @@ class RecordingPump(Pump):
         self.held = Held()
         self.produced = Produced()
         self.distributor = Distributor(
+            items=EveryItem(),
             unattached=unattached,
             on_fail_session=self.session_failures.append,
             clock=self.clock,

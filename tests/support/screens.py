@@ -452,7 +452,7 @@ def _state(now: int) -> ss.GetSessionStateResponse:
             ],
         )
         return ss.ItemState(
-            server_handle=1, item_handle=handle, item_definition=name, advise=ss.ADVISE_KIND_PLAIN,
+            server_handle=1, item_handle=handle, item_serial=handle, item_definition=name, advise=ss.ADVISE_KIND_PLAIN,
             last_sequence=900, last_value=change,
         )  # fmt: skip
 
@@ -470,6 +470,7 @@ def _state(now: int) -> ss.GetSessionStateResponse:
 def _event(sequence: int, handle: int, value: float, worker_ns: int) -> e.Event:
     return e.Event(
         sequence=sequence,
+        item_serial=handle,
         item_handle=handle,
         kind=e.EVENT_KIND_DATA_CHANGE,
         server_handle=1,

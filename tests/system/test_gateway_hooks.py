@@ -14,7 +14,7 @@ import signal
 import subprocess
 import sys
 import threading
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import replace
 from pathlib import Path
@@ -50,6 +50,7 @@ from mxgw_core.api import (
     GrpcService,
     HistoryPage,
     Identity,
+    ItemRecord,
     Lag,
     Operator,
     OperatorCredentials,
@@ -453,14 +454,14 @@ class Guard:
     def __init__(self, items: Mapping[str, str]) -> None:
         self._items = items
 
-    def denied(self, command: c.MxCommand) -> Mapping[int, str]:
+    def denied(self, command: c.MxCommand, items: Sequence[ItemRecord | None]) -> Mapping[int, str]:
         if command.HasField("unregister"):
             raise BROKEN
         if command.HasField("add_item"):
             item = command.add_item.item_definition
             return {0: self._items[item]} if item in self._items else {}
-        items = command.subscribe_bulk.items
-        return {n: self._items[i.item_definition] for n, i in enumerate(items) if i.item_definition in self._items}
+        added = command.subscribe_bulk.items
+        return {n: self._items[i.item_definition] for n, i in enumerate(added) if i.item_definition in self._items}
 
 
 async def test_hook_mxgw_command_guard_is_asked_at_a_callers_first_command_and_judges_input_by_input(
@@ -548,9 +549,9 @@ class Only:
     def __init__(self, handles: set[int]) -> None:
         self._handles = handles
 
-    def keep(self, server_handle: int, item_handle: int, kind: int, sequence: int) -> bool:
+    def keep(self, item: ItemRecord, kind: int) -> bool:
         assert kind == e.EVENT_KIND_DATA_CHANGE
-        return item_handle in self._handles
+        return item.item_handle in self._handles
 
 
 async def test_hook_mxgw_event_filter_is_asked_as_a_subscriber_attaches_and_all_must_agree(running: Run) -> None:

@@ -45,7 +45,7 @@ class Inside:
         self.backend = backend
         self.failure = ""
         self.outbox = Outbox(limit_events=10_000, limit_bytes=1 << 20, maximum_frame_bytes=FRAME_BYTES)
-        self.items = ItemTable()
+        self.items = ItemTable(lambda: self.outbox.head_sequence)
         self.writes = Writes(completion_timeout_s)
         self.sink = WorkerSink(
             outbox=self.outbox,

@@ -68,7 +68,9 @@ class Reporting(Asked):
 
 
 def watch_of(backend: Silent, frame_bytes: int = FRAME_BYTES) -> AlarmWatch:
-    methods = Methods(backend=backend, items=ItemTable(), writes=Writes(1.0), turn=BackendTurn(), maximum_items=10)
+    methods = Methods(
+        backend=backend, items=ItemTable(lambda: 0), writes=Writes(1.0), turn=BackendTurn(), maximum_items=10
+    )
     return AlarmWatch(methods=methods, maximum_frame_bytes=frame_bytes)
 
 

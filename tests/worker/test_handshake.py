@@ -102,7 +102,7 @@ def test_a_changed_place_to_resume_spoils_the_gateways_proof() -> None:
 @pytest.mark.parametrize(
     ("field", "value", "reason"),
     [
-        ("protocol_version", 2, HandshakeReason.PROTOCOL_VERSION),
+        ("protocol_version", 1, HandshakeReason.PROTOCOL_VERSION),
         ("session_id", "s-2", HandshakeReason.WRONG_SESSION),
         ("session_id", "ö", HandshakeReason.WRONG_SESSION),
         ("epoch", b"short", HandshakeReason.MALFORMED_HELLO),

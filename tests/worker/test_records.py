@@ -16,6 +16,7 @@ from mxgw_worker.records import RecordEncoder, TimeEncoder, data_change_of, snap
 
 int32 = st.integers(-(2**31), 2**31 - 1)
 handles = st.integers(1, 2**31 - 1)
+serials = st.integers(1, 2**56 - 1)
 times = st.one_of(
     st.integers(0, 2**62),
     st.integers(0, 5_000_000_000),
@@ -54,6 +55,7 @@ def data_change(
 
 @given(
     sequence=st.integers(1, 2**64 - 1),
+    item_serial=serials,
     server_handle=handles,
     item_handle=handles,
     now_ns=times,
@@ -65,6 +67,7 @@ def data_change(
 )
 def test_a_data_change_has_the_bytes_of_the_library(
     sequence: int,
+    item_serial: int,
     server_handle: int,
     item_handle: int,
     now_ns: int,
@@ -77,6 +80,7 @@ def test_a_data_change_has_the_bytes_of_the_library(
     encoder = RecordEncoder(lambda: now_ns)
     expected = e.Event(
         sequence=sequence,
+        item_serial=item_serial,
         item_handle=item_handle,
         kind=e.EVENT_KIND_DATA_CHANGE,
         server_handle=server_handle,
@@ -85,7 +89,7 @@ def test_a_data_change_has_the_bytes_of_the_library(
     )
     for _ in range(2):  # the second time the remembered parts are used
         record = encoder.data_change(
-            sequence, server_handle, item_handle, value, quality, source_time_ns, statuses, raw_source_time
+            sequence, item_serial, server_handle, item_handle, value, quality, source_time_ns, statuses, raw_source_time
         )
 
         assert record == e.EventBatch(events=[expected]).SerializeToString()
@@ -95,6 +99,7 @@ def test_a_data_change_has_the_bytes_of_the_library(
 
 @given(
     sequence=st.integers(1, 2**64 - 1),
+    item_serial=serials,
     server_handle=handles,
     item_handle=handles,
     now_ns=times,
@@ -102,7 +107,13 @@ def test_a_data_change_has_the_bytes_of_the_library(
     times_ns=st.lists(times, max_size=3),
 )
 def test_the_other_kinds_have_the_bytes_of_the_library(
-    sequence: int, server_handle: int, item_handle: int, now_ns: int, data_type: int, times_ns: list[int]
+    sequence: int,
+    item_serial: int,
+    server_handle: int,
+    item_handle: int,
+    now_ns: int,
+    data_type: int,
+    times_ns: list[int],
 ) -> None:
     encoder = RecordEncoder(lambda: now_ns)
     bodies = {
@@ -117,19 +128,21 @@ def test_the_other_kinds_have_the_bytes_of_the_library(
     for kind, (field, body) in enumerate(bodies.items(), start=e.EVENT_KIND_WRITE_COMPLETE):
         expected = e.Event(
             sequence=sequence,
+            item_serial=item_serial,
             item_handle=item_handle,
             kind=e.EventKind.ValueType(kind),
             server_handle=server_handle,
             worker_time=timestamp_from_ns(now_ns),
             **{field: body},  # type: ignore[arg-type]
         )
-        record = encoder.other(sequence, kind, server_handle, item_handle, body.SerializeToString())
+        record = encoder.other(sequence, kind, item_serial, server_handle, item_handle, body.SerializeToString())
 
         assert record == e.EventBatch(events=[expected]).SerializeToString()
 
 
 @given(
     sequence=st.integers(1, 2**64 - 1),
+    item_serial=serials,
     server_handle=handles,
     item_handle=handles,
     now_ns=times,
@@ -137,30 +150,35 @@ def test_the_other_kinds_have_the_bytes_of_the_library(
     quality=int32,
 )
 def test_an_item_of_a_snapshot_is_what_the_record_says(
-    sequence: int, server_handle: int, item_handle: int, now_ns: int, value: MxValue, quality: int
+    sequence: int, item_serial: int, server_handle: int, item_handle: int, now_ns: int, value: MxValue, quality: int
 ) -> None:
     encoder = RecordEncoder(lambda: now_ns)
-    record = encoder.data_change(sequence, server_handle, item_handle, value, quality, now_ns, [], "")
+    record = encoder.data_change(sequence, item_serial, server_handle, item_handle, value, quality, now_ns, [], "")
     item = e.SnapshotItem(
         server_handle=server_handle,
         item_handle=item_handle,
         sequence=sequence,
         value=data_change(value, quality, now_ns, [], ""),
+        item_serial=item_serial,
     )
+    encoded = snapshot_item(item_serial, server_handle, item_handle, sequence, record)
 
-    assert snapshot_item(server_handle, item_handle, sequence, record) == e.Snapshot(items=[item]).SerializeToString()
+    assert encoded == e.Snapshot(items=[item]).SerializeToString()
 
 
-@given(sequence=st.integers(1, 2**64 - 1), handle=handles, kind=st.integers(1, 4))
-def test_sequence_item_and_kind_stand_where_the_contract_promises(sequence: int, handle: int, kind: int) -> None:
+@given(sequence=st.integers(1, 2**64 - 1), serial=serials, handle=handles, kind=st.integers(1, 4))
+def test_sequence_item_and_kind_stand_where_the_contract_promises(
+    sequence: int, serial: int, handle: int, kind: int
+) -> None:
     if kind == e.EVENT_KIND_DATA_CHANGE:
-        record = RecordEncoder().data_change(sequence, 1, handle, to_value(1.5), 192, None, [], "")
+        record = RecordEncoder().data_change(sequence, serial, 1, handle, to_value(1.5), 192, None, [], "")
     else:
-        record = RecordEncoder().other(sequence, kind, 1, handle, b"")
+        record = RecordEncoder().other(sequence, kind, serial, 1, handle, b"")
     event = e.EventBatch.FromString(record).events[0].SerializeToString()
-    head = b"\x09" + sequence.to_bytes(8, "little") + b"\x15" + handle.to_bytes(4, "little") + b"\x18" + bytes((kind,))
+    head = b"\x09" + sequence.to_bytes(8, "little") + b"\x11" + serial.to_bytes(8, "little") + b"\x18" + bytes((kind,))
 
-    assert event[:16] == head
+    assert event[:20] == head
+    assert event[20:27] == b"\x25" + handle.to_bytes(4, "little") + b"\x28\x01"
     assert record.endswith(event)
 
 
@@ -192,7 +210,7 @@ def test_worker_times_never_run_ahead_and_lag_by_less_than_a_tick() -> None:
 
     encoder = RecordEncoder(now_ns)
     for sequence in range(1, 400):
-        record = encoder.data_change(sequence, 1, 1, to_value(1), 192, None, [], "")
+        record = encoder.data_change(sequence, 1, 1, 1, to_value(1), 192, None, [], "")
         stamp = e.EventBatch.FromString(record).events[0].worker_time
         stamped = stamp.seconds * 1_000_000_000 + stamp.nanos
 
@@ -202,7 +220,7 @@ def test_worker_times_never_run_ahead_and_lag_by_less_than_a_tick() -> None:
 def test_two_servers_within_one_tick_are_not_mixed_up() -> None:
     encoder = RecordEncoder(lambda: 1_700_000_000_000_000_000)
     for server_handle in (1, 2, 1, 300):
-        record = encoder.data_change(1, server_handle, 1, to_value(1), 192, None, [], "")
+        record = encoder.data_change(1, 1, server_handle, 1, to_value(1), 192, None, [], "")
 
         assert e.EventBatch.FromString(record).events[0].server_handle == server_handle
 
@@ -210,7 +228,7 @@ def test_two_servers_within_one_tick_are_not_mixed_up() -> None:
 def test_more_kinds_of_quality_and_status_than_are_remembered_stay_right() -> None:
     encoder = RecordEncoder()
     for number in range(5000):
-        record = encoder.data_change(1, 1, 1, to_value(1), 65_536 + number, None, [status(-1, 0, 1, number)], "")
+        record = encoder.data_change(1, 1, 1, 1, to_value(1), 65_536 + number, None, [status(-1, 0, 1, number)], "")
 
         assert data_change_of(record).raw_quality == 65_536 + number
         assert data_change_of(record).statuses[0].raw_detail == number
@@ -220,7 +238,7 @@ def test_more_kinds_of_quality_and_status_than_are_remembered_stay_right() -> No
 def test_a_block_frame_is_an_envelope_with_all_its_records(first: int, sizes: list[int]) -> None:
     encoder = RecordEncoder()
     records = [
-        encoder.data_change(first + index, 1, 1, to_value("x" * size), 192, None, [], "")
+        encoder.data_change(first + index, 1, 1, 1, to_value("x" * size), 192, None, [], "")
         for index, size in enumerate(sizes)
     ]
     last = first + len(records) - 1

@@ -13,7 +13,7 @@ from mxgw.worker.v1.worker_pb2 import CommandRequest, GetSnapshot, GetState
 pytestmark = pytest.mark.asyncio
 
 # Room for two items of the scripted backend's values, and for no third.
-TWO = 100
+TWO = 118
 
 
 async def page(worker: Any, **query: object) -> Any:

@@ -71,7 +71,7 @@ def floor(events: int) -> tuple[float, float]:
 def worker(events: int) -> tuple[float, float]:
     """Return elapsed and processor seconds through sink, outbox and a Unix socket that another process drains."""
     outbox = Outbox(limit_events=10_000, limit_bytes=8 * 1024 * 1024, maximum_frame_bytes=4 * 1024 * 1024)
-    items = ItemTable()
+    items = ItemTable(lambda: 0)
     for handle in range(1, ITEMS + 1):
         items.add((1, handle), f"Tag{handle}.PV")
     sink = WorkerSink(

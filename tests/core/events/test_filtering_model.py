@@ -13,32 +13,35 @@ from support.events import EPOCH, frame_of
 
 from mxgw.v1 import events_pb2 as e
 from mxgw.v1.values_pb2 import MxValue
-from mxgw_core.api.events import EventFilter, StandingAnswer
-from mxgw_core.api.types import Position
+from mxgw.worker.v1 import worker_pb2 as w
+from mxgw_core.api.events import EventFilter
+from mxgw_core.api.types import ItemRecord, Position
+from mxgw_core.events.item_book import ItemBook
 from mxgw_core.events.items import Progress
 from mxgw_core.events.log import Chunk, LogGap
 from mxgw_core.events.subscriber import Subscriber
 
-# Server and item handle; two of one byte and some that need more.
-ITEMS = ((1, 1), (1, 2), (2, 1), (127, -3), (128, 1), (0, 2), (2**31 - 1, 2**31 - 1))
+# Serials; those of one byte and some that need more, up to the greatest.
+ITEMS = (1, 2, 3, 255, 256, 70_000, 2**56 - 1)
+# What the gateway does not know.
+UNKNOWN = 99
 
 
 @dataclass
 class Book:
-    """What may be seen of each item from which sequence on; what is not in it nobody may see."""
+    """Which items may be seen."""
 
     revision: int = 0
-    entries: dict[tuple[int, int], list[tuple[int, bool | None]]] = field(default_factory=dict)
+    shown: set[int] = field(default_factory=set)
 
-    def write(self, item: tuple[int, int], after: int, answer: bool | None) -> None:
+    def write(self, item: int, is_shown: bool) -> None:
         self.revision += 1
-        entries = self.entries.setdefault(item, [])
-        entries.append((max([after, *(known for known, _ in entries)]), answer))
+        (self.shown.add if is_shown else self.shown.discard)(item)
 
 
 @dataclass(frozen=True)
 class Standing:
-    """A filter that can say from where on its answer holds; equal to those of the same book and kinds."""
+    """A filter whose answers stand; equal to those of the same book and kinds."""
 
     book_number: int
     kinds: frozenset[int]
@@ -48,21 +51,8 @@ class Standing:
     def revision(self) -> int:
         return self.book.revision
 
-    def keep(self, server_handle: int, item_handle: int, kind: int, sequence: int) -> bool | None:
-        if kind not in self.kinds:
-            return False
-        answer: bool | None = False
-        for after, known in self.book.entries.get((server_handle, item_handle), ()):
-            if sequence > after:
-                answer = known
-        return answer
-
-    def standing(self, server_handle: int, item_handle: int, kind: int) -> StandingAnswer | None:
-        entries = self.book.entries.get((server_handle, item_handle))
-        if kind not in self.kinds or not entries:
-            return StandingAnswer(False)
-        after, answer = entries[-1]
-        return None if answer is None else StandingAnswer(answer, after)
+    def keep(self, item: ItemRecord, kind: int) -> bool:
+        return kind in self.kinds and item.serial in self.book.shown
 
 
 @dataclass
@@ -71,8 +61,8 @@ class OneByOne:
 
     behind: Standing
 
-    def keep(self, server_handle: int, item_handle: int, kind: int, sequence: int) -> bool | None:
-        return self.behind.keep(server_handle, item_handle, kind, sequence)
+    def keep(self, item: ItemRecord, kind: int) -> bool:
+        return self.behind.keep(item, kind)
 
 
 @dataclass
@@ -89,6 +79,9 @@ class Filtered(RuleBasedStateMachine):
         super().__init__()
         self.pump = Pump()
         self.pump.distributor.retain(EVERYTHING)
+        items = ItemBook(len(ITEMS))
+        items.take(w.ItemRecords(records=[w.ItemRecord(item_serial=s, item_handle=n) for n, s in enumerate(ITEMS)]))
+        self.pump.distributor.items = items
         self.books = [Book(), Book()]
         self.appended: dict[int, e.Event] = {}
         self.gaps: set[int] = set()
@@ -98,20 +91,21 @@ class Filtered(RuleBasedStateMachine):
 
     @rule(events=st.integers(1, 60), seed=st.integers(0, 1 << 30), is_plain=st.booleans())
     def a_block_comes(self, events: int, seed: int, is_plain: bool) -> None:
-        """Plain: values of items with short handles."""
+        """Plain: values of items with short serials."""
         chance = Random(seed)
         first = self.pump.head + 1
         block = []
         for sequence in range(first, first + events):
-            server_handle, item_handle = chance.choice(ITEMS[:3] if is_plain else ITEMS)
+            serial = chance.choice(ITEMS[:3] if is_plain else (*ITEMS, UNKNOWN))
             kind = 1 if is_plain else chance.randint(1, 4)
             value = MxValue(string="x" * chance.choice((0, 5, 70, 150, 300)))
             block.append(
                 e.Event(
                     sequence=sequence,
-                    item_handle=item_handle,
+                    item_serial=serial,
+                    item_handle=chance.choice((1, -3, 0)),
                     kind=e.EventKind.ValueType(kind),
-                    server_handle=server_handle,
+                    server_handle=chance.choice((0, 1, 128)),
                     data_change=e.DataChange(value=value),
                 )
             )
@@ -124,15 +118,9 @@ class Filtered(RuleBasedStateMachine):
         self.gaps |= set(range(self.pump.head + 1, self.pump.head + count + 1))
         self.pump.gap(count)
 
-    @rule(
-        book=st.integers(0, 1),
-        item=st.sampled_from(ITEMS),
-        back=st.integers(-2, 30),
-        answer=st.sampled_from([True, True, True, False, False, None]),
-    )
-    def rights_change(self, book: int, item: tuple[int, int], back: int, answer: bool | None) -> None:
-        self.books[book].write(item, max(0, self.pump.head - back), answer)
-        self.pump.distributor.wake()
+    @rule(book=st.integers(0, 1), item=st.sampled_from((*ITEMS, UNKNOWN)), is_shown=st.booleans())
+    def rights_change(self, book: int, item: int, is_shown: bool) -> None:
+        self.books[book].write(item, is_shown)
 
     @rule(
         chosen=st.lists(
@@ -172,7 +160,7 @@ class Filtered(RuleBasedStateMachine):
                     lost |= set(range(first, last + 1))
                 case _:
                     assert isinstance(item, Progress)
-        expected, at = self._naive(reader)
+        expected, at = self._naive(reader), self.pump.head
 
         assert seen == expected
         assert lost == {sequence for sequence in self.gaps if reader.at < sequence <= at}
@@ -180,20 +168,17 @@ class Filtered(RuleBasedStateMachine):
 
         reader.at = at
 
-    def _naive(self, reader: Reader) -> tuple[list[e.Event], int]:
-        """Return what a reader may see now, and the place before what cannot be judged yet."""
+    def _naive(self, reader: Reader) -> list[e.Event]:
+        """Return what a reader may see now of what it has not read."""
         passed: list[e.Event] = []
         for sequence in range(reader.at + 1, self.pump.head + 1):
             event = self.appended.get(sequence)
             if event is None:
                 continue
-            of = event.server_handle, event.item_handle, event.kind, sequence
-            answers = [f.keep(*of) for f in reader.filters]
-            if all(answers):
+            item = ItemRecord(event.item_serial, 0, 0, "")
+            if event.item_serial != UNKNOWN and all(f.keep(item, event.kind) for f in reader.filters):
                 passed.append(event)
-            elif False not in answers:
-                return passed, sequence - 1
-        return passed, self.pump.head
+        return passed
 
 
 Filtered.TestCase.settings = settings(

@@ -10,7 +10,15 @@ from support.events import batch, event
 from mxgw.v1 import events_pb2 as e
 from mxgw.v1.event_service_pb2 import StreamEventsResponse
 from mxgw.v1.values_pb2 import MxStatus, MxValue
-from mxgw_core.events.records import MalformedBatch, event_head, events_prefix, offset_after, record_bounds, varint
+from mxgw_core.events.records import (
+    MalformedBatch,
+    event_head,
+    event_item,
+    events_prefix,
+    offset_after,
+    record_bounds,
+    varint,
+)
 
 texts = st.text(max_size=300)
 statuses = st.lists(st.builds(MxStatus, success=st.integers(-32768, 32767)), max_size=2)
@@ -30,17 +38,25 @@ bodies = st.one_of(
 _KINDS = {"data_change": 1, "write_complete": 2, "operation_complete": 3, "buffered_data_change": 4}
 
 
-def _event(sequence: int, item_handle: int, server_handle: int, body: dict[str, object]) -> e.Event:
+def _event(sequence: int, item_serial: int, item_handle: int, server_handle: int, body: dict[str, object]) -> e.Event:
     (name,) = body
-    return e.Event(sequence=sequence, item_handle=item_handle, kind=_KINDS[name], server_handle=server_handle, **body)
+    return e.Event(
+        sequence=sequence,
+        item_serial=item_serial,
+        item_handle=item_handle,
+        kind=_KINDS[name],
+        server_handle=server_handle,
+        **body,
+    )
 
 
-# A handle is never zero, nor is a sequence.
+# A serial is never zero, nor is a sequence.
 events = st.builds(
     _event,
     st.integers(1, 2**64 - 1),
-    st.integers(-(2**31), 2**31 - 1).filter(bool),
+    st.integers(1, 2**56 - 1),
     st.integers(-(2**31), 2**31 - 1),
+    st.integers(0, 2**31 - 1),
     bodies,
 )
 
@@ -54,8 +70,9 @@ def test_bounds_and_heads_agree_with_protobuf_for_every_batch(made: list[e.Event
     assert [data[body:end] for _, body, end in bounds] == [m.SerializeToString() for m in made]
     assert b"".join(data[start:end] for start, _, end in bounds) == data[junk:]
 
-    for m, (_, body, _) in zip(made, bounds, strict=True):
-        assert event_head(data, body) == (m.sequence, m.item_handle, m.kind)
+    for m, (_, body, end) in zip(made, bounds, strict=True):
+        assert event_head(data, body) == (m.sequence, m.item_serial, m.kind)
+        assert event_item(data, body, end) == (m.server_handle, m.item_handle, m.kind)
 
 
 @given(st.integers(0, 2**64 - 1))
@@ -124,9 +141,10 @@ def test_garbage_is_cut_or_refused_and_nothing_else(data: bytes) -> None:
     "body",
     [
         pytest.param(b"", id="empty"),
-        pytest.param(event(1).SerializeToString()[:15], id="cut"),
-        pytest.param(e.Event(sequence=1, kind=1).SerializeToString() + bytes(16), id="no item handle"),
-        pytest.param(e.Event(item_handle=1, kind=1).SerializeToString() + bytes(16), id="no sequence"),
+        pytest.param(event(1).SerializeToString()[:19], id="cut"),
+        pytest.param(e.Event(sequence=1, kind=1).SerializeToString() + bytes(20), id="no item serial"),
+        pytest.param(e.Event(item_serial=1, kind=1).SerializeToString() + bytes(20), id="no sequence"),
+        pytest.param(e.Event(sequence=1, item_serial=1 << 56, kind=1).SerializeToString(), id="serial too large"),
     ],
 )
 def test_an_event_with_another_beginning_is_refused(body: bytes) -> None:

@@ -6,7 +6,7 @@ import asyncio
 
 import pytest
 from support.distributing import Items, Judged, Pump, Told
-from support.events import batch, frame_of, taken, told
+from support.events import batch, frame_of, serial_of, taken, told
 
 from mxgw.v1 import events_pb2 as e
 from mxgw_core.api.errors import SessionEnded
@@ -96,7 +96,7 @@ def test_a_backlog_that_the_reader_asked_for_is_no_lag() -> None:
     pump = Pump()
     pump.events(100)
     pump.clock.now += 100
-    subscriber = pump.attach(Start.OLDEST_RETAINED, limits=limit(events=3, size=100, seconds=5.0))
+    subscriber = pump.attach(Start.OLDEST_RETAINED, limits=limit(events=3, size=130, seconds=5.0))
     pump.events(3)
 
     assert subscriber.end is None
@@ -354,7 +354,8 @@ def test_filters_must_all_agree_and_positions_stay_true() -> None:
 
 
 def _event(sequence: int, item_handle: int) -> e.Event:
-    return e.Event(sequence=sequence, item_handle=item_handle, kind=e.EVENT_KIND_DATA_CHANGE)
+    serial = serial_of(1, item_handle)
+    return e.Event(sequence=sequence, item_serial=serial, item_handle=item_handle, kind=e.EVENT_KIND_DATA_CHANGE)
 
 
 def test_a_filtered_chunk_is_a_valid_frame_of_whole_events() -> None:

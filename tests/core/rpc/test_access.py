@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import pytest
@@ -16,6 +16,7 @@ from mxgw_core.api import (
     AuthenticationRequest,
     Deny,
     Identity,
+    ItemRecord,
     Peer,
     SessionInfo,
     SessionState,
@@ -77,7 +78,7 @@ class Denying:
     def __init__(self, denied: Mapping[int, str] | Exception) -> None:
         self._denied = denied
 
-    def denied(self, command: c.MxCommand) -> Mapping[int, str]:
+    def denied(self, command: c.MxCommand, items: Sequence[ItemRecord | None]) -> Mapping[int, str]:
         if isinstance(self._denied, Exception):
             raise self._denied
         return self._denied
@@ -232,9 +233,9 @@ def test_a_filter_that_cannot_be_made_refuses_the_stream(access: Any, error: Exc
 def test_what_any_guard_denies_is_denied() -> None:
     guards = [Denying({0: "first"}), Denying({}), Denying({2: "third"})]
 
-    assert denied_inputs(guards, c.MxCommand()) == {0: "first", 2: "third"}
+    assert denied_inputs(guards, c.MxCommand(), []) == {0: "first", 2: "third"}
 
 
 def test_a_guard_that_fails_denies_everything() -> None:
     with pytest.raises(AccessDenied):
-        denied_inputs([Denying({}), Denying(BROKEN)], c.MxCommand())
+        denied_inputs([Denying({}), Denying(BROKEN)], c.MxCommand(), [])

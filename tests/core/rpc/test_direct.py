@@ -14,6 +14,7 @@ from mxgw.v1 import events_pb2
 from mxgw.v1.event_service_pb2 import StreamEventsResponse
 from mxgw_core.api.errors import GatewayDraining
 from mxgw_core.api.events import EventFilter, Lag, OverflowPolicy, QueueLimits, Verdict
+from mxgw_core.api.types import ItemRecord
 from mxgw_core.events.items import Control, End, Item
 from mxgw_core.events.log import LogGap
 from mxgw_core.events.subscriber import Subscriber
@@ -218,7 +219,7 @@ async def test_a_write_that_fails_is_the_tasks_failure(late: bool) -> None:
 
 async def test_a_filter_that_fails_is_the_tasks_failure_and_not_the_workers() -> None:
     class Failing:
-        def keep(self, server_handle: int, item_handle: int, kind: int, sequence: int) -> bool | None:
+        def keep(self, item: ItemRecord, kind: int) -> bool:
             raise ValueError("broken")
 
     async with served(Failing()) as it:

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import pytest
 from support.distributing import Items
-from support.events import EPOCH
+from support.events import EPOCH, EveryItem, serial_of
 
 from mxgw.v1 import events_pb2 as e
 from mxgw.v1.event_service_pb2 import StreamEventsResponse
 from mxgw.v1.values_pb2 import MxValue
+from mxgw_core.events.filtering import ItemSieve
+from mxgw_core.events.item_book import ItemBook
 from mxgw_core.rpc.snapshots import SnapshotMessages
 
 LIMIT = 400
@@ -16,7 +18,13 @@ LIMIT = 400
 
 def page(*handles: int) -> bytes:
     items = [
-        e.SnapshotItem(server_handle=1, item_handle=h, sequence=h, value=e.DataChange(value=MxValue(string="x" * 50)))
+        e.SnapshotItem(
+            server_handle=1,
+            item_handle=h,
+            sequence=h,
+            value=e.DataChange(value=MxValue(string="x" * 50)),
+            item_serial=serial_of(1, h),
+        )
         for h in handles
     ]
     return e.Snapshot(items=items).SerializeToString()
@@ -33,9 +41,14 @@ def parsed(frames: list[bytes]) -> list[list[int]]:
     return [[item.item_handle for item in message.snapshot.items] for message in messages[:-1]]
 
 
+def frames_of(pages: list[bytes], *filters: Items, limit: int = LIMIT) -> list[bytes]:
+    sieve = ItemSieve(filters, EveryItem()) if filters else None
+    return list(SnapshotMessages(EPOCH, 77, pages, sieve).frames(limit))
+
+
 def test_a_page_is_a_frame_as_it_came() -> None:
     pages = [page(1, 2, 3), page(4)]
-    frames = list(SnapshotMessages(EPOCH, 77, pages).frames((), LIMIT))
+    frames = frames_of(pages)
 
     assert parsed(frames) == [[1, 2, 3], [4]]
     assert frames[0].endswith(pages[0])
@@ -45,31 +58,27 @@ def test_a_page_is_a_frame_as_it_came() -> None:
 def test_a_page_larger_than_the_limit_becomes_several_frames_and_an_item_is_never_cut(
     filters: tuple[Items, ...],
 ) -> None:
-    frames = list(SnapshotMessages(EPOCH, 77, [page(*range(1, 12))]).frames(filters, LIMIT))
+    frames = frames_of([page(*range(1, 12))], *filters)
 
     assert [handle for part in parsed(frames) for handle in part] == list(range(1, 12))
     assert len(frames) > 2
     assert all(len(frame) < LIMIT + 50 for frame in frames)
-    assert len(list(SnapshotMessages(EPOCH, 77, [page(1, 2)]).frames(filters, 1))) == 3
+    assert len(frames_of([page(1, 2)], *filters, limit=1)) == 3
 
 
 def test_only_what_all_filters_let_pass_is_shown_and_a_page_of_others_is_an_empty_frame() -> None:
-    snapshot = SnapshotMessages(EPOCH, 77, [page(1, 2, 3), page(4), page(5, 6)])
-    frames = list(snapshot.frames((Items([1, 3, 5, 6]), Items([2, 3, 5, 6])), LIMIT))
+    pages = [page(1, 2, 3), page(4), page(5, 6)]
+    frames = frames_of(pages, Items([1, 3, 5, 6]), Items([2, 3, 5, 6]))
 
     assert frames[1] == b""
     assert parsed(frames) == [[3], [5, 6]]
 
 
-def test_what_a_filter_cannot_say_yet_is_not_shown() -> None:
-    class Undecided:
-        def keep(self, server_handle: int, item_handle: int, kind: int, sequence: int) -> bool | None:
-            assert (server_handle, kind, sequence) == (1, e.EVENT_KIND_DATA_CHANGE, 77)
+def test_an_item_that_is_not_known_is_not_shown_to_a_reader_with_a_filter() -> None:
+    sieve = ItemSieve([Items([1, 2])], ItemBook(10))
 
-            return None if item_handle == 2 else True
-
-    assert parsed(list(SnapshotMessages(EPOCH, 77, [page(1, 2, 3)]).frames((Undecided(),), LIMIT))) == [[1, 3]]
+    assert parsed(list(SnapshotMessages(EPOCH, 77, [page(1, 2)], sieve).frames(LIMIT))) == []
 
 
 def test_a_session_without_values_has_an_end_only() -> None:
-    assert parsed(list(SnapshotMessages(EPOCH, 77, []).frames((), LIMIT))) == []
+    assert parsed(frames_of([])) == []

@@ -28,6 +28,7 @@ from mxgw_core.api.events import QueueLimits, Retention
 from mxgw_core.api.types import CloseReason
 from mxgw_core.config import load_settings
 from mxgw_core.events.distributor import Distributor
+from mxgw_core.events.item_book import ItemBook
 from mxgw_core.events.verdict import Start
 from mxgw_core.plugins import PluginHost
 from mxgw_core.workers.paths import DataDirectory
@@ -111,6 +112,7 @@ def waiting(tmp_path_factory: pytest.TempPathFactory, install_plugin: InstallPlu
                 settings=settings.settings,
                 data=data,
                 distributor=distributor,
+                items=ItemBook(100),
                 plugins=plugins,
                 pool=WarmPool(0, "sim", data.log_of_spare),
                 orphan=orphan,

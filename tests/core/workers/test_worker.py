@@ -25,6 +25,7 @@ from mxgw_core.api.types import CloseReason
 from mxgw_core.api.workers import WorkerSpawn
 from mxgw_core.config import load_settings
 from mxgw_core.events.distributor import Distributor
+from mxgw_core.events.item_book import ItemBook
 from mxgw_core.events.log import LogGap
 from mxgw_core.events.verdict import Start
 from mxgw_core.plugins import PluginHost
@@ -88,6 +89,7 @@ def _worker(data: DataDirectory, **overrides: object) -> tuple[Worker, Distribut
         settings=settings,
         data=data,
         distributor=distributor,
+        items=ItemBook(100),
         plugins=PluginHost(),
         pool=WarmPool(0, "sim", data.log_of_spare),
     )

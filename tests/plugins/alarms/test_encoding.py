@@ -14,7 +14,7 @@ from mxgw.v1.events_pb2 import Event
 from mxgw_alarms.book import AlarmBook
 from mxgw_alarms.encoding import AlarmsTaken, batch_of
 from mxgw_alarms.filters import AlarmFilter
-from mxgw_core.events.records import event_identity, record_bounds
+from mxgw_core.events.records import event_head, fourth_field, record_bounds
 
 
 def taken(book: AlarmBook) -> AlarmsTaken:
@@ -38,9 +38,9 @@ def test_the_frames_that_both_streams_have_are_the_same_on_the_wire() -> None:
 def test_the_head_of_an_alarm_event_is_that_of_an_event() -> None:
     for alarm_field, event_field in (
         ("sequence", "sequence"),
-        ("alarm_handle", "item_handle"),
+        ("alarm_handle", "item_serial"),
         ("kind", "kind"),
-        ("priority", "server_handle"),
+        ("priority", "item_handle"),
     ):
         ours = pb.AlarmEvent.DESCRIPTOR.fields_by_name[alarm_field]
         theirs = Event.DESCRIPTOR.fields_by_name[event_field]
@@ -53,9 +53,9 @@ def test_core_reads_who_and_what_an_alarm_event_is_about_without_parsing_it() ->
     assert event is not None
     batch = batch_of([event, event], 41)
 
-    heads = [event_identity(batch, body, end) for _, body, end in record_bounds(batch)]
+    heads = [(event_head(batch, body), fourth_field(batch, body, end)) for _, body, end in record_bounds(batch)]
 
-    assert heads[1] == (43, 300, event.alarm_handle, pb.ALARM_EVENT_KIND_RAISED)
+    assert heads[1] == ((43, event.alarm_handle, pb.ALARM_EVENT_KIND_RAISED), 300)
 
 
 def test_a_snapshot_has_every_alarm_once_and_ends() -> None:

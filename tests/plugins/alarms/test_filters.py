@@ -36,9 +36,7 @@ def book() -> AlarmBook:
 def seen(wanted: Wanted, access: Sequence[ItemAccess] = ()) -> set[str]:
     of = book()
     view = AlarmFilter(of, wanted, access)
-    return {
-        e.alarm.reference for e in of.entries() if view.keep(e.alarm.priority, e.handle, ALARM_EVENT_KIND_RAISED, 1)
-    }
+    return {e.alarm.reference for e in of.entries() if view.keep(e.handle, e.alarm.priority, ALARM_EVENT_KIND_RAISED)}
 
 
 def test_without_a_wish_everything_is_seen_and_nobody_need_ask() -> None:
@@ -67,7 +65,7 @@ def test_what_may_not_be_read_is_not_seen() -> None:
 
 
 def test_who_speaks_is_told_to_everybody() -> None:
-    assert AlarmFilter(book(), Wanted(areas=["Nowhere"]), [OnlyTanks()]).keep(0, NO_ALARM, 5, 1)
+    assert AlarmFilter(book(), Wanted(areas=["Nowhere"]), [OnlyTanks()]).keep(NO_ALARM, 0, 5)
 
 
 def test_an_alarm_that_was_shown_is_followed_when_its_priority_leaves_the_range() -> None:
@@ -75,9 +73,9 @@ def test_an_alarm_that_was_shown_is_followed_when_its_priority_leaves_the_range(
     handle = next(e.handle for e in of.entries() if e.alarm.reference == "Tank_1.Level")
     view, other = AlarmFilter(of, Wanted(to_priority=100), ()), AlarmFilter(of, Wanted(to_priority=100), ())
 
-    assert view.keep(100, handle, ALARM_EVENT_KIND_RAISED, 1)
-    assert view.keep(700, handle, ALARM_EVENT_KIND_RAISED, 2)
-    assert not other.keep(700, handle, ALARM_EVENT_KIND_RAISED, 2)
+    assert view.keep(handle, 100, ALARM_EVENT_KIND_RAISED)
+    assert view.keep(handle, 700, ALARM_EVENT_KIND_RAISED)
+    assert not other.keep(handle, 700, ALARM_EVENT_KIND_RAISED)
 
 
 @pytest.mark.parametrize(

@@ -19,7 +19,7 @@ from support.waiting import until
 from mxgw.v1 import event_service_pb2 as es
 from mxgw.v1 import events_pb2 as e
 from mxgw.v1.session_service_pb2 import GetSessionStateRequest, GetWorkerInfoRequest
-from mxgw_core.api import EventFilter, Identity, SessionInfo, hookimpl
+from mxgw_core.api import EventFilter, Identity, ItemRecord, SessionInfo, hookimpl
 from mxgw_core.api.types import Position
 from mxgw_core.testing import RunningGateway, running_gateway
 from mxgw_core.testing.checker import RoundRobin, StreamChecker, observed
@@ -305,8 +305,8 @@ async def test_where_there_are_no_snapshots_whoever_wants_one_is_refused_and_a_w
 class OddItems:
     """A filter that lets items with odd handles pass."""
 
-    def keep(self, server_handle: int, item_handle: int, kind: int, sequence: int) -> bool:
-        return item_handle % 2 == 1
+    def keep(self, item: ItemRecord, kind: int) -> bool:
+        return item.item_handle % 2 == 1
 
 
 class Filtering:

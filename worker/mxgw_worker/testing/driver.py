@@ -14,7 +14,15 @@ from pathlib import Path
 
 from mxgw.v1.commands_pb2 import MxCommand, MxReply
 from mxgw.v1.events_pb2 import Event, EventBatch
-from mxgw.worker.v1.worker_pb2 import CommandReply, CommandRequest, Hello, Reject, WorkerEnvelope, WorkerStartup
+from mxgw.worker.v1.worker_pb2 import (
+    CommandReply,
+    CommandRequest,
+    Hello,
+    ItemRecord,
+    Reject,
+    WorkerEnvelope,
+    WorkerStartup,
+)
 from mxgw_worker.ipc.framing import FrameDecoder, frame
 from mxgw_worker.ipc.handshake import PROTOCOL_VERSION, SECRET_BYTES, GatewayHandshake
 from mxgw_worker.ipc.startup import write_startup
@@ -35,6 +43,9 @@ class WorkerDriver:
         self.hello: Hello | None = None
         self.events: list[Event] = []
         self.gaps: list[WorkerEnvelope] = []
+        # What was told of items, and the serials of events that came before anything was told of their item.
+        self.records: list[ItemRecord] = []
+        self.untold_serials: list[int] = []
         self.blocks = 0
         # Correlation ids of replies to nothing that was asked on this connection.
         self.replies_nobody_asked_for: list[int] = []
@@ -126,6 +137,8 @@ class WorkerDriver:
     async def ready(self) -> str:
         """Wait for Ready and return the backend's name; an error comes back as text too."""
         envelope = await self.receive()
+        while envelope.WhichOneof("body") == "item_records":
+            envelope = await self.receive()
         if envelope.WhichOneof("body") != "ready":
             raise AssertionError(f"expected Ready, got {envelope.WhichOneof('body')}")
         return envelope.ready.error or envelope.ready.backend
@@ -218,7 +231,12 @@ class WorkerDriver:
         match envelope.WhichOneof("body"):
             case "events":
                 self.blocks += 1
-                self.events.extend(EventBatch.FromString(envelope.events.events).events)
+                events = EventBatch.FromString(envelope.events.events).events
+                self.events.extend(events)
+                told = {record.item_serial for record in self.records}
+                self.untold_serials += [event.item_serial for event in events if event.item_serial not in told]
+            case "item_records":
+                self.records.extend(envelope.item_records.records)
             case "gap":
                 self.gaps.append(envelope)
             case "reply":
