@@ -162,7 +162,8 @@ def default_replies() -> dict[str, Callable[[commands_pb2.MxCommand], commands_p
     handles = iter(range(1, 1_000_000))
 
     def add(command: commands_pb2.MxCommand) -> commands_pb2.MxReply:
-        return commands_pb2.MxReply(item_handle=next(handles))
+        handle = next(handles)
+        return commands_pb2.MxReply(item_handle=handle, item_serial=handle)
 
     def write(command: commands_pb2.MxCommand) -> commands_pb2.MxReply:
         body = getattr(command, command.WhichOneof("command"))
@@ -175,7 +176,8 @@ def default_replies() -> dict[str, Callable[[commands_pb2.MxCommand], commands_p
         return commands_pb2.MxReply()
 
     def bulk(command: commands_pb2.MxCommand) -> commands_pb2.MxReply:
-        items = [commands_pb2.BulkItemResult(item_handle=next(handles)) for _ in command.subscribe_bulk.items]
+        added = [next(handles) for _ in command.subscribe_bulk.items]
+        items = [commands_pb2.BulkItemResult(item_handle=handle, item_serial=handle) for handle in added]
         return commands_pb2.MxReply(bulk=commands_pb2.BulkResult(items=items))
 
     def unsubscribe(command: commands_pb2.MxCommand) -> commands_pb2.MxReply:
