@@ -299,7 +299,7 @@ class HandleRace:
             future.cancel()
         self._waiting.clear()
         self.to_worker.clear()
-        self.to_gateway.clear()
+        self.to_gateway = deque()  # the old connection's answers go nowhere
         self.shown.clear()
         worker = self._worker
         worker._link = None

@@ -112,7 +112,7 @@ class Bulk:
                     item = methods.items.get(command.server_handle, entry.item_handle)
                     try:
                         issue = self._issue_of(command.server_handle, entry)
-                        methods.check_judged(call, command.server_handle, entry.item_handle, index)
+                        methods.check_item(call, command.server_handle, entry.item_handle, index)
                         if item is None:
                             await issue()
                             results.append(_written(entry.item_handle, methods.writes.next_id()))
@@ -149,7 +149,7 @@ class Bulk:
         methods = self._methods
         item = methods.items.get(server_handle, item_handle)
         try:
-            methods.check_judged(call, server_handle, item_handle, index)
+            methods.check_item(call, server_handle, item_handle, index)
             if item is not None and item.advise != ADVISE_KIND_NONE:
                 await methods.stop_advise(server_handle, item_handle)
             await methods.drop(server_handle, item_handle)

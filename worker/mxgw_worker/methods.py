@@ -121,17 +121,20 @@ class Methods:
                 "another session, or raise workers.items",
             )
 
-    def check_judged(self, call: Call, server_handle: int, item_handle: int, index: int = 0) -> None:
-        """Stand immediately before each backend call that an item handle goes into; the caller holds the turn.
+    def check_item(self, call: Call, server_handle: int, item_handle: int, index: int = 0) -> None:
+        """Stand immediately before each backend call that a client's item handle goes into; the caller holds the turn.
 
         Rights were judged by the item that the handle meant when the gateway looked, and handles are given out again.
         `index` is that of the command's input.
 
         Raises:
             Refused: ITEM_CHANGED, the handle means another item by now.
+            MxError: with E_INVALIDARG, it is that of a hidden item, which exists for nobody but its read.
         """
         judged = call.item_serials
         if not judged:
+            if (server_handle, item_handle) in self.items.hidden:
+                raise MxError(E_INVALIDARG, f"item handle {item_handle} is not in use")
             return
         if index >= len(judged) or judged[index] != self.items.serial_of(server_handle, item_handle):
             raise Refused(
@@ -147,7 +150,7 @@ class Methods:
             if ticket is not None:
                 await ticket.wait(call)
             async with self.turn(call):
-                self.check_judged(call, server_handle, item_handle)
+                self.check_item(call, server_handle, item_handle)
                 await self.drop(server_handle, item_handle)
         return MxReply()
 
@@ -159,14 +162,14 @@ class Methods:
     async def advise(self, call: Call, command: c.AdviseCommand) -> MxReply:
         """Advise."""
         async with self.turn(call):
-            self.check_judged(call, command.server_handle, command.item_handle)
+            self.check_item(call, command.server_handle, command.item_handle)
             await self.start_advise(command.server_handle, command.item_handle, supervisory=False)
         return MxReply()
 
     async def advise_supervisory(self, call: Call, command: c.AdviseSupervisoryCommand) -> MxReply:
         """AdviseSupervisory."""
         async with self.turn(call):
-            self.check_judged(call, command.server_handle, command.item_handle)
+            self.check_item(call, command.server_handle, command.item_handle)
             await self.start_advise(command.server_handle, command.item_handle, supervisory=True)
         return MxReply()
 
@@ -187,7 +190,7 @@ class Methods:
             if ticket is not None:
                 await ticket.wait(call)
             async with self.turn(call):
-                self.check_judged(call, server_handle, item_handle)
+                self.check_item(call, server_handle, item_handle)
                 await self.stop_advise(server_handle, item_handle)
         return MxReply()
 
@@ -287,11 +290,11 @@ class Methods:
         return write
 
     async def issue_in_turn(self, call: Call, item: Item, ticket: Ticket, issue: Issue, index: int = 0) -> PendingWrite:
-        """Wait for the item and for the backend, then issue a write; `index` as in `check_judged`."""
+        """Wait for the item and for the backend, then issue a write; `index` as in `check_item`."""
         with ticket:
             await ticket.wait(call)
             async with self.turn(call):
-                self.check_judged(call, *item.key, index)
+                self.check_item(call, *item.key, index)
                 ticket.keep()
                 return await self.issue(item, issue)
 
@@ -312,7 +315,7 @@ class Methods:
         if item is None:
             # Not an item of this session: the backend says so in its own words.
             async with self.turn(call):
-                self.check_judged(call, server_handle, item_handle)
+                self.check_item(call, server_handle, item_handle)
                 await issue()
             return MxReply(write=WriteResult(write_id=self.writes.next_id()))
         write = await self.issue_in_turn(call, item, item.turns.line_up(), issue)
@@ -322,7 +325,7 @@ class Methods:
 
     async def _suspension(self, call: Call, server_handle: int, item_handle: int, *, suspend: bool) -> MxReply:
         async with self.turn(call):
-            self.check_judged(call, server_handle, item_handle)
+            self.check_item(call, server_handle, item_handle)
             act = self.backend.suspend if suspend else self.backend.activate
             status: MxStatus = await act(server_handle, item_handle)
             item = self.items.get(server_handle, item_handle)

@@ -10,7 +10,7 @@ from typing import ClassVar
 import pytest
 from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
-from hypothesis.stateful import RuleBasedStateMachine, rule, run_state_machine_as_test
+from hypothesis.stateful import RuleBasedStateMachine, initialize, rule, run_state_machine_as_test
 from support.handle_races import FREE, LIMITED, OPEN, REFERENCES, SECRET, HandleRace
 
 from mxgw.convert import to_value
@@ -32,6 +32,12 @@ class HandleRaces(RuleBasedStateMachine):
         self.loop = asyncio.new_event_loop()
         self.race = HandleRace()
         self.loop.run_until_complete(self.race.start())
+
+    @initialize(some=st.lists(references, max_size=4))
+    def some_items_are_there(self, some) -> None:
+        if some:
+            self.items_are_subscribed(FREE, some)
+            self.everything_arrives()
 
     # commands
 
@@ -107,10 +113,12 @@ class HandleRaces(RuleBasedStateMachine):
 
     def teardown(self) -> None:
         race = self.race
-        self.loop.run_until_complete(race.settle())
+        try:
+            self.loop.run_until_complete(race.settle())
+        finally:
+            self.loop.run_until_complete(race.end())
+            self.loop.close()
         forbidden, wrong = race.forbidden_calls(), race.wrongly_shown_or_withheld()
-        self.loop.run_until_complete(race.end())
-        self.loop.close()
         HandleRaces.reasons += race.reasons
 
         assert forbidden == []
