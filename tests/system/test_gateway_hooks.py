@@ -80,6 +80,7 @@ from mxgw_core.api.errors import (
 )
 from mxgw_core.plugins.loading import HOOKS
 from mxgw_core.testing import RunningGateway, running_gateway
+from mxgw_worker.ipc.handshake import PROTOCOL_VERSION
 from mxgw_worker.ipc.process import boot_id, start_ticks
 
 pytestmark = pytest.mark.asyncio
@@ -1020,7 +1021,7 @@ async def test_hook_mxgw_worker_ready_is_told_who_proved_itself(running: Run) ->
             session.epoch,
         )
         assert worker.start_ticks == ticks > 0
-        assert worker.protocol_version == 1
+        assert worker.protocol_version == PROTOCOL_VERSION
 
 
 async def test_hook_mxgw_worker_exited_is_told_once_when_process_and_socket_are_gone(running: Run) -> None:

@@ -25,17 +25,21 @@ _PACKAGES = ("protos", "worker", "clients/python", "plugins/backpressure", "plug
 
 
 def _exported(folder: Path) -> Path:
-    """Write the previous commit's tree, or the last one's where history is shallow, and return where."""
+    """Write the previous commit's tree, and return where.
+
+    The last one's where history is shallow, or the protocol of workers changed with the last commit.
+    """
     archive, tree = folder / "tree.tar", folder / "tree"
     for revision in ("HEAD~1", "HEAD"):
         command = ["git", "-C", str(ROOT), "archive", "-o", str(archive), revision]
         if subprocess.run(command, capture_output=True).returncode == 0:
             with tarfile.open(archive) as tar:
                 tar.extractall(tree, filter="data")
-            if (tree / "plugins" / "reattach").is_dir():
+            handshake = tree / "worker" / "mxgw_worker" / "ipc" / "handshake.py"
+            if handshake.exists() and f"\nPROTOCOL_VERSION = {PROTOCOL_VERSION}\n" in handshake.read_text():
                 return tree
             shutil.rmtree(tree)
-    raise AssertionError("git cannot export a commit with the plugin")
+    raise AssertionError("git cannot export a commit whose workers speak the present protocol")
 
 
 def _environment(folder: Path, tree: Path) -> str:
@@ -88,14 +92,15 @@ async def test_a_worker_of_the_previous_build_is_taken_back(previous: tuple[str,
         await gateway.all_is_gone()
 
 
+@pytest.mark.parametrize("version", [PROTOCOL_VERSION - 1, PROTOCOL_VERSION + 1], ids=["older", "newer"])
 async def test_a_worker_of_another_protocol_is_refused_with_the_reason_and_leaves(
-    previous: tuple[str, Path], tmp_path: Path
+    previous: tuple[str, Path], tmp_path: Path, version: int
 ) -> None:
     _, tree = previous
     other = tmp_path / "tree"
     shutil.copytree(tree, other)
     handshake = other / "worker" / "mxgw_worker" / "ipc" / "handshake.py"
-    line = f"PROTOCOL_VERSION = {PROTOCOL_VERSION + 1}"
+    line = f"PROTOCOL_VERSION = {version}"
     text, count = re.subn(r"^PROTOCOL_VERSION = \d+", line, handshake.read_text(), flags=re.MULTILINE)
 
     assert count == 1
@@ -114,5 +119,8 @@ async def test_a_worker_of_another_protocol_is_refused_with_the_reason_and_leave
             refusal = await refused(client.stream(session.session_id))
 
             assert refusal.metadata["close_reason"] == "WORKER_EXITED"
-        assert f"PROTOCOL_VERSION: the worker speaks protocol version {PROTOCOL_VERSION + 1}" in gateway.log
+        assert (
+            f"PROTOCOL_VERSION: the worker speaks protocol version {version}, this gateway {PROTOCOL_VERSION}"
+            in gateway.log
+        )
         assert "refused connections: PROTOCOL_VERSION" in gateway.log

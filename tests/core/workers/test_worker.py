@@ -49,6 +49,11 @@ class Setting:
     endpoint: Path
     data: DataDirectory
 
+    @property
+    def items(self) -> ItemBook:
+        assert self.distributor.items is not None
+        return self.distributor.items
+
     async def ended(self) -> WorkerEnd:
         async with asyncio.timeout(5):
             return await asyncio.shield(self.worker.ended)
@@ -73,7 +78,8 @@ def _worker(data: DataDirectory, **overrides: object) -> tuple[Worker, Distribut
         environ={},
         directory=data.path,
     ).settings
-    distributor = Distributor(unattached=Retention(1000, 1 << 20, 0.0))
+    items = ItemBook(100)
+    distributor = Distributor(unattached=Retention(1000, 1 << 20, 0.0), items=items)
     spawn = WorkerSpawn(
         session_id=SESSION,
         backend="sim",
@@ -89,7 +95,7 @@ def _worker(data: DataDirectory, **overrides: object) -> tuple[Worker, Distribut
         settings=settings,
         data=data,
         distributor=distributor,
-        items=ItemBook(100),
+        items=items,
         plugins=PluginHost(),
         pool=WarmPool(0, "sim", data.log_of_spare),
     )
@@ -192,6 +198,41 @@ async def test_what_is_not_the_workers_to_send_ends_it(setting: Setting, bad: w.
 
     assert end.reason is CloseReason.WORKER_PROTOCOL_ERROR
     assert detail in end.detail
+    assert setting.what_arrived() == [1, 2]
+
+
+def items(*records: w.ItemRecord) -> w.WorkerEnvelope:
+    return w.WorkerEnvelope(item_records=w.ItemRecords(records=records))
+
+
+async def test_what_the_worker_tells_of_items_is_known_before_what_comes_behind_it(setting: Setting) -> None:
+    added = w.ItemRecord(item_serial=7, server_handle=1, item_handle=2, item_definition="Tank_001.Level")
+    async with _ready(setting) as peer:
+        peer.send(items(added), block(1, 1))
+        await setting.head(1)
+        item = setting.items.current(1, 2)
+
+        assert item is not None
+        assert (item.serial, item.item_definition) == (7, "Tank_001.Level")
+
+
+@pytest.mark.parametrize(
+    "bad",
+    [
+        pytest.param([w.ItemRecord(item_serial=0, item_handle=1)], id="serial 0"),
+        pytest.param([w.ItemRecord(item_serial=n, item_handle=n) for n in (5, 5)], id="a serial twice"),
+        pytest.param([w.ItemRecord(item_serial=n, item_handle=n) for n in range(1, 200)], id="a flood"),
+        pytest.param([w.ItemRecord(item_serial=1, ended=True)] * 2, id="ended twice"),
+    ],
+)
+async def test_item_records_that_cannot_be_true_end_the_worker(setting: Setting, bad: list[w.ItemRecord]) -> None:
+    async with _ready(setting) as peer:
+        peer.send(block(1, 2), items(*bad), block(3, 3))
+        end = await setting.ended()
+        await peer.ended()
+
+    assert end.reason is CloseReason.WORKER_PROTOCOL_ERROR
+    assert "told of items what cannot be" in end.detail
     assert setting.what_arrived() == [1, 2]
 
 

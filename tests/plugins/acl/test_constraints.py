@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Mapping
+from collections.abc import Coroutine, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +14,7 @@ from support.clients import Client, refusal_of, refused
 from support.keys import EVERYTHING, client_with, guarded_gateway
 from support.waiting import until
 
+from mxgw.convert import to_value
 from mxgw.v1 import commands_pb2 as c
 from mxgw.v1 import session_service_pb2 as ss
 from mxgw.v1.command_service_pb2 import BrowseRequest
@@ -41,11 +42,64 @@ async def _references(client: Client, session_id: str, count: int) -> list[str]:
     return found[:count]
 
 
+async def together(*calls: Coroutine[Any, Any, Any]) -> list[Any]:
+    """Make calls at once and return what came of each."""
+    async with asyncio.TaskGroup() as tasks:
+        running = [tasks.create_task(call) for call in calls]
+    return [task.result() for task in running]
+
+
 async def _bulk(client: Client, session_id: str, references: list[str], server_handle: int) -> Any:
     command = c.SubscribeBulkCommand(
         server_handle=server_handle, items=[c.ItemReference(item_definition=r) for r in references]
     )
     return (await client.invoke(session_id, subscribe_bulk=command)).bulk.items
+
+
+async def test_pipelined_commands_on_a_reused_handle_write_nothing_that_is_forbidden(tmp_path: Path) -> None:
+    target, allowed, marker = "Bench_001.FreeAccess", "Tank_001.Level", 4711
+    async with guarded_gateway(tmp_path) as guarded:
+        _, text = guarded.issue(
+            "limited",
+            scopes=EVERYTHING - {Scope.ADMIN},
+            readable=ItemPatterns(("*",)),
+            writable=ItemPatterns(("Tank_001.*",)),
+        )
+        async with client_with(guarded.target, text) as client:
+            session_id = (await client.open()).session_id
+            server = await client.register(session_id)
+
+            async def invoked(**command: Any) -> Any:
+                try:
+                    return await client.invoke(session_id, **command)
+                except grpc.aio.AioRpcError as error:
+                    return error
+
+            outcomes: set[str] = set()
+            for _ in range(40):
+                add = c.AddItemCommand(server_handle=server, item_definition=allowed)
+                handle = (await client.invoke(session_id, add_item=add)).item_handle
+                item = {"server_handle": server, "item_handle": handle}
+                write = c.WriteCommand(**item, value=to_value(marker), wait_for_completion=True)
+                removed, added, _, written = await together(
+                    invoked(remove_item=c.RemoveItemCommand(**item)),
+                    invoked(add_item=c.AddItemCommand(server_handle=server, item_definition=target)),
+                    invoked(advise=c.AdviseCommand(**item)),
+                    invoked(write=write),
+                )
+                outcomes.add(getattr(written, "reason", "") or type(written).__name__)
+
+                assert isinstance(written, grpc.aio.AioRpcError) or written.hresult != 0
+                for reply in (removed, added):
+                    assert reply.hresult == 0
+
+                last = c.RemoveItemCommand(server_handle=server, item_handle=added.item_handle)
+                await client.invoke(session_id, remove_item=last)
+            read = c.ReadBulkCommand(server_handle=server, items=[c.ItemReference(item_definition=target)])
+            value = (await client.invoke(session_id, read_bulk=read)).bulk.items[0].value.value
+
+            assert value.integer == 0
+            assert outcomes <= {"AioRpcError", "ITEM_CHANGED", "ITEM_REMOVED"}
 
 
 async def test_denied_items_of_a_bulk_call_are_results_at_their_index(tmp_path: Path) -> None:
