@@ -73,12 +73,12 @@ def test_troubleshooting_has_every_reason_of_a_worker() -> None:
         reason
         for path in sources("mxgw_worker")
         if not shown(path).startswith("worker/mxgw_worker/ipc/")
-        for reason in re.findall(r'\breason ?= ?"([A-Z_]+)"|Failure\("([A-Z_]+)"', path.read_text())
+        for reason in re.findall(r'\breason ?= ?"([A-Z_]+)"|(?:Failure|Refused)\(\s*"([A-Z_]+)"', path.read_text())
         for reason in reason
         if reason
     }
 
-    assert {"READ_TIMED_OUT", "WRITE_COMPLETION_MISSING"} <= said
+    assert {"READ_TIMED_OUT", "WRITE_COMPLETION_MISSING", "ITEM_CHANGED"} <= said
     assert said <= rows_of("docs/troubleshooting.md")
 
 
