@@ -53,3 +53,17 @@ def test_a_closed_emitter_is_silent() -> None:
     emitter.write_complete(item, ())
 
     assert sink.log == []
+
+
+def test_nothing_is_said_of_an_item_that_is_removed() -> None:
+    emitter, sink = _emitter()
+    value = ua.DataValue(ua.Variant(1.5, ua.VariantType.Double))
+    for buffered in (False, True):
+        item = Item(1, 1, "a", "", buffered=buffered, removed=True)
+        emitter.notify([ua.MonitoredItemNotification(ClientHandle=5, Value=value)], {5: item})
+        emitter.repeat(item)
+        emitter.fail(item, 0x80340000)
+        emitter.lose(item)
+        emitter.flush_all()
+
+    assert sink.log == []

@@ -114,7 +114,7 @@ class Emitter:
             self.flush(server_handle)
 
     def _emit(self, item: Item, value: Any, code: int) -> None:
-        if self._sink is None:
+        if self._sink is None or item.removed:  # its handle may be another item's
             return
         if item.buffered:
             self._gather(item, value)
@@ -129,7 +129,7 @@ class Emitter:
         )
 
     def _bad(self, item: Item, quality: int, statuses: Sequence[MxStatus]) -> None:
-        if self._sink is None:
+        if self._sink is None or item.removed:
             return
         now_ns = time.time_ns()
         if not item.buffered:
