@@ -61,8 +61,8 @@ async def test_every_method_sends_its_arguments(scripted: Scripted, session: Ses
     await session.remove_item(item)
     await session.set_buffered_update_interval(250)
 
-    assert item == Item(1, "A.B", 1)
-    assert second == Item(2, "B", 1, "A")
+    assert item == Item(1, "A.B", 1, serial=1)
+    assert second == Item(2, "B", 1, "A", 2)
     assert sent(scripted, "add_item2").item_context == "A"
     assert sent(scripted, "add_buffered_item").item_context == "ctx"
     assert buffered.handle == 3

@@ -191,7 +191,11 @@ async def test_snapshots_progress_and_draining_are_frames_of_their_own(scripted:
         position=position,
         items=[
             events_pb2.SnapshotItem(
-                server_handle=1, item_handle=item.handle, sequence=4, value=change(4, 3.5).data_change
+                server_handle=1,
+                item_handle=item.handle,
+                sequence=4,
+                value=change(4, 3.5).data_change,
+                item_serial=item.serial,
             )
         ],
     )

@@ -14,7 +14,7 @@ EPOCH, OTHER = bytes(16), bytes(range(16))
 
 
 def rows(*sequences: int) -> list[tuple[int, bytes]]:
-    return [(s, Event(sequence=s, item_handle=7).SerializeToString()) for s in sequences]
+    return [(s, Event(sequence=s, item_serial=7, item_handle=7).SerializeToString()) for s in sequences]
 
 
 @pytest.fixture

@@ -354,7 +354,7 @@ async def test_values_of_items_come_with_events_between_two_lists() -> None:
         screen = app.screen
         assert isinstance(screen, SessionScreen)
         event = pb.WatchEventsResponse()
-        event.events.add(sequence=2000, item_handle=1, kind=1, server_handle=1).data_change.value.double = 77.5
+        event.events.add(sequence=2000, item_serial=1, item_handle=1, kind=1).data_change.value.double = 77.5
         screen.model.take_events(event, 0.0)
         await settled(pilot)
         values = {r.cells["item"].text: r.cells["value"].text for r in screen.grid.rows}
