@@ -47,6 +47,7 @@ from mxgw_core.api.events import (
 )
 from mxgw_core.api.feeds import Feed, FeedDescription, FeedRequest, FeedSnapshot
 from mxgw_core.api.gateway import Call, Gateway, GrpcService, OpenStream, ResponseStream, SettingsSection
+from mxgw_core.api.globs import Globs, check_glob
 from mxgw_core.api.hookspecs import Hooks, hookimpl
 from mxgw_core.api.internal import AlarmAcknowledged, AlarmReport, InternalSession
 from mxgw_core.api.metrics import Metric, MetricBuckets, MetricKind, MetricSample
@@ -92,6 +93,7 @@ __all__ = [
     "FeedRequest",
     "FeedSnapshot",
     "Gateway",
+    "Globs",
     "GrpcService",
     "History",
     "HistoryPage",
@@ -139,6 +141,7 @@ __all__ = [
     "WorkerRefusal",
     "WorkerSpawn",
     "as_operator",
+    "check_glob",
     "correlation_id",
     "hookimpl",
 ]
