@@ -14,6 +14,7 @@ from mxgw_core.api.access import (
     Moment,
     Operator,
     OperatorCredentials,
+    RefusalRecorder,
     SessionPredicate,
     as_operator,
 )
@@ -52,6 +53,7 @@ from mxgw_core.api.hookspecs import Hooks, hookimpl
 from mxgw_core.api.internal import AlarmAcknowledged, AlarmReport, InternalSession
 from mxgw_core.api.metrics import Metric, MetricBuckets, MetricKind, MetricSample
 from mxgw_core.api.observation import CommandInFlight, Observation, PluginStatus, ShownSetting
+from mxgw_core.api.slices import in_slices
 from mxgw_core.api.types import ANONYMOUS, CloseReason, Identity, Peer, Position, SessionInfo, SessionState
 from mxgw_core.api.workers import (
     Orphan,
@@ -120,6 +122,7 @@ __all__ = [
     "PolicyRequest",
     "Position",
     "QueueLimits",
+    "RefusalRecorder",
     "ResponseStream",
     "Resync",
     "Retention",
@@ -144,4 +147,5 @@ __all__ = [
     "check_glob",
     "correlation_id",
     "hookimpl",
+    "in_slices",
 ]

@@ -80,7 +80,20 @@ class CommandGuard(Protocol):
     def denied(self, command: MxCommand) -> Mapping[int, str]:
         """Return the denied inputs by index with their reason; index 0 is the command itself when it is not bulk.
 
-        A `GatewayError` refuses the whole command and is what the caller sees; any other exception denies it.
+        A bulk command with many inputs comes in several parts, one after the other, each a command with a few of the
+        inputs: between them other calls are served. A `GatewayError` refuses the whole command and is what the caller
+        sees; any other exception denies it.
+        """
+
+
+@runtime_checkable
+class RefusalRecorder(Protocol):
+    """A guard that keeps a record of what was denied."""
+
+    def refused(self, command: MxCommand, denied: Mapping[int, str]) -> None:
+        """Some inputs of the command were denied, by this guard or another; called once, before the command goes on.
+
+        `denied` is what all guards returned of all its parts. Exceptions count as those of `denied` do.
         """
 
 

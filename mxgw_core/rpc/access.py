@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import ipaddress
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from urllib.parse import unquote
 
 from mxgw.v1.commands_pb2 import MxCommand
@@ -15,11 +16,13 @@ from mxgw_core.api.access import (
     Deny,
     ItemAccess,
     Moment,
+    RefusalRecorder,
 )
 from mxgw_core.api.errors import AccessDenied, GatewayError, Unauthenticated
 from mxgw_core.api.events import EventFilter, StreamPace
 from mxgw_core.api.types import ANONYMOUS, Identity, Peer, SessionInfo
 from mxgw_core.plugins import PluginHost
+from mxgw_core.rpc.bulk import slices_of
 from mxgw_core.rpc.figures import AccessOutcome, CallFigures
 
 
@@ -180,18 +183,32 @@ class AccessControl:
         return [answer.value for answer in answers]
 
 
-def denied_inputs(guards: Sequence[CommandGuard], command: MxCommand) -> dict[int, str]:
+async def denied_inputs(guards: Sequence[CommandGuard], command: MxCommand) -> dict[int, str]:
     """Return the inputs of a command that some guard denies.
+
+    A bulk command is judged a few inputs at a time, so that a large one holds nobody up.
 
     Raises:
         GatewayError: a guard refuses the whole command, or failed (AccessDenied).
     """
     denied: dict[int, str] = {}
-    for guard in guards:
-        try:
-            denied.update(guard.denied(command))
-        except GatewayError:
-            raise
-        except Exception as error:
-            raise AccessDenied("the command could not be authorized") from error
+    async for start, part in slices_of(command):
+        for guard in guards:
+            with _failing_closed():
+                denied.update({start + index: why for index, why in guard.denied(part).items()})
+    if denied:
+        for guard in guards:
+            if isinstance(guard, RefusalRecorder):
+                with _failing_closed():
+                    guard.refused(command, denied)
     return denied
+
+
+@contextmanager
+def _failing_closed() -> Iterator[None]:
+    try:
+        yield
+    except GatewayError:
+        raise
+    except Exception as error:
+        raise AccessDenied("the command could not be authorized") from error

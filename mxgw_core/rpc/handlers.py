@@ -39,7 +39,7 @@ log = logging.getLogger(__name__)
 REQUEST_ID_KEY = "x-request-id"
 _REQUEST_ID = re.compile(r"[A-Za-z0-9._:-]{1,64}")
 
-_Admission: TypeAlias = Callable[[bytes, grpc.aio.ServicerContext[Any, Any]], tuple[Any, Call]]
+_Admission: TypeAlias = Callable[[bytes, grpc.aio.ServicerContext[Any, Any]], Awaitable[tuple[Any, Call]]]
 
 
 class HandlerFactory:
@@ -97,7 +97,7 @@ class HandlerFactory:
             began, code = time.perf_counter(), "CANCELLED"
             figures.running += 1
             try:
-                request, call = admit(data, context)
+                request, call = await admit(data, context)
                 reply = (await run(request, call)).SerializeToString()
                 code = "OK"
                 return reply
@@ -123,7 +123,7 @@ class HandlerFactory:
             began, code = time.perf_counter(), "CANCELLED"
             figures.running += 1
             try:
-                request, call = admit(data, context)
+                request, call = await admit(data, context)
                 session_id: str = getattr(request, "session_id", "")
                 async with self._streams.serving(OpenStream(path, call.identity, call.peer, session_id)):
                     await run(request, call, _Stream(context))
@@ -140,11 +140,11 @@ class HandlerFactory:
         return handle
 
     def _admission(self, path: str, request_class: type[Message], scope: str) -> _Admission:
-        """Return the steps before a call runs; nothing in them waits."""
+        """Return the steps before a call runs; they wait only to let others have their turn in a long list."""
         limits, access, registry, mutual_tls = self._limits, self._access, self._registry, self._mutual_tls
         names_session = "session_id" in request_class.DESCRIPTOR.fields_by_name
 
-        def admit(data: bytes, context: grpc.aio.ServicerContext[Any, Any]) -> tuple[Any, Call]:
+        async def admit(data: bytes, context: grpc.aio.ServicerContext[Any, Any]) -> tuple[Any, Call]:
             peer = parse_peer(context.peer())
             metadata = {k: v for k, v in context.invocation_metadata() or () if isinstance(v, str)}
             brought = metadata.get(REQUEST_ID_KEY, "")
@@ -152,7 +152,7 @@ class HandlerFactory:
             names = _certificate_names(context) if mutual_tls else ()
             identity = access.authenticate(path, peer, metadata, certificate_names=names, scope=scope)
             request = parse(request_class, data)
-            check(request, text_characters=limits.text_characters, items=limits.items_per_call)
+            await check(request, text_characters=limits.text_characters, items=limits.items_per_call)
             session_id: str = getattr(request, "session_id", "") if names_session else ""
             session = registry.info(session_id)
             access.authorize(AccessRequest(path, identity, peer, session_id, session, request, scope))

@@ -14,6 +14,7 @@ from mxgw.worker.v1 import worker_pb2 as w
 from mxgw_core.api.access import AccessRequest, Moment
 from mxgw_core.api.errors import GatewayError, InvalidRequest
 from mxgw_core.api.gateway import Call
+from mxgw_core.api.slices import in_slices
 from mxgw_core.api.types import CloseReason, SessionInfo
 from mxgw_core.config.models import Settings
 from mxgw_core.rpc.access import AccessControl
@@ -116,7 +117,9 @@ class SessionService:
         state = reply.state
         if filters := self._access.filters(session.info(), call.identity):
             at = state.position.sequence
-            shown = [i for i in state.items if all(f.keep(*_handles(i), _DATA_CHANGE, at) for f in filters)]
+            shown: list[pb.ItemState] = []
+            async for some in in_slices(state.items):
+                shown += [i for i in some if all(f.keep(*_handles(i), _DATA_CHANGE, at) for f in filters)]
             del state.items[:]
             state.items.extend(shown)
         return state

@@ -20,8 +20,8 @@ _UNTOLD = "this key is limited to certain items: give the full reference instead
 
 _VALUES = frozenset({EventKind.EVENT_KIND_DATA_CHANGE, EventKind.EVENT_KIND_BUFFERED_DATA_CHANGE})
 _WRITES = frozenset({"write", "write2", "write_secured", "write_secured2", "write_bulk"})
-# What is said of so many references is remembered.
-_REMEMBERED = 65_536
+# What is said of so many references is remembered; a client chooses them, and how long they are.
+_REMEMBERED = 4096
 
 
 class ItemRights:
@@ -93,13 +93,7 @@ class ItemGuard(Tracking):
         self._refused = refused
 
     def denied(self, command: MxCommand) -> Mapping[int, str]:
-        """Return the inputs that the key may not use; they are recorded."""
-        denied = self._denied(command)
-        if denied:
-            self._refused(command, denied)
-        return denied
-
-    def _denied(self, command: MxCommand) -> Mapping[int, str]:
+        """Return the inputs that the key may not use."""
         kind = command.WhichOneof("command")
         if references := added_references(command):
             return self._denied_references(references, reads=kind == "read_bulk")
@@ -111,6 +105,10 @@ class ItemGuard(Tracking):
             elif kind in _WRITES and not self._rights.may_write(item.reference):
                 denied[index] = _DENIED_WRITE
         return denied
+
+    def refused(self, command: MxCommand, denied: Mapping[int, str]) -> None:
+        """See `RefusalRecorder`."""
+        self._refused(command, denied)
 
     def _denied_references(self, references: Sequence[str | None], *, reads: bool) -> Mapping[int, str]:
         denied: dict[int, str] = {}

@@ -167,7 +167,7 @@ class Running:
                     reason=f"{len(denied)} items: {denied[first]}",
                     session=session.session_id,
                     tag=session.tag,
-                    detail=", ".join(items_of(command, items, tuple(denied))),
+                    detail=", ".join(items_of(command, items, denied)),
                 )
             )
 
