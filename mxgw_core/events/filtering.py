@@ -7,6 +7,7 @@ from itertools import compress
 from typing import NamedTuple
 
 from mxgw_core.api.events import EventFilter, StandingAnswer, StandingFilter
+from mxgw_core.api.slices import NAMES_AT_ONCE
 from mxgw_core.events.log import Chunk
 from mxgw_core.events.opened import Opened, identity_of, kept_of, opened
 
@@ -43,11 +44,20 @@ class Sieve:
         # Of answers that hold only behind some sequence, that sequence; and the greatest of these.
         self._afters: dict[int, int] = {}
         self._latest_after = 0
+        # Items and kinds that were met and not asked for yet: a chunk may bring thousands at once.
+        self._unasked: list[int] = []
+
+    @property
+    def has_unasked(self) -> bool:
+        """Whether the last `judge` stopped only because there was much to ask: it goes on when it is called again."""
+        return bool(self._unasked)
 
     def judge(self, chunk: Chunk, *, may_wait: bool = False) -> Judged:
         """Ask for each event; with `may_wait`, stop before the first that cannot be judged yet.
 
-        Without it such an event does not pass.
+        Without it such an event does not pass. With it, at most `NAMES_AT_ONCE` answers that stand are asked for at a
+        time, because each may take a comparison with many patterns: while some are left, no event is judged (see
+        `has_unasked`), so that others have their turn in between.
 
         Raises:
             MalformedBatch: the events are not encoded, or not numbered, as the contract says.
@@ -59,12 +69,17 @@ class Sieve:
         if revisions != self._revisions:
             self._forget()
             self._revisions = revisions
+        if may_wait and self._unasked and self._ask_some():
+            return _not_yet(chunk)
         known = chunk.cuts.get(self)
         if known is not None and known[0] == revisions:
             _, passed, kept = known
             return Judged(chunk.first, chunk.last, chunk.events, passed, chunk if passed == chunk.events else kept)
         events = opened(chunk)
-        judged = self._judged(chunk, events, self._remembered(chunk, events), may_wait)
+        answers = self._remembered(chunk, events, may_wait)
+        if may_wait and self._unasked:
+            return _not_yet(chunk)
+        judged = self._judged(chunk, events, answers, may_wait)
         if may_wait and judged.undecided is None:
             # Not the chunk itself, which would then be freed by the collector only.
             chunk.cuts[self] = revisions, judged.passed, None if judged.kept is chunk else judged.kept
@@ -95,8 +110,8 @@ class Sieve:
 
     # answers that stand
 
-    def _remembered(self, chunk: Chunk, events: Opened) -> list[bool | None]:
-        """Return the answers that stand for a chunk's events; None where there is none."""
+    def _remembered(self, chunk: Chunk, events: Opened, may_wait: bool) -> list[bool | None]:
+        """Return the answers that stand for a chunk's events; None where there is none, or it was not asked for yet."""
         keys = events.keys
         answers = list(map(self._answers.get, keys))
         if None in answers:
@@ -105,13 +120,21 @@ class Sieve:
                 if len(self._answers) + len(new) > _REMEMBERED:
                     self._forget()
                     new = set(keys)
-                for key in new:
-                    self._learn(key)
+                self._unasked = list(new)
+                while self._ask_some() and not may_wait:
+                    pass
                 answers = list(map(self._answers.get, keys))
         if self._latest_after >= chunk.first:  # a reader that is far behind: some answers came into force later
             late = {key for key, after in self._afters.items() if after >= chunk.first}
             answers = [None if key in late else answer for key, answer in zip(keys, answers, strict=True)]
         return answers
+
+    def _ask_some(self) -> bool:
+        """Ask for the next few items; return whether there are more."""
+        for key in self._unasked[-NAMES_AT_ONCE:]:
+            self._learn(key)
+        del self._unasked[-NAMES_AT_ONCE:]
+        return bool(self._unasked)
 
     def _learn(self, key: int) -> None:
         standing = [f.standing(*identity_of(key)) for f in self._standing]
@@ -125,6 +148,11 @@ class Sieve:
         self._answers.clear()
         self._afters.clear()
         self._latest_after = 0
+        self._unasked.clear()
+
+
+def _not_yet(chunk: Chunk) -> Judged:
+    return Judged(chunk.first, chunk.first - 1, 0, 0, None, undecided=chunk.first)
 
 
 def _combined(answers: Sequence[StandingAnswer | None]) -> StandingAnswer | None:

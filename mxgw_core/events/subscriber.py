@@ -103,6 +103,8 @@ class Subscriber:
         self._wants_snapshot = False
         # A filter could not say whether the next event may pass.
         self._is_undecided = False
+        # A filter has more to ask before the next event is judged: others have their turn first.
+        self.is_judging = False
         # Position of the snapshot that waits for its place in the stream.
         self._snapshot_at: int | None = None
         # The gap that the stream must begin with was not handed over yet.
@@ -374,7 +376,7 @@ class Subscriber:
 
         None as well when a filter cannot judge the next event yet; it is asked again when the subscriber is woken.
         """
-        self._is_undecided = False
+        self._is_undecided = self.is_judging = False
         if self._control:
             return self._control.popleft()
         if self._wants_snapshot and self.end is None:
@@ -431,6 +433,13 @@ class Subscriber:
             assert isinstance(item, LogGap)
             self._count_gap(item)
         return item
+
+    async def judged(self, item: Chunk | LogGap) -> None:
+        """Let the filter ask for what is new in older events, before `passed`, a few items at a time."""
+        if self._sieve is None or not self._sieve.is_standing or isinstance(item, LogGap):
+            return
+        while self._sieve.judge(item, may_wait=True).undecided is not None and self._sieve.has_unasked:
+            await asyncio.sleep(0)
 
     def passed(self, item: Chunk | LogGap | Judged) -> Chunk | LogGap | Progress | None:
         """Count `item` as handed over and return what of it this subscriber may see; None when nothing."""
@@ -527,7 +536,8 @@ class Subscriber:
         before = judged.events > 0
         rest = chunk.split(judged.last)[1] if before else chunk
         self._following = rest if self._following is None else joined(rest, self._following)
-        self._is_undecided = not before
+        self._is_undecided = not before and not sieve.has_unasked
+        self.is_judging = sieve.has_unasked
         return judged if before else None
 
     def _kept(self, judged: Judged) -> Chunk | None:
@@ -548,6 +558,9 @@ class Subscriber:
     async def wait(self) -> None:
         """Return once `take` may have something. One waiter at a time."""
         has_more = self._control or self._following is not None or self._backlog or self._wants_snapshot
+        if self.is_judging:
+            await asyncio.sleep(0)
+            return
         if self._is_undecided:
             await self._waiter.wait()
             return

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
+
 import pytest
 from support.distributing import Items
 from support.events import EPOCH
@@ -9,6 +11,7 @@ from support.events import EPOCH
 from mxgw.v1 import events_pb2 as e
 from mxgw.v1.event_service_pb2 import StreamEventsResponse
 from mxgw.v1.values_pb2 import MxValue
+from mxgw_core.api.slices import NAMES_AT_ONCE
 from mxgw_core.rpc.snapshots import SnapshotMessages
 
 LIMIT = 400
@@ -73,3 +76,22 @@ def test_what_a_filter_cannot_say_yet_is_not_shown() -> None:
 
 def test_a_session_without_values_has_an_end_only() -> None:
     assert parsed(list(SnapshotMessages(EPOCH, 77, []).frames((), LIMIT))) == []
+
+
+def test_a_filter_is_asked_for_a_few_items_between_two_frames() -> None:
+    class Counting:
+        asked = 0
+
+        def keep(self, server_handle: int, item_handle: int, kind: int, sequence: int) -> bool:
+            self.asked += 1
+            return item_handle % 2 == 0
+
+    counting = Counting()
+    asked = [0]
+    frames = []
+    for frame in SnapshotMessages(EPOCH, 77, [page(*range(1, 101))]).frames((counting,), 1 << 20):
+        frames.append(frame)
+        asked.append(counting.asked)
+
+    assert max(after - before for before, after in pairwise(asked)) <= NAMES_AT_ONCE
+    assert parsed(frames) == [list(range(2, 101, 2))]
