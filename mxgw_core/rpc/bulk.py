@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Mapping
-from itertools import islice
 
 from mxgw.v1 import commands_pb2 as c
-from mxgw_core.api.slices import NAMES_AT_ONCE
+from mxgw_core.api.slices import ENTRIES_AT_ONCE, NAMES_AT_ONCE, in_slices
 
 # 0x80070005, as MXAccess clients know it from COM.
 E_ACCESSDENIED = -2147024891
@@ -48,28 +47,33 @@ async def slices_of(command: c.MxCommand, size: int = NAMES_AT_ONCE) -> AsyncIte
         yield start, part
 
 
-def without(command: c.MxCommand, denied: Mapping[int, str]) -> c.MxCommand:
+async def without(command: c.MxCommand, denied: Mapping[int, str]) -> c.MxCommand:
     """Return a bulk command without its denied inputs."""
     if not denied:
         return command
     kind = command.WhichOneof("command") or ""
     allowed = _without_inputs(command, kind)
-    inputs = getattr(getattr(command, kind), _INPUTS[kind])
-    getattr(getattr(allowed, kind), _INPUTS[kind]).extend(
-        one for index, one in enumerate(inputs) if index not in denied
-    )
+    inputs, kept = (getattr(getattr(one, kind), _INPUTS[kind]) for one in (command, allowed))
+    async for some in in_slices(range(len(inputs)), ENTRIES_AT_ONCE):
+        kept.extend(inputs[index] for index in some if index not in denied)
     return allowed
 
 
-def with_denied(results: c.BulkResult, denied: Mapping[int, str]) -> c.BulkResult:
+async def with_denied(results: c.BulkResult, denied: Mapping[int, str]) -> c.BulkResult:
     """Return the results of a command's allowed inputs, with those of its denied inputs at their places."""
     allowed = iter(results.items)
-    refusals = {why: c.BulkItemResult(hresult=E_ACCESSDENIED, message=why, reason=ITEM_DENIED) for why in set(denied.values())}
-    items: list[c.BulkItemResult] = []
-    for index in sorted(denied):
-        items += islice(allowed, max(0, index - len(items)))
-        items.append(refusals[denied[index]])
-    return c.BulkResult(items=[*items, *allowed])
+    refusals = {why: _refusal(why) for why in set(denied.values())}
+    merged = c.BulkResult()
+    async for some in in_slices(range(max(len(results.items) + len(denied), max(denied, default=0) + 1)), ENTRIES_AT_ONCE):
+        for index in some:
+            item = refusals[denied[index]] if index in denied else next(allowed, None)
+            if item is not None:
+                merged.items.append(item)
+    return merged
+
+
+def _refusal(why: str) -> c.BulkItemResult:
+    return c.BulkItemResult(hresult=E_ACCESSDENIED, message=why, reason=ITEM_DENIED)
 
 
 def _without_inputs(command: c.MxCommand, kind: str) -> c.MxCommand:

@@ -51,14 +51,14 @@ class CommandService:
             denied = await denied_inputs(guards, command)
             if denied and not is_bulk(command):
                 raise AccessDenied(denied.get(0, "the command is not allowed"))
-            command = without(command, denied)
+            command = await without(command, denied)
         timeout_s = self._timeout(call, request.timeout if request.HasField("timeout") else None)
         with _observed([guard for guard in guards if isinstance(guard, CommandObserver)], session, command) as answered:
             answer = await call_worker(session, w.CommandRequest(mx=command), timeout_s)
             answered(answer)
         reply = answer.mx
         if denied:
-            reply.bulk.CopyFrom(with_denied(reply.bulk, denied))
+            reply.bulk.CopyFrom(await with_denied(reply.bulk, denied))
         return pb.InvokeResponse(reply=reply)
 
     def _guards_of(self, session: Session, identity: Identity) -> Sequence[CommandGuard]:

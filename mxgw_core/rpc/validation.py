@@ -10,12 +10,11 @@ from google.protobuf.message import DecodeError, Message
 
 from mxgw.v1.values_pb2 import MxValue
 from mxgw_core.api.errors import InvalidRequest
+from mxgw_core.api.slices import ENTRIES_AT_ONCE
 
 # Names that people read: shorter than references.
 _NAME_CHARACTERS = {"client_name": 128, "tag": 64, "backend": 64, "session_id": 128}
 _PAYLOAD_BYTES = 1024
-# Entries of a list that are looked at in one go: about 1 ms.
-_ENTRIES_AT_ONCE = 500
 
 # A value may be any text the source can hold; the message limit bounds it.
 _FREE_TEXT = frozenset({MxValue.DESCRIPTOR.full_name})
@@ -63,7 +62,7 @@ async def _check(message: Message, path: str, text_characters: int, items: int) 
                     metadata={"field": name, "limit": str(items)},
                 )
             for index, element in enumerate(value):
-                if index and index % _ENTRIES_AT_ONCE == 0:
+                if index and index % ENTRIES_AT_ONCE == 0:
                     await asyncio.sleep(0)
                 await _check_one(field, element, f"{name}[{index}]", text_characters, items)
         else:

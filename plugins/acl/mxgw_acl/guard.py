@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from functools import lru_cache
 from math import inf
 
@@ -110,7 +110,7 @@ class ItemGuard(Tracking):
         """See `RefusalRecorder`."""
         self._refused(command, denied)
 
-    def _denied_references(self, references: Sequence[str | None], *, reads: bool) -> Mapping[int, str]:
+    def _denied_references(self, references: Iterable[str | None], *, reads: bool) -> Mapping[int, str]:
         denied: dict[int, str] = {}
         for index, reference in enumerate(references):
             if reference is None:
@@ -186,10 +186,10 @@ def items_of(command: MxCommand, items: ItemMap, indexes: Collection[int] | None
     """Yield the references that a command is about, for the audit log; `indexes` picks inputs."""
     references = added_references(command)
     if not references:
-        references = [
+        references = (
             item.reference if (item := items.current(handle)) is not None else f"handle {handle[1]}"
             for handle in used_handles(command)
-        ]
+        )
     for index, reference in enumerate(references):
         if indexes is None or index in indexes:
             yield reference or "?"

@@ -169,8 +169,11 @@ class ItemMap:
                 return
 
 
-def added_references(command: MxCommand) -> Sequence[str | None]:
-    """Return the references that a command names, in the order of its inputs; None for what cannot be told."""
+def added_references(command: MxCommand) -> Iterable[str | None]:
+    """Return the references that a command names, in the order of its inputs; None for what cannot be told.
+
+    What names none is false.
+    """
     match command.WhichOneof("command"):
         case "add_item":
             return [command.add_item.item_definition.strip()]
@@ -185,21 +188,21 @@ def added_references(command: MxCommand) -> Sequence[str | None]:
                 )
             ]
         case "subscribe_bulk":
-            return [reference_of(item) for item in command.subscribe_bulk.items]
+            return map(reference_of, command.subscribe_bulk.items)
         case "read_bulk":
-            return [reference_of(item) for item in command.read_bulk.items]
+            return map(reference_of, command.read_bulk.items)
         case _:
             return ()
 
 
-def used_handles(command: MxCommand) -> Sequence[Handle]:
+def used_handles(command: MxCommand) -> Iterable[Handle]:
     """Return the handles that a command uses, in the order of its inputs."""
     match command.WhichOneof("command"):
         case "write_bulk":
-            return [(command.write_bulk.server_handle, write.item_handle) for write in command.write_bulk.writes]
+            return ((command.write_bulk.server_handle, write.item_handle) for write in command.write_bulk.writes)
         case "unsubscribe_bulk":
             bulk = command.unsubscribe_bulk
-            return [(bulk.server_handle, item_handle) for item_handle in bulk.item_handles]
+            return ((bulk.server_handle, item_handle) for item_handle in bulk.item_handles)
         case (
             "write"
             | "write2"
@@ -228,4 +231,4 @@ def _added(command: MxCommand, reply: MxReply) -> Iterator[tuple[Handle, str | N
         return
     if reply.WhichOneof("result") == "item_handle":
         added = getattr(command, command.WhichOneof("command") or "")
-        yield (added.server_handle, reply.item_handle), references[0]
+        yield (added.server_handle, reply.item_handle), next(iter(references))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Mapping
 
 import pytest
@@ -11,7 +12,7 @@ from support.turns import counted_turns
 
 from mxgw.v1 import commands_pb2 as c
 from mxgw_core.api.errors import AccessDenied
-from mxgw_core.api.slices import NAMES_AT_ONCE, in_slices
+from mxgw_core.api.slices import ENTRIES_AT_ONCE, NAMES_AT_ONCE, in_slices
 from mxgw_core.rpc.access import denied_inputs
 from mxgw_core.rpc.bulk import E_ACCESSDENIED, ITEM_DENIED, is_bulk, with_denied, without
 
@@ -101,16 +102,17 @@ async def test_a_record_that_fails_denies_everything() -> None:
         await denied_inputs([Failing()], commands(2)[0])
 
 
+@pytest.mark.asyncio
 @pytest.mark.parametrize("kind", range(4))
-def test_denied_inputs_are_left_out_and_the_rest_keeps_its_order(kind: int) -> None:
+async def test_denied_inputs_are_left_out_and_the_rest_keeps_its_order(kind: int) -> None:
     command = commands(10)[kind]
     before = command.SerializeToString()
 
     assert is_bulk(command)
-    assert inputs_of(without(command, {0: "", 3: "", 9: ""})) == [1, 2, 4, 5, 6, 7, 8]
-    assert inputs_of(without(command, dict.fromkeys(range(10), ""))) == []
+    assert inputs_of(await without(command, {0: "", 3: "", 9: ""})) == [1, 2, 4, 5, 6, 7, 8]
+    assert inputs_of(await without(command, dict.fromkeys(range(10), ""))) == []
     assert command.SerializeToString() == before
-    assert without(command, {}) is command
+    assert await without(command, {}) is command
 
 
 @given(st.integers(0, 30), st.sets(st.integers(0, 29)))
@@ -118,7 +120,7 @@ def test_every_result_is_at_the_place_of_its_input(count: int, wanted: set[int])
     denied = {index: f"no {index % 3}" for index in wanted if index < count}
     allowed = [index for index in range(count) if index not in denied]
     results = c.BulkResult(items=[c.BulkItemResult(item_handle=index + 1) for index in allowed])
-    merged = with_denied(results, denied).items
+    merged = asyncio.run(with_denied(results, denied)).items
 
     assert len(merged) == count
     for index, item in enumerate(merged):
@@ -129,10 +131,34 @@ def test_every_result_is_at_the_place_of_its_input(count: int, wanted: set[int])
             assert (item.item_handle, item.hresult, item.reason) == (index + 1, 0, "")
 
 
-def test_results_that_a_worker_left_out_do_not_hide_what_was_denied() -> None:
-    merged = with_denied(c.BulkResult(), {3: "no", 5: "no"}).items
+@pytest.mark.asyncio
+async def test_results_that_a_worker_left_out_do_not_hide_what_was_denied() -> None:
+    merged = (await with_denied(c.BulkResult(), {3: "no", 5: "no"})).items
 
     assert [item.reason for item in merged] == [ITEM_DENIED, ITEM_DENIED]
+
+
+@pytest.mark.asyncio
+async def test_the_largest_call_is_taken_apart_and_put_together_in_slices() -> None:
+    denied = Looked(dict.fromkeys(range(0, 20_000, 2), "no"))
+    async with counted_turns() as turns:
+        allowed = await without(commands(20_000)[0], denied)
+        results = c.BulkResult(items=[c.BulkItemResult(item_handle=1)] * len(allowed.subscribe_bulk.items))
+        merged = await with_denied(results, denied)
+
+    assert len(merged.items) == 20_000
+    assert turns.taken == 2 * (20_000 // ENTRIES_AT_ONCE - 1)
+    assert denied.looks <= 2 * 20_000  # once per input and step
+
+
+class Looked(dict[int, str]):
+    """Counts how often it is asked for an input."""
+
+    looks = 0
+
+    def __contains__(self, key: object) -> bool:
+        self.looks += 1
+        return super().__contains__(key)
 
 
 @pytest.mark.asyncio

@@ -188,7 +188,7 @@ def test_numbers_are_nobodys_business_here() -> None:
 
 @pytest.mark.asyncio
 async def test_a_long_list_is_checked_in_slices() -> None:
-    items = [c.ItemReference(item_definition=f"Tank_{number}.Level") for number in range(1750)]
+    items = [c.ItemReference(item_definition=f"Tank_{number}.Level") for number in range(3 * 500 + 1)]
     request = cs.InvokeRequest(command=c.MxCommand(read_bulk=c.ReadBulkCommand(items=items)))
     async with counted_turns() as turns:
         await validation.check(request, text_characters=100, items=2000)
