@@ -62,7 +62,9 @@ def alternating(first: int, events: int, items: int = 2) -> Chunk:
 
 
 def kept(sieve: Sieve, chunk: Chunk) -> list[int]:
-    passed = sieve.judge(chunk, may_wait=True).kept
+    while (judged := sieve.judge(chunk, may_wait=True)).undecided is not None and sieve.has_unasked:
+        pass
+    passed = judged.kept
     return [] if passed is None else sequences_of(passed)
 
 
