@@ -26,6 +26,10 @@ from mxgw_core.rpc.bulk import slices_of
 from mxgw_core.rpc.figures import AccessOutcome, CallFigures
 
 
+# What callers prove themselves with, to this gateway or to what stands before it.
+_CREDENTIALS = frozenset({"authorization", "proxy-authorization", "cookie", "x-api-key"})
+
+
 def parse_peer(peer: str) -> Peer:
     """Return the peer of a gRPC call from gRPC's own form: `ipv4:…`, `ipv6:…` or `unix:…`."""
     text = unquote(peer)
@@ -48,6 +52,17 @@ def is_loopback(host: str) -> bool:
     return (mapped or address).is_loopback
 
 
+def joined_metadata(pairs: Sequence[tuple[str, str]]) -> dict[str, str]:
+    """Return a call's metadata by key; what was sent several times is one text, so that nothing hides behind another.
+
+    Source: RFC 9110, 5.3.
+    """
+    metadata: dict[str, list[str]] = {}
+    for key, value in pairs:
+        metadata.setdefault(key, []).append(value)
+    return {key: ", ".join(values) for key, values in metadata.items()}
+
+
 class AccessControl:
     """Folds what the plugins say, and counts it. Fails closed: an exception refuses, an unknown answer refuses."""
 
@@ -64,6 +79,22 @@ class AccessControl:
     def authenticates(self) -> bool:
         """Whether a plugin decides who callers are."""
         return self._authenticates
+
+    def check_credentials(self, pairs: Sequence[tuple[str, str]]) -> None:
+        """Make sure that a call says only once who makes it: two programs might each believe another one of two.
+
+        Raises:
+            Unauthenticated: a header with credentials was sent twice.
+        """
+        keys = [key for key, _ in pairs if key in _CREDENTIALS]
+        if len(keys) == len(set(keys)):
+            return
+        self._figures.access[AccessOutcome.UNAUTHENTICATED] += 1
+        key = next(key for key in keys if keys.count(key) > 1)
+        raise Unauthenticated(
+            f"the call has {keys.count(key)} `{key}` headers: send one; a proxy on the way, or a second interceptor of "
+            "the client, may add its own"
+        )
 
     def authenticate(
         self,

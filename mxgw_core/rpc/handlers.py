@@ -11,8 +11,8 @@ import logging
 import re
 import secrets
 import time
-from collections.abc import Awaitable, Callable, Coroutine, Sequence
-from contextlib import suppress
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Sequence
+from contextlib import asynccontextmanager, suppress
 from typing import Any, NoReturn, TypeAlias
 
 import grpc
@@ -24,8 +24,9 @@ from mxgw_core.api.access import AccessRequest
 from mxgw_core.api.correlation import correlation_id, current_call
 from mxgw_core.api.errors import GatewayError, InternalError
 from mxgw_core.api.gateway import Call, GrpcService, OpenStream
+from mxgw_core.api.types import Identity, Peer
 from mxgw_core.config.models import LimitSettings
-from mxgw_core.rpc.access import AccessControl, parse_peer
+from mxgw_core.rpc.access import AccessControl, joined_metadata, parse_peer
 from mxgw_core.rpc.direct import Write
 from mxgw_core.rpc.errors import DETAILS_KEY, status_code, status_details
 from mxgw_core.rpc.figures import CallFigures
@@ -141,16 +142,11 @@ class HandlerFactory:
 
     def _admission(self, path: str, request_class: type[Message], scope: str) -> _Admission:
         """Return the steps before a call runs; they wait only to let others have their turn in a long list."""
-        limits, access, registry, mutual_tls = self._limits, self._access, self._registry, self._mutual_tls
+        limits, access, registry = self._limits, self._access, self._registry
         names_session = "session_id" in request_class.DESCRIPTOR.fields_by_name
 
         async def admit(data: bytes, context: grpc.aio.ServicerContext[Any, Any]) -> tuple[Any, Call]:
-            peer = parse_peer(context.peer())
-            metadata = {k: v for k, v in context.invocation_metadata() or () if isinstance(v, str)}
-            brought = metadata.get(REQUEST_ID_KEY, "")
-            current_call.set(brought if _REQUEST_ID.fullmatch(brought) else secrets.token_hex(8))
-            names = _certificate_names(context) if mutual_tls else ()
-            identity = access.authenticate(path, peer, metadata, certificate_names=names, scope=scope)
+            peer, identity = self._caller(path, context, scope)
             request = parse(request_class, data)
             await check(request, text_characters=limits.text_characters, items=limits.items_per_call)
             session_id: str = getattr(request, "session_id", "") if names_session else ""
@@ -159,6 +155,32 @@ class HandlerFactory:
             return request, Call(path, identity, peer, context.time_remaining())
 
         return admit
+
+    @asynccontextmanager
+    async def letting_in(self, path: str, context: grpc.aio.ServicerContext[Any, Any]) -> AsyncIterator[None]:
+        """Admit a stream of a service that grpc itself brings, as any other call; it names no session."""
+        try:
+            peer, identity = self._caller(path, context, "")
+            self._access.authorize(AccessRequest(path, identity, peer))
+            async with self._streams.serving(OpenStream(path, identity, peer, "")):
+                yield
+        except GatewayError as error:
+            await _abort(context, path, error)
+
+    def _caller(self, path: str, context: grpc.aio.ServicerContext[Any, Any], scope: str) -> tuple[Peer, Identity]:
+        """Return where a call comes from, and who makes it.
+
+        Raises:
+            Unauthenticated: nobody that is known.
+        """
+        peer = parse_peer(context.peer())
+        pairs = [(key, value) for key, value in context.invocation_metadata() or () if isinstance(value, str)]
+        metadata = joined_metadata(pairs)
+        brought = metadata.get(REQUEST_ID_KEY, "")
+        current_call.set(brought if _REQUEST_ID.fullmatch(brought) else secrets.token_hex(8))
+        self._access.check_credentials(pairs)
+        names = _certificate_names(context) if self._mutual_tls else ()
+        return peer, self._access.authenticate(path, peer, metadata, certificate_names=names, scope=scope)
 
 
 def _certificate_names(context: grpc.aio.ServicerContext[Any, Any]) -> Sequence[str]:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import AsyncIterator, Sequence
+from typing import Any
 
 import grpc
 import grpc.aio
@@ -68,12 +69,7 @@ class GrpcServer:
         health_pb2_grpc.add_HealthServicer_to_server(self._health, self._server)
         self._names = ["", *names]
         if settings.gateway.reflection:
-            from grpc_reflection.v1alpha import reflection  # 1 MiB that hardly anybody wants
-
-            reflection.enable_server_reflection(
-                [*names, health.SERVICE_NAME, reflection.SERVICE_NAME],
-                self._server,
-            )
+            _add_reflection(self._server, [*names, health.SERVICE_NAME], handlers)
         if figures is not None:  # the last one: it is asked for what no other serves
             self._server.add_generic_rpc_handlers([figures.unlisted_handler()])
 
@@ -124,3 +120,20 @@ class GrpcServer:
     async def _set_health(self, status: int) -> None:
         for name in self._names:
             await self._health.set(name, status)
+
+
+def _add_reflection(server: grpc.aio.Server, names: Sequence[str], handlers: HandlerFactory) -> None:
+    """Serve what the services look like to those who may make calls."""
+    from grpc_reflection.v1alpha import reflection, reflection_pb2_grpc  # 1 MiB that hardly anybody wants
+
+    path = f"/{reflection.SERVICE_NAME}/ServerReflectionInfo"
+
+    class Guarded(reflection.aio.ReflectionServicer):  # type: ignore[misc]  # it has no types
+        async def ServerReflectionInfo(
+            self, request_iterator: Any, context: grpc.aio.ServicerContext[Any, Any]
+        ) -> AsyncIterator[Any]:
+            async with handlers.letting_in(path, context):
+                async for response in super().ServerReflectionInfo(request_iterator, context):
+                    yield response
+
+    reflection_pb2_grpc.add_ServerReflectionServicer_to_server(Guarded([*names, reflection.SERVICE_NAME]), server)

@@ -229,9 +229,12 @@ async def test_whoever_was_silent_longest_makes_room_and_a_scraper_always_gets_i
         for reader, _ in silent[:26]:
             assert await reader.read() == b""
 
-        asking = [await connect() for _ in range(16)]
-        for pair in asking:
-            assert await ask(*pair) == 200
+        asking = []
+        for _ in range(16):
+            asking.append(await connect())
+
+            assert await ask(*asking[-1]) == 200
+
         # Among those that ask, the one that did so longest ago.
         assert await late[0].read() == b""
         assert await scraper[0].read() == b""
