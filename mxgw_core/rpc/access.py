@@ -25,7 +25,6 @@ from mxgw_core.plugins import PluginHost
 from mxgw_core.rpc.bulk import slices_of
 from mxgw_core.rpc.figures import AccessOutcome, CallFigures
 
-
 # What callers prove themselves with, to this gateway or to what stands before it.
 _CREDENTIALS = frozenset({"authorization", "proxy-authorization", "cookie", "x-api-key"})
 

@@ -64,7 +64,9 @@ async def with_denied(results: c.BulkResult, denied: Mapping[int, str]) -> c.Bul
     allowed = iter(results.items)
     refusals = {why: _refusal(why) for why in set(denied.values())}
     merged = c.BulkResult()
-    async for some in in_slices(range(max(len(results.items) + len(denied), max(denied, default=0) + 1)), ENTRIES_AT_ONCE):
+    async for some in in_slices(
+        range(max(len(results.items) + len(denied), max(denied, default=0) + 1)), ENTRIES_AT_ONCE
+    ):
         for index in some:
             item = refusals[denied[index]] if index in denied else next(allowed, None)
             if item is not None:

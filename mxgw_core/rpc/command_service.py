@@ -26,6 +26,7 @@ from mxgw_core.rpc.worker_calls import call_worker
 from mxgw_core.sessions.registry import SessionRegistry
 from mxgw_core.sessions.session import Session
 
+
 class CommandService:
     """Implements mxgw.v1.CommandService."""
 

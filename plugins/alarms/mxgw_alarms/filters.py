@@ -62,7 +62,9 @@ class AlarmFilter:
         del kind, sequence
         if item_handle == NO_ALARM:
             return True
-        if not self._is_named(item_handle) or (self._areas and self._book.facts(item_handle).area.casefold() not in self._areas):
+        if not self._is_named(item_handle) or (
+            self._areas and self._book.facts(item_handle).area.casefold() not in self._areas
+        ):
             return False
         if server_handle in self._priorities:
             self._shown.add(item_handle)

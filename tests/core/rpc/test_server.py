@@ -372,7 +372,9 @@ async def test_a_private_key_that_others_may_read_stops_the_start(tmp_path: Path
     settings = _tls(Authority(tmp_path, "authority"), tmp_path)
     key = Path(str(settings["tls.private_key"]))
     key.chmod(0o644)
-    with pytest.raises(SettingsError, match=r"tls\.private_key: .* other users may read it \(mode 0644\); run: chmod 600"):
+    with pytest.raises(
+        SettingsError, match=r"tls\.private_key: .* other users may read it \(mode 0644\); run: chmod 600"
+    ):
         async with running_gateway(settings):
             pass
 

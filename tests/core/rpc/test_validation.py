@@ -10,7 +10,6 @@ from google.protobuf.duration_pb2 import Duration
 from google.protobuf.message import Message
 from hypothesis import given
 from hypothesis import strategies as st
-
 from support.turns import counted_turns
 
 from mxgw.v1 import command_service_pb2 as cs

@@ -171,5 +171,7 @@ def test_a_server_is_trusted_by_its_certificate_or_its_issuers(tmp_path: Path) -
 def test_a_private_key_that_others_may_read_is_refused(tmp_path: Path) -> None:
     identity = make_identity(tmp_path, "client")
     identity.private_key.chmod(0o644)
-    with pytest.raises(BackendUnavailable, match=r"private key .* other users may read it \(mode 0644\); run: chmod 600"):
+    with pytest.raises(
+        BackendUnavailable, match=r"private key .* other users may read it \(mode 0644\); run: chmod 600"
+    ):
         private_key(identity.private_key)

@@ -135,10 +135,22 @@ def keys_group(settings: Callable[[], AclSettings]) -> click.Group:
         metavar="WORDS",
         help=f"What the key may do, separated by commas. {_SCOPES_HELP}.",
     )
-    @click.option("--read", "read_globs", multiple=True, callback=_globs, metavar="GLOB", help="Only such items may be read.")
-    @click.option("--read-below", multiple=True, callback=_names, metavar="NAME", help="Only this and all below it may be read.")
-    @click.option("--write", "write_globs", multiple=True, callback=_globs, metavar="GLOB", help="Only such items may be written.")
-    @click.option("--write-below", multiple=True, callback=_names, metavar="NAME", help="Only this and all below it may be written.")
+    @click.option(
+        "--read", "read_globs", multiple=True, callback=_globs, metavar="GLOB", help="Only such items may be read."
+    )
+    @click.option(
+        "--read-below", multiple=True, callback=_names, metavar="NAME", help="Only this and all below it may be read."
+    )
+    @click.option(
+        "--write", "write_globs", multiple=True, callback=_globs, metavar="GLOB", help="Only such items may be written."
+    )
+    @click.option(
+        "--write-below",
+        multiple=True,
+        callback=_names,
+        metavar="NAME",
+        help="Only this and all below it may be written.",
+    )
     @click.option("--network", multiple=True, callback=_networks, metavar="CIDR", help="Accept it only from there.")
     @click.option("--max-sessions", type=click.IntRange(min=0), help="Sessions open at once.")
     @click.option("--max-subscribers", type=click.IntRange(min=0), help="Event streams at once, in all sessions.")
