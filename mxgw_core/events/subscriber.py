@@ -438,7 +438,10 @@ class Subscriber:
         """Let the filter ask for what is new in older events, before `passed`, a few items at a time."""
         if self._sieve is None or not self._sieve.is_standing or isinstance(item, LogGap):
             return
-        while self._sieve.judge(item, may_wait=True).undecided is not None and self._sieve.has_unasked:
+        while True:
+            self._sieve.judge(item, may_wait=True)
+            if not self._sieve.has_unasked:
+                return
             await asyncio.sleep(0)
 
     def passed(self, item: Chunk | LogGap | Judged) -> Chunk | LogGap | Progress | None:

@@ -124,16 +124,19 @@ class GrpcServer:
 
 def _add_reflection(server: grpc.aio.Server, names: Sequence[str], handlers: HandlerFactory) -> None:
     """Serve what the services look like to those who may make calls."""
-    from grpc_reflection.v1alpha import reflection, reflection_pb2_grpc  # 1 MiB that hardly anybody wants
+    from grpc_reflection.v1alpha import reflection, reflection_pb2  # 1 MiB that hardly anybody wants
 
-    path = f"/{reflection.SERVICE_NAME}/ServerReflectionInfo"
+    inner: Any = reflection.aio.ReflectionServicer([*names, reflection.SERVICE_NAME])
+    method = "ServerReflectionInfo"
 
-    class Guarded(reflection.aio.ReflectionServicer):  # type: ignore[misc]  # it has no types
-        async def ServerReflectionInfo(
-            self, request_iterator: Any, context: grpc.aio.ServicerContext[Any, Any]
-        ) -> AsyncIterator[Any]:
-            async with handlers.letting_in(path, context):
-                async for response in super().ServerReflectionInfo(request_iterator, context):
-                    yield response
+    async def guarded(requests: Any, context: grpc.aio.ServicerContext[Any, Any]) -> AsyncIterator[Any]:
+        async with handlers.letting_in(f"/{reflection.SERVICE_NAME}/{method}", context):
+            async for response in inner.ServerReflectionInfo(requests, context):
+                yield response
 
-    reflection_pb2_grpc.add_ServerReflectionServicer_to_server(Guarded([*names, reflection.SERVICE_NAME]), server)
+    handler = grpc.stream_stream_rpc_method_handler(
+        guarded,
+        request_deserializer=reflection_pb2.ServerReflectionRequest.FromString,
+        response_serializer=reflection_pb2.ServerReflectionResponse.SerializeToString,
+    )
+    server.add_generic_rpc_handlers([grpc.method_handlers_generic_handler(reflection.SERVICE_NAME, {method: handler})])

@@ -53,7 +53,7 @@ class _Files:
         """Return what the files hold.
 
         Raises:
-            SettingsError: a file cannot be read, others may read the key, or certificate and key do not belong together.
+            SettingsError: a file cannot be read, others may read the key, or it is not that of the certificate.
         """
         self._seen = self._stamp()
         contents: dict[str, bytes] = {}

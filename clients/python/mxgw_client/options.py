@@ -62,7 +62,8 @@ class Tls:
         """Read the files and return the channel credentials.
 
         Raises:
-            ConnectionOptionError: a file cannot be read, others may read the key, or only one of certificate and key is given.
+            ConnectionOptionError: a file cannot be read, others may read the key, or certificate and key are not
+                given together.
         """
         if (self.certificate_file is None) != (self.key_file is None):
             raise ConnectionOptionError("certificate_file and key_file belong together: give both or none")

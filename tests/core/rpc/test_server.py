@@ -370,8 +370,7 @@ async def test_a_client_that_stopped_existing_in_silence_is_found_within_15_s() 
 
 async def test_a_private_key_that_others_may_read_stops_the_start(tmp_path: Path) -> None:
     settings = _tls(Authority(tmp_path, "authority"), tmp_path)
-    key = Path(str(settings["tls.private_key"]))
-    key.chmod(0o644)
+    os.chmod(str(settings["tls.private_key"]), 0o644)  # noqa: PTH101  the test may block
     with pytest.raises(
         SettingsError, match=r"tls\.private_key: .* other users may read it \(mode 0644\); run: chmod 600"
     ):
@@ -384,7 +383,7 @@ async def test_a_new_private_key_that_others_may_read_is_not_taken(
 ) -> None:
     authority = Authority(tmp_path, "authority")
     async with running_gateway(_tls(authority, tmp_path)) as gateway:
-        authority.issue("server").key.chmod(0o604)
+        os.chmod(authority.issue("server").key, 0o604)  # noqa: PTH101  the test may block
         trusting = grpc.ssl_channel_credentials(_read(authority.root))
         async with client_of(gateway.target, credentials=trusting) as client:
             assert await _answers(client) == "anonymous"

@@ -144,7 +144,7 @@ async def test_what_is_typed_quickly_behind_the_key_of_an_input_is_for_the_input
 
 
 async def test_in_a_filter_only_the_star_and_the_question_mark_are_special() -> None:
-    async with shown(written()) as (app, pilot):
+    async with shown(written()) as (app, _):
         grid = app.screen.query_one(Grid)
         found = {}
         for pattern in ("LINE", "his*ne 1", "li?e 1", "!line", "(", "[a-z]", "l.ne", "(h|m)", "*", "!"):
