@@ -13,6 +13,7 @@ from mxgw_core.api.access import (
     Moment,
     Operator,
     OperatorCredentials,
+    RefusalRecorder,
     SessionPredicate,
     as_operator,
     used_handles,
@@ -46,10 +47,12 @@ from mxgw_core.api.events import (
 )
 from mxgw_core.api.feeds import Feed, FeedDescription, FeedFilter, FeedRequest, FeedSnapshot
 from mxgw_core.api.gateway import Call, Gateway, GrpcService, OpenStream, ResponseStream, SettingsSection
+from mxgw_core.api.globs import Globs, check_glob
 from mxgw_core.api.hookspecs import Hooks, hookimpl
 from mxgw_core.api.internal import AlarmAcknowledged, AlarmReport, InternalSession
 from mxgw_core.api.metrics import Metric, MetricBuckets, MetricKind, MetricSample
 from mxgw_core.api.observation import CommandInFlight, Observation, PluginStatus, ShownSetting
+from mxgw_core.api.slices import in_slices
 from mxgw_core.api.types import ANONYMOUS, CloseReason, Identity, ItemRecord, Peer, Position, SessionInfo, SessionState
 from mxgw_core.api.workers import (
     Orphan,
@@ -91,6 +94,7 @@ __all__ = [
     "FeedRequest",
     "FeedSnapshot",
     "Gateway",
+    "Globs",
     "GrpcService",
     "History",
     "HistoryPage",
@@ -118,6 +122,7 @@ __all__ = [
     "PolicyRequest",
     "Position",
     "QueueLimits",
+    "RefusalRecorder",
     "ResponseStream",
     "Resync",
     "Retention",
@@ -138,7 +143,9 @@ __all__ = [
     "WorkerRefusal",
     "WorkerSpawn",
     "as_operator",
+    "check_glob",
     "correlation_id",
     "hookimpl",
+    "in_slices",
     "used_handles",
 ]

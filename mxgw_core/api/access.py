@@ -84,7 +84,21 @@ class CommandGuard(Protocol):
         handle stands for no item. When a handle has come to stand for another item until the worker makes the call, the
         worker refuses that input with ITEM_CHANGED: what is judged here is what is done.
 
-        A `GatewayError` refuses the whole command and is what the caller sees; any other exception denies it.
+        A bulk command with many inputs comes in several parts, one after the other, each a command with a few of the
+        inputs: between them other calls are served. A `GatewayError` refuses the whole command and is what the caller
+        sees; any other exception denies it.
+        """
+
+
+@runtime_checkable
+class RefusalRecorder(Protocol):
+    """A guard that keeps a record of what was denied."""
+
+    def refused(self, command: MxCommand, items: Sequence[ItemRecord | None], denied: Mapping[int, str]) -> None:
+        """Some inputs of the command were denied, by this guard or another; called once, before the command goes on.
+
+        `items` is as in `CommandGuard.denied`, `denied` is what all guards returned, both of all the command's parts.
+        Exceptions count as those of `denied` do.
         """
 
 

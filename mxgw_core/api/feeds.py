@@ -25,6 +25,7 @@ class FeedSnapshot(Protocol):
     def frames(self, filters: Sequence[FeedFilter], limit_bytes: int) -> Iterator[bytes]:
         """Yield encoded responses of about `limit_bytes`, of what the filters let pass; the last one ends it.
 
+        An empty one is none: it lets others have their turn. A filter may take long for what it is asked for first.
         Called a little later than it was taken, so it must not look at what has changed since.
         """
 

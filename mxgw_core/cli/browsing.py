@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
 
@@ -75,9 +76,9 @@ def matches(node: BrowseNode, text: str) -> bool:
 
 async def walk(session: mxgw_client.Session, request: BrowseRequest) -> AsyncIterator[BrowseNode]:
     """Yield nodes, parents before children; with a filter only tags that match."""
-    waiting = [(request.path, 1)]
+    waiting = deque([(request.path, 1)])
     while waiting:
-        path, level = waiting.pop(0)
+        path, level = waiting.popleft()
         async for node in session.browse(path):
             if not request.name_contains or matches(node, request.name_contains):
                 yield node

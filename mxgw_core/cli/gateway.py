@@ -10,6 +10,7 @@ from contextlib import asynccontextmanager, contextmanager
 from pathlib import Path
 
 import mxgw_client
+from mxgw.private_files import read_private
 from mxgw_client import errors
 from mxgw_core.cli.failures import CliFailure, ExitCode
 from mxgw_core.cli.options import GatewayTarget, api_key_from_environment
@@ -83,7 +84,7 @@ def failure_of(error: errors.MxgwClientError) -> CliFailure:
 def _api_key(where: GatewayTarget) -> mxgw_client.ApiKey | None:
     if where.api_key_file is not None:
         try:
-            text = where.api_key_file.read_text("utf-8").strip()
+            text = read_private(where.api_key_file).decode("utf-8").strip()
         except (OSError, UnicodeDecodeError) as error:
             reason = error.strerror if isinstance(error, OSError) else "not text"
             raise CliFailure(f"--api-key-file {where.api_key_file}: {reason}", exit_code=ExitCode.USAGE) from None

@@ -69,7 +69,9 @@ class GatewaySettings(SettingsModel):
         "directory.",
     )
     log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = Field("INFO", description="What the gateway logs.")
-    reflection: bool = Field(False, description="Serve gRPC reflection, for tools such as grpcurl.")
+    reflection: bool = Field(
+        False, description="Serve gRPC reflection, for tools such as grpcurl; it needs credentials as any call does."
+    )
     drain_timeout_s: Annotated[float, Field(ge=0, le=600)] = Field(
         5.0, description="How long an orderly shutdown lets calls and streams finish."
     )
@@ -82,7 +84,9 @@ class TlsSettings(SettingsModel):
     """TLS of the TCP listeners; off while `certificate` is empty."""
 
     certificate: Path | None = Field(None, description="PEM file with the server certificate chain.")
-    private_key: Path | None = Field(None, description="PEM file with its key; readable by the gateway only.")
+    private_key: Path | None = Field(
+        None, description="PEM file with its key; one that other users may read is refused."
+    )
     client_ca: Path | None = Field(
         None, description="PEM file of the CA whose client certificates are demanded (mutual TLS)."
     )

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import os
 import re
-import stat
 import tomllib
 from dataclasses import dataclass
 from pathlib import Path as FilePath
 from typing import Any, TypeAlias
+
+from mxgw.private_files import exposure
 
 Path: TypeAlias = tuple[str, ...]  # a key with the tables around it
 
@@ -55,11 +56,8 @@ def read_toml(path: FilePath, label: str, *, private: bool = False) -> tuple[Sou
     try:
         with path.open("rb") as file:
             # Judged on the open file, so that what was judged is what is read.
-            mode = os.fstat(file.fileno()).st_mode
-            if private and os.name == "posix" and mode & 0o077:
-                raise UnreadableSource(
-                    f"{label}: other users may read it (mode {stat.S_IMODE(mode):04o}); run: chmod 600 {path}"
-                )
+            if private and (why := exposure(os.fstat(file.fileno()).st_mode, path)):
+                raise UnreadableSource(f"{label}: {why}")
             text = file.read().decode("utf-8")
     except FileNotFoundError:
         return None

@@ -8,6 +8,7 @@ from typing import NamedTuple, Protocol
 
 from mxgw_core.api.events import EventFilter, StandingFilter
 from mxgw_core.api.feeds import FeedFilter
+from mxgw_core.api.slices import NAMES_AT_ONCE
 from mxgw_core.events.item_book import ItemBook
 from mxgw_core.events.log import Chunk
 from mxgw_core.events.opened import Opened, identity_of, kept_of, opened
@@ -37,6 +38,9 @@ class Sieve(Protocol):
             MalformedBatch: the events are not encoded, or not numbered, as the contract says.
         """
 
+    def judge_some(self, chunk: Chunk) -> Judged | None:
+        """As `judge`, but ask for a few items only; None while there are more: call it again after a turn of others."""
+
 
 class ItemSieve:
     """A sieve of a session's events, which are judged by their items; an event of an unknown item does not pass.
@@ -54,22 +58,38 @@ class ItemSieve:
         self._revisions: tuple[int, ...] = ()
         # By item and kind (see `identity_of`).
         self._answers: dict[int, bool] = {}
+        # Items and kinds that were met and not asked for yet: a chunk may bring thousands at once.
+        self._unasked: list[int] = []
 
     def judge(self, chunk: Chunk) -> Judged:
         """See `Sieve`."""
+        while (judged := self.judge_some(chunk)) is None:
+            pass
+        return judged
+
+    def judge_some(self, chunk: Chunk) -> Judged | None:
+        """See `Sieve`: at most `NAMES_AT_ONCE` standing answers are asked for, each may compare many patterns."""
         if not self.is_standing:
             events = opened(chunk)
             return _cut(chunk, events, list(map(self._asked, events.keys)))
         revisions = tuple(f.revision for f in self._standing)
         if revisions != self._revisions:
             self._answers.clear()
+            self._unasked.clear()
             self._revisions = revisions
+        if self._unasked:
+            self._ask_some()
+            if self._unasked:
+                return None
         known = chunk.cuts.get(self)
         if known is not None and known[0] == revisions:
             _, passed, kept = known
             return Judged(chunk.first, chunk.last, chunk.events, passed, chunk if passed == chunk.events else kept)
         events = opened(chunk)
-        judged = _cut(chunk, events, self._remembered(events.keys))
+        answers = self._remembered(events.keys)
+        if self._unasked:
+            return None
+        judged = _cut(chunk, events, answers)
         # Not the chunk itself, which would then be freed by the collector only.
         chunk.cuts[self] = revisions, judged.passed, None if judged.kept is chunk else judged.kept
         return judged
@@ -83,17 +103,22 @@ class ItemSieve:
         return self.shows(*identity_of(key))
 
     def _remembered(self, keys: Sequence[int]) -> Sequence[bool | None]:
-        """Return the answers for a chunk's events."""
+        """Return the answers for a chunk's events; some are None while `_unasked` has their keys."""
         answers = list(map(self._answers.get, keys))
         if None in answers:
             new = set(keys) - self._answers.keys()
             if len(self._answers) + len(new) > _REMEMBERED:
                 self._answers.clear()
                 new = set(keys)
-            for key in new:
-                self._answers[key] = self._asked(key)
+            self._unasked = list(new)
+            self._ask_some()
             answers = list(map(self._answers.get, keys))
         return answers
+
+    def _ask_some(self) -> None:
+        for key in self._unasked[-NAMES_AT_ONCE:]:
+            self._answers[key] = self._asked(key)
+        del self._unasked[-NAMES_AT_ONCE:]
 
 
 class FeedSieve:
@@ -111,6 +136,10 @@ class FeedSieve:
             for (about, kind), body in zip(identities, events.bodies, strict=True)
         ]
         return _cut(chunk, events, answers)
+
+    def judge_some(self, chunk: Chunk) -> Judged | None:
+        """See `Sieve`: a feed's filters know their answers."""
+        return self.judge(chunk)
 
 
 def _cut(chunk: Chunk, events: Opened, answers: Sequence[bool | None]) -> Judged:

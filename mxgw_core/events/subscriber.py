@@ -100,6 +100,8 @@ class Subscriber:
         self._gathered_events = log.appended_events
         self._control: deque[Control] = deque()
         self._wants_snapshot = False
+        # Events that wait until the filters have been asked for all their items: others have their turn in between.
+        self._unjudged: Chunk | None = None
         # Position of the snapshot that waits for its place in the stream.
         self._snapshot_at: int | None = None
         # The gap that the stream must begin with was not handed over yet.
@@ -184,7 +186,8 @@ class Subscriber:
     @property
     def is_level(self) -> bool:
         """Whether its reader was handed everything there is."""
-        return self.cursor >= self._log.head and not self._backlog and not self._gathered and self._following is None
+        has_rest = self._following is not None or self._unjudged is not None
+        return self.cursor >= self._log.head and not self._backlog and not self._gathered and not has_rest
 
     def is_over_limit(self) -> bool:
         """Whether its policy is to be asked; looked at after every append."""
@@ -367,7 +370,10 @@ class Subscriber:
         self._snapshot_at = position
 
     def take(self, limit_bytes: int) -> Item | None:
-        """Return the next thing to send: up to about `limit_bytes` of events at once; None when there is nothing."""
+        """Return the next thing to send: up to about `limit_bytes` of events at once; None when there is nothing.
+
+        None as well while filters have more to ask before the next events are judged (`is_judging`).
+        """
         if self._control:
             return self._control.popleft()
         if self._wants_snapshot and self.end is None:
@@ -380,10 +386,18 @@ class Subscriber:
             if self.end is None:  # a gap went over its place, so it would show less than the gap gives up
                 return SnapshotWanted()
         while True:
-            item = self._next(limit_bytes)
+            item: Chunk | LogGap | None
+            item, self._unjudged = self._unjudged or self._next(limit_bytes), None
             if item is None:
                 return (self._progress(0) or self.end) if self.end is not None else None
-            if (passed := self.passed(item)) is not None:
+            judged: Chunk | LogGap | Judged = item
+            if self.sieve is not None and isinstance(item, Chunk):
+                considered = self.sieve.judge_some(item)
+                if considered is None:
+                    self._unjudged = item
+                    return None
+                judged = considered
+            if (passed := self.passed(judged)) is not None:
                 return passed
 
     @property
@@ -420,14 +434,30 @@ class Subscriber:
             self._count_gap(item)
         return item
 
-    def passed(self, item: Chunk | LogGap) -> Chunk | LogGap | Progress | None:
+    @property
+    def is_judging(self) -> bool:
+        """Whether the last `take` stopped only to let others have their turn between the answers of filters."""
+        return self._unjudged is not None
+
+    async def judged(self, item: Chunk | LogGap) -> None:
+        """Let the filters ask for what is new in older events, before `passed`, a few items at a time."""
+        if self.sieve is None or isinstance(item, LogGap):
+            return
+        while True:
+            if self.sieve.judge_some(item) is not None:
+                return
+            await asyncio.sleep(0)
+
+    def passed(self, item: Chunk | LogGap | Judged) -> Chunk | LogGap | Progress | None:
         """Count `item` as handed over and return what of it this subscriber may see; None when nothing."""
         if isinstance(item, LogGap):
             self._count_gap(item)
             return item
+        if isinstance(item, Chunk) and self.sieve is not None:
+            item = self.sieve.judge(item)
         self.delivered = item.last
-        if self.sieve is not None:
-            kept = self._kept(self.sieve.judge(item))
+        if isinstance(item, Judged):
+            kept = self._kept(item)
             if kept is None:
                 return self._progress(PROGRESS_EVENTS)
             item = kept
@@ -523,6 +553,9 @@ class Subscriber:
     async def wait(self) -> None:
         """Return once `take` may have something. One waiter at a time."""
         has_more = self._control or self._following is not None or self._backlog or self._wants_snapshot
+        if self._unjudged is not None:
+            await asyncio.sleep(0)
+            return
         if has_more or self.end is not None:
             return
         is_behind = self._gathered or self._log.head > self.cursor

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import ipaddress
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from urllib.parse import unquote
 
 from mxgw.v1.commands_pb2 import MxCommand
@@ -15,12 +16,18 @@ from mxgw_core.api.access import (
     Deny,
     ItemAccess,
     Moment,
+    RefusalRecorder,
 )
 from mxgw_core.api.errors import AccessDenied, GatewayError, Unauthenticated
 from mxgw_core.api.events import EventFilter, StreamPace
+from mxgw_core.api.slices import NAMES_AT_ONCE
 from mxgw_core.api.types import ANONYMOUS, Identity, ItemRecord, Peer, SessionInfo
 from mxgw_core.plugins import PluginHost
+from mxgw_core.rpc.bulk import slices_of
 from mxgw_core.rpc.figures import AccessOutcome, CallFigures
+
+# What callers prove themselves with, to this gateway or to what stands before it.
+_CREDENTIALS = frozenset({"authorization", "proxy-authorization", "cookie", "x-api-key"})
 
 
 def parse_peer(peer: str) -> Peer:
@@ -45,6 +52,17 @@ def is_loopback(host: str) -> bool:
     return (mapped or address).is_loopback
 
 
+def joined_metadata(pairs: Sequence[tuple[str, str]]) -> dict[str, str]:
+    """Return a call's metadata by key; what was sent several times is one text, so that nothing hides behind another.
+
+    Source: RFC 9110, 5.3.
+    """
+    metadata: dict[str, list[str]] = {}
+    for key, value in pairs:
+        metadata.setdefault(key, []).append(value)
+    return {key: ", ".join(values) for key, values in metadata.items()}
+
+
 class AccessControl:
     """Folds what the plugins say, and counts it. Fails closed: an exception refuses, an unknown answer refuses."""
 
@@ -61,6 +79,22 @@ class AccessControl:
     def authenticates(self) -> bool:
         """Whether a plugin decides who callers are."""
         return self._authenticates
+
+    def check_credentials(self, pairs: Sequence[tuple[str, str]]) -> None:
+        """Make sure that a call says only once who makes it: two programs might each believe another one of two.
+
+        Raises:
+            Unauthenticated: a header with credentials was sent twice.
+        """
+        keys = [key for key, _ in pairs if key in _CREDENTIALS]
+        if len(keys) == len(set(keys)):
+            return
+        self._figures.access[AccessOutcome.UNAUTHENTICATED] += 1
+        key = next(key for key in keys if keys.count(key) > 1)
+        raise Unauthenticated(
+            f"the call has {keys.count(key)} `{key}` headers: send one; a proxy on the way, or a second interceptor of "
+            "the client, may add its own"
+        )
 
     def authenticate(
         self,
@@ -180,20 +214,35 @@ class AccessControl:
         return [answer.value for answer in answers]
 
 
-def denied_inputs(
+async def denied_inputs(
     guards: Sequence[CommandGuard], command: MxCommand, items: Sequence[ItemRecord | None]
 ) -> dict[int, str]:
     """Return the inputs of a command that some guard denies.
+
+    A bulk command is judged a few inputs at a time, so that a large one holds nobody up.
 
     Raises:
         GatewayError: a guard refuses the whole command, or failed (AccessDenied).
     """
     denied: dict[int, str] = {}
-    for guard in guards:
-        try:
-            denied.update(guard.denied(command, items))
-        except GatewayError:
-            raise
-        except Exception as error:
-            raise AccessDenied("the command could not be authorized") from error
+    async for start, part in slices_of(command):
+        of_part = items[start : start + NAMES_AT_ONCE]
+        for guard in guards:
+            with _failing_closed():
+                denied.update({start + index: why for index, why in guard.denied(part, of_part).items()})
+    if denied:
+        for guard in guards:
+            if isinstance(guard, RefusalRecorder):
+                with _failing_closed():
+                    guard.refused(command, items, denied)
     return denied
+
+
+@contextmanager
+def _failing_closed() -> Iterator[None]:
+    try:
+        yield
+    except GatewayError:
+        raise
+    except Exception as error:
+        raise AccessDenied("the command could not be authorized") from error

@@ -15,25 +15,15 @@ from mxgw.worker.v1 import worker_pb2 as w
 from mxgw_core.api.access import BrowseGuard, CommandGuard
 from mxgw_core.api.errors import AccessDenied, InvalidRequest
 from mxgw_core.api.gateway import Call
+from mxgw_core.api.slices import in_slices
 from mxgw_core.api.types import Identity
 from mxgw_core.config.models import Settings
 from mxgw_core.rpc.access import AccessControl, denied_inputs
+from mxgw_core.rpc.bulk import is_bulk, with_denied, without
 from mxgw_core.rpc.validation import page
 from mxgw_core.rpc.worker_calls import call_worker
 from mxgw_core.sessions.registry import SessionRegistry
 from mxgw_core.sessions.session import Session
-
-# 0x80070005, as MXAccess clients know it from COM.
-E_ACCESSDENIED = -2147024891
-ITEM_DENIED = "ITEM_DENIED"
-
-# The repeated field with the inputs of each bulk command.
-_BULK_INPUTS = {
-    "subscribe_bulk": "items",
-    "unsubscribe_bulk": "item_handles",
-    "write_bulk": "writes",
-    "read_bulk": "items",
-}
 
 
 class CommandService:
@@ -60,16 +50,16 @@ class CommandService:
         guards = self._guards_of(session, call.identity)
         if guards:
             items = session.items.used_by(command)
-            denied = denied_inputs(guards, command, items)
-            if denied and kind not in _BULK_INPUTS:
+            denied = await denied_inputs(guards, command, items)
+            if denied and not is_bulk(command):
                 raise AccessDenied(denied.get(0, "the command is not allowed"))
-            command = _without(command, kind, denied)
+            command = await without(command, denied)
             # What was judged goes with it: by the time of the call the handles may stand for other items.
             judged = [item.serial if item else 0 for index, item in enumerate(items) if index not in denied]
         timeout_s = self._timeout(call, request.timeout if request.HasField("timeout") else None)
         reply = (await call_worker(session, w.CommandRequest(mx=command, item_serials=judged), timeout_s)).mx
         if denied:
-            _merge_denied(reply, denied)
+            reply.bulk.CopyFrom(await with_denied(reply.bulk, denied))
         return pb.InvokeResponse(reply=reply)
 
     def _guards_of(self, session: Session, identity: Identity) -> Sequence[CommandGuard]:
@@ -91,7 +81,9 @@ class CommandService:
         )
         guards = [guard for guard in self._guards_of(session, call.identity) if isinstance(guard, BrowseGuard)]
         reply = await call_worker(session, w.CommandRequest(browse=browse), self._timeout(call, None))
-        nodes = [node for node in reply.browse.nodes if all(guard.shows(node) for guard in guards)]
+        nodes: list[c.BrowseNode] = []
+        async for some in in_slices(reply.browse.nodes):
+            nodes += [node for node in some if all(guard.shows(node) for guard in guards)]
         return pb.BrowseResponse(nodes=nodes, next_page_token=reply.browse.next_page_token)
 
     def _timeout(self, call: Call, asked: Duration | None) -> float:
@@ -102,22 +94,3 @@ class CommandService:
         if seconds <= 0:
             raise InvalidRequest("timeout must be longer than 0 s", metadata={"field": "timeout"})
         return min(timeout_s, seconds)
-
-
-def _without(command: c.MxCommand, kind: str, denied: Mapping[int, str]) -> c.MxCommand:
-    """Return the command with the denied inputs of its bulk call taken out."""
-    if not denied:
-        return command
-    allowed = c.MxCommand()
-    allowed.CopyFrom(command)
-    inputs = getattr(getattr(allowed, kind), _BULK_INPUTS[kind])
-    for index in sorted(denied, reverse=True):
-        del inputs[index]
-    return allowed
-
-
-def _merge_denied(reply: c.MxReply, denied: Mapping[int, str]) -> None:
-    """Put the denied inputs back at their places in the result."""
-    for index in sorted(denied):
-        item = c.BulkItemResult(hresult=E_ACCESSDENIED, message=denied[index], reason=ITEM_DENIED)
-        reply.bulk.items.insert(index, item)

@@ -100,6 +100,7 @@ class Delivery:
                 if self.older is not None:
                     async with aclosing(self.older) as pieces:
                         async for piece in pieces:
+                            await subscriber.judged(piece)
                             if (passed := subscriber.passed(piece)) is not None:
                                 await pacing.until_due()
                                 pacing.sent(passed)

@@ -11,8 +11,8 @@ import logging
 import re
 import secrets
 import time
-from collections.abc import Awaitable, Callable, Coroutine, Sequence
-from contextlib import suppress
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Sequence
+from contextlib import asynccontextmanager, suppress
 from typing import Any, NoReturn, TypeAlias
 
 import grpc
@@ -24,8 +24,9 @@ from mxgw_core.api.access import AccessRequest
 from mxgw_core.api.correlation import correlation_id, current_call
 from mxgw_core.api.errors import GatewayError, InternalError
 from mxgw_core.api.gateway import Call, GrpcService, OpenStream
+from mxgw_core.api.types import Identity, Peer
 from mxgw_core.config.models import LimitSettings
-from mxgw_core.rpc.access import AccessControl, parse_peer
+from mxgw_core.rpc.access import AccessControl, joined_metadata, parse_peer
 from mxgw_core.rpc.direct import Write
 from mxgw_core.rpc.errors import DETAILS_KEY, status_code, status_details
 from mxgw_core.rpc.figures import CallFigures
@@ -39,7 +40,7 @@ log = logging.getLogger(__name__)
 REQUEST_ID_KEY = "x-request-id"
 _REQUEST_ID = re.compile(r"[A-Za-z0-9._:-]{1,64}")
 
-_Admission: TypeAlias = Callable[[bytes, grpc.aio.ServicerContext[Any, Any]], tuple[Any, Call]]
+_Admission: TypeAlias = Callable[[bytes, grpc.aio.ServicerContext[Any, Any]], Awaitable[tuple[Any, Call]]]
 
 
 class HandlerFactory:
@@ -97,7 +98,7 @@ class HandlerFactory:
             began, code = time.perf_counter(), "CANCELLED"
             figures.running += 1
             try:
-                request, call = admit(data, context)
+                request, call = await admit(data, context)
                 reply = (await run(request, call)).SerializeToString()
                 code = "OK"
                 return reply
@@ -123,7 +124,7 @@ class HandlerFactory:
             began, code = time.perf_counter(), "CANCELLED"
             figures.running += 1
             try:
-                request, call = admit(data, context)
+                request, call = await admit(data, context)
                 session_id: str = getattr(request, "session_id", "")
                 async with self._streams.serving(OpenStream(path, call.identity, call.peer, session_id)):
                     await run(request, call, _Stream(context))
@@ -140,25 +141,46 @@ class HandlerFactory:
         return handle
 
     def _admission(self, path: str, request_class: type[Message], scope: str) -> _Admission:
-        """Return the steps before a call runs; nothing in them waits."""
-        limits, access, registry, mutual_tls = self._limits, self._access, self._registry, self._mutual_tls
+        """Return the steps before a call runs; they wait only to let others have their turn in a long list."""
+        limits, access, registry = self._limits, self._access, self._registry
         names_session = "session_id" in request_class.DESCRIPTOR.fields_by_name
 
-        def admit(data: bytes, context: grpc.aio.ServicerContext[Any, Any]) -> tuple[Any, Call]:
-            peer = parse_peer(context.peer())
-            metadata = {k: v for k, v in context.invocation_metadata() or () if isinstance(v, str)}
-            brought = metadata.get(REQUEST_ID_KEY, "")
-            current_call.set(brought if _REQUEST_ID.fullmatch(brought) else secrets.token_hex(8))
-            names = _certificate_names(context) if mutual_tls else ()
-            identity = access.authenticate(path, peer, metadata, certificate_names=names, scope=scope)
+        async def admit(data: bytes, context: grpc.aio.ServicerContext[Any, Any]) -> tuple[Any, Call]:
+            peer, identity = self._caller(path, context, scope)
             request = parse(request_class, data)
-            check(request, text_characters=limits.text_characters, items=limits.items_per_call)
+            await check(request, text_characters=limits.text_characters, items=limits.items_per_call)
             session_id: str = getattr(request, "session_id", "") if names_session else ""
             session = registry.info(session_id)
             access.authorize(AccessRequest(path, identity, peer, session_id, session, request, scope))
             return request, Call(path, identity, peer, context.time_remaining())
 
         return admit
+
+    @asynccontextmanager
+    async def letting_in(self, path: str, context: grpc.aio.ServicerContext[Any, Any]) -> AsyncIterator[None]:
+        """Admit a stream of a service that grpc itself brings, as any other call; it names no session."""
+        try:
+            peer, identity = self._caller(path, context, "")
+            self._access.authorize(AccessRequest(path, identity, peer))
+            async with self._streams.serving(OpenStream(path, identity, peer, "")):
+                yield
+        except GatewayError as error:
+            await _abort(context, path, error)
+
+    def _caller(self, path: str, context: grpc.aio.ServicerContext[Any, Any], scope: str) -> tuple[Peer, Identity]:
+        """Return where a call comes from, and who makes it.
+
+        Raises:
+            Unauthenticated: nobody that is known.
+        """
+        peer = parse_peer(context.peer())
+        pairs = [(key, value) for key, value in context.invocation_metadata() or () if isinstance(value, str)]
+        metadata = joined_metadata(pairs)
+        brought = metadata.get(REQUEST_ID_KEY, "")
+        current_call.set(brought if _REQUEST_ID.fullmatch(brought) else secrets.token_hex(8))
+        self._access.check_credentials(pairs)
+        names = _certificate_names(context) if self._mutual_tls else ()
+        return peer, self._access.authenticate(path, peer, metadata, certificate_names=names, scope=scope)
 
 
 def _certificate_names(context: grpc.aio.ServicerContext[Any, Any]) -> Sequence[str]:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import AsyncIterator, Sequence
+from typing import Any
 
 import grpc
 import grpc.aio
@@ -68,12 +69,7 @@ class GrpcServer:
         health_pb2_grpc.add_HealthServicer_to_server(self._health, self._server)
         self._names = ["", *names]
         if settings.gateway.reflection:
-            from grpc_reflection.v1alpha import reflection  # 1 MiB that hardly anybody wants
-
-            reflection.enable_server_reflection(
-                [*names, health.SERVICE_NAME, reflection.SERVICE_NAME],
-                self._server,
-            )
+            _add_reflection(self._server, [*names, health.SERVICE_NAME], handlers)
         if figures is not None:  # the last one: it is asked for what no other serves
             self._server.add_generic_rpc_handlers([figures.unlisted_handler()])
 
@@ -124,3 +120,23 @@ class GrpcServer:
     async def _set_health(self, status: int) -> None:
         for name in self._names:
             await self._health.set(name, status)
+
+
+def _add_reflection(server: grpc.aio.Server, names: Sequence[str], handlers: HandlerFactory) -> None:
+    """Serve what the services look like to those who may make calls."""
+    from grpc_reflection.v1alpha import reflection, reflection_pb2  # 1 MiB that hardly anybody wants
+
+    inner: Any = reflection.aio.ReflectionServicer([*names, reflection.SERVICE_NAME])
+    method = "ServerReflectionInfo"
+
+    async def guarded(requests: Any, context: grpc.aio.ServicerContext[Any, Any]) -> AsyncIterator[Any]:
+        async with handlers.letting_in(f"/{reflection.SERVICE_NAME}/{method}", context):
+            async for response in inner.ServerReflectionInfo(requests, context):
+                yield response
+
+    handler = grpc.stream_stream_rpc_method_handler(
+        guarded,
+        request_deserializer=reflection_pb2.ServerReflectionRequest.FromString,
+        response_serializer=reflection_pb2.ServerReflectionResponse.SerializeToString,
+    )
+    server.add_generic_rpc_handlers([grpc.method_handlers_generic_handler(reflection.SERVICE_NAME, {method: handler})])

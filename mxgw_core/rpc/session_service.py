@@ -14,6 +14,7 @@ from mxgw.worker.v1 import worker_pb2 as w
 from mxgw_core.api.access import AccessRequest, Moment
 from mxgw_core.api.errors import GatewayError, InvalidRequest
 from mxgw_core.api.gateway import Call
+from mxgw_core.api.slices import in_slices
 from mxgw_core.api.types import CloseReason, SessionInfo
 from mxgw_core.config.models import Settings
 from mxgw_core.events.filtering import ItemSieve
@@ -117,7 +118,9 @@ class SessionService:
         state = reply.state
         if filters := self._access.filters(session.info(), call.identity):
             sieve = ItemSieve(filters, session.items)
-            shown = [item for item in state.items if sieve.shows(item.item_serial, _DATA_CHANGE)]
+            shown: list[pb.ItemState] = []
+            async for some in in_slices(state.items):
+                shown += [item for item in some if sieve.shows(item.item_serial, _DATA_CHANGE)]
             del state.items[:]
             state.items.extend(shown)
         return state

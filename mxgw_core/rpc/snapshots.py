@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from mxgw.v1 import events_pb2 as e
 from mxgw.v1.event_service_pb2 import StreamEventsResponse
 from mxgw.worker.v1 import worker_pb2 as w
+from mxgw_core.api.slices import NAMES_AT_ONCE
 from mxgw_core.events.filtering import ItemSieve
 from mxgw_core.events.records import varint
 from mxgw_core.rpc.worker_calls import call_worker
@@ -43,31 +44,35 @@ class SnapshotMessages:
         """
         head = e.Snapshot(position=self.position).SerializeToString()
         for page in self.pages:
-            parts = self._parts(page, limit_bytes) if self.sieve is not None or len(page) > limit_bytes else [page]
+            parts = self._parts(page, limit_bytes) if self.sieve is not None or len(page) > limit_bytes else (page,)
             for part in parts:
-                yield b"".join((_SNAPSHOT_TAG, varint(len(head) + len(part)), head, part))
-            if not parts:
-                yield b""
+                yield b"".join((_SNAPSHOT_TAG, varint(len(head) + len(part)), head, part)) if part else b""
         yield StreamEventsResponse(snapshot_end=e.SnapshotEnd(position=self.position)).SerializeToString()
 
-    def _parts(self, page: bytes, limit_bytes: int) -> Sequence[bytes]:
-        """Return a page, or what its reader may see of it, in parts of about `limit_bytes`; none when nothing."""
+    def _parts(self, page: bytes, limit_bytes: int) -> Iterator[bytes]:
+        """Yield a page, or what its reader may see of it, in parts of about `limit_bytes`; b"" lets others go on."""
         items = e.Snapshot.FromString(page).items
         sieve = self.sieve
-        shown = [item for item in items if sieve is None or sieve.shows(item.item_serial, _DATA_CHANGE)]
+        shown: list[e.SnapshotItem] = []
+        for start in range(0, len(items), NAMES_AT_ONCE):
+            if start and sieve is not None:
+                yield b""
+            some = items[start : start + NAMES_AT_ONCE]
+            shown += [item for item in some if sieve is None or sieve.shows(item.item_serial, _DATA_CHANGE)]
         if len(shown) < len(items):
             page = e.Snapshot(items=shown).SerializeToString()
         if len(page) <= limit_bytes:
-            return [page] if page else []
-        parts, part, size = [], e.Snapshot(), 0
+            yield page
+            return
+        part, size = e.Snapshot(), 0
         for item in shown:
             item_bytes = item.ByteSize()
             if size and size + item_bytes > limit_bytes:
-                parts.append(part.SerializeToString())
+                yield part.SerializeToString()
                 part, size = e.Snapshot(), 0
             part.items.append(item)
             size += item_bytes
-        return [*parts, part.SerializeToString()]
+        yield part.SerializeToString()
 
 
 async def fetch_snapshot(session: Session, sieve: ItemSieve | None) -> SnapshotMessages:

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import grpc
 
+from mxgw.private_files import read_private
 from mxgw_core.api.errors import SettingsError
 from mxgw_core.config.models import TlsSettings
 
@@ -52,13 +53,13 @@ class _Files:
         """Return what the files hold.
 
         Raises:
-            SettingsError: a file cannot be read, or certificate and key do not belong together.
+            SettingsError: a file cannot be read, others may read the key, or it is not that of the certificate.
         """
         self._seen = self._stamp()
         contents: dict[str, bytes] = {}
         for key, path in self._paths.items():
             try:
-                contents[key] = path.read_bytes()
+                contents[key] = read_private(path) if key == "private_key" else path.read_bytes()
             except OSError as error:
                 raise SettingsError(f"tls.{key}: {path} cannot be read: {error.strerror or error}") from error
         _check_pair(self._paths["certificate"], self._paths["private_key"])

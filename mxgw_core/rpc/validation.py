@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Mapping
 
 from google.protobuf.descriptor import FieldDescriptor
@@ -9,6 +10,7 @@ from google.protobuf.message import DecodeError, Message
 
 from mxgw.v1.values_pb2 import MxValue
 from mxgw_core.api.errors import InvalidRequest
+from mxgw_core.api.slices import ENTRIES_AT_ONCE
 
 # Names that people read: shorter than references.
 _NAME_CHARACTERS = {"client_name": 128, "tag": 64, "backend": 64, "session_id": 128}
@@ -35,16 +37,18 @@ def parse(request_class: type[Message], data: bytes) -> Message:
         ) from None
 
 
-def check(request: Message, *, text_characters: int, items: int) -> None:
+async def check(request: Message, *, text_characters: int, items: int) -> None:
     """Make sure that texts are short and printable and that lists are not longer than `items`.
+
+    A long list is looked through in slices, between which the event loop does what else is due.
 
     Raises:
         InvalidRequest: naming the field and the limit.
     """
-    _check(request, "", text_characters, items)
+    await _check(request, "", text_characters, items)
 
 
-def _check(message: Message, path: str, text_characters: int, items: int) -> None:
+async def _check(message: Message, path: str, text_characters: int, items: int) -> None:
     if message.DESCRIPTOR.full_name in _FREE_TEXT:
         return
     for field, value in message.ListFields():
@@ -58,14 +62,16 @@ def _check(message: Message, path: str, text_characters: int, items: int) -> Non
                     metadata={"field": name, "limit": str(items)},
                 )
             for index, element in enumerate(value):
-                _check_one(field, element, f"{name}[{index}]", text_characters, items)
+                if index and index % ENTRIES_AT_ONCE == 0:
+                    await asyncio.sleep(0)
+                await _check_one(field, element, f"{name}[{index}]", text_characters, items)
         else:
-            _check_one(field, value, name, text_characters, items)
+            await _check_one(field, value, name, text_characters, items)
 
 
-def _check_one(field: FieldDescriptor, value: object, name: str, text_characters: int, items: int) -> None:
+async def _check_one(field: FieldDescriptor, value: object, name: str, text_characters: int, items: int) -> None:
     if isinstance(value, Message):
-        _check(value, f"{name}.", text_characters, items)
+        await _check(value, f"{name}.", text_characters, items)
     elif isinstance(value, str):
         _check_text(name, value, _NAME_CHARACTERS.get(field.name, text_characters), field.name in _ANY_CHARACTER)
     elif isinstance(value, bytes) and len(value) > _PAYLOAD_BYTES:

@@ -193,6 +193,7 @@ class Certificates:
                 serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
             )
         )
+        (self.directory / f"{name}.key").chmod(0o600)
         return key, certificate
 
     def read(self, name: str) -> bytes:
@@ -230,3 +231,12 @@ def test_a_tls_file_that_cannot_be_read_is_named() -> None:
         Tls("/nowhere/ca.pem").credentials()
     with pytest.raises(errors.ConnectionOptionError, match="belong together"):
         Tls(certificate_file="/x.pem").credentials()
+
+
+def test_a_key_file_that_others_may_read_is_refused(tmp_path: Path) -> None:
+    certificate, key = tmp_path / "client.pem", tmp_path / "client.key"
+    certificate.write_text("public")
+    key.write_text("secret")
+    key.chmod(0o640)
+    with pytest.raises(errors.ConnectionOptionError, match=r"Tls\.key_file: .*other users may read it .*chmod 600"):
+        Tls(certificate_file=certificate, key_file=key).credentials()

@@ -45,6 +45,7 @@ class Authority:
                 serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
             )
         )
+        pair.key.chmod(0o600)
         return pair
 
     def _certificate(

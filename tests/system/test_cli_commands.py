@@ -263,9 +263,25 @@ def test_what_goes_wrong_is_a_sentence_with_its_exit_code(
 def test_an_api_key_never_shows(target: str, tmp_path: Path) -> None:
     key = tmp_path / "key"
     key.write_text("mxgw_k1_supersecret\n")
+    key.chmod(0o600)
     done = mxgw(target, "read", "Bench_001.Flag", "--api-key-file", str(key))
     refused = mxgw("10.255.255.1:50051", "read", "X", "--api-key-file", str(key))
 
     assert done.returncode == 0
     assert refused.returncode == 2
     assert "supersecret" not in done.stdout + done.stderr + refused.stdout + refused.stderr
+
+
+@pytest.mark.parametrize("option", ["--api-key-file", "--key"])
+def test_a_secret_that_other_users_may_read_is_refused_before_it_is_used(
+    target: str, option: str, tmp_path: Path
+) -> None:
+    key = tmp_path / "key"
+    key.write_text("mxgw_k1_supersecret\n")
+    key.chmod(0o644)
+    certificate = ["--ca", str(key), "--cert", str(key)] if option == "--key" else []
+    done = mxgw(target, "read", "Bench_001.Flag", *certificate, option, str(key))
+
+    assert done.returncode == 2
+    assert "other users may read it (mode 0644); run: chmod 600" in done.stderr
+    assert "supersecret" not in done.stdout + done.stderr

@@ -178,7 +178,7 @@ async def test_an_advised_item_without_a_real_value_is_awaited_and_kept(inside) 
         assert (result.value.value.double, result.was_cached, result.item_handle) == (5.0, False, i)
         assert "remove_item" not in worker.backend.names()
         assert len(worker.events()) == 2
-        assert worker.items.get(h, i).readings == []
+        assert worker.items.get(h, i).readings == {}
 
 
 async def test_items_that_are_not_advised_or_suspended_or_buffered_are_not_answered_from(inside) -> None:

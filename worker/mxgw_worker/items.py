@@ -61,7 +61,7 @@ class Item:
         self.last_has_failure = False
         self.last_is_initialising = False
         # Reads that wait for the next real value of this item.
-        self.readings: list[Reading] = []
+        self.readings: dict[Reading, None] = {}
         self.turns = Turns()
         # The write in flight; 0 when there is none.
         self.write_id = 0

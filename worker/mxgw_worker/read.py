@@ -72,7 +72,7 @@ class Read:
                     item_handle=item.item_handle, item_serial=item.serial, value=value, was_cached=True
                 )
             reading = Reading(batch)
-            item.readings.append(reading)
+            item.readings[reading] = None
             return _Awaited(reading, item.item_handle, item=item)
         methods = self._methods
         try:
@@ -97,7 +97,7 @@ class Read:
         """Remove the hidden items, in the backend's turn and whatever became of the call."""
         for one in awaited:
             if one.item is not None:
-                one.item.readings.remove(one.reading)
+                del one.item.readings[one.reading]
         hidden = [(one.hidden, one.reading) for one in awaited if one.hidden is not None]
         if not hidden:
             return

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import grpc
 
+from mxgw.private_files import read_private
 from mxgw_client.errors import ConnectionOptionError
 from mxgw_client.target import Target
 
@@ -61,22 +62,23 @@ class Tls:
         """Read the files and return the channel credentials.
 
         Raises:
-            ConnectionOptionError: a file cannot be read, or only one of certificate and key is given.
+            ConnectionOptionError: a file cannot be read, others may read the key, or certificate and key are not
+                given together.
         """
         if (self.certificate_file is None) != (self.key_file is None):
             raise ConnectionOptionError("certificate_file and key_file belong together: give both or none")
         return grpc.ssl_channel_credentials(
             root_certificates=_read("ca_file", self.ca_file),
-            private_key=_read("key_file", self.key_file),
+            private_key=_read("key_file", self.key_file, is_secret=True),
             certificate_chain=_read("certificate_file", self.certificate_file),
         )
 
 
-def _read(option: str, path: Path | str | None) -> bytes | None:
+def _read(option: str, path: Path | str | None, *, is_secret: bool = False) -> bytes | None:
     if path is None:
         return None
     try:
-        return Path(path).read_bytes()
+        return read_private(Path(path)) if is_secret else Path(path).read_bytes()
     except OSError as error:
         raise ConnectionOptionError(f"Tls.{option}: cannot read {path}: {error.strerror}") from error
 

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import os
 import ssl
 import stat
 import time
 from pathlib import Path
 from typing import Any
 
+from mxgw.private_files import exposure
 from mxgw_core.cli.doctor.report import Check, failed, ok, warning
 from mxgw_core.config.models import TlsSettings
 
@@ -50,11 +50,9 @@ def _check_readable(name: str, path: Path) -> Check | None:
 
 
 def _check_key_is_private(path: Path) -> Check | None:
-    mode = stat.S_IMODE(path.stat().st_mode)
-    if os.name == "posix" and mode & 0o077:
-        return warning(
-            AREA, "tls.private_key", f"{path}: others may read it (mode {mode:o})", f"Make it private: chmod 600 {path}"
-        )
+    if exposure(mode := path.stat().st_mode, path):
+        detail = f"{path}: other users may read it (mode {stat.S_IMODE(mode):04o})"
+        return failed(AREA, "tls.private_key", detail, f"Make it private: chmod 600 {path}")
     return None
 
 

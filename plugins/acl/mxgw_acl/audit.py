@@ -24,7 +24,8 @@ log = logging.getLogger(__name__)
 
 AUDIT_FILE = "audit.jsonl"
 
-_LONGEST = 300
+# Characters of one text of a record.
+LONGEST_TEXT = 300
 # How often it is looked whether the file was moved away by a log rotation.
 _ROTATION_CHECK_S = 1.0
 
@@ -77,17 +78,17 @@ class AuditLog:
         """
         facts = {
             "time": datetime.fromtimestamp(self._now(), UTC).isoformat(timespec="milliseconds"),
-            "actor": record.actor[:_LONGEST],
-            "peer": record.peer[:_LONGEST],
-            "action": record.action[:_LONGEST],
-            "session": record.session[:_LONGEST],
-            "tag": record.tag[:_LONGEST],
+            "actor": record.actor[:LONGEST_TEXT],
+            "peer": record.peer[:LONGEST_TEXT],
+            "action": record.action[:LONGEST_TEXT],
+            "session": record.session[:LONGEST_TEXT],
+            "tag": record.tag[:LONGEST_TEXT],
             "decision": record.decision,
-            "reason": record.reason[:_LONGEST],
-            "correlation": record.correlation[:_LONGEST],
+            "reason": record.reason[:LONGEST_TEXT],
+            "correlation": record.correlation[:LONGEST_TEXT],
         }
         if record.detail:
-            facts["detail"] = record.detail[:_LONGEST]
+            facts["detail"] = record.detail[:LONGEST_TEXT]
         line = (json.dumps(facts, ensure_ascii=True) + "\n").encode("ascii")
         with self._lock:
             self._follow_rotation()

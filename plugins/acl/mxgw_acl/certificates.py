@@ -15,6 +15,7 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
+from mxgw.private_files import read_private
 from mxgw_acl.files import DIRECTORY_MODE, write_private
 
 _CA_DAYS = 3650
@@ -26,7 +27,7 @@ def init_tls(directory: Path, hosts: Sequence[str], clients: Sequence[str], days
     """Make what is missing of a CA, and new certificates; return the files by what they are.
 
     Raises:
-        OSError: a file cannot be read or written.
+        OSError: a file cannot be read or written, or others may read the CA's key.
         ValueError: the CA in the directory cannot be used, or a name cannot stand in a certificate.
     """
     directory.mkdir(mode=DIRECTORY_MODE, parents=True, exist_ok=True)
@@ -34,7 +35,7 @@ def init_tls(directory: Path, hosts: Sequence[str], clients: Sequence[str], days
     if not ca_path.exists() or not ca_key_path.exists():
         _make_ca(ca_path, ca_key_path)
     ca = x509.load_pem_x509_certificate(ca_path.read_bytes())
-    ca_key = serialization.load_pem_private_key(ca_key_path.read_bytes(), None)
+    ca_key = serialization.load_pem_private_key(read_private(ca_key_path), None)
     if not isinstance(ca_key, ec.EllipticCurvePrivateKey) or ca_key.public_key() != ca.public_key():
         raise ValueError("ca.pem and ca.key do not belong together")
     made = {"ca": ca_path, "certificate": directory / "server.pem", "private_key": directory / "server.key"}

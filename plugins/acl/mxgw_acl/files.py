@@ -7,6 +7,7 @@ import secrets
 import stat
 from pathlib import Path
 
+from mxgw.private_files import exposure
 from mxgw_core.api.errors import SettingsError
 
 DIRECTORY_MODE, FILE_MODE = 0o700, 0o600
@@ -43,8 +44,8 @@ def check_private(path: Path) -> None:
     Raises:
         SettingsError: others may.
     """
-    if os.name == "posix" and path.stat().st_mode & 0o077:
-        raise SettingsError(f"plugins.acl.directory: others may read {path}: chmod 600 it")
+    if why := exposure(path.stat().st_mode, path):
+        raise SettingsError(f"plugins.acl.directory: {path}: {why}")
 
 
 def write_private(path: Path, content: bytes, *, replace: bool = False) -> None:

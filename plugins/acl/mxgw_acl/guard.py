@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from functools import lru_cache
 from typing import TypeAlias
 
@@ -20,8 +20,8 @@ _UNTOLD = "this key is limited to certain items: give the full reference instead
 
 _VALUES = frozenset({EventKind.EVENT_KIND_DATA_CHANGE, EventKind.EVENT_KIND_BUFFERED_DATA_CHANGE})
 _WRITES = frozenset({"write", "write2", "write_secured", "write_secured2", "write_bulk"})
-# What is said of so many references is remembered.
-_REMEMBERED = 65_536
+# What is said of so many references is remembered; a client chooses them, and how long they are.
+_REMEMBERED = 4096
 
 
 class ItemRights:
@@ -74,13 +74,7 @@ class ItemGuard:
         self._refused = refused
 
     def denied(self, command: MxCommand, items: Sequence[ItemRecord | None]) -> Mapping[int, str]:
-        """Return the inputs that the key may not use; they are recorded."""
-        denied = self._denied(command, items)
-        if denied:
-            self._refused(command, items, denied)
-        return denied
-
-    def _denied(self, command: MxCommand, items: Sequence[ItemRecord | None]) -> Mapping[int, str]:
+        """Return the inputs that the key may not use."""
         kind = command.WhichOneof("command")
         if references := added_references(command):
             return self._denied_references(references, reads=kind == "read_bulk")
@@ -93,7 +87,11 @@ class ItemGuard:
                 denied[index] = _DENIED_WRITE
         return denied
 
-    def _denied_references(self, references: Sequence[str | None], *, reads: bool) -> Mapping[int, str]:
+    def refused(self, command: MxCommand, items: Sequence[ItemRecord | None], denied: Mapping[int, str]) -> None:
+        """See `RefusalRecorder`."""
+        self._refused(command, items, denied)
+
+    def _denied_references(self, references: Iterable[str | None], *, reads: bool) -> Mapping[int, str]:
         denied: dict[int, str] = {}
         for index, reference in enumerate(references):
             if reference is None:
@@ -141,10 +139,10 @@ def references_of(
     command: MxCommand, items: Sequence[ItemRecord | None], indexes: Collection[int] | None = None
 ) -> Iterator[str]:
     """Yield the references that a command is about, for the audit log; `indexes` picks inputs."""
-    references = added_references(command) or [
+    references: Iterable[str | None] = added_references(command) or (
         item_reference(item) if item is not None else f"handle {handle[1]}"
         for handle, item in zip(used_handles(command), items, strict=True)
-    ]
+    )
     for index, reference in enumerate(references):
         if indexes is None or index in indexes:
             yield reference or "?"

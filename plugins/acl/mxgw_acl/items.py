@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable
 
 from mxgw.v1.commands_pb2 import ItemReference, MxCommand
 from mxgw_acl.patterns import reference_of
@@ -14,8 +14,11 @@ def item_reference(item: ItemRecord) -> str | None:
     return reference_of(ItemReference(item_definition=item.item_definition, item_context=item.item_context))
 
 
-def added_references(command: MxCommand) -> Sequence[str | None]:
-    """Return the references that a command names, in the order of its inputs; None for what cannot be told."""
+def added_references(command: MxCommand) -> Iterable[str | None]:
+    """Return the references that a command names, in the order of its inputs; None for what cannot be told.
+
+    What names none is false.
+    """
     match command.WhichOneof("command"):
         case "add_item":
             return [command.add_item.item_definition.strip()]
@@ -30,8 +33,8 @@ def added_references(command: MxCommand) -> Sequence[str | None]:
                 )
             ]
         case "subscribe_bulk":
-            return [reference_of(item) for item in command.subscribe_bulk.items]
+            return map(reference_of, command.subscribe_bulk.items)
         case "read_bulk":
-            return [reference_of(item) for item in command.read_bulk.items]
+            return map(reference_of, command.read_bulk.items)
         case _:
             return ()

@@ -8,10 +8,10 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass
-from functools import lru_cache
+from dataclasses import dataclass, field
 
 from mxgw.v1.commands_pb2 import ItemReference
+from mxgw_core.api import Globs
 
 # What may follow the name of a subtree's root: an attribute, a path segment, an array suffix.
 _BELOW = (".", "/", "[")
@@ -25,16 +25,22 @@ class ItemPatterns:
 
     globs: Sequence[str] = ()
     subtrees: Sequence[str] = ()
+    _globs: Globs = field(init=False, repr=False, compare=False)
+    _subtrees: Sequence[str] = field(init=False, repr=False, compare=False)
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "_globs", Globs(self.globs))
+        object.__setattr__(self, "_subtrees", tuple(subtree.strip().casefold() for subtree in self.subtrees))
 
     def __bool__(self) -> bool:
         return bool(self.globs or self.subtrees)
 
     def permit(self, reference: str) -> bool:
         """Return whether some pattern names the reference."""
+        if self._globs.match(reference):
+            return True
         name = reference.strip().casefold()
-        return any(_compiled(glob).fullmatch(name) for glob in self.globs) or any(
-            _is_below(name, subtree.strip().casefold()) for subtree in self.subtrees
-        )
+        return any(_is_below(name, subtree) for subtree in self._subtrees)
 
 
 def reference_of(item: ItemReference) -> str | None:
@@ -50,11 +56,5 @@ def reference_of(item: ItemReference) -> str | None:
     return f"{context}.{definition}" if _PLAIN_NAME.fullmatch(definition) else None
 
 
-@lru_cache(maxsize=4096)
-def _compiled(glob: str) -> re.Pattern[str]:
-    parts = re.split(r"([*?])", glob.strip().casefold())
-    return re.compile("".join({"*": ".*", "?": "."}.get(part, re.escape(part)) for part in parts), re.DOTALL)
-
-
 def _is_below(name: str, subtree: str) -> bool:
-    return name == subtree or (name.startswith(subtree) and name[len(subtree) : len(subtree) + 1] in _BELOW)
+    return name.startswith(subtree) and (len(name) == len(subtree) or name[len(subtree)] in _BELOW)

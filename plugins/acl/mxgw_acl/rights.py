@@ -55,6 +55,9 @@ SESSIONS, COMMANDS_SERVICE = "/mxgw.v1.SessionService", "/mxgw.v1.CommandService
 EVENTS, GATEWAY = "/mxgw.v1.EventService", "/mxgw.v1.GatewayService"
 OPEN_SESSION, INVOKE, STREAM_EVENTS = f"{SESSIONS}/OpenSession", f"{COMMANDS_SERVICE}/Invoke", f"{EVENTS}/StreamEvents"
 
+# What grpc itself brings (`gateway.reflection`): a description of the services, for those who may call them.
+REFLECTION = "/grpc.reflection.v1alpha.ServerReflection/ServerReflectionInfo"
+
 RULES: Mapping[str, Rule] = {
     OPEN_SESSION: Rule(_any_of(Scope.OPEN), Names.NO_SESSION, is_audited=True),
     f"{SESSIONS}/CloseSession": Rule(_any_of(Scope.OPEN), role=Role.ADMINISTRATOR, is_audited=True),
@@ -69,6 +72,7 @@ RULES: Mapping[str, Rule] = {
     STREAM_EVENTS: Rule(_any_of(Scope.EVENTS), role=Role.VIEWER, is_audited=True),
     f"{GATEWAY}/GetGatewayInfo": Rule(_ANY_KEY, Names.NO_SESSION, role=Role.VIEWER),
     f"{GATEWAY}/Ping": Rule(_ANY_KEY, Names.PERHAPS_A_SESSION, role=Role.VIEWER),
+    REFLECTION: Rule(_ANY_KEY, Names.NO_SESSION, role=Role.VIEWER),
 }
 
 _TO_USE_ITEMS = _any_of(Scope.READ, Scope.WRITE, Scope.SECURED_WRITE, Scope.EVENTS)

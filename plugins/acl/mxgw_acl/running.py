@@ -5,16 +5,17 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import replace
+from itertools import islice
 
 from mxgw.v1.alarm_service_pb2 import AcknowledgeAlarmRequest
 from mxgw.v1.command_service_pb2 import InvokeRequest
 from mxgw.v1.commands_pb2 import MxCommand
 from mxgw.v1.session_service_pb2 import OpenSessionRequest
 from mxgw_acl.attempts import Attempts
-from mxgw_acl.audit import AUDIT_FILE, AuditLog, AuditRecord
+from mxgw_acl.audit import AUDIT_FILE, LONGEST_TEXT, AuditLog, AuditRecord
 from mxgw_acl.audit_tail import AuditTail
 from mxgw_acl.callers import NOBODY, Callers
 from mxgw_acl.files import private_directory, secret_file
@@ -138,11 +139,11 @@ class Running:
     def _what(self, request: AccessRequest) -> str:
         """Return what a command is about: references, never values."""
         if isinstance(request.request, AcknowledgeAlarmRequest):
-            return ", ".join(request.request.references)
+            return _listed(request.request.references)
         if not isinstance(request.request, InvokeRequest):
             return ""
         command = request.request.command
-        return ", ".join(references_of(command, self._gateway.items_used(request.session_id, command)))
+        return _listed(references_of(command, self._gateway.items_used(request.session_id, command)))
 
     # items
 
@@ -162,7 +163,7 @@ class Running:
                     reason=f"{len(denied)} items: {denied[first]}",
                     session=session.session_id,
                     tag=session.tag,
-                    detail=", ".join(references_of(command, items, denied)),
+                    detail=_listed(references_of(command, items, denied)),
                 )
             )
 
@@ -204,7 +205,7 @@ class Running:
                     action=action,
                     decision="denied",
                     reason=f"{len(references)} items: this key may not write the item",
-                    detail=", ".join(references),
+                    detail=_listed(references),
                 )
             )
 
@@ -331,6 +332,11 @@ async def running(settings: AclSettings, gateway: Gateway) -> AsyncIterator[Runn
 
 def _actor(identity: Identity) -> str:
     return f"{identity.kind}:{identity.id.removeprefix('operator:')}"
+
+
+def _listed(references: Iterable[str]) -> str:
+    """Return the first of the references as one text: more than a record of the audit log holds."""
+    return ", ".join(islice(references, LONGEST_TEXT))
 
 
 def _record(request: AccessRequest, decision: str, reason: str, detail: str = "") -> AuditRecord:

@@ -10,6 +10,7 @@ from mxgw.v1.alarm_service_pb2 import StreamAlarmsResponse
 from mxgw.v1.events_pb2 import Position
 from mxgw_alarms.book import Entry
 from mxgw_core.api import FeedFilter
+from mxgw_core.api.slices import NAMES_AT_ONCE
 
 # The flags as they stand in an encoded Alarm: a tag of two bytes, and true. Fields of a message may come in any order,
 # so they are put behind the rest.
@@ -49,7 +50,9 @@ class AlarmsTaken:
         encoded_position = position.SerializeToString()
         head = _POSITION_TAG + _varint(len(encoded_position)) + encoded_position
         parts, size = [head], len(head)
-        for entry in self.entries:
+        for number, entry in enumerate(self.entries):
+            if filters and number and number % NAMES_AT_ONCE == 0:
+                yield b""
             if not all(f.keep(entry.handle, entry.alarm.priority, pb.ALARM_EVENT_KIND_RAISED) for f in filters):
                 continue
             part = self._encoded(entry)

@@ -6,10 +6,12 @@ from collections.abc import Sequence
 
 from mxgw.v1.alarm_service_pb2 import AlarmFilter as AlarmFilterMessage
 from mxgw_alarms.book import NO_ALARM, AlarmBook
-from mxgw_core.api import ItemAccess
+from mxgw_core.api import ItemAccess, in_slices
 from mxgw_core.api.errors import InvalidRequest
 
 MOST_SEVERE, LEAST_SEVERE = 1, 999
+# Each alarm is compared with all of them.
+MOST_PREFIXES = 100
 
 
 class AlarmFilter:
@@ -19,8 +21,14 @@ class AlarmFilter:
         """Check what is wanted.
 
         Raises:
-            InvalidRequest: the priorities are no range.
+            InvalidRequest: the priorities are no range, or there are too many prefixes.
         """
+        if len(wanted.reference_prefixes) > MOST_PREFIXES:
+            raise InvalidRequest(
+                f"{len(wanted.reference_prefixes)} reference prefixes are asked for, {MOST_PREFIXES} are allowed: use "
+                "shorter ones, or areas",
+                metadata={"field": "filter.reference_prefixes", "limit": str(MOST_PREFIXES)},
+            )
         self._book = book
         self._access = access
         self._areas = frozenset(area.casefold() for area in wanted.areas)
@@ -43,20 +51,29 @@ class AlarmFilter:
         everything = self._priorities == range(MOST_SEVERE, LEAST_SEVERE + 1)
         return everything and not (self._access or self._areas or self._prefixes)
 
+    async def ask(self, handles: Sequence[int]) -> None:
+        """Find out which of these alarms may be named, a few at a time: other calls are served in between."""
+        async for some in in_slices(handles):
+            for handle in some:
+                self._is_named(handle)
+
     def keep(self, about: int, fourth: int, kind: int) -> bool:
         """See `FeedFilter`: an AlarmEvent is about an alarm's handle, and has its priority in the fourth place."""
         del kind
         if about == NO_ALARM:
             return True
-        named = self._names.get(about)
-        if named is None:
-            named = self._names[about] = self._may_be_named(self._book.facts(about).reference)
-        if not named or (self._areas and self._book.facts(about).area.casefold() not in self._areas):
+        if not self._is_named(about) or (self._areas and self._book.facts(about).area.casefold() not in self._areas):
             return False
         if fourth in self._priorities:
             self._shown.add(about)
             return True
         return about in self._shown
+
+    def _is_named(self, handle: int) -> bool:
+        named = self._names.get(handle)
+        if named is None:
+            named = self._names[handle] = self._may_be_named(self._book.facts(handle).reference)
+        return named
 
     def _may_be_named(self, reference: str) -> bool:
         if self._prefixes and not reference.casefold().startswith(self._prefixes):

@@ -13,7 +13,7 @@ from mxgw_alarms.filters import AlarmFilter
 from mxgw_alarms.monitor import Monitor
 from mxgw_alarms.providers import Outcome
 from mxgw_alarms.states import UNACK_ALM, UNACK_RTN
-from mxgw_core.api import Call, FeedRequest, Gateway, Identity, ItemAccess, ResponseStream
+from mxgw_core.api import Call, FeedRequest, Gateway, Identity, ItemAccess, ResponseStream, in_slices
 from mxgw_core.api.errors import CommandTimedOut, GatewayError, InvalidRequest
 
 # What a caller needs where a plugin authorizes by scope: a key's scope, or an operator's role.
@@ -39,6 +39,7 @@ class AlarmService:
 
     async def StreamAlarms(self, request: pb.StreamAlarmsRequest, call: Call, stream: ResponseStream) -> None:
         alarm_filter = self._filter(request.filter, call)
+        await alarm_filter.ask([entry.handle for entry in self._monitor.book.entries()])
         heartbeat_s = None
         if request.HasField("heartbeat_interval"):
             heartbeat_s = duration_to_seconds(request.heartbeat_interval)
@@ -70,6 +71,8 @@ class AlarmService:
         size = request.page_size or _PAGE
         alarm_filter = self._filter(request.filter, call)
         book, feed = self._monitor.book, self._monitor.feed
+        # What takes long first; what is answered is then the state of one moment.
+        await alarm_filter.ask([entry.handle for entry in book.entries()])
         # A page begins behind the last reference of the one before, so alarms that come and go do not shift the rest.
         rest = sorted(
             (
@@ -103,7 +106,9 @@ class AlarmService:
             )
         references = list(dict.fromkeys(request.references))
         access = self._gateway.item_access(call.identity)
-        outcomes = {reference: self._judged(reference, access) for reference in references}
+        outcomes: dict[str, Outcome | None] = {}
+        async for some in in_slices(references):
+            outcomes |= {reference: self._judged(reference, access) for reference in some}
         denied = [r for r, o in outcomes.items() if o is not None and o.outcome == pb.ACKNOWLEDGE_OUTCOME_DENIED]
         if denied:
             for one in access:

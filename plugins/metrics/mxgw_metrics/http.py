@@ -19,6 +19,9 @@ log = logging.getLogger(__name__)
 _REQUEST_BYTES = 8 * 1024
 # Scrapers ask every minute or more often, and keep their connection.
 _IDLE_S = 120.0
+# A request comes whole and at once: so long after the connection was made, or after its first byte, it must be there.
+_REQUEST_S = 5.0
+# When there are more, the one that was silent longest makes room for the newest: a scraper always gets in.
 _MOST_CONNECTIONS = 16
 # Many times an answer: what a slow network has not taken yet.
 _UNSENT_BYTES = 4 * 1024 * 1024
@@ -100,22 +103,30 @@ class Connections:
 
     def __init__(self, answer: Callable[[Request], Response]) -> None:
         self.answer = answer
-        self._open: set[HttpConnection] = set()
+        # The one that was silent longest first.
+        self._open: dict[HttpConnection, None] = {}
 
     def make(self) -> HttpConnection:
         """Return the protocol of a new connection."""
         return HttpConnection(self)
 
-    def opened(self, connection: HttpConnection) -> bool:
-        """Return whether there is room for another one."""
+    def opened(self, connection: HttpConnection) -> None:
+        """A connection was made; when there are too many, another one is cut, at first one that asked for nothing."""
         if len(self._open) >= _MOST_CONNECTIONS:
-            return False
-        self._open.add(connection)
-        return True
+            silent = next((one for one in self._open if not one.has_asked), None) or next(iter(self._open))
+            self.closed(silent)
+            silent.cut()
+        self._open[connection] = None
+
+    def asked(self, connection: HttpConnection) -> None:
+        """A connection brought a request."""
+        if connection in self._open:
+            del self._open[connection]
+            self._open[connection] = None
 
     def closed(self, connection: HttpConnection) -> None:
         """A connection is gone."""
-        self._open.discard(connection)
+        self._open.pop(connection, None)
 
     def close_all(self) -> None:
         """Cut whoever is connected."""
@@ -130,17 +141,17 @@ class HttpConnection(asyncio.Protocol):
         self._connections = connections
         self._transport: asyncio.Transport | None = None
         self._buffer = bytearray()
-        # Closes a connection that says nothing.
+        # Whether a whole request came ever.
+        self.has_asked = False
+        # Closes a connection that says nothing, or does not finish what it says.
         self._idle: asyncio.TimerHandle | None = None
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         # uvloop's are no subclass of asyncio's.
         self._transport = transport = cast(asyncio.Transport, transport)
         transport.set_write_buffer_limits(high=_UNSENT_BYTES)
-        if not self._connections.opened(self):
-            self._send(text_response(HTTPStatus.SERVICE_UNAVAILABLE, "too many connections"), is_kept_alive=False)
-            return
-        self._await_request()
+        self._connections.opened(self)
+        self._cut_after(_REQUEST_S)
 
     def connection_lost(self, exc: Exception | None) -> None:
         del exc
@@ -149,6 +160,8 @@ class HttpConnection(asyncio.Protocol):
         self._transport = None
 
     def data_received(self, data: bytes) -> None:
+        if not self._buffer and self.has_asked:
+            self._cut_after(_REQUEST_S)
         self._buffer += data
         while self._transport is not None and not self._transport.is_closing():
             end = self._buffer.find(_END)
@@ -175,7 +188,9 @@ class HttpConnection(asyncio.Protocol):
         except BadRequest as error:
             self._refuse(error.status)
             return
-        self._await_request()
+        self.has_asked = True
+        self._connections.asked(self)
+        self._cut_after(_REQUEST_S if self._buffer else _IDLE_S)
         try:
             response = self._connections.answer(request)
         except Exception:
@@ -192,9 +207,9 @@ class HttpConnection(asyncio.Protocol):
         if not is_kept_alive:
             self._transport.close()
 
-    def _await_request(self) -> None:
+    def _cut_after(self, seconds: float) -> None:
         self._cancel_idle()
-        self._idle = asyncio.get_running_loop().call_later(_IDLE_S, self.cut)
+        self._idle = asyncio.get_running_loop().call_later(seconds, self.cut)
 
     def _cancel_idle(self) -> None:
         if self._idle is not None:

@@ -83,7 +83,7 @@ class AlarmFilter(_message.Message):
 
     @_builtins.property
     def reference_prefixes(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
-        """Beginnings of references, compared without regard to case; empty for all."""
+        """Beginnings of references, at most 100, compared without regard to case; empty for all."""
 
     def __init__(
         self,

@@ -213,7 +213,8 @@ def test_a_certificate_without_names_an_open_key_and_missing_files_are_told(tmp_
     missing = check_tls(TlsSettings(certificate=tmp_path / "none.pem", private_key=key))
 
     assert "subjectAltName" in checks[0].cure
-    assert any("chmod 600" in check.cure for check in checks)
+    assert [check.outcome for check in checks if "chmod 600" in check.cure] == [Outcome.FAILED]
+    assert any("other users may read it (mode 0644)" in check.detail for check in checks)
     assert "No such file" in missing[0].detail
 
 

@@ -152,8 +152,10 @@ class Filtered(RuleBasedStateMachine):
     def _read(self, reader: Reader, limit_bytes: int) -> None:
         seen: list[e.Event] = []
         lost: set[int] = set()
-        while (item := reader.subscriber.take(limit_bytes)) is not None:
+        while (item := reader.subscriber.take(limit_bytes)) is not None or reader.subscriber.is_judging:
             match item:
+                case None:
+                    continue
                 case Chunk():
                     seen += frame_of(item).events.events
                 case LogGap(first, last):

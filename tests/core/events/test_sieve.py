@@ -10,10 +10,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 from support.distributing import Items, Pump
 from support.events import EveryItem, batch, event, sequences_of, serial_of
+from support.turns import counted_turns
 
 from mxgw.v1 import events_pb2 as e
 from mxgw.worker.v1 import worker_pb2 as w
 from mxgw_core.api.events import EventFilter
+from mxgw_core.api.slices import NAMES_AT_ONCE
 from mxgw_core.api.types import ItemRecord
 from mxgw_core.events.filtering import ItemSieve
 from mxgw_core.events.item_book import ItemBook
@@ -253,3 +255,86 @@ def test_what_is_no_batch_of_events_is_refused(broken, events: int) -> None:
     data = broken(batch(range(1, 1 + events)))
     with pytest.raises(MalformedBatch):
         sieve_of(standing(1)).judge(chunk_of(1, events, data))
+
+
+# many items at once
+
+
+def standing_of_many() -> Standing:
+    """Return a filter that lets two items of a hundred pass."""
+    return standing(1, 2)
+
+
+def many_items(pump: Pump, items: int) -> Chunk:
+    for item in range(1, items + 1):
+        pump.events(1, item_handle=item)
+    chunk = pump.distributor.log.read(0, 1 << 20)
+
+    assert isinstance(chunk, Chunk)
+
+    return chunk
+
+
+def test_answers_for_many_new_items_are_asked_for_a_few_at_a_time() -> None:
+    filter_ = standing_of_many()
+    sieve, chunk = sieve_of(filter_), many_items(Pump(), 100)
+    asked: list[int] = []
+    while (judged := sieve.judge_some(chunk)) is None:
+        asked.append(len(filter_.asked) - sum(asked))
+    asked.append(len(filter_.asked) - sum(asked))
+
+    assert max(asked) <= NAMES_AT_ONCE
+    assert sorted(filter_.asked) == list(range(1, 101))
+    assert judged.passed == 2
+
+
+def test_where_nobody_can_wait_all_is_asked_at_once_also_in_between() -> None:
+    sieve, chunk = sieve_of(standing_of_many()), many_items(Pump(), 100)
+
+    assert sieve.judge_some(chunk) is None
+    assert sieve.judge(chunk).passed == 2
+
+
+def test_a_change_in_between_makes_nothing_stand_that_was_asked_before() -> None:
+    filter_ = standing_of_many()
+    sieve, chunk = sieve_of(filter_), many_items(Pump(), 100)
+
+    assert sieve.judge_some(chunk) is None
+
+    filter_.shown = {3}
+    filter_.revision += 1
+
+    assert sieve.judge(chunk).passed == 1
+
+
+@pytest.mark.asyncio
+async def test_a_reader_lets_others_have_their_turn_while_its_filter_is_asked_for_many_items() -> None:
+    pump = Pump()
+    subscriber = pump.attach(filters=[standing_of_many()])
+    many_items(pump, 100)
+    seen: list[int] = []
+    async with counted_turns() as turns:
+        while not subscriber.is_level:
+            item = subscriber.take(1 << 20)
+            if isinstance(item, Chunk):
+                seen += sequences_of(item)
+            elif item is None:
+                await subscriber.wait()
+
+    assert seen == [1, 2]
+    assert turns.taken == (100 - 1) // NAMES_AT_ONCE
+
+
+@pytest.mark.asyncio
+async def test_older_events_are_judged_a_few_items_at_a_time_too() -> None:
+    pump = Pump()
+    filter_ = standing_of_many()
+    subscriber = pump.attach(filters=[filter_])
+    chunk = many_items(pump, 100)
+    async with counted_turns() as turns:
+        await subscriber.judged(chunk)
+    asked = len(filter_.asked)
+
+    assert turns.taken == (100 - 1) // NAMES_AT_ONCE
+    assert isinstance(subscriber.passed(chunk), Chunk)
+    assert len(filter_.asked) == asked == 100

@@ -230,12 +230,14 @@ def test_a_filter_that_cannot_be_made_refuses_the_stream(access: Any, error: Exc
         access(Filter(says(error)), Filter(says(None))).filters(SESSION, ALICE)
 
 
-def test_what_any_guard_denies_is_denied() -> None:
+@pytest.mark.asyncio
+async def test_what_any_guard_denies_is_denied() -> None:
     guards = [Denying({0: "first"}), Denying({}), Denying({2: "third"})]
 
-    assert denied_inputs(guards, c.MxCommand(), []) == {0: "first", 2: "third"}
+    assert await denied_inputs(guards, c.MxCommand(), []) == {0: "first", 2: "third"}
 
 
-def test_a_guard_that_fails_denies_everything() -> None:
+@pytest.mark.asyncio
+async def test_a_guard_that_fails_denies_everything() -> None:
     with pytest.raises(AccessDenied):
-        denied_inputs([Denying({}), Denying(BROKEN)], c.MxCommand(), [])
+        await denied_inputs([Denying({}), Denying(BROKEN)], c.MxCommand(), [])

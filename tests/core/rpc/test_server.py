@@ -191,6 +191,7 @@ async def test_a_tls_file_that_cannot_be_read_stops_the_start_and_is_named(tmp_p
 async def test_a_tls_file_that_is_none_stops_the_start(tmp_path: Path, name: str) -> None:
     settings = _tls(Authority(tmp_path, "authority"), tmp_path)
     (tmp_path / "garbage.pem").write_text("garbage")
+    (tmp_path / "garbage.pem").chmod(0o600)
     settings[f"tls.{name}"] = str(tmp_path / "garbage.pem")
     with pytest.raises(SettingsError, match=r"tls\.private_key are PEM files"):
         async with running_gateway(settings):
@@ -362,3 +363,30 @@ async def test_a_client_that_stopped_existing_in_silence_is_found_within_15_s() 
         assert took <= 15.5
 
         assert gateway.app.sessions()[0].state.name == "READY"
+
+
+# a key that others may read
+
+
+async def test_a_private_key_that_others_may_read_stops_the_start(tmp_path: Path) -> None:
+    settings = _tls(Authority(tmp_path, "authority"), tmp_path)
+    os.chmod(str(settings["tls.private_key"]), 0o644)  # noqa: PTH101  the test may block
+    with pytest.raises(
+        SettingsError, match=r"tls\.private_key: .* other users may read it \(mode 0644\); run: chmod 600"
+    ):
+        async with running_gateway(settings):
+            pass
+
+
+async def test_a_new_private_key_that_others_may_read_is_not_taken(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    authority = Authority(tmp_path, "authority")
+    async with running_gateway(_tls(authority, tmp_path)) as gateway:
+        os.chmod(authority.issue("server").key, 0o604)  # noqa: PTH101  the test may block
+        trusting = grpc.ssl_channel_credentials(_read(authority.root))
+        async with client_of(gateway.target, credentials=trusting) as client:
+            assert await _answers(client) == "anonymous"
+
+        assert "new TLS files are not used" in caplog.text
+        assert "other users may read it (mode 0604)" in caplog.text

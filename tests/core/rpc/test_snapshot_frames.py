@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
+
 import pytest
 from support.distributing import Items
 from support.events import EPOCH, EveryItem, serial_of
@@ -9,6 +11,8 @@ from support.events import EPOCH, EveryItem, serial_of
 from mxgw.v1 import events_pb2 as e
 from mxgw.v1.event_service_pb2 import StreamEventsResponse
 from mxgw.v1.values_pb2 import MxValue
+from mxgw_core.api.slices import NAMES_AT_ONCE
+from mxgw_core.api.types import ItemRecord
 from mxgw_core.events.filtering import ItemSieve
 from mxgw_core.events.item_book import ItemBook
 from mxgw_core.rpc.snapshots import SnapshotMessages
@@ -82,3 +86,23 @@ def test_an_item_that_is_not_known_is_not_shown_to_a_reader_with_a_filter() -> N
 
 def test_a_session_without_values_has_an_end_only() -> None:
     assert parsed(frames_of([])) == []
+
+
+def test_a_filter_is_asked_for_a_few_items_between_two_frames() -> None:
+    class Counting:
+        asked = 0
+
+        def keep(self, item: ItemRecord, kind: int) -> bool:
+            self.asked += 1
+            return item.item_handle % 2 == 0
+
+    counting = Counting()
+    sieve = ItemSieve([counting], EveryItem())
+    asked = [0]
+    frames = []
+    for frame in SnapshotMessages(EPOCH, 77, [page(*range(1, 101))], sieve).frames(1 << 20):
+        frames.append(frame)
+        asked.append(counting.asked)
+
+    assert max(after - before for before, after in pairwise(asked)) <= NAMES_AT_ONCE
+    assert parsed(frames) == [list(range(2, 101, 2))]

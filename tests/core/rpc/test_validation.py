@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 
 import pytest
 from google.protobuf.duration_pb2 import Duration
+from google.protobuf.message import Message
 from hypothesis import given
 from hypothesis import strategies as st
+from support.turns import counted_turns
 
 from mxgw.v1 import command_service_pb2 as cs
 from mxgw.v1 import commands_pb2 as c
@@ -17,9 +20,14 @@ from mxgw.v1 import session_service_pb2 as ss
 from mxgw.v1.events_pb2 import Position
 from mxgw.v1.values_pb2 import MxValue
 from mxgw_core.api.errors import InvalidRequest
-from mxgw_core.rpc.validation import after_token, check, page, parse
+from mxgw_core.rpc import validation
+from mxgw_core.rpc.validation import after_token, page, parse
 
 LIMITS = {"text_characters": 100, "items": 5}
+
+
+def check(request: Message, *, text_characters: int, items: int) -> None:
+    asyncio.run(validation.check(request, text_characters=text_characters, items=items))
 
 
 def _field(request: object) -> str:
@@ -175,3 +183,13 @@ def test_page_tokens_that_were_never_given_out_are_refused(token: str) -> None:
 
 def test_numbers_are_nobodys_business_here() -> None:
     check(ss.OpenSessionRequest(lease=Duration(seconds=-5)), **LIMITS)
+
+
+@pytest.mark.asyncio
+async def test_a_long_list_is_checked_in_slices() -> None:
+    items = [c.ItemReference(item_definition=f"Tank_{number}.Level") for number in range(3 * 500 + 1)]
+    request = cs.InvokeRequest(command=c.MxCommand(read_bulk=c.ReadBulkCommand(items=items)))
+    async with counted_turns() as turns:
+        await validation.check(request, text_characters=100, items=2000)
+
+    assert turns.taken == 3

@@ -212,3 +212,15 @@ async def test_a_client_certificate_stands_for_its_key(shell: Shell, tmp_path: P
         await until(lambda: not guarded.gateway.app.sessions())
         async with client_with(guarded.target, channel_credentials=_credentials(shell.folder, "hmi4")) as client:
             assert (await refused(client.open())).reason == "UNAUTHENTICATED"
+
+
+def test_a_pattern_that_would_make_each_look_long_and_too_many_of_them_are_refused_in_words(shell: Shell) -> None:
+    long = shell.run("keys", "create", "hmi", "--read", "*" + "a" * 127 + "*", code=2)
+    longest = shell.run("keys", "create", "hmi", "--read-below", "a" * 1025, code=2)
+    many = shell.run("keys", "create", "hmi", *(f"--write=Tank_{number}*" for number in range(101)), code=2)
+
+    assert "128 are allowed" in " ".join(long.stderr.split())
+    assert "1024 characters" in " ".join(longest.stderr.split())
+    assert "101 are given, 100 are allowed" in " ".join(many.stderr.split())
+
+    shell.run("keys", "create", "hmi", "--read", "*" + "a" * 126 + "*", "--read", "Obj.Arr[]")

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 
 import pytest
 from support.alarms import record
+from support.turns import counted_turns
 
 from mxgw.v1.alarm_service_pb2 import AlarmFilter as Wanted
 from mxgw.v1.alarms_pb2 import ALARM_EVENT_KIND_RAISED
@@ -13,6 +14,7 @@ from mxgw_alarms.book import NO_ALARM, AlarmBook
 from mxgw_alarms.filters import AlarmFilter
 from mxgw_core.api import ItemAccess
 from mxgw_core.api.errors import InvalidRequest
+from mxgw_core.api.slices import NAMES_AT_ONCE
 
 
 class OnlyTanks:
@@ -84,3 +86,32 @@ def test_an_alarm_that_was_shown_is_followed_when_its_priority_leaves_the_range(
 def test_priorities_that_are_no_range_are_refused(wanted: Wanted) -> None:
     with pytest.raises(InvalidRequest, match="are no range"):
         AlarmFilter(book(), wanted, ())
+
+
+def test_more_prefixes_than_each_alarm_can_be_compared_with_are_refused() -> None:
+    prefixes = [f"Tank_{number}" for number in range(100)]
+
+    assert seen(Wanted(reference_prefixes=prefixes)) == {"Tank_1.Level"}
+    with pytest.raises(InvalidRequest, match="101 reference prefixes are asked for, 100 are allowed"):
+        seen(Wanted(reference_prefixes=[*prefixes, "x"]))
+
+
+@pytest.mark.asyncio
+async def test_what_may_be_read_is_asked_for_a_few_alarms_at_a_time_and_never_again() -> None:
+    class Counting(OnlyTanks):
+        asked = 0
+
+        def may_read(self, reference: str) -> bool:
+            self.asked += 1
+            return super().may_read(reference)
+
+    of, access = AlarmBook(200), Counting()
+    of.reconcile([record(f"Tank_{number}.Level") for number in range(100)], watched=None, degraded=False)
+    view = AlarmFilter(of, Wanted(), [access])
+    handles = [entry.handle for entry in of.entries()]
+    async with counted_turns() as turns:
+        await view.ask(handles)
+
+    assert turns.taken == (100 - 1) // NAMES_AT_ONCE
+    assert all(view.keep(500, handle, ALARM_EVENT_KIND_RAISED, 1) for handle in handles)
+    assert access.asked == 100

@@ -19,6 +19,7 @@ from textual.screen import ModalScreen
 from textual.widgets import Input, Static
 
 from mxgw.dashboard.v1 import dashboard_service_pb2 as pb
+from mxgw_core.api.globs import _places
 from mxgw_dashboard_tui.tui.app import DashboardApp
 from mxgw_dashboard_tui.tui.commands import find
 from mxgw_dashboard_tui.tui.model import Link
@@ -28,7 +29,7 @@ from mxgw_dashboard_tui.tui.screens.login import LoginScreen
 from mxgw_dashboard_tui.tui.screens.session import SessionScreen
 from mxgw_dashboard_tui.tui.views import VIEWS
 from mxgw_dashboard_tui.tui.widgets.bars import TopBar, banner_text
-from mxgw_dashboard_tui.tui.widgets.grid import Grid
+from mxgw_dashboard_tui.tui.widgets.grid import Cell, Grid, Row
 from mxgw_dashboard_tui.tui.widgets.keyline import KeyLine
 
 pytestmark = pytest.mark.asyncio
@@ -142,12 +143,47 @@ async def test_what_is_typed_quickly_behind_the_key_of_an_input_is_for_the_input
         assert line.value == f"{typed}x"
 
 
-async def test_a_filter_that_is_no_regular_expression_is_marked_and_breaks_nothing() -> None:
-    async with shown(written()) as (app, pilot):
-        await pilot.press("slash", "left_parenthesis")
+async def test_in_a_filter_only_the_star_and_the_question_mark_are_special() -> None:
+    async with shown(written()) as (app, _):
+        grid = app.screen.query_one(Grid)
+        found = {}
+        for pattern in ("LINE", "his*ne 1", "li?e 1", "!line", "(", "[a-z]", "l.ne", "(h|m)", "*", "!"):
+            grid.filter(pattern)
+            found[pattern] = len(names(app))
 
-        assert app.screen.query_one("#line", Input).has_class("-invalid")
-        assert len(names(app)) == 6
+        assert found == {
+            "LINE": 2,
+            "his*ne 1": 1,
+            "li?e 1": 1,
+            "!line": 4,
+            "(": 0,
+            "[a-z]": 0,
+            "l.ne": 0,
+            "(h|m)": 0,
+            "*": 6,
+            "!": 6,
+        }
+
+
+async def test_no_filter_takes_more_steps_than_it_has_characters(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked = 0
+
+    class Counting(dict[str, int]):
+        def get(self, key: str, default: int | None = None) -> int | None:  # type: ignore[override]
+            nonlocal asked
+            asked += 1
+            return super().get(key, default)
+
+    monkeypatch.setattr("mxgw_core.api.globs._places", lambda text: Counting(_places(text)))
+    text = "a" * 5000
+    async with shown(written()) as (app, _):
+        grid = app.screen.query_one(Grid)
+        grid.set_rows([Row(key="one", cells={"name": Cell(text)})])
+        asked = 0
+        grid.filter("(a*)*(a*)*a*a*a*a*b")
+
+        assert asked <= len("*(a*)*(a*)*a*a*a*a*b*")
+        assert not grid.rows
 
 
 async def test_every_column_that_is_shown_can_be_sorted_by() -> None:

@@ -177,31 +177,70 @@ async def test_a_client_that_asks_and_never_reads_is_cut() -> None:
 
 @pytest.mark.asyncio
 async def test_a_client_that_says_nothing_is_cut(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(http, "_IDLE_S", 0.05)
-    async with connected() as (reader, _), asyncio.timeout(10):
+    monkeypatch.setattr(http, "_REQUEST_S", 0.05)
+    async with connected() as (reader, _), asyncio.timeout(60):
         assert await reader.read() == b""
 
 
 @pytest.mark.asyncio
-async def test_there_is_room_for_a_few_connections_only_and_for_another_once_one_is_gone() -> None:
-    async with serving(Endpoint(list), Address("127.0.0.1", 0)) as address, asyncio.timeout(10):
-        pairs = [await asyncio.open_connection(address.host, address.port) for _ in range(16)]
-        for reader, writer in pairs:
-            writer.write(GET)
-            await answer(reader)
-        refused, out = await asyncio.open_connection(address.host, address.port)
+async def test_a_client_that_asked_may_be_silent_for_longer_and_is_then_cut(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(http, "_IDLE_S", 0.05)
+    async with connected() as (reader, writer), asyncio.timeout(60):
+        writer.write(GET)
 
-        assert (await answer(refused))[0] == 503
+        assert (await answer(reader))[0] == 200
+        assert await reader.read() == b""
 
-        out.close()
-        pairs[0][1].close()
-        status = 503
-        while status != 200:
-            reader, writer = await asyncio.open_connection(address.host, address.port)
+
+@pytest.mark.asyncio
+async def test_a_second_request_that_is_never_finished_is_cut(monkeypatch: pytest.MonkeyPatch) -> None:
+    async with connected() as (reader, writer), asyncio.timeout(60):
+        writer.write(GET)
+
+        assert (await answer(reader))[0] == 200
+
+        monkeypatch.setattr(http, "_REQUEST_S", 0.05)  # the time between two requests stays two minutes
+        writer.write(GET[:10])
+
+        assert await reader.read() == b""
+
+
+@pytest.mark.asyncio
+async def test_whoever_was_silent_longest_makes_room_and_a_scraper_always_gets_in() -> None:
+    async with serving(Endpoint(list), Address("127.0.0.1", 0)) as address, asyncio.timeout(60):
+
+        async def connect() -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
+            return await asyncio.open_connection(address.host, address.port)
+
+        async def ask(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> int:
             writer.write(GET)
-            status = (await answer(reader))[0]
-            writer.close()
-        for _, writer in pairs:
+            return (await answer(reader))[0]
+
+        scraper = await connect()
+
+        assert await ask(*scraper) == 200
+
+        silent = [await connect() for _ in range(40)]
+        late = await connect()
+
+        assert await ask(*late) == 200
+        assert await ask(*scraper) == 200  # one that asks keeps its place before those that never did
+
+        for reader, _ in silent[:26]:
+            assert await reader.read() == b""
+
+        asking = []
+        for _ in range(16):
+            asking.append(await connect())
+
+            assert await ask(*asking[-1]) == 200
+
+        # Among those that ask, the one that did so longest ago.
+        assert await late[0].read() == b""
+        assert await scraper[0].read() == b""
+        assert await ask(*asking[0]) == 200
+
+        for _, writer in (scraper, late, *silent, *asking):
             writer.close()
 
 

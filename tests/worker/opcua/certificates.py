@@ -52,4 +52,5 @@ def make_identity(
     certificate_path.write_bytes(certificate.public_bytes(Encoding.DER))
     encryption = BestAvailableEncryption(password.encode()) if password else NoEncryption()
     key_path.write_bytes(key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, encryption))
+    key_path.chmod(0o600)
     return Identity(certificate_path, key_path, key, certificate)

@@ -12,7 +12,7 @@ from cryptography.hazmat.primitives.serialization import Encoding
 
 from mxgw_worker.backends.base import BackendUnavailable
 from mxgw_worker.backends.opcua import OpcUaBackend
-from mxgw_worker.backends.opcua.certificates import check_trusted
+from mxgw_worker.backends.opcua.certificates import check_trusted, private_key
 
 from .certificates import Identity, make_identity
 from .harness import NS, Sink, demo_process, endpoint_of, running_backend
@@ -166,3 +166,12 @@ def test_a_server_is_trusted_by_its_certificate_or_its_issuers(tmp_path: Path) -
             check_trusted(_der(identity), trusted.certificate)
     with pytest.raises(BackendUnavailable, match="not valid today"):
         check_trusted(_der(expired), expired.certificate)
+
+
+def test_a_private_key_that_others_may_read_is_refused(tmp_path: Path) -> None:
+    identity = make_identity(tmp_path, "client")
+    identity.private_key.chmod(0o644)
+    with pytest.raises(
+        BackendUnavailable, match=r"private key .* other users may read it \(mode 0644\); run: chmod 600"
+    ):
+        private_key(identity.private_key)

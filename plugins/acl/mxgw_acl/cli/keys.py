@@ -20,9 +20,13 @@ from mxgw_acl.keys import SCOPE_MEANINGS, Constraints, Key, Scope
 from mxgw_acl.patterns import ItemPatterns
 from mxgw_acl.settings import AclSettings
 from mxgw_acl.store import KeyStore, KeyWishes, Use
+from mxgw_core.api import check_glob
 from mxgw_core.api.cli import Command, Group
+from mxgw_core.api.globs import LONGEST_PATTERN
 
 _MIB = 1024 * 1024
+# Patterns of one kind that a key may have: each item that it names is compared with all of them.
+_MOST_PATTERNS = 100
 _DEFAULT_SCOPES = (Scope.OPEN, Scope.READ, Scope.EVENTS)
 _SCOPES_HELP = "; ".join(f"{scope.value}: {meaning}" for scope, meaning in SCOPE_MEANINGS.items())
 
@@ -49,6 +53,28 @@ def _networks(ctx: click.Context, param: click.Parameter, values: Sequence[str])
         return tuple(str(ipaddress.ip_network(value, strict=False)) for value in values)
     except ValueError as error:
         raise click.BadParameter(f"{error}: write 10.1.0.0/16, 10.1.2.3 or 2001:db8::/32", ctx, param) from None
+
+
+def _names(ctx: click.Context, param: click.Parameter, values: tuple[str, ...]) -> tuple[str, ...]:
+    """Refuse what would make each look at an item of this key long."""
+    if len(values) > _MOST_PATTERNS:
+        raise click.BadParameter(
+            f"{len(values)} are given, {_MOST_PATTERNS} are allowed: use patterns that name more, or several keys",
+            ctx,
+            param,
+        )
+    if any(len(value) > LONGEST_PATTERN for value in values):
+        raise click.BadParameter(f"a name has at most {LONGEST_PATTERN} characters", ctx, param)
+    return values
+
+
+def _globs(ctx: click.Context, param: click.Parameter, values: tuple[str, ...]) -> tuple[str, ...]:
+    try:
+        for value in values:
+            check_glob(value)
+    except ValueError as error:
+        raise click.BadParameter(str(error), ctx, param) from None
+    return _names(ctx, param, values)
 
 
 def keys_group(settings: Callable[[], AclSettings]) -> click.Group:
@@ -109,10 +135,22 @@ def keys_group(settings: Callable[[], AclSettings]) -> click.Group:
         metavar="WORDS",
         help=f"What the key may do, separated by commas. {_SCOPES_HELP}.",
     )
-    @click.option("--read", "read_globs", multiple=True, metavar="GLOB", help="Only such items may be read.")
-    @click.option("--read-below", multiple=True, metavar="NAME", help="Only this and all below it may be read.")
-    @click.option("--write", "write_globs", multiple=True, metavar="GLOB", help="Only such items may be written.")
-    @click.option("--write-below", multiple=True, metavar="NAME", help="Only this and all below it may be written.")
+    @click.option(
+        "--read", "read_globs", multiple=True, callback=_globs, metavar="GLOB", help="Only such items may be read."
+    )
+    @click.option(
+        "--read-below", multiple=True, callback=_names, metavar="NAME", help="Only this and all below it may be read."
+    )
+    @click.option(
+        "--write", "write_globs", multiple=True, callback=_globs, metavar="GLOB", help="Only such items may be written."
+    )
+    @click.option(
+        "--write-below",
+        multiple=True,
+        callback=_names,
+        metavar="NAME",
+        help="Only this and all below it may be written.",
+    )
     @click.option("--network", multiple=True, callback=_networks, metavar="CIDR", help="Accept it only from there.")
     @click.option("--max-sessions", type=click.IntRange(min=0), help="Sessions open at once.")
     @click.option("--max-subscribers", type=click.IntRange(min=0), help="Event streams at once, in all sessions.")

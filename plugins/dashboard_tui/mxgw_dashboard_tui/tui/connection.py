@@ -17,6 +17,7 @@ from google.protobuf.message import Message
 from mxgw.convert import duration_from_seconds, duration_to_seconds
 from mxgw.dashboard.v1 import dashboard_service_pb2 as pb
 from mxgw.dashboard.v1 import dashboard_service_pb2_grpc
+from mxgw.private_files import read_private
 from mxgw_dashboard_tui.tui.credentials import Credentials
 from mxgw_dashboard_tui.tui.model import Link
 from mxgw_dashboard_tui.tui.source import Listener, NotServed, NotThere, Refused
@@ -243,7 +244,7 @@ def _channel(target: Target) -> grpc.aio.Channel:
         return grpc.aio.insecure_channel(target.address, options=options)
     credentials = grpc.ssl_channel_credentials(
         target.ca.read_bytes(),
-        target.private_key.read_bytes() if target.private_key is not None else None,
+        read_private(target.private_key) if target.private_key is not None else None,
         target.certificate.read_bytes() if target.certificate is not None else None,
     )
     return grpc.aio.secure_channel(target.address, credentials, options=options)

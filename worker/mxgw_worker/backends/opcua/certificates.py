@@ -14,6 +14,7 @@ from cryptography.exceptions import InvalidSignature
 from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.serialization import Encoding
 
+from mxgw.private_files import read_private
 from mxgw_worker.backends.base import BackendUnavailable
 
 _SUFFIXES = frozenset({".der", ".crt", ".cer", ".pem"})
@@ -46,12 +47,12 @@ def private_key(path: Path) -> tuple[bytes, str]:
     """Return what a key file holds, and whether that is `pem` or `der`.
 
     Raises:
-        BackendUnavailable: the file cannot be read.
+        BackendUnavailable: the file cannot be read, or others may read it.
     """
     try:
-        content = path.read_bytes()
+        content = read_private(path)
     except OSError as error:
-        raise BackendUnavailable(f"opcua: the private key {path} cannot be read: {error}") from error
+        raise BackendUnavailable(f"opcua: the private key {path} cannot be read: {error.strerror or error}") from error
     return content, "pem" if content.lstrip().startswith(b"-----BEGIN") else "der"
 
 

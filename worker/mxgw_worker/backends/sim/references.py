@@ -8,9 +8,9 @@ from dataclasses import dataclass
 from mxgw_worker.backends.sim.status import Detail, Refused
 
 # The attribute may have dots of its own (`Level.InAlarm`); an index stands at the very end.
-_REFERENCE = re.compile(
-    r"(?P<object>[^.\[\]\s]+)\.(?P<attribute>[^\[\]]*[^.\[\]\s])(?:\[(?P<index>\s*-?\d{0,9}\s*)\])?"
-)
+_REFERENCE = re.compile(r"(?P<object>[^.\[\]\s]+)\.(?P<attribute>[^\[\]]*[^.\[\]\s])(?:\[(?P<index>[^\[\]]*)\])?")
+# Apart from the rest, where blanks before and behind the number would be tried against each other.
+_NUMBER = re.compile(r"-?\d{1,9}")
 
 WHOLE_ARRAY = 0
 
@@ -36,8 +36,10 @@ def parse(text: str) -> Reference:
     written = match["index"]
     if written is None:
         index = None
-    elif not written.strip():
+    elif not (written := written.strip()):
         index = WHOLE_ARRAY
+    elif _NUMBER.fullmatch(written) is None:
+        raise Refused(Detail.INVALID_REFERENCE)
     elif int(written) >= 1:
         index = int(written)
     else:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from typing import TYPE_CHECKING, ClassVar, cast
 
 from textual import events
@@ -167,7 +166,7 @@ class BaseScreen(Screen[None]):
         self.query_one("#asking").display = True
         self.query_one("#prompt", Static).update(f"{kind} ")
         line.placeholder = (
-            "text or regular expression, ! for all but these; enter keeps, esc clears"
+            "text, * any characters, ? one, ! for all but these; enter keeps, esc clears"
             if kind == "/"
             else "a command, such as overview; → completes, enter runs, esc leaves"
         )
@@ -178,15 +177,7 @@ class BaseScreen(Screen[None]):
 
     def on_input_changed(self, event: Input.Changed) -> None:
         if event.input.id == "line" and not event.input.has_class("-command"):
-            self._filter_by(event.input)
-
-    def _filter_by(self, line: Input) -> None:
-        try:
-            self.grid.filter(line.value)
-        except re.error:
-            line.add_class("-invalid")
-        else:
-            line.remove_class("-invalid")
+            self.grid.filter(event.input.value)
 
     async def entered(self, line: Line) -> None:
         """Keep the filter, or run the command; the next key is already for what comes of it."""
@@ -194,7 +185,7 @@ class BaseScreen(Screen[None]):
             self._leave_line()
             await self.dashboard.run_command(line.value.strip())
         else:
-            self._filter_by(line)  # what was typed right before may not have been told yet
+            self.grid.filter(line.value)  # what was typed right before may not have been told yet
             self._leave_line()
 
     def _leave_line(self) -> None:

@@ -7,7 +7,6 @@ drawn as it is: markup in a peer's text has no meaning.
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import ClassVar
@@ -22,6 +21,8 @@ from textual.geometry import Region, Size
 from textual.message import Message
 from textual.scroll_view import ScrollView
 from textual.strip import Strip
+
+from mxgw_core.api import Globs
 
 _GAP = 1
 _GUTTER = 2
@@ -125,7 +126,7 @@ class Grid(ScrollView, can_focus=True):
         self.rows: tuple[Row, ...] = ()
         self.cursor = 0
         self._pattern = ""
-        self._matcher: re.Pattern[str] | None = None
+        self._matcher: Globs | None = None
         self._inverse = False
         self._drawn: tuple[Row, ...] = ()
         # Which of `_pages` is shown.
@@ -164,14 +165,10 @@ class Grid(ScrollView, can_focus=True):
         return self._pattern
 
     def filter(self, pattern: str) -> None:
-        """Show rows that match a regular expression, in any case; a leading ! shows the others.
-
-        Raises:
-            re.error: it is no regular expression.
-        """
+        """Show rows that have this text in them, in any case; `*` any characters, `?` one; a leading ! the others."""
         inverse = pattern.startswith("!")
         text = pattern[1:] if inverse else pattern
-        self._matcher = re.compile(text, re.IGNORECASE) if text else None
+        self._matcher = Globs([f"*{text}*"]) if text else None
         self._pattern, self._inverse = (pattern if text else ""), inverse
         self._arrange()
 
@@ -209,7 +206,7 @@ class Grid(ScrollView, can_focus=True):
         self._redraw()
 
     def _passes(self, row: Row) -> bool:
-        return self._matcher is None or bool(self._matcher.search(row.text)) != self._inverse
+        return self._matcher is None or self._matcher.match(row.text) != self._inverse
 
     def _resize(self) -> None:
         size = Size(self.size.width, len(self.rows) + 1)

@@ -1,0 +1,85 @@
+"""Bulk commands and their inputs: cut into slices, without those that are denied, and their results put together."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Mapping
+
+from mxgw.v1 import commands_pb2 as c
+from mxgw_core.api.slices import ENTRIES_AT_ONCE, NAMES_AT_ONCE, in_slices
+
+# 0x80070005, as MXAccess clients know it from COM.
+E_ACCESSDENIED = -2147024891
+ITEM_DENIED = "ITEM_DENIED"
+
+# The repeated field with the inputs of each bulk command.
+_INPUTS = {
+    "subscribe_bulk": "items",
+    "unsubscribe_bulk": "item_handles",
+    "write_bulk": "writes",
+    "read_bulk": "items",
+}
+
+
+def is_bulk(command: c.MxCommand) -> bool:
+    """Return whether the command has inputs that are judged, and may fail, one by one."""
+    return command.WhichOneof("command") in _INPUTS
+
+
+async def slices_of(command: c.MxCommand, size: int = NAMES_AT_ONCE) -> AsyncIterator[tuple[int, c.MxCommand]]:
+    """Yield commands like this one with at most `size` of its inputs each, and where in all inputs theirs begin.
+
+    Before each but the first, the event loop does what else is due.
+    """
+    kind = command.WhichOneof("command") or ""
+    count = len(getattr(getattr(command, kind), _INPUTS[kind])) if kind in _INPUTS else 0
+    if count <= size:
+        yield 0, command
+        return
+    inputs = getattr(getattr(command, kind), _INPUTS[kind])
+    rest = _without_inputs(command, kind)
+    for start in range(0, count, size):
+        if start:
+            await asyncio.sleep(0)
+        part = c.MxCommand()
+        part.CopyFrom(rest)
+        getattr(getattr(part, kind), _INPUTS[kind]).extend(inputs[start : start + size])
+        yield start, part
+
+
+async def without(command: c.MxCommand, denied: Mapping[int, str]) -> c.MxCommand:
+    """Return a bulk command without its denied inputs."""
+    if not denied:
+        return command
+    kind = command.WhichOneof("command") or ""
+    allowed = _without_inputs(command, kind)
+    inputs, kept = (getattr(getattr(one, kind), _INPUTS[kind]) for one in (command, allowed))
+    async for some in in_slices(range(len(inputs)), ENTRIES_AT_ONCE):
+        kept.extend(inputs[index] for index in some if index not in denied)
+    return allowed
+
+
+async def with_denied(results: c.BulkResult, denied: Mapping[int, str]) -> c.BulkResult:
+    """Return the results of a command's allowed inputs, with those of its denied inputs at their places."""
+    allowed = iter(results.items)
+    refusals = {why: _refusal(why) for why in set(denied.values())}
+    merged = c.BulkResult()
+    async for some in in_slices(
+        range(max(len(results.items) + len(denied), max(denied, default=0) + 1)), ENTRIES_AT_ONCE
+    ):
+        for index in some:
+            item = refusals[denied[index]] if index in denied else next(allowed, None)
+            if item is not None:
+                merged.items.append(item)
+    return merged
+
+
+def _refusal(why: str) -> c.BulkItemResult:
+    return c.BulkItemResult(hresult=E_ACCESSDENIED, message=why, reason=ITEM_DENIED)
+
+
+def _without_inputs(command: c.MxCommand, kind: str) -> c.MxCommand:
+    copy = c.MxCommand()
+    copy.CopyFrom(command)
+    getattr(copy, kind).ClearField(_INPUTS[kind])
+    return copy

@@ -1,0 +1,32 @@
+"""How often work lets the event loop do something else."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
+
+class Turns:
+    """`taken` counts the turns that another task had."""
+
+    def __init__(self) -> None:
+        self.taken = 0
+
+
+@asynccontextmanager
+async def counted_turns() -> AsyncIterator[Turns]:
+    """Count the turns that another task has while the block runs."""
+    turns = Turns()
+
+    async def take() -> None:
+        await asyncio.sleep(0)
+        while True:
+            turns.taken += 1
+            await asyncio.sleep(0)
+
+    async with asyncio.TaskGroup() as tasks:
+        other = tasks.create_task(take())
+        await asyncio.sleep(0)  # it has begun, and counts from its next turn
+        yield turns
+        other.cancel()
