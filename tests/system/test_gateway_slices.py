@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import Counter
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 
 import pytest
@@ -14,7 +14,7 @@ from support.plugins import InstallPlugin
 from mxgw.v1 import command_service_pb2 as cs
 from mxgw.v1 import commands_pb2 as c
 from mxgw.v1 import session_service_pb2 as ss
-from mxgw_core.api import Gateway, Identity, SessionInfo, hookimpl
+from mxgw_core.api import Gateway, Identity, ItemRecord, SessionInfo, hookimpl
 from mxgw_core.api.slices import NAMES_AT_ONCE
 from mxgw_core.testing import running_gateway
 
@@ -52,7 +52,7 @@ class Judge:
     def mxgw_event_filter(self, session: SessionInfo, identity: Identity) -> Judge:
         return self
 
-    def denied(self, command: c.MxCommand) -> Mapping[int, str]:
+    def denied(self, command: c.MxCommand, items: Sequence[ItemRecord | None]) -> Mapping[int, str]:
         self.asked[self.turn] += len(command.subscribe_bulk.items)
         return {}
 
@@ -60,7 +60,7 @@ class Judge:
         self.asked[self.turn] += 1
         return True
 
-    def keep(self, server_handle: int, item_handle: int, kind: int, sequence: int) -> bool:
+    def keep(self, item: ItemRecord, kind: int) -> bool:
         self.asked[self.turn] += 1
         return True
 

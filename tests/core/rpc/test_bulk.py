@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import pytest
 from hypothesis import given
@@ -13,6 +13,7 @@ from support.turns import counted_turns
 from mxgw.v1 import commands_pb2 as c
 from mxgw_core.api.errors import AccessDenied
 from mxgw_core.api.slices import ENTRIES_AT_ONCE, NAMES_AT_ONCE, in_slices
+from mxgw_core.api.types import ItemRecord
 from mxgw_core.rpc.access import denied_inputs
 from mxgw_core.rpc.bulk import E_ACCESSDENIED, ITEM_DENIED, is_bulk, with_denied, without
 
@@ -24,12 +25,15 @@ class Odd:
         self.asked: list[int] = []
         self.recorded: list[tuple[int, Mapping[int, str]]] = []
 
-    def denied(self, command: c.MxCommand) -> Mapping[int, str]:
+    def denied(self, command: c.MxCommand, items: Sequence[ItemRecord | None]) -> Mapping[int, str]:
         inputs = inputs_of(command)
+
+        assert [item.item_handle for item in items if item is not None] == (inputs if items else [])
+
         self.asked.append(len(inputs))
         return {index: f"{one} is odd" for index, one in enumerate(inputs) if one % 2}
 
-    def refused(self, command: c.MxCommand, denied: Mapping[int, str]) -> None:
+    def refused(self, command: c.MxCommand, items: Sequence[ItemRecord | None], denied: Mapping[int, str]) -> None:
         self.recorded.append((len(inputs_of(command)), dict(denied)))
 
 
@@ -46,6 +50,10 @@ def inputs_of(command: c.MxCommand) -> list[int]:
         case _:
             assert command.unsubscribe_bulk.server_handle == 7
             return list(command.unsubscribe_bulk.item_handles)
+
+
+def items_of(count: int) -> list[ItemRecord]:
+    return [ItemRecord(1 + number, 7, number, str(number)) for number in range(count)]
 
 
 def commands(count: int) -> list[c.MxCommand]:
@@ -72,7 +80,7 @@ async def test_a_guard_is_asked_for_a_few_inputs_at_a_time_and_others_have_their
 ) -> None:
     guard = Odd()
     async with counted_turns() as turns:
-        denied = await denied_inputs([guard], commands(count)[kind])
+        denied = await denied_inputs([guard], commands(count)[kind], items_of(count) if kind > 1 else [])
 
     assert denied == {index: f"{index} is odd" for index in range(1, count, 2)}
     assert max(guard.asked) <= NAMES_AT_ONCE
@@ -83,11 +91,11 @@ async def test_a_guard_is_asked_for_a_few_inputs_at_a_time_and_others_have_their
 @pytest.mark.asyncio
 async def test_what_was_denied_is_recorded_once_for_the_whole_command() -> None:
     guard = Odd()
-    denied = await denied_inputs([guard], commands(100)[0])
+    denied = await denied_inputs([guard], commands(100)[0], [])
 
     assert guard.recorded == [(100, denied)]
 
-    await denied_inputs([guard], commands(1)[0])
+    await denied_inputs([guard], commands(1)[0], [])
 
     assert len(guard.recorded) == 1  # nothing was denied
 
@@ -95,11 +103,11 @@ async def test_what_was_denied_is_recorded_once_for_the_whole_command() -> None:
 @pytest.mark.asyncio
 async def test_a_record_that_fails_denies_everything() -> None:
     class Failing(Odd):
-        def refused(self, command: c.MxCommand, denied: Mapping[int, str]) -> None:
+        def refused(self, command: c.MxCommand, items: Sequence[ItemRecord | None], denied: Mapping[int, str]) -> None:
             raise RuntimeError("the disk is full")
 
     with pytest.raises(AccessDenied):
-        await denied_inputs([Failing()], commands(2)[0])
+        await denied_inputs([Failing()], commands(2)[0], [])
 
 
 @pytest.mark.asyncio

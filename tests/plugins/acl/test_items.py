@@ -82,7 +82,11 @@ class Session:
         self.guard = ItemGuard(rights(**constraints), self._refused)
 
     def denied(self, command: c.MxCommand) -> set[int]:
-        return set(self.guard.denied(command, [self._items.get(handle) for handle in used_handles(command)]))
+        items = [self._items.get(handle) for handle in used_handles(command)]
+        denied = self.guard.denied(command, items)
+        if denied:
+            self.guard.refused(command, items, denied)
+        return set(denied)
 
     def _refused(self, command: c.MxCommand, items: Sequence[ItemRecord | None], denied: Mapping[int, str]) -> None:
         self.refused.append((", ".join(references_of(command, items, denied)), dict(denied)))

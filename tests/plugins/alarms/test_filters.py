@@ -113,5 +113,5 @@ async def test_what_may_be_read_is_asked_for_a_few_alarms_at_a_time_and_never_ag
         await view.ask(handles)
 
     assert turns.taken == (100 - 1) // NAMES_AT_ONCE
-    assert all(view.keep(500, handle, ALARM_EVENT_KIND_RAISED, 1) for handle in handles)
+    assert all(view.keep(handle, 500, ALARM_EVENT_KIND_RAISED) for handle in handles)
     assert access.asked == 100
