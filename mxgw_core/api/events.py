@@ -264,17 +264,25 @@ class HistoryPage:
 
 
 class History(Protocol):
-    """Older events of one session from an outside store."""
+    """Older events of one session from an outside store.
+
+    A resume is called complete when the store is said to have everything from the position to what the log holds, so a
+    store in which something may be missing (its recorder was away, or somebody deletes) is a `PartialHistory`.
+    """
 
     async def span(self, epoch: bytes) -> tuple[int, int] | None:
-        """Return the oldest and the newest sequence the store has of `epoch`, None when it has none.
-
-        A resume counts as complete when the store reaches from the position to what the log holds; for holes in
-        between it answers with gaps in their places.
-        """
+        """Return the oldest and the newest sequence the store has of `epoch`, None when it has none."""
 
     def read(self, epoch: bytes, after: int, until: int) -> AsyncIterator[HistoryPage]:
         """Yield pages with `after < sequence <= until`, oldest first; within a page nothing is missing.
 
         What is missing between pages, and at either end, is told to the client as a gap.
         """
+
+
+@runtime_checkable
+class PartialHistory(History, Protocol):
+    """A store that may have holes between its oldest and its newest event, and knows them."""
+
+    async def unbroken_until(self, epoch: bytes, after: int) -> int:
+        """Return the sequence up to which nothing is missing behind `after`; `after` when the very next event is."""

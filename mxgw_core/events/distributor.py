@@ -164,6 +164,20 @@ class Distributor:
         """
         self.log.append_gap(gap)
 
+    def begin_behind(self, gap: LogGap) -> None:
+        """Take a range that no event will fill, in front of all others: the log begins behind it. Else as a gap.
+
+        Raises:
+            OutOfOrder: it does not follow the head.
+        """
+        if self.log.has_begun or not self.log.head + 1 == gap.first <= gap.last:
+            self.log.append_gap(gap)
+            return
+        self.log.start_after(gap.last)
+        # Told to the first who asks for the oldest; who resumes is told that the log begins later.
+        before = self.never_delivered
+        self.never_delivered = gap if before is None else replace(gap, first=before.first, count=0)
+
     def flush(self) -> None:
         """Judge whoever is beyond its limits, wake whoever waits, and forget what nobody needs."""
         self._look()
@@ -355,15 +369,16 @@ class Distributor:
     ) -> Subscription:
         """Decide where to begin and place the cursor, in one step; `policy_source` names who brought the policy.
 
-        With `older_until` the caller serves first what the log no longer holds, from a store whose newest event that
-        is: it is not announced as a gap, and the resume is complete when the store reaches to the log.
+        With `older_until` the caller serves first what the log no longer holds, from a store that has everything
+        behind `start` up to there: it is not announced as a gap, and the store must reach to the log for the resume to
+        be complete.
 
         Raises:
             GatewayError: the session has ended; the same error its streams ended with.
         """
         if self.end_error is not None:
             raise self.end_error
-        verdict = decide(self.log, self.epoch, start)
+        verdict = decide(self.log, self.epoch, start, older_until)
         subscriber = Subscriber(
             subscriber_id,
             self.log,
@@ -384,7 +399,6 @@ class Distributor:
             gap = replace(lost, last=max(lost.last, verdict.cursor))
             verdict = Verdict(verdict.cursor, was_resuming=False, recovered=False, gap=gap)
         if older_until is not None and verdict.was_resuming and gap is not None and gap.first:
-            verdict = replace(verdict, recovered=older_until >= gap.last)
             subscriber.delivered = gap.first - 1
         elif gap is not None:
             subscriber.put_first(gap)

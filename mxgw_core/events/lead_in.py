@@ -6,7 +6,7 @@ import logging
 from collections.abc import AsyncGenerator
 
 from mxgw.v1.events_pb2 import GapReason
-from mxgw_core.api.events import History
+from mxgw_core.api.events import History, PartialHistory
 from mxgw_core.events.log import Chunk, LogGap, chunk_of
 
 log = logging.getLogger(__name__)
@@ -14,14 +14,23 @@ log = logging.getLogger(__name__)
 _NOT_STORED = "these events are older than the log holds, and the history store does not have them"
 
 
-async def newest_of(history: History, epoch: bytes, after: int) -> int | None:
-    """Return the newest sequence of a store that goes back to right behind `after`, None when it does not, or fails."""
+async def unbroken_until(history: History, epoch: bytes, after: int) -> int | None:
+    """Return up to where a store has everything behind `after`: `after` itself when it lacks the very next event.
+
+    None when it has nothing behind `after`, or fails.
+    """
     try:
         span = await history.span(epoch)
+        if span is None or span[1] <= after:
+            return None
+        if span[0] > after + 1:
+            return after
+        if isinstance(history, PartialHistory):
+            return max(after, min(span[1], await history.unbroken_until(epoch, after)))
+        return span[1]
     except Exception:
         log.warning("the history store failed", exc_info=True)
         return None
-    return span[1] if span is not None and span[0] <= after + 1 <= span[1] else None
 
 
 async def lead_in(history: History, epoch: bytes, after: int, until: int) -> AsyncGenerator[Chunk | LogGap, None]:

@@ -197,6 +197,8 @@ class EventLog:
         self.events = 0
         self.bytes = 0
         self._holes = 0
+        # Where the newest gap ended that was ever appended: behind it nothing is missing.
+        self.unbroken_after = 0
         self._begun = 0
         # Ever appended: with a reader's own counts they give its lag. Sequences that no event fills are no lag.
         self.appended_events = 0
@@ -214,6 +216,11 @@ class EventLog:
     def oldest(self) -> int:
         """Oldest sequence held; `head + 1` when none is."""
         return self._firsts[0] if self._firsts else self.head + 1
+
+    @property
+    def has_begun(self) -> bool:
+        """Whether anything was ever appended."""
+        return bool(self.appended_events or self.unbroken_after)
 
     def append(self, first: int, last: int, data: bytes) -> None:
         """Append consecutive events.
@@ -250,10 +257,15 @@ class EventLog:
         self._advance(gap.first, gap.last)
         self._push(_Hole(gap, self._clock()))
         self._holes += 1
+        self.unbroken_after = gap.last
 
     def start_after(self, sequence: int) -> None:
-        """Begin an empty log behind `sequence` (a worker that was taken over sends what it still has)."""
-        if self._entries or self.head:
+        """Begin the log behind `sequence` (a worker that was taken over sends what it still has).
+
+        Raises:
+            OutOfOrder: it has begun already, or further on.
+        """
+        if self.has_begun or sequence < self.head:
             raise OutOfOrder("the log has begun already")
         self.head = sequence
 

@@ -15,7 +15,7 @@ from mxgw_core.api.types import Position
 from mxgw_core.config.models import EventSettings
 from mxgw_core.events.distributor import Subscription
 from mxgw_core.events.frames import heartbeat_frame
-from mxgw_core.events.lead_in import lead_in, newest_of
+from mxgw_core.events.lead_in import lead_in, unbroken_until
 from mxgw_core.events.verdict import decide
 from mxgw_core.plugins import PluginHost
 from mxgw_core.printable import printable
@@ -38,10 +38,10 @@ from mxgw_core.sessions.session import Session
 
 @dataclass(frozen=True, slots=True)
 class _Older:
-    """A store of older events that reaches back to where a client resumes, and the newest event it has."""
+    """A store of events behind a client's position, and up to where it has all of them."""
 
     history: History
-    newest: int
+    until: int
 
 
 class EventService:
@@ -78,7 +78,7 @@ class EventService:
     # attaching
 
     async def _older(self, session: Session, request: pb.StreamEventsRequest, call: Call) -> _Older | None:
-        """Return a store that reaches back to where the client wants to resume, when the log does not.
+        """Return the store that has most of what lies between the client's position and the log, when there is such.
 
         None for callers with a filter: what an item's handle stood for so long ago cannot be known.
         """
@@ -90,12 +90,13 @@ class EventService:
             and after.sequence < distributor.log.oldest - 1
         ) or self._access.filters(session.info(), call.identity):
             return None
+        best: _Older | None = None
         for answer in self._plugins.ask("mxgw_history", session=session.info()):
             history: History | None = answer.value
-            newest = None if history is None else await newest_of(history, after.epoch, after.sequence)
-            if history is not None and newest is not None:
-                return _Older(history, newest)
-        return None
+            until = None if history is None else await unbroken_until(history, after.epoch, after.sequence)
+            if history is not None and until is not None and (best is None or until > best.until):
+                best = _Older(history, until)
+        return best
 
     def _attach(
         self, session: Session, request: pb.StreamEventsRequest, call: Call, older: _Older | None
@@ -123,9 +124,8 @@ class EventService:
                 metadata={"field": "start.after"},
             )
         if isinstance(start, Position) and request.on_gap == pb.ON_GAP_REFUSE:
-            verdict = decide(distributor.log, distributor.epoch, start)
-            is_stored = older is not None and verdict.gap is not None and 0 < verdict.gap.last <= older.newest
-            if not verdict.recovered and not is_stored:
+            verdict = decide(distributor.log, distributor.epoch, start, older.until if older is not None else None)
+            if not verdict.recovered:
                 raise position_lost(distributor, verdict.gap)
         limits = session.subscriber_limits
         check_room(distributor, limits)
@@ -140,7 +140,7 @@ class EventService:
             filters=self._access.filters(session.info(), call.identity),
             client_name=printable(request.client_name, 128),
             peer=call.peer.address,
-            older_until=older.newest if older is not None else None,
+            older_until=older.until if older is not None else None,
         )
         lost = subscription.verdict.was_resuming and not subscription.verdict.recovered
         wants_snapshot = wants_snapshot or (request.with_snapshot and distributor.has_snapshots)

@@ -73,6 +73,10 @@ class Seen:
     content: Hashable = None
 
 
+# Reasons of gaps that the subscriber's own queue or filter makes of events which were there.
+_OF_THE_SUBSCRIBER = frozenset({"QUEUE_DROPPED", "CONFLATED", "FILTER_CHANGED"})
+
+
 @dataclass(frozen=True, slots=True)
 class Lost:
     """A Gap; numbers are 0 where they are not known. `reason` is the enum's name without its prefix.
@@ -233,6 +237,9 @@ class StreamChecker:
         permitted: what it may see at all, by item; None is everything.
         may_lose: whether this loss is excused; None excuses every loss that is told exactly. A run in which everything
             stays retained passes `lambda lost: False`.
+        is_later: whether this loss, of events that were there as its stream opened, came after that: then `recovered`
+            did not promise them. By default the work of the subscriber's own queue and filter, and nothing else; a
+            store that fails while it is read is another.
 
     Attributes:
         violations: the first `KEPT` of them; `counts` has all by promise.
@@ -246,11 +253,13 @@ class StreamChecker:
         visible: Callable[[Hashable], bool] | None = None,
         permitted: Callable[[Hashable], bool] | None = None,
         may_lose: Callable[[Lost], bool] | None = None,
+        is_later: Callable[[Lost], bool] = lambda lost: lost.reason in _OF_THE_SUBSCRIBER,
     ) -> None:
         self._oracle: Oracle = oracle or NothingKnown()
         self._visible = visible
         self._permitted = permitted
         self._may_lose = may_lose
+        self._is_later = is_later
         self.violations: list[Violation] = []
         self.counts: Counter[Promise] = Counter()
         self.events = self.gaps = self.lost_events = self.streams = self.resumes = self.unjudged = 0
@@ -284,6 +293,8 @@ class StreamChecker:
         self._snapshot: SnapshotPart | None = None
         # The reason of the gap that must come first.
         self._owed: str | None = None
+        # Up to here everything was promised; up to here a gap was, which must come before anything behind it. 0: none.
+        self._promised = self._owes_hole_until = 0
         if start is None or (self._at is not None and start.epoch != self._at.epoch):
             self._begin_anew()
         if start is not None:
@@ -338,6 +349,7 @@ class StreamChecker:
             return
         if self._owed is not None:
             self._pay(observation)
+        self._hold_to_its_word(observation)
         if self._snapshot is not None and isinstance(observation, Seen | Lost):
             self._found(Promise.ORDERED, f"{_name(observation)} came inside a snapshot")
         match observation:
@@ -367,12 +379,12 @@ class StreamChecker:
         if opened.recovered and self._owed in ("EPOCH_CHANGED", "CURSOR_AHEAD"):
             self._found(Promise.RESUMABLE, f"recovered, although {self._owed}")
         if not opened.recovered and self._owed is None:
-            self._found(
-                Promise.MINIMAL,
-                f"not recovered, although what is after {start.sequence} was held from {opened.oldest_sequence} on",
-            )
+            self._owes_hole_until = opened.head_sequence
+            if start.sequence == opened.head_sequence:
+                self._found(Promise.MINIMAL, f"not recovered, although there is nothing after {start.sequence}")
         if opened.recovered:
             self._owed = None
+            self._promised = opened.head_sequence
             if opened.from_sequence != start.sequence:
                 self._found(Promise.RESUMABLE, f"recovered after {opened.from_sequence}, not after {start.sequence}")
 
@@ -391,6 +403,20 @@ class StreamChecker:
         self._found(Promise.RESUMABLE, f"{_name(observation)} came first, where a Gap {owed} was due")
         if owed != "RING_EVICTED":
             self._stand_at_opening()
+
+    def _hold_to_its_word(self, observation: Observation) -> None:
+        """Make sure that a complete resume has no gap in what was there, and one that is not has a gap."""
+        if isinstance(observation, Lost) and observation.first:
+            if observation.first <= self._promised and not self._is_later(observation):
+                self._found(
+                    Promise.RESUMABLE,
+                    f"{observation}, although recovered was true and everything up to {self._promised} was to follow",
+                )
+            if observation.first <= self._owes_hole_until:
+                self._owes_hole_until = 0
+        elif isinstance(observation, Seen | Passed) and 0 < self._owes_hole_until <= observation.sequence:
+            self._found(Promise.MINIMAL, f"not recovered, although nothing was missing up to {self._owes_hole_until}")
+            self._owes_hole_until = 0
 
     def _stand_at_opening(self) -> None:
         assert self._opened is not None

@@ -56,6 +56,18 @@ class EventStore:
             ).fetchone()
         return None if row[0] is None else (row[0], row[1])
 
+    def unbroken_until(self, epoch: bytes, after: int) -> int:
+        """Return the sequence up to which nothing is missing behind `after`; `after` when the very next event is."""
+        with self._lock:
+            row = self._connection.execute(
+                "SELECT sequence FROM events AS e WHERE epoch = ? AND sequence > ? AND NOT EXISTS"
+                " (SELECT 1 FROM events WHERE epoch = e.epoch AND sequence = e.sequence + 1)"
+                " AND EXISTS (SELECT 1 FROM events WHERE epoch = e.epoch AND sequence = ?)"
+                " ORDER BY sequence LIMIT 1",
+                (epoch, after, after + 1),
+            ).fetchone()
+        return after if row is None else int(row[0])
+
     def read(self, epoch: bytes, after: int, until: int, limit: int) -> list[tuple[int, bytes]]:
         """Return at most `limit` events with `after < sequence <= until`, oldest first."""
         with self._lock:

@@ -9,6 +9,7 @@ from mxgw_plugin_sqlite_history import EventStore
 from mxgw_plugin_sqlite_history.plugin import SqliteHistory
 
 from mxgw.v1.events_pb2 import Event, EventBatch
+from mxgw_core.api import PartialHistory
 
 EPOCH, OTHER = bytes(16), bytes(range(16))
 
@@ -60,3 +61,12 @@ def test_pages_are_runs_without_holes_and_stop_where_they_were_told_to(store: Ev
         ]
 
     assert asyncio.run(pages()) == [(2, 3, [2, 3]), (6, 7, [6, 7])]
+
+
+def test_a_store_knows_up_to_where_nothing_is_missing(store: EventStore) -> None:
+    store.append(EPOCH, rows(1, 2, 3, 6, 7, 9), "session", "a")
+    history = SqliteHistory(store, page_events=2)
+
+    assert isinstance(history, PartialHistory)
+    assert [asyncio.run(history.unbroken_until(EPOCH, after)) for after in range(10)] == [3, 3, 3, 3, 4, 7, 7, 7, 9, 9]
+    assert asyncio.run(history.unbroken_until(OTHER, 2)) == 2

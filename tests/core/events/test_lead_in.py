@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Sequence
+from typing import Any
 
 import pytest
 from support.events import EPOCH, batch, told
@@ -10,7 +11,7 @@ from support.events import EPOCH, batch, told
 from mxgw.v1 import events_pb2 as e
 from mxgw_core.api.events import HistoryPage
 from mxgw_core.events.items import Item
-from mxgw_core.events.lead_in import lead_in, newest_of
+from mxgw_core.events.lead_in import lead_in, unbroken_until
 
 pytestmark = pytest.mark.asyncio
 
@@ -82,22 +83,47 @@ async def test_a_store_that_fails_amid_reading_is_a_gap_from_there() -> None:
 
 
 @pytest.mark.parametrize(
-    ("span", "after", "newest"),
+    ("span", "after", "until"),
     [
         ((4, 9), 3, 9),
         ((1, 9), 3, 9),
         ((4, 4), 3, 4),
         ((1, 5), 0, 5),
-        ((5, 9), 3, None),
+        # It begins later: what it has follows a gap.
+        ((5, 9), 3, 3),
         ((1, 3), 3, None),
         (None, 0, None),
     ],
 )
-async def test_a_store_reaches_back_when_it_has_the_very_next_event(
-    span: tuple[int, int] | None, after: int, newest: int | None
+async def test_a_store_is_complete_up_to_its_newest_when_it_has_the_very_next_event(
+    span: tuple[int, int] | None, after: int, until: int | None
 ) -> None:
-    assert await newest_of(Store(span=span), EPOCH, after) == newest
+    assert await unbroken_until(Store(span=span), EPOCH, after) == until
+
+
+class Partial(Store):
+    """Says up to where it has no hole."""
+
+    def __init__(self, unbroken: int, **options: Any) -> None:
+        super().__init__(**options)
+        self.unbroken = unbroken
+
+    async def unbroken_until(self, epoch: bytes, after: int) -> int:
+        return self.unbroken
+
+
+@pytest.mark.parametrize(
+    ("unbroken", "until"),
+    [
+        pytest.param(7, 7, id="a hole"),
+        pytest.param(9, 9, id="no hole"),
+        pytest.param(12, 9, id="more than its span"),
+        pytest.param(1, 3, id="less than was asked for"),
+    ],
+)
+async def test_a_store_with_holes_is_complete_up_to_the_first(unbroken: int, until: int) -> None:
+    assert await unbroken_until(Partial(unbroken, span=(1, 9)), EPOCH, 3) == until
 
 
 async def test_a_store_that_fails_has_nothing() -> None:
-    assert await newest_of(Store(error=OSError("x")), EPOCH, 3) is None
+    assert await unbroken_until(Store(error=OSError("x")), EPOCH, 3) is None

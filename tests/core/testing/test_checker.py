@@ -103,8 +103,9 @@ def judged(
     visible: Callable[[Hashable], bool] | None = None,
     permitted: Callable[[Hashable], bool] | None = None,
     may_lose: Callable[[Lost], bool] | None = None,
+    **options: Any,
 ) -> StreamChecker:
-    checker = StreamChecker(Produced(holes), visible=visible, permitted=permitted, may_lose=may_lose)
+    checker = StreamChecker(Produced(holes), visible=visible, permitted=permitted, may_lose=may_lose, **options)
     for start, frames, end in streams:
         checker.attach(start)
         for frame in frames:
@@ -137,6 +138,35 @@ RIGHT: dict[str, tuple[Sequence[Stream], dict[str, Any]]] = {
     "a resume that an outside store serves in part": (
         [resumed(5, opened(5, 100, 50, resuming=True), events(6, 20), lost(21, 49, "RING_EVICTED"), events(50, 60))],
         {"head": 60},
+    ),
+    "a resume with a gap in its place within the log": (
+        [
+            resumed(
+                5,
+                opened(5, 20, 4, resuming=True),
+                events(6, 9),
+                lost(10, 12, "WORKER_OUTBOX_OVERRUN"),
+                events(13, 30),
+            )
+        ],
+        {"head": 30, "may_lose": lambda _: True},
+    ),
+    "a complete resume, and what its own queue or the source lost later": (
+        [
+            resumed(
+                5,
+                opened(5, 20, 4, recovered=True),
+                events(6, 9),
+                lost(10, 12),
+                events(13, 20),
+                lost(21, 25, "WORKER_OUTBOX_OVERRUN"),
+            )
+        ],
+        {"head": 25, "may_lose": lambda _: True},
+    ),
+    "a complete resume from a store that fails later": (
+        [resumed(5, opened(5, 60, 50, recovered=True), events(6, 9), lost(10, 49, "RING_EVICTED"), events(50, 60))],
+        {"head": 60, "is_later": lambda lost: lost.reason == "RING_EVICTED"},
     ),
     "a resume with a gap that says what is evicted": (
         [fresh(opened(), events(1, 5)), resumed(5, opened(5, 30, 21, resuming=True), lost(6, 20, "RING_EVICTED"))],
@@ -303,8 +333,20 @@ WRONG: dict[str, tuple[Promise, str, Sequence[Stream], dict[str, Any]]] = {
     ),
     "not recovered although all is retained": (
         Promise.MINIMAL,
-        "held from 6 on",
-        [resumed(5, opened(5, 30, 6, resuming=True), events(6, 9))],
+        "nothing was missing up to 9",
+        [resumed(5, opened(5, 9, 6, resuming=True), events(6, 9))],
+        {},
+    ),
+    "not recovered although there is nothing": (
+        Promise.MINIMAL,
+        "there is nothing after 9",
+        [resumed(9, opened(9, 9, 6, resuming=True))],
+        {},
+    ),
+    "recovered, and then a gap in what was there": (
+        Promise.RESUMABLE,
+        "although recovered was true and everything up to 9",
+        [resumed(5, opened(5, 9, 6, recovered=True), events(6, 8), lost(9, 12, "WORKER_OUTBOX_OVERRUN"))],
         {},
     ),
     "a gap that blames the worker": (
