@@ -3,15 +3,46 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Callable, Iterable
+from dataclasses import dataclass
 
 from mxgw.v1.events_pb2 import GapReason
 from mxgw_core.api.events import History, PartialHistory
-from mxgw_core.events.log import Chunk, LogGap, chunk_of
+from mxgw_core.api.types import Position
+from mxgw_core.events.log import Chunk, EventLog, LogGap, chunk_of
 
-log = logging.getLogger(__name__)
+_log = logging.getLogger(__name__)
 
 _NOT_STORED = "these events are older than the log holds, and the history store does not have them"
+
+
+@dataclass(frozen=True, slots=True)
+class Older:
+    """A store of events behind a client's position, and up to where it has all of them."""
+
+    history: History
+    until: int
+
+    def in_place_of(self, gap: LogGap, epoch: bytes) -> AsyncGenerator[Chunk | LogGap, None]:
+        """Yield what the store has of what the log no longer holds."""
+        return lead_in(self.history, epoch, gap.first - 1, gap.last)
+
+
+async def find_older(
+    histories: Callable[[], Iterable[History]], log: EventLog, epoch: bytes, after: Position
+) -> Older | None:
+    """Return the store that has most of what lies between a position and the log, when there is such.
+
+    Meanwhile the log goes on, so a verdict is due after it.
+    """
+    if after.epoch != epoch or after.sequence >= log.oldest - 1:
+        return None
+    best: Older | None = None
+    for history in histories():
+        until = await unbroken_until(history, epoch, after.sequence)
+        if until is not None and (best is None or until > best.until):
+            best = Older(history, until)
+    return best
 
 
 async def unbroken_until(history: History, epoch: bytes, after: int) -> int | None:
@@ -29,7 +60,7 @@ async def unbroken_until(history: History, epoch: bytes, after: int) -> int | No
             return max(after, min(span[1], await history.unbroken_until(epoch, after)))
         return span[1]
     except Exception:
-        log.warning("the history store failed", exc_info=True)
+        _log.warning("the history store failed", exc_info=True)
         return None
 
 
@@ -40,13 +71,13 @@ async def lead_in(history: History, epoch: bytes, after: int, until: int) -> Asy
         async for page in history.read(epoch, after, until):
             first, last = page.first_sequence, page.last_sequence
             if first <= done or last < first or last > until:
-                log.warning("the history store gave events %d to %d after %d, until %d", first, last, done, until)
+                _log.warning("the history store gave events %d to %d after %d, until %d", first, last, done, until)
                 break
             if first > done + 1:
                 yield LogGap(done + 1, first - 1, GapReason.GAP_REASON_RING_EVICTED, _NOT_STORED)
             yield chunk_of(first, last, page.events)
             done = last
     except Exception:
-        log.warning("the history store failed", exc_info=True)
+        _log.warning("the history store failed", exc_info=True)
     if done < until:
         yield LogGap(done + 1, until, GapReason.GAP_REASON_RING_EVICTED, _NOT_STORED)

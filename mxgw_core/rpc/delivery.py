@@ -275,8 +275,7 @@ def position_lost(distributor: Distributor, gap: LogGap | None) -> PositionLost:
     return PositionLost(
         gap.detail
         if gap
-        else "events behind the position were lost at the worker, within what the log holds: ask for deliver_retained to "
-        "be told which",
+        else "events behind the position were lost at the worker: ask for ON_GAP_DELIVER_RETAINED to be told which",
         metadata={
             "epoch": distributor.epoch.hex(),
             "oldest_sequence": str(distributor.log.oldest),

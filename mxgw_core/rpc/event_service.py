@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import secrets
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Sequence
 
 from mxgw.v1 import event_service_pb2 as pb
 from mxgw_core.api.access import AccessRequest, Moment
@@ -15,7 +14,7 @@ from mxgw_core.api.types import Position
 from mxgw_core.config.models import EventSettings
 from mxgw_core.events.distributor import Subscription
 from mxgw_core.events.frames import heartbeat_frame
-from mxgw_core.events.lead_in import lead_in, unbroken_until
+from mxgw_core.events.lead_in import Older, find_older
 from mxgw_core.events.verdict import decide
 from mxgw_core.plugins import PluginHost
 from mxgw_core.printable import printable
@@ -34,14 +33,6 @@ from mxgw_core.rpc.direct import EventStream
 from mxgw_core.rpc.snapshots import fetch_snapshot
 from mxgw_core.sessions.registry import SessionRegistry
 from mxgw_core.sessions.session import Session
-
-
-@dataclass(frozen=True, slots=True)
-class _Older:
-    """A store of events behind a client's position, and up to where it has all of them."""
-
-    history: History
-    until: int
 
 
 class EventService:
@@ -77,29 +68,25 @@ class EventService:
 
     # attaching
 
-    async def _older(self, session: Session, request: pb.StreamEventsRequest, call: Call) -> _Older | None:
+    async def _older(self, session: Session, request: pb.StreamEventsRequest, call: Call) -> Older | None:
         """Return the store that has most of what lies between the client's position and the log, when there is such.
 
         None for callers with a filter: what an item's handle stood for so long ago cannot be known.
         """
-        distributor = session.distributor
-        after = request.start.after
-        if not (
-            request.start.HasField("after")
-            and after.epoch == distributor.epoch
-            and after.sequence < distributor.log.oldest - 1
-        ) or self._access.filters(session.info(), call.identity):
+        if not request.start.HasField("after"):
             return None
-        best: _Older | None = None
-        for answer in self._plugins.ask("mxgw_history", session=session.info()):
-            history: History | None = answer.value
-            until = None if history is None else await unbroken_until(history, after.epoch, after.sequence)
-            if history is not None and until is not None and (best is None or until > best.until):
-                best = _Older(history, until)
-        return best
+
+        def histories() -> Iterable[History]:
+            if self._access.filters(session.info(), call.identity):
+                return []
+            answers = self._plugins.ask("mxgw_history", session=session.info())
+            return [answer.value for answer in answers if answer.value is not None]
+
+        after, distributor = request.start.after, session.distributor
+        return await find_older(histories, distributor.log, distributor.epoch, Position(after.epoch, after.sequence))
 
     def _attach(
-        self, session: Session, request: pb.StreamEventsRequest, call: Call, older: _Older | None
+        self, session: Session, request: pb.StreamEventsRequest, call: Call, older: Older | None
     ) -> Subscription:
         """Check the request and place the cursor; nothing in here waits, so nothing can come in between."""
         session.require_ready()
@@ -170,7 +157,7 @@ class EventService:
         self,
         session: Session,
         subscription: Subscription,
-        older: _Older | None,
+        older: Older | None,
         paces: Sequence[StreamPace],
         stream: EventStream,
         heartbeat_s: float,
@@ -178,7 +165,7 @@ class EventService:
         distributor, gap = session.distributor, subscription.verdict.gap
         store = None
         if older is not None and gap is not None and gap.first:
-            store = lead_in(older.history, distributor.epoch, gap.first - 1, gap.last)
+            store = older.in_place_of(gap, distributor.epoch)
 
         def heartbeat(sequence: int) -> bytes:
             worker, head = session.worker, distributor.log.head

@@ -1,4 +1,4 @@
-"""What a worker's connection brings into the session's log, and where the log of a worker taken back begins. Sans-io."""
+"""What a worker's connection brings into the session's log, and where that of a worker taken back begins. Sans-io."""
 
 from __future__ import annotations
 
