@@ -49,6 +49,8 @@ class Reader:
     limits: QueueLimits = NO_LIMITS
     keeps: int | None = None
     start: Start | Position = Start.OLDEST_RETAINED
+    # Its first position is made up.
+    is_new: bool = True
     # The search for older events, while the stream opens.
     opening: Step | None = None
     subscriber: Subscriber | None = None
@@ -200,7 +202,7 @@ class SeamMachine(RuleBasedStateMachine):
             assert not verdict.recovered
             assert verdict.gap is not None
             assert verdict.gap.reason == GAP_REASON_CURSOR_AHEAD
-            assert start.sequence > self.source.head, "a position that was handed out is ahead of the log"
+            assert reader.is_new, "a position that was handed out is ahead of the log"
         else:
             behind = range(start.sequence + 1, head + 1)
             missing = [s for s in behind if s not in reader.held and not (s < oldest and s in reader.stored)]
@@ -257,6 +259,7 @@ class SeamMachine(RuleBasedStateMachine):
         self.come_back(away[which % len(away)])
 
     def come_back(self, reader: Reader) -> None:
+        reader.is_new = reader.checker.position in (None, reader.start)
         if reader is self.recorder:
             # It goes back to what it committed, as a program does that was killed.
             self.judge(reader)
