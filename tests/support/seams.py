@@ -1,4 +1,4 @@
-"""A worker's outbox, the gateways that come and go over it, and a store that lags: the seams of one numbering, sans-io."""
+"""A worker's outbox, the gateways that come and go over it, and a store that lags: one numbering, sans-io."""
 
 from __future__ import annotations
 
