@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import AsyncGenerator, Callable, Iterable
+from collections.abc import AsyncGenerator, Callable
 from dataclasses import dataclass
 
 from mxgw.v1.events_pb2 import GapReason
@@ -28,21 +28,15 @@ class Older:
         return lead_in(self.history, epoch, gap.first - 1, gap.last)
 
 
-async def find_older(
-    histories: Callable[[], Iterable[History]], log: EventLog, epoch: bytes, after: Position
-) -> Older | None:
-    """Return the store that has most of what lies between a position and the log, when there is such.
+async def find_older(ask: Callable[[], History | None], log: EventLog, epoch: bytes, after: Position) -> Older | None:
+    """Ask for a store when the log begins behind a position; return it when it has events behind that.
 
-    Meanwhile the log goes on, so a verdict is due after it.
+    Meanwhile the log goes on, so the verdict is due afterwards.
     """
-    if after.epoch != epoch or after.sequence >= log.oldest - 1:
+    if after.epoch != epoch or after.sequence >= log.oldest - 1 or (history := ask()) is None:
         return None
-    best: Older | None = None
-    for history in histories():
-        until = await unbroken_until(history, epoch, after.sequence)
-        if until is not None and (best is None or until > best.until):
-            best = Older(history, until)
-    return best
+    until = await unbroken_until(history, epoch, after.sequence)
+    return None if until is None else Older(history, until)
 
 
 async def unbroken_until(history: History, epoch: bytes, after: int) -> int | None:

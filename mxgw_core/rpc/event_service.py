@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import secrets
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 
 from mxgw.v1 import event_service_pb2 as pb
 from mxgw_core.api.access import AccessRequest, Moment
@@ -69,21 +69,21 @@ class EventService:
     # attaching
 
     async def _older(self, session: Session, request: pb.StreamEventsRequest, call: Call) -> Older | None:
-        """Return the store that has most of what lies between the client's position and the log, when there is such.
+        """Return a store that has events behind the client's position, when the log begins later.
 
         None for callers with a filter: what an item's handle stood for so long ago cannot be known.
         """
         if not request.start.HasField("after"):
             return None
 
-        def histories() -> Iterable[History]:
+        def history() -> History | None:
             if self._access.filters(session.info(), call.identity):
-                return []
+                return None
             answers = self._plugins.ask("mxgw_history", session=session.info())
-            return [answer.value for answer in answers if answer.value is not None]
+            return next((answer.value for answer in answers if answer.value is not None), None)
 
         after, distributor = request.start.after, session.distributor
-        return await find_older(histories, distributor.log, distributor.epoch, Position(after.epoch, after.sequence))
+        return await find_older(history, distributor.log, distributor.epoch, Position(after.epoch, after.sequence))
 
     def _attach(
         self, session: Session, request: pb.StreamEventsRequest, call: Call, older: Older | None

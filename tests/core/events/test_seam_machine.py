@@ -160,9 +160,8 @@ class SeamMachine(RuleBasedStateMachine):
     def come(self, reader: Reader, start: Start | Position) -> None:
         reader.start = start
         reader.checker.attach(start if isinstance(start, Position) else None)
-        histories = [] if self.store is None else [self.store]
         if isinstance(start, Position):
-            search = find_older(lambda: histories, self.here.distributor.log, EPOCH, start)
+            search = find_older(lambda: self.store, self.here.distributor.log, EPOCH, start)
             reader.opening = Step(search)
         else:
             self.open(reader, None)
