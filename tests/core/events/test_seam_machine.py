@@ -249,6 +249,8 @@ class SeamMachine(RuleBasedStateMachine):
         keeps=keeps,
     )
     def somebody_comes(self, start: Start | Position, limits: QueueLimits, keeps: int | None) -> None:
+        if isinstance(start, Position) and start.epoch == EPOCH and start.sequence > self.source.head + 1:
+            start = Position(EPOCH, start.sequence % (self.source.head + 1))
         self.come(self.new_reader(limits, keeps), start)
 
     @precondition(lambda self: self.is_ready() and any(not reader.is_attached for reader in self.readers))
@@ -340,6 +342,20 @@ class SeamMachine(RuleBasedStateMachine):
 
     # the store
 
+    @precondition(lambda self: self.store is not None and self.is_ready())
+    @rule(share=st.integers(2, 3))
+    def the_recorder_keeps_up(self, share: int) -> None:
+        """It reads all there is, and commits most of it: else a store would hardly ever reach to the log."""
+        if not self.recorder.is_attached:
+            self.come_back(self.recorder)
+        for _ in range(1_000):
+            subscriber = self.recorder.subscriber
+            if subscriber is not None and subscriber.is_level and self.recorder.older is None:
+                break
+            self.serve(self.recorder, 1 << 20)
+        if self.recorder.uncommitted:
+            self.the_recorder_commits(share)
+
     @precondition(lambda self: self.store is not None and self.recorder.uncommitted)
     @rule(share=st.integers(1, 3))
     def the_recorder_commits(self, share: int) -> None:
@@ -396,7 +412,7 @@ class SeamMachine(RuleBasedStateMachine):
 
 
 SeamMachine.TestCase.settings = settings(
-    max_examples=60, stateful_step_count=40, deadline=None, suppress_health_check=list(HealthCheck)
+    max_examples=60, stateful_step_count=50, deadline=None, suppress_health_check=list(HealthCheck)
 )
 TestSeam = SeamMachine.TestCase
 
