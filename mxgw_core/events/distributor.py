@@ -165,12 +165,14 @@ class Distributor:
         self.log.append_gap(gap)
 
     def begin_behind(self, gap: LogGap) -> None:
-        """Take a range that no event will fill, in front of all others: the log begins behind it. Else as a gap.
+        """Take a range that no event will fill, in front of all others: the log begins behind it.
+
+        It is a gap like any other when something came before, or when somebody already reads from there.
 
         Raises:
             OutOfOrder: it does not follow the head.
         """
-        if self.log.has_begun or not self.log.head + 1 == gap.first <= gap.last:
+        if self.log.has_begun or self._everyone() or not self.log.head + 1 == gap.first <= gap.last:
             self.log.append_gap(gap)
             return
         self.log.start_after(gap.last)

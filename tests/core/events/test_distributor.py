@@ -366,3 +366,22 @@ def test_a_subscriber_that_overflowed_keeps_its_own_reason_when_the_session_ends
     pump.distributor.end(CLOSED)
 
     assert told(taken(subscriber)) == [1, 2, 3, 4, "end SUBSCRIBER_OVERFLOW"]
+
+
+def test_a_log_begins_behind_what_was_lost_in_front_of_it_unless_somebody_reads_there() -> None:
+    lost = LogGap(1, 3, e.GAP_REASON_WORKER_OUTBOX_OVERRUN)
+    empty, read = Pump(), Pump()
+    reader = read.attach(Start.OLDEST_RETAINED)
+    for pump in (empty, read):
+        pump.distributor.begin_behind(lost)
+        pump.events(2)
+
+    assert (empty.distributor.log.oldest, read.distributor.log.oldest) == (4, 1)
+    assert told(taken(reader)) == [(1, 3), 4, 5]
+    # Nobody had it before as far as this log knows, so the first who asks for the oldest is told.
+    assert told(taken(empty.attach(Start.OLDEST_RETAINED))) == [(1, 3), 4, 5]
+    assert told(taken(empty.attach(Start.OLDEST_RETAINED))) == [4, 5]
+
+    empty.distributor.begin_behind(LogGap(6, 7, e.GAP_REASON_WORKER_OUTBOX_OVERRUN))
+
+    assert empty.distributor.log.oldest == 4

@@ -69,13 +69,36 @@ class Reader:
         return self.opening is not None or self.subscriber is not None
 
 
+@dataclass(frozen=True)
+class Restart:
+    """Items of the events at each of its steps; whether the gateway ends in order, and whether readers go on."""
+
+    recorded: list[int]
+    unread: list[int]
+    outage: list[int]
+    handshake: list[int]
+    in_order: bool
+    reads_on: bool
+
+
+def items(least: int, most: int) -> st.SearchStrategy[list[int]]:
+    return st.integers(least, most).flatmap(lambda n: st.lists(st.integers(1, 3), min_size=n, max_size=n))
+
+
+restarts = st.builds(Restart, items(4, 14), items(0, 2), items(0, 4), items(0, 4), st.booleans(), st.booleans())
+
+
 class SeamMachine(RuleBasedStateMachine):
     @initialize(
-        outbox=st.integers(2, 12),
+        outbox=st.integers(2, 9),
         retained=st.integers(0, 12),
         store=st.sampled_from([None, PartialStore, PartialStore, PlainStore]),
+        last=restarts,
+        late=st.integers(0, 12),
     )
-    def begin(self, outbox: int, retained: int, store: type[Store] | None) -> None:
+    def begin(self, outbox: int, retained: int, store: type[Store] | None, last: Restart, late: int) -> None:
+        # What every life ends with: a restart, and somebody who comes late.
+        self.last, self.late = last, late
         self.source = Source(outbox)
         self.clock = Clock()
         self.retention = Retention(retained, 1 << 30, 0.0)
@@ -153,6 +176,27 @@ class SeamMachine(RuleBasedStateMachine):
         self.here.link.welcome()
 
         assert self.here.distributor.log.head < self.source.outbox.oldest_sequence, "not all that was kept comes back"
+
+    @precondition(lambda self: self.gateway is not None)
+    @rule(restart=restarts)
+    def it_is_restarted(self, restart: Restart) -> None:
+        """The steps of a restart in a row: else few lives would have all of them."""
+        self.events_happen(restart.recorded, large=False)
+        self.here.link.catch_up()
+        if self.store is not None:
+            self.the_recorder_keeps_up(share=3)
+        self.events_happen(restart.unread, large=False)
+        if restart.in_order:
+            self.it_drains(read_to_the_end=restart.reads_on)
+        else:
+            self.it_is_killed()
+        self.events_happen(restart.outage, large=False)
+        self.it_starts_and_hears_the_worker_s_hello()
+        self.events_happen(restart.handshake, large=False)
+        self.the_handshake_ends()
+        if restart.reads_on:
+            self.here.link.catch_up()
+            self.everybody_comes_back_and_reads(steps=2)
 
     # readers
 
@@ -338,6 +382,16 @@ class SeamMachine(RuleBasedStateMachine):
         if reader.is_attached:
             self.leave(reader, reason)
 
+    @precondition(is_ready)
+    @rule(steps=st.integers(1, 12))
+    def everybody_comes_back_and_reads(self, steps: int) -> None:
+        for reader in self.readers:
+            if not reader.is_attached:
+                self.come_back(reader)
+            for _ in range(steps):
+                if reader.is_attached:
+                    self.serve(reader, 1 << 20)
+
     @precondition(lambda self: any(reader.is_attached for reader in self.readers))
     @rule(which=st.integers(0, 99))
     def somebody_is_cut(self, which: int) -> None:
@@ -395,7 +449,9 @@ class SeamMachine(RuleBasedStateMachine):
             return
         if self.gateway is None:
             self.it_starts_and_hears_the_worker_s_hello()
+        self.it_is_restarted(self.last)
         self.here.link.catch_up()
+        self.come(self.new_reader(NO_LIMITS, None), Position(EPOCH, min(self.late, self.source.head)))
         for reader in self.readers:
             if not reader.is_attached:
                 self.come_back(reader)
@@ -416,7 +472,7 @@ class SeamMachine(RuleBasedStateMachine):
 
 
 SeamMachine.TestCase.settings = settings(
-    max_examples=60, stateful_step_count=50, deadline=None, suppress_health_check=list(HealthCheck)
+    max_examples=150, stateful_step_count=30, deadline=None, suppress_health_check=list(HealthCheck)
 )
 TestSeam = SeamMachine.TestCase
 
