@@ -177,8 +177,8 @@ class Distributor:
             return
         self.log.start_after(gap.last)
         # Told to the first who asks for the oldest; who resumes is told that the log begins later.
-        before = self.never_delivered
-        self.never_delivered = gap if before is None else replace(gap, first=before.first, count=0)
+        first = self.never_delivered.first if self.never_delivered else gap.first
+        self.never_delivered = LogGap(first, gap.last, GapReason.GAP_REASON_RING_EVICTED, gap.detail)
 
     def flush(self) -> None:
         """Judge whoever is beyond its limits, wake whoever waits, and forget what nobody needs."""

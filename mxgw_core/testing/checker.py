@@ -397,6 +397,10 @@ class StreamChecker:
             and observation.sequence < self._opened.oldest_sequence
         ):
             return
+        if self._owed == "RING_EVICTED" and self._here().sequence >= self._opened.oldest_sequence - 1:
+            # A store had all that is older, so what is missing lies within the log.
+            self._owed, self._owes_hole_until = None, self._opened.head_sequence
+            return
         owed, self._owed = self._owed, None
         if isinstance(observation, Lost) and observation.reason == owed:
             return

@@ -14,7 +14,7 @@ sleeps, so an example takes milliseconds. The promises, and who judges them:
 from __future__ import annotations
 
 from collections.abc import AsyncGenerator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import pytest
@@ -59,6 +59,7 @@ class Reader:
     # As its stream opened: what the gateway had of the events, and what the store did.
     held: set[int] = field(default_factory=set)
     stored: set[int] = field(default_factory=set)
+    store: Store | None = None
     # The store failed, or lost events, after it had been asked: what it promised does not bind the gateway.
     is_store_broken: bool = False
     # Of the recorder: events it was given and has not committed.
@@ -71,7 +72,7 @@ class Reader:
 
 @dataclass(frozen=True)
 class Restart:
-    """Items of the events at each of its steps; whether the gateway ends in order, and whether readers go on."""
+    """Items of the events at each of its steps; whether the gateway ends in order, and what else happens."""
 
     recorded: list[int]
     unread: list[int]
@@ -79,13 +80,23 @@ class Restart:
     handshake: list[int]
     in_order: bool
     reads_on: bool
+    source_loses: bool
 
 
 def items(least: int, most: int) -> st.SearchStrategy[list[int]]:
     return st.integers(least, most).flatmap(lambda n: st.lists(st.integers(1, 3), min_size=n, max_size=n))
 
 
-restarts = st.builds(Restart, items(4, 14), items(0, 2), items(0, 4), items(0, 4), st.booleans(), st.booleans())
+restarts = st.builds(
+    Restart,
+    items(4, 14),
+    items(0, 2),
+    items(0, 4),
+    items(0, 4),
+    st.booleans(),
+    st.booleans(),
+    st.sampled_from([False, False, False, True]),
+)
 
 
 class SeamMachine(RuleBasedStateMachine):
@@ -194,6 +205,8 @@ class SeamMachine(RuleBasedStateMachine):
         self.it_starts_and_hears_the_worker_s_hello()
         self.events_happen(restart.handshake, large=False)
         self.the_handshake_ends()
+        if restart.source_loses:
+            self.the_source_loses_something()
         if restart.reads_on:
             self.here.link.catch_up()
             self.everybody_comes_back_and_reads(steps=2)
@@ -206,8 +219,10 @@ class SeamMachine(RuleBasedStateMachine):
     def come(self, reader: Reader, start: Start | Position) -> None:
         reader.start = start
         reader.checker.attach(start if isinstance(start, Position) else None)
+        # Its own view of the same events, which remembers what this stream was promised.
+        reader.store, reader.is_store_broken = self.store and replace(self.store), False
         if isinstance(start, Position):
-            search = find_older(lambda: self.store, self.here.distributor.log, EPOCH, start)
+            search = find_older(lambda: reader.store, self.here.distributor.log, EPOCH, start)
             reader.opening = Step(search)
         else:
             self.open(reader, None)
@@ -227,9 +242,9 @@ class SeamMachine(RuleBasedStateMachine):
             older_until=until,
         )
         verdict, gap = subscription.verdict, subscription.verdict.gap
-        reader.subscriber, reader.is_store_broken = subscription.subscriber, False
+        reader.subscriber = subscription.subscriber
         reader.held = {s for s in self.here.link.received if s >= oldest}
-        reader.stored = set() if self.store is None or older is None else self.store.asked
+        reader.stored = set() if reader.store is None or older is None else reader.store.asked
         if older is not None and gap is not None and gap.first:
             reader.older = older.in_place_of(gap, EPOCH)
         if isinstance(start, Position):
@@ -344,7 +359,7 @@ class SeamMachine(RuleBasedStateMachine):
     def read_older(self, reader: Reader) -> None:
         assert reader.older is not None
         assert reader.subscriber is not None
-        if self.store is not None and self.store.fails_after_pages is not None:
+        if reader.store is not None and reader.store.fails_after_pages is not None:
             reader.is_store_broken = True
         reader.page = reader.page or Step(reader.older.__anext__())  # type: ignore[arg-type]
         try:
@@ -418,10 +433,16 @@ class SeamMachine(RuleBasedStateMachine):
     @rule(share=st.integers(1, 3))
     def the_recorder_commits(self, share: int) -> None:
         assert self.store is not None
-        sequences = sorted(self.recorder.uncommitted)
+        before, sequences = set(self.store.sequences), sorted(self.recorder.uncommitted)
         for sequence in sequences[: -(-len(sequences) * share // 3)]:
             self.store.events[sequence] = self.recorder.uncommitted.pop(sequence)
             self.committed = Position(EPOCH, sequence)
+        if not before.issubset(self.store.sequences):
+            self.the_store_broke_its_word()  # it shows nothing from before a hole, and there is one now
+
+    def the_store_broke_its_word(self) -> None:
+        for reader in self.readers:
+            reader.is_store_broken |= reader.is_attached
 
     @precondition(lambda self: self.store is not None and self.store.events)
     @rule(which=st.integers(0, 99), oldest=st.booleans())
@@ -431,8 +452,7 @@ class SeamMachine(RuleBasedStateMachine):
         at = which % len(held)
         for sequence in held[:at] if oldest else held[at : at + 2]:
             del self.store.events[sequence]
-        for reader in self.readers:
-            reader.is_store_broken |= reader.is_attached
+        self.the_store_broke_its_word()
 
     @precondition(lambda self: self.store is not None)
     @rule(when_asked=st.booleans(), after_pages=st.sampled_from([None, None, 0, 1, 2]), page=st.integers(1, 4))
@@ -472,7 +492,10 @@ class SeamMachine(RuleBasedStateMachine):
 
 
 SeamMachine.TestCase.settings = settings(
-    max_examples=150, stateful_step_count=30, deadline=None, suppress_health_check=list(HealthCheck)
+    max_examples=150,
+    stateful_step_count=30,
+    deadline=None,
+    suppress_health_check=list(HealthCheck),
 )
 TestSeam = SeamMachine.TestCase
 

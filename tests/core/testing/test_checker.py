@@ -151,6 +151,18 @@ RIGHT: dict[str, tuple[Sequence[Stream], dict[str, Any]]] = {
         ],
         {"head": 30, "may_lose": lambda _: True},
     ),
+    "a resume that a store serves in whole, with a gap in its place within the log": (
+        [
+            resumed(
+                5,
+                opened(5, 60, 21, resuming=True),
+                events(6, 30),
+                lost(31, 35, "WORKER_OUTBOX_OVERRUN"),
+                events(36, 60),
+            )
+        ],
+        {"head": 60, "may_lose": lambda _: True},
+    ),
     "a complete resume, and what its own queue or the source lost later": (
         [
             resumed(
@@ -335,6 +347,12 @@ WRONG: dict[str, tuple[Promise, str, Sequence[Stream], dict[str, Any]]] = {
         Promise.MINIMAL,
         "nothing was missing up to 9",
         [resumed(5, opened(5, 9, 6, resuming=True), events(6, 9))],
+        {},
+    ),
+    "not recovered although a store had everything": (
+        Promise.MINIMAL,
+        "nothing was missing up to 30",
+        [resumed(5, opened(5, 30, 21, resuming=True), events(6, 30))],
         {},
     ),
     "not recovered although there is nothing": (
