@@ -36,7 +36,7 @@ from mxgw_core.events.lead_in import Older, find_older
 from mxgw_core.events.log import Chunk, LogGap
 from mxgw_core.events.subscriber import Subscriber
 from mxgw_core.events.verdict import Start, Verdict, decide
-from mxgw_core.testing.checker import Lost, Opened, Seen, StreamChecker, observed
+from mxgw_core.testing.checker import Lost, Opened, Passed, Seen, StreamChecker, observed
 
 DRAINING = GatewayDraining("the gateway is shutting down", retry_after_s=1.0)
 
@@ -184,8 +184,10 @@ class SeamMachine(RuleBasedStateMachine):
     @precondition(lambda self: self.gateway is not None and not self.gateway.link.is_welcomed)
     @rule()
     def the_handshake_ends(self) -> None:
+        kept_from = self.source.outbox.oldest_sequence
         self.here.link.welcome()
 
+        assert self.source.outbox.oldest_sequence == kept_from, "a handshake lost what was kept"
         assert self.here.distributor.log.head < self.source.outbox.oldest_sequence, "not all that was kept comes back"
 
     @precondition(lambda self: self.gateway is not None)
@@ -244,7 +246,7 @@ class SeamMachine(RuleBasedStateMachine):
         verdict, gap = subscription.verdict, subscription.verdict.gap
         reader.subscriber = subscription.subscriber
         reader.held = {s for s in self.here.link.received if s >= oldest}
-        reader.stored = set() if reader.store is None or older is None else reader.store.asked
+        reader.stored = set() if reader.store is None else reader.store.asked
         if older is not None and gap is not None and gap.first:
             reader.older = older.in_place_of(gap, EPOCH)
         if isinstance(start, Position):
@@ -353,6 +355,8 @@ class SeamMachine(RuleBasedStateMachine):
                     self.leave(reader, error.reason)
                 case Chunk() | LogGap():
                     self.hand_over(reader, item)
+                case None:
+                    reader.checker.observe(Passed(EPOCH, reader.subscriber.delivered))  # a heartbeat
 
         assert not reader.checker.violations, reader.checker.report()
 
