@@ -158,7 +158,12 @@ class WorkerSettings(SettingsModel):
     start_timeout_s: Seconds = Field(
         20.0, le=600, description="From the start of a process until its backend is ready."
     )
-    parallel_starts: Count = Field(4, le=256, description="Workers started at once; more wait their turn.")
+    parallel_starts: Count = Field(
+        4,
+        le=256,
+        description="Worker processes that start at once; more wait their turn. Waiting for a "
+        "slow source is no part of it.",
+    )
     warm_pool: int = Field(
         0,
         ge=0,
