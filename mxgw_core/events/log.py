@@ -3,12 +3,14 @@
 Worker blocks are merged into segments as they are appended, so that a reader far behind takes few large pieces, and
 one that is level takes exactly what is new. A gap that the worker reports is an entry of its own, so that numbering
 has no holes.
+
+More than 400 lines: segments, the messages joined of them, and what is forgotten of both know each other's borders.
 """
 
 from __future__ import annotations
 
 from bisect import bisect_right
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from typing import TypeAlias
 
@@ -21,6 +23,9 @@ SEGMENT_EVENTS = 1024
 # A joined message of this size is handed to readers that come to its place later, even when there is more by then.
 _WORTH_KEEPING_BYTES = 32 * 1024
 _KEPT_CHUNKS = 4
+# While nothing is appended, so many joined messages are kept, of so many bytes in all; a larger one alone.
+SHARED_CHUNKS = 16
+SHARED_BYTES = 4 * 1024 * 1024
 # The newest block is remembered as it came when it is no larger than this: most readers want it and nothing else.
 _NEWEST_BYTES = 32 * 1024
 
@@ -57,8 +62,8 @@ class Chunk:
     frame: bytes
     start: int
     kept: int = 0
-    # What of it subscribers with equal filters may see, for the next of them: by `Sieve` the revisions of its filters,
-    # how many events pass, and the chunk of these unless it is the whole.
+    # What of it subscribers with equal filters may see, for the next of them: by reference to their `Sieve` the
+    # revisions of its filters, how many events pass, and the chunk of these unless it is the whole.
     cuts: dict[object, tuple[tuple[int, ...], int, Chunk | None]] = field(
         default_factory=dict, compare=False, repr=False
     )
@@ -204,6 +209,7 @@ class EventLog:
         # Joined for all readers at one place, by place and limit. Small ones are good until something is appended, for
         # it then belongs to them; joining large ones anew costs more than one message more.
         self._shared: dict[tuple[int, int], Chunk] = {}
+        self._shared_bytes = 0
         self._shares_large = False
         # Whether there is more than one reader. For one alone nothing is kept: a message takes the last one's memory.
         self.is_shared = True
@@ -261,7 +267,7 @@ class EventLog:
         """Forget every event; numbering and counts stay."""
         self._entries.clear()
         self._firsts.clear()
-        self._shared.clear()
+        self.drop_shared()
         self._newest, self._before_newest = b"", -1
         self.events = self.bytes = self._holes = 0
 
@@ -272,10 +278,29 @@ class EventLog:
         self._before_newest = -1
         if self._shares_large:
             large = [(key, chunk) for key, chunk in self._shared.items() if chunk.batch_bytes >= _WORTH_KEEPING_BYTES]
-            self._shared = dict(large[-_KEPT_CHUNKS:])
+            self._share_only(large[-_KEPT_CHUNKS:])
             self._shares_large = bool(large)
         else:
             self._shared.clear()
+            self._shared_bytes = 0
+
+    def drop_shared(self) -> None:
+        """Forget what was joined for readers: whoever comes next has it joined anew."""
+        self._shared.clear()
+        self._shared_bytes = 0
+
+    def _share_only(self, kept: Iterable[tuple[tuple[int, int], Chunk]]) -> None:
+        self._shared = dict(kept)
+        self._shared_bytes = sum(len(chunk.frame) for chunk in self._shared.values())
+
+    def _share(self, key: tuple[int, int], chunk: Chunk) -> Chunk:
+        """Keep what was joined for one reader for others at its place, and less of what was joined before."""
+        shared = self._shared
+        shared[key] = chunk
+        self._shared_bytes += len(chunk.frame)
+        while len(shared) > 1 and (self._shared_bytes > SHARED_BYTES or len(shared) > SHARED_CHUNKS):
+            self._shared_bytes -= len(shared.pop(next(iter(shared))).frame)
+        return chunk
 
     def _push(self, entry: _Entry) -> None:
         self._entries.append(entry)
@@ -297,7 +322,8 @@ class EventLog:
         if (shared := self._shared.get(key)) is not None:
             return shared
         if after == self._before_newest and len(self._newest) <= limit_bytes:
-            return self._shared.setdefault(key, chunk_of(after + 1, self.head, self._newest))
+            chunk = chunk_of(after + 1, self.head, self._newest)
+            return self._share(key, chunk) if self.is_shared else chunk
         index = self._index_of(after + 1)
         entry = self._entries[index]
         if isinstance(entry, _Hole):
@@ -325,7 +351,7 @@ class EventLog:
         for part in parts:
             part.release()  # a bytearray cannot grow while a view of it is alive
         if self.is_shared:
-            self._shared[key] = chunk
+            self._share(key, chunk)
             self._shares_large = self._shares_large or taken >= _WORTH_KEEPING_BYTES
         return chunk
 
@@ -381,7 +407,7 @@ class EventLog:
         if not drop:
             return None
         first, last = self._entries[0].first, self._entries[drop - 1].last
-        self._shared = {key: chunk for key, chunk in self._shared.items() if key[0] >= last}
+        self._share_only((key, chunk) for key, chunk in self._shared.items() if key[0] >= last)
         if self._before_newest < last:
             self._newest, self._before_newest = b"", -1
         del self._entries[:drop]
