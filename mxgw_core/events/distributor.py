@@ -355,8 +355,8 @@ class Distributor:
     ) -> Subscription:
         """Decide where to begin and place the cursor, in one step; `policy_source` names who brought the policy.
 
-        With `older_until` the caller serves first what the log no longer holds, from a store whose newest event that
-        is: it is not announced as a gap, and the resume is complete when the store reaches to the log.
+        With `older_until` the caller serves first what the log no longer holds, from a store which has everything up
+        to there: it is not announced as a gap, and the resume is complete when that reaches to the log.
 
         Raises:
             GatewayError: the session has ended; the same error its streams ended with.

@@ -6,26 +6,45 @@ import logging
 from collections.abc import AsyncGenerator
 
 from mxgw.v1.events_pb2 import GapReason
-from mxgw_core.api.events import History
+from mxgw_core.api.errors import HistoryUnavailable
+from mxgw_core.api.events import History, HistoryPage
 from mxgw_core.events.log import Chunk, LogGap, chunk_of
+from mxgw_core.events.opened import opened
 
 log = logging.getLogger(__name__)
 
 _NOT_STORED = "these events are older than the log holds, and the history store does not have them"
+_RETRY_AFTER_S = 1.0
 
 
-async def newest_of(history: History, epoch: bytes, after: int) -> int | None:
-    """Return the newest sequence of a store that goes back to right behind `after`, None when it does not, or fails."""
+async def reach_of(history: History, epoch: bytes, after: int) -> int | None:
+    """Return up to where a store has everything behind `after`: `after` itself when it begins later, or has a hole.
+
+    None when it has nothing behind `after`, or fails.
+    """
     try:
         span = await history.span(epoch)
+        if span is None:
+            return None
+        oldest, newest = span
+        if newest <= after:
+            return None
+        return newest if oldest <= after + 1 else after
     except Exception:
         log.warning("the history store failed", exc_info=True)
         return None
-    return span[1] if span is not None and span[0] <= after + 1 <= span[1] else None
 
 
-async def lead_in(history: History, epoch: bytes, after: int, until: int) -> AsyncGenerator[Chunk | LogGap, None]:
-    """Yield what the store has with `after < sequence <= until`, and a gap for whatever it has not."""
+async def lead_in(
+    history: History, epoch: bytes, after: int, until: int, *, is_whole: bool
+) -> AsyncGenerator[Chunk | LogGap, None]:
+    """Yield what the store has with `after < sequence <= until`, and a gap for whatever it has not.
+
+    `is_whole`: the reader was told that it misses nothing, because the store said so.
+
+    Raises:
+        HistoryUnavailable: something of what `is_whole` promised is missing.
+    """
     done = after
     try:
         async for page in history.read(epoch, after, until):
@@ -33,11 +52,32 @@ async def lead_in(history: History, epoch: bytes, after: int, until: int) -> Asy
             if first <= done or last < first or last > until:
                 log.warning("the history store gave events %d to %d after %d, until %d", first, last, done, until)
                 break
+            chunk = _checked(page)
             if first > done + 1:
+                if is_whole:
+                    break
                 yield LogGap(done + 1, first - 1, GapReason.GAP_REASON_RING_EVICTED, _NOT_STORED)
-            yield chunk_of(first, last, page.events)
+            yield chunk
             done = last
     except Exception:
         log.warning("the history store failed", exc_info=True)
+    if done < until and is_whole:
+        raise HistoryUnavailable(
+            f"the history store said that it has the events {after + 1} to {until}, and gave none behind {done}: "
+            "resume after your last position, what is missing is then a gap",
+            metadata={"last_sequence": str(done)},
+            retry_after_s=_RETRY_AFTER_S,
+        )
     if done < until:
         yield LogGap(done + 1, until, GapReason.GAP_REASON_RING_EVICTED, _NOT_STORED)
+
+
+def _checked(page: HistoryPage) -> Chunk:
+    """Return the events of a page.
+
+    Raises:
+        MalformedBatch: they are not those that the page says, one after another.
+    """
+    chunk = chunk_of(page.first_sequence, page.last_sequence, page.events)
+    opened(chunk)
+    return chunk

@@ -15,7 +15,7 @@ from mxgw_core.api.types import Position
 from mxgw_core.config.models import EventSettings
 from mxgw_core.events.distributor import Subscription
 from mxgw_core.events.frames import heartbeat_frame
-from mxgw_core.events.lead_in import lead_in, newest_of
+from mxgw_core.events.lead_in import lead_in, reach_of
 from mxgw_core.events.verdict import decide
 from mxgw_core.plugins import PluginHost
 from mxgw_core.printable import printable
@@ -38,10 +38,10 @@ from mxgw_core.sessions.session import Session
 
 @dataclass(frozen=True, slots=True)
 class _Older:
-    """A store of older events that reaches back to where a client resumes, and the newest event it has."""
+    """A store of older events, and up to where it has everything behind the position at which a client resumes."""
 
     history: History
-    newest: int
+    reach: int
 
 
 class EventService:
@@ -78,7 +78,7 @@ class EventService:
     # attaching
 
     async def _older(self, session: Session, request: pb.StreamEventsRequest, call: Call) -> _Older | None:
-        """Return a store that reaches back to where the client wants to resume, when the log does not.
+        """Return a store that has events behind where the client wants to resume, when the log does not have all.
 
         None for callers with a filter: what an item's handle stood for so long ago cannot be known.
         """
@@ -92,9 +92,9 @@ class EventService:
             return None
         for answer in self._plugins.ask("mxgw_history", session=session.info()):
             history: History | None = answer.value
-            newest = None if history is None else await newest_of(history, after.epoch, after.sequence)
-            if history is not None and newest is not None:
-                return _Older(history, newest)
+            reach = None if history is None else await reach_of(history, after.epoch, after.sequence)
+            if history is not None and reach is not None:
+                return _Older(history, reach)
         return None
 
     def _attach(
@@ -124,7 +124,7 @@ class EventService:
             )
         if isinstance(start, Position) and request.on_gap == pb.ON_GAP_REFUSE:
             verdict = decide(distributor.log, distributor.epoch, start)
-            is_stored = older is not None and verdict.gap is not None and 0 < verdict.gap.last <= older.newest
+            is_stored = older is not None and verdict.gap is not None and 0 < verdict.gap.last <= older.reach
             if not verdict.recovered and not is_stored:
                 raise position_lost(distributor, verdict.gap)
         limits = session.subscriber_limits
@@ -140,7 +140,7 @@ class EventService:
             filters=self._access.filters(session.info(), call.identity),
             client_name=printable(request.client_name, 128),
             peer=call.peer.address,
-            older_until=older.newest if older is not None else None,
+            older_until=older.reach if older is not None else None,
         )
         lost = subscription.verdict.was_resuming and not subscription.verdict.recovered
         wants_snapshot = wants_snapshot or (request.with_snapshot and distributor.has_snapshots)
@@ -178,7 +178,8 @@ class EventService:
         distributor, gap = session.distributor, subscription.verdict.gap
         store = None
         if older is not None and gap is not None and gap.first:
-            store = lead_in(older.history, distributor.epoch, gap.first - 1, gap.last)
+            is_whole = subscription.verdict.recovered
+            store = lead_in(older.history, distributor.epoch, gap.first - 1, gap.last, is_whole=is_whole)
 
         def heartbeat(sequence: int) -> bytes:
             worker, head = session.worker, distributor.log.head
