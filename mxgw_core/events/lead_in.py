@@ -5,11 +5,11 @@ from __future__ import annotations
 import logging
 from collections.abc import AsyncGenerator
 
-from mxgw.v1.events_pb2 import GapReason
+from mxgw.v1.events_pb2 import EventBatch, GapReason
 from mxgw_core.api.errors import HistoryUnavailable
 from mxgw_core.api.events import History, HistoryPage
 from mxgw_core.events.log import Chunk, LogGap, chunk_of
-from mxgw_core.events.opened import opened
+from mxgw_core.events.records import MalformedBatch
 
 log = logging.getLogger(__name__)
 
@@ -76,8 +76,11 @@ def _checked(page: HistoryPage) -> Chunk:
     """Return the events of a page.
 
     Raises:
+        DecodeError: they are not encoded as a batch.
         MalformedBatch: they are not those that the page says, one after another.
     """
-    chunk = chunk_of(page.first_sequence, page.last_sequence, page.events)
-    opened(chunk)
-    return chunk
+    first, last = page.first_sequence, page.last_sequence
+    found = [event.sequence for event in EventBatch.FromString(page.events).events]
+    if found != list(range(first, last + 1)):
+        raise MalformedBatch(f"the page of the events {first} to {last} has others")
+    return chunk_of(first, last, page.events)
