@@ -7,6 +7,7 @@ decides touches that subscriber only. A few lines above 400, because every way a
 from __future__ import annotations
 
 import asyncio
+import math
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
@@ -47,6 +48,8 @@ from mxgw_core.events.waiting import Cancellable
 _LONGEST_BLOCK_S = 60.0
 # However impatient a policy is, it is not asked more often than this.
 _SHORTEST_RECHECK_S = 0.01
+# Events are forgotten together with those that came within this share of the retention's seconds.
+_AGE_SHARE = 1 / 8
 # What `Select.keep` may take for each item besides.
 _ANSWER_BUDGET_S = 0.000_002
 
@@ -110,6 +113,7 @@ class Distributor:
         """Keep this much after delivery, and no less than was asked for before; `bound` has the last word."""
         retention = retention if self._retention is NOTHING_RETAINED else self._retention.covering(retention)
         self._retention = self._bounded(retention)
+        self.log.segment_s = self._retention.seconds * _AGE_SHARE or math.inf
 
     def bound(self, limit_bytes: int) -> None:
         """Keep no more bytes of events than this, whoever asks for more; call it before anything is kept."""
@@ -173,7 +177,7 @@ class Distributor:
             self._judge(subscriber)
         for subscriber in behind:
             subscriber.appended()
-        self._trim()
+        self.trim()
 
     def wake(self) -> None:
         """Let those look again whose filter could not say."""
@@ -181,10 +185,11 @@ class Distributor:
             subscriber.wake()
 
     def check(self) -> None:
-        """Judge whoever is beyond its limits; called now and then, for limits in seconds."""
+        """Judge whoever is beyond its limits, and forget what is too old; called now and then, for what time does."""
         self._look()
         for subscriber in self._everyone():
             self._judge(subscriber)
+        self.trim()
 
     def _look(self) -> None:
         self._rate.mark(self._clock(), self.log.appended_events, self.log.appended_bytes)
@@ -322,7 +327,8 @@ class Distributor:
         """Let `hold(True)` stop the worker's events and `hold(False)` let them come again; for `Block`."""
         self._hold = hold
 
-    def _trim(self) -> None:
+    def trim(self) -> None:
+        """Forget what is neither retained nor unread: what is oldest then is what a resume can have."""
         keep = self._retention if self._was_attached else self._retention.covering(self._unattached)
         if not self.log.exceeds(keep.events, keep.bytes, keep.seconds):
             return
@@ -363,7 +369,7 @@ class Distributor:
         """
         if self.end_error is not None:
             raise self.end_error
-        verdict = decide(self.log, self.epoch, start)
+        verdict = self.decide(start)
         subscriber = Subscriber(
             subscriber_id,
             self.log,
@@ -394,7 +400,13 @@ class Distributor:
         if verdict.was_resuming:
             self.figures.count(RESUMES, str(verdict.recovered).lower())
             self.figures.replayed.observe(subscriber.lag_events)
+        self.trim()
         return Subscription(subscriber, verdict)
+
+    def decide(self, start: Start | Position) -> Verdict:
+        """Return where a subscriber would begin at this moment."""
+        self.trim()
+        return decide(self.log, self.epoch, start)
 
     def _sieve(self, filters: Sequence[EventFilter]) -> Sieve | None:
         if not filters:
@@ -432,7 +444,7 @@ class Distributor:
         self.figures.left.add(subscriber.figures)
         if subscriber.end is not None:
             self.figures.count(DISCONNECTS, subscriber.end.error.reason)
-        self._trim()
+        self.trim()
         return not self.subscribers
 
     def end(self, error: GatewayError) -> None:

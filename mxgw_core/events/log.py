@@ -9,6 +9,7 @@ More than 400 lines: segments, the messages joined of them, and what is forgotte
 
 from __future__ import annotations
 
+import math
 from bisect import bisect_right
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
@@ -203,6 +204,8 @@ class EventLog:
         self.bytes = 0
         self._holes = 0
         self._begun = 0
+        # A segment takes no events that are this much younger than its first: it goes as one, once its last is old.
+        self.segment_s = math.inf
         # Ever appended: with a reader's own counts they give its lag. Sequences that no event fills are no lag.
         self.appended_events = 0
         self.appended_bytes = 0
@@ -230,17 +233,19 @@ class EventLog:
         self._advance(first, last)
         if len(data) <= _NEWEST_BYTES:
             self._newest, self._before_newest = data, first - 1
+        now = self._clock()
         tail = self._entries[-1] if self._entries else None
         if (
             isinstance(tail, _Segment)
             and len(tail.data) + len(data) <= SEGMENT_BYTES
             and last - tail.first < SEGMENT_EVENTS
+            and now - tail.times[0] <= self.segment_s
         ):
-            tail.append(first, last, data, self._clock())
+            tail.append(first, last, data, now)
         else:
             segment = _Segment(first, last, self._begun)
             self._begun += 1
-            segment.append(first, last, data, self._clock())
+            segment.append(first, last, data, now)
             self._push(segment)
         self.events += last - first + 1
         self.bytes += len(data)

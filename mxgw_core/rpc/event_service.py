@@ -16,7 +16,6 @@ from mxgw_core.config.models import EventSettings
 from mxgw_core.events.distributor import Subscription
 from mxgw_core.events.frames import heartbeat_frame
 from mxgw_core.events.lead_in import lead_in, reach_of
-from mxgw_core.events.verdict import decide
 from mxgw_core.plugins import PluginHost
 from mxgw_core.printable import printable
 from mxgw_core.rpc.access import AccessControl
@@ -123,7 +122,7 @@ class EventService:
                 metadata={"field": "start.after"},
             )
         if isinstance(start, Position) and request.on_gap == pb.ON_GAP_REFUSE:
-            verdict = decide(distributor.log, distributor.epoch, start)
+            verdict = distributor.decide(start)
             is_stored = older is not None and verdict.gap is not None and 0 < verdict.gap.last <= older.reach
             if not verdict.recovered and not is_stored:
                 raise position_lost(distributor, verdict.gap)

@@ -18,7 +18,7 @@ from mxgw_core.config.models import EventSettings
 from mxgw_core.events.distributor import Distributor, Subscription
 from mxgw_core.events.frames import heartbeat_frame
 from mxgw_core.events.subscriber import Subscriber
-from mxgw_core.events.verdict import Start, decide
+from mxgw_core.events.verdict import Start
 from mxgw_core.plugins import PluginHost
 from mxgw_core.printable import printable
 from mxgw_core.rpc.delivery import (
@@ -33,7 +33,7 @@ from mxgw_core.rpc.delivery import (
 from mxgw_core.rpc.direct import EventStream
 
 _EPOCH_BYTES = 16
-# How often subscribers are looked at for limits in seconds, as a worker's watch does for a session's.
+# How often limits in seconds are looked at, as a worker's watch does for a session's.
 _CHECK_S = 1.0
 _NOTHING = Retention(events=0, bytes=0, seconds=0.0)
 
@@ -80,6 +80,7 @@ class PluginFeed:
         first = self.head_sequence + 1
         self._distributor.append(first, first + events - 1, batch)
         self._distributor.flush()
+        self._arm_check()
 
     async def serve(self, request: FeedRequest, call: Call, stream: ResponseStream) -> None:
         assert isinstance(stream, EventStream)  # as every stream that a call is given
@@ -99,7 +100,7 @@ class PluginFeed:
         start = Start.NOW if request.start is None else start_of(request.start)
         wants_snapshot = request.with_snapshot or request.start is None or request.start.HasField("snapshot_then_live")
         if isinstance(start, Position) and request.on_gap == ON_GAP_REFUSE:
-            verdict = decide(distributor.log, distributor.epoch, start)
+            verdict = distributor.decide(start)
             if not verdict.recovered:
                 raise position_lost(distributor, verdict.gap)
         check_room(distributor, limits)
@@ -161,13 +162,13 @@ class PluginFeed:
         return Delivery(distributor, subscription, stream, self._settings, heartbeat_s, taken, heartbeat)
 
     def _arm_check(self) -> None:
-        if self._check is None:
+        if self._check is None and not self._is_draining:
             self._check = asyncio.get_running_loop().call_later(_CHECK_S, self._look)
 
     def _look(self) -> None:
         self._check = None
-        if self._distributor.subscribers:
-            self._distributor.check()
+        self._distributor.check()
+        if self._distributor.subscribers or (self._distributor.log.events and self._description.retention.seconds):
             self._arm_check()
 
     def drain(self, retry_after_s: float, deadline_s: float) -> int:
