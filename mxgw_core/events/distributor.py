@@ -39,6 +39,7 @@ from mxgw_core.events.figures import DISCONNECTS, OVERFLOW, RESUMES, STALL, Rate
 from mxgw_core.events.filtering import Sieve
 from mxgw_core.events.guard import POLICY_BUDGET_S, PolicyGuard
 from mxgw_core.events.log import EventLog, LogGap
+from mxgw_core.events.memory import MemoryUse
 from mxgw_core.events.records import MalformedBatch
 from mxgw_core.events.subscriber import Subscriber
 from mxgw_core.events.verdict import Start, Verdict, decide
@@ -52,6 +53,8 @@ _SHORTEST_RECHECK_S = 0.01
 _AGE_SHARE = 1 / 8
 # What `Select.keep` may take for each item besides.
 _ANSWER_BUDGET_S = 0.000_002
+
+_NO_MEMORY = "the gateway held more than limits.memory_bytes, and this reader was furthest behind: read faster"
 
 NOTHING_RETAINED = Retention(events=0, bytes=0, seconds=0.0)
 
@@ -332,9 +335,14 @@ class Distributor:
         keep = self._retention if self._was_attached else self._retention.covering(self._unattached)
         if not self.log.exceeds(keep.events, keep.bytes, keep.seconds):
             return
+        self._forgotten(self.log.trim(self._floor(), keep.events, keep.bytes, keep.seconds))
+
+    def _floor(self) -> int:
+        """Return up to where everybody has read."""
         active = [s for s in self._everyone() if s.end is None]
-        floor = min((s.cursor for s in active), default=self.log.head)
-        forgotten = self.log.trim(floor, keep.events, keep.bytes, keep.seconds)
+        return min((s.cursor for s in active), default=self.log.head)
+
+    def _forgotten(self, forgotten: LogGap | None) -> None:
         if forgotten is not None and not self._was_attached:
             first = self.never_delivered.first if self.never_delivered else forgotten.first
             self.never_delivered = LogGap(
@@ -343,6 +351,28 @@ class Distributor:
                 GapReason.GAP_REASON_RING_EVICTED,
                 "evicted before anybody attached: attach sooner, or raise events.unattached_events",
             )
+
+    # memory
+
+    def memory(self) -> MemoryUse:
+        """Return what the session holds; what else is kept for it is to be counted here, as a kind of its own."""
+        backlogs = sum(subscriber.backlog_bytes for subscriber in self._everyone())
+        return MemoryUse(log=self.log.memory_bytes, joined=self.log.shared_bytes, backlog=backlogs)
+
+    def forget_oldest(self) -> bool:
+        """Forget the oldest that nobody has to read any more, although it is retained; return whether there was any."""
+        forgotten = self.log.trim_oldest(self._floor())
+        self._forgotten(forgotten)
+        return forgotten is not None
+
+    def drop_unread(self) -> bool:
+        """Drop all that the reader furthest behind has yet to read, with a gap; return whether there was any."""
+        for subscriber in sorted(self._everyone(), key=lambda s: s.lag_bytes, reverse=True):
+            if subscriber.drop_unread(_NO_MEMORY):
+                while self.forget_oldest():
+                    pass
+                return True
+        return False
 
     # for subscribers
 

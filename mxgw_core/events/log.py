@@ -29,6 +29,9 @@ SHARED_CHUNKS = 16
 SHARED_BYTES = 4 * 1024 * 1024
 # The newest block is remembered as it came when it is no larger than this: most readers want it and nothing else.
 _NEWEST_BYTES = 32 * 1024
+# What a block takes beside its events: three list entries, two numbers of 28 bytes and one of 24; a gap takes more.
+_BLOCK_BYTES = 120
+_HOLE_BYTES = 400
 
 
 class OutOfOrder(ValueError):
@@ -203,6 +206,7 @@ class EventLog:
         self.events = 0
         self.bytes = 0
         self._holes = 0
+        self._blocks = 0
         self._begun = 0
         # A segment takes no events that are this much younger than its first: it goes as one, once its last is old.
         self.segment_s = math.inf
@@ -223,6 +227,17 @@ class EventLog:
     def oldest(self) -> int:
         """Oldest sequence held; `head + 1` when none is."""
         return self._firsts[0] if self._firsts else self.head + 1
+
+    @property
+    def memory_bytes(self) -> int:
+        """About how much memory the events take, and what is needed to find them."""
+        return self.bytes + self._blocks * _BLOCK_BYTES + self._holes * _HOLE_BYTES
+
+    @property
+    def shared_bytes(self) -> int:
+        """How much memory is taken by what was joined for readers, and by what their filters made of it."""
+        cuts = (cut for chunk in self._shared.values() for _, _, cut in chunk.cuts.values())
+        return self._shared_bytes + len(self._newest) + sum(len(cut.frame) for cut in cuts if cut is not None)
 
     def append(self, first: int, last: int, data: bytes) -> None:
         """Append consecutive events.
@@ -249,6 +264,7 @@ class EventLog:
             self._push(segment)
         self.events += last - first + 1
         self.bytes += len(data)
+        self._blocks += 1
         self.appended_events += last - first + 1
         self.appended_bytes += len(data)
 
@@ -273,8 +289,7 @@ class EventLog:
         self._entries.clear()
         self._firsts.clear()
         self.drop_shared()
-        self._newest, self._before_newest = b"", -1
-        self.events = self.bytes = self._holes = 0
+        self.events = self.bytes = self._holes = self._blocks = 0
 
     def _advance(self, first: int, last: int) -> None:
         if first != self.head + 1 or last < first:
@@ -289,10 +304,13 @@ class EventLog:
             self._shared.clear()
             self._shared_bytes = 0
 
-    def drop_shared(self) -> None:
-        """Forget what was joined for readers: whoever comes next has it joined anew."""
+    def drop_shared(self) -> bool:
+        """Forget what was joined for readers: whoever comes next has it joined anew. Return whether there was any."""
+        had_some = bool(self._shared or self._newest)
         self._shared.clear()
         self._shared_bytes = 0
+        self._newest, self._before_newest = b"", -1
+        return had_some
 
     def _share_only(self, kept: Iterable[tuple[tuple[int, int], Chunk]]) -> None:
         self._shared = dict(kept)
@@ -405,7 +423,10 @@ class EventLog:
         for entry in self._entries:
             if entry.last > floor or not self._is_expendable(entry, events, limit_bytes, seconds):
                 break
-            self._holes -= isinstance(entry, _Hole)
+            if isinstance(entry, _Segment):
+                self._blocks -= len(entry.starts)
+            else:
+                self._holes -= 1
             self.events -= entry.events
             self.bytes -= entry.size
             drop += 1
@@ -418,6 +439,10 @@ class EventLog:
         del self._entries[:drop]
         del self._firsts[:drop]
         return LogGap(first, last, GapReason.GAP_REASON_RING_EVICTED)
+
+    def trim_oldest(self, floor: int) -> LogGap | None:
+        """Forget the oldest entry, if all of it is up to `floor`, whatever is retained; return its range."""
+        return self.trim(min(floor, self._entries[0].last), 0, 0, 0.0) if self._entries else None
 
     def exceeds(self, events: int, limit_bytes: int, seconds: float) -> bool:
         """Whether `trim` would forget something if everybody had read it."""
