@@ -356,7 +356,7 @@ class Distributor:
 
     def memory(self) -> MemoryUse:
         """Return what the session holds; what else is kept for it is to be counted here, as a kind of its own."""
-        backlogs = sum(subscriber.backlog_bytes for subscriber in self._everyone())
+        backlogs = sum(subscriber.memory_bytes for subscriber in self._everyone())
         return MemoryUse(log=self.log.memory_bytes, joined=self.log.shared_bytes, backlog=backlogs)
 
     def forget_oldest(self) -> bool:

@@ -155,6 +155,11 @@ class Subscriber:
     @property
     def backlog_bytes(self) -> int:
         """Memory held for it alone; what it has yet to read in the shared log costs nothing more."""
+        return self._backlog.bytes + self._gathered.memory_bytes
+
+    @property
+    def memory_bytes(self) -> int:
+        """The same with what finding it takes."""
         following = self._following.batch_bytes if self._following is not None else 0
         return self._backlog.memory_bytes + self._gathered.memory_bytes + following
 
