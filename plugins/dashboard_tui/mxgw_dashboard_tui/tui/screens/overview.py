@@ -89,7 +89,8 @@ def _facts(view: View) -> Text:
         (
             "Events",
             f"{t.rate(point.events_per_s)}/s to {subscribers} subscribers, lag {t.count(point.lag_events)} events, "
-            f"{view.lost_per_min} lost/min, {view.gaps_per_min} gaps/min",
+            f"{view.lost_per_min} lost/min, {view.gaps_per_min} gaps/min, "
+            f"{t.memory(snapshot.memory_bytes)} of {t.memory(snapshot.memory_limit_bytes)} held",
         ),
         (
             "Gateway",
