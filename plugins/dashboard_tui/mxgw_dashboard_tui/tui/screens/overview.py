@@ -84,13 +84,13 @@ def _facts(view: View) -> Text:
         (
             "Sessions",
             f"{snapshot.session_count} of {snapshot.session_limit}: "
-            + (", ".join(f"{number} {state}" for state, number in states.most_common()) or "none to see"),
+            + (", ".join(f"{number} {state}" for state, number in states.most_common()) or "none to see")
+            + f"; {t.memory(snapshot.memory_bytes)} of {t.memory(snapshot.memory_limit_bytes)} held",
         ),
         (
             "Events",
             f"{t.rate(point.events_per_s)}/s to {subscribers} subscribers, lag {t.count(point.lag_events)} events, "
-            f"{view.lost_per_min} lost/min, {view.gaps_per_min} gaps/min, "
-            f"{t.memory(snapshot.memory_bytes)} of {t.memory(snapshot.memory_limit_bytes)} held",
+            f"{view.lost_per_min} lost/min, {view.gaps_per_min} gaps/min",
         ),
         (
             "Gateway",
