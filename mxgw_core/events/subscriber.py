@@ -262,11 +262,9 @@ class Subscriber:
 
     def drop_unread(self, why: str) -> bool:
         """Drop everything unread, whatever its policy; a gap stands in its place. Return whether there was any."""
-        self.skip_refused()
         if not self.lag_events:
             return False
         self.drop_oldest(0, why)
-        self.skip_refused()
         if self.on_read is not None:
             self.on_read()
         return True
