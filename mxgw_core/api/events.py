@@ -264,25 +264,18 @@ class HistoryPage:
 
 
 class History(Protocol):
-    """Older events of one session from an outside store.
-
-    A resume is called complete when the store is said to have everything from the position to what the log holds, so a
-    store in which something may be missing (its recorder was away, or somebody deletes) is a `PartialHistory`.
-    """
+    """Older events of one session from an outside store."""
 
     async def span(self, epoch: bytes) -> tuple[int, int] | None:
-        """Return the oldest and the newest sequence the store has of `epoch`, None when it has none."""
+        """Return the oldest and the newest sequence of the newest run without a hole that the store has of `epoch`.
+
+        None when it has none. It decides only whether a resume counts as complete: the run must reach from the
+        position to what the log holds. What is older than the run is asked for all the same.
+        """
 
     def read(self, epoch: bytes, after: int, until: int) -> AsyncIterator[HistoryPage]:
         """Yield pages with `after < sequence <= until`, oldest first; within a page nothing is missing.
 
-        What is missing between pages, and at either end, is told to the client as a gap.
+        What is missing between pages, and at either end, is told to the client as a gap. Where `span` had promised
+        it, the stream ends with HISTORY_UNAVAILABLE instead; its client resumes, and has the gap then.
         """
-
-
-@runtime_checkable
-class PartialHistory(History, Protocol):
-    """A store that may have holes between its oldest and its newest event, and knows them."""
-
-    async def unbroken_until(self, epoch: bytes, after: int) -> int:
-        """Return the sequence up to which nothing is missing behind `after`; `after` when the very next event is."""

@@ -7,6 +7,7 @@ decides touches that subscriber only. A few lines above 400, because every way a
 from __future__ import annotations
 
 import asyncio
+import math
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
@@ -38,6 +39,7 @@ from mxgw_core.events.figures import DISCONNECTS, OVERFLOW, RESUMES, STALL, Rate
 from mxgw_core.events.filtering import Sieve
 from mxgw_core.events.guard import POLICY_BUDGET_S, PolicyGuard
 from mxgw_core.events.log import EventLog, LogGap
+from mxgw_core.events.memory import MemoryUse
 from mxgw_core.events.records import MalformedBatch
 from mxgw_core.events.subscriber import Subscriber
 from mxgw_core.events.verdict import Start, Verdict, decide
@@ -47,8 +49,12 @@ from mxgw_core.events.waiting import Cancellable
 _LONGEST_BLOCK_S = 60.0
 # However impatient a policy is, it is not asked more often than this.
 _SHORTEST_RECHECK_S = 0.01
+# Events are forgotten together with those that came within this share of the retention's seconds.
+_AGE_SHARE = 1 / 8
 # What `Select.keep` may take for each item besides.
 _ANSWER_BUDGET_S = 0.000_002
+
+_NO_MEMORY = "the gateway held more than limits.memory_bytes, and this reader was furthest behind: read faster"
 
 NOTHING_RETAINED = Retention(events=0, bytes=0, seconds=0.0)
 
@@ -110,6 +116,7 @@ class Distributor:
         """Keep this much after delivery, and no less than was asked for before; `bound` has the last word."""
         retention = retention if self._retention is NOTHING_RETAINED else self._retention.covering(retention)
         self._retention = self._bounded(retention)
+        self.log.segment_s = self._retention.seconds * _AGE_SHARE or math.inf
 
     def bound(self, limit_bytes: int) -> None:
         """Keep no more bytes of events than this, whoever asks for more; call it before anything is kept."""
@@ -189,7 +196,7 @@ class Distributor:
             self._judge(subscriber)
         for subscriber in behind:
             subscriber.appended()
-        self._trim()
+        self.trim()
 
     def wake(self) -> None:
         """Let those look again whose filter could not say."""
@@ -197,10 +204,11 @@ class Distributor:
             subscriber.wake()
 
     def check(self) -> None:
-        """Judge whoever is beyond its limits; called now and then, for limits in seconds."""
+        """Judge whoever is beyond its limits, and forget what is too old; called now and then, for what time does."""
         self._look()
         for subscriber in self._everyone():
             self._judge(subscriber)
+        self.trim()
 
     def _look(self) -> None:
         self._rate.mark(self._clock(), self.log.appended_events, self.log.appended_bytes)
@@ -338,13 +346,19 @@ class Distributor:
         """Let `hold(True)` stop the worker's events and `hold(False)` let them come again; for `Block`."""
         self._hold = hold
 
-    def _trim(self) -> None:
+    def trim(self) -> None:
+        """Forget what is neither retained nor unread: what is oldest then is what a resume can have."""
         keep = self._retention if self._was_attached else self._retention.covering(self._unattached)
         if not self.log.exceeds(keep.events, keep.bytes, keep.seconds):
             return
+        self._forgotten(self.log.trim(self._floor(), keep.events, keep.bytes, keep.seconds))
+
+    def _floor(self) -> int:
+        """Return up to where everybody has read."""
         active = [s for s in self._everyone() if s.end is None]
-        floor = min((s.cursor for s in active), default=self.log.head)
-        forgotten = self.log.trim(floor, keep.events, keep.bytes, keep.seconds)
+        return min((s.cursor for s in active), default=self.log.head)
+
+    def _forgotten(self, forgotten: LogGap | None) -> None:
         if forgotten is not None and not self._was_attached:
             first = self.never_delivered.first if self.never_delivered else forgotten.first
             self.never_delivered = LogGap(
@@ -353,6 +367,28 @@ class Distributor:
                 GapReason.GAP_REASON_RING_EVICTED,
                 "evicted before anybody attached: attach sooner, or raise events.unattached_events",
             )
+
+    # memory
+
+    def memory(self) -> MemoryUse:
+        """Return what the session holds; what else is kept for it is to be counted here, as a kind of its own."""
+        backlogs = sum(subscriber.memory_bytes for subscriber in self._everyone())
+        return MemoryUse(log=self.log.memory_bytes, joined=self.log.shared_bytes, backlog=backlogs)
+
+    def forget_oldest(self) -> bool:
+        """Forget the oldest that nobody has to read any more, although it is retained; return whether there was any."""
+        forgotten = self.log.trim_oldest(self._floor())
+        self._forgotten(forgotten)
+        return forgotten is not None
+
+    def drop_unread(self) -> bool:
+        """Drop all that the reader furthest behind has yet to read, with a gap; return whether there was any."""
+        for subscriber in sorted(self._everyone(), key=lambda s: s.lag_bytes, reverse=True):
+            if subscriber.drop_unread(_NO_MEMORY):
+                while self.forget_oldest():
+                    pass
+                return True
+        return False
 
     # for subscribers
 
@@ -380,7 +416,7 @@ class Distributor:
         """
         if self.end_error is not None:
             raise self.end_error
-        verdict = decide(self.log, self.epoch, start, older_until)
+        verdict = self.decide(start, older_until)
         subscriber = Subscriber(
             subscriber_id,
             self.log,
@@ -410,7 +446,13 @@ class Distributor:
         if verdict.was_resuming:
             self.figures.count(RESUMES, str(verdict.recovered).lower())
             self.figures.replayed.observe(subscriber.lag_events)
+        self.trim()
         return Subscription(subscriber, verdict)
+
+    def decide(self, start: Start | Position, older_until: int | None = None) -> Verdict:
+        """Return where a subscriber would begin at this moment; `older_until` as for `attach`."""
+        self.trim()
+        return decide(self.log, self.epoch, start, older_until)
 
     def _sieve(self, filters: Sequence[EventFilter]) -> Sieve | None:
         if not filters:
@@ -448,7 +490,7 @@ class Distributor:
         self.figures.left.add(subscriber.figures)
         if subscriber.end is not None:
             self.figures.count(DISCONNECTS, subscriber.end.error.reason)
-        self._trim()
+        self.trim()
         return not self.subscribers
 
     def end(self, error: GatewayError) -> None:

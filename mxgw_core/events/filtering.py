@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from itertools import compress
 from typing import NamedTuple
+from weakref import ref
 
 from mxgw_core.api.events import EventFilter, StandingAnswer, StandingFilter
 from mxgw_core.events.log import Chunk
@@ -12,6 +13,8 @@ from mxgw_core.events.opened import Opened, identity_of, kept_of, opened
 
 # Items and kinds whose answers are remembered.
 _REMEMBERED = 65_536
+# Sets of filters whose part of one chunk is remembered; the backpressure plugin allows so many subscribers by default.
+CUTS = 8
 
 
 class Judged(NamedTuple):
@@ -43,6 +46,8 @@ class Sieve:
         # Of answers that hold only behind some sequence, that sequence; and the greatest of these.
         self._afters: dict[int, int] = {}
         self._latest_after = 0
+        # What a chunk knows this by: a chunk that is kept for others keeps no filters that nobody has any more.
+        self._reference = ref(self)
 
     def judge(self, chunk: Chunk, *, may_wait: bool = False) -> Judged:
         """Ask for each event; with `may_wait`, stop before the first that cannot be judged yet.
@@ -59,15 +64,17 @@ class Sieve:
         if revisions != self._revisions:
             self._forget()
             self._revisions = revisions
-        known = chunk.cuts.get(self)
+        known = chunk.cuts.get(self._reference)
         if known is not None and known[0] == revisions:
             _, passed, kept = known
             return Judged(chunk.first, chunk.last, chunk.events, passed, chunk if passed == chunk.events else kept)
         events = opened(chunk)
         judged = self._judged(chunk, events, self._remembered(chunk, events), may_wait)
         if may_wait and judged.undecided is None:
+            if len(chunk.cuts) >= CUTS:
+                del chunk.cuts[next(iter(chunk.cuts))]
             # Not the chunk itself, which would then be freed by the collector only.
-            chunk.cuts[self] = revisions, judged.passed, None if judged.kept is chunk else judged.kept
+            chunk.cuts[self._reference] = revisions, judged.passed, None if judged.kept is chunk else judged.kept
         return judged
 
     def _judged(self, chunk: Chunk, events: Opened, answers: list[bool | None], may_wait: bool) -> Judged:

@@ -6,26 +6,29 @@ import logging
 from collections.abc import AsyncGenerator, Callable
 from dataclasses import dataclass
 
-from mxgw.v1.events_pb2 import GapReason
-from mxgw_core.api.events import History, PartialHistory
+from mxgw.v1.events_pb2 import EventBatch, GapReason
+from mxgw_core.api.errors import HistoryUnavailable
+from mxgw_core.api.events import History, HistoryPage
 from mxgw_core.api.types import Position
 from mxgw_core.events.log import Chunk, EventLog, LogGap, chunk_of
+from mxgw_core.events.records import MalformedBatch
 
 _log = logging.getLogger(__name__)
 
 _NOT_STORED = "these events are older than the log holds, and the history store does not have them"
+_RETRY_AFTER_S = 1.0
 
 
 @dataclass(frozen=True, slots=True)
 class Older:
-    """A store of events behind a client's position, and up to where it has all of them."""
+    """A store of events behind a client's position; `reach`: up to there it has all of them."""
 
     history: History
-    until: int
+    reach: int
 
-    def in_place_of(self, gap: LogGap, epoch: bytes) -> AsyncGenerator[Chunk | LogGap, None]:
-        """Yield what the store has of what the log no longer holds."""
-        return lead_in(self.history, epoch, gap.first - 1, gap.last)
+    def in_place_of(self, gap: LogGap, epoch: bytes, *, is_whole: bool) -> AsyncGenerator[Chunk | LogGap, None]:
+        """Yield what the store has of what the log no longer holds, see `lead_in`."""
+        return lead_in(self.history, epoch, gap.first - 1, gap.last, is_whole=is_whole)
 
 
 async def find_older(ask: Callable[[], History | None], log: EventLog, epoch: bytes, after: Position) -> Older | None:
@@ -35,31 +38,38 @@ async def find_older(ask: Callable[[], History | None], log: EventLog, epoch: by
     """
     if after.epoch != epoch or after.sequence >= log.oldest - 1 or (history := ask()) is None:
         return None
-    until = await unbroken_until(history, epoch, after.sequence)
-    return None if until is None else Older(history, until)
+    reach = await reach_of(history, epoch, after.sequence)
+    return None if reach is None else Older(history, reach)
 
 
-async def unbroken_until(history: History, epoch: bytes, after: int) -> int | None:
-    """Return up to where a store has everything behind `after`: `after` itself when it lacks the very next event.
+async def reach_of(history: History, epoch: bytes, after: int) -> int | None:
+    """Return up to where a store has everything behind `after`: `after` itself when it begins later, or has a hole.
 
     None when it has nothing behind `after`, or fails.
     """
     try:
         span = await history.span(epoch)
-        if span is None or span[1] <= after:
+        if span is None:
             return None
-        if span[0] > after + 1:
-            return after
-        if isinstance(history, PartialHistory):
-            return max(after, min(span[1], await history.unbroken_until(epoch, after)))
-        return span[1]
+        oldest, newest = span
+        if newest <= after:
+            return None
+        return newest if oldest <= after + 1 else after
     except Exception:
         _log.warning("the history store failed", exc_info=True)
         return None
 
 
-async def lead_in(history: History, epoch: bytes, after: int, until: int) -> AsyncGenerator[Chunk | LogGap, None]:
-    """Yield what the store has with `after < sequence <= until`, and a gap for whatever it has not."""
+async def lead_in(
+    history: History, epoch: bytes, after: int, until: int, *, is_whole: bool
+) -> AsyncGenerator[Chunk | LogGap, None]:
+    """Yield what the store has with `after < sequence <= until`, and a gap for whatever it has not.
+
+    `is_whole`: the reader was told that it misses nothing, because the store said so.
+
+    Raises:
+        HistoryUnavailable: something of what `is_whole` promised is missing.
+    """
     done = after
     try:
         async for page in history.read(epoch, after, until):
@@ -67,11 +77,35 @@ async def lead_in(history: History, epoch: bytes, after: int, until: int) -> Asy
             if first <= done or last < first or last > until:
                 _log.warning("the history store gave events %d to %d after %d, until %d", first, last, done, until)
                 break
+            chunk = _checked(page)
             if first > done + 1:
+                if is_whole:
+                    break
                 yield LogGap(done + 1, first - 1, GapReason.GAP_REASON_RING_EVICTED, _NOT_STORED)
-            yield chunk_of(first, last, page.events)
+            yield chunk
             done = last
     except Exception:
         _log.warning("the history store failed", exc_info=True)
+    if done < until and is_whole:
+        raise HistoryUnavailable(
+            f"the history store said that it has the events {after + 1} to {until}, and gave none behind {done}: "
+            "resume after your last position, what is missing is then a gap",
+            metadata={"last_sequence": str(done)},
+            retry_after_s=_RETRY_AFTER_S,
+        )
     if done < until:
         yield LogGap(done + 1, until, GapReason.GAP_REASON_RING_EVICTED, _NOT_STORED)
+
+
+def _checked(page: HistoryPage) -> Chunk:
+    """Return the events of a page.
+
+    Raises:
+        DecodeError: they are not encoded as a batch.
+        MalformedBatch: they are not those that the page says, one after another.
+    """
+    first, last = page.first_sequence, page.last_sequence
+    found = [event.sequence for event in EventBatch.FromString(page.events).events]
+    if found != list(range(first, last + 1)):
+        raise MalformedBatch(f"the page of the events {first} to {last} has others")
+    return chunk_of(first, last, page.events)

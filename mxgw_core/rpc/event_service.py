@@ -15,7 +15,6 @@ from mxgw_core.config.models import EventSettings
 from mxgw_core.events.distributor import Subscription
 from mxgw_core.events.frames import heartbeat_frame
 from mxgw_core.events.lead_in import Older, find_older
-from mxgw_core.events.verdict import decide
 from mxgw_core.plugins import PluginHost
 from mxgw_core.printable import printable
 from mxgw_core.rpc.access import AccessControl
@@ -83,6 +82,7 @@ class EventService:
             return next((answer.value for answer in answers if answer.value is not None), None)
 
         after, distributor = request.start.after, session.distributor
+        distributor.trim()
         return await find_older(history, distributor.log, distributor.epoch, Position(after.epoch, after.sequence))
 
     def _attach(
@@ -111,7 +111,7 @@ class EventService:
                 metadata={"field": "start.after"},
             )
         if isinstance(start, Position) and request.on_gap == pb.ON_GAP_REFUSE:
-            verdict = decide(distributor.log, distributor.epoch, start, older.until if older is not None else None)
+            verdict = distributor.decide(start, older.reach if older is not None else None)
             if not verdict.recovered:
                 raise position_lost(distributor, verdict.gap)
         limits = session.subscriber_limits
@@ -127,7 +127,7 @@ class EventService:
             filters=self._access.filters(session.info(), call.identity),
             client_name=printable(request.client_name, 128),
             peer=call.peer.address,
-            older_until=older.until if older is not None else None,
+            older_until=older.reach if older is not None else None,
         )
         lost = subscription.verdict.was_resuming and not subscription.verdict.recovered
         wants_snapshot = wants_snapshot or (request.with_snapshot and distributor.has_snapshots)
@@ -165,7 +165,7 @@ class EventService:
         distributor, gap = session.distributor, subscription.verdict.gap
         store = None
         if older is not None and gap is not None and gap.first:
-            store = older.in_place_of(gap, distributor.epoch)
+            store = older.in_place_of(gap, distributor.epoch, is_whole=subscription.verdict.recovered)
 
         def heartbeat(sequence: int) -> bytes:
             worker, head = session.worker, distributor.log.head

@@ -237,9 +237,6 @@ class StreamChecker:
         permitted: what it may see at all, by item; None is everything.
         may_lose: whether this loss is excused; None excuses every loss that is told exactly. A run in which everything
             stays retained passes `lambda lost: False`.
-        is_later: whether this loss, of events that were there as its stream opened, came after that: then `recovered`
-            did not promise them. By default the work of the subscriber's own queue and filter, and nothing else; a
-            store that fails while it is read is another.
 
     Attributes:
         violations: the first `KEPT` of them; `counts` has all by promise.
@@ -253,13 +250,11 @@ class StreamChecker:
         visible: Callable[[Hashable], bool] | None = None,
         permitted: Callable[[Hashable], bool] | None = None,
         may_lose: Callable[[Lost], bool] | None = None,
-        is_later: Callable[[Lost], bool] = lambda lost: lost.reason in _OF_THE_SUBSCRIBER,
     ) -> None:
         self._oracle: Oracle = oracle or NothingKnown()
         self._visible = visible
         self._permitted = permitted
         self._may_lose = may_lose
-        self._is_later = is_later
         self.violations: list[Violation] = []
         self.counts: Counter[Promise] = Counter()
         self.events = self.gaps = self.lost_events = self.streams = self.resumes = self.unjudged = 0
@@ -398,8 +393,7 @@ class StreamChecker:
         ):
             return
         if self._owed == "RING_EVICTED" and self._here().sequence >= self._opened.oldest_sequence - 1:
-            # A store had all that is older, so what is missing lies within the log.
-            self._owed, self._owes_hole_until = None, self._opened.head_sequence
+            self._owed = None  # a store had all that is older; what is missing lies within the log
             return
         owed, self._owed = self._owed, None
         if isinstance(observation, Lost) and observation.reason == owed:
@@ -411,7 +405,7 @@ class StreamChecker:
     def _hold_to_its_word(self, observation: Observation) -> None:
         """Make sure that a complete resume has no gap in what was there, and one that is not has a gap."""
         if isinstance(observation, Lost) and observation.first:
-            if observation.first <= self._promised and not self._is_later(observation):
+            if observation.first <= self._promised and observation.reason not in _OF_THE_SUBSCRIBER:
                 self._found(
                     Promise.RESUMABLE,
                     f"{observation}, although recovered was true and everything up to {self._promised} was to follow",

@@ -1,4 +1,7 @@
-"""One session's worker as the gateway sees it: process, endpoint, link, health and commands in one place."""
+"""One session's worker as the gateway sees it: process, endpoint, link, health and commands in one place.
+
+A few lines above 400, because a start, an adoption and an end can each overtake the others, and stand together here.
+"""
 
 from __future__ import annotations
 
@@ -78,6 +81,8 @@ class Worker:
         self._is_cut_off = False
         loop = asyncio.get_running_loop()
         self.ended: asyncio.Future[WorkerEnd] = loop.create_future()
+        # Completed by the handshake.
+        self._linked: asyncio.Future[None] = loop.create_future()
         # Completed by the worker's Ready message.
         self._ready: asyncio.Future[w.Ready] = loop.create_future()
         self._intake = Intake(distributor, refills=orphan is not None)
@@ -136,8 +141,7 @@ class Worker:
                 await self._adopt(self._orphan)
             else:
                 self._lifetime_s = self._steps.announce(self._spawn)
-                async with self._pool.turn():
-                    await self._start_process()
+                await self._start_process()
             self.backend = self._started_backend()
         except WorkerStartFailed as error:
             self._end(CloseReason.WORKER_START_FAILED, error.message)
@@ -149,6 +153,24 @@ class Worker:
         self._steps.started(self._expected.identity)
 
     async def _start_process(self) -> None:
+        """Start the process in its turn, and wait for the backend without one: a source that is slow costs nothing."""
+        timeout_s = self._settings.workers.start_timeout_s
+        try:
+            async with asyncio.timeout(None) as timeout:
+                async with self._pool.turn():
+                    timeout.reschedule(asyncio.get_running_loop().time() + timeout_s)
+                    await self._launch()
+                    await asyncio.wait((self._linked, self.ended), return_when=asyncio.FIRST_COMPLETED)
+                await asyncio.wait((self._ready, self.ended), return_when=asyncio.FIRST_COMPLETED)
+        except TimeoutError:
+            raise WorkerStartFailed(
+                f"the worker was not ready within {timeout_s:g} s{self._hint()}; a slow source needs a larger "
+                "workers.start_timeout_s"
+            ) from None
+        if self.ended.done():
+            raise WorkerStartFailed(f"the worker ended before it was ready: {self.ended.result().detail}{self._hint()}")
+
+    async def _launch(self) -> None:
         try:
             await self._endpoint.listen()
             startup = startup_for(self._spawn, self._settings, self._lifetime_s)
@@ -158,17 +180,6 @@ class Worker:
         self._process = process
         process.exited.add_done_callback(self._exited)
         self._steps.told()
-        timeout_s = self._settings.workers.start_timeout_s
-        try:
-            async with asyncio.timeout(timeout_s):
-                await asyncio.wait((self._ready, self.ended), return_when=asyncio.FIRST_COMPLETED)
-        except TimeoutError:
-            raise WorkerStartFailed(
-                f"the worker was not ready within {timeout_s:g} s{self._hint()}; a slow source needs a larger "
-                "workers.start_timeout_s"
-            ) from None
-        if self.ended.done():
-            raise WorkerStartFailed(f"the worker ended before it was ready: {self.ended.result().detail}{self._hint()}")
 
     async def _adopt(self, orphan: Orphan) -> None:
         """Wait for the orphan to connect and to send what it kept."""
@@ -292,6 +303,7 @@ class Worker:
         assert link.handshake is not None
         self._expected.proved(link.handshake)
         self._link = link
+        self._linked.set_result(None)
         self._intake.welcomed(link.handshake.hello)
         asyncio.get_running_loop().call_soon(self._steps.welcomed)
         return True

@@ -156,7 +156,7 @@ class Store:
     """What a recorder committed. Fails, or pauses, where it is told to.
 
     Attributes:
-        asked: what it had as it was last asked; what a resume may count on.
+        asked: what it had as it was last asked; `run`: what of it a resume may count on.
     """
 
     events: dict[int, int] = field(default_factory=dict)
@@ -164,18 +164,18 @@ class Store:
     fails_after_pages: int | None = None
     page_events: int = 3
     asked: set[int] = field(default_factory=set)
-
-    @property
-    def sequences(self) -> list[int]:
-        return sorted(self.events)
+    run: set[int] = field(default_factory=set)
 
     async def span(self, epoch: bytes) -> tuple[int, int] | None:
         await pause()
         if self.fails_when_asked:
-            self.asked = set()
             raise OSError("the disk is gone")
-        held = self.sequences
+        held = sorted(self.events)
         self.asked = set(held)
+        while held and held[-1] - held[0] >= len(held):
+            held.pop(0)
+        self.run = set(held)
+        await pause()
         return (held[0], held[-1]) if held else None
 
     async def read(self, epoch: bytes, after: int, until: int) -> AsyncIterator[HistoryPage]:
@@ -184,7 +184,7 @@ class Store:
             await pause()
             if pages == self.fails_after_pages:
                 raise OSError("the disk is gone")
-            run = [s for s in self.sequences if after < s <= until][: self.page_events]
+            run = [s for s in sorted(self.events) if after < s <= until][: self.page_events]
             while run and run[-1] - run[0] >= len(run):
                 run.pop()
             if not run:
@@ -193,24 +193,3 @@ class Store:
             pages += 1
             records = b"".join(batch([s], item_handle=self.events[s]) for s in run)
             yield HistoryPage(run[0], run[-1], records)
-
-
-class PartialStore(Store):
-    """A store that knows its holes."""
-
-    async def unbroken_until(self, epoch: bytes, after: int) -> int:
-        while after + 1 in self.events:
-            after += 1
-        await pause()
-        return after
-
-
-class PlainStore(Store):
-    """A store without holes: what lies before one is not shown any more."""
-
-    @property
-    def sequences(self) -> list[int]:
-        held = sorted(self.events)
-        while held and held[-1] - held[0] >= len(held):
-            held.pop(0)
-        return held

@@ -69,9 +69,6 @@ class SqliteHistory:
     async def span(self, epoch: bytes) -> tuple[int, int] | None:
         return await asyncio.to_thread(self._store.span, epoch)
 
-    async def unbroken_until(self, epoch: bytes, after: int) -> int:
-        return await asyncio.to_thread(self._store.unbroken_until, epoch, after)
-
     async def read(self, epoch: bytes, after: int, until: int) -> AsyncIterator[HistoryPage]:
         while after < until:
             rows = await asyncio.to_thread(self._store.read, epoch, after, until, self._page_events)

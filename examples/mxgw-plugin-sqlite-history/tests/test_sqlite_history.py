@@ -9,7 +9,6 @@ from mxgw_plugin_sqlite_history import EventStore
 from mxgw_plugin_sqlite_history.plugin import SqliteHistory
 
 from mxgw.v1.events_pb2 import Event, EventBatch
-from mxgw_core.api import PartialHistory
 
 EPOCH, OTHER = bytes(16), bytes(range(16))
 
@@ -32,6 +31,14 @@ def test_events_and_place_are_written_together(store: EventStore) -> None:
     assert store.span(EPOCH) == (1, 3)
     assert store.place("another") is None
     assert store.span(OTHER) is None
+
+
+def test_the_span_is_the_newest_run_without_a_hole(store: EventStore) -> None:
+    store.append(EPOCH, rows(1, 2, 3, 6, 7, 9, 10, 11), "session", "a")
+    store.append(OTHER, rows(5), "session", "b")
+
+    assert store.span(EPOCH) == (9, 11)
+    assert store.span(OTHER) == (5, 5)
 
 
 def test_what_is_written_again_stays_what_it_was(store: EventStore) -> None:
@@ -61,12 +68,3 @@ def test_pages_are_runs_without_holes_and_stop_where_they_were_told_to(store: Ev
         ]
 
     assert asyncio.run(pages()) == [(2, 3, [2, 3]), (6, 7, [6, 7])]
-
-
-def test_a_store_knows_up_to_where_nothing_is_missing(store: EventStore) -> None:
-    store.append(EPOCH, rows(1, 2, 3, 6, 7, 9), "session", "a")
-    history = SqliteHistory(store, page_events=2)
-
-    assert isinstance(history, PartialHistory)
-    assert [asyncio.run(history.unbroken_until(EPOCH, after)) for after in range(10)] == [3, 3, 3, 3, 4, 7, 7, 7, 9, 9]
-    assert asyncio.run(history.unbroken_until(OTHER, 2)) == 2

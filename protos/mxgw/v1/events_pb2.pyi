@@ -483,8 +483,9 @@ class StreamOpened(_message.Message):
     """True when the request named a position."""
     recovered: _builtins.bool
     """True when everything after that position up to `head_sequence` follows: no Gap names any of it, unless your own
-    overflow policy or filter makes one, or an outside store fails that had promised it. What is lost after that, at
-    the source or the worker, is an ordinary Gap behind `head_sequence`. When false a Gap says what does not follow:
+    overflow policy or filter makes one; an outside store that does not give what it promised ends the stream with
+    HISTORY_UNAVAILABLE. What is lost after that, at the source or the worker, is an ordinary Gap behind
+    `head_sequence`. When false a Gap says what does not follow:
     in front of the first event when the log begins later, in its place when it was lost within what the log or an
     outside store holds.
     """

@@ -114,6 +114,7 @@ class DistributorMachine(RuleBasedStateMachine):
         odd_only=st.booleans(),
     )
     def attach(self, start: Start | Position, limits: QueueLimits, answer: object, odd_only: bool) -> None:
+        self.distributor.trim()
         oldest, head = self.distributor.log.oldest, self.pump.head
         never = self.distributor.never_delivered
         policy = Told(answer)

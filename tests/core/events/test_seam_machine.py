@@ -23,11 +23,11 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, precondition, rule
 from support.distributing import NO_LIMITS, Told
 from support.events import EPOCH, OTHER_EPOCH, Clock
-from support.seams import GatewayRun, PartialStore, PlainStore, Source, Step, Store
+from support.seams import GatewayRun, Source, Step, Store
 
 from mxgw.v1.event_service_pb2 import StreamEventsResponse
 from mxgw.v1.events_pb2 import GAP_REASON_CURSOR_AHEAD, GAP_REASON_EPOCH_CHANGED
-from mxgw_core.api.errors import GatewayDraining
+from mxgw_core.api.errors import GatewayDraining, HistoryUnavailable
 from mxgw_core.api.events import Disconnect, DropOldest, QueueLimits, Retention
 from mxgw_core.api.types import Position
 from mxgw_core.events.frames import gap_frame
@@ -35,7 +35,7 @@ from mxgw_core.events.items import End
 from mxgw_core.events.lead_in import Older, find_older
 from mxgw_core.events.log import Chunk, LogGap
 from mxgw_core.events.subscriber import Subscriber
-from mxgw_core.events.verdict import Start, Verdict, decide
+from mxgw_core.events.verdict import Start, Verdict
 from mxgw_core.testing.checker import Lost, Opened, Passed, Seen, StreamChecker, observed
 
 DRAINING = GatewayDraining("the gateway is shutting down", retry_after_s=1.0)
@@ -56,9 +56,10 @@ class Reader:
     subscriber: Subscriber | None = None
     older: AsyncGenerator[Chunk | LogGap, None] | None = None
     page: Step | None = None
-    # As its stream opened: what the gateway had of the events, and what the store did.
+    # As its stream opened: what the gateway had of the events, what the store did, and which of these it promised.
     held: set[int] = field(default_factory=set)
     stored: set[int] = field(default_factory=set)
+    promised: set[int] = field(default_factory=set)
     store: Store | None = None
     # The store failed, or lost events, after it had been asked: what it promised does not bind the gateway.
     is_store_broken: bool = False
@@ -103,17 +104,17 @@ class SeamMachine(RuleBasedStateMachine):
     @initialize(
         outbox=st.integers(2, 9),
         retained=st.integers(0, 12),
-        store=st.sampled_from([None, PartialStore, PartialStore, PlainStore]),
+        has_store=st.sampled_from([True, True, False]),
         last=restarts,
         late=st.integers(0, 12),
     )
-    def begin(self, outbox: int, retained: int, store: type[Store] | None, last: Restart, late: int) -> None:
+    def begin(self, outbox: int, retained: int, has_store: bool, last: Restart, late: int) -> None:
         # What every life ends with: a restart, and somebody who comes late.
         self.last, self.late = last, late
         self.source = Source(outbox)
         self.clock = Clock()
         self.retention = Retention(retained, 1 << 30, 0.0)
-        self.store = store() if store is not None else None
+        self.store = Store() if has_store else None
         self.gateway: GatewayRun | None = GatewayRun(self.source, self.clock, self.retention, refills=False)
         self.gateway.link.welcome()
         self.committed: Position | None = None
@@ -223,19 +224,24 @@ class SeamMachine(RuleBasedStateMachine):
         reader.checker.attach(start if isinstance(start, Position) else None)
         # Its own view of the same events, which remembers what this stream was promised.
         reader.store, reader.is_store_broken = self.store and replace(self.store), False
+        reader.stored, reader.promised = set(), set()
         if isinstance(start, Position):
-            search = find_older(lambda: reader.store, self.here.distributor.log, EPOCH, start)
-            reader.opening = Step(search)
+            reader.opening = Step(self.search(reader, start))
         else:
             self.open(reader, None)
+
+    async def search(self, reader: Reader, start: Position) -> Older | None:
+        distributor = self.here.distributor
+        distributor.trim()
+        return await find_older(lambda: reader.store, distributor.log, EPOCH, start)
 
     def open(self, reader: Reader, older: Older | None) -> None:
         """Attach, in the step that ends the search, and hold the verdict against the model."""
         distributor, log = self.here.distributor, self.here.distributor.log
-        start, oldest, head = reader.start, log.oldest, log.head
+        start, until = reader.start, older.reach if older is not None else None
         self.attached += 1
-        until = older.until if older is not None else None
-        foretold = decide(log, EPOCH, start, until)
+        foretold = distributor.decide(start, until)
+        oldest, head = log.oldest, log.head
         subscription = distributor.attach(
             f"s{self.attached}",
             start,
@@ -246,9 +252,10 @@ class SeamMachine(RuleBasedStateMachine):
         verdict, gap = subscription.verdict, subscription.verdict.gap
         reader.subscriber = subscription.subscriber
         reader.held = {s for s in self.here.link.received if s >= oldest}
-        reader.stored = set() if reader.store is None else reader.store.asked
+        if reader.store is not None:
+            reader.stored, reader.promised = reader.store.asked, reader.store.run
         if older is not None and gap is not None and gap.first:
-            reader.older = older.in_place_of(gap, EPOCH)
+            reader.older = older.in_place_of(gap, EPOCH, is_whole=verdict.recovered)
         if isinstance(start, Position):
             assert verdict == foretold, "who asks to be refused is judged by another verdict"
             self.hold_against_the_model(reader, start, verdict, oldest, head)
@@ -269,7 +276,7 @@ class SeamMachine(RuleBasedStateMachine):
             behind = range(start.sequence + 1, head + 1)
             # In front of what the gateway was ever given there is no hole: the log begins later.
             begins = max(oldest, min(self.here.link.received, default=oldest))
-            missing = [s for s in behind if s not in reader.held and not (s < begins and s in reader.stored)]
+            missing = [s for s in behind if s not in reader.held and not (s < begins and s in reader.promised)]
             assert verdict.recovered == (not missing), f"recovered is {verdict.recovered}, missing: {missing}"
 
     def is_true(self, reader: Reader, lost: Lost) -> bool:
@@ -296,9 +303,6 @@ class SeamMachine(RuleBasedStateMachine):
         reader.checker = StreamChecker(
             self.source,
             may_lose=lambda lost: self.is_true(reader, lost),
-            is_later=lambda lost: (
-                lost.reason == "QUEUE_DROPPED" or (lost.reason == "RING_EVICTED" and reader.is_store_broken)
-            ),
         )
 
     limits = st.one_of(st.just(NO_LIMITS), st.builds(QueueLimits, st.integers(1, 8), st.just(0), st.just(0.0)))
@@ -369,6 +373,10 @@ class SeamMachine(RuleBasedStateMachine):
         try:
             if not reader.page.go_on():
                 return
+        except HistoryUnavailable as error:
+            assert reader.is_store_broken
+            self.leave(reader, error.reason)
+            return
         except StopAsyncIteration:
             reader.older = reader.page = None
             return
@@ -437,16 +445,10 @@ class SeamMachine(RuleBasedStateMachine):
     @rule(share=st.integers(1, 3))
     def the_recorder_commits(self, share: int) -> None:
         assert self.store is not None
-        before, sequences = set(self.store.sequences), sorted(self.recorder.uncommitted)
+        sequences = sorted(self.recorder.uncommitted)
         for sequence in sequences[: -(-len(sequences) * share // 3)]:
             self.store.events[sequence] = self.recorder.uncommitted.pop(sequence)
             self.committed = Position(EPOCH, sequence)
-        if not before.issubset(self.store.sequences):
-            self.the_store_broke_its_word()  # it shows nothing from before a hole, and there is one now
-
-    def the_store_broke_its_word(self) -> None:
-        for reader in self.readers:
-            reader.is_store_broken |= reader.is_attached
 
     @precondition(lambda self: self.store is not None and self.store.events)
     @rule(which=st.integers(0, 99), oldest=st.booleans())
@@ -456,7 +458,8 @@ class SeamMachine(RuleBasedStateMachine):
         at = which % len(held)
         for sequence in held[:at] if oldest else held[at : at + 2]:
             del self.store.events[sequence]
-        self.the_store_broke_its_word()
+        for reader in self.readers:
+            reader.is_store_broken |= reader.is_attached
 
     @precondition(lambda self: self.store is not None)
     @rule(when_asked=st.booleans(), after_pages=st.sampled_from([None, None, 0, 1, 2]), page=st.integers(1, 4))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gc
 from dataclasses import dataclass, field
+from weakref import ref
 
 import pytest
 from hypothesis import given
@@ -13,7 +14,7 @@ from support.events import batch, event, sequences_of
 
 from mxgw.v1 import events_pb2 as e
 from mxgw_core.api.events import StandingAnswer
-from mxgw_core.events.filtering import Sieve
+from mxgw_core.events.filtering import CUTS, Sieve
 from mxgw_core.events.log import Chunk, chunk_of
 from mxgw_core.events.opened import identity_of, opened
 from mxgw_core.events.records import MalformedBatch
@@ -72,6 +73,19 @@ def test_an_item_is_asked_for_once_whatever_comes_of_it(events: int) -> None:
         assert kept(sieve, alternating(first, events)) == [s for s in range(first, first + events) if s % 2]
     assert sorted(f.asked) == [1, 2]
     assert f.asked_each == []
+
+
+def test_a_chunk_that_is_kept_remembers_few_sets_of_filters_and_keeps_none_that_nobody_has() -> None:
+    chunk = alternating(1, 10)
+    sieves = [Sieve([standing(1)]) for _ in range(CUTS + 3)]
+    for sieve in sieves:
+        assert kept(sieve, chunk) == [2, 4, 6, 8, 10]
+        assert len(chunk.cuts) <= CUTS
+
+    gone = [ref(sieve) for sieve in sieves]
+    del sieve, sieves
+
+    assert [reference() for reference in gone] == [None] * len(gone)
 
 
 def test_another_revision_makes_every_answer_be_asked_for_anew() -> None:
