@@ -277,5 +277,6 @@ class History(Protocol):
         """Yield pages with `after < sequence <= until`, oldest first; within a page nothing is missing.
 
         What is missing between pages, and at either end, is told to the client as a gap. Where `span` had promised
-        it, the stream ends with HISTORY_UNAVAILABLE instead; its client resumes, and has the gap then.
+        it, the stream ends with HISTORY_UNAVAILABLE instead; its client resumes, and has the gap then: what `span`
+        says of it counts for nobody until it was given.
         """

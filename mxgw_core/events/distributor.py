@@ -38,6 +38,7 @@ from mxgw_core.events.endings import overflow_error
 from mxgw_core.events.figures import DISCONNECTS, OVERFLOW, RESUMES, STALL, Rate, SessionFigures, StreamTotals
 from mxgw_core.events.filtering import Sieve
 from mxgw_core.events.guard import POLICY_BUDGET_S, PolicyGuard
+from mxgw_core.events.lead_in import Doubts
 from mxgw_core.events.log import EventLog, LogGap
 from mxgw_core.events.memory import MemoryUse
 from mxgw_core.events.records import MalformedBatch
@@ -86,6 +87,7 @@ class Distributor:
     ) -> None:
         self.epoch = b""
         self.log = EventLog(clock)
+        self.doubts = Doubts()
         self.subscribers: dict[str, Subscriber] = {}
         self.end_error: GatewayError | None = None
         # Lost before anybody could attach; told to the first who asks for the oldest.

@@ -19,19 +19,46 @@ _NOT_STORED = "these events are older than the log holds, and the history store 
 _RETRY_AFTER_S = 1.0
 
 
+class Doubts:
+    """Where a session's stores stopped although they had promised more.
+
+    Nobody is promised what comes there until it was given after all: else whoever comes back to a store that cannot be
+    read, and does not know it, would be promised the same and sent away for ever.
+    """
+
+    def __init__(self) -> None:
+        self._after: int | None = None
+
+    def broken(self, done: int) -> None:
+        """A store promised more, and gave nothing behind `done`."""
+        self._after = done if self._after is None else max(self._after, done)
+
+    def given(self, first: int, last: int) -> None:
+        """A store gave these events."""
+        if self._after is not None and first <= self._after + 1 <= last:
+            self._after = None
+
+    def reach(self, after: int, reach: int) -> int:
+        """Return up to where somebody at `after` may count on a store that says it has everything up to `reach`."""
+        return reach if self._after is None or self._after < after else min(self._after, reach)
+
+
 @dataclass(frozen=True, slots=True)
 class Older:
     """A store of events behind a client's position; `reach`: up to there it has all of them."""
 
     history: History
     reach: int
+    doubts: Doubts
 
     def in_place_of(self, gap: LogGap, epoch: bytes, *, is_whole: bool) -> AsyncGenerator[Chunk | LogGap, None]:
         """Yield what the store has of what the log no longer holds, see `lead_in`."""
-        return lead_in(self.history, epoch, gap.first - 1, gap.last, is_whole=is_whole)
+        return lead_in(self.history, epoch, gap.first - 1, gap.last, self.doubts, is_whole=is_whole)
 
 
-async def find_older(ask: Callable[[], History | None], log: EventLog, epoch: bytes, after: Position) -> Older | None:
+async def find_older(
+    ask: Callable[[], History | None], log: EventLog, epoch: bytes, after: Position, doubts: Doubts
+) -> Older | None:
     """Ask for a store when the log begins behind a position; return it when it has events behind that.
 
     Meanwhile the log goes on, so the verdict is due afterwards.
@@ -39,7 +66,7 @@ async def find_older(ask: Callable[[], History | None], log: EventLog, epoch: by
     if after.epoch != epoch or after.sequence >= log.oldest - 1 or (history := ask()) is None:
         return None
     reach = await reach_of(history, epoch, after.sequence)
-    return None if reach is None else Older(history, reach)
+    return None if reach is None else Older(history, doubts.reach(after.sequence, reach), doubts)
 
 
 async def reach_of(history: History, epoch: bytes, after: int) -> int | None:
@@ -61,7 +88,7 @@ async def reach_of(history: History, epoch: bytes, after: int) -> int | None:
 
 
 async def lead_in(
-    history: History, epoch: bytes, after: int, until: int, *, is_whole: bool
+    history: History, epoch: bytes, after: int, until: int, doubts: Doubts, *, is_whole: bool
 ) -> AsyncGenerator[Chunk | LogGap, None]:
     """Yield what the store has with `after < sequence <= until`, and a gap for whatever it has not.
 
@@ -82,11 +109,13 @@ async def lead_in(
                 if is_whole:
                     break
                 yield LogGap(done + 1, first - 1, GapReason.GAP_REASON_RING_EVICTED, _NOT_STORED)
+            doubts.given(first, last)
             yield chunk
             done = last
     except Exception:
         _log.warning("the history store failed", exc_info=True)
     if done < until and is_whole:
+        doubts.broken(done)
         raise HistoryUnavailable(
             f"the history store said that it has the events {after + 1} to {until}, and gave none behind {done}: "
             "resume after your last position, what is missing is then a gap",

@@ -83,7 +83,8 @@ class EventService:
 
         after, distributor = request.start.after, session.distributor
         distributor.trim()
-        return await find_older(history, distributor.log, distributor.epoch, Position(after.epoch, after.sequence))
+        position = Position(after.epoch, after.sequence)
+        return await find_older(history, distributor.log, distributor.epoch, position, distributor.doubts)
 
     def _attach(
         self, session: Session, request: pb.StreamEventsRequest, call: Call, older: Older | None

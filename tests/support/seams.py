@@ -149,6 +149,8 @@ class GatewayRun:
         self.distributor = Distributor(unattached=Retention(1_000_000, 1 << 30, 0.0), clock=clock)
         self.distributor.retain(retention)
         self.link = Connection(source, self.distributor, refills=refills)
+        # As the model sees it: a store promised what comes behind, and nobody was given it since; -1 when none did.
+        self.doubted_after = -1
 
 
 @dataclass

@@ -1037,9 +1037,14 @@ async def test_hook_mxgw_history_that_has_a_part_gives_it_with_one_exact_gap_for
         assert (refusal.code, refusal.reason) == (grpc.StatusCode.UNAVAILABLE, "HISTORY_UNAVAILABLE")
         assert refusal.metadata["last_sequence"] == "30"
 
-        stores[:] = [Part((48, 50), (1, 30), (48, 50))]
-
+        # Although the store says the same again.
         assert await resumed(30) == (False, [(31, 47), 48, 49, 50])
+
+        # Once it gave that after all, its word counts again.
+        stores[:] = [Part((1, 50), (1, 50))]
+
+        assert await resumed(20) == (False, list(range(21, 51)))
+        assert await resumed(20) == (True, list(range(21, 51)))
 
 
 # workers

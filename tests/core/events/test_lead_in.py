@@ -11,7 +11,7 @@ from mxgw.v1 import events_pb2 as e
 from mxgw_core.api.errors import HistoryUnavailable
 from mxgw_core.api.events import HistoryPage
 from mxgw_core.events.items import Item
-from mxgw_core.events.lead_in import lead_in, reach_of
+from mxgw_core.events.lead_in import Doubts, lead_in, reach_of
 
 pytestmark = pytest.mark.asyncio
 
@@ -41,7 +41,7 @@ class Store:
 
 
 async def _read(store: Store, after: int, until: int) -> Sequence[object]:
-    items: list[Item] = [piece async for piece in lead_in(store, EPOCH, after, until, is_whole=False)]
+    items: list[Item] = [piece async for piece in lead_in(store, EPOCH, after, until, Doubts(), is_whole=False)]
     for item in items:
         if hasattr(item, "reason"):
             assert item.reason == e.GAP_REASON_RING_EVICTED
@@ -105,7 +105,7 @@ async def test_what_a_store_promised_and_does_not_give_ends_the_stream_behind_wh
     given: list[Item] = []
 
     async def read() -> None:
-        async for piece in lead_in(store, EPOCH, 3, 9, is_whole=True):
+        async for piece in lead_in(store, EPOCH, 3, 9, Doubts(), is_whole=True):
             given.append(piece)  # noqa: PERF401 - what came before it fails counts
 
     with pytest.raises(HistoryUnavailable) as raised:
@@ -118,7 +118,7 @@ async def test_what_a_store_promised_and_does_not_give_ends_the_stream_behind_wh
 
 
 async def test_a_store_that_keeps_its_promise_ends_nothing() -> None:
-    pieces: list[Item] = [p async for p in lead_in(Store((4, 6), (7, 9)), EPOCH, 3, 9, is_whole=True)]
+    pieces: list[Item] = [p async for p in lead_in(Store((4, 6), (7, 9)), EPOCH, 3, 9, Doubts(), is_whole=True)]
 
     assert told(pieces) == [4, 5, 6, 7, 8, 9]
 
@@ -145,3 +145,24 @@ async def test_a_store_promises_what_goes_on_without_a_hole_behind_a_position(
 async def test_a_store_that_fails_has_nothing() -> None:
     assert await reach_of(Store(error=OSError("x")), EPOCH, 3) is None
     assert await reach_of(Store(span=(1, 2, 3)), EPOCH, 3) is None  # type: ignore[arg-type]
+
+
+async def test_what_was_promised_and_not_given_is_promised_to_nobody_until_it_was_given() -> None:
+    doubts = Doubts()
+
+    assert doubts.reach(3, 9) == 9
+
+    doubts.broken(6)
+    doubts.broken(5)
+
+    assert [doubts.reach(after, 9) for after in (3, 6, 7)] == [6, 6, 9]
+    assert doubts.reach(3, 5) == 5
+
+    doubts.given(4, 6)
+    doubts.given(8, 9)
+
+    assert doubts.reach(3, 9) == 6
+
+    doubts.given(5, 7)
+
+    assert doubts.reach(3, 9) == 9

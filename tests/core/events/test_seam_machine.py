@@ -233,7 +233,7 @@ class SeamMachine(RuleBasedStateMachine):
     async def search(self, reader: Reader, start: Position) -> Older | None:
         distributor = self.here.distributor
         distributor.trim()
-        return await find_older(lambda: reader.store, distributor.log, EPOCH, start)
+        return await find_older(lambda: reader.store, distributor.log, EPOCH, start, distributor.doubts)
 
     def open(self, reader: Reader, older: Older | None) -> None:
         """Attach, in the step that ends the search, and hold the verdict against the model."""
@@ -254,6 +254,8 @@ class SeamMachine(RuleBasedStateMachine):
         reader.held = {s for s in self.here.link.received if s >= oldest}
         if reader.store is not None:
             reader.stored, reader.promised = reader.store.asked, reader.store.run
+        if isinstance(start, Position) and start.sequence <= self.here.doubted_after:
+            reader.promised = {s for s in reader.promised if s <= self.here.doubted_after}
         if older is not None and gap is not None and gap.first:
             reader.older = older.in_place_of(gap, EPOCH, is_whole=verdict.recovered)
         if isinstance(start, Position):
@@ -375,12 +377,15 @@ class SeamMachine(RuleBasedStateMachine):
                 return
         except HistoryUnavailable as error:
             assert reader.is_store_broken
+            self.here.doubted_after = max(self.here.doubted_after, int(error.metadata["last_sequence"]))
             self.leave(reader, error.reason)
             return
         except StopAsyncIteration:
             reader.older = reader.page = None
             return
         piece, reader.page = reader.page.result, None
+        if isinstance(piece, Chunk) and piece.first <= self.here.doubted_after + 1 <= piece.last:
+            self.here.doubted_after = -1
         passed = reader.subscriber.passed(piece)
 
         assert isinstance(passed, Chunk | LogGap)
