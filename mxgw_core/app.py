@@ -250,6 +250,8 @@ class GatewayApp:
         """Return a new stream of a plugin's own."""
         feed = PluginFeed(description, self._settings.events, self._plugins)
         self._feeds.append(feed)
+        if self._registry is not None:
+            self._registry.memory.watch(feed.distributor)
         return feed
 
     def item_access(self, identity: Identity) -> Sequence[ItemAccess]:

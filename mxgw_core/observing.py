@@ -71,6 +71,14 @@ class Observing:
         return self._settings.limits.sessions
 
     @property
+    def memory_bytes(self) -> int:
+        return self._registry.memory.use().total
+
+    @property
+    def memory_limit_bytes(self) -> int:
+        return self._registry.memory.limit_bytes
+
+    @property
     def spare_workers(self) -> int:
         return self._registry.pool.ready
 

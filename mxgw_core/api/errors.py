@@ -9,10 +9,10 @@ MxgwError
     ├── AccessDenied ── AccessRevoked
     ├── SessionNotFound ── SessionGone
     ├── SessionNotReady ── SessionAdopting
-    ├── SessionLimitReached, SessionEnded
+    ├── SessionLimitReached, MemoryLimitReached, SessionEnded
     ├── WorkerStartFailed, CommandTimedOut, CommandFailed, CommandOutcomeUnknown, PendingCommandsExceeded
     ├── SubscriberExists, SubscriberLimitReached, SubscriberOverflow, PositionLost
-    ├── FeatureNotEnabled, GatewayDraining, DependencyUnavailable
+    ├── FeatureNotEnabled, GatewayDraining, DependencyUnavailable, HistoryUnavailable
     └── InternalError
 
 `reason` is stable and meant for programs; the text is for people and says which setting or call would help.
@@ -131,6 +131,12 @@ class SessionLimitReached(GatewayError):
     reason = "SESSION_LIMIT_REACHED"
 
 
+class MemoryLimitReached(GatewayError):
+    """The memory that the gateway may use for events has no room for another session."""
+
+    reason = "MEMORY_LIMIT_REACHED"
+
+
 class SessionEnded(GatewayError):
     """The session a stream or command belonged to ended.
 
@@ -210,6 +216,12 @@ class DependencyUnavailable(GatewayError):
     """Something that the answer depends on (a directory, a database) is not there now; a later call may succeed."""
 
     reason = "DEPENDENCY_UNAVAILABLE"
+
+
+class HistoryUnavailable(GatewayError):
+    """A history store did not give what it had said it has; resume after the last position."""
+
+    reason = "HISTORY_UNAVAILABLE"
 
 
 class GatewayDraining(GatewayError):

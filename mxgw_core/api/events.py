@@ -255,14 +255,16 @@ class History(Protocol):
     """Older events of one session from an outside store."""
 
     async def span(self, epoch: bytes) -> tuple[int, int] | None:
-        """Return the oldest and the newest sequence the store has of `epoch`, None when it has none.
+        """Return the oldest and the newest sequence of the newest run without a hole that the store has of `epoch`.
 
-        A resume counts as complete when the store reaches from the position to what the log holds; for holes in
-        between it answers with gaps in their places.
+        None when it has none. It decides only whether a resume counts as complete: the run must reach from the
+        position to what the log holds. What is older than the run is asked for all the same.
         """
 
     def read(self, epoch: bytes, after: int, until: int) -> AsyncIterator[HistoryPage]:
         """Yield pages with `after < sequence <= until`, oldest first; within a page nothing is missing.
 
-        What is missing between pages, and at either end, is told to the client as a gap.
+        What is missing between pages, and at either end, is told to the client as a gap. Where `span` had promised
+        it, the stream ends with HISTORY_UNAVAILABLE instead; its client resumes, and has the gap then: what `span`
+        says of it counts for nobody until it was given.
         """

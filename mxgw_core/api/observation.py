@@ -58,6 +58,14 @@ class Observation(Protocol):
         """How many sessions may be open."""
 
     @property
+    def memory_bytes(self) -> int:
+        """How much memory the events of all sessions take."""
+
+    @property
+    def memory_limit_bytes(self) -> int:
+        """How much they may take; see `limits.memory_bytes`."""
+
+    @property
     def spare_workers(self) -> int:
         """How many workers stand ready for the next sessions; `workers.warm_pool` says how many should."""
 

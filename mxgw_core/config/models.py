@@ -124,6 +124,13 @@ class LimitSettings(SettingsModel):
     items_per_call: Count = Field(20_000, description="Items in one bulk call.")
     text_characters: int = Field(1024, ge=64, description="Longest name or reference in a request.")
 
+    memory_bytes: int = Field(
+        1024 * MIB,
+        ge=64 * MIB,
+        description="Memory that the events of all sessions may take: logs, joined messages and backlogs. A session "
+        "that may not fit is refused; when those there grow past it, what they keep for later readers goes first.",
+    )
+
     @model_validator(mode="after")
     def _leases(self) -> LimitSettings:
         if self.lease_s > self.maximum_lease_s:
@@ -162,7 +169,12 @@ class WorkerSettings(SettingsModel):
     start_timeout_s: Seconds = Field(
         20.0, le=600, description="From the start of a process until its backend is ready."
     )
-    parallel_starts: Count = Field(4, le=256, description="Workers started at once; more wait their turn.")
+    parallel_starts: Count = Field(
+        4,
+        le=256,
+        description="Worker processes that start at once; more wait their turn. Waiting for a "
+        "slow source is no part of it.",
+    )
     warm_pool: int = Field(
         0,
         ge=0,
@@ -265,6 +277,16 @@ class Settings(SettingsModel):
                     f"limits.message_bytes is {self.limits.message_bytes} and {name} is {size}: a message could not "
                     f"carry it; lower {name}, or raise limits.message_bytes"
                 )
+        return self
+
+    @model_validator(mode="after")
+    def _a_session_fits(self) -> Settings:
+        memory, session = self.limits.memory_bytes, self.events.unattached_bytes
+        if session > memory // 2:
+            raise ValueError(
+                f"limits.memory_bytes is {memory} and events.unattached_bytes is {session}, more than half of it: "
+                "hardly a session could be opened; lower events.unattached_bytes, or raise limits.memory_bytes"
+            )
         return self
 
     @model_validator(mode="after")

@@ -19,6 +19,9 @@ _DROPPED = GapReason.GAP_REASON_QUEUE_DROPPED
 # Gaps that stand for events which were in the log: their counts add up.
 _OF_OUR_OWN = frozenset({_DROPPED, GapReason.GAP_REASON_CONFLATED})
 
+# What an entry takes beside its events.
+_ENTRY_BYTES = 400
+
 # Server handle, item handle and kind.
 EventItem: TypeAlias = tuple[int, int, int]
 # Sequence, item, and the encoded record.
@@ -35,6 +38,11 @@ class Backlog:
 
     def __bool__(self) -> bool:
         return bool(self._entries)
+
+    @property
+    def memory_bytes(self) -> int:
+        """About how much memory the entries take."""
+        return self.bytes + len(self._entries) * _ENTRY_BYTES
 
     @property
     def since(self) -> float:

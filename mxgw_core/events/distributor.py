@@ -7,6 +7,7 @@ decides touches that subscriber only. A few lines above 400, because every way a
 from __future__ import annotations
 
 import asyncio
+import math
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
@@ -39,7 +40,9 @@ from mxgw_core.events.figures import DISCONNECTS, OVERFLOW, RESUMES, STALL, Rate
 from mxgw_core.events.filtering import FeedSieve, ItemSieve, Sieve
 from mxgw_core.events.guard import POLICY_BUDGET_S, PolicyGuard
 from mxgw_core.events.item_book import ItemBook
+from mxgw_core.events.lead_in import Doubts
 from mxgw_core.events.log import EventLog, LogGap
+from mxgw_core.events.memory import MemoryUse
 from mxgw_core.events.records import MalformedBatch
 from mxgw_core.events.subscriber import Subscriber
 from mxgw_core.events.verdict import Start, Verdict, decide
@@ -49,8 +52,12 @@ from mxgw_core.events.waiting import Cancellable
 _LONGEST_BLOCK_S = 60.0
 # However impatient a policy is, it is not asked more often than this.
 _SHORTEST_RECHECK_S = 0.01
+# Events are forgotten together with those that came within this share of the retention's seconds.
+_AGE_SHARE = 1 / 8
 # What `Select.keep` may take for each item besides.
 _ANSWER_BUDGET_S = 0.000_002
+
+_NO_MEMORY = "the gateway held more than limits.memory_bytes, and this reader was furthest behind: read faster"
 
 NOTHING_RETAINED = Retention(events=0, bytes=0, seconds=0.0)
 
@@ -85,6 +92,7 @@ class Distributor:
         self.epoch = b""
         self.log = EventLog(clock)
         self.items = items
+        self.doubts = Doubts()
         self.subscribers: dict[str, Subscriber] = {}
         self.end_error: GatewayError | None = None
         # Lost before anybody could attach; told to the first who asks for the oldest.
@@ -115,6 +123,7 @@ class Distributor:
         """Keep this much after delivery, and no less than was asked for before; `bound` has the last word."""
         retention = retention if self._retention is NOTHING_RETAINED else self._retention.covering(retention)
         self._retention = self._bounded(retention)
+        self.log.segment_s = self._retention.seconds * _AGE_SHARE or math.inf
 
     def bound(self, limit_bytes: int) -> None:
         """Keep no more bytes of events than this, whoever asks for more; call it before anything is kept."""
@@ -169,6 +178,22 @@ class Distributor:
         """
         self.log.append_gap(gap)
 
+    def begin_behind(self, gap: LogGap) -> None:
+        """Take a range that no event will fill, in front of all others: the log begins behind it.
+
+        It is a gap like any other when something came before, or when somebody already reads from there.
+
+        Raises:
+            OutOfOrder: it does not follow the head.
+        """
+        if self.log.has_begun or self._everyone() or not self.log.head + 1 == gap.first <= gap.last:
+            self.log.append_gap(gap)
+            return
+        self.log.start_after(gap.last)
+        # Told to the first who asks for the oldest; who resumes is told that the log begins later.
+        first = self.never_delivered.first if self.never_delivered else gap.first
+        self.never_delivered = LogGap(first, gap.last, GapReason.GAP_REASON_RING_EVICTED, gap.detail)
+
     def flush(self) -> None:
         """Judge whoever is beyond its limits, wake whoever waits, and forget what nobody needs."""
         self._look()
@@ -178,13 +203,14 @@ class Distributor:
             self._judge(subscriber)
         for subscriber in behind:
             subscriber.appended()
-        self._trim()
+        self.trim()
 
     def check(self) -> None:
-        """Judge whoever is beyond its limits; called now and then, for limits in seconds."""
+        """Judge whoever is beyond its limits, and forget what is too old; called now and then, for what time does."""
         self._look()
         for subscriber in self._everyone():
             self._judge(subscriber)
+        self.trim()
 
     def _look(self) -> None:
         self._rate.mark(self._clock(), self.log.appended_events, self.log.appended_bytes)
@@ -322,13 +348,19 @@ class Distributor:
         """Let `hold(True)` stop the worker's events and `hold(False)` let them come again; for `Block`."""
         self._hold = hold
 
-    def _trim(self) -> None:
+    def trim(self) -> None:
+        """Forget what is neither retained nor unread: what is oldest then is what a resume can have."""
         keep = self._retention if self._was_attached else self._retention.covering(self._unattached)
         if not self.log.exceeds(keep.events, keep.bytes, keep.seconds):
             return
+        self._forgotten(self.log.trim(self._floor(), keep.events, keep.bytes, keep.seconds))
+
+    def _floor(self) -> int:
+        """Return up to where everybody has read."""
         active = [s for s in self._everyone() if s.end is None]
-        floor = min((s.cursor for s in active), default=self.log.head)
-        forgotten = self.log.trim(floor, keep.events, keep.bytes, keep.seconds)
+        return min((s.cursor for s in active), default=self.log.head)
+
+    def _forgotten(self, forgotten: LogGap | None) -> None:
         if forgotten is not None and not self._was_attached:
             first = self.never_delivered.first if self.never_delivered else forgotten.first
             self.never_delivered = LogGap(
@@ -337,6 +369,29 @@ class Distributor:
                 GapReason.GAP_REASON_RING_EVICTED,
                 "evicted before anybody attached: attach sooner, or raise events.unattached_events",
             )
+
+    # memory
+
+    def memory(self) -> MemoryUse:
+        """Return what the session holds; what else is kept for it is to be counted here, as a kind of its own."""
+        backlogs = sum(subscriber.memory_bytes for subscriber in self._everyone())
+        items = self.items.size_bytes if self.items is not None else 0
+        return MemoryUse(log=self.log.memory_bytes, joined=self.log.shared_bytes, backlog=backlogs, items=items)
+
+    def forget_oldest(self) -> bool:
+        """Forget the oldest that nobody has to read any more, although it is retained; return whether there was any."""
+        forgotten = self.log.trim_oldest(self._floor())
+        self._forgotten(forgotten)
+        return forgotten is not None
+
+    def drop_unread(self) -> bool:
+        """Drop all that the reader furthest behind has yet to read, with a gap; return whether there was any."""
+        for subscriber in sorted(self._everyone(), key=lambda s: s.lag_bytes, reverse=True):
+            if subscriber.drop_unread(_NO_MEMORY):
+                while self.forget_oldest():
+                    pass
+                return True
+        return False
 
     # for subscribers
 
@@ -356,15 +411,16 @@ class Distributor:
     ) -> Subscription:
         """Decide where to begin and place the cursor, in one step; `policy_source` names who brought the policy.
 
-        With `older_until` the caller serves first what the log no longer holds, from a store whose newest event that
-        is: it is not announced as a gap, and the resume is complete when the store reaches to the log.
+        With `older_until` the caller serves first what the log no longer holds, from a store that has everything
+        behind `start` up to there: it is not announced as a gap, and the store must reach to the log for the resume to
+        be complete.
 
         Raises:
             GatewayError: the session has ended; the same error its streams ended with.
         """
         if self.end_error is not None:
             raise self.end_error
-        verdict = decide(self.log, self.epoch, start)
+        verdict = self.decide(start, older_until)
         subscriber = Subscriber(
             subscriber_id,
             self.log,
@@ -385,7 +441,6 @@ class Distributor:
             gap = replace(lost, last=max(lost.last, verdict.cursor))
             verdict = Verdict(verdict.cursor, was_resuming=False, recovered=False, gap=gap)
         if older_until is not None and verdict.was_resuming and gap is not None and gap.first:
-            verdict = replace(verdict, recovered=older_until >= gap.last)
             subscriber.delivered = gap.first - 1
         elif gap is not None:
             subscriber.put_first(gap)
@@ -395,7 +450,13 @@ class Distributor:
         if verdict.was_resuming:
             self.figures.count(RESUMES, str(verdict.recovered).lower())
             self.figures.replayed.observe(subscriber.lag_events)
+        self.trim()
         return Subscription(subscriber, verdict)
+
+    def decide(self, start: Start | Position, older_until: int | None = None) -> Verdict:
+        """Return where a subscriber would begin at this moment; `older_until` as for `attach`."""
+        self.trim()
+        return decide(self.log, self.epoch, start, older_until)
 
     def _sieve(self, filters: Sequence[EventFilter]) -> Sieve | None:
         if not filters:
@@ -435,7 +496,7 @@ class Distributor:
         self.figures.left.add(subscriber.figures)
         if subscriber.end is not None:
             self.figures.count(DISCONNECTS, subscriber.end.error.reason)
-        self._trim()
+        self.trim()
         return not self.subscribers
 
     def end(self, error: GatewayError) -> None:

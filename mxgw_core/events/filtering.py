@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from itertools import compress
 from typing import NamedTuple, Protocol
+from weakref import ref
 
 from mxgw_core.api.events import EventFilter, StandingFilter
 from mxgw_core.api.feeds import FeedFilter
@@ -16,6 +17,8 @@ from mxgw_core.events.records import fourth_field
 
 # Items and kinds whose answers are remembered.
 _REMEMBERED = 65_536
+# Sets of filters whose part of one chunk is remembered; the backpressure plugin allows so many subscribers by default.
+CUTS = 8
 
 
 class Judged(NamedTuple):
@@ -60,6 +63,8 @@ class ItemSieve:
         self._answers: dict[int, bool] = {}
         # Items and kinds that were met and not asked for yet: a chunk may bring thousands at once.
         self._unasked: list[int] = []
+        # What a chunk knows this by: a chunk that is kept for others keeps no filters that nobody has any more.
+        self._reference = ref(self)
 
     def judge(self, chunk: Chunk) -> Judged:
         """See `Sieve`."""
@@ -81,7 +86,7 @@ class ItemSieve:
             self._ask_some()
             if self._unasked:
                 return None
-        known = chunk.cuts.get(self)
+        known = chunk.cuts.get(self._reference)
         if known is not None and known[0] == revisions:
             _, passed, kept = known
             return Judged(chunk.first, chunk.last, chunk.events, passed, chunk if passed == chunk.events else kept)
@@ -90,8 +95,10 @@ class ItemSieve:
         if self._unasked:
             return None
         judged = _cut(chunk, events, answers)
+        if len(chunk.cuts) >= CUTS:
+            del chunk.cuts[next(iter(chunk.cuts))]
         # Not the chunk itself, which would then be freed by the collector only.
-        chunk.cuts[self] = revisions, judged.passed, None if judged.kept is chunk else judged.kept
+        chunk.cuts[self._reference] = revisions, judged.passed, None if judged.kept is chunk else judged.kept
         return judged
 
     def shows(self, item_serial: int, kind: int) -> bool:

@@ -3,12 +3,15 @@
 Worker blocks are merged into segments as they are appended, so that a reader far behind takes few large pieces, and
 one that is level takes exactly what is new. A gap that the worker reports is an entry of its own, so that numbering
 has no holes.
+
+More than 400 lines: segments, the messages joined of them, and what is forgotten of both know each other's borders.
 """
 
 from __future__ import annotations
 
+import math
 from bisect import bisect_right
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from typing import TypeAlias
 
@@ -21,8 +24,14 @@ SEGMENT_EVENTS = 1024
 # A joined message of this size is handed to readers that come to its place later, even when there is more by then.
 _WORTH_KEEPING_BYTES = 32 * 1024
 _KEPT_CHUNKS = 4
+# While nothing is appended, so many joined messages are kept, of so many bytes in all; a larger one alone.
+SHARED_CHUNKS = 16
+SHARED_BYTES = 4 * 1024 * 1024
 # The newest block is remembered as it came when it is no larger than this: most readers want it and nothing else.
 _NEWEST_BYTES = 32 * 1024
+# What a block takes beside its events: three list entries, two numbers of 28 bytes and one of 24; a gap takes more.
+_BLOCK_BYTES = 120
+_HOLE_BYTES = 400
 
 
 class OutOfOrder(ValueError):
@@ -57,8 +66,8 @@ class Chunk:
     frame: bytes
     start: int
     kept: int = 0
-    # What of it subscribers with equal filters may see, for the next of them: by `Sieve` the revisions of its filters,
-    # how many events pass, and the chunk of these unless it is the whole.
+    # What of it subscribers with equal filters may see, for the next of them: by reference to their `Sieve` the
+    # revisions of its filters, how many events pass, and the chunk of these unless it is the whole.
     cuts: dict[object, tuple[tuple[int, ...], int, Chunk | None]] = field(
         default_factory=dict, compare=False, repr=False
     )
@@ -192,13 +201,19 @@ class EventLog:
         self.events = 0
         self.bytes = 0
         self._holes = 0
+        # Where the newest gap ended that was ever appended: behind it nothing is missing.
+        self.unbroken_after = 0
+        self._blocks = 0
         self._begun = 0
+        # A segment takes no events that are this much younger than its first: it goes as one, once its last is old.
+        self.segment_s = math.inf
         # Ever appended: with a reader's own counts they give its lag. Sequences that no event fills are no lag.
         self.appended_events = 0
         self.appended_bytes = 0
         # Joined for all readers at one place, by place and limit. Small ones are good until something is appended, for
         # it then belongs to them; joining large ones anew costs more than one message more.
         self._shared: dict[tuple[int, int], Chunk] = {}
+        self._shared_bytes = 0
         self._shares_large = False
         # Whether there is more than one reader. For one alone nothing is kept: a message takes the last one's memory.
         self.is_shared = True
@@ -210,6 +225,22 @@ class EventLog:
         """Oldest sequence held; `head + 1` when none is."""
         return self._firsts[0] if self._firsts else self.head + 1
 
+    @property
+    def has_begun(self) -> bool:
+        """Whether anything was ever appended."""
+        return bool(self.appended_events or self.unbroken_after)
+
+    @property
+    def memory_bytes(self) -> int:
+        """About how much memory the events take, and what is needed to find them."""
+        return self.bytes + self._blocks * _BLOCK_BYTES + self._holes * _HOLE_BYTES
+
+    @property
+    def shared_bytes(self) -> int:
+        """How much memory is taken by what was joined for readers, and by what their filters made of it."""
+        cuts = (cut for chunk in self._shared.values() for _, _, cut in chunk.cuts.values())
+        return self._shared_bytes + len(self._newest) + sum(len(cut.frame) for cut in cuts if cut is not None)
+
     def append(self, first: int, last: int, data: bytes) -> None:
         """Append consecutive events.
 
@@ -219,20 +250,23 @@ class EventLog:
         self._advance(first, last)
         if len(data) <= _NEWEST_BYTES:
             self._newest, self._before_newest = data, first - 1
+        now = self._clock()
         tail = self._entries[-1] if self._entries else None
         if (
             isinstance(tail, _Segment)
             and len(tail.data) + len(data) <= SEGMENT_BYTES
             and last - tail.first < SEGMENT_EVENTS
+            and now - tail.times[0] <= self.segment_s
         ):
-            tail.append(first, last, data, self._clock())
+            tail.append(first, last, data, now)
         else:
             segment = _Segment(first, last, self._begun)
             self._begun += 1
-            segment.append(first, last, data, self._clock())
+            segment.append(first, last, data, now)
             self._push(segment)
         self.events += last - first + 1
         self.bytes += len(data)
+        self._blocks += 1
         self.appended_events += last - first + 1
         self.appended_bytes += len(data)
 
@@ -245,10 +279,15 @@ class EventLog:
         self._advance(gap.first, gap.last)
         self._push(_Hole(gap, self._clock()))
         self._holes += 1
+        self.unbroken_after = gap.last
 
     def start_after(self, sequence: int) -> None:
-        """Begin an empty log behind `sequence` (a worker that was taken over sends what it still has)."""
-        if self._entries or self.head:
+        """Begin the log behind `sequence` (a worker that was taken over sends what it still has).
+
+        Raises:
+            OutOfOrder: it has begun already, or further on.
+        """
+        if self.has_begun or sequence < self.head:
             raise OutOfOrder("the log has begun already")
         self.head = sequence
 
@@ -256,9 +295,8 @@ class EventLog:
         """Forget every event; numbering and counts stay."""
         self._entries.clear()
         self._firsts.clear()
-        self._shared.clear()
-        self._newest, self._before_newest = b"", -1
-        self.events = self.bytes = self._holes = 0
+        self.drop_shared()
+        self.events = self.bytes = self._holes = self._blocks = 0
 
     def _advance(self, first: int, last: int) -> None:
         if first != self.head + 1 or last < first:
@@ -267,10 +305,32 @@ class EventLog:
         self._before_newest = -1
         if self._shares_large:
             large = [(key, chunk) for key, chunk in self._shared.items() if chunk.batch_bytes >= _WORTH_KEEPING_BYTES]
-            self._shared = dict(large[-_KEPT_CHUNKS:])
+            self._share_only(large[-_KEPT_CHUNKS:])
             self._shares_large = bool(large)
         else:
             self._shared.clear()
+            self._shared_bytes = 0
+
+    def drop_shared(self) -> bool:
+        """Forget what was joined for readers: whoever comes next has it joined anew. Return whether there was any."""
+        had_some = bool(self._shared or self._newest)
+        self._shared.clear()
+        self._shared_bytes = 0
+        self._newest, self._before_newest = b"", -1
+        return had_some
+
+    def _share_only(self, kept: Iterable[tuple[tuple[int, int], Chunk]]) -> None:
+        self._shared = dict(kept)
+        self._shared_bytes = sum(len(chunk.frame) for chunk in self._shared.values())
+
+    def _share(self, key: tuple[int, int], chunk: Chunk) -> Chunk:
+        """Keep what was joined for one reader for others at its place, and less of what was joined before."""
+        shared = self._shared
+        shared[key] = chunk
+        self._shared_bytes += len(chunk.frame)
+        while len(shared) > 1 and (self._shared_bytes > SHARED_BYTES or len(shared) > SHARED_CHUNKS):
+            self._shared_bytes -= len(shared.pop(next(iter(shared))).frame)
+        return chunk
 
     def _push(self, entry: _Entry) -> None:
         self._entries.append(entry)
@@ -292,7 +352,8 @@ class EventLog:
         if (shared := self._shared.get(key)) is not None:
             return shared
         if after == self._before_newest and len(self._newest) <= limit_bytes:
-            return self._shared.setdefault(key, chunk_of(after + 1, self.head, self._newest))
+            chunk = chunk_of(after + 1, self.head, self._newest)
+            return self._share(key, chunk) if self.is_shared else chunk
         index = self._index_of(after + 1)
         entry = self._entries[index]
         if isinstance(entry, _Hole):
@@ -320,7 +381,7 @@ class EventLog:
         for part in parts:
             part.release()  # a bytearray cannot grow while a view of it is alive
         if self.is_shared:
-            self._shared[key] = chunk
+            self._share(key, chunk)
             self._shares_large = self._shares_large or taken >= _WORTH_KEEPING_BYTES
         return chunk
 
@@ -369,19 +430,26 @@ class EventLog:
         for entry in self._entries:
             if entry.last > floor or not self._is_expendable(entry, events, limit_bytes, seconds):
                 break
-            self._holes -= isinstance(entry, _Hole)
+            if isinstance(entry, _Segment):
+                self._blocks -= len(entry.starts)
+            else:
+                self._holes -= 1
             self.events -= entry.events
             self.bytes -= entry.size
             drop += 1
         if not drop:
             return None
         first, last = self._entries[0].first, self._entries[drop - 1].last
-        self._shared = {key: chunk for key, chunk in self._shared.items() if key[0] >= last}
+        self._share_only((key, chunk) for key, chunk in self._shared.items() if key[0] >= last)
         if self._before_newest < last:
             self._newest, self._before_newest = b"", -1
         del self._entries[:drop]
         del self._firsts[:drop]
         return LogGap(first, last, GapReason.GAP_REASON_RING_EVICTED)
+
+    def trim_oldest(self, floor: int) -> LogGap | None:
+        """Forget the oldest entry, if all of it is up to `floor`, whatever is retained; return its range."""
+        return self.trim(min(floor, self._entries[0].last), 0, 0, 0.0) if self._entries else None
 
     def exceeds(self, events: int, limit_bytes: int, seconds: float) -> bool:
         """Whether `trim` would forget something if everybody had read it."""

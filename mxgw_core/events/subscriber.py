@@ -156,6 +156,12 @@ class Subscriber:
         """Memory held for it alone; what it has yet to read in the shared log costs nothing more."""
         return self._backlog.bytes + self._gathered.memory_bytes
 
+    @property
+    def memory_bytes(self) -> int:
+        """The same with what finding it takes."""
+        following = self._following.batch_bytes if self._following is not None else 0
+        return self._backlog.memory_bytes + self._gathered.memory_bytes + following
+
     def _lag_since_attached(self) -> tuple[int, int, float]:
         """Return what counts as lag: events, bytes, and seconds of the oldest that is still in the log."""
         log, backlog, gathered = self._log, self._backlog, self._gathered
@@ -241,17 +247,27 @@ class Subscriber:
                 self.on_end()
             self.wake()
 
-    def drop_oldest(self, keep_events: int) -> None:
+    def drop_oldest(self, keep_events: int, why: str = "") -> None:
         """Drop the oldest unread events until at most `keep_events` remain; a gap stands in their place."""
         self._settle()
+        why = why or self._why_dropped
         excess = self.lag_events - max(0, keep_events)
-        excess -= self._backlog.drop_oldest(excess, self._why_dropped)
+        excess -= self._backlog.drop_oldest(excess, why)
         if excess > 0:
             first, target = self.cursor + 1, self._log.skip(self.cursor, excess)
             dropped = min(excess, self._log.after(self.cursor)[0])
-            self._backlog.append(self._dropped(first, target, dropped), self._log.appended_at(first))
+            self._backlog.append(self._dropped(first, target, dropped, why), self._log.appended_at(first))
             self._move_to(target)
         self.wake()
+
+    def drop_unread(self, why: str) -> bool:
+        """Drop everything unread, whatever its policy; a gap stands in its place. Return whether there was any."""
+        if not self.lag_events:
+            return False
+        self.drop_oldest(0, why)
+        if self.on_read is not None:
+            self.on_read()
+        return True
 
     def conflate(self) -> bool:
         """Keep the newest data change of every item, and every other event, until the reader is level again.
@@ -331,8 +347,8 @@ class Subscriber:
     def _why_dropped(self) -> str:
         return f"dropped by the overflow policy {self.policy_name!r}: read faster, or raise the queue limits"
 
-    def _dropped(self, first: int, last: int, events: int) -> LogGap:
-        return LogGap(first, last, GapReason.GAP_REASON_QUEUE_DROPPED, self._why_dropped, events)
+    def _dropped(self, first: int, last: int, events: int, why: str = "") -> LogGap:
+        return LogGap(first, last, GapReason.GAP_REASON_QUEUE_DROPPED, why or self._why_dropped, events)
 
     def _set_aside(self) -> None:
         self._settle()

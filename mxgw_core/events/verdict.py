@@ -19,7 +19,11 @@ class Start(enum.Enum):
 
 @dataclass(frozen=True, slots=True)
 class Verdict:
-    """Begin after `cursor`; `gap` (if any) comes first. `recovered` is false whenever there is a gap."""
+    """Begin after `cursor`; `gap` (if any) comes first, or a store's older events in its place.
+
+    `recovered` is true only when everything from the position to the log's head follows: a gap in front of the log that
+    no store fills, or one that the worker reported within it, makes it false.
+    """
 
     cursor: int
     was_resuming: bool
@@ -27,15 +31,18 @@ class Verdict:
     gap: LogGap | None = None
 
 
-def decide(log: EventLog, epoch: bytes, start: Start | Position) -> Verdict:
-    """Return where a subscriber begins. Never loses anything without a gap, and never gaps what is still held."""
+def decide(log: EventLog, epoch: bytes, start: Start | Position, older_until: int | None = None) -> Verdict:
+    """Return where a subscriber begins. Never loses anything without a gap, and never gaps what is still held.
+
+    `older_until`: an outside store has everything behind `start` up to there.
+    """
     if isinstance(start, Position):
-        return _resume(log, epoch, start)
+        return _resume(log, epoch, start, older_until or 0)
     cursor = log.head if start is Start.NOW else log.oldest - 1
     return Verdict(cursor, was_resuming=False, recovered=False)
 
 
-def _resume(log: EventLog, epoch: bytes, after: Position) -> Verdict:
+def _resume(log: EventLog, epoch: bytes, after: Position, older_until: int) -> Verdict:
     oldest, head = log.oldest, log.head
     if after.epoch != epoch:
         gap = LogGap(
@@ -60,5 +67,6 @@ def _resume(log: EventLog, epoch: bytes, after: Position) -> Verdict:
             GapReason.GAP_REASON_RING_EVICTED,
             "these events are older than the log holds: raise its retention, or resume sooner",
         )
-        return Verdict(oldest - 1, was_resuming=True, recovered=False, gap=gap)
-    return Verdict(after.sequence, was_resuming=True, recovered=True)
+        recovered = older_until >= gap.last >= log.unbroken_after
+        return Verdict(oldest - 1, was_resuming=True, recovered=recovered, gap=gap)
+    return Verdict(after.sequence, was_resuming=True, recovered=after.sequence >= log.unbroken_after)

@@ -9,6 +9,7 @@ from mxgw.v1.events_pb2 import GapReason
 from mxgw_core.api.metrics import Metric, MetricKind, MetricSample, counter, gauge
 from mxgw_core.events import figures as f
 from mxgw_core.metrics.labels import LabelLimit
+from mxgw_core.sessions.memory import GatewayMemory
 from mxgw_core.sessions.registry import SessionRegistry
 
 _TEXTS = {
@@ -77,6 +78,7 @@ def stream_metrics(registry: SessionRegistry, limit: LabelLimit) -> list[Metric]
             totals.counts[f.STALL,] / 1000,
         ),
         *_logs(registry),
+        *_memory(registry.memory),
         *_lags(registry, limit),
     ]
 
@@ -93,6 +95,25 @@ def _logs(registry: SessionRegistry) -> list[Metric]:
             "mxgw_replay_horizon_seconds",
             "How far back the log with the shortest reach goes at its present rate; absent while nothing is known.",
             min(horizons, default=None),
+        ),
+    ]
+
+
+def _memory(memory: GatewayMemory) -> list[Metric]:
+    use = memory.use().by_kind()
+    return [
+        Metric(
+            "mxgw_memory_bytes",
+            MetricKind.GAUGE,
+            "Memory that the events of all sessions and feeds take, by what for.",
+            ("kind",),
+            [MetricSample(size, (kind,)) for kind, size in use.items()],
+        ),
+        gauge("mxgw_memory_limit_bytes", "What they may take together (limits.memory_bytes).", memory.limit_bytes),
+        counter(
+            "mxgw_memory_relieved_bytes_total",
+            "Memory given up because sessions took more than limits.memory_bytes; gaps tell clients.",
+            memory.relieved_bytes,
         ),
     ]
 

@@ -274,7 +274,9 @@ def policy_of(plugins: PluginHost, request: PolicyRequest) -> tuple[OverflowPoli
 def position_lost(distributor: Distributor, gap: LogGap | None) -> PositionLost:
     """Return the refusal of a resume that would not be complete."""
     return PositionLost(
-        gap.detail if gap else "the position is lost",
+        gap.detail
+        if gap
+        else "events behind the position were lost at the worker: ask for ON_GAP_DELIVER_RETAINED to be told which",
         metadata={
             "epoch": distributor.epoch.hex(),
             "oldest_sequence": str(distributor.log.oldest),

@@ -27,6 +27,7 @@ _CODES: dict[type[e.GatewayError], grpc.StatusCode] = {
     e.SessionNotReady: grpc.StatusCode.FAILED_PRECONDITION,
     e.SessionAdopting: grpc.StatusCode.UNAVAILABLE,
     e.SessionLimitReached: grpc.StatusCode.RESOURCE_EXHAUSTED,
+    e.MemoryLimitReached: grpc.StatusCode.RESOURCE_EXHAUSTED,
     e.SessionEnded: grpc.StatusCode.ABORTED,
     e.WorkerStartFailed: grpc.StatusCode.UNAVAILABLE,
     e.CommandTimedOut: grpc.StatusCode.DEADLINE_EXCEEDED,
@@ -41,6 +42,7 @@ _CODES: dict[type[e.GatewayError], grpc.StatusCode] = {
     e.FeatureNotEnabled: grpc.StatusCode.FAILED_PRECONDITION,
     e.GatewayDraining: grpc.StatusCode.UNAVAILABLE,
     e.DependencyUnavailable: grpc.StatusCode.UNAVAILABLE,
+    e.HistoryUnavailable: grpc.StatusCode.UNAVAILABLE,
 }
 
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import secrets
 from collections.abc import Sequence
-from dataclasses import dataclass
 
 from mxgw.v1 import event_service_pb2 as pb
 from mxgw_core.api.access import AccessRequest, Moment
@@ -16,8 +15,7 @@ from mxgw_core.config.models import EventSettings
 from mxgw_core.events.distributor import Subscription
 from mxgw_core.events.filtering import ItemSieve
 from mxgw_core.events.frames import heartbeat_frame
-from mxgw_core.events.lead_in import lead_in, newest_of
-from mxgw_core.events.verdict import decide
+from mxgw_core.events.lead_in import Older, find_older
 from mxgw_core.plugins import PluginHost
 from mxgw_core.printable import printable
 from mxgw_core.rpc.access import AccessControl
@@ -35,14 +33,6 @@ from mxgw_core.rpc.direct import EventStream
 from mxgw_core.rpc.snapshots import fetch_snapshot
 from mxgw_core.sessions.registry import SessionRegistry
 from mxgw_core.sessions.session import Session
-
-
-@dataclass(frozen=True, slots=True)
-class _Older:
-    """A store of older events that reaches back to where a client resumes, and the newest event it has."""
-
-    history: History
-    newest: int
 
 
 class EventService:
@@ -78,28 +68,27 @@ class EventService:
 
     # attaching
 
-    async def _older(self, session: Session, request: pb.StreamEventsRequest, call: Call) -> _Older | None:
-        """Return a store that reaches back to where the client wants to resume, when the log does not.
+    async def _older(self, session: Session, request: pb.StreamEventsRequest, call: Call) -> Older | None:
+        """Return a store that has events behind the client's position, when the log begins later.
 
         None for callers with a filter: what an item's handle stood for so long ago cannot be known.
         """
-        distributor = session.distributor
-        after = request.start.after
-        if not (
-            request.start.HasField("after")
-            and after.epoch == distributor.epoch
-            and after.sequence < distributor.log.oldest - 1
-        ) or self._access.filters(session.info(), call.identity):
+        if not request.start.HasField("after"):
             return None
-        for answer in self._plugins.ask("mxgw_history", session=session.info()):
-            history: History | None = answer.value
-            newest = None if history is None else await newest_of(history, after.epoch, after.sequence)
-            if history is not None and newest is not None:
-                return _Older(history, newest)
-        return None
+
+        def history() -> History | None:
+            if self._access.filters(session.info(), call.identity):
+                return None
+            answers = self._plugins.ask("mxgw_history", session=session.info())
+            return next((answer.value for answer in answers if answer.value is not None), None)
+
+        after, distributor = request.start.after, session.distributor
+        distributor.trim()
+        position = Position(after.epoch, after.sequence)
+        return await find_older(history, distributor.log, distributor.epoch, position, distributor.doubts)
 
     def _attach(
-        self, session: Session, request: pb.StreamEventsRequest, call: Call, older: _Older | None
+        self, session: Session, request: pb.StreamEventsRequest, call: Call, older: Older | None
     ) -> Subscription:
         """Check the request and place the cursor; nothing in here waits, so nothing can come in between."""
         session.require_ready()
@@ -124,9 +113,8 @@ class EventService:
                 metadata={"field": "start.after"},
             )
         if isinstance(start, Position) and request.on_gap == pb.ON_GAP_REFUSE:
-            verdict = decide(distributor.log, distributor.epoch, start)
-            is_stored = older is not None and verdict.gap is not None and 0 < verdict.gap.last <= older.newest
-            if not verdict.recovered and not is_stored:
+            verdict = distributor.decide(start, older.reach if older is not None else None)
+            if not verdict.recovered:
                 raise position_lost(distributor, verdict.gap)
         limits = session.subscriber_limits
         check_room(distributor, limits)
@@ -141,7 +129,7 @@ class EventService:
             filters=self._access.filters(session.info(), call.identity),
             client_name=printable(request.client_name, 128),
             peer=call.peer.address,
-            older_until=older.newest if older is not None else None,
+            older_until=older.reach if older is not None else None,
         )
         lost = subscription.verdict.was_resuming and not subscription.verdict.recovered
         wants_snapshot = wants_snapshot or (request.with_snapshot and distributor.has_snapshots)
@@ -171,7 +159,7 @@ class EventService:
         self,
         session: Session,
         subscription: Subscription,
-        older: _Older | None,
+        older: Older | None,
         paces: Sequence[StreamPace],
         stream: EventStream,
         heartbeat_s: float,
@@ -181,7 +169,7 @@ class EventService:
         assert sieve is None or isinstance(sieve, ItemSieve)  # as every reader of a session has
         store = None
         if older is not None and gap is not None and gap.first:
-            store = lead_in(older.history, distributor.epoch, gap.first - 1, gap.last)
+            store = older.in_place_of(gap, distributor.epoch, is_whole=subscription.verdict.recovered)
 
         def heartbeat(sequence: int) -> bytes:
             worker, head = session.worker, distributor.log.head

@@ -18,7 +18,7 @@ from mxgw_core.config.models import EventSettings
 from mxgw_core.events.distributor import Distributor, Subscription
 from mxgw_core.events.frames import heartbeat_frame
 from mxgw_core.events.subscriber import Subscriber
-from mxgw_core.events.verdict import Start, decide
+from mxgw_core.events.verdict import Start
 from mxgw_core.plugins import PluginHost
 from mxgw_core.printable import printable
 from mxgw_core.rpc.delivery import (
@@ -33,7 +33,7 @@ from mxgw_core.rpc.delivery import (
 from mxgw_core.rpc.direct import EventStream
 
 _EPOCH_BYTES = 16
-# How often subscribers are looked at for limits in seconds, as a worker's watch does for a session's.
+# How often limits in seconds are looked at, as a worker's watch does for a session's.
 _CHECK_S = 1.0
 _NOTHING = Retention(events=0, bytes=0, seconds=0.0)
 
@@ -61,26 +61,27 @@ class PluginFeed:
         self._is_draining = False
         self._check: asyncio.TimerHandle | None = None
         self.open = OpenCount()
-        self._distributor = Distributor(unattached=_NOTHING)
-        self._distributor.epoch = secrets.token_bytes(_EPOCH_BYTES)
-        self._distributor.retain(description.retention)
+        self.distributor = Distributor(unattached=_NOTHING)
+        self.distributor.epoch = secrets.token_bytes(_EPOCH_BYTES)
+        self.distributor.retain(description.retention)
 
     @property
     def epoch(self) -> bytes:
-        return self._distributor.epoch
+        return self.distributor.epoch
 
     @property
     def head_sequence(self) -> int:
-        return self._distributor.log.head
+        return self.distributor.log.head
 
     @property
     def subscribers(self) -> int:
-        return len(self._distributor.subscribers)
+        return len(self.distributor.subscribers)
 
     def append(self, batch: bytes, events: int) -> None:
         first = self.head_sequence + 1
-        self._distributor.append(first, first + events - 1, batch)
-        self._distributor.flush()
+        self.distributor.append(first, first + events - 1, batch)
+        self.distributor.flush()
+        self._arm_check()
 
     async def serve(self, request: FeedRequest, call: Call, stream: ResponseStream) -> None:
         assert isinstance(stream, EventStream)  # as every stream that a call is given
@@ -90,17 +91,17 @@ class PluginFeed:
             with self.open:
                 await self._delivery(subscription, request, stream).run()
         finally:
-            self._distributor.detach(subscription.subscriber)
+            self.distributor.detach(subscription.subscriber)
 
     def _attach(self, request: FeedRequest, call: Call) -> Subscription:
         """Place the cursor, and with it the snapshot; nothing in here waits, so nothing can come in between."""
         if self._is_draining:
             raise GatewayDraining("the gateway is shutting down: come back later", retry_after_s=5.0)
-        distributor, limits = self._distributor, self._description.limits
+        distributor, limits = self.distributor, self._description.limits
         start = Start.NOW if request.start is None else start_of(request.start)
         wants_snapshot = request.with_snapshot or request.start is None or request.start.HasField("snapshot_then_live")
         if isinstance(start, Position) and request.on_gap == ON_GAP_REFUSE:
-            verdict = decide(distributor.log, distributor.epoch, start)
+            verdict = distributor.decide(start)
             if not verdict.recovered:
                 raise position_lost(distributor, verdict.gap)
         check_room(distributor, limits)
@@ -133,7 +134,7 @@ class PluginFeed:
 
     def _info(self) -> SessionInfo:
         """Return what a policy is told: a feed is no session, and called by its name."""
-        log = self._distributor.log
+        log = self.distributor.log
         return SessionInfo(
             session_id=f"feed:{self._description.name}",
             state=SessionState.READY,
@@ -150,7 +151,7 @@ class PluginFeed:
         )
 
     def _delivery(self, subscription: Subscription, request: FeedRequest, stream: EventStream) -> Delivery:
-        distributor, description = self._distributor, self._description
+        distributor, description = self.distributor, self._description
 
         async def taken() -> _Taken:
             return _Taken(distributor.log.head, description.snapshot(), request.filters)
@@ -162,13 +163,13 @@ class PluginFeed:
         return Delivery(distributor, subscription, stream, self._settings, heartbeat_s, taken, heartbeat)
 
     def _arm_check(self) -> None:
-        if self._check is None:
+        if self._check is None and not self._is_draining:
             self._check = asyncio.get_running_loop().call_later(_CHECK_S, self._look)
 
     def _look(self) -> None:
         self._check = None
-        if self._distributor.subscribers:
-            self._distributor.check()
+        self.distributor.check()
+        if self.distributor.subscribers or (self.distributor.log.events and self._description.retention.seconds):
             self._arm_check()
 
     def drain(self, retry_after_s: float, deadline_s: float) -> int:
@@ -177,6 +178,6 @@ class PluginFeed:
         if self._check is not None:
             self._check.cancel()
             self._check = None
-        streams: Sequence[Subscriber] = tuple(self._distributor.subscribers.values())
+        streams: Sequence[Subscriber] = tuple(self.distributor.subscribers.values())
         drain(streams, retry_after_s, deadline_s)
         return len(streams)

@@ -15,6 +15,7 @@ from mxgw_core.sessions.session import Session
 
 def live_session(session: Session) -> pb.Session:
     """Return the message of a live session."""
+    session.distributor.trim()
     info = session.info()
     message = _common(info, session.request.lease_s)
     if info.horizon_s is not None:
@@ -41,6 +42,7 @@ def ended_session(ended: EndedSession) -> pb.Session:
 def subscribers_of(session: Session) -> pb.ListSubscribersResponse:
     """Return the subscribers of a live session and its counters."""
     distributor = session.distributor
+    distributor.trim()
     log = distributor.log
     return pb.ListSubscribersResponse(
         subscribers=[_subscriber(s, distributor.epoch) for s in distributor.subscribers.values()],

@@ -21,6 +21,7 @@ from mxgw_core.api.types import CloseReason, Identity, SessionInfo
 from mxgw_core.api.workers import Orphan, OrphanVerdict, WorkerSpawn
 from mxgw_core.config.models import Settings
 from mxgw_core.plugins import PluginHost
+from mxgw_core.sessions.memory import GatewayMemory
 from mxgw_core.sessions.session import Session, SessionRequest
 from mxgw_core.sessions.totals import AdoptionOutcome, SessionTotals
 from mxgw_core.workers.orphans import Judgement
@@ -33,6 +34,8 @@ log = logging.getLogger(__name__)
 
 # 144 random bits (ASVS 11.5.1 wants 128 from a CSPRNG). A name, never a credential.
 _ID_BYTES = 18
+# How often it is looked at whether sessions together hold too much.
+_MEMORY_WATCH_S = 1.0
 
 
 def _new_id() -> str:
@@ -74,15 +77,18 @@ class SessionRegistry:
         self.totals = SessionTotals()
         self._tasks = asyncio.TaskGroup()
         self._sweeper: asyncio.Task[None] | None = None
+        self._memory_watch: asyncio.Task[None] | None = None
         default = settings.default_backend
         kind = settings.backends[default].kind or default
         workers = settings.workers
         self.pool = WarmPool(workers.warm_pool, kind, data.log_of_spare, parallel=workers.parallel_starts)
+        self.memory = GatewayMemory(settings.limits.memory_bytes, settings.events.unattached_bytes)
         self.draining = False
 
     async def __aenter__(self) -> SessionRegistry:
         await self._tasks.__aenter__()
         self._sweeper = self._tasks.create_task(self._sweep(), name="sessions:sweeper")
+        self._memory_watch = self._tasks.create_task(self._watch_memory(), name="sessions:memory")
         self._tasks.create_task(self.pool.run(), name="sessions:spares")
         return self
 
@@ -90,6 +96,8 @@ class SessionRegistry:
         self.draining = True
         if self._sweeper is not None:
             self._sweeper.cancel()
+        if self._memory_watch is not None:
+            self._memory_watch.cancel()
         self.pool.stop()
         self.release_all()
         await self._tasks.__aexit__(None, None, None)
@@ -120,6 +128,7 @@ class SessionRegistry:
             GatewayDraining: the gateway is shutting down.
             UnknownBackend: the settings define no such backend.
             SessionLimitReached: too many sessions are open.
+            MemoryLimitReached: the events of those that are open take too much memory.
             WorkerStartFailed: its worker did not come up.
         """
         if self.draining:
@@ -138,6 +147,8 @@ class SessionRegistry:
                 metadata={"limit": str(limit)},
                 retry_after_s=5.0,
             )
+        if not request.is_internal:
+            self.memory.require_room()
         session_id = _new_id()
         self._opened += 1
         session = Session(
@@ -150,6 +161,7 @@ class SessionRegistry:
             make_worker=self._make_worker,
         )
         self._live[session_id] = session
+        self.memory.watch(session.distributor)
         self.totals.starting(session)
         self._tasks.create_task(self._run(session), name=f"session:{session_id}")
         try:
@@ -189,6 +201,7 @@ class SessionRegistry:
             adopted_from=spawn.opened_at,
         )
         self._live[session.id] = session
+        self.memory.watch(session.distributor)
         if judgement.verdict is OrphanVerdict.TERMINATE:
             session.close(judgement.reason, judgement.detail)
             self.totals.adoptions[AdoptionOutcome.TERMINATED] += 1
@@ -246,6 +259,11 @@ class SessionRegistry:
         while True:
             await asyncio.sleep(self._settings.limits.sweep_interval_s)
             self.sweep()
+
+    async def _watch_memory(self) -> None:
+        while True:
+            await asyncio.sleep(_MEMORY_WATCH_S)
+            self.memory.relieve()
 
     def sweep(self) -> int:
         """End the sessions whose lease is over; return how many."""

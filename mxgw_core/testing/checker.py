@@ -73,6 +73,10 @@ class Seen:
     content: Hashable = None
 
 
+# Reasons of gaps that the subscriber's own queue or filter makes of events which were there.
+_OF_THE_SUBSCRIBER = frozenset({"QUEUE_DROPPED", "CONFLATED", "FILTER_CHANGED"})
+
+
 @dataclass(frozen=True, slots=True)
 class Lost:
     """A Gap; numbers are 0 where they are not known. `reason` is the enum's name without its prefix.
@@ -284,6 +288,8 @@ class StreamChecker:
         self._snapshot: SnapshotPart | None = None
         # The reason of the gap that must come first.
         self._owed: str | None = None
+        # Up to here everything was promised; up to here a gap was, which must come before anything behind it. 0: none.
+        self._promised = self._owes_hole_until = 0
         if start is None or (self._at is not None and start.epoch != self._at.epoch):
             self._begin_anew()
         if start is not None:
@@ -338,6 +344,7 @@ class StreamChecker:
             return
         if self._owed is not None:
             self._pay(observation)
+        self._hold_to_its_word(observation)
         if self._snapshot is not None and isinstance(observation, Seen | Lost):
             self._found(Promise.ORDERED, f"{_name(observation)} came inside a snapshot")
         match observation:
@@ -367,12 +374,12 @@ class StreamChecker:
         if opened.recovered and self._owed in ("EPOCH_CHANGED", "CURSOR_AHEAD"):
             self._found(Promise.RESUMABLE, f"recovered, although {self._owed}")
         if not opened.recovered and self._owed is None:
-            self._found(
-                Promise.MINIMAL,
-                f"not recovered, although what is after {start.sequence} was held from {opened.oldest_sequence} on",
-            )
+            self._owes_hole_until = opened.head_sequence
+            if start.sequence == opened.head_sequence:
+                self._found(Promise.MINIMAL, f"not recovered, although there is nothing after {start.sequence}")
         if opened.recovered:
             self._owed = None
+            self._promised = opened.head_sequence
             if opened.from_sequence != start.sequence:
                 self._found(Promise.RESUMABLE, f"recovered after {opened.from_sequence}, not after {start.sequence}")
 
@@ -385,12 +392,29 @@ class StreamChecker:
             and observation.sequence < self._opened.oldest_sequence
         ):
             return
+        if self._owed == "RING_EVICTED" and self._here().sequence >= self._opened.oldest_sequence - 1:
+            self._owed = None  # a store had all that is older; what is missing lies within the log
+            return
         owed, self._owed = self._owed, None
         if isinstance(observation, Lost) and observation.reason == owed:
             return
         self._found(Promise.RESUMABLE, f"{_name(observation)} came first, where a Gap {owed} was due")
         if owed != "RING_EVICTED":
             self._stand_at_opening()
+
+    def _hold_to_its_word(self, observation: Observation) -> None:
+        """Make sure that a complete resume has no gap in what was there, and one that is not has a gap."""
+        if isinstance(observation, Lost) and observation.first:
+            if observation.first <= self._promised and observation.reason not in _OF_THE_SUBSCRIBER:
+                self._found(
+                    Promise.RESUMABLE,
+                    f"{observation}, although recovered was true and everything up to {self._promised} was to follow",
+                )
+            if observation.first <= self._owes_hole_until:
+                self._owes_hole_until = 0
+        elif isinstance(observation, Seen | Passed) and 0 < self._owes_hole_until <= observation.sequence:
+            self._found(Promise.MINIMAL, f"not recovered, although nothing was missing up to {self._owes_hole_until}")
+            self._owes_hole_until = 0
 
     def _stand_at_opening(self) -> None:
         assert self._opened is not None

@@ -82,7 +82,10 @@ class WarmPool:
 
     @asynccontextmanager
     async def turn(self) -> AsyncIterator[None]:
-        """Wait until a worker may be started; leave when it is ready. Spares are made good afterwards."""
+        """Wait until a worker may be started; leave when its process is up. Spares are made good afterwards.
+
+        It bounds what costs the processor, so nobody keeps it while a source is slow to answer.
+        """
         try:
             async with self._turns:
                 yield

@@ -9,7 +9,7 @@ import asyncio
 import logging
 from collections.abc import Sequence
 
-from mxgw.v1.events_pb2 import GapReason, WorkerState
+from mxgw.v1.events_pb2 import WorkerState
 from mxgw.worker.v1 import worker_pb2 as w
 from mxgw_core.api.errors import InvalidRequest, WorkerStartFailed
 from mxgw_core.api.types import CloseReason
@@ -17,7 +17,7 @@ from mxgw_core.api.workers import Orphan, WorkerExit, WorkerSpawn
 from mxgw_core.config.models import Settings
 from mxgw_core.events.distributor import Distributor
 from mxgw_core.events.item_book import BadRecords, ItemBook
-from mxgw_core.events.log import LogGap, OutOfOrder
+from mxgw_core.events.log import OutOfOrder
 from mxgw_core.events.records import MalformedBatch
 from mxgw_core.failpoints import reach
 from mxgw_core.plugins import PluginHost
@@ -29,6 +29,7 @@ from mxgw_core.workers.ending import WorkerEnd, end_process, told_end
 from mxgw_core.workers.endpoint import Endpoint
 from mxgw_core.workers.expected import ExpectedWorker
 from mxgw_core.workers.health import Health
+from mxgw_core.workers.intake import Intake
 from mxgw_core.workers.link import LinkBroken, WorkerLink
 from mxgw_core.workers.paths import DataDirectory
 from mxgw_core.workers.pool import WarmPool
@@ -43,7 +44,6 @@ log = logging.getLogger(__name__)
 _STARTUP_ERROR_CHARACTERS = 500
 # What a command's envelope adds to it at most: a correlation id, and a tag and length.
 _ENVELOPE_BYTES = 32
-_GAP_REASONS = frozenset(GapReason.values())
 
 
 class Worker:
@@ -84,10 +84,12 @@ class Worker:
         self._is_cut_off = False
         loop = asyncio.get_running_loop()
         self.ended: asyncio.Future[WorkerEnd] = loop.create_future()
+        # Completed by the handshake.
+        self._linked: asyncio.Future[None] = loop.create_future()
         # Completed by the worker's Ready message.
         self._ready: asyncio.Future[w.Ready] = loop.create_future()
-        # What an orphan had when it came back; completed once all of it is in the log.
-        self._refill_head = 0
+        self._intake = Intake(distributor, refills=orphan is not None)
+        # Completed once all that an orphan had when it came back is in the log.
         self._refilled: asyncio.Future[None] = loop.create_future()
         self.commands = PendingCommands(settings.limits.pending_commands, self._send_command)
         self.health = Health(settings.workers.heartbeat_interval_s, self._send)
@@ -142,8 +144,7 @@ class Worker:
                 await self._adopt(self._orphan)
             else:
                 self._lifetime_s = self._steps.announce(self._spawn)
-                async with self._pool.turn():
-                    await self._start_process()
+                await self._start_process()
             self.backend = self._started_backend()
         except WorkerStartFailed as error:
             self._end(CloseReason.WORKER_START_FAILED, error.message)
@@ -155,6 +156,24 @@ class Worker:
         self._steps.started(self._expected.identity)
 
     async def _start_process(self) -> None:
+        """Start the process in its turn, and wait for the backend without one: a source that is slow costs nothing."""
+        timeout_s = self._settings.workers.start_timeout_s
+        try:
+            async with asyncio.timeout(None) as timeout:
+                async with self._pool.turn():
+                    timeout.reschedule(asyncio.get_running_loop().time() + timeout_s)
+                    await self._launch()
+                    await asyncio.wait((self._linked, self.ended), return_when=asyncio.FIRST_COMPLETED)
+                await asyncio.wait((self._ready, self.ended), return_when=asyncio.FIRST_COMPLETED)
+        except TimeoutError:
+            raise WorkerStartFailed(
+                f"the worker was not ready within {timeout_s:g} s{self._hint()}; a slow source needs a larger "
+                "workers.start_timeout_s"
+            ) from None
+        if self.ended.done():
+            raise WorkerStartFailed(f"the worker ended before it was ready: {self.ended.result().detail}{self._hint()}")
+
+    async def _launch(self) -> None:
         try:
             await self._endpoint.listen()
             startup = startup_for(self._spawn, self._settings, self._lifetime_s)
@@ -164,17 +183,6 @@ class Worker:
         self._process = process
         process.exited.add_done_callback(self._exited)
         self._steps.told()
-        timeout_s = self._settings.workers.start_timeout_s
-        try:
-            async with asyncio.timeout(timeout_s):
-                await asyncio.wait((self._ready, self.ended), return_when=asyncio.FIRST_COMPLETED)
-        except TimeoutError:
-            raise WorkerStartFailed(
-                f"the worker was not ready within {timeout_s:g} s{self._hint()}; a slow source needs a larger "
-                "workers.start_timeout_s"
-            ) from None
-        if self.ended.done():
-            raise WorkerStartFailed(f"the worker ended before it was ready: {self.ended.result().detail}{self._hint()}")
 
     async def _adopt(self, orphan: Orphan) -> None:
         """Wait for the orphan to connect and to send what it kept."""
@@ -202,7 +210,7 @@ class Worker:
     def _check_refill(self) -> None:
         if self._orphan is None or self._refilled.done() or not self._ready.done():
             return
-        if self._distributor.log.head >= self._refill_head:
+        if self._intake.is_refilled:
             self._refilled.set_result(None)
 
     def _started_backend(self) -> str:
@@ -290,10 +298,7 @@ class Worker:
     # LinkOwner
 
     def resume_after(self, hello: w.Hello) -> int:
-        if self._orphan is not None:
-            # All that it kept refills the log. A Hello is only checked for sense, so far.
-            return max(0, hello.outbox_oldest - 1)
-        return self._distributor.log.head if hello.epoch == self._distributor.epoch else 0
+        return self._intake.resume_after(hello)
 
     def link_claims(self, link: WorkerLink) -> bool:
         if self._link is not None:
@@ -301,11 +306,8 @@ class Worker:
         assert link.handshake is not None
         self._expected.proved(link.handshake)
         self._link = link
-        hello = link.handshake.hello
-        self._distributor.epoch = hello.epoch
-        if self._orphan is not None:
-            self._distributor.log.start_after(self.resume_after(hello))
-            self._refill_head = hello.head_sequence
+        self._linked.set_result(None)
+        self._intake.welcomed(link.handshake.hello)
         asyncio.get_running_loop().call_soon(self._steps.welcomed)
         return True
 
@@ -326,14 +328,10 @@ class Worker:
             for envelope in envelopes:
                 kind = envelope.WhichOneof("body")
                 if kind == "events":
-                    block = envelope.events
-                    self._distributor.append(block.first_sequence, block.last_sequence, block.events)
+                    self._intake.events(envelope.events)
                     appended = True
                 elif kind == "gap":
-                    gap = envelope.gap
-                    detail = printable(gap.detail, 300)
-                    reason = gap.reason if gap.reason in _GAP_REASONS else GapReason.GAP_REASON_UNSPECIFIED
-                    self._distributor.append_gap(LogGap(gap.first_lost, gap.last_lost, reason, detail, gap.count))
+                    self._intake.gap(envelope.gap)
                     appended = True
                 elif kind == "item_records":
                     self._items.take(envelope.item_records)

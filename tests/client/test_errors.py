@@ -26,6 +26,7 @@ REFUSALS = [
     (Code.FAILED_PRECONDITION, "SESSION_NOT_READY", errors.SessionNotReady),
     (Code.UNAVAILABLE, "SESSION_ADOPTING", errors.SessionNotReady),
     (Code.RESOURCE_EXHAUSTED, "SESSION_LIMIT_REACHED", errors.SessionLimitReached),
+    (Code.RESOURCE_EXHAUSTED, "MEMORY_LIMIT_REACHED", errors.MemoryLimitReached),
     (Code.RESOURCE_EXHAUSTED, "PENDING_COMMANDS_EXCEEDED", errors.PendingCommandsExceeded),
     (Code.RESOURCE_EXHAUSTED, "EVENT_SUBSCRIBER_LIMIT_REACHED", errors.SubscriberLimitReached),
     (Code.RESOURCE_EXHAUSTED, "SUBSCRIBER_OVERFLOW", errors.SubscriberOverflow),
@@ -37,6 +38,7 @@ REFUSALS = [
     (Code.DATA_LOSS, "POSITION_LOST", errors.PositionLost),
     (Code.FAILED_PRECONDITION, "FEATURE_NOT_ENABLED", errors.FeatureNotEnabled),
     (Code.UNAVAILABLE, "GATEWAY_DRAINING", errors.GatewayDraining),
+    (Code.UNAVAILABLE, "HISTORY_UNAVAILABLE", errors.HistoryUnavailable),
     (Code.INTERNAL, "INTERNAL", errors.InternalError),
 ]
 

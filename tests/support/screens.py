@@ -218,6 +218,8 @@ def snapshot(
         role=role,
         sessions=sessions,
         session_limit=64,
+        memory_bytes=3 * 1024 * 1024,
+        memory_limit_bytes=1024 * 1024 * 1024,
         session_count=len(sessions),
         process=pb.GatewayProcess(
             pid=3999,

@@ -976,6 +976,79 @@ async def test_hook_mxgw_history_is_asked_as_somebody_resumes_from_before_the_lo
         now.cancel()
 
 
+class Part:
+    """Promises the events of `span`, and has those of `pages`."""
+
+    def __init__(self, span: tuple[int, int], *pages: tuple[int, int]) -> None:
+        self._span = span
+        self._pages = pages
+
+    async def span(self, epoch: bytes) -> tuple[int, int]:
+        return self._span
+
+    async def read(self, epoch: bytes, after: int, until: int) -> AsyncIterator[HistoryPage]:
+        for first, last in self._pages:
+            first, last = max(first, after + 1), min(last, until)
+            if first <= last:
+                yield HistoryPage(first, last, batch(range(first, last + 1)))
+
+
+async def test_hook_mxgw_history_that_has_a_part_gives_it_with_one_exact_gap_for_the_rest(running: Run) -> None:
+    stores: list[Part] = []
+
+    def history(self: object, session: SessionInfo) -> Part:
+        return stores[0]
+
+    async with running(hook("mxgw_history", history)) as (gateway, client):
+        session = await client.open()
+        await client.subscribe(session.session_id, names(50))
+        stream = client.stream(session.session_id)
+        await read_events(stream, 50)
+        stream.cancel()
+        await until(lambda: gateway.app.sessions()[0].oldest_sequence == 51)
+
+        async def resumed(after: int) -> tuple[bool, list[object]]:
+            """Return `recovered`, and what follows before the log: sequences, and gaps as pairs."""
+            await until(lambda: gateway.app.sessions()[0].subscribers == 0)
+            start = es.StartPosition(after=e.Position(epoch=session.epoch, sequence=after))
+            stream = client.stream(session.session_id, start)
+            recovered, told = (await stream.read()).opened.recovered, list[object]()
+            while not told or told[-1] != 50:
+                frame = await stream.read()
+                if frame.HasField("gap"):
+                    assert frame.gap.reason == e.GAP_REASON_RING_EVICTED
+                    told.append((frame.gap.first_lost, frame.gap.last_lost))
+                told += [event.sequence for event in frame.events.events]
+            stream.cancel()
+            return recovered, told
+
+        stores[:] = [Part((41, 50), (41, 50))]
+
+        assert await resumed(20) == (False, [(21, 40), *range(41, 51)])
+        assert await resumed(40) == (True, list(range(41, 51)))
+
+        # Of what it does not promise it gives what it has, too.
+        stores[:] = [Part((48, 50), (23, 24), (48, 50))]
+
+        assert await resumed(20) == (False, [(21, 22), 23, 24, (25, 47), 48, 49, 50])
+
+        # It promised more than it has: whoever was told that nothing is missing is sent back, and has the gap then.
+        stores[:] = [Part((1, 50), (1, 30), (48, 50))]
+        refusal = await refused(resumed(20))
+
+        assert (refusal.code, refusal.reason) == (grpc.StatusCode.UNAVAILABLE, "HISTORY_UNAVAILABLE")
+        assert refusal.metadata["last_sequence"] == "30"
+
+        # Although the store says the same again.
+        assert await resumed(30) == (False, [(31, 47), 48, 49, 50])
+
+        # Once it gave that after all, its word counts again.
+        stores[:] = [Part((1, 50), (1, 50))]
+
+        assert await resumed(20) == (False, list(range(21, 51)))
+        assert await resumed(20) == (True, list(range(21, 51)))
+
+
 # workers
 
 

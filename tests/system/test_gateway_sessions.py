@@ -128,6 +128,48 @@ async def test_the_session_limit_is_told_and_a_closed_session_makes_room() -> No
         await client.open()
 
 
+async def test_a_session_that_may_not_fit_into_memory_is_refused_and_growth_past_the_limit_is_given_up() -> None:
+    mib = 1 << 20
+    settings = {"limits.memory_bytes": 64 * mib, "events.unattached_bytes": 32 * mib}
+    async with running_gateway(settings) as gateway, client_of(gateway.target) as client:
+        assert gateway.app._registry is not None
+        registry, seen = gateway.app._registry, gateway.app.observation
+
+        def held_by(session_id: str) -> EventLog:
+            """Let the session hold all that it may before somebody reads it."""
+            log = registry.get(session_id).distributor.log
+            for sequence in range(log.head + 1, log.head + 34):
+                log.append(sequence, sequence, b"x" * mib)  # nobody reads these
+            return log
+
+        first = await client.open()
+        second = await client.open()
+
+        assert seen.memory_bytes < mib
+
+        held_by(first.session_id)
+        refusal = await refused(client.open())
+
+        assert (refusal.code, refusal.reason) == (grpc.StatusCode.RESOURCE_EXHAUSTED, "MEMORY_LIMIT_REACHED")
+        assert refusal.metadata["setting"] == "limits.memory_bytes"
+        assert (refusal.metadata["limit"], refusal.metadata["needed"]) == (str(64 * mib), str(32 * mib))
+        assert 32 * mib < int(refusal.metadata["used"]) < 34 * mib
+        assert refusal.retry_after_s is not None
+
+        log = held_by(second.session_id)
+
+        assert seen.memory_bytes > seen.memory_limit_bytes == 64 * mib
+
+        await until(lambda: registry.memory.relieved_bytes, 30)
+
+        assert seen.memory_bytes <= 60 * mib
+        assert log.oldest > 1
+
+        await client.close(first.session_id)
+        await client.close(second.session_id)
+        await client.open()
+
+
 async def test_an_unknown_backend_is_refused_and_the_known_ones_are_named() -> None:
     async with running_gateway() as gateway, client_of(gateway.target) as client:
         refusal = await refused(client.open(backend="nope"))

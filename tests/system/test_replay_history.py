@@ -186,9 +186,10 @@ async def test_what_the_store_does_not_have_is_a_gap_in_its_place(installed: Pat
         await until(lambda: here.stored()[1] > newest and here.stored()[1] > here.info.oldest_sequence, 20)
         losses.clear()
         checker = StreamChecker(here.oracle, may_lose=lambda lost: not losses.append(lost))
-        await here.follow(channel, 10, here.info.head_sequence + 200, checker)
+        opened = await here.follow(channel, 10, here.info.head_sequence + 200, checker)
 
         assert not checker.violations, checker.report()
+        assert not opened.recovered, "the store reaches to the log, and has a hole"
         assert len(losses) == 1
         assert losses[0].first == newest + 1
 

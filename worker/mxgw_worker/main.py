@@ -44,18 +44,24 @@ def main() -> int:
     _close_stdin()
     logging.getLogger().setLevel(startup.log_level)
     log.info("session %s, backend %s, pid %d", startup.session_id, startup.backend_kind, os.getpid())
+    # Before the handshake: until then the gateway lets only a few workers at once have the processor.
+    _import_backend(startup.backend_kind)
     return asyncio.run(_run(startup, lambda: create_backend(startup.backend_kind, options)))
 
 
 def _waited_as_spare(arguments: list[str]) -> bool:
     """Be ready for a session that does not exist yet; return whether one came."""
     _, ready_fd, kind = arguments
-    try:
-        backend_factory(kind)
-    except Exception:  # the session that wants this backend is told why; others can do without
-        log.debug("backend kind %s cannot be imported", kind, exc_info=True)
+    _import_backend(kind)
     os.close(int(ready_fd))
     return bool(cast("BufferedReader", sys.stdin.buffer).peek(1))
+
+
+def _import_backend(kind: str) -> None:
+    try:
+        backend_factory(kind)
+    except Exception:  # the session that wants this backend is told why, once it is made; others can do without
+        log.debug("backend kind %s cannot be imported", kind, exc_info=True)
 
 
 async def _run(startup: WorkerStartup, make_backend: Callable[[], Backend]) -> ExitCode:

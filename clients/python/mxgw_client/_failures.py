@@ -31,6 +31,7 @@ _BY_REASON: Mapping[str, type[errors.MxgwClientError]] = {
     "SESSION_NOT_READY": errors.SessionNotReady,
     "SESSION_ADOPTING": errors.SessionNotReady,
     "SESSION_LIMIT_REACHED": errors.SessionLimitReached,
+    "MEMORY_LIMIT_REACHED": errors.MemoryLimitReached,
     "WORKER_START_FAILED": errors.WorkerStartFailed,
     "COMMAND_TIMED_OUT": errors.CommandTimedOut,
     "COMMAND_FAILED": errors.CommandFailed,
@@ -43,6 +44,7 @@ _BY_REASON: Mapping[str, type[errors.MxgwClientError]] = {
     "INTERNAL": errors.InternalError,
     "SUBSCRIBER_OVERFLOW": errors.SubscriberOverflow,
     "GATEWAY_DRAINING": errors.GatewayDraining,
+    "HISTORY_UNAVAILABLE": errors.HistoryUnavailable,
     # The close reasons of sessions.
     "SESSION_CLOSED": errors.SessionClosed,
     "CLIENT": errors.SessionClosed,

@@ -16,13 +16,13 @@ MxgwClientError
 │   ├── InvalidRequest ── UnknownBackend, PositionForeign
 │   ├── Unauthenticated, AccessDenied
 │   ├── SessionNotFound ── SessionGone
-│   ├── SessionNotReady, SessionLimitReached, WorkerStartFailed
+│   ├── SessionNotReady, SessionLimitReached, MemoryLimitReached, WorkerStartFailed
 │   ├── CommandTimedOut, CommandFailed, CommandOutcomeUnknown, PendingCommandsExceeded
 │   ├── SubscriberExists, SubscriberLimitReached, PositionLost
 │   └── FeatureNotEnabled, InternalError
 ├── StreamStale                  not even a heartbeat came: the connection or the gateway is dead
 └── StreamEnded                  why a stream is over; a call of a session that ended raises the same
-    ├── ConnectionLost, GatewayDraining, SubscriberOverflow        resume after `stream.position`
+    ├── ConnectionLost, GatewayDraining, SubscriberOverflow, HistoryUnavailable     resume after `stream.position`
     └── SessionEnded             the session is over, and everything in it
         ├── WorkerLost ── WorkerExited, WorkerSilent, WorkerBroken
         ├── SessionClosed, LeaseExpired, DetachGraceExpired, OverflowFailFast
@@ -196,6 +196,10 @@ class SessionLimitReached(GatewayRefusal):
     """As many sessions are open as the gateway's settings allow."""
 
 
+class MemoryLimitReached(GatewayRefusal):
+    """The gateway's memory for events has no room for another session; `metadata` has the setting and the figures."""
+
+
 class WorkerStartFailed(GatewayRefusal):
     """The worker process or its backend did not become ready."""
 
@@ -254,6 +258,12 @@ class ConnectionLost(StreamEnded):
 
 class GatewayDraining(StreamEnded):
     """The gateway shuts down in an orderly way; come back after `retry_after_s`."""
+
+    resumable = True
+
+
+class HistoryUnavailable(StreamEnded):
+    """The gateway's history store did not give what it had said it has; a gap says what, once the stream is back."""
 
     resumable = True
 

@@ -13,6 +13,12 @@ CREATE TABLE IF NOT EXISTS events (
 ) WITHOUT ROWID;
 CREATE TABLE IF NOT EXISTS places (session_id TEXT PRIMARY KEY, position TEXT NOT NULL);
 """
+# Walks back from the newest event, by the key, until one has none before it.
+_BEGIN_OF_NEWEST_RUN = """
+SELECT sequence FROM events AS here WHERE epoch = ?
+AND NOT EXISTS (SELECT 1 FROM events WHERE epoch = here.epoch AND sequence = here.sequence - 1)
+ORDER BY sequence DESC LIMIT 1
+"""
 # How long a reader waits for the writer, and the writer for readers.
 _BUSY_S = 5.0
 
@@ -49,12 +55,11 @@ class EventStore:
         return None if row is None else str(row[0])
 
     def span(self, epoch: bytes) -> tuple[int, int] | None:
-        """Return the oldest and the newest sequence of an epoch."""
+        """Return the oldest and the newest sequence of the newest run without a hole."""
         with self._lock:
-            row = self._connection.execute(
-                "SELECT min(sequence), max(sequence) FROM events WHERE epoch = ?", (epoch,)
-            ).fetchone()
-        return None if row[0] is None else (row[0], row[1])
+            newest = self._connection.execute("SELECT max(sequence) FROM events WHERE epoch = ?", (epoch,)).fetchone()
+            oldest = self._connection.execute(_BEGIN_OF_NEWEST_RUN, (epoch,)).fetchone()
+        return None if oldest is None else (oldest[0], newest[0])
 
     def read(self, epoch: bytes, after: int, until: int, limit: int) -> list[tuple[int, bytes]]:
         """Return at most `limit` events with `after < sequence <= until`, oldest first."""

@@ -33,6 +33,14 @@ def test_events_and_place_are_written_together(store: EventStore) -> None:
     assert store.span(OTHER) is None
 
 
+def test_the_span_is_the_newest_run_without_a_hole(store: EventStore) -> None:
+    store.append(EPOCH, rows(1, 2, 3, 6, 7, 9, 10, 11), "session", "a")
+    store.append(OTHER, rows(5), "session", "b")
+
+    assert store.span(EPOCH) == (9, 11)
+    assert store.span(OTHER) == (5, 5)
+
+
 def test_what_is_written_again_stays_what_it_was(store: EventStore) -> None:
     store.append(EPOCH, rows(1), "session", "a")
     store.append(EPOCH, [(1, b"other"), *rows(2)], "session", "b")

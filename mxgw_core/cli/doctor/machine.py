@@ -1,7 +1,8 @@
-"""Is this machine fit: versions, clock, open-file limit."""
+"""Is this machine fit: versions, clock, open-file limit, memory."""
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
 import os
 import platform
@@ -13,7 +14,8 @@ from importlib import metadata
 from pathlib import Path
 
 from mxgw_core.cli.doctor.report import Check, failed, ok, skipped, warning
-from mxgw_core.config.models import LimitSettings
+from mxgw_core.cli.text import bytes_text
+from mxgw_core.config.models import MIB, LimitSettings
 
 AREA = "Machine"
 
@@ -22,6 +24,8 @@ AREA = "Machine"
 FILES_PER_SESSION = 6
 # Listeners, logs, the event loop and the interpreter itself.
 FILES_OF_GATEWAY = 64
+# What a worker of the simulator takes; one of another backend may take more.
+WORKER_BYTES = 30 * MIB
 
 _CLOCK_UNSYNCHRONISED = 0x0040  # STA_UNSYNC. Source: adjtimex(2)
 
@@ -127,6 +131,54 @@ def check_open_files(limits: LimitSettings, soft_limit: int | None = None) -> Ch
             cure,
         )
     return ok(AREA, title, f"{soft_limit}; {wanted} are wanted")
+
+
+def check_memory(limits: LimitSettings, present_bytes: int | None = None) -> Check:
+    """Compare what the events of all sessions may take with the memory that there is."""
+    title = "memory"
+    present = memory_bytes() if present_bytes is None else present_bytes
+    if not present:
+        return skipped(AREA, title, "this platform does not tell how much there is")
+    allowed, workers = limits.memory_bytes, limits.sessions * WORKER_BYTES
+    facts = f"limits.memory_bytes is {bytes_text(allowed)} of {bytes_text(present)}"
+    if allowed > present // 2:
+        cure = f"Lower it to {present // 4 // MIB * MIB} or so: the workers and their sources need memory, too."
+        return warning(AREA, title, f"{facts}: more than half", cure)
+    if allowed + workers > present:
+        return warning(
+            AREA,
+            title,
+            f"{facts}, and {limits.sessions} workers take about {bytes_text(workers)}: together more than there is",
+            "Lower limits.memory_bytes or limits.sessions.",
+        )
+    return ok(AREA, title, facts)
+
+
+def memory_bytes(root: Path = Path("/")) -> int:
+    """Return the memory of the machine, or of the control group that this process is in; 0 where it is unknown.
+
+    Source: proc(5), /proc/meminfo; the kernel's cgroup-v2.rst, memory.max of the group and of those above it.
+    """
+    try:
+        words = (root / "proc/meminfo").read_text(encoding="ascii").split()
+        least = int(words[words.index("MemTotal:") + 1]) * 1024
+    except (OSError, ValueError, IndexError):
+        return 0
+    base = root / "sys/fs/cgroup"
+    try:
+        lines = (root / "proc/self/cgroup").read_text(encoding="utf-8").splitlines()
+    except OSError:
+        lines = []
+    for line in lines:
+        if not line.startswith("0::/"):
+            continue
+        group = base / line.removeprefix("0::/")
+        for place in (group, *group.parents):
+            with contextlib.suppress(OSError, ValueError):  # "max", or no such file, is no limit
+                least = min(least, int((place / "memory.max").read_text(encoding="ascii")))
+            if place == base:
+                break
+    return least
 
 
 def check_user() -> Check | None:

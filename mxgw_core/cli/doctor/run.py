@@ -9,7 +9,7 @@ from mxgw_core.api.errors import MxgwError, SettingsError
 from mxgw_core.cli.asynchronous import run
 from mxgw_core.cli.doctor.directories import check_data_directory
 from mxgw_core.cli.doctor.listening import check_exposure, check_listen
-from mxgw_core.cli.doctor.machine import check_clock, check_open_files, check_user, check_versions
+from mxgw_core.cli.doctor.machine import check_clock, check_memory, check_open_files, check_user, check_versions
 from mxgw_core.cli.doctor.report import Check, failed, is_healthy, ok, show_check, skipped, summary, warning
 from mxgw_core.cli.doctor.tls import check_tls
 from mxgw_core.cli.failures import SilentFailure
@@ -112,6 +112,7 @@ def _machine(kinds: list[str], limits: LimitSettings) -> Iterator[Check]:
     yield from check_versions(kinds)
     yield check_clock()
     yield check_open_files(limits)
+    yield check_memory(limits)
     if (user := check_user()) is not None:
         yield user
 

@@ -24,7 +24,8 @@ class ReplaySettings(BaseModel):
         300.0,
         ge=0,
         le=86_400,
-        description="Events older than this are forgotten (monotonic clock); 0 is no such limit.",
+        description="Events older than this are forgotten (monotonic clock), an eighth later at most, also while no "
+        "others come; 0 is no such limit.",
     )
     detach_grace_seconds: float | Literal["none"] = Field(
         30.0,

@@ -489,8 +489,12 @@ class StreamOpened(_message.Message):
     was_resuming: _builtins.bool
     """True when the request named a position."""
     recovered: _builtins.bool
-    """True when everything after that position follows. When false a Gap says what does not: it precedes the first
-    event, unless an outside store serves a part of what is older.
+    """True when everything after that position up to `head_sequence` follows: no Gap names any of it, unless your own
+    overflow policy or filter makes one; an outside store that does not give what it promised ends the stream with
+    HISTORY_UNAVAILABLE. What is lost after that, at the source or the worker, is an ordinary Gap behind
+    `head_sequence`. When false a Gap says what does not follow:
+    in front of the first event when the log begins later, in its place when it was lost within what the log or an
+    outside store holds.
     """
     policy: _builtins.str
     """The overflow policy in force for this subscriber."""

@@ -18,10 +18,17 @@ from cryptography.hazmat.primitives.asymmetric import ec
 
 from mxgw_core.cli.doctor.directories import check_data_directory
 from mxgw_core.cli.doctor.listening import check_exposure, check_listen
-from mxgw_core.cli.doctor.machine import check_clock, check_open_files, check_versions, newest_file_time
+from mxgw_core.cli.doctor.machine import (
+    check_clock,
+    check_memory,
+    check_open_files,
+    check_versions,
+    memory_bytes,
+    newest_file_time,
+)
 from mxgw_core.cli.doctor.report import Check, Outcome, is_healthy
 from mxgw_core.cli.doctor.tls import check_tls
-from mxgw_core.config.models import GatewaySettings, LimitSettings, Settings, TlsSettings
+from mxgw_core.config.models import MIB, GatewaySettings, LimitSettings, Settings, TlsSettings
 
 
 @contextmanager
@@ -261,3 +268,41 @@ def test_only_failures_make_it_unhealthy() -> None:
 
     assert is_healthy([found(Outcome.OK), found(Outcome.WARNING), found(Outcome.SKIPPED)])
     assert not is_healthy([found(Outcome.FAILED)])
+
+
+@pytest.mark.parametrize(
+    ("present", "outcome"),
+    [
+        (8192 * MIB, Outcome.OK),
+        (2500 * MIB, Outcome.WARNING),  # with 64 workers
+        (1024 * MIB, Outcome.WARNING),
+        (0, Outcome.SKIPPED),
+    ],
+)
+def test_the_memory_for_events_is_compared_with_what_there_is(present: int, outcome: Outcome) -> None:
+    check = check_memory(LimitSettings(), present_bytes=present)
+
+    assert check.outcome is outcome
+    assert (check.cure != "") == (outcome is Outcome.WARNING)
+
+
+def test_a_control_group_s_limit_counts_as_the_machine_s_memory(tmp_path: Path) -> None:
+    def write(name: str, text: str) -> None:
+        file = tmp_path / name
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.write_text(text, encoding="ascii")
+
+    assert memory_bytes(tmp_path) == 0
+
+    write("proc/meminfo", "MemTotal:       8000000 kB\nMemFree:         100 kB\n")
+
+    assert memory_bytes(tmp_path) == 8_000_000 * 1024
+
+    write("proc/self/cgroup", "0::/system.slice/mxgw.service\n")
+    write("sys/fs/cgroup/system.slice/mxgw.service/memory.max", "max\n")
+
+    assert memory_bytes(tmp_path) == 8_000_000 * 1024
+
+    write("sys/fs/cgroup/system.slice/memory.max", "1073741824\n")
+
+    assert memory_bytes(tmp_path) == 1 << 30

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 
 import pytest
-from support.distributing import NO_LIMITS, Pump, Told
+from support.distributing import EVERYTHING, NO_LIMITS, Pump, Told
 from support.events import EPOCH, OTHER_EPOCH, batch, taken, told
 
 from mxgw.v1 import events_pb2 as e
@@ -111,6 +111,59 @@ def test_a_history_store_hides_no_other_gap() -> None:
     assert told(taken(pump.attach(Position(OTHER_EPOCH, 1), older_until=4))) == [(0, 0), 1, 2]
 
 
+# what time does
+
+
+@pytest.mark.parametrize("text", ["", "x" * 20_000])
+def test_events_are_forgotten_when_they_are_old_although_none_come(text: str) -> None:
+    pump = Pump()
+    pump.distributor.retain(Retention(1_000, 1 << 30, 300.0))
+    reader = pump.attach()
+    for _ in range(10):
+        pump.events(5, text=text)
+    taken(reader)
+    pump.clock.now += 300.0
+    pump.distributor.check()
+
+    assert pump.distributor.log.events == 50
+
+    pump.clock.now += 1.0
+
+    # Also before anything looks: who asks at this moment is told what it can have.
+    assert pump.subscribe(Position(EPOCH, 0)).verdict.gap is not None
+    assert pump.distributor.log.events == 0
+
+
+def test_where_few_events_come_each_is_forgotten_in_its_time() -> None:
+    pump = Pump()
+    pump.distributor.retain(Retention(1_000, 1 << 30, 300.0))
+    reader = pump.attach()
+    for _ in range(100):
+        pump.clock.now += 60.0
+        pump.events(1)
+        taken(reader)
+
+    # What is kept is up to an eighth older than it must be.
+    assert 5 <= pump.distributor.log.events <= 6
+
+
+@pytest.mark.parametrize("attach", [Start.NOW, Start.OLDEST_RETAINED])
+def test_the_oldest_event_told_to_a_subscriber_is_there_until_time_or_an_event_or_its_reader_takes_it(
+    attach: Start,
+) -> None:
+    pump = Pump()
+    pump.distributor.retain(Retention(1, 1 << 20, 0.0))
+    for _ in range(4):
+        pump.events(3, text="x" * 30_000)
+    pump.attach(attach)
+    oldest = pump.distributor.log.oldest
+    pump.distributor.check()
+    pump.distributor.flush()
+
+    assert pump.distributor.log.oldest == oldest
+    assert told(taken(pump.attach(Position(EPOCH, oldest - 1)))) == [*range(oldest, 13)]
+
+
 # before anybody attached
 
 
@@ -125,7 +178,8 @@ def test_what_was_evicted_before_anybody_attached_is_told_to_the_first_who_asks_
     first = told(taken(pump.attach(Start.OLDEST_RETAINED)))
 
     assert first == [(1, oldest - 1), *range(oldest, 26)]
-    assert told(taken(pump.attach(Start.OLDEST_RETAINED))) == [*range(oldest, 26)]
+    # Read, and not retained: gone, and told to nobody again.
+    assert told(taken(pump.attach(Start.OLDEST_RETAINED))) == []
 
 
 def test_that_gap_reaches_to_where_the_events_begin_even_if_more_went_since() -> None:
@@ -366,3 +420,23 @@ def test_a_subscriber_that_overflowed_keeps_its_own_reason_when_the_session_ends
     pump.distributor.end(CLOSED)
 
     assert told(taken(subscriber)) == [1, 2, 3, 4, "end SUBSCRIBER_OVERFLOW"]
+
+
+def test_a_log_begins_behind_what_was_lost_in_front_of_it_unless_somebody_reads_there() -> None:
+    lost = LogGap(1, 3, e.GAP_REASON_WORKER_OUTBOX_OVERRUN)
+    empty, read = Pump(), Pump()
+    empty.distributor.retain(EVERYTHING)
+    reader = read.attach(Start.OLDEST_RETAINED)
+    for pump in (empty, read):
+        pump.distributor.begin_behind(lost)
+        pump.events(2)
+
+    assert (empty.distributor.log.oldest, read.distributor.log.oldest) == (4, 1)
+    assert told(taken(reader)) == [(1, 3), 4, 5]
+    # Nobody had it before as far as this log knows, so the first who asks for the oldest is told.
+    assert told(taken(empty.attach(Start.OLDEST_RETAINED))) == [(1, 3), 4, 5]
+    assert told(taken(empty.attach(Start.OLDEST_RETAINED))) == [4, 5]
+
+    empty.distributor.begin_behind(LogGap(6, 7, e.GAP_REASON_WORKER_OUTBOX_OVERRUN))
+
+    assert empty.distributor.log.oldest == 4

@@ -114,6 +114,7 @@ class DistributorMachine(RuleBasedStateMachine):
         odd_only=st.booleans(),
     )
     def attach(self, start: Start | Position, limits: QueueLimits, answer: object, odd_only: bool) -> None:
+        self.distributor.trim()
         oldest, head = self.distributor.log.oldest, self.pump.head
         never = self.distributor.never_delivered
         policy = Told(answer)
@@ -140,7 +141,9 @@ class DistributorMachine(RuleBasedStateMachine):
                 if sequence < oldest - 1:
                     opening = (sequence + 1, oldest - 1, EVICTED)
 
-        assert subscription.verdict.recovered == (isinstance(start, Position) and opening is None)
+        lost_behind = any(item is None for sequence, item in self.world.items() if sequence > at)
+
+        assert subscription.verdict.recovered == (isinstance(start, Position) and opening is None and not lost_behind)
         assert subscription.verdict.was_resuming == isinstance(start, Position)
 
         self.readers.append(Reader(subscription.subscriber, policy, at, opening, odd_only, limits != NO_LIMITS))

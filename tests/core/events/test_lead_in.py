@@ -8,9 +8,10 @@ import pytest
 from support.events import EPOCH, batch, told
 
 from mxgw.v1 import events_pb2 as e
+from mxgw_core.api.errors import HistoryUnavailable
 from mxgw_core.api.events import HistoryPage
 from mxgw_core.events.items import Item
-from mxgw_core.events.lead_in import lead_in, newest_of
+from mxgw_core.events.lead_in import Doubts, lead_in, reach_of
 
 pytestmark = pytest.mark.asyncio
 
@@ -40,7 +41,7 @@ class Store:
 
 
 async def _read(store: Store, after: int, until: int) -> Sequence[object]:
-    items: list[Item] = [piece async for piece in lead_in(store, EPOCH, after, until)]
+    items: list[Item] = [piece async for piece in lead_in(store, EPOCH, after, until, Doubts(), is_whole=False)]
     for item in items:
         if hasattr(item, "reason"):
             assert item.reason == e.GAP_REASON_RING_EVICTED
@@ -81,23 +82,87 @@ async def test_a_store_that_fails_amid_reading_is_a_gap_from_there() -> None:
     assert await _read(Store((4, 6), error=OSError("the disk is gone")), 3, 9) == [4, 5, 6, (7, 9)]
 
 
+async def test_a_page_whose_events_are_others_than_it_says_is_not_delivered() -> None:
+    class Liar(Store):
+        async def read(self, epoch: bytes, after: int, until: int) -> AsyncIterator[HistoryPage]:
+            yield HistoryPage(4, 5, batch([4, 5]))
+            yield HistoryPage(6, 8, batch([6, 8]))
+
+    assert await _read(Liar(), 3, 9) == [4, 5, (6, 9)]
+
+
 @pytest.mark.parametrize(
-    ("span", "after", "newest"),
+    "store",
+    [
+        pytest.param(Store((5, 9)), id="begins later"),
+        pytest.param(Store((4, 6), (8, 9)), id="has a hole"),
+        pytest.param(Store((4, 6)), id="ends early"),
+        pytest.param(Store((4, 6), (4, 6), (7, 9)), id="repeats"),
+        pytest.param(Store((4, 6), error=OSError("the disk is gone")), id="fails"),
+    ],
+)
+async def test_what_a_store_promised_and_does_not_give_ends_the_stream_behind_what_it_gave(store: Store) -> None:
+    given: list[Item] = []
+
+    async def read() -> None:
+        async for piece in lead_in(store, EPOCH, 3, 9, Doubts(), is_whole=True):
+            given.append(piece)  # noqa: PERF401 - what came before it fails counts
+
+    with pytest.raises(HistoryUnavailable) as raised:
+        await read()
+    delivered = told(given)
+
+    assert delivered in ([], [4, 5, 6])
+    assert raised.value.metadata == {"last_sequence": str(3 + len(delivered))}
+    assert raised.value.retry_after_s
+
+
+async def test_a_store_that_keeps_its_promise_ends_nothing() -> None:
+    pieces: list[Item] = [p async for p in lead_in(Store((4, 6), (7, 9)), EPOCH, 3, 9, Doubts(), is_whole=True)]
+
+    assert told(pieces) == [4, 5, 6, 7, 8, 9]
+
+
+@pytest.mark.parametrize(
+    ("span", "after", "reach"),
     [
         ((4, 9), 3, 9),
         ((1, 9), 3, 9),
         ((4, 4), 3, 4),
         ((1, 5), 0, 5),
-        ((5, 9), 3, None),
+        # It begins later: of use, and no promise.
+        ((5, 9), 3, 3),
         ((1, 3), 3, None),
         (None, 0, None),
     ],
 )
-async def test_a_store_reaches_back_when_it_has_the_very_next_event(
-    span: tuple[int, int] | None, after: int, newest: int | None
+async def test_a_store_promises_what_goes_on_without_a_hole_behind_a_position(
+    span: tuple[int, int] | None, after: int, reach: int | None
 ) -> None:
-    assert await newest_of(Store(span=span), EPOCH, after) == newest
+    assert await reach_of(Store(span=span), EPOCH, after) == reach
 
 
 async def test_a_store_that_fails_has_nothing() -> None:
-    assert await newest_of(Store(error=OSError("x")), EPOCH, 3) is None
+    assert await reach_of(Store(error=OSError("x")), EPOCH, 3) is None
+    assert await reach_of(Store(span=(1, 2, 3)), EPOCH, 3) is None  # type: ignore[arg-type]
+
+
+async def test_what_was_promised_and_not_given_is_promised_to_nobody_until_it_was_given() -> None:
+    doubts = Doubts()
+
+    assert doubts.reach(3, 9) == 9
+
+    doubts.broken(6)
+    doubts.broken(5)
+
+    assert [doubts.reach(after, 9) for after in (3, 6, 7)] == [6, 6, 9]
+    assert doubts.reach(3, 5) == 5
+
+    doubts.given(4, 6)
+    doubts.given(8, 9)
+
+    assert doubts.reach(3, 9) == 6
+
+    doubts.given(5, 7)
+
+    assert doubts.reach(3, 9) == 9

@@ -8,7 +8,16 @@ from hypothesis import strategies as st
 from support.events import Clock, batch, sequences_of
 
 from mxgw.v1 import events_pb2 as e
-from mxgw_core.events.log import SEGMENT_BYTES, SEGMENT_EVENTS, Chunk, EventLog, LogGap, OutOfOrder
+from mxgw_core.events.log import (
+    SEGMENT_BYTES,
+    SEGMENT_EVENTS,
+    SHARED_BYTES,
+    SHARED_CHUNKS,
+    Chunk,
+    EventLog,
+    LogGap,
+    OutOfOrder,
+)
 
 RECONNECTED = e.GAP_REASON_SOURCE_RECONNECTED
 OVERRUN = e.GAP_REASON_WORKER_OUTBOX_OVERRUN
@@ -159,6 +168,23 @@ def test_no_more_than_a_few_large_messages_are_kept() -> None:
         log.read(sequence - 1, 1 << 20)
 
     assert len(log._shared) <= 5
+
+
+@pytest.mark.parametrize("text", ["x", "x" * 2_000])
+def test_readers_at_many_places_of_a_log_that_does_not_grow_take_bounded_memory(text: str) -> None:
+    log = EventLog(Clock())
+    log.append(1, 4_000, batch(range(1, 4_001), text=text))
+    for after in range(0, 2_000, 10):
+        read = log.read(after, 512 * 1024)
+
+        assert isinstance(read, Chunk)
+        assert read.first == after + 1
+        # The newest is there for the next reader, whatever was read before.
+        assert log.read(after, 512 * 1024) is read
+        assert len(log._shared) <= SHARED_CHUNKS
+        held = sum(len(chunk.frame) for chunk in log._shared.values())
+        assert held == log._shared_bytes
+        assert held <= SHARED_BYTES or len(log._shared) == 1
 
 
 def test_readers_that_are_behind_at_different_places_meet_and_share_from_there_on() -> None:

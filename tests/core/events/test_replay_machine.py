@@ -149,7 +149,7 @@ class ReplayMachine(RuleBasedStateMachine):
     @rule(seconds=st.sampled_from([1.0, 9.0, 20.0]))
     def time_passes(self, seconds: float) -> None:
         self.pump.clock.now += seconds
-        self.distributor.flush()
+        self.distributor.check()
 
     # readers
 
@@ -157,6 +157,7 @@ class ReplayMachine(RuleBasedStateMachine):
         self, reader: Reader, start: Start | Position, limits: QueueLimits, *, resync: bool, snapshot: bool
     ) -> None:
         reader.owed_from = self.world.owed_from(self.pump.clock.now)
+        self.distributor.trim()
         oldest = self.distributor.log.oldest
         reader.checker.attach(start if isinstance(start, Position) else None)
         subscription = self.pump.subscribe(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gc
 from dataclasses import dataclass, field
+from weakref import ref
 
 import pytest
 from hypothesis import given
@@ -17,7 +18,7 @@ from mxgw.worker.v1 import worker_pb2 as w
 from mxgw_core.api.events import EventFilter
 from mxgw_core.api.slices import NAMES_AT_ONCE
 from mxgw_core.api.types import ItemRecord
-from mxgw_core.events.filtering import ItemSieve
+from mxgw_core.events.filtering import CUTS, ItemSieve
 from mxgw_core.events.item_book import ItemBook
 from mxgw_core.events.log import Chunk, chunk_of
 from mxgw_core.events.opened import identity_of, opened
@@ -74,6 +75,19 @@ def test_an_item_is_asked_for_once_whatever_comes_of_it(events: int) -> None:
     for first in (1, 1 + events):
         assert kept(sieve, alternating(first, events)) == [s for s in range(first, first + events) if s % 2]
     assert sorted(f.asked) == [1, 2]
+
+
+def test_a_chunk_that_is_kept_remembers_few_sets_of_filters_and_keeps_none_that_nobody_has() -> None:
+    chunk = alternating(1, 10)
+    sieves = [sieve_of(standing(1)) for _ in range(CUTS + 3)]
+    for sieve in sieves:
+        assert kept(sieve, chunk) == [2, 4, 6, 8, 10]
+        assert len(chunk.cuts) <= CUTS
+
+    gone = [ref(sieve) for sieve in sieves]
+    del sieve, sieves
+
+    assert [reference() for reference in gone] == [None] * len(gone)
 
 
 def test_another_revision_makes_every_answer_be_asked_for_anew() -> None:

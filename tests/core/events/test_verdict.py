@@ -7,7 +7,7 @@ from support.events import EPOCH, OTHER_EPOCH, Clock, batch
 
 from mxgw.v1 import events_pb2 as e
 from mxgw_core.api.types import Position
-from mxgw_core.events.log import EventLog
+from mxgw_core.events.log import EventLog, LogGap
 from mxgw_core.events.verdict import Start, decide
 
 
@@ -71,3 +71,27 @@ def test_a_position_of_another_epoch_starts_at_the_oldest_with_a_gap_of_unknown_
     assert verdict.gap is not None
     assert (verdict.gap.first, verdict.gap.last, verdict.gap.reason) == (0, 0, e.GAP_REASON_EPOCH_CHANGED)
     assert (verdict.cursor, verdict.was_resuming, verdict.recovered) == (4, True, False)
+
+
+@pytest.mark.parametrize(("sequence", "recovered"), [(4, False), (9, False), (10, False), (11, False), (12, True)])
+def test_a_gap_within_the_log_is_no_complete_resume_for_who_stands_before_its_end(
+    sequence: int, recovered: bool
+) -> None:
+    log = _log(head=10, oldest=5)
+    log.append_gap(LogGap(11, 12, e.GAP_REASON_SOURCE_OVERFLOW))
+    log.append(13, 14, batch([13, 14]))
+    verdict = decide(log, EPOCH, Position(EPOCH, sequence))
+
+    assert (verdict.cursor, verdict.recovered, verdict.gap) == (sequence, recovered, None)
+
+
+@pytest.mark.parametrize(("older_until", "recovered"), [(None, False), (0, False), (3, False), (4, True), (9, True)])
+def test_a_store_that_reaches_to_the_log_completes_a_resume(older_until: int | None, recovered: bool) -> None:
+    assert decide(_log(head=10, oldest=5), EPOCH, Position(EPOCH, 1), older_until).recovered is recovered
+
+
+def test_a_store_does_not_complete_a_resume_over_a_gap_within_the_log() -> None:
+    log = _log(head=10, oldest=5)
+    log.append_gap(LogGap(11, 12, e.GAP_REASON_SOURCE_OVERFLOW))
+
+    assert not decide(log, EPOCH, Position(EPOCH, 1), older_until=10).recovered

@@ -138,6 +138,43 @@ RIGHT: dict[str, tuple[Sequence[Stream], dict[str, Any]]] = {
         [resumed(5, opened(5, 100, 50, resuming=True), events(6, 20), lost(21, 49, "RING_EVICTED"), events(50, 60))],
         {"head": 60},
     ),
+    "a resume with a gap in its place within the log": (
+        [
+            resumed(
+                5,
+                opened(5, 20, 4, resuming=True),
+                events(6, 9),
+                lost(10, 12, "WORKER_OUTBOX_OVERRUN"),
+                events(13, 30),
+            )
+        ],
+        {"head": 30, "may_lose": lambda _: True},
+    ),
+    "a resume that a store serves in whole, with a gap in its place within the log": (
+        [
+            resumed(
+                5,
+                opened(5, 60, 21, resuming=True),
+                events(6, 30),
+                lost(31, 35, "WORKER_OUTBOX_OVERRUN"),
+                events(36, 60),
+            )
+        ],
+        {"head": 60, "may_lose": lambda _: True},
+    ),
+    "a complete resume, and what its own queue or the source lost later": (
+        [
+            resumed(
+                5,
+                opened(5, 20, 4, recovered=True),
+                events(6, 9),
+                lost(10, 12),
+                events(13, 20),
+                lost(21, 25, "WORKER_OUTBOX_OVERRUN"),
+            )
+        ],
+        {"head": 25, "may_lose": lambda _: True},
+    ),
     "a resume with a gap that says what is evicted": (
         [fresh(opened(), events(1, 5)), resumed(5, opened(5, 30, 21, resuming=True), lost(6, 20, "RING_EVICTED"))],
         {"head": 20},
@@ -303,8 +340,20 @@ WRONG: dict[str, tuple[Promise, str, Sequence[Stream], dict[str, Any]]] = {
     ),
     "not recovered although all is retained": (
         Promise.MINIMAL,
-        "held from 6 on",
-        [resumed(5, opened(5, 30, 6, resuming=True), events(6, 9))],
+        "nothing was missing up to 9",
+        [resumed(5, opened(5, 9, 6, resuming=True), events(6, 9))],
+        {},
+    ),
+    "not recovered although there is nothing": (
+        Promise.MINIMAL,
+        "there is nothing after 9",
+        [resumed(9, opened(9, 9, 6, resuming=True))],
+        {},
+    ),
+    "recovered, and then a gap in what was there": (
+        Promise.RESUMABLE,
+        "although recovered was true and everything up to 9",
+        [resumed(5, opened(5, 9, 6, recovered=True), events(6, 8), lost(9, 12, "WORKER_OUTBOX_OVERRUN"))],
         {},
     ),
     "a gap that blames the worker": (

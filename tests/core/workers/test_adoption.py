@@ -15,7 +15,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import pytest
-from support.distributing import Told
+from support.distributing import NO_LIMITS, Told
 from support.events import EPOCH, OTHER_EPOCH, taken, told
 from support.peers import SECRET, SESSION, ScriptedWorker, block, scripted_worker
 from support.plugins import InstallPlugin
@@ -25,11 +25,11 @@ from mxgw.v1.events_pb2 import GapReason
 from mxgw.worker.v1 import worker_pb2 as w
 from mxgw_core.api import Orphan, WorkerIdentity, WorkerProof, WorkerRefusal, WorkerSpawn, hookimpl
 from mxgw_core.api.events import QueueLimits, Retention
-from mxgw_core.api.types import CloseReason
+from mxgw_core.api.types import CloseReason, Position
 from mxgw_core.config import load_settings
 from mxgw_core.events.distributor import Distributor
 from mxgw_core.events.item_book import ItemBook
-from mxgw_core.events.verdict import Start
+from mxgw_core.events.verdict import Start, Verdict, decide
 from mxgw_core.plugins import PluginHost
 from mxgw_core.workers.paths import DataDirectory
 from mxgw_core.workers.pool import WarmPool
@@ -160,18 +160,68 @@ async def test_what_the_outbox_kept_refills_the_log_under_its_own_numbers(waitin
         assert setting.what_arrived() == list(range(101, 121))
 
 
+async def _overrun_while_it_shook_hands(setting: Setting, peer: ScriptedWorker) -> None:
+    """Say that events from 101 on are there, and then that 101 to 105 were overwritten meanwhile."""
+    await peer.shake(start_ticks=TICKS, head=120, oldest=101)
+    overrun = GapReason.GAP_REASON_WORKER_OUTBOX_OVERRUN
+    peer.send(
+        w.WorkerEnvelope(ready=w.Ready(backend="sim 1")),
+        w.WorkerEnvelope(gap=w.WorkerGap(first_lost=101, last_lost=103, reason=overrun, count=3)),
+        w.WorkerEnvelope(gap=w.WorkerGap(first_lost=104, last_lost=105, reason=overrun, count=2)),
+        block(106, 120),
+    )
+    await asyncio.shield(setting.started)
+
+
 async def test_what_the_outbox_overwrote_while_it_shook_hands_is_one_exact_gap(waiting: Waiting) -> None:
+    async with waiting() as setting, scripted_worker(setting.path) as peer:
+        await _overrun_while_it_shook_hands(setting, peer)
+
+        assert setting.what_arrived() == [(101, 105), *range(106, 121)]
+
+
+async def test_a_log_begins_behind_what_the_outbox_overwrote_while_it_shook_hands(waiting: Waiting) -> None:
+    """A store has the events before the refill: said to be complete up to 100, where the Hello had said 101 comes."""
+    async with waiting() as setting, scripted_worker(setting.path) as peer:
+        await _overrun_while_it_shook_hands(setting, peer)
+        start = Position(EPOCH, 50)
+
+        def resumed(older_until: int) -> Verdict:
+            return setting.distributor.attach(
+                f"until {older_until}", start, limits=NO_LIMITS, policy=Told(None), older_until=older_until
+            ).verdict
+
+        assert setting.distributor.log.oldest == 106
+        assert [(v.recovered, v.cursor) for v in map(resumed, (100, 104, 105))] == [
+            (False, 105),
+            (False, 105),
+            (True, 105),
+        ]
+
+        verdict = decide(setting.distributor.log, EPOCH, Position(EPOCH, 103))
+
+        assert verdict.gap is not None
+        assert (verdict.recovered, verdict.gap.first, verdict.gap.last) == (False, 104, 105)
+
+
+async def test_what_the_outbox_overwrote_amid_the_refill_is_no_complete_resume(waiting: Waiting) -> None:
     async with waiting() as setting, scripted_worker(setting.path) as peer:
         await peer.shake(start_ticks=TICKS, head=120, oldest=101)
         overrun = GapReason.GAP_REASON_WORKER_OUTBOX_OVERRUN
         peer.send(
             w.WorkerEnvelope(ready=w.Ready(backend="sim 1")),
-            w.WorkerEnvelope(gap=w.WorkerGap(first_lost=101, last_lost=105, reason=overrun, count=5)),
-            block(106, 120),
+            block(101, 110),
+            w.WorkerEnvelope(gap=w.WorkerGap(first_lost=111, last_lost=115, reason=overrun, count=5)),
+            block(116, 120),
         )
         await asyncio.shield(setting.started)
+        recovered = {
+            after: decide(setting.distributor.log, EPOCH, Position(EPOCH, after)).recovered
+            for after in (100, 110, 114, 115, 120)
+        }
 
-        assert setting.what_arrived() == [(101, 105), *range(106, 121)]
+        assert recovered == {100: False, 110: False, 114: False, 115: True, 120: True}
+        assert setting.what_arrived() == [*range(101, 111), (111, 115), *range(116, 121)]
 
 
 @pytest.mark.parametrize("secret", [SECRET, FORMER], ids=["the next", "the former"])

@@ -209,6 +209,10 @@ def test_a_quiet_gateway_has_no_alarm() -> None:
 
     assert not model().take(quiet).alarms
 
+    quiet.memory_bytes = quiet.memory_limit_bytes
+
+    assert "limits.memory_bytes" in next(alarm.text for alarm in model().take(quiet).alarms)
+
 
 def test_what_was_recorded_is_played_back_as_it_was(tmp_path: Path) -> None:
     clock = Clock()

@@ -140,6 +140,8 @@ class DashboardService:
             sessions=[row for info, row in sample.sessions if may_see(info)],
             session_limit=seen.session_limit,
             session_count=len(sample.sessions),
+            memory_bytes=seen.memory_bytes,
+            memory_limit_bytes=seen.memory_limit_bytes,
             process=sample.process,
             plugins=sample.plugins,
             backends=seen.backends,

@@ -10,7 +10,7 @@ from mxgw.dashboard.v1 import dashboard_service_pb2 as pb
 from mxgw.v1 import events_pb2 as e
 from mxgw.v1 import gateway_service_pb2 as gw
 from mxgw.v1 import session_service_pb2 as ss
-from mxgw_dashboard_tui.tui.text import clean, span, words
+from mxgw_dashboard_tui.tui.text import clean, memory, span, words
 
 LAG_S = 5.0
 LOOP_DELAY_S = 0.5
@@ -46,6 +46,13 @@ def _gateway(snapshot: pb.WatchGatewayResponse, lost_per_min: int) -> Iterator[A
             "warn",
             "gateway",
             f"{snapshot.session_count} of {snapshot.session_limit} sessions are open (limits.sessions)",
+        )
+    if snapshot.memory_bytes > snapshot.memory_limit_bytes * FULL:
+        yield Alarm(
+            "warn",
+            "gateway",
+            f"events take {memory(snapshot.memory_bytes)} of {memory(snapshot.memory_limit_bytes)} "
+            "(limits.memory_bytes)",
         )
     for row in snapshot.plugins:
         name = clean(row.plugin.name, 30)

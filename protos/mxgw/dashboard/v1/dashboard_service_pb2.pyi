@@ -486,6 +486,8 @@ class WatchGatewayResponse(_message.Message):
     PLUGINS_FIELD_NUMBER: _builtins.int
     BACKENDS_FIELD_NUMBER: _builtins.int
     JOURNAL_FIELD_NUMBER: _builtins.int
+    MEMORY_BYTES_FIELD_NUMBER: _builtins.int
+    MEMORY_LIMIT_BYTES_FIELD_NUMBER: _builtins.int
     skipped: _builtins.int
     """Snapshots that this reader was too slow for, so far."""
     instance_id: _builtins.str
@@ -496,6 +498,9 @@ class WatchGatewayResponse(_message.Message):
     session_limit: _builtins.int
     session_count: _builtins.int
     """Live sessions, seen or not."""
+    memory_bytes: _builtins.int
+    """What the events of all sessions take in the gateway's memory, and may take (limits.memory_bytes)."""
+    memory_limit_bytes: _builtins.int
     @_builtins.property
     def as_of(self) -> _timestamp_pb2.Timestamp:
         """When this was true, by the gateway's clock."""
@@ -542,10 +547,12 @@ class WatchGatewayResponse(_message.Message):
         plugins: _abc.Iterable[Global___PluginRow] | None = ...,
         backends: _abc.Iterable[_builtins.str] | None = ...,
         journal: _abc.Iterable[Global___JournalEntry] | None = ...,
+        memory_bytes: _builtins.int = ...,
+        memory_limit_bytes: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["as_of", b"as_of", "interval", b"interval", "process", b"process", "started_at", b"started_at"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["as_of", b"as_of", "backends", b"backends", "draining", b"draining", "ended", b"ended", "instance_id", b"instance_id", "interval", b"interval", "journal", b"journal", "operator", b"operator", "plugins", b"plugins", "process", b"process", "role", b"role", "session_count", b"session_count", "session_limit", b"session_limit", "sessions", b"sessions", "skipped", b"skipped", "started_at", b"started_at", "version", b"version"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["as_of", b"as_of", "backends", b"backends", "draining", b"draining", "ended", b"ended", "instance_id", b"instance_id", "interval", b"interval", "journal", b"journal", "memory_bytes", b"memory_bytes", "memory_limit_bytes", b"memory_limit_bytes", "operator", b"operator", "plugins", b"plugins", "process", b"process", "role", b"role", "session_count", b"session_count", "session_limit", b"session_limit", "sessions", b"sessions", "skipped", b"skipped", "started_at", b"started_at", "version", b"version"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

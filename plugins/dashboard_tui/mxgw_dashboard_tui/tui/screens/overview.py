@@ -84,7 +84,8 @@ def _facts(view: View) -> Text:
         (
             "Sessions",
             f"{snapshot.session_count} of {snapshot.session_limit}: "
-            + (", ".join(f"{number} {state}" for state, number in states.most_common()) or "none to see"),
+            + (", ".join(f"{number} {state}" for state, number in states.most_common()) or "none to see")
+            + f"; {t.memory(snapshot.memory_bytes)} of {t.memory(snapshot.memory_limit_bytes)} held",
         ),
         (
             "Events",

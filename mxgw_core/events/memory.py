@@ -1,0 +1,33 @@
+"""What is held in the gateway's memory for the events of one session, or of several."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, fields
+
+
+@dataclass(slots=True)
+class MemoryUse:
+    """Bytes held, by what for; a new kind is a new field, which the metrics then have by itself."""
+
+    # Events in the logs.
+    log: int = 0
+    # Messages joined of them for several readers, and what their filters let pass.
+    joined: int = 0
+    # Set aside for subscribers that fell behind.
+    backlog: int = 0
+    # What the workers said of the items that events are about.
+    items: int = 0
+
+    @property
+    def total(self) -> int:
+        """All of it."""
+        return sum(self.by_kind().values())
+
+    def by_kind(self) -> dict[str, int]:
+        """Return the bytes by kind."""
+        return {field.name: getattr(self, field.name) for field in fields(self)}
+
+    def add(self, other: MemoryUse) -> None:
+        """Count what another one holds."""
+        for kind, size in other.by_kind().items():
+            setattr(self, kind, getattr(self, kind) + size)

@@ -1,0 +1,238 @@
+"""The memory of all sessions together: measured, refused in words before it is passed, and given up with exact gaps."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from support.distributing import EVERYTHING, Items, Pump, Told
+from support.events import EPOCH, sequences_of, taken, told
+
+from mxgw.v1 import events_pb2 as e
+from mxgw_core.api.errors import MemoryLimitReached
+from mxgw_core.api.events import Conflate, Disconnect, DropNewest, DropOldest, QueueLimits, Retention
+from mxgw_core.api.types import Position
+from mxgw_core.events.log import Chunk, LogGap
+from mxgw_core.events.verdict import Start
+from mxgw_core.sessions.memory import GatewayMemory
+
+SMALL = QueueLimits(events=3, bytes=0, seconds=0.0)
+KIB = 1024
+
+
+def memory_of(pumps: Sequence[Pump], limit_bytes: int, session_bytes: int = 0) -> GatewayMemory:
+    memory = GatewayMemory(limit_bytes, session_bytes)
+    for pump in pumps:
+        memory.watch(pump.distributor)
+    return memory
+
+
+def retaining(blocks: int, kib: int = 40) -> Pump:
+    """Return a session that keeps so many blocks of one event each, read by nobody."""
+    pump = Pump()
+    pump.distributor.retain(EVERYTHING)
+    reader = pump.attach()
+    for _ in range(blocks):
+        pump.events(1, text="x" * kib * KIB)
+    taken(reader)
+    pump.distributor.detach(reader)
+    return pump
+
+
+def test_what_is_held_is_told_by_what_it_is_for() -> None:
+    pump = Pump()
+    pump.distributor.retain(EVERYTHING)
+    odd = [pump.attach(filters=[Items({1})]), pump.attach(filters=[Items({1})])]
+    slow = pump.attach(limits=SMALL, policy=Told(DropOldest(2)))
+    for _ in range(10):
+        pump.events(1, text="x" * 1_000)
+    memory = memory_of([pump], 1 << 30)
+    before = memory.use()
+
+    assert 10_000 < before.log < 15_000
+    assert before.backlog < 1_000
+    assert before.joined < 2_000
+
+    for reader in odd:
+        taken(reader)
+    slow.refuse_newest(0)
+    after = memory.use()
+
+    assert after.log == before.log
+    assert 2_000 < after.backlog < 4_000
+    assert after.joined > 10_000
+    assert after.total == sum(after.by_kind().values())
+
+    pump.distributor.detach(slow)
+    pump.distributor.release()
+
+    assert memory.use().total == 0
+
+
+def test_small_blocks_take_more_than_their_bytes() -> None:
+    pump = Pump()
+    for _ in range(1_000):
+        pump.events(1)
+    pump.gap()
+
+    assert memory_of([pump], 1 << 30).use().log > pump.distributor.log.bytes + 100_000
+
+
+def test_a_session_that_may_not_fit_is_refused_with_the_setting_and_the_figures() -> None:
+    pump = retaining(10)
+    used = memory_of([pump], 1 << 30).use().total
+    memory_of([pump], used + 500, session_bytes=500).require_room()
+    with pytest.raises(MemoryLimitReached, match=r"limits\.memory_bytes") as refused:
+        memory_of([pump], used + 499, session_bytes=500).require_room()
+
+    assert refused.value.metadata == {
+        "setting": "limits.memory_bytes",
+        "limit": str(used + 499),
+        "used": str(used),
+        "needed": "500",
+    }
+    assert refused.value.retry_after_s
+
+
+def test_nothing_is_given_up_below_the_limit(caplog: pytest.LogCaptureFixture) -> None:
+    pump = retaining(10)
+    memory = memory_of([pump], memory_of([pump], 1 << 30).use().total)
+    memory.relieve()
+
+    assert (pump.distributor.log.events, memory.relieved_bytes, caplog.text) == (10, 0, "")
+
+
+def test_what_was_joined_goes_first_and_costs_nobody_an_event() -> None:
+    pump = retaining(20)
+    pump.attach()
+    pump.attach()
+    reader = pump.attach(Start.OLDEST_RETAINED)
+    while reader.take(200 * KIB) is not None:
+        pass
+    held = pump.distributor.memory()
+
+    assert held.joined > 200 * KIB
+
+    memory_of([pump], held.total - held.joined // 2).relieve()
+
+    assert pump.distributor.log.events == 20
+    assert pump.distributor.memory().joined == 0
+
+
+def test_whoever_keeps_the_most_forgets_its_oldest_and_who_resumes_is_told_exactly(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    large, small = retaining(40), retaining(10)
+    memory = memory_of([large, small], 40 * 40 * KIB)
+    memory.relieve()
+
+    assert memory.use().total <= memory.limit_bytes
+    assert small.distributor.log.events == 10
+    oldest = large.distributor.log.oldest
+    assert 10 < oldest < 25
+    assert memory.relieved_bytes >= (oldest - 1) * 40 * KIB
+
+    resumed = large.subscribe(Position(EPOCH, 3))
+
+    assert not resumed.verdict.recovered
+    assert told(taken(resumed.subscriber)) == [(4, oldest - 1), *range(oldest, 41)]
+    assert caplog.text.count("limits.memory_bytes") == 1
+
+    for _ in range(20):  # of one episode no more is said
+        large.events(1, text="x" * 40 * KIB)
+        memory.relieve()
+
+    assert caplog.text.count("limits.memory_bytes") == 1
+
+
+def test_what_went_before_anybody_came_is_told_to_the_first() -> None:
+    pump = Pump()
+    for _ in range(40):
+        pump.events(1, text="x" * 40 * KIB)
+    memory_of([pump], 20 * 40 * KIB).relieve()
+    oldest = pump.distributor.log.oldest
+
+    assert oldest > 20
+    assert told(taken(pump.attach(Start.OLDEST_RETAINED))) == [(1, oldest - 1), *range(oldest, 41)]
+
+
+def test_what_readers_have_yet_to_read_goes_last_and_a_gap_says_why() -> None:
+    keeping, pump = retaining(40), Pump()
+    behind, ahead = pump.attach(), pump.attach()
+    for _ in range(20):
+        pump.events(1, text="x" * 40 * KIB)
+    for _ in range(10):
+        ahead.take(1)
+    memory = memory_of([keeping, pump], 15 * 40 * KIB)
+    memory.relieve()
+
+    assert memory.use().total <= memory.limit_bytes
+    assert keeping.distributor.log.events == 0
+
+    gap, *rest = taken(behind)
+
+    assert isinstance(gap, LogGap)
+    assert (gap.first, gap.last, gap.count, gap.reason) == (1, 20, 20, e.GAP_REASON_QUEUE_DROPPED)
+    assert "limits.memory_bytes" in gap.detail
+    assert rest == []
+    assert told(taken(ahead)) == [*range(11, 21)]
+
+
+policies = st.sampled_from([Disconnect(), DropOldest(2), DropNewest(1), Conflate()])
+
+
+@given(
+    st.lists(policies, min_size=1, max_size=4),
+    st.lists(st.tuples(st.integers(0, 4), st.integers(0, 3), st.integers(1, 4)), max_size=30),
+)
+def test_whatever_is_given_up_every_reader_has_each_event_once_or_in_a_gap(
+    answers: list[object], steps: list[tuple[int, int, int]]
+) -> None:
+    pump = Pump(unattached=Retention(0, 0, 0.0))
+    pump.distributor.retain(Retention(10, 1 << 20, 0.0))
+    readers = [pump.attach(limits=SMALL, policy=Told(answer)) for answer in answers]
+    at = [0] * len(readers)
+    conflated = [0] * len(readers)
+
+    def read(which: int, most: int) -> None:
+        for _ in range(most):
+            item = readers[which].take(1)
+            if isinstance(item, LogGap):
+                assert item.first == at[which] + 1
+                if item.runs:
+                    conflated[which] = item.last
+                else:
+                    at[which] = item.last
+            elif isinstance(item, Chunk):
+                sequences = sequences_of(item)
+                if conflated[which]:
+                    at[which], conflated[which] = max(item.last, conflated[which]), 0
+                else:
+                    assert sequences == list(range(at[which] + 1, item.last + 1))
+                    at[which] = item.last
+            elif item is None:
+                return
+
+    memory = memory_of([pump], 0)
+    for step, which, count in steps:
+        match step:
+            case 0 | 1:
+                pump.events(count, item_handle=which + 1)
+            case 2:
+                read(which % len(readers), count)
+            case 3:
+                pump.distributor.check()
+            case _:
+                memory.relieve()
+                use = memory.use()
+
+                assert all(reader.end is not None or not reader.lag_events for reader in readers)
+                assert (use.log, use.joined) == (0, 0)
+    head = pump.head
+    pump.distributor.check()
+    for which, reader in enumerate(readers):
+        read(which, 200)
+
+        assert at[which] == head or reader.end is not None
