@@ -5,13 +5,16 @@ from __future__ import annotations
 from collections.abc import AsyncIterator, Sequence
 
 import pytest
-from support.events import EPOCH, batch, told
+from support.events import EPOCH, Clock, batch, told
 
 from mxgw.v1 import events_pb2 as e
 from mxgw_core.api.errors import HistoryUnavailable
 from mxgw_core.api.events import HistoryPage
+from mxgw_core.api.types import Position
 from mxgw_core.events.items import Item
-from mxgw_core.events.lead_in import Doubts, lead_in, reach_of
+from mxgw_core.events.lead_in import Doubts, find_older, lead_in, reach_of
+from mxgw_core.events.log import EventLog
+from mxgw_core.events.verdict import decide
 
 pytestmark = pytest.mark.asyncio
 
@@ -166,3 +169,28 @@ async def test_what_was_promised_and_not_given_is_promised_to_nobody_until_it_wa
     doubts.given(5, 7)
 
     assert doubts.reach(3, 9) == 9
+
+
+async def test_who_comes_back_to_a_store_that_repeats_what_it_cannot_keep_has_the_gap() -> None:
+    store, log, doubts = Store((4, 6), span=(1, 9)), EventLog(Clock()), Doubts()
+    log.start_after(9)
+
+    async def resume(after: int) -> tuple[bool, Sequence[object]]:
+        """Return `recovered`, and what follows."""
+        older = await find_older(lambda: store, log, EPOCH, Position(EPOCH, after), doubts)
+        assert older is not None
+        verdict = decide(log, EPOCH, Position(EPOCH, after), older.reach)
+        assert verdict.gap is not None
+        pieces = older.in_place_of(verdict.gap, EPOCH, is_whole=verdict.recovered)
+        return verdict.recovered, told([piece async for piece in pieces])
+
+    with pytest.raises(HistoryUnavailable):
+        await resume(3)
+    store.pages = ()
+
+    assert await resume(6) == (False, [(7, 9)])
+
+    store.pages = ((4, 6), (7, 9))
+
+    assert await resume(3) == (False, [4, 5, 6, 7, 8, 9])
+    assert await resume(3) == (True, [4, 5, 6, 7, 8, 9])
