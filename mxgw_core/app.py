@@ -77,6 +77,7 @@ class GatewayApp:
         # Set by `run` once calls are served, and also when it ends without ever having been ready.
         self._ready = asyncio.Event()
         self._registry: SessionRegistry | None = None
+        self._data: DataDirectory | None = None
         self._streams = OpenStreams()
         self._calls = CallFigures()
         self._observing: Observing | None = None
@@ -94,7 +95,7 @@ class GatewayApp:
             async with AsyncExitStack() as stack:
                 access = self._access = AccessControl(self._plugins, self._calls)
                 addresses = addresses_of(self._settings, authenticated=access.authenticates)
-                data = stack.enter_context(DataDirectory(self._settings.gateway.data_dir))
+                data = self._data = stack.enter_context(DataDirectory(self._settings.gateway.data_dir))
                 registry = SessionRegistry(self._settings, self._plugins, data)
                 self._registry = registry
                 self._observing = Observing(self._settings, self._plugins, registry, self._origins, self._calls)
@@ -104,7 +105,10 @@ class GatewayApp:
                 server = GrpcServer(self._settings, services, self._handlers(access, registry), self._calls)
                 self.addresses = server.bind(addresses)
                 await stack.enter_async_context(registry)
-                # Before the first call: a client that comes back finds its session, be it on its way only.
+                # Before the first call: a client that comes back finds its session, be it on its way or over.
+                for answer in self._plugins.ask("mxgw_ended_sessions"):
+                    if answer.error is None:
+                        registry.remember(answer.value)
                 for orphan, judgement in orphans_of(self._plugins):
                     registry.take_over(orphan, judgement)
                 await server.start()
@@ -121,7 +125,18 @@ class GatewayApp:
     @property
     def data_dir(self) -> Path:
         """The gateway's private directory."""
-        return self._settings.gateway.data_dir.absolute()
+        return self._settings.gateway.data_dir.resolve()
+
+    @property
+    def data_dir_id(self) -> str:
+        """Names that directory itself; there while the gateway runs."""
+        assert self._data is not None
+        return self._data.id
+
+    @property
+    def remembered_sessions(self) -> int:
+        """How many sessions that ended are remembered."""
+        return self._settings.limits.remembered_sessions
 
     def stop(self, *, end_sessions: bool = False) -> None:
         """Begin the orderly shutdown; may be called at any time, any number of times.
@@ -141,7 +156,7 @@ class GatewayApp:
         """Refuse new, tell streams, drain to the deadline, close sessions, report."""
         began = time.monotonic()
         drain_s = self._settings.gateway.drain_timeout_s
-        registry.draining = True
+        registry.drain()
         await server.refuse_new()
         streams = events.drain(_RETRY_AFTER_S, drain_s)
         streams += sum(feed.drain(_RETRY_AFTER_S, drain_s) for feed in self._feeds)

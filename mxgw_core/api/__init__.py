@@ -51,7 +51,16 @@ from mxgw_core.api.hookspecs import Hooks, hookimpl
 from mxgw_core.api.internal import AlarmAcknowledged, AlarmReport, InternalSession
 from mxgw_core.api.metrics import Metric, MetricBuckets, MetricKind, MetricSample
 from mxgw_core.api.observation import CommandInFlight, Observation, PluginStatus, ShownSetting
-from mxgw_core.api.types import ANONYMOUS, CloseReason, Identity, Peer, Position, SessionInfo, SessionState
+from mxgw_core.api.types import (
+    ANONYMOUS,
+    CloseReason,
+    EndedSession,
+    Identity,
+    Peer,
+    Position,
+    SessionInfo,
+    SessionState,
+)
 from mxgw_core.api.workers import (
     Orphan,
     OrphanVerdict,
@@ -60,6 +69,7 @@ from mxgw_core.api.workers import (
     WorkerProof,
     WorkerRefusal,
     WorkerSpawn,
+    same_data_dir,
 )
 
 __all__ = [
@@ -85,6 +95,7 @@ __all__ = [
     "Distribution",
     "DropNewest",
     "DropOldest",
+    "EndedSession",
     "EventFilter",
     "FailSession",
     "Feed",
@@ -141,4 +152,5 @@ __all__ = [
     "as_operator",
     "correlation_id",
     "hookimpl",
+    "same_data_dir",
 ]

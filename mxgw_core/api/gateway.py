@@ -100,6 +100,14 @@ class Gateway(Protocol):
     def data_dir(self) -> Path:
         """The gateway's private directory; it is locked for this gateway while a plugin's context is entered."""
 
+    @property
+    def data_dir_id(self) -> str:
+        """Names that directory itself, whatever path leads to it; a copy of it has another."""
+
+    @property
+    def remembered_sessions(self) -> int:
+        """How many sessions that ended are remembered for their clients (`limits.remembered_sessions`)."""
+
     async def open_internal_session(self, client_name: str, backend: str = "") -> InternalSession:
         """Open a session of the gateway's own; `backend` "" is the default one. Waits until the gateway serves.
 

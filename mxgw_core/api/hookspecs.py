@@ -38,7 +38,7 @@ from mxgw_core.api.events import (
 )
 from mxgw_core.api.gateway import Gateway, GrpcService, SettingsSection
 from mxgw_core.api.metrics import Metric
-from mxgw_core.api.types import CloseReason, Identity, SessionInfo
+from mxgw_core.api.types import CloseReason, EndedSession, Identity, SessionInfo
 from mxgw_core.api.workers import (
     Orphan,
     OrphanVerdict,
@@ -99,8 +99,12 @@ class Hooks:
         """A session became READY."""
 
     @hookspec
+    def mxgw_session_attached(self, session: SessionInfo) -> None:
+        """A session that had no subscriber got one."""
+
+    @hookspec
     def mxgw_session_detached(self, session: SessionInfo) -> None:
-        """A session lost its last subscriber and goes on."""
+        """A session lost its last subscriber and goes on. Not told while the gateway drains, which ends all streams."""
 
     @hookspec
     def mxgw_session_closed(self, session: SessionInfo, reason: CloseReason) -> None:
@@ -110,7 +114,9 @@ class Hooks:
     def mxgw_detach_grace(self, session: SessionInfo) -> float | None:
         """Return how many seconds the session may live without a subscriber.
 
-        When: as it loses its last one. 0 ends it at once; `float("inf")` and None leave it to its lease.
+        When: as it loses its last one, and after a restart as it is taken back, if it ever had one. 0 ends it at once;
+        `float("inf")` and None leave it to its lease. After a restart it lives for at least 12 s, so that its clients
+        can come back.
         """
 
     # identity and access
@@ -262,7 +268,7 @@ class Hooks:
 
     @hookspec
     def mxgw_worker_stopping(self, worker: WorkerIdentity, reason: CloseReason) -> None:
-        """A worker is about to be told to leave, because its session ends."""
+        """A worker is about to be told to leave, because its session ends for this reason."""
 
     @hookspec
     def mxgw_worker_exited(self, worker_exit: WorkerExit) -> None:
@@ -275,6 +281,14 @@ class Hooks:
     @hookspec
     def mxgw_orphans(self) -> Sequence[Orphan] | None:
         """Return workers of earlier gateway runs. When: once at start, before the first call is served."""
+
+    @hookspec
+    def mxgw_ended_sessions(self) -> Sequence[EndedSession] | None:
+        """Return sessions that ended in earlier gateway runs, the oldest end first.
+
+        When: once at start, before `mxgw_orphans`. Their owners are told how they ended, for as long as they are among
+        the `limits.remembered_sessions` newest.
+        """
 
     @hookspec
     def mxgw_orphan_verdict(self, orphan: Orphan) -> OrphanVerdict | None:

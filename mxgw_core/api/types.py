@@ -43,7 +43,6 @@ class CloseReason(enum.Enum):
     KILLED_BY_OPERATOR = 9
     OWNER_REVOKED = 10
     GATEWAY_SHUTDOWN = 11
-    EVICTED = 12
 
     @property
     def is_fault(self) -> bool:
@@ -112,3 +111,12 @@ class SessionInfo:
     detached_s: float | None = None
     # How far back the log reaches at the present rate; None while that is not known.
     horizon_s: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class EndedSession:
+    """A session that ended in an earlier run of the gateway: how it was known, when it ended, what lease it had."""
+
+    info: SessionInfo
+    closed_at: float
+    lease_s: float

@@ -100,6 +100,12 @@ class LimitSettings(SettingsModel):
     """What one gateway, session or call may use."""
 
     sessions: Count = Field(64, le=10_000, description="Sessions open at once; each is one worker process.")
+    sessions_per_owner: Count = Field(
+        32,
+        le=10_000,
+        description="Sessions that one owner may have open at once, so that none takes every place; holds where a "
+        "plugin authenticates callers. At most `limits.sessions`.",
+    )
     pending_commands: Count = Field(128, le=100_000, description="Commands of one session that wait for their answer.")
     command_timeout_s: Seconds = Field(
         30.0, le=3600, description="Deadline of a command; a caller may ask for less, never for more."
@@ -124,6 +130,16 @@ class LimitSettings(SettingsModel):
     def _leases(self) -> LimitSettings:
         if self.lease_s > self.maximum_lease_s:
             raise ValueError("lease_s must not exceed maximum_lease_s")
+        return self
+
+    @model_validator(mode="after")
+    def _owners_share_the_places(self) -> LimitSettings:
+        # The default may be more than a small gateway's limit, which then comes first.
+        if "sessions_per_owner" in self.model_fields_set and self.sessions_per_owner > self.sessions:
+            raise ValueError(
+                f"sessions_per_owner is {self.sessions_per_owner}, more than sessions, {self.sessions}: lower it, or "
+                "raise sessions"
+            )
         return self
 
 

@@ -7,6 +7,7 @@ decides touches that subscriber only. A few lines above 400, because every way a
 from __future__ import annotations
 
 import asyncio
+import math
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
@@ -120,6 +121,15 @@ class Distributor:
         if self._bound_bytes is None:
             return retention
         return replace(retention, bytes=min(retention.bytes, self._bound_bytes))
+
+    def refill_after(self, sequence: int) -> None:
+        """Begin behind `sequence`: a worker that was taken over sends all it kept at once, which is no rate."""
+        self.log.start_after(sequence)
+        self._rate.restart(math.inf)
+
+    def refilled(self) -> None:
+        """The worker sent what it had kept: from now on events come as they happen."""
+        self._rate.restart(self._clock())
 
     @property
     def has_snapshots(self) -> bool:

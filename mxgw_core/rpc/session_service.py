@@ -20,7 +20,7 @@ from mxgw_core.rpc.access import AccessControl
 from mxgw_core.rpc.messages import ended_session, live_session, subscribers_of
 from mxgw_core.rpc.validation import after_token, page
 from mxgw_core.rpc.worker_calls import call_worker
-from mxgw_core.sessions.registry import EndedSession, SessionRegistry
+from mxgw_core.sessions.registry import RememberedSession, SessionRegistry
 from mxgw_core.sessions.session import Session, SessionRequest
 
 _DATA_CHANGE = int(EventKind.EVENT_KIND_DATA_CHANGE)
@@ -62,7 +62,7 @@ class SessionService:
         # Closing twice is no error while the session is remembered.
         ended = self._registry.find_ended(request.session_id)
         if ended is None and session is not None:
-            ended = EndedSession.of(session)
+            ended = RememberedSession.of(session)
         if ended is None:
             self._registry.get(request.session_id)
         return pb.CloseSessionResponse(session=ended_session(ended) if ended is not None else None)
@@ -77,7 +77,7 @@ class SessionService:
     async def ListSessions(self, request: pb.ListSessionsRequest, call: Call) -> pb.ListSessionsResponse:
         size = page(request.page_size, 100, 1000)
         after = after_token(request.page_token)
-        rows: list[Session | EndedSession] = [s for s in self._registry.live() if s.serial > after]
+        rows: list[Session | RememberedSession] = [s for s in self._registry.live() if s.serial > after]
         if request.include_ended:
             rows += [e for e in self._registry.ended() if e.serial > after]
         rows.sort(key=lambda row: row.serial)

@@ -34,6 +34,9 @@ log = logging.getLogger(__name__)
 
 # After a restart most workers are back within this time.
 _ADOPTION_RETRY_S = 0.25
+# After a restart clients need this long to come back, however short the grace is: the longest pause between the
+# attempts of a client, 10 s, and the retry time of a gateway that drains, 2 s. Source: docs/replay.md.
+_COMING_BACK_S = 12.0
 _SNAPSHOTS_AT_ONCE = 4
 
 
@@ -69,8 +72,12 @@ class Session:
         make_worker: Callable[[Session], Worker],
         clock: Callable[[], float] = time.monotonic,
         adopted_from: float | None = None,
+        had_subscriber: bool = False,
     ) -> None:
-        """`adopted_from`: the session was opened by an earlier gateway at this time, and waits for its worker."""
+        """`adopted_from`: the session was opened by an earlier gateway at this time, and waits for its worker.
+
+        `had_subscriber`: it had one there.
+        """
         self.id = session_id
         self.serial = serial
         self.request = request
@@ -86,6 +93,9 @@ class Session:
         self._leased_until = clock() + request.lease_s
         self._grace_timer: asyncio.TimerHandle | None = None
         self._detached_at: float | None = None
+        # One that never had a subscriber has no detach grace: its client may only send commands.
+        self._had_subscriber = had_subscriber
+        self._is_draining = False
         loop = asyncio.get_running_loop()
         self.opened: asyncio.Future[None] = loop.create_future()
         self.closed: asyncio.Future[None] = loop.create_future()
@@ -126,7 +136,7 @@ class Session:
                 self._let_go()
             else:
                 self._leave(reason, detail)
-                await self.worker.stop(reason)
+                await self.worker.stop(reason, detail)
                 self._end(reason)
 
     async def _start(self) -> None:
@@ -155,7 +165,8 @@ class Session:
         return None
 
     def _become_ready(self) -> None:
-        if self.state is SessionState.ADOPTING:
+        was_adopted = self.state is SessionState.ADOPTING
+        if was_adopted:
             events = self.distributor.log
             log.info(
                 "session %s (%s) is taken back: worker %d, events %d to %d",
@@ -169,6 +180,9 @@ class Session:
         self.touch()
         self.opened.set_result(None)
         self._plugins.ask("mxgw_session_opened", session=self.info())
+        if was_adopted and self._had_subscriber:
+            self._detached_at = self._clock()
+            self._begin_grace(at_least_s=_COMING_BACK_S)
 
     async def _serve(self) -> None:
         async with asyncio.TaskGroup() as tasks:
@@ -303,28 +317,41 @@ class Session:
 
     def expire_if_idle(self) -> bool:
         """End the session when its lease is over; called by the sweeper."""
-        if self.state is not SessionState.READY or self.lease_left_s > 0:
+        if self.state is not SessionState.READY or self._is_draining or self.lease_left_s > 0:
             return False
         return self.close(CloseReason.LEASE_EXPIRED, f"idle for {self.request.lease_s:g} s")
 
     def attached(self) -> None:
         """A subscriber came."""
+        is_first = not self._had_subscriber or self._detached_at is not None
+        self._had_subscriber = True
         self._detached_at = None
         self._cancel_grace()
         self.touch()
+        if is_first:
+            self._plugins.ask("mxgw_session_attached", session=self.info())
 
     def detached(self) -> None:
         """The last subscriber left: the plugins may give the session a limited time without one."""
         self.touch()
         self._detached_at = self._clock()
-        if self.state is not SessionState.READY:
+        if self.state is not SessionState.READY or self._is_draining:
             return
+        self._plugins.ask("mxgw_session_detached", session=self.info())
+        self._begin_grace()
+
+    def drain(self) -> None:
+        """The gateway is stopping: it sends subscribers away itself, so neither grace nor lease ends the session."""
+        self._is_draining = True
+        self._cancel_grace()
+
+    def _begin_grace(self, at_least_s: float = 0.0) -> None:
         info = self.info()
-        self._plugins.ask("mxgw_session_detached", session=info)
         grace_s = next((a.value for a in self._plugins.ask("mxgw_detach_grace", session=info) if a.error is None), None)
         if isinstance(grace_s, int | float) and math.isfinite(grace_s):
+            grace_s = max(at_least_s, grace_s)
             self._grace_timer = asyncio.get_running_loop().call_later(
-                max(0.0, grace_s), self.close, CloseReason.DETACH_GRACE_EXPIRED, f"no subscriber for {grace_s:g} s"
+                grace_s, self.close, CloseReason.DETACH_GRACE_EXPIRED, f"no subscriber for {grace_s:g} s"
             )
 
     def _cancel_grace(self) -> None:
@@ -390,5 +417,4 @@ _IN_WORDS = {
     CloseReason.KILLED_BY_OPERATOR: "an operator ended it",
     CloseReason.OWNER_REVOKED: "its owner's access was revoked",
     CloseReason.GATEWAY_SHUTDOWN: "the gateway shut down",
-    CloseReason.EVICTED: "it was detached the longest when a limit was reached",
 }

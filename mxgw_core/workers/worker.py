@@ -197,6 +197,7 @@ class Worker:
         if self._orphan is None or self._refilled.done() or not self._ready.done():
             return
         if self._distributor.log.head >= self._refill_head:
+            self._distributor.refilled()
             self._refilled.set_result(None)
 
     def _started_backend(self) -> str:
@@ -231,10 +232,10 @@ class Worker:
         if self._process is not None and not self._process.exited.done():
             self._process.kill()
 
-    async def stop(self, reason: CloseReason = CloseReason.CLIENT) -> None:
+    async def stop(self, reason: CloseReason = CloseReason.CLIENT, detail: str = "") -> None:
         """End the worker: ask it, then SIGTERM, then SIGKILL; returns when the process is gone and nothing is left.
 
-        `reason` is why the session ends.
+        `reason` and `detail` are why the session ends.
         """
         self._stopping = True
         self._acks.cancel()
@@ -262,7 +263,9 @@ class Worker:
         else:
             self._log_file.unlink(missing_ok=True)
         code = process.exited.result() if process is not None else None
-        self._steps.exited(WorkerExit(self._spawn.session_id, self.pid, code, end.reason.name, end.detail))
+        self._steps.exited(
+            WorkerExit(self._spawn.session_id, self.pid, code, end.reason.name, end.detail, reason, detail)
+        )
 
     def _ask_to_leave(self) -> None:
         self._send(w.WorkerEnvelope(stop=w.Stop(grace_ms=int(self._settings.workers.stop_grace_s * 1000))))
@@ -298,7 +301,7 @@ class Worker:
         hello = link.handshake.hello
         self._distributor.epoch = hello.epoch
         if self._orphan is not None:
-            self._distributor.log.start_after(self.resume_after(hello))
+            self._distributor.refill_after(self.resume_after(hello))
             self._refill_head = hello.head_sequence
         asyncio.get_running_loop().call_soon(self._steps.welcomed)
         return True

@@ -51,7 +51,6 @@ ENDS = [
     ("KILLED_BY_OPERATOR", errors.KilledByOperator),
     ("OWNER_REVOKED", errors.AccessRevoked),
     ("GATEWAY_SHUTDOWN", errors.GatewayShutdown),
-    ("EVICTED", errors.SessionEvicted),
     ("WORKER_START_FAILED", errors.SessionEnded),
     ("NEW_REASON", errors.SessionEnded),
 ]

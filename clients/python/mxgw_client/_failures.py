@@ -56,7 +56,6 @@ _BY_REASON: Mapping[str, type[errors.MxgwClientError]] = {
     "OWNER_REVOKED": errors.AccessRevoked,
     "REVOKED": errors.AccessRevoked,
     "GATEWAY_SHUTDOWN": errors.GatewayShutdown,
-    "EVICTED": errors.SessionEvicted,
 }
 
 

@@ -26,7 +26,7 @@ MxgwClientError
     └── SessionEnded             the session is over, and everything in it
         ├── WorkerLost ── WorkerExited, WorkerSilent, WorkerBroken
         ├── SessionClosed, LeaseExpired, DetachGraceExpired, OverflowFailFast
-        └── KilledByOperator, AccessRevoked, GatewayShutdown, SessionEvicted
+        └── KilledByOperator, AccessRevoked, GatewayShutdown
 """
 
 from __future__ import annotations
@@ -310,7 +310,3 @@ class AccessRevoked(SessionEnded):
 
 class GatewayShutdown(SessionEnded):
     """The gateway ended, and the session with it."""
-
-
-class SessionEvicted(SessionEnded):
-    """Detached for longer than others when a limit was reached."""

@@ -62,12 +62,19 @@ class Gate:
 
     def _check_numbers(self, request: AccessRequest, key: Key) -> None:
         gateway, limits = self._gateway, key.constraints
-        if request.method == OPEN_SESSION and limits.maximum_sessions is not None:
-            own = sum(session.owner == key.id for session in gateway.sessions())
-            if own >= limits.maximum_sessions:
+        if request.method == OPEN_SESSION:
+            own = [session for session in gateway.sessions() if session.owner == key.id]
+            if limits.maximum_sessions is not None and len(own) >= limits.maximum_sessions:
                 raise SessionLimitReached(
-                    f"this key has {own} sessions open, as many as it may (its --max-sessions): close one",
+                    f"this key has {len(own)} sessions open, as many as it may (its --max-sessions): close one",
                     metadata={"limit": str(limits.maximum_sessions)},
+                )
+            waiting = sum(session.detached_s is not None for session in own)
+            if limits.maximum_detached is not None and waiting and waiting >= limits.maximum_detached:
+                raise SessionLimitReached(
+                    f"{waiting} sessions of this key wait for a subscriber, as many as may (its --max-detached): go "
+                    "back to one, or close it",
+                    metadata={"limit": str(limits.maximum_detached)},
                 )
         if request.method == STREAM_EVENTS and limits.maximum_subscribers is not None:
             streams = sum(

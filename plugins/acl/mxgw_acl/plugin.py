@@ -80,11 +80,6 @@ class AclPlugin:
             self._running.session_opened(session)
 
     @hookimpl
-    def mxgw_session_detached(self, session: SessionInfo) -> None:
-        if self._running is not None:
-            self._running.session_detached(session)
-
-    @hookimpl
     def mxgw_session_closed(self, session: SessionInfo, reason: CloseReason) -> None:
         if self._running is not None:
             self._running.session_closed(session, reason)

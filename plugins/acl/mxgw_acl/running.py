@@ -262,21 +262,6 @@ class Running:
             )
             raise revoked(orphan.spawn.owner, why)
 
-    def session_detached(self, session: SessionInfo) -> None:
-        """Keep the number of sessions without a subscriber within what the owner's key may have."""
-        key = self.keyring.key(session.owner)
-        limit = key.constraints.maximum_detached if key is not None else None
-        if limit is None:
-            return
-        waiting = [s for s in self._gateway.sessions() if s.owner == session.owner and s.detached_s is not None]
-        waiting.sort(key=lambda s: s.detached_s or 0.0, reverse=True)
-        for evicted in waiting[: max(0, len(waiting) - limit)]:
-            self._gateway.close_session(
-                evicted.session_id,
-                CloseReason.EVICTED,
-                f"its key may have {limit} sessions without a subscriber (--max-detached)",
-            )
-
     def session_closed(self, session: SessionInfo, reason: CloseReason) -> None:
         """Record it, and forget its items."""
         self._items.pop(session.session_id, None)

@@ -9,9 +9,11 @@ from contextlib import AbstractAsyncContextManager, asynccontextmanager
 
 from mxgw_core.api import (
     CloseReason,
+    EndedSession,
     Gateway,
     Orphan,
     OrphanVerdict,
+    SessionInfo,
     SettingsSection,
     WorkerExit,
     WorkerIdentity,
@@ -52,7 +54,9 @@ class ReattachPlugin:
 
     @asynccontextmanager
     async def _running(self, gateway: Gateway) -> AsyncIterator[None]:
-        manifest = self._open = Manifest.open(gateway.data_dir)
+        manifest = self._open = Manifest.open(
+            gateway.data_dir, gateway.data_dir_id, remembered=gateway.remembered_sessions
+        )
         log.info("workers outlive this gateway (%s), %d known of an earlier run", manifest.instance, len(manifest))
         try:
             async with asyncio.TaskGroup() as tasks:
@@ -100,9 +104,17 @@ class ReattachPlugin:
 
     @hookimpl
     def mxgw_worker_exited(self, worker_exit: WorkerExit) -> None:
-        self._manifest.gone(worker_exit.session_id)
+        self._manifest.gone(worker_exit.session_id, worker_exit.close_reason, worker_exit.close_detail)
+
+    @hookimpl
+    def mxgw_session_attached(self, session: SessionInfo) -> None:
+        self._manifest.attached(session.session_id)
 
     # after a restart
+
+    @hookimpl
+    def mxgw_ended_sessions(self) -> Sequence[EndedSession]:
+        return self._manifest.ended()
 
     @hookimpl
     def mxgw_orphans(self) -> Sequence[Orphan]:

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 MIB = 1024 * 1024
+_FORMER_KEYS = frozenset({"maximum_detached", "maximum_detached_per_owner"})
 
 
 class ReplaySettings(BaseModel):
@@ -30,18 +31,23 @@ class ReplaySettings(BaseModel):
         30.0,
         description="How long a session outlives its last subscriber; 0: not at all, `none`: as its lease says.",
     )
-    maximum_detached: int = Field(
-        32, ge=0, le=10_000, description="Sessions without a subscriber at once; the one detached longest goes first."
-    )
-    maximum_detached_per_owner: int = Field(
-        8, ge=0, le=10_000, description="The same limit for the sessions of one owner."
-    )
     snapshots: bool = Field(
         True, description="Serve SNAPSHOT_THEN_LIVE and on_gap = SNAPSHOT: the last value of every advised item."
     )
     horizon_check_s: float = Field(
         10.0, ge=0.1, le=3600, description="How often the reach of the log is compared with the detach grace."
     )
+
+    @model_validator(mode="before")
+    @classmethod
+    def _names_what_replaced_older_keys(cls, data: Any) -> Any:
+        former = sorted(_FORMER_KEYS & set(data)) if isinstance(data, dict) else []
+        if former:
+            raise ValueError(
+                f"{' and '.join(former)} of an earlier release: nothing is ended within its grace any more, remove it; "
+                "limits.sessions_per_owner says how many sessions one owner may open"
+            )
+        return data
 
     @model_validator(mode="after")
     def _grace_is_no_negative_time(self) -> ReplaySettings:

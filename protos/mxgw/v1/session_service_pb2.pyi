@@ -73,8 +73,6 @@ class _CloseReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_CloseReas
     CLOSE_REASON_KILLED_BY_OPERATOR: _CloseReason.ValueType  # 9
     CLOSE_REASON_OWNER_REVOKED: _CloseReason.ValueType  # 10
     CLOSE_REASON_GATEWAY_SHUTDOWN: _CloseReason.ValueType  # 11
-    CLOSE_REASON_EVICTED: _CloseReason.ValueType  # 12
-    """Detached for longer than others when a limit on detached sessions was reached."""
 
 class CloseReason(_CloseReason, metaclass=_CloseReasonEnumTypeWrapper):
     """Why a session ended."""
@@ -95,8 +93,6 @@ CLOSE_REASON_OVERFLOW_FAIL_FAST: CloseReason.ValueType  # 8
 CLOSE_REASON_KILLED_BY_OPERATOR: CloseReason.ValueType  # 9
 CLOSE_REASON_OWNER_REVOKED: CloseReason.ValueType  # 10
 CLOSE_REASON_GATEWAY_SHUTDOWN: CloseReason.ValueType  # 11
-CLOSE_REASON_EVICTED: CloseReason.ValueType  # 12
-"""Detached for longer than others when a limit on detached sessions was reached."""
 Global___CloseReason: _TypeAlias = CloseReason  # noqa: Y015
 
 class _AdviseKind:
