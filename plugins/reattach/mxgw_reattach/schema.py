@@ -77,13 +77,13 @@ class LaterFormat(Exception):
         self.version = version
 
 
-def prepare(db: sqlite3.Connection) -> None:
-    """Make the tables of an empty file, or bring those of an earlier release up to date, in one transaction.
+def format_of(db: sqlite3.Connection) -> int:
+    """Return the format of a manifest, 0 for an empty file; nothing is written.
 
     Raises:
-        LaterFormat: a later release wrote it; it is left as it is.
-        NotAManifest: it is no manifest; it is left as it is.
-        sqlite3.Error: it cannot be read or written.
+        LaterFormat: a later release wrote it.
+        NotAManifest: it is no manifest.
+        sqlite3.Error: it cannot be read.
     """
     (application,) = db.execute("PRAGMA application_id").fetchone()
     (version,) = db.execute("PRAGMA user_version").fetchone()
@@ -91,20 +91,31 @@ def prepare(db: sqlite3.Connection) -> None:
         raise LaterFormat(version)
     tables = _tables(db)
     if application == 0 and version == 0 and not tables:
-        db.executescript(f"BEGIN IMMEDIATE; {FORMAT_1}")
+        return 0
+    expected = APPLICATION_ID if version > 1 else 0
+    if application != expected or not 1 <= version <= VERSION or tables != _tables_of(version):
+        raise NotAManifest("it has other tables than a manifest")
+    if (damage := db.execute("PRAGMA quick_check(1)").fetchone()[0]) != "ok":
+        raise NotAManifest(damage)
+    if db.execute("SELECT count(*) FROM gateway").fetchone()[0] != 1:
+        raise NotAManifest("it names no gateway")
+    return int(version)
+
+
+def bring_up_to_date(db: sqlite3.Connection, version: int) -> None:
+    """Make the tables of an empty file, or change those of an earlier format, in one transaction.
+
+    Raises:
+        sqlite3.Error: it cannot be written.
+    """
+    if version == VERSION:
+        return
+    db.execute("BEGIN IMMEDIATE")
+    if version == 0:
+        for statement in FORMAT_1.split(";\n"):
+            db.execute(statement)
         db.execute("INSERT INTO gateway VALUES (?)", (secrets.token_hex(8),))
         version = 1
-    else:
-        expected = APPLICATION_ID if version > 1 else 0
-        if application != expected or not 1 <= version <= VERSION or tables != _tables_of(version):
-            raise NotAManifest("it has other tables than a manifest")
-        if (damage := db.execute("PRAGMA quick_check(1)").fetchone()[0]) != "ok":
-            raise NotAManifest(damage)
-        if db.execute("SELECT count(*) FROM gateway").fetchone()[0] != 1:
-            raise NotAManifest("it names no gateway")
-        if version == VERSION:
-            return
-        db.execute("BEGIN IMMEDIATE")
     for step in range(version + 1, VERSION + 1):
         for statement in _STEPS[step].split(";\n"):
             db.execute(statement)

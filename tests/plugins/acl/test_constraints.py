@@ -211,21 +211,30 @@ async def test_a_key_follows_as_many_streams_as_it_may_over_all_sessions(tmp_pat
             streams.pop().cancel()
 
 
-async def test_the_longest_waiting_session_goes_when_a_key_has_too_many_without_a_stream(tmp_path: Path) -> None:
+async def test_a_key_with_too_many_sessions_without_a_stream_opens_no_more_and_loses_none(tmp_path: Path) -> None:
     overrides = {**LOAD, "plugins.replay.detach_grace_seconds": 60}
     async with guarded_gateway(tmp_path, overrides) as guarded:
-        _, text = guarded.issue(maximum_detached=1)
+        _, text = guarded.issue(maximum_detached=2)
         async with client_with(guarded.target, text) as client:
-            sessions = [(await client.open()).session_id for _ in range(2)]
+            sessions = [(await client.open()).session_id for _ in range(3)]  # none of them had a stream to lose
+            streams = {}
             for session_id in sessions:
-                stream = client.stream(session_id)
-                await stream.read()
-                stream.cancel()
+                streams[session_id] = client.stream(session_id)
+                await streams[session_id].read()
+            for session_id in sessions[:2]:
+                streams[session_id].cancel()
                 await until(lambda s=session_id: guarded.gateway.app.session(s).subscribers == 0)
-            await until(lambda: len(guarded.gateway.app.sessions()) == 1)
-            gone = await refused(client.stream(sessions[0]))
+            refusal = await refused(client.open())
 
-            assert (gone.reason, gone.metadata["close_reason"]) == ("SESSION_GONE", "EVICTED")
+            assert (refusal.reason, refusal.metadata["limit"]) == ("SESSION_LIMIT_REACHED", "2")
+            assert "--max-detached" in refusal.text
+            assert len(guarded.gateway.app.sessions()) == 3
+
+            stream = client.stream(sessions[0])
+            await stream.read()
+            await client.open()
+            for attached in (stream, streams[sessions[2]]):
+                attached.cancel()
 
 
 async def test_the_owner_of_an_ended_session_learns_why_and_nobody_else(tmp_path: Path) -> None:
