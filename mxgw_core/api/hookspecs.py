@@ -268,7 +268,7 @@ class Hooks:
 
     @hookspec
     def mxgw_worker_stopping(self, worker: WorkerIdentity, reason: CloseReason) -> None:
-        """A worker is about to be told to leave, because its session ends for this reason."""
+        """A worker is about to be told to leave, because its session ends."""
 
     @hookspec
     def mxgw_worker_exited(self, worker_exit: WorkerExit) -> None:

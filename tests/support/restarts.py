@@ -60,7 +60,10 @@ class Restarts:
         environment = {name: value for name, value in os.environ.items() if not name.startswith("MXGW")}
         if failpoint:
             environment[VARIABLE] = failpoint
-        options = ["--json", "--listen", self.target, "--set", f"gateway.data_dir={self.data}", *arguments]
+        settings = [f"gateway.data_dir={self.data}"]
+        if (self.data / "acl").exists():  # a test with keys keeps them there
+            settings.append(f"plugins.acl.directory={self.data}/acl")
+        options = ["--json", "--listen", self.target, *(o for s in settings for o in ("--set", s)), *arguments]
         with (self.directory / f"gateway-{self._runs:03}.log").open("w") as errors:
             process = self.process = subprocess.Popen(  # noqa: ASYNC220  a few milliseconds of a test
                 [self.python, "-m", "mxgw_core.cli.main", "serve", *options],
@@ -82,11 +85,26 @@ class Restarts:
         self.process.kill()
         await self.ended()
 
-    async def terminate(self) -> None:
+    async def terminate(self, timeout_s: float = 20.0) -> None:
         """End the run in order."""
         assert self.process is not None
         self.process.terminate()
-        await self.ended()
+        await self.ended(timeout_s)
+
+    async def drain(self, *arguments: str) -> subprocess.CompletedProcess[str]:
+        """Run `mxgw drain` on the directory."""
+        command = [sys.executable, "-m", "mxgw_core.cli.main", "drain", "--set", f"gateway.data_dir={self.data}"]
+        environment = {name: value for name, value in os.environ.items() if not name.startswith("MXGW")}
+        return await asyncio.to_thread(
+            subprocess.run,
+            [*command, *arguments],
+            cwd=self.directory,
+            env=environment,
+            capture_output=True,
+            text=True,
+            timeout=120,
+            check=False,
+        )
 
     async def ended(self, timeout_s: float = 20.0) -> int:
         """Wait for the end of the run and return its exit code."""

@@ -82,7 +82,7 @@ from mxgw_core.api.errors import (
 )
 from mxgw_core.plugins.loading import HOOKS
 from mxgw_core.testing import RunningGateway, running_gateway
-from mxgw_worker.ipc.process import boot_id, start_ticks
+from mxgw_worker.ipc.process import boot_id, pid_scope, start_ticks
 
 pytestmark = pytest.mark.asyncio
 
@@ -1092,7 +1092,7 @@ async def test_hook_mxgw_worker_started_is_told_of_a_process_that_knows_nothing_
         assert (worker.session_id, worker.pid) == (session.session_id, session.worker_pid)
         assert (worker.epoch, worker.protocol_version) == (b"", 0)
         assert worker.start_ticks == ticks > 0
-        assert worker.boot_id == boot_id()
+        assert worker.boot_id == pid_scope()
 
 
 async def test_hook_mxgw_worker_started_that_raises_ends_the_process(running: Run) -> None:
