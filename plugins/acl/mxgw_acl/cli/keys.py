@@ -116,7 +116,11 @@ def keys_group(settings: Callable[[], AclSettings]) -> click.Group:
     @click.option("--network", multiple=True, callback=_networks, metavar="CIDR", help="Accept it only from there.")
     @click.option("--max-sessions", type=click.IntRange(min=0), help="Sessions open at once.")
     @click.option("--max-subscribers", type=click.IntRange(min=0), help="Event streams at once, in all sessions.")
-    @click.option("--max-detached", type=click.IntRange(min=0), help="Sessions that wait without a stream.")
+    @click.option(
+        "--max-detached",
+        type=click.IntRange(min=0),
+        help="Sessions that wait without a stream; with as many it opens no more.",
+    )
     @click.option("--max-rate", type=click.FloatRange(min=0.1), metavar="N", help="Events a second, all streams.")
     @click.option("--max-buffer", type=click.FloatRange(min=0.1), metavar="MIB", help="Unread events, per session.")
     @click.option("--expires", callback=duration, metavar="TIME", help="Life of the key, as in 90d or 12h.")
