@@ -230,7 +230,11 @@ class Run:
         if kind is Kind.COPY:
             figures.told += await self._beside_a_copy()
             async with self.client() as client:
-                await self._count(figures, await _sessions(client))
+                sessions = await _own_sessions(client, self.session_ids)
+            self._count(figures, sessions)
+            missing = self.session_ids - {session.session_id for session in sessions}
+            figures.ended += len(missing)
+            self.outcome.wrong += [f"session {session_id} is not there beside a copy" for session_id in missing]
         else:
             await self._end(kind)
             await asyncio.sleep(self.chance.uniform(*self.plan.outage_s))
@@ -274,7 +278,7 @@ class Run:
                         if session.session_id not in waiting or session.state == ss.SESSION_STATE_ADOPTING:
                             continue
                         waiting.discard(session.session_id)
-                        await self._count(figures, [session])
+                        self._count(figures, [session])
                         if session.state == ss.SESSION_STATE_READY:
                             times.append(time.monotonic() - began)
                     await asyncio.sleep(0.005)
@@ -283,10 +287,8 @@ class Run:
             self.outcome.wrong.append(f"session {session_id} is not there after a restart")
         return times
 
-    async def _count(self, figures: Figures, sessions: list[ss.Session]) -> None:
+    def _count(self, figures: Figures, sessions: list[ss.Session]) -> None:
         for session in sessions:
-            if session.session_id not in self.session_ids:
-                continue
             if session.state == ss.SESSION_STATE_READY:
                 figures.went_on += 1
             else:
@@ -303,7 +305,7 @@ class Run:
             await asyncio.to_thread(_copy, self.gateway, copy)
             await copy.start()
             async with client_with(copy.target, self.key, options=_EAGER) as client:
-                sessions = [s for s in await _sessions(client) if s.session_id in self.session_ids]
+                sessions = await _own_sessions(client, self.session_ids)
             for session in sessions:
                 if session.close_reason == ss.CLOSE_REASON_UNSPECIFIED:
                     self.outcome.wrong.append(f"session {session.session_id} goes on at a copy")
@@ -398,6 +400,13 @@ async def _sessions(client: Client) -> list[ss.Session]:
         return list((await client.sessions.ListSessions(request, timeout=5, wait_for_ready=True)).sessions)
     except grpc.aio.AioRpcError:
         return []
+
+
+async def _own_sessions(client: Client, session_ids: set[str]) -> list[ss.Session]:
+    """Return those of the sessions that a gateway knows, live or ended; no answer is none of them."""
+    request = ss.ListSessionsRequest(include_ended=True, page_size=1000)
+    answer = await client.sessions.ListSessions(request, timeout=_PATIENCE_S, wait_for_ready=True)
+    return [session for session in answer.sessions if session.session_id in session_ids]
 
 
 async def _finish(this: Run) -> None:
