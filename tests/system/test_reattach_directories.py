@@ -141,13 +141,15 @@ async def test_a_copy_in_place_of_the_directory_leaves_its_workers_alone_and_the
         aside = gateway.directory / "aside"
         shutil.copytree(gateway.data, aside, ignore=shutil.ignore_patterns("*.sock", "*-shm"))
         before = (gateway.data / "run").stat().st_ino
-        # Were the worker not holding on to its directory of sockets, this one might get the inode.
-        for _ in range(10):
-            shutil.rmtree(gateway.data)
-            shutil.copytree(aside, gateway.data)
+        shutil.rmtree(gateway.data)
+        # Were the worker not holding on to its directory of sockets, one of these would get the inode.
+        others = [gateway.directory / f"other-{number}" for number in range(100)]
+        for other in others:
+            other.mkdir()
 
-            assert (gateway.data / "run").stat().st_ino != before
+        assert before not in [other.stat().st_ino for other in others]
 
+        shutil.copytree(aside, gateway.data)
         await gateway.start()
 
         assert "takes a new instance id" in gateway.log
