@@ -96,12 +96,16 @@ class TlsSettings(SettingsModel):
         return self
 
 
+# Half of the default of limits.sessions.
+SESSIONS_PER_OWNER = 32
+
+
 class LimitSettings(SettingsModel):
     """What one gateway, session or call may use."""
 
     sessions: Count = Field(64, le=10_000, description="Sessions open at once; each is one worker process.")
     sessions_per_owner: Count = Field(
-        32,
+        SESSIONS_PER_OWNER,
         le=10_000,
         description="Sessions that one owner may have open at once, so that none takes every place; holds where a "
         "plugin authenticates callers. At most `limits.sessions`.",
@@ -135,7 +139,7 @@ class LimitSettings(SettingsModel):
     @model_validator(mode="after")
     def _owners_share_the_places(self) -> LimitSettings:
         # The default may be more than a small gateway's limit, which then comes first.
-        if "sessions_per_owner" in self.model_fields_set and self.sessions_per_owner > self.sessions:
+        if self.sessions < self.sessions_per_owner != SESSIONS_PER_OWNER:
             raise ValueError(
                 f"sessions_per_owner is {self.sessions_per_owner}, more than sessions, {self.sessions}: lower it, or "
                 "raise sessions"

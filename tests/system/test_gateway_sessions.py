@@ -121,7 +121,7 @@ async def test_the_session_limit_is_told_and_a_closed_session_makes_room() -> No
         refusal = await refused(client.open())
 
         assert (refusal.code, refusal.reason) == (grpc.StatusCode.RESOURCE_EXHAUSTED, "SESSION_LIMIT_REACHED")
-        assert refusal.metadata == {"limit": "2"}
+        assert refusal.metadata == {"limit": "2", "setting": "limits.sessions"}
         assert refusal.retry_after_s is not None
 
         await client.close(first.session_id)
