@@ -14,7 +14,8 @@ class WorkerSpawn:
     """A worker about to be started; no process knows of it yet. `secret` proves both ends to each other.
 
     `owner`, `owner_kind` and `owner_name` are those of the identity that opened the session; `opened_at` is wall
-    clock, seconds since 1970.
+    clock, seconds since 1970. `request_key` and `request_digest` are hashes by which a repeat of the OpenSession call
+    is known (empty when it had no request id): keep them with the worker, so that they outlive the gateway as it does.
     """
 
     session_id: str
@@ -28,6 +29,8 @@ class WorkerSpawn:
     owner_kind: str = ""
     owner_name: str = ""
     opened_at: float = 0.0
+    request_key: bytes = field(default=b"", repr=False)
+    request_digest: bytes = field(default=b"", repr=False)
 
 
 @dataclass(frozen=True, slots=True)

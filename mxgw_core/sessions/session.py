@@ -11,7 +11,7 @@ import logging
 import math
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from mxgw_core.api.errors import (
     CommandOutcomeUnknown,
@@ -39,7 +39,9 @@ _SNAPSHOTS_AT_ONCE = 4
 
 @dataclass(frozen=True, slots=True)
 class SessionRequest:
-    """What a client asked for, checked and capped."""
+    """What a client asked for, checked and capped. `key` names the request to the caller and `digest` is over its
+    fields, so that a repeat is known; both are empty without a request id.
+    """
 
     client_name: str
     backend: str
@@ -47,6 +49,8 @@ class SessionRequest:
     lease_s: float
     # Of the gateway's own: no lease, no client's place, and never left to the next gateway.
     is_internal: bool = False
+    key: bytes = field(default=b"", repr=False)
+    digest: bytes = field(default=b"", repr=False)
 
 
 class Session:

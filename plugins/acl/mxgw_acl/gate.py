@@ -62,7 +62,8 @@ class Gate:
 
     def _check_numbers(self, request: AccessRequest, key: Key) -> None:
         gateway, limits = self._gateway, key.constraints
-        if request.method == OPEN_SESSION and limits.maximum_sessions is not None:
+        opens_another = request.method == OPEN_SESSION and request.session is None
+        if opens_another and limits.maximum_sessions is not None:
             own = sum(session.owner == key.id for session in gateway.sessions())
             if own >= limits.maximum_sessions:
                 raise SessionLimitReached(
