@@ -241,7 +241,7 @@ async def _ask(requests: Requests, number: int, reply_bytes: int = 0) -> tuple[C
     return await requests.once(call, request, run), run.runs
 
 
-@pytest.mark.parametrize(("limits", "reply_bytes"), [({"limit": 3}, 0), ({"limit_bytes": 3000}, 400)])
+@pytest.mark.parametrize(("limits", "reply_bytes"), [({"limit": 3}, 0), ({"limit_bytes": 2400}, 400)])
 async def test_while_there_is_no_room_new_keys_are_refused_and_old_ones_keep_their_word(
     limits: dict[str, int], reply_bytes: int
 ) -> None:

@@ -22,7 +22,7 @@ from mxgw_core.api.errors import SettingsError
 log = logging.getLogger(__name__)
 
 FILE = "manifest.sqlite3"
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
 # Nobody else has the file open: the gateway holds the lock on its directory. A backup tool may look in for a moment.
 _BUSY_TIMEOUT_S = 2.0
 
@@ -53,6 +53,14 @@ CREATE TABLE worker (
     updated_at REAL NOT NULL
 ) STRICT;
 """
+# From each format to the next; a new file is made in the first one and goes the same way. In format 2 the hashes by
+# which a repeated OpenSession finds its session.
+_STEPS = {
+    1: """
+ALTER TABLE worker ADD COLUMN request_key BLOB NOT NULL DEFAULT x'';
+ALTER TABLE worker ADD COLUMN request_digest BLOB NOT NULL DEFAULT x'';
+""",
+}
 
 
 class Manifest:
@@ -105,8 +113,11 @@ class Manifest:
             if version == 0:
                 db.executescript(f"BEGIN IMMEDIATE; {_SCHEMA}")
                 db.execute("INSERT INTO gateway VALUES (?)", (secrets.token_hex(8),))
-                db.execute(f"PRAGMA user_version = {SCHEMA_VERSION}")
+                db.execute("PRAGMA user_version = 1")
                 db.execute("COMMIT")
+                version = 1
+            for step in range(version, SCHEMA_VERSION):
+                db.executescript(f"BEGIN IMMEDIATE; {_STEPS[step]} PRAGMA user_version = {step + 1}; COMMIT")
             (instance,) = db.execute("SELECT instance FROM gateway").fetchone()
         except BaseException:
             db.close()
@@ -123,8 +134,8 @@ class Manifest:
         """A worker is about to be started."""
         self._db.execute(
             "INSERT INTO worker (session_id, state, backend, endpoint, owner, owner_kind, owner_name, tag, client_name,"
-            " lease_s, opened_at, lifetime_s, secret, updated_at)"
-            " VALUES (?, 'starting', ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
+            " lease_s, opened_at, lifetime_s, secret, request_key, request_digest, updated_at)"
+            " VALUES (?, 'starting', ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
             (
                 spawn.session_id,
                 spawn.backend,
@@ -138,6 +149,8 @@ class Manifest:
                 spawn.opened_at,
                 lifetime_s,
                 spawn.secret,
+                spawn.request_key,
+                spawn.request_digest,
                 time.time(),
             ),
         )
@@ -210,6 +223,8 @@ def _orphan(row: sqlite3.Row, adopt_within_s: float) -> Orphan:
         owner_kind=row["owner_kind"],
         owner_name=row["owner_name"],
         opened_at=row["opened_at"],
+        request_key=row["request_key"],
+        request_digest=row["request_digest"],
     )
     worker = WorkerIdentity(
         session_id=row["session_id"],

@@ -31,9 +31,31 @@ SPAWN = WorkerSpawn(
     owner_kind="key",
     owner_name="Historian of the north",
     opened_at=1_700_000_000.25,
+    request_key=bytes([7]) * 32,
+    request_digest=bytes([8]) * 32,
 )
 STARTED = WorkerIdentity("s1", 4711, 123_456, b"", 0, "boot")
 PROVED = replace(STARTED, epoch=bytes(range(16)), protocol_version=1)
+
+
+# What the first format was made with.
+FORMAT_1 = """
+CREATE TABLE gateway (instance TEXT NOT NULL);
+CREATE TABLE worker (
+    session_id TEXT PRIMARY KEY,
+    state TEXT NOT NULL CHECK (state IN ('starting', 'ready', 'closing')),
+    backend TEXT NOT NULL, endpoint TEXT NOT NULL, owner TEXT NOT NULL, owner_kind TEXT NOT NULL,
+    owner_name TEXT NOT NULL, tag TEXT NOT NULL, client_name TEXT NOT NULL, lease_s REAL NOT NULL,
+    opened_at REAL NOT NULL, lifetime_s REAL NOT NULL, secret BLOB NOT NULL, former_secret BLOB,
+    pid INTEGER NOT NULL DEFAULT 0, start_ticks INTEGER NOT NULL DEFAULT 0, boot_id TEXT NOT NULL DEFAULT '',
+    epoch BLOB NOT NULL DEFAULT x'', protocol_version INTEGER NOT NULL DEFAULT 0,
+    close_reason TEXT NOT NULL DEFAULT '', updated_at REAL NOT NULL
+) STRICT;
+INSERT INTO gateway VALUES ('feedfeedfeedfeed');
+INSERT INTO worker VALUES ('s1', 'ready', 'line4', '/run/a.sock', 'key-7', 'key', 'Historian of the north', 'north',
+    'historian', 900.0, 1700000000.25, 120.0, x'02', NULL, 4711, 123456, 'boot', x'00', 1, '', 1700000001.0);
+PRAGMA user_version = 1;
+"""
 
 
 @pytest.fixture
@@ -240,3 +262,17 @@ def test_a_step_outlives_the_process_that_dies_right_behind_it(tmp_path: Path) -
 
     assert done.returncode == -9
     assert [orphan.session_id for orphan in seen(tmp_path)] == ["s1"]
+
+
+def test_a_file_of_the_first_format_opens_with_its_workers(tmp_path: Path) -> None:
+    with closing(sqlite3.connect(tmp_path / FILE)) as db:
+        db.executescript(FORMAT_1)
+    with closing(Manifest.open(tmp_path)) as manifest:
+        (orphan,) = manifest.orphans(10.0)
+        manifest.announced(replace(SPAWN, session_id="s2"), 120.0)
+
+    assert manifest.instance == "feedfeedfeedfeed"
+    assert orphan.was_ready
+    assert (orphan.spawn.session_id, orphan.spawn.owner, orphan.spawn.secret) == ("s1", "key-7", bytes([2]))
+    assert (orphan.spawn.request_key, orphan.spawn.request_digest) == (b"", b"")
+    assert seen(tmp_path)[-1].spawn.request_key == SPAWN.request_key
