@@ -18,6 +18,7 @@ from mxgw_core.api.errors import AccessDenied, InvalidRequest
 from mxgw_core.api.gateway import Call
 from mxgw_core.api.types import Identity
 from mxgw_core.config.models import Settings
+from mxgw_core.failpoints import reach
 from mxgw_core.rpc.access import AccessControl, denied_inputs
 from mxgw_core.rpc.request_ids import body_digest, request_key, withheld_digest
 from mxgw_core.rpc.validation import page
@@ -75,6 +76,8 @@ class CommandService:
             to_worker.mx.CopyFrom(command)
             answer = await call_worker(session, to_worker, timeout_s)
             answered(answer)
+        if request.request_id:
+            reach("write:before-answer")
         reply = answer.mx
         if denied:
             _merge_denied(reply, denied)

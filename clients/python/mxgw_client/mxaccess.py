@@ -7,22 +7,30 @@ kept for the caller: the session registers once, on first use, and every method 
 from __future__ import annotations
 
 import asyncio
+import secrets
+from collections.abc import Awaitable, Callable
 from datetime import datetime
 from typing import TypeAlias
 
 from mxgw.convert import PyValue, duration_from_seconds, timestamp_from_datetime, to_value
 from mxgw.v1 import command_service_pb2, commands_pb2, session_service_pb2
 from mxgw_client._calls import Calls
+from mxgw_client._repeating import repeated
 from mxgw_client.enums import DataType
-from mxgw_client.errors import LoginFailed, MxAccessError, ProtocolViolation, WriteFailed
+from mxgw_client.errors import LoginFailed, MxAccessError, ProtocolViolation, RequestIdLimitReached, WriteFailed
 from mxgw_client.references import ReferenceMap
 from mxgw_client.results import Item, WriteResult
 from mxgw_client.values import Status, statuses_from_messages
 
 ItemLike: TypeAlias = Item | int
+_Attempt: TypeAlias = Callable[[float], Awaitable[command_service_pb2.InvokeResponse]]
 
 # How much later than the gateway the client gives up, so that the gateway's own, typed answer comes first.
 ANSWER_MARGIN_S = 1.0
+# What the gateway takes a request id with.
+_WRITES = frozenset({"write", "write2", "write_secured", "write_secured2", "write_bulk"})
+# 16 to 64 bytes are allowed.
+REQUEST_ID_BYTES = 16
 
 _ADVICE = {
     1012: "this attribute needs write_secured with a user",
@@ -354,10 +362,16 @@ class MxAccess:
 
     # The one way to the gateway
 
-    async def invoke(self, command: commands_pb2.MxCommand, *, timeout_s: float | None = None) -> commands_pb2.MxReply:
+    async def invoke(
+        self, command: commands_pb2.MxCommand, *, timeout_s: float | None = None, request_id: bytes = b""
+    ) -> commands_pb2.MxReply:
         """Send one command as it is and return MXAccess's reply; the other methods are made of this.
 
         `timeout_s` is the command's deadline at the gateway (its own limit, 30 s by default, caps it).
+
+        A write bears a request id, so that it is carried out once however often it is asked for: when its answer is
+        lost it is repeated until the deadline. `request_id` (16 to 64 bytes, for writes only) is one of your own, for a
+        program that will repeat the write by itself, after a restart perhaps.
 
         Raises:
             MxAccessError: the reply's HRESULT is not 0.
@@ -365,18 +379,46 @@ class MxAccess:
             MxgwClientError: the gateway refused; see `errors`.
         """
         deadline_s = self._calls.deadline_s(timeout_s)
-        request = command_service_pb2.InvokeRequest(
-            session_id=self._session_id, command=command, timeout=duration_from_seconds(deadline_s)
-        )
+        request = command_service_pb2.InvokeRequest(session_id=self._session_id, command=command, request_id=request_id)
         method = command.WhichOneof("command") or "invoke"
-        answer = await self._calls.unary(
-            self._calls.commands.Invoke, request, method, timeout_s=deadline_s + ANSWER_MARGIN_S
-        )
+
+        async def attempt(left_s: float) -> command_service_pb2.InvokeResponse:
+            request.timeout.CopyFrom(duration_from_seconds(left_s))
+            return await self._calls.unary(
+                self._calls.commands.Invoke, request, method, timeout_s=left_s + ANSWER_MARGIN_S
+            )
+
+        if method in _WRITES:
+            answer = await self._write_once(request, attempt, deadline_s)
+        else:
+            answer = await attempt(deadline_s)
         reply = answer.reply
         if reply.hresult != 0 or reply.reason:
             kind = WriteFailed if reply.WhichOneof("result") == "write" else MxAccessError
             raise kind(method, reply.hresult, reply.message, statuses_from_messages(reply.statuses), reply.reason)
         return reply
+
+    async def _write_once(
+        self, request: command_service_pb2.InvokeRequest, attempt: _Attempt, deadline_s: float
+    ) -> command_service_pb2.InvokeResponse:
+        if request.request_id:
+            return await repeated(attempt, deadline_s)
+        request.request_id = secrets.token_bytes(REQUEST_ID_BYTES)
+        attempts = 0
+
+        async def counted(left_s: float) -> command_service_pb2.InvokeResponse:
+            nonlocal attempts
+            attempts += 1
+            return await attempt(left_s)
+
+        try:
+            return await repeated(counted, deadline_s)
+        except RequestIdLimitReached:
+            # The worker remembers as many as it can, and wrote nothing: then without, and without repeats.
+            if attempts > 1:
+                raise
+            request.ClearField("request_id")
+            return await attempt(deadline_s)
 
 
 def _handle(reply: commands_pb2.MxReply, field: str) -> int:
