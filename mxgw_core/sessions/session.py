@@ -221,8 +221,8 @@ class Session:
         self.distributor.end(GatewayDraining(text, retry_after_s=2.0))
         self.worker.commands.fail_all(
             CommandOutcomeUnknown(
-                "the gateway is shutting down while the command runs: it may or may not take effect. Look before "
-                "repeating it",
+                "the gateway is shutting down while the command runs: it may or may not take effect. Repeat a "
+                "write with its request_id, or look first",
                 metadata={"session_id": self.id},
             )
         )

@@ -7,30 +7,23 @@ kept for the caller: the session registers once, on first use, and every method 
 from __future__ import annotations
 
 import asyncio
-import secrets
-from collections.abc import Awaitable, Callable
 from datetime import datetime
 from typing import TypeAlias
 
 from mxgw.convert import PyValue, duration_from_seconds, timestamp_from_datetime, to_value
 from mxgw.v1 import command_service_pb2, commands_pb2, session_service_pb2
 from mxgw_client._calls import Calls
-from mxgw_client._repeating import repeated
+from mxgw_client._repeating import WRITES, written_once
 from mxgw_client.enums import DataType
-from mxgw_client.errors import LoginFailed, MxAccessError, ProtocolViolation, RequestIdLimitReached, WriteFailed
+from mxgw_client.errors import LoginFailed, MxAccessError, ProtocolViolation, WriteFailed
 from mxgw_client.references import ReferenceMap
 from mxgw_client.results import Item, WriteResult
 from mxgw_client.values import Status, statuses_from_messages
 
 ItemLike: TypeAlias = Item | int
-_Attempt: TypeAlias = Callable[[float], Awaitable[command_service_pb2.InvokeResponse]]
 
 # How much later than the gateway the client gives up, so that the gateway's own, typed answer comes first.
 ANSWER_MARGIN_S = 1.0
-# What the gateway takes a request id with.
-_WRITES = frozenset({"write", "write2", "write_secured", "write_secured2", "write_bulk"})
-# 16 to 64 bytes are allowed.
-REQUEST_ID_BYTES = 16
 
 _ADVICE = {
     1012: "this attribute needs write_secured with a user",
@@ -388,37 +381,12 @@ class MxAccess:
                 self._calls.commands.Invoke, request, method, timeout_s=left_s + ANSWER_MARGIN_S
             )
 
-        if method in _WRITES:
-            answer = await self._write_once(request, attempt, deadline_s)
-        else:
-            answer = await attempt(deadline_s)
-        reply = answer.reply
+        once = written_once(request, attempt, deadline_s) if method in WRITES else attempt(deadline_s)
+        reply = (await once).reply
         if reply.hresult != 0 or reply.reason:
             kind = WriteFailed if reply.WhichOneof("result") == "write" else MxAccessError
             raise kind(method, reply.hresult, reply.message, statuses_from_messages(reply.statuses), reply.reason)
         return reply
-
-    async def _write_once(
-        self, request: command_service_pb2.InvokeRequest, attempt: _Attempt, deadline_s: float
-    ) -> command_service_pb2.InvokeResponse:
-        if request.request_id:
-            return await repeated(attempt, deadline_s)
-        request.request_id = secrets.token_bytes(REQUEST_ID_BYTES)
-        attempts = 0
-
-        async def counted(left_s: float) -> command_service_pb2.InvokeResponse:
-            nonlocal attempts
-            attempts += 1
-            return await attempt(left_s)
-
-        try:
-            return await repeated(counted, deadline_s)
-        except RequestIdLimitReached:
-            # The worker remembers as many as it can, and wrote nothing: then without, and without repeats.
-            if attempts > 1:
-                raise
-            request.ClearField("request_id")
-            return await attempt(deadline_s)
 
 
 def _handle(reply: commands_pb2.MxReply, field: str) -> int:

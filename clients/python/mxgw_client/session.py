@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import secrets
 import time
 import weakref
 from pathlib import Path
@@ -14,11 +13,10 @@ from typing import Self, TypeAlias
 from mxgw.convert import duration_from_seconds, duration_to_seconds
 from mxgw.v1 import event_service_pb2, gateway_service_pb2, session_service_pb2
 from mxgw_client._calls import Calls
-from mxgw_client._repeating import repeated
+from mxgw_client._repeating import new_request_id, repeated
 from mxgw_client.bulk import BulkCalls
 from mxgw_client.enums import OnGap
 from mxgw_client.errors import MxgwClientError, SessionEnded, SessionGone, SessionNotFound
-from mxgw_client.mxaccess import REQUEST_ID_BYTES
 from mxgw_client.policy import Policy
 from mxgw_client.position import Position, Start, after
 from mxgw_client.position_file import POSITION_INTERVAL_S, PositionFile, StoredPosition
@@ -103,7 +101,7 @@ class Session(BulkCalls):
         if request.request_id:
             return await self._ask_for(request)
         # Kept when it fails, so that a later try finds a session that was opened after all.
-        self._opening_id = self._opening_id or secrets.token_bytes(REQUEST_ID_BYTES)
+        self._opening_id = self._opening_id or new_request_id()
         own = session_service_pb2.OpenSessionRequest()
         own.CopyFrom(request)
         own.request_id = self._opening_id
@@ -111,7 +109,7 @@ class Session(BulkCalls):
             session_id = await self._ask_for(own)
         except SessionGone:
             # It was opened, nobody heard of it, and it is over: another one is no second one.
-            own.request_id = secrets.token_bytes(REQUEST_ID_BYTES)
+            own.request_id = new_request_id()
             session_id = await self._ask_for(own)
         self._opening_id = b""
         return session_id
