@@ -24,8 +24,14 @@ from mxgw.v1.command_service_pb2 import InvokeRequest
 from mxgw.v1.event_service_pb2 import StartPosition, StreamEventsRequest
 from mxgw.v1.events_pb2 import EVENT_KIND_WRITE_COMPLETE
 from mxgw_acl.keys import Scope
+from mxgw_acl.patterns import ItemPatterns
+from mxgw_core.api import CloseReason
+from mxgw_core.api.errors import RequestIdLimitReached, SessionGone, WorkerStartFailed
+from mxgw_core.api.types import ANONYMOUS
 from mxgw_core.sessions import openings
-from mxgw_core.testing import running_gateway
+from mxgw_core.sessions.registry import SessionRegistry
+from mxgw_core.sessions.session import SessionRequest
+from mxgw_core.testing import RunningGateway, running_gateway
 
 pytestmark = pytest.mark.asyncio
 
@@ -194,13 +200,49 @@ async def test_a_session_whose_only_caller_gave_up_and_never_asks_again_ends(mon
         await until(lambda: not gateway.app.sessions())
 
 
-async def test_an_opening_that_failed_is_tried_again_under_its_id() -> None:
-    overrides = {"backends.sim.kind": "sim", "backends.broken.kind": "opcua", "workers.start_timeout_s": 60}
-    async with running_gateway(overrides) as gateway, client_of(gateway.target) as client:
-        for _ in range(2):
-            request = ss.OpenSessionRequest(request_id=ONE, backend="broken")
+def registry_of(gateway: RunningGateway) -> SessionRegistry:
+    registry = gateway.app._registry
+    assert registry is not None
+    return registry
 
-            assert (await refused(client.sessions.OpenSession(request))).reason == "WORKER_START_FAILED"
+
+def wish(backend: str = "sim", key: bytes = ONE) -> SessionRequest:
+    return SessionRequest("", backend, "", 60.0, key=key, digest=ONE)
+
+
+async def test_an_opening_that_failed_is_tried_again_under_its_id() -> None:
+    async with running_gateway({"backends.sim.kind": "sim", "backends.broken.kind": "opcua"}) as gateway:
+        registry = registry_of(gateway)
+        for _ in range(2):
+            # The second time the first one's worker is not gone yet.
+            with pytest.raises(WorkerStartFailed):
+                await registry.open(wish("broken"), ANONYMOUS)
+        await until(lambda: not registry.live())
+
+        assert len(list(registry.ended())) == 2
+
+
+async def test_openings_are_remembered_for_their_time_and_no_more_than_there_is_room_for() -> None:
+    now = 1000.0
+    async with running_gateway() as gateway:
+        registry = registry_of(gateway)
+        registry._openings = openings.Openings(clock=lambda: now, limit=2)
+        first = await registry.open(wish(), ANONYMOUS)
+        first.close(CloseReason.CLIENT)
+        await first.closed
+        second = await registry.open(wish(key=TWO), ANONYMOUS)
+        with pytest.raises(RequestIdLimitReached):
+            await registry.open(wish(key=THREE), ANONYMOUS)
+
+        assert await registry.open(wish(key=TWO), ANONYMOUS) is second
+
+        now += openings.REMEMBERED_S - 1
+        with pytest.raises(SessionGone, match="new request_id"):
+            await registry.open(wish(), ANONYMOUS)
+        now += 1
+        again = await registry.open(wish(), ANONYMOUS)
+
+        assert again.id not in (first.id, second.id)
 
 
 async def test_another_identity_has_names_of_its_own(tmp_path: Path) -> None:
@@ -224,6 +266,26 @@ async def test_another_identity_has_names_of_its_own(tmp_path: Path) -> None:
             again = await write_once(shared, session.session_id, ONE, write=target(item, 1.0))
 
             assert again.write.write_id == written.write.write_id + 1
+
+
+async def test_a_limited_key_is_told_an_outcome_only_while_it_is_judged_as_before(tmp_path: Path) -> None:
+    async with guarded_gateway(tmp_path, {"backends.sim.profile": "load"}) as guarded:
+        _, text = guarded.issue(writable=ItemPatterns(subtrees=("Load.Target",)))
+        async with client_with(guarded.target, text) as client:
+            session_id = (await client.open()).session_id
+            mine, other = await client.subscribe(session_id, ["Load.Target", "Load.Item00001"])
+            writes = [c.BulkWrite(item_handle=item, value=to_value(1.0)) for item in (other, mine)]
+            bulk = c.WriteBulkCommand(server_handle=1, writes=writes, wait_for_completion=True)
+            first = await write_once(client, session_id, ONE, write_bulk=bulk)
+
+            assert [item.reason for item in first.bulk.items] == ["ITEM_DENIED", ""]
+            assert await write_once(client, session_id, ONE, write_bulk=bulk) == first
+
+            await client.invoke(session_id, remove_item=c.RemoveItemCommand(server_handle=1, item_handle=mine))
+            refusal = await refused(write_once(client, session_id, ONE, write_bulk=bulk))
+
+            assert (refusal.code, refusal.reason) == (grpc.StatusCode.PERMISSION_DENIED, "ACCESS_DENIED")
+            assert "not told" in refusal.text
 
 
 async def test_a_key_that_was_revoked_learns_nothing(tmp_path: Path) -> None:

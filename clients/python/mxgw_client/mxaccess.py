@@ -360,11 +360,9 @@ class MxAccess:
     ) -> commands_pb2.MxReply:
         """Send one command as it is and return MXAccess's reply; the other methods are made of this.
 
-        `timeout_s` is the command's deadline at the gateway (its own limit, 30 s by default, caps it).
-
-        A write bears a request id, so that it is carried out once however often it is asked for: when its answer is
-        lost it is repeated until the deadline. `request_id` (16 to 64 bytes, for writes only) is one of your own, for a
-        program that will repeat the write by itself, after a restart perhaps.
+        `timeout_s` is the command's deadline at the gateway (its own limit, 30 s by default, caps it). A write
+        bears a request id and is carried out once: when its answer is lost it is asked for again, until the deadline.
+        `request_id` (16 to 64 bytes, writes only) is one of your own, to repeat the write by yourself.
 
         Raises:
             MxAccessError: the reply's HRESULT is not 0.
