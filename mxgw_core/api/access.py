@@ -44,7 +44,8 @@ class AccessRequest:
     """A call by a known caller, before it runs.
 
     `method` is the full gRPC name ("/mxgw.v1.SessionService/OpenSession"). `session` is the session that the call
-    names; None when it names none, or one that is not there (then `session_id` has the name). It may have ended.
+    names; None when it names none, or one that is not there (then `session_id` has the name). It may have ended. For an
+    OpenSession that repeats an earlier call (by its request id) it is the session that one opened: no other begins.
     `request` is the call's message, None in a list; it may hold passwords and tag values: never log it. `scope` is what
     the service declares for the method, "" when nothing.
     """

@@ -14,7 +14,9 @@ class WorkerSpawn:
     """A worker about to be started; no process knows of it yet. `secret` proves both ends to each other.
 
     `owner`, `owner_kind` and `owner_name` are those of the identity that opened the session; `opened_at` is wall
-    clock, seconds since 1970. `data_dir_id` is `Gateway.data_dir_id` of the gateway that starts it.
+    clock, seconds since 1970. `data_dir_id` is `Gateway.data_dir_id` of the gateway that starts it. `request_key` and
+    `request_digest` are hashes by which a repeat of the OpenSession call is known (empty when it had no request id):
+    keep them with the worker, so that they outlive the gateway as it does.
     """
 
     session_id: str
@@ -29,6 +31,8 @@ class WorkerSpawn:
     owner_name: str = ""
     opened_at: float = 0.0
     data_dir_id: str = ""
+    request_key: bytes = field(default=b"", repr=False)
+    request_digest: bytes = field(default=b"", repr=False)
 
 
 def same_data_dir(known: str, now: str) -> bool:

@@ -18,7 +18,9 @@ from mxgw_core.api.errors import AccessDenied, InvalidRequest
 from mxgw_core.api.gateway import Call
 from mxgw_core.api.types import Identity
 from mxgw_core.config.models import Settings
+from mxgw_core.failpoints import reach
 from mxgw_core.rpc.access import AccessControl, denied_inputs
+from mxgw_core.rpc.request_ids import body_digest, request_key, withheld_digest
 from mxgw_core.rpc.validation import page
 from mxgw_core.rpc.worker_calls import call_worker
 from mxgw_core.sessions.registry import SessionRegistry
@@ -35,6 +37,8 @@ _BULK_INPUTS = {
     "write_bulk": "writes",
     "read_bulk": "items",
 }
+# What may bear a request id.
+_WRITES = frozenset({"write", "write2", "write_secured", "write_secured2", "write_bulk"})
 
 
 class CommandService:
@@ -56,6 +60,9 @@ class CommandService:
                 "the request has no command this gateway knows: set one of MxCommand's fields",
                 metadata={"field": "command"},
             )
+        to_worker = w.CommandRequest()
+        if request.request_id:
+            _remember(to_worker, request, kind, call.identity)
         denied: Mapping[int, str] = {}
         guards = self._guards_of(session, call.identity)
         if guards:
@@ -63,10 +70,14 @@ class CommandService:
             if denied and kind not in _BULK_INPUTS:
                 raise AccessDenied(denied.get(0, "the command is not allowed"))
             command = _without(command, kind, denied)
+            to_worker.withheld_digest = withheld_digest(denied) if request.request_id else b""
         timeout_s = self._timeout(call, request.timeout if request.HasField("timeout") else None)
         with _observed([guard for guard in guards if isinstance(guard, CommandObserver)], session, command) as answered:
-            answer = await call_worker(session, w.CommandRequest(mx=command), timeout_s)
+            to_worker.mx.CopyFrom(command)
+            answer = await call_worker(session, to_worker, timeout_s)
             answered(answer)
+        if request.request_id:
+            reach("write:before-answer")
         reply = answer.mx
         if denied:
             _merge_denied(reply, denied)
@@ -102,6 +113,20 @@ class CommandService:
         if seconds <= 0:
             raise InvalidRequest("timeout must be longer than 0 s", metadata={"field": "timeout"})
         return min(timeout_s, seconds)
+
+
+def _remember(to_worker: w.CommandRequest, request: pb.InvokeRequest, kind: str, identity: Identity) -> None:
+    """Let the worker run this write once, however often it is asked for.
+
+    Raises:
+        InvalidRequest: the command is no write, or the id is too short or too long.
+    """
+    if kind not in _WRITES:
+        raise InvalidRequest(
+            f"request_id goes with writes only, and this is {kind}: leave it empty", metadata={"field": "request_id"}
+        )
+    to_worker.request_key = request_key(identity, request.request_id)
+    to_worker.request_digest = body_digest(request.command)
 
 
 @contextmanager

@@ -18,6 +18,7 @@ from mxgw_core.api.types import CloseReason, SessionInfo
 from mxgw_core.config.models import Settings
 from mxgw_core.rpc.access import AccessControl
 from mxgw_core.rpc.messages import ended_session, live_session, subscribers_of
+from mxgw_core.rpc.request_ids import body_digest, request_key
 from mxgw_core.rpc.validation import after_token, page
 from mxgw_core.rpc.worker_calls import call_worker
 from mxgw_core.sessions.registry import RememberedSession, SessionRegistry
@@ -36,12 +37,19 @@ class SessionService:
         self._access = access
 
     async def OpenSession(self, request: pb.OpenSessionRequest, call: Call) -> pb.OpenSessionResponse:
+        key = request_key(call.identity, request.request_id)
+        if key:
+            body = pb.OpenSessionRequest()
+            body.CopyFrom(request)
+            body.ClearField("request_id")
         session = await self._registry.open(
             SessionRequest(
                 client_name=request.client_name,
                 backend=request.backend or self._settings.default_backend,
                 tag=request.tag,
                 lease_s=self._lease(request.lease) if request.HasField("lease") else self._settings.limits.lease_s,
+                key=key,
+                digest=body_digest(body) if key else b"",
             ),
             call.identity,
         )

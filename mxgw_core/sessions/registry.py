@@ -21,6 +21,7 @@ from mxgw_core.api.types import CloseReason, EndedSession, Identity, SessionInfo
 from mxgw_core.api.workers import Orphan, OrphanVerdict, WorkerSpawn, same_data_dir
 from mxgw_core.config.models import Settings
 from mxgw_core.plugins import PluginHost
+from mxgw_core.sessions.openings import Openings
 from mxgw_core.sessions.session import Session, SessionRequest
 from mxgw_core.sessions.totals import AdoptionOutcome, SessionTotals
 from mxgw_core.workers.orphans import Judgement
@@ -71,6 +72,7 @@ class SessionRegistry:
         self._live: dict[str, Session] = {}
         self._ended: OrderedDict[str, RememberedSession] = OrderedDict()
         self._opened = 0
+        self._openings = Openings()
         self.totals = SessionTotals()
         self._tasks = asyncio.TaskGroup()
         self._sweeper: asyncio.Task[None] | None = None
@@ -118,11 +120,12 @@ class SessionRegistry:
             await asyncio.wait(live)
 
     async def open(self, request: SessionRequest, owner: Identity) -> Session:
-        """Start a session and return it READY.
+        """Start a session and return it READY; a repeat of an earlier request gets the session of that one.
 
-        A caller that gives up waiting takes its session with it.
+        A caller that gives up waiting takes its session with it, unless it may repeat the request.
 
         Raises:
+            RequestIdReused, SessionGone, RequestIdLimitReached: see `Openings.find`.
             GatewayDraining: the gateway is shutting down.
             UnknownBackend: the settings define no such backend.
             SessionLimitReached: too many sessions are open, of all owners or of this one.
@@ -130,6 +133,9 @@ class SessionRegistry:
         """
         if self.draining:
             raise GatewayDraining("the gateway is shutting down: try again later", retry_after_s=5.0)
+        repeated = self._openings.find(request)
+        if repeated is not None:
+            return await repeated.wait()
         if request.backend not in self._settings.backends:
             known = ", ".join(sorted(self._settings.backends))
             raise UnknownBackend(
@@ -151,12 +157,14 @@ class SessionRegistry:
             make_worker=self._make_worker,
         )
         self._live[session_id] = session
+        opening = self._openings.add(session)
         self.totals.starting(session)
         self._tasks.create_task(self._run(session), name=f"session:{session_id}")
         try:
-            await asyncio.shield(session.opened)
+            await opening.wait()
         except asyncio.CancelledError:
-            session.close(CloseReason.CLIENT, "its client gave up while it was starting")
+            if not request.key:
+                session.close(CloseReason.CLIENT, "its client gave up while it was starting")
             raise
         log.info(
             "session %s (%s) is ready: backend %s, worker %d",
@@ -222,7 +230,14 @@ class SessionRegistry:
         session = Session(
             spawn.session_id,
             self._opened,
-            SessionRequest(spawn.client_name, spawn.backend, spawn.tag, spawn.lease_s),
+            SessionRequest(
+                spawn.client_name,
+                spawn.backend,
+                spawn.tag,
+                spawn.lease_s,
+                key=spawn.request_key,
+                digest=spawn.request_digest,
+            ),
             Identity(spawn.owner, spawn.owner_kind, spawn.owner_name),
             settings=self._settings,
             plugins=self._plugins,
@@ -231,6 +246,7 @@ class SessionRegistry:
             had_subscriber=orphan.had_subscriber,
         )
         self._live[session.id] = session
+        self._openings.add(session, was_opened=orphan.was_ready)
         if judgement.verdict is OrphanVerdict.TERMINATE:
             session.close(judgement.reason, judgement.detail)
             self.totals.adoptions[AdoptionOutcome.TERMINATED] += 1
@@ -256,6 +272,8 @@ class SessionRegistry:
             owner_name=owner.display_name,
             opened_at=session.opened_at,
             data_dir_id=self._data.id,
+            request_key=request.key,
+            request_digest=request.digest,
         )
         return self._worker(session, spawn)
 
@@ -275,6 +293,7 @@ class SessionRegistry:
             await session.run()
         finally:
             self._live.pop(session.id, None)
+            self._openings.over(session)
             self.totals.over(session)
             self._remember(RememberedSession.of(session))
             session.distributor.release()
@@ -309,6 +328,11 @@ class SessionRegistry:
     def find(self, session_id: str) -> Session | None:
         """Return a live session."""
         return self._live.get(session_id)
+
+    def opened_by(self, key: bytes) -> SessionInfo | None:
+        """Return the live session that a request of this key opened or is opening; None when there is none."""
+        session = self._openings.session_of(key) if key else None
+        return None if session is None else session.info()
 
     def find_ended(self, session_id: str) -> RememberedSession | None:
         """Return what is remembered of a session that ended."""

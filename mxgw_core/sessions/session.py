@@ -11,7 +11,7 @@ import logging
 import math
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from mxgw_core.api.errors import (
     CommandOutcomeUnknown,
@@ -42,7 +42,9 @@ _SNAPSHOTS_AT_ONCE = 4
 
 @dataclass(frozen=True, slots=True)
 class SessionRequest:
-    """What a client asked for, checked and capped."""
+    """What a client asked for, checked and capped. `key` names the request to the caller and `digest` is over its
+    fields, so that a repeat is known; both are empty without a request id.
+    """
 
     client_name: str
     backend: str
@@ -50,6 +52,8 @@ class SessionRequest:
     lease_s: float
     # Of the gateway's own: no lease, no client's place, and never left to the next gateway.
     is_internal: bool = False
+    key: bytes = field(default=b"", repr=False)
+    digest: bytes = field(default=b"", repr=False)
 
 
 class Session:
@@ -231,8 +235,8 @@ class Session:
         self.distributor.end(GatewayDraining(text, retry_after_s=2.0))
         self.worker.commands.fail_all(
             CommandOutcomeUnknown(
-                "the gateway is shutting down while the command runs: it may or may not take effect. Look before "
-                "repeating it",
+                "the gateway is shutting down while the command runs: it may or may not take effect. Repeat a "
+                "write with its request_id, or look first",
                 metadata={"session_id": self.id},
             )
         )

@@ -5,8 +5,9 @@ from __future__ import annotations
 import asyncio
 import logging
 import secrets
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
+from typing import TypeAlias
 
 from mxgw.v1.commands_pb2 import BulkItemResult, MxReply
 from mxgw.worker.v1.worker_pb2 import CommandReply, Failure
@@ -16,6 +17,9 @@ log = logging.getLogger(__name__)
 
 # The event loop gets its turn at least this often during long runs of backend calls, for events and heartbeats.
 _YIELD_S = 0.005
+
+# Hands one write to the backend.
+Issue: TypeAlias = Callable[[], Awaitable[None]]
 
 
 class CallExpired(Exception):
@@ -52,6 +56,10 @@ class Call:
         self._timer: asyncio.TimerHandle | None = None
         self.answered = False
         self.expired = False
+        # Whether a write of this command was handed to the backend.
+        self.has_issued = False
+        # Whether its outcome is kept for a repeat: then completions are awaited past the deadline.
+        self.is_remembered = False
         self.timeout_ms = timeout_ms
         # In the loop's time; None without a deadline.
         self.deadline: float | None = None
@@ -70,6 +78,15 @@ class Call:
     def fail(self, reason: str, detail: str) -> None:
         """Answer with a Failure, unless there was an answer."""
         self.answer(CommandReply(failure=Failure(reason=reason, detail=detail)))
+
+    def noting(self, issue: Issue) -> Issue:
+        """Return a call into the backend that first notes that it is made."""
+
+        async def noted() -> None:
+            self.has_issued = True
+            await issue()
+
+        return noted
 
     def check(self) -> None:
         """Stand before every backend call.

@@ -13,10 +13,10 @@ MxgwClientError
 │   ├── LoginFailed              AuthenticateUser answered 0
 │   └── SubscribeFailed          some references of subscribe() were refused
 ├── GatewayRefusal               the gateway refused; `reason` says why
-│   ├── InvalidRequest ── UnknownBackend, PositionForeign
+│   ├── InvalidRequest ── UnknownBackend, PositionForeign, RequestIdReused
 │   ├── Unauthenticated, AccessDenied
 │   ├── SessionNotFound ── SessionGone
-│   ├── SessionNotReady, SessionLimitReached, WorkerStartFailed
+│   ├── SessionNotReady, SessionLimitReached, RequestIdLimitReached, WorkerStartFailed
 │   ├── CommandTimedOut, CommandFailed, CommandOutcomeUnknown, PendingCommandsExceeded
 │   ├── SubscriberExists, SubscriberLimitReached, PositionLost
 │   └── FeatureNotEnabled, InternalError
@@ -94,7 +94,7 @@ class NotAGateway(MxgwClientError):
 
 
 class CallTimedOut(MxgwClientError):
-    """No answer within the call's deadline: the outcome is unknown, so do not blindly repeat a write."""
+    """No answer within the call's deadline: the outcome is unknown, so repeat a write only with its request id."""
 
 
 class ProtocolViolation(MxgwClientError):
@@ -172,6 +172,10 @@ class PositionForeign(InvalidRequest):
     """The position was handed out by another session: positions must be kept apart by session."""
 
 
+class RequestIdReused(InvalidRequest):
+    """The request id was used for something else; nothing was done."""
+
+
 class Unauthenticated(GatewayRefusal):
     """The gateway does not know who calls; pass api_key= or a client certificate."""
 
@@ -194,6 +198,10 @@ class SessionNotReady(GatewayRefusal):
 
 class SessionLimitReached(GatewayRefusal):
     """As many sessions are open as the gateway's settings allow."""
+
+
+class RequestIdLimitReached(GatewayRefusal):
+    """No further request id can be remembered at present; nothing was done."""
 
 
 class WorkerStartFailed(GatewayRefusal):

@@ -62,7 +62,7 @@ class Gate:
 
     def _check_numbers(self, request: AccessRequest, key: Key) -> None:
         gateway, limits = self._gateway, key.constraints
-        if request.method == OPEN_SESSION:
+        if request.method == OPEN_SESSION and request.session is None:
             own = [session for session in gateway.sessions() if session.owner == key.id]
             if limits.maximum_sessions is not None and len(own) >= limits.maximum_sessions:
                 raise SessionLimitReached(

@@ -105,8 +105,8 @@ class Manifest:
         """A worker is about to be started."""
         self._db.execute(
             "INSERT INTO worker (session_id, state, backend, endpoint, owner, owner_kind, owner_name, tag, client_name,"
-            " lease_s, opened_at, lifetime_s, secret, updated_at)"
-            " VALUES (?, 'starting', ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
+            " lease_s, opened_at, lifetime_s, secret, request_key, request_digest, updated_at)"
+            " VALUES (?, 'starting', ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
             (
                 spawn.session_id,
                 spawn.backend,
@@ -120,6 +120,8 @@ class Manifest:
                 spawn.opened_at,
                 lifetime_s,
                 spawn.secret,
+                spawn.request_key,
+                spawn.request_digest,
                 time.time(),
             ),
         )
@@ -208,6 +210,8 @@ def _orphan(row: sqlite3.Row, data_dir_id: str, adopt_within_s: float) -> Orphan
         owner_name=row["owner_name"],
         opened_at=row["opened_at"],
         data_dir_id=data_dir_id,
+        request_key=row["request_key"],
+        request_digest=row["request_digest"],
     )
     worker = WorkerIdentity(
         session_id=row["session_id"],

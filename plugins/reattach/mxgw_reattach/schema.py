@@ -43,10 +43,13 @@ CREATE TABLE worker ({_WORKER_1}) STRICT;
 """
 # Each step leads from one format to the next, and the newest format is what they make of the first: so one text says
 # what each table is. `ended`: sessions that ended, so that their owners are told how after a restart.
+# `request_key`, `request_digest`: the hashes by which a repeated OpenSession finds its session.
 _STEPS = {
     2: """
 ALTER TABLE gateway ADD COLUMN data_dir_id TEXT NOT NULL DEFAULT '';
 ALTER TABLE worker ADD COLUMN had_subscriber INTEGER NOT NULL DEFAULT 0;
+ALTER TABLE worker ADD COLUMN request_key BLOB NOT NULL DEFAULT x'';
+ALTER TABLE worker ADD COLUMN request_digest BLOB NOT NULL DEFAULT x'';
 CREATE TABLE ended (
     number INTEGER PRIMARY KEY,
     session_id TEXT NOT NULL UNIQUE,

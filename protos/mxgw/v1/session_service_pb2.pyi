@@ -235,12 +235,20 @@ class OpenSessionRequest(_message.Message):
     BACKEND_FIELD_NUMBER: _builtins.int
     TAG_FIELD_NUMBER: _builtins.int
     LEASE_FIELD_NUMBER: _builtins.int
+    REQUEST_ID_FIELD_NUMBER: _builtins.int
     client_name: _builtins.str
     """Shown to operators; at most 128 characters."""
     backend: _builtins.str
     """A backend named in the gateway's settings; empty for the default."""
     tag: _builtins.str
     """Shown to operators and used for their access; at most 64 characters."""
+    request_id: _builtins.bytes
+    """Makes the call safe to repeat: 16 to 64 bytes that this caller uses for no other session, best random ones. A
+    repeat with the same fields gets the session that the first opened, and waits for it while it starts or comes back
+    from a restart of the gateway (where the gateway keeps sessions through one). For 10 minutes after the session's
+    end a repeat is refused with SESSION_GONE; when the first failed, a repeat tries again. Other fields under the same
+    id are refused (REQUEST_ID_REUSED). Empty: every call opens a session.
+    """
     @_builtins.property
     def lease(self) -> _duration_pb2.Duration:
         """Idle life time; empty for the gateway's default, capped by its maximum."""
@@ -252,10 +260,11 @@ class OpenSessionRequest(_message.Message):
         backend: _builtins.str = ...,
         tag: _builtins.str = ...,
         lease: _duration_pb2.Duration | None = ...,
+        request_id: _builtins.bytes = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["lease", b"lease"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["backend", b"backend", "client_name", b"client_name", "lease", b"lease", "tag", b"tag"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["backend", b"backend", "client_name", b"client_name", "lease", b"lease", "request_id", b"request_id", "tag", b"tag"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

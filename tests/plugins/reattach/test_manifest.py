@@ -42,6 +42,8 @@ SPAWN = WorkerSpawn(
     owner_name="Historian of the north",
     opened_at=1_700_000_000.25,
     data_dir_id="fd00:1001:boot",
+    request_key=bytes([7]) * 32,
+    request_digest=bytes([8]) * 32,
 )
 STARTED = WorkerIdentity("s1", 4711, 123_456, b"", 0, "boot")
 PROVED = replace(STARTED, epoch=bytes(range(16)), protocol_version=1)
@@ -459,6 +461,7 @@ def test_a_manifest_of_the_first_format_goes_on(tmp_path: Path) -> None:
         assert manifest.instance == "0123456789abcdef"
         assert (orphan.session_id, orphan.spawn.secret, orphan.spawn.data_dir_id) == ("s1", FIRST, HERE)
         assert (orphan.was_ready, orphan.had_subscriber) == (True, False)
+        assert (orphan.spawn.request_key, orphan.spawn.request_digest) == (b"", b"")
 
         manifest.gone("s1", CloseReason.CLIENT, "")
 
