@@ -18,7 +18,8 @@ from mxgw.v1 import (
 )
 from mxgw.v1.session_service_pb2 import ItemState
 from mxgw_core.api.access import ItemAccess, Operator, OperatorCredentials, SessionPredicate
-from mxgw_core.api.errors import GatewayDraining, GatewayError, SettingsError
+from mxgw_core.api.attempts import Attempts
+from mxgw_core.api.errors import DependencyUnavailable, GatewayDraining, GatewayError, SettingsError
 from mxgw_core.api.events import SubscriberLimits
 from mxgw_core.api.feeds import Feed, FeedDescription
 from mxgw_core.api.gateway import GrpcService, OpenStream
@@ -62,6 +63,7 @@ class GatewayApp:
     Attributes:
         addresses: what it really listens on, ports resolved; known once it is ready.
         sessions_left: after `run`, how many sessions wait for the next gateway.
+        attempts: failed attempts with keys and at logins.
     """
 
     def __init__(self, settings: Settings, plugins: PluginHost, *, origins: Mapping[str, str] | None = None) -> None:
@@ -82,6 +84,8 @@ class GatewayApp:
         self._observing: Observing | None = None
         self._access: AccessControl | None = None
         self._feeds: list[PluginFeed] = []
+        limits = settings.limits
+        self.attempts = Attempts(limits.failed_attempts_per_minute, limits.failed_attempts_burst)
 
     async def run(self) -> None:
         """Serve until `stop` is called.
@@ -292,14 +296,21 @@ class GatewayApp:
         """Ask the plugins who this person is; None when none vouches, or one fails.
 
         Raises:
+            TooManyAttempts: of this peer, or for this name; no plugin was asked.
             GatewayError: a plugin refused on purpose.
         """
         outcome = AccessOutcome.UNAUTHENTICATED
         try:
-            operator = _operator(
-                await asyncio.to_thread(self._plugins.ask, "mxgw_authenticate_operator", credentials=credentials)
-            )
+            attempt = self.attempts.begin(credentials.peer, f"user {credentials.user}")
+            try:
+                operator = _operator(
+                    await asyncio.to_thread(self._plugins.ask, "mxgw_authenticate_operator", credentials=credentials)
+                )
+            except DependencyUnavailable:
+                attempt.succeeded()  # nobody has checked the password
+                raise
             if operator is not None:
+                attempt.succeeded()
                 outcome = AccessOutcome.OK
             return operator
         except GatewayError as error:

@@ -17,6 +17,7 @@ from mxgw_core.api.access import (
     SessionPredicate,
     as_operator,
 )
+from mxgw_core.api.attempts import Attempt, Attempts, folded_name
 from mxgw_core.api.correlation import correlation_id
 from mxgw_core.api.distribution import Distribution
 from mxgw_core.api.events import (
@@ -51,7 +52,8 @@ from mxgw_core.api.hookspecs import Hooks, hookimpl
 from mxgw_core.api.internal import AlarmAcknowledged, AlarmReport, InternalSession
 from mxgw_core.api.metrics import Metric, MetricBuckets, MetricKind, MetricSample
 from mxgw_core.api.observation import CommandInFlight, Observation, PluginStatus, ShownSetting
-from mxgw_core.api.types import ANONYMOUS, CloseReason, Identity, Peer, Position, SessionInfo, SessionState
+from mxgw_core.api.rates import TokenBucket
+from mxgw_core.api.types import ANONYMOUS, CloseReason, Identity, Peer, Position, SessionInfo, SessionState, peer_address
 from mxgw_core.api.workers import (
     Orphan,
     OrphanVerdict,
@@ -68,6 +70,8 @@ __all__ = [
     "AlarmAcknowledged",
     "AlarmReport",
     "Allow",
+    "Attempt",
+    "Attempts",
     "AuditEntry",
     "AuthenticationRequest",
     "Block",
@@ -131,6 +135,7 @@ __all__ = [
     "StandingFilter",
     "StreamPace",
     "SubscriberLimits",
+    "TokenBucket",
     "Tolerate",
     "Verdict",
     "WorkerExit",
@@ -140,5 +145,7 @@ __all__ = [
     "WorkerSpawn",
     "as_operator",
     "correlation_id",
+    "folded_name",
     "hookimpl",
+    "peer_address",
 ]

@@ -13,6 +13,7 @@ from pydantic import BaseModel
 
 from mxgw.v1.session_service_pb2 import ItemState
 from mxgw_core.api.access import ItemAccess, Operator, OperatorCredentials, SessionPredicate
+from mxgw_core.api.attempts import Attempts
 from mxgw_core.api.errors import GatewayError
 from mxgw_core.api.events import SubscriberLimits
 from mxgw_core.api.internal import InternalSession
@@ -97,6 +98,13 @@ class Gateway(Protocol):
         """Whether a plugin knows who may log in at the dashboard."""
 
     @property
+    def attempts(self) -> Attempts:
+        """The one count of failed attempts: whoever accepts or refuses credentials begins an attempt here first.
+
+        `authenticate_operator` does so by itself.
+        """
+
+    @property
     def data_dir(self) -> Path:
         """The gateway's private directory; it is locked for this gateway while a plugin's context is entered."""
 
@@ -149,7 +157,8 @@ class Gateway(Protocol):
         """Ask the plugins who this person is; None when none vouches. An exception counts as None.
 
         Raises:
-            GatewayError: a plugin refused on purpose (too many attempts, the directory is not there).
+            TooManyAttempts: of this peer, or for this name; no plugin was asked.
+            GatewayError: a plugin refused on purpose (the directory is not there).
         """
 
     async def renew_operator(self, operator: Operator) -> Operator | None:

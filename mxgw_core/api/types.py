@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import enum
+import ipaddress
 from dataclasses import dataclass, field
 
 
@@ -68,6 +69,20 @@ class Peer:
 
     address: str
     is_local: bool
+
+
+def peer_address(peer: Peer) -> ipaddress.IPv4Address | ipaddress.IPv6Address:
+    """Return the IP address of a peer; 127.0.0.1 for a Unix socket.
+
+    Raises:
+        ValueError: it has none.
+    """
+    if peer.address == "unix":
+        return ipaddress.ip_address("127.0.0.1")
+    host = peer.address.rpartition(":")[0].strip("[]").partition("%")[0]
+    address = ipaddress.ip_address(host)
+    mapped = getattr(address, "ipv4_mapped", None)
+    return mapped or address
 
 
 @dataclass(frozen=True, slots=True)

@@ -11,7 +11,7 @@ from functools import cached_property
 from typing import Any
 
 from mxgw_acl.patterns import ItemPatterns
-from mxgw_core.api import Peer
+from mxgw_core.api import Peer, peer_address
 
 Network = ipaddress.IPv4Network | ipaddress.IPv6Network
 
@@ -149,31 +149,3 @@ class SecretHash:
     digest: bytes
     created_at: float
     expires_at: float | None = None
-
-
-def peer_address(peer: Peer) -> ipaddress.IPv4Address | ipaddress.IPv6Address:
-    """Return the IP address of a peer; 127.0.0.1 for a Unix socket.
-
-    Raises:
-        ValueError: it has none.
-    """
-    if peer.address == "unix":
-        return ipaddress.ip_address("127.0.0.1")
-    host = peer.address.rpartition(":")[0].strip("[]").partition("%")[0]
-    address = ipaddress.ip_address(host)
-    mapped = getattr(address, "ipv4_mapped", None)
-    return mapped or address
-
-
-def peer_host(peer: Peer) -> str:
-    """Return what stands for the peer's machine where attempts are counted: its address without the port.
-
-    An IPv6 peer owns at least a /64, so that is what counts.
-    """
-    try:
-        address = peer_address(peer)
-    except ValueError:
-        return peer.address
-    if isinstance(address, ipaddress.IPv6Address):
-        return str(ipaddress.ip_network((address, 64), strict=False))
-    return str(address)

@@ -7,14 +7,12 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
-from mxgw_acl.attempts import Attempts
 from mxgw_acl.audit import AuditRecord
-from mxgw_acl.keys import peer_host
 from mxgw_acl.rights import Role
 from mxgw_acl.settings import AclSettings
 from mxgw_acl.tokens import Tokens
 from mxgw_core.api import Operator, OperatorCredentials
-from mxgw_core.api.errors import AccessDenied, GatewayError, SettingsError, TooManyAttempts
+from mxgw_core.api.errors import AccessDenied, GatewayError, SettingsError
 
 _LONGEST_USER = 256
 _LONGEST_PASSWORD = 1024
@@ -76,7 +74,6 @@ class Operators:
         settings: AclSettings,
         directory: Directory | None,
         tokens: Tokens,
-        attempts: Attempts,
         audit: Callable[[AuditRecord], None],
         *,
         now: Callable[[], float] = time.time,
@@ -84,7 +81,6 @@ class Operators:
         self._settings = settings
         self._directory = directory
         self._tokens = tokens
-        self._attempts = attempts
         self._audit = audit
         self._now = now
 
@@ -97,7 +93,6 @@ class Operators:
         """Return the operator with a token; None when name or password are wrong, or the person has no role.
 
         Raises:
-            TooManyAttempts: of this peer, or for this name; the directory was not asked.
             DependencyUnavailable: the directory could not be asked.
             AccessDenied: no directory is configured.
         """
@@ -105,11 +100,7 @@ class Operators:
         peer = credentials.peer
         if self._directory is None:
             raise AccessDenied("this gateway knows no operators: its settings have no [plugins.acl.ldap]")
-        names = f"peer {peer_host(peer)}", f"user {user.casefold()[:_LONGEST_USER]}"
-        if (wait_s := self._attempts.wait_s(*names)) > 0:
-            raise TooManyAttempts("too many failed logins: try again later", retry_after_s=wait_s)
         if why := _why_unusable(user, credentials.password):
-            self._attempts.failed(*names)
             self._record_claim(user, why, peer.address)
             return None
         try:
@@ -118,7 +109,6 @@ class Operators:
             self._record_claim(user, error.message, peer.address)
             raise
         if person is None:
-            self._attempts.failed(*names)
             self._record_claim(user, "wrong user or password", peer.address)
             return None
         roles, tags = self._rights(person.groups)

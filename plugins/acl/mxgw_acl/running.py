@@ -13,7 +13,6 @@ from mxgw.v1.alarm_service_pb2 import AcknowledgeAlarmRequest
 from mxgw.v1.command_service_pb2 import InvokeRequest
 from mxgw.v1.commands_pb2 import MxCommand
 from mxgw.v1.session_service_pb2 import ItemState, OpenSessionRequest
-from mxgw_acl.attempts import Attempts
 from mxgw_acl.audit import AUDIT_FILE, AuditLog, AuditRecord
 from mxgw_acl.audit_tail import AuditTail
 from mxgw_acl.callers import NOBODY, Callers
@@ -67,7 +66,6 @@ class Running:
         self._items: dict[str, ItemMap] = {}
         self._rights: dict[str, tuple[Key, ItemRights]] = {}
         self._paces: dict[str, KeyPace] = {}
-        limits = settings.failed_attempts
         self.keyring = Keyring(store)
         self.keyring.refresh()
         self.tokens = Tokens(
@@ -76,14 +74,8 @@ class Running:
             ended_before=self.keyring.logins_ended_before,
             is_ended=self.keyring.is_login_ended,
         )
-        self.callers = Callers(self.keyring, self.tokens, Attempts(limits.per_minute, limits.burst), self.record)
-        self.operators = Operators(
-            settings,
-            directory_of(settings),
-            self.tokens,
-            Attempts(limits.per_minute, limits.burst),
-            self.record,
-        )
+        self.callers = Callers(self.keyring, self.tokens, gateway.attempts, self.record)
+        self.operators = Operators(settings, directory_of(settings), self.tokens, self.record)
         self._gate = Gate(self.keyring, gateway)
         self._watch = Watch(gateway, self.keyring, self.tokens.current, settings.close_revoked_sessions, self.record)
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 
 class DashboardSettings(BaseModel):
@@ -21,6 +21,13 @@ class DashboardSettings(BaseModel):
         0.5, ge=0.05, le=60, description="A watched session shows each item at most once in this many seconds."
     )
     journal_entries: int = Field(1000, ge=10, le=100_000, description="How much of what happened is kept.")
-    login_failures_per_minute: int = Field(
-        5, ge=1, le=1000, description="Failed logins of one name from one address, before more are refused for a while."
-    )
+
+    @model_validator(mode="before")
+    @classmethod
+    def _moved(cls, value: object) -> object:
+        if isinstance(value, dict) and "login_failures_per_minute" in value:
+            raise ValueError(
+                "login_failures_per_minute is now limits.failed_attempts_per_minute and limits.failed_attempts_burst, "
+                "one limit for keys and logins: set those"
+            )
+        return value

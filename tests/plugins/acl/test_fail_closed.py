@@ -289,7 +289,7 @@ async def test_what_cannot_be_recorded_is_denied_or_served_as_the_settings_say(
 
 @pytest.mark.asyncio
 async def test_failures_beyond_the_limit_are_told_so_not_recorded_and_lock_nobody_out(tmp_path: Path) -> None:
-    overrides = {"plugins.acl.failed_attempts.burst": 3, "plugins.acl.failed_attempts.per_minute": 1}
+    overrides = {"limits.failed_attempts_burst": 3, "limits.failed_attempts_per_minute": 1}
     async with guarded_gateway(tmp_path, overrides) as guarded:
         _, text = guarded.issue()
         wrong = text[:-7][:-43] + "A" * 43
