@@ -36,7 +36,7 @@ class Rights:
     def may_write(self, reference: str) -> bool:
         return False
 
-    def refused(self, action: str, references: Sequence[str]) -> None:
+    def decided(self, action: str, allowed: Sequence[str], denied: Sequence[str]) -> None:
         self.denied.append((action, references))
 
 

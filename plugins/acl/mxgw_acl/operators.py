@@ -11,7 +11,7 @@ from mxgw_acl.audit import AuditRecord
 from mxgw_acl.rights import Role
 from mxgw_acl.settings import AclSettings
 from mxgw_acl.tokens import Tokens
-from mxgw_core.api import Operator, OperatorCredentials
+from mxgw_core.api import Operator, OperatorCredentials, folded_name
 from mxgw_core.api.errors import AccessDenied, GatewayError, SettingsError
 
 _LONGEST_USER = 256
@@ -20,7 +20,10 @@ _LONGEST_PASSWORD = 1024
 
 @dataclass(frozen=True, slots=True)
 class Person:
-    """Somebody whom the directory knows: the DNs of all groups, also of those that groups are in."""
+    """Somebody whom the directory knows: the DNs of all groups, also of those that groups are in.
+
+    `name` is the directory's own spelling, the same for every way in which it can be typed.
+    """
 
     name: str
     dn: str
@@ -157,7 +160,7 @@ class Operators:
 
     def _record_claim(self, user: str, reason: str, peer: str) -> None:
         """Record the login of somebody who did not prove to be who they say."""
-        self._audit(AuditRecord(f"claimed:{user}", "login", "denied", reason, peer))
+        self._audit(AuditRecord(f"claimed:{folded_name(user)}", "login", "denied", reason, peer, detail=f"typed: {user}"))
 
     def _record(
         self, user: str, action: str, decision: str, reason: str = "", peer: str = "", detail: str = ""

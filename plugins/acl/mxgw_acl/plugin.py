@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 
 import click
@@ -32,7 +32,7 @@ from mxgw_core.api import (
     StreamPace,
     hookimpl,
 )
-from mxgw_core.api.errors import Unauthenticated
+from mxgw_core.api.errors import GatewayError, Unauthenticated
 
 _NOT_RUNNING = "access control is not running"
 
@@ -107,6 +107,10 @@ class AclPlugin:
         if self._running is None:
             return Deny(_NOT_RUNNING)
         return self._running.authorize(request)
+
+    @hookimpl
+    def mxgw_decided(self, request: AccessRequest, refusal: GatewayError | None, denied: Mapping[int, str]) -> None:
+        self._required().decided(request, refusal, denied)
 
     @hookimpl
     def mxgw_command_guard(self, session: SessionInfo, identity: Identity) -> CommandGuard:

@@ -22,7 +22,7 @@ from mxgw_acl.ldap.connections import Budget, Connector, WrongCredentials, _cont
 from mxgw_acl.operators import Operators
 from mxgw_acl.settings import AclSettings, LdapSettings
 from mxgw_acl.tokens import Tokens
-from mxgw_core.api import OperatorCredentials
+from mxgw_core.api import OperatorCredentials, folded_name
 from mxgw_core.api.errors import AccessDenied, DependencyUnavailable, SettingsError
 
 
@@ -163,7 +163,8 @@ def test_a_login_that_is_not_exactly_right_is_refused(slapd: Slapd, user: str, p
     with desk_of(slapd) as desk:
         assert desk.log_in(user, password) is None
         # Nobody has proved to be this person: the record must not say that the person did it.
-        assert (desk.audit[-1].actor, desk.audit[-1].decision) == (f"claimed:{user.strip()}", "denied")
+        assert (desk.audit[-1].actor, desk.audit[-1].decision) == (f"claimed:{folded_name(user)}", "denied")
+        assert desk.audit[-1].detail == f"typed: {user.strip()}"
 
 
 def test_a_name_cannot_become_another_place_of_the_directory(slapd: Slapd) -> None:
@@ -434,3 +435,18 @@ def test_without_a_directory_nobody_logs_in() -> None:
     operators = Operators(settings, None, Tokens(b"t" * 32, 900), lambda _: None)
     with pytest.raises(AccessDenied, match="knows no operators"):
         operators.log_in(OperatorCredentials("anna", "x", HERE))
+
+
+@pytest.mark.parametrize("typed", ["vera", "VERA", " Vera ", "\uff56\uff45\uff52\uff41"])
+@pytest.mark.parametrize("bind", ["search", "direct"])
+def test_however_a_name_is_typed_its_record_and_token_have_the_directory_s_spelling(
+    slapd: Slapd, typed: str, bind: str
+) -> None:
+    direct = {"bind": "direct", "user_dn": "uid={user},ou=people,dc=plant", "user_base": ""} if bind == "direct" else {}
+    with desk_of(slapd, **direct) as desk:
+        operator = desk.log_in(typed, PASSWORDS["vera"])
+
+        assert operator is not None
+        assert operator.name == "vera"
+        assert [record.actor for record in desk.audit] == ["operator:vera"]
+        assert desk.operators.renew(operator) is not None

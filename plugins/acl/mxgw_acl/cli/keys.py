@@ -13,7 +13,7 @@ from typing import Any
 import click
 
 from mxgw_acl.audit import AUDIT_FILE, AuditLog, AuditRecord
-from mxgw_acl.cli.form import duration, moment, show_json, show_table, told_failures
+from mxgw_acl.cli.form import duration, moment, show_json, show_table, told_failures, write_record
 from mxgw_acl.files import write_private
 from mxgw_acl.keyformat import KeyText
 from mxgw_acl.keys import SCOPE_MEANINGS, Constraints, Key, Scope
@@ -65,8 +65,9 @@ def keys_group(settings: Callable[[], AclSettings]) -> click.Group:
                 try:
                     yield (
                         store,
-                        lambda key_id, detail: audit.write(
-                            AuditRecord("command line", action, "done", peer="local", reason=key_id, detail=detail)
+                        lambda key_id, detail: write_record(
+                            audit,
+                            AuditRecord("command line", action, "done", peer="local", reason=key_id, detail=detail),
                         ),
                     )
                 finally:
