@@ -53,7 +53,7 @@ from mxgw_core.api.internal import AlarmAcknowledged, AlarmReport, InternalSessi
 from mxgw_core.api.metrics import Metric, MetricBuckets, MetricKind, MetricSample
 from mxgw_core.api.observation import CommandInFlight, Observation, PluginStatus, ShownSetting
 from mxgw_core.api.rates import TokenBucket
-from mxgw_core.api.types import ANONYMOUS, CloseReason, Identity, Peer, Position, SessionInfo, SessionState, peer_address
+from mxgw_core.api.types import ANONYMOUS, CloseReason, Identity, Peer, Position, SessionInfo, SessionState, own_session, peer_address
 from mxgw_core.api.workers import (
     Orphan,
     OrphanVerdict,
@@ -147,5 +147,6 @@ __all__ = [
     "correlation_id",
     "folded_name",
     "hookimpl",
+    "own_session",
     "peer_address",
 ]

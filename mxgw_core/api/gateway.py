@@ -135,7 +135,11 @@ class Gateway(Protocol):
         """Return the limits of a session's subscribers as the plugins and settings have them."""
 
     def close_session(self, session_id: str, reason: CloseReason, detail: str = "") -> bool:
-        """Begin to end a session; return False when there is no such live session."""
+        """Begin to end a session; return False when there is no such live session.
+
+        Raises:
+            AccessDenied: it is the gateway's own.
+        """
 
     async def session_items(self, session_id: str) -> Sequence[ItemState]:
         """Return the items of a live session as its worker has them, without values.
@@ -151,7 +155,11 @@ class Gateway(Protocol):
         """End a streaming call at once with `error`, whatever is still unsent; return False when it has ended."""
 
     def kill_worker(self, session_id: str, detail: str = "") -> bool:
-        """End a session with KILLED_BY_OPERATOR and its worker process at once, unasked; False as `close_session`."""
+        """End a session with KILLED_BY_OPERATOR and its worker process at once, unasked; False as `close_session`.
+
+        Raises:
+            AccessDenied: it is the gateway's own.
+        """
 
     async def authenticate_operator(self, credentials: OperatorCredentials) -> Operator | None:
         """Ask the plugins who this person is; None when none vouches. An exception counts as None.

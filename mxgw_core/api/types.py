@@ -127,3 +127,13 @@ class SessionInfo:
     detached_s: float | None = None
     # How far back the log reaches at the present rate; None while that is not known.
     horizon_s: float | None = None
+    # Whether the gateway opened it for itself (`Gateway.open_internal_session`).
+    is_internal: bool = False
+
+
+def own_session(session: SessionInfo) -> str:
+    """Return why nobody else may use or end a session of the gateway's own."""
+    return (
+        f"session {session.session_id} ({session.client_name}) is the gateway's own and ends with what it serves: look at "
+        f"it, and leave it alone; when its worker hangs, end process {session.worker_pid}, and a new one is opened"
+    )

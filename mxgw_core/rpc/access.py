@@ -20,12 +20,14 @@ from mxgw_core.api.access import (
 )
 from mxgw_core.api.errors import AccessDenied, GatewayError, Unauthenticated
 from mxgw_core.api.events import EventFilter, StreamPace
-from mxgw_core.api.types import ANONYMOUS, Identity, Peer, SessionInfo
+from mxgw_core.api.types import ANONYMOUS, Identity, Peer, SessionInfo, own_session
 from mxgw_core.plugins import PluginHost
 from mxgw_core.rpc.figures import AccessOutcome, CallFigures
 
 # A command's guards are asked once it is known what session it is about; a stream attaches some time after its call.
 _DECIDED_LATER = frozenset({"/mxgw.v1.CommandService/Invoke", "/mxgw.v1.EventService/StreamEvents"})
+# What is done with a session rather than learnt of it.
+_USES = _DECIDED_LATER | {"/mxgw.v1.SessionService/CloseSession", "/mxgw.v1.CommandService/Browse"}
 _NOTHING: Mapping[int, str] = MappingProxyType({})
 
 
@@ -163,6 +165,12 @@ class AccessControl:
         self.decided(request, None, denied)
 
     def _authorized(self, request: AccessRequest) -> None:
+        self._asked(request)
+        # After the plugins, so that nobody learns of it who may not.
+        if request.session is not None and request.session.is_internal and request.method in _USES:
+            raise AccessDenied(own_session(request.session))
+
+    def _asked(self, request: AccessRequest) -> None:
         if not self._authorizes:
             return
         for answer in self._plugins.ask("mxgw_authorize", request=request):

@@ -16,6 +16,10 @@ from mxgw_core.api import Peer, peer_address
 Network = ipaddress.IPv4Network | ipaddress.IPv6Network
 
 
+# What keys that were made before there was a limit may set.
+ANY_TAG = ("*",)
+
+
 class Scope(enum.Enum):
     """What a key may do. The values are the words of the command line and of `GrpcService.scopes`."""
 
@@ -53,6 +57,8 @@ class Constraints:
     maximum_events_per_s: float | None = None
     # What is kept of the events of each of its sessions.
     maximum_buffer_bytes: int | None = None
+    # The tags that its sessions may have, as globs; one must match, also where a session is to have none ("").
+    tags: Sequence[str] = ANY_TAG
 
     @property
     def limits_items(self) -> bool:
@@ -71,6 +77,15 @@ class Constraints:
     @cached_property
     def _networks(self) -> tuple[Network, ...]:
         return tuple(ipaddress.ip_network(text, strict=False) for text in self.networks)
+
+    def may_set(self, tag: str) -> bool:
+        """Return whether a session may be opened with this tag; "" is a session without one."""
+        return ItemPatterns(self.tags).permit(tag)
+
+    @property
+    def limits_tags(self) -> bool:
+        """Whether some tags are beyond the key."""
+        return "*" not in self.tags
 
     def may_come_from(self, peer: Peer) -> bool:
         """Return whether calls from this peer are accepted; a Unix socket counts as 127.0.0.1."""
@@ -93,6 +108,7 @@ class Constraints:
             "maximum_detached": self.maximum_detached,
             "maximum_events_per_s": self.maximum_events_per_s,
             "maximum_buffer_bytes": self.maximum_buffer_bytes,
+            "tags": list(self.tags),
         }
         return json.dumps(document)
 
@@ -105,13 +121,14 @@ class Constraints:
         """
         document = json.loads(text)
         known = {"readable", "writable", "networks", "maximum_sessions", "maximum_subscribers", "maximum_detached"}
-        later = {"maximum_events_per_s", "maximum_buffer_bytes"}
+        later = {"maximum_events_per_s", "maximum_buffer_bytes", "tags"}
         if not known <= set(document) <= known | later:
             raise ValueError(f"constraints with other fields than {', '.join(sorted(known | later))}")
         return cls(
             readable=ItemPatterns(**{k: tuple(v) for k, v in document.pop("readable").items()}),
             writable=ItemPatterns(**{k: tuple(v) for k, v in document.pop("writable").items()}),
             networks=tuple(document.pop("networks")),
+            tags=tuple(document.pop("tags", ANY_TAG)),
             **document,
         )
 

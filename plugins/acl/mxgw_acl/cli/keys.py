@@ -16,7 +16,7 @@ from mxgw_acl.audit import AUDIT_FILE, AuditLog, AuditRecord
 from mxgw_acl.cli.form import duration, moment, show_json, show_table, told_failures, write_record
 from mxgw_acl.files import write_private
 from mxgw_acl.keyformat import KeyText
-from mxgw_acl.keys import SCOPE_MEANINGS, Constraints, Key, Scope
+from mxgw_acl.keys import ANY_TAG, SCOPE_MEANINGS, Constraints, Key, Scope
 from mxgw_acl.patterns import ItemPatterns
 from mxgw_acl.settings import AclSettings
 from mxgw_acl.store import KeyStore, KeyWishes, Use
@@ -97,6 +97,7 @@ def keys_group(settings: Callable[[], AclSettings]) -> click.Group:
         examples=[
             ("mxgw keys create historian", "scopes open, read and events: reading and following"),
             ("mxgw keys create hmi-line4 --scopes open,read,write,events --write-below Line4 --expires 365d", ""),
+            ("mxgw keys create line4 --tag line4", "its sessions are seen by the viewers of line4, and by no others"),
             ("mxgw keys create report --read 'Tank_*.Level' --network 10.1.0.0/16 --max-sessions 2", "little power"),
             ("mxgw keys create hmi --out hmi.key", "never on the screen: mxgw … --api-key-file hmi.key"),
         ],
@@ -114,6 +115,14 @@ def keys_group(settings: Callable[[], AclSettings]) -> click.Group:
     @click.option("--read-below", multiple=True, metavar="NAME", help="Only this and all below it may be read.")
     @click.option("--write", "write_globs", multiple=True, metavar="GLOB", help="Only such items may be written.")
     @click.option("--write-below", multiple=True, metavar="NAME", help="Only this and all below it may be written.")
+    @click.option(
+        "--tag",
+        "tags",
+        multiple=True,
+        metavar="GLOB",
+        help="Sessions may be opened with such tags only, and without a tag only where '' is given, too. The tag decides "
+        "which viewers see a session. Default: any tag, or none.",
+    )
     @click.option("--network", multiple=True, callback=_networks, metavar="CIDR", help="Accept it only from there.")
     @click.option("--max-sessions", type=click.IntRange(min=0), help="Sessions open at once.")
     @click.option("--max-subscribers", type=click.IntRange(min=0), help="Event streams at once, in all sessions.")
@@ -136,6 +145,7 @@ def keys_group(settings: Callable[[], AclSettings]) -> click.Group:
         read_below: tuple[str, ...],
         write_globs: tuple[str, ...],
         write_below: tuple[str, ...],
+        tags: tuple[str, ...],
         network: tuple[str, ...],
         max_sessions: int | None,
         max_subscribers: int | None,
@@ -163,6 +173,7 @@ def keys_group(settings: Callable[[], AclSettings]) -> click.Group:
                 readable=ItemPatterns(read_globs, read_below),
                 writable=ItemPatterns(write_globs, write_below),
                 networks=network,
+                tags=tags or ANY_TAG,
                 maximum_sessions=max_sessions,
                 maximum_subscribers=max_subscribers,
                 maximum_detached=max_detached,
@@ -191,13 +202,14 @@ def keys_group(settings: Callable[[], AclSettings]) -> click.Group:
             click.echo("There are no keys yet: mxgw keys create NAME", err=True)
             return
         show_table(
-            ("KEY", "NAME", "STATE", "SCOPES", "EXPIRES", "LAST USED"),
+            ("KEY", "NAME", "STATE", "SCOPES", "TAGS", "EXPIRES", "LAST USED"),
             [
                 (
                     key.id,
                     key.name,
                     key.why_dead(time.time()) or "active",
                     ",".join(sorted(scope.value for scope in key.scopes)),
+                    ",".join(_shown_tags(key)),
                     moment(key.expires_at) or "never",
                     moment(uses[key.id].last_used_at) or "" if key.id in uses else "never",
                 )
@@ -302,6 +314,11 @@ def _hand_over(key: Key, text: KeyText, out: Path | None, *, as_json: bool) -> N
     click.echo("This is the only time the key is shown: keep it where its client finds it.", err=True)
 
 
+def _shown_tags(key: Key) -> list[str]:
+    """Return the tags that a key may set, in words where there is nothing to see."""
+    return [glob or "''" for glob in key.constraints.tags]
+
+
 def _document(key: Key, use: Use | None) -> dict[str, Any]:
     constraints = key.constraints
     return {
@@ -319,6 +336,7 @@ def _document(key: Key, use: Use | None) -> dict[str, Any]:
         "read_below": list(constraints.readable.subtrees),
         "write": list(constraints.writable.globs),
         "write_below": list(constraints.writable.subtrees),
+        "tags": _shown_tags(key),
         "networks": list(constraints.networks),
         "max_sessions": constraints.maximum_sessions,
         "max_subscribers": constraints.maximum_subscribers,
