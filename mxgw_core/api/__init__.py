@@ -51,7 +51,7 @@ from mxgw_core.api.gateway import Call, Gateway, GrpcService, OpenStream, Respon
 from mxgw_core.api.hookspecs import Hooks, hookimpl
 from mxgw_core.api.internal import AlarmAcknowledged, AlarmReport, InternalSession
 from mxgw_core.api.metrics import Metric, MetricBuckets, MetricKind, MetricSample
-from mxgw_core.api.observation import CommandInFlight, Observation, PluginStatus, ShownSetting
+from mxgw_core.api.observation import CommandInFlight, Finding, Observation, PluginStatus, ShownSetting
 from mxgw_core.api.rates import TokenBucket
 from mxgw_core.api.types import ANONYMOUS, CloseReason, Identity, Peer, Position, SessionInfo, SessionState, own_session, peer_address
 from mxgw_core.api.workers import (
@@ -95,6 +95,7 @@ __all__ = [
     "FeedDescription",
     "FeedRequest",
     "FeedSnapshot",
+    "Finding",
     "Gateway",
     "GrpcService",
     "History",

@@ -39,6 +39,7 @@ from mxgw_core.api.events import (
 )
 from mxgw_core.api.gateway import Gateway, GrpcService, SettingsSection
 from mxgw_core.api.metrics import Metric
+from mxgw_core.api.observation import Finding
 from mxgw_core.api.types import CloseReason, Identity, SessionInfo
 from mxgw_core.api.workers import (
     Orphan,
@@ -91,6 +92,14 @@ class Hooks:
 
         When: each time the metrics are read, every few seconds; so count as things happen, and only copy here. Names
         begin with `mxgw_`, the plugin's name and `_`. What an exception costs is the metrics of its plugin.
+        """
+
+    @hookspec
+    def mxgw_doctor(self) -> Sequence[Finding] | None:
+        """Return what somebody should look at before the gateway runs with these settings.
+
+        When: `mxgw doctor` runs, after the settings were applied; the gateway may be running at the same time. Change
+        nothing. An exception is shown as a finding.
         """
 
     # sessions

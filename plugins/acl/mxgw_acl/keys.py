@@ -85,7 +85,7 @@ class Constraints:
     @property
     def limits_tags(self) -> bool:
         """Whether some tags are beyond the key."""
-        return "*" not in self.tags
+        return not any(set(glob.strip()) == {"*"} for glob in self.tags)
 
     def may_come_from(self, peer: Peer) -> bool:
         """Return whether calls from this peer are accepted; a Unix socket counts as 127.0.0.1."""

@@ -19,6 +19,7 @@ from mxgw_core.api import (
     Decision,
     Deny,
     EventFilter,
+    Finding,
     Gateway,
     Identity,
     ItemAccess,
@@ -71,6 +72,12 @@ class AclPlugin:
         from mxgw_acl.cli import commands
 
         return commands(lambda: self._settings)
+
+    @hookimpl
+    def mxgw_doctor(self) -> Sequence[Finding]:
+        from mxgw_acl.doctor import findings
+
+        return findings(self._settings)
 
     # sessions
 

@@ -209,7 +209,7 @@ def keys_group(settings: Callable[[], AclSettings]) -> click.Group:
                     key.name,
                     key.why_dead(time.time()) or "active",
                     ",".join(sorted(scope.value for scope in key.scopes)),
-                    ",".join(_shown_tags(key)),
+                    ",".join(glob or "''" for glob in key.constraints.tags),
                     moment(key.expires_at) or "never",
                     moment(uses[key.id].last_used_at) or "" if key.id in uses else "never",
                 )
@@ -314,11 +314,6 @@ def _hand_over(key: Key, text: KeyText, out: Path | None, *, as_json: bool) -> N
     click.echo("This is the only time the key is shown: keep it where its client finds it.", err=True)
 
 
-def _shown_tags(key: Key) -> list[str]:
-    """Return the tags that a key may set, in words where there is nothing to see."""
-    return [glob or "''" for glob in key.constraints.tags]
-
-
 def _document(key: Key, use: Use | None) -> dict[str, Any]:
     constraints = key.constraints
     return {
@@ -336,7 +331,7 @@ def _document(key: Key, use: Use | None) -> dict[str, Any]:
         "read_below": list(constraints.readable.subtrees),
         "write": list(constraints.writable.globs),
         "write_below": list(constraints.writable.subtrees),
-        "tags": _shown_tags(key),
+        "tags": list(constraints.tags),
         "networks": list(constraints.networks),
         "max_sessions": constraints.maximum_sessions,
         "max_subscribers": constraints.maximum_subscribers,
@@ -359,4 +354,5 @@ def _facts(document: dict[str, Any]) -> Iterator[tuple[str, str]]:
                 until = f", until {secret['expires_at']}" if secret["expires_at"] else ""
                 yield "secret", f"of {secret['created_at']}{until}"
         else:
-            yield fact.replace("_", " "), ", ".join(map(str, value)) if isinstance(value, list) else str(value)
+            # No tag is a tag that a key may set: it must not look like nothing.
+            yield fact.replace("_", " "), ", ".join(str(one) or "''" for one in value) if isinstance(value, list) else str(value)
