@@ -53,7 +53,17 @@ from mxgw_core.api.internal import AlarmAcknowledged, AlarmReport, InternalSessi
 from mxgw_core.api.metrics import Metric, MetricBuckets, MetricKind, MetricSample
 from mxgw_core.api.observation import CommandInFlight, Finding, Observation, PluginStatus, ShownSetting
 from mxgw_core.api.rates import TokenBucket
-from mxgw_core.api.types import ANONYMOUS, CloseReason, Identity, Peer, Position, SessionInfo, SessionState, own_session, peer_address
+from mxgw_core.api.types import (
+    ANONYMOUS,
+    CloseReason,
+    Identity,
+    Peer,
+    Position,
+    SessionInfo,
+    SessionState,
+    own_session,
+    peer_address,
+)
 from mxgw_core.api.workers import (
     Orphan,
     OrphanVerdict,

@@ -31,12 +31,14 @@ class SettingsSection(Generic[SettingsT]):
     """A plugin's own settings: `[plugins.<name>]`, validated into `model`.
 
     `apply` is called once at start with the validated, frozen settings, before any other hook of the plugin; what it
-    raises is a start-up error of that plugin.
+    raises is a start-up error of that plugin. `moved` names what took the place of keys that are no longer there, by
+    key: whoever still sets one is told.
     """
 
     name: str
     model: type[SettingsT]
     apply: Callable[[SettingsT], None]
+    moved: Mapping[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)

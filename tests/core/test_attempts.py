@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import itertools
 import threading
+from contextlib import suppress
 
 import pytest
 from support.plugins import InstallPlugin
@@ -33,8 +34,7 @@ def refused_for_s(attempts: Attempts, peer: Peer, name: str = "") -> float:
     try:
         attempts.begin(peer, name)
     except TooManyAttempts as refusal:
-        assert refusal.retry_after_s is not None
-        return refusal.retry_after_s
+        return refusal.retry_after_s or 0.0
     return 0.0
 
 
@@ -86,7 +86,16 @@ def test_a_success_is_taken_back_and_failures_before_it_still_count() -> None:
 
 @pytest.mark.parametrize(
     "spelling",
-    ["ALICE", "aLiCe", " alice ", "\uff41\uff4c\uff49\uff43\uff45", "a\u00adlice", "\u200balice", "al\u00edce", "a\u0301lice"],
+    [
+        "ALICE",
+        "aLiCe",
+        " alice ",
+        "\uff41\uff4c\uff49\uff43\uff45",
+        "a\u00adlice",
+        "\u200balice",
+        "al\u00edce",
+        "a\u0301lice",
+    ],
 )
 def test_spellings_of_one_name_are_one_name(spelling: str) -> None:
     assert folded_name(spelling) == "alice"
@@ -223,9 +232,7 @@ async def test_only_what_says_nothing_of_the_password_is_not_counted(
         {"plugins.enabled": [install_plugin("directory", directory)], "limits.failed_attempts_per_minute": 0.001}
     ) as gateway:
         for _ in range(20):
-            try:
+            with suppress(GatewayError):
                 await gateway.app.authenticate_operator(OperatorCredentials("alice", "secret", HERE))
-            except GatewayError:
-                pass
 
     assert directory.asked == heard

@@ -188,7 +188,11 @@ async def test_no_secret_and_no_value_is_left_anywhere(
             command = c.WriteCommand(
                 server_handle=1, item_handle=handle, value=MxValue(string=value), wait_for_completion=True
             )
-            await client.invoke(session_id, write=command)
+            written = await client.invoke(session_id, write=command)
+
+            assert written.hresult == 0  # what must not be found anywhere was really written
+            assert written.write.statuses[0].success
+
             login = c.AuthenticateUserCommand(server_handle=1, user="operator", password="canary-mx-password")
             await client.invoke(session_id, authenticate_user=login)
             vera = await _log_in(guarded, "vera")

@@ -24,7 +24,7 @@ pytestmark = pytest.mark.asyncio
 
 @dataclass(frozen=True)
 class Served:
-    """A running server: its address with and without the key, and what a page that has the key opens its socket with."""
+    """A running server: its address with and without the key, and the headers of its own page's socket."""
 
     process: asyncio.subprocess.Process
     address: str

@@ -73,6 +73,7 @@ from mxgw_core.api import (
 from mxgw_core.api.errors import (
     AccessDenied,
     DependencyUnavailable,
+    GatewayError,
     InvalidRequest,
     PluginError,
     SettingsError,
@@ -440,9 +441,7 @@ async def test_hook_mxgw_decided_learns_once_what_became_of_each_call_and_refuse
     learnt: list[tuple[str, str, dict[int, str]]] = []
     refusals: set[str] = set()
 
-    def decided(
-        self: object, request: AccessRequest, refusal: GatewayError | None, denied: Mapping[int, str]
-    ) -> None:
+    def decided(self: object, request: AccessRequest, refusal: GatewayError | None, denied: Mapping[int, str]) -> None:
         name = request.method.rpartition("/")[2]
         learnt.append((name, refusal.message if refusal else "", dict(denied)))
         if name in refusals:

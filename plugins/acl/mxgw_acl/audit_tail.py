@@ -61,7 +61,9 @@ def _entry(line: bytes) -> AuditEntry:
         time_ns = int(datetime.fromisoformat(facts["time"]).timestamp() * 1e9)
     except (ValueError, KeyError, TypeError):
         # Where records are missing, or somebody else wrote into the file: that is worth seeing.
-        return AuditEntry(0, "?", "?", "?", reason="no whole record: torn by a full disk or a crash, or not of this log")
+        return AuditEntry(
+            0, "?", "?", "?", reason="no whole record: torn by a full disk or a crash, or not of this log"
+        )
 
     def text(name: str) -> str:
         return shown(str(facts.get(name, "")))

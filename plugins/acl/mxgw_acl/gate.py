@@ -6,7 +6,17 @@ from mxgw.v1.command_service_pb2 import InvokeRequest
 from mxgw.v1.session_service_pb2 import OpenSessionRequest
 from mxgw_acl.keyring import Keyring
 from mxgw_acl.keys import Key, Scope
-from mxgw_acl.rights import ADMINISTRATION, ADMINISTRATOR, COMMANDS, INVOKE, OPEN_SESSION, STREAM_EVENTS, Names, Role, Rule
+from mxgw_acl.rights import (
+    ADMINISTRATION,
+    ADMINISTRATOR,
+    COMMANDS,
+    INVOKE,
+    OPEN_SESSION,
+    STREAM_EVENTS,
+    Names,
+    Role,
+    Rule,
+)
 from mxgw_core.api import AccessRequest, Gateway, Moment, Operator, own_session
 from mxgw_core.api.errors import AccessDenied, AccessRevoked, GatewayError, SessionLimitReached, SubscriberLimitReached
 

@@ -45,9 +45,7 @@ def _nothing(reference: str) -> bool:
 class KeyItems:
     """What a key with item constraints may do with items by reference; implements `ItemAccess`."""
 
-    def __init__(
-        self, rights: ItemRights, decided: Callable[[str, Sequence[str], Sequence[str]], None]
-    ) -> None:
+    def __init__(self, rights: ItemRights, decided: Callable[[str, Sequence[str], Sequence[str]], None]) -> None:
         self._rights = rights
         self._decided = decided
 

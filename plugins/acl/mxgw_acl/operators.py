@@ -160,7 +160,9 @@ class Operators:
 
     def _record_claim(self, user: str, reason: str, peer: str) -> None:
         """Record the login of somebody who did not prove to be who they say."""
-        self._audit(AuditRecord(f"claimed:{folded_name(user)}", "login", "denied", reason, peer, detail=f"typed: {user}"))
+        self._audit(
+            AuditRecord(f"claimed:{folded_name(user)}", "login", "denied", reason, peer, detail=f"typed: {user}")
+        )
 
     def _record(
         self, user: str, action: str, decision: str, reason: str = "", peer: str = "", detail: str = ""

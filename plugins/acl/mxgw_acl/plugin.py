@@ -35,6 +35,8 @@ from mxgw_core.api import (
 )
 from mxgw_core.api.errors import GatewayError, Unauthenticated
 
+# Where the limit of failed attempts is set now.
+_ATTEMPTS = "limits.failed_attempts_per_minute and limits.failed_attempts_burst, one limit for keys and logins"
 _NOT_RUNNING = "access control is not running"
 
 
@@ -49,7 +51,7 @@ class AclPlugin:
 
     @hookimpl
     def mxgw_settings(self) -> SettingsSection[AclSettings]:
-        return SettingsSection("acl", AclSettings, self._configure)
+        return SettingsSection("acl", AclSettings, self._configure, {"failed_attempts": _ATTEMPTS})
 
     def _configure(self, settings: AclSettings) -> None:
         self._settings = settings

@@ -129,16 +129,6 @@ class AclSettings(_Section):
         description="Which session tags the members of a group may see. A viewer whose groups are not here sees none.",
     )
 
-    @model_validator(mode="before")
-    @classmethod
-    def _moved(cls, value: object) -> object:
-        if isinstance(value, dict) and "failed_attempts" in value:
-            raise ValueError(
-                "failed_attempts is now limits.failed_attempts_per_minute and limits.failed_attempts_burst, one limit "
-                "for keys and logins: set those"
-            )
-        return value
-
     @field_validator("environment")
     @classmethod
     def _environment(cls, value: str) -> str:

@@ -148,8 +148,7 @@ def _may_acknowledge(reference: str, access: Sequence[ItemAccess]) -> bool:
     """Return whether the caller may know of the alarm and acknowledge it."""
     # MXAccess acknowledges by writing below the attribute: a right to either will do.
     return all(
-        one.may_read(reference) and (one.may_write(reference) or one.may_write(f"{reference}.AckMsg"))
-        for one in access
+        one.may_read(reference) and (one.may_write(reference) or one.may_write(f"{reference}.AckMsg")) for one in access
     )
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Literal
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import BaseModel, ConfigDict, Field
 
 
 class DashboardSettings(BaseModel):
@@ -21,13 +21,3 @@ class DashboardSettings(BaseModel):
         0.5, ge=0.05, le=60, description="A watched session shows each item at most once in this many seconds."
     )
     journal_entries: int = Field(1000, ge=10, le=100_000, description="How much of what happened is kept.")
-
-    @model_validator(mode="before")
-    @classmethod
-    def _moved(cls, value: object) -> object:
-        if isinstance(value, dict) and "login_failures_per_minute" in value:
-            raise ValueError(
-                "login_failures_per_minute is now limits.failed_attempts_per_minute and limits.failed_attempts_burst, "
-                "one limit for keys and logins: set those"
-            )
-        return value

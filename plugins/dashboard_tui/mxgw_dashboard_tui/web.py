@@ -149,6 +149,7 @@ class WebServer(Server):
 
 async def _complete(request: web.Request, response: web.StreamResponse) -> None:
     """Add what textual-serve leaves out: a browser wants one of the subprotocols that it offered."""
+    del request
     response.headers.update(_HEADERS)
     if isinstance(response, web.WebSocketResponse):
         response.headers["Sec-WebSocket-Protocol"] = _PROTOCOL

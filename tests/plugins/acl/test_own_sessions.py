@@ -1,4 +1,4 @@
-"""What the gateway lives on is nobody's: who may see everything may look at its own sessions, and do nothing to them."""
+"""Sessions of the gateway itself: whoever may see everything may look at them, and do nothing to them."""
 
 from __future__ import annotations
 
@@ -102,9 +102,7 @@ async def _look_and_touch(gateway: Any, key: str | None) -> None:
 
 async def test_counts_of_items_are_those_that_the_caller_may_see_or_absent(tmp_path: Path) -> None:
     async with guarded_gateway(tmp_path) as running:
-        _, limited = running.issue(
-            "limited", frozenset(Scope), readable=ItemPatterns(("Bench_001.*",))
-        )
+        _, limited = running.issue("limited", frozenset(Scope), readable=ItemPatterns(("Bench_001.*",)))
         _, free = running.issue("free")
         async with client_with(running.target, free) as client, client_with(running.target, limited) as other:
             session_id = (await client.open()).session_id

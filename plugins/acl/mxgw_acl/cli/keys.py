@@ -120,8 +120,8 @@ def keys_group(settings: Callable[[], AclSettings]) -> click.Group:
         "tags",
         multiple=True,
         metavar="GLOB",
-        help="Sessions may be opened with such tags only, and without a tag only where '' is given, too. The tag decides "
-        "which viewers see a session. Default: any tag, or none.",
+        help="Sessions may be opened with such tags only, and without a tag only where '' is given, too. The tag "
+        "decides which viewers see a session. Default: any tag, or none.",
     )
     @click.option("--network", multiple=True, callback=_networks, metavar="CIDR", help="Accept it only from there.")
     @click.option("--max-sessions", type=click.IntRange(min=0), help="Sessions open at once.")
@@ -355,4 +355,7 @@ def _facts(document: dict[str, Any]) -> Iterator[tuple[str, str]]:
                 yield "secret", f"of {secret['created_at']}{until}"
         else:
             # No tag is a tag that a key may set: it must not look like nothing.
-            yield fact.replace("_", " "), ", ".join(str(one) or "''" for one in value) if isinstance(value, list) else str(value)
+            yield (
+                fact.replace("_", " "),
+                ", ".join(str(one) or "''" for one in value) if isinstance(value, list) else str(value),
+            )
