@@ -135,5 +135,5 @@ def own_session(session: SessionInfo) -> str:
     """Return why nobody else may use or end a session of the gateway's own."""
     return (
         f"session {session.session_id} ({session.client_name}) is the gateway's own and ends with what it serves: "
-        f"look at it, and leave it alone; if its worker hangs, end process {session.worker_pid}, and a new one is opened"
+        f"look at it and leave it alone; if its worker hangs, end process {session.worker_pid}, and a new one is opened"
     )
