@@ -7,6 +7,7 @@ import logging
 import time
 from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
+from contextvars import ContextVar
 from dataclasses import replace
 
 from mxgw.v1.alarm_service_pb2 import AcknowledgeAlarmRequest
@@ -45,6 +46,8 @@ from mxgw_core.api.errors import AccessDenied, DependencyUnavailable, GatewayErr
 log = logging.getLogger(__name__)
 
 _WRITE_USES_S = 5.0
+# Where the call comes from that a service decides input by input.
+_from: ContextVar[str] = ContextVar("peer of the call", default="")
 # Room for the count of what is left out.
 _LONGEST_LIST = LONGEST_DETAIL - 32
 
@@ -121,7 +124,9 @@ class Running:
         rule = rule_of(request.method, request.scope)
         is_audited = rule is not None and (rule.is_audited or _is_audited_command(request))
         if isinstance(request.request, AcknowledgeAlarmRequest) and self._item_rights(request.identity) is not None:
-            return  # decided alarm by alarm: see `KeyItems`
+            # Decided alarm by alarm: see `KeyItems`.
+            _from.set(request.peer.address)
+            return
         if not denied and not is_audited:
             return
         items = self._what(request)
@@ -199,9 +204,9 @@ class Running:
         def decided(action: str, allowed: Sequence[str], denied: Sequence[str]) -> None:
             if denied:
                 why = f"{len(denied)} items: this key may not write the item"
-                self.record(AuditRecord(_actor(identity), action, "denied", why, detail=_listed(denied)))
+                self.record(AuditRecord(_actor(identity), action, "denied", why, _from.get(), detail=_listed(denied)))
             if allowed:
-                self.record(AuditRecord(_actor(identity), action, "allowed", detail=_listed(allowed)))
+                self.record(AuditRecord(_actor(identity), action, "allowed", "", _from.get(), detail=_listed(allowed)))
 
         return KeyItems(rights, decided)
 
