@@ -18,12 +18,13 @@ from mxgw.v1 import (
 )
 from mxgw.v1.session_service_pb2 import ItemState
 from mxgw_core.api.access import ItemAccess, Operator, OperatorCredentials, SessionPredicate
-from mxgw_core.api.errors import GatewayDraining, GatewayError, SettingsError
+from mxgw_core.api.attempts import Attempts
+from mxgw_core.api.errors import AccessDenied, DependencyUnavailable, GatewayDraining, GatewayError, SettingsError
 from mxgw_core.api.events import SubscriberLimits
 from mxgw_core.api.feeds import Feed, FeedDescription
 from mxgw_core.api.gateway import GrpcService, OpenStream
 from mxgw_core.api.internal import InternalSession
-from mxgw_core.api.types import INTERNAL, CloseReason, Identity, SessionInfo
+from mxgw_core.api.types import INTERNAL, CloseReason, Identity, SessionInfo, own_session
 from mxgw_core.config.models import Settings
 from mxgw_core.observing import Observing
 from mxgw_core.plugins import Answer, PluginHost
@@ -41,7 +42,7 @@ from mxgw_core.rpc.session_service import SessionService
 from mxgw_core.rpc.streams import OpenStreams
 from mxgw_core.rpc.worker_calls import items_of
 from mxgw_core.sessions.registry import SessionRegistry
-from mxgw_core.sessions.session import SessionRequest, subscriber_limits
+from mxgw_core.sessions.session import Session, SessionRequest, subscriber_limits
 from mxgw_core.workers.orphans import orphans_of
 from mxgw_core.workers.paths import DataDirectory
 
@@ -62,6 +63,7 @@ class GatewayApp:
     Attributes:
         addresses: what it really listens on, ports resolved; known once it is ready.
         sessions_left: after `run`, how many sessions wait for the next gateway.
+        attempts: failed attempts with keys and at logins.
     """
 
     def __init__(self, settings: Settings, plugins: PluginHost, *, origins: Mapping[str, str] | None = None) -> None:
@@ -83,6 +85,8 @@ class GatewayApp:
         self._observing: Observing | None = None
         self._access: AccessControl | None = None
         self._feeds: list[PluginFeed] = []
+        limits = settings.limits
+        self.attempts = Attempts(limits.failed_attempts_per_minute, limits.failed_attempts_burst)
 
     async def run(self) -> None:
         """Serve until `stop` is called.
@@ -291,30 +295,52 @@ class GatewayApp:
         return subscriber_limits(self._settings, self._plugins, None)
 
     def close_session(self, session_id: str, reason: CloseReason, detail: str = "") -> bool:
-        """Begin to end a session; return False when there is no such live session."""
-        session = self._registry.find(session_id) if self._registry is not None else None
+        """Begin to end a session; return False when there is no such live session.
+
+        Raises:
+            AccessDenied: it is the gateway's own.
+        """
+        session = self._client_session(session_id)
         return session is not None and session.close(reason, detail)
 
     def kill_worker(self, session_id: str, detail: str = "") -> bool:
-        """End a session and its worker process at once; return False when there is no such live session."""
-        session = self._registry.find(session_id) if self._registry is not None else None
+        """End a session and its worker process at once; return False when there is no such live session.
+
+        Raises:
+            AccessDenied: it is the gateway's own.
+        """
+        session = self._client_session(session_id)
         if session is None or not session.close(CloseReason.KILLED_BY_OPERATOR, detail):
             return False
         session.worker.kill()
         return True
 
+    def _client_session(self, session_id: str) -> Session | None:
+        """Return a live session that plugins may end."""
+        session = self._registry.find(session_id) if self._registry is not None else None
+        if session is not None and session.request.is_internal:
+            raise AccessDenied(own_session(session.info()))
+        return session
+
     async def authenticate_operator(self, credentials: OperatorCredentials) -> Operator | None:
         """Ask the plugins who this person is; None when none vouches, or one fails.
 
         Raises:
+            TooManyAttempts: of this peer, or for this name; no plugin was asked.
             GatewayError: a plugin refused on purpose.
         """
         outcome = AccessOutcome.UNAUTHENTICATED
         try:
-            operator = _operator(
-                await asyncio.to_thread(self._plugins.ask, "mxgw_authenticate_operator", credentials=credentials)
-            )
+            attempt = self.attempts.begin(credentials.peer, f"user {credentials.user}")
+            try:
+                operator = _operator(
+                    await asyncio.to_thread(self._plugins.ask, "mxgw_authenticate_operator", credentials=credentials)
+                )
+            except DependencyUnavailable:
+                attempt.succeeded()  # nobody has checked the password
+                raise
             if operator is not None:
+                attempt.succeeded()
                 outcome = AccessOutcome.OK
             return operator
         except GatewayError as error:

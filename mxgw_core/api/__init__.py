@@ -17,6 +17,7 @@ from mxgw_core.api.access import (
     SessionPredicate,
     as_operator,
 )
+from mxgw_core.api.attempts import Attempt, Attempts, folded_name
 from mxgw_core.api.correlation import correlation_id
 from mxgw_core.api.distribution import Distribution
 from mxgw_core.api.events import (
@@ -50,7 +51,8 @@ from mxgw_core.api.gateway import Call, Gateway, GrpcService, OpenStream, Respon
 from mxgw_core.api.hookspecs import Hooks, hookimpl
 from mxgw_core.api.internal import AlarmAcknowledged, AlarmReport, InternalSession
 from mxgw_core.api.metrics import Metric, MetricBuckets, MetricKind, MetricSample
-from mxgw_core.api.observation import CommandInFlight, Observation, PluginStatus, ShownSetting
+from mxgw_core.api.observation import CommandInFlight, Finding, Observation, PluginStatus, ShownSetting
+from mxgw_core.api.rates import TokenBucket
 from mxgw_core.api.types import (
     ANONYMOUS,
     CloseReason,
@@ -60,6 +62,8 @@ from mxgw_core.api.types import (
     Position,
     SessionInfo,
     SessionState,
+    own_session,
+    peer_address,
 )
 from mxgw_core.api.workers import (
     Orphan,
@@ -78,6 +82,8 @@ __all__ = [
     "AlarmAcknowledged",
     "AlarmReport",
     "Allow",
+    "Attempt",
+    "Attempts",
     "AuditEntry",
     "AuthenticationRequest",
     "Block",
@@ -102,6 +108,7 @@ __all__ = [
     "FeedDescription",
     "FeedRequest",
     "FeedSnapshot",
+    "Finding",
     "Gateway",
     "GrpcService",
     "History",
@@ -142,6 +149,7 @@ __all__ = [
     "StandingFilter",
     "StreamPace",
     "SubscriberLimits",
+    "TokenBucket",
     "Tolerate",
     "Verdict",
     "WorkerExit",
@@ -151,6 +159,9 @@ __all__ = [
     "WorkerSpawn",
     "as_operator",
     "correlation_id",
+    "folded_name",
     "hookimpl",
+    "own_session",
+    "peer_address",
     "same_data_dir",
 ]

@@ -117,8 +117,11 @@ class ItemAccess(Protocol):
     def may_write(self, reference: str) -> bool:
         """Return whether the caller may change this item."""
 
-    def refused(self, action: str, references: Sequence[str]) -> None:
-        """A service refused `action` on these for lack of rights: for the record."""
+    def decided(self, action: str, allowed: Sequence[str], denied: Sequence[str]) -> None:
+        """A service is about to do `action` on these, and refuses it on those for lack of rights: for the record.
+
+        A `GatewayError` refuses all of it.
+        """
 
 
 @dataclass(frozen=True, slots=True)

@@ -13,6 +13,7 @@ from pydantic import BaseModel
 
 from mxgw.v1.session_service_pb2 import ItemState
 from mxgw_core.api.access import ItemAccess, Operator, OperatorCredentials, SessionPredicate
+from mxgw_core.api.attempts import Attempts
 from mxgw_core.api.errors import GatewayError
 from mxgw_core.api.events import SubscriberLimits
 from mxgw_core.api.internal import InternalSession
@@ -30,12 +31,14 @@ class SettingsSection(Generic[SettingsT]):
     """A plugin's own settings: `[plugins.<name>]`, validated into `model`.
 
     `apply` is called once at start with the validated, frozen settings, before any other hook of the plugin; what it
-    raises is a start-up error of that plugin.
+    raises is a start-up error of that plugin. `moved` names what took the place of keys that are no longer there, by
+    key: whoever still sets one is told.
     """
 
     name: str
     model: type[SettingsT]
     apply: Callable[[SettingsT], None]
+    moved: Mapping[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,6 +100,13 @@ class Gateway(Protocol):
         """Whether a plugin knows who may log in at the dashboard."""
 
     @property
+    def attempts(self) -> Attempts:
+        """The one count of failed attempts: whoever accepts or refuses credentials begins an attempt here first.
+
+        `authenticate_operator` does so by itself.
+        """
+
+    @property
     def data_dir(self) -> Path:
         """The gateway's private directory; it is locked for this gateway while a plugin's context is entered."""
 
@@ -135,7 +145,11 @@ class Gateway(Protocol):
         """Return the limits of a session's subscribers as the plugins and settings have them."""
 
     def close_session(self, session_id: str, reason: CloseReason, detail: str = "") -> bool:
-        """Begin to end a session; return False when there is no such live session."""
+        """Begin to end a session; return False when there is no such live session.
+
+        Raises:
+            AccessDenied: it is the gateway's own.
+        """
 
     async def session_items(self, session_id: str) -> Sequence[ItemState]:
         """Return the items of a live session as its worker has them, without values.
@@ -151,13 +165,18 @@ class Gateway(Protocol):
         """End a streaming call at once with `error`, whatever is still unsent; return False when it has ended."""
 
     def kill_worker(self, session_id: str, detail: str = "") -> bool:
-        """End a session with KILLED_BY_OPERATOR and its worker process at once, unasked; False as `close_session`."""
+        """End a session with KILLED_BY_OPERATOR and its worker process at once, unasked; False as `close_session`.
+
+        Raises:
+            AccessDenied: it is the gateway's own.
+        """
 
     async def authenticate_operator(self, credentials: OperatorCredentials) -> Operator | None:
         """Ask the plugins who this person is; None when none vouches. An exception counts as None.
 
         Raises:
-            GatewayError: a plugin refused on purpose (too many attempts, the directory is not there).
+            TooManyAttempts: of this peer, or for this name; no plugin was asked.
+            GatewayError: a plugin refused on purpose (the directory is not there).
         """
 
     async def renew_operator(self, operator: Operator) -> Operator | None:

@@ -8,7 +8,7 @@ and an exception is logged with the plugin's name and counts as None.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
 from typing import Any
 
@@ -26,6 +26,7 @@ from mxgw_core.api.access import (
     OperatorCredentials,
     SessionPredicate,
 )
+from mxgw_core.api.errors import GatewayError
 from mxgw_core.api.events import (
     BufferLimit,
     EventFilter,
@@ -38,6 +39,7 @@ from mxgw_core.api.events import (
 )
 from mxgw_core.api.gateway import Gateway, GrpcService, SettingsSection
 from mxgw_core.api.metrics import Metric
+from mxgw_core.api.observation import Finding
 from mxgw_core.api.types import CloseReason, EndedSession, Identity, SessionInfo
 from mxgw_core.api.workers import (
     Orphan,
@@ -92,6 +94,14 @@ class Hooks:
         begin with `mxgw_`, the plugin's name and `_`. What an exception costs is the metrics of its plugin.
         """
 
+    @hookspec
+    def mxgw_doctor(self) -> Sequence[Finding] | None:
+        """Return what somebody should look at before the gateway runs with these settings.
+
+        When: `mxgw doctor` runs, after the settings were applied; the gateway may be running at the same time. Change
+        nothing. An exception is shown as a finding.
+        """
+
     # sessions
 
     @hookspec
@@ -135,6 +145,16 @@ class Hooks:
 
         When: at every call, after authentication, and again in the step in which a stream attaches. All answers
         count: any `Deny` wins, an exception is a `Deny`; with no answer the call may run.
+        """
+
+    @hookspec
+    def mxgw_decided(self, request: AccessRequest, refusal: GatewayError | None, denied: Mapping[int, str]) -> None:
+        """What became of a request for access, for those who keep a record of it.
+
+        When: once for each call that `mxgw_authorize` was asked about, but for lists: when all plugins have answered,
+        for a command when its guards have, too, and for a stream in the step in which it attaches; always before the
+        call runs. `refusal` is why it will not run, None when it will; `denied` are the inputs of a bulk command that
+        were taken out of it, by index, with the reason. An exception refuses a call that would have run.
         """
 
     @hookspec

@@ -129,6 +129,15 @@ class LimitSettings(SettingsModel):
     connection_streams: Count = Field(100, description="Calls and streams at once on one connection.")
     items_per_call: Count = Field(20_000, description="Items in one bulk call.")
     text_characters: int = Field(1024, ge=64, description="Longest name or reference in a request.")
+    failed_attempts_per_minute: float = Field(
+        10.0,
+        gt=0,
+        le=6000,
+        description="Failed attempts with keys and at logins, of one peer and for one key id or user, in the long run.",
+    )
+    failed_attempts_burst: int = Field(
+        5, ge=1, le=1000, description="Such failures at once, before the limit is felt; successes do not count."
+    )
 
     @model_validator(mode="after")
     def _leases(self) -> LimitSettings:

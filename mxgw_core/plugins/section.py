@@ -49,7 +49,7 @@ def apply_section(
         raise LoadFailure(f"mxgw_settings names the section {declared.name!r}; it must be the plugin's name, {name!r}")
     if not (isinstance(declared.model, type) and issubclass(declared.model, BaseModel)):
         raise LoadFailure("the model of mxgw_settings is no pydantic model")
-    settings = _validated(name, declared.model, table, place)
+    settings = _validated(name, declared.model, declared.moved, table, place)
     try:
         declared.apply(settings)
     except SettingsError:
@@ -58,8 +58,12 @@ def apply_section(
         raise LoadFailure(f"applying its settings raised {told(error)}") from error
 
 
-def _validated(name: str, model: type[BaseModel], table: Mapping[str, Any], place: Any) -> BaseModel:
+def _validated(
+    name: str, model: type[BaseModel], moved: Mapping[str, str], table: Mapping[str, Any], place: Any
+) -> BaseModel:
     def describe_unknown(path: Path) -> str:
+        if (now := moved.get(".".join(path[2:]))) is not None:
+            return f"is now {now}"
         fields = model_fields_at(model, path[2:-1]) or {}
         return unknown(path[-1], [field.alias or key for key, field in fields.items()])
 

@@ -13,7 +13,7 @@ from mxgw.convert import duration_to_seconds
 from mxgw.v1 import command_service_pb2 as pb
 from mxgw.v1 import commands_pb2 as c
 from mxgw.worker.v1 import worker_pb2 as w
-from mxgw_core.api.access import BrowseGuard, CommandGuard, CommandObserver
+from mxgw_core.api.access import AccessRequest, BrowseGuard, CommandGuard, CommandObserver
 from mxgw_core.api.errors import AccessDenied, InvalidRequest
 from mxgw_core.api.gateway import Call
 from mxgw_core.api.types import Identity
@@ -52,26 +52,28 @@ class CommandService:
         self._guards: WeakKeyDictionary[Session, tuple[Identity, Sequence[CommandGuard]]] = WeakKeyDictionary()
 
     async def Invoke(self, request: pb.InvokeRequest, call: Call) -> pb.InvokeResponse:
-        session = self._registry.get(request.session_id)
-        command = request.command
-        kind = command.WhichOneof("command")
-        if kind is None:
-            raise InvalidRequest(
-                "the request has no command this gateway knows: set one of MxCommand's fields",
-                metadata={"field": "command"},
-            )
+        info = self._registry.info(request.session_id)
+        asked = AccessRequest(call.method, call.identity, call.peer, request.session_id, info, request)
         to_worker = w.CommandRequest()
-        if request.request_id:
-            _remember(to_worker, request, kind, call.identity)
-        denied: Mapping[int, str] = {}
-        guards = self._guards_of(session, call.identity)
-        if guards:
-            denied = denied_inputs(guards, command)
-            if denied and kind not in _BULK_INPUTS:
-                raise AccessDenied(denied.get(0, "the command is not allowed"))
-            command = _without(command, kind, denied)
-            to_worker.withheld_digest = withheld_digest(denied) if request.request_id else b""
-        timeout_s = self._timeout(call, request.timeout if request.HasField("timeout") else None)
+        with self._access.deciding(asked) as denied:
+            session = self._registry.get(request.session_id)
+            command = request.command
+            kind = command.WhichOneof("command")
+            if kind is None:
+                raise InvalidRequest(
+                    "the request has no command this gateway knows: set one of MxCommand's fields",
+                    metadata={"field": "command"},
+                )
+            if request.request_id:
+                _remember(to_worker, request, kind, call.identity)
+            guards = self._guards_of(session, call.identity)
+            if guards:
+                denied.update(denied_inputs(guards, command))
+                if denied and kind not in _BULK_INPUTS:
+                    raise AccessDenied(denied.get(0, "the command is not allowed"))
+                command = _without(command, kind, denied)
+                to_worker.withheld_digest = withheld_digest(denied) if request.request_id else b""
+            timeout_s = self._timeout(call, request.timeout if request.HasField("timeout") else None)
         with _observed([guard for guard in guards if isinstance(guard, CommandObserver)], session, command) as answered:
             to_worker.mx.CopyFrom(command)
             answer = await call_worker(session, to_worker, timeout_s)

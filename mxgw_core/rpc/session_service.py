@@ -127,6 +127,9 @@ class SessionService:
             shown = [i for i in state.items if all(f.keep(*_handles(i), _DATA_CHANGE, at) for f in filters)]
             del state.items[:]
             state.items.extend(shown)
+            state.ClearField("total_items")
+            if not request.page_token and not state.next_page_token:
+                state.total_items = len(shown)
         return state
 
     async def ListSubscribers(self, request: pb.ListSubscribersRequest, call: Call) -> pb.ListSubscribersResponse:
@@ -138,6 +141,7 @@ class SessionService:
         worker = session.worker
         reply = await call_worker(session, w.CommandRequest(get_info=w.GetInfo()), self._timeout(call))
         info = reply.info
+        sees_all = not self._access.filters(session.info(), call.identity)
         return pb.GetWorkerInfoResponse(
             pid=worker.pid,
             state=worker.state,
@@ -152,7 +156,7 @@ class SessionService:
             rss_bytes=info.rss_bytes,
             source_health=info.source_health,
             source_detail=info.source_detail,
-            items=info.items,
+            items=info.items if sees_all else None,
             silence=duration_from_seconds(worker.health.silence_s),
             protocol_version=worker.protocol_version,
         )

@@ -395,6 +395,7 @@ class Session:
             close_detail=self.close_detail,
             detached_s=None if self._detached_at is None else self._clock() - self._detached_at,
             horizon_s=self.distributor.horizon_s,
+            is_internal=self.request.is_internal,
         )
 
 

@@ -188,7 +188,17 @@ async def test_no_secret_and_no_value_is_left_anywhere(
             command = c.WriteCommand(
                 server_handle=1, item_handle=handle, value=MxValue(string=value), wait_for_completion=True
             )
-            await client.invoke(session_id, write=command)
+            item = c.ItemReference(item_definition="Bench_001.Text")
+            read = c.ReadBulkCommand(server_handle=1, items=[item])
+            await client.invoke(session_id, read_bulk=read)  # only then has the item a type, and can be written
+
+            assert (await client.invoke(session_id, write=command)).hresult == 0
+
+            # What must not be found anywhere was really written.
+            result = (await client.invoke(session_id, read_bulk=read)).bulk.items[0]
+
+            assert result.value.value.string == value
+
             login = c.AuthenticateUserCommand(server_handle=1, user="operator", password="canary-mx-password")
             await client.invoke(session_id, authenticate_user=login)
             vera = await _log_in(guarded, "vera")

@@ -36,8 +36,8 @@ class Rights:
     def may_write(self, reference: str) -> bool:
         return False
 
-    def refused(self, action: str, references: Sequence[str]) -> None:
-        self.denied.append((action, references))
+    def decided(self, action: str, allowed: Sequence[str], denied: Sequence[str]) -> None:
+        self.denied.append((action, denied))
 
 
 class Judge:
@@ -67,7 +67,7 @@ async def test_hook_mxgw_item_access_is_asked_at_each_call_and_all_must_agree(in
             pb.ACKNOWLEDGE_OUTCOME_DENIED,
             pb.ACKNOWLEDGE_OUTCOME_NOT_ACTIVE,
         ]
-        assert first.denied == second.denied == [("AcknowledgeAlarm", ["Unit_001.T01"])]
+        assert first.denied == second.denied == [("AcknowledgeAlarm", ["Unit_001.T01", "Unit_001.T11"])]
 
 
 @pytest.mark.asyncio

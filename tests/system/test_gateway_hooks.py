@@ -37,6 +37,7 @@ from mxgw.v1 import events_pb2 as e
 from mxgw.v1 import gateway_service_pb2
 from mxgw.v1 import session_service_pb2 as ss
 from mxgw.v1.gateway_service_pb2 import GetGatewayInfoRequest, PingRequest, PingResponse
+from mxgw.v1.session_service_pb2 import GetSessionRequest
 from mxgw_core.api import (
     AccessRequest,
     Allow,
@@ -75,6 +76,7 @@ from mxgw_core.api import (
 from mxgw_core.api.errors import (
     AccessDenied,
     DependencyUnavailable,
+    GatewayError,
     InvalidRequest,
     PluginError,
     SettingsError,
@@ -464,6 +466,47 @@ async def test_hook_mxgw_authorize_is_asked_at_every_call_and_again_as_a_stream_
         assert refusal.reason == "ACCESS_DENIED"  # who may not ask does not learn what is there
         assert asked[-1].session is None
         assert asked[-1].session_id == "nobody"
+
+
+async def test_hook_mxgw_decided_learns_once_what_became_of_each_call_and_refuses_what_it_cannot_record(
+    running: Run,
+) -> None:
+    learnt: list[tuple[str, str, dict[int, str]]] = []
+    refusals: set[str] = set()
+
+    def decided(self: object, request: AccessRequest, refusal: GatewayError | None, denied: Mapping[int, str]) -> None:
+        name = request.method.rpartition("/")[2]
+        learnt.append((name, refusal.message if refusal else "", dict(denied)))
+        if name in refusals:
+            raise BROKEN
+
+    late = hook("mxgw_authorize", lambda self, request: Deny("no") if request.method.endswith("/Ping") else None)
+    guard = hook("mxgw_command_guard", lambda self, session, identity: Guard({"B": "not B"}))
+    async with running(hook("mxgw_decided", decided), late, guard) as (_, client):
+        session_id = (await client.open()).session_id
+        stream = client.stream(session_id)
+        await stream.read()
+        stream.cancel()
+        await refused(client.gateway.Ping(PingRequest(), timeout=10))
+        await client.register(session_id)
+        items = [c.ItemReference(item_definition=name) for name in ("A", "B")]
+        await client.invoke(session_id, subscribe_bulk=c.SubscribeBulkCommand(server_handle=1, items=items))
+
+        assert learnt == [
+            ("OpenSession", "", {}),
+            ("StreamEvents", "", {}),
+            ("Ping", "no", {}),
+            ("Invoke", "", {}),
+            ("Invoke", "", {1: "not B"}),
+        ]
+
+        refusals |= {"GetSession", "Invoke", "Ping"}
+
+        assert (await refused(client.sessions.GetSession(GetSessionRequest(session_id=session_id)))).text == (
+            "the decision could not be recorded"
+        )
+        assert (await refused(client.register(session_id))).reason == "ACCESS_DENIED"
+        assert (await refused(client.gateway.Ping(PingRequest(), timeout=10))).text == "no"
 
 
 async def test_hook_mxgw_authorize_hides_foreign_sessions_from_a_list(running: Run) -> None:

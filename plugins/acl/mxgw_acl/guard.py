@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import lru_cache
 from math import inf
 
@@ -45,9 +45,9 @@ def _nothing(reference: str) -> bool:
 class KeyItems:
     """What a key with item constraints may do with items by reference; implements `ItemAccess`."""
 
-    def __init__(self, rights: ItemRights, refused: Callable[[str, Sequence[str]], None]) -> None:
+    def __init__(self, rights: ItemRights, decided: Callable[[str, Sequence[str], Sequence[str]], None]) -> None:
         self._rights = rights
-        self._refused = refused
+        self._decided = decided
 
     def may_read(self, reference: str) -> bool:
         """See `ItemAccess`."""
@@ -57,9 +57,9 @@ class KeyItems:
         """See `ItemAccess`."""
         return self._rights.may_write(reference)
 
-    def refused(self, action: str, references: Sequence[str]) -> None:
+    def decided(self, action: str, allowed: Sequence[str], denied: Sequence[str]) -> None:
         """See `ItemAccess`."""
-        self._refused(action, references)
+        self._decided(action, allowed, denied)
 
 
 class Tracking:
@@ -85,21 +85,12 @@ class Tracking:
 class ItemGuard(Tracking):
     """The guard of a key with item constraints."""
 
-    def __init__(
-        self, items: ItemMap, rights: ItemRights, refused: Callable[[MxCommand, Mapping[int, str]], None]
-    ) -> None:
+    def __init__(self, items: ItemMap, rights: ItemRights) -> None:
         super().__init__(items)
         self._rights = rights
-        self._refused = refused
 
     def denied(self, command: MxCommand) -> Mapping[int, str]:
-        """Return the inputs that the key may not use; they are recorded."""
-        denied = self._denied(command)
-        if denied:
-            self._refused(command, denied)
-        return denied
-
-    def _denied(self, command: MxCommand) -> Mapping[int, str]:
+        """Return the inputs that the key may not use."""
         kind = command.WhichOneof("command")
         if references := added_references(command):
             return self._denied_references(references, reads=kind == "read_bulk")
@@ -184,14 +175,13 @@ class ItemFilter:
         return self._rights.may_read(reference) if is_value else self._rights.may_use(reference)
 
 
-def items_of(command: MxCommand, items: ItemMap, indexes: Collection[int] | None = None) -> Iterator[str]:
-    """Yield the references that a command is about, for the audit log; `indexes` picks inputs."""
+def items_of(command: MxCommand, items: ItemMap) -> Iterator[str]:
+    """Yield the references that a command is about, input by input, for the audit log."""
     references = added_references(command)
     if not references:
         references = [
             item.reference if (item := items.current(handle)) is not None else f"handle {handle[1]}"
             for handle in used_handles(command)
         ]
-    for index, reference in enumerate(references):
-        if indexes is None or index in indexes:
-            yield reference or "?"
+    for reference in references:
+        yield reference or "?"

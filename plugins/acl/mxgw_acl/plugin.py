@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 
 import click
@@ -19,6 +19,7 @@ from mxgw_core.api import (
     Decision,
     Deny,
     EventFilter,
+    Finding,
     Gateway,
     Identity,
     ItemAccess,
@@ -32,8 +33,10 @@ from mxgw_core.api import (
     StreamPace,
     hookimpl,
 )
-from mxgw_core.api.errors import Unauthenticated
+from mxgw_core.api.errors import GatewayError, Unauthenticated
 
+# Where the limit of failed attempts is set now.
+_ATTEMPTS = "limits.failed_attempts_per_minute and limits.failed_attempts_burst, one limit for keys and logins"
 _NOT_RUNNING = "access control is not running"
 
 
@@ -48,7 +51,7 @@ class AclPlugin:
 
     @hookimpl
     def mxgw_settings(self) -> SettingsSection[AclSettings]:
-        return SettingsSection("acl", AclSettings, self._configure)
+        return SettingsSection("acl", AclSettings, self._configure, {"failed_attempts": _ATTEMPTS})
 
     def _configure(self, settings: AclSettings) -> None:
         self._settings = settings
@@ -71,6 +74,12 @@ class AclPlugin:
         from mxgw_acl.cli import commands
 
         return commands(lambda: self._settings)
+
+    @hookimpl
+    def mxgw_doctor(self) -> Sequence[Finding]:
+        from mxgw_acl.doctor import findings
+
+        return findings(self._settings)
 
     # sessions
 
@@ -102,6 +111,10 @@ class AclPlugin:
         if self._running is None:
             return Deny(_NOT_RUNNING)
         return self._running.authorize(request)
+
+    @hookimpl
+    def mxgw_decided(self, request: AccessRequest, refusal: GatewayError | None, denied: Mapping[int, str]) -> None:
+        self._required().decided(request, refusal, denied)
 
     @hookimpl
     def mxgw_command_guard(self, session: SessionInfo, identity: Identity) -> CommandGuard:

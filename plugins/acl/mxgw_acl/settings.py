@@ -16,13 +16,6 @@ class _Section(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False, hide_input_in_errors=True)
 
 
-class AttemptSettings(_Section):
-    """Failed attempts by one peer, on one key id, or for one user; successes do not count."""
-
-    per_minute: float = Field(10.0, gt=0, le=6000, description="Failures a minute, in the long run.")
-    burst: int = Field(5, ge=1, le=1000, description="Failures at once before the limit is felt.")
-
-
 class AuditSettings(_Section):
     """The audit log, `audit.jsonl` in the private directory."""
 
@@ -128,7 +121,6 @@ class AclSettings(_Section):
         True,
         description="Whether the sessions of a revoked or expired key are closed; `keys revoke` may say otherwise.",
     )
-    failed_attempts: AttemptSettings = Field(AttemptSettings(), description="Limits of failed attempts.")
     audit: AuditSettings = Field(AuditSettings(), description="The audit log.")
     ldap: LdapSettings | None = Field(None, description="The directory of the operators; none: nobody can log in.")
     operators: OperatorSettings = Field(OperatorSettings(), description="The roles of groups.")

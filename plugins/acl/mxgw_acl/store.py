@@ -17,6 +17,7 @@ from mxgw_acl.keyformat import KeyText, new_key_id, new_secret
 from mxgw_acl.keys import Constraints, Key, Scope, SecretHash
 from mxgw_core.api.errors import MxgwError, SettingsError
 
+KEYS_FILE = "keys.sqlite3"
 _SCHEMA_VERSION = 1
 _SCHEMA = """
 CREATE TABLE keys (
@@ -93,7 +94,7 @@ class KeyStore:
             SettingsError: the directory, the database or the pepper cannot be used; the text says what to do.
         """
         self._now = now
-        self.path = private_directory(directory) / "keys.sqlite3"
+        self.path = private_directory(directory) / KEYS_FILE
         try:
             # SQLite gives its other files the mode of this one.
             os.close(os.open(self.path, os.O_RDWR | os.O_CREAT, FILE_MODE))

@@ -39,7 +39,8 @@ class DashboardPlugin:
 
     @hookimpl
     def mxgw_settings(self) -> SettingsSection[DashboardSettings]:
-        return SettingsSection("dashboard_tui", DashboardSettings, self._configure)
+        now = "limits.failed_attempts_per_minute and limits.failed_attempts_burst, one limit for keys and logins"
+        return SettingsSection("dashboard_tui", DashboardSettings, self._configure, {"login_failures_per_minute": now})
 
     def _configure(self, settings: DashboardSettings) -> None:
         self._settings = settings

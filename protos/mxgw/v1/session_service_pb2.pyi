@@ -536,6 +536,7 @@ class GetSessionStateResponse(_message.Message):
     TOTAL_ITEMS_FIELD_NUMBER: _builtins.int
     NEXT_PAGE_TOKEN_FIELD_NUMBER: _builtins.int
     total_items: _builtins.int
+    """Items in all pages. Absent where the caller may see only some of them, and not all are in this page."""
     next_page_token: _builtins.str
     @_builtins.property
     def position(self) -> _events_pb2.Position:
@@ -551,14 +552,16 @@ class GetSessionStateResponse(_message.Message):
         position: _events_pb2.Position | None = ...,
         registrations: _abc.Iterable[Global___Registration] | None = ...,
         items: _abc.Iterable[Global___ItemState] | None = ...,
-        total_items: _builtins.int = ...,
+        total_items: _builtins.int | None = ...,
         next_page_token: _builtins.str = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["position", b"position"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_total_items", b"_total_items", "position", b"position", "total_items", b"total_items"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["items", b"items", "next_page_token", b"next_page_token", "position", b"position", "registrations", b"registrations", "total_items", b"total_items"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_total_items", b"_total_items", "items", b"items", "next_page_token", b"next_page_token", "position", b"position", "registrations", b"registrations", "total_items", b"total_items"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    def WhichOneof(self, oneof_group: _Never) -> None: ...
+    _WhichOneofReturnType__total_items: _TypeAlias = _typing.Literal["total_items"]  # noqa: Y015
+    _WhichOneofArgType__total_items: _TypeAlias = _typing.Literal["_total_items", b"_total_items"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__total_items) -> _WhichOneofReturnType__total_items | None: ...
 
 Global___GetSessionStateResponse: _TypeAlias = GetSessionStateResponse  # noqa: Y015
 
@@ -861,6 +864,7 @@ class GetWorkerInfoResponse(_message.Message):
     source_health: _events_pb2.SourceHealth.ValueType
     source_detail: _builtins.str
     items: _builtins.int
+    """Absent for a caller who may see only some of them."""
     protocol_version: _builtins.int
     @_builtins.property
     def started_at(self) -> _timestamp_pb2.Timestamp: ...
@@ -884,14 +888,16 @@ class GetWorkerInfoResponse(_message.Message):
         rss_bytes: _builtins.int = ...,
         source_health: _events_pb2.SourceHealth.ValueType = ...,
         source_detail: _builtins.str = ...,
-        items: _builtins.int = ...,
+        items: _builtins.int | None = ...,
         silence: _duration_pb2.Duration | None = ...,
         protocol_version: _builtins.int = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["silence", b"silence", "started_at", b"started_at"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_items", b"_items", "items", b"items", "silence", b"silence", "started_at", b"started_at"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["backend", b"backend", "epoch", b"epoch", "events_lost", b"events_lost", "head_sequence", b"head_sequence", "items", b"items", "outbox_bytes", b"outbox_bytes", "outbox_events", b"outbox_events", "outbox_oldest", b"outbox_oldest", "pid", b"pid", "protocol_version", b"protocol_version", "rss_bytes", b"rss_bytes", "silence", b"silence", "source_detail", b"source_detail", "source_health", b"source_health", "started_at", b"started_at", "state", b"state"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_items", b"_items", "backend", b"backend", "epoch", b"epoch", "events_lost", b"events_lost", "head_sequence", b"head_sequence", "items", b"items", "outbox_bytes", b"outbox_bytes", "outbox_events", b"outbox_events", "outbox_oldest", b"outbox_oldest", "pid", b"pid", "protocol_version", b"protocol_version", "rss_bytes", b"rss_bytes", "silence", b"silence", "source_detail", b"source_detail", "source_health", b"source_health", "started_at", b"started_at", "state", b"state"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    def WhichOneof(self, oneof_group: _Never) -> None: ...
+    _WhichOneofReturnType__items: _TypeAlias = _typing.Literal["items"]  # noqa: Y015
+    _WhichOneofArgType__items: _TypeAlias = _typing.Literal["_items", b"_items"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__items) -> _WhichOneofReturnType__items | None: ...
 
 Global___GetWorkerInfoResponse: _TypeAlias = GetWorkerInfoResponse  # noqa: Y015

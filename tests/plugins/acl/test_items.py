@@ -99,9 +99,7 @@ class Session:
         return ItemFilter(self.items, ItemRights(Constraints(**constraints), writes="writable" in constraints))
 
     def guard(self, **constraints: ItemPatterns) -> ItemGuard:
-        return ItemGuard(
-            self.items, ItemRights(Constraints(**constraints), writes="writable" in constraints), lambda *_: None
-        )
+        return ItemGuard(self.items, ItemRights(Constraints(**constraints), writes="writable" in constraints))
 
 
 ONLY_TANKS = {"readable": ItemPatterns(("Tank_*",))}
