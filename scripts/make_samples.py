@@ -89,7 +89,10 @@ def _use(site: Path) -> dict[str, Any]:
     try:
         assert gateway.stdout is not None
         assert gateway.stdout.readline(), "the gateway did not start"
-        with mxgw_client.connect(target, api_key=limited["key"]) as client, client.open_session(client_name="limited") as session:
+        with (
+            mxgw_client.connect(target, api_key=limited["key"]) as client,
+            client.open_session(client_name="limited") as session,
+        ):
             session.read("Tank_001.Level")
             with suppress(MxgwClientError):  # and so in the audit log
                 session.read("Pump_001.Speed")

@@ -17,6 +17,7 @@ from mxgw_core.api.access import (
     SessionPredicate,
     as_operator,
 )
+from mxgw_core.api.backup import BackupEntry, BackupKind
 from mxgw_core.api.correlation import correlation_id
 from mxgw_core.api.distribution import Distribution
 from mxgw_core.api.events import (
@@ -46,7 +47,15 @@ from mxgw_core.api.events import (
     Verdict,
 )
 from mxgw_core.api.feeds import Feed, FeedDescription, FeedRequest, FeedSnapshot
-from mxgw_core.api.gateway import Call, Gateway, GrpcService, OpenStream, ResponseStream, SettingsSection
+from mxgw_core.api.gateway import (
+    Call,
+    Gateway,
+    GrpcService,
+    OpenStream,
+    ResponseStream,
+    SettingsSection,
+    left_behind,
+)
 from mxgw_core.api.hookspecs import Hooks, hookimpl
 from mxgw_core.api.internal import AlarmAcknowledged, AlarmReport, InternalSession
 from mxgw_core.api.metrics import Metric, MetricBuckets, MetricKind, MetricSample
@@ -70,6 +79,8 @@ __all__ = [
     "Allow",
     "AuditEntry",
     "AuthenticationRequest",
+    "BackupEntry",
+    "BackupKind",
     "Block",
     "BrowseGuard",
     "BufferLimit",
@@ -141,4 +152,5 @@ __all__ = [
     "as_operator",
     "correlation_id",
     "hookimpl",
+    "left_behind",
 ]

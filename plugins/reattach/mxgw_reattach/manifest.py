@@ -13,10 +13,10 @@ import secrets
 import sqlite3
 import stat
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from mxgw_core.api import CloseReason, Orphan, WorkerIdentity, WorkerProof, WorkerSpawn
+from mxgw_core.api import BackupEntry, BackupKind, CloseReason, Orphan, WorkerIdentity, WorkerProof, WorkerSpawn
 from mxgw_core.api.errors import SettingsError
 
 log = logging.getLogger(__name__)
@@ -107,6 +107,8 @@ class Manifest:
                 db.execute("INSERT INTO gateway VALUES (?)", (secrets.token_hex(8),))
                 db.execute(f"PRAGMA user_version = {SCHEMA_VERSION}")
                 db.execute("COMMIT")
+            if db.execute("SELECT 1 FROM gateway").fetchone() is None:  # restored from a backup
+                db.execute("INSERT INTO gateway VALUES (?)", (secrets.token_hex(8),))
             (instance,) = db.execute("SELECT instance FROM gateway").fetchone()
         except BaseException:
             db.close()
@@ -195,6 +197,18 @@ class Manifest:
 
     def __repr__(self) -> str:
         return f"Manifest(instance={self.instance!r})"
+
+
+def files_to_back_up(data_dir: Path) -> Sequence[BackupEntry]:
+    """Return the manifest, if there is one; it is stored without what belongs to this gateway alone."""
+    path = data_dir / FILE
+    return [BackupEntry(path, BackupKind.DATABASE, _forget_this_gateway)] if path.exists() else []
+
+
+def _forget_this_gateway(copy: sqlite3.Connection) -> None:
+    """Take the workers, their secrets and the instance out: whoever restores it is another gateway, without workers."""
+    copy.execute("DELETE FROM worker")
+    copy.execute("DELETE FROM gateway")
 
 
 def _orphan(row: sqlite3.Row, adopt_within_s: float) -> Orphan:
