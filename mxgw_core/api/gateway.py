@@ -50,8 +50,8 @@ def left_behind(former: Path, now: Path, data_dir: Path) -> str:
         return ""
     stay = f"'{former.relative_to(data_dir)}'" if former.is_relative_to(data_dir) else f"'{former}'"
     return (
-        f"a relative path of a plugin counts from gateway.data_dir, so this is {now}, which does not exist, and "
-        f"{former} does: write {stay} to leave it there, or move it (mkdir -p {now.parent} && mv {former} {now})"
+        f"relative paths of plugins count from gateway.data_dir; {former} exists and {now} does not: write {stay} to "
+        "leave it there, or move it to the new place"
     )
 
 
