@@ -88,7 +88,7 @@ class Restarts:
         self.process.terminate()
         await self.ended()
 
-    async def ended(self, timeout_s: float = 20.0) -> int:
+    async def ended(self, timeout_s: float = 60) -> int:
         """Wait for the end of the run and return its exit code."""
         process = self.process
         assert process is not None
@@ -138,11 +138,11 @@ class Restarts:
         finally:
             db.close()
 
-    async def no_worker_is_left(self, timeout_s: float = 10.0) -> None:
+    async def no_worker_is_left(self, timeout_s: float = 60) -> None:
         """Wait until no worker lives."""
         await until(lambda: not self.workers(), timeout_s)
 
-    async def all_is_gone(self, timeout_s: float = 10.0) -> None:
+    async def all_is_gone(self, timeout_s: float = 60) -> None:
         """Wait until no worker, no socket and no row of the manifest is left."""
         await until(lambda: not self.workers() and not self.sockets() and not self.rows(), timeout_s)
 

@@ -324,7 +324,7 @@ async def test_hook_mxgw_detach_grace_ends_a_session_that_stays_alone(running: R
         assert gateway.app.session(session.session_id) is not None
 
         stream.cancel()
-        await until(lambda: not gateway.app.sessions(), 2)
+        await until(lambda: not gateway.app.sessions(), 60)
         refusal = await refused(client.stream(session.session_id))
 
         assert refusal.metadata["close_reason"] == "DETACH_GRACE_EXPIRED"
@@ -356,7 +356,7 @@ async def test_hook_mxgw_detach_grace_of_zero_ends_a_session_at_once(running: Ru
         stream = client.stream(session.session_id)
         await stream.read()
         stream.cancel()
-        await until(lambda: not gateway.app.sessions(), 2)
+        await until(lambda: not gateway.app.sessions(), 60)
 
 
 # identity and access

@@ -93,7 +93,7 @@ async def test_a_quiet_stream_carries_heartbeats_with_a_position() -> None:
         session = await client.open()
         stream = client.stream(session.session_id, heartbeat_interval=Duration(seconds=1))
         await opened(stream)
-        async with asyncio.timeout(3):
+        async with asyncio.timeout(60):
             frame = await stream.read()
         stream.cancel()
 
@@ -239,7 +239,7 @@ async def test_a_slow_reader_gets_what_was_queued_and_then_a_typed_end_with_the_
         stream = client.stream(session.session_id)
         await opened(stream)
         subscriber = _subscriber(gateway, session.session_id)
-        await until(lambda: subscriber.end is not None, 10)  # nobody reads
+        await until(lambda: subscriber.end is not None, 60)  # nobody reads
         frames, sequences, refusal = await read_to_the_end(stream)
 
         assert (refusal.code, refusal.reason) == (grpc.StatusCode.RESOURCE_EXHAUSTED, "SUBSCRIBER_OVERFLOW")
@@ -281,12 +281,12 @@ async def test_a_reader_that_stopped_altogether_is_cut_in_bounded_time_though_it
         stream = client.stream(session.session_id)
         await opened(stream)
         subscriber = _subscriber(gateway, session.session_id)
-        await until(lambda: subscriber.end is not None, 20)
+        await until(lambda: subscriber.end is not None, 60)
         began = time.monotonic()
 
         assert subscriber.figures.delivered_bytes > 1_000_000  # that much the transport took although nobody read
 
-        await until(lambda: gateway.app.sessions()[0].subscribers == 0, 5)
+        await until(lambda: gateway.app.sessions()[0].subscribers == 0, 60)
 
         assert time.monotonic() - began < 0.5 + 1.0
 

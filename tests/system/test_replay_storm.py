@@ -41,16 +41,16 @@ async def test_eight_times_eight_subscribers_cut_at_once_are_back_within_two_sec
         async with asyncio.TaskGroup() as following:
             for one in (*followers, *healthy):
                 following.create_task(one.run(lambda: bool(ends)))
-            await until(lambda: all(one.at > RATE // 4 for one in followers), 20)
+            await until(lambda: all(one.at > RATE // 4 for one in followers), 60)
             loop = asyncio.get_running_loop()
             began = loop.time()
 
             assert proxy.reset() == SESSIONS
 
-            await until(lambda: all(one.recorder.cuts and not one.stream.is_cut for one in followers), 20)
+            await until(lambda: all(one.recorder.cuts and not one.stream.is_cut for one in followers), 60)
             took_s = loop.time() - began
             behind = {one: one.at for one in followers}
-            await until(lambda: all(one.at > behind[one] for one in followers), 20)
+            await until(lambda: all(one.at > behind[one] for one in followers), 60)
             ends.append(True)
         for one in (*followers, *healthy):
             one.checker.finish()

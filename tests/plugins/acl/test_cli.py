@@ -172,7 +172,7 @@ async def test_made_certificates_serve_and_new_ones_are_taken_without_a_restart(
 
     async def served_by(target: str) -> str:
         async with client_with(target, channel_credentials=_credentials(shell.folder)) as client:
-            await client.gateway.GetGatewayInfo(GetGatewayInfoRequest(), timeout=5)
+            await client.gateway.GetGatewayInfo(GetGatewayInfoRequest(), timeout=60)
         import ssl
 
         host, _, port = target.rpartition(":")

@@ -64,7 +64,7 @@ async def described(client: Client, session_id: str) -> ss.Session:
     return answer
 
 
-async def ended(client: Client, session_id: str, timeout_s: float = 5.0) -> ss.Session:
+async def ended(client: Client, session_id: str, timeout_s: float = 60) -> ss.Session:
     """Return the session once it has ended."""
     async with asyncio.timeout(timeout_s):
         while (answer := await described(client, session_id)).state != ss.SESSION_STATE_CLOSED:  # noqa: ASYNC110

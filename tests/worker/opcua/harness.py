@@ -204,7 +204,7 @@ def port_of(endpoint: str) -> int:
 
 async def dropped_subscriptions(endpoint: str) -> int:
     """Have the server forget all subscriptions in silence; return how many there were."""
-    async with Client(endpoint, timeout=10) as client:
+    async with Client(endpoint, timeout=60) as client:
         control = client.get_node(NS + "Control")
         return int(await control.call_method(client.get_node(NS + "Control.DropSubscriptions").nodeid))
 
