@@ -20,7 +20,7 @@ from mxgw.v1.values_pb2 import MxStatus, MxValue
 from mxgw_worker.backends.opcua import OpcUaBackend
 
 NS = "ns=2;s="
-TIMEOUT_S = 10.0
+TIMEOUT_S = 60.0
 
 
 @dataclass(frozen=True)
