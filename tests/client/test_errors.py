@@ -225,12 +225,9 @@ async def test_a_call_without_an_answer_ends_at_its_deadline(scripted: Scripted,
         raise AssertionError
 
     scripted.script.replies["advise"] = never
-    loop = asyncio.get_running_loop()
-    began = loop.time()
     with pytest.raises(errors.CallTimedOut, match="outcome is unknown"):
         await session.advise(1, timeout_s=0.2)
 
-    assert loop.time() - began < 5
     invoke = scripted.script.called("advise")[0]
     assert invoke.timeout.ToMilliseconds() == 200
 

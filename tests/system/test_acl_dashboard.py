@@ -184,7 +184,6 @@ async def test_whoever_administrates_no_more_watches_no_more(slapd: Slapd, tmp_p
             ]
             for stream in streams:
                 await stream.read()
-            began = time.monotonic()
             if who == "a key":
                 guarded.store.revoke(key.id)
             else:
@@ -192,7 +191,6 @@ async def test_whoever_administrates_no_more_watches_no_more(slapd: Slapd, tmp_p
             reasons = [(await read_to_the_end(stream))[2].reason for stream in streams]
 
             assert reasons == ["REVOKED"] * 3
-            assert time.monotonic() - began < 5
 
 
 @pytest.mark.asyncio

@@ -256,18 +256,23 @@ def raises(server: int, item: int, kind: int) -> bool:
 
 
 def sleeps(server: int, item: int, kind: int) -> bool:
+    asked.append(item)
     time.sleep(0.002)
     return True
+
+
+# What `sleeps` was asked about.
+asked: list[int] = []
 
 
 @pytest.mark.parametrize("keep", [raises, sleeps, "no function"])
 def test_a_keep_that_raises_or_takes_its_time_disconnects(keep: object) -> None:
     pump = RecordingPump()
     subscriber = pump.attach(limits=THREE, policy=Told(Select(keep)))  # type: ignore[arg-type]
-    began = time.perf_counter()
+    asked.clear()
     pump.happen(*range(1, 101))
 
-    assert time.perf_counter() - began < 0.1  # a hundred answers of 2 ms would be 0.2 s
+    assert len(asked) < 50  # of a hundred
 
     account = Account()
     account.take(taken(subscriber))

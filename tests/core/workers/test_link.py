@@ -15,6 +15,7 @@ from pathlib import Path
 
 import pytest
 import pytest_asyncio
+from support.clock import advance
 from support.events import EPOCH
 from support.peers import SECRET, SESSION, block, scripted_worker
 
@@ -224,24 +225,22 @@ async def test_a_replayed_transcript_is_refused(endpoint: Endpoint) -> None:
     await _true_worker_is_taken(endpoint)
 
 
-async def test_who_never_proves_itself_is_cut_in_time(endpoint: Endpoint, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(link_module, "_PROOF_TIMEOUT_S", 0.1)
+async def test_who_never_proves_itself_is_cut_in_time(endpoint: Endpoint) -> None:
     async with scripted_worker(endpoint.path) as silent, scripted_worker(endpoint.path) as half:
         half.send(w.WorkerEnvelope(hello=_hello()))
         await half.receive_kind("challenge")
+        advance(6)
 
         assert await silent.refusal() == "PROOF_TIMEOUT"
         assert await half.refusal() == "PROOF_TIMEOUT"
 
-    monkeypatch.undo()
     await _true_worker_is_taken(endpoint)
 
 
-async def test_the_proof_timeout_is_over_once_proven(endpoint: Endpoint, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(link_module, "_PROOF_TIMEOUT_S", 0.1)
+async def test_the_proof_timeout_is_over_once_proven(endpoint: Endpoint) -> None:
     async with scripted_worker(endpoint.path) as worker:
         await worker.shake()
-        await asyncio.sleep(0.15)  # the time that must not matter
+        advance(60)  # the time that must not matter
         worker.send(w.WorkerEnvelope(pong=w.Pong(token=2)))
         await endpoint.received_count(1)
 

@@ -277,11 +277,9 @@ async def test_revoking_a_key_ends_its_streams_with_their_reason_and_its_session
             stream, second = client.stream(session_id), other.stream(session_id)
             await stream.read()
             await second.read()
-            began = time.monotonic()
             guarded.store.revoke(key.id, closes_sessions=closes)
             refusal = await refused(stream)
 
-            assert time.monotonic() - began < 5
             assert (refusal.code, refusal.reason) == (grpc.StatusCode.PERMISSION_DENIED, "REVOKED")
             assert refusal.metadata == {"key_id": key.id, "cause": "revoked"}
 
