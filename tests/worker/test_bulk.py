@@ -199,6 +199,7 @@ async def test_bulk_writes_that_cross_each_other_do_not_lock_up(inside) -> None:
             worker.submit(c.MxCommand(write_bulk={"server_handle": h, "writes": writes(*order)}))
             for order in (((a, 1.0), (b, 1.0)), ((b, 2.0), (a, 2.0)))
         ]
+        await worker.register()  # both stand in line for all their items
         leave = worker.submit(c.MxCommand(unregister={"server_handle": h}))
         await worker.register()
         worker.backend.completes_writes = True
