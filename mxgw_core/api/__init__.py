@@ -18,6 +18,7 @@ from mxgw_core.api.access import (
     as_operator,
 )
 from mxgw_core.api.attempts import Attempt, Attempts, folded_name
+from mxgw_core.api.backup import BackupEntry, BackupKind
 from mxgw_core.api.correlation import correlation_id
 from mxgw_core.api.distribution import Distribution
 from mxgw_core.api.events import (
@@ -47,7 +48,15 @@ from mxgw_core.api.events import (
     Verdict,
 )
 from mxgw_core.api.feeds import Feed, FeedDescription, FeedRequest, FeedSnapshot
-from mxgw_core.api.gateway import Call, Gateway, GrpcService, OpenStream, ResponseStream, SettingsSection
+from mxgw_core.api.gateway import (
+    Call,
+    Gateway,
+    GrpcService,
+    OpenStream,
+    ResponseStream,
+    SettingsSection,
+    left_behind,
+)
 from mxgw_core.api.hookspecs import Hooks, hookimpl
 from mxgw_core.api.internal import AlarmAcknowledged, AlarmReport, InternalSession
 from mxgw_core.api.metrics import Metric, MetricBuckets, MetricKind, MetricSample
@@ -86,6 +95,8 @@ __all__ = [
     "Attempts",
     "AuditEntry",
     "AuthenticationRequest",
+    "BackupEntry",
+    "BackupKind",
     "Block",
     "BrowseGuard",
     "BufferLimit",
@@ -161,6 +172,7 @@ __all__ = [
     "correlation_id",
     "folded_name",
     "hookimpl",
+    "left_behind",
     "own_session",
     "peer_address",
     "same_data_dir",

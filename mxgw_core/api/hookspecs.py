@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
+from pathlib import Path
 from typing import Any
 
 import click
@@ -26,6 +27,7 @@ from mxgw_core.api.access import (
     OperatorCredentials,
     SessionPredicate,
 )
+from mxgw_core.api.backup import BackupEntry
 from mxgw_core.api.errors import GatewayError
 from mxgw_core.api.events import (
     BufferLimit,
@@ -85,6 +87,14 @@ class Hooks:
     @hookspec
     def mxgw_cli(self) -> Sequence[click.Command] | None:
         """Return commands to add below `mxgw`. When: each time the command line starts; no gateway is running."""
+
+    @hookspec
+    def mxgw_backup(self, data_dir: Path) -> Sequence[BackupEntry] | None:
+        """Return the plugin's files that belong into a backup; only those that exist.
+
+        When: as `mxgw backup` runs, in its process, beside a running gateway or without one; `data_dir` is that
+        gateway's. None: the plugin keeps nothing. An exception refuses the backup.
+        """
 
     @hookspec
     def mxgw_metrics(self) -> Sequence[Metric] | None:

@@ -126,7 +126,7 @@ class AlarmClient:
         page_size = wanted.pop("page_size", 0)
         request = pb.QueryActiveAlarmsRequest(filter=pb.AlarmFilter(**wanted), page_size=page_size)
         answer: pb.QueryActiveAlarmsResponse = await self.stub.QueryActiveAlarms(
-            request, metadata=self.metadata, timeout=20
+            request, metadata=self.metadata, timeout=60
         )
         return answer
 
@@ -134,7 +134,7 @@ class AlarmClient:
         """Acknowledge."""
         request = pb.AcknowledgeAlarmRequest(references=references, **fields)
         answer: pb.AcknowledgeAlarmResponse = await self.stub.AcknowledgeAlarm(
-            request, metadata=self.metadata, timeout=20
+            request, metadata=self.metadata, timeout=60
         )
         return answer
 
@@ -142,7 +142,7 @@ class AlarmClient:
         """Begin to follow."""
         return self.stub.StreamAlarms(pb.StreamAlarmsRequest(**fields), metadata=self.metadata)
 
-    async def speaking(self, provider: int, timeout_s: float = 15) -> pb.QueryActiveAlarmsResponse:
+    async def speaking(self, provider: int, timeout_s: float = 60) -> pb.QueryActiveAlarmsResponse:
         """Wait until this provider speaks."""
         async with asyncio.timeout(timeout_s):
             while True:
@@ -158,7 +158,7 @@ class AlarmClient:
 
         async def invoke(**command: Any) -> c.MxReply:
             request = InvokeRequest(session_id=session.session_id, command=c.MxCommand(**command))
-            reply: c.MxReply = (await self.commands.Invoke(request, metadata=self.metadata, timeout=20)).reply
+            reply: c.MxReply = (await self.commands.Invoke(request, metadata=self.metadata, timeout=60)).reply
 
             assert reply.hresult == 0, reply
 
@@ -197,7 +197,7 @@ async def reading(stream: Any) -> AsyncIterator[tuple[Reader, Callable[[Callable
             reader.take(message)
             news.set()
 
-    async def until(wanted: Callable[[Reader], bool], timeout_s: float = 15) -> None:
+    async def until(wanted: Callable[[Reader], bool], timeout_s: float = 60) -> None:
         async with asyncio.timeout(timeout_s):
             while not wanted(reader):
                 news.clear()

@@ -397,7 +397,7 @@ async def _subscribe(this: Run, stack: AsyncExitStack) -> None:
 async def _sessions(client: Client) -> list[ss.Session]:
     try:
         request = ss.ListSessionsRequest(include_ended=True, page_size=1000)
-        return list((await client.sessions.ListSessions(request, timeout=5, wait_for_ready=True)).sessions)
+        return list((await client.sessions.ListSessions(request, timeout=60, wait_for_ready=True)).sessions)
     except grpc.aio.AioRpcError:
         return []
 

@@ -61,8 +61,6 @@ class Restarts:
         if failpoint:
             environment[VARIABLE] = failpoint
         settings = [f"gateway.data_dir={self.data}"]
-        if (self.data / "acl").exists():  # a test with keys keeps them there
-            settings.append(f"plugins.acl.directory={self.data}/acl")
         options = ["--json", "--listen", self.target, *(o for s in settings for o in ("--set", s)), *arguments]
         with (self.directory / f"gateway-{self._runs:03}.log").open("w") as errors:
             process = self.process = subprocess.Popen(  # noqa: ASYNC220  a few milliseconds of a test
@@ -106,7 +104,7 @@ class Restarts:
             check=False,
         )
 
-    async def ended(self, timeout_s: float = 20.0) -> int:
+    async def ended(self, timeout_s: float = 60) -> int:
         """Wait for the end of the run and return its exit code."""
         process = self.process
         assert process is not None
@@ -156,11 +154,11 @@ class Restarts:
         finally:
             db.close()
 
-    async def no_worker_is_left(self, timeout_s: float = 10.0) -> None:
+    async def no_worker_is_left(self, timeout_s: float = 60) -> None:
         """Wait until no worker lives."""
         await until(lambda: not self.workers(), timeout_s)
 
-    async def all_is_gone(self, timeout_s: float = 10.0) -> None:
+    async def all_is_gone(self, timeout_s: float = 60) -> None:
         """Wait until no worker, no socket and no row of the manifest is left."""
         await until(lambda: not self.workers() and not self.sockets() and not self.rows(), timeout_s)
 

@@ -52,7 +52,7 @@ async def served(gateway: RunningGateway) -> AsyncIterator[Served]:
     )
     try:
         assert process.stdout is not None
-        async with asyncio.timeout(20):
+        async with asyncio.timeout(60):
             line = (await process.stdout.readline()).decode()
         found = re.search(r"http://127\.0\.0\.1:\d+/#key=\S+", line)
 
@@ -62,7 +62,7 @@ async def served(gateway: RunningGateway) -> AsyncIterator[Served]:
     finally:
         if process.returncode is None:
             process.send_signal(signal.SIGTERM)
-        async with asyncio.timeout(20):
+        async with asyncio.timeout(60):
             code = await process.wait()
 
     assert code == 0
@@ -114,7 +114,7 @@ async def test_the_page_and_its_socket_show_the_dashboard_and_take_keys() -> Non
             await shown(socket, "Sessions")
             children = psutil.Process(server.process.pid).children(recursive=True)
             await socket.send_json(["stdin", "q"])
-            async with asyncio.timeout(20):
+            async with asyncio.timeout(60):
                 while (await socket.receive()).type is not aiohttp.WSMsgType.CLOSE:
                     pass
                 await asyncio.to_thread(psutil.wait_procs, children)
@@ -188,7 +188,7 @@ async def test_ending_the_server_ends_the_apps_of_open_pages() -> None:
             await shown(socket, "No session is open")
             children = psutil.Process(server.process.pid).children(recursive=True)
             server.process.send_signal(signal.SIGTERM)
-            async with asyncio.timeout(20):
+            async with asyncio.timeout(60):
                 while (await socket.receive()).type is not aiohttp.WSMsgType.CLOSE:
                     pass  # a browser answers when it is told that the page is over
         await socket.close()

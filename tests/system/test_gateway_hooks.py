@@ -24,6 +24,7 @@ import grpc
 import pytest
 from google.protobuf.empty_pb2 import Empty
 from support.clients import Client, client_of, read_events, refused
+from support.clock import advance
 from support.events import batch
 from support.infos import session_info
 from support.peers import scripted_worker
@@ -346,7 +347,7 @@ async def test_hook_mxgw_session_closed_is_told_once_when_the_worker_is_gone(run
 
 
 async def test_hook_mxgw_detach_grace_ends_a_session_that_stays_alone(running: Run) -> None:
-    async with running(hook("mxgw_detach_grace", lambda self, session: 0.3)) as (gateway, client):
+    async with running(hook("mxgw_detach_grace", lambda self, session: 100.0)) as (gateway, client):
         session = await client.open()
         stream = client.stream(session.session_id)
         await stream.read()
@@ -354,12 +355,15 @@ async def test_hook_mxgw_detach_grace_ends_a_session_that_stays_alone(running: R
         await until(lambda: gateway.app.sessions()[0].subscribers == 0)
         stream = client.stream(session.session_id)  # who comes back in time keeps it
         await stream.read()
-        await asyncio.sleep(0.5)  # longer than the grace: that it passes is the point
+        advance(101)
+        await client.register(session.session_id)
 
         assert gateway.app.session(session.session_id) is not None
 
         stream.cancel()
-        await until(lambda: not gateway.app.sessions(), 2)
+        await until(lambda: gateway.app.sessions()[0].subscribers == 0)
+        advance(101)
+        await until(lambda: not gateway.app.sessions(), 60)
         refusal = await refused(client.stream(session.session_id))
 
         assert refusal.metadata["close_reason"] == "DETACH_GRACE_EXPIRED"
@@ -391,7 +395,7 @@ async def test_hook_mxgw_detach_grace_of_zero_ends_a_session_at_once(running: Ru
         stream = client.stream(session.session_id)
         await stream.read()
         stream.cancel()
-        await until(lambda: not gateway.app.sessions(), 2)
+        await until(lambda: not gateway.app.sessions(), 60)
 
 
 # identity and access

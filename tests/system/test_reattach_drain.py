@@ -75,7 +75,7 @@ async def test_a_gateway_that_takes_longer_than_asked_for_is_named() -> None:
             session = await client.open()
             (worker,) = gateway.workers()
             worker.suspend()
-            call = client.invoke(session.session_id, register=c.RegisterCommand(client_name="x"), timeout=20)
+            call = client.invoke(session.session_id, register=c.RegisterCommand(client_name="x"), timeout=60)
             async with asyncio.TaskGroup() as tasks:
                 waiting = tasks.create_task(_code(call))
                 await asyncio.sleep(0.1)  # the command is under way
@@ -104,7 +104,7 @@ async def test_a_command_that_outlasts_the_drain_is_told_that_its_outcome_is_unk
             session = await client.open()
             (worker,) = gateway.workers()
             worker.suspend()
-            call = client.invoke(session.session_id, register=c.RegisterCommand(client_name="x"), timeout=20)
+            call = client.invoke(session.session_id, register=c.RegisterCommand(client_name="x"), timeout=60)
             async with asyncio.TaskGroup() as tasks:
                 waiting = tasks.create_task(refused(call))
                 await asyncio.sleep(0.1)  # the command is under way

@@ -46,8 +46,9 @@ class Refused(MxError):
 class Call:
     """A command between its arrival and its answer.
 
-    When the deadline passes the answer is COMMAND_TIMED_OUT. A backend call that is under way then is not cancelled,
-    because MXAccess cannot cancel either: it finishes, its effect is noted, and nothing more is issued.
+    When the deadline passes the answer is COMMAND_TIMED_OUT, or what `last_words` returns. A backend call that is under
+    way then is not cancelled, because MXAccess cannot cancel either: it finishes, its effect is noted, and nothing more
+    is issued.
     """
 
     def __init__(self, answer: Callable[[CommandReply], None], timeout_ms: int) -> None:
@@ -61,6 +62,8 @@ class Call:
         # Whether its outcome is kept for a repeat: then completions are awaited past the deadline.
         self.is_remembered = False
         self.timeout_ms = timeout_ms
+        # Set by a command that has something to say however little time is left.
+        self.last_words: Callable[[], CommandReply] | None = None
         # In the loop's time; None without a deadline.
         self.deadline: float | None = None
         if timeout_ms:
@@ -99,6 +102,9 @@ class Call:
 
     def _expire(self) -> None:
         self.expired = True
+        if self.last_words is not None:
+            self.answer(self.last_words())
+            return
         self.fail(
             "COMMAND_TIMED_OUT",
             f"the backend did not answer within {self.timeout_ms / 1000:g} s; what was under way may still happen",

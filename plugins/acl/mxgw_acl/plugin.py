@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from pathlib import Path
 
 import click
 
@@ -13,6 +14,7 @@ from mxgw_core.api import (
     AccessRequest,
     AuditEntry,
     AuthenticationRequest,
+    BackupEntry,
     BufferLimit,
     CloseReason,
     CommandGuard,
@@ -32,11 +34,15 @@ from mxgw_core.api import (
     SettingsSection,
     StreamPace,
     hookimpl,
+    left_behind,
 )
-from mxgw_core.api.errors import GatewayError, Unauthenticated
+from mxgw_core.api.errors import GatewayError, SettingsError, Unauthenticated
 
+_FORMER_DIRECTORY = Path("var/acl")
 # Where the limit of failed attempts is set now.
-_ATTEMPTS = "limits.failed_attempts_per_minute and limits.failed_attempts_burst, one limit for keys and logins"
+_ATTEMPTS = (
+    "limits.failed_attempts_per_minute and limits.failed_attempts_burst took its place, one limit for keys and logins"
+)
 _NOT_RUNNING = "access control is not running"
 
 
@@ -54,6 +60,11 @@ class AclPlugin:
         return SettingsSection("acl", AclSettings, self._configure, {"failed_attempts": _ATTEMPTS})
 
     def _configure(self, settings: AclSettings) -> None:
+        if "directory" not in settings.model_fields_set:
+            now = settings.directory
+            # Keys must not be replaced by an empty database: earlier releases kept them there, without a setting.
+            if text := left_behind(_FORMER_DIRECTORY.absolute(), now, now.parent):
+                raise SettingsError(f"plugins.acl.directory: {text}")
         self._settings = settings
 
     @hookimpl
@@ -80,6 +91,12 @@ class AclPlugin:
         from mxgw_acl.doctor import findings
 
         return findings(self._settings)
+
+    @hookimpl
+    def mxgw_backup(self) -> Sequence[BackupEntry]:
+        from mxgw_acl.store import files_to_back_up
+
+        return files_to_back_up(self._settings.directory)
 
     # sessions
 

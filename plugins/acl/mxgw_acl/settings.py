@@ -32,7 +32,10 @@ class LdapSettings(_Section):
         min_length=1,
         description="`ldaps://host[:port]`, or `ldap://host[:port]` with StartTLS; asked in this order.",
     )
-    ca_file: Path | None = Field(None, description="PEM file of the CA to trust; empty: those of the system.")
+    ca_file: Path | None = Field(
+        None,
+        description="PEM file of the CA to trust, relative to `gateway.data_dir`; unset: those of the system.",
+    )
     bind: Literal["search", "direct"] = Field(
         "search",
         description="search: look the user up with the service account, then bind as what was found. direct: bind as "
@@ -107,9 +110,9 @@ class AclSettings(_Section):
     """API keys, operators and the audit log."""
 
     directory: Path = Field(
-        Path("var/acl"),
-        description="Private directory (mode 0700) of the keys, the pepper and the audit log. Relative to the working "
-        "directory.",
+        Path("acl"),
+        description="Private directory (mode 0700) of the keys, the pepper and the audit log. Relative to "
+        "`gateway.data_dir`.",
     )
     environment: str = Field(
         "site", description="Stands in each key, so that one of the test plant is not mistaken for one of production."

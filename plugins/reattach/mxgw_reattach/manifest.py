@@ -18,6 +18,8 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from mxgw_core.api import (
+    BackupEntry,
+    BackupKind,
     CloseReason,
     EndedSession,
     Orphan,
@@ -196,6 +198,18 @@ class Manifest:
         return f"Manifest(instance={self.instance!r})"
 
 
+def files_to_back_up(data_dir: Path) -> Sequence[BackupEntry]:
+    """Return the manifest, if there is one; it is stored without what belongs to this gateway alone."""
+    path = data_dir / FILE
+    return [BackupEntry(path, BackupKind.DATABASE, _forget_this_gateway)] if path.exists() else []
+
+
+def _forget_this_gateway(copy: sqlite3.Connection) -> None:
+    """Take the instance and the workers' secrets out: whoever restores it is another gateway, without workers."""
+    copy.execute("UPDATE gateway SET instance = ''")
+    copy.execute("UPDATE worker SET secret = x'', former_secret = NULL")
+
+
 def _orphan(row: sqlite3.Row, data_dir_id: str, adopt_within_s: float) -> Orphan:
     spawn = WorkerSpawn(
         session_id=row["session_id"],
@@ -298,7 +312,7 @@ def _transaction(db: sqlite3.Connection) -> Iterator[None]:
 
 
 def _instance(db: sqlite3.Connection, directory: Path, data_dir_id: str) -> str:
-    """Return the instance of this directory; a new one when the file was copied here from another.
+    """Return the instance of this directory; a new one when the file was copied here from another, or restored.
 
     Workers of the other directory may be at work for a gateway that runs there: no process is touched, and their
     sessions count as ended here.
@@ -306,7 +320,9 @@ def _instance(db: sqlite3.Connection, directory: Path, data_dir_id: str) -> str:
     known = db.execute("SELECT * FROM gateway").fetchone()
     instance: str = known["instance"]
     workers = db.execute("SELECT session_id, endpoint FROM worker ORDER BY opened_at, session_id").fetchall()
-    if not known["data_dir_id"]:
+    if not instance:  # restored from a backup
+        is_copy = True
+    elif not known["data_dir_id"]:
         # An earlier release did not write down the directory: its workers' sockets tell where it was.
         run = (directory / "run").resolve()
         workers = [row for row in workers if Path(row["endpoint"]).parent.resolve() != run]
@@ -316,8 +332,8 @@ def _instance(db: sqlite3.Connection, directory: Path, data_dir_id: str) -> str:
     if is_copy:
         instance = secrets.token_hex(8)
         log.warning(
-            "%s was copied from another directory: this gateway takes a new instance id (%s) and leaves %d workers of "
-            "the original alone; their sessions count as ended here",
+            "%s was copied from another directory, or restored: this gateway takes a new instance id (%s) and leaves %d "
+            "workers of the original alone; their sessions count as ended here",
             directory,
             instance,
             len(workers),

@@ -6,8 +6,10 @@ import asyncio
 import logging
 from collections.abc import AsyncIterator, Iterable, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from pathlib import Path
 
 from mxgw_core.api import (
+    BackupEntry,
     CloseReason,
     EndedSession,
     Gateway,
@@ -22,7 +24,7 @@ from mxgw_core.api import (
     hookimpl,
 )
 from mxgw_reattach.environment import warnings_of
-from mxgw_reattach.manifest import Manifest
+from mxgw_reattach.manifest import Manifest, files_to_back_up
 from mxgw_reattach.settings import ReattachSettings
 
 log = logging.getLogger(__name__)
@@ -74,6 +76,10 @@ class ReattachPlugin:
         if self._settings.check_environment:
             for warning in await asyncio.to_thread(warnings_of):
                 log.warning("%s", warning)
+
+    @hookimpl
+    def mxgw_backup(self, data_dir: Path) -> Sequence[BackupEntry]:
+        return files_to_back_up(data_dir)
 
     # the steps of a worker's life
 

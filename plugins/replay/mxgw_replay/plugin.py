@@ -20,7 +20,7 @@ from mxgw_core.api import (
 )
 from mxgw_core.api.errors import SettingsError
 from mxgw_core.api.metrics import gauge
-from mxgw_replay.settings import ReplaySettings
+from mxgw_replay.settings import FORMER, ReplaySettings
 
 log = logging.getLogger(__name__)
 
@@ -35,7 +35,7 @@ class ReplayPlugin:
 
     @hookimpl
     def mxgw_settings(self) -> SettingsSection[ReplaySettings]:
-        return SettingsSection("replay", ReplaySettings, self._configure)
+        return SettingsSection("replay", ReplaySettings, self._configure, FORMER)
 
     def _configure(self, settings: ReplaySettings) -> None:
         self._settings = settings

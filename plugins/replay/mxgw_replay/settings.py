@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
-from typing import Any, Literal
+from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 MIB = 1024 * 1024
-_FORMER_KEYS = frozenset({"maximum_detached", "maximum_detached_per_owner"})
+_NOT_ENDED = (
+    "nothing is ended within its grace any more, remove it; limits.sessions_per_owner says how many sessions one owner "
+    "may open"
+)
+FORMER = {"maximum_detached": _NOT_ENDED, "maximum_detached_per_owner": _NOT_ENDED}
 
 
 class ReplaySettings(BaseModel):
@@ -37,17 +41,6 @@ class ReplaySettings(BaseModel):
     horizon_check_s: float = Field(
         10.0, ge=0.1, le=3600, description="How often the reach of the log is compared with the detach grace."
     )
-
-    @model_validator(mode="before")
-    @classmethod
-    def _names_what_replaced_older_keys(cls, data: Any) -> Any:
-        former = sorted(_FORMER_KEYS & set(data)) if isinstance(data, dict) else []
-        if former:
-            raise ValueError(
-                f"{' and '.join(former)} of an earlier release: nothing is ended within its grace any more, remove it; "
-                "limits.sessions_per_owner says how many sessions one owner may open"
-            )
-        return data
 
     @model_validator(mode="after")
     def _grace_is_no_negative_time(self) -> ReplaySettings:

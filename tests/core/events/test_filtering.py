@@ -116,7 +116,7 @@ async def test_waiting_for_a_filter_ends_when_its_session_s_command_finished() -
 
     assert subscriber.take(1 << 20) is None
 
-    async with asyncio.timeout(5), asyncio.TaskGroup() as tasks:
+    async with asyncio.timeout(60), asyncio.TaskGroup() as tasks:
         waiting = tasks.create_task(subscriber.wait())
         for _ in range(5):
             await asyncio.sleep(0)

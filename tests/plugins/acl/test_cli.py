@@ -172,7 +172,7 @@ async def test_made_certificates_serve_and_new_ones_are_taken_without_a_restart(
 
     async def served_by(target: str) -> str:
         async with client_with(target, channel_credentials=_credentials(shell.folder)) as client:
-            await client.gateway.GetGatewayInfo(GetGatewayInfoRequest(), timeout=5)
+            await client.gateway.GetGatewayInfo(GetGatewayInfoRequest(), timeout=60)
         import ssl
 
         host, _, port = target.rpartition(":")
@@ -212,3 +212,19 @@ async def test_a_client_certificate_stands_for_its_key(shell: Shell, tmp_path: P
         await until(lambda: not guarded.gateway.app.sessions())
         async with client_with(guarded.target, channel_credentials=_credentials(shell.folder, "hmi4")) as client:
             assert (await refused(client.open())).reason == "UNAUTHENTICATED"
+
+
+def test_keys_at_their_former_place_are_never_replaced_by_an_empty_database(shell: Shell) -> None:
+    shell.run("keys", "create", "historian")
+    settings = shell.folder / "settings.toml"
+    settings.write_text(settings.read_text() + f'[gateway]\ndata_dir = "{shell.folder}/elsewhere"\n')
+
+    done = shell.run("keys", "list", code=2)
+
+    assert f"{shell.folder}/var/acl exists and {shell.folder}/elsewhere/acl does not" in done.stderr
+    assert not (shell.folder / "elsewhere").exists()
+
+    (shell.folder / "elsewhere").mkdir()
+    (shell.folder / "var" / "acl").rename(shell.folder / "elsewhere" / "acl")
+
+    assert "historian" in shell.run("keys", "list").stdout

@@ -14,6 +14,7 @@ from pathlib import Path
 import pytest
 
 from mxgw_core.api import (
+    BackupKind,
     CloseReason,
     Orphan,
     SessionInfo,
@@ -24,7 +25,7 @@ from mxgw_core.api import (
 )
 from mxgw_core.api.errors import SettingsError
 from mxgw_core.api.types import INTERNAL
-from mxgw_reattach.manifest import FILE, Manifest
+from mxgw_reattach.manifest import FILE, Manifest, files_to_back_up
 from mxgw_reattach.schema import FORMAT_1, VERSION
 
 FIRST, SECOND, THIRD = bytes([1]) * 32, bytes([2]) * 32, bytes([3]) * 32
@@ -399,6 +400,41 @@ def test_a_copy_takes_a_new_instance_and_has_no_workers_but_ended_sessions(
         assert again.instance == instance
 
     assert not caplog.records
+
+
+@pytest.mark.parametrize("is_of_format_1", [False, True])
+def test_a_backup_has_no_secret_and_is_a_gateway_of_its_own_even_where_it_was_made(
+    tmp_path: Path, is_of_format_1: bool
+) -> None:
+    if is_of_format_1:
+        _format_1(tmp_path, tmp_path / "run" / "x.sock")
+    else:
+        with closing(manifest_in(tmp_path)) as manifest:
+            manifest.announced(SPAWN, 120.0)
+            manifest.proved(WorkerProof(PROVED, SECOND, FIRST))
+    (entry,) = files_to_back_up(tmp_path)
+
+    assert (entry.path, entry.kind) == (tmp_path / FILE, BackupKind.DATABASE)
+    assert entry.prepare is not None
+
+    with closing(sqlite3.connect(entry.path)) as db:
+        (original,) = db.execute("SELECT instance FROM gateway").fetchone()
+        entry.prepare(db)
+        db.commit()
+        db.execute("VACUUM")
+        db.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+    content = b"".join(path.read_bytes() for path in tmp_path.iterdir())
+
+    assert not [secret for secret in (FIRST, SECOND) if secret in content]
+
+    with closing(manifest_in(tmp_path)) as restored:
+        assert restored.instance not in ("", original)
+        assert list(restored.orphans(1.0)) == []
+        assert [ended.info.session_id for ended in restored.ended()] == ["s1"]
+
+        instance = restored.instance
+    with closing(manifest_in(tmp_path)) as again:
+        assert again.instance == instance
 
 
 @pytest.mark.parametrize(

@@ -65,7 +65,7 @@ def test_keys_of_earlier_releases_are_refused_with_what_replaced_them(key: str) 
     loaded = load_settings(overrides=settings, environ={})
 
     with pytest.raises(
-        SettingsError, match=rf"plugins\.replay: {key} of an earlier release: .*limits\.sessions_per_owner"
+        SettingsError, match=rf"plugins\.replay\.{key}: this is no setting any more: .*limits\.sessions_per_owner"
     ):
         PluginHost.load(loaded.settings, origins=loaded.origins)
 
