@@ -246,13 +246,19 @@ async def test_openings_are_remembered_for_their_time_and_no_more_than_there_is_
 
 
 async def test_another_identity_has_names_of_its_own(tmp_path: Path) -> None:
-    async with guarded_gateway(tmp_path, {"backends.sim.profile": "load"}) as guarded:
-        _, mine = guarded.issue(maximum_sessions=1)
+    settings = {"backends.sim.profile": "load", "plugins.enabled": ["acl", "replay"], "limits.sessions_per_owner": 1}
+    async with guarded_gateway(tmp_path, settings) as guarded:
+        _, mine = guarded.issue(maximum_sessions=1, maximum_detached=1)
         _, theirs = guarded.issue()
         async with client_with(guarded.target, mine) as client, client_with(guarded.target, theirs) as other:
             session = await open_once(client)
 
-            # A repeat begins no other session, so the limit of the key does not stand in its way.
+            # A repeat begins no other session, so the limits of the key and of all owners do not stand in its way.
+            stream = client.stream(session.session_id)
+            await stream.read()
+            stream.cancel()
+            await until(lambda: guarded.gateway.app.session(session.session_id).detached_s is not None)
+
             assert (await open_once(client)).session_id == session.session_id
             assert (await refused(client.open())).reason == "SESSION_LIMIT_REACHED"
             assert (await open_once(other)).session_id != session.session_id

@@ -332,8 +332,8 @@ def _instance(db: sqlite3.Connection, directory: Path, data_dir_id: str) -> str:
     if is_copy:
         instance = secrets.token_hex(8)
         log.warning(
-            "%s was copied from another directory, or restored: this gateway takes a new instance id (%s) and leaves %d "
-            "workers of the original alone; their sessions count as ended here",
+            "%s was copied from another directory, or restored: this gateway takes a new instance id (%s) and leaves "
+            "%d workers of the original alone; their sessions count as ended here",
             directory,
             instance,
             len(workers),
