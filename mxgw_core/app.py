@@ -1,4 +1,7 @@
-"""The gateway put together: plugins, sessions, services, server; started in order, stopped as one visible list."""
+"""The gateway put together: plugins, sessions, services, server; started in order, stopped as one visible list.
+
+It has more than 400 lines because it also is what plugins see of the gateway: each method of `Gateway` stands here.
+"""
 
 from __future__ import annotations
 

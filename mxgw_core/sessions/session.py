@@ -2,6 +2,7 @@
 
 CREATING -> READY -> CLOSING -> CLOSED, FAULTED from any live state, ADOPTING -> READY after a restart. `run` carries a
 session through its whole life in one task; everything else only asks for transitions.
+It has more than 400 lines because lease, detach grace, drain and adoption all move that one state machine.
 """
 
 from __future__ import annotations

@@ -4,6 +4,8 @@ All sessions belong to one key, have some subscribers each, and share the rate. 
 is killed (SIGKILL), ended in order (SIGTERM, or `mxgw drain`) and started again on the same directory after a random
 outage, or a second gateway is started on a copy of the directory beside the running one. Gateways and workers are
 processes of their own, the clients live here.
+
+It has more than 400 lines because a run, its rounds and its report are read together.
 """
 
 from __future__ import annotations
