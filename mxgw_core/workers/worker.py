@@ -1,4 +1,7 @@
-"""One session's worker as the gateway sees it: process, endpoint, link, health and commands in one place."""
+"""One session's worker as the gateway sees it: process, endpoint, link, health and commands in one place.
+
+A few lines above 400, because every way in which a worker comes up, is heard and comes to its end stands here together.
+"""
 
 from __future__ import annotations
 
