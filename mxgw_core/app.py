@@ -1,4 +1,7 @@
-"""The gateway put together: plugins, sessions, services, server; started in order, stopped as one visible list."""
+"""The gateway put together: plugins, sessions, services, server; started in order, stopped as one visible list.
+
+It has more than 400 lines because it also is what plugins see of the gateway: each method of `Gateway` stands here.
+"""
 
 from __future__ import annotations
 
@@ -18,12 +21,13 @@ from mxgw.v1 import (
 )
 from mxgw.v1.commands_pb2 import MxCommand
 from mxgw_core.api.access import ItemAccess, Operator, OperatorCredentials, SessionPredicate, used_handles
-from mxgw_core.api.errors import GatewayDraining, GatewayError, SettingsError
+from mxgw_core.api.attempts import Attempts
+from mxgw_core.api.errors import AccessDenied, DependencyUnavailable, GatewayDraining, GatewayError, SettingsError
 from mxgw_core.api.events import SubscriberLimits
 from mxgw_core.api.feeds import Feed, FeedDescription
 from mxgw_core.api.gateway import GrpcService, OpenStream
 from mxgw_core.api.internal import InternalSession
-from mxgw_core.api.types import INTERNAL, CloseReason, Identity, ItemRecord, SessionInfo
+from mxgw_core.api.types import INTERNAL, CloseReason, Identity, ItemRecord, SessionInfo, own_session
 from mxgw_core.config.models import Settings
 from mxgw_core.observing import Observing
 from mxgw_core.plugins import Answer, PluginHost
@@ -40,7 +44,7 @@ from mxgw_core.rpc.server import GrpcServer
 from mxgw_core.rpc.session_service import SessionService
 from mxgw_core.rpc.streams import OpenStreams
 from mxgw_core.sessions.registry import SessionRegistry
-from mxgw_core.sessions.session import SessionRequest, subscriber_limits
+from mxgw_core.sessions.session import Session, SessionRequest, subscriber_limits
 from mxgw_core.workers.orphans import orphans_of
 from mxgw_core.workers.paths import DataDirectory
 
@@ -61,6 +65,7 @@ class GatewayApp:
     Attributes:
         addresses: what it really listens on, ports resolved; known once it is ready.
         sessions_left: after `run`, how many sessions wait for the next gateway.
+        attempts: failed attempts with keys and at logins.
     """
 
     def __init__(self, settings: Settings, plugins: PluginHost, *, origins: Mapping[str, str] | None = None) -> None:
@@ -76,11 +81,14 @@ class GatewayApp:
         # Set by `run` once calls are served, and also when it ends without ever having been ready.
         self._ready = asyncio.Event()
         self._registry: SessionRegistry | None = None
+        self._data: DataDirectory | None = None
         self._streams = OpenStreams()
         self._calls = CallFigures()
         self._observing: Observing | None = None
         self._access: AccessControl | None = None
         self._feeds: list[PluginFeed] = []
+        limits = settings.limits
+        self.attempts = Attempts(limits.failed_attempts_per_minute, limits.failed_attempts_burst)
 
     async def run(self) -> None:
         """Serve until `stop` is called.
@@ -93,7 +101,7 @@ class GatewayApp:
             async with AsyncExitStack() as stack:
                 access = self._access = AccessControl(self._plugins, self._calls)
                 addresses = addresses_of(self._settings, authenticated=access.authenticates)
-                data = stack.enter_context(DataDirectory(self._settings.gateway.data_dir))
+                data = self._data = stack.enter_context(DataDirectory(self._settings.gateway.data_dir))
                 registry = SessionRegistry(self._settings, self._plugins, data)
                 self._registry = registry
                 self._observing = Observing(self._settings, self._plugins, registry, self._origins, self._calls)
@@ -103,7 +111,10 @@ class GatewayApp:
                 server = GrpcServer(self._settings, services, self._handlers(access, registry), self._calls)
                 self.addresses = server.bind(addresses)
                 await stack.enter_async_context(registry)
-                # Before the first call: a client that comes back finds its session, be it on its way only.
+                # Before the first call: a client that comes back finds its session, be it on its way or over.
+                for answer in self._plugins.ask("mxgw_ended_sessions"):
+                    if answer.error is None:
+                        registry.remember(answer.value)
                 for orphan, judgement in orphans_of(self._plugins):
                     registry.take_over(orphan, judgement)
                 await server.start()
@@ -120,7 +131,18 @@ class GatewayApp:
     @property
     def data_dir(self) -> Path:
         """The gateway's private directory."""
-        return self._settings.gateway.data_dir.absolute()
+        return self._settings.gateway.data_dir.resolve()
+
+    @property
+    def data_dir_id(self) -> str:
+        """Names that directory itself; there while the gateway runs."""
+        assert self._data is not None
+        return self._data.id
+
+    @property
+    def remembered_sessions(self) -> int:
+        """How many sessions that ended are remembered."""
+        return self._settings.limits.remembered_sessions
 
     def stop(self, *, end_sessions: bool = False) -> None:
         """Begin the orderly shutdown; may be called at any time, any number of times.
@@ -140,7 +162,7 @@ class GatewayApp:
         """Refuse new, tell streams, drain to the deadline, close sessions, report."""
         began = time.monotonic()
         drain_s = self._settings.gateway.drain_timeout_s
-        registry.draining = True
+        registry.drain()
         await server.refuse_new()
         streams = events.drain(_RETRY_AFTER_S, drain_s)
         streams += sum(feed.drain(_RETRY_AFTER_S, drain_s) for feed in self._feeds)
@@ -277,30 +299,52 @@ class GatewayApp:
         return subscriber_limits(self._settings, self._plugins, None)
 
     def close_session(self, session_id: str, reason: CloseReason, detail: str = "") -> bool:
-        """Begin to end a session; return False when there is no such live session."""
-        session = self._registry.find(session_id) if self._registry is not None else None
+        """Begin to end a session; return False when there is no such live session.
+
+        Raises:
+            AccessDenied: it is the gateway's own.
+        """
+        session = self._client_session(session_id)
         return session is not None and session.close(reason, detail)
 
     def kill_worker(self, session_id: str, detail: str = "") -> bool:
-        """End a session and its worker process at once; return False when there is no such live session."""
-        session = self._registry.find(session_id) if self._registry is not None else None
+        """End a session and its worker process at once; return False when there is no such live session.
+
+        Raises:
+            AccessDenied: it is the gateway's own.
+        """
+        session = self._client_session(session_id)
         if session is None or not session.close(CloseReason.KILLED_BY_OPERATOR, detail):
             return False
         session.worker.kill()
         return True
 
+    def _client_session(self, session_id: str) -> Session | None:
+        """Return a live session that plugins may end."""
+        session = self._registry.find(session_id) if self._registry is not None else None
+        if session is not None and session.request.is_internal:
+            raise AccessDenied(own_session(session.info()))
+        return session
+
     async def authenticate_operator(self, credentials: OperatorCredentials) -> Operator | None:
         """Ask the plugins who this person is; None when none vouches, or one fails.
 
         Raises:
+            TooManyAttempts: of this peer, or for this name; no plugin was asked.
             GatewayError: a plugin refused on purpose.
         """
         outcome = AccessOutcome.UNAUTHENTICATED
         try:
-            operator = _operator(
-                await asyncio.to_thread(self._plugins.ask, "mxgw_authenticate_operator", credentials=credentials)
-            )
+            attempt = self.attempts.begin(credentials.peer, f"user {credentials.user}")
+            try:
+                operator = _operator(
+                    await asyncio.to_thread(self._plugins.ask, "mxgw_authenticate_operator", credentials=credentials)
+                )
+            except DependencyUnavailable:
+                attempt.succeeded()  # nobody has checked the password
+                raise
             if operator is not None:
+                attempt.succeeded()
                 outcome = AccessOutcome.OK
             return operator
         except GatewayError as error:

@@ -30,6 +30,7 @@ STEPS = (
     "adopt:after-welcome",
     "adopt:before-ready",
     "adopt:after-ready",
+    "write:before-answer",
     "close:before-manifest",
     "close:after-manifest",
     "close:after-stop",

@@ -78,8 +78,8 @@ required = ["replay"]
 password = "..."
 ```
 
-Relative paths count from the working directory. Values are what TOML says they are: `"5"` is text and no number, and
-no text is a template.
+Relative paths count from the working directory, those of plugins from `gateway.data_dir`. Values are what TOML says
+they are: `"5"` is text and no number, and no text is a template.
 
 ### Environment
 

@@ -35,7 +35,7 @@ def _nothing_is_left_behind(request: pytest.FixtureRequest) -> Iterator[None]:
     yield
     left = [thread for thread in threading.enumerate() if thread not in threads and not _is_library(thread)]
     for thread in left:
-        thread.join(2.0)  # those that are ending may end
+        thread.join(60)  # those that are ending may end
     left = [thread for thread in left if thread.is_alive()]
 
     assert not left, f"threads were left: {left}"

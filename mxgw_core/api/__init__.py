@@ -13,11 +13,12 @@ from mxgw_core.api.access import (
     Moment,
     Operator,
     OperatorCredentials,
-    RefusalRecorder,
     SessionPredicate,
     as_operator,
     used_handles,
 )
+from mxgw_core.api.attempts import Attempt, Attempts, folded_name
+from mxgw_core.api.backup import BackupEntry, BackupKind
 from mxgw_core.api.correlation import correlation_id
 from mxgw_core.api.distribution import Distribution
 from mxgw_core.api.events import (
@@ -46,14 +47,35 @@ from mxgw_core.api.events import (
     Verdict,
 )
 from mxgw_core.api.feeds import Feed, FeedDescription, FeedFilter, FeedRequest, FeedSnapshot
-from mxgw_core.api.gateway import Call, Gateway, GrpcService, OpenStream, ResponseStream, SettingsSection
+from mxgw_core.api.gateway import (
+    Call,
+    Gateway,
+    GrpcService,
+    OpenStream,
+    ResponseStream,
+    SettingsSection,
+    left_behind,
+)
 from mxgw_core.api.globs import Globs, check_glob
 from mxgw_core.api.hookspecs import Hooks, hookimpl
 from mxgw_core.api.internal import AlarmAcknowledged, AlarmReport, InternalSession
 from mxgw_core.api.metrics import Metric, MetricBuckets, MetricKind, MetricSample
-from mxgw_core.api.observation import CommandInFlight, Observation, PluginStatus, ShownSetting
+from mxgw_core.api.observation import CommandInFlight, Finding, Observation, PluginStatus, ShownSetting
+from mxgw_core.api.rates import TokenBucket
 from mxgw_core.api.slices import in_slices
-from mxgw_core.api.types import ANONYMOUS, CloseReason, Identity, ItemRecord, Peer, Position, SessionInfo, SessionState
+from mxgw_core.api.types import (
+    ANONYMOUS,
+    CloseReason,
+    EndedSession,
+    Identity,
+    ItemRecord,
+    Peer,
+    Position,
+    SessionInfo,
+    SessionState,
+    own_session,
+    peer_address,
+)
 from mxgw_core.api.workers import (
     Orphan,
     OrphanVerdict,
@@ -62,6 +84,7 @@ from mxgw_core.api.workers import (
     WorkerProof,
     WorkerRefusal,
     WorkerSpawn,
+    same_data_dir,
 )
 
 __all__ = [
@@ -70,8 +93,12 @@ __all__ = [
     "AlarmAcknowledged",
     "AlarmReport",
     "Allow",
+    "Attempt",
+    "Attempts",
     "AuditEntry",
     "AuthenticationRequest",
+    "BackupEntry",
+    "BackupKind",
     "Block",
     "BrowseGuard",
     "BufferLimit",
@@ -86,6 +113,7 @@ __all__ = [
     "Distribution",
     "DropNewest",
     "DropOldest",
+    "EndedSession",
     "EventFilter",
     "FailSession",
     "Feed",
@@ -93,6 +121,7 @@ __all__ = [
     "FeedFilter",
     "FeedRequest",
     "FeedSnapshot",
+    "Finding",
     "Gateway",
     "Globs",
     "GrpcService",
@@ -122,7 +151,6 @@ __all__ = [
     "PolicyRequest",
     "Position",
     "QueueLimits",
-    "RefusalRecorder",
     "ResponseStream",
     "Resync",
     "Retention",
@@ -135,6 +163,7 @@ __all__ = [
     "StandingFilter",
     "StreamPace",
     "SubscriberLimits",
+    "TokenBucket",
     "Tolerate",
     "Verdict",
     "WorkerExit",
@@ -145,7 +174,12 @@ __all__ = [
     "as_operator",
     "check_glob",
     "correlation_id",
+    "folded_name",
     "hookimpl",
     "in_slices",
+    "left_behind",
+    "own_session",
+    "peer_address",
+    "same_data_dir",
     "used_handles",
 ]

@@ -44,7 +44,8 @@ class AccessRequest:
     """A call by a known caller, before it runs.
 
     `method` is the full gRPC name ("/mxgw.v1.SessionService/OpenSession"). `session` is the session that the call
-    names; None when it names none, or one that is not there (then `session_id` has the name). It may have ended.
+    names; None when it names none, or one that is not there (then `session_id` has the name). It may have ended. For an
+    OpenSession that repeats an earlier call (by its request id) it is the session that one opened: no other begins.
     `request` is the call's message, None in a list; it may hold passwords and tag values: never log it. `scope` is what
     the service declares for the method, "" when nothing.
     """
@@ -87,18 +88,6 @@ class CommandGuard(Protocol):
         A bulk command with many inputs comes in several parts, one after the other, each a command with a few of the
         inputs: between them other calls are served. A `GatewayError` refuses the whole command and is what the caller
         sees; any other exception denies it.
-        """
-
-
-@runtime_checkable
-class RefusalRecorder(Protocol):
-    """A guard that keeps a record of what was denied."""
-
-    def refused(self, command: MxCommand, items: Sequence[ItemRecord | None], denied: Mapping[int, str]) -> None:
-        """Some inputs of the command were denied, by this guard or another; called once, before the command goes on.
-
-        `items` is as in `CommandGuard.denied`, `denied` is what all guards returned, both of all the command's parts.
-        Exceptions count as those of `denied` do.
         """
 
 
@@ -145,8 +134,11 @@ class ItemAccess(Protocol):
     def may_write(self, reference: str) -> bool:
         """Return whether the caller may change this item."""
 
-    def refused(self, action: str, references: Sequence[str]) -> None:
-        """A service refused `action` on these for lack of rights: for the record."""
+    def decided(self, action: str, allowed: Sequence[str], denied: Sequence[str]) -> None:
+        """A service is about to do `action` on these, and refuses it on those for lack of rights: for the record.
+
+        A `GatewayError` refuses all of it.
+        """
 
 
 @dataclass(frozen=True, slots=True)

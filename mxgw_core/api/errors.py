@@ -4,12 +4,12 @@ MxgwError
 ├── SettingsError            a settings file, key or value
 ├── PluginError              a plugin that cannot be used
 └── GatewayError             an answer to a caller; becomes a gRPC status with ErrorInfo{reason, metadata}
-    ├── InvalidRequest ── UnknownBackend, PositionForeign
+    ├── InvalidRequest ── UnknownBackend, PositionForeign, RequestIdReused
     ├── Unauthenticated ── TooManyAttempts
     ├── AccessDenied ── AccessRevoked
     ├── SessionNotFound ── SessionGone
     ├── SessionNotReady ── SessionAdopting
-    ├── SessionLimitReached, MemoryLimitReached, SessionEnded
+    ├── SessionLimitReached, MemoryLimitReached, RequestIdLimitReached, SessionEnded
     ├── WorkerStartFailed, CommandTimedOut, CommandFailed, CommandOutcomeUnknown, PendingCommandsExceeded
     ├── SubscriberExists, SubscriberLimitReached, SubscriberOverflow, PositionLost
     ├── FeatureNotEnabled, GatewayDraining, DependencyUnavailable, HistoryUnavailable
@@ -77,6 +77,12 @@ class PositionForeign(InvalidRequest):
     reason = "POSITION_FOREIGN"
 
 
+class RequestIdReused(InvalidRequest):
+    """The request id was used for something else; nothing was done."""
+
+    reason = "REQUEST_ID_REUSED"
+
+
 class Unauthenticated(GatewayError):
     """Nobody could say who the caller is."""
 
@@ -135,6 +141,12 @@ class MemoryLimitReached(GatewayError):
     """The memory that the gateway may use for events has no room for another session."""
 
     reason = "MEMORY_LIMIT_REACHED"
+
+
+class RequestIdLimitReached(GatewayError):
+    """No further request id can be remembered for as long as it must be; nothing was done."""
+
+    reason = "REQUEST_ID_LIMIT_REACHED"
 
 
 class SessionEnded(GatewayError):

@@ -13,6 +13,7 @@ from pydantic import BaseModel
 
 from mxgw.v1.commands_pb2 import MxCommand
 from mxgw_core.api.access import ItemAccess, Operator, OperatorCredentials, SessionPredicate
+from mxgw_core.api.attempts import Attempts
 from mxgw_core.api.errors import GatewayError
 from mxgw_core.api.events import SubscriberLimits
 from mxgw_core.api.internal import InternalSession
@@ -30,12 +31,36 @@ class SettingsSection(Generic[SettingsT]):
     """A plugin's own settings: `[plugins.<name>]`, validated into `model`.
 
     `apply` is called once at start with the validated, frozen settings, before any other hook of the plugin; what it
-    raises is a start-up error of that plugin.
+    raises is a start-up error of that plugin. Every relative path in them counts from `gateway.data_dir` and is made
+    absolute before. `former` has the settings of earlier releases that are gone, by name, and for each a sentence on
+    what to do instead; whoever still sets one is told it.
     """
 
     name: str
     model: type[SettingsT]
     apply: Callable[[SettingsT], None]
+    former: Mapping[str, str] = field(default_factory=dict)
+
+
+def left_behind(former: Path, now: Path, data_dir: Path) -> str:
+    """Return what to tell someone whose files lie where a setting pointed in an earlier release; "" when all is well.
+
+    That is the case when `former` exists and `now`, where the setting points today, does not.
+    """
+    if former == now or not _exists(former) or _exists(now):
+        return ""
+    stay = f"'{former.relative_to(data_dir)}'" if former.is_relative_to(data_dir) else f"'{former}'"
+    return (
+        f"relative paths of plugins count from gateway.data_dir; {former} exists and {now} does not: write {stay} to "
+        "leave it there, or move it to the new place"
+    )
+
+
+def _exists(path: Path) -> bool:
+    try:
+        return path.exists()
+    except OSError:
+        return False  # who may not look there never had files there
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,8 +122,23 @@ class Gateway(Protocol):
         """Whether a plugin knows who may log in at the dashboard."""
 
     @property
+    def attempts(self) -> Attempts:
+        """The one count of failed attempts: whoever accepts or refuses credentials begins an attempt here first.
+
+        `authenticate_operator` does so by itself.
+        """
+
+    @property
     def data_dir(self) -> Path:
         """The gateway's private directory; it is locked for this gateway while a plugin's context is entered."""
+
+    @property
+    def data_dir_id(self) -> str:
+        """Names that directory itself, whatever path leads to it; a copy of it has another."""
+
+    @property
+    def remembered_sessions(self) -> int:
+        """How many sessions that ended are remembered for their clients (`limits.remembered_sessions`)."""
 
     async def open_internal_session(self, client_name: str, backend: str = "") -> InternalSession:
         """Open a session of the gateway's own; `backend` "" is the default one. Waits until the gateway serves.
@@ -127,7 +167,11 @@ class Gateway(Protocol):
         """Return the limits of a session's subscribers as the plugins and settings have them."""
 
     def close_session(self, session_id: str, reason: CloseReason, detail: str = "") -> bool:
-        """Begin to end a session; return False when there is no such live session."""
+        """Begin to end a session; return False when there is no such live session.
+
+        Raises:
+            AccessDenied: it is the gateway's own.
+        """
 
     def items_used(self, session_id: str, command: MxCommand) -> Sequence[ItemRecord | None]:
         """Return the item of each handle that a command uses, in the order of its inputs, as `CommandGuard` gets them.
@@ -142,13 +186,18 @@ class Gateway(Protocol):
         """End a streaming call at once with `error`, whatever is still unsent; return False when it has ended."""
 
     def kill_worker(self, session_id: str, detail: str = "") -> bool:
-        """End a session with KILLED_BY_OPERATOR and its worker process at once, unasked; False as `close_session`."""
+        """End a session with KILLED_BY_OPERATOR and its worker process at once, unasked; False as `close_session`.
+
+        Raises:
+            AccessDenied: it is the gateway's own.
+        """
 
     async def authenticate_operator(self, credentials: OperatorCredentials) -> Operator | None:
         """Ask the plugins who this person is; None when none vouches. An exception counts as None.
 
         Raises:
-            GatewayError: a plugin refused on purpose (too many attempts, the directory is not there).
+            TooManyAttempts: of this peer, or for this name; no plugin was asked.
+            GatewayError: a plugin refused on purpose (the directory is not there).
         """
 
     async def renew_operator(self, operator: Operator) -> Operator | None:

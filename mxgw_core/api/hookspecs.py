@@ -8,8 +8,9 @@ and an exception is logged with the plugin's name and counts as None.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
+from pathlib import Path
 from typing import Any
 
 import click
@@ -26,6 +27,8 @@ from mxgw_core.api.access import (
     OperatorCredentials,
     SessionPredicate,
 )
+from mxgw_core.api.backup import BackupEntry
+from mxgw_core.api.errors import GatewayError
 from mxgw_core.api.events import (
     BufferLimit,
     EventFilter,
@@ -38,7 +41,8 @@ from mxgw_core.api.events import (
 )
 from mxgw_core.api.gateway import Gateway, GrpcService, SettingsSection
 from mxgw_core.api.metrics import Metric
-from mxgw_core.api.types import CloseReason, Identity, SessionInfo
+from mxgw_core.api.observation import Finding
+from mxgw_core.api.types import CloseReason, EndedSession, Identity, SessionInfo
 from mxgw_core.api.workers import (
     Orphan,
     OrphanVerdict,
@@ -85,11 +89,27 @@ class Hooks:
         """Return commands to add below `mxgw`. When: each time the command line starts; no gateway is running."""
 
     @hookspec
+    def mxgw_backup(self, data_dir: Path) -> Sequence[BackupEntry] | None:
+        """Return the plugin's files that belong into a backup; only those that exist.
+
+        When: as `mxgw backup` runs, in its process, beside a running gateway or without one; `data_dir` is that
+        gateway's. None: the plugin keeps nothing. An exception refuses the backup.
+        """
+
+    @hookspec
     def mxgw_metrics(self) -> Sequence[Metric] | None:
         """Return the plugin's own metrics as of now.
 
         When: each time the metrics are read, every few seconds; so count as things happen, and only copy here. Names
         begin with `mxgw_`, the plugin's name and `_`. What an exception costs is the metrics of its plugin.
+        """
+
+    @hookspec
+    def mxgw_doctor(self) -> Sequence[Finding] | None:
+        """Return what somebody should look at before the gateway runs with these settings.
+
+        When: `mxgw doctor` runs, after the settings were applied; the gateway may be running at the same time. Change
+        nothing. An exception is shown as a finding.
         """
 
     # sessions
@@ -99,8 +119,12 @@ class Hooks:
         """A session became READY."""
 
     @hookspec
+    def mxgw_session_attached(self, session: SessionInfo) -> None:
+        """A session that had no subscriber got one."""
+
+    @hookspec
     def mxgw_session_detached(self, session: SessionInfo) -> None:
-        """A session lost its last subscriber and goes on."""
+        """A session lost its last subscriber and goes on. Not told while the gateway drains, which ends all streams."""
 
     @hookspec
     def mxgw_session_closed(self, session: SessionInfo, reason: CloseReason) -> None:
@@ -110,7 +134,9 @@ class Hooks:
     def mxgw_detach_grace(self, session: SessionInfo) -> float | None:
         """Return how many seconds the session may live without a subscriber.
 
-        When: as it loses its last one. 0 ends it at once; `float("inf")` and None leave it to its lease.
+        When: as it loses its last one, and after a restart as it is taken back, if it ever had one. 0 ends it at once;
+        `float("inf")` and None leave it to its lease. After a restart it lives for at least 12 s, so that its clients
+        can come back.
         """
 
     # identity and access
@@ -129,6 +155,16 @@ class Hooks:
 
         When: at every call, after authentication, and again in the step in which a stream attaches. All answers
         count: any `Deny` wins, an exception is a `Deny`; with no answer the call may run.
+        """
+
+    @hookspec
+    def mxgw_decided(self, request: AccessRequest, refusal: GatewayError | None, denied: Mapping[int, str]) -> None:
+        """What became of a request for access, for those who keep a record of it.
+
+        When: once for each call that `mxgw_authorize` was asked about, but for lists: when all plugins have answered,
+        for a command when its guards have, too, and for a stream in the step in which it attaches; always before the
+        call runs. `refusal` is why it will not run, None when it will; `denied` are the inputs of a bulk command that
+        were taken out of it, by index, with the reason. An exception refuses a call that would have run.
         """
 
     @hookspec
@@ -275,6 +311,14 @@ class Hooks:
     @hookspec
     def mxgw_orphans(self) -> Sequence[Orphan] | None:
         """Return workers of earlier gateway runs. When: once at start, before the first call is served."""
+
+    @hookspec
+    def mxgw_ended_sessions(self) -> Sequence[EndedSession] | None:
+        """Return sessions that ended in earlier gateway runs, the oldest end first.
+
+        When: once at start, before `mxgw_orphans`. Their owners are told how they ended, for as long as they are among
+        the `limits.remembered_sessions` newest.
+        """
 
     @hookspec
     def mxgw_orphan_verdict(self, orphan: Orphan) -> OrphanVerdict | None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import enum
+import ipaddress
 from dataclasses import dataclass, field
 
 
@@ -59,7 +60,6 @@ class CloseReason(enum.Enum):
     KILLED_BY_OPERATOR = 9
     OWNER_REVOKED = 10
     GATEWAY_SHUTDOWN = 11
-    EVICTED = 12
 
     @property
     def is_fault(self) -> bool:
@@ -84,6 +84,20 @@ class Peer:
 
     address: str
     is_local: bool
+
+
+def peer_address(peer: Peer) -> ipaddress.IPv4Address | ipaddress.IPv6Address:
+    """Return the IP address of a peer; 127.0.0.1 for a Unix socket.
+
+    Raises:
+        ValueError: it has none.
+    """
+    if peer.address == "unix":
+        return ipaddress.ip_address("127.0.0.1")
+    host = peer.address.rpartition(":")[0].strip("[]").partition("%")[0]
+    address = ipaddress.ip_address(host)
+    mapped = getattr(address, "ipv4_mapped", None)
+    return mapped or address
 
 
 @dataclass(frozen=True, slots=True)
@@ -128,3 +142,22 @@ class SessionInfo:
     detached_s: float | None = None
     # How far back the log reaches at the present rate; None while that is not known.
     horizon_s: float | None = None
+    # Whether the gateway opened it for itself (`Gateway.open_internal_session`).
+    is_internal: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class EndedSession:
+    """A session that ended in an earlier run of the gateway: how it was known, when it ended, what lease it had."""
+
+    info: SessionInfo
+    closed_at: float
+    lease_s: float
+
+
+def own_session(session: SessionInfo) -> str:
+    """Return why nobody else may use or end a session of the gateway's own."""
+    return (
+        f"session {session.session_id} ({session.client_name}) is the gateway's own and ends with what it serves: "
+        f"look at it and leave it alone; if its worker hangs, end process {session.worker_pid}, and a new one is opened"
+    )

@@ -14,7 +14,9 @@ class WorkerSpawn:
     """A worker about to be started; no process knows of it yet. `secret` proves both ends to each other.
 
     `owner`, `owner_kind` and `owner_name` are those of the identity that opened the session; `opened_at` is wall
-    clock, seconds since 1970.
+    clock, seconds since 1970. `data_dir_id` is `Gateway.data_dir_id` of the gateway that starts it. `request_key` and
+    `request_digest` are hashes by which a repeat of the OpenSession call is known (empty when it had no request id):
+    keep them with the worker, so that they outlive the gateway as it does.
     """
 
     session_id: str
@@ -28,11 +30,31 @@ class WorkerSpawn:
     owner_kind: str = ""
     owner_name: str = ""
     opened_at: float = 0.0
+    data_dir_id: str = ""
+    request_key: bytes = field(default=b"", repr=False)
+    request_digest: bytes = field(default=b"", repr=False)
+
+
+def same_data_dir(known: str, now: str) -> bool:
+    """Return whether a `data_dir_id` that was written down names the same directory as one of now.
+
+    Devices may get other numbers as the machine boots, so after a boot the inode alone counts: no worker lives then.
+    """
+    (known_device, known_inode, known_boot), (device, inode, boot) = _parts(known), _parts(now)
+    return known_inode == inode and (known_device == device or known_boot != boot)
+
+
+def _parts(data_dir_id: str) -> tuple[str, str, str]:
+    device, _, rest = data_dir_id.partition(":")
+    inode, _, boot = rest.partition(":")
+    return device, inode, boot
 
 
 @dataclass(frozen=True, slots=True)
 class WorkerIdentity:
     """A worker process. `start_ticks` (since boot) and `boot_id` defeat reuse of the pid.
+
+    `boot_id` also names the system's set of pids (a container has its own): elsewhere a pid means another process.
 
     `epoch` is empty and `protocol_version` 0 until the worker proved itself.
     """
@@ -72,7 +94,7 @@ class WorkerRefusal:
 class WorkerExit:
     """The end of a worker. `exit_code` is negative for a signal, None when it cannot be known.
 
-    `pid` is 0 for one that was announced and never started.
+    `pid` is 0 for one that was announced and never started. `close_reason` and `close_detail` are those of its session.
     """
 
     session_id: str
@@ -80,14 +102,17 @@ class WorkerExit:
     exit_code: int | None
     reason: str
     detail: str
+    close_reason: CloseReason = CloseReason.CLIENT
+    close_detail: str = ""
 
 
 @dataclass(frozen=True, slots=True)
 class Orphan:
     """A worker of an earlier gateway run that may still be alive.
 
-    `spawn.secret` is the one it should prove now. One that never became ready, or whose end had begun (`closing`),
-    is never adopted. `adopt_within_s` is how long it may take to come back.
+    `spawn.secret` is the one it should prove now. One that never became ready, or whose end had begun (`closing`, with
+    `closing_detail`), is never adopted. `adopt_within_s` is how long it may take to come back. `had_subscriber`: its
+    session had one, so that its detach grace begins as it is back.
     """
 
     spawn: WorkerSpawn
@@ -97,6 +122,8 @@ class Orphan:
     closing: CloseReason | None = None
     lifetime_s: float = 0.0
     adopt_within_s: float = 10.0
+    had_subscriber: bool = False
+    closing_detail: str = ""
 
     @property
     def session_id(self) -> str:

@@ -31,10 +31,12 @@ COMMANDS: dict[str, dict[str, str]] = {
         "write": "Write values and say what became of each.",
     },
     "Operation": {
+        "backup": "Copy keys, audit log and settings into one file.",
         "bench": "Measure a gateway: how fast here, and is that well?",
         "config": "Check the settings, or show where each comes from.",
         "drain": "End the gateway here in order; workers can wait for the next.",
         "plugins": "List installed, enabled and failed plugins.",
+        "restore": "Put a backup onto a fresh data directory.",
         "sessions": "List, inspect or close the sessions of a gateway.",
     },
 }

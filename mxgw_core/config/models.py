@@ -100,10 +100,20 @@ class TlsSettings(SettingsModel):
         return self
 
 
+# Half of the default of limits.sessions.
+SESSIONS_PER_OWNER = 32
+
+
 class LimitSettings(SettingsModel):
     """What one gateway, session or call may use."""
 
     sessions: Count = Field(64, le=10_000, description="Sessions open at once; each is one worker process.")
+    sessions_per_owner: Count = Field(
+        SESSIONS_PER_OWNER,
+        le=10_000,
+        description="Sessions that one owner may have open at once, so that none takes every place; holds where a "
+        "plugin authenticates callers. At most `limits.sessions`.",
+    )
     pending_commands: Count = Field(128, le=100_000, description="Commands of one session that wait for their answer.")
     command_timeout_s: Seconds = Field(
         30.0, le=3600, description="Deadline of a command; a caller may ask for less, never for more."
@@ -123,6 +133,15 @@ class LimitSettings(SettingsModel):
     connection_streams: Count = Field(100, description="Calls and streams at once on one connection.")
     items_per_call: Count = Field(20_000, description="Items in one bulk call.")
     text_characters: int = Field(1024, ge=64, description="Longest name or reference in a request.")
+    failed_attempts_per_minute: float = Field(
+        10.0,
+        gt=0,
+        le=6000,
+        description="Failed attempts with keys and at logins, of one peer and for one key id or user, in the long run.",
+    )
+    failed_attempts_burst: int = Field(
+        5, ge=1, le=1000, description="Such failures at once, before the limit is felt; successes do not count."
+    )
 
     memory_bytes: int = Field(
         1024 * MIB,
@@ -135,6 +154,16 @@ class LimitSettings(SettingsModel):
     def _leases(self) -> LimitSettings:
         if self.lease_s > self.maximum_lease_s:
             raise ValueError("lease_s must not exceed maximum_lease_s")
+        return self
+
+    @model_validator(mode="after")
+    def _owners_share_the_places(self) -> LimitSettings:
+        # The default may be more than a small gateway's limit, which then comes first.
+        if self.sessions < self.sessions_per_owner != SESSIONS_PER_OWNER:
+            raise ValueError(
+                f"sessions_per_owner is {self.sessions_per_owner}, more than sessions, {self.sessions}: lower it, or "
+                "raise sessions"
+            )
         return self
 
 

@@ -135,6 +135,15 @@ class Distributor:
             return retention
         return replace(retention, bytes=min(retention.bytes, self._bound_bytes))
 
+    def refill_after(self, sequence: int) -> None:
+        """Begin behind `sequence`: a worker that was taken over sends all it kept at once, which is no rate."""
+        self.log.start_after(sequence)
+        self._rate.restart(math.inf)
+
+    def refilled(self) -> None:
+        """The worker sent what it had kept: from now on events come as they happen."""
+        self._rate.restart(self._clock())
+
     @property
     def has_snapshots(self) -> bool:
         """Whether subscribers may ask for the last values of all items."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections import Counter, deque
 from dataclasses import dataclass, field
 from typing import TypeAlias
@@ -111,15 +112,26 @@ class Rate:
 
     _WINDOW_S = 10.0
     _STEP_S = 1.0
+    _SETTLING_S = 2.0
 
     def __init__(self) -> None:
         self._marks: deque[tuple[float, int, int]] = deque()
+        # Nothing before this moment counts.
+        self._from = -math.inf
         self.events_per_s = 0.0
         self.bytes_per_s = 0.0
+
+    def restart(self, now: float) -> None:
+        """Forget what was measured: it was no rate. What comes in the next moments may still belong to it."""
+        self._marks.clear()
+        self._from = now + self._SETTLING_S
+        self.events_per_s = self.bytes_per_s = 0.0
 
     def mark(self, now: float, events: int, size: int) -> None:
         """Remember the running totals at `now` (monotonic seconds)."""
         marks = self._marks
+        if now < self._from:
+            return
         if marks and now - marks[-1][0] < self._STEP_S:
             return
         marks.append((now, events, size))

@@ -78,7 +78,7 @@ class PluginHost:
             origin = discovery.origin_of(entries[0]) if len(entries) == 1 else ("", "")
             host._records[name] = PluginRecord(name, PluginState.LOADED, *origin, required=required)
             try:
-                host._load_one(name, entries, installed, settings.plugin_sections.get(name, {}), origins or {})
+                host._load_one(name, entries, installed, settings, origins or {})
             except SettingsError as error:
                 settings_problems.append(str(error))
                 host._refuse(name, f"its settings are wrong: {str(error).splitlines()[0]}")
@@ -171,7 +171,7 @@ class PluginHost:
         name: str,
         entries: list[EntryPoint],
         installed: Mapping[str, object],
-        table: Mapping[str, Any],
+        settings: Settings,
         origins: Mapping[str, str],
     ) -> None:
         if not entries:
@@ -191,7 +191,8 @@ class PluginHost:
                     declared = implementation.function()
                 except Exception as error:
                     raise LoadFailure(f"mxgw_settings raised {told(error)}") from error
-        apply_section(name, declared, table, origins)
+        table = settings.plugin_sections.get(name, {})
+        apply_section(name, declared, table, origins, settings.gateway.data_dir.absolute())
 
     def _refuse(self, name: str, detail: str) -> None:
         if self._plugins.has_plugin(name):

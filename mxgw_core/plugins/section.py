@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from pathlib import Path as FilePath
 from typing import Any
 
 from pydantic import BaseModel, ValidationError
 
 from mxgw_core.api.errors import SettingsError
-from mxgw_core.api.gateway import SettingsSection
+from mxgw_core.api.gateway import SettingsSection, left_behind
 from mxgw_core.config.problems import unknown, validated, validation_problems
 from mxgw_core.config.schema import model_fields_at
 from mxgw_core.config.sources import Path
@@ -17,9 +18,13 @@ from mxgw_core.plugins.records import LoadFailure
 
 
 def apply_section(
-    name: str, declared: SettingsSection[Any] | None, table: Mapping[str, Any], origins: Mapping[str, str]
+    name: str,
+    declared: SettingsSection[Any] | None,
+    table: Mapping[str, Any],
+    origins: Mapping[str, str],
+    data_dir: FilePath,
 ) -> None:
-    """Validate the table and hand the settings to the plugin.
+    """Validate the table and hand the settings to the plugin, with relative paths counted from `data_dir`.
 
     Raises:
         SettingsError: the table does not fit; one line per problem.
@@ -49,7 +54,12 @@ def apply_section(
         raise LoadFailure(f"mxgw_settings names the section {declared.name!r}; it must be the plugin's name, {name!r}")
     if not (isinstance(declared.model, type) and issubclass(declared.model, BaseModel)):
         raise LoadFailure("the model of mxgw_settings is no pydantic model")
-    settings = _validated(name, declared.model, table, place)
+    settings = _validated(name, declared, table, place)
+    if left := [
+        f"{place(path)}: {'.'.join(path)}: {text}" for path, text in _left_behind(("plugins", name), settings, data_dir)
+    ]:
+        raise SettingsError("\n".join(left))
+    settings = _below(data_dir, settings)
     try:
         declared.apply(settings)
     except SettingsError:
@@ -58,8 +68,12 @@ def apply_section(
         raise LoadFailure(f"applying its settings raised {told(error)}") from error
 
 
-def _validated(name: str, model: type[BaseModel], table: Mapping[str, Any], place: Any) -> BaseModel:
+def _validated(name: str, declared: SettingsSection[Any], table: Mapping[str, Any], place: Any) -> BaseModel:
+    model: type[BaseModel] = declared.model
+
     def describe_unknown(path: Path) -> str:
+        if (instead := declared.former.get(".".join(path[2:]))) is not None:
+            return f"this is no setting any more: {instead}"
         fields = model_fields_at(model, path[2:-1]) or {}
         return unknown(path[-1], [field.alias or key for key, field in fields.items()])
 
@@ -76,3 +90,44 @@ def _validated(name: str, model: type[BaseModel], table: Mapping[str, Any], plac
         raise SettingsError("\n".join(problems)) from None
     except Exception as error:
         raise LoadFailure(f"validating its settings raised {told(error)}") from error
+
+
+def _below(data_dir: FilePath, value: Any) -> Any:
+    """Return settings, or a value inside them, with every relative path counted from `data_dir`."""
+    match value:
+        case BaseModel():
+            fields = {key: getattr(value, key) for key in type(value).model_fields}
+            changed = {key: new for key, old in fields.items() if (new := _below(data_dir, old)) is not old}
+            if not changed:
+                return value
+            copied = value.model_copy(update=changed)
+            copied.model_fields_set.intersection_update(value.model_fields_set)  # a default stays one
+            return copied
+        case FilePath():
+            return value if value.is_absolute() else data_dir / value
+        case tuple() | list():
+            return type(value)(_below(data_dir, each) for each in value)
+        case dict():
+            return {key: _below(data_dir, each) for key, each in value.items()}
+    return value
+
+
+def _left_behind(path: Path, value: Any, data_dir: FilePath) -> Iterator[tuple[Path, str]]:
+    """Yield the paths that were set, relative, and name something below the working directory but not `data_dir`.
+
+    Paths of plugins counted from the working directory once: what lies there must not be replaced by something new
+    and empty elsewhere.
+    """
+    match value:
+        case BaseModel():
+            for key in value.model_fields_set:
+                yield from _left_behind((*path, key), getattr(value, key), data_dir)
+        case FilePath():
+            if not value.is_absolute() and (text := left_behind(value.absolute(), data_dir / value, data_dir)):
+                yield path, text
+        case tuple() | list():
+            for each in value:
+                yield from _left_behind(path, each, data_dir)
+        case dict():
+            for key, each in value.items():
+                yield from _left_behind((*path, str(key)), each, data_dir)

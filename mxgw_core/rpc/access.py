@@ -5,6 +5,7 @@ from __future__ import annotations
 import ipaddress
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from types import MappingProxyType
 from urllib.parse import unquote
 
 from mxgw.v1.commands_pb2 import MxCommand
@@ -16,18 +17,22 @@ from mxgw_core.api.access import (
     Deny,
     ItemAccess,
     Moment,
-    RefusalRecorder,
 )
 from mxgw_core.api.errors import AccessDenied, GatewayError, Unauthenticated
 from mxgw_core.api.events import EventFilter, StreamPace
 from mxgw_core.api.slices import NAMES_AT_ONCE
-from mxgw_core.api.types import ANONYMOUS, Identity, ItemRecord, Peer, SessionInfo
+from mxgw_core.api.types import ANONYMOUS, Identity, ItemRecord, Peer, SessionInfo, own_session
 from mxgw_core.plugins import PluginHost
 from mxgw_core.rpc.bulk import slices_of
 from mxgw_core.rpc.figures import AccessOutcome, CallFigures
 
 # What callers prove themselves with, to this gateway or to what stands before it.
 _CREDENTIALS = frozenset({"authorization", "proxy-authorization", "cookie", "x-api-key"})
+# A command's guards are asked once it is known what session it is about; a stream attaches some time after its call.
+_DECIDED_LATER = frozenset({"/mxgw.v1.CommandService/Invoke", "/mxgw.v1.EventService/StreamEvents"})
+# What is done with a session rather than learnt of it.
+_USES = _DECIDED_LATER | {"/mxgw.v1.SessionService/CloseSession", "/mxgw.v1.CommandService/Browse"}
+_NOTHING: Mapping[int, str] = MappingProxyType({})
 
 
 def parse_peer(peer: str) -> Peer:
@@ -71,6 +76,7 @@ class AccessControl:
         self._figures = figures if figures is not None else CallFigures()
         self._authenticates = plugins.implements("mxgw_authenticate")
         self._authorizes = plugins.implements("mxgw_authorize")
+        self._records = plugins.implements("mxgw_decided")
         self._guards = plugins.implements("mxgw_command_guard")
         self._filters = plugins.implements("mxgw_event_filter")
         self._paces = plugins.implements("mxgw_stream_pace")
@@ -139,18 +145,63 @@ class AccessControl:
         Raises:
             AccessDenied: a plugin says no, or failed.
         """
-        # Whether a session may stand in a list is no call that is let in or not.
-        counts = request.moment is not Moment.LIST
-        try:
+        if request.moment is Moment.LIST:
+            # Whether a session may stand in a list is no call that is let in or not.
             self._authorized(request)
+            return
+        try:
+            try:
+                self._authorized(request)
+            except GatewayError as error:
+                self.decided(request, error)
+                raise
+            if request.moment is Moment.ATTACH or request.method not in _DECIDED_LATER:
+                self.decided(request, None)
         except GatewayError as error:
-            if counts:
-                self._figures.access[AccessOutcome.of(error)] += 1
+            self._figures.access[AccessOutcome.of(error)] += 1
             raise
         if request.moment is Moment.CALL:
             self._figures.access[AccessOutcome.OK] += 1
 
+    def decided(
+        self, request: AccessRequest, refusal: GatewayError | None, denied: Mapping[int, str] = _NOTHING
+    ) -> None:
+        """Tell the plugins what became of a request.
+
+        Raises:
+            GatewayError: it would have been allowed, and a plugin cannot record that.
+        """
+        if not self._records:
+            return
+        for answer in self._plugins.ask("mxgw_decided", request=request, refusal=refusal, denied=denied):
+            if answer.error is None or refusal is not None:
+                continue
+            if isinstance(answer.error, GatewayError):
+                raise answer.error
+            raise AccessDenied("the decision could not be recorded")
+
+    @contextmanager
+    def deciding(self, request: AccessRequest) -> Iterator[dict[int, str]]:
+        """Run the last part of a decision; it puts denied inputs into the dict, and raises what refuses the call.
+
+        Raises:
+            GatewayError: as `decided`.
+        """
+        denied: dict[int, str] = {}
+        try:
+            yield denied
+        except GatewayError as error:
+            self.decided(request, error, denied)
+            raise
+        self.decided(request, None, denied)
+
     def _authorized(self, request: AccessRequest) -> None:
+        self._asked(request)
+        # After the plugins, so that nobody learns of it who may not.
+        if request.session is not None and request.session.is_internal and request.method in _USES:
+            raise AccessDenied(own_session(request.session))
+
+    def _asked(self, request: AccessRequest) -> None:
         if not self._authorizes:
             return
         for answer in self._plugins.ask("mxgw_authorize", request=request):
@@ -230,11 +281,6 @@ async def denied_inputs(
         for guard in guards:
             with _failing_closed():
                 denied.update({start + index: why for index, why in guard.denied(part, of_part).items()})
-    if denied:
-        for guard in guards:
-            if isinstance(guard, RefusalRecorder):
-                with _failing_closed():
-                    guard.refused(command, items, denied)
     return denied
 
 

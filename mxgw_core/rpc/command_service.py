@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from weakref import WeakKeyDictionary
 
 from google.protobuf.duration_pb2 import Duration
@@ -12,18 +12,23 @@ from mxgw.convert import duration_to_seconds
 from mxgw.v1 import command_service_pb2 as pb
 from mxgw.v1 import commands_pb2 as c
 from mxgw.worker.v1 import worker_pb2 as w
-from mxgw_core.api.access import BrowseGuard, CommandGuard
+from mxgw_core.api.access import AccessRequest, BrowseGuard, CommandGuard
 from mxgw_core.api.errors import AccessDenied, InvalidRequest
 from mxgw_core.api.gateway import Call
 from mxgw_core.api.slices import in_slices
 from mxgw_core.api.types import Identity
 from mxgw_core.config.models import Settings
+from mxgw_core.failpoints import reach
 from mxgw_core.rpc.access import AccessControl, denied_inputs
 from mxgw_core.rpc.bulk import is_bulk, with_denied, without
+from mxgw_core.rpc.request_ids import body_digest, request_key, withheld_digest
 from mxgw_core.rpc.validation import page
 from mxgw_core.rpc.worker_calls import call_worker
 from mxgw_core.sessions.registry import SessionRegistry
 from mxgw_core.sessions.session import Session
+
+# What may bear a request id.
+_WRITES = frozenset({"write", "write2", "write_secured", "write_secured2", "write_bulk"})
 
 
 class CommandService:
@@ -37,27 +42,36 @@ class CommandService:
         self._guards: WeakKeyDictionary[Session, tuple[Identity, Sequence[CommandGuard]]] = WeakKeyDictionary()
 
     async def Invoke(self, request: pb.InvokeRequest, call: Call) -> pb.InvokeResponse:
-        session = self._registry.get(request.session_id)
-        command = request.command
-        kind = command.WhichOneof("command")
-        if kind is None:
-            raise InvalidRequest(
-                "the request has no command this gateway knows: set one of MxCommand's fields",
-                metadata={"field": "command"},
-            )
-        denied: Mapping[int, str] = {}
-        judged: Sequence[int] = ()
-        guards = self._guards_of(session, call.identity)
-        if guards:
-            items = session.items.used_by(command)
-            denied = await denied_inputs(guards, command, items)
-            if denied and not is_bulk(command):
-                raise AccessDenied(denied.get(0, "the command is not allowed"))
-            command = await without(command, denied)
-            # What was judged goes with it: by the time of the call the handles may stand for other items.
-            judged = [item.serial if item else 0 for index, item in enumerate(items) if index not in denied]
-        timeout_s = self._timeout(call, request.timeout if request.HasField("timeout") else None)
-        reply = (await call_worker(session, w.CommandRequest(mx=command, item_serials=judged), timeout_s)).mx
+        info = self._registry.info(request.session_id)
+        asked = AccessRequest(call.method, call.identity, call.peer, request.session_id, info, request)
+        to_worker = w.CommandRequest()
+        with self._access.deciding(asked) as denied:
+            session = self._registry.get(request.session_id)
+            command = request.command
+            kind = command.WhichOneof("command")
+            if kind is None:
+                raise InvalidRequest(
+                    "the request has no command this gateway knows: set one of MxCommand's fields",
+                    metadata={"field": "command"},
+                )
+            if request.request_id:
+                _remember(to_worker, request, kind, call.identity)
+            guards = self._guards_of(session, call.identity)
+            if guards:
+                items = session.items.used_by(command)
+                denied.update(await denied_inputs(guards, command, items))
+                if denied and not is_bulk(command):
+                    raise AccessDenied(denied.get(0, "the command is not allowed"))
+                command = await without(command, denied)
+                # What was judged goes with it: by the time of the call the handles may stand for other items.
+                judged = [item.serial if item else 0 for index, item in enumerate(items) if index not in denied]
+                to_worker.item_serials.extend(judged)
+                to_worker.withheld_digest = withheld_digest(denied) if request.request_id else b""
+            timeout_s = self._timeout(call, request.timeout if request.HasField("timeout") else None)
+        to_worker.mx.CopyFrom(command)
+        reply = (await call_worker(session, to_worker, timeout_s)).mx
+        if request.request_id:
+            reach("write:before-answer")
         if denied:
             reply.bulk.CopyFrom(await with_denied(reply.bulk, denied))
         return pb.InvokeResponse(reply=reply)
@@ -94,3 +108,17 @@ class CommandService:
         if seconds <= 0:
             raise InvalidRequest("timeout must be longer than 0 s", metadata={"field": "timeout"})
         return min(timeout_s, seconds)
+
+
+def _remember(to_worker: w.CommandRequest, request: pb.InvokeRequest, kind: str, identity: Identity) -> None:
+    """Let the worker run this write once, however often it is asked for.
+
+    Raises:
+        InvalidRequest: the command is no write, or the id is too short or too long.
+    """
+    if kind not in _WRITES:
+        raise InvalidRequest(
+            f"request_id goes with writes only, and this is {kind}: leave it empty", metadata={"field": "request_id"}
+        )
+    to_worker.request_key = request_key(identity, request.request_id)
+    to_worker.request_digest = body_digest(request.command)

@@ -20,6 +20,7 @@ import grpc.aio
 from google.protobuf.message import Message
 from google.protobuf.message_factory import GetMessageClass
 
+from mxgw.v1.session_service_pb2 import OpenSessionRequest
 from mxgw_core.api.access import AccessRequest
 from mxgw_core.api.correlation import correlation_id, current_call
 from mxgw_core.api.errors import GatewayError, InternalError
@@ -30,6 +31,7 @@ from mxgw_core.rpc.access import AccessControl, joined_metadata, parse_peer
 from mxgw_core.rpc.direct import Write
 from mxgw_core.rpc.errors import DETAILS_KEY, status_code, status_details
 from mxgw_core.rpc.figures import CallFigures
+from mxgw_core.rpc.request_ids import request_key
 from mxgw_core.rpc.streams import OpenStreams
 from mxgw_core.rpc.validation import check, parse
 from mxgw_core.sessions.registry import SessionRegistry
@@ -151,6 +153,8 @@ class HandlerFactory:
             await check(request, text_characters=limits.text_characters, items=limits.items_per_call)
             session_id: str = getattr(request, "session_id", "") if names_session else ""
             session = registry.info(session_id)
+            if isinstance(request, OpenSessionRequest):
+                session = registry.opened_by(request_key(identity, request.request_id))
             access.authorize(AccessRequest(path, identity, peer, session_id, session, request, scope))
             return request, Call(path, identity, peer, context.time_remaining())
 

@@ -9,7 +9,7 @@ from mxgw.v1 import session_service_pb2 as pb
 from mxgw.v1.events_pb2 import GapReason, Position
 from mxgw_core.api.types import SessionInfo
 from mxgw_core.events.subscriber import Subscriber
-from mxgw_core.sessions.registry import EndedSession
+from mxgw_core.sessions.registry import RememberedSession
 from mxgw_core.sessions.session import Session
 
 
@@ -32,7 +32,7 @@ def live_session(session: Session) -> pb.Session:
     return message
 
 
-def ended_session(ended: EndedSession) -> pb.Session:
+def ended_session(ended: RememberedSession) -> pb.Session:
     """Return the message of a session that ended."""
     message = _common(ended.info, ended.lease_s)
     message.closed_at.CopyFrom(timestamp_from_ns(int(ended.closed_at * 1e9)))

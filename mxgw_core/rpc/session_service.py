@@ -20,9 +20,10 @@ from mxgw_core.config.models import Settings
 from mxgw_core.events.filtering import ItemSieve
 from mxgw_core.rpc.access import AccessControl
 from mxgw_core.rpc.messages import ended_session, live_session, subscribers_of
+from mxgw_core.rpc.request_ids import body_digest, request_key
 from mxgw_core.rpc.validation import after_token, page
 from mxgw_core.rpc.worker_calls import call_worker
-from mxgw_core.sessions.registry import EndedSession, SessionRegistry
+from mxgw_core.sessions.registry import RememberedSession, SessionRegistry
 from mxgw_core.sessions.session import Session, SessionRequest
 
 _DATA_CHANGE = int(EventKind.EVENT_KIND_DATA_CHANGE)
@@ -38,12 +39,19 @@ class SessionService:
         self._access = access
 
     async def OpenSession(self, request: pb.OpenSessionRequest, call: Call) -> pb.OpenSessionResponse:
+        key = request_key(call.identity, request.request_id)
+        if key:
+            body = pb.OpenSessionRequest()
+            body.CopyFrom(request)
+            body.ClearField("request_id")
         session = await self._registry.open(
             SessionRequest(
                 client_name=request.client_name,
                 backend=request.backend or self._settings.default_backend,
                 tag=request.tag,
                 lease_s=self._lease(request.lease) if request.HasField("lease") else self._settings.limits.lease_s,
+                key=key,
+                digest=body_digest(body) if key else b"",
             ),
             call.identity,
         )
@@ -64,7 +72,7 @@ class SessionService:
         # Closing twice is no error while the session is remembered.
         ended = self._registry.find_ended(request.session_id)
         if ended is None and session is not None:
-            ended = EndedSession.of(session)
+            ended = RememberedSession.of(session)
         if ended is None:
             self._registry.get(request.session_id)
         return pb.CloseSessionResponse(session=ended_session(ended) if ended is not None else None)
@@ -79,7 +87,7 @@ class SessionService:
     async def ListSessions(self, request: pb.ListSessionsRequest, call: Call) -> pb.ListSessionsResponse:
         size = page(request.page_size, 100, 1000)
         after = after_token(request.page_token)
-        rows: list[Session | EndedSession] = [s for s in self._registry.live() if s.serial > after]
+        rows: list[Session | RememberedSession] = [s for s in self._registry.live() if s.serial > after]
         if request.include_ended:
             rows += [e for e in self._registry.ended() if e.serial > after]
         rows.sort(key=lambda row: row.serial)
@@ -123,6 +131,9 @@ class SessionService:
                 shown += [item for item in some if sieve.shows(item.item_serial, _DATA_CHANGE)]
             del state.items[:]
             state.items.extend(shown)
+            state.ClearField("total_items")
+            if not request.page_token and not state.next_page_token:
+                state.total_items = len(shown)
         return state
 
     async def ListSubscribers(self, request: pb.ListSubscribersRequest, call: Call) -> pb.ListSubscribersResponse:
@@ -134,6 +145,7 @@ class SessionService:
         worker = session.worker
         reply = await call_worker(session, w.CommandRequest(get_info=w.GetInfo()), self._timeout(call))
         info = reply.info
+        sees_all = not self._access.filters(session.info(), call.identity)
         return pb.GetWorkerInfoResponse(
             pid=worker.pid,
             state=worker.state,
@@ -148,7 +160,7 @@ class SessionService:
             rss_bytes=info.rss_bytes,
             source_health=info.source_health,
             source_detail=info.source_detail,
-            items=info.items,
+            items=info.items if sees_all else None,
             silence=duration_from_seconds(worker.health.silence_s),
             protocol_version=worker.protocol_version,
         )

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from functools import cache
+from typing import Any
 
-from google.protobuf.descriptor import FieldDescriptor
+from google.protobuf.descriptor import Descriptor, EnumDescriptor, FieldDescriptor
 from google.protobuf.message import DecodeError, Message
 
 from mxgw.v1.values_pb2 import MxValue
@@ -15,6 +17,10 @@ from mxgw_core.api.slices import ENTRIES_AT_ONCE
 # Names that people read: shorter than references.
 _NAME_CHARACTERS = {"client_name": 128, "tag": 64, "backend": 64, "session_id": 128}
 _PAYLOAD_BYTES = 1024
+# An entry of a bulk write has two messages, itself and its value. What is beyond that is arrays of mixed values, which
+# would otherwise be as many as fit a request: two bytes each.
+_MESSAGES_PER_ITEM = 3
+_MESSAGES_PER_CALL = 100
 
 # A value may be any text the source can hold; the message limit bounds it.
 _FREE_TEXT = frozenset({MxValue.DESCRIPTOR.full_name})
@@ -38,7 +44,8 @@ def parse(request_class: type[Message], data: bytes) -> Message:
 
 
 async def check(request: Message, *, text_characters: int, items: int) -> None:
-    """Make sure that texts are short and printable and that lists are not longer than `items`.
+    """Make sure that texts are short and printable, that lists are not longer than `items`, and that every number of an
+    enum is one that the contract has: proto3 lets any number pass.
 
     A long list is looked through in slices, between which the event loop does what else is due.
 
@@ -46,6 +53,85 @@ async def check(request: Message, *, text_characters: int, items: int) -> None:
         InvalidRequest: naming the field and the limit.
     """
     await _check(request, "", text_characters, items)
+    _check_enums(request, items)
+
+
+def _check_enums(request: Message, items: int) -> None:
+    unknown = _EnumSearch(_MESSAGES_PER_CALL + _MESSAGES_PER_ITEM * items).unknown(request)
+    if unknown is not None:
+        path, enum, number = unknown
+        raise InvalidRequest(
+            f"{path} is {number}, which {enum.full_name} does not have: use one of its names, and a client of this "
+            "gateway's release",
+            metadata={"field": path, "value": str(number)},
+        )
+
+
+class _EnumSearch:
+    """Looks for numbers that their enums do not have, in so many messages at most."""
+
+    def __init__(self, messages: int) -> None:
+        self._messages = messages
+        self._left = messages
+
+    def unknown(self, message: Message) -> tuple[str, EnumDescriptor, int] | None:
+        """Return the path, the enum and the number of the first one.
+
+        Raises:
+            InvalidRequest: there are too many messages.
+        """
+        self._left -= 1
+        if self._left < 0:
+            raise InvalidRequest(
+                f"the request has more than {self._messages} parts, arrays of mixed values counted: split the call "
+                "(limits.items_per_call)",
+                metadata={"limit": str(self._messages)},
+            )
+        for field, enum in _enum_fields(message.DESCRIPTOR):
+            if field.is_repeated:
+                values: Any = getattr(message, field.name)
+                for place, value in values.items() if _is_map(field) else enumerate(values):
+                    if enum is not None:
+                        if value not in enum.values_by_number:
+                            return f"{field.name}[{place}]", enum, value
+                    elif found := self.unknown(value):
+                        return f"{field.name}[{place}].{found[0]}", *found[1:]
+            elif enum is not None:
+                value = getattr(message, field.name)
+                if value not in enum.values_by_number:
+                    return field.name, enum, value
+            elif message.HasField(field.name) and (found := self.unknown(getattr(message, field.name))):
+                return f"{field.name}.{found[0]}", *found[1:]
+        return None
+
+
+@cache
+def _enum_fields(descriptor: Descriptor) -> Sequence[tuple[FieldDescriptor, EnumDescriptor | None]]:
+    """Return the fields below which there may be enums: with their enum, or None for a message to look into."""
+    fields: list[tuple[FieldDescriptor, EnumDescriptor | None]] = []
+    for field in descriptor.fields:
+        kind = _element(field)
+        if kind.enum_type is not None:
+            fields.append((field, kind.enum_type))
+        elif kind.message_type is not None and _leads_to_enums(kind.message_type):
+            fields.append((field, None))
+    return fields
+
+
+@cache
+def _leads_to_enums(descriptor: Descriptor) -> bool:
+    """Return whether a message of this type may hold an enum, at any depth."""
+    seen = {descriptor.full_name}
+    waiting = [descriptor]
+    while waiting:
+        for field in waiting.pop().fields:
+            if field.enum_type is not None:
+                return True
+            below = field.message_type
+            if below is not None and below.full_name not in seen:
+                seen.add(below.full_name)
+                waiting.append(below)
+    return False
 
 
 async def _check(message: Message, path: str, text_characters: int, items: int) -> None:
@@ -54,7 +140,7 @@ async def _check(message: Message, path: str, text_characters: int, items: int) 
     for field, value in message.ListFields():
         name = f"{path}{field.name}"
         if _is_map(field):
-            _check_map(value, name, text_characters)
+            await _check_map(_element(field), value, name, text_characters, items)
         elif field.is_repeated:
             if len(value) > items:
                 raise InvalidRequest(
@@ -81,12 +167,15 @@ async def _check_one(field: FieldDescriptor, value: object, name: str, text_char
         )
 
 
-def _check_map(values: Mapping[str, str], name: str, text_characters: int) -> None:
+async def _check_map(
+    element: FieldDescriptor, values: Mapping[object, object], name: str, text_characters: int, items: int
+) -> None:
     if len(values) > 32:
         raise InvalidRequest(f"{name} has {len(values)} entries, 32 are allowed", metadata={"field": name})
     for key, value in values.items():
-        _check_text(name, key, text_characters, any_character=False)
-        _check_text(name, value, text_characters, any_character=False)
+        if isinstance(key, str):
+            _check_text(name, key, text_characters, any_character=False)
+        await _check_one(element, value, name, text_characters, items)
 
 
 def _check_text(name: str, text: str, limit: int, any_character: bool) -> None:
@@ -96,6 +185,12 @@ def _check_text(name: str, text: str, limit: int, any_character: bool) -> None:
         )
     if not any_character and not text.isprintable():
         raise InvalidRequest(f"{name} has unprintable characters", metadata={"field": name})
+
+
+def _element(field: FieldDescriptor) -> FieldDescriptor:
+    """Return the field that says what a map holds; any other field says it itself."""
+    held = field.message_type
+    return held.fields_by_name["value"] if held is not None and held.GetOptions().map_entry else field
 
 
 def _is_map(field: FieldDescriptor) -> bool:

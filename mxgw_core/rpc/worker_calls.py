@@ -3,7 +3,14 @@
 from __future__ import annotations
 
 from mxgw.worker.v1 import worker_pb2 as w
-from mxgw_core.api.errors import CommandFailed, CommandTimedOut, InvalidRequest
+from mxgw_core.api.errors import (
+    AccessDenied,
+    CommandFailed,
+    CommandTimedOut,
+    InvalidRequest,
+    RequestIdLimitReached,
+    RequestIdReused,
+)
 from mxgw_core.printable import printable
 from mxgw_core.sessions.session import Session
 
@@ -39,6 +46,12 @@ async def call_worker(
                 raise InvalidRequest(detail, metadata={"field": "page_token"})
             case "BROWSE_NODE_NOT_FOUND":
                 raise InvalidRequest(detail, metadata={"field": "parent"})
+            case "REQUEST_ID_REUSED":
+                raise RequestIdReused(detail, metadata={"field": "request_id"})
+            case "REQUEST_ID_LIMIT_REACHED":
+                raise RequestIdLimitReached(detail)
+            case "REQUEST_JUDGED_OTHERWISE":
+                raise AccessDenied(detail)
             case _:
                 raise CommandFailed(
                     f"the worker could not run the command: {detail}", metadata={"worker_reason": reason}

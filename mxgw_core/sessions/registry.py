@@ -8,7 +8,7 @@ import secrets
 import time
 from collections import OrderedDict
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from mxgw_core.api.errors import (
     GatewayDraining,
@@ -17,11 +17,12 @@ from mxgw_core.api.errors import (
     SessionNotFound,
     UnknownBackend,
 )
-from mxgw_core.api.types import CloseReason, Identity, SessionInfo
-from mxgw_core.api.workers import Orphan, OrphanVerdict, WorkerSpawn
+from mxgw_core.api.types import CloseReason, EndedSession, Identity, SessionInfo
+from mxgw_core.api.workers import Orphan, OrphanVerdict, WorkerSpawn, same_data_dir
 from mxgw_core.config.models import Settings
 from mxgw_core.plugins import PluginHost
 from mxgw_core.sessions.memory import GatewayMemory
+from mxgw_core.sessions.openings import Openings
 from mxgw_core.sessions.session import Session, SessionRequest
 from mxgw_core.sessions.totals import AdoptionOutcome, SessionTotals
 from mxgw_core.workers.orphans import Judgement
@@ -46,7 +47,7 @@ def _new_id() -> str:
 
 
 @dataclass(frozen=True, slots=True)
-class EndedSession:
+class RememberedSession:
     """What is remembered of a session that ended. `serial` orders sessions by their opening."""
 
     info: SessionInfo
@@ -55,7 +56,7 @@ class EndedSession:
     lease_s: float
 
     @classmethod
-    def of(cls, session: Session) -> EndedSession:
+    def of(cls, session: Session) -> RememberedSession:
         """Return what is to be remembered of a session that ended just now."""
         return cls(session.info(), session.serial, session.closed_at or time.time(), session.request.lease_s)
 
@@ -72,8 +73,9 @@ class SessionRegistry:
         self._plugins = plugins
         self._data = data
         self._live: dict[str, Session] = {}
-        self._ended: OrderedDict[str, EndedSession] = OrderedDict()
+        self._ended: OrderedDict[str, RememberedSession] = OrderedDict()
         self._opened = 0
+        self._openings = Openings()
         self.totals = SessionTotals()
         self._tasks = asyncio.TaskGroup()
         self._sweeper: asyncio.Task[None] | None = None
@@ -93,7 +95,7 @@ class SessionRegistry:
         return self
 
     async def __aexit__(self, *exc_info: object) -> None:
-        self.draining = True
+        self.drain()
         if self._sweeper is not None:
             self._sweeper.cancel()
         if self._memory_watch is not None:
@@ -101,6 +103,12 @@ class SessionRegistry:
         self.pool.stop()
         self.release_all()
         await self._tasks.__aexit__(None, None, None)
+
+    def drain(self) -> None:
+        """Open no more sessions; those there are wait for their end without their limits of time."""
+        self.draining = True
+        for session in self._live.values():
+            session.drain()
 
     def close_all(self, reason: CloseReason) -> None:
         """Begin to end every session."""
@@ -120,19 +128,23 @@ class SessionRegistry:
             await asyncio.wait(live)
 
     async def open(self, request: SessionRequest, owner: Identity) -> Session:
-        """Start a session and return it READY.
+        """Start a session and return it READY; a repeat of an earlier request gets the session of that one.
 
-        A caller that gives up waiting takes its session with it.
+        A caller that gives up waiting takes its session with it, unless it may repeat the request.
 
         Raises:
+            RequestIdReused, SessionGone, RequestIdLimitReached: see `Openings.find`.
             GatewayDraining: the gateway is shutting down.
             UnknownBackend: the settings define no such backend.
-            SessionLimitReached: too many sessions are open.
+            SessionLimitReached: too many sessions are open, of all owners or of this one.
             MemoryLimitReached: the events of those that are open take too much memory.
             WorkerStartFailed: its worker did not come up.
         """
         if self.draining:
             raise GatewayDraining("the gateway is shutting down: try again later", retry_after_s=5.0)
+        repeated = self._openings.find(request)
+        if repeated is not None:
+            return await repeated.wait()
         if request.backend not in self._settings.backends:
             known = ", ".join(sorted(self._settings.backends))
             raise UnknownBackend(
@@ -140,14 +152,8 @@ class SessionRegistry:
                 "in the gateway's settings",
                 metadata={"backends": known},
             )
-        limit = self._settings.limits.sessions
-        if not request.is_internal and self.clients >= limit:
-            raise SessionLimitReached(
-                f"{limit} sessions are open, as many as limits.sessions allows: close one, or raise the limit",
-                metadata={"limit": str(limit)},
-                retry_after_s=5.0,
-            )
         if not request.is_internal:
+            self._require_room(owner)
             self.memory.require_room()
         session_id = _new_id()
         self._opened += 1
@@ -162,12 +168,14 @@ class SessionRegistry:
         )
         self._live[session_id] = session
         self.memory.watch(session.distributor)
+        opening = self._openings.add(session)
         self.totals.starting(session)
         self._tasks.create_task(self._run(session), name=f"session:{session_id}")
         try:
-            await asyncio.shield(session.opened)
+            await opening.wait()
         except asyncio.CancelledError:
-            session.close(CloseReason.CLIENT, "its client gave up while it was starting")
+            if not request.key:
+                session.close(CloseReason.CLIENT, "its client gave up while it was starting")
             raise
         log.info(
             "session %s (%s) is ready: backend %s, worker %d",
@@ -178,6 +186,38 @@ class SessionRegistry:
         )
         return session
 
+    def _require_room(self, owner: Identity) -> None:
+        limits = self._settings.limits
+        if self.clients >= limits.sessions:
+            raise SessionLimitReached(
+                f"{limits.sessions} sessions are open, as many as limits.sessions allows: close one, or raise the "
+                "limit",
+                metadata={"limit": str(limits.sessions), "setting": "limits.sessions"},
+                retry_after_s=5.0,
+            )
+        # Without an authenticating plugin all callers are one owner, which says nothing of who they are.
+        if not self._plugins.implements("mxgw_authenticate"):
+            return
+        own = sum(session.owner.id == owner.id and not session.request.is_internal for session in self._live.values())
+        if own >= limits.sessions_per_owner:
+            raise SessionLimitReached(
+                f"this caller has {own} sessions open, as many as limits.sessions_per_owner allows: close one, go back "
+                "to one that waits for a subscriber, or raise the limit",
+                metadata={"limit": str(limits.sessions_per_owner), "setting": "limits.sessions_per_owner"},
+                retry_after_s=5.0,
+            )
+
+    def remember(self, ended: Iterable[EndedSession]) -> None:
+        """Remember sessions of earlier runs as well, the oldest end first."""
+        for session in ended:
+            self._opened += 1
+            self._remember(RememberedSession(session.info, self._opened, session.closed_at, session.lease_s))
+
+    def _remember(self, session: RememberedSession) -> None:
+        self._ended[session.info.session_id] = session
+        while len(self._ended) > self._settings.limits.remembered_sessions:
+            self._ended.popitem(last=False)
+
     def take_over(self, orphan: Orphan, judgement: Judgement) -> None:
         """Take back the session of an orphan, or end it, as it was judged; nothing in here waits.
 
@@ -185,28 +225,42 @@ class SessionRegistry:
         remembered with its reason.
         """
         spawn = orphan.spawn
+        if not same_data_dir(spawn.data_dir_id, self._data.id):
+            # Its process may be at work for the gateway of that directory: nothing here may touch it.
+            log.warning(
+                "worker %d of session %s belongs to another data directory", orphan.worker.pid, spawn.session_id
+            )
+            judgement = Judgement(OrphanVerdict.IGNORE)
         if judgement.verdict is OrphanVerdict.IGNORE or spawn.session_id in self._live:
             log.info("worker %d of session %s is left alone", orphan.worker.pid, spawn.session_id)
             self.totals.adoptions[AdoptionOutcome.IGNORED] += 1
             return
+        # The directory may have moved; its workers find it wherever it is.
+        orphan = replace(orphan, spawn=replace(spawn, endpoint=self._data.socket_of(spawn.session_id)))
         self._opened += 1
         session = Session(
             spawn.session_id,
             self._opened,
-            SessionRequest(spawn.client_name, spawn.backend, spawn.tag, spawn.lease_s),
+            SessionRequest(
+                spawn.client_name,
+                spawn.backend,
+                spawn.tag,
+                spawn.lease_s,
+                key=spawn.request_key,
+                digest=spawn.request_digest,
+            ),
             Identity(spawn.owner, spawn.owner_kind, spawn.owner_name),
             settings=self._settings,
             plugins=self._plugins,
             make_worker=self._adopting(orphan),
             adopted_from=spawn.opened_at,
+            had_subscriber=orphan.had_subscriber,
         )
         self._live[session.id] = session
         self.memory.watch(session.distributor)
+        self._openings.add(session, was_opened=orphan.was_ready)
         if judgement.verdict is OrphanVerdict.TERMINATE:
             session.close(judgement.reason, judgement.detail)
-            self.totals.adoptions[AdoptionOutcome.TERMINATED] += 1
-        elif spawn.endpoint != self._data.socket_of(session.id):
-            session.close(CloseReason.GATEWAY_SHUTDOWN, "its worker belongs to another gateway.data_dir")
             self.totals.adoptions[AdoptionOutcome.TERMINATED] += 1
         else:
             self.totals.adopting(session)
@@ -229,6 +283,9 @@ class SessionRegistry:
             owner_kind=owner.kind,
             owner_name=owner.display_name,
             opened_at=session.opened_at,
+            data_dir_id=self._data.id,
+            request_key=request.key,
+            request_digest=request.digest,
         )
         return self._worker(session, spawn)
 
@@ -249,11 +306,10 @@ class SessionRegistry:
             await session.run()
         finally:
             self._live.pop(session.id, None)
+            self._openings.over(session)
             self.totals.over(session)
-            self._ended[session.id] = EndedSession.of(session)
+            self._remember(RememberedSession.of(session))
             session.distributor.release()
-            while len(self._ended) > self._settings.limits.remembered_sessions:
-                self._ended.popitem(last=False)
 
     async def _sweep(self) -> None:
         while True:
@@ -283,7 +339,7 @@ class SessionRegistry:
         """Return the live sessions, oldest first."""
         return tuple(self._live.values())
 
-    def ended(self) -> Iterable[EndedSession]:
+    def ended(self) -> Iterable[RememberedSession]:
         """Return the sessions that ended lately, the oldest end first."""
         return tuple(self._ended.values())
 
@@ -291,7 +347,12 @@ class SessionRegistry:
         """Return a live session."""
         return self._live.get(session_id)
 
-    def find_ended(self, session_id: str) -> EndedSession | None:
+    def opened_by(self, key: bytes) -> SessionInfo | None:
+        """Return the live session that a request of this key opened or is opening; None when there is none."""
+        session = self._openings.session_of(key) if key else None
+        return None if session is None else session.info()
+
+    def find_ended(self, session_id: str) -> RememberedSession | None:
         """Return what is remembered of a session that ended."""
         return self._ended.get(session_id)
 
@@ -320,8 +381,9 @@ class SessionRegistry:
             return session
         ended = self._ended.get(session_id)
         if ended is not None and ended.info.close_reason is not None:
-            reason = ended.info.close_reason.name
+            reason, detail = ended.info.close_reason.name, ended.info.close_detail
             raise SessionGone(
-                f"session {session_id} ended ({reason}): open a new one", metadata={"close_reason": reason}
+                f"session {session_id} ended ({reason}{f': {detail}' if detail else ''}): open a new one",
+                metadata={"close_reason": reason},
             )
         raise SessionNotFound("no session has this id: it may have ended long ago; open a new one")

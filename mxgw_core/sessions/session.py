@@ -2,6 +2,7 @@
 
 CREATING -> READY -> CLOSING -> CLOSED, FAULTED from any live state, ADOPTING -> READY after a restart. `run` carries a
 session through its whole life in one task; everything else only asks for transitions.
+It has more than 400 lines because lease, detach grace, drain and adoption all move that one state machine.
 """
 
 from __future__ import annotations
@@ -11,7 +12,7 @@ import logging
 import math
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from mxgw_core.api.errors import (
     CommandOutcomeUnknown,
@@ -35,6 +36,9 @@ log = logging.getLogger(__name__)
 
 # After a restart most workers are back within this time.
 _ADOPTION_RETRY_S = 0.25
+# After a restart clients need this long to come back, however short the grace is: the longest pause between the
+# attempts of a client, 10 s, and the retry time of a gateway that drains, 2 s. Source: docs/replay.md.
+_COMING_BACK_S = 12.0
 _SNAPSHOTS_AT_ONCE = 4
 # What a worker is believed to have at once in any case.
 _ITEMS_OF_ANY_WORKER = 100_000
@@ -42,7 +46,9 @@ _ITEMS_OF_ANY_WORKER = 100_000
 
 @dataclass(frozen=True, slots=True)
 class SessionRequest:
-    """What a client asked for, checked and capped."""
+    """What a client asked for, checked and capped. `key` names the request to the caller and `digest` is over its
+    fields, so that a repeat is known; both are empty without a request id.
+    """
 
     client_name: str
     backend: str
@@ -50,6 +56,8 @@ class SessionRequest:
     lease_s: float
     # Of the gateway's own: no lease, no client's place, and never left to the next gateway.
     is_internal: bool = False
+    key: bytes = field(default=b"", repr=False)
+    digest: bytes = field(default=b"", repr=False)
 
 
 class Session:
@@ -72,8 +80,12 @@ class Session:
         make_worker: Callable[[Session], Worker],
         clock: Callable[[], float] = time.monotonic,
         adopted_from: float | None = None,
+        had_subscriber: bool = False,
     ) -> None:
-        """`adopted_from`: the session was opened by an earlier gateway at this time, and waits for its worker."""
+        """`adopted_from`: the session was opened by an earlier gateway at this time, and waits for its worker.
+
+        `had_subscriber`: it had one there.
+        """
         self.id = session_id
         self.serial = serial
         self.request = request
@@ -89,6 +101,9 @@ class Session:
         self._leased_until = clock() + request.lease_s
         self._grace_timer: asyncio.TimerHandle | None = None
         self._detached_at: float | None = None
+        # One that never had a subscriber has no detach grace: its client may only send commands.
+        self._had_subscriber = had_subscriber
+        self._is_draining = False
         loop = asyncio.get_running_loop()
         self.opened: asyncio.Future[None] = loop.create_future()
         self.closed: asyncio.Future[None] = loop.create_future()
@@ -132,7 +147,7 @@ class Session:
                 self._let_go()
             else:
                 self._leave(reason, detail)
-                await self.worker.stop(reason)
+                await self.worker.stop(reason, detail)
                 self._end(reason)
 
     async def _start(self) -> None:
@@ -161,7 +176,8 @@ class Session:
         return None
 
     def _become_ready(self) -> None:
-        if self.state is SessionState.ADOPTING:
+        was_adopted = self.state is SessionState.ADOPTING
+        if was_adopted:
             events = self.distributor.log
             log.info(
                 "session %s (%s) is taken back: worker %d, events %d to %d",
@@ -175,6 +191,9 @@ class Session:
         self.touch()
         self.opened.set_result(None)
         self._plugins.ask("mxgw_session_opened", session=self.info())
+        if was_adopted and self._had_subscriber:
+            self._detached_at = self._clock()
+            self._begin_grace(at_least_s=_COMING_BACK_S)
 
     async def _serve(self) -> None:
         async with asyncio.TaskGroup() as tasks:
@@ -223,8 +242,8 @@ class Session:
         self.distributor.end(GatewayDraining(text, retry_after_s=2.0))
         self.worker.commands.fail_all(
             CommandOutcomeUnknown(
-                "the gateway is shutting down while the command runs: it may or may not take effect. Look before "
-                "repeating it",
+                "the gateway is shutting down while the command runs: it may or may not take effect. Repeat a "
+                "write with its request_id, or look first",
                 metadata={"session_id": self.id},
             )
         )
@@ -309,28 +328,41 @@ class Session:
 
     def expire_if_idle(self) -> bool:
         """End the session when its lease is over; called by the sweeper."""
-        if self.state is not SessionState.READY or self.lease_left_s > 0:
+        if self.state is not SessionState.READY or self._is_draining or self.lease_left_s > 0:
             return False
         return self.close(CloseReason.LEASE_EXPIRED, f"idle for {self.request.lease_s:g} s")
 
     def attached(self) -> None:
         """A subscriber came."""
+        is_first = not self._had_subscriber or self._detached_at is not None
+        self._had_subscriber = True
         self._detached_at = None
         self._cancel_grace()
         self.touch()
+        if is_first:
+            self._plugins.ask("mxgw_session_attached", session=self.info())
 
     def detached(self) -> None:
         """The last subscriber left: the plugins may give the session a limited time without one."""
         self.touch()
         self._detached_at = self._clock()
-        if self.state is not SessionState.READY:
+        if self.state is not SessionState.READY or self._is_draining:
             return
+        self._plugins.ask("mxgw_session_detached", session=self.info())
+        self._begin_grace()
+
+    def drain(self) -> None:
+        """The gateway is stopping: it sends subscribers away itself, so neither grace nor lease ends the session."""
+        self._is_draining = True
+        self._cancel_grace()
+
+    def _begin_grace(self, at_least_s: float = 0.0) -> None:
         info = self.info()
-        self._plugins.ask("mxgw_session_detached", session=info)
         grace_s = next((a.value for a in self._plugins.ask("mxgw_detach_grace", session=info) if a.error is None), None)
         if isinstance(grace_s, int | float) and math.isfinite(grace_s):
+            grace_s = max(at_least_s, grace_s)
             self._grace_timer = asyncio.get_running_loop().call_later(
-                max(0.0, grace_s), self.close, CloseReason.DETACH_GRACE_EXPIRED, f"no subscriber for {grace_s:g} s"
+                grace_s, self.close, CloseReason.DETACH_GRACE_EXPIRED, f"no subscriber for {grace_s:g} s"
             )
 
     def _cancel_grace(self) -> None:
@@ -370,6 +402,7 @@ class Session:
             close_detail=self.close_detail,
             detached_s=None if self._detached_at is None else self._clock() - self._detached_at,
             horizon_s=self.distributor.horizon_s,
+            is_internal=self.request.is_internal,
         )
 
 
@@ -396,5 +429,4 @@ _IN_WORDS = {
     CloseReason.KILLED_BY_OPERATOR: "an operator ended it",
     CloseReason.OWNER_REVOKED: "its owner's access was revoked",
     CloseReason.GATEWAY_SHUTDOWN: "the gateway shut down",
-    CloseReason.EVICTED: "it was detached the longest when a limit was reached",
 }

@@ -10,7 +10,7 @@ import signal
 from typing import Protocol
 
 from mxgw_core.api.workers import WorkerIdentity
-from mxgw_worker.ipc.process import boot_id, start_ticks
+from mxgw_worker.ipc.process import boot_id, pid_scope, start_ticks
 
 log = logging.getLogger(__name__)
 
@@ -58,7 +58,7 @@ class AdoptedProcess:
 
         The pidfd is opened before the identity is checked, so whatever is signalled later is what was checked.
         """
-        if worker.pid <= 0 or not worker.start_ticks or worker.boot_id != boot_id():
+        if worker.pid <= 0 or not worker.start_ticks or worker.boot_id not in (pid_scope(), boot_id()):
             return None
         if not hasattr(os, "pidfd_open"):
             log.warning("cannot find worker %d again: this platform has no pidfd", worker.pid)

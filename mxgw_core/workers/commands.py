@@ -66,7 +66,7 @@ class PendingCommands:
         except TimeoutError:
             raise CommandTimedOut(
                 f"the worker did not answer within {timeout_s:g} s; the outcome is unknown: do not blindly repeat a "
-                "write. A longer timeout may be asked for up to limits.command_timeout_s",
+                "write that had no request_id. A longer timeout may be asked for up to limits.command_timeout_s",
                 metadata={"timeout_s": f"{timeout_s:g}"},
             ) from None
 

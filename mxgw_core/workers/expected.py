@@ -11,7 +11,7 @@ from mxgw_core.failpoints import reach
 from mxgw_core.plugins import PluginHost
 from mxgw_core.workers.link import Refused
 from mxgw_worker.ipc.handshake import PROTOCOL_VERSION, GatewayHandshake
-from mxgw_worker.ipc.process import boot_id
+from mxgw_worker.ipc.process import pid_scope
 
 log = logging.getLogger(__name__)
 
@@ -30,7 +30,7 @@ class ExpectedWorker:
         self._plugins = plugins
         self.phase = "hello" if orphan is None else "adopt"
         self.identity = (
-            orphan.worker if orphan is not None else WorkerIdentity(spawn.session_id, 0, 0, b"", 0, boot_id())
+            orphan.worker if orphan is not None else WorkerIdentity(spawn.session_id, 0, 0, b"", 0, pid_scope())
         )
 
     def started(self, pid: int, ticks: int) -> None:

@@ -31,7 +31,7 @@ class Intake:
         """Let events of the worker that said this come."""
         self._distributor.epoch = hello.epoch
         if self._refills:
-            self._distributor.log.start_after(self.resume_after(hello))
+            self._distributor.refill_after(self.resume_after(hello))
             self._refill_head = hello.head_sequence
 
     @property

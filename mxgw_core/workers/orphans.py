@@ -38,7 +38,7 @@ def orphans_of(plugins: PluginHost) -> Iterator[tuple[Orphan, Judgement]]:
 def judge(orphan: Orphan, plugins: PluginHost) -> Judgement:
     """Return what becomes of an orphan: any objection counts, and nobody is adopted unless somebody wants it."""
     if orphan.closing is not None:
-        return _ended("its end had begun when the gateway stopped", orphan.closing)
+        return _ended(orphan.closing_detail or "its end had begun when the gateway stopped", orphan.closing)
     if orphan.spawn.owner_kind == INTERNAL.kind:
         return _ended("it was the gateway's own, which opens a new one at its start")
     if not orphan.was_ready:

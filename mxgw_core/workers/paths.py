@@ -10,6 +10,7 @@ from pathlib import Path
 from types import TracebackType
 
 from mxgw_core.api.errors import SettingsError
+from mxgw_worker.ipc.process import boot_id
 
 # struct sockaddr_un holds 108 bytes on Linux, 104 on BSD and macOS, the terminating zero included.
 _SOCKET_PATH_BYTES = 107 if sys.platform == "linux" else 103
@@ -22,13 +23,19 @@ class DataDirectory:
     """Makes and guards the data directory; hold it open for as long as the gateway runs.
 
     A second gateway on the same directory is refused: it could steal sockets and logs of the first.
+
+    Attributes:
+        id: names the directory itself, whatever path leads to it: a link or a move keeps it, a copy has another.
     """
 
     def __init__(self, path: Path) -> None:
-        self.path = path.absolute()
+        self._given = path.absolute()
+        self.path = path.resolve()
+        self.id = ""
         self.run = self.path / "run"
         self.logs = self.path / "logs"
         self._lock_fd: int | None = None
+        self._run_fd: int | None = None
 
     def __enter__(self) -> DataDirectory:
         """Make the directories private and take the lock.
@@ -42,9 +49,11 @@ class DataDirectory:
                 f"({_SOCKET_PATH_BYTES - _SOCKET_NAME_BYTES} bytes at most): choose a shorter path"
             )
         try:
+            _require_own_link(self._given)
             for directory in (self.path, self.run, self.logs):
                 _make_private(directory)
             self._lock()
+            self._identify()
         except OSError as error:
             raise SettingsError(
                 f"gateway.data_dir {self.path}: {error.strerror or error}; choose a directory this user can write"
@@ -63,6 +72,19 @@ class DataDirectory:
         if self._lock_fd is not None:
             os.close(self._lock_fd)
             self._lock_fd = None
+        if self._run_fd is not None:
+            os.close(self._run_fd)
+            self._run_fd = None
+
+    def _identify(self) -> None:
+        """Take device and inode of the directory of sockets for the id, and the boot, see `same_data_dir`.
+
+        This gateway and each of its workers keep that one open, so while one of them lives no other directory can get
+        the same inode, not even one that is restored in its place.
+        """
+        self._run_fd = os.open(self.run, os.O_RDONLY | os.O_CLOEXEC)
+        status = os.fstat(self._run_fd)
+        self.id = f"{status.st_dev:x}:{status.st_ino:x}:{boot_id()}"
 
     def _lock(self) -> None:
         lock = self.path / "lock"
@@ -143,6 +165,12 @@ def holder_of(directory: Path) -> int | None:
 
 def _short_name(session_id: str) -> str:
     return hashlib.sha256(session_id.encode()).hexdigest()[:16]
+
+
+def _require_own_link(path: Path) -> None:
+    """Refuse a link that another user made: it would have this gateway use a directory of that user's choice."""
+    if path.is_symlink() and hasattr(os, "getuid") and path.lstat().st_uid not in (0, os.getuid()):
+        raise SettingsError(f"{path} is a link of another user: choose another gateway.data_dir")
 
 
 def _make_private(directory: Path) -> None:

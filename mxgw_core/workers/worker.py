@@ -211,6 +211,7 @@ class Worker:
         if self._orphan is None or self._refilled.done() or not self._ready.done():
             return
         if self._intake.is_refilled:
+            self._distributor.refilled()
             self._refilled.set_result(None)
 
     def _started_backend(self) -> str:
@@ -245,10 +246,10 @@ class Worker:
         if self._process is not None and not self._process.exited.done():
             self._process.kill()
 
-    async def stop(self, reason: CloseReason = CloseReason.CLIENT) -> None:
+    async def stop(self, reason: CloseReason = CloseReason.CLIENT, detail: str = "") -> None:
         """End the worker: ask it, then SIGTERM, then SIGKILL; returns when the process is gone and nothing is left.
 
-        `reason` is why the session ends.
+        `reason` and `detail` are why the session ends.
         """
         self._stopping = True
         self._acks.cancel()
@@ -276,7 +277,9 @@ class Worker:
         else:
             self._log_file.unlink(missing_ok=True)
         code = process.exited.result() if process is not None else None
-        self._steps.exited(WorkerExit(self._spawn.session_id, self.pid, code, end.reason.name, end.detail))
+        self._steps.exited(
+            WorkerExit(self._spawn.session_id, self.pid, code, end.reason.name, end.detail, reason, detail)
+        )
 
     def _ask_to_leave(self) -> None:
         self._send(w.WorkerEnvelope(stop=w.Stop(grace_ms=int(self._settings.workers.stop_grace_s * 1000))))

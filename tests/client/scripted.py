@@ -146,6 +146,8 @@ class Script:
     replies: dict[str, Callable[[commands_pb2.MxCommand], commands_pb2.MxReply | Awaitable[commands_pb2.MxReply]]]
     stream: Callable[[event_service_pb2.StreamEventsRequest, aio.ServicerContext], Frames] | None = None
     refusals: dict[str, Refusal] = field(default_factory=dict)
+    # Those of the first calls, each once; then what stands above.
+    first: dict[str, list[Refusal]] = field(default_factory=dict)
     contract: str = "mxgw.v1"
     head_sequence: int = 0
     pages: list[session_service_pb2.GetSessionStateResponse] = field(default_factory=list)
@@ -231,6 +233,8 @@ class _Services(
     async def _note(self, name: str, request: object, context: aio.ServicerContext) -> None:
         self.script.calls.append((name, request))
         self.script.metadata.append(dict(context.invocation_metadata() or ()))
+        if self.script.first.get(name):
+            await _refuse(context, self.script.first[name].pop(0))
         if name in self.script.refusals:
             await _refuse(context, self.script.refusals[name])
 

@@ -36,7 +36,7 @@ def test_a_program_of_the_guide_prints_values_until_it_is_interrupted(gateway_pr
         assert program.stdout is not None
         lines = [program.stdout.readline() for _ in range(5)]
         program.send_signal(signal.SIGINT)
-        _, errors = program.communicate(timeout=20)
+        _, errors = program.communicate(timeout=60)
 
     assert lines[0].startswith("Reading(reference='Tank_001.Level'")
     assert all("Tank_001.Level" in line or "Pump_001.Speed" in line for line in lines[1:])

@@ -136,8 +136,9 @@ async def _bytes_taken_by_a_stalled_reader(flow: Flow) -> int:
         async with connect(scripted.target, flow=flow) as gateway, gateway.open_session() as session:
             events = session.events()
             await anext(events)
-            before = -1
-            while taken > before:
+            before, quiet = -1, 0
+            while quiet < 5:  # nothing announces that no more is taken
+                quiet = quiet + 1 if taken == before else 0
                 before = taken
                 await asyncio.sleep(0.15)
             await events.close()

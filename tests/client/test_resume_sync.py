@@ -55,7 +55,7 @@ def proxied(upstream: str) -> Iterator[ThreadedProxy]:
 
     thread = threading.Thread(target=lambda: asyncio.run(serve()))
     thread.start()
-    assert ready.wait(5)
+    assert ready.wait(60)
     try:
         yield made[0]
     finally:
@@ -132,7 +132,7 @@ def test_the_file_has_the_place_of_the_application_inside_a_batch(
     path = tmp_path / "place"
     with sync.connect(replaying_gateway_process) as gateway, gateway.open_session(keep=True) as session:
         session.subscribe_bulk(TAGS)
-        deadline = time.monotonic() + 10
+        deadline = time.monotonic() + 60
         while session.info().head.sequence < 200:  # so that the first batch is a long one
             assert time.monotonic() < deadline
         seen: list[int] = []

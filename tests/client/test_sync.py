@@ -136,7 +136,7 @@ def test_a_stream_that_is_dropped_ends_at_the_gateway(gateway_process: str) -> N
             assert session.info().subscribers == 1
 
             del events
-            deadline = time.monotonic() + 5
+            deadline = time.monotonic() + 60
             while session.info().subscribers:
                 assert time.monotonic() < deadline
                 time.sleep(0.01)
@@ -163,7 +163,7 @@ def test_several_threads_may_use_one_session(gateway_process: str) -> None:
         for thread in threads:
             thread.start()
         for thread in threads:
-            thread.join(20)
+            thread.join(60)
 
         assert len(values) == 8
         assert len(set(map(str, values))) == 1
@@ -225,7 +225,7 @@ def test_ctrl_c_leaves_a_loop_and_the_session_is_closed(gateway_process: str) ->
         session_id = script.stdout.readline().strip()
         wait_for_subscriber(gateway_process, session_id)
         script.send_signal(signal.SIGINT)
-        out, err = script.communicate(timeout=15)
+        out, err = script.communicate(timeout=60)
 
     assert (out, err, script.returncode) == ("interrupted True\n", "", 3)
     with sync.connect(gateway_process) as gateway:
@@ -233,7 +233,7 @@ def test_ctrl_c_leaves_a_loop_and_the_session_is_closed(gateway_process: str) ->
 
 
 def wait_for_subscriber(target: str, session_id: str) -> None:
-    deadline = time.monotonic() + 10
+    deadline = time.monotonic() + 60
     with sync.connect(target) as gateway:
         session = gateway.attach_session(session_id)
         while session.info().subscribers == 0:
@@ -248,7 +248,7 @@ def test_a_script_that_forgets_to_close_still_ends(gateway_process: str) -> None
         "events = gateway.open_session().open().events()\nnext(events)\n"
     )
     done = subprocess.run(
-        [sys.executable, "-c", code, gateway_process], capture_output=True, text=True, check=False, timeout=20
+        [sys.executable, "-c", code, gateway_process], capture_output=True, text=True, check=False, timeout=60
     )
 
     assert (done.stdout, done.stderr, done.returncode) == ("True\n", "", 0)

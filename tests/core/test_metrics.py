@@ -553,8 +553,9 @@ async def test_a_call_that_outlasts_its_deadline_is_counted_as_such() -> None:
 async def test_a_call_whose_client_gives_up_is_cancelled_and_no_longer_runs() -> None:
     opening = "/mxgw.v1.SessionService/OpenSession"
     async with running_gateway(LOAD) as gateway, client_of(gateway.target) as client:
-        with pytest.raises(grpc.aio.AioRpcError):  # a worker takes longer to start
-            await client.sessions.OpenSession(ss.OpenSessionRequest(), timeout=0.03)
+        call = client.sessions.OpenSession(ss.OpenSessionRequest())
+        await until(lambda: value(gateway, "mxgw_rpc_running", opening) == 1)
+        call.cancel()
         await until(lambda: value(gateway, "mxgw_rpc_running", opening) == 0)
 
         assert value(gateway, "mxgw_rpc_requests_total", opening, "CANCELLED") == 1

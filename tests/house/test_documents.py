@@ -177,7 +177,7 @@ def serving() -> Iterator[str]:
                 yield json.loads(announced.readline())["addresses"][0]
         finally:
             process.terminate()
-            process.wait(20)
+            process.wait(60)
 
 
 @pytest.mark.parametrize(
@@ -201,7 +201,7 @@ def test_the_program_on_the_page_runs_as_printed(page: str, expected: list[str])
         try:
             assert process.stdout is not None
             said: list[str] = []
-            deadline = time.monotonic() + 20
+            deadline = time.monotonic() + 60
             while not all(any(re.match(what, line) for line in said) for what in expected):
                 line = process.stdout.readline()
 
@@ -211,7 +211,7 @@ def test_the_program_on_the_page_runs_as_printed(page: str, expected: list[str])
                 said.append(line.rstrip())
         finally:
             process.send_signal(signal.SIGINT)
-            process.communicate(timeout=20)
+            process.communicate(timeout=60)
 
 
 def test_the_commands_of_the_quick_start_work_as_printed() -> None:
@@ -225,7 +225,7 @@ def test_the_commands_of_the_quick_start_work_as_printed() -> None:
                 env={**os.environ, "MXGWCLI_GATEWAY": address},
                 capture_output=True,
                 text=True,
-                timeout=20,
+                timeout=60,
             )
 
             assert name == "mxgw"

@@ -93,7 +93,7 @@ def running_active_directory(folder: Path) -> Iterator[ActiveDirectory]:
         yield ActiveDirectory(address, authority)
     finally:
         process.terminate()
-        process.wait(10)
+        process.wait(60)
 
 
 def _run(command: Sequence[str]) -> None:
@@ -110,7 +110,7 @@ def _administrator(address: str, process: subprocess.Popen[bytes]) -> Iterator[A
     server = ldap3.Server(address, port=636, use_ssl=True, tls=tls, get_info=ldap3.NONE, connect_timeout=5)
     user = f"CN=Administrator,CN=Users,{SUFFIX}"
     connection = ldap3.Connection(server, user, _ADMIN_PASSWORD, raise_exceptions=True, receive_timeout=20)
-    deadline = time.monotonic() + 20
+    deadline = time.monotonic() + 60
     while True:
         assert process.poll() is None, "samba did not start"
         try:
@@ -198,6 +198,6 @@ def hindered(directory: ActiveDirectory, folder: Path, word: bytes, *, cuts: boo
                 with suppress(OSError):
                     each.shutdown(socket.SHUT_RDWR)
             for thread in threads:
-                thread.join(10)
+                thread.join(60)
             for each in sockets:
                 each.close()

@@ -31,12 +31,12 @@ def after(checker: StreamChecker) -> StartPosition:
     return StartPosition(after=Position(epoch=at.epoch, sequence=at.sequence))
 
 
-async def adopted(client: Client, session_id: str, timeout_s: float = 10.0) -> ss.Session:
+async def adopted(client: Client, session_id: str, timeout_s: float = 60) -> ss.Session:
     """Wait until the session serves again, and return it."""
     async with asyncio.timeout(timeout_s):
         while True:
             answer = await client.sessions.GetSession(
-                ss.GetSessionRequest(session_id=session_id), timeout=5, wait_for_ready=True
+                ss.GetSessionRequest(session_id=session_id), timeout=60, wait_for_ready=True
             )
             if answer.session.state == ss.SESSION_STATE_READY:
                 return answer.session  # type: ignore[no-any-return]
@@ -51,7 +51,7 @@ async def follow(client: Client, session_id: str, checker: StreamChecker, events
     checker.attach(checker.position if resuming else None)
     stream = client.stream(session_id, start, **fields)
     wanted = checker.events + events
-    async with asyncio.timeout(20):
+    async with asyncio.timeout(60):
         while checker.events < wanted:
             frame = await stream.read()
             assert frame is not grpc.aio.EOF
@@ -61,6 +61,6 @@ async def follow(client: Client, session_id: str, checker: StreamChecker, events
     checker.end("LEFT")
     # The gateway learns of it a little later; until then the session has its one subscriber still.
     request = ss.GetSessionRequest(session_id=session_id)
-    async with asyncio.timeout(20):
+    async with asyncio.timeout(60):
         while (await client.sessions.GetSession(request)).session.subscribers:  # noqa: ASYNC110  another process's state
             await asyncio.sleep(0.01)

@@ -14,11 +14,11 @@ from mxgw.convert import timestamp_from_ns
 from mxgw.v1 import alarm_service_pb2 as pb
 from mxgw.v1 import alarm_service_pb2_grpc, alarms_pb2
 from mxgw.v1 import commands_pb2 as c
-from mxgw.v1.command_service_pb2 import InvokeRequest
-from mxgw.v1.command_service_pb2_grpc import CommandServiceStub
-from mxgw.v1.session_service_pb2 import ListSessionsRequest
 from mxgw.v1.session_service_pb2_grpc import SessionServiceStub
 from mxgw.v1.values_pb2 import MxValue
+from mxgw.worker.v1 import worker_pb2 as w
+from mxgw_core.rpc.worker_calls import call_worker
+from mxgw_core.testing import RunningGateway
 
 UNACK_ALM, ACK_ALM = alarms_pb2.ALARM_STATE_UNACK_ALM, alarms_pb2.ALARM_STATE_ACK_ALM
 UNACK_RTN, ACK_RTN = alarms_pb2.ALARM_STATE_UNACK_RTN, alarms_pb2.ALARM_STATE_ACK_RTN
@@ -118,7 +118,6 @@ class AlarmClient:
     def __init__(self, channel: grpc.aio.Channel, metadata: Sequence[tuple[str, str]]) -> None:
         self.stub: Any = alarm_service_pb2_grpc.AlarmServiceStub(channel)
         self.sessions: Any = SessionServiceStub(channel)
-        self.commands: Any = CommandServiceStub(channel)
         self.metadata = metadata
 
     async def query(self, **wanted: Any) -> pb.QueryActiveAlarmsResponse:
@@ -126,7 +125,7 @@ class AlarmClient:
         page_size = wanted.pop("page_size", 0)
         request = pb.QueryActiveAlarmsRequest(filter=pb.AlarmFilter(**wanted), page_size=page_size)
         answer: pb.QueryActiveAlarmsResponse = await self.stub.QueryActiveAlarms(
-            request, metadata=self.metadata, timeout=20
+            request, metadata=self.metadata, timeout=60
         )
         return answer
 
@@ -134,7 +133,7 @@ class AlarmClient:
         """Acknowledge."""
         request = pb.AcknowledgeAlarmRequest(references=references, **fields)
         answer: pb.AcknowledgeAlarmResponse = await self.stub.AcknowledgeAlarm(
-            request, metadata=self.metadata, timeout=20
+            request, metadata=self.metadata, timeout=60
         )
         return answer
 
@@ -142,7 +141,7 @@ class AlarmClient:
         """Begin to follow."""
         return self.stub.StreamAlarms(pb.StreamAlarmsRequest(**fields), metadata=self.metadata)
 
-    async def speaking(self, provider: int, timeout_s: float = 15) -> pb.QueryActiveAlarmsResponse:
+    async def speaking(self, provider: int, timeout_s: float = 60) -> pb.QueryActiveAlarmsResponse:
         """Wait until this provider speaks."""
         async with asyncio.timeout(timeout_s):
             while True:
@@ -151,31 +150,34 @@ class AlarmClient:
                     return answer
                 await asyncio.sleep(0.02)
 
-    async def control(self, name: str, value: bool) -> None:
-        """Write a control of the monitor's own simulator, through its session."""
-        listed = await self.sessions.ListSessions(ListSessionsRequest(), metadata=self.metadata)
-        (session,) = [s for s in listed.sessions if s.client_name == "alarm monitor"]
 
-        async def invoke(**command: Any) -> c.MxReply:
-            request = InvokeRequest(session_id=session.session_id, command=c.MxCommand(**command))
-            reply: c.MxReply = (await self.commands.Invoke(request, metadata=self.metadata, timeout=20)).reply
+async def control(gateway: RunningGateway, name: str, value: bool) -> None:
+    """Write a control of the monitor's own simulator, past the gateway, which lets nobody else use that session."""
+    registry = gateway.app._registry
 
-            assert reply.hresult == 0, reply
+    assert registry is not None
 
-            return reply
+    (session,) = [s for s in registry.live() if s.request.is_internal]
 
-        server = (await invoke(register=c.RegisterCommand(client_name="test"))).server_handle
-        item = c.AddItemCommand(server_handle=server, item_definition=f"Sim.{name}")
-        handle = (await invoke(add_item=item)).item_handle
-        await invoke(advise_supervisory=c.AdviseSupervisoryCommand(server_handle=server, item_handle=handle))
-        read = c.ReadBulkCommand(server_handle=server, items=[c.ItemReference(item_definition=f"Sim.{name}")])
-        await invoke(read_bulk=read)
-        await invoke(
-            write=c.WriteCommand(
-                server_handle=server, item_handle=handle, value=MxValue(boolean=value), wait_for_completion=True
-            )
+    async def invoke(**command: Any) -> c.MxReply:
+        reply = (await call_worker(session, w.CommandRequest(mx=c.MxCommand(**command)), 60)).mx
+
+        assert reply.hresult == 0, reply
+
+        return reply
+
+    server = (await invoke(register=c.RegisterCommand(client_name="test"))).server_handle
+    item = c.AddItemCommand(server_handle=server, item_definition=f"Sim.{name}")
+    handle = (await invoke(add_item=item)).item_handle
+    await invoke(advise_supervisory=c.AdviseSupervisoryCommand(server_handle=server, item_handle=handle))
+    read = c.ReadBulkCommand(server_handle=server, items=[c.ItemReference(item_definition=f"Sim.{name}")])
+    await invoke(read_bulk=read)
+    await invoke(
+        write=c.WriteCommand(
+            server_handle=server, item_handle=handle, value=MxValue(boolean=value), wait_for_completion=True
         )
-        await invoke(unregister=c.UnregisterCommand(server_handle=server))
+    )
+    await invoke(unregister=c.UnregisterCommand(server_handle=server))
 
 
 @asynccontextmanager
@@ -197,7 +199,7 @@ async def reading(stream: Any) -> AsyncIterator[tuple[Reader, Callable[[Callable
             reader.take(message)
             news.set()
 
-    async def until(wanted: Callable[[Reader], bool], timeout_s: float = 15) -> None:
+    async def until(wanted: Callable[[Reader], bool], timeout_s: float = 60) -> None:
         async with asyncio.timeout(timeout_s):
             while not wanted(reader):
                 news.clear()

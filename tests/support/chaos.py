@@ -1,26 +1,35 @@
-"""Chaos: a gateway is killed again and again under load, its clients come back by themselves, and the judge watches.
+"""Chaos: a gateway is ended again and again under load, its clients come back by themselves, and the judge watches.
 
-Sessions with some subscribers each share the rate. A kill is SIGKILL at a random moment; after a random outage the
-gateway is started again on the same directory, and from there the time is taken until each session serves. Gateway and
-workers are processes of their own, the clients live here.
+All sessions belong to one key, have some subscribers each, and share the rate. Each round is of one kind: the gateway
+is killed (SIGKILL), ended in order (SIGTERM, or `mxgw drain`) and started again on the same directory after a random
+outage, or a second gateway is started on a copy of the directory beside the running one. Gateways and workers are
+processes of their own, the clients live here.
+
+It has more than 400 lines because a run, its rounds and its report are read together.
 """
 
 from __future__ import annotations
 
 import asyncio
+import enum
 import logging
 import random
+import shutil
 import statistics
 import time
-from contextlib import AsyncExitStack
+from collections.abc import Mapping
+from contextlib import AbstractAsyncContextManager, AsyncExitStack
 from dataclasses import dataclass, field
 
 import grpc.aio
 
 from mxgw.v1 import session_service_pb2 as ss
+from mxgw_acl.keys import Scope
+from mxgw_acl.store import KeyStore, KeyWishes
 from mxgw_client import EventStream, ResumePolicy, Session, connect, errors
 from mxgw_core.testing.checker import Lost, StreamChecker
-from support.clients import Client, client_of
+from support.clients import Client
+from support.keys import client_with
 from support.recording import Recorder, double_of
 from support.replaying import subscribe_load
 from support.restarts import Restarts, restarts
@@ -31,19 +40,33 @@ log = logging.getLogger(__name__)
 ITEMS = 10
 # Quicker than the default, so that a run does not consist of waiting.
 RESUME = ResumePolicy(first_delay_s=0.05, longest_delay_s=0.4, attempt_timeout_s=5.0)
-_PATIENCE_S = 30.0
+# A guard against hanging, not a judgement: machines are busy.
+_PATIENCE_S = 120.0
 # gRPC waits a second and more between attempts to connect; what is measured is the gateway, not that.
 _EAGER = (("grpc.initial_reconnect_backoff_ms", 20), ("grpc.max_reconnect_backoff_ms", 20))
+_ENVIRONMENT = "chaos"
+
+
+class Kind(enum.Enum):
+    """What happens in a round."""
+
+    KILL = "kill"
+    TERM = "term"
+    DRAIN = "drain"
+    COPY = "copy"
 
 
 @dataclass(frozen=True)
 class Plan:
-    """What to do. `rate` is events/s of all sessions together; seconds between kills and of outages are random."""
+    """What to do: how many rounds of each kind, in random order.
 
-    kills: int = 25
-    sessions: int = 8
-    subscribers: int = 4
-    rate: int = 4000
+    `rate` is events/s of all sessions together; seconds between rounds and of outages are random.
+    """
+
+    rounds: Mapping[Kind, int] = field(default_factory=lambda: dict.fromkeys(Kind, 5))
+    sessions: int = 24
+    subscribers: int = 1
+    rate: int = 2400
     between_s: tuple[float, float] = (0.1, 0.6)
     outage_s: tuple[float, float] = (0.0, 0.5)
     outbox_events: int = 10_000
@@ -53,6 +76,11 @@ class Plan:
     def fits_outbox(self) -> bool:
         """Whether no outage can be longer than the outbox reaches; a second is for the start of the gateway."""
         return (self.outage_s[1] + 1.0) * self.rate / self.sessions <= self.outbox_events
+
+    @property
+    def restarts(self) -> int:
+        """In how many rounds the gateway ends and is started again."""
+        return sum(count for kind, count in self.rounds.items() if kind is not Kind.COPY)
 
     @property
     def settings(self) -> str:
@@ -66,14 +94,15 @@ items = {ITEMS}
 rate = {self.rate / self.sessions}
 [limits]
 sessions = {max(64, self.sessions)}
+sessions_per_owner = {max(32, self.sessions)}
 [workers]
 outbox_events = {self.outbox_events}
 [plugins]
-enabled = ["backpressure", "replay", "reattach"]
+enabled = ["acl", "backpressure", "replay", "reattach"]
+[plugins.acl]
+environment = "{_ENVIRONMENT}"
 [plugins.backpressure]
 maximum_subscribers = {max(8, self.subscribers)}
-[plugins.replay]
-detach_grace_seconds = "none"
 """
 
 
@@ -99,148 +128,307 @@ class Subscriber:
 
 
 @dataclass
+class Figures:
+    """What the rounds of one kind showed. `went_on` and `ended` count sessions, once a round.
+
+    `told` counts the sessions that the gateway on a copy knew as ended, with a reason.
+    """
+
+    rounds: int = 0
+    went_on: int = 0
+    ended: int = 0
+    events: int = 0
+    gaps: int = 0
+    violations: int = 0
+    told: int = 0
+    adoptions_s: list[float] = field(default_factory=list)
+
+    def line(self, kind: Kind) -> dict[str, object]:
+        """Return them for the report."""
+        figures: dict[str, object] = {
+            "rounds": self.rounds,
+            "went_on": self.went_on,
+            "unexplained": self.ended + self.violations,
+            "events": self.events,
+            "gaps": self.gaps,
+        }
+        if kind is Kind.COPY:
+            figures["told"] = self.told
+        elif self.adoptions_s:
+            figures["adopt_p50_s"] = round(statistics.median(self.adoptions_s), 3)
+            figures["adopt_max_s"] = round(max(self.adoptions_s), 3)
+        return figures
+
+
+@dataclass
 class Outcome:
     """What a run showed."""
 
-    kills: int = 0
-    adoptions_s: list[float] = field(default_factory=list)
-    lost_sessions: int = 0
-    left_over: list[str] = field(default_factory=list)
+    kinds: dict[Kind, Figures] = field(default_factory=dict)
+    wrong: list[str] = field(default_factory=list)
     checkers: list[StreamChecker] = field(default_factory=list)
+
+    @property
+    def events(self) -> int:
+        return sum(checker.events for checker in self.checkers)
+
+    @property
+    def gaps(self) -> int:
+        return sum(checker.gaps for checker in self.checkers)
 
     @property
     def violations(self) -> int:
         return sum(checker.counts.total() for checker in self.checkers)
 
     @property
-    def gaps(self) -> int:
-        return sum(checker.gaps for checker in self.checkers)
+    def ended(self) -> int:
+        return sum(figures.ended for figures in self.kinds.values())
+
+    @property
+    def adopted(self) -> int:
+        return sum(len(figures.adoptions_s) for figures in self.kinds.values())
+
+    @property
+    def unexplained(self) -> int:
+        """Every broken promise: events of which nothing is known, and what is wrong besides, each ended session too."""
+        return self.violations + len(self.wrong)
 
     def line(self) -> dict[str, object]:
         """Return the figures of the last line."""
-        times = self.adoptions_s or [0.0]
         return {
-            "kills": self.kills,
-            "events": sum(checker.events for checker in self.checkers),
+            **{kind.value: figures.line(kind) for kind, figures in self.kinds.items()},
+            "events": self.events,
             "gaps": self.gaps,
-            "unexplained": self.violations,
-            "adopted": len(self.adoptions_s),
-            "adopt_p50_s": round(statistics.median(times), 3),
-            "adopt_max_s": round(max(times), 3),
+            "unexplained": self.unexplained,
         }
 
     def report(self) -> str:
         """Return what was wrong, in words."""
         reports = [checker.report() for checker in self.checkers if checker.violations]
-        return "\n".join([*reports[:5], f"{self.lost_sessions} sessions lost", *self.left_over])
+        return "\n".join([*reports[:5], f"{self.ended} times a session had ended", *self.wrong])
+
+
+@dataclass
+class Run:
+    """A run on its way: the gateway, the key of all sessions, who follows them, and what it showed so far."""
+
+    gateway: Restarts
+    key: str
+    plan: Plan
+    outcome: Outcome
+    chance: random.Random
+    subscribers: list[Subscriber] = field(default_factory=list)
+
+    @property
+    def session_ids(self) -> set[str]:
+        return {subscriber.session.session_id for subscriber in self.subscribers}
+
+    async def round(self, kind: Kind) -> None:
+        """Carry out one round, and add what it showed to the figures of its kind."""
+        figures = self.outcome.kinds.setdefault(kind, Figures())
+        before = (self.outcome.events, self.outcome.gaps, self.outcome.violations)
+        pids = {worker.pid for worker in self.gateway.workers()}
+        await asyncio.sleep(self.chance.uniform(*self.plan.between_s))
+        if kind is Kind.COPY:
+            figures.told += await self._beside_a_copy()
+            async with self.client() as client:
+                sessions = await _own_sessions(client, self.session_ids)
+            self._count(figures, sessions)
+            missing = self.session_ids - {session.session_id for session in sessions}
+            figures.ended += len(missing)
+            self.outcome.wrong += [f"session {session_id} is not there beside a copy" for session_id in missing]
+        else:
+            await self._end(kind)
+            await asyncio.sleep(self.chance.uniform(*self.plan.outage_s))
+            times = await self._restart(figures)
+            figures.adoptions_s += times
+            log.info("%s: %d adopted, the last after %.2f s", kind.value, len(times), max(times, default=0.0))
+        if figures.ended == 0:
+            await until(lambda: all(s.is_back for s in self.subscribers), _PATIENCE_S)
+        if {worker.pid for worker in self.gateway.workers()} != pids:
+            self.outcome.wrong.append(f"{kind.value}: the workers are not those of before")
+        figures.rounds += 1
+        after = (self.outcome.events, self.outcome.gaps, self.outcome.violations)
+        figures.events += after[0] - before[0]
+        figures.gaps += after[1] - before[1]
+        figures.violations += after[2] - before[2]
+
+    async def _end(self, kind: Kind) -> None:
+        match kind:
+            case Kind.KILL:
+                await self.gateway.kill()
+            case Kind.TERM:
+                await self.gateway.terminate(_PATIENCE_S)
+            case _:
+                done = await self.gateway.drain()
+                if done.returncode != 0:
+                    self.outcome.wrong.append(f"mxgw drain: {done.stderr}")
+                await self.gateway.ended(_PATIENCE_S)
+
+    async def _restart(self, figures: Figures) -> list[float]:
+        """Start the gateway, and return for each session how long it took from there until it served."""
+        began = time.monotonic()
+        times: list[float] = []
+        waiting = set(self.session_ids)
+        async with asyncio.TaskGroup() as tasks:
+            tasks.create_task(self.gateway.start(), name="chaos:start")
+            async with self.client() as client:
+                while waiting:
+                    if time.monotonic() - began > _PATIENCE_S:
+                        break
+                    for session in await _sessions(client):
+                        if session.session_id not in waiting or session.state == ss.SESSION_STATE_ADOPTING:
+                            continue
+                        waiting.discard(session.session_id)
+                        self._count(figures, [session])
+                        if session.state == ss.SESSION_STATE_READY:
+                            times.append(time.monotonic() - began)
+                    await asyncio.sleep(0.005)
+        for session_id in waiting:
+            figures.ended += 1
+            self.outcome.wrong.append(f"session {session_id} is not there after a restart")
+        return times
+
+    def _count(self, figures: Figures, sessions: list[ss.Session]) -> None:
+        for session in sessions:
+            if session.state == ss.SESSION_STATE_READY:
+                figures.went_on += 1
+            else:
+                figures.ended += 1
+                reason = ss.CloseReason.Name(session.close_reason)
+                self.outcome.wrong.append(f"session {session.session_id}: {reason} {session.close_detail}")
+
+    async def _beside_a_copy(self) -> int:
+        """Run a gateway on a copy of the data directory for a moment; return how many sessions it says are over."""
+        directory = self.gateway.directory / "copy"
+        directory.mkdir()
+        copy = Restarts(directory, self.plan.settings)
+        try:
+            await asyncio.to_thread(_copy, self.gateway, copy)
+            await copy.start()
+            async with client_with(copy.target, self.key, options=_EAGER) as client:
+                sessions = await _own_sessions(client, self.session_ids)
+            for session in sessions:
+                if session.close_reason == ss.CLOSE_REASON_UNSPECIFIED:
+                    self.outcome.wrong.append(f"session {session.session_id} goes on at a copy")
+            await (copy.kill() if self.chance.random() < 0.5 else copy.terminate(_PATIENCE_S))
+            return len(sessions)
+        finally:
+            if copy.process is not None:
+                await copy.kill()
+            await asyncio.to_thread(shutil.rmtree, directory)
+
+    def client(self) -> AbstractAsyncContextManager[Client]:
+        """Return a connection to the gateway, with the key."""
+        return client_with(self.gateway.target, self.key, options=_EAGER)
+
+
+def _copy(gateway: Restarts, copy: Restarts) -> None:
+    """Copy the data directory as `cp -a` would: sockets, locks and all that comes and goes are no part of it."""
+    passing = shutil.ignore_patterns("*.sock", "*-shm")
+    shutil.copytree(gateway.data, copy.data, ignore=passing, ignore_dangling_symlinks=True)
 
 
 async def run(plan: Plan) -> Outcome:
     """Carry the plan out."""
     outcome = Outcome()
     chance = random.Random(plan.seed)
+    kinds = [kind for kind, count in plan.rounds.items() for _ in range(count)]
+    chance.shuffle(kinds)
     async with restarts(plan.settings) as gateway:
+        this = Run(gateway, _key(gateway), plan, outcome, chance)
         await gateway.start()
         async with AsyncExitStack() as stack:
             tasks = await stack.enter_async_context(asyncio.TaskGroup())
-            subscribers = await _subscribe(gateway, plan, outcome, stack)
+            await _subscribe(this, stack)
             following = [
                 tasks.create_task(subscriber.follow(), name=f"follow:{number}")
-                for number, subscriber in enumerate(subscribers)
+                for number, subscriber in enumerate(this.subscribers)
             ]
-            pids = {worker.pid for worker in gateway.workers()}
-            for number in range(plan.kills):
-                await until(lambda: all(s.is_back for s in subscribers), _PATIENCE_S)
-                await asyncio.sleep(chance.uniform(*plan.between_s))
-                await gateway.kill()
-                outcome.kills += 1
-                await asyncio.sleep(chance.uniform(*plan.outage_s))
-                times = await _restart(gateway, {s.session.session_id for s in subscribers})
-                outcome.adoptions_s += times
-                outcome.lost_sessions += plan.sessions - len(times)
-                log.info("kill %d: %d adopted, the last after %.2f s", number + 1, len(times), max(times, default=0.0))
-            await until(lambda: all(s.is_back for s in subscribers), _PATIENCE_S)
-            if {worker.pid for worker in gateway.workers()} != pids:
-                outcome.left_over.append("the workers are not those of the beginning")
-            await _finish(gateway, subscribers)
+            await until(lambda: all(s.is_back for s in this.subscribers), _PATIENCE_S)
+            for number, kind in enumerate(kinds):
+                began = time.monotonic()
+                await this.round(kind)
+                log.info("round %d of %d: %.1f s", number + 1, len(kinds), time.monotonic() - began)
+                if outcome.ended:
+                    break  # a session that is over is one in each round that follows
+            if not outcome.ended:
+                await _finish(this)
+            for subscriber in this.subscribers:
+                await subscriber.stream.close()
             for task in following:
                 await task
-            await _close(gateway, subscribers)
-        await gateway.terminate()
+            await _close(this)
+        await gateway.terminate(_PATIENCE_S)
         try:
-            await gateway.all_is_gone()
+            await gateway.all_is_gone(_PATIENCE_S)
         except TimeoutError:
-            outcome.left_over.append(f"left: {gateway.workers()} {gateway.sockets()} {gateway.rows()}")
+            outcome.wrong.append(f"left: {gateway.workers()} {gateway.sockets()} {gateway.rows()}")
     return outcome
 
 
-async def _subscribe(gateway: Restarts, plan: Plan, outcome: Outcome, stack: AsyncExitStack) -> list[Subscriber]:
+def _key(gateway: Restarts) -> str:
+    """Make the key that all sessions belong to; return its text."""
+    directory = gateway.data / "acl"
+    directory.mkdir(parents=True, mode=0o700)
+    store = KeyStore(directory)
+    try:
+        scopes = frozenset(Scope) - {Scope.ALL_SESSIONS, Scope.ADMIN}
+        _, text = store.create(KeyWishes("chaos", scopes), _ENVIRONMENT)
+        return text.text()
+    finally:
+        store.close()
+
+
+async def _subscribe(this: Run, stack: AsyncExitStack) -> None:
     """Open the sessions, advise their items, and make their streams."""
 
     def excused(lost: Lost) -> bool:
-        return not plan.fits_outbox and lost.reason in ("RING_EVICTED", "WORKER_OUTBOX_OVERRUN")
+        return not this.plan.fits_outbox and lost.reason in ("RING_EVICTED", "WORKER_OUTBOX_OVERRUN")
 
-    subscribers = []
-    for number in range(plan.sessions):
-        client = await stack.enter_async_context(connect(gateway.target))
+    for number in range(this.plan.sessions):
+        client = await stack.enter_async_context(connect(this.gateway.target, api_key=this.key))
         session = await client.open_session(client_name=f"chaos {number}").open()
         oracle = await subscribe_load(session, ITEMS)
-        for _ in range(plan.subscribers):
+        for _ in range(this.plan.subscribers):
             checker = StreamChecker(oracle, may_lose=excused)
-            outcome.checkers.append(checker)
-            subscribers.append(Subscriber(session, session.events(resume=RESUME), checker))
-    return subscribers
-
-
-async def _restart(gateway: Restarts, session_ids: set[str]) -> list[float]:
-    """Start the gateway, and return for each session how long it took from there until it served."""
-    began = time.monotonic()
-    times: list[float] = []
-    waiting = set(session_ids)
-    async with asyncio.TaskGroup() as tasks:
-        tasks.create_task(gateway.start(), name="chaos:start")
-        async with client_of(gateway.target, options=_EAGER) as client:
-            while waiting:
-                if time.monotonic() - began > _PATIENCE_S:
-                    break
-                for session in await _sessions(client):
-                    if session.session_id in waiting and session.state == ss.SESSION_STATE_READY:
-                        waiting.discard(session.session_id)
-                        times.append(time.monotonic() - began)
-                    elif session.session_id in waiting and session.state != ss.SESSION_STATE_ADOPTING:
-                        waiting.discard(session.session_id)  # it is over, and counts as lost
-                await asyncio.sleep(0.005)
-    return times
+            this.outcome.checkers.append(checker)
+            this.subscribers.append(Subscriber(session, session.events(resume=RESUME), checker))
 
 
 async def _sessions(client: Client) -> list[ss.Session]:
     try:
         request = ss.ListSessionsRequest(include_ended=True, page_size=1000)
-        return list((await client.sessions.ListSessions(request, timeout=5, wait_for_ready=True)).sessions)
+        return list((await client.sessions.ListSessions(request, timeout=60, wait_for_ready=True)).sessions)
     except grpc.aio.AioRpcError:
         return []
 
 
-async def _finish(gateway: Restarts, subscribers: list[Subscriber]) -> None:
-    """Wait until every subscriber has everything up to one moment, close its stream, and let the judge conclude."""
-    async with client_of(gateway.target) as client:
+async def _own_sessions(client: Client, session_ids: set[str]) -> list[ss.Session]:
+    """Return those of the sessions that a gateway knows, live or ended; no answer is none of them."""
+    request = ss.ListSessionsRequest(include_ended=True, page_size=1000)
+    answer = await client.sessions.ListSessions(request, timeout=_PATIENCE_S, wait_for_ready=True)
+    return [session for session in answer.sessions if session.session_id in session_ids]
+
+
+async def _finish(this: Run) -> None:
+    """Wait until every subscriber has everything up to one moment."""
+    async with this.client() as client:
         heads = {session.session_id: session.head_sequence for session in await _sessions(client)}
 
     def has_all(subscriber: Subscriber) -> bool:
         at = subscriber.checker.position
         return at is not None and at.sequence >= heads[subscriber.session.session_id]
 
-    await until(lambda: all(map(has_all, subscribers)), _PATIENCE_S)
-    for subscriber in subscribers:
-        await subscriber.stream.close()
+    await until(lambda: all(map(has_all, this.subscribers)), _PATIENCE_S)
 
 
-async def _close(gateway: Restarts, subscribers: list[Subscriber]) -> None:
-    for subscriber in subscribers:
+async def _close(this: Run) -> None:
+    """Let the judges conclude, and end the sessions."""
+    for subscriber in this.subscribers:
         subscriber.checker.finish()
-    for session in {s.session.session_id: s.session for s in subscribers}.values():
+    for session in {s.session.session_id: s.session for s in this.subscribers}.values():
         try:
             await session.close()
-        except errors.SessionNotFound:
+        except (errors.SessionNotFound, errors.SessionEnded):
             log.warning("session %s is gone already", session.session_id)
-    assert gateway.process is not None

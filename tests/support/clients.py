@@ -51,13 +51,13 @@ class Client:
         request = ss.OpenSessionRequest(client_name=name, tag=tag, backend=backend)
         if lease_s:
             request.lease.CopyFrom(Duration(seconds=int(lease_s), nanos=int(lease_s % 1 * 1e9)))
-        session: ss.Session = (await self.sessions.OpenSession(request, timeout=20)).session
+        session: ss.Session = (await self.sessions.OpenSession(request, timeout=60)).session
         return session
 
     async def close(self, session_id: str) -> ss.Session:
         """Close a session."""
         request = ss.CloseSessionRequest(session_id=session_id)
-        session: ss.Session = (await self.sessions.CloseSession(request, timeout=20)).session
+        session: ss.Session = (await self.sessions.CloseSession(request, timeout=60)).session
         return session
 
     async def invoke(self, session_id: str, timeout: float = 20, **command: Any) -> c.MxReply:

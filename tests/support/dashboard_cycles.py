@@ -38,7 +38,7 @@ async def press(pilot: Any, *keys: str) -> None:
 
 async def shown(condition: Callable[[], object]) -> None:
     """Return once the screen is as it should be."""
-    async with asyncio.timeout(20):
+    async with asyncio.timeout(60):
         while not condition():  # noqa: ASYNC110 - what is on a screen announces nothing
             await asyncio.sleep(0.01)
 

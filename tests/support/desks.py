@@ -6,7 +6,6 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
-from mxgw_acl.attempts import Attempts
 from mxgw_acl.audit import AuditRecord
 from mxgw_acl.ldap import LdapDirectory
 from mxgw_acl.operators import Operators
@@ -25,11 +24,8 @@ class Desk:
         assert settings.ldap is not None
         self.audit: list[AuditRecord] = []
         self.directory = LdapDirectory(settings.ldap)
-        limits = settings.failed_attempts
         self.tokens = Tokens(b"t" * 32, 900)
-        self.operators = Operators(
-            settings, self.directory, self.tokens, Attempts(limits.per_minute, limits.burst), self.audit.append
-        )
+        self.operators = Operators(settings, self.directory, self.tokens, self.audit.append)
 
     def log_in(self, user: str, password: str | None = None) -> Operator | None:
         password = self._passwords.get(user, "") if password is None else password

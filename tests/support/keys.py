@@ -61,7 +61,7 @@ async def guarded_gateway(directory: Path, overrides: Mapping[str, object] | Non
         "plugins.acl.directory": str(private),
         "plugins.acl.environment": "test",
         "plugins.acl.check_interval_s": 0.02,
-        "plugins.acl.failed_attempts.burst": 1000,
+        "limits.failed_attempts_burst": 1000,
         **(overrides or {}),
     }
     async with running_gateway(settings) as gateway:

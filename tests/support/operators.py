@@ -61,7 +61,7 @@ class DashboardClient:
 
     def call(self, method: str, request: Any) -> Any:
         """Begin a call."""
-        return getattr(self.stub, method)(request, metadata=self.metadata, timeout=20)
+        return getattr(self.stub, method)(request, metadata=self.metadata, timeout=60)
 
     async def snapshot(self) -> pb.WatchGatewayResponse:
         """Return the first message of WatchGateway."""

@@ -36,7 +36,7 @@ class Prometheus:
 
     def _ask(self, path: str, parameters: dict[str, str]) -> Any:
         url = f"{self.url}/api/v1/{path}?{urllib.parse.urlencode(parameters)}"
-        with urllib.request.urlopen(url, timeout=5) as answer:
+        with urllib.request.urlopen(url, timeout=60) as answer:
             document = json.load(answer)
 
         assert document["status"] == "success", document
@@ -53,7 +53,7 @@ class Prometheus:
         alerts = (await self.ask("alerts"))["alerts"]
         return {alert["labels"]["alertname"] for alert in alerts if alert["state"] == "firing"}
 
-    async def until(self, *names: str, timeout_s: float = 20.0) -> set[str]:
+    async def until(self, *names: str, timeout_s: float = 60) -> set[str]:
         """Wait until these alerts fire, and return all that do."""
         firing: set[str] = set()
         try:
@@ -108,7 +108,7 @@ def _started(directory: Path, port: int) -> subprocess.Popen[bytes]:
 
 
 async def _ready(server: Prometheus, process: subprocess.Popen[bytes], log: Path) -> None:
-    async with asyncio.timeout(15):
+    async with asyncio.timeout(60):
         while True:
             assert process.poll() is None, log.read_text()  # noqa: ASYNC240  a few lines, of a failed test
 

@@ -60,7 +60,8 @@ class Restarts:
         environment = {name: value for name, value in os.environ.items() if not name.startswith("MXGW")}
         if failpoint:
             environment[VARIABLE] = failpoint
-        options = ["--json", "--listen", self.target, "--set", f"gateway.data_dir={self.data}", *arguments]
+        settings = [f"gateway.data_dir={self.data}"]
+        options = ["--json", "--listen", self.target, *(o for s in settings for o in ("--set", s)), *arguments]
         with (self.directory / f"gateway-{self._runs:03}.log").open("w") as errors:
             process = self.process = subprocess.Popen(  # noqa: ASYNC220  a few milliseconds of a test
                 [self.python, "-m", "mxgw_core.cli.main", "serve", *options],
@@ -82,13 +83,28 @@ class Restarts:
         self.process.kill()
         await self.ended()
 
-    async def terminate(self) -> None:
+    async def terminate(self, timeout_s: float = 20.0) -> None:
         """End the run in order."""
         assert self.process is not None
         self.process.terminate()
-        await self.ended()
+        await self.ended(timeout_s)
 
-    async def ended(self, timeout_s: float = 20.0) -> int:
+    async def drain(self, *arguments: str) -> subprocess.CompletedProcess[str]:
+        """Run `mxgw drain` on the directory."""
+        command = [sys.executable, "-m", "mxgw_core.cli.main", "drain", "--set", f"gateway.data_dir={self.data}"]
+        environment = {name: value for name, value in os.environ.items() if not name.startswith("MXGW")}
+        return await asyncio.to_thread(
+            subprocess.run,
+            [*command, *arguments],
+            cwd=self.directory,
+            env=environment,
+            capture_output=True,
+            text=True,
+            timeout=120,
+            check=False,
+        )
+
+    async def ended(self, timeout_s: float = 60) -> int:
         """Wait for the end of the run and return its exit code."""
         process = self.process
         assert process is not None
@@ -138,11 +154,11 @@ class Restarts:
         finally:
             db.close()
 
-    async def no_worker_is_left(self, timeout_s: float = 10.0) -> None:
+    async def no_worker_is_left(self, timeout_s: float = 60) -> None:
         """Wait until no worker lives."""
         await until(lambda: not self.workers(), timeout_s)
 
-    async def all_is_gone(self, timeout_s: float = 10.0) -> None:
+    async def all_is_gone(self, timeout_s: float = 60) -> None:
         """Wait until no worker, no socket and no row of the manifest is left."""
         await until(lambda: not self.workers() and not self.sockets() and not self.rows(), timeout_s)
 

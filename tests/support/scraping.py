@@ -76,7 +76,7 @@ class Scraped:
         return await asyncio.to_thread(self._get, path, method, headers)
 
     def _get(self, path: str, method: str, headers: Mapping[str, str]) -> Answer:
-        connection = http.client.HTTPConnection(self.address.host, self.address.port, timeout=10)
+        connection = http.client.HTTPConnection(self.address.host, self.address.port, timeout=60)
         try:
             connection.request(method, path, headers={name.replace("_", "-"): value for name, value in headers.items()})
             answer = connection.getresponse()
@@ -94,7 +94,7 @@ class Scraped:
 
     async def until(self, name: str, value: float, **labels: str) -> Scrape:
         """Scrape until a sample has this value."""
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(60):
             while (scrape := await self.scrape()).value(name, **labels) != value:  # noqa: ASYNC110  as a scraper does
                 await asyncio.sleep(0.02)
         return scrape

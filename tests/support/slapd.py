@@ -185,11 +185,11 @@ def running_slapd(folder: Path, *, capabilities: Sequence[str] = ()) -> Iterator
             yield Slapd(plain, tls, authority, folder)
         finally:
             process.terminate()
-            process.wait(10)
+            process.wait(60)
 
 
 def _run(command: list[str], text: str) -> None:
-    done = subprocess.run([*command, "-x"], input=text, capture_output=True, text=True, timeout=20)
+    done = subprocess.run([*command, "-x"], input=text, capture_output=True, text=True, timeout=60)
 
     assert done.returncode == 0, done.stderr
 
@@ -201,7 +201,7 @@ def _free_port() -> int:
 
 
 def _wait_for(port: int, process: subprocess.Popen[bytes]) -> None:
-    deadline = time.monotonic() + 10
+    deadline = time.monotonic() + 60
     while time.monotonic() < deadline:
         assert process.poll() is None, "slapd did not start"
         try:

@@ -28,7 +28,7 @@ class Terminal:
 
     def _run(self, *arguments: str, environment: dict[str, str] | None = None) -> str:
         done = subprocess.run(
-            [*self._tmux, *arguments], capture_output=True, text=True, timeout=20, env=environment, check=True
+            [*self._tmux, *arguments], capture_output=True, text=True, timeout=60, env=environment, check=True
         )
         return done.stdout
 
@@ -51,7 +51,7 @@ class Terminal:
         screen = self._run("capture-pane", "-p", "-e", "-t", "t")
         return "\n".join(line for line in screen.split("\n") if text in line)
 
-    async def until(self, *texts: str, absent: str = "", timeout_s: float = 20.0) -> str:
+    async def until(self, *texts: str, absent: str = "", timeout_s: float = 60) -> str:
         """Return the screen once it shows all `texts` and not `absent`."""
         deadline = time.monotonic() + timeout_s
         while True:
@@ -68,7 +68,7 @@ class Terminal:
         await self.until("left with 0")
 
     def close(self) -> None:
-        subprocess.run([*self._tmux, "kill-server"], capture_output=True, timeout=20, check=False)
+        subprocess.run([*self._tmux, "kill-server"], capture_output=True, timeout=60, check=False)
 
 
 @asynccontextmanager

@@ -83,9 +83,10 @@ async def test_a_key_sees_the_alarms_of_items_it_may_read_and_acknowledges_those
         audit = [line for line in gateway.audit() if line["action"] == "AcknowledgeAlarm"]
 
         assert [(line["decision"], line["detail"]) for line in audit] == [
-            ("allowed", "Unit_001.T01, Unit_001.T02, Unit_002.T01"),
-            ("denied", "Unit_001.T02"),
+            ("denied", "Unit_001.T02, Unit_002.T01"),
+            ("allowed", "Unit_001.T01"),
         ]
+        assert all(line["peer"] for line in audit)
 
 
 @pytest.mark.asyncio

@@ -50,7 +50,7 @@ def gateway_process(settings: str) -> Iterator[tuple[str, psutil.Process]]:
             yield address, psutil.Process(process.pid)
         finally:
             process.terminate()
-            process.wait(20)
+            process.wait(60)
             assert process.stdout is not None
             process.stdout.close()
 
@@ -230,7 +230,7 @@ async def test_a_cut_stream_that_nobody_reads_holds_only_its_call_and_goes_with_
             await stream.read()
             await client.subscribe(session_id, load_names(100))
             info = gateway.app.session
-            await until(lambda: (s := info(session_id)) is not None and s.subscribers == 0, 20)
+            await until(lambda: (s := info(session_id)) is not None and s.subscribers == 0, 60)
             began = time.monotonic()
             while time.monotonic() - began < 0.5:
                 assert calls() == before + 1

@@ -74,7 +74,7 @@ class Running:
     async def head(self, at_least: int) -> None:
         """Wait until the worker produced so many events."""
 
-        await until(lambda: self.head_sequence >= at_least, 20)
+        await until(lambda: self.head_sequence >= at_least, 60)
 
     @property
     def head_sequence(self) -> int:
@@ -243,8 +243,8 @@ SINGLE = {"plugins.backpressure.multiple_subscribers": False}
 async def test_fail_session_ends_the_session_of_its_one_subscriber() -> None:
     async with under_load(("", {}), **SINGLE, **{"plugins.backpressure.policy": "fail_session"}) as run:
         (reader,) = run.readers
-        async with asyncio.timeout(20):
-            await until(lambda: run.gateway.app.session(run.session_id) is None, 20)
+        async with asyncio.timeout(60):
+            await until(lambda: run.gateway.app.session(run.session_id) is None, 60)
             await reader.read()
             request = ss.GetSessionRequest(session_id=run.session_id)
             session = (await run.client.sessions.GetSession(request)).session

@@ -136,7 +136,7 @@ def test_a_stream_ends_after_the_time_asked_for_and_another_goes_on_after_its_po
         process.stdout.readline()
         session_id = json.loads(mxgw(target, "sessions", "--json").stdout)[-1]["session_id"]
         first = documents(process.stdout.read())
-        code = process.wait(timeout=20)
+        code = process.wait(timeout=60)
     gone = mxgw(target, "stream", "--session", session_id, "--start", f"after:{first[-1]['position']}")
 
     assert (code, first[-1]["reason"]) == (0, "duration")
@@ -162,7 +162,7 @@ def test_ctrl_c_ends_a_stream_with_130_and_its_session_with_it(target: str) -> N
         process.send_signal(signal.SIGINT)
         assert process.stderr is not None
         errors = process.stderr.read()
-        code = process.wait(timeout=20)
+        code = process.wait(timeout=60)
     after = len(json.loads(mxgw(target, "sessions", "--json").stdout))
 
     assert code == 130
@@ -177,7 +177,7 @@ def test_head_has_enough_without_a_complaint(target: str) -> None:
         process.stdout.close()
         assert process.stderr is not None
         errors = process.stderr.read()
-        code = process.wait(timeout=20)
+        code = process.wait(timeout=60)
 
     assert (code, errors) == (0, "")
 
@@ -190,7 +190,7 @@ def test_closing_a_session_asks_ends_its_streams_and_tells_why(target: str) -> N
         unasked = mxgw(target, "sessions", "close", session_id, stdin=subprocess.DEVNULL)
         closed = mxgw(target, "sessions", "close", session_id[:12], "--yes")
         rest = process.stdout.read()
-        code = process.wait(timeout=20)
+        code = process.wait(timeout=60)
     shown = mxgw(target, "sessions", session_id, "--json")
     listed = mxgw(target, "sessions", "--all")
 

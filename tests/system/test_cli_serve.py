@@ -52,7 +52,7 @@ def test_one_line_says_where_it_really_listens(directory: Path) -> None:
         assert f"unix:{directory}/g.sock" in line
         port = int(line.split("127.0.0.1:")[1].split(",")[0])
         assert port > 0
-        with socket.create_connection(("127.0.0.1", port), timeout=5):
+        with socket.create_connection(("127.0.0.1", port), timeout=60):
             pass
 
 
@@ -61,7 +61,7 @@ def test_a_signal_drains_reports_and_ends_with_0(directory: Path, loop: str) -> 
     with serving(directory, "--json", loop, "--listen", f"unix:{directory}/g.sock") as (process, line):
         document = json.loads(line)
         process.terminate()
-        rest, errors = process.communicate(timeout=20)
+        rest, errors = process.communicate(timeout=60)
 
     assert document == {"ready": True, "addresses": [f"unix:{directory}/g.sock"], "pid": process.pid}
     assert process.returncode == 0
@@ -74,7 +74,7 @@ def test_a_signal_drains_reports_and_ends_with_0(directory: Path, loop: str) -> 
 @pytest.mark.asyncio
 async def test_a_second_signal_ends_it_at_once(directory: Path) -> None:
     target = f"unix:{directory}/g.sock"
-    with serving(directory, "--listen", target, "--set", "gateway.drain_timeout_s=60") as (process, _):
+    with serving(directory, "--listen", target, "--set", "gateway.drain_timeout_s=600") as (process, _):
         async with mxgw_client.connect(target) as gateway, gateway.open_session() as session:
             stream = session.events()
             await stream.open()
@@ -83,7 +83,7 @@ async def test_a_second_signal_ends_it_at_once(directory: Path) -> None:
                 if isinstance(frame, mxgw_client.Draining):
                     break
             process.send_signal(signal.SIGINT)
-            code = process.wait(timeout=5)
+            code = process.wait(timeout=60)
 
     assert code == 130
 
@@ -101,7 +101,7 @@ async def test_the_end_of_a_streams_gateway_is_an_orderly_one(directory: Path) -
             with pytest.raises(mxgw_client.StreamEnded):
                 async for _ in stream:
                     pass
-        code = process.wait(timeout=20)
+        code = process.wait(timeout=60)
 
     assert code == 0
 
@@ -123,7 +123,7 @@ def test_a_stdout_that_nobody_reads_does_not_end_it(directory: Path) -> None:
         assert "serving on" in process.stderr.readline()
         process.terminate()
         errors = process.stderr.read()
-        assert process.wait(timeout=20) == 0
+        assert process.wait(timeout=60) == 0
 
     assert "Traceback" not in errors
 
@@ -152,7 +152,7 @@ def test_what_keeps_it_from_starting_is_a_sentence_and_exit_code_1(
             cwd=directory,
             capture_output=True,
             text=True,
-            timeout=20,
+            timeout=60,
         )
 
     assert done.returncode == 1

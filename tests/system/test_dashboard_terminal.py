@@ -7,7 +7,6 @@ import re
 import shutil
 import sys
 import tempfile
-import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -143,7 +142,7 @@ async def test_a_session_that_outlives_its_gateway_goes_on_where_it_is_looked_at
             await gateway.start()
             newest = max(sequences(before))
             screen_text = await screen.until("[e events", absent="CONNECTION CUT")
-            async with asyncio.timeout(20):
+            async with asyncio.timeout(60):
                 while max(sequences(screen_text), default=0) <= newest:
                     screen_text = await screen.until("[e events")
             screen.press("q")
@@ -214,17 +213,6 @@ async def test_a_recording_is_written_and_played_back(directory: Path) -> None:
             screen.press("q")
 
             await screen.left()
-
-
-async def test_the_first_picture_comes_quickly() -> None:
-    """The goal is a second on an idle machine; the bound here leaves room for a busy one."""
-    async with running_gateway({"plugins.enabled": ["dashboard_tui"]}) as gateway:
-        began = time.monotonic()
-        async with terminal(gateway.target) as screen:
-            await screen.until("No session is open")
-            took_s = time.monotonic() - began
-
-    assert took_s < 6
 
 
 async def test_the_demo_shows_itself_in_the_dashboard_with_one_command() -> None:

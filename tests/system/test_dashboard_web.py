@@ -24,14 +24,22 @@ pytestmark = pytest.mark.asyncio
 
 @dataclass(frozen=True)
 class Served:
-    """A running server: its address with and without the key."""
+    """A running server: its address with and without the key, and the headers of its own page's socket."""
 
     process: asyncio.subprocess.Process
     address: str
 
     @property
     def base(self) -> str:
-        return self.address.partition("/?")[0]
+        return self.address.partition("/#")[0]
+
+    @property
+    def key(self) -> str:
+        return self.address.partition("#key=")[2]
+
+    @property
+    def socket_headers(self) -> dict[str, str]:
+        return {"Origin": self.base, "Sec-WebSocket-Protocol": f"mxgw.dashboard, mxgw.key.{self.key}"}
 
 
 @asynccontextmanager
@@ -44,9 +52,9 @@ async def served(gateway: RunningGateway) -> AsyncIterator[Served]:
     )
     try:
         assert process.stdout is not None
-        async with asyncio.timeout(20):
+        async with asyncio.timeout(60):
             line = (await process.stdout.readline()).decode()
-        found = re.search(r"http://127\.0\.0\.1:\d+/\?key=\S+", line)
+        found = re.search(r"http://127\.0\.0\.1:\d+/#key=\S+", line)
 
         assert found, line
 
@@ -54,7 +62,7 @@ async def served(gateway: RunningGateway) -> AsyncIterator[Served]:
     finally:
         if process.returncode is None:
             process.send_signal(signal.SIGTERM)
-        async with asyncio.timeout(20):
+        async with asyncio.timeout(60):
             code = await process.wait()
 
     assert code == 0
@@ -78,7 +86,7 @@ async def test_the_page_and_its_socket_show_the_dashboard_and_take_keys() -> Non
         running_gateway({"plugins.enabled": ["dashboard_tui"]}) as gateway,
         client_of(gateway.target) as client,
         served(gateway) as server,
-        aiohttp.ClientSession(cookie_jar=aiohttp.CookieJar(unsafe=True)) as browser,
+        aiohttp.ClientSession(cookie_jar=aiohttp.DummyCookieJar()) as browser,
     ):
         await client.open(name="in a browser")
         async with browser.get(server.address) as answer:
@@ -86,19 +94,27 @@ async def test_the_page_and_its_socket_show_the_dashboard_and_take_keys() -> Non
         socket_address = re.search(r'data-session-websocket-url="(ws://127\.0\.0\.1:\d+/ws)"', page)
 
         assert answer.status == 200
-        assert "key=" not in str(answer.url)
+        assert "Set-Cookie" not in answer.headers
+        assert server.key not in page
+        assert page.index("window.WebSocket = ") < page.index("textual.js")
+        assert answer.headers["Content-Security-Policy"] == "frame-ancestors 'none'"
         assert not re.findall(r"(?:src|href)=\"?https?://(?!127\.0\.0\.1)", page)
         assert socket_address
 
         async with browser.get(f"{server.base}/static/js/textual.js") as script:
             assert script.status == 200
-        async with browser.ws_connect(socket_address[1] + "?width=100&height=30") as socket:
+        async with browser.ws_connect(
+            socket_address[1] + "?width=100&height=30", headers=server.socket_headers
+        ) as socket:
+            # What a browser wants to see of what it offered.
+            assert socket._response.headers["Sec-WebSocket-Protocol"] == "mxgw.dashboard"
+
             await shown(socket, "in a browser")
             await socket.send_json(["stdin", "2"])
             await shown(socket, "Sessions")
             children = psutil.Process(server.process.pid).children(recursive=True)
             await socket.send_json(["stdin", "q"])
-            async with asyncio.timeout(20):
+            async with asyncio.timeout(60):
                 while (await socket.receive()).type is not aiohttp.WSMsgType.CLOSE:
                     pass
                 await asyncio.to_thread(psutil.wait_procs, children)
@@ -106,46 +122,73 @@ async def test_the_page_and_its_socket_show_the_dashboard_and_take_keys() -> Non
     assert children
 
 
-async def test_only_the_one_who_was_given_the_address_gets_in_and_only_from_this_machine() -> None:
+async def test_only_a_page_of_its_own_with_the_key_opens_the_socket_and_only_on_this_machine() -> None:
     async with (
         running_gateway({"plugins.enabled": ["dashboard_tui"]}) as gateway,
         served(gateway) as server,
-        aiohttp.ClientSession(cookie_jar=aiohttp.DummyCookieJar()) as stranger,
-        aiohttp.ClientSession(cookie_jar=aiohttp.CookieJar(unsafe=True)) as known,
+        aiohttp.ClientSession(cookie_jar=aiohttp.DummyCookieJar()) as browser,
     ):
         listening = [c.laddr.ip for c in psutil.Process(server.process.pid).net_connections() if c.status == "LISTEN"]
-        codes = []
-        for path in ("/", "/?key=guess", "/static/js/textual.js", "/ws", "/download/x"):
-            async with stranger.get(server.base + path) as answer:
-                codes.append(answer.status)
-        with pytest.raises(aiohttp.WSServerHandshakeError) as refusal:
-            await stranger.ws_connect(f"{server.base}/ws")
-        async with known.get(server.address) as answer:
-            mine = answer.status
-        async with known.get(server.base, headers={"Host": "plant.example:80"}) as answer:
-            other_name = answer.status
-        command_lines = " ".join(json.dumps(p.cmdline()) for p in [psutil.Process(server.process.pid)])
+        origin, port = {"Origin": server.base}, server.base.rpartition(":")[2]
+        key = {"Sec-WebSocket-Protocol": f"mxgw.dashboard, mxgw.key.{server.key}"}
+        wrong = {"Sec-WebSocket-Protocol": "mxgw.dashboard, mxgw.key.guess"}
+        # The key of the address in every place where a browser would send it to other ports as well.
+        cookie = {"Cookie": f"mxgw_dashboard_{port}={server.key}; mxgw-key={server.key}"}
+
+        async def opens(headers: dict[str, str], query: str = "") -> int:
+            try:
+                async with browser.ws_connect(f"{server.base}/ws{query}", headers=headers) as socket:
+                    await shown(socket, "No session is open")
+                    return 101
+            except aiohttp.WSServerHandshakeError as refusal:
+                return refusal.status
+
+        refused = {
+            "nothing": await opens({}),
+            "no origin": await opens(key),
+            "another port": await opens({**key, "Origin": "http://127.0.0.1:51541"}),
+            "another name": await opens({**key, "Origin": f"http://localhost:{port}"}),
+            "no page": await opens({**key, "Origin": "null"}),
+            "no key": await opens(origin),
+            "a wrong key": await opens({**origin, **wrong}),
+            "a cookie alone": await opens({**origin, **cookie}),
+            "a query": await opens(origin, f"?key={server.key}"),
+            "a name that leads here": await opens({**origin, **key, "Host": "plant.example:80"}),
+        }
+        pages = {
+            "to anybody": {},
+            "to another origin": {"Origin": "http://127.0.0.1:51541"},
+            "to another name": {"Host": f"localhost:{port}"},
+        }
+        codes = {}
+        for whom, headers in pages.items():
+            async with browser.get(server.base, headers=headers) as answer:
+                codes[whom] = answer.status
+        children = psutil.Process(server.process.pid).children(recursive=True)
+        accepted = await opens({**origin, **key})
+        command_line = json.dumps(psutil.Process(server.process.pid).cmdline())
 
     assert set(listening) == {"127.0.0.1"}
-    assert set(codes) == {403}
-    assert refusal.value.status == 403
-    assert (mine, other_name) == (200, 403)
-    assert server.address.partition("key=")[2] not in command_lines
+    assert refused == dict.fromkeys(refused, 403)
+    assert not children  # nobody of them had an app
+    assert accepted == 101
+    assert codes == {"to anybody": 200, "to another origin": 403, "to another name": 403}
+    assert server.key not in command_line
 
 
 async def test_ending_the_server_ends_the_apps_of_open_pages() -> None:
     async with (
         running_gateway({"plugins.enabled": ["dashboard_tui"]}) as gateway,
-        aiohttp.ClientSession(cookie_jar=aiohttp.CookieJar(unsafe=True)) as browser,
+        aiohttp.ClientSession(cookie_jar=aiohttp.DummyCookieJar()) as browser,
     ):
         async with served(gateway) as server:
             async with browser.get(server.address):
                 pass
-            socket = await browser.ws_connect(f"{server.base}/ws")
+            socket = await browser.ws_connect(f"{server.base}/ws", headers=server.socket_headers)
             await shown(socket, "No session is open")
             children = psutil.Process(server.process.pid).children(recursive=True)
             server.process.send_signal(signal.SIGTERM)
-            async with asyncio.timeout(20):
+            async with asyncio.timeout(60):
                 while (await socket.receive()).type is not aiohttp.WSMsgType.CLOSE:
                     pass  # a browser answers when it is told that the page is over
         await socket.close()

@@ -15,7 +15,7 @@ import subprocess
 import sys
 import threading
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, nullcontext
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -24,7 +24,9 @@ import grpc
 import pytest
 from google.protobuf.empty_pb2 import Empty
 from support.clients import Client, client_of, read_events, refused
+from support.clock import advance
 from support.events import batch
+from support.infos import session_info
 from support.peers import scripted_worker
 from support.plugins import InstallPlugin
 from support.waiting import until
@@ -34,7 +36,9 @@ from mxgw.v1 import commands_pb2 as c
 from mxgw.v1 import event_service_pb2 as es
 from mxgw.v1 import events_pb2 as e
 from mxgw.v1 import gateway_service_pb2
+from mxgw.v1 import session_service_pb2 as ss
 from mxgw.v1.gateway_service_pb2 import GetGatewayInfoRequest, PingRequest, PingResponse
+from mxgw.v1.session_service_pb2 import GetSessionRequest
 from mxgw_core.api import (
     AccessRequest,
     Allow,
@@ -46,6 +50,7 @@ from mxgw_core.api import (
     Decision,
     Deny,
     DropOldest,
+    EndedSession,
     Gateway,
     GrpcService,
     HistoryPage,
@@ -73,6 +78,7 @@ from mxgw_core.api import (
 from mxgw_core.api.errors import (
     AccessDenied,
     DependencyUnavailable,
+    GatewayError,
     InvalidRequest,
     PluginError,
     SettingsError,
@@ -81,7 +87,7 @@ from mxgw_core.api.errors import (
 from mxgw_core.plugins.loading import HOOKS
 from mxgw_core.testing import RunningGateway, running_gateway
 from mxgw_worker.ipc.handshake import PROTOCOL_VERSION
-from mxgw_worker.ipc.process import boot_id, start_ticks
+from mxgw_worker.ipc.process import boot_id, pid_scope, start_ticks
 
 pytestmark = pytest.mark.asyncio
 
@@ -273,6 +279,36 @@ async def test_hook_mxgw_session_opened_is_told_once_when_ready_and_an_exception
         assert gateway.plugins.failures == {("p1", "mxgw_session_opened"): 1}
 
 
+async def test_hook_mxgw_session_attached_is_told_when_a_session_gets_a_subscriber_and_had_none(running: Run) -> None:
+    told: list[int] = []
+    listening = hook("mxgw_session_attached", lambda self, session: told.append(session.subscribers))
+    two = hook("mxgw_subscriber_limits", lambda self, session: SubscriberLimits(2, QueueLimits(1000, 1 << 20, 0.0)))
+    async with running(listening, raising("mxgw_session_attached", "session"), two) as (gateway, client):
+        session = await client.open()
+
+        assert told == []
+
+        for count in (1, 2):
+            streams = [client.stream(session.session_id) for _ in range(2)]
+            for stream in streams:
+                await stream.read()
+
+            assert told == [1] * count
+
+            for stream in streams:
+                stream.cancel()
+            await until(lambda: gateway.app.sessions()[0].subscribers == 0)
+
+
+async def test_hook_mxgw_session_detached_is_not_told_while_the_gateway_drains(running: Run) -> None:
+    told: list[str] = []
+    listening = hook("mxgw_session_detached", lambda self, session: told.append(session.session_id))
+    async with running(listening) as (_, client):
+        await client.stream((await client.open()).session_id).read()
+
+    assert told == []
+
+
 async def test_hook_mxgw_session_detached_is_told_when_the_last_subscriber_left(running: Run) -> None:
     told: list[int] = []
     listening = hook("mxgw_session_detached", lambda self, session: told.append(session.subscribers))
@@ -313,7 +349,7 @@ async def test_hook_mxgw_session_closed_is_told_once_when_the_worker_is_gone(run
 
 
 async def test_hook_mxgw_detach_grace_ends_a_session_that_stays_alone(running: Run) -> None:
-    async with running(hook("mxgw_detach_grace", lambda self, session: 0.3)) as (gateway, client):
+    async with running(hook("mxgw_detach_grace", lambda self, session: 100.0)) as (gateway, client):
         session = await client.open()
         stream = client.stream(session.session_id)
         await stream.read()
@@ -321,12 +357,15 @@ async def test_hook_mxgw_detach_grace_ends_a_session_that_stays_alone(running: R
         await until(lambda: gateway.app.sessions()[0].subscribers == 0)
         stream = client.stream(session.session_id)  # who comes back in time keeps it
         await stream.read()
-        await asyncio.sleep(0.5)  # longer than the grace: that it passes is the point
+        advance(101)
+        await client.register(session.session_id)
 
         assert gateway.app.session(session.session_id) is not None
 
         stream.cancel()
-        await until(lambda: not gateway.app.sessions(), 2)
+        await until(lambda: gateway.app.sessions()[0].subscribers == 0)
+        advance(101)
+        await until(lambda: not gateway.app.sessions(), 60)
         refusal = await refused(client.stream(session.session_id))
 
         assert refusal.metadata["close_reason"] == "DETACH_GRACE_EXPIRED"
@@ -358,7 +397,7 @@ async def test_hook_mxgw_detach_grace_of_zero_ends_a_session_at_once(running: Ru
         stream = client.stream(session.session_id)
         await stream.read()
         stream.cancel()
-        await until(lambda: not gateway.app.sessions(), 2)
+        await until(lambda: not gateway.app.sessions(), 60)
 
 
 # identity and access
@@ -433,6 +472,47 @@ async def test_hook_mxgw_authorize_is_asked_at_every_call_and_again_as_a_stream_
         assert refusal.reason == "ACCESS_DENIED"  # who may not ask does not learn what is there
         assert asked[-1].session is None
         assert asked[-1].session_id == "nobody"
+
+
+async def test_hook_mxgw_decided_learns_once_what_became_of_each_call_and_refuses_what_it_cannot_record(
+    running: Run,
+) -> None:
+    learnt: list[tuple[str, str, dict[int, str]]] = []
+    refusals: set[str] = set()
+
+    def decided(self: object, request: AccessRequest, refusal: GatewayError | None, denied: Mapping[int, str]) -> None:
+        name = request.method.rpartition("/")[2]
+        learnt.append((name, refusal.message if refusal else "", dict(denied)))
+        if name in refusals:
+            raise BROKEN
+
+    late = hook("mxgw_authorize", lambda self, request: Deny("no") if request.method.endswith("/Ping") else None)
+    guard = hook("mxgw_command_guard", lambda self, session, identity: Guard({"B": "not B"}))
+    async with running(hook("mxgw_decided", decided), late, guard) as (_, client):
+        session_id = (await client.open()).session_id
+        stream = client.stream(session_id)
+        await stream.read()
+        stream.cancel()
+        await refused(client.gateway.Ping(PingRequest(), timeout=10))
+        await client.register(session_id)
+        items = [c.ItemReference(item_definition=name) for name in ("A", "B")]
+        await client.invoke(session_id, subscribe_bulk=c.SubscribeBulkCommand(server_handle=1, items=items))
+
+        assert learnt == [
+            ("OpenSession", "", {}),
+            ("StreamEvents", "", {}),
+            ("Ping", "no", {}),
+            ("Invoke", "", {}),
+            ("Invoke", "", {1: "not B"}),
+        ]
+
+        refusals |= {"GetSession", "Invoke", "Ping"}
+
+        assert (await refused(client.sessions.GetSession(GetSessionRequest(session_id=session_id)))).text == (
+            "the decision could not be recorded"
+        )
+        assert (await refused(client.register(session_id))).reason == "ACCESS_DENIED"
+        assert (await refused(client.gateway.Ping(PingRequest(), timeout=10))).text == "no"
 
 
 async def test_hook_mxgw_authorize_hides_foreign_sessions_from_a_list(running: Run) -> None:
@@ -1134,7 +1214,7 @@ async def test_hook_mxgw_worker_started_is_told_of_a_process_that_knows_nothing_
         assert (worker.session_id, worker.pid) == (session.session_id, session.worker_pid)
         assert (worker.epoch, worker.protocol_version) == (b"", 0)
         assert worker.start_ticks == ticks > 0
-        assert worker.boot_id == boot_id()
+        assert worker.boot_id == pid_scope()
 
 
 async def test_hook_mxgw_worker_started_that_raises_ends_the_process(running: Run) -> None:
@@ -1254,6 +1334,23 @@ def is_alive(orphan: Orphan) -> bool:
     return start_ticks(orphan.worker.pid) == orphan.worker.start_ticks
 
 
+class Knows:
+    """A plugin that knows orphans of this gateway's directory, and `foreign` ones of another."""
+
+    def __init__(self, *orphans: Orphan, foreign: Sequence[Orphan] = ()) -> None:
+        self._own = orphans
+        self._foreign = foreign
+
+    @hookimpl
+    def mxgw_gateway_context(self, gateway: Gateway) -> Any:
+        self._id = gateway.data_dir_id
+        return nullcontext()
+
+    @hookimpl
+    def mxgw_orphans(self) -> list[Orphan]:
+        return [*(replace(o, spawn=replace(o.spawn, data_dir_id=self._id)) for o in self._own), *self._foreign]
+
+
 ADOPT, TERMINATE, IGNORE = OrphanVerdict.ADOPT, OrphanVerdict.TERMINATE, OrphanVerdict.IGNORE
 
 
@@ -1285,7 +1382,7 @@ async def test_hook_mxgw_orphan_verdict_any_objection_counts_and_without_a_wish_
 
         return hook("mxgw_orphan_verdict", judge)
 
-    finding = hook("mxgw_orphans", lambda self: [known])
+    finding = Knows(known)
     ended: list[WorkerExit] = []
     ending = hook("mxgw_worker_exited", lambda self, worker_exit: ended.append(worker_exit))
     async with running(finding, ending, *map(judging, verdicts)):
@@ -1294,7 +1391,7 @@ async def test_hook_mxgw_orphan_verdict_any_objection_counts_and_without_a_wish_
 
             assert ended[0].exit_code == -signal.SIGTERM
 
-        assert asked == [known] * len(verdicts)
+        assert [orphan.session_id for orphan in asked] == [known.session_id] * len(verdicts)
         assert is_alive(known) == lives
 
 
@@ -1308,7 +1405,7 @@ async def test_an_orphan_that_nobody_can_want_is_ended_without_asking(running: R
     closing_told = hook(
         "mxgw_session_closed", lambda self, session, reason: closed.append((session.session_id, reason))
     )
-    async with running(hook("mxgw_orphans", lambda self: [closing, unready]), judging, closing_told):
+    async with running(Knows(closing, unready), judging, closing_told):
         await until(lambda: len(closed) == 2)
 
         assert not asked
@@ -1326,7 +1423,7 @@ async def test_an_orphan_whose_owner_lost_its_access_is_ended_with_that_reason(r
     closing = hook("mxgw_session_closed", lambda self, session, reason: closed.append((reason, session.close_detail)))
     wanting = hook("mxgw_orphan_verdict", lambda self, orphan: ADOPT)
     judging = hook("mxgw_orphan_verdict", judge)
-    async with running(hook("mxgw_orphans", lambda self: [known]), judging, wanting, closing):
+    async with running(Knows(known), judging, wanting, closing):
         await until(lambda: closed)
 
         assert closed == [(CloseReason.OWNER_REVOKED, "the key was revoked")]
@@ -1341,11 +1438,11 @@ async def test_hook_mxgw_orphans_are_asked_for_before_the_first_call_and_a_broke
 
     def orphans(self: object) -> list[Orphan]:
         order.append("orphans")
-        return [known]
+        return []
 
     opened = hook("mxgw_session_opened", lambda self, session: order.append("opened"))
     broken = raising("mxgw_orphans")
-    async with running(hook("mxgw_orphans", orphans), broken, opened) as (_, client):
+    async with running(hook("mxgw_orphans", orphans), Knows(known), broken, opened) as (_, client):
         await client.open()
         await until(lambda: not is_alive(known))
 
@@ -1363,16 +1460,59 @@ async def test_a_process_that_only_has_an_orphans_pid_is_left_alone(running: Run
         for name, changes in (
             ("other start", {"start_ticks": known.worker.start_ticks + 1}),
             ("other boot", {"boot_id": "another boot"}),
+            ("other set of pids", {"boot_id": f"{boot_id()} pid:[1]"}),
             ("unknown start", {"start_ticks": 0}),
         )
     ]
     ended: list[WorkerExit] = []
     ending = hook("mxgw_worker_exited", lambda self, worker_exit: ended.append(worker_exit))
-    async with running(hook("mxgw_orphans", lambda self: others), ending):
-        await until(lambda: len(ended) == 3)
+    async with running(Knows(*others), ending):
+        await until(lambda: len(ended) == 4)
 
         assert all(e.exit_code is None for e in ended)
         assert process.poll() is None
+
+
+@pytest.mark.parametrize("data_dir_id", ["", "1:2:3"])
+async def test_an_orphan_of_another_data_directory_is_not_touched_whatever_the_plugins_say(
+    running: Run, orphan: Any, data_dir_id: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    process, known = orphan
+    foreign = [
+        replace(known, spawn=replace(known.spawn, session_id=name, data_dir_id=data_dir_id), **changes)
+        for name, changes in (
+            ("adopt", {}),
+            ("closing", {"closing": CloseReason.CLIENT}),
+            ("unready", {"was_ready": False}),
+        )
+    ]
+    wanting = hook("mxgw_orphan_verdict", lambda self, orphan: ADOPT)
+    async with running(Knows(foreign=foreign), wanting) as (gateway, client):
+        for one in foreign:
+            assert (await refused(client.register(one.session_id))).reason == "SESSION_NOT_FOUND"
+        assert gateway.app.sessions() == []
+
+    assert process.poll() is None
+    assert caplog.text.count("belongs to another data directory") == 3
+
+
+async def test_hook_mxgw_ended_sessions_lets_their_owners_learn_how_they_ended(running: Run) -> None:
+    def ended(number: int) -> EndedSession:
+        info = session_info(f"s{number}", owner="anonymous", close_reason=CloseReason.LEASE_EXPIRED)
+        return EndedSession(replace(info, close_detail="idle", state=SessionState.CLOSED), 2.0, 60.0)
+
+    knowing = hook("mxgw_ended_sessions", lambda self: [ended(number) for number in range(4)])
+    more = {"limits.remembered_sessions": 3}
+    async with running(knowing, raising("mxgw_ended_sessions"), **more) as (_, client):
+        gone = await refused(client.stream("s3"))
+
+        assert (gone.reason, gone.metadata["close_reason"]) == ("SESSION_GONE", "LEASE_EXPIRED")
+        assert "idle" in gone.text
+        assert (await refused(client.stream("s0"))).reason == "SESSION_NOT_FOUND"
+
+        listed = await client.sessions.ListSessions(ss.ListSessionsRequest(include_ended=True))
+
+        assert [session.session_id for session in listed.sessions] == ["s1", "s2", "s3"]
 
 
 async def test_a_hook_that_raises_again_and_again_is_logged_once(

@@ -80,8 +80,8 @@ async def client(gateway: RunningGateway) -> Any:
 async def _sent(client: Client, service: ServiceDescriptor, method: Any, data: bytes) -> Refusal:
     path = f"/{service.full_name}/{method.name}"
     if method.server_streaming:
-        return await refused(client.channel.unary_stream(path)(data, timeout=10))
-    return await refused(client.channel.unary_unary(path)(data, timeout=10))
+        return await refused(client.channel.unary_stream(path)(data, timeout=60))
+    return await refused(client.channel.unary_unary(path)(data, timeout=60))
 
 
 def _encoded(method: Any, path: str, text: str) -> list[bytes]:
@@ -121,6 +121,6 @@ async def test_garbage_is_answered_by_every_rpc(client: Client, data: bytes) -> 
         for method in service.methods:
             path = f"/{service.full_name}/{method.name}"
             call = client.channel.unary_stream(path) if method.server_streaming else client.channel.unary_unary(path)
-            refusal = await refused(call(data, timeout=10))
+            refusal = await refused(call(data, timeout=60))
 
             assert refusal.code is grpc.StatusCode.INVALID_ARGUMENT, path

@@ -98,7 +98,7 @@ def dashboard_expressions() -> list[str]:
 
 async def until_seen(server: Prometheus, expression: str) -> list[Any]:
     """Wait until a query has an answer, and return it."""
-    async with asyncio.timeout(15):
+    async with asyncio.timeout(60):
         while not (found := await server.query(expression)):  # noqa: ASYNC110  another process
             await asyncio.sleep(0.1)
     return found

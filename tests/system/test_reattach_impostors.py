@@ -74,7 +74,7 @@ async def test_another_user_is_refused_even_where_the_directory_lets_it_in() -> 
             path.chmod(0o755)
         socket.chmod(0o777)
         done = subprocess.run(  # noqa: ASYNC221  a fraction of a second of a test
-            [sys.executable, "-c", _AS_ANOTHER_USER, str(socket)], capture_output=True, text=True, timeout=20
+            [sys.executable, "-c", _AS_ANOTHER_USER, str(socket)], capture_output=True, text=True, timeout=60
         )
 
         assert done.stdout.strip() == "WRONG_USER", done.stderr
@@ -129,23 +129,6 @@ async def test_a_reused_pid_is_no_worker_and_whoever_has_it_now_lives_on() -> No
         finally:
             innocent.kill()
             innocent.wait()
-
-
-async def test_a_manifest_of_another_directory_adopts_nobody() -> None:
-    async with restarts(LOAD) as gateway:
-        await gateway.start()
-        async with client_of(gateway.target) as client:
-            session = await client.open()
-        await gateway.kill()
-        moved = gateway.directory / "e"
-        gateway.data.rename(moved)
-        gateway.data = moved
-        await gateway.start()
-        async with client_of(gateway.target):
-            await gateway.all_is_gone()
-
-        assert f"session {session.session_id}" in gateway.log
-        assert "its worker belongs to another gateway.data_dir" in gateway.log
 
 
 async def test_the_manifest_is_private() -> None:

@@ -17,7 +17,9 @@ from support.clients import Client, client_of
 from support.repository import ROOT
 from support.restarts import Restarts, restarts
 
+from mxgw.v1 import commands_pb2 as c
 from mxgw.v1 import session_service_pb2 as ss
+from mxgw.v1.command_service_pb2 import InvokeRequest
 from mxgw_core.failpoints import STEPS
 
 # What becomes of the session: none was begun; its end is remembered with a reason; or it goes on.
@@ -54,11 +56,12 @@ OUTCOMES = {
     "adopt:after-welcome": Outcome("ready", True, ADOPTED),
     "adopt:before-ready": Outcome("ready", True, ADOPTED),
     "adopt:after-ready": Outcome("ready", True, ADOPTED),
+    "write:before-answer": Outcome("ready", True, ADOPTED),
     "close:before-manifest": Outcome("ready", True, ADOPTED),
     "close:after-manifest": Outcome("closing", True, CLOSED),
     "close:after-stop": Outcome("closing", False, CLOSED),
     "close:after-exit": Outcome("closing", False, CLOSED),
-    "close:after-delete": Outcome("none", False, NONE),
+    "close:after-delete": Outcome("none", False, CLOSED),
 }
 
 
@@ -75,16 +78,25 @@ async def _die_at(gateway: Restarts, step: str) -> psutil.Process | None:
     else:
         await gateway.start(failpoint=step)
         async with client_of(gateway.target) as client:
-            await _ask(client, to_close=step.startswith("close:"))
+            await _ask(client, step)
     assert await gateway.ended() == -signal.SIGKILL
     return worker
 
 
-async def _ask(client: Client, *, to_close: bool) -> None:
-    if to_close:
-        session_id = (await client.open()).session_id
+async def _ask(client: Client, step: str) -> None:
+    """Make the call in which the gateway is to die."""
+    kind = step.partition(":")[0]
+    session_id = "" if kind in ("spawn", "hello") else (await client.open()).session_id
+    write = InvokeRequest(session_id=session_id, command=c.MxCommand(write=c.WriteCommand()), request_id=bytes(16))
+    match kind:
+        case "write":
+            call = client.commands.Invoke(write, timeout=20)
+        case "close":
+            call = client.close(session_id)
+        case _:
+            call = client.open()
     with pytest.raises(grpc.aio.AioRpcError) as failed:
-        await (client.close(session_id) if to_close else client.open())
+        await call
 
     assert failed.value.code() is grpc.StatusCode.UNAVAILABLE
 
@@ -108,7 +120,7 @@ async def test_a_gateway_that_dies_at_a_step_leaves_what_the_table_says(step: st
             if outcome.session == NONE:
                 assert not listed.sessions
             else:
-                session_id = rows[0][0]
+                session_id = rows[0][0] if rows else listed.sessions[0].session_id
 
                 assert [session.session_id for session in listed.sessions] == [session_id]
 

@@ -78,7 +78,7 @@ class Site:
             *("--target", self.gateway.target, "--session", self.session.session_id, "--file", str(self._file)),
             env={**os.environ, "PYTHONPATH": str(self._site)},
         )
-        await until(lambda: self.stored() is not None, 10)
+        await until(lambda: self.stored() is not None, 60)
 
     async def stop_recording(self) -> None:
         if self._recorder is not None and self._recorder.returncode is None:
@@ -144,7 +144,7 @@ async def site(installed: Path, tmp_path: Path) -> AsyncIterator[tuple[Site, grp
 async def test_history_and_live_meet_without_a_seam(installed: Path, tmp_path: Path) -> None:
     async with site(installed, tmp_path) as (here, channel):
         await here.record()
-        await until(lambda: here.info.oldest_sequence > 3_000, 20)
+        await until(lambda: here.info.oldest_sequence > 3_000, 60)
         for position in (0, 1, 777, 1_500, here.info.oldest_sequence - 2):
             checker = StreamChecker(here.oracle, may_lose=lambda _: False)
             opened = await here.follow(channel, position, here.info.head_sequence + 500, checker)
@@ -160,10 +160,10 @@ async def test_history_and_live_meet_without_a_seam(installed: Path, tmp_path: P
 async def test_what_the_store_does_not_have_is_a_gap_in_its_place(installed: Path, tmp_path: Path) -> None:
     async with site(installed, tmp_path) as (here, channel):
         await here.record()
-        await until(lambda: here.info.head_sequence > 1_000, 20)
+        await until(lambda: here.info.head_sequence > 1_000, 60)
         await here.stop_recording()
         newest = here.stored()[1]
-        await until(lambda: here.info.oldest_sequence > newest + 1_000, 20)
+        await until(lambda: here.info.oldest_sequence > newest + 1_000, 60)
         losses: list[Lost] = []
         checker = StreamChecker(here.oracle, may_lose=lambda lost: not losses.append(lost))
         opened = await here.follow(channel, 10, here.info.head_sequence + 200, checker)
@@ -183,7 +183,7 @@ async def test_what_the_store_does_not_have_is_a_gap_in_its_place(installed: Pat
 
         # The recorder goes on behind what it wrote, and is told of the hole itself; it stays one for all.
         await here.record()
-        await until(lambda: here.stored()[1] > newest and here.stored()[1] > here.info.oldest_sequence, 20)
+        await until(lambda: here.stored()[1] > newest and here.stored()[1] > here.info.oldest_sequence, 60)
         losses.clear()
         checker = StreamChecker(here.oracle, may_lose=lambda lost: not losses.append(lost))
         opened = await here.follow(channel, 10, here.info.head_sequence + 200, checker)

@@ -68,7 +68,7 @@ class Inside:
         )
         self._events: list[Event] = []
 
-    def submit(self, request: CommandRequest | c.MxCommand, timeout_ms: int = 5000) -> asyncio.Future[CommandReply]:
+    def submit(self, request: CommandRequest | c.MxCommand, timeout_ms: int = 60_000) -> asyncio.Future[CommandReply]:
         """Hand over a request; the future gets its reply, and a second reply would be an error."""
         reply: asyncio.Future[CommandReply] = asyncio.get_running_loop().create_future()
         if isinstance(request, c.MxCommand):
@@ -78,7 +78,7 @@ class Inside:
         self.dispatcher.submit(request, reply.set_result)
         return reply
 
-    async def mx(self, command: c.MxCommand, timeout_ms: int = 5000) -> c.MxReply:
+    async def mx(self, command: c.MxCommand, timeout_ms: int = 60_000) -> c.MxReply:
         """Run an MXAccess command."""
         reply = await self.submit(command, timeout_ms)
         assert reply.WhichOneof("reply") == "mx", reply

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 
 import pytest
+from support.clock import advance
 
 from mxgw.convert import ok_status, to_value
 from mxgw.v1 import commands_pb2 as c
@@ -121,7 +122,7 @@ async def test_a_second_write_to_the_same_item_waits_for_the_first(inside) -> No
 
 
 async def test_one_failure_when_writing_fails_one_entry(inside) -> None:
-    async with inside(completion_timeout_s=0.05) as worker:
+    async with inside() as worker:
         worker.backend.completes_writes = True
         h = await worker.register()
         a, b = await worker.add(h, "A"), await worker.add(h, "B")
@@ -143,13 +144,15 @@ async def test_one_failure_when_writing_fails_one_entry(inside) -> None:
 
 
 async def test_a_missing_completion_fails_its_entry_alone(inside) -> None:
-    async with inside(completion_timeout_s=0.05) as worker:
+    async with inside(completion_timeout_s=20) as worker:
         h = await worker.register()
         a, b = await worker.add(h, "A"), await worker.add(h, "B")
         command = c.WriteBulkCommand(server_handle=h, writes=writes((a, 1.0), (b, 2.0)), wait_for_completion=True)
         reply = worker.submit(c.MxCommand(write_bulk=command))
         await worker.register()
         worker.backend.sink.write_complete(h, b, [ok_status()])
+        await worker.register()
+        advance(21)  # the completion is missed before the deadline of the command passes
         results = (await reply).mx.bulk.items
 
         assert [(r.hresult, r.reason, r.write.completed) for r in results] == [
@@ -173,7 +176,10 @@ async def test_a_bulk_write_past_its_deadline_gives_back_every_turn(inside) -> N
         h = await worker.register()
         a, b = await worker.add(h, "A"), await worker.add(h, "B")
         command = c.WriteBulkCommand(server_handle=h, writes=writes((a, 1.0), (b, 2.0), (a, 3.0), (b, 4.0)))
-        reply = await worker.submit(c.MxCommand(write_bulk=command), timeout_ms=20)
+        late = worker.submit(c.MxCommand(write_bulk=command))
+        await worker.register()  # it has begun to wait for its busy items
+        advance(61)
+        reply = await late
         for handle in (a, b):
             worker.backend.sink.write_complete(h, handle, [ok_status()])
         worker.backend.completes_writes = True
@@ -193,12 +199,13 @@ async def test_bulk_writes_that_cross_each_other_do_not_lock_up(inside) -> None:
             worker.submit(c.MxCommand(write_bulk={"server_handle": h, "writes": writes(*order)}))
             for order in (((a, 1.0), (b, 1.0)), ((b, 2.0), (a, 2.0)))
         ]
+        await worker.register()  # both stand in line for all their items
         leave = worker.submit(c.MxCommand(unregister={"server_handle": h}))
         await worker.register()
         worker.backend.completes_writes = True
         for handle in (a, b):
             worker.backend.sink.write_complete(h, handle, [ok_status()])
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(60):
             for reply in replies:
                 assert [r.hresult for r in (await reply).mx.bulk.items] == [0, 0]
 
@@ -212,7 +219,10 @@ async def test_an_unsubscription_past_its_deadline_gives_back_every_turn(inside)
         await worker.mx(c.MxCommand(write_bulk={"server_handle": h, "writes": writes((a, 1.0))}))
         hold = worker.backend.holds["un_advise"] = asyncio.Event()
         unsubscribe = c.MxCommand(unsubscribe_bulk={"server_handle": h, "item_handles": [a, b]})
-        reply = await worker.submit(unsubscribe, timeout_ms=20)
+        late = worker.submit(unsubscribe)
+        await worker.backend.reached["un_advise"].wait()
+        advance(61)
+        reply = await late
         hold.set()
         worker.backend.sink.write_complete(h, a, [ok_status()])
         removed = await worker.mx(c.MxCommand(remove_item={"server_handle": h, "item_handle": a}))

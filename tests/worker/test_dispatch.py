@@ -6,6 +6,7 @@ import asyncio
 import logging
 
 import pytest
+from support.clock import advance
 
 from mxgw.convert import to_value
 from mxgw.v1 import commands_pb2 as c
@@ -181,8 +182,10 @@ async def test_a_command_past_its_deadline_gets_one_answer_and_issues_nothing_mo
     async with inside() as worker:
         h = await worker.register()
         hold = worker.backend.holds["add_item"] = asyncio.Event()
-        slow = worker.submit(c.MxCommand(add_item={"server_handle": h, "item_definition": "A"}), timeout_ms=20)
-        queued = worker.submit(c.MxCommand(register={"client_name": "late"}), timeout_ms=20)
+        slow = worker.submit(c.MxCommand(add_item={"server_handle": h, "item_definition": "A"}))
+        queued = worker.submit(c.MxCommand(register={"client_name": "late"}))
+        await worker.backend.reached["add_item"].wait()
+        advance(61)
         replies = [await slow, await queued]
         hold.set()
         handle = await worker.add(h, "B", advise=False)
@@ -199,7 +202,10 @@ async def test_a_bulk_call_past_its_deadline_stops(inside) -> None:
         h = await worker.register()
         hold = worker.backend.holds["advise"] = asyncio.Event()
         bulk = c.SubscribeBulkCommand(server_handle=h, items=[{"item_definition": f"T{n}"} for n in range(5)])
-        reply = await worker.submit(c.MxCommand(subscribe_bulk=bulk), timeout_ms=20)
+        late = worker.submit(c.MxCommand(subscribe_bulk=bulk))
+        await worker.backend.reached["advise"].wait()
+        advance(61)
+        reply = await late
         hold.set()
         await worker.register()
 

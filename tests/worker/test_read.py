@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 
 import pytest
+from support.clock import advance
 
 from mxgw.convert import ok_status, status, to_value
 from mxgw.v1 import commands_pb2 as c
@@ -138,18 +139,34 @@ async def test_at_the_deadline_what_came_is_returned_as_timed_out(inside) -> Non
 async def test_the_setting_caps_the_timeout(inside) -> None:
     async with inside(read_timeout_s=0.02) as worker:
         h = await worker.register()
-        async with asyncio.timeout(2):
-            results = (await worker.mx(read(h, "A", timeout_ms=60_000), timeout_ms=90_000)).bulk.items
+        async with asyncio.timeout(60):
+            results = (await worker.mx(read(h, "A", timeout_ms=600_000), timeout_ms=900_000)).bulk.items
 
         assert results[0].reason == "READ_TIMED_OUT"
 
 
-async def test_a_read_answers_before_the_deadline_of_its_command(inside) -> None:
+@pytest.mark.parametrize("late_s", [0.0, 0.02, 100.0])
+async def test_a_read_answers_with_what_came_at_the_deadline_of_its_command(inside, late_s) -> None:
     async with inside() as worker:
         h = await worker.register()
-        reply = await worker.submit(read(h, "A"), timeout_ms=50)
+        worker.backend.first_values["B"] = [(to_value(3.0), 192, [ok_status()])]
+        reply = worker.submit(read(h, "A", "B"), timeout_ms=100_000)
+        await worker.backend.reached["advise"].wait()
+        # The loop gets its turn when the read is about to be over, when it is, or when all its time is long gone.
+        advance(9.99 + late_s)
+        results = (await reply).mx.bulk.items
 
-        assert reply.mx.bulk.items[0].reason == "READ_TIMED_OUT"
+        assert [r.reason for r in results] == ["READ_TIMED_OUT", ""]
+
+
+async def test_a_read_past_the_deadline_of_its_command_has_an_answer_all_the_same(inside) -> None:
+    async with inside(read_timeout_s=600) as worker:
+        h = await worker.register()
+        reply = worker.submit(read(h, "A"), timeout_ms=60_000)
+        await worker.backend.reached["advise"].wait()
+        advance(61)  # past the time it waits and the deadline, which are half a second apart
+
+        assert (await reply).mx.bulk.items[0].reason == "READ_TIMED_OUT"
 
 
 async def test_many_items_are_all_advised_before_any_is_awaited(inside) -> None:

@@ -5,10 +5,12 @@ from __future__ import annotations
 import asyncio
 
 import pytest
+from support.clock import advance
 
 from mxgw.convert import ok_status, status, to_value
 from mxgw.v1 import commands_pb2 as c
 from mxgw.v1.events_pb2 import EVENT_KIND_WRITE_COMPLETE
+from mxgw.worker.v1.worker_pb2 import CommandReply, CommandRequest, GetInfo
 from mxgw_worker.backends.base import E_FAIL, MxError
 from mxgw_worker.calls import Call
 from mxgw_worker.turns import TURN_QUEUE_LIMIT, Turns
@@ -118,6 +120,14 @@ async def test_a_success_that_is_still_pending_does_not_complete_the_write(insid
         assert completions(worker) == [(1, False, False), (1, False, False)]
 
 
+async def past_its_deadline(worker, command: c.MxCommand) -> CommandReply:
+    """Return the answer to a command whose time passes while it waits."""
+    reply = worker.submit(command, timeout_ms=10_000)
+    await worker.submit(CommandRequest(get_info=GetInfo()))  # it has begun to wait
+    advance(11)  # and a completion has 30 s
+    return await reply
+
+
 async def test_a_missing_completion_is_a_failure_for_everyone(inside) -> None:
     async with inside(completion_timeout_s=0.02) as worker:
         h = await worker.register()
@@ -158,7 +168,7 @@ async def test_a_write_that_waited_past_its_deadline_is_never_issued(inside) -> 
         h = await worker.register()
         i = await worker.add(h, "A")
         await worker.mx(write(h, i, 1.0))
-        late = await worker.submit(write(h, i, 2.0), timeout_ms=20)
+        late = await past_its_deadline(worker, write(h, i, 2.0))
         after = worker.submit(write(h, i, 3.0))
         worker.backend.sink.write_complete(h, i, [ok_status()])
         await after
@@ -171,7 +181,7 @@ async def test_a_held_reply_past_its_deadline_fails_but_the_completion_is_still_
     async with inside() as worker:
         h = await worker.register()
         i = await worker.add(h, "A")
-        late = await worker.submit(write(h, i, wait=True), timeout_ms=20)
+        late = await past_its_deadline(worker, write(h, i, wait=True))
         worker.backend.sink.write_complete(h, i, [ok_status()])
 
         assert late.failure.reason == "COMMAND_TIMED_OUT"
@@ -230,7 +240,7 @@ async def test_a_teardown_past_its_deadline_gives_up_without_touching_the_item(i
         i = await worker.add(h, "A")
         await worker.mx(write(h, i))
         remove = c.MxCommand(remove_item={"server_handle": h, "item_handle": i})
-        late = await worker.submit(remove, timeout_ms=20)
+        late = await past_its_deadline(worker, remove)
         worker.backend.sink.write_complete(h, i, [ok_status()])
         again = await worker.mx(remove)
 

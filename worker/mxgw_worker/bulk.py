@@ -21,9 +21,9 @@ from mxgw.v1.commands_pb2 import (
 from mxgw.v1.session_service_pb2 import ADVISE_KIND_NONE
 from mxgw_worker.arguments import checked_time, checked_value
 from mxgw_worker.backends.base import E_FAIL
-from mxgw_worker.calls import Call, CallExpired, failed_item
+from mxgw_worker.calls import Call, CallExpired, Issue, Refused, failed_item
 from mxgw_worker.items import Item
-from mxgw_worker.methods import MISSING, Issue, Methods
+from mxgw_worker.methods import MISSING, Methods
 from mxgw_worker.turns import Ticket
 from mxgw_worker.writes import Completion, PendingWrite
 
@@ -111,7 +111,7 @@ class Bulk:
                 for index, entry in enumerate(command.writes):
                     item = methods.items.get(command.server_handle, entry.item_handle)
                     try:
-                        issue = self._issue_of(command.server_handle, entry)
+                        issue = call.noting(self._issue_of(command.server_handle, entry))
                         methods.check_item(call, command.server_handle, entry.item_handle, index)
                         if item is None:
                             await issue()
@@ -130,12 +130,16 @@ class Bulk:
                     await self._turn.breathe(call)
 
             async def later(one: _Deferred) -> BulkItemResult:
-                issue = self._issue_of(command.server_handle, command.writes[one.index])
+                issue = call.noting(self._issue_of(command.server_handle, command.writes[one.index]))
                 write = await methods.issue_in_turn(call, one.item, one.ticket, issue, one.index)
                 issued[one.index] = write
                 return _written(one.item.item_handle, write.write_id)
 
             await _finish(results, deferred, later)
+        except CallExpired:
+            if not (call.is_remembered and call.has_issued):
+                raise
+            _fill_unissued(results, command)
         finally:
             for one in deferred:
                 one.ticket.leave()
@@ -199,6 +203,16 @@ async def _finish(
             tasks.create_task(run(one), name=f"bulk:{one.index}")
     if expired:
         raise CallExpired
+
+
+def _fill_unissued(results: list[BulkItemResult], command: WriteBulkCommand) -> None:
+    """Say of the entries that came to nothing that they did, for a repeat that asks what became of all."""
+    nothing = BulkItemResult()
+    late = Refused("WRITE_NOT_ISSUED", "the deadline of the call passed before this write was issued: write it again")
+    results.extend(nothing for _ in command.writes[len(results) :])
+    for index, entry in enumerate(command.writes):
+        if results[index] == nothing:
+            results[index] = failed_item(late, entry.item_handle)
 
 
 def _written(item_handle: int, write_id: int) -> BulkItemResult:

@@ -5,8 +5,9 @@ from __future__ import annotations
 import asyncio
 import logging
 import secrets
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager
+from typing import TypeAlias
 
 from mxgw.v1.commands_pb2 import BulkItemResult, MxReply
 from mxgw.worker.v1.worker_pb2 import CommandReply, Failure
@@ -16,6 +17,9 @@ log = logging.getLogger(__name__)
 
 # The event loop gets its turn at least this often during long runs of backend calls, for events and heartbeats.
 _YIELD_S = 0.005
+
+# Hands one write to the backend.
+Issue: TypeAlias = Callable[[], Awaitable[None]]
 
 
 class CallExpired(Exception):
@@ -42,8 +46,9 @@ class Refused(MxError):
 class Call:
     """A command between its arrival and its answer.
 
-    When the deadline passes the answer is COMMAND_TIMED_OUT. A backend call that is under way then is not cancelled,
-    because MXAccess cannot cancel either: it finishes, its effect is noted, and nothing more is issued.
+    When the deadline passes the answer is COMMAND_TIMED_OUT, or what `last_words` returns. A backend call that is under
+    way then is not cancelled, because MXAccess cannot cancel either: it finishes, its effect is noted, and nothing more
+    is issued.
     """
 
     def __init__(
@@ -55,8 +60,14 @@ class Call:
         self._timer: asyncio.TimerHandle | None = None
         self.answered = False
         self.expired = False
+        # Whether a write of this command was handed to the backend.
+        self.has_issued = False
+        # Whether its outcome is kept for a repeat: then completions are awaited past the deadline.
+        self.is_remembered = False
         self.timeout_ms = timeout_ms
         self.item_serials = item_serials
+        # Set by a command that has something to say however little time is left.
+        self.last_words: Callable[[], CommandReply] | None = None
         # In the loop's time; None without a deadline.
         self.deadline: float | None = None
         if timeout_ms:
@@ -75,6 +86,15 @@ class Call:
         """Answer with a Failure, unless there was an answer."""
         self.answer(CommandReply(failure=Failure(reason=reason, detail=detail)))
 
+    def noting(self, issue: Issue) -> Issue:
+        """Return a call into the backend that first notes that it is made."""
+
+        async def noted() -> None:
+            self.has_issued = True
+            await issue()
+
+        return noted
+
     def check(self) -> None:
         """Stand before every backend call.
 
@@ -86,6 +106,9 @@ class Call:
 
     def _expire(self) -> None:
         self.expired = True
+        if self.last_words is not None:
+            self.answer(self.last_words())
+            return
         self.fail(
             "COMMAND_TIMED_OUT",
             f"the backend did not answer within {self.timeout_ms / 1000:g} s; what was under way may still happen",

@@ -14,6 +14,7 @@ from mxgw_worker.bulk import Bulk
 from mxgw_worker.calls import Call, CallExpired, CallFailed, failed_reply, report_bug
 from mxgw_worker.methods import Methods
 from mxgw_worker.read import Read
+from mxgw_worker.requests import Requests
 from mxgw_worker.snapshots import Snapshots
 from mxgw_worker.views import Views
 
@@ -48,6 +49,7 @@ class Dispatcher:
         self._maximum_reply_bytes = maximum_frame_bytes - 64
         self._running: set[asyncio.Task[None]] = set()
         self._refusal: str | None = None
+        self._requests = Requests()
         bulk = Bulk(methods)
         self._handlers: dict[str, _Handler] = {
             "register": lambda call, mx: methods.register(call, mx.register),
@@ -117,6 +119,8 @@ class Dispatcher:
 
     async def _reply(self, call: Call, request: CommandRequest) -> CommandReply | None:
         match request.WhichOneof("request"):
+            case "mx" if request.request_key:
+                return await self._requests.once(call, request, lambda: self._mx(call, request.mx))
             case "mx":
                 return await self._mx(call, request.mx)
             case "browse":

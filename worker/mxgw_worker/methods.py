@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable
 from contextlib import AbstractContextManager, ExitStack, nullcontext
-from typing import TypeAlias
 
 from mxgw.v1 import commands_pb2 as c
 from mxgw.v1.commands_pb2 import MxReply, WriteResult
@@ -13,15 +11,13 @@ from mxgw.v1.session_service_pb2 import ADVISE_KIND_NONE, ADVISE_KIND_PLAIN, ADV
 from mxgw.v1.values_pb2 import MxStatus
 from mxgw_worker.arguments import checked_interval_ms, checked_time, checked_value
 from mxgw_worker.backends.base import E_FAIL, E_INVALIDARG, Backend, MxError
-from mxgw_worker.calls import BackendTurn, Call, CallExpired, Refused
+from mxgw_worker.calls import BackendTurn, Call, CallExpired, Issue, Refused
 from mxgw_worker.items import Item, ItemTable
 from mxgw_worker.turns import Ticket
 from mxgw_worker.writes import Completion, PendingWrite, Writes
 
 # The longest reference, context included. Source: an item's record must fit the smallest frame that can be set, 64 KiB.
 REFERENCE_CHARACTERS = 8192
-
-Issue: TypeAlias = Callable[[], Awaitable[None]]
 
 MISSING = (
     "the backend sent no completion within workers.write_completion_timeout_s: count the write as failed and read the "
@@ -299,18 +295,19 @@ class Methods:
                 return await self.issue(item, issue)
 
     async def await_completion(self, call: Call, write: PendingWrite) -> Completion:
-        """Wait until the write completed or its completion is given up.
+        """Wait until the write completed or its completion is given up; where a repeat may ask, past the deadline.
 
         Raises:
             CallExpired: the deadline passed first.
         """
         try:
-            async with asyncio.timeout_at(call.deadline):
+            async with asyncio.timeout_at(None if call.is_remembered else call.deadline):
                 return await asyncio.shield(write.completion)
         except TimeoutError:
             raise CallExpired from None
 
     async def _write(self, call: Call, server_handle: int, item_handle: int, issue: Issue, *, wait: bool) -> MxReply:
+        issue = call.noting(issue)
         item = self.items.get(server_handle, item_handle)
         if item is None:
             # Not an item of this session: the backend says so in its own words.

@@ -16,6 +16,7 @@ from mxgw_worker.alarms import AlarmWatch
 from mxgw_worker.backends.base import Backend, BackendUnavailable
 from mxgw_worker.calls import BackendTurn, report_bug
 from mxgw_worker.dispatch import Dispatcher
+from mxgw_worker.ipc.address import GatewayAddress
 from mxgw_worker.ipc.framing import FrameError
 from mxgw_worker.ipc.handshake import HandshakeError, HandshakeReason, WorkerHandshake
 from mxgw_worker.ipc.process import start_ticks
@@ -69,6 +70,7 @@ class Worker:
         self._loop = loop
         self._startup = startup
         self._secret = startup.secret
+        self._address = GatewayAddress(startup.endpoint)
         # The backend is made after the handshake, so that a gateway hears of a bad one in its own words.
         self._make_backend = make_backend
         self._backend: Backend | None = None
@@ -112,6 +114,7 @@ class Worker:
             await self._leave(ending, starter)
             keeper.cancel()
             on_left(ending.exit_code)
+        self._address.close()
         return ending.exit_code
 
     def stop(self, detail: str, grace_s: float = DEFAULT_GRACE_S) -> None:
@@ -205,7 +208,7 @@ class Worker:
         """Connect, prove, and put the link to use; return what went wrong."""
         try:
             async with asyncio.timeout(HANDSHAKE_TIMEOUT_S):
-                await self._loop.create_unix_connection(lambda: link, self._startup.endpoint)
+                await self._loop.create_unix_connection(lambda: link, self._address.path)
                 resume_after = await link.welcomed
         except (OSError, FrameError, HandshakeError, TimeoutError) as error:
             link.abort()

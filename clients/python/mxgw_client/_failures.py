@@ -24,6 +24,7 @@ _BY_REASON: Mapping[str, type[errors.MxgwClientError]] = {
     "INVALID_REQUEST": errors.InvalidRequest,
     "UNKNOWN_BACKEND": errors.UnknownBackend,
     "POSITION_FOREIGN": errors.PositionForeign,
+    "REQUEST_ID_REUSED": errors.RequestIdReused,
     "UNAUTHENTICATED": errors.Unauthenticated,
     "ACCESS_DENIED": errors.AccessDenied,
     "SESSION_NOT_FOUND": errors.SessionNotFound,
@@ -32,6 +33,7 @@ _BY_REASON: Mapping[str, type[errors.MxgwClientError]] = {
     "SESSION_ADOPTING": errors.SessionNotReady,
     "SESSION_LIMIT_REACHED": errors.SessionLimitReached,
     "MEMORY_LIMIT_REACHED": errors.MemoryLimitReached,
+    "REQUEST_ID_LIMIT_REACHED": errors.RequestIdLimitReached,
     "WORKER_START_FAILED": errors.WorkerStartFailed,
     "COMMAND_TIMED_OUT": errors.CommandTimedOut,
     "COMMAND_FAILED": errors.CommandFailed,
@@ -58,7 +60,6 @@ _BY_REASON: Mapping[str, type[errors.MxgwClientError]] = {
     "OWNER_REVOKED": errors.AccessRevoked,
     "REVOKED": errors.AccessRevoked,
     "GATEWAY_SHUTDOWN": errors.GatewayShutdown,
-    "EVICTED": errors.SessionEvicted,
 }
 
 

@@ -88,7 +88,6 @@ class CloseReason(_OpenEnum):
     KILLED_BY_OPERATOR = 9
     OWNER_REVOKED = 10
     GATEWAY_SHUTDOWN = 11
-    EVICTED = 12
 
 
 class OnGap(_OpenEnum):

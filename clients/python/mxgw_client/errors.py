@@ -13,10 +13,10 @@ MxgwClientError
 │   ├── LoginFailed              AuthenticateUser answered 0
 │   └── SubscribeFailed          some references of subscribe() were refused
 ├── GatewayRefusal               the gateway refused; `reason` says why
-│   ├── InvalidRequest ── UnknownBackend, PositionForeign
+│   ├── InvalidRequest ── UnknownBackend, PositionForeign, RequestIdReused
 │   ├── Unauthenticated, AccessDenied
 │   ├── SessionNotFound ── SessionGone
-│   ├── SessionNotReady, SessionLimitReached, MemoryLimitReached, WorkerStartFailed
+│   ├── SessionNotReady, SessionLimitReached, MemoryLimitReached, RequestIdLimitReached, WorkerStartFailed
 │   ├── CommandTimedOut, CommandFailed, CommandOutcomeUnknown, PendingCommandsExceeded
 │   ├── SubscriberExists, SubscriberLimitReached, PositionLost
 │   └── FeatureNotEnabled, InternalError
@@ -26,7 +26,7 @@ MxgwClientError
     └── SessionEnded             the session is over, and everything in it
         ├── WorkerLost ── WorkerExited, WorkerSilent, WorkerBroken
         ├── SessionClosed, LeaseExpired, DetachGraceExpired, OverflowFailFast
-        └── KilledByOperator, AccessRevoked, GatewayShutdown, SessionEvicted
+        └── KilledByOperator, AccessRevoked, GatewayShutdown
 """
 
 from __future__ import annotations
@@ -94,7 +94,7 @@ class NotAGateway(MxgwClientError):
 
 
 class CallTimedOut(MxgwClientError):
-    """No answer within the call's deadline: the outcome is unknown, so do not blindly repeat a write."""
+    """No answer within the call's deadline: the outcome is unknown, so repeat a write only with its request id."""
 
 
 class ProtocolViolation(MxgwClientError):
@@ -172,6 +172,10 @@ class PositionForeign(InvalidRequest):
     """The position was handed out by another session: positions must be kept apart by session."""
 
 
+class RequestIdReused(InvalidRequest):
+    """The request id was used for something else; nothing was done."""
+
+
 class Unauthenticated(GatewayRefusal):
     """The gateway does not know who calls; pass api_key= or a client certificate."""
 
@@ -198,6 +202,10 @@ class SessionLimitReached(GatewayRefusal):
 
 class MemoryLimitReached(GatewayRefusal):
     """The gateway's memory for events has no room for another session; `metadata` has the setting and the figures."""
+
+
+class RequestIdLimitReached(GatewayRefusal):
+    """No further request id can be remembered at present; nothing was done."""
 
 
 class WorkerStartFailed(GatewayRefusal):
@@ -320,7 +328,3 @@ class AccessRevoked(SessionEnded):
 
 class GatewayShutdown(SessionEnded):
     """The gateway ended, and the session with it."""
-
-
-class SessionEvicted(SessionEnded):
-    """Detached for longer than others when a limit was reached."""

@@ -139,18 +139,23 @@ class Gateway:
         tag: str = "",
         lease_s: float | None = None,
         keep: bool = False,
+        request_id: bytes = b"",
     ) -> Session:
         """Return a new session; `async with` it to open it, and to close it at the end.
 
         `client_name` (at most 128 characters) is what operators see and what MXAccess is registered with. `backend`
         names one of the gateway's settings, empty for the default. `tag` (at most 64) decides which operators see it.
         `lease_s` is how long it may be idle. `keep` leaves it open at the end, for `attach_session` in a later run.
+
+        `request_id` (16 to 64 bytes) names the opening: the same again, with the same other arguments, is the same
+        session, in a later run of the program too. Without it every opening has one of its own.
         """
         request = session_service_pb2.OpenSessionRequest(
             client_name=client_name,
             backend=backend,
             tag=tag,
             lease=None if lease_s is None else duration_from_seconds(lease_s),
+            request_id=request_id,
         )
         return self._session(client_name=client_name, request=request, keep=keep)
 

@@ -13,6 +13,7 @@ from typing import TypeAlias
 from mxgw.convert import PyValue, duration_from_seconds, timestamp_from_datetime, to_value
 from mxgw.v1 import command_service_pb2, commands_pb2
 from mxgw_client._calls import Calls
+from mxgw_client._repeating import WRITES, written_once
 from mxgw_client.enums import DataType
 from mxgw_client.errors import LoginFailed, MxAccessError, ProtocolViolation, WriteFailed
 from mxgw_client.references import ReferenceMap
@@ -352,10 +353,14 @@ class MxAccess:
 
     # The one way to the gateway
 
-    async def invoke(self, command: commands_pb2.MxCommand, *, timeout_s: float | None = None) -> commands_pb2.MxReply:
+    async def invoke(
+        self, command: commands_pb2.MxCommand, *, timeout_s: float | None = None, request_id: bytes = b""
+    ) -> commands_pb2.MxReply:
         """Send one command as it is and return MXAccess's reply; the other methods are made of this.
 
-        `timeout_s` is the command's deadline at the gateway (its own limit, 30 s by default, caps it).
+        `timeout_s` is the command's deadline at the gateway (its own limit, 30 s by default, caps it). A write
+        bears a request id and is carried out once: when its answer is lost it is asked for again, until the deadline.
+        `request_id` (16 to 64 bytes, writes only) is one of your own, to repeat the write by yourself.
 
         Raises:
             MxAccessError: the reply's HRESULT is not 0.
@@ -363,14 +368,17 @@ class MxAccess:
             MxgwClientError: the gateway refused; see `errors`.
         """
         deadline_s = self._calls.deadline_s(timeout_s)
-        request = command_service_pb2.InvokeRequest(
-            session_id=self._session_id, command=command, timeout=duration_from_seconds(deadline_s)
-        )
+        request = command_service_pb2.InvokeRequest(session_id=self._session_id, command=command, request_id=request_id)
         method = command.WhichOneof("command") or "invoke"
-        answer = await self._calls.unary(
-            self._calls.commands.Invoke, request, method, timeout_s=deadline_s + ANSWER_MARGIN_S
-        )
-        reply = answer.reply
+
+        async def attempt(left_s: float) -> command_service_pb2.InvokeResponse:
+            request.timeout.CopyFrom(duration_from_seconds(left_s))
+            return await self._calls.unary(
+                self._calls.commands.Invoke, request, method, timeout_s=left_s + ANSWER_MARGIN_S
+            )
+
+        once = written_once(request, attempt, deadline_s) if method in WRITES else attempt(deadline_s)
+        reply = (await once).reply
         if reply.hresult != 0 or reply.reason:
             kind = WriteFailed if reply.WhichOneof("result") == "write" else MxAccessError
             raise kind(method, reply.hresult, reply.message, statuses_from_messages(reply.statuses), reply.reason)

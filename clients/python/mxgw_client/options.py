@@ -125,7 +125,7 @@ class ConnectOptions:
             ("grpc.initial_reconnect_backoff_ms", 100),
             ("grpc.min_reconnect_backoff_ms", 5_000),
             ("grpc.max_reconnect_backoff_ms", 1_000),
-            # A write must never be repeated behind the caller's back, so gRPC's own retries are off.
+            # A write must never be repeated but under its request id, so gRPC's own retries are off.
             ("grpc.enable_retries", 0),
             ("grpc.service_config_disable_resolution", 1),
             # Each connection is its own: closing one, or its options, never touches another to the same gateway.

@@ -13,9 +13,10 @@ from typing import Self, TypeAlias
 from mxgw.convert import duration_from_seconds, duration_to_seconds
 from mxgw.v1 import event_service_pb2, gateway_service_pb2, session_service_pb2
 from mxgw_client._calls import Calls
+from mxgw_client._repeating import new_request_id, repeated
 from mxgw_client.bulk import BulkCalls
 from mxgw_client.enums import OnGap
-from mxgw_client.errors import MxgwClientError, SessionEnded, SessionNotFound
+from mxgw_client.errors import MxgwClientError, SessionEnded, SessionGone, SessionNotFound
 from mxgw_client.policy import Policy
 from mxgw_client.position import Position, Start, after
 from mxgw_client.position_file import POSITION_INTERVAL_S, PositionFile, StoredPosition
@@ -64,6 +65,8 @@ class Session(BulkCalls):
         self._keep = keep
         self._session_id = session_id
         self._is_open = False
+        # What the opening that is not answered yet is repeated by.
+        self._opening_id = b""
         self._streams: weakref.WeakSet[EventStream] = weakref.WeakSet()
 
     @property
@@ -79,18 +82,43 @@ class Session(BulkCalls):
     async def open(self) -> Self:
         """Open the session at the gateway, or look up the one to attach to.
 
+        While the answer to the opening is lost it is asked for again, for the `timeout_s` of the connection; a second
+        session is never opened.
+
         Raises:
             SessionLimitReached, UnknownBackend, WorkerStartFailed, SessionNotFound, ...: see `errors`.
         """
         if self._is_open:
             return self
         if self._request is not None:
-            answer = await self._calls.unary(self._calls.sessions.OpenSession, self._request, "OpenSession")
-            self._session_id = answer.session.session_id
+            self._session_id = await self._open_once(self._request)
         else:
             await self._take_over()
         self._is_open = True
         return self
+
+    async def _open_once(self, request: session_service_pb2.OpenSessionRequest) -> str:
+        if request.request_id:
+            return await self._ask_for(request)
+        # Kept when it fails, so that a later try finds a session that was opened after all.
+        self._opening_id = self._opening_id or new_request_id()
+        own = session_service_pb2.OpenSessionRequest()
+        own.CopyFrom(request)
+        own.request_id = self._opening_id
+        try:
+            session_id = await self._ask_for(own)
+        except SessionGone:
+            # It was opened, nobody heard of it, and it is over: another one is no second one.
+            own.request_id = new_request_id()
+            session_id = await self._ask_for(own)
+        self._opening_id = b""
+        return session_id
+
+    async def _ask_for(self, request: session_service_pb2.OpenSessionRequest) -> str:
+        async def attempt(left_s: float) -> session_service_pb2.OpenSessionResponse:
+            return await self._calls.unary(self._calls.sessions.OpenSession, request, "OpenSession", left_s)
+
+        return (await repeated(attempt, self._calls.options.timeout_s)).session.session_id
 
     async def _take_over(self) -> None:
         """Learn the registrations and items of a session that another object, or program, opened."""

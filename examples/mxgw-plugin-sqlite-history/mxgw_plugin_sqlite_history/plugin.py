@@ -11,7 +11,7 @@ from pathlib import Path
 from pydantic import BaseModel, ConfigDict, Field
 
 from mxgw.v1.events_pb2 import Event, EventBatch
-from mxgw_core.api import History, HistoryPage, SettingsSection, hookimpl
+from mxgw_core.api import BackupEntry, BackupKind, History, HistoryPage, SettingsSection, hookimpl
 from mxgw_plugin_sqlite_history.store import EventStore
 
 log = logging.getLogger(__name__)
@@ -22,7 +22,9 @@ class SqliteHistorySettings(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    file: Path = Field(Path("history.db"), description="The file that mxgw-record-history writes.")
+    file: Path = Field(
+        Path("history.db"), description="The file that mxgw-record-history writes; relative to `gateway.data_dir`."
+    )
     page_events: int = Field(500, ge=1, le=10_000, description="Events read from the file at once.")
 
 
@@ -39,6 +41,11 @@ class SqliteHistoryPlugin:
 
     def _configure(self, settings: SqliteHistorySettings) -> None:
         self._settings = settings
+
+    @hookimpl
+    def mxgw_backup(self) -> Sequence[BackupEntry]:
+        file = self._settings.file
+        return [BackupEntry(file, BackupKind.DATABASE)] if file.exists() else []
 
     @hookimpl
     def mxgw_gateway_context(self) -> AbstractAsyncContextManager[None]:

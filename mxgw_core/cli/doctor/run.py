@@ -133,3 +133,11 @@ def _plugins(host: PluginHost) -> Iterator[Check]:
             printable(record.detail, 500),
             f"Repair or reinstall it, or take {record.name!r} out of plugins.enabled.",
         )
+    for answer in host.ask("mxgw_doctor"):
+        if answer.error is not None:
+            detail = printable(str(answer.error), 500)
+            yield warning(area, answer.plugin, f"it could not look: {detail}", "Correct that; then run doctor again.")
+            continue
+        for finding in answer.value:
+            detail, cure = printable(finding.detail, 500), printable(finding.cure, 500)
+            yield warning(area, f"{answer.plugin}: {printable(finding.title, 100)}", detail, cure)

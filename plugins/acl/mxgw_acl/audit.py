@@ -26,6 +26,8 @@ AUDIT_FILE = "audit.jsonl"
 
 # Characters of one text of a record.
 LONGEST_TEXT = 300
+# Names the items of most bulk calls; a longer list ends with how many are left out.
+LONGEST_DETAIL = 8 * 1024
 # How often it is looked whether the file was moved away by a log rotation.
 _ROTATION_CHECK_S = 1.0
 
@@ -33,6 +35,9 @@ _ROTATION_CHECK_S = 1.0
 @dataclass(frozen=True, slots=True)
 class AuditRecord:
     """One decision. `actor` is `key:<id>`, `operator:<name>` or what a peer only claimed to be, `claimed:<id>`.
+
+    However a name was typed, it stands here in one spelling: the directory's own, and folded where nobody proved to
+    have it. `detail` may list the items it is about.
 
     `correlation` is the id of the call that led to it, "" when none did.
     """
@@ -68,13 +73,13 @@ class AuditLog:
             raise SettingsError(f"plugins.acl: the audit log {path} cannot be written: {error.strerror}") from error
 
     def _open(self) -> int:
-        return os.open(self._path, os.O_WRONLY | os.O_APPEND | os.O_CREAT, FILE_MODE)
+        return os.open(self._path, os.O_RDWR | os.O_APPEND | os.O_CREAT, FILE_MODE)
 
     def write(self, record: AuditRecord) -> None:
-        """Append a record.
+        """Append a record, on a line of its own whatever became of the one before.
 
         Raises:
-            OSError: it could not be written.
+            OSError: it could not be written, or only a part of it.
         """
         facts = {
             "time": datetime.fromtimestamp(self._now(), UTC).isoformat(timespec="milliseconds"),
@@ -88,12 +93,21 @@ class AuditLog:
             "correlation": record.correlation[:LONGEST_TEXT],
         }
         if record.detail:
-            facts["detail"] = record.detail[:LONGEST_TEXT]
+            facts["detail"] = record.detail[:LONGEST_DETAIL]
         line = (json.dumps(facts, ensure_ascii=True) + "\n").encode("ascii")
         with self._lock:
             self._follow_rotation()
+            if self._is_torn():
+                line = b"\n" + line
             if os.write(self._descriptor, line) != len(line):
                 raise OSError("the audit log took only a part of a line")
+
+    def _is_torn(self) -> bool:
+        """Return whether the last line has no end: the disk was full, or a process was killed as it wrote."""
+        if os.fstat(self._descriptor).st_size == 0:
+            return False
+        os.lseek(self._descriptor, -1, os.SEEK_END)
+        return os.read(self._descriptor, 1) != b"\n"
 
     def _follow_rotation(self) -> None:
         now = time.monotonic()

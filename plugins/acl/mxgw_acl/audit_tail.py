@@ -51,7 +51,8 @@ def _entries(data: bytes, limit: int, *, is_cut: bool) -> Sequence[AuditEntry]:
     # Behind the last line end is nothing, or a line that is not whole yet.
     lines = data.split(b"\n")[1 if is_cut else 0 : -1]
     wanted = max(0, min(limit, _MOST_ENTRIES))
-    return tuple(map(_entry, lines[max(0, len(lines) - wanted) :]))
+    # Nothing stands between two line ends where a torn line was ended twice.
+    return tuple(_entry(line) for line in lines[max(0, len(lines) - wanted) :] if line)
 
 
 def _entry(line: bytes) -> AuditEntry:
@@ -59,8 +60,10 @@ def _entry(line: bytes) -> AuditEntry:
         facts = json.loads(line)
         time_ns = int(datetime.fromisoformat(facts["time"]).timestamp() * 1e9)
     except (ValueError, KeyError, TypeError):
-        # Somebody else wrote into the file: that is worth seeing.
-        return AuditEntry(0, "?", "?", "?", reason="not a line of this log")
+        # Where records are missing, or somebody else wrote into the file: that is worth seeing.
+        return AuditEntry(
+            0, "?", "?", "?", reason="no whole record: torn by a full disk or a crash, or not of this log"
+        )
 
     def text(name: str) -> str:
         return shown(str(facts.get(name, "")))

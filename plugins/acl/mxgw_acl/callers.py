@@ -5,14 +5,13 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from mxgw_acl.attempts import Attempts
 from mxgw_acl.audit import AuditRecord
 from mxgw_acl.keyformat import parse_key
 from mxgw_acl.keyring import Keyring, Verified
-from mxgw_acl.keys import Key, peer_host
+from mxgw_acl.keys import Key
 from mxgw_acl.rights import rule_of
 from mxgw_acl.tokens import PREFIX, Tokens
-from mxgw_core.api import AuthenticationRequest, Identity
+from mxgw_core.api import Attempts, AuthenticationRequest, Identity
 from mxgw_core.api.errors import TooManyAttempts, Unauthenticated
 
 # One text for whatever is wrong, so that it teaches nothing; the audit log has the reason.
@@ -20,7 +19,6 @@ _REFUSED = (
     "no accepted credentials: send `authorization: Bearer <API key>`; a key may be mistyped, replaced, expired or "
     "revoked, and who issued it can say"
 )
-_TOO_MANY = "too many failed attempts: check the key, and try again later"
 NOBODY = Identity(id="anonymous", kind="anonymous", display_name="nobody yet")
 _SCHEME = "bearer "
 
@@ -75,13 +73,11 @@ class Callers:
         return text.key_id, self.keyring.verify(text)
 
     def _refusal(self, request: AuthenticationRequest, claimed: str, reason: str) -> Unauthenticated:
-        names = [f"peer {peer_host(request.peer)}"]
-        if claimed:
-            names.append(f"key {claimed}")
-        wait_s = self.attempts.failed(*names)
-        if wait_s > 0:
+        try:
+            self.attempts.begin(request.peer, f"key {claimed}" if claimed else "")
+        except TooManyAttempts as refusal:
             # Beyond the limit nothing is recorded one by one, so that nobody can flood the log.
-            return TooManyAttempts(_TOO_MANY, retry_after_s=wait_s)
+            return refusal
         self.audit(
             AuditRecord(
                 actor=f"claimed:{claimed}" if claimed else "unknown",

@@ -3,10 +3,21 @@
 from __future__ import annotations
 
 from mxgw.v1.command_service_pb2 import InvokeRequest
+from mxgw.v1.session_service_pb2 import OpenSessionRequest
 from mxgw_acl.keyring import Keyring
 from mxgw_acl.keys import Key, Scope
-from mxgw_acl.rights import ADMINISTRATION, COMMANDS, INVOKE, OPEN_SESSION, STREAM_EVENTS, Names, Role, Rule
-from mxgw_core.api import AccessRequest, Gateway, Moment, Operator
+from mxgw_acl.rights import (
+    ADMINISTRATION,
+    ADMINISTRATOR,
+    COMMANDS,
+    INVOKE,
+    OPEN_SESSION,
+    STREAM_EVENTS,
+    Names,
+    Role,
+    Rule,
+)
+from mxgw_core.api import AccessRequest, Gateway, Moment, Operator, own_session
 from mxgw_core.api.errors import AccessDenied, AccessRevoked, GatewayError, SessionLimitReached, SubscriberLimitReached
 
 # The same words for a session of somebody else and for one that is not there.
@@ -35,8 +46,11 @@ class Gate:
         self._check_scopes(request, key, rule)
         if rule.names is not Names.NO_SESSION and (request.session_id or rule.names is Names.A_SESSION):
             self._check_owner(request, key, rule)
+        if request.method == OPEN_SESSION:
+            _check_tag(request, key)
         if request.moment is Moment.CALL:
             self._check_numbers(request, key)
+        _check_own(request)
 
     def _check_scopes(self, request: AccessRequest, key: Key, rule: Rule) -> None:
         needed = rule.scopes
@@ -62,12 +76,19 @@ class Gate:
 
     def _check_numbers(self, request: AccessRequest, key: Key) -> None:
         gateway, limits = self._gateway, key.constraints
-        if request.method == OPEN_SESSION and limits.maximum_sessions is not None:
-            own = sum(session.owner == key.id for session in gateway.sessions())
-            if own >= limits.maximum_sessions:
+        if request.method == OPEN_SESSION and request.session is None:
+            own = [session for session in gateway.sessions() if session.owner == key.id]
+            if limits.maximum_sessions is not None and len(own) >= limits.maximum_sessions:
                 raise SessionLimitReached(
-                    f"this key has {own} sessions open, as many as it may (its --max-sessions): close one",
+                    f"this key has {len(own)} sessions open, as many as it may (its --max-sessions): close one",
                     metadata={"limit": str(limits.maximum_sessions)},
+                )
+            waiting = sum(session.detached_s is not None for session in own)
+            if limits.maximum_detached is not None and waiting and waiting >= limits.maximum_detached:
+                raise SessionLimitReached(
+                    f"{waiting} sessions of this key wait for a subscriber, as many as may (its --max-detached): go "
+                    "back to one, or close it",
+                    metadata={"limit": str(limits.maximum_detached)},
                 )
         if request.method == STREAM_EVENTS and limits.maximum_subscribers is not None:
             streams = sum(
@@ -94,17 +115,37 @@ class Gate:
         if rule.names is Names.NO_SESSION or not (request.session_id or rule.names is Names.A_SESSION):
             return
         if Role.ADMINISTRATOR.value in operator.roles:
+            _check_own(request)
             return
         if request.session is None or not may_see(operator, request.session.tag):
             raise AccessDenied(_NO_SUCH_SESSION)
 
 
+def _check_tag(request: AccessRequest, key: Key) -> None:
+    """Make sure that the key may open a session with this tag, which decides who may see the session."""
+    tag = request.request.tag if isinstance(request.request, OpenSessionRequest) else ""
+    if key.constraints.may_set(tag):
+        return
+    tags = ", ".join(repr(glob) for glob in key.constraints.tags)
+    what = "a session with this tag" if tag else "a session without a tag"
+    raise AccessDenied(f"this key may not open {what}: set a tag that its --tag allows ({tags})")
+
+
+def _check_own(request: AccessRequest) -> None:
+    """Keep administrators' calls away from what the gateway itself lives on; whoever may look still may."""
+    if request.session is not None and request.session.is_internal and request.scope == ADMINISTRATOR:
+        raise AccessDenied(own_session(request.session))
+
+
 def may_see(operator: Operator, tag: str) -> bool:
     """Return whether an operator may see sessions of a tag: administrators all, viewers those of their tags.
 
-    A session without a tag is nobody's but the administrators'.
+    A session without a tag is nobody's but the administrators'. Case does not count, as where a key's tags are limited.
     """
-    return Role.ADMINISTRATOR.value in operator.roles or bool(tag and tag in operator.tags)
+    folded = tag.strip().casefold()
+    return Role.ADMINISTRATOR.value in operator.roles or bool(
+        folded and folded in {seen.strip().casefold() for seen in operator.tags}
+    )
 
 
 def revoked(key_id: str, why: str) -> GatewayError:

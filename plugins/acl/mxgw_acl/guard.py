@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from functools import lru_cache
-from typing import TypeAlias
 
 from mxgw.v1.commands_pb2 import BrowseNode, MxCommand
 from mxgw.v1.events_pb2 import EventKind
@@ -45,9 +44,9 @@ def _nothing(reference: str) -> bool:
 class KeyItems:
     """What a key with item constraints may do with items by reference; implements `ItemAccess`."""
 
-    def __init__(self, rights: ItemRights, refused: Callable[[str, Sequence[str]], None]) -> None:
+    def __init__(self, rights: ItemRights, decided: Callable[[str, Sequence[str], Sequence[str]], None]) -> None:
         self._rights = rights
-        self._refused = refused
+        self._decided = decided
 
     def may_read(self, reference: str) -> bool:
         """See `ItemAccess`."""
@@ -57,21 +56,16 @@ class KeyItems:
         """See `ItemAccess`."""
         return self._rights.may_write(reference)
 
-    def refused(self, action: str, references: Sequence[str]) -> None:
+    def decided(self, action: str, allowed: Sequence[str], denied: Sequence[str]) -> None:
         """See `ItemAccess`."""
-        self._refused(action, references)
-
-
-# What a command is about, and which of its inputs are refused and why.
-Refused: TypeAlias = Callable[[MxCommand, Sequence[ItemRecord | None], Mapping[int, str]], None]
+        self._decided(action, allowed, denied)
 
 
 class ItemGuard:
-    """The guard of a key with item constraints; `refused` is told what it denies."""
+    """The guard of a key with item constraints."""
 
-    def __init__(self, rights: ItemRights, refused: Refused) -> None:
+    def __init__(self, rights: ItemRights) -> None:
         self._rights = rights
-        self._refused = refused
 
     def denied(self, command: MxCommand, items: Sequence[ItemRecord | None]) -> Mapping[int, str]:
         """Return the inputs that the key may not use."""
@@ -86,10 +80,6 @@ class ItemGuard:
             elif kind in _WRITES and not self._rights.may_write(reference):
                 denied[index] = _DENIED_WRITE
         return denied
-
-    def refused(self, command: MxCommand, items: Sequence[ItemRecord | None], denied: Mapping[int, str]) -> None:
-        """See `RefusalRecorder`."""
-        self._refused(command, items, denied)
 
     def _denied_references(self, references: Iterable[str | None], *, reads: bool) -> Mapping[int, str]:
         denied: dict[int, str] = {}
@@ -135,14 +125,11 @@ class ItemFilter:
         return self._rights.may_read(reference) if kind in _VALUES else self._rights.may_use(reference)
 
 
-def references_of(
-    command: MxCommand, items: Sequence[ItemRecord | None], indexes: Collection[int] | None = None
-) -> Iterator[str]:
-    """Yield the references that a command is about, for the audit log; `indexes` picks inputs."""
+def references_of(command: MxCommand, items: Sequence[ItemRecord | None]) -> Iterator[str]:
+    """Yield the references that a command is about, input by input, for the audit log."""
     references: Iterable[str | None] = added_references(command) or (
         item_reference(item) if item is not None else f"handle {handle[1]}"
         for handle, item in zip(used_handles(command), items, strict=True)
     )
-    for index, reference in enumerate(references):
-        if indexes is None or index in indexes:
-            yield reference or "?"
+    for reference in references:
+        yield reference or "?"

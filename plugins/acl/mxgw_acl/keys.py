@@ -11,9 +11,13 @@ from functools import cached_property
 from typing import Any
 
 from mxgw_acl.patterns import ItemPatterns
-from mxgw_core.api import Peer
+from mxgw_core.api import Peer, peer_address
 
 Network = ipaddress.IPv4Network | ipaddress.IPv6Network
+
+
+# What keys that were made before there was a limit may set.
+ANY_TAG = ("*",)
 
 
 class Scope(enum.Enum):
@@ -53,6 +57,8 @@ class Constraints:
     maximum_events_per_s: float | None = None
     # What is kept of the events of each of its sessions.
     maximum_buffer_bytes: int | None = None
+    # The tags that its sessions may have, as globs; one must match, also where a session is to have none ("").
+    tags: Sequence[str] = ANY_TAG
 
     @property
     def limits_items(self) -> bool:
@@ -71,6 +77,15 @@ class Constraints:
     @cached_property
     def _networks(self) -> tuple[Network, ...]:
         return tuple(ipaddress.ip_network(text, strict=False) for text in self.networks)
+
+    def may_set(self, tag: str) -> bool:
+        """Return whether a session may be opened with this tag; "" is a session without one."""
+        return ItemPatterns(self.tags).permit(tag)
+
+    @property
+    def limits_tags(self) -> bool:
+        """Whether some tags are beyond the key."""
+        return not any(set(glob.strip()) == {"*"} for glob in self.tags)
 
     def may_come_from(self, peer: Peer) -> bool:
         """Return whether calls from this peer are accepted; a Unix socket counts as 127.0.0.1."""
@@ -93,6 +108,7 @@ class Constraints:
             "maximum_detached": self.maximum_detached,
             "maximum_events_per_s": self.maximum_events_per_s,
             "maximum_buffer_bytes": self.maximum_buffer_bytes,
+            "tags": list(self.tags),
         }
         return json.dumps(document)
 
@@ -105,13 +121,14 @@ class Constraints:
         """
         document = json.loads(text)
         known = {"readable", "writable", "networks", "maximum_sessions", "maximum_subscribers", "maximum_detached"}
-        later = {"maximum_events_per_s", "maximum_buffer_bytes"}
+        later = {"maximum_events_per_s", "maximum_buffer_bytes", "tags"}
         if not known <= set(document) <= known | later:
             raise ValueError(f"constraints with other fields than {', '.join(sorted(known | later))}")
         return cls(
             readable=ItemPatterns(**{k: tuple(v) for k, v in document.pop("readable").items()}),
             writable=ItemPatterns(**{k: tuple(v) for k, v in document.pop("writable").items()}),
             networks=tuple(document.pop("networks")),
+            tags=tuple(document.pop("tags", ANY_TAG)),
             **document,
         )
 
@@ -149,31 +166,3 @@ class SecretHash:
     digest: bytes
     created_at: float
     expires_at: float | None = None
-
-
-def peer_address(peer: Peer) -> ipaddress.IPv4Address | ipaddress.IPv6Address:
-    """Return the IP address of a peer; 127.0.0.1 for a Unix socket.
-
-    Raises:
-        ValueError: it has none.
-    """
-    if peer.address == "unix":
-        return ipaddress.ip_address("127.0.0.1")
-    host = peer.address.rpartition(":")[0].strip("[]").partition("%")[0]
-    address = ipaddress.ip_address(host)
-    mapped = getattr(address, "ipv4_mapped", None)
-    return mapped or address
-
-
-def peer_host(peer: Peer) -> str:
-    """Return what stands for the peer's machine where attempts are counted: its address without the port.
-
-    An IPv6 peer owns at least a /64, so that is what counts.
-    """
-    try:
-        address = peer_address(peer)
-    except ValueError:
-        return peer.address
-    if isinstance(address, ipaddress.IPv6Address):
-        return str(ipaddress.ip_network((address, 64), strict=False))
-    return str(address)

@@ -7,14 +7,12 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
-from mxgw_acl.attempts import Attempts
 from mxgw_acl.audit import AuditRecord
-from mxgw_acl.keys import peer_host
 from mxgw_acl.rights import Role
 from mxgw_acl.settings import AclSettings
 from mxgw_acl.tokens import Tokens
-from mxgw_core.api import Operator, OperatorCredentials
-from mxgw_core.api.errors import AccessDenied, GatewayError, SettingsError, TooManyAttempts
+from mxgw_core.api import Operator, OperatorCredentials, folded_name
+from mxgw_core.api.errors import AccessDenied, GatewayError, SettingsError
 
 _LONGEST_USER = 256
 _LONGEST_PASSWORD = 1024
@@ -22,7 +20,10 @@ _LONGEST_PASSWORD = 1024
 
 @dataclass(frozen=True, slots=True)
 class Person:
-    """Somebody whom the directory knows: the DNs of all groups, also of those that groups are in."""
+    """Somebody whom the directory knows: the DNs of all groups, also of those that groups are in.
+
+    `name` is the directory's own spelling, the same for every way in which it can be typed.
+    """
 
     name: str
     dn: str
@@ -76,7 +77,6 @@ class Operators:
         settings: AclSettings,
         directory: Directory | None,
         tokens: Tokens,
-        attempts: Attempts,
         audit: Callable[[AuditRecord], None],
         *,
         now: Callable[[], float] = time.time,
@@ -84,7 +84,6 @@ class Operators:
         self._settings = settings
         self._directory = directory
         self._tokens = tokens
-        self._attempts = attempts
         self._audit = audit
         self._now = now
 
@@ -97,7 +96,6 @@ class Operators:
         """Return the operator with a token; None when name or password are wrong, or the person has no role.
 
         Raises:
-            TooManyAttempts: of this peer, or for this name; the directory was not asked.
             DependencyUnavailable: the directory could not be asked.
             AccessDenied: no directory is configured.
         """
@@ -105,11 +103,7 @@ class Operators:
         peer = credentials.peer
         if self._directory is None:
             raise AccessDenied("this gateway knows no operators: its settings have no [plugins.acl.ldap]")
-        names = f"peer {peer_host(peer)}", f"user {user.casefold()[:_LONGEST_USER]}"
-        if (wait_s := self._attempts.wait_s(*names)) > 0:
-            raise TooManyAttempts("too many failed logins: try again later", retry_after_s=wait_s)
         if why := _why_unusable(user, credentials.password):
-            self._attempts.failed(*names)
             self._record_claim(user, why, peer.address)
             return None
         try:
@@ -118,7 +112,6 @@ class Operators:
             self._record_claim(user, error.message, peer.address)
             raise
         if person is None:
-            self._attempts.failed(*names)
             self._record_claim(user, "wrong user or password", peer.address)
             return None
         roles, tags = self._rights(person.groups)
@@ -167,7 +160,9 @@ class Operators:
 
     def _record_claim(self, user: str, reason: str, peer: str) -> None:
         """Record the login of somebody who did not prove to be who they say."""
-        self._audit(AuditRecord(f"claimed:{user}", "login", "denied", reason, peer))
+        self._audit(
+            AuditRecord(f"claimed:{folded_name(user)}", "login", "denied", reason, peer, detail=f"typed: {user}")
+        )
 
     def _record(
         self, user: str, action: str, decision: str, reason: str = "", peer: str = "", detail: str = ""

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from pathlib import Path
 
 import click
 
@@ -13,12 +14,14 @@ from mxgw_core.api import (
     AccessRequest,
     AuditEntry,
     AuthenticationRequest,
+    BackupEntry,
     BufferLimit,
     CloseReason,
     CommandGuard,
     Decision,
     Deny,
     EventFilter,
+    Finding,
     Gateway,
     Identity,
     ItemAccess,
@@ -31,9 +34,15 @@ from mxgw_core.api import (
     SettingsSection,
     StreamPace,
     hookimpl,
+    left_behind,
 )
-from mxgw_core.api.errors import Unauthenticated
+from mxgw_core.api.errors import GatewayError, SettingsError, Unauthenticated
 
+_FORMER_DIRECTORY = Path("var/acl")
+# Where the limit of failed attempts is set now.
+_ATTEMPTS = (
+    "limits.failed_attempts_per_minute and limits.failed_attempts_burst took its place, one limit for keys and logins"
+)
 _NOT_RUNNING = "access control is not running"
 
 
@@ -48,9 +57,14 @@ class AclPlugin:
 
     @hookimpl
     def mxgw_settings(self) -> SettingsSection[AclSettings]:
-        return SettingsSection("acl", AclSettings, self._configure)
+        return SettingsSection("acl", AclSettings, self._configure, {"failed_attempts": _ATTEMPTS})
 
     def _configure(self, settings: AclSettings) -> None:
+        if "directory" not in settings.model_fields_set:
+            now = settings.directory
+            # Keys must not be replaced by an empty database: earlier releases kept them there, without a setting.
+            if text := left_behind(_FORMER_DIRECTORY.absolute(), now, now.parent):
+                raise SettingsError(f"plugins.acl.directory: {text}")
         self._settings = settings
 
     @hookimpl
@@ -72,17 +86,24 @@ class AclPlugin:
 
         return commands(lambda: self._settings)
 
+    @hookimpl
+    def mxgw_doctor(self) -> Sequence[Finding]:
+        from mxgw_acl.doctor import findings
+
+        return findings(self._settings)
+
+    @hookimpl
+    def mxgw_backup(self) -> Sequence[BackupEntry]:
+        from mxgw_acl.store import files_to_back_up
+
+        return files_to_back_up(self._settings.directory)
+
     # sessions
 
     @hookimpl
     def mxgw_session_opened(self, session: SessionInfo) -> None:
         if self._running is not None:
             self._running.session_opened(session)
-
-    @hookimpl
-    def mxgw_session_detached(self, session: SessionInfo) -> None:
-        if self._running is not None:
-            self._running.session_detached(session)
 
     @hookimpl
     def mxgw_session_closed(self, session: SessionInfo, reason: CloseReason) -> None:
@@ -109,8 +130,12 @@ class AclPlugin:
         return self._running.authorize(request)
 
     @hookimpl
-    def mxgw_command_guard(self, session: SessionInfo, identity: Identity) -> CommandGuard | None:
-        return self._required().command_guard(session, identity)
+    def mxgw_decided(self, request: AccessRequest, refusal: GatewayError | None, denied: Mapping[int, str]) -> None:
+        self._required().decided(request, refusal, denied)
+
+    @hookimpl
+    def mxgw_command_guard(self, identity: Identity) -> CommandGuard | None:
+        return self._required().command_guard(identity)
 
     @hookimpl
     def mxgw_event_filter(self, identity: Identity) -> EventFilter | None:

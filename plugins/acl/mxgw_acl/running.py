@@ -7,15 +7,13 @@ import logging
 import time
 from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
+from contextvars import ContextVar
 from dataclasses import replace
-from itertools import islice
 
 from mxgw.v1.alarm_service_pb2 import AcknowledgeAlarmRequest
 from mxgw.v1.command_service_pb2 import InvokeRequest
-from mxgw.v1.commands_pb2 import MxCommand
 from mxgw.v1.session_service_pb2 import OpenSessionRequest
-from mxgw_acl.attempts import Attempts
-from mxgw_acl.audit import AUDIT_FILE, LONGEST_TEXT, AuditLog, AuditRecord
+from mxgw_acl.audit import AUDIT_FILE, LONGEST_DETAIL, AuditLog, AuditRecord
 from mxgw_acl.audit_tail import AuditTail
 from mxgw_acl.callers import NOBODY, Callers
 from mxgw_acl.files import private_directory, secret_file
@@ -37,8 +35,6 @@ from mxgw_core.api import (
     CloseReason,
     Gateway,
     Identity,
-    ItemRecord,
-    Moment,
     Operator,
     Orphan,
     SessionInfo,
@@ -49,6 +45,10 @@ from mxgw_core.api.errors import AccessDenied, DependencyUnavailable, GatewayErr
 log = logging.getLogger(__name__)
 
 _WRITE_USES_S = 5.0
+# Where the call comes from that a service decides input by input.
+_from: ContextVar[str] = ContextVar("peer of the call", default="")
+# Room for the count of what is left out.
+_LONGEST_LIST = LONGEST_DETAIL - 32
 
 
 class Running:
@@ -64,7 +64,6 @@ class Running:
         self._started_at = time.time()
         self._rights: dict[str, tuple[Key, ItemRights]] = {}
         self._paces: dict[str, KeyPace] = {}
-        limits = settings.failed_attempts
         self.keyring = Keyring(store)
         self.keyring.refresh()
         self.tokens = Tokens(
@@ -73,14 +72,8 @@ class Running:
             ended_before=self.keyring.logins_ended_before,
             is_ended=self.keyring.is_login_ended,
         )
-        self.callers = Callers(self.keyring, self.tokens, Attempts(limits.per_minute, limits.burst), self.record)
-        self.operators = Operators(
-            settings,
-            directory_of(settings),
-            self.tokens,
-            Attempts(limits.per_minute, limits.burst),
-            self.record,
-        )
+        self.callers = Callers(self.keyring, self.tokens, gateway.attempts, self.record)
+        self.operators = Operators(settings, directory_of(settings), self.tokens, self.record)
         self._gate = Gate(self.keyring, gateway)
         self._watch = Watch(gateway, self.keyring, self.tokens.current, settings.close_revoked_sessions, self.record)
 
@@ -109,18 +102,36 @@ class Running:
         """Judge a call.
 
         Raises:
-            GatewayError: it may not be made, or that could not be recorded.
+            GatewayError: it may not be made.
         """
-        rule = rule_of(request.method, request.scope)
-        try:
-            self._check(request, rule)
-        except GatewayError as refusal:
-            if request.moment is not Moment.LIST:
-                self.record(_record(request, "denied", refusal.message))
-            raise
-        if request.moment is Moment.CALL and rule is not None and (rule.is_audited or _is_audited_command(request)):
-            self.record(_record(request, "allowed", "", self._what(request)))
+        self._check(request, rule_of(request.method, request.scope))
         return Allow()
+
+    def decided(self, request: AccessRequest, refusal: GatewayError | None, denied: Mapping[int, str]) -> None:
+        """Record what became of a call: one record for what was denied of it, one for what was allowed.
+
+        Raises:
+            AccessDenied: it could not be recorded, and the settings say that nothing may then go on.
+        """
+        if refusal is not None:
+            self.record(_record(request, "denied", refusal.message, _listed(self._what(request))))
+            return
+        rule = rule_of(request.method, request.scope)
+        is_audited = rule is not None and (rule.is_audited or _is_audited_command(request))
+        if isinstance(request.request, AcknowledgeAlarmRequest) and self._item_rights(request.identity) is not None:
+            # Decided alarm by alarm: see `KeyItems`.
+            _from.set(request.peer.address)
+            return
+        if not denied and not is_audited:
+            return
+        items = self._what(request)
+        if denied:
+            why = f"{len(denied)} items: {next(iter(denied.values()))}"
+            self.record(_record(request, "denied", why, _listed(i for n, i in enumerate(items) if n in denied)))
+            items = [item for n, item in enumerate(items) if n not in denied]
+            is_audited = is_audited and bool(items)
+        if is_audited:
+            self.record(_record(request, "allowed", "", _listed(items)))
 
     def _check(self, request: AccessRequest, rule: Rule | None) -> None:
         if rule is None:
@@ -136,38 +147,23 @@ class Running:
         elif request.identity is not NOBODY or not rule.public:
             raise AccessDenied("the call needs an API key")
 
-    def _what(self, request: AccessRequest) -> str:
-        """Return what a command is about: references, never values."""
+    def _what(self, request: AccessRequest) -> Sequence[str]:
+        """Return what a command is about, input by input: references, never values."""
         if isinstance(request.request, AcknowledgeAlarmRequest):
-            return _listed(request.request.references)
+            return request.request.references
         if not isinstance(request.request, InvokeRequest):
-            return ""
+            return ()
         command = request.request.command
-        return _listed(references_of(command, self._gateway.items_used(request.session_id, command)))
+        return list(references_of(command, self._gateway.items_used(request.session_id, command)))
 
     # items
 
-    def command_guard(self, session: SessionInfo, identity: Identity) -> ItemGuard | None:
+    def command_guard(self, identity: Identity) -> ItemGuard | None:
         """Return the guard of a caller; None for whoever may use every item."""
         rights = self._item_rights(identity)
         if rights is None:
             return None
-
-        def refused(command: MxCommand, items: Sequence[ItemRecord | None], denied: Mapping[int, str]) -> None:
-            first = next(iter(denied))
-            self.record(
-                AuditRecord(
-                    actor=_actor(identity),
-                    action=f"Invoke {command.WhichOneof('command')}",
-                    decision="denied",
-                    reason=f"{len(denied)} items: {denied[first]}",
-                    session=session.session_id,
-                    tag=session.tag,
-                    detail=_listed(references_of(command, items, denied)),
-                )
-            )
-
-        return ItemGuard(rights, refused)
+        return ItemGuard(rights)
 
     def event_filter(self, identity: Identity) -> ItemFilter | None:
         """Return the filter of a caller; None for whoever may see everything of the session."""
@@ -198,18 +194,14 @@ class Running:
         if rights is None:
             return None
 
-        def refused(action: str, references: Sequence[str]) -> None:
-            self.record(
-                AuditRecord(
-                    actor=_actor(identity),
-                    action=action,
-                    decision="denied",
-                    reason=f"{len(references)} items: this key may not write the item",
-                    detail=_listed(references),
-                )
-            )
+        def decided(action: str, allowed: Sequence[str], denied: Sequence[str]) -> None:
+            if denied:
+                why = f"{len(denied)} items: this key may not write the item"
+                self.record(AuditRecord(_actor(identity), action, "denied", why, _from.get(), detail=_listed(denied)))
+            if allowed:
+                self.record(AuditRecord(_actor(identity), action, "allowed", "", _from.get(), detail=_listed(allowed)))
 
-        return KeyItems(rights, refused)
+        return KeyItems(rights, decided)
 
     def _item_rights(self, identity: Identity) -> ItemRights | None:
         key = identity.claims
@@ -241,21 +233,6 @@ class Running:
                 )
             )
             raise revoked(orphan.spawn.owner, why)
-
-    def session_detached(self, session: SessionInfo) -> None:
-        """Keep the number of sessions without a subscriber within what the owner's key may have."""
-        key = self.keyring.key(session.owner)
-        limit = key.constraints.maximum_detached if key is not None else None
-        if limit is None:
-            return
-        waiting = [s for s in self._gateway.sessions() if s.owner == session.owner and s.detached_s is not None]
-        waiting.sort(key=lambda s: s.detached_s or 0.0, reverse=True)
-        for evicted in waiting[: max(0, len(waiting) - limit)]:
-            self._gateway.close_session(
-                evicted.session_id,
-                CloseReason.EVICTED,
-                f"its key may have {limit} sessions without a subscriber (--max-detached)",
-            )
 
     def session_closed(self, session: SessionInfo, reason: CloseReason) -> None:
         """Record it."""
@@ -330,13 +307,21 @@ async def running(settings: AclSettings, gateway: Gateway) -> AsyncIterator[Runn
                 watching.cancel()
 
 
+def _listed(items: Iterable[str]) -> str:
+    """Return the items as the detail of a record; of what finds no place, how many there are."""
+    listed, left = [], _LONGEST_LIST
+    rest = iter(items)
+    for item in rest:
+        left -= len(item) + 2
+        if left < 0:
+            listed.append(f"and {1 + sum(1 for _ in rest)} more")
+            break
+        listed.append(item)
+    return ", ".join(listed)
+
+
 def _actor(identity: Identity) -> str:
     return f"{identity.kind}:{identity.id.removeprefix('operator:')}"
-
-
-def _listed(references: Iterable[str]) -> str:
-    """Return the first of the references as one text: more than a record of the audit log holds."""
-    return ", ".join(islice(references, LONGEST_TEXT))
 
 
 def _record(request: AccessRequest, decision: str, reason: str, detail: str = "") -> AuditRecord:

@@ -16,13 +16,6 @@ class _Section(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False, hide_input_in_errors=True)
 
 
-class AttemptSettings(_Section):
-    """Failed attempts by one peer, on one key id, or for one user; successes do not count."""
-
-    per_minute: float = Field(10.0, gt=0, le=6000, description="Failures a minute, in the long run.")
-    burst: int = Field(5, ge=1, le=1000, description="Failures at once before the limit is felt.")
-
-
 class AuditSettings(_Section):
     """The audit log, `audit.jsonl` in the private directory."""
 
@@ -39,7 +32,10 @@ class LdapSettings(_Section):
         min_length=1,
         description="`ldaps://host[:port]`, or `ldap://host[:port]` with StartTLS; asked in this order.",
     )
-    ca_file: Path | None = Field(None, description="PEM file of the CA to trust; empty: those of the system.")
+    ca_file: Path | None = Field(
+        None,
+        description="PEM file of the CA to trust, relative to `gateway.data_dir`; unset: those of the system.",
+    )
     bind: Literal["search", "direct"] = Field(
         "search",
         description="search: look the user up with the service account, then bind as what was found. direct: bind as "
@@ -114,9 +110,9 @@ class AclSettings(_Section):
     """API keys, operators and the audit log."""
 
     directory: Path = Field(
-        Path("var/acl"),
-        description="Private directory (mode 0700) of the keys, the pepper and the audit log. Relative to the working "
-        "directory.",
+        Path("acl"),
+        description="Private directory (mode 0700) of the keys, the pepper and the audit log. Relative to "
+        "`gateway.data_dir`.",
     )
     environment: str = Field(
         "site", description="Stands in each key, so that one of the test plant is not mistaken for one of production."
@@ -128,7 +124,6 @@ class AclSettings(_Section):
         True,
         description="Whether the sessions of a revoked or expired key are closed; `keys revoke` may say otherwise.",
     )
-    failed_attempts: AttemptSettings = Field(AttemptSettings(), description="Limits of failed attempts.")
     audit: AuditSettings = Field(AuditSettings(), description="The audit log.")
     ldap: LdapSettings | None = Field(None, description="The directory of the operators; none: nobody can log in.")
     operators: OperatorSettings = Field(OperatorSettings(), description="The roles of groups.")

@@ -12,10 +12,14 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from mxgw_acl.audit import AUDIT_FILE
 from mxgw_acl.files import FILE_MODE, check_private, private_directory, secret_file
 from mxgw_acl.keyformat import KeyText, new_key_id, new_secret
 from mxgw_acl.keys import Constraints, Key, Scope, SecretHash
+from mxgw_core.api import BackupEntry, BackupKind
 from mxgw_core.api.errors import MxgwError, SettingsError
+
+KEYS_FILE, PEPPER_FILE = "keys.sqlite3", "pepper"
 
 _SCHEMA_VERSION = 1
 _SCHEMA = """
@@ -93,7 +97,7 @@ class KeyStore:
             SettingsError: the directory, the database or the pepper cannot be used; the text says what to do.
         """
         self._now = now
-        self.path = private_directory(directory) / "keys.sqlite3"
+        self.path = private_directory(directory) / KEYS_FILE
         try:
             # SQLite gives its other files the mode of this one.
             os.close(os.open(self.path, os.O_RDWR | os.O_CREAT, FILE_MODE))
@@ -108,7 +112,7 @@ class KeyStore:
             raise SettingsError(f"plugins.acl.directory: {self.path} cannot be used: {error}") from error
         # After the database: a pepper without keys is harmless, keys without their pepper are dead.
         has_keys = self._connection.execute("SELECT 1 FROM keys LIMIT 1").fetchone() is not None
-        pepper = directory / "pepper"
+        pepper = directory / PEPPER_FILE
         if has_keys and not pepper.exists():
             self.close()
             raise SettingsError(
@@ -289,6 +293,22 @@ class KeyStore:
             "INSERT INTO secrets VALUES (?, ?, ?, NULL)",
             (text.key_id, self.digest(text.key_id, text.secret), self._now()),
         )
+
+
+def files_to_back_up(directory: Path) -> Sequence[BackupEntry]:
+    """Return the keys, their pepper and the audit log, as far as they exist.
+
+    The secret behind operators' logins is left out: with a copy of it anybody could make one, and without it operators
+    only log in again.
+
+    Raises:
+        SettingsError: the keys are there and the pepper is not.
+    """
+    keys, pepper, audit = directory / KEYS_FILE, directory / PEPPER_FILE, directory / AUDIT_FILE
+    if keys.exists() and not pepper.exists():
+        raise SettingsError(f"{pepper} is missing, and without it a backup of {keys} is worth nothing")
+    found = [BackupEntry(keys, BackupKind.DATABASE), BackupEntry(pepper), BackupEntry(audit, BackupKind.LINES)]
+    return [entry for entry in found if entry.path.exists()]
 
 
 def _key(row: Sequence[object], hashes: Sequence[SecretHash]) -> Key:

@@ -107,12 +107,14 @@ class AlarmService:
         references = list(dict.fromkeys(request.references))
         access = self._gateway.item_access(call.identity)
         outcomes: dict[str, Outcome | None] = {}
+        allowed: list[str] = []
+        denied: list[str] = []
         async for some in in_slices(references):
-            outcomes |= {reference: self._judged(reference, access) for reference in some}
-        denied = [r for r, o in outcomes.items() if o is not None and o.outcome == pb.ACKNOWLEDGE_OUTCOME_DENIED]
-        if denied:
-            for one in access:
-                one.refused("AcknowledgeAlarm", denied)
+            for reference in some:
+                outcomes[reference] = self._judged(reference, access)
+                (allowed if _may_acknowledge(reference, access) else denied).append(reference)
+        for one in access:
+            one.decided("AcknowledgeAlarm", allowed, denied)
         to_ask = [reference for reference, outcome in outcomes.items() if outcome is None]
         if to_ask:
             answers = await self._asked(to_ask, request.comment, operator)
@@ -127,8 +129,7 @@ class AlarmService:
         # An alarm that the caller may not know of and one that is not there look alike.
         if entry is None or not all(one.may_read(reference) for one in access):
             return Outcome(pb.ACKNOWLEDGE_OUTCOME_NOT_ACTIVE, 0, "no alarm of this reference is active")
-        # MXAccess acknowledges by writing below the attribute: a right to either will do.
-        if not all(one.may_write(reference) or one.may_write(f"{reference}.AckMsg") for one in access):
+        if not _may_acknowledge(reference, access):
             return Outcome(pb.ACKNOWLEDGE_OUTCOME_DENIED, 0, "this caller may not write the item")
         if entry.alarm.state not in _UNACKNOWLEDGED:
             return Outcome(pb.ACKNOWLEDGE_OUTCOME_ALREADY_ACKNOWLEDGED, 0, "it is acknowledged already")
@@ -148,6 +149,14 @@ class AlarmService:
     @staticmethod
     def _shows(alarm_filter: AlarmFilter, entry: Entry) -> bool:
         return alarm_filter.keep(entry.handle, entry.alarm.priority, 0)
+
+
+def _may_acknowledge(reference: str, access: Sequence[ItemAccess]) -> bool:
+    """Return whether the caller may know of the alarm and acknowledge it."""
+    # MXAccess acknowledges by writing below the attribute: a right to either will do.
+    return all(
+        one.may_read(reference) and (one.may_write(reference) or one.may_write(f"{reference}.AckMsg")) for one in access
+    )
 
 
 def _operator(request: pb.AcknowledgeAlarmRequest, identity: Identity) -> str:

@@ -94,7 +94,7 @@ def dashboard(
         _needs("textual_serve", "dashboard-web")
         from mxgw_dashboard_tui.web import WebServer
 
-        asyncio.run(WebServer(_command_of(options), port, f"mxgw {target}").run(click.echo))
+        asyncio.run(WebServer(_command_of(options), port, "mxgw dashboard").run(click.echo))
         return
     from mxgw_dashboard_tui.tui.run import run
 

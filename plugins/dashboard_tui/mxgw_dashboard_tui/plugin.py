@@ -39,7 +39,12 @@ class DashboardPlugin:
 
     @hookimpl
     def mxgw_settings(self) -> SettingsSection[DashboardSettings]:
-        return SettingsSection("dashboard_tui", DashboardSettings, self._configure)
+        instead = (
+            "limits.failed_attempts_per_minute and limits.failed_attempts_burst took its place, one limit for keys and "
+            "logins"
+        )
+        former = {"login_failures_per_minute": instead}
+        return SettingsSection("dashboard_tui", DashboardSettings, self._configure, former)
 
     def _configure(self, settings: DashboardSettings) -> None:
         self._settings = settings

@@ -21,6 +21,3 @@ class DashboardSettings(BaseModel):
         0.5, ge=0.05, le=60, description="A watched session shows each item at most once in this many seconds."
     )
     journal_entries: int = Field(1000, ge=10, le=100_000, description="How much of what happened is kept.")
-    login_failures_per_minute: int = Field(
-        5, ge=1, le=1000, description="Failed logins of one name from one address, before more are refused for a while."
-    )

@@ -1,8 +1,11 @@
 """`mxgw dashboard --serve`: the same app in a browser of this machine, one process of the app per open page.
 
-textual-serve brings the page and the socket. What is here keeps others out: it listens on loopback only, answers to no
-other host name, and shows itself only to a browser that was given the address with its key. A page of somebody else
-cannot open the socket either, because the cookie does not go with its requests.
+textual-serve brings the page and the socket. What is here keeps others out. It listens on loopback only. The page is
+nothing but textual-serve's own files, which anybody may have; whoever opens the socket acts as the operator, and needs
+the key of the printed address. The key is in the address's fragment, which no browser sends anywhere: the page keeps
+it for its own origin (`sessionStorage`) and offers it to the socket as a subprotocol. There is no cookie, because a
+browser gives those to every port of this machine. The socket also takes no other `Origin` than the page's, and nothing
+here answers to another `Host`, which is how a name that somebody else controls would lead to this machine.
 """
 
 from __future__ import annotations
@@ -22,7 +25,32 @@ from textual_serve.server import Server
 HOST = "127.0.0.1"
 _END_WITHIN_S = 5.0
 _ELSEWHERE = re.compile(r"<link\s[^>]*https://[^>]*>")
-_OUTSIDE = "open the address that `mxgw dashboard --serve` printed: it has a key that this request did not bring\n"
+_OUTSIDE = "open the address that `mxgw dashboard --serve` printed, as it is\n"
+# The subprotocol of the socket, and of the word that carries the key beside it.
+_PROTOCOL, _KEY_WORD = "mxgw.dashboard", "mxgw.key."
+# Runs before the script that opens the socket.
+_SCRIPT = f"""<script>
+  (() => {{
+    const given = new URLSearchParams(location.hash.slice(1)).get("key");
+    if (given) {{
+      sessionStorage.setItem("mxgw-key", given);
+      history.replaceState(null, "", location.pathname + location.search);
+    }}
+    const key = sessionStorage.getItem("mxgw-key") || "none";
+    const Plain = window.WebSocket;
+    window.WebSocket = class extends Plain {{
+      constructor(url) {{ super(url, ["{_PROTOCOL}", "{_KEY_WORD}" + key]); }}
+    }};
+  }})();
+</script>
+"""
+_HEADERS = {
+    "Cache-Control": "no-store",
+    "Content-Security-Policy": "frame-ancestors 'none'",
+    "Cross-Origin-Resource-Policy": "same-origin",
+    "Referrer-Policy": "no-referrer",
+    "X-Content-Type-Options": "nosniff",
+}
 
 
 class WebServer(Server):
@@ -47,7 +75,6 @@ class WebServer(Server):
                 loop.add_signal_handler(number, stopping.set)
             except NotImplementedError:  # Windows: Ctrl-C cancels, see asyncio.Runner
                 break
-        # No access log: the first request has the key in it.
         runner = web.AppRunner(await self._make_app(), access_log=None, shutdown_timeout=_END_WITHIN_S)
         await runner.setup()
         try:
@@ -57,7 +84,7 @@ class WebServer(Server):
                 raise click.ClickException(f"port {self.port} cannot be used ({error.strerror}): give --port") from None
             self.port = runner.addresses[0][1]
             self.public_url = f"http://{HOST}:{self.port}"
-            say(f"The dashboard is at {self.public_url}/?key={self._key}")
+            say(f"The dashboard is at {self.public_url}/#key={self._key}")
             await stopping.wait()
         finally:
             await runner.cleanup()
@@ -65,6 +92,7 @@ class WebServer(Server):
     async def _make_app(self) -> web.Application:
         app = await super()._make_app()
         app.middlewares.append(self._guard())
+        app.on_response_prepare.append(_complete)
         return app
 
     async def on_startup(self, app: web.Application) -> None:
@@ -79,7 +107,13 @@ class WebServer(Server):
             await asyncio.wait(self._pages, timeout=_END_WITHIN_S)
 
     async def handle_websocket(self, request: web.Request) -> web.WebSocketResponse:
-        """Run an app for this page."""
+        """Run an app for this page; refuse whoever does not have the key, or has it from elsewhere.
+
+        Raises:
+            web.HTTPForbidden: the request brings no key, another one, or another origin than the page's, or none.
+        """
+        if request.headers.get("Origin") != self.public_url or not self._has_key(request):
+            raise web.HTTPForbidden(text=_OUTSIDE)
         page = asyncio.current_task()
         assert page is not None
         self._pages.add(page)
@@ -89,29 +123,33 @@ class WebServer(Server):
             self._pages.discard(page)
 
     async def handle_index(self, request: web.Request) -> web.Response:
-        """Return the page, without what it would load from elsewhere: a plant has no internet."""
+        """Return the page with the script for the key, without what it would load from elsewhere.
+
+        A plant has no internet.
+        """
         page = await super().handle_index(request)
         assert isinstance(page, web.Response)
-        page.text = _ELSEWHERE.sub("", page.text or "")
+        page.text = _ELSEWHERE.sub("", page.text or "").replace("<head>", f"<head>\n{_SCRIPT}", 1)
         return page
 
     def _guard(self) -> Middleware:
         @web.middleware
         async def guard(request: web.Request, handler: Handler) -> web.StreamResponse:
-            cookie = f"mxgw_dashboard_{self.port}"  # cookies do not tell ports apart
-            # Another name that leads here is how a page from elsewhere gets to talk to this machine.
-            if request.host not in (f"{HOST}:{self.port}", f"localhost:{self.port}"):
+            origin = request.headers.get("Origin", self.public_url)
+            if request.host != f"{HOST}:{self.port}" or origin != self.public_url:
                 raise web.HTTPForbidden(text=_OUTSIDE)
-            if self._is_key(request.cookies.get(cookie)):
-                return await handler(request)
-            if request.path == "/" and self._is_key(request.query.get("key")):
-                # The key leaves the address line, and so the history.
-                answer = web.Response(status=303, headers={"Location": "/"})
-                answer.set_cookie(cookie, self._key, httponly=True, samesite="Strict")
-                return answer
-            raise web.HTTPForbidden(text=_OUTSIDE)
+            return await handler(request)
 
         return guard
 
-    def _is_key(self, word: str | None) -> bool:
-        return secrets.compare_digest((word or "").encode(), self._key.encode())
+    def _has_key(self, request: web.Request) -> bool:
+        words = [word.strip() for word in request.headers.get("Sec-WebSocket-Protocol", "").split(",")]
+        return any(secrets.compare_digest(word.encode(), f"{_KEY_WORD}{self._key}".encode()) for word in words)
+
+
+async def _complete(request: web.Request, response: web.StreamResponse) -> None:
+    """Add what textual-serve leaves out: a browser wants one of the subprotocols that it offered."""
+    del request
+    response.headers.update(_HEADERS)
+    if isinstance(response, web.WebSocketResponse):
+        response.headers["Sec-WebSocket-Protocol"] = _PROTOCOL

@@ -6,12 +6,16 @@ import asyncio
 import logging
 from collections.abc import AsyncIterator, Iterable, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from pathlib import Path
 
 from mxgw_core.api import (
+    BackupEntry,
     CloseReason,
+    EndedSession,
     Gateway,
     Orphan,
     OrphanVerdict,
+    SessionInfo,
     SettingsSection,
     WorkerExit,
     WorkerIdentity,
@@ -20,7 +24,7 @@ from mxgw_core.api import (
     hookimpl,
 )
 from mxgw_reattach.environment import warnings_of
-from mxgw_reattach.manifest import Manifest
+from mxgw_reattach.manifest import Manifest, files_to_back_up
 from mxgw_reattach.settings import ReattachSettings
 
 log = logging.getLogger(__name__)
@@ -52,7 +56,9 @@ class ReattachPlugin:
 
     @asynccontextmanager
     async def _running(self, gateway: Gateway) -> AsyncIterator[None]:
-        manifest = self._open = Manifest.open(gateway.data_dir)
+        manifest = self._open = Manifest.open(
+            gateway.data_dir, gateway.data_dir_id, remembered=gateway.remembered_sessions
+        )
         log.info("workers outlive this gateway (%s), %d known of an earlier run", manifest.instance, len(manifest))
         try:
             async with asyncio.TaskGroup() as tasks:
@@ -70,6 +76,10 @@ class ReattachPlugin:
         if self._settings.check_environment:
             for warning in await asyncio.to_thread(warnings_of):
                 log.warning("%s", warning)
+
+    @hookimpl
+    def mxgw_backup(self, data_dir: Path) -> Sequence[BackupEntry]:
+        return files_to_back_up(data_dir)
 
     # the steps of a worker's life
 
@@ -100,9 +110,17 @@ class ReattachPlugin:
 
     @hookimpl
     def mxgw_worker_exited(self, worker_exit: WorkerExit) -> None:
-        self._manifest.gone(worker_exit.session_id)
+        self._manifest.gone(worker_exit.session_id, worker_exit.close_reason, worker_exit.close_detail)
+
+    @hookimpl
+    def mxgw_session_attached(self, session: SessionInfo) -> None:
+        self._manifest.attached(session.session_id)
 
     # after a restart
+
+    @hookimpl
+    def mxgw_ended_sessions(self) -> Sequence[EndedSession]:
+        return self._manifest.ended()
 
     @hookimpl
     def mxgw_orphans(self) -> Sequence[Orphan]:

@@ -1,4 +1,4 @@
-"""The plugin: retention, detach grace, a budget for sessions that wait, and a warning when the log is too short."""
+"""The plugin: retention, detach grace, and a warning when the log is too short."""
 
 from __future__ import annotations
 
@@ -19,8 +19,8 @@ from mxgw_core.api import (
     hookimpl,
 )
 from mxgw_core.api.errors import SettingsError
-from mxgw_core.api.metrics import counter, gauge
-from mxgw_replay.settings import ReplaySettings
+from mxgw_core.api.metrics import gauge
+from mxgw_replay.settings import FORMER, ReplaySettings
 
 log = logging.getLogger(__name__)
 
@@ -30,14 +30,12 @@ class ReplayPlugin:
 
     def __init__(self) -> None:
         self._settings = ReplaySettings()
-        self._gateway: Gateway | None = None
         # Sessions that were warned about, so that each is named once.
         self.warned: set[str] = set()
-        self._evicted = 0
 
     @hookimpl
     def mxgw_settings(self) -> SettingsSection[ReplaySettings]:
-        return SettingsSection("replay", ReplaySettings, self._configure)
+        return SettingsSection("replay", ReplaySettings, self._configure, FORMER)
 
     def _configure(self, settings: ReplaySettings) -> None:
         self._settings = settings
@@ -48,7 +46,6 @@ class ReplayPlugin:
 
     @asynccontextmanager
     async def _running(self, gateway: Gateway) -> AsyncIterator[None]:
-        self._gateway = gateway
         self._check_limits(gateway.default_subscriber_limits())
         async with asyncio.TaskGroup() as tasks:
             watching = tasks.create_task(self._watch_horizons(gateway), name="replay:horizons")
@@ -56,7 +53,6 @@ class ReplayPlugin:
                 yield
             finally:
                 watching.cancel()
-                self._gateway = None
 
     def _check_limits(self, limits: SubscriberLimits) -> None:
         """Refuse a log that cannot hold what a slow subscriber is still owed and what comes meanwhile.
@@ -98,28 +94,6 @@ class ReplayPlugin:
         return math.inf if grace_s == "none" else grace_s
 
     @hookimpl
-    def mxgw_session_detached(self, session: SessionInfo) -> None:
-        gateway = self._gateway
-        if gateway is None:
-            return
-        waiting = sorted(
-            (s for s in gateway.sessions() if s.detached_s is not None),
-            key=lambda s: s.detached_s or 0.0,
-            reverse=True,
-        )
-        own = [s for s in waiting if s.owner == session.owner]
-        for sessions, limit, name in (
-            (own, self._settings.maximum_detached_per_owner, "maximum_detached_per_owner"),
-            (waiting, self._settings.maximum_detached, "maximum_detached"),
-        ):
-            for evicted in sessions[: max(0, len(sessions) - limit)]:
-                self._evicted += gateway.close_session(
-                    evicted.session_id,
-                    CloseReason.EVICTED,
-                    f"more than {limit} sessions wait for a subscriber (plugins.replay.{name})",
-                )
-
-    @hookimpl
     def mxgw_session_closed(self, session: SessionInfo, reason: CloseReason) -> None:
         del reason
         self.warned.discard(session.session_id)
@@ -132,12 +106,7 @@ class ReplayPlugin:
                 "mxgw_replay_detach_grace_seconds",
                 "How long a session outlives its last subscriber (plugins.replay.detach_grace_seconds).",
                 None if grace_s == "none" else grace_s,
-            ),
-            counter(
-                "mxgw_replay_evictions_total",
-                "Sessions without a subscriber that were ended because too many waited.",
-                self._evicted,
-            ),
+            )
         ]
 
     async def _watch_horizons(self, gateway: Gateway) -> None:

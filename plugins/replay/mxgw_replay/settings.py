@@ -7,6 +7,11 @@ from typing import Literal
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 MIB = 1024 * 1024
+_NOT_ENDED = (
+    "nothing is ended within its grace any more, remove it; limits.sessions_per_owner says how many sessions one owner "
+    "may open"
+)
+FORMER = {"maximum_detached": _NOT_ENDED, "maximum_detached_per_owner": _NOT_ENDED}
 
 
 class ReplaySettings(BaseModel):
@@ -30,12 +35,6 @@ class ReplaySettings(BaseModel):
     detach_grace_seconds: float | Literal["none"] = Field(
         30.0,
         description="How long a session outlives its last subscriber; 0: not at all, `none`: as its lease says.",
-    )
-    maximum_detached: int = Field(
-        32, ge=0, le=10_000, description="Sessions without a subscriber at once; the one detached longest goes first."
-    )
-    maximum_detached_per_owner: int = Field(
-        8, ge=0, le=10_000, description="The same limit for the sessions of one owner."
     )
     snapshots: bool = Field(
         True, description="Serve SNAPSHOT_THEN_LIVE and on_gap = SNAPSHOT: the last value of every advised item."

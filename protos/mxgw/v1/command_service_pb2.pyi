@@ -27,7 +27,16 @@ class InvokeRequest(_message.Message):
     SESSION_ID_FIELD_NUMBER: _builtins.int
     COMMAND_FIELD_NUMBER: _builtins.int
     TIMEOUT_FIELD_NUMBER: _builtins.int
+    REQUEST_ID_FIELD_NUMBER: _builtins.int
     session_id: _builtins.str
+    request_id: _builtins.bytes
+    """Makes a write safe to repeat: 16 to 64 bytes that this caller uses for no other write of the session, best random
+    ones. A repeat, with the same `session_id` and `command`, gets the outcome of the first and writes nothing; while
+    the first is under way it waits for it. The worker remembers an outcome for 10 minutes, through a restart of the
+    gateway; what never reached the backend (a refusal, or a deadline that passed before) is not remembered, and a
+    repeat runs. Another command under the same id is refused (REQUEST_ID_REUSED), an id with a command that is no
+    write as well (INVALID_REQUEST). Empty: the write is not remembered.
+    """
     @_builtins.property
     def command(self) -> _commands_pb2.MxCommand: ...
     @_builtins.property
@@ -40,10 +49,11 @@ class InvokeRequest(_message.Message):
         session_id: _builtins.str = ...,
         command: _commands_pb2.MxCommand | None = ...,
         timeout: _duration_pb2.Duration | None = ...,
+        request_id: _builtins.bytes = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["command", b"command", "timeout", b"timeout"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["command", b"command", "session_id", b"session_id", "timeout", b"timeout"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["command", b"command", "request_id", b"request_id", "session_id", b"session_id", "timeout", b"timeout"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -51,8 +51,8 @@ class CommandServiceServicer(object):
 
     def Invoke(self, request, context):
         """Run one MXAccess method or bulk call. MXAccess failures are in the reply (hresult, statuses); gRPC errors are the
-        gateway's refusals: DEADLINE_EXCEEDED (COMMAND_TIMED_OUT: the outcome is unknown, do not blindly repeat a write),
-        RESOURCE_EXHAUSTED (PENDING_COMMANDS_EXCEEDED: wait for answers first).
+        gateway's refusals: DEADLINE_EXCEEDED (COMMAND_TIMED_OUT: the outcome is unknown, repeat a write only with its
+        request_id), RESOURCE_EXHAUSTED (PENDING_COMMANDS_EXCEEDED: wait for answers first).
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

@@ -33,8 +33,8 @@ class CommandServiceStub:
     def __new__(cls, channel: _aio.Channel) -> CommandServiceAsyncStub: ...
     Invoke: _grpc.UnaryUnaryMultiCallable[_command_service_pb2.InvokeRequest, _command_service_pb2.InvokeResponse]
     """Run one MXAccess method or bulk call. MXAccess failures are in the reply (hresult, statuses); gRPC errors are the
-    gateway's refusals: DEADLINE_EXCEEDED (COMMAND_TIMED_OUT: the outcome is unknown, do not blindly repeat a write),
-    RESOURCE_EXHAUSTED (PENDING_COMMANDS_EXCEEDED: wait for answers first).
+    gateway's refusals: DEADLINE_EXCEEDED (COMMAND_TIMED_OUT: the outcome is unknown, repeat a write only with its
+    request_id), RESOURCE_EXHAUSTED (PENDING_COMMANDS_EXCEEDED: wait for answers first).
     """
     Browse: _grpc.UnaryUnaryMultiCallable[_command_service_pb2.BrowseRequest, _command_service_pb2.BrowseResponse]
     """List the children of a node of the backend's address space."""
@@ -44,8 +44,8 @@ class CommandServiceAsyncStub(CommandServiceStub):
     def __init__(self, channel: _aio.Channel) -> None: ...
     Invoke: _aio.UnaryUnaryMultiCallable[_command_service_pb2.InvokeRequest, _command_service_pb2.InvokeResponse]  # type: ignore[assignment]
     """Run one MXAccess method or bulk call. MXAccess failures are in the reply (hresult, statuses); gRPC errors are the
-    gateway's refusals: DEADLINE_EXCEEDED (COMMAND_TIMED_OUT: the outcome is unknown, do not blindly repeat a write),
-    RESOURCE_EXHAUSTED (PENDING_COMMANDS_EXCEEDED: wait for answers first).
+    gateway's refusals: DEADLINE_EXCEEDED (COMMAND_TIMED_OUT: the outcome is unknown, repeat a write only with its
+    request_id), RESOURCE_EXHAUSTED (PENDING_COMMANDS_EXCEEDED: wait for answers first).
     """
     Browse: _aio.UnaryUnaryMultiCallable[_command_service_pb2.BrowseRequest, _command_service_pb2.BrowseResponse]  # type: ignore[assignment]
     """List the children of a node of the backend's address space."""
@@ -58,8 +58,8 @@ class CommandServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_command_service_pb2.InvokeResponse, _abc.Awaitable[_command_service_pb2.InvokeResponse]]:
         """Run one MXAccess method or bulk call. MXAccess failures are in the reply (hresult, statuses); gRPC errors are the
-        gateway's refusals: DEADLINE_EXCEEDED (COMMAND_TIMED_OUT: the outcome is unknown, do not blindly repeat a write),
-        RESOURCE_EXHAUSTED (PENDING_COMMANDS_EXCEEDED: wait for answers first).
+        gateway's refusals: DEADLINE_EXCEEDED (COMMAND_TIMED_OUT: the outcome is unknown, repeat a write only with its
+        request_id), RESOURCE_EXHAUSTED (PENDING_COMMANDS_EXCEEDED: wait for answers first).
         """
 
     @_abc_1.abstractmethod

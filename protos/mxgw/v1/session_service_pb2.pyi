@@ -73,8 +73,6 @@ class _CloseReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_CloseReas
     CLOSE_REASON_KILLED_BY_OPERATOR: _CloseReason.ValueType  # 9
     CLOSE_REASON_OWNER_REVOKED: _CloseReason.ValueType  # 10
     CLOSE_REASON_GATEWAY_SHUTDOWN: _CloseReason.ValueType  # 11
-    CLOSE_REASON_EVICTED: _CloseReason.ValueType  # 12
-    """Detached for longer than others when a limit on detached sessions was reached."""
 
 class CloseReason(_CloseReason, metaclass=_CloseReasonEnumTypeWrapper):
     """Why a session ended."""
@@ -95,8 +93,6 @@ CLOSE_REASON_OVERFLOW_FAIL_FAST: CloseReason.ValueType  # 8
 CLOSE_REASON_KILLED_BY_OPERATOR: CloseReason.ValueType  # 9
 CLOSE_REASON_OWNER_REVOKED: CloseReason.ValueType  # 10
 CLOSE_REASON_GATEWAY_SHUTDOWN: CloseReason.ValueType  # 11
-CLOSE_REASON_EVICTED: CloseReason.ValueType  # 12
-"""Detached for longer than others when a limit on detached sessions was reached."""
 Global___CloseReason: _TypeAlias = CloseReason  # noqa: Y015
 
 class _AdviseKind:
@@ -239,12 +235,20 @@ class OpenSessionRequest(_message.Message):
     BACKEND_FIELD_NUMBER: _builtins.int
     TAG_FIELD_NUMBER: _builtins.int
     LEASE_FIELD_NUMBER: _builtins.int
+    REQUEST_ID_FIELD_NUMBER: _builtins.int
     client_name: _builtins.str
     """Shown to operators; at most 128 characters."""
     backend: _builtins.str
     """A backend named in the gateway's settings; empty for the default."""
     tag: _builtins.str
     """Shown to operators and used for their access; at most 64 characters."""
+    request_id: _builtins.bytes
+    """Makes the call safe to repeat: 16 to 64 bytes that this caller uses for no other session, best random ones. A
+    repeat with the same fields gets the session that the first opened, and waits for it while it starts or comes back
+    from a restart of the gateway (where the gateway keeps sessions through one). For 10 minutes after the session's
+    end a repeat is refused with SESSION_GONE; when the first failed, a repeat tries again. Other fields under the same
+    id are refused (REQUEST_ID_REUSED). Empty: every call opens a session.
+    """
     @_builtins.property
     def lease(self) -> _duration_pb2.Duration:
         """Idle life time; empty for the gateway's default, capped by its maximum."""
@@ -256,10 +260,11 @@ class OpenSessionRequest(_message.Message):
         backend: _builtins.str = ...,
         tag: _builtins.str = ...,
         lease: _duration_pb2.Duration | None = ...,
+        request_id: _builtins.bytes = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["lease", b"lease"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["backend", b"backend", "client_name", b"client_name", "lease", b"lease", "tag", b"tag"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["backend", b"backend", "client_name", b"client_name", "lease", b"lease", "request_id", b"request_id", "tag", b"tag"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -535,6 +540,7 @@ class GetSessionStateResponse(_message.Message):
     TOTAL_ITEMS_FIELD_NUMBER: _builtins.int
     NEXT_PAGE_TOKEN_FIELD_NUMBER: _builtins.int
     total_items: _builtins.int
+    """Items in all pages. Absent where the caller may see only some of them, and not all are in this page."""
     next_page_token: _builtins.str
     @_builtins.property
     def position(self) -> _events_pb2.Position:
@@ -550,14 +556,16 @@ class GetSessionStateResponse(_message.Message):
         position: _events_pb2.Position | None = ...,
         registrations: _abc.Iterable[Global___Registration] | None = ...,
         items: _abc.Iterable[Global___ItemState] | None = ...,
-        total_items: _builtins.int = ...,
+        total_items: _builtins.int | None = ...,
         next_page_token: _builtins.str = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["position", b"position"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_total_items", b"_total_items", "position", b"position", "total_items", b"total_items"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["items", b"items", "next_page_token", b"next_page_token", "position", b"position", "registrations", b"registrations", "total_items", b"total_items"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_total_items", b"_total_items", "items", b"items", "next_page_token", b"next_page_token", "position", b"position", "registrations", b"registrations", "total_items", b"total_items"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    def WhichOneof(self, oneof_group: _Never) -> None: ...
+    _WhichOneofReturnType__total_items: _TypeAlias = _typing.Literal["total_items"]  # noqa: Y015
+    _WhichOneofArgType__total_items: _TypeAlias = _typing.Literal["_total_items", b"_total_items"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__total_items) -> _WhichOneofReturnType__total_items | None: ...
 
 Global___GetSessionStateResponse: _TypeAlias = GetSessionStateResponse  # noqa: Y015
 
@@ -860,6 +868,7 @@ class GetWorkerInfoResponse(_message.Message):
     source_health: _events_pb2.SourceHealth.ValueType
     source_detail: _builtins.str
     items: _builtins.int
+    """Absent for a caller who may see only some of them."""
     protocol_version: _builtins.int
     @_builtins.property
     def started_at(self) -> _timestamp_pb2.Timestamp: ...
@@ -883,14 +892,16 @@ class GetWorkerInfoResponse(_message.Message):
         rss_bytes: _builtins.int = ...,
         source_health: _events_pb2.SourceHealth.ValueType = ...,
         source_detail: _builtins.str = ...,
-        items: _builtins.int = ...,
+        items: _builtins.int | None = ...,
         silence: _duration_pb2.Duration | None = ...,
         protocol_version: _builtins.int = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["silence", b"silence", "started_at", b"started_at"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_items", b"_items", "items", b"items", "silence", b"silence", "started_at", b"started_at"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["backend", b"backend", "epoch", b"epoch", "events_lost", b"events_lost", "head_sequence", b"head_sequence", "items", b"items", "outbox_bytes", b"outbox_bytes", "outbox_events", b"outbox_events", "outbox_oldest", b"outbox_oldest", "pid", b"pid", "protocol_version", b"protocol_version", "rss_bytes", b"rss_bytes", "silence", b"silence", "source_detail", b"source_detail", "source_health", b"source_health", "started_at", b"started_at", "state", b"state"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_items", b"_items", "backend", b"backend", "epoch", b"epoch", "events_lost", b"events_lost", "head_sequence", b"head_sequence", "items", b"items", "outbox_bytes", b"outbox_bytes", "outbox_events", b"outbox_events", "outbox_oldest", b"outbox_oldest", "pid", b"pid", "protocol_version", b"protocol_version", "rss_bytes", b"rss_bytes", "silence", b"silence", "source_detail", b"source_detail", "source_health", b"source_health", "started_at", b"started_at", "state", b"state"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    def WhichOneof(self, oneof_group: _Never) -> None: ...
+    _WhichOneofReturnType__items: _TypeAlias = _typing.Literal["items"]  # noqa: Y015
+    _WhichOneofArgType__items: _TypeAlias = _typing.Literal["_items", b"_items"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__items) -> _WhichOneofReturnType__items | None: ...
 
 Global___GetWorkerInfoResponse: _TypeAlias = GetWorkerInfoResponse  # noqa: Y015

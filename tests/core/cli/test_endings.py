@@ -101,7 +101,7 @@ def test_a_signal_lets_a_waiting_command_clean_up(number: signal.Signals, code: 
         assert process.stdout is not None
         assert process.stdout.readline() == "waiting\n"
         process.send_signal(number)
-        rest, errors = process.communicate(timeout=20)
+        rest, errors = process.communicate(timeout=60)
 
     assert (process.returncode, rest.strip()) == (code, "cleaned up")
     assert "Traceback" not in errors
@@ -117,7 +117,7 @@ def test_a_reader_that_has_enough_is_no_failure() -> None:
         process.stdout.close()
         assert process.stderr is not None
         errors = process.stderr.read()
-        code = process.wait(timeout=20)
+        code = process.wait(timeout=60)
 
     assert (code, errors) == (0, b"")
 
@@ -137,7 +137,7 @@ def test_output_survives_an_encoding_that_lacks_its_characters(tmp_path: Path) -
         cwd=tmp_path,
         env={**os.environ, "PYTHONIOENCODING": "ascii"},
         capture_output=True,
-        timeout=20,
+        timeout=60,
         check=False,
     )
 
@@ -177,7 +177,7 @@ def test_a_process_that_is_tied_to_its_parent_ends_when_the_parent_is_gone() -> 
         assert process.stdin is not None
         assert "Serving HTTP" in process.stdout.readline()  # it got its arguments and runs as a main program
         process.stdin.close()
-        code = process.wait(timeout=20)
+        code = process.wait(timeout=60)
 
     assert code == -signal.SIGTERM
 

@@ -68,3 +68,7 @@ def test_what_a_message_carries_fits_into_a_message(key: str) -> None:
                 section: {name: 524288},
             }
         )
+
+
+def test_a_small_gateway_need_not_say_how_many_sessions_an_owner_may_have() -> None:
+    assert LimitSettings(sessions=2).sessions == 2

@@ -39,6 +39,8 @@ Refused = Callable[..., list[str]]
          "'ERROR' (is \"debug\")"),
         ("[limits]\nlease_s = 9\nmaximum_lease_s = 8",
          "settings.toml:1: limits: lease_s must not exceed maximum_lease_s"),
+        ("[limits]\nsessions = 8\nsessions_per_owner = 9",
+         "settings.toml:1: limits: sessions_per_owner is 9, more than sessions, 8: lower it, or raise sessions"),
         ("[tls]\nclient_ca = 'x'", "settings.toml:1: tls: client_ca needs certificate and private_key"),
         ("[plugins]\nrequired = ['acl']", "settings.toml:1: plugins: required plugin 'acl' is not in enabled"),
         ("[plugins]\nenabld = []", "settings.toml:2: plugins.enabld: unknown key; did you mean 'enabled'? (a plugin's "

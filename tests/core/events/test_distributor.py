@@ -164,6 +164,51 @@ def test_the_oldest_event_told_to_a_subscriber_is_there_until_time_or_an_event_o
     assert told(taken(pump.attach(Position(EPOCH, oldest - 1)))) == [*range(oldest, 13)]
 
 
+# the horizon
+
+
+def _at_rate(pump: Pump, seconds: int) -> None:
+    for _ in range(seconds):
+        pump.clock.now += 1.0
+        pump.events(500)
+
+
+def test_the_horizon_is_how_long_the_retention_lasts_at_the_present_rate() -> None:
+    pump = Pump()
+    pump.distributor.retain(Retention(20_000, 1 << 30, 0.0))
+    pump.events(1)
+
+    assert pump.distributor.horizon_s is None
+
+    _at_rate(pump, 5)
+
+    assert pump.distributor.horizon_s == pytest.approx(40.0)
+
+
+def test_what_a_worker_that_was_taken_over_sends_at_once_is_no_rate() -> None:
+    pump = Pump()
+    pump.distributor.retain(Retention(20_000, 1 << 30, 0.0))
+    pump.distributor.refill_after(1_000)
+    for _ in range(4):
+        pump.clock.now += 1.0  # a busy machine takes its time
+        pump.events(2_000)
+
+        assert pump.distributor.horizon_s is None
+
+    pump.distributor.refilled()
+    pump.events(1_500)  # what came while they shook hands
+
+    assert pump.distributor.horizon_s is None
+
+    _at_rate(pump, 2)
+
+    assert pump.distributor.horizon_s is None
+
+    _at_rate(pump, 2)
+
+    assert pump.distributor.horizon_s == pytest.approx(40.0)
+
+
 # before anybody attached
 
 

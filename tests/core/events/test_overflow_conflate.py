@@ -352,9 +352,9 @@ def cost_of_an_event(items: int) -> float:
     conflation = Conflation("")
     times = []
     for chunk in chunks:
-        began = time.perf_counter()
+        began = time.thread_time()
         conflation.absorb(chunk, 0.0)
-        times.append(time.perf_counter() - began)
+        times.append(time.thread_time() - began)
 
     assert conflation.events == items
 

@@ -256,18 +256,23 @@ def raises(server: int, item: int, kind: int) -> bool:
 
 
 def sleeps(server: int, item: int, kind: int) -> bool:
+    asked.append(item)
     time.sleep(0.002)
     return True
+
+
+# What `sleeps` was asked about.
+asked: list[int] = []
 
 
 @pytest.mark.parametrize("keep", [raises, sleeps, "no function"])
 def test_a_keep_that_raises_or_takes_its_time_disconnects(keep: object) -> None:
     pump = RecordingPump()
     subscriber = pump.attach(limits=THREE, policy=Told(Select(keep)))  # type: ignore[arg-type]
-    began = time.perf_counter()
+    asked.clear()
     pump.happen(*range(1, 101))
 
-    assert time.perf_counter() - began < 0.1  # a hundred answers of 2 ms would be 0.2 s
+    assert len(asked) < 50  # of a hundred
 
     account = Account()
     account.take(taken(subscriber))
@@ -466,7 +471,7 @@ async def test_on_the_event_loops_own_clock_a_block_ends_by_itself() -> None:
     pump.distributor.hold_with(lambda on: goes_on.clear() if on else goes_on.set())
     subscriber = pump.attach(limits=THREE, policy=Told(Block(0.02, then=Disconnect())))
     pump.events(4)
-    async with asyncio.timeout(2):
+    async with asyncio.timeout(60):
         await goes_on.wait()
 
     assert told(taken(subscriber)) == [1, 2, 3, 4, "end SUBSCRIBER_OVERFLOW"]
@@ -482,7 +487,7 @@ async def test_a_reader_that_waits_for_events_is_not_slow_however_many_come_at_o
         await subscriber.wait()
         return told(taken(subscriber))
 
-    async with asyncio.timeout(2), asyncio.TaskGroup() as tasks:
+    async with asyncio.timeout(60), asyncio.TaskGroup() as tasks:
         reading = tasks.create_task(read_when_there_is_something())
         await asyncio.sleep(0)
         pump.happen(*[1] * 50)

@@ -228,3 +228,21 @@ def test_hook_mxgw_cli_gives_commands(install: Install) -> None:
 
     assert isinstance(command, click.Command)
     assert command.name == "wave"
+
+
+def test_hook_mxgw_doctor_shows_findings_and_that_a_plugin_could_not_look(install: Install) -> None:
+    from mxgw_core.cli.doctor.report import Outcome
+    from mxgw_core.cli.doctor.run import _plugins
+
+    install(
+        "finds",
+        "from mxgw_core.api import Finding\n"
+        "class Plugin:\n    @hookimpl\n    def mxgw_doctor(self): return [Finding('keys', 'too many', 'revoke some')]",
+    )
+    install("blind", "class Plugin:\n    @hookimpl\n    def mxgw_doctor(self): raise OSError('no such file')")
+    checks = {check.title: check for check in _plugins(PluginHost.load(settings("finds", "blind")))}
+
+    assert (checks["finds: keys"].outcome, checks["finds: keys"].detail) == (Outcome.WARNING, "too many")
+    assert checks["finds: keys"].cure == "revoke some"
+    assert checks["blind"].outcome is Outcome.WARNING
+    assert "no such file" in checks["blind"].detail

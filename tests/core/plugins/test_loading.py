@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import logging
 import sys
+from pathlib import Path
 from typing import Any
 
 import pytest
 
 from mxgw_core.api.errors import PluginError, SettingsError
+from mxgw_core.config.models import GatewaySettings, Settings
 from mxgw_core.plugins import PluginHost, PluginRecord, PluginState, installed_plugins
 
 from .conftest import Install, settings
@@ -320,3 +322,80 @@ def test_a_section_of_no_plugin_at_all_is_warned_of(install: Install, caplog: py
     (warning,) = caplog.records
     assert warning.levelno == logging.WARNING
     assert "[plugins.strickt] belongs to no installed plugin; did you mean 'strict'?" in warning.getMessage()
+
+
+PATHS = """
+import pathlib, pydantic
+
+class Inner(pydantic.BaseModel):
+    model_config = {"extra": "forbid"}
+    ca: pathlib.Path | None = None
+    more: tuple[pathlib.Path, ...] = ()
+    named: dict[str, pathlib.Path] = {}
+
+class Model(pydantic.BaseModel):
+    file: pathlib.Path = pathlib.Path("by-default")
+    inner: Inner = Inner()
+
+    model_config = {"frozen": True}
+
+class Plugin:
+    seen = []
+    @hookimpl
+    def mxgw_settings(self):
+        return SettingsSection("paths", Model, self.seen.append, former={"inner.old": "set paths.file"})
+    @hookimpl
+    def mxgw_session_detached(self, session):
+        return self.seen
+"""
+
+
+def with_data_dir(data_dir: str, **section: Any) -> Settings:
+    return settings("paths", paths=section).model_copy(update={"gateway": GatewaySettings(data_dir=Path(data_dir))})
+
+
+def test_a_plugin_s_relative_paths_count_from_the_data_directory(install: Install) -> None:
+    install("paths", PATHS)
+    inner = {"ca": "tls/ca.pem", "more": ["a", "/b"], "named": {"x": "c"}}
+
+    host = PluginHost.load(with_data_dir("/data", inner=inner))
+
+    ((applied,),) = [answer.value for answer in host.ask("mxgw_session_detached", session=None)]
+    assert applied.file == Path("/data/by-default")
+    assert "file" not in applied.model_fields_set
+    assert applied.inner.ca == Path("/data/tls/ca.pem")
+    assert applied.inner.more == (Path("/data/a"), Path("/b"))
+    assert applied.inner.named == {"x": Path("/data/c")}
+
+
+@pytest.mark.parametrize(
+    ("data_dir", "advice"), [("state", "write '{cwd}/keys' to leave it there"), (".", ""), ("sub", "write 'keys' to")]
+)
+def test_files_where_a_relative_path_pointed_before_stop_the_start(
+    install: Install, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, data_dir: str, advice: str
+) -> None:
+    install("paths", PATHS)
+    site = tmp_path / "site"
+    (site / "sub").mkdir(parents=True)
+    (site / "keys").mkdir()
+    (site / "sub" / "keys").mkdir()
+    monkeypatch.chdir(site)
+    given = "sub/keys" if data_dir == "sub" else "keys"
+
+    if not advice:
+        PluginHost.load(with_data_dir(data_dir, file=given))
+        return
+    with pytest.raises(SettingsError, match=rf"plugins\.paths\.file: .*{advice.format(cwd=site)}"):
+        PluginHost.load(with_data_dir(data_dir, file=given))
+    (site / data_dir / given).mkdir(parents=True)
+    PluginHost.load(with_data_dir(data_dir, file=given))  # moved
+    PluginHost.load(with_data_dir(data_dir, file=str(site / "keys")))
+
+
+def test_a_setting_that_is_gone_is_told_with_what_to_do_instead(install: Install) -> None:
+    install("paths", PATHS)
+
+    with pytest.raises(
+        SettingsError, match=r"plugins\.paths\.inner\.old: this is no setting any more: set paths\.file"
+    ):
+        PluginHost.load(settings("paths", paths={"inner": {"old": 1}}))

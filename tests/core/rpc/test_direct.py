@@ -68,7 +68,7 @@ class Served:
     waiting: asyncio.Task[BaseException | None]
 
     async def over(self) -> None:
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(60):
             await asyncio.wait((self.waiting,))
 
     async def turns(self) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import socket
 import stat
 import subprocess
@@ -98,7 +99,7 @@ def test_a_path_too_long_for_sockets_is_refused_and_the_longest_works(tmp_path: 
     path.rmdir()
 
 
-@pytest.mark.parametrize("place", ["data", "data/run"])
+@pytest.mark.parametrize("place", ["data/run", "data/logs"])
 def test_a_link_or_a_file_in_its_place_is_refused(tmp_path: Path, place: str) -> None:
     (tmp_path / "elsewhere").mkdir()
     target = tmp_path / place
@@ -108,6 +109,13 @@ def test_a_link_or_a_file_in_its_place_is_refused(tmp_path: Path, place: str) ->
         DataDirectory(tmp_path / "data").__enter__()
     target.unlink()
     target.write_text("")
+    with pytest.raises(SettingsError, match="choose a directory"):
+        DataDirectory(tmp_path / "data").__enter__()
+
+
+def test_a_file_in_place_of_the_directory_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "data").touch()
+
     with pytest.raises(SettingsError, match="choose a directory"):
         DataDirectory(tmp_path / "data").__enter__()
 
@@ -136,3 +144,50 @@ def test_only_the_newest_hundred_worker_logs_are_kept(tmp_path: Path) -> None:
 
         assert [data.log_of(f"session {n}").exists() for n in (0, 1, 2, 3, 102)] == [False, False, False, True, True]
         assert (data.logs / "gateway.log").exists()
+
+
+def _id_of(path: Path) -> str:
+    with DataDirectory(path) as data:
+        return data.id
+
+
+def test_a_directory_is_the_same_through_a_link_and_after_a_move_and_a_copy_is_another(tmp_path: Path) -> None:
+    first = _id_of(tmp_path / "data")
+    (tmp_path / "link").symlink_to(tmp_path / "data")
+    shutil.copytree(tmp_path / "data", tmp_path / "copy")
+
+    assert _id_of(tmp_path / "link") == first != _id_of(tmp_path / "copy")
+
+    (tmp_path / "data").rename(tmp_path / "moved")
+
+    assert _id_of(tmp_path / "moved") == first
+
+
+def test_through_a_link_all_paths_are_those_of_the_directory_itself(tmp_path: Path) -> None:
+    (tmp_path / "data").mkdir()
+    (tmp_path / "link").symlink_to(tmp_path / "data")
+    with DataDirectory(tmp_path / "link") as data:
+        assert data.socket_of("s").parent == tmp_path / "data" / "run"
+        with pytest.raises(SettingsError, match="in use by another gateway"):
+            DataDirectory(tmp_path / "data").__enter__()
+
+
+def test_no_directory_that_is_made_while_the_gateway_runs_gets_its_id(tmp_path: Path) -> None:
+    with DataDirectory(tmp_path / "data") as data:
+        for number in range(20):
+            shutil.rmtree(tmp_path / "data")
+            for path in (tmp_path / "data", tmp_path / "data" / "run"):
+                path.mkdir()
+                status = path.stat()
+
+                assert f"{status.st_dev:x}:{status.st_ino:x}:" != data.id[: data.id.rindex(":") + 1], number
+
+
+@pytest.mark.skipif(os.getuid() != 0, reason="only root can make a link of another user")
+def test_a_link_of_another_user_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "data").mkdir()
+    (tmp_path / "link").symlink_to(tmp_path / "data")
+    os.lchown(tmp_path / "link", 65534, 65534)
+
+    with pytest.raises(SettingsError, match="link of another user"):
+        DataDirectory(tmp_path / "link").__enter__()

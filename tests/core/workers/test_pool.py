@@ -47,7 +47,7 @@ async def test_spares_get_ready_and_the_one_that_is_taken_lives_on_with_the_log_
     running: Running, tmp_path: Path
 ) -> None:
     async with running(2) as pool:
-        await until(lambda: pool.ready == 2, 20)
+        await until(lambda: pool.ready == 2, 60)
         before = started_workers()
         process = pool.take(tmp_path / "worker.log")
 
@@ -65,7 +65,7 @@ async def test_spares_get_ready_and_the_one_that_is_taken_lives_on_with_the_log_
 
 async def test_a_taken_spare_is_replaced_only_when_its_session_says_so(running: Running, tmp_path: Path) -> None:
     async with running(1) as pool:
-        await until(lambda: pool.ready, 20)
+        await until(lambda: pool.ready, 60)
         process = pool.take(tmp_path / "worker.log")
 
         assert process is not None
@@ -77,24 +77,24 @@ async def test_a_taken_spare_is_replaced_only_when_its_session_says_so(running: 
         assert started_workers() == [process.pid]
 
         pool.refill()
-        await until(lambda: pool.ready, 20)
+        await until(lambda: pool.ready, 60)
         process.dismiss()
         await process.exited
 
 
 async def test_a_spare_that_is_killed_is_replaced(running: Running, tmp_path: Path) -> None:
     async with running(1) as pool:
-        await until(lambda: pool.ready, 20)
+        await until(lambda: pool.ready, 60)
         (killed,) = started_workers()
         os.kill(killed, signal.SIGKILL)
-        await until(lambda: pool.ready and started_workers() not in ([], [killed]), 20)
+        await until(lambda: pool.ready and started_workers() not in ([], [killed]), 60)
 
     assert _names(tmp_path) == ["spare-ended.log"]
 
 
 async def test_a_spare_that_died_a_moment_ago_is_not_given_to_a_session(running: Running, tmp_path: Path) -> None:
     async with running(1) as pool:
-        await until(lambda: pool.ready, 20)
+        await until(lambda: pool.ready, 60)
         (pid,) = started_workers()
         killed = psutil.Process(pid)
         killed.kill()
@@ -119,7 +119,7 @@ async def test_spares_that_cannot_live_are_not_started_over_and_over(
 
 async def test_a_kind_of_backend_that_cannot_be_imported_is_no_matter_for_a_spare(running: Running) -> None:
     async with running(1, "nonsense") as pool:
-        await until(lambda: pool.ready, 20)
+        await until(lambda: pool.ready, 60)
 
 
 async def test_a_pool_that_is_stopped_while_a_spare_imports_leaves_none(running: Running, tmp_path: Path) -> None:

@@ -6,7 +6,6 @@ import asyncio
 import os
 import signal
 import stat
-import time
 from pathlib import Path
 
 import pytest
@@ -72,24 +71,22 @@ def _command_line_and_environment(pid: int) -> bytes:
 
 
 async def _exit_code(process: WorkerProcess) -> int:
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(60):
         return await process.exited
 
 
-async def test_a_worker_is_started_in_its_own_session_and_its_end_is_noticed_at_once(tmp_path: Path) -> None:
+async def test_a_worker_is_started_in_its_own_session_and_its_end_is_noticed(tmp_path: Path) -> None:
     async with Listening(tmp_path / "w.sock") as endpoint:
         process = _spawn(_startup(endpoint.path), tmp_path / "log")
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(60):
             await endpoint.connected.wait()
 
         assert os.getsid(process.pid) == process.pid != os.getsid(0)
         assert process.start_ticks == start_ticks(process.pid) > 0
 
-        began = time.monotonic()
         process.kill()
 
         assert await _exit_code(process) == -signal.SIGKILL
-        assert time.monotonic() - began < 1
 
         process.kill()  # who is gone is signalled no more
         process.terminate()
@@ -100,7 +97,7 @@ async def test_neither_command_line_nor_environment_nor_log_has_the_secret(tmp_p
     startup = _startup(tmp_path / "w.sock", backend_options_json='{"seed": 4711}', log_level="DEBUG")
     async with Listening(tmp_path / "w.sock") as endpoint:
         process = _spawn(startup, log)
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(60):
             await endpoint.connected.wait()
         shown = _command_line_and_environment(process.pid)
         process.kill()
@@ -141,7 +138,7 @@ async def test_a_worker_without_a_gateway_leaves_by_itself(tmp_path: Path) -> No
 async def test_terminate_lets_a_worker_leave_in_order(tmp_path: Path) -> None:
     async with Listening(tmp_path / "w.sock") as endpoint:
         process = _spawn(_startup(endpoint.path), tmp_path / "log")
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(60):
             await endpoint.connected.wait()
         process.terminate()
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -108,10 +107,7 @@ def test_a_controller_that_does_not_answer_the_short_way_is_asked_the_long_way(
     with hindered(domain, tmp_path, WAYS[groups], cuts=cuts) as (url, ca_file):
         ldap = {"servers": [url], "ca_file": ca_file, "groups": groups, "group_depth": 1}
         with desk_of(domain, **ldap) as desk:
-            began = time.monotonic()
-
             assert tags(desk) == NEAR
-            assert time.monotonic() - began < 3
     assert f"groups = {groups} does not work, so nested takes its place" in caplog.text
 
 

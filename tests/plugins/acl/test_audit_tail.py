@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import os
 from pathlib import Path
 
 import pytest
@@ -108,8 +110,40 @@ def test_a_line_of_somebody_else_is_told_as_such(path: Path) -> None:
     with path.open("ab") as file:
         file.write(b"\xff nonsense\n[1]\n{}\n")
     entries = AuditTail(path).last(10)
+    why = "no whole record: torn by a full disk or a crash, or not of this log"
 
-    assert [entry.reason for entry in entries] == ["", *["not a line of this log"] * 3]
+    assert [entry.reason for entry in entries] == ["", why, why, why]
+
+
+@pytest.mark.parametrize(("cut", "torn"), [(1, 1), (40, 2), (-1, 0)])
+def test_a_torn_line_is_ended_before_the_next_record_and_told_as_torn(
+    path: Path, monkeypatch: pytest.MonkeyPatch, cut: int, torn: int
+) -> None:
+    real_write = os.write
+    audit = AuditLog(path)
+    audit.write(AuditRecord("a", "before", "done"))
+    with monkeypatch.context() as full:
+        full.setattr(os, "write", lambda descriptor, data: real_write(descriptor, data[:cut]))
+        for _ in range(2):
+            with pytest.raises(OSError, match="only a part"):
+                audit.write(AuditRecord("a", "torn", "done"))
+    audit.write(AuditRecord("a", "after", "done"))
+    audit.close()
+    whole = [json.loads(line)["action"] for line in path.read_bytes().splitlines() if line.endswith(b"}")]
+
+    assert [action for action in whole if action != "torn"] == ["before", "after"]
+    assert [action for action in actions(AuditTail(path)) if action not in ("?", "torn")] == ["before", "after"]
+    assert actions(AuditTail(path)).count("?") == torn
+
+
+def test_what_a_killed_process_left_is_ended_by_the_next_one(path: Path) -> None:
+    write(path, AuditRecord("a", "before", "done"))
+    with path.open("ab") as file:
+        file.write(b'{"time": "1970')
+    write(path, AuditRecord("a", "after", "done"), AuditRecord("a", "last", "done"))
+
+    assert actions(AuditTail(path)) == ["before", "?", "after", "last"]
+    assert path.read_bytes().count(b"\n") == 4
 
 
 def test_a_file_that_cannot_be_read_is_an_error_that_says_so(path: Path) -> None:

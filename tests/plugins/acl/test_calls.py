@@ -18,7 +18,7 @@ async def test_a_key_is_who_its_holder_is(tmp_path: Path) -> None:
     async with guarded_gateway(tmp_path) as guarded:
         key, text = guarded.issue("historian")
         async with client_with(guarded.target, text) as client:
-            info = await client.gateway.GetGatewayInfo(GetGatewayInfoRequest(), timeout=5)
+            info = await client.gateway.GetGatewayInfo(GetGatewayInfoRequest(), timeout=60)
             session = await client.open(tag="line4")
 
             assert info.identity == key.id

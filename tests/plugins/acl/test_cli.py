@@ -172,7 +172,7 @@ async def test_made_certificates_serve_and_new_ones_are_taken_without_a_restart(
 
     async def served_by(target: str) -> str:
         async with client_with(target, channel_credentials=_credentials(shell.folder)) as client:
-            await client.gateway.GetGatewayInfo(GetGatewayInfoRequest(), timeout=5)
+            await client.gateway.GetGatewayInfo(GetGatewayInfoRequest(), timeout=60)
         import ssl
 
         host, _, port = target.rpartition(":")
@@ -224,3 +224,19 @@ def test_a_pattern_that_would_make_each_look_long_and_too_many_of_them_are_refus
     assert "101 are given, 100 are allowed" in " ".join(many.stderr.split())
 
     shell.run("keys", "create", "hmi", "--read", "*" + "a" * 126 + "*", "--read", "Obj.Arr[]")
+
+
+def test_keys_at_their_former_place_are_never_replaced_by_an_empty_database(shell: Shell) -> None:
+    shell.run("keys", "create", "historian")
+    settings = shell.folder / "settings.toml"
+    settings.write_text(settings.read_text() + f'[gateway]\ndata_dir = "{shell.folder}/elsewhere"\n')
+
+    done = shell.run("keys", "list", code=2)
+
+    assert f"{shell.folder}/var/acl exists and {shell.folder}/elsewhere/acl does not" in done.stderr
+    assert not (shell.folder / "elsewhere").exists()
+
+    (shell.folder / "elsewhere").mkdir()
+    (shell.folder / "var" / "acl").rename(shell.folder / "elsewhere" / "acl")
+
+    assert "historian" in shell.run("keys", "list").stdout

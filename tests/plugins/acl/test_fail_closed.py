@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import logging
 import stat
 from pathlib import Path
@@ -70,6 +69,21 @@ async def test_a_directory_that_is_open_to_others_stops_the_start(tmp_path: Path
 async def test_wrong_settings_stop_the_start(tmp_path: Path, setting: str) -> None:
     with pytest.raises(MxgwError, match=setting.rpartition(".")[2]):
         async with guarded_gateway(tmp_path, {setting: "NOT valid"}):
+            pass
+
+
+@pytest.mark.asyncio
+@pytest.mark.parametrize(
+    "setting", ["plugins.acl.failed_attempts.burst", "plugins.dashboard_tui.login_failures_per_minute"]
+)
+async def test_a_limit_that_was_set_where_it_used_to_be_is_refused_with_its_new_place(
+    tmp_path: Path, setting: str
+) -> None:
+    with pytest.raises(
+        SettingsError,
+        match=r"no setting any more: limits\.failed_attempts_per_minute and limits\.failed_attempts_burst",
+    ):
+        async with guarded_gateway(tmp_path, {"plugins.enabled": ["acl", "dashboard_tui"], setting: 3}):
             pass
 
 
@@ -147,7 +161,7 @@ async def test_another_plugin_that_vouches_for_everybody_gets_nobody_past_the_ga
     install_plugin("friendly", Friendly())
     enabled = {"plugins.enabled": ["acl", "friendly"]}
     async with guarded_gateway(tmp_path, enabled) as guarded, client_with(guarded.target) as client:
-        refusal = await refused(client.gateway.GetGatewayInfo(GetGatewayInfoRequest(), timeout=5))
+        refusal = await refused(client.gateway.GetGatewayInfo(GetGatewayInfoRequest(), timeout=60))
 
         assert refusal.code is grpc.StatusCode.PERMISSION_DENIED
 
@@ -198,7 +212,7 @@ async def test_a_service_of_another_plugin_is_open_as_far_as_it_says(
             async with client_with(guarded.target, credentials) as client:
                 call = client.channel.unary_unary(f"/other.v1.OtherService/{method}")
                 try:
-                    await call(b"", timeout=5)
+                    await call(b"", timeout=60)
                 except grpc.aio.AioRpcError as error:
                     return error.code().name
                 return "OK"
@@ -290,13 +304,13 @@ async def test_what_cannot_be_recorded_is_denied_or_served_as_the_settings_say(
 
 @pytest.mark.asyncio
 async def test_failures_beyond_the_limit_are_told_so_not_recorded_and_lock_nobody_out(tmp_path: Path) -> None:
-    overrides = {"plugins.acl.failed_attempts.burst": 3, "plugins.acl.failed_attempts.per_minute": 1}
+    overrides = {"limits.failed_attempts_burst": 3, "limits.failed_attempts_per_minute": 1}
     async with guarded_gateway(tmp_path, overrides) as guarded:
         _, text = guarded.issue()
         wrong = text[:-7][:-43] + "A" * 43
         async with client_with(guarded.target, f"{wrong}_000000") as stranger:
             answers = [
-                await refused(stranger.gateway.GetGatewayInfo(GetGatewayInfoRequest(), timeout=5)) for _ in range(6)
+                await refused(stranger.gateway.GetGatewayInfo(GetGatewayInfoRequest(), timeout=60)) for _ in range(6)
             ]
 
         assert [a.reason for a in answers] == ["UNAUTHENTICATED"] * 3 + ["TOO_MANY_ATTEMPTS"] * 3
@@ -320,9 +334,20 @@ async def test_who_did_what_is_in_the_log_and_no_value_or_secret(
             (handle,) = await client.subscribe(session_id, ["Bench_001.Text"])
             from mxgw.v1.values_pb2 import MxValue
 
-            write = c.WriteCommand(server_handle=1, item_handle=handle, value=MxValue(string="canary-value-4711"))
-            with contextlib.suppress(grpc.aio.AioRpcError):
-                await client.invoke(session_id, write=write)
+            value = MxValue(string="canary-value-4711")
+            write = c.WriteCommand(server_handle=1, item_handle=handle, value=value, wait_for_completion=True)
+            item = c.ItemReference(item_definition="Bench_001.Text")
+
+            async def wrote_it() -> bool:
+                read = await client.invoke(session_id, read_bulk=c.ReadBulkCommand(server_handle=1, items=[item]))
+                return read.bulk.items[0].value.value.string == "canary-value-4711"
+
+            assert not await wrote_it()
+            assert (await client.invoke(session_id, write=write)).hresult == 0
+            assert await wrote_it()  # what must not be found was really written, and read back
+
+            bulk = c.WriteBulkCommand(server_handle=1, writes=[c.BulkWrite(item_handle=handle, value=value)])
+            assert (await client.invoke(session_id, write_bulk=bulk)).bulk.items[0].hresult == 0
             await client.close(session_id)
         lines = guarded.audit()
         wrote = next(line for line in lines if line["action"] == "Invoke write")
@@ -333,6 +358,7 @@ async def test_who_did_what_is_in_the_log_and_no_value_or_secret(
             "OpenSession",
             "session opened",
             "Invoke write",
+            "Invoke write_bulk",
             "CloseSession",
             "session closed",
         ]

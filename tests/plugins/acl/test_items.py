@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-
 import pytest
 
 from mxgw.v1 import commands_pb2 as c
@@ -78,18 +76,14 @@ class Session:
 
     def __init__(self, *items: ItemRecord, **constraints: ItemPatterns) -> None:
         self._items = {(item.server_handle, item.item_handle): item for item in items}
-        self.refused: list[tuple[str, dict[int, str]]] = []
-        self.guard = ItemGuard(rights(**constraints), self._refused)
+        self.guard = ItemGuard(rights(**constraints))
 
     def denied(self, command: c.MxCommand) -> set[int]:
         items = [self._items.get(handle) for handle in used_handles(command)]
-        denied = self.guard.denied(command, items)
-        if denied:
-            self.guard.refused(command, items, denied)
-        return set(denied)
+        return set(self.guard.denied(command, items))
 
-    def _refused(self, command: c.MxCommand, items: Sequence[ItemRecord | None], denied: Mapping[int, str]) -> None:
-        self.refused.append((", ".join(references_of(command, items, denied)), dict(denied)))
+    def named(self, command: c.MxCommand) -> list[str]:
+        return list(references_of(command, [self._items.get(handle) for handle in used_handles(command)]))
 
 
 ONLY_TANKS = {"readable": ItemPatterns(("Tank_*",))}
@@ -170,10 +164,11 @@ def test_browsing_shows_places_and_permitted_items() -> None:
     assert not guard.shows(c.BrowseNode(name="Level", reference="Secret.Level"))
 
 
-def test_what_is_denied_is_told_by_reference_and_by_handle_where_there_is_no_item() -> None:
+def test_what_a_command_is_about_is_told_by_reference_and_by_handle_where_there_is_no_item() -> None:
     session = Session(item("Secret.SP", 1), item("Tank_001.SP", 2), **ONLY_TANKS)
     writes = [c.BulkWrite(item_handle=h) for h in (1, 2, 3)]
-    session.denied(c.MxCommand(write_bulk=c.WriteBulkCommand(server_handle=1, writes=writes)))
-    session.denied(c.MxCommand(read_bulk=c.ReadBulkCommand(items=[c.ItemReference(item_definition="Other.PV")])))
+    write = c.MxCommand(write_bulk=c.WriteBulkCommand(server_handle=1, writes=writes))
+    read = c.MxCommand(read_bulk=c.ReadBulkCommand(items=[c.ItemReference(item_definition="Other.PV")]))
 
-    assert [references for references, _ in session.refused] == ["Secret.SP, Tank_001.SP, handle 3", "Other.PV"]
+    assert session.named(write) == ["Secret.SP", "Tank_001.SP", "handle 3"]
+    assert session.named(read) == ["Other.PV"]

@@ -6,7 +6,6 @@ import logging
 import socket
 import ssl
 import threading
-import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -18,13 +17,12 @@ from support.certificates import Authority
 from support.desks import HERE, Desk, running_desk
 from support.slapd import PASSWORDS, READER_DN, READER_PASSWORD, Slapd, running_slapd
 
-from mxgw_acl.attempts import Attempts
 from mxgw_acl.ldap.connections import Budget, Connector, WrongCredentials, _context
 from mxgw_acl.operators import Operators
 from mxgw_acl.settings import AclSettings, LdapSettings
 from mxgw_acl.tokens import Tokens
-from mxgw_core.api import OperatorCredentials
-from mxgw_core.api.errors import AccessDenied, DependencyUnavailable, SettingsError, TooManyAttempts
+from mxgw_core.api import OperatorCredentials, folded_name
+from mxgw_core.api.errors import AccessDenied, DependencyUnavailable, SettingsError
 
 
 @pytest.fixture(scope="module")
@@ -50,7 +48,6 @@ def desk_of(slapd: Slapd, *, acl: dict[str, Any] | None = None, **ldap: Any) -> 
         },
         "operators": {"administrators": ["gateway-admins"], "viewers": ["gateway-viewers", "operations"]},
         "group_to_session_tag": {"line4": "line4", "cn=operations, ou=groups,dc=plant": ["line5", "line6"]},
-        "failed_attempts": {"burst": 1000},
         **(acl or {}),
     }
     with running_desk(settings, PASSWORDS) as desk:
@@ -165,7 +162,8 @@ def test_a_login_that_is_not_exactly_right_is_refused(slapd: Slapd, user: str, p
     with desk_of(slapd) as desk:
         assert desk.log_in(user, password) is None
         # Nobody has proved to be this person: the record must not say that the person did it.
-        assert (desk.audit[-1].actor, desk.audit[-1].decision) == (f"claimed:{user.strip()}", "denied")
+        assert (desk.audit[-1].actor, desk.audit[-1].decision) == (f"claimed:{folded_name(user)}", "denied")
+        assert desk.audit[-1].detail == f"typed: {user.strip()}"
 
 
 def test_a_name_cannot_become_another_place_of_the_directory(slapd: Slapd) -> None:
@@ -209,42 +207,31 @@ def test_the_password_and_the_service_password_are_in_no_record_repr_or_error(sl
         assert READER_PASSWORD not in told
 
 
-def test_failed_logins_are_limited_before_the_directory_is_asked_and_right_ones_never_count(slapd: Slapd) -> None:
-    with desk_of(slapd, acl={"failed_attempts": {"per_minute": 1, "burst": 3}}) as desk:
-        for _ in range(5):
-            assert desk.log_in("anna") is not None
-        for _ in range(3):
-            assert desk.log_in("vera", "wrong") is None
-        with pytest.raises(TooManyAttempts) as limited:
-            desk.log_in("vera")
-
-        assert limited.value.retry_after_s is not None
-        assert 0 < limited.value.retry_after_s <= 60
-
-
 # servers
 
 
-def _timed(desk: Desk) -> tuple[float, str]:
-    began = time.monotonic()
+def _failing(desk: Desk) -> str:
+    """Return why nobody could be asked."""
     with pytest.raises(DependencyUnavailable) as refused:
         desk.log_in("vera")
-    return time.monotonic() - began, str(refused.value)
+    return str(refused.value)
 
 
-def test_a_dead_server_is_told_at_once_and_the_next_one_asked(slapd: Slapd) -> None:
+def test_a_dead_server_is_told_and_the_next_one_asked(slapd: Slapd) -> None:
     with desk_of(slapd, servers=["ldaps://127.0.0.1:1"]) as desk:
-        took, text = _timed(desk)
+        text = _failing(desk)
 
-        assert took < 2
         assert "127.0.0.1:1" in text
     with desk_of(slapd, servers=["ldaps://127.0.0.1:1", slapd.tls]) as desk:
         assert desk.log_in("vera") is not None
 
 
 @contextmanager
-def _a_server(*, drips: bool) -> Iterator[str]:
-    """Listen, and never answer; or answer so slowly that each byte comes in time and the whole never does."""
+def _a_server(*, drips: bool) -> Iterator[tuple[str, list[socket.socket]]]:
+    """Listen, and never answer; or answer so slowly that each byte comes in time and the whole never does.
+
+    Yields the URL, and the connections that were made.
+    """
     with socket.create_server(("127.0.0.1", 0)) as listener:
         stopping = threading.Event()
         connections: list[socket.socket] = []
@@ -264,7 +251,7 @@ def _a_server(*, drips: bool) -> Iterator[str]:
         thread = threading.Thread(target=serve)
         thread.start()
         try:
-            yield f"ldap://127.0.0.1:{listener.getsockname()[1]}"
+            yield f"ldap://127.0.0.1:{listener.getsockname()[1]}", connections
         finally:
             stopping.set()
             thread.join()
@@ -273,33 +260,30 @@ def _a_server(*, drips: bool) -> Iterator[str]:
 
 
 def test_a_silent_server_costs_its_time_and_no_more(slapd: Slapd) -> None:
-    with _a_server(drips=False) as silent:
+    with _a_server(drips=False) as (silent, connections):
         with desk_of(slapd, servers=[silent]) as desk:
-            took, text = _timed(desk)
+            text = _failing(desk)
 
-            assert took < 3
             assert "did not answer in time" in text
         with desk_of(slapd, servers=[silent, slapd.tls]) as desk:
             assert desk.log_in("vera") is not None
 
-            began = time.monotonic()
+            asked = len(connections)
 
             assert desk.log_in("vera") is not None
-            assert time.monotonic() - began < 0.9  # the silent one is asked last for a while
+            assert len(connections) == asked > 0  # the silent one is asked last for a while
 
 
 def test_a_server_that_drips_is_cut_at_the_end_of_the_login_s_time(slapd: Slapd) -> None:
-    with _a_server(drips=True) as dripping, desk_of(slapd, servers=[dripping], login_timeout_s=1.5) as desk:
-        took, _ = _timed(desk)
-
-        assert took < 3
+    with _a_server(drips=True) as (dripping, _), desk_of(slapd, servers=[dripping], login_timeout_s=1.5) as desk:
+        _failing(desk)
 
 
 def test_no_password_is_sent_to_a_server_whose_certificate_is_not_trusted(slapd: Slapd, tmp_path: Path) -> None:
     other = Authority(tmp_path, "other-ca")
     for servers in ([slapd.tls], [slapd.plain]):
         with desk_of(slapd, servers=servers, ca_file=other.root) as desk:
-            _, text = _timed(desk)
+            text = _failing(desk)
 
             assert "certificate is refused" in text
 
@@ -307,7 +291,7 @@ def test_no_password_is_sent_to_a_server_whose_certificate_is_not_trusted(slapd:
 def test_a_certificate_for_another_name_is_refused(slapd: Slapd) -> None:
     # It is for localhost and 127.0.0.1.
     with desk_of(slapd, servers=[slapd.tls.replace("127.0.0.1", "127.0.0.2")]) as desk:
-        _, text = _timed(desk)
+        text = _failing(desk)
 
         assert "127.0.0.2" in text
 
@@ -356,14 +340,14 @@ def _without_starttls() -> Iterator[tuple[str, list[bytes]]]:
 
 def test_referrals_are_not_followed_and_told(slapd: Slapd) -> None:
     with desk_of(slapd, user_base="ou=people,dc=elsewhere") as desk:
-        _, text = _timed(desk)
+        text = _failing(desk)
 
         assert "referrals are not followed" in text
 
 
 def test_a_service_account_that_is_refused_is_told_as_that(slapd: Slapd) -> None:
     with desk_of(slapd, service_password="wrong") as desk:
-        _, text = _timed(desk)
+        text = _failing(desk)
 
         assert "service account was refused" in text
 
@@ -446,6 +430,21 @@ def test_a_ca_file_that_is_none_is_told(slapd: Slapd, tmp_path: Path) -> None:
 
 def test_without_a_directory_nobody_logs_in() -> None:
     settings = AclSettings()
-    operators = Operators(settings, None, Tokens(b"t" * 32, 900), Attempts(10, 5), lambda _: None)
+    operators = Operators(settings, None, Tokens(b"t" * 32, 900), lambda _: None)
     with pytest.raises(AccessDenied, match="knows no operators"):
         operators.log_in(OperatorCredentials("anna", "x", HERE))
+
+
+@pytest.mark.parametrize("typed", ["vera", "VERA", " Vera ", "\uff56\uff45\uff52\uff41"])
+@pytest.mark.parametrize("bind", ["search", "direct"])
+def test_however_a_name_is_typed_its_record_and_token_have_the_directory_s_spelling(
+    slapd: Slapd, typed: str, bind: str
+) -> None:
+    direct = {"bind": "direct", "user_dn": "uid={user},ou=people,dc=plant", "user_base": ""} if bind == "direct" else {}
+    with desk_of(slapd, **direct) as desk:
+        operator = desk.log_in(typed, PASSWORDS["vera"])
+
+        assert operator is not None
+        assert operator.name == "vera"
+        assert [record.actor for record in desk.audit] == ["operator:vera"]
+        assert desk.operators.renew(operator) is not None

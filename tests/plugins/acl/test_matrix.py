@@ -59,7 +59,7 @@ def _call(client: Client, method: str, session_id: str, credentials: str | None)
         )
     _, service, name = method.split("/")
     stub = getattr(client, _STUBS[service.rpartition(".")[2]])
-    return getattr(stub, name)(REQUESTS[name](session_id), timeout=15)
+    return getattr(stub, name)(REQUESTS[name](session_id), timeout=60)
 
 
 async def _outcome(guarded: Guarded, credentials: str | None, method: str, session_id: str) -> Refusal | None:

@@ -60,7 +60,7 @@ def test_limits_that_were_stored_before_there_were_rates_are_still_understood() 
 @pytest.mark.asyncio
 async def test_all_streams_of_a_key_share_its_rate_and_other_keys_have_their_own(tmp_path: Path) -> None:
     async with guarded_gateway(tmp_path, {**LOAD, "plugins.enabled": ["acl", "backpressure"]}) as guarded:
-        _, slow = guarded.issue("slow", maximum_events_per_s=100.0)
+        _, slow = guarded.issue("slow", maximum_events_per_s=20.0)
         _, free = guarded.issue("free")
         async with client_with(guarded.target, slow) as limited, client_with(guarded.target, free) as unlimited:
             session_id = (await limited.open()).session_id
@@ -89,8 +89,9 @@ async def test_all_streams_of_a_key_share_its_rate_and_other_keys_have_their_own
             took_s = time.monotonic() - began
 
         # Two seconds and the burst of one; pieces have some forty events, and each stream may have one too many.
-        assert 100 <= counted <= took_s * 100 + 100 + 2 * 80
-        assert freely.result() < 2.0
+        assert 20 <= counted <= took_s * 20 + 20 + 2 * 80
+        # The free key's 2,000 alone would take that rate 99 s.
+        assert freely.result() < 60
 
 
 @pytest.mark.asyncio

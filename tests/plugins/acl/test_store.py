@@ -12,7 +12,6 @@ from typing import Any
 import pytest
 from support.keys import opened_store
 
-from mxgw_acl.attempts import Attempts
 from mxgw_acl.audit import AuditRecord
 from mxgw_acl.callers import Callers
 from mxgw_acl.gate import Gate
@@ -23,7 +22,7 @@ from mxgw_acl.patterns import ItemPatterns
 from mxgw_acl.rights import RULES
 from mxgw_acl.store import KeyNotFound, KeyStore, KeyUnchangeable, KeyWishes, Use
 from mxgw_acl.tokens import Tokens
-from mxgw_core.api import AccessRequest, AuthenticationRequest, Moment, Peer
+from mxgw_core.api import AccessRequest, Attempts, AuthenticationRequest, Moment, Peer
 from mxgw_core.api.errors import AccessRevoked, DependencyUnavailable, GatewayError, SettingsError
 
 

@@ -24,7 +24,7 @@ class OnlyTanks:
     def may_write(self, reference: str) -> bool:
         return False
 
-    def refused(self, action: str, references: Sequence[str]) -> None:
+    def decided(self, action: str, allowed: Sequence[str], denied: Sequence[str]) -> None:
         raise AssertionError("a filter refuses nothing")
 
 

@@ -82,7 +82,7 @@ def keys(*pressed: str) -> RunBefore:
             await pilot.press(*pressed)
         await settled(pilot)
         if pressed == ASKS:
-            async with asyncio.timeout(10):
+            async with asyncio.timeout(60):
                 while not isinstance(pilot.app.screen, ConfirmScreen):
                     await pilot.pause()
             await settled(pilot)

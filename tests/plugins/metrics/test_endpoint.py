@@ -104,7 +104,7 @@ async def test_it_answers_until_the_gateway_has_stopped(caplog: pytest.LogCaptur
     async with scraped_gateway() as gateway:
         gateway.gateway.app.stop()
         answers = []
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(60):
             while True:
                 try:
                     answers.append(await gateway.get())

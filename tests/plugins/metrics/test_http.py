@@ -119,7 +119,7 @@ def test_the_format_is_the_one_the_client_prefers(accept: str, expected: str) ->
 
 @pytest.mark.asyncio
 async def test_requests_are_answered_in_order_however_they_arrive() -> None:
-    async with connected() as (reader, writer), asyncio.timeout(10):
+    async with connected() as (reader, writer), asyncio.timeout(60):
         writer.write(GET + b"HEAD /metrics HTTP/1.1\r\n\r\n" + GET.replace(b"/metrics", b"/other"))
         whole = await answer(reader)
         head = await reader.readuntil(b"\r\n\r\n")
@@ -137,7 +137,7 @@ async def test_requests_are_answered_in_order_however_they_arrive() -> None:
 
 @pytest.mark.asyncio
 async def test_a_method_that_would_change_something_is_refused_by_name() -> None:
-    async with connected() as (reader, writer), asyncio.timeout(10):
+    async with connected() as (reader, writer), asyncio.timeout(60):
         writer.write(b"DELETE /metrics HTTP/1.1\r\n\r\n")
         head = (await reader.readuntil(b"\r\n\r\n")).decode()
 
@@ -155,7 +155,7 @@ async def test_a_method_that_would_change_something_is_refused_by_name() -> None
     ],
 )
 async def test_nonsense_and_what_is_too_long_is_answered_once_and_cut(sent: bytes, status: int) -> None:
-    async with connected() as (reader, writer), asyncio.timeout(10):
+    async with connected() as (reader, writer), asyncio.timeout(60):
         writer.write(sent)
         said = (await answer(reader))[0]
 
@@ -170,7 +170,7 @@ async def test_a_client_that_asks_and_never_reads_is_cut() -> None:
             writer.write(GET * 100)
             await writer.drain()
 
-    async with connected() as (_, writer), asyncio.timeout(20):
+    async with connected() as (_, writer), asyncio.timeout(60):
         with pytest.raises(ConnectionError):
             await ask()
 
@@ -255,7 +255,7 @@ async def test_a_collection_that_fails_is_logged_and_the_next_one_may_succeed(
             raise RuntimeError("a secret of the gateway")
         return []
 
-    async with serving(Endpoint(collect), Address("127.0.0.1", 0)) as address, asyncio.timeout(10):  # type: ignore[arg-type]
+    async with serving(Endpoint(collect), Address("127.0.0.1", 0)) as address, asyncio.timeout(60):  # type: ignore[arg-type]
         reader, writer = await asyncio.open_connection(address.host, address.port)
         writer.write(GET + GET)
         failed, well = await answer(reader), await answer(reader)

@@ -6,16 +6,27 @@ import os
 import sqlite3
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
-from mxgw_core.api import CloseReason, Orphan, WorkerIdentity, WorkerProof, WorkerSpawn
+from mxgw_core.api import (
+    BackupKind,
+    CloseReason,
+    Orphan,
+    SessionInfo,
+    SessionState,
+    WorkerIdentity,
+    WorkerProof,
+    WorkerSpawn,
+)
 from mxgw_core.api.errors import SettingsError
-from mxgw_reattach.manifest import FILE, SCHEMA_VERSION, Manifest
+from mxgw_core.api.types import INTERNAL
+from mxgw_reattach.manifest import FILE, Manifest, files_to_back_up
+from mxgw_reattach.schema import FORMAT_1, VERSION
 
 FIRST, SECOND, THIRD = bytes([1]) * 32, bytes([2]) * 32, bytes([3]) * 32
 
@@ -31,20 +42,28 @@ SPAWN = WorkerSpawn(
     owner_kind="key",
     owner_name="Historian of the north",
     opened_at=1_700_000_000.25,
+    data_dir_id="fd00:1001:boot",
+    request_key=bytes([7]) * 32,
+    request_digest=bytes([8]) * 32,
 )
 STARTED = WorkerIdentity("s1", 4711, 123_456, b"", 0, "boot")
 PROVED = replace(STARTED, epoch=bytes(range(16)), protocol_version=1)
+HERE, COPY = "fd00:1001:boot", "fd00:2002:boot"
+
+
+def manifest_in(directory: Path, data_dir_id: str = HERE, remembered: int = 100) -> Manifest:
+    return Manifest.open(directory, data_dir_id, remembered=remembered)
 
 
 @pytest.fixture
 def manifest(tmp_path: Path) -> Iterator[Manifest]:
-    with closing(Manifest.open(tmp_path)) as opened:
+    with closing(manifest_in(tmp_path)) as opened:
         yield opened
 
 
 def seen(directory: Path) -> list[Orphan]:
     """Return what a process would find that opens the manifest now, although it is open here."""
-    with closing(Manifest.open(directory)) as other:
+    with closing(manifest_in(directory)) as other:
         return list(other.orphans(10.0))
 
 
@@ -79,7 +98,7 @@ def test_after_the_proof_both_secrets_are_known(manifest: Manifest, tmp_path: Pa
 
 
 def test_after_ready_the_former_secret_is_gone_from_the_disk(tmp_path: Path) -> None:
-    with closing(Manifest.open(tmp_path)) as manifest:
+    with closing(manifest_in(tmp_path)) as manifest:
         manifest.announced(SPAWN, 120.0)
         manifest.proved(WorkerProof(PROVED, SECOND, FIRST))
         manifest.ready(PROVED)
@@ -117,8 +136,8 @@ def test_before_the_end_its_reason_is_known(manifest: Manifest, tmp_path: Path, 
 
 def test_after_the_end_nothing_is_known(manifest: Manifest, tmp_path: Path) -> None:
     manifest.announced(SPAWN, 120.0)
-    manifest.gone("s1")
-    manifest.gone("s1")  # an end that is told twice is no error
+    manifest.gone("s1", CloseReason.CLIENT, "")
+    manifest.gone("s1", CloseReason.WORKER_EXITED, "")  # an end that is told twice is no error, and the first counts
 
     assert seen(tmp_path) == []
     assert len(manifest) == 0
@@ -153,7 +172,7 @@ def test_the_instance_stays_the_same_and_is_the_directory_s_own(tmp_path: Path) 
     names = []
     for directory in (tmp_path / "a", tmp_path / "a", tmp_path / "b"):
         directory.mkdir(exist_ok=True)
-        with closing(Manifest.open(directory)) as manifest:
+        with closing(manifest_in(directory)) as manifest:
             names.append(manifest.instance)
 
     assert names[0] == names[1] != names[2]
@@ -162,7 +181,7 @@ def test_the_instance_stays_the_same_and_is_the_directory_s_own(tmp_path: Path) 
 def test_all_its_files_are_private_whatever_the_umask(tmp_path: Path) -> None:
     before = os.umask(0)
     try:
-        with closing(Manifest.open(tmp_path)) as manifest:
+        with closing(manifest_in(tmp_path)) as manifest:
             manifest.announced(SPAWN, 120.0)
             modes = {path.name: path.stat().st_mode & 0o777 for path in tmp_path.iterdir()}
     finally:
@@ -173,9 +192,9 @@ def test_all_its_files_are_private_whatever_the_umask(tmp_path: Path) -> None:
 
 
 def test_a_file_that_others_may_read_is_made_private(tmp_path: Path) -> None:
-    Manifest.open(tmp_path).close()
+    manifest_in(tmp_path).close()
     (tmp_path / FILE).chmod(0o644)
-    Manifest.open(tmp_path).close()
+    manifest_in(tmp_path).close()
 
     assert (tmp_path / FILE).stat().st_mode & 0o777 == 0o600
 
@@ -185,35 +204,329 @@ def test_a_link_in_its_place_is_refused(tmp_path: Path) -> None:
     (tmp_path / FILE).symlink_to(tmp_path / "elsewhere")
 
     with pytest.raises(SettingsError, match="cannot be used"):
-        Manifest.open(tmp_path)
+        manifest_in(tmp_path)
 
 
 def test_a_file_of_a_later_release_is_refused_and_left_alone(tmp_path: Path) -> None:
-    with closing(Manifest.open(tmp_path)) as manifest:
+    with closing(manifest_in(tmp_path)) as manifest:
         manifest.announced(SPAWN, 120.0)
     with closing(sqlite3.connect(tmp_path / FILE)) as db:
-        db.execute(f"PRAGMA user_version = {SCHEMA_VERSION + 1}")
+        db.execute(f"PRAGMA user_version = {VERSION + 1}")
 
     with pytest.raises(SettingsError, match="written by a later release"):
-        Manifest.open(tmp_path)
+        manifest_in(tmp_path)
     with closing(sqlite3.connect(tmp_path / FILE)) as db:
         assert db.execute("SELECT count(*) FROM worker").fetchone() == (1,)
 
 
-def test_a_file_that_is_no_manifest_is_set_aside(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
-    (tmp_path / FILE).write_bytes(b"this is no database, and long enough to be sure of that" * 100)
-    with closing(Manifest.open(tmp_path)) as manifest:
+def _foreign(path: Path) -> None:
+    with closing(sqlite3.connect(path)) as db:
+        db.executescript("PRAGMA user_version = 1; CREATE TABLE song (title TEXT);")
+
+
+def _foreign_without_version(path: Path) -> None:
+    with closing(sqlite3.connect(path)) as db:
+        db.execute("CREATE TABLE gateway (name TEXT)")
+
+
+def _foreign_of_a_later_version(path: Path) -> None:
+    with closing(sqlite3.connect(path)) as db:
+        db.executescript("PRAGMA user_version = 7; CREATE TABLE worker (name TEXT);")
+
+
+def _other_columns(path: Path) -> None:
+    manifest_in(path.parent).close()
+    with closing(sqlite3.connect(path)) as db:
+        db.execute("ALTER TABLE worker DROP COLUMN had_subscriber")
+
+
+def _nameless(path: Path) -> None:
+    manifest_in(path.parent).close()
+    with closing(sqlite3.connect(path)) as db:
+        db.execute("DELETE FROM gateway")
+        db.commit()
+
+
+def _damaged(path: Path) -> None:
+    with closing(manifest_in(path.parent)) as manifest:
+        for number in range(100):
+            manifest.announced(replace(SPAWN, session_id=f"s{number}"), 120.0)
+    content = bytearray(path.read_bytes())
+    content[4096 * 3 : 4096 * 8] = b"\xff" * 4096 * 5
+    path.write_bytes(content)
+
+
+def _text(path: Path) -> None:
+    path.write_bytes(b"this is no database, and long enough to be sure of that" * 100)
+
+
+@pytest.mark.parametrize(
+    "spoil",
+    [_text, _foreign, _foreign_without_version, _foreign_of_a_later_version, _other_columns, _nameless, _damaged],
+)
+def test_a_file_that_is_no_manifest_is_set_aside_as_it_was(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, spoil: Callable[[Path], None]
+) -> None:
+    spoil(tmp_path / FILE)
+    content = (tmp_path / FILE).read_bytes()
+    with closing(manifest_in(tmp_path)) as manifest:
         manifest.announced(SPAWN, 120.0)
 
         assert len(manifest) == 1
 
-    assert (tmp_path / f"{FILE}.unreadable").exists()
+    assert (tmp_path / f"{FILE}.unreadable").read_bytes() == content
     assert "cannot be taken back" in caplog.text
+
+
+def test_a_directory_in_its_place_is_refused_in_words(tmp_path: Path) -> None:
+    (tmp_path / FILE).mkdir()
+
+    with pytest.raises(SettingsError, match=r"cannot be used: .*[Dd]irectory"):
+        manifest_in(tmp_path)
+
+
+@pytest.mark.skipif(os.getuid() != 0, reason="only root can make a file of another user")
+def test_a_file_of_another_user_is_refused_in_words(tmp_path: Path) -> None:
+    (tmp_path / FILE).touch()
+    os.chown(tmp_path / FILE, 65534, 65534)
+
+    with pytest.raises(SettingsError, match="not a file of this gateway's user"):
+        manifest_in(tmp_path)
+
+
+@pytest.mark.skipif(os.getuid() == 0, reason="root may read everything")
+def test_a_file_that_may_not_be_read_is_refused_in_words(tmp_path: Path) -> None:
+    (tmp_path / FILE).touch(0)
+
+    with pytest.raises(SettingsError, match=r"cannot be used: .*Permission denied"):
+        manifest_in(tmp_path)
+
+
+# sessions that ended
+
+
+def test_how_a_session_ended_is_known_afterwards(manifest: Manifest, tmp_path: Path) -> None:
+    manifest.announced(SPAWN, 120.0)
+    manifest.proved(WorkerProof(PROVED, SECOND, FIRST))
+    manifest.ready(PROVED)
+    manifest.gone("s1", CloseReason.LEASE_EXPIRED, "idle for 900 s")
+    with closing(manifest_in(tmp_path)) as other:
+        (ended,) = other.ended()
+
+    assert ended.info == SessionInfo(
+        session_id="s1",
+        state=SessionState.CLOSED,
+        owner="key-7",
+        client_name="historian",
+        tag="north",
+        backend="line4",
+        opened_at=SPAWN.opened_at,
+        epoch=PROVED.epoch,
+        head_sequence=0,
+        oldest_sequence=0,
+        subscribers=0,
+        worker_pid=0,
+        close_reason=CloseReason.LEASE_EXPIRED,
+        close_detail="idle for 900 s",
+    )
+    assert ended.lease_s == 900.0
+    assert ended.closed_at > SPAWN.opened_at
+
+
+def test_only_the_newest_ends_are_remembered_and_none_of_the_gateway_s_own_sessions(tmp_path: Path) -> None:
+    with closing(manifest_in(tmp_path, remembered=3)) as manifest:
+        for number in range(10):
+            kind = INTERNAL.kind if number % 2 else "key"
+            manifest.announced(replace(SPAWN, session_id=f"s{number}", owner_kind=kind), 120.0)
+            manifest.gone(f"s{number}", CloseReason.CLIENT, "")
+
+        assert [ended.info.session_id for ended in manifest.ended()] == ["s4", "s6", "s8"]
+        assert manifest._db.execute("SELECT count(*) FROM ended").fetchone()[0] == 3
+
+    with closing(manifest_in(tmp_path, remembered=1)) as manifest:
+        assert [ended.info.session_id for ended in manifest.ended()] == ["s8"]
+
+
+def test_where_none_is_remembered_none_is(tmp_path: Path) -> None:
+    with closing(manifest_in(tmp_path, remembered=0)) as manifest:
+        manifest.announced(SPAWN, 120.0)
+        manifest.gone("s1", CloseReason.CLIENT, "")
+
+        assert manifest.ended() == []
+        assert manifest._db.execute("SELECT count(*) FROM ended").fetchone()[0] == 0
+
+
+def test_the_secret_of_a_session_that_ended_is_gone_from_the_disk(tmp_path: Path) -> None:
+    with closing(manifest_in(tmp_path)) as manifest:
+        manifest.announced(SPAWN, 120.0)
+        manifest.gone("s1", CloseReason.CLIENT, "")
+
+    assert FIRST not in b"".join(path.read_bytes() for path in tmp_path.iterdir())
+
+
+def test_a_session_that_had_a_subscriber_is_known_to_have_had_one(manifest: Manifest, tmp_path: Path) -> None:
+    for name in ("s1", "s2"):
+        manifest.announced(replace(SPAWN, session_id=name), 120.0)
+    manifest.attached("s1")
+    manifest.attached("s1")
+    manifest.attached("another plugin's")
+
+    assert [(o.session_id, o.had_subscriber) for o in seen(tmp_path)] == [("s1", True), ("s2", False)]
+
+
+# directories
+
+
+def test_a_copy_takes_a_new_instance_and_has_no_workers_but_ended_sessions(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    with closing(manifest_in(tmp_path)) as manifest:
+        manifest.announced(SPAWN, 120.0)
+        manifest.ready(PROVED)
+        original = manifest.instance
+    with closing(manifest_in(tmp_path, COPY)) as copy:
+        instance = copy.instance
+
+        assert instance != original
+        assert list(copy.orphans(1.0)) == []
+        (ended,) = copy.ended()
+
+    assert (ended.info.session_id, ended.info.close_reason) == ("s1", CloseReason.GATEWAY_SHUTDOWN)
+    assert "copy of the data directory" in ended.info.close_detail
+    assert "leaves 1 workers of the original alone" in caplog.text
+    assert FIRST not in b"".join(path.read_bytes() for path in tmp_path.iterdir())
+    caplog.clear()
+    with closing(manifest_in(tmp_path, COPY)) as again:
+        assert again.instance == instance
+
+    assert not caplog.records
+
+
+@pytest.mark.parametrize("is_of_format_1", [False, True])
+def test_a_backup_has_no_secret_and_is_a_gateway_of_its_own_even_where_it_was_made(
+    tmp_path: Path, is_of_format_1: bool
+) -> None:
+    if is_of_format_1:
+        _format_1(tmp_path, tmp_path / "run" / "x.sock")
+    else:
+        with closing(manifest_in(tmp_path)) as manifest:
+            manifest.announced(SPAWN, 120.0)
+            manifest.proved(WorkerProof(PROVED, SECOND, FIRST))
+    (entry,) = files_to_back_up(tmp_path)
+
+    assert (entry.path, entry.kind) == (tmp_path / FILE, BackupKind.DATABASE)
+    assert entry.prepare is not None
+
+    with closing(sqlite3.connect(entry.path)) as db:
+        (original,) = db.execute("SELECT instance FROM gateway").fetchone()
+        entry.prepare(db)
+        db.commit()
+        db.execute("VACUUM")
+        db.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+    content = b"".join(path.read_bytes() for path in tmp_path.iterdir())
+
+    assert not [secret for secret in (FIRST, SECOND) if secret in content]
+
+    with closing(manifest_in(tmp_path)) as restored:
+        assert restored.instance not in ("", original)
+        assert list(restored.orphans(1.0)) == []
+        assert [ended.info.session_id for ended in restored.ended()] == ["s1"]
+
+        instance = restored.instance
+    with closing(manifest_in(tmp_path)) as again:
+        assert again.instance == instance
+
+
+@pytest.mark.parametrize(
+    ("data_dir_id", "is_same"),
+    [
+        ("fd00:1001:boot", True),
+        ("fd01:1001:boot", False),  # another file system of the running machine, where inodes are few and alike
+        ("fd00:1002:boot", False),
+        ("fd01:1001:next boot", True),  # devices were numbered anew
+        ("fd01:1002:next boot", False),
+    ],
+)
+def test_the_same_directory_is_known_by_inode_and_device_and_over_a_boot_by_inode(
+    tmp_path: Path, data_dir_id: str, is_same: bool
+) -> None:
+    with closing(manifest_in(tmp_path)) as manifest:
+        manifest.announced(SPAWN, 120.0)
+        instance = manifest.instance
+    with closing(manifest_in(tmp_path, data_dir_id)) as manifest:
+        assert (manifest.instance == instance) == is_same
+        assert len(manifest) == is_same
+        assert all(orphan.spawn.data_dir_id == data_dir_id for orphan in manifest.orphans(1.0))
+
+
+# files of earlier releases
+
+
+def _format_1(directory: Path, endpoint: Path, **more: object) -> None:
+    """Write a manifest as the first release did, with one worker."""
+    row = {
+        "session_id": "s1",
+        "state": "ready",
+        "backend": "line4",
+        "endpoint": str(endpoint),
+        "owner": "key-7",
+        "owner_kind": "key",
+        "owner_name": "",
+        "tag": "",
+        "client_name": "historian",
+        "lease_s": 900.0,
+        "opened_at": 1.0,
+        "lifetime_s": 120.0,
+        "secret": FIRST,
+        "updated_at": 2.0,
+        **more,
+    }
+    with closing(sqlite3.connect(directory / FILE)) as db, db:
+        db.executescript(FORMAT_1)
+        db.execute("INSERT INTO gateway VALUES ('0123456789abcdef')")
+        db.execute(f"INSERT INTO worker ({', '.join(row)}) VALUES ({', '.join('?' * len(row))})", tuple(row.values()))
+        db.execute("PRAGMA user_version = 1")
+
+
+def test_a_manifest_of_the_first_format_goes_on(tmp_path: Path) -> None:
+    (tmp_path / "run").mkdir()
+    _format_1(tmp_path, tmp_path / "run" / "x.sock")
+    with closing(manifest_in(tmp_path)) as manifest:
+        (orphan,) = manifest.orphans(10.0)
+
+        assert manifest.instance == "0123456789abcdef"
+        assert (orphan.session_id, orphan.spawn.secret, orphan.spawn.data_dir_id) == ("s1", FIRST, HERE)
+        assert (orphan.was_ready, orphan.had_subscriber) == (True, False)
+        assert (orphan.spawn.request_key, orphan.spawn.request_digest) == (b"", b"")
+
+        manifest.gone("s1", CloseReason.CLIENT, "")
+
+        assert len(manifest.ended()) == 1
+
+    with closing(sqlite3.connect(tmp_path / FILE)) as db:
+        assert db.execute("PRAGMA user_version").fetchone() == (VERSION,)
+
+
+def test_a_copy_of_the_first_format_is_known_by_its_workers_sockets(tmp_path: Path) -> None:
+    _format_1(tmp_path, Path("/var/lib/mxgw/run/x.sock"))
+    with closing(manifest_in(tmp_path)) as manifest:
+        assert manifest.instance != "0123456789abcdef"
+        assert len(manifest) == 0
+        assert [ended.info.session_id for ended in manifest.ended()] == ["s1"]
+
+
+def test_a_close_reason_that_is_no_more_counts_as_the_gateway_s_doing(tmp_path: Path) -> None:
+    (tmp_path / "run").mkdir()
+    _format_1(tmp_path, tmp_path / "run" / "x.sock", state="closing", close_reason="EVICTED")
+    with closing(manifest_in(tmp_path)) as manifest:
+        (orphan,) = manifest.orphans(10.0)
+
+    assert orphan.closing is CloseReason.GATEWAY_SHUTDOWN
 
 
 def test_a_directory_that_cannot_be_written_is_named(tmp_path: Path) -> None:
     with pytest.raises(SettingsError, match=r"cannot be used: .*gateway\.data_dir"):
-        Manifest.open(tmp_path / "missing")
+        manifest_in(tmp_path / "missing")
 
 
 def test_no_repr_shows_a_secret(manifest: Manifest) -> None:
@@ -229,7 +542,7 @@ import os, signal, sys
 from pathlib import Path
 from mxgw_core.api import WorkerSpawn
 from mxgw_reattach.manifest import Manifest
-manifest = Manifest.open(Path(sys.argv[1]))
+manifest = Manifest.open(Path(sys.argv[1]), "fd00:1001:boot", remembered=1)
 manifest.announced(WorkerSpawn("s1", "sim", Path("/x"), bytes(32), "o", "", "", 1.0), 120.0)
 os.kill(os.getpid(), signal.SIGKILL)
 """

@@ -110,7 +110,7 @@ async def test_the_program_goes_on_in_its_next_run(tmp_path: Path, monkeypatch: 
         for enough in (3, 6):
             async with asyncio.TaskGroup() as tasks:
                 run = tasks.create_task(names["main"](client, store))
-                await until(lambda: len(seen) >= enough, 10)  # noqa: B023 - awaited before it changes
+                await until(lambda: len(seen) >= enough, 60)  # noqa: B023 - awaited before it changes
                 run.cancel()
         stored = mxgw_client.read_position_file("line4.pos")
 

@@ -12,6 +12,8 @@ from support.infos import session_info
 
 from mxgw_core.api import Retention
 from mxgw_core.api.errors import SettingsError
+from mxgw_core.config import load_settings
+from mxgw_core.plugins import PluginHost
 from mxgw_core.testing import running_gateway
 from mxgw_replay import ReplayPlugin, ReplaySettings
 
@@ -46,10 +48,6 @@ def test_the_defaults_hold_twice_what_a_subscriber_may_be_behind() -> None:
         ("detach_grace_seconds", math.nan),
         ("detach_grace_seconds", math.inf),
         ("detach_grace_seconds", "never"),
-        ("maximum_detached", -1),
-        ("maximum_detached", 10_001),
-        ("maximum_detached_per_owner", -1),
-        ("maximum_detached_per_owner", 10_001),
         ("horizon_check_s", 0.09),
         ("horizon_check_s", 3_601),
         ("snapshots", "sometimes"),
@@ -59,6 +57,17 @@ def test_the_defaults_hold_twice_what_a_subscriber_may_be_behind() -> None:
 def test_what_is_out_of_range_or_unknown_is_refused(key: str, value: object) -> None:
     with pytest.raises(ValidationError, match=key):
         ReplaySettings(**{key: value})
+
+
+@pytest.mark.parametrize("key", ["maximum_detached", "maximum_detached_per_owner"])
+def test_keys_of_earlier_releases_are_refused_with_what_replaced_them(key: str) -> None:
+    settings = {"plugins.enabled": ["replay"], f"plugins.replay.{key}": 8}
+    loaded = load_settings(overrides=settings, environ={})
+
+    with pytest.raises(
+        SettingsError, match=rf"plugins\.replay\.{key}: this is no setting any more: .*limits\.sessions_per_owner"
+    ):
+        PluginHost.load(loaded.settings, origins=loaded.origins)
 
 
 @pytest.mark.parametrize("grace", [0, 0.5, 86_400, "none"])

@@ -55,7 +55,7 @@ async def loaded(
 async def every_item_has_a_value(client: Client, session_id: str) -> None:
     """Return once no item waits for its first value any more."""
     request = GetSessionStateRequest(session_id=session_id, page_size=10_000)
-    async with asyncio.timeout(20):
+    async with asyncio.timeout(60):
         while True:
             state = await client.sessions.GetSessionState(request)
             if all(item.last_sequence for item in state.items):
@@ -218,7 +218,7 @@ async def test_a_snapshot_after_a_gap_comes_behind_it_and_never_before() -> None
         stream = client.stream(session.session_id)
         await read_events(stream, 10)
         stream.cancel()
-        await until(lambda: gateway.app.session(session.session_id).oldest_sequence > 1_000, 10)
+        await until(lambda: gateway.app.session(session.session_id).oldest_sequence > 1_000, 60)
         start = es.StartPosition(after=e.Position(epoch=session.epoch, sequence=10))
         checker = _attached(Position(session.epoch, 10))
         stream = client.stream(session.session_id, start, on_gap=es.ON_GAP_SNAPSHOT)

@@ -17,7 +17,7 @@ def process() -> Iterator[subprocess.Popen[str]]:
         yield process
         process.terminate()
 
-        assert process.wait(timeout=10) == 0
+        assert process.wait(timeout=60) == 0
 
 
 @pytest.fixture(scope="session")

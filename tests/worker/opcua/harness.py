@@ -20,7 +20,7 @@ from mxgw.v1.values_pb2 import MxStatus, MxValue
 from mxgw_worker.backends.opcua import OpcUaBackend
 
 NS = "ns=2;s="
-TIMEOUT_S = 10.0
+TIMEOUT_S = 60.0
 
 
 @dataclass(frozen=True)
@@ -204,7 +204,7 @@ def port_of(endpoint: str) -> int:
 
 async def dropped_subscriptions(endpoint: str) -> int:
     """Have the server forget all subscriptions in silence; return how many there were."""
-    async with Client(endpoint, timeout=10) as client:
+    async with Client(endpoint, timeout=60) as client:
         control = client.get_node(NS + "Control")
         return int(await control.call_method(client.get_node(NS + "Control.DropSubscriptions").nodeid))
 

@@ -41,7 +41,7 @@ class Listener:
         self._news.set()
 
     async def until(self, wanted: Callable[[], object]) -> None:
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(60):
             while not wanted():
                 self._news.clear()
                 await self._news.wait()

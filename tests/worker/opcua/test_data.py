@@ -50,7 +50,7 @@ async def _load(backend: OpcUaBackend, sink: Sink) -> None:
     server = await backend.register("load")
     for number in range(1000):
         await backend.advise(server, await backend.add_item(server, f"{NS}Load.{number}"))
-    await sink.until(lambda: len(sink.log) > 20_000, timeout_s=20)
+    await sink.until(lambda: len(sink.log) > 20_000)
     counts: dict[int, list[object]] = defaultdict(list)
     for change in sink.changes():
         counts[change.item].append(change.value)
@@ -228,7 +228,7 @@ async def test_a_shorter_buffered_interval_applies_at_once(demo: str) -> None:
         item = await backend.add_buffered_item(server, NS + "Load.7", "")
         await backend.advise(server, item)
         await backend.set_buffered_update_interval(server, 100)
-        await sink.until(lambda: len(sink.buffered()) >= 2, timeout_s=3)
+        await sink.until(lambda: len(sink.buffered()) >= 2)
         with pytest.raises(MxError):
             await backend.set_buffered_update_interval(server, 0)
 

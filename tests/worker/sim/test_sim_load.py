@@ -7,7 +7,6 @@ import pytest
 
 from mxgw.convert import to_value
 from mxgw_worker.backends.sim import SimBackend
-from mxgw_worker.backends.sim.clock import LoopClock
 from mxgw_worker.backends.sim.profiles.load import expected_text, expected_value
 from mxgw_worker.backends.sim.testing import Recorded, RecordingSink
 
@@ -115,8 +114,8 @@ async def test_unthrottled_bursts_never_hold_a_real_loop_for_long() -> None:
 
         def data_change(self, *_args: object, **_kwargs: object) -> None:
             Counting.count += 1
-            until = time.perf_counter() + 0.00002  # An encoder that takes its time.
-            while time.perf_counter() < until:
+            until = time.thread_time() + 0.00002  # An encoder that takes its time.
+            while time.thread_time() < until:
                 pass
 
     backend = SimBackend({"profile": "load", "items": 100, "burst": "max"})
@@ -124,19 +123,17 @@ async def test_unthrottled_bursts_never_hold_a_real_loop_for_long() -> None:
     server = await backend.register("x")
     for number in range(1, 101):
         await backend.advise(server, await backend.add_item(server, f"Load.Item{number:05d}"))
-    clock = LoopClock()
-    held, until = [], clock.monotonic() + 0.5
-    while (before := clock.monotonic()) < until:
-        sent = Counting.count
+    held = []
+    while Counting.count <= 10_000:
+        sent, before = Counting.count, time.thread_time()
         await asyncio.sleep(0)
         if Counting.count > sent:
-            held.append(clock.monotonic() - before)
+            held.append(time.thread_time() - before)
     await backend.stop()
     held.sort()
 
-    # A burst is meant to hold the loop for 5 ms. A busy machine stretches that, so only the order of magnitude counts.
+    # A burst is meant to hold the loop for 5 ms, in processor time: what others take from it does not count.
     assert held[len(held) // 2] < 0.1
-    assert Counting.count > 2_000
 
 
 async def test_suspended_and_released_items_send_nothing_and_the_others_go_on(start) -> None:

@@ -236,4 +236,4 @@ async def test_hang_stops_the_process_for_so_long(start, still) -> None:
 
     await control(rig, "Hang", 0.2)
 
-    assert 0.2 <= time.monotonic() - before < 5
+    assert time.monotonic() - before >= 0.2

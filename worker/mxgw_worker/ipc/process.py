@@ -7,6 +7,7 @@ from pathlib import Path
 # Field 22 of /proc/PID/stat; the fields that follow the command's closing parenthesis start with number 3.
 _START_TIME_INDEX = 22 - 3
 _BOOT_ID = Path("/proc/sys/kernel/random/boot_id")
+_PID_NAMESPACE = Path("/proc/self/ns/pid")
 
 
 def start_ticks(pid: int) -> int:
@@ -31,6 +32,18 @@ def boot_id() -> str:
         return _BOOT_ID.read_text(encoding="ascii").strip()
     except OSError:
         return ""
+
+
+def pid_scope() -> str:
+    """Return what names the boot, and the set of pids that this process sees; "" where that is unknown.
+
+    A container has pids of its own, so one number means two processes within one boot.
+    Source: pid_namespaces(7).
+    """
+    try:
+        return f"{boot_id()} {_PID_NAMESPACE.readlink()}"
+    except OSError:
+        return boot_id()
 
 
 def rss_bytes() -> int:

@@ -93,11 +93,14 @@ class Gateway:
         tag: str = "",
         lease_s: float | None = None,
         keep: bool = False,
+        request_id: bytes = b"",
     ) -> Session:
         loop = self._loop
         return Session(
             loop,
-            self._gateway.open_session(client_name=client_name, backend=backend, tag=tag, lease_s=lease_s, keep=keep),
+            self._gateway.open_session(
+                client_name=client_name, backend=backend, tag=tag, lease_s=lease_s, keep=keep, request_id=request_id
+            ),
         )
 
     def attach_session(self, session_id: str, *, client_name: str = DEFAULT_CLIENT_NAME) -> Session:

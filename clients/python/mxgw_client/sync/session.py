@@ -286,8 +286,10 @@ class Session:
             self._session.archestra_user_to_id(user_guid, server_handle=server_handle, timeout_s=timeout_s)
         )
 
-    def invoke(self, command: commands_pb2.MxCommand, *, timeout_s: float | None = None) -> commands_pb2.MxReply:
-        return self._run(self._session.invoke(command, timeout_s=timeout_s))
+    def invoke(
+        self, command: commands_pb2.MxCommand, *, timeout_s: float | None = None, request_id: bytes = b""
+    ) -> commands_pb2.MxReply:
+        return self._run(self._session.invoke(command, timeout_s=timeout_s, request_id=request_id))
 
     # Bulk calls and conveniences
 

@@ -10,6 +10,7 @@ from datetime import UTC, datetime
 
 import click
 
+from mxgw_acl.audit import AuditLog, AuditRecord
 from mxgw_core.api.errors import MxgwError
 
 _DURATION = re.compile(r"(\d+(?:\.\d+)?)\s*([smhdw])")
@@ -33,6 +34,20 @@ def told_failures() -> Iterator[None]:
         yield
     except MxgwError as error:
         raise click.ClickException(str(error)) from None
+
+
+def write_record(audit: AuditLog, record: AuditRecord) -> None:
+    """Record what was done.
+
+    Raises:
+        click.ClickException: that could not be recorded; the text says so.
+    """
+    try:
+        audit.write(record)
+    except OSError as error:
+        raise click.ClickException(
+            f"{record.action}, {record.reason}: this was done, and the audit log has no record of it: {error}"
+        ) from None
 
 
 def show_json(document: object) -> None:

@@ -13,10 +13,10 @@ from typing import Any
 import click
 
 from mxgw_acl.audit import AUDIT_FILE, AuditLog, AuditRecord
-from mxgw_acl.cli.form import duration, moment, show_json, show_table, told_failures
+from mxgw_acl.cli.form import duration, moment, show_json, show_table, told_failures, write_record
 from mxgw_acl.files import write_private
 from mxgw_acl.keyformat import KeyText
-from mxgw_acl.keys import SCOPE_MEANINGS, Constraints, Key, Scope
+from mxgw_acl.keys import ANY_TAG, SCOPE_MEANINGS, Constraints, Key, Scope
 from mxgw_acl.patterns import ItemPatterns
 from mxgw_acl.settings import AclSettings
 from mxgw_acl.store import KeyStore, KeyWishes, Use
@@ -91,8 +91,9 @@ def keys_group(settings: Callable[[], AclSettings]) -> click.Group:
                 try:
                     yield (
                         store,
-                        lambda key_id, detail: audit.write(
-                            AuditRecord("command line", action, "done", peer="local", reason=key_id, detail=detail)
+                        lambda key_id, detail: write_record(
+                            audit,
+                            AuditRecord("command line", action, "done", peer="local", reason=key_id, detail=detail),
                         ),
                     )
                 finally:
@@ -122,6 +123,7 @@ def keys_group(settings: Callable[[], AclSettings]) -> click.Group:
         examples=[
             ("mxgw keys create historian", "scopes open, read and events: reading and following"),
             ("mxgw keys create hmi-line4 --scopes open,read,write,events --write-below Line4 --expires 365d", ""),
+            ("mxgw keys create line4 --tag line4", "its sessions are seen by the viewers of line4, and by no others"),
             ("mxgw keys create report --read 'Tank_*.Level' --network 10.1.0.0/16 --max-sessions 2", "little power"),
             ("mxgw keys create hmi --out hmi.key", "never on the screen: mxgw … --api-key-file hmi.key"),
         ],
@@ -151,10 +153,23 @@ def keys_group(settings: Callable[[], AclSettings]) -> click.Group:
         metavar="NAME",
         help="Only this and all below it may be written.",
     )
+    @click.option(
+        "--tag",
+        "tags",
+        multiple=True,
+        callback=_globs,
+        metavar="GLOB",
+        help="Sessions may be opened with such tags only, and without a tag only where '' is given, too. The tag "
+        "decides which viewers see a session. Default: any tag, or none.",
+    )
     @click.option("--network", multiple=True, callback=_networks, metavar="CIDR", help="Accept it only from there.")
     @click.option("--max-sessions", type=click.IntRange(min=0), help="Sessions open at once.")
     @click.option("--max-subscribers", type=click.IntRange(min=0), help="Event streams at once, in all sessions.")
-    @click.option("--max-detached", type=click.IntRange(min=0), help="Sessions that wait without a stream.")
+    @click.option(
+        "--max-detached",
+        type=click.IntRange(min=0),
+        help="Sessions that wait without a stream; with as many it opens no more.",
+    )
     @click.option("--max-rate", type=click.FloatRange(min=0.1), metavar="N", help="Events a second, all streams.")
     @click.option("--max-buffer", type=click.FloatRange(min=0.1), metavar="MIB", help="Unread events, per session.")
     @click.option("--expires", callback=duration, metavar="TIME", help="Life of the key, as in 90d or 12h.")
@@ -173,6 +188,7 @@ def keys_group(settings: Callable[[], AclSettings]) -> click.Group:
         read_below: tuple[str, ...],
         write_globs: tuple[str, ...],
         write_below: tuple[str, ...],
+        tags: tuple[str, ...],
         network: tuple[str, ...],
         max_sessions: int | None,
         max_subscribers: int | None,
@@ -200,6 +216,7 @@ def keys_group(settings: Callable[[], AclSettings]) -> click.Group:
                 readable=ItemPatterns(read_globs, read_below),
                 writable=ItemPatterns(write_globs, write_below),
                 networks=network,
+                tags=tags or ANY_TAG,
                 maximum_sessions=max_sessions,
                 maximum_subscribers=max_subscribers,
                 maximum_detached=max_detached,
@@ -228,13 +245,14 @@ def keys_group(settings: Callable[[], AclSettings]) -> click.Group:
             click.echo("There are no keys yet: mxgw keys create NAME", err=True)
             return
         show_table(
-            ("KEY", "NAME", "STATE", "SCOPES", "EXPIRES", "LAST USED"),
+            ("KEY", "NAME", "STATE", "SCOPES", "TAGS", "EXPIRES", "LAST USED"),
             [
                 (
                     key.id,
                     key.name,
                     key.why_dead(time.time()) or "active",
                     ",".join(sorted(scope.value for scope in key.scopes)),
+                    ",".join(glob or "''" for glob in key.constraints.tags),
                     moment(key.expires_at) or "never",
                     moment(uses[key.id].last_used_at) or "" if key.id in uses else "never",
                 )
@@ -356,6 +374,7 @@ def _document(key: Key, use: Use | None) -> dict[str, Any]:
         "read_below": list(constraints.readable.subtrees),
         "write": list(constraints.writable.globs),
         "write_below": list(constraints.writable.subtrees),
+        "tags": list(constraints.tags),
         "networks": list(constraints.networks),
         "max_sessions": constraints.maximum_sessions,
         "max_subscribers": constraints.maximum_subscribers,
@@ -378,4 +397,8 @@ def _facts(document: dict[str, Any]) -> Iterator[tuple[str, str]]:
                 until = f", until {secret['expires_at']}" if secret["expires_at"] else ""
                 yield "secret", f"of {secret['created_at']}{until}"
         else:
-            yield fact.replace("_", " "), ", ".join(map(str, value)) if isinstance(value, list) else str(value)
+            # No tag is a tag that a key may set: it must not look like nothing.
+            yield (
+                fact.replace("_", " "),
+                ", ".join(str(one) or "''" for one in value) if isinstance(value, list) else str(value),
+            )

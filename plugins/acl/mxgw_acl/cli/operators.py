@@ -7,9 +7,10 @@ from collections.abc import Callable
 import click
 
 from mxgw_acl.audit import AUDIT_FILE, AuditLog, AuditRecord
-from mxgw_acl.cli.form import told_failures
+from mxgw_acl.cli.form import told_failures, write_record
 from mxgw_acl.settings import AclSettings
 from mxgw_acl.store import KeyStore
+from mxgw_core.api import folded_name
 from mxgw_core.api.cli import Command, Group
 
 
@@ -33,10 +34,11 @@ def operators_group(settings: Callable[[], AclSettings]) -> click.Group:
             chosen = settings()
             store = KeyStore(chosen.directory)
             try:
-                store.end_logins_of(user)
+                store.end_logins_of(user.strip())
                 audit = AuditLog(chosen.directory / AUDIT_FILE)
                 try:
-                    audit.write(AuditRecord("command line", "operators logout", "done", user, "local"))
+                    who = folded_name(user)
+                    write_record(audit, AuditRecord("command line", "operators logout", "done", who, "local"))
                 finally:
                     audit.close()
             finally:

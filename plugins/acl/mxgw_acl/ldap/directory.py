@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import logging
+import re
 import threading
 import time
+import unicodedata
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager
@@ -28,6 +30,8 @@ _AVOIDED_S = 30.0
 # Logins at once; more wait, within their time.
 _AT_ONCE = 4
 _MEMBER_OF = "memberof"
+# "uid" in (uid={user}) and in uid={user},ou=people; attribute names as RFC 4512 has them, without options.
+_COMPARED = re.compile(r"([A-Za-z][A-Za-z0-9-]*)={user}(?=[),+]|$)")
 
 
 class LdapDirectory:
@@ -42,6 +46,9 @@ class LdapDirectory:
         self._settings = settings
         self._clock = clock
         self._connector = Connector(settings)
+        # The attributes that a name is compared with, as the filter or the DN has them.
+        where = settings.user_filter if settings.user_base else settings.user_dn
+        self._named_by = tuple(dict.fromkeys(_COMPARED.findall(where)))
         self._workers = ThreadPoolExecutor(_AT_ONCE, thread_name_prefix="acl-ldap")
         self._lock = threading.Lock()
         self._open: list[Budget] = []
@@ -128,10 +135,10 @@ class LdapDirectory:
         settings = self._settings
         if settings.user_base:
             wanted = settings.user_filter.replace("{user}", escape_filter_chars(user))
-            found = connected.search(settings.user_base, wanted, [_MEMBER_OF], limit=2)
+            found = connected.search(settings.user_base, wanted, [_MEMBER_OF, *self._named_by], limit=2)
         else:
             dn = settings.user_dn.replace("{user}", escape_rdn(user))
-            found = connected.search(dn, "(objectClass=*)", [_MEMBER_OF], whole_tree=False)
+            found = connected.search(dn, "(objectClass=*)", [_MEMBER_OF, *self._named_by], whole_tree=False)
         return found[0] if len(found) == 1 else None
 
     def _person(
@@ -144,12 +151,20 @@ class LdapDirectory:
         folded, now = entry.dn.casefold(), self._clock()
         known = self._groups.get(folded)
         if known is not None and now < known[0]:
-            return Person(user, entry.dn, known[1])
+            return Person(self._name(entry, user), entry.dn, known[1])
         groups = groups_of(connected, reconnect, entry.dn, entry.texts(_MEMBER_OF), self._settings)
         with self._lock:
             self._groups = {dn: value for dn, value in self._groups.items() if now < value[0]}
             self._groups[folded] = now + self._settings.cache_s, groups
-        return Person(user, entry.dn, groups)
+        return Person(self._name(entry, user), entry.dn, groups)
+
+    def _name(self, entry: Entry, typed: str) -> str:
+        """Return the one name of a person, by which `resolve` finds them, however it was typed."""
+        for attribute in self._named_by:
+            # Of several values one is as good as the other, as long as it is the same one each time.
+            if values := sorted(entry.texts(attribute.lower())):
+                return values[0]
+        return unicodedata.normalize("NFKC", typed).casefold()
 
     def _forget(self, dn: str) -> None:
         with self._lock:

@@ -2,10 +2,6 @@
 
 from __future__ import annotations
 
-import time
-from collections import deque
-from collections.abc import Callable
-
 from mxgw.dashboard.v1 import dashboard_service_pb2 as pb
 from mxgw_core.api import (
     Call,
@@ -21,9 +17,6 @@ from mxgw_core.api.errors import AccessDenied, AccessRevoked, SessionNotFound, U
 from mxgw_dashboard_tui.service.journal import Journal
 from mxgw_dashboard_tui.settings import DashboardSettings
 
-_WINDOW_S = 60.0
-# So many addresses and names are remembered for counting failures; the oldest are forgotten first.
-_REMEMBERED = 10_000
 _ROLES = {"administrator": pb.ROLE_ADMINISTRATOR, "viewer": pb.ROLE_VIEWER}
 
 
@@ -39,13 +32,10 @@ class Operators:
         gateway: Gateway,
         settings: DashboardSettings,
         journal: Journal,
-        clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._gateway = gateway
         self._settings = settings
         self._journal = journal
-        self._clock = clock
-        self._failures: dict[tuple[str, str], deque[float]] = {}
         self._local = Operator("local user", (settings.local_role,))
 
     @property
@@ -130,23 +120,15 @@ class Operators:
 
         Raises:
             Unauthenticated: nobody vouches for this name and password.
-            AccessDenied: too many failures lately; or the operator has no role, or the plugin gave no token.
+            TooManyAttempts: of this peer, or for this name.
+            AccessDenied: the operator has no role, or the plugin gave no token.
         """
         if not self.login_required:
             raise AccessDenied("no plugin of this gateway knows operators: there is nothing to log in to")
-        failures = self._failures_of(user, peer)
-        if len(failures) >= self._settings.login_failures_per_minute:
-            retry_after_s = max(1.0, failures[0] + _WINDOW_S - self._clock())
-            raise AccessDenied(
-                f"too many failed logins: try again in {retry_after_s:.0f} s", retry_after_s=retry_after_s
-            )
-        # Counted before it is known, so that many at once do not slip through together.
-        failures.append(self._clock())
         operator = await self._gateway.authenticate_operator(OperatorCredentials(user, password, peer))
         if operator is None:
             self._journal.add(pb.JOURNAL_KIND_LOGIN, None, f"refused, from {peer.address}", _short(user))
             raise Unauthenticated("name or password is wrong")
-        failures.clear()
         if role_of(operator) == pb.ROLE_UNSPECIFIED or not operator.token:
             self._journal.add(pb.JOURNAL_KIND_LOGIN, None, f"has no role here, from {peer.address}", operator.name)
             raise AccessDenied("you are known, and have no role at this gateway: ask for viewer or administrator")
@@ -196,17 +178,6 @@ class Operators:
         if operator is self._local:
             raise AccessDenied("no plugin of this gateway knows operators: there is no login")
         return operator
-
-    def _failures_of(self, user: str, peer: Peer) -> deque[float]:
-        host = peer.address.rpartition(":")[0] or peer.address
-        key = (host, user)
-        failures = self._failures.pop(key, deque())
-        while failures and failures[0] < self._clock() - _WINDOW_S:
-            failures.popleft()
-        self._failures[key] = failures
-        while len(self._failures) > _REMEMBERED:
-            del self._failures[next(iter(self._failures))]
-        return failures
 
 
 def role_of(operator: Operator) -> pb.Role.ValueType:

@@ -351,8 +351,21 @@ class CommandRequest(_message.Message):
     GET_SNAPSHOT_FIELD_NUMBER: _builtins.int
     TIMEOUT_MS_FIELD_NUMBER: _builtins.int
     ITEM_SERIALS_FIELD_NUMBER: _builtins.int
+    REQUEST_KEY_FIELD_NUMBER: _builtins.int
+    REQUEST_DIGEST_FIELD_NUMBER: _builtins.int
+    WITHHELD_DIGEST_FIELD_NUMBER: _builtins.int
     timeout_ms: _builtins.int
     """Milliseconds the gateway will wait; the worker gives up by then."""
+    request_key: _builtins.bytes
+    """Names a write among those of the session, to be run once: a hash over the caller and its request id. Empty for what
+    is not to be remembered.
+    """
+    request_digest: _builtins.bytes
+    """A hash over the command as the caller sent it: a repeat has the same."""
+    withheld_digest: _builtins.bytes
+    """A hash over which inputs of a bulk call were withheld from this command, empty for none: the reply that is
+    remembered fits no other choice.
+    """
     @_builtins.property
     def mx(self) -> _commands_pb2.MxCommand: ...
     @_builtins.property
@@ -387,10 +400,13 @@ class CommandRequest(_message.Message):
         get_snapshot: Global___GetSnapshot | None = ...,
         timeout_ms: _builtins.int = ...,
         item_serials: _abc.Iterable[_builtins.int] | None = ...,
+        request_key: _builtins.bytes = ...,
+        request_digest: _builtins.bytes = ...,
+        withheld_digest: _builtins.bytes = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["acknowledge_alarms", b"acknowledge_alarms", "browse", b"browse", "get_info", b"get_info", "get_snapshot", b"get_snapshot", "get_state", b"get_state", "mx", b"mx", "poll_alarms", b"poll_alarms", "request", b"request"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["acknowledge_alarms", b"acknowledge_alarms", "browse", b"browse", "get_info", b"get_info", "get_snapshot", b"get_snapshot", "get_state", b"get_state", "item_serials", b"item_serials", "mx", b"mx", "poll_alarms", b"poll_alarms", "request", b"request", "timeout_ms", b"timeout_ms"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["acknowledge_alarms", b"acknowledge_alarms", "browse", b"browse", "get_info", b"get_info", "get_snapshot", b"get_snapshot", "get_state", b"get_state", "item_serials", b"item_serials", "mx", b"mx", "poll_alarms", b"poll_alarms", "request", b"request", "request_digest", b"request_digest", "request_key", b"request_key", "timeout_ms", b"timeout_ms", "withheld_digest", b"withheld_digest"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType_request: _TypeAlias = _typing.Literal["mx", "browse", "get_state", "get_info", "poll_alarms", "acknowledge_alarms", "get_snapshot"]  # noqa: Y015
     _WhichOneofArgType_request: _TypeAlias = _typing.Literal["request", b"request"]  # noqa: Y015

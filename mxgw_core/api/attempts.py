@@ -1,0 +1,124 @@
+"""Failed attempts to be somebody, limited per peer and per name: one count for API keys, logins and the dashboard."""
+
+from __future__ import annotations
+
+import ipaddress
+import time
+import unicodedata
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+from mxgw_core.api.errors import TooManyAttempts
+from mxgw_core.api.rates import TokenBucket
+from mxgw_core.api.types import Peer, peer_address
+
+_CAPACITY = 10_000
+# Names that find no place of their own share one of so many.
+_SHARED = 256
+# A table without a free place is looked through at most this often: that takes a step per name in it.
+_SWEEP_S = 1.0
+_LONGEST_NAME = 256
+# Characters that directories leave out when they compare names (RFC 4518 2.2), and marks such as accents, which some
+# (Active Directory) leave out as well: formats, controls, and marks of three kinds.
+_IGNORED = frozenset({"Cf", "Cc", "Mn", "Me", "Mc"})
+
+
+@dataclass(frozen=True, slots=True)
+class Attempt:
+    """One attempt, counted as failed until it has succeeded."""
+
+    _buckets: Sequence[TokenBucket]
+
+    def succeeded(self) -> None:
+        """Take it out of the count. Call it once; failures before it still count."""
+        for bucket in self._buckets:
+            bucket.give_back()
+
+
+class Attempts:
+    """Counts attempts by peer and by name: `burst` at once, then `per_minute`. Lives in the event loop.
+
+    Memory is bounded. A name that has failed keeps its count until the time that makes it new, however many others
+    come: where the table is full, further names share counts.
+    """
+
+    def __init__(
+        self, per_minute: float, burst: int, *, clock: Callable[[], float] = time.monotonic, capacity: int = _CAPACITY
+    ) -> None:
+        self._per_s = per_minute / 60
+        self._burst = burst
+        self._clock = clock
+        self._capacity = capacity
+        self._buckets: dict[str, TokenBucket] = {}
+        self._swept_at = -_SWEEP_S
+
+    def __len__(self) -> int:
+        return len(self._buckets)
+
+    def begin(self, peer: Peer, name: str = "") -> Attempt:
+        """Count an attempt before it is known how it ends, so that many at once do not pass the limit together.
+
+        `name` is whom the caller claims to be, with its kind ("user anna"); "" when nobody.
+
+        Raises:
+            TooManyAttempts: of this peer, or for this name; this one is not counted.
+        """
+        names = [f"peer {peer_host(peer)}"]
+        if name:
+            names.append(folded_name(name))
+        if len(self._buckets) + len(names) > self._capacity:
+            self._sweep()
+        places = {self._place(known_as) for known_as in names}
+        buckets = {
+            place: self._buckets.get(place) or TokenBucket(self._per_s, self._burst, clock=self._clock)
+            for place in places
+        }
+        if (wait_s := max(bucket.wait_s() for bucket in buckets.values())) > 0:
+            raise TooManyAttempts(
+                "too many failed attempts: check the key, or name and password, and try again later",
+                retry_after_s=wait_s,
+            )
+        for bucket in buckets.values():
+            bucket.spend()
+        self._buckets |= buckets
+        return Attempt(tuple(buckets.values()))
+
+    def _place(self, name: str) -> str:
+        """Return under which name an attempt is counted."""
+        if name in self._buckets or len(self._buckets) + 2 <= self._capacity:
+            return name
+        # Hashes of text are salted per process, so nobody outside can choose whose count to share.
+        return f"shared {hash(name) % _SHARED}"
+
+    def _sweep(self) -> None:
+        """Forget whoever is as good as new."""
+        now = self._clock()
+        if now - self._swept_at >= _SWEEP_S:
+            self._swept_at = now
+            self._buckets = {name: bucket for name, bucket in self._buckets.items() if not bucket.is_full}
+
+
+def folded_name(name: str) -> str:
+    """Return one text for all spellings of a name that a directory may take for the same.
+
+    Case, width and composition of characters, accents, invisible characters and the number of spaces do not count.
+    Source: RFC 4518 (string preparation of LDAP).
+    """
+    decomposed = unicodedata.normalize("NFKD", unicodedata.normalize("NFKD", name[:_LONGEST_NAME]).casefold())
+    spaced = "".join(" " if c.isspace() else c for c in decomposed)
+    kept = "".join(c for c in spaced if unicodedata.category(c) not in _IGNORED)
+    return " ".join(kept.split())[:_LONGEST_NAME]
+
+
+def peer_host(peer: Peer) -> str:
+    """Return what stands for the peer's machine where attempts are counted: its address without the port.
+
+    An IPv6 peer owns at least a /64, so that is what counts.
+    """
+    try:
+        address = peer_address(peer)
+    except ValueError:
+        return peer.address
+    if isinstance(address, ipaddress.IPv6Address):
+        return str(ipaddress.ip_network((address, 64), strict=False))
+    return str(address)

@@ -1,0 +1,34 @@
+"""What a plugin keeps on the disk and wants back when the disk is lost."""
+
+from __future__ import annotations
+
+import enum
+import sqlite3
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+
+class BackupKind(enum.Enum):
+    """How a file is copied while a gateway may be writing it."""
+
+    FILE = "file"
+    """As it is: a file that is written once, or replaced as a whole."""
+    DATABASE = "database"
+    """As SQLite copies a database: one moment of it, what is still in the write-ahead log included."""
+    LINES = "lines"
+    """Text to which whole lines are appended: cut after the last whole line."""
+
+
+@dataclass(frozen=True, slots=True)
+class BackupEntry:
+    """One file that belongs into a backup.
+
+    A file below `gateway.data_dir` is restored to the same place below the new one, any other to a directory of the
+    plugin's name there. `prepare` gets a connection to the copy of a DATABASE before it is stored, to take out what
+    must not leave this machine; it must not commit by itself.
+    """
+
+    path: Path
+    kind: BackupKind = BackupKind.FILE
+    prepare: Callable[[sqlite3.Connection], None] | None = None

@@ -1,0 +1,1 @@
+"""Backup and restore of what a gateway keeps on the disk."""

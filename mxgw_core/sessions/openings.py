@@ -1,0 +1,160 @@
+"""OpenSession calls that bear a request id: a repeat finds the session of the first, and opens no second one."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from mxgw_core.api.errors import RequestIdLimitReached, RequestIdReused, SessionGone
+from mxgw_core.api.types import CloseReason
+from mxgw_core.sessions.session import Session, SessionRequest
+
+# How long a request id is remembered after the end of its session; the contract promises so much.
+REMEMBERED_S = 600.0
+# About 500 bytes each; a client that opens and closes 16 sessions a second for ten minutes is told to slow down.
+_LIMIT = 10_000
+# A session whose callers all gave up while it was starting waits so long for a repeat.
+UNCLAIMED_S = 60.0
+
+
+class Opening:
+    """A live session and the calls that wait for it.
+
+    Attributes:
+        was_opened: it was READY once, at this gateway or an earlier one.
+    """
+
+    def __init__(self, session: Session, *, was_opened: bool) -> None:
+        self.session = session
+        self._was_opened = was_opened
+        self._callers = 0
+        self._is_claimed = was_opened
+
+    @property
+    def was_opened(self) -> bool:
+        opened = self.session.opened
+        return self._was_opened or (opened.done() and opened.exception() is None)
+
+    @property
+    def has_failed(self) -> bool:
+        """Whether there never was such a session, so that a repeat tries again."""
+        return self.session.opened.done() and not self.was_opened
+
+    async def wait(self) -> Session:
+        """Return the session when it serves. Who gives up does not end it, unless nobody asks again.
+
+        Raises:
+            SessionGone: it was opened, and ended since.
+            GatewayError: it could not be opened.
+        """
+        session = self.session
+        if self._was_opened:
+            await asyncio.wait((session.opened,))
+            session.require_ready()
+            return session
+        self._callers += 1
+        try:
+            await asyncio.shield(session.opened)
+        except asyncio.CancelledError:
+            if self._callers == 1:
+                asyncio.get_running_loop().call_later(UNCLAIMED_S, self._end_unclaimed)
+            raise
+        finally:
+            self._callers -= 1
+        self._is_claimed = True
+        session.require_ready()
+        return session
+
+    def _end_unclaimed(self) -> None:
+        if not self._callers and not self._is_claimed:
+            self.session.close(CloseReason.CLIENT, f"nobody asked for it again within {UNCLAIMED_S:g} s")
+
+
+@dataclass(frozen=True, slots=True)
+class _Ended:
+    session_id: str
+    digest: bytes
+    reason: CloseReason
+    at: float
+
+
+class Openings:
+    """What is known of request ids: live sessions, and those that ended lately. `clock` is monotonic seconds."""
+
+    def __init__(self, clock: Callable[[], float] = time.monotonic, limit: int = _LIMIT) -> None:
+        self._clock = clock
+        self._limit = limit
+        self._live: dict[bytes, Opening] = {}
+        # In the order of their ends: a dict keeps it.
+        self._ended: dict[bytes, _Ended] = {}
+
+    def find(self, request: SessionRequest) -> Opening | None:
+        """Return the opening that this request repeats; None when it is new, or the first has failed.
+
+        Raises:
+            RequestIdReused: its id belongs to a request with other fields.
+            SessionGone: the session was opened and has ended.
+            RequestIdLimitReached: it is new, and there is no room to remember it.
+        """
+        if not request.key:
+            return None
+        self._forget_old()
+        opening = self._live.get(request.key)
+        if opening is not None and not opening.has_failed:
+            _check_same(opening.session.request.digest, request)
+            return opening
+        ended = self._ended.get(request.key)
+        if ended is not None:
+            _check_same(ended.digest, request)
+            raise SessionGone(
+                f"session {ended.session_id}, which this request_id opened, ended ({ended.reason.name}): open another "
+                "one with a new request_id",
+                metadata={"close_reason": ended.reason.name, "session_id": ended.session_id},
+            )
+        if len(self._live) + len(self._ended) >= self._limit:
+            raise RequestIdLimitReached(
+                f"{self._limit} sessions with a request_id were opened and ended within {REMEMBERED_S / 60:g} minutes, "
+                "as many as are remembered: open sessions less often, or without request_id"
+            )
+        return None
+
+    def session_of(self, key: bytes) -> Session | None:
+        """Return the live session that a request of this key opened or is opening."""
+        opening = self._live.get(key)
+        return None if opening is None or opening.has_failed else opening.session
+
+    def add(self, session: Session, *, was_opened: bool = False) -> Opening:
+        """Remember a session that begins; one without a request id is not remembered."""
+        opening = Opening(session, was_opened=was_opened)
+        if session.request.key:
+            self._live[session.request.key] = opening
+        return opening
+
+    def over(self, session: Session) -> None:
+        """A session has ended."""
+        key = session.request.key
+        opening = self._live.get(key)
+        if opening is None or opening.session is not session:
+            return
+        del self._live[key]
+        if opening.was_opened and session.close_reason is not None:
+            self._ended[key] = _Ended(session.id, session.request.digest, session.close_reason, self._clock())
+
+    def _forget_old(self) -> None:
+        oldest_kept = self._clock() - REMEMBERED_S
+        while self._ended:
+            key, ended = next(iter(self._ended.items()))
+            if ended.at > oldest_kept:
+                return
+            del self._ended[key]
+
+
+def _check_same(digest: bytes, request: SessionRequest) -> None:
+    if digest != request.digest:
+        raise RequestIdReused(
+            "this request_id was used for an OpenSession with other fields: use a new one for each session, and the "
+            "same only to repeat a call as it was",
+            metadata={"field": "request_id"},
+        )

@@ -1,0 +1,139 @@
+"""What the manifest's file must look like, and how one of an earlier release becomes one of this.
+
+A file that SQLite can read is not yet a manifest: it says so by its application id, and its tables are looked at.
+"""
+
+from __future__ import annotations
+
+import secrets
+import sqlite3
+from contextlib import closing
+
+VERSION = 2
+# "mxgw", big endian. Files of format 1 do not have it.
+APPLICATION_ID = 0x6D786777
+
+_WORKER_1 = """
+    session_id TEXT PRIMARY KEY,
+    -- starting: announced; ready: can be adopted; closing: is to end, see close_reason
+    state TEXT NOT NULL CHECK (state IN ('starting', 'ready', 'closing')),
+    backend TEXT NOT NULL,
+    endpoint TEXT NOT NULL,
+    owner TEXT NOT NULL,
+    owner_kind TEXT NOT NULL,
+    owner_name TEXT NOT NULL,
+    tag TEXT NOT NULL,
+    client_name TEXT NOT NULL,
+    lease_s REAL NOT NULL,
+    opened_at REAL NOT NULL,
+    lifetime_s REAL NOT NULL,
+    secret BLOB NOT NULL,
+    former_secret BLOB,
+    pid INTEGER NOT NULL DEFAULT 0,
+    start_ticks INTEGER NOT NULL DEFAULT 0,
+    boot_id TEXT NOT NULL DEFAULT '',
+    epoch BLOB NOT NULL DEFAULT x'',
+    protocol_version INTEGER NOT NULL DEFAULT 0,
+    close_reason TEXT NOT NULL DEFAULT '',
+    updated_at REAL NOT NULL
+"""
+FORMAT_1 = f"""
+CREATE TABLE gateway (instance TEXT NOT NULL);
+CREATE TABLE worker ({_WORKER_1}) STRICT;
+"""
+# Each step leads from one format to the next, and the newest format is what they make of the first: so one text says
+# what each table is. `ended`: sessions that ended, so that their owners are told how after a restart.
+# `request_key`, `request_digest`: the hashes by which a repeated OpenSession finds its session.
+_STEPS = {
+    2: """
+ALTER TABLE gateway ADD COLUMN data_dir_id TEXT NOT NULL DEFAULT '';
+ALTER TABLE worker ADD COLUMN had_subscriber INTEGER NOT NULL DEFAULT 0;
+ALTER TABLE worker ADD COLUMN request_key BLOB NOT NULL DEFAULT x'';
+ALTER TABLE worker ADD COLUMN request_digest BLOB NOT NULL DEFAULT x'';
+CREATE TABLE ended (
+    number INTEGER PRIMARY KEY,
+    session_id TEXT NOT NULL UNIQUE,
+    backend TEXT NOT NULL,
+    owner TEXT NOT NULL,
+    tag TEXT NOT NULL,
+    client_name TEXT NOT NULL,
+    lease_s REAL NOT NULL,
+    opened_at REAL NOT NULL,
+    closed_at REAL NOT NULL,
+    epoch BLOB NOT NULL,
+    close_reason TEXT NOT NULL,
+    close_detail TEXT NOT NULL
+) STRICT;
+""",
+}
+
+
+class NotAManifest(Exception):
+    """The file is something else, or is damaged."""
+
+
+class LaterFormat(Exception):
+    """The file is a manifest of a later release; `version` is its format."""
+
+    def __init__(self, version: int) -> None:
+        super().__init__(f"format {version}")
+        self.version = version
+
+
+def format_of(db: sqlite3.Connection) -> int:
+    """Return the format of a manifest, 0 for an empty file; nothing is written.
+
+    Raises:
+        LaterFormat: a later release wrote it.
+        NotAManifest: it is no manifest.
+        sqlite3.Error: it cannot be read.
+    """
+    (application,) = db.execute("PRAGMA application_id").fetchone()
+    (version,) = db.execute("PRAGMA user_version").fetchone()
+    if application == APPLICATION_ID and version > VERSION:
+        raise LaterFormat(version)
+    tables = _tables(db)
+    if application == 0 and version == 0 and not tables:
+        return 0
+    expected = APPLICATION_ID if version > 1 else 0
+    if application != expected or not 1 <= version <= VERSION or tables != _tables_of(version):
+        raise NotAManifest("it has other tables than a manifest")
+    if (damage := db.execute("PRAGMA quick_check(1)").fetchone()[0]) != "ok":
+        raise NotAManifest(damage)
+    if db.execute("SELECT count(*) FROM gateway").fetchone()[0] != 1:
+        raise NotAManifest("it names no gateway")
+    return int(version)
+
+
+def bring_up_to_date(db: sqlite3.Connection, version: int) -> None:
+    """Make the tables of an empty file, or change those of an earlier format, in one transaction.
+
+    Raises:
+        sqlite3.Error: it cannot be written.
+    """
+    if version == VERSION:
+        return
+    db.execute("BEGIN IMMEDIATE")
+    if version == 0:
+        for statement in FORMAT_1.split(";\n"):
+            db.execute(statement)
+        db.execute("INSERT INTO gateway VALUES (?)", (secrets.token_hex(8),))
+        version = 1
+    for step in range(version + 1, VERSION + 1):
+        for statement in _STEPS[step].split(";\n"):
+            db.execute(statement)
+    db.execute(f"PRAGMA application_id = {APPLICATION_ID}")
+    db.execute(f"PRAGMA user_version = {VERSION}")
+    db.execute("COMMIT")
+
+
+def _tables(db: sqlite3.Connection) -> dict[str, list[str]]:
+    """Return the columns of each table."""
+    names = [name for (name,) in db.execute("SELECT name FROM sqlite_schema WHERE type = 'table'")]
+    return {name: [row[1] for row in db.execute("SELECT * FROM pragma_table_info(?)", (name,))] for name in names}
+
+
+def _tables_of(version: int) -> dict[str, list[str]]:
+    with closing(sqlite3.connect(":memory:")) as db:
+        db.executescript(FORMAT_1 + "".join(_STEPS[step] for step in range(2, version + 1)))
+        return _tables(db)
