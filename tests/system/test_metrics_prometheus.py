@@ -67,7 +67,7 @@ block_timeout_s = 30.0
 async def monitored(rules: str = "") -> AsyncIterator[tuple[Restarts, Client, Prometheus]]:
     port = free_port()
     async with restarts(settings_of(port)) as gateway:
-        with opened_store(gateway.directory / "acl") as store:
+        with opened_store(gateway.data / "acl") as store:
             _, key = store.create(KeyWishes("monitored", EVERYTHING, Constraints(), None, ()), "test")
         await gateway.start()
         async with (
