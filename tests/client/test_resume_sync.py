@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import asyncio
-import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
+from support.background import Run, in_background
 from support.proxy import FaultProxy, fault_proxy
 
 from mxgw_client import (
@@ -30,37 +29,22 @@ TAGS = [f"Load.Item{number:05d}" for number in range(1, 21)]
 class ThreadedProxy:
     """A fault proxy with its event loop in a thread."""
 
-    def __init__(self, proxy: FaultProxy, loop: asyncio.AbstractEventLoop) -> None:
+    def __init__(self, proxy: FaultProxy, run: Run) -> None:
         self.target = proxy.target
         self._proxy = proxy
-        self._loop = loop
+        self._run = run
 
     def reset(self) -> int:
         async def reset() -> int:
             return self._proxy.reset()
 
-        return asyncio.run_coroutine_threadsafe(reset(), self._loop).result(5)
+        return self._run(reset())
 
 
 @contextmanager
 def proxied(upstream: str) -> Iterator[ThreadedProxy]:
-    made: list[ThreadedProxy] = []
-    ready, done = threading.Event(), threading.Event()
-
-    async def serve() -> None:
-        async with fault_proxy(upstream) as proxy:
-            made.append(ThreadedProxy(proxy, asyncio.get_running_loop()))
-            ready.set()
-            await asyncio.to_thread(done.wait)
-
-    thread = threading.Thread(target=lambda: asyncio.run(serve()))
-    thread.start()
-    assert ready.wait(60)
-    try:
-        yield made[0]
-    finally:
-        done.set()
-        thread.join()
+    with in_background(lambda: fault_proxy(upstream)) as (proxy, run):
+        yield ThreadedProxy(proxy, run)
 
 
 def test_a_plain_loop_goes_on_over_cuts_and_misses_nothing(replaying_gateway_process: str) -> None:

@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 import secrets
 import shutil
 import socket
 import ssl
 import subprocess
-import threading
 import time
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, suppress
+from collections.abc import AsyncIterator, Iterator, Sequence
+from contextlib import asynccontextmanager, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -19,6 +19,7 @@ from typing import Any
 import ldap3
 import pytest
 
+from support.background import in_background
 from support.certificates import Authority
 
 SUFFIX = "DC=plant,DC=test"
@@ -155,49 +156,34 @@ def hindered(directory: ActiveDirectory, folder: Path, word: bytes, *, cuts: boo
     front = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     front.load_cert_chain(pair.certificate, pair.key)
     back = ssl.create_default_context(cafile=directory.authority.root)
-    threads: list[threading.Thread] = []
-    sockets: list[socket.socket] = []
-    with socket.create_server(("127.0.0.1", 0)) as listener:
 
-        def start(target: Any, *arguments: Any) -> None:
-            thread = threading.Thread(target=target, args=arguments)
-            threads.append(thread)
-            thread.start()
+    async def pump(source: asyncio.StreamReader, sink: asyncio.StreamWriter, unwanted: bytes) -> None:
+        with suppress(OSError):
+            while data := await source.read(65536):
+                if unwanted and unwanted in data:
+                    if cuts:
+                        break
+                    continue
+                sink.write(data)
+                await sink.drain()
+        sink.close()
 
-        def pump(source: ssl.SSLSocket, sink: ssl.SSLSocket, unwanted: bytes) -> None:
-            with suppress(OSError, ValueError):
-                while data := source.recv(65536):
-                    if unwanted and unwanted in data:
-                        if cuts:
-                            break
-                        continue
-                    sink.sendall(data)
-            for each in (source, sink):
-                with suppress(OSError):
-                    each.shutdown(socket.SHUT_RDWR)
-
-        def serve() -> None:
-            with suppress(OSError):
-                while True:
-                    accepted, _ = listener.accept()
-                    client = front.wrap_socket(accepted, server_side=True)
-                    server = back.wrap_socket(
-                        socket.create_connection((directory.address, 636), 5), server_hostname=directory.address
-                    )
-                    sockets.extend((client, server))
-                    start(pump, client, server, word)
-                    start(pump, server, client, b"")
-
-        start(serve)
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        there, back_to = await asyncio.open_connection(directory.address, 636, ssl=back)
         try:
-            yield f"ldaps://127.0.0.1:{listener.getsockname()[1]}", authority.root
+            async with asyncio.TaskGroup() as tasks:
+                tasks.create_task(pump(reader, back_to, word))
+                tasks.create_task(pump(there, writer, b""))
         finally:
-            with suppress(OSError):
-                listener.shutdown(socket.SHUT_RDWR)
-            for each in sockets:
-                with suppress(OSError):
-                    each.shutdown(socket.SHUT_RDWR)
-            for thread in threads:
-                thread.join(60)
-            for each in sockets:
-                each.close()
+            back_to.close()
+            writer.close()
+
+    @asynccontextmanager
+    async def relay() -> AsyncIterator[str]:
+        server = await asyncio.start_server(serve, "127.0.0.1", 0, ssl=front)
+        async with server:
+            yield f"ldaps://127.0.0.1:{server.sockets[0].getsockname()[1]}"
+
+    # In one thread: two must not use a TLS connection at a time.
+    with in_background(relay) as (url, _):
+        yield url, authority.root

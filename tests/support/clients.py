@@ -156,6 +156,8 @@ async def read_to_the_end(
 ) -> tuple[list[StreamEventsResponse], list[int], Refusal]:
     """Read a stream until it is ended by the gateway; return its frames, the sequences of its events, and the reason.
 
+    One of a plugin's service has no such events.
+
     Raises:
         AssertionError: it ended without an error, which no stream does.
     """
@@ -165,5 +167,6 @@ async def read_to_the_end(
             frames.append(frame)
             on_frame(frame)
     except grpc.aio.AioRpcError as error:
-        return frames, [event.sequence for frame in frames for event in frame.events.events], refusal_of(error)
+        events = [frame.events.events for frame in frames if isinstance(frame, StreamEventsResponse)]
+        return frames, [event.sequence for batch in events for event in batch], refusal_of(error)
     raise AssertionError("the stream ended without a reason")

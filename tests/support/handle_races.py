@@ -23,15 +23,18 @@ from mxgw.worker.v1 import worker_pb2 as w
 from mxgw_acl.guard import ItemFilter, ItemGuard, ItemRights
 from mxgw_acl.keys import Constraints
 from mxgw_acl.patterns import ItemPatterns
+from mxgw_core.api import CommandGuard
 from mxgw_core.api.errors import GatewayError
 from mxgw_core.api.gateway import Call as GatewayCall
-from mxgw_core.api.types import Identity, Peer
+from mxgw_core.api.types import Identity, Peer, SessionInfo
 from mxgw_core.config.models import Settings
 from mxgw_core.events.distributor import Distributor
 from mxgw_core.events.item_book import ItemBook
 from mxgw_core.events.log import Chunk, LogGap
 from mxgw_core.events.policies import DisconnectPolicy
 from mxgw_core.events.verdict import Start
+from mxgw_core.plugins.host import PluginHost
+from mxgw_core.rpc.access import AccessControl
 from mxgw_core.rpc.command_service import CommandService
 from mxgw_worker.backends.sim.backend import SimBackend
 from mxgw_worker.backends.sim.testing import ManualClock
@@ -165,12 +168,30 @@ class _Tasks:
     def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
         self._loop = loop
         self.tasks: set[asyncio.Task[Any]] = set()
+        # What no task may end with: a run in which calls failed shows nothing.
+        self.failures: list[BaseException] = []
 
     def create_task(self, coro: Coroutine[Any, Any, Any], *, name: str | None = None) -> asyncio.Task[Any]:
         task = self._loop.create_task(coro, name=name)
         self.tasks.add(task)
-        task.add_done_callback(self.tasks.discard)
+        task.add_done_callback(self._done)
         return task
+
+    def _done(self, task: asyncio.Task[Any]) -> None:
+        self.tasks.discard(task)
+        if not task.cancelled() and (error := task.exception()) is not None:
+            self.failures.append(error)
+
+
+class _Access(AccessControl):
+    """Judges the caller with limits by one guard, and nobody else."""
+
+    def __init__(self, guard: ItemGuard) -> None:
+        super().__init__(PluginHost())
+        self._guard = guard
+
+    def guards(self, session: SessionInfo, identity: Identity) -> Sequence[CommandGuard]:
+        return [self._guard] if identity == LIMITED else []
 
 
 class _Session:
@@ -231,10 +252,9 @@ class HandleRace:
             policy=DisconnectPolicy(),
             filters=[ItemFilter(self._rights)],
         ).subscriber
-        guard = ItemGuard(self._rights, lambda *_: None)
-        access = SimpleNamespace(guards=lambda _, identity: [guard] if identity == LIMITED else [])
-        registry = SimpleNamespace(get=lambda _: self.session)
-        self._service = CommandService(Settings(), cast("Any", registry), cast("Any", access))
+        access = _Access(ItemGuard(self._rights))
+        registry = SimpleNamespace(info=lambda _: None, get=lambda _: self.session)
+        self._service = CommandService(Settings(), cast("Any", registry), access)
 
     async def send(self, request: w.CommandRequest, timeout_s: float) -> w.CommandReply:
         """See `Worker.call` of the gateway."""
@@ -334,6 +354,8 @@ class HandleRace:
         if self._tasks.tasks:
             await asyncio.wait(self._tasks.tasks)
         await self.sim.stop()
+        if self._tasks.failures:
+            raise ExceptionGroup("tasks failed", [e for e in self._tasks.failures if isinstance(e, Exception)])
 
     # what must have come of it
 

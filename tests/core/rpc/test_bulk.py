@@ -11,7 +11,6 @@ from hypothesis import strategies as st
 from support.turns import counted_turns
 
 from mxgw.v1 import commands_pb2 as c
-from mxgw_core.api.errors import AccessDenied
 from mxgw_core.api.slices import ENTRIES_AT_ONCE, NAMES_AT_ONCE, in_slices
 from mxgw_core.api.types import ItemRecord
 from mxgw_core.rpc.access import denied_inputs
@@ -23,7 +22,6 @@ class Odd:
 
     def __init__(self) -> None:
         self.asked: list[int] = []
-        self.recorded: list[tuple[int, Mapping[int, str]]] = []
 
     def denied(self, command: c.MxCommand, items: Sequence[ItemRecord | None]) -> Mapping[int, str]:
         inputs = inputs_of(command)
@@ -32,9 +30,6 @@ class Odd:
 
         self.asked.append(len(inputs))
         return {index: f"{one} is odd" for index, one in enumerate(inputs) if one % 2}
-
-    def refused(self, command: c.MxCommand, items: Sequence[ItemRecord | None], denied: Mapping[int, str]) -> None:
-        self.recorded.append((len(inputs_of(command)), dict(denied)))
 
 
 def inputs_of(command: c.MxCommand) -> list[int]:
@@ -86,28 +81,6 @@ async def test_a_guard_is_asked_for_a_few_inputs_at_a_time_and_others_have_their
     assert max(guard.asked) <= NAMES_AT_ONCE
     assert sum(guard.asked) == count
     assert turns.taken == len(guard.asked) - 1
-
-
-@pytest.mark.asyncio
-async def test_what_was_denied_is_recorded_once_for_the_whole_command() -> None:
-    guard = Odd()
-    denied = await denied_inputs([guard], commands(100)[0], [])
-
-    assert guard.recorded == [(100, denied)]
-
-    await denied_inputs([guard], commands(1)[0], [])
-
-    assert len(guard.recorded) == 1  # nothing was denied
-
-
-@pytest.mark.asyncio
-async def test_a_record_that_fails_denies_everything() -> None:
-    class Failing(Odd):
-        def refused(self, command: c.MxCommand, items: Sequence[ItemRecord | None], denied: Mapping[int, str]) -> None:
-            raise RuntimeError("the disk is full")
-
-    with pytest.raises(AccessDenied):
-        await denied_inputs([Failing()], commands(2)[0], [])
 
 
 @pytest.mark.asyncio

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +15,7 @@ from support.plugins import InstallPlugin
 from mxgw.v1 import commands_pb2 as c
 from mxgw.v1.values_pb2 import MxValue
 from mxgw_acl.patterns import ItemPatterns
-from mxgw_core.api import AccessRequest, Deny, Moment, hookimpl
+from mxgw_core.api import AccessRequest, Deny, ItemRecord, Moment, hookimpl
 
 pytestmark = pytest.mark.asyncio
 READABLE, WRITABLE = "Bench_001.Text", "Bench_002.Text"
@@ -98,7 +98,7 @@ class Refuses:
     def mxgw_command_guard(self, session: Any, identity: Any) -> Refuses:
         return self
 
-    def denied(self, command: c.MxCommand) -> Mapping[int, str]:
+    def denied(self, command: c.MxCommand, items: Sequence[ItemRecord | None]) -> Mapping[int, str]:
         return {0: "not this"} if command.HasField("write") and self._method == "write" else {}
 
 

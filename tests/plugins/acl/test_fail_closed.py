@@ -142,9 +142,8 @@ def test_outside_of_its_context_the_plugin_refuses_everything() -> None:
 
     assert type(plugin.mxgw_authorize(AccessRequest("/a/b", identity, peer))).__name__ == "Deny"
 
-    session: Any = None
     with pytest.raises(RuntimeError):
-        plugin.mxgw_command_guard(session, identity)
+        plugin.mxgw_command_guard(identity)
     with pytest.raises(RuntimeError):
         plugin.mxgw_event_filter(identity)
 

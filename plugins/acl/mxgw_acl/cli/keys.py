@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import ipaddress
 import sys
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -13,6 +12,7 @@ from typing import Any
 import click
 
 from mxgw_acl.audit import AUDIT_FILE, AuditLog, AuditRecord
+from mxgw_acl.cli.arguments import globs, names, networks, scopes
 from mxgw_acl.cli.form import duration, moment, show_json, show_table, told_failures, write_record
 from mxgw_acl.files import write_private
 from mxgw_acl.keyformat import KeyText
@@ -20,13 +20,9 @@ from mxgw_acl.keys import ANY_TAG, SCOPE_MEANINGS, Constraints, Key, Scope
 from mxgw_acl.patterns import ItemPatterns
 from mxgw_acl.settings import AclSettings
 from mxgw_acl.store import KeyStore, KeyWishes, Use
-from mxgw_core.api import check_glob
 from mxgw_core.api.cli import Command, Group
-from mxgw_core.api.globs import LONGEST_PATTERN
 
 _MIB = 1024 * 1024
-# Patterns of one kind that a key may have: each item that it names is compared with all of them.
-_MOST_PATTERNS = 100
 _DEFAULT_SCOPES = (Scope.OPEN, Scope.READ, Scope.EVENTS)
 _SCOPES_HELP = "; ".join(f"{scope.value}: {meaning}" for scope, meaning in SCOPE_MEANINGS.items())
 
@@ -37,44 +33,6 @@ out_option = click.option(
     metavar="FILE",
     help="Write the key to a new file that only you may read, instead of showing it.",
 )
-
-
-def _scopes(ctx: click.Context, param: click.Parameter, value: str) -> frozenset[Scope]:
-    words = [word.strip() for word in value.split(",") if word.strip()]
-    known = {scope.value: scope for scope in Scope}
-    for word in words:
-        if word not in known:
-            raise click.BadParameter(f"{word!r} is no scope: use {', '.join(known)}", ctx, param)
-    return frozenset(known[word] for word in words)
-
-
-def _networks(ctx: click.Context, param: click.Parameter, values: Sequence[str]) -> tuple[str, ...]:
-    try:
-        return tuple(str(ipaddress.ip_network(value, strict=False)) for value in values)
-    except ValueError as error:
-        raise click.BadParameter(f"{error}: write 10.1.0.0/16, 10.1.2.3 or 2001:db8::/32", ctx, param) from None
-
-
-def _names(ctx: click.Context, param: click.Parameter, values: tuple[str, ...]) -> tuple[str, ...]:
-    """Refuse what would make each look at an item of this key long."""
-    if len(values) > _MOST_PATTERNS:
-        raise click.BadParameter(
-            f"{len(values)} are given, {_MOST_PATTERNS} are allowed: use patterns that name more, or several keys",
-            ctx,
-            param,
-        )
-    if any(len(value) > LONGEST_PATTERN for value in values):
-        raise click.BadParameter(f"a name has at most {LONGEST_PATTERN} characters", ctx, param)
-    return values
-
-
-def _globs(ctx: click.Context, param: click.Parameter, values: tuple[str, ...]) -> tuple[str, ...]:
-    try:
-        for value in values:
-            check_glob(value)
-    except ValueError as error:
-        raise click.BadParameter(str(error), ctx, param) from None
-    return _names(ctx, param, values)
 
 
 def keys_group(settings: Callable[[], AclSettings]) -> click.Group:
@@ -131,25 +89,25 @@ def keys_group(settings: Callable[[], AclSettings]) -> click.Group:
     @click.argument("name")
     @click.option(
         "--scopes",
-        callback=_scopes,
+        callback=scopes,
         default=",".join(scope.value for scope in _DEFAULT_SCOPES),
         show_default=True,
         metavar="WORDS",
         help=f"What the key may do, separated by commas. {_SCOPES_HELP}.",
     )
     @click.option(
-        "--read", "read_globs", multiple=True, callback=_globs, metavar="GLOB", help="Only such items may be read."
+        "--read", "read_globs", multiple=True, callback=globs, metavar="GLOB", help="Only such items may be read."
     )
     @click.option(
-        "--read-below", multiple=True, callback=_names, metavar="NAME", help="Only this and all below it may be read."
+        "--read-below", multiple=True, callback=names, metavar="NAME", help="Only this and all below it may be read."
     )
     @click.option(
-        "--write", "write_globs", multiple=True, callback=_globs, metavar="GLOB", help="Only such items may be written."
+        "--write", "write_globs", multiple=True, callback=globs, metavar="GLOB", help="Only such items may be written."
     )
     @click.option(
         "--write-below",
         multiple=True,
-        callback=_names,
+        callback=names,
         metavar="NAME",
         help="Only this and all below it may be written.",
     )
@@ -157,12 +115,12 @@ def keys_group(settings: Callable[[], AclSettings]) -> click.Group:
         "--tag",
         "tags",
         multiple=True,
-        callback=_globs,
+        callback=globs,
         metavar="GLOB",
         help="Sessions may be opened with such tags only, and without a tag only where '' is given, too. The tag "
         "decides which viewers see a session. Default: any tag, or none.",
     )
-    @click.option("--network", multiple=True, callback=_networks, metavar="CIDR", help="Accept it only from there.")
+    @click.option("--network", multiple=True, callback=networks, metavar="CIDR", help="Accept it only from there.")
     @click.option("--max-sessions", type=click.IntRange(min=0), help="Sessions open at once.")
     @click.option("--max-subscribers", type=click.IntRange(min=0), help="Event streams at once, in all sessions.")
     @click.option(

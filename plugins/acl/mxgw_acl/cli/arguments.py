@@ -1,0 +1,56 @@
+"""What the options of `mxgw keys` accept: scopes, networks, names and patterns, each refused in words."""
+
+from __future__ import annotations
+
+import ipaddress
+from collections.abc import Sequence
+
+import click
+
+from mxgw_acl.keys import Scope
+from mxgw_core.api import check_glob
+from mxgw_core.api.globs import LONGEST_PATTERN
+
+# Patterns of one kind that a key may have: each item that it names is compared with all of them.
+_MOST_PATTERNS = 100
+
+
+def scopes(ctx: click.Context, param: click.Parameter, value: str) -> frozenset[Scope]:
+    """Return the scopes that the words name."""
+    words = [word.strip() for word in value.split(",") if word.strip()]
+    known = {scope.value: scope for scope in Scope}
+    for word in words:
+        if word not in known:
+            raise click.BadParameter(f"{word!r} is no scope: use {', '.join(known)}", ctx, param)
+    return frozenset(known[word] for word in words)
+
+
+def networks(ctx: click.Context, param: click.Parameter, values: Sequence[str]) -> tuple[str, ...]:
+    """Return the networks as they are written out in full."""
+    try:
+        return tuple(str(ipaddress.ip_network(value, strict=False)) for value in values)
+    except ValueError as error:
+        raise click.BadParameter(f"{error}: write 10.1.0.0/16, 10.1.2.3 or 2001:db8::/32", ctx, param) from None
+
+
+def names(ctx: click.Context, param: click.Parameter, values: tuple[str, ...]) -> tuple[str, ...]:
+    """Refuse what would make each look at an item of this key long."""
+    if len(values) > _MOST_PATTERNS:
+        raise click.BadParameter(
+            f"{len(values)} are given, {_MOST_PATTERNS} are allowed: use patterns that name more, or several keys",
+            ctx,
+            param,
+        )
+    if any(len(value) > LONGEST_PATTERN for value in values):
+        raise click.BadParameter(f"a name has at most {LONGEST_PATTERN} characters", ctx, param)
+    return values
+
+
+def globs(ctx: click.Context, param: click.Parameter, values: tuple[str, ...]) -> tuple[str, ...]:
+    """Return patterns that can be matched in few steps."""
+    try:
+        for value in values:
+            check_glob(value)
+    except ValueError as error:
+        raise click.BadParameter(str(error), ctx, param) from None
+    return names(ctx, param, values)
