@@ -6,12 +6,15 @@ line, whatever a peer calls itself.
 
 from __future__ import annotations
 
+import errno
+import fcntl
 import json
 import logging
 import os
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
@@ -76,10 +79,10 @@ class AuditLog:
         return os.open(self._path, os.O_RDWR | os.O_APPEND | os.O_CREAT, FILE_MODE)
 
     def write(self, record: AuditRecord) -> None:
-        """Append a record, on a line of its own whatever became of the one before.
+        """Append a record, on a line of its own whatever became of the one before; a part of a record is taken back.
 
         Raises:
-            OSError: it could not be written, or only a part of it.
+            OSError: it could not be written.
         """
         facts = {
             "time": datetime.fromtimestamp(self._now(), UTC).isoformat(timespec="milliseconds"),
@@ -97,14 +100,31 @@ class AuditLog:
         line = (json.dumps(facts, ensure_ascii=True) + "\n").encode("ascii")
         with self._lock:
             self._follow_rotation()
-            if self._is_torn():
-                line = b"\n" + line
-            if os.write(self._descriptor, line) != len(line):
-                raise OSError("the audit log took only a part of a line")
+            with self._alone():
+                size = os.fstat(self._descriptor).st_size
+                if self._is_torn(size):
+                    line = b"\n" + line
+                written = 0
+                try:
+                    written = os.write(self._descriptor, line)
+                finally:
+                    if written != len(line):
+                        os.ftruncate(self._descriptor, size)
+        if written != len(line):
+            raise OSError(errno.ENOSPC, f"the audit log took {written} of a record's {len(line)} bytes")
 
-    def _is_torn(self) -> bool:
-        """Return whether the last line has no end: the disk was full, or a process was killed as it wrote."""
-        if os.fstat(self._descriptor).st_size == 0:
+    @contextmanager
+    def _alone(self) -> Iterator[None]:
+        """Keep other processes out (the command line writes here too), so that what is taken back is this record's."""
+        fcntl.flock(self._descriptor, fcntl.LOCK_EX)
+        try:
+            yield
+        finally:
+            fcntl.flock(self._descriptor, fcntl.LOCK_UN)
+
+    def _is_torn(self, size: int) -> bool:
+        """Return whether the last line has no end: a process was killed as it wrote."""
+        if size == 0:
             return False
         os.lseek(self._descriptor, -1, os.SEEK_END)
         return os.read(self._descriptor, 1) != b"\n"

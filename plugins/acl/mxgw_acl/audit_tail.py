@@ -51,7 +51,7 @@ def _entries(data: bytes, limit: int, *, is_cut: bool) -> Sequence[AuditEntry]:
     # Behind the last line end is nothing, or a line that is not whole yet.
     lines = data.split(b"\n")[1 if is_cut else 0 : -1]
     wanted = max(0, min(limit, _MOST_ENTRIES))
-    # Nothing stands between two line ends where a torn line was ended twice.
+    # Nothing stands between two line ends where somebody else wrote an empty line.
     return tuple(_entry(line) for line in lines[max(0, len(lines) - wanted) :] if line)
 
 
@@ -62,7 +62,7 @@ def _entry(line: bytes) -> AuditEntry:
     except (ValueError, KeyError, TypeError):
         # Where records are missing, or somebody else wrote into the file: that is worth seeing.
         return AuditEntry(
-            0, "?", "?", "?", reason="no whole record: torn by a full disk or a crash, or not of this log"
+            0, "?", "?", "?", reason="no whole record: its process was killed as it wrote, or it is not of this log"
         )
 
     def text(name: str) -> str:
