@@ -148,11 +148,16 @@ class SessionInfo:
 
 @dataclass(frozen=True, slots=True)
 class EndedSession:
-    """A session that ended in an earlier run of the gateway: how it was known, when it ended, what lease it had."""
+    """A session that ended in an earlier run of the gateway: how it was known, when it ended, what lease it had.
+
+    `request_key` and `request_digest` are those of its `WorkerSpawn`: a repeated OpenSession is told of its end.
+    """
 
     info: SessionInfo
     closed_at: float
     lease_s: float
+    request_key: bytes = field(default=b"", repr=False)
+    request_digest: bytes = field(default=b"", repr=False)
 
 
 def own_session(session: SessionInfo) -> str:

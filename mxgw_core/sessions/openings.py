@@ -8,7 +8,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from mxgw_core.api.errors import RequestIdLimitReached, RequestIdReused, SessionGone
-from mxgw_core.api.types import CloseReason
+from mxgw_core.api.types import CloseReason, EndedSession
 from mxgw_core.sessions.session import Session, SessionRequest
 
 # How long a request id is remembered after the end of its session; the contract promises so much.
@@ -141,6 +141,14 @@ class Openings:
         del self._live[key]
         if opening.was_opened and session.close_reason is not None:
             self._ended[key] = _Ended(session.id, session.request.digest, session.close_reason, self._clock())
+
+    def remember(self, session: EndedSession) -> None:
+        """A session of an earlier run has ended; such are told in the order of their ends."""
+        reason, age_s = session.info.close_reason, max(0.0, time.time() - session.closed_at)
+        if session.request_key and reason is not None and age_s < REMEMBERED_S:
+            self._ended[session.request_key] = _Ended(
+                session.info.session_id, session.request_digest, reason, self._clock() - age_s
+            )
 
     def _forget_old(self) -> None:
         oldest_kept = self._clock() - REMEMBERED_S

@@ -212,6 +212,7 @@ class SessionRegistry:
         for session in ended:
             self._opened += 1
             self._remember(RememberedSession(session.info, self._opened, session.closed_at, session.lease_s))
+            self._openings.remember(session)
 
     def _remember(self, session: RememberedSession) -> None:
         self._ended[session.info.session_id] = session

@@ -157,6 +157,16 @@ async def test_an_opening_whose_answer_died_with_the_gateway_is_found_by_its_rep
             listed = await client.sessions.ListSessions(ss.ListSessionsRequest(include_ended=True))
             assert [session.session_id for session in listed.sessions] == [session_id]
             await gateway.all_is_gone()
+        await gateway.kill()
+        await gateway.start()
+        async with client_of(gateway.target) as client:
+            over = await refused(open_once(client, client_name="line 3"))
+
+            assert (over.reason, over.metadata["session_id"]) == ("SESSION_GONE", session_id)
+
+            other = await refused(client.sessions.OpenSession(ss.OpenSessionRequest(request_id=ONE)))
+
+            assert other.reason == "REQUEST_ID_REUSED"
 
 
 async def test_an_opening_that_failed_with_the_gateway_is_tried_again() -> None:

@@ -266,7 +266,7 @@ def _ended(row: sqlite3.Row) -> EndedSession:
         close_reason=reason,
         close_detail=row["close_detail"],
     )
-    return EndedSession(info, row["closed_at"], row["lease_s"])
+    return EndedSession(info, row["closed_at"], row["lease_s"], row["request_key"], row["request_digest"])
 
 
 def _reason(name: str) -> CloseReason:
@@ -278,8 +278,9 @@ def _move_to_ended(db: sqlite3.Connection, session_id: str, reason: CloseReason,
     """Take a session out of those with a worker; the gateway's own are nobody's to ask for."""
     db.execute(
         "INSERT OR REPLACE INTO ended (session_id, backend, owner, tag, client_name, lease_s, opened_at, closed_at,"
-        " epoch, close_reason, close_detail) SELECT session_id, backend, owner, tag, client_name, lease_s, opened_at,"
-        " ?, epoch, ?, ? FROM worker WHERE session_id = ? AND owner_kind != ?",
+        " epoch, request_key, request_digest, close_reason, close_detail) SELECT session_id, backend, owner, tag,"
+        " client_name, lease_s, opened_at, ?, epoch, request_key, request_digest, ?, ? FROM worker"
+        " WHERE session_id = ? AND owner_kind != ?",
         (time.time(), reason.name, detail, session_id, INTERNAL.kind),
     )
     db.execute("DELETE FROM worker WHERE session_id = ?", (session_id,))

@@ -61,6 +61,8 @@ CREATE TABLE ended (
     opened_at REAL NOT NULL,
     closed_at REAL NOT NULL,
     epoch BLOB NOT NULL,
+    request_key BLOB NOT NULL,
+    request_digest BLOB NOT NULL,
     close_reason TEXT NOT NULL,
     close_detail TEXT NOT NULL
 ) STRICT;

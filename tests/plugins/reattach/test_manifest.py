@@ -313,6 +313,7 @@ def test_how_a_session_ended_is_known_afterwards(manifest: Manifest, tmp_path: P
     with closing(manifest_in(tmp_path)) as other:
         (ended,) = other.ended()
 
+    assert (ended.request_key, ended.request_digest) == (SPAWN.request_key, SPAWN.request_digest)
     assert ended.info == SessionInfo(
         session_id="s1",
         state=SessionState.CLOSED,
