@@ -50,6 +50,7 @@ class FaultProxy:
         self._upstream = upstream
         self._tasks = tasks
         self._server: asyncio.Server | None = None
+        self._has_stopped = False
         self.target = ""
         self.connections: set[Connection] = set()
         self.accepted = 0
@@ -65,16 +66,24 @@ class FaultProxy:
         self.target = f"127.0.0.1:{self._server.sockets[0].getsockname()[1]}"
 
     async def _accept(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        if self.is_down:
-            writer.transport.abort()
-            return
+        upstream: Streams | None = None
         try:
-            upstream = await self._connect()
+            # Who came as it stopped is taken in by the server all the same.
+            if not self.is_down and not self._has_stopped:
+                upstream = await self._connect()
         except OSError:
-            writer.transport.abort()
+            pass
+        finally:
+            # Whatever happened: nothing else would ever close it.
+            if upstream is None:
+                writer.transport.abort()
+        if upstream is None:
+            return
+        connection = Connection((reader, writer), upstream)
+        if self._has_stopped:
+            connection.abort(reset=False)
             return
         self.accepted += 1
-        connection = Connection((reader, writer), upstream)
         self.connections.add(connection)
         if self.hangs:
             connection.passes.clear()
@@ -151,6 +160,7 @@ class FaultProxy:
 
     async def stop(self) -> None:
         assert self._server is not None
+        self._has_stopped = True
         self._server.close()
         for connection in tuple(self.connections):
             connection.abort(reset=False)

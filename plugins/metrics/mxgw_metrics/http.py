@@ -105,6 +105,7 @@ class Connections:
         self.answer = answer
         # The one that was silent longest first.
         self._open: dict[HttpConnection, None] = {}
+        self._has_ended = False
 
     def make(self) -> HttpConnection:
         """Return the protocol of a new connection."""
@@ -112,6 +113,9 @@ class Connections:
 
     def opened(self, connection: HttpConnection) -> None:
         """A connection was made; when there are too many, another one is cut, at first one that asked for nothing."""
+        if self._has_ended:  # it was taken in before the server closed, and told of now
+            connection.cut()
+            return
         if len(self._open) >= _MOST_CONNECTIONS:
             silent = next((one for one in self._open if not one.has_asked), None) or next(iter(self._open))
             self.closed(silent)
@@ -129,7 +133,8 @@ class Connections:
         self._open.pop(connection, None)
 
     def close_all(self) -> None:
-        """Cut whoever is connected."""
+        """Cut whoever is connected, or will be told to be."""
+        self._has_ended = True
         for connection in tuple(self._open):
             connection.cut()
 
@@ -150,8 +155,8 @@ class HttpConnection(asyncio.Protocol):
         # uvloop's are no subclass of asyncio's.
         self._transport = transport = cast(asyncio.Transport, transport)
         transport.set_write_buffer_limits(high=_UNSENT_BYTES)
-        self._connections.opened(self)
         self._cut_after(_REQUEST_S)
+        self._connections.opened(self)
 
     def connection_lost(self, exc: Exception | None) -> None:
         del exc

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import socket
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from http import HTTPStatus
@@ -264,3 +265,15 @@ async def test_a_collection_that_fails_is_logged_and_the_next_one_may_succeed(
     assert failed == (500, b"the gateway failed; its log has the details\n")
     assert well[0] == 200
     assert "a secret of the gateway" in caplog.text
+
+
+@pytest.mark.asyncio
+async def test_who_was_taken_in_before_the_end_and_is_told_of_after_it_is_cut() -> None:
+    connections = http.Connections(lambda _: http.text_response(HTTPStatus.OK, "here"))
+    connections.close_all()
+    ours, theirs = socket.socketpair()
+    with ours:
+        await asyncio.get_running_loop().connect_accepted_socket(connections.make, theirs)
+        ours.settimeout(60)
+
+        assert await asyncio.to_thread(ours.recv, 1) == b""
