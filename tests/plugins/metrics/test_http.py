@@ -268,7 +268,8 @@ async def test_a_collection_that_fails_is_logged_and_the_next_one_may_succeed(
 
 
 @pytest.mark.asyncio
-async def test_who_was_taken_in_before_the_end_and_is_told_of_after_it_is_cut() -> None:
+async def test_who_was_taken_in_before_the_end_and_is_told_of_after_it_is_cut(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(http, "_REQUEST_S", 3600)
     connections = http.Connections(lambda _: http.text_response(HTTPStatus.OK, "here"))
     connections.close_all()
     ours, theirs = socket.socketpair()
