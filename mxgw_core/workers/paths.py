@@ -16,20 +16,27 @@ from mxgw_worker.ipc.process import boot_id
 _SOCKET_PATH_BYTES = 107 if sys.platform == "linux" else 103
 # Logs of workers that ended badly are kept for whoever looks into it, the newest of them.
 _KEPT_LOGS = 100
+# Below a data directory while `mxgw restore` writes there: what it holds is not yet, or not all, in its place.
+UNFINISHED_RESTORE = "restore-unfinished"
 _SOCKET_NAME_BYTES = len("/run/") + 16 + len(".sock")
 
 
 class DataDirectory:
     """Makes and guards the data directory; hold it open for as long as the gateway runs.
 
-    A second gateway on the same directory is refused: it could steal sockets and logs of the first.
+    A second gateway on the same directory is refused: it could steal sockets and logs of the first. So is a directory
+    of which only a part was restored.
+
+    Args:
+        for_restore: the directory is held to restore a backup to it, so what a former restore left does not matter.
 
     Attributes:
         id: names the directory itself, whatever path leads to it: a link or a move keeps it, a copy has another.
     """
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, *, for_restore: bool = False) -> None:
         self._given = path.absolute()
+        self._for_restore = for_restore
         self.path = path.resolve()
         self.id = ""
         self.run = self.path / "run"
@@ -41,7 +48,8 @@ class DataDirectory:
         """Make the directories private and take the lock.
 
         Raises:
-            SettingsError: the path is too long for sockets, not ours, not writable, or in use by another gateway.
+            SettingsError: the path is too long for sockets, not ours, not writable, in use by another gateway, or only
+                partly restored.
         """
         if len(os.fsencode(self.path)) + _SOCKET_NAME_BYTES > _SOCKET_PATH_BYTES:
             raise SettingsError(
@@ -50,6 +58,11 @@ class DataDirectory:
             )
         try:
             _require_own_link(self._given)
+            if not self._for_restore and (self.path / UNFINISHED_RESTORE).exists():
+                raise SettingsError(
+                    f"gateway.data_dir {self.path}: a restore to it was cut off or still runs: restore the backup "
+                    "again, to an empty directory"
+                )
             for directory in (self.path, self.run, self.logs):
                 _make_private(directory)
             self._lock()

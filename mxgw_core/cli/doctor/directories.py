@@ -10,6 +10,7 @@ from pathlib import Path
 
 from mxgw_core.cli.doctor.listening import UNIX_PATH_BYTES
 from mxgw_core.cli.doctor.report import Check, failed, ok, warning
+from mxgw_core.workers.paths import UNFINISHED_RESTORE
 
 AREA = "Directories"
 
@@ -61,6 +62,13 @@ def _check_existing(title: str, path: Path) -> Check:
             title,
             f"belongs to user {facts.st_uid}, not to this one",
             f"Change its owner: sudo chown $USER {path}",
+        )
+    if (path / UNFINISHED_RESTORE).exists():
+        return failed(
+            AREA,
+            title,
+            "a restore to it was cut off or still runs",
+            "Restore the backup again, to an empty directory: mxgw restore FILE",
         )
     try:
         with tempfile.NamedTemporaryFile(dir=path, prefix=".doctor-") as probe:
