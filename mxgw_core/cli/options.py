@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -55,6 +56,16 @@ def write_examples(examples: Sequence[tuple[str, str]], formatter: click.HelpFor
             formatter.write_text(meaning)
             formatter.dedent()
             formatter.dedent()
+
+
+class NumberRange(click.FloatRange):
+    """A finite number within bounds. click's own range takes nan always, and inf where one end is open."""
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> float:
+        number = click.FLOAT.convert(value, param, ctx)
+        if not math.isfinite(number):
+            self.fail(f"{value} is no finite number.", param, ctx)
+        return float(super().convert(number, param, ctx))
 
 
 @dataclass(frozen=True, slots=True)
@@ -150,7 +161,7 @@ def gateway_options(function: F) -> F:
     )
     @click.option(
         "--timeout",
-        type=click.FloatRange(min=0.1, max=3600),
+        type=NumberRange(min=0.1, max=3600),
         default=10.0,
         envvar=ENV_PREFIX + "TIMEOUT",
         show_default=True,

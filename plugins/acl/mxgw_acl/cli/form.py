@@ -15,6 +15,7 @@ from mxgw_core.api.errors import MxgwError
 
 _DURATION = re.compile(r"(\d+(?:\.\d+)?)\s*([smhdw])")
 _SECONDS = {"s": 1, "m": 60, "h": 3600, "d": 86_400, "w": 604_800}
+_LONGEST_S = 36_525 * 86_400  # the calendar ends with the year 9999
 
 
 def duration(ctx: click.Context, param: click.Parameter, value: str | None) -> float | None:
@@ -24,7 +25,10 @@ def duration(ctx: click.Context, param: click.Parameter, value: str | None) -> f
     match = _DURATION.fullmatch(value.strip())
     if match is None:
         raise click.BadParameter(f"{value!r} is no duration: write 90d, 12h, 30m or 10s", ctx, param)
-    return float(match[1]) * _SECONDS[match[2]]
+    seconds = float(match[1]) * _SECONDS[match[2]]
+    if seconds > _LONGEST_S:
+        raise click.BadParameter(f"{value[:20]!r} is more than 100 years; leave it out for no end", ctx, param)
+    return seconds
 
 
 @contextmanager

@@ -20,7 +20,7 @@ from mxgw_acl.keys import ANY_TAG, SCOPE_MEANINGS, Constraints, Key, Scope
 from mxgw_acl.patterns import ItemPatterns
 from mxgw_acl.settings import AclSettings
 from mxgw_acl.store import KeyStore, KeyWishes, Use
-from mxgw_core.api.cli import Command, Group
+from mxgw_core.api.cli import Command, Group, NumberRange
 
 _MIB = 1024 * 1024
 _DEFAULT_SCOPES = (Scope.OPEN, Scope.READ, Scope.EVENTS)
@@ -128,8 +128,8 @@ def keys_group(settings: Callable[[], AclSettings]) -> click.Group:
         type=click.IntRange(min=0),
         help="Sessions that wait without a stream; with as many it opens no more.",
     )
-    @click.option("--max-rate", type=click.FloatRange(min=0.1), metavar="N", help="Events a second, all streams.")
-    @click.option("--max-buffer", type=click.FloatRange(min=0.1), metavar="MIB", help="Unread events, per session.")
+    @click.option("--max-rate", type=NumberRange(min=0.1), metavar="N", help="Events a second, all streams.")
+    @click.option("--max-buffer", type=NumberRange(min=0.1), metavar="MIB", help="Unread events, per session.")
     @click.option("--expires", callback=duration, metavar="TIME", help="Life of the key, as in 90d or 12h.")
     @click.option(
         "--certificate",
