@@ -36,6 +36,13 @@ def _name(value: str) -> str:
     return value
 
 
+def _path(value: Any) -> Any:
+    # Paths are taken as they stand, so quotes meant for TOML or a shell would be a part of the name.
+    if isinstance(value, str) and len(value) > 1 and value[0] == value[-1] and value[0] in "\"'":
+        raise ValueError("must be the path itself, without quotes around it")
+    return value
+
+
 Address = Annotated[str, AfterValidator(_address)]
 Name = Annotated[str, AfterValidator(_name)]
 
@@ -79,6 +86,13 @@ class GatewaySettings(SettingsModel):
         False, description="Serve plaintext beyond loopback. Only for networks that are secured by other means."
     )
 
+    @field_validator("data_dir", mode="before")
+    @classmethod
+    def _names_a_directory(cls, value: Any) -> Any:
+        if value == "":
+            raise ValueError("must name a directory")
+        return _path(value)
+
 
 class TlsSettings(SettingsModel):
     """TLS of the TCP listeners; off while `certificate` is empty."""
@@ -90,6 +104,11 @@ class TlsSettings(SettingsModel):
     client_ca: Path | None = Field(
         None, description="PEM file of the CA whose client certificates are demanded (mutual TLS)."
     )
+
+    @field_validator("certificate", "private_key", "client_ca", mode="before")
+    @classmethod
+    def _names_a_file(cls, value: Any) -> Any:
+        return _path(value)
 
     @model_validator(mode="after")
     def _pair(self) -> TlsSettings:

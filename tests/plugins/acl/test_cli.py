@@ -102,6 +102,8 @@ def test_a_key_goes_into_a_private_file_and_never_over_another(shell: Shell) -> 
         (["create", "x", "--scopes", "reed"], "'reed' is no scope: use open, read"),
         (["create", "x", "--network", "10.0.0.0/99"], "write 10.1.0.0/16"),
         (["create", "x", "--expires", "soon"], "write 90d"),
+        (["create", "x", "--expires", "99999999999d"], "more than 100 years"),
+        (["create", "x", "--expires", "9" * 400 + "d"], "more than 100 years"),
         (["create", "x", "--write", "*"], "need the scope write"),
         (["create", "x" * 65], "1 to 64 printable"),
         (["show", "nothing"], "mxgw keys list"),
