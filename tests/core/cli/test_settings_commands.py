@@ -87,6 +87,31 @@ def test_a_root_settings_file_counts_for_every_command(tmp_path: Path) -> None:
     assert "mine.toml" in invoke("--settings", "mine.toml", "config", "show", "--changed").stdout
 
 
+def test_a_root_assignment_counts_for_every_command_and_one_of_the_command_wins() -> None:
+    shown = invoke("--set", "limits.sessions=40", "--set", "limits.lease_s=7", "config", "show", "--json",
+                   "--set", "limits.sessions=41")  # fmt: skip
+    values = {row["key"]: row["value"] for row in json.loads(shown.stdout)}
+
+    assert (values["limits.sessions"], values["limits.lease_s"]) == (41, 7.0)
+
+
+def test_commands_of_plugins_work_with_the_settings_of_the_command_line(tmp_path: Path) -> None:
+    where = ("--set", "plugins.enabled=acl", "--set", "gateway.data_dir=other")
+    made = json.loads(invoke(*where, "keys", "create", "mine", "--json").stdout)
+    (listed,) = json.loads(invoke(*where, "keys", "list", "--json").stdout)
+
+    assert listed["id"] == made["id"]
+    assert (tmp_path / "other" / "acl" / "keys.sqlite3").exists()
+    assert not (tmp_path / "var").exists()
+
+
+def test_settings_after_a_command_that_takes_none_are_sent_to_their_place() -> None:
+    result = invoke("--set", "plugins.enabled=acl", "keys", "list", "--set", "gateway.data_dir=other")
+
+    assert result.exit_code == 2
+    assert "Give it before the command: mxgw --set ..." in result.stderr
+
+
 def test_an_assignment_without_a_value_is_wrong_usage() -> None:
     result = invoke("config", "show", "--set", "limits.sessions")
 
