@@ -51,18 +51,8 @@ class DataDirectory:
             SettingsError: the path is too long for sockets, not ours, not writable, in use by another gateway, or only
                 partly restored.
         """
-        if len(os.fsencode(self.path)) + _SOCKET_NAME_BYTES > _SOCKET_PATH_BYTES:
-            raise SettingsError(
-                f"gateway.data_dir {self.path} is too long for the Unix sockets below it "
-                f"({_SOCKET_PATH_BYTES - _SOCKET_NAME_BYTES} bytes at most): choose a shorter path"
-            )
+        check_data_dir(self._given, for_restore=self._for_restore)
         try:
-            _require_own_link(self._given)
-            if not self._for_restore and (self.path / UNFINISHED_RESTORE).exists():
-                raise SettingsError(
-                    f"gateway.data_dir {self.path}: a restore to it was cut off or still runs: restore the backup "
-                    "again, to an empty directory"
-                )
             for directory in (self.path, self.run, self.logs):
                 _make_private(directory)
             self._lock()
@@ -144,6 +134,33 @@ class DataDirectory:
         return self.logs / f"worker-{_short_name(session_id)}.log"
 
 
+def check_data_dir(given: Path, *, for_restore: bool = False) -> None:
+    """Make sure that a gateway could use the directory, as far as that shows without making or changing anything.
+
+    Raises:
+        SettingsError: the path is too long for sockets, not ours, no directory, or only partly restored.
+    """
+    path = given.resolve()
+    if len(os.fsencode(path)) + _SOCKET_NAME_BYTES > _SOCKET_PATH_BYTES:
+        raise SettingsError(
+            f"gateway.data_dir {path} is too long for the Unix sockets below it "
+            f"({_SOCKET_PATH_BYTES - _SOCKET_NAME_BYTES} bytes at most): choose a shorter path"
+        )
+    try:
+        _require_own_link(given.absolute())
+        if path.exists():
+            _require_own_directory(path)
+        if not for_restore and (path / UNFINISHED_RESTORE).exists():
+            raise SettingsError(
+                f"gateway.data_dir {path}: a restore to it was cut off or still runs: restore the backup again, to an "
+                "empty directory"
+            )
+    except OSError as error:
+        raise SettingsError(
+            f"gateway.data_dir {path}: {error.strerror or error}; choose a directory this user can write"
+        ) from error
+
+
 def _modified(path: Path) -> float:
     try:
         return path.stat().st_mtime
@@ -188,10 +205,14 @@ def _require_own_link(path: Path) -> None:
 
 def _make_private(directory: Path) -> None:
     directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+    _require_own_directory(directory)
+    if directory.lstat().st_mode & 0o077:
+        directory.chmod(0o700)
+
+
+def _require_own_directory(directory: Path) -> None:
     status = directory.lstat()
     if not stat.S_ISDIR(status.st_mode):
         raise SettingsError(f"{directory} is not a directory: choose another gateway.data_dir")
     if hasattr(os, "getuid") and status.st_uid != os.getuid():
         raise SettingsError(f"{directory} belongs to another user: choose another gateway.data_dir")
-    if status.st_mode & 0o077:
-        directory.chmod(0o700)

@@ -8,9 +8,10 @@ import stat
 import tempfile
 from pathlib import Path
 
+from mxgw_core.api.errors import SettingsError
 from mxgw_core.cli.doctor.listening import UNIX_PATH_BYTES
-from mxgw_core.cli.doctor.report import Check, failed, ok, warning
-from mxgw_core.workers.paths import UNFINISHED_RESTORE
+from mxgw_core.cli.doctor.report import Check, Outcome, failed, ok, warning
+from mxgw_core.workers.paths import check_data_dir
 
 AREA = "Directories"
 
@@ -49,6 +50,12 @@ def check_data_directory(path: Path) -> list[Check]:
                 "for example /run/mxgw or /var/lib/mxgw.",
             )
         )
+    if not any(check.outcome is Outcome.FAILED for check in checks):
+        try:
+            check_data_dir(path)
+        except SettingsError as error:
+            what, _, cure = str(error).rpartition(": ")
+            checks = [failed(AREA, title, what, f"{cure[:1].upper()}{cure[1:]}.")]
     return [*checks, _check_space("disk space", full)]
 
 
@@ -62,13 +69,6 @@ def _check_existing(title: str, path: Path) -> Check:
             title,
             f"belongs to user {facts.st_uid}, not to this one",
             f"Change its owner: sudo chown $USER {path}",
-        )
-    if (path / UNFINISHED_RESTORE).exists():
-        return failed(
-            AREA,
-            title,
-            "a restore to it was cut off or still runs",
-            "Restore the backup again, to an empty directory: mxgw restore FILE",
         )
     try:
         with tempfile.NamedTemporaryFile(dir=path, prefix=".doctor-") as probe:
