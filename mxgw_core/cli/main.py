@@ -125,9 +125,9 @@ class RootGroup(Group):
             code = super().main(args, prog_name, standalone_mode=False, **extra)
             sys.stdout.flush()
         except click.NoSuchOption as failure:
-            if failure.option_name in ("--settings", "--set"):
-                failure.message += f" Give it before the command: mxgw {failure.option_name} ..."
-            failure.show()
+            name = failure.option_name
+            hint = f" Give it before the command: mxgw {name} ..." if name in ("--settings", "--set") else ""
+            click.UsageError(failure.format_message() + hint, failure.ctx).show()
             sys.exit(failure.exit_code)
         except click.ClickException as failure:
             failure.show()

@@ -100,7 +100,7 @@ def open_keys(directory: Path) -> None:
         (short_log, "plugins.replay.events is 1024, which is less than twice", ""),
         (strangers, "0.0.0.0:0 can be reached from other machines", ""),
         (no_certificate, "tls.certificate: no.pem cannot be read", "no.pem: No such file"),
-        (long_path, "is too long for the Unix sockets", "too long for sockets"),
+        (long_path, "is too long for the Unix sockets", ""),
         (file_for_directory, "is not a directory", ""),
         (cut_restore, "a restore to it was cut off", ""),
         (no_ca, "plugins.acl.ldap.ca_file", ""),
