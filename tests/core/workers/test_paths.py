@@ -116,7 +116,7 @@ def test_a_link_or_a_file_in_its_place_is_refused(tmp_path: Path, place: str) ->
 def test_a_file_in_place_of_the_directory_is_refused(tmp_path: Path) -> None:
     (tmp_path / "data").touch()
 
-    with pytest.raises(SettingsError, match="choose a directory"):
+    with pytest.raises(SettingsError, match="is not a directory: choose another"):
         DataDirectory(tmp_path / "data").__enter__()
 
 
