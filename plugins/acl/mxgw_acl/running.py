@@ -155,7 +155,11 @@ class Running:
             references = request.request.references
             return len(references), references.__getitem__
         command = request.request.command if isinstance(request.request, InvokeRequest) else MxCommand()
-        return references_of(command, self._gateway.items_used(request.session_id, command))
+        # A long command takes a while to be judged, and its handles may mean other items by the end of it.
+        items = request.items
+        if items is None:
+            items = self._gateway.items_used(request.session_id, command)
+        return references_of(command, items)
 
     # items
 
