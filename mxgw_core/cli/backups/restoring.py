@@ -44,11 +44,11 @@ def restore_backup(choice: SettingsChoice, file: Path, *, as_json: bool) -> None
     directory = loaded(choice).settings.gateway.data_dir.absolute()
     _require_fresh(directory)
     try:
-        with opened(file, directory) as archive:
+        with opened(file) as archive:
             _require_room(directory, archive.total_bytes)
             with shown_progress("Checking", archive.total_bytes, hidden=as_json) as progress:
                 archive.check(progress)
-        with DataDirectory(directory), opened(file, directory) as again, _all_or_nothing(directory):
+        with DataDirectory(directory), opened(file) as again, _all_or_nothing(directory):
             with shown_progress("Restoring", again.total_bytes, hidden=as_json) as progress:
                 _write(again, directory, progress)
             contents = again.contents
