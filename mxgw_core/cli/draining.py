@@ -60,7 +60,7 @@ def _gateway_of(directory: Path) -> tuple[int, int]:
     if pid == 0:
         raise CliFailure(
             f"a gateway runs on {directory}, but the file `lock` there, which named it, was removed or replaced",
-            hint="Send SIGTERM to the gateway yourself, or stop its service: its workers and sessions are as they were.",
+            hint="Send SIGTERM to the gateway yourself, or stop its service; nothing was ended.",
         )
     try:
         pidfd = os.pidfd_open(pid)

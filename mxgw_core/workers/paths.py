@@ -178,9 +178,9 @@ def _holder(directory: Path) -> int:
     """Return the pid in the file `lock`; 0 when it is not the file of the gateway that runs: it was replaced."""
     if not _is_locked(directory / "lock"):
         return 0
-    with contextlib.suppress(OSError, ValueError):
-        with open(directory / "lock", "rb") as file:
-            return int(file.read(32))
+    with contextlib.suppress(OSError), (directory / "lock").open("rb") as file:
+        text = file.read(32).strip()
+        return int(text) if text.isdigit() else 0
     return 0
 
 

@@ -112,7 +112,7 @@ def test_no_second_gateway_gets_in_whatever_was_removed_below_the_directory(
 def test_a_gateway_of_an_earlier_release_that_holds_the_file_alone_is_respected(tmp_path: Path) -> None:
     with DataDirectory(tmp_path / "data"):
         pass
-    with open(tmp_path / "data" / "lock", "r+b") as lock:
+    with (tmp_path / "data" / "lock").open("r+b") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
 
         assert holder_of(tmp_path / "data") == os.getpid()
