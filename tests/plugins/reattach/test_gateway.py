@@ -138,3 +138,5 @@ async def test_a_worker_that_cannot_be_ended_in_order_takes_no_other_session_wit
         assert registry is not None
         assert [session.id for session in registry.live()] == [other.session_id]
         assert "could not be ended in order" in caplog.text
+
+        await client.close(other.session_id)
