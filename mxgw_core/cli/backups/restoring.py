@@ -64,7 +64,7 @@ def restore_backup(choice: SettingsChoice, file: Path, *, as_json: bool) -> None
 def _require_fresh(directory: Path) -> None:
     if (pid := holder_of(directory)) is not None:
         raise CliFailure(
-            f"a gateway (pid {pid}) runs on {directory}",
+            f"a gateway (pid {pid or 'unknown'}) runs on {directory}",
             hint="Name a fresh directory: --set gateway.data_dir=...; or drain that gateway and move its directory.",
         )
     try:
