@@ -47,7 +47,8 @@ class AccessRequest:
     names; None when it names none, or one that is not there (then `session_id` has the name). It may have ended. For an
     OpenSession that repeats an earlier call (by its request id) it is the session that one opened: no other begins.
     `request` is the call's message, None in a list; it may hold passwords and tag values: never log it. `scope` is what
-    the service declares for the method, "" when nothing.
+    the service declares for the method, "" when nothing. `items` are those that guards were asked about, in the order
+    of the command's inputs; None while none was asked.
     """
 
     method: str
@@ -58,6 +59,7 @@ class AccessRequest:
     request: Message | None = field(default=None, repr=False)
     scope: str = ""
     moment: Moment = Moment.CALL
+    items: Sequence[ItemRecord | None] | None = None
 
 
 @dataclass(frozen=True, slots=True)

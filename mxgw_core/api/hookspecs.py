@@ -298,7 +298,7 @@ class Hooks:
         """A worker proved itself and is about to be told so.
 
         When: at its first connection, and as it is adopted. An exception refuses a new worker; one that is adopted is
-        kept.
+        kept, and has the next secret: a plugin that could not record it has to do so later.
         """
 
     @hookspec

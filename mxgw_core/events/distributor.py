@@ -1,7 +1,10 @@
 """The pump of one session: takes the worker's events into the log and lets its subscribers know.
 
 It never waits for a subscriber. A subscriber beyond its limits is judged by its own policy at once; what the policy
-decides touches that subscriber only. A few lines above 400, because every way a verdict can take stands here together.
+decides touches that subscriber only.
+
+It has more than 400 lines, because every way a verdict can take, and all that is forgotten for the sake of memory,
+moves the same log and the same cursors.
 """
 
 from __future__ import annotations

@@ -99,7 +99,7 @@ def _one_by_one(bodies: Sequence[bytes]) -> Opened:
 
 
 def _has_its_numbers(chunk: Chunk, sequences: Sequence[int]) -> bool:
-    """Whether each event is the one its place says: whose a handle is depends on that."""
+    """Whether each event is the one that its place says: positions and gaps are told by places."""
     if chunk.kept:
         is_within = chunk.first <= sequences[0] and sequences[-1] <= chunk.last
         return is_within and list(sequences) == sorted(set(sequences))

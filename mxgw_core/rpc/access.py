@@ -5,6 +5,7 @@ from __future__ import annotations
 import ipaddress
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass, field, replace
 from types import MappingProxyType
 from urllib.parse import unquote
 
@@ -66,6 +67,14 @@ def joined_metadata(pairs: Sequence[tuple[str, str]]) -> dict[str, str]:
     for key, value in pairs:
         metadata.setdefault(key, []).append(value)
     return {key: ", ".join(values) for key, values in metadata.items()}
+
+
+@dataclass(slots=True)
+class LastPart:
+    """What the guards of a command were asked about, None while none was asked; and what they denied."""
+
+    items: Sequence[ItemRecord | None] | None = None
+    denied: dict[int, str] = field(default_factory=dict)
 
 
 class AccessControl:
@@ -181,19 +190,19 @@ class AccessControl:
             raise AccessDenied("the decision could not be recorded")
 
     @contextmanager
-    def deciding(self, request: AccessRequest) -> Iterator[dict[int, str]]:
-        """Run the last part of a decision; it puts denied inputs into the dict, and raises what refuses the call.
+    def deciding(self, request: AccessRequest) -> Iterator[LastPart]:
+        """Run the last part of a decision, which raises what refuses the call.
 
         Raises:
             GatewayError: as `decided`.
         """
-        denied: dict[int, str] = {}
+        part = LastPart()
         try:
-            yield denied
+            yield part
         except GatewayError as error:
-            self.decided(request, error, denied)
+            self.decided(replace(request, items=part.items), error, part.denied)
             raise
-        self.decided(request, None, denied)
+        self.decided(replace(request, items=part.items), None, part.denied)
 
     def _authorized(self, request: AccessRequest) -> None:
         self._asked(request)

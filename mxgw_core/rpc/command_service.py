@@ -45,7 +45,8 @@ class CommandService:
         info = self._registry.info(request.session_id)
         asked = AccessRequest(call.method, call.identity, call.peer, request.session_id, info, request)
         to_worker = w.CommandRequest()
-        with self._access.deciding(asked) as denied:
+        with self._access.deciding(asked) as decision:
+            denied = decision.denied
             session = self._registry.get(request.session_id)
             command = request.command
             kind = command.WhichOneof("command")
@@ -58,7 +59,7 @@ class CommandService:
                 _remember(to_worker, request, kind, call.identity)
             guards = self._guards_of(session, call.identity)
             if guards:
-                items = session.items.used_by(command)
+                items = decision.items = session.items.used_by(command)
                 denied.update(await denied_inputs(guards, command, items))
                 if denied and not is_bulk(command):
                     raise AccessDenied(denied.get(0, "the command is not allowed"))

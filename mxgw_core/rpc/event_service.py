@@ -71,7 +71,7 @@ class EventService:
     async def _older(self, session: Session, request: pb.StreamEventsRequest, call: Call) -> Older | None:
         """Return a store that has events behind the client's position, when the log begins later.
 
-        None for callers with a filter: what an item's handle stood for so long ago cannot be known.
+        None for callers with a filter: the records of items that ended so long ago may be gone.
         """
         if not request.start.HasField("after"):
             return None

@@ -53,11 +53,11 @@ async def check(request: Message, *, text_characters: int, items: int) -> None:
         InvalidRequest: naming the field and the limit.
     """
     await _check(request, "", text_characters, items)
-    _check_enums(request, items)
+    await _check_enums(request, items)
 
 
-def _check_enums(request: Message, items: int) -> None:
-    unknown = _EnumSearch(_MESSAGES_PER_CALL + _MESSAGES_PER_ITEM * items).unknown(request)
+async def _check_enums(request: Message, items: int) -> None:
+    unknown = await _EnumSearch(_MESSAGES_PER_CALL + _MESSAGES_PER_ITEM * items).unknown(request)
     if unknown is not None:
         path, enum, number = unknown
         raise InvalidRequest(
@@ -74,7 +74,7 @@ class _EnumSearch:
         self._messages = messages
         self._left = messages
 
-    def unknown(self, message: Message) -> tuple[str, EnumDescriptor, int] | None:
+    async def unknown(self, message: Message) -> tuple[str, EnumDescriptor, int] | None:
         """Return the path, the enum and the number of the first one.
 
         Raises:
@@ -87,6 +87,8 @@ class _EnumSearch:
                 "(limits.items_per_call)",
                 metadata={"limit": str(self._messages)},
             )
+        if (self._messages - self._left) % ENTRIES_AT_ONCE == 0:
+            await asyncio.sleep(0)
         for field, enum in _enum_fields(message.DESCRIPTOR):
             if field.is_repeated:
                 values: Any = getattr(message, field.name)
@@ -94,13 +96,13 @@ class _EnumSearch:
                     if enum is not None:
                         if value not in enum.values_by_number:
                             return f"{field.name}[{place}]", enum, value
-                    elif found := self.unknown(value):
+                    elif found := await self.unknown(value):
                         return f"{field.name}[{place}].{found[0]}", *found[1:]
             elif enum is not None:
                 value = getattr(message, field.name)
                 if value not in enum.values_by_number:
                     return field.name, enum, value
-            elif message.HasField(field.name) and (found := self.unknown(getattr(message, field.name))):
+            elif message.HasField(field.name) and (found := await self.unknown(getattr(message, field.name))):
                 return f"{field.name}.{found[0]}", *found[1:]
         return None
 

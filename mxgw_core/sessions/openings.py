@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
+from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -13,8 +14,9 @@ from mxgw_core.sessions.session import Session, SessionRequest
 
 # How long a request id is remembered after the end of its session; the contract promises so much.
 REMEMBERED_S = 600.0
-# About 500 bytes each; a client that opens and closes 16 sessions a second for ten minutes is told to slow down.
-_LIMIT = 10_000
+# Of each owner, so that none takes the room of the others. About 500 bytes each; an owner that opens and closes 8
+# sessions a second for ten minutes is told to slow down.
+_LIMIT = 5_000
 # A session whose callers all gave up while it was starting waits so long for a repeat.
 UNCLAIMED_S = 60.0
 
@@ -58,7 +60,7 @@ class Opening:
         try:
             await asyncio.shield(session.opened)
         except asyncio.CancelledError:
-            if self._callers == 1:
+            if self._callers == 1 and session.request.key:
                 asyncio.get_running_loop().call_later(UNCLAIMED_S, self._end_unclaimed)
             raise
         finally:
@@ -75,13 +77,17 @@ class Opening:
 @dataclass(frozen=True, slots=True)
 class _Ended:
     session_id: str
+    owner: str
     digest: bytes
     reason: CloseReason
     at: float
 
 
 class Openings:
-    """What is known of request ids: live sessions, and those that ended lately. `clock` is monotonic seconds."""
+    """What is known of request ids: live sessions, and those that ended lately.
+
+    `clock` is monotonic seconds; `limit` is how many sessions of one owner are remembered.
+    """
 
     def __init__(self, clock: Callable[[], float] = time.monotonic, limit: int = _LIMIT) -> None:
         self._clock = clock
@@ -89,14 +95,16 @@ class Openings:
         self._live: dict[bytes, Opening] = {}
         # In the order of their ends: a dict keeps it.
         self._ended: dict[bytes, _Ended] = {}
+        # How many of them each owner has.
+        self._ended_of: Counter[str] = Counter()
 
-    def find(self, request: SessionRequest) -> Opening | None:
+    def find(self, request: SessionRequest, owner: str) -> Opening | None:
         """Return the opening that this request repeats; None when it is new, or the first has failed.
 
         Raises:
             RequestIdReused: its id belongs to a request with other fields.
             SessionGone: the session was opened and has ended.
-            RequestIdLimitReached: it is new, and there is no room to remember it.
+            RequestIdLimitReached: it is new, and there is no room to remember another one of this owner.
         """
         if not request.key:
             return None
@@ -113,10 +121,11 @@ class Openings:
                 "one with a new request_id",
                 metadata={"close_reason": ended.reason.name, "session_id": ended.session_id},
             )
-        if len(self._live) + len(self._ended) >= self._limit:
+        live = sum(opening.session.owner.id == owner for opening in self._live.values())
+        if live + self._ended_of[owner] >= self._limit:
             raise RequestIdLimitReached(
-                f"{self._limit} sessions with a request_id were opened and ended within {REMEMBERED_S / 60:g} minutes, "
-                "as many as are remembered: open sessions less often, or without request_id"
+                f"this caller opened and ended {self._limit} sessions with a request_id within {REMEMBERED_S / 60:g} "
+                "minutes, as many as are remembered: open sessions less often, or without request_id"
             )
         return None
 
@@ -140,15 +149,33 @@ class Openings:
             return
         del self._live[key]
         if opening.was_opened and session.close_reason is not None:
-            self._ended[key] = _Ended(session.id, session.request.digest, session.close_reason, self._clock())
+            self._keep(
+                key,
+                _Ended(session.id, session.owner.id, session.request.digest, session.close_reason, self._clock()),
+            )
 
     def remember(self, session: EndedSession) -> None:
         """A session of an earlier run has ended; such are told in the order of their ends."""
         reason, age_s = session.info.close_reason, max(0.0, time.time() - session.closed_at)
         if session.request_key and reason is not None and age_s < REMEMBERED_S:
-            self._ended[session.request_key] = _Ended(
-                session.info.session_id, session.request_digest, reason, self._clock() - age_s
+            info = session.info
+            self._keep(
+                session.request_key,
+                _Ended(info.session_id, info.owner, session.request_digest, reason, self._clock() - age_s),
             )
+
+    def _keep(self, key: bytes, ended: _Ended) -> None:
+        self._drop(key)
+        self._ended[key] = ended
+        self._ended_of[ended.owner] += 1
+
+    def _drop(self, key: bytes) -> None:
+        ended = self._ended.pop(key, None)
+        if ended is None:
+            return
+        self._ended_of[ended.owner] -= 1
+        if not self._ended_of[ended.owner]:
+            del self._ended_of[ended.owner]
 
     def _forget_old(self) -> None:
         oldest_kept = self._clock() - REMEMBERED_S
@@ -156,7 +183,7 @@ class Openings:
             key, ended = next(iter(self._ended.items()))
             if ended.at > oldest_kept:
                 return
-            del self._ended[key]
+            self._drop(key)
 
 
 def _check_same(digest: bytes, request: SessionRequest) -> None:

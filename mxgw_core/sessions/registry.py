@@ -142,7 +142,7 @@ class SessionRegistry:
         """
         if self.draining:
             raise GatewayDraining("the gateway is shutting down: try again later", retry_after_s=5.0)
-        repeated = self._openings.find(request)
+        repeated = self._openings.find(request, owner.id)
         if repeated is not None:
             return await repeated.wait()
         if request.backend not in self._settings.backends:

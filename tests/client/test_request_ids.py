@@ -89,6 +89,21 @@ async def test_a_session_that_was_opened_unheard_and_is_over_is_opened_anew(
 
 
 @pytest.mark.asyncio
+async def test_the_opening_after_one_that_is_over_keeps_its_own_id_for_a_later_try(
+    scripted: Scripted, gateway: Gateway
+) -> None:
+    limit = Refusal(grpc.StatusCode.RESOURCE_EXHAUSTED, "SESSION_LIMIT_REACHED")
+    scripted.script.first["OpenSession"] = [LOST, GONE, limit]
+    session = gateway.open_session()
+    with pytest.raises(errors.SessionLimitReached):
+        await session.open()
+    await session.open()
+    *_, third, fourth = ids(scripted.script.called("OpenSession"))
+
+    assert third == fourth
+
+
+@pytest.mark.asyncio
 async def test_repeats_end_with_the_deadline_and_the_error_says_what_is_unknown(scripted: Scripted) -> None:
     scripted.script.refusals["OpenSession"] = LOST
     async with connect(scripted.target, timeout_s=0.5) as gateway:

@@ -118,7 +118,7 @@ async def test_watching_in_a_terminal_paints_the_table_and_ctrl_c_ends_it(sessio
 
 def read_until(descriptor: int, wanted: bytes) -> bytes:
     """Read a terminal until something shows."""
-    seen, until = b"", time.monotonic() + 15
+    seen, until = b"", time.monotonic() + 60
     while wanted not in seen and time.monotonic() < until:
         seen += os.read(descriptor, 65_536)
     return seen

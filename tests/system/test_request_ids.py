@@ -27,7 +27,7 @@ from mxgw_acl.keys import Scope
 from mxgw_acl.patterns import ItemPatterns
 from mxgw_core.api import CloseReason
 from mxgw_core.api.errors import RequestIdLimitReached, SessionGone, WorkerStartFailed
-from mxgw_core.api.types import ANONYMOUS
+from mxgw_core.api.types import ANONYMOUS, Identity
 from mxgw_core.sessions import openings
 from mxgw_core.sessions.registry import SessionRegistry
 from mxgw_core.sessions.session import SessionRequest
@@ -244,6 +244,8 @@ async def test_openings_are_remembered_for_their_time_and_no_more_than_there_is_
         with pytest.raises(RequestIdLimitReached):
             await registry.open(wish(key=THREE), ANONYMOUS)
 
+        # Nobody takes the room of others.
+        assert (await registry.open(wish(key=FOUR), Identity("another", "key"))).owner.id == "another"
         assert await registry.open(wish(key=TWO), ANONYMOUS) is second
 
         now += openings.REMEMBERED_S - 1

@@ -109,7 +109,7 @@ class Session(BulkCalls):
             session_id = await self._ask_for(own)
         except SessionGone:
             # It was opened, nobody heard of it, and it is over: another one is no second one.
-            own.request_id = new_request_id()
+            own.request_id = self._opening_id = new_request_id()
             session_id = await self._ask_for(own)
         self._opening_id = b""
         return session_id

@@ -113,9 +113,8 @@ class _Counted(io.RawIOBase):
 class Archive:
     """An archive that is open for reading; made by `opened`, which has looked at its first member only."""
 
-    def __init__(self, tar: tarfile.TarFile, contents: Contents, directory: Path) -> None:
+    def __init__(self, tar: tarfile.TarFile, contents: Contents) -> None:
         self._tar = tar
-        self._directory = directory
         self.contents = contents
         self.total_bytes = sum(member.size_bytes for member in contents.members)
 
@@ -152,10 +151,6 @@ class Archive:
     def _check(self, header: tarfile.TarInfo, member: Member) -> None:
         if header.type not in (tarfile.REGTYPE, tarfile.AREGTYPE) or header.issparse():
             raise ArchiveRefused(f"{member.name!r} is no plain file but a link, a device or the like")
-        try:
-            tarfile.data_filter(header, str(self._directory))
-        except tarfile.FilterError as error:
-            raise ArchiveRefused(f"{member.name!r} is not safe to write: {error}") from None
         if header.size != member.size_bytes:
             raise ArchiveRefused(
                 f"{member.name!r} has {header.size} bytes, and its list of contents says {member.size_bytes}"
@@ -180,8 +175,8 @@ class Archive:
 
 
 @contextmanager
-def opened(path: Path, directory: Path) -> Iterator[Archive]:
-    """Open an archive that is to be restored to `directory`, and read its list of contents.
+def opened(path: Path) -> Iterator[Archive]:
+    """Open an archive and read its list of contents.
 
     Raises:
         ArchiveRefused: it is no backup, a newer release made it, or its list of contents cannot be right.
@@ -200,7 +195,7 @@ def opened(path: Path, directory: Path) -> Iterator[Archive]:
             source = tar.extractfile(header)
             assert source is not None  # a plain file
             text = source.read(_MAXIMUM_CONTENTS_BYTES)
-        yield Archive(tar, _contents(text), directory)
+        yield Archive(tar, _contents(text))
 
 
 def _contents(text: bytes) -> Contents:

@@ -48,14 +48,14 @@ def restore_backup(choice: SettingsChoice, file: Path, *, as_json: bool) -> None
     directory = loaded(choice).settings.gateway.data_dir.absolute()
     try:
         _require_fresh(directory)
-        with opened(file, directory) as archive:
+        with opened(file) as archive:
             _require_room(directory, archive.total_bytes)
             with shown_progress("Checking", archive.total_bytes, hidden=as_json) as progress:
                 archive.check(progress)
         with (
             cleaning_up_at_sigterm(),
             DataDirectory(directory, for_restore=True),
-            opened(file, directory) as again,
+            opened(file) as again,
             _all_or_nothing(directory) as unfinished,
         ):
             with shown_progress("Restoring", again.total_bytes, hidden=as_json) as progress:
@@ -73,7 +73,7 @@ def restore_backup(choice: SettingsChoice, file: Path, *, as_json: bool) -> None
 def _require_fresh(directory: Path) -> None:
     if (pid := holder_of(directory)) is not None:
         raise CliFailure(
-            f"a gateway (pid {pid}) runs on {directory}",
+            f"a gateway (pid {pid or 'unknown'}) runs on {directory}",
             hint="Name a fresh directory: --set gateway.data_dir=...; or drain that gateway and move its directory.",
         )
     there = {path.name for path in directory.iterdir()} if directory.exists() else set()

@@ -7,10 +7,10 @@ line, whatever a peer calls itself.
 from __future__ import annotations
 
 import errno
-import fcntl
 import json
 import logging
 import os
+import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -116,6 +116,11 @@ class AuditLog:
     @contextmanager
     def _alone(self) -> Iterator[None]:
         """Keep other processes out (the command line writes here too), so that what is taken back is this record's."""
+        if sys.platform == "win32":
+            yield
+            return
+        import fcntl
+
         fcntl.flock(self._descriptor, fcntl.LOCK_EX)
         try:
             yield

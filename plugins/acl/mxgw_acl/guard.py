@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import lru_cache
 
 from mxgw.v1.commands_pb2 import BrowseNode, MxCommand
 from mxgw.v1.events_pb2 import EventKind
-from mxgw_acl.items import added_references, item_reference
+from mxgw_acl.items import item_reference, named_items
 from mxgw_acl.keys import Constraints
+from mxgw_acl.patterns import reference_of
 from mxgw_core.api import ItemRecord, used_handles
 
 _DENIED_READ = "this key may not read the item"
@@ -70,8 +71,8 @@ class ItemGuard:
     def denied(self, command: MxCommand, items: Sequence[ItemRecord | None]) -> Mapping[int, str]:
         """Return the inputs that the key may not use."""
         kind = command.WhichOneof("command")
-        if references := added_references(command):
-            return self._denied_references(references, reads=kind == "read_bulk")
+        if named := named_items(command):
+            return self._denied_references(map(reference_of, named), reads=kind == "read_bulk")
         denied: dict[int, str] = {}
         for index, item in enumerate(items):
             reference = item_reference(item) if item is not None else None
@@ -125,11 +126,17 @@ class ItemFilter:
         return self._rights.may_read(reference) if kind in _VALUES else self._rights.may_use(reference)
 
 
-def references_of(command: MxCommand, items: Sequence[ItemRecord | None]) -> Iterator[str]:
-    """Yield the references that a command is about, input by input, for the audit log."""
-    references: Iterable[str | None] = added_references(command) or (
-        item_reference(item) if item is not None else f"handle {handle[1]}"
-        for handle, item in zip(used_handles(command), items, strict=True)
-    )
-    for reference in references:
-        yield reference or "?"
+def references_of(command: MxCommand, items: Sequence[ItemRecord | None]) -> tuple[int, Callable[[int], str]]:
+    """Return how many inputs a command has, and what gives the reference of each, for the audit log.
+
+    A reference is put together when it is asked for: a record has room for hundreds, and a command for thousands.
+    """
+    if named := named_items(command):
+        return len(named), lambda index: reference_of(named[index]) or "?"
+    handles = used_handles(command) if None in items else ()
+
+    def used(index: int) -> str:
+        item = items[index]
+        return f"handle {handles[index][1]}" if item is None else item_reference(item) or "?"
+
+    return len(items), used

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Sequence
 
 from mxgw.v1.commands_pb2 import ItemReference, MxCommand
 from mxgw_acl.patterns import reference_of
@@ -14,27 +14,20 @@ def item_reference(item: ItemRecord) -> str | None:
     return reference_of(ItemReference(item_definition=item.item_definition, item_context=item.item_context))
 
 
-def added_references(command: MxCommand) -> Iterable[str | None]:
-    """Return the references that a command names, in the order of its inputs; None for what cannot be told.
-
-    What names none is false.
-    """
+def named_items(command: MxCommand) -> Sequence[ItemReference]:
+    """Return what a command names by reference, in the order of its inputs; nothing for a command with handles."""
     match command.WhichOneof("command"):
         case "add_item":
-            return [command.add_item.item_definition.strip()]
+            return [ItemReference(item_definition=command.add_item.item_definition)]
         case "add_item2":
             item2 = command.add_item2
-            return [reference_of(ItemReference(item_definition=item2.item_definition, item_context=item2.item_context))]
+            return [ItemReference(item_definition=item2.item_definition, item_context=item2.item_context)]
         case "add_buffered_item":
             buffered = command.add_buffered_item
-            return [
-                reference_of(
-                    ItemReference(item_definition=buffered.item_definition, item_context=buffered.item_context)
-                )
-            ]
+            return [ItemReference(item_definition=buffered.item_definition, item_context=buffered.item_context)]
         case "subscribe_bulk":
-            return map(reference_of, command.subscribe_bulk.items)
+            return command.subscribe_bulk.items
         case "read_bulk":
-            return map(reference_of, command.read_bulk.items)
+            return command.read_bulk.items
         case _:
             return ()

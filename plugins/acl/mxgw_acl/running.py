@@ -5,13 +5,14 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from contextvars import ContextVar
 from dataclasses import replace
 
 from mxgw.v1.alarm_service_pb2 import AcknowledgeAlarmRequest
 from mxgw.v1.command_service_pb2 import InvokeRequest
+from mxgw.v1.commands_pb2 import MxCommand
 from mxgw.v1.session_service_pb2 import OpenSessionRequest
 from mxgw_acl.audit import AUDIT_FILE, LONGEST_DETAIL, AuditLog, AuditRecord
 from mxgw_acl.audit_tail import AuditTail
@@ -114,7 +115,8 @@ class Running:
             AccessDenied: it could not be recorded, and the settings say that nothing may then go on.
         """
         if refusal is not None:
-            self.record(_record(request, "denied", refusal.message, _listed(self._what(request))))
+            count, reference = self._what(request)
+            self.record(_record(request, "denied", refusal.message, _listed(range(count), reference)))
             return
         rule = rule_of(request.method, request.scope)
         is_audited = rule is not None and (rule.is_audited or _is_audited_command(request))
@@ -124,14 +126,14 @@ class Running:
             return
         if not denied and not is_audited:
             return
-        items = self._what(request)
+        count, reference = self._what(request)
         if denied:
             why = f"{len(denied)} items: {next(iter(denied.values()))}"
-            self.record(_record(request, "denied", why, _listed(i for n, i in enumerate(items) if n in denied)))
-            items = [item for n, item in enumerate(items) if n not in denied]
-            is_audited = is_audited and bool(items)
+            self.record(_record(request, "denied", why, _listed(sorted(denied), reference)))
+            is_audited = is_audited and len(denied) < count
         if is_audited:
-            self.record(_record(request, "allowed", "", _listed(items)))
+            allowed = [index for index in range(count) if index not in denied]
+            self.record(_record(request, "allowed", "", _listed(allowed, reference)))
 
     def _check(self, request: AccessRequest, rule: Rule | None) -> None:
         if rule is None:
@@ -147,14 +149,17 @@ class Running:
         elif request.identity is not NOBODY or not rule.public:
             raise AccessDenied("the call needs an API key")
 
-    def _what(self, request: AccessRequest) -> Sequence[str]:
-        """Return what a command is about, input by input: references, never values."""
+    def _what(self, request: AccessRequest) -> tuple[int, Callable[[int], str]]:
+        """Return how many inputs a command has, and what gives the reference of each; values are never named."""
         if isinstance(request.request, AcknowledgeAlarmRequest):
-            return request.request.references
-        if not isinstance(request.request, InvokeRequest):
-            return ()
-        command = request.request.command
-        return list(references_of(command, self._gateway.items_used(request.session_id, command)))
+            references = request.request.references
+            return len(references), references.__getitem__
+        command = request.request.command if isinstance(request.request, InvokeRequest) else MxCommand()
+        # A long command takes a while to be judged, and its handles may mean other items by the end of it.
+        items = request.items
+        if items is None:
+            items = self._gateway.items_used(request.session_id, command)
+        return references_of(command, items)
 
     # items
 
@@ -197,9 +202,27 @@ class Running:
         def decided(action: str, allowed: Sequence[str], denied: Sequence[str]) -> None:
             if denied:
                 why = f"{len(denied)} items: this key may not write the item"
-                self.record(AuditRecord(_actor(identity), action, "denied", why, _from.get(), detail=_listed(denied)))
+                self.record(
+                    AuditRecord(
+                        _actor(identity),
+                        action,
+                        "denied",
+                        why,
+                        _from.get(),
+                        detail=_listed(range(len(denied)), denied.__getitem__),
+                    )
+                )
             if allowed:
-                self.record(AuditRecord(_actor(identity), action, "allowed", "", _from.get(), detail=_listed(allowed)))
+                self.record(
+                    AuditRecord(
+                        _actor(identity),
+                        action,
+                        "allowed",
+                        "",
+                        _from.get(),
+                        detail=_listed(range(len(allowed)), allowed.__getitem__),
+                    )
+                )
 
         return KeyItems(rights, decided)
 
@@ -307,14 +330,15 @@ async def running(settings: AclSettings, gateway: Gateway) -> AsyncIterator[Runn
                 watching.cancel()
 
 
-def _listed(items: Iterable[str]) -> str:
-    """Return the items as the detail of a record; of what finds no place, how many there are."""
-    listed, left = [], _LONGEST_LIST
-    rest = iter(items)
-    for item in rest:
+def _listed(indexes: Sequence[int], reference: Callable[[int], str]) -> str:
+    """Return the references of these inputs as the detail of a record; of what finds no place, how many there are."""
+    listed: list[str] = []
+    left = _LONGEST_LIST
+    for index in indexes:
+        item = reference(index)
         left -= len(item) + 2
         if left < 0:
-            listed.append(f"and {1 + sum(1 for _ in rest)} more")
+            listed.append(f"and {len(indexes) - len(listed)} more")
             break
         listed.append(item)
     return ", ".join(listed)

@@ -198,6 +198,17 @@ async def test_a_long_list_is_checked_in_slices() -> None:
     assert turns.taken == 3
 
 
+@pytest.mark.asyncio
+async def test_the_enums_of_many_values_are_checked_in_slices() -> None:
+    writes = [c.BulkWrite(value=MxValue(integer=1)) for _ in range(2000)]
+    request = cs.InvokeRequest(command=c.MxCommand(write_bulk=c.WriteBulkCommand(writes=writes)))
+    async with counted_turns() as turns:
+        await validation.check(request, text_characters=100, items=2000)
+
+    # 2,000 entries are looked through for texts, and 4,000 messages, entries and values, for enums.
+    assert turns.taken == (2000 // 500 - 1) + 4000 // 500
+
+
 def _written(value: MxValue) -> cs.InvokeRequest:
     return cs.InvokeRequest(command=c.MxCommand(write=c.WriteCommand(value=value)))
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,8 @@ from mxgw.v1 import commands_pb2 as c
 from mxgw.v1.values_pb2 import MxValue
 from mxgw_acl.patterns import ItemPatterns
 from mxgw_core.api import AccessRequest, Deny, ItemRecord, Moment, hookimpl
+from mxgw_core.api.slices import NAMES_AT_ONCE
+from mxgw_core.events.item_book import ItemBook
 
 pytestmark = pytest.mark.asyncio
 READABLE, WRITABLE = "Bench_001.Text", "Bench_002.Text"
@@ -80,6 +83,42 @@ async def test_a_long_list_of_items_ends_with_how_many_are_left_out(tmp_path: Pa
         assert named[0] == "Other_0000.PV"
         assert named[-1] == f"and {1000 - len(named) + 1} more"
         assert 500 < len(named) < 1000
+
+
+class Reuses:
+    """A guard that is asked last; while a long write is judged, its first handle comes to mean another item."""
+
+    def __init__(self) -> None:
+        self.items: ItemBook | None = None
+
+    @hookimpl(trylast=True)
+    def mxgw_command_guard(self, session: Any, identity: Any) -> Reuses:
+        return self
+
+    def denied(self, command: c.MxCommand, items: Sequence[ItemRecord | None]) -> Mapping[int, str]:
+        if self.items is not None and (first := items[0]) is not None and command.HasField("write_bulk"):
+            handle = first.server_handle, first.item_handle
+            self.items._by_handle[handle] = replace(first, item_definition="Other.PV")
+        return {}
+
+
+async def test_a_record_names_the_items_that_were_judged_whatever_their_handles_mean_by_then(
+    install_plugin: InstallPlugin, tmp_path: Path
+) -> None:
+    reuses = Reuses()
+    install_plugin("reuses", reuses)
+    async with guarded_gateway(tmp_path, {"plugins.enabled": ["acl", "reuses"]}) as guarded:
+        _, key = guarded.issue(**LIMITS)
+        async with client_with(guarded.target, key) as client:
+            session_id = (await client.open()).session_id
+            (writable,) = await client.subscribe(session_id, [WRITABLE])
+            registry = guarded.gateway.app._registry
+            assert registry is not None
+            reuses.items = registry.get(session_id).items
+            writes = [c.BulkWrite(item_handle=writable, value=text("x"))] * (NAMES_AT_ONCE + 1)
+            await client.invoke(session_id, write_bulk=c.WriteBulkCommand(server_handle=1, writes=writes))
+
+        assert decisions(guarded, "Invoke write_bulk") == [("allowed", ", ".join([WRITABLE] * len(writes)))]
 
 
 class Refuses:

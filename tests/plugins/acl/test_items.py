@@ -6,6 +6,7 @@ import pytest
 
 from mxgw.v1 import commands_pb2 as c
 from mxgw.v1.events_pb2 import EventKind
+from mxgw_acl import running
 from mxgw_acl.guard import ItemFilter, ItemGuard, ItemRights, references_of
 from mxgw_acl.keys import Constraints
 from mxgw_acl.patterns import ItemPatterns, reference_of
@@ -83,7 +84,8 @@ class Session:
         return set(self.guard.denied(command, items))
 
     def named(self, command: c.MxCommand) -> list[str]:
-        return list(references_of(command, [self._items.get(handle) for handle in used_handles(command)]))
+        count, reference = references_of(command, [self._items.get(handle) for handle in used_handles(command)])
+        return [reference(index) for index in range(count)]
 
 
 ONLY_TANKS = {"readable": ItemPatterns(("Tank_*",))}
@@ -172,3 +174,17 @@ def test_what_a_command_is_about_is_told_by_reference_and_by_handle_where_there_
 
     assert session.named(write) == ["Secret.SP", "Tank_001.SP", "handle 3"]
     assert session.named(read) == ["Other.PV"]
+
+
+def test_of_the_largest_call_only_the_references_that_a_record_has_room_for_are_put_together() -> None:
+    asked: list[int] = []
+
+    def reference(index: int) -> str:
+        asked.append(index)
+        return f"Tank_{index:05d}.Level"
+
+    *named, rest = running._listed(range(20_000), reference).split(", ")
+
+    assert len(asked) == len(named) + 1
+    assert rest == f"and {20_000 - len(named)} more"
+    assert 100 < len(named) < 1000
