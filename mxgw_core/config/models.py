@@ -209,6 +209,12 @@ class EventSettings(SettingsModel):
     overflow_drain_s: Seconds = Field(
         5.0, description="How long a subscriber that overflowed may still take to read what was queued for it."
     )
+    history_page_timeout_s: Seconds = Field(
+        10.0,
+        le=600,
+        description="How long a plugin's history store may take for one page of older events, and to say what it has "
+        "(at most 5 s); then it counts as failed.",
+    )
 
 
 class WorkerSettings(SettingsModel):

@@ -13,7 +13,7 @@ import secrets
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Sequence
 from contextlib import asynccontextmanager, suppress
-from typing import Any, NoReturn, TypeAlias
+from typing import Any, NoReturn, TypeAlias, TypeVar
 
 import grpc
 import grpc.aio
@@ -37,6 +37,8 @@ from mxgw_core.rpc.validation import check, parse
 from mxgw_core.sessions.registry import SessionRegistry
 
 log = logging.getLogger(__name__)
+
+_T = TypeVar("_T")
 
 # Callers may bring an id, as proxies and tracing do; whoever is refused gets it back.
 REQUEST_ID_KEY = "x-request-id"
@@ -101,7 +103,7 @@ class HandlerFactory:
             figures.running += 1
             try:
                 request, call = await admit(data, context)
-                reply = (await run(request, call)).SerializeToString()
+                reply = (await _run(run(request, call))).SerializeToString()
                 code = "OK"
                 return reply
             except Exception as error:
@@ -129,7 +131,7 @@ class HandlerFactory:
                 request, call = await admit(data, context)
                 session_id: str = getattr(request, "session_id", "")
                 async with self._streams.serving(OpenStream(path, call.identity, call.peer, session_id)):
-                    await run(request, call, _Stream(context))
+                    await _run(run(request, call, _Stream(context)))
                 code = "OK"
             except _PeerGone:
                 log.debug("%s: the client went away", path)
@@ -265,6 +267,21 @@ class _Write:
         self._waits_for.cancel()
         with suppress(BaseException):
             self._coroutine.throw(asyncio.CancelledError())
+
+
+async def _run(method: Awaitable[_T]) -> _T:
+    """Run a service's method. A cancellation of something that it waited for is no cancellation of the call.
+
+    Raises:
+        RuntimeError: there was one; grpc would leave the caller without a status.
+    """
+    try:
+        return await method
+    except asyncio.CancelledError as error:
+        task = asyncio.current_task()
+        if task is None or task.cancelling():
+            raise
+        raise RuntimeError("something that the method waited for was cancelled, and the call was not") from error
 
 
 def _code_of(error: Exception) -> str:
