@@ -209,7 +209,7 @@ class Stepped(CoreStore):
         epoch: bytes,
         after: int,
         until: int,
-        is_ending: Callable[[], bool],  # noqa: ARG002 - nobody waits for it
+        is_ending: Callable[[], bool],
     ) -> AsyncGenerator[HistoryPage | None, None]:
         async for page in self.history.read(epoch, after, until):
             yield page

@@ -252,7 +252,7 @@ async def test_hook_mxgw_grpc_services_whose_own_wait_is_cancelled_answer_that_t
     running: Run,
 ) -> None:
     class Cancelled:
-        async def Ping(self, request: PingRequest, call: Call) -> PingResponse:
+        async def Ping(self, request: PingRequest, call: Call) -> PingResponse:  # noqa: N802
             raise asyncio.CancelledError
 
     service = GrpcService(_own_service(), Cancelled())
