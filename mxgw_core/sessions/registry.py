@@ -84,7 +84,9 @@ class SessionRegistry:
         kind = settings.backends[default].kind or default
         workers = settings.workers
         self.pool = WarmPool(workers.warm_pool, kind, data.log_of_spare, parallel=workers.parallel_starts)
-        self.memory = GatewayMemory(settings.limits.memory_bytes, settings.events.unattached_bytes)
+        self.memory = GatewayMemory(
+            settings.limits.memory_bytes, settings.events.unattached_bytes, self._openings.bytes_by_owner
+        )
         self.draining = False
 
     async def __aenter__(self) -> SessionRegistry:
@@ -154,7 +156,7 @@ class SessionRegistry:
             )
         if not request.is_internal:
             self._require_room(owner)
-            self.memory.require_room()
+            self.memory.require_room(owner.id)
         session_id = _new_id()
         self._opened += 1
         session = Session(
@@ -167,7 +169,7 @@ class SessionRegistry:
             make_worker=self._make_worker,
         )
         self._live[session_id] = session
-        self.memory.watch(session.distributor)
+        self.memory.watch(session.distributor, owner.id)
         opening = self._openings.add(session)
         self.totals.starting(session)
         self._tasks.create_task(self._run(session), name=f"session:{session_id}")
@@ -258,7 +260,7 @@ class SessionRegistry:
             had_subscriber=orphan.had_subscriber,
         )
         self._live[session.id] = session
-        self.memory.watch(session.distributor)
+        self.memory.watch(session.distributor, spawn.owner)
         self._openings.add(session, was_opened=orphan.was_ready)
         if judgement.verdict is OrphanVerdict.TERMINATE:
             session.close(judgement.reason, judgement.detail)
