@@ -68,10 +68,19 @@ class SessionRegistry:
     outlive the gateway are left to the next one.
     """
 
-    def __init__(self, settings: Settings, plugins: PluginHost, data: DataDirectory) -> None:
+    def __init__(
+        self,
+        settings: Settings,
+        plugins: PluginHost,
+        data: DataDirectory,
+        *,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        """`clock`: monotonic seconds, for leases and grace; it goes with the event loop's."""
         self._settings = settings
         self._plugins = plugins
         self._data = data
+        self._clock = clock
         self._live: dict[str, Session] = {}
         self._ended: OrderedDict[str, RememberedSession] = OrderedDict()
         self._opened = 0
@@ -167,6 +176,7 @@ class SessionRegistry:
             settings=self._settings,
             plugins=self._plugins,
             make_worker=self._make_worker,
+            clock=self._clock,
         )
         self._live[session_id] = session
         self.memory.watch(session.distributor, owner.id)
@@ -256,6 +266,7 @@ class SessionRegistry:
             settings=self._settings,
             plugins=self._plugins,
             make_worker=self._adopting(orphan),
+            clock=self._clock,
             adopted_from=spawn.opened_at,
             had_subscriber=orphan.had_subscriber,
         )

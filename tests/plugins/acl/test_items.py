@@ -118,14 +118,15 @@ def test_filters_of_one_key_are_equal_and_no_others() -> None:
 
 
 def test_what_is_remembered_of_references_is_bounded_in_bytes_and_stays_right() -> None:
-    judged = rights(**ONLY_TANKS)
+    judged, most_bytes = rights(**ONLY_TANKS), 0
     for number in range(2_000):
         name = f"{number}" + "\N{GRINNING FACE}" * 1_000
 
         assert judged.may_read(f"Tank_{name}")
         assert not judged.may_read(name)
-        assert judged.may_read.size_bytes <= REMEMBERED_BYTES
-    assert judged.may_read.size_bytes > REMEMBERED_BYTES // 2, "it remembers"
+        most_bytes = max(most_bytes, judged.may_read.size_bytes)
+
+    assert REMEMBERED_BYTES // 2 < most_bytes <= REMEMBERED_BYTES
 
 
 # commands
