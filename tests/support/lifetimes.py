@@ -13,7 +13,7 @@ from collections.abc import Callable, Coroutine
 from contextlib import AsyncExitStack, ExitStack
 from pathlib import Path
 from types import SimpleNamespace
-from typing import Any, Self, cast
+from typing import Any, Self, TypeVar, cast
 from unittest.mock import patch
 
 from mxgw.worker.v1.worker_pb2 import CommandReply, Pong, Ready, WorkerEnvelope, WorkerStartup
@@ -37,6 +37,8 @@ from mxgw_worker.ipc.process import pid_scope
 from mxgw_worker.link import block_frame
 from mxgw_worker.outbox import Block, Outbox
 from support.events import batch
+
+T = TypeVar("T")
 
 FRAME_BYTES = 1 << 20
 _FRAME_HEADER_BYTES = 4
@@ -76,6 +78,15 @@ class StillLoop(asyncio.SelectorEventLoop):
         self.now = max(self.now, min(next_s, until))
         self.settle()
         return self.now < until
+
+    def do(self, function: Callable[..., T], *arguments: Any) -> T:
+        """Call something from within the loop, and let everything come of it that needs no time."""
+
+        async def call() -> T:
+            return function(*arguments)
+
+        result: T = self.finish(call()).result()
+        return result
 
     def finish(self, coroutine: Coroutine[Any, Any, Any]) -> asyncio.Task[Any]:
         """Start something, and let it come as far as it comes without time."""
@@ -140,7 +151,7 @@ class Process:
         if upto == "proved":
             return
         resume_after = mine.on_welcome(welcome)
-        self.secret, self.was_welcomed = mine.next_secret, True
+        self.secret, self.was_welcomed, self.leaves_at = mine.next_secret, True, None
         self.outbox.resume(resume_after)
         if upto == "welcomed":
             return
@@ -359,7 +370,6 @@ class World:
         )
         self.loop = StillLoop()
         self._stack.callback(self.loop.close)
-        asyncio.events._set_running_loop(None)
         self.settings = Settings.model_validate(
             {
                 "gateway": {"data_dir": directory},
