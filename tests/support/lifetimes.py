@@ -1,6 +1,6 @@
 """A gateway's sessions over restarts without a process or a socket: what is not the sessions' own is stood in for.
 
-Registry, sessions, workers as the gateway sees them, handshake, manifest, detach grace, log and outbox are the real ones.
+Registry, sessions, workers as the gateway sees them, handshake, manifest, detach grace, log and outbox are real.
 Stood in for are processes with their links, the server, and time, which moves only when it is told to.
 """
 
@@ -300,10 +300,8 @@ class Gateway:
 
     def __init__(self, world: World) -> None:
         self._world = world
-        self._reattach, replay = ReattachPlugin(), ReplayPlugin()
-        self._reattach.mxgw_settings().apply(world.reattach)
-        replay.mxgw_settings().apply(world.replay)
-        self.host = Host(reattach=self._reattach, replay=replay, authenticates=Authenticates())
+        self.host = world.host
+        self.host.is_dead = False
         self._stopping = asyncio.Event()
         self.left = 0
         self.registry: SessionRegistry
@@ -318,7 +316,7 @@ class Gateway:
                 data_dir_id=data.id,
                 remembered_sessions=world.settings.limits.remembered_sessions,
             )
-            await stack.enter_async_context(self._reattach.mxgw_gateway_context(seen))
+            await stack.enter_async_context(world.reattach.mxgw_gateway_context(seen))
             registry = SessionRegistry(world.settings, self.host, data, clock=world.loop.time)
             pool = registry.pool = Pool(0, "sim", data.log_of_spare)
             pool.world = world
@@ -364,7 +362,7 @@ class World:
 
     def __init__(self, *, grace_s: float | str, outbox_events: int, lifetime_s: float, adopt_within_s: float) -> None:
         self._stack = ExitStack()
-        memory = Path("/dev/shm")  # noqa: S108  # not on a disk, if there is one of these
+        memory = Path("/dev/shm")  # not on a disk, if there is one of these
         directory = self._stack.enter_context(
             tempfile.TemporaryDirectory(prefix="mxgw-", dir=memory if memory.is_dir() else None)
         )
@@ -377,10 +375,15 @@ class World:
                 "workers": {"outbox_events": outbox_events, "heartbeat_interval_s": 60.0},
             }
         )
-        self.reattach = ReattachSettings(
-            max_orphan_lifetime_seconds=lifetime_s, adopt_within_seconds=adopt_within_s, check_environment=False
+        # Made once, because that takes most of a start; what they know of sessions is in the manifest.
+        self.reattach, replay = ReattachPlugin(), ReplayPlugin()
+        self.reattach.mxgw_settings().apply(
+            ReattachSettings(
+                max_orphan_lifetime_seconds=lifetime_s, adopt_within_seconds=adopt_within_s, check_environment=False
+            )
         )
-        self.replay = ReplaySettings.model_validate({"detach_grace_seconds": grace_s, "seconds": 0.0})
+        replay.mxgw_settings().apply(ReplaySettings.model_validate({"detach_grace_seconds": grace_s, "seconds": 0.0}))
+        self.host = Host(reattach=self.reattach, replay=replay, authenticates=Authenticates())
         self.processes: dict[str, Process] = {}
         self.endpoints: dict[str, Endpoint] = {}
         self._pids = 100
@@ -416,7 +419,9 @@ class World:
         is_more = True
         while is_more:
             leaving = [p.leaves_at for p in self.processes.values() if p.is_alive and p.link is None and p.leaves_at]
-            is_more = self.loop.move(min([until, *(at for at in leaving if at > self.loop.now)])) or self.loop.now < until
+            is_more = (
+                self.loop.move(min([until, *(at for at in leaving if at > self.loop.now)])) or self.loop.now < until
+            )
             for process in self.processes.values():
                 if process.link is None and process.leaves_at is not None and process.leaves_at <= self.loop.now:
                     process.die(6)
