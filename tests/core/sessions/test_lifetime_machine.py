@@ -4,12 +4,12 @@ Registry, sessions, gateway's side of workers, handshake, manifest, detach grace
 `support.lifetimes` for what is not. Time stands still but for one rule, so hours of a session take milliseconds. The
 promises, of which the model below knows nothing but these sentences:
 
-- no session ends within its detach grace, nor within its lease, which begin anew with each use; each ends after it, with
-  the reason;
+- no session ends within its detach grace, nor within its lease, which begin anew with each use; each ends after it,
+  with the reason;
 - while the gateway drains neither ends a session, nor does a restart: an orderly one keeps what a SIGKILL keeps;
 - a worker that comes back in time is taken back, and grace and lease begin anew, the grace with 12 s at least; one that
   comes too late, or is gone, ends its session;
-- whoever comes back to a session that ended is told its reason, also after restarts, whose ever end had begun;
+- whoever comes back to a session that ended is told its reason, also after restarts, and after those within its end;
 - an owner that has all its sessions is refused another one, and nobody else's is touched by anything: each rule acts
   on one session, and all are looked at;
 - `recovered` is true if nothing is missing behind the position, and only then; every event comes once and in order, or
@@ -87,14 +87,64 @@ class Reader:
     lost: int = 0
 
 
+@dataclass(frozen=True)
+class Restart:
+    """What one restart of the gateway is like: all its steps in a row, else few lives would have them."""
+
+    in_order: bool
+    # For how long it drains, is gone, and lets workers wait until they come back; seconds.
+    drains_s: float
+    outage_s: float
+    returns_after_s: float
+    # What is under way as it is killed.
+    during: str
+    # Of the sessions one by one: does its worker live on, and come back by itself.
+    dies: list[bool]
+    returns: list[bool]
+    owner: str
+    events: int
+
+
+restarts = st.builds(
+    Restart,
+    in_order=st.booleans(),
+    drains_s=st.sampled_from([0.0, 0.0, 50.0, 900.0]),
+    outage_s=st.sampled_from([0.0, 0.0, 3.0, 50.0, 150.0]),
+    returns_after_s=st.sampled_from([0.0, 0.0, 3.0, 5.0]),
+    during=st.sampled_from(["", "", "", "launched", "proved", "welcomed", "closes", "closes", "returns"]),
+    dies=st.lists(st.sampled_from([False, False, False, True]), max_size=2),
+    returns=st.lists(st.sampled_from([True, True, True, False]), max_size=3),
+    owner=st.sampled_from(sorted(OWNERS)),
+    events=st.integers(0, 3),
+)
+leases = st.sampled_from([20.0, 100.0, LONGEST_LEASE_S, LONGEST_LEASE_S])
+first_sessions = st.lists(
+    st.tuples(st.sampled_from(sorted(OWNERS)), leases, st.sampled_from(["attaches", "attaches", "leaves", "never"])),
+    min_size=1,
+    max_size=4,
+)
+
+
 class LifetimeMachine(RuleBasedStateMachine):
     @initialize(
         grace_s=st.sampled_from([0.0, 5.0, 40.0, 40.0, "none"]),
         outbox=st.sampled_from([3, 1000, 1000]),
         lifetime_s=st.sampled_from([100.0, 400.0]),
         adopt_within_s=st.sampled_from([4.0, 20.0]),
+        first=first_sessions,
+        last=restarts,
     )
-    def begin(self, grace_s: float | str, outbox: int, lifetime_s: float, adopt_within_s: float) -> None:
+    def begin(
+        self,
+        grace_s: float | str,
+        outbox: int,
+        lifetime_s: float,
+        adopt_within_s: float,
+        first: list[tuple[str, float, str]],
+        last: Restart,
+    ) -> None:
+        # Every life ends with a restart.
+        self.last = last
         self.grace_s = None if grace_s == "none" else float(grace_s)
         self.outbox, self.adopt_within_s = outbox, adopt_within_s
         self.world = World(grace_s=grace_s, outbox_events=outbox, lifetime_s=lifetime_s, adopt_within_s=adopt_within_s)
@@ -102,6 +152,12 @@ class LifetimeMachine(RuleBasedStateMachine):
         self.gateway: Gateway | None = self.world.start()
         self.is_draining = False
         self.streams = 0
+        for owner, lease_s, what in first:
+            known = self.open(owner, lease_s, "ready")
+            if known is not None and what != "never":
+                self.attach(known, Reader())
+                if what == "leaves":
+                    self.leave(known, known.readers[0])
 
     @property
     def now(self) -> float:
@@ -115,14 +171,8 @@ class LifetimeMachine(RuleBasedStateMachine):
     def of(self, *states: Is) -> Sequence[Known]:
         return [known for known in self.sessions if known.state in states]
 
-    def is_up(self) -> bool:
-        return self.gateway is not None
-
-    def serves(self) -> bool:
-        return self.gateway is not None and not self.is_draining
-
     def has_live(self) -> bool:
-        return self.is_up() and bool(self.of(Is.LIVE))
+        return bool(self.of(Is.LIVE))
 
     def live(self, which: int) -> Known:
         live = self.of(Is.LIVE)
@@ -167,11 +217,7 @@ class LifetimeMachine(RuleBasedStateMachine):
             assert opening.result().id == session_id
         return known
 
-    owners = st.sampled_from(sorted(OWNERS))
-    leases = st.sampled_from([20.0, 100.0, LONGEST_LEASE_S, LONGEST_LEASE_S])
-
-    @precondition(is_up)
-    @rule(owner=owners, lease_s=leases, attaches=st.booleans(), events=st.integers(0, 5))
+    @rule(owner=st.sampled_from(sorted(OWNERS)), lease_s=leases, attaches=st.booleans(), events=st.integers(0, 5))
     def somebody_opens(self, owner: str, lease_s: float, attaches: bool, events: int) -> None:
         known = self.open(owner, lease_s, "ready")
         if known is not None and attaches:
@@ -186,24 +232,18 @@ class LifetimeMachine(RuleBasedStateMachine):
         self.real(known).touch()
         known.leased_until = self.now + known.lease_s
 
-    @precondition(lambda self: self.is_up() and self.of(Is.LIVE, Is.ADOPTING))
-    @rule(which=st.integers(0, 99))
-    def somebody_closes(self, which: int) -> None:
+    @precondition(lambda self: self.of(Is.LIVE, Is.ADOPTING))
+    @rule(which=st.integers(0, 99), by_client=st.booleans())
+    def a_session_is_ended(self, which: int, by_client: bool) -> None:
+        """Its client closes it, or its worker dies."""
         candidates = self.of(Is.LIVE, Is.ADOPTING)
         known = candidates[which % len(candidates)]
-
-        assert self.real(known).close(CloseReason.CLIENT)
-
-        self.world.loop.settle()
-        known.ends(CloseReason.CLIENT)
-
-    @precondition(lambda self: any(known.process.is_alive for known in self.of(Is.LIVE, Is.ADOPTING)))
-    @rule(which=st.integers(0, 99))
-    def a_worker_dies(self, which: int) -> None:
-        candidates = [known for known in self.of(Is.LIVE, Is.ADOPTING) if known.process.is_alive]
-        known = candidates[which % len(candidates)]
-        known.process.die(-11)
-        if self.is_up():
+        if by_client:
+            assert self.real(known).close(CloseReason.CLIENT)
+            self.world.loop.settle()
+            known.ends(CloseReason.CLIENT)
+        else:
+            known.process.die(-11)
             self.world.loop.settle()
             known.ends(CloseReason.WORKER_EXITED)
 
@@ -248,7 +288,7 @@ class LifetimeMachine(RuleBasedStateMachine):
             else:
                 return
 
-    @precondition(lambda self: self.serves() and self.of(Is.LIVE))
+    @precondition(has_live)
     @rule(which=st.integers(0, 99), is_new=st.booleans(), events=st.integers(0, 5))
     def somebody_attaches(self, which: int, is_new: bool, events: int) -> None:
         known = self.live(which)
@@ -257,7 +297,7 @@ class LifetimeMachine(RuleBasedStateMachine):
         away = [reader for reader in known.readers if reader.subscriber is None]
         self.attach(known, Reader() if is_new or not away else away[which % len(away)])
 
-    @precondition(lambda self: self.has_live() and any(r.subscriber for k in self.of(Is.LIVE) for r in k.readers))
+    @precondition(lambda self: any(r.subscriber for k in self.of(Is.LIVE) for r in k.readers))
     @rule(which=st.integers(0, 99), events=st.integers(0, 3), reads=st.booleans())
     def somebody_leaves(self, which: int, events: int, reads: bool) -> None:
         attached = [(k, r) for k in self.of(Is.LIVE) for r in k.readers if r.subscriber]
@@ -302,41 +342,33 @@ class LifetimeMachine(RuleBasedStateMachine):
             for reader in known.readers:
                 reader.subscriber = None
 
-    @precondition(is_up)
-    @rule()
     def it_is_killed(self) -> None:
         self.here.kill()
         self.gone()
 
-    @precondition(serves)
-    @rule(owner=owners, upto=st.sampled_from(["launched", "proved", "welcomed"]))
-    def it_is_killed_while_a_session_opens(self, owner: str, upto: str) -> None:
-        self.open(owner, LONGEST_LEASE_S, upto)
-        self.it_is_killed()
+    @rule(restart=restarts)
+    def it_is_restarted(self, restart: Restart) -> None:
+        if restart.in_order:
+            self.it_drains(restart.drains_s)
+        else:
+            self.it_is_killed_during(restart.during, restart.owner)
+        alive = [known for known in self.of(Is.LIVE, Is.ADOPTING) if known.process.is_alive]
+        for known, dies in zip(alive, restart.dies, strict=False):
+            for _ in range(restart.events):
+                self.world.loop.do(known.process.event)
+            if dies:
+                known.process.die(-11)
+        self.world.pass_time(restart.outage_s, self.all_is_as_promised)
+        self.it_starts_again()
+        self.world.pass_time(restart.returns_after_s, self.all_is_as_promised)
+        for index, known in enumerate(self.returning()):
+            if restart.returns[index : index + 1] != [False]:
+                self.come_back(known)
 
-    @precondition(has_live)
-    @rule(which=st.integers(0, 99), reason=st.sampled_from([CloseReason.CLIENT, CloseReason.KILLED_BY_OPERATOR]))
-    def it_is_killed_while_a_session_closes(self, which: int, reason: CloseReason) -> None:
-        known = self.live(which)
-        known.process.is_stubborn = True
-        self.real(known).close(reason)
-        self.world.loop.settle()
-
-        assert known.process.is_alive
-
-        known.state, known.reason = Is.CLOSING, reason
-        self.it_is_killed()
-
-    @precondition(lambda self: self.is_up() and self.returning())
-    @rule(which=st.integers(0, 99), upto=st.sampled_from(["proved", "welcomed"]))
-    def it_is_killed_while_a_worker_comes_back(self, which: int, upto: str) -> None:
-        self.world.loop.do(self.returning()[which % len(self.returning())].process.connect, upto)
-        self.it_is_killed()
-
-    @precondition(serves)
-    @rule()
-    def it_begins_to_drain(self) -> None:
-        self.here.registry.drain()
+    def it_drains(self, seconds: float) -> None:
+        """It sends everybody away and ends in order."""
+        gateway = self.here
+        gateway.registry.drain()
         self.is_draining = True
         for known in self.of(Is.LIVE):
             known.grace_until = None
@@ -344,20 +376,34 @@ class LifetimeMachine(RuleBasedStateMachine):
                 if reader.subscriber is not None:
                     self.leave(known, reader)
 
-    @precondition(lambda self: self.gateway is not None and self.is_draining)
-    @rule()
-    def it_has_drained(self) -> None:
+        assert self.open("anna", LONGEST_LEASE_S, "ready") is None
+
+        self.world.pass_time(seconds, self.all_is_as_promised)
         kept = self.of(Is.LIVE, Is.ADOPTING)
-        gateway = self.here
         gateway.stop()
 
         assert gateway.left == len(kept)
         assert all(known.process.is_alive for known in kept)
         self.gone()
 
-    @precondition(lambda self: self.gateway is None)
-    @rule(in_time=st.booleans())
-    def it_starts_again(self, in_time: bool) -> None:
+    def it_is_killed_during(self, during: str, owner: str) -> None:
+        match during:
+            case "launched" | "proved" | "welcomed":
+                self.open(owner, LONGEST_LEASE_S, during)
+            case "closes" if self.of(Is.LIVE):
+                known = self.of(Is.LIVE)[0]
+                known.process.is_stubborn = True
+                self.real(known).close(CloseReason.KILLED_BY_OPERATOR)
+                self.world.loop.settle()
+
+                assert known.process.is_alive
+
+                known.state, known.reason = Is.CLOSING, CloseReason.KILLED_BY_OPERATOR
+            case "returns" if self.returning():
+                self.world.loop.do(self.returning()[0].process.connect, "proved" if owner == "anna" else "welcomed")
+        self.it_is_killed()
+
+    def it_starts_again(self) -> None:
         self.gateway = self.world.start()
         for known in self.sessions:
             if known.state is Is.CLOSING:
@@ -369,13 +415,11 @@ class LifetimeMachine(RuleBasedStateMachine):
                 known.ends(CloseReason.WORKER_EXITED)
             elif known.state is not Is.ENDED:
                 known.state, known.adopt_until = Is.ADOPTING, self.now + self.adopt_within_s
-        for known in self.returning() if in_time else ():
-            self.come_back(known)
 
     def returning(self) -> Sequence[Known]:
         return [known for known in self.of(Is.ADOPTING) if known.process.is_alive and known.process.link is None]
 
-    @precondition(lambda self: self.is_up() and self.returning())
+    @precondition(lambda self: self.returning())
     @rule(which=st.integers(0, 99))
     def a_worker_comes_back(self, which: int) -> None:
         self.come_back(self.returning()[which % len(self.returning())])
@@ -384,7 +428,7 @@ class LifetimeMachine(RuleBasedStateMachine):
         self.world.loop.do(known.process.connect)
         known.state = Is.LIVE
         known.leased_until = self.now + known.lease_s
-        if known.had_subscriber and not self.is_draining:
+        if known.had_subscriber:
             self.begin_grace(known, COMING_BACK_S)
 
     # the promises
@@ -449,10 +493,7 @@ class LifetimeMachine(RuleBasedStateMachine):
         if not hasattr(self, "world"):
             return
         try:
-            if self.is_draining:
-                self.it_has_drained()
-            if self.gateway is None:
-                self.it_starts_again(in_time=True)
+            self.it_is_restarted(self.last)
             self.all_is_as_promised()
             for known in self.of(Is.LIVE):
                 for reader in known.readers:
