@@ -275,7 +275,7 @@ class GatewayApp:
         feed = PluginFeed(description, self._settings.events, self._plugins)
         self._feeds.append(feed)
         if self._registry is not None:
-            self._registry.memory.watch(feed.distributor)
+            self._registry.memory.watch(feed.distributor, INTERNAL.id)
         return feed
 
     def item_access(self, identity: Identity) -> Sequence[ItemAccess]:

@@ -7,6 +7,7 @@ import time
 import unicodedata
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from hashlib import blake2b
 
 from mxgw_core.api.errors import TooManyAttempts
 from mxgw_core.api.rates import TokenBucket
@@ -49,7 +50,8 @@ class Attempts:
         self._burst = burst
         self._clock = clock
         self._capacity = capacity
-        self._buckets: dict[str, TokenBucket] = {}
+        # By a hash of each name: whoever comes chooses how long names are.
+        self._buckets: dict[bytes, TokenBucket] = {}
         self._swept_at = -_SWEEP_S
 
     def __len__(self) -> int:
@@ -83,12 +85,13 @@ class Attempts:
         self._buckets |= buckets
         return Attempt(tuple(buckets.values()))
 
-    def _place(self, name: str) -> str:
-        """Return under which name an attempt is counted."""
-        if name in self._buckets or len(self._buckets) + 2 <= self._capacity:
-            return name
+    def _place(self, name: str) -> bytes:
+        """Return under what an attempt is counted."""
+        place = blake2b(name.encode("utf-8", "surrogatepass"), digest_size=16).digest()
+        if place in self._buckets or len(self._buckets) + 2 <= self._capacity:
+            return place
         # Hashes of text are salted per process, so nobody outside can choose whose count to share.
-        return f"shared {hash(name) % _SHARED}"
+        return b"shared %d" % (hash(name) % _SHARED)
 
     def _sweep(self) -> None:
         """Forget whoever is as good as new."""

@@ -11,6 +11,7 @@ from typing import Annotated, Any, Literal
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, SecretStr, field_validator, model_validator
 
 from mxgw_core.config.secrets import masked_tree
+from mxgw_worker.ipc.references import MOST_REFERENCE_BYTES
 
 MIB = 1024 * 1024
 
@@ -152,6 +153,13 @@ class LimitSettings(SettingsModel):
     connection_streams: Count = Field(100, description="Calls and streams at once on one connection.")
     items_per_call: Count = Field(20_000, description="Items in one bulk call.")
     text_characters: int = Field(1024, ge=64, description="Longest name or reference in a request.")
+    reference_bytes: int = Field(
+        4 * MIB,
+        ge=64 * 1024,
+        le=MOST_REFERENCE_BYTES,
+        description="Memory that the references of one session's items may take, definitions and contexts: a byte for "
+        "each character, or 2 or 4 where one of a text needs them. One more is refused with `ITEM_LIMIT_REACHED`.",
+    )
     failed_attempts_per_minute: float = Field(
         10.0,
         gt=0,

@@ -17,6 +17,10 @@ class MemoryUse:
     backlog: int = 0
     # What the workers said of the items that events are about.
     items: int = 0
+    # What the filters of limited keys answered for them.
+    answers: int = 0
+    # Request ids of sessions that ended.
+    request_ids: int = 0
 
     @property
     def total(self) -> int:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import itertools
 import threading
+import tracemalloc
 from contextlib import suppress
 
 import pytest
@@ -52,6 +53,20 @@ def test_a_burst_is_within_the_limit_and_the_next_is_told_how_long_to_wait() -> 
     clock.now += 3.1
 
     assert refused_for_s(attempts, HERE) == 0.0
+
+
+def test_how_much_is_remembered_of_a_name_does_not_depend_on_its_length() -> None:
+    def held_bytes(name: str) -> int:
+        attempts = Attempts(10, 5, clock=Clock())
+        tracemalloc.start()
+        try:
+            for number in range(500):
+                refused_for_s(attempts, peer(number), f"user {name}{number}")
+            return tracemalloc.get_traced_memory()[0]
+        finally:
+            tracemalloc.stop()
+
+    assert held_bytes("\N{GRINNING FACE}" * 240) < held_bytes("a") + 100 * 500
 
 
 def test_a_rate_is_kept_in_the_long_run_however_often_it_is_tried() -> None:

@@ -259,6 +259,12 @@ class Running:
 
     def session_closed(self, session: SessionInfo, reason: CloseReason) -> None:
         """Record it."""
+        # What its items were judged by goes with the last session of the key.
+        if session.owner in self._rights and not any(
+            other.owner == session.owner and other.session_id != session.session_id
+            for other in self._gateway.sessions()
+        ):
+            del self._rights[session.owner]
         # It ends in its own time, whatever call began it.
         self.record(replace(_session_record(session, "session closed", reason.name), correlation=""))
 
@@ -297,6 +303,8 @@ class Running:
             try:
                 self.keyring.refresh()
                 self._watch.look()
+                for key_id in [key_id for key_id in self._rights if self.keyring.why_dead(key_id)]:
+                    del self._rights[key_id]
             except DependencyUnavailable:
                 pass  # logged by the keyring; new calls are refused until it can be read again
             except GatewayError as error:
