@@ -121,6 +121,35 @@ async def test_a_record_names_the_items_that_were_judged_whatever_their_handles_
         assert decisions(guarded, "Invoke write_bulk") == [("allowed", ", ".join([WRITABLE] * len(writes)))]
 
 
+async def test_the_record_of_a_key_that_may_use_all_items_says_what_was_known_of_the_handle(tmp_path: Path) -> None:
+    async with guarded_gateway(tmp_path) as guarded:
+        _, key = guarded.issue()
+        async with client_with(guarded.target, key) as client:
+            session_id = (await client.open()).session_id
+            (handle,) = await client.subscribe(session_id, [READABLE])
+            # The worker runs these in their order, and gives the handle out again; the gateway hears of it later.
+            async with asyncio.TaskGroup() as tasks:
+                remove = c.RemoveItemCommand(server_handle=1, item_handle=handle)
+                tasks.create_task(client.invoke(session_id, remove_item=remove))
+                add = c.AddItemCommand(server_handle=1, item_definition=WRITABLE)
+                added = tasks.create_task(client.invoke(session_id, add_item=add))
+                write = c.WriteCommand(server_handle=1, item_handle=handle, value=text("x"))
+                tasks.create_task(client.invoke(session_id, write=write))
+            bulk = [c.BulkWrite(item_handle=number, value=text("x")) for number in (handle, 77)]
+            await client.invoke(session_id, write_bulk=c.WriteBulkCommand(server_handle=1, writes=bulk))
+
+    ((decision, detail),) = decisions(guarded, "Invoke write")
+
+    assert added.result().item_handle == handle
+    assert decision == "allowed"
+    assert detail in {
+        f"handle {handle}{known}" for known in (f" (last known as {READABLE})", f" (last known as {WRITABLE})", "")
+    }
+    assert decisions(guarded, "Invoke write_bulk") == [
+        ("allowed", f"handle {handle} (last known as {WRITABLE}), handle 77")
+    ]
+
+
 class Refuses:
     """Denies calls of one method at one moment, or writes as a guard."""
 
