@@ -182,9 +182,7 @@ async def test_a_list_of_sessions_ends_with_the_last_that_the_caller_may_see(tmp
         _, mine = running.issue("mine", frozenset({Scope.OPEN, Scope.READ}))
         _, others = running.issue("others", frozenset({Scope.OPEN, Scope.READ}))
         async with client_with(running.target, mine) as client, client_with(running.target, others) as other:
-            opened = []
-            for who in (client, other, client, other):
-                opened.append((await who.open()).session_id)
+            opened = [(await who.open()).session_id for who in (client, other, client, other)]
             first = await client.sessions.ListSessions(ss.ListSessionsRequest(page_size=1), timeout=15)
             rest = ss.ListSessionsRequest(page_size=1, page_token=first.next_page_token)
             second = await client.sessions.ListSessions(rest, timeout=15)
