@@ -142,6 +142,11 @@ class GatewayApp:
         return self._data.id
 
     @property
+    def default_backend(self) -> str:
+        """Name of the backend of sessions that name none."""
+        return self._settings.default_backend
+
+    @property
     def remembered_sessions(self) -> int:
         """How many sessions that ended are remembered."""
         return self._settings.limits.remembered_sessions

@@ -139,6 +139,10 @@ class Gateway(Protocol):
     def remembered_sessions(self) -> int:
         """How many sessions that ended are remembered for their clients (`limits.remembered_sessions`)."""
 
+    @property
+    def default_backend(self) -> str:
+        """Name of the backend of sessions that name none (`backends.default`)."""
+
     async def open_internal_session(self, client_name: str, backend: str = "") -> InternalSession:
         """Open a session of the gateway's own; `backend` "" is the default one. Waits until the gateway serves.
 

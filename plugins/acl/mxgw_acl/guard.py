@@ -148,17 +148,25 @@ class ItemFilter:
         return self._rights.may_read(reference) if kind in _VALUES else self._rights.may_use(reference)
 
 
-def references_of(command: MxCommand, items: Sequence[ItemRecord | None]) -> tuple[int, Callable[[int], str]]:
+def references_of(
+    command: MxCommand, items: Sequence[ItemRecord | None], *, are_judged: bool
+) -> tuple[int, Callable[[int], str]]:
     """Return how many inputs a command has, and what gives the reference of each, for the audit log.
 
+    `are_judged`: guards judged these items, so the worker uses these or refuses. Otherwise an item is only what the
+    handle stood for when the gateway last heard of it; by the time of the call it may stand for another.
     A reference is put together when it is asked for: a record has room for hundreds, and a command for thousands.
     """
     if named := named_items(command):
         return len(named), lambda index: reference_of(named[index]) or "?"
-    handles = used_handles(command) if None in items else ()
+    handles = used_handles(command) if None in items or not are_judged else ()
 
     def used(index: int) -> str:
         item = items[index]
-        return f"handle {handles[index][1]}" if item is None else item_reference(item) or "?"
+        reference = (item_reference(item) or "?") if item is not None else ""
+        if are_judged and reference:
+            return reference
+        handle = f"handle {handles[index][1]}"
+        return f"{handle} (last known as {reference})" if reference else handle
 
     return len(items), used

@@ -84,7 +84,9 @@ class Session:
         return set(self.guard.denied(command, items))
 
     def named(self, command: c.MxCommand) -> list[str]:
-        count, reference = references_of(command, [self._items.get(handle) for handle in used_handles(command)])
+        count, reference = references_of(
+            command, [self._items.get(handle) for handle in used_handles(command)], are_judged=True
+        )
         return [reference(index) for index in range(count)]
 
 

@@ -19,7 +19,7 @@ _LONGEST_S = 36_525 * 86_400  # the calendar ends with the year 9999
 
 
 def duration(ctx: click.Context, param: click.Parameter, value: str | None) -> float | None:
-    """Return the seconds of `90d`, `12h`, `30m`; the callback of an option."""
+    """Return the seconds of `90d`, `12h`, `30m`, a hundred years at most; the callback of an option."""
     if value is None:
         return None
     match = _DURATION.fullmatch(value.strip())
@@ -67,5 +67,10 @@ def show_table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
 
 
 def moment(seconds: float | None) -> str | None:
-    """Return a time as people and programs read it."""
-    return None if seconds is None else datetime.fromtimestamp(seconds, UTC).isoformat(timespec="seconds")
+    """Return a time as people and programs read it; a stored one beyond any calendar as the number it is."""
+    if seconds is None:
+        return None
+    try:
+        return datetime.fromtimestamp(seconds, UTC).isoformat(timespec="seconds")
+    except (OverflowError, ValueError, OSError):  # which one is the platform's choice
+        return f"{seconds:g} s after 1970"
