@@ -40,12 +40,13 @@ def blocks(language: str) -> list[str]:
 
 @pytest.fixture
 def site(tmp_path: Path) -> Path:
-    authority = Authority(tmp_path, "plant-ca")
     settings = "\n".join(blocks("toml"))
-
-    assert settings.count("/etc/mxgw/plant-ca.pem") == 1  # which is not on this machine
-
-    (tmp_path / "settings.toml").write_text(settings.replace("/etc/mxgw/plant-ca.pem", str(authority.root)))
+    authority = Authority(tmp_path, "plant-ca")
+    pair = authority.issue("gateway")
+    there = {"plant-ca.pem": authority.root, "tls/server.pem": pair.certificate, "tls/server.key": pair.key}
+    for named, file in there.items():
+        settings = settings.replace(f"/etc/mxgw/{named}", str(file))
+    (tmp_path / "settings.toml").write_text(settings)
     secrets = tmp_path / ".secrets.toml"
     secrets.write_text('[plugins.acl.ldap]\nservice_password = "secret"\n')
     secrets.chmod(0o600)
