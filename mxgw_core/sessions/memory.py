@@ -1,4 +1,4 @@
-"""What the events of all sessions take in the gateway's memory, and the bound for it.
+"""What the events of all sessions and the large requests take in the gateway's memory, and the bounds for them.
 
 Everything that is kept is bounded by its session's own limits already, but all of these together would be many times
 what sessions usually take: so what is refused or given up goes by what is held at the moment.
@@ -8,18 +8,25 @@ from __future__ import annotations
 
 import heapq
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from weakref import WeakSet
 
 from mxgw_core.api.errors import MemoryLimitReached
 from mxgw_core.events.distributor import Distributor
 from mxgw_core.events.memory import MemoryUse
+from mxgw_core.workers.commands import PendingCommands
 
 log = logging.getLogger(__name__)
 
 # What `relieve` goes below the limit, so that the next event does not call for it again.
 _MARGIN = 16
 _RETRY_AFTER_S = 5.0
+_REQUESTS_RETRY_AFTER_S = 0.5
+# Large requests may take so much beside the events, and no event is given up for one: this part of the limit.
+_REQUESTS_SHARE = 4
+# What a message or a text within a request takes once it is decoded, beside its bytes: 48 measured, protobuf 6.
+PART_BYTES = 64
 
 
 class GatewayMemory:
@@ -34,20 +41,55 @@ class GatewayMemory:
         self.limit_bytes = limit_bytes
         self._session_bytes = session_bytes
         self._distributors: WeakSet[Distributor] = WeakSet()
+        self._commands: WeakSet[PendingCommands] = WeakSet()
+        # Of calls that are being served.
+        self._requests_bytes = 0
         # Given up so far.
         self.relieved_bytes = 0
         self._is_relieving = False
 
-    def watch(self, distributor: Distributor) -> None:
-        """Count what it holds for as long as there is one."""
+    def watch(self, distributor: Distributor, commands: PendingCommands | None = None) -> None:
+        """Count what they hold for as long as there is one."""
         self._distributors.add(distributor)
+        if commands is not None:
+            self._commands.add(commands)
 
     def use(self) -> MemoryUse:
         """Return what is held now."""
         use = MemoryUse()
         for distributor in self._distributors:
             use.add(distributor.memory())
+        use.requests = self._requests()
         return use
+
+    @contextmanager
+    def holding(self, size: int) -> Iterator[None]:
+        """Count so many bytes of a large request while the block runs.
+
+        Raises:
+            MemoryLimitReached: those that are being served take too much.
+        """
+        used, limit = self._requests(), self.limit_bytes // _REQUESTS_SHARE
+        if used and used + size > limit:  # one may always be served
+            raise MemoryLimitReached(
+                f"the large requests that are being served take {used} bytes, and this one {size} more; {limit} are "
+                "allowed, a quarter of limits.memory_bytes: send fewer at once, split them, or raise the limit",
+                metadata={
+                    "setting": "limits.memory_bytes",
+                    "limit": str(limit),
+                    "used": str(used),
+                    "needed": str(size),
+                },
+                retry_after_s=_REQUESTS_RETRY_AFTER_S,
+            )
+        self._requests_bytes += size
+        try:
+            yield
+        finally:
+            self._requests_bytes -= size
+
+    def _requests(self) -> int:
+        return self._requests_bytes + sum(commands.unanswered_bytes for commands in self._commands)
 
     def require_room(self) -> None:
         """Make sure that another session has room.
@@ -55,7 +97,7 @@ class GatewayMemory:
         Raises:
             MemoryLimitReached: it has none.
         """
-        used, needed = self.use().total, self._session_bytes
+        used, needed = self.use().events, self._session_bytes
         if used + needed > self.limit_bytes:
             raise MemoryLimitReached(
                 f"the events of all sessions take {used} bytes, and a new session may take {needed} before it is read; "
@@ -76,7 +118,7 @@ class GatewayMemory:
         First goes what was joined, then what nobody has to read any more, oldest first, and at last what subscribers
         have yet to read: gaps stand in their places. Whoever holds the most gives first.
         """
-        used = self.use().total
+        used = self.use().events
         target = self.limit_bytes - self.limit_bytes // _MARGIN
         if used <= self.limit_bytes:
             if used < target - self.limit_bytes // _MARGIN:

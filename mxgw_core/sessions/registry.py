@@ -167,7 +167,7 @@ class SessionRegistry:
             make_worker=self._make_worker,
         )
         self._live[session_id] = session
-        self.memory.watch(session.distributor)
+        self.memory.watch(session.distributor, session.worker.commands)
         opening = self._openings.add(session)
         self.totals.starting(session)
         self._tasks.create_task(self._run(session), name=f"session:{session_id}")
@@ -258,7 +258,7 @@ class SessionRegistry:
             had_subscriber=orphan.had_subscriber,
         )
         self._live[session.id] = session
-        self.memory.watch(session.distributor)
+        self.memory.watch(session.distributor, session.worker.commands)
         self._openings.add(session, was_opened=orphan.was_ready)
         if judgement.verdict is OrphanVerdict.TERMINATE:
             session.close(judgement.reason, judgement.detail)

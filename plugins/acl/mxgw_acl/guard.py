@@ -133,7 +133,7 @@ def references_of(command: MxCommand, items: Sequence[ItemRecord | None]) -> tup
     """
     if named := named_items(command):
         return len(named), lambda index: reference_of(named[index]) or "?"
-    handles = used_handles(command) if None in items else ()
+    handles = used_handles(command)
 
     def used(index: int) -> str:
         item = items[index]

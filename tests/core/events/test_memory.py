@@ -11,12 +11,14 @@ from support.distributing import EVERYTHING, Items, Pump, Told
 from support.events import EPOCH, sequences_of, taken, told
 
 from mxgw.v1 import events_pb2 as e
+from mxgw.worker.v1.worker_pb2 import CommandRequest
 from mxgw_core.api.errors import MemoryLimitReached
 from mxgw_core.api.events import Conflate, Disconnect, DropNewest, DropOldest, QueueLimits, Retention
 from mxgw_core.api.types import Position
 from mxgw_core.events.log import Chunk, LogGap
 from mxgw_core.events.verdict import Start
 from mxgw_core.sessions.memory import GatewayMemory
+from mxgw_core.workers.commands import EncodedCommand, PendingCommands
 
 SMALL = QueueLimits(events=3, bytes=0, seconds=0.0)
 KIB = 1024
@@ -236,3 +238,42 @@ def test_whatever_is_given_up_every_reader_has_each_event_once_or_in_a_gap(
         read(which, 200)
 
         assert at[which] == head or reader.end is not None
+
+
+# large requests
+
+
+def test_large_requests_have_a_part_of_their_own_and_no_event_is_given_up_for_them() -> None:
+    pump = retaining(10)
+    memory = memory_of([pump], 4 * 10_000_000)
+    with memory.holding(9_000_000):
+        assert memory.use().requests == memory.use().total - memory.use().events == 9_000_000
+
+        with (
+            pytest.raises(MemoryLimitReached, match=r"a quarter of limits\.memory_bytes") as refused,
+            memory.holding(2_000_000),
+        ):
+            pytest.fail("it was let in")
+
+        assert refused.value.metadata["limit"] == "10000000"
+        assert refused.value.metadata["used"] == "9000000"
+
+        with memory.holding(1_000_000):
+            memory.relieve()
+
+    assert memory.use().requests == memory.relieved_bytes == 0
+    with memory.holding(50_000_000):  # whatever is allowed for one is allowed
+        pass
+
+
+@pytest.mark.asyncio
+async def test_what_a_worker_has_not_answered_counts_though_its_caller_is_gone() -> None:
+    pump = retaining(1)
+    memory = memory_of([pump], 40_000)
+    commands = PendingCommands(9, lambda *_: None)
+    memory.watch(pump.distributor, commands)
+    commands.call(CommandRequest(), 1.0, EncodedCommand("write", bytes(20_000))).close()
+
+    assert memory.use().requests > 20_000
+    with pytest.raises(MemoryLimitReached), memory.holding(1):
+        pytest.fail("it was let in")
