@@ -13,6 +13,7 @@ from contextlib import contextmanager
 from weakref import WeakSet
 
 from mxgw_core.api.errors import MemoryLimitReached
+from mxgw_core.api.slices import turn
 from mxgw_core.events.distributor import Distributor
 from mxgw_core.events.memory import MemoryUse
 from mxgw_core.workers.commands import PendingCommands
@@ -21,6 +22,8 @@ log = logging.getLogger(__name__)
 
 # What `relieve` goes below the limit, so that the next event does not call for it again.
 _MARGIN = 16
+# What is given up at a stretch, each a block or a backlog.
+_STEPS_AT_ONCE = 20
 _RETRY_AFTER_S = 5.0
 _REQUESTS_RETRY_AFTER_S = 0.5
 # Large requests may take so much beside the events, and no event is given up for one: this part of the limit.
@@ -112,8 +115,9 @@ class GatewayMemory:
                 retry_after_s=_RETRY_AFTER_S,
             )
 
-    def relieve(self) -> None:
-        """Bring what is held below the limit: called about once a second, and does nothing while it is.
+    async def relieve(self) -> None:
+        """Bring what is held below the limit: called about once a second, and does nothing while it is. Others have
+        their turn in between.
 
         First goes what was joined, then what nobody has to read any more, oldest first, and at last what subscribers
         have yet to read: gaps stand in their places. Whoever holds the most gives first.
@@ -126,7 +130,7 @@ class GatewayMemory:
             return
         excess = used - target
         for give in (_drop_shared, _forget_oldest, _drop_unread):
-            excess = self._given(excess, give)
+            excess = await self._given(excess, give)
         relieved = used - target - excess
         self.relieved_bytes += relieved
         if not self._is_relieving:
@@ -139,16 +143,21 @@ class GatewayMemory:
                 relieved,
             )
 
-    def _given(self, excess: int, give: Callable[[Distributor], bool]) -> int:
+    async def _given(self, excess: int, give: Callable[[Distributor], bool]) -> int:
         """Let the one that holds the most give, again and again; return what is still too much."""
         held = [(-d.memory().total, number, d) for number, d in enumerate(self._distributors)]
         heapq.heapify(held)
+        steps = 0
         while excess > 0 and held:
-            before, number, distributor = heapq.heappop(held)
+            steps += 1
+            if steps % _STEPS_AT_ONCE == 0:
+                await turn()
+            _, number, distributor = heapq.heappop(held)
+            before = distributor.memory().total  # there may be more by now
             if give(distributor):
-                after = -distributor.memory().total
-                excess -= after - before
-                heapq.heappush(held, (after, number, distributor))
+                after = distributor.memory().total
+                excess -= before - after
+                heapq.heappush(held, (-after, number, distributor))
         return excess
 
 

@@ -320,7 +320,7 @@ class SessionRegistry:
     async def _watch_memory(self) -> None:
         while True:
             await asyncio.sleep(_MEMORY_WATCH_S)
-            self.memory.relieve()
+            await self.memory.relieve()
 
     def sweep(self) -> int:
         """End the sessions whose lease is over; return how many."""

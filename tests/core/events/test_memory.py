@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Sequence
 
 import pytest
@@ -9,6 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from support.distributing import EVERYTHING, Items, Pump, Told
 from support.events import EPOCH, sequences_of, taken, told
+from support.turns import counted_turns
 
 from mxgw.v1 import events_pb2 as e
 from mxgw.worker.v1.worker_pb2 import CommandRequest
@@ -17,7 +19,7 @@ from mxgw_core.api.events import Conflate, Disconnect, DropNewest, DropOldest, Q
 from mxgw_core.api.types import Position
 from mxgw_core.events.log import Chunk, LogGap
 from mxgw_core.events.verdict import Start
-from mxgw_core.sessions.memory import GatewayMemory
+from mxgw_core.sessions.memory import _STEPS_AT_ONCE, GatewayMemory
 from mxgw_core.workers.commands import EncodedCommand, PendingCommands
 
 SMALL = QueueLimits(events=3, bytes=0, seconds=0.0)
@@ -101,7 +103,7 @@ def test_a_session_that_may_not_fit_is_refused_with_the_setting_and_the_figures(
 def test_nothing_is_given_up_below_the_limit(caplog: pytest.LogCaptureFixture) -> None:
     pump = retaining(10)
     memory = memory_of([pump], memory_of([pump], 1 << 30).use().total)
-    memory.relieve()
+    asyncio.run(memory.relieve())
 
     assert (pump.distributor.log.events, memory.relieved_bytes, caplog.text) == (10, 0, "")
 
@@ -117,7 +119,7 @@ def test_what_was_joined_goes_first_and_costs_nobody_an_event() -> None:
 
     assert held.joined > 200 * KIB
 
-    memory_of([pump], held.total - held.joined // 2).relieve()
+    asyncio.run(memory_of([pump], held.total - held.joined // 2).relieve())
 
     assert pump.distributor.log.events == 20
     assert pump.distributor.memory().joined == 0
@@ -128,7 +130,7 @@ def test_whoever_keeps_the_most_forgets_its_oldest_and_who_resumes_is_told_exact
 ) -> None:
     large, small = retaining(40), retaining(10)
     memory = memory_of([large, small], 40 * 40 * KIB)
-    memory.relieve()
+    asyncio.run(memory.relieve())
 
     assert memory.use().total <= memory.limit_bytes
     assert small.distributor.log.events == 10
@@ -144,7 +146,7 @@ def test_whoever_keeps_the_most_forgets_its_oldest_and_who_resumes_is_told_exact
 
     for _ in range(20):  # of one episode no more is said
         large.events(1, text="x" * 40 * KIB)
-        memory.relieve()
+        asyncio.run(memory.relieve())
 
     assert caplog.text.count("limits.memory_bytes") == 1
 
@@ -153,7 +155,7 @@ def test_what_went_before_anybody_came_is_told_to_the_first() -> None:
     pump = Pump()
     for _ in range(40):
         pump.events(1, text="x" * 40 * KIB)
-    memory_of([pump], 20 * 40 * KIB).relieve()
+    asyncio.run(memory_of([pump], 20 * 40 * KIB).relieve())
     oldest = pump.distributor.log.oldest
 
     assert oldest > 20
@@ -168,7 +170,7 @@ def test_what_readers_have_yet_to_read_goes_last_and_a_gap_says_why() -> None:
     for _ in range(10):
         ahead.take(1)
     memory = memory_of([keeping, pump], 15 * 40 * KIB)
-    memory.relieve()
+    asyncio.run(memory.relieve())
 
     assert memory.use().total <= memory.limit_bytes
     assert keeping.distributor.log.events == 0
@@ -227,7 +229,7 @@ def test_whatever_is_given_up_every_reader_has_each_event_once_or_in_a_gap(
             case 3:
                 pump.distributor.check()
             case _:
-                memory.relieve()
+                asyncio.run(memory.relieve())
                 use = memory.use()
 
                 assert all(reader.end is not None or not reader.lag_events for reader in readers)
@@ -259,7 +261,7 @@ def test_large_requests_have_a_part_of_their_own_and_no_event_is_given_up_for_th
         assert refused.value.metadata["used"] == "9000000"
 
         with memory.holding(1_000_000):
-            memory.relieve()
+            asyncio.run(memory.relieve())
 
     assert memory.use().requests == memory.relieved_bytes == 0
     with memory.holding(50_000_000):  # whatever is allowed for one is allowed
@@ -277,3 +279,16 @@ async def test_what_a_worker_has_not_answered_counts_though_its_caller_is_gone()
     assert memory.use().requests > 20_000
     with pytest.raises(MemoryLimitReached), memory.holding(1):
         pytest.fail("it was let in")
+
+
+def test_others_have_their_turn_while_much_is_given_up() -> None:
+    async def relieve() -> int:
+        async with counted_turns() as turns:
+            await memory.relieve()
+        return turns.taken
+
+    pump = retaining(400, kib=1)
+    memory = memory_of([pump], pump.distributor.memory().total // 2)
+
+    assert asyncio.run(relieve()) >= 200 // _STEPS_AT_ONCE
+    assert pump.distributor.memory().total <= memory.limit_bytes
