@@ -287,8 +287,8 @@ def test_others_have_their_turn_while_much_is_given_up() -> None:
             await memory.relieve()
         return turns.taken
 
-    pump = retaining(400, kib=1)
+    pump = retaining(200)
     memory = memory_of([pump], pump.distributor.memory().total // 2)
 
-    assert asyncio.run(relieve()) >= 200 // _STEPS_AT_ONCE
+    assert asyncio.run(relieve()) >= 100 // _STEPS_AT_ONCE
     assert pump.distributor.memory().total <= memory.limit_bytes
