@@ -23,11 +23,11 @@ from mxgw.v1.commands_pb2 import MxCommand
 from mxgw_core.api.access import ItemAccess, Operator, OperatorCredentials, SessionPredicate, used_handles
 from mxgw_core.api.attempts import Attempts
 from mxgw_core.api.errors import AccessDenied, DependencyUnavailable, GatewayDraining, GatewayError, SettingsError
-from mxgw_core.api.events import SubscriberLimits
 from mxgw_core.api.feeds import Feed, FeedDescription
 from mxgw_core.api.gateway import GrpcService, OpenStream
 from mxgw_core.api.internal import InternalSession
 from mxgw_core.api.types import INTERNAL, CloseReason, Identity, ItemRecord, SessionInfo, own_session
+from mxgw_core.checking import settings_problems
 from mxgw_core.config.models import Settings
 from mxgw_core.observing import Observing
 from mxgw_core.plugins import Answer, PluginHost
@@ -44,7 +44,7 @@ from mxgw_core.rpc.server import GrpcServer
 from mxgw_core.rpc.session_service import SessionService
 from mxgw_core.rpc.streams import OpenStreams
 from mxgw_core.sessions.registry import SessionRegistry
-from mxgw_core.sessions.session import Session, SessionRequest, subscriber_limits
+from mxgw_core.sessions.session import Session, SessionRequest
 from mxgw_core.workers.orphans import orphans_of
 from mxgw_core.workers.paths import DataDirectory
 
@@ -98,6 +98,8 @@ class GatewayApp:
             PluginError: a required plugin failed at start.
         """
         try:
+            if problems := settings_problems(self._settings, self._plugins):
+                raise SettingsError("\n".join(problems))
             async with AsyncExitStack() as stack:
                 access = self._access = AccessControl(self._plugins, self._calls)
                 addresses = addresses_of(self._settings, authenticated=access.authenticates)
@@ -138,6 +140,11 @@ class GatewayApp:
         """Names that directory itself; there while the gateway runs."""
         assert self._data is not None
         return self._data.id
+
+    @property
+    def default_backend(self) -> str:
+        """Name of the backend of sessions that name none."""
+        return self._settings.default_backend
 
     @property
     def remembered_sessions(self) -> int:
@@ -273,7 +280,7 @@ class GatewayApp:
         feed = PluginFeed(description, self._settings.events, self._plugins)
         self._feeds.append(feed)
         if self._registry is not None:
-            self._registry.memory.watch(feed.distributor)
+            self._registry.memory.watch(feed.distributor, INTERNAL.id)
         return feed
 
     def item_access(self, identity: Identity) -> Sequence[ItemAccess]:
@@ -293,10 +300,6 @@ class GatewayApp:
         """Return one live session."""
         session = self._registry.find(session_id) if self._registry is not None else None
         return session.info() if session is not None else None
-
-    def default_subscriber_limits(self) -> SubscriberLimits:
-        """Return the limits of a session's subscribers as the plugins and settings have them."""
-        return subscriber_limits(self._settings, self._plugins, None)
 
     def close_session(self, session_id: str, reason: CloseReason, detail: str = "") -> bool:
         """Begin to end a session; return False when there is no such live session.

@@ -17,7 +17,7 @@ from mxgw_core.api.access import (
     as_operator,
     used_handles,
 )
-from mxgw_core.api.attempts import Attempt, Attempts, folded_name
+from mxgw_core.api.attempts import LONGEST_NAME, Attempt, Attempts, folded_name
 from mxgw_core.api.backup import BackupEntry, BackupKind
 from mxgw_core.api.correlation import correlation_id
 from mxgw_core.api.distribution import Distribution
@@ -89,6 +89,7 @@ from mxgw_core.api.workers import (
 
 __all__ = [
     "ANONYMOUS",
+    "LONGEST_NAME",
     "AccessRequest",
     "AlarmAcknowledged",
     "AlarmReport",

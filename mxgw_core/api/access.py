@@ -172,11 +172,18 @@ class ItemAccess(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class OperatorCredentials:
-    """A person's login at the dashboard."""
+    """A person's login at the dashboard.
+
+    `user` has no blanks around it. Failed logins are counted for this very name, so it is the one to ask a directory
+    for; refuse one of more than `LONGEST_NAME` characters, since all such names share a count.
+    """
 
     user: str
     password: str = field(repr=False)
     peer: Peer
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "user", self.user.strip())
 
 
 @dataclass(frozen=True, slots=True)

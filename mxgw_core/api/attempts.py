@@ -7,17 +7,21 @@ import time
 import unicodedata
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from hashlib import blake2b
 
 from mxgw_core.api.errors import TooManyAttempts
 from mxgw_core.api.rates import TokenBucket
-from mxgw_core.api.types import Peer, peer_address
+from mxgw_core.api.types import UNIX_PEER, Peer, peer_address
 
 _CAPACITY = 10_000
 # Names that find no place of their own share one of so many.
 _SHARED = 256
 # A table without a free place is looked through at most this often: that takes a step per name in it.
 _SWEEP_S = 1.0
-_LONGEST_NAME = 256
+# Characters that the name of an operator may have; who claims a longer one shares a count with all who do.
+LONGEST_NAME = 256
+# With the kind before it.
+_LONGEST_FOLDED = LONGEST_NAME + 16
 # Characters that directories leave out when they compare names (RFC 4518 2.2), and marks such as accents, which some
 # (Active Directory) leave out as well: formats, controls, and marks of three kinds.
 _IGNORED = frozenset({"Cf", "Cc", "Mn", "Me", "Mc"})
@@ -49,7 +53,8 @@ class Attempts:
         self._burst = burst
         self._clock = clock
         self._capacity = capacity
-        self._buckets: dict[str, TokenBucket] = {}
+        # By a hash of each name: whoever comes chooses how long names are.
+        self._buckets: dict[bytes, TokenBucket] = {}
         self._swept_at = -_SWEEP_S
 
     def __len__(self) -> int:
@@ -58,14 +63,16 @@ class Attempts:
     def begin(self, peer: Peer, name: str = "") -> Attempt:
         """Count an attempt before it is known how it ends, so that many at once do not pass the limit together.
 
-        `name` is whom the caller claims to be, with its kind ("user anna"); "" when nobody.
+        `name` is whom the caller claims to be, with its kind ("user anna"); "" when nobody. All peers on a Unix socket
+        look alike, so for them the kinds are counted apart: what fails with bad keys does not keep operators out.
 
         Raises:
             TooManyAttempts: of this peer, or for this name; this one is not counted.
         """
-        names = [f"peer {peer_host(peer)}"]
+        kind, _, who = name.partition(" ")
+        names = [f"peer unix {kind}" if peer.address == UNIX_PEER else f"peer {peer_host(peer)}"]
         if name:
-            names.append(folded_name(name))
+            names.append(folded_name(name) if len(who) <= LONGEST_NAME else f"long {kind}")
         if len(self._buckets) + len(names) > self._capacity:
             self._sweep()
         places = {self._place(known_as) for known_as in names}
@@ -83,12 +90,13 @@ class Attempts:
         self._buckets |= buckets
         return Attempt(tuple(buckets.values()))
 
-    def _place(self, name: str) -> str:
-        """Return under which name an attempt is counted."""
-        if name in self._buckets or len(self._buckets) + 2 <= self._capacity:
-            return name
+    def _place(self, name: str) -> bytes:
+        """Return under what an attempt is counted."""
+        place = blake2b(name.encode("utf-8", "surrogatepass"), digest_size=16).digest()
+        if place in self._buckets or len(self._buckets) + 2 <= self._capacity:
+            return place
         # Hashes of text are salted per process, so nobody outside can choose whose count to share.
-        return f"shared {hash(name) % _SHARED}"
+        return b"shared %d" % (hash(name) % _SHARED)
 
     def _sweep(self) -> None:
         """Forget whoever is as good as new."""
@@ -101,13 +109,14 @@ class Attempts:
 def folded_name(name: str) -> str:
     """Return one text for all spellings of a name that a directory may take for the same.
 
-    Case, width and composition of characters, accents, invisible characters and the number of spaces do not count.
+    Case, width and composition of characters, accents, invisible characters and the number of spaces do not count; nor
+    does what follows after `LONGEST_NAME` characters, and a kind before them ("user anna").
     Source: RFC 4518 (string preparation of LDAP).
     """
-    decomposed = unicodedata.normalize("NFKD", unicodedata.normalize("NFKD", name[:_LONGEST_NAME]).casefold())
+    decomposed = unicodedata.normalize("NFKD", unicodedata.normalize("NFKD", name[:_LONGEST_FOLDED]).casefold())
     spaced = "".join(" " if c.isspace() else c for c in decomposed)
     kept = "".join(c for c in spaced if unicodedata.category(c) not in _IGNORED)
-    return " ".join(kept.split())[:_LONGEST_NAME]
+    return " ".join(kept.split())[:_LONGEST_FOLDED]
 
 
 def peer_host(peer: Peer) -> str:

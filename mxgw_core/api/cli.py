@@ -2,6 +2,6 @@
 
 from __future__ import annotations
 
-from mxgw_core.cli.options import Command, Group, json_option
+from mxgw_core.cli.options import Command, Group, NumberRange, json_option
 
-__all__ = ["Command", "Group", "json_option"]
+__all__ = ["Command", "Group", "NumberRange", "json_option"]

@@ -252,7 +252,11 @@ class HistoryPage:
 
 
 class History(Protocol):
-    """Older events of one session from an outside store."""
+    """Older events of one session from an outside store.
+
+    One that takes too long (see `events.history_page_timeout_s`) is cancelled, and counts as one that raised; so does a
+    `CancelledError` of its own. Each call of its methods runs in one task.
+    """
 
     async def span(self, epoch: bytes) -> tuple[int, int] | None:
         """Return the oldest and the newest sequence of the newest run without a hole that the store has of `epoch`.

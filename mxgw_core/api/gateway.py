@@ -15,7 +15,6 @@ from mxgw.v1.commands_pb2 import MxCommand
 from mxgw_core.api.access import ItemAccess, Operator, OperatorCredentials, SessionPredicate
 from mxgw_core.api.attempts import Attempts
 from mxgw_core.api.errors import GatewayError
-from mxgw_core.api.events import SubscriberLimits
 from mxgw_core.api.internal import InternalSession
 from mxgw_core.api.observation import Observation
 from mxgw_core.api.types import CloseReason, Identity, ItemRecord, Peer, SessionInfo
@@ -143,6 +142,10 @@ class Gateway(Protocol):
     def remembered_sessions(self) -> int:
         """How many sessions that ended are remembered for their clients (`limits.remembered_sessions`)."""
 
+    @property
+    def default_backend(self) -> str:
+        """Name of the backend of sessions that name none (`backends.default`)."""
+
     async def open_internal_session(self, client_name: str, backend: str = "") -> InternalSession:
         """Open a session of the gateway's own; `backend` "" is the default one. Waits until the gateway serves.
 
@@ -165,9 +168,6 @@ class Gateway(Protocol):
 
     def session(self, session_id: str) -> SessionInfo | None:
         """Return one live session."""
-
-    def default_subscriber_limits(self) -> SubscriberLimits:
-        """Return the limits of a session's subscribers as the plugins and settings have them."""
 
     def close_session(self, session_id: str, reason: CloseReason, detail: str = "") -> bool:
         """Begin to end a session; return False when there is no such live session.

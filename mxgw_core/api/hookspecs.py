@@ -73,6 +73,15 @@ class Hooks:
         """
 
     @hookspec
+    def mxgw_check_settings(self, limits: SubscriberLimits) -> Sequence[str] | None:
+        """Return what is wrong with the settings though each section fits its model; a sentence for each problem.
+
+        When: once all plugins have their settings, before a gateway starts, and in `mxgw config check` and
+        `mxgw doctor`; the gateway may be running at the same time. Make and change nothing. `limits` are those of
+        subscribers as plugins and settings have them. Any problem stops the start.
+        """
+
+    @hookspec
     def mxgw_gateway_context(self, gateway: Gateway) -> AbstractAsyncContextManager[None] | None:
         """Return an async context manager held open while the gateway serves.
 
@@ -289,7 +298,7 @@ class Hooks:
         """A worker proved itself and is about to be told so.
 
         When: at its first connection, and as it is adopted. An exception refuses a new worker; one that is adopted is
-        kept.
+        kept, and has the next secret: a plugin that could not record it has to do so later.
         """
 
     @hookspec

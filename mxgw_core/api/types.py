@@ -78,6 +78,10 @@ _FAULTS = frozenset(
 )
 
 
+# The address of every peer on a Unix socket.
+UNIX_PEER = "unix"
+
+
 @dataclass(frozen=True, slots=True)
 class Peer:
     """Where a call comes from. `address` is printable; `is_local` is true on loopback and Unix sockets."""
@@ -92,7 +96,7 @@ def peer_address(peer: Peer) -> ipaddress.IPv4Address | ipaddress.IPv6Address:
     Raises:
         ValueError: it has none.
     """
-    if peer.address == "unix":
+    if peer.address == UNIX_PEER:
         return ipaddress.ip_address("127.0.0.1")
     host = peer.address.rpartition(":")[0].strip("[]").partition("%")[0]
     address = ipaddress.ip_address(host)

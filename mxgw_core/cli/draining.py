@@ -57,6 +57,11 @@ def _gateway_of(directory: Path) -> tuple[int, int]:
     pid = holder_of(directory)
     if pid is None:
         raise _nobody(directory)
+    if pid == 0:
+        raise CliFailure(
+            f"a gateway runs on {directory}, but the file `lock` there, which named it, was removed or replaced",
+            hint="Send SIGTERM to the gateway yourself, or stop its service; nothing was ended.",
+        )
     try:
         pidfd = os.pidfd_open(pid)
     except ProcessLookupError:

@@ -13,7 +13,7 @@ from typing import Any, NoReturn
 import click
 
 from mxgw_core.cli.failures import ExitCode
-from mxgw_core.cli.options import ENV_PREFIX, Group
+from mxgw_core.cli.options import Group, chosen_before, settings_parameters
 
 # Section, command, one line of help. It stands here so that `mxgw --help` imports no command; a test holds it equal
 # to the command's own short help.
@@ -72,7 +72,7 @@ class RootGroup(Group):
 
         if ctx.resilient_parsing:
             return None
-        found = plugin_commands(ctx.params.get("settings_file"))
+        found = plugin_commands(chosen_before(ctx))
         command = found.commands.get(name)
         if command is None and found.problems:
             raise click.UsageError(
@@ -124,6 +124,11 @@ class RootGroup(Group):
         try:
             code = super().main(args, prog_name, standalone_mode=False, **extra)
             sys.stdout.flush()
+        except click.NoSuchOption as failure:
+            name = failure.option_name
+            hint = f" Give it before the command: mxgw {name} ..." if name in ("--settings", "--set") else ""
+            click.UsageError(failure.format_message() + hint, failure.ctx).show()
+            sys.exit(failure.exit_code)
         except click.ClickException as failure:
             failure.show()
             sys.exit(failure.exit_code)
@@ -158,14 +163,7 @@ def _show_version(context: click.Context, parameter: click.Parameter, value: boo
     examples=EXAMPLES,
     context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
 )
-@click.option(
-    "--settings",
-    "settings_file",
-    type=click.Path(path_type=Path, dir_okay=False),
-    envvar=ENV_PREFIX + "SETTINGS",
-    metavar="FILE",
-    help="Settings file to read on top of settings.toml.",
-)
+@settings_parameters()
 @click.option(
     "--version",
     is_flag=True,
@@ -174,12 +172,12 @@ def _show_version(context: click.Context, parameter: click.Parameter, value: boo
     callback=_show_version,
     help="Show the version and exit.",
 )
-def root(settings_file: Path | None) -> None:
+def root(settings_file: Path | None, assignments: dict[str, str]) -> None:
     """A gRPC gateway in front of AVEVA MXAccess.
 
     Any client, one worker process per session, and no event lost in silence.
     """
-    del settings_file  # read by commands through the context
+    del settings_file, assignments  # read by commands through the context
 
 
 def main() -> NoReturn:

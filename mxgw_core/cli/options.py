@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -57,6 +58,16 @@ def write_examples(examples: Sequence[tuple[str, str]], formatter: click.HelpFor
             formatter.dedent()
 
 
+class NumberRange(click.FloatRange):
+    """A finite number within bounds. click's own range takes nan always, and inf where one end is open."""
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> float:
+        number = click.FLOAT.convert(value, param, ctx)
+        if not math.isfinite(number):
+            self.fail(f"{value} is no finite number.", param, ctx)
+        return float(super().convert(number, param, ctx))
+
+
 @dataclass(frozen=True, slots=True)
 class SettingsChoice:
     """Which settings a command works with: a file (None: the usual places) and values that override it."""
@@ -83,19 +94,31 @@ def json_option(text: str = "Print JSON instead of text, and nothing else on std
 
 
 def settings_options(function: F) -> F:
-    """Add `--settings` and `--set` as `settings: SettingsChoice`."""
+    """Add `--settings` and `--set` as `settings: SettingsChoice`; those before the command count as well."""
     import functools
 
-    @click.option(
+    @settings_parameters(show_envvar=True)
+    @functools.wraps(function)
+    def with_settings(*args: Any, settings_file: Path | None, assignments: dict[str, str], **kwargs: Any) -> Any:
+        before = chosen_before(click.get_current_context().find_root())
+        choice = SettingsChoice(settings_file or before.file, {**before.overrides, **assignments})
+        return function(*args, settings=choice, **kwargs)
+
+    return with_settings  # type: ignore[return-value]  # click decorators keep the callable's shape, not its type
+
+
+def settings_parameters(*, show_envvar: bool = False) -> Callable[[F], F]:
+    """Add `--settings` and `--set` as `settings_file` and `assignments`."""
+    file = click.option(
         "--settings",
         "settings_file",
         type=click.Path(path_type=Path, dir_okay=False),
         envvar=ENV_PREFIX + "SETTINGS",
-        show_envvar=True,
+        show_envvar=show_envvar,
         metavar="FILE",
         help="Settings file to read on top of settings.toml.",
     )
-    @click.option(
+    values = click.option(
         "--set",
         "assignments",
         multiple=True,
@@ -103,13 +126,12 @@ def settings_options(function: F) -> F:
         callback=_assignments,
         help="Override one setting, for example limits.sessions=8. Not for secrets: others can read a command line.",
     )
-    @functools.wraps(function)
-    def with_settings(*args: Any, settings_file: Path | None, assignments: dict[str, str], **kwargs: Any) -> Any:
-        context = click.get_current_context()
-        inherited = context.find_root().params.get("settings_file")
-        return function(*args, settings=SettingsChoice(settings_file or inherited, assignments), **kwargs)
+    return lambda function: file(values(function))
 
-    return with_settings  # type: ignore[return-value]  # click decorators keep the callable's shape, not its type
+
+def chosen_before(root: click.Context) -> SettingsChoice:
+    """Return what stands before the command; `root` is the context of `mxgw`."""
+    return SettingsChoice(root.params.get("settings_file"), root.params.get("assignments") or {})
 
 
 def _assignments(context: click.Context, parameter: click.Parameter, values: Sequence[str]) -> dict[str, str]:
@@ -150,7 +172,7 @@ def gateway_options(function: F) -> F:
     )
     @click.option(
         "--timeout",
-        type=click.FloatRange(min=0.1, max=3600),
+        type=NumberRange(min=0.1, max=3600),
         default=10.0,
         envvar=ENV_PREFIX + "TIMEOUT",
         show_default=True,

@@ -6,11 +6,11 @@ import contextlib
 import logging
 from collections.abc import Iterator
 from dataclasses import dataclass
-from pathlib import Path
 
 import click
 
 from mxgw_core.api.errors import SettingsError
+from mxgw_core.cli.options import SettingsChoice
 from mxgw_core.config.loader import load_settings
 from mxgw_core.plugins import PluginHost, PluginState
 from mxgw_core.printable import printable
@@ -26,10 +26,10 @@ class PluginCommands:
     available: tuple[str, ...] = ()
 
 
-def plugin_commands(settings_file: Path | None) -> PluginCommands:
+def plugin_commands(choice: SettingsChoice) -> PluginCommands:
     """Return the commands of the plugins that the settings enable; never raises, problems are told in the result."""
     try:
-        result = load_settings(settings_file)
+        result = load_settings(choice.file, overrides=choice.overrides)
         with quiet():
             host = PluginHost.load(result.settings, origins=result.origins, keep_going=True)
     except SettingsError as error:

@@ -249,7 +249,7 @@ def _scalar(text: str, data_type: DataType) -> PyValue:
         case DataType.ELAPSED_TIME:
             try:
                 return timedelta(seconds=float(text))
-            except ValueError:
+            except (ValueError, OverflowError):
                 raise ValueError(f"{text!r} is no number of seconds") from None
         case _:
             return text

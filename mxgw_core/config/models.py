@@ -8,13 +8,27 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, SecretStr, field_validator, model_validator
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    SecretStr,
+    field_validator,
+    model_validator,
+)
 
 from mxgw_core.config.secrets import masked_tree
+from mxgw_worker.ipc.references import MOST_REFERENCE_BYTES
 
 MIB = 1024 * 1024
 
+# A hundred years: what is longer is a mistake, and no calendar and no timer takes it.
+LONGEST_S = 36_525 * 86_400
 Seconds = Annotated[float, Field(gt=0)]
+# More than any gateway or machine has, and numbers that the contract can tell.
+LARGEST_COUNT, LARGEST_BYTES = 10**9, 2**50
 Count = Annotated[int, Field(gt=0)]
 
 _TCP_ADDRESS = re.compile(r"(\[[0-9A-Fa-f:.%\w]+\]|[^\s:/\[\]]+):(\d{1,5})")
@@ -36,6 +50,17 @@ def _name(value: str) -> str:
     return value
 
 
+def _path(value: object) -> object:
+    # Paths are taken as they stand, so quotes meant for TOML or a shell would be a part of the name.
+    if isinstance(value, str) and len(value) > 1 and value[0] == value[-1] and value[0] in "\"'":
+        raise ValueError("must be the path itself, without quotes around it")
+    # An empty path would be taken for the working directory.
+    if isinstance(value, str) and not value.strip():
+        raise ValueError("is empty: name a path, or leave the setting out")
+    return value
+
+
+NamedPath = Annotated[Path, BeforeValidator(_path)]
 Address = Annotated[str, AfterValidator(_address)]
 Name = Annotated[str, AfterValidator(_name)]
 
@@ -63,7 +88,7 @@ class GatewaySettings(SettingsModel):
         description="Addresses to serve: `host:port`, `[ipv6]:port`, or `unix:/path`. Port 0 takes a free one. "
         "Beyond loopback an authenticating plugin and TLS are needed.",
     )
-    data_dir: Path = Field(
+    data_dir: NamedPath = Field(
         Path("var"),
         description="Private directory for worker sockets and logs; made with mode 0700. Relative to the working "
         "directory.",
@@ -83,11 +108,11 @@ class GatewaySettings(SettingsModel):
 class TlsSettings(SettingsModel):
     """TLS of the TCP listeners; off while `certificate` is empty."""
 
-    certificate: Path | None = Field(None, description="PEM file with the server certificate chain.")
-    private_key: Path | None = Field(
+    certificate: NamedPath | None = Field(None, description="PEM file with the server certificate chain.")
+    private_key: NamedPath | None = Field(
         None, description="PEM file with its key; one that other users may read is refused."
     )
-    client_ca: Path | None = Field(
+    client_ca: NamedPath | None = Field(
         None, description="PEM file of the CA whose client certificates are demanded (mutual TLS)."
     )
 
@@ -119,9 +144,11 @@ class LimitSettings(SettingsModel):
         30.0, le=3600, description="Deadline of a command; a caller may ask for less, never for more."
     )
     lease_s: Seconds = Field(
-        1800.0, description="Idle life of a session; any call of its client or an attached stream extends it."
+        1800.0,
+        le=LONGEST_S,
+        description="Idle life of a session; any call of its client or an attached stream extends it.",
     )
-    maximum_lease_s: Seconds = Field(86_400.0, description="The longest lease a client may ask for.")
+    maximum_lease_s: Seconds = Field(86_400.0, le=LONGEST_S, description="The longest lease a client may ask for.")
     sweep_interval_s: Seconds = Field(30.0, le=3600, description="How often expired leases are looked for.")
     remembered_sessions: int = Field(
         1000, ge=0, le=100_000, description="Ended sessions whose close reason is remembered for their clients."
@@ -129,10 +156,19 @@ class LimitSettings(SettingsModel):
     message_bytes: int = Field(
         4 * MIB, ge=64 * 1024, le=64 * MIB, description="Largest gRPC message taken from or sent to a client."
     )
-    concurrent_calls: Count = Field(1000, description="Calls and streams served at once; more are refused.")
-    connection_streams: Count = Field(100, description="Calls and streams at once on one connection.")
-    items_per_call: Count = Field(20_000, description="Items in one bulk call.")
-    text_characters: int = Field(1024, ge=64, description="Longest name or reference in a request.")
+    concurrent_calls: Count = Field(
+        1000, le=LARGEST_COUNT, description="Calls and streams served at once; more are refused."
+    )
+    connection_streams: Count = Field(100, le=LARGEST_COUNT, description="Calls and streams at once on one connection.")
+    items_per_call: Count = Field(20_000, le=LARGEST_COUNT, description="Items in one bulk call.")
+    text_characters: int = Field(1024, ge=64, le=MIB, description="Longest name or reference in a request.")
+    reference_bytes: int = Field(
+        4 * MIB,
+        ge=64 * 1024,
+        le=MOST_REFERENCE_BYTES,
+        description="Memory that the references of one session's items may take, definitions and contexts: a byte for "
+        "each character, or 2 or 4 where one of a text needs them. One more is refused with `ITEM_LIMIT_REACHED`.",
+    )
     failed_attempts_per_minute: float = Field(
         10.0,
         gt=0,
@@ -146,6 +182,7 @@ class LimitSettings(SettingsModel):
     memory_bytes: int = Field(
         1024 * MIB,
         ge=64 * MIB,
+        le=LARGEST_BYTES,
         description="Memory that the events of all sessions may take: logs, joined messages and backlogs. A session "
         "that may not fit is refused; when those there grow past it, what they keep for later readers goes first. "
         "Large requests that are being served may take a quarter of it besides; more are refused.",
@@ -172,16 +209,18 @@ class EventSettings(SettingsModel):
     """How events are kept for subscribers and sent to them."""
 
     queue_events: Count = Field(
-        10_000, description="Events a subscriber may fall behind before its overflow policy is asked."
+        10_000, le=LARGEST_COUNT, description="Events a subscriber may fall behind before its overflow policy is asked."
     )
-    queue_bytes: Count = Field(8 * MIB, description="The same limit in bytes.")
+    queue_bytes: Count = Field(8 * MIB, le=LARGEST_BYTES, description="The same limit in bytes.")
     queue_seconds: float = Field(
-        0.0, ge=0, description="The same limit as age of the oldest unread event; 0 switches it off."
+        0.0, ge=0, le=86_400, description="The same limit as age of the oldest unread event; 0 switches it off."
     )
     unattached_events: Count = Field(
-        20_000, description="Events held before the first subscriber attaches, so that none is lost in between."
+        20_000,
+        le=LARGEST_COUNT,
+        description="Events held before the first subscriber attaches, so that none is lost in between.",
     )
-    unattached_bytes: Count = Field(16 * MIB, description="The same limit in bytes.")
+    unattached_bytes: Count = Field(16 * MIB, le=LARGEST_BYTES, description="The same limit in bytes.")
     batch_bytes: int = Field(
         512 * 1024, ge=1024, le=16 * MIB, description="Most bytes of events in one message to a subscriber."
     )
@@ -189,7 +228,13 @@ class EventSettings(SettingsModel):
         5.0, description="Silence after which a stream carries a heartbeat."
     )
     overflow_drain_s: Seconds = Field(
-        5.0, description="How long a subscriber that overflowed may still take to read what was queued for it."
+        5.0, le=3600, description="How long a subscriber that overflowed may still take to read what was queued for it."
+    )
+    history_page_timeout_s: Seconds = Field(
+        10.0,
+        le=600,
+        description="How long a plugin's history store may take for one page of older events, and to say what it has "
+        "(at most 5 s); then it counts as failed.",
     )
 
 
@@ -216,8 +261,10 @@ class WorkerSettings(SettingsModel):
         1.0, description="How often a worker is asked for a sign of life; after 2.5 of these it counts as silent."
     )
     stop_grace_s: Seconds = Field(3.0, le=60, description="How long a worker may take to leave before it is killed.")
-    outbox_events: Count = Field(10_000, description="Events a worker keeps until they are safe in the gateway.")
-    outbox_bytes: Count = Field(8 * MIB, description="The same limit in bytes.")
+    outbox_events: Count = Field(
+        10_000, le=LARGEST_COUNT, description="Events a worker keeps until they are safe in the gateway."
+    )
+    outbox_bytes: Count = Field(8 * MIB, le=LARGEST_BYTES, description="The same limit in bytes.")
     frame_bytes: int = Field(
         4 * MIB,
         ge=64 * 1024,
@@ -225,10 +272,12 @@ class WorkerSettings(SettingsModel):
         description="Largest frame between gateway and worker; longer ones are refused.",
     )
     write_completion_timeout_s: Seconds = Field(
-        30.0, description="A write without completion after this long counts as failed."
+        30.0, le=86_400, description="A write without completion after this long counts as failed."
     )
     read_timeout_s: Seconds = Field(10.0, le=600, description="How long a read waits for a first value.")
-    items: Count = Field(20_000, description="Items one worker may hold; MXAccess degrades above this.")
+    items: Count = Field(
+        20_000, le=LARGEST_COUNT, description="Items one worker may hold; MXAccess degrades above this."
+    )
     log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = Field("INFO", description="What workers log.")
 
 

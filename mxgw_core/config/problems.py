@@ -65,7 +65,10 @@ def validation_problems(
     repeated only where `declaration` knows the key and calls it no secret.
     """
     lines = []
-    for details in error.errors(include_url=False):
+    found = error.errors(include_url=False)
+    for details in found:
+        if details["type"] == "too_short" and any(_is_inside(other["loc"], details["loc"]) for other in found):
+            continue  # pydantic counts good items only, so a list with a bad one seems too short
         path = file_path(details["loc"])
         reason = (
             describe_unknown(path)
@@ -74,6 +77,10 @@ def validation_problems(
         )
         lines.append(f"{place(path)}: {'.'.join(path) or 'settings'}: {reason}")
     return lines
+
+
+def _is_inside(location: tuple[int | str, ...], outer: tuple[int | str, ...]) -> bool:
+    return len(location) > len(outer) and location[: len(outer)] == outer
 
 
 def _is_misplaced(path: Path) -> bool:

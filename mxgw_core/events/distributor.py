@@ -388,7 +388,13 @@ class Distributor:
         """Return what the session holds; what else is kept for it is to be counted here, as a kind of its own."""
         backlogs = sum(subscriber.memory_bytes for subscriber in self._everyone())
         items = self.items.size_bytes if self.items is not None else 0
-        return MemoryUse(log=self.log.memory_bytes, joined=self.log.shared_bytes, backlog=backlogs, items=items)
+        return MemoryUse(
+            log=self.log.memory_bytes,
+            joined=self.log.shared_bytes,
+            backlog=backlogs,
+            items=items,
+            answers=sum(sieve.memory_bytes for sieve in self._sieves.values()),
+        )
 
     def forget_oldest(self) -> bool:
         """Forget the oldest that nobody has to read any more, although it is retained; return whether there was any."""

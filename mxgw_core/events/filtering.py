@@ -15,8 +15,9 @@ from mxgw_core.events.log import Chunk
 from mxgw_core.events.opened import Opened, identity_of, kept_of, opened
 from mxgw_core.events.records import fourth_field
 
-# Items and kinds whose answers are remembered.
+# Items and kinds whose answers are remembered; each takes a number and its place in a dictionary.
 _REMEMBERED = 65_536
+_ANSWER_BYTES = 112
 # Sets of filters whose part of one chunk is remembered; the backpressure plugin allows so many subscribers by default.
 CUTS = 8
 
@@ -65,6 +66,11 @@ class ItemSieve:
         self._unasked: list[int] = []
         # What a chunk knows this by: a chunk that is kept for others keeps no filters that nobody has any more.
         self._reference = ref(self)
+
+    @property
+    def memory_bytes(self) -> int:
+        """About how much memory the answers take that are remembered."""
+        return (len(self._answers) + len(self._unasked)) * _ANSWER_BYTES
 
     def judge(self, chunk: Chunk) -> Judged:
         """See `Sieve`."""

@@ -16,15 +16,13 @@ from mxgw.worker.v1 import worker_pb2 as w
 from mxgw_core.api.access import OfInputs, used_handles
 from mxgw_core.api.types import ItemRecord
 from mxgw_core.events.records import SERIALS_END
+from mxgw_worker.ipc.references import MOST_REFERENCE_BYTES, reference_bytes
 
 # Ended items are kept for events of theirs that somebody has yet to read: so many bytes of them, the latest ones.
 # Of older ones no event is shown to anybody whose rights depend on the item.
 ENDED_BYTES = 2 * 1024 * 1024
-# A record and its places in dictionaries, beside its texts: measured on CPython 3.11.
-_RECORD_BYTES = 400
-# The most that an item of an honest worker takes: two texts of 1024 characters, the default of limits.text_characters,
-# in four bytes each.
-_MOST_ITEM_BYTES = _RECORD_BYTES + 2 * 4 * 1024
+# A record, its places in dictionaries, and what its texts take beside their characters: measured on CPython 3.11.
+_RECORD_BYTES = 500
 
 
 class BadRecords(Exception):
@@ -36,15 +34,19 @@ class ItemBook:
 
     Args:
         limit_items: the most items that the worker may have at once; more are a lie.
+        limit_bytes: the most that their references may take in memory, likewise.
     """
 
-    def __init__(self, limit_items: int) -> None:
+    def __init__(self, limit_items: int, limit_bytes: int = MOST_REFERENCE_BYTES) -> None:
         self._limit_items = limit_items
+        self._limit_bytes = limit_bytes
         self._items: dict[int, ItemRecord] = {}
         self._by_handle: dict[tuple[int, int], ItemRecord] = {}
         self._ended: deque[ItemRecord] = deque()
         self._ended_bytes = 0
         self._newest = 0
+        # What the references of items that have not ended take.
+        self._reference_bytes = 0
         # About how much memory all of it takes.
         self.size_bytes = 0
 
@@ -87,7 +89,8 @@ class ItemBook:
             told.server_handle,
             told.item_handle,
             told.item_definition,
-            told.item_context,
+            # One text for all: a client gives the same context thousands of times.
+            sys.intern(told.item_context),
             told.buffered,
         )
         self._items[record.serial] = record
@@ -103,8 +106,9 @@ class ItemBook:
         self._by_handle[handle] = record
         if len(self._by_handle) > self._limit_items:
             raise BadRecords(f"the worker has more than {self._limit_items} items")
-        if self.size_bytes - self._ended_bytes > self._limit_items * _MOST_ITEM_BYTES:
-            raise BadRecords(f"the references of {len(self._by_handle)} items take {self.size_bytes} bytes")
+        self._reference_bytes += _reference_bytes(record)
+        if self._reference_bytes > self._limit_bytes:
+            raise BadRecords(f"the references of {len(self._by_handle)} items take {self._reference_bytes} bytes")
 
     def _ends(self, told: w.ItemRecord) -> None:
         record = self._items.get(told.item_serial)
@@ -112,6 +116,7 @@ class ItemBook:
         if not told.ended or record is None or self._by_handle.get(handle) is not record:
             raise BadRecords(f"item {told.item_serial} was told of before")
         del self._by_handle[handle]
+        self._reference_bytes -= _reference_bytes(record)
         self._end(record)
 
     def _end(self, record: ItemRecord) -> None:
@@ -125,4 +130,8 @@ class ItemBook:
 
 
 def _cost(record: ItemRecord) -> int:
-    return _RECORD_BYTES + sys.getsizeof(record.item_definition) + sys.getsizeof(record.item_context)
+    return _RECORD_BYTES + _reference_bytes(record)
+
+
+def _reference_bytes(record: ItemRecord) -> int:
+    return reference_bytes(record.item_definition, record.item_context)

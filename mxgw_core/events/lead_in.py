@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
 from collections.abc import AsyncGenerator, Callable
+from contextlib import aclosing
 from dataclasses import dataclass
 
 from mxgw.v1.events_pb2 import EventBatch, GapReason
 from mxgw_core.api.errors import HistoryUnavailable
-from mxgw_core.api.events import History, HistoryPage
+from mxgw_core.api.events import HistoryPage
 from mxgw_core.api.types import Position
 from mxgw_core.events.log import Chunk, EventLog, LogGap, chunk_of
 from mxgw_core.events.records import MalformedBatch
+from mxgw_core.events.stores import Store, StoreFailed
 
 _log = logging.getLogger(__name__)
 
@@ -24,9 +27,13 @@ class Doubts:
 
     Nobody is promised what comes there until it was given after all: else whoever comes back to a store that cannot be
     read, and does not know it, would be promised the same and sent away for ever.
+
+    Attributes:
+        left: calls of stores that did not end when they were cancelled, see `Store`.
     """
 
     def __init__(self) -> None:
+        self.left: set[asyncio.Task[object]] = set()
         self._after: int | None = None
 
     def broken(self, done: int) -> None:
@@ -47,73 +54,94 @@ class Doubts:
 class Older:
     """A store of events behind a client's position; `reach`: up to there it has all of them."""
 
-    history: History
+    store: Store
     reach: int
     doubts: Doubts
 
-    def in_place_of(self, gap: LogGap, epoch: bytes, *, is_whole: bool) -> AsyncGenerator[Chunk | LogGap, None]:
+    def in_place_of(
+        self, gap: LogGap, epoch: bytes, *, is_whole: bool, is_ending: Callable[[], bool] = lambda: False
+    ) -> AsyncGenerator[Chunk | LogGap | None, None]:
         """Yield what the store has of what the log no longer holds, see `lead_in`."""
-        return lead_in(self.history, epoch, gap.first - 1, gap.last, self.doubts, is_whole=is_whole)
+        after, until = gap.first - 1, gap.last
+        return lead_in(self.store, epoch, after, until, self.doubts, is_whole=is_whole, is_ending=is_ending)
 
 
 async def find_older(
-    ask: Callable[[], History | None], log: EventLog, epoch: bytes, after: Position, doubts: Doubts
+    ask: Callable[[], Store | None], log: EventLog, epoch: bytes, after: Position, doubts: Doubts
 ) -> Older | None:
     """Ask for a store when the log begins behind a position; return it when it has events behind that.
 
     Meanwhile the log goes on, so the verdict is due afterwards.
     """
-    if after.epoch != epoch or after.sequence >= log.oldest - 1 or (history := ask()) is None:
+    if after.epoch != epoch or after.sequence >= log.oldest - 1 or (store := ask()) is None:
         return None
-    reach = await reach_of(history, epoch, after.sequence)
-    return None if reach is None else Older(history, doubts.reach(after.sequence, reach), doubts)
+    if store.left:
+        _log.warning("the history store of %s was not asked: an earlier call has not ended", store.source)
+        return None
+    reach = await reach_of(store, epoch, after.sequence)
+    return None if reach is None else Older(store, doubts.reach(after.sequence, reach), doubts)
 
 
-async def reach_of(history: History, epoch: bytes, after: int) -> int | None:
+async def reach_of(store: Store, epoch: bytes, after: int) -> int | None:
     """Return up to where a store has everything behind `after`: `after` itself when it begins later, or has a hole.
 
     None when it has nothing behind `after`, or fails.
     """
     try:
-        span = await history.span(epoch)
+        span = await store.span(epoch)
         if span is None:
             return None
         oldest, newest = span
         if newest <= after:
             return None
         return newest if oldest <= after + 1 else after
-    except Exception:
-        _log.warning("the history store failed", exc_info=True)
+    except Exception as error:
+        _failed(store, error)
         return None
 
 
 async def lead_in(
-    history: History, epoch: bytes, after: int, until: int, doubts: Doubts, *, is_whole: bool
-) -> AsyncGenerator[Chunk | LogGap, None]:
+    store: Store,
+    epoch: bytes,
+    after: int,
+    until: int,
+    doubts: Doubts,
+    *,
+    is_whole: bool,
+    is_ending: Callable[[], bool] = lambda: False,
+) -> AsyncGenerator[Chunk | LogGap | None, None]:
     """Yield what the store has with `after < sequence <= until`, and a gap for whatever it has not.
 
-    `is_whole`: the reader was told that it misses nothing, because the store said so.
+    None now and then while the store is waited for. `is_whole`: the reader was told that it misses nothing, because
+    the store said so. `is_ending`: whether the reader's stream is about to end, so that there is little time.
 
     Raises:
         HistoryUnavailable: something of what `is_whole` promised is missing.
     """
     done = after
     try:
-        async for page in history.read(epoch, after, until):
-            first, last = page.first_sequence, page.last_sequence
-            if first <= done or last < first or last > until:
-                _log.warning("the history store gave events %d to %d after %d, until %d", first, last, done, until)
-                break
-            chunk = _checked(page)
-            if first > done + 1:
-                if is_whole:
+        async with aclosing(store.read(epoch, after, until, is_ending)) as pages:
+            async for page in pages:
+                if page is None:
+                    yield None
+                    continue
+                first, last = page.first_sequence, page.last_sequence
+                if first <= done or last < first or last > until:
+                    _log.warning(
+                        "the history store of %s gave events %d to %d after %d, until %d",
+                        *(store.source, first, last, done, until),
+                    )
                     break
-                yield LogGap(done + 1, first - 1, GapReason.GAP_REASON_RING_EVICTED, _NOT_STORED)
-            doubts.given(first, last)
-            yield chunk
-            done = last
-    except Exception:
-        _log.warning("the history store failed", exc_info=True)
+                chunk = _checked(page)
+                if first > done + 1:
+                    if is_whole:
+                        break
+                    yield LogGap(done + 1, first - 1, GapReason.GAP_REASON_RING_EVICTED, _NOT_STORED)
+                doubts.given(first, last)
+                yield chunk
+                done = last
+    except Exception as error:
+        _failed(store, error)
     if done < until and is_whole:
         doubts.broken(done)
         raise HistoryUnavailable(
@@ -124,6 +152,13 @@ async def lead_in(
         )
     if done < until:
         yield LogGap(done + 1, until, GapReason.GAP_REASON_RING_EVICTED, _NOT_STORED)
+
+
+def _failed(store: Store, error: Exception) -> None:
+    if isinstance(error, StoreFailed):
+        _log.warning("the history store of %s %s", store.source, error)
+    else:
+        _log.warning("the history store of %s failed", store.source, exc_info=error)
 
 
 def _checked(page: HistoryPage) -> Chunk:

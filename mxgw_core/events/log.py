@@ -198,6 +198,8 @@ class EventLog:
         self._entries: list[_Entry] = []
         self._firsts: list[int] = []
         self.head = 0
+        # What came before was never here: the worker that was taken over had it no more.
+        self.begun_after = 0
         self.events = 0
         self.bytes = 0
         self._holes = 0
@@ -289,7 +291,7 @@ class EventLog:
         """
         if self.has_begun or sequence < self.head:
             raise OutOfOrder("the log has begun already")
-        self.head = sequence
+        self.head = self.begun_after = sequence
 
     def release(self) -> None:
         """Forget every event; numbering and counts stay."""

@@ -19,6 +19,10 @@ class MemoryUse:
     items: int = 0
     # Large requests, from their arrival until they are answered.
     requests: int = 0
+    # What the filters of limited keys answered for them.
+    answers: int = 0
+    # Request ids of sessions that ended.
+    request_ids: int = 0
 
     @property
     def total(self) -> int:

@@ -65,8 +65,22 @@ def _resume(log: EventLog, epoch: bytes, after: Position, older_until: int) -> V
             after.sequence + 1,
             oldest - 1,
             GapReason.GAP_REASON_RING_EVICTED,
-            "these events are older than the log holds: raise its retention, or resume sooner",
+            _too_old(log, after.sequence),
         )
         recovered = older_until >= gap.last >= log.unbroken_after
         return Verdict(oldest - 1, was_resuming=True, recovered=recovered, gap=gap)
     return Verdict(after.sequence, was_resuming=True, recovered=after.sequence >= log.unbroken_after)
+
+
+def _too_old(log: EventLog, after: int) -> str:
+    """Say why the log begins later, and which settings would have kept what is missing."""
+    taken_back = "they had left the worker's outbox when the gateway took the session back"
+    outbox = "raise workers.outbox_events and workers.outbox_bytes"
+    if after >= log.begun_after:
+        return "these events are older than the log holds: raise its retention, or resume sooner"
+    if log.oldest - 1 <= log.begun_after:
+        return f"these events are older than the log holds, because {taken_back}: {outbox}"
+    return (
+        f"these events are older than the log holds. Those up to {log.begun_after}, because {taken_back}: {outbox}; "
+        "for the others raise the log's retention, or resume sooner"
+    )

@@ -22,7 +22,7 @@ from mxgw_core.api.access import (
 from mxgw_core.api.errors import AccessDenied, GatewayError, Unauthenticated
 from mxgw_core.api.events import EventFilter, StreamPace
 from mxgw_core.api.slices import NAMES_AT_ONCE
-from mxgw_core.api.types import ANONYMOUS, Identity, ItemRecord, Peer, SessionInfo, own_session
+from mxgw_core.api.types import ANONYMOUS, UNIX_PEER, Identity, ItemRecord, Peer, SessionInfo, own_session
 from mxgw_core.plugins import PluginHost
 from mxgw_core.rpc.bulk import slices_of
 from mxgw_core.rpc.figures import AccessOutcome, CallFigures
@@ -41,7 +41,7 @@ def parse_peer(peer: str) -> Peer:
     text = unquote(peer)
     family, _, rest = text.partition(":")
     if family == "unix":
-        return Peer(address="unix", is_local=True)
+        return Peer(address=UNIX_PEER, is_local=True)
     host = rest.rpartition(":")[0].strip("[]")
     return Peer(address=rest or text, is_local=is_loopback(host))
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import time
 from collections.abc import Sequence
 from weakref import WeakKeyDictionary
 
@@ -21,6 +22,7 @@ from mxgw_core.config.models import Settings
 from mxgw_core.failpoints import reach
 from mxgw_core.rpc.access import AccessControl, denied_inputs
 from mxgw_core.rpc.bulk import is_bulk, with_denied, without
+from mxgw_core.rpc.pages import PageRoom
 from mxgw_core.rpc.request_ids import body_bytes, digest_of, request_key, withheld_digest
 from mxgw_core.rpc.validation import page
 from mxgw_core.rpc.wire import LARGE_BYTES
@@ -28,9 +30,11 @@ from mxgw_core.rpc.worker_calls import call_worker
 from mxgw_core.sessions.registry import SessionRegistry
 from mxgw_core.sessions.session import Session
 from mxgw_core.workers.commands import EncodedCommand
+from mxgw_worker.ipc.page_tokens import page_token, place_of
 
 # What may bear a request id.
 _WRITES = frozenset({"write", "write2", "write_secured", "write_secured2", "write_bulk"})
+_LARGEST_BROWSE_PAGE = 5000
 
 
 class CommandService:
@@ -107,15 +111,55 @@ class CommandService:
         browse = w.Browse(
             parent=request.parent,
             name_contains=request.name_contains,
-            page_size=page(request.page_size, 500, 5000),
+            page_size=page(request.page_size, 500, _LARGEST_BROWSE_PAGE),
             page_token=request.page_token,
         )
         guards = [guard for guard in self._guards_of(session, call.identity) if isinstance(guard, BrowseGuard)]
-        reply = await call_worker(session, w.CommandRequest(browse=browse), self._timeout(call, None))
+        if guards:
+            return await self._shown_nodes(session, browse, guards, self._timeout(call, None))
+        found = (await call_worker(session, w.CommandRequest(browse=browse), self._timeout(call, None))).browse
+        return pb.BrowseResponse(nodes=found.nodes, next_page_token=found.next_page_token)
+
+    async def _shown_nodes(
+        self, session: Session, browse: w.Browse, guards: Sequence[BrowseGuard], timeout_s: float
+    ) -> pb.BrowseResponse:
+        """Return a page of the nodes that the guards show. Neither its length nor its token tells of the others.
+
+        A place is how many were shown before it, so each page is looked for from the first node on.
+
+        Raises:
+            InvalidRequest: the page token is none of this query.
+            GatewayError: as `call_worker`.
+        """
+        until = time.monotonic() + timeout_s
+        query = f"shown\0{browse.parent}\0{browse.name_contains.casefold()}"
+        place = place_of(browse.page_token, query) if browse.page_token else (0, 0)
+        if place is None:
+            raise InvalidRequest(
+                "page_token is not one of this query; use next_page_token as it came, or start anew",
+                metadata={"field": "page_token"},
+            )
+        before = place[0]
+        room = PageRoom(browse.page_size, self._settings.workers.frame_bytes)
         nodes: list[c.BrowseNode] = []
-        async for some in in_slices(reply.browse.nodes):
-            nodes += [node for node in some if all(guard.shows(node) for guard in guards)]
-        return pb.BrowseResponse(nodes=nodes, next_page_token=reply.browse.next_page_token)
+        browse.page_size, browse.page_token, is_first = _LARGEST_BROWSE_PAGE, "", True
+        while is_first or (browse.page_token and not room.is_full):
+            is_first = False
+            left_s = max(0.0, until - time.monotonic())
+            found = (await call_worker(session, w.CommandRequest(browse=browse), left_s)).browse
+            async for some in in_slices(found.nodes):
+                for node in some:
+                    if not all(guard.shows(node) for guard in guards):
+                        continue
+                    if before:
+                        before -= 1
+                    elif room.takes(node):
+                        nodes.append(node)
+                if room.is_full:
+                    break
+            browse.page_token = found.next_page_token
+        token = page_token(place[0] + len(nodes), 0, query) if room.is_full else ""
+        return pb.BrowseResponse(nodes=nodes, next_page_token=token)
 
     def _timeout(self, call: Call, asked: Duration | None) -> float:
         timeout_s = min(self._settings.limits.command_timeout_s, call.deadline_s or math.inf)

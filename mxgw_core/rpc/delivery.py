@@ -72,8 +72,8 @@ class Delivery:
     heartbeat_s: float
     fetch: FetchSnapshot
     heartbeat: Callable[[int], bytes]
-    # Older events from an outside store, in place of the gap that the verdict names.
-    older: AsyncGenerator[Chunk | LogGap, None] | None = None
+    # Older events from an outside store, in place of the gap that the verdict names; None while it is waited for.
+    older: AsyncGenerator[Chunk | LogGap | None, None] | None = None
     paces: Sequence[StreamPace] = ()
 
     async def run(self) -> None:
@@ -92,6 +92,17 @@ class Delivery:
         if pacing:
             batch_bytes = min(batch_bytes, PACED_BYTES)
         direct = DirectWriter(subscriber, stream, silence, batch_bytes)
+
+        async def beat() -> None:
+            if silence.is_due():
+                await stream.write(self.heartbeat(subscriber.delivered))
+                silence.broken()
+
+        async def hold() -> None:
+            while (held_s := pacing.held_s()) > 0:
+                await asyncio.sleep(held_s)
+                await beat()
+
         try:
             # A reader that stopped cannot be told anything: once its stream is over, it gets this long per message.
             async with asyncio.timeout(None) as cutoff:
@@ -101,19 +112,19 @@ class Delivery:
                 if self.older is not None:
                     async with aclosing(self.older) as pieces:
                         async for piece in pieces:
+                            if piece is None:
+                                await beat()
+                                continue
+                            await hold()
                             await subscriber.judged(piece)
                             if (passed := subscriber.passed(piece)) is not None:
-                                await pacing.until_due()
                                 pacing.sent(passed)
                                 await stream.write(encoded(passed, epoch))
                                 silence.broken()
+                            direct.written = subscriber.delivered
                 while True:
-                    if pacing and (held_s := pacing.held_s()) > 0:
-                        await asyncio.sleep(held_s)
-                        if silence.is_due():
-                            await stream.write(self.heartbeat(subscriber.delivered))
-                            silence.broken()
-                        continue
+                    if pacing:
+                        await hold()
                     match direct.take():
                         case Chunk(frame=frame) as chunk if pacing:
                             pacing.sent(chunk)  # before its reader can know of it

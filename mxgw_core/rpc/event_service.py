@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from mxgw.v1 import event_service_pb2 as pb
 from mxgw_core.api.access import AccessRequest, Moment
 from mxgw_core.api.errors import FeatureNotEnabled, GatewayDraining, PositionForeign
-from mxgw_core.api.events import History, OverflowPolicy, PolicyRequest, StreamPace, SubscriberLimits
+from mxgw_core.api.events import OverflowPolicy, PolicyRequest, StreamPace, SubscriberLimits
 from mxgw_core.api.gateway import Call
 from mxgw_core.api.types import Position
 from mxgw_core.config.models import EventSettings
@@ -16,6 +16,7 @@ from mxgw_core.events.distributor import Subscription
 from mxgw_core.events.filtering import ItemSieve
 from mxgw_core.events.frames import heartbeat_frame
 from mxgw_core.events.lead_in import Older, find_older
+from mxgw_core.events.stores import Store
 from mxgw_core.plugins import PluginHost
 from mxgw_core.printable import printable
 from mxgw_core.rpc.access import AccessControl
@@ -33,6 +34,9 @@ from mxgw_core.rpc.direct import EventStream
 from mxgw_core.rpc.snapshots import fetch_snapshot
 from mxgw_core.sessions.registry import SessionRegistry
 from mxgw_core.sessions.session import Session
+
+# Of the time that a stream has once its subscriber overflowed: what is unread is to be delivered in the rest.
+_LAST_PAGE_SHARE = 0.2
 
 
 class EventService:
@@ -76,16 +80,22 @@ class EventService:
         if not request.start.HasField("after"):
             return None
 
-        def history() -> History | None:
+        after, distributor, settings = request.start.after, session.distributor, self._settings
+
+        def store() -> Store | None:
             if self._access.filters(session.info(), call.identity):
                 return None
-            answers = self._plugins.ask("mxgw_history", session=session.info())
-            return next((answer.value for answer in answers if answer.value is not None), None)
+            for answer in self._plugins.ask("mxgw_history", session=session.info()):
+                if answer.value is not None:
+                    source = f"plugin {answer.plugin} ({self._plugins.source_of(answer.plugin)})"
+                    page_s = settings.history_page_timeout_s
+                    last_page_s = min(page_s, settings.overflow_drain_s * _LAST_PAGE_SHARE)
+                    return Store(answer.value, source, page_s, last_page_s, distributor.doubts.left)
+            return None
 
-        after, distributor = request.start.after, session.distributor
         distributor.trim()
         position = Position(after.epoch, after.sequence)
-        return await find_older(history, distributor.log, distributor.epoch, position, distributor.doubts)
+        return await find_older(store, distributor.log, distributor.epoch, position, distributor.doubts)
 
     def _attach(
         self, session: Session, request: pb.StreamEventsRequest, call: Call, older: Older | None
@@ -164,12 +174,17 @@ class EventService:
         stream: EventStream,
         heartbeat_s: float,
     ) -> Delivery:
-        distributor, gap = session.distributor, subscription.verdict.gap
-        sieve = subscription.subscriber.sieve
+        distributor, subscriber, gap = session.distributor, subscription.subscriber, subscription.verdict.gap
+        sieve = subscriber.sieve
         assert sieve is None or isinstance(sieve, ItemSieve)  # as every reader of a session has
         store = None
         if older is not None and gap is not None and gap.first:
-            store = older.in_place_of(gap, distributor.epoch, is_whole=subscription.verdict.recovered)
+            store = older.in_place_of(
+                gap,
+                distributor.epoch,
+                is_whole=subscription.verdict.recovered,
+                is_ending=lambda: subscriber.end is not None,
+            )
 
         def heartbeat(sequence: int) -> bytes:
             worker, head = session.worker, distributor.log.head

@@ -13,7 +13,7 @@ import secrets
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Sequence
 from contextlib import ExitStack, asynccontextmanager, suppress
-from typing import Any, NoReturn, TypeAlias
+from typing import Any, NoReturn, TypeAlias, TypeVar
 
 import grpc
 import grpc.aio
@@ -40,6 +40,8 @@ from mxgw_core.sessions.memory import PART_BYTES
 from mxgw_core.sessions.registry import SessionRegistry
 
 log = logging.getLogger(__name__)
+
+_T = TypeVar("_T")
 
 # Callers may bring an id, as proxies and tracing do; whoever is refused gets it back.
 REQUEST_ID_KEY = "x-request-id"
@@ -106,7 +108,7 @@ class HandlerFactory:
             try:
                 # The service alone holds the request, so that it can let go of it while it waits.
                 with ExitStack() as held:
-                    reply = (await run(*await admit(data, context, held))).SerializeToString()
+                    reply = (await _run(run(*await admit(data, context, held)))).SerializeToString()
                 code = "OK"
                 return reply
             except Exception as error:
@@ -135,7 +137,7 @@ class HandlerFactory:
                     request, call = await admit(data, context, held)
                     session_id: str = getattr(request, "session_id", "")
                     async with self._streams.serving(OpenStream(path, call.identity, call.peer, session_id)):
-                        await run(request, call, _Stream(context))
+                        await _run(run(request, call, _Stream(context)))
                 code = "OK"
             except _PeerGone:
                 log.debug("%s: the client went away", path)
@@ -276,6 +278,21 @@ class _Write:
         self._waits_for.cancel()
         with suppress(BaseException):
             self._coroutine.throw(asyncio.CancelledError())
+
+
+async def _run(method: Awaitable[_T]) -> _T:
+    """Run a service's method. A cancellation of something that it waited for is no cancellation of the call.
+
+    Raises:
+        RuntimeError: there was one; grpc would leave the caller without a status.
+    """
+    try:
+        return await method
+    except asyncio.CancelledError as error:
+        task = asyncio.current_task()
+        if task is None or task.cancelling():
+            raise
+        raise RuntimeError("something that the method waited for was cancelled, and the call was not") from error
 
 
 def _code_of(error: Exception) -> str:

@@ -25,6 +25,7 @@ def live_session(session: Session) -> pb.Session:
     message.lease_expires_at.CopyFrom(timestamp_from_ns(int(session.lease_expires_at * 1e9)))
     message.log_events = session.distributor.log.events
     message.log_bytes = session.distributor.log.bytes
+    message.item_bytes = session.items.size_bytes
     message.pending_commands = len(session.worker.commands)
     message.worker_state = session.worker.state
     message.source_health = session.worker.health.source

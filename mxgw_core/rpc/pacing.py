@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Sequence
 
 from mxgw_core.api.events import StreamPace
@@ -31,13 +30,6 @@ class Pacing:
         if not self._paces or self._subscriber.end is not None:
             return 0.0
         return min(_LONGEST_HOLD_S, max(pace.wait_s() for pace in self._paces))
-
-    async def until_due(self) -> None:
-        """Return once events may go out."""
-        held_s = self.held_s()
-        while held_s > 0:
-            await asyncio.sleep(held_s)
-            held_s = self.held_s()
 
     def sent(self, item: Chunk | LogGap | Progress) -> None:
         """Count what went out."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import math
+import time
 
 from google.protobuf.duration_pb2 import Duration
 
@@ -20,13 +21,16 @@ from mxgw_core.config.models import Settings
 from mxgw_core.events.filtering import ItemSieve
 from mxgw_core.rpc.access import AccessControl
 from mxgw_core.rpc.messages import ended_session, live_session, subscribers_of
+from mxgw_core.rpc.pages import PageRoom
 from mxgw_core.rpc.request_ids import body_digest, request_key
 from mxgw_core.rpc.validation import after_token, page
 from mxgw_core.rpc.worker_calls import call_worker
 from mxgw_core.sessions.registry import RememberedSession, SessionRegistry
 from mxgw_core.sessions.session import Session, SessionRequest
+from mxgw_worker.ipc.page_tokens import STATE, page_token
 
 _DATA_CHANGE = int(EventKind.EVENT_KIND_DATA_CHANGE)
+_LARGEST_STATE_PAGE = 10_000
 _GET_SESSION = "/mxgw.v1.SessionService/GetSession"
 
 
@@ -92,12 +96,14 @@ class SessionService:
             rows += [e for e in self._registry.ended() if e.serial > after]
         rows.sort(key=lambda row: row.serial)
         response = pb.ListSessionsResponse()
-        for row in rows:
-            if len(response.sessions) == size:
-                response.next_page_token = str(after)
-                break
-            after = row.serial
-            if self._may_see(row.info() if isinstance(row, Session) else row.info, call):
+        async for some in in_slices(rows):
+            for row in some:
+                if not self._may_see(row.info() if isinstance(row, Session) else row.info, call):
+                    continue
+                if len(response.sessions) == size:
+                    response.next_page_token = str(after)
+                    return response
+                after = row.serial
                 response.sessions.append(live_session(row) if isinstance(row, Session) else ended_session(row))
         return response
 
@@ -113,28 +119,46 @@ class SessionService:
 
     async def GetSessionState(self, request: pb.GetSessionStateRequest, call: Call) -> pb.GetSessionStateResponse:
         session = self._registry.get(request.session_id)
-        size = page(request.page_size, 1000, 10_000)
-        reply = await call_worker(
-            session,
-            w.CommandRequest(
-                get_state=w.GetState(
-                    include_values=request.include_values, page_size=size, page_token=request.page_token
-                )
-            ),
-            self._timeout(call),
-        )
-        state = reply.state
+        size = page(request.page_size, 1000, _LARGEST_STATE_PAGE)
         if filters := self._access.filters(session.info(), call.identity):
-            sieve = ItemSieve(filters, session.items)
-            shown: list[pb.ItemState] = []
+            return await self._shown_state(
+                session, request, size, ItemSieve(filters, session.items), self._timeout(call)
+            )
+        asked = w.GetState(include_values=request.include_values, page_size=size, page_token=request.page_token)
+        return (await call_worker(session, w.CommandRequest(get_state=asked), self._timeout(call))).state
+
+    async def _shown_state(
+        self, session: Session, request: pb.GetSessionStateRequest, size: int, sieve: ItemSieve, timeout_s: float
+    ) -> pb.GetSessionStateResponse:
+        """Return a page of the items that pass the sieve. Neither its length nor its token tells of the others.
+
+        Raises:
+            GatewayError: as `call_worker`, which is asked until the page is full.
+        """
+        until = time.monotonic() + timeout_s
+        asked = w.GetState(include_values=request.include_values, page_size=size, page_token=request.page_token)
+        # The state is as of the first answer: what changed until the last comes as an event after its position.
+        response: pb.GetSessionStateResponse | None = None
+        room = PageRoom(size, self._settings.workers.frame_bytes)
+        while response is None or (asked.page_token and not room.is_full):
+            asked.page_size = min(2 * asked.page_size, _LARGEST_STATE_PAGE)
+            left_s = max(0.0, until - time.monotonic())
+            state = (await call_worker(session, w.CommandRequest(get_state=asked), left_s)).state
+            if response is None:
+                response = pb.GetSessionStateResponse(position=state.position, registrations=state.registrations)
             async for some in in_slices(state.items):
-                shown += [item for item in some if sieve.shows(item.item_serial, _DATA_CHANGE)]
-            del state.items[:]
-            state.items.extend(shown)
-            state.ClearField("total_items")
-            if not request.page_token and not state.next_page_token:
-                state.total_items = len(shown)
-        return state
+                response.items.extend(
+                    item for item in some if sieve.shows(item.item_serial, _DATA_CHANGE) and room.takes(item)
+                )
+                if room.is_full:
+                    break
+            asked.page_token = state.next_page_token
+        if room.is_full:
+            last = response.items[-1]
+            response.next_page_token = page_token(last.server_handle, last.item_handle, STATE)
+        elif not request.page_token:
+            response.total_items = len(response.items)
+        return response
 
     async def ListSubscribers(self, request: pb.ListSubscribersRequest, call: Call) -> pb.ListSubscribersResponse:
         del call

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 from mxgw_core.api.errors import RequestIdLimitReached, RequestIdReused, SessionGone
@@ -14,9 +14,11 @@ from mxgw_core.sessions.session import Session, SessionRequest
 
 # How long a request id is remembered after the end of its session; the contract promises so much.
 REMEMBERED_S = 600.0
-# Of each owner, so that none takes the room of the others. About 500 bytes each; an owner that opens and closes 8
-# sessions a second for ten minutes is told to slow down.
+# Of each owner, so that none takes the room of the others; an owner that opens and closes 8 sessions a second for ten
+# minutes is told to slow down.
 _LIMIT = 5_000
+# What one takes: ids and digests have fixed lengths.
+_ENDED_BYTES = 500
 # A session whose callers all gave up while it was starting waits so long for a repeat.
 UNCLAIMED_S = 60.0
 
@@ -133,6 +135,11 @@ class Openings:
         """Return the live session that a request of this key opened or is opening."""
         opening = self._live.get(key)
         return None if opening is None or opening.has_failed else opening.session
+
+    def bytes_by_owner(self) -> Mapping[str, int]:
+        """Return how much memory the sessions of each owner take that ended."""
+        self._forget_old()
+        return {owner: count * _ENDED_BYTES for owner, count in self._ended_of.items()}
 
     def add(self, session: Session, *, was_opened: bool = False) -> Opening:
         """Remember a session that begins; one without a request id is not remembered."""

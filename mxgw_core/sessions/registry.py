@@ -68,10 +68,19 @@ class SessionRegistry:
     outlive the gateway are left to the next one.
     """
 
-    def __init__(self, settings: Settings, plugins: PluginHost, data: DataDirectory) -> None:
+    def __init__(
+        self,
+        settings: Settings,
+        plugins: PluginHost,
+        data: DataDirectory,
+        *,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        """`clock`: monotonic seconds, for leases and grace; it goes with the event loop's."""
         self._settings = settings
         self._plugins = plugins
         self._data = data
+        self._clock = clock
         self._live: dict[str, Session] = {}
         self._ended: OrderedDict[str, RememberedSession] = OrderedDict()
         self._opened = 0
@@ -84,7 +93,9 @@ class SessionRegistry:
         kind = settings.backends[default].kind or default
         workers = settings.workers
         self.pool = WarmPool(workers.warm_pool, kind, data.log_of_spare, parallel=workers.parallel_starts)
-        self.memory = GatewayMemory(settings.limits.memory_bytes, settings.events.unattached_bytes)
+        self.memory = GatewayMemory(
+            settings.limits.memory_bytes, settings.events.unattached_bytes, self._openings.bytes_by_owner
+        )
         self.draining = False
 
     async def __aenter__(self) -> SessionRegistry:
@@ -154,7 +165,7 @@ class SessionRegistry:
             )
         if not request.is_internal:
             self._require_room(owner)
-            self.memory.require_room()
+            self.memory.require_room(owner.id)
         session_id = _new_id()
         self._opened += 1
         session = Session(
@@ -165,9 +176,10 @@ class SessionRegistry:
             settings=self._settings,
             plugins=self._plugins,
             make_worker=self._make_worker,
+            clock=self._clock,
         )
         self._live[session_id] = session
-        self.memory.watch(session.distributor, session.worker.commands)
+        self.memory.watch(session.distributor, owner.id, session.worker.commands)
         opening = self._openings.add(session)
         self.totals.starting(session)
         self._tasks.create_task(self._run(session), name=f"session:{session_id}")
@@ -254,11 +266,12 @@ class SessionRegistry:
             settings=self._settings,
             plugins=self._plugins,
             make_worker=self._adopting(orphan),
+            clock=self._clock,
             adopted_from=spawn.opened_at,
             had_subscriber=orphan.had_subscriber,
         )
         self._live[session.id] = session
-        self.memory.watch(session.distributor, session.worker.commands)
+        self.memory.watch(session.distributor, spawn.owner, session.worker.commands)
         self._openings.add(session, was_opened=orphan.was_ready)
         if judgement.verdict is OrphanVerdict.TERMINATE:
             session.close(judgement.reason, judgement.detail)

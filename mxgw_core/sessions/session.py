@@ -147,7 +147,10 @@ class Session:
                 self._let_go()
             else:
                 self._leave(reason, detail)
-                await self.worker.stop(reason, detail)
+                try:
+                    await self.worker.stop(reason, detail)
+                except Exception:
+                    log.exception("session %s: its worker could not be ended in order", self.id)
                 self._end(reason)
 
     async def _start(self) -> None:

@@ -65,7 +65,7 @@ class AdoptedProcess:
             return None
         try:
             pidfd = os.pidfd_open(worker.pid)
-        except OSError:
+        except (OSError, OverflowError):  # the latter for a number that no process can have
             return None
         if start_ticks(worker.pid) != worker.start_ticks:
             os.close(pidfd)

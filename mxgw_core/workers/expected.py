@@ -10,6 +10,7 @@ from mxgw_core.api.workers import Orphan, WorkerIdentity, WorkerProof, WorkerSpa
 from mxgw_core.failpoints import reach
 from mxgw_core.plugins import PluginHost
 from mxgw_core.workers.link import Refused
+from mxgw_core.workers.steps import told_cause
 from mxgw_worker.ipc.handshake import PROTOCOL_VERSION, GatewayHandshake
 from mxgw_worker.ipc.process import pid_scope
 
@@ -67,11 +68,15 @@ class ExpectedWorker:
             if answer.error is None:
                 continue
             if self._orphan is None:
-                raise Refused("NOT_RECORDED", f"plugin {answer.plugin!r} could not record the worker")
+                raise Refused(
+                    "NOT_RECORDED", f"plugin {answer.plugin!r} could not record the worker{told_cause(answer.error)}"
+                )
             log.error(
-                "session %s: plugin %s could not record the adopted worker: it serves, but will not be adopted again",
+                "session %s: plugin %s could not record the adopted worker%s: it serves, but unless that is made good "
+                "it will not be adopted again",
                 self._spawn.session_id,
                 answer.plugin,
+                told_cause(answer.error),
             )
         reach(f"{self.phase}:after-manifest")
 

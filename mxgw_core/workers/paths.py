@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
+import errno
 import hashlib
+import logging
 import os
 import stat
 import sys
@@ -12,48 +15,57 @@ from types import TracebackType
 from mxgw_core.api.errors import SettingsError
 from mxgw_worker.ipc.process import boot_id
 
+log = logging.getLogger(__name__)
+
 # struct sockaddr_un holds 108 bytes on Linux, 104 on BSD and macOS, the terminating zero included.
 _SOCKET_PATH_BYTES = 107 if sys.platform == "linux" else 103
 # Logs of workers that ended badly are kept for whoever looks into it, the newest of them.
 _KEPT_LOGS = 100
+# Below a data directory while `mxgw restore` writes there: what it holds is not yet, or not all, in its place.
+UNFINISHED_RESTORE = "restore-unfinished"
 _SOCKET_NAME_BYTES = len("/run/") + 16 + len(".sock")
+# What flock(2) answers where it cannot lock a directory: a network file system locks ranges of files instead.
+_NO_LOCKS = frozenset({errno.EBADF, errno.EINVAL, errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP})
 
 
 class DataDirectory:
     """Makes and guards the data directory; hold it open for as long as the gateway runs.
 
-    A second gateway on the same directory is refused: it could steal sockets and logs of the first.
+    A second gateway on the same directory is refused: it could steal sockets and logs of the first. What is locked are
+    the directory itself, its `run` (which `id` names), and the file `lock`, which says who holds them: whatever is
+    removed or replaced below the directory while a gateway runs lets no other one in. A directory
+    of which only a part was restored is refused, too.
+
+    Args:
+        for_restore: the directory is held to restore a backup to it, so what a former restore left does not matter.
 
     Attributes:
         id: names the directory itself, whatever path leads to it: a link or a move keeps it, a copy has another.
     """
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, *, for_restore: bool = False) -> None:
         self._given = path.absolute()
+        self._for_restore = for_restore
         self.path = path.resolve()
         self.id = ""
         self.run = self.path / "run"
         self.logs = self.path / "logs"
-        self._lock_fd: int | None = None
-        self._run_fd: int | None = None
+        self._held = contextlib.ExitStack()
 
     def __enter__(self) -> DataDirectory:
         """Make the directories private and take the lock.
 
         Raises:
-            SettingsError: the path is too long for sockets, not ours, not writable, or in use by another gateway.
+            SettingsError: the path is too long for sockets, not ours, not writable, in use by another gateway, or only
+                partly restored.
         """
-        if len(os.fsencode(self.path)) + _SOCKET_NAME_BYTES > _SOCKET_PATH_BYTES:
-            raise SettingsError(
-                f"gateway.data_dir {self.path} is too long for the Unix sockets below it "
-                f"({_SOCKET_PATH_BYTES - _SOCKET_NAME_BYTES} bytes at most): choose a shorter path"
-            )
+        check_data_dir(self._given, for_restore=self._for_restore)
         try:
-            _require_own_link(self._given)
             for directory in (self.path, self.run, self.logs):
                 _make_private(directory)
-            self._lock()
-            self._identify()
+            with contextlib.ExitStack() as held:
+                self._lock(held)
+                self._held = held.pop_all()
         except OSError as error:
             raise SettingsError(
                 f"gateway.data_dir {self.path}: {error.strerror or error}; choose a directory this user can write"
@@ -69,41 +81,53 @@ class DataDirectory:
     def __exit__(
         self, exc_type: type[BaseException] | None, exc: BaseException | None, trace: TracebackType | None
     ) -> None:
-        if self._lock_fd is not None:
-            os.close(self._lock_fd)
-            self._lock_fd = None
-        if self._run_fd is not None:
-            os.close(self._run_fd)
-            self._run_fd = None
+        self._held.close()
 
-    def _identify(self) -> None:
-        """Take device and inode of the directory of sockets for the id, and the boot, see `same_data_dir`.
+    def _lock(self, held: contextlib.ExitStack) -> None:
+        """Take the locks, and the id from the directory of sockets, see `same_data_dir`.
 
         This gateway and each of its workers keep that one open, so while one of them lives no other directory can get
         the same inode, not even one that is restored in its place.
         """
-        self._run_fd = os.open(self.run, os.O_RDONLY | os.O_CLOEXEC)
-        status = os.fstat(self._run_fd)
+        are_directories_locked = True
+        for directory in (self.path, self.run):
+            fd = _opened(held, directory, os.O_RDONLY | os.O_DIRECTORY)
+            are_directories_locked = self._take(fd) and are_directories_locked
+        status = os.fstat(fd)
         self.id = f"{status.st_dev:x}:{status.st_ino:x}:{boot_id()}"
+        lock = _opened(held, self.path / "lock", os.O_RDWR | os.O_CREAT)
+        if not self._take(lock):
+            raise SettingsError(
+                f"gateway.data_dir {self.path} is on a file system without locks, so that a second gateway could not "
+                "be kept out: choose a directory on a local disk"
+            )
+        if not are_directories_locked:
+            log.warning(
+                "gateway.data_dir %s is on a file system that locks no directories: the file `lock` in it keeps other "
+                "gateways out, so nobody may remove it while this one runs; a local disk is safer",
+                self.path,
+            )
+        os.ftruncate(lock, 0)
+        os.pwrite(lock, f"{os.getpid()}\n".encode("ascii"), 0)
 
-    def _lock(self) -> None:
-        lock = self.path / "lock"
-        fd = os.open(lock, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-        if sys.platform != "win32":
-            import fcntl
+    def _take(self, fd: int) -> bool:
+        """Lock an open file or directory; return False where that does not work.
 
-            try:
-                fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError:
-                owner = os.pread(fd, 32, 0).decode("ascii", "replace").strip()
-                os.close(fd)
-                raise SettingsError(
-                    f"gateway.data_dir {self.path} is in use by another gateway (pid {owner or 'unknown'}): "
-                    "stop it, or give this one a data_dir of its own"
-                ) from None
-        os.ftruncate(fd, 0)
-        os.pwrite(fd, f"{os.getpid()}\n".encode("ascii"), 0)
-        self._lock_fd = fd
+        Raises:
+            SettingsError: another gateway has locked it.
+        """
+        try:
+            is_free = _try_lock(fd, exclusive=True)
+        except OSError as error:
+            if error.errno in _NO_LOCKS:
+                return False
+            raise
+        if not is_free:
+            raise SettingsError(
+                f"gateway.data_dir {self.path} is in use by another gateway (pid {_holder(self.path) or 'unknown'}): "
+                "stop it, or give this one a data_dir of its own"
+            )
+        return True
 
     def prune_logs(self) -> None:
         """Remove all worker logs but the newest hundred."""
@@ -131,6 +155,33 @@ class DataDirectory:
         return self.logs / f"worker-{_short_name(session_id)}.log"
 
 
+def check_data_dir(given: Path, *, for_restore: bool = False) -> None:
+    """Make sure that a gateway could use the directory, as far as that shows without making or changing anything.
+
+    Raises:
+        SettingsError: the path is too long for sockets, not ours, no directory, or only partly restored.
+    """
+    path = given.resolve()
+    if len(os.fsencode(path)) + _SOCKET_NAME_BYTES > _SOCKET_PATH_BYTES:
+        raise SettingsError(
+            f"gateway.data_dir {path} is too long for the Unix sockets below it "
+            f"({_SOCKET_PATH_BYTES - _SOCKET_NAME_BYTES} bytes at most): choose a shorter path"
+        )
+    try:
+        _require_own_link(given.absolute())
+        if path.exists():
+            _require_own_directory(path)
+        if not for_restore and (path / UNFINISHED_RESTORE).exists():
+            raise SettingsError(
+                f"gateway.data_dir {path}: a restore to it was cut off or still runs: restore the backup again, to an "
+                "empty directory"
+            )
+    except OSError as error:
+        raise SettingsError(
+            f"gateway.data_dir {path}: {error.strerror or error}; choose a directory this user can write"
+        ) from error
+
+
 def _modified(path: Path) -> float:
     try:
         return path.stat().st_mtime
@@ -144,23 +195,59 @@ def end_sessions_marker(directory: Path) -> Path:
 
 
 def holder_of(directory: Path) -> int | None:
-    """Return the pid of the gateway that uses a data directory; None when none does."""
+    """Return the pid of the gateway that uses a data directory, 0 when its pid is not known; None when none does."""
     if sys.platform == "win32":
         return None
+    for locked in (directory / "lock", directory, directory / "run"):
+        if _is_locked(locked):
+            return _holder(directory)
+    return None
+
+
+def _holder(directory: Path) -> int:
+    """Return the pid in the file `lock`; 0 when it is not the file of the gateway that runs: it was replaced."""
+    if not _is_locked(directory / "lock"):
+        return 0
+    with contextlib.suppress(OSError), (directory / "lock").open("rb") as file:
+        text = file.read(32).strip()
+        return int(text) if text.isdigit() else 0
+    return 0
+
+
+def _is_locked(path: Path) -> bool:
+    try:
+        fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
+    except OSError:
+        return False
+    try:
+        return not _try_lock(fd, exclusive=False)
+    except OSError:
+        return False
+    finally:
+        os.close(fd)
+
+
+def _try_lock(fd: int, *, exclusive: bool) -> bool:
+    """Lock an open file or directory until it is closed; return whether nobody else had.
+
+    Raises:
+        OSError: it cannot be locked.
+    """
+    if sys.platform == "win32":
+        return True
     import fcntl
 
     try:
-        fd = os.open(directory / "lock", os.O_RDWR | os.O_CLOEXEC)
-    except OSError:
-        return None
-    try:
-        fcntl.flock(fd, fcntl.LOCK_SH | fcntl.LOCK_NB)
+        fcntl.flock(fd, (fcntl.LOCK_EX if exclusive else fcntl.LOCK_SH) | fcntl.LOCK_NB)
     except BlockingIOError:
-        text = os.pread(fd, 32, 0).decode("ascii", "replace").strip()
-        return int(text) if text.isdecimal() else None
-    finally:
-        os.close(fd)
-    return None
+        return False
+    return True
+
+
+def _opened(held: contextlib.ExitStack, path: Path, flags: int) -> int:
+    fd = os.open(path, flags | os.O_CLOEXEC, 0o600)
+    held.callback(os.close, fd)
+    return fd
 
 
 def _short_name(session_id: str) -> str:
@@ -175,10 +262,14 @@ def _require_own_link(path: Path) -> None:
 
 def _make_private(directory: Path) -> None:
     directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+    _require_own_directory(directory)
+    if directory.lstat().st_mode & 0o077:
+        directory.chmod(0o700)
+
+
+def _require_own_directory(directory: Path) -> None:
     status = directory.lstat()
     if not stat.S_ISDIR(status.st_mode):
         raise SettingsError(f"{directory} is not a directory: choose another gateway.data_dir")
     if hasattr(os, "getuid") and status.st_uid != os.getuid():
         raise SettingsError(f"{directory} belongs to another user: choose another gateway.data_dir")
-    if status.st_mode & 0o077:
-        directory.chmod(0o700)

@@ -32,6 +32,7 @@ def startup_for(spawn: WorkerSpawn, settings: Settings, orphan_lifetime_s: float
         orphan_lifetime_ms=int(orphan_lifetime_s * 1000),
         log_level=workers.log_level,
         maximum_items=workers.items,
+        maximum_reference_bytes=settings.limits.reference_bytes,
     )
 
 

@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
-from mxgw_core.api.errors import WorkerStartFailed
+from mxgw_core.api.errors import GatewayError, WorkerStartFailed
 from mxgw_core.api.types import INTERNAL, CloseReason
 from mxgw_core.api.workers import WorkerExit, WorkerIdentity, WorkerSpawn
 from mxgw_core.failpoints import reach
 from mxgw_core.plugins import PluginHost
+
+
+def told_cause(error: Exception) -> str:
+    """Return what a plugin says on purpose as the end of a sentence; "" for what it did not mean to raise."""
+    return f": {error.message}" if isinstance(error, GatewayError) else ""
 
 
 class WorkerSteps:
@@ -74,4 +79,6 @@ class WorkerSteps:
     def _require(self, hook: str, **arguments: object) -> None:
         for answer in self._plugins.ask(hook, **arguments):
             if answer.error is not None:
-                raise WorkerStartFailed(f"plugin {answer.plugin!r} prevented the start of the worker")
+                raise WorkerStartFailed(
+                    f"plugin {answer.plugin!r} prevented the start of the worker{told_cause(answer.error)}"
+                )

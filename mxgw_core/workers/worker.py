@@ -31,7 +31,7 @@ from mxgw_core.workers.endpoint import Endpoint
 from mxgw_core.workers.expected import ExpectedWorker
 from mxgw_core.workers.health import Health
 from mxgw_core.workers.intake import Intake
-from mxgw_core.workers.link import LinkBroken, WorkerLink
+from mxgw_core.workers.link import LinkBroken, Refused, WorkerLink
 from mxgw_core.workers.paths import DataDirectory
 from mxgw_core.workers.pool import WarmPool
 from mxgw_core.workers.process import StartupTooLarge, WorkerProcess
@@ -308,7 +308,12 @@ class Worker:
         if self._link is not None:
             return False
         assert link.handshake is not None
-        self._expected.proved(link.handshake)
+        try:
+            self._expected.proved(link.handshake)
+        except Refused as refusal:
+            if self._orphan is None:  # its worker is who it should be, and cannot be used: no other one will come
+                self._end(CloseReason.WORKER_START_FAILED, refusal.detail)
+            raise
         self._link = link
         self._linked.set_result(None)
         self._intake.welcomed(link.handshake.hello)

@@ -5,12 +5,22 @@ from __future__ import annotations
 import asyncio
 import itertools
 import threading
+import tracemalloc
 from contextlib import suppress
 
 import pytest
 from support.plugins import InstallPlugin
 
-from mxgw_core.api import Attempts, Operator, OperatorCredentials, Peer, TokenBucket, folded_name, hookimpl
+from mxgw_core.api import (
+    LONGEST_NAME,
+    Attempts,
+    Operator,
+    OperatorCredentials,
+    Peer,
+    TokenBucket,
+    folded_name,
+    hookimpl,
+)
 from mxgw_core.api.errors import DependencyUnavailable, GatewayError, TooManyAttempts
 from mxgw_core.testing import running_gateway
 
@@ -52,6 +62,20 @@ def test_a_burst_is_within_the_limit_and_the_next_is_told_how_long_to_wait() -> 
     clock.now += 3.1
 
     assert refused_for_s(attempts, HERE) == 0.0
+
+
+def test_how_much_is_remembered_of_a_name_does_not_depend_on_its_length() -> None:
+    def held_bytes(name: str) -> int:
+        attempts = Attempts(10, 5, clock=Clock())
+        tracemalloc.start()
+        try:
+            for number in range(500):
+                refused_for_s(attempts, peer(number), f"user {name}{number}")
+            return tracemalloc.get_traced_memory()[0]
+        finally:
+            tracemalloc.stop()
+
+    assert held_bytes("\N{GRINNING FACE}" * 240) < held_bytes("a") + 100 * 500
 
 
 def test_a_rate_is_kept_in_the_long_run_however_often_it_is_tried() -> None:
@@ -105,7 +129,36 @@ def test_other_names_are_others() -> None:
     assert len({folded_name(name) for name in ("alice", "alice2", "al ice", "bob", "")}) == 5
     assert folded_name("anna  maria") == folded_name("Anna Maria")
     assert folded_name("stra\u00dfe") == folded_name("STRASSE")
-    assert len(folded_name("\ufdfa" * 10_000)) <= 256
+    assert len(folded_name("\ufdfa" * 10_000)) <= LONGEST_NAME + 16
+
+
+@pytest.mark.parametrize("filler", [" ", "\u3000", "\u200b", "\u0301"])
+def test_what_a_directory_ignores_makes_no_other_name_of_one_however_much_of_it_there_is(filler: str) -> None:
+    longest = filler * (LONGEST_NAME - len("alice")) + "alice"
+
+    assert folded_name(f"user {longest}") == "user alice"
+
+
+def test_names_too_long_to_be_asked_for_share_a_count() -> None:
+    attempts = Attempts(1, 2)
+
+    assert [refused_for_s(attempts, peer(i), f"user {'x' * LONGEST_NAME}{i}") > 0 for i in range(3)] == [
+        False,
+        False,
+        True,
+    ]
+    assert refused_for_s(attempts, peer(9), f"user {'x' * LONGEST_NAME}") == 0.0
+
+
+def test_failures_with_keys_over_a_unix_socket_do_not_keep_operators_out() -> None:
+    attempts, socket = Attempts(1, 2), Peer("unix", is_local=True)
+    for number in range(3):
+        refused_for_s(attempts, socket, f"key {number}")
+
+    assert refused_for_s(attempts, socket, "key 9") > 0
+    assert refused_for_s(attempts, socket, "user anna") == 0.0
+    assert refused_for_s(attempts, socket, "user vera") == 0.0
+    assert refused_for_s(attempts, socket, "user nora") > 0
 
 
 def test_names_under_attack_keep_their_count_while_others_fill_the_table() -> None:
@@ -170,6 +223,7 @@ class Directory:
 
     def __init__(self) -> None:
         self.asked = 0
+        self.users: set[str] = set()
         self.lock = threading.Lock()
         self.may_answer = threading.Event()
         self.answer: Operator | Exception | None = None
@@ -178,6 +232,7 @@ class Directory:
     def mxgw_authenticate_operator(self, credentials: OperatorCredentials) -> Operator | None:
         with self.lock:
             self.asked += 1
+            self.users.add(credentials.user)
         assert self.may_answer.wait(30)
         if isinstance(self.answer, Exception):
             raise self.answer
@@ -209,6 +264,24 @@ async def test_guesses_side_by_side_in_all_spellings_are_within_the_limit(
 
     assert directory.asked == 5
     assert sorted(task.result() for task in guesses) == ["None"] * 5 + ["TOO_MANY_ATTEMPTS"] * 91
+
+
+@pytest.mark.asyncio
+@pytest.mark.parametrize("blank", [" ", "\t", "\u3000"])
+async def test_a_name_is_counted_as_it_is_asked_for_however_many_blanks_are_around_it(
+    install_plugin: InstallPlugin, blank: str
+) -> None:
+    directory = Directory()
+    directory.may_answer.set()
+    async with running_gateway(
+        {"plugins.enabled": [install_plugin("directory", directory)], "limits.failed_attempts_per_minute": 0.001}
+    ) as gateway:
+        for number in range(20):
+            user = f"{blank * 100 * number}alice{blank * number}"
+            with suppress(GatewayError):
+                await gateway.app.authenticate_operator(OperatorCredentials(user, "secret", peer(number)))
+
+    assert (directory.asked, directory.users) == (5, {"alice"})
 
 
 @pytest.mark.asyncio

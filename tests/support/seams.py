@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import types
 from collections import deque
-from collections.abc import AsyncIterator, Coroutine, Generator
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Coroutine, Generator
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -12,6 +12,7 @@ from mxgw.v1.events_pb2 import GAP_REASON_SOURCE_OVERFLOW
 from mxgw.worker.v1.worker_pb2 import Hello, WorkerEnvelope
 from mxgw_core.api.events import HistoryPage, Retention
 from mxgw_core.events.distributor import Distributor
+from mxgw_core.events.stores import Store as CoreStore
 from mxgw_core.testing.checker import Hole, Seen
 from mxgw_core.workers.intake import Intake
 from mxgw_worker.ipc.framing import FrameDecoder, frame
@@ -195,3 +196,24 @@ class Store:
             pages += 1
             records = b"".join(batch([s], item_handle=self.events[s]) for s in run)
             yield HistoryPage(run[0], run[-1], records)
+
+
+class Stepped(CoreStore):
+    """A store that is asked in the steps of the reader and in no task: `Step` has no event loop."""
+
+    async def span(self, epoch: bytes) -> tuple[int, int] | None:
+        return await self.history.span(epoch)
+
+    async def read(
+        self,
+        epoch: bytes,
+        after: int,
+        until: int,
+        is_ending: Callable[[], bool],
+    ) -> AsyncGenerator[HistoryPage | None, None]:
+        async for page in self.history.read(epoch, after, until):
+            yield page
+
+
+def stepped(store: Store | None) -> Stepped | None:
+    return None if store is None else Stepped(store, "a test", page_s=1, last_page_s=1)

@@ -101,7 +101,7 @@ async def test_pages_have_every_alarm_once_in_order_and_a_place_to_follow_from()
         assert len(references) == 50
         assert references == sorted(set(references))
         assert page.position.sequence >= 50
-        assert page.provider.provider == PRIMARY
+        assert (page.provider.provider, page.provider.backend) == (PRIMARY, "sim")
 
 
 @pytest.mark.asyncio

@@ -7,6 +7,7 @@ import json
 import os
 import re
 import shlex
+import signal
 import sqlite3
 import subprocess
 import sys
@@ -40,6 +41,26 @@ data_dir = "d"
 enabled = ["acl", "reattach"]
 [plugins.acl]
 environment = "test"
+"""
+
+
+# Runs `mxgw` and signals it as the second file was written to the disk.
+CUT = """
+import os, sys
+from mxgw_core.cli.main import main
+
+number = int(sys.argv.pop(1))
+fsync, left = os.fsync, [2]
+
+def cut(descriptor):
+    fsync(descriptor)
+    left[0] -= 1
+    if not left[0] or "backup" in sys.argv:
+        print("cut here", flush=True)
+        os.kill(os.getpid(), number)
+
+os.fsync = cut
+main()
 """
 
 
@@ -187,6 +208,99 @@ def test_nothing_is_overwritten_unasked_and_no_fresh_directory_is_needed_to_find
         assert len(json.loads(mxgw(site, "keys", "list", "--json").stdout)) == 2
 
 
+def test_nothing_is_replaced_that_is_no_regular_file_or_that_the_gateway_uses() -> None:
+    with tempfile.TemporaryDirectory(prefix="mxgw-b-", dir="/tmp") as name:
+        site = Path(name)
+        (site / "tls.pem").write_text("a certificate")
+        (site / "settings.toml").write_text(SETTINGS)
+        (site / ".secrets.toml").write_text("")
+        (site / ".secrets.toml").chmod(0o600)
+        said(site, "keys", "create", "one")
+        (site / "kept.tar").write_text("kept")
+        (site / "link.tar").symlink_to("kept.tar")
+        (site / "here").symlink_to("d")
+        os.mkfifo(site / "pipe.tar")
+        before = {path: path.lstat() for path in site.rglob("*")}
+        tls = [f"--set=tls.{key}={site / 'tls.pem'}" for key in ("certificate", "private_key")]
+        for file, why in {
+            "link.tar": "is not a regular file",
+            "pipe.tar": "is not a regular file",
+            "-": "not written to stdout",
+            "d/acl/keys.sqlite3": "is inside gateway.data_dir",
+            "d/lock": "is inside gateway.data_dir",
+            "here/new.tar": "is inside gateway.data_dir",
+            "settings.toml": "is a settings file",
+            ".secrets.toml": "is a settings file",
+            "tls.pem": "is the file of tls.certificate",
+        }.items():
+            assert why in mxgw(site, "backup", "--force", *tls, "--", file, code=1).stderr
+        after = {path: path.lstat() for path in site.rglob("*")}
+
+        assert {path: (s.st_ino, s.st_mtime_ns) for path, s in after.items()} == {
+            path: (s.st_ino, s.st_mtime_ns) for path, s in before.items()
+        }
+
+
+def test_a_disk_that_has_no_room_is_named() -> None:
+    with tempfile.TemporaryDirectory(prefix="mxgw-b-", dir="/tmp") as name:
+        site = Path(name)
+        (site / "settings.toml").write_text(SETTINGS)
+        said(site, "keys", "create", "one")
+        # To SQLite the limit is what a full disk is: a write that fails.
+        limited = ["prlimit", "--fsize=4096", "--", *MXGW, "backup", "b.tar"]
+        done = subprocess.run(limited, cwd=site, capture_output=True, text=True, check=False)
+
+        assert done.returncode == 1
+        assert "a database cannot be copied" in done.stderr
+        assert "Is there room?" in done.stderr
+        assert sorted(path.name for path in site.iterdir()) == ["d", "settings.toml"]
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGKILL])
+@pytest.mark.parametrize("command", ["backup", "restore"])
+def test_what_is_cut_off_leaves_nothing_that_could_be_taken_for_the_whole(command: str, number: signal.Signals) -> None:
+    with tempfile.TemporaryDirectory(prefix="mxgw-b-", dir="/tmp") as name:
+        site = Path(name)
+        (site / "settings.toml").write_text(SETTINGS)
+        said(site, "keys", "create", "one")
+        mxgw(site, "backup", "b.tar")
+        (site / "cut.py").write_text(CUT)
+        there = ["--set", "gateway.data_dir=new"]
+        arguments = ["backup", "c.tar"] if command == "backup" else ["restore", "b.tar", *there]
+        done = subprocess.run(
+            [sys.executable, "cut.py", str(int(number)), *arguments],
+            cwd=site,
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+
+        assert "cut here" in done.stdout, done.stdout + done.stderr
+        assert done.returncode == (143 if number is signal.SIGTERM else -number)
+        assert not (site / "c.tar").exists()
+
+        if number is signal.SIGTERM:
+            assert sorted(path.name for path in site.iterdir() if path.name != "new") == [
+                "b.tar",
+                "cut.py",
+                "d",
+                "settings.toml",
+            ]
+            assert command == "backup" or list((site / "new").iterdir()) == []
+        elif command == "restore":
+            assert "was cut off" in mxgw(site, "serve", "--listen", "127.0.0.1:0", *there, code=1).stderr
+        if command == "restore":
+            mxgw(site, "restore", "b.tar", *there)
+
+            assert sorted(path.name for path in (site / "new").iterdir()) == [
+                "acl",
+                "lock",
+                "logs",
+                "restored-settings",
+                "run",
+            ]
+
+
 @pytest.mark.asyncio
 async def test_a_directory_that_a_gateway_uses_is_refused() -> None:
     async with restarts(SETTINGS) as gateway:
@@ -239,10 +353,11 @@ def test_hook_mxgw_backup_brings_files_of_any_plugin_and_a_broken_one_stops_it(
     install_plugin: InstallPlugin, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    (tmp_path / "outside").write_text("mine")
+    (tmp_path / "other").mkdir()
+    (tmp_path / "other" / "outside").write_text("mine")
     (tmp_path / "d" / "run").mkdir(parents=True)
     (tmp_path / "d" / "run" / "socket").touch()
-    stranger = Stranger(BackupEntry(tmp_path / "outside"))
+    stranger = Stranger(BackupEntry(tmp_path / "other" / "outside"))
     install_plugin("stranger", stranger)
     install_plugin("broken", Broken())
     install_plugin("reserved", Stranger(BackupEntry(tmp_path / "d" / "run" / "socket")))
@@ -257,7 +372,10 @@ def test_hook_mxgw_backup_brings_files_of_any_plugin_and_a_broken_one_stops_it(
     restore_backup(choice(data_dir="new"), tmp_path / "b.tar", as_json=False)
 
     assert (tmp_path / "new" / "stranger" / "outside").read_text() == "mine"
-    assert f"was at {tmp_path}/outside, outside gateway.data_dir" in capsys.readouterr().out
+    assert f"was at {tmp_path}/other/outside, outside gateway.data_dir" in capsys.readouterr().out
+
+    with pytest.raises(CliFailure, match="where plugin stranger keeps files"):
+        make_backup(choice("stranger"), tmp_path / "other" / "b.tar", replace=False, as_json=False)
 
     for enabled, why in {
         ("stranger", "broken"): "the disk is on fire",
@@ -267,7 +385,7 @@ def test_hook_mxgw_backup_brings_files_of_any_plugin_and_a_broken_one_stops_it(
         with pytest.raises(CliFailure, match=why):
             make_backup(choice(*enabled), tmp_path / "c.tar", replace=False, as_json=False)
 
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["b.tar", "d", "new", "outside"]
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["b.tar", "d", "new", "other"]
 
 
 def test_the_documented_service_starts_with_the_documented_access_control() -> None:

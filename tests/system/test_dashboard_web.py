@@ -8,16 +8,20 @@ import os
 import re
 import signal
 import sys
+import tempfile
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
+from typing import IO
 
 import aiohttp
 import psutil
 import pytest
+from aiohttp import web
 from support.clients import client_of
 
 from mxgw_core.testing import RunningGateway, running_gateway
+from mxgw_dashboard_tui.web import WebServer
 
 pytestmark = pytest.mark.asyncio
 
@@ -44,10 +48,24 @@ class Served:
 
 @asynccontextmanager
 async def served(gateway: RunningGateway) -> AsyncIterator[Served]:
+    with tempfile.TemporaryFile() as logged:
+        async with _serving(gateway, logged) as server:
+            yield server
+        logged.seek(0)
+        told = logged.read().decode()
+
+    # Neither the key, nor an error that a visitor could cause.
+    assert server.key not in told
+    assert "Traceback" not in told
+
+
+@asynccontextmanager
+async def _serving(gateway: RunningGateway, logged: IO[bytes]) -> AsyncIterator[Served]:
     process = await asyncio.create_subprocess_exec(
         *(sys.executable, "-W", "ignore", "-m", "mxgw_dashboard_tui", "--serve", "--port", "0"),
         *("--connect", gateway.target),
         stdout=asyncio.subprocess.PIPE,
+        stderr=logged,
         env={**os.environ, "PYTHONWARNINGS": "ignore"},
     )
     try:
@@ -195,3 +213,39 @@ async def test_ending_the_server_ends_the_apps_of_open_pages() -> None:
 
     assert children
     assert not [child for child in children if child.is_running()]
+
+
+async def test_a_key_of_bytes_that_are_no_text_is_refused_like_any_other() -> None:
+    async with running_gateway({"plugins.enabled": ["dashboard_tui"]}) as gateway, served(gateway) as server:
+        host = server.base.removeprefix("http://")
+        reader, writer = await asyncio.open_connection(*host.split(":"))
+        headers = f"GET /ws HTTP/1.1\r\nHost: {host}\r\nOrigin: {server.base}\r\nConnection: Upgrade\r\n"
+        writer.write(headers.encode() + b"Upgrade: websocket\r\nSec-WebSocket-Protocol: mxgw.key.\xff\r\n\r\n")
+        answer = await reader.readline()
+        writer.close()
+        await writer.wait_closed()
+
+    assert answer.split()[1] == b"403"
+
+
+async def test_on_port_80_hosts_and_origins_have_the_port_or_leave_it_out() -> None:
+    server = WebServer("true", 80, "dashboard")
+    runner = web.AppRunner(await server._make_app())
+    await runner.setup()
+    try:
+        # The port that the server believes to have; the one of the socket is whatever is free.
+        site = web.TCPSite(runner, "127.0.0.1", 0)
+        await site.start()
+        address = f"http://127.0.0.1:{runner.addresses[0][1]}/"
+        codes = {}
+        async with aiohttp.ClientSession() as browser:
+            for host in ("127.0.0.1", "127.0.0.1:80", "127.0.0.1:81", "localhost"):
+                for origin in ("http://127.0.0.1", "http://127.0.0.1:80", "http://127.0.0.1:81", "https://127.0.0.1"):
+                    async with browser.get(address, headers={"Host": host, "Origin": origin}) as answer:
+                        codes[host, origin] = answer.status
+    finally:
+        await runner.cleanup()
+
+    ours = ("127.0.0.1", "127.0.0.1:80")
+    assert {pair for pair, code in codes.items() if code == 200} == {(h, f"http://{o}") for h in ours for o in ours}
+    assert set(codes.values()) == {200, 403}

@@ -248,6 +248,25 @@ async def test_hook_mxgw_grpc_services_are_served_like_the_gateways_own(running:
         assert refusal.reason == "INVALID_REQUEST"
 
 
+async def test_hook_mxgw_grpc_services_whose_own_wait_is_cancelled_answer_that_the_gateway_failed(
+    running: Run,
+) -> None:
+    class Cancelled:
+        async def Ping(self, request: PingRequest, call: Call) -> PingResponse:  # noqa: N802
+            raise asyncio.CancelledError
+
+    service = GrpcService(_own_service(), Cancelled())
+    async with running(hook("mxgw_grpc_services", lambda self, gateway: [service])) as (_, client), asyncio.timeout(60):
+        call = client.channel.unary_unary(
+            "/mxgw.test.OwnService/Ping",
+            request_serializer=PingRequest.SerializeToString,
+            response_deserializer=PingResponse.FromString,
+        )
+        refusal = await refused(call(PingRequest()))
+
+        assert refusal.code is grpc.StatusCode.INTERNAL
+
+
 async def test_hook_mxgw_grpc_services_must_not_clash(running: Run) -> None:
     clashing = GrpcService(gateway_service_pb2.DESCRIPTOR.services_by_name["GatewayService"], Pinger())
     with pytest.raises(SettingsError, match=r"mxgw\.v1\.GatewayService is brought twice"):
@@ -1127,6 +1146,118 @@ async def test_hook_mxgw_history_that_has_a_part_gives_it_with_one_exact_gap_for
 
         assert await resumed(20) == (False, list(range(21, 51)))
         assert await resumed(20) == (True, list(range(21, 51)))
+
+
+async def _evicted(client: Client, gateway: RunningGateway) -> ss.OpenSessionResponse:
+    """Return a session whose first 50 events were read, and are forgotten."""
+    session = await client.open()
+    await client.subscribe(session.session_id, names(50))
+    stream = client.stream(session.session_id)
+    await read_events(stream, 50)
+    stream.cancel()
+    await until(lambda: gateway.app.sessions()[0].subscribers == 0 and gateway.app.sessions()[0].oldest_sequence == 51)
+    return session
+
+
+def _behind_20(session: ss.OpenSessionResponse) -> es.StartPosition:
+    return es.StartPosition(after=e.Position(epoch=session.epoch, sequence=20))
+
+
+class Hanging(Part):
+    """Gives what it has, and then nothing more."""
+
+    async def read(self, epoch: bytes, after: int, until: int) -> AsyncIterator[HistoryPage]:
+        async for page in super().read(epoch, after, until):
+            yield page
+        await asyncio.Event().wait()
+
+
+async def test_hook_mxgw_history_that_hangs_is_waited_for_with_heartbeats_and_then_counts_as_failed(
+    running: Run, caplog: pytest.LogCaptureFixture
+) -> None:
+    history = hook("mxgw_history", lambda self, session: Hanging((1, 50), (1, 30)))
+    settings = {"events.heartbeat_interval_s": 1, "events.history_page_timeout_s": 1.5}
+    async with running(history, **settings) as (gateway, client), asyncio.timeout(60):
+        session = await _evicted(client, gateway)
+        stream = client.stream(session.session_id, _behind_20(session))
+
+        assert (await stream.read()).opened.recovered
+        assert [event.sequence for event in (await stream.read()).events.events] == list(range(21, 31))
+        assert (await stream.read()).heartbeat.position.sequence == 30
+
+        refusal = await refused(_rest(stream))
+        warned = [message for message in caplog.messages if message.startswith("the history store of plugin p0 (")]
+
+        assert refusal.reason == "HISTORY_UNAVAILABLE"
+        assert [message.partition(") ")[2] for message in warned] == ["gave no page within 1.5 s"]
+
+        await until(lambda: gateway.app.sessions()[0].subscribers == 0)
+        stream = client.stream(session.session_id, _behind_20(session))
+        told: list[str | None] = []
+        while "gap" not in told:
+            frame = await stream.read()
+            told.append(frame.WhichOneof("frame"))
+
+        assert told[:3] == ["opened", "events", "heartbeat"]  # as many as there is time for
+        assert (frame.gap.first_lost, frame.gap.last_lost) == (31, 50)
+
+        await client.subscribe(session.session_id, names(3))
+        _, sequences = await read_events(stream, 3)
+        stream.cancel()
+
+        assert sequences == [51, 52, 53]
+
+
+async def test_hook_mxgw_history_that_hangs_for_a_reader_that_overflows_leaves_it_what_is_unread(running: Run) -> None:
+    history = hook("mxgw_history", lambda self, session: Hanging((45, 50), (1, 30)))
+    settings = {"events.history_page_timeout_s": 600, "events.queue_events": 5, "events.unattached_events": 5}
+    async with running(history, **settings) as (gateway, client), asyncio.timeout(60):
+        session = await _evicted(client, gateway)
+        stream = client.stream(session.session_id, _behind_20(session))
+        await read_events(stream, 10)
+        await client.subscribe(session.session_id, names(50))
+        gap = (await stream.read()).gap
+        _, sequences = await read_events(stream, 6)
+        refusal = await refused(_rest(stream))
+
+        assert (gap.first_lost, gap.last_lost) == (31, 50)
+        assert sequences[:6] == [51, 52, 53, 54, 55, 56]
+        assert refusal.reason == "SUBSCRIBER_OVERFLOW"
+
+
+async def _rest(stream: Any) -> None:
+    while await stream.read() is not grpc.aio.EOF:
+        pass
+
+
+async def test_hook_mxgw_stream_pace_that_holds_older_events_back_leaves_heartbeats(running: Run) -> None:
+    class Held:
+        seconds = 600.0
+
+        def wait_s(self) -> float:
+            return self.seconds
+
+        def sent(self, events: int) -> None:
+            pass
+
+    pace = Held()
+    history = hook("mxgw_history", lambda self, session: Part((1, 50), (1, 50)))
+    paced = hook("mxgw_stream_pace", lambda self, session, identity: pace)
+    settings = {"events.heartbeat_interval_s": 1}
+    async with running(history, paced, **settings) as (gateway, client), asyncio.timeout(60):
+        pace.seconds = 0.0
+        session = await _evicted(client, gateway)
+        pace.seconds = 600.0
+        stream = client.stream(session.session_id, _behind_20(session))
+
+        assert (await stream.read()).opened.recovered
+        assert (await stream.read()).heartbeat.position.sequence == 20
+
+        pace.seconds = 0.0
+        _, sequences = await read_events(stream, 30)
+        stream.cancel()
+
+        assert sequences == list(range(21, 51))
 
 
 # workers

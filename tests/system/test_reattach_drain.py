@@ -55,6 +55,21 @@ async def test_to_end_sessions_is_asked_of_one_gateway_and_not_of_the_next() -> 
         assert gateway.rows() == [(session.session_id, "ready")]
 
 
+async def test_drain_of_a_gateway_whose_lock_file_was_replaced_signals_nobody() -> None:
+    async with restarts(LOAD) as gateway:
+        await gateway.start()
+        (gateway.data / "lock").unlink()
+        (gateway.data / "lock").write_text("1\n")
+        done = await gateway.drain("--end-sessions")
+
+        assert done.returncode == 1
+        assert "was removed or replaced" in done.stderr
+        assert "Send SIGTERM to the gateway yourself" in done.stderr
+        assert not (gateway.data / "run" / "end-sessions").exists()
+
+        await gateway.terminate()
+
+
 async def test_without_a_gateway_drain_says_so() -> None:
     async with restarts(LOAD) as gateway:
         never = await gateway.drain()

@@ -41,6 +41,7 @@ class Inside:
         completion_timeout_s: float = 30.0,
         read_timeout_s: float = 10.0,
         maximum_items: int = 100,
+        maximum_reference_bytes: int = 1 << 20,
     ) -> None:
         self.backend = backend
         self.failure = ""
@@ -55,7 +56,12 @@ class Inside:
             on_failed=lambda detail: setattr(self, "failure", detail),
         )
         methods = Methods(
-            backend=backend, items=self.items, writes=self.writes, turn=BackendTurn(), maximum_items=maximum_items
+            backend=backend,
+            items=self.items,
+            writes=self.writes,
+            turn=BackendTurn(),
+            maximum_items=maximum_items,
+            maximum_reference_bytes=maximum_reference_bytes,
         )
         self.dispatcher = Dispatcher(
             tasks=tasks,

@@ -233,6 +233,32 @@ async def test_the_item_limit_refuses_with_its_setting(inside) -> None:
         assert await worker.add(h, "C") == 1
 
 
+@pytest.mark.parametrize("reference", ["x" * 1000, "\N{GREEK SMALL LETTER ALPHA}" * 500, "\N{GRINNING FACE}" * 250])
+async def test_the_limit_of_references_refuses_with_its_setting_and_the_figures(inside, reference: str) -> None:
+    async with inside(maximum_reference_bytes=1000) as worker:
+        h = await worker.register()
+        item = await worker.add(h, reference)
+        replies = [
+            await worker.mx(c.MxCommand(add_item={"server_handle": h, "item_definition": "C"})),
+            await worker.mx(c.MxCommand(add_item2={"server_handle": h, "item_definition": "C", "item_context": "D"})),
+            await worker.mx(c.MxCommand(add_buffered_item={"server_handle": h, "item_definition": "C"})),
+        ]
+        bulk = await worker.mx(c.MxCommand(subscribe_bulk={"server_handle": h, "items": [{"item_definition": "C"}]}))
+        read = await worker.mx(c.MxCommand(read_bulk={"server_handle": h, "items": [{"item_definition": "C"}]}))
+
+        for result in (*replies, bulk.bulk.items[0], read.bulk.items[0]):
+            assert (result.hresult, result.reason) == (E_FAIL, "ITEM_LIMIT_REACHED")
+            assert "limits.reference_bytes" in result.message
+            assert "1000 bytes" in result.message
+        for _ in range(3):
+            await worker.mx(c.MxCommand(remove_item={"server_handle": h, "item_handle": item}))
+            item = await worker.add(h, reference)
+        await worker.mx(c.MxCommand(unregister={"server_handle": h}))
+        h = await worker.register()
+
+        assert await worker.add(h, reference)
+
+
 @pytest.mark.parametrize(
     "value",
     [

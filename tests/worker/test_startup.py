@@ -46,6 +46,7 @@ def test_what_is_written_is_read_and_nothing_beyond() -> None:
         ("write_completion_timeout_ms", 0, "write_completion_timeout_ms is 0"),
         ("read_timeout_ms", 0, "read_timeout_ms is 0"),
         ("maximum_items", 0, "maximum_items is 0"),
+        ("maximum_reference_bytes", 0, "maximum_reference_bytes is 0"),
         ("maximum_frame_bytes", 100, "at least 4096"),
         ("log_level", "LOUD", "log_level 'LOUD'"),
         ("backend_options_json", "{", "no JSON"),

@@ -21,8 +21,9 @@ from mxgw.worker.v1.worker_pb2 import (
 )
 from mxgw_worker.backends.base import AlarmAck, AlarmPublisher, AlarmSource, MxError
 from mxgw_worker.calls import Call, CallFailed
+from mxgw_worker.ipc.page_tokens import page_token, place_of
 from mxgw_worker.methods import Methods
-from mxgw_worker.paging import is_page_token_of, page_token, parse_page_token
+from mxgw_worker.paging import parse_page_token
 
 # Changes kept for a gateway that is behind; one further behind gets all active alarms instead.
 KEPT_CHANGES = 20_000
@@ -110,7 +111,7 @@ class AlarmWatch:
 
     def _page(self, token: str) -> CommandReply:
         name = f"alarms\0{self._reports}"
-        if not is_page_token_of(token, name):
+        if place_of(token, name) is None:
             raise CallFailed("BAD_PAGE_TOKEN", "the token is of an earlier report; poll anew")
         return self._page_from(parse_page_token(token, name)[0])
 

@@ -6,12 +6,14 @@ one item may go by its handle.
 
 from __future__ import annotations
 
+import sys
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import TypeAlias
 
 from mxgw.v1.session_service_pb2 import ADVISE_KIND_NONE, AdviseKind
 from mxgw.worker.v1.worker_pb2 import ItemRecord
+from mxgw_worker.ipc.references import reference_bytes
 from mxgw_worker.reading import Reading
 from mxgw_worker.turns import Turns
 
@@ -97,6 +99,8 @@ class ItemTable:
         # Items of a ReadBulk: their events go to the read and nowhere else.
         self.hidden: dict[Key, Reading] = {}
         self._by_reference: dict[_Reference, dict[Key, Item]] = {}
+        # What the references of `items` take in memory.
+        self.reference_bytes = 0
         self._head_sequence = head_sequence
         self._last_serial = 0
         # What the connected gateway has not been told yet, in order.
@@ -132,8 +136,10 @@ class ItemTable:
         if key in self.items:
             self.remove(key)
         self.hidden.pop(key, None)
-        item = Item(self.next_serial(), key, definition, context, buffered)
+        # One text for all: a client gives the same context thousands of times.
+        item = Item(self.next_serial(), key, definition, sys.intern(context), buffered)
         self.items[key] = item
+        self.reference_bytes += reference_bytes(definition, context)
         self._by_reference.setdefault((key[0], definition, context), {})[key] = item
         self._untold.append(item.record())
         return item
@@ -149,6 +155,7 @@ class ItemTable:
         if item is None:
             return
         item.turns.close()
+        self.reference_bytes -= reference_bytes(item.definition, item.context)
         self._note_end(item)
         reference = (item.server_handle, item.definition, item.context)
         same = self._by_reference[reference]

@@ -12,6 +12,7 @@ from mxgw.v1.values_pb2 import MxStatus
 from mxgw_worker.arguments import checked_interval_ms, checked_time, checked_value
 from mxgw_worker.backends.base import E_FAIL, E_INVALIDARG, Backend, MxError
 from mxgw_worker.calls import BackendTurn, Call, CallExpired, Issue, Refused
+from mxgw_worker.ipc.references import MOST_REFERENCE_BYTES, reference_bytes
 from mxgw_worker.items import Item, ItemTable
 from mxgw_worker.turns import Ticket
 from mxgw_worker.writes import Completion, PendingWrite, Writes
@@ -29,13 +30,21 @@ class Methods:
     """Runs single methods. Everything that touches the backend holds `turn`."""
 
     def __init__(
-        self, *, backend: Backend, items: ItemTable, writes: Writes, turn: BackendTurn, maximum_items: int
+        self,
+        *,
+        backend: Backend,
+        items: ItemTable,
+        writes: Writes,
+        turn: BackendTurn,
+        maximum_items: int,
+        maximum_reference_bytes: int = MOST_REFERENCE_BYTES,
     ) -> None:
         self.backend = backend
         self.items = items
         self.writes = writes
         self.turn = turn
         self._maximum_items = maximum_items
+        self._maximum_reference_bytes = maximum_reference_bytes
 
     async def register(self, call: Call, command: c.RegisterCommand) -> MxReply:
         """Register."""
@@ -99,7 +108,9 @@ class Methods:
         return await self.backend.add_item(server_handle, definition)
 
     def check_room(self, definition: str, context: str) -> None:
-        """Refuse an item without a name or with one that fits no record, and one more than the worker may hold.
+        """Refuse an item without a name, one that fits no record, and one more than the worker may hold.
+
+        The worker's items are limited by number and by the bytes of their references.
 
         Raises:
             MxError: with E_INVALIDARG, or ITEM_LIMIT_REACHED.
@@ -115,6 +126,13 @@ class Methods:
                 "ITEM_LIMIT_REACHED",
                 f"this worker holds {len(self.items)} items, the limit is {self._maximum_items}; remove items, open "
                 "another session, or raise workers.items",
+            )
+        held, needed = self.items.reference_bytes, reference_bytes(definition, context)
+        if held + needed > self._maximum_reference_bytes:
+            raise Refused(
+                "ITEM_LIMIT_REACHED",
+                f"the references of this worker's items take {held} bytes and this one {needed}, the limit for all is "
+                f"{self._maximum_reference_bytes}; remove items, open another session, or raise limits.reference_bytes",
             )
 
     def check_item(self, call: Call, server_handle: int, item_handle: int, index: int = 0) -> None:

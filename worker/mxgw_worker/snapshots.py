@@ -10,9 +10,10 @@ from typing import TypeAlias
 from mxgw.v1.session_service_pb2 import ADVISE_KIND_NONE, ADVISE_KIND_UNSPECIFIED
 from mxgw.worker.v1.worker_pb2 import CommandReply, GetSnapshot, SnapshotPage
 from mxgw_worker.calls import CallFailed
+from mxgw_worker.ipc.page_tokens import page_token, place_of
 from mxgw_worker.items import ItemTable
 from mxgw_worker.outbox import Outbox
-from mxgw_worker.paging import is_page_token_of, page_token, parse_page_token
+from mxgw_worker.paging import parse_page_token
 from mxgw_worker.records import snapshot_item
 
 # Part of a frame that one page may fill.
@@ -87,7 +88,7 @@ class Snapshots:
     def _place(self, token: str) -> tuple[int, int]:
         """Return which capture a token is of, and where its page begins."""
         for number in self._captures:
-            if is_page_token_of(token, _name(number)):
+            if place_of(token, _name(number)) is not None:
                 return number, parse_page_token(token, _name(number))[0]
         raise CallFailed(
             "BAD_PAGE_TOKEN", "the page token is of no snapshot whose pages are being fetched; start anew without one"

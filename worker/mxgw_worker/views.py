@@ -11,11 +11,12 @@ from mxgw.v1.session_service_pb2 import GetSessionStateResponse, ItemState, Regi
 from mxgw.worker.v1.worker_pb2 import Browse, BrowseResult, CommandReply, GetState, WorkerInfo
 from mxgw_worker.backends.base import Browsable, MxError
 from mxgw_worker.calls import Call, CallFailed
+from mxgw_worker.ipc.page_tokens import STATE, page_token
 from mxgw_worker.ipc.process import rss_bytes
 from mxgw_worker.items import Item
 from mxgw_worker.methods import Methods
 from mxgw_worker.outbox import Outbox
-from mxgw_worker.paging import page_size_of, page_token, parse_page_token
+from mxgw_worker.paging import page_size_of, parse_page_token
 from mxgw_worker.records import data_change_of
 from mxgw_worker.sink import WorkerSink
 
@@ -76,7 +77,7 @@ class Views:
         Raises:
             CallFailed: BAD_PAGE_TOKEN.
         """
-        after = parse_page_token(query.page_token, "state") if query.page_token else (0, 0)
+        after = parse_page_token(query.page_token, STATE) if query.page_token else (0, 0)
         items = self._methods.items
         keys = sorted(items.items)
         size = page_size_of(query.page_size, _STATE_PAGE, _STATE_PAGE_MAXIMUM)
@@ -89,7 +90,7 @@ class Views:
             state = _item_state(items.items[key], include_value=query.include_values)
             total += state.ByteSize()
             if page and (len(page) == size or total > self._page_bytes):
-                token = page_token(page[-1].server_handle, page[-1].item_handle, "state")
+                token = page_token(page[-1].server_handle, page[-1].item_handle, STATE)
                 break
             page.append(state)
         response = GetSessionStateResponse(

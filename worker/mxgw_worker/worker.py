@@ -129,6 +129,7 @@ class Worker:
             writes=self._writes,
             turn=BackendTurn(),
             maximum_items=startup.maximum_items,
+            maximum_reference_bytes=startup.maximum_reference_bytes,
         )
         views = Views(
             methods=methods, outbox=self._outbox, sink=self._sink, maximum_frame_bytes=startup.maximum_frame_bytes

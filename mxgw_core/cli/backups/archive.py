@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 import io
 import os
+import stat
 import tarfile
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -20,6 +21,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from mxgw_core.api.backup import BackupKind
 from mxgw_core.api.errors import MxgwError
 from mxgw_core.printable import printable
+from mxgw_core.workers.paths import UNFINISHED_RESTORE
 
 FORMAT = 1
 CONTENTS = "mxgw-backup.json"
@@ -27,7 +29,7 @@ CONTENTS = "mxgw-backup.json"
 DATA, SETTINGS = "data", "settings"
 # Made by every gateway for itself, or by `mxgw restore`: no member may stand in their way.
 RESTORED_SETTINGS = "restored-settings"
-_RESERVED = frozenset({"run", "logs", "lock", RESTORED_SETTINGS})
+_RESERVED = frozenset({"run", "logs", "lock", RESTORED_SETTINGS, UNFINISHED_RESTORE})
 
 _MAXIMUM_CONTENTS_BYTES = 1024 * 1024
 _MAXIMUM_MEMBERS = 10_000
@@ -180,6 +182,8 @@ def opened(path: Path) -> Iterator[Archive]:
         ArchiveRefused: it is no backup, a newer release made it, or its list of contents cannot be right.
         OSError: it cannot be read.
     """
+    if not stat.S_ISREG(path.stat().st_mode):  # to open a pipe could wait for ever
+        raise ArchiveRefused("it is not a regular file")
     with _Bounded(path) as file:
         with _in_words():
             tar = tarfile.open(fileobj=file, mode="r:")  # noqa: SIM115  closed with the file: it holds nothing else

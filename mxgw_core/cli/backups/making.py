@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import os
+import shutil
 import sqlite3
+import stat
 import tempfile
 from collections.abc import Iterator, Sequence
 from contextlib import closing
@@ -34,6 +37,7 @@ from mxgw_core.cli.failures import CliFailure
 from mxgw_core.cli.options import SettingsChoice
 from mxgw_core.cli.plugin_commands import quiet
 from mxgw_core.cli.terminal import write_json
+from mxgw_core.cli.terminating import cleaning_up_at_sigterm
 from mxgw_core.cli.text import bytes_text
 from mxgw_core.config.loader import LoadedSettings
 from mxgw_core.config.models import Settings
@@ -57,14 +61,10 @@ def make_backup(choice: SettingsChoice, file: Path, *, replace: bool, as_json: b
 
     Raises:
         CliFailure: something that belongs into it cannot be had, or the file cannot be written.
+        SilentFailure: SIGTERM came; then no copy is left behind.
     """
+    _require_place(file, replace=replace)
     file = file.absolute()
-    if file.is_dir():
-        raise CliFailure(f"{file} is a directory", hint="Name the file to write, for example mxgw-backup.tar.")
-    if file.exists() and not replace:
-        raise CliFailure(f"{file} exists", hint="Choose another name, or say --force to replace it.")
-    if not file.parent.is_dir():
-        raise CliFailure(f"{file.parent} is no directory", hint="Make it first, private to the gateway's user.")
     found = loaded(choice)
     data_dir = found.settings.gateway.data_dir.resolve()
     if not data_dir.is_dir():
@@ -73,11 +73,16 @@ def make_backup(choice: SettingsChoice, file: Path, *, replace: bool, as_json: b
             hint="--settings or --set gateway.data_dir=... names the gateway that is meant.",
         )
     sources = [*_plugin_files(found, data_dir), *_settings_files(found.files)]
+    _require_no_live_file(file, found.settings, data_dir, sources)
     created_at = datetime.now(UTC).isoformat(timespec="seconds")
+    size = 0
     try:
+        size = sum(source.entry.path.stat().st_size for source in sources)
         # Beside the archive, so that the same disk holds both; private from its first moment on.
-        with tempfile.TemporaryDirectory(prefix=".mxgw-backup-", dir=file.parent) as name:
-            size = sum(source.entry.path.stat().st_size for source in sources)
+        with (
+            cleaning_up_at_sigterm(),
+            tempfile.TemporaryDirectory(prefix=".mxgw-backup-", dir=file.parent) as name,
+        ):
             with shown_progress("Copying", size, hidden=as_json) as progress:
                 copies = [Path(name) / str(number) for number in range(len(sources))]
                 members = [_copied(*pair, progress) for pair in zip(sources, copies, strict=True)]
@@ -98,13 +103,68 @@ def make_backup(choice: SettingsChoice, file: Path, *, replace: bool, as_json: b
                 os.fsync(descriptor)
             archive.replace(file)
     except sqlite3.Error as error:
-        raise CliFailure(f"a database cannot be copied: {error}") from None
+        raise CliFailure(f"a database cannot be copied: {error}", hint=_room_hint(file, size)) from None
     except OSError as error:
+        is_full = error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
         raise CliFailure(
             f"{error.filename or file}: {error.strerror or error}",
-            hint="Run this as the gateway's user, with a place for FILE that this user can write to and has room.",
+            hint=_room_hint(file, size)
+            if is_full
+            else "Run this as the gateway's user, with a place for FILE that this user can write to.",
         ) from None
     _report(file, contents, as_json=as_json)
+
+
+def _require_place(file: Path, *, replace: bool) -> None:
+    """Refuse what is no place for a new file; only a regular file is ever replaced."""
+    if file.name == "-":
+        raise CliFailure(
+            "a backup is not written to stdout", hint="Name the file to write, for example mxgw-backup.tar."
+        )
+    file = file.absolute()
+    try:
+        mode = file.lstat().st_mode
+    except (FileNotFoundError, NotADirectoryError):
+        mode = None
+    except OSError as error:
+        raise CliFailure(f"{file}: {error.strerror or error}") from None
+    if mode is not None and stat.S_ISDIR(mode):
+        raise CliFailure(f"{file} is a directory", hint="Name the file to write, for example mxgw-backup.tar.")
+    if mode is not None and not stat.S_ISREG(mode):
+        raise CliFailure(
+            f"{file} is not a regular file but a link, a device or the like, and is never replaced",
+            hint="Name the file to write, for example mxgw-backup.tar.",
+        )
+    if mode is not None and not replace:
+        raise CliFailure(f"{file} exists", hint="Choose another name, or say --force to replace it.")
+    if not file.parent.is_dir():
+        raise CliFailure(f"{file.parent} is no directory", hint="Make it first, private to the gateway's user.")
+
+
+def _require_no_live_file(file: Path, settings: Settings, data_dir: Path, sources: Sequence[_Source]) -> None:
+    """Refuse to write where the gateway keeps its own files; --force does not change that."""
+    hint = "Name a file elsewhere, best on another disk."
+    place = file.parent.resolve() / file.name
+    if place.is_relative_to(data_dir):
+        raise CliFailure(f"{place} is inside gateway.data_dir {data_dir}, which is being backed up", hint=hint)
+    for source in sources:
+        path = source.entry.path
+        if source.plugin and place.parent.is_relative_to(path.parent):
+            raise CliFailure(f"{place} is inside {path.parent}, where plugin {source.plugin} keeps files", hint=hint)
+        if place == path:
+            raise CliFailure(f"{place} is a settings file of this gateway", hint=hint)
+    for key, path in settings.tls:
+        if path is not None and place == path.resolve():
+            raise CliFailure(f"{place} is the file of tls.{key}", hint=hint)
+
+
+def _room_hint(file: Path, size: int) -> str:
+    """Say how much room a backup takes, and what there is."""
+    free = shutil.disk_usage(file.parent).free
+    return (
+        f"Is there room? {file.parent} has {bytes_text(free)} free, and a backup takes up to {bytes_text(2 * size)} "
+        "there while it is made."
+    )
 
 
 def _plugin_files(found: LoadedSettings, data_dir: Path) -> Iterator[_Source]:

@@ -27,12 +27,15 @@ from mxgw_core.cli.configuration import loaded
 from mxgw_core.cli.failures import CliFailure
 from mxgw_core.cli.options import SettingsChoice
 from mxgw_core.cli.terminal import write_json
+from mxgw_core.cli.terminating import cleaning_up_at_sigterm
 from mxgw_core.printable import printable
-from mxgw_core.workers.paths import DataDirectory, holder_of
+from mxgw_core.workers.paths import UNFINISHED_RESTORE, DataDirectory, holder_of
 
 _FILE_MODE, _DIRECTORY_MODE = 0o600, 0o700
 # What a data directory has from the moment it is made.
 _ALWAYS_THERE = frozenset({"run", "logs", "lock"})
+# What a restore that was killed may leave of its own, besides.
+_OWN = _ALWAYS_THERE | {UNFINISHED_RESTORE}
 
 
 def restore_backup(choice: SettingsChoice, file: Path, *, as_json: bool) -> None:
@@ -40,17 +43,23 @@ def restore_backup(choice: SettingsChoice, file: Path, *, as_json: bool) -> None
 
     Raises:
         CliFailure: the archive is not whole and safe, or the directory is not fresh; then nothing is written.
+        SilentFailure: SIGTERM came; then the directory is as fresh as before.
     """
     directory = loaded(choice).settings.gateway.data_dir.absolute()
-    _require_fresh(directory)
     try:
+        _require_fresh(directory)
         with opened(file) as archive:
             _require_room(directory, archive.total_bytes)
             with shown_progress("Checking", archive.total_bytes, hidden=as_json) as progress:
                 archive.check(progress)
-        with DataDirectory(directory), opened(file) as again, _all_or_nothing(directory):
+        with (
+            cleaning_up_at_sigterm(),
+            DataDirectory(directory, for_restore=True),
+            opened(file) as again,
+            _all_or_nothing(directory) as unfinished,
+        ):
             with shown_progress("Restoring", again.total_bytes, hidden=as_json) as progress:
-                _write(again, directory, progress)
+                _write(again, unfinished, progress)
             contents = again.contents
     except ArchiveRefused as refusal:
         raise CliFailure(f"{file} cannot be restored: {refusal}", hint="Nothing was restored.") from None
@@ -64,18 +73,28 @@ def restore_backup(choice: SettingsChoice, file: Path, *, as_json: bool) -> None
 def _require_fresh(directory: Path) -> None:
     if (pid := holder_of(directory)) is not None:
         raise CliFailure(
-            f"a gateway (pid {pid}) runs on {directory}",
+            f"a gateway (pid {pid or 'unknown'}) runs on {directory}",
             hint="Name a fresh directory: --set gateway.data_dir=...; or drain that gateway and move its directory.",
         )
-    try:
-        fresh = not directory.exists() or not any(directory.iterdir())
-    except OSError as error:
-        raise CliFailure(f"gateway.data_dir {directory}: {error.strerror or error}") from None
-    if not fresh:
+    there = {path.name for path in directory.iterdir()} if directory.exists() else set()
+    is_cut_off = UNFINISHED_RESTORE in there
+    if is_cut_off and there - _OWN:
+        raise CliFailure(
+            f"a restore to gateway.data_dir {directory} was cut off at its end, and only a part is in its place",
+            hint="Remove what is in it, or name a fresh directory: --set gateway.data_dir=...",
+        )
+    if there - _OWN or any(_is_used(directory / name) for name in there & _ALWAYS_THERE):
         raise CliFailure(
             f"gateway.data_dir {directory} is not empty, and nothing that is there may be lost",
             hint="Move it away, or name a fresh directory: --set gateway.data_dir=...",
         )
+    if is_cut_off:
+        with DataDirectory(directory, for_restore=True):
+            shutil.rmtree(directory / UNFINISHED_RESTORE)
+
+
+def _is_used(path: Path) -> bool:
+    return path.is_dir() and any(path.iterdir())
 
 
 def _require_room(directory: Path, needed_bytes: int) -> None:
@@ -88,16 +107,41 @@ def _require_room(directory: Path, needed_bytes: int) -> None:
 
 
 @contextmanager
-def _all_or_nothing(directory: Path) -> Iterator[None]:
-    """Empty the directory again when something goes wrong: it was fresh, and its lock is held."""
+def _all_or_nothing(directory: Path) -> Iterator[Path]:
+    """Yield where to write, and put what is there into its place; empty the directory when something goes wrong.
+
+    The lock of the directory is held. Until all is in its place a gateway refuses the directory, also after SIGKILL.
+    It is written inside, since the parent is often not ours to write, and a mount point cannot be renamed.
+    """
     if unexpected := {path.name for path in directory.iterdir()} - _ALWAYS_THERE:
         raise CliFailure(f"{directory} is not empty any more: {min(unexpected)}")
+    unfinished = directory / UNFINISHED_RESTORE
+    names: list[str] = []
+    unfinished.mkdir(mode=_DIRECTORY_MODE)
     try:
-        yield
+        yield unfinished
+        names = sorted(path.name for path in unfinished.iterdir())
+        for name in names:
+            _put_in_place(unfinished / name, directory / name)
+        unfinished.rmdir()
     except BaseException:
-        for path in directory.iterdir():
-            shutil.rmtree(path) if path.is_dir() and not path.is_symlink() else path.unlink()
+        placed = [name for name in names if not (unfinished / name).exists()]
+        for name in (*placed, UNFINISHED_RESTORE, *_ALWAYS_THERE):
+            _remove(directory / name)
         raise
+
+
+def _put_in_place(path: Path, place: Path) -> None:
+    if place.exists():
+        raise CliFailure(f"{place.parent} is not empty any more: {place.name}")
+    path.rename(place)
+
+
+def _remove(path: Path) -> None:
+    if path.is_dir() and not path.is_symlink():
+        shutil.rmtree(path)
+    else:
+        path.unlink(missing_ok=True)
 
 
 def _write(archive: Archive, directory: Path, progress: Progress) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import click
 
-from mxgw_core.cli.options import Command, GatewayTarget, gateway_options, json_option
+from mxgw_core.cli.options import Command, GatewayTarget, NumberRange, gateway_options, json_option
 
 EXAMPLES = [
     ("mxgw bench --private", "a gateway of its own, with simulated load: what this machine can do"),
@@ -18,7 +18,7 @@ EXAMPLES = [
 @click.option("--private", is_flag=True, help="A gateway of its own with simulated load; nothing else is touched.")
 @click.option(
     "--seconds",
-    type=click.FloatRange(1, 600),
+    type=NumberRange(1, 600),
     default=5.0,
     show_default=True,
     metavar="N",

@@ -38,10 +38,12 @@ def config() -> None:
 def check(settings: SettingsChoice, as_json: bool) -> None:
     """Print every problem of the settings; exit with 1 when there is one.
 
-    The enabled plugins are loaded as well, because each owns its section. Nothing is started: `mxgw doctor` tries
-    whether ports, directories and backends work.
+    Whatever `mxgw serve` would refuse before it starts anything is refused here: the sections of the enabled plugins,
+    what does not fit together, and files that cannot be read. `mxgw doctor` also tries whether ports, directories and
+    backends work.
     """
     from mxgw_core.api.errors import SettingsError
+    from mxgw_core.checking import settings_problems
     from mxgw_core.cli.plugin_commands import quiet
     from mxgw_core.cli.terminal import write_json
     from mxgw_core.config.loader import load_settings
@@ -54,9 +56,13 @@ def check(settings: SettingsChoice, as_json: bool) -> None:
         files = [str(path) for path in result.files]
         with quiet():
             host = PluginHost.load(result.settings, origins=result.origins, keep_going=True)
-        problems = [
-            f"plugins.{record.name}: {record.detail}" for record in host.records if record.state is PluginState.FAILED
-        ]
+            problems = [
+                f"plugins.{record.name}: {record.detail}"
+                for record in host.records
+                if record.state is PluginState.FAILED
+            ]
+            if not problems:  # without a plugin, others would seem to lack what it brings
+                problems = settings_problems(result.settings, host)
     except SettingsError as error:
         problems = str(error).splitlines()
     if as_json:

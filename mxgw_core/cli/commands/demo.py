@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import click
 
-from mxgw_core.cli.options import Command
+from mxgw_core.cli.options import Command, NumberRange
 
 EXAMPLES = [
     ("mxgw demo", "recorded data of a steel plant, live, until Ctrl-C"),
@@ -19,7 +19,7 @@ BACKENDS = ("sim", "recording", "plant", "load", "opcua")
 
 
 @click.command(cls=Command, short_help="See it work: a gateway, a session and live values.", examples=EXAMPLES)
-@click.option("--seconds", type=click.FloatRange(min=0.5), metavar="N", help="End by itself after N seconds.")
+@click.option("--seconds", type=NumberRange(min=0.5), metavar="N", help="End by itself after N seconds.")
 @click.option(
     "--backend",
     type=click.Choice(BACKENDS),
@@ -27,9 +27,9 @@ BACKENDS = ("sim", "recording", "plant", "load", "opcua")
     show_default=True,
     help="Where values come from; sim plays the recording.",
 )
-@click.option("--speed", type=click.FloatRange(min=1, max=1e6), metavar="X", help="How much faster the recording runs.")
+@click.option("--speed", type=NumberRange(min=1, max=1e6), metavar="X", help="How much faster the recording runs.")
 @click.option("--items", type=click.IntRange(1, 20_000), metavar="N", help="Tags of the load backend.")
-@click.option("--rate", type=click.FloatRange(min=1, max=1e6), metavar="R", help="Its events per second, all together.")
+@click.option("--rate", type=NumberRange(min=1, max=1e6), metavar="R", help="Its events per second, all together.")
 @click.option("--dashboard", is_flag=True, help="Show it in the operator's dashboard (plugin dashboard_tui).")
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON line at the end, and nothing else on stdout.")
 def demo(

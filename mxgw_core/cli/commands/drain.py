@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import click
 
-from mxgw_core.cli.options import Command, SettingsChoice, json_option, settings_options
+from mxgw_core.cli.options import Command, NumberRange, SettingsChoice, json_option, settings_options
 
 EXAMPLES = [
     ("mxgw drain --settings /etc/mxgw/settings.toml", "before the next one is started"),
@@ -22,7 +22,7 @@ EXAMPLES = [
 @click.option(
     "--timeout",
     "timeout_s",
-    type=click.FloatRange(min=0.1),
+    type=NumberRange(min=0.1),
     metavar="SECONDS",
     help="How long to wait for its end; by default the gateway's drain_timeout_s and a little more.",
 )

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import click
 
-from mxgw_core.cli.options import Command, GatewayTarget, gateway_options, json_option
+from mxgw_core.cli.options import Command, GatewayTarget, NumberRange, gateway_options, json_option
 
 EXAMPLES = [
     ("mxgw stream Tank_001.Level Pump_001.Speed", "follow two tags until Ctrl-C"),
@@ -34,7 +34,7 @@ EXAMPLES = [
     metavar="FILE",
     help="Keep the place in FILE and go on there: after a cut by itself, and in the next run. The session stays open.",
 )
-@click.option("--duration", type=click.FloatRange(min=0.1), metavar="SECONDS", help="End after this long.")
+@click.option("--duration", type=NumberRange(min=0.1), metavar="SECONDS", help="End after this long.")
 @click.option("--count", type=click.IntRange(min=1), metavar="N", help="End after this many events.")
 @gateway_options
 @json_option("Print JSON lines: opened, event, gap, end; nothing else on stdout.")

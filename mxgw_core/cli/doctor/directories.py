@@ -8,13 +8,12 @@ import stat
 import tempfile
 from pathlib import Path
 
-from mxgw_core.cli.doctor.listening import UNIX_PATH_BYTES
-from mxgw_core.cli.doctor.report import Check, failed, ok, warning
+from mxgw_core.api.errors import SettingsError
+from mxgw_core.cli.doctor.report import Check, Outcome, failed, ok, warning
+from mxgw_core.workers.paths import check_data_dir
 
 AREA = "Directories"
 
-# A worker's socket below data_dir: a directory and a session's name.
-SOCKET_NAME_BYTES = 48
 LOW_SPACE_BYTES = 256 * 1024 * 1024
 
 
@@ -38,16 +37,12 @@ def check_data_directory(path: Path) -> list[Check]:
                     f"Make it: sudo install -d -m 700 -o $USER {full}. Or choose another gateway.data_dir.",
                 )
             )
-    if len(os.fsencode(full)) + SOCKET_NAME_BYTES > UNIX_PATH_BYTES:
-        checks.append(
-            failed(
-                AREA,
-                title,
-                f"the path is too long for sockets in it ({len(os.fsencode(full))} bytes)",
-                f"Choose a gateway.data_dir of at most {UNIX_PATH_BYTES - SOCKET_NAME_BYTES} bytes, "
-                "for example /run/mxgw or /var/lib/mxgw.",
-            )
-        )
+    if not any(check.outcome is Outcome.FAILED for check in checks):
+        try:
+            check_data_dir(path)
+        except SettingsError as error:
+            what, _, cure = str(error).rpartition(": ")
+            checks = [failed(AREA, title, what, f"{cure[:1].upper()}{cure[1:]}.")]
     return [*checks, _check_space("disk space", full)]
 
 

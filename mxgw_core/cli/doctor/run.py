@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 from mxgw_core.api.errors import MxgwError, SettingsError
+from mxgw_core.checking import plugin_problems
 from mxgw_core.cli.asynchronous import run
 from mxgw_core.cli.doctor.directories import check_data_directory
 from mxgw_core.cli.doctor.listening import check_exposure, check_listen
@@ -80,6 +81,11 @@ def _examine(result: LoadedSettings, report: _Report, *, with_backends: bool) ->
         host = PluginHost.load(settings, origins=result.origins, keep_going=True)
     for check in _plugins(host):
         report.add(check)
+    if not any(record.state is PluginState.FAILED for record in host.records):
+        with quiet():
+            problems = plugin_problems(settings, host)
+        for problem in problems:
+            report.add(failed(SETTINGS_AREA, "problem", printable(problem, 500), "Correct it; then run doctor again."))
     for address in settings.gateway.listen:
         report.add(check_listen(address, settings.tls))
     if (exposure := check_exposure(settings, authenticated=host.implements("mxgw_authenticate"))) is not None:

@@ -33,6 +33,10 @@ LONGEST_TEXT = 300
 LONGEST_DETAIL = 8 * 1024
 # How often it is looked whether the file was moved away by a log rotation.
 _ROTATION_CHECK_S = 1.0
+# How long another process may keep the file locked: it does so for one write. The gateway waits in its event loop, so
+# briefly, and while the file stays locked it does not wait again; a command has time.
+GATEWAY_LOCK_WAIT_S, COMMAND_LOCK_WAIT_S = 0.25, 10.0
+_LOCK_RETRY_S = 0.005
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,8 +63,10 @@ class AuditRecord:
 class AuditLog:
     """Appends to one file; may be called from any thread."""
 
-    def __init__(self, path: Path, *, now: Callable[[], float] = time.time) -> None:
-        """Open the file.
+    def __init__(
+        self, path: Path, *, lock_wait_s: float = COMMAND_LOCK_WAIT_S, now: Callable[[], float] = time.time
+    ) -> None:
+        """Open the file; a write waits up to `lock_wait_s` for other processes that write to it.
 
         Raises:
             SettingsError: it cannot be appended to, or others may read it.
@@ -68,6 +74,9 @@ class AuditLog:
         self._path = path
         self._now = now
         self._lock = threading.Lock()
+        self._lock_wait_s = lock_wait_s
+        # Whether the last write found the file locked all the time.
+        self._is_stuck = False
         self._checked_at = time.monotonic()
         try:
             self._descriptor = self._open()
@@ -82,7 +91,7 @@ class AuditLog:
         """Append a record, on a line of its own whatever became of the one before; a part of a record is taken back.
 
         Raises:
-            OSError: it could not be written.
+            OSError: it could not be written; also where another process, stopped perhaps, keeps the file locked.
         """
         facts = {
             "time": datetime.fromtimestamp(self._now(), UTC).isoformat(timespec="milliseconds"),
@@ -121,7 +130,21 @@ class AuditLog:
             return
         import fcntl
 
-        fcntl.flock(self._descriptor, fcntl.LOCK_EX)
+        until = time.monotonic() + (0.0 if self._is_stuck else self._lock_wait_s)
+        while True:
+            try:
+                fcntl.flock(self._descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                break
+            except BlockingIOError:
+                if time.monotonic() >= until:
+                    self._is_stuck = True
+                    raise OSError(
+                        errno.EWOULDBLOCK,
+                        f"another process keeps {self._path} locked: look for an `mxgw keys` that is stopped, and "
+                        "continue or end it",
+                    ) from None
+                time.sleep(_LOCK_RETRY_S)
+        self._is_stuck = False
         try:
             yield
         finally:

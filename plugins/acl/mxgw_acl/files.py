@@ -22,7 +22,22 @@ def private_directory(path: Path) -> Path:
     """
     try:
         path.mkdir(mode=DIRECTORY_MODE, parents=True, exist_ok=True)
+    except OSError as error:
+        raise SettingsError(f"plugins.acl.directory: {path}: {error.strerror or error}") from error
+    check_directory(path)
+    return path
+
+
+def check_directory(path: Path) -> None:
+    """Make sure that the directory is private, if it is there.
+
+    Raises:
+        SettingsError: it is somebody else's, others may enter it, or it cannot be looked at.
+    """
+    try:
         found = path.stat()
+    except FileNotFoundError:
+        return
     except OSError as error:
         raise SettingsError(f"plugins.acl.directory: {path}: {error.strerror or error}") from error
     if not stat.S_ISDIR(found.st_mode):
@@ -35,7 +50,6 @@ def private_directory(path: Path) -> Path:
             )
         if found.st_mode & 0o077:
             raise SettingsError(f"plugins.acl.directory: others may enter {path}: chmod 700 it")
-    return path
 
 
 def check_private(path: Path) -> None:

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from functools import lru_cache
 
 from mxgw.v1.commands_pb2 import BrowseNode, MxCommand
 from mxgw.v1.events_pb2 import EventKind
@@ -20,17 +20,39 @@ _UNTOLD = "this key is limited to certain items: give the full reference instead
 
 _VALUES = frozenset({EventKind.EVENT_KIND_DATA_CHANGE, EventKind.EVENT_KIND_BUFFERED_DATA_CHANGE})
 _WRITES = frozenset({"write", "write2", "write_secured", "write_secured2", "write_bulk"})
-# What is said of so many references is remembered; a client chooses them, and how long they are.
-_REMEMBERED = 4096
+# Of each question about references so many bytes of answers are remembered; a client chooses how long references are.
+REMEMBERED_BYTES = 1024 * 1024
+# What an answer takes beside the characters of its reference.
+_ANSWER_BYTES = 160
+
+
+class _Remembered:
+    """A question about references whose answer never changes."""
+
+    def __init__(self, ask: Callable[[str], bool]) -> None:
+        self._ask = ask
+        self._answers: dict[str, bool] = {}
+        self.size_bytes = 0
+
+    def __call__(self, reference: str) -> bool:
+        answer = self._answers.get(reference)
+        if answer is None:
+            answer = self._ask(reference)
+            size_bytes = sys.getsizeof(reference) + _ANSWER_BYTES
+            if self.size_bytes + size_bytes > REMEMBERED_BYTES:
+                self._answers.clear()
+                self.size_bytes = 0
+            self._answers[reference] = answer
+            self.size_bytes += size_bytes
+        return answer
 
 
 class ItemRights:
     """What the constraints of a key say of references, remembered; a key that cannot write may write nothing."""
 
     def __init__(self, constraints: Constraints, *, writes: bool) -> None:
-        # Per object, so that they go when it goes.
-        self.may_read = lru_cache(_REMEMBERED)(constraints.may_read)
-        self.may_write = lru_cache(_REMEMBERED)(constraints.may_write if writes else _nothing)
+        self.may_read = _Remembered(constraints.may_read)
+        self.may_write = _Remembered(constraints.may_write if writes else _nothing)
 
     def may_use(self, reference: str) -> bool:
         """Return whether the item may be added: to be read or to be written."""
@@ -126,9 +148,13 @@ class ItemFilter:
         return self._rights.may_read(reference) if kind in _VALUES else self._rights.may_use(reference)
 
 
-def references_of(command: MxCommand, items: Sequence[ItemRecord | None]) -> tuple[int, Callable[[int], str]]:
+def references_of(
+    command: MxCommand, items: Sequence[ItemRecord | None], *, are_judged: bool
+) -> tuple[int, Callable[[int], str]]:
     """Return how many inputs a command has, and what gives the reference of each, for the audit log.
 
+    `are_judged`: guards judged these items, so the worker uses these or refuses. Otherwise an item is only what the
+    handle stood for when the gateway last heard of it; by the time of the call it may stand for another.
     A reference is put together when it is asked for: a record has room for hundreds, and a command for thousands.
     """
     if named := named_items(command):
@@ -137,6 +163,10 @@ def references_of(command: MxCommand, items: Sequence[ItemRecord | None]) -> tup
 
     def used(index: int) -> str:
         item = items[index]
-        return f"handle {handles[index][1]}" if item is None else item_reference(item) or "?"
+        reference = (item_reference(item) or "?") if item is not None else ""
+        if are_judged and reference:
+            return reference
+        handle = f"handle {handles[index][1]}"
+        return f"{handle} (last known as {reference})" if reference else handle
 
     return len(items), used

@@ -11,7 +11,7 @@ from mxgw_core.api import ItemRecord
 
 def item_reference(item: ItemRecord) -> str | None:
     """Return the reference of an item; None when it cannot be told: only keys without constraints may have it then."""
-    return reference_of(ItemReference(item_definition=item.item_definition, item_context=item.item_context))
+    return reference_of(item)
 
 
 def named_items(command: MxCommand) -> Sequence[ItemReference]:

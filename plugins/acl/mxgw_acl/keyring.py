@@ -107,8 +107,8 @@ class Keyring:
             return Verified(None, "wrong secret")
         if not is_live:
             return Verified(None, "secret replaced")
-        if key.why_dead(now):
-            return Verified(None, "key expired")
+        if why := key.why_dead(now):
+            return Verified(None, f"key {why}")
         return Verified(self._identities[key.id])
 
     def by_certificate(self, names: tuple[str, ...]) -> Verified:
@@ -120,7 +120,7 @@ class Keyring:
         return Verified(None, "no key has this certificate name")
 
     def why_dead(self, key_id: str) -> str:
-        """Return "revoked" or "expired" for a key that may no longer be used, "" for one that may."""
+        """Return as `Key.why_dead` why a key may no longer be used, "" for one that may."""
         key = self._keys.get(key_id)
         return "revoked" if key is None else key.why_dead(self._now())
 

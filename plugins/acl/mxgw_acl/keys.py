@@ -16,6 +16,8 @@ from mxgw_core.api import Peer, peer_address
 Network = ipaddress.IPv4Network | ipaddress.IPv6Network
 
 
+# Counts and sizes fit the contract's numbers.
+_NO_LIMIT = 2**63
 # What keys that were made before there was a limit may set.
 ANY_TAG = ("*",)
 
@@ -59,6 +61,15 @@ class Constraints:
     maximum_buffer_bytes: int | None = None
     # The tags that its sessions may have, as globs; one must match, also where a session is to have none ("").
     tags: Sequence[str] = ANY_TAG
+
+    @property
+    def are_usable(self) -> bool:
+        """Whether every limit is a number that limits; "not a number", which nothing exceeds, may have been stored."""
+        counts = (self.maximum_sessions, self.maximum_subscribers, self.maximum_detached)
+        sizes = (self.maximum_events_per_s, self.maximum_buffer_bytes)
+        return all(count is None or 0 <= count < _NO_LIMIT for count in counts) and all(
+            size is None or 0 < size < _NO_LIMIT for size in sizes
+        )
 
     @property
     def limits_items(self) -> bool:
@@ -151,12 +162,12 @@ class Key:
     hashes: Sequence[SecretHash] = field(default=(), repr=False)
 
     def why_dead(self, now: float) -> str:
-        """Return "revoked", "expired", or "" for a key that lives."""
+        """Return "revoked", "expired", "unusable" (its limits limit nothing), or "" for a key that lives."""
         if self.revoked_at is not None:
             return "revoked"
-        if self.expires_at is not None and now >= self.expires_at:
+        if self.expires_at is not None and not now < self.expires_at:
             return "expired"
-        return ""
+        return "" if self.constraints.are_usable else "unusable"
 
 
 @dataclass(frozen=True, slots=True)

@@ -11,10 +11,9 @@ from mxgw_acl.audit import AuditRecord
 from mxgw_acl.rights import Role
 from mxgw_acl.settings import AclSettings
 from mxgw_acl.tokens import Tokens
-from mxgw_core.api import Operator, OperatorCredentials, folded_name
+from mxgw_core.api import LONGEST_NAME, Operator, OperatorCredentials, folded_name
 from mxgw_core.api.errors import AccessDenied, GatewayError, SettingsError
 
-_LONGEST_USER = 256
 _LONGEST_PASSWORD = 1024
 
 
@@ -99,7 +98,7 @@ class Operators:
             DependencyUnavailable: the directory could not be asked.
             AccessDenied: no directory is configured.
         """
-        user = credentials.user.strip()
+        user = credentials.user
         peer = credentials.peer
         if self._directory is None:
             raise AccessDenied("this gateway knows no operators: its settings have no [plugins.acl.ldap]")
@@ -183,7 +182,7 @@ def _folded(text: str) -> str:
 
 def _why_unusable(user: str, password: str) -> str:
     # A simple bind with an empty password succeeds as nobody (RFC 4513 5.1.2): it must never get there.
-    if not user.strip() or len(user) > _LONGEST_USER or "\0" in user:
+    if not user.strip() or len(user) > LONGEST_NAME or "\0" in user:
         return "no usable user name"
     if not password.strip() or len(password) > _LONGEST_PASSWORD or "\0" in password:
         return "no usable password"

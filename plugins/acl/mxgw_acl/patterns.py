@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from mxgw.v1.commands_pb2 import ItemReference
-from mxgw_core.api import Globs
+from mxgw_core.api import Globs, ItemRecord
 
 # What may follow the name of a subtree's root: an attribute, a path segment, an array suffix.
 _BELOW = (".", "/", "[")
@@ -43,7 +43,7 @@ class ItemPatterns:
         return any(_is_below(name, subtree) for subtree in self._subtrees)
 
 
-def reference_of(item: ItemReference) -> str | None:
+def reference_of(item: ItemReference | ItemRecord) -> str | None:
     """Return the one thing that an item with a context can mean; None when that cannot be said.
 
     Backends resolve relative references by rules of their own, some try the definition alone when the joined name does

@@ -68,6 +68,23 @@ class AclPlugin:
         self._settings = settings
 
     @hookimpl
+    def mxgw_check_settings(self) -> Sequence[str]:
+        from mxgw_acl.files import check_directory
+        from mxgw_acl.operators import directory_of
+
+        problems: list[str] = []
+        try:
+            check_directory(self._settings.directory)
+        except SettingsError as error:
+            problems.append(str(error))
+        try:
+            if (operators := directory_of(self._settings)) is not None:
+                operators.close()
+        except SettingsError as error:
+            problems.append(str(error))
+        return problems
+
+    @hookimpl
     def mxgw_gateway_context(self, gateway: Gateway) -> AbstractAsyncContextManager[None]:
         return self._context(gateway)
 

@@ -14,7 +14,7 @@ from mxgw.v1.alarm_service_pb2 import AcknowledgeAlarmRequest
 from mxgw.v1.command_service_pb2 import InvokeRequest
 from mxgw.v1.commands_pb2 import MxCommand
 from mxgw.v1.session_service_pb2 import OpenSessionRequest
-from mxgw_acl.audit import AUDIT_FILE, LONGEST_DETAIL, AuditLog, AuditRecord
+from mxgw_acl.audit import AUDIT_FILE, GATEWAY_LOCK_WAIT_S, LONGEST_DETAIL, AuditLog, AuditRecord
 from mxgw_acl.audit_tail import AuditTail
 from mxgw_acl.callers import NOBODY, Callers
 from mxgw_acl.files import private_directory, secret_file
@@ -155,11 +155,9 @@ class Running:
             references = request.request.references
             return len(references), references.__getitem__
         command = request.request.command if isinstance(request.request, InvokeRequest) else MxCommand()
-        # A long command takes a while to be judged, and its handles may mean other items by the end of it.
-        items = request.items
-        if items is None:
-            items = self._gateway.items_used(request.session_id, command)
-        return references_of(command, items)
+        if request.items is not None:
+            return references_of(command, request.items, are_judged=True)
+        return references_of(command, self._gateway.items_used(request.session_id, command), are_judged=False)
 
     # items
 
@@ -259,6 +257,12 @@ class Running:
 
     def session_closed(self, session: SessionInfo, reason: CloseReason) -> None:
         """Record it."""
+        # What its items were judged by goes with the last session of the key.
+        if session.owner in self._rights and not any(
+            other.owner == session.owner and other.session_id != session.session_id
+            for other in self._gateway.sessions()
+        ):
+            del self._rights[session.owner]
         # It ends in its own time, whatever call began it.
         self.record(replace(_session_record(session, "session closed", reason.name), correlation=""))
 
@@ -297,6 +301,8 @@ class Running:
             try:
                 self.keyring.refresh()
                 self._watch.look()
+                for key_id in [key_id for key_id in self._rights if self.keyring.why_dead(key_id)]:
+                    del self._rights[key_id]
             except DependencyUnavailable:
                 pass  # logged by the keyring; new calls are refused until it can be read again
             except GatewayError as error:
@@ -317,7 +323,7 @@ async def running(settings: AclSettings, gateway: Gateway) -> AsyncIterator[Runn
     async with AsyncExitStack() as stack:
         store = KeyStore(private_directory(settings.directory))
         stack.callback(store.close)
-        audit = AuditLog(settings.directory / AUDIT_FILE)
+        audit = AuditLog(settings.directory / AUDIT_FILE, lock_wait_s=GATEWAY_LOCK_WAIT_S)
         stack.callback(audit.close)
         async with asyncio.TaskGroup() as tasks:
             state = Running(settings, gateway, store, audit)

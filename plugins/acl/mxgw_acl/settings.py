@@ -132,6 +132,14 @@ class AclSettings(_Section):
         description="Which session tags the members of a group may see. A viewer whose groups are not here sees none.",
     )
 
+    @field_validator("directory", mode="before")
+    @classmethod
+    def _named(cls, value: object) -> object:
+        # An empty path would be the gateway's own directory.
+        if isinstance(value, str) and not value.strip():
+            raise ValueError("is empty: name a directory, or leave the setting out")
+        return value
+
     @field_validator("environment")
     @classmethod
     def _environment(cls, value: str) -> str:

@@ -283,7 +283,7 @@ class Monitor:
             provider=provider,
             detail=detail[:500],
             since=timestamp_from_ns(time.time_ns()),
-            backend=self._settings.backend or "default",
+            backend=self._settings.backend or self._gateway.default_backend,
         )
 
     def _emit(self, events: Sequence[pb.AlarmEvent]) -> None:

@@ -57,11 +57,13 @@ class AlarmsSettings(BaseModel):
         description="Different alarms that are kept; further ones are left out, with a warning.",
     )
     maximum_subscribers: int = Field(64, ge=1, le=10_000, description="Clients that may follow alarms at once.")
-    queue_events: int = Field(20_000, ge=0, description="Events a client may be behind; 0 is no such limit.")
-    queue_bytes: int = Field(16 * MIB, gt=0, description="Bytes a client may be behind. Always bounded.")
-    queue_seconds: float = Field(0.0, ge=0, description="Age of the oldest unread event; 0 is no such limit.")
-    events: int = Field(40_000, ge=0, description="Events kept for clients that come back.")
-    bytes: int = Field(32 * MIB, ge=0, description="The same limit in bytes.")
+    queue_events: int = Field(20_000, ge=0, le=10**9, description="Events a client may be behind; 0 is no such limit.")
+    queue_bytes: int = Field(16 * MIB, gt=0, le=2**50, description="Bytes a client may be behind. Always bounded.")
+    queue_seconds: float = Field(
+        0.0, ge=0, le=86_400, description="Age of the oldest unread event; 0 is no such limit."
+    )
+    events: int = Field(40_000, ge=0, le=10**9, description="Events kept for clients that come back.")
+    bytes: int = Field(32 * MIB, ge=0, le=2**50, description="The same limit in bytes.")
     seconds: float = Field(
         0.0, ge=0, le=86_400, description="Events older than this are forgotten; 0 is no such limit."
     )

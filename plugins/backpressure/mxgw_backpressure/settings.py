@@ -12,24 +12,24 @@ PolicyName = Literal[
     "disconnect", "fail_session", "drop_oldest", "drop_newest", "conflate", "sample", "resync", "block"
 ]
 
-Count = Annotated[int, Field(ge=0)]
-Seconds = Annotated[float, Field(ge=0)]
+Count = Annotated[int, Field(ge=0, le=10**9)]
+Seconds = Annotated[float, Field(ge=0, le=86_400)]
 
 
 class GraceSettings(BaseModel):
     """A time that a subscriber may stay beyond its limits before its policy acts; off while `seconds` is 0."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
-    seconds: Seconds = Field(0.0, le=3600, description="How long the limits may be exceeded; 0 switches grace off.")
+    seconds: float = Field(0.0, ge=0, le=3600, description="How long the limits may be exceeded; 0 switches grace off.")
     hard_events: Count = Field(20_000, description="Events beyond which the policy acts at once; 0 is no such limit.")
-    hard_bytes: int = Field(16 * MIB, gt=0, description="Bytes beyond which the policy acts at once.")
+    hard_bytes: int = Field(16 * MIB, gt=0, le=2**50, description="Bytes beyond which the policy acts at once.")
 
 
 class BackpressureSettings(BaseModel):
     """Fan-out and overflow. Limits count what came after a subscriber attached and is not read yet."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
     multiple_subscribers: bool = Field(
         True, description="Off: a second stream on a session is refused with SUBSCRIBER_EXISTS."
@@ -38,7 +38,7 @@ class BackpressureSettings(BaseModel):
         8, ge=1, le=10_000, description="Streams per session; the next one gets EVENT_SUBSCRIBER_LIMIT_REACHED."
     )
     queue_events: Count = Field(10_000, description="Events a subscriber may be behind; 0 is no such limit.")
-    queue_bytes: int = Field(8 * MIB, gt=0, description="Bytes a subscriber may be behind. Always bounded.")
+    queue_bytes: int = Field(8 * MIB, gt=0, le=2**50, description="Bytes a subscriber may be behind. Always bounded.")
     queue_seconds: Seconds = Field(0.0, description="Age of the oldest unread event; 0 is no such limit.")
     policy: PolicyName = Field(
         "disconnect", description="What happens at a limit to a subscriber that asks for nothing."

@@ -12,6 +12,7 @@ from pathlib import Path
 
 import click
 
+from mxgw_core.api.cli import NumberRange
 from mxgw_dashboard_tui.options import Options
 
 _FILE = click.Path(path_type=Path, dir_okay=False)
@@ -35,7 +36,7 @@ _FILE = click.Path(path_type=Path, dir_okay=False)
 @click.option(
     "--interval",
     "interval_s",
-    type=click.FloatRange(0.25, 60),
+    type=NumberRange(0.25, 60),
     default=1.0,
     show_default=True,
     metavar="SECONDS",

@@ -11,6 +11,7 @@ here answers to another `Host`, which is how a name that somebody else controls 
 from __future__ import annotations
 
 import asyncio
+import logging
 import re
 import secrets
 import signal
@@ -19,10 +20,12 @@ from typing import Any
 
 import click
 from aiohttp import web
+from aiohttp.log import ws_logger
 from aiohttp.typedefs import Handler, Middleware
 from textual_serve.server import Server
 
 HOST = "127.0.0.1"
+_HTTP_PORT = 80
 _END_WITHIN_S = 5.0
 _ELSEWHERE = re.compile(r"<link\s[^>]*https://[^>]*>")
 _OUTSIDE = "open the address that `mxgw dashboard --serve` printed, as it is\n"
@@ -53,6 +56,13 @@ _HEADERS = {
 }
 
 
+class _WithoutKeys(logging.Filter):
+    """Drops what aiohttp logs of offered subprotocols: textual-serve does not let it know ours, and one is the key."""
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        return _KEY_WORD not in record.getMessage()
+
+
 class WebServer(Server):
     """Serves `command`, which shows the app. `port` 0: any that is free."""
 
@@ -68,6 +78,14 @@ class WebServer(Server):
         Raises:
             click.ClickException: the port cannot be used.
         """
+        without_keys = _WithoutKeys()
+        ws_logger.addFilter(without_keys)
+        try:
+            await self._serve(say)
+        finally:
+            ws_logger.removeFilter(without_keys)
+
+    async def _serve(self, say: Callable[[str], None]) -> None:
         stopping = asyncio.Event()
         loop = asyncio.get_running_loop()
         for number in (signal.SIGINT, signal.SIGTERM):
@@ -112,7 +130,7 @@ class WebServer(Server):
         Raises:
             web.HTTPForbidden: the request brings no key, another one, or another origin than the page's, or none.
         """
-        if request.headers.get("Origin") != self.public_url or not self._has_key(request):
+        if request.headers.get("Origin") not in self._origins or not self._has_key(request):
             raise web.HTTPForbidden(text=_OUTSIDE)
         page = asyncio.current_task()
         assert page is not None
@@ -135,16 +153,24 @@ class WebServer(Server):
     def _guard(self) -> Middleware:
         @web.middleware
         async def guard(request: web.Request, handler: Handler) -> web.StreamResponse:
-            origin = request.headers.get("Origin", self.public_url)
-            if request.host != f"{HOST}:{self.port}" or origin != self.public_url:
+            origins = self._origins
+            if f"http://{request.host}" not in origins or request.headers.get("Origin", origins[0]) not in origins:
                 raise web.HTTPForbidden(text=_OUTSIDE)
             return await handler(request)
 
         return guard
 
+    @property
+    def _origins(self) -> tuple[str, ...]:
+        """How browsers write this page's origin: they leave out the port that http has without one (RFC 6454, 6.2)."""
+        with_port = f"http://{HOST}:{self.port}"
+        return (with_port, f"http://{HOST}") if self.port == _HTTP_PORT else (with_port,)
+
     def _has_key(self, request: web.Request) -> bool:
         words = [word.strip() for word in request.headers.get("Sec-WebSocket-Protocol", "").split(",")]
-        return any(secrets.compare_digest(word.encode(), f"{_KEY_WORD}{self._key}".encode()) for word in words)
+        # aiohttp keeps bytes that are no UTF-8 as surrogates.
+        sent = [word.encode(errors="surrogateescape") for word in words]
+        return any(secrets.compare_digest(word, f"{_KEY_WORD}{self._key}".encode()) for word in sent)
 
 
 async def _complete(request: web.Request, response: web.StreamResponse) -> None:

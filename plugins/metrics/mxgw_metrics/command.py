@@ -7,6 +7,7 @@ import sys
 
 import click
 
+from mxgw_core.api.cli import NumberRange
 from mxgw_metrics.settings import Address, MetricsSettings
 
 
@@ -35,7 +36,7 @@ def top_command(settings: MetricsSettings) -> click.Command:
     @click.option(
         "--interval",
         "interval_s",
-        type=click.FloatRange(0.2, 60),
+        type=NumberRange(0.2, 60),
         default=2.0,
         show_default=True,
         metavar="SECONDS",

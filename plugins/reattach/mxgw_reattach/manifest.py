@@ -8,12 +8,11 @@ It holds the workers' secrets; they are overwritten when they are replaced, and 
 from __future__ import annotations
 
 import logging
-import os
+import re
 import secrets
 import sqlite3
-import stat
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -23,23 +22,21 @@ from mxgw_core.api import (
     CloseReason,
     EndedSession,
     Orphan,
-    SessionInfo,
-    SessionState,
     WorkerIdentity,
     WorkerProof,
     WorkerSpawn,
     same_data_dir,
 )
-from mxgw_core.api.errors import SettingsError
+from mxgw_core.api.errors import WorkerStartFailed
 from mxgw_core.api.types import INTERNAL
-from mxgw_reattach import schema
-from mxgw_reattach.schema import LaterFormat, NotAManifest
+from mxgw_reattach.opening import in_words, open_manifest
+from mxgw_reattach.rows import ended_of, impossible_in_ended, impossible_in_worker, orphan_of, rememberable
+from mxgw_reattach.schema import NotAManifest
 
 log = logging.getLogger(__name__)
 
 FILE = "manifest.sqlite3"
-# Nobody else has the file open: the gateway holds the lock on its directory. A backup tool may look in for a moment.
-_BUSY_TIMEOUT_S = 2.0
+_INSTANCE = re.compile(r"[0-9a-f]*\Z")
 
 _COPIED = (
     "this gateway runs on a copy of the data directory: the session's worker belongs to the gateway of the original, "
@@ -59,6 +56,11 @@ class Manifest:
         self.instance = instance
         self._data_dir_id = data_dir_id
         self._remembered = remembered
+        # Steps that are not on the disk yet, by session and in their order: three for each worker at most.
+        self._waiting: dict[str, list[Callable[[], None]]] = {}
+        # Sessions whose end waits to be written.
+        self._ending: set[str] = set()
+        self._is_behind = False
 
     @classmethod
     def open(cls, directory: Path, data_dir_id: str, *, remembered: int) -> Manifest:
@@ -67,45 +69,33 @@ class Manifest:
         A file that is none is set aside: its workers leave by themselves when their time is over. One that was copied
         from another directory, as `data_dir_id` shows, becomes that of a gateway of its own, without any worker.
 
+        A row that holds what cannot be ends its session, and nothing else.
+
         Raises:
             SettingsError: it belongs to somebody else, was written by a later release, or cannot be used.
         """
-        path = directory / FILE
-        try:
-            _make_private(path)
-            try:
-                db = _opened(path)
-            except (NotAManifest, sqlite3.DatabaseError) as error:
-                if isinstance(error, sqlite3.OperationalError):
-                    raise
-                _set_aside(path, error)
-                _make_private(path)
-                db = _opened(path)
-            except LaterFormat as later:
-                raise SettingsError(
-                    f"{path} was written by a later release (format {later.version}, this one knows {schema.VERSION}): "
-                    "run that release, or stop the workers and remove the file"
-                ) from None
-            try:
-                return cls(db, _instance(db, directory, data_dir_id), data_dir_id, remembered)
-            except BaseException:
-                db.close()
-                raise
-        except (OSError, sqlite3.OperationalError) as error:
-            raise SettingsError(
-                f"{path} cannot be used: {error}; give the gateway's user a gateway.data_dir it can write to, on a "
-                "disk with room, or disable the plugin reattach"
-            ) from error
+
+        def use(db: sqlite3.Connection) -> Manifest:
+            instance = _instance(db, directory, data_dir_id)
+            _end_impossible(db)
+            return cls(db, instance, data_dir_id, remembered)
+
+        return open_manifest(directory / FILE, use)
 
     def close(self) -> None:
         """Close the file; as the last one who has it open, SQLite leaves no write-ahead log behind."""
+        self.write_waiting()
         self._db.close()
 
     # steps, in their order
 
     def announced(self, spawn: WorkerSpawn, lifetime_s: float) -> None:
-        """A worker is about to be started."""
-        self._db.execute(
+        """A worker is about to be started.
+
+        Raises:
+            WorkerStartFailed: it cannot be written.
+        """
+        self._at_once(
             "INSERT INTO worker (session_id, state, backend, endpoint, owner, owner_kind, owner_name, tag, client_name,"
             " lease_s, opened_at, lifetime_s, secret, request_key, request_digest, updated_at)"
             " VALUES (?, 'starting', ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
@@ -129,13 +119,24 @@ class Manifest:
         )
 
     def started(self, worker: WorkerIdentity) -> None:
-        """Its process exists."""
-        self._update(worker.session_id, pid=worker.pid, start_ticks=worker.start_ticks, boot_id=worker.boot_id)
+        """Its process exists.
+
+        Raises:
+            WorkerStartFailed: it cannot be written.
+        """
+        self._at_once(
+            *self._update(worker.session_id, pid=worker.pid, start_ticks=worker.start_ticks, boot_id=worker.boot_id)
+        )
 
     def proved(self, proof: WorkerProof) -> None:
-        """It proved itself: keep the next secret, and the former one until it is known that the worker has the next."""
+        """It proved itself: keep the next secret, and the former one until it is known that the worker has the next.
+
+        Raises:
+            WorkerStartFailed: it cannot be written now. For a worker of an earlier run, it will be as soon as it can:
+                that one serves, and should this gateway end before, the next one cannot take it back.
+        """
         worker = proof.worker
-        self._update(
+        statement, values = self._update(
             worker.session_id,
             secret=proof.secret,
             former_secret=proof.former_secret,
@@ -145,50 +146,118 @@ class Manifest:
             epoch=worker.epoch,
             protocol_version=worker.protocol_version,
         )
+        if self._state_of(worker.session_id) == "starting":
+            self._at_once(statement, values)
+        elif not self._in_time(worker.session_id, lambda: self._write(statement, values)):
+            raise WorkerStartFailed("the manifest (plugins.reattach) cannot be written")
 
     def ready(self, worker: WorkerIdentity) -> None:
-        """It said Ready, so it has the next secret."""
-        self._update(worker.session_id, state="ready", former_secret=None)
+        """It said Ready, so it has the next secret; written as soon as it can be."""
+        update = self._update(worker.session_id, state="ready", former_secret=None)
+        self._in_time(worker.session_id, lambda: self._write(*update))
 
     def closing(self, worker: WorkerIdentity, reason: CloseReason) -> None:
-        """It is about to be told to leave."""
-        self._update(worker.session_id, state="closing", close_reason=reason.name)
+        """It is about to be told to leave; written as soon as it can be."""
+        update = self._update(worker.session_id, state="closing", close_reason=reason.name)
+        self._in_time(worker.session_id, lambda: self._write(*update))
 
     def attached(self, session_id: str) -> None:
-        """Its session has a subscriber; told again at no cost."""
-        self._db.execute(
-            "UPDATE worker SET had_subscriber = 1 WHERE session_id = ? AND NOT had_subscriber", (session_id,)
-        )
+        """Its session has a subscriber; told again at no cost, and written as soon as it can be."""
+        values = (session_id,)
+        if self._db.execute("SELECT 1 FROM worker WHERE session_id = ? AND NOT had_subscriber", values).fetchone():
+            statement = "UPDATE worker SET had_subscriber = 1 WHERE session_id = ?"
+            self._in_time(session_id, lambda: self._write(statement, values))
 
     def gone(self, session_id: str, reason: CloseReason, detail: str) -> None:
-        """It is no more, and so is its session: how that ended is remembered."""
-        with _transaction(self._db):
-            _move_to_ended(self._db, session_id, reason, detail)
-            self._db.execute(
-                "DELETE FROM ended WHERE number <= (SELECT max(number) FROM ended) - ?", (self._remembered,)
-            )
+        """It is no more, and so is its session: how that ended is remembered, as soon as it can be written."""
+        if session_id in self._ending or not self._state_of(session_id):
+            return
+        closed_at = time.time()
 
-    def _update(self, session_id: str, **columns: object) -> None:
+        def write() -> None:
+            with _transaction(self._db):
+                _move_to_ended(self._db, session_id, reason, detail, closed_at)
+                self._db.execute(
+                    "DELETE FROM ended WHERE number <= (SELECT max(number) FROM ended) - ?", (self._remembered,)
+                )
+            self._ending.discard(session_id)
+
+        self._ending.add(session_id)
+        self._waiting.pop(session_id, None)  # the end says it all
+        self._in_time(session_id, write)
+
+    def write_waiting(self) -> bool:
+        """Write the steps that could not be written when they were made; return whether none is left.
+
+        Called about every two seconds, and with every step. The log is told when it begins to fail, and when all is
+        made good.
+        """
+        try:
+            for session_id, steps in tuple(self._waiting.items()):
+                while steps:
+                    steps[0]()
+                    steps.pop(0)
+                del self._waiting[session_id]
+        except sqlite3.Error as error:
+            if not self._is_behind:
+                log.error(  # noqa: TRY400 - the words say it all
+                    "%s cannot be written: %s; until then no session is opened, and what becomes of those that are "
+                    "there is not recorded: after a restart they could not be taken back",
+                    FILE,
+                    in_words(error),
+                )
+            self._is_behind = True
+            return False
+        if self._is_behind:
+            log.warning("%s is written again, and what was missing is in it", FILE)
+        self._is_behind = False
+        return True
+
+    def _in_time(self, session_id: str, write: Callable[[], None]) -> bool:
+        """Let a step be written after those that wait; return whether it is."""
+        self._waiting.setdefault(session_id, []).append(write)
+        self.write_waiting()
+        return session_id not in self._waiting
+
+    def _at_once(self, statement: str, values: Sequence[object]) -> None:
+        try:
+            self._write(statement, values)
+        except sqlite3.OperationalError as error:
+            raise WorkerStartFailed(
+                f"the manifest (plugins.reattach) cannot be written: {in_words(error)}, then try again"
+            ) from error
+
+    def _write(self, statement: str, values: Sequence[object]) -> None:
+        self._db.execute(statement, values)
+
+    def _state_of(self, session_id: str) -> str:
+        row = self._db.execute("SELECT state FROM worker WHERE session_id = ?", (session_id,)).fetchone()
+        return "" if row is None else str(row["state"])
+
+    def _update(self, session_id: str, **columns: object) -> tuple[str, Sequence[object]]:
+        """Return the statement and its values.
+
+        Raises:
+            LookupError: there is no such worker.
+        """
+        if not self._state_of(session_id):
+            raise LookupError(f"the manifest has no worker of session {session_id}")
         columns["updated_at"] = time.time()
         assignments = ", ".join(f"{name} = ?" for name in columns)
-        cursor = self._db.execute(
-            f"UPDATE worker SET {assignments} WHERE session_id = ?",  # noqa: S608 - the names are those above
-            (*columns.values(), session_id),
-        )
-        if cursor.rowcount != 1:
-            raise LookupError(f"the manifest has no worker of session {session_id}")
+        statement = f"UPDATE worker SET {assignments} WHERE session_id = ?"  # noqa: S608 - the names are those above
+        return statement, (*columns.values(), session_id)
 
     # what an earlier run left
 
     def orphans(self, adopt_within_s: float) -> Iterator[Orphan]:
         """Yield every worker that has not ended as far as the manifest knows, the oldest session first."""
         for row in self._db.execute("SELECT * FROM worker ORDER BY opened_at, session_id").fetchall():
-            yield _orphan(row, self._data_dir_id, adopt_within_s)
+            yield orphan_of(row, self._data_dir_id, adopt_within_s)
 
     def ended(self) -> Sequence[EndedSession]:
         """Return the sessions that ended and are remembered, the oldest end first."""
         rows = self._db.execute("SELECT * FROM ended ORDER BY number DESC LIMIT ?", (self._remembered,)).fetchall()
-        return [_ended(row) for row in reversed(rows)]
+        return [ended_of(row) for row in reversed(rows)]
 
     def __len__(self) -> int:
         (count,) = self._db.execute("SELECT count(*) FROM worker").fetchone()
@@ -210,95 +279,43 @@ def _forget_this_gateway(copy: sqlite3.Connection) -> None:
     copy.execute("UPDATE worker SET secret = x'', former_secret = NULL")
 
 
-def _orphan(row: sqlite3.Row, data_dir_id: str, adopt_within_s: float) -> Orphan:
-    spawn = WorkerSpawn(
-        session_id=row["session_id"],
-        backend=row["backend"],
-        endpoint=Path(row["endpoint"]),
-        secret=row["secret"],
-        owner=row["owner"],
-        tag=row["tag"],
-        client_name=row["client_name"],
-        lease_s=row["lease_s"],
-        owner_kind=row["owner_kind"],
-        owner_name=row["owner_name"],
-        opened_at=row["opened_at"],
-        data_dir_id=data_dir_id,
-        request_key=row["request_key"],
-        request_digest=row["request_digest"],
-    )
-    worker = WorkerIdentity(
-        session_id=row["session_id"],
-        pid=row["pid"],
-        start_ticks=row["start_ticks"],
-        epoch=row["epoch"],
-        protocol_version=row["protocol_version"],
-        boot_id=row["boot_id"],
-    )
-    closing = _reason(row["close_reason"]) if row["state"] == "closing" else None
-    return Orphan(
-        spawn=spawn,
-        worker=worker,
-        former_secret=row["former_secret"],
-        was_ready=row["state"] != "starting",
-        closing=closing,
-        lifetime_s=row["lifetime_s"],
-        adopt_within_s=adopt_within_s,
-        had_subscriber=bool(row["had_subscriber"]),
-    )
-
-
-def _ended(row: sqlite3.Row) -> EndedSession:
-    reason = _reason(row["close_reason"])
-    info = SessionInfo(
-        session_id=row["session_id"],
-        state=SessionState.FAULTED if reason.is_fault else SessionState.CLOSED,
-        owner=row["owner"],
-        client_name=row["client_name"],
-        tag=row["tag"],
-        backend=row["backend"],
-        opened_at=row["opened_at"],
-        epoch=row["epoch"],
-        head_sequence=0,
-        oldest_sequence=0,
-        subscribers=0,
-        worker_pid=0,
-        close_reason=reason,
-        close_detail=row["close_detail"],
-    )
-    return EndedSession(info, row["closed_at"], row["lease_s"], row["request_key"], row["request_digest"])
-
-
-def _reason(name: str) -> CloseReason:
-    """Return a close reason by its name; one of an earlier release that is no more was the gateway's own doing."""
-    return CloseReason.__members__.get(name, CloseReason.GATEWAY_SHUTDOWN)
-
-
-def _move_to_ended(db: sqlite3.Connection, session_id: str, reason: CloseReason, detail: str) -> None:
+def _move_to_ended(db: sqlite3.Connection, session_id: str, reason: CloseReason, detail: str, at: float) -> None:
     """Take a session out of those with a worker; the gateway's own are nobody's to ask for."""
     db.execute(
         "INSERT OR REPLACE INTO ended (session_id, backend, owner, tag, client_name, lease_s, opened_at, closed_at,"
         " epoch, request_key, request_digest, close_reason, close_detail) SELECT session_id, backend, owner, tag,"
         " client_name, lease_s, opened_at, ?, epoch, request_key, request_digest, ?, ? FROM worker"
         " WHERE session_id = ? AND owner_kind != ?",
-        (time.time(), reason.name, detail, session_id, INTERNAL.kind),
+        (at, reason.name, detail, session_id, INTERNAL.kind),
     )
     db.execute("DELETE FROM worker WHERE session_id = ?", (session_id,))
 
 
-def _opened(path: Path) -> sqlite3.Connection:
-    db = sqlite3.connect(path, timeout=_BUSY_TIMEOUT_S, isolation_level=None)
-    try:
-        db.row_factory = sqlite3.Row
-        version = schema.format_of(db)
-        db.execute("PRAGMA journal_mode = WAL")
-        db.execute("PRAGMA synchronous = FULL")
-        db.execute("PRAGMA secure_delete = ON")
-        schema.bring_up_to_date(db, version)
-    except BaseException:
-        db.close()
-        raise
-    return db
+def _end_impossible(db: sqlite3.Connection) -> None:
+    """End the sessions whose rows hold what cannot be; their workers are not touched, and leave by themselves."""
+    for row in db.execute("SELECT rowid AS number, * FROM worker").fetchall():
+        if not (wrong := impossible_in_worker(row)):
+            continue
+        what = f"the manifest holds an impossible {' and '.join(wrong)}"
+        session = rememberable(row) if row["owner_kind"] != INTERNAL.kind else None
+        with _transaction(db):
+            if session is not None:
+                session |= {"closed_at": time.time(), "close_reason": CloseReason.GATEWAY_SHUTDOWN.name}
+                session["close_detail"] = f"{what} for it, so its worker could not be taken back and leaves by itself"
+                db.execute(
+                    f"INSERT OR REPLACE INTO ended ({', '.join(session)})"  # noqa: S608 - the names are the table's
+                    f" VALUES ({', '.join('?' * len(session))})",
+                    tuple(session.values()),
+                )
+            db.execute("DELETE FROM worker WHERE rowid = ?", (row["number"],))
+        name = "a session without a name" if "session_id" in wrong else f"session {row['session_id']}"
+        log.error("%s for %s: it is not taken back; its worker leaves when its time is over", what, name)
+    for row in db.execute("SELECT * FROM ended").fetchall():
+        if wrong := impossible_in_ended(row):
+            db.execute("DELETE FROM ended WHERE number = ?", (row["number"],))
+            log.error(
+                "the manifest holds an impossible %s for a session that ended: it is forgotten", " and ".join(wrong)
+            )
 
 
 @contextmanager
@@ -306,10 +323,11 @@ def _transaction(db: sqlite3.Connection) -> Iterator[None]:
     db.execute("BEGIN IMMEDIATE")
     try:
         yield
+        db.execute("COMMIT")
     except BaseException:
-        db.execute("ROLLBACK")
+        if db.in_transaction:  # after a full disk, SQLite has taken it back already
+            db.execute("ROLLBACK")
         raise
-    db.execute("COMMIT")
 
 
 def _instance(db: sqlite3.Connection, directory: Path, data_dir_id: str) -> str:
@@ -320,6 +338,8 @@ def _instance(db: sqlite3.Connection, directory: Path, data_dir_id: str) -> str:
     """
     known = db.execute("SELECT * FROM gateway").fetchone()
     instance: str = known["instance"]
+    if not _INSTANCE.match(instance):
+        raise NotAManifest("it names no gateway")
     workers = db.execute("SELECT session_id, endpoint FROM worker ORDER BY opened_at, session_id").fetchall()
     if not instance:  # restored from a backup
         is_copy = True
@@ -340,35 +360,8 @@ def _instance(db: sqlite3.Connection, directory: Path, data_dir_id: str) -> str:
             len(workers),
         )
     with _transaction(db):
-        for row in workers if is_copy else ():
-            _move_to_ended(db, row["session_id"], CloseReason.GATEWAY_SHUTDOWN, _COPIED)
+        if is_copy:
+            for row in workers:
+                _move_to_ended(db, row["session_id"], CloseReason.GATEWAY_SHUTDOWN, _COPIED, time.time())
         db.execute("UPDATE gateway SET instance = ?, data_dir_id = ?", (instance, data_dir_id))
     return instance
-
-
-def _make_private(path: Path) -> None:
-    """Make the file with mode 0600 before SQLite does with another; its log gets the same mode from it."""
-    flags = os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | getattr(os, "O_NOFOLLOW", 0)
-    fd = os.open(path, flags, 0o600)
-    try:
-        status = os.fstat(fd)
-        if hasattr(os, "getuid") and (status.st_uid != os.getuid() or not stat.S_ISREG(status.st_mode)):
-            raise SettingsError(f"{path} is not a file of this gateway's user: remove it")
-        if status.st_mode & 0o077:
-            os.fchmod(fd, 0o600)
-    finally:
-        os.close(fd)
-
-
-def _set_aside(path: Path, error: Exception) -> None:
-    aside = path.with_name(f"{path.name}.unreadable")
-    for suffix in ("", "-wal", "-shm"):
-        if (part := path.with_name(path.name + suffix)).exists():
-            part.replace(aside.with_name(aside.name + suffix))
-    log.error(
-        "%s is no manifest (%s): set aside as %s; workers of an earlier gateway cannot be taken back and leave by "
-        "themselves",
-        path,
-        error,
-        aside.name,
-    )

@@ -29,6 +29,9 @@ from mxgw_reattach.settings import ReattachSettings
 
 log = logging.getLogger(__name__)
 
+# How often it is tried again to write what could not be written.
+_AGAIN_S = 2.0
+
 
 class ReattachPlugin:
     """Answers how long workers outlive the gateway, writes down what adoption needs, and wants every orphan adopted."""
@@ -63,13 +66,20 @@ class ReattachPlugin:
         try:
             async with asyncio.TaskGroup() as tasks:
                 checking = tasks.create_task(self._check_environment(), name="reattach:environment")
+                writing = tasks.create_task(self._write_waiting(manifest), name="reattach:manifest")
                 try:
                     yield
                 finally:
                     checking.cancel()
+                    writing.cancel()
         finally:
             self._open = None
             manifest.close()
+
+    async def _write_waiting(self, manifest: Manifest) -> None:
+        while True:
+            await asyncio.sleep(_AGAIN_S)
+            manifest.write_waiting()
 
     async def _check_environment(self) -> None:
         """Warn of what would end the workers; beside the start, which must not wait for it."""

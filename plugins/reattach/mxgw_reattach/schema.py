@@ -5,6 +5,7 @@ A file that SQLite can read is not yet a manifest: it says so by its application
 
 from __future__ import annotations
 
+import re
 import secrets
 import sqlite3
 from contextlib import closing
@@ -12,6 +13,7 @@ from contextlib import closing
 VERSION = 2
 # "mxgw", big endian. Files of format 1 do not have it.
 APPLICATION_ID = 0x6D786777
+_COMMENT = re.compile(r"--[^\n]*")
 
 _WORKER_1 = """
     session_id TEXT PRIMARY KEY,
@@ -94,12 +96,12 @@ def format_of(db: sqlite3.Connection) -> int:
     (version,) = db.execute("PRAGMA user_version").fetchone()
     if application == APPLICATION_ID and version > VERSION:
         raise LaterFormat(version)
-    tables = _tables(db)
-    if application == 0 and version == 0 and not tables:
+    objects = _objects(db)
+    if application == 0 and version == 0 and not objects:
         return 0
     expected = APPLICATION_ID if version > 1 else 0
-    if application != expected or not 1 <= version <= VERSION or tables != _tables_of(version):
-        raise NotAManifest("it has other tables than a manifest")
+    if application != expected or not 1 <= version <= VERSION or objects != _objects_of(version):
+        raise NotAManifest("its schema is not that of a manifest")
     if (damage := db.execute("PRAGMA quick_check(1)").fetchone()[0]) != "ok":
         raise NotAManifest(damage)
     if db.execute("SELECT count(*) FROM gateway").fetchone()[0] != 1:
@@ -129,13 +131,16 @@ def bring_up_to_date(db: sqlite3.Connection, version: int) -> None:
     db.execute("COMMIT")
 
 
-def _tables(db: sqlite3.Connection) -> dict[str, list[str]]:
-    """Return the columns of each table."""
-    names = [name for (name,) in db.execute("SELECT name FROM sqlite_schema WHERE type = 'table'")]
-    return {name: [row[1] for row in db.execute("SELECT * FROM pragma_table_info(?)", (name,))] for name in names}
+def _objects(db: sqlite3.Connection) -> dict[tuple[str, str], str]:
+    """Return all that the schema has, tables, indexes, views and triggers, by type and name: what made each.
+
+    Comments and the width of spaces do not count, as an earlier release may have had others.
+    """
+    rows = db.execute("SELECT type, name, sql FROM sqlite_schema")
+    return {(kind, name): " ".join(_COMMENT.sub(" ", sql or "").split()) for kind, name, sql in rows}
 
 
-def _tables_of(version: int) -> dict[str, list[str]]:
+def _objects_of(version: int) -> dict[tuple[str, str], str]:
     with closing(sqlite3.connect(":memory:")) as db:
         db.executescript(FORMAT_1 + "".join(_STEPS[step] for step in range(2, version + 1)))
-        return _tables(db)
+        return _objects(db)

@@ -18,7 +18,6 @@ from mxgw_core.api import (
     SubscriberLimits,
     hookimpl,
 )
-from mxgw_core.api.errors import SettingsError
 from mxgw_core.api.metrics import gauge
 from mxgw_replay.settings import FORMER, ReplaySettings
 
@@ -46,7 +45,7 @@ class ReplayPlugin:
 
     @asynccontextmanager
     async def _running(self, gateway: Gateway) -> AsyncIterator[None]:
-        self._check_limits(gateway.default_subscriber_limits())
+        self._warn_if_short_of_grace()
         async with asyncio.TaskGroup() as tasks:
             watching = tasks.create_task(self._watch_horizons(gateway), name="replay:horizons")
             try:
@@ -54,24 +53,25 @@ class ReplayPlugin:
             finally:
                 watching.cancel()
 
-    def _check_limits(self, limits: SubscriberLimits) -> None:
-        """Refuse a log that cannot hold what a slow subscriber is still owed and what comes meanwhile.
-
-        Raises:
-            SettingsError: the log is shorter than twice the queue.
-        """
+    @hookimpl
+    def mxgw_check_settings(self, limits: SubscriberLimits) -> Sequence[str]:
+        # The log must hold what a slow subscriber has not read yet, and what comes meanwhile.
         queue = limits.queue
+        problems = []
         if self._settings.events < 2 * queue.events:
-            raise SettingsError(
+            problems.append(
                 f"plugins.replay.events is {self._settings.events}, which is less than twice the subscribers' queue of "
                 f"{queue.events} events: a client that was cut for overflow could not resume; raise it to "
                 f"{2 * queue.events}, or lower the queue"
             )
         if self._settings.bytes < 2 * queue.bytes:
-            raise SettingsError(
+            problems.append(
                 f"plugins.replay.bytes is {self._settings.bytes}, which is less than twice the subscribers' queue of "
                 f"{queue.bytes} bytes: raise it to {2 * queue.bytes}, or lower the queue"
             )
+        return problems
+
+    def _warn_if_short_of_grace(self) -> None:
         seconds, grace_s = self._settings.seconds, self._settings.detach_grace_seconds
         if grace_s != "none" and 0 < seconds < grace_s:
             log.warning(

@@ -17,14 +17,19 @@ FORMER = {"maximum_detached": _NOT_ENDED, "maximum_detached_per_owner": _NOT_END
 class ReplaySettings(BaseModel):
     """What is kept for clients that come back, and how long a session waits for them."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
     # The original gateway kept 1,024 events for 300 s beside queues of 10,000: whoever was cut for overflow could
     # then never resume without a gap. Twice the queue is the least that works (RELIABILITY H2).
     events: int = Field(
-        20_000, ge=1_024, description="Events kept per session after delivery; at least twice a subscriber's queue."
+        20_000,
+        ge=1_024,
+        le=10**9,
+        description="Events kept per session after delivery; at least twice a subscriber's queue.",
     )
-    bytes: int = Field(16 * MIB, ge=MIB, description="The same limit in bytes; at least twice a subscriber's queue.")
+    bytes: int = Field(
+        16 * MIB, ge=MIB, le=2**50, description="The same limit in bytes; at least twice a subscriber's queue."
+    )
     seconds: float = Field(
         300.0,
         ge=0,

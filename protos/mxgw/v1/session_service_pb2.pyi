@@ -145,6 +145,7 @@ class Session(_message.Message):
     WORKER_RSS_BYTES_FIELD_NUMBER: _builtins.int
     HORIZON_FIELD_NUMBER: _builtins.int
     DETACHED_AT_FIELD_NUMBER: _builtins.int
+    ITEM_BYTES_FIELD_NUMBER: _builtins.int
     session_id: _builtins.str
     """A name, never a credential."""
     state: Global___SessionState.ValueType
@@ -172,6 +173,8 @@ class Session(_message.Message):
     source_health: _events_pb2.SourceHealth.ValueType
     worker_rss_bytes: _builtins.int
     """Resident memory of the worker process; 0 where the platform does not tell."""
+    item_bytes: _builtins.int
+    """Memory that the gateway holds for the records of the session's items, references included."""
     @_builtins.property
     def opened_at(self) -> _timestamp_pb2.Timestamp: ...
     @_builtins.property
@@ -218,10 +221,11 @@ class Session(_message.Message):
         worker_rss_bytes: _builtins.int = ...,
         horizon: _duration_pb2.Duration | None = ...,
         detached_at: _timestamp_pb2.Timestamp | None = ...,
+        item_bytes: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["closed_at", b"closed_at", "detached_at", b"detached_at", "horizon", b"horizon", "lease", b"lease", "lease_expires_at", b"lease_expires_at", "opened_at", b"opened_at"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["backend", b"backend", "client_name", b"client_name", "close_detail", b"close_detail", "close_reason", b"close_reason", "closed_at", b"closed_at", "detached_at", b"detached_at", "epoch", b"epoch", "head_sequence", b"head_sequence", "horizon", b"horizon", "lease", b"lease", "lease_expires_at", b"lease_expires_at", "log_bytes", b"log_bytes", "log_events", b"log_events", "oldest_sequence", b"oldest_sequence", "opened_at", b"opened_at", "owner", b"owner", "pending_commands", b"pending_commands", "session_id", b"session_id", "source_health", b"source_health", "state", b"state", "subscribers", b"subscribers", "tag", b"tag", "worker_pid", b"worker_pid", "worker_rss_bytes", b"worker_rss_bytes", "worker_state", b"worker_state"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["backend", b"backend", "client_name", b"client_name", "close_detail", b"close_detail", "close_reason", b"close_reason", "closed_at", b"closed_at", "detached_at", b"detached_at", "epoch", b"epoch", "head_sequence", b"head_sequence", "horizon", b"horizon", "item_bytes", b"item_bytes", "lease", b"lease", "lease_expires_at", b"lease_expires_at", "log_bytes", b"log_bytes", "log_events", b"log_events", "oldest_sequence", b"oldest_sequence", "opened_at", b"opened_at", "owner", b"owner", "pending_commands", b"pending_commands", "session_id", b"session_id", "source_health", b"source_health", "state", b"state", "subscribers", b"subscribers", "tag", b"tag", "worker_pid", b"worker_pid", "worker_rss_bytes", b"worker_rss_bytes", "worker_state", b"worker_state"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import io
 import json
+import os
 import tarfile
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -12,9 +13,13 @@ from typing import Any
 
 import pytest
 
+from mxgw_core.api.errors import SettingsError
 from mxgw_core.cli.backups.restoring import restore_backup
+from mxgw_core.cli.doctor.directories import check_data_directory
+from mxgw_core.cli.doctor.report import Outcome
 from mxgw_core.cli.failures import CliFailure
 from mxgw_core.cli.options import SettingsChoice
+from mxgw_core.workers.paths import DataDirectory
 
 Restore = Callable[..., str]
 CONTENTS = "mxgw-backup.json"
@@ -86,6 +91,7 @@ def test_what_is_whole_is_restored(tmp_path: Path) -> None:
         ("data/lock", "the gateway makes"),
         ("data/run/x.sock", "the gateway makes"),
         ("data/restored-settings/x", "the gateway makes"),
+        ("data/restore-unfinished/x", "the gateway makes"),
         ("data/c:\\x", "no plain name"),
         ("data/\x1b[2J", "no plain name"),
         ("data/" + "x" * 500, "no plain name"),
@@ -213,3 +219,41 @@ def test_a_failure_while_it_writes_leaves_an_empty_directory(tmp_path: Path, mon
         restore_backup(choice, file, as_json=True)
 
     assert list((tmp_path / "new").iterdir()) == []
+
+
+def test_a_pipe_is_refused_without_waiting_for_its_writer(tmp_path: Path, restore: Restore) -> None:
+    os.mkfifo(tmp_path / "pipe")
+
+    assert "it is not a regular file" in restore(tmp_path / "pipe")
+
+
+def test_what_a_killed_restore_left_is_replaced_by_the_next(tmp_path: Path) -> None:
+    file = of_one(tmp_path / "a.tar", "data/p/x", b"content")
+    (tmp_path / "new" / "restore-unfinished" / "p").mkdir(parents=True)
+    (tmp_path / "new" / "restore-unfinished" / "p" / "x").write_bytes(b"con")
+
+    restore_backup(SettingsChoice(None, {"gateway.data_dir": str(tmp_path / "new")}), file, as_json=True)
+
+    assert (tmp_path / "new/p/x").read_bytes() == b"content"
+    assert sorted(path.name for path in (tmp_path / "new").iterdir()) == ["lock", "logs", "p", "run"]
+
+
+def test_what_stands_beside_a_cut_restore_is_named_and_kept(tmp_path: Path) -> None:
+    file = of_one(tmp_path / "a.tar", "data/p/x", b"content")
+    (tmp_path / "new" / "restore-unfinished").mkdir(parents=True)
+    (tmp_path / "new" / "p").mkdir()
+
+    with pytest.raises(CliFailure, match="was cut off at its end"):
+        restore_backup(SettingsChoice(None, {"gateway.data_dir": str(tmp_path / "new")}), file, as_json=True)
+
+    assert sorted(path.name for path in (tmp_path / "new").iterdir()) == ["p", "restore-unfinished"]
+
+
+def test_no_gateway_starts_where_a_restore_was_cut_off(tmp_path: Path) -> None:
+    (tmp_path / "restore-unfinished").mkdir()
+
+    with pytest.raises(SettingsError, match="was cut off or still runs"), DataDirectory(tmp_path):
+        pass
+
+    assert [path.name for path in tmp_path.iterdir()] == ["restore-unfinished"]
+    assert check_data_directory(tmp_path)[0].outcome is Outcome.FAILED

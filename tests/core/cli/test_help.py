@@ -10,8 +10,12 @@ import click
 import pytest
 from click.testing import CliRunner, Result
 
+from mxgw_acl.plugin import AclPlugin
 from mxgw_core.cli.main import COMMANDS, root
-from mxgw_core.cli.reference import BEGIN, updated
+from mxgw_core.cli.options import NumberRange
+from mxgw_core.cli.reference import BEGIN, commands, updated
+from mxgw_dashboard_tui.plugin import DashboardPlugin
+from mxgw_metrics.plugin import MetricsPlugin
 
 NAMES = [name for section in COMMANDS.values() for name in section]
 HEAVY = ("grpc", "dynaconf", "pydantic", "textual", "rich", "google.protobuf", "asyncio", "mxgw_client", "pluggy")
@@ -109,3 +113,28 @@ def test_the_documentation_has_every_command_as_it_is() -> None:
 
     assert page == updated(page), "run: python -m mxgw_core.cli.reference docs/command-line.md"
     assert BEGIN in page
+
+
+def options_of_every_command() -> list[tuple[str, click.Parameter]]:
+    brought = [command for plugin in (AclPlugin(), DashboardPlugin(), MetricsPlugin()) for command in plugin.mxgw_cli()]
+    found = [each for command in (root, *brought) for each in commands((command.name or "",), command)]
+    return [(" ".join(path), parameter) for path, command in found for parameter in command.params]
+
+
+def test_no_option_takes_a_number_that_is_not_finite() -> None:
+    numbers = [(path, p) for path, p in options_of_every_command() if isinstance(p.type, click.types.FloatParamType)]
+
+    assert {"mxgw sessions", "mxgw drain", "mxgw bench", "keys create", "top"} <= {path for path, _ in numbers}
+    for path, parameter in numbers:
+        assert isinstance(parameter.type, NumberRange), f"{path} {parameter.name}"
+        for text in ("nan", "inf", "-inf", "1e999"):
+            with pytest.raises(click.BadParameter):
+                parameter.type.convert(text, parameter, None)
+
+
+@pytest.mark.parametrize("command", [["sessions"], ["drain"], ["stream", "x", "--count", "1"]])
+def test_a_timeout_that_is_no_number_is_wrong_usage(command: list[str]) -> None:
+    result = invoke(*command, "--timeout", "nan")
+
+    assert result.exit_code == 2
+    assert "nan is no finite number" in result.stderr

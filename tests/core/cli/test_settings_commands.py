@@ -6,6 +6,7 @@ import json
 import os
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -41,6 +42,91 @@ def test_check_prints_every_problem_and_exits_with_1(tmp_path: Path) -> None:
     assert "did you mean 'listen'" in result.stdout
     assert "limits.sessions" in result.stdout
     assert len(result.stdout.splitlines()) == 2
+
+
+def strange(directory: Path) -> None:
+    """Enable a plugin that is content with no settings."""
+    install(
+        directory,
+        "strange",
+        "from mxgw_core.api import hookimpl\nclass Plugin:\n    @hookimpl\n"
+        "    def mxgw_check_settings(self, limits): return [f'plugins.strange: {limits.queue.events} is too much']\n",
+    )
+    (directory / "settings.toml").write_text('[plugins]\nenabled = ["strange"]\n')
+
+
+def short_log(directory: Path) -> None:
+    (directory / "settings.toml").write_text('[plugins]\nenabled = ["replay"]\n[plugins.replay]\nevents = 1024\n')
+
+
+def strangers(directory: Path) -> None:
+    (directory / "settings.toml").write_text('[gateway]\nlisten = ["0.0.0.0:0"]\n')
+
+
+def no_certificate(directory: Path) -> None:
+    (directory / "settings.toml").write_text('[tls]\ncertificate = "no.pem"\nprivate_key = "no.pem"\n')
+
+
+def long_path(directory: Path) -> None:
+    (directory / "settings.toml").write_text(f'[gateway]\ndata_dir = "{"x" * 100}"\n')
+
+
+def file_for_directory(directory: Path) -> None:
+    (directory / "var").touch()
+
+
+def cut_restore(directory: Path) -> None:
+    (directory / "var").mkdir(mode=0o700)
+    (directory / "var" / "restore-unfinished").mkdir()
+
+
+def no_ca(directory: Path) -> None:
+    (directory / "settings.toml").write_text(
+        '[plugins]\nenabled = ["acl"]\n[plugins.acl.ldap]\nservers = ["ldaps://x"]\nca_file = "no.pem"\n'
+        'bind = "direct"\nuser_dn = "uid={user},dc=x"\n'
+    )
+
+
+def open_keys(directory: Path) -> None:
+    (directory / "settings.toml").write_text('[plugins]\nenabled = ["acl"]\n')
+    (directory / "var" / "acl").mkdir(parents=True)
+    (directory / "var" / "acl").chmod(0o755)
+
+
+@pytest.mark.parametrize(
+    ("prepare", "why", "to_the_doctor"),
+    [
+        (strange, "plugins.strange: 10000 is too much", ""),
+        (short_log, "plugins.replay.events is 1024, which is less than twice", ""),
+        (strangers, "0.0.0.0:0 can be reached from other machines", ""),
+        (no_certificate, "tls.certificate: no.pem cannot be read", "no.pem: No such file"),
+        (long_path, "is too long for the Unix sockets", ""),
+        (file_for_directory, "is not a directory", ""),
+        (cut_restore, "a restore to it was cut off", ""),
+        (no_ca, "plugins.acl.ldap.ca_file", ""),
+        (open_keys, "others may enter", ""),
+    ],
+)
+def test_what_stops_a_start_is_seen_by_check_and_doctor_too_and_nothing_is_made(
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    prepare: Callable[[Path], None],
+    why: str,
+    to_the_doctor: str,
+) -> None:
+    prepare(tmp_path)
+    monkeypatch.syspath_prepend(tmp_path)
+    before = set(tmp_path.rglob("*"))
+    check = invoke("config", "check")
+    doctor = invoke("doctor", "--no-backends", "--json")
+    serve = run(tmp_path, "serve", "--json")
+    failed = [c["detail"] for c in json.loads(doctor.stdout)["checks"] if c["outcome"] == "failed"]
+
+    assert (check.exit_code, doctor.exit_code, serve.returncode) == (1, 1, 1)
+    assert why in check.stdout
+    assert why in serve.stderr
+    assert any((to_the_doctor or why) in detail for detail in failed), failed
+    assert {path for path in tmp_path.rglob("*") if "__pycache__" not in path.parts} == before
 
 
 def test_check_as_json_is_one_document(tmp_path: Path) -> None:
@@ -85,6 +171,31 @@ def test_a_root_settings_file_counts_for_every_command(tmp_path: Path) -> None:
     (tmp_path / "mine.toml").write_text("[limits]\nsessions = 3\n")
 
     assert "mine.toml" in invoke("--settings", "mine.toml", "config", "show", "--changed").stdout
+
+
+def test_a_root_assignment_counts_for_every_command_and_one_of_the_command_wins() -> None:
+    shown = invoke("--set", "limits.sessions=40", "--set", "limits.lease_s=7", "config", "show", "--json",
+                   "--set", "limits.sessions=41")  # fmt: skip
+    values = {row["key"]: row["value"] for row in json.loads(shown.stdout)}
+
+    assert (values["limits.sessions"], values["limits.lease_s"]) == (41, 7.0)
+
+
+def test_commands_of_plugins_work_with_the_settings_of_the_command_line(tmp_path: Path) -> None:
+    where = ("--set", "plugins.enabled=acl", "--set", "gateway.data_dir=other")
+    made = json.loads(invoke(*where, "keys", "create", "mine", "--json").stdout)
+    (listed,) = json.loads(invoke(*where, "keys", "list", "--json").stdout)
+
+    assert listed["id"] == made["id"]
+    assert (tmp_path / "other" / "acl" / "keys.sqlite3").exists()
+    assert not (tmp_path / "var").exists()
+
+
+def test_settings_after_a_command_that_takes_none_are_sent_to_their_place() -> None:
+    result = invoke("--set", "plugins.enabled=acl", "keys", "list", "--set", "gateway.data_dir=other")
+
+    assert result.exit_code == 2
+    assert "Give it before the command: mxgw --set ..." in result.stderr
 
 
 def test_an_assignment_without_a_value_is_wrong_usage() -> None:

@@ -50,6 +50,7 @@ def test_a_named_type_wins_over_what_the_tag_has() -> None:
         ("5", "auto", [1, 2], "give a JSON list"),
         ("tomorrow", "time", None, "ISO 8601"),
         ("soon", "elapsed_time", None, "number of seconds"),
+        ("inf", "elapsed_time", None, "number of seconds"),
     ],
 )
 def test_a_text_that_is_no_such_value_says_what_would_be(text: str, type_name: str, current: object, says: str) -> None:

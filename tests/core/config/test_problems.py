@@ -35,6 +35,9 @@ Refused = Callable[..., list[str]]
         ("[gateway]\nreflection = 1", "settings.toml:2: gateway.reflection: must be a valid boolean (is 1)"),
         ("[gateway]\nlisten = '127.0.0.1:1'", "settings.toml:2: gateway.listen: must be a list"),
         ("[gateway]\nlisten = []", "settings.toml:2: gateway.listen: must have at least 1 item(s)"),
+        ("[gateway]\nlisten = ['foo']", "settings.toml:2: gateway.listen: must be host:port, [ipv6]:port or "
+         'unix:/path, with a port from 0 to 65535 (is "foo")'),
+        ("[gateway]\ndata_dir = ''", 'settings.toml:2: gateway.data_dir: is empty: name a path, or leave the setting out (is "")'),
         ("[gateway]\nlog_level = 'debug'", "settings.toml:2: gateway.log_level: must be 'DEBUG', 'INFO', 'WARNING' or "
          "'ERROR' (is \"debug\")"),
         ("[limits]\nlease_s = 9\nmaximum_lease_s = 8",
@@ -63,6 +66,14 @@ def test_a_problem_is_told_with_its_place(problems: Refused, text: str, line: st
     (problem,) = problems(text)
 
     assert problem == line
+
+
+@pytest.mark.parametrize("key", ["gateway.data_dir", "tls.certificate"])
+@pytest.mark.parametrize("text", ['""', '"var"', "'var'"])
+def test_quotes_around_a_path_are_no_part_of_its_name(problems: Refused, key: str, text: str) -> None:
+    told = problems("", overrides={key: text})
+
+    assert f"command line: {key}: must be the path itself, without quotes around it" in told[0]
 
 
 def test_all_problems_are_told_together(site: Site, problems: Refused) -> None:

@@ -87,8 +87,42 @@ def test_more_items_than_a_worker_may_have_are_an_error() -> None:
 
 
 def test_longer_references_than_a_worker_can_have_are_an_error() -> None:
+    book = ItemBook(100, limit_bytes=1000)
+    book.take(w.ItemRecords(records=[added(1, 1, "x" * 500), added(2, 2, "x" * 400, item_context="y" * 100)]))
     with pytest.raises(BadRecords):
-        book_of(*(added(n, n, "x" * 20_000) for n in range(1, 11)), limit_items=10)
+        book.take(w.ItemRecords(records=[added(3, 3, "x")]))
+
+
+def test_the_references_of_items_that_ended_count_no_more() -> None:
+    book = ItemBook(100, limit_bytes=1000)
+    for serial in range(1, 50):
+        book.take(w.ItemRecords(records=[added(serial, 1, "x" * 1000), ended(serial, 1)]))
+    book.take(w.ItemRecords(records=[added(50, 1, "\N{GREEK SMALL LETTER ALPHA}" * 500)]))
+    with pytest.raises(BadRecords):
+        book.take(w.ItemRecords(records=[added(51, 2, "x")]))
+
+
+def test_what_a_record_counts_never_changes_whatever_is_done_with_its_texts(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Python remembers the UTF-8 of a text once it was asked for it, and counts that from then on."""
+    monkeypatch.setattr(item_book, "ENDED_BYTES", 0)
+    book = book_of(added(1, 1, "\N{GREEK SMALL LETTER ALPHA}" * 1000))
+    item = book.get(1)
+
+    assert item is not None
+
+    c.ItemReference(item_definition=item.item_definition)
+    book.take(w.ItemRecords(records=[ended(1, 1)]))
+
+    assert book.size_bytes == 0
+
+
+def test_equal_contexts_are_one_text() -> None:
+    book = book_of(*(added(n, n, item_context="Galaxy.Area_1.Tank_001") for n in (1, 2)))
+    one, two = book.get(1), book.get(2)
+
+    assert one is not None
+    assert two is not None
+    assert one.item_context is two.item_context
 
 
 def test_ended_items_are_bounded_in_bytes_and_the_latest_are_known(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 import pytest
 from hypothesis import given
@@ -19,17 +20,18 @@ from mxgw_core.api.events import Conflate, Disconnect, DropNewest, DropOldest, Q
 from mxgw_core.api.types import Position
 from mxgw_core.events.log import Chunk, LogGap
 from mxgw_core.events.verdict import Start
-from mxgw_core.sessions.memory import _STEPS_AT_ONCE, GatewayMemory
+from mxgw_core.sessions.memory import _AT_ONCE_BYTES, GatewayMemory
 from mxgw_core.workers.commands import EncodedCommand, PendingCommands
 
 SMALL = QueueLimits(events=3, bytes=0, seconds=0.0)
 KIB = 1024
+OWNER = "anna"
 
 
 def memory_of(pumps: Sequence[Pump], limit_bytes: int, session_bytes: int = 0) -> GatewayMemory:
     memory = GatewayMemory(limit_bytes, session_bytes)
     for pump in pumps:
-        memory.watch(pump.distributor)
+        memory.watch(pump.distributor, OWNER)
     return memory
 
 
@@ -87,9 +89,9 @@ def test_small_blocks_take_more_than_their_bytes() -> None:
 def test_a_session_that_may_not_fit_is_refused_with_the_setting_and_the_figures() -> None:
     pump = retaining(10)
     used = memory_of([pump], 1 << 30).use().total
-    memory_of([pump], used + 500, session_bytes=500).require_room()
+    memory_of([pump], used + 500, session_bytes=500).require_room(OWNER)
     with pytest.raises(MemoryLimitReached, match=r"limits\.memory_bytes") as refused:
-        memory_of([pump], used + 499, session_bytes=500).require_room()
+        memory_of([pump], used + 499, session_bytes=500).require_room(OWNER)
 
     assert refused.value.metadata == {
         "setting": "limits.memory_bytes",
@@ -184,6 +186,86 @@ def test_what_readers_have_yet_to_read_goes_last_and_a_gap_says_why() -> None:
     assert told(taken(ahead)) == [*range(11, 21)]
 
 
+def test_an_owner_that_floods_pays_alone_even_with_what_is_unread_and_however_many_its_sessions_are() -> None:
+    flooding, quiet = [retaining(8) for _ in range(10)], retaining(20)
+    unread = Pump()
+    behind = unread.attach()
+    for _ in range(20):
+        unread.events(1, text="x" * 40 * KIB)
+    memory = memory_of([*flooding, unread], 45 * 40 * KIB)
+    memory.watch(quiet.distributor, "ben")
+    asyncio.run(memory.relieve())
+
+    assert memory.use().total <= memory.limit_bytes
+    assert quiet.distributor.log.events == 20, "each of the other's sessions holds less, and all of them more"
+
+    memory.limit_bytes = 30 * 40 * KIB
+    asyncio.run(memory.relieve())
+    assert quiet.distributor.log.events == 20
+    gap = taken(behind)[0]
+
+    assert isinstance(gap, LogGap)
+    assert "limits.memory_bytes" in gap.detail
+
+    memory.limit_bytes = 15 * 40 * KIB
+    asyncio.run(memory.relieve())
+
+    assert 10 < quiet.distributor.log.events < 15, "now it is the one that holds the most"
+
+
+def test_a_session_of_an_owner_that_holds_little_has_room_made_by_those_that_hold_more() -> None:
+    flooding, own = retaining(40), retaining(2)
+    memory = memory_of([flooding], 43 * 40 * KIB, session_bytes=8 * 40 * KIB)
+    memory.watch(own.distributor, "ben")
+    with pytest.raises(MemoryLimitReached):
+        memory.require_room(OWNER)
+
+    assert (flooding.distributor.log.events, own.distributor.log.events) == (40, 2)
+
+    memory.require_room("ben")
+
+    assert 30 < flooding.distributor.log.events < 40
+    assert own.distributor.log.events == 2
+    assert memory.use().total + 8 * 40 * KIB <= memory.limit_bytes
+
+
+def test_who_holds_no_more_than_the_new_session_would_makes_no_room_for_it() -> None:
+    others = [retaining(5) for _ in range(4)]
+    memory = memory_of([], 22 * 40 * KIB, session_bytes=8 * 40 * KIB)
+    for number, other in enumerate(others):
+        memory.watch(other.distributor, f"owner {number}")
+    with pytest.raises(MemoryLimitReached):
+        memory.require_room("ben")
+
+    assert [other.distributor.log.events for other in others] == [5, 5, 5, 5]
+
+
+def test_remembered_request_ids_and_answers_of_filters_are_counted() -> None:
+    pump = Pump()
+    reader = pump.attach(filters=[StandingItems({1})])
+    memory = GatewayMemory(1 << 30, 0, lambda: {OWNER: 700, "ben": 300})
+    memory.watch(pump.distributor, OWNER)
+    for handle in range(1, 101):
+        pump.events(1, item_handle=handle)
+    taken(reader)
+
+    assert memory.use().request_ids == 1_000
+    assert 100 * 100 < memory.use().answers < 100 * 130
+
+    pump.distributor.detach(reader)
+    del reader
+
+    assert memory.use().answers == 0
+
+
+@dataclass(eq=False)
+class StandingItems(Items):
+    """Of a key: what it lets pass never changes."""
+
+    revision: int = 0
+    __hash__ = object.__hash__
+
+
 policies = st.sampled_from([Disconnect(), DropOldest(2), DropNewest(1), Conflate()])
 
 
@@ -273,7 +355,7 @@ async def test_what_a_worker_has_not_answered_counts_though_its_caller_is_gone()
     pump = retaining(1)
     memory = memory_of([pump], 40_000)
     commands = PendingCommands(9, lambda *_: None)
-    memory.watch(pump.distributor, commands)
+    memory.watch(pump.distributor, OWNER, commands)
     commands.call(CommandRequest(), 1.0, EncodedCommand("write", bytes(20_000))).close()
 
     assert memory.use().requests > 20_000
@@ -290,5 +372,5 @@ def test_others_have_their_turn_while_much_is_given_up() -> None:
     pump = retaining(200)
     memory = memory_of([pump], pump.distributor.memory().total // 2)
 
-    assert asyncio.run(relieve()) >= 100 // _STEPS_AT_ONCE
+    assert asyncio.run(relieve()) >= 100 * 40 * KIB // _AT_ONCE_BYTES
     assert pump.distributor.memory().total <= memory.limit_bytes

@@ -23,7 +23,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, precondition, rule
 from support.distributing import NO_LIMITS, Told
 from support.events import EPOCH, OTHER_EPOCH, Clock
-from support.seams import GatewayRun, Source, Step, Store
+from support.seams import GatewayRun, Source, Step, Store, stepped
 
 from mxgw.v1.event_service_pb2 import StreamEventsResponse
 from mxgw.v1.events_pb2 import GAP_REASON_CURSOR_AHEAD, GAP_REASON_EPOCH_CHANGED
@@ -54,7 +54,7 @@ class Reader:
     # The search for older events, while the stream opens.
     opening: Step | None = None
     subscriber: Subscriber | None = None
-    older: AsyncGenerator[Chunk | LogGap, None] | None = None
+    older: AsyncGenerator[Chunk | LogGap | None, None] | None = None
     page: Step | None = None
     # As its stream opened: what the gateway had of the events, what the store did, and which of these it promised.
     held: set[int] = field(default_factory=set)
@@ -233,7 +233,7 @@ class SeamMachine(RuleBasedStateMachine):
     async def search(self, reader: Reader, start: Position) -> Older | None:
         distributor = self.here.distributor
         distributor.trim()
-        return await find_older(lambda: reader.store, distributor.log, EPOCH, start, distributor.doubts)
+        return await find_older(lambda: stepped(reader.store), distributor.log, EPOCH, start, distributor.doubts)
 
     def open(self, reader: Reader, older: Older | None) -> None:
         """Attach, in the step that ends the search, and hold the verdict against the model."""

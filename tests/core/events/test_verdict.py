@@ -95,3 +95,31 @@ def test_a_store_does_not_complete_a_resume_over_a_gap_within_the_log() -> None:
     log.append_gap(LogGap(11, 12, e.GAP_REASON_SOURCE_OVERFLOW))
 
     assert not decide(log, EPOCH, Position(EPOCH, 1), older_until=10).recovered
+
+
+OUTBOX, RETENTION = "raise workers.outbox_events and workers.outbox_bytes", "retention, or resume sooner"
+
+
+@pytest.mark.parametrize(
+    ("begun_after", "oldest", "position", "named"),
+    [
+        pytest.param(0, 5, 0, {RETENTION}, id="a log from the beginning"),
+        pytest.param(4, 5, 1, {OUTBOX}, id="a log that a worker refilled"),
+        pytest.param(4, 9, 4, {RETENTION}, id="it had all behind the position"),
+        pytest.param(4, 9, 3, {OUTBOX, RETENTION}, id="it had a part of that"),
+    ],
+)
+def test_the_gap_names_the_settings_that_would_have_kept_what_is_missing(
+    begun_after: int, oldest: int, position: int, named: set[str]
+) -> None:
+    log = EventLog(Clock())
+    log.start_after(begun_after)
+    for sequence in range(begun_after + 1, 11):
+        log.append(sequence, sequence, batch([sequence]))
+        log.segment_s = -1.0
+    log.trim(oldest - 1, 0, 0, 0.0)
+    verdict = decide(log, EPOCH, Position(EPOCH, position))
+
+    assert verdict.gap is not None
+    assert (log.oldest, verdict.gap.first, verdict.gap.last) == (oldest, position + 1, oldest - 1)
+    assert {remedy for remedy in (OUTBOX, RETENTION) if remedy in verdict.gap.detail} == named

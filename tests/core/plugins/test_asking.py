@@ -230,6 +230,20 @@ def test_hook_mxgw_cli_gives_commands(install: Install) -> None:
     assert command.name == "wave"
 
 
+def test_hook_mxgw_check_settings_is_told_in_the_order_of_the_settings_and_a_broken_one_has_no_say(
+    install: Install,
+) -> None:
+    from mxgw_core.checking import settings_problems
+
+    say = "class Plugin:\n    @hookimpl\n    def mxgw_check_settings(self, limits): "
+    install("first", say + "return [f'{limits.queue.events} is much', 'two\\nlines']")
+    install("blind", say + "raise OSError('no such file')")
+    install("last", say + "return ['last']")
+    found = settings("first", "blind", "last")
+
+    assert settings_problems(found, PluginHost.load(found)) == ["10000 is much", "two", "lines", "last"]
+
+
 def test_hook_mxgw_doctor_shows_findings_and_that_a_plugin_could_not_look(install: Install) -> None:
     from mxgw_core.cli.doctor.report import Outcome
     from mxgw_core.cli.doctor.run import _plugins

@@ -31,11 +31,12 @@ from mxgw_core.events.distributor import Distributor
 from mxgw_core.events.item_book import ItemBook
 from mxgw_core.events.verdict import Start, Verdict, decide
 from mxgw_core.plugins import PluginHost
+from mxgw_core.workers.adopted import AdoptedProcess
 from mxgw_core.workers.paths import DataDirectory
 from mxgw_core.workers.pool import WarmPool
 from mxgw_core.workers.worker import Worker
 from mxgw_worker.ipc.handshake import PROTOCOL_VERSION, WorkerHandshake
-from mxgw_worker.ipc.process import boot_id, start_ticks
+from mxgw_worker.ipc.process import boot_id, pid_scope, start_ticks
 
 pytestmark = pytest.mark.asyncio
 
@@ -127,6 +128,10 @@ def waiting(tmp_path_factory: pytest.TempPathFactory, install_plugin: InstallPlu
                     await asyncio.wait((started,))
 
     return wait
+
+
+async def test_a_number_that_no_process_can_have_is_no_process() -> None:
+    assert AdoptedProcess.find(WorkerIdentity(SESSION, 2**62, TICKS, EPOCH, PROTOCOL_VERSION, pid_scope())) is None
 
 
 async def _caught(worker: Worker) -> None:

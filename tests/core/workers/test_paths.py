@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
+import errno
+import fcntl
+import logging
 import os
 import shutil
 import socket
 import stat
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
 from mxgw_core.api.errors import SettingsError
-from mxgw_core.workers.paths import DataDirectory
+from mxgw_core.workers.paths import DataDirectory, holder_of
 
 
 def _mode(path: Path) -> int:
@@ -59,6 +63,95 @@ def test_the_lock_dies_with_its_process(tmp_path: Path) -> None:
         process.kill()
     with DataDirectory(tmp_path / "data"):
         pass
+
+
+def _without_its_lock_file(data: Path) -> Path:
+    (data / "lock").unlink()
+    return data
+
+
+def _with_another_lock_file(data: Path) -> Path:
+    (data / "lock").unlink()
+    (data / "lock").write_text("1\n")
+    return data
+
+
+def _without_its_sockets(data: Path) -> Path:
+    (data / "lock").unlink()
+    shutil.rmtree(data / "run")
+    return data
+
+
+def _moved_into_another(data: Path) -> Path:
+    other = data.with_name("other")
+    other.mkdir()
+    for path in data.iterdir():
+        path.rename(other / path.name)
+    (other / "lock").unlink()
+    return other
+
+
+@pytest.mark.parametrize(
+    "tamper", [_without_its_lock_file, _with_another_lock_file, _without_its_sockets, _moved_into_another]
+)
+def test_no_second_gateway_gets_in_whatever_was_removed_below_the_directory(
+    tmp_path: Path, tamper: Callable[[Path], Path]
+) -> None:
+    with DataDirectory(tmp_path / "data"):
+        there = tamper(tmp_path / "data")
+        with pytest.raises(SettingsError, match=r"in use by another gateway \(pid unknown\)"):
+            DataDirectory(there).__enter__()
+
+        assert holder_of(there) == 0, "a pid in a file that the gateway does not hold is nobody's"
+
+    assert holder_of(there) is None
+    with DataDirectory(there):
+        assert holder_of(there) == os.getpid()
+
+
+def test_a_gateway_of_an_earlier_release_that_holds_the_file_alone_is_respected(tmp_path: Path) -> None:
+    with DataDirectory(tmp_path / "data"):
+        pass
+    with (tmp_path / "data" / "lock").open("r+b") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+
+        assert holder_of(tmp_path / "data") == os.getpid()
+        with pytest.raises(SettingsError, match=f"pid {os.getpid()}"):
+            DataDirectory(tmp_path / "data").__enter__()
+    with DataDirectory(tmp_path / "data"):
+        pass
+
+
+def _lock_no(monkeypatch: pytest.MonkeyPatch, refuses: Callable[[int], bool]) -> None:
+    flock = fcntl.flock
+
+    def refusing(fd: int, operation: int) -> None:
+        if refuses(os.fstat(fd).st_mode):
+            raise OSError(errno.EBADF, os.strerror(errno.EBADF))
+        flock(fd, operation)
+
+    monkeypatch.setattr(fcntl, "flock", refusing)
+
+
+def test_where_no_directory_can_be_locked_the_file_keeps_others_out_and_a_warning_says_so(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    _lock_no(monkeypatch, stat.S_ISDIR)
+    with DataDirectory(tmp_path / "data"):
+        assert holder_of(tmp_path / "data") == os.getpid()
+        with pytest.raises(SettingsError, match=f"pid {os.getpid()}"):
+            DataDirectory(tmp_path / "data").__enter__()
+
+    assert [r.levelno for r in caplog.records if "locks no directories" in r.message] == [logging.WARNING]
+
+
+def test_where_nothing_can_be_locked_the_gateway_refuses_in_words(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    _lock_no(monkeypatch, lambda mode: True)
+
+    with pytest.raises(SettingsError, match="without locks, so that a second gateway could not be kept out"):
+        DataDirectory(tmp_path / "data").__enter__()
 
 
 def test_sockets_of_an_earlier_run_are_removed_and_nothing_else(tmp_path: Path) -> None:
@@ -116,7 +209,7 @@ def test_a_link_or_a_file_in_its_place_is_refused(tmp_path: Path, place: str) ->
 def test_a_file_in_place_of_the_directory_is_refused(tmp_path: Path) -> None:
     (tmp_path / "data").touch()
 
-    with pytest.raises(SettingsError, match="choose a directory"):
+    with pytest.raises(SettingsError, match="is not a directory: choose another"):
         DataDirectory(tmp_path / "data").__enter__()
 
 

@@ -34,6 +34,7 @@ def _startup(endpoint: Path, **changes: object) -> WorkerStartup:
         "read_timeout_ms": 1000,
         "log_level": "INFO",
         "maximum_items": 10,
+        "maximum_reference_bytes": 100_000,
     }
     return WorkerStartup(**{**fields, **changes})  # type: ignore[arg-type]
 

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import errno
 import json
+import math
 import os
 import stat
 import subprocess
@@ -11,12 +13,18 @@ from pathlib import Path
 
 import grpc
 import pytest
+from click.testing import CliRunner, Result
 from support.clients import refused
 from support.keys import client_with, guarded_gateway
 from support.waiting import until
 
 from mxgw.v1.gateway_service_pb2 import GetGatewayInfoRequest
+from mxgw_acl.audit import AuditLog
+from mxgw_acl.cli.keys import keys_group
 from mxgw_acl.keyformat import parse_key
+from mxgw_acl.keys import Scope
+from mxgw_acl.settings import AclSettings
+from mxgw_acl.store import KeyStore, KeyWishes
 from mxgw_core.testing import running_gateway
 
 
@@ -102,6 +110,8 @@ def test_a_key_goes_into_a_private_file_and_never_over_another(shell: Shell) -> 
         (["create", "x", "--scopes", "reed"], "'reed' is no scope: use open, read"),
         (["create", "x", "--network", "10.0.0.0/99"], "write 10.1.0.0/16"),
         (["create", "x", "--expires", "soon"], "write 90d"),
+        (["create", "x", "--expires", "99999999999d"], "more than 100 years"),
+        (["create", "x", "--expires", "9" * 400 + "d"], "more than 100 years"),
         (["create", "x", "--write", "*"], "need the scope write"),
         (["create", "x" * 65], "1 to 64 printable"),
         (["show", "nothing"], "mxgw keys list"),
@@ -111,6 +121,78 @@ def test_what_cannot_be_is_told_with_what_can(shell: Shell, arguments: list[str]
     code = 1 if arguments[0] == "show" else 2
 
     assert says in " ".join(shell.run("keys", *arguments, code=code).stderr.split())
+
+
+@pytest.mark.parametrize(
+    ("arguments", "says"),
+    [
+        (["--expires", "999999999999d"], "more than 100 years"),
+        (["--max-rate", "nan"], "no number to count with"),
+        (["--max-rate", "inf"], "not in the range"),
+        (["--max-buffer", "nan"], "no number to count with"),
+        (["--max-buffer", "1e300"], "not in the range"),
+        (["--read", ""], "it is empty"),
+        (["--read-below", " "], "it is empty"),
+        (["--scopes", "write", "--write", ""], "it is empty"),
+        (["--scopes", "write", "--write-below", ""], "it is empty"),
+        (["--certificate", ""], "it is empty"),
+        (["--certificate", "a\nb"], "cannot be printed"),
+        (["--scopes", ","], "may do nothing"),
+        (["--tag", "line4\x07"], "cannot be printed"),
+        (["--out", "nowhere/x.key"], "there is no directory nowhere"),
+    ],
+)
+def test_limits_that_limit_nothing_and_names_that_name_nothing_are_refused_and_no_key_is_made(
+    tmp_path: Path, arguments: list[str], says: str
+) -> None:
+    refusal = keys_command(tmp_path, "create", "x", *arguments)
+
+    assert refusal.exit_code == 2, refusal.output
+    assert says in " ".join(refusal.output.split())
+    assert json.loads(keys_command(tmp_path, "list", "--json").output) == []
+
+
+def test_a_key_for_a_session_without_a_tag_can_still_be_made(tmp_path: Path) -> None:
+    made = keys_command(tmp_path, "create", "x", "--tag", "", "--expires", "36525d", "--json")
+
+    assert json.loads(made.stdout)["tags"] == [""]
+
+
+@pytest.mark.parametrize("broken", ["file", "audit"])
+def test_a_key_that_nobody_got_is_revoked(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, broken: str) -> None:
+    def full(*_: object, **__: object) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device", "x.key")
+
+    if broken == "file":
+        monkeypatch.setattr("mxgw_acl.cli.keys.write_private", full)
+    else:
+        monkeypatch.setattr(AuditLog, "write", full)
+    failed = keys_command(tmp_path, "create", "x", "--out", str(tmp_path / "x.key"))
+    monkeypatch.undo()
+    (key,) = json.loads(keys_command(tmp_path, "list", "--json").output)
+
+    assert failed.exit_code == 1
+    assert "No space left on device" in failed.output
+    assert f"Key {key['id']} was made, and is revoked again" in " ".join(failed.output.split())
+    assert key["state"] == "revoked"
+    assert not (tmp_path / "x.key").exists()
+
+
+@pytest.mark.parametrize("seconds", [1e16, 1e300, -1e300, math.inf])
+def test_a_stored_time_beyond_any_calendar_does_not_hide_the_keys(tmp_path: Path, seconds: float) -> None:
+    store = KeyStore(tmp_path / "acl")
+    store.create(KeyWishes("x", frozenset({Scope.OPEN}), expires_at=seconds), "test")
+    store.close()
+    (key,) = json.loads(keys_command(tmp_path, "list", "--json").output)
+
+    assert key["expires_at"] == f"{seconds:g} s after 1970"
+    for shown in (keys_command(tmp_path, "list"), keys_command(tmp_path, "show", key["id"])):
+        assert (shown.exit_code, "after 1970" in shown.output) == (0, True)
+
+
+def keys_command(folder: Path, *arguments: str) -> Result:
+    group = keys_group(lambda: AclSettings(directory=folder / "acl"))
+    return CliRunner().invoke(group, arguments, prog_name="mxgw keys", env={"COLUMNS": "100"})
 
 
 def test_help_leads_from_the_group_to_each_command(shell: Shell) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import time
 from collections.abc import Coroutine, Mapping
 from pathlib import Path
@@ -19,6 +20,7 @@ from mxgw.v1 import commands_pb2 as c
 from mxgw.v1 import session_service_pb2 as ss
 from mxgw.v1.command_service_pb2 import BrowseRequest
 from mxgw.v1.event_service_pb2 import StartPosition
+from mxgw_acl.guard import ItemRights
 from mxgw_acl.keys import Scope
 from mxgw_acl.patterns import ItemPatterns
 
@@ -100,6 +102,29 @@ async def test_pipelined_commands_on_a_reused_handle_write_nothing_that_is_forbi
 
             assert value.integer == 0
             assert outcomes <= {"AioRpcError", "ITEM_CHANGED", "ITEM_REMOVED"}
+
+
+async def test_what_a_key_s_items_were_judged_by_goes_with_its_last_session(tmp_path: Path) -> None:
+    def remembered() -> int:
+        gc.collect()
+        return sum(type(thing) is ItemRights for thing in gc.get_objects())
+
+    async with guarded_gateway(tmp_path) as guarded:
+        _, text = guarded.issue(readable=ItemPatterns(subtrees=("Tank_001",)))
+        before = remembered()
+        async with client_with(guarded.target, text) as client:
+            one, other = (await client.open()).session_id, (await client.open()).session_id
+            for session_id in (one, other):
+                await _bulk(client, session_id, ["Bench_001.Flag"], await client.register(session_id))
+            await client.close(one)
+            await until(lambda: len(guarded.gateway.app.sessions()) == 1)
+
+            assert remembered() == before + 1
+
+            await client.close(other)
+            await until(lambda: not guarded.gateway.app.sessions())
+
+            assert remembered() == before
 
 
 async def test_denied_items_of_a_bulk_call_are_results_at_their_index(tmp_path: Path) -> None:

@@ -121,6 +121,29 @@ async def test_a_record_names_the_items_that_were_judged_whatever_their_handles_
         assert decisions(guarded, "Invoke write_bulk") == [("allowed", ", ".join([WRITABLE] * len(writes)))]
 
 
+async def test_the_record_of_a_key_that_may_use_all_items_says_what_was_known_of_the_handle(tmp_path: Path) -> None:
+    async with guarded_gateway(tmp_path) as guarded:
+        _, key = guarded.issue()
+        async with client_with(guarded.target, key) as client:
+            session_id = (await client.open()).session_id
+            (handle,) = await client.subscribe(session_id, [READABLE])
+            registry = guarded.gateway.app._registry
+            assert registry is not None
+            book = registry.get(session_id).items
+            # As where the worker gave the handle out again, and the gateway has not heard of it yet.
+            known = book._by_handle[1, handle]
+            book._by_handle[1, handle] = replace(known, item_definition="Other.PV")
+            write = c.WriteCommand(server_handle=1, item_handle=handle, value=text("x"))
+            await client.invoke(session_id, write=write)
+            bulk = [c.BulkWrite(item_handle=number, value=text("x")) for number in (handle, 77)]
+            await client.invoke(session_id, write_bulk=c.WriteBulkCommand(server_handle=1, writes=bulk))
+
+    assert decisions(guarded, "Invoke write") == [("allowed", f"handle {handle} (last known as Other.PV)")]
+    assert decisions(guarded, "Invoke write_bulk") == [
+        ("allowed", f"handle {handle} (last known as Other.PV), handle 77")
+    ]
+
+
 class Refuses:
     """Denies calls of one method at one moment, or writes as a guard."""
 

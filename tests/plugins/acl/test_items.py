@@ -7,7 +7,7 @@ import pytest
 from mxgw.v1 import commands_pb2 as c
 from mxgw.v1.events_pb2 import EventKind
 from mxgw_acl import running
-from mxgw_acl.guard import ItemFilter, ItemGuard, ItemRights, references_of
+from mxgw_acl.guard import REMEMBERED_BYTES, ItemFilter, ItemGuard, ItemRights, references_of
 from mxgw_acl.keys import Constraints
 from mxgw_acl.patterns import ItemPatterns, reference_of
 from mxgw_core.api import ItemRecord, StandingFilter, used_handles
@@ -84,7 +84,9 @@ class Session:
         return set(self.guard.denied(command, items))
 
     def named(self, command: c.MxCommand) -> list[str]:
-        count, reference = references_of(command, [self._items.get(handle) for handle in used_handles(command)])
+        count, reference = references_of(
+            command, [self._items.get(handle) for handle in used_handles(command)], are_judged=True
+        )
         return [reference(index) for index in range(count)]
 
 
@@ -115,6 +117,18 @@ def test_filters_of_one_key_are_equal_and_no_others() -> None:
     assert hash(ItemFilter(of_one)) == hash(ItemFilter(of_one))
     assert ItemFilter(of_one) != ItemFilter(of_other)
     assert isinstance(ItemFilter(of_one), StandingFilter)
+
+
+def test_what_is_remembered_of_references_is_bounded_in_bytes_and_stays_right() -> None:
+    judged, most_bytes = rights(**ONLY_TANKS), 0
+    for number in range(2_000):
+        name = f"{number}" + "\N{GRINNING FACE}" * 1_000
+
+        assert judged.may_read(f"Tank_{name}")
+        assert not judged.may_read(name)
+        most_bytes = max(most_bytes, judged.may_read.size_bytes)
+
+    assert REMEMBERED_BYTES // 2 < most_bytes <= REMEMBERED_BYTES
 
 
 # commands

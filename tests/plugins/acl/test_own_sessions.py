@@ -121,4 +121,71 @@ async def test_counts_of_items_are_those_that_the_caller_may_see_or_absent(tmp_p
             assert await counts(client) == (3, 3, 3)
             assert await counts(client, size=2) == (3, 3, 2)
             assert await counts(other) == (1, None, 1)
-            assert await counts(other, size=2) == (None, None, 1)
+            assert await counts(other, size=2) == (1, None, 1)
+            assert await counts(other, size=1) == (1, None, 1)
+
+
+async def test_pages_are_full_of_what_the_caller_may_see_and_tokens_name_nothing_else(tmp_path: Path) -> None:
+    hidden = [f"Bench_{number:03d}.Text" for number in range(2, 40)]
+    async with guarded_gateway(tmp_path) as running:
+        _, limited = running.issue("limited", frozenset(Scope), readable=ItemPatterns(("Bench_001.*",)))
+        _, free = running.issue("free")
+        async with client_with(running.target, free) as client, client_with(running.target, limited) as other:
+            session_id = (await client.open()).session_id
+            names = ["Bench_001.Text", *hidden, "Bench_001.Amount", "Bench_001.Percent", *hidden]
+            handles = await client.subscribe(session_id, names)
+            seen = [h for h, name in zip(handles, names, strict=True) if name.startswith("Bench_001.")]
+
+            async def pages(size: int, **more: Any) -> tuple[list[list[int]], list[str]]:
+                asked = ss.GetSessionStateRequest(session_id=session_id, page_size=size, **more)
+                found, tokens = [], []
+                while not tokens or asked.page_token:
+                    state = await other.sessions.GetSessionState(asked, timeout=15)
+                    found.append([item.item_handle for item in state.items])
+                    tokens.append(state.next_page_token)
+                    asked.page_token = state.next_page_token
+                return found, tokens
+
+            one_by_one, tokens = await pages(1)
+
+            assert one_by_one == [[handle] for handle in seen]
+            assert [token.split(".")[:2] for token in tokens] == [["1", str(h)] for h in seen[:2]] + [[""]]
+            assert (await pages(2, include_values=True))[0] == [seen[:2], seen[2:]]
+            assert (await pages(3))[0] == (await pages(0))[0] == [seen]
+
+
+async def test_browsing_in_pages_shows_what_the_caller_may_see_and_nothing_of_how_much_is_between(
+    tmp_path: Path,
+) -> None:
+    async with guarded_gateway(tmp_path) as running:
+        shown = ["Tagname", "Area", "IsOpen"]
+        _, limited = running.issue("limited", readable=ItemPatterns([f"Valve_001.{name}" for name in shown]))
+        async with client_with(running.target, limited) as client:
+            session_id = (await client.open()).session_id
+            asked = BrowseRequest(session_id=session_id, parent="Valve_001", page_size=1)
+            found, tokens = [], []
+            while not tokens or asked.page_token:
+                answer = await client.commands.Browse(asked, timeout=15)
+                found.append([node.name for node in answer.nodes])
+                tokens.append(answer.next_page_token)
+                asked.page_token = answer.next_page_token
+            stranger = BrowseRequest(session_id=session_id, parent="Valve_002", page_token=tokens[0])
+            refusal = await refused(client.commands.Browse(stranger, timeout=15))
+
+    assert found == [[name] for name in shown]
+    assert [token.split(".")[0] for token in tokens] == ["1", "2", ""]
+    assert "not one of this query" in refusal.text
+
+
+async def test_a_list_of_sessions_ends_with_the_last_that_the_caller_may_see(tmp_path: Path) -> None:
+    async with guarded_gateway(tmp_path) as running:
+        _, mine = running.issue("mine", frozenset({Scope.OPEN, Scope.READ}))
+        _, others = running.issue("others", frozenset({Scope.OPEN, Scope.READ}))
+        async with client_with(running.target, mine) as client, client_with(running.target, others) as other:
+            opened = [(await who.open()).session_id for who in (client, other, client, other)]
+            first = await client.sessions.ListSessions(ss.ListSessionsRequest(page_size=1), timeout=15)
+            rest = ss.ListSessionsRequest(page_size=1, page_token=first.next_page_token)
+            second = await client.sessions.ListSessions(rest, timeout=15)
+
+    assert [s.session_id for s in (*first.sessions, *second.sessions)] == [opened[0], opened[2]]
+    assert (bool(first.next_page_token), second.next_page_token) == (True, "")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 import sqlite3
 import stat
@@ -394,3 +395,20 @@ def test_a_key_that_died_after_it_was_accepted_gets_no_further(store: KeyStore, 
     keyring.refresh()
     with pytest.raises(AccessRevoked, match="revoked"):
         gate.check_key(request, identity.claims, RULES[method])
+
+
+@pytest.mark.parametrize("limits", [{"maximum_events_per_s": n} for n in (math.nan, math.inf, -1.0, 0.0, 1e300)])
+def test_a_stored_limit_that_limits_nothing_makes_its_key_unusable_and_no_other(
+    tmp_path: Path, limits: dict[str, float]
+) -> None:
+    store = KeyStore(tmp_path)
+    broken, text = store.create(KeyWishes("broken", frozenset(), Constraints(**limits)), "test")
+    _, whole = store.create(KeyWishes("whole", frozenset()), "test")
+    keyring = Keyring(store)
+    keyring.refresh()
+
+    assert keyring.verify(text).reason == "key unusable"
+    assert keyring.verify(whole).identity is not None
+    assert store.revoke(broken.id).why_dead(0.0) == "revoked"
+
+    store.close()

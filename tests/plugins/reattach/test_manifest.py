@@ -23,7 +23,7 @@ from mxgw_core.api import (
     WorkerProof,
     WorkerSpawn,
 )
-from mxgw_core.api.errors import SettingsError
+from mxgw_core.api.errors import SettingsError, WorkerStartFailed
 from mxgw_core.api.types import INTERNAL
 from mxgw_reattach.manifest import FILE, Manifest, files_to_back_up
 from mxgw_reattach.schema import FORMAT_1, VERSION
@@ -240,6 +240,24 @@ def _other_columns(path: Path) -> None:
         db.execute("ALTER TABLE worker DROP COLUMN had_subscriber")
 
 
+def _more(sql: str) -> Callable[[Path], None]:
+    def spoil(path: Path) -> None:
+        manifest_in(path.parent).close()
+        with closing(sqlite3.connect(path)) as db:
+            db.executescript(sql)
+
+    return spoil
+
+
+_trigger = _more("CREATE TRIGGER t BEFORE UPDATE ON gateway BEGIN SELECT RAISE(ABORT, 'no'); END")
+_view = _more("CREATE VIEW v AS SELECT * FROM gateway")
+_index = _more("CREATE UNIQUE INDEX i ON worker (backend)")
+_constraint = _more(
+    "DROP TABLE gateway; CREATE TABLE gateway (instance TEXT, data_dir_id TEXT CHECK (data_dir_id = ''))"
+)
+_no_instance = _more("UPDATE gateway SET instance = CAST(x'ff' AS TEXT)")
+
+
 def _nameless(path: Path) -> None:
     manifest_in(path.parent).close()
     with closing(sqlite3.connect(path)) as db:
@@ -262,7 +280,20 @@ def _text(path: Path) -> None:
 
 @pytest.mark.parametrize(
     "spoil",
-    [_text, _foreign, _foreign_without_version, _foreign_of_a_later_version, _other_columns, _nameless, _damaged],
+    [
+        _text,
+        _foreign,
+        _foreign_without_version,
+        _foreign_of_a_later_version,
+        _other_columns,
+        _nameless,
+        _damaged,
+        _trigger,
+        _view,
+        _index,
+        _constraint,
+        _no_instance,
+    ],
 )
 def test_a_file_that_is_no_manifest_is_set_aside_as_it_was(
     tmp_path: Path, caplog: pytest.LogCaptureFixture, spoil: Callable[[Path], None]
@@ -276,6 +307,205 @@ def test_a_file_that_is_no_manifest_is_set_aside_as_it_was(
 
     assert (tmp_path / f"{FILE}.unreadable").read_bytes() == content
     assert "cannot be taken back" in caplog.text
+
+
+def test_what_was_set_aside_before_is_kept(tmp_path: Path) -> None:
+    (tmp_path / f"{FILE}.unreadable").write_bytes(b"the first")
+    (tmp_path / f"{FILE}.unreadable-2").mkdir()
+    (tmp_path / f"{FILE}.unreadable-3-wal").write_bytes(b"of a third")
+    _text(tmp_path / FILE)
+    content = (tmp_path / FILE).read_bytes()
+    manifest_in(tmp_path).close()
+
+    assert (tmp_path / f"{FILE}.unreadable").read_bytes() == b"the first"
+    assert (tmp_path / f"{FILE}.unreadable-2").is_dir()
+    assert (tmp_path / f"{FILE}.unreadable-4").read_bytes() == content
+
+
+def test_it_is_not_set_aside_for_ever(tmp_path: Path) -> None:
+    for number in range(101):
+        (tmp_path / f"{FILE}.unreadable{f'-{number}' if number > 1 else ''}").touch()
+    _text(tmp_path / FILE)
+
+    with pytest.raises(SettingsError, match="look into"):
+        manifest_in(tmp_path)
+
+
+def test_a_manifest_that_another_program_has_locked_is_refused_with_that_cause(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    manifest_in(tmp_path).close()
+    monkeypatch.setattr("mxgw_reattach.opening._BUSY_TIMEOUT_S", 0.0)
+    with closing(sqlite3.connect(tmp_path / FILE)) as other:
+        other.execute("PRAGMA journal_mode = DELETE")
+        other.execute("BEGIN EXCLUSIVE")
+        with pytest.raises(SettingsError, match="another program keeps it locked: close that program"):
+            manifest_in(tmp_path)
+
+
+@pytest.mark.parametrize("name", [f"{FILE}-wal", f"{FILE}-shm"])
+def test_a_directory_beside_it_is_refused_by_its_name(tmp_path: Path, name: str) -> None:
+    manifest_in(tmp_path).close()
+    (tmp_path / name).mkdir()
+
+    with pytest.raises(SettingsError, match=f"{name} is a directory: move it away"):
+        manifest_in(tmp_path)
+
+
+# values that cannot be
+
+
+IMPOSSIBLE = {
+    "pid": 2**62,
+    "start_ticks": -1,
+    "protocol_version": -1,
+    "secret": b"\0",
+    "former_secret": bytes(33),
+    "epoch": b"\0\x11",
+    "lease_s": -1e300,
+    "opened_at": float("inf"),
+    "lifetime_s": float("inf"),
+    "request_key": b"1",
+    "request_digest": b"1",
+    "had_subscriber": 7,
+    "tag": b"\xff",
+    "boot_id": b"\xff",
+    "client_name": b"x" * 100_000,
+}
+
+
+def _set(directory: Path, table: str, column: str, value: object, where: str) -> None:
+    with closing(sqlite3.connect(directory / FILE)) as db, db:
+        # Bytes for a column of texts: that is how one gets there what is no UTF-8.
+        is_text = column in ("tag", "boot_id", "client_name", "session_id", "owner", "close_detail")
+        db.execute(f"UPDATE {table} SET {column} = {'CAST(? AS TEXT)' if is_text else '?'} WHERE {where}", (value,))
+
+
+@pytest.mark.parametrize("column", list(IMPOSSIBLE))
+def test_a_row_with_an_impossible_value_ends_its_session_in_words_and_no_other(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, column: str
+) -> None:
+    with closing(manifest_in(tmp_path)) as manifest:
+        for name in ("s1", "s2", "s3"):
+            manifest.announced(replace(SPAWN, session_id=name), 120.0)
+            manifest.proved(WorkerProof(replace(PROVED, session_id=name), SECOND, FIRST))
+            manifest.ready(replace(PROVED, session_id=name))
+    _set(tmp_path, "worker", column, IMPOSSIBLE[column], "session_id = 's2'")
+    with closing(manifest_in(tmp_path)) as manifest:
+        assert [orphan.session_id for orphan in manifest.orphans(1.0)] == ["s1", "s3"]
+        (ended,) = manifest.ended()
+
+    assert (ended.info.session_id, ended.info.owner) == ("s2", "key-7")
+    assert ended.info.close_reason is CloseReason.GATEWAY_SHUTDOWN
+    assert f"impossible {column} for it" in ended.info.close_detail
+    assert [r.message for r in caplog.records if f"impossible {column} for session s2" in r.message]
+
+
+@pytest.mark.parametrize(
+    ("column", "value"), [("session_id", b"\xff"), ("session_id", b""), ("session_id", b"a\nb"), ("owner", b"\xff")]
+)
+def test_a_row_that_names_nobody_is_forgotten(tmp_path: Path, column: str, value: bytes) -> None:
+    with closing(manifest_in(tmp_path)) as manifest:
+        for name in ("s1", "s2"):
+            manifest.announced(replace(SPAWN, session_id=name), 120.0)
+    _set(tmp_path, "worker", column, value, "session_id = 's2'")
+    with closing(manifest_in(tmp_path)) as manifest:
+        assert [orphan.session_id for orphan in manifest.orphans(1.0)] == ["s1"]
+        assert manifest.ended() == []
+
+
+@pytest.mark.parametrize(
+    ("column", "value"),
+    [
+        ("opened_at", 1e300),
+        ("closed_at", float("-inf")),
+        ("lease_s", float("inf")),
+        ("epoch", b"1"),
+        ("number", 2**63 - 1),
+        ("close_detail", b"\xff"),
+        ("session_id", b"\xff"),
+    ],
+)
+def test_an_end_with_an_impossible_value_is_forgotten_and_no_other(tmp_path: Path, column: str, value: object) -> None:
+    with closing(manifest_in(tmp_path)) as manifest:
+        for name in ("s1", "s2"):
+            manifest.announced(replace(SPAWN, session_id=name), 120.0)
+            manifest.gone(name, CloseReason.CLIENT, "")
+    _set(tmp_path, "ended", column, value, "session_id = 's2'")
+    with closing(manifest_in(tmp_path)) as manifest:
+        assert [ended.info.session_id for ended in manifest.ended()] == ["s1"]
+
+
+# a disk that is full, for a while
+
+
+def test_on_a_full_disk_no_worker_is_announced_and_the_cause_is_told(manifest: Manifest) -> None:
+    """SQLite answers as on a full disk when the file may grow no more."""
+    (pages,) = manifest._db.execute("PRAGMA page_count").fetchone()
+    manifest._db.execute(f"PRAGMA max_page_count = {pages}")
+
+    with pytest.raises(WorkerStartFailed, match=r"gateway\.data_dir is full: make room on it, then try again"):
+        manifest.announced(replace(SPAWN, client_name="x" * 10_000), 120.0)
+
+
+def _refuse_writes(manifest: Manifest, on: bool) -> None:
+    manifest._db.execute(f"PRAGMA query_only = {'ON' if on else 'OFF'}")
+
+
+def test_the_secret_of_an_adopted_worker_is_written_as_soon_as_that_works(
+    manifest: Manifest, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    manifest.announced(SPAWN, 120.0)
+    manifest.proved(WorkerProof(PROVED, SECOND, FIRST))
+    manifest.ready(PROVED)
+    _refuse_writes(manifest, True)
+    with pytest.raises(WorkerStartFailed):
+        manifest.proved(WorkerProof(PROVED, THIRD, SECOND))
+    manifest.ready(PROVED)
+    manifest.attached("s1")
+
+    assert not manifest.write_waiting()
+    assert [(o.spawn.secret, o.had_subscriber) for o in seen(tmp_path)] == [(SECOND, False)]
+
+    _refuse_writes(manifest, False)
+
+    assert manifest.write_waiting()
+    assert [(o.spawn.secret, o.former_secret, o.had_subscriber) for o in seen(tmp_path)] == [(THIRD, None, True)]
+    assert [r.message.split(":")[0] for r in caplog.records] == [
+        f"{FILE} cannot be written",
+        f"{FILE} is written again, and what was missing is in it",
+    ]
+
+
+def test_an_end_that_could_not_be_written_is_remembered_as_it_was(manifest: Manifest, tmp_path: Path) -> None:
+    for name in ("s1", "s2"):
+        manifest.announced(replace(SPAWN, session_id=name), 120.0)
+        manifest.ready(replace(PROVED, session_id=name))
+    _refuse_writes(manifest, True)
+    manifest.closing(PROVED, CloseReason.CLIENT)
+    manifest.gone("s1", CloseReason.CLIENT, "")
+    manifest.gone("s1", CloseReason.WORKER_EXITED, "told twice")
+    for number in range(100):
+        manifest.gone(f"refused{number}", CloseReason.WORKER_START_FAILED, "")
+
+    assert len(manifest._waiting) == 1, "what was never written needs no end"
+
+    _refuse_writes(manifest, False)
+    manifest.closing(replace(PROVED, session_id="s2"), CloseReason.LEASE_EXPIRED)  # the next step writes both
+    with closing(manifest_in(tmp_path)) as other:
+        assert [(e.info.session_id, e.info.close_reason) for e in other.ended()] == [("s1", CloseReason.CLIENT)]
+        assert [(o.session_id, o.closing) for o in other.orphans(1.0)] == [("s2", CloseReason.LEASE_EXPIRED)]
+
+
+def test_what_waits_is_written_at_the_latest_when_the_manifest_is_closed(tmp_path: Path) -> None:
+    manifest = manifest_in(tmp_path)
+    manifest.announced(SPAWN, 120.0)
+    _refuse_writes(manifest, True)
+    manifest.gone("s1", CloseReason.CLIENT, "")
+    _refuse_writes(manifest, False)
+    manifest.close()
+
+    assert seen(tmp_path) == []
 
 
 def test_a_directory_in_its_place_is_refused_in_words(tmp_path: Path) -> None:

@@ -23,6 +23,7 @@ _POSITIVE = (
     "write_completion_timeout_ms",
     "read_timeout_ms",
     "maximum_items",
+    "maximum_reference_bytes",
 )
 
 

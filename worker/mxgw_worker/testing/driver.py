@@ -267,6 +267,7 @@ def startup_for(endpoint: Path, kind: str, options: Mapping[str, object] | None 
         orphan_lifetime_ms=0,
         log_level="DEBUG",
         maximum_items=20_000,
+        maximum_reference_bytes=4 * 1024 * 1024,
     )
 
 

@@ -11,6 +11,8 @@ from mxgw_acl.keys import Scope
 from mxgw_core.api import check_glob
 from mxgw_core.api.globs import LONGEST_PATTERN
 
+# What a key may have of events a second, and of MiB kept for a session: more than any gateway has.
+MOST_PER_S, MOST_MIB = 1e9, 1024 * 1024
 # Patterns of one kind that a key may have: each item that it names is compared with all of them.
 _MOST_PATTERNS = 100
 
@@ -22,6 +24,8 @@ def scopes(ctx: click.Context, param: click.Parameter, value: str) -> frozenset[
     for word in words:
         if word not in known:
             raise click.BadParameter(f"{word!r} is no scope: use {', '.join(known)}", ctx, param)
+    if not words:
+        raise click.BadParameter(f"a key without a scope may do nothing: use {', '.join(known)}", ctx, param)
     return frozenset(known[word] for word in words)
 
 
@@ -41,8 +45,19 @@ def names(ctx: click.Context, param: click.Parameter, values: tuple[str, ...]) -
             ctx,
             param,
         )
-    if any(len(value) > LONGEST_PATTERN for value in values):
-        raise click.BadParameter(f"a name has at most {LONGEST_PATTERN} characters", ctx, param)
+    for value in values:
+        if not value.strip():
+            raise click.BadParameter("it is empty, and would name nothing: write a name or leave it out", ctx, param)
+        if len(value) > LONGEST_PATTERN:
+            raise click.BadParameter(f"a name has at most {LONGEST_PATTERN} characters", ctx, param)
+        if not value.isprintable():
+            raise click.BadParameter(f"{value!r} has characters that cannot be printed: no item has", ctx, param)
+    return values
+
+
+def tag_globs(ctx: click.Context, param: click.Parameter, values: tuple[str, ...]) -> tuple[str, ...]:
+    """Return patterns of tags; "" stands for a session without one."""
+    globs(ctx, param, tuple(value for value in values if value != ""))
     return values
 
 

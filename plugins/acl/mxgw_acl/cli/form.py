@@ -15,16 +15,20 @@ from mxgw_core.api.errors import MxgwError
 
 _DURATION = re.compile(r"(\d+(?:\.\d+)?)\s*([smhdw])")
 _SECONDS = {"s": 1, "m": 60, "h": 3600, "d": 86_400, "w": 604_800}
+_LONGEST_S = 36_525 * 86_400  # the calendar ends with the year 9999
 
 
 def duration(ctx: click.Context, param: click.Parameter, value: str | None) -> float | None:
-    """Return the seconds of `90d`, `12h`, `30m`; the callback of an option."""
+    """Return the seconds of `90d`, `12h`, `30m`, a hundred years at most; the callback of an option."""
     if value is None:
         return None
     match = _DURATION.fullmatch(value.strip())
     if match is None:
         raise click.BadParameter(f"{value!r} is no duration: write 90d, 12h, 30m or 10s", ctx, param)
-    return float(match[1]) * _SECONDS[match[2]]
+    seconds = float(match[1]) * _SECONDS[match[2]]
+    if seconds > _LONGEST_S:
+        raise click.BadParameter(f"{value[:20]!r} is more than 100 years; leave it out for no end", ctx, param)
+    return seconds
 
 
 @contextmanager
@@ -63,5 +67,10 @@ def show_table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
 
 
 def moment(seconds: float | None) -> str | None:
-    """Return a time as people and programs read it."""
-    return None if seconds is None else datetime.fromtimestamp(seconds, UTC).isoformat(timespec="seconds")
+    """Return a time as people and programs read it; a stored one beyond any calendar as the number it is."""
+    if seconds is None:
+        return None
+    try:
+        return datetime.fromtimestamp(seconds, UTC).isoformat(timespec="seconds")
+    except (OverflowError, ValueError, OSError):  # which one is the platform's choice
+        return f"{seconds:g} s after 1970"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 import time
 from collections.abc import Callable, Iterator
@@ -12,7 +13,7 @@ from typing import Any
 import click
 
 from mxgw_acl.audit import AUDIT_FILE, AuditLog, AuditRecord
-from mxgw_acl.cli.arguments import globs, names, networks, scopes
+from mxgw_acl.cli.arguments import MOST_MIB, MOST_PER_S, globs, names, networks, scopes, tag_globs
 from mxgw_acl.cli.form import duration, moment, show_json, show_table, told_failures, write_record
 from mxgw_acl.files import write_private
 from mxgw_acl.keyformat import KeyText
@@ -20,7 +21,7 @@ from mxgw_acl.keys import ANY_TAG, SCOPE_MEANINGS, Constraints, Key, Scope
 from mxgw_acl.patterns import ItemPatterns
 from mxgw_acl.settings import AclSettings
 from mxgw_acl.store import KeyStore, KeyWishes, Use
-from mxgw_core.api.cli import Command, Group
+from mxgw_core.api.cli import Command, Group, NumberRange
 
 _MIB = 1024 * 1024
 _DEFAULT_SCOPES = (Scope.OPEN, Scope.READ, Scope.EVENTS)
@@ -115,7 +116,7 @@ def keys_group(settings: Callable[[], AclSettings]) -> click.Group:
         "--tag",
         "tags",
         multiple=True,
-        callback=globs,
+        callback=tag_globs,
         metavar="GLOB",
         help="Sessions may be opened with such tags only, and without a tag only where '' is given, too. The tag "
         "decides which viewers see a session. Default: any tag, or none.",
@@ -128,12 +129,13 @@ def keys_group(settings: Callable[[], AclSettings]) -> click.Group:
         type=click.IntRange(min=0),
         help="Sessions that wait without a stream; with as many it opens no more.",
     )
-    @click.option("--max-rate", type=click.FloatRange(min=0.1), metavar="N", help="Events a second, all streams.")
-    @click.option("--max-buffer", type=click.FloatRange(min=0.1), metavar="MIB", help="Unread events, per session.")
+    @click.option("--max-rate", type=NumberRange(0.1, MOST_PER_S), metavar="N", help="Events a second, all streams.")
+    @click.option("--max-buffer", type=NumberRange(0.1, MOST_MIB), metavar="MIB", help="Unread events, per session.")
     @click.option("--expires", callback=duration, metavar="TIME", help="Life of the key, as in 90d or 12h.")
     @click.option(
         "--certificate",
         multiple=True,
+        callback=names,
         metavar="NAME",
         help="Callers with a client certificate of this name are this key, without its secret (mutual TLS).",
     )
@@ -184,10 +186,16 @@ def keys_group(settings: Callable[[], AclSettings]) -> click.Group:
             expires_at=None if expires is None else time.time() + expires,
             certificate_names=certificate,
         )
-        _refuse_existing(out)
+        _check_place(out)
         with opened("keys create") as (store, record):
             key, text = store.create(wishes, settings().environment)
-            record(key.id, f"{key.name}: {' '.join(sorted(scope.value for scope in key.scopes))}")
+            try:
+                record(key.id, f"{key.name}: {' '.join(sorted(scope.value for scope in key.scopes))}")
+                _write(text, out)
+            except (OSError, click.ClickException) as error:
+                # Whoever was to have it does not, so nobody shall.
+                store.revoke(key.id)
+                raise click.ClickException(f"{_why(error)}. Key {key.id} was made, and is revoked again.") from None
         _hand_over(key, text, out, as_json=as_json)
 
     @keys.command("list", cls=Command, short_help="List all keys.")
@@ -252,10 +260,17 @@ def keys_group(settings: Callable[[], AclSettings]) -> click.Group:
     @json_option
     def rotate(key_id: str, old_lives: float, out: Path | None, as_json: bool) -> None:
         """Give a key a new secret and show it, once. Id, scopes and sessions stay; at most two secrets live."""
-        _refuse_existing(out)
+        _check_place(out)
         with opened("keys rotate") as (store, record):
             key, text = store.rotate(key_id, old_lives)
             record(key.id, f"the old secret lives for {old_lives:g} s")
+            try:
+                _write(text, out)
+            except OSError as error:
+                # The secret would be lost, and nobody would know.
+                raise click.ClickException(
+                    f"{_why(error)}. The secret was made but nobody has it: mxgw keys rotate {key.id} --old-lives 0s"
+                ) from None
         _hand_over(key, text, out, as_json=as_json)
 
     @keys.command(
@@ -290,21 +305,29 @@ def keys_group(settings: Callable[[], AclSettings]) -> click.Group:
     return keys
 
 
-def _refuse_existing(out: Path | None) -> None:
-    if out is not None and out.exists():
+def _check_place(out: Path | None) -> None:
+    """Refuse a file that could not be written, before there is a key for it."""
+    if out is None:
+        return
+    if out.exists():
         raise click.UsageError(f"--out {out}: there is such a file already.")
+    if not out.parent.is_dir():
+        raise click.UsageError(f"--out {out}: there is no directory {out.parent}; make it, or write elsewhere.")
+    if not os.access(out.parent, os.W_OK | os.X_OK):
+        raise click.UsageError(f"--out {out}: you may not write to {out.parent}.")
+
+
+def _write(text: KeyText, out: Path | None) -> None:
+    if out is not None:
+        write_private(out, f"{text.text()}\n".encode())
+
+
+def _why(error: OSError | click.ClickException) -> str:
+    return error.message if isinstance(error, click.ClickException) else f"{error.filename}: {error.strerror}"
 
 
 def _hand_over(key: Key, text: KeyText, out: Path | None, *, as_json: bool) -> None:
-    """Let the caller have the one copy of the key."""
-    if out is not None:
-        try:
-            write_private(out, f"{text.text()}\n".encode())
-        except OSError as error:
-            # The key would be lost, and nobody would know.
-            raise click.ClickException(
-                f"{out}: {error.strerror}. The key was made but nobody has it: mxgw keys rotate {key.id} --old-lives 0s"
-            ) from None
+    """Let the caller have the one copy of the key, or know in which file it is."""
     if as_json:
         show_json({**_document(key, None), **({"key": text.text()} if out is None else {"file": str(out)})})
         return
@@ -337,7 +360,7 @@ def _document(key: Key, use: Use | None) -> dict[str, Any]:
         "max_sessions": constraints.maximum_sessions,
         "max_subscribers": constraints.maximum_subscribers,
         "max_detached": constraints.maximum_detached,
-        "max_rate": constraints.maximum_events_per_s,
+        "max_rate": constraints.maximum_events_per_s if constraints.are_usable else None,
         "max_buffer_mib": None if (size := constraints.maximum_buffer_bytes) is None else size / _MIB,
         "certificates": list(key.certificate_names),
         "secrets": [

@@ -49,6 +49,7 @@ class WorkerStartup(_message.Message):
     ORPHAN_LIFETIME_MS_FIELD_NUMBER: _builtins.int
     LOG_LEVEL_FIELD_NUMBER: _builtins.int
     MAXIMUM_ITEMS_FIELD_NUMBER: _builtins.int
+    MAXIMUM_REFERENCE_BYTES_FIELD_NUMBER: _builtins.int
     protocol_version: _builtins.int
     session_id: _builtins.str
     endpoint: _builtins.str
@@ -70,6 +71,8 @@ class WorkerStartup(_message.Message):
     log_level: _builtins.str
     """DEBUG, INFO, WARNING or ERROR."""
     maximum_items: _builtins.int
+    maximum_reference_bytes: _builtins.int
+    """What the references of its items may take in memory together: limits.reference_bytes."""
     def __init__(
         self,
         *,
@@ -88,10 +91,11 @@ class WorkerStartup(_message.Message):
         orphan_lifetime_ms: _builtins.int = ...,
         log_level: _builtins.str = ...,
         maximum_items: _builtins.int = ...,
+        maximum_reference_bytes: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["backend_kind", b"backend_kind", "backend_options_json", b"backend_options_json", "endpoint", b"endpoint", "heartbeat_interval_ms", b"heartbeat_interval_ms", "log_level", b"log_level", "maximum_frame_bytes", b"maximum_frame_bytes", "maximum_items", b"maximum_items", "orphan_lifetime_ms", b"orphan_lifetime_ms", "outbox_bytes", b"outbox_bytes", "outbox_events", b"outbox_events", "protocol_version", b"protocol_version", "read_timeout_ms", b"read_timeout_ms", "secret", b"secret", "session_id", b"session_id", "write_completion_timeout_ms", b"write_completion_timeout_ms"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["backend_kind", b"backend_kind", "backend_options_json", b"backend_options_json", "endpoint", b"endpoint", "heartbeat_interval_ms", b"heartbeat_interval_ms", "log_level", b"log_level", "maximum_frame_bytes", b"maximum_frame_bytes", "maximum_items", b"maximum_items", "maximum_reference_bytes", b"maximum_reference_bytes", "orphan_lifetime_ms", b"orphan_lifetime_ms", "outbox_bytes", b"outbox_bytes", "outbox_events", b"outbox_events", "protocol_version", b"protocol_version", "read_timeout_ms", b"read_timeout_ms", "secret", b"secret", "session_id", b"session_id", "write_completion_timeout_ms", b"write_completion_timeout_ms"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

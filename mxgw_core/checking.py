@@ -1,0 +1,37 @@
+"""What a gateway refuses to start with, as far as that shows without one: for `serve`, `config check` and `doctor`."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from mxgw_core.api.errors import SettingsError
+from mxgw_core.config.models import Settings
+from mxgw_core.plugins import PluginHost
+from mxgw_core.rpc.addresses import addresses_of
+from mxgw_core.rpc.tls import server_credentials
+from mxgw_core.sessions.session import subscriber_limits
+from mxgw_core.workers.paths import check_data_dir
+
+
+def settings_problems(settings: Settings, plugins: PluginHost) -> list[str]:
+    """Return what is wrong with valid settings, a line for each problem; nothing is made or changed."""
+    authenticated = plugins.implements("mxgw_authenticate")
+    checks: tuple[Callable[[], object], ...] = (
+        lambda: addresses_of(settings, authenticated=authenticated),
+        lambda: check_data_dir(settings.gateway.data_dir),
+        lambda: server_credentials(settings.tls),
+    )
+    problems: list[str] = []
+    for check in checks:
+        try:
+            check()
+        except SettingsError as error:
+            problems += str(error).splitlines()
+    return [*problems, *plugin_problems(settings, plugins)]
+
+
+def plugin_problems(settings: Settings, plugins: PluginHost) -> list[str]:
+    """Return what the plugins say is wrong, in the order of the settings."""
+    answers = plugins.ask("mxgw_check_settings", limits=subscriber_limits(settings, plugins, None))
+    return [line for answer in reversed(answers) if answer.error is None for text in answer.value
+            for line in text.splitlines()]  # fmt: skip

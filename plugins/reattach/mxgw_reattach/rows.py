@@ -1,0 +1,172 @@
+"""The rows of a manifest: checked, and as the values that core knows.
+
+A file that is whole may still hold what cannot be, after a fault of the disk or of a program. Such a value is never
+used: a wrong pid could be another process, and a time beyond all calendars cannot be sent.
+"""
+
+from __future__ import annotations
+
+import math
+import sqlite3
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+from mxgw_core.api import CloseReason, EndedSession, Orphan, SessionInfo, SessionState, WorkerIdentity, WorkerSpawn
+
+# Linux has pids up to 2**22 (PID_MAX_LIMIT), other systems up to what pid_t holds.
+_LARGEST_PID = 2**31 - 1
+# The end of 9999, where google.protobuf.Timestamp ends.
+_LATEST_S = 253_402_300_799.0
+# No setting allows a duration as long as this (30 years).
+_LONGEST_S = 1e9
+_LONGEST_TEXT = 65_536
+_LONGEST_ID = 256
+_EPOCH_BYTES, _SECRET_BYTES, _HASH_BYTES = 16, 32, 32
+# Beyond it SQLite would count on from a number that is not the newest.
+_LARGEST_NUMBER = 2**53
+
+
+def _text(value: Any) -> bool:
+    if not isinstance(value, str) or len(value) > _LONGEST_TEXT:
+        return False
+    try:
+        value.encode()
+    except UnicodeEncodeError:  # bytes that were no UTF-8, see `opening.py`
+        return False
+    return True
+
+
+def _id(value: Any) -> bool:
+    return _text(value) and 0 < len(value) <= _LONGEST_ID and value.isascii() and value.isprintable()
+
+
+def _number(lowest: int, highest: int) -> Callable[[Any], bool]:
+    return lambda value: isinstance(value, int) and lowest <= value <= highest
+
+
+def _seconds(highest: float) -> Callable[[Any], bool]:
+    return lambda value: isinstance(value, int | float) and math.isfinite(value) and 0 <= value <= highest
+
+
+def _bytes(*lengths: int) -> Callable[[Any], bool]:
+    return lambda value: isinstance(value, bytes) and len(value) in lengths
+
+
+# What each column may hold, and what stands for it where it holds something else and the session is remembered.
+_SESSION: Mapping[str, tuple[Callable[[Any], bool], Any]] = {
+    "session_id": (_id, None),
+    "owner": (_text, None),
+    "backend": (_text, ""),
+    "tag": (_text, ""),
+    "client_name": (_text, ""),
+    "lease_s": (_seconds(_LONGEST_S), 0.0),
+    "opened_at": (_seconds(_LATEST_S), 0.0),
+    "epoch": (_bytes(0, _EPOCH_BYTES), b""),
+    "request_key": (_bytes(0, _HASH_BYTES), b""),
+    "request_digest": (_bytes(0, _HASH_BYTES), b""),
+}
+_WORKER: Mapping[str, Callable[[Any], bool]] = {
+    **{name: check for name, (check, _) in _SESSION.items()},
+    "endpoint": _text,
+    "owner_kind": _text,
+    "owner_name": _text,
+    "lifetime_s": _seconds(_LONGEST_S),
+    "secret": _bytes(_SECRET_BYTES),
+    "former_secret": lambda value: value is None or _bytes(_SECRET_BYTES)(value),
+    "pid": _number(0, _LARGEST_PID),
+    "start_ticks": _number(0, 2**63 - 1),
+    "boot_id": _text,
+    "protocol_version": _number(0, 2**32 - 1),
+    "close_reason": _text,
+    "had_subscriber": _number(0, 1),
+}
+_ENDED: Mapping[str, Callable[[Any], bool]] = {
+    **{name: check for name, (check, _) in _SESSION.items()},
+    "number": _number(1, _LARGEST_NUMBER),
+    "closed_at": _seconds(_LATEST_S),
+    "close_reason": _text,
+    "close_detail": _text,
+}
+
+
+def impossible_in_worker(row: sqlite3.Row) -> list[str]:
+    """Return the columns of a row of `worker` whose values cannot be."""
+    return [name for name, is_possible in _WORKER.items() if not is_possible(row[name])]
+
+
+def impossible_in_ended(row: sqlite3.Row) -> list[str]:
+    """Return the columns of a row of `ended` whose values cannot be."""
+    return [name for name, is_possible in _ENDED.items() if not is_possible(row[name])]
+
+
+def rememberable(row: sqlite3.Row) -> dict[str, Any] | None:
+    """Return what `ended` may say of a session with impossible values; None when nobody could ask for it."""
+    columns = {name: row[name] if check(row[name]) else instead for name, (check, instead) in _SESSION.items()}
+    return None if columns["session_id"] is None or columns["owner"] is None else columns
+
+
+def orphan_of(row: sqlite3.Row, data_dir_id: str, adopt_within_s: float) -> Orphan:
+    """Return the orphan of a row of `worker`."""
+    spawn = WorkerSpawn(
+        session_id=row["session_id"],
+        backend=row["backend"],
+        endpoint=Path(row["endpoint"]),
+        secret=row["secret"],
+        owner=row["owner"],
+        tag=row["tag"],
+        client_name=row["client_name"],
+        lease_s=row["lease_s"],
+        owner_kind=row["owner_kind"],
+        owner_name=row["owner_name"],
+        opened_at=row["opened_at"],
+        data_dir_id=data_dir_id,
+        request_key=row["request_key"],
+        request_digest=row["request_digest"],
+    )
+    worker = WorkerIdentity(
+        session_id=row["session_id"],
+        pid=row["pid"],
+        start_ticks=row["start_ticks"],
+        epoch=row["epoch"],
+        protocol_version=row["protocol_version"],
+        boot_id=row["boot_id"],
+    )
+    closing = _reason(row["close_reason"]) if row["state"] == "closing" else None
+    return Orphan(
+        spawn=spawn,
+        worker=worker,
+        former_secret=row["former_secret"],
+        was_ready=row["state"] != "starting",
+        closing=closing,
+        lifetime_s=row["lifetime_s"],
+        adopt_within_s=adopt_within_s,
+        had_subscriber=bool(row["had_subscriber"]),
+    )
+
+
+def ended_of(row: sqlite3.Row) -> EndedSession:
+    """Return the session of a row of `ended`."""
+    reason = _reason(row["close_reason"])
+    info = SessionInfo(
+        session_id=row["session_id"],
+        state=SessionState.FAULTED if reason.is_fault else SessionState.CLOSED,
+        owner=row["owner"],
+        client_name=row["client_name"],
+        tag=row["tag"],
+        backend=row["backend"],
+        opened_at=row["opened_at"],
+        epoch=row["epoch"],
+        head_sequence=0,
+        oldest_sequence=0,
+        subscribers=0,
+        worker_pid=0,
+        close_reason=reason,
+        close_detail=row["close_detail"],
+    )
+    return EndedSession(info, row["closed_at"], row["lease_s"], row["request_key"], row["request_digest"])
+
+
+def _reason(name: str) -> CloseReason:
+    """Return a close reason by its name; one of an earlier release that is no more was the gateway's own doing."""
+    return CloseReason.__members__.get(name, CloseReason.GATEWAY_SHUTDOWN)

@@ -1,0 +1,438 @@
+"""A gateway's sessions over restarts without a process or a socket: what is not the sessions' own is stood in for.
+
+Registry, sessions, workers as the gateway sees them, handshake, manifest, detach grace, log and outbox are real.
+Stood in for are processes with their links, the server, and time, which moves only when it is told to.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import selectors
+import tempfile
+from collections.abc import Callable, Coroutine
+from contextlib import AsyncExitStack, ExitStack
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any, Self, TypeVar, cast
+from unittest.mock import patch
+
+from mxgw.worker.v1.worker_pb2 import CommandReply, Pong, Ready, WorkerEnvelope, WorkerStartup
+from mxgw_core.api import hookimpl
+from mxgw_core.api.workers import WorkerIdentity, WorkerSpawn
+from mxgw_core.config.models import Settings
+from mxgw_core.plugins import PluginHost
+from mxgw_core.sessions import registry as registry_module
+from mxgw_core.sessions.registry import SessionRegistry
+from mxgw_core.workers import worker as worker_module
+from mxgw_core.workers.expected import ExpectedWorker
+from mxgw_core.workers.orphans import orphans_of
+from mxgw_core.workers.paths import DataDirectory
+from mxgw_core.workers.pool import WarmPool
+from mxgw_core.workers.worker import Worker
+from mxgw_reattach.plugin import ReattachPlugin
+from mxgw_reattach.settings import ReattachSettings
+from mxgw_replay import ReplayPlugin, ReplaySettings
+from mxgw_worker.ipc.handshake import GatewayHandshake, WorkerHandshake
+from mxgw_worker.ipc.process import pid_scope
+from mxgw_worker.link import block_frame
+from mxgw_worker.outbox import Block, Outbox
+from support.events import batch
+
+T = TypeVar("T")
+
+FRAME_BYTES = 1 << 20
+_FRAME_HEADER_BYTES = 4
+
+
+class StillSelector(selectors.SelectSelector):
+    """Never waits: whoever moves the time says when timers are due."""
+
+    def select(self, timeout: float | None = None) -> Any:
+        return super().select(0)
+
+
+class StillLoop(asyncio.SelectorEventLoop):
+    """An event loop whose time moves only when told to."""
+
+    def __init__(self) -> None:
+        super().__init__(StillSelector())
+        self.now = 1000.0
+
+    def time(self) -> float:
+        return self.now
+
+    def settle(self) -> None:
+        """Run until nothing is left to be done before time moves."""
+        inner: Any = self
+        while True:
+            self.call_soon(self.stop)
+            self.run_forever()
+            timers = [timer for timer in inner._scheduled if not timer.cancelled() and timer.when() <= self.now]
+            if not inner._ready and not timers:
+                return
+
+    def move(self, until: float) -> bool:
+        """Let time pass up to the next timer, `until` at most; return whether there is more to pass."""
+        inner: Any = self
+        next_s = min((timer.when() for timer in inner._scheduled if not timer.cancelled()), default=until)
+        self.now = max(self.now, min(next_s, until))
+        self.settle()
+        return self.now < until
+
+    def do(self, function: Callable[..., T], *arguments: Any) -> T:
+        """Call something from within the loop, and let everything come of it that needs no time."""
+
+        async def call() -> T:
+            return function(*arguments)
+
+        result: T = self.finish(call()).result()
+        return result
+
+    def finish(self, coroutine: Coroutine[Any, Any, Any]) -> asyncio.Task[Any]:
+        """Start something, and let it come as far as it comes without time."""
+        task = self.create_task(coroutine)
+        self.settle()
+        return task
+
+
+class Process:
+    """A worker's process, with what the program in it does; it outlives gateways."""
+
+    def __init__(self, world: World, startup: WorkerStartup) -> None:
+        self._world = world
+        self.startup = startup
+        self.session_id = startup.session_id
+        self.pid = world.next_pid()
+        self.start_ticks = self.pid * 10
+        self.secret = startup.secret
+        self.outbox = Outbox(
+            limit_events=startup.outbox_events, limit_bytes=startup.outbox_bytes, maximum_frame_bytes=FRAME_BYTES
+        )
+        self.is_alive = True
+        # Does not do what it is asked for.
+        self.is_stubborn = False
+        self.was_welcomed = False
+        self.leaves_at: float | None = None
+        self.link: Link | None = None
+        self.handles: list[Handle] = []
+
+    def event(self) -> None:
+        self.outbox.append(batch([self.outbox.head_sequence + 1]))
+        self.flush()
+
+    def flush(self) -> None:
+        """Send what is to be sent."""
+        while self.link is not None and self.link.is_ready:
+            match self.outbox.take(FRAME_BYTES // 2):
+                case None:
+                    return
+                case Block() as block:
+                    self.link.bring(WorkerEnvelope.FromString(block_frame(block)[_FRAME_HEADER_BYTES:]))
+                case gap:
+                    self.link.bring(WorkerEnvelope(gap=gap))
+
+    def connect(self, upto: str = "ready") -> None:
+        """Find the gateway's endpoint and prove itself, as far as `upto`: proved, welcomed or ready."""
+        endpoint = self._world.endpoints[self.startup.endpoint]
+        mine = WorkerHandshake(
+            session_id=self.session_id,
+            secret=self.secret,
+            epoch=self.outbox.epoch,
+            pid=self.pid,
+            start_ticks=self.start_ticks,
+        )
+        theirs = endpoint.expected.handshake()
+        hello = mine.hello(self.outbox.head_sequence, self.outbox.oldest_sequence)
+        proof = mine.on_challenge(theirs.on_hello(hello))
+        welcome = theirs.on_proof(proof, endpoint.owner.resume_after(theirs.hello))
+        self.link = Link(self, endpoint.owner, theirs)
+
+        assert endpoint.owner.link_claims(cast("Any", self.link))
+        if upto == "proved":
+            return
+        resume_after = mine.on_welcome(welcome)
+        self.secret, self.was_welcomed, self.leaves_at = mine.next_secret, True, None
+        self.outbox.resume(resume_after)
+        if upto == "welcomed":
+            return
+        self.link.is_ready = True
+        self.link.bring(WorkerEnvelope(ready=Ready(backend="a stand-in")))
+        self.flush()
+
+    def cut(self, now: float) -> None:
+        """The gateway is gone."""
+        self.link, self.handles, self.is_stubborn = None, [], False
+        lifetime_s = self.startup.orphan_lifetime_ms / 1000
+        if not self.was_welcomed:
+            self.is_alive = False
+        elif self.leaves_at is None:
+            self.leaves_at = now + lifetime_s
+
+    def die(self, code: int) -> None:
+        if not self.is_alive:
+            return
+        self.is_alive = False
+        for handle in self.handles:
+            if not handle.exited.done():
+                handle.exited.set_result(code)
+        self.link = None
+
+
+class Link:
+    """The connection of a worker to this gateway, from the gateway's side."""
+
+    def __init__(self, process: Process, owner: Worker, handshake: GatewayHandshake) -> None:
+        self._process = process
+        self._owner = owner
+        self.handshake = handshake
+        self.is_ready = False
+
+    def bring(self, envelope: WorkerEnvelope) -> None:
+        self._owner.link_received([envelope])
+
+    def send(self, envelope: WorkerEnvelope) -> None:
+        asyncio.get_running_loop().call_soon(self._arrives, envelope)
+
+    def _arrives(self, envelope: WorkerEnvelope) -> None:
+        process = self._process
+        if process.link is not self:
+            return
+        match envelope.WhichOneof("body"):
+            case "ack":
+                process.outbox.acknowledge(envelope.ack.sequence)
+            case "ping":
+                self.bring(WorkerEnvelope(pong=Pong(token=envelope.ping.token)))
+            case "command":
+                self.bring(WorkerEnvelope(correlation_id=envelope.correlation_id, reply=CommandReply()))
+            case "stop" if not process.is_stubborn:
+                process.die(0)
+
+    def hold(self, on: bool) -> None:
+        del on
+
+
+class Handle:
+    """A process as one gateway has it."""
+
+    def __init__(self, process: Process) -> None:
+        self._process = process
+        self.pid, self.start_ticks = process.pid, process.start_ticks
+        self.exited: asyncio.Future[int | None] = asyncio.get_running_loop().create_future()
+        process.handles.append(self)
+
+    def _is_held(self) -> bool:
+        """A gateway that was killed does nothing any more, although its tasks are still to be cleared away."""
+        if self not in self._process.handles and not self.exited.done():
+            self.exited.set_result(None)
+        return self in self._process.handles
+
+    def terminate(self) -> None:
+        if self._is_held() and not self._process.is_stubborn:
+            self._process.die(0)
+
+    def kill(self) -> None:
+        if self._is_held():
+            self._process.die(-9)
+
+    def leave(self) -> None:
+        if self in self._process.handles:
+            self._process.handles.remove(self)
+
+
+class Endpoint:
+    """Where the worker of one session connects."""
+
+    def __init__(self, world: World, spawn: WorkerSpawn, owner: Worker, expected: ExpectedWorker) -> None:
+        self._world = world
+        self._path = str(spawn.endpoint)
+        self.owner = owner
+        self.expected = expected
+
+    async def listen(self) -> None:
+        self._world.endpoints[self._path] = self
+
+    def close(self) -> None:
+        if self._world.endpoints.get(self._path) is self:
+            del self._world.endpoints[self._path]
+
+    def told_refusals(self) -> str:
+        return ""
+
+
+class Pool(WarmPool):
+    """Starts stand-ins."""
+
+    world: World
+
+    def start(self, startup: WorkerStartup, log_file: Path, on_started: Callable[[Any], None]) -> Any:
+        del log_file
+        process = Process(self.world, startup)
+        self.world.processes[startup.session_id] = process
+        handle = Handle(process)
+        on_started(handle)
+        return handle
+
+
+class Authenticates:
+    """So that sessions have owners."""
+
+    @hookimpl
+    def mxgw_authenticate(self, request: object) -> None:
+        del request
+
+
+class Host(PluginHost):
+    """The plugins of one gateway run, which are asked nothing any more once it was killed."""
+
+    def __init__(self, **plugins: object) -> None:
+        super().__init__()
+        for name, plugin in plugins.items():
+            self._plugins.register(plugin, name=name)
+        self._prepare()
+        self.is_dead = False
+
+    def ask(self, hook: str, /, **arguments: Any) -> Any:
+        return [] if self.is_dead else super().ask(hook, **arguments)
+
+
+class Gateway:
+    """One run of the gateway over `world`."""
+
+    def __init__(self, world: World) -> None:
+        self._world = world
+        self.host = world.host
+        self.host.is_dead = False
+        self._stopping = asyncio.Event()
+        self.left = 0
+        self.registry: SessionRegistry
+        self._task = world.loop.finish(self._run())
+
+    async def _run(self) -> None:
+        world = self._world
+        async with AsyncExitStack() as stack:
+            data = stack.enter_context(DataDirectory(world.settings.gateway.data_dir))
+            seen: Any = SimpleNamespace(
+                data_dir=data.path,
+                data_dir_id=data.id,
+                remembered_sessions=world.settings.limits.remembered_sessions,
+            )
+            await stack.enter_async_context(world.reattach.mxgw_gateway_context(seen))
+            registry = SessionRegistry(world.settings, self.host, data, clock=world.loop.time)
+            pool = registry.pool = Pool(0, "sim", data.log_of_spare)
+            pool.world = world
+            await stack.enter_async_context(registry)
+            for answer in self.host.ask("mxgw_ended_sessions"):
+                registry.remember(answer.value)
+            for orphan, judgement in orphans_of(self.host):
+                registry.take_over(orphan, judgement)
+            self.registry = registry
+            await self._stopping.wait()
+            self.left = registry.release_all()
+            await registry.wait_closed()
+
+    def stop(self) -> None:
+        """Let it end in order; it drains since `registry.drain`."""
+        self._stopping.set()
+        self._world.loop.settle()
+        self._task.result()
+        self._gone()
+
+    def kill(self) -> None:
+        """Let nothing of it happen any more."""
+        self.host.is_dead = True
+        self._gone()
+        for _ in range(20):
+            if self._task.done():
+                break
+            for task in asyncio.all_tasks(self._world.loop):
+                task.cancel()
+            self._world.loop.settle()
+
+        assert self._task.done()
+
+    def _gone(self) -> None:
+        self._world.endpoints.clear()
+        for process in self._world.processes.values():
+            if process.is_alive:
+                process.cut(self._world.loop.now)
+
+
+class World:
+    """What outlives a gateway: the directory, the processes, the time. Close it."""
+
+    def __init__(self, *, grace_s: float | str, outbox_events: int, lifetime_s: float, adopt_within_s: float) -> None:
+        self._stack = ExitStack()
+        memory = Path("/dev/shm")  # not on a disk, if there is one of these
+        directory = self._stack.enter_context(
+            tempfile.TemporaryDirectory(prefix="mxgw-", dir=memory if memory.is_dir() else None)
+        )
+        self.loop = StillLoop()
+        self._stack.callback(self.loop.close)
+        self.settings = Settings.model_validate(
+            {
+                "gateway": {"data_dir": directory},
+                "limits": {"sessions": 5, "sessions_per_owner": 3, "sweep_interval_s": 30.0},
+                "workers": {"outbox_events": outbox_events, "heartbeat_interval_s": 60.0},
+            }
+        )
+        # Made once, because that takes most of a start; what they know of sessions is in the manifest.
+        self.reattach, replay = ReattachPlugin(), ReplayPlugin()
+        self.reattach.mxgw_settings().apply(
+            ReattachSettings(
+                max_orphan_lifetime_seconds=lifetime_s, adopt_within_seconds=adopt_within_s, check_environment=False
+            )
+        )
+        replay.mxgw_settings().apply(ReplaySettings.model_validate({"detach_grace_seconds": grace_s, "seconds": 0.0}))
+        self.host = Host(reattach=self.reattach, replay=replay, authenticates=Authenticates())
+        self.processes: dict[str, Process] = {}
+        self.endpoints: dict[str, Endpoint] = {}
+        self._pids = 100
+
+        def endpoint(
+            spawn: WorkerSpawn, owner: Worker, expected: ExpectedWorker, plugins: PluginHost, *, frame_bytes: int
+        ) -> Endpoint:
+            del plugins, frame_bytes
+            return Endpoint(self, spawn, owner, expected)
+
+        def find(worker: WorkerIdentity) -> Handle | None:
+            found = self.processes.get(worker.session_id)
+            is_it = found is not None and (found.pid, found.start_ticks) == (worker.pid, worker.start_ticks)
+
+            assert worker.boot_id == pid_scope()
+            return Handle(found) if found is not None and is_it and found.is_alive else None
+
+        self._stack.enter_context(patch.object(worker_module, "Endpoint", endpoint))
+        self._stack.enter_context(patch.object(worker_module, "AdoptedProcess", SimpleNamespace(find=find)))
+        # Nothing here takes memory, and each of its looks would be a step of time.
+        self._stack.enter_context(patch.object(registry_module, "_MEMORY_WATCH_S", 1e9))
+
+    def next_pid(self) -> int:
+        self._pids += 1
+        return self._pids
+
+    def start(self) -> Gateway:
+        return Gateway(self)
+
+    def pass_time(self, seconds: float, look: Callable[[], None]) -> None:
+        """Let time pass, with a look at each moment at which something may have happened."""
+        until = self.loop.now + seconds
+        is_more = True
+        while is_more:
+            leaving = [p.leaves_at for p in self.processes.values() if p.is_alive and p.link is None and p.leaves_at]
+            is_more = (
+                self.loop.move(min([until, *(at for at in leaving if at > self.loop.now)])) or self.loop.now < until
+            )
+            for process in self.processes.values():
+                if process.link is None and process.leaves_at is not None and process.leaves_at <= self.loop.now:
+                    process.die(6)
+            self.loop.settle()
+            look()
+
+    def close(self) -> None:
+        self._stack.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *exc_info: object) -> None:
+        self.close()

@@ -1,0 +1,23 @@
+"""Page tokens: what both sides make of a place within a long answer."""
+
+from __future__ import annotations
+
+import re
+from zlib import crc32
+
+# The query of a session's items: its places are server handle and item handle of the last item before them.
+STATE = "state"
+_TOKEN = re.compile(r"(\d{1,10})\.(\d{1,10})\.([0-9a-f]{8})", re.ASCII)
+
+
+def page_token(first: int, second: int, query: str) -> str:
+    """Return the token of a place within the answer to `query`."""
+    return f"{first}.{second}.{crc32(query.encode()):08x}"
+
+
+def place_of(token: str, query: str) -> tuple[int, int] | None:
+    """Return the place a token names; None when it is malformed or belongs to another query."""
+    match = _TOKEN.fullmatch(token)
+    if match is None or int(match[3], 16) != crc32(query.encode()):
+        return None
+    return int(match[1]), int(match[2])

@@ -1,0 +1,19 @@
+"""How much memory the references of items take: worker and gateway count alike."""
+
+from __future__ import annotations
+
+# The most that `limits.reference_bytes` can allow the items of one session.
+MOST_REFERENCE_BYTES = 64 * 1024 * 1024
+
+
+def reference_bytes(definition: str, context: str) -> int:
+    """Return the bytes that the texts of an item's reference take in memory."""
+    return _text_bytes(definition) + _text_bytes(context)
+
+
+def _text_bytes(text: str) -> int:
+    """Return what the characters take: all of them as many bytes as the widest. Source: PEP 393."""
+    if text.isascii():
+        return len(text)
+    widest = max(text)
+    return len(text) * (1 if widest < "\u0100" else 2 if widest < "\U00010000" else 4)
