@@ -1,7 +1,8 @@
 """A gateway's sessions over restarts without a process or a socket: what is not the sessions' own is stood in for.
 
 Registry, sessions, workers as the gateway sees them, handshake, manifest, detach grace, log and outbox are real.
-Stood in for are processes with their links, the server, and time, which moves only when it is told to.
+Stood in for are processes with their links, the server, and time, which moves only when it is told to. More than 400
+lines: the stand-ins are of use only together, and short beside what they stand for.
 """
 
 from __future__ import annotations

@@ -37,7 +37,8 @@ Refused = Callable[..., list[str]]
         ("[gateway]\nlisten = []", "settings.toml:2: gateway.listen: must have at least 1 item(s)"),
         ("[gateway]\nlisten = ['foo']", "settings.toml:2: gateway.listen: must be host:port, [ipv6]:port or "
          'unix:/path, with a port from 0 to 65535 (is "foo")'),
-        ("[gateway]\ndata_dir = ''", 'settings.toml:2: gateway.data_dir: is empty: name a path, or leave the setting out (is "")'),
+        ("[gateway]\ndata_dir = ''", "settings.toml:2: gateway.data_dir: is empty: name a path, or leave the setting out "
+         '(is "")'),
         ("[gateway]\nlog_level = 'debug'", "settings.toml:2: gateway.log_level: must be 'DEBUG', 'INFO', 'WARNING' or "
          "'ERROR' (is \"debug\")"),
         ("[limits]\nlease_s = 9\nmaximum_lease_s = 8",

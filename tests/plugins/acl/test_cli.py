@@ -127,9 +127,9 @@ def test_what_cannot_be_is_told_with_what_can(shell: Shell, arguments: list[str]
     ("arguments", "says"),
     [
         (["--expires", "999999999999d"], "more than 100 years"),
-        (["--max-rate", "nan"], "no number to count with"),
-        (["--max-rate", "inf"], "not in the range"),
-        (["--max-buffer", "nan"], "no number to count with"),
+        (["--max-rate", "nan"], "no finite number"),
+        (["--max-rate", "inf"], "no finite number"),
+        (["--max-buffer", "nan"], "no finite number"),
         (["--max-buffer", "1e300"], "not in the range"),
         (["--read", ""], "it is empty"),
         (["--read-below", " "], "it is empty"),

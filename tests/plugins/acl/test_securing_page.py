@@ -11,6 +11,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from support.certificates import Authority
 from support.repository import ROOT
 
 PAGE = (ROOT / "docs" / "securing.md").read_text()
@@ -24,7 +25,7 @@ def run(folder: Path, *arguments: str) -> str:
         cwd=folder,
         capture_output=True,
         text=True,
-        timeout=30,
+        timeout=120,
         env={**os.environ, "COLUMNS": "100", "NO_COLOR": "1"},
     )
 
@@ -39,7 +40,12 @@ def blocks(language: str) -> list[str]:
 
 @pytest.fixture
 def site(tmp_path: Path) -> Path:
-    (tmp_path / "settings.toml").write_text("\n".join(blocks("toml")))
+    authority = Authority(tmp_path, "plant-ca")
+    settings = "\n".join(blocks("toml"))
+
+    assert settings.count("/etc/mxgw/plant-ca.pem") == 1  # which is not on this machine
+
+    (tmp_path / "settings.toml").write_text(settings.replace("/etc/mxgw/plant-ca.pem", str(authority.root)))
     secrets = tmp_path / ".secrets.toml"
     secrets.write_text('[plugins.acl.ldap]\nservice_password = "secret"\n')
     secrets.chmod(0o600)
