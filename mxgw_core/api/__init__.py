@@ -62,7 +62,7 @@ from mxgw_core.api.internal import AlarmAcknowledged, AlarmReport, InternalSessi
 from mxgw_core.api.metrics import Metric, MetricBuckets, MetricKind, MetricSample
 from mxgw_core.api.observation import CommandInFlight, Finding, Observation, PluginStatus, ShownSetting
 from mxgw_core.api.rates import TokenBucket
-from mxgw_core.api.slices import in_slices
+from mxgw_core.api.slices import in_slices, turn
 from mxgw_core.api.types import (
     ANONYMOUS,
     CloseReason,
@@ -182,5 +182,6 @@ __all__ = [
     "own_session",
     "peer_address",
     "same_data_dir",
+    "turn",
     "used_handles",
 ]

@@ -5,12 +5,14 @@ from __future__ import annotations
 import enum
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Protocol, TypeAlias, runtime_checkable
+from typing import Any, Protocol, TypeAlias, TypeVar, overload, runtime_checkable
 
 from google.protobuf.message import Message
 
 from mxgw.v1.commands_pb2 import BrowseNode, MxCommand
 from mxgw_core.api.types import Identity, ItemRecord, Peer, SessionInfo
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,14 +95,39 @@ class CommandGuard(Protocol):
         """
 
 
-def used_handles(command: MxCommand) -> list[tuple[int, int]]:
-    """Return server handle and item handle of each input of a command that uses item handles, in their order."""
+class OfInputs(Sequence[T]):
+    """Something for each input of a bulk command, made when it is asked for: there may be thousands."""
+
+    def __init__(self, inputs: Sequence[Any], of: Callable[[Any], T]) -> None:
+        self._inputs = inputs
+        self._of = of
+
+    def __len__(self) -> int:
+        return len(self._inputs)
+
+    @overload
+    def __getitem__(self, index: int) -> T: ...
+
+    @overload
+    def __getitem__(self, index: slice) -> Sequence[T]: ...
+
+    def __getitem__(self, index: int | slice) -> T | Sequence[T]:
+        if isinstance(index, slice):
+            return [self._of(one) for one in self._inputs[index]]
+        return self._of(self._inputs[index])
+
+
+def used_handles(command: MxCommand) -> Sequence[tuple[int, int]]:
+    """Return server handle and item handle of each input of a command that uses item handles, in their order; read
+    from the command when they are asked for.
+    """
     match command.WhichOneof("command"):
         case "write_bulk":
-            return [(command.write_bulk.server_handle, write.item_handle) for write in command.write_bulk.writes]
+            server_handle = command.write_bulk.server_handle
+            return OfInputs(command.write_bulk.writes, lambda write: (server_handle, write.item_handle))
         case "unsubscribe_bulk":
-            bulk = command.unsubscribe_bulk
-            return [(bulk.server_handle, item_handle) for item_handle in bulk.item_handles]
+            server_handle = command.unsubscribe_bulk.server_handle
+            return OfInputs(command.unsubscribe_bulk.item_handles, lambda item_handle: (server_handle, item_handle))
         case (
             "write"
             | "write2"

@@ -138,7 +138,7 @@ class SessionLimitReached(GatewayError):
 
 
 class MemoryLimitReached(GatewayError):
-    """The memory that the gateway may use for events has no room for another session."""
+    """The memory that the gateway may use for events has no room for another session, or for another large request."""
 
     reason = "MEMORY_LIMIT_REACHED"
 

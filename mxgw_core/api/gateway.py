@@ -64,12 +64,15 @@ def _exists(path: Path) -> bool:
 
 @dataclass(frozen=True, slots=True)
 class Call:
-    """One call as a service sees it: who makes it, from where, and how long it may take (None: no deadline)."""
+    """One call as a service sees it: who makes it, from where, how long it may take (None: no deadline), and how many
+    bytes its request has.
+    """
 
     method: str
     identity: Identity
     peer: Peer
     deadline_s: float | None
+    request_bytes: int = 0
 
 
 class ResponseStream(Protocol):
@@ -176,7 +179,8 @@ class Gateway(Protocol):
     def items_used(self, session_id: str, command: MxCommand) -> Sequence[ItemRecord | None]:
         """Return the item of each handle that a command uses, in the order of its inputs, as `CommandGuard` gets them.
 
-        None where the handle stands for no item, and where there is no such live session.
+        None where the handle stands for no item, and where there is no such live session. Each is looked up when it is
+        asked for.
         """
 
     def streams(self) -> Sequence[OpenStream]:

@@ -184,7 +184,8 @@ class LimitSettings(SettingsModel):
         ge=64 * MIB,
         le=LARGEST_BYTES,
         description="Memory that the events of all sessions may take: logs, joined messages and backlogs. A session "
-        "that may not fit is refused; when those there grow past it, what they keep for later readers goes first.",
+        "that may not fit is refused; when those there grow past it, what they keep for later readers goes first. "
+        "Large requests that are being served may take a quarter of it besides; more are refused.",
     )
 
     @model_validator(mode="after")

@@ -9,10 +9,11 @@ from __future__ import annotations
 
 import sys
 from collections import deque
+from collections.abc import Sequence
 
 from mxgw.v1.commands_pb2 import MxCommand
 from mxgw.worker.v1 import worker_pb2 as w
-from mxgw_core.api.access import used_handles
+from mxgw_core.api.access import OfInputs, used_handles
 from mxgw_core.api.types import ItemRecord
 from mxgw_core.events.records import SERIALS_END
 from mxgw_worker.ipc.references import MOST_REFERENCE_BYTES, reference_bytes
@@ -60,9 +61,12 @@ class ItemBook:
         """Return the item that a handle stands for now, as far as the worker has told."""
         return self._by_handle.get((server_handle, item_handle))
 
-    def used_by(self, command: MxCommand) -> list[ItemRecord | None]:
-        """Return the item of each handle that a command uses, in the order of its inputs; none for other commands."""
-        return [self._by_handle.get(handle) for handle in used_handles(command)]
+    def used_by(self, command: MxCommand) -> Sequence[ItemRecord | None]:
+        """Return the item of each handle that a command uses, in the order of its inputs; none for other commands.
+
+        Each is looked up when it is asked for.
+        """
+        return OfInputs(used_handles(command), self._by_handle.get)
 
     def take(self, records: w.ItemRecords) -> None:
         """Take what the worker tells.

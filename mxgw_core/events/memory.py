@@ -1,4 +1,4 @@
-"""What is held in the gateway's memory for the events of one session, or of several."""
+"""What is held in the gateway's memory for the events of one session, or of several, and for large requests."""
 
 from __future__ import annotations
 
@@ -17,6 +17,8 @@ class MemoryUse:
     backlog: int = 0
     # What the workers said of the items that events are about.
     items: int = 0
+    # Large requests, from their arrival until they are answered.
+    requests: int = 0
     # What the filters of limited keys answered for them.
     answers: int = 0
     # Request ids of sessions that ended.
@@ -26,6 +28,11 @@ class MemoryUse:
     def total(self) -> int:
         """All of it."""
         return sum(self.by_kind().values())
+
+    @property
+    def events(self) -> int:
+        """What is held for events."""
+        return self.total - self.requests
 
     def by_kind(self) -> dict[str, int]:
         """Return the bytes by kind."""

@@ -16,6 +16,7 @@ from collections.abc import Callable, Container
 from mxgw.v1.events_pb2 import GapReason
 from mxgw_core.api.errors import GatewayError
 from mxgw_core.api.events import Lag, OverflowPolicy, PacedPolicy, QueueLimits
+from mxgw_core.api.slices import turn
 from mxgw_core.events.backlog import Backlog, EventItem
 from mxgw_core.events.conflation import Conflation
 from mxgw_core.events.figures import GAP_FRAMES, LOST, SessionFigures, SubscriberFigures
@@ -462,7 +463,7 @@ class Subscriber:
         while True:
             if self.sieve.judge_some(item) is not None:
                 return
-            await asyncio.sleep(0)
+            await turn()
 
     def passed(self, item: Chunk | LogGap | Judged) -> Chunk | LogGap | Progress | None:
         """Count `item` as handed over and return what of it this subscriber may see; None when nothing."""
@@ -570,7 +571,7 @@ class Subscriber:
         """Return once `take` may have something. One waiter at a time."""
         has_more = self._control or self._following is not None or self._backlog or self._wants_snapshot
         if self._unjudged is not None:
-            await asyncio.sleep(0)
+            await turn()
             return
         if has_more or self.end is not None:
             return

@@ -105,7 +105,7 @@ def _memory(memory: GatewayMemory) -> list[Metric]:
         Metric(
             "mxgw_memory_bytes",
             MetricKind.GAUGE,
-            "Memory that the events of all sessions and feeds take, by what for.",
+            "Memory that the events of all sessions and feeds take, and large requests, by what for.",
             ("kind",),
             [MetricSample(size, (kind,)) for kind, size in use.items()],
         ),

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import AsyncIterator, Mapping
 
 from mxgw.v1 import commands_pb2 as c
-from mxgw_core.api.slices import ENTRIES_AT_ONCE, NAMES_AT_ONCE, in_slices
+from mxgw_core.api.slices import ENTRIES_AT_ONCE, NAMES_AT_ONCE, in_slices, turn
 
 # 0x80070005, as MXAccess clients know it from COM.
 E_ACCESSDENIED = -2147024891
@@ -40,7 +39,7 @@ async def slices_of(command: c.MxCommand, size: int = NAMES_AT_ONCE) -> AsyncIte
     rest = _without_inputs(command, kind)
     for start in range(0, count, size):
         if start:
-            await asyncio.sleep(0)
+            await turn()
         part = c.MxCommand()
         part.CopyFrom(rest)
         getattr(getattr(part, kind), _INPUTS[kind]).extend(inputs[start : start + size])

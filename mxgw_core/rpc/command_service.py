@@ -16,18 +16,20 @@ from mxgw.worker.v1 import worker_pb2 as w
 from mxgw_core.api.access import AccessRequest, BrowseGuard, CommandGuard
 from mxgw_core.api.errors import AccessDenied, InvalidRequest
 from mxgw_core.api.gateway import Call
-from mxgw_core.api.slices import in_slices
-from mxgw_core.api.types import Identity
+from mxgw_core.api.slices import ENTRIES_AT_ONCE, in_slices, turn_for_whole
+from mxgw_core.api.types import Identity, ItemRecord
 from mxgw_core.config.models import Settings
 from mxgw_core.failpoints import reach
 from mxgw_core.rpc.access import AccessControl, denied_inputs
 from mxgw_core.rpc.bulk import is_bulk, with_denied, without
 from mxgw_core.rpc.pages import PageRoom
-from mxgw_core.rpc.request_ids import body_digest, request_key, withheld_digest
+from mxgw_core.rpc.request_ids import body_bytes, digest_of, request_key, withheld_digest
 from mxgw_core.rpc.validation import page
+from mxgw_core.rpc.wire import LARGE_BYTES
 from mxgw_core.rpc.worker_calls import call_worker
 from mxgw_core.sessions.registry import SessionRegistry
 from mxgw_core.sessions.session import Session
+from mxgw_core.workers.commands import EncodedCommand
 from mxgw_worker.ipc.page_tokens import page_token, place_of
 
 # What may bear a request id.
@@ -59,23 +61,37 @@ class CommandService:
                     "the request has no command this gateway knows: set one of MxCommand's fields",
                     metadata={"field": "command"},
                 )
+            encoded = None
             if request.request_id:
-                _remember(to_worker, request, kind, call.identity)
+                if call.request_bytes > LARGE_BYTES:
+                    await turn_for_whole()
+                encoded = _remember(to_worker, request, kind, call.identity)
             guards = self._guards_of(session, call.identity)
             if guards:
-                items = decision.items = session.items.used_by(command)
+                items: list[ItemRecord | None] = []
+                async for some_items in in_slices(session.items.used_by(command), ENTRIES_AT_ONCE):
+                    items += some_items
+                decision.items = items
                 denied.update(await denied_inputs(guards, command, items))
                 if denied and not is_bulk(command):
                     raise AccessDenied(denied.get(0, "the command is not allowed"))
                 command = await without(command, denied)
                 # What was judged goes with it: by the time of the call the handles may stand for other items.
-                judged = [item.serial if item else 0 for index, item in enumerate(items) if index not in denied]
-                to_worker.item_serials.extend(judged)
+                async for some in in_slices(range(len(items)), ENTRIES_AT_ONCE):
+                    serials = (_serial_of(items[index]) for index in some if index not in denied)
+                    to_worker.item_serials.extend(serials)
                 to_worker.withheld_digest = withheld_digest(denied) if request.request_id else b""
             timeout_s = self._timeout(call, request.timeout if request.HasField("timeout") else None)
-        to_worker.mx.CopyFrom(command)
-        reply = (await call_worker(session, to_worker, timeout_s)).mx
-        if request.request_id:
+            is_repeatable = bool(request.request_id)
+        if encoded is None or denied:
+            if call.request_bytes > LARGE_BYTES:
+                await turn_for_whole()
+            encoded = EncodedCommand.of(command)
+        answer = call_worker(session, to_worker, timeout_s, mx=encoded)
+        # The worker may take its time, and the request may be large: from here on nobody holds it, in no form.
+        del request, asked, command, to_worker, encoded
+        reply = (await answer).mx
+        if is_repeatable:
             reach("write:before-answer")
         if denied:
             reply.bulk.CopyFrom(await with_denied(reply.bulk, denied))
@@ -155,8 +171,8 @@ class CommandService:
         return min(timeout_s, seconds)
 
 
-def _remember(to_worker: w.CommandRequest, request: pb.InvokeRequest, kind: str, identity: Identity) -> None:
-    """Let the worker run this write once, however often it is asked for.
+def _remember(to_worker: w.CommandRequest, request: pb.InvokeRequest, kind: str, identity: Identity) -> EncodedCommand:
+    """Let the worker run this write once, however often it is asked for; return the write as the caller asked for it.
 
     Raises:
         InvalidRequest: the command is no write, or the id is too short or too long.
@@ -166,4 +182,10 @@ def _remember(to_worker: w.CommandRequest, request: pb.InvokeRequest, kind: str,
             f"request_id goes with writes only, and this is {kind}: leave it empty", metadata={"field": "request_id"}
         )
     to_worker.request_key = request_key(identity, request.request_id)
-    to_worker.request_digest = body_digest(request.command)
+    encoded = EncodedCommand(kind, body_bytes(request.command))
+    to_worker.request_digest = digest_of(encoded.data)
+    return encoded
+
+
+def _serial_of(item: ItemRecord | None) -> int:
+    return 0 if item is None else item.serial

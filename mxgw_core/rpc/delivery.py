@@ -26,6 +26,7 @@ from mxgw_core.api.errors import (
     SubscriberLimitReached,
 )
 from mxgw_core.api.events import OverflowPolicy, PolicyRequest, StreamPace, SubscriberLimits
+from mxgw_core.api.slices import turn
 from mxgw_core.api.types import Position
 from mxgw_core.config.models import EventSettings
 from mxgw_core.events.distributor import Distributor, Subscription
@@ -147,7 +148,7 @@ class Delivery:
                                     await stream.write(frame)
                                     silence.broken()
                                 else:
-                                    await asyncio.sleep(0)
+                                    await turn()
                             snapshot = None
                         case End(error):
                             raise error

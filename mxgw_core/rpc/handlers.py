@@ -12,7 +12,7 @@ import re
 import secrets
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Sequence
-from contextlib import asynccontextmanager, suppress
+from contextlib import ExitStack, asynccontextmanager, suppress
 from typing import Any, NoReturn, TypeAlias, TypeVar
 
 import grpc
@@ -25,6 +25,7 @@ from mxgw_core.api.access import AccessRequest
 from mxgw_core.api.correlation import correlation_id, current_call
 from mxgw_core.api.errors import GatewayError, InternalError
 from mxgw_core.api.gateway import Call, GrpcService, OpenStream
+from mxgw_core.api.slices import turn_for_whole
 from mxgw_core.api.types import Identity, Peer
 from mxgw_core.config.models import LimitSettings
 from mxgw_core.rpc.access import AccessControl, joined_metadata, parse_peer
@@ -34,6 +35,8 @@ from mxgw_core.rpc.figures import CallFigures
 from mxgw_core.rpc.request_ids import request_key
 from mxgw_core.rpc.streams import OpenStreams
 from mxgw_core.rpc.validation import check, parse
+from mxgw_core.rpc.wire import LARGE_BYTES, count_parts
+from mxgw_core.sessions.memory import PART_BYTES
 from mxgw_core.sessions.registry import SessionRegistry
 
 log = logging.getLogger(__name__)
@@ -44,7 +47,8 @@ _T = TypeVar("_T")
 REQUEST_ID_KEY = "x-request-id"
 _REQUEST_ID = re.compile(r"[A-Za-z0-9._:-]{1,64}")
 
-_Admission: TypeAlias = Callable[[bytes, grpc.aio.ServicerContext[Any, Any]], Awaitable[tuple[Any, Call]]]
+# The stack holds what is counted of the request until the call is over.
+_Admission: TypeAlias = Callable[[bytes, grpc.aio.ServicerContext[Any, Any], ExitStack], Awaitable[tuple[Any, Call]]]
 
 
 class HandlerFactory:
@@ -102,8 +106,9 @@ class HandlerFactory:
             began, code = time.perf_counter(), "CANCELLED"
             figures.running += 1
             try:
-                request, call = await admit(data, context)
-                reply = (await _run(run(request, call))).SerializeToString()
+                # The service alone holds the request, so that it can let go of it while it waits.
+                with ExitStack() as held:
+                    reply = (await _run(run(*await admit(data, context, held)))).SerializeToString()
                 code = "OK"
                 return reply
             except Exception as error:
@@ -128,10 +133,11 @@ class HandlerFactory:
             began, code = time.perf_counter(), "CANCELLED"
             figures.running += 1
             try:
-                request, call = await admit(data, context)
-                session_id: str = getattr(request, "session_id", "")
-                async with self._streams.serving(OpenStream(path, call.identity, call.peer, session_id)):
-                    await _run(run(request, call, _Stream(context)))
+                with ExitStack() as held:
+                    request, call = await admit(data, context, held)
+                    session_id: str = getattr(request, "session_id", "")
+                    async with self._streams.serving(OpenStream(path, call.identity, call.peer, session_id)):
+                        await _run(run(request, call, _Stream(context)))
                 code = "OK"
             except _PeerGone:
                 log.debug("%s: the client went away", path)
@@ -149,8 +155,13 @@ class HandlerFactory:
         limits, access, registry = self._limits, self._access, self._registry
         names_session = "session_id" in request_class.DESCRIPTOR.fields_by_name
 
-        async def admit(data: bytes, context: grpc.aio.ServicerContext[Any, Any]) -> tuple[Any, Call]:
+        async def admit(data: bytes, context: grpc.aio.ServicerContext[Any, Any], held: ExitStack) -> tuple[Any, Call]:
             peer, identity = self._caller(path, context, scope)
+            if len(data) > LARGE_BYTES:
+                held.enter_context(registry.memory.holding(len(data)))
+                parts = await count_parts(request_class, data, limits.items_per_call)
+                held.enter_context(registry.memory.holding(parts * PART_BYTES))
+                await turn_for_whole()
             request = parse(request_class, data)
             await check(request, text_characters=limits.text_characters, items=limits.items_per_call)
             session_id: str = getattr(request, "session_id", "") if names_session else ""
@@ -158,7 +169,7 @@ class HandlerFactory:
             if isinstance(request, OpenSessionRequest):
                 session = registry.opened_by(request_key(identity, request.request_id))
             access.authorize(AccessRequest(path, identity, peer, session_id, session, request, scope))
-            return request, Call(path, identity, peer, context.time_remaining())
+            return request, Call(path, identity, peer, context.time_remaining(), len(data))
 
         return admit
 

@@ -35,7 +35,17 @@ def request_key(identity: Identity, request_id: bytes) -> bytes:
 
 def body_digest(body: Message) -> bytes:
     """Return a hash over a message: equal for equal messages, whoever encoded them."""
-    return hashlib.sha256(body.SerializeToString(deterministic=True)).digest()
+    return digest_of(body_bytes(body))
+
+
+def body_bytes(body: Message) -> bytes:
+    """Return the bytes of a message that its hash is over."""
+    return body.SerializeToString(deterministic=True)
+
+
+def digest_of(data: bytes) -> bytes:
+    """Return the hash over `body_bytes`."""
+    return hashlib.sha256(data).digest()
 
 
 def withheld_digest(indexes: Iterable[int]) -> bytes:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Mapping, Sequence
 from functools import cache
 from typing import Any
@@ -12,7 +11,7 @@ from google.protobuf.message import DecodeError, Message
 
 from mxgw.v1.values_pb2 import MxValue
 from mxgw_core.api.errors import InvalidRequest
-from mxgw_core.api.slices import ENTRIES_AT_ONCE
+from mxgw_core.api.slices import ENTRIES_AT_ONCE, turn
 
 # Names that people read: shorter than references.
 _NAME_CHARACTERS = {"client_name": 128, "tag": 64, "backend": 64, "session_id": 128}
@@ -37,10 +36,15 @@ def parse(request_class: type[Message], data: bytes) -> Message:
     try:
         return request_class.FromString(data)
     except DecodeError:
-        raise InvalidRequest(
-            f"the request is no readable {request_class.DESCRIPTOR.full_name}: check that the client's contract is "
-            "mxgw.v1 and that all text is UTF-8"
-        ) from None
+        raise unreadable(request_class) from None
+
+
+def unreadable(request_class: type[Message]) -> InvalidRequest:
+    """Return what is said of bytes that are no such message."""
+    return InvalidRequest(
+        f"the request is no readable {request_class.DESCRIPTOR.full_name}: check that the client's contract is "
+        "mxgw.v1 and that all text is UTF-8"
+    )
 
 
 async def check(request: Message, *, text_characters: int, items: int) -> None:
@@ -88,7 +92,7 @@ class _EnumSearch:
                 metadata={"limit": str(self._messages)},
             )
         if (self._messages - self._left) % ENTRIES_AT_ONCE == 0:
-            await asyncio.sleep(0)
+            await turn()
         for field, enum in _enum_fields(message.DESCRIPTOR):
             if field.is_repeated:
                 values: Any = getattr(message, field.name)
@@ -151,7 +155,7 @@ async def _check(message: Message, path: str, text_characters: int, items: int) 
                 )
             for index, element in enumerate(value):
                 if index and index % ENTRIES_AT_ONCE == 0:
-                    await asyncio.sleep(0)
+                    await turn()
                 await _check_one(field, element, f"{name}[{index}]", text_characters, items)
         else:
             await _check_one(field, value, name, text_characters, items)

@@ -13,12 +13,20 @@ from mxgw_core.api.errors import (
 )
 from mxgw_core.printable import printable
 from mxgw_core.sessions.session import Session
+from mxgw_core.workers.commands import EncodedCommand
 
 
 async def call_worker(
-    session: Session, request: w.CommandRequest, timeout_s: float, *, is_use: bool = True
+    session: Session,
+    request: w.CommandRequest,
+    timeout_s: float,
+    *,
+    mx: EncodedCommand | None = None,
+    is_use: bool = True,
 ) -> w.CommandReply:
-    """Return the worker's answer. Counts as use of the session, unless the gateway itself only looks (`is_use`).
+    """Return the worker's answer; `mx` is the request's command where it is encoded already.
+
+    Counts as use of the session, unless the gateway itself only looks (`is_use`).
 
     Raises:
         InvalidRequest: the worker found the arguments wrong.
@@ -30,7 +38,9 @@ async def call_worker(
     if is_use:
         session.touch()
     try:
-        reply = await session.worker.call(request, timeout_s)
+        answer = session.worker.call(request, timeout_s, mx)
+        del request, mx  # sent, and perhaps large
+        reply = await answer
     finally:
         if is_use:
             session.touch()

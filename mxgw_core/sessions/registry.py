@@ -182,7 +182,7 @@ class SessionRegistry:
             clock=self._clock,
         )
         self._live[session_id] = session
-        self.memory.watch(session.distributor, owner.id)
+        self.memory.watch(session.distributor, owner.id, session.worker.commands)
         opening = self._openings.add(session)
         self.totals.starting(session)
         self._tasks.create_task(self._run(session), name=f"session:{session_id}")
@@ -274,7 +274,7 @@ class SessionRegistry:
             had_subscriber=orphan.had_subscriber,
         )
         self._live[session.id] = session
-        self.memory.watch(session.distributor, spawn.owner)
+        self.memory.watch(session.distributor, spawn.owner, session.worker.commands)
         self._openings.add(session, was_opened=orphan.was_ready)
         if judgement.verdict is OrphanVerdict.TERMINATE:
             session.close(judgement.reason, judgement.detail)
@@ -336,7 +336,7 @@ class SessionRegistry:
     async def _watch_memory(self) -> None:
         while True:
             await asyncio.sleep(_MEMORY_WATCH_S)
-            self.memory.relieve()
+            await self.memory.relieve()
 
     def sweep(self) -> int:
         """End the sessions whose lease is over; return how many."""

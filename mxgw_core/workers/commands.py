@@ -4,13 +4,34 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Coroutine, Sequence
+from dataclasses import dataclass
+from typing import Any
 
+from mxgw.v1.commands_pb2 import MxCommand
 from mxgw.worker.v1.worker_pb2 import CommandReply, CommandRequest
 from mxgw_core.api.errors import CommandTimedOut, GatewayError, PendingCommandsExceeded
 
 # The worker gives up a little before the gateway does, so that its answer, which may say more, comes first.
 _WORKER_HEAD_START_S = 0.05
+# Smaller ones are not counted: `limits.pending_commands` bounds them.
+_LARGE_BYTES = 16 * 1024
+
+
+@dataclass(frozen=True, slots=True)
+class EncodedCommand:
+    """An MXAccess command as bytes, and its name in the contract.
+
+    A command may be large: the message of it is let go once it is encoded, and the bytes once they are sent.
+    """
+
+    name: str
+    data: bytes
+
+    @classmethod
+    def of(cls, command: MxCommand) -> EncodedCommand:
+        """Return the encoded command."""
+        return cls(command.WhichOneof("command") or "mx", command.SerializeToString())
 
 
 class PendingCommands:
@@ -19,12 +40,16 @@ class PendingCommands:
     A command that its caller gave up keeps its place until the worker answers: it still occupies the worker.
     """
 
-    def __init__(self, limit: int, send: Callable[[int, CommandRequest], None]) -> None:
+    def __init__(self, limit: int, send: Callable[[int, bytes], None]) -> None:
+        """`send` is given each command's id, and its `CommandRequest` encoded."""
         self._limit = limit
         self._send = send
         self._waiting: dict[int, asyncio.Future[CommandReply]] = {}
         # What each is and when it was sent (monotonic), for those who look.
         self._sent: dict[int, tuple[str, float]] = {}
+        # What large ones took: it may not be sent yet, if the worker is busy.
+        self._bytes: dict[int, int] = {}
+        self.unanswered_bytes = 0
         self._next_id = 1
         self._end: GatewayError | None = None
 
@@ -36,8 +61,12 @@ class PendingCommands:
         now = time.monotonic()
         return [(name, now - sent_at) for name, sent_at in self._sent.values()]
 
-    async def call(self, request: CommandRequest, timeout_s: float) -> CommandReply:
-        """Send a command and return its answer.
+    def call(
+        self, request: CommandRequest, timeout_s: float, mx: EncodedCommand | None = None
+    ) -> Coroutine[Any, Any, CommandReply]:
+        """Send a command, and return what to await for its answer; that holds nothing of the command.
+
+        `mx` is the command of the request, where it is encoded already.
 
         Raises:
             PendingCommandsExceeded: too many commands wait already.
@@ -57,9 +86,19 @@ class PendingCommands:
         self._next_id += 1
         future: asyncio.Future[CommandReply] = asyncio.get_running_loop().create_future()
         self._waiting[correlation_id] = future
-        self._sent[correlation_id] = (_name_of(request), time.monotonic())
+        self._sent[correlation_id] = (_name_of(request) if mx is None else mx.name, time.monotonic())
         request.timeout_ms = max(1, int((timeout_s - _WORKER_HEAD_START_S) * 1000))
-        self._send(correlation_id, request)
+        data = request.SerializeToString()
+        if mx is not None:
+            data += field(CommandRequest.MX_FIELD_NUMBER, mx.data)
+        if len(data) > _LARGE_BYTES:
+            self._bytes[correlation_id] = len(data)
+            self.unanswered_bytes += len(data)
+        self._send(correlation_id, data)
+        return self._answer(future, timeout_s)
+
+    @staticmethod
+    async def _answer(future: asyncio.Future[CommandReply], timeout_s: float) -> CommandReply:
         try:
             async with asyncio.timeout(timeout_s):
                 return await future
@@ -74,6 +113,7 @@ class PendingCommands:
         """Hand an answer to who waits; return False when the id was never used or is answered already."""
         future = self._waiting.pop(correlation_id, None)
         self._sent.pop(correlation_id, None)
+        self.unanswered_bytes -= self._bytes.pop(correlation_id, 0)
         if future is None:
             # What failed with the session may still be answered while the worker leaves.
             return self._end is not None and 0 < correlation_id < self._next_id
@@ -91,6 +131,25 @@ class PendingCommands:
                 future.exception()  # who gave up does not look; that is no unhandled error
         self._waiting.clear()
         self._sent.clear()
+        self._bytes.clear()
+        self.unanswered_bytes = 0
+
+
+def field(number: int, data: bytes) -> bytes:
+    """Return a message's field of bytes, text or a message, encoded: appended to the others it is part of the message.
+
+    Source: https://protobuf.dev/programming-guides/encoding/
+    """
+    return b"".join((_varint(number << 3 | 2), _varint(len(data)), data))
+
+
+def _varint(value: int) -> bytes:
+    encoded = bytearray()
+    while value > 0x7F:
+        encoded.append(value & 0x7F | 0x80)
+        value >>= 7
+    encoded.append(value)
+    return bytes(encoded)
 
 
 def _name_of(request: CommandRequest) -> str:

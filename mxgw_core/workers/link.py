@@ -182,8 +182,12 @@ class WorkerLink(asyncio.Protocol):
 
     def send(self, envelope: WorkerEnvelope) -> None:
         """Queue one message; a closed link swallows it (the owner is told of the loss elsewhere)."""
+        self.send_encoded(envelope.SerializeToString())
+
+    def send_encoded(self, envelope: bytes) -> None:
+        """As `send`, with an encoded message."""
         if self._transport is not None and not self._transport.is_closing():
-            self._transport.write(frame(envelope.SerializeToString()))
+            self._transport.write(frame(envelope))
 
     def hold(self, on: bool) -> None:
         """Stop or go on taking messages; what the worker sends meanwhile waits in the socket, then in its outbox."""

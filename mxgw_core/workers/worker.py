@@ -7,7 +7,8 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Sequence
+from collections.abc import Coroutine, Sequence
+from typing import Any
 
 from mxgw.v1.events_pb2 import WorkerState
 from mxgw.worker.v1 import worker_pb2 as w
@@ -24,7 +25,7 @@ from mxgw_core.plugins import PluginHost
 from mxgw_core.printable import printable
 from mxgw_core.workers.acks import Acks
 from mxgw_core.workers.adopted import AdoptedProcess, ProcessHandle
-from mxgw_core.workers.commands import PendingCommands
+from mxgw_core.workers.commands import EncodedCommand, PendingCommands, field
 from mxgw_core.workers.ending import WorkerEnd, end_process, told_end
 from mxgw_core.workers.endpoint import Endpoint
 from mxgw_core.workers.expected import ExpectedWorker
@@ -388,20 +389,23 @@ class Worker:
 
     # towards the worker
 
-    async def call(self, request: w.CommandRequest, timeout_s: float) -> w.CommandReply:
+    def call(
+        self, request: w.CommandRequest, timeout_s: float, mx: EncodedCommand | None = None
+    ) -> Coroutine[Any, Any, w.CommandReply]:
         """Run a command; see `PendingCommands.call` for what it raises.
 
         Raises:
             InvalidRequest: the command is larger than a frame may be.
         """
-        size, limit = request.ByteSize() + _ENVELOPE_BYTES, self._settings.workers.frame_bytes
+        size = request.ByteSize() + (len(mx.data) if mx is not None else 0) + _ENVELOPE_BYTES
+        limit = self._settings.workers.frame_bytes
         if size > limit:
             raise InvalidRequest(
                 f"the command takes {size} bytes and a worker is sent {limit} at most: split it, or raise "
                 "workers.frame_bytes",
                 metadata={"limit": str(limit)},
             )
-        return await self.commands.call(request, timeout_s)
+        return self.commands.call(request, timeout_s, mx)
 
     def hold(self, on: bool) -> None:
         """Stop or go on taking messages from the worker; while stopped, its silence is not its fault."""
@@ -409,8 +413,10 @@ class Worker:
         if self._link is not None:
             self._link.hold(on)
 
-    def _send_command(self, correlation_id: int, request: w.CommandRequest) -> None:
-        self._send(w.WorkerEnvelope(correlation_id=correlation_id, command=request))
+    def _send_command(self, correlation_id: int, request: bytes) -> None:
+        if self._link is not None:
+            envelope = w.WorkerEnvelope(correlation_id=correlation_id).SerializeToString()
+            self._link.send_encoded(envelope + field(w.WorkerEnvelope.COMMAND_FIELD_NUMBER, request))
 
     def _send(self, envelope: w.WorkerEnvelope) -> None:
         if self._link is not None:

@@ -36,6 +36,7 @@ from mxgw_core.events.verdict import Start
 from mxgw_core.plugins.host import PluginHost
 from mxgw_core.rpc.access import AccessControl
 from mxgw_core.rpc.command_service import CommandService
+from mxgw_core.workers.commands import EncodedCommand
 from mxgw_worker.backends.sim.backend import SimBackend
 from mxgw_worker.backends.sim.testing import ManualClock
 from mxgw_worker.link import GatewayLink
@@ -256,9 +257,13 @@ class HandleRace:
         registry = SimpleNamespace(info=lambda _: None, get=lambda _: self.session)
         self._service = CommandService(Settings(), cast("Any", registry), access)
 
-    async def send(self, request: w.CommandRequest, timeout_s: float) -> w.CommandReply:
+    async def send(
+        self, request: w.CommandRequest, timeout_s: float, mx: EncodedCommand | None = None
+    ) -> w.CommandReply:
         """See `Worker.call` of the gateway."""
         del timeout_s
+        if mx is not None:
+            request.mx.MergeFromString(mx.data)
         self._last_id += 1
         future: asyncio.Future[w.CommandReply] = asyncio.get_running_loop().create_future()
         self._waiting[self._last_id] = future

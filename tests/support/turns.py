@@ -15,9 +15,9 @@ class Turns:
 
 
 @asynccontextmanager
-async def counted_turns() -> AsyncIterator[Turns]:
+async def counted_turns(turns: Turns | None = None) -> AsyncIterator[Turns]:
     """Count the turns that another task has while the block runs."""
-    turns = Turns()
+    turns = turns or Turns()
 
     async def take() -> None:
         await asyncio.sleep(0)

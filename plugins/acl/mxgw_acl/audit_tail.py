@@ -24,6 +24,8 @@ class AuditTail:
         # What was read last, and of what: looking again costs nothing while nothing was appended.
         self._of: tuple[int, int, int, int] | None = None
         self._entries: Sequence[AuditEntry] = ()
+        # By its line: while the log grows, only what is new is taken apart.
+        self._known: dict[bytes, AuditEntry] = {}
 
     def last(self, limit: int) -> Sequence[AuditEntry]:
         """Return the newest entries, at most `limit`, oldest first; of a file just rotated there are few.
@@ -38,7 +40,9 @@ class AuditTail:
                 if of != self._of:
                     start = max(0, facts.st_size - _WINDOW_BYTES)
                     file.seek(start)
-                    self._entries = _entries(file.read(_WINDOW_BYTES), limit, is_cut=start > 0)
+                    lines = _lines(file.read(_WINDOW_BYTES), limit, is_cut=start > 0)
+                    self._known = {line: self._known.get(line) or _entry(line) for line in lines}
+                    self._entries = tuple(self._known[line] for line in lines)
                     self._of = of
         except FileNotFoundError:
             return ()
@@ -47,12 +51,12 @@ class AuditTail:
         return self._entries
 
 
-def _entries(data: bytes, limit: int, *, is_cut: bool) -> Sequence[AuditEntry]:
+def _lines(data: bytes, limit: int, *, is_cut: bool) -> Sequence[bytes]:
     # Behind the last line end is nothing, or a line that is not whole yet.
     lines = data.split(b"\n")[1 if is_cut else 0 : -1]
     wanted = max(0, min(limit, _MOST_ENTRIES))
     # Nothing stands between two line ends where somebody else wrote an empty line.
-    return tuple(_entry(line) for line in lines[max(0, len(lines) - wanted) :] if line)
+    return [line for line in lines[max(0, len(lines) - wanted) :] if line]
 
 
 def _entry(line: bytes) -> AuditEntry:

@@ -159,7 +159,7 @@ def references_of(
     """
     if named := named_items(command):
         return len(named), lambda index: reference_of(named[index]) or "?"
-    handles = used_handles(command) if None in items or not are_judged else ()
+    handles = used_handles(command)
 
     def used(index: int) -> str:
         item = items[index]

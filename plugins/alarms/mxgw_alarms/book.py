@@ -53,6 +53,9 @@ class AlarmBook:
         self._maximum = maximum_alarms
         self._now_ns = now_ns
         self._active: dict[str, Entry] = {}
+        # Those by reference, as they were asked for last; None once any of them changed.
+        self._ordered: Sequence[Entry] | None = ()
+        self._references: list[str] = []
         self._handles: dict[str, int] = {}
         # By handle, less NO_ALARM and 1.
         self._facts: list[Facts] = []
@@ -81,6 +84,16 @@ class AlarmBook:
     def entries(self) -> Sequence[Entry]:
         """Return the active alarms, in no order that means anything."""
         return tuple(self._active.values())
+
+    def ordered(self) -> Sequence[Entry]:
+        """Return the active alarms by reference; the same object for all who ask while none of them changes."""
+        if self._ordered is None:
+            # What is sorted but for a few is sorted again quickly.
+            known = [reference for reference in self._references if reference in self._active]
+            self._references = [*known, *(self._active.keys() - set(known))]
+            self._references.sort()
+            self._ordered = [self._active[reference] for reference in self._references]
+        return self._ordered
 
     def facts(self, handle: int) -> Facts:
         """Return what is known of the alarm of a handle."""
@@ -130,6 +143,8 @@ class AlarmBook:
             self._active[alarm.reference] = Entry(handle, alarm, alarm.SerializeToString())
         else:
             del self._active[alarm.reference]
+        self._ordered = None
+        if not is_active(alarm.state):
             self._last[alarm.reference] = alarm
         if alarm.reference in self.unwatched:
             self.unwatched -= {alarm.reference}
@@ -171,6 +186,7 @@ class AlarmBook:
         over.CopyFrom(entry.alarm)
         over.state, over.native_state, over.inferred = ACK_RTN, "", True
         del self._active[over.reference]
+        self._ordered = None
         self._last[over.reference] = over
         kind = step(entry.alarm.state, ACK_RTN)
         assert kind is not None  # it was active

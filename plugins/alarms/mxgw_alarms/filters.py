@@ -51,6 +51,11 @@ class AlarmFilter:
         everything = self._priorities == range(MOST_SEVERE, LEAST_SEVERE + 1)
         return everything and not (self._access or self._areas or self._prefixes)
 
+    @property
+    def is_costly(self) -> bool:
+        """Whether each alarm is compared with many patterns."""
+        return bool(self._access or self._prefixes)
+
     async def ask(self, handles: Sequence[int]) -> None:
         """Find out which of these alarms may be named, a few at a time: other calls are served in between."""
         async for some in in_slices(handles):

@@ -16,7 +16,9 @@ class DashboardSettings(BaseModel):
         "viewer",
         description="Where no plugin knows operators: what callers on this machine may do. Others are always refused.",
     )
-    maximum_watchers: int = Field(16, ge=1, le=1000, description="Dashboards that may watch at once.")
+    maximum_watchers: int = Field(
+        16, ge=1, le=1000, description="Dashboards that may watch at once, and as many the audit log."
+    )
     event_interval_s: float = Field(
         0.5, ge=0.05, le=60, description="A watched session shows each item at most once in this many seconds."
     )

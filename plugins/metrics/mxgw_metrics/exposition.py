@@ -17,6 +17,8 @@ from mxgw_core.api import Metric, MetricBuckets, MetricKind, MetricSample
 OPENMETRICS = "application/openmetrics-text; version=1.0.0; charset=utf-8"
 TEXT = "text/plain; version=0.0.4; charset=utf-8"
 
+# Scrapers name five at most; what comes after so many is not looked at.
+_ACCEPTED_TYPES = 32
 _ESCAPES = str.maketrans({"\\": r"\\", "\n": r"\n", '"': r"\""})
 # In the older format quotes of a HELP line stand as they are.
 _HELP_ESCAPES = str.maketrans({"\\": r"\\", "\n": r"\n"})
@@ -81,7 +83,7 @@ def content_type_for(accept: str) -> str:
     Source: RFC 9110, 12.5.1; the version of a type must be one that is made here.
     """
     best = {OPENMETRICS: 0.0, TEXT: 0.0}
-    for part in accept.split(","):
+    for part in accept.split(",")[:_ACCEPTED_TYPES]:
         media, *parameters = (piece.strip().lower() for piece in part.split(";"))
         given = dict(parameter.split("=", 1) for parameter in parameters if "=" in parameter)
         quality = _quality(given.get("q", "1"))

@@ -1,6 +1,7 @@
 """As much HTTP/1.1 as reading metrics takes: GET and HEAD, one small answer at a time, connections kept alive.
 
-It runs in the gateway's event loop and never waits there: a request is cut from what arrived, and answered at once.
+It runs in the gateway's event loop and never waits there: in each of its turns one request is answered, of whichever
+connection asked first, and a connection is read again once nothing of it waits and its last answer is sent.
 Source: RFC 9112.
 """
 
@@ -8,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from collections import deque
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from http import HTTPStatus
@@ -17,14 +19,15 @@ log = logging.getLogger(__name__)
 
 # A request line and the headers of any scraper; what is longer is none.
 _REQUEST_BYTES = 8 * 1024
+_HEADERS = 64
 # Scrapers ask every minute or more often, and keep their connection.
 _IDLE_S = 120.0
 # A request comes whole and at once: so long after the connection was made, or after its first byte, it must be there.
 _REQUEST_S = 5.0
 # When there are more, the one that was silent longest makes room for the newest: a scraper always gets in.
 _MOST_CONNECTIONS = 16
-# Many times an answer: what a slow network has not taken yet.
-_UNSENT_BYTES = 4 * 1024 * 1024
+# An answer that a slow network has not taken by then is given up, and the connection with it.
+_SEND_S = 30.0
 _END = b"\r\n\r\n"
 
 
@@ -81,6 +84,8 @@ def parse(head: bytes) -> Request:
         BadRequest: it is malformed, or brings a body.
     """
     line, *rest = head.decode("latin-1").split("\r\n")
+    if len(rest) > _HEADERS:
+        raise BadRequest(HTTPStatus.REQUEST_HEADER_FIELDS_TOO_LARGE)
     words = line.split(" ")
     if len(words) != 3 or not words[2].startswith("HTTP/1.") or not words[0].isalpha():
         raise BadRequest(HTTPStatus.BAD_REQUEST)
@@ -105,6 +110,8 @@ class Connections:
         self.answer = answer
         # The one that was silent longest first.
         self._open: dict[HttpConnection, None] = {}
+        # Those with a whole request, each once, in the order in which they are served.
+        self._waiting: deque[HttpConnection] = deque()
         self._has_ended = False
 
     def make(self) -> HttpConnection:
@@ -128,6 +135,21 @@ class Connections:
             del self._open[connection]
             self._open[connection] = None
 
+    def wants_turn(self, connection: HttpConnection) -> None:
+        """A connection has a whole request: its turn comes after those that have one already."""
+        self._waiting.append(connection)
+        if len(self._waiting) == 1:
+            asyncio.get_running_loop().call_soon(self._serve_next)
+
+    def _serve_next(self) -> None:
+        # It stays in the queue while it is served, so that a next request of its own begins no second round.
+        try:
+            self._waiting[0].serve()
+        finally:
+            self._waiting.popleft()
+            if self._waiting:
+                asyncio.get_running_loop().call_soon(self._serve_next)
+
     def closed(self, connection: HttpConnection) -> None:
         """A connection is gone."""
         self._open.pop(connection, None)
@@ -148,13 +170,18 @@ class HttpConnection(asyncio.Protocol):
         self._buffer = bytearray()
         # Whether a whole request came ever.
         self.has_asked = False
-        # Closes a connection that says nothing, or does not finish what it says.
+        self._is_reading = True
+        # Whether a request waits for its turn, and an answer for the network.
+        self._has_turn = False
+        self._is_unsent = False
+        # Closes a connection that says nothing, does not finish what it says, or does not take what it is told.
         self._idle: asyncio.TimerHandle | None = None
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         # uvloop's are no subclass of asyncio's.
         self._transport = transport = cast(asyncio.Transport, transport)
-        transport.set_write_buffer_limits(high=_UNSENT_BYTES)
+        # `pause_writing` comes as soon as the network does not take all of an answer.
+        transport.set_write_buffer_limits(high=0)
         self._cut_after(_REQUEST_S)
         self._connections.opened(self)
 
@@ -168,24 +195,58 @@ class HttpConnection(asyncio.Protocol):
         if not self._buffer and self.has_asked:
             self._cut_after(_REQUEST_S)
         self._buffer += data
-        while self._transport is not None and not self._transport.is_closing():
-            end = self._buffer.find(_END)
-            if end < 0 or end > _REQUEST_BYTES:
-                if len(self._buffer) > _REQUEST_BYTES:
-                    self._refuse(HTTPStatus.REQUEST_HEADER_FIELDS_TOO_LARGE)
-                return
-            head = bytes(self._buffer[:end])
-            del self._buffer[: end + len(_END)]
-            self._serve(head)
+        self._go_on()
 
     def pause_writing(self) -> None:
-        # An answer fits the transport's buffers many times over: whoever gets here asks and does not read.
-        self.cut()
+        self._is_unsent = True
+        self._cut_after(_SEND_S)
+        self._go_on()
+
+    def resume_writing(self) -> None:
+        self._is_unsent = False
+        self._cut_after(_REQUEST_S if self._buffer else _IDLE_S)
+        self._go_on()
+
+    def serve(self) -> None:
+        """Answer the first request of what arrived: the turn that was asked for."""
+        self._has_turn = False
+        if self._is_gone or self._is_unsent:
+            return
+        end = self._buffer.find(_END, 0, _REQUEST_BYTES + len(_END))
+        if end < 0:
+            self._refuse(HTTPStatus.REQUEST_HEADER_FIELDS_TOO_LARGE)
+            return
+        head = bytes(self._buffer[:end])
+        del self._buffer[: end + len(_END)]
+        self._serve(head)
+        self._go_on()
 
     def cut(self) -> None:
         """End the connection at once."""
         if self._transport is not None:
             self._transport.abort()
+
+    @property
+    def _is_gone(self) -> bool:
+        return self._transport is None or self._transport.is_closing()
+
+    def _go_on(self) -> None:
+        """Ask for a turn when there is a request, or for what arrives next when there is none; nothing while an answer
+        is not sent.
+        """
+        if self._is_gone:
+            return
+        assert self._transport is not None
+        is_whole = len(self._buffer) > _REQUEST_BYTES or _END in self._buffer
+        if is_whole and not self._is_unsent and not self._has_turn:
+            self._has_turn = True
+            self._connections.wants_turn(self)
+        reads = not is_whole and not self._is_unsent
+        if reads and not self._is_reading:
+            self._transport.resume_reading()
+        elif self._is_reading and not reads:
+            self._transport.pause_reading()
+        self._is_reading = reads
 
     def _serve(self, head: bytes) -> None:
         try:
@@ -195,7 +256,6 @@ class HttpConnection(asyncio.Protocol):
             return
         self.has_asked = True
         self._connections.asked(self)
-        self._cut_after(_REQUEST_S if self._buffer else _IDLE_S)
         try:
             response = self._connections.answer(request)
         except Exception:
@@ -208,8 +268,10 @@ class HttpConnection(asyncio.Protocol):
 
     def _send(self, response: Response, *, with_body: bool = True, is_kept_alive: bool) -> None:
         assert self._transport is not None
+        self._cut_after(_REQUEST_S if self._buffer else _IDLE_S)
         self._transport.write(response.encoded(with_body=with_body, is_kept_alive=is_kept_alive))
         if not is_kept_alive:
+            self._cut_after(_SEND_S)
             self._transport.close()
 
     def _cut_after(self, seconds: float) -> None:

@@ -51,7 +51,7 @@ def test_the_items_that_a_command_uses_come_in_the_order_of_its_inputs() -> None
     used = book.used_by(c.MxCommand(write_bulk=c.WriteBulkCommand(server_handle=1, writes=writes)))
 
     assert [item.serial if item else 0 for item in used] == [2, 0, 1]
-    assert book.used_by(c.MxCommand(add_item=c.AddItemCommand(server_handle=1))) == []
+    assert len(book.used_by(c.MxCommand(add_item=c.AddItemCommand(server_handle=1)))) == 0
 
 
 def test_what_a_worker_that_is_taken_over_has_is_known_and_so_is_what_ended_before() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -10,14 +11,17 @@ from hypothesis import given
 from hypothesis import strategies as st
 from support.distributing import EVERYTHING, Items, Pump, Told
 from support.events import EPOCH, sequences_of, taken, told
+from support.turns import counted_turns
 
 from mxgw.v1 import events_pb2 as e
+from mxgw.worker.v1.worker_pb2 import CommandRequest
 from mxgw_core.api.errors import MemoryLimitReached
 from mxgw_core.api.events import Conflate, Disconnect, DropNewest, DropOldest, QueueLimits, Retention
 from mxgw_core.api.types import Position
 from mxgw_core.events.log import Chunk, LogGap
 from mxgw_core.events.verdict import Start
-from mxgw_core.sessions.memory import GatewayMemory
+from mxgw_core.sessions.memory import _AT_ONCE_BYTES, GatewayMemory
+from mxgw_core.workers.commands import EncodedCommand, PendingCommands
 
 SMALL = QueueLimits(events=3, bytes=0, seconds=0.0)
 KIB = 1024
@@ -101,7 +105,7 @@ def test_a_session_that_may_not_fit_is_refused_with_the_setting_and_the_figures(
 def test_nothing_is_given_up_below_the_limit(caplog: pytest.LogCaptureFixture) -> None:
     pump = retaining(10)
     memory = memory_of([pump], memory_of([pump], 1 << 30).use().total)
-    memory.relieve()
+    asyncio.run(memory.relieve())
 
     assert (pump.distributor.log.events, memory.relieved_bytes, caplog.text) == (10, 0, "")
 
@@ -117,7 +121,7 @@ def test_what_was_joined_goes_first_and_costs_nobody_an_event() -> None:
 
     assert held.joined > 200 * KIB
 
-    memory_of([pump], held.total - held.joined // 2).relieve()
+    asyncio.run(memory_of([pump], held.total - held.joined // 2).relieve())
 
     assert pump.distributor.log.events == 20
     assert pump.distributor.memory().joined == 0
@@ -128,7 +132,7 @@ def test_whoever_keeps_the_most_forgets_its_oldest_and_who_resumes_is_told_exact
 ) -> None:
     large, small = retaining(40), retaining(10)
     memory = memory_of([large, small], 40 * 40 * KIB)
-    memory.relieve()
+    asyncio.run(memory.relieve())
 
     assert memory.use().total <= memory.limit_bytes
     assert small.distributor.log.events == 10
@@ -144,7 +148,7 @@ def test_whoever_keeps_the_most_forgets_its_oldest_and_who_resumes_is_told_exact
 
     for _ in range(20):  # of one episode no more is said
         large.events(1, text="x" * 40 * KIB)
-        memory.relieve()
+        asyncio.run(memory.relieve())
 
     assert caplog.text.count("limits.memory_bytes") == 1
 
@@ -153,7 +157,7 @@ def test_what_went_before_anybody_came_is_told_to_the_first() -> None:
     pump = Pump()
     for _ in range(40):
         pump.events(1, text="x" * 40 * KIB)
-    memory_of([pump], 20 * 40 * KIB).relieve()
+    asyncio.run(memory_of([pump], 20 * 40 * KIB).relieve())
     oldest = pump.distributor.log.oldest
 
     assert oldest > 20
@@ -168,7 +172,7 @@ def test_what_readers_have_yet_to_read_goes_last_and_a_gap_says_why() -> None:
     for _ in range(10):
         ahead.take(1)
     memory = memory_of([keeping, pump], 15 * 40 * KIB)
-    memory.relieve()
+    asyncio.run(memory.relieve())
 
     assert memory.use().total <= memory.limit_bytes
     assert keeping.distributor.log.events == 0
@@ -190,13 +194,13 @@ def test_an_owner_that_floods_pays_alone_even_with_what_is_unread_and_however_ma
         unread.events(1, text="x" * 40 * KIB)
     memory = memory_of([*flooding, unread], 45 * 40 * KIB)
     memory.watch(quiet.distributor, "ben")
-    memory.relieve()
+    asyncio.run(memory.relieve())
 
     assert memory.use().total <= memory.limit_bytes
     assert quiet.distributor.log.events == 20, "each of the other's sessions holds less, and all of them more"
 
     memory.limit_bytes = 30 * 40 * KIB
-    memory.relieve()
+    asyncio.run(memory.relieve())
     assert quiet.distributor.log.events == 20
     gap = taken(behind)[0]
 
@@ -204,7 +208,7 @@ def test_an_owner_that_floods_pays_alone_even_with_what_is_unread_and_however_ma
     assert "limits.memory_bytes" in gap.detail
 
     memory.limit_bytes = 15 * 40 * KIB
-    memory.relieve()
+    asyncio.run(memory.relieve())
 
     assert 10 < quiet.distributor.log.events < 15, "now it is the one that holds the most"
 
@@ -307,7 +311,7 @@ def test_whatever_is_given_up_every_reader_has_each_event_once_or_in_a_gap(
             case 3:
                 pump.distributor.check()
             case _:
-                memory.relieve()
+                asyncio.run(memory.relieve())
                 use = memory.use()
 
                 assert all(reader.end is not None or not reader.lag_events for reader in readers)
@@ -318,3 +322,55 @@ def test_whatever_is_given_up_every_reader_has_each_event_once_or_in_a_gap(
         read(which, 200)
 
         assert at[which] == head or reader.end is not None
+
+
+# large requests
+
+
+def test_large_requests_have_a_part_of_their_own_and_no_event_is_given_up_for_them() -> None:
+    pump = retaining(10)
+    memory = memory_of([pump], 4 * 10_000_000)
+    with memory.holding(9_000_000):
+        assert memory.use().requests == memory.use().total - memory.use().events == 9_000_000
+
+        with (
+            pytest.raises(MemoryLimitReached, match=r"a quarter of limits\.memory_bytes") as refused,
+            memory.holding(2_000_000),
+        ):
+            pytest.fail("it was let in")
+
+        assert refused.value.metadata["limit"] == "10000000"
+        assert refused.value.metadata["used"] == "9000000"
+
+        with memory.holding(1_000_000):
+            asyncio.run(memory.relieve())
+
+    assert memory.use().requests == memory.relieved_bytes == 0
+    with memory.holding(50_000_000):  # whatever is allowed for one is allowed
+        pass
+
+
+@pytest.mark.asyncio
+async def test_what_a_worker_has_not_answered_counts_though_its_caller_is_gone() -> None:
+    pump = retaining(1)
+    memory = memory_of([pump], 40_000)
+    commands = PendingCommands(9, lambda *_: None)
+    memory.watch(pump.distributor, OWNER, commands)
+    commands.call(CommandRequest(), 1.0, EncodedCommand("write", bytes(20_000))).close()
+
+    assert memory.use().requests > 20_000
+    with pytest.raises(MemoryLimitReached), memory.holding(1):
+        pytest.fail("it was let in")
+
+
+def test_others_have_their_turn_while_much_is_given_up() -> None:
+    async def relieve() -> int:
+        async with counted_turns() as turns:
+            await memory.relieve()
+        return turns.taken
+
+    pump = retaining(200)
+    memory = memory_of([pump], pump.distributor.memory().total // 2)
+
+    assert asyncio.run(relieve()) >= 100 * 40 * KIB // _AT_ONCE_BYTES
+    assert pump.distributor.memory().total <= memory.limit_bytes

@@ -6,9 +6,10 @@ import asyncio
 
 import pytest
 
+from mxgw.v1 import commands_pb2 as c
 from mxgw.worker.v1 import worker_pb2 as w
 from mxgw_core.api.errors import CommandTimedOut, PendingCommandsExceeded, SessionEnded
-from mxgw_core.workers.commands import PendingCommands
+from mxgw_core.workers.commands import EncodedCommand, PendingCommands
 
 pytestmark = pytest.mark.asyncio
 
@@ -19,8 +20,8 @@ class Sent:
     """What went to the worker."""
 
     def __init__(self, limit: int = 2) -> None:
-        self.requests: list[tuple[int, w.CommandRequest]] = []
-        self.commands = PendingCommands(limit, lambda number, request: self.requests.append((number, request)))
+        self.requests: list[tuple[int, bytes]] = []
+        self.commands = PendingCommands(limit, lambda *sent: self.requests.append(sent))
 
     def call(self, tasks: asyncio.TaskGroup, timeout_s: float = 5.0) -> asyncio.Task[w.CommandReply]:
         return tasks.create_task(self.commands.call(w.CommandRequest(get_info=w.GetInfo()), timeout_s))
@@ -69,7 +70,7 @@ async def test_the_worker_is_given_a_little_less_time_than_the_caller() -> None:
         sent.call(tasks, timeout_s=0.01)
         await asyncio.sleep(0)
 
-        assert [request.timeout_ms for _, request in sent.requests] == [1950, 1]
+        assert [w.CommandRequest.FromString(data).timeout_ms for _, data in sent.requests] == [1950, 1]
 
         for number, _ in sent.requests:
             sent.commands.answered(number, reply(0))
@@ -152,3 +153,39 @@ async def test_a_late_answer_after_the_end_is_no_fault_of_the_worker_but_an_inve
 
     assert sent.commands.answered(1, reply(0))
     assert not sent.commands.answered(2, reply(0))
+
+
+@pytest.mark.parametrize("size", [0, 1, 127, 128, 100_000])
+async def test_a_command_that_is_encoded_already_reaches_the_worker_as_any_other(size: int) -> None:
+    sent = Sent()
+    command = c.MxCommand(add_item=c.AddItemCommand(item_definition="x" * size))
+    async with asyncio.TaskGroup() as tasks:
+        call = sent.commands.call(w.CommandRequest(item_serials=[7]), 2.0, EncodedCommand.of(command))
+        tasks.create_task(call)
+        ((number, data),) = sent.requests
+        ((name, _),) = sent.commands.in_flight()
+
+        assert name == "add_item"
+        assert w.CommandRequest.FromString(data) == w.CommandRequest(mx=command, timeout_ms=1950, item_serials=[7])
+
+        sent.commands.answered(number, reply(1))
+
+
+async def test_large_commands_are_counted_until_the_worker_answers_or_is_gone() -> None:
+    sent = Sent(limit=4)
+    large = EncodedCommand.of(c.MxCommand(add_item=c.AddItemCommand(item_definition="x" * 100_000)))
+    for _ in range(3):
+        with pytest.raises(CommandTimedOut):
+            await sent.commands.call(w.CommandRequest(), 0.001, large)
+    with pytest.raises(CommandTimedOut):
+        await sent.commands.call(w.CommandRequest(get_info=w.GetInfo()), 0.001)
+
+    assert sent.commands.unanswered_bytes == sum(len(data) for _, data in sent.requests[:3])
+
+    sent.commands.answered(sent.requests[0][0], reply(1))
+
+    assert sent.commands.unanswered_bytes == sum(len(data) for _, data in sent.requests[1:3])
+
+    sent.commands.fail_all(GONE)
+
+    assert sent.commands.unanswered_bytes == 0

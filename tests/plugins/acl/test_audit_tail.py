@@ -12,6 +12,7 @@ import pytest
 from click.testing import CliRunner
 from support.keys import client_with, guarded_gateway
 
+from mxgw_acl import audit_tail
 from mxgw_acl.audit import AUDIT_FILE, AuditLog, AuditRecord
 from mxgw_acl.audit_tail import AuditTail
 from mxgw_acl.cli.keys import keys_group
@@ -66,6 +67,24 @@ def test_what_was_appended_meanwhile_is_there_at_the_next_look(path: Path) -> No
     write(path, AuditRecord("a", "second", "done"))
 
     assert actions(tail) == ["first", "second"]
+
+
+def test_while_the_log_grows_only_what_is_new_is_taken_apart(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    taken_apart: list[bytes] = []
+    entry_of = audit_tail._entry
+
+    def counted(line: bytes) -> AuditEntry:
+        taken_apart.append(line)
+        return entry_of(line)
+
+    monkeypatch.setattr(audit_tail, "_entry", counted)
+    tail = AuditTail(path)
+    for number in range(50):
+        write(path, AuditRecord("a", f"action {number}", "done"))
+        tail.last(20)
+
+    assert actions(tail, 20) == [f"action {number}" for number in range(30, 50)]
+    assert len(taken_apart) == 50
 
 
 def test_after_a_rotation_it_is_the_new_file(path: Path) -> None:

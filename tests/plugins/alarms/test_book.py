@@ -156,3 +156,29 @@ def test_too_many_different_alarms_are_left_out_and_counted() -> None:
 
     assert len(book) == 2
     assert book.refused == 1
+
+
+def test_what_is_asked_for_by_reference_is_sorted_once_until_an_alarm_changes() -> None:
+    book = AlarmBook(10)
+    for reference in ("b", "c", "a"):
+        book.apply(record(reference))
+    first = book.ordered()
+
+    assert [entry.alarm.reference for entry in first] == ["a", "b", "c"]
+    assert book.ordered() is first
+
+    book.apply(record("aa"))
+    book.apply(record("b", priority=77))
+    changed = book.ordered()
+
+    assert [(entry.alarm.reference, entry.alarm.priority == 77) for entry in changed] == [
+        ("a", False),
+        ("aa", False),
+        ("b", True),
+        ("c", False),
+    ]
+
+    book.reconcile([record("c")], watched=None, degraded=False)
+
+    assert [entry.alarm.reference for entry in book.ordered()] == ["c"]
+    assert [entry.alarm.reference for entry in first] == ["a", "b", "c"]

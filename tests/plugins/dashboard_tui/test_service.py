@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -19,7 +19,7 @@ from support.waiting import until
 from mxgw.dashboard.v1 import dashboard_service_pb2 as pb
 from mxgw.v1 import session_service_pb2 as ss
 from mxgw.v1.event_service_pb2 import StreamEventsResponse
-from mxgw_core.api import ANONYMOUS, Call, Observation, Peer
+from mxgw_core.api import ANONYMOUS, AuditEntry, Call, Observation, Peer, hookimpl
 from mxgw_core.api.errors import AccessDenied, InternalError
 from mxgw_core.testing import RunningGateway, running_gateway
 from mxgw_dashboard_tui.service.feeds import Feeds
@@ -475,6 +475,27 @@ async def test_no_more_dashboards_watch_than_the_settings_allow() -> None:
         first = h.operator.call("WatchGateway", pb.WatchGatewayRequest())
         await first.read()
         refusal = await refused(h.operator.call("WatchGateway", pb.WatchGatewayRequest()))
+        first.cancel()
+
+    assert "maximum_watchers" in refusal.text
+
+
+async def test_no_more_watch_the_audit_log_than_the_settings_allow(install_plugin: InstallPlugin) -> None:
+    class Log:
+        @hookimpl
+        def mxgw_audit_tail(self, limit: int) -> Sequence[AuditEntry]:
+            return ()
+
+    enabled = [install_plugin("log", Log()), "dashboard_tui"]
+    async with house(**{"plugins.enabled": enabled, "plugins.dashboard_tui.maximum_watchers": 1}) as h:
+        first = h.operator.call("WatchAudit", pb.WatchAuditRequest())
+
+        assert (await first.read()).kept
+
+        refusal = await refused(h.operator.call("WatchAudit", pb.WatchAuditRequest()))
+        watching = h.operator.call("WatchGateway", pb.WatchGatewayRequest())  # each kind has places of its own
+        await watching.read()
+        watching.cancel()
         first.cancel()
 
     assert "maximum_watchers" in refusal.text

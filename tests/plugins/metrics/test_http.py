@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import socket
-from collections.abc import AsyncIterator
+from collections import Counter
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from http import HTTPStatus
 
 import pytest
+from support.turns import Turns, counted_turns
 
 from mxgw_metrics import http
 from mxgw_metrics.endpoint import Endpoint, serving
@@ -70,6 +72,7 @@ def test_a_connection_is_kept_as_the_client_wishes(head: bytes, kept: bool) -> N
         (b"GET / HTTP/1.1\r\nHost : spaced", HTTPStatus.BAD_REQUEST),
         (b"POST / HTTP/1.1\r\nContent-Length: 3", HTTPStatus.REQUEST_ENTITY_TOO_LARGE),
         (b"POST / HTTP/1.1\r\nTransfer-Encoding: chunked", HTTPStatus.REQUEST_ENTITY_TOO_LARGE),
+        (b"GET / HTTP/1.1" + b"\r\na:" * 65, HTTPStatus.REQUEST_HEADER_FIELDS_TOO_LARGE),
     ],
 )
 def test_what_is_no_request_without_a_body_is_refused(head: bytes, status: HTTPStatus) -> None:
@@ -97,6 +100,7 @@ def test_what_is_no_request_without_a_body_is_refused(head: bytes, status: HTTPS
         ("application/openmetrics-text;q=0, text/plain", TEXT),
         ("application/openmetrics-text;q=0, */*;q=0", TEXT),
         ("application/openmetrics-text;q=many", TEXT),
+        ("text/html," * 32 + OPENMETRICS, TEXT),  # no more than 32 types are looked at
         # Prometheus 2.42 and 3.
         (
             "application/openmetrics-text;version=1.0.0,application/openmetrics-text;version=0.0.1;q=0.75,"
@@ -165,7 +169,9 @@ async def test_nonsense_and_what_is_too_long_is_answered_once_and_cut(sent: byte
 
 
 @pytest.mark.asyncio
-async def test_a_client_that_asks_and_never_reads_is_cut() -> None:
+async def test_a_client_that_asks_and_never_reads_is_cut(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(http, "_SEND_S", 0.05)
+
     async def ask() -> None:
         while True:
             writer.write(GET * 100)
@@ -278,3 +284,87 @@ async def test_who_was_taken_in_before_the_end_and_is_told_of_after_it_is_cut(mo
         ours.settimeout(60)
 
         assert await asyncio.to_thread(ours.recv, 1) == b""
+
+
+# load
+
+
+@asynccontextmanager
+async def answered_by(answer: Callable[[http.Request], http.Response]) -> AsyncIterator[int]:
+    """Yield the port of a server that answers so."""
+    connections = http.Connections(answer)
+    server = await asyncio.get_running_loop().create_server(connections.make, "127.0.0.1", 0)
+    try:
+        yield server.sockets[0].getsockname()[1]
+    finally:
+        server.close()
+        connections.close_all()
+        await server.wait_closed()
+
+
+@pytest.mark.asyncio
+async def test_of_all_the_requests_that_were_sent_at_once_one_is_answered_in_a_turn() -> None:
+    each, turns = 500, Turns()
+    at: Counter[int] = Counter()
+    ports: list[str] = []
+
+    def answer(request: http.Request) -> http.Response:
+        at[turns.taken] += 1
+        ports.append(request.path)
+        return http.text_response(HTTPStatus.OK, "here")
+
+    async def ask(port: int, path: str) -> None:
+        reader, writer = await asyncio.open_connection("127.0.0.1", port)
+        writer.write(f"HEAD {path} HTTP/1.1\r\n\r\n".encode() * each)
+        for _ in range(each):
+            await reader.readuntil(b"\r\n\r\n")
+        writer.close()
+
+    async with answered_by(answer) as port, counted_turns(turns), asyncio.timeout(60), asyncio.TaskGroup() as tasks:
+        for path in ("/a", "/b", "/c"):
+            tasks.create_task(ask(port, path))
+
+    assert at.total() == 3 * each
+    assert max(at.values()) == 1
+    # Nobody waits for all that another one asked.
+    assert {"/a", "/b", "/c"} == set(ports[each : each + 10])
+
+
+@pytest.mark.asyncio
+async def test_nothing_more_is_read_or_answered_until_an_answer_is_sent() -> None:
+    body = b"x" * 8 * 1024 * 1024  # more than the buffers of a connection take
+    answers = [0]
+
+    def answer(request: http.Request) -> http.Response:
+        del request
+        answers[0] += 1
+        return http.Response(HTTPStatus.OK, "text/plain", body, {})
+
+    async with answered_by(answer) as port, asyncio.timeout(60):
+        with socket.create_connection(("127.0.0.1", port)) as client:
+            client.setblocking(False)
+            loop = asyncio.get_running_loop()
+            await loop.sock_sendall(client, GET * 3)
+            # The answer has begun, and it cannot end.
+            got = len(await loop.sock_recv(client, 1))
+            for _ in range(100):
+                await asyncio.sleep(0)
+
+            assert answers == [1]
+
+            # Much more than the system keeps for a connection that is not read: it stops there.
+            refused, sent = 0, 0
+            while refused < 100:
+                try:
+                    sent += client.send(GET * 1000)
+                except BlockingIOError:
+                    refused += 1
+                await asyncio.sleep(0)
+                assert sent < 64 * 1024 * 1024
+
+            assert answers == [1]
+
+            while got < 2 * len(body):
+                got += len(await loop.sock_recv(client, 1 << 20))
+
+            assert answers[0] in (2, 3)

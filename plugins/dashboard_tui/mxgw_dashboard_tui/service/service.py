@@ -12,7 +12,7 @@ from google.protobuf.duration_pb2 import Duration
 
 from mxgw.convert import duration_from_seconds, duration_to_seconds, timestamp_from_ns
 from mxgw.dashboard.v1 import dashboard_service_pb2 as pb
-from mxgw_core.api import Call, CloseReason, Gateway, Operator, ResponseStream, SessionInfo
+from mxgw_core.api import Call, CloseReason, Gateway, Operator, ResponseStream, SessionInfo, turn
 from mxgw_core.api.errors import AccessDenied, InvalidRequest, Unauthenticated
 from mxgw_dashboard_tui.service.audit import ENTRIES, NewEntries, entry_message
 from mxgw_dashboard_tui.service.feeds import Feeds
@@ -58,6 +58,7 @@ class DashboardService:
         self._version = version
         self._started_at = timestamp_from_ns(time.time_ns())
         self._watchers = 0
+        self._audit_watchers = 0
 
     # access
 
@@ -101,7 +102,8 @@ class DashboardService:
 
     async def WatchGateway(self, request: pb.WatchGatewayRequest, call: Call, stream: ResponseStream) -> None:
         interval_s = _interval(request.interval)
-        operator = self._watching(call)
+        operator = self._operators.of(call)
+        self._require_place(self._watchers)
         self._watchers += 1
         try:
             journal_from = 0
@@ -115,14 +117,12 @@ class DashboardService:
         finally:
             self._watchers -= 1
 
-    def _watching(self, call: Call) -> Operator:
-        operator = self._operators.of(call)
-        if self._watchers >= self._settings.maximum_watchers:
+    def _require_place(self, watchers: int) -> None:
+        if watchers >= self._settings.maximum_watchers:
             raise AccessDenied(
-                f"{self._watchers} dashboards watch already, as many as plugins.dashboard_tui.maximum_watchers allows",
+                f"{watchers} dashboards watch already, as many as plugins.dashboard_tui.maximum_watchers allows",
                 retry_after_s=5.0,
             )
-        return operator
 
     def _snapshot(self, operator: Operator, late_s: float, journal_from: int) -> pb.WatchGatewayResponse:
         sample = self._sampler.sample(self._watchers, late_s)
@@ -222,19 +222,25 @@ class DashboardService:
     async def WatchAudit(self, request: pb.WatchAuditRequest, call: Call, stream: ResponseStream) -> None:
         interval_s = _interval(request.interval)
         self._operators.require_administrator(call, "read the audit log")
-        new = NewEntries()
-        async for _ in _ticks(interval_s):
-            entries = self._gateway.observation.audit_tail(ENTRIES)
-            message = pb.WatchAuditResponse(
-                as_of=timestamp_from_ns(time.time_ns()),
-                interval=duration_from_seconds(interval_s),
-                kept=entries is not None,
-            )
-            fresh, message.incomplete = new.of(entries or ())
-            message.entries.extend(map(entry_message, fresh))
-            await stream.write(message)
-            if entries is None:
-                return
+        self._require_place(self._audit_watchers)
+        self._audit_watchers += 1
+        try:
+            new = NewEntries()
+            async for _ in _ticks(interval_s):
+                await turn()  # those who watch are due at the same moments
+                entries = self._gateway.observation.audit_tail(ENTRIES)
+                message = pb.WatchAuditResponse(
+                    as_of=timestamp_from_ns(time.time_ns()),
+                    interval=duration_from_seconds(interval_s),
+                    kept=entries is not None,
+                )
+                fresh, message.incomplete = new.of(entries or ())
+                message.entries.extend(map(entry_message, fresh))
+                await stream.write(message)
+                if entries is None:
+                    return
+        finally:
+            self._audit_watchers -= 1
 
     # acting
 
