@@ -169,14 +169,17 @@ def hindered(directory: ActiveDirectory, folder: Path, word: bytes, *, cuts: boo
         sink.close()
 
     async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        there, back_to = await asyncio.open_connection(directory.address, 636, ssl=back)
+        # Cut, not closed: who says goodbye in TLS waits for the other side, and may be waited for by nobody.
         try:
-            async with asyncio.TaskGroup() as tasks:
-                tasks.create_task(pump(reader, back_to, word))
-                tasks.create_task(pump(there, writer, b""))
+            there, back_to = await asyncio.open_connection(directory.address, 636, ssl=back)
+            try:
+                async with asyncio.TaskGroup() as tasks:
+                    tasks.create_task(pump(reader, back_to, word))
+                    tasks.create_task(pump(there, writer, b""))
+            finally:
+                back_to.transport.abort()
         finally:
-            back_to.close()
-            writer.close()
+            writer.transport.abort()
 
     @asynccontextmanager
     async def relay() -> AsyncIterator[str]:
