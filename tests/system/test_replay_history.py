@@ -118,12 +118,13 @@ class Site:
 async def site(installed: Path, tmp_path: Path) -> AsyncIterator[tuple[Site, grpc.aio.Channel]]:
     file = tmp_path / "history.db"
     settings = {
-        **replay_settings(4_000),
+        # Recorder and readers may be seconds late on a busy machine: what is judged is how store and log meet.
+        **replay_settings(1_500),
         "plugins.enabled": ["backpressure", "replay", "sqlite_history"],
-        "plugins.backpressure.queue_events": 500,
-        "plugins.backpressure.queue_bytes": MIB,
-        "plugins.replay.events": 1_024,
-        "plugins.replay.bytes": 2 * MIB,
+        "plugins.backpressure.queue_events": 3_000,
+        "plugins.backpressure.queue_bytes": 4 * MIB,
+        "plugins.replay.events": 6_000,
+        "plugins.replay.bytes": 8 * MIB,
         "plugins.sqlite_history.file": str(file),
         "plugins.sqlite_history.page_events": 300,
     }
@@ -144,7 +145,7 @@ async def site(installed: Path, tmp_path: Path) -> AsyncIterator[tuple[Site, grp
 async def test_history_and_live_meet_without_a_seam(installed: Path, tmp_path: Path) -> None:
     async with site(installed, tmp_path) as (here, channel):
         await here.record()
-        await until(lambda: here.info.oldest_sequence > 3_000, 60)
+        await until(lambda: here.info.oldest_sequence > 1_600, 60)
         for position in (0, 1, 777, 1_500, here.info.oldest_sequence - 2):
             checker = StreamChecker(here.oracle, may_lose=lambda _: False)
             opened = await here.follow(channel, position, here.info.head_sequence + 500, checker)
@@ -160,10 +161,10 @@ async def test_history_and_live_meet_without_a_seam(installed: Path, tmp_path: P
 async def test_what_the_store_does_not_have_is_a_gap_in_its_place(installed: Path, tmp_path: Path) -> None:
     async with site(installed, tmp_path) as (here, channel):
         await here.record()
-        await until(lambda: here.info.head_sequence > 1_000, 60)
+        await until(lambda: here.info.head_sequence > 500, 60)
         await here.stop_recording()
         newest = here.stored()[1]
-        await until(lambda: here.info.oldest_sequence > newest + 1_000, 60)
+        await until(lambda: here.info.oldest_sequence > newest + 500, 60)
         losses: list[Lost] = []
         checker = StreamChecker(here.oracle, may_lose=lambda lost: not losses.append(lost))
         opened = await here.follow(channel, 10, here.info.head_sequence + 200, checker)
