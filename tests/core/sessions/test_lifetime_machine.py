@@ -112,7 +112,9 @@ restarts = st.builds(
     drains_s=st.sampled_from([0.0, 0.0, 50.0, 350.0]),
     outage_s=st.sampled_from([0.0, 0.0, 3.0, 50.0, 150.0]),
     returns_after_s=st.sampled_from([0.0, 0.0, 3.0, 5.0]),
-    during=st.sampled_from(["", "", "", "launched", "proved", "welcomed", "closes", "closes", "returns"]),
+    during=st.sampled_from(
+        ["", "", "", "launched", "proved", "welcomed", "closes", "comes back: proved", "comes back: welcomed"]
+    ),
     dies=st.lists(st.sampled_from([False, False, False, True]), min_size=5, max_size=5),
     returns=st.lists(st.sampled_from([True, True, False]), min_size=5, max_size=5),
     resumes=st.lists(st.booleans(), min_size=5, max_size=5),
@@ -121,7 +123,11 @@ restarts = st.builds(
 )
 leases = st.sampled_from([20.0, 100.0, LONGEST_LEASE_S, LONGEST_LEASE_S])
 first_sessions = st.lists(
-    st.tuples(st.sampled_from(sorted(OWNERS)), leases, st.sampled_from(["attaches", "attaches", "leaves", "never"])),
+    st.tuples(
+        st.sampled_from(sorted(OWNERS)),
+        leases,
+        st.sampled_from(["attaches", "attaches", "leaves", "leaves late", "never"]),
+    ),
     min_size=1,
     max_size=4,
 )
@@ -158,7 +164,9 @@ class LifetimeMachine(RuleBasedStateMachine):
             known = self.open(owner, lease_s, "ready")
             if known is not None and what != "never":
                 self.attach(known, Reader())
-                if what == "leaves":
+                if what == "leaves late":
+                    self.world.pass_time(19.0, self.all_is_as_promised)
+                if what.startswith("leaves"):
                     self.leave(known, known.readers[0])
 
     @property
@@ -407,8 +415,11 @@ class LifetimeMachine(RuleBasedStateMachine):
                 assert known.process.is_alive
 
                 known.state, known.reason = Is.CLOSING, CloseReason.KILLED_BY_OPERATOR
-            case "returns" if self.returning():
-                self.world.loop.do(self.returning()[0].process.connect, "proved" if owner == "anna" else "welcomed")
+            case "comes back: proved" | "comes back: welcomed":
+                self.it_is_killed()
+                self.it_starts_again()
+                for known in self.returning()[:1]:
+                    self.world.loop.do(known.process.connect, during.removeprefix("comes back: "))
         self.it_is_killed()
 
     def it_starts_again(self) -> None:
