@@ -168,6 +168,7 @@ class LifetimeMachine(RuleBasedStateMachine):
                     self.world.pass_time(19.0, self.all_is_as_promised)
                 if what.startswith("leaves"):
                     self.leave(known, known.readers[0])
+                    self.all_is_as_promised()
 
     @property
     def now(self) -> float:
