@@ -372,7 +372,7 @@ class World:
         self.settings = Settings.model_validate(
             {
                 "gateway": {"data_dir": directory},
-                "limits": {"sessions": 5, "sessions_per_owner": 3, "sweep_interval_s": 30.0},
+                "limits": {"sessions": 5, "sessions_per_owner": 3, "sweep_interval_s": 5.0},
                 "workers": {"outbox_events": outbox_events, "heartbeat_interval_s": 60.0},
             }
         )

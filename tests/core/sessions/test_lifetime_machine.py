@@ -38,8 +38,8 @@ from mxgw_core.events.subscriber import Subscriber
 from mxgw_core.events.verdict import Start
 from mxgw_core.sessions.session import Session, SessionRequest
 
-SWEEP_S = 30.0
-LONGEST_LEASE_S = 800.0
+SWEEP_S = 5.0
+LONGEST_LEASE_S = 300.0
 COMING_BACK_S = 12.0
 OWNERS = {name: Identity(name, "key", name) for name in ("anna", "ben")}
 PER_OWNER, IN_ALL = 3, 5
@@ -98,9 +98,10 @@ class Restart:
     returns_after_s: float
     # What is under way as it is killed.
     during: str
-    # Of the sessions one by one: does its worker live on, and come back by itself.
+    # Of the sessions one by one: does its worker die, does it come back by itself, and do its clients then.
     dies: list[bool]
     returns: list[bool]
+    resumes: list[bool]
     owner: str
     events: int
 
@@ -108,18 +109,25 @@ class Restart:
 restarts = st.builds(
     Restart,
     in_order=st.booleans(),
-    drains_s=st.sampled_from([0.0, 0.0, 50.0, 900.0]),
+    drains_s=st.sampled_from([0.0, 0.0, 50.0, 350.0]),
     outage_s=st.sampled_from([0.0, 0.0, 3.0, 50.0, 150.0]),
     returns_after_s=st.sampled_from([0.0, 0.0, 3.0, 5.0]),
-    during=st.sampled_from(["", "", "", "launched", "proved", "welcomed", "closes", "closes", "returns"]),
-    dies=st.lists(st.sampled_from([False, False, False, True]), max_size=2),
-    returns=st.lists(st.sampled_from([True, True, True, False]), max_size=3),
+    during=st.sampled_from(
+        ["", "", "", "launched", "proved", "welcomed", "closes", "comes back: proved", "comes back: welcomed"]
+    ),
+    dies=st.lists(st.sampled_from([False, False, False, True]), min_size=5, max_size=5),
+    returns=st.lists(st.sampled_from([True, True, False]), min_size=5, max_size=5),
+    resumes=st.lists(st.booleans(), min_size=5, max_size=5),
     owner=st.sampled_from(sorted(OWNERS)),
     events=st.integers(0, 3),
 )
 leases = st.sampled_from([20.0, 100.0, LONGEST_LEASE_S, LONGEST_LEASE_S])
 first_sessions = st.lists(
-    st.tuples(st.sampled_from(sorted(OWNERS)), leases, st.sampled_from(["attaches", "attaches", "leaves", "never"])),
+    st.tuples(
+        st.sampled_from(sorted(OWNERS)),
+        leases,
+        st.sampled_from(["attaches", "attaches", "leaves", "leaves late", "never"]),
+    ),
     min_size=1,
     max_size=4,
 )
@@ -132,7 +140,7 @@ class LifetimeMachine(RuleBasedStateMachine):
         lifetime_s=st.sampled_from([100.0, 400.0]),
         adopt_within_s=st.sampled_from([4.0, 20.0]),
         first=first_sessions,
-        last=restarts,
+        last=st.lists(restarts, min_size=1, max_size=2),
     )
     def begin(
         self,
@@ -141,9 +149,9 @@ class LifetimeMachine(RuleBasedStateMachine):
         lifetime_s: float,
         adopt_within_s: float,
         first: list[tuple[str, float, str]],
-        last: Restart,
+        last: list[Restart],
     ) -> None:
-        # Every life ends with a restart.
+        # Every life ends with one restart or two.
         self.last = last
         self.grace_s = None if grace_s == "none" else float(grace_s)
         self.outbox, self.adopt_within_s = outbox, adopt_within_s
@@ -156,8 +164,11 @@ class LifetimeMachine(RuleBasedStateMachine):
             known = self.open(owner, lease_s, "ready")
             if known is not None and what != "never":
                 self.attach(known, Reader())
-                if what == "leaves":
+                if what == "leaves late":
+                    self.world.pass_time(19.0, self.all_is_as_promised)
+                if what.startswith("leaves"):
                     self.leave(known, known.readers[0])
+                    self.all_is_as_promised()
 
     @property
     def now(self) -> float:
@@ -346,8 +357,12 @@ class LifetimeMachine(RuleBasedStateMachine):
         self.here.kill()
         self.gone()
 
-    @rule(restart=restarts)
-    def it_is_restarted(self, restart: Restart) -> None:
+    @rule(restarts=st.lists(restarts, min_size=1, max_size=2))
+    def it_is_restarted(self, restarts: list[Restart]) -> None:
+        for restart in restarts:
+            self.restart(restart)
+
+    def restart(self, restart: Restart) -> None:
         if restart.in_order:
             self.it_drains(restart.drains_s)
         else:
@@ -361,9 +376,11 @@ class LifetimeMachine(RuleBasedStateMachine):
         self.world.pass_time(restart.outage_s, self.all_is_as_promised)
         self.it_starts_again()
         self.world.pass_time(restart.returns_after_s, self.all_is_as_promised)
-        for index, known in enumerate(self.returning()):
-            if restart.returns[index : index + 1] != [False]:
+        for known, returns, resumes in zip(self.returning(), restart.returns, restart.resumes, strict=False):
+            if returns:
                 self.come_back(known)
+            for reader in known.readers if returns and resumes else ():
+                self.attach(known, reader)
 
     def it_drains(self, seconds: float) -> None:
         """It sends everybody away and ends in order."""
@@ -399,8 +416,11 @@ class LifetimeMachine(RuleBasedStateMachine):
                 assert known.process.is_alive
 
                 known.state, known.reason = Is.CLOSING, CloseReason.KILLED_BY_OPERATOR
-            case "returns" if self.returning():
-                self.world.loop.do(self.returning()[0].process.connect, "proved" if owner == "anna" else "welcomed")
+            case "comes back: proved" | "comes back: welcomed":
+                self.it_is_killed()
+                self.it_starts_again()
+                for known in self.returning()[:1]:
+                    self.world.loop.do(known.process.connect, during.removeprefix("comes back: "))
         self.it_is_killed()
 
     def it_starts_again(self) -> None:
