@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import types
 from collections import deque
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Coroutine, Generator
@@ -45,8 +46,17 @@ class Step:
             return True
         return False
 
-    def close(self) -> None:
-        self._coroutine.close()
+    def cancel(self) -> None:
+        """End it as a task that is cancelled ends, with all that it does on its way out.
+
+        Its `close()` would not do: that of an async generator's step leaves the generator where it was.
+        """
+        try:
+            self._coroutine.throw(asyncio.CancelledError())
+            while not self.go_on():
+                pass
+        except (StopIteration, StopAsyncIteration, asyncio.CancelledError):
+            pass
 
 
 class Source:

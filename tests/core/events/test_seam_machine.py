@@ -377,6 +377,7 @@ class SeamMachine(RuleBasedStateMachine):
                 return
         except HistoryUnavailable as error:
             assert reader.is_store_broken
+            reader.page = None
             self.here.doubted_after = max(self.here.doubted_after, int(error.metadata["last_sequence"]))
             self.leave(reader, error.reason)
             return
@@ -401,10 +402,13 @@ class SeamMachine(RuleBasedStateMachine):
                 reader.uncommitted[observation.sequence] = item_handle[1]
 
     def leave(self, reader: Reader, reason: str) -> None:
-        if reader.page is not None:
-            reader.page.close()
-        if reader.opening is not None:
-            reader.opening.close()
+        for step in (reader.page, reader.opening):
+            if step is not None:
+                step.cancel()
+        if reader.older is not None:
+            closing = Step(reader.older.aclose())
+            while not closing.go_on():
+                pass
         if reader.subscriber is not None:
             self.here.distributor.detach(reader.subscriber)
         reader.opening = reader.subscriber = reader.older = reader.page = None
