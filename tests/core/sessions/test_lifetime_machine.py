@@ -531,7 +531,7 @@ class LifetimeMachine(RuleBasedStateMachine):
 
 
 LifetimeMachine.TestCase.settings = settings(
-    max_examples=60,
+    max_examples=30,
     stateful_step_count=30,
     deadline=None,
     suppress_health_check=list(HealthCheck),
