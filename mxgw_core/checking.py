@@ -32,6 +32,10 @@ def settings_problems(settings: Settings, plugins: PluginHost) -> list[str]:
 
 def plugin_problems(settings: Settings, plugins: PluginHost) -> list[str]:
     """Return what the plugins say is wrong, in the order of the settings."""
-    answers = plugins.ask("mxgw_check_settings", limits=subscriber_limits(settings, plugins, None))
-    return [line for answer in reversed(answers) if answer.error is None for text in answer.value
-            for line in text.splitlines()]  # fmt: skip
+    problems: list[str] = []
+    for answer in reversed(plugins.ask("mxgw_check_settings", limits=subscriber_limits(settings, plugins, None))):
+        if isinstance(answer.error, SettingsError):
+            problems += str(answer.error).splitlines()
+        elif answer.error is None:  # the host has logged what failed
+            problems += [line for text in answer.value for line in str(text).splitlines()]
+    return problems

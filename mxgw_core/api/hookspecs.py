@@ -78,7 +78,7 @@ class Hooks:
 
         When: once all plugins have their settings, before a gateway starts, and in `mxgw config check` and
         `mxgw doctor`; the gateway may be running at the same time. Make and change nothing. `limits` are those of
-        subscribers as plugins and settings have them. Any problem stops the start.
+        subscribers as plugins and settings have them. Any problem stops the start; a `SettingsError` is one, too.
         """
 
     @hookspec

@@ -238,10 +238,11 @@ def test_hook_mxgw_check_settings_is_told_in_the_order_of_the_settings_and_a_bro
     say = "class Plugin:\n    @hookimpl\n    def mxgw_check_settings(self, limits): "
     install("first", say + "return [f'{limits.queue.events} is much', 'two\\nlines']")
     install("blind", say + "raise OSError('no such file')")
+    install("raises", "from mxgw_core.api.errors import SettingsError\n" + say + "raise SettingsError('raised')")
     install("last", say + "return ['last']")
-    found = settings("first", "blind", "last")
+    found = settings("first", "blind", "raises", "last")
 
-    assert settings_problems(found, PluginHost.load(found)) == ["10000 is much", "two", "lines", "last"]
+    assert settings_problems(found, PluginHost.load(found)) == ["10000 is much", "two", "lines", "raised", "last"]
 
 
 def test_hook_mxgw_doctor_shows_findings_and_that_a_plugin_could_not_look(install: Install) -> None:
