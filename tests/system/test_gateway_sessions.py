@@ -160,9 +160,10 @@ async def test_a_session_that_may_not_fit_into_memory_is_refused_and_growth_past
 
         assert seen.memory_bytes > seen.memory_limit_bytes == 64 * mib
 
-        await until(lambda: registry.memory.relieved_bytes, 30)
+        # A little is given up in a turn.
+        await until(lambda: seen.memory_bytes <= 60 * mib, 60)
 
-        assert seen.memory_bytes <= 60 * mib
+        assert registry.memory.relieved_bytes > 0
         assert log.oldest > 1
 
         await client.close(first.session_id)
