@@ -12,7 +12,17 @@ from support.turns import counted_turns
 
 from mxgw.v1 import command_service_pb2 as cs
 from mxgw.v1 import commands_pb2 as c
-from mxgw.v1.values_pb2 import MxArray, MxValue, StringArray, TimeArray, ValueArray
+from mxgw.v1.values_pb2 import (
+    BooleanArray,
+    DoubleArray,
+    FloatArray,
+    IntegerArray,
+    MxArray,
+    MxValue,
+    StringArray,
+    TimeArray,
+    ValueArray,
+)
 from mxgw_core.api.errors import InvalidRequest
 from mxgw_core.api.slices import ENTRIES_AT_ONCE
 from mxgw_core.config.models import LimitSettings
@@ -65,6 +75,30 @@ def test_more_than_the_limit_is_refused_in_words_whatever_it_is(array: MxArray) 
         counted(write(MxValue(array=array)))
 
     assert refused.value.metadata == {"limit": "100100", "setting": "limits.items_per_call"}
+
+
+@pytest.mark.parametrize(
+    ("array", "fits"),
+    [
+        (MxArray(integers=IntegerArray(elements=[1] * (1_000_000 + ITEMS))), True),
+        (MxArray(integers=IntegerArray(elements=[1] * (1_000_000 + ITEMS + 1))), False),
+        (MxArray(integers=IntegerArray(elements=[1 << 30] * (1_000_000 + ITEMS))), True),  # 5 bytes each
+        (MxArray(booleans=BooleanArray(elements=[True] * (1_000_000 + ITEMS + 1))), False),
+        (MxArray(doubles=DoubleArray(elements=[2.5] * (1_000_000 + ITEMS))), True),
+        (MxArray(doubles=DoubleArray(elements=[2.5] * (1_000_000 + ITEMS + 1))), False),
+        (MxArray(floats=FloatArray(elements=[2.5] * (1_000_000 + ITEMS))), True),
+        (MxArray(floats=FloatArray(elements=[2.5] * (1_000_000 + ITEMS + 1))), False),
+    ],
+    ids=lambda value: str(value.WhichOneof("elements")) if isinstance(value, MxArray) else str(value),
+)
+def test_a_million_numbers_may_be_in_arrays_and_a_handle_for_each_item(array: MxArray, *, fits: bool) -> None:
+    data = write(MxValue(array=array))
+
+    if fits:
+        assert counted(data)
+        return
+    with pytest.raises(InvalidRequest, match="more than 1020000 numbers in arrays"):
+        counted(data)
 
 
 def test_more_fields_than_any_request_has_are_refused_though_they_are_unknown() -> None:
