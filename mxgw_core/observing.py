@@ -17,7 +17,6 @@ from mxgw_core.api.events import Conflate, Lag, QueueLimits
 from mxgw_core.api.metrics import Metric
 from mxgw_core.api.observation import CommandInFlight, PluginStatus, ShownSetting
 from mxgw_core.config.effective import effective_settings
-from mxgw_core.config.loader import LoadedSettings
 from mxgw_core.config.models import Settings
 from mxgw_core.metrics import MetricsSource
 from mxgw_core.plugins import PluginHost
@@ -154,10 +153,4 @@ class Observing:
         return self._metrics.collect()
 
     def settings(self) -> Sequence[ShownSetting]:
-        loaded = LoadedSettings(self._settings, _Origins(self._origins), ())
-        return [ShownSetting(*setting) for setting in effective_settings(loaded)]
-
-
-class _Origins(dict[str, str]):
-    def __missing__(self, key: str) -> str:
-        return "default"
+        return [ShownSetting(*setting) for setting in effective_settings(self._settings, self._origins)]

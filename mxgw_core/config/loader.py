@@ -12,13 +12,12 @@ from pydantic import ValidationError
 
 from mxgw_core.api.errors import SettingsError
 from mxgw_core.config import schema
-from mxgw_core.config.checks import checked
 from mxgw_core.config.effective import paths_of
-from mxgw_core.config.layers import Leaf, Tree, branch, leaves, tree_of, values
+from mxgw_core.config.environment import environment_layers, value_of
+from mxgw_core.config.files import COMMAND_LINE, DEFAULT, Path, Source, UnreadableSource, read_toml
+from mxgw_core.config.layers import Leaf, Tree, branch, checked, leaves, tree_of, values
 from mxgw_core.config.models import Settings, unknown_default_backend
 from mxgw_core.config.problems import nearest, unknown, validated, validation_problems
-from mxgw_core.config.sources import COMMAND_LINE, DEFAULT, Path, Source, UnreadableSource, read_toml
-from mxgw_core.config.text import environment_layers, value_of
 
 SETTINGS_FILE = "settings.toml"
 SECRETS_FILE = ".secrets.toml"

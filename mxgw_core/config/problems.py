@@ -14,8 +14,8 @@ from pydantic import BaseModel, ValidationError
 from pydantic.fields import FieldInfo
 from pydantic_core import ErrorDetails
 
+from mxgw_core.config.files import Path
 from mxgw_core.config.secrets import is_secret_key
-from mxgw_core.config.sources import Path
 
 _NO_TABLE = frozenset({"model_type", "dict_type", "model_attributes_type", "dataclass_type"})
 _SUBJECT = re.compile(r"^[A-Z]\w* should ")

@@ -11,8 +11,8 @@ from typing import Any
 from pydantic import BaseModel, SecretStr
 from pydantic.fields import FieldInfo
 
+from mxgw_core.config.files import ENVIRONMENT_PREFIX, Path
 from mxgw_core.config.models import BackendSettings, PluginsSettings, Settings
-from mxgw_core.config.sources import ENVIRONMENT_PREFIX, Path
 
 # Fields of `Settings` that stand elsewhere in a file, and where.
 _MOVED: dict[str, Path] = {"default_backend": ("backends", "default"), "plugin_sections": ("plugins",)}

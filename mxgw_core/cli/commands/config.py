@@ -87,7 +87,8 @@ def show(sections: tuple[str, ...], changed: bool, settings: SettingsChoice, as_
     from mxgw_core.cli.terminal import console, write_json
     from mxgw_core.config.effective import effective_settings
 
-    rows = effective_settings(loaded(settings))
+    result = loaded(settings)
+    rows = effective_settings(result.settings, result.origins)
     known = list(dict.fromkeys(row.key.split(".")[0] for row in rows))
     for section in sections:
         if section.split(".")[0] not in known:

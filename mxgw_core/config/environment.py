@@ -7,8 +7,8 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 from mxgw_core.config import schema
+from mxgw_core.config.files import ENVIRONMENT_PREFIX, Path
 from mxgw_core.config.secrets import is_secret_key
-from mxgw_core.config.sources import ENVIRONMENT_PREFIX, Path
 
 # Variables of the client library; a gateway that is started in the same environment leaves them alone.
 FOREIGN_PREFIXES = ("MXGW_CLIENT_",)
