@@ -29,6 +29,7 @@ from mxgw_core.api.internal import InternalSession
 from mxgw_core.api.types import INTERNAL, CloseReason, Identity, ItemRecord, SessionInfo, own_session
 from mxgw_core.checking import settings_problems
 from mxgw_core.config.models import Settings
+from mxgw_core.data_directory import DataDirectory
 from mxgw_core.observing import Observing
 from mxgw_core.plugins import Answer, PluginHost
 from mxgw_core.rpc.access import AccessControl
@@ -46,7 +47,6 @@ from mxgw_core.rpc.streams import OpenStreams
 from mxgw_core.sessions.registry import SessionRegistry
 from mxgw_core.sessions.session import Session, SessionRequest
 from mxgw_core.workers.orphans import orphans_of
-from mxgw_core.workers.paths import DataDirectory
 
 log = logging.getLogger(__name__)
 

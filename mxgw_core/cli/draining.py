@@ -13,7 +13,7 @@ import click
 from mxgw_core.cli.failures import CliFailure, ExitCode
 from mxgw_core.cli.terminal import write_json
 from mxgw_core.config.models import Settings
-from mxgw_core.workers.paths import end_sessions_marker, holder_of
+from mxgw_core.data_directory import end_sessions_marker, holder_of
 
 # Beyond the drain: ending workers, closing files.
 _MARGIN_S = 10.0

@@ -38,7 +38,7 @@ async def call_worker(
     if is_use:
         session.touch()
     try:
-        answer = session.worker.call(request, timeout_s, mx)
+        answer = session.worker.commands.call(request, timeout_s, mx)
         del request, mx  # sent, and perhaps large
         reply = await answer
     finally:

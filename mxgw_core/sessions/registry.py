@@ -23,15 +23,15 @@ from mxgw_core.api.errors import (
 from mxgw_core.api.types import CloseReason, EndedSession, Identity, SessionInfo
 from mxgw_core.api.workers import Orphan, OrphanVerdict, WorkerSpawn, same_data_dir
 from mxgw_core.config.models import Settings
+from mxgw_core.data_directory import DataDirectory
 from mxgw_core.plugins import PluginHost
 from mxgw_core.sessions.memory import GatewayMemory
 from mxgw_core.sessions.openings import Openings
 from mxgw_core.sessions.session import Session, SessionRequest
 from mxgw_core.sessions.totals import AdoptionOutcome, SessionTotals
 from mxgw_core.workers.orphans import Judgement
-from mxgw_core.workers.paths import DataDirectory
 from mxgw_core.workers.pool import WarmPool
-from mxgw_core.workers.worker import Worker
+from mxgw_core.workers.session_worker import SessionWorker
 from mxgw_worker.ipc.handshake import SECRET_BYTES
 
 log = logging.getLogger(__name__)
@@ -283,10 +283,10 @@ class SessionRegistry:
             self.totals.adopting(session)
         self._tasks.create_task(self._run(session), name=f"session:{session.id}")
 
-    def _adopting(self, orphan: Orphan) -> Callable[[Session], Worker]:
+    def _adopting(self, orphan: Orphan) -> Callable[[Session], SessionWorker]:
         return lambda session: self._worker(session, orphan.spawn, orphan)
 
-    def _make_worker(self, session: Session) -> Worker:
+    def _make_worker(self, session: Session) -> SessionWorker:
         request, owner = session.request, session.owner
         spawn = WorkerSpawn(
             session_id=session.id,
@@ -306,8 +306,8 @@ class SessionRegistry:
         )
         return self._worker(session, spawn)
 
-    def _worker(self, session: Session, spawn: WorkerSpawn, orphan: Orphan | None = None) -> Worker:
-        return Worker(
+    def _worker(self, session: Session, spawn: WorkerSpawn, orphan: Orphan | None = None) -> SessionWorker:
+        return SessionWorker(
             spawn,
             settings=self._settings,
             data=self._data,

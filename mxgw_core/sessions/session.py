@@ -30,7 +30,7 @@ from mxgw_core.events.distributor import Distributor
 from mxgw_core.events.item_book import ItemBook
 from mxgw_core.plugins import PluginHost
 from mxgw_core.sessions.bounds import bounded, buffer_limit
-from mxgw_core.workers.worker import Worker
+from mxgw_core.workers.session_worker import SessionWorker
 
 log = logging.getLogger(__name__)
 
@@ -77,7 +77,7 @@ class Session:
         *,
         settings: Settings,
         plugins: PluginHost,
-        make_worker: Callable[[Session], Worker],
+        make_worker: Callable[[Session], SessionWorker],
         clock: Callable[[], float] = time.monotonic,
         adopted_from: float | None = None,
         had_subscriber: bool = False,

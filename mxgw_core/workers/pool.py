@@ -17,7 +17,8 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 
 from mxgw.worker.v1.worker_pb2 import WorkerStartup
-from mxgw_core.workers.process import WorkerProcess, startup_payload
+from mxgw_core.workers.process import WorkerProcess
+from mxgw_core.workers.startup import startup_payload
 
 log = logging.getLogger(__name__)
 

@@ -1,8 +1,14 @@
-"""A worker process: started with its secret on standard input, watched and signalled by pidfd, never by bare pid."""
+"""Worker processes: a child of this gateway, or a worker that an earlier gateway started; and how either is ended.
+
+A child waits on its standard input for the start-up message. A worker of an earlier gateway is found again by its pid,
+start time and boot, and then held by a pidfd.
+"""
 
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import logging
 import os
 import signal
 import subprocess
@@ -10,32 +16,14 @@ import sys
 import threading
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Protocol
 
-from mxgw.worker.v1.worker_pb2 import WorkerStartup
-from mxgw_worker.ipc.framing import frame
-from mxgw_worker.ipc.process import start_ticks
+from mxgw.worker.v1.worker_pb2 import Goodbye
+from mxgw_core.api.workers import WorkerIdentity
+from mxgw_core.printable import printable
+from mxgw_worker.ipc.process import boot_id, pid_scope, start_ticks
 
-# Writing the start-up frame must not block: it has to fit the pipe (Linux: 64 KiB, pipe(7)).
-_STARTUP_BYTES = 60 * 1024
-
-
-class StartupTooLarge(ValueError):
-    """The backend's options do not fit the start-up frame."""
-
-
-def startup_payload(startup: WorkerStartup) -> bytes:
-    """Return the start-up frame for `WorkerProcess.tell`.
-
-    Raises:
-        StartupTooLarge: the backend options are larger than it may be.
-    """
-    payload = frame(startup.SerializeToString())
-    if len(payload) > _STARTUP_BYTES:
-        raise StartupTooLarge(
-            f"the worker's start-up settings take {len(payload)} bytes, more than {_STARTUP_BYTES}: "
-            "shorten the options of the backend"
-        )
-    return payload
+log = logging.getLogger(__name__)
 
 
 class WorkerProcess:
@@ -154,3 +142,133 @@ class WorkerProcess:
             self._loop.remove_reader(self._pidfd)
             os.close(self._pidfd)
             self._pidfd = None
+
+
+class ProcessHandle(Protocol):
+    """A worker process, own child or not; on Windows this would be a process handle (docs/reattach.md)."""
+
+    @property
+    def pid(self) -> int:
+        """The process id; never a reason to signal anything by itself."""
+
+    @property
+    def start_ticks(self) -> int:
+        """Its start time, see `mxgw_worker.ipc.process.start_ticks`."""
+
+    @property
+    def exited(self) -> asyncio.Future[int | None]:
+        """Completed when the process is gone: with its exit code, or None when that cannot be known."""
+
+    def terminate(self) -> None:
+        """Ask the process to leave."""
+
+    def kill(self) -> None:
+        """End the process."""
+
+    def leave(self) -> None:
+        """Stop watching, and let the process live on."""
+
+
+class AdoptedProcess:
+    """A process that is most likely no child of this one. Made by `find`, in the event loop."""
+
+    def __init__(self, pid: int, ticks: int, pidfd: int, loop: asyncio.AbstractEventLoop) -> None:
+        self.pid = pid
+        self.start_ticks = ticks
+        # Completed when the pidfd says that the process is gone.
+        self.exited: asyncio.Future[int | None] = loop.create_future()
+        self._loop = loop
+        self._pidfd: int | None = pidfd
+        loop.add_reader(pidfd, self._gone)
+
+    @classmethod
+    def find(cls, worker: WorkerIdentity) -> AdoptedProcess | None:
+        """Return the process of this identity; None when it is gone, or its pid is another process's by now.
+
+        The pidfd is opened before the identity is checked, so whatever is signalled later is what was checked.
+        """
+        if worker.pid <= 0 or not worker.start_ticks or worker.boot_id not in (pid_scope(), boot_id()):
+            return None
+        if not hasattr(os, "pidfd_open"):
+            log.warning("cannot find worker %d again: this platform has no pidfd", worker.pid)
+            return None
+        try:
+            pidfd = os.pidfd_open(worker.pid)
+        except (OSError, OverflowError):  # the latter for a number that no process can have
+            return None
+        if start_ticks(worker.pid) != worker.start_ticks:
+            os.close(pidfd)
+            log.warning("process %d is not the worker of session %s: left alone", worker.pid, worker.session_id)
+            return None
+        return cls(worker.pid, worker.start_ticks, pidfd, asyncio.get_running_loop())
+
+    def terminate(self) -> None:
+        """Ask the process to leave (SIGTERM)."""
+        self._signal(signal.SIGTERM)
+
+    def kill(self) -> None:
+        """End the process (SIGKILL)."""
+        self._signal(signal.SIGKILL)
+
+    def leave(self) -> None:
+        """Stop watching, and let the process live on."""
+        if self._pidfd is not None:
+            self._loop.remove_reader(self._pidfd)
+            os.close(self._pidfd)
+            self._pidfd = None
+
+    def _signal(self, number: signal.Signals) -> None:
+        if self._pidfd is None:
+            return
+        with contextlib.suppress(ProcessLookupError):
+            signal.pidfd_send_signal(self._pidfd, number)
+
+    def _gone(self) -> None:
+        assert self._pidfd is not None
+        code: int | None = None
+        try:
+            # Only a gateway that runs again within the same process is the parent; then the child is to be reaped.
+            result = os.waitid(os.P_PIDFD, self._pidfd, os.WEXITED | os.WNOHANG)
+        except ChildProcessError:
+            pass
+        else:
+            if result is not None:
+                code = result.si_status if result.si_code == os.CLD_EXITED else -result.si_status
+        self.leave()
+        if not self.exited.done():
+            self.exited.set_result(code)
+
+
+async def end_process(
+    process: ProcessHandle, *, ask: Callable[[], None] | None, grace_s: float, is_stuck: bool
+) -> None:
+    """Return when the process is gone.
+
+    `ask` asks it over its link; without a link it gets SIGTERM. One that is stuck is killed at once.
+    """
+    if process.exited.done():
+        return
+    try:
+        if not is_stuck:
+            if ask is not None:
+                ask()
+            else:
+                process.terminate()
+            await asyncio.wait((process.exited,), timeout=grace_s)
+            if not process.exited.done():
+                log.warning("worker %d did not leave within %.1f s and is killed", process.pid, grace_s)
+        process.kill()
+        await asyncio.wait((process.exited,))
+    finally:
+        if not process.exited.done():
+            process.kill()  # cancelled while waiting: leave nothing behind
+
+
+def told_end(code: int | None, goodbye: Goodbye | None) -> str:
+    """Return the end of a process in words; `code` None is not known, negative is a signal."""
+    said = f" ({printable(goodbye.detail or goodbye.reason, 300)})" if goodbye is not None else ""
+    if code is None:
+        how = "ended; with which exit code, only the gateway that started it could have known"
+    else:
+        how = f"was ended by signal {-code}" if code < 0 else f"left with exit code {code}"
+    return f"the worker process {how}{said}"

@@ -1,4 +1,4 @@
-"""What a worker is told at its start."""
+"""The start-up message of a worker process: made from the settings, and framed for the process's standard input."""
 
 from __future__ import annotations
 
@@ -9,7 +9,30 @@ from pydantic import SecretStr
 from mxgw.worker.v1.worker_pb2 import WorkerStartup
 from mxgw_core.api.workers import WorkerSpawn
 from mxgw_core.config.models import Settings
+from mxgw_worker.ipc.framing import frame
 from mxgw_worker.ipc.handshake import PROTOCOL_VERSION
+
+# Writing the start-up frame must not block: it has to fit the pipe (Linux: 64 KiB, pipe(7)).
+_STARTUP_BYTES = 60 * 1024
+
+
+class StartupTooLarge(ValueError):
+    """The backend's options do not fit the start-up frame."""
+
+
+def startup_payload(startup: WorkerStartup) -> bytes:
+    """Return the start-up frame for `WorkerProcess.tell`.
+
+    Raises:
+        StartupTooLarge: the backend options are larger than it may be.
+    """
+    payload = frame(startup.SerializeToString())
+    if len(payload) > _STARTUP_BYTES:
+        raise StartupTooLarge(
+            f"the worker's start-up settings take {len(payload)} bytes, more than {_STARTUP_BYTES}: "
+            "shorten the options of the backend"
+        )
+    return payload
 
 
 def startup_for(spawn: WorkerSpawn, settings: Settings, orphan_lifetime_s: float) -> WorkerStartup:

@@ -5,8 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import secrets
-from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
-from contextlib import asynccontextmanager
+from collections.abc import Awaitable, Callable, Sequence
 from typing import TypeAlias
 
 from mxgw.v1.commands_pb2 import BulkItemResult, MxReply
@@ -14,9 +13,6 @@ from mxgw.worker.v1.worker_pb2 import CommandReply, Failure
 from mxgw_worker.backends.base import E_FAIL, MxError
 
 log = logging.getLogger(__name__)
-
-# The event loop gets its turn at least this often during long runs of backend calls, for events and heartbeats.
-_YIELD_S = 0.005
 
 # Hands one write to the backend.
 Issue: TypeAlias = Callable[[], Awaitable[None]]
@@ -113,38 +109,6 @@ class Call:
             "COMMAND_TIMED_OUT",
             f"the backend did not answer within {self.timeout_ms / 1000:g} s; what was under way may still happen",
         )
-
-
-class BackendTurn:
-    """MXAccess is single-threaded: one call into the backend at a time, in the order in which commands came."""
-
-    def __init__(self) -> None:
-        self._lock = asyncio.Lock()
-        self._yielded_at = 0.0
-
-    @asynccontextmanager
-    async def __call__(self, call: Call) -> AsyncIterator[None]:
-        """Hold the backend. Never wait for an item's turn meanwhile.
-
-        Raises:
-            CallExpired: the deadline passed while waiting.
-        """
-        async with self._lock:
-            call.check()
-            self._yielded_at = asyncio.get_running_loop().time()
-            yield
-
-    async def breathe(self, call: Call) -> None:
-        """Let the event loop run when it is time; to be called between the backend calls of a long run.
-
-        Raises:
-            CallExpired: the deadline passed.
-        """
-        loop = asyncio.get_running_loop()
-        if loop.time() - self._yielded_at > _YIELD_S:
-            await asyncio.sleep(0)
-            self._yielded_at = loop.time()
-        call.check()
 
 
 def failed_reply(error: MxError) -> MxReply:

@@ -14,7 +14,7 @@ from typing import TypeAlias
 from mxgw.v1.session_service_pb2 import ADVISE_KIND_NONE, AdviseKind
 from mxgw.worker.v1.worker_pb2 import ItemRecord
 from mxgw_worker.ipc.references import reference_bytes
-from mxgw_worker.reading import Reading
+from mxgw_worker.reads import Reading
 from mxgw_worker.turns import Turns
 
 Key: TypeAlias = tuple[int, int]

@@ -11,10 +11,10 @@ from mxgw.v1.session_service_pb2 import ADVISE_KIND_NONE, ADVISE_KIND_PLAIN, ADV
 from mxgw.v1.values_pb2 import MxStatus
 from mxgw_worker.arguments import checked_interval_ms, checked_time, checked_value
 from mxgw_worker.backends.base import E_FAIL, E_INVALIDARG, Backend, MxError
-from mxgw_worker.calls import BackendTurn, Call, CallExpired, Issue, Refused
+from mxgw_worker.calls import Call, CallExpired, Issue, Refused
 from mxgw_worker.ipc.references import MOST_REFERENCE_BYTES, reference_bytes
 from mxgw_worker.items import Item, ItemTable
-from mxgw_worker.turns import Ticket
+from mxgw_worker.turns import BackendTurn, Ticket
 from mxgw_worker.writes import Completion, PendingWrite, Writes
 
 # The longest reference, context included. Source: an item's record must fit the smallest frame that can be set, 64 KiB.

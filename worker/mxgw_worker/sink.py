@@ -20,9 +20,9 @@ from mxgw.v1.events_pb2 import (
     WriteComplete,
 )
 from mxgw.v1.values_pb2 import MxStatus, MxValue
+from mxgw_worker.encoded_events import RecordEncoder
 from mxgw_worker.items import ItemTable
 from mxgw_worker.outbox import Outbox
-from mxgw_worker.records import RecordEncoder
 from mxgw_worker.writes import PendingWrite, Writes
 
 log = logging.getLogger(__name__)

@@ -10,11 +10,11 @@ from typing import TypeAlias
 from mxgw.v1.session_service_pb2 import ADVISE_KIND_NONE, ADVISE_KIND_UNSPECIFIED
 from mxgw.worker.v1.worker_pb2 import CommandReply, GetSnapshot, SnapshotPage
 from mxgw_worker.calls import CallFailed
+from mxgw_worker.encoded_events import snapshot_item
 from mxgw_worker.ipc.page_tokens import page_token, place_of
 from mxgw_worker.items import ItemTable
 from mxgw_worker.outbox import Outbox
 from mxgw_worker.paging import parse_page_token
-from mxgw_worker.records import snapshot_item
 
 # Part of a frame that one page may fill.
 _PAGE_SHARE = 0.75

@@ -1,15 +1,51 @@
-"""Who may work on one item: one holder, the others in order of arrival."""
+"""Turns: one call at a time into the backend, and one operation at a time on each item, in order of arrival."""
 
 from __future__ import annotations
 
 import asyncio
 from collections import deque
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from types import TracebackType
 
 from mxgw_worker.calls import Call, CallExpired, Refused
 
+# During a long run of backend calls the event loop runs at least this often, for events and heartbeats.
+_YIELD_S = 0.005
 # Operations that may wait for their turn on one item; more are refused.
 TURN_QUEUE_LIMIT = 100
+
+
+class BackendTurn:
+    """MXAccess is single-threaded: one call into the backend at a time, in the order in which commands came."""
+
+    def __init__(self) -> None:
+        self._lock = asyncio.Lock()
+        self._yielded_at = 0.0
+
+    @asynccontextmanager
+    async def __call__(self, call: Call) -> AsyncIterator[None]:
+        """Hold the backend. Never wait for an item's turn meanwhile.
+
+        Raises:
+            CallExpired: the deadline passed while waiting.
+        """
+        async with self._lock:
+            call.check()
+            self._yielded_at = asyncio.get_running_loop().time()
+            yield
+
+    async def breathe(self, call: Call) -> None:
+        """Let the event loop run when it is time; to be called between the backend calls of a long run.
+
+        Raises:
+            CallExpired: the deadline passed.
+        """
+        loop = asyncio.get_running_loop()
+        if loop.time() - self._yielded_at > _YIELD_S:
+            await asyncio.sleep(0)
+            self._yielded_at = loop.time()
+        call.check()
 
 
 class Turns:

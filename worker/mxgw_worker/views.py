@@ -11,13 +11,13 @@ from mxgw.v1.session_service_pb2 import GetSessionStateResponse, ItemState, Regi
 from mxgw.worker.v1.worker_pb2 import Browse, BrowseResult, CommandReply, GetState, WorkerInfo
 from mxgw_worker.backends.base import Browsable, MxError
 from mxgw_worker.calls import Call, CallFailed
+from mxgw_worker.encoded_events import data_change_of
 from mxgw_worker.ipc.page_tokens import STATE, page_token
 from mxgw_worker.ipc.process import rss_bytes
 from mxgw_worker.items import Item
 from mxgw_worker.methods import Methods
 from mxgw_worker.outbox import Outbox
 from mxgw_worker.paging import page_size_of, parse_page_token
-from mxgw_worker.records import data_change_of
 from mxgw_worker.sink import WorkerSink
 
 # Source: command_service.proto and session_service.proto.

@@ -28,8 +28,8 @@ from mxgw_core.cli.failures import CliFailure
 from mxgw_core.cli.options import SettingsChoice
 from mxgw_core.cli.terminal import write_json
 from mxgw_core.cli.terminating import cleaning_up_at_sigterm
+from mxgw_core.data_directory import UNFINISHED_RESTORE, DataDirectory, holder_of
 from mxgw_core.printable import printable
-from mxgw_core.workers.paths import UNFINISHED_RESTORE, DataDirectory, holder_of
 
 _FILE_MODE, _DIRECTORY_MODE = 0o600, 0o700
 # What a data directory has from the moment it is made.

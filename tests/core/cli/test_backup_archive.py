@@ -19,7 +19,7 @@ from mxgw_core.cli.doctor.directories import check_data_directory
 from mxgw_core.cli.doctor.report import Outcome
 from mxgw_core.cli.failures import CliFailure
 from mxgw_core.cli.options import SettingsChoice
-from mxgw_core.workers.paths import DataDirectory
+from mxgw_core.data_directory import DataDirectory
 
 Restore = Callable[..., str]
 CONTENTS = "mxgw-backup.json"

@@ -12,7 +12,8 @@ import pytest
 from support.peers import SECRET, SESSION
 
 from mxgw.worker.v1.worker_pb2 import WorkerStartup
-from mxgw_core.workers.process import StartupTooLarge, WorkerProcess, startup_payload
+from mxgw_core.workers.process import WorkerProcess
+from mxgw_core.workers.startup import StartupTooLarge, startup_payload
 from mxgw_worker.ipc.handshake import PROTOCOL_VERSION
 from mxgw_worker.ipc.process import start_ticks
 

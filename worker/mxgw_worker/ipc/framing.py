@@ -12,17 +12,18 @@ class FrameError(Exception):
     """The peer's bytes are not frames within the limits; nothing after them can be trusted, so cut the connection."""
 
 
-def frame(payload: bytes) -> bytes:
-    """Return `payload` with its length before it.
+def frame(*parts: bytes) -> bytes:
+    """Return a frame with the parts as its payload; each part is copied once.
 
-    The receiver's cap is the sender's to know: nothing is checked here but that a frame is never empty.
+    The sender has to know the receiver's cap: only an empty frame is refused here.
 
     Raises:
         FrameError: the payload is empty.
     """
-    if not payload:
+    size = sum(map(len, parts))
+    if not size:
         raise FrameError("a frame holds at least one byte")
-    return _LENGTH.pack(len(payload)) + payload
+    return b"".join((_LENGTH.pack(size), *parts))
 
 
 class FrameDecoder:

@@ -31,8 +31,8 @@ from .browser import Browser
 from .conditions import Conditions
 from .emitter import Emitter
 from .items import Item, WriteJob
-from .link import Link
 from .options import OpcUaOptions
+from .server_connection import ServerConnection
 from .status import pending_status
 from .subscriptions import Subscriptions
 from .types import DataTypes
@@ -86,14 +86,14 @@ class OpcUaBackend:
         # Below WARNING the library logs whole requests, logins included, and formats every value it receives.
         logging.getLogger("asyncua").setLevel(max(logging.WARNING, logging.getLogger("asyncua").level))
         self._options = options = OpcUaOptions.parse(self._raw_options)
-        self._link = Link(options)
+        self._connection = ServerConnection(options)
         self._emitter = Emitter(options.queue_size)
-        self._types = DataTypes(self._link)
-        self._subscriptions = Subscriptions(self._link, self._emitter, options)
-        self._writer = Writer(self._link, self._emitter, self._types)
-        self._browser = Browser(self._link, self._types)
-        self._conditions = Conditions(self._link, self._subscriptions.publisher, options)
-        await self._link.open()
+        self._types = DataTypes(self._connection)
+        self._subscriptions = Subscriptions(self._connection, self._emitter, options)
+        self._writer = Writer(self._connection, self._emitter, self._types)
+        self._browser = Browser(self._connection, self._types)
+        self._conditions = Conditions(self._connection, self._subscriptions.publisher, options)
+        await self._connection.open()
         self._emitter.open(sink)
         self._emitter.health(SOURCE_HEALTH_GOOD, f"connected to {options.url}")
         # The protocol's start and stop are called from tasks of their own, so no group can span them: `stop` owns it.
@@ -111,7 +111,7 @@ class OpcUaBackend:
         try:
             async with asyncio.timeout(_STOP_TIMEOUT_S):
                 await asyncio.wait([root])
-                await self._link.close()
+                await self._connection.close()
         except TimeoutError:
             log.warning("stopping took longer than %g s", _STOP_TIMEOUT_S)
 
@@ -173,7 +173,7 @@ class OpcUaBackend:
         if item.advised:
             return
         self._subscriptions.advise(item)
-        if not self._link.up:
+        if not self._connection.up:
             self._emitter.lose(item)
 
     async def advise_supervisory(self, server_handle: int, item_handle: int) -> None:
@@ -287,19 +287,19 @@ class OpcUaBackend:
                         for n in range(self._options.publish_requests)
                     ),
                 ]
-                reason = await self._link.serve()
+                reason = await self._connection.serve()
                 for task in others:
                     task.cancel()
         except* (ua.UaError, OSError, TimeoutError) as group:
             reason = f"{type(group.exceptions[0]).__name__}"
-        self._link.drop()
+        self._connection.drop()
         return reason
 
     async def _reconnect(self) -> None:
         delay_s = _FIRST_RETRY_S
         while True:
             try:
-                kept = await self._link.open()
+                kept = await self._connection.open()
                 if not kept:
                     self._types.forget()
                 await self._subscriptions.resume(session_kept=kept)

@@ -20,10 +20,9 @@ from mxgw.convert import timestamp_from_datetime
 from mxgw.v1 import alarms_pb2 as pb
 from mxgw_worker.backends.base import E_FAIL, E_INVALIDARG, AlarmAck, AlarmListener, MxError
 
-from .link import Link
 from .options import OpcUaOptions
-from .publisher import Publisher
-from .subscription import Subscription
+from .publisher import Publisher, Subscription
+from .server_connection import ServerConnection
 
 log = logging.getLogger(__name__)
 
@@ -62,8 +61,8 @@ _ACKED_ALREADY = 1015
 class Conditions:
     """Nothing happens before `follow`. The backend calls `lost`, and runs `maintain` while the connection is up."""
 
-    def __init__(self, link: Link, publisher: Publisher, options: OpcUaOptions) -> None:
-        self._link = link
+    def __init__(self, connection: ServerConnection, publisher: Publisher, options: OpcUaOptions) -> None:
+        self._connection = connection
         self._publisher = publisher
         self._options = options
         self._listener: AlarmListener | None = None
@@ -122,7 +121,7 @@ class Conditions:
             requests.append(request)
         if requests:
             try:
-                results = await self._link.session.call(requests)
+                results = await self._connection.session.call(requests)
             except (ua.UaError, OSError, TimeoutError) as error:
                 raise MxError(E_FAIL, f"the server did not acknowledge: {_told(error)}") from error
             for alarm_id, result in zip(known, results, strict=True):
@@ -177,7 +176,7 @@ class Conditions:
 
     async def _begin(self) -> None:
         self._forget()
-        session, options = self._link.session, self._options
+        session, options = self._connection.session, self._options
         parameters = ua.CreateSubscriptionParameters()
         parameters.RequestedPublishingInterval = options.publishing_interval_ms
         keep_alive_count = max(1, round(options.keep_alive_s * 1000 / options.publishing_interval_ms))
@@ -210,7 +209,7 @@ class Conditions:
         parameters.SubscriptionId = subscription_id
         parameters.TimestampsToReturn = ua.TimestampsToReturn.Both
         parameters.ItemsToCreate = [request]
-        (result,) = await self._link.session.create_monitored_items(parameters)
+        (result,) = await self._connection.session.create_monitored_items(parameters)
         result.StatusCode.check()
 
     async def _refresh(self, subscription_id: int) -> None:
@@ -218,7 +217,7 @@ class Conditions:
         request.ObjectId = ua.NodeId(_O.ConditionType)
         request.MethodId = ua.NodeId(_O.ConditionType_ConditionRefresh)
         request.InputArguments = [ua.Variant(subscription_id, ua.VariantType.UInt32)]
-        (result,) = await self._link.session.call([request])
+        (result,) = await self._connection.session.call([request])
         result.StatusCode.check()
 
     # what the server says

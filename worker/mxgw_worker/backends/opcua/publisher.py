@@ -1,7 +1,7 @@
-"""Publishing: asking for messages, and taking them in the order of their numbers.
+"""Publishing: one subscription, and taking its messages in the order of their numbers.
 
-Messages are numbered (OPC UA Part 4 section 5.14.1). A hole in the numbers is filled with Republish before what follows
-is delivered; one that cannot be filled has the subscription created anew.
+Messages are numbered (OPC UA Part 4 section 5.14.1). A hole in the numbers is filled with Republish before the messages
+behind it are delivered; a subscription with a hole that cannot be filled is created anew.
 """
 
 from __future__ import annotations
@@ -15,10 +15,33 @@ from typing import Any
 from asyncua import ua
 
 from .emitter import Emitter
-from .link import Link
-from .subscription import Subscription
+from .items import Item
+from .server_connection import ServerConnection
 
 log = logging.getLogger(__name__)
+
+
+class Subscription:
+    """One server handle's subscription: what is on the server, and what is still to be sent there."""
+
+    def __init__(self, server_handle: int) -> None:
+        self.server_handle = server_handle
+        self.id: int | None = None
+        self.items: dict[int, Item] = {}  # by client handle
+        self.pending: dict[Item, None] = {}  # advised, not yet monitored
+        self.failed: dict[Item, None] = {}  # refused by the server; tried again now and then
+        self.doomed: list[int] = []  # monitored items to delete
+        self.modes: dict[Item, None] = {}  # suspended or activated since
+        self.last_sequence = 0
+        self.last_heard = 0.0
+        self.silence_limit_s = 0.0
+        self.suspected = False  # silent for longer than that at the last look
+        self.gap_due = ""  # why values were missed; told when the subscription exists again
+        self.closing = False
+        # Of a subscription to events instead of items: who takes them, and who is told that some are missing.
+        self.on_events: Callable[[Sequence[Any]], None] | None = None
+        self.on_lost: Callable[[str], None] | None = None
+
 
 _SEQUENCES = 2**32 - 1  # sequence numbers run from 1 to this, then from 1 again
 _REFUSED_PAUSE_S = 0.5
@@ -32,11 +55,13 @@ class Publisher:
     """Delivers the messages of the subscriptions in `by_id`.
 
     `rebuild` is called with a subscription whose messages can no longer be delivered in full, and why; it is to call
-    `remove`. `publish` runs while the link is up, in as many tasks as requests are to wait at the server.
+    `remove`. `publish` runs while the connection is up, in as many tasks as requests are to wait at the server.
     """
 
-    def __init__(self, link: Link, emitter: Emitter, rebuild: Callable[[Subscription, str], None]) -> None:
-        self._link = link
+    def __init__(
+        self, connection: ServerConnection, emitter: Emitter, rebuild: Callable[[Subscription, str], None]
+    ) -> None:
+        self._connection = connection
         self._emitter = emitter
         self._rebuild = rebuild
         self.by_id: dict[int, Subscription] = {}
@@ -68,7 +93,7 @@ class Publisher:
                 await self._any.wait()
                 acks, self._acks = self._acks, []
                 try:
-                    response = await self._link.session.publish(acks)
+                    response = await self._connection.session.publish(acks)
                 except ua.uaerrors.BadNoSubscription:
                     self._all_gone()
                 except ua.uaerrors.BadTimeout:
@@ -90,7 +115,7 @@ class Publisher:
         """Deliver a publish response, after whatever is missing before it.
 
         Raises:
-            ConnectionError, TimeoutError: the link failed while a hole was filled; `take_back` goes on from there.
+            ConnectionError, TimeoutError: the connection failed while a hole was filled; `take_back` fills the rest.
         """
         message = result.NotificationMessage
         if message.NotificationData:
@@ -125,7 +150,7 @@ class Publisher:
         """Fetch and deliver the message after the last one; return whether the server still had it."""
         wanted = _after(subscription.last_sequence)
         try:
-            message = await self._link.session.republish(subscription.id, wanted)
+            message = await self._connection.session.republish(subscription.id, wanted)
         except ua.UaError as error:
             log.debug("republish %d: %s", wanted, type(error).__name__)
             return False
@@ -151,7 +176,7 @@ class Publisher:
         parameters.SendInitialValues = False
         available: Sequence[int] = ()
         try:
-            results = await self._link.session.transfer_subscriptions(parameters)
+            results = await self._connection.session.transfer_subscriptions(parameters)
         except ua.UaStatusCodeError as error:
             if error.code not in _UNSUPPORTED:  # a server without transfer leaves it with the kept session anyway
                 return False

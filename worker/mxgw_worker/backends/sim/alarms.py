@@ -1,22 +1,23 @@
-"""Alarms of attributes, seen in two ways: through sub-attributes, and as records of an alarm manager (FIELD 1.7, 3).
+"""Alarms of attributes, readable in two ways: as sub-attributes, and as records of the alarm manager (FIELD 1.7, 3).
 
-`<Attribute>.InAlarm`, `.Acked` and `.Priority` tell the same truth as the records. Writing a comment to
-`<Attribute>.AckMsg` acknowledges, and so does the alarm manager. States are UNACK_ALM, ACK_ALM, UNACK_RTN and ACK_RTN:
-each new alarm must be acknowledged, even one that has passed by itself.
+`<Attribute>.InAlarm`, `.Acked` and `.Priority` always agree with the records. An alarm is acknowledged by writing a
+comment to `<Attribute>.AckMsg`, or through the alarm manager. States are UNACK_ALM, ACK_ALM, UNACK_RTN and ACK_RTN:
+each new alarm must be acknowledged, even one whose condition has ended by itself.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from uuid import NAMESPACE_OID, uuid5
 
 from mxgw.convert import timestamp_from_ns, to_value
 from mxgw.v1 import alarms_pb2 as pb
-from mxgw_worker.backends.sim.attributes import Attribute
-from mxgw_worker.backends.sim.clock import Clock
+from mxgw_worker.backends.base import E_FAIL, E_INVALIDARG, AlarmAck, MxError
 from mxgw_worker.backends.sim.coerce import Value
-from mxgw_worker.backends.sim.galaxy import SimObject
+from mxgw_worker.backends.sim.galaxy import Galaxy, SimObject
+from mxgw_worker.backends.sim.items import Attribute
 from mxgw_worker.backends.sim.status import DataType, Detail, Security
+from mxgw_worker.backends.sim.timers import Clock
 
 MOST_SEVERE, LEAST_SEVERE = 1, 999
 
@@ -58,7 +59,7 @@ class AlarmPoint:
         self.alarm_id = ""
         self._operator = self._comment = ""
         self._record: pb.Alarm | None = None
-        sim_object.alarms.append(self)
+        sim_object.parts.append(self)
 
     @property
     def state(self) -> pb.AlarmState.ValueType:
@@ -162,3 +163,54 @@ class LimitAlarm(AlarmPoint):
             self.raise_(time_ns)
         elif value < limit - self._deadband:
             self.clear(time_ns)
+
+
+# An alarm that is over is shown for so long, so that whoever asks now and then learns who acknowledged it.
+SHOWN_AFTER_END_NS = 10_000_000_000
+
+
+class AlarmManager:
+    """All alarm points of a galaxy. `is_down` makes every call fail, while sub-attributes go on telling the truth."""
+
+    def __init__(self, galaxy: Galaxy, clock: Clock) -> None:
+        self.is_down = False
+        self._clock = clock
+        self._points: Sequence[AlarmPoint] = [
+            part for sim_object in galaxy.objects() for part in sim_object.parts if isinstance(part, AlarmPoint)
+        ]
+
+    def active(self) -> Sequence[pb.Alarm]:
+        """Return every alarm that is not back to normal and acknowledged, and those that have become so lately.
+
+        Raises:
+            MxError: the alarm manager is down.
+        """
+        self._check()
+        ended_after_ns = self._clock.wall_ns() - SHOWN_AFTER_END_NS
+        return [
+            point.record()
+            for point in self._points
+            if point.in_alarm.value or not point.acked.value or point.ended_ns > ended_after_ns
+        ]
+
+    def acknowledge(self, alarm_ids: Sequence[str], comment: str, operator: str) -> Sequence[AlarmAck]:
+        """Acknowledge alarms, one result each.
+
+        Raises:
+            MxError: the alarm manager is down.
+        """
+        self._check()
+        by_id = {point.alarm_id: point for point in self._points if point.alarm_id}
+        return [_acknowledged(by_id.get(alarm_id), comment, operator) for alarm_id in alarm_ids]
+
+    def _check(self) -> None:
+        if self.is_down:
+            raise MxError(E_FAIL, "the simulated alarm manager is down; Sim.AlarmManagerDown brings it back")
+
+
+def _acknowledged(point: AlarmPoint | None, comment: str, operator: str) -> AlarmAck:
+    if point is None:
+        return AlarmAck(E_INVALIDARG, "there is no alarm of this id")
+    if point.acknowledge(comment, operator) is not None:
+        return AlarmAck(E_FAIL, "the alarm is acknowledged already", Detail.ALARM_ACKED_ALREADY)
+    return AlarmAck()

@@ -12,8 +12,7 @@ from mxgw.v1.events_pb2 import SOURCE_HEALTH_GOOD
 from mxgw.v1.values_pb2 import MxStatus, MxValue
 from mxgw_worker.backends.base import E_FAIL, E_INVALIDARG, AlarmAck, BackendInfo, EventSink, MxError
 from mxgw_worker.backends.sim.alarm_load import AlarmLoad
-from mxgw_worker.backends.sim.alarm_manager import AlarmManager
-from mxgw_worker.backends.sim.clock import Clock, LoopClock
+from mxgw_worker.backends.sim.alarms import AlarmManager
 from mxgw_worker.backends.sim.controls import add_controls
 from mxgw_worker.backends.sim.engine import Engine
 from mxgw_worker.backends.sim.galaxy import Galaxy
@@ -22,6 +21,7 @@ from mxgw_worker.backends.sim.options import SimOptions, parse_options
 from mxgw_worker.backends.sim.profiles import load_profile
 from mxgw_worker.backends.sim.security import Security
 from mxgw_worker.backends.sim.status import Detail
+from mxgw_worker.backends.sim.timers import Clock, LoopClock
 
 log = logging.getLogger(__name__)
 

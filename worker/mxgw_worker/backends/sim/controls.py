@@ -10,7 +10,7 @@ import os
 import time
 
 from mxgw.v1.events_pb2 import GAP_REASON_SOURCE_OVERFLOW, GAP_REASON_SOURCE_RECONNECTED
-from mxgw_worker.backends.sim.alarm_manager import AlarmManager
+from mxgw_worker.backends.sim.alarms import AlarmManager
 from mxgw_worker.backends.sim.coerce import Value
 from mxgw_worker.backends.sim.engine import Engine
 from mxgw_worker.backends.sim.galaxy import SimObject

@@ -11,12 +11,11 @@ from mxgw.v1.events_pb2 import SOURCE_HEALTH_DEGRADED, SOURCE_HEALTH_GOOD, SOURC
 from mxgw.v1.values_pb2 import MxStatus, MxValue
 from mxgw_worker.backends.base import EventSink
 from mxgw_worker.backends.sim import status
-from mxgw_worker.backends.sim.clock import Clock
 from mxgw_worker.backends.sim.coerce import Value
 from mxgw_worker.backends.sim.galaxy import Galaxy
 from mxgw_worker.backends.sim.items import Item, Server
 from mxgw_worker.backends.sim.status import DataType, Detail, Refused
-from mxgw_worker.backends.sim.timers import Timers
+from mxgw_worker.backends.sim.timers import Clock, Timers
 
 if TYPE_CHECKING:
     from mxgw_worker.backends.sim.options import SimOptions

@@ -3,19 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from typing import TYPE_CHECKING
 
 from mxgw.convert import mapped_data_type
 from mxgw.v1 import commands_pb2 as c
 from mxgw.v1.values_pb2 import MxSecurityClassification
 from mxgw_worker.backends.base import E_INVALIDARG, MxError
-from mxgw_worker.backends.sim.attributes import Attribute
 from mxgw_worker.backends.sim.coerce import Value
+from mxgw_worker.backends.sim.items import Attribute
 from mxgw_worker.backends.sim.references import absolute, parse
 from mxgw_worker.backends.sim.status import DataType, Detail, Refused, Security
-
-if TYPE_CHECKING:
-    from mxgw_worker.backends.sim.alarms import AlarmPoint
 
 _ATTRIBUTES = "_attributes"
 _DESCRIPTION = ".description"
@@ -31,8 +27,8 @@ class SimObject:
         self.parent = parent
         self.description = description
         self._attributes: dict[str, Attribute] = {}
-        # Alarms of its attributes, for the alarm manager.
-        self.alarms: list[AlarmPoint] = []
+        # What the object has beside attributes: the alarm manager finds its alarm points here.
+        self.parts: list[object] = []
         self.add("Tagname", DataType.STRING, tag_name, "Name of this object")
         self.add("ShortDesc", DataType.INTERNATIONALIZED_STRING, description, "What this object is")
         self.add("Area", DataType.REFERENCE, parent, "Area this object belongs to")

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 
 from mxgw_worker.backends.base import E_INVALIDARG, MxError
-from mxgw_worker.backends.sim.attributes import Attribute
+from mxgw_worker.backends.sim.items import Attribute
 from mxgw_worker.backends.sim.status import Detail
 from mxgw_worker.backends.sim.status import Security as Classification
 

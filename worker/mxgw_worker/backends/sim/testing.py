@@ -9,7 +9,7 @@ from heapq import heappop, heappush
 from mxgw.convert import PyValue, from_value
 from mxgw.v1.events_pb2 import GapReason, SourceHealth
 from mxgw.v1.values_pb2 import MxStatus, MxValue
-from mxgw_worker.backends.sim.clock import Cancellable
+from mxgw_worker.backends.sim.timers import Cancellable
 
 # 2024-01-01T00:00:00Z, where a manual clock starts.
 START_NS = 1_704_067_200 * 1_000_000_000

@@ -1,14 +1,55 @@
-"""Every timer of the simulator in one heap behind one loop callback, so that stopping is one call."""
+"""The simulator's time: one clock, driven by the event loop or by hand in tests, and every timer in one heap.
+
+All timers share one callback of the event loop, so stopping the simulator cancels one call.
+"""
 
 from __future__ import annotations
 
+import asyncio
 import logging
+import time
 from collections.abc import Callable
 from heapq import heappop, heappush
-
-from mxgw_worker.backends.sim.clock import Cancellable, Clock
+from typing import Protocol
 
 log = logging.getLogger(__name__)
+
+
+class Cancellable(Protocol):
+    """A callback that has not run yet."""
+
+    def cancel(self) -> None:
+        """Keep it from running; harmless when it already has."""
+
+
+class Clock(Protocol):
+    """Monotonic seconds for scheduling, wall time for source times, and a way to be called back."""
+
+    def monotonic(self) -> float:
+        """Return seconds that never go back."""
+
+    def wall_ns(self) -> int:
+        """Return nanoseconds since 1970 (UTC)."""
+
+    def call_at(self, when: float, callback: Callable[[], object]) -> Cancellable:
+        """Call `callback` in the event loop once `monotonic()` has reached `when`; never from within this call."""
+
+
+class LoopClock:
+    """The running event loop's clock. Create it inside the loop."""
+
+    def __init__(self) -> None:
+        self._loop = asyncio.get_running_loop()
+
+    def monotonic(self) -> float:
+        return self._loop.time()
+
+    def wall_ns(self) -> int:
+        return time.time_ns()
+
+    def call_at(self, when: float, callback: Callable[[], object]) -> Cancellable:
+        return self._loop.call_at(when, callback)
+
 
 # The longest stretch of timer work before the loop gets its turn. Heartbeats and commands share the loop.
 SLICE_S = 0.004

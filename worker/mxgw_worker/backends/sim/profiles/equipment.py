@@ -11,12 +11,12 @@ from datetime import timedelta
 from math import sqrt
 
 from mxgw_worker.backends.sim.alarms import LimitAlarm
-from mxgw_worker.backends.sim.attributes import Attribute
-from mxgw_worker.backends.sim.clock import Clock
 from mxgw_worker.backends.sim.coerce import coerce
 from mxgw_worker.backends.sim.galaxy import Galaxy, SimObject
+from mxgw_worker.backends.sim.items import Attribute
 from mxgw_worker.backends.sim.profiles.noise import Noise
 from mxgw_worker.backends.sim.status import DataType, Security
+from mxgw_worker.backends.sim.timers import Clock
 
 MODES = ("Manual", "Auto")
 

@@ -14,10 +14,9 @@ from collections import deque
 from collections.abc import Iterator
 
 from mxgw.v1.values_pb2 import MxValue
-from mxgw_worker.backends.sim.attributes import Attribute, Watched
 from mxgw_worker.backends.sim.engine import Engine
 from mxgw_worker.backends.sim.galaxy import SimObject
-from mxgw_worker.backends.sim.items import Item
+from mxgw_worker.backends.sim.items import Attribute, ChangeListener, Item
 from mxgw_worker.backends.sim.options import SimOptions
 from mxgw_worker.backends.sim.status import GOOD, OK, DataType
 
@@ -62,7 +61,7 @@ class _LoadAttribute(Attribute):
         self.number = number
         self._generator = generator
 
-    def attach(self, item: Item, watched: Watched) -> None:  # noqa: ARG002 - the generator reports, not `watched`
+    def attach(self, item: Item, listener: ChangeListener) -> None:  # noqa: ARG002 - the generator makes the events
         self._generator.add(item, self.number)
 
     def detach(self, item: Item) -> None:

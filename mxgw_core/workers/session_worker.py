@@ -1,4 +1,4 @@
-"""One session's worker as the gateway sees it: process, endpoint, link, health and commands in one place.
+"""One session's worker as the gateway sees it: process, endpoint, connection, health and commands in one place.
 
 A few lines above 400, because every way in which a worker comes up, is heard and comes to its end stands here together.
 """
@@ -7,15 +7,16 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Coroutine, Sequence
-from typing import Any
+from collections.abc import Sequence
+from dataclasses import dataclass
 
 from mxgw.v1.events_pb2 import WorkerState
 from mxgw.worker.v1 import worker_pb2 as w
-from mxgw_core.api.errors import InvalidRequest, WorkerStartFailed
+from mxgw_core.api.errors import WorkerStartFailed
 from mxgw_core.api.types import CloseReason
 from mxgw_core.api.workers import Orphan, WorkerExit, WorkerSpawn
 from mxgw_core.config.models import Settings
+from mxgw_core.data_directory import DataDirectory
 from mxgw_core.events.distributor import Distributor
 from mxgw_core.events.item_book import BadRecords, ItemBook
 from mxgw_core.events.log import OutOfOrder
@@ -23,19 +24,14 @@ from mxgw_core.events.records import MalformedBatch
 from mxgw_core.failpoints import reach
 from mxgw_core.plugins import PluginHost
 from mxgw_core.printable import printable
-from mxgw_core.workers.acks import Acks
-from mxgw_core.workers.adopted import AdoptedProcess, ProcessHandle
-from mxgw_core.workers.commands import EncodedCommand, PendingCommands, field
-from mxgw_core.workers.ending import WorkerEnd, end_process, told_end
-from mxgw_core.workers.endpoint import Endpoint
-from mxgw_core.workers.expected import ExpectedWorker
+from mxgw_core.workers.commands import PendingCommands
+from mxgw_core.workers.connection import BrokenProtocol, Refused, WorkerConnection
+from mxgw_core.workers.endpoint import Endpoint, ExpectedWorker
 from mxgw_core.workers.health import Health
-from mxgw_core.workers.intake import Intake
-from mxgw_core.workers.link import LinkBroken, Refused, WorkerLink
-from mxgw_core.workers.paths import DataDirectory
+from mxgw_core.workers.intake import Acks, Intake
 from mxgw_core.workers.pool import WarmPool
-from mxgw_core.workers.process import StartupTooLarge, WorkerProcess
-from mxgw_core.workers.startup import startup_for
+from mxgw_core.workers.process import AdoptedProcess, ProcessHandle, WorkerProcess, end_process, told_end
+from mxgw_core.workers.startup import StartupTooLarge, startup_for
 from mxgw_core.workers.steps import WorkerSteps
 from mxgw_worker.ipc.handshake import PROTOCOL_VERSION
 from mxgw_worker.ipc.process import resident_bytes
@@ -43,11 +39,17 @@ from mxgw_worker.ipc.process import resident_bytes
 log = logging.getLogger(__name__)
 
 _STARTUP_ERROR_CHARACTERS = 500
-# What a command's envelope adds to it at most: a correlation id, and a tag and length.
-_ENVELOPE_BYTES = 32
 
 
-class Worker:
+@dataclass(frozen=True, slots=True)
+class WorkerEnd:
+    """How a worker came to its end, for the session's close reason."""
+
+    reason: CloseReason
+    detail: str
+
+
+class SessionWorker:
     """Start with `start`, watch with `supervise`, end with `stop` or `release`. Lives in the event loop.
 
     With `orphan`, `start` waits for that worker to come back instead of starting one.
@@ -79,7 +81,7 @@ class Worker:
         self._items = items
         self._log_file = data.log_of(spawn.session_id)
         self._endpoint = Endpoint(spawn, self, self._expected, plugins, frame_bytes=settings.workers.frame_bytes)
-        self._link: WorkerLink | None = None
+        self._connection: WorkerConnection | None = None
         self._process: ProcessHandle | None = None
         self._lifetime_s = orphan.lifetime_s if orphan is not None else 0.0
         self._is_cut_off = False
@@ -92,7 +94,7 @@ class Worker:
         self._intake = Intake(distributor, refills=orphan is not None)
         # Completed once all that an orphan had when it came back is in the log.
         self._refilled: asyncio.Future[None] = loop.create_future()
-        self.commands = PendingCommands(settings.limits.pending_commands, self._send_command)
+        self.commands = PendingCommands(settings.limits.pending_commands, settings.workers.frame_bytes)
         self.health = Health(settings.workers.heartbeat_interval_s, self._send)
         self._acks = Acks(
             lambda: distributor.log.head, lambda n: self._send(w.WorkerEnvelope(ack=w.EventAck(sequence=n)))
@@ -261,7 +263,7 @@ class Worker:
             self._steps.stopping(self._expected.identity, reason)
         try:
             if process is not None:
-                has_link = self._link is not None and not self._is_cut_off
+                has_link = self._connection is not None and not self._is_cut_off
                 await end_process(
                     process,
                     ask=self._ask_to_leave if has_link else None,
@@ -299,38 +301,38 @@ class Worker:
     def _hint(self) -> str:
         return f"{self._endpoint.told_refusals()}; its log is {self._log_file}"
 
-    # LinkOwner
+    # ConnectionOwner
 
     def resume_after(self, hello: w.Hello) -> int:
         return self._intake.resume_after(hello)
 
-    def link_claims(self, link: WorkerLink) -> bool:
-        if self._link is not None:
+    def claim(self, connection: WorkerConnection) -> bool:
+        if self._connection is not None:
             return False
-        assert link.handshake is not None
+        assert connection.handshake is not None
         try:
-            self._expected.proved(link.handshake)
+            self._expected.proved(connection.handshake)
         except Refused as refusal:
             if self._orphan is None:  # its worker is who it should be, and cannot be used: no other one will come
                 self._end(CloseReason.WORKER_START_FAILED, refusal.detail)
             raise
-        self._link = link
+        self._connection = self.commands.connection = connection
         self._linked.set_result(None)
-        self._intake.welcomed(link.handshake.hello)
+        self._intake.welcomed(connection.handshake.hello)
         asyncio.get_running_loop().call_soon(self._steps.welcomed)
         return True
 
-    def link_refused(self, link: WorkerLink, reason: str, detail: str) -> None:
-        self._endpoint.refused(link, reason, detail)
+    def on_refused(self, connection: WorkerConnection, reason: str, detail: str) -> None:
+        self._endpoint.refused(connection, reason, detail)
 
-    def link_lost(self, link: WorkerLink, detail: str) -> None:
-        if link is self._link:
+    def on_lost(self, connection: WorkerConnection, detail: str) -> None:
+        if connection is self._connection:
             self._is_cut_off = True
-        if link is self._link and not self._stopping and self._goodbye is None:
+        if connection is self._connection and not self._stopping and self._goodbye is None:
             # The process may only be quicker to close its socket than to be reaped: let its exit tell the story.
             asyncio.get_running_loop().call_later(0.2, self._end, CloseReason.WORKER_EXITED, detail)
 
-    def link_received(self, envelopes: Sequence[w.WorkerEnvelope]) -> None:
+    def on_messages(self, envelopes: Sequence[w.WorkerEnvelope]) -> None:
         self.health.heard()
         appended = False
         try:
@@ -348,11 +350,11 @@ class Worker:
                     self._received(kind, envelope)
         except OutOfOrder as error:
             self._end(CloseReason.WORKER_PROTOCOL_ERROR, f"the worker broke the numbering of events: {error}")
-            raise LinkBroken(str(error)) from error
+            raise BrokenProtocol(str(error)) from error
         except BadRecords as error:
             self._end(CloseReason.WORKER_PROTOCOL_ERROR, f"the worker told of items what cannot be: {error}")
-            raise LinkBroken(str(error)) from error
-        except LinkBroken as error:
+            raise BrokenProtocol(str(error)) from error
+        except BrokenProtocol as error:
             self._end(CloseReason.WORKER_PROTOCOL_ERROR, str(error))
             raise
         finally:
@@ -364,7 +366,7 @@ class Worker:
             self._distributor.flush()
         except MalformedBatch as error:
             self._end(CloseReason.WORKER_PROTOCOL_ERROR, f"the worker sent events that are none: {error}")
-            raise LinkBroken(str(error)) from error
+            raise BrokenProtocol(str(error)) from error
         self._acks.appended()
         self._check_refill()
 
@@ -372,12 +374,12 @@ class Worker:
         match kind:
             case "reply":
                 if not self.commands.answered(envelope.correlation_id, envelope.reply):
-                    raise LinkBroken(f"the worker answered a command that was not sent ({envelope.correlation_id})")
+                    raise BrokenProtocol(f"the worker answered a command that was not sent ({envelope.correlation_id})")
             case "pong":
                 self.health.pong(envelope.pong)
             case "ready":
                 if self._ready.done():
-                    raise LinkBroken("the worker said Ready twice")
+                    raise BrokenProtocol("the worker said Ready twice")
                 self._ready.set_result(envelope.ready)
                 self._check_refill()
             case "goodbye":
@@ -385,39 +387,16 @@ class Worker:
                 detail = printable(envelope.goodbye.detail or envelope.goodbye.reason, 300)
                 self._end(CloseReason.WORKER_EXITED, f"the worker left: {detail}")
             case _:
-                raise LinkBroken(f"the worker sent {kind or 'an empty message'}, which is the gateway's to send")
+                raise BrokenProtocol(f"the worker sent {kind or 'an empty message'}, which is the gateway's to send")
 
     # towards the worker
-
-    def call(
-        self, request: w.CommandRequest, timeout_s: float, mx: EncodedCommand | None = None
-    ) -> Coroutine[Any, Any, w.CommandReply]:
-        """Run a command; see `PendingCommands.call` for what it raises.
-
-        Raises:
-            InvalidRequest: the command is larger than a frame may be.
-        """
-        size = request.ByteSize() + (len(mx.data) if mx is not None else 0) + _ENVELOPE_BYTES
-        limit = self._settings.workers.frame_bytes
-        if size > limit:
-            raise InvalidRequest(
-                f"the command takes {size} bytes and a worker is sent {limit} at most: split it, or raise "
-                "workers.frame_bytes",
-                metadata={"limit": str(limit)},
-            )
-        return self.commands.call(request, timeout_s, mx)
 
     def hold(self, on: bool) -> None:
         """Stop or go on taking messages from the worker; while stopped, its silence is not its fault."""
         self._held = on
-        if self._link is not None:
-            self._link.hold(on)
-
-    def _send_command(self, correlation_id: int, request: bytes) -> None:
-        if self._link is not None:
-            envelope = w.WorkerEnvelope(correlation_id=correlation_id).SerializeToString()
-            self._link.send_encoded(envelope + field(w.WorkerEnvelope.COMMAND_FIELD_NUMBER, request))
+        if self._connection is not None:
+            self._connection.hold(on)
 
     def _send(self, envelope: w.WorkerEnvelope) -> None:
-        if self._link is not None:
-            self._link.send(envelope)
+        if self._connection is not None:
+            self._connection.send(envelope)

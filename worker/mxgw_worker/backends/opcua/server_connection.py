@@ -2,7 +2,7 @@
 
 The library's own supervisor is not used. It lets the publish loop run before missed messages were fetched, so that
 values can be skipped, it does not tell a kept subscription from a new one, and it retries without telling anyone.
-Here one task drives the link, and nobody else may use the session while it is down.
+Here one task drives the connection, and nobody else may use the session while it is down.
 """
 
 from __future__ import annotations
@@ -46,7 +46,7 @@ _SESSION_GONE = frozenset(
 
 
 def check_session(error: ua.UaStatusCodeError) -> None:
-    """Raise the error again when it says that the session is gone, so that the link is opened anew."""
+    """Raise the error again when it says that the session is gone, so that the connection is opened anew."""
     if error.code in _SESSION_GONE:
         raise error
 
@@ -69,8 +69,8 @@ class _Session(UaSession):  # type: ignore[misc]  # the library counts as untype
         return
 
 
-class Link:
-    """Connects, reconnects and closes. `session` raises ConnectionError while the link is down."""
+class ServerConnection:
+    """Connects, reconnects and closes. `session` raises ConnectionError while the connection is down."""
 
     def __init__(self, options: OpcUaOptions) -> None:
         self._options = options
@@ -90,7 +90,7 @@ class Link:
         """The session's services.
 
         Raises:
-            ConnectionError: the link is down.
+            ConnectionError: the connection is down.
         """
         if not self._up or self._client is None:
             raise ConnectionError("the OPC UA server is not connected")
@@ -124,7 +124,7 @@ class Link:
         return reused
 
     async def serve(self) -> str:
-        """Keep the connected link alive until it is lost; return why in a sentence. `drop` it then."""
+        """Keep the connected connection alive until it is lost; return why in a sentence. `drop` it then."""
         assert self._client is not None
         client = self._client
         reason = "the connection was closed"

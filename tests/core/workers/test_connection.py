@@ -20,9 +20,8 @@ from support.events import EPOCH
 from support.peers import SECRET, SESSION, block, scripted_worker
 
 from mxgw.worker.v1 import worker_pb2 as w
-from mxgw_core.workers import link as link_module
-from mxgw_core.workers.link import LinkBroken, WorkerLink
-from mxgw_core.workers.peer import PeerCredentials
+from mxgw_core.workers import connection as connection_module
+from mxgw_core.workers.connection import BrokenProtocol, PeerCredentials, WorkerConnection
 from mxgw_worker.ipc.framing import frame
 from mxgw_worker.ipc.handshake import EPOCH_BYTES, NONCE_BYTES, PROTOCOL_VERSION, GatewayHandshake, WorkerHandshake
 
@@ -37,42 +36,42 @@ class Endpoint:
 
     path: Path
     expected_pid: int | None = None
-    taken: WorkerLink | None = None
+    taken: WorkerConnection | None = None
     received: list[w.WorkerEnvelope] = field(default_factory=list)
     refused: list[str] = field(default_factory=list)
     lost: list[str] = field(default_factory=list)
     changed: asyncio.Event = field(default_factory=asyncio.Event)
 
-    def accept(self) -> WorkerLink:
-        return WorkerLink(
+    def accept(self) -> WorkerConnection:
+        return WorkerConnection(
             self,
             lambda: GatewayHandshake(session_id=SESSION, secret=SECRET),
             expected_pid=lambda: self.expected_pid,
             frame_bytes=FRAME_BYTES,
         )
 
-    # LinkOwner
+    # ConnectionOwner
 
     def resume_after(self, hello: w.Hello) -> int:
         return 7 if hello.epoch == EPOCH else 0
 
-    def link_claims(self, link: WorkerLink) -> bool:
+    def claim(self, link: WorkerConnection) -> bool:
         if self.taken is not None:
             return False
         self.taken = link
         return True
 
-    def link_received(self, envelopes: Sequence[w.WorkerEnvelope]) -> None:
+    def on_messages(self, envelopes: Sequence[w.WorkerEnvelope]) -> None:
         self.received += envelopes
         self.changed.set()
         if any(envelope.HasField("hello") for envelope in envelopes):
-            raise LinkBroken("a Hello out of place")
+            raise BrokenProtocol("a Hello out of place")
 
-    def link_lost(self, link: WorkerLink, detail: str) -> None:
+    def on_lost(self, link: WorkerConnection, detail: str) -> None:
         self.lost.append(detail)
         self.changed.set()
 
-    def link_refused(self, link: WorkerLink, reason: str, detail: str) -> None:
+    def on_refused(self, link: WorkerConnection, reason: str, detail: str) -> None:
         self.refused.append(reason)
 
     async def received_count(self, count: int) -> None:
@@ -318,7 +317,7 @@ async def test_another_user_is_refused_before_it_says_a_word(
     endpoint: Endpoint, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     foreign = PeerCredentials(os.getpid(), os.getuid() + 1)  # as the kernel would say of another user's process
-    monkeypatch.setattr(link_module, "peer_credentials", lambda _: foreign)
+    monkeypatch.setattr(connection_module, "peer_credentials", lambda _: foreign)
     async with scripted_worker(endpoint.path) as false:
         assert await false.refusal() == "WRONG_USER"
 

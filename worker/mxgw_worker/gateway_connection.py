@@ -11,10 +11,10 @@ from typing import cast
 from google.protobuf.message import DecodeError
 
 from mxgw.worker.v1.worker_pb2 import ItemRecord, ItemRecords, WorkerEnvelope, WorkerGap
+from mxgw_worker.encoded_events import varint
 from mxgw_worker.ipc.framing import FrameDecoder, FrameError, frame
 from mxgw_worker.ipc.handshake import HandshakeError, HandshakeReason, WorkerHandshake
 from mxgw_worker.outbox import Block, Outbox
-from mxgw_worker.records import varint
 
 log = logging.getLogger(__name__)
 
@@ -46,7 +46,7 @@ def block_frame(block: Block) -> bytes:
     return b"".join((length, envelope_head, head, *block.records))
 
 
-class GatewayLink(asyncio.Protocol):
+class GatewayConnection(asyncio.Protocol):
     """The worker's end of a connection.
 
     `on_envelope` is called for every message after the handshake, `on_writable` whenever writing may go on.
@@ -58,7 +58,7 @@ class GatewayLink(asyncio.Protocol):
         handshake: WorkerHandshake,
         outbox: Outbox,
         maximum_frame_bytes: int,
-        on_envelope: Callable[[GatewayLink, WorkerEnvelope], None],
+        on_envelope: Callable[[GatewayConnection, WorkerEnvelope], None],
         on_writable: Callable[[], None],
     ) -> None:
         loop = asyncio.get_running_loop()

@@ -17,7 +17,7 @@ from pathlib import Path
 import pytest
 
 from mxgw_core.api.errors import SettingsError
-from mxgw_core.workers.paths import DataDirectory, holder_of
+from mxgw_core.data_directory import DataDirectory, holder_of
 
 
 def _mode(path: Path) -> int:
@@ -52,7 +52,7 @@ def test_a_second_gateway_on_the_same_directory_is_refused_and_told_who_has_it(t
 
 def test_the_lock_dies_with_its_process(tmp_path: Path) -> None:
     code = (
-        "import sys, time; from pathlib import Path; from mxgw_core.workers.paths import DataDirectory\n"
+        "import sys, time; from pathlib import Path; from mxgw_core.data_directory import DataDirectory\n"
         "DataDirectory(Path(sys.argv[1])).__enter__(); print('locked', flush=True); time.sleep(60)"
     )
     with subprocess.Popen([sys.executable, "-c", code, str(tmp_path / "data")], stdout=subprocess.PIPE) as process:

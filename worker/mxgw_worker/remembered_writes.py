@@ -41,7 +41,7 @@ class _Request:
         self.reply = b""
 
 
-class Requests:
+class RememberedWrites:
     """The requests of a session that are under way or remembered. `clock` is monotonic seconds."""
 
     def __init__(

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 
 from mxgw.v1.events_pb2 import DataChange
-from mxgw_worker.records import data_change_of
+from mxgw_worker.encoded_events import data_change_of
 
 
 class ReadBatch:

@@ -9,10 +9,10 @@ from mxgw.convert import mapped_data_type, quality_class, status, timestamp_from
 from mxgw.v1 import events_pb2 as e
 from mxgw.v1.values_pb2 import MxStatus, MxValue
 from mxgw.worker.v1.worker_pb2 import EventBlock, WorkerEnvelope
+from mxgw_worker.encoded_events import RecordEncoder, TimeEncoder, data_change_of, snapshot_item, varint
+from mxgw_worker.gateway_connection import block_frame
 from mxgw_worker.ipc.framing import FrameDecoder
-from mxgw_worker.link import block_frame
 from mxgw_worker.outbox import Block
-from mxgw_worker.records import RecordEncoder, TimeEncoder, data_change_of, snapshot_item, varint
 
 int32 = st.integers(-(2**31), 2**31 - 1)
 handles = st.integers(1, 2**31 - 1)

@@ -1,7 +1,7 @@
-"""The gateway's end of a worker connection: handshake first, then frames in, frames out.
+"""The gateway's end of a worker's connection: who connects, the handshake, then frames in and frames out.
 
 One protocol object per connection. All frames of a buffer are cut and handed over in one call, and event blocks are
-passed on unopened: this is the hot path.
+passed on without decoding their events: this is the hot path.
 """
 
 from __future__ import annotations
@@ -9,17 +9,45 @@ from __future__ import annotations
 import asyncio
 import enum
 import logging
+import os
+import socket
+import struct
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from typing import Protocol, cast
 
 from google.protobuf.message import DecodeError
 
 from mxgw.worker.v1.worker_pb2 import Hello, Reject, WorkerEnvelope
-from mxgw_core.workers.peer import PeerCredentials, peer_credentials
 from mxgw_worker.ipc.framing import FrameDecoder, FrameError, frame
 from mxgw_worker.ipc.handshake import GatewayHandshake, HandshakeError
 
 log = logging.getLogger(__name__)
+
+# struct ucred: pid, uid, gid (unix(7)).
+_UCRED = struct.Struct("3i")
+
+
+@dataclass(frozen=True, slots=True)
+class PeerCredentials:
+    """Process and user of a peer; None where the platform does not tell."""
+
+    pid: int | None
+    uid: int | None
+
+    def is_same_user(self) -> bool:
+        """Whether the peer runs as this user; true where the platform does not tell (the proof decides there)."""
+        return self.uid is None or self.uid == os.getuid()
+
+
+def peer_credentials(transport: asyncio.BaseTransport) -> PeerCredentials:
+    """Return the credentials of a Unix socket's peer."""
+    sock = transport.get_extra_info("socket")
+    if sock is None or not hasattr(socket, "SO_PEERCRED"):
+        return PeerCredentials(None, None)
+    pid, uid, _ = _UCRED.unpack(sock.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _UCRED.size))
+    return PeerCredentials(pid, uid)
+
 
 # An unproven peer sends small messages only: nothing larger is ever buffered for it.
 _UNPROVEN_FRAME_BYTES = 4096
@@ -27,26 +55,26 @@ _UNPROVEN_FRAME_BYTES = 4096
 _PROOF_TIMEOUT_S = 5.0
 
 
-class LinkOwner(Protocol):
+class ConnectionOwner(Protocol):
     """Who the connections of one worker endpoint belong to."""
 
     def resume_after(self, hello: Hello) -> int:
         """Return the sequence after which a worker that says this should send events."""
 
-    def link_claims(self, link: WorkerLink) -> bool:
+    def claim(self, connection: WorkerConnection) -> bool:
         """A peer proved itself. Return whether it is taken; False when the worker is connected already.
 
         Raises:
             Refused: it is not taken for another reason.
         """
 
-    def link_received(self, envelopes: Sequence[WorkerEnvelope]) -> None:
-        """Messages of a proven worker, in order. May raise `LinkBroken`."""
+    def on_messages(self, envelopes: Sequence[WorkerEnvelope]) -> None:
+        """Messages of a proven worker, in order. May raise `BrokenProtocol`."""
 
-    def link_lost(self, link: WorkerLink, detail: str) -> None:
+    def on_lost(self, connection: WorkerConnection, detail: str) -> None:
         """The connection of a proven worker ended."""
 
-    def link_refused(self, link: WorkerLink, reason: str, detail: str) -> None:
+    def on_refused(self, connection: WorkerConnection, reason: str, detail: str) -> None:
         """A peer was turned away before it was taken."""
 
 
@@ -59,7 +87,7 @@ class Refused(Exception):
         self.detail = detail
 
 
-class LinkBroken(Exception):
+class BrokenProtocol(Exception):
     """The worker broke the protocol; the connection is cut."""
 
 
@@ -70,12 +98,12 @@ class _State(enum.Enum):
     CLOSED = "closed"
 
 
-class WorkerLink(asyncio.Protocol):
+class WorkerConnection(asyncio.Protocol):
     """One connection from something that says it is the worker."""
 
     def __init__(
         self,
-        owner: LinkOwner,
+        owner: ConnectionOwner,
         handshake: Callable[[], GatewayHandshake],
         *,
         expected_pid: Callable[[], int | None],
@@ -116,14 +144,14 @@ class WorkerLink(asyncio.Protocol):
             while envelopes and self._is_shaking():
                 self._shake(envelopes.pop(0))
             if envelopes and self._state is _State.PROVEN:
-                self._owner.link_received(envelopes)
+                self._owner.on_messages(envelopes)
         except (HandshakeError, Refused) as error:
             self._refuse(error.reason, error.detail)
         except FrameError as error:
             self._break(f"bad frame: {error}")
         except DecodeError:
             self._break("a frame holds no WorkerEnvelope")
-        except LinkBroken as error:
+        except BrokenProtocol as error:
             self._break(str(error))
 
     def eof_received(self) -> bool:
@@ -154,7 +182,7 @@ class WorkerLink(asyncio.Protocol):
         elif self._state is _State.AWAITS_PROOF and kind == "proof" and self.handshake is not None:
             welcome = self.handshake.on_proof(envelope.proof, self._owner.resume_after(self.handshake.hello))
             # Only who has proved itself learns whether the worker is connected already.
-            if not self._owner.link_claims(self):
+            if not self._owner.claim(self):
                 self._refuse("ALREADY_CONNECTED", "another connection of this worker was taken already")
                 return
             self.send(WorkerEnvelope(welcome=welcome))
@@ -169,7 +197,7 @@ class WorkerLink(asyncio.Protocol):
             return
         self.send(WorkerEnvelope(reject=Reject(reason=reason, detail=detail)))
         if self._state is not _State.PROVEN:
-            self._owner.link_refused(self, reason, detail)
+            self._owner.on_refused(self, reason, detail)
         self._close_with(detail)
 
     def _break(self, detail: str) -> None:
@@ -181,13 +209,13 @@ class WorkerLink(asyncio.Protocol):
     # use
 
     def send(self, envelope: WorkerEnvelope) -> None:
-        """Queue one message; a closed link swallows it (the owner is told of the loss elsewhere)."""
+        """Queue one message; a closed connection drops it, and has reported its end to the owner."""
         self.send_encoded(envelope.SerializeToString())
 
-    def send_encoded(self, envelope: bytes) -> None:
-        """As `send`, with an encoded message."""
+    def send_encoded(self, *parts: bytes) -> None:
+        """Queue one message that is encoded already, in parts; otherwise like `send`."""
         if self._transport is not None and not self._transport.is_closing():
-            self._transport.write(frame(envelope))
+            self._transport.write(frame(*parts))
 
     def hold(self, on: bool) -> None:
         """Stop or go on taking messages; what the worker sends meanwhile waits in the socket, then in its outbox."""
@@ -220,7 +248,7 @@ class WorkerLink(asyncio.Protocol):
         was, self._state = self._state, _State.CLOSED
         self._cancel_deadline()
         if was is _State.PROVEN:
-            self._owner.link_lost(self, detail)
+            self._owner.on_lost(self, detail)
 
     def _cancel_deadline(self) -> None:
         if self._deadline is not None:

@@ -11,7 +11,7 @@ from mxgw.v1 import commands_pb2 as c
 from mxgw.worker.v1.worker_pb2 import CommandReply, CommandRequest
 from mxgw_worker.backends.base import E_INVALIDARG
 from mxgw_worker.calls import Call
-from mxgw_worker.requests import REMEMBERED_S, Requests
+from mxgw_worker.remembered_writes import REMEMBERED_S, RememberedWrites
 
 pytestmark = pytest.mark.asyncio
 
@@ -233,7 +233,7 @@ class Ran:
         return self._reply
 
 
-async def _ask(requests: Requests, number: int, reply_bytes: int = 0) -> tuple[CommandReply, int]:
+async def _ask(requests: RememberedWrites, number: int, reply_bytes: int = 0) -> tuple[CommandReply, int]:
     answers: list[CommandReply] = []
     call = Call(answers.append, 0)
     run = Ran(call, reply_bytes)
@@ -246,7 +246,7 @@ async def test_while_there_is_no_room_new_keys_are_refused_and_old_ones_keep_the
     limits: dict[str, int], reply_bytes: int
 ) -> None:
     now = 1000.0
-    requests = Requests(**limits, clock=lambda: now)
+    requests = RememberedWrites(**limits, clock=lambda: now)
     for number in range(3):
         await _ask(requests, number, reply_bytes)
         now += 1
@@ -264,7 +264,7 @@ async def test_while_there_is_no_room_new_keys_are_refused_and_old_ones_keep_the
 
 async def test_a_request_is_remembered_for_its_time_and_no_longer() -> None:
     now = 0.0
-    requests = Requests(clock=lambda: now)
+    requests = RememberedWrites(clock=lambda: now)
     await _ask(requests, 1)
     now = REMEMBERED_S - 1
 
@@ -276,7 +276,7 @@ async def test_a_request_is_remembered_for_its_time_and_no_longer() -> None:
 
 
 async def test_who_stops_waiting_ends_neither_the_first_nor_the_others() -> None:
-    requests = Requests()
+    requests = RememberedWrites()
     finish = asyncio.Event()
     call = Call(lambda _: None, 0)
     request = CommandRequest(request_key=KEY, request_digest=DIGEST)

@@ -13,10 +13,10 @@ from mxgw.v1.commands_pb2 import BulkItemResult, BulkResult, ItemReference, MxRe
 from mxgw.worker.v1.worker_pb2 import CommandReply
 from mxgw_worker.backends.base import E_FAIL
 from mxgw_worker.calls import Call, failed_item
+from mxgw_worker.encoded_events import data_change_of
 from mxgw_worker.items import Item, Key
 from mxgw_worker.methods import Methods
-from mxgw_worker.reading import ReadBatch, Reading
-from mxgw_worker.records import data_change_of
+from mxgw_worker.reads import ReadBatch, Reading
 
 log = logging.getLogger(__name__)
 
@@ -35,7 +35,7 @@ class _Awaited:
     item: Item | None = None
 
 
-class Read:
+class ReadBulk:
     """Runs ReadBulk. All references are advised before any is awaited; hidden items show up nowhere."""
 
     def __init__(self, methods: Methods, read_timeout_s: float) -> None:

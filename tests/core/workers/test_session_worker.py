@@ -24,16 +24,15 @@ from mxgw_core.api.events import DropOldest, QueueLimits, Retention
 from mxgw_core.api.types import CloseReason
 from mxgw_core.api.workers import WorkerSpawn
 from mxgw_core.config import load_settings
+from mxgw_core.data_directory import DataDirectory
 from mxgw_core.events.distributor import Distributor
 from mxgw_core.events.item_book import ItemBook
 from mxgw_core.events.log import LogGap
 from mxgw_core.events.verdict import Start
 from mxgw_core.plugins import PluginHost
-from mxgw_core.workers import acks
-from mxgw_core.workers.ending import WorkerEnd
-from mxgw_core.workers.paths import DataDirectory
+from mxgw_core.workers import intake
 from mxgw_core.workers.pool import WarmPool
-from mxgw_core.workers.worker import Worker
+from mxgw_core.workers.session_worker import SessionWorker, WorkerEnd
 
 pytestmark = pytest.mark.asyncio
 
@@ -44,7 +43,7 @@ FRAME_BYTES = 64 * 1024
 class Setting:
     """A worker that listens; its process is the test itself."""
 
-    worker: Worker
+    worker: SessionWorker
     distributor: Distributor
     endpoint: Path
     data: DataDirectory
@@ -72,7 +71,7 @@ class Setting:
             self.distributor.detach(subscriber)
 
 
-def _worker(data: DataDirectory, **overrides: object) -> tuple[Worker, Distributor]:
+def _worker(data: DataDirectory, **overrides: object) -> tuple[SessionWorker, Distributor]:
     settings = load_settings(
         overrides={"workers.frame_bytes": FRAME_BYTES, "workers.heartbeat_interval_s": 0.1, **overrides},
         environ={},
@@ -90,7 +89,7 @@ def _worker(data: DataDirectory, **overrides: object) -> tuple[Worker, Distribut
         client_name="test",
         lease_s=60.0,
     )
-    worker = Worker(
+    worker = SessionWorker(
         spawn,
         settings=settings,
         data=data,
@@ -133,7 +132,7 @@ async def test_events_and_gaps_arrive_in_their_order_and_are_acknowledged(settin
 
 
 async def test_many_events_are_acknowledged_without_waiting(setting: Setting, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(acks, "_DELAY_S", 60.0)
+    monkeypatch.setattr(intake, "_DELAY_S", 60.0)
     async with _ready(setting) as peer:
         peer.send(block(1, 255), block(256, 256))
         ack = await peer.receive_kind("ack")
@@ -278,12 +277,12 @@ async def test_refused_connections_leave_nothing_in_the_gateway(setting: Setting
         await setting.head(1)
         gc.collect()
 
-        assert len(setting.worker._endpoint._links) <= 2
+        assert len(setting.worker._endpoint._connections) <= 2
 
 
 async def test_commands_and_replies_pair_by_their_number(setting: Setting) -> None:
     async with _ready(setting) as peer, asyncio.TaskGroup() as tasks:
-        call = tasks.create_task(setting.worker.call(w.CommandRequest(get_info=w.GetInfo()), 5.0))
+        call = tasks.create_task(setting.worker.commands.call(w.CommandRequest(get_info=w.GetInfo()), 5.0))
         command = await peer.receive_kind("command")
 
         assert command.command.timeout_ms == 4950
@@ -300,12 +299,12 @@ async def test_commands_and_replies_pair_by_their_number(setting: Setting) -> No
 async def test_a_command_larger_than_a_frame_is_refused_and_the_worker_lives_on(setting: Setting) -> None:
     async with _ready(setting) as peer, asyncio.TaskGroup() as tasks:
         with pytest.raises(InvalidRequest, match=r"workers\.frame_bytes"):
-            await setting.worker.call(w.CommandRequest(browse=w.Browse(parent="x" * FRAME_BYTES)), 5.0)
+            await setting.worker.commands.call(w.CommandRequest(browse=w.Browse(parent="x" * FRAME_BYTES)), 5.0)
 
         assert len(setting.worker.commands) == 0
 
         largest = w.CommandRequest(browse=w.Browse(parent="x" * (FRAME_BYTES - 60)))
-        tasks.create_task(setting.worker.call(largest, 5.0))
+        tasks.create_task(setting.worker.commands.call(largest, 5.0))
         command = await peer.receive_kind("command")
 
         assert command.ByteSize() <= FRAME_BYTES
@@ -376,7 +375,7 @@ async def test_a_connection_that_ends_without_a_word_ends_the_worker(setting: Se
 async def test_an_answer_that_comes_while_the_worker_leaves_is_no_broken_protocol(setting: Setting) -> None:
     async def call() -> None:
         with pytest.raises(SessionEnded):
-            await setting.worker.call(w.CommandRequest(get_info=w.GetInfo()), 5.0)
+            await setting.worker.commands.call(w.CommandRequest(get_info=w.GetInfo()), 5.0)
 
     async with _ready(setting) as peer, asyncio.TaskGroup() as tasks:
         tasks.create_task(call())
@@ -399,7 +398,7 @@ async def test_the_socket_is_private_and_gone_afterwards(setting: Setting) -> No
 # with a real process
 
 
-async def _started(data: DataDirectory, **overrides: object) -> Worker:
+async def _started(data: DataDirectory, **overrides: object) -> SessionWorker:
     worker, _ = _worker(data, **{"workers.heartbeat_interval_s": 1.0, **overrides})
     try:
         await worker.start()
