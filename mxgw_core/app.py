@@ -33,14 +33,14 @@ from mxgw_core.data_directory import DataDirectory
 from mxgw_core.observing import Observing
 from mxgw_core.plugins import Answer, PluginHost
 from mxgw_core.rpc.access import AccessControl
-from mxgw_core.rpc.addresses import addresses_of
+from mxgw_core.rpc.call_counts import AccessOutcome, CallCounts
 from mxgw_core.rpc.command_service import CommandService
 from mxgw_core.rpc.event_service import EventService
 from mxgw_core.rpc.feeds import PluginFeed
-from mxgw_core.rpc.figures import AccessOutcome, CallFigures
 from mxgw_core.rpc.gateway_service import GatewayService
 from mxgw_core.rpc.handlers import HandlerFactory
-from mxgw_core.rpc.internal import OwnSession
+from mxgw_core.rpc.internal_session import OwnSession
+from mxgw_core.rpc.listening import addresses_of
 from mxgw_core.rpc.server import GrpcServer
 from mxgw_core.rpc.session_service import SessionService
 from mxgw_core.rpc.streams import OpenStreams
@@ -83,7 +83,7 @@ class GatewayApp:
         self._registry: SessionRegistry | None = None
         self._data: DataDirectory | None = None
         self._streams = OpenStreams()
-        self._calls = CallFigures()
+        self._calls = CallCounts()
         self._observing: Observing | None = None
         self._access: AccessControl | None = None
         self._feeds: list[PluginFeed] = []

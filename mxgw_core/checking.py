@@ -8,9 +8,8 @@ from mxgw_core.api.errors import SettingsError
 from mxgw_core.config.models import Settings
 from mxgw_core.data_directory import check_data_dir
 from mxgw_core.plugins import PluginHost
-from mxgw_core.rpc.addresses import addresses_of
-from mxgw_core.rpc.tls import server_credentials
-from mxgw_core.sessions.session import subscriber_limits
+from mxgw_core.rpc.listening import addresses_of, server_credentials
+from mxgw_core.sessions.limits import subscriber_limits
 
 
 def settings_problems(settings: Settings, plugins: PluginHost) -> list[str]:

@@ -20,9 +20,9 @@ from mxgw_core.config.effective import effective_settings
 from mxgw_core.config.models import Settings
 from mxgw_core.metrics import MetricsSource
 from mxgw_core.plugins import PluginHost
-from mxgw_core.rpc.figures import CallFigures
-from mxgw_core.rpc.internal import frames_of
-from mxgw_core.rpc.messages import ended_session, live_session, subscribers_of
+from mxgw_core.rpc.call_counts import CallCounts
+from mxgw_core.rpc.internal_session import frames_of
+from mxgw_core.rpc.session_messages import ended_session, live_session, subscribers_of
 from mxgw_core.rpc.worker_calls import call_worker
 from mxgw_core.sessions.registry import SessionRegistry
 
@@ -53,7 +53,7 @@ class Observing:
         plugins: PluginHost,
         registry: SessionRegistry,
         origins: Mapping[str, str],
-        calls: CallFigures,
+        calls: CallCounts,
     ) -> None:
         self._settings = settings
         self._plugins = plugins
@@ -89,7 +89,7 @@ class Observing:
         return [live_session(session) for session in self._registry.live()]
 
     def session(self, session_id: str) -> SessionMessage | None:
-        ended = self._registry.find_ended(session_id)
+        ended = self._registry.ended.find(session_id)
         if ended is not None:
             return ended_session(ended)
         session = self._registry.find(session_id)

@@ -1,15 +1,38 @@
-"""Which plugins are installed, from the entry points of their distributions; nothing is imported."""
+"""Which plugins are installed, from the entry points of their distributions, and the record of each one.
+
+Nothing of a plugin is imported here.
+"""
 
 from __future__ import annotations
 
+import enum
+from dataclasses import dataclass
 from importlib.metadata import EntryPoint, entry_points
-
-from mxgw_core.plugins.records import PluginRecord, PluginState
 
 GROUP = "mxgw.plugins"
 
 # Access control that is enabled and does not work must never mean access without control.
 ALWAYS_REQUIRED = frozenset({"acl"})
+
+
+class PluginState(enum.Enum):
+    """Whether a plugin runs: AVAILABLE is installed and not enabled."""
+
+    LOADED = "loaded"
+    FAILED = "failed"
+    AVAILABLE = "available"
+
+
+@dataclass(frozen=True, slots=True)
+class PluginRecord:
+    """One plugin at one moment. `distribution` and `version` are "" when not installed; `detail` is for people."""
+
+    name: str
+    state: PluginState
+    distribution: str
+    version: str
+    required: bool
+    detail: str = ""
 
 
 def installed_entries() -> dict[str, list[EntryPoint]]:

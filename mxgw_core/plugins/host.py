@@ -18,15 +18,23 @@ from mxgw_core.api.hookspecs import PROJECT, Hooks
 from mxgw_core.config.models import Settings
 from mxgw_core.config.problems import nearest
 from mxgw_core.plugins import discovery
-from mxgw_core.plugins.faults import told
-from mxgw_core.plugins.loading import HOOKS, plugin_object, register
-from mxgw_core.plugins.records import Answer, LoadFailure, PluginRecord, PluginState
+from mxgw_core.plugins.discovery import PluginRecord, PluginState
+from mxgw_core.plugins.loading import HOOKS, LoadFailure, describe, plugin_object, register
 from mxgw_core.plugins.section import apply_section
 
 log = logging.getLogger(__name__)
 
 # What these raise may repeat what a caller sent to prove who it is.
 _CREDENTIAL_HOOKS = frozenset({"mxgw_authenticate", "mxgw_authenticate_operator", "mxgw_renew_operator"})
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """What one plugin made of one call: a value that is not None, or the exception it raised."""
+
+    plugin: str
+    value: Any = None
+    error: Exception | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -190,7 +198,7 @@ class PluginHost:
                 try:
                     declared = implementation.function()
                 except Exception as error:
-                    raise LoadFailure(f"mxgw_settings raised {told(error)}") from error
+                    raise LoadFailure(f"mxgw_settings raised {describe(error)}") from error
         table = settings.plugin_sections.get(name, {})
         apply_section(name, declared, table, origins, settings.gateway.data_dir.absolute())
 
@@ -219,7 +227,7 @@ class PluginHost:
         with self._counting:
             count = self._failures[plugin, hook] = self._failures.get((plugin, hook), 0) + 1
         distribution = self._records[plugin].distribution
-        what = told(error, with_text=hook not in _CREDENTIAL_HOOKS)
+        what = describe(error, with_text=hook not in _CREDENTIAL_HOOKS)
         if count == 1:
             log.warning("plugin %s (%s): %s raised %s; later ones are only counted", plugin, distribution, hook, what)
         else:

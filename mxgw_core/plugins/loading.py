@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import traceback
 from importlib.metadata import EntryPoint
 from typing import Any
 
@@ -10,10 +11,28 @@ import pluggy
 
 from mxgw_core.api.hookspecs import Hooks
 from mxgw_core.config.problems import nearest
-from mxgw_core.plugins.faults import told
-from mxgw_core.plugins.records import LoadFailure
+
+# The longest text of an exception that is repeated in a log.
+_LONGEST_TEXT = 300
 
 HOOKS: tuple[str, ...] = tuple(name for name in vars(Hooks) if name.startswith("mxgw_"))
+
+
+class LoadFailure(Exception):
+    """One plugin cannot be used; the text says why. No other package sees it."""
+
+
+def describe(error: BaseException, *, with_text: bool = True) -> str:
+    """Return type, text and place of an exception, printable and capped.
+
+    `with_text` is off where the text may repeat credentials.
+    """
+    text = "".join(c if c.isprintable() else " " for c in str(error)).strip() if with_text else ""
+    if len(text) > _LONGEST_TEXT:
+        text = text[: _LONGEST_TEXT - 3] + "..."
+    frames = traceback.extract_tb(error.__traceback__)
+    place = f" ({frames[-1].filename}:{frames[-1].lineno})" if frames else ""
+    return f"{type(error).__name__}{': ' if text else ''}{text}{place}"
 
 
 def plugin_object(entry: EntryPoint) -> object:
@@ -30,12 +49,12 @@ def plugin_object(entry: EntryPoint) -> object:
             raise LoadFailure(f"its module {entry.module!r} is not there; reinstall the distribution") from error
         raise LoadFailure(f"it needs the module {missing!r}, which is not installed") from error
     except (Exception, SystemExit) as error:
-        raise LoadFailure(f"importing {entry.value!r} raised {told(error)}") from error
+        raise LoadFailure(f"importing {entry.value!r} raised {describe(error)}") from error
     if inspect.isclass(found):
         try:
             return found()
         except (Exception, SystemExit) as error:
-            raise LoadFailure(f"constructing {found.__name__}() raised {told(error)}") from error
+            raise LoadFailure(f"constructing {found.__name__}() raised {describe(error)}") from error
     if found is None or inspect.isroutine(found):
         raise LoadFailure(f"entry point {entry.value!r} must be a class, an object or a module")
     instance: object = found

@@ -13,8 +13,7 @@ from mxgw_core.api.gateway import SettingsSection, left_behind
 from mxgw_core.config.files import Path
 from mxgw_core.config.problems import unknown, validated, validation_problems
 from mxgw_core.config.schema import model_fields_at
-from mxgw_core.plugins.faults import told
-from mxgw_core.plugins.records import LoadFailure
+from mxgw_core.plugins.loading import LoadFailure, describe
 
 
 def apply_section(
@@ -65,7 +64,7 @@ def apply_section(
     except SettingsError:
         raise
     except Exception as error:
-        raise LoadFailure(f"applying its settings raised {told(error)}") from error
+        raise LoadFailure(f"applying its settings raised {describe(error)}") from error
 
 
 def _validated(name: str, declared: SettingsSection[Any], table: Mapping[str, Any], place: Any) -> BaseModel:
@@ -89,7 +88,7 @@ def _validated(name: str, declared: SettingsSection[Any], table: Mapping[str, An
         )
         raise SettingsError("\n".join(problems)) from None
     except Exception as error:
-        raise LoadFailure(f"validating its settings raised {told(error)}") from error
+        raise LoadFailure(f"validating its settings raised {describe(error)}") from error
 
 
 def _below(data_dir: FilePath, value: Any) -> Any:

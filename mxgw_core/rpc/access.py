@@ -25,7 +25,7 @@ from mxgw_core.api.slices import NAMES_AT_ONCE
 from mxgw_core.api.types import ANONYMOUS, UNIX_PEER, Identity, ItemRecord, Peer, SessionInfo, own_session
 from mxgw_core.plugins import PluginHost
 from mxgw_core.rpc.bulk import slices_of
-from mxgw_core.rpc.figures import AccessOutcome, CallFigures
+from mxgw_core.rpc.call_counts import AccessOutcome, CallCounts
 
 # What callers prove themselves with, to this gateway or to what stands before it.
 _CREDENTIALS = frozenset({"authorization", "proxy-authorization", "cookie", "x-api-key"})
@@ -80,9 +80,9 @@ class LastPart:
 class AccessControl:
     """Folds what the plugins say, and counts it. Fails closed: an exception refuses, an unknown answer refuses."""
 
-    def __init__(self, plugins: PluginHost, figures: CallFigures | None = None) -> None:
+    def __init__(self, plugins: PluginHost, figures: CallCounts | None = None) -> None:
         self._plugins = plugins
-        self._figures = figures if figures is not None else CallFigures()
+        self._figures = figures if figures is not None else CallCounts()
         self._authenticates = plugins.implements("mxgw_authenticate")
         self._authorizes = plugins.implements("mxgw_authorize")
         self._records = plugins.implements("mxgw_decided")

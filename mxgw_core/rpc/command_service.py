@@ -22,10 +22,9 @@ from mxgw_core.config.models import Settings
 from mxgw_core.failpoints import reach
 from mxgw_core.rpc.access import AccessControl, denied_inputs
 from mxgw_core.rpc.bulk import is_bulk, with_denied, without
-from mxgw_core.rpc.pages import PageRoom
+from mxgw_core.rpc.pages import PageRoom, page
 from mxgw_core.rpc.request_ids import body_bytes, digest_of, request_key, withheld_digest
-from mxgw_core.rpc.validation import page
-from mxgw_core.rpc.wire import LARGE_BYTES
+from mxgw_core.rpc.validation import LARGE_BYTES
 from mxgw_core.rpc.worker_calls import call_worker
 from mxgw_core.sessions.registry import SessionRegistry
 from mxgw_core.sessions.session import Session

@@ -1,8 +1,10 @@
-"""Pages that are filled with what their reader may see."""
+"""Pages of long answers: their size, their tokens, and how much fits on one that is filled here."""
 
 from __future__ import annotations
 
 from google.protobuf.message import Message
+
+from mxgw_core.api.errors import InvalidRequest
 
 # Part of a frame that one page may fill, as in a worker.
 _PAGE_SHARE = 0.75
@@ -26,3 +28,30 @@ class PageRoom:
             return False
         self._taken += 1
         return True
+
+
+def page(size: int, default: int, maximum: int) -> int:
+    """Return the page size to use.
+
+    Raises:
+        InvalidRequest: it is negative or too large.
+    """
+    if not 0 <= size <= maximum:
+        raise InvalidRequest(
+            f"page_size is {size}; it must lie between 0 (for {default}) and {maximum}",
+            metadata={"field": "page_size", "limit": str(maximum)},
+        )
+    return size or default
+
+
+def after_token(token: str) -> int:
+    """Return the number a page token stands for: 0 for the first page.
+
+    Raises:
+        InvalidRequest: the token is none of ours.
+    """
+    if not token:
+        return 0
+    if not (token.isascii() and token.isdigit() and len(token) < 20):
+        raise InvalidRequest("page_token is not one that this gateway gave out", metadata={"field": "page_token"})
+    return int(token)

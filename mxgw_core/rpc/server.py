@@ -13,10 +13,9 @@ from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 from mxgw_core.api.errors import SettingsError
 from mxgw_core.api.gateway import GrpcService
 from mxgw_core.config.models import Settings
-from mxgw_core.rpc.addresses import Address, check_free
-from mxgw_core.rpc.figures import CallFigures
+from mxgw_core.rpc.call_counts import CallCounts
 from mxgw_core.rpc.handlers import HandlerFactory
-from mxgw_core.rpc.tls import server_credentials
+from mxgw_core.rpc.listening import Address, check_free, server_credentials
 
 # A dead peer is found within 15 s only when all of these are set (RELIABILITY 1: 14.0 to 14.8 s in 6 of 6 runs; with
 # the first two alone an idle stream took 69 s).
@@ -42,7 +41,7 @@ class GrpcServer:
         settings: Settings,
         services: Sequence[GrpcService],
         handlers: HandlerFactory,
-        figures: CallFigures | None = None,
+        figures: CallCounts | None = None,
     ) -> None:
         limits = settings.limits
         self._settings = settings

@@ -20,12 +20,12 @@ from mxgw_core.api.types import CloseReason, SessionInfo
 from mxgw_core.config.models import Settings
 from mxgw_core.events.filtering import ItemSieve
 from mxgw_core.rpc.access import AccessControl
-from mxgw_core.rpc.messages import ended_session, live_session, subscribers_of
-from mxgw_core.rpc.pages import PageRoom
+from mxgw_core.rpc.pages import PageRoom, after_token, page
 from mxgw_core.rpc.request_ids import body_digest, request_key
-from mxgw_core.rpc.validation import after_token, page
+from mxgw_core.rpc.session_messages import ended_session, live_session, subscribers_of
 from mxgw_core.rpc.worker_calls import call_worker
-from mxgw_core.sessions.registry import RememberedSession, SessionRegistry
+from mxgw_core.sessions.ended import RememberedSession
+from mxgw_core.sessions.registry import SessionRegistry
 from mxgw_core.sessions.session import Session, SessionRequest
 from mxgw_worker.ipc.page_tokens import STATE, page_token
 
@@ -74,7 +74,7 @@ class SessionService:
             session.close(CloseReason.CLIENT)
             await asyncio.wait((session.closed,))
         # Closing twice is no error while the session is remembered.
-        ended = self._registry.find_ended(request.session_id)
+        ended = self._registry.ended.find(request.session_id)
         if ended is None and session is not None:
             ended = RememberedSession.of(session)
         if ended is None:
@@ -83,7 +83,7 @@ class SessionService:
 
     async def GetSession(self, request: pb.GetSessionRequest, call: Call) -> pb.GetSessionResponse:
         del call
-        ended = self._registry.find_ended(request.session_id)
+        ended = self._registry.ended.find(request.session_id)
         if ended is not None:
             return pb.GetSessionResponse(session=ended_session(ended))
         return pb.GetSessionResponse(session=live_session(self._registry.get(request.session_id)))
@@ -93,7 +93,7 @@ class SessionService:
         after = after_token(request.page_token)
         rows: list[Session | RememberedSession] = [s for s in self._registry.live() if s.serial > after]
         if request.include_ended:
-            rows += [e for e in self._registry.ended() if e.serial > after]
+            rows += [e for e in self._registry.ended.all() if e.serial > after]
         rows.sort(key=lambda row: row.serial)
         response = pb.ListSessionsResponse()
         async for some in in_slices(rows):

@@ -1,7 +1,4 @@
-"""All sessions of the gateway: opening, finding, sweeping, and remembering those that ended.
-
-More than 400 lines: whatever changes which sessions there are stands here, so that their limits hold in one place.
-"""
+"""The live sessions of the gateway: opened, taken over from an earlier gateway, found, swept, and ended together."""
 
 from __future__ import annotations
 
@@ -9,13 +6,11 @@ import asyncio
 import logging
 import secrets
 import time
-from collections import OrderedDict
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 from mxgw_core.api.errors import (
     GatewayDraining,
-    SessionGone,
     SessionLimitReached,
     SessionNotFound,
     UnknownBackend,
@@ -25,6 +20,7 @@ from mxgw_core.api.workers import Orphan, OrphanVerdict, WorkerSpawn, same_data_
 from mxgw_core.config.models import Settings
 from mxgw_core.data_directory import DataDirectory
 from mxgw_core.plugins import PluginHost
+from mxgw_core.sessions.ended import EndedSessions, RememberedSession
 from mxgw_core.sessions.memory import GatewayMemory
 from mxgw_core.sessions.openings import Openings
 from mxgw_core.sessions.session import Session, SessionRequest
@@ -49,21 +45,6 @@ def _new_id() -> str:
     return session_id
 
 
-@dataclass(frozen=True, slots=True)
-class RememberedSession:
-    """What is remembered of a session that ended. `serial` orders sessions by their opening."""
-
-    info: SessionInfo
-    serial: int
-    closed_at: float
-    lease_s: float
-
-    @classmethod
-    def of(cls, session: Session) -> RememberedSession:
-        """Return what is to be remembered of a session that ended just now."""
-        return cls(session.info(), session.serial, session.closed_at or time.time(), session.request.lease_s)
-
-
 class SessionRegistry:
     """Owns every session's task; use as an async context manager around serving.
 
@@ -85,7 +66,7 @@ class SessionRegistry:
         self._data = data
         self._clock = clock
         self._live: dict[str, Session] = {}
-        self._ended: OrderedDict[str, RememberedSession] = OrderedDict()
+        self.ended = EndedSessions(settings.limits.remembered_sessions)
         self._opened = 0
         self._openings = Openings()
         self.totals = SessionTotals()
@@ -226,13 +207,8 @@ class SessionRegistry:
         """Remember sessions of earlier runs as well, the oldest end first."""
         for session in ended:
             self._opened += 1
-            self._remember(RememberedSession(session.info, self._opened, session.closed_at, session.lease_s))
+            self.ended.add(RememberedSession(session.info, self._opened, session.closed_at, session.lease_s))
             self._openings.remember(session)
-
-    def _remember(self, session: RememberedSession) -> None:
-        self._ended[session.info.session_id] = session
-        while len(self._ended) > self._settings.limits.remembered_sessions:
-            self._ended.popitem(last=False)
 
     def take_over(self, orphan: Orphan, judgement: Judgement) -> None:
         """Take back the session of an orphan, or end it, as it was judged; nothing in here waits.
@@ -325,7 +301,7 @@ class SessionRegistry:
             self._live.pop(session.id, None)
             self._openings.over(session)
             self.totals.over(session)
-            self._remember(RememberedSession.of(session))
+            self.ended.add(RememberedSession.of(session))
             session.distributor.release()
 
     async def _sweep(self) -> None:
@@ -356,10 +332,6 @@ class SessionRegistry:
         """Return the live sessions, oldest first."""
         return tuple(self._live.values())
 
-    def ended(self) -> Iterable[RememberedSession]:
-        """Return the sessions that ended lately, the oldest end first."""
-        return tuple(self._ended.values())
-
     def find(self, session_id: str) -> Session | None:
         """Return a live session."""
         return self._live.get(session_id)
@@ -369,22 +341,18 @@ class SessionRegistry:
         session = self._openings.session_of(key) if key else None
         return None if session is None else session.info()
 
-    def find_ended(self, session_id: str) -> RememberedSession | None:
-        """Return what is remembered of a session that ended."""
-        return self._ended.get(session_id)
-
     def info(self, session_id: str) -> SessionInfo | None:
         """Return what is known of a session, live or ended."""
         session = self._live.get(session_id)
         if session is not None:
             return session.info()
-        ended = self._ended.get(session_id)
+        ended = self.ended.find(session_id)
         return ended.info if ended is not None else None
 
     def knows_epoch(self, epoch: bytes) -> bool:
         """Return whether some session, live or ended lately, counts or counted in this epoch."""
         live = any(session.distributor.epoch == epoch for session in self._live.values())
-        return live or any(ended.info.epoch == epoch for ended in self._ended.values())
+        return live or any(ended.info.epoch == epoch for ended in self.ended.all())
 
     def get(self, session_id: str) -> Session:
         """Return a live session.
@@ -396,11 +364,5 @@ class SessionRegistry:
         session = self._live.get(session_id)
         if session is not None:
             return session
-        ended = self._ended.get(session_id)
-        if ended is not None and ended.info.close_reason is not None:
-            reason, detail = ended.info.close_reason.name, ended.info.close_detail
-            raise SessionGone(
-                f"session {session_id} ended ({reason}{f': {detail}' if detail else ''}): open a new one",
-                metadata={"close_reason": reason},
-            )
+        self.ended.check_gone(session_id)
         raise SessionNotFound("no session has this id: it may have ended long ago; open a new one")

@@ -23,13 +23,13 @@ from mxgw_core.api.errors import (
     SessionGone,
     SessionNotReady,
 )
-from mxgw_core.api.events import QueueLimits, Retention, SubscriberLimits
+from mxgw_core.api.events import Retention
 from mxgw_core.api.types import CloseReason, Identity, SessionInfo, SessionState
 from mxgw_core.config.models import Settings
 from mxgw_core.events.distributor import Distributor
 from mxgw_core.events.item_book import ItemBook
 from mxgw_core.plugins import PluginHost
-from mxgw_core.sessions.bounds import bounded, buffer_limit
+from mxgw_core.sessions.limits import bounded, buffer_limit, subscriber_limits
 from mxgw_core.workers.session_worker import SessionWorker
 
 log = logging.getLogger(__name__)
@@ -407,15 +407,6 @@ class Session:
             horizon_s=self.distributor.horizon_s,
             is_internal=self.request.is_internal,
         )
-
-
-def subscriber_limits(settings: Settings, plugins: PluginHost, session: SessionInfo | None) -> SubscriberLimits:
-    """Return what the plugins say of a session's subscribers (of any session's, for None), or else the settings."""
-    for answer in plugins.ask("mxgw_subscriber_limits", session=session):
-        if isinstance(answer.value, SubscriberLimits):
-            return answer.value
-    events = settings.events
-    return SubscriberLimits(1, QueueLimits(events.queue_events, events.queue_bytes, events.queue_seconds))
 
 
 _LIVE = frozenset({SessionState.CREATING, SessionState.READY, SessionState.ADOPTING})

@@ -46,7 +46,7 @@ from mxgw_core.events.distributor import Distributor
 from mxgw_core.events.figures import STALL
 from mxgw_core.events.policies import DisconnectPolicy
 from mxgw_core.events.verdict import Start
-from mxgw_core.metrics.labels import LabelLimit
+from mxgw_core.metrics.streams import LabelLimit
 from mxgw_core.testing import RunningGateway, running_gateway
 
 LOAD: dict[str, object] = {

@@ -229,7 +229,7 @@ async def test_an_opening_that_failed_is_tried_again_under_its_id() -> None:
                 await registry.open(wish("broken"), ANONYMOUS)
         await until(lambda: not registry.live())
 
-        assert len(list(registry.ended())) == 2
+        assert len(list(registry.ended.all())) == 2
 
 
 async def test_openings_are_remembered_for_their_time_and_no_more_than_there_is_room_for() -> None:

@@ -52,7 +52,7 @@ _OUTCOMES: tuple[tuple[type[e.GatewayError], AccessOutcome], ...] = (
 )
 
 
-class MethodFigures:
+class MethodCounts:
     """The calls of one method: ended ones by code, how long unary ones took, and how many run now."""
 
     __slots__ = ("codes", "duration", "method", "running")
@@ -71,7 +71,7 @@ class MethodFigures:
             self.duration.observe(seconds)
 
 
-class CallFigures:
+class CallCounts:
     """All calls of a gateway.
 
     Attributes:
@@ -82,14 +82,14 @@ class CallFigures:
     """
 
     def __init__(self) -> None:
-        self.methods: dict[str, MethodFigures] = {}
+        self.methods: dict[str, MethodCounts] = {}
         self.unlisted = 0
         self.access: Counter[AccessOutcome] = Counter()
         self.logins: Counter[AccessOutcome] = Counter()
 
-    def method(self, path: str, *, streams: bool) -> MethodFigures:
+    def method(self, path: str, *, streams: bool) -> MethodCounts:
         """Return the figures of a method that is served; made on first use."""
-        return self.methods.setdefault(path, MethodFigures(path, streams=streams))
+        return self.methods.setdefault(path, MethodCounts(path, streams=streams))
 
     def unlisted_handler(self) -> grpc.GenericRpcHandler:
         """Return a handler to add behind all others: it serves nothing, and counts what gets there."""
@@ -97,7 +97,7 @@ class CallFigures:
 
 
 class _Unlisted(grpc.GenericRpcHandler):
-    def __init__(self, figures: CallFigures) -> None:
+    def __init__(self, figures: CallCounts) -> None:
         self._figures = figures
 
     def service(self, handler_call_details: Any) -> None:

@@ -11,8 +11,8 @@ from google.rpc.status_pb2 import Status
 
 from mxgw_core.api import errors as e
 from mxgw_core.api.types import CloseReason
-from mxgw_core.rpc import errors as mapping
-from mxgw_core.rpc.errors import DOMAIN, status_code, status_details
+from mxgw_core.rpc import statuses as mapping
+from mxgw_core.rpc.statuses import DOMAIN, status_code, status_details
 from mxgw_core.sessions.session import _IN_WORDS
 
 

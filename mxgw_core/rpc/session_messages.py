@@ -9,7 +9,7 @@ from mxgw.v1 import session_service_pb2 as pb
 from mxgw.v1.events_pb2 import GapReason, Position
 from mxgw_core.api.types import SessionInfo
 from mxgw_core.events.subscriber import Subscriber
-from mxgw_core.sessions.registry import RememberedSession
+from mxgw_core.sessions.ended import RememberedSession
 from mxgw_core.sessions.session import Session
 
 

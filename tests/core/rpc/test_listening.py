@@ -10,7 +10,7 @@ import pytest
 from mxgw_core.api.errors import SettingsError
 from mxgw_core.config.models import GatewaySettings, Settings, TlsSettings
 from mxgw_core.rpc.access import is_loopback, parse_peer
-from mxgw_core.rpc.addresses import addresses_of, check_free, parse_address
+from mxgw_core.rpc.listening import addresses_of, check_free, parse_address
 
 
 @pytest.mark.parametrize(
