@@ -105,7 +105,7 @@ class EventService:
         # Waiting for a history store may have taken a while: judge again, in the step that attaches.
         self._access.authorize(
             AccessRequest(
-                call.method, call.identity, call.peer, session.id, session.info(), request, moment=Moment.ATTACH
+                call.method, call.identity, call.peer, session.id, session.info, request, moment=Moment.ATTACH
             )
         )
         start = start_of(request.start)

@@ -13,6 +13,7 @@ import secrets
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Sequence
 from contextlib import ExitStack, asynccontextmanager, suppress
+from functools import partial
 from typing import Any, NoReturn, TypeAlias, TypeVar
 
 import grpc
@@ -164,10 +165,10 @@ class HandlerFactory:
             request = parse(request_class, data)
             await check(request, text_characters=limits.text_characters, items=limits.items_per_call)
             session_id: str = getattr(request, "session_id", "") if names_session else ""
-            session = registry.info(session_id)
+            find_session = partial(registry.info, session_id)
             if isinstance(request, OpenSessionRequest):
-                session = registry.opened_by(request_key(identity, request.request_id))
-            access.authorize(AccessRequest(path, identity, peer, session_id, session, request, scope))
+                find_session = partial(registry.opened_by, request_key(identity, request.request_id))
+            access.authorize(AccessRequest(path, identity, peer, session_id, find_session, request, scope))
             return request, Call(path, identity, peer, context.time_remaining(), len(data))
 
         return admit

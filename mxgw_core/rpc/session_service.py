@@ -16,7 +16,7 @@ from mxgw_core.api.access import AccessRequest, Moment
 from mxgw_core.api.errors import GatewayError, InvalidRequest
 from mxgw_core.api.gateway import Call
 from mxgw_core.api.slices import in_slices
-from mxgw_core.api.types import CloseReason, SessionInfo
+from mxgw_core.api.types import CloseReason
 from mxgw_core.config.models import Settings
 from mxgw_core.events.filtering import ItemSieve
 from mxgw_core.rpc.access import AccessControl
@@ -98,7 +98,7 @@ class SessionService:
         response = pb.ListSessionsResponse()
         async for some in in_slices(rows):
             for row in some:
-                if not self._may_see(row.info() if isinstance(row, Session) else row.info, call):
+                if not self._may_see(row, call):
                     continue
                 if len(response.sessions) == size:
                     response.next_page_token = str(after)
@@ -107,11 +107,12 @@ class SessionService:
                 response.sessions.append(live_session(row) if isinstance(row, Session) else ended_session(row))
         return response
 
-    def _may_see(self, info: SessionInfo, call: Call) -> bool:
-        """What the caller may not see one by one, it does not see in a list."""
+    def _may_see(self, row: Session | RememberedSession, call: Call) -> bool:
+        """Return whether the caller may get this session by GetSession: a list shows no others."""
+        session_id, find = (row.id, row.info) if isinstance(row, Session) else (row.info.session_id, lambda: row.info)
         try:
             self._access.authorize(
-                AccessRequest(_GET_SESSION, call.identity, call.peer, info.session_id, info, moment=Moment.LIST)
+                AccessRequest(_GET_SESSION, call.identity, call.peer, session_id, find, moment=Moment.LIST)
             )
         except GatewayError:
             return False

@@ -65,7 +65,7 @@ class WarmPool:
 
     def __init__(self, size: int, kind: str, new_log: Callable[[str], Path], *, parallel: int = 1) -> None:
         self._size = size
-        self._turns = asyncio.Semaphore(parallel)
+        self._slots = asyncio.Semaphore(parallel)
         self._kind = kind
         self._new_log = new_log
         self._spares: list[Spare] = []
@@ -82,13 +82,13 @@ class WarmPool:
         return sum(spare.ready.done() and spare.process.is_alive() for spare in tuple(self._spares))
 
     @asynccontextmanager
-    async def turn(self) -> AsyncIterator[None]:
+    async def start_slot(self) -> AsyncIterator[None]:
         """Wait until a worker may be started; leave when its process is up. Spares are made good afterwards.
 
         It bounds what costs the processor, so nobody keeps it while a source is slow to answer.
         """
         try:
-            async with self._turns:
+            async with self._slots:
                 yield
         finally:
             self.refill()

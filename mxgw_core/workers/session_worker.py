@@ -163,7 +163,7 @@ class SessionWorker:
         timeout_s = self._settings.workers.start_timeout_s
         try:
             async with asyncio.timeout(None) as timeout:
-                async with self._pool.turn():
+                async with self._pool.start_slot():
                     timeout.reschedule(asyncio.get_running_loop().time() + timeout_s)
                     await self._launch()
                     await asyncio.wait((self._linked, self.ended), return_when=asyncio.FIRST_COMPLETED)

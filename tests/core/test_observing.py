@@ -28,7 +28,7 @@ LOAD = {
 
 
 def seen_of(gateway: RunningGateway) -> Observation:
-    observation: Observation = gateway.app.observation
+    observation: Observation = gateway.api.observation
     return observation
 
 
@@ -93,7 +93,7 @@ async def test_a_mirror_ends_with_its_session_and_one_of_no_session_never_begins
     async with running_gateway() as gateway, client_of(gateway.target) as client:
         session = await client.open()
         async with seen_of(gateway).watch(session.session_id, 0.1) as frames:
-            gateway.app.close_session(session.session_id, CloseReason.KILLED_BY_OPERATOR)
+            gateway.api.close_session(session.session_id, CloseReason.KILLED_BY_OPERATOR)
             with pytest.raises(SessionEnded):
                 await anext(frames)
         nowhere = seen_of(gateway).watch("unknown", 0.1)
@@ -152,12 +152,12 @@ async def test_killing_a_worker_ends_its_session_although_the_worker_does_not_li
         worker = psutil.Process(session.worker_pid)
         worker.suspend()
 
-        assert gateway.app.kill_worker(session.session_id, "enough")
+        assert gateway.api.kill_worker(session.session_id, "enough")
 
-        await until(lambda: gateway.app.session(session.session_id) is None)
+        await until(lambda: gateway.api.session(session.session_id) is None)
         ended = seen_of(gateway).session(session.session_id)
 
         assert not worker.is_running()
         assert ended is not None
         assert ended.close_reason == ss.CLOSE_REASON_KILLED_BY_OPERATOR
-        assert not gateway.app.kill_worker(session.session_id)
+        assert not gateway.api.kill_worker(session.session_id)

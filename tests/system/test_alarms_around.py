@@ -118,10 +118,10 @@ async def test_the_client_keeps_a_list_and_comes_back_by_itself() -> None:
                 assert active.is_complete
 
                 # The server cuts it; meanwhile something happens.
-                (open_stream,) = [s for s in gateway.app.streams() if s.method.endswith("StreamAlarms")]
+                (open_stream,) = [s for s in gateway.api.streams() if s.method.endswith("StreamAlarms")]
                 from mxgw_core.api.errors import GatewayDraining
 
-                gateway.app.end_stream(open_stream, GatewayDraining("come back", retry_after_s=0.01))
+                gateway.api.end_stream(open_stream, GatewayDraining("come back", retry_after_s=0.01))
                 reference = listed[0].reference
                 (result,) = await client.acknowledge_alarms(reference, comment="seen", operator="anna")
                 kinds: list[str] = []
@@ -250,5 +250,5 @@ async def test_a_stream_that_ends_leaves_no_subscriber_behind() -> None:
             async with reading(client.stream()) as (_, until):
                 await until(lambda r: r.snapshots == 1)
             async with asyncio.timeout(60):
-                while gateway.app.streams():  # noqa: ASYNC110  the gateway announces it to nobody
+                while gateway.api.streams():  # noqa: ASYNC110  the gateway announces it to nobody
                     await asyncio.sleep(0.005)

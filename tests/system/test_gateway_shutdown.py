@@ -123,7 +123,7 @@ async def test_a_client_that_reads_nothing_does_not_hold_the_shutdown() -> None:
         await client.subscribe(session.session_id, NAMES)
         stream = client.stream(session.session_id)
         await stream.read()
-        await until(lambda: gateway.app.sessions()[0].head_sequence > 20_000, 60)
+        await until(lambda: gateway.api.sessions()[0].head_sequence > 20_000, 60)
         gateway.app.stop()
         await until(lambda: gateway.app._registry is None, 60)
 

@@ -188,7 +188,7 @@ async def test_a_mirror_that_breaks_ends_its_watchers_and_nothing_else_and_the_n
     async with house() as h:
         session = await h.client.open()
         await h.client.subscribe(session.session_id, ["Tank_001.Level"])
-        broken = BrokenOnce(h.gateway.app.observation)
+        broken = BrokenOnce(h.gateway.api.observation)
         async with asyncio.TaskGroup() as tasks:
             feeds = Feeds(broken, 0.5, tasks)  # type: ignore[arg-type]
             async with feeds.reading(session.session_id) as reader:

@@ -59,7 +59,7 @@ async def detached(gateway: RunningGateway, client: Client, *, name: str = "") -
 
 
 def _info(gateway: RunningGateway, session_id: str) -> Any:
-    return gateway.app.session(session_id)
+    return gateway.api.session(session_id)
 
 
 async def described(client: Client, session_id: str) -> ss.Session:
