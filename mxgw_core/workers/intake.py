@@ -71,7 +71,10 @@ _DELAY_S = 0.05
 
 
 class Acks:
-    """Acknowledges `head()` after 256 events or 50 ms, whichever is first."""
+    """Acknowledges `head()` after 256 events or 50 ms, whichever is first.
+
+    Source: docs/reference/streams.md#acknowledgements.
+    """
 
     def __init__(self, head: Callable[[], int], send: Callable[[int], None]) -> None:
         self._head = head

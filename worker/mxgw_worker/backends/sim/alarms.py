@@ -1,4 +1,6 @@
-"""Alarms of attributes, readable in two ways: as sub-attributes, and as records of the alarm manager (FIELD 1.7, 3).
+"""Alarms of attributes, readable in two ways: as sub-attributes, and as records of the alarm manager.
+
+Source: docs/reference/mxaccess.md#references, #alarms.
 
 `<Attribute>.InAlarm`, `.Acked` and `.Priority` always agree with the records. An alarm is acknowledged by writing a
 comment to `<Attribute>.AckMsg`, or through the alarm manager. States are UNACK_ALM, ACK_ALM, UNACK_RTN and ACK_RTN:
