@@ -40,9 +40,9 @@ from mxgw_core.workers.orphans import orphans_of
 
 log = logging.getLogger(__name__)
 
-# A client that is told to come back waits at least this long: about what a restart takes.
+# Clients are asked to wait this long before they come back: about as long as a restart takes.
 _RETRY_AFTER_S = 2.0
-# Calls that outlast the drain are told so within this time.
+# Calls still running after the drain get this long to receive the error that ends them.
 _LAST_WORDS_S = 0.5
 
 
@@ -50,11 +50,11 @@ class GatewayApp:
     """One gateway. `run` serves until `stop`, and returns when everything is closed; both in the event loop.
 
     Args:
-        origins: where each setting comes from, for those who look (`LoadedSettings.origins`).
+        origins: where each setting comes from (`LoadedSettings.origins`), for display.
 
     Attributes:
-        addresses: what it really listens on, ports resolved; known once it is ready.
-        sessions_left: after `run`, how many sessions wait for the next gateway.
+        addresses: the addresses it listens on, with the ports that were chosen; known once it is ready.
+        sessions_left: after `run`, how many sessions were left to the next gateway.
         gateway: what plugins see; there once `run` has begun.
     """
 
@@ -67,7 +67,7 @@ class GatewayApp:
         self._stopping = asyncio.Event()
         self._end_sessions = False
         self.sessions_left = 0
-        # Set by `run` once calls are served, and also when it ends without ever having been ready.
+        # Set by `run` once calls are served, or when `run` ends without having served any.
         self._ready = asyncio.Event()
         self._streams = OpenStreams()
         self._calls = CallCounts()
@@ -96,7 +96,7 @@ class GatewayApp:
                 server = GrpcServer(self._settings, services, self._handlers(access, registry), self._calls)
                 self.addresses = server.bind(addresses)
                 await stack.enter_async_context(registry)
-                # Before the first call: a client that comes back finds its session, be it on its way or over.
+                # Before the first call is served, so that a client that comes back finds its session, adopted or ended.
                 for answer in self._plugins.ask("mxgw_ended_sessions"):
                     if answer.error is None:
                         registry.remember(answer.value)
@@ -123,7 +123,7 @@ class GatewayApp:
     def stop(self, *, end_sessions: bool = False) -> None:
         """Begin the orderly shutdown; may be called at any time, any number of times.
 
-        With `end_sessions` also those end whose workers would wait for the next gateway.
+        With `end_sessions`, sessions that would wait for the next gateway end as well.
         """
         self._end_sessions = self._end_sessions or end_sessions
         self._stopping.set()
@@ -149,7 +149,7 @@ class GatewayApp:
         streams += sum(feed.drain(_RETRY_AFTER_S, drain_s) for feed in feeds)
         sessions = len(registry)
         log.info("shutting down: %d sessions, %d streams, at most %.1f s to drain", sessions, streams, drain_s)
-        # Streams first: while the server still answers, whoever comes now is told why it is refused.
+        # Streams first, while the server still answers: new calls get the reason why they are refused.
         await events.drained(drain_s)
         for feed in feeds:
             await feed.open.drained(max(0.0, began + drain_s - time.monotonic()))
@@ -158,7 +158,7 @@ class GatewayApp:
         async with asyncio.TaskGroup() as tasks:
             stopping = tasks.create_task(server.stop(remaining_s + _LAST_WORDS_S), name="gateway:server-stop")
             await asyncio.wait((stopping,), timeout=remaining_s)
-            # Commands that still run are answered now, while there is a server to answer them.
+            # Sessions end while the server still runs, so that unfinished commands get an answer.
             if self._end_sessions or data.takes_end_of_sessions():
                 registry.close_all(CloseReason.GATEWAY_SHUTDOWN)
             else:
@@ -183,14 +183,14 @@ class GatewayApp:
 
     async def _enter_plugins(self, stack: AsyncExitStack, gateway: PluginGateway) -> None:
         answers = self._plugins.ask("mxgw_gateway_context", gateway=gateway)
-        for answer in reversed(answers):  # asked last first, entered in the order of the settings
+        for answer in reversed(answers):  # answers come last plugin first; contexts are entered first plugin first
             error = answer.error
             if error is None:
                 try:
                     await stack.enter_async_context(answer.value)
                     continue
                 except SettingsError:
-                    raise  # settings that do not fit each other stop the start, whoever finds out
+                    raise  # a plugin may find settings that do not fit together: these always stop the start
                 except Exception as raised:
                     error = raised
             log.warning("plugin %s could not start", answer.plugin, exc_info=error)

@@ -144,7 +144,7 @@ class PluginGateway:
         return True
 
     def _client_session(self, session_id: str) -> Session | None:
-        """Return a live session that plugins may end."""
+        """Return a live session that plugins may end; refuse one of the gateway itself."""
         session = self._registry.find(session_id)
         if session is not None and session.request.is_internal:
             raise AccessDenied(own_session(session.info()))
@@ -159,7 +159,7 @@ class PluginGateway:
                     await asyncio.to_thread(self._plugins.ask, "mxgw_authenticate_operator", credentials=credentials)
                 )
             except DependencyUnavailable:
-                attempt.succeeded()  # nobody has checked the password
+                attempt.succeeded()  # the directory was not reached, so no password was checked
                 raise
             if operator is not None:
                 attempt.succeeded()
@@ -199,7 +199,7 @@ class PluginGateway:
 
 
 def _agrees(may_see: SessionPredicate, info: SessionInfo) -> bool:
-    """Ask one plugin's predicate; one that fails hides the session."""
+    """Return what one plugin's predicate answers; a predicate that fails hides the session."""
     try:
         return bool(may_see(info))
     except Exception:

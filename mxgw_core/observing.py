@@ -1,4 +1,4 @@
-"""The gateway looked at from inside: implements api.Observation on the registry, the plugins and the settings."""
+"""What the dashboard and other observers see: implements api.Observation on registry, plugins and settings."""
 
 from __future__ import annotations
 
@@ -27,14 +27,14 @@ from mxgw_core.rpc.worker_calls import call_worker
 from mxgw_core.sessions.registry import SessionRegistry
 
 _STATE_TIMEOUT_S = 5.0
-# What a mirror may be behind before it is conflated between its own intervals as well. Events that are never conflated
-# beyond this number are dropped, with a gap.
+# How far a mirror may fall behind before it conflates without waiting for its interval. Events that cannot be conflated
+# are dropped beyond this number, and a gap says so.
 _MIRROR = QueueLimits(events=20_000, bytes=8 * 1024 * 1024, seconds=0.0)
 
 
 @dataclass(frozen=True, slots=True)
 class _MirrorPolicy:
-    """The newest value of each item, once per interval."""
+    """Delivers the newest value of each item once per interval."""
 
     interval_s: float
     name: str = "mirror"

@@ -1,4 +1,4 @@
-"""CommandService: MXAccess commands and browsing, guarded input by input."""
+"""CommandService: MXAccess commands and browsing. Guards check each input of a command."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ from mxgw_core.sessions.session import Session
 from mxgw_core.workers.commands import EncodedCommand
 from mxgw_worker.ipc.page_tokens import page_token, place_of
 
-# What may bear a request id.
+# The commands that may have a request id.
 _WRITES = frozenset({"write", "write2", "write_secured", "write_secured2", "write_bulk"})
 _LARGEST_BROWSE_PAGE = 5000
 
@@ -44,7 +44,7 @@ class CommandService:
         self._settings = settings
         self._registry = registry
         self._access = access
-        # Who was judged last on each session, and by whom: mostly a session has one caller.
+        # The guards of the last caller of each session: most sessions have one caller only.
         self._guards: WeakKeyDictionary[Session, tuple[Identity, Sequence[CommandGuard]]] = WeakKeyDictionary()
 
     async def Invoke(self, request: pb.InvokeRequest, call: Call) -> pb.InvokeResponse:
@@ -109,7 +109,7 @@ class CommandService:
         return await without(command, denied)
 
     def _guards_of(self, session: Session, identity: Identity) -> Sequence[CommandGuard]:
-        """Return the judges of this caller, asked for anew when its identity or what it may claim changed."""
+        """Return the guards of this caller; the plugins are asked again when the caller or its claims changed."""
         known = self._guards.get(session)
         if known is not None and known[0] == identity and known[0].claims is identity.claims:
             return known[1]
@@ -134,12 +134,12 @@ class CommandService:
     async def _shown_nodes(
         self, session: Session, browse: w.Browse, guards: Sequence[BrowseGuard], timeout_s: float
     ) -> pb.BrowseResponse:
-        """Return a page of the nodes that the guards show. Neither its length nor its token tells of the others.
+        """Return a page of the nodes that the guards show. Neither its length nor its token reveals hidden nodes.
 
-        A place is how many were shown before it, so each page is looked for from the first node on.
+        A page token counts the shown nodes before the page, so every page is searched for from the first node on.
 
         Raises:
-            InvalidRequest: the page token is none of this query.
+            InvalidRequest: the page token belongs to another query.
             GatewayError: as `call_worker`.
         """
         until = time.monotonic() + timeout_s
@@ -204,7 +204,7 @@ async def _turn_if_large(call: Call) -> None:
 
 
 def _remember(to_worker: w.CommandRequest, request: pb.InvokeRequest, kind: str, identity: Identity) -> EncodedCommand:
-    """Let the worker run this write once, however often it is asked for; return the write as the caller asked for it.
+    """Have the worker run this write only once, however often it is sent; return the encoded write.
 
     Raises:
         InvalidRequest: the command is no write, or the id is too short or too long.

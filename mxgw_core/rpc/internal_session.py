@@ -24,7 +24,7 @@ from mxgw_core.sessions.session import Session
 
 _BROWSE_TIMEOUT_S = 10.0
 _BROWSE_PAGE = 2000
-# What the gateway's own reader may be behind before the oldest of it are lost, with a gap.
+# How far a reader of the gateway's own may fall behind; then its oldest unread events are dropped, and a gap says so.
 _LIMITS = QueueLimits(events=100_000, bytes=32 * 1024 * 1024, seconds=0.0)
 
 
@@ -108,7 +108,7 @@ class OwnSession:
 
 
 async def frames_of(subscriber: Subscriber, epoch: bytes, batch_bytes: int) -> AsyncIterator[StreamEventsResponse]:
-    """Yield what a reader of the gateway's own takes; raise why the session ended."""
+    """Yield the frames of a reader of the gateway's own; raise the error with which its session ends."""
     while True:
         match subscriber.take(batch_bytes):
             case Chunk(frame=frame):
@@ -120,4 +120,4 @@ async def frames_of(subscriber: Subscriber, epoch: bytes, batch_bytes: int) -> A
             case None:
                 await subscriber.wait()
             case _:
-                pass  # a reader of our own has no filter, no snapshot and no control frames
+                pass  # readers of the gateway itself have no filter, no snapshot and no control frames

@@ -84,9 +84,9 @@ def addresses_of(settings: Settings, *, authenticated: bool) -> list[Address]:
 
 
 def check_free(address: Address) -> None:
-    """Make sure that nothing listens there; a dead Unix socket is removed.
+    """Make sure that nothing listens on the address; the Unix socket of a process that ended is removed.
 
-    gRPC itself would take over a live Unix socket without a word.
+    gRPC itself would replace the socket of a live process without an error.
 
     Raises:
         SettingsError: the address is taken, or cannot be used.
@@ -153,7 +153,7 @@ def server_credentials(tls: TlsSettings) -> grpc.ServerCredentials | None:
 
 
 class _Files:
-    """The files, and what was last seen of them; asked by gRPC's threads at each new connection."""
+    """The TLS files and their state at the last look. gRPC's threads call this at each new connection."""
 
     def __init__(self, tls: TlsSettings) -> None:
         self._paths = {
@@ -170,10 +170,11 @@ class _Files:
         self._complained = False
 
     def read(self) -> grpc.ServerCertificateConfiguration:
-        """Return what the files hold.
+        """Return the certificates in the files.
 
         Raises:
-            SettingsError: a file cannot be read, others may read the key, or it is not that of the certificate.
+            SettingsError: a file cannot be read, other users may read the key, or the key does not belong to the
+                certificate.
         """
         self._seen = self._stamp()
         contents: dict[str, bytes] = {}
@@ -188,7 +189,9 @@ class _Files:
         )
 
     def changed(self) -> grpc.ServerCertificateConfiguration | None:
-        """Return what the files hold when they changed, None when not; files that are unusable change nothing."""
+        """Return the new certificates when the files have changed, else None. Unusable files are ignored, with a
+        warning.
+        """
         with self._lock:
             try:
                 if self._stamp() == self._seen:
@@ -215,7 +218,7 @@ class _Files:
 
 
 def _check_pair(certificate: Path, private_key: Path) -> None:
-    """Make sure that certificate and key belong together; gRPC itself would only fail every handshake."""
+    """Make sure that certificate and key belong together; with a wrong pair gRPC would fail every handshake."""
     import ssl
 
     try:

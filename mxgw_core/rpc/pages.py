@@ -1,4 +1,4 @@
-"""Pages of long answers: their size, their tokens, and how much fits on one that is filled here."""
+"""Pages of long answers: page sizes, page tokens, and how much fits on a page."""
 
 from __future__ import annotations
 
@@ -6,22 +6,24 @@ from google.protobuf.message import Message
 
 from mxgw_core.api.errors import InvalidRequest
 
-# Part of a frame that one page may fill, as in a worker.
+# The share of a frame that one page may fill, as in a worker.
 _PAGE_SHARE = 0.75
 
 
 class PageRoom:
-    """The room on a page: for so many entries, and about as many bytes as a worker's page has."""
+    """Counts what is on a page: at most `entries` entries, and about as many bytes as a page of a worker."""
 
     def __init__(self, entries: int, frame_bytes: int) -> None:
         self._entries = entries
         self._bytes = int(frame_bytes * _PAGE_SHARE)
         self._taken = 0
-        # Whether an entry found no room, so that there is another page.
+        # Whether an entry did not fit, so that there is another page.
         self.is_full = False
 
     def takes(self, entry: Message) -> bool:
-        """Take an entry if there is room; the first one always has it, and after one that has none no other does."""
+        """Return whether the entry fits on the page. The first entry always fits; after one that did not, no other
+        does.
+        """
         self._bytes -= entry.ByteSize()
         if self.is_full or self._taken == self._entries or (self._taken and self._bytes < 0):
             self.is_full = True
@@ -45,10 +47,10 @@ def page(size: int, default: int, maximum: int) -> int:
 
 
 def after_token(token: str) -> int:
-    """Return the number a page token stands for: 0 for the first page.
+    """Return the number in a page token; 0 for the first page, which has no token.
 
     Raises:
-        InvalidRequest: the token is none of ours.
+        InvalidRequest: no page of this gateway has this token.
     """
     if not token:
         return 0

@@ -1,4 +1,4 @@
-"""SessionService: open, close, describe."""
+"""SessionService: opens, closes, lists and describes sessions."""
 
 from __future__ import annotations
 
@@ -73,7 +73,7 @@ class SessionService:
         if session is not None:
             session.close(CloseReason.CLIENT)
             await asyncio.wait((session.closed,))
-        # Closing twice is no error while the session is remembered.
+        # Closing a session again is no error while it is remembered.
         ended = self._registry.ended.find(request.session_id)
         if ended is None and session is not None:
             ended = RememberedSession.of(session)
@@ -131,14 +131,14 @@ class SessionService:
     async def _shown_state(
         self, session: Session, request: pb.GetSessionStateRequest, size: int, sieve: ItemSieve, timeout_s: float
     ) -> pb.GetSessionStateResponse:
-        """Return a page of the items that pass the sieve. Neither its length nor its token tells of the others.
+        """Return a page of the items that pass the filter. Neither its length nor its token reveals hidden items.
 
         Raises:
-            GatewayError: as `call_worker`, which is asked until the page is full.
+            GatewayError: as `call_worker`, which is called until the page is full.
         """
         until = time.monotonic() + timeout_s
         asked = w.GetState(include_values=request.include_values, page_size=size, page_token=request.page_token)
-        # The state is as of the first answer: what changed until the last comes as an event after its position.
+        # The position is that of the first answer: later changes come as events after it.
         response: pb.GetSessionStateResponse | None = None
         room = PageRoom(size, self._settings.workers.frame_bytes)
         while response is None or (asked.page_token and not room.is_full):

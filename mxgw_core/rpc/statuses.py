@@ -1,4 +1,4 @@
-"""From the gateway's errors to gRPC statuses: code, ErrorInfo{reason, domain, metadata}, RetryInfo."""
+"""The gateway's errors as gRPC statuses: code, ErrorInfo{reason, domain, metadata}, RetryInfo."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ _CODES: dict[type[e.GatewayError], grpc.StatusCode] = {
     e.WorkerStartFailed: grpc.StatusCode.UNAVAILABLE,
     e.CommandTimedOut: grpc.StatusCode.DEADLINE_EXCEEDED,
     e.CommandFailed: grpc.StatusCode.UNKNOWN,
-    # Not UNAVAILABLE, which proxies and clients repeat by themselves.
+    # Not UNAVAILABLE: proxies and clients would repeat the call by themselves.
     e.CommandOutcomeUnknown: grpc.StatusCode.UNKNOWN,
     e.PendingCommandsExceeded: grpc.StatusCode.RESOURCE_EXHAUSTED,
     e.SubscriberExists: grpc.StatusCode.ALREADY_EXISTS,
@@ -49,7 +49,7 @@ _CODES: dict[type[e.GatewayError], grpc.StatusCode] = {
 
 
 def status_code(error: e.GatewayError) -> grpc.StatusCode:
-    """Return the gRPC code of an error: its class's, or its nearest base's (plugins may derive their own)."""
+    """Return the gRPC code of an error's class, or of its nearest base class (plugins may derive their own)."""
     for kind in type(error).__mro__:
         if kind in _CODES:
             return _CODES[kind]

@@ -1,4 +1,4 @@
-"""A command to a session's worker, and the worker's own refusals as errors."""
+"""Sends a command to a session's worker, and turns the worker's refusals into errors."""
 
 from __future__ import annotations
 
@@ -25,9 +25,9 @@ async def call_worker(
     mx: EncodedCommand | None = None,
     is_use: bool = True,
 ) -> w.CommandReply:
-    """Return the worker's answer; `mx` is the request's command where it is encoded already.
+    """Send a command and return the worker's answer; `mx` is the MXAccess command where it is encoded already.
 
-    Counts as use of the session, unless the gateway itself only looks (`is_use`).
+    The call extends the session's lease, unless `is_use` is off: the gateway itself only looks at the session.
 
     Raises:
         InvalidRequest: the worker found the arguments wrong.
@@ -40,7 +40,7 @@ async def call_worker(
         session.touch()
     try:
         answer = session.worker.commands.call(request, timeout_s, mx)
-        del request, mx  # sent, and perhaps large
+        del request, mx  # they are sent now, and may be large
         reply = await answer
     finally:
         if is_use:
