@@ -100,8 +100,8 @@ class GatewayApp:
                 for answer in self._plugins.ask("mxgw_ended_sessions"):
                     if answer.error is None:
                         registry.remember(answer.value)
-                for orphan, judgement in orphans_of(self._plugins):
-                    registry.take_over(orphan, judgement)
+                for orphan, decision in orphans_of(self._plugins):
+                    registry.take_over(orphan, decision)
                 await server.start()
                 log.info("serving on %s, instance %s", ", ".join(self.addresses), self.instance_id)
                 gateway.serving()

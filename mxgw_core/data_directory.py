@@ -19,28 +19,30 @@ log = logging.getLogger(__name__)
 
 # struct sockaddr_un holds 108 bytes on Linux, 104 on BSD and macOS, the terminating zero included.
 _SOCKET_PATH_BYTES = 107 if sys.platform == "linux" else 103
-# Logs of workers that ended badly are kept for whoever looks into it, the newest of them.
+# So many logs of workers that ended badly are kept, the newest ones.
 _KEPT_LOGS = 100
-# Below a data directory while `mxgw restore` writes there: what it holds is not yet, or not all, in its place.
+# This file exists in a data directory while `mxgw restore` writes there, or when it was cut off.
 UNFINISHED_RESTORE = "restore-unfinished"
 _SOCKET_NAME_BYTES = len("/run/") + 16 + len(".sock")
-# What flock(2) answers where it cannot lock a directory: a network file system locks ranges of files instead.
+# Errors of flock(2) where it cannot lock a directory: network file systems can only lock ranges of files.
 _NO_LOCKS = frozenset({errno.EBADF, errno.EINVAL, errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP})
 
 
 class DataDirectory:
-    """Makes and guards the data directory; hold it open for as long as the gateway runs.
+    """Makes and locks the data directory; the context is held while the gateway runs.
 
-    A second gateway on the same directory is refused: it could steal sockets and logs of the first. What is locked are
-    the directory itself, its `run` (which `id` names), and the file `lock`, which says who holds them: whatever is
-    removed or replaced below the directory while a gateway runs lets no other one in. A directory
-    of which only a part was restored is refused, too.
+    A second gateway on the same directory is refused: it would take over sockets and logs of the first. Three things
+    are locked: the directory itself, its subdirectory `run` (see `id`), and the file `lock`, which has the pid of the
+    gateway. So removing or replacing any one of them lets no second gateway in. A directory that was restored only in
+    part is refused, too.
 
     Args:
-        for_restore: the directory is held to restore a backup to it, so what a former restore left does not matter.
+        for_restore: the directory is locked to restore a backup to it, so the remains of a former restore do not
+            matter.
 
     Attributes:
-        id: names the directory itself, whatever path leads to it: a link or a move keeps it, a copy has another.
+        id: identifies the directory itself, whatever its path: it stays the same through links and moves, and a copy of
+            the directory has another one.
     """
 
     def __init__(self, path: Path, *, for_restore: bool = False) -> None:
@@ -72,9 +74,9 @@ class DataDirectory:
             ) from error
         end_sessions_marker(self.path).unlink(missing_ok=True)
         for left_over in self.run.glob("*.sock"):
-            left_over.unlink(missing_ok=True)  # the lock says that no gateway listens there any more
+            left_over.unlink(missing_ok=True)  # the lock is ours, so no gateway listens there
         for left_over in self.logs.glob("spare-*.log"):
-            left_over.unlink(missing_ok=True)  # spares ended with their gateway, and had nothing to tell
+            left_over.unlink(missing_ok=True)  # spares ended with their gateway, and their logs are of no use
         self.prune_logs()
         return self
 
@@ -84,10 +86,10 @@ class DataDirectory:
         self._held.close()
 
     def _lock(self, held: contextlib.ExitStack) -> None:
-        """Take the locks, and the id from the directory of sockets, see `same_data_dir`.
+        """Take the locks; the id is made from the directory of sockets, see `same_data_dir`.
 
-        This gateway and each of its workers keep that one open, so while one of them lives no other directory can get
-        the same inode, not even one that is restored in its place.
+        This gateway and each of its workers keep that directory open. So while one of them lives, no other directory
+        can get the same inode, not even one that is restored in its place.
         """
         are_directories_locked = True
         for directory in (self.path, self.run):
@@ -111,7 +113,7 @@ class DataDirectory:
         os.pwrite(lock, f"{os.getpid()}\n".encode("ascii"), 0)
 
     def _take(self, fd: int) -> bool:
-        """Lock an open file or directory; return False where that does not work.
+        """Lock an open file or directory; return False where the file system cannot lock it.
 
         Raises:
             SettingsError: another gateway has locked it.
@@ -136,14 +138,14 @@ class DataDirectory:
             old.unlink(missing_ok=True)
 
     def takes_end_of_sessions(self) -> bool:
-        """Return whether somebody with access to this directory wants the sessions to end with this gateway."""
+        """Return whether `mxgw drain` asked that the sessions end with this gateway; the request is removed."""
         marker = end_sessions_marker(self.path)
         wanted = marker.exists()
         marker.unlink(missing_ok=True)
         return wanted
 
     def socket_of(self, session_id: str) -> Path:
-        """Return the socket path of a session's worker: short, and stable for the session."""
+        """Return the socket path of a session's worker: short, and always the same for the session."""
         return self.run / f"{_short_name(session_id)}.sock"
 
     def log_of_spare(self, name: str) -> Path:
@@ -156,7 +158,7 @@ class DataDirectory:
 
 
 def check_data_dir(given: Path, *, for_restore: bool = False) -> None:
-    """Make sure that a gateway could use the directory, as far as that shows without making or changing anything.
+    """Check whether a gateway could use the directory, without creating or changing anything.
 
     Raises:
         SettingsError: the path is too long for sockets, not ours, no directory, or only partly restored.
@@ -190,12 +192,12 @@ def _modified(path: Path) -> float:
 
 
 def end_sessions_marker(directory: Path) -> Path:
-    """Return the file whose existence asks the gateway of a data directory to end its sessions as it ends."""
+    """Return the path of the file that asks the gateway of this directory to end its sessions when it stops."""
     return directory / "run" / "end-sessions"
 
 
 def holder_of(directory: Path) -> int | None:
-    """Return the pid of the gateway that uses a data directory, 0 when its pid is not known; None when none does."""
+    """Return the pid of the gateway that uses a data directory: 0 when the pid is not known, None when no gateway does."""
     if sys.platform == "win32":
         return None
     for locked in (directory / "lock", directory, directory / "run"):
@@ -205,7 +207,7 @@ def holder_of(directory: Path) -> int | None:
 
 
 def _holder(directory: Path) -> int:
-    """Return the pid in the file `lock`; 0 when it is not the file of the gateway that runs: it was replaced."""
+    """Return the pid in the file `lock`; 0 when the file is not locked, because it was replaced."""
     if not _is_locked(directory / "lock"):
         return 0
     with contextlib.suppress(OSError), (directory / "lock").open("rb") as file:
@@ -228,7 +230,7 @@ def _is_locked(path: Path) -> bool:
 
 
 def _try_lock(fd: int, *, exclusive: bool) -> bool:
-    """Lock an open file or directory until it is closed; return whether nobody else had.
+    """Lock an open file or directory until it is closed; return False when another process has locked it.
 
     Raises:
         OSError: it cannot be locked.
@@ -255,7 +257,7 @@ def _short_name(session_id: str) -> str:
 
 
 def _require_own_link(path: Path) -> None:
-    """Refuse a link that another user made: it would have this gateway use a directory of that user's choice."""
+    """Refuse a link that another user made: that user could choose the directory that this gateway uses."""
     if path.is_symlink() and hasattr(os, "getuid") and path.lstat().st_uid not in (0, os.getuid()):
         raise SettingsError(f"{path} is a link of another user: choose another gateway.data_dir")
 

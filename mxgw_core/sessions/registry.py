@@ -25,7 +25,7 @@ from mxgw_core.sessions.memory import GatewayMemory
 from mxgw_core.sessions.openings import Openings
 from mxgw_core.sessions.session import Session, SessionRequest
 from mxgw_core.sessions.totals import AdoptionOutcome, SessionTotals
-from mxgw_core.workers.orphans import Judgement
+from mxgw_core.workers.orphans import OrphanDecision
 from mxgw_core.workers.pool import WarmPool
 from mxgw_core.workers.session_worker import SessionWorker
 from mxgw_worker.ipc.handshake import SECRET_BYTES
@@ -210,7 +210,7 @@ class SessionRegistry:
             self.ended.add(RememberedSession(session.info, self._opened, session.closed_at, session.lease_s))
             self._openings.remember(session)
 
-    def take_over(self, orphan: Orphan, judgement: Judgement) -> None:
+    def take_over(self, orphan: Orphan, decision: OrphanDecision) -> None:
         """Take back the session of an orphan, or end it, as it was judged; nothing in here waits.
 
         Until its worker is back the session is ADOPTING. One that cannot be taken back ends like any other, and is
@@ -222,8 +222,8 @@ class SessionRegistry:
             log.warning(
                 "worker %d of session %s belongs to another data directory", orphan.worker.pid, spawn.session_id
             )
-            judgement = Judgement(OrphanVerdict.IGNORE)
-        if judgement.verdict is OrphanVerdict.IGNORE or spawn.session_id in self._live:
+            decision = OrphanDecision(OrphanVerdict.IGNORE)
+        if decision.verdict is OrphanVerdict.IGNORE or spawn.session_id in self._live:
             log.info("worker %d of session %s is left alone", orphan.worker.pid, spawn.session_id)
             self.totals.adoptions[AdoptionOutcome.IGNORED] += 1
             return
@@ -252,8 +252,8 @@ class SessionRegistry:
         self._live[session.id] = session
         self.memory.watch(session.distributor, spawn.owner, session.worker.commands)
         self._openings.add(session, was_opened=orphan.was_ready)
-        if judgement.verdict is OrphanVerdict.TERMINATE:
-            session.close(judgement.reason, judgement.detail)
+        if decision.verdict is OrphanVerdict.TERMINATE:
+            session.close(decision.reason, decision.detail)
             self.totals.adoptions[AdoptionOutcome.TERMINATED] += 1
         else:
             self.totals.adopting(session)

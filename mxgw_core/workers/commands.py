@@ -12,7 +12,8 @@ from mxgw.v1.commands_pb2 import MxCommand
 from mxgw.worker.v1.worker_pb2 import CommandReply, CommandRequest, WorkerEnvelope
 from mxgw_core.api.errors import CommandTimedOut, GatewayError, InvalidRequest, PendingCommandsExceeded
 
-# The worker's deadline is this much earlier than the gateway's: its own answer says more, and so arrives first.
+# The worker's deadline is this much earlier than the gateway's. So the worker's own answer, which says more, comes
+# first.
 _WORKER_HEAD_START_S = 0.05
 # Only commands larger than this are counted in `unanswered_bytes`; `limits.pending_commands` bounds smaller ones.
 _LARGE_BYTES = 16 * 1024
@@ -31,7 +32,7 @@ class Connection(Protocol):
 class EncodedCommand:
     """An MXAccess command as bytes, and its name in the contract.
 
-    A command may be large. So its message can be released as soon as it is encoded, and its bytes once they are sent.
+    A command may be large: its message is released as soon as it is encoded, and its bytes as soon as they are sent.
     """
 
     name: str
@@ -55,7 +56,7 @@ class PendingCommands:
 
     Attributes:
         connection: where commands are sent; None until the worker has connected.
-        unanswered_bytes: what the large commands without an answer take.
+        unanswered_bytes: bytes of the large commands that have no answer yet.
     """
 
     def __init__(self, limit: int, frame_bytes: int) -> None:
@@ -82,7 +83,7 @@ class PendingCommands:
     def call(
         self, request: CommandRequest, timeout_s: float, mx: EncodedCommand | None = None
     ) -> Coroutine[Any, Any, CommandReply]:
-        """Send a command, and return the coroutine that waits for its answer; it holds nothing of the command.
+        """Send a command, and return a coroutine that waits for the answer; the coroutine holds no part of the command.
 
         `mx` is the MXAccess command of the request where it is encoded already.
 
@@ -167,7 +168,7 @@ class PendingCommands:
 
 
 def _head_of(number: int, size: int) -> bytes:
-    """Return what stands before the content of a field of bytes, text or a message: its tag and its length.
+    """Return tag and length of a field whose content is bytes, text or a message.
 
     Fields that are appended to an encoded message are part of that message.
     Source: https://protobuf.dev/programming-guides/encoding/

@@ -30,13 +30,13 @@ _UCRED = struct.Struct("3i")
 
 @dataclass(frozen=True, slots=True)
 class PeerCredentials:
-    """Process and user of a peer; None where the platform does not tell."""
+    """Process id and user id of a peer; None where the platform does not know them."""
 
     pid: int | None
     uid: int | None
 
     def is_same_user(self) -> bool:
-        """Whether the peer runs as this user; true where the platform does not tell (the proof decides there)."""
+        """Whether the peer runs as this user; true where the platform does not know, and the handshake alone decides."""
         return self.uid is None or self.uid == os.getuid()
 
 
@@ -49,37 +49,37 @@ def peer_credentials(transport: asyncio.BaseTransport) -> PeerCredentials:
     return PeerCredentials(pid, uid)
 
 
-# An unproven peer sends small messages only: nothing larger is ever buffered for it.
+# Before its proof a peer sends small messages only: no larger one is buffered.
 _UNPROVEN_FRAME_BYTES = 4096
-# An unproven peer gets this long to prove itself.
+# How long a peer may take for its proof.
 _PROOF_TIMEOUT_S = 5.0
 
 
 class ConnectionOwner(Protocol):
-    """Who the connections of one worker endpoint belong to."""
+    """Is called by the connections of one worker endpoint."""
 
     def resume_after(self, hello: Hello) -> int:
-        """Return the sequence after which a worker that says this should send events."""
+        """Return the sequence after which the worker with this Hello should send events."""
 
     def claim(self, connection: WorkerConnection) -> bool:
-        """A peer proved itself. Return whether it is taken; False when the worker is connected already.
+        """A peer proved itself. Return whether its connection is accepted; False when the worker is connected already.
 
         Raises:
-            Refused: it is not taken for another reason.
+            Refused: it is not accepted for another reason.
         """
 
     def on_messages(self, envelopes: Sequence[WorkerEnvelope]) -> None:
-        """Messages of a proven worker, in order. May raise `BrokenProtocol`."""
+        """Messages of the accepted connection, in order. May raise `BrokenProtocol`."""
 
     def on_lost(self, connection: WorkerConnection, detail: str) -> None:
-        """The connection of a proven worker ended."""
+        """The accepted connection ended."""
 
     def on_refused(self, connection: WorkerConnection, reason: str, detail: str) -> None:
-        """A peer was turned away before it was taken."""
+        """A connection was refused before it was accepted."""
 
 
 class Refused(Exception):
-    """A peer that knows the secret is turned away all the same; both go to it and to the log."""
+    """A peer knows the secret and is refused all the same. Reason and detail are sent to it, and logged."""
 
     def __init__(self, reason: str, detail: str) -> None:
         super().__init__(f"{reason}: {detail}")
@@ -99,7 +99,7 @@ class _State(enum.Enum):
 
 
 class WorkerConnection(asyncio.Protocol):
-    """One connection from something that says it is the worker."""
+    """One connection of a peer that claims to be the worker."""
 
     def __init__(
         self,
@@ -123,7 +123,7 @@ class WorkerConnection(asyncio.Protocol):
     # asyncio.Protocol
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        # Not checked with isinstance: the transports of uvloop derive from no class of asyncio.
+        # A cast, because the transports of uvloop are no subclass of asyncio.Transport.
         self._transport = cast("asyncio.Transport", transport)
         self.peer = peer_credentials(self._transport)
         expected = self._expected_pid()
@@ -181,7 +181,7 @@ class WorkerConnection(asyncio.Protocol):
             self._state = _State.AWAITS_PROOF
         elif self._state is _State.AWAITS_PROOF and kind == "proof" and self.handshake is not None:
             welcome = self.handshake.on_proof(envelope.proof, self._owner.resume_after(self.handshake.hello))
-            # Only who has proved itself learns whether the worker is connected already.
+            # Only after the proof may a peer learn whether the worker is connected already.
             if not self._owner.claim(self):
                 self._refuse("ALREADY_CONNECTED", "another connection of this worker was taken already")
                 return
@@ -209,7 +209,7 @@ class WorkerConnection(asyncio.Protocol):
     # use
 
     def send(self, envelope: WorkerEnvelope) -> None:
-        """Queue one message; a closed connection drops it, and has reported its end to the owner."""
+        """Queue one message. A closed connection drops it: the owner knows of the end already."""
         self.send_encoded(envelope.SerializeToString())
 
     def send_encoded(self, *parts: bytes) -> None:
@@ -218,7 +218,7 @@ class WorkerConnection(asyncio.Protocol):
             self._transport.write(frame(*parts))
 
     def hold(self, on: bool) -> None:
-        """Stop or go on taking messages; what the worker sends meanwhile waits in the socket, then in its outbox."""
+        """Stop or resume reading. Meanwhile messages wait in the socket, and then in the outbox of the worker."""
         if self._transport is not None and not self._transport.is_closing():
             if on:
                 self._transport.pause_reading()
@@ -226,14 +226,14 @@ class WorkerConnection(asyncio.Protocol):
                 self._transport.resume_reading()
 
     def close(self) -> None:
-        """End the connection; the owner is not told."""
+        """End the connection without calling the owner."""
         self._state = _State.CLOSED
         self._cancel_deadline()
         if self._transport is not None:
             self._transport.close()
 
     def abort(self) -> None:
-        """End the connection at once, dropping what is not sent yet."""
+        """End the connection at once, and drop unsent messages."""
         self._state = _State.CLOSED
         self._cancel_deadline()
         if self._transport is not None:

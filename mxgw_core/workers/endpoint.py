@@ -16,7 +16,7 @@ from mxgw_core.api.workers import Orphan, WorkerIdentity, WorkerProof, WorkerRef
 from mxgw_core.failpoints import reach
 from mxgw_core.plugins import PluginHost
 from mxgw_core.workers.connection import ConnectionOwner, Refused, WorkerConnection
-from mxgw_core.workers.steps import told_cause
+from mxgw_core.workers.steps import cause_in_words
 from mxgw_worker.ipc.handshake import PROTOCOL_VERSION, GatewayHandshake
 from mxgw_worker.ipc.process import pid_scope
 
@@ -27,8 +27,8 @@ class ExpectedWorker:
     """The worker of one session, started by this gateway or (`orphan`) by an earlier one.
 
     Attributes:
-        identity: what is known of the process so far.
-        phase: "hello" or "adopt", for the names of steps.
+        identity: what is known of the worker process so far.
+        phase: "hello" or "adopt": the first part of the names of failpoint steps.
     """
 
     def __init__(self, spawn: WorkerSpawn, orphan: Orphan | None, plugins: PluginHost) -> None:
@@ -41,7 +41,7 @@ class ExpectedWorker:
         )
 
     def started(self, pid: int, ticks: int) -> None:
-        """A process was started: it is the one that must connect."""
+        """The process was started; only this process may connect from now on."""
         self.identity = replace(self.identity, pid=pid, start_ticks=ticks)
 
     def handshake(self) -> GatewayHandshake:
@@ -53,10 +53,10 @@ class ExpectedWorker:
         )
 
     def proved(self, handshake: GatewayHandshake) -> None:
-        """A peer knew the secret: compare the rest of what it said, and let the plugins keep the next secret.
+        """A peer proved that it knows the secret: check the rest of its Hello, and have plugins store the next secret.
 
         Raises:
-            Refused: it is another process or counts in another epoch, or a new worker could not be recorded.
+            Refused: the peer is another process or has another epoch, or a plugin could not record a new worker.
         """
         hello = handshake.hello
         if self._orphan is not None:
@@ -75,14 +75,15 @@ class ExpectedWorker:
                 continue
             if self._orphan is None:
                 raise Refused(
-                    "NOT_RECORDED", f"plugin {answer.plugin!r} could not record the worker{told_cause(answer.error)}"
+                    "NOT_RECORDED",
+                    f"plugin {answer.plugin!r} could not record the worker{cause_in_words(answer.error)}",
                 )
             log.error(
                 "session %s: plugin %s could not record the adopted worker%s: it serves, but unless that is made good "
                 "it will not be adopted again",
                 self._spawn.session_id,
                 answer.plugin,
-                told_cause(answer.error),
+                cause_in_words(answer.error),
             )
         reach(f"{self.phase}:after-manifest")
 
@@ -98,7 +99,7 @@ _REMEMBERED_REFUSALS = 10
 
 
 class Endpoint:
-    """Takes connections for `owner`. Lives in the event loop; `close` may be called at any time."""
+    """Accepts connections for `owner`. Belongs to the event loop; `close` may be called at any time."""
 
     def __init__(
         self,
@@ -115,13 +116,13 @@ class Endpoint:
         self._plugins = plugins
         self._frame_bytes = frame_bytes
         self._server: asyncio.AbstractServer | None = None
-        # Also the refused ones, for as long as they take to close.
+        # All open connections, also refused ones that are still closing.
         self._connections: weakref.WeakSet[WorkerConnection] = weakref.WeakSet()
         # The reasons of the first few refusals.
         self._refusals: list[str] = []
 
     async def listen(self) -> None:
-        """Begin to take connections; only this user's processes may.
+        """Begin to accept connections, from processes of this user only.
 
         Raises:
             OSError: the socket cannot be made.
@@ -142,7 +143,7 @@ class Endpoint:
         return connection
 
     def refused(self, connection: WorkerConnection, reason: str, detail: str) -> None:
-        """A connection was turned away: every single one is told to the log and the plugins."""
+        """A connection was refused: log it, and report it to the plugins."""
         session_id, peer = self._spawn.session_id, connection.peer
         pid, uid = (peer.pid, peer.uid) if peer is not None else (None, None)
         log.warning(
@@ -157,12 +158,12 @@ class Endpoint:
         if len(self._refusals) < _REMEMBERED_REFUSALS:
             self._refusals.append(reason)
 
-    def told_refusals(self) -> str:
-        """Return the first few refusals as the end of a sentence; "" when there were none."""
+    def refusals_in_words(self) -> str:
+        """Return the first refusals as the end of a sentence; "" when there were none."""
         return f"; refused connections: {', '.join(self._refusals)}" if self._refusals else ""
 
     def close(self) -> None:
-        """Cut every connection, and leave no socket behind."""
+        """Cut every connection, and remove the socket."""
         for connection in tuple(self._connections):
             connection.abort()
         if self._server is not None:

@@ -26,14 +26,39 @@ from mxgw_worker.ipc.process import boot_id, pid_scope, start_ticks
 log = logging.getLogger(__name__)
 
 
+class ProcessHandle(Protocol):
+    """A worker process, a child of this gateway or not. On Windows it would be a process handle (docs/reattach.md)."""
+
+    @property
+    def pid(self) -> int:
+        """The process id. Never signal by it: another process may have it by then."""
+
+    @property
+    def start_ticks(self) -> int:
+        """Its start time, see `mxgw_worker.ipc.process.start_ticks`."""
+
+    @property
+    def exited(self) -> asyncio.Future[int | None]:
+        """Completed when the process has ended: with its exit code, or None when that cannot be known."""
+
+    def terminate(self) -> None:
+        """Ask the process to leave."""
+
+    def kill(self) -> None:
+        """End the process."""
+
+    def leave(self) -> None:
+        """Stop watching, and let the process live on."""
+
+
 class WorkerProcess:
-    """A child process of this gateway. Create with `launch`, in the event loop; `close` releases its pidfd."""
+    """A child process of this gateway. Made by `launch`, in the event loop; `close` releases its pidfd."""
 
     def __init__(self, popen: subprocess.Popen[bytes], loop: asyncio.AbstractEventLoop) -> None:
         self._popen = popen
         self.pid = popen.pid
         self.start_ticks = start_ticks(popen.pid)
-        # Completed with the exit code when the process is gone.
+        # Completed with the exit code when the process has ended.
         self.exited: asyncio.Future[int | None] = loop.create_future()
         self._loop = loop
         self._pidfd: int | None = None
@@ -45,9 +70,10 @@ class WorkerProcess:
 
     @classmethod
     def launch(cls, log_file: Path, *arguments: str, pass_fds: Sequence[int] = ()) -> WorkerProcess:
-        """Start a worker in its own process session, its output going to `log_file` (mode 0600). It waits for `tell`.
+        """Start a worker in a process session of its own, with output to `log_file` (mode 0600). It waits for
+        `send_startup`.
 
-        Should this gateway end before, it sees the end of its input and leaves.
+        When this gateway ends before that, the process reads the end of its input and leaves.
 
         Raises:
             OSError: the process could not be started.
@@ -68,11 +94,11 @@ class WorkerProcess:
             os.close(log_fd)
         return cls(popen, asyncio.get_running_loop())
 
-    def tell(self, payload: bytes, on_started: Callable[[WorkerProcess], None] = lambda _: None) -> None:
-        """Let the process become the worker that `startup_payload` is about.
+    def send_startup(self, payload: bytes, on_started: Callable[[WorkerProcess], None] = lambda _: None) -> None:
+        """Send the start-up frame (see `startup_payload`): the process becomes a worker.
 
-        `on_started` is called first, while the process knows nothing: should this gateway end there, the process
-        leaves. What it raises ends the process and is passed on.
+        `on_started` is called first: if this gateway dies in it, the process leaves, because it got no frame. When
+        `on_started` raises, the process is killed and the error passed on.
         """
         stdin = self._popen.stdin
         assert stdin is not None
@@ -88,15 +114,15 @@ class WorkerProcess:
             stdin.write(payload)
             stdin.close()
         except BrokenPipeError:
-            pass  # it is gone already; `exited` will tell
+            pass  # the process has ended already, which `exited` reports
 
     def dismiss(self) -> None:
-        """Let a process that was told nothing leave by itself."""
+        """End the input of a process that got no start-up frame: it leaves by itself."""
         assert self._popen.stdin is not None
         self._popen.stdin.close()
 
     def is_alive(self) -> bool:
-        """Ask the system; `exited` only knows at the event loop's next turn."""
+        """Ask the system, because `exited` is completed only when the event loop runs again."""
         self._reap()
         return not self.exited.done()
 
@@ -131,51 +157,26 @@ class WorkerProcess:
         self._loop.call_soon_threadsafe(self._reap)
 
     def leave(self) -> None:
-        """Stop watching, and let the process live on after this one."""
+        """Stop watching the process, which lives on when this gateway ends."""
         self.close()
-        # Popen would warn, as it is forgotten, of a process that still runs; here that is the intention.
+        # Popen warns when it is deleted while its process runs, unless it believes that the process has ended.
         self._popen.returncode = 0
 
     def close(self) -> None:
-        """Stop watching; the process itself is left alone."""
+        """Stop watching the process, and do nothing else to it."""
         if self._pidfd is not None:
             self._loop.remove_reader(self._pidfd)
             os.close(self._pidfd)
             self._pidfd = None
 
 
-class ProcessHandle(Protocol):
-    """A worker process, own child or not; on Windows this would be a process handle (docs/reattach.md)."""
-
-    @property
-    def pid(self) -> int:
-        """The process id; never a reason to signal anything by itself."""
-
-    @property
-    def start_ticks(self) -> int:
-        """Its start time, see `mxgw_worker.ipc.process.start_ticks`."""
-
-    @property
-    def exited(self) -> asyncio.Future[int | None]:
-        """Completed when the process is gone: with its exit code, or None when that cannot be known."""
-
-    def terminate(self) -> None:
-        """Ask the process to leave."""
-
-    def kill(self) -> None:
-        """End the process."""
-
-    def leave(self) -> None:
-        """Stop watching, and let the process live on."""
-
-
 class AdoptedProcess:
-    """A process that is most likely no child of this one. Made by `find`, in the event loop."""
+    """A worker process that an earlier gateway started. Made by `find`, in the event loop."""
 
     def __init__(self, pid: int, ticks: int, pidfd: int, loop: asyncio.AbstractEventLoop) -> None:
         self.pid = pid
         self.start_ticks = ticks
-        # Completed when the pidfd says that the process is gone.
+        # Completed when the pidfd reports that the process has ended.
         self.exited: asyncio.Future[int | None] = loop.create_future()
         self._loop = loop
         self._pidfd: int | None = pidfd
@@ -183,9 +184,9 @@ class AdoptedProcess:
 
     @classmethod
     def find(cls, worker: WorkerIdentity) -> AdoptedProcess | None:
-        """Return the process of this identity; None when it is gone, or its pid is another process's by now.
+        """Return the process of this identity; None when it has ended, or another process has its pid by now.
 
-        The pidfd is opened before the identity is checked, so whatever is signalled later is what was checked.
+        The pidfd is opened before the identity is checked, so later signals reach the process that was checked.
         """
         if worker.pid <= 0 or not worker.start_ticks or worker.boot_id not in (pid_scope(), boot_id()):
             return None
@@ -194,7 +195,7 @@ class AdoptedProcess:
             return None
         try:
             pidfd = os.pidfd_open(worker.pid)
-        except (OSError, OverflowError):  # the latter for a number that no process can have
+        except (OSError, OverflowError):  # OverflowError: a number that no process can have
             return None
         if start_ticks(worker.pid) != worker.start_ticks:
             os.close(pidfd)
@@ -227,7 +228,7 @@ class AdoptedProcess:
         assert self._pidfd is not None
         code: int | None = None
         try:
-            # Only a gateway that runs again within the same process is the parent; then the child is to be reaped.
+            # Only a gateway that was started again within one process is the parent, and has to reap the child.
             result = os.waitid(os.P_PIDFD, self._pidfd, os.WEXITED | os.WNOHANG)
         except ChildProcessError:
             pass
@@ -242,9 +243,10 @@ class AdoptedProcess:
 async def end_process(
     process: ProcessHandle, *, ask: Callable[[], None] | None, grace_s: float, is_stuck: bool
 ) -> None:
-    """Return when the process is gone.
+    """End the process, and return when it has ended.
 
-    `ask` asks it over its link; without a link it gets SIGTERM. One that is stuck is killed at once.
+    `ask` asks it over its connection to leave; without a connection it gets SIGTERM. A process that is stuck is killed
+    at once.
     """
     if process.exited.done():
         return
@@ -261,11 +263,11 @@ async def end_process(
         await asyncio.wait((process.exited,))
     finally:
         if not process.exited.done():
-            process.kill()  # cancelled while waiting: leave nothing behind
+            process.kill()  # this was cancelled while it waited: leave no process behind
 
 
-def told_end(code: int | None, goodbye: Goodbye | None) -> str:
-    """Return the end of a process in words; `code` None is not known, negative is a signal."""
+def end_in_words(code: int | None, goodbye: Goodbye | None) -> str:
+    """Return in words how a process ended. `code` None: the exit code is not known; a negative one is a signal."""
     said = f" ({printable(goodbye.detail or goodbye.reason, 300)})" if goodbye is not None else ""
     if code is None:
         how = "ended; with which exit code, only the gateway that started it could have known"

@@ -1,6 +1,6 @@
-"""One session's worker as the gateway sees it: process, endpoint, connection, health and commands in one place.
+"""One session's worker as the gateway sees it: process, endpoint, connection, health and commands.
 
-A few lines above 400, because every way in which a worker comes up, is heard and comes to its end stands here together.
+All ways in which a worker starts, is watched and ends are in this module.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ from mxgw_core.workers.endpoint import Endpoint, ExpectedWorker
 from mxgw_core.workers.health import Health
 from mxgw_core.workers.intake import Acks, Intake
 from mxgw_core.workers.pool import WarmPool
-from mxgw_core.workers.process import AdoptedProcess, ProcessHandle, WorkerProcess, end_process, told_end
+from mxgw_core.workers.process import AdoptedProcess, ProcessHandle, WorkerProcess, end_in_words, end_process
 from mxgw_core.workers.startup import StartupTooLarge, startup_for
 from mxgw_core.workers.steps import WorkerSteps
 from mxgw_worker.ipc.handshake import PROTOCOL_VERSION
@@ -43,16 +43,16 @@ _STARTUP_ERROR_CHARACTERS = 500
 
 @dataclass(frozen=True, slots=True)
 class WorkerEnd:
-    """How a worker came to its end, for the session's close reason."""
+    """How a worker ended, for the close reason of its session."""
 
     reason: CloseReason
     detail: str
 
 
 class SessionWorker:
-    """Start with `start`, watch with `supervise`, end with `stop` or `release`. Lives in the event loop.
+    """One worker: `start` it, `supervise` it, then `stop` or `release` it. Belongs to the event loop.
 
-    With `orphan`, `start` waits for that worker to come back instead of starting one.
+    With `orphan`, `start` waits until that worker comes back, instead of starting one.
 
     Attributes:
         ended: completed once when the worker is no longer usable, whatever the cause.
@@ -92,7 +92,7 @@ class SessionWorker:
         # Completed by the worker's Ready message.
         self._ready: asyncio.Future[w.Ready] = loop.create_future()
         self._intake = Intake(distributor, refills=orphan is not None)
-        # Completed once all that an orphan had when it came back is in the log.
+        # Completed once the log has all events that an orphan had when it came back.
         self._refilled: asyncio.Future[None] = loop.create_future()
         self.commands = PendingCommands(settings.limits.pending_commands, settings.workers.frame_bytes)
         self.health = Health(settings.workers.heartbeat_interval_s, self._send)
@@ -116,12 +116,12 @@ class SessionWorker:
 
     @property
     def rss_bytes(self) -> int:
-        """Resident memory of the process; 0 where the platform does not tell."""
+        """Resident memory of the process; 0 where the platform does not report it."""
         return resident_bytes(self.pid) if self.pid else 0
 
     @property
     def outlives_gateway(self) -> bool:
-        """Whether the worker can be left to the next gateway."""
+        """Whether the worker can wait for the next gateway."""
         return self._lifetime_s > 0 and not self.ended.done() and not self._stopping
 
     @property
@@ -140,7 +140,7 @@ class SessionWorker:
         """Start the process, or wait for the orphan, and return once its backend is ready.
 
         Raises:
-            WorkerStartFailed: it did not come up; nothing is left behind after `stop`.
+            WorkerStartFailed: it did not start; `stop` removes what is left of it.
         """
         try:
             if self._orphan is not None:
@@ -159,7 +159,9 @@ class SessionWorker:
         self._steps.started(self._expected.identity)
 
     async def _start_process(self) -> None:
-        """Start the process in its turn, and wait for the backend without one: a source that is slow costs nothing."""
+        """Start the process in a slot of the pool, and wait for the backend without it: a slow source does not occupy
+        the slot.
+        """
         timeout_s = self._settings.workers.start_timeout_s
         try:
             async with asyncio.timeout(None) as timeout:
@@ -185,10 +187,10 @@ class SessionWorker:
             raise WorkerStartFailed(f"the worker process could not be started: {error}") from error
         self._process = process
         process.exited.add_done_callback(self._exited)
-        self._steps.told()
+        self._steps.startup_sent()
 
     async def _adopt(self, orphan: Orphan) -> None:
-        """Wait for the orphan to connect and to send what it kept."""
+        """Wait until the orphan has connected, and has sent the events that it kept."""
         process = self._process = AdoptedProcess.find(orphan.worker)
         if process is None:
             self._end(CloseReason.WORKER_EXITED, "its worker ended while no gateway was running")
@@ -225,7 +227,7 @@ class SessionWorker:
         return printable(ready.backend, 128)
 
     async def supervise(self) -> WorkerEnd:
-        """Watch the worker's signs of life; return when it came to its end."""
+        """Check the worker's signs of life until it ends; return how it ended."""
         health = self.health
         while not self.ended.done():
             health.ask()
@@ -236,7 +238,7 @@ class SessionWorker:
         return self.ended.result()
 
     def release(self) -> None:
-        """Let go of the worker, which lives on and waits for the next gateway."""
+        """Disconnect from the worker, which lives on and waits for the next gateway."""
         self._stopping = True
         self._acks.cancel()
         self._endpoint.close()
@@ -245,14 +247,15 @@ class SessionWorker:
         self._end(CloseReason.GATEWAY_SHUTDOWN, "the worker waits for the next gateway")
 
     def kill(self) -> None:
-        """End the process at once, unasked; `stop` still has to follow."""
+        """Kill the process. `stop` has to follow all the same."""
         if self._process is not None and not self._process.exited.done():
             self._process.kill()
 
     async def stop(self, reason: CloseReason = CloseReason.CLIENT, detail: str = "") -> None:
-        """End the worker: ask it, then SIGTERM, then SIGKILL; returns when the process is gone and nothing is left.
+        """End the worker: ask it to leave, or send SIGTERM, then SIGKILL. Return when the process has ended and its
+        socket is removed.
 
-        `reason` and `detail` are why the session ends.
+        `reason` and `detail` say why the session ends.
         """
         self._stopping = True
         self._acks.cancel()
@@ -268,7 +271,7 @@ class SessionWorker:
                     process,
                     ask=self._ask_to_leave if has_link else None,
                     grace_s=self._settings.workers.stop_grace_s,
-                    # An orphan that did not come back may only be slow: it is asked like any other.
+                    # An orphan that did not come back may only be slow, so it is asked to leave first.
                     is_stuck=has_link and self.ended.done() and self.ended.result().reason is CloseReason.WORKER_SILENT,
                 )
         finally:
@@ -291,15 +294,15 @@ class SessionWorker:
     def _end(self, reason: CloseReason, detail: str) -> None:
         if not self.ended.done():
             if self._stopping and reason is CloseReason.WORKER_EXITED:
-                reason = CloseReason.CLIENT  # it did as it was told
+                reason = CloseReason.CLIENT  # the worker left because it was asked to
             self.ended.set_result(WorkerEnd(reason, detail))
 
     def _exited(self, exited: asyncio.Future[int | None]) -> None:
-        refused = "" if self._ready.done() else self._endpoint.told_refusals()
-        self._end(CloseReason.WORKER_EXITED, told_end(exited.result(), self._goodbye) + refused)
+        refused = "" if self._ready.done() else self._endpoint.refusals_in_words()
+        self._end(CloseReason.WORKER_EXITED, end_in_words(exited.result(), self._goodbye) + refused)
 
     def _hint(self) -> str:
-        return f"{self._endpoint.told_refusals()}; its log is {self._log_file}"
+        return f"{self._endpoint.refusals_in_words()}; its log is {self._log_file}"
 
     # ConnectionOwner
 
@@ -313,7 +316,7 @@ class SessionWorker:
         try:
             self._expected.proved(connection.handshake)
         except Refused as refusal:
-            if self._orphan is None:  # its worker is who it should be, and cannot be used: no other one will come
+            if self._orphan is None:  # the right worker connected, and cannot be used: no other one will connect
                 self._end(CloseReason.WORKER_START_FAILED, refusal.detail)
             raise
         self._connection = self.commands.connection = connection
@@ -329,7 +332,8 @@ class SessionWorker:
         if connection is self._connection:
             self._is_cut_off = True
         if connection is self._connection and not self._stopping and self._goodbye is None:
-            # The process may only be quicker to close its socket than to be reaped: let its exit tell the story.
+            # When a process ends, its socket may close before its exit is seen. Wait a moment for the exit, which says
+            # more.
             asyncio.get_running_loop().call_later(0.2, self._end, CloseReason.WORKER_EXITED, detail)
 
     def on_messages(self, envelopes: Sequence[w.WorkerEnvelope]) -> None:
@@ -392,7 +396,7 @@ class SessionWorker:
     # towards the worker
 
     def hold(self, on: bool) -> None:
-        """Stop or go on taking messages from the worker; while stopped, its silence is not its fault."""
+        """Stop or resume reading messages of the worker; while stopped, its silence does not count."""
         self._held = on
         if self._connection is not None:
             self._connection.hold(on)

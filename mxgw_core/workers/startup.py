@@ -12,7 +12,7 @@ from mxgw_core.config.models import Settings
 from mxgw_worker.ipc.framing import frame
 from mxgw_worker.ipc.handshake import PROTOCOL_VERSION
 
-# Writing the start-up frame must not block: it has to fit the pipe (Linux: 64 KiB, pipe(7)).
+# The start-up frame must fit into the pipe, so that writing it never blocks (Linux: 64 KiB, pipe(7)).
 _STARTUP_BYTES = 60 * 1024
 
 
@@ -21,10 +21,10 @@ class StartupTooLarge(ValueError):
 
 
 def startup_payload(startup: WorkerStartup) -> bytes:
-    """Return the start-up frame for `WorkerProcess.tell`.
+    """Return the start-up frame for `WorkerProcess.send_startup`.
 
     Raises:
-        StartupTooLarge: the backend options are larger than it may be.
+        StartupTooLarge: the backend options are too large for it.
     """
     payload = frame(startup.SerializeToString())
     if len(payload) > _STARTUP_BYTES:
@@ -36,7 +36,7 @@ def startup_payload(startup: WorkerStartup) -> bytes:
 
 
 def startup_for(spawn: WorkerSpawn, settings: Settings, orphan_lifetime_s: float) -> WorkerStartup:
-    """Return the start-up message of a worker; it holds the secret."""
+    """Return the start-up message of a worker; it has the secret."""
     backend = settings.backends[spawn.backend]
     workers = settings.workers
     return WorkerStartup(

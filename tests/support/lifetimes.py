@@ -256,7 +256,7 @@ class Endpoint:
         if self._world.endpoints.get(self._path) is self:
             del self._world.endpoints[self._path]
 
-    def told_refusals(self) -> str:
+    def refusals_in_words(self) -> str:
         return ""
 
 
@@ -324,8 +324,8 @@ class Gateway:
             await stack.enter_async_context(registry)
             for answer in self.host.ask("mxgw_ended_sessions"):
                 registry.remember(answer.value)
-            for orphan, judgement in orphans_of(self.host):
-                registry.take_over(orphan, judgement)
+            for orphan, decision in orphans_of(self.host):
+                registry.take_over(orphan, decision)
             self.registry = registry
             await self._stopping.wait()
             self.left = registry.release_all()

@@ -20,7 +20,7 @@ from mxgw_client import AlarmList, AlarmTransition, ResumePolicy, SnapshotComple
 from mxgw_core.api import Identity, ItemAccess, Orphan, OrphanVerdict, WorkerSpawn, hookimpl
 from mxgw_core.api.types import INTERNAL
 from mxgw_core.testing import running_gateway
-from mxgw_core.workers.orphans import judge
+from mxgw_core.workers.orphans import decide
 
 
 class Rights:
@@ -97,7 +97,7 @@ def test_an_orphan_that_was_the_gateways_own_is_ended_whoever_wants_it(tmp_path:
     spawn = WorkerSpawn("s", "sim", tmp_path, b"", INTERNAL.id, "", "alarm monitor", 1.0, owner_kind=INTERNAL.kind)
     orphan = Orphan(spawn, WorkerIdentity("s", 1, 1, b"", 1))
 
-    assert judge(orphan, Wants()).verdict is OrphanVerdict.TERMINATE  # type: ignore[arg-type]
+    assert decide(orphan, Wants()).verdict is OrphanVerdict.TERMINATE  # type: ignore[arg-type]
 
 
 @pytest.mark.asyncio

@@ -43,7 +43,7 @@ def _startup(endpoint: Path, **changes: object) -> WorkerStartup:
 def _spawn(startup: WorkerStartup, log_file: Path) -> WorkerProcess:
     payload = startup_payload(startup)
     process = WorkerProcess.launch(log_file)
-    process.tell(payload)
+    process.send_startup(payload)
     return process
 
 
