@@ -111,6 +111,7 @@ class GatewayApp:
                 finally:
                     await self._shut_down(server, registry, events, gateway.feeds, data)
         finally:
+            self._registry = None
             if self._gateway is not None:
                 self._gateway.ended()
             self._ready.set()

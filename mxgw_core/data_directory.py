@@ -197,7 +197,7 @@ def end_sessions_marker(directory: Path) -> Path:
 
 
 def holder_of(directory: Path) -> int | None:
-    """Return the pid of the gateway that uses a data directory: 0 when the pid is not known, None when no gateway does."""
+    """Return the pid of the gateway that uses a data directory: 0 when it is not known, None without a gateway."""
     if sys.platform == "win32":
         return None
     for locked in (directory / "lock", directory, directory / "run"):

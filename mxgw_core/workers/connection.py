@@ -36,7 +36,7 @@ class PeerCredentials:
     uid: int | None
 
     def is_same_user(self) -> bool:
-        """Whether the peer runs as this user; true where the platform does not know, and the handshake alone decides."""
+        """Whether the peer runs as this user; true where the platform does not know, and the proof decides."""
         return self.uid is None or self.uid == os.getuid()
 
 

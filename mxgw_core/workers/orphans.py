@@ -36,7 +36,7 @@ def orphans_of(plugins: PluginHost) -> Iterator[tuple[Orphan, OrphanDecision]]:
 
 
 def decide(orphan: Orphan, plugins: PluginHost) -> OrphanDecision:
-    """Decide about an orphan: one plugin that objects is enough, and without a plugin that wants it, it is not adopted."""
+    """Decide about an orphan. It is adopted when at least one plugin wants it, and none objects."""
     if orphan.closing is not None:
         return _ended(orphan.closing_detail or "its end had begun when the gateway stopped", orphan.closing)
     if orphan.spawn.owner_kind == INTERNAL.kind:
