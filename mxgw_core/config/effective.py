@@ -22,7 +22,7 @@ class EffectiveSetting(NamedTuple):
 def effective_settings(settings: Settings, origins: Mapping[str, str]) -> list[EffectiveSetting]:
     """Return every setting in the order of the sections, with its value for display and its origin.
 
-    A plugin's section has only the keys that are configured: the defaults inside it are known to the plugin alone.
+    A plugin's section has only the keys that are configured: only the plugin knows its defaults.
 
     Args:
         origins: where each key was set (`LoadedSettings.origins`); a key without an origin counts as a default.
@@ -64,7 +64,7 @@ def _flat(table: Mapping[str, Any], path: Path) -> Iterator[tuple[Path, Any]]:
 
 
 def _shown(path: Path, value: Any) -> Any:
-    # A declared key hides itself with SecretStr; `tls.private_key`, say, is a file name.
+    # The name of a declared key does not matter: its secrets are SecretStr, and `tls.private_key` is only a file name.
     shown = masked_tree(value, "" if schema.field_of(path) else path[-1])
     if shown is None or isinstance(shown, str | bool | int | float | list):
         return shown

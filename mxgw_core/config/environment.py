@@ -1,4 +1,4 @@
-"""Values that arrive as text, from the environment or the command line."""
+"""Settings from the environment, and the meaning of their texts, which is the same on the command line."""
 
 from __future__ import annotations
 
@@ -10,15 +10,15 @@ from mxgw_core.config import schema
 from mxgw_core.config.files import ENVIRONMENT_PREFIX, Path
 from mxgw_core.config.secrets import is_secret_key
 
-# Variables of the client library; a gateway that is started in the same environment leaves them alone.
+# Variables of the client library; the gateway ignores them.
 FOREIGN_PREFIXES = ("MXGW_CLIENT_",)
 
 
 def value_of(path: Path, text: str) -> Any:
-    """Return what `text` means for this key.
+    """Return the value that `text` means for this key.
 
-    Texts, paths and secrets are taken as they stand; a list is a TOML array or comes separated by commas; anything
-    else is a TOML value, and text when it is none.
+    Texts, paths and secrets are taken literally. A list is a TOML array, or has commas between its entries. Any other
+    value is read as TOML, or taken as text when it is not valid TOML.
     """
     field = schema.field_of(path)
     if field is not None:
@@ -36,7 +36,8 @@ def value_of(path: Path, text: str) -> Any:
 def environment_layers(environ: Mapping[str, str], known: Iterable[Path]) -> list[tuple[str, Path, Any]]:
     """Return name, key and value of each `MXGW_` variable, in the order of their names.
 
-    A variable cannot spell `-` or capitals, so names of backends and plugins in `known` are recognised without them.
+    The name of a variable has no `-` and no small letters. So the names of backends and plugins in `known` are
+    recognised in their capital form.
     """
     spelled = {schema.environment_name(path): path for path in known}
     found = []
@@ -61,5 +62,5 @@ def _toml_value(text: str) -> Any:
         document = tomllib.loads(f"value = {stripped}")
     except tomllib.TOMLDecodeError:
         return text
-    # Text with line breaks could add keys of its own.
+    # With line breaks the text could define more keys: then it is no single value.
     return document["value"] if document.keys() == {"value"} else text

@@ -1,4 +1,4 @@
-"""Where settings come from: files that are read once, and the name under which a problem is reported."""
+"""Reads settings files, and finds the line of each key for error messages."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from typing import Any, TypeAlias
 
 from mxgw.private_files import exposure
 
-Path: TypeAlias = tuple[str, ...]  # a key with the tables around it
+Path: TypeAlias = tuple[str, ...]  # a key, after the names of the tables around it
 
 DEFAULT = "default"
 COMMAND_LINE = "command line"
@@ -24,13 +24,13 @@ _KEY = re.compile(r"""\s*((?:[\w\-]+|"[^"]*"|'[^']*')(?:\s*\.\s*(?:[\w\-]+|"[^"]
 
 @dataclass(frozen=True, slots=True)
 class Source:
-    """One layer: `label` as people know it ("settings.toml", "environment MXGW_X"), and its text when it is a file."""
+    """The source of a layer: `label` for people ("settings.toml", "environment MXGW_X"), and the text of a file."""
 
     label: str
     text: str = ""
 
     def line_of(self, path: Path) -> int | None:
-        """Return the line on which `path`, or else the table or key nearest above it, is written."""
+        """Return the line of `path`, or of the nearest table above it; None when neither is written."""
         lines = _lines(self.text)
         for length in range(len(path), 0, -1):
             if path[:length] in lines:
@@ -44,7 +44,7 @@ class Source:
 
 
 class UnreadableSource(Exception):
-    """A file cannot be used; the text names the file, the line when it is known, and what would help."""
+    """A file cannot be used. The text names the file, the line if known, and how to fix it."""
 
 
 def read_toml(path: FilePath, label: str, *, private: bool = False) -> tuple[Source, dict[str, Any]] | None:
@@ -55,7 +55,7 @@ def read_toml(path: FilePath, label: str, *, private: bool = False) -> tuple[Sou
     """
     try:
         with path.open("rb") as file:
-            # Judged on the open file, so that what was judged is what is read.
+            # Checked on the open file, so that the checked file is the one that is read.
             if private and (why := exposure(os.fstat(file.fileno()).st_mode, path)):
                 raise UnreadableSource(f"{label}: {why}")
             text = file.read().decode("utf-8")
@@ -77,7 +77,7 @@ def read_toml(path: FilePath, label: str, *, private: bool = False) -> tuple[Sou
 
 
 def _lines(text: str) -> dict[Path, int]:
-    """Return the line of each key, good enough for messages: values that span lines are not understood."""
+    """Return the line of each key, for messages only: values with several lines are not understood."""
     lines: dict[Path, int] = {}
     table: Path = ()
     for number, line in enumerate(text.splitlines(), start=1):

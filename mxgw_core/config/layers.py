@@ -13,12 +13,12 @@ from mxgw_core.config import schema
 from mxgw_core.config.files import Path, Source
 from mxgw_core.config.problems import unknown
 
-Tree: TypeAlias = dict[str, Any]  # nested tables with a Leaf wherever a value stands
+Tree: TypeAlias = dict[str, Any]  # nested tables, with a Leaf for each value
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Leaf:
-    """A value, where it comes from, and under which key it was written there."""
+    """A value, its source, and the key under which it is written there."""
 
     value: Any
     source: Source
@@ -26,7 +26,7 @@ class Leaf:
 
 
 def tree_of(data: Mapping[str, Any], source: Source, path: Path = ()) -> Tree:
-    """Return `data` with its values wrapped; tables stay tables, so that they merge."""
+    """Return `data` with each value in a Leaf; tables stay tables, so that they can be merged."""
     return {
         key: tree_of(value, source, (*path, key)) if isinstance(value, Mapping) else Leaf(value, source, (*path, key))
         for key, value in data.items()
@@ -41,7 +41,7 @@ def branch(path: Path, value: Any, source: Source) -> Tree:
 
 
 def leaves(tree: Tree, path: Path = ()) -> Iterator[tuple[Path, Leaf]]:
-    """Yield every value with the path under which it counts."""
+    """Yield every value with its path in the tree."""
     for key, value in tree.items():
         if isinstance(value, Leaf):
             yield (*path, key), value
@@ -55,10 +55,10 @@ def values(tree: Tree) -> dict[str, Any]:
 
 
 def checked(tree: Tree, source: Source, path: Path = ()) -> tuple[Tree, list[str]]:
-    """Return the layer without what cannot be merged, and one line for each such thing.
+    """Return the layer without the entries that cannot be merged, and one problem for each of these.
 
-    That is: a value in place of a section, a declared key in other capitals (dynaconf would take it for the key),
-    words that dynaconf would obey silently (`dynaconf_merge` ...), and unknown tables that are empty.
+    Such entries are: a value in place of a section, a declared key in wrong capitals (dynaconf ignores case), keys that
+    dynaconf would treat as commands (`dynaconf_merge` ...), and unknown empty tables.
     """
     kept: Tree = {}
     problems: list[str] = []

@@ -21,7 +21,7 @@ UNLISTED = "unlisted"
 
 
 def call_metrics(calls: CallCounts) -> list[Metric]:
-    """Return them as of now. Methods are those that are served; all others together are "unlisted"."""
+    """Return the metrics of calls. Only served methods are named; calls of all other names are "unlisted"."""
     methods = list(calls.methods.values())
     return [
         Metric(
@@ -59,7 +59,7 @@ def _outcomes(name: str, text: str, counts: Counter[AccessOutcome]) -> Metric:
 
 
 class MetricsSource:
-    """Made once per gateway run; `collect` belongs to the event loop, and does not wait."""
+    """Collects all metrics of one gateway run. `collect` belongs to the event loop."""
 
     def __init__(self, settings: Settings, plugins: PluginHost, registry: SessionRegistry, calls: CallCounts) -> None:
         self._settings = settings

@@ -14,20 +14,20 @@ from mxgw_core.events import figures as f
 from mxgw_core.sessions.memory import GatewayMemory
 from mxgw_core.sessions.registry import SessionRegistry
 
-# Far beyond what a site has, far below what would hurt whoever stores it.
+# Far more than a site needs, and few enough for any store of metrics.
 MOST_SAMPLES = 100
 OTHER = "other"
 
 
 class LabelLimit:
-    """The first `MOST_SAMPLES` combinations of a metric keep their names for good, later ones count as "other"."""
+    """Limits the label values of a metric: the first combinations keep their names, later ones become "other"."""
 
     def __init__(self, most: int = MOST_SAMPLES) -> None:
         self._most = most
         self._known: dict[str, set[tuple[str, ...]]] = {}
 
     def folded(self, metric: str, labels: tuple[str, ...]) -> tuple[str, ...]:
-        """Return the labels to use."""
+        """Return the labels to use: those given, or "other"."""
         known = self._known.setdefault(metric, set())
         if labels not in known:
             if len(known) >= self._most:
@@ -53,7 +53,7 @@ _TEXTS = {
     f.POLICY_ERRORS: "Overflow policies that failed, by the distribution that brought them.",
 }
 _GAP_REASONS: Mapping[tuple[str, ...], int] = {(name.removeprefix("GAP_REASON_"),): 0 for name in GapReason.keys()[1:]}
-# What has occurred in none of the sessions is there with 0: an alert on an increase sees the first time, too.
+# Labels that are present with 0 before they first occur, so that an alert on an increase sees the first occurrence.
 _ZEROES: Mapping[str, Mapping[tuple[str, ...], int]] = {
     f.LOST: _GAP_REASONS,
     f.GAP_FRAMES: _GAP_REASONS,
@@ -65,7 +65,7 @@ _ZEROES: Mapping[str, Mapping[tuple[str, ...], int]] = {
 
 
 def stream_metrics(registry: SessionRegistry, limit: LabelLimit) -> list[Metric]:
-    """Return them as of now."""
+    """Return the metrics of events and subscribers."""
     totals = registry.totals.streams()
     for session in registry.live():
         totals.add(session.distributor.totals())
@@ -151,7 +151,7 @@ def _memory(memory: GatewayMemory) -> list[Metric]:
 
 
 def _lags(registry: SessionRegistry, limit: LabelLimit) -> list[Metric]:
-    """By policy: one that paces is behind by design."""
+    """Return the lag of subscribers by policy: some policies deliver late on purpose."""
     count: dict[tuple[str, ...], float] = defaultdict(int)
     events: dict[tuple[str, ...], float] = defaultdict(int)
     seconds: dict[tuple[str, ...], float] = defaultdict(float)

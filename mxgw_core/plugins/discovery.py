@@ -11,7 +11,7 @@ from importlib.metadata import EntryPoint, entry_points
 
 GROUP = "mxgw.plugins"
 
-# Access control that is enabled and does not work must never mean access without control.
+# If access control is enabled and cannot be loaded, the gateway must not start without it.
 ALWAYS_REQUIRED = frozenset({"acl"})
 
 
@@ -25,7 +25,7 @@ class PluginState(enum.Enum):
 
 @dataclass(frozen=True, slots=True)
 class PluginRecord:
-    """One plugin at one moment. `distribution` and `version` are "" when not installed; `detail` is for people."""
+    """One plugin and its state. Without an installed distribution its name and `version` are ""; `detail` is for people."""
 
     name: str
     state: PluginState
@@ -36,7 +36,7 @@ class PluginRecord:
 
 
 def installed_entries() -> dict[str, list[EntryPoint]]:
-    """Return the entry points by plugin name, in the order of the names; more than one is a clash."""
+    """Return the entry points by plugin name, sorted; several of one name are a clash."""
     entries: dict[str, list[EntryPoint]] = {}
     for entry in sorted(entry_points(group=GROUP), key=lambda entry: (entry.name, distribution_of(entry))):
         entries.setdefault(entry.name, []).append(entry)
@@ -55,7 +55,7 @@ def available(name: str, entries: list[EntryPoint]) -> PluginRecord:
 
 
 def clash(name: str, entries: list[EntryPoint]) -> str:
-    """Return the sentence for a name that several distributions claim."""
+    """Return the sentence for a name that several distributions use."""
     owners = " and ".join(" ".join(origin_of(entry)) for entry in entries)
     return f"the name {name!r} is offered by {owners}; uninstall all but one"
 
@@ -66,5 +66,5 @@ def origin_of(entry: EntryPoint) -> tuple[str, str]:
 
 
 def distribution_of(entry: EntryPoint) -> str:
-    """Return the name of the distribution that brings this entry point."""
+    """Return the name of the distribution of an entry point."""
     return entry.dist.name if entry.dist is not None else ""

@@ -1,4 +1,4 @@
-"""One plugin from its entry point into pluggy, with every refusal as a sentence for its author."""
+"""Loads one plugin from its entry point and registers it; every refusal is a sentence for its author."""
 
 from __future__ import annotations
 
@@ -23,9 +23,9 @@ class LoadFailure(Exception):
 
 
 def describe(error: BaseException, *, with_text: bool = True) -> str:
-    """Return type, text and place of an exception, printable and capped.
+    """Return type, text and place of an exception, printable and of limited length.
 
-    `with_text` is off where the text may repeat credentials.
+    `with_text` is off where the text may contain credentials.
     """
     text = "".join(c if c.isprintable() else " " for c in str(error)).strip() if with_text else ""
     if len(text) > _LONGEST_TEXT:
@@ -39,7 +39,7 @@ def plugin_object(entry: EntryPoint) -> object:
     """Import what the entry point names, and make an instance when it is a class.
 
     Raises:
-        LoadFailure: the import or the constructor raised, or it is nothing that can hold hooks.
+        LoadFailure: the import or the constructor raised, or the object cannot have hooks.
     """
     try:
         found: Any = entry.load()
@@ -62,7 +62,7 @@ def plugin_object(entry: EntryPoint) -> object:
 
 
 def register(plugins: pluggy.PluginManager, plugin: object, name: str) -> None:
-    """Register a plugin; on refusal, nothing of it stays.
+    """Register a plugin; one that is refused is removed again.
 
     Raises:
         LoadFailure: a hook is unknown, unmarked, asynchronous, a wrapper, or takes other arguments than specified.
@@ -92,7 +92,7 @@ def _unknown_hook(name: str) -> str:
 
 
 def _check_marks(plugins: pluggy.PluginManager, plugin: object) -> None:
-    """A hook without its mark would never be called, and nobody would know."""
+    """Refuse a plugin with a hook that is not marked: pluggy would silently never call it."""
     for name in dir(plugin):
         if not name.startswith("mxgw_") or not inspect.isroutine(inspect.getattr_static(plugin, name, None)):
             continue
@@ -101,7 +101,7 @@ def _check_marks(plugins: pluggy.PluginManager, plugin: object) -> None:
 
 
 def _check_implementations(plugins: pluggy.PluginManager, plugin: object) -> None:
-    # Those of other plugins are among them and passed before.
+    # This includes the hooks of plugins registered before, which have passed the same checks.
     callers = plugins.get_hookcallers(plugin) or []
     if not callers:
         raise LoadFailure("it implements no hook; mark them with @hookimpl from mxgw_core.api")
@@ -112,7 +112,7 @@ def _check_implementations(plugins: pluggy.PluginManager, plugin: object) -> Non
                 raise LoadFailure(f"{caller.name} is a wrapper; each plugin is asked alone, so it would wrap nothing")
             if inspect.iscoroutinefunction(function) or inspect.isasyncgenfunction(function):
                 raise LoadFailure(f"{caller.name} is asynchronous; hooks are plain functions")
-            # pluggy passes plain parameters only: one with a default, or *, would silently never get its value.
+            # pluggy passes plain parameters only: one with a default or a star would never get its value.
             if extra := set(inspect.signature(function).parameters) - set(implementation.argnames):
                 raise LoadFailure(
                     f"{caller.name}: parameter {', '.join(sorted(extra))} must be plain, without default or star"

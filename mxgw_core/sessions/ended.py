@@ -35,7 +35,7 @@ class EndedSessions:
         self._by_id: OrderedDict[str, RememberedSession] = OrderedDict()
 
     def add(self, session: RememberedSession) -> None:
-        """Remember a session; the one that ended first is forgotten for it when there are too many."""
+        """Remember a session; when there are too many, the one that ended first is forgotten."""
         self._by_id[session.info.session_id] = session
         while len(self._by_id) > self._limit:
             self._by_id.popitem(last=False)
@@ -52,7 +52,7 @@ class EndedSessions:
         """Make sure that no remembered session has this id.
 
         Raises:
-            SessionGone: one has; the error says why it ended.
+            SessionGone: a remembered session has it; the error says why that one ended.
         """
         ended = self._by_id.get(session_id)
         if ended is not None and ended.info.close_reason is not None:

@@ -1,4 +1,4 @@
-"""How much may be kept for one session, and how far its subscribers may fall behind: settings and plugins together."""
+"""How much is kept for one session, and how far its subscribers may fall behind, by settings and plugins."""
 
 from __future__ import annotations
 

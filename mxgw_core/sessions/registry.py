@@ -34,12 +34,12 @@ log = logging.getLogger(__name__)
 
 # 144 random bits (ASVS 11.5.1 wants 128 from a CSPRNG). A name, never a credential.
 _ID_BYTES = 18
-# How often it is looked at whether sessions together hold too much.
+# How often the memory of all sessions is checked.
 _MEMORY_WATCH_S = 1.0
 
 
 def _new_id() -> str:
-    """Return a session id that no command line takes for an option."""
+    """Return a session id that does not look like an option of a command line."""
     while (session_id := secrets.token_urlsafe(_ID_BYTES)).startswith("-"):
         pass
     return session_id
@@ -48,8 +48,8 @@ def _new_id() -> str:
 class SessionRegistry:
     """Owns every session's task; use as an async context manager around serving.
 
-    Leaving it ends all sessions with GATEWAY_SHUTDOWN and returns when their workers are gone; those whose workers
-    outlive the gateway are left to the next one.
+    Leaving the context ends all sessions with GATEWAY_SHUTDOWN, and waits until their workers have ended. Sessions
+    whose workers outlive the gateway are left to the next one.
     """
 
     def __init__(
@@ -60,7 +60,7 @@ class SessionRegistry:
         *,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        """`clock`: monotonic seconds, for leases and grace; it goes with the event loop's."""
+        """`clock`: monotonic seconds, for leases and grace; tests replace it together with the event loop's clock."""
         self._settings = settings
         self._plugins = plugins
         self._data = data
@@ -100,13 +100,13 @@ class SessionRegistry:
         await self._tasks.__aexit__(None, None, None)
 
     def drain(self) -> None:
-        """Open no more sessions; those there are wait for their end without their limits of time."""
+        """Open no more sessions. Lease and grace no longer end the sessions that are open."""
         self.draining = True
         for session in self._live.values():
             session.drain()
 
     def close_all(self, reason: CloseReason) -> None:
-        """Begin to end every session."""
+        """Start to end every session."""
         for session in tuple(self._live.values()):
             session.close(reason)
 
@@ -117,23 +117,23 @@ class SessionRegistry:
         return sum(session.is_left for session in self._live.values())
 
     async def wait_closed(self) -> None:
-        """Return when every session that is live now has ended and its worker is gone or left alone."""
+        """Return when every session that is live now has ended, or was left to the next gateway."""
         live = [session.closed for session in self._live.values()]
         if live:
             await asyncio.wait(live)
 
     async def open(self, request: SessionRequest, owner: Identity) -> Session:
-        """Start a session and return it READY; a repeat of an earlier request gets the session of that one.
+        """Open a session, and return it once it is READY; a repeated request gets the session of the first one.
 
-        A caller that gives up waiting takes its session with it, unless it may repeat the request.
+        When the caller stops waiting, the session ends, unless the request has an id and can be repeated.
 
         Raises:
             RequestIdReused, SessionGone, RequestIdLimitReached: see `Openings.find`.
             GatewayDraining: the gateway is shutting down.
             UnknownBackend: the settings define no such backend.
             SessionLimitReached: too many sessions are open, of all owners or of this one.
-            MemoryLimitReached: the events of those that are open take too much memory.
-            WorkerStartFailed: its worker did not come up.
+            MemoryLimitReached: the events of open sessions use too much memory.
+            WorkerStartFailed: its worker did not start.
         """
         if self.draining:
             raise GatewayDraining("the gateway is shutting down: try again later", retry_after_s=5.0)
@@ -191,7 +191,7 @@ class SessionRegistry:
                 metadata={"limit": str(limits.sessions), "setting": "limits.sessions"},
                 retry_after_s=5.0,
             )
-        # Without an authenticating plugin all callers are one owner, which says nothing of who they are.
+        # Without an authenticating plugin all callers are the same owner, so a limit per owner makes no sense.
         if not self._plugins.implements("mxgw_authenticate"):
             return
         own = sum(session.owner.id == owner.id and not session.request.is_internal for session in self._live.values())
@@ -204,21 +204,21 @@ class SessionRegistry:
             )
 
     def remember(self, ended: Iterable[EndedSession]) -> None:
-        """Remember sessions of earlier runs as well, the oldest end first."""
+        """Remember sessions that ended in earlier runs; to be given in the order of their ends."""
         for session in ended:
             self._opened += 1
             self.ended.add(RememberedSession(session.info, self._opened, session.closed_at, session.lease_s))
             self._openings.remember(session)
 
     def take_over(self, orphan: Orphan, decision: OrphanDecision) -> None:
-        """Take back the session of an orphan, or end it, as it was judged; nothing in here waits.
+        """Take back the session of an orphan, or end it, as was decided. This does not wait.
 
-        Until its worker is back the session is ADOPTING. One that cannot be taken back ends like any other, and is
-        remembered with its reason.
+        The session is ADOPTING until its worker is back. When it cannot be taken back, it ends like any other session,
+        and its close reason is remembered.
         """
         spawn = orphan.spawn
         if not same_data_dir(spawn.data_dir_id, self._data.id):
-            # Its process may be at work for the gateway of that directory: nothing here may touch it.
+            # The gateway of that directory may be using the process, so it is left alone.
             log.warning(
                 "worker %d of session %s belongs to another data directory", orphan.worker.pid, spawn.session_id
             )
@@ -227,7 +227,7 @@ class SessionRegistry:
             log.info("worker %d of session %s is left alone", orphan.worker.pid, spawn.session_id)
             self.totals.adoptions[AdoptionOutcome.IGNORED] += 1
             return
-        # The directory may have moved; its workers find it wherever it is.
+        # The data directory may have been moved: its workers find the socket in its new place.
         orphan = replace(orphan, spawn=replace(spawn, endpoint=self._data.socket_of(spawn.session_id)))
         self._opened += 1
         session = Session(
@@ -325,7 +325,7 @@ class SessionRegistry:
 
     @property
     def clients(self) -> int:
-        """How many sessions are open that clients asked for."""
+        """How many open sessions belong to clients, and not to the gateway itself."""
         return sum(not session.request.is_internal for session in self._live.values())
 
     def live(self) -> Sequence[Session]:
@@ -337,12 +337,12 @@ class SessionRegistry:
         return self._live.get(session_id)
 
     def opened_by(self, key: bytes) -> SessionInfo | None:
-        """Return the live session that a request of this key opened or is opening; None when there is none."""
+        """Return the live session that a request with this key has opened or is opening; None when there is none."""
         session = self._openings.session_of(key) if key else None
         return None if session is None else session.info()
 
     def info(self, session_id: str) -> SessionInfo | None:
-        """Return what is known of a session, live or ended."""
+        """Return a session, live or ended, as plugins see it; None when it is not known."""
         session = self._live.get(session_id)
         if session is not None:
             return session.info()
@@ -350,7 +350,7 @@ class SessionRegistry:
         return ended.info if ended is not None else None
 
     def knows_epoch(self, epoch: bytes) -> bool:
-        """Return whether some session, live or ended lately, counts or counted in this epoch."""
+        """Return whether this is the epoch of a session that is live or ended lately."""
         live = any(session.distributor.epoch == epoch for session in self._live.values())
         return live or any(ended.info.epoch == epoch for ended in self.ended.all())
 
