@@ -25,7 +25,7 @@ class PluginState(enum.Enum):
 
 @dataclass(frozen=True, slots=True)
 class PluginRecord:
-    """One plugin and its state. Without an installed distribution its name and `version` are ""; `detail` is for people."""
+    """One plugin and its state. `distribution` and `version` are "" when none is installed; `detail` is for people."""
 
     name: str
     state: PluginState

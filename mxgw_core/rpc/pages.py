@@ -5,9 +5,7 @@ from __future__ import annotations
 from google.protobuf.message import Message
 
 from mxgw_core.api.errors import InvalidRequest
-
-# The share of a frame that one page may fill, as in a worker.
-_PAGE_SHARE = 0.75
+from mxgw_worker.ipc.page_tokens import PAGE_SHARE
 
 
 class PageRoom:
@@ -15,7 +13,7 @@ class PageRoom:
 
     def __init__(self, entries: int, frame_bytes: int) -> None:
         self._entries = entries
-        self._bytes = int(frame_bytes * _PAGE_SHARE)
+        self._bytes = int(frame_bytes * PAGE_SHARE)
         self._taken = 0
         # Whether an entry did not fit, so that there is another page.
         self.is_full = False

@@ -1,4 +1,4 @@
-"""Takes command requests, runs each in a task of its own, and sees that each gets exactly one answer."""
+"""Runs each command in a task of its own, and makes sure that it gets exactly one answer."""
 
 from __future__ import annotations
 
@@ -18,18 +18,18 @@ from mxgw_worker.remembered_writes import RememberedWrites
 from mxgw_worker.snapshots import Snapshots
 from mxgw_worker.views import Views
 
-# More than any gateway's pending_commands; a second line against a peer gone wild.
+# More than any gateway's limits.pending_commands: only a faulty gateway reaches it.
 MAXIMUM_CALLS = 100_000
 
-# Takes the command itself, a message of its own type for each handler.
+# The message differs by handler: write gets a WriteCommand, and so on.
 _Handler: TypeAlias = Callable[[Call, Any], Awaitable[MxReply | None]]
 
 
 class Dispatcher:
     """Runs commands against the backend.
 
-    Calls into the backend are made in the order in which the commands came; commands that only wait let others pass,
-    so replies may come in another order.
+    Backend calls are made in the order of the commands. A command that only waits does not hold up others, so replies
+    may come in another order.
     """
 
     def __init__(
@@ -78,11 +78,11 @@ class Dispatcher:
         }
 
     def close(self, reason: str) -> None:
-        """Refuse every command from now on; those under way go on."""
+        """Refuse every command from now on; running ones go on."""
         self._refusal = reason
 
     def submit(self, request: CommandRequest, answer: Callable[[CommandReply], None]) -> None:
-        """Run a request; `answer` is called once, perhaps before this returns."""
+        """Run a request. `answer` is called exactly once, perhaps before this returns."""
         call = Call(self._within_a_frame(answer), request.timeout_ms, request.item_serials)
         if self._refusal is not None:
             call.fail("WORKER_STOPPING", self._refusal)
@@ -96,7 +96,7 @@ class Dispatcher:
             task.add_done_callback(self._running.discard)
 
     async def cancel(self) -> None:
-        """Cancel the commands under way and wait for them; they stay without an answer."""
+        """Cancel the running commands and wait for their ends; they get no answer."""
         running = list(self._running)
         for task in running:
             task.cancel()
@@ -109,7 +109,7 @@ class Dispatcher:
             if reply is not None:
                 call.answer(reply)
         except CallExpired:
-            # The call's own timer answers, if it has not already.
+            # The timer of the call answers, or has answered already.
             pass
         except CallFailed as failure:
             call.fail(failure.reason, failure.detail)

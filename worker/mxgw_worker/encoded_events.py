@@ -19,11 +19,13 @@ from mxgw.v1.values_pb2 import MxStatus, MxValue
 
 NS_PER_SECOND = 1_000_000_000
 
-# What a source says before it has a first real value: docs/reference/mxaccess.md#first-values.
+# The quality and status details that a source sends before its first real value:
+# docs/reference/mxaccess.md#first-values.
 WAITING_FOR_INITIAL_DATA = 32
 INITIALISING_DETAILS = frozenset((11, 12, 1010, 1011))
 
-# Event.sequence and item_serial (fixed64), kind (one-byte enum), item_handle (sfixed32): where events.proto has them.
+# The first fields of an Event, see events.proto: sequence and item_serial (fixed64), kind (an enum of one byte),
+# item_handle (sfixed32).
 _HEAD = Struct("<BQBQBBBi").pack
 _HEAD_BYTES = 25
 _DATA_CHANGE = 1
@@ -32,15 +34,15 @@ _SERVER_HANDLE_TAG = b"\x28"
 _WORKER_TIME_TAG = b"\x32"
 # Snapshot.items, SnapshotItem.value and SnapshotItem.item_serial.
 _SNAPSHOT_ITEMS_TAG, _SNAPSHOT_VALUE_TAG, _SNAPSHOT_SERIAL_TAG = b"\x12", b"\x22", b"\x29"
-# Event.data_change is field 7 for kind 1, and the other bodies follow in the order of their kinds.
+# The tag of the body by kind: Event.data_change is field 7, for kind 1; the other bodies follow in the order of kinds.
 _BODY_TAGS = (b"", b"\x3a", b"\x42", b"\x4a", b"\x52")
 
 _BYTES = tuple(bytes((n,)) for n in range(256))
 _UINT64 = 1 << 64
-# The most distinct qualities or statuses whose bytes are remembered; a source that sends more is only slower.
+# How many distinct qualities or statuses are kept encoded; with more of them, encoding is only slower.
 _REMEMBERED = 4096
 
-# A varint's two low bytes (14 bits of the number, both with the continuation bit) as one little-endian number.
+# By 14 bits of a number: two bytes of its varint, both with the continuation bit, as one little-endian number.
 _TWO_GROUPS = array("H", [low | 0x80 | (high | 0x80) << 8 for high in range(128) for low in range(128)])
 _FIVE_BYTE_NANOS = Struct("<B7sHHB").pack
 _FOUR_BYTE_NANOS = Struct("<B7sHH").pack
@@ -61,7 +63,7 @@ def varint(number: int) -> bytes:
 
 
 class TimeEncoder:
-    """Encodes Timestamps with their length before them; remembers the last one and the bytes of its whole second."""
+    """Encodes Timestamps, length included; keeps the last one, and the bytes of its whole second."""
 
     __slots__ = ("_encoded", "_ns", "_second_bytes", "_second_ns")
 
@@ -81,7 +83,7 @@ class TimeEncoder:
             self._second_ns = ns - nanos
             self._second_bytes = b"\x08" + varint(second) if second else b""
         second_bytes = self._second_bytes
-        if len(second_bytes) != 6 or nanos < 1 << 21:  # outside 1971 to 3058, or the first two milliseconds
+        if len(second_bytes) != 6 or nanos < 1 << 21:  # outside 1971 to 3058, or less than 2 ms after a full second
             tail = b"\x10" + varint(nanos) if nanos else b""
             encoded = _BYTES[len(second_bytes) + len(tail)] + second_bytes + tail
         elif nanos >= 1 << 28:
@@ -97,24 +99,25 @@ class TimeEncoder:
         return encoded
 
 
-# Lengths up to this come from tables: nearly all events are shorter.
+# Lengths below this are encoded by a table; nearly all events are shorter.
 _TABLE = 1024
 _LENGTHS = tuple(varint(n) for n in range(_TABLE))
-# A length with tag 1 before it: EventBatch.events, and DataChange.value.
+# A length after the tag of field 1: EventBatch.events, and DataChange.value.
 _FIELD_1 = tuple(b"\x0a" + length for length in _LENGTHS)
 
-# Events within this many bits of nanoseconds (16 us) share one worker_time: its encoding costs more than it tells.
+# Events within 2**14 ns (16 us) share one encoded worker_time, because encoding it for each event is not worth the
+# time.
 _TICK_BITS = 14
 
 
-# Plain tuples, because they unpack several times faster than named ones: the encoded fields; whether it says
-# "initialising"; for a status also whether it is a failure.
+# The encoded fields; whether they mean "initialising"; for a status also whether it is a failure. Plain tuples, because
+# they unpack several times faster than named ones.
 _Quality: TypeAlias = tuple[bytes, bool]
 _Status: TypeAlias = tuple[bytes, bool, bool]
 
 
 class RecordEncoder:
-    """Encodes events; of the last data change it also tells whether a status failed and whether it says "initialising".
+    """Encodes events. After a data change, `has_failure` and `is_initialising` describe its statuses and quality.
 
     `now_ns` is the wall clock, for `Event.worker_time`.
     """
@@ -140,7 +143,7 @@ class RecordEncoder:
         self._worker_time = TimeEncoder()
         # By raw quality: DataChange.quality and raw_quality, encoded.
         self._qualities: dict[int, _Quality] = {}
-        # By encoded MxStatus: itself as a field of DataChange, and what it means.
+        # By encoded MxStatus: the status as a field of DataChange, and its meaning.
         self._statuses: dict[bytes, _Status] = {}
         # Event.server_handle, Event.worker_time and the tag of the body, of the last data change.
         self._after_head = b""
@@ -159,7 +162,7 @@ class RecordEncoder:
         statuses: Sequence[MxStatus],
         raw_source_time: str,
     ) -> bytes:
-        """Return the record of a data change. One long function, because every call in it would be felt."""
+        """Return the record of a data change. One long function, because calls would make it noticeably slower."""
         encoded_value = value.SerializeToString()
         if len(statuses) == 1:
             key = statuses[0].SerializeToString()
@@ -204,7 +207,7 @@ class RecordEncoder:
     def other(
         self, sequence: int, kind: int, item_serial: int, server_handle: int, item_handle: int, body: bytes
     ) -> bytes:
-        """Return the record of any kind of event around its encoded body."""
+        """Return the record of an event of another kind, from its encoded body."""
         head = _HEAD(_SEQUENCE_TAG, sequence, _SERIAL_TAG, item_serial, _KIND_TAG, kind, _ITEM_HANDLE_TAG, item_handle)
         worker_time = self._worker_time.encode(self._now_ns())
         event = b"".join(
@@ -248,7 +251,7 @@ class RecordEncoder:
 
 
 def snapshot_item(item_serial: int, server_handle: int, item_handle: int, sequence: int, record: bytes) -> bytes:
-    """Return an element of `Snapshot.items`: what the record of a data change, as made above, says."""
+    """Return an element of `Snapshot.items`, cut out of the record of a data change that was made above."""
     at = 2
     while record[at - 1] >= 0x80:  # the record's length
         at += 1
@@ -256,7 +259,7 @@ def snapshot_item(item_serial: int, server_handle: int, item_handle: int, sequen
     while record[at - 1] >= 0x80:  # the server handle
         at += 1
     at += 2 + record[at + 1]  # the worker's time
-    # What is left is the tag, the length and the bytes of the DataChange.
+    # The rest is tag, length and content of the DataChange.
     value = record[at + 1 :]
     head = b"".join(
         (b"\x08", varint(server_handle), b"\x10", varint(item_handle), b"\x18", varint(sequence), _SNAPSHOT_VALUE_TAG)

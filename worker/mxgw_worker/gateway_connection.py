@@ -1,4 +1,4 @@
-"""One connection to the gateway: handshake, frames both ways, flow control."""
+"""One connection to the gateway: handshake, frames in both directions, flow control."""
 
 from __future__ import annotations
 
@@ -18,9 +18,9 @@ from mxgw_worker.outbox import Block, Outbox
 
 log = logging.getLogger(__name__)
 
-# Above this many unsent bytes events wait in the outbox and gather into larger blocks.
+# While more bytes than this are unsent, events wait in the outbox, and later go out in larger blocks.
 HIGH_WATER_BYTES = 256 * 1024
-# About how many bytes of item records go into one message; less than the smallest frame that can be set.
+# About how many bytes of item records go into one message; well below the smallest `workers.frame_bytes`.
 _RECORDS_BYTES = 16 * 1024
 
 _LENGTH = Struct(">I").pack
@@ -49,7 +49,7 @@ def block_frame(block: Block) -> bytes:
 class GatewayConnection(asyncio.Protocol):
     """The worker's end of a connection.
 
-    `on_envelope` is called for every message after the handshake, `on_writable` whenever writing may go on.
+    `on_envelope` is called for every message after the handshake, `on_writable` when writing can be resumed.
     """
 
     def __init__(
@@ -62,9 +62,10 @@ class GatewayConnection(asyncio.Protocol):
         on_writable: Callable[[], None],
     ) -> None:
         loop = asyncio.get_running_loop()
-        # Completed with the sequence to resume after, or failed, by the handshake or the end of the connection.
+        # Completed by the handshake with the sequence after which to send events; failed when the connection ends
+        # before.
         self.welcomed: asyncio.Future[int] = loop.create_future()
-        # Completed by `connection_lost` with why the connection ended.
+        # Completed by `connection_lost` with the reason why the connection ended.
         self.closed: asyncio.Future[str] = loop.create_future()
         self.is_writable = False
         self._handshake = handshake
@@ -81,14 +82,14 @@ class GatewayConnection(asyncio.Protocol):
         return self._handshake.next_secret
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        """Say Hello."""
+        """Send the Hello."""
         self._transport = cast("asyncio.Transport", transport)
         self._transport.set_write_buffer_limits(high=HIGH_WATER_BYTES)
         self.is_writable = True
         self.send(WorkerEnvelope(hello=self._handshake.hello(self._outbox.head_sequence, self._outbox.oldest_sequence)))
 
     def data_received(self, data: bytes) -> None:
-        """Cut all frames of the buffer and act on each."""
+        """Handle all complete frames of the buffer."""
         try:
             for payload in self._decoder.feed(data):
                 self._received(WorkerEnvelope.FromString(payload))
@@ -98,14 +99,14 @@ class GatewayConnection(asyncio.Protocol):
             self._cut(FrameError("a frame holds no WorkerEnvelope"))
 
     def eof_received(self) -> None:
-        """Note an end inside a frame; the transport closes itself."""
+        """Remember an end inside a frame as the reason; the transport closes by itself."""
         try:
             self._decoder.end()
         except FrameError as error:
             self._end = str(error)
 
     def connection_lost(self, error: Exception | None) -> None:
-        """Tell everyone who waits."""
+        """Complete the futures."""
         self.is_writable = False
         self._transport = None
         if error is not None:
@@ -115,21 +116,21 @@ class GatewayConnection(asyncio.Protocol):
         self.closed.set_result(self._end)
 
     def pause_writing(self) -> None:
-        """Let events gather in the outbox."""
+        """Leave events in the outbox from now on."""
         self.is_writable = False
 
     def resume_writing(self) -> None:
-        """Send what gathered."""
+        """Send the events that wait in the outbox."""
         self.is_writable = True
         self._on_writable()
 
     def send(self, envelope: WorkerEnvelope) -> None:
-        """Send a message at once; without a connection it is dropped."""
+        """Send a message; without a connection it is dropped."""
         if self._transport is not None:
             self._transport.write(frame(envelope.SerializeToString()))
 
     def send_events(self, events: Block | WorkerGap) -> None:
-        """Send a block of events, or a gap in its place."""
+        """Send a block of events, or a gap."""
         if isinstance(events, Block):
             if self._transport is not None:
                 self._transport.write(block_frame(events))
@@ -137,7 +138,7 @@ class GatewayConnection(asyncio.Protocol):
             self.send(WorkerEnvelope(gap=events))
 
     def send_records(self, records: Sequence[ItemRecord]) -> None:
-        """Send item records, as many messages as it takes."""
+        """Send item records, in several messages if needed."""
         part: list[ItemRecord] = []
         size = 0
         for record in records:
@@ -150,7 +151,7 @@ class GatewayConnection(asyncio.Protocol):
             self.send(WorkerEnvelope(item_records=ItemRecords(records=part)))
 
     async def close(self, timeout_s: float) -> None:
-        """Send what is written, then close; a peer that does not read is cut off after `timeout_s`."""
+        """Send all unsent messages, then close; if the peer does not read them within `timeout_s`, cut the connection."""
         if self._transport is None:
             return
         self._transport.close()

@@ -1,4 +1,4 @@
-"""The 18 methods of LMXProxyServer, run against the backend; keeps the item table true."""
+"""Runs the 18 methods of LMXProxyServer on the backend, and keeps the item table up to date."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ MISSING = (
 
 
 class Methods:
-    """Runs single methods. Everything that touches the backend holds `turn`."""
+    """Runs single methods. Every backend call is made while `turn` is held."""
 
     def __init__(
         self,
@@ -54,7 +54,7 @@ class Methods:
         return MxReply(server_handle=server_handle)
 
     async def unregister(self, call: Call, command: c.UnregisterCommand) -> MxReply:
-        """Unregister, after the writes in flight below it."""
+        """Unregister, after the writes in flight of its items."""
         server_handle = command.server_handle
         with ExitStack() as tickets:
             seen: set[Item] = set()
@@ -108,9 +108,9 @@ class Methods:
         return await self.backend.add_item(server_handle, definition)
 
     def check_room(self, definition: str, context: str) -> None:
-        """Refuse an item without a name, one that fits no record, and one more than the worker may hold.
+        """Refuse an item without a name, with too long a reference, or beyond the limits of this worker.
 
-        The worker's items are limited by number and by the bytes of their references.
+        The limits are for the number of items, and for the bytes of their references.
 
         Raises:
             MxError: with E_INVALIDARG, or ITEM_LIMIT_REACHED.
@@ -136,14 +136,15 @@ class Methods:
             )
 
     def check_item(self, call: Call, server_handle: int, item_handle: int, index: int = 0) -> None:
-        """Stand immediately before each backend call that a client's item handle goes into; the caller holds the turn.
+        """Check an item handle of a client. To be called right before the backend call that uses it; the caller holds
+        the turn.
 
-        Rights were judged by the item that the handle meant when the gateway looked, and handles are given out again.
-        `index` is that of the command's input.
+        The gateway checked the caller's rights to the item that had this handle then, and handles are reused. `index`
+        is that of the command's input.
 
         Raises:
-            Refused: ITEM_CHANGED, the handle means another item by now.
-            MxError: with E_INVALIDARG, it is that of a hidden item, which exists for nobody but its read.
+            Refused: ITEM_CHANGED, another item has the handle by now.
+            MxError: with E_INVALIDARG, it is the handle of a hidden item, which only its read may use.
         """
         judged = call.item_serials
         if not judged:
@@ -293,7 +294,7 @@ class Methods:
         )
 
     async def issue(self, item: Item, issue: Issue) -> PendingWrite:
-        """Issue a write; the caller holds the turn of the item, which now belongs to the write, and the backend's."""
+        """Issue a write. The caller holds the backend's turn and the item's turn, which passes to the write."""
         write = self.writes.begin(item)
         try:
             await issue()
@@ -313,10 +314,10 @@ class Methods:
                 return await self.issue(item, issue)
 
     async def await_completion(self, call: Call, write: PendingWrite) -> Completion:
-        """Wait until the write completed or its completion is given up; where a repeat may ask, past the deadline.
+        """Wait until the write has completed, or timed out; for a remembered write also after the deadline of the call.
 
         Raises:
-            CallExpired: the deadline passed first.
+            CallExpired: the deadline passed before.
         """
         try:
             async with asyncio.timeout_at(None if call.is_remembered else call.deadline):
@@ -328,7 +329,7 @@ class Methods:
         issue = call.noting(issue)
         item = self.items.get(server_handle, item_handle)
         if item is None:
-            # Not an item of this session: the backend says so in its own words.
+            # Not an item of this session: the backend answers with its own error.
             async with self.turn(call):
                 self.check_item(call, server_handle, item_handle)
                 await issue()
@@ -358,7 +359,7 @@ def _added(item: Item) -> MxReply:
 
 
 def completed_reply(write: PendingWrite, completion: Completion) -> MxReply:
-    """Return the reply of a write whose completion was waited for."""
+    """Return the reply of a write with its completion."""
     result = WriteResult(write_id=write.write_id, completed=not completion.missing)
     if completion.missing:
         return MxReply(hresult=E_FAIL, message=MISSING, reason="WRITE_COMPLETION_MISSING", write=result)

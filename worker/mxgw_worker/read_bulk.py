@@ -1,4 +1,4 @@
-"""ReadBulk: MXAccess has no read, so an item is answered from its last value, or advised, awaited and removed."""
+"""ReadBulk. MXAccess has no read: the answer is the last value of an advised item, or an item is advised for it."""
 
 from __future__ import annotations
 
@@ -20,14 +20,14 @@ from mxgw_worker.reads import ReadBatch, Reading
 
 log = logging.getLogger(__name__)
 
-# What is kept of the command's deadline for collecting and sending the answer.
+# The part of the command's time that is reserved for making and sending the answer.
 _ANSWER_RESERVE = 0.1
 _LONGEST_ANSWER_RESERVE_S = 0.5
 
 
 @dataclass(frozen=True, slots=True)
 class _Awaited:
-    """A reference that waits: on a hidden item of its own, or on an item of the session."""
+    """A reference that waits for a value: of a hidden item, or of an item of the session."""
 
     reading: Reading
     item_handle: int
@@ -36,7 +36,7 @@ class _Awaited:
 
 
 class ReadBulk:
-    """Runs ReadBulk. All references are advised before any is awaited; hidden items show up nowhere."""
+    """Runs ReadBulk. All references are advised before any value is awaited; hidden items are visible nowhere."""
 
     def __init__(self, methods: Methods, read_timeout_s: float) -> None:
         self._methods = methods
@@ -54,8 +54,8 @@ class ReadBulk:
                 for reference in command.items:
                     results.append(await self._begin(batch, command.server_handle, reference))
                     await self._turn.breathe(call)
-            # On a busy machine both times may have passed when the loop gets its turn: whichever timer runs first, the
-            # answer is what came.
+            # On a busy machine both timers may be due when the event loop runs. Whichever runs first, the answer has
+            # the values that came.
             call.last_words = lambda: _answer(results)
             with suppress(TimeoutError):
                 async with asyncio.timeout_at(wait_until):
@@ -84,7 +84,7 @@ class ReadBulk:
             return failed_item(error)
         key = (server_handle, item_handle)
         if key in self._items.items or key in self._items.hidden:
-            # Removing it after the read would take it from its owner.
+            # The handle belongs to another item, which must not be removed after the read.
             return failed_item(RuntimeError(f"the backend gave out item handle {item_handle}, which is in use"))
         reading = Reading(batch)
         self._items.hide(key, reading)
@@ -97,7 +97,7 @@ class ReadBulk:
         return _Awaited(reading, item_handle, hidden=key)
 
     async def _clear(self, awaited: list[_Awaited]) -> None:
-        """Remove the hidden items, in the backend's turn and whatever became of the call."""
+        """Remove the hidden items, in a turn of the backend, also when the call failed."""
         for one in awaited:
             if one.item is not None:
                 del one.item.readings[one.reading]
@@ -116,7 +116,7 @@ class ReadBulk:
                     await self._turn.breathe(after)
 
     async def _remove_hidden(self, key: Key, reading: Reading) -> None:
-        """Remove a hidden item; one that the backend does not let go of stays hidden."""
+        """Remove a hidden item; if the backend fails to, it stays hidden."""
         try:
             await self._methods.backend.remove_item(*key)
         except Exception as error:
@@ -126,7 +126,7 @@ class ReadBulk:
             del self._items.hidden[key]
 
     def _wait_until(self, call: Call, command: ReadBulkCommand) -> float:
-        """Return when to stop waiting, in the loop's time: early enough to answer before the call's deadline."""
+        """Return when to stop waiting, in the loop's time: early enough to answer within the deadline."""
         timeout_s = duration_to_seconds(command.timeout) if command.HasField("timeout") else 0.0
         if not 0 < timeout_s <= self._read_timeout_s:
             timeout_s = self._read_timeout_s
@@ -143,7 +143,7 @@ def _answer(results: Sequence[BulkItemResult | _Awaited]) -> CommandReply:
 
 
 def _outcome(awaited: _Awaited) -> BulkItemResult:
-    # A hidden item's handle is gone by the time the caller sees it.
+    # The handle of a hidden item is not valid any more when the caller gets the answer.
     result = BulkItemResult(value=awaited.reading.value)
     if awaited.item is not None:
         result.item_handle, result.item_serial = awaited.item_handle, awaited.item.serial

@@ -1,4 +1,4 @@
-"""A read under way: what came for one reference so far."""
+"""Values that a running ReadBulk waits for."""
 
 from __future__ import annotations
 
@@ -19,20 +19,20 @@ class ReadBatch:
         self._complete: asyncio.Future[None] | None = None
 
     async def wait(self) -> None:
-        """Wait until every reading got its value; to be called when all have begun."""
+        """Wait until every reading has its value; to be called after all have been made."""
         if self.awaited:
             self._complete = asyncio.get_running_loop().create_future()
             await self._complete
 
     def one_arrived(self) -> None:
-        """A reading got its value."""
+        """A reading has its value."""
         self.awaited -= 1
         if self.awaited == 0 and self._complete is not None and not self._complete.done():
             self._complete.set_result(None)
 
 
 class Reading:
-    """Waits for the first value of one reference that is not merely initialising.
+    """Waits for the first real value of one reference: one that is not "initialising".
 
     Source: docs/reference/mxaccess.md#first-values.
     """
@@ -43,12 +43,12 @@ class Reading:
         self._batch = batch
         self._record: bytes | None = None
         self.arrived = False
-        # The serial of its hidden item; 0 where it waits on an item of the session.
+        # The serial of its hidden item; 0 when it waits for a value of an item of the session.
         self.serial = 0
         batch.awaited += 1
 
     def offer(self, record: bytes, is_initialising: bool) -> None:
-        """Take the record of a data change, unless the real value is there already."""
+        """Take the record of a data change, unless the real value has come already."""
         if self.arrived:
             return
         self._record = record
@@ -57,12 +57,12 @@ class Reading:
             self._batch.one_arrived()
 
     def abandon(self) -> None:
-        """Wait no longer: the item could not be advised."""
+        """Stop waiting, because the item could not be advised."""
         if not self.arrived:
             self.arrived = True
             self._batch.one_arrived()
 
     @property
     def value(self) -> DataChange | None:
-        """What came: the real value, or the last initialising one, or None."""
+        """The real value, or else the last initialising one; None when none came."""
         return None if self._record is None else data_change_of(self._record)

@@ -1,8 +1,8 @@
-"""Writes that bear a request key reach the backend once: a repeat gets the outcome of the first.
+"""Writes with a request key reach the backend only once: a repeated call gets the outcome of the first.
 
-Remembered is what reached the backend. What did not (refused before, or past its deadline) is forgotten at once, so a
-repeat of it runs. Nothing is forgotten early: while there is no room, new keys are refused, and a key that is not here
-was never used in the last ten minutes.
+Only writes that reached the backend are remembered. Others, which were refused or expired before, are forgotten at
+once, so a repeated call runs. No outcome is forgotten early: when there is no room, new keys are refused. So a key that
+is not known here was not used in the last ten minutes.
 """
 
 from __future__ import annotations
@@ -14,35 +14,36 @@ from typing import TypeAlias
 from mxgw.worker.v1.worker_pb2 import CommandReply, CommandRequest, Failure
 from mxgw_worker.calls import Call, CallExpired, CallFailed, report_bug
 
-# The contract promises so much. A client repeats within its deadline, seconds; a program that was started anew, or a
-# gateway, within minutes.
+# As the contract promises. A client repeats a call within seconds; a program or a gateway that was restarted, within
+# minutes.
 REMEMBERED_S = 600.0
-# Bounds for the memory of one worker, which has about 25 MiB without: 33 single writes a second for ten minutes.
+# Limits for the memory of one worker, which uses about 25 MiB otherwise: enough for 33 single writes a second for ten
+# minutes.
 REMEMBERED_REQUESTS = 20_000
 REMEMBERED_BYTES = 16 * 1024 * 1024
-# What an entry takes with a short reply; tracemalloc says 300 on CPython 3.11, an allocator's rest is not in it.
+# Memory of an entry with a short reply: tracemalloc reports 300 on CPython 3.11, without the overhead of the allocator.
 _ENTRY_BYTES = 400
 
 Run: TypeAlias = Callable[[], Awaitable[CommandReply | None]]
 
 
 class _Request:
-    """One key: under way until `reply` is set."""
+    """One request key, and the outcome once it is known."""
 
     __slots__ = ("digest", "reply", "settled", "settled_at", "withheld")
 
     def __init__(self, request: CommandRequest) -> None:
         self.digest = request.request_digest
         self.withheld = request.withheld_digest
-        # Completed when the first run is over; None once it is, so that it takes no room for minutes.
+        # Completed when the first run has ended; then None, so that it uses no memory for minutes.
         self.settled: asyncio.Future[None] | None = asyncio.get_running_loop().create_future()
         self.settled_at = 0.0
-        # Encoded, so that it is small and every asker gets one of its own.
+        # Encoded, which is smaller; every repeated call gets a message of its own.
         self.reply = b""
 
 
 class RememberedWrites:
-    """The requests of a session that are under way or remembered. `clock` is monotonic seconds."""
+    """The writes of a session that are running or remembered. `clock` returns monotonic seconds."""
 
     def __init__(
         self,
@@ -55,7 +56,7 @@ class RememberedWrites:
         self._limit_bytes = limit_bytes
         self._clock = clock or asyncio.get_running_loop().time
         self._running: dict[bytes, _Request] = {}
-        # In the order in which they settled: a dict keeps it.
+        # In the order in which they ended, which a dict keeps.
         self._settled: dict[bytes, _Request] = {}
         self._bytes = 0
 
@@ -63,10 +64,10 @@ class RememberedWrites:
         return len(self._running) + len(self._settled)
 
     async def once(self, call: Call, request: CommandRequest, run: Run) -> CommandReply:
-        """Return the outcome of this request: `run` it, unless it is under way or remembered.
+        """Return the outcome of this request: `run` it, unless it is running or remembered already.
 
         Raises:
-            CallExpired: the deadline of this call passed while the first run was under way.
+            CallExpired: the deadline of this call passed while the first run was running.
             CallFailed: the key belongs to another command, or there is no room for a new key.
         """
         key = request.request_key
@@ -80,7 +81,7 @@ class RememberedWrites:
                 return CommandReply.FromString(known.reply)
             try:
                 async with asyncio.timeout_at(call.deadline):
-                    # The first run belongs to nobody: who stops to wait does not end it.
+                    # Shielded, because a caller that stops waiting must not cancel the first run.
                     await asyncio.shield(known.settled)
             except TimeoutError:
                 raise CallExpired from None
@@ -99,7 +100,7 @@ class RememberedWrites:
         except Exception as error:
             reply = CommandReply(failure=Failure(reason="INTERNAL", detail=report_bug(error)))
         finally:
-            # Also at the worker's end, when the task is cancelled.
+            # Also when the task is cancelled at the end of the worker.
             del self._running[key]
         if call.has_issued:
             known.reply = reply.SerializeToString()

@@ -25,7 +25,7 @@ class BackendTurn:
 
     @asynccontextmanager
     async def __call__(self, call: Call) -> AsyncIterator[None]:
-        """Hold the backend. Never wait for an item's turn meanwhile.
+        """Hold the backend while the block runs. The block must not wait for an item's turn.
 
         Raises:
             CallExpired: the deadline passed while waiting.
@@ -36,7 +36,7 @@ class BackendTurn:
             yield
 
     async def breathe(self, call: Call) -> None:
-        """Let the event loop run when it is time; to be called between the backend calls of a long run.
+        """Let the event loop run when it is due; to be called between the backend calls of a long run.
 
         Raises:
             CallExpired: the deadline passed.
@@ -49,10 +49,10 @@ class BackendTurn:
 
 
 class Turns:
-    """The line of one item.
+    """The queue of operations on one item.
 
-    A write holds its turn until its completion arrived or is given up, so that there is one write in flight per item
-    and nobody removes the item meanwhile (docs/reference/mxaccess.md#writes-need-an-advised-item).
+    A write holds the turn until its completion has arrived or timed out. So there is one write in flight per item, and
+    the item is not removed meanwhile (docs/reference/mxaccess.md#writes-need-an-advised-item).
     """
 
     __slots__ = ("_queue", "is_held")
@@ -63,7 +63,7 @@ class Turns:
         self._queue: deque[asyncio.Future[bool]] = deque()
 
     def line_up(self) -> Ticket:
-        """Take the turn if it is free, else a place in the line.
+        """Take the turn if it is free, or else a place in the queue.
 
         Raises:
             Refused: too many wait already.
@@ -80,7 +80,7 @@ class Turns:
         return Ticket(self, place)
 
     def release(self) -> None:
-        """Hand the turn to the next in line that still wants it."""
+        """Give the turn to the next operation in the queue that still waits."""
         while self._queue:
             place = self._queue.popleft()
             if not place.done():
@@ -89,7 +89,7 @@ class Turns:
         self.is_held = False
 
     def close(self) -> None:
-        """The item is gone: send everyone away who waits."""
+        """The item was removed: end the waiting of all operations in the queue."""
         while self._queue:
             place = self._queue.popleft()
             if not place.done():
@@ -97,7 +97,7 @@ class Turns:
 
 
 class Ticket:
-    """A place in the line of an item. As a context manager it leaves the line, or gives the turn back, at the end."""
+    """A place in the queue of an item. As a context manager it leaves the queue, or releases the turn, at the end."""
 
     __slots__ = ("_is_open", "_place", "_turns")
 
@@ -108,7 +108,7 @@ class Ticket:
 
     @property
     def has_turn(self) -> bool:
-        """Whether the turn is ours."""
+        """Whether this ticket has the turn."""
         place = self._place
         return self._is_open and (place is None or (place.done() and not place.cancelled() and place.result()))
 
@@ -130,14 +130,14 @@ class Ticket:
             raise Refused("ITEM_REMOVED", "the item was removed while this waited for its turn")
 
     def keep(self) -> None:
-        """The turn now belongs to something else, which releases it."""
+        """Keep the turn beyond this ticket: something else will release it."""
         self._is_open = False
 
     def leave(self) -> None:
-        """Leave the line, or give the turn back; nothing after `keep` or a second time."""
+        """Leave the queue, or release the turn; does nothing after `keep`, or when called again."""
         if not self._is_open:
             return
-        # A turn that was handed over in the very moment a wait ended must not be lost.
+        # The turn may have been given to this ticket just when its wait ended: then it must be released.
         if self.has_turn:
             self._turns.release()
         elif self._place is not None:

@@ -1,4 +1,4 @@
-"""The worker as a whole: keeps the connection to the gateway, runs the backend, and leaves in an orderly way."""
+"""The worker as a whole: stays connected to the gateway, runs the backend, and shuts down in order."""
 
 from __future__ import annotations
 
@@ -36,14 +36,14 @@ log = logging.getLogger(__name__)
 # Most bytes of events in one block, unless a single event is larger.
 BLOCK_BYTES = 256 * 1024
 HANDSHAKE_TIMEOUT_S = 10.0
-# Between attempts to find a gateway again: 50 to 250 ms, so that many workers do not come at once.
+# Pause between attempts to reconnect, at random within these limits, so that many workers do not connect at once.
 RECONNECT_S = (0.05, 0.25)
 DEFAULT_GRACE_S = 3.0
 CLOSE_TIMEOUT_S = 1.0
 
 
 class ExitCode(IntEnum):
-    """How a worker ends; the gateway and people read it. 1 is Python's own, for an error nobody foresaw."""
+    """The exit code of a worker, for the gateway and for people. 1 is Python's own, for an unexpected error."""
 
     STOPPED = 0
     BAD_STARTUP = 2
@@ -55,7 +55,7 @@ class ExitCode(IntEnum):
 
 @dataclass(frozen=True, slots=True)
 class Ending:
-    """Why the worker leaves. `goodbye` is the reason the gateway gets; empty when it knows already or is gone."""
+    """Why the worker leaves. `goodbye` is the reason for the gateway; empty when it knows already, or is not connected."""
 
     exit_code: ExitCode
     goodbye: str
@@ -64,7 +64,7 @@ class Ending:
 
 
 class Worker:
-    """One session's worker. `run` blocks until it left; `stop` may be called at any time."""
+    """One session's worker. `run` returns when it has left; `stop` may be called at any time."""
 
     def __init__(self, startup: WorkerStartup, make_backend: Callable[[], Backend]) -> None:
         loop = asyncio.get_running_loop()
@@ -72,7 +72,7 @@ class Worker:
         self._startup = startup
         self._secret = startup.secret
         self._address = GatewayAddress(startup.endpoint)
-        # The backend is made after the handshake, so that a gateway hears of a bad one in its own words.
+        # The backend is created after the handshake, so that the gateway gets the error when that fails.
         self._make_backend = make_backend
         self._backend: Backend | None = None
         self._outbox = Outbox(
@@ -89,12 +89,12 @@ class Worker:
             on_event=self._schedule_flush,
             on_failed=self._backend_failed,
         )
-        # Runs commands; made when the backend is ready for them.
+        # Runs commands; created when the backend is ready.
         self._dispatcher: Dispatcher | None = None
         # The connection in use: set after its handshake, unset when it ends.
         self._connection: GatewayConnection | None = None
         self._flush_scheduled = False
-        # What to tell every gateway that connects; None until the backend is started.
+        # The message for every gateway that connects; None until the backend has started.
         self._ready: Ready | None = None
         # Set by the first completed handshake.
         self._welcomed = asyncio.Event()
@@ -102,10 +102,10 @@ class Worker:
         self._ending: asyncio.Future[Ending] = loop.create_future()
 
     async def run(self, on_left: Callable[[ExitCode], None] = lambda _code: None) -> ExitCode:
-        """Work until there is a reason to leave, and return how it ended.
+        """Work until there is a reason to leave, and return the exit code.
 
-        `on_left` is called when everything was said and closed; what may still hold the process then is only a backend
-        that does not let itself be cancelled.
+        `on_left` is called when all messages are sent and the connection is closed. After that, only a backend that
+        cannot be cancelled may keep the process.
         """
         async with asyncio.TaskGroup() as tasks:
             keeper = tasks.create_task(self._stay_connected(), name="worker:link")
@@ -119,7 +119,7 @@ class Worker:
         return ending.exit_code
 
     def stop(self, detail: str, grace_s: float = DEFAULT_GRACE_S) -> None:
-        """Ask the worker to leave in an orderly way."""
+        """Ask the worker to shut down in order."""
         self._end(Ending(ExitCode.STOPPED, "STOPPED", detail, grace_s))
 
     def _make_dispatcher(self, tasks: asyncio.TaskGroup, backend: Backend) -> Dispatcher:
@@ -170,7 +170,7 @@ class Worker:
         self._end(Ending(ExitCode.BACKEND_UNAVAILABLE, "", error))
 
     async def _stay_connected(self) -> None:
-        """Connect, and when an orphan's life is granted, connect again until it is over."""
+        """Connect; when the connection is lost, reconnect until the lifetime of an orphan is over."""
         lifetime_s = self._startup.orphan_lifetime_ms / 1000
         orphan_until = 0.0
         while True:
@@ -207,7 +207,7 @@ class Worker:
             await asyncio.sleep(random.uniform(*RECONNECT_S))  # noqa: S311  # jitter, not a secret
 
     async def _connect(self, connection: GatewayConnection) -> Exception | None:
-        """Connect, prove, and put the connection to use; return what went wrong."""
+        """Connect, shake hands, and use the connection; return the error when that fails."""
         try:
             async with asyncio.timeout(HANDSHAKE_TIMEOUT_S):
                 await self._loop.create_unix_connection(lambda: connection, self._address.path)
@@ -224,13 +224,13 @@ class Worker:
         return None
 
     def _announce(self) -> None:
-        """Say Ready on a connection that has not heard it, and let events flow."""
+        """Send Ready on a new connection, and then events."""
         if self._connection is not None and self._ready is not None:
             self._connection.send(WorkerEnvelope(ready=self._ready))
             self._flush()
 
     def _schedule_flush(self) -> None:
-        """Send events at the end of this turn of the event loop: those of one turn share a block."""
+        """Send events at the end of this iteration of the event loop, so that its events share a block."""
         if not self._flush_scheduled:
             self._flush_scheduled = True
             self._loop.call_soon(self._flush)
@@ -240,7 +240,7 @@ class Worker:
         connection = self._connection
         if connection is None or self._ready is None:
             return
-        # Whose events they are comes before the events.
+        # The records of items are sent before their events.
         connection.send_records(self._items.untold())
         outbox = self._outbox
         while connection.is_writable:
@@ -275,7 +275,7 @@ class Worker:
         correlation_id = envelope.correlation_id
 
         def answer(reply: CommandReply) -> None:
-            # Events that happened before an answer also arrive before it, and what became of items as well.
+            # Events and item records from before the answer must also arrive before it.
             self._flush()
             connection.send(WorkerEnvelope(correlation_id=correlation_id, reply=reply))
 
@@ -293,7 +293,7 @@ class Worker:
             self._ending.set_result(ending)
 
     async def _leave(self, ending: Ending, starter: asyncio.Task[None]) -> None:
-        """Refuse new commands, end those under way, stop the backend, send what is left, say goodbye, close."""
+        """Refuse new commands, cancel running ones, stop the backend, send the remaining events and a goodbye, close."""
         if self._dispatcher is not None:
             self._dispatcher.close(ending.detail)
         try:
@@ -317,7 +317,9 @@ class Worker:
 
 
 def _is_final(problem: Exception) -> bool:
-    """Whether a gateway refused this worker for good; it may still be closing the connection before."""
+    """Return whether the gateway refused this worker for good. ALREADY_CONNECTED is not final: the gateway may not have
+    noticed the end of the former connection yet.
+    """
     return (
         isinstance(problem, HandshakeError)
         and problem.reason is HandshakeReason.REJECTED

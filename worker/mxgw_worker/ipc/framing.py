@@ -1,4 +1,4 @@
-"""Frames on the link between gateway and worker: a 4-byte big-endian length and that many bytes. Sans-io."""
+"""Frames between gateway and worker: a 4-byte big-endian length and that many bytes. Sans-io."""
 
 from __future__ import annotations
 
@@ -27,10 +27,10 @@ def frame(*parts: bytes) -> bytes:
 
 
 class FrameDecoder:
-    """Cuts a stream of bytes into frames, however the stream is chopped.
+    """Cuts a stream of bytes into frames, whatever pieces it arrives in.
 
     All complete frames of a buffer are cut in one call and every byte is copied at most twice, so the cost is linear in
-    the bytes received. Memory follows what arrived, never what a peer declared.
+    the bytes received. Memory is used for bytes that arrived, never for a length that a peer declared.
     """
 
     def __init__(self, maximum_bytes: int) -> None:
@@ -66,7 +66,7 @@ class FrameDecoder:
         return frames
 
     def end(self) -> None:
-        """Tell the decoder that the stream ended.
+        """The stream has ended.
 
         Raises:
             FrameError: it ended inside a frame.
