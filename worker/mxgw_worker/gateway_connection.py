@@ -151,7 +151,7 @@ class GatewayConnection(asyncio.Protocol):
             self.send(WorkerEnvelope(item_records=ItemRecords(records=part)))
 
     async def close(self, timeout_s: float) -> None:
-        """Send all unsent messages, then close; if the peer does not read them within `timeout_s`, cut the connection."""
+        """Send all unsent messages, then close. Cut the connection if that takes longer than `timeout_s`."""
         if self._transport is None:
             return
         self._transport.close()

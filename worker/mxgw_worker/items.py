@@ -128,11 +128,11 @@ class ItemTable:
         return meant.serial if meant is not None else 0
 
     def serial_for(self, server_handle: int, item_handle: int) -> int:
-        """Return the serial for an event of a handle: that of its item, or an unused one when no item has the handle."""
+        """Return the serial for an event of a handle: that of its item, or an unused one if it has no item."""
         return self.serial_of(server_handle, item_handle) or self.next_serial()
 
     def add(self, key: Key, definition: str, context: str = "", *, buffered: bool = False) -> Item:
-        """Note a new item. An older item with the same handles is removed with its values, because handles are reused."""
+        """Note a new item. An older item with the same handles is removed, because handles are reused."""
         if key in self.items:
             self.remove(key)
         self.hidden.pop(key, None)

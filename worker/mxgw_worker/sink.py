@@ -29,7 +29,7 @@ log = logging.getLogger(__name__)
 
 
 class WorkerSink:
-    """Implements `EventSink`. `on_event` is called after each event, `on_failed` when the backend has failed for good."""
+    """Implements `EventSink`. `on_event` is called after each event, `on_failed` when the backend fails for good."""
 
     def __init__(
         self,
@@ -177,7 +177,7 @@ class WorkerSink:
         self._append(EVENT_KIND_WRITE_COMPLETE, *item.key, body.SerializeToString(), serial)
 
     def _unusable(self, what: str, error: Exception) -> None:
-        """The backend delivered data that cannot be encoded, which is a bug of it: a gap takes the place of the event."""
+        """The backend delivered data that cannot be encoded, because of a bug: a gap takes the place of the event."""
         log.error("the backend delivered a %s that cannot be encoded", what, exc_info=error)
         detail = f"the backend delivered a {what} that cannot be encoded; see the worker's log"
         self._outbox.append_gap(GAP_REASON_SOURCE_OVERFLOW, detail, 1)

@@ -55,7 +55,7 @@ class ExitCode(IntEnum):
 
 @dataclass(frozen=True, slots=True)
 class Ending:
-    """Why the worker leaves. `goodbye` is the reason for the gateway; empty when it knows already, or is not connected."""
+    """Why the worker leaves. `goodbye` is the reason for the gateway; empty when it knows it already, or is away."""
 
     exit_code: ExitCode
     goodbye: str
@@ -293,7 +293,7 @@ class Worker:
             self._ending.set_result(ending)
 
     async def _leave(self, ending: Ending, starter: asyncio.Task[None]) -> None:
-        """Refuse new commands, cancel running ones, stop the backend, send the remaining events and a goodbye, close."""
+        """Refuse new commands, cancel running ones, stop the backend, send the rest and a goodbye, close."""
         if self._dispatcher is not None:
             self._dispatcher.close(ending.detail)
         try:

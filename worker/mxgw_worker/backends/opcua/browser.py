@@ -1,4 +1,4 @@
-"""Browse: a node's children with what a client needs to choose and subscribe, in a handful of requests per folder."""
+"""Browse: a node's children with all that a client needs to choose and subscribe, in few requests per folder."""
 
 from __future__ import annotations
 
@@ -79,7 +79,7 @@ class Browser:
         own_id = plain_node_id(child.NodeId).to_string()
         node = BrowseNode(
             name=name.Name or "",
-            # Below a node id there is no path to lengthen: the child's own id does as well.
+            # Below a node id there is no path to append to: the child's own node id is used.
             path=own_id if base is None else f"{base}/{name.NamespaceIndex}:{escape(name.Name or '')}",
             has_children=not isinstance(below, int) and len(below) > 0,
             description=getattr(description, "Text", None) or "",
@@ -100,7 +100,7 @@ class Browser:
 
 
 def _base_path(parent: str) -> str | None:
-    """Return what children's names are appended to; None below a node id."""
+    """Return the path to which names of children are appended; None below a node id."""
     stripped = parent.strip()
     if is_node_id(stripped):
         return None

@@ -47,7 +47,7 @@ class Segment:
 
 @dataclass(frozen=True, slots=True)
 class Reference:
-    """A starting node, and the way from there (empty: the node itself)."""
+    """A starting node, and the path from there (empty: the node itself)."""
 
     start: ua.NodeId
     path: tuple[Segment, ...] = ()
@@ -57,7 +57,7 @@ def parse(definition: str, context: str, namespaces: Sequence[str]) -> Reference
     """Return what `definition` means below `context`, with `namespaces` as the server lists them.
 
     Raises:
-        BadReference: it means nothing.
+        BadReference: it is no valid reference.
     """
     definition = definition.strip()
     if is_node_id(definition):
@@ -74,7 +74,7 @@ def is_node_id(text: str) -> bool:
 
 
 def escape(name: str) -> str:
-    """Return a browse name as a path's segment may hold it."""
+    """Return a browse name, escaped for a segment of a path."""
     return re.sub(r"([&/:])", r"&\1", name)
 
 

@@ -1,8 +1,8 @@
 """The connection to one server: socket, secure channel and session, and their renewal after a loss.
 
-The library's own supervisor is not used. It lets the publish loop run before missed messages were fetched, so that
-values can be skipped, it does not tell a kept subscription from a new one, and it retries without telling anyone.
-Here one task drives the connection, and nobody else may use the session while it is down.
+The library's own supervisor is not used: it runs the publish loop before missed messages were fetched, so that values
+can be skipped; it does not distinguish a kept subscription from a new one; and it retries without reporting it. Here
+one task drives the connection, and the session cannot be used while it is down.
 """
 
 from __future__ import annotations
@@ -46,7 +46,7 @@ _SESSION_GONE = frozenset(
 
 
 def check_session(error: ua.UaStatusCodeError) -> None:
-    """Raise the error again when it says that the session is gone, so that the connection is opened anew."""
+    """Raise the error again when it means that the session has ended, so that the connection is opened again."""
     if error.code in _SESSION_GONE:
         raise error
 
@@ -99,10 +99,10 @@ class ServerConnection:
     async def open(self) -> bool:
         """Connect, reusing the session of an earlier connection where the server still has it.
 
-        Return whether it had. Bounded by `connect_timeout_s`.
+        Return whether the session was reused. Takes `connect_timeout_s` at most.
 
         Raises:
-            BackendUnavailable: no connection; the text names the cure.
+            BackendUnavailable: no connection; the text says how to fix it.
         """
         options = self._options
         try:
@@ -124,7 +124,7 @@ class ServerConnection:
         return reused
 
     async def serve(self) -> str:
-        """Keep the connected connection alive until it is lost; return why in a sentence. `drop` it then."""
+        """Keep the connection alive until it is lost; return why, in words. The caller then calls `drop`."""
         assert self._client is not None
         client = self._client
         reason = "the connection was closed"
@@ -264,7 +264,7 @@ class ServerConnection:
         )
 
     def _refuse_plaintext(self, client: Client) -> None:
-        """A password goes out unencrypted when neither the channel nor the server's login policy encrypts it."""
+        """Refuse to send a password that neither the channel nor the server's login policy encrypts."""
         if not self._options.user or self._options.allow_plaintext_password:
             return
         policy = client.server_policy(ua.UserTokenType.UserName).SecurityPolicyUri
@@ -344,5 +344,5 @@ def _is_about_certificates(error: ua.UaStatusCodeError) -> bool:
 
 
 def _first_certificate(der: bytes) -> bytes:
-    """Return the leading certificate of a chain: its length stands in bytes 2 and 3 of the outer sequence."""
+    """Return the first certificate of a chain; its length is in bytes 2 and 3 of the outer sequence."""
     return der[: int.from_bytes(der[2:4], "big") + 4]

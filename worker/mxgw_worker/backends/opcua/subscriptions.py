@@ -1,7 +1,7 @@
 """The subscriptions of one connection: one per server handle, many monitored items each.
 
-A subscription that had to be created anew is told as a gap, and re-creating brings the current value of every item.
-Advises and un-advises are collected for a moment and sent in bulk; a request that fails as a whole is tried again.
+When a subscription has to be created again, a gap is reported, and then the current value of every item. Advises and
+un-advises are collected for a moment and sent in bulk; a request that fails as a whole is tried again.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ _TRIGGERS = {
 
 
 class Subscriptions:
-    """Keeps what is on the server equal to what is advised.
+    """Keeps the monitored items at the server equal to the advised items.
 
     `maintain`, `watch` and `publisher.publish` run while the connection is up, each in its own task; `resume` runs
     before them, after every connect. The other methods may be called at any time.
@@ -75,7 +75,7 @@ class Subscriptions:
         self._wake.set()
 
     def set_mode(self, item: Item) -> None:
-        """Bring the item's `suspended` to the server; an operation completion follows."""
+        """Send the item's `suspended` to the server; an operation completion follows."""
         self._of(item.server_handle).modes[item] = None
         self._wake.set()
 
@@ -99,7 +99,7 @@ class Subscriptions:
     # What runs while the connection is up.
 
     async def resume(self, *, session_kept: bool) -> None:
-        """Restore everything after a connect; where values may have been missed, have a gap told.
+        """Restore all subscriptions after a connect; where values may have been missed, report a gap.
 
         Raises:
             ConnectionError, TimeoutError, ua.UaError: the connection failed again; call this after the next connect.
@@ -117,7 +117,7 @@ class Subscriptions:
                     if item.stale:
                         self._emitter.repeat(item)
         if not session_kept:
-            # Namespace indexes and data types may be others on a restarted server.
+            # A restarted server may have other namespace indexes and data types.
             for item in self.advised_items():
                 item.node_id = item.node_type = None
             self._orphans.clear()
@@ -127,7 +127,7 @@ class Subscriptions:
         self._wake.set()
 
     async def maintain(self) -> None:
-        """Send what was asked for, in bulk, until cancelled."""
+        """Send the collected changes in bulk, until cancelled."""
         while True:
             await self._wake.wait()
             await asyncio.sleep(_COLLECT_S)
@@ -142,7 +142,7 @@ class Subscriptions:
                 self._wake.set()
 
     async def watch(self) -> None:
-        """Find subscriptions that died in silence, and try refused items again, until cancelled."""
+        """Find subscriptions that stopped without a message, and try refused items again, until cancelled."""
         retry_at = time.monotonic() + self._options.retry_failed_s
         pause_s = min(self._options.keep_alive_s / 2, self._options.retry_failed_s)
         while True:
@@ -151,7 +151,7 @@ class Subscriptions:
             for subscription in list(self.publisher.by_id.values()):
                 if now - subscription.last_heard <= subscription.silence_limit_s:
                     continue
-                # Twice, because after a pause of this process the messages may lie unread in the socket.
+                # Checked twice, because after a pause of this process messages may be unread in the socket.
                 if subscription.suspected:
                     self.rebuild(subscription, "the server stopped publishing without a word")
                 subscription.suspected = True
@@ -163,7 +163,7 @@ class Subscriptions:
                 self._wake.set()
 
     def rebuild(self, subscription: Subscription, why: str) -> None:
-        """Have the subscription created anew, with all its items, and a gap told before their first values."""
+        """Have the subscription created again with all its items, with a gap before their first values."""
         log.warning("subscription of server handle %d is created anew: %s", subscription.server_handle, why)
         self._forget_id(subscription)
         if subscription.on_lost is not None:
@@ -290,7 +290,7 @@ class Subscriptions:
         for item in items:
             self._client_handles += 1
             item.client_handle = self._client_handles
-            # Known before the answer comes: the first notification may overtake it.
+            # Registered before the answer comes, because the first notification may come earlier.
             subscription.items[item.client_handle] = item
             subscription.pending.pop(item, None)
             requests.append(self._request(item))
@@ -308,7 +308,7 @@ class Subscriptions:
             check_session(error)
             fault = error.code
         finally:
-            if not results:  # also when cancelled: whatever the server made of it is not ours
+            if not results:  # also when cancelled: monitored items that the server made all the same are not used
                 for item, handle in zip(items, handles, strict=True):
                     if subscription.items.pop(handle, None) is item:
                         subscription.pending[item] = None
@@ -353,7 +353,7 @@ class Subscriptions:
             return
         subscription.pending.pop(item, None)
         subscription.failed[item] = None
-        item.node_id = None  # the name may come to mean something later
+        item.node_id = None  # the node may exist later
         self._emitter.fail(item, code)
 
     async def _change_modes(self, subscription: Subscription) -> None:
@@ -382,4 +382,4 @@ class Subscriptions:
 
 
 async def _unused(_: Any) -> None:
-    """The library wants a callback per subscription for its own publish loop, which does not run here."""
+    """The callback that the library requires for its own publish loop, which does not run here."""

@@ -1,4 +1,4 @@
-"""Data types of nodes: which built-in type a node's values have, whatever its declared type is called."""
+"""Data types of nodes: the built-in type of a node's values, found from its declared type."""
 
 from __future__ import annotations
 
@@ -19,18 +19,18 @@ _MAX_DEPTH = 16
 
 
 class DataTypes:
-    """Answers from the server's type tree; remembers what it learned until `forget`."""
+    """Looks up types in the server's type tree, and keeps the results until `forget`."""
 
     def __init__(self, connection: ServerConnection) -> None:
         self._connection = connection
         self._built_in: dict[ua.NodeId, int] = {}
 
     def forget(self) -> None:
-        """A restarted server may have other types under the same ids."""
+        """Drop the kept results: a restarted server may have other types under the same ids."""
         self._built_in.clear()
 
     async def node_types(self, node_ids: Sequence[ua.NodeId]) -> list[NodeType | int]:
-        """Return what each node takes, or the StatusCode that says why that cannot be known.
+        """Return the type of each node, or the StatusCode that says why it cannot be found.
 
         Raises:
             ConnectionError, TimeoutError, ua.UaError: the requests themselves failed.
@@ -108,7 +108,7 @@ async def read(
 
 
 def plain(value: Any) -> Any:
-    """Return what a good DataValue holds, else None."""
+    """Return the value of a good DataValue; None for any other."""
     if value.StatusCode is not None and not value.StatusCode.is_good():
         return None
     return value.Value.Value if value.Value is not None else None

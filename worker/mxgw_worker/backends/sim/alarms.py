@@ -71,14 +71,14 @@ class AlarmPoint:
 
     @property
     def ended_ns(self) -> int:
-        """When the last occurrence was over, by its last step; 0 before there was one."""
+        """When the last occurrence ended, which is the time of its last change; 0 before the first."""
         return max(self._acked_ns, self._cleared_ns)
 
     def raise_(self, time_ns: int) -> None:
-        """Go into alarm; nothing when it is there already."""
+        """Go into alarm, unless it is in alarm already."""
         if self.in_alarm.value:
             return
-        if self.acked.value:  # one that returns unacknowledged and is raised again stays the same occurrence
+        if self.acked.value:  # else it cleared unacknowledged, and stays the same occurrence
             self.alarm_id = str(uuid5(NAMESPACE_OID, f"{self.attribute.reference} {time_ns}"))
         self._raised_ns, self._acked_ns, self._cleared_ns = time_ns, 0, 0
         self._operator = self._comment = ""
@@ -88,13 +88,13 @@ class AlarmPoint:
         self.in_alarm.set(True, time_ns)
 
     def clear(self, time_ns: int) -> None:
-        """Return to normal; nothing when it is there already."""
+        """Return to normal, unless it is normal already."""
         if self.in_alarm.value:
             self._cleared_ns, self._record = time_ns, None
             self.in_alarm.set(False, time_ns)
 
     def acknowledge(self, comment: str, operator: str) -> Detail | None:
-        """Acknowledge; return what stands against it."""
+        """Acknowledge; return None, or the detail that says why that is not possible."""
         if self.acked.value:
             return Detail.ALARM_ACKED_ALREADY
         self._acked_ns = self._clock.wall_ns()
@@ -109,7 +109,7 @@ class AlarmPoint:
         self.acknowledge(str(comment), "")
 
     def record(self) -> pb.Alarm:
-        """Return it as the alarm manager has it: the same object until something changes."""
+        """Return the record of the alarm manager: the same object until the alarm changes."""
         if self._record is None:
             priority, limit = self._priority.value, self._limit_of()
             assert isinstance(priority, int)
@@ -139,7 +139,7 @@ class AlarmPoint:
 
 
 class LimitAlarm(AlarmPoint):
-    """In alarm while the attribute is above its limit; leaves when it falls below the limit less the deadband."""
+    """In alarm when the attribute rises above its limit, until it falls below the limit minus the deadband."""
 
     def __init__(
         self, sim_object: SimObject, attribute: Attribute, clock: Clock, *, limit: float, deadband: float, priority: int
@@ -160,19 +160,21 @@ class LimitAlarm(AlarmPoint):
 
     def _evaluate(self, time_ns: int) -> None:
         value, limit = self.attribute.value, self._limit.value
-        assert isinstance(value, int | float) and isinstance(limit, int | float)  # noqa: PT018 - numbers by make
+        assert isinstance(value, int | float) and isinstance(limit, int | float)  # noqa: PT018 - both are created as numbers
         if value > limit:
             self.raise_(time_ns)
         elif value < limit - self._deadband:
             self.clear(time_ns)
 
 
-# An alarm that is over is shown for so long, so that whoever asks now and then learns who acknowledged it.
+# An alarm that has ended is listed for so long, so that a client that polls learns who acknowledged it.
 SHOWN_AFTER_END_NS = 10_000_000_000
 
 
 class AlarmManager:
-    """All alarm points of a galaxy. `is_down` makes every call fail, while sub-attributes go on telling the truth."""
+    """The simulated alarm manager: it has to be asked, and knows all alarm points of a galaxy by id. `is_down` makes
+    every call fail; sub-attributes still work.
+    """
 
     def __init__(self, galaxy: Galaxy, clock: Clock) -> None:
         self.is_down = False
@@ -182,7 +184,7 @@ class AlarmManager:
         ]
 
     def active(self) -> Sequence[pb.Alarm]:
-        """Return every alarm that is not back to normal and acknowledged, and those that have become so lately.
+        """Return every alarm that has not ended (returned to normal and acknowledged), and those that ended lately.
 
         Raises:
             MxError: the alarm manager is down.

@@ -26,12 +26,12 @@ from mxgw_worker.backends.sim.timers import Clock, LoopClock
 log = logging.getLogger(__name__)
 
 VERSION = "1"
-# What COM answers to an argument it does not like, word for word (docs/reference/mxaccess.md#early-writes).
+# COM's text for an invalid argument, word for word (docs/reference/mxaccess.md#early-writes).
 _OUT_OF_RANGE = "Value does not fall within the expected range."
 
 
 class SimBackend:
-    """A simulated MXAccess. `clock` is the event loop's unless a test drives its own."""
+    """A simulated MXAccess. `clock` is the event loop's, except in tests."""
 
     def __init__(self, options: Mapping[str, object], clock: Clock | None = None) -> None:
         """Check the options.

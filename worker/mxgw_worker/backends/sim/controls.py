@@ -18,7 +18,7 @@ from mxgw_worker.backends.sim.status import DataType, Security
 
 log = logging.getLogger(__name__)
 
-# The exit code of a worker that was told to crash; sysexits.h EX_SOFTWARE.
+# The exit code of a worker that a test makes crash; sysexits.h EX_SOFTWARE.
 CRASH_EXIT_CODE = 70
 _FREE = Security.FREE_ACCESS
 

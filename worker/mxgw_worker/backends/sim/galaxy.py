@@ -27,7 +27,7 @@ class SimObject:
         self.parent = parent
         self.description = description
         self._attributes: dict[str, Attribute] = {}
-        # What the object has beside attributes: the alarm manager finds its alarm points here.
+        # Parts of the object besides attributes: the alarm manager finds its alarm points here.
         self.parts: list[object] = []
         self.add("Tagname", DataType.STRING, tag_name, "Name of this object")
         self.add("ShortDesc", DataType.INTERNATIONALIZED_STRING, description, "What this object is")
@@ -151,10 +151,10 @@ class Galaxy:
             if reference.index is not None:
                 raise Refused(Detail.WRONG_NUMBER_OF_DIMENSIONS)
         elif reference.index is None and reference.attribute_name.lower() != _ATTRIBUTES:
-            # The suffix is required (docs/reference/mxaccess.md#references). Clients read `Obj._Attributes` without
-            # it, so that one name is spared.
+            # The suffix is required (docs/reference/mxaccess.md#references), except for `_Attributes`, which clients
+            # read without it.
             raise Refused(Detail.INDEX_OUT_OF_RANGE)
-        # An element beyond the end is no fault of the name: the array may grow, so that item is bound and reports 1003.
+        # An element beyond the end is bound all the same, and reports 1003: the array may grow.
         return attribute, reference.index
 
     def browse(self, parent: str) -> list[c.BrowseNode]:

@@ -16,7 +16,7 @@ from mxgw_worker.backends.sim.timers import Timer
 
 
 class ChangeListener(Protocol):
-    """Is called when an attribute changes: the engine, which makes events of changes."""
+    """Is called when an attribute changes. The engine implements it, and makes events of changes."""
 
     def changed(self, item: Item) -> None:
         """The attribute of this advised item may have changed."""
