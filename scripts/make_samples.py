@@ -25,7 +25,7 @@ from mxgw_client import sync as mxgw_client
 from mxgw_core.config import schema
 
 SAMPLES = Path(__file__).resolve().parent.parent / "tests" / "samples"
-MXGW = [sys.executable, "-m", "mxgw_core.cli.main"]
+MXGW = [sys.executable, "-m", "mxgw_cli"]
 # Set in the sample beside what is written at its default.
 CHOSEN: dict[str, dict[str, Any]] = {
     "backends.sim": {"kind": "sim"},

@@ -6,13 +6,13 @@ import json
 import subprocess
 import sys
 
-from mxgw_core.cli.benching import BenchRequest, Followed, Measured, verdict
-from mxgw_core.cli.demo.children import clean_environment
+from mxgw_cli.bench.run import BenchRequest, Followed, Measured, verdict
+from mxgw_cli.children import clean_environment
 
 
 def mxgw(*arguments: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
-        [sys.executable, "-m", "mxgw_core.cli.main", *arguments],
+        [sys.executable, "-m", "mxgw_cli", *arguments],
         capture_output=True,
         text=True,
         timeout=55,
