@@ -1,7 +1,7 @@
 """The archive of a backup: a plain tar file whose first member says what the others are, with their checksums.
 
-It is read as if an enemy had written it: nothing is believed before it was compared, and nothing is written before all
-was. It is not compressed, so what it holds is never larger than what it is.
+Reading trusts nothing, as if an attacker had made the file: `mxgw restore` writes only after every byte was checked.
+The file is not compressed, so its contents cannot be larger than the file.
 """
 
 from __future__ import annotations
@@ -25,9 +25,9 @@ from mxgw_core.workers.paths import UNFINISHED_RESTORE
 
 FORMAT = 1
 CONTENTS = "mxgw-backup.json"
-# The two places of an archive: what was below gateway.data_dir, and the settings files.
+# The two directories of an archive: files from below gateway.data_dir, and settings files.
 DATA, SETTINGS = "data", "settings"
-# Made by every gateway for itself, or by `mxgw restore`: no member may stand in their way.
+# A gateway or `mxgw restore` makes files of these names itself, so no member may have one.
 RESTORED_SETTINGS = "restored-settings"
 _RESERVED = frozenset({"run", "logs", "lock", RESTORED_SETTINGS, UNFINISHED_RESTORE})
 
@@ -37,11 +37,11 @@ _MAXIMUM_NAME_CHARACTERS = 400
 _CHUNK_BYTES = 256 * 1024
 _FILE_MODE = 0o600
 
-Progress = Callable[[int], None]  # told how many bytes went by
+Progress = Callable[[int], None]  # called with the number of bytes just read
 
 
 class ArchiveRefused(MxgwError):
-    """The file is no backup that can be restored; the text says why."""
+    """The file cannot be restored; the text says why."""
 
 
 class Member(BaseModel):
@@ -58,7 +58,7 @@ class Member(BaseModel):
 
 
 class Contents(BaseModel):
-    """What an archive says of itself; `left_out` names what its gateway needs and no backup takes."""
+    """The list of contents of an archive; `left_out` names what the gateway needs and the backup does not have."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -111,7 +111,7 @@ class _Counted(io.RawIOBase):
 
 
 class Archive:
-    """An archive that is open for reading; made by `opened`, which has looked at its first member only."""
+    """An archive that is open for reading. `opened` makes it, after reading the list of contents only."""
 
     def __init__(self, tar: tarfile.TarFile, contents: Contents) -> None:
         self._tar = tar
@@ -119,10 +119,10 @@ class Archive:
         self.total_bytes = sum(member.size_bytes for member in contents.members)
 
     def members(self, progress: Progress) -> Iterator[tuple[Member, Iterator[bytes]]]:
-        """Yield every member with its bytes, which must be read before the next; each was compared when all are read.
+        """Yield every member with its bytes, to be read before the next member; the last byte completes its check.
 
         Raises:
-            ArchiveRefused: the archive is not what it says; the text names the member.
+            ArchiveRefused: a member differs from the list of contents; the text names it.
         """
         expected = iter(self.contents.members)
         while (header := self._next()) is not None:
@@ -135,7 +135,7 @@ class Archive:
             raise ArchiveRefused(f"{missing.name!r} is missing: the file was cut off")
 
     def check(self, progress: Progress) -> None:
-        """Read all of it and compare.
+        """Read the whole archive and compare it with its list of contents.
 
         Raises:
             ArchiveRefused: as for `members`.
@@ -179,14 +179,14 @@ def opened(path: Path) -> Iterator[Archive]:
     """Open an archive and read its list of contents.
 
     Raises:
-        ArchiveRefused: it is no backup, a newer release made it, or its list of contents cannot be right.
-        OSError: it cannot be read.
+        ArchiveRefused: the file is no backup, a newer release made it, or its list of contents is wrong.
+        OSError: the file cannot be read.
     """
-    if not stat.S_ISREG(path.stat().st_mode):  # to open a pipe could wait for ever
+    if not stat.S_ISREG(path.stat().st_mode):  # opening a pipe could wait for ever
         raise ArchiveRefused("it is not a regular file")
     with _Bounded(path) as file:
         with _in_words():
-            tar = tarfile.open(fileobj=file, mode="r:")  # noqa: SIM115  closed with the file: it holds nothing else
+            tar = tarfile.open(fileobj=file, mode="r:")  # noqa: SIM115  the file, which is closed, is all that it holds
             header = tar.next()
             if header is None or header.name != CONTENTS or header.type not in (tarfile.REGTYPE, tarfile.AREGTYPE):
                 raise ArchiveRefused(f"it is no backup that mxgw made: it does not begin with {CONTENTS}")
@@ -230,7 +230,7 @@ class _Format(BaseModel):
 
 
 class _Bounded(io.FileIO):
-    """A file that never gives more at once than this module asks for: tarfile reads some headers whole."""
+    """A file that refuses to read much at once: tarfile would read a header of any size that the file claims."""
 
     def __init__(self, path: Path) -> None:
         super().__init__(os.fspath(path), "r")

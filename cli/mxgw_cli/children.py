@@ -1,4 +1,4 @@
-"""Processes that the demo starts, and their end on every path: asked, then killed, by process id."""
+"""Processes that `mxgw demo` and `mxgw bench` start, and end again however the command itself ends."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ SHORT_ROOT_BYTES = 30
 
 
 class Child:
-    """A running child: `ready` is the JSON line it wrote to stdout; `log` is where its stderr goes."""
+    """A running process: `ready` is the JSON line that it wrote to stdout, `log` the file with its stderr."""
 
     def __init__(self, name: str, process: asyncio.subprocess.Process, log: Path) -> None:
         self.name = name
@@ -39,7 +39,7 @@ class Child:
         return CliFailure(f"{what}; it left no log.")
 
     async def died(self) -> CliFailure:
-        """Return once the process has ended, with the failure to raise."""
+        """Wait until the process has ended, and return the failure to raise."""
         code = await self.process.wait()
         return self.failure(f"{self.name} (pid {self.process.pid}) ended by itself with {_ending(code)}")
 
@@ -52,13 +52,13 @@ def _ending(code: int) -> str:
 async def child(
     name: str, arguments: Sequence[str], directory: Path, environment: dict[str, str] | None = None
 ) -> AsyncIterator[Child]:
-    """Run `python -m ARGUMENTS`, wait for its JSON line, and end it when the block is left, however it is left.
+    """Run `python -m ARGUMENTS`, wait for its JSON line, and end the process whenever the block is left.
 
-    It ends by itself when this process is killed (see `tied`). It runs in a process group of its own, so that a Ctrl-C
-    at the terminal reaches this process alone, which then ends things in order.
+    The process also ends when this one is killed (see `tied`). It has a process group of its own, so that a Ctrl-C at
+    the terminal reaches this process only, which then ends its children in order.
 
     Raises:
-        CliFailure: it ended before it was ready, or took too long; with the end of its log.
+        CliFailure: the process ended or took too long before it was ready; the text has the end of its log.
     """
     log = directory / f"{name.replace(' ', '-')}.log"
     with log.open("wb") as stderr:
@@ -101,7 +101,7 @@ async def _ready_line(running: Child) -> dict[str, object]:
 
 
 async def _end(process: asyncio.subprocess.Process) -> None:
-    """Ask, wait, kill. A cancellation meanwhile (a second Ctrl-C) kills at once."""
+    """Terminate the process, and kill it after a while. A cancellation meanwhile (a second Ctrl-C) kills at once."""
     if process.returncode is not None:
         return
     try:
@@ -119,14 +119,14 @@ async def _end(process: asyncio.subprocess.Process) -> None:
 
 
 def clean_environment() -> dict[str, str]:
-    """Return this process's environment without settings: the demo is the same wherever it runs."""
+    """Return the environment without settings of mxgw, so that a demo is the same wherever it runs."""
     return {name: value for name, value in os.environ.items() if not name.startswith("MXGW")}
 
 
 def short_temporary_root() -> str | None:
-    """Return a directory for temporary Unix sockets; None for the usual one.
+    """Return the directory for temporary directories with Unix sockets in them; None for the usual one.
 
-    A socket path has room for about a hundred bytes, and some systems put temporary files under long names.
+    The path of a socket may have about a hundred bytes, and on some systems the usual directory alone is that long.
     """
     usual = tempfile.gettempdir()
     return "/tmp" if len(usual) > SHORT_ROOT_BYTES and Path("/tmp").is_dir() else None  # noqa: S108 - mkdtemp is private

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-# Section, command, one line of help. It stands here so that `mxgw --help` imports no command; a test holds it equal
-# to the command's own short help.
+# Section, command, one line of help: here, so that `mxgw --help` imports no command. A test compares each line with
+# the short help of the command itself.
 COMMANDS: dict[str, dict[str, str]] = {
     "Start here": {
         "demo": "See it work: a gateway, a session and live values.",

@@ -1,4 +1,4 @@
-"""The connection of a command to its gateway: options in, a connected client out, every failure a sentence."""
+"""How a command connects to its gateway and uses a session there; every failure becomes a sentence."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ async def connected(where: GatewayTarget) -> AsyncIterator[mxgw_client.Gateway]:
     """Yield a connected gateway.
 
     Raises:
-        CliFailure: with exit code 3 when there is no gateway to talk to, and 1 for what it refuses.
+        CliFailure: no gateway can be reached (exit code 3), or the gateway refuses something (1).
     """
     with told_failures():
         tls: mxgw_client.Tls | bool = False
@@ -48,7 +48,7 @@ async def connected(where: GatewayTarget) -> AsyncIterator[mxgw_client.Gateway]:
 
 
 async def _refuse_missing_socket(target: str) -> None:
-    # gRPC would try for the whole timeout to reach a socket that is not there.
+    # gRPC would keep trying for the whole timeout when the socket does not exist.
     path = Path(target.removeprefix("unix:"))
     if target.startswith("unix:") and not path.exists():  # noqa: ASYNC240 - one stat of a local path
         raise CliFailure(
@@ -60,7 +60,7 @@ async def _refuse_missing_socket(target: str) -> None:
 
 @contextmanager
 def told_failures() -> Iterator[None]:
-    """Turn what the client library raises into failures of the command line."""
+    """Turn errors of the client library into failures of the command line."""
     try:
         yield
     except errors.MxgwClientError as error:
@@ -97,10 +97,10 @@ def _api_key(where: GatewayTarget) -> mxgw_client.ApiKey | None:
 
 
 async def find_session(gateway: mxgw_client.Gateway, text: str) -> mxgw_client.SessionInfo:
-    """Return the session whose id is, or alone begins with, `text`; those that ended lately count as well.
+    """Return the session whose id is `text`, or the only one whose id begins with it, ended ones included.
 
     Raises:
-        CliFailure: there is none, or more than one.
+        CliFailure: there is no such session, or more than one begins so.
     """
     sessions = [session async for session in gateway.sessions(include_ended=True)]
     exact = [session for session in sessions if session.session_id == text]
@@ -117,20 +117,20 @@ async def find_session(gateway: mxgw_client.Gateway, text: str) -> mxgw_client.S
 async def session_of(
     gateway: mxgw_client.Gateway, *, command: str, backend: str = "", session_id: str = ""
 ) -> AsyncIterator[mxgw_client.Session]:
-    """Yield the session `session_id` (the beginning of an id will do), or a new one that is closed at the end."""
+    """Yield the session whose id begins with `session_id`; "": a new session, which is closed at the end."""
     name = client_name(command)
     if session_id:
         found = await find_session(gateway, session_id)
         session = gateway.attach_session(found.session_id, client_name=name)
     else:
-        # A short lease, so that a command that was killed leaves nothing behind for long.
+        # A short lease: the session of a command that was killed ends soon.
         session = gateway.open_session(client_name=name, backend=backend, lease_s=LEASE_S)
     async with session:
         yield session
 
 
 def client_name(command: str) -> str:
-    """Return what operators see of this command: `mxgw stream, anna@desk12`."""
+    """Return the client name that operators see for this command: `mxgw stream, anna@desk12`."""
     try:
         user = getpass.getuser()
     except (KeyError, OSError):  # a user id without a name

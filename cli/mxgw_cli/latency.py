@@ -1,4 +1,4 @@
-"""Latencies as a fixed number of counters, so that a long demo needs no more memory than a short one."""
+"""A histogram of latencies with a fixed number of counters: its memory does not grow with what it counts."""
 
 from __future__ import annotations
 

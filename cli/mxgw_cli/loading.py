@@ -1,4 +1,4 @@
-"""The plugins as the command line needs them: loaded without stopping at a broken one, and asked for their commands."""
+"""Settings and plugins, loaded for a command as the gateway loads them; what is wrong becomes text to show."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from dataclasses import dataclass
 
 import click
 
+from mxgw_cli.commands import COMMANDS
 from mxgw_cli.options import SettingsChoice
 from mxgw_cli.shell import CliFailure
 from mxgw_core.api.errors import SettingsError
@@ -17,9 +18,27 @@ from mxgw_core.plugins import PluginHost, PluginState
 from mxgw_core.printable import printable
 
 
+def loaded(choice: SettingsChoice, overrides: Mapping[str, object] | None = None) -> LoadedSettings:
+    """Return the settings of `choice`; `overrides` apply where the command line sets nothing.
+
+    Raises:
+        CliFailure: the settings have problems; each is on a line of its own.
+    """
+    try:
+        return load_settings(choice.file, overrides={**(overrides or {}), **choice.overrides})
+    except SettingsError as error:
+        problems = str(error).splitlines()
+        count = "a problem" if len(problems) == 1 else f"{len(problems)} problems"
+        raise CliFailure(
+            f"the settings have {count}:\n  " + "\n  ".join(problems),
+            hint="`mxgw config show` lists settings that can be loaded, with where each comes from; the names and "
+            "ranges of all are in docs/configuration.md.",
+        ) from None
+
+
 @dataclass(frozen=True, slots=True)
 class PluginCommands:
-    """Commands by name, which plugin brings each, what could not be had, and plugins that are not enabled."""
+    """The commands of plugins by name, the plugin that brings each, problems as sentences, and plugins not enabled."""
 
     commands: dict[str, click.Command]
     owners: dict[str, str]
@@ -28,7 +47,7 @@ class PluginCommands:
 
 
 def plugin_commands(choice: SettingsChoice) -> PluginCommands:
-    """Return the commands of the plugins that the settings enable; never raises, problems are told in the result."""
+    """Return the commands of the plugins that the settings enable. Problems are in the result; nothing is raised."""
     try:
         result = load_settings(choice.file, overrides=choice.overrides)
         with quiet():
@@ -39,9 +58,7 @@ def plugin_commands(choice: SettingsChoice) -> PluginCommands:
 
 
 def commands_of(host: PluginHost) -> PluginCommands:
-    """Ask every loaded plugin for its commands. A name that is taken stays with the one who had it."""
-    from mxgw_cli.commands import COMMANDS
-
+    """Ask every loaded plugin for its commands. A name belongs to mxgw, or else to the first plugin that brings it."""
     taken = {name: "mxgw" for section in COMMANDS.values() for name in section}
     commands: dict[str, click.Command] = {}
     owners: dict[str, str] = {}
@@ -70,7 +87,7 @@ def commands_of(host: PluginHost) -> PluginCommands:
 
 @contextlib.contextmanager
 def quiet() -> Iterator[None]:
-    """Keep the log of gateway and plugin host off the terminal: what it says is told in results here."""
+    """Keep the log of `mxgw_core` off the terminal: the command shows problems itself."""
     logger = logging.getLogger("mxgw_core")
     handler = logging.NullHandler()
     propagated, logger.propagate = logger.propagate, False
@@ -80,21 +97,3 @@ def quiet() -> Iterator[None]:
     finally:
         logger.removeHandler(handler)
         logger.propagate = propagated
-
-
-def loaded(choice: SettingsChoice, overrides: Mapping[str, object] | None = None) -> LoadedSettings:
-    """Return the settings of `choice`, with `overrides` beneath those of the command line.
-
-    Raises:
-        CliFailure: with every problem on a line of its own.
-    """
-    try:
-        return load_settings(choice.file, overrides={**(overrides or {}), **choice.overrides})
-    except SettingsError as error:
-        problems = str(error).splitlines()
-        count = "a problem" if len(problems) == 1 else f"{len(problems)} problems"
-        raise CliFailure(
-            f"the settings have {count}:\n  " + "\n  ".join(problems),
-            hint="`mxgw config show` lists settings that can be loaded, with where each comes from; the names and "
-            "ranges of all are in docs/configuration.md.",
-        ) from None

@@ -1,4 +1,4 @@
-"""The entry point `mxgw`: finds commands without importing them, and turns every ending into an exit code."""
+"""The entry point `mxgw`: imports only the command that is asked for, and ends every run with an exit code."""
 
 from __future__ import annotations
 
@@ -19,11 +19,14 @@ from mxgw_core.command_line import Group
 
 
 class _PipeClosed(Exception):
-    """The reader of stdout went away. Not an OSError: click would end those itself, with exit code 1."""
+    """The reader of stdout has closed it. Not an OSError, because click ends the process at those, with exit code 1."""
 
 
 class RootGroup(Group):
-    """The commands of `COMMANDS`, then those of plugins; a broken plugin or settings file never breaks the former."""
+    """The commands of `COMMANDS`, then those of plugins.
+
+    Plugins are loaded only for a name that is not in `COMMANDS`, so broken settings break no command of mxgw.
+    """
 
     def list_commands(self, ctx: click.Context) -> list[str]:
         del ctx
@@ -84,11 +87,11 @@ class RootGroup(Group):
         except BrokenPipeError as error:
             raise _PipeClosed from error
 
-    # click overloads it by the type of standalone_mode, which has no say here.
+    # click overloads `main` by the type of standalone_mode, which is always False here.
     def main(  # type: ignore[override]
         self, args: Sequence[str] | None = None, prog_name: str | None = None, **extra: Any
     ) -> NoReturn:
-        """Run, and always end with `SystemExit` and a documented code."""
+        """Run a command and raise `SystemExit` with one of the codes of `ExitCode`."""
         extra.pop("standalone_mode", None)
         try:
             code = super().main(args, prog_name, standalone_mode=False, **extra)
@@ -109,7 +112,7 @@ class RootGroup(Group):
 
 
 def _leave_broken_pipe() -> NoReturn:
-    """End well: the reader (`head`) has what it wanted."""
+    """Exit with 0: the reader of the pipe, `head` for example, has all the lines it wanted."""
     silence_stdout()
     sys.exit(ExitCode.OK)
 
@@ -144,12 +147,12 @@ def root(settings_file: Path | None, assignments: dict[str, str]) -> None:
 
     Any client, one worker process per session, and no event lost in silence.
     """
-    del settings_file, assignments  # read by commands through the context
+    del settings_file, assignments  # commands read them from the context, see `chosen_before`
 
 
 def main() -> NoReturn:
     """Run `mxgw` with the arguments of this process."""
     if isinstance(sys.stdout, io.TextIOWrapper):
-        # A tag name in a foreign encoding must not end a stream with a traceback.
+        # A tag name that the terminal's encoding cannot write must not end a stream with a traceback.
         sys.stdout.reconfigure(errors="replace")
     root.main(prog_name="mxgw")

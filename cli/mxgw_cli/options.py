@@ -9,19 +9,21 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 import click
+from click.core import ParameterSource
 
 from mxgw_core.command_line import NumberRange
 
 F = TypeVar("F", bound=Callable[..., Any])
 
 DEFAULT_TARGET = "127.0.0.1:50051"
-# Not `MXGW_…`: that is the settings' environment, where an unknown name is an error.
+# Not `MXGW_…`: variables of that prefix are settings, and one that names no setting is an error.
 ENV_PREFIX = "MXGWCLI_"
+_GATEWAY_NAMES = ("target", "ca", "cert", "key", "api_key_file", "timeout")
 
 
 @dataclass(frozen=True, slots=True)
 class SettingsChoice:
-    """Which settings a command works with: a file (None: the usual places) and values that override it."""
+    """Which settings a command reads: a file on top of the usual ones (None: only these), and values that override."""
 
     file: Path | None
     overrides: dict[str, str]
@@ -29,7 +31,7 @@ class SettingsChoice:
 
 @dataclass(frozen=True, slots=True)
 class GatewayTarget:
-    """Which gateway a command talks to, and as whom. `api_key_file` names the file; the key itself stays there."""
+    """Which gateway a command connects to, and with which credentials. The API key is read only when connecting."""
 
     target: str
     ca: Path | None
@@ -40,7 +42,7 @@ class GatewayTarget:
 
 
 def settings_options(function: F) -> F:
-    """Add `--settings` and `--set` as `settings: SettingsChoice`; those before the command count as well."""
+    """Add `--settings` and `--set` as `settings: SettingsChoice`, merged with those given before the command."""
     import functools
 
     @settings_parameters(show_envvar=True)
@@ -76,7 +78,7 @@ def settings_parameters(*, show_envvar: bool = False) -> Callable[[F], F]:
 
 
 def chosen_before(root: click.Context) -> SettingsChoice:
-    """Return what stands before the command; `root` is the context of `mxgw`."""
+    """Return the `--settings` and `--set` that were given before the command; `root` is the context of `mxgw`."""
     return SettingsChoice(root.params.get("settings_file"), root.params.get("assignments") or {})
 
 
@@ -91,7 +93,10 @@ def _assignments(context: click.Context, parameter: click.Parameter, values: Seq
 
 
 def gateway_options(function: F) -> F:
-    """Add the options of every command that talks to a gateway, as `gateway: GatewayTarget`."""
+    """Add the options of every command that talks to a gateway, as `gateway: GatewayTarget`.
+
+    A subcommand that names no gateway takes the one that was named before it, at its group.
+    """
     import functools
 
     file = click.Path(path_type=Path, dir_okay=False)
@@ -140,10 +145,20 @@ def gateway_options(function: F) -> F:
             raise click.UsageError("--cert and --key belong together: give both or none.")
         if cert is not None and ca is None:
             raise click.UsageError("--cert and --key are for TLS: name the CA to trust with --ca.")
-        where = GatewayTarget(target, ca, cert, key, api_key_file, timeout)
-        return function(*args, gateway=where, **kwargs)
+        context = click.get_current_context()
+        sources = [context.get_parameter_source(name) for name in _GATEWAY_NAMES]
+        if ParameterSource.COMMANDLINE in sources or not isinstance(context.obj, GatewayTarget):
+            context.obj = GatewayTarget(target, ca, cert, key, api_key_file, timeout)
+        # otherwise click has copied the gateway of the group into this context
+        return function(*args, gateway=context.obj, **kwargs)
 
     return with_gateway  # type: ignore[return-value]  # as above
+
+
+def was_set_before(name: str) -> bool:
+    """Return whether the flag `name` stands before the subcommand that runs now, at its group."""
+    parent = click.get_current_context().parent
+    return parent is not None and bool(parent.params.get(name))
 
 
 def api_key_from_environment() -> str | None:

@@ -1,7 +1,7 @@
-"""Every command as a part of docs/command-line.md, made from the commands themselves, so that the page cannot drift.
+"""The reference of all commands in docs/command-line.md, generated from the commands themselves.
 
-Run `python -m mxgw_cli.reference docs/command-line.md` after a change; a test fails while the page is behind. It
-does not use click's own rendering, which differs from release to release.
+Run `python -m mxgw_cli.reference docs/command-line.md` after a change; a test fails while the page is out of date. The
+layout is not that of click's help, which differs from release to release.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ BEGIN = "<!-- Made by `python -m mxgw_cli.reference docs/command-line.md` from h
 @click.command()
 @gateway_options
 def _with_gateway() -> None:
-    """Has the options of the gateway, to know them by."""
+    """Declare the options of the gateway, only to read their names below."""
 
 
 _GATEWAY_OPTIONS = frozenset(parameter.name for parameter in _with_gateway.params)
@@ -36,7 +36,7 @@ def reference() -> str:
 
 
 def commands(path: tuple[str, ...], command: click.Command) -> Iterator[tuple[tuple[str, ...], click.Command]]:
-    """Yield a command and everything below it, with the words that lead there."""
+    """Yield a command and its subcommands, each with the words that call it."""
     yield path, command
     if isinstance(command, click.Group):
         context = click.Context(command, info_name=path[-1])
@@ -98,13 +98,13 @@ def _examples(examples: Sequence[tuple[str, str]]) -> str:
 
 
 def updated(page: str) -> str:
-    """Return the page with its reference made anew; what stands above it is written by hand."""
+    """Return the page with a new reference; the part above it is written by hand and stays."""
     head, _, _ = page.partition(BEGIN)
     return head + reference()
 
 
 def main() -> None:
-    """Update the page that the command line names."""
+    """Update the page whose path is the first argument."""
     page = Path(sys.argv[1])
     page.write_text(updated(page.read_text("utf-8")), "utf-8")
 

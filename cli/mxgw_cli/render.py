@@ -47,7 +47,7 @@ _QUALITIES = {
 _CLASSES = {0x00: "bad", 0x40: "uncertain", 0xC0: "good"}
 _LIMITS = ("", "at low limit", "at high limit", "constant")
 
-# What a person does about a status; by native detail.
+# What a person can do about a status, by its native detail number.
 _ADVICE = {
     6: "check the reference: `mxgw browse` shows what exists",
     11: "the attribute is still being resolved: wait for its first value",
@@ -71,7 +71,7 @@ _ADVICE = {
 
 
 def write_json(document: object) -> None:
-    """Write one JSON document and its line end to stdout, and flush: a reader behind a pipe gets it at once."""
+    """Write one JSON document as a line to stdout, and flush, so that the reader of a pipe gets it at once."""
     sys.stdout.write(json_text(document) + "\n")
     sys.stdout.flush()
 
@@ -79,7 +79,7 @@ def write_json(document: object) -> None:
 def json_text(document: object) -> str:
     """Return one line of JSON. Everything beyond ASCII is escaped, so the line is safe in any terminal and encoding.
 
-    Times become ISO 8601 in UTC, spans seconds, bytes base64; numbers JSON has no form for become the strings
+    Times become ISO 8601 in UTC, time spans seconds, bytes base64; numbers that JSON cannot express become the strings
     "NaN", "Infinity" and "-Infinity", as in the JSON mapping of Protocol Buffers.
     """
     return json.dumps(_plain(document), allow_nan=False, separators=(", ", ": "))
@@ -114,7 +114,7 @@ def _plain(value: object) -> object:
 
 
 def value_text(value: object, limit: int = 60) -> str:
-    """Return a value as one line of at most `limit` characters; what it leaves out it marks with an ellipsis."""
+    """Return a value as one line of at most `limit` characters; an ellipsis marks what is left out."""
     return printable(_value_text(value, limit), limit)
 
 
@@ -145,7 +145,7 @@ def _float_text(value: float) -> str:
 
 
 def _sequence_text(values: Sequence[object], limit: int) -> str:
-    """Return as many elements as there is room for, and how many there are when some are left out."""
+    """Return as many elements as fit, and the number of all elements when some are left out."""
     whole = f"[{', '.join(_value_text(element, limit) for element in values[:limit])}]"
     if len(whole) <= limit and len(values) <= limit:
         return whole
@@ -187,12 +187,12 @@ def bytes_text(size: int) -> str:
 
 
 def milliseconds_text(milliseconds: float) -> str:
-    """Return a latency: three digits where they mean something."""
+    """Return a latency: with two decimals below 10 ms, with none from there on."""
     return f"{milliseconds:.2f} ms" if milliseconds < 10 else f"{milliseconds:.0f} ms"
 
 
 def shortened(text: str, width: int) -> str:
-    """Return `text` in at most `width` characters; names differ at both ends, so the middle gives way."""
+    """Return `text` in at most `width` characters; the middle is left out, since names differ at both ends."""
     if len(text) <= width:
         return text
     tail = (width - 1) // 2
@@ -200,7 +200,7 @@ def shortened(text: str, width: int) -> str:
 
 
 def quality_class(raw: int) -> str:
-    """Return `good`, `uncertain` or `bad`; vendor bits above 0xFF do not count."""
+    """Return `good`, `uncertain` or `bad`; vendor bits above 0xFF are ignored."""
     return _CLASSES.get(raw & 0xC0, "bad")
 
 
@@ -234,7 +234,7 @@ def status_text(status: Status) -> str:
 
 
 def statuses_text(statuses: Sequence[Status]) -> str:
-    """Return several statuses in words; `ok` when none is a failure or a reservation."""
+    """Return several statuses in words, those that are ok left out; `ok` when all are."""
     remarkable = [text for text in map(status_text, statuses) if text != "ok"]
     return "; ".join(dict.fromkeys(remarkable)) or "ok"
 
@@ -251,12 +251,12 @@ def status_document(status: Status) -> dict[str, object]:
 
 
 def hresult_text(hresult: int) -> str:
-    """Return an HRESULT as people look it up: `0x80070057`."""
+    """Return an HRESULT in the form in which documentation lists it: `0x80070057`."""
     return f"0x{hresult & 0xFFFFFFFF:08X}"
 
 
 def failure_text(outcome: ItemOutcome) -> str:
-    """Return why one item of a bulk call failed, in words; empty when it did not."""
+    """Return in words why one item of a bulk call failed; "" when it succeeded."""
     parts = []
     if outcome.hresult:
         parts.append(f"{outcome.message or 'MXAccess refused it'} ({hresult_text(outcome.hresult)})")
@@ -268,7 +268,7 @@ def failure_text(outcome: ItemOutcome) -> str:
 
 
 def gap_line(gap: Gap) -> Text:
-    """Return a gap as one line that cannot be overlooked."""
+    """Return a gap as one line in red."""
     from rich.text import Text
 
     which, count = "which ones is not known", gap.count

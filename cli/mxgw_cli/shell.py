@@ -23,14 +23,14 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 
-# Tables written into a pipe keep their columns whole up to this width; a terminal's own width counts otherwise.
+# Tables written into a pipe may be this wide, in characters; at a terminal its own width counts.
 PIPE_WIDTH = 240
 # A copy of fewer bytes is over before anybody would look at a progress bar.
 SHORT_COPY_BYTES = 64 * 1024 * 1024
 
 
 class ExitCode(enum.IntEnum):
-    """What scripts may rely on; listed in docs/command-line.md."""
+    """The exit codes of `mxgw`. Scripts rely on them; docs/command-line.md lists them."""
 
     OK = 0
     FAILURE = 1
@@ -41,7 +41,7 @@ class ExitCode(enum.IntEnum):
 
 
 class CliFailure(click.ClickException):
-    """Ends the command with a sentence on stderr, a hint what to do, and an exit code; never with a traceback."""
+    """Ends the command: a sentence and a hint on stderr, and an exit code; no traceback."""
 
     def __init__(self, message: str, *, hint: str = "", exit_code: ExitCode = ExitCode.FAILURE) -> None:
         super().__init__(message)
@@ -57,7 +57,7 @@ class CliFailure(click.ClickException):
 
 
 class SilentFailure(CliFailure):
-    """Ends the command with an exit code; all there is to say has been printed."""
+    """Ends the command with an exit code and prints nothing: the command has printed the reason already."""
 
     def __init__(self, exit_code: ExitCode = ExitCode.FAILURE) -> None:
         super().__init__("", exit_code=exit_code)
@@ -69,11 +69,11 @@ class SilentFailure(CliFailure):
 def run(main: Callable[[], Coroutine[Any, Any, T]]) -> T:
     """Run `main()` in a new event loop and return what it returns.
 
-    The first Ctrl-C or SIGTERM cancels it, so its `finally` blocks run; a second Ctrl-C ends at once.
+    The first Ctrl-C or SIGTERM cancels the coroutine, so its `finally` blocks run; a second Ctrl-C ends at once.
 
     Raises:
-        KeyboardInterrupt: after Ctrl-C (the command line makes 130 of it).
-        SilentFailure: after SIGTERM, with 143.
+        KeyboardInterrupt: after Ctrl-C; the command line then exits with 130.
+        SilentFailure: after SIGTERM, with exit code 143.
     """
     import asyncio
 
@@ -99,12 +99,12 @@ def run(main: Callable[[], Coroutine[Any, Any, T]]) -> T:
             raise SilentFailure(ExitCode.TERMINATED) from None
         raise
     except BaseExceptionGroup as group:
-        # A task group wraps what ended it; the command line knows the single failure, not the wrapping.
+        # A task group raises a group of errors; the command line shows the error inside, not the group.
         raise innermost(group) from None
 
 
 def innermost(group: BaseExceptionGroup[BaseException]) -> BaseException:
-    """Return the first single failure inside a group."""
+    """Return the first error inside a group that is not a group itself."""
     first: BaseException = group
     while isinstance(first, BaseExceptionGroup):
         first = first.exceptions[0]
@@ -113,10 +113,10 @@ def innermost(group: BaseExceptionGroup[BaseException]) -> BaseException:
 
 @contextmanager
 def cleaning_up_at_sigterm() -> Iterator[None]:
-    """Let the first SIGTERM raise inside the block; later ones do not disturb the clean-up. Main thread only.
+    """Raise inside the block at the first SIGTERM, so that its clean-up runs, and ignore later ones. Main thread only.
 
     Raises:
-        SilentFailure: after SIGTERM, with 143.
+        SilentFailure: after SIGTERM, with exit code 143.
     """
 
     def stop(number: int, frame: FrameType | None) -> None:
@@ -132,12 +132,12 @@ def cleaning_up_at_sigterm() -> Iterator[None]:
 
 
 def console(*, stderr: bool = False) -> Console:
-    """Return a console on stdout (or stderr) that never reads markup, so that `Object.Array[]` stays what it is."""
+    """Return a console on stdout (or stderr) without rich's markup, which would change `Object.Array[]`."""
     from rich.console import Console
 
     class _Console(Console):
         def on_broken_pipe(self) -> NoReturn:
-            # Rich would exit with 1 from here; the command line ends this its own way.
+            # Rich would exit with code 1 here; the command line itself handles a closed pipe.
             raise BrokenPipeError
 
     stream = sys.stderr if stderr else sys.stdout
@@ -151,14 +151,17 @@ def is_live() -> bool:
 
 
 def silence_stdout() -> None:
-    """Let what is still to be written to a stdout without reader go nowhere; Python would complain at its exit."""
+    """Discard what is left to write once nobody reads stdout any more; Python would report an error at its exit."""
     with contextlib.suppress(OSError, io.UnsupportedOperation):
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 @contextmanager
 def shown_progress(label: str, total_bytes: int, *, hidden: bool) -> Iterator[Callable[[int], None]]:
-    """Yield what takes the bytes that went by; a long copy draws a bar on stderr when that is a terminal."""
+    """Yield a function to call with the number of bytes just copied.
+
+    A long copy draws a bar on stderr when that is a terminal; `hidden` draws none.
+    """
     if hidden or total_bytes < SHORT_COPY_BYTES or not sys.stderr.isatty():
         yield lambda _: None
         return

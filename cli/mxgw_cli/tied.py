@@ -1,7 +1,7 @@
-"""Run a module as `python -m` would, in a process that ends when its stdin does: its parent is gone then.
+"""`python -m mxgw_cli.tied MODULE ARGUMENT...`: as `python -m MODULE`, in a process that ends with its parent.
 
-`python -m mxgw_cli.tied MODULE ARGUMENT...`. The demo starts its processes this way, because a parent
-that was killed cannot end them itself.
+The parent holds the other end of this process's stdin, which closes even when the parent is killed and can end
+nothing itself.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ def _end_with_stdin() -> None:
     with suppress(OSError):
         while os.read(0, 4096):
             pass
-    # As a stop from outside: what runs here ends in its own order.
+    # The module ends as it does when somebody stops it: in order.
     os.kill(os.getpid(), signal.SIGTERM)
 
 

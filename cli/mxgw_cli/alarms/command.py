@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import click
-from click.core import ParameterSource
 
-from mxgw_cli.options import GatewayTarget, gateway_options
+from mxgw_cli.options import GatewayTarget, gateway_options, was_set_before
 from mxgw_core.command_line import Command, Group, json_option
 
 if TYPE_CHECKING:
@@ -25,14 +23,6 @@ ACK_EXAMPLES = [
     ("mxgw alarms ack Tank_001.Level Boiler_001.Pressure --operator 'Anna Keller'", "several, for somebody"),
 ]
 _PRIORITY = click.IntRange(1, 999)
-
-
-@dataclass(frozen=True, slots=True)
-class _Outer:
-    """What was said before the subcommand."""
-
-    gateway: GatewayTarget
-    as_json: bool
 
 
 @click.group(
@@ -63,7 +53,6 @@ def alarms(
 
     The gateway needs the plugin alarms enabled. Priority 1 is the most severe, 999 the least.
     """
-    context.obj = _Outer(gateway, as_json)
     if context.invoked_subcommand is not None:
         return
     if from_priority > to_priority:
@@ -83,24 +72,10 @@ def alarms(
 @click.option("--operator", default="", metavar="NAME", help="Who acknowledges, when that is not the key's own name.")
 @gateway_options
 @json_option()
-@click.pass_context
-def ack(
-    context: click.Context,
-    references: tuple[str, ...],
-    comment: str,
-    operator: str,
-    gateway: GatewayTarget,
-    as_json: bool,
-) -> None:
+def ack(references: tuple[str, ...], comment: str, operator: str, gateway: GatewayTarget, as_json: bool) -> None:
     """Acknowledge alarms by their references, and say what became of each. Exit code 1 when one was not accepted."""
     from mxgw_cli.alarms.run import acknowledge
     from mxgw_cli.shell import run
 
-    outer = context.parent.obj if context.parent is not None else None
-    named = any(
-        context.get_parameter_source(name) is ParameterSource.COMMANDLINE
-        for name in ("target", "ca", "cert", "key", "api_key_file", "timeout")
-    )
-    where = gateway if named or not isinstance(outer, _Outer) else outer.gateway
-    as_json = as_json or (isinstance(outer, _Outer) and outer.as_json)
-    run(lambda: acknowledge(where, references, comment, operator, as_json=as_json))
+    as_json = as_json or was_set_before("as_json")
+    run(lambda: acknowledge(gateway, references, comment, operator, as_json=as_json))

@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 import sys
-from dataclasses import dataclass
 
 import click
-from click.core import ParameterSource
 
-from mxgw_cli.options import GatewayTarget, gateway_options
+from mxgw_cli.options import GatewayTarget, gateway_options, was_set_before
 from mxgw_cli.shell import CliFailure
 from mxgw_core.command_line import Command, Group, json_option
 
@@ -23,15 +21,6 @@ CLOSE_EXAMPLES = [
     ("mxgw sessions close LuIKr0", "asks first"),
     ("mxgw sessions close LuIKr0 CkI59M --yes", "several, without asking"),
 ]
-
-
-@dataclass(frozen=True, slots=True)
-class _Outer:
-    """What was said before the subcommand."""
-
-    gateway: GatewayTarget
-    as_json: bool
-    watch: bool
 
 
 class _SessionsGroup(Group):
@@ -62,33 +51,12 @@ def sessions(context: click.Context, include_ended: bool, watch: bool, gateway: 
 
     The options of the gateway may stand here or after the subcommand.
     """
-    context.obj = _Outer(gateway, as_json, watch)
     if context.invoked_subcommand is not None:
         return
     from mxgw_cli.sessions.run import list_sessions
     from mxgw_cli.shell import run
 
     run(lambda: list_sessions(gateway, include_ended=include_ended, watch=watch, as_json=as_json))
-
-
-def _where(context: click.Context, own: GatewayTarget) -> GatewayTarget:
-    """Return the gateway named after the subcommand, else the one named before it."""
-    was_named = any(
-        context.get_parameter_source(name) is ParameterSource.COMMANDLINE
-        for name in ("target", "ca", "cert", "key", "api_key_file", "timeout")
-    )
-    outer = _outer(context)
-    return own if was_named or outer is None else outer.gateway
-
-
-def _is_outer_json(context: click.Context) -> bool:
-    outer = _outer(context)
-    return outer is not None and outer.as_json
-
-
-def _outer(context: click.Context) -> _Outer | None:
-    found = context.parent.obj if context.parent else None
-    return found if isinstance(found, _Outer) else None
 
 
 @sessions.command(
@@ -103,8 +71,7 @@ def _outer(context: click.Context) -> _Outer | None:
 @click.option("--watch", is_flag=True, help="Keep the subscribers up to date until Ctrl-C, or the session ends.")
 @gateway_options
 @json_option("Print one JSON document (with --watch: the subscribers, one per line and second).")
-@click.pass_context
-def show(context: click.Context, session_id: str, watch: bool, gateway: GatewayTarget, as_json: bool) -> None:
+def show(session_id: str, watch: bool, gateway: GatewayTarget, as_json: bool) -> None:
     """Show everything about one session: state, lease, event log, subscribers, worker, items.
 
     Asking the worker counts as use of the session, so this extends its lease; the list and --watch do not.
@@ -112,9 +79,9 @@ def show(context: click.Context, session_id: str, watch: bool, gateway: GatewayT
     from mxgw_cli.sessions.run import show_session, watch_session
     from mxgw_cli.shell import run
 
-    where, outer = _where(context, gateway), _outer(context)
-    show_one = watch_session if watch or (outer is not None and outer.watch) else show_session
-    run(lambda: show_one(where, session_id, as_json=as_json or _is_outer_json(context)))
+    as_json = as_json or was_set_before("as_json")
+    show_one = watch_session if watch or was_set_before("watch") else show_session
+    run(lambda: show_one(gateway, session_id, as_json=as_json))
 
 
 @sessions.command(cls=Command, short_help="End sessions and their workers.", examples=CLOSE_EXAMPLES)
@@ -122,19 +89,16 @@ def show(context: click.Context, session_id: str, watch: bool, gateway: GatewayT
 @click.option("--yes", is_flag=True, help="Do not ask.")
 @gateway_options
 @json_option()
-@click.pass_context
-def close(
-    context: click.Context, session_ids: tuple[str, ...], yes: bool, gateway: GatewayTarget, as_json: bool
-) -> None:
+def close(session_ids: tuple[str, ...], yes: bool, gateway: GatewayTarget, as_json: bool) -> None:
     """End sessions and their workers. Streams of their clients end with SESSION_CLOSED."""
     from mxgw_cli.sessions.run import close_sessions
     from mxgw_cli.shell import run
 
-    where = _where(context, gateway)
+    as_json = as_json or was_set_before("as_json")
     if not yes:
         what = f"session {session_ids[0]}" if len(session_ids) == 1 else f"{len(session_ids)} sessions"
         if not sys.stdin.isatty():
             raise click.UsageError("There is no terminal to ask at: say --yes.")
         if not click.confirm(f"Close {what}? Its clients lose everything subscribed there.", err=True):
             raise CliFailure("nothing was closed")
-    run(lambda: close_sessions(where, session_ids, as_json=as_json or _is_outer_json(context)))
+    run(lambda: close_sessions(gateway, session_ids, as_json=as_json))
