@@ -34,7 +34,7 @@ async def connected(where: GatewayTarget) -> AsyncIterator[mxgw_client.Gateway]:
     Raises:
         CliFailure: no gateway can be reached (exit code 3), or the gateway refuses something (1).
     """
-    with told_failures():
+    with as_failures():
         tls: mxgw_client.Tls | bool = False
         if where.ca is not None:
             tls = mxgw_client.Tls(where.ca, where.certificate, where.private_key)
@@ -59,7 +59,7 @@ async def _refuse_missing_socket(target: str) -> None:
 
 
 @contextmanager
-def told_failures() -> Iterator[None]:
+def as_failures() -> Iterator[None]:
     """Turn errors of the client library into failures of the command line."""
     try:
         yield

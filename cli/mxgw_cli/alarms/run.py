@@ -1,4 +1,4 @@
-"""`mxgw alarms`: what the gateway's monitor knows, once or live, and acknowledgements."""
+"""`mxgw alarms`: list the active alarms, follow their changes, acknowledge them."""
 
 from __future__ import annotations
 
@@ -34,17 +34,21 @@ from mxgw_cli.shell import CliFailure, SilentFailure, console, is_live
 from mxgw_client import errors
 from mxgw_core.printable import printable
 
-# A live list is painted no more often than this, however many alarms change.
+# A live list is painted at most this often, however many alarms change.
 PAINT_INTERVAL_S = 0.25
 
 
 @asynccontextmanager
 async def _connected(where: GatewayTarget) -> AsyncIterator[mxgw_client.Gateway]:
-    """Connect; a gateway without the plugin is told apart from one that fails."""
+    """Connect to a gateway.
+
+    Raises:
+        CliFailure: also when the gateway has no plugin alarms; the text then says so.
+    """
     async with connected(where) as gateway:
         try:
             yield gateway
-        except errors.NotAGateway:  # it answered before, so that it is this service that is not there
+        except errors.NotAGateway:  # The gateway answered earlier calls, so only the alarm service is missing.
             raise CliFailure(
                 "this gateway does not monitor alarms",
                 hint='Add "alarms" to plugins.enabled in its settings, and restart it.',
@@ -52,7 +56,7 @@ async def _connected(where: GatewayTarget) -> AsyncIterator[mxgw_client.Gateway]
 
 
 async def list_alarms(where: GatewayTarget, wanted: mxgw_client.AlarmFilter, *, as_json: bool) -> None:
-    """Print what is active now."""
+    """Print the alarms that are active now."""
     async with _connected(where) as gateway:
         listed = await _listed(gateway, wanted)
     alarms = in_order(listed)
@@ -66,7 +70,7 @@ async def list_alarms(where: GatewayTarget, wanted: mxgw_client.AlarmFilter, *, 
 
 
 async def _listed(gateway: mxgw_client.Gateway, wanted: mxgw_client.AlarmFilter) -> mxgw_client.AlarmList:
-    """Return the active alarms as of one moment, and who reports them."""
+    """Return the active alarms as of one moment, with the provider that reports them."""
     listed = mxgw_client.AlarmList()
     async with gateway.alarms(wanted=wanted, client_name=client_name("alarms"), resume=None) as stream:
         async for item in stream:
@@ -77,7 +81,7 @@ async def _listed(gateway: mxgw_client.Gateway, wanted: mxgw_client.AlarmFilter)
 
 
 async def watch_alarms(where: GatewayTarget, wanted: mxgw_client.AlarmFilter, *, as_json: bool) -> None:
-    """Follow alarms until Ctrl-C, or the stream's end."""
+    """Print changes of alarms until Ctrl-C, or until the stream ends."""
     async with (
         _connected(where) as gateway,
         gateway.alarms(wanted=wanted, client_name=client_name("alarms")) as stream,
@@ -127,7 +131,7 @@ def _write(item: mxgw_client.AlarmItem, *, as_json: bool) -> None:
 
 
 async def _paint(stream: mxgw_client.AlarmStream, where: GatewayTarget) -> None:
-    """Keep a list on the screen: what came in an interval is painted at once."""
+    """Show the list of alarms on the screen, painted anew once per interval with all changes of that interval."""
     listed = mxgw_client.AlarmList()
     notice = Text("waiting for the first list", style="dim")
     out = console()
@@ -169,10 +173,10 @@ async def _paint(stream: mxgw_client.AlarmStream, where: GatewayTarget) -> None:
 async def acknowledge(
     where: GatewayTarget, references: Sequence[str], comment: str, operator: str, *, as_json: bool
 ) -> None:
-    """Acknowledge and say what became of each.
+    """Acknowledge alarms and print the result of each.
 
     Raises:
-        SilentFailure: one was not accepted; the reason is in the output.
+        SilentFailure: an acknowledgement was not accepted; the reason is in the output.
     """
     async with _connected(where) as gateway:
         results = await gateway.acknowledge_alarms(*references, comment=comment, operator=operator)

@@ -1,4 +1,4 @@
-"""Alarms as tables, lines and documents. Everything a peer or the plant said is made printable."""
+"""Alarms as tables, lines and JSON documents. Text from the gateway is made printable."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from mxgw_client import (
 )
 from mxgw_core.printable import printable
 
-# The words carry the meaning; colour only repeats it.
+# Words say the state, and colour repeats it, so that nothing is lost without colours.
 _STATE_WORDS = {
     AlarmState.UNACK_ALM: ("ALARM", "bold red"),
     AlarmState.ACK_ALM: ("alarm, acked", "red"),
@@ -32,7 +32,7 @@ _REFERENCE_AT_MOST = 48
 
 
 def in_order(alarms: Iterable[Alarm]) -> list[Alarm]:
-    """Return alarms as a control room reads them: what needs somebody first, then by priority, then the newest."""
+    """Return alarms sorted: unacknowledged first, then those in alarm, by priority, then the newest."""
 
     def rank(alarm: Alarm) -> tuple[bool, bool, int, float, str]:
         raised = alarm.raise_time.timestamp() if alarm.raise_time is not None else 0.0
@@ -43,7 +43,7 @@ def in_order(alarms: Iterable[Alarm]) -> list[Alarm]:
 
 
 def alarms_table(alarms: Sequence[Alarm], width: int) -> Table:
-    """Return a table of alarms in the order given; narrow terminals lose the columns on the right."""
+    """Return a table of alarms in the given order; area and acknowledgement only from 100 characters on."""
     table = Table(box=None, pad_edge=False, header_style="bold", show_edge=False)
     table.add_column("PRI", justify="right", no_wrap=True)
     table.add_column("STATE", no_wrap=True)
@@ -70,7 +70,7 @@ def alarms_table(alarms: Sequence[Alarm], width: int) -> Table:
 
 
 def state_text(alarm: Alarm) -> Text:
-    """Return the state in words, and what stands against trusting it."""
+    """Return the state in words, with `stale` or `degraded` when it may be wrong."""
     words, style = _STATE_WORDS.get(alarm.state, (enum_words(alarm.state), ""))
     text = Text(words, style=style)
     if alarm.stale:
@@ -90,7 +90,7 @@ def _acknowledged(alarm: Alarm) -> str:
 
 
 def provider_line(provider: ProviderStatus | None) -> Text:
-    """Return who reports alarms, in a line."""
+    """Return a line that says which provider reports alarms."""
     if provider is None:
         return Text("nobody has reported alarms yet", style="yellow")
     detail = printable(provider.detail, 200)
@@ -104,7 +104,7 @@ def provider_line(provider: ProviderStatus | None) -> Text:
 
 
 def counts_line(alarms: Iterable[Alarm]) -> str:
-    """Return how many there are of which state."""
+    """Return the numbers of alarms: all, in alarm, unacknowledged."""
     states = [alarm.state for alarm in alarms]
     in_alarm = sum(state.is_in_alarm for state in states)
     unacked = sum(state.is_unacknowledged for state in states)
@@ -112,7 +112,7 @@ def counts_line(alarms: Iterable[Alarm]) -> str:
 
 
 def transition_line(transition: AlarmTransition) -> Text:
-    """Return a change as a line."""
+    """Return the change of an alarm as a line."""
     alarm = transition.alarm
     moment = transition.gateway_time
     line = Text(no_wrap=True, overflow="ignore")
@@ -151,7 +151,7 @@ def alarm_document(alarm: Alarm) -> dict[str, object]:
 
 
 def transition_document(transition: AlarmTransition) -> dict[str, object]:
-    """Return a change for JSON."""
+    """Return the change of an alarm for JSON."""
     return {
         "type": "transition",
         "kind": enum_key(transition.kind),
@@ -164,7 +164,7 @@ def transition_document(transition: AlarmTransition) -> dict[str, object]:
 
 
 def provider_document(status: ProviderStatus) -> dict[str, object]:
-    """Return who reports, for JSON."""
+    """Return the state of the provider for JSON."""
     return {
         "provider": enum_key(status.provider),
         "detail": status.detail,

@@ -1,4 +1,4 @@
-"""`mxgw backup`: the files of the plugins and the settings, each copied in its way, into one archive."""
+"""`mxgw backup`: copies the files of plugins and the settings, each in the way of its kind, into one archive."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ _CHUNK_BYTES = 1024 * 1024
 
 @dataclass(frozen=True, slots=True)
 class _Source:
-    """A file to copy: its name in the archive, and the plugin it belongs to."""
+    """A file to copy: its name in the archive, the plugin that it belongs to ("": settings), and the file itself."""
 
     name: str
     plugin: str
@@ -44,11 +44,11 @@ class _Source:
 
 
 def make_backup(choice: SettingsChoice, file: Path, *, replace: bool, as_json: bool) -> None:
-    """Write the archive and say what is in it.
+    """Write the archive and print its contents.
 
     Raises:
-        CliFailure: something that belongs into it cannot be had, or the file cannot be written.
-        SilentFailure: SIGTERM came; then no copy is left behind.
+        CliFailure: a file for the backup cannot be read, or the archive cannot be written.
+        SilentFailure: SIGTERM came. No copy is left behind.
     """
     _require_place(file, replace=replace)
     file = file.absolute()
@@ -65,7 +65,7 @@ def make_backup(choice: SettingsChoice, file: Path, *, replace: bool, as_json: b
     size = 0
     try:
         size = sum(source.entry.path.stat().st_size for source in sources)
-        # Beside the archive, so that the same disk holds both; private from its first moment on.
+        # The copies are beside the archive, on the same disk, in a directory that is private from the start.
         with (
             cleaning_up_at_sigterm(),
             tempfile.TemporaryDirectory(prefix=".mxgw-backup-", dir=file.parent) as name,
@@ -103,7 +103,7 @@ def make_backup(choice: SettingsChoice, file: Path, *, replace: bool, as_json: b
 
 
 def _require_place(file: Path, *, replace: bool) -> None:
-    """Refuse what is no place for a new file; only a regular file is ever replaced."""
+    """Raise CliFailure unless `file` can be written; only a regular file is replaced, and only with `replace`."""
     if file.name == "-":
         raise CliFailure(
             "a backup is not written to stdout", hint="Name the file to write, for example mxgw-backup.tar."
@@ -129,7 +129,7 @@ def _require_place(file: Path, *, replace: bool) -> None:
 
 
 def _require_no_live_file(file: Path, settings: Settings, data_dir: Path, sources: Sequence[_Source]) -> None:
-    """Refuse to write where the gateway keeps its own files; --force does not change that."""
+    """Raise CliFailure when the archive would be among the gateway's own files, with --force as well."""
     hint = "Name a file elsewhere, best on another disk."
     place = file.parent.resolve() / file.name
     if place.is_relative_to(data_dir):
@@ -146,7 +146,7 @@ def _require_no_live_file(file: Path, settings: Settings, data_dir: Path, source
 
 
 def _room_hint(file: Path, size: int) -> str:
-    """Say how much room a backup takes, and what there is."""
+    """Return a hint with the free space on the disk and the space that the backup takes."""
     free = shutil.disk_usage(file.parent).free
     return (
         f"Is there room? {file.parent} has {bytes_text(free)} free, and a backup takes up to {bytes_text(2 * size)} "
@@ -155,7 +155,11 @@ def _room_hint(file: Path, size: int) -> str:
 
 
 def _plugin_files(found: LoadedSettings, data_dir: Path) -> Iterator[_Source]:
-    """Yield what the plugins want to have in a backup; one that cannot say so stops it."""
+    """Yield the files that plugins want in the backup.
+
+    Raises:
+        CliFailure: a plugin cannot be loaded or asked, so its files would be missing.
+    """
     try:
         with quiet():
             host = PluginHost.load(found.settings, origins=found.origins)
@@ -194,7 +198,7 @@ def _settings_files(files: Sequence[Path]) -> Iterator[_Source]:
 
 
 def _copied(source: _Source, copy: Path, progress: Progress) -> Member:
-    """Copy a file in the way of its kind; return what is to be said of the copy."""
+    """Copy a file in the way of its kind, and return its entry in the list of contents."""
     entry = source.entry
     if entry.kind is BackupKind.DATABASE:
         _copy_database(entry, copy)
@@ -216,7 +220,7 @@ def _copied(source: _Source, copy: Path, progress: Progress) -> Member:
 
 
 def _copy_bytes(path: Path, copy: Path, progress: Progress) -> None:
-    """Copy a file up to where it ends now; it may grow meanwhile."""
+    """Copy a file up to its present end; the gateway may append to it meanwhile."""
     with path.open("rb") as original, copy.open("wb") as target:
         left = os.fstat(original.fileno()).st_size
         while left and (data := original.read(min(left, _CHUNK_BYTES))):
@@ -239,20 +243,20 @@ def _cut_after_last_line(copy: Path) -> None:
 
 
 def _copy_database(entry: BackupEntry, copy: Path) -> None:
-    uri = f"{entry.path.as_uri()}?mode=rw"  # never make one: an empty database would look like a good copy
+    uri = f"{entry.path.as_uri()}?mode=rw"  # opens only: a new, empty database would look like a good copy
     with closing(sqlite3.connect(uri, uri=True)) as source, closing(sqlite3.connect(copy)) as target:
         source.backup(target)
         target.execute("PRAGMA journal_mode = DELETE")
-        if (verdict := target.execute("PRAGMA quick_check(1)").fetchone()[0]) != "ok":
-            raise CliFailure(f"{entry.path} is damaged: {verdict}", hint="Keep the older backups.")
+        if (damage := target.execute("PRAGMA quick_check(1)").fetchone()[0]) != "ok":
+            raise CliFailure(f"{entry.path} is damaged: {damage}", hint="Keep the older backups.")
         if entry.prepare is not None:
             entry.prepare(target)
             target.commit()
-            target.execute("VACUUM")  # what was deleted is still in free pages
+            target.execute("VACUUM")  # removes deleted rows from the free pages of the file
 
 
 def _left_out(found: LoadedSettings) -> list[str]:
-    """Return what a gateway of these settings needs, and a backup does not take."""
+    """Return what a gateway with these settings needs besides the backup: TLS files, settings from outside files."""
     return [*_tls_files(found.settings), *_settings_without_file(found)]
 
 

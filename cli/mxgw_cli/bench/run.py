@@ -1,4 +1,4 @@
-"""What `mxgw bench` measures, and what it says of it."""
+"""`mxgw bench`: measures how fast a gateway is, and says whether that is normal."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from pathlib import Path
 import mxgw_client
 from mxgw.convert import timestamp_to_ns
 from mxgw_cli.children import child, clean_environment, short_temporary_root
-from mxgw_cli.gateway import connected, session_of, told_failures
+from mxgw_cli.gateway import as_failures, connected, session_of
 from mxgw_cli.latency import LatencyHistogram
 from mxgw_cli.options import GatewayTarget
 from mxgw_cli.render import write_json
@@ -26,7 +26,7 @@ OPENED = 5
 SETTLE_S = 0.5
 PACED_RATE = 1_000
 PACED_ITEMS, LOAD_ITEMS = 100, 1_000
-# Beyond these something deserves a look. Source: docs/performance.md, several times what is measured there.
+# Worse figures than these are reported as a problem. Source: several times the figures of docs/performance.md.
 SLOW_OPEN_MS, SLOW_P99_MS, SLOW_CLIENT_EVENTS_PER_S = 500.0, 20.0, 50_000.0
 _BACKENDS: dict[str, dict[str, object]] = {
     "bench-paced": {"rate": PACED_RATE, "items": PACED_ITEMS},
@@ -36,7 +36,7 @@ _BACKENDS: dict[str, dict[str, object]] = {
 
 @dataclass(frozen=True, slots=True)
 class BenchRequest:
-    """What the command line asked for."""
+    """The arguments of the command."""
 
     tags: tuple[str, ...]
     private: bool
@@ -47,7 +47,7 @@ class BenchRequest:
 
 @dataclass(frozen=True, slots=True)
 class Followed:
-    """A stream that was followed: None where there is nothing to say."""
+    """The figures of one stream; the delays are None when no event came."""
 
     seconds: float
     events: int
@@ -62,7 +62,7 @@ class Followed:
 
 @dataclass(frozen=True, slots=True)
 class Measured:
-    """The result. `paced` is at a steady rate or as the tags change, `load` as fast as one client can take it."""
+    """All results. `paced`: events at a steady rate, or as the tags change; `load`: as fast as one client can read."""
 
     open_median_ms: float
     open_slowest_ms: float
@@ -71,26 +71,26 @@ class Measured:
 
     @property
     def gaps(self) -> int:
-        """Gaps in the stream that the client could follow; under full load a client may be cut off rightly."""
+        """Gaps in the `paced` stream. Those under full load do not count: there the gateway may cut a slow client."""
         return self.paced.gaps if self.paced else 0
 
 
 async def measure(where: GatewayTarget, request: BenchRequest) -> None:
-    """Measure and say what it means.
+    """Measure, and print the figures with what they mean.
 
     Raises:
-        CliFailure: there is no gateway, or it refuses.
+        CliFailure: the gateway cannot be reached, or refuses.
         SilentFailure: an event was lost.
     """
     async with _target(where, request) as target:
         status = console(stderr=True).status("Measuring …") if is_live() else nullcontext()
-        with told_failures(), status:
+        with as_failures(), status:
             async with connected(target) as gateway:
                 measured = await _measure(gateway, request)
     if request.as_json:
         write_json(asdict(measured))
     else:
-        for line in verdict(measured, request):
+        for line in report_lines(measured, request):
             console().print(line)
     if measured.gaps:
         raise SilentFailure
@@ -108,7 +108,7 @@ async def _target(where: GatewayTarget, request: BenchRequest) -> AsyncIterator[
         settings: dict[str, object] = {
             "gateway.data_dir": directory / "data",
             "backends.default": "bench-paced",
-            # What a single client is behind with under full load must not end its stream.
+            # Large queues: under full load the one client falls far behind, and its stream must not end for that.
             "events.queue_events": 5_000_000,
             "events.queue_bytes": 1_000_000_000,
             "events.unattached_events": 1_000_000,
@@ -142,7 +142,7 @@ def _load_tags(items: int) -> tuple[str, ...]:
 
 
 async def _follow(gateway: mxgw_client.Gateway, backend: str, tags: tuple[str, ...], seconds: float) -> Followed:
-    """Follow tags in a session of their own; the first moments, with everybody's first values, do not count."""
+    """Follow tags in a new session. The first `SETTLE_S` seconds, with the first value of every tag, do not count."""
     delays = LatencyHistogram()
     events = gaps = 0
     async with session_of(gateway, command="bench", backend=backend) as session:
@@ -167,11 +167,11 @@ async def _follow(gateway: mxgw_client.Gateway, backend: str, tags: tuple[str, .
     return Followed(seconds, events, gaps, delays.percentile(0.5), delays.percentile(0.99))
 
 
-def verdict(measured: Measured, request: BenchRequest) -> list[str]:
-    """Return what a person should know, figures first."""
+def report_lines(measured: Measured, request: BenchRequest) -> list[str]:
+    """Return the report: one line per figure, each with a sentence when it is worse than usual."""
     lines = [
         f"Opening a session   {measured.open_median_ms:,.0f} ms, slowest of {OPENED} {measured.open_slowest_ms:,.0f} ms"
-        + _judged(
+        + _comment(
             measured.open_median_ms <= SLOW_OPEN_MS,
             "slow: the machine is busy, or the backend takes long to connect; `mxgw doctor` tells which, and "
             "workers.warm_pool hides it",
@@ -184,7 +184,7 @@ def verdict(measured: Measured, request: BenchRequest) -> list[str]:
         else:
             lines.append(
                 f"{what}, {paced.p50_ms:.2f} ms after the worker had them (1 in 100 later than {paced.p99_ms:.2f} ms)"
-                + _judged(
+                + _comment(
                     paced.p99_ms <= SLOW_P99_MS,
                     "late: the machine or this client is busy, or the clocks of gateway and client differ",
                 )
@@ -196,12 +196,12 @@ def verdict(measured: Measured, request: BenchRequest) -> list[str]:
         lines.append(
             f"One client at most  {load.events_per_s:,.0f} events/s from one session, with {os.cpu_count()} cores for "
             "worker, gateway and client"
-            + _judged(load.events_per_s >= SLOW_CLIENT_EVENTS_PER_S, "little: is the machine busy with other work?")
+            + _comment(load.events_per_s >= SLOW_CLIENT_EVENTS_PER_S, "little: is the machine busy with other work?")
         )
     if not request.private and not request.tags:
         lines.append("Name tags to have their events measured, or use --private for a load of its own.")
     return lines
 
 
-def _judged(is_well: bool, problem: str) -> str:
+def _comment(is_well: bool, problem: str) -> str:
     return ": well." if is_well else f": {problem}."

@@ -15,13 +15,13 @@ from mxgw_cli.shell import CliFailure, SilentFailure, console
 from mxgw_client import BrowseNode, BrowseNodeKind, errors
 from mxgw_core.printable import printable
 
-# A tree longer than this is no longer read by anybody; --json has no such limit.
+# Nobody reads a longer tree; --json has no such limit.
 NODES_SHOWN = 2000
 
 
 @dataclass(frozen=True, slots=True)
 class BrowseRequest:
-    """What to look at."""
+    """The arguments of the command."""
 
     path: str
     depth: int
@@ -33,14 +33,14 @@ class BrowseRequest:
 
 @dataclass(slots=True)
 class Branch:
-    """A node with the children that were looked at; `children` is empty below the depth."""
+    """A node with its children; below the requested depth `children` is empty."""
 
     node: BrowseNode
     children: list[Branch]
 
 
 async def browse_tree(where: GatewayTarget, request: BrowseRequest) -> None:
-    """Browse and print.
+    """Print the tree, or the nodes as JSON lines.
 
     Raises:
         SilentFailure: nothing matched.
@@ -68,7 +68,7 @@ async def browse_tree(where: GatewayTarget, request: BrowseRequest) -> None:
 
 
 def matches(node: BrowseNode, text: str) -> bool:
-    """Return whether the filter lets a tag through; what only groups others is judged by its contents."""
+    """Return whether a node is a tag with `text` in its name. A node that only groups others never matches."""
     return bool(node.reference) and text.casefold() in node.name.casefold()
 
 
@@ -105,7 +105,7 @@ def _print_tree(request: BrowseRequest, branches: list[Branch], shown: int) -> N
 
 
 def browse_renderable(path: str, branches: list[Branch]) -> Tree:
-    """Return the tree."""
+    """Return the tree below `path` for the console."""
     tree = Tree(Text(printable(path, 200) or "(top)", style="bold"), guide_style="dim")
     _add(tree, branches)
     return tree
@@ -117,7 +117,7 @@ def _add(tree: Tree, branches: list[Branch]) -> None:
 
 
 def node_line(branch: Branch) -> Text:
-    """Return one node: name, type, what may be done with it, and its reference where that is not plain."""
+    """Return one node as a line: name, type, `read only`, and its reference where it differs from the name."""
     node = branch.node
     is_tag = node.kind is BrowseNodeKind.ATTRIBUTE
     line = Text(printable(node.name, 200), style="" if is_tag else "bold", no_wrap=True, overflow="ellipsis")

@@ -26,7 +26,7 @@ def check_settings(choice: SettingsChoice, *, as_json: bool) -> None:
     """Print every problem of the settings.
 
     Raises:
-        SilentFailure: there is one.
+        SilentFailure: there is a problem.
     """
     problems: list[str] = []
     files: list[str] = []
@@ -40,7 +40,7 @@ def check_settings(choice: SettingsChoice, *, as_json: bool) -> None:
                 for record in host.records
                 if record.state is PluginState.FAILED
             ]
-            if not problems:  # without a plugin, others would seem to lack what it brings
+            if not problems:  # a plugin that is missing would cause problems elsewhere
                 problems = settings_problems(result.settings, host)
     except SettingsError as error:
         problems = str(error).splitlines()
@@ -56,7 +56,7 @@ def check_settings(choice: SettingsChoice, *, as_json: bool) -> None:
 
 
 def show_settings(choice: SettingsChoice, sections: Sequence[str], *, changed: bool, as_json: bool) -> None:
-    """Print the settings of these sections (none: of all), or of them only those that are not at their default.
+    """Print the settings of `sections` (none: of all); `changed` leaves out those that are at their default.
 
     Raises:
         click.UsageError: there is no such section.
@@ -81,7 +81,7 @@ def show_settings(choice: SettingsChoice, sections: Sequence[str], *, changed: b
 
 
 def settings_table(rows: Sequence[EffectiveSetting]) -> Table:
-    """Return one line per setting, a rule between sections; what is not a default stands out."""
+    """Return one line per setting, with rules between sections and values that are no default in bold."""
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False, show_edge=False)
     table.add_column("Setting", no_wrap=True)
     table.add_column("Value", overflow="fold")
@@ -102,5 +102,5 @@ def settings_table(rows: Sequence[EffectiveSetting]) -> Table:
 
 
 def _value(value: object) -> str:
-    # As it would be written in TOML, so that it can be copied.
+    # As TOML, so that it can be copied into a settings file.
     return "(not set)" if value is None else json.dumps(value, ensure_ascii=False, default=str)

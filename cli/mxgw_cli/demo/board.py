@@ -1,4 +1,4 @@
-"""What the demo shows, as plain values: one row per tag, and the figures above them. Knows nothing of terminals."""
+"""What the demo shows, as plain values: one row per tag, counts and rates. Nothing here draws."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from mxgw_cli.latency import LatencyHistogram
 from mxgw_cli.render import quality_class
 
-# A rate shown is an average over about this long.
+# Rates are averages over about this many seconds.
 RATE_WINDOW_S = 5.0
 TREND_VALUES = 24
 
@@ -56,7 +56,7 @@ class TagRow:
 
 @dataclass(frozen=True, slots=True)
 class WorkerFigures:
-    """What the gateway last said of the worker."""
+    """What the gateway last reported of the worker."""
 
     pid: int = 0
     state: str = "starting"
@@ -66,7 +66,7 @@ class WorkerFigures:
 
 
 class Board:
-    """Gathers what arrives; `rows` are in the order in which the tags were subscribed, by item serial."""
+    """Gathers what arrives. `rows` has one row per item serial, in the order of the subscriptions."""
 
     def __init__(self, title: str, now: float) -> None:
         self.title = title
@@ -79,7 +79,7 @@ class Board:
         self.notice = ""
 
     def name_tags(self, tags: Sequence[tuple[int, str]]) -> None:
-        """Give item serials their tags. Values that came before the names did are kept."""
+        """Give items, by serial, the names of their tags; values that came before are kept."""
         rows = {}
         for serial, tag in tags:
             rows[serial] = self.rows.pop(serial) if serial in self.rows else TagRow(tag, Rate(self.started_at))
@@ -87,7 +87,7 @@ class Board:
         self.rows = rows | self.rows
 
     def rows_by_interest(self) -> list[TagRow]:
-        """Return the rows with those first whose values changed; once up there a row stays."""
+        """Return the rows, first those whose value has changed at any time."""
         return sorted(self.rows.values(), key=lambda row: not row.is_lively)
 
     def data_change(
@@ -99,7 +99,7 @@ class Board:
         source_time_s: float | None,
         failure: str,
     ) -> None:
-        """Take one data change. With a `failure` the last good value stays, as MXAccess wants it."""
+        """Take one data change. With a `failure` the row keeps its last good value, as MXAccess asks of clients."""
         row = self.rows.get(item_serial)
         if row is None:
             row = self.rows[item_serial] = TagRow(f"item {item_serial}", Rate(self.started_at))
@@ -109,7 +109,7 @@ class Board:
         row.failure = failure
         if failure:
             return
-        # What only became good after it was initialised has not changed yet.
+        # The first good value is no change either.
         row.is_lively = row.is_lively or (row.value is not None and value != row.value)
         row.value, row.raw_quality, row.source_time_s = value, raw_quality, source_time_s
         if isinstance(value, bool) or quality_class(raw_quality) != "good":
@@ -119,9 +119,9 @@ class Board:
 
 
 class SequenceLedger:
-    """Follows the sequences of one stream and counts what should not be.
+    """Counts events of one stream that are missing, doubled or out of order, by their sequence numbers.
 
-    It trusts neither gateway nor client library: a hole that no gap frame announced counts as a gap as well.
+    It trusts neither gateway nor client library: missing numbers count as a gap also when no gap frame announced them.
     """
 
     def __init__(self) -> None:
@@ -144,7 +144,7 @@ class SequenceLedger:
         return self._last
 
     def opened(self, epoch: bytes, from_sequence: int) -> None:
-        """The stream starts: the next event is expected right after `from_sequence`."""
+        """Begin: the first event should have the sequence after `from_sequence`."""
         if epoch != self._epoch:
             self._epoch, self._last, self._holes = epoch, from_sequence, []
 
@@ -163,7 +163,7 @@ class SequenceLedger:
             self.duplicates += 1
 
     def gap(self, last_lost: int) -> None:
-        """Count an announced gap; the next event is expected after `last_lost` (0: unknown)."""
+        """Count an announced gap; the next event should have the sequence after `last_lost` (0: unknown)."""
         self.announced_gaps += 1
         self._last = max(self._last, last_lost)
 

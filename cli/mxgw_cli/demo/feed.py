@@ -1,4 +1,4 @@
-"""What flows into the board: events, the worker's figures, and the end of a process that should not end."""
+"""The tasks that fill the board: they read events and the worker's state, and notice when a process dies."""
 
 from __future__ import annotations
 
@@ -19,21 +19,21 @@ from mxgw_cli.shell import CliFailure
 from mxgw_client import DataChange, errors
 from mxgw_core.printable import printable
 
-# More tags than these are not subscribed, except for the load backend, where their number was asked for.
+# At most this many tags are subscribed; for the load backend the option --items says how many.
 TAGS_AT_MOST = 500
 BROWSE_DEPTH = 12
 OPCUA_OBJECT = "Steel"
 WORKER_POLL_S = 1.0
-# A connection that breaks because a process died is told by that process, if it is seen dead within this time.
+# After a failed call, wait this long for the end of a process: its death is the better explanation.
 DEATH_IS_NOTICED_S = 1.0
 _NS_PER_MS = 1_000_000
 
 
 async def tags_to_show(session: mxgw_client.Session, options: DemoOptions) -> list[str]:
-    """Return the references to subscribe, as browsing finds them.
+    """Return the references of tags to subscribe, found by browsing.
 
     Raises:
-        CliFailure: the backend offers none.
+        CliFailure: the backend has no tags.
     """
     limit = (options.items or DEFAULT_ITEMS) if options.backend == "load" else TAGS_AT_MOST
     top = ""
@@ -52,7 +52,7 @@ async def tags_to_show(session: mxgw_client.Session, options: DemoOptions) -> li
 
 
 async def subscribe(session: mxgw_client.Session, tags: Sequence[str], board: Board) -> None:
-    """Subscribe all tags in one call; tags that are refused are counted in the board's notice."""
+    """Subscribe all tags in one call; the board's notice says how many were refused."""
     outcomes = await session.subscribe_bulk(tags)
     items = [outcome.item for outcome in outcomes if outcome.item is not None]
     board.name_tags([(item.serial, item.reference) for item in items])
@@ -61,7 +61,7 @@ async def subscribe(session: mxgw_client.Session, tags: Sequence[str], board: Bo
 
 
 async def follow_events(stream: mxgw_client.EventStream, board: Board, children: Sequence[Child]) -> NoReturn:
-    """Count and show every event.
+    """Put every event onto the board.
 
     Raises:
         CliFailure: the stream ended.
@@ -98,7 +98,7 @@ def _take(batch: mxgw_client.EventBatch, board: Board) -> None:
 
 
 async def follow_worker(session: mxgw_client.Session, board: Board, children: Sequence[Child]) -> NoReturn:
-    """Keep the worker's figures up to date.
+    """Ask for the worker's state again and again, and put it onto the board.
 
     Raises:
         CliFailure: the gateway no longer answers.
@@ -116,16 +116,16 @@ async def follow_worker(session: mxgw_client.Session, board: Board, children: Se
 
 
 async def raise_when_dead(child: Child) -> NoReturn:
-    """Wait for the end of a process that should not end.
+    """Wait for a process that should not end.
 
     Raises:
-        CliFailure: it ended; with the end of its log.
+        CliFailure: it ended; the text has the end of its log.
     """
     raise await child.died()
 
 
 async def _explain(error: errors.MxgwClientError, children: Sequence[Child]) -> NoReturn:
-    """Raise what is behind a failed call: a process that died, else the failure itself."""
+    """Raise the cause of a failed call: the gateway's process has died, or else the error itself."""
     with suppress(TimeoutError):
         async with asyncio.timeout(DEATH_IS_NOTICED_S):
             for child in children:

@@ -1,11 +1,11 @@
-"""What the demo was asked for, and the gateway settings that follow from it."""
+"""The options of `mxgw demo`, and the settings of its gateway that follow from them."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
 
-# One row of the recording is 15 minutes: at 3600 times its pace, four rows a second.
+# A row of the recording covers 15 minutes; 3600 times faster, four rows come per second.
 DEFAULT_SPEED = 3600.0
 DEFAULT_ITEMS = 100
 DEFAULT_RATE = 1000.0
@@ -13,7 +13,7 @@ DEFAULT_RATE = 1000.0
 
 @dataclass(frozen=True, slots=True)
 class DemoOptions:
-    """`speed`, `items` and `rate` are None when they were not given; `seconds` None: until Ctrl-C."""
+    """The options. None in `speed`, `items` and `rate`: not given; in `seconds`: until Ctrl-C."""
 
     backend: str
     seconds: float | None
@@ -29,7 +29,7 @@ class DemoOptions:
 
     @property
     def title(self) -> str:
-        """What is shown, in words."""
+        """The source of the values, in words."""
         match self.backend:
             case "plant":
                 return "a simulated plant"
@@ -41,7 +41,7 @@ class DemoOptions:
                 return f"recorded data of a steel plant, {self.effective_speed:,.0f} times faster"
 
     def backend_settings(self, opcua_endpoint: str = "") -> dict[str, object]:
-        """Return the `[backends.demo]` table."""
+        """Return the settings of the section `[backends.demo]`."""
         match self.backend:
             case "plant":
                 return {"kind": "sim", "profile": "plant"}
@@ -59,7 +59,7 @@ class DemoOptions:
 
 
 def serve_arguments(options: DemoOptions, directory: Path, socket: Path, opcua_endpoint: str) -> list[str]:
-    """Return the module to run and its arguments: a gateway on a Unix socket, everything else in `directory`."""
+    """Return module and arguments that serve a gateway on a Unix socket, with its files in `directory`."""
     backend = options.backend_settings(opcua_endpoint)
     settings: dict[str, object] = {
         "gateway.data_dir": directory / "data",
@@ -68,7 +68,7 @@ def serve_arguments(options: DemoOptions, directory: Path, socket: Path, opcua_e
     }
     if options.dashboard:
         settings["plugins.enabled"] = "dashboard_tui"
-        settings["plugins.dashboard_tui.local_role"] = "administrator"  # a gateway of one's own, on a private socket
+        settings["plugins.dashboard_tui.local_role"] = "administrator"  # safe: only this user reaches the socket
     arguments = ["mxgw_cli", "serve", "--json", "--listen", f"unix:{socket}"]
     for key, value in settings.items():
         arguments += ["--set", f"{key}={value}"]

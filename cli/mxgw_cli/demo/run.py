@@ -1,4 +1,4 @@
-"""The demo put together: its processes, a session, what is shown meanwhile, and what is said at the end."""
+"""`mxgw demo`: starts processes, opens a session, shows its events, and prints a summary."""
 
 from __future__ import annotations
 
@@ -25,14 +25,16 @@ from mxgw_client import errors
 from mxgw_core.printable import printable
 
 CALL_TIMEOUT_S = 30.0
+DASHBOARD = "dashboard_tui"
 
 
 def run_demo(options: DemoOptions) -> None:
     """Run the demo to its end.
 
     Raises:
-        CliFailure: something it needs is missing or broke.
-        SilentFailure: with 1 when events were lost, repeated or absent; with 130 when Ctrl-C cut a timed run short.
+        CliFailure: something that the demo needs is missing or failed.
+        SilentFailure: events were lost or came twice, or none came (exit code 1); Ctrl-C cut a run with --seconds short
+            (130).
     """
     if options.backend == "opcua" and importlib.util.find_spec("asyncua") is None:
         raise CliFailure("--backend opcua needs asyncua, which is not installed", hint="pip install 'mxgw[opcua]'")
@@ -74,7 +76,7 @@ async def _demo(options: DemoOptions) -> None:
 
 
 async def _start(stack: AsyncExitStack, options: DemoOptions) -> tuple[mxgw_client.Gateway, str, list[Child]]:
-    """Start the processes; `stack` ends them in reverse. Return a connected client, where, and the processes."""
+    """Start the processes, which `stack` ends. Return a connected client, its address, and the child processes."""
     directory = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="mxgw-demo-", dir=short_temporary_root())))
     children, endpoint = [], ""
     if options.backend == "opcua":
@@ -106,7 +108,10 @@ async def _start(stack: AsyncExitStack, options: DemoOptions) -> tuple[mxgw_clie
 async def _show(
     session: mxgw_client.Session, options: DemoOptions, children: Sequence[Child]
 ) -> tuple[bool, Board, float]:
-    """Subscribe and show until the time is over or Ctrl-C; return whether that ended it, the board and the seconds."""
+    """Subscribe, and show events until the time is over or Ctrl-C.
+
+    Returns: whether Ctrl-C came, the board, and how many seconds it took.
+    """
     tags = await tags_to_show(session, options)
     stopping = asyncio.Event()
     async with session.events(resume=None) as stream, asyncio.TaskGroup() as tasks:
@@ -131,7 +136,7 @@ async def _show(
 
 @contextlib.contextmanager
 def _stopped_by_ctrl_c(stopping: asyncio.Event) -> Iterator[None]:
-    """Let the first Ctrl-C end the demo in order; a second one cancels whatever is still going on."""
+    """Set `stopping` at the first Ctrl-C; a second one cancels the running task."""
     loop = asyncio.get_running_loop()
 
     def stop() -> None:
@@ -150,14 +155,11 @@ def _stopped_by_ctrl_c(stopping: asyncio.Event) -> Iterator[None]:
             loop.remove_signal_handler(signal.SIGINT)
 
 
-PLUGIN = "dashboard_tui"
-
-
 def needs_a_terminal() -> None:
-    """Make sure that there is something to show a dashboard on, and with.
+    """Check that the dashboard can be shown.
 
     Raises:
-        CliFailure: there is not.
+        CliFailure: there is no terminal, or textual is not installed.
     """
     if not is_live() or not sys.stdin.isatty():
         raise CliFailure("--dashboard needs a terminal to show itself on")
@@ -166,7 +168,7 @@ def needs_a_terminal() -> None:
 
 
 async def show_dashboard(session: mxgw_client.Session, options: DemoOptions, target: str) -> None:
-    """Subscribe, and show the dashboard until the operator leaves it.
+    """Subscribe, and show the dashboard until the operator quits it.
 
     Raises:
         CliFailure: the dashboard could not be shown.
@@ -177,8 +179,8 @@ async def show_dashboard(session: mxgw_client.Session, options: DemoOptions, tar
         try:
             process = await asyncio.create_subprocess_exec(
                 *(sys.executable, "-m", "mxgw_cli", "dashboard", "--connect", target),
-                # The command is the plugin's, and there only where the settings enable it.
-                env={**clean_environment(), "MXGW_PLUGINS__ENABLED": PLUGIN, "PYTHONWARNINGS": "ignore"},
+                # The plugin brings the command `dashboard`, so the settings must enable it.
+                env={**clean_environment(), "MXGW_PLUGINS__ENABLED": DASHBOARD, "PYTHONWARNINGS": "ignore"},
             )
             code = await process.wait()
         finally:
@@ -188,7 +190,7 @@ async def show_dashboard(session: mxgw_client.Session, options: DemoOptions, tar
 
 
 async def _follow(session: mxgw_client.Session, tags: Sequence[str]) -> None:
-    """Be the client whose session there is to see; an operator may well end it."""
+    """Read events as any client does, until an operator ends the session in the dashboard."""
     try:
         await session.subscribe_bulk(tags)
         async for _ in session.events():

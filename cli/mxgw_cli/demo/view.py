@@ -1,4 +1,4 @@
-"""The demo's screen: fits the terminal it is given, from 80x24 up. Pure: a board and a clock in, renderables out."""
+"""How the demo looks: a live screen in terminals from 80x24 up, lines elsewhere, and the summary at the end."""
 
 from __future__ import annotations
 
@@ -18,19 +18,36 @@ from rich.text import Text
 
 from mxgw_cli.demo.board import TREND_VALUES, Board, SequenceLedger, TagRow
 from mxgw_cli.demo.options import DemoOptions
-from mxgw_cli.render import age_text, bytes_text, milliseconds_text, quality_class, quality_text, shortened, value_text
+from mxgw_cli.render import (
+    QUALITY_STYLES,
+    age_text,
+    bytes_text,
+    milliseconds_text,
+    quality_class,
+    quality_text,
+    shortened,
+    value_text,
+)
 from mxgw_cli.shell import console, is_live
 from mxgw_core.printable import printable
 
-_QUALITY_STYLES = {"good": "green", "uncertain": "yellow", "bad": "bold red"}
 _BARS = "▁▂▃▄▅▆▇█"
 FRESH_S = 0.6
-# Title, two lines of figures, table head and its rule, the line below, and the cursor's own line.
+# Title, two lines of figures, table head and its rule, the footer, and the line of the cursor.
 _LINES_AROUND_ROWS = 7
+REFRESH_S = 0.25
+STATUS_INTERVAL_S = 1.0
+NEXT = (
+    ("mxgw serve", "run a gateway of your own"),
+    ("mxgw browse --depth 3", "see what it offers (in a second terminal)"),
+    ("mxgw stream Tank_001.Level", "follow one of its tags, or add --json"),
+    ("mxgw demo --backend opcua", "the demo through a real OPC UA server"),
+    ("mxgw doctor", "check this machine for a real installation"),
+)
 
 
 class DemoScreen:
-    """Renders a board into whatever space there is."""
+    """A board as a screen that fits the terminal."""
 
     def __init__(self, board: Board, now: float, seconds: float | None, *, final: bool = False) -> None:
         self._board = board
@@ -120,7 +137,7 @@ class _Widths:
 
 
 def _widths(rows: Sequence[TagRow], width: int, ascii_only: bool) -> _Widths:
-    """Share the width out: the fixed columns, then tags as long as they are, then what is nice to have."""
+    """Divide the width: first the fixed columns, then whole tag names, then trend, longer times and qualities."""
     fixed = 6 + 6 + 5  # age, changes/s, and the spaces between the columns of the narrowest table
     value, quality, time = 11, 9, 14
     longest = max((len(row.tag) for row in rows), default=3)
@@ -137,7 +154,7 @@ def _widths(rows: Sequence[TagRow], width: int, ascii_only: bool) -> _Widths:
 
 
 def tag_table(rows: Sequence[TagRow], now: float, width: int, *, ascii_only: bool = False) -> Table:
-    """Return the table of tags; a wide terminal gets a trend, full dates and qualities in words as well."""
+    """Return the table of tags; on a wide terminal with a trend, full dates and qualities in words."""
     widths = _widths(rows, width, ascii_only)
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False, padding=0, show_edge=False)
     table.add_column("Tag", width=widths.tag, no_wrap=True)
@@ -171,7 +188,7 @@ def _quality_cell(row: TagRow, width: int) -> Text:
         return Text("waiting", style="dim")
     quality = quality_class(row.raw_quality)
     words = quality_text(row.raw_quality)
-    return Text(words if len(words) <= width else quality, style=_QUALITY_STYLES[quality])
+    return Text(words if len(words) <= width else quality, style=QUALITY_STYLES[quality])
 
 
 def _source_time(row: TagRow, width: int) -> str:
@@ -191,7 +208,7 @@ def _rate(row: TagRow, now: float) -> str:
 
 
 def sparkline(values: Sequence[float]) -> str:
-    """Return the values as a row of bars between their own lowest and highest."""
+    """Return the values as a row of bars, scaled between the lowest and the highest value."""
     if not values:
         return ""
     low, high = min(values), max(values)
@@ -200,22 +217,13 @@ def sparkline(values: Sequence[float]) -> str:
     return "".join(_BARS[round((value - low) / (high - low) * (len(_BARS) - 1))] for value in values)
 
 
-NEXT = (
-    ("mxgw serve", "run a gateway of your own"),
-    ("mxgw browse --depth 3", "see what it offers (in a second terminal)"),
-    ("mxgw stream Tank_001.Level", "follow one of its tags, or add --json"),
-    ("mxgw demo --backend opcua", "the demo through a real OPC UA server"),
-    ("mxgw doctor", "check this machine for a real installation"),
-)
-
-
 def is_flawless(ledger: SequenceLedger) -> bool:
-    """Return whether events came, each once and in order."""
+    """Return whether there were events, and each came once and in order."""
     return bool(ledger.events) and not (ledger.gaps or ledger.duplicates or ledger.out_of_order)
 
 
 def document(board: Board, backend: str, seconds: float) -> dict[str, object]:
-    """Return the figures for JSON. Latency is from the worker's clock to this process's, on one machine."""
+    """Return the figures for JSON. Latency counts from the worker's time stamp until the event arrived here."""
     ledger, latency = board.ledger, board.latency
     p50, p99 = latency.percentile(0.5), latency.percentile(0.99)
     return {
@@ -231,7 +239,7 @@ def document(board: Board, backend: str, seconds: float) -> dict[str, object]:
 
 
 def status_line(board: Board, now: float) -> Text:
-    """Return one line for those who do not see the live screen."""
+    """Return the figures in one line, for output that is no terminal."""
     ledger = board.ledger
     p50 = board.latency.percentile(0.5)
     latency = "" if p50 is None else f", p50 {milliseconds_text(p50)}"
@@ -242,7 +250,7 @@ def status_line(board: Board, now: float) -> Text:
 
 
 def summary_lines(board: Board, seconds: float) -> list[Text]:
-    """Return the figures at the end, then what to try next."""
+    """Return the summary: the figures, then commands to try next."""
     ledger, latency = board.ledger, board.latency
     if not ledger.events:
         return [Text(f"No event came in {seconds:.1f} s.", style="bold red"), Text("Try: mxgw doctor")]
@@ -266,12 +274,8 @@ def summary_lines(board: Board, seconds: float) -> list[Text]:
     return lines
 
 
-REFRESH_S = 0.25
-STATUS_INTERVAL_S = 1.0
-
-
 async def paint(board: Board, options: DemoOptions) -> NoReturn:
-    """Show the board until cancelled; its last state stays on the screen."""
+    """Show the board until cancelled; the last picture stays on the screen. With --json nothing is shown."""
     if options.as_json:
         await asyncio.Event().wait()
     elif is_live():

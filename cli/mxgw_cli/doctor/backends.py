@@ -69,7 +69,7 @@ async def _check_backend(gateway: mxgw_client.Gateway, name: str, title: str, ba
 
 
 async def _settled_source(session: mxgw_client.Session) -> WorkerInfo:
-    """Return what the worker says once its source is good, or after a while whatever it says then."""
+    """Ask the worker until its source is good, for `SOURCE_WAIT_S` at most, and return its last answer."""
     deadline = time.monotonic() + SOURCE_WAIT_S
     while True:
         worker = await session.worker_info()
@@ -80,9 +80,9 @@ async def _settled_source(session: mxgw_client.Session) -> WorkerInfo:
 
 @asynccontextmanager
 async def private_gateway(settings: Settings) -> AsyncIterator[str]:
-    """Serve with the backends, limits and workers of `settings` and nothing else of it; yield the target.
+    """Serve with the backends, limits and workers of `settings`, and yield the address.
 
-    Plugins stay out, so that nobody asks for a key and no manifest of a running gateway is touched.
+    No plugin is loaded: no API key is needed, and the files of a running gateway are not touched.
     """
     with tempfile.TemporaryDirectory(prefix="mxgw-doctor-", dir=short_temporary_root()) as name:
         directory = Path(name)

@@ -18,7 +18,7 @@ LOW_SPACE_BYTES = 256 * 1024 * 1024
 
 
 def check_data_directory(path: Path) -> list[Check]:
-    """Judge gateway.data_dir. A directory that does not exist yet is judged by the one it would be made in."""
+    """Check gateway.data_dir; when it does not exist yet, whether the directory above lets it be made."""
     title = f"data_dir {path}"
     full = path.absolute()
     checks: list[Check] = []

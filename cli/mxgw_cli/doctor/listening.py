@@ -1,4 +1,4 @@
-"""Can the gateway listen where the settings say? Each address is really bound, and let go again."""
+"""Can the gateway listen at the addresses of the settings? Each address is bound for a moment to find out."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ UNIX_PATH_BYTES = 107 if sys.platform.startswith("linux") else 103
 
 
 def check_listen(address: str, tls: TlsSettings | None = None) -> Check:
-    """Try one address of gateway.listen. One that a gateway serves already is fine: it runs."""
+    """Check one address of gateway.listen. When a gateway serves it already, the check is ok."""
     try:
         parsed = parse_address(address)
     except SettingsError as error:
@@ -43,7 +43,7 @@ def check_listen(address: str, tls: TlsSettings | None = None) -> Check:
 
 
 def gateway_at(address: Address, tls: TlsSettings | None) -> str | None:
-    """Return the version of the gateway that serves an address, `unknown` when it wants a key; None when none does."""
+    """Return the version of the gateway at an address, "unknown" when it refuses to say, None without a gateway."""
     host = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(address.host, address.host)
     target = address.target if address.path is not None else f"{f'[{host}]' if ':' in host else host}:{address.port}"
     uses_tls = address.path is None and tls is not None and tls.certificate is not None
@@ -62,9 +62,9 @@ def gateway_at(address: Address, tls: TlsSettings | None) -> str | None:
 
 
 def check_exposure(settings: Settings, *, authenticated: bool) -> Check | None:
-    """Judge whether the gateway would refuse to serve strangers unprotected; None when it would not.
+    """Return a failed check when the gateway would refuse to serve other machines unprotected, else None.
 
-    `authenticated`: an enabled plugin says who callers are.
+    `authenticated`: an enabled plugin authenticates callers.
     """
     try:
         addresses_of(settings, authenticated=authenticated)

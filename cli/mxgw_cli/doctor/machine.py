@@ -1,4 +1,4 @@
-"""Is this machine fit: versions, clock, open-file limit, memory."""
+"""Is this machine fit for a gateway: versions, clock, open-file limit, memory, user?"""
 
 from __future__ import annotations
 
@@ -24,14 +24,14 @@ AREA = "Machine"
 FILES_PER_SESSION = 6
 # Listeners, logs, the event loop and the interpreter itself.
 FILES_OF_GATEWAY = 64
-# What a worker of the simulator takes; one of another backend may take more.
+# The memory of a worker of the simulator; a worker of another backend may take more.
 WORKER_BYTES = 30 * MIB
 
 _CLOCK_UNSYNCHRONISED = 0x0040  # STA_UNSYNC. Source: adjtimex(2)
 
 
 def check_versions(backend_kinds: Sequence[str]) -> list[Check]:
-    """Name the versions in use; fail where a configured backend kind lacks its package."""
+    """Report the versions in use, and fail when the package of a configured backend kind is missing."""
     names = ["mxgw", "grpcio", "protobuf", "pydantic"]
     detail = ", ".join(f"{name} {metadata.version(name)}" for name in names)
     checks = [
@@ -54,9 +54,9 @@ def check_versions(backend_kinds: Sequence[str]) -> list[Check]:
 
 
 def check_clock(now: float | None = None, is_synchronised: bool | None = None) -> Check:
-    """Judge the clock: later than this release, and kept by a time service as far as the kernel knows.
+    """Check that the clock is not before this release, and that the kernel knows of a time service that keeps it right.
 
-    Event times of two machines can only be compared when both clocks are kept.
+    Event times of two machines can be compared only when a time service keeps both clocks.
     """
     now = time.time() if now is None else now
     moment = datetime.fromtimestamp(now, UTC).strftime("%Y-%m-%d %H:%M:%SZ")
@@ -80,7 +80,7 @@ def check_clock(now: float | None = None, is_synchronised: bool | None = None) -
 
 
 def newest_file_time() -> float:
-    """Return when this software was written to disk, seconds since 1970."""
+    """Return when this software was installed, in seconds since 1970."""
     return max(path.stat().st_mtime for path in Path(__file__).parent.glob("*.py"))
 
 
@@ -134,7 +134,7 @@ def check_open_files(limits: LimitSettings, soft_limit: int | None = None) -> Ch
 
 
 def check_memory(limits: LimitSettings, present_bytes: int | None = None) -> Check:
-    """Compare what the events of all sessions may take with the memory that there is."""
+    """Compare the memory that events and workers of all sessions may take with that of the machine."""
     title = "memory"
     present = memory_bytes() if present_bytes is None else present_bytes
     if not present:
@@ -182,7 +182,7 @@ def memory_bytes(root: Path = Path("/")) -> int:
 
 
 def check_user() -> Check | None:
-    """Warn about running as root; None where there is nothing to say."""
+    """Return a warning when this runs as root, else None."""
     if hasattr(os, "geteuid") and os.geteuid() == 0:
         return warning(AREA, "user", "root", "Run the gateway as a user of its own: it needs no privileges.")
     return None

@@ -1,4 +1,4 @@
-"""What a check found, and how a list of them is shown."""
+"""The result of a check, and how results are shown."""
 
 from __future__ import annotations
 
@@ -17,9 +17,9 @@ class Outcome(enum.Enum):
     """How a check ended."""
 
     OK = "ok"
-    WARNING = "warning"  # works today; read what it says
-    FAILED = "failed"  # the gateway would not start, or not work
-    SKIPPED = "skipped"  # could not be looked at; says why
+    WARNING = "warning"  # the gateway works, but something should be looked at
+    FAILED = "failed"  # the gateway would not start, or would not work
+    SKIPPED = "skipped"  # could not be checked; the detail says why
 
 
 _MARKS = {
@@ -32,7 +32,7 @@ _MARKS = {
 
 @dataclass(frozen=True, slots=True)
 class Check:
-    """One finding. `cure` is empty only when there is nothing to cure."""
+    """One result. `cure` says what to do about it, "" when there is nothing to do."""
 
     area: str
     title: str
@@ -41,7 +41,7 @@ class Check:
     cure: str = ""
 
     def document(self) -> dict[str, str]:
-        """Return the finding for JSON."""
+        """Return the result for JSON."""
         return {
             "area": self.area,
             "title": self.title,
@@ -52,27 +52,27 @@ class Check:
 
 
 def ok(area: str, title: str, detail: str) -> Check:
-    """Return a finding with nothing to do."""
+    """Return a result with which all is well."""
     return Check(area, title, Outcome.OK, detail)
 
 
 def warning(area: str, title: str, detail: str, cure: str) -> Check:
-    """Return a finding that does not stop the gateway."""
+    """Return a problem with which the gateway still works."""
     return Check(area, title, Outcome.WARNING, detail, cure)
 
 
 def failed(area: str, title: str, detail: str, cure: str) -> Check:
-    """Return a finding that must be cured."""
+    """Return a problem that keeps the gateway from starting or working."""
     return Check(area, title, Outcome.FAILED, detail, cure)
 
 
 def skipped(area: str, title: str, detail: str) -> Check:
-    """Return what could not be looked at."""
+    """Return that something could not be checked, and why."""
     return Check(area, title, Outcome.SKIPPED, detail)
 
 
 def show_check(console: Console, check: Check, previous_area: str) -> None:
-    """Print one finding as it comes in: its area once, then a mark, what was found, and the cure beneath."""
+    """Print one result: its area unless that was printed before, a mark, the detail, and the cure beneath."""
     from rich.padding import Padding
     from rich.text import Text
 

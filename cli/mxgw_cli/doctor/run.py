@@ -1,4 +1,4 @@
-"""The doctor's round: every check in order, each shown as it is done."""
+"""`mxgw doctor`: makes every check in order, and shows each result at once."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ SETTINGS_AREA = "Settings"
 
 
 class _Report:
-    """Takes findings; shows each at once unless the output is JSON."""
+    """Gathers results, and shows each at once unless the output is JSON."""
 
     def __init__(self, *, as_json: bool) -> None:
         self._console: Console | None = None if as_json else console()
@@ -40,7 +40,7 @@ class _Report:
         self.checks.append(check)
 
     def waiting_for(self, what: str) -> None:
-        """Tell a person at a terminal why nothing happens."""
+        """Show on a terminal what the command is waiting for."""
         if self._console is not None and self._console.is_terminal:
             self._console.print(f"  … {what}", end="\r")
 
@@ -48,8 +48,8 @@ class _Report:
         if self._console is None:
             write_json({"healthy": is_healthy(self.checks), "checks": [check.document() for check in self.checks]})
         else:
-            verdict = "Healthy" if is_healthy(self.checks) else "Not healthy"
-            self._console.print(f"\n{verdict}: {summary(self.checks)}.")
+            result = "Healthy" if is_healthy(self.checks) else "Not healthy"
+            self._console.print(f"\n{result}: {summary(self.checks)}.")
 
 
 def examine(choice: SettingsChoice, *, with_backends: bool, as_json: bool) -> None:

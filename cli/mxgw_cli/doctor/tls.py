@@ -18,7 +18,7 @@ SOON_S = 30 * 86_400
 
 
 def check_tls(tls: TlsSettings, now: float | None = None) -> list[Check]:
-    """Judge the TLS settings; an empty certificate means that TLS is off."""
+    """Check the files of the TLS settings; without a certificate TLS is off."""
     if tls.certificate is None or tls.private_key is None:
         return [ok(AREA, "TLS", "off: the gateway serves loopback and Unix sockets in plain text")]
     files = [("certificate", tls.certificate), ("private_key", tls.private_key)]
@@ -60,7 +60,7 @@ def _check_pair(certificate: Path, private_key: Path, now: float) -> Check:
     title = "certificate and key"
     server_side = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     try:
-        # An encrypted key would ask for its password on the terminal; the gateway cannot type.
+        # Without this, an encrypted key would make OpenSSL ask for a password on the terminal.
         server_side.load_cert_chain(certificate, private_key, password=lambda: b"")
     except ssl.SSLError as error:
         return failed(
@@ -92,7 +92,7 @@ def _check_pair(certificate: Path, private_key: Path, now: float) -> Check:
 def _handshake(server_side: ssl.SSLContext, certificate: Path) -> dict[str, Any]:
     """Run a TLS handshake without a network, and return the certificate as the client saw it.
 
-    The chain itself is what the client trusts, so only its dates and its key are judged, not who issued it.
+    The client trusts the chain itself, so that its dates and its key are checked, but not who issued it.
     """
     client_side = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
     client_side.check_hostname = False

@@ -1,4 +1,4 @@
-"""Ending the gateway that holds the lock of a data directory; found by the lock, signalled by pidfd."""
+"""`mxgw drain`: finds the gateway by the lock of its data directory, and signals it through a pidfd."""
 
 from __future__ import annotations
 
@@ -15,15 +15,15 @@ from mxgw_cli.shell import CliFailure, ExitCode
 from mxgw_core.config.models import Settings
 from mxgw_core.workers.paths import end_sessions_marker, holder_of
 
-# Beyond the drain: ending workers, closing files.
+# Seconds for what follows the drain: ending workers, closing files.
 _MARGIN_S = 10.0
 
 
 def drain_gateway(settings: Settings, *, end_sessions: bool, timeout_s: float | None, as_json: bool) -> None:
-    """Signal the gateway, wait for its end, and say how long it took.
+    """Signal the gateway, wait until it has ended, and print how long that took.
 
     Raises:
-        CliFailure: no gateway runs there, it is not ours to end, or it does not end in time.
+        CliFailure: no gateway runs there, it belongs to another user, or it does not end in time.
     """
     directory = settings.gateway.data_dir.absolute()
     began = time.monotonic()
@@ -66,7 +66,7 @@ def _gateway_of(directory: Path) -> tuple[int, int]:
         pidfd = os.pidfd_open(pid)
     except ProcessLookupError:
         raise _nobody(directory) from None
-    if holder_of(directory) != pid:  # it ended meanwhile, and its pid may be another's
+    if holder_of(directory) != pid:  # it has ended, and another process may have its pid now
         os.close(pidfd)
         raise _nobody(directory)
     return pidfd, pid

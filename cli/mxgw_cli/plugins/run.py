@@ -23,7 +23,11 @@ _WORDS = {
 
 
 def show_plugins(choice: SettingsChoice, *, as_json: bool) -> None:
-    """Load the enabled plugins, print what became of each, and exit with 1 when one failed."""
+    """Load the enabled plugins, and print the state of each and of those not enabled.
+
+    Raises:
+        SilentFailure: a plugin failed.
+    """
     result = loaded(choice)
     with quiet():
         host = PluginHost.load(result.settings, origins=result.origins, keep_going=True)
@@ -53,7 +57,7 @@ def show_plugins(choice: SettingsChoice, *, as_json: bool) -> None:
 
 
 def plugins_table(records: Sequence[PluginRecord], commands: Mapping[str, Sequence[str]]) -> Table:
-    """Return one line per plugin, enabled ones first, in the order in which they are loaded."""
+    """Return one line per plugin: enabled ones first, in the order of loading."""
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False, show_edge=False)
     table.add_column("Plugin", no_wrap=True)
     table.add_column("State", no_wrap=True)

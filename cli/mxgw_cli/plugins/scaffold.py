@@ -1,4 +1,4 @@
-"""`mxgw plugins new`: a plugin as a distribution of its own, written from templates; it passes its own tests."""
+"""`mxgw plugins new`: writes a new plugin from templates, as a distribution with tests that pass."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ _SUFFIX = ".template"
 
 @dataclass(frozen=True, slots=True)
 class PluginNames:
-    """What one plugin is called in its different places."""
+    """The names of one plugin: in the settings, as a distribution, as a module, and in its classes."""
 
     name: str
     distribution: str
@@ -31,10 +31,10 @@ class PluginNames:
 
     @classmethod
     def of(cls, name: str) -> PluginNames:
-        """Return the names that follow from the plugin's own.
+        """Return all names for the plugin `name`.
 
         Raises:
-            CliFailure: it cannot be a plugin's name; the hint has one that can, when there is one.
+            CliFailure: this cannot be a plugin's name (the hint has a similar one that can), or such a plugin exists.
         """
         if not _NAME.fullmatch(name) or "__" in name or keyword.iskeyword(name) or len(name) > _LONGEST_NAME:
             better = re.sub(r"_+", "_", re.sub(r"[^a-z0-9]+", "_", name.lower())).strip("_0123456789")[:_LONGEST_NAME]
@@ -56,7 +56,7 @@ def new_plugin(name: str, directory: Path, *, as_json: bool) -> None:
     """Write a plugin of this name below `directory`, and say what to do next.
 
     Raises:
-        CliFailure: it cannot be the name of a plugin, there is one already, or it cannot be written.
+        CliFailure: the name cannot be that of a new plugin, or the files cannot be written.
     """
     root, written = write_plugin(PluginNames.of(name), directory)
     if as_json:
@@ -69,10 +69,10 @@ def new_plugin(name: str, directory: Path, *, as_json: bool) -> None:
 
 
 def write_plugin(names: PluginNames, directory: Path) -> tuple[Path, list[Path]]:
-    """Write the distribution into a new directory below `directory`; return it and the files, in order.
+    """Write the distribution into a new directory below `directory`. Return that directory, and the files in order.
 
     Raises:
-        CliFailure: there is something of its name already, or it cannot be written; nothing that was there changes.
+        CliFailure: the directory exists already (nothing in it is changed), or it cannot be written.
     """
     root = directory / names.distribution
     try:

@@ -26,10 +26,10 @@ from mxgw_core.printable import printable
 
 
 async def read_tags(where: GatewayTarget, tags: Sequence[str], *, backend: str, session_id: str, as_json: bool) -> None:
-    """Read and print.
+    """Read the tags and print their values.
 
     Raises:
-        SilentFailure: a tag gave no value; what it gave instead is in the output.
+        SilentFailure: a tag has no value; the reason is in the output.
     """
     async with (
         connected(where) as gateway,
@@ -45,7 +45,7 @@ async def read_tags(where: GatewayTarget, tags: Sequence[str], *, backend: str, 
 
 
 def readings_table(readings: Sequence[mxgw_client.Reading]) -> Table:
-    """Return one line per tag; a failed one says why instead of a value."""
+    """Return one line per tag: its value, or why there is none."""
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False, padding=0, show_edge=False)
     table.add_column("Tag", overflow="fold")
     table.add_column("Value", justify="right", overflow="fold")

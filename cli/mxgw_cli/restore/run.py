@@ -1,4 +1,4 @@
-"""`mxgw restore`: an archive, compared to its last byte, onto a fresh data directory."""
+"""`mxgw restore`: checks an archive to its last byte, then writes it to a fresh data directory."""
 
 from __future__ import annotations
 
@@ -21,18 +21,18 @@ from mxgw_core.printable import printable
 from mxgw_core.workers.paths import UNFINISHED_RESTORE, DataDirectory, holder_of
 
 _FILE_MODE, _DIRECTORY_MODE = 0o600, 0o700
-# What a data directory has from the moment it is made.
+# Every data directory has these, also a fresh one.
 _ALWAYS_THERE = frozenset({"run", "logs", "lock"})
-# What a restore that was killed may leave of its own, besides.
+# A restore that was killed may also leave this directory.
 _OWN = _ALWAYS_THERE | {UNFINISHED_RESTORE}
 
 
 def restore_backup(choice: SettingsChoice, file: Path, *, as_json: bool) -> None:
-    """Check the archive, write what it holds below gateway.data_dir, and say what to do next.
+    """Check the archive, write its files below gateway.data_dir, and print what to do next.
 
     Raises:
-        CliFailure: the archive is not whole and safe, or the directory is not fresh; then nothing is written.
-        SilentFailure: SIGTERM came; then the directory is as fresh as before.
+        CliFailure: the archive is damaged or unsafe, or the directory is not fresh. Nothing is written then.
+        SilentFailure: SIGTERM came. The directory is as fresh as before.
     """
     directory = loaded(choice).settings.gateway.data_dir.absolute()
     try:
@@ -97,10 +97,11 @@ def _require_room(directory: Path, needed_bytes: int) -> None:
 
 @contextmanager
 def _all_or_nothing(directory: Path) -> Iterator[Path]:
-    """Yield where to write, and put what is there into its place; empty the directory when something goes wrong.
+    """Yield a directory to write to, and at the end move what is in it into `directory`; after an error remove it all.
 
-    The lock of the directory is held. Until all is in its place a gateway refuses the directory, also after SIGKILL.
-    It is written inside, since the parent is often not ours to write, and a mount point cannot be renamed.
+    The caller holds the lock of `directory`. While the yielded directory exists, also after SIGKILL, a gateway refuses
+    to start there. It is inside `directory`, because the parent may not be writable, and a mount point cannot be
+    renamed.
     """
     if unexpected := {path.name for path in directory.iterdir()} - _ALWAYS_THERE:
         raise CliFailure(f"{directory} is not empty any more: {min(unexpected)}")

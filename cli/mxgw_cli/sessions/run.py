@@ -1,4 +1,4 @@
-"""`mxgw sessions`: what the gateway says of its sessions."""
+"""`mxgw sessions`: lists sessions, shows one with its subscribers, closes them."""
 
 from __future__ import annotations
 
@@ -79,13 +79,13 @@ def _print(sessions: Sequence[SessionInfo], as_json: bool) -> None:
 
 
 async def show_session(where: GatewayTarget, session_id: str, *, as_json: bool) -> None:
-    """Print everything about one session. What its worker says counts as use of the session."""
+    """Print everything about one session. Asking its worker renews the session's lease."""
     worker, state, followers = None, None, None
     async with connected(where) as gateway:
         info = await find_session(gateway, session_id)
         if not is_ended(info):
             session = gateway.attach_session(info.session_id)
-            # A session whose worker does not answer is shown as far as the gateway itself knows it.
+            # When the worker does not answer, what the gateway itself knows is still shown.
             with suppress(errors.GatewayRefusal, errors.SessionEnded, errors.CallTimedOut):
                 followers = await session.subscribers()
                 worker = await session.worker_info()
@@ -107,7 +107,7 @@ async def show_session(where: GatewayTarget, session_id: str, *, as_json: bool) 
 
 
 async def watch_session(where: GatewayTarget, session_id: str, *, as_json: bool) -> None:
-    """Keep a session's subscribers up to date until it ends; does not extend its lease."""
+    """Show a session's subscribers, kept up to date until the session ends. This does not renew its lease."""
     async with connected(where) as gateway:
         info = await find_session(gateway, session_id)
         if as_json or not is_live():
@@ -125,7 +125,7 @@ async def watch_session(where: GatewayTarget, session_id: str, *, as_json: bool)
 
 
 async def _subscribers_of(gateway: mxgw_client.Gateway, info: SessionInfo) -> mxgw_client.SubscriberList | None:
-    """Return the subscribers; None once the session has ended."""
+    """Return the subscribers of a session, or None when it has ended."""
     if is_ended(info):
         return None
     try:
@@ -151,10 +151,10 @@ def _followers(followers: mxgw_client.SubscriberList) -> RenderGroup:
 
 
 async def close_sessions(where: GatewayTarget, session_ids: Sequence[str], *, as_json: bool) -> None:
-    """Close and say how each ended.
+    """Close sessions, and print how each ended.
 
     Raises:
-        SilentFailure: one could not be closed; the reason is in the output.
+        SilentFailure: a session could not be closed; the reason is in the output.
     """
     results: list[dict[str, object]] = []
     async with connected(where) as gateway:

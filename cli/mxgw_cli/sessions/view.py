@@ -1,4 +1,4 @@
-"""How sessions are shown: a table that fits 80 columns, everything about one, and documents for JSON."""
+"""Sessions and their subscribers as tables that fit 80 columns, and as documents for JSON."""
 
 from __future__ import annotations
 
@@ -17,23 +17,26 @@ from mxgw_core.printable import printable
 _STATE_STYLES = {"ready": "green", "faulted": "bold red", "closed": "dim"}
 WIDE_COLUMNS = 132
 ITEMS_SHOWN = 10
+WHO_CHARACTERS = 20
+# A shorter word for the most frequent reason.
+_REASONS = {GapReason.QUEUE_DROPPED: "dropped"}
 
 
 def is_ended(session: SessionInfo) -> bool:
-    """Return whether nothing can be done with the session any more."""
+    """Return whether the session has ended, so that no call can use it."""
     return session.state in (SessionState.CLOSED, SessionState.FAULTED)
 
 
 def reason_words(session: SessionInfo) -> str:
-    """Return why a session ended; empty while it lives."""
+    """Return in words why a session ended; "" for one that has not."""
     return enum_words(session.close_reason) if session.close_reason else ""
 
 
 def sessions_table(sessions: Sequence[SessionInfo], now: float, width: int) -> Table:
-    """Return one line per session; a wide terminal gets tag, owner, lease and subscribers as well."""
+    """Return one line per session; on a wide terminal with tag, owner, lease, subscribers and head."""
     is_wide = width >= WIDE_COLUMNS
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False, padding=0, show_edge=False)
-    # The session id is what every other command asks for, so it is never cut.
+    # Other commands need the whole session id, so it is never cut.
     table.add_column("Session", no_wrap=True, min_width=max([7, *(len(s.session_id) for s in sessions)]))
     table.add_column("State", no_wrap=True)
     table.add_column("Backend", no_wrap=True, overflow="ellipsis", max_width=10)
@@ -76,7 +79,7 @@ def _lease(session: SessionInfo, now: float) -> str:
 
 
 def session_detail(session: SessionInfo, worker: WorkerInfo | None, state: StateOfSession | None, now: float) -> Table:
-    """Return everything about one session as names and values, its worker and items beneath."""
+    """Return everything about one session as names and values, with its worker and items."""
     table = Table(box=None, show_header=False, pad_edge=False, padding=(0, 2, 0, 0))
     table.add_column(style="dim", no_wrap=True)
     table.add_column(overflow="fold")
@@ -208,13 +211,8 @@ def item_document(item: ItemState) -> dict[str, object]:
     }
 
 
-WHO_CHARACTERS = 20
-# Shorter words for what is lost most.
-_REASONS = {GapReason.QUEUE_DROPPED: "dropped"}
-
-
 def subscribers_table(subscribers: Sequence[Subscriber], now: float) -> Table:
-    """Return three lines per subscriber: who, by which policy, how far, how far behind, and what it lost."""
+    """Return three lines per subscriber: names, policy, position, how far behind it is, and what it lost."""
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False, padding=(0, 1, 0, 0), show_edge=False, leading=1)
     table.add_column("Subscriber", no_wrap=True)
     table.add_column("Policy", no_wrap=True)
@@ -268,7 +266,7 @@ def _lost(subscriber: Subscriber) -> Text:
 
 
 def subscribers_line(found: SubscriberList) -> str:
-    """Return how many there are, and how far the session's log reaches."""
+    """Return a line with the number of subscribers and the contents of the session's log."""
     held = f"{found.log_events:,} events, {bytes_text(found.log_bytes)}" if found.log_events else "nothing"
     return (
         f"{len(found.subscribers)} of at most {found.maximum_subscribers} subscribers; "
@@ -277,7 +275,7 @@ def subscribers_line(found: SubscriberList) -> str:
 
 
 def counter_lines(counters: Sequence[Counter]) -> list[str]:
-    """Return the counters as metrics are usually written."""
+    """Return the counters as lines, `name{label=value} 1,234`."""
     return [f"{counter.name}{_labels(counter)} {counter.value:,}" for counter in counters]
 
 

@@ -1,4 +1,4 @@
-"""`mxgw stream`: a session's events as lines."""
+"""`mxgw stream`: prints a session's events as lines, and can go on where an earlier run stopped."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ TAG_COLUMN_AT_MOST = 40
 
 @dataclass(frozen=True, slots=True)
 class StreamRequest:
-    """What to follow, and when to stop."""
+    """The arguments of the command."""
 
     tags: tuple[str, ...]
     start: mxgw_client.Start
@@ -41,10 +41,10 @@ class StreamRequest:
 
 
 def start_of(text: str) -> mxgw_client.Start:
-    """Return the start position of `oldest`, `now` or `after:POSITION`.
+    """Return where to begin, for `oldest`, `now` or `after:POSITION`.
 
     Raises:
-        click.UsageError: it is none of these.
+        click.UsageError: `text` is none of these.
     """
     match text.partition(":"):
         case ("oldest", "", ""):
@@ -61,7 +61,7 @@ def start_of(text: str) -> mxgw_client.Start:
 
 
 class LineWriter:
-    """Writes frames to stdout, whole batches at once, so that a pipe sees them without delay."""
+    """Writes frames to stdout as lines, flushed after every batch."""
 
     def __init__(self, *, as_json: bool, tag_width: int) -> None:
         self._as_json = as_json
@@ -72,7 +72,7 @@ class LineWriter:
         self.position: mxgw_client.Position | None = None
 
     def opened(self, opened: mxgw_client.StreamOpened) -> None:
-        """Tell scripts where the stream begins."""
+        """Write where the stream begins (JSON only)."""
         self.position = opened.position
         if self._as_json:
             self._write(
@@ -100,7 +100,7 @@ class LineWriter:
         self._console.file.flush()
 
     def gap(self, gap: mxgw_client.Gap) -> None:
-        """Write a gap in its place."""
+        """Write a gap, between the events before and after it."""
         self.gaps += 1
         if gap.covers_its_range:
             self.position = mxgw_client.Position(gap.epoch, gap.last_lost)
@@ -110,7 +110,7 @@ class LineWriter:
             self._console.print(gap_line(gap), soft_wrap=True)
 
     def end(self, reason: str, detail: str) -> None:
-        """Say why it is over, and where to go on: after the last event that was written."""
+        """Write why the stream ended, and the position of the last event that was written."""
         text = self.position.to_text() if self.position is not None else None
         if self._as_json:
             self._write(
@@ -135,10 +135,10 @@ class LineWriter:
 
 
 async def follow(where: GatewayTarget, request: StreamRequest) -> None:
-    """Follow until a limit, the stream's end, or Ctrl-C.
+    """Print events until a limit is reached, the stream ends, or Ctrl-C.
 
     Raises:
-        SilentFailure: the stream ended for another reason than a limit that was asked for.
+        SilentFailure: the stream ended for another reason than --duration, --count or Ctrl-C.
     """
     tag_width = min(max((len(tag) for tag in request.tags), default=24), TAG_COLUMN_AT_MOST)
     writer = LineWriter(as_json=request.as_json, tag_width=tag_width)
@@ -159,13 +159,13 @@ async def follow(where: GatewayTarget, request: StreamRequest) -> None:
         except (errors.StreamEnded, errors.StreamStale, errors.ProtocolViolation) as error:
             reason, detail = error.reason.lower() or _snake(type(error).__name__), error.message
         except BrokenPipeError:
-            reason = ""  # nobody is left to be told
+            reason = ""  # nobody reads the output any more
             raise
         finally:
             if reason and stream.opened is not None:
                 writer.end(reason, detail)
             if request.session_id and subscription is not None and file is None:
-                # Another client's session is left as it was found; it may have ended meanwhile.
+                # Another client's session gets no subscription that stays; it may have ended meanwhile.
                 with suppress(errors.MxgwClientError):
                     await subscription.close()
     if reason not in ("duration", "count", "interrupted"):
@@ -197,9 +197,9 @@ async def _subscribe(session: mxgw_client.Session, tags: tuple[str, ...]) -> mxg
 async def _write_all(
     stream: mxgw_client.EventStream, writer: LineWriter, count: int | None, file: PositionFile | None
 ) -> tuple[str, str]:
-    """Write frames until `count` events were written; return the reason in short and in words.
+    """Write frames until `count` events were written; return the reason of the end, as a key and in words.
 
-    `file` is told of each place once everything up to it was written.
+    `file` gets each position after everything up to it was written.
     """
     async for frame in stream.batches():
         match frame:
@@ -236,10 +236,12 @@ def _snake(name: str) -> str:
 async def kept_session(
     gateway: mxgw_client.Gateway, path: Path, *, backend: str, session_id: str
 ) -> AsyncIterator[tuple[mxgw_client.Session, PositionFile]]:
-    """Yield the session that the file names, or else `session_id` or a new one, and the file; the session stays open.
+    """Yield the session of the position file at `path`, and the file. The session stays open.
+
+    Without such a file yet, it is the session `session_id` or, when that is "", a new one.
 
     Raises:
-        CliFailure: the file's session has ended, or is not the one that was asked for.
+        CliFailure: the file's session has ended, or is not `session_id`.
     """
     stored = mxgw_client.read_position_file(path)
     if stored is not None:
@@ -275,11 +277,11 @@ async def kept_session(
                 f"`mxgw sessions close {session.session_id[:8]}` ends it.",
                 err=True,
             )
-        elif not session_id:  # it came to nothing, and no file names the session
+        elif not session_id:  # nothing was written, so no file names the new session
             await gateway.close_session(session.session_id)
 
 
 async def missing_tags(session: mxgw_client.Session, tags: Sequence[str]) -> tuple[str, ...]:
-    """Return the tags that an earlier run has not subscribed in the session."""
+    """Return the tags that the session has no item for, as no earlier run subscribed them."""
     there = {item.item.reference for item in (await session.state()).items}
     return tuple(tag for tag in tags if tag not in there)

@@ -1,4 +1,4 @@
-"""Stream frames as lines: aligned text for people, documents for JSON lines. Knows no terminal."""
+"""Events as lines: aligned text for people, documents for JSON lines."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ TAG_CHARACTERS = 1024
 
 
 def event_line(event: Event, tag: str, tag_width: int) -> Text:
-    """Return one event as one line: when, which tag, what. The time is the source's, else the worker's."""
+    """Return one event as one line: time (of the source, or else of the worker), tag, and value or result."""
     moment = event.source_time if isinstance(event, DataChange) else None
     line = Text(no_wrap=True, overflow="ignore")
     line.append(utc_text(moment or event.worker_time), style="dim")
@@ -74,7 +74,7 @@ _KINDS: dict[type, str] = {
 def event_document(event: Event, tag: str) -> dict[str, object]:
     """Return one event for JSON; `kind` says which of the four MXAccess events it is.
 
-    `ok` false: a status is a failure, so a value must not replace a good one.
+    With `ok` false a status is a failure, and the value must not replace an earlier good one.
     """
     document: dict[str, object] = {
         "type": "event",

@@ -1,4 +1,4 @@
-"""`mxgw write`: values from the command line into tags, and what became of each in words."""
+"""`mxgw write`: writes values from the command line to tags, and prints the result of each."""
 
 from __future__ import annotations
 
@@ -28,13 +28,13 @@ _TYPES = {
     "elapsed_time": DataType.ELAPSED_TIME,
 }
 _TRUE, _FALSE = ("true", "on", "yes", "1"), ("false", "off", "no", "0")
-# A write's completion may take as long as the worker waits for one.
+# How long to wait for the completion of a write: a little longer than the worker does.
 COMPLETION_MARGIN_S = 35.0
 
 
 @dataclass(frozen=True, slots=True)
 class WriteReport:
-    """What became of one write. `outcome` is for people; `value` is what was sent, None when nothing was."""
+    """The result of one write. `outcome` is for people; `value` is what was sent, or the text when nothing was sent."""
 
     tag: str
     value: object
@@ -67,7 +67,7 @@ async def write_tags(
     session_id: str,
     as_json: bool,
 ) -> None:
-    """Write in order, each after the one before it, and print a report for each.
+    """Write the values one after the other, and print a report for each.
 
     Raises:
         SilentFailure: a write failed, or its outcome is unknown.
@@ -76,8 +76,8 @@ async def write_tags(
         connected(where) as gateway,
         session_of(gateway, command="write", backend=backend, session_id=session_id) as session,
     ):
-        # In another client's session an item that is advised already is the one to write: a second item of the same
-        # tag would have to wait for a first value of its own.
+        # In another client's session an item that is advised already is written: a second item of the same tag would
+        # have to wait for its first value.
         held = await _held_items(session) if session_id else {}
         reports = await _write_all(session, pairs, type_name, user_id, where.timeout_s, held)
     if as_json:
@@ -169,12 +169,12 @@ async def _write_one(
 
 
 def parsed(text: str, type_name: str, current: object) -> tuple[PyValue, DataType | None]:
-    """Return the value that `text` means, and the data type to send it as.
+    """Return the value that `text` stands for, and the data type with which to send it.
 
     With `auto` the tag's current value decides; a tag without a value takes what the text looks like.
 
     Raises:
-        ValueError: the text is no value of the type; says what would be.
+        ValueError: the text is no value of this type; the message says what would be.
     """
     if type_name == "auto":
         return _like(text, current)
