@@ -1,7 +1,7 @@
 """What every command of `mxgw` is made of, mxgw's own and those of plugins. Imports click only.
 
 Plugins import it from `mxgw_core.api.cli`. It stands outside `mxgw_core.api` because importing any module of that
-package loads pydantic and protobuf, and `mxgw --help` has to answer before that would be done.
+package loads pydantic and protobuf, which takes longer than `mxgw --help` may.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ class Group(click.Group):
 
 
 def write_examples(examples: Sequence[tuple[str, str]], formatter: click.HelpFormatter) -> None:
-    """Write a section of command lines, each with what it is for beneath it."""
+    """Write a section of example command lines, each with its purpose on the line below."""
     if not examples:
         return
     with formatter.section("Examples"):
@@ -56,7 +56,7 @@ def write_examples(examples: Sequence[tuple[str, str]], formatter: click.HelpFor
 
 
 class NumberRange(click.FloatRange):
-    """A finite number within bounds. click's own range takes nan always, and inf where one end is open."""
+    """A finite number within bounds. click's own range accepts nan, and inf where a bound is missing."""
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> float:
         number = click.FLOAT.convert(value, param, ctx)

@@ -10,20 +10,20 @@ import time
 from mxgw_core.printable import printable
 
 LINE_CHARACTERS = 4000
-# Nothing logs credentials; should a library or a plugin do so all the same, they stop here. What follows `Bearer`, and
-# words that look like a key or a token of ours.
+# mxgw logs no credentials. A library or plugin that does is stopped here: this finds the word after `Bearer`, and words
+# that look like keys or tokens of mxgw.
 _CREDENTIALS = re.compile(r"(\bbearer\s+)[^\s'\",;)]{16,}|\b(mxgw(?:op)?_)[\w.-]{40,}", re.IGNORECASE)
 
 
 def without_credentials(text: str) -> str:
-    """Return the text with whatever looks like a credential as `***`."""
+    """Return the text with `***` in place of everything that looks like a credential."""
     return _CREDENTIALS.sub(lambda found: f"{found[1] or found[2]}***", text)
 
 
 class PlainFormatter(logging.Formatter):
     """One line per record, `2026-01-02T03:04:05.678Z INFO mxgw_core.rpc: text`; a traceback follows indented.
 
-    Whatever a peer may have put into the text cannot start a new line or reach the terminal's controls.
+    Text from a peer can neither start a new line nor send control characters to the terminal.
     """
 
     converter = staticmethod(time.gmtime)
@@ -40,7 +40,7 @@ class PlainFormatter(logging.Formatter):
 
 
 def log_to_stderr(level: str) -> None:
-    """Send the log of this process to stderr from `level` up. Call once, when a command runs a gateway."""
+    """Send the log of this process to stderr from `level` up. Call once, before a gateway is made."""
     handler: logging.Handler
     if sys.stderr.isatty():
         from rich.console import Console
@@ -59,13 +59,13 @@ def log_to_stderr(level: str) -> None:
         handler.setFormatter(PlainFormatter())
     logging.basicConfig(level=level, handlers=[handler], force=True)
     if level != "DEBUG":
-        # They explain asyncio's and gRPC's own doings, which nobody asked for.
+        # asyncio and gRPC log their inner workings at INFO and DEBUG, which operators do not need.
         logging.getLogger("asyncio").setLevel(logging.WARNING)
         logging.getLogger("grpc").setLevel(logging.WARNING)
 
 
 class _MessageOnly(PlainFormatter):
-    """Rich adds level and time itself, the latter in the time of the person at the terminal."""
+    """The text only: rich adds level and local time itself."""
 
     def __init__(self) -> None:
         super().__init__()

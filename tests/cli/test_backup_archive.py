@@ -1,4 +1,4 @@
-"""Archives that somebody else made: each is refused in words, and leaves the directory as it was."""
+"""Damaged and forged archives: each is refused with a sentence, and the directory stays as it was."""
 
 from __future__ import annotations
 
@@ -173,7 +173,7 @@ def test_another_tar_file(tmp_path: Path, restore: Restore) -> None:
 
 
 def test_a_header_that_would_fill_the_memory(tmp_path: Path, restore: Restore) -> None:
-    # tarfile reads extended headers whole: 8 GiB of them cost the attacker a sparse file.
+    # tarfile reads an extended header whole. In a sparse file, 8 GiB of it take almost no room on the attacker's disk.
     extended = header("data/x", 8 * 2**30, tarfile.XHDTYPE).tobuf(tarfile.GNU_FORMAT)
     good = of_one(tmp_path / "good", "data/x").read_bytes()
     with (tmp_path / "a.tar").open("wb") as file:

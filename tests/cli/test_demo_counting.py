@@ -1,4 +1,4 @@
-"""The demo's own judge: sequences, latencies, rates."""
+"""What the demo counts: sequences, latencies, rates."""
 
 from __future__ import annotations
 

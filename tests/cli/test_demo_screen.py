@@ -50,7 +50,7 @@ def test_at_80_columns_everything_that_matters_is_readable() -> None:
     for wanted in ("events/s", "0 gaps", "p50 0.80 ms", "worker 4711 ready", "38.0 MiB", "10 of 30 s", "good"):
         assert wanted in text
     assert "…" in text
-    assert "kVarh" in text  # the middle of a long name gives way, not its end
+    assert "kVarh" in text  # a long name is cut in the middle, not at its end
 
 
 def test_a_wide_terminal_shows_whole_names_and_trends() -> None:

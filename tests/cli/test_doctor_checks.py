@@ -40,7 +40,7 @@ def listener() -> Iterator[int]:
 
 
 def outcome(checks: list[Check]) -> Outcome:
-    """The worst of several."""
+    """Return the worst outcome of several checks."""
     order = [Outcome.SKIPPED, Outcome.OK, Outcome.WARNING, Outcome.FAILED]
     return max((check.outcome for check in checks), key=order.index)
 

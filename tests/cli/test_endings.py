@@ -1,4 +1,4 @@
-"""However a command ends, it ends with its exit code and without a traceback."""
+"""Every way for a command to end has its exit code, and shows no traceback."""
 
 from __future__ import annotations
 

@@ -27,7 +27,7 @@ def invoke(*arguments: str, **environment: str) -> Result:
 
 
 def paths() -> list[tuple[str, ...]]:
-    """Every command and subcommand."""
+    """Return the words of every command and subcommand."""
     found: list[tuple[str, ...]] = [()]
     context = click.Context(root)
     for name in NAMES:

@@ -45,7 +45,7 @@ def test_check_prints_every_problem_and_exits_with_1(tmp_path: Path) -> None:
 
 
 def strange(directory: Path) -> None:
-    """Enable a plugin that is content with no settings."""
+    """Enable a plugin that refuses all settings."""
     install(
         directory,
         "strange",
@@ -263,7 +263,7 @@ def test_an_enabled_plugins_command_runs_and_is_listed(tmp_path: Path) -> None:
         "detail": "",
         "commands": ["greet"],
     }
-    assert listed.returncode == 1  # the plugin's `serve` clashes with our own, and that is told
+    assert listed.returncode == 1  # the plugin's `serve` has the name of mxgw's own command, and that is reported
     assert "'serve' is a command of mxgw" in document["problems"][0]
 
 
