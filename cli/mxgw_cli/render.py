@@ -25,7 +25,8 @@ if TYPE_CHECKING:
 _KIB = 1024
 QUALITY_STYLES = {"good": "green", "uncertain": "yellow", "bad": "bold red"}
 
-# Source: OPC DA quality codes as MXAccess delivers them (FIELD 1.6); the low two bits are the limit.
+# Source: OPC DA quality codes as MXAccess delivers them (docs/reference/mxaccess.md#qualities); the low two bits
+# are the limit.
 _QUALITIES = {
     0: "bad",
     4: "bad: configuration error",
