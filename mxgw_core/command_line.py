@@ -1,6 +1,6 @@
 """What every command of `mxgw` is made of, mxgw's own and those of plugins. Imports click only.
 
-Plugins import it from `mxgw_core.api.cli`. It stands outside `mxgw_core.api` because importing any module of that
+Plugins import it from `mxgw_core.api.cli`. It is defined outside `mxgw_core.api`, because importing any module of that
 package loads pydantic and protobuf, which takes longer than `mxgw --help` may.
 """
 

@@ -156,7 +156,7 @@ def gateway_options(function: F) -> F:
 
 
 def was_set_before(name: str) -> bool:
-    """Return whether the flag `name` stands before the subcommand that runs now, at its group."""
+    """Return whether the flag `name` was given before the subcommand that runs now, to its group."""
     parent = click.get_current_context().parent
     return parent is not None and bool(parent.params.get(name))
 

@@ -7,7 +7,7 @@ import io
 import pytest
 from rich.console import Console
 
-from mxgw_cli.demo.board import Board, WorkerFigures
+from mxgw_cli.demo.board import Board, WorkerStatus
 from mxgw_cli.demo.view import DemoScreen, sparkline
 
 LONG = "SteelWorks.Lagging_Current_Reactive_Power_kVarh"
@@ -32,7 +32,7 @@ def board_of(tags: int = 11) -> Board:
         board.ledger.event(step + 1)
         board.latency.add(0.8)
         board.data_change(step / 20, step % tags, step * 1.25, 192, 1_515_000_000.0 + step * 900, "")
-    board.worker = WorkerFigures(4711, "ready", 38 * 1024 * 1024, "good", "")
+    board.worker = WorkerStatus(4711, "ready", 38 * 1024 * 1024, "good", "")
     return board
 
 
@@ -76,7 +76,7 @@ def test_gaps_and_disorder_stand_out_in_red() -> None:
 
 def test_a_lost_source_says_why() -> None:
     board = board_of()
-    board.worker = WorkerFigures(1, "ready", 0, "lost", "connection refused")
+    board.worker = WorkerStatus(1, "ready", 0, "lost", "connection refused")
 
     assert any("source lost: connection refused" in line for line in drawn(board, 80, 24))
 

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 import click
 
 from mxgw_cli.options import GatewayTarget, gateway_options, was_set_before
+from mxgw_cli.shell import run
 from mxgw_core.command_line import Command, Group, json_option
 
 if TYPE_CHECKING:
@@ -58,7 +59,6 @@ def alarms(
     if from_priority > to_priority:
         raise click.UsageError("--from-priority must not be greater than --to-priority.")
     from mxgw_cli.alarms.run import list_alarms, watch_alarms
-    from mxgw_cli.shell import run
     from mxgw_client import AlarmFilter
 
     wanted: mxgw_client.AlarmFilter = AlarmFilter(areas, prefixes, from_priority, to_priority)
@@ -75,7 +75,6 @@ def alarms(
 def ack(references: tuple[str, ...], comment: str, operator: str, gateway: GatewayTarget, as_json: bool) -> None:
     """Acknowledge alarms by their references, and say what became of each. Exit code 1 when one was not accepted."""
     from mxgw_cli.alarms.run import acknowledge
-    from mxgw_cli.shell import run
 
     as_json = as_json or was_set_before("as_json")
     run(lambda: acknowledge(gateway, references, comment, operator, as_json=as_json))

@@ -73,9 +73,9 @@ async def _listed(gateway: mxgw_client.Gateway, wanted: mxgw_client.AlarmFilter)
     """Return the active alarms as of one moment, with the provider that reports them."""
     listed = mxgw_client.AlarmList()
     async with gateway.alarms(wanted=wanted, client_name=client_name("alarms"), resume=None) as stream:
-        async for item in stream:
-            listed.apply(item)
-            if isinstance(item, mxgw_client.SnapshotComplete):
+        async for frame in stream:
+            listed.apply(frame)
+            if isinstance(frame, mxgw_client.SnapshotComplete):
                 break
     return listed
 
@@ -87,15 +87,15 @@ async def watch_alarms(where: GatewayTarget, wanted: mxgw_client.AlarmFilter, *,
         gateway.alarms(wanted=wanted, client_name=client_name("alarms")) as stream,
     ):
         if as_json or not is_live():
-            async for item in stream:
-                _write(item, as_json=as_json)
+            async for frame in stream:
+                _write(frame, as_json=as_json)
         else:
             await _paint(stream, where)
 
 
-def _write(item: mxgw_client.AlarmItem, *, as_json: bool) -> None:
+def _write(frame: mxgw_client.AlarmItem, *, as_json: bool) -> None:
     out = console()
-    match item:
+    match frame:
         case mxgw_client.AlarmSnapshot(alarms=alarms):
             for alarm in alarms:
                 if as_json:
@@ -110,21 +110,21 @@ def _write(item: mxgw_client.AlarmItem, *, as_json: bool) -> None:
                 out.print(provider_line(provider))
         case mxgw_client.AlarmTransition():
             if as_json:
-                write_json(transition_document(item))
+                write_json(transition_document(frame))
             else:
-                out.print(transition_line(item), soft_wrap=True)
+                out.print(transition_line(frame), soft_wrap=True)
         case mxgw_client.ProviderChanged(current=current):
             if as_json:
-                write_json(provider_changed_document(item))
+                write_json(provider_changed_document(frame))
             else:
                 out.print(provider_line(current))
         case mxgw_client.Gap():
             if as_json:
-                write_json(gap_document(item))
+                write_json(gap_document(frame))
             else:
-                out.print(gap_line(item), soft_wrap=True)
+                out.print(gap_line(frame), soft_wrap=True)
         case mxgw_client.StreamCut():
-            click.echo(f"The stream was cut and comes back: {printable(item.error.message, 500)}", err=True)
+            click.echo(f"The stream was cut and comes back: {printable(frame.error.message, 500)}", err=True)
         case _:
             pass
     out.file.flush()
@@ -155,9 +155,9 @@ async def _paint(stream: mxgw_client.AlarmStream, where: GatewayTarget) -> None:
 
             painting = tasks.create_task(repaint(), name="alarms:paint")
             try:
-                async for item in stream:
-                    listed.apply(item)
-                    match item:
+                async for frame in stream:
+                    listed.apply(frame)
+                    match frame:
                         case mxgw_client.StreamCut():
                             notice = Text("connection lost, coming back: the list may be old", style="bold yellow")
                         case mxgw_client.Gap():

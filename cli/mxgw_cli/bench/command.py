@@ -5,6 +5,7 @@ from __future__ import annotations
 import click
 
 from mxgw_cli.options import GatewayTarget, gateway_options
+from mxgw_cli.shell import run
 from mxgw_core.command_line import Command, NumberRange, json_option
 
 EXAMPLES = [
@@ -40,6 +41,5 @@ def bench(
     if private and (tags or backend):
         raise click.UsageError("--private brings its own load: it takes neither TAGs nor --backend.")
     from mxgw_cli.bench.run import BenchRequest, measure
-    from mxgw_cli.shell import run
 
     run(lambda: measure(gateway, BenchRequest(tags, private, seconds, backend, as_json)))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import click
 
 from mxgw_cli.options import GatewayTarget, gateway_options
+from mxgw_cli.shell import run
 from mxgw_core.command_line import Command, json_option
 
 EXAMPLES = [
@@ -39,7 +40,6 @@ def browse(
     name. MXAccess itself has no browse; whether there is one depends on the backend.
     """
     from mxgw_cli.browse.run import BrowseRequest, browse_tree
-    from mxgw_cli.shell import run
 
     request = BrowseRequest(path, depth, name_contains, backend, session_id, as_json)
     run(lambda: browse_tree(gateway, request))

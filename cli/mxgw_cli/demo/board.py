@@ -55,7 +55,7 @@ class TagRow:
 
 
 @dataclass(frozen=True, slots=True)
-class WorkerFigures:
+class WorkerStatus:
     """What the gateway last reported of the worker."""
 
     pid: int = 0
@@ -75,7 +75,7 @@ class Board:
         self.ledger = SequenceLedger()
         self.latency = LatencyHistogram()
         self.rate = Rate(now)
-        self.worker = WorkerFigures()
+        self.worker = WorkerStatus()
         self.notice = ""
 
     def name_tags(self, tags: Sequence[tuple[int, str]]) -> None:

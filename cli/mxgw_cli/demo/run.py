@@ -16,7 +16,7 @@ from pathlib import Path
 import mxgw_client
 from mxgw_cli.children import Child, child, clean_environment, short_temporary_root
 from mxgw_cli.demo.board import Board
-from mxgw_cli.demo.feed import follow_events, follow_worker, raise_when_dead, subscribe, tags_to_show
+from mxgw_cli.demo.following import follow_events, follow_worker, raise_when_dead, subscribe, tags_to_show
 from mxgw_cli.demo.options import DemoOptions, serve_arguments
 from mxgw_cli.demo.view import document, is_flawless, paint, summary_lines
 from mxgw_cli.render import write_json

@@ -255,7 +255,7 @@ def summary_lines(board: Board, seconds: float) -> list[Text]:
     if not ledger.events:
         return [Text(f"No event came in {seconds:.1f} s.", style="bold red"), Text("Try: mxgw doctor")]
     counts = f"{ledger.gaps} gaps, {ledger.duplicates} duplicates, {ledger.out_of_order} out of order"
-    verdict = (
+    result = (
         ("Every event came once and in order", "bold green") if is_flawless(ledger) else ("Not flawless", "bold red")
     )
     lines = [
@@ -264,7 +264,7 @@ def summary_lines(board: Board, seconds: float) -> list[Text]:
             (f"{ledger.events:,}", "bold"),
             f" events of {len(board.rows):,} tags in {seconds:.1f} s ({ledger.events / max(seconds, 0.001):,.1f}/s).",
         ),
-        Text.assemble(verdict, f": {counts}."),
+        Text.assemble(result, f": {counts}."),
     ]
     p50, p99 = latency.percentile(0.5), latency.percentile(0.99)
     if p50 is not None and p99 is not None:

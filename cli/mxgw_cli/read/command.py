@@ -5,6 +5,7 @@ from __future__ import annotations
 import click
 
 from mxgw_cli.options import GatewayTarget, gateway_options
+from mxgw_cli.shell import run
 from mxgw_core.command_line import Command, json_option
 
 EXAMPLES = [
@@ -27,6 +28,5 @@ def read(tags: tuple[str, ...], backend: str, session_id: str, gateway: GatewayT
     quality is a result; a tag that gives no value is a failure (exit code 1), and the others are still shown.
     """
     from mxgw_cli.read.run import read_tags
-    from mxgw_cli.shell import run
 
     run(lambda: read_tags(gateway, tags, backend=backend, session_id=session_id, as_json=as_json))

@@ -7,7 +7,7 @@ import sys
 import click
 
 from mxgw_cli.options import GatewayTarget, gateway_options, was_set_before
-from mxgw_cli.shell import CliFailure
+from mxgw_cli.shell import CliFailure, run
 from mxgw_core.command_line import Command, Group, json_option
 
 EXAMPLES = [
@@ -54,7 +54,6 @@ def sessions(context: click.Context, include_ended: bool, watch: bool, gateway: 
     if context.invoked_subcommand is not None:
         return
     from mxgw_cli.sessions.run import list_sessions
-    from mxgw_cli.shell import run
 
     run(lambda: list_sessions(gateway, include_ended=include_ended, watch=watch, as_json=as_json))
 
@@ -77,7 +76,6 @@ def show(session_id: str, watch: bool, gateway: GatewayTarget, as_json: bool) ->
     Asking the worker counts as use of the session, so this extends its lease; the list and --watch do not.
     """
     from mxgw_cli.sessions.run import show_session, watch_session
-    from mxgw_cli.shell import run
 
     as_json = as_json or was_set_before("as_json")
     show_one = watch_session if watch or was_set_before("watch") else show_session
@@ -92,7 +90,6 @@ def show(session_id: str, watch: bool, gateway: GatewayTarget, as_json: bool) ->
 def close(session_ids: tuple[str, ...], yes: bool, gateway: GatewayTarget, as_json: bool) -> None:
     """End sessions and their workers. Streams of their clients end with SESSION_CLOSED."""
     from mxgw_cli.sessions.run import close_sessions
-    from mxgw_cli.shell import run
 
     as_json = as_json or was_set_before("as_json")
     if not yes:

@@ -7,6 +7,7 @@ from pathlib import Path
 import click
 
 from mxgw_cli.options import GatewayTarget, gateway_options
+from mxgw_cli.shell import run
 from mxgw_core.command_line import Command, NumberRange, json_option
 
 EXAMPLES = [
@@ -64,7 +65,6 @@ def stream(
         raise click.UsageError("Name at least one TAG, or a session with --session. `mxgw browse` shows tags.")
     if session_id and backend:
         raise click.UsageError("--backend is for a new session; the one of --session has its own.")
-    from mxgw_cli.shell import run
     from mxgw_cli.stream.run import StreamRequest, follow, start_of
 
     request = StreamRequest(tags, start_of(start), backend, session_id, duration, count, as_json, resume_file)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import click
 
 from mxgw_cli.options import GatewayTarget, gateway_options
+from mxgw_cli.shell import run
 from mxgw_core.command_line import Command, json_option
 
 EXAMPLES = [
@@ -53,7 +54,6 @@ def write(
         if not sign or not tag:
             raise click.UsageError(f"{text!r} is not TAG=VALUE.")
         pairs.append((tag, value))
-    from mxgw_cli.shell import run
     from mxgw_cli.write.run import write_tags
 
     run(

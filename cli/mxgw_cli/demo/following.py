@@ -11,7 +11,7 @@ from typing import NoReturn
 import mxgw_client
 from mxgw.convert import is_ok, timestamp_to_ns
 from mxgw_cli.children import Child
-from mxgw_cli.demo.board import Board, WorkerFigures
+from mxgw_cli.demo.board import Board, WorkerStatus
 from mxgw_cli.demo.options import DEFAULT_ITEMS, DemoOptions
 from mxgw_cli.gateway import walk
 from mxgw_cli.render import enum_words, statuses_text
@@ -109,7 +109,7 @@ async def follow_worker(session: mxgw_client.Session, board: Board, children: Se
         except errors.MxgwClientError as error:
             await _explain(error, children)
         health = enum_words(worker.source_health) if worker.source_health else ""
-        board.worker = WorkerFigures(
+        board.worker = WorkerStatus(
             worker.pid, enum_words(worker.state), worker.rss_bytes, health, worker.source_detail
         )
         await asyncio.sleep(WORKER_POLL_S)
