@@ -1,4 +1,4 @@
-"""`mxgw alarms`: list, watch, acknowledge."""
+"""`mxgw alarms`: its options, help and examples."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""`mxgw backup`: keys, audit log, manifest and settings of a gateway in one file."""
+"""`mxgw backup`: its options, help and examples."""
 
 from __future__ import annotations
 

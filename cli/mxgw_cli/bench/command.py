@@ -1,4 +1,4 @@
-"""`mxgw bench`: how fast is it here."""
+"""`mxgw bench`: its options, help and examples."""
 
 from __future__ import annotations
 

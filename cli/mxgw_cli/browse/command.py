@@ -1,4 +1,4 @@
-"""`mxgw browse`: what is there."""
+"""`mxgw browse`: its options, help and examples."""
 
 from __future__ import annotations
 

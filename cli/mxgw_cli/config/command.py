@@ -1,4 +1,4 @@
-"""`mxgw config`: are the settings right, and where does each come from."""
+"""`mxgw config`: its options, help and examples."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""`mxgw demo`: the newcomer's path."""
+"""`mxgw demo`: its options, help and examples."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""`mxgw doctor`: why does it not work."""
+"""`mxgw doctor`: its options, help and examples."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""`mxgw drain`: end the gateway of this machine in order."""
+"""`mxgw drain`: its options, help and examples."""
 
 from __future__ import annotations
 

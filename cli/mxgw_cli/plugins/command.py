@@ -1,4 +1,4 @@
-"""`mxgw plugins`: what is installed, enabled, failed; and a new one."""
+"""`mxgw plugins`: its options, help and examples."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""`mxgw read`: current values."""
+"""`mxgw read`: its options, help and examples."""
 
 from __future__ import annotations
 

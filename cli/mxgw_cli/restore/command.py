@@ -1,4 +1,4 @@
-"""`mxgw restore`: a backup onto a fresh data directory."""
+"""`mxgw restore`: its options, help and examples."""
 
 from __future__ import annotations
 

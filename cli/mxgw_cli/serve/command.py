@@ -1,4 +1,4 @@
-"""`mxgw serve`: run a gateway until a signal ends it."""
+"""`mxgw serve`: its options, help and examples."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""`mxgw sessions`: list, inspect, close."""
+"""`mxgw sessions`: its options, help and examples."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""`mxgw stream`: follow tags."""
+"""`mxgw stream`: its options, help and examples."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""`mxgw write`: write values."""
+"""`mxgw write`: its options, help and examples."""
 
 from __future__ import annotations
 
