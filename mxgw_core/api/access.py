@@ -66,6 +66,8 @@ class AccessRequest:
     scope: str = ""
     moment: Moment = Moment.CALL
     items: Sequence[ItemRecord | None] | None = None
+    # Whether the session is the gateway's own, which no caller may use.
+    is_internal: bool = False
 
     @cached_property
     def session(self) -> SessionInfo | None:

@@ -207,7 +207,7 @@ class AccessControl:
     def _authorized(self, request: AccessRequest) -> None:
         self._asked(request)
         # After the plugins, so that nobody learns of it who may not.
-        if request.method in _USES and request.session is not None and request.session.is_internal:
+        if request.is_internal and request.method in _USES and request.session is not None:
             raise AccessDenied(own_session(request.session))
 
     def _asked(self, request: AccessRequest) -> None:

@@ -168,7 +168,10 @@ class HandlerFactory:
             find_session = partial(registry.info, session_id)
             if isinstance(request, OpenSessionRequest):
                 find_session = partial(registry.opened_by, request_key(identity, request.request_id))
-            access.authorize(AccessRequest(path, identity, peer, session_id, find_session, request, scope))
+            is_internal = registry.is_internal(session_id)
+            access.authorize(
+                AccessRequest(path, identity, peer, session_id, find_session, request, scope, is_internal=is_internal)
+            )
             return request, Call(path, identity, peer, context.time_remaining(), len(data))
 
         return admit

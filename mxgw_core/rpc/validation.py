@@ -275,9 +275,11 @@ async def _check(message: Message, path: str, text_characters: int, items: int) 
         return
     for field, value in message.ListFields():
         name = f"{path}{field.name}"
-        if _is_map(field):
+        if not field.is_repeated:
+            await _check_one(field, value, name, text_characters, items)
+        elif _is_map(field):
             await _check_map(_element(field), value, name, text_characters, items)
-        elif field.is_repeated:
+        else:
             if len(value) > items:
                 raise InvalidRequest(
                     f"{name} has {len(value)} entries, {items} are allowed: split the call (limits.items_per_call)",
@@ -287,8 +289,6 @@ async def _check(message: Message, path: str, text_characters: int, items: int) 
                 if index and index % ENTRIES_AT_ONCE == 0:
                     await turn()
                 await _check_one(field, element, f"{name}[{index}]", text_characters, items)
-        else:
-            await _check_one(field, value, name, text_characters, items)
 
 
 async def _check_one(field: FieldDescriptor, value: object, name: str, text_characters: int, items: int) -> None:

@@ -349,6 +349,14 @@ class SessionRegistry:
         ended = self.ended.find(session_id)
         return ended.info if ended is not None else None
 
+    def is_internal(self, session_id: str) -> bool:
+        """Return whether a session, live or ended, is the gateway's own."""
+        session = self._live.get(session_id)
+        if session is not None:
+            return session.request.is_internal
+        ended = self.ended.find(session_id)
+        return ended is not None and ended.info.is_internal
+
     def knows_epoch(self, epoch: bytes) -> bool:
         """Return whether this is the epoch of a session that is live or ended lately."""
         live = any(session.distributor.epoch == epoch for session in self._live.values())

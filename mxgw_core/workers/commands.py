@@ -21,6 +21,21 @@ _LARGE_BYTES = 16 * 1024
 _ENVELOPE_BYTES = 32
 
 
+def _varint(value: int) -> bytes:
+    """Return an encoded number. Source: https://protobuf.dev/programming-guides/encoding/"""
+    encoded = bytearray()
+    while value > 0x7F:
+        encoded.append(value & 0x7F | 0x80)
+        value >>= 7
+    encoded.append(value)
+    return bytes(encoded)
+
+
+# Tags of fields that are messages. A field that is appended to an encoded message is part of that message.
+_MX_TAG = _varint(CommandRequest.MX_FIELD_NUMBER << 3 | 2)
+_COMMAND_TAG = _varint(WorkerEnvelope.COMMAND_FIELD_NUMBER << 3 | 2)
+
+
 class Connection(Protocol):
     """The connection that commands are sent on."""
 
@@ -96,7 +111,7 @@ class PendingCommands:
         request.timeout_ms = max(1, int((timeout_s - _WORKER_HEAD_START_S) * 1000))
         fields = [request.SerializeToString()]
         if mx is not None:
-            fields += (_head_of(CommandRequest.MX_FIELD_NUMBER, len(mx.data)), mx.data)
+            fields += (_MX_TAG, _varint(len(mx.data)), mx.data)
         size = sum(map(len, fields))
         self._check(size + _ENVELOPE_BYTES)
         correlation_id = self._next_id
@@ -109,7 +124,7 @@ class PendingCommands:
             self.unanswered_bytes += size
         if self.connection is not None:
             envelope = WorkerEnvelope(correlation_id=correlation_id).SerializeToString()
-            self.connection.send_encoded(envelope, _head_of(WorkerEnvelope.COMMAND_FIELD_NUMBER, size), *fields)
+            self.connection.send_encoded(envelope, _COMMAND_TAG, _varint(size), *fields)
         return self._answer(future, timeout_s)
 
     def _check(self, size: int) -> None:
@@ -165,24 +180,6 @@ class PendingCommands:
         self._sent.clear()
         self._bytes.clear()
         self.unanswered_bytes = 0
-
-
-def _head_of(number: int, size: int) -> bytes:
-    """Return tag and length of a field whose content is bytes, text or a message.
-
-    Fields that are appended to an encoded message are part of that message.
-    Source: https://protobuf.dev/programming-guides/encoding/
-    """
-    return _varint(number << 3 | 2) + _varint(size)
-
-
-def _varint(value: int) -> bytes:
-    encoded = bytearray()
-    while value > 0x7F:
-        encoded.append(value & 0x7F | 0x80)
-        value >>= 7
-    encoded.append(value)
-    return bytes(encoded)
 
 
 def _name_of(request: CommandRequest) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from contextlib import AbstractContextManager, ExitStack, nullcontext
+from typing import TypeAlias
 
 from mxgw.v1 import commands_pb2 as c
 from mxgw.v1.commands_pb2 import MxReply, WriteResult
@@ -24,6 +25,8 @@ MISSING = (
     "the backend sent no completion within workers.write_completion_timeout_s: count the write as failed and read the "
     "item back"
 )
+
+_WriteCommand: TypeAlias = c.WriteCommand | c.Write2Command | c.WriteSecuredCommand | c.WriteSecured2Command
 
 
 class Methods:
@@ -245,53 +248,25 @@ class Methods:
 
     async def write(self, call: Call, command: c.WriteCommand) -> MxReply:
         """Write."""
-        h, i = command.server_handle, command.item_handle
-        value = checked_value(command)
-        return await self._write(
-            call,
-            h,
-            i,
-            lambda: self.backend.write(h, i, value, command.user_id),
-            wait=command.wait_for_completion,
-        )
+        h, i, value = *_handles(command), checked_value(command)
+        return await self._write(call, command, lambda: self.backend.write(h, i, value, command.user_id))
 
     async def write2(self, call: Call, command: c.Write2Command) -> MxReply:
         """Write2."""
-        h, i = command.server_handle, command.item_handle
-        value, time_ns = checked_value(command), checked_time(command)
-        return await self._write(
-            call,
-            h,
-            i,
-            lambda: self.backend.write2(h, i, value, time_ns, command.user_id),
-            wait=command.wait_for_completion,
-        )
+        h, i, value, time_ns = *_handles(command), checked_value(command), checked_time(command)
+        return await self._write(call, command, lambda: self.backend.write2(h, i, value, time_ns, command.user_id))
 
     async def write_secured(self, call: Call, command: c.WriteSecuredCommand) -> MxReply:
         """WriteSecured."""
-        h, i = command.server_handle, command.item_handle
-        value = checked_value(command)
-        return await self._write(
-            call,
-            h,
-            i,
-            lambda: self.backend.write_secured(h, i, command.current_user_id, command.verifier_user_id, value),
-            wait=command.wait_for_completion,
-        )
+        h, i, value = *_handles(command), checked_value(command)
+        users = command.current_user_id, command.verifier_user_id
+        return await self._write(call, command, lambda: self.backend.write_secured(h, i, *users, value))
 
     async def write_secured2(self, call: Call, command: c.WriteSecured2Command) -> MxReply:
         """WriteSecured2."""
-        h, i = command.server_handle, command.item_handle
-        value, time_ns = checked_value(command), checked_time(command)
-        return await self._write(
-            call,
-            h,
-            i,
-            lambda: self.backend.write_secured2(
-                h, i, command.current_user_id, command.verifier_user_id, value, time_ns
-            ),
-            wait=command.wait_for_completion,
-        )
+        h, i, value, time_ns = *_handles(command), checked_value(command), checked_time(command)
+        users = command.current_user_id, command.verifier_user_id
+        return await self._write(call, command, lambda: self.backend.write_secured2(h, i, *users, value, time_ns))
 
     async def issue(self, item: Item, issue: Issue) -> PendingWrite:
         """Issue a write. The caller holds the backend's turn and the item's turn, which passes to the write."""
@@ -325,17 +300,17 @@ class Methods:
         except TimeoutError:
             raise CallExpired from None
 
-    async def _write(self, call: Call, server_handle: int, item_handle: int, issue: Issue, *, wait: bool) -> MxReply:
+    async def _write(self, call: Call, command: _WriteCommand, issue: Issue) -> MxReply:
         issue = call.noting(issue)
-        item = self.items.get(server_handle, item_handle)
+        item = self.items.get(*_handles(command))
         if item is None:
             # Not an item of this session: the backend answers with its own error.
             async with self.turn(call):
-                self.check_item(call, server_handle, item_handle)
+                self.check_item(call, *_handles(command))
                 await issue()
             return MxReply(write=WriteResult(write_id=self.writes.next_id()))
         write = await self.issue_in_turn(call, item, item.turns.line_up(), issue)
-        if not wait:
+        if not command.wait_for_completion:
             return MxReply(write=WriteResult(write_id=write.write_id))
         return completed_reply(write, await self.await_completion(call, write))
 
@@ -352,6 +327,10 @@ class Methods:
     def _line_up(self, server_handle: int, item_handle: int) -> AbstractContextManager[Ticket | None]:
         item = self.items.get(server_handle, item_handle)
         return nullcontext() if item is None else item.turns.line_up()
+
+
+def _handles(command: _WriteCommand) -> tuple[int, int]:
+    return command.server_handle, command.item_handle
 
 
 def _added(item: Item) -> MxReply:
