@@ -16,8 +16,7 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
 
 from mxgw_client import ApiKey, Flow, Tls, connect, errors
-from mxgw_client.options import ConnectOptions
-from mxgw_client.target import Target
+from mxgw_client.options import ConnectOptions, Target
 
 KEY = "mxgw_test_k1_0123456789"
 

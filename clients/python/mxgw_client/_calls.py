@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, TypeAlias, TypeVar
+from collections.abc import AsyncIterator, Awaitable, Callable
+from typing import TYPE_CHECKING, Protocol, TypeVar
 
-from google.protobuf.message import Message
 from grpc import aio
 
-from mxgw.v1 import alarm_service_pb2
-from mxgw.v1 import event_service_pb2 as events
 from mxgw.v1.alarm_service_pb2_grpc import AlarmServiceStub
 from mxgw.v1.command_service_pb2_grpc import CommandServiceStub
 from mxgw.v1.event_service_pb2_grpc import EventServiceStub
@@ -21,15 +19,28 @@ from mxgw_client.options import ConnectOptions
 if TYPE_CHECKING:  # what the stubs are on a grpc.aio channel; these names exist in the .pyi files only
     from mxgw.v1.alarm_service_pb2_grpc import AlarmServiceAsyncStub
     from mxgw.v1.command_service_pb2_grpc import CommandServiceAsyncStub
+    from mxgw.v1.event_service_pb2_grpc import EventServiceAsyncStub
     from mxgw.v1.gateway_service_pb2_grpc import GatewayServiceAsyncStub
     from mxgw.v1.session_service_pb2_grpc import SessionServiceAsyncStub
 
-Request = TypeVar("Request", bound=Message)
-Response = TypeVar("Response", bound=Message)
-StreamCall: TypeAlias = "aio.UnaryStreamCall[events.StreamEventsRequest, events.StreamEventsResponse]"
-AlarmCall: TypeAlias = (
-    "aio.UnaryStreamCall[alarm_service_pb2.StreamAlarmsRequest, alarm_service_pb2.StreamAlarmsResponse]"
-)
+Request = TypeVar("Request")
+Response = TypeVar("Response")
+
+
+class PagedRequest(Protocol):
+    """A request that names the page to return; an empty token asks for the first one."""
+
+    page_token: str
+
+
+class Page(Protocol):
+    """An answer that may be followed by others; its token is empty on the last page."""
+
+    @property
+    def next_page_token(self) -> str: ...
+
+
+PageT = TypeVar("PageT", bound=Page)
 
 
 class _Line:
@@ -74,6 +85,10 @@ class Calls:
         return self._line.commands
 
     @property
+    def events(self) -> EventServiceAsyncStub:
+        return self._line.events
+
+    @property
     def alarms(self) -> AlarmServiceAsyncStub:
         return self._line.alarms
 
@@ -111,16 +126,11 @@ class Calls:
             raise ConnectionOptionError(f"timeout_s is {timeout_s}; it must be greater than 0")
         return timeout_s
 
-    def stream(self, request: events.StreamEventsRequest) -> StreamCall:
-        """Start an event stream. It has no deadline: heartbeats tell whether it is alive."""
-        call: StreamCall = self._line.events.StreamEvents(request, metadata=self._metadata)
-        self._line.calls += 1
-        call.add_done_callback(self._line.done)
-        return call
-
-    def alarm_stream(self, request: alarm_service_pb2.StreamAlarmsRequest) -> AlarmCall:
-        """Start a stream of alarms; like `stream`."""
-        call: AlarmCall = self._line.alarms.StreamAlarms(request, metadata=self._metadata)
+    def stream(
+        self, method: aio.UnaryStreamMultiCallable[Request, Response], request: Request
+    ) -> aio.UnaryStreamCall[Request, Response]:
+        """Start a stream. It has no deadline: heartbeats tell whether it is alive."""
+        call: aio.UnaryStreamCall[Request, Response] = method(request, metadata=self._metadata)
         self._line.calls += 1
         call.add_done_callback(self._line.done)
         return call
@@ -148,3 +158,24 @@ class Calls:
         for line in (*self._retired, self._line):
             await line.channel.close(grace=None)
         self._retired.clear()
+
+
+class Pages(AsyncIterator[PageT]):
+    """The pages of an answer; each is asked for when the loop comes to it.
+
+    `ask` sends `request`, whose `page_token` is kept up to date here. An object and not a generator, so that leaving a
+    loop early leaves nothing to clean up.
+    """
+
+    def __init__(self, request: PagedRequest, ask: Callable[[], Awaitable[PageT]]) -> None:
+        self._request = request
+        self._ask = ask
+        self._was_last = False
+
+    async def __anext__(self) -> PageT:
+        if self._was_last:
+            raise StopAsyncIteration
+        page = await self._ask()
+        self._request.page_token = page.next_page_token
+        self._was_last = not page.next_page_token
+        return page

@@ -10,6 +10,7 @@ from typing import Self, TypeAlias
 
 from mxgw.convert import PyValue, duration_from_seconds, timestamp_from_datetime, to_value
 from mxgw.v1 import command_service_pb2, commands_pb2
+from mxgw_client._calls import Pages
 from mxgw_client.enums import DataType
 from mxgw_client.errors import ProtocolViolation, SubscribeFailed
 from mxgw_client.mxaccess import ItemLike, MxAccess
@@ -237,21 +238,13 @@ class BulkCalls(MxAccess):
         self, parent: str = "", *, name_contains: str = "", page_size: int = 0, timeout_s: float | None = None
     ) -> AsyncIterator[BrowseNode]:
         """Yield the children of `parent` (a `BrowseNode.path`; empty for the root), page by page as they are taken."""
-        token = ""
-        while True:
-            request = command_service_pb2.BrowseRequest(
-                session_id=self._session_id,
-                parent=parent,
-                name_contains=name_contains,
-                page_size=page_size,
-                page_token=token,
-            )
-            page = await self._calls.unary(self._calls.commands.Browse, request, "browse", timeout_s)
+        request = command_service_pb2.BrowseRequest(
+            session_id=self._session_id, parent=parent, name_contains=name_contains, page_size=page_size
+        )
+        pages = Pages(request, lambda: self._calls.unary(self._calls.commands.Browse, request, "browse", timeout_s))
+        async for page in pages:
             for node in page.nodes:
                 yield node_from_message(node)
-            token = page.next_page_token
-            if not token:
-                return
 
     async def _bulk(
         self, command: commands_pb2.MxCommand, inputs: int, timeout_s: float | None

@@ -8,10 +8,9 @@ from typing import TypeAlias
 
 from mxgw.convert import PyValue, duration_to_seconds
 from mxgw.v1 import event_service_pb2, events_pb2
-from mxgw_client.batch import EventBatch
 from mxgw_client.enums import GapReason, Quality, SourceHealth, WorkerState
 from mxgw_client.errors import MxgwClientError
-from mxgw_client.events import Event, StreamContext
+from mxgw_client.events import Event, EventBatch, StreamContext
 from mxgw_client.position import Position
 from mxgw_client.values import Status, moment, statuses_from_messages, value_of
 
@@ -142,7 +141,9 @@ class StreamCut:
     retry_in_s: float
 
 
-ControlFrame: TypeAlias = StreamOpened | Gap | Snapshot | SnapshotEnd | Progress | Heartbeat | Draining | StreamCut
+# The frames that streams of events and of alarms have in common.
+SharedFrame: TypeAlias = StreamOpened | Gap | Progress | Heartbeat | Draining | StreamCut
+ControlFrame: TypeAlias = SharedFrame | Snapshot | SnapshotEnd
 StreamItem: TypeAlias = Event | ControlFrame
 Frame: TypeAlias = EventBatch | ControlFrame
 

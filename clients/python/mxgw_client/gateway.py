@@ -10,19 +10,17 @@ from typing import Self
 
 from mxgw.convert import duration_from_seconds
 from mxgw.v1 import alarm_service_pb2, event_service_pb2, gateway_service_pb2, session_service_pb2
-from mxgw_client._calls import Calls
-from mxgw_client.alarm_stream import AlarmStream
+from mxgw_client._calls import Calls, Pages
 from mxgw_client.alarms import Acknowledgement, Alarm, AlarmFilter, alarm_from_message
 from mxgw_client.enums import AcknowledgeOutcome, OnGap
 from mxgw_client.errors import NotAGateway
-from mxgw_client.options import MIB, ApiKey, ConnectOptions, Flow, Tls
-from mxgw_client.policy import Policy
+from mxgw_client.options import MIB, ApiKey, ConnectOptions, Flow, Target, Tls
 from mxgw_client.position import Start
 from mxgw_client.results import GatewayInfo, Pong, SessionInfo, gateway_from_message, session_from_message
 from mxgw_client.resume import RESUME, ResumePolicy
 from mxgw_client.session import Session, ping, subscribers
-from mxgw_client.subscribers import SubscriberList
-from mxgw_client.target import Target
+from mxgw_client.streams import AlarmStream
+from mxgw_client.subscribers import Policy, SubscriberList
 
 CONTRACT = "mxgw.v1"
 DEFAULT_TARGET = "127.0.0.1:50051"
@@ -182,13 +180,12 @@ class Gateway:
     ) -> AsyncIterator[SessionInfo]:
         """Yield the sessions the caller may see, oldest first."""
         request = session_service_pb2.ListSessionsRequest(include_ended=include_ended)
-        while True:
-            page = await self._calls.unary(self._calls.sessions.ListSessions, request, "ListSessions", timeout_s)
+        pages = Pages(
+            request, lambda: self._calls.unary(self._calls.sessions.ListSessions, request, "ListSessions", timeout_s)
+        )
+        async for page in pages:
             for message in page.sessions:
                 yield session_from_message(message)
-            if not page.next_page_token:
-                return
-            request.page_token = page.next_page_token
 
     async def close_session(self, session_id: str, *, timeout_s: float | None = None) -> SessionInfo:
         """Close a session by its id, and return how it ended."""
@@ -236,15 +233,13 @@ class Gateway:
     ) -> AsyncIterator[Alarm]:
         """Yield the active alarms by reference, page by page."""
         request = alarm_service_pb2.QueryActiveAlarmsRequest(filter=(wanted or AlarmFilter()).to_message())
-        while True:
-            page = await self._calls.unary(
-                self._calls.alarms.QueryActiveAlarms, request, "QueryActiveAlarms", timeout_s
-            )
+        pages = Pages(
+            request,
+            lambda: self._calls.unary(self._calls.alarms.QueryActiveAlarms, request, "QueryActiveAlarms", timeout_s),
+        )
+        async for page in pages:
             for active in page.alarms:
                 yield alarm_from_message(active.alarm)
-            if not page.next_page_token:
-                return
-            request.page_token = page.next_page_token
 
     async def acknowledge_alarms(
         self, *references: str, comment: str = "", operator: str = "", timeout_s: float | None = None

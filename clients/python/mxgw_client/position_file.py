@@ -12,6 +12,7 @@ import json
 import logging
 import os
 import threading
+import weakref
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -113,6 +114,12 @@ class PositionFile:
         self._wanted = threading.Event()
         self._closed = threading.Event()
         self._thread: threading.Thread | None = None
+        # Closes the file when the stream it belongs to is dropped without being closed.
+        self._finalizer: weakref.finalize[..., object] | None = None
+
+    def close_when_dropped(self, stream: object) -> None:
+        """Write the last place and close, once nobody holds `stream` any more; `end` calls that off."""
+        self._finalizer = weakref.finalize(stream, _close_quietly, self)
 
     def note(self, position: Position | None, *, snapshot_owed: bool = False) -> None:
         """Everything up to `position` is done with: write it when its time comes.
@@ -160,6 +167,20 @@ class PositionFile:
         if self._failure is not None:
             raise self._failure
 
+    def end(self, position: Position | None, *, snapshot_owed: bool) -> None:
+        """Note the last place, unless `position` is None, and close.
+
+        Raises:
+            PositionFileError: it could not be written.
+        """
+        if self._finalizer is not None:
+            self._finalizer.detach()
+        try:
+            if position is not None:
+                self.note(position, snapshot_owed=snapshot_owed)
+        finally:
+            self.close()
+
     def _write(self) -> None:
         with self._writing:
             latest = self._latest
@@ -176,7 +197,7 @@ class PositionFile:
                 self._written, self._failure = latest, None
 
 
-def close_quietly(file: PositionFile) -> None:
+def _close_quietly(file: PositionFile) -> None:
     """Close the file of a stream that nobody holds any more."""
     try:
         file.close()

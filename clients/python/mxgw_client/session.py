@@ -8,20 +8,18 @@ import time
 import weakref
 from pathlib import Path
 from types import TracebackType
-from typing import Self, TypeAlias
+from typing import Self
 
 from mxgw.convert import duration_from_seconds, duration_to_seconds
 from mxgw.v1 import event_service_pb2, gateway_service_pb2, session_service_pb2
-from mxgw_client._calls import Calls
+from mxgw_client._calls import Calls, Pages
 from mxgw_client._repeating import new_request_id, repeated
 from mxgw_client.bulk import BulkCalls
 from mxgw_client.enums import OnGap
 from mxgw_client.errors import MxgwClientError, SessionEnded, SessionGone, SessionNotFound
-from mxgw_client.policy import Policy
 from mxgw_client.position import Position, Start, after
 from mxgw_client.position_file import POSITION_INTERVAL_S, PositionFile, StoredPosition
 from mxgw_client.results import (
-    ItemState,
     Pong,
     SessionInfo,
     StateOfSession,
@@ -31,16 +29,14 @@ from mxgw_client.results import (
     worker_from_message,
 )
 from mxgw_client.resume import RESUME, ResumePolicy
-from mxgw_client.stream import EventStream
-from mxgw_client.subscribers import SubscriberList, subscribers_from_message
+from mxgw_client.streams import EventStream
+from mxgw_client.subscribers import Policy, SubscriberList, subscribers_from_message
 from mxgw_client.values import moment
 
 log = logging.getLogger(__name__)
 
 # How long leaving a session may take when the gateway does not answer; its lease ends it then.
 CLOSE_TIMEOUT_S = 5.0
-
-StateRequest: TypeAlias = session_service_pb2.GetSessionStateRequest
 
 
 class Session(BulkCalls):
@@ -245,25 +241,15 @@ class Session(BulkCalls):
 
     async def state(self, *, include_values: bool = False, timeout_s: float | None = None) -> StateOfSession:
         """Return the registrations and all items; `position` is as of the first page of them."""
-        items: list[ItemState] = []
-        request = StateRequest(session_id=self._session_id, include_values=include_values)
-        page = first = await self._state_page(request, timeout_s)
-        while True:
-            items.extend(map(item_state_from_message, page.items))
-            if not page.next_page_token:
-                break
-            request.page_token = page.next_page_token
-            page = await self._state_page(request, timeout_s)
+        request = session_service_pb2.GetSessionStateRequest(session_id=self._session_id, include_values=include_values)
+        method, calls = "GetSessionState", self._calls
+        answer = Pages(request, lambda: calls.unary(calls.sessions.GetSessionState, request, method, timeout_s))
+        pages = [page async for page in answer]
         return StateOfSession(
-            position=Position.from_message(first.position),
-            registrations={entry.server_handle: entry.client_name for entry in first.registrations},
-            items=tuple(items),
+            position=Position.from_message(pages[0].position),
+            registrations={entry.server_handle: entry.client_name for entry in pages[0].registrations},
+            items=tuple(item_state_from_message(item) for page in pages for item in page.items),
         )
-
-    async def _state_page(
-        self, request: StateRequest, timeout_s: float | None
-    ) -> session_service_pb2.GetSessionStateResponse:
-        return await self._calls.unary(self._calls.sessions.GetSessionState, request, "GetSessionState", timeout_s)
 
     async def worker_info(self, *, timeout_s: float | None = None) -> WorkerInfo:
         """Return the worker process behind the session."""

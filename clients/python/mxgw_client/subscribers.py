@@ -3,14 +3,26 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime
 
 from mxgw.convert import duration_to_seconds
-from mxgw.v1 import session_service_pb2
+from mxgw.v1 import event_service_pb2, session_service_pb2
 from mxgw_client.enums import GapReason
 from mxgw_client.position import Position
 from mxgw_client.values import moment
+
+
+@dataclass(frozen=True, slots=True)
+class Policy:
+    """A policy by name, for example `Policy("sample", {"interval_ms": "500"})`; the gateway may refuse it."""
+
+    name: str
+    parameters: Mapping[str, str] = field(default_factory=dict)
+
+    def to_message(self) -> event_service_pb2.OverflowPolicyChoice:
+        """Return the contract's message."""
+        return event_service_pb2.OverflowPolicyChoice(name=self.name, parameters=dict(self.parameters))
 
 
 @dataclass(frozen=True, slots=True)

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 from mxgw.convert import ok_status, status, timestamp_from_ns, to_value
 from mxgw.v1 import events_pb2 as e
-from mxgw_client import Gap, GapReason
-from mxgw_client.batch import EventBatch
+from mxgw_client import EventBatch, Gap, GapReason
 from mxgw_client.events import Event, StreamContext
 from mxgw_client.references import ReferenceMap
 from mxgw_core.cli.event_lines import event_document, event_line, gap_document, gap_line

@@ -8,9 +8,9 @@ from __future__ import annotations
 
 import asyncio
 import threading
-from collections.abc import AsyncIterator, Coroutine, Iterator
-from concurrent.futures import Future
-from typing import Any, TypeVar
+from collections.abc import AsyncIterator, Callable, Coroutine, Iterator
+from concurrent.futures import CancelledError, Future
+from typing import Any, Generic, TypeVar
 
 T = TypeVar("T")
 
@@ -84,6 +84,43 @@ async def _then(coroutine: Coroutine[Any, Any, T], finished: threading.Event) ->
 
 async def _step(items: AsyncIterator[T]) -> T:
     return await anext(items)
+
+
+class Waiter(Generic[T]):
+    """Returns the results of a step that is run again and again, one at a time. A wait may be given up.
+
+    The step under way goes on then, and its result is for the next wait.
+    """
+
+    def __init__(self, loop: LoopThread, step: Callable[[], Coroutine[Any, Any, T]]) -> None:
+        self._loop = loop
+        self._step = step
+        # The step under way; the loop thread completes it.
+        self._pending: Future[T] | None = None
+
+    def next(self, timeout_s: float | None) -> T:
+        """Return the result of the next step, waiting for at most `timeout_s`.
+
+        Raises:
+            TimeoutError: it is not there yet.
+            StopIteration: the step raised StopAsyncIteration or was cancelled.
+            Exception: whatever else the step raised.
+        """
+        if self._pending is None:
+            self._pending = self._loop.submit(self._step())
+        pending = self._pending
+        try:
+            result = pending.result(timeout_s)
+        except (StopAsyncIteration, CancelledError):
+            self._pending = None
+            raise StopIteration from None
+        except BaseException as error:
+            # Unless the step itself raised it, this is a timeout or an interrupt of the wait.
+            if pending.done() and pending.exception() is error:
+                self._pending = None
+            raise
+        self._pending = None
+        return result
 
 
 class _Shared:

@@ -11,14 +11,13 @@ from mxgw_client.alarms import Acknowledgement, Alarm, AlarmFilter
 from mxgw_client.enums import OnGap
 from mxgw_client.gateway import DEFAULT_CLIENT_NAME, DEFAULT_TARGET
 from mxgw_client.options import MIB, ApiKey, Flow, Tls
-from mxgw_client.policy import Policy
 from mxgw_client.position import Start
 from mxgw_client.results import GatewayInfo, Pong, SessionInfo
 from mxgw_client.resume import RESUME, ResumePolicy
-from mxgw_client.subscribers import SubscriberList
+from mxgw_client.subscribers import Policy, SubscriberList
 from mxgw_client.sync import _loop
-from mxgw_client.sync.alarms import AlarmStream
 from mxgw_client.sync.session import Session
+from mxgw_client.sync.streams import AlarmStream
 
 
 def connect(

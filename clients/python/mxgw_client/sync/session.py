@@ -15,7 +15,6 @@ from mxgw_client import session as asynchronous
 from mxgw_client.bulk import BulkWrite, Reference
 from mxgw_client.enums import DataType, OnGap
 from mxgw_client.mxaccess import ItemLike
-from mxgw_client.policy import Policy
 from mxgw_client.position import Start
 from mxgw_client.position_file import POSITION_INTERVAL_S, PositionFile
 from mxgw_client.results import (
@@ -32,9 +31,9 @@ from mxgw_client.results import (
     WriteResult,
 )
 from mxgw_client.resume import RESUME, ResumePolicy
-from mxgw_client.subscribers import SubscriberList
+from mxgw_client.subscribers import Policy, SubscriberList
 from mxgw_client.sync._loop import LoopThread
-from mxgw_client.sync.stream import EventStream
+from mxgw_client.sync.streams import EventStream
 from mxgw_client.values import Status
 
 T = TypeVar("T")

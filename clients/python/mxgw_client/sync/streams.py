@@ -1,22 +1,20 @@
-"""A session's event stream as a plain iterator."""
+"""The event stream and the alarm stream as plain iterators."""
 
 from __future__ import annotations
 
-import concurrent.futures
 import contextlib
 import sys
-import weakref
 from collections.abc import Iterator
 from types import TracebackType
 from typing import Self
 
-from mxgw_client import stream as asynchronous
-from mxgw_client.batch import EventBatch
-from mxgw_client.events import Event
+from mxgw_client import streams as asynchronous
+from mxgw_client.alarms import AlarmItem
+from mxgw_client.events import Event, EventBatch
 from mxgw_client.frames import Frame, StreamItem, StreamOpened
 from mxgw_client.position import Position
-from mxgw_client.position_file import PositionFile, close_quietly
-from mxgw_client.sync._loop import LoopThread
+from mxgw_client.position_file import PositionFile
+from mxgw_client.sync._loop import LoopThread, Waiter
 
 
 class EventStream(Iterator[StreamItem]):
@@ -31,12 +29,12 @@ class EventStream(Iterator[StreamItem]):
     ) -> None:
         self._loop = loop
         self._stream = stream
+        self._frames = Waiter(loop, stream.next_batch)
         self._file = position_file
-        # Writes the last place when the stream is dropped without being closed.
-        self._finalizer = None if position_file is None else weakref.finalize(self, close_quietly, position_file)
-        # The batch under way; the loop thread completes it.
-        self._pending: concurrent.futures.Future[Frame] | None = None
+        if position_file is not None:
+            position_file.close_when_dropped(self)
         self._batch: EventBatch | None = None
+        # The events of the batch that were not handed out yet.
         self._views: Iterator[Event] = iter(())
         self._last_event: Event | None = None
         self._position: Position | None = stream.position
@@ -58,7 +56,7 @@ class EventStream(Iterator[StreamItem]):
         return self._position if self._last_event is None else self._last_event.position
 
     def _note(self) -> None:
-        """Whoever asks for more is done with what it has."""
+        """Write down the position: an application that asks for more has processed what it was handed before."""
         if self._file is not None:
             self._file.note(self.position, snapshot_owed=self._snapshot_owed)
 
@@ -66,7 +64,7 @@ class EventStream(Iterator[StreamItem]):
         return self.next()
 
     def next(self, timeout_s: float | None = None) -> StreamItem:
-        """Return the next item, waiting for at most `timeout_s`.
+        """Return the next event or control frame, waiting for at most `timeout_s`.
 
         Raises:
             TimeoutError: nothing came; nothing is lost either.
@@ -77,7 +75,7 @@ class EventStream(Iterator[StreamItem]):
         for event in self._views:
             self._last_event = event
             return event
-        frame = self._next_frame(timeout_s)
+        frame = self._frames.next(timeout_s)
         if not isinstance(frame, EventBatch):
             self._move()
             return frame
@@ -96,35 +94,16 @@ class EventStream(Iterator[StreamItem]):
         while True:
             self._note()
             try:
-                frame = self._next_frame(None)
+                frame = self._frames.next(None)
             except StopIteration:
                 return
             self._move()
             yield frame
 
     def _move(self) -> None:
+        """Take over the place of the asynchronous stream, which lies behind the whole batch it returned."""
         self._last_event, self._position = None, self._stream.position
         self._snapshot_owed = self._stream.snapshot_owed
-
-    def _next_frame(self, timeout_s: float | None) -> Frame:
-        if self._pending is None:
-            self._pending = self._loop.submit(self._stream.next_batch())
-        pending = self._pending
-        try:
-            frame = pending.result(timeout_s)
-        except StopAsyncIteration:
-            self._pending = None
-            raise StopIteration from None
-        except concurrent.futures.CancelledError:
-            self._pending = None
-            raise StopIteration from None
-        except BaseException as error:
-            # A timeout or an interrupt of this wait: the read goes on, and its result is for the next call.
-            if pending.done() and pending.exception() is error:
-                self._pending = None
-            raise
-        self._pending = None
-        return frame
 
     def close(self) -> None:
         """End the stream; idempotent.
@@ -135,19 +114,13 @@ class EventStream(Iterator[StreamItem]):
         self._close(is_done=True)
 
     def _close(self, *, is_done: bool) -> None:
-        """`is_done`: the application is done with the last item it was handed."""
+        """`is_done`: the application has processed the last event it was handed."""
         file, self._file = self._file, None
         position = self.position
         self._batch, self._views = None, iter(())
         self._loop.run(self._stream.close())
         if file is not None:
-            assert self._finalizer is not None
-            self._finalizer.detach()
-            try:
-                if is_done:
-                    file.note(position, snapshot_owed=self._snapshot_owed)
-            finally:
-                file.close()
+            file.end(position if is_done else None, snapshot_owed=self._snapshot_owed)
 
     def __enter__(self) -> Self:
         self._loop.run(self._stream.open())
@@ -159,10 +132,73 @@ class EventStream(Iterator[StreamItem]):
         self._close(is_done=error is None)
 
     def __del__(self) -> None:
-        # Dropped without closing, for example after `break`: end it in its own thread, which must not be this one.
-        if not sys.is_finalizing():
-            with contextlib.suppress(RuntimeError):
-                self._loop.submit(self._stream.close())
+        _close_dropped(self._loop, self._stream)
 
     def __repr__(self) -> str:
         return f"<sync {self._stream!r}>"
+
+
+class AlarmStream(Iterator[AlarmItem]):
+    """Like `mxgw_client.AlarmStream`, without `await`. One thread at a time may read."""
+
+    def __init__(self, loop: LoopThread, stream: asynchronous.AlarmStream) -> None:
+        self._loop = loop
+        self._stream = stream
+        self._steps = Waiter(loop, lambda: _step(stream))
+        self._position = stream.position
+
+    @property
+    def opened(self) -> StreamOpened | None:
+        """See `mxgw_client.AlarmStream`."""
+        return self._stream.opened
+
+    @property
+    def position(self) -> Position | None:
+        """The place after everything handed to the application so far."""
+        return self._position
+
+    def __next__(self) -> AlarmItem:
+        return self.next()
+
+    def next(self, timeout_s: float | None = None) -> AlarmItem:
+        """Return the next change or control frame, waiting for at most `timeout_s`.
+
+        Raises:
+            TimeoutError: nothing came; nothing is lost either.
+            StopIteration: the stream was closed here.
+            StreamEnded: it ended for another reason.
+        """
+        item, self._position = self._steps.next(timeout_s)
+        return item
+
+    def close(self) -> None:
+        """End the stream; idempotent."""
+        self._loop.run(self._stream.close())
+
+    def __enter__(self) -> Self:
+        self._loop.run(self._stream.open())
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def __del__(self) -> None:
+        _close_dropped(self._loop, self._stream)
+
+    def __repr__(self) -> str:
+        return f"<sync {self._stream!r}>"
+
+
+async def _step(stream: asynchronous.AlarmStream) -> tuple[AlarmItem, Position | None]:
+    """Return what comes next, and the place after it: the stream may be further once the caller asks."""
+    item = await anext(stream)
+    return item, stream.position
+
+
+def _close_dropped(loop: LoopThread, stream: asynchronous.EventStream | asynchronous.AlarmStream) -> None:
+    """End a stream that was dropped without closing, for example after `break`, in its own thread and not in this."""
+    if not sys.is_finalizing():
+        with contextlib.suppress(RuntimeError):
+            loop.submit(stream.close())
