@@ -1,7 +1,7 @@
 """How an API key is written: `mxgw_<environment>_<key id>_<secret>_<checksum>`, one word for a double click.
 
 The checksum lets scanners and the gateway itself tell a key from anything else without looking it up.
-Source: the token formats of GitHub (RELIABILITY 4).
+Source: the token formats of GitHub, docs/reference/security.md#key-format.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """Connections to directory servers: encrypted before anything is said, never referred elsewhere, bounded in time.
 
 Several defaults of ldap3 are the unsafe ones (certificates not checked, credentials sent on to whatever server a
-referral names, no timeouts; RELIABILITY 4), so everything is said explicitly here.
+referral names, no timeouts; docs/reference/security.md#ldap-defaults), so everything is said explicitly here.
 """
 
 from __future__ import annotations
