@@ -1,6 +1,6 @@
 """The client library of mxgw: `connect` to a gateway, open sessions, call MXAccess, follow events.
 
-`mxgw_client.sync` has the same without `await`, for scripts and notebooks. Errors are in `mxgw_client.errors`.
+`mxgw_client.sync` has the same calls without `await`, for scripts and notebooks. Errors are in `mxgw_client.errors`.
 """
 
 from mxgw_client.alarms import (

@@ -1,4 +1,4 @@
-"""Who follows a session's events, as the gateway sees them."""
+"""Subscribers: the overflow policy a reader asks for, and a session's readers as the gateway lists them."""
 
 from __future__ import annotations
 
@@ -15,7 +15,10 @@ from mxgw_client.values import moment
 
 @dataclass(frozen=True, slots=True)
 class Policy:
-    """A policy by name, for example `Policy("sample", {"interval_ms": "500"})`; the gateway may refuse it."""
+    """An overflow policy by name, for example `Policy("sample", {"interval_ms": "500"})`.
+
+    The gateway refuses one that it does not have or whose parameters are wrong (`InvalidRequest`).
+    """
 
     name: str
     parameters: Mapping[str, str] = field(default_factory=dict)
@@ -29,9 +32,9 @@ class Policy:
 class Subscriber:
     """One reader of a session's events.
 
-    Lag is what was not handed to the reader's transport yet; the transport itself may hold some megabytes more. A
-    limit of 0 is none. `lost` counts events by the reason of their gaps. `ending` means that its stream is over but
-    for what was queued.
+    `lag_*` is what the gateway has not handed to the reader's transport yet; the transport itself may hold some
+    megabytes more. A `limit_*` of 0 means no limit. `lost` counts events by the reason of their gaps. `ending` means
+    that the stream is over and only the events that are queued still follow.
     """
 
     subscriber_id: str
@@ -56,7 +59,7 @@ class Subscriber:
 
 @dataclass(frozen=True, slots=True)
 class Counter:
-    """One counter of a session, by its metric name and labels."""
+    """One counter of a session: the name and labels of its metric, and its value since the session opened."""
 
     name: str
     labels: Mapping[str, str]
@@ -65,7 +68,7 @@ class Counter:
 
 @dataclass(frozen=True, slots=True)
 class SubscriberList:
-    """A session's subscribers, oldest first, its event log, and what was counted since the session opened."""
+    """A session's subscribers, oldest first, the extent of its event log, and its counters."""
 
     subscribers: tuple[Subscriber, ...]
     maximum_subscribers: int

@@ -30,7 +30,7 @@ def connect(
     timeout_s: float = 30.0,
     max_message_bytes: int = 4 * MIB,
 ) -> Gateway:
-    """Return the gateway at `target`; `with` it to connect. Everything is as in `mxgw_client.connect`."""
+    """Return the gateway at `target`; `with` it to connect. The arguments are those of `mxgw_client.connect`."""
     return Gateway(
         asynchronous.connect(
             target,
@@ -45,7 +45,7 @@ def connect(
 
 
 class Gateway:
-    """See `mxgw_client.Gateway`. Threads may share it."""
+    """Like `mxgw_client.Gateway`, without `await`: every method does the same. Threads may share it."""
 
     def __init__(self, gateway: asynchronous.Gateway) -> None:
         self._gateway = gateway

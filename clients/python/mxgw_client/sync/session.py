@@ -40,7 +40,7 @@ T = TypeVar("T")
 
 
 class Subscription:
-    """See `mxgw_client.Subscription`."""
+    """Like `mxgw_client.Subscription`, without `await`."""
 
     def __init__(self, loop: LoopThread, subscription: asynchronous_bulk.Subscription) -> None:
         self._loop = loop
@@ -75,7 +75,7 @@ class Subscription:
 
 
 class Session:
-    """See `mxgw_client.Session`; every method does what its namesake there does. Threads may share it."""
+    """Like `mxgw_client.Session`, without `await`: every method does the same. Threads may share it."""
 
     def __init__(self, loop: LoopThread, session: asynchronous.Session) -> None:
         self._loop = loop
@@ -357,7 +357,7 @@ class Session:
             self._session.browse(parent, name_contains=name_contains, page_size=page_size, timeout_s=timeout_s)
         )
 
-    # What the gateway and the worker say
+    # The state of session and worker
 
     def info(self, *, timeout_s: float | None = None) -> SessionInfo:
         return self._run(self._session.info(timeout_s=timeout_s))

@@ -20,7 +20,7 @@ from mxgw_client.sync._loop import LoopThread, Waiter
 class EventStream(Iterator[StreamItem]):
     """Like `mxgw_client.EventStream`, without `await`. One thread at a time may read.
 
-    At most one batch is taken over at a time, so a reader that does not read shows as lag at the gateway. An interrupt
+    It fetches at most one batch ahead, so that a reader which stops reading shows as lag at the gateway. An interrupt
     (Ctrl-C) while it waits loses nothing: iterate again, or resume after `position`.
     """
 
