@@ -116,5 +116,5 @@ def test_the_transport_never_waits_longer_than_a_second_to_connect_again() -> No
 
     assert options["grpc.initial_reconnect_backoff_ms"] == 100
     assert options["grpc.max_reconnect_backoff_ms"] == 1_000
-    # How long one try may take; gRPC's own value would be 20 s.
+    # How long one try may take; gRPC's default is 20 s.
     assert options["grpc.min_reconnect_backoff_ms"] == 5_000

@@ -125,7 +125,7 @@ class BulkCalls(MxAccess):
         """UnAdvise and RemoveItem for every item."""
         server = await self._server_of(items, server_handle)
         handles = [item.handle if isinstance(item, Item) else item for item in items]
-        names = [item.reference if isinstance(item, Item) else "" for item in items]
+        names = [_name(item) for item in items]
         command = commands_pb2.UnsubscribeBulkCommand(server_handle=server, item_handles=handles)
         serials = [self._serial_of(item, server) for item in items]
         results = await self._bulk(commands_pb2.MxCommand(unsubscribe_bulk=command), len(handles), timeout_s)
@@ -151,11 +151,7 @@ class BulkCalls(MxAccess):
         )
         results = await self._bulk(commands_pb2.MxCommand(write_bulk=command), len(entries), timeout_s)
         return [
-            WriteOutcome(
-                *_outcome(item.reference if isinstance(item, Item) else "", result),
-                result.write.write_id,
-                result.write.completed,
-            )
+            WriteOutcome(*_outcome(_name(item), result), result.write.write_id, result.write.completed)
             for item, result in zip(items, results, strict=True)
         ]
 
@@ -280,6 +276,10 @@ class BulkCalls(MxAccess):
 
 def _pair(reference: Reference) -> tuple[str, str]:
     return (reference, "") if isinstance(reference, str) else reference
+
+
+def _name(item: ItemLike) -> str:
+    return item.reference if isinstance(item, Item) else ""
 
 
 def _is_accepted(result: commands_pb2.BulkItemResult) -> bool:

@@ -1,7 +1,7 @@
 """How a stream comes back by itself after a cut, for events and for alarms alike.
 
     ResumePolicy      how long to wait between attempts and when to give up; the application chooses it
-    is_temporary      which errors are a cut, and which are the end of the stream
+    is_temporary      which errors are a cut only, and which end the stream for good
     Backoff           counts the attempts since a cut, and says how long to wait before the next one
     Place             how far the application has come; decides what the next attempt asks for
     ResumingStream    puts these together: the frames of one stream, over as many calls as it takes
@@ -164,11 +164,11 @@ class Place:
         self.position = start.position
         self.snapshot_owed = start.kind == Start.SNAPSHOT.kind or request.with_snapshot
         self._opened: StreamOpened | None = None
-        # The position once the gap that the last StreamOpened announced was handed out.
-        self._behind_gap: Position | None = None
+        # The position to take once the gap that the last StreamOpened announced was handed out.
+        self._after_gap: Position | None = None
 
     def request_from_here(self) -> StreamRequest:
-        """Return the first request again, but for the start: the present position, and a snapshot if one is owed."""
+        """Return the first request, changed to start after the present position, with a snapshot if one is owed."""
         request = copy.deepcopy(self._request)
         if self.position is not None:
             request.start.CopyFrom(after(self.position).to_message())
@@ -176,13 +176,13 @@ class Place:
         return request
 
     def hand_out(self, frame: object) -> None:
-        """Count a frame as handed to the application. Whoever hands out events sets `position` itself."""
+        """Count a frame as handed to the application. (For events the streams set `position` themselves.)"""
         match frame:
             case StreamOpened(position=position):
-                self._opened, self._behind_gap = frame, None
+                self._opened, self._after_gap = frame, None
                 if frame.was_resuming and not frame.recovered:
                     # The position moves with the gap that follows: a cut in between must not hide the gap.
-                    self._behind_gap = position
+                    self._after_gap = position
                     on_gap = self._request.on_gap or self._kind.default_on_gap
                     self.snapshot_owed |= on_gap == OnGap.SNAPSHOT
                 else:
@@ -198,11 +198,11 @@ class Place:
                 self._advance(position)
 
     def _hand_out_gap(self, gap: Gap) -> None:
-        behind, self._behind_gap = self._behind_gap, None
+        after_gap, self._after_gap = self._after_gap, None
         if gap.covers_its_range:
             self._advance(Position(gap.epoch, gap.last_lost))
-        elif behind is not None and not gap.last_lost:
-            self.position = behind
+        elif after_gap is not None and not gap.last_lost:
+            self.position = after_gap
         if gap.reason is GapReason.QUEUE_DROPPED and self._opened is not None and self._opened.policy == _RESYNC:
             self.snapshot_owed = True
 
@@ -220,7 +220,7 @@ class Place:
 class _Waiting:
     """The stream was cut and the next attempt comes at `until_s`.
 
-    `dead_generation` names a channel that must be replaced first, because its connection is dead without saying so.
+    `dead_generation` names a channel that must be replaced first: its connection is dead, unnoticed by gRPC.
     """
 
     until_s: float
@@ -238,8 +238,8 @@ class _Ended:
 class ResumingStream(Generic[F]):
     """The frames of one stream, over as many calls as it takes.
 
-    After a cut `next_frame` returns a `StreamCut`, then the StreamOpened of the next call that works. Whoever reads
-    calls `place.hand_out` with each frame that it hands to the application. `subject` names the stream in the log.
+    After a cut `next_frame` returns a `StreamCut`, then the StreamOpened of the next call that works. The owner calls
+    `place.hand_out` with each frame that it hands to the application. `subject` names the stream in the log.
     """
 
     def __init__(
@@ -266,7 +266,7 @@ class ResumingStream(Generic[F]):
         # Set by `close`; ends the wait for the next attempt.
         self._closed = asyncio.Event()
         self._has_reader = False
-        # Read by `open`, and still to be returned by `next_frame`.
+        # A frame that `open` has read and `next_frame` returns first.
         self._first: F | SharedFrame | None = None
         # The StreamOpened read last.
         self.opened: StreamOpened | None = None
@@ -332,7 +332,7 @@ class ResumingStream(Generic[F]):
             self._has_reader = False
 
     async def _try_frame(self) -> F | SharedFrame | None:
-        """Return the next frame; None when an attempt failed before it opened, which the application need not see."""
+        """Return the next frame; None when an attempt failed before StreamOpened, which nobody needs to see."""
         attempt = await self._attempt()
         try:
             frame = await attempt.next_frame()
@@ -347,7 +347,7 @@ class ResumingStream(Generic[F]):
         return frame
 
     async def _attempt(self) -> Attempt[F]:
-        """Return the attempt under way, or wait until the next one is due and make it."""
+        """Return the attempt under way; if there is none, wait until the next one is due and begin it."""
         if isinstance(self._state, _Waiting):
             await self._wait(self._state)
         if self._closed.is_set():

@@ -1,7 +1,6 @@
 """The event stream of a session and the stream of alarms, as async iterators that come back by themselves after a cut.
 
-How they come back is decided in `resume`. Here frames become single events, and each stream keeps its position: it is
-that of the last one handed to the application.
+`resume` decides how they come back. Here their frames are handed out as single events.
 """
 
 from __future__ import annotations
@@ -50,7 +49,7 @@ class EventStream(AsyncIterator[StreamItem]):
     """Events and control frames of one session, in order; made by `Session.events`.
 
     Iterate over it directly, or `async with` it to have it closed at the end of the block; entering waits for
-    StreamOpened, so refusals are raised there. Iterating may stop and go on at will.
+    StreamOpened, so refusals are raised there. The application may leave the loop and iterate again later.
 
         async with session.events() as events:
             async for event in events:
@@ -85,7 +84,7 @@ class EventStream(AsyncIterator[StreamItem]):
         # The events of the batch that were not handed out yet, and what they share.
         self._rest: Iterator[events_pb2.Event] = iter(())
         self._context = StreamContext(b"", references)
-        # The event handed out last, if nothing came after it. Its position is made only when somebody asks for it.
+        # The event handed out last, if nothing was handed out since. Its position is made only when it is asked for.
         self._last_event: Event | None = None
 
     @property
