@@ -217,8 +217,8 @@ def _cancel(read: asyncio.Task[Any] | None, call: Any) -> None:
 async def _read_message(call: Any) -> Message | BaseException | None:
     """Return the next message, None at the end of the stream, or the exception that ended it.
 
-    The task holds the call and not the stream, so that a stream which nobody holds any more is collected. It raises
-    nothing but its own cancellation: a failure must reach the reader, not the task group.
+    The task refers to the call and not to the stream, so that a stream which the application dropped is collected. It
+    raises nothing but its own cancellation: a failure must reach the reader, not the task group.
     """
     try:
         message = await call.read()

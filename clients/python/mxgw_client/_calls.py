@@ -1,4 +1,4 @@
-"""The gRPC calls of one connection: deadlines, metadata and the translation of failures, in one place."""
+"""The gRPC calls of one connection: deadlines, metadata, and the errors that failures become."""
 
 from __future__ import annotations
 

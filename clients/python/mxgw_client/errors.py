@@ -7,7 +7,7 @@ MxgwClientError
 ├── NotAGateway                  something answered that does not serve this contract
 ├── CallTimedOut                 no answer in time; the outcome is unknown
 ├── ProtocolViolation            the answer breaks the contract
-├── CallFailed                   a refusal that carries no reason of the gateway's
+├── CallFailed                   a call failed, and the gateway gave no reason
 ├── MxAccessError                MXAccess failed (hresult != 0)
 │   ├── WriteFailed              the write completed with a failure, or its completion never came
 │   ├── LoginFailed              AuthenticateUser answered 0
@@ -206,7 +206,7 @@ class SessionLimitReached(GatewayRefusal):
 
 
 class MemoryLimitReached(GatewayRefusal):
-    """The gateway's memory for events has no room for another session; `metadata` names the setting and the bytes."""
+    """The gateway's memory for events has no room for another session or another large request."""
 
 
 class RequestIdLimitReached(GatewayRefusal):
@@ -264,7 +264,7 @@ class StreamEnded(MxgwClientError):
 
 
 class ConnectionLost(StreamEnded):
-    """The connection broke; the session lives on for its lease or detach grace."""
+    """The connection broke; the session stays open for its lease or detach grace."""
 
     resumable = True
 
@@ -296,11 +296,11 @@ class SessionClosed(SessionEnded):
 
 
 class LeaseExpired(SessionEnded):
-    """Nothing used the session for its lease."""
+    """Neither a call nor a subscriber used the session for as long as its lease."""
 
 
 class DetachGraceExpired(SessionEnded):
-    """No subscriber came back in time."""
+    """No subscriber attached again within the detach grace."""
 
 
 class WorkerLost(SessionEnded):

@@ -43,7 +43,7 @@ class EventView:
 
     @property
     def position(self) -> Position:
-        """The place of this event: a stream started `after` it begins with the next event."""
+        """The position of this event: a stream started `after` it begins with the next one."""
         return Position(self._context.epoch, self.sequence)
 
     @property
@@ -63,7 +63,7 @@ class EventView:
 
     @property
     def reference(self) -> str:
-        """The reference with which this session object added the item; empty when it did not."""
+        """The reference with which this session object added the item; empty when another one added it."""
         return self._context.references.lookup(self.raw.item_serial)
 
     @property
@@ -263,7 +263,7 @@ class EventBatch(Sequence[Event]):
 
     @property
     def position(self) -> Position:
-        """The place of the last event."""
+        """The position of the last event."""
         return Position(self._context.epoch, self.last_sequence)
 
     def after(self, sequence: int) -> EventBatch:

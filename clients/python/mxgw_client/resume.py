@@ -3,7 +3,7 @@
     ResumePolicy      how long to wait between attempts and when to give up; the application chooses it
     is_temporary      which errors are a cut only, and which end the stream for good
     Backoff           counts the attempts since a cut, and says how long to wait before the next one
-    Place             how far the application has come; decides what the next attempt asks for
+    ResumePoint       how far the application has come; decides what the next attempt asks for
     ResumingStream    puts these together: the frames of one stream, over as many calls as it takes
 
 Each call is an `Attempt` (`_attempt.py`), which also notices silence. `EventStream` and `AlarmStream` (`streams.py`)
@@ -96,7 +96,7 @@ class ResumePolicy:
     def delay_s(self, attempt: int, retry_after_s: float | None, chance: float) -> float:
         """Return how long to wait before attempt number `attempt` (the first is 0).
 
-        `retry_after_s` is what the gateway asked for; `chance`, from 0 to 1, picks a point in the random time.
+        `retry_after_s` is what the gateway asked for; `chance`, from 0 to 1, picks one of the possible delays.
         """
         longest_s = min(self.longest_delay_s, self.first_delay_s * 2.0 ** min(attempt, 60))
         return (retry_after_s or 0.0) + chance * longest_s
@@ -150,7 +150,7 @@ class Backoff:
         return delay_s
 
 
-class Place:
+class ResumePoint:
     """How far the application has come, and so what the next attempt asks for. Every frame handed out moves it.
 
     Attributes:
@@ -239,7 +239,7 @@ class ResumingStream(Generic[F]):
     """The frames of one stream, over as many calls as it takes.
 
     After a cut `next_frame` returns a `StreamCut`, then the StreamOpened of the next call that works. The owner calls
-    `place.hand_out` with each frame that it hands to the application. `subject` names the stream in the log.
+    `point.hand_out` with each frame that it hands to the application. `subject` names the stream in the log.
     """
 
     def __init__(
@@ -270,7 +270,7 @@ class ResumingStream(Generic[F]):
         self._first: F | SharedFrame | None = None
         # The StreamOpened read last.
         self.opened: StreamOpened | None = None
-        self.place = Place(kind, request, start)
+        self.point = ResumePoint(kind, request, start)
 
     @property
     def status(self) -> str:
@@ -355,7 +355,7 @@ class ResumingStream(Generic[F]):
         if isinstance(self._state, _Ended):
             raise self._state.error
         if not isinstance(self._state, Attempt):
-            request = self._request if self._state is None else self.place.request_from_here()
+            request = self._request if self._state is None else self.point.request_from_here()
             context = StreamContext(b"", self._references)
             self._state = Attempt(self._kind, self._calls, request, context, self._tasks, self._open_timeout_s)
         return self._state
@@ -384,7 +384,7 @@ class ResumingStream(Generic[F]):
             log.info("%s: no stream yet, another attempt in %.1f s: %s", self._subject, delay_s, error)
             return None
         log.info("%s: the stream was cut, it comes back in %.1f s: %s", self._subject, delay_s, error)
-        return StreamCut(error, self.place.position, delay_s)
+        return StreamCut(error, self.point.position, delay_s)
 
     async def close(self) -> None:
         """End the stream; idempotent. A task that waits for a frame sees the iteration stop."""

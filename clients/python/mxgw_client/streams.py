@@ -76,7 +76,7 @@ class EventStream(AsyncIterator[StreamItem]):
         self._stream = ResumingStream(
             EVENTS, calls, request, references, tasks, start=start, resume=resume, subject=subject
         )
-        self._place = self._stream.place
+        self._point = self._stream.point
         self._file = position_file
         if position_file is not None:
             position_file.close_when_dropped(self)
@@ -94,19 +94,19 @@ class EventStream(AsyncIterator[StreamItem]):
 
     @property
     def position(self) -> Position | None:
-        """The place after everything handed to the application so far; None when nothing was and `start` names none.
+        """The position after everything handed to the application so far; None when nothing was and `start` names none.
 
         An event counts as handed out when it is returned, before the application has processed it: store the position
         after processing.
         """
         if self._last_event is not None:
             return self._last_event.position
-        return self._place.position
+        return self._point.position
 
     @property
     def snapshot_owed(self) -> bool:
         """Whether a snapshot was promised or begun, and has not ended yet."""
-        return self._place.snapshot_owed
+        return self._point.snapshot_owed
 
     @property
     def is_cut(self) -> bool:
@@ -129,7 +129,7 @@ class EventStream(AsyncIterator[StreamItem]):
                 return view
             frame = await self._next_frame()
             if not isinstance(frame, EventBatch):
-                self._place.hand_out(frame)
+                self._point.hand_out(frame)
                 return frame
             self._batch, self._rest, self._context = frame, iter(frame.raw), frame.context
 
@@ -146,9 +146,9 @@ class EventStream(AsyncIterator[StreamItem]):
             self._note()
         frame = self._rest_of_batch() or await self._next_frame()
         if isinstance(frame, EventBatch):
-            self._last_event, self._place.position = None, frame.position
+            self._last_event, self._point.position = None, frame.position
         else:
-            self._place.hand_out(frame)
+            self._point.hand_out(frame)
         return frame
 
     def batches(self) -> AsyncIterator[Frame]:
@@ -168,7 +168,7 @@ class EventStream(AsyncIterator[StreamItem]):
         return batch.after(last.sequence)
 
     async def _next_frame(self) -> Frame:
-        self._place.position, self._last_event = self.position, None
+        self._point.position, self._last_event = self.position, None
         return await self._stream.next_frame()
 
     async def open(self) -> StreamOpened:
@@ -183,7 +183,7 @@ class EventStream(AsyncIterator[StreamItem]):
         """End the stream; idempotent. A task that waits in it sees the iteration stop.
 
         Raises:
-            PositionFileError: the last place could not be written.
+            PositionFileError: the last position could not be written.
         """
         await self._close(is_done=True)
 
@@ -299,7 +299,7 @@ class AlarmStream(AsyncIterator[AlarmItem]):
         self._stream = ResumingStream(
             ALARMS, calls, request, ReferenceMap(), tasks, start=start, resume=resume, subject="alarms"
         )
-        self._place = self._stream.place
+        self._point = self._stream.point
         # The events of the batch under way that were not handed out yet.
         self._rest: deque[alarms_pb2.AlarmEvent] = deque()
 
@@ -310,21 +310,21 @@ class AlarmStream(AsyncIterator[AlarmItem]):
 
     @property
     def position(self) -> Position | None:
-        """The place after everything handed out so far; store it after processing, and start `after` it."""
-        return self._place.position
+        """The position after everything handed out so far; store it after processing, and start `after` it."""
+        return self._point.position
 
     async def __anext__(self) -> AlarmItem:
         while True:
             while self._rest:
                 raw = self._rest.popleft()
                 assert self.opened is not None
-                self._place.position = Position(self.opened.position.epoch, raw.sequence)
-                event = event_from_message(raw, self._place.position.epoch)
+                self._point.position = Position(self.opened.position.epoch, raw.sequence)
+                event = event_from_message(raw, self._point.position.epoch)
                 if event is not None:
                     return event
             frame = await self._stream.next_frame()
             if not isinstance(frame, _AlarmBatch):
-                self._place.hand_out(frame)
+                self._point.hand_out(frame)
                 return frame
             self._rest.extend(frame.raw)
 

@@ -62,5 +62,5 @@ def value_of(message: values_pb2.MxValue) -> PyValue:
 
 
 def moment(stamp: Timestamp) -> datetime:
-    """Return an aware UTC datetime."""
+    """Return a timestamp message as an aware datetime in UTC."""
     return timestamp_to_datetime(stamp)

@@ -87,9 +87,9 @@ async def _step(items: AsyncIterator[T]) -> T:
 
 
 class Waiter(Generic[T]):
-    """Returns the results of a step that is run again and again, one at a time. A wait may be given up.
+    """Runs a step again and again, one at a time, and returns the results.
 
-    The step under way goes on then, and its result is for the next wait.
+    When a wait is given up, the step under way goes on, and the next wait returns its result.
     """
 
     def __init__(self, loop: LoopThread, step: Callable[[], Coroutine[Any, Any, T]]) -> None:

@@ -139,7 +139,7 @@ class Session:
             client_name,
             resume,
             stored=file.stored if file is not None else None,
-            # The application's place is known on this side: the asynchronous stream may be a batch ahead of it.
+            # The synchronous stream keeps the file: the position of the asynchronous one may be a batch ahead.
             position_file=None,
         )
         return EventStream(self._loop, stream, file)

@@ -52,7 +52,7 @@ class EventStream(Iterator[StreamItem]):
 
     @property
     def position(self) -> Position | None:
-        """The place after everything handed to the application so far; see `mxgw_client.EventStream`."""
+        """The position after everything handed to the application so far; see `mxgw_client.EventStream`."""
         return self._position if self._last_event is None else self._last_event.position
 
     def _note(self) -> None:
@@ -101,7 +101,7 @@ class EventStream(Iterator[StreamItem]):
             yield frame
 
     def _move(self) -> None:
-        """Take over the place of the asynchronous stream, which lies behind the whole batch it returned."""
+        """Take over the position of the asynchronous stream, which is after the whole batch that it returned."""
         self._last_event, self._position = None, self._stream.position
         self._snapshot_owed = self._stream.snapshot_owed
 
@@ -109,7 +109,7 @@ class EventStream(Iterator[StreamItem]):
         """End the stream; idempotent.
 
         Raises:
-            PositionFileError: the last place could not be written.
+            PositionFileError: the last position could not be written.
         """
         self._close(is_done=True)
 
@@ -154,7 +154,7 @@ class AlarmStream(Iterator[AlarmItem]):
 
     @property
     def position(self) -> Position | None:
-        """The place after everything handed to the application so far."""
+        """The position after everything handed to the application so far."""
         return self._position
 
     def __next__(self) -> AlarmItem:
@@ -192,7 +192,7 @@ class AlarmStream(Iterator[AlarmItem]):
 
 
 async def _step(stream: asynchronous.AlarmStream) -> tuple[AlarmItem, Position | None]:
-    """Return what comes next, and the place after it: the stream may be further once the caller asks."""
+    """Return what comes next with its position, since the stream may read on before the caller can ask for it."""
     item = await anext(stream)
     return item, stream.position
 

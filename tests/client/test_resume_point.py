@@ -23,7 +23,7 @@ from mxgw_client import (
     after,
 )
 from mxgw_client._attempt import StreamKind
-from mxgw_client.resume import Place
+from mxgw_client.resume import ResumePoint
 from mxgw_client.streams import ALARMS, EVENTS
 
 FIVE = Position(EPOCH, 5)
@@ -31,8 +31,8 @@ REQUESTS = {EVENTS: event_service_pb2.StreamEventsRequest, ALARMS: alarm_service
 KINDS = pytest.mark.parametrize("kind", [EVENTS, ALARMS], ids=lambda kind: kind.name)
 
 
-def place_of(kind: StreamKind[Any], start: Start, on_gap: OnGap = OnGap.DELIVER_RETAINED) -> Place:
-    return Place(kind, REQUESTS[kind](on_gap=int(on_gap), client_name="reader"), start)
+def point_of(kind: StreamKind[Any], start: Start, on_gap: OnGap = OnGap.DELIVER_RETAINED) -> ResumePoint:
+    return ResumePoint(kind, REQUESTS[kind](on_gap=int(on_gap), client_name="reader"), start)
 
 
 def opened(sequence: int, *, resuming: bool = False, recovered: bool = False, policy: str = "") -> StreamOpened:
@@ -45,10 +45,10 @@ def gap(first: int, last: int, reason: GapReason = GapReason.RING_EVICTED) -> Ga
 
 @KINDS
 def test_a_resume_asks_for_everything_again_but_for_the_start(kind: StreamKind[Any]) -> None:
-    place = place_of(kind, Start.OLDEST)
-    place.hand_out(opened(0))
-    place.hand_out(Progress(FIVE))
-    request = place.request_from_here()
+    point = point_of(kind, Start.OLDEST)
+    point.hand_out(opened(0))
+    point.hand_out(Progress(FIVE))
+    request = point.request_from_here()
 
     assert request.start.after == FIVE.to_message()
     assert not request.with_snapshot
@@ -58,24 +58,24 @@ def test_a_resume_asks_for_everything_again_but_for_the_start(kind: StreamKind[A
 
 @KINDS
 def test_the_position_passes_a_gap_only_once_the_gap_was_handed_out(kind: StreamKind[Any]) -> None:
-    place = place_of(kind, after(FIVE))
-    place.hand_out(opened(20, resuming=True))
+    point = point_of(kind, after(FIVE))
+    point.hand_out(opened(20, resuming=True))
 
-    assert place.position == FIVE
+    assert point.position == FIVE
 
-    place.hand_out(gap(0, 0))
+    point.hand_out(gap(0, 0))
 
-    assert place.position == Position(EPOCH, 20)
+    assert point.position == Position(EPOCH, 20)
 
 
 @KINDS
 def test_progress_never_moves_the_position_back_or_into_another_epoch(kind: StreamKind[Any]) -> None:
-    place = place_of(kind, after(FIVE))
-    place.hand_out(opened(5, resuming=True, recovered=True))
-    place.hand_out(Progress(Position(EPOCH, 3)))
-    place.hand_out(Progress(Position(bytes(16), 9)))
+    point = point_of(kind, after(FIVE))
+    point.hand_out(opened(5, resuming=True, recovered=True))
+    point.hand_out(Progress(Position(EPOCH, 3)))
+    point.hand_out(Progress(Position(bytes(16), 9)))
 
-    assert place.position == FIVE
+    assert point.position == FIVE
 
 
 @pytest.mark.parametrize(
@@ -87,16 +87,16 @@ def test_progress_never_moves_the_position_back_or_into_another_epoch(kind: Stre
     ids=["StreamEvents", "StreamAlarms"],
 )
 def test_a_snapshot_is_owed_until_its_end(kind: StreamKind[Any], part: object, end: object) -> None:
-    place = place_of(kind, Start.OLDEST)
-    place.hand_out(opened(0))
-    place.hand_out(part)
+    point = point_of(kind, Start.OLDEST)
+    point.hand_out(opened(0))
+    point.hand_out(part)
 
-    assert place.request_from_here().with_snapshot
+    assert point.request_from_here().with_snapshot
 
-    place.hand_out(end)
+    point.hand_out(end)
 
-    assert not place.request_from_here().with_snapshot
-    assert place.position == FIVE
+    assert not point.request_from_here().with_snapshot
+    assert point.position == FIVE
 
 
 @pytest.mark.parametrize(
@@ -112,17 +112,17 @@ def test_a_snapshot_is_owed_until_its_end(kind: StreamKind[Any], part: object, e
 def test_after_a_gap_a_snapshot_is_owed_where_the_gateway_sends_one(
     kind: StreamKind[Any], on_gap: OnGap, owed: bool
 ) -> None:
-    place = place_of(kind, after(FIVE), on_gap)
-    place.hand_out(opened(20, resuming=True))
+    point = point_of(kind, after(FIVE), on_gap)
+    point.hand_out(opened(20, resuming=True))
 
-    assert place.snapshot_owed is owed
+    assert point.snapshot_owed is owed
 
 
 @KINDS
 def test_the_policy_resync_owes_a_snapshot_after_each_of_its_gaps(kind: StreamKind[Any]) -> None:
-    place = place_of(kind, Start.OLDEST)
-    place.hand_out(opened(0, policy="resync"))
-    place.hand_out(gap(1, 5, GapReason.QUEUE_DROPPED))
+    point = point_of(kind, Start.OLDEST)
+    point.hand_out(opened(0, policy="resync"))
+    point.hand_out(gap(1, 5, GapReason.QUEUE_DROPPED))
 
-    assert place.snapshot_owed
-    assert place.position == FIVE
+    assert point.snapshot_owed
+    assert point.position == FIVE
