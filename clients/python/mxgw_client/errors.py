@@ -206,7 +206,7 @@ class SessionLimitReached(GatewayRefusal):
 
 
 class MemoryLimitReached(GatewayRefusal):
-    """The gateway's memory for events has no room for another session or another large request."""
+    """The gateway's memory has no room for another session or large request; see `limit` and `used` in `metadata`."""
 
 
 class RequestIdLimitReached(GatewayRefusal):
