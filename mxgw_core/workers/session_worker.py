@@ -38,8 +38,6 @@ from mxgw_worker.ipc.process import resident_bytes
 
 log = logging.getLogger(__name__)
 
-_STARTUP_ERROR_CHARACTERS = 500
-
 
 @dataclass(frozen=True, slots=True)
 class WorkerEnd:
@@ -104,8 +102,6 @@ class SessionWorker:
         self._held = False
         self._goodbye: w.Goodbye | None = None
 
-    # what others may know
-
     @property
     def pid(self) -> int:
         return self._process.pid if self._process is not None else self._expected.identity.pid
@@ -133,8 +129,6 @@ class SessionWorker:
         if not self._ready.done():
             return WorkerState.WORKER_STATE_STARTING
         return WorkerState.WORKER_STATE_SILENT if self.health.is_quiet else WorkerState.WORKER_STATE_READY
-
-    # life
 
     async def start(self) -> None:
         """Start the process, or wait for the orphan, and return once its backend is ready.
@@ -222,7 +216,7 @@ class SessionWorker:
     def _started_backend(self) -> str:
         ready = self._ready.result()
         if ready.error:
-            text = printable(ready.error, _STARTUP_ERROR_CHARACTERS)
+            text = printable(ready.error, 500)
             raise WorkerStartFailed(f"backend {self._spawn.backend!r} could not be started: {text}")
         return printable(ready.backend, 128)
 
@@ -353,14 +347,9 @@ class SessionWorker:
                 else:
                     self._received(kind, envelope)
         except OutOfOrder as error:
-            self._end(CloseReason.WORKER_PROTOCOL_ERROR, f"the worker broke the numbering of events: {error}")
-            raise BrokenProtocol(str(error)) from error
+            raise self._broken(f"the worker broke the numbering of events: {error}") from error
         except BadRecords as error:
-            self._end(CloseReason.WORKER_PROTOCOL_ERROR, f"the worker told of items what cannot be: {error}")
-            raise BrokenProtocol(str(error)) from error
-        except BrokenProtocol as error:
-            self._end(CloseReason.WORKER_PROTOCOL_ERROR, str(error))
-            raise
+            raise self._broken(f"the worker told of items what cannot be: {error}") from error
         finally:
             if appended:
                 self._flush()
@@ -369,21 +358,24 @@ class SessionWorker:
         try:
             self._distributor.flush()
         except MalformedBatch as error:
-            self._end(CloseReason.WORKER_PROTOCOL_ERROR, f"the worker sent events that are none: {error}")
-            raise BrokenProtocol(str(error)) from error
+            raise self._broken(f"the worker sent events that are none: {error}") from error
         self._acks.appended()
         self._check_refill()
+
+    def _broken(self, detail: str) -> BrokenProtocol:
+        self._end(CloseReason.WORKER_PROTOCOL_ERROR, detail)
+        return BrokenProtocol(detail)
 
     def _received(self, kind: str | None, envelope: w.WorkerEnvelope) -> None:
         match kind:
             case "reply":
                 if not self.commands.answered(envelope.correlation_id, envelope.reply):
-                    raise BrokenProtocol(f"the worker answered a command that was not sent ({envelope.correlation_id})")
+                    raise self._broken(f"the worker answered a command that was not sent ({envelope.correlation_id})")
             case "pong":
                 self.health.pong(envelope.pong)
             case "ready":
                 if self._ready.done():
-                    raise BrokenProtocol("the worker said Ready twice")
+                    raise self._broken("the worker said Ready twice")
                 self._ready.set_result(envelope.ready)
                 self._check_refill()
             case "goodbye":
@@ -391,9 +383,7 @@ class SessionWorker:
                 detail = printable(envelope.goodbye.detail or envelope.goodbye.reason, 300)
                 self._end(CloseReason.WORKER_EXITED, f"the worker left: {detail}")
             case _:
-                raise BrokenProtocol(f"the worker sent {kind or 'an empty message'}, which is the gateway's to send")
-
-    # towards the worker
+                raise self._broken(f"the worker sent {kind or 'an empty message'}, which is the gateway's to send")
 
     def hold(self, on: bool) -> None:
         """Stop or resume reading messages of the worker; while stopped, its silence does not count."""
