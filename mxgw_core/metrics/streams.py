@@ -46,7 +46,7 @@ class LabelLimit:
 
 _TEXTS = {
     f.OVERFLOW: "What overflow policies decided about subscribers beyond their limits; tolerated ones do not count.",
-    f.LOST: "Events in gaps, once for each subscriber that was told, by the gap's reason.",
+    f.LOST: "Events in gaps, once for each subscriber that got the gap, by the gap's reason.",
     f.GAP_FRAMES: "Gaps sent to subscribers, by reason.",
     f.DISCONNECTS: "Streams that the gateway ended, by the reason they ended with.",
     f.RESUMES: "Streams that resumed after a position, by whether they missed nothing.",

@@ -129,7 +129,7 @@ class SessionService:
         return (await call_worker(session, w.CommandRequest(get_state=asked), self._timeout(call))).state
 
     async def _shown_state(
-        self, session: Session, request: pb.GetSessionStateRequest, size: int, sieve: ItemSieve, timeout_s: float
+        self, session: Session, request: pb.GetSessionStateRequest, size: int, shown: ItemSieve, timeout_s: float
     ) -> pb.GetSessionStateResponse:
         """Return a page of the items that pass the filter. Neither its length nor its token reveals hidden items.
 
@@ -149,7 +149,7 @@ class SessionService:
                 response = pb.GetSessionStateResponse(position=state.position, registrations=state.registrations)
             async for some in in_slices(state.items):
                 response.items.extend(
-                    item for item in some if sieve.shows(item.item_serial, _DATA_CHANGE) and room.takes(item)
+                    item for item in some if shown.shows(item.item_serial, _DATA_CHANGE) and room.takes(item)
                 )
                 if room.is_full:
                     break

@@ -349,7 +349,7 @@ class SessionWorker:
         except OutOfOrder as error:
             raise self._broken(f"the worker broke the numbering of events: {error}") from error
         except BadRecords as error:
-            raise self._broken(f"the worker told of items what cannot be: {error}") from error
+            raise self._broken(f"the worker reported an impossible item: {error}") from error
         finally:
             if appended:
                 self._flush()

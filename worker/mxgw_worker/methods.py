@@ -149,15 +149,15 @@ class Methods:
             Refused: ITEM_CHANGED, another item has the handle by now.
             MxError: with E_INVALIDARG, it is the handle of a hidden item, which only its read may use.
         """
-        judged = call.item_serials
-        if not judged:
+        checked = call.item_serials
+        if not checked:
             if (server_handle, item_handle) in self.items.hidden:
                 raise MxError(E_INVALIDARG, f"item handle {item_handle} is not in use")
             return
-        if index >= len(judged) or judged[index] != self.items.serial_of(server_handle, item_handle):
+        if index >= len(checked) or checked[index] != self.items.serial_of(server_handle, item_handle):
             raise Refused(
                 "ITEM_CHANGED",
-                f"handle {item_handle} stood for another item when the rights to it were judged: nothing was done. "
+                f"handle {item_handle} was that of another item when the rights to it were checked: nothing was done. "
                 "Await the answers to the adding and removing of items before you use their handles",
             )
 

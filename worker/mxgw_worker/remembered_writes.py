@@ -144,7 +144,7 @@ def _check_same(known: _Request, request: CommandRequest) -> None:
         raise CallFailed(
             "REQUEST_JUDGED_OTHERWISE",
             "what the caller may write has changed since the first call of this request_id, so its outcome is not "
-            "told; nothing was written now",
+            "reported; nothing was written now",
         )
 
 

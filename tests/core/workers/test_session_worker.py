@@ -231,7 +231,7 @@ async def test_item_records_that_cannot_be_true_end_the_worker(setting: Setting,
         await peer.ended()
 
     assert end.reason is CloseReason.WORKER_PROTOCOL_ERROR
-    assert "told of items what cannot be" in end.detail
+    assert "reported an impossible item" in end.detail
     assert setting.what_arrived() == [1, 2]
 
 

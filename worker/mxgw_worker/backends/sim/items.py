@@ -269,7 +269,7 @@ class Item:
         # Known once the reference is resolved; until then there is no type, and writes are refused.
         self.attribute: Attribute | None = None
         self.index: int | None = None
-        # What the client was last told; None when it must hear of the next value whatever it is.
+        # The value or failure that was reported last; None when the next one must be reported whatever it is.
         self.last: tuple[Value, int] | Detail | None = None
         # Used by the `load` profile alone: its number there, as values carry it, and the values since Advise.
         self.base = 0.0

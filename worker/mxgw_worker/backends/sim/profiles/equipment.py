@@ -73,7 +73,7 @@ class Valve:
 
 
 class Pump:
-    """Runs when told to; in Auto it empties its tank between two levels."""
+    """Runs while `Cmd` is set; in Auto it empties its tank between two levels."""
 
     def __init__(self, galaxy: Galaxy, tag_name: str, area: str, description: str) -> None:
         pump = galaxy.add(SimObject(tag_name, area, description))
