@@ -71,7 +71,6 @@ class GatewayApp:
         self._ready = asyncio.Event()
         self._streams = OpenStreams()
         self._calls = CallCounts()
-        self._registry: SessionRegistry | None = None
         self._gateway: PluginGateway | None = None
 
     async def run(self) -> None:
@@ -88,7 +87,7 @@ class GatewayApp:
                 access = AccessControl(self._plugins, self._calls)
                 addresses = addresses_of(self._settings, authenticated=access.authenticates)
                 data = stack.enter_context(DataDirectory(self._settings.gateway.data_dir))
-                registry = self._registry = SessionRegistry(self._settings, self._plugins, data)
+                registry = SessionRegistry(self._settings, self._plugins, data)
                 gateway = self._gateway = self._plugin_gateway(data, registry, access)
                 await self._enter_plugins(stack, gateway)
                 events = EventService(self._settings.events, registry, self._plugins, access)
@@ -111,7 +110,6 @@ class GatewayApp:
                 finally:
                     await self._shut_down(server, registry, events, gateway.feeds, data)
         finally:
-            self._registry = None
             if self._gateway is not None:
                 self._gateway.ended()
             self._ready.set()

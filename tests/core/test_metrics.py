@@ -211,7 +211,7 @@ async def test_no_counter_ever_falls_while_sessions_end_in_every_way() -> None:
 
         def has_settled() -> bool:
             check()
-            return len(gateway.api.sessions()) == 1 and not gateway.app._registry.totals._lingering  # type: ignore[union-attr]
+            return len(gateway.api.sessions()) == 1 and not gateway.app.gateway._registry.totals._lingering
 
         await until(has_settled)
 
@@ -242,7 +242,7 @@ async def test_who_still_reads_when_a_session_has_ended_is_counted_once_and_to_t
     async with running_gateway({**LOAD, "backends.sim.rate": 0}) as gateway, client_of(gateway.target) as client:
         session = await loaded(client)
         await until(lambda: value(gateway, "mxgw_events_received_total") == 10)
-        distributor = gateway.app._registry.find(session.session_id).distributor  # type: ignore[union-attr]
+        distributor = gateway.app.gateway._registry.find(session.session_id).distributor
         limits = QueueLimits(1000, 1 << 20, 0.0)
         reader = distributor.attach("late", Start.OLDEST_RETAINED, limits=limits, policy=DisconnectPolicy()).subscriber
         await client.close(session.session_id)

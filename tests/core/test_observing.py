@@ -74,7 +74,7 @@ async def test_a_mirror_gives_every_item_its_newest_value_once_per_interval_and_
 async def test_a_mirror_takes_no_subscribers_place_and_goes_when_it_is_left() -> None:
     async with running_gateway() as gateway, client_of(gateway.target) as client:
         session = await client.open()
-        distributor = gateway.app._registry.find(session.session_id).distributor  # type: ignore[union-attr]
+        distributor = gateway.app.gateway._registry.find(session.session_id).distributor
         async with seen_of(gateway).watch(session.session_id, 0.1):
             stream = client.stream(session.session_id)  # single-subscriber mode, and still there is room
             await stream.read()
@@ -105,7 +105,7 @@ async def test_looking_at_a_sessions_items_does_not_extend_its_lease() -> None:
     async with running_gateway() as gateway, client_of(gateway.target) as client:
         session = await client.open(lease_s=60)
         await client.subscribe(session.session_id, ["Tank_001.Level"])
-        held = gateway.app._registry.find(session.session_id)  # type: ignore[union-attr]
+        held = gateway.app.gateway._registry.find(session.session_id)
         assert held is not None
         leased_until = held._leased_until
         state = await seen_of(gateway).session_state(session.session_id, include_values=True, page_size=10)

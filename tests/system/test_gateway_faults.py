@@ -138,7 +138,7 @@ async def test_commands_under_way_are_told_that_the_worker_died() -> None:
         request = cs.InvokeRequest(session_id=session.session_id, command=register)
         async with asyncio.TaskGroup() as tasks:
             waiting = tasks.create_task(refused(client.commands.Invoke(request)))
-            await until(lambda: len(gateway.app._registry.get(session.session_id).worker.commands) == 1)  # type: ignore[union-attr]
+            await until(lambda: len(gateway.app.gateway._registry.get(session.session_id).worker.commands) == 1)
             os.kill(session.worker_pid, signal.SIGKILL)
 
         assert waiting.result().reason == "WORKER_EXITED"

@@ -804,7 +804,7 @@ async def test_hook_mxgw_subscriber_limits_says_how_many_may_attach(running: Run
             grpc.StatusCode.RESOURCE_EXHAUSTED,
             "EVENT_SUBSCRIBER_LIMIT_REACHED",
         )
-        registry = gateway.app._registry
+        registry = gateway.app.gateway._registry
         assert registry is not None
         subscribers = registry.get(session.session_id).distributor.subscribers.values()
         assert {subscriber.limits.events for subscriber in subscribers} == {77}

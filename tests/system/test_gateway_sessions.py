@@ -132,8 +132,7 @@ async def test_a_session_that_may_not_fit_into_memory_is_refused_and_growth_past
     mib = 1 << 20
     settings = {"limits.memory_bytes": 64 * mib, "events.unattached_bytes": 32 * mib}
     async with running_gateway(settings) as gateway, client_of(gateway.target) as client:
-        assert gateway.app._registry is not None
-        registry, seen = gateway.app._registry, gateway.api.observation
+        registry, seen = gateway.app.gateway._registry, gateway.api.observation
 
         def held_by(session_id: str) -> EventLog:
             """Let the session hold all that it may before somebody reads it."""
@@ -215,7 +214,7 @@ class Clock:
 
     def __init__(self, gateway: RunningGateway, session_id: str) -> None:
         self.now = time.monotonic()
-        gateway.app._registry.get(session_id)._clock = lambda: self.now  # type: ignore[union-attr]
+        gateway.app.gateway._registry.get(session_id)._clock = lambda: self.now
 
 
 async def test_calls_extend_the_lease() -> None:
@@ -225,7 +224,7 @@ async def test_calls_extend_the_lease() -> None:
         for _ in range(3):
             clock.now += 60
             await client.gateway.Ping(PingRequest(session_id=session.session_id))
-            gateway.app._registry.sweep()  # type: ignore[union-attr]
+            gateway.app.gateway._registry.sweep()
 
             assert gateway.api.session(session.session_id) is not None
 
@@ -240,14 +239,14 @@ async def test_an_attached_stream_extends_the_lease_and_its_end_begins_it_anew()
         stream = client.stream(session.session_id)
         await stream.read()
         clock.now += 101
-        gateway.app._registry.sweep()  # type: ignore[union-attr]
+        gateway.app.gateway._registry.sweep()
 
         assert gateway.api.session(session.session_id) is not None
 
         stream.cancel()
         await until(lambda: gateway.api.sessions()[0].subscribers == 0)
         clock.now += 99
-        gateway.app._registry.sweep()  # type: ignore[union-attr]
+        gateway.app.gateway._registry.sweep()
 
         assert gateway.api.session(session.session_id) is not None
 
@@ -331,7 +330,7 @@ async def test_only_so_many_ended_sessions_are_remembered() -> None:
 
 
 def _pending(gateway: RunningGateway, session: ss.Session) -> int:
-    registry = gateway.app._registry
+    registry = gateway.app.gateway._registry
     assert registry is not None
     return len(registry.get(session.session_id).worker.commands)
 

@@ -256,7 +256,7 @@ async def test_a_slow_reader_gets_what_was_queued_and_then_a_typed_end_with_the_
 
 
 def _subscriber(gateway: Any, session_id: str) -> Any:
-    (subscriber,) = gateway.app._registry.get(session_id).distributor.subscribers.values()
+    (subscriber,) = gateway.app.gateway._registry.get(session_id).distributor.subscribers.values()
     return subscriber
 
 

@@ -211,7 +211,7 @@ async def test_a_session_whose_only_caller_gave_up_and_never_asks_again_ends(mon
 
 
 def registry_of(gateway: RunningGateway) -> SessionRegistry:
-    registry = gateway.app._registry
+    registry = gateway.app.gateway._registry
     assert registry is not None
     return registry
 

@@ -144,7 +144,7 @@ async def test_events_come_although_no_client_streams_and_take_no_subscribers_pl
 async def test_a_mirror_starts_with_the_first_watcher_and_goes_with_the_last() -> None:
     async with house() as h:
         session = await h.client.open()
-        distributor = h.gateway.app._registry.find(session.session_id).distributor  # type: ignore[union-attr]
+        distributor = h.gateway.app.gateway._registry.find(session.session_id).distributor
         request = pb.WatchEventsRequest(session_id=session.session_id)
 
         assert not distributor._internal

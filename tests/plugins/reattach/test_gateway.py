@@ -105,7 +105,7 @@ async def test_no_log_shows_a_secret(caplog: pytest.LogCaptureFixture) -> None:
 async def test_a_session_that_is_to_be_closed_is_not_left_to_the_next_gateway() -> None:
     async with running_gateway(SETTINGS) as gateway, client_of(gateway.target) as client:
         opened = await client.open()
-        registry = gateway.app._registry
+        registry = gateway.app.gateway._registry
 
         assert registry is not None
 
@@ -133,7 +133,7 @@ async def test_a_worker_that_cannot_be_ended_in_order_takes_no_other_session_wit
             patched.setattr(SessionWorker, "stop", failing)
             await client.close(spoilt.session_id)
         await client.register(other.session_id)
-        registry = gateway.app._registry
+        registry = gateway.app.gateway._registry
 
         assert registry is not None
         assert [session.id for session in registry.live()] == [other.session_id]
