@@ -303,7 +303,7 @@ async def test_a_limited_key_is_told_an_outcome_only_while_it_is_judged_as_befor
             refusal = await refused(write_once(client, session_id, ONE, write_bulk=bulk))
 
             assert (refusal.code, refusal.reason) == (grpc.StatusCode.PERMISSION_DENIED, "ACCESS_DENIED")
-            assert "not told" in refusal.text
+            assert "not reported" in refusal.text
 
 
 async def test_a_key_that_was_revoked_learns_nothing(tmp_path: Path) -> None:
