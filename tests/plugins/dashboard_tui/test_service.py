@@ -204,7 +204,7 @@ async def test_a_mirror_that_breaks_ends_its_watchers_and_nothing_else_and_the_n
 
 async def test_only_callers_of_this_machine_are_served_where_no_plugin_knows_operators() -> None:
     async with house() as h:
-        operators = Operators(h.gateway.app, DashboardSettings(local_role="administrator"), Journal(10))
+        operators = Operators(h.gateway.api, DashboardSettings(local_role="administrator"), Journal(10))
         here, elsewhere = (
             Call("m", ANONYMOUS, Peer(address, is_local=is_local), None)
             for address, is_local in (("127.0.0.1:1", True), ("10.0.0.7:1", False))
