@@ -17,10 +17,7 @@ from mxgw_core.api.access import (
     as_operator,
     used_handles,
 )
-from mxgw_core.api.attempts import LONGEST_NAME, Attempt, Attempts, folded_name
-from mxgw_core.api.backup import BackupEntry, BackupKind
-from mxgw_core.api.correlation import correlation_id
-from mxgw_core.api.distribution import Distribution
+from mxgw_core.api.calls import Call, GrpcService, OpenStream, ResponseStream, correlation_id
 from mxgw_core.api.events import (
     Block,
     BufferLimit,
@@ -47,21 +44,15 @@ from mxgw_core.api.events import (
     Verdict,
 )
 from mxgw_core.api.feeds import Feed, FeedDescription, FeedFilter, FeedRequest, FeedSnapshot
-from mxgw_core.api.gateway import (
-    Call,
-    Gateway,
-    GrpcService,
-    OpenStream,
-    ResponseStream,
-    SettingsSection,
-    left_behind,
-)
+from mxgw_core.api.gateway import Gateway
 from mxgw_core.api.globs import Globs, check_glob
 from mxgw_core.api.hookspecs import Hooks, hookimpl
-from mxgw_core.api.internal import AlarmAcknowledged, AlarmReport, InternalSession
-from mxgw_core.api.metrics import Metric, MetricBuckets, MetricKind, MetricSample
-from mxgw_core.api.observation import CommandInFlight, Finding, Observation, PluginStatus, ShownSetting
-from mxgw_core.api.rates import TokenBucket
+from mxgw_core.api.internal_sessions import AlarmAcknowledged, AlarmReport, InternalSession
+from mxgw_core.api.maintenance import BackupEntry, BackupKind, Finding
+from mxgw_core.api.metrics import Distribution, Metric, MetricBuckets, MetricKind, MetricSample
+from mxgw_core.api.observation import CommandInFlight, Observation, PluginStatus, ShownSetting
+from mxgw_core.api.rate_limits import LONGEST_NAME, Attempt, Attempts, TokenBucket, folded_name
+from mxgw_core.api.settings import SettingsSection, left_behind
 from mxgw_core.api.slices import in_slices, turn
 from mxgw_core.api.types import (
     ANONYMOUS,

@@ -1,111 +1,20 @@
-"""What a plugin may ask of the running gateway, and what it may add to it."""
+"""The running gateway. For every plugin that looks at sessions, ends them, opens one, or has streams of its own."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Generic, Protocol, TypeVar
-
-from google.protobuf.descriptor import ServiceDescriptor
-from google.protobuf.message import Message
-from pydantic import BaseModel
+from typing import Protocol
 
 from mxgw.v1.commands_pb2 import MxCommand
 from mxgw_core.api.access import ItemAccess, Operator, OperatorCredentials, SessionPredicate
-from mxgw_core.api.attempts import Attempts
+from mxgw_core.api.calls import OpenStream
 from mxgw_core.api.errors import GatewayError
-from mxgw_core.api.internal import InternalSession
+from mxgw_core.api.feeds import Feed, FeedDescription
+from mxgw_core.api.internal_sessions import InternalSession
 from mxgw_core.api.observation import Observation
-from mxgw_core.api.types import CloseReason, Identity, ItemRecord, Peer, SessionInfo
-
-if TYPE_CHECKING:
-    from mxgw_core.api.feeds import Feed, FeedDescription
-
-SettingsT = TypeVar("SettingsT", bound=BaseModel)
-
-
-@dataclass(frozen=True, slots=True)
-class SettingsSection(Generic[SettingsT]):
-    """A plugin's own settings: `[plugins.<name>]`, validated into `model`.
-
-    `apply` is called once at start with the validated, frozen settings, before any other hook of the plugin; what it
-    raises is a start-up error of that plugin. Every relative path in them counts from `gateway.data_dir` and is made
-    absolute before. `former` has the settings of earlier releases that are gone, by name, and for each a sentence on
-    what to do instead; whoever still sets one is told it.
-    """
-
-    name: str
-    model: type[SettingsT]
-    apply: Callable[[SettingsT], None]
-    former: Mapping[str, str] = field(default_factory=dict)
-
-
-def left_behind(former: Path, now: Path, data_dir: Path) -> str:
-    """Return what to tell someone whose files lie where a setting pointed in an earlier release; "" when all is well.
-
-    That is the case when `former` exists and `now`, where the setting points today, does not.
-    """
-    if former == now or not _exists(former) or _exists(now):
-        return ""
-    stay = f"'{former.relative_to(data_dir)}'" if former.is_relative_to(data_dir) else f"'{former}'"
-    return (
-        f"relative paths of plugins count from gateway.data_dir; {former} exists and {now} does not: write {stay} to "
-        "leave it there, or move it to the new place"
-    )
-
-
-def _exists(path: Path) -> bool:
-    try:
-        return path.exists()
-    except OSError:
-        return False  # who may not look there never had files there
-
-
-@dataclass(frozen=True, slots=True)
-class Call:
-    """One call as a service sees it: who makes it, from where, how long it may take (None: no deadline), and how many
-    bytes its request has.
-    """
-
-    method: str
-    identity: Identity
-    peer: Peer
-    deadline_s: float | None
-    request_bytes: int = 0
-
-
-class ResponseStream(Protocol):
-    """Where a streaming RPC writes its answers."""
-
-    async def write(self, message: Message | bytes) -> None:
-        """Send one message, or its encoded form; waits while the transport is full."""
-
-
-@dataclass(frozen=True, slots=True)
-class GrpcService:
-    """A gRPC service: its descriptor, and an object with one coroutine method per RPC, named as in the contract.
-
-    A unary method is `async def Name(self, request, call: Call) -> Message`; a server-streaming one is
-    `async def Name(self, request, call: Call, stream: ResponseStream) -> None`. Client streaming is not supported.
-    Identity, authorization, limits and the mapping of `GatewayError` apply to all services alike. `scopes` says, by the
-    name of the method, what a caller needs; what the words mean is up to the plugin that authorizes (docs/securing.md).
-    A method without one is refused wherever a plugin authorizes by scope.
-    """
-
-    descriptor: ServiceDescriptor
-    implementation: object
-    scopes: Mapping[str, str] = field(default_factory=dict)
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class OpenStream:
-    """A streaming call that is being served; an object stands for the same call for as long as it lasts."""
-
-    method: str
-    identity: Identity
-    peer: Peer
-    session_id: str
+from mxgw_core.api.rate_limits import Attempts
+from mxgw_core.api.types import CloseReason, Identity, ItemRecord, SessionInfo
 
 
 class Gateway(Protocol):

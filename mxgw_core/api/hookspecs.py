@@ -27,7 +27,7 @@ from mxgw_core.api.access import (
     OperatorCredentials,
     SessionPredicate,
 )
-from mxgw_core.api.backup import BackupEntry
+from mxgw_core.api.calls import GrpcService
 from mxgw_core.api.errors import GatewayError
 from mxgw_core.api.events import (
     BufferLimit,
@@ -39,9 +39,10 @@ from mxgw_core.api.events import (
     StreamPace,
     SubscriberLimits,
 )
-from mxgw_core.api.gateway import Gateway, GrpcService, SettingsSection
+from mxgw_core.api.gateway import Gateway
+from mxgw_core.api.maintenance import BackupEntry, Finding
 from mxgw_core.api.metrics import Metric
-from mxgw_core.api.observation import Finding
+from mxgw_core.api.settings import SettingsSection
 from mxgw_core.api.types import CloseReason, EndedSession, Identity, SessionInfo
 from mxgw_core.api.workers import (
     Orphan,

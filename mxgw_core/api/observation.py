@@ -14,15 +14,6 @@ from mxgw_core.api.metrics import Metric
 
 
 @dataclass(frozen=True, slots=True)
-class Finding:
-    """What `mxgw doctor` shows as a warning of a plugin: what it is about, what was found, and what to do."""
-
-    title: str
-    detail: str
-    cure: str
-
-
-@dataclass(frozen=True, slots=True)
 class PluginStatus:
     """One plugin at one moment. `state` is "loaded", "failed" or "available"; `hook_failures` counts by hook."""
 

@@ -20,9 +20,11 @@ def product_files() -> Iterator[Path]:
     """Yield the Python files that people wrote of every import package called `mxgw_…`, but for tests and examples."""
     for path in files():
         parts = path.relative_to(ROOT).parts
-        if path.suffix == ".py" and "_pb2" not in path.name and parts[0] not in ("tests", "examples", "benchmarks"):
-            if any(part.startswith("mxgw_") for part in parts[:-1]):
-                yield path
+        is_ours = (
+            path.suffix == ".py" and "_pb2" not in path.name and any(part.startswith("mxgw_") for part in parts[:-1])
+        )
+        if is_ours and parts[0] not in ("tests", "examples", "benchmarks"):
+            yield path
 
 
 def module_name(path: Path) -> str:

@@ -19,8 +19,8 @@ from typing import Any
 
 import click
 
-from mxgw_core.api.backup import BackupEntry, BackupKind
 from mxgw_core.api.errors import MxgwError
+from mxgw_core.api.maintenance import BackupEntry, BackupKind
 from mxgw_core.cli.backups.archive import (
     DATA,
     FORMAT,

@@ -1,4 +1,4 @@
-"""Failed attempts to be somebody, limited per peer and per name: one count for API keys, logins and the dashboard."""
+"""Limits of rates: the token bucket, and the limit of failed attempts. For plugins that check credentials or hold back."""
 
 from __future__ import annotations
 
@@ -10,9 +10,11 @@ from dataclasses import dataclass
 from hashlib import blake2b
 
 from mxgw_core.api.errors import TooManyAttempts
-from mxgw_core.api.rates import TokenBucket
 from mxgw_core.api.types import UNIX_PEER, Peer, peer_address
 
+# Whoever has waited as long as was said must not be a rounding error too early.
+_ROUNDING = 1e-9
+# Names that are counted.
 _CAPACITY = 10_000
 # Names that find no place of their own share one of so many.
 _SHARED = 256
@@ -25,6 +27,43 @@ _LONGEST_FOLDED = LONGEST_NAME + 16
 # Characters that directories leave out when they compare names (RFC 4518 2.2), and marks such as accents, which some
 # (Active Directory) leave out as well: formats, controls, and marks of three kinds.
 _IGNORED = frozenset({"Cf", "Cc", "Mn", "Me", "Mc"})
+
+
+class TokenBucket:
+    """Holds at most `capacity` tokens and gets `per_s` a second back; it begins full. Not safe between threads."""
+
+    __slots__ = ("_at", "_clock", "_tokens", "capacity", "per_s")
+
+    def __init__(self, per_s: float, capacity: float, *, clock: Callable[[], float] = time.monotonic) -> None:
+        self.per_s = per_s
+        self.capacity = capacity
+        self._clock = clock
+        self._tokens = capacity
+        self._at = clock()
+
+    @property
+    def is_full(self) -> bool:
+        """Whether it is as good as a new one."""
+        return self._filled() >= self.capacity
+
+    def wait_s(self) -> float:
+        """Return how many seconds from now a whole token is there; 0 when one is."""
+        missing = 1 - self._filled()
+        return missing / self.per_s if missing > _ROUNDING else 0.0
+
+    def spend(self, tokens: float = 1.0) -> None:
+        """Take tokens; what is not there is owed."""
+        self._tokens = self._filled() - tokens
+
+    def give_back(self, tokens: float = 1.0) -> None:
+        """Put tokens back that were taken, up to the capacity."""
+        self._tokens = min(self.capacity, self._filled() + tokens)
+
+    def _filled(self) -> float:
+        now = self._clock()
+        self._tokens = min(self.capacity, self._tokens + (now - self._at) * self.per_s)
+        self._at = now
+        return self._tokens
 
 
 @dataclass(frozen=True, slots=True)

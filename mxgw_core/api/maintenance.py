@@ -1,4 +1,4 @@
-"""What a plugin keeps on the disk and wants back when the disk is lost."""
+"""What a plugin adds to `mxgw backup` and `mxgw doctor`. For plugins that keep files, or need something of the machine."""
 
 from __future__ import annotations
 
@@ -32,3 +32,12 @@ class BackupEntry:
     path: Path
     kind: BackupKind = BackupKind.FILE
     prepare: Callable[[sqlite3.Connection], None] | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """What `mxgw doctor` shows as a warning of a plugin: what it is about, what was found, and what to do."""
+
+    title: str
+    detail: str
+    cure: str
