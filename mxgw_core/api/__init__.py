@@ -1,4 +1,28 @@
-"""Everything a plugin may import: hooks, value types, protocols, errors. The rest of mxgw_core is private."""
+"""Everything a plugin may import: hooks, value types, protocols, errors. The rest of mxgw_core is private.
+
+Every name below can be imported from here. Read them in the module of their subject:
+
+    hookspecs           every hook: when it is called, and what its answer means
+    settings            `[plugins.<name>]` as a model of the plugin's own
+    gateway             the running gateway: sessions, streams, operators, feeds
+    calls               gRPC services of a plugin's own, and the calls that they serve
+    access              who callers are, and what they may do; operators; the audit log
+    rate_limits         failed attempts, and any other rate
+    globs               patterns in settings
+    events              overflow policies, limits of subscribers, filters, pace, history
+    feeds               numbered streams of a plugin's own
+    workers             worker processes, and those that outlived their gateway
+    observation         what the gateway is doing now
+    internal_sessions   MXAccess without a client
+    metrics             numbers for `mxgw_metrics`
+    maintenance         what `mxgw backup` and `mxgw doctor` ask of a plugin
+    slices              long work in the event loop
+    types               identities, peers, positions, sessions
+    errors              refusals; imported from `mxgw_core.api.errors`
+    cli                 commands of a plugin's own; imported from `mxgw_core.api.cli`
+"""
+
+from typing import TYPE_CHECKING
 
 from mxgw_core.api.access import (
     AccessRequest,
@@ -44,6 +68,7 @@ from mxgw_core.api.events import (
     Verdict,
 )
 from mxgw_core.api.feeds import Feed, FeedDescription, FeedFilter, FeedRequest, FeedSnapshot
+from mxgw_core.api.former import missing as _missing
 from mxgw_core.api.gateway import Gateway
 from mxgw_core.api.globs import Globs, check_glob
 from mxgw_core.api.hookspecs import Hooks, hookimpl
@@ -176,3 +201,8 @@ __all__ = [
     "turn",
     "used_handles",
 ]
+
+if not TYPE_CHECKING:  # a type checker would take any name for one of this module
+
+    def __getattr__(name: str) -> object:
+        raise _missing(name)

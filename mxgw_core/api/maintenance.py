@@ -1,4 +1,4 @@
-"""What a plugin adds to `mxgw backup` and `mxgw doctor`. For plugins that keep files, or need something of the machine."""
+"""What a plugin adds to `mxgw backup` and `mxgw doctor`. For plugins with files, or needs of their own."""
 
 from __future__ import annotations
 

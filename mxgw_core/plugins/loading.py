@@ -15,6 +15,8 @@ from mxgw_core.plugins.records import LoadFailure
 
 HOOKS: tuple[str, ...] = tuple(name for name in vars(Hooks) if name.startswith("mxgw_"))
 
+_CHANGES = "CHANGELOG.md names what changed for plugins that were written before"
+
 
 def plugin_object(entry: EntryPoint) -> object:
     """Import what the entry point names, and make an instance when it is a class.
@@ -26,6 +28,8 @@ def plugin_object(entry: EntryPoint) -> object:
         found: Any = entry.load()
     except ModuleNotFoundError as error:
         missing = error.name or ""
+        if missing.startswith("mxgw_core."):
+            raise LoadFailure(f"mxgw has no module {missing!r}: import from mxgw_core.api; {_CHANGES}") from error
         if entry.module == missing or entry.module.startswith(f"{missing}."):
             raise LoadFailure(f"its module {entry.module!r} is not there; reinstall the distribution") from error
         raise LoadFailure(f"it needs the module {missing!r}, which is not installed") from error
@@ -52,7 +56,7 @@ def register(plugins: pluggy.PluginManager, plugin: object, name: str) -> None:
     try:
         plugins.register(plugin, name=name)
     except pluggy.PluginValidationError as error:
-        raise LoadFailure(" ".join(str(error).split())) from error
+        raise LoadFailure(f"{' '.join(str(error).split())}; {_CHANGES}") from error
     except ValueError as error:
         raise LoadFailure("another enabled plugin is the same object") from error
     try:
@@ -69,7 +73,7 @@ def register(plugins: pluggy.PluginManager, plugin: object, name: str) -> None:
 
 def _unknown_hook(name: str) -> str:
     match = nearest(name, HOOKS)
-    return f"there is no hook {name!r}" + (f"; did you mean {match!r}?" if match else "")
+    return f"there is no hook {name!r}; " + (f"did you mean {match!r}? " if match else "") + _CHANGES
 
 
 def _check_marks(plugins: pluggy.PluginManager, plugin: object) -> None:

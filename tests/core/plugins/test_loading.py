@@ -30,6 +30,11 @@ BROKEN: dict[str, tuple[str, str]] = {
     "lacks its dependency": ("import no_such_package.part", "it needs the module 'no_such_package', which is not "
                              "installed"),
     "lacks what it names": ("x = 1", "importing 'dist_bad_module:Plugin' raised AttributeError"),
+    "imports a name that is gone": ("from mxgw_core.api import CommandObserver", "mxgw_core.api has no CommandObserver "
+                                    "any more: implement the hook mxgw_decided"),
+    "imports a module that is gone": ("from mxgw_core.api.backup import BackupEntry", "mxgw has no module "
+                                      "'mxgw_core.api.backup': import from mxgw_core.api; CHANGELOG.md names"),
+    "imports a name that never was": ("from mxgw_core.api import NoSuchName", "ImportError: cannot import name"),
     "raises in its constructor": ("class Plugin:\n    def __init__(self): raise OSError('disk')",
                                   "constructing Plugin() raised OSError: disk"),
     "wants arguments": ("class Plugin:\n    def __init__(self, x): pass", "constructing Plugin() raised TypeError"),
@@ -37,7 +42,10 @@ BROKEN: dict[str, tuple[str, str]] = {
     "is nothing": ("Plugin = None", "must be a class, an object or a module"),
     "implements nothing": ("class Plugin: pass", "it implements no hook"),
     "takes an unknown argument": ("class Plugin:\n    @hookimpl\n    def mxgw_session_opened(self, sesion): pass",
-                                  "are declared in the hookimpl but can not be found in the hookspec"),
+                                  "are declared in the hookimpl but can not be found in the hookspec; CHANGELOG.md"),
+    "takes an argument that is gone": ("class Plugin:\n    @hookimpl\n    def mxgw_worker_exited(self, exit): pass",
+                                       "for hook 'mxgw_worker_exited' hookimpl definition: mxgw_worker_exited(exit) "
+                                       "Argument(s) {'exit'}"),
     "takes a default": ("class Plugin:\n    @hookimpl\n    def mxgw_session_opened(self, session=None): pass",
                         "mxgw_session_opened: parameter session must be plain"),
     "takes a keyword only": ("class Plugin:\n    @hookimpl\n    def mxgw_session_opened(self, *, session): pass",
@@ -45,7 +53,8 @@ BROKEN: dict[str, tuple[str, str]] = {
     "takes anything": ("class Plugin:\n    @hookimpl\n    def mxgw_session_opened(self, **all): pass",
                        "mxgw_session_opened: parameter all must be plain"),
     "has an unknown hook": ("class Plugin:\n    @hookimpl\n    def mxgw_sesion_opened(self, session): pass",
-                            "there is no hook 'mxgw_sesion_opened'; did you mean 'mxgw_session_opened'?"),
+                            "there is no hook 'mxgw_sesion_opened'; did you mean 'mxgw_session_opened'? "
+                            "CHANGELOG.md names what changed"),
     "has an unmarked hook": ("class Plugin:\n    def mxgw_session_opened(self, session): pass",
                              "mxgw_session_opened is not marked with @hookimpl"),
     "has an asynchronous hook": ("class Plugin:\n    @hookimpl\n    async def mxgw_session_opened(self, session): pass",
