@@ -25,6 +25,7 @@ Every name below can be imported from here. Read them in the module of their sub
 from typing import TYPE_CHECKING
 
 from mxgw_core.api.access import (
+    ADMINISTRATOR,
     AccessRequest,
     Allow,
     AuditEntry,
@@ -104,6 +105,7 @@ from mxgw_core.api.workers import (
 )
 
 __all__ = [
+    "ADMINISTRATOR",
     "ANONYMOUS",
     "LONGEST_NAME",
     "AccessRequest",

@@ -14,6 +14,10 @@ from mxgw_core.api.types import Identity, ItemRecord, Peer, SessionInfo
 
 T = TypeVar("T")
 
+# The scope (`GrpcService.scopes`) of methods that only administrators may call; also the role of an `Operator` who is
+# one. No such method may name a session of the gateway's own: core refuses it.
+ADMINISTRATOR = "administrator"
+
 
 @dataclass(frozen=True, slots=True)
 class AuthenticationRequest:

@@ -44,7 +44,8 @@ class GrpcService:
     `async def Name(self, request, call: Call, stream: ResponseStream) -> None`. Client streaming is not supported.
     Identity, authorization, limits and the mapping of `GatewayError` apply to all services alike. `scopes` says, by the
     name of the method, what a caller needs; what the words mean is up to the plugin that authorizes (docs/securing.md).
-    A method without one is refused wherever a plugin authorizes by scope.
+    A method without one is refused wherever a plugin authorizes by scope. A method with the scope `ADMINISTRATOR` is
+    never called for a session of the gateway's own.
     """
 
     descriptor: ServiceDescriptor

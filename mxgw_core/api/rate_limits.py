@@ -1,4 +1,4 @@
-"""Limits of rates: the token bucket, and the limit of failed attempts. For plugins that check credentials, or slow down."""
+"""Limits of rates: the token bucket, and failed attempts. For plugins that check credentials, or slow somebody down."""
 
 from __future__ import annotations
 

@@ -11,6 +11,7 @@ from urllib.parse import unquote
 
 from mxgw.v1.commands_pb2 import MxCommand
 from mxgw_core.api.access import (
+    ADMINISTRATOR,
     AccessRequest,
     Allow,
     AuthenticationRequest,
@@ -207,7 +208,8 @@ class AccessControl:
     def _authorized(self, request: AccessRequest) -> None:
         self._asked(request)
         # After the plugins, so that nobody learns of it who may not.
-        if request.session is not None and request.session.is_internal and request.method in _USES:
+        is_use = request.method in _USES or request.scope == ADMINISTRATOR
+        if is_use and request.session is not None and request.session.is_internal:
             raise AccessDenied(own_session(request.session))
 
     def _asked(self, request: AccessRequest) -> None:

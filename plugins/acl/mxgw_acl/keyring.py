@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 from mxgw_acl.keyformat import KeyText
 from mxgw_acl.keys import Key, Scope
-from mxgw_acl.rights import Role
+from mxgw_acl.rules import Role
 from mxgw_acl.store import KeyStore, Use
 from mxgw_core.api import Identity, Peer
 from mxgw_core.api.errors import DependencyUnavailable

@@ -4,50 +4,16 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
-from typing import Protocol
 
-from mxgw_acl.audit import AuditRecord
-from mxgw_acl.rights import Role
+from mxgw_acl.audit_log import AuditRecord
+from mxgw_acl.directory import Directory
+from mxgw_acl.rules import Role
 from mxgw_acl.settings import AclSettings
 from mxgw_acl.tokens import Tokens
 from mxgw_core.api import LONGEST_NAME, Operator, OperatorCredentials, folded_name
 from mxgw_core.api.errors import AccessDenied, GatewayError, SettingsError
 
 _LONGEST_PASSWORD = 1024
-
-
-@dataclass(frozen=True, slots=True)
-class Person:
-    """Somebody whom the directory knows: the DNs of all groups, also of those that groups are in.
-
-    `name` is the directory's own spelling, the same for every way in which it can be typed.
-    """
-
-    name: str
-    dn: str
-    groups: Sequence[str]
-
-
-class Directory(Protocol):
-    """Where operators and their groups are known. Methods block, within their time limit, and may run in any thread."""
-
-    def authenticate(self, user: str, password: str) -> Person | None:
-        """Return who logs in; None when name or password are wrong.
-
-        Raises:
-            DependencyUnavailable: no server could say.
-        """
-
-    def resolve(self, user: str) -> Person | None:
-        """Return somebody with the groups as of now, without a password; None when there is nobody of this name.
-
-        Raises:
-            DependencyUnavailable: no server could say, or the settings do not let it be asked.
-        """
-
-    def close(self) -> None:
-        """Give up what is under way."""
 
 
 def directory_of(settings: AclSettings) -> Directory | None:

@@ -12,6 +12,7 @@ from mxgw_acl.running import Running, running
 from mxgw_acl.settings import AclSettings
 from mxgw_core.api import (
     AccessRequest,
+    Allow,
     AuditEntry,
     AuthenticationRequest,
     BackupEntry,
@@ -120,7 +121,7 @@ class AclPlugin:
     @hookimpl
     def mxgw_session_opened(self, session: SessionInfo) -> None:
         if self._running is not None:
-            self._running.session_opened(session)
+            self._running.records.session_opened(session)
 
     @hookimpl
     def mxgw_session_closed(self, session: SessionInfo, reason: CloseReason) -> None:
@@ -138,17 +139,18 @@ class AclPlugin:
     def mxgw_authenticate(self, request: AuthenticationRequest) -> Identity:
         if self._running is None:
             raise Unauthenticated(_NOT_RUNNING)
-        return self._running.callers.identify(request)
+        return self._running.authentication.identify(request)
 
     @hookimpl
     def mxgw_authorize(self, request: AccessRequest) -> Decision:
         if self._running is None:
             return Deny(_NOT_RUNNING)
-        return self._running.authorize(request)
+        self._running.authorization.check(request)
+        return Allow()
 
     @hookimpl
     def mxgw_decided(self, request: AccessRequest, refusal: GatewayError | None, denied: Mapping[int, str]) -> None:
-        self._required().decided(request, refusal, denied)
+        self._required().records.call(request, refusal, denied)
 
     @hookimpl
     def mxgw_command_guard(self, identity: Identity) -> CommandGuard | None:
@@ -160,11 +162,11 @@ class AclPlugin:
 
     @hookimpl
     def mxgw_stream_pace(self, identity: Identity) -> StreamPace | None:
-        return self._required().stream_pace(identity)
+        return self._required().limits.pace(identity)
 
     @hookimpl
     def mxgw_buffer_limit(self, session: SessionInfo) -> BufferLimit | None:
-        return self._required().buffer_limit(session)
+        return self._required().limits.buffer(session)
 
     @hookimpl
     def mxgw_item_access(self, identity: Identity) -> ItemAccess | None:

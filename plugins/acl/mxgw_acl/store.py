@@ -12,7 +12,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from mxgw_acl.audit import AUDIT_FILE
+from mxgw_acl.audit_log import AUDIT_FILE
 from mxgw_acl.files import FILE_MODE, check_private, private_directory, secret_file
 from mxgw_acl.keyformat import KeyText, new_key_id, new_secret
 from mxgw_acl.keys import Constraints, Key, Scope, SecretHash

@@ -10,7 +10,7 @@ from datetime import UTC, datetime
 
 import click
 
-from mxgw_acl.audit import AuditLog, AuditRecord
+from mxgw_acl.audit_log import AuditLog, AuditRecord
 from mxgw_core.api.errors import MxgwError
 
 _DURATION = re.compile(r"(\d+(?:\.\d+)?)\s*([smhdw])")

@@ -12,7 +12,7 @@ from typing import Any
 
 import click
 
-from mxgw_acl.audit import AUDIT_FILE, AuditLog, AuditRecord
+from mxgw_acl.audit_log import AUDIT_FILE, AuditLog, AuditRecord
 from mxgw_acl.cli.arguments import MOST_MIB, MOST_PER_S, globs, names, networks, scopes, tag_globs
 from mxgw_acl.cli.form import duration, moment, show_json, show_table, told_failures, write_record
 from mxgw_acl.files import write_private

@@ -15,9 +15,9 @@ from typing import TypeVar
 from ldap3.utils.conv import escape_filter_chars
 from ldap3.utils.dn import escape_rdn
 
+from mxgw_acl.directory import Person
 from mxgw_acl.ldap.connections import Budget, Connected, Connector, Entry, ServerFailed, WrongCredentials
 from mxgw_acl.ldap.groups import groups_of
-from mxgw_acl.operators import Person
 from mxgw_acl.settings import LdapSettings
 from mxgw_core.api.errors import DependencyUnavailable
 

@@ -5,12 +5,11 @@ from __future__ import annotations
 import sys
 from collections.abc import Callable, Iterable, Mapping, Sequence
 
-from mxgw.v1.commands_pb2 import BrowseNode, MxCommand
+from mxgw.v1.commands_pb2 import BrowseNode, ItemReference, MxCommand
 from mxgw.v1.events_pb2 import EventKind
-from mxgw_acl.items import item_reference, named_items
 from mxgw_acl.keys import Constraints
 from mxgw_acl.patterns import reference_of
-from mxgw_core.api import ItemRecord, used_handles
+from mxgw_core.api import ItemRecord
 
 _DENIED_READ = "this key may not read the item"
 _DENIED_WRITE = "this key may not write the item"
@@ -97,7 +96,7 @@ class ItemGuard:
             return self._denied_references(map(reference_of, named), reads=kind == "read_bulk")
         denied: dict[int, str] = {}
         for index, item in enumerate(items):
-            reference = item_reference(item) if item is not None else None
+            reference = reference_of(item) if item is not None else None
             if reference is None or not self._rights.may_use(reference):
                 denied[index] = _DENIED_HANDLE
             elif kind in _WRITES and not self._rights.may_write(reference):
@@ -142,31 +141,26 @@ class ItemFilter:
 
     def keep(self, item: ItemRecord, kind: int) -> bool:
         """See `EventFilter`."""
-        reference = item_reference(item)
+        reference = reference_of(item)
         if reference is None:
             return False
         return self._rights.may_read(reference) if kind in _VALUES else self._rights.may_use(reference)
 
 
-def references_of(
-    command: MxCommand, items: Sequence[ItemRecord | None], *, are_judged: bool
-) -> tuple[int, Callable[[int], str]]:
-    """Return how many inputs a command has, and what gives the reference of each, for the audit log.
-
-    `are_judged`: guards judged these items, so the worker uses these or refuses. Otherwise an item is only what the
-    handle stood for when the gateway last heard of it; by the time of the call it may stand for another.
-    A reference is put together when it is asked for: a record has room for hundreds, and a command for thousands.
-    """
-    if named := named_items(command):
-        return len(named), lambda index: reference_of(named[index]) or "?"
-    handles = used_handles(command)
-
-    def used(index: int) -> str:
-        item = items[index]
-        reference = (item_reference(item) or "?") if item is not None else ""
-        if are_judged and reference:
-            return reference
-        handle = f"handle {handles[index][1]}"
-        return f"{handle} (last known as {reference})" if reference else handle
-
-    return len(items), used
+def named_items(command: MxCommand) -> Sequence[ItemReference]:
+    """Return what a command names by reference, in the order of its inputs; nothing for a command with handles."""
+    match command.WhichOneof("command"):
+        case "add_item":
+            return [ItemReference(item_definition=command.add_item.item_definition)]
+        case "add_item2":
+            item2 = command.add_item2
+            return [ItemReference(item_definition=item2.item_definition, item_context=item2.item_context)]
+        case "add_buffered_item":
+            buffered = command.add_buffered_item
+            return [ItemReference(item_definition=buffered.item_definition, item_context=buffered.item_context)]
+        case "subscribe_bulk":
+            return command.subscribe_bulk.items
+        case "read_bulk":
+            return command.read_bulk.items
+        case _:
+            return ()

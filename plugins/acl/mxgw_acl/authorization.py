@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from mxgw.v1.command_service_pb2 import InvokeRequest
 from mxgw.v1.session_service_pb2 import OpenSessionRequest
+from mxgw_acl.authentication import NOBODY
 from mxgw_acl.keyring import Keyring
 from mxgw_acl.keys import Key, Scope
-from mxgw_acl.rights import (
+from mxgw_acl.rules import (
     ADMINISTRATION,
-    ADMINISTRATOR,
     COMMANDS,
     INVOKE,
     OPEN_SESSION,
@@ -16,20 +16,43 @@ from mxgw_acl.rights import (
     Names,
     Role,
     Rule,
+    rule_of,
 )
-from mxgw_core.api import AccessRequest, Gateway, Moment, Operator, own_session
+from mxgw_acl.tokens import Tokens
+from mxgw_core.api import AccessRequest, Gateway, Moment, Operator
 from mxgw_core.api.errors import AccessDenied, AccessRevoked, GatewayError, SessionLimitReached, SubscriberLimitReached
 
 # The same words for a session of somebody else and for one that is not there.
 _NO_SUCH_SESSION = "no session of this id is open to this caller: name one that you opened yourself"
 
 
-class Gate:
+class Authorization:
     """Judges calls; refuses by raising what the caller shall see."""
 
-    def __init__(self, keyring: Keyring, gateway: Gateway) -> None:
+    def __init__(self, keyring: Keyring, tokens: Tokens, gateway: Gateway) -> None:
         self._keyring = keyring
+        self._tokens = tokens
         self._gateway = gateway
+
+    def check(self, request: AccessRequest) -> None:
+        """Make sure that the caller may make the call.
+
+        Raises:
+            GatewayError: it may not be made.
+        """
+        rule = rule_of(request.method, request.scope)
+        if rule is None:
+            raise AccessDenied("nobody may make this call: its service does not say what it needs")
+        claims = request.identity.claims
+        if isinstance(claims, Key):
+            self.check_key(request, claims, rule)
+        elif isinstance(claims, Operator):
+            current = self._tokens.current(claims)
+            if current is None:
+                raise AccessDenied("the login is over: log in again")
+            self.check_operator(request, current, rule)
+        elif request.identity is not NOBODY or not rule.public:
+            raise AccessDenied("the call needs an API key")
 
     # keys
 
@@ -50,7 +73,6 @@ class Gate:
             _check_tag(request, key)
         if request.moment is Moment.CALL:
             self._check_numbers(request, key)
-        _check_own(request)
 
     def _check_scopes(self, request: AccessRequest, key: Key, rule: Rule) -> None:
         needed = rule.scopes
@@ -115,8 +137,7 @@ class Gate:
         if rule.names is Names.NO_SESSION or not (request.session_id or rule.names is Names.A_SESSION):
             return
         if Role.ADMINISTRATOR.value in operator.roles:
-            _check_own(request)
-            return
+            return  # whether it is there is for the service to say
         if request.session is None or not may_see(operator, request.session.tag):
             raise AccessDenied(_NO_SUCH_SESSION)
 
@@ -129,12 +150,6 @@ def _check_tag(request: AccessRequest, key: Key) -> None:
     tags = ", ".join(repr(glob) for glob in key.constraints.tags)
     what = "a session with this tag" if tag else "a session without a tag"
     raise AccessDenied(f"this key may not open {what}: set a tag that its --tag allows ({tags})")
-
-
-def _check_own(request: AccessRequest) -> None:
-    """Keep administrators' calls away from what the gateway itself lives on; whoever may look still may."""
-    if request.session is not None and request.session.is_internal and request.scope == ADMINISTRATOR:
-        raise AccessDenied(own_session(request.session))
 
 
 def may_see(operator: Operator, tag: str) -> bool:

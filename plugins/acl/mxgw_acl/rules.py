@@ -11,6 +11,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from mxgw_acl.keys import Scope
+from mxgw_core.api import ADMINISTRATOR
 
 
 class Names(enum.Enum):
@@ -111,7 +112,7 @@ AUDITED_COMMANDS = frozenset({"write", "write2", "write_secured", "write_secured
 
 # What services of other plugins may declare for a method (`GrpcService.scopes`), besides the words of `Scope`. The
 # session that such a method names is judged like any other; whatever else it names, its service must judge.
-PUBLIC, VIEWER, ADMINISTRATOR = "public", "viewer", "administrator"
+PUBLIC, VIEWER = "public", "viewer"
 # Calls that only this scope lets keys make are about all sessions.
 ADMINISTRATION = _any_of(Scope.ADMIN)
 DECLARED: Mapping[str, Rule] = {

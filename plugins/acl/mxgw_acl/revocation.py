@@ -6,8 +6,9 @@ import logging
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from mxgw_acl.audit import AuditRecord
-from mxgw_acl.gate import may_see, revoked
+from mxgw_acl.audit_log import AuditRecord
+from mxgw_acl.audit_records import actor
+from mxgw_acl.authorization import may_see, revoked
 from mxgw_acl.keyring import Keyring
 from mxgw_core.api import CloseReason, Gateway, OpenStream, Operator
 from mxgw_core.api.errors import AccessRevoked, GatewayError
@@ -16,8 +17,8 @@ log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
-class Watch:
-    """Looks at everything that is open; `look` is called at an interval and after each change."""
+class Revocation:
+    """Looks at everything that is open; `apply` is called at an interval and after each change."""
 
     gateway: Gateway
     keyring: Keyring
@@ -26,7 +27,7 @@ class Watch:
     closes_by_default: bool
     audit: Callable[[AuditRecord], None]
 
-    def look(self) -> None:
+    def apply(self) -> None:
         """End what may no longer be."""
         for stream in self.gateway.streams():
             error = self._why_not(stream)
@@ -34,7 +35,7 @@ class Watch:
                 log.info("stream of %s on session %s ended: %s", stream.identity.id, stream.session_id, error.reason)
                 self.audit(
                     AuditRecord(
-                        actor=f"{stream.identity.kind}:{stream.identity.id.removeprefix('operator:')}",
+                        actor=actor(stream.identity),
                         action=f"{stream.method.rpartition('/')[2]} ended",
                         decision="denied",
                         reason=error.message,

@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from mxgw_acl.audit import AuditRecord
+from mxgw_acl.audit_log import AuditRecord
 from mxgw_acl.keyformat import parse_key
 from mxgw_acl.keyring import Keyring, Verified
 from mxgw_acl.keys import Key
-from mxgw_acl.rights import rule_of
+from mxgw_acl.rules import rule_of
 from mxgw_acl.tokens import PREFIX, Tokens
 from mxgw_core.api import Attempts, AuthenticationRequest, Identity
 from mxgw_core.api.errors import TooManyAttempts, Unauthenticated
@@ -24,7 +24,7 @@ _SCHEME = "bearer "
 
 
 @dataclass(frozen=True, slots=True)
-class Callers:
+class Authentication:
     """Tells callers apart; lives in the event loop."""
 
     keyring: Keyring
