@@ -15,8 +15,8 @@ from mxgw.dashboard.v1 import dashboard_service_pb2 as pb
 from mxgw_core.api import Call, CloseReason, Gateway, Operator, ResponseStream, SessionInfo, turn
 from mxgw_core.api.errors import AccessDenied, InvalidRequest, Unauthenticated
 from mxgw_dashboard_tui.service.audit import ENTRIES, NewEntries, entry_message
-from mxgw_dashboard_tui.service.feeds import Feeds
 from mxgw_dashboard_tui.service.journal import Journal
+from mxgw_dashboard_tui.service.mirrors import Mirrors
 from mxgw_dashboard_tui.service.operators import Operators, role_of
 from mxgw_dashboard_tui.service.sampler import Sampler, row_of
 from mxgw_dashboard_tui.settings import DashboardSettings
@@ -47,14 +47,14 @@ class DashboardService:
     """Implements mxgw.dashboard.v1.DashboardService."""
 
     def __init__(
-        self, gateway: Gateway, settings: DashboardSettings, journal: Journal, feeds: Feeds, version: str
+        self, gateway: Gateway, settings: DashboardSettings, journal: Journal, mirrors: Mirrors, version: str
     ) -> None:
         self._gateway = gateway
         self._settings = settings
         self._journal = journal
         self._operators = Operators(gateway, settings, journal)
         self._sampler = Sampler(gateway)
-        self._feeds = feeds
+        self._mirrors = mirrors
         self._version = version
         self._started_at = timestamp_from_ns(time.time_ns())
         self._watchers = 0
@@ -181,7 +181,7 @@ class DashboardService:
     async def WatchEvents(self, request: pb.WatchEventsRequest, call: Call, stream: ResponseStream) -> None:
         operator = self._operators.of(call)
         self._operators.session(operator, request.session_id)
-        async with self._feeds.reading(request.session_id) as reader:
+        async with self._mirrors.reading(request.session_id) as reader:
             message: pb.WatchEventsResponse | None = None  # the first says that it has begun
             while True:
                 info = self._operators.session(operator, request.session_id)

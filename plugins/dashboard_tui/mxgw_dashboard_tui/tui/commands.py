@@ -4,14 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Iterable, Sequence
 from functools import partial
-from typing import TYPE_CHECKING, NamedTuple, cast
+from typing import NamedTuple, cast
 
 from textual.command import DiscoveryHit, Hit, Hits, Provider
 
+from mxgw_dashboard_tui.tui.screens.base import Dashboard
 from mxgw_dashboard_tui.tui.views import VIEWS
-
-if TYPE_CHECKING:
-    from mxgw_dashboard_tui.tui.app import DashboardApp
 
 
 class Command(NamedTuple):
@@ -60,5 +58,5 @@ class DashboardCommands(Provider):
                 yield Hit(score, matcher.highlight(command.name), run, help=command.meaning)
 
     def _runs(self) -> Iterable[tuple[Command, Callable[[], Awaitable[None]]]]:
-        app = cast("DashboardApp", self.app)
+        app = cast("Dashboard", self.app)
         return [(command, partial(app.run_command, command.name)) for command in COMMANDS]

@@ -6,7 +6,6 @@ from dataclasses import dataclass
 
 from textual.message import Message
 
-from mxgw.dashboard.v1 import dashboard_service_pb2 as pb
 from mxgw_dashboard_tui.tui.model import Link, View
 
 
@@ -26,12 +25,3 @@ class ViewChanged(Message):
 
     def can_replace(self, message: Message) -> bool:
         return isinstance(message, ViewChanged)
-
-
-@dataclass
-class DetailArrived(Message):
-    """There is a newer look at one session."""
-
-    session_id: str
-    detail: pb.WatchSessionResponse
-    received_at: float

@@ -12,7 +12,7 @@ from google.protobuf.message import Message
 
 from mxgw.convert import duration_to_seconds, timestamp_to_ns
 from mxgw.dashboard.v1 import dashboard_service_pb2 as pb
-from mxgw_dashboard_tui.tui.alarms import Alarm, alarms_of
+from mxgw_dashboard_tui.tui.gateway_alarms import Alarm, alarms_of
 
 _M = TypeVar("_M", bound=Message)
 

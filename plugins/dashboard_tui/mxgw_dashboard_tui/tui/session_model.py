@@ -10,9 +10,9 @@ from mxgw.convert import timestamp_to_ns
 from mxgw.dashboard.v1 import dashboard_service_pb2 as pb
 from mxgw.v1 import events_pb2 as e
 from mxgw.v1 import session_service_pb2 as ss
-from mxgw_dashboard_tui.tui.alarms import session_name
+from mxgw_dashboard_tui.tui.event_rows import event_row, gap_row, left_out_row
 from mxgw_dashboard_tui.tui.model import own
-from mxgw_dashboard_tui.tui.screens import session_rows as rows
+from mxgw_dashboard_tui.tui.text import session_name
 from mxgw_dashboard_tui.tui.widgets.grid import Row
 
 _LOG_ROWS = 2000
@@ -84,15 +84,15 @@ class SessionModel:
         """Take events: into the log, and their values into the items."""
         self.events_at = now
         for gap in message.gaps:
-            self.events.append(rows.gap_row(gap))
+            self.events.append(gap_row(gap))
         for event in message.events:
             self.event_count += 1
             item = self.items.get(event.item_serial)
             name = item.state.item_definition if item is not None else ""
-            self.events.append(rows.event_row(event, name))
+            self.events.append(event_row(event, name))
             if item is not None and event.kind == e.EVENT_KIND_DATA_CHANGE:
                 item.sequence = event.sequence
                 item.worker_ns = timestamp_to_ns(event.worker_time)
                 item.value = own(event.data_change)
         if message.conflated_events:
-            self.events.append(rows.left_out_row(message))
+            self.events.append(left_out_row(message))

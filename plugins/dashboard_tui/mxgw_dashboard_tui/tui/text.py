@@ -22,6 +22,16 @@ def clean(text: str, limit: int = 200) -> str:
     return "".join(c if c.isprintable() else "\N{REPLACEMENT CHARACTER}" for c in shown)
 
 
+def session_name(session: ss.Session) -> str:
+    """Return what to call a session: its client's name, or the beginning of its id."""
+    return clean(session.client_name, 40) or short_id(session.session_id)
+
+
+def short_id(session_id: str) -> str:
+    """Return the beginning of a session's id, enough to tell sessions apart."""
+    return clean(session_id[:8])
+
+
 def count(number: int) -> str:
     """Return a count in at most five characters: 999, 12.3k, 4.5M."""
     if number < 10_000:

@@ -9,7 +9,7 @@ from textual import work
 from textual.binding import Binding, BindingType
 
 from mxgw_dashboard_tui.tui.screens.base import BaseScreen
-from mxgw_dashboard_tui.tui.screens.confirm import ConfirmScreen
+from mxgw_dashboard_tui.tui.screens.questions import ConfirmScreen
 from mxgw_dashboard_tui.tui.source import Refused
 
 

@@ -21,9 +21,9 @@ from mxgw.v1 import alarms_pb2 as a
 from mxgw_dashboard_tui.tui import text as t
 from mxgw_dashboard_tui.tui.model import View
 from mxgw_dashboard_tui.tui.plant_alarms import PROVIDERS, PlantAlarms
-from mxgw_dashboard_tui.tui.screens.acknowledge import AcknowledgeScreen
 from mxgw_dashboard_tui.tui.screens.alarm_rows import COLUMNS, alarm_row
 from mxgw_dashboard_tui.tui.screens.base import BaseScreen
+from mxgw_dashboard_tui.tui.screens.questions import AcknowledgeScreen
 from mxgw_dashboard_tui.tui.source import NotServed, Refused
 from mxgw_dashboard_tui.tui.widgets.grid import Grid, Row
 

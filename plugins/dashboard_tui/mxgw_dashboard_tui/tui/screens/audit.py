@@ -11,7 +11,6 @@ from textual.worker import Worker
 
 from mxgw.dashboard.v1 import dashboard_service_pb2 as pb
 from mxgw_dashboard_tui.tui import text as t
-from mxgw_dashboard_tui.tui.alarms import short_id
 from mxgw_dashboard_tui.tui.model import View
 from mxgw_dashboard_tui.tui.screens.base import BaseScreen
 from mxgw_dashboard_tui.tui.source import Refused
@@ -111,7 +110,7 @@ def audit_row(entry: pb.AuditEntry, number: int) -> Row:
         "decision": Cell(t.clean(entry.decision, 20), _TONES.get(entry.decision, "")),
         "actor": Cell(t.clean(entry.actor, 80)),
         "action": Cell(t.clean(entry.action, 80)),
-        "session": Cell(short_id(entry.session_id)),
+        "session": Cell(t.short_id(entry.session_id)),
         "tag": Cell(t.clean(entry.tag, 64)),
         "reason": Cell(why),
         "peer": Cell(t.clean(entry.peer, 60)),

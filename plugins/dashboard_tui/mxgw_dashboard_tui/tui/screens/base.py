@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, ClassVar, cast
+from typing import ClassVar, Protocol, cast
 
 from textual import events
 from textual.app import ComposeResult
@@ -14,15 +14,31 @@ from textual.widgets import Input, Static
 
 from mxgw_dashboard_tui.tui.export import document_text, write_export
 from mxgw_dashboard_tui.tui.model import View
+from mxgw_dashboard_tui.tui.showing import Showing
+from mxgw_dashboard_tui.tui.source import Source
 from mxgw_dashboard_tui.tui.widgets.bars import Banner, TopBar
 from mxgw_dashboard_tui.tui.widgets.grid import Grid
 from mxgw_dashboard_tui.tui.widgets.keyline import KeyLine
 from mxgw_dashboard_tui.tui.widgets.line import Line
 
-if TYPE_CHECKING:
-    from mxgw_dashboard_tui.tui.app import DashboardApp
-
 REPAINT_S = 0.25
+
+
+class Dashboard(Protocol):
+    """What screens and commands may ask of the app that shows them; `DashboardApp` implements it."""
+
+    source: Source
+    showing: Showing
+    # What the `:` line completes.
+    command_names: list[str]
+    # How many alarms of the plant are shown at most.
+    alarm_rows: int
+
+    async def run_command(self, text: str) -> None:
+        """Carry out a command of the `:` line or the palette."""
+
+    async def open_session(self, session_id: str, name: str) -> None:
+        """Show one session in depth."""
 
 
 class BaseScreen(Screen[None]):
@@ -93,8 +109,8 @@ class BaseScreen(Screen[None]):
             grid.set_rows(())
 
     @property
-    def dashboard(self) -> DashboardApp:
-        return cast("DashboardApp", self.app)
+    def dashboard(self) -> Dashboard:
+        return cast("Dashboard", self.app)
 
     @property
     def grid(self) -> Grid:

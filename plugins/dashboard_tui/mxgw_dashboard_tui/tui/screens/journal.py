@@ -6,7 +6,6 @@ from textual.app import ComposeResult
 
 from mxgw.dashboard.v1 import dashboard_service_pb2 as pb
 from mxgw_dashboard_tui.tui import text as t
-from mxgw_dashboard_tui.tui.alarms import short_id
 from mxgw_dashboard_tui.tui.model import View
 from mxgw_dashboard_tui.tui.screens.base import BaseScreen
 from mxgw_dashboard_tui.tui.widgets.grid import Cell, Column, Grid, Row
@@ -44,7 +43,7 @@ class JournalScreen(BaseScreen):
 
 def journal_row(entry: pb.JournalEntry) -> Row:
     """Return the row of an entry."""
-    name = t.clean(entry.session_name, 40) or short_id(entry.session_id)
+    name = t.clean(entry.session_name, 40) or t.short_id(entry.session_id)
     operator, detail = t.clean(entry.operator, 64), t.clean(entry.detail, 300)
     cells = {
         "time": Cell(t.moment(entry.time), order=float(entry.number)),

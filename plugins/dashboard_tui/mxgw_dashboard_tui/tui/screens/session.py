@@ -16,11 +16,11 @@ from textual.widgets import ContentSwitcher, Static
 
 from mxgw.dashboard.v1 import dashboard_service_pb2 as pb
 from mxgw_dashboard_tui.tui import text as t
+from mxgw_dashboard_tui.tui.event_rows import EVENT_COLUMNS
 from mxgw_dashboard_tui.tui.model import View
 from mxgw_dashboard_tui.tui.screens import session_rows as rows
 from mxgw_dashboard_tui.tui.screens.acting import ActingScreen
 from mxgw_dashboard_tui.tui.screens.journal import TIMELINE_COLUMNS, journal_row
-from mxgw_dashboard_tui.tui.screens.session_facts import session_facts
 from mxgw_dashboard_tui.tui.session_model import SessionModel
 from mxgw_dashboard_tui.tui.source import NotThere, Refused
 from mxgw_dashboard_tui.tui.widgets.grid import Grid
@@ -35,7 +35,7 @@ _HELD = 2000
 _NOT_THERE = "this session is not there any more, or not yours to see"
 _PANELS: dict[str, Callable[[], Grid]] = {
     "items": partial(Grid, rows.ITEM_COLUMNS, empty="No item was added.", sort="item", id="items"),
-    "events": partial(Grid, rows.EVENT_COLUMNS, empty="No event came since this was opened.", follow=True, id="events"),
+    "events": partial(Grid, EVENT_COLUMNS, empty="No event came since this was opened.", follow=True, id="events"),
     "readers": partial(Grid, rows.READER_COLUMNS, empty="Nobody reads this session's events.", id="readers"),
     "commands": partial(Grid, rows.COMMAND_COLUMNS, empty="Every command has its answer.", id="commands"),
     "timeline": partial(Grid, TIMELINE_COLUMNS, empty="Nothing was written down.", follow=True, id="timeline"),
@@ -223,7 +223,7 @@ class SessionScreen(ActingScreen):
         await self.action_show(names[(names.index(self._panel) + step) % len(names)])
 
     def go_back(self) -> None:
-        self.dashboard.pop_screen()
+        self.app.pop_screen()
 
     # painting
 
@@ -234,7 +234,7 @@ class SessionScreen(ActingScreen):
         rate = None
         if view is not None and (session := view.session(self.session_id)) is not None:
             rate = session.rate
-        facts = session_facts(model, rate, self._problem)
+        facts = rows.session_facts(model, rate, self._problem)
         lines = facts.plain.count("\n")
         self.query_one("#facts", Static).update(facts, layout=lines != self._fact_lines)
         self._fact_lines = lines

@@ -1,8 +1,9 @@
-"""Asks for a session's name before something irreversible is done to it."""
+"""Questions before something is done: whether to end a session, and what to say when alarms are acknowledged."""
 
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 from typing import ClassVar
 
 from rich.text import Text
@@ -12,10 +13,13 @@ from textual.containers import Vertical
 from textual.screen import ModalScreen
 from textual.widgets import Input, Static
 
-from mxgw_dashboard_tui.tui.alarms import short_id
-from mxgw_dashboard_tui.tui.text import clean
+from mxgw_dashboard_tui.tui.text import clean, short_id
 
 _EASILY_TYPED = re.compile(r"[A-Za-z0-9][A-Za-z0-9 ._:-]{0,31}")
+# The longest comment that AcknowledgeAlarm takes, in characters.
+_LONGEST_COMMENT = 200
+# How many of the alarms are named in the question.
+_NAMED = 3
 
 
 class ConfirmScreen(ModalScreen[bool]):
@@ -49,3 +53,33 @@ class ConfirmScreen(ModalScreen[bool]):
 
     def action_no(self) -> None:
         self.dismiss(False)
+
+
+class AcknowledgeScreen(ModalScreen[str | None]):
+    """The comment, which may be empty; None: acknowledge nothing."""
+
+    BINDINGS: ClassVar[list[BindingType]] = [
+        Binding("escape", "no", "Cancel", id="acknowledge.no", tooltip="Acknowledge nothing"),
+    ]
+
+    def __init__(self, references: Sequence[str]) -> None:
+        super().__init__()
+        self._references = references
+
+    def compose(self) -> ComposeResult:
+        number = len(self._references)
+        question = "Acknowledge this alarm?" if number == 1 else f"Acknowledge these {number} alarms?"
+        with Vertical(id="box"):
+            yield Static(Text(question, style="bold"), id="question")
+            for reference in self._references[:_NAMED]:
+                yield Static(Text(clean(reference, 60)))
+            if number > _NAMED:
+                yield Static(Text(f"and {number - _NAMED} more"))
+            yield Input(placeholder="comment, for whoever reads it later", max_length=_LONGEST_COMMENT, id="comment")
+            yield Static(Text("enter acknowledges, escape changes nothing"), classes="hint")
+
+    def on_input_submitted(self, event: Input.Submitted) -> None:
+        self.dismiss(event.value.strip())
+
+    def action_no(self) -> None:
+        self.dismiss(None)

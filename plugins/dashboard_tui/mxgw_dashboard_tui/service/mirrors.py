@@ -77,7 +77,7 @@ class Reader:
         return message
 
 
-class Feed:
+class Mirror:
     """One session's mirror."""
 
     def __init__(self) -> None:
@@ -89,7 +89,7 @@ class Feed:
         self._head = 0
         # Fires once for everything that came within `_GATHER_S`.
         self._timer: asyncio.TimerHandle | None = None
-        # Runs the mirror; started and cancelled by `Feeds`.
+        # Runs the mirror; started and cancelled by `Mirrors`.
         self.task: asyncio.Task[None] | None = None
 
     @property
@@ -158,41 +158,41 @@ class Feed:
             reader.offer(message)
 
 
-class Feeds:
-    """The feeds of all watched sessions; their tasks live in `tasks`, from the first watcher to the last."""
+class Mirrors:
+    """The mirrors of all watched sessions; their tasks live in `tasks`, from the first watcher to the last."""
 
     def __init__(self, seen: Observation, interval_s: float, tasks: asyncio.TaskGroup) -> None:
         self._seen = seen
         self._interval_s = interval_s
         self._tasks = tasks
-        self._feeds: dict[str, Feed] = {}
+        self._mirrors: dict[str, Mirror] = {}
 
     def __len__(self) -> int:
-        return len(self._feeds)
+        return len(self._mirrors)
 
     def close(self) -> None:
-        """End every feed."""
-        for feed in self._feeds.values():
-            if feed.task is not None:
-                feed.task.cancel()
+        """End every mirror."""
+        for mirror in self._mirrors.values():
+            if mirror.task is not None:
+                mirror.task.cancel()
 
     @asynccontextmanager
     async def reading(self, session_id: str) -> AsyncIterator[Reader]:
         """Hold a reader of a session's events from now on."""
-        feed = self._feeds.get(session_id)
-        if feed is None or feed.is_over:
-            feed = self._feeds[session_id] = Feed()
-            feed.task = self._tasks.create_task(
-                feed.run(self._seen, session_id, self._interval_s), name=f"dashboard:feed:{session_id}"
+        mirror = self._mirrors.get(session_id)
+        if mirror is None or mirror.is_over:
+            mirror = self._mirrors[session_id] = Mirror()
+            mirror.task = self._tasks.create_task(
+                mirror.run(self._seen, session_id, self._interval_s), name=f"dashboard:mirror:{session_id}"
             )
         reader = Reader()
-        feed.readers.add(reader)
+        mirror.readers.add(reader)
         try:
             yield reader
         finally:
-            feed.readers.discard(reader)
-            if not feed.readers:
-                assert feed.task is not None
-                feed.task.cancel()
-                if self._feeds.get(session_id) is feed:
-                    del self._feeds[session_id]
+            mirror.readers.discard(reader)
+            if not mirror.readers:
+                assert mirror.task is not None
+                mirror.task.cancel()
+                if self._mirrors.get(session_id) is mirror:
+                    del self._mirrors[session_id]
