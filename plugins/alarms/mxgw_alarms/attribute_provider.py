@@ -7,7 +7,8 @@ alarm was raised; every record is degraded.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Collection, Iterator, Sequence
+import logging
+from collections.abc import AsyncIterator, Callable, Collection, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 
@@ -22,7 +23,9 @@ from mxgw_alarms.providers import Outcome, Reporter, outcome_of
 from mxgw_alarms.settings import AlarmsSettings
 from mxgw_alarms.states import state_of
 from mxgw_core.api import InternalSession, SessionState
-from mxgw_core.api.errors import GatewayError
+from mxgw_core.api.errors import CommandFailed, GatewayError
+
+log = logging.getLogger(__name__)
 
 _CLIENT_NAME = "mxgw alarms"
 # Items per command: small enough for a frame, and for other commands to have their turn.
@@ -31,6 +34,8 @@ _TIMEOUT_S = 30.0
 # The first value of an attribute takes up to 8 s (FIELD 1.9 #2); what has not come by then is not watched.
 FIRST_VALUES_S = 10.0
 _LEAVE_S = 3.0
+# How long the address space of a large plant is searched at most.
+_DISCOVERY_S = 300.0
 
 
 @dataclass(slots=True)
@@ -242,6 +247,33 @@ class AttributeProvider:
         command = c.UnsubscribeBulkCommand(server_handle=self._server, item_handles=handles)
         with suppress(GatewayError):  # then they go with the server handle
             await self._session.invoke(c.MxCommand(unsubscribe_bulk=command), _TIMEOUT_S)
+
+
+async def discover(
+    session: InternalSession, below: str, in_alarm: str, at_most: int, found: Callable[[str], object]
+) -> None:
+    """Call `found` with the reference of each attribute that has a sub-attribute `in_alarm`.
+
+    A backend that cannot be browsed has none.
+    """
+    count = 0
+    waiting = [below]
+    name = in_alarm.casefold()
+    try:
+        async with asyncio.timeout(_DISCOVERY_S):
+            while waiting and count < at_most:
+                for node in await session.browse(waiting.pop()):
+                    if node.kind == c.BROWSE_NODE_KIND_ATTRIBUTE and node.name.casefold() == name:
+                        found(node.reference[: -len(node.name) - 1])
+                        count += 1
+                    if node.has_children:
+                        waiting.append(node.path)
+    except TimeoutError:
+        log.warning("looking for alarms took longer than %g s: %d were found so far", _DISCOVERY_S, count)
+    except CommandFailed as error:
+        log.info("alarms are not looked for: %s", error.message)
+    except GatewayError as error:
+        log.debug("looking for alarms ended early, with %d found: %s", count, error.message)
 
 
 def _outcome(item: c.BulkItemResult) -> Outcome:

@@ -22,10 +22,9 @@ from mxgw.v1.events_pb2 import (
     SourceHealth,
     WorkerState,
 )
-from mxgw_alarms.attribute_provider import AttributeProvider
+from mxgw_alarms.attribute_provider import AttributeProvider, discover
 from mxgw_alarms.book import NO_ALARM, AlarmBook
 from mxgw_alarms.counts import AlarmCounts
-from mxgw_alarms.discovery import discover
 from mxgw_alarms.encoding import AlarmsTaken, batch_of
 from mxgw_alarms.failover import FALLBACK, NONE, PRIMARY, Failover
 from mxgw_alarms.manager_provider import ManagerProvider

@@ -55,6 +55,6 @@ class MetricsPlugin:
 
     @hookimpl
     def mxgw_cli(self) -> Sequence[click.Command]:
-        from mxgw_metrics.command import top_command
+        from mxgw_metrics.top.command import top_command
 
         return [top_command(self._settings)]

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 from rich.text import Text
 
-from mxgw_metrics.top.figures import Figures
+from mxgw_metrics.top.summary import Summary
 
 _NAME_WIDTH = 12
 # As the alerts of docs/monitoring/alerts.yml.
@@ -24,7 +24,7 @@ class Line:
     is_bad: bool = False
 
 
-def lines_of(f: Figures) -> list[Line]:
+def lines_of(f: Summary) -> list[Line]:
     """Return what stands below the title."""
     live = sum(f.sessions.values())
     faults = sum(count for reason, count in f.ended_sessions.items() if reason.startswith("WORKER"))
@@ -90,13 +90,13 @@ def lines_of(f: Figures) -> list[Line]:
     ]
 
 
-def title_of(f: Figures, where: str) -> str:
+def title_of(f: Summary, where: str) -> str:
     """Return the first line."""
     state = "  DRAINING" if f.is_draining else "  restarted just now" if f.was_restarted else ""
     return f"mxgw {f.version} at {where}  up {_seconds(f.uptime_s)}{state}"
 
 
-def screen(f: Figures, where: str, width: int, notice: str = "") -> Text:
+def screen(f: Summary, where: str, width: int, notice: str = "") -> Text:
     """Return all of it, each line cut to `width`; `notice` is what to tell beside."""
     text = Text(no_wrap=True, overflow="ellipsis")
     text.append(_cut(title_of(f, where), width), style="bold")

@@ -9,7 +9,7 @@ from mxgw_metrics.top.reading import Reading
 
 
 @dataclass(frozen=True, slots=True)
-class Figures:
+class Summary:
     """One gateway between two looks. Numbers without a unit in their name are counts since the gateway started.
 
     `recent_...` happened between the looks; None is what is not known now.
@@ -78,7 +78,7 @@ _HARMLESS = "CONFLATED"
 _FAULTS = ("WORKER_EXITED", "WORKER_SILENT", "WORKER_PROTOCOL_ERROR", "WORKER_START_FAILED", "OVERFLOW_FAIL_FAST")
 
 
-def figures_of(before: Reading, now: Reading) -> Figures:
+def summary_of(before: Reading, now: Reading) -> Summary:
     """Return the figures of the gateway that `now` shows; without rates when it is not the one of `before`."""
     was_restarted = before.value("mxgw_start_time_seconds") != now.value("mxgw_start_time_seconds")
     then = now if was_restarted else before
@@ -113,7 +113,7 @@ def figures_of(before: Reading, now: Reading) -> Figures:
     calls = recent_by("mxgw_rpc_requests_total", "method")
     codes = {k: v for k, v in counts("mxgw_rpc_requests_total", "code").items() if k not in ("OK", "CANCELLED")}
     started_at = now.total("mxgw_start_time_seconds")
-    return Figures(
+    return Summary(
         version=build.get("version", ""),
         uptime_s=max(0.0, now.wall_s - started_at),
         interval_s=interval_s,
