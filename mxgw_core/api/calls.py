@@ -1,4 +1,4 @@
-"""Calls that a plugin serves. For plugins with a gRPC service of their own, and for those that look at open streams."""
+"""Calls that a plugin serves. For plugins with a gRPC service, and for plugins that look at open streams."""
 
 from __future__ import annotations
 
@@ -12,14 +12,15 @@ from google.protobuf.message import Message
 
 from mxgw_core.api.types import Identity, Peer
 
-# Set by the core as a call begins; it follows the call into the threads and tasks that it starts.
+# Set by core when a call begins; threads and tasks that the call starts inherit it.
 current_call: ContextVar[str] = ContextVar("mxgw_current_call", default="")
 
 
 @dataclass(frozen=True, slots=True)
 class Call:
-    """One call as a service sees it: who makes it, from where, how long it may take (None: no deadline), and how many
-    bytes its request has.
+    """One call, as a service sees it.
+
+    `deadline_s` is the time that is left for it, None without a deadline; `request_bytes` is the size of its request.
     """
 
     method: str
@@ -30,22 +31,23 @@ class Call:
 
 
 class ResponseStream(Protocol):
-    """Where a streaming RPC writes its answers."""
+    """Where a streaming RPC writes its responses."""
 
     async def write(self, message: Message | bytes) -> None:
-        """Send one message, or its encoded form; waits while the transport is full."""
+        """Send one message, or its encoded form; wait while the transport is full."""
 
 
 @dataclass(frozen=True, slots=True)
 class GrpcService:
     """A gRPC service: its descriptor, and an object with one coroutine method per RPC, named as in the contract.
 
-    A unary method is `async def Name(self, request, call: Call) -> Message`; a server-streaming one is
-    `async def Name(self, request, call: Call, stream: ResponseStream) -> None`. Client streaming is not supported.
-    Identity, authorization, limits and the mapping of `GatewayError` apply to all services alike. `scopes` says, by the
-    name of the method, what a caller needs; what the words mean is up to the plugin that authorizes (docs/securing.md).
-    A method without one is refused wherever a plugin authorizes by scope. A method with the scope `ADMINISTRATOR` is
-    never called for a session of the gateway's own.
+    A unary method is `async def Name(self, request, call: Call) -> Message`; a server-streaming one is `async def
+    Name(self, request, call: Call, stream: ResponseStream) -> None`. Client streaming is not supported. Identity,
+    authorization, limits and the mapping of `GatewayError` apply to all services alike.
+
+    `scopes` has, by the name of the method, the scope that a caller needs; the plugin that authorizes decides what each
+    scope means (docs/securing.md). Where a plugin authorizes by scope, a method without one is refused. A method with
+    the scope `ADMINISTRATOR` is never called for a session of the gateway's own.
     """
 
     descriptor: ServiceDescriptor
@@ -55,7 +57,7 @@ class GrpcService:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class OpenStream:
-    """A streaming call that is being served; an object stands for the same call for as long as it lasts."""
+    """A streaming call that is being served; the same object from its begin to its end."""
 
     method: str
     identity: Identity
@@ -64,9 +66,9 @@ class OpenStream:
 
 
 def correlation_id() -> str:
-    """Return the id of the call that is being served, "" outside of one.
+    """Return the id of the call that is being served, "" outside of a call.
 
-    A caller may have chosen it: it proves nothing. What goes on after its call, such as a session, is to be recorded
+    The caller may have chosen the id, so it proves nothing. What outlives the call, such as a session, is recorded
     without it.
     """
     return current_call.get()

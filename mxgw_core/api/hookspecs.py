@@ -1,9 +1,9 @@
-"""The hooks a plugin may implement. Exact signatures also stand in docs/plugins/hooks.md, kept true by a test.
+"""The hooks that a plugin may implement. docs/plugins/hooks.md has them too; a test compares the two.
 
 Hooks run at start-up or per session, subscriber or call, in the event-loop thread; they are synchronous and must not
-block. What they return is used on the hot path, so no hook runs per event. Unless a hook says otherwise, plugins are
-asked in the reverse of the order in which settings.toml enables them (pluggy's own order), None means "no opinion",
-and an exception is logged with the plugin's name and counts as None.
+block. The event path uses what they return, so no hook runs per event. Unless a hook says otherwise, plugins are asked
+in the reverse of the order in which settings.toml enables them (pluggy's own order), None means "no opinion", and an
+exception is logged with the plugin's name and counts as None.
 """
 
 from __future__ import annotations
@@ -61,7 +61,7 @@ hookimpl = pluggy.HookimplMarker(PROJECT)
 
 
 class Hooks:
-    """Every hook, grouped by what it is about."""
+    """Every hook, grouped by subject."""
 
     # life cycle
 

@@ -1,4 +1,4 @@
-"""What a plugin adds to `mxgw backup` and `mxgw doctor`. For plugins with files, or needs of their own."""
+"""What a plugin adds to `mxgw backup` and `mxgw doctor`. For plugins with files or with needs of their own."""
 
 from __future__ import annotations
 
@@ -24,9 +24,9 @@ class BackupKind(enum.Enum):
 class BackupEntry:
     """One file that belongs into a backup.
 
-    A file below `gateway.data_dir` is restored to the same place below the new one, any other to a directory of the
-    plugin's name there. `prepare` gets a connection to the copy of a DATABASE before it is stored, to take out what
-    must not leave this machine; it must not commit by itself.
+    A file below `gateway.data_dir` is restored to the same place below the new data directory, any other file to a
+    directory there that is named after the plugin. `prepare` gets a connection to the copy of a DATABASE before it is
+    stored, to remove what must not leave this machine; it must not commit.
     """
 
     path: Path
@@ -36,7 +36,7 @@ class BackupEntry:
 
 @dataclass(frozen=True, slots=True)
 class Finding:
-    """What `mxgw doctor` shows as a warning of a plugin: what it is about, what was found, and what to do."""
+    """A warning of a plugin in `mxgw doctor`: its subject, what was found, and what to do."""
 
     title: str
     detail: str

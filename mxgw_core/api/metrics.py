@@ -1,7 +1,7 @@
-"""Metrics as core and plugins give them: named families of samples, for whoever exposes them.
+"""Metrics. For plugins that count or measure something (hook `mxgw_metrics`), and for those that publish all metrics.
 
-Names follow the conventions of OpenMetrics: base units (`_seconds`, `_bytes`), counters end in `_total`. Labels have
-few values: never a session's id, an item, a key, or anything else of which a client can make as many as it likes.
+Names follow the conventions of OpenMetrics: base units (`_seconds`, `_bytes`), and counters end in `_total`. A label
+has few values: never the id of a session, an item, a key, or anything else that clients can create without limit.
 """
 
 from __future__ import annotations
@@ -15,16 +15,16 @@ from dataclasses import dataclass
 from itertools import pairwise
 
 _NAME = re.compile(r"[a-z][a-z0-9_]*\Z")
-# What would grow with what clients do, or tell who does what.
+# Labels whose values clients could create without limit, or that would reveal who does what.
 _FORBIDDEN_LABELS = frozenset(
     {"session", "session_id", "item", "tag", "key", "key_id", "owner", "client", "peer", "le"}
 )
-# Endings that the exposition formats make themselves.
+# Endings that the exposition formats add themselves.
 _RESERVED_ENDINGS = ("_created", "_bucket", "_count", "_sum")
 
 
 class MetricKind(enum.Enum):
-    """How a metric's values move: a counter never falls, a gauge does, a histogram counts observations by size."""
+    """How values change: a counter never falls, a gauge may, a histogram counts observations by size."""
 
     COUNTER = "counter"
     GAUGE = "gauge"
@@ -33,9 +33,10 @@ class MetricKind(enum.Enum):
 
 @dataclass(frozen=True, slots=True)
 class MetricBuckets:
-    """A histogram's value: how many observations were at most each of `bounds`, how many at all, and their sum.
+    """The value of a histogram: for each of `bounds`, how many observations were at most as large.
 
-    `counts` are cumulative, as many as `bounds`, which ascend; `count` includes what is beyond the last bound.
+    `counts` are cumulative, one for each of the ascending `bounds`. `count` and `sum` are those of all observations,
+    also of those beyond the last bound.
     """
 
     bounds: Sequence[float]
@@ -53,7 +54,7 @@ class MetricBuckets:
 
 
 class Distribution:
-    """How many observations were at most each of `bounds`, which ascend; whatever is larger counts as well."""
+    """Counts observations by size, for a histogram. `bounds` ascend; observations beyond the last one count as well."""
 
     __slots__ = ("_bounds", "_counts", "_sum")
 
@@ -68,7 +69,7 @@ class Distribution:
         self._sum += value
 
     def add(self, other: Distribution) -> None:
-        """Count what another one with the same bounds counted."""
+        """Add the counts of a distribution with the same bounds."""
         self._counts = [a + b for a, b in zip(self._counts, other._counts, strict=True)]
         self._sum += other._sum
 
@@ -83,7 +84,7 @@ class Distribution:
 
 @dataclass(frozen=True, slots=True)
 class MetricSample:
-    """One value of a metric. `labels` are the values of the metric's labels, in their order."""
+    """One value of a metric; `labels` are the values of the metric's labels, in the same order."""
 
     value: float | MetricBuckets
     labels: tuple[str, ...] = ()
@@ -99,7 +100,7 @@ class Metric:
         labels: names of the labels, in the order of each sample's values.
 
     Raises:
-        ValueError: the name, a label or a sample does not fit.
+        ValueError: a name, label or sample breaks these rules.
     """
 
     name: str
@@ -136,5 +137,5 @@ def counter(name: str, text: str, value: float) -> Metric:
 
 
 def gauge(name: str, text: str, value: float | None) -> Metric:
-    """Return a gauge without labels; None leaves it without a sample, for what is not known now."""
+    """Return a gauge without labels; with None it has no sample, for a value that is unknown now."""
     return Metric(name, MetricKind.GAUGE, text, samples=() if value is None else (MetricSample(value),))

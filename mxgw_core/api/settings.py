@@ -1,4 +1,4 @@
-"""A plugin's own settings. For each plugin that has any: `mxgw_settings` returns a `SettingsSection`."""
+"""The settings of a plugin. For every plugin that has some: `mxgw_settings` returns a `SettingsSection`."""
 
 from __future__ import annotations
 
@@ -16,10 +16,10 @@ SettingsT = TypeVar("SettingsT", bound=BaseModel)
 class SettingsSection(Generic[SettingsT]):
     """A plugin's own settings: `[plugins.<name>]`, validated into `model`.
 
-    `apply` is called once at start with the validated, frozen settings, before any other hook of the plugin; what it
-    raises is a start-up error of that plugin. Every relative path in them counts from `gateway.data_dir` and is made
-    absolute before. `former` has the settings of earlier releases that are gone, by name, and for each a sentence on
-    what to do instead; whoever still sets one is told it.
+    `apply` is called once at start with the validated, frozen settings, before any other hook of the plugin; an
+    exception is a start-up error of that plugin. Relative paths in the settings are relative to `gateway.data_dir`;
+    `apply` gets them as absolute paths. `former` has settings of earlier releases that no longer exist, by name, each
+    with a sentence that says what to do instead; a site that still sets one is shown that sentence.
     """
 
     name: str
@@ -29,9 +29,9 @@ class SettingsSection(Generic[SettingsT]):
 
 
 def left_behind(former: Path, now: Path, data_dir: Path) -> str:
-    """Return what to tell someone whose files lie where a setting pointed in an earlier release; "" when all is well.
+    """Return what to do about files at a place where a setting pointed in an earlier release; "" when there are none.
 
-    That is the case when `former` exists and `now`, where the setting points today, does not.
+    There is something to do when `former` exists and `now`, where the setting points today, does not exist.
     """
     if former == now or not _exists(former) or _exists(now):
         return ""
@@ -46,4 +46,4 @@ def _exists(path: Path) -> bool:
     try:
         return path.exists()
     except OSError:
-        return False  # who may not look there never had files there
+        return False  # a gateway that may not look there never had files there
