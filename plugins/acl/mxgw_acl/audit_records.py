@@ -1,4 +1,4 @@
-"""What the audit log says of each decision: about calls, items and sessions; values are never named."""
+"""What the audit log says about decisions on calls, items and sessions. It never has the values of items."""
 
 from __future__ import annotations
 
@@ -22,14 +22,14 @@ from mxgw_core.api.errors import AccessDenied, GatewayError
 
 log = logging.getLogger(__name__)
 
-# The end of a list that does not fit whole: how many are left out.
+# The rest is for the number of items that were left out.
 _LONGEST_LIST = LONGEST_DETAIL - 32
-# Set as a call is recorded whose service decides item by item: `ItemAccess.decided` is not given the caller's address.
+# The address of the caller, for decisions that a service reports later in the same call by `ItemAccess.decided`.
 _peer_of_call: ContextVar[str] = ContextVar("address of the caller whose items are decided one by one", default="")
 
 
 class AuditRecords:
-    """Writes to the audit log what was decided. Lives in the event loop, but for `write`, which any thread may call."""
+    """Writes decisions to the audit log. Lives in the event loop, except `write`, which any thread may call."""
 
     def __init__(self, audit: AuditLog, gateway: Gateway, limits: KeyLimits, *, denies_unrecorded: bool) -> None:
         self._audit = audit
@@ -58,7 +58,7 @@ class AuditRecords:
             self._has_failed = False
 
     def call(self, request: AccessRequest, refusal: GatewayError | None, denied: Mapping[int, str]) -> None:
-        """Record what was decided about a call: one record for its denied inputs, one for those that were allowed.
+        """Record the decision about a call: one record for its denied inputs, one for those that were allowed.
 
         Raises:
             AccessDenied: as `write`.
@@ -71,7 +71,7 @@ class AuditRecords:
         is_audited = rule is not None and (rule.is_audited or _is_audited_command(request))
         has_item_limits = self._limits.item_rights(request.identity) is not None
         if isinstance(request.request, AcknowledgeAlarmRequest) and has_item_limits:
-            # The alarm service asks about each alarm and reports its decisions: see `items`.
+            # The alarm service decides about each alarm and reports that: see `items`.
             _peer_of_call.set(request.peer.address)
             return
         if not denied and not is_audited:
@@ -121,18 +121,18 @@ class AuditRecords:
             return len(references), references.__getitem__
         command = request.request.command if isinstance(request.request, InvokeRequest) else MxCommand()
         if request.items is not None:
-            return references_of(command, request.items, are_judged=True)
-        return references_of(command, self._gateway.items_used(request.session_id, command), are_judged=False)
+            return references_of(command, request.items, are_checked=True)
+        return references_of(command, self._gateway.items_used(request.session_id, command), are_checked=False)
 
 
 def references_of(
-    command: MxCommand, items: Sequence[ItemRecord | None], *, are_judged: bool
+    command: MxCommand, items: Sequence[ItemRecord | None], *, are_checked: bool
 ) -> tuple[int, Callable[[int], str]]:
-    """Return how many inputs a command has, and what gives the reference of each, for the audit log.
+    """Return how many inputs a command has, and a function that returns the reference of each, for the audit log.
 
-    `are_judged`: guards judged these items, so the worker uses these or refuses. Otherwise an item is only what the
-    handle stood for when the gateway last heard of it; by the time of the call it may stand for another.
-    A reference is put together when it is asked for: a record has room for hundreds, and a command for thousands.
+    `are_checked`: guards have checked these items, so the worker uses exactly these or refuses. Otherwise an item is
+    the last one that the gateway knows for the handle; when the call is made, the handle may belong to another item.
+    References are made on access: a record has room for hundreds, and a command may have thousands.
     """
     if named := named_items(command):
         return len(named), lambda index: reference_of(named[index]) or "?"
@@ -141,7 +141,7 @@ def references_of(
     def used(index: int) -> str:
         item = items[index]
         reference = (reference_of(item) or "?") if item is not None else ""
-        if are_judged and reference:
+        if are_checked and reference:
             return reference
         handle = f"handle {handles[index][1]}"
         return f"{handle} (last known as {reference})" if reference else handle
@@ -150,12 +150,12 @@ def references_of(
 
 
 def actor(identity: Identity) -> str:
-    """Return how the audit log calls a caller: `key:<id>` or `operator:<name>`."""
+    """Return the name of a caller in the audit log: `key:<id>` or `operator:<name>`."""
     return f"{identity.kind}:{identity.id.removeprefix('operator:')}"
 
 
 def _listed(indexes: Sequence[int], reference: Callable[[int], str]) -> str:
-    """Return the references of these inputs as the detail of a record, and how many were left out of a long list."""
+    """Return the references of these inputs as the detail of a record; a long list ends with how many were left out."""
     listed: list[str] = []
     left = _LONGEST_LIST
     for index in indexes:

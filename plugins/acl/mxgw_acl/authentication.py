@@ -1,4 +1,4 @@
-"""Who is calling: an API key, an operator's token, a client certificate, or nobody where nobody is needed."""
+"""Who is calling: an API key, an operator's token, a client certificate, or nobody, for methods that are public."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from mxgw_acl.tokens import PREFIX, Tokens
 from mxgw_core.api import Attempts, AuthenticationRequest, Identity
 from mxgw_core.api.errors import TooManyAttempts, Unauthenticated
 
-# One text for whatever is wrong, so that it teaches nothing; the audit log has the reason.
+# One text for every failure, so that it reveals nothing to an attacker; the audit log has the reason.
 _REFUSED = (
     "no accepted credentials: send `authorization: Bearer <API key>`; a key may be mistyped, replaced, expired or "
     "revoked, and who issued it can say"
@@ -25,7 +25,7 @@ _SCHEME = "bearer "
 
 @dataclass(frozen=True, slots=True)
 class Authentication:
-    """Tells callers apart; lives in the event loop."""
+    """Finds out who calls, from the credentials of each call. Lives in the event loop."""
 
     keyring: Keyring
     tokens: Tokens
@@ -36,7 +36,7 @@ class Authentication:
         """Return who calls.
 
         Raises:
-            Unauthenticated: nobody that is known here, or, as TooManyAttempts, once more nobody.
+            Unauthenticated: the credentials are not accepted; as TooManyAttempts after too many failures.
             DependencyUnavailable: the keys cannot be read.
         """
         self.keyring.refresh()
@@ -53,7 +53,7 @@ class Authentication:
         return identity
 
     def _verified(self, credentials: str, request: AuthenticationRequest) -> tuple[str, Verified]:
-        """Return whom the credentials claim to be, and what is true of it."""
+        """Return whom the credentials claim to be, and the result of checking them."""
         if not credentials:
             if request.certificate_names:
                 return "", self.keyring.by_certificate(tuple(request.certificate_names))
@@ -76,7 +76,7 @@ class Authentication:
         try:
             self.attempts.begin(request.peer, f"key {claimed}" if claimed else "")
         except TooManyAttempts as refusal:
-            # Beyond the limit nothing is recorded one by one, so that nobody can flood the log.
+            # Attempts beyond the limit are not recorded, so that nobody can flood the log.
             return refusal
         self.audit(
             AuditRecord(

@@ -1,4 +1,4 @@
-"""May this caller make this call: scopes, networks, ownership, numbers of sessions and streams."""
+"""May this caller make this call: scopes, networks, ownership, and numbers of sessions and streams."""
 
 from __future__ import annotations
 
@@ -22,12 +22,12 @@ from mxgw_acl.tokens import Tokens
 from mxgw_core.api import AccessRequest, Gateway, Moment, Operator
 from mxgw_core.api.errors import AccessDenied, AccessRevoked, GatewayError, SessionLimitReached, SubscriberLimitReached
 
-# The same words for a session of somebody else and for one that is not there.
+# One text for a session of another owner and for a session that does not exist, so that callers cannot tell them apart.
 _NO_SUCH_SESSION = "no session of this id is open to this caller: name one that you opened yourself"
 
 
 class Authorization:
-    """Judges calls; refuses by raising what the caller shall see."""
+    """Decides about calls. A refusal is the error that the caller is shown."""
 
     def __init__(self, keyring: Keyring, tokens: Tokens, gateway: Gateway) -> None:
         self._keyring = keyring
@@ -38,7 +38,7 @@ class Authorization:
         """Make sure that the caller may make the call.
 
         Raises:
-            GatewayError: it may not be made.
+            GatewayError: the caller may not make it.
         """
         rule = rule_of(request.method, request.scope)
         if rule is None:
@@ -57,10 +57,10 @@ class Authorization:
     # keys
 
     def check_key(self, request: AccessRequest, key: Key, rule: Rule) -> None:
-        """Judge the call of a key.
+        """Make sure that the owner of a key may make the call.
 
         Raises:
-            GatewayError: it may not be made.
+            GatewayError: the call is refused.
         """
         if why := self._keyring.why_dead(key.id):
             raise revoked(key.id, why)
@@ -79,7 +79,7 @@ class Authorization:
         if request.method == INVOKE and isinstance(request.request, InvokeRequest):
             kind = request.request.command.WhichOneof("command")
             if kind is None:
-                return  # the service says what is wrong with it
+                return  # the service refuses it with the right reason
             needed = COMMANDS.get(kind, frozenset())
         if needed is None or needed & key.scopes:
             return
@@ -92,7 +92,7 @@ class Authorization:
 
     def _check_owner(self, request: AccessRequest, key: Key, rule: Rule) -> None:
         if Scope.ALL_SESSIONS in key.scopes or rule.scopes == ADMINISTRATION:
-            return  # whether it is there is for the service to say
+            return  # the service refuses a session that does not exist
         if request.session is None or request.session.owner != key.id:
             raise AccessDenied(_NO_SUCH_SESSION)
 
@@ -125,10 +125,10 @@ class Authorization:
     # operators
 
     def check_operator(self, request: AccessRequest, operator: Operator, rule: Rule) -> None:
-        """Judge the call of an operator.
+        """Make sure that an operator may make the call.
 
         Raises:
-            AccessDenied: it may not be made.
+            AccessDenied: the call is refused.
         """
         if rule.role is None:
             raise AccessDenied("operators may not make this call: it needs an API key")
@@ -137,13 +137,13 @@ class Authorization:
         if rule.names is Names.NO_SESSION or not (request.session_id or rule.names is Names.A_SESSION):
             return
         if Role.ADMINISTRATOR.value in operator.roles:
-            return  # whether it is there is for the service to say
+            return  # the service refuses a session that does not exist
         if request.session is None or not may_see(operator, request.session.tag):
             raise AccessDenied(_NO_SUCH_SESSION)
 
 
 def _check_tag(request: AccessRequest, key: Key) -> None:
-    """Make sure that the key may open a session with this tag, which decides who may see the session."""
+    """Make sure that the key may open a session with this tag; tags decide which operators see the session."""
     tag = request.request.tag if isinstance(request.request, OpenSessionRequest) else ""
     if key.constraints.may_set(tag):
         return
@@ -153,9 +153,9 @@ def _check_tag(request: AccessRequest, key: Key) -> None:
 
 
 def may_see(operator: Operator, tag: str) -> bool:
-    """Return whether an operator may see sessions of a tag: administrators all, viewers those of their tags.
+    """Return whether an operator may see sessions of a tag: administrators see all, viewers those of their own tags.
 
-    A session without a tag is nobody's but the administrators'. Case does not count, as where a key's tags are limited.
+    Only administrators see a session without a tag. Case does not count, as in the tags that a key may set.
     """
     folded = tag.strip().casefold()
     return Role.ADMINISTRATOR.value in operator.roles or bool(
@@ -164,5 +164,5 @@ def may_see(operator: Operator, tag: str) -> bool:
 
 
 def revoked(key_id: str, why: str) -> GatewayError:
-    """Return the error of a caller whose key is no longer one."""
+    """Return the error for a caller whose key was revoked or has expired."""
     return AccessRevoked(f"API key {key_id} is {why}: ask for a new one", metadata={"key_id": key_id, "cause": why})

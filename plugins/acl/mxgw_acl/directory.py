@@ -1,4 +1,4 @@
-"""The directory of operators: what the plugin needs of it, whatever kind of server it is."""
+"""What the plugin needs of a directory of operators, whatever kind of server provides it."""
 
 from __future__ import annotations
 
@@ -9,9 +9,10 @@ from typing import Protocol
 
 @dataclass(frozen=True, slots=True)
 class Person:
-    """Somebody whom the directory knows: the DNs of all groups, also of those that groups are in.
+    """A person whom the directory knows. `groups` has the DNs of all groups, including groups that contain other
+    groups.
 
-    `name` is the directory's own spelling, the same for every way in which it can be typed.
+    `name` is the spelling of the directory, the same for every way in which a user may type it.
     """
 
     name: str
@@ -20,21 +21,21 @@ class Person:
 
 
 class Directory(Protocol):
-    """Where operators and their groups are known. Methods block, within their time limit, and may run in any thread."""
+    """Knows operators and their groups. Methods block, within a time limit, and may run in any thread."""
 
     def authenticate(self, user: str, password: str) -> Person | None:
-        """Return who logs in; None when name or password are wrong.
+        """Return the person who logs in; None when name or password are wrong.
 
         Raises:
-            DependencyUnavailable: no server could say.
+            DependencyUnavailable: no server answered.
         """
 
     def resolve(self, user: str) -> Person | None:
-        """Return somebody with the groups as of now, without a password; None when there is nobody of this name.
+        """Return a person with the groups as of now, without a password; None when there is no such name.
 
         Raises:
-            DependencyUnavailable: no server could say, or the settings do not let it be asked.
+            DependencyUnavailable: no server answered, or the settings have no account for this question.
         """
 
     def close(self) -> None:
-        """Give up what is under way."""
+        """Cancel all questions in progress."""

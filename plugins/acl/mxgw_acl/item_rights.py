@@ -1,4 +1,4 @@
-"""One key on one session: which inputs of a command it may use, and which events it may see."""
+"""What one key may do with items: in commands, in browsing, by reference, and in the events that it gets."""
 
 from __future__ import annotations
 
@@ -19,14 +19,14 @@ _UNTOLD = "this key is limited to certain items: give the full reference instead
 
 _VALUES = frozenset({EventKind.EVENT_KIND_DATA_CHANGE, EventKind.EVENT_KIND_BUFFERED_DATA_CHANGE})
 _WRITES = frozenset({"write", "write2", "write_secured", "write_secured2", "write_bulk"})
-# Of each question about references so many bytes of answers are remembered; a client chooses how long references are.
+# The memory for the results of one function. It is bounded in bytes because clients choose the length of references.
 REMEMBERED_BYTES = 1024 * 1024
-# What an answer takes beside the characters of its reference.
+# What one result takes, besides the characters of its reference.
 _ANSWER_BYTES = 160
 
 
 class _Remembered:
-    """A question about references whose answer never changes."""
+    """A function of a reference whose results never change, with its results remembered in bounded memory."""
 
     def __init__(self, ask: Callable[[str], bool]) -> None:
         self._ask = ask
@@ -47,14 +47,14 @@ class _Remembered:
 
 
 class ItemRights:
-    """What the constraints of a key say of references, remembered; a key that cannot write may write nothing."""
+    """The item constraints of a key, with remembered results; a key without a scope to write may write no item."""
 
     def __init__(self, constraints: Constraints, *, writes: bool) -> None:
         self.may_read = _Remembered(constraints.may_read)
         self.may_write = _Remembered(constraints.may_write if writes else _nothing)
 
     def may_use(self, reference: str) -> bool:
-        """Return whether the item may be added: to be read or to be written."""
+        """Return whether the item may be added: the key may read it or write it."""
         return self.may_read(reference) or self.may_write(reference)
 
 
@@ -64,7 +64,7 @@ def _nothing(reference: str) -> bool:
 
 
 class KeyItems:
-    """What a key with item constraints may do with items by reference; implements `ItemAccess`."""
+    """What a key with item constraints may do with items by reference. Implements `ItemAccess`."""
 
     def __init__(self, rights: ItemRights, decided: Callable[[str, Sequence[str], Sequence[str]], None]) -> None:
         self._rights = rights
@@ -84,7 +84,7 @@ class KeyItems:
 
 
 class ItemGuard:
-    """The guard of a key with item constraints."""
+    """Checks the commands of a key with item constraints. Implements `CommandGuard` and `BrowseGuard`."""
 
     def __init__(self, rights: ItemRights) -> None:
         self._rights = rights
@@ -115,14 +115,15 @@ class ItemGuard:
         return denied
 
     def shows(self, node: BrowseNode) -> bool:
-        """Return whether the node is an item the key may use, or a place where such may be."""
+        """Return whether the node is an item that the key may use, or a folder, which may contain some."""
         return not node.reference or self._rights.may_use(node.reference)
 
 
 class ItemFilter:
-    """Which events a key with item constraints may see: values of what it may read, completions of what it may use.
+    """Lets pass what a key with item constraints may see: values of items it may read, completions for items it may
+    use.
 
-    Implements `StandingFilter`; those of one key are equal.
+    Implements `StandingFilter`; all filters of one key are equal.
     """
 
     def __init__(self, rights: ItemRights) -> None:
@@ -136,7 +137,7 @@ class ItemFilter:
 
     @property
     def revision(self) -> int:
-        """See `StandingFilter`: neither rights nor items ever change."""
+        """See `StandingFilter`: the rights of a key and the records of items never change."""
         return 0
 
     def keep(self, item: ItemRecord, kind: int) -> bool:
@@ -148,7 +149,7 @@ class ItemFilter:
 
 
 def named_items(command: MxCommand) -> Sequence[ItemReference]:
-    """Return what a command names by reference, in the order of its inputs; nothing for a command with handles."""
+    """Return the items that a command names by reference, in the order of its inputs; none when it uses handles."""
     match command.WhichOneof("command"):
         case "add_item":
             return [ItemReference(item_definition=command.add_item.item_definition)]

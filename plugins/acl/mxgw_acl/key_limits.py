@@ -1,4 +1,4 @@
-"""The limits of keys while the gateway runs: which items, how many events a second, how much is kept for a session."""
+"""The limits of keys in a running gateway: items, events per second, and bytes that are kept for a session."""
 
 from __future__ import annotations
 
@@ -10,34 +10,33 @@ from mxgw_acl.keyring import Keyring
 from mxgw_acl.keys import Key, Scope
 from mxgw_core.api import BufferLimit, Gateway, Identity, SessionInfo, TokenBucket
 
-# What may go out at once after a while without events, in seconds of the rate; at least one event.
+# How many seconds of the rate a stream may get at once after a pause; at least one event.
 _BURST_S = 1.0
 
 
 class KeyPace:
-    """Implements `StreamPace` for all streams of one key; lives in the event loop."""
+    """Implements `StreamPace` for all streams of one key together; lives in the event loop."""
 
     def __init__(self, events_per_s: float, *, clock: Callable[[], float] = time.monotonic) -> None:
         self._bucket = TokenBucket(events_per_s, max(1.0, events_per_s * _BURST_S), clock=clock)
 
     @property
     def events_per_s(self) -> float:
-        """The rate."""
+        """The rate that the streams keep in the long run."""
         return self._bucket.per_s
 
     def wait_s(self) -> float:
-        """Return for how many seconds no events may go out; 0: they may now."""
+        """Return for how many seconds no events may be sent; 0 when they may be sent now."""
         return self._bucket.wait_s()
 
     def sent(self, events: int) -> None:
-        """So many events went out; what was not due yet is owed."""
+        """Count events that were sent; when there were too many, the next wait is longer."""
         self._bucket.spend(events)
 
 
 class KeyLimits:
-    """What the constraints of each key become, made once and shared by its sessions and streams.
-
-    Lives in the event loop.
+    """The limits from the constraints of each key, shared by all sessions and streams of the key. Lives in the event
+    loop.
     """
 
     def __init__(self, keyring: Keyring, gateway: Gateway) -> None:
@@ -58,7 +57,7 @@ class KeyLimits:
         return known[1]
 
     def pace(self, identity: Identity) -> KeyPace | None:
-        """Return the pace that all streams of a key share; None when the caller has no such limit."""
+        """Return the pace that all streams of a key share; None when the caller has no limit of events per second."""
         limit = identity.claims.constraints.maximum_events_per_s if isinstance(identity.claims, Key) else None
         if limit is None:
             return None
@@ -74,7 +73,7 @@ class KeyLimits:
         return BufferLimit(limit, "the key's --max-buffer") if limit is not None else None
 
     def session_closed(self, session: SessionInfo) -> None:
-        """Forget the remembered answers of a key whose last session ended."""
+        """Forget the remembered results of a key whose last session ended."""
         if session.owner in self._rights and not any(
             other.owner == session.owner and other.session_id != session.session_id
             for other in self._gateway.sessions()
@@ -82,6 +81,6 @@ class KeyLimits:
             del self._rights[session.owner]
 
     def forget_dead_keys(self) -> None:
-        """Forget the remembered answers of keys that were revoked or have expired."""
+        """Forget the remembered results of keys that were revoked or have expired."""
         for key_id in [key_id for key_id in self._rights if self._keyring.why_dead(key_id)]:
             del self._rights[key_id]

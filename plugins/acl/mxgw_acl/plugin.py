@@ -1,4 +1,4 @@
-"""The plugin: its hooks, each a few lines over what does the work while a gateway runs."""
+"""The plugin: its hooks, each a few lines that call the parts in `running.py`."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ from mxgw_core.api import (
 from mxgw_core.api.errors import GatewayError, SettingsError, Unauthenticated
 
 _FORMER_DIRECTORY = Path("var/acl")
-# Where the limit of failed attempts is set now.
+# What replaced the setting failed_attempts.
 _ATTEMPTS = (
     "limits.failed_attempts_per_minute and limits.failed_attempts_burst took its place, one limit for keys and logins"
 )
@@ -48,7 +48,7 @@ _NOT_RUNNING = "access control is not running"
 
 
 class AclPlugin:
-    """Refuses everything until its context was entered, and after it was left."""
+    """Refuses everything before its context is entered and after it is left."""
 
     def __init__(self) -> None:
         self._settings = AclSettings()
@@ -63,7 +63,7 @@ class AclPlugin:
     def _configure(self, settings: AclSettings) -> None:
         if "directory" not in settings.model_fields_set:
             now = settings.directory
-            # Keys must not be replaced by an empty database: earlier releases kept them there, without a setting.
+            # Earlier releases kept the keys in another directory: a new, empty database must not replace them.
             if text := left_behind(_FORMER_DIRECTORY.absolute(), now, now.parent):
                 raise SettingsError(f"plugins.acl.directory: {text}")
         self._settings = settings
@@ -193,7 +193,7 @@ class AclPlugin:
         return self._required().audit_tail.last(limit)
 
     def _required(self) -> Running:
-        """Return what runs; without it the hook fails, and so refuses."""
+        """Return the running parts. Without them the hook raises, so it refuses."""
         if self._running is None:
             raise RuntimeError(_NOT_RUNNING)
         return self._running

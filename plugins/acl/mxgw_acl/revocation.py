@@ -1,4 +1,4 @@
-"""Revocation that is felt: streams of dead keys and ended logins are ended, sessions closed by policy."""
+"""Applies revocations: ends the streams of revoked keys and ended logins, and closes sessions as the settings say."""
 
 from __future__ import annotations
 
@@ -18,17 +18,17 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True, slots=True)
 class Revocation:
-    """Looks at everything that is open; `apply` is called at an interval and after each change."""
+    """Checks all open streams and sessions; call `apply` at an interval and after each change."""
 
     gateway: Gateway
     keyring: Keyring
-    # What an operator is now; None when the login is over.
+    # Returns the operator as of now; None when the login is over.
     current: Callable[[Operator], Operator | None]
     closes_by_default: bool
     audit: Callable[[AuditRecord], None]
 
     def apply(self) -> None:
-        """End what may no longer be."""
+        """End the streams and sessions whose owners have lost their rights."""
         for stream in self.gateway.streams():
             error = self._why_not(stream)
             if error is not None and self.gateway.end_stream(stream, error):

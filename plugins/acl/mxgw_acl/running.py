@@ -1,4 +1,4 @@
-"""What runs while the gateway runs: the parts of the plugin put together, and a look at what changed once a second."""
+"""The plugin while the gateway runs: its parts put together, and a task that applies changes of the key store."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ _WRITE_USES_S = 5.0
 
 
 class Running:
-    """The plugin of a running gateway; made by `running`. Lives in the event loop, but for `operators`."""
+    """The parts of the plugin in a running gateway; made by `running`. Lives in the event loop, except `operators`."""
 
     def __init__(self, settings: AclSettings, gateway: Gateway, store: KeyStore, audit: AuditLog) -> None:
         self._check_interval_s = settings.check_interval_s
@@ -89,7 +89,7 @@ class Running:
             raise revoked(owner, why)
 
     def session_closed(self, session: SessionInfo, reason: CloseReason) -> None:
-        """Record the end of a session, and forget what was remembered for it."""
+        """Record the end of a session, and forget what was remembered for its key."""
         self.limits.session_closed(session)
         self.records.session_closed(session, reason)
 
@@ -103,7 +103,7 @@ class Running:
         return lambda session: current is not None and may_see(current, session.tag)
 
     def _sessions_of_key(self, name: str) -> SessionPredicate:
-        """Return what a key sees that counts as an administrator (`api.as_operator`): all, or nothing."""
+        """Return the sessions that a key with the role of an administrator sees (`api.as_operator`): all or none."""
         kind, _, key_id = name.partition(":")
         key = self.keyring.key(key_id) if kind == "key" else None
         sees = key is not None and Scope.ADMIN in key.scopes and not self.keyring.why_dead(key_id)
@@ -121,7 +121,7 @@ class Running:
     # in the background
 
     async def watch(self) -> None:
-        """Apply what other processes changed in the store, for as long as the gateway runs."""
+        """Apply changes that other processes made in the store, as long as the gateway runs."""
         written_at = time.monotonic()
         while True:
             await asyncio.sleep(self._check_interval_s)
@@ -140,7 +140,7 @@ class Running:
 
 @asynccontextmanager
 async def running(settings: AclSettings, gateway: Gateway) -> AsyncIterator[Running]:
-    """Run the plugin while the block runs.
+    """Provide the plugin's parts for the time of the block.
 
     Raises:
         SettingsError: the directory, the database, the audit log or a secret cannot be used.

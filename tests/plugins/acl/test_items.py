@@ -86,7 +86,7 @@ class Session:
 
     def named(self, command: c.MxCommand) -> list[str]:
         count, reference = references_of(
-            command, [self._items.get(handle) for handle in used_handles(command)], are_judged=True
+            command, [self._items.get(handle) for handle in used_handles(command)], are_checked=True
         )
         return [reference(index) for index in range(count)]
 
