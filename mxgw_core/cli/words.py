@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from mxgw_client.values import Status
 
-# Source: OPC DA quality codes as MXAccess delivers them (FIELD 1.6); the low two bits are the limit.
+# Source: OPC DA quality codes as MXAccess delivers them (docs/reference/mxaccess.md#qualities); the low two bits
+# are the limit.
 _QUALITIES = {
     0: "bad",
     4: "bad: configuration error",

@@ -14,7 +14,7 @@ from mxgw_core.printable import printable
 
 log = logging.getLogger(__name__)
 
-# What one question to a policy may cost the event loop (RELIABILITY 2).
+# What one question to a policy may cost the event loop (docs/reference/streams.md#policy-budget).
 POLICY_BUDGET_S = 0.001
 
 

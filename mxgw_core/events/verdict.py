@@ -1,4 +1,7 @@
-"""Where a subscriber begins: start positions, and what a resume can promise (RELIABILITY 8b)."""
+"""Where a subscriber begins: start positions, and what a resume can promise.
+
+Source: docs/reference/streams.md#start-and-resume.
+"""
 
 from __future__ import annotations
 

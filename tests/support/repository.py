@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import re
 import subprocess
 import tomllib
 from collections.abc import Iterator
@@ -10,6 +11,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
+CODE = re.compile(r"^```.*?^```", re.MULTILINE | re.DOTALL)
 ROOT = Path(__file__).resolve().parent.parent.parent
 
 # Where each import package stands; plugins come by themselves.
@@ -77,3 +79,10 @@ def belongs_to(name: str, package: str) -> bool:
 def shown(path: Path) -> str:
     """Return a path as people write it."""
     return path.relative_to(ROOT).as_posix()
+
+
+@cache
+def anchors_of(page: Path) -> frozenset[str]:
+    """Return the anchors of the headings of a Markdown page, as GitHub makes them."""
+    headings = re.findall(r"^#+ (.+)$", CODE.sub("", page.read_text()), re.MULTILINE)
+    return frozenset(re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in headings)

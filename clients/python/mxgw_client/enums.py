@@ -134,7 +134,7 @@ class StatusCategory(_OpenEnum):
 
 
 class DataType(enum.IntEnum):
-    """Native MxDataType numbers, for `data_type=`. Source: FIELD 1.5."""
+    """Native MxDataType numbers, for `data_type=`. Source: docs/reference/mxaccess.md#data-types."""
 
     UNKNOWN = -1
     NO_DATA = 0

@@ -1,7 +1,8 @@
 """The 18 methods of LMXProxyServer as typed calls.
 
-An HRESULT other than 0 raises `MxAccessError`; everything else is as MXAccess does it (FIELD 1.2, 1.9). Handles are
-kept for the caller: the session registers once, on first use, and every method takes an `Item` or a bare handle.
+An HRESULT other than 0 raises `MxAccessError`; everything else is as MXAccess does it
+(docs/reference/mxaccess.md#methods). Handles are kept for the caller: the session registers once, on first use,
+and every method takes an `Item` or a bare handle.
 """
 
 from __future__ import annotations
@@ -330,7 +331,8 @@ class MxAccess:
         """AuthenticateUser: return the user id for writes.
 
         Raises:
-            LoginFailed: MXAccess answered 0. (A Galaxy without security accepts any name: FIELD 1.9, 9.)
+            LoginFailed: MXAccess answered 0. (A Galaxy without security accepts any name:
+                docs/reference/mxaccess.md#logins.)
         """
         server = await self._server(server_handle)
         command = commands_pb2.MxCommand(

@@ -1,7 +1,8 @@
 """Which reference an item has, by its serial.
 
-MXAccess gives a handle out again after RemoveItem (FIELD 1.9, 16). Events of the removed item may still be on their
-way then, and a wrong name on a value is worse than none. An item's serial is never given to another.
+MXAccess gives a handle out again after RemoveItem (docs/reference/mxaccess.md#handles). Events of the removed item
+may still be on their way then, and a wrong name on a value is worse than none. An item's serial is never given to
+another.
 """
 
 from __future__ import annotations

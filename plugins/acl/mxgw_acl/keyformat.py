@@ -1,7 +1,7 @@
 """How an API key is written: `mxgw_<environment>_<key id>_<secret>_<checksum>`, one word for a double click.
 
 By the checksum, scanners and the gateway recognise a key without looking it up.
-Source: the token formats of GitHub (RELIABILITY 4).
+Source: the token formats of GitHub, docs/reference/security.md#key-format.
 """
 
 from __future__ import annotations

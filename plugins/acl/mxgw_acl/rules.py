@@ -110,8 +110,8 @@ COMMANDS: Mapping[str, frozenset[Scope]] = {
 # Commands that change the plant: each is in the audit log.
 AUDITED_COMMANDS = frozenset({"write", "write2", "write_secured", "write_secured2", "write_bulk", "authenticate_user"})
 
-# Words that services of other plugins may declare for a method (`GrpcService.scopes`), besides those of `Scope`. If such
-# a method names a session, that is checked here as for every method; the service must check anything else it names.
+# Words that services of other plugins may declare for a method (`GrpcService.scopes`), besides those of `Scope`. If
+# such a method names a session, that is checked here as for every method; the service must check anything else.
 PUBLIC, VIEWER = "public", "viewer"
 # Keys with this scope may make administrators' calls, which are about all sessions.
 ADMINISTRATION = _any_of(Scope.ADMIN)

@@ -1,7 +1,7 @@
 """The fallback: sub-attributes of each alarm on advise, from which its state is put together.
 
-MXAccess tells of attributes, not of alarms (FIELD 3). What comes of it has no id of the source and no time at which the
-alarm was raised; every record is degraded.
+MXAccess tells of attributes, not of alarms (docs/reference/mxaccess.md#alarms). What comes of it has no id of the
+source and no time at which the alarm was raised; every record is degraded.
 """
 
 from __future__ import annotations
@@ -31,7 +31,8 @@ _CLIENT_NAME = "mxgw alarms"
 # Items per command: small enough for a frame, and for other commands to have their turn.
 _ITEMS_AT_ONCE = 1500
 _TIMEOUT_S = 30.0
-# The first value of an attribute takes up to 8 s (FIELD 1.9 #2); what has not come by then is not watched.
+# The first value of an attribute takes up to 8 s (docs/reference/mxaccess.md#first-values); what has not come by then
+# is not watched.
 FIRST_VALUES_S = 10.0
 _LEAVE_S = 3.0
 # How long the address space of a large plant is searched at most.
@@ -231,7 +232,7 @@ class AttributeProvider:
             resolved = {serial: loop.create_future() for _, serial in items if serial}
             self._resolved.update(resolved)
         try:
-            # A write before the type is known is refused (FIELD 1.9 #4).
+            # A write before the type is known is refused (docs/reference/mxaccess.md#early-writes).
             if resolved:
                 await asyncio.wait(resolved.values(), timeout=FIRST_VALUES_S)
             writes = [c.BulkWrite(item_handle=handle, value=to_value(text)) for handle, _ in items]

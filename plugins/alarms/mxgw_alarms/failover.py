@@ -12,7 +12,10 @@ Mode = Literal["automatic", "primary", "fallback"]
 
 
 class Failover:
-    """Begins with the primary unless the fallback is forced. Source of the rules: FIELD 3, failover options."""
+    """Begins with the primary unless the fallback is forced.
+
+    Source: docs/reference/mxaccess.md#alarm-failover.
+    """
 
     def __init__(self, mode: Mode, failures_before_switch: int, probes_before_return: int) -> None:
         self._mode = mode

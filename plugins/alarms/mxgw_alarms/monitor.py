@@ -47,7 +47,7 @@ log = logging.getLogger(__name__)
 CLIENT_NAME = "alarm monitor"
 # How long the fallback waits for a look around that is not finished.
 _DISCOVERY_S = 10.0
-# What the first values of a large plant may take (FIELD 1.9 #2), and a little more.
+# What the first values of a large plant may take (docs/reference/mxaccess.md#first-values), and a little more.
 _PATIENCE_S = 15.0
 # A session that lasted this long was worth opening: the next pause is the first one again.
 _GOOD_SESSION_S = 60.0

@@ -14,7 +14,7 @@ from mxgw.v1.alarm_service_pb2 import (
 )
 from mxgw.v1.alarms_pb2 import Alarm
 
-# Source: FIELD 1.4, `detail` values.
+# Source: docs/reference/mxaccess.md#status-details.
 ACKED_ALREADY = 1015
 
 

@@ -1,7 +1,7 @@
 """The life of an alarm: four states, and what it means to be in another one than before.
 
-Source: FIELD 3. none -> UNACK_ALM -> ACK_ALM or UNACK_RTN -> ACK_RTN; a returned one may be raised again. A provider
-shows states, not steps: between two looks more than one thing may have happened.
+none -> UNACK_ALM -> ACK_ALM or UNACK_RTN -> ACK_RTN; a returned one may be raised again. A provider shows states, not
+steps: between two looks more than one thing may have happened. Source: docs/reference/mxaccess.md#alarm-states.
 """
 
 from __future__ import annotations

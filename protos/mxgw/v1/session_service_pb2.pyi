@@ -680,9 +680,9 @@ class Subscriber(_message.Message):
     delivered_events: _builtins.int
     delivered_bytes: _builtins.int
     filtered_events: _builtins.int
-    """Not meant for this subscriber."""
+    """Events that this subscriber's filter hid."""
     ending: _builtins.bool
-    """Its stream is ending; it gets what was queued, no more."""
+    """Its stream is ending: it still gets what was queued, and nothing newer."""
     @_builtins.property
     def attached_at(self) -> _timestamp_pb2.Timestamp: ...
     @_builtins.property
@@ -868,7 +868,7 @@ class GetWorkerInfoResponse(_message.Message):
     outbox_bytes: _builtins.int
     events_lost: _builtins.int
     rss_bytes: _builtins.int
-    """Resident memory; 0 where the platform does not tell."""
+    """Resident memory; 0 where the platform does not report it."""
     source_health: _events_pb2.SourceHealth.ValueType
     source_detail: _builtins.str
     items: _builtins.int
@@ -878,7 +878,7 @@ class GetWorkerInfoResponse(_message.Message):
     def started_at(self) -> _timestamp_pb2.Timestamp: ...
     @_builtins.property
     def silence(self) -> _duration_pb2.Duration:
-        """Since the gateway last heard from the worker."""
+        """How long ago the last byte from the worker came."""
 
     def __init__(
         self,

@@ -1,4 +1,8 @@
-"""Connections to directory servers: encrypted from the first byte, limited in time, and never following referrals."""
+"""Connections to directory servers: encrypted from the first byte, limited in time, and never following referrals.
+
+Several defaults of ldap3 are unsafe (certificates are not checked, credentials are sent to whatever server a referral
+names, nothing times out; docs/reference/security.md#ldap-defaults), so every option is set here.
+"""
 
 from __future__ import annotations
 

@@ -8,7 +8,7 @@ from textual.widgets import Static
 from mxgw_dashboard_tui.tui.model import Link, View
 from mxgw_dashboard_tui.tui.text import clean, span
 
-# Two and a half intervals without news are too many (RELIABILITY 1).
+# Two and a half intervals without news are too many (docs/reference/streams.md#silence).
 _LATE_INTERVALS = 2.5
 _BEHIND_S = 3.0
 
