@@ -1,7 +1,7 @@
-"""The events of watched sessions: one conflating mirror per session, shared by everybody who watches it.
+"""The events of watched sessions: one conflating mirror per session, shared by everybody who watches the session.
 
-A mirror is there from the first watcher to the last, whether or not any client streams the session, and costs nothing
-when nobody watches.
+A mirror exists from the first watcher to the last, whether or not a client streams the session. It costs nothing while
+nobody watches.
 """
 
 from __future__ import annotations
@@ -22,20 +22,20 @@ from mxgw_core.api.errors import GatewayError, InternalError
 
 log = logging.getLogger(__name__)
 
-# What comes within this time goes out as one message.
+# Events that arrive within this time are sent as one message.
 _GATHER_S = 0.05
-# More than this is too much for anybody to look at; the newest count.
+# The largest message: nobody can look at more events, so the newest are kept.
 _MESSAGE_EVENTS = 500
 _MESSAGE_BYTES = 512 * 1024
 _MESSAGE_GAPS = 50
-# A reader that is further behind skips messages.
+# A reader that is more messages behind skips the oldest.
 _READER_MESSAGES = 8
-# Only the mirror's own business: a watcher sees less, no subscriber lost anything.
+# Gaps of the mirror alone: a watcher sees fewer events, but no subscriber lost any.
 _OWN_GAPS = frozenset({GapReason.GAP_REASON_CONFLATED, GapReason.GAP_REASON_QUEUE_DROPPED})
 
 
 class Reader:
-    """One watcher's messages: bounded, the oldest go first."""
+    """The messages for one watcher: bounded; when there are too many, the oldest is dropped."""
 
     def __init__(self) -> None:
         self._messages: deque[pb.WatchEventsResponse] = deque()
@@ -44,7 +44,7 @@ class Reader:
         self._error: GatewayError | None = None
 
     def offer(self, message: pb.WatchEventsResponse) -> None:
-        """Take a message; one too many costs the oldest."""
+        """Add a message; drop the oldest when there are too many."""
         if len(self._messages) == _READER_MESSAGES:
             self._messages.popleft()
             self._skipped += 1
@@ -52,12 +52,12 @@ class Reader:
         self._arrived.set()
 
     def end(self, error: GatewayError) -> None:
-        """Let reading end with `error` after what is here."""
+        """Let `next` raise `error` after the messages that are here."""
         self._error = error
         self._arrived.set()
 
     async def next(self, timeout_s: float) -> pb.WatchEventsResponse | None:
-        """Return the next message, None when none came in time.
+        """Return the next message; None when none came in time.
 
         Raises:
             GatewayError: the session is over.
@@ -78,7 +78,7 @@ class Reader:
 
 
 class Mirror:
-    """One session's mirror."""
+    """The mirror of one session."""
 
     def __init__(self) -> None:
         self.readers: set[Reader] = set()
@@ -87,7 +87,7 @@ class Mirror:
         self._gaps: list[Gap] = []
         self._left_out = 0
         self._head = 0
-        # Fires once for everything that came within `_GATHER_S`.
+        # Sends everything that arrived within `_GATHER_S`.
         self._timer: asyncio.TimerHandle | None = None
         # Runs the mirror; started and cancelled by `Mirrors`.
         self.task: asyncio.Task[None] | None = None
@@ -99,8 +99,8 @@ class Mirror:
     async def run(self, seen: Observation, session_id: str, interval_s: float) -> None:
         """Mirror the session until it is over; then its readers end.
 
-        A mirror that breaks concerns those who watch this session and nobody else: they are told, attach again, and so
-        make a new one.
+        When the mirror fails, only the watchers of this session get an error. They attach again, which starts a new
+        mirror.
         """
         try:
             async with seen.watch(session_id, interval_s) as frames:

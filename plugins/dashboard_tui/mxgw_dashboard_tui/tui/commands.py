@@ -1,4 +1,4 @@
-"""Commands by name, for the `:` line and for textual's palette: every view, and a few things the app does."""
+"""Commands by name, for the `:` line and for textual's palette: one for each view, and some of the app itself."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from mxgw_dashboard_tui.tui.views import VIEWS
 
 
 class Command(NamedTuple):
-    """A name, what it does, and shorter names for it."""
+    """A command: its name, its meaning, and shorter names."""
 
     name: str
     meaning: str
@@ -36,7 +36,7 @@ def names() -> list[str]:
 
 
 def find(text: str) -> str | None:
-    """Return the command that `text` names: by its name, a shorter one, or a beginning that fits only one."""
+    """Return the name of the command for a text: its name, a shorter name, or the beginning of one name only."""
     for command in COMMANDS:
         if text == command.name or text in command.aliases:
             return command.name

@@ -1,4 +1,4 @@
-"""Rows of the event log of one session: events, gaps, and what this view left out."""
+"""Rows of the event log of one session: events, gaps, and events that the view left out."""
 
 from __future__ import annotations
 

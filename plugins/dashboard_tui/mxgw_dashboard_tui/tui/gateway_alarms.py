@@ -1,4 +1,4 @@
-"""The gateway's own alarms: what an operator should look at, worst first, from one snapshot."""
+"""Alarms about the gateway itself (not the plant's), found in one snapshot: what an operator should look at."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ class Alarm:
 
 
 def alarms_of(snapshot: pb.WatchGatewayResponse, lost_per_min: int) -> Sequence[Alarm]:
-    """Return what is wrong now, the alarms before the warnings."""
+    """Return the present alarms and warnings, alarms first."""
     found = [*_gateway(snapshot, lost_per_min), *_sessions(snapshot), *_ended(snapshot)]
     return sorted(found, key=lambda alarm: alarm.severity != "ALARM")
 

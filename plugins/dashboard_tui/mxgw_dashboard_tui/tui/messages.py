@@ -1,4 +1,4 @@
-"""What flows to the widgets: frozen values, posted to the app by whoever talks to the gateway."""
+"""Messages to the app, with frozen values; posted by the source when something arrives."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from mxgw_dashboard_tui.tui.model import Link, View
 
 @dataclass
 class LinkChanged(Message):
-    """The connection is another one now; `detail` says why in words."""
+    """The state of the connection changed; `detail` has the reason in words."""
 
     link: Link
     detail: str

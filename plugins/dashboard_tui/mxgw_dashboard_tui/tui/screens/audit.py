@@ -1,4 +1,4 @@
-"""Who did what, and what was refused, from the end of the audit log; for administrators."""
+"""The end of the audit log, for administrators: who did what, and what was refused."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ _TONES = {"denied": "bad", "allowed": "good"}
 
 
 class AuditScreen(BaseScreen):
-    """Followed only while it is looked at; the newest entry is last, and the cursor stays with it."""
+    """Follows the log only while it is on the screen. The newest entry is last, and the cursor follows it."""
 
     NAME = "audit"
     PAINTS_ALWAYS = True
@@ -64,7 +64,7 @@ class AuditScreen(BaseScreen):
     @work(exclusive=True, group="audit")
     async def _follow(self) -> None:
         while True:
-            # Every stream begins with the end of the log, so what is here goes when the first message is here.
+            # Every stream begins with the end of the log, so the first message replaces all entries.
             is_first = True
             try:
                 async for message in self.dashboard.source.watch_audit():

@@ -29,7 +29,7 @@ TIMELINE_COLUMNS = tuple(column for column in COLUMNS if column.key != "session"
 
 
 class JournalScreen(BaseScreen):
-    """The newest entry is last; the cursor follows it while it stands there."""
+    """The newest entry is last; the cursor follows it while it is on the last row."""
 
     NAME = "journal"
 
@@ -50,7 +50,7 @@ def journal_row(entry: pb.JournalEntry) -> Row:
         "kind": Cell(t.words(pb.JournalKind.Name(entry.kind), "JOURNAL_KIND_"), _TONES.get(entry.kind, "")),
         "session": Cell(name),
         "operator": Cell(operator),
-        # With the name, which a narrow screen has no other room for.
+        # Includes the name, because the column of operators is hidden on a narrow screen.
         "detail": Cell(f"{operator}: {detail}" if operator else detail),
     }
     return Row(str(entry.number), cells, entry)

@@ -1,4 +1,4 @@
-"""Questions before something is done: whether to end a session, and what to say when alarms are acknowledged."""
+"""Questions before an action: whether to end a session, and with which comment to acknowledge alarms."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ _NAMED = 3
 
 
 class ConfirmScreen(ModalScreen[bool]):
-    """True once the word was typed; escape is no."""
+    """Returns True after the word was typed; escape is no."""
 
     BINDINGS: ClassVar[list[BindingType]] = [
         Binding("escape", "no", "Cancel", id="confirm.no", tooltip="Change nothing"),
@@ -34,7 +34,7 @@ class ConfirmScreen(ModalScreen[bool]):
         self._doing = doing
         self._session_id = session_id
         self._name = name
-        # A name that nobody can type, or that may be made to look like another, is no confirmation.
+        # A name that is hard to type, or may imitate another one, is replaced by the id.
         self.word = name if _EASILY_TYPED.fullmatch(name) else short_id(session_id)
 
     def compose(self) -> ComposeResult:
@@ -56,7 +56,7 @@ class ConfirmScreen(ModalScreen[bool]):
 
 
 class AcknowledgeScreen(ModalScreen[str | None]):
-    """The comment, which may be empty; None: acknowledge nothing."""
+    """Returns the comment, which may be empty; None acknowledges nothing."""
 
     BINDINGS: ClassVar[list[BindingType]] = [
         Binding("escape", "no", "Cancel", id="acknowledge.no", tooltip="Acknowledge nothing"),

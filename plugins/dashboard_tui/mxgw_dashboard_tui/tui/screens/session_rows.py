@@ -1,4 +1,4 @@
-"""One session as text: the three lines above its panels, and the rows of each panel but the event log."""
+"""One session as text: the three lines above the panels, and the rows of all panels but the event log."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from mxgw_dashboard_tui.tui import text as t
 from mxgw_dashboard_tui.tui.session_model import Item, SessionModel
 from mxgw_dashboard_tui.tui.widgets.grid import Cell, Column, Row
 
-# Pages of 200: nobody reads more than this many items.
+# Pages of 200 items; nobody reads more items than that.
 ITEM_PAGES = 5
 
 ITEM_COLUMNS = (
@@ -46,7 +46,9 @@ COMMAND_COLUMNS = (
 
 
 def item_row(item: Item, model: SessionModel, now: float) -> Row:
-    """Return the row of an item. `Time` is the source's, `Age` that since the last change, by the gateway's clock."""
+    """Return the row of an item. `Time` is that of the source; `Age` is the time since the last change, by the
+    gateway's clock.
+    """
     state, value = item.state, item.value
     quality, tone = t.quality_words(value.quality, value.raw_quality) if value is not None else (t.UNKNOWN, "dim")
     if model.source_is_lost:
@@ -125,7 +127,7 @@ def reason_words(session: ss.Session) -> str:
 
 
 def session_facts(model: SessionModel, rate: float | None, problem: str) -> Text:
-    """Return what is to be said of a session; `problem` is why its streams are not there."""
+    """Return the three lines about a session; `problem` is why its streams cannot be followed."""
     if model.detail is None:
         return Text(f"✖ {problem}" if problem else "Waiting for the gateway.")
     row, session = model.detail.row, model.detail.row.session

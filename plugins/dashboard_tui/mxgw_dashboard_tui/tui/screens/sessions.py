@@ -40,7 +40,7 @@ COLUMNS = (
 
 
 class SessionsScreen(ActingScreen):
-    """The table of sessions, live ones and, when asked for, those that ended lately."""
+    """The table of live sessions and, on request, of those that ended lately."""
 
     NAME = "sessions"
 
@@ -125,7 +125,7 @@ def session_row(view: SessionView, now_ns: int) -> Row:
 
 
 def ended_row(session: ss.Session, now_ns: int) -> Row:
-    """Return the row of a session that ended; its age is the time since then."""
+    """Return the row of a session that ended; its age is the time since its end."""
     state, tone = t.state_words(session, None)
     ago_s = t.since(session.closed_at, now_ns)
     cells = {
