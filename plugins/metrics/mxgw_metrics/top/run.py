@@ -1,4 +1,4 @@
-"""The loop of `mxgw top`: look, wait, look, show."""
+"""The loop of `mxgw top`: read, wait, read, show."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ def watch(address: Address, interval_s: float, *, once: bool, as_json: bool) -> 
     """Show until Ctrl-C, or `once`.
 
     Raises:
-        ClickException: the first look failed; later ones are tried again.
+        ClickException: the first reading failed; later readings are tried again.
     """
     before = read(address)
     if as_json:
@@ -49,7 +49,7 @@ def _print_json(address: Address, interval_s: float, before: Reading, *, once: b
 
 
 def _plain(pairs: list[tuple[str, object]]) -> dict[str, object]:
-    """Return what JSON has a form for: a delay beyond the last bound of its histogram becomes "Infinity"."""
+    """Return values that JSON has: a delay beyond the last bound of its histogram becomes "Infinity"."""
     return {k: "Infinity" if isinstance(v, float) and math.isinf(v) else v for k, v in pairs}
 
 
@@ -57,7 +57,7 @@ def _print_plain(summary: Summary, address: Address) -> None:
     from rich.console import Console
 
     console = Console(markup=False, highlight=False, emoji=False)
-    # A pipe has no width: nothing is cut there.
+    # A pipe has no width, so lines are not cut there.
     width = console.width if console.is_terminal else 1000
     console.print(screen(summary, str(address), width), soft_wrap=True)
 

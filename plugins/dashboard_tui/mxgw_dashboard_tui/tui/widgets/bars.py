@@ -1,4 +1,4 @@
-"""The lines around every screen: who and where, what is wrong with the connection, filter and command input."""
+"""The bars of every screen: gateway and operator, and problems of the connection."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from textual.widgets import Static
 from mxgw_dashboard_tui.tui.model import Link, View
 from mxgw_dashboard_tui.tui.text import clean, span
 
-# Two and a half intervals without news are too many (docs/reference/streams.md#silence).
+# The banner appears after two and a half intervals without a message (docs/reference/streams.md#silence).
 _LATE_INTERVALS = 2.5
 _BEHIND_S = 3.0
 
