@@ -16,17 +16,17 @@ class NewEntries:
     """Remembers which entries were sent."""
 
     def __init__(self) -> None:
-        self._told: Sequence[AuditEntry] = ()
+        self._sent: Sequence[AuditEntry] = ()
 
     def of(self, entries: Sequence[AuditEntry]) -> tuple[Sequence[AuditEntry], bool]:
         """Return the entries that were not sent yet, and whether entries before them are missing."""
-        told, self._told = self._told, entries
-        if entries is told or not entries:
+        sent, self._sent = self._sent, entries
+        if entries is sent or not entries:
             return (), False
-        if not told:
+        if not sent:
             return entries, False
         for index in range(len(entries) - 1, -1, -1):
-            if entries[index] == told[-1]:
+            if entries[index] == sent[-1]:
                 return entries[index + 1 :], False
         # The log was rotated, or grew by more entries than are read at a time.
         return entries, True
