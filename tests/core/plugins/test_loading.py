@@ -29,11 +29,14 @@ BROKEN: dict[str, tuple[str, str]] = {
     "leaves at import": ("import sys\nsys.exit(3)", "importing 'dist_bad_module:Plugin' raised SystemExit: 3"),
     "lacks its dependency": ("import no_such_package.part", "it needs the module 'no_such_package', which is not "
                              "installed"),
+    "imports a part of core that has gone": ("import mxgw_core.cli.failures", "it imports 'mxgw_core.cli', which this "
+                                             "release of mxgw does not have: plugins import mxgw_core.api only"),
     "lacks what it names": ("x = 1", "importing 'dist_bad_module:Plugin' raised AttributeError"),
     "imports a name that is gone": ("from mxgw_core.api import CommandObserver", "mxgw_core.api has no CommandObserver "
                                     "any more: implement the hook mxgw_decided"),
-    "imports a module that is gone": ("from mxgw_core.api.backup import BackupEntry", "mxgw has no module "
-                                      "'mxgw_core.api.backup': import from mxgw_core.api; CHANGELOG.md names"),
+    "imports a module that is gone": ("from mxgw_core.api.backup import BackupEntry", "it imports "
+                                      "'mxgw_core.api.backup', which this release of mxgw does not have: plugins "
+                                      "import mxgw_core.api only; CHANGELOG.md names"),
     "imports a name that never was": ("from mxgw_core.api import NoSuchName", "ImportError: cannot import name"),
     "raises in its constructor": ("class Plugin:\n    def __init__(self): raise OSError('disk')",
                                   "constructing Plugin() raised OSError: disk"),
