@@ -92,9 +92,7 @@ class LdapSettings(_Section):
 
 
 class OperatorSettings(_Section):
-    """The roles of groups, and how long logins last. A group is named by its DN, or by the value of its first part
-    (cn).
-    """
+    """The roles of groups, and the life of logins. A group is named by DN, or by the value of its first part (cn)."""
 
     administrators: tuple[str, ...] = Field((), description="Groups whose members see and do everything.")
     viewers: tuple[str, ...] = Field(
