@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 
+from mxgw_core.api import events
 from mxgw_core.api.errors import PluginError, SettingsError
 from mxgw_core.config.models import GatewaySettings, Settings
 from mxgw_core.plugins import PluginHost, PluginRecord, PluginState, installed_plugins
@@ -32,8 +33,6 @@ BROKEN: dict[str, tuple[str, str]] = {
     "imports a part of core that has gone": ("import mxgw_core.cli.failures", "it imports 'mxgw_core.cli', which this "
                                              "release of mxgw does not have: plugins import mxgw_core.api only"),
     "lacks what it names": ("x = 1", "importing 'dist_bad_module:Plugin' raised AttributeError"),
-    "imports a name that is gone": ("from mxgw_core.api import CommandObserver", "mxgw_core.api has no CommandObserver "
-                                    "any more: implement the hook mxgw_decided"),
     "imports a module that is gone": ("from mxgw_core.api.backup import BackupEntry", "it imports "
                                       "'mxgw_core.api.backup', which this release of mxgw does not have: plugins "
                                       "import mxgw_core.api only; CHANGELOG.md names"),
@@ -115,6 +114,32 @@ def test_a_broken_plugin_that_is_required_stops_the_start(install: Install, code
 
     assert "required plugin 'bad' of dist-bad 1.0 cannot be used: " in str(caught.value)
     assert reason in str(caught.value)
+
+
+# The former names, and a part of the text that says what took their place.
+FORMER = [
+    ("CommandObserver", "the hook mxgw_decided"),
+    ("StandingAnswer", "StandingFilter"),
+    pytest.param(
+        "Verdict",
+        "Action",
+        marks=pytest.mark.skipif(hasattr(events, "Verdict"), reason="api.events still has a Verdict"),
+    ),
+]
+
+
+@pytest.mark.parametrize(("name", "instead"), FORMER)
+def test_a_plugin_that_imports_a_name_that_is_gone_is_refused_with_what_took_its_place(
+    install: Install, name: str, instead: str
+) -> None:
+    install("old", f"from mxgw_core.api import {name}")
+
+    refused = record(PluginHost.load(settings("old")), "old")
+
+    assert refused.state is PluginState.FAILED
+    assert f"ImportError: mxgw_core.api has no {name} any more: " in refused.detail
+    assert instead in refused.detail
+    assert "CHANGELOG.md" in refused.detail
 
 
 def test_acl_is_required_as_soon_as_it_is_enabled(install: Install) -> None:
