@@ -116,15 +116,12 @@ def test_a_broken_plugin_that_is_required_stops_the_start(install: Install, code
     assert reason in str(caught.value)
 
 
+STILL_THERE = pytest.mark.skipif(hasattr(events, "Verdict"), reason="api.events still has a Verdict")
 # The former names, and a part of the text that says what took their place.
 FORMER = [
     ("CommandObserver", "the hook mxgw_decided"),
     ("StandingAnswer", "StandingFilter"),
-    pytest.param(
-        "Verdict",
-        "Action",
-        marks=pytest.mark.skipif(hasattr(events, "Verdict"), reason="api.events still has a Verdict"),
-    ),
+    pytest.param("Verdict", "Action", marks=STILL_THERE),
 ]
 
 
