@@ -12,7 +12,7 @@ _Text = Annotated[str, Field(min_length=1, max_length=1024)]
 
 
 class AlarmsSettings(BaseModel):
-    """Whose alarms are kept, which provider reports them, and how much is kept for clients."""
+    """The backend whose alarms are kept, the provider that reports them, and how much is kept for clients."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
