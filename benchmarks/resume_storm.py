@@ -100,7 +100,7 @@ class Relay:
 
 
 class Subscriber:
-    """One stream, judged, and when it came back from its last cut."""
+    """One stream with its checker, and when it came back from its last cut."""
 
     def __init__(self, stream: EventStream) -> None:
         self.stream = stream

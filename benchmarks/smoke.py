@@ -89,8 +89,8 @@ def main() -> int:
                 ratio = measure(Context(Path(directory), quick=True, pairs=pairs))
             is_well = ratio.median >= reference.least
             figures = (ratio.median, min(ratio.values), max(ratio.values), reference.ratio, reference.least)
-            verdict = "well" if is_well else "too low, once more" if pairs == PAIRS else "TOO LOW"
-            table.add_row(reference.what, *(f"{figure:.2f}" for figure in figures), verdict)
+            outcome = "well" if is_well else "too low, once more" if pairs == PAIRS else "TOO LOW"
+            table.add_row(reference.what, *(f"{figure:.2f}" for figure in figures), outcome)
             if is_well:
                 break
         else:

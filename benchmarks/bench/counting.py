@@ -62,7 +62,7 @@ class StrideCounter:
             raise WrongStream(f"event {SEQUENCE.unpack_from(buffer, last)[0]} came where {self.sequence} was due")
 
     def _noise_near_an_end(self, buffer: bytearray, start: int, end: int) -> int:
-        """Return where noise stands that no low byte of this piece gives away; -1 when there is none."""
+        """Return the place of noise that the low bytes of this piece do not show; -1 when there is none."""
         reach = self._stride + len(self._noise)
         at = buffer.find(self._noise, start, min(end, start + reach))
         return at if at >= 0 else buffer.find(self._noise, max(start, end - reach), end)

@@ -53,7 +53,7 @@ class Readers:
             self._selector.register(connection, selectors.EVENT_READ, (connection, feed, pieces))
             self.feeds.append(feed)
             self.pieces.append(pieces)
-        # One after the other, until each was told that it is attached.
+        # One after the other, until StreamOpened says that each is attached.
         self.attach_ms = (time.perf_counter() - began) * 1000 / arguments["subscribers"]
 
     def open(self) -> None:
@@ -118,11 +118,11 @@ class Readers:
 # When the run is over
 
 
-def judge(messages: list[Kept], *, is_complete: bool, is_filtered: bool = False) -> int:
-    """Feed kept messages to the judge of the system tests, and return how many events it saw.
+def check(messages: list[Kept], *, is_complete: bool, is_filtered: bool = False) -> int:
+    """Feed kept messages to the checker of the system tests, and return how many events it saw.
 
-    A complete stream is judged as a whole; of a sampled one every message must hold exactly the events from its first
-    to the next one's first. A filtered one must be in order and show items with even handles only.
+    A complete stream is checked as a whole. In a sampled one every message must hold exactly the events from its first
+    to the first of the next message. A filtered one must be in order and show items with even handles only.
 
     Raises:
         WrongStream: a promise was broken.
@@ -193,7 +193,7 @@ def percentiles(delays: list[int]) -> dict[str, float]:
 
 
 def main(arguments: dict[str, Any]) -> dict[str, Any]:
-    """Read, judge, and return the figures."""
+    """Read, check, and return the figures."""
     readers = Readers(arguments)
     gc.collect()
     gc.freeze()
@@ -208,7 +208,7 @@ def main(arguments: dict[str, Any]) -> dict[str, Any]:
     streams = [feed for feed in readers.feeds if isinstance(feed, GrpcFeed)]
     filtered = bool(arguments.get("is_filtered"))
     is_complete = bool(arguments.get("stamps"))
-    result["judged"] = sum(judge(feed.kept, is_complete=is_complete, is_filtered=filtered) for feed in streams)
+    result["checked"] = sum(check(feed.kept, is_complete=is_complete, is_filtered=filtered) for feed in streams)
     if streams:
         result["messages"] = sum(feed.messages for feed in streams)
         result["message_bytes"] = sum(feed.events_bytes for feed in streams) / max(1, result["messages"])

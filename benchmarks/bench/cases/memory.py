@@ -71,7 +71,7 @@ def measured(context: Context) -> Mapping[str, Any]:
 
 
 class Watched(Mxgw):
-    """Looks at the memory of all processes when readers have finished and sessions still stand."""
+    """Reads the memory of all processes when readers have finished and sessions are still open."""
 
     gateway_bytes = 0
     worker_bytes: tuple[int, ...] = ()

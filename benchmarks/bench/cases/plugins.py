@@ -33,7 +33,7 @@ RATE, SKIPPED_EVENTS, COUNTED_EVENTS = 1_000, 300, 1_000
 # As Prometheus 2.42 asks; often, as a scraper with the shortest sensible interval would.
 SCRAPE = {"Accept": "application/openmetrics-text;version=1.0.0,text/plain;version=0.0.4;q=0.5"}
 SCRAPE_EVERY_S = 1.0
-# Alarms are a session of their own with a real worker, which the worker of events made beforehand cannot stand in for.
+# Alarms need a session of their own with a real worker; the worker of events made beforehand cannot replace it.
 ALARMS = '[plugins.alarms]\nbackend = "sim"\n'
 
 
