@@ -3,7 +3,7 @@
 Ratios of neighbouring turns are compared with what they were when `REFERENCES` was written. A ratio that fell below
 its margin fails. The margins are wide, because CI machines are busy: they were chosen so that none of the runs in
 docs/performance.md failed, and so that the mistakes listed there do fail. A failing measurement is repeated once, with
-twice the turns: a machine that is busy for a moment is no regression, and a regression stays.
+twice the turns: a machine that was busy for a moment passes then, and a regression fails again.
 """
 
 from __future__ import annotations

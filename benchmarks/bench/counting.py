@@ -1,7 +1,7 @@
 """Counting events in the bytes of a stream without parsing them, and noticing every lost, repeated or swapped one.
 
-What runs per event runs in C: `bytes` slicing with a step, or `bytes.count`. A wrong stream raises `WrongStream`: a
-figure of it would be no figure.
+What runs per event runs in C: `bytes` slicing with a step, or `bytes.count`. A wrong stream raises `WrongStream`,
+because its figure would mean nothing.
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
 """The subscribers of one run, all in one process: `python -m bench.reader '{...}'`, started by `systems.System.turn`.
 
-They connect, open the window for the producer, and then, in one loop over all sockets, count bytes. With a rate given
-every piece received is kept with its time instead, and looked at when the run is over, so that no subscriber's time
-holds what was done for another's; only what must answer its server is looked at on the way. Prints one JSON line.
+They connect, open the window for the producer, and then count bytes in one loop over all sockets. When a rate is given,
+every received piece is kept with its time instead and checked after the run, so that work for one subscriber does not
+delay the times of another. Only bytes that need an answer to the server are read during the run. Prints one JSON line.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ from bench.processes import cpu_s
 from bench.window import Window
 
 SILENCE_S = 20.0
-# More than a run at a rate brings to one subscriber, and less than the window it gave, which does not grow meanwhile.
+# More than one subscriber receives in a run at a rate, and less than its window, which does not grow during the run.
 KEPT_BYTES = WINDOW_BYTES // 2
 Pieces = list[tuple[int, bytes]]
 
