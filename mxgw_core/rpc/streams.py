@@ -39,7 +39,8 @@ class OpenStreams:
             async with ending.cutoff:
                 self._open[stream] = ending
                 yield
-        except TimeoutError:
+        except Exception:
+            # Also what the block raises by itself because it noticed why the stream is ended, a moment before.
             if ending.error is None:
                 raise
             raise ending.error from None
