@@ -1,6 +1,6 @@
 """Write docs/configuration.md from the settings models of mxgw and of the plugins that come with it.
 
-With --check, only say whether it is up to date (exit 1).
+With --check nothing is written; exit code 1 when the page is out of date.
 """
 
 from __future__ import annotations

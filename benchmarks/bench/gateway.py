@@ -122,7 +122,7 @@ rate = 0
     def make_key(self, *limits: str) -> str:
         """Return a new API key, made as an administrator makes one."""
         done = subprocess.run(
-            [sys.executable, "-m", "mxgw_core.cli.main", "keys", "create", "bench", "--json", *limits],
+            [sys.executable, "-m", "mxgw_cli", "keys", "create", "bench", "--json", *limits],
             check=False,
             cwd=self.directory,
             env=environment(),

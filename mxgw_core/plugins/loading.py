@@ -28,6 +28,10 @@ def plugin_object(entry: EntryPoint) -> object:
         missing = error.name or ""
         if entry.module == missing or entry.module.startswith(f"{missing}."):
             raise LoadFailure(f"its module {entry.module!r} is not there; reinstall the distribution") from error
+        if missing.startswith("mxgw_core."):
+            raise LoadFailure(
+                f"it imports {missing!r}, which this release of mxgw does not have: plugins import mxgw_core.api only"
+            ) from error
         raise LoadFailure(f"it needs the module {missing!r}, which is not installed") from error
     except (Exception, SystemExit) as error:
         raise LoadFailure(f"importing {entry.value!r} raised {told(error)}") from error

@@ -122,8 +122,8 @@ def code_of(path: Path) -> str:
 
 
 def test_every_mxgw_command_a_page_names_exists() -> None:
-    from mxgw_core.cli.main import COMMANDS
-    from mxgw_core.cli.plugin_commands import commands_of
+    from mxgw_cli.commands import COMMANDS
+    from mxgw_cli.loading import commands_of
     from mxgw_core.config.models import PluginsSettings, Settings
     from mxgw_core.plugins import PluginHost
 
@@ -156,7 +156,7 @@ def serving() -> Iterator[str]:
     with tempfile.TemporaryDirectory(prefix="mxgw-") as directory:
         process = subprocess.Popen(
             [
-                *(sys.executable, "-m", "mxgw_core.cli.main", "serve", "--json", "--listen", "127.0.0.1:0"),
+                *(sys.executable, "-m", "mxgw_cli", "serve", "--json", "--listen", "127.0.0.1:0"),
                 *("--set", f"gateway.data_dir={directory}/d"),
             ],
             cwd=directory,
@@ -214,7 +214,7 @@ def test_the_commands_of_the_quick_start_work_as_printed() -> None:
         for name, *arguments in commands:
             endless = ["--count", "2"] if "stream" in arguments else []
             done = subprocess.run(
-                [sys.executable, "-m", "mxgw_core.cli.main", *arguments, *endless],
+                [sys.executable, "-m", "mxgw_cli", *arguments, *endless],
                 env={**os.environ, "MXGWCLI_GATEWAY": address},
                 capture_output=True,
                 text=True,

@@ -20,6 +20,7 @@ PACKAGES = {
     "mxgw_core": ROOT / "mxgw_core",
     "mxgw_worker": ROOT / "worker" / "mxgw_worker",
     "mxgw_client": ROOT / "clients" / "python" / "mxgw_client",
+    "mxgw_cli": ROOT / "cli" / "mxgw_cli",
 }
 
 

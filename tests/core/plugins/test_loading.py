@@ -29,6 +29,8 @@ BROKEN: dict[str, tuple[str, str]] = {
     "leaves at import": ("import sys\nsys.exit(3)", "importing 'dist_bad_module:Plugin' raised SystemExit: 3"),
     "lacks its dependency": ("import no_such_package.part", "it needs the module 'no_such_package', which is not "
                              "installed"),
+    "imports a part of core that has gone": ("import mxgw_core.cli.failures", "it imports 'mxgw_core.cli', which this "
+                                             "release of mxgw does not have: plugins import mxgw_core.api only"),
     "lacks what it names": ("x = 1", "importing 'dist_bad_module:Plugin' raised AttributeError"),
     "raises in its constructor": ("class Plugin:\n    def __init__(self): raise OSError('disk')",
                                   "constructing Plugin() raised OSError: disk"),

@@ -35,7 +35,7 @@ class Shell:
 
     def run(self, *arguments: str, code: int = 0) -> subprocess.CompletedProcess[str]:
         done = subprocess.run(
-            [sys.executable, "-m", "mxgw_core.cli.main", *arguments],
+            [sys.executable, "-m", "mxgw_cli", *arguments],
             cwd=self.folder,
             capture_output=True,
             text=True,
