@@ -6,8 +6,7 @@ from mxgw.convert import ok_status, status, timestamp_from_ns, to_value
 from mxgw.v1 import events_pb2 as e
 from mxgw_cli.render import gap_document, gap_line
 from mxgw_cli.stream.view import event_document, event_line
-from mxgw_client import Gap, GapReason
-from mxgw_client.batch import EventBatch
+from mxgw_client import EventBatch, Gap, GapReason
 from mxgw_client.events import Event, StreamContext
 from mxgw_client.references import ReferenceMap
 
