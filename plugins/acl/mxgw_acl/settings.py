@@ -115,7 +115,7 @@ class AclSettings(_Section):
         "`gateway.data_dir`.",
     )
     environment: str = Field(
-        "site", description="Stands in each key, so that one of the test plant is not mistaken for one of production."
+        "site", description="Part of each key, so that a key of the test plant is not mistaken for one of production."
     )
     check_interval_s: float = Field(
         1.0, gt=0, le=4, description="How soon the streams of a revoked key end; its next call is refused anyway."
