@@ -15,8 +15,8 @@ from mxgw.v1 import (
     gateway_service_pb2,
     session_service_pb2,
 )
+from mxgw_core.api.calls import GrpcService
 from mxgw_core.api.errors import SettingsError
-from mxgw_core.api.gateway import GrpcService
 from mxgw_core.api.types import CloseReason
 from mxgw_core.checking import settings_problems
 from mxgw_core.config.models import Settings

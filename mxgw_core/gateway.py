@@ -9,11 +9,11 @@ from pathlib import Path
 
 from mxgw.v1.commands_pb2 import MxCommand
 from mxgw_core.api.access import ItemAccess, Operator, OperatorCredentials, SessionPredicate, used_handles
-from mxgw_core.api.attempts import Attempts
+from mxgw_core.api.calls import OpenStream
 from mxgw_core.api.errors import AccessDenied, DependencyUnavailable, GatewayDraining, GatewayError
 from mxgw_core.api.feeds import Feed, FeedDescription
-from mxgw_core.api.gateway import OpenStream
-from mxgw_core.api.internal import InternalSession
+from mxgw_core.api.internal_sessions import InternalSession
+from mxgw_core.api.rate_limits import Attempts
 from mxgw_core.api.types import INTERNAL, CloseReason, Identity, ItemRecord, SessionInfo, own_session
 from mxgw_core.config.models import Settings
 from mxgw_core.data_directory import DataDirectory

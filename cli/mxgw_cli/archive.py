@@ -18,8 +18,8 @@ from typing import IO, Any
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from mxgw_core.api.backup import BackupKind
 from mxgw_core.api.errors import MxgwError
+from mxgw_core.api.maintenance import BackupKind
 from mxgw_core.data_directory import UNFINISHED_RESTORE
 from mxgw_core.printable import printable
 

@@ -11,7 +11,7 @@ import asyncio
 from collections.abc import Callable
 from typing import Protocol, runtime_checkable
 
-from mxgw_core.api.gateway import ResponseStream
+from mxgw_core.api.calls import ResponseStream
 from mxgw_core.events.items import Item
 from mxgw_core.events.log import Chunk
 from mxgw_core.events.subscriber import Subscriber

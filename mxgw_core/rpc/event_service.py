@@ -7,9 +7,9 @@ from collections.abc import Sequence
 
 from mxgw.v1 import event_service_pb2 as pb
 from mxgw_core.api.access import AccessRequest, Moment
+from mxgw_core.api.calls import Call
 from mxgw_core.api.errors import FeatureNotEnabled, GatewayDraining, PositionForeign
 from mxgw_core.api.events import OverflowPolicy, PolicyRequest, StreamPace, SubscriberLimits
-from mxgw_core.api.gateway import Call
 from mxgw_core.api.types import Position
 from mxgw_core.config.models import EventSettings
 from mxgw_core.events.distributor import Subscription

@@ -10,8 +10,8 @@ import grpc
 import grpc.aio
 from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 
+from mxgw_core.api.calls import GrpcService
 from mxgw_core.api.errors import SettingsError
-from mxgw_core.api.gateway import GrpcService
 from mxgw_core.config.models import Settings
 from mxgw_core.rpc.call_counts import CallCounts
 from mxgw_core.rpc.handlers import HandlerFactory

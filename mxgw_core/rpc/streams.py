@@ -7,8 +7,8 @@ from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 
+from mxgw_core.api.calls import OpenStream
 from mxgw_core.api.errors import GatewayError
-from mxgw_core.api.gateway import OpenStream
 
 
 @dataclass(slots=True)

@@ -58,7 +58,9 @@ def sources(*packages: str) -> Iterator[Path]:
 
 def plugin_directories() -> list[Path]:
     """Return the directories of built-in plugins."""
-    return sorted(path.parent.parent for path in files() if path.match("plugins/*/mxgw_*/__init__.py"))
+    return sorted(
+        path.parent.parent for path in files() if path.relative_to(ROOT).match("plugins/*/mxgw_*/__init__.py")
+    )
 
 
 def imports_of(path: Path) -> set[str]:

@@ -36,7 +36,9 @@ _PRIORITY = click.IntRange(1, 999)
 @click.option("--prefix", "prefixes", multiple=True, metavar="TEXT", help="Only references that begin so; repeatable.")
 @click.option("--from-priority", type=_PRIORITY, default=1, show_default=True, help="Leave out what is more severe.")
 @click.option("--to-priority", type=_PRIORITY, default=999, show_default=True, help="Leave out what is less severe.")
-@click.option("--watch", is_flag=True, help="Go on until Ctrl-C: a live list, or lines when nobody looks on.")
+@click.option(
+    "--watch", is_flag=True, help="Continue until Ctrl-C: a live list in a terminal, else one line per change."
+)
 @gateway_options
 @json_option("Print one JSON list (with --watch: one document per line and change).")
 @click.pass_context

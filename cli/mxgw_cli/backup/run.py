@@ -24,8 +24,8 @@ from mxgw_cli.loading import loaded, quiet
 from mxgw_cli.options import SettingsChoice
 from mxgw_cli.render import bytes_text, write_json
 from mxgw_cli.shell import CliFailure, cleaning_up_at_sigterm, shown_progress
-from mxgw_core.api.backup import BackupEntry, BackupKind
 from mxgw_core.api.errors import MxgwError
+from mxgw_core.api.maintenance import BackupEntry, BackupKind
 from mxgw_core.config.loader import LoadedSettings
 from mxgw_core.config.models import Settings
 from mxgw_core.plugins import PluginHost, PluginState

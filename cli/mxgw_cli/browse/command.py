@@ -36,8 +36,8 @@ def browse(
 ) -> None:
     """Show what a backend offers, as a tree. PATH is a node's path as `--json` shows it; empty is the top.
 
-    What stands at the end of a line is the reference to use with read, write and stream, where it differs from the
-    name. MXAccess itself has no browse; whether there is one depends on the backend.
+    The end of a line is the reference to use with read, write and stream, where it differs from the name. MXAccess
+    itself cannot browse; whether mxgw can depends on the backend.
     """
     from mxgw_cli.browse.run import BrowseRequest, browse_tree
 

@@ -31,8 +31,8 @@ EXAMPLES = [
 def drain(settings: SettingsChoice, end_sessions: bool, timeout_s: float | None, as_json: bool) -> None:
     """Tell the gateway that uses gateway.data_dir to drain, and wait until it has ended.
 
-    Clients are told to come back, calls under way may finish. With the plugin reattach, workers go on and the next
-    gateway takes their sessions back. Exit code 3 when no gateway runs there, 1 when it does not end in time.
+    Clients are asked to come back, calls under way may finish. With the plugin reattach, workers keep running and the
+    next gateway takes their sessions back. Exit code 3 when no gateway runs there, 1 when it does not end in time.
     """
     from mxgw_cli.drain.run import drain_gateway
     from mxgw_cli.loading import loaded

@@ -49,7 +49,7 @@ class _SessionsGroup(Group):
 def sessions(context: click.Context, include_ended: bool, watch: bool, gateway: GatewayTarget, as_json: bool) -> None:
     """List the sessions that you may see; inspect or close one.
 
-    The options of the gateway may stand here or after the subcommand.
+    Put the options of the gateway here or after the subcommand.
     """
     if context.invoked_subcommand is not None:
         return

@@ -14,7 +14,7 @@ EXAMPLES = [
     ("mxgw stream Tank_001.Level Pump_001.Speed", "follow two tags until Ctrl-C"),
     ("mxgw stream Tank_001.Level --json | jq .value", "JSON lines for a script"),
     ("mxgw stream --session LuIKr0 --start now", "watch a session of another client (needs fan-out)"),
-    ("mxgw stream --session LuIKr0 --start after:mxgw1.0a1b.4711", "go on after a position, as printed at the end"),
+    ("mxgw stream --session LuIKr0 --start after:mxgw1.0a1b.4711", "continue after a position, as printed at the end"),
     ("mxgw stream Tank_001.Level --resume-file level.pos", "go on where the last run stopped, however it stopped"),
 ]
 
@@ -34,7 +34,7 @@ EXAMPLES = [
     "--resume-file",
     type=click.Path(dir_okay=False, path_type=Path),
     metavar="FILE",
-    help="Keep the place in FILE and go on there: after a cut by itself, and in the next run. The session stays open.",
+    help="Keep the position in FILE and continue after it: after a cut, and in the next run. The session stays open.",
 )
 @click.option("--duration", type=NumberRange(min=0.1), metavar="SECONDS", help="End after this long.")
 @click.option("--count", type=click.IntRange(min=1), metavar="N", help="End after this many events.")
@@ -58,7 +58,7 @@ def stream(
     goes to stderr (with --json: into the last line as well).
 
     With --resume-file the session is kept instead, and FILE names it and the last line that was written. The same
-    command goes on behind that line; nothing is missing, except what a gap line says. --start counts while there is no
+    command continues after that line; nothing is missing, except what a gap line says. --start counts while there is no
     FILE yet. How long a session without a reader is kept, and how much of it, is the gateway's choice (plugin replay).
     """
     if not tags and not session_id and (resume_file is None or not resume_file.exists()):

@@ -64,9 +64,7 @@ class _GapReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_GapReason.V
     GAP_REASON_CURSOR_AHEAD: _GapReason.ValueType  # 6
     """The position is ahead of the newest event: this session never gave it to a client, or it was tampered with."""
     GAP_REASON_FILTER_CHANGED: _GapReason.ValueType  # 7
-    """The subscriber's filter changed: what the old one let pass, and the new one would not, or the other way round,
-    is unknown. Re-read the items you need.
-    """
+    """The subscriber's filter changed: earlier events were checked with the old one. Re-read the items you need."""
     GAP_REASON_SOURCE_RECONNECTED: _GapReason.ValueType  # 8
     """The source was away and the backend had to subscribe anew; how many events were missed cannot be known.
     The gap occupies one sequence number of its own.
@@ -93,9 +91,7 @@ GAP_REASON_WORKER_OUTBOX_OVERRUN: GapReason.ValueType  # 5
 GAP_REASON_CURSOR_AHEAD: GapReason.ValueType  # 6
 """The position is ahead of the newest event: this session never gave it to a client, or it was tampered with."""
 GAP_REASON_FILTER_CHANGED: GapReason.ValueType  # 7
-"""The subscriber's filter changed: what the old one let pass, and the new one would not, or the other way round,
-is unknown. Re-read the items you need.
-"""
+"""The subscriber's filter changed: earlier events were checked with the old one. Re-read the items you need."""
 GAP_REASON_SOURCE_RECONNECTED: GapReason.ValueType  # 8
 """The source was away and the backend had to subscribe anew; how many events were missed cannot be known.
 The gap occupies one sequence number of its own.

@@ -1,7 +1,7 @@
-"""What each RPC and each command needs: the table that every decision looks into.
+"""What each RPC and each command requires of its caller: the table behind every decision.
 
-A method that is not in here, and for which its service declares nothing, is refused. A test holds the table equal to
-the service descriptors, so that a new RPC cannot be forgotten.
+A method that is neither in this table nor declared by its service is refused. A test compares the table with the
+service descriptors, so that no new RPC is forgotten.
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from mxgw_acl.keys import Scope
+from mxgw_core.api import ADMINISTRATOR
 
 
 class Names(enum.Enum):
@@ -22,7 +23,7 @@ class Names(enum.Enum):
 
 
 class Role(enum.Enum):
-    """What an operator is."""
+    """The roles of operators."""
 
     VIEWER = "viewer"
     ADMINISTRATOR = "administrator"
@@ -30,11 +31,11 @@ class Role(enum.Enum):
 
 @dataclass(frozen=True, slots=True)
 class Rule:
-    """What one method needs.
+    """What one method requires.
 
-    `scopes`: any one of them lets a key in; None stands for any key, and no scope at all for none. `role`: the least an
-    operator must be; None keeps operators out. `public`: no credentials needed. `is_audited`: successes are recorded,
-    too; refusals always are.
+    `scopes`: a key needs one of them; None allows every key, and an empty set none. `role`: the least role that an
+    operator needs; None refuses operators. `public`: no credentials are needed. `is_audited`: allowed calls are
+    recorded too; refused calls always are.
     """
 
     scopes: frozenset[Scope] | None
@@ -55,7 +56,7 @@ SESSIONS, COMMANDS_SERVICE = "/mxgw.v1.SessionService", "/mxgw.v1.CommandService
 EVENTS, GATEWAY = "/mxgw.v1.EventService", "/mxgw.v1.GatewayService"
 OPEN_SESSION, INVOKE, STREAM_EVENTS = f"{SESSIONS}/OpenSession", f"{COMMANDS_SERVICE}/Invoke", f"{EVENTS}/StreamEvents"
 
-# What grpc itself brings (`gateway.reflection`): a description of the services, for those who may call them.
+# The reflection service of grpc (`gateway.reflection`), which describes the services; every key may use it.
 REFLECTION = "/grpc.reflection.v1alpha.ServerReflection/ServerReflectionInfo"
 
 RULES: Mapping[str, Rule] = {
@@ -66,7 +67,7 @@ RULES: Mapping[str, Rule] = {
     f"{SESSIONS}/GetSessionState": Rule(_any_of(Scope.READ), role=Role.VIEWER),
     f"{SESSIONS}/ListSubscribers": Rule(_ANY_KEY, role=Role.VIEWER),
     f"{SESSIONS}/GetWorkerInfo": Rule(_ANY_KEY, role=Role.VIEWER),
-    # Decided by the command: see COMMANDS.
+    # The scopes depend on the command: see COMMANDS.
     INVOKE: Rule(_ANY_KEY),
     f"{COMMANDS_SERVICE}/Browse": Rule(_any_of(Scope.READ)),
     STREAM_EVENTS: Rule(_any_of(Scope.EVENTS), role=Role.VIEWER, is_audited=True),
@@ -80,7 +81,7 @@ _TO_WRITE = _any_of(Scope.WRITE)
 _TO_WRITE_SECURED = _any_of(Scope.SECURED_WRITE)
 _TO_LOG_IN = _any_of(Scope.WRITE, Scope.SECURED_WRITE)
 
-# The scopes of which a command needs one, by its field in MxCommand.
+# The scopes of a command, by its field in MxCommand; a key needs one of them.
 COMMANDS: Mapping[str, frozenset[Scope]] = {
     "register": _TO_USE_ITEMS,
     "unregister": _TO_USE_ITEMS,
@@ -109,10 +110,10 @@ COMMANDS: Mapping[str, frozenset[Scope]] = {
 # Commands that change the plant: each is in the audit log.
 AUDITED_COMMANDS = frozenset({"write", "write2", "write_secured", "write_secured2", "write_bulk", "authenticate_user"})
 
-# What services of other plugins may declare for a method (`GrpcService.scopes`), besides the words of `Scope`. The
-# session that such a method names is judged like any other; whatever else it names, its service must judge.
-PUBLIC, VIEWER, ADMINISTRATOR = "public", "viewer", "administrator"
-# Calls that only this scope lets keys make are about all sessions.
+# Words that services of other plugins may declare for a method (`GrpcService.scopes`), besides those of `Scope`. If
+# such a method names a session, that is checked here as for every method; the service must check anything else.
+PUBLIC, VIEWER = "public", "viewer"
+# Keys with this scope may make administrators' calls, which are about all sessions.
 ADMINISTRATION = _any_of(Scope.ADMIN)
 DECLARED: Mapping[str, Rule] = {
     PUBLIC: Rule(_ANY_KEY, Names.PERHAPS_A_SESSION, role=Role.VIEWER, public=True),
@@ -121,12 +122,12 @@ DECLARED: Mapping[str, Rule] = {
     **{scope.value: Rule(_any_of(scope), Names.PERHAPS_A_SESSION) for scope in Scope},
 }
 
-# Whoever needs one of these may change something: what is done with it is in the audit log.
+# Methods that need one of these scopes can change something, so allowed calls are audited too.
 _CHANGING = frozenset({Scope.WRITE, Scope.SECURED_WRITE, Scope.ADMIN})
 
 
 def rule_of(method: str, declared: str) -> Rule | None:
-    """Return what a method needs; None when nobody said.
+    """Return what a method requires; None when neither the table nor its service says so.
 
     A service may declare several words, as in "write|administrator": a key needs one of the scopes among them, an
     operator the role among them.

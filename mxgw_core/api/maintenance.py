@@ -1,4 +1,4 @@
-"""What a plugin keeps on the disk and wants back when the disk is lost."""
+"""What a plugin adds to `mxgw backup` and `mxgw doctor`. For plugins with files or with needs of their own."""
 
 from __future__ import annotations
 
@@ -24,11 +24,20 @@ class BackupKind(enum.Enum):
 class BackupEntry:
     """One file that belongs into a backup.
 
-    A file below `gateway.data_dir` is restored to the same place below the new one, any other to a directory of the
-    plugin's name there. `prepare` gets a connection to the copy of a DATABASE before it is stored, to take out what
-    must not leave this machine; it must not commit by itself.
+    A file below `gateway.data_dir` is restored to the same place below the new data directory, any other file to a
+    directory there that is named after the plugin. `prepare` gets a connection to the copy of a DATABASE before it is
+    stored, to remove what must not leave this machine; it must not commit.
     """
 
     path: Path
     kind: BackupKind = BackupKind.FILE
     prepare: Callable[[sqlite3.Connection], None] | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """A warning of a plugin in `mxgw doctor`: its subject, what was found, and what to do."""
+
+    title: str
+    detail: str
+    cure: str

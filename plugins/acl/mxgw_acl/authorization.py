@@ -1,14 +1,14 @@
-"""May this caller make this call: scopes, networks, ownership, numbers of sessions and streams."""
+"""May this caller make this call: scopes, networks, ownership, and numbers of sessions and streams."""
 
 from __future__ import annotations
 
 from mxgw.v1.command_service_pb2 import InvokeRequest
 from mxgw.v1.session_service_pb2 import OpenSessionRequest
+from mxgw_acl.authentication import NOBODY
 from mxgw_acl.keyring import Keyring
 from mxgw_acl.keys import Key, Scope
-from mxgw_acl.rights import (
+from mxgw_acl.rules import (
     ADMINISTRATION,
-    ADMINISTRATOR,
     COMMANDS,
     INVOKE,
     OPEN_SESSION,
@@ -16,28 +16,51 @@ from mxgw_acl.rights import (
     Names,
     Role,
     Rule,
+    rule_of,
 )
-from mxgw_core.api import AccessRequest, Gateway, Moment, Operator, own_session
+from mxgw_acl.tokens import Tokens
+from mxgw_core.api import AccessRequest, Gateway, Moment, Operator
 from mxgw_core.api.errors import AccessDenied, AccessRevoked, GatewayError, SessionLimitReached, SubscriberLimitReached
 
-# The same words for a session of somebody else and for one that is not there.
+# One text for a session of another owner and for a session that does not exist, so that callers cannot tell them apart.
 _NO_SUCH_SESSION = "no session of this id is open to this caller: name one that you opened yourself"
 
 
-class Gate:
-    """Judges calls; refuses by raising what the caller shall see."""
+class Authorization:
+    """Decides about calls. A refusal is the error that the caller is shown."""
 
-    def __init__(self, keyring: Keyring, gateway: Gateway) -> None:
+    def __init__(self, keyring: Keyring, tokens: Tokens, gateway: Gateway) -> None:
         self._keyring = keyring
+        self._tokens = tokens
         self._gateway = gateway
+
+    def check(self, request: AccessRequest) -> None:
+        """Make sure that the caller may make the call.
+
+        Raises:
+            GatewayError: the caller may not make it.
+        """
+        rule = rule_of(request.method, request.scope)
+        if rule is None:
+            raise AccessDenied("nobody may make this call: its service does not say what it needs")
+        claims = request.identity.claims
+        if isinstance(claims, Key):
+            self.check_key(request, claims, rule)
+        elif isinstance(claims, Operator):
+            current = self._tokens.current(claims)
+            if current is None:
+                raise AccessDenied("the login is over: log in again")
+            self.check_operator(request, current, rule)
+        elif request.identity is not NOBODY or not rule.public:
+            raise AccessDenied("the call needs an API key")
 
     # keys
 
     def check_key(self, request: AccessRequest, key: Key, rule: Rule) -> None:
-        """Judge the call of a key.
+        """Make sure that the owner of a key may make the call.
 
         Raises:
-            GatewayError: it may not be made.
+            GatewayError: the call is refused.
         """
         if why := self._keyring.why_dead(key.id):
             raise revoked(key.id, why)
@@ -50,14 +73,13 @@ class Gate:
             _check_tag(request, key)
         if request.moment is Moment.CALL:
             self._check_numbers(request, key)
-        _check_own(request)
 
     def _check_scopes(self, request: AccessRequest, key: Key, rule: Rule) -> None:
         needed = rule.scopes
         if request.method == INVOKE and isinstance(request.request, InvokeRequest):
             kind = request.request.command.WhichOneof("command")
             if kind is None:
-                return  # the service says what is wrong with it
+                return  # the service refuses it with the right reason
             needed = COMMANDS.get(kind, frozenset())
         if needed is None or needed & key.scopes:
             return
@@ -70,7 +92,7 @@ class Gate:
 
     def _check_owner(self, request: AccessRequest, key: Key, rule: Rule) -> None:
         if Scope.ALL_SESSIONS in key.scopes or rule.scopes == ADMINISTRATION:
-            return  # whether it is there is for the service to say
+            return  # the service refuses a session that does not exist
         if request.session is None or request.session.owner != key.id:
             raise AccessDenied(_NO_SUCH_SESSION)
 
@@ -103,10 +125,10 @@ class Gate:
     # operators
 
     def check_operator(self, request: AccessRequest, operator: Operator, rule: Rule) -> None:
-        """Judge the call of an operator.
+        """Make sure that an operator may make the call.
 
         Raises:
-            AccessDenied: it may not be made.
+            AccessDenied: the call is refused.
         """
         if rule.role is None:
             raise AccessDenied("operators may not make this call: it needs an API key")
@@ -115,14 +137,13 @@ class Gate:
         if rule.names is Names.NO_SESSION or not (request.session_id or rule.names is Names.A_SESSION):
             return
         if Role.ADMINISTRATOR.value in operator.roles:
-            _check_own(request)
-            return
+            return  # the service refuses a session that does not exist
         if request.session is None or not may_see(operator, request.session.tag):
             raise AccessDenied(_NO_SUCH_SESSION)
 
 
 def _check_tag(request: AccessRequest, key: Key) -> None:
-    """Make sure that the key may open a session with this tag, which decides who may see the session."""
+    """Make sure that the key may open a session with this tag; tags decide which operators see the session."""
     tag = request.request.tag if isinstance(request.request, OpenSessionRequest) else ""
     if key.constraints.may_set(tag):
         return
@@ -131,16 +152,10 @@ def _check_tag(request: AccessRequest, key: Key) -> None:
     raise AccessDenied(f"this key may not open {what}: set a tag that its --tag allows ({tags})")
 
 
-def _check_own(request: AccessRequest) -> None:
-    """Keep administrators' calls away from what the gateway itself lives on; whoever may look still may."""
-    if request.session is not None and request.session.is_internal and request.scope == ADMINISTRATOR:
-        raise AccessDenied(own_session(request.session))
-
-
 def may_see(operator: Operator, tag: str) -> bool:
-    """Return whether an operator may see sessions of a tag: administrators all, viewers those of their tags.
+    """Return whether an operator may see sessions of a tag: administrators see all, viewers those of their own tags.
 
-    A session without a tag is nobody's but the administrators'. Case does not count, as where a key's tags are limited.
+    Only administrators see a session without a tag. Case does not count, as in the tags that a key may set.
     """
     folded = tag.strip().casefold()
     return Role.ADMINISTRATOR.value in operator.roles or bool(
@@ -149,5 +164,5 @@ def may_see(operator: Operator, tag: str) -> bool:
 
 
 def revoked(key_id: str, why: str) -> GatewayError:
-    """Return the error of a caller whose key is no longer one."""
+    """Return the error for a caller whose key was revoked or has expired."""
     return AccessRevoked(f"API key {key_id} is {why}: ask for a new one", metadata={"key_id": key_id, "cause": why})

@@ -1,7 +1,7 @@
-"""The events of watched sessions: one conflating mirror per session, shared by everybody who watches it.
+"""The events of watched sessions: one conflating mirror per session, shared by everybody who watches the session.
 
-A mirror is there from the first watcher to the last, whether or not any client streams the session, and costs nothing
-when nobody watches.
+A mirror exists from the first watcher to the last, whether or not a client streams the session. It costs nothing while
+nobody watches.
 """
 
 from __future__ import annotations
@@ -22,20 +22,20 @@ from mxgw_core.api.errors import GatewayError, InternalError
 
 log = logging.getLogger(__name__)
 
-# What comes within this time goes out as one message.
+# Events that arrive within this time are sent as one message.
 _GATHER_S = 0.05
-# More than this is too much for anybody to look at; the newest count.
+# The largest message: nobody can look at more events, so the newest are kept.
 _MESSAGE_EVENTS = 500
 _MESSAGE_BYTES = 512 * 1024
 _MESSAGE_GAPS = 50
-# A reader that is further behind skips messages.
+# A reader that is more messages behind skips the oldest.
 _READER_MESSAGES = 8
-# Only the mirror's own business: a watcher sees less, no subscriber lost anything.
+# Gaps of the mirror alone: a watcher sees fewer events, but no subscriber lost any.
 _OWN_GAPS = frozenset({GapReason.GAP_REASON_CONFLATED, GapReason.GAP_REASON_QUEUE_DROPPED})
 
 
 class Reader:
-    """One watcher's messages: bounded, the oldest go first."""
+    """The messages for one watcher: bounded; when there are too many, the oldest is dropped."""
 
     def __init__(self) -> None:
         self._messages: deque[pb.WatchEventsResponse] = deque()
@@ -44,7 +44,7 @@ class Reader:
         self._error: GatewayError | None = None
 
     def offer(self, message: pb.WatchEventsResponse) -> None:
-        """Take a message; one too many costs the oldest."""
+        """Add a message; drop the oldest when there are too many."""
         if len(self._messages) == _READER_MESSAGES:
             self._messages.popleft()
             self._skipped += 1
@@ -52,12 +52,12 @@ class Reader:
         self._arrived.set()
 
     def end(self, error: GatewayError) -> None:
-        """Let reading end with `error` after what is here."""
+        """Let `next` raise `error` after the messages that are here."""
         self._error = error
         self._arrived.set()
 
     async def next(self, timeout_s: float) -> pb.WatchEventsResponse | None:
-        """Return the next message, None when none came in time.
+        """Return the next message; None when none came in time.
 
         Raises:
             GatewayError: the session is over.
@@ -77,8 +77,8 @@ class Reader:
         return message
 
 
-class Feed:
-    """One session's mirror."""
+class Mirror:
+    """The mirror of one session."""
 
     def __init__(self) -> None:
         self.readers: set[Reader] = set()
@@ -87,9 +87,9 @@ class Feed:
         self._gaps: list[Gap] = []
         self._left_out = 0
         self._head = 0
-        # Fires once for everything that came within `_GATHER_S`.
+        # Sends everything that arrived within `_GATHER_S`.
         self._timer: asyncio.TimerHandle | None = None
-        # Runs the mirror; started and cancelled by `Feeds`.
+        # Runs the mirror; started and cancelled by `Mirrors`.
         self.task: asyncio.Task[None] | None = None
 
     @property
@@ -99,8 +99,8 @@ class Feed:
     async def run(self, seen: Observation, session_id: str, interval_s: float) -> None:
         """Mirror the session until it is over; then its readers end.
 
-        A mirror that breaks concerns those who watch this session and nobody else: they are told, attach again, and so
-        make a new one.
+        When the mirror fails, only the watchers of this session get an error. They attach again, which starts a new
+        mirror.
         """
         try:
             async with seen.watch(session_id, interval_s) as frames:
@@ -158,41 +158,41 @@ class Feed:
             reader.offer(message)
 
 
-class Feeds:
-    """The feeds of all watched sessions; their tasks live in `tasks`, from the first watcher to the last."""
+class Mirrors:
+    """The mirrors of all watched sessions; their tasks live in `tasks`, from the first watcher to the last."""
 
     def __init__(self, seen: Observation, interval_s: float, tasks: asyncio.TaskGroup) -> None:
         self._seen = seen
         self._interval_s = interval_s
         self._tasks = tasks
-        self._feeds: dict[str, Feed] = {}
+        self._mirrors: dict[str, Mirror] = {}
 
     def __len__(self) -> int:
-        return len(self._feeds)
+        return len(self._mirrors)
 
     def close(self) -> None:
-        """End every feed."""
-        for feed in self._feeds.values():
-            if feed.task is not None:
-                feed.task.cancel()
+        """End every mirror."""
+        for mirror in self._mirrors.values():
+            if mirror.task is not None:
+                mirror.task.cancel()
 
     @asynccontextmanager
     async def reading(self, session_id: str) -> AsyncIterator[Reader]:
         """Hold a reader of a session's events from now on."""
-        feed = self._feeds.get(session_id)
-        if feed is None or feed.is_over:
-            feed = self._feeds[session_id] = Feed()
-            feed.task = self._tasks.create_task(
-                feed.run(self._seen, session_id, self._interval_s), name=f"dashboard:feed:{session_id}"
+        mirror = self._mirrors.get(session_id)
+        if mirror is None or mirror.is_over:
+            mirror = self._mirrors[session_id] = Mirror()
+            mirror.task = self._tasks.create_task(
+                mirror.run(self._seen, session_id, self._interval_s), name=f"dashboard:mirror:{session_id}"
             )
         reader = Reader()
-        feed.readers.add(reader)
+        mirror.readers.add(reader)
         try:
             yield reader
         finally:
-            feed.readers.discard(reader)
-            if not feed.readers:
-                assert feed.task is not None
-                feed.task.cancel()
-                if self._feeds.get(session_id) is feed:
-                    del self._feeds[session_id]
+            mirror.readers.discard(reader)
+            if not mirror.readers:
+                assert mirror.task is not None
+                mirror.task.cancel()
+                if self._mirrors.get(session_id) is mirror:
+                    del self._mirrors[session_id]

@@ -1,4 +1,4 @@
-"""The gateway's own alarms: what an operator should look at, worst first, from one snapshot."""
+"""Alarms about the gateway itself (not the plant's), found in one snapshot: what an operator should look at."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from mxgw.dashboard.v1 import dashboard_service_pb2 as pb
 from mxgw.v1 import events_pb2 as e
 from mxgw.v1 import gateway_service_pb2 as gw
 from mxgw.v1 import session_service_pb2 as ss
-from mxgw_dashboard_tui.tui.text import clean, memory, span, words
+from mxgw_dashboard_tui.tui.text import clean, memory, session_name, span, words
 
 LAG_S = 5.0
 LOOP_DELAY_S = 0.5
@@ -28,7 +28,7 @@ class Alarm:
 
 
 def alarms_of(snapshot: pb.WatchGatewayResponse, lost_per_min: int) -> Sequence[Alarm]:
-    """Return what is wrong now, the alarms before the warnings."""
+    """Return the present alarms and warnings, alarms first."""
     found = [*_gateway(snapshot, lost_per_min), *_sessions(snapshot), *_ended(snapshot)]
     return sorted(found, key=lambda alarm: alarm.severity != "ALARM")
 
@@ -85,13 +85,3 @@ def _ended(snapshot: pb.WatchGatewayResponse) -> Iterator[Alarm]:
         if session.state == ss.SESSION_STATE_FAULTED and ago_s < _RECENT_S:
             reason = words(ss.CloseReason.Name(session.close_reason), "CLOSE_REASON_")
             yield Alarm("warn", session_name(session), f"faulted {span(ago_s)} ago: {reason}")
-
-
-def session_name(session: ss.Session) -> str:
-    """Return what to call a session: its client's name, or the beginning of its id."""
-    return clean(session.client_name, 40) or short_id(session.session_id)
-
-
-def short_id(session_id: str) -> str:
-    """Return the beginning of a session's id, enough to tell sessions apart."""
-    return clean(session_id[:8])

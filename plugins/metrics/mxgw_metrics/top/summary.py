@@ -1,4 +1,4 @@
-"""What lies between two looks: rates, delays and what happened, as one value for the screen and for JSON."""
+"""What happened between two readings: rates, delays and counts, as one value for the screen and for JSON."""
 
 from __future__ import annotations
 
@@ -9,10 +9,10 @@ from mxgw_metrics.top.reading import Reading
 
 
 @dataclass(frozen=True, slots=True)
-class Figures:
-    """One gateway between two looks. Numbers without a unit in their name are counts since the gateway started.
+class Summary:
+    """One gateway between two readings. Numbers without a unit in their name are counts since the gateway started.
 
-    `recent_...` happened between the looks; None is what is not known now.
+    `recent_...` is what happened between the readings; None is an unknown value.
     """
 
     version: str
@@ -73,13 +73,13 @@ class Figures:
     cpu_share: float
 
 
-# What a subscriber let be conflated for itself is no loss that somebody has to look into.
+# Conflation that a subscriber asked for is not a loss that needs attention.
 _HARMLESS = "CONFLATED"
 _FAULTS = ("WORKER_EXITED", "WORKER_SILENT", "WORKER_PROTOCOL_ERROR", "WORKER_START_FAILED", "OVERFLOW_FAIL_FAST")
 
 
-def figures_of(before: Reading, now: Reading) -> Figures:
-    """Return the figures of the gateway that `now` shows; without rates when it is not the one of `before`."""
+def summary_of(before: Reading, now: Reading) -> Summary:
+    """Return the summary of the gateway of `now`; without rates when `before` is from an earlier run."""
     was_restarted = before.value("mxgw_start_time_seconds") != now.value("mxgw_start_time_seconds")
     then = now if was_restarted else before
     interval_s = max(now.at_s - before.at_s, 1e-9)
@@ -113,7 +113,7 @@ def figures_of(before: Reading, now: Reading) -> Figures:
     calls = recent_by("mxgw_rpc_requests_total", "method")
     codes = {k: v for k, v in counts("mxgw_rpc_requests_total", "code").items() if k not in ("OK", "CANCELLED")}
     started_at = now.total("mxgw_start_time_seconds")
-    return Figures(
+    return Summary(
         version=build.get("version", ""),
         uptime_s=max(0.0, now.wall_s - started_at),
         interval_s=interval_s,
@@ -179,7 +179,7 @@ def figures_of(before: Reading, now: Reading) -> Figures:
 
 
 def quantile_of(buckets: Mapping[float, float], share: float) -> float | None:
-    """Return the upper bound below which `share` of the observations lie; None without any."""
+    """Return the upper bound below which `share` of the observations lie; None without any observation."""
     total = max(buckets.values(), default=0.0)
     if total <= 0:
         return None

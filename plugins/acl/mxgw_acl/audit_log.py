@@ -1,7 +1,6 @@
-"""The audit log: one JSON object per line, appended, private; who did what, from where, and what was decided.
+"""The file of the audit log: private, one JSON object per line, appended; who did what, from where, and the decision.
 
-Nothing in it is a secret or a tag value. Control characters and whatever is not ASCII are escaped, so that a line is a
-line, whatever a peer calls itself.
+It holds no secrets and no tag values. All characters but printable ASCII are escaped, so that no name can break a line.
 """
 
 from __future__ import annotations
@@ -27,26 +26,24 @@ log = logging.getLogger(__name__)
 
 AUDIT_FILE = "audit.jsonl"
 
-# Characters of one text of a record.
+# The longest text of a record, in characters.
 LONGEST_TEXT = 300
-# Names the items of most bulk calls; a longer list ends with how many are left out.
+# Room for the items of most bulk calls; a longer list ends with the number of items that were left out.
 LONGEST_DETAIL = 8 * 1024
-# How often it is looked whether the file was moved away by a log rotation.
+# How often to check whether a log rotation has moved the file.
 _ROTATION_CHECK_S = 1.0
-# How long another process may keep the file locked: it does so for one write. The gateway waits in its event loop, so
-# briefly, and while the file stays locked it does not wait again; a command has time.
+# How long to wait while another process keeps the file locked, usually for one write. The gateway waits in its event
+# loop, so only briefly, and not a second time while the file stays locked.
 GATEWAY_LOCK_WAIT_S, COMMAND_LOCK_WAIT_S = 0.25, 10.0
 _LOCK_RETRY_S = 0.005
 
 
 @dataclass(frozen=True, slots=True)
 class AuditRecord:
-    """One decision. `actor` is `key:<id>`, `operator:<name>` or what a peer only claimed to be, `claimed:<id>`.
+    """One decision. `actor` is `key:<id>`, `operator:<name>`, or `claimed:<id>` for an identity that was not proved.
 
-    However a name was typed, it stands here in one spelling: the directory's own, and folded where nobody proved to
-    have it. `detail` may list the items it is about.
-
-    `correlation` is the id of the call that led to it, "" when none did.
+    A name has one spelling here, however it was typed: that of the directory, or the folded name of an unproved claim.
+    `detail` may list items. `correlation` is the id of the call that caused the decision, "" without one.
     """
 
     actor: str
@@ -61,7 +58,7 @@ class AuditRecord:
 
 
 class AuditLog:
-    """Appends to one file; may be called from any thread."""
+    """Appends to one file. Any thread may call it."""
 
     def __init__(
         self, path: Path, *, lock_wait_s: float = COMMAND_LOCK_WAIT_S, now: Callable[[], float] = time.time
@@ -69,13 +66,13 @@ class AuditLog:
         """Open the file; a write waits up to `lock_wait_s` for other processes that write to it.
 
         Raises:
-            SettingsError: it cannot be appended to, or others may read it.
+            SettingsError: it cannot be appended to, or other users may read it.
         """
         self._path = path
         self._now = now
         self._lock = threading.Lock()
         self._lock_wait_s = lock_wait_s
-        # Whether the last write found the file locked all the time.
+        # Whether the last write waited for the lock in vain.
         self._is_stuck = False
         self._checked_at = time.monotonic()
         try:
@@ -88,10 +85,10 @@ class AuditLog:
         return os.open(self._path, os.O_RDWR | os.O_APPEND | os.O_CREAT, FILE_MODE)
 
     def write(self, record: AuditRecord) -> None:
-        """Append a record, on a line of its own whatever became of the one before; a part of a record is taken back.
+        """Append a record on a line of its own. If only a part of it can be written, that part is removed again.
 
         Raises:
-            OSError: it could not be written; also where another process, stopped perhaps, keeps the file locked.
+            OSError: it could not be written, for example because another process keeps the file locked.
         """
         facts = {
             "time": datetime.fromtimestamp(self._now(), UTC).isoformat(timespec="milliseconds"),
@@ -124,7 +121,9 @@ class AuditLog:
 
     @contextmanager
     def _alone(self) -> Iterator[None]:
-        """Keep other processes out (the command line writes here too), so that what is taken back is this record's."""
+        """Lock the file against other processes (the command line writes to it too), so that no other record is
+        removed.
+        """
         if sys.platform == "win32":
             yield
             return
@@ -151,7 +150,7 @@ class AuditLog:
             fcntl.flock(self._descriptor, fcntl.LOCK_UN)
 
     def _is_torn(self, size: int) -> bool:
-        """Return whether the last line has no end: a process was killed as it wrote."""
+        """Return whether the last line is incomplete, because a process was killed while it wrote."""
         if size == 0:
             return False
         os.lseek(self._descriptor, -1, os.SEEK_END)

@@ -1,4 +1,4 @@
-"""`mxgw top`: options only; what reads and shows is imported when it runs."""
+"""The options of `mxgw top`; the modules that read and show are imported when it runs."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ def _address(context: click.Context, parameter: click.Parameter, text: str) -> A
 
 
 def top_command(settings: MetricsSettings) -> click.Command:
-    """Return the command; it reads where these settings say that the metrics are."""
+    """Return the command; by default it reads the endpoint of these settings."""
 
     @click.command("top", short_help="Show a gateway's figures on one screen, from its metrics.")
     @click.option(

@@ -1,4 +1,4 @@
-"""Failed attempts to be somebody, limited per peer and per name: one count for API keys, logins and the dashboard."""
+"""Limits of rates: the token bucket, and failed attempts. For plugins that check credentials, or slow somebody down."""
 
 from __future__ import annotations
 
@@ -10,31 +10,70 @@ from dataclasses import dataclass
 from hashlib import blake2b
 
 from mxgw_core.api.errors import TooManyAttempts
-from mxgw_core.api.rates import TokenBucket
 from mxgw_core.api.types import UNIX_PEER, Peer, peer_address
 
+# A caller that has waited for `wait_s` must not be too early because of a rounding error.
+_ROUNDING = 1e-9
+# Names that have a count of their own.
 _CAPACITY = 10_000
-# Names that find no place of their own share one of so many.
+# When the table is full, further names share this many counts.
 _SHARED = 256
-# A table without a free place is looked through at most this often: that takes a step per name in it.
+# Seconds between two sweeps of a full table; each takes a step per name.
 _SWEEP_S = 1.0
-# Characters that the name of an operator may have; who claims a longer one shares a count with all who do.
+# The longest name of an operator, in characters; all longer names share one count.
 LONGEST_NAME = 256
-# With the kind before it.
+# The same with the kind in front ("user anna").
 _LONGEST_FOLDED = LONGEST_NAME + 16
 # Characters that directories leave out when they compare names (RFC 4518 2.2), and marks such as accents, which some
 # (Active Directory) leave out as well: formats, controls, and marks of three kinds.
 _IGNORED = frozenset({"Cf", "Cc", "Mn", "Me", "Mc"})
 
 
+class TokenBucket:
+    """Holds at most `capacity` tokens and regains `per_s` tokens a second; it begins full. Not thread-safe."""
+
+    __slots__ = ("_at", "_clock", "_tokens", "capacity", "per_s")
+
+    def __init__(self, per_s: float, capacity: float, *, clock: Callable[[], float] = time.monotonic) -> None:
+        self.per_s = per_s
+        self.capacity = capacity
+        self._clock = clock
+        self._tokens = capacity
+        self._at = clock()
+
+    @property
+    def is_full(self) -> bool:
+        """Whether it holds as many tokens as a new one."""
+        return self._filled() >= self.capacity
+
+    def wait_s(self) -> float:
+        """Return in how many seconds there is a whole token; 0 when there is one now."""
+        missing = 1 - self._filled()
+        return missing / self.per_s if missing > _ROUNDING else 0.0
+
+    def spend(self, tokens: float = 1.0) -> None:
+        """Take tokens. When there are too few, the balance becomes negative."""
+        self._tokens = self._filled() - tokens
+
+    def give_back(self, tokens: float = 1.0) -> None:
+        """Put back tokens that were taken, up to the capacity."""
+        self._tokens = min(self.capacity, self._filled() + tokens)
+
+    def _filled(self) -> float:
+        now = self._clock()
+        self._tokens = min(self.capacity, self._tokens + (now - self._at) * self.per_s)
+        self._at = now
+        return self._tokens
+
+
 @dataclass(frozen=True, slots=True)
 class Attempt:
-    """One attempt, counted as failed until it has succeeded."""
+    """One attempt, counted as failed until `succeeded` is called."""
 
     _buckets: Sequence[TokenBucket]
 
     def succeeded(self) -> None:
-        """Take it out of the count. Call it once; failures before it still count."""
+        """Remove this attempt from the count; earlier failures still count. Call it once."""
         for bucket in self._buckets:
             bucket.give_back()
 
@@ -42,8 +81,8 @@ class Attempt:
 class Attempts:
     """Counts attempts by peer and by name: `burst` at once, then `per_minute`. Lives in the event loop.
 
-    Memory is bounded. A name that has failed keeps its count until the time that makes it new, however many others
-    come: where the table is full, further names share counts.
+    Memory is bounded. The count of a name is kept until its bucket is full again, however many other names come: when
+    the table is full, further names share counts.
     """
 
     def __init__(
@@ -53,7 +92,7 @@ class Attempts:
         self._burst = burst
         self._clock = clock
         self._capacity = capacity
-        # By a hash of each name: whoever comes chooses how long names are.
+        # By a hash of each name, because callers choose the length of names.
         self._buckets: dict[bytes, TokenBucket] = {}
         self._swept_at = -_SWEEP_S
 
@@ -61,13 +100,14 @@ class Attempts:
         return len(self._buckets)
 
     def begin(self, peer: Peer, name: str = "") -> Attempt:
-        """Count an attempt before it is known how it ends, so that many at once do not pass the limit together.
+        """Count an attempt before its outcome is known, so that simultaneous attempts cannot exceed the limit together.
 
-        `name` is whom the caller claims to be, with its kind ("user anna"); "" when nobody. All peers on a Unix socket
-        look alike, so for them the kinds are counted apart: what fails with bad keys does not keep operators out.
+        `name` is the name that the caller claims, with its kind ("user anna"); "" without a name. All peers on a Unix
+        socket have the same address, so for them each kind has a count of its own: failures with API keys do not lock
+        operators out.
 
         Raises:
-            TooManyAttempts: of this peer, or for this name; this one is not counted.
+            TooManyAttempts: by this peer, or for this name; this attempt is not counted.
         """
         kind, _, who = name.partition(" ")
         names = [f"peer unix {kind}" if peer.address == UNIX_PEER else f"peer {peer_host(peer)}"]
@@ -91,15 +131,15 @@ class Attempts:
         return Attempt(tuple(buckets.values()))
 
     def _place(self, name: str) -> bytes:
-        """Return under what an attempt is counted."""
+        """Return the key under which attempts of this name are counted."""
         place = blake2b(name.encode("utf-8", "surrogatepass"), digest_size=16).digest()
         if place in self._buckets or len(self._buckets) + 2 <= self._capacity:
             return place
-        # Hashes of text are salted per process, so nobody outside can choose whose count to share.
+        # `hash` of a text is salted per process, so callers cannot choose with whom they share a count.
         return b"shared %d" % (hash(name) % _SHARED)
 
     def _sweep(self) -> None:
-        """Forget whoever is as good as new."""
+        """Forget the names whose buckets are full again."""
         now = self._clock()
         if now - self._swept_at >= _SWEEP_S:
             self._swept_at = now
@@ -107,10 +147,10 @@ class Attempts:
 
 
 def folded_name(name: str) -> str:
-    """Return one text for all spellings of a name that a directory may take for the same.
+    """Return one text for all spellings of a name that a directory may treat as the same name.
 
-    Case, width and composition of characters, accents, invisible characters and the number of spaces do not count; nor
-    does what follows after `LONGEST_NAME` characters, and a kind before them ("user anna").
+    It ignores case, width and composition of characters, accents, invisible characters and the number of spaces, and
+    everything after `LONGEST_NAME` characters (a kind in front, as in "user anna", does not count).
     Source: RFC 4518 (string preparation of LDAP).
     """
     decomposed = unicodedata.normalize("NFKD", unicodedata.normalize("NFKD", name[:_LONGEST_FOLDED]).casefold())
@@ -120,9 +160,9 @@ def folded_name(name: str) -> str:
 
 
 def peer_host(peer: Peer) -> str:
-    """Return what stands for the peer's machine where attempts are counted: its address without the port.
+    """Return the machine of a peer for counting attempts: its address without the port.
 
-    An IPv6 peer owns at least a /64, so that is what counts.
+    For an IPv6 peer it is the /64 network, because the owner of a machine has at least that many addresses.
     """
     try:
         address = peer_address(peer)

@@ -1,4 +1,4 @@
-"""A session of the gateway's own: what a plugin needs of MXAccess without any client."""
+"""Sessions of the gateway's own. For plugins that need MXAccess without a client."""
 
 from __future__ import annotations
 
@@ -18,9 +18,9 @@ from mxgw_core.api.types import SessionInfo
 class AlarmReport:
     """What a backend's alarm manager reported.
 
-    `is_complete`: `alarms` are all active ones, in place of whatever came before; else they are changes, in order, and
-    an alarm in ACK_RTN is over. `revision` goes into the next poll. `is_event_driven`: waiting for changes costs the
-    source nothing.
+    If `is_complete`, `alarms` are all active alarms and replace everything known; otherwise they are changes, in order,
+    and an alarm in ACK_RTN is over. Pass `revision` to the next poll. If `is_event_driven`, waiting for changes costs
+    the source nothing.
     """
 
     revision: int
@@ -31,7 +31,7 @@ class AlarmReport:
 
 @dataclass(frozen=True, slots=True)
 class AlarmAcknowledged:
-    """What the source made of one acknowledgement: `hresult` 0 is success, `detail` an MxStatusDetail or 0."""
+    """The source's answer to one acknowledgement: `hresult` 0 is success; `detail` is an MxStatusDetail, or 0."""
 
     hresult: int
     message: str
@@ -39,31 +39,31 @@ class AlarmAcknowledged:
 
 
 class InternalSession(Protocol):
-    """A session without an owner, over the same machinery as any client's: a worker of its own, and its failures.
+    """A session without an owner, with a worker of its own, like a session of a client.
 
-    It has no lease, takes no client's place in `limits.sessions`, and never outlives the gateway.
+    It has no lease, does not count for `limits.sessions`, and never outlives the gateway.
     """
 
     @property
     def session_id(self) -> str:
-        """Its name among the sessions."""
+        """Its id among the sessions."""
 
     def info(self) -> SessionInfo:
         """Return the session at this moment."""
 
     @property
     def worker_state(self) -> WorkerState.ValueType:
-        """Its worker as the gateway sees it."""
+        """The state of its worker, as the gateway sees it."""
 
     @property
     def source_health(self) -> SourceHealth.ValueType:
-        """What its worker said last of the source."""
+        """The health of the source that its worker reported last."""
 
     async def wait_closed(self) -> None:
-        """Return when it has ended, whoever ended it; `info` says why."""
+        """Return when the session has ended for any reason; `info` has the reason."""
 
     async def close(self) -> None:
-        """End it, and return when its worker is gone."""
+        """End the session, and return when its worker has exited."""
 
     async def invoke(self, command: MxCommand, timeout_s: float) -> MxReply:
         """Run a command.
@@ -76,22 +76,23 @@ class InternalSession(Protocol):
         """Return all children of a node, "" being the root.
 
         Raises:
-            GatewayError: as `invoke`; CommandFailed with `worker_reason` BROWSE_NOT_SUPPORTED when the backend cannot.
+            GatewayError: as `invoke`; CommandFailed with `worker_reason` BROWSE_NOT_SUPPORTED when the backend
+                cannot browse.
         """
 
     def events(self) -> AbstractAsyncContextManager[AsyncIterator[StreamEventsResponse]]:
-        """Hold the session's events from entering on: frames of events and gaps, every one.
+        """Follow the session while the block runs: every event and gap after entering it.
 
         Raises:
             GatewayError: the session ended (after its last event).
         """
 
     async def poll_alarms(self, after_revision: int, wait_s: float, timeout_s: float) -> AlarmReport:
-        """Return what changed since a revision (0: everything), or wait for a change where the backend can.
+        """Return what changed since a revision (0: all active alarms); wait for a change if the backend can.
 
         Raises:
-            GatewayError: CommandFailed with `worker_reason` ALARMS_NOT_SUPPORTED when the backend has no alarm manager,
-                ALARMS_UNAVAILABLE when that does not answer; or as `invoke`.
+            GatewayError: CommandFailed with `worker_reason` ALARMS_NOT_SUPPORTED when the backend has no alarm
+                manager, ALARMS_UNAVAILABLE when the alarm manager does not answer; or as `invoke`.
         """
 
     async def acknowledge_alarms(

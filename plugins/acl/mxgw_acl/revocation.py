@@ -1,4 +1,4 @@
-"""Revocation that is felt: streams of dead keys and ended logins are ended, sessions closed by policy."""
+"""Applies revocations: ends the streams of revoked keys and ended logins, and closes sessions as the settings say."""
 
 from __future__ import annotations
 
@@ -6,8 +6,9 @@ import logging
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from mxgw_acl.audit import AuditRecord
-from mxgw_acl.gate import may_see, revoked
+from mxgw_acl.audit_log import AuditRecord
+from mxgw_acl.audit_records import actor
+from mxgw_acl.authorization import may_see, revoked
 from mxgw_acl.keyring import Keyring
 from mxgw_core.api import CloseReason, Gateway, OpenStream, Operator
 from mxgw_core.api.errors import AccessRevoked, GatewayError
@@ -16,25 +17,25 @@ log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
-class Watch:
-    """Looks at everything that is open; `look` is called at an interval and after each change."""
+class Revocation:
+    """Checks all open streams and sessions; call `apply` at an interval and after each change."""
 
     gateway: Gateway
     keyring: Keyring
-    # What an operator is now; None when the login is over.
+    # Returns the operator as of now; None when the login is over.
     current: Callable[[Operator], Operator | None]
     closes_by_default: bool
     audit: Callable[[AuditRecord], None]
 
-    def look(self) -> None:
-        """End what may no longer be."""
+    def apply(self) -> None:
+        """End the streams and sessions whose owners have lost their rights."""
         for stream in self.gateway.streams():
             error = self._why_not(stream)
             if error is not None and self.gateway.end_stream(stream, error):
                 log.info("stream of %s on session %s ended: %s", stream.identity.id, stream.session_id, error.reason)
                 self.audit(
                     AuditRecord(
-                        actor=f"{stream.identity.kind}:{stream.identity.id.removeprefix('operator:')}",
+                        actor=actor(stream.identity),
                         action=f"{stream.method.rpartition('/')[2]} ended",
                         decision="denied",
                         reason=error.message,

@@ -1,20 +1,20 @@
-"""Who is calling: an API key, an operator's token, a client certificate, or nobody where nobody is needed."""
+"""Who is calling: an API key, an operator's token, a client certificate, or nobody, for methods that are public."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from mxgw_acl.audit import AuditRecord
+from mxgw_acl.audit_log import AuditRecord
 from mxgw_acl.keyformat import parse_key
 from mxgw_acl.keyring import Keyring, Verified
 from mxgw_acl.keys import Key
-from mxgw_acl.rights import rule_of
+from mxgw_acl.rules import rule_of
 from mxgw_acl.tokens import PREFIX, Tokens
 from mxgw_core.api import Attempts, AuthenticationRequest, Identity
 from mxgw_core.api.errors import TooManyAttempts, Unauthenticated
 
-# One text for whatever is wrong, so that it teaches nothing; the audit log has the reason.
+# One text for every failure, so that it reveals nothing to an attacker; the audit log has the reason.
 _REFUSED = (
     "no accepted credentials: send `authorization: Bearer <API key>`; a key may be mistyped, replaced, expired or "
     "revoked, and who issued it can say"
@@ -24,8 +24,8 @@ _SCHEME = "bearer "
 
 
 @dataclass(frozen=True, slots=True)
-class Callers:
-    """Tells callers apart; lives in the event loop."""
+class Authentication:
+    """Finds out who calls, from the credentials of each call. Lives in the event loop."""
 
     keyring: Keyring
     tokens: Tokens
@@ -36,7 +36,7 @@ class Callers:
         """Return who calls.
 
         Raises:
-            Unauthenticated: nobody that is known here, or, as TooManyAttempts, once more nobody.
+            Unauthenticated: the credentials are not accepted; as TooManyAttempts after too many failures.
             DependencyUnavailable: the keys cannot be read.
         """
         self.keyring.refresh()
@@ -53,7 +53,7 @@ class Callers:
         return identity
 
     def _verified(self, credentials: str, request: AuthenticationRequest) -> tuple[str, Verified]:
-        """Return whom the credentials claim to be, and what is true of it."""
+        """Return whom the credentials claim to be, and the result of checking them."""
         if not credentials:
             if request.certificate_names:
                 return "", self.keyring.by_certificate(tuple(request.certificate_names))
@@ -76,7 +76,7 @@ class Callers:
         try:
             self.attempts.begin(request.peer, f"key {claimed}" if claimed else "")
         except TooManyAttempts as refusal:
-            # Beyond the limit nothing is recorded one by one, so that nobody can flood the log.
+            # Attempts beyond the limit are not recorded, so that nobody can flood the log.
             return refusal
         self.audit(
             AuditRecord(

@@ -1,16 +1,15 @@
-"""One key on one session: which inputs of a command it may use, and which events it may see."""
+"""What one key may do with items: in commands, in browsing, by reference, and in the events that it gets."""
 
 from __future__ import annotations
 
 import sys
 from collections.abc import Callable, Iterable, Mapping, Sequence
 
-from mxgw.v1.commands_pb2 import BrowseNode, MxCommand
+from mxgw.v1.commands_pb2 import BrowseNode, ItemReference, MxCommand
 from mxgw.v1.events_pb2 import EventKind
-from mxgw_acl.items import item_reference, named_items
 from mxgw_acl.keys import Constraints
 from mxgw_acl.patterns import reference_of
-from mxgw_core.api import ItemRecord, used_handles
+from mxgw_core.api import ItemRecord
 
 _DENIED_READ = "this key may not read the item"
 _DENIED_WRITE = "this key may not write the item"
@@ -20,14 +19,14 @@ _UNTOLD = "this key is limited to certain items: give the full reference instead
 
 _VALUES = frozenset({EventKind.EVENT_KIND_DATA_CHANGE, EventKind.EVENT_KIND_BUFFERED_DATA_CHANGE})
 _WRITES = frozenset({"write", "write2", "write_secured", "write_secured2", "write_bulk"})
-# Of each question about references so many bytes of answers are remembered; a client chooses how long references are.
+# The memory for the results of one function. It is bounded in bytes because clients choose the length of references.
 REMEMBERED_BYTES = 1024 * 1024
-# What an answer takes beside the characters of its reference.
+# What one result takes, besides the characters of its reference.
 _ANSWER_BYTES = 160
 
 
 class _Remembered:
-    """A question about references whose answer never changes."""
+    """A function of a reference whose results never change, with its results remembered in bounded memory."""
 
     def __init__(self, ask: Callable[[str], bool]) -> None:
         self._ask = ask
@@ -48,14 +47,14 @@ class _Remembered:
 
 
 class ItemRights:
-    """What the constraints of a key say of references, remembered; a key that cannot write may write nothing."""
+    """The item constraints of a key, with remembered results; a key without a scope to write may write no item."""
 
     def __init__(self, constraints: Constraints, *, writes: bool) -> None:
         self.may_read = _Remembered(constraints.may_read)
         self.may_write = _Remembered(constraints.may_write if writes else _nothing)
 
     def may_use(self, reference: str) -> bool:
-        """Return whether the item may be added: to be read or to be written."""
+        """Return whether the item may be added: the key may read it or write it."""
         return self.may_read(reference) or self.may_write(reference)
 
 
@@ -65,7 +64,7 @@ def _nothing(reference: str) -> bool:
 
 
 class KeyItems:
-    """What a key with item constraints may do with items by reference; implements `ItemAccess`."""
+    """What a key with item constraints may do with items by reference. Implements `ItemAccess`."""
 
     def __init__(self, rights: ItemRights, decided: Callable[[str, Sequence[str], Sequence[str]], None]) -> None:
         self._rights = rights
@@ -85,7 +84,7 @@ class KeyItems:
 
 
 class ItemGuard:
-    """The guard of a key with item constraints."""
+    """Checks the commands of a key with item constraints. Implements `CommandGuard` and `BrowseGuard`."""
 
     def __init__(self, rights: ItemRights) -> None:
         self._rights = rights
@@ -97,7 +96,7 @@ class ItemGuard:
             return self._denied_references(map(reference_of, named), reads=kind == "read_bulk")
         denied: dict[int, str] = {}
         for index, item in enumerate(items):
-            reference = item_reference(item) if item is not None else None
+            reference = reference_of(item) if item is not None else None
             if reference is None or not self._rights.may_use(reference):
                 denied[index] = _DENIED_HANDLE
             elif kind in _WRITES and not self._rights.may_write(reference):
@@ -116,14 +115,15 @@ class ItemGuard:
         return denied
 
     def shows(self, node: BrowseNode) -> bool:
-        """Return whether the node is an item the key may use, or a place where such may be."""
+        """Return whether the node is an item that the key may use, or a folder, which may contain some."""
         return not node.reference or self._rights.may_use(node.reference)
 
 
 class ItemFilter:
-    """Which events a key with item constraints may see: values of what it may read, completions of what it may use.
+    """Lets pass what a key with item constraints may see: values of items it may read, completions for items it may
+    use.
 
-    Implements `StandingFilter`; those of one key are equal.
+    Implements `StandingFilter`; all filters of one key are equal.
     """
 
     def __init__(self, rights: ItemRights) -> None:
@@ -137,36 +137,31 @@ class ItemFilter:
 
     @property
     def revision(self) -> int:
-        """See `StandingFilter`: neither rights nor items ever change."""
+        """See `StandingFilter`: the rights of a key and the records of items never change."""
         return 0
 
     def keep(self, item: ItemRecord, kind: int) -> bool:
         """See `EventFilter`."""
-        reference = item_reference(item)
+        reference = reference_of(item)
         if reference is None:
             return False
         return self._rights.may_read(reference) if kind in _VALUES else self._rights.may_use(reference)
 
 
-def references_of(
-    command: MxCommand, items: Sequence[ItemRecord | None], *, are_judged: bool
-) -> tuple[int, Callable[[int], str]]:
-    """Return how many inputs a command has, and what gives the reference of each, for the audit log.
-
-    `are_judged`: guards judged these items, so the worker uses these or refuses. Otherwise an item is only what the
-    handle stood for when the gateway last heard of it; by the time of the call it may stand for another.
-    A reference is put together when it is asked for: a record has room for hundreds, and a command for thousands.
-    """
-    if named := named_items(command):
-        return len(named), lambda index: reference_of(named[index]) or "?"
-    handles = used_handles(command)
-
-    def used(index: int) -> str:
-        item = items[index]
-        reference = (item_reference(item) or "?") if item is not None else ""
-        if are_judged and reference:
-            return reference
-        handle = f"handle {handles[index][1]}"
-        return f"{handle} (last known as {reference})" if reference else handle
-
-    return len(items), used
+def named_items(command: MxCommand) -> Sequence[ItemReference]:
+    """Return the items that a command names by reference, in the order of its inputs; none when it uses handles."""
+    match command.WhichOneof("command"):
+        case "add_item":
+            return [ItemReference(item_definition=command.add_item.item_definition)]
+        case "add_item2":
+            item2 = command.add_item2
+            return [ItemReference(item_definition=item2.item_definition, item_context=item2.item_context)]
+        case "add_buffered_item":
+            buffered = command.add_buffered_item
+            return [ItemReference(item_definition=buffered.item_definition, item_context=buffered.item_context)]
+        case "subscribe_bulk":
+            return command.subscribe_bulk.items
+        case "read_bulk":
+            return command.read_bulk.items
+        case _:
+            return ()

@@ -12,7 +12,7 @@ from google.protobuf.descriptor import MethodDescriptor
 import mxgw.v1
 from mxgw.v1.commands_pb2 import MxCommand
 from mxgw_acl.keys import SCOPE_MEANINGS, Scope
-from mxgw_acl.rights import AUDITED_COMMANDS, COMMANDS, DECLARED, REFLECTION, RULES, Names, rule_of
+from mxgw_acl.rules import AUDITED_COMMANDS, COMMANDS, DECLARED, REFLECTION, RULES, Names, rule_of
 
 
 def methods() -> Iterator[tuple[str, MethodDescriptor]]:
