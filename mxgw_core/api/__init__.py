@@ -22,6 +22,7 @@ from mxgw_core.api.backup import BackupEntry, BackupKind
 from mxgw_core.api.correlation import correlation_id
 from mxgw_core.api.distribution import Distribution
 from mxgw_core.api.events import (
+    Action,
     Block,
     BufferLimit,
     Conflate,
@@ -44,7 +45,6 @@ from mxgw_core.api.events import (
     StreamPace,
     SubscriberLimits,
     Tolerate,
-    Verdict,
 )
 from mxgw_core.api.feeds import Feed, FeedDescription, FeedFilter, FeedRequest, FeedSnapshot
 from mxgw_core.api.gateway import (
@@ -91,6 +91,7 @@ __all__ = [
     "ANONYMOUS",
     "LONGEST_NAME",
     "AccessRequest",
+    "Action",
     "AlarmAcknowledged",
     "AlarmReport",
     "Allow",
@@ -166,7 +167,6 @@ __all__ = [
     "SubscriberLimits",
     "TokenBucket",
     "Tolerate",
-    "Verdict",
     "WorkerExit",
     "WorkerIdentity",
     "WorkerProof",

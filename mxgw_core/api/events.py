@@ -130,7 +130,7 @@ class Block:
     then: Disconnect | FailSession | DropOldest
 
 
-Verdict: TypeAlias = Disconnect | FailSession | DropOldest | DropNewest | Conflate | Select | Resync | Tolerate | Block
+Action: TypeAlias = Disconnect | FailSession | DropOldest | DropNewest | Conflate | Select | Resync | Tolerate | Block
 
 
 @runtime_checkable
@@ -138,7 +138,7 @@ class OverflowPolicy(Protocol):
     """Decides what happens to one subscriber that fell further behind than its limits.
 
     One object per subscriber. Called in the event loop, so it must not block: it has 1 ms. An exception, a return
-    that is no `Verdict`, or an overrun of that budget puts `disconnect` in its place for this subscriber; it is
+    that is no `Action`, or an overrun of that budget puts `disconnect` in its place for this subscriber; it is
     counted, and logged once with the name of the distribution the policy comes from. An object that is no policy at
     all is replaced by `disconnect` when its subscriber attaches.
     """
@@ -147,7 +147,7 @@ class OverflowPolicy(Protocol):
     def name(self) -> str:
         """Shown to clients and operators, for example "drop_oldest"."""
 
-    def on_overflow(self, lag: Lag) -> Verdict:
+    def on_overflow(self, lag: Lag) -> Action:
         """Return what to do; asked again whenever the limit is passed again."""
 
 

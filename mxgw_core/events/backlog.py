@@ -11,9 +11,8 @@ from dataclasses import replace
 from typing import TypeAlias
 
 from mxgw.v1.events_pb2 import GapReason
-from mxgw_core.events.log import Chunk, LogGap
-from mxgw_core.events.pieces import Entry, Kept, packed, unpacked
-from mxgw_core.events.records import event_item, record_bounds
+from mxgw_core.events.encoding import event_item, record_bounds
+from mxgw_core.events.pieces import Chunk, Gap, Kept, Piece, packed, unpacked
 
 _DROPPED = GapReason.GAP_REASON_QUEUE_DROPPED
 # Gaps that stand for events which were in the log: their counts add up.
@@ -32,22 +31,30 @@ class Backlog:
     """Runs of events and gaps that one subscriber has yet to read, each with the time its oldest event came."""
 
     def __init__(self) -> None:
-        self._entries: deque[tuple[Entry, float]] = deque()
+        self._entries: deque[tuple[Piece, float]] = deque()
+        # A gap with runs was taken, so this is next, whatever is dropped meanwhile; it no longer counts as unread.
+        self._promised: Chunk | None = None
         self.events = 0
         self.bytes = 0
 
     def __bool__(self) -> bool:
-        return bool(self._entries)
+        return bool(self._entries) or self._promised is not None
 
     @property
     def memory_bytes(self) -> int:
         """About how much memory the entries take."""
-        return self.bytes + len(self._entries) * _ENTRY_BYTES
+        promised = self._promised.batch_bytes if self._promised is not None else 0
+        return self.bytes + promised + len(self._entries) * _ENTRY_BYTES
 
     @property
-    def since(self) -> float:
-        """When the oldest entry came; there must be one."""
-        return self._entries[0][1]
+    def since(self) -> float | None:
+        """When the oldest entry came; None when there is none."""
+        return self._entries[0][1] if self._entries else None
+
+    @property
+    def begins_without_range(self) -> bool:
+        """Whether the oldest entry is a gap that names no range."""
+        return bool(self._entries) and not self._entries[0][0].last
 
     def until(self, sequence: int) -> tuple[int, int]:
         """Return how many of the events are not behind `sequence`, and about how many bytes they have."""
@@ -61,25 +68,33 @@ class Backlog:
                 size += entry.batch_bytes * here // entry.events
         return events, size
 
-    def append(self, entry: Entry, now: float) -> None:
+    def append(self, entry: Piece, now: float) -> None:
         """Add the newest entry; a gap that goes on with the gap before it becomes one with it."""
         last = self._entries[-1][0] if self._entries else None
-        if isinstance(entry, LogGap) and isinstance(last, LogGap) and (joined := _joined(last, entry)):
+        if isinstance(entry, Gap) and isinstance(last, Gap) and (joined := _joined(last, entry)):
             self._entries[-1] = joined, self._entries[-1][1]
         else:
             self._entries.append((entry, now))
             self._count(entry, 1)
 
-    def put_first(self, entry: Entry, now: float) -> None:
+    def put_first(self, entry: Piece, now: float) -> None:
         """Let reading begin with `entry`."""
         self._entries.appendleft((entry, now))
         self._count(entry, 1)
 
-    def pop(self) -> Entry:
-        """Take the oldest entry."""
-        return self._pop()[0]
+    def pop(self) -> Piece:
+        """Take the oldest entry; behind a gap with runs the chunk that it announced."""
+        if self._promised is not None:
+            promised, self._promised = self._promised, None
+            return promised
+        entry = self._pop()[0]
+        if isinstance(entry, Gap) and entry.runs:
+            following = self._pop()[0]
+            assert isinstance(following, Chunk)
+            self._promised = following
+        return entry
 
-    def drain(self) -> list[tuple[Entry, float]]:
+    def drain(self) -> list[tuple[Piece, float]]:
         """Take every entry, taken apart, with its time; a gap without a range, which begins a stream, stays."""
         self._unpack()
         front = [entry for entry in self._entries if not entry[0].last]
@@ -95,15 +110,15 @@ class Backlog:
         """
         self._unpack()
         dropped = 0
-        gaps: list[tuple[LogGap, float]] = []
+        gaps: list[tuple[Gap, float]] = []
         while self._entries and dropped < excess_events:
             entry, since = self._pop()
-            if isinstance(entry, LogGap):
+            if isinstance(entry, Gap):
                 gaps.append((entry, since))
                 continue
             take = min(entry.events, excess_events - dropped)
             last = entry.first + take - 1
-            _add_dropped(gaps, LogGap(entry.first, last, _DROPPED, detail, count=take), since)
+            _add_dropped(gaps, Gap(entry.first, last, _DROPPED, detail, count=take), since)
             dropped += take
             if take < entry.events:
                 self.put_first(entry.split(last)[1], since)
@@ -133,28 +148,28 @@ class Backlog:
 
     def _unpack(self) -> None:
         if any(entry.kept if isinstance(entry, Chunk) else entry.runs for entry, _ in self._entries):
-            since = self.since
+            since = self._entries[0][1]
             self._entries = deque((entry, since) for entry in unpacked([entry for entry, _ in self._entries]))
 
-    def _pop(self) -> tuple[Entry, float]:
+    def _pop(self) -> tuple[Piece, float]:
         entry, since = self._entries.popleft()
         self._count(entry, -1)
         return entry, since
 
-    def _count(self, entry: Entry, sign: int) -> None:
+    def _count(self, entry: Piece, sign: int) -> None:
         if isinstance(entry, Chunk):
             self.events += sign * entry.events
             self.bytes += sign * entry.batch_bytes
 
 
-def _joined(left: LogGap, right: LogGap) -> LogGap | None:
+def _joined(left: Gap, right: Gap) -> Gap | None:
     """Return both as one gap when they are neighbours, of one reason, and stand for events of the log."""
     if left.reason != right.reason or left.reason not in _OF_OUR_OWN or left.last + 1 != right.first:
         return None
     return None if left.runs or right.runs else replace(left, last=right.last, count=left.count + right.count)
 
 
-def _add_dropped(gaps: list[tuple[LogGap, float]], gap: LogGap, since: float) -> None:
+def _add_dropped(gaps: list[tuple[Gap, float]], gap: Gap, since: float) -> None:
     """Add what was dropped; what lies between it and what was dropped before becomes a part of it."""
     count, first = gap.count, gap.first
     for index in range(len(gaps) - 1, -1, -1):
@@ -170,8 +185,8 @@ def _add_dropped(gaps: list[tuple[LogGap, float]], gap: LogGap, since: float) ->
     gaps.append((gap, since))
 
 
-def _identified(entry: Entry) -> LogGap | list[_Identified]:
-    if isinstance(entry, LogGap):
+def _identified(entry: Piece) -> Gap | list[_Identified]:
+    if isinstance(entry, Gap):
         return entry
     frame = entry.frame
     bounds = record_bounds(frame, entry.start)
@@ -181,9 +196,9 @@ def _identified(entry: Entry) -> LogGap | list[_Identified]:
     ]
 
 
-def _wanted(known: Iterable[LogGap | list[_Identified]], items: Container[EventItem]) -> Iterator[Kept]:
+def _wanted(known: Iterable[Gap | list[_Identified]], items: Container[EventItem]) -> Iterator[Kept]:
     for events in known:
-        if isinstance(events, LogGap):
+        if isinstance(events, Gap):
             yield events
         else:
             yield from ((sequence, record) for sequence, item, record in events if item in items)

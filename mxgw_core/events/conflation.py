@@ -11,9 +11,8 @@ from collections.abc import Iterator
 from typing import TypeAlias
 
 from mxgw.v1.events_pb2 import EventKind, GapReason
-from mxgw_core.events.log import Chunk, LogGap
-from mxgw_core.events.pieces import Entry, Kept, packed
-from mxgw_core.events.records import MalformedBatch, event_head, record_bounds
+from mxgw_core.events.encoding import MalformedBatch, event_head, record_bounds
+from mxgw_core.events.pieces import Chunk, Gap, Kept, Piece, packed
 
 _DATA_CHANGE = int(EventKind.EVENT_KIND_DATA_CHANGE)
 # What the dictionary and the objects in it take beside the encoded event: 135 bytes measured on CPython 3.11.
@@ -33,11 +32,11 @@ class Conflation:
     def __init__(self, detail: str) -> None:
         self._detail = detail
         # In the order of their sequences: a newer value of an item is put at the end anew.
-        self._slots: dict[_Key, bytes | LogGap] = {}
+        self._slots: dict[_Key, bytes | Gap] = {}
         self._after = self._until = 0
         self._others = 0
         self._since = 0.0
-        self._released: Iterator[Entry] | None = None
+        self._released: Iterator[Piece] | None = None
         self._released_others = 0
         self._released_since = 0.0
         self.events = 0
@@ -61,7 +60,7 @@ class Conflation:
         """Return about how much memory it takes."""
         return self.bytes + self.events * _OVERHEAD_BYTES
 
-    def absorb(self, item: Chunk | LogGap, now: float) -> None:
+    def absorb(self, item: Piece, now: float) -> None:
         """Take what follows everything taken so far.
 
         Raises:
@@ -70,7 +69,7 @@ class Conflation:
         if not self._slots:
             self._after, self._since = item.first - 1, now
         self._until = item.last
-        if isinstance(item, LogGap):
+        if isinstance(item, Gap):
             self._slots[item.first, item.last] = item
             self._others += 1
         else:
@@ -106,10 +105,10 @@ class Conflation:
             self._released_others, self._released_since = self._others, self._since
             self._slots, self._others = {}, 0
 
-    def take(self) -> list[Entry]:
+    def take(self) -> list[Piece]:
         """Return the next of what was released, a gap with what must follow it; nothing when all of it was read."""
         entries = list(itertools.islice(self._released, 1)) if self._released is not None else []
-        if entries and isinstance(entries[0], LogGap) and entries[0].runs and self._released is not None:
+        if entries and isinstance(entries[0], Gap) and entries[0].runs and self._released is not None:
             entries += itertools.islice(self._released, 1)
         if not entries:
             self._released, self._released_others = None, 0
@@ -119,7 +118,7 @@ class Conflation:
                 self.bytes -= entry.batch_bytes
         return entries
 
-    def drain(self) -> Iterator[Entry]:
+    def drain(self) -> Iterator[Piece]:
         """Yield everything there is, released or not."""
         while entries := self.take():
             yield from entries
@@ -128,8 +127,8 @@ class Conflation:
             yield from entries
 
 
-def _as_kept(entry: bytes | LogGap) -> Kept:
-    if isinstance(entry, LogGap):
+def _as_kept(entry: bytes | Gap) -> Kept:
+    if isinstance(entry, Gap):
         return entry
     _, body, _ = next(record_bounds(entry))
     return event_head(entry, body)[0], entry

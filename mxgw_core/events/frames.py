@@ -7,10 +7,10 @@ import time
 from mxgw.convert import duration_from_seconds, timestamp_from_ns
 from mxgw.v1 import events_pb2 as e
 from mxgw.v1.event_service_pb2 import StreamEventsResponse
-from mxgw_core.events.log import LogGap
+from mxgw_core.events.pieces import Gap
 
 
-def gap_frame(epoch: bytes, gap: LogGap) -> bytes:
+def gap_frame(epoch: bytes, gap: Gap) -> bytes:
     """Return a Gap frame; an unknown range has first 0 and last 0."""
     count = gap.count
     if not count and gap.first and gap.reason not in _UNKNOWN_COUNT:

@@ -15,7 +15,7 @@ from mxgw.v1.commands_pb2 import MxCommand
 from mxgw.worker.v1 import worker_pb2 as w
 from mxgw_core.api.access import OfInputs, used_handles
 from mxgw_core.api.types import ItemRecord
-from mxgw_core.events.records import SERIALS_END
+from mxgw_core.events.encoding import SERIALS_END
 from mxgw_worker.ipc.references import MOST_REFERENCE_BYTES, reference_bytes
 
 # Ended items are kept for events of theirs that somebody has yet to read: so many bytes of them, the latest ones.

@@ -16,7 +16,8 @@ from dataclasses import dataclass, field
 from typing import TypeAlias
 
 from mxgw.v1.events_pb2 import GapReason
-from mxgw_core.events.records import event_head, events_prefix, offset_after, record_bounds
+from mxgw_core.events.encoding import events_prefix, offset_after
+from mxgw_core.events.pieces import Chunk, Gap, Piece, chunk_of
 
 SEGMENT_BYTES = 64 * 1024
 SEGMENT_EVENTS = 1024
@@ -36,70 +37,6 @@ _HOLE_BYTES = 400
 
 class OutOfOrder(ValueError):
     """A block does not follow the head; the worker broke the protocol."""
-
-
-@dataclass(frozen=True, slots=True)
-class LogGap:
-    """A range that no event will fill. `count` is 0 when the number of lost events cannot be known.
-
-    With `runs`, only a part of the range is lost, and the rest follows in the next chunk: lengths of alternating runs
-    from `first` on, lost ones first, lost ones last.
-    """
-
-    first: int
-    last: int
-    reason: GapReason.ValueType
-    detail: str = ""
-    count: int = 0
-    runs: tuple[int, ...] = ()
-
-
-@dataclass(frozen=True, slots=True)
-class Chunk:
-    """Consecutive events as read: `frame` is a whole encoded StreamEventsResponse, its batch begins at `start`.
-
-    `kept` is the number of events when some of the range are not among them; 0 when all are.
-    """
-
-    first: int
-    last: int
-    frame: bytes
-    start: int
-    kept: int = 0
-    # What of it subscribers with equal filters may see, for the next of them: by reference to their `Sieve` the
-    # revisions of its filters, how many events pass, and the chunk of these unless it is the whole.
-    cuts: dict[object, tuple[tuple[int, ...], int, Chunk | None]] = field(
-        default_factory=dict, compare=False, repr=False
-    )
-
-    @property
-    def events(self) -> int:
-        return self.kept or self.last - self.first + 1
-
-    @property
-    def batch_bytes(self) -> int:
-        return len(self.frame) - self.start
-
-    @property
-    def batch(self) -> bytes:
-        """The encoded EventBatch."""
-        return self.frame[self.start :]
-
-    def split(self, after: int) -> tuple[Chunk, Chunk]:
-        """Return the events up to `after`, and those behind it; both must have some."""
-        events = after - self.first + 1
-        if self.kept:
-            bounds = record_bounds(self.frame, self.start)
-            events = sum(event_head(self.frame, body)[0] <= after for _, body, _ in bounds)
-        offset = offset_after(self.frame, events, self.start)
-        head, tail = self.frame[self.start : offset], self.frame[offset:]
-        return chunk_of(self.first, after, head, events), chunk_of(after + 1, self.last, tail, self.events - events)
-
-
-def chunk_of(first: int, last: int, batch: bytes, events: int = 0) -> Chunk:
-    """Return the chunk of an encoded EventBatch; `events` says how many it has when they may not be consecutive."""
-    prefix = events_prefix(len(batch))
-    return Chunk(first, last, prefix + batch, len(prefix), 0 if events == last - first + 1 else events)
 
 
 @dataclass(slots=True)
@@ -161,7 +98,7 @@ class _Segment:
 class _Hole:
     """A gap in its place. Takes the room of one event, so that a source that only fails is bounded too."""
 
-    gap: LogGap
+    gap: Gap
     time: float
     events: int = 0
     size: int = 0
@@ -194,7 +131,7 @@ class EventLog:
     """
 
     def __init__(self, clock: Callable[[], float]) -> None:
-        self._clock = clock
+        self.clock = clock
         self._entries: list[_Entry] = []
         self._firsts: list[int] = []
         self.head = 0
@@ -252,7 +189,7 @@ class EventLog:
         self._advance(first, last)
         if len(data) <= _NEWEST_BYTES:
             self._newest, self._before_newest = data, first - 1
-        now = self._clock()
+        now = self.clock()
         tail = self._entries[-1] if self._entries else None
         if (
             isinstance(tail, _Segment)
@@ -272,14 +209,14 @@ class EventLog:
         self.appended_events += last - first + 1
         self.appended_bytes += len(data)
 
-    def append_gap(self, gap: LogGap) -> None:
+    def append_gap(self, gap: Gap) -> None:
         """Append a range that no event will fill.
 
         Raises:
             OutOfOrder: as `append`.
         """
         self._advance(gap.first, gap.last)
-        self._push(_Hole(gap, self._clock()))
+        self._push(_Hole(gap, self.clock()))
         self._holes += 1
         self.unbroken_after = gap.last
 
@@ -338,7 +275,7 @@ class EventLog:
         self._entries.append(entry)
         self._firsts.append(entry.first)
 
-    def read(self, after: int, limit_bytes: int) -> Chunk | LogGap | None:
+    def read(self, after: int, limit_bytes: int) -> Piece | None:
         """Return what follows `after`: events up to about `limit_bytes`, or one gap; None at the head.
 
         Readers that are behind meet: what they are given ends where a group of segments does, wherever they begin, so
@@ -361,7 +298,7 @@ class EventLog:
         if isinstance(entry, _Hole):
             if after + 1 == entry.first:
                 return entry.gap
-            return LogGap(after + 1, entry.last, entry.gap.reason, entry.gap.detail)
+            return Gap(after + 1, entry.last, entry.gap.reason, entry.gap.detail)
         parts: list[memoryview] = []
         last, taken = after, 0
         group = max(1, limit_bytes // SEGMENT_BYTES)
@@ -413,7 +350,7 @@ class EventLog:
     def appended_at(self, sequence: int) -> float:
         """Return when event `sequence` was appended, on the log's clock; now when it is not here."""
         if not self.oldest <= sequence <= self.head:
-            return self._clock()
+            return self.clock()
         return self._entries[self._index_of(sequence)].appended_at(sequence)
 
     def _index_of(self, sequence: int) -> int:
@@ -422,7 +359,7 @@ class EventLog:
             raise LookupError(f"event {sequence} is older than the log ({self.oldest})")
         return index
 
-    def trim(self, floor: int, events: int, limit_bytes: int, seconds: float) -> LogGap | None:
+    def trim(self, floor: int, events: int, limit_bytes: int, seconds: float) -> Gap | None:
         """Forget entries up to `floor` that exceed the retention; return the range forgotten, if any.
 
         An entry goes only whole: the log keeps at least `events`, `limit_bytes` and `seconds` worth of what it has,
@@ -447,9 +384,9 @@ class EventLog:
             self._newest, self._before_newest = b"", -1
         del self._entries[:drop]
         del self._firsts[:drop]
-        return LogGap(first, last, GapReason.GAP_REASON_RING_EVICTED)
+        return Gap(first, last, GapReason.GAP_REASON_RING_EVICTED)
 
-    def trim_oldest(self, floor: int) -> LogGap | None:
+    def trim_oldest(self, floor: int) -> Gap | None:
         """Forget the oldest entry, if all of it is up to `floor`, whatever is retained; return its range."""
         return self.trim(min(floor, self._entries[0].last), 0, 0, 0.0) if self._entries else None
 
@@ -461,5 +398,5 @@ class EventLog:
         return (
             self.events + self._holes - (entry.events or 1) >= events
             or self.bytes - entry.size >= limit_bytes
-            or (seconds > 0 and entry.appended_at(entry.last) < self._clock() - seconds)
+            or (seconds > 0 and entry.appended_at(entry.last) < self.clock() - seconds)
         )

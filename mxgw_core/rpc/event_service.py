@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import secrets
-from collections.abc import Sequence
+from collections.abc import AsyncGenerator, Sequence
 
 from mxgw.v1 import event_service_pb2 as pb
 from mxgw_core.api.access import AccessRequest, Moment
@@ -13,25 +13,18 @@ from mxgw_core.api.gateway import Call
 from mxgw_core.api.types import Position
 from mxgw_core.config.models import EventSettings
 from mxgw_core.events.distributor import Subscription
-from mxgw_core.events.filtering import ItemSieve
 from mxgw_core.events.frames import heartbeat_frame
-from mxgw_core.events.lead_in import Older, find_older
-from mxgw_core.events.stores import Store
+from mxgw_core.events.history import Older, Store, find_older
+from mxgw_core.events.pieces import Piece
+from mxgw_core.events.stages import ItemFilters
 from mxgw_core.plugins import PluginHost
 from mxgw_core.printable import printable
 from mxgw_core.rpc.access import AccessControl
-from mxgw_core.rpc.delivery import (
-    Delivery,
-    OpenCount,
-    check_room,
-    drain,
-    heartbeat_of,
-    policy_of,
-    position_lost,
-    start_of,
-)
-from mxgw_core.rpc.direct import EventStream
+from mxgw_core.rpc.open_streams import OpenCount, drain
+from mxgw_core.rpc.outlet import Outlet
 from mxgw_core.rpc.snapshots import fetch_snapshot
+from mxgw_core.rpc.stream_requests import check_room, heartbeat_of, policy_of, position_lost, start_of
+from mxgw_core.rpc.writers import ResponseWriter
 from mxgw_core.sessions.registry import SessionRegistry
 from mxgw_core.sessions.session import Session
 
@@ -51,7 +44,7 @@ class EventService:
         self._access = access
         self._open = OpenCount()
 
-    async def StreamEvents(self, request: pb.StreamEventsRequest, call: Call, stream: EventStream) -> None:
+    async def StreamEvents(self, request: pb.StreamEventsRequest, call: Call, stream: ResponseWriter) -> None:
         if self._registry.draining:
             raise GatewayDraining("the gateway is shutting down: come back later", retry_after_s=5.0)
         session = self._registry.get(request.session_id)
@@ -65,7 +58,8 @@ class EventService:
         session.attached()
         try:
             with self._open:
-                await self._delivery(session, subscription, older, paces, stream, heartbeat_s).run()
+                outlet = self._outlet(session, subscription, paces, stream, heartbeat_s)
+                await outlet.run(_in_place_of_the_gap(session, subscription, older))
         finally:
             if session.distributor.detach(subscriber):
                 session.detached()
@@ -90,12 +84,12 @@ class EventService:
                     source = f"plugin {answer.plugin} ({self._plugins.source_of(answer.plugin)})"
                     page_s = settings.history_page_timeout_s
                     last_page_s = min(page_s, settings.overflow_drain_s * _LAST_PAGE_SHARE)
-                    return Store(answer.value, source, page_s, last_page_s, distributor.doubts.left)
+                    return Store(answer.value, source, page_s, last_page_s, distributor.broken_promises.left)
             return None
 
         distributor.trim()
         position = Position(after.epoch, after.sequence)
-        return await find_older(store, distributor.log, distributor.epoch, position, distributor.doubts)
+        return await find_older(store, distributor.log, distributor.epoch, position, distributor.broken_promises)
 
     def _attach(
         self, session: Session, request: pb.StreamEventsRequest, call: Call, older: Older | None
@@ -123,9 +117,9 @@ class EventService:
                 metadata={"field": "start.after"},
             )
         if isinstance(start, Position) and request.on_gap == pb.ON_GAP_REFUSE:
-            verdict = distributor.decide(start, older.reach if older is not None else None)
-            if not verdict.recovered:
-                raise position_lost(distributor, verdict.gap)
+            place = distributor.decide(start, older.reach if older is not None else None)
+            if not place.recovered:
+                raise position_lost(distributor, place.gap)
         limits = session.subscriber_limits
         check_room(distributor, limits)
         subscriber_id = secrets.token_hex(4)
@@ -141,7 +135,7 @@ class EventService:
             peer=call.peer.address,
             older_until=older.reach if older is not None else None,
         )
-        lost = subscription.verdict.was_resuming and not subscription.verdict.recovered
+        lost = subscription.place.was_resuming and not subscription.place.recovered
         wants_snapshot = wants_snapshot or (request.with_snapshot and distributor.has_snapshots)
         if wants_snapshot or (lost and request.on_gap == pb.ON_GAP_SNAPSHOT):
             subscription.subscriber.want_snapshot()
@@ -165,40 +159,25 @@ class EventService:
 
     # serving
 
-    def _delivery(
+    def _outlet(
         self,
         session: Session,
         subscription: Subscription,
-        older: Older | None,
         paces: Sequence[StreamPace],
-        stream: EventStream,
+        stream: ResponseWriter,
         heartbeat_s: float,
-    ) -> Delivery:
-        distributor, subscriber, gap = session.distributor, subscription.subscriber, subscription.verdict.gap
-        sieve = subscriber.sieve
-        assert sieve is None or isinstance(sieve, ItemSieve)  # as every reader of a session has
-        store = None
-        if older is not None and gap is not None and gap.first:
-            store = older.in_place_of(
-                gap,
-                distributor.epoch,
-                is_whole=subscription.verdict.recovered,
-                is_ending=lambda: subscriber.end is not None,
-            )
+    ) -> Outlet:
+        distributor, filters = session.distributor, subscription.subscriber.filters
+        assert filters is None or isinstance(filters, ItemFilters)  # as every reader of a session has
 
         def heartbeat(sequence: int) -> bytes:
             worker, head = session.worker, distributor.log.head
             return heartbeat_frame(distributor.epoch, sequence, head, worker.state, worker.health.source)
 
-        return Delivery(
-            distributor,
-            subscription,
-            stream,
-            self._settings,
-            heartbeat_s,
-            fetch=lambda: fetch_snapshot(session, sieve),
+        return Outlet(
+            *(distributor, subscription, stream, self._settings, heartbeat_s),
+            fetch=lambda: fetch_snapshot(session, filters),
             heartbeat=heartbeat,
-            older=store,
             paces=paces,
         )
 
@@ -219,3 +198,18 @@ class EventService:
         ]
         drain(streams, retry_after_s, deadline_s)
         return len(streams)
+
+
+def _in_place_of_the_gap(
+    session: Session, subscription: Subscription, older: Older | None
+) -> AsyncGenerator[Piece, None] | None:
+    """Return what a history store has of the events that the log no longer holds; None when nobody is to be asked."""
+    subscriber, place = subscription.subscriber, subscription.place
+    if older is None or place.gap is None or not place.gap.first:
+        return None
+    return older.in_place_of(
+        place.gap,
+        session.distributor.epoch,
+        is_whole=place.recovered,
+        is_ending=lambda: subscriber.end_error is not None,
+    )

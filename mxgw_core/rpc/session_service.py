@@ -18,7 +18,7 @@ from mxgw_core.api.gateway import Call
 from mxgw_core.api.slices import in_slices
 from mxgw_core.api.types import CloseReason, SessionInfo
 from mxgw_core.config.models import Settings
-from mxgw_core.events.filtering import ItemSieve
+from mxgw_core.events.stages import ItemFilters
 from mxgw_core.rpc.access import AccessControl
 from mxgw_core.rpc.messages import ended_session, live_session, subscribers_of
 from mxgw_core.rpc.pages import PageRoom
@@ -122,13 +122,13 @@ class SessionService:
         size = page(request.page_size, 1000, _LARGEST_STATE_PAGE)
         if filters := self._access.filters(session.info(), call.identity):
             return await self._shown_state(
-                session, request, size, ItemSieve(filters, session.items), self._timeout(call)
+                session, request, size, ItemFilters(filters, session.items), self._timeout(call)
             )
         asked = w.GetState(include_values=request.include_values, page_size=size, page_token=request.page_token)
         return (await call_worker(session, w.CommandRequest(get_state=asked), self._timeout(call))).state
 
     async def _shown_state(
-        self, session: Session, request: pb.GetSessionStateRequest, size: int, sieve: ItemSieve, timeout_s: float
+        self, session: Session, request: pb.GetSessionStateRequest, size: int, sieve: ItemFilters, timeout_s: float
     ) -> pb.GetSessionStateResponse:
         """Return a page of the items that pass the sieve. Neither its length nor its token tells of the others.
 

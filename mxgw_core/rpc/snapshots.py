@@ -9,8 +9,8 @@ from mxgw.v1 import events_pb2 as e
 from mxgw.v1.event_service_pb2 import StreamEventsResponse
 from mxgw.worker.v1 import worker_pb2 as w
 from mxgw_core.api.slices import NAMES_AT_ONCE
-from mxgw_core.events.filtering import ItemSieve
-from mxgw_core.events.records import varint
+from mxgw_core.events.encoding import varint
+from mxgw_core.events.stages import ItemFilters
 from mxgw_core.rpc.worker_calls import call_worker
 from mxgw_core.sessions.session import Session
 
@@ -31,7 +31,7 @@ class SnapshotMessages:
     epoch: bytes
     sequence: int
     pages: Sequence[bytes]
-    sieve: ItemSieve | None = None
+    sieve: ItemFilters | None = None
 
     @property
     def position(self) -> e.Position:
@@ -75,7 +75,7 @@ class SnapshotMessages:
         yield part.SerializeToString()
 
 
-async def fetch_snapshot(session: Session, sieve: ItemSieve | None) -> SnapshotMessages:
+async def fetch_snapshot(session: Session, sieve: ItemFilters | None) -> SnapshotMessages:
     """Return the last values of all advised items, all as of one position; `sieve` is that of the reader.
 
     Raises:
@@ -85,7 +85,7 @@ async def fetch_snapshot(session: Session, sieve: ItemSieve | None) -> SnapshotM
         return await _fetched(session, sieve)
 
 
-async def _fetched(session: Session, sieve: ItemSieve | None) -> SnapshotMessages:
+async def _fetched(session: Session, sieve: ItemFilters | None) -> SnapshotMessages:
     pages: list[bytes] = []
     sequence: int | None = None
     token = ""

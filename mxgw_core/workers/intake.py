@@ -5,7 +5,7 @@ from __future__ import annotations
 from mxgw.v1.events_pb2 import GapReason
 from mxgw.worker.v1 import worker_pb2 as w
 from mxgw_core.events.distributor import Distributor
-from mxgw_core.events.log import LogGap
+from mxgw_core.events.pieces import Gap
 from mxgw_core.printable import printable
 
 _GAP_REASONS = frozenset(GapReason.values())
@@ -54,7 +54,7 @@ class Intake:
             OutOfOrder: it does not follow the head.
         """
         reason = lost.reason if lost.reason in _GAP_REASONS else GapReason.GAP_REASON_UNSPECIFIED
-        gap = LogGap(lost.first_lost, lost.last_lost, reason, printable(lost.detail, 300), lost.count)
+        gap = Gap(lost.first_lost, lost.last_lost, reason, printable(lost.detail, 300), lost.count)
         if self._refills and reason == GapReason.GAP_REASON_WORKER_OUTBOX_OVERRUN:
             # Overwritten between Hello and the first block: as with what went before the Hello, subscribers may have
             # had it from the gateway before, and a history store may hold it. In front of a refill it is no hole.

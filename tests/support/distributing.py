@@ -10,10 +10,10 @@ from mxgw.v1 import events_pb2 as e
 from mxgw_core.api.events import EventFilter, Lag, OverflowPolicy, QueueLimits, Retention
 from mxgw_core.api.types import ItemRecord, Position
 from mxgw_core.events.distributor import Distributor, Subscription
-from mxgw_core.events.log import LogGap
-from mxgw_core.events.policies import DisconnectPolicy
+from mxgw_core.events.pieces import Gap
+from mxgw_core.events.policy_guard import DisconnectPolicy
+from mxgw_core.events.start import Start
 from mxgw_core.events.subscriber import Subscriber
-from mxgw_core.events.verdict import Start
 from support.events import EPOCH, Clock, EveryItem, batch
 
 NO_LIMITS = QueueLimits(events=0, bytes=0, seconds=0.0)
@@ -47,7 +47,7 @@ class Pump:
 
     def gap(self, count: int = 1, reason: e.GapReason.ValueType = e.GAP_REASON_WORKER_OUTBOX_OVERRUN) -> None:
         """Append a gap and flush."""
-        self.distributor.append_gap(LogGap(self.head + 1, self.head + count, reason, "lost at the worker"))
+        self.distributor.append_gap(Gap(self.head + 1, self.head + count, reason, "lost at the worker"))
         self.distributor.flush()
 
     def subscribe(

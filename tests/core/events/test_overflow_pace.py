@@ -2,22 +2,19 @@
 
 from __future__ import annotations
 
-import asyncio
 from dataclasses import dataclass, field
 
-import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from support.accounts import Account
-from support.clock import advance
 from support.events import taken, told
 from support.overflowing import WRITE, RecordingPump
 
 from mxgw.v1 import events_pb2 as e
 from mxgw_core.api.errors import SessionEnded
-from mxgw_core.api.events import Conflate, DropOldest, Lag, QueueLimits, Verdict
+from mxgw_core.api.events import Action, Conflate, DropOldest, Lag, QueueLimits
+from mxgw_core.events.start import Start
 from mxgw_core.events.subscriber import Subscriber
-from mxgw_core.events.verdict import Start
 
 CLOSED = SessionEnded("the session ended", close_reason="CLIENT")
 
@@ -27,11 +24,11 @@ class Paced:
     """A policy with a pace."""
 
     interval_s: float = 1.0
-    answer: Verdict = field(default_factory=Conflate)
+    answer: Action = field(default_factory=Conflate)
     name: str = "paced"
     asked: int = 0
 
-    def on_overflow(self, lag: Lag) -> Verdict:
+    def on_overflow(self, lag: Lag) -> Action:
         self.asked += 1
         return self.answer
 
@@ -83,12 +80,12 @@ def test_other_events_keep_their_place_and_are_bounded() -> None:
     taken(subscriber)
     pump.happen(1, (1, WRITE), 1, (2, WRITE), (3, WRITE))
 
-    assert (policy.asked, subscriber.end) == (0, None)
+    assert (policy.asked, subscriber.end_error) == (0, None)
 
     pump.happen((4, WRITE))
 
     assert policy.asked == 1
-    assert subscriber.end is not None  # conflating cannot help here
+    assert subscriber.end_error is not None  # conflating cannot help here
 
     account = Account(1)
     account.take(taken(subscriber))
@@ -185,51 +182,3 @@ def test_no_item_comes_twice_within_an_interval_and_the_last_value_always_within
 
     assert account.at == pump.head
     assert {*pump.produced.newest(pump.head).values()} <= set(account.events)
-
-
-# waiting, on the event loop's own clock
-
-
-@pytest.mark.asyncio
-async def test_an_idle_paced_stream_sleeps() -> None:
-    pump = RecordingPump()
-    subscriber = paced(pump)
-
-    assert subscriber.take(1000) is None
-
-    with pytest.raises(TimeoutError):
-        async with asyncio.timeout(0.05):
-            await subscriber.wait()
-
-
-@pytest.mark.asyncio
-async def test_a_paced_stream_is_woken_by_its_time_and_not_by_every_event() -> None:
-    loop = asyncio.get_running_loop()
-    pump = RecordingPump()
-    pump.clock.now = loop.time()
-    subscriber = paced(pump, Paced(interval_s=100.0))
-    pump.happen(1)
-    taken(subscriber)
-    began, wakes = loop.time(), 0
-
-    async def read() -> list[object]:
-        nonlocal wakes
-        while not (items := told(taken(subscriber))):
-            await subscriber.wait()
-            wakes += 1
-            pump.clock.now = loop.time()
-        return items
-
-    async def write() -> None:
-        for _ in range(20):
-            pump.happen(1)
-            await asyncio.sleep(0)
-        advance(100)
-
-    async with asyncio.timeout(600), asyncio.TaskGroup() as tasks:
-        reading = tasks.create_task(read())
-        tasks.create_task(write())
-
-    assert reading.result() == [(2, 20), 21]
-    assert loop.time() - began >= 100
-    assert wakes <= 3

@@ -26,8 +26,8 @@ from mxgw_core.api.workers import WorkerSpawn
 from mxgw_core.config import load_settings
 from mxgw_core.events.distributor import Distributor
 from mxgw_core.events.item_book import ItemBook
-from mxgw_core.events.log import LogGap
-from mxgw_core.events.verdict import Start
+from mxgw_core.events.pieces import Gap
+from mxgw_core.events.start import Start
 from mxgw_core.plugins import PluginHost
 from mxgw_core.workers import acks
 from mxgw_core.workers.ending import WorkerEnd
@@ -252,7 +252,7 @@ async def test_a_reason_nobody_knows_is_a_gap_all_the_same(setting: Setting) -> 
         await setting.head(2)
     held = setting.distributor.log.read(0, 1)
 
-    assert isinstance(held, LogGap)
+    assert isinstance(held, Gap)
     assert held.reason == e.GAP_REASON_UNSPECIFIED
     assert setting.what_arrived() == [(1, 2)]
 

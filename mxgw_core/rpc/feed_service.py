@@ -1,4 +1,4 @@
-"""Streams that plugins bring: a distributor of their own behind the same delivery as a session's events."""
+"""Streams that plugins bring: a distributor of their own behind the same outlet as a session's events."""
 
 from __future__ import annotations
 
@@ -17,20 +17,14 @@ from mxgw_core.api.types import Position, SessionInfo, SessionState
 from mxgw_core.config.models import EventSettings
 from mxgw_core.events.distributor import Distributor, Subscription
 from mxgw_core.events.frames import heartbeat_frame
+from mxgw_core.events.start import Start
 from mxgw_core.events.subscriber import Subscriber
-from mxgw_core.events.verdict import Start
 from mxgw_core.plugins import PluginHost
 from mxgw_core.printable import printable
-from mxgw_core.rpc.delivery import (
-    Delivery,
-    OpenCount,
-    check_room,
-    drain,
-    policy_of,
-    position_lost,
-    start_of,
-)
-from mxgw_core.rpc.direct import EventStream
+from mxgw_core.rpc.open_streams import OpenCount, drain
+from mxgw_core.rpc.outlet import Outlet
+from mxgw_core.rpc.stream_requests import check_room, policy_of, position_lost, start_of
+from mxgw_core.rpc.writers import ResponseWriter
 
 _EPOCH_BYTES = 16
 # How often limits in seconds are looked at, as a worker's watch does for a session's.
@@ -84,12 +78,12 @@ class PluginFeed:
         self._arm_check()
 
     async def serve(self, request: FeedRequest, call: Call, stream: ResponseStream) -> None:
-        assert isinstance(stream, EventStream)  # as every stream that a call is given
+        assert isinstance(stream, ResponseWriter)  # as every stream that a call is given
         subscription = self._attach(request, call)
         self._arm_check()
         try:
             with self.open:
-                await self._delivery(subscription, request, stream).run()
+                await self._outlet(subscription, request, stream).run()
         finally:
             self.distributor.detach(subscription.subscriber)
 
@@ -101,9 +95,9 @@ class PluginFeed:
         start = Start.NOW if request.start is None else start_of(request.start)
         wants_snapshot = request.with_snapshot or request.start is None or request.start.HasField("snapshot_then_live")
         if isinstance(start, Position) and request.on_gap == ON_GAP_REFUSE:
-            verdict = distributor.decide(start)
-            if not verdict.recovered:
-                raise position_lost(distributor, verdict.gap)
+            place = distributor.decide(start)
+            if not place.recovered:
+                raise position_lost(distributor, place.gap)
         check_room(distributor, limits)
         subscriber_id = secrets.token_hex(4)
         policy, source = policy_of(
@@ -127,7 +121,7 @@ class PluginFeed:
             client_name=printable(request.client_name, 128),
             peer=call.peer.address,
         )
-        lost = subscription.verdict.was_resuming and not subscription.verdict.recovered
+        lost = subscription.place.was_resuming and not subscription.place.recovered
         if wants_snapshot or (lost and request.on_gap in (ON_GAP_UNSPECIFIED, ON_GAP_SNAPSHOT)):
             subscription.subscriber.want_snapshot()
         return subscription
@@ -150,7 +144,7 @@ class PluginFeed:
             worker_pid=0,
         )
 
-    def _delivery(self, subscription: Subscription, request: FeedRequest, stream: EventStream) -> Delivery:
+    def _outlet(self, subscription: Subscription, request: FeedRequest, stream: ResponseWriter) -> Outlet:
         distributor, description = self.distributor, self._description
 
         async def taken() -> _Taken:
@@ -160,7 +154,9 @@ class PluginFeed:
             return heartbeat_frame(distributor.epoch, sequence, distributor.log.head, *description.health())
 
         heartbeat_s = self._settings.heartbeat_interval_s if request.heartbeat_s is None else request.heartbeat_s
-        return Delivery(distributor, subscription, stream, self._settings, heartbeat_s, taken, heartbeat)
+        return Outlet(
+            *(distributor, subscription, stream, self._settings, heartbeat_s), fetch=taken, heartbeat=heartbeat
+        )
 
     def _arm_check(self) -> None:
         if self._check is None and not self._is_draining:
