@@ -368,15 +368,16 @@ class Subscriber:
             self.on_work()
 
     async def wait(self) -> None:
-        """Return once `take` may have something; for an internal reader, which has neither filters nor a pace."""
-        if self._controls or self.end_error is not None or not self.is_caught_up:
+        """Return once `take` may have something. For internal readers, which have no outlet and no filters."""
+        due_s = self.due_in_s()
+        if self._controls or self.end_error is not None or (due_s is None and not self.is_caught_up):
             return
         # Completed by `wake`.
         woken = asyncio.get_running_loop().create_future()
         self.on_work = lambda: None if woken.done() else woken.set_result(None)
-        self.is_idle = True
+        self.is_idle, self.is_timed = due_s is None, due_s is not None
         try:
-            await woken
+            await asyncio.wait((woken,), timeout=due_s)
         finally:
-            self.is_idle = False
+            self.is_idle = self.is_timed = False
             self.on_work = None

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import asyncio
 from dataclasses import dataclass, field
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from support.accounts import Account
+from support.clock import advance
 from support.events import taken, told
 from support.overflowing import WRITE, RecordingPump
 
@@ -182,3 +185,51 @@ def test_no_item_comes_twice_within_an_interval_and_the_last_value_always_within
 
     assert account.at == pump.head
     assert {*pump.produced.newest(pump.head).values()} <= set(account.events)
+
+
+# waiting, on the event loop's own clock
+
+
+@pytest.mark.asyncio
+async def test_an_idle_paced_stream_sleeps() -> None:
+    pump = RecordingPump()
+    subscriber = paced(pump)
+
+    assert subscriber.take(1000) is None
+
+    with pytest.raises(TimeoutError):
+        async with asyncio.timeout(0.05):
+            await subscriber.wait()
+
+
+@pytest.mark.asyncio
+async def test_a_paced_stream_is_woken_by_its_time_and_not_by_every_event() -> None:
+    loop = asyncio.get_running_loop()
+    pump = RecordingPump()
+    pump.clock.now = loop.time()
+    subscriber = paced(pump, Paced(interval_s=100.0))
+    pump.happen(1)
+    taken(subscriber)
+    began, wakes = loop.time(), 0
+
+    async def read() -> list[object]:
+        nonlocal wakes
+        while not (items := told(taken(subscriber))):
+            await subscriber.wait()
+            wakes += 1
+            pump.clock.now = loop.time()
+        return items
+
+    async def write() -> None:
+        for _ in range(20):
+            pump.happen(1)
+            await asyncio.sleep(0)
+        advance(100)
+
+    async with asyncio.timeout(600), asyncio.TaskGroup() as tasks:
+        reading = tasks.create_task(read())
+        tasks.create_task(write())
+
+    assert reading.result() == [(2, 20), 21]
+    assert loop.time() - began >= 100
+    assert wakes <= 3
