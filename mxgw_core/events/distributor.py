@@ -10,7 +10,7 @@ import asyncio
 import math
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from weakref import WeakValueDictionary
 
 from mxgw.v1.events_pb2 import GapReason
@@ -36,14 +36,6 @@ _AGE_SHARE = 1 / 8
 _NO_MEMORY = "the gateway held more than limits.memory_bytes, and this reader was furthest behind: read faster"
 
 NOTHING_RETAINED = Retention(events=0, bytes=0, seconds=0.0)
-
-
-@dataclass(frozen=True, slots=True)
-class Subscription:
-    """What `attach` returns: the subscriber, and where its stream begins."""
-
-    subscriber: Subscriber
-    place: StartPlace
 
 
 class Distributor:
@@ -277,7 +269,7 @@ class Distributor:
         peer: str = "",
         policy_source: str = "",
         older_until: int | None = None,
-    ) -> Subscription:
+    ) -> Subscriber:
         """Decide where to begin and place the cursor, in one step; `policy_source` names who brought the policy.
 
         With `older_until` the caller serves first what the log no longer holds, from a store that has everything
@@ -316,7 +308,7 @@ class Distributor:
             self.counts.count(RESUMES, str(place.recovered).lower())
             self.counts.replayed.observe(subscriber.unread.events)
         self.trim()
-        return Subscription(subscriber, place)
+        return subscriber
 
     def decide(self, start: Start | Position, older_until: int | None = None) -> StartPlace:
         """Return where a subscriber would begin at this moment; `older_until` as for `attach`."""

@@ -27,7 +27,7 @@ from mxgw_core.api.events import (
 from mxgw_core.events.backlog import EventItem
 from mxgw_core.events.counts import OVERFLOW, STALL, SessionCounts
 from mxgw_core.events.encoding import MalformedBatch
-from mxgw_core.events.policy_guard import OverBudget, PolicyGuard, wanted_by_policy
+from mxgw_core.events.policy_guard import OverBudget, PolicyGuard
 from mxgw_core.events.sources import (
     Aside,
     FromLog,
@@ -241,7 +241,7 @@ class Overflow:
                     self._disconnect(subscriber, lag)
             case Select(keep):
                 subscriber.source = aside = set_aside(source)
-                subscriber.source = select(aside, lambda items: wanted_by_policy(keep, items), why)
+                subscriber.source = select(aside, lambda items: self._guard.wanted(keep, items), why)
                 if subscriber.is_over_limit():
                     self._disconnect(subscriber, lag)
             case Resync():

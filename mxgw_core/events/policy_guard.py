@@ -77,6 +77,10 @@ class PolicyGuard:
             return Disconnect()
         return action
 
+    def wanted(self, keep: Callable[[int, int, int], bool], items: Iterable[EventItem]) -> set[EventItem]:
+        """Return the items that a policy's `Select.keep` wants; see the function `wanted`."""
+        return wanted(keep, items, POLICY_BUDGET_S, _ANSWER_BUDGET_S)
+
     def failed(self, subscriber: Subscriber, what: str, *, exc_info: bool = False) -> None:
         """Count and log that the policy of a subscriber failed."""
         source = subscriber.policy_source or type(subscriber.policy).__module__
@@ -171,16 +175,6 @@ def wanted(
                 return found
         if budget.overrun_s:
             raise OverBudget(f"took {budget.overrun_s * 1000:.1f} ms for {asked} items")
-
-
-def wanted_by_policy(keep: Callable[[int, int, int], bool], items: Iterable[EventItem]) -> set[EventItem]:
-    """Return the items that `Select.keep` wants, within a policy's budget.
-
-    Raises:
-        OverBudget: as `wanted`.
-        Exception: what `keep` raises.
-    """
-    return wanted(keep, items, POLICY_BUDGET_S, _ANSWER_BUDGET_S)
 
 
 def _waits() -> int:

@@ -91,6 +91,10 @@ class Source(ABC):
         """Whether the policy is to be asked."""
         return False
 
+    def due_in_s(self) -> float | None:
+        """Return in how many seconds the next pieces may be taken; None when no event waits for its time."""
+        return None
+
     @property
     def reads_after(self) -> int | None:
         """The sequence behind which the log is still to be read; None when it is not read any more."""
@@ -278,7 +282,6 @@ class Gathering(Source):
         self._asked_events, self._asked_bytes = self.rest.log.appended_events, self.rest.log.appended_bytes
 
     def due_in_s(self) -> float | None:
-        """Return in how many seconds the next pieces may be taken; None when no event waits for its time."""
         if self.interval_s and (self.gathered or not self.rest.is_read):
             return max(0.0, self.due_at - self.rest.log.clock())
         return None

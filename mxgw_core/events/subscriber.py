@@ -58,6 +58,7 @@ class Subscriber:
         session_counts: counts gaps and lost events of all readers of the session.
 
     Attributes:
+        place: where the stream began.
         source: what is unread, and where it lies; `events.overflow` replaces it when the policy acts.
         delivered: everything up to here was handed over, filtered, or covered by a gap: safe to resume after.
         is_internal: it is the gateway's own, such as a dashboard's: never disconnected for being slow.
@@ -93,6 +94,7 @@ class Subscriber:
         self.is_internal = is_internal
         self.log = log
         self.attached_at = log.clock()
+        self.place = place
         self.source: Source = first_source(log, place.cursor, policy, gap)
         self.filters = filters
         self.counts = SubscriberCounts()
@@ -226,7 +228,7 @@ class Subscriber:
     def take(self, limit_bytes: int) -> Output | None:
         """Return what is to be sent next: up to about `limit_bytes` of events at once; None when there is nothing.
 
-        None as well while filters have more to be asked (`is_asking`), or what is gathered has to wait (`due_in_s`).
+        None as well while filters have more to be asked (`is_asking`), or gathered events wait for their time.
         """
         source = self.source
         if type(source) is FromLog and not (self._controls or self._staged or self._snapshot or self.filters):
@@ -265,10 +267,6 @@ class Subscriber:
     def is_asking(self) -> bool:
         """Whether the last `take` stopped only to let others have their turn between the answers of filters."""
         return bool(self._staged)
-
-    def due_in_s(self) -> float | None:
-        """Return in how many seconds its pace lets events go out; None when none waits for that."""
-        return self.source.due_in_s() if isinstance(self.source, Gathering) else None
 
     def _next(self, limit_bytes: int) -> Piece | None:
         while True:
@@ -369,7 +367,7 @@ class Subscriber:
 
     async def wait(self) -> None:
         """Return once `take` may have something. For internal readers, which have no outlet and no filters."""
-        due_s = self.due_in_s()
+        due_s = self.source.due_in_s()
         if self._controls or self.end_error is not None or (due_s is None and not self.is_caught_up):
             return
         # Completed by `wake`.

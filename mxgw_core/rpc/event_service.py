@@ -2,28 +2,26 @@
 
 from __future__ import annotations
 
-import secrets
 from collections.abc import AsyncGenerator, Sequence
 
 from mxgw.v1 import event_service_pb2 as pb
 from mxgw_core.api.access import AccessRequest, Moment
 from mxgw_core.api.errors import FeatureNotEnabled, GatewayDraining, PositionForeign
-from mxgw_core.api.events import OverflowPolicy, PolicyRequest, StreamPace, SubscriberLimits
+from mxgw_core.api.events import StreamPace
 from mxgw_core.api.gateway import Call
 from mxgw_core.api.types import Position
 from mxgw_core.config.models import EventSettings
-from mxgw_core.events.distributor import Subscription
 from mxgw_core.events.frames import heartbeat_frame
 from mxgw_core.events.history import Older, Store, find_older
 from mxgw_core.events.pieces import Piece
 from mxgw_core.events.stages import ItemFilters
+from mxgw_core.events.subscriber import Subscriber
 from mxgw_core.plugins import PluginHost
-from mxgw_core.printable import printable
 from mxgw_core.rpc.access import AccessControl
 from mxgw_core.rpc.open_streams import OpenCount, drain
 from mxgw_core.rpc.outlet import Outlet
 from mxgw_core.rpc.snapshots import fetch_snapshot
-from mxgw_core.rpc.stream_requests import check_room, heartbeat_of, policy_of, position_lost, start_of
+from mxgw_core.rpc.stream_requests import attach, heartbeat_of, start_of
 from mxgw_core.rpc.writers import ResponseWriter
 from mxgw_core.sessions.registry import SessionRegistry
 from mxgw_core.sessions.session import Session
@@ -53,13 +51,12 @@ class EventService:
         heartbeat_s = heartbeat_of(asked, self._settings.heartbeat_interval_s)
         older = await self._older(session, request, call)
         paces = self._access.paces(session.info(), call.identity)
-        subscription = self._attach(session, request, call, older)
-        subscriber = subscription.subscriber
+        subscriber = self._attach(session, request, call, older)
         session.attached()
         try:
             with self._open:
-                outlet = self._outlet(session, subscription, paces, stream, heartbeat_s)
-                await outlet.run(_in_place_of_the_gap(session, subscription, older))
+                outlet = self._outlet(session, subscriber, paces, stream, heartbeat_s)
+                await outlet.run(_in_place_of_the_gap(session, subscriber, older))
         finally:
             if session.distributor.detach(subscriber):
                 session.detached()
@@ -91,9 +88,7 @@ class EventService:
         position = Position(after.epoch, after.sequence)
         return await find_older(store, distributor.log, distributor.epoch, position, distributor.broken_promises)
 
-    def _attach(
-        self, session: Session, request: pb.StreamEventsRequest, call: Call, older: Older | None
-    ) -> Subscription:
+    def _attach(self, session: Session, request: pb.StreamEventsRequest, call: Call, older: Older | None) -> Subscriber:
         """Check the request and place the cursor; nothing in here waits, so nothing can come in between."""
         session.require_ready()
         # Waiting for a history store may have taken a while: judge again, in the step that attaches.
@@ -116,45 +111,15 @@ class EventService:
                 "oldest_retained",
                 metadata={"field": "start.after"},
             )
-        if isinstance(start, Position) and request.on_gap == pb.ON_GAP_REFUSE:
-            place = distributor.decide(start, older.reach if older is not None else None)
-            if not place.recovered:
-                raise position_lost(distributor, place.gap)
-        limits = session.subscriber_limits
-        check_room(distributor, limits)
-        subscriber_id = secrets.token_hex(4)
-        policy, source = self._policy(session, request, subscriber_id, limits)
-        subscription = distributor.attach(
-            subscriber_id,
-            start,
-            limits=limits.queue,
-            policy=policy,
-            policy_source=source,
-            filters=self._access.filters(session.info(), call.identity),
-            client_name=printable(request.client_name, 128),
+        return attach(
+            *(distributor, self._plugins, request, start),
+            session=session.info(),
+            limits=session.subscriber_limits,
             peer=call.peer.address,
+            wants_snapshot=wants_snapshot or (request.with_snapshot and distributor.has_snapshots),
+            snapshot_on_gap=(pb.ON_GAP_SNAPSHOT,),
+            filters=self._access.filters(session.info(), call.identity),
             older_until=older.reach if older is not None else None,
-        )
-        lost = subscription.place.was_resuming and not subscription.place.recovered
-        wants_snapshot = wants_snapshot or (request.with_snapshot and distributor.has_snapshots)
-        if wants_snapshot or (lost and request.on_gap == pb.ON_GAP_SNAPSHOT):
-            subscription.subscriber.want_snapshot()
-        return subscription
-
-    def _policy(
-        self, session: Session, request: pb.StreamEventsRequest, subscriber_id: str, limits: SubscriberLimits
-    ) -> tuple[OverflowPolicy, str]:
-        """Return the policy and who brought it."""
-        return policy_of(
-            self._plugins,
-            PolicyRequest(
-                session=session.info(),
-                subscriber_id=subscriber_id,
-                client_name=request.client_name,
-                name=request.policy.name,
-                parameters=dict(request.policy.parameters),
-                limits=limits.queue,
-            ),
         )
 
     # serving
@@ -162,12 +127,12 @@ class EventService:
     def _outlet(
         self,
         session: Session,
-        subscription: Subscription,
+        subscriber: Subscriber,
         paces: Sequence[StreamPace],
         stream: ResponseWriter,
         heartbeat_s: float,
     ) -> Outlet:
-        distributor, filters = session.distributor, subscription.subscriber.filters
+        distributor, filters = session.distributor, subscriber.filters
         assert filters is None or isinstance(filters, ItemFilters)  # as every reader of a session has
 
         def heartbeat(sequence: int) -> bytes:
@@ -175,7 +140,7 @@ class EventService:
             return heartbeat_frame(distributor.epoch, sequence, head, worker.state, worker.health.source)
 
         return Outlet(
-            *(distributor, subscription, stream, self._settings, heartbeat_s),
+            *(distributor, subscriber, stream, self._settings, heartbeat_s),
             fetch=lambda: fetch_snapshot(session, filters),
             heartbeat=heartbeat,
             paces=paces,
@@ -201,10 +166,10 @@ class EventService:
 
 
 def _in_place_of_the_gap(
-    session: Session, subscription: Subscription, older: Older | None
+    session: Session, subscriber: Subscriber, older: Older | None
 ) -> AsyncGenerator[Piece, None] | None:
     """Return what a history store has of the events that the log no longer holds; None when nobody is to be asked."""
-    subscriber, place = subscription.subscriber, subscription.place
+    place = subscriber.place
     if older is None or place.gap is None or not place.gap.first:
         return None
     return older.in_place_of(

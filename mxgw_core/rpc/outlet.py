@@ -24,12 +24,12 @@ from mxgw_core.api.errors import GatewayError
 from mxgw_core.api.events import StreamPace
 from mxgw_core.api.slices import turn
 from mxgw_core.config.models import EventSettings
-from mxgw_core.events.distributor import Distributor, Subscription
+from mxgw_core.events.distributor import Distributor
 from mxgw_core.events.frames import gap_frame, progress_frame
 from mxgw_core.events.overflow import cut_error
 from mxgw_core.events.pieces import Chunk, Gap, Piece
 from mxgw_core.events.stages import SnapshotDue, SnapshotWanted
-from mxgw_core.events.subscriber import Control, End, Output, Progress
+from mxgw_core.events.subscriber import Control, End, Output, Progress, Subscriber
 from mxgw_core.rpc.writers import ResponseWriter
 
 # A stream with a pace is sent pieces of about this size, a few dozen events, so that few go out at once.
@@ -67,7 +67,7 @@ class Outlet:
     def __init__(
         self,
         distributor: Distributor,
-        subscription: Subscription,
+        subscriber: Subscriber,
         writer: ResponseWriter,
         settings: EventSettings,
         heartbeat_s: float,
@@ -77,8 +77,7 @@ class Outlet:
         paces: Sequence[StreamPace] = (),
     ) -> None:
         self._distributor = distributor
-        self._subscription = subscription
-        self._subscriber = subscription.subscriber
+        self._subscriber = subscriber
         self._writer = writer
         self._batch_bytes = min(settings.batch_bytes, _PACED_BYTES) if paces else settings.batch_bytes
         self._drain_s = settings.overflow_drain_s
@@ -87,11 +86,11 @@ class Outlet:
         self._fetch_snapshot = fetch
         self._paces = paces
         # What is sent: first what a history store has, then what the subscriber has.
-        self._take: Callable[[int], Output | None] = self._subscriber.take
+        self._take: Callable[[int], Output | None] = subscriber.take
         self._snapshot: Fetched | None = None
         self._snapshot_frames: Iterator[bytes] | None = None
         # Everything up to here was written.
-        self._written = self._subscriber.delivered
+        self._written = subscriber.delivered
         self._written_at = 0.0
         self._is_writing = False
         # Nothing was written for as long as a heartbeat waits.
@@ -103,6 +102,7 @@ class Outlet:
         self._error: BaseException | None = None
         # Set when the task has something to do.
         self._called = asyncio.Event()
+        self._is_ending = False
         self._cutoff = asyncio.timeout(None)
         self._timer: asyncio.TimerHandle | None = None
         self._heart: asyncio.TimerHandle | None = None
@@ -170,7 +170,7 @@ class Outlet:
     def _wrote(self) -> None:
         self._written = self._subscriber.delivered
         self._written_at = time.monotonic()
-        if self._subscriber.end_error is not None:
+        if self._is_ending:
             self._ends()
 
     def _next_frame(self) -> bytes | None:
@@ -217,11 +217,11 @@ class Outlet:
             return None
         if subscriber.on_work is None:  # what the history store gave is written: its next page may come
             self._called.set()
-        elif (due_s := subscriber.due_in_s()) is not None:
+        elif (due_s := subscriber.source.due_in_s()) is not None:
             return self._wait(due_s)
         else:
             subscriber.is_idle = True
-        return self._heartbeat_if_due()
+        return self._heartbeat_if_due() if self._is_silent else None
 
     def _wait(self, seconds: float) -> bytes | None:
         """Write no events for so long; a heartbeat may be due."""
@@ -229,7 +229,7 @@ class Outlet:
         if self._timer is None:
             self._timer = asyncio.get_running_loop().call_later(seconds, self._waited)
             self._subscriber.is_timed = True
-        return self._heartbeat_if_due()
+        return self._heartbeat_if_due() if self._is_silent else None
 
     def _waited(self) -> None:
         self._timer = None
@@ -238,7 +238,7 @@ class Outlet:
 
     def _held_s(self) -> float:
         """Return how long paces hold events back now; 0 also for what is left when the stream ends."""
-        if self._subscriber.end_error is not None:
+        if self._is_ending:
             return 0.0
         return min(_LONGEST_HOLD_S, max(pace.wait_s() for pace in self._paces))
 
@@ -254,8 +254,6 @@ class Outlet:
         self._heart = asyncio.get_running_loop().call_later(left_s, self._listen)
 
     def _heartbeat_if_due(self) -> bytes | None:
-        if not self._is_silent:
-            return None
         self._is_silent = False
         if time.monotonic() - self._written_at < self._heartbeat_s:
             return None
@@ -263,6 +261,7 @@ class Outlet:
 
     def _ends(self) -> None:
         """The stream is about to end: its reader gets a while for each message from now on."""
+        self._is_ending = True
         if not self._cutoff.expired():
             self._cutoff.reschedule(asyncio.get_running_loop().time() + self._drain_s)
 
@@ -319,7 +318,7 @@ class Outlet:
         self._take = subscriber.take
 
     def _opened(self) -> bytes:
-        distributor, place, subscriber = self._distributor, self._subscription.place, self._subscriber
+        distributor, place, subscriber = self._distributor, self._subscriber.place, self._subscriber
         horizon_s = distributor.horizon_s
         return pb.StreamEventsResponse(
             opened=StreamOpened(

@@ -2,18 +2,24 @@
 
 from __future__ import annotations
 
+import secrets
+from collections.abc import Sequence
+
 from google.protobuf.duration_pb2 import Duration
 
 from mxgw.convert import duration_to_seconds
 from mxgw.v1 import event_service_pb2 as pb
 from mxgw_core.api.errors import GatewayError, InvalidRequest, PositionLost, SubscriberExists, SubscriberLimitReached
-from mxgw_core.api.events import OverflowPolicy, PolicyRequest, SubscriberLimits
-from mxgw_core.api.types import Position
+from mxgw_core.api.events import EventFilter, OverflowPolicy, PolicyRequest, SubscriberLimits
+from mxgw_core.api.feeds import FeedFilter, FeedRequest
+from mxgw_core.api.types import Position, SessionInfo
 from mxgw_core.events.distributor import Distributor
 from mxgw_core.events.pieces import Gap
 from mxgw_core.events.policy_guard import DisconnectPolicy
 from mxgw_core.events.start import Start
+from mxgw_core.events.subscriber import Subscriber
 from mxgw_core.plugins import PluginHost
+from mxgw_core.printable import printable
 
 _EPOCH_BYTES = 16
 
@@ -59,7 +65,59 @@ def heartbeat_of(asked: Duration | None, default_s: float) -> float:
     return seconds
 
 
-def check_room(distributor: Distributor, limits: SubscriberLimits) -> None:
+def attach(
+    distributor: Distributor,
+    plugins: PluginHost,
+    request: pb.StreamEventsRequest | FeedRequest,
+    start: Start | Position,
+    *,
+    session: SessionInfo,
+    limits: SubscriberLimits,
+    peer: str,
+    wants_snapshot: bool,
+    snapshot_on_gap: Sequence[pb.OnGap.ValueType],
+    filters: Sequence[EventFilter] = (),
+    feed_filters: Sequence[FeedFilter] = (),
+    older_until: int | None = None,
+) -> Subscriber:
+    """Check the request and place the cursor; nothing in here waits, so that nothing can come in between.
+
+    `snapshot_on_gap`: with which `on_gap` a snapshot follows when the resume is not complete. `older_until`: as for
+    `Distributor.attach`.
+
+    Raises:
+        PositionLost: the resume would not be complete, and the request refuses that.
+        GatewayError: see `_check_room` and `_policy_of`; or the session has ended.
+    """
+    if isinstance(start, Position) and request.on_gap == pb.ON_GAP_REFUSE:
+        place = distributor.decide(start, older_until)
+        if not place.recovered:
+            raise _position_lost(distributor, place.gap)
+    _check_room(distributor, limits)
+    subscriber_id = secrets.token_hex(4)
+    name, parameters = request.policy.name, dict(request.policy.parameters)
+    policy, source = _policy_of(
+        plugins, PolicyRequest(session, subscriber_id, request.client_name, name, parameters, limits.queue)
+    )
+    subscriber = distributor.attach(
+        subscriber_id,
+        start,
+        limits=limits.queue,
+        policy=policy,
+        policy_source=source,
+        filters=filters,
+        feed_filters=feed_filters,
+        client_name=printable(request.client_name, 128),
+        peer=peer,
+        older_until=older_until,
+    )
+    is_incomplete = subscriber.place.was_resuming and not subscriber.place.recovered
+    if wants_snapshot or (is_incomplete and request.on_gap in snapshot_on_gap):
+        subscriber.want_snapshot()
+    return subscriber
+
+
+def _check_room(distributor: Distributor, limits: SubscriberLimits) -> None:
     """Make sure that one more subscriber may attach.
 
     Raises:
@@ -82,7 +140,7 @@ def check_room(distributor: Distributor, limits: SubscriberLimits) -> None:
     )
 
 
-def policy_of(plugins: PluginHost, request: PolicyRequest) -> tuple[OverflowPolicy, str]:
+def _policy_of(plugins: PluginHost, request: PolicyRequest) -> tuple[OverflowPolicy, str]:
     """Return the policy that was asked for and who brought it.
 
     Raises:
@@ -109,7 +167,7 @@ def policy_of(plugins: PluginHost, request: PolicyRequest) -> tuple[OverflowPoli
     )
 
 
-def position_lost(distributor: Distributor, gap: Gap | None) -> PositionLost:
+def _position_lost(distributor: Distributor, gap: Gap | None) -> PositionLost:
     """Return the refusal of a resume that would not be complete."""
     return PositionLost(
         gap.detail

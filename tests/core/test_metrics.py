@@ -245,7 +245,7 @@ async def test_who_still_reads_when_a_session_has_ended_is_counted_once_and_to_t
         await until(lambda: value(gateway, "mxgw_events_received_total") == 10)
         distributor = gateway.app._registry.find(session.session_id).distributor  # type: ignore[union-attr]
         limits = QueueLimits(1000, 1 << 20, 0.0)
-        reader = distributor.attach("late", Start.OLDEST_RETAINED, limits=limits, policy=DisconnectPolicy()).subscriber
+        reader = distributor.attach("late", Start.OLDEST_RETAINED, limits=limits, policy=DisconnectPolicy())
         await client.close(session.session_id)
         await until(lambda: not gateway.app.sessions())
         counts = [value(gateway, "mxgw_events_delivered_total")]

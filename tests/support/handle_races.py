@@ -252,7 +252,7 @@ class HandleRace:
             limits=NO_LIMITS,
             policy=DisconnectPolicy(),
             filters=[ItemFilter(self._rights)],
-        ).subscriber
+        )
         access = _Access(ItemGuard(self._rights))
         registry = SimpleNamespace(info=lambda _: None, get=lambda _: self.session)
         self._service = CommandService(Settings(), cast("Any", registry), access)

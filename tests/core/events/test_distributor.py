@@ -31,9 +31,9 @@ def test_events_before_the_first_subscriber_are_there_for_it() -> None:
     pump.events(3)
     pump.gap(1)
     pump.events(2)
-    subscription = pump.subscribe(Start.OLDEST_RETAINED)
+    subscription = pump.attach(Start.OLDEST_RETAINED)
 
-    assert told(taken(subscription.subscriber)) == [1, 2, 3, (4, 4), 5, 6]
+    assert told(taken(subscription)) == [1, 2, 3, (4, 4), 5, 6]
     assert (subscription.place.was_resuming, subscription.place.recovered) == (False, False)
 
 
@@ -82,8 +82,8 @@ def test_a_resume_that_cannot_be_complete_begins_with_its_gap(
     pump = Pump(unattached=Retention(2, 1 << 20, 0.0))
     pump.events(4, text="x" * 70_000)
     pump.events(2)
-    subscription = pump.subscribe(after)
-    items = taken(subscription.subscriber)
+    subscription = pump.attach(after)
+    items = taken(subscription)
 
     assert isinstance(items[0], Gap)
     assert items[0].reason == reason
@@ -95,14 +95,14 @@ def test_with_a_history_store_the_evicted_range_is_left_to_it() -> None:
     pump = Pump(unattached=Retention(2, 1 << 20, 0.0))
     pump.events(4, text="x" * 70_000)
     pump.events(2)
-    whole = pump.subscribe(Position(EPOCH, 1), older_until=4)
-    part = pump.subscribe(Position(EPOCH, 1), older_until=3)
+    whole = pump.attach(Position(EPOCH, 1), older_until=4)
+    part = pump.attach(Position(EPOCH, 1), older_until=3)
 
     assert (whole.place.recovered, part.place.recovered) == (True, False)
     for subscription in (whole, part):
         assert subscription.place.gap is not None
-        assert subscription.subscriber.delivered == 1
-        assert told(taken(subscription.subscriber)) == [5, 6]
+        assert subscription.delivered == 1
+        assert told(taken(subscription)) == [5, 6]
 
 
 def test_a_history_store_hides_no_other_gap() -> None:
@@ -131,7 +131,7 @@ def test_events_are_forgotten_when_they_are_old_although_none_come(text: str) ->
     pump.clock.now += 1.0
 
     # Also before anything looks: who asks at this moment is told what it can have.
-    assert pump.subscribe(Position(EPOCH, 0)).place.gap is not None
+    assert pump.attach(Position(EPOCH, 0)).place.gap is not None
     assert pump.distributor.log.events == 0
 
 
@@ -307,7 +307,7 @@ def test_detach_tells_who_was_the_last_and_is_idempotent() -> None:
 
 def test_the_log_knows_whether_it_has_more_than_one_reader() -> None:
     pump = Pump()
-    one = pump.subscribe().subscriber
+    one = pump.attach()
     assert not pump.distributor.log.is_shared
 
     mirror = pump.distributor.attach_internal("mirror", limits=NO_LIMITS, policy=DisconnectPolicy())
@@ -316,7 +316,7 @@ def test_the_log_knows_whether_it_has_more_than_one_reader() -> None:
     pump.distributor.detach(mirror)
     assert not pump.distributor.log.is_shared
 
-    pump.subscribe()
+    pump.attach()
     assert pump.distributor.log.is_shared
     pump.distributor.detach(one)
     assert not pump.distributor.log.is_shared

@@ -122,11 +122,11 @@ class DistributorMachine(RuleBasedStateMachine):
         filters = [Items({1, 3})] if odd_only else []
         if self.over:
             with pytest.raises(SessionEnded) as refused:
-                self.pump.subscribe(start, limits=limits, policy=policy, filters=filters)
+                self.pump.attach(start, limits=limits, policy=policy, filters=filters)
 
             assert refused.value is CLOSED
             return
-        subscription = self.pump.subscribe(start, limits=limits, policy=policy, filters=filters)
+        subscription = self.pump.attach(start, limits=limits, policy=policy, filters=filters)
         at, opening = head, None
         match start:
             case Start.OLDEST_RETAINED if never is not None:
@@ -147,7 +147,7 @@ class DistributorMachine(RuleBasedStateMachine):
         assert subscription.place.recovered == (isinstance(start, Position) and opening is None and not lost_behind)
         assert subscription.place.was_resuming == isinstance(start, Position)
 
-        self.readers.append(Reader(subscription.subscriber, policy, at, opening, odd_only, limits != NO_LIMITS))
+        self.readers.append(Reader(subscription, policy, at, opening, odd_only, limits != NO_LIMITS))
 
     @precondition(lambda self: self.readers)
     @rule(which=st.integers(0, 99), limit_bytes=st.sampled_from([1, 60, 300, 1 << 20]))

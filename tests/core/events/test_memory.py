@@ -141,10 +141,10 @@ def test_whoever_keeps_the_most_forgets_its_oldest_and_who_resumes_is_told_exact
     assert 10 < oldest < 25
     assert memory.relieved_bytes >= (oldest - 1) * 40 * KIB
 
-    resumed = large.subscribe(Position(EPOCH, 3))
+    resumed = large.attach(Position(EPOCH, 3))
 
     assert not resumed.place.recovered
-    assert told(taken(resumed.subscriber)) == [(4, oldest - 1), *range(oldest, 41)]
+    assert told(taken(resumed)) == [(4, oldest - 1), *range(oldest, 41)]
     assert caplog.text.count("limits.memory_bytes") == 1
 
     for _ in range(20):  # of one episode no more is said

@@ -51,7 +51,7 @@ def burn() -> None:
 def attach(pump: RecordingPump, policy: Any) -> Subscriber:
     return pump.distributor.attach(
         f"s{len(pump.distributor.subscribers)}", Start.NOW, limits=THREE, policy=policy, policy_source=SOURCE
-    ).subscriber
+    )
 
 
 @pytest.mark.parametrize(
@@ -157,4 +157,4 @@ def test_what_is_no_policy_becomes_disconnect_as_its_subscriber_attaches(
 
 
 def test_a_policy_with_a_sensible_pace_is_taken() -> None:
-    assert attach(RecordingPump(), Paced(0.5)).due_in_s() is None
+    assert attach(RecordingPump(), Paced(0.5)).source.due_in_s() is None

@@ -160,13 +160,13 @@ class ReplayMachine(RuleBasedStateMachine):
         self.distributor.trim()
         oldest = self.distributor.log.oldest
         reader.checker.attach(start if isinstance(start, Position) else None)
-        subscription = self.pump.subscribe(
+        subscription = self.pump.attach(
             start,
             limits=limits,
             policy=Told(Resync() if resync else Disconnect()),
             filters=[Items(ODD)] if reader.odd_only else [],
         )
-        reader.subscriber, verdict = subscription.subscriber, subscription.place
+        reader.subscriber, verdict = subscription, subscription.place
         reader.fetching_since, reader.snapshots_due = None, 0
         if snapshot:
             reader.subscriber.want_snapshot()

@@ -251,7 +251,7 @@ class SeamMachine(RuleBasedStateMachine):
             older_until=until,
         )
         verdict, gap = subscription.place, subscription.place.gap
-        reader.subscriber = subscription.subscriber
+        reader.subscriber = subscription
         reader.held = {s for s in self.here.link.received if s >= oldest}
         if reader.store is not None:
             reader.stored, reader.promised = reader.store.asked, reader.store.run

@@ -149,7 +149,7 @@ async def served(
 ) -> AsyncIterator[Served]:
     pump, transport = pump or Pump(), Transport(is_fast)
     snapshots: asyncio.Queue[Snapshot] = asyncio.Queue()
-    subscription = pump.subscribe(filters=filters, policy=policy, limits=limits)
+    subscription = pump.attach(filters=filters, policy=policy, limits=limits)
     outlet = Outlet(
         *(pump.distributor, subscription, transport, EventSettings(overflow_drain_s=drain_s), heartbeat_s),
         fetch=snapshots.get,
@@ -161,7 +161,7 @@ async def served(
         running = tasks.create_task(_caught(outlet, older), name="running")
         await turns()
         try:
-            yield Served(pump, subscription.subscriber, transport, outlet, running, snapshots)
+            yield Served(pump, subscription, transport, outlet, running, snapshots)
         finally:
             running.cancel()
 

@@ -269,7 +269,7 @@ class LifetimeMachine(RuleBasedStateMachine):
         self.streams += 1
         subscription = distributor.attach(f"s{self.streams}", start, limits=NO_LIMITS, policy=DisconnectPolicy())
         self.world.loop.do(session.attached)
-        verdict, reader.subscriber = subscription.place, subscription.subscriber
+        verdict, reader.subscriber = subscription.place, subscription
         begins = verdict.gap.first - 1 if verdict.gap is not None and verdict.gap.first else verdict.cursor
         if reader.at is not None:
             assert begins == reader.at, "it goes on where it was"

@@ -76,7 +76,7 @@ class Setting:
     def what_arrived(self) -> list[object]:
         subscriber = self.distributor.attach(
             "reader", Start.OLDEST_RETAINED, limits=QueueLimits(0, 0, 0.0), policy=Told(None)
-        ).subscriber
+        )
         return told(taken(subscriber))
 
     async def adopt(self, secret: bytes = SECRET, head: int = 0, oldest: int = 1) -> None:

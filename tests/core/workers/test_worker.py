@@ -65,7 +65,7 @@ class Setting:
     def what_arrived(self) -> list[object]:
         subscriber = self.distributor.attach(
             "reader", Start.OLDEST_RETAINED, limits=QueueLimits(0, 0, 0.0), policy=Told(None)
-        ).subscriber
+        )
         try:
             return told(taken(subscriber))
         finally:
@@ -258,9 +258,7 @@ async def test_a_reason_nobody_knows_is_a_gap_all_the_same(setting: Setting) -> 
 
 
 async def test_a_gap_of_millions_disconnects_nobody(setting: Setting) -> None:
-    subscriber = setting.distributor.attach(
-        "s1", Start.NOW, limits=QueueLimits(10, 0, 0.0), policy=Told(DropOldest(1))
-    ).subscriber
+    subscriber = setting.distributor.attach("s1", Start.NOW, limits=QueueLimits(10, 0, 0.0), policy=Told(DropOldest(1)))
     async with _ready(setting) as peer:
         peer.send(gap(1, 5_000_000), block(5_000_001, 5_000_002))
         await setting.head(5_000_002)
