@@ -30,7 +30,7 @@ soak: ## Set everything up, then run the long tests, minutes each (ARGS="-k cuts
 	@$(SET_UP) opcua dashboard dev
 	@$(BIN)/python -m pytest -m soak --log-cli-level=INFO $(ARGS)
 
-chaos: ## End the gateway in every way under load, judged; last line JSON (ARGS="--rounds 100 --verbose")
+chaos: ## End the gateway in every way under load and check the streams; last line JSON (ARGS="--rounds 100 --verbose")
 	@$(SET_UP) opcua dashboard dev
 	@$(BIN)/python scripts/chaos.py $(ARGS)
 

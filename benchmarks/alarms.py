@@ -2,9 +2,10 @@
 
     python benchmarks/alarms.py --alarms 10000 --rate 1000 --clients 8 --seconds 10
 
-The simulator has all alarms active, then half of twice as many at the rate. Snapshots are timed from the call to their
-end, alone and for all clients at once; in the storm each client makes sure that no number is missing and that all saw
-the same. Latency is from the gateway learning of a transition to the client having it. Prints one JSON line.
+First, all of the simulator's alarms are active. In the storm it has twice as many, half of them active, which change at
+the rate. Snapshots are timed from the call to their end, alone and for all clients at once. In the storm each client
+makes sure that no number is missing and that all saw the same. Latency is from the gateway learning of a transition to
+the client having it. Prints one JSON line.
 """
 
 from __future__ import annotations

@@ -5,9 +5,10 @@
 64 sessions, 8 of them at 1,000 events/s with a reader each (another process), the others with a few slow items. Phases
 take turns: nobody looks; one dashboard on the table; one on a 1,000 events/s session with its events; several on the
 table. Each dashboard runs in a terminal of its own (tmux). Processor time is what the operating system counted for the
-process in the phase; what the gateway pays for an operator is the phase less the mean of the quiet phases beside it.
+process in the phase. The gateway's cost of an operator is that of the phase, less the mean of the quiet phases beside
+it.
 
-A key is timed from the moment tmux is told to type it to the first look at the screen that shows its effect; looks
+A key is timed from the moment when tmux types it to the first look at the screen that shows its effect; looks
 are 4 ms apart, and they and tmux are part of the figure. `first` is the first time that a view is shown, `open` that a
 session is. Prints one JSON line.
 """

@@ -15,7 +15,7 @@ from pathlib import Path
 from bench.measuring import Result, result_from_json
 from bench.plots import draw
 from bench.registry import CASES
-from bench.report import goal, number, spread, verdict, words
+from bench.report import goal, number, outcome, spread, words
 
 HERE = Path(__file__).resolve().parent
 RESULTS = HERE / "results"
@@ -37,7 +37,7 @@ def goals_table(results: dict[str, Result]) -> list[str]:
         for ratio in result.ratios:
             if ratio.goal is not None:
                 measured = f"**{ratio.median:.3g}** ({spread(ratio)})"
-                lines.append(f"| {ratio.what} | {ratio.circumstance} | {measured} | {goal(ratio)} | {verdict(ratio)} |")
+                lines.append(f"| {ratio.what} | {ratio.circumstance} | {measured} | {goal(ratio)} | {outcome(ratio)} |")
     return lines
 
 

@@ -5,7 +5,7 @@
 Eight sessions have eight subscribers each, every one on a connection of its own through a relay in this process. The
 relay resets all connections at once, several times; the clients come back by themselves. A ninth session is followed
 directly by a process of its own, which measures the delay from the worker's clock. Calm and storm take turns, and
-medians are compared. Every stream is judged (I1 to I9). Prints one JSON line.
+medians are compared. Every stream is checked (docs/reference/streams.md#the-promises). Prints one JSON line.
 """
 
 from __future__ import annotations
@@ -99,7 +99,7 @@ class Relay:
 
 
 class Subscriber:
-    """One stream, judged, and when it came back from its last cut."""
+    """One stream with its checker, and when it came back from its last cut."""
 
     def __init__(self, stream: EventStream) -> None:
         self.stream = stream

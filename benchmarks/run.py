@@ -2,7 +2,7 @@
 
     python benchmarks/run.py                                    all cases
     python benchmarks/run.py --case latency --only N=8          one case, a part of it
-    python benchmarks/run.py --case throughput --quick          a look; nothing to quote
+    python benchmarks/run.py --case throughput --quick          quick; do not quote its figures
 
 Prints tables, and writes one JSON file per case into the output directory; with --only, what the file has of the other
 parts stays.

@@ -3,7 +3,7 @@
 Ratios of neighbouring turns are compared with what they were when `REFERENCES` was written. A ratio that fell below
 its margin fails. The margins are wide, because CI machines are busy: they were chosen so that none of the runs in
 docs/performance.md failed, and so that the mistakes listed there do fail. A failing measurement is repeated once, with
-twice the turns: a machine that is busy for a moment is no regression, and a regression stays.
+twice the turns: a machine that was busy for a moment passes then, and a regression fails again.
 """
 
 from __future__ import annotations
@@ -89,8 +89,8 @@ def main() -> int:
                 ratio = measure(Context(Path(directory), quick=True, pairs=pairs))
             is_well = ratio.median >= reference.least
             figures = (ratio.median, min(ratio.values), max(ratio.values), reference.ratio, reference.least)
-            verdict = "well" if is_well else "too low, once more" if pairs == PAIRS else "TOO LOW"
-            table.add_row(reference.what, *(f"{figure:.2f}" for figure in figures), verdict)
+            outcome = "well" if is_well else "too low, once more" if pairs == PAIRS else "TOO LOW"
+            table.add_row(reference.what, *(f"{figure:.2f}" for figure in figures), outcome)
             if is_well:
                 break
         else:

@@ -61,7 +61,7 @@ async def stalled(target: str, session_id: str, policy: str) -> None:
         await call.read()
     print(json.dumps("stalled"), flush=True)
     await asyncio.get_running_loop().run_in_executor(None, sys.stdin.read)
-    os._exit(0)  # a client that is gone, not one that says good-bye
+    os._exit(0)  # as a client that crashes, without closing its stream
 
 
 # the phases
@@ -145,7 +145,7 @@ async def main(seconds: float, policies: list[str]) -> None:
 
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--seconds", type=float, default=20.0, help="how long the stalled ones stand still, each time")
+    parser.add_argument("--seconds", type=float, default=20.0, help="how long the stalled ones do not read, each time")
     parser.add_argument("--policy", action="append", default=[], help="one policy; may be given several times")
     parser.add_argument("--stalled", type=json.loads, help=argparse.SUPPRESS)
     options = parser.parse_args()

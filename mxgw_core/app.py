@@ -21,11 +21,11 @@ from mxgw.v1 import (
 )
 from mxgw.v1.commands_pb2 import MxCommand
 from mxgw_core.api.access import ItemAccess, Operator, OperatorCredentials, SessionPredicate, used_handles
-from mxgw_core.api.attempts import Attempts
+from mxgw_core.api.calls import GrpcService, OpenStream
 from mxgw_core.api.errors import AccessDenied, DependencyUnavailable, GatewayDraining, GatewayError, SettingsError
 from mxgw_core.api.feeds import Feed, FeedDescription
-from mxgw_core.api.gateway import GrpcService, OpenStream
-from mxgw_core.api.internal import InternalSession
+from mxgw_core.api.internal_sessions import InternalSession
+from mxgw_core.api.rate_limits import Attempts
 from mxgw_core.api.types import INTERNAL, CloseReason, Identity, ItemRecord, SessionInfo, own_session
 from mxgw_core.checking import settings_problems
 from mxgw_core.config.models import Settings

@@ -1,12 +1,12 @@
-"""End the gateway again and again under load; the last line is one JSON object, the exit code says whether it held.
+"""End the gateway again and again under load. The last line is one JSON object; exit code 1 when a promise was broken.
 
     python scripts/chaos.py --rounds 100
 
 Rounds of each kind, mixed: SIGKILL, SIGTERM, `mxgw drain`, and a second gateway on a copy of the data directory beside
 the running one. For each kind the line says how many rounds, how many sessions went on (once a round), what is
-`unexplained`, how many events were checked, how many gaps came, and how long adoptions took, which is reported and not
-judged. `unexplained` counts sessions that ended, what the judge of streams found to be neither delivered nor within an
-exact gap, and everything else that breaks a promise. With outages that fit the workers' outbox there must be no gap.
+`unexplained`, how many events were checked, how many gaps came, and how long adoptions took, which is only reported.
+`unexplained` counts sessions that ended, events that were neither delivered nor within an exact gap, and everything
+else that breaks a promise. With outages that fit the workers' outbox there must be no gap.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """Write docs/configuration.md from the settings models of mxgw and of the plugins that come with it.
 
-With --check, only say whether it is up to date (exit 1).
+With --check nothing is written; exit code 1 when the page is out of date.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ INTRO = """\
 
 mxgw runs without any settings. A site starts from [settings.toml](../settings.toml), which shows every setting with
 its default, and changes what it needs. `mxgw config check` says whether the settings are valid, `mxgw config show`
-lists what counts in the end and where each value came from, with secrets masked.
+lists every value in effect and its origin, with secrets masked.
 
 ## Layers
 
@@ -92,9 +92,9 @@ export MXGW_PLUGINS__ENABLED='["replay", "acl"]'     # a TOML list, or names sep
 export MXGW_BACKENDS__LINE4__PASSWORD=...            # [backends.line4] password
 ```
 
-Text and paths are taken as they stand, other values are read as TOML. Options of backends and plugins are read as TOML
-too, and taken as text when they are none; write `'"5"'` for a text that looks like a number. An empty value unsets a
-setting that may be unset. A variable whose name is no setting is an error, except `MXGW_CLIENT_...`, which belong to
+Text and paths are taken unchanged, other values are read as TOML. Options of backends and plugins are read as TOML
+too, and taken as text when they are not TOML; write `'"5"'` for a text that looks like a number. An empty value unsets
+a setting that may be unset. A variable whose name is no setting is an error, except `MXGW_CLIENT_...`, which belong to
 the client library.
 
 ### Secrets
@@ -109,8 +109,8 @@ Each backend is a table `[backends.<name>]`. `sim` exists as long as no other ta
 options of that kind; the worker checks them as it starts, and `mxgw doctor` asks it to.
 """,
     "plugins": """\
-Each plugin's settings stand in `[plugins.<name>]`; those of the plugins that come with mxgw follow. A section of a
-plugin that is not enabled is left alone; one that belongs to no installed plugin is warned of.
+Each plugin's settings are in `[plugins.<name>]`; those of the plugins that come with mxgw follow. A section of a
+plugin that is not enabled is ignored; one that belongs to no installed plugin causes a warning.
 """,
 }
 

@@ -2,7 +2,7 @@
 
     .venv/bin/python scripts/generate_images.py            or, with others: make docs
 
-The pictures are SVG without anything to load from elsewhere; fonts are the reader's own.
+The pictures are SVG files that load nothing from the web; text is shown in a font that the reader has.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ SHOTS = {
 
 
 async def shot(size: tuple[int, int], keys: tuple[str, ...]) -> str:
-    """Return a picture of the app after these keys."""
+    """Return a picture of the app after these keys were pressed."""
     from support.screens import app_of, written
     from textual.widgets import Input
 
@@ -47,12 +47,12 @@ async def shot(size: tuple[int, int], keys: tuple[str, ...]) -> str:
 
 
 def without_links(svg: str) -> str:
-    """Return the picture without fonts from elsewhere."""
+    """Return the picture without links to fonts on the web."""
     return re.sub(r"\s*@font-face \{.*?\}", "", svg, flags=re.DOTALL).replace("Fira Code,", "")
 
 
 def pictures() -> Iterator[tuple[Path, str]]:
-    """Yield each file and what ought to be in it."""
+    """Yield each file name and the picture that belongs into it."""
     for name, (size, keys) in SHOTS.items():
         yield IMAGES / f"dashboard-{name}.svg", asyncio.run(shot(size, keys))
 

@@ -1,7 +1,7 @@
 """Make a sample of every file that a gateway leaves behind, with the code as it is: tests/samples/<version>-<n>.
 
 Run it before a change of a file's format is merged, on the code without the change. tests/system/test_samples.py opens
-each sample with the code of its day: what a site has on its disk must open, or be refused in words.
+each sample with the code as it is then: the files of a site must open, or be refused with a sentence.
 """
 
 from __future__ import annotations
@@ -25,8 +25,8 @@ from mxgw_client import sync as mxgw_client
 from mxgw_core.config import schema
 
 SAMPLES = Path(__file__).resolve().parent.parent / "tests" / "samples"
-MXGW = [sys.executable, "-m", "mxgw_core.cli.main"]
-# Set in the sample beside what is written at its default.
+MXGW = [sys.executable, "-m", "mxgw_cli"]
+# The sample's settings that differ from their defaults; all others are written, too.
 CHOSEN: dict[str, dict[str, Any]] = {
     "backends.sim": {"kind": "sim"},
     "backends.line4": {"kind": "opcua", "url": "opc.tcp://127.0.0.1:1", "user": "mxgw"},
@@ -69,7 +69,7 @@ def main() -> int:
 
 
 def _use(site: Path) -> dict[str, Any]:
-    """Let a gateway work in `site`; return what must be found in the files."""
+    """Run a gateway in `site` and use it; return what the files must hold afterwards."""
     (site / "settings.toml").write_text("\n".join(_settings()))
     (site / ".secrets.toml").write_text(SECRETS)
     (site / ".secrets.toml").chmod(0o600)
@@ -94,12 +94,12 @@ def _use(site: Path) -> dict[str, Any]:
             client.open_session(client_name="limited") as session,
         ):
             session.read("Tank_001.Level")
-            with suppress(MxgwClientError):  # and so in the audit log
+            with suppress(MxgwClientError):  # this refusal is in the audit log
                 session.read("Pump_001.Speed")
         with mxgw_client.connect(target, api_key=everything["key"]) as client:
             left = client.open_session(client_name="left behind", tag="line4", keep=True).open()
             left.write_once("Valve_001.PositionSP", 50.0)
-            gateway.send_signal(signal.SIGKILL)  # what a gateway leaves when it has no time
+            gateway.send_signal(signal.SIGKILL)  # the files as a killed gateway leaves them
             gateway.wait()
     finally:
         gateway.kill()
@@ -167,7 +167,7 @@ def _tables(name: str, model: type[BaseModel]) -> dict[str, dict[str, Any]]:
 
 
 def _copy_database(path: Path, target: Path) -> None:
-    """Copy a database with what is still in its write-ahead log, as one file."""
+    """Copy a database into one file, including what is still in its write-ahead log."""
     target.parent.mkdir(parents=True, exist_ok=True)
     source, copy = sqlite3.connect(path), sqlite3.connect(target)
     source.backup(copy)

@@ -66,7 +66,7 @@ def find_python():
 
 
 def goal_for(python, extras):
-    """Return what a finished environment is stamped with: when any of it changes, it is set up again."""
+    """Return the facts that are stored in a finished environment; when one changes, it is set up again."""
     return {
         # An environment that was moved points to where it was.
         "place": str(ROOT),
@@ -90,7 +90,7 @@ def covers(stamp, goal):
 
 
 def is_usable():
-    """Whether .venv holds a Python that is new enough and has pip; one made by hand is as good as ours."""
+    """Return whether .venv has a Python that is new enough, and pip; it may have been made by hand."""
     check = f"import sys, pip; sys.exit(sys.version_info < {OLDEST})"
     try:
         return subprocess.call([str(VENV_PYTHON), "-c", check], stderr=subprocess.DEVNULL, cwd=str(ROOT)) == 0
@@ -126,7 +126,7 @@ def pip(*arguments):
 
 
 def run(step, command):
-    """Run one step quietly and return what it said when it failed, or nothing; tell the step and its seconds."""
+    """Run one step, and print its name and seconds; return its output when it failed, else nothing."""
     sys.stderr.write(f"  {step} ...")
     sys.stderr.flush()
     began = time.time()

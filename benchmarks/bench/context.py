@@ -1,4 +1,4 @@
-"""What a case is given: a directory, how thorough to be, and where to tell how far it is."""
+"""What a case is given: a directory, how thorough to be, and where to report progress."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from bench.systems import Load, System
 
 @dataclass(slots=True)
 class Context:
-    """One run of one case. `quick` is for a look: fewer pairs, shorter turns, and nothing to quote."""
+    """One run of one case. `quick` has fewer pairs and shorter turns; do not quote its figures."""
 
     directory: Path
     quick: bool = False

@@ -1,7 +1,7 @@
 """Counting events in the bytes of a stream without parsing them, and noticing every lost, repeated or swapped one.
 
-What runs per event runs in C: `bytes` slicing with a step, or `bytes.count`. A wrong stream raises `WrongStream`: a
-figure of it would be no figure.
+What runs per event runs in C: `bytes` slicing with a step, or `bytes.count`. A wrong stream raises `WrongStream`,
+because its figure would mean nothing.
 """
 
 from __future__ import annotations
@@ -62,7 +62,7 @@ class StrideCounter:
             raise WrongStream(f"event {SEQUENCE.unpack_from(buffer, last)[0]} came where {self.sequence} was due")
 
     def _noise_near_an_end(self, buffer: bytearray, start: int, end: int) -> int:
-        """Return where noise stands that no low byte of this piece gives away; -1 when there is none."""
+        """Return the place of noise that the low bytes of this piece do not show; -1 when there is none."""
         reach = self._stride + len(self._noise)
         at = buffer.find(self._noise, start, min(end, start + reach))
         return at if at >= 0 else buffer.find(self._noise, max(start, end - reach), end)

@@ -22,7 +22,7 @@ from bench.http2 import GrpcFeed
 STREAM_EVENTS = "/mxgw.v1.EventService/StreamEvents"
 SUBJECT = b"mxgw"
 _SIZE = str(RECORD_BYTES).encode()
-# What stands around each event on the way to a subscriber, where that is fixed.
+# The bytes before and after each event on the way to a subscriber, where they are fixed.
 NATS_BEFORE, NATS_AFTER = b"MSG " + SUBJECT + b" 1 " + _SIZE + b"\r\n", b"\r\n"
 REDIS_BEFORE = b"*3\r\n$7\r\nmessage\r\n$4\r\n" + SUBJECT + b"\r\n$" + _SIZE + b"\r\n"
 MQTT_TOPIC = len(SUBJECT).to_bytes(2, "big") + SUBJECT
@@ -79,7 +79,7 @@ def grpc_stream(target: str, options: Options) -> tuple[socket.socket, Feed]:
     request = bytes.fromhex(requests[options["index"] % len(requests)])
     feed.start(options["path"], request, options.get("metadata", {}))
     buffer = bytearray(65536)
-    # StreamOpened, or what stands for it, comes once the subscriber is attached.
+    # StreamOpened, or the other system's equivalent, comes once the subscriber is attached.
     while not feed.kept:
         size = connection.recv_into(buffer)
         if not size:
@@ -217,7 +217,7 @@ def mqtt_connected(target: str, name: str) -> socket.socket:
 
 
 def mqtt_publish_head(qos: int) -> bytes:
-    """Return what stands before the record in a PUBLISH; with QoS 1 the last two bytes are the packet id."""
+    """Return the bytes before the record in a PUBLISH; with QoS 1 the last two bytes are the packet id."""
     packet_id = b"\x00\x01" if qos else b""
     length = len(MQTT_TOPIC) + len(packet_id) + RECORD_BYTES
     remaining = bytes((length,)) if length < 128 else bytes((length & 0x7F | 0x80, length >> 7))

@@ -14,8 +14,8 @@ from mxgw.v1.events_pb2 import EVENT_KIND_DATA_CHANGE, DataChange, Event, EventB
 from mxgw.v1.values_pb2 import QUALITY_GOOD
 
 RECORD_BYTES = 120
-# Stands once in every record, as the source's own text of its time: readers that cannot count by length count these.
-# Long and without repetition, so that a search leaps through the bytes.
+# Every record has this once, as the source's own text of its time: readers that cannot count by length count these. It
+# is long and repeats no character, so that a search can skip many bytes at a time.
 MARKER = b"ABCDEFGHIJKLMNOPQRSTUVWXYZ:-+<>"
 RAW_SOURCE_TIME = MARKER.decode()
 _STAMP = 1.5

@@ -1,7 +1,7 @@
 """The floors: servers that only move bytes. `python -m bench.floors raw|relay DIRECTORY`.
 
 raw     what the producer sends is written to every subscriber's socket: the least a server can do
-relay   the producer's frames go into a list, and a gRPC stream per subscriber takes all there is from where it stands,
+relay   the producer's frames go into a list, and a gRPC stream per subscriber takes all there is from its place on,
         up to a message: the gateway without everything that makes it one (numbers, limits, sessions, identity)
 
 Prints one JSON line with the address for the producer and the one for subscribers when it is ready.
@@ -27,7 +27,7 @@ from bench.window import EVENTS
 
 BATCH_BYTES = 512 * 1024
 FRAME_BYTES = 4 * 1024 * 1024
-# More than the window lets a producer run ahead of the slowest reader.
+# More than the window allows a producer to be ahead of the slowest reader.
 KEPT_BYTES = 2 * EVENTS * 120
 # StreamOpened, empty: says that the subscriber is attached.
 OPENED = b"\x0a\x00"
@@ -132,7 +132,7 @@ async def raw(_: Path) -> None:
 async def relay(directory: Path) -> None:
     ring = Ring()
     path = directory / "source.sock"
-    # A server that nobody holds is collected, and listens no more.
+    # Without a reference the server would be garbage-collected and stop listening.
     source = await asyncio.get_running_loop().create_unix_server(lambda: ring, str(path))
     server = grpc.aio.server(options=[("grpc.max_send_message_length", FRAME_BYTES)])
     server.add_generic_rpc_handlers([Handler(ring)])

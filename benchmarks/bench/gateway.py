@@ -32,7 +32,7 @@ ROOMY_SECTIONS = {
     "acl": 'directory = "{directory}/acl"\n',
 }
 RETAINED_EVENTS = 300_000
-# More than any event has.
+# More bytes than any event has.
 _EVENT_BYTES = 400
 
 
@@ -40,7 +40,7 @@ class Mxgw(System):
     """The gateway, with real workers whose backend makes the harness's events.
 
     `plugins` are enabled; `settings` are appended to the file. `roomy`: queues and logs hold what the window of
-    `window_events` lets run ahead; otherwise every limit is as it comes.
+    `window_events` lets run ahead; otherwise every limit is the default.
     """
 
     name = "mxgw"
@@ -67,9 +67,9 @@ class Mxgw(System):
         self.roomy = roomy
         self.retained_events = retained_events
         self.window_events = window_events
-        # Presented by every call once a key was made.
+        # Sent with every call, once a key was made.
         self.api_key = ""
-        # Presented by subscribers, when it is another one.
+        # Sent by subscribers, when they use another key.
         self.stream_key = ""
 
     def settings(self) -> str:
@@ -122,7 +122,7 @@ rate = 0
     def make_key(self, *limits: str) -> str:
         """Return a new API key, made as an administrator makes one."""
         done = subprocess.run(
-            [sys.executable, "-m", "mxgw_core.cli.main", "keys", "create", "bench", "--json", *limits],
+            [sys.executable, "-m", "mxgw_cli", "keys", "create", "bench", "--json", *limits],
             check=False,
             cwd=self.directory,
             env=environment(),

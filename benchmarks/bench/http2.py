@@ -1,8 +1,8 @@
-"""A gRPC client of one streaming call that only counts: as little HTTP/2 as a server needs to be content.
+"""A gRPC client of one streaming call that only counts: the least of HTTP/2 that a server accepts.
 
-It announces what a gRPC client on a fast link comes to announce (4 MiB windows, frames up to 1 MiB), gives window back
-as it reads, answers pings, and cuts the stream into messages by their length prefix. Of a message of events it reads
-the first sequence. Nothing else is parsed while it runs.
+It announces what a gRPC client on a fast link announces after a while (4 MiB windows, frames up to 1 MiB), gives window
+back as it reads, answers pings, and cuts the stream into messages by their length prefix. Of a message of events it
+reads the first sequence. Nothing else is parsed while it runs.
 """
 
 from __future__ import annotations

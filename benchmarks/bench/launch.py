@@ -10,7 +10,7 @@ import sys
 import tempfile
 from pathlib import Path
 
-from mxgw_core.cli.main import main
+from mxgw_cli.main import main
 
 
 def launch() -> None:

@@ -1,4 +1,4 @@
-"""The OPC UA peer: an asyncua server with one variable, written as fast as goes. `python -m bench.opcua '{...}'`.
+"""The OPC UA peer: an asyncua server with one variable, written at full speed. `python -m bench.opcua '{...}'`.
 
 Events and subscribers are those of the other systems as far as the protocol lets: the value is the record of 120 bytes
 as a ByteString. Subscribers are asyncua clients in one process (`read`), which looks at the sequence of each value.

@@ -1,8 +1,8 @@
 """The subscribers of one run, all in one process: `python -m bench.reader '{...}'`, started by `systems.System.turn`.
 
-They connect, open the window for the producer, and then, in one loop over all sockets, count bytes. With a rate given
-every piece received is kept with its time instead, and looked at when the run is over, so that no subscriber's time
-holds what was done for another's; only what must answer its server is looked at on the way. Prints one JSON line.
+They connect, open the window for the producer, and then count bytes in one loop over all sockets. When a rate is given,
+every received piece is kept with its time instead and checked after the run, so that work for one subscriber does not
+delay the times of another. Only bytes that need an answer to the server are read during the run. Prints one JSON line.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ from bench.processes import cpu_s
 from bench.window import Window
 
 SILENCE_S = 20.0
-# More than a run at a rate brings to one subscriber, and less than the window it gave, which does not grow meanwhile.
+# More than one subscriber receives in a run at a rate, and less than its window, which does not grow during the run.
 KEPT_BYTES = WINDOW_BYTES // 2
 Pieces = list[tuple[int, bytes]]
 
@@ -53,7 +53,7 @@ class Readers:
             self._selector.register(connection, selectors.EVENT_READ, (connection, feed, pieces))
             self.feeds.append(feed)
             self.pieces.append(pieces)
-        # One after the other, until each was told that it is attached.
+        # One after the other, until StreamOpened says that each is attached.
         self.attach_ms = (time.perf_counter() - began) * 1000 / arguments["subscribers"]
 
     def open(self) -> None:
@@ -118,11 +118,11 @@ class Readers:
 # When the run is over
 
 
-def judge(messages: list[Kept], *, is_complete: bool, is_filtered: bool = False) -> int:
-    """Feed kept messages to the judge of the system tests, and return how many events it saw.
+def check(messages: list[Kept], *, is_complete: bool, is_filtered: bool = False) -> int:
+    """Feed kept messages to the checker of the system tests, and return how many events it saw.
 
-    A complete stream is judged as a whole; of a sampled one every message must hold exactly the events from its first
-    to the next one's first. A filtered one must be in order and show items with even handles only.
+    A complete stream is checked as a whole. In a sampled one every message must hold exactly the events from its first
+    to the first of the next message. A filtered one must be in order and show items with even handles only.
 
     Raises:
         WrongStream: a promise was broken.
@@ -193,7 +193,7 @@ def percentiles(delays: list[int]) -> dict[str, float]:
 
 
 def main(arguments: dict[str, Any]) -> dict[str, Any]:
-    """Read, judge, and return the figures."""
+    """Read, check, and return the figures."""
     readers = Readers(arguments)
     gc.collect()
     gc.freeze()
@@ -208,7 +208,7 @@ def main(arguments: dict[str, Any]) -> dict[str, Any]:
     streams = [feed for feed in readers.feeds if isinstance(feed, GrpcFeed)]
     filtered = bool(arguments.get("is_filtered"))
     is_complete = bool(arguments.get("stamps"))
-    result["judged"] = sum(judge(feed.kept, is_complete=is_complete, is_filtered=filtered) for feed in streams)
+    result["checked"] = sum(check(feed.kept, is_complete=is_complete, is_filtered=filtered) for feed in streams)
     if streams:
         result["messages"] = sum(feed.messages for feed in streams)
         result["message_bytes"] = sum(feed.events_bytes for feed in streams) / max(1, result["messages"])

@@ -17,11 +17,11 @@ from bench.events import RAW_SOURCE_TIME
 from bench.pacing import paced
 from bench.window import Window
 
-# Events between two looks at the event loop, as the simulator has it.
+# So many events are sent before the event loop has its turn, as in the simulator.
 _SLICE_EVENTS = 512
 _POLL_S = 0.001
-# Faster than this the source sleeps between events as those of other systems do, because timers of an event loop are no
-# finer than a millisecond; slower ones may not keep it from commands for so long.
+# At higher rates the source sleeps between events, as the sources of other systems do, because timers of an event loop
+# are no finer than a millisecond. At lower rates it uses timers, so that commands do not wait for a long sleep.
 _SLEEPS_FROM_PER_S = 500.0
 _GOOD = 192
 

@@ -28,7 +28,7 @@ def show(result: Result, console: Console) -> None:
             column.justify = "right"
         for ratio in result.ratios:
             table.add_row(
-                ratio.what, ratio.circumstance, f"{ratio.median:.3g}", spread(ratio), goal(ratio), verdict(ratio)
+                ratio.what, ratio.circumstance, f"{ratio.median:.3g}", spread(ratio), goal(ratio), outcome(ratio)
             )
         console.print()
         console.print(table)
@@ -47,7 +47,7 @@ def goal(ratio: Ratio) -> str:
     return f"{'at most' if ratio.is_limit else 'at least'} {ratio.goal:g}"
 
 
-def verdict(ratio: Ratio) -> str:
+def outcome(ratio: Ratio) -> str:
     if ratio.is_noise:
         return "not shown (noise)"
     return {None: "", True: "reached", False: "not reached"}[ratio.is_reached]

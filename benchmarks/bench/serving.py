@@ -11,7 +11,7 @@ from pathlib import Path
 from bench import processes
 
 # What Python runs as `mxgw`.
-MXGW = ("-m", "mxgw_core.cli.main")
+MXGW = ("-m", "mxgw_cli")
 
 
 @dataclass(frozen=True, slots=True)

@@ -33,7 +33,7 @@ _WIDE_NANOS = 1 << 28
 
 @dataclass(frozen=True, slots=True)
 class Publishing:
-    """How events go to one system: what stands around each, and around each block."""
+    """How events are sent to one system: the bytes around each event, and around each block."""
 
     connect: Callable[[str], socket.socket]
     before: bytes = b""

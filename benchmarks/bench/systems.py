@@ -25,20 +25,20 @@ SETTLE_S, SETTLE_LOOK_S, IDLE_SHARE = 5.0, 0.04, 0.1
 
 @dataclass(frozen=True, slots=True)
 class Load:
-    """One turn: how many subscribers, for how long, at which rate (0: as fast as goes), and who makes the events."""
+    """One turn: how many subscribers, for how long, at which rate (0: at full speed), and who makes the events."""
 
     subscribers: int
     seconds: float
     rate: float = 0
-    # Events are encoded one by one, as a real source must; else they are made beforehand.
+    # True: events are encoded one by one, as a real source must do. False: they are made beforehand.
     encode: bool = False
-    # Read so long before counting.
+    # How long to read before counting begins.
     warm_up_s: float = WARM_UP_S
-    # mxgw: sessions, each with so many subscribers.
+    # mxgw: how many sessions; each has `subscribers` subscribers.
     sessions: int = 1
     # mxgw: subscribers see only some of the events, so numbers have holes.
     is_filtered: bool = False
-    # Read so many retained events instead of live ones, from the oldest on.
+    # How many retained events to read, from the oldest on, instead of live ones; 0 reads live ones.
     replay_events: int = 0
 
 

@@ -1,7 +1,7 @@
 """What producer and readers share through a file: whether to send, how far the slowest reader is, and how far ahead of
 it to be.
 
-So whatever a system between them would do with more, all are asked for the same.
+So every system gets the same load, even one that could buffer more.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""What a plugin may say about who may do what."""
+"""Who callers are and what they may do. For plugins that authenticate, authorize, filter, or keep an audit log."""
 
 from __future__ import annotations
 
@@ -14,13 +14,18 @@ from mxgw_core.api.types import Identity, ItemRecord, Peer, SessionInfo
 
 T = TypeVar("T")
 
+# The scope (`GrpcService.scopes`) of methods for administrators, and the role of an `Operator` who is one. Core refuses
+# such a method for a session of the gateway's own.
+ADMINISTRATOR = "administrator"
+
 
 @dataclass(frozen=True, slots=True)
 class AuthenticationRequest:
-    """A call before anything is known of its caller. `metadata` may hold credentials: never log it.
+    """A call whose caller is not known yet. `metadata` may hold credentials: never log it.
 
-    `certificate_names` are the common name and the subject alternative names of the client certificate; the TLS layer
-    has verified it. `scope` is what the service declares for the method (`GrpcService.scopes`), "" when nothing.
+    `certificate_names` are the common name and the subject alternative names of the client certificate, which the TLS
+    layer has verified. `scope` is the scope that the service declares for the method (`GrpcService.scopes`), "" when it
+    declares none.
     """
 
     method: str
@@ -31,13 +36,13 @@ class AuthenticationRequest:
 
 
 class Moment(enum.Enum):
-    """When an authorization is asked for."""
+    """Why an authorization is asked for."""
 
     # Before the call runs.
     CALL = 1
     # Again, in the step in which a stream attaches.
     ATTACH = 2
-    # Whether a session may stand in a list that the caller asked for.
+    # Whether to show a session in a list that the caller asked for.
     LIST = 3
 
 
@@ -46,11 +51,12 @@ class AccessRequest:
     """A call by a known caller, before it runs.
 
     `method` is the full gRPC name ("/mxgw.v1.SessionService/OpenSession"). `session` is the session that the call
-    names; None when it names none, or one that is not there (then `session_id` has the name). It may have ended. For an
-    OpenSession that repeats an earlier call (by its request id) it is the session that one opened: no other begins.
-    `request` is the call's message, None in a list; it may hold passwords and tag values: never log it. `scope` is what
-    the service declares for the method, "" when nothing. `items` are those that guards were asked about, in the order
-    of the command's inputs; None while none was asked.
+    names, which may have ended already; None when the call names none, or one that does not exist (then `session_id`
+    has the name). For an OpenSession that repeats an earlier call (with the same request id), it is the session of the
+    earlier call: no new one is opened. `request` is the message of the call, None for an entry of a list; it may hold
+    passwords and tag values: never log it. `scope` is the scope that the service declares for the method, "" when it
+    declares none. `items` are the items about which guards were asked, in the order of the command's inputs; None as
+    long as no guard was asked.
     """
 
     method: str
@@ -71,7 +77,7 @@ class Allow:
 
 @dataclass(frozen=True, slots=True)
 class Deny:
-    """The call must not run. `detail` is shown to the caller: say what is missing, reveal nothing foreign."""
+    """The call must not run. `detail` is shown to the caller: say what is missing, and nothing about other callers."""
 
     detail: str
 
@@ -80,23 +86,24 @@ Decision: TypeAlias = Allow | Deny
 
 
 class CommandGuard(Protocol):
-    """Judges the commands of one identity on one session."""
+    """Decides about the commands of one identity on one session."""
 
     def denied(self, command: MxCommand, items: Sequence[ItemRecord | None]) -> Mapping[int, str]:
-        """Return the denied inputs by index with their reason; index 0 is the command itself when it is not bulk.
+        """Return the denied inputs by index, each with the reason; index 0 is the command itself when it is not a bulk
+        command.
 
-        `items` has, for a command that uses item handles, the item of each in the order of its inputs; None where the
-        handle stands for no item. When a handle has come to stand for another item until the worker makes the call, the
-        worker refuses that input with ITEM_CHANGED: what is judged here is what is done.
+        For a command that uses item handles, `items` has the item of each handle in the order of the inputs; None for a
+        handle without an item. If a handle belongs to another item by the time the worker makes the call, the worker
+        refuses that input with ITEM_CHANGED: the decision holds for exactly these items.
 
-        A bulk command with many inputs comes in several parts, one after the other, each a command with a few of the
-        inputs: between them other calls are served. A `GatewayError` refuses the whole command and is what the caller
-        sees; any other exception denies it.
+        A bulk command with many inputs comes in parts, one after the other; each part is a command with a few of the
+        inputs. Other calls are served between two parts. A `GatewayError` refuses the whole command and is shown to the
+        caller; any other exception denies the command.
         """
 
 
 class OfInputs(Sequence[T]):
-    """Something for each input of a bulk command, made when it is asked for: there may be thousands."""
+    """A value for each input of a bulk command, computed on access because there may be thousands."""
 
     def __init__(self, inputs: Sequence[Any], of: Callable[[Any], T]) -> None:
         self._inputs = inputs
@@ -118,8 +125,10 @@ class OfInputs(Sequence[T]):
 
 
 def used_handles(command: MxCommand) -> Sequence[tuple[int, int]]:
-    """Return server handle and item handle of each input of a command that uses item handles, in their order; read
-    from the command when they are asked for.
+    """Return server handle and item handle of each input of a command that uses item handles, in the order of the
+    inputs.
+
+    They are read from the command on access.
     """
     match command.WhichOneof("command"):
         case "write_bulk":
@@ -148,25 +157,26 @@ def used_handles(command: MxCommand) -> Sequence[tuple[int, int]]:
 
 @runtime_checkable
 class BrowseGuard(Protocol):
-    """A guard that also judges what Browse may show."""
+    """A guard that also decides which nodes Browse shows."""
 
     def shows(self, node: BrowseNode) -> bool:
         """Return whether the caller may see this node."""
 
 
 class ItemAccess(Protocol):
-    """What a caller may do with items by their references, outside of any session."""
+    """What a caller may do with items by their references, without a session."""
 
     def may_read(self, reference: str) -> bool:
-        """Return whether the caller may know of this item."""
+        """Return whether the caller may know about this item."""
 
     def may_write(self, reference: str) -> bool:
         """Return whether the caller may change this item."""
 
     def decided(self, action: str, allowed: Sequence[str], denied: Sequence[str]) -> None:
-        """A service is about to do `action` on these, and refuses it on those for lack of rights: for the record.
+        """Record that a service is about to do `action` with the `allowed` references, and refuses it for the `denied`
+        ones.
 
-        A `GatewayError` refuses all of it.
+        A `GatewayError` refuses all of them.
         """
 
 
@@ -174,8 +184,8 @@ class ItemAccess(Protocol):
 class OperatorCredentials:
     """A person's login at the dashboard.
 
-    `user` has no blanks around it. Failed logins are counted for this very name, so it is the one to ask a directory
-    for; refuse one of more than `LONGEST_NAME` characters, since all such names share a count.
+    `user` has no blanks around it. Failed logins are counted under exactly this name, so pass it to the directory
+    unchanged. Refuse a name of more than `LONGEST_NAME` characters, because all such names share one count.
     """
 
     user: str
@@ -188,10 +198,11 @@ class OperatorCredentials:
 
 @dataclass(frozen=True, slots=True)
 class Operator:
-    """A person at the dashboard: `roles` such as "viewer" or "administrator", `tags` of sessions they may see.
+    """A person at the dashboard: `roles` such as "viewer" or "administrator", and the `tags` of the sessions they may
+    see.
 
-    `token`, when the plugin gives one, is sent as `authorization: Bearer <token>` with later calls until `expires_at`
-    (wall clock, seconds since 1970); such calls have an `Identity` of kind "operator" whose `claims` is the `Operator`.
+    If the plugin gives a `token`, later calls send it as `authorization: Bearer <token>` until `expires_at` (wall
+    clock, seconds since 1970). Such calls have an `Identity` of kind "operator" whose `claims` is the `Operator`.
     """
 
     name: str
@@ -203,10 +214,10 @@ class Operator:
 
 @dataclass(frozen=True, slots=True)
 class AuditEntry:
-    """One line of an audit log, for those who may administer the gateway and nobody else.
+    """One line of an audit log, for administrators of the gateway only.
 
-    `time_ns` is wall clock, nanoseconds since 1970; `correlation_id` is that of the call, "" when no call caused it.
-    Every text is printable: what is not was escaped by the plugin that keeps the log.
+    `time_ns` is wall clock, nanoseconds since 1970; `correlation_id` is the id of the call, "" when no call caused the
+    entry. Every text is printable: the plugin that keeps the log has escaped all other characters.
     """
 
     time_ns: int
@@ -222,9 +233,10 @@ class AuditEntry:
 
 
 def as_operator(identity: Identity) -> Operator | None:
-    """Return the operator that a caller is: by a login, or by what its plugin gives it without one; None for none.
+    """Return the operator that a caller is, by a login or by the roles of its identity; None when it is no operator.
 
-    The latter is called `<kind>:<id>`, has no token, and sees what `mxgw_operator_sessions` says of that name.
+    A caller with roles and no login is called `<kind>:<id>`, has no token, and sees the sessions that
+    `mxgw_operator_sessions` returns for that name.
     """
     if identity.kind == "operator":
         return identity.claims if isinstance(identity.claims, Operator) else None

@@ -28,15 +28,15 @@ class MxgwError(Exception):
 
 
 class SettingsError(MxgwError):
-    """A settings problem; the text names file, key, reason and the nearest valid key."""
+    """A problem with the settings; the text names file, key, reason and the nearest valid key."""
 
 
 class PluginError(MxgwError):
-    """A plugin that is enabled cannot be used; the text names its distribution and the cause."""
+    """An enabled plugin cannot be used; the text names its distribution and the cause."""
 
 
 class GatewayError(MxgwError):
-    """A refusal or failure that a caller gets to see.
+    """A refusal or failure that is shown to a caller.
 
     Attributes:
         reason: stable UPPER_SNAKE name, sent as `ErrorInfo.reason`.
@@ -56,7 +56,7 @@ class GatewayError(MxgwError):
 
 
 class InternalError(GatewayError):
-    """A bug of the gateway; the caller sees a correlation id and no detail."""
+    """A bug of the gateway; the caller is shown a correlation id and no detail."""
 
 
 class InvalidRequest(GatewayError):
@@ -72,25 +72,25 @@ class UnknownBackend(InvalidRequest):
 
 
 class PositionForeign(InvalidRequest):
-    """The position was handed out by another session: resuming there would swallow events in silence."""
+    """The position belongs to another session; resuming from it would skip events without a gap."""
 
     reason = "POSITION_FOREIGN"
 
 
 class RequestIdReused(InvalidRequest):
-    """The request id was used for something else; nothing was done."""
+    """The request id was used before, for another request; nothing was done."""
 
     reason = "REQUEST_ID_REUSED"
 
 
 class Unauthenticated(GatewayError):
-    """Nobody could say who the caller is."""
+    """The caller is not known."""
 
     reason = "UNAUTHENTICATED"
 
 
 class TooManyAttempts(Unauthenticated):
-    """Too many failed attempts from this peer or for this name; a later one may be heard."""
+    """Too many failed attempts from this peer or for this name; a later attempt may be accepted."""
 
     reason = "TOO_MANY_ATTEMPTS"
 
@@ -102,7 +102,7 @@ class AccessDenied(GatewayError):
 
 
 class AccessRevoked(AccessDenied):
-    """The caller was allowed to, and is no longer: its key was revoked or has expired."""
+    """The caller had access and lost it: its key was revoked or has expired."""
 
     reason = "REVOKED"
 
@@ -126,33 +126,33 @@ class SessionNotReady(GatewayError):
 
 
 class SessionAdopting(SessionNotReady):
-    """The gateway was restarted and the session still waits for its worker; a retry soon finds it."""
+    """The gateway was restarted and the session still waits for its worker; retry soon."""
 
     reason = "SESSION_ADOPTING"
 
 
 class SessionLimitReached(GatewayError):
-    """As many sessions are open as the settings allow."""
+    """The number of open sessions is at the limit of the settings."""
 
     reason = "SESSION_LIMIT_REACHED"
 
 
 class MemoryLimitReached(GatewayError):
-    """The memory that the gateway may use for events has no room for another session, or for another large request."""
+    """The gateway's memory for events has no room for another session, or for another large request."""
 
     reason = "MEMORY_LIMIT_REACHED"
 
 
 class RequestIdLimitReached(GatewayError):
-    """No further request id can be remembered for as long as it must be; nothing was done."""
+    """No further request id can be remembered for the required time; nothing was done."""
 
     reason = "REQUEST_ID_LIMIT_REACHED"
 
 
 class SessionEnded(GatewayError):
-    """The session a stream or command belonged to ended.
+    """The session of a stream or command ended.
 
-    The reason is the close reason's name (WORKER_EXITED, LEASE_EXPIRED, …), and SESSION_CLOSED for CLIENT.
+    The reason is the name of the close reason (WORKER_EXITED, LEASE_EXPIRED, …), and SESSION_CLOSED for CLIENT.
     """
 
     reason = "SESSION_CLOSED"
@@ -177,13 +177,13 @@ class CommandTimedOut(GatewayError):
 
 
 class CommandFailed(GatewayError):
-    """The worker could not run the command at all; metadata carries the worker's `worker_reason`."""
+    """The worker could not run the command at all; metadata has the worker's `worker_reason`."""
 
     reason = "COMMAND_FAILED"
 
 
 class CommandOutcomeUnknown(GatewayError):
-    """The gateway ends while the command runs: it may or may not take effect. Never repeated by the gateway."""
+    """The gateway ends while the command runs: it may or may not take effect. The gateway never repeats it."""
 
     reason = "COMMAND_OUTCOME_UNKNOWN"
 
@@ -195,13 +195,13 @@ class PendingCommandsExceeded(GatewayError):
 
 
 class SubscriberExists(GatewayError):
-    """The session has its one subscriber already, and fan-out is off."""
+    """The session already has its one subscriber, and several subscribers are not enabled."""
 
     reason = "SUBSCRIBER_EXISTS"
 
 
 class SubscriberLimitReached(GatewayError):
-    """The session has as many subscribers as the settings allow."""
+    """The number of subscribers of the session is at the limit of the settings."""
 
     reason = "EVENT_SUBSCRIBER_LIMIT_REACHED"
 
@@ -213,25 +213,25 @@ class SubscriberOverflow(GatewayError):
 
 
 class PositionLost(GatewayError):
-    """The position cannot be resumed completely, and the client asked to be refused then."""
+    """The stream cannot be resumed completely from this position, and the client asked for a refusal in that case."""
 
     reason = "POSITION_LOST"
 
 
 class FeatureNotEnabled(GatewayError):
-    """The request needs a plugin that is not enabled; metadata carries `plugin`."""
+    """The request needs a plugin that is not enabled; metadata has its name as `plugin`."""
 
     reason = "FEATURE_NOT_ENABLED"
 
 
 class DependencyUnavailable(GatewayError):
-    """Something that the answer depends on (a directory, a database) is not there now; a later call may succeed."""
+    """Something that the answer needs (a directory, a database) cannot be reached now; a later call may succeed."""
 
     reason = "DEPENDENCY_UNAVAILABLE"
 
 
 class HistoryUnavailable(GatewayError):
-    """A history store did not give what it had said it has; resume after the last position."""
+    """A history store did not deliver events that it had announced; resume after the last position."""
 
     reason = "HISTORY_UNAVAILABLE"
 

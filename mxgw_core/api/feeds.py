@@ -8,8 +8,8 @@ from typing import Protocol
 
 from mxgw.v1.event_service_pb2 import OnGap, OverflowPolicyChoice, StartPosition
 from mxgw.v1.events_pb2 import SourceHealth, WorkerState
+from mxgw_core.api.calls import Call, ResponseStream
 from mxgw_core.api.events import Retention, SubscriberLimits
-from mxgw_core.api.gateway import Call, ResponseStream
 
 
 class FeedFilter(Protocol):

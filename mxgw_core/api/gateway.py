@@ -1,153 +1,63 @@
-"""What a plugin may ask of the running gateway, and what it may add to it."""
+"""The running gateway. For every plugin that looks at sessions, opens or ends one, or has streams of its own."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Generic, Protocol, TypeVar
-
-from google.protobuf.descriptor import ServiceDescriptor
-from google.protobuf.message import Message
-from pydantic import BaseModel
+from typing import Protocol
 
 from mxgw.v1.commands_pb2 import MxCommand
 from mxgw_core.api.access import ItemAccess, Operator, OperatorCredentials, SessionPredicate
-from mxgw_core.api.attempts import Attempts
+from mxgw_core.api.calls import OpenStream
 from mxgw_core.api.errors import GatewayError
-from mxgw_core.api.internal import InternalSession
+from mxgw_core.api.feeds import Feed, FeedDescription
+from mxgw_core.api.internal_sessions import InternalSession
 from mxgw_core.api.observation import Observation
-from mxgw_core.api.types import CloseReason, Identity, ItemRecord, Peer, SessionInfo
-
-if TYPE_CHECKING:
-    from mxgw_core.api.feeds import Feed, FeedDescription
-
-SettingsT = TypeVar("SettingsT", bound=BaseModel)
-
-
-@dataclass(frozen=True, slots=True)
-class SettingsSection(Generic[SettingsT]):
-    """A plugin's own settings: `[plugins.<name>]`, validated into `model`.
-
-    `apply` is called once at start with the validated, frozen settings, before any other hook of the plugin; what it
-    raises is a start-up error of that plugin. Every relative path in them counts from `gateway.data_dir` and is made
-    absolute before. `former` has the settings of earlier releases that are gone, by name, and for each a sentence on
-    what to do instead; whoever still sets one is told it.
-    """
-
-    name: str
-    model: type[SettingsT]
-    apply: Callable[[SettingsT], None]
-    former: Mapping[str, str] = field(default_factory=dict)
-
-
-def left_behind(former: Path, now: Path, data_dir: Path) -> str:
-    """Return what to tell someone whose files lie where a setting pointed in an earlier release; "" when all is well.
-
-    That is the case when `former` exists and `now`, where the setting points today, does not.
-    """
-    if former == now or not _exists(former) or _exists(now):
-        return ""
-    stay = f"'{former.relative_to(data_dir)}'" if former.is_relative_to(data_dir) else f"'{former}'"
-    return (
-        f"relative paths of plugins count from gateway.data_dir; {former} exists and {now} does not: write {stay} to "
-        "leave it there, or move it to the new place"
-    )
-
-
-def _exists(path: Path) -> bool:
-    try:
-        return path.exists()
-    except OSError:
-        return False  # who may not look there never had files there
-
-
-@dataclass(frozen=True, slots=True)
-class Call:
-    """One call as a service sees it: who makes it, from where, how long it may take (None: no deadline), and how many
-    bytes its request has.
-    """
-
-    method: str
-    identity: Identity
-    peer: Peer
-    deadline_s: float | None
-    request_bytes: int = 0
-
-
-class ResponseStream(Protocol):
-    """Where a streaming RPC writes its answers."""
-
-    async def write(self, message: Message | bytes) -> None:
-        """Send one message, or its encoded form; waits while the transport is full."""
-
-
-@dataclass(frozen=True, slots=True)
-class GrpcService:
-    """A gRPC service: its descriptor, and an object with one coroutine method per RPC, named as in the contract.
-
-    A unary method is `async def Name(self, request, call: Call) -> Message`; a server-streaming one is
-    `async def Name(self, request, call: Call, stream: ResponseStream) -> None`. Client streaming is not supported.
-    Identity, authorization, limits and the mapping of `GatewayError` apply to all services alike. `scopes` says, by the
-    name of the method, what a caller needs; what the words mean is up to the plugin that authorizes (docs/securing.md).
-    A method without one is refused wherever a plugin authorizes by scope.
-    """
-
-    descriptor: ServiceDescriptor
-    implementation: object
-    scopes: Mapping[str, str] = field(default_factory=dict)
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class OpenStream:
-    """A streaming call that is being served; an object stands for the same call for as long as it lasts."""
-
-    method: str
-    identity: Identity
-    peer: Peer
-    session_id: str
+from mxgw_core.api.rate_limits import Attempts
+from mxgw_core.api.types import CloseReason, Identity, ItemRecord, SessionInfo
 
 
 class Gateway(Protocol):
-    """The running gateway as plugins see it; call it in the event loop only."""
+    """The running gateway, as plugins see it. Call it in the event loop only."""
 
     @property
     def instance_id(self) -> str:
-        """Random per start."""
+        """A random id of this run of the gateway."""
 
     @property
     def observation(self) -> Observation:
-        """What can be seen of sessions, plugins and settings."""
+        """Shows sessions, plugins and settings."""
 
     @property
     def authenticates_operators(self) -> bool:
-        """Whether a plugin knows who may log in at the dashboard."""
+        """Whether a plugin implements logins at the dashboard."""
 
     @property
     def attempts(self) -> Attempts:
-        """The one count of failed attempts: whoever accepts or refuses credentials begins an attempt here first.
+        """The one count of failed attempts. Before checking credentials, begin an attempt here.
 
-        `authenticate_operator` does so by itself.
+        `authenticate_operator` begins one itself.
         """
 
     @property
     def data_dir(self) -> Path:
-        """The gateway's private directory; it is locked for this gateway while a plugin's context is entered."""
+        """The gateway's private directory. While a plugin's context is entered, it is locked for this gateway."""
 
     @property
     def data_dir_id(self) -> str:
-        """Names that directory itself, whatever path leads to it; a copy of it has another."""
+        """Identifies the data directory itself, whatever path leads to it; a copy of the directory has another id."""
 
     @property
     def remembered_sessions(self) -> int:
-        """How many sessions that ended are remembered for their clients (`limits.remembered_sessions`)."""
+        """How many ended sessions are remembered for their clients (`limits.remembered_sessions`)."""
 
     @property
     def default_backend(self) -> str:
-        """Name of the backend of sessions that name none (`backends.default`)."""
+        """The backend of sessions that name none (`backends.default`)."""
 
     async def open_internal_session(self, client_name: str, backend: str = "") -> InternalSession:
-        """Open a session of the gateway's own; `backend` "" is the default one. Waits until the gateway serves.
+        """Open a session of the gateway's own, with the default backend if `backend` is "". Waits until the gateway
+        serves.
 
         Raises:
             GatewayError: it could not be opened, or the gateway is shutting down.
@@ -157,7 +67,8 @@ class Gateway(Protocol):
         """Return a new stream of the plugin's own; call it before the gateway serves."""
 
     def item_access(self, identity: Identity) -> Sequence[ItemAccess]:
-        """Return what the plugins say of an identity and items; all must agree, and without any all is allowed.
+        """Return what the plugins allow an identity to do with items. All must agree; without any, everything is
+        allowed.
 
         Raises:
             AccessDenied: a plugin failed.
@@ -167,58 +78,60 @@ class Gateway(Protocol):
         """Return the live sessions, oldest first."""
 
     def session(self, session_id: str) -> SessionInfo | None:
-        """Return one live session."""
+        """Return one live session; None when it is not there."""
 
     def close_session(self, session_id: str, reason: CloseReason, detail: str = "") -> bool:
-        """Begin to end a session; return False when there is no such live session.
+        """Begin to end a session; return False when there is no live session of this id.
 
         Raises:
-            AccessDenied: it is the gateway's own.
+            AccessDenied: it is a session of the gateway's own.
         """
 
     def items_used(self, session_id: str, command: MxCommand) -> Sequence[ItemRecord | None]:
         """Return the item of each handle that a command uses, in the order of its inputs, as `CommandGuard` gets them.
 
-        None where the handle stands for no item, and where there is no such live session. Each is looked up when it is
-        asked for.
+        None for a handle without an item, and for all of them when there is no such live session. Items are looked up
+        on access.
         """
 
     def streams(self) -> Sequence[OpenStream]:
-        """Return the streaming calls that are being served, of all services, oldest first."""
+        """Return the streaming calls of all services that are being served, oldest first."""
 
     def end_stream(self, stream: OpenStream, error: GatewayError) -> bool:
-        """End a streaming call at once with `error`, whatever is still unsent; return False when it has ended."""
+        """End a streaming call at once with `error`, even if messages are unsent; return False when it had already
+        ended.
+        """
 
     def kill_worker(self, session_id: str, detail: str = "") -> bool:
-        """End a session with KILLED_BY_OPERATOR and its worker process at once, unasked; False as `close_session`.
+        """End a session with KILLED_BY_OPERATOR and kill its worker process; return False as `close_session` does.
 
         Raises:
-            AccessDenied: it is the gateway's own.
+            AccessDenied: it is a session of the gateway's own.
         """
 
     async def authenticate_operator(self, credentials: OperatorCredentials) -> Operator | None:
-        """Ask the plugins who this person is; None when none vouches. An exception counts as None.
+        """Ask the plugins who this person is; None when name or password are wrong, or a plugin failed.
 
         Raises:
-            TooManyAttempts: of this peer, or for this name; no plugin was asked.
-            GatewayError: a plugin refused on purpose (the directory is not there).
+            TooManyAttempts: by this peer, or for this name; no plugin was asked.
+            GatewayError: a plugin refused on purpose (for example, the directory cannot be reached).
         """
 
     async def renew_operator(self, operator: Operator) -> Operator | None:
-        """Ask the plugins for the operator as of now, with a new token; None when they vouch no more.
+        """Ask the plugins for the operator as of now, with a new token; None when this person is no operator any more.
 
         Raises:
             GatewayError: a plugin refused on purpose.
         """
 
     def forget_operator(self, operator: Operator) -> None:
-        """Let the operator's token be worth nothing from now on; for a logout."""
+        """Make the operator's token invalid from now on; for a logout."""
 
     def sight_of(self, operator: Operator) -> SessionPredicate:
-        """Return whether a session, live or ended, may be seen by this operator; it sees none when no plugin answers.
+        """Return which sessions, live or ended, this operator may see; none when no plugin answers.
 
-        Ask again for each look: what an operator may see can change.
+        Ask again each time: what an operator may see can change.
         """
 
     def sessions_visible_to(self, operator: Operator) -> Sequence[SessionInfo]:
-        """Return the live sessions every answering plugin lets this operator see; none when no plugin answers."""
+        """Return the live sessions that all answering plugins let this operator see; none when no plugin answers."""

@@ -1,9 +1,9 @@
-"""Globs: the one matcher for patterns that people write and texts that come from outside.
+"""Globs: patterns that people write in settings, matched with names from outside.
 
-Matching takes the same number of steps for every text, however it was chosen: all places of the text at which the
-pattern so far may end are the bits of one number, and each character of the pattern moves them once. So a match costs
-at most `LONGEST_MIDDLE` operations on a number with as many bits as the text has characters, and the text is read once
-for all patterns. Nothing is tried twice, as a regular expression would.
+Matching takes a bounded number of steps for every name, however it was chosen. The bits of one number are all positions
+of the name where the pattern so far may end, and each character of the pattern moves them once. So a match takes at
+most `LONGEST_MIDDLE` operations on a number with as many bits as the name has characters, and the name is read once for
+all patterns. Nothing is tried twice, as a regular expression would do.
 Source: R. Baeza-Yates, G. Gonnet, A new approach to text searching, CACM 35 (1992), with text and pattern exchanged.
 """
 
@@ -17,9 +17,9 @@ LONGEST_PATTERN = 1024
 
 
 class Globs:
-    """Patterns in which `*` stands for any characters, none included, and `?` for one; nothing else is special.
+    """Patterns: `*` stands for any number of characters, `?` for one; no other character is special.
 
-    Case does not count, nor do blanks around text and pattern.
+    Case does not count, nor do blanks around name and pattern.
     """
 
     __slots__ = ("_globs",)
@@ -28,7 +28,7 @@ class Globs:
         self._globs = tuple(_Glob(pattern.strip().casefold()) for pattern in patterns)
 
     def match(self, text: str) -> bool:
-        """Return whether some pattern stands for the whole text."""
+        """Return whether some pattern matches the whole name."""
         text = text.strip().casefold()
         places: Mapping[str, int] | None = None
         for glob in self._globs:
@@ -44,7 +44,7 @@ class Globs:
 
 
 def check_glob(pattern: str) -> None:
-    """Make sure that a pattern is short enough to be asked for each item of the largest call.
+    """Make sure that a pattern is short enough to be compared with each item of the largest call.
 
     Raises:
         ValueError: it is too long; the text says how long it may be.
@@ -60,7 +60,7 @@ def check_glob(pattern: str) -> None:
 
 
 class _Glob:
-    """One pattern: the text before its first special character, that behind its last, and what is in between."""
+    """One pattern: the text before its first special character, the text after the last one, and the part between."""
 
     __slots__ = ("_head", "_shortest", "_tail", "_whole", "middle")
 
@@ -70,28 +70,28 @@ class _Glob:
         first, last = (special[0], special[-1]) if special else (0, -1)
         self._head, self._tail = pattern[:first], pattern[last + 1 :]
         self._shortest = len(pattern) - pattern.count("*")
-        # "" where head and tail alone decide.
+        # "" when head and tail decide alone.
         self.middle = pattern[first : last + 1]
         if not self.middle.strip("*"):
             self.middle = ""
 
     def may_match(self, text: str) -> bool:
-        """Return whether all but the middle agrees."""
+        """Return whether a name fits all parts but the middle."""
         if self._whole is not None:
             return text == self._whole
         return len(text) >= self._shortest and text.startswith(self._head) and text.endswith(self._tail)
 
     def reaches_its_end(self, length: int, places: Mapping[str, int]) -> bool:
-        """Return whether the middle fits between head and tail of a text of this length."""
+        """Return whether the middle fits between head and tail of a name of this length."""
         end = length - len(self._tail)
-        # Bit n: the pattern so far may end before the text's character n.
+        # Bit n: the pattern so far may end before character n of the text.
         ends = 1 << len(self._head)
         for character in self.middle:
             if character == "*":
                 first = ends & -ends
                 if first >> end > 1:
                     return False
-                ends = (2 << end) - first  # all from the first of them up to the tail
+                ends = (2 << end) - first  # all positions from the first one up to the tail
             elif character == "?":
                 ends <<= 1
             else:
@@ -102,7 +102,7 @@ class _Glob:
 
 
 def _places(text: str) -> Mapping[str, int]:
-    """Return, for each character of a text, the bits of the places where it stands."""
+    """Return, for each character of a name, the bits of its positions."""
     places: dict[str, int] = {}
     bit = 1
     for character in text:

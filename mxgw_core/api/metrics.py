@@ -1,7 +1,7 @@
-"""Metrics as core and plugins give them: named families of samples, for whoever exposes them.
+"""Metrics. For plugins that count or measure something (hook `mxgw_metrics`), and for those that publish all metrics.
 
-Names follow the conventions of OpenMetrics: base units (`_seconds`, `_bytes`), counters end in `_total`. Labels have
-few values: never a session's id, an item, a key, or anything else of which a client can make as many as it likes.
+Names follow the conventions of OpenMetrics: base units (`_seconds`, `_bytes`), and counters end in `_total`. A label
+has few values: never the id of a session, an item, a key, or anything else that clients can create without limit.
 """
 
 from __future__ import annotations
@@ -9,21 +9,22 @@ from __future__ import annotations
 import enum
 import math
 import re
+from bisect import bisect_left
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 
 _NAME = re.compile(r"[a-z][a-z0-9_]*\Z")
-# What would grow with what clients do, or tell who does what.
+# Labels whose values clients could create without limit, or that would reveal who does what.
 _FORBIDDEN_LABELS = frozenset(
     {"session", "session_id", "item", "tag", "key", "key_id", "owner", "client", "peer", "le"}
 )
-# Endings that the exposition formats make themselves.
+# Endings that the exposition formats add themselves.
 _RESERVED_ENDINGS = ("_created", "_bucket", "_count", "_sum")
 
 
 class MetricKind(enum.Enum):
-    """How a metric's values move: a counter never falls, a gauge does, a histogram counts observations by size."""
+    """How values change: a counter never falls, a gauge may, a histogram counts observations by size."""
 
     COUNTER = "counter"
     GAUGE = "gauge"
@@ -32,9 +33,10 @@ class MetricKind(enum.Enum):
 
 @dataclass(frozen=True, slots=True)
 class MetricBuckets:
-    """A histogram's value: how many observations were at most each of `bounds`, how many at all, and their sum.
+    """The value of a histogram: for each of `bounds`, how many observations were at most as large.
 
-    `counts` are cumulative, as many as `bounds`, which ascend; `count` includes what is beyond the last bound.
+    `counts` are cumulative, one for each of the ascending `bounds`. `count` and `sum` are those of all observations,
+    also of those beyond the last bound.
     """
 
     bounds: Sequence[float]
@@ -51,9 +53,38 @@ class MetricBuckets:
             raise ValueError("the counts of a histogram are cumulative")
 
 
+class Distribution:
+    """Counts observations by size, for a histogram. `bounds` ascend; observations beyond the last one count as well."""
+
+    __slots__ = ("_bounds", "_counts", "_sum")
+
+    def __init__(self, bounds: Sequence[float]) -> None:
+        self._bounds = tuple(bounds)
+        self._counts = [0] * (len(self._bounds) + 1)
+        self._sum = 0.0
+
+    def observe(self, value: float) -> None:
+        """Count one observation."""
+        self._counts[bisect_left(self._bounds, value)] += 1
+        self._sum += value
+
+    def add(self, other: Distribution) -> None:
+        """Add the counts of a distribution with the same bounds."""
+        self._counts = [a + b for a, b in zip(self._counts, other._counts, strict=True)]
+        self._sum += other._sum
+
+    def buckets(self) -> MetricBuckets:
+        """Return the counts so far, cumulative."""
+        cumulative, total = [], 0
+        for count in self._counts:
+            total += count
+            cumulative.append(total)
+        return MetricBuckets(self._bounds, cumulative[:-1], total, self._sum)
+
+
 @dataclass(frozen=True, slots=True)
 class MetricSample:
-    """One value of a metric. `labels` are the values of the metric's labels, in their order."""
+    """One value of a metric; `labels` are the values of the metric's labels, in the same order."""
 
     value: float | MetricBuckets
     labels: tuple[str, ...] = ()
@@ -69,7 +100,7 @@ class Metric:
         labels: names of the labels, in the order of each sample's values.
 
     Raises:
-        ValueError: the name, a label or a sample does not fit.
+        ValueError: a name, label or sample breaks these rules.
     """
 
     name: str
@@ -106,5 +137,5 @@ def counter(name: str, text: str, value: float) -> Metric:
 
 
 def gauge(name: str, text: str, value: float | None) -> Metric:
-    """Return a gauge without labels; None leaves it without a sample, for what is not known now."""
+    """Return a gauge without labels; with None it has no sample, for a value that is unknown now."""
     return Metric(name, MetricKind.GAUGE, text, samples=() if value is None else (MetricSample(value),))

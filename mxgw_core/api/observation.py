@@ -1,4 +1,4 @@
-"""What a plugin may see of sessions, plugins and settings: the contract's own messages, and a mirror of the events."""
+"""What the gateway is doing. For plugins that show it: sessions, commands, plugins, settings, metrics, events."""
 
 from __future__ import annotations
 
@@ -14,17 +14,10 @@ from mxgw_core.api.metrics import Metric
 
 
 @dataclass(frozen=True, slots=True)
-class Finding:
-    """What `mxgw doctor` shows as a warning of a plugin: what it is about, what was found, and what to do."""
-
-    title: str
-    detail: str
-    cure: str
-
-
-@dataclass(frozen=True, slots=True)
 class PluginStatus:
-    """One plugin at one moment. `state` is "loaded", "failed" or "available"; `hook_failures` counts by hook."""
+    """One plugin at one moment. `state` is "loaded", "failed" or "available"; `hook_failures` counts exceptions by
+    hook.
+    """
 
     name: str
     state: str
@@ -37,7 +30,7 @@ class PluginStatus:
 
 @dataclass(frozen=True, slots=True)
 class ShownSetting:
-    """One setting as it counts: `value` is plain data fit for JSON with secrets as `***`; `origin` says who set it."""
+    """One setting in effect: `value` is plain data for JSON, with secrets as `***`; `origin` says where it was set."""
 
     key: str
     value: Any
@@ -46,16 +39,16 @@ class ShownSetting:
 
 @dataclass(frozen=True, slots=True)
 class CommandInFlight:
-    """A command that its worker has not answered: what it is called in the contract, and how long it waits."""
+    """A command that its worker has not answered: its name in the contract, and its age."""
 
     name: str
     age_s: float
 
 
 class Observation(Protocol):
-    """Looks at the running gateway and changes nothing; call it in the event loop only.
+    """Looks at the running gateway and changes nothing. Call it in the event loop only.
 
-    Nothing here counts as use of a session: no lease is extended, and no subscriber's place is taken.
+    It does not count as use of a session: it extends no lease and takes no subscriber's place.
     """
 
     @property
@@ -68,36 +61,38 @@ class Observation(Protocol):
 
     @property
     def memory_bytes(self) -> int:
-        """How much memory the events of all sessions take."""
+        """How much memory the events of all sessions use."""
 
     @property
     def memory_limit_bytes(self) -> int:
-        """How much they may take; see `limits.memory_bytes`."""
+        """How much memory they may use (`limits.memory_bytes`)."""
 
     @property
     def spare_workers(self) -> int:
-        """How many workers stand ready for the next sessions; `workers.warm_pool` says how many should."""
+        """How many workers are started for future sessions; `workers.warm_pool` is the number wanted."""
 
     @property
     def is_draining(self) -> bool:
         """Whether the gateway is shutting down."""
 
     def sessions(self) -> Sequence[Session]:
-        """Return the live sessions, oldest first, as `ListSessions` tells them."""
+        """Return the live sessions, oldest first, as `ListSessions` shows them."""
 
     def session(self, session_id: str) -> Session | None:
-        """Return a session, live or ended lately; None when it is not known."""
+        """Return a live session, or one that ended lately; None for any other id."""
 
     def subscribers(self, session_id: str) -> ListSubscribersResponse | None:
-        """Return who follows a live session, and its counters; None when there is no such session."""
+        """Return the subscribers of a live session with their counters; None when there is no such session."""
 
     def commands(self, session_id: str) -> Sequence[CommandInFlight]:
-        """Return the commands of a live session that wait for their answer, oldest first; none when it is not there."""
+        """Return the commands of a live session that wait for an answer, oldest first; none when there is no such
+        session.
+        """
 
     async def session_state(
         self, session_id: str, *, include_values: bool, page_size: int, page_token: str = ""
     ) -> GetSessionStateResponse:
-        """Return the MXAccess state of a session. It is a command to its worker: ask seldom, and for few items.
+        """Return the MXAccess state of a session. It is a command to the worker: ask seldom, and for few items.
 
         Raises:
             GatewayError: the session is not there, or its worker does not answer.
@@ -106,10 +101,10 @@ class Observation(Protocol):
     def watch(
         self, session_id: str, interval_s: float
     ) -> AbstractAsyncContextManager[AsyncIterator[StreamEventsResponse]]:
-        """Hold a mirror of a session's events, from entering on: frames of events and gaps only.
+        """Mirror a session while the block runs: events and gaps after entering it.
 
-        A mirror of the gateway's own: it takes no subscriber's place, holds no lease, and is never cut for being slow.
-        At most one data change per item comes in `interval_s` seconds; CONFLATED gaps stand for those in between.
+        The mirror takes no subscriber's place, extends no lease, and is never ended for being slow. It gets at most one
+        data change per item in `interval_s` seconds; CONFLATED gaps replace the others.
 
         Raises:
             GatewayError: the session is not there (on entering), or ended (after its last event).
@@ -118,19 +113,19 @@ class Observation(Protocol):
     def audit_tail(self, limit: int) -> Sequence[AuditEntry] | None:
         """Return the newest entries of the audit log, at most `limit`, oldest first; None when no plugin keeps one.
 
-        For administrators only: whoever shows it must know that its reader is one.
+        Show them to administrators only; the caller must check that.
 
         Raises:
-            GatewayError: it cannot be read.
+            GatewayError: the log cannot be read.
         """
 
     def plugins(self) -> Sequence[PluginStatus]:
-        """Return the enabled plugins in the order of the settings, then the others that are installed."""
+        """Return the enabled plugins in the order of the settings, then the installed plugins that are not enabled."""
 
     def metrics(self) -> Sequence[Metric]:
-        """Return the gateway's metrics as of now, then those that plugins bring (hook `mxgw_metrics`).
+        """Return the gateway's metrics as of now, then those of plugins (hook `mxgw_metrics`).
 
-        Made from counters that are kept anyway: some milliseconds for a full gateway, and nothing until asked.
+        They are copied from counters that are kept anyway, which takes some milliseconds for a full gateway.
         """
 
     def settings(self) -> Sequence[ShownSetting]:

@@ -1,7 +1,7 @@
-"""Long work in the event loop, cut into slices: between two of them everybody else has a turn.
+"""Long work in the event loop, cut into slices, so that other work is done between two of them.
 
-However many callers bring long work, one slice of it runs in a turn of the event loop: they wait for each other, and
-whoever wants something short waits for one slice and not for all.
+However many callers bring long work, one slice runs in each turn of the event loop: the callers take turns, and short
+work waits for one slice, not for all of them.
 """
 
 from __future__ import annotations
@@ -15,32 +15,34 @@ from weakref import WeakKeyDictionary
 
 T = TypeVar("T")
 
-# Names that are compared with patterns at a stretch: about 1 ms for the longest names and 50 patterns that nearly fit
-# them, hundredths of that as a rule. Another call needs about ten turns of the event loop, so it is 20 ms late at most.
+# Names in a slice that is compared with patterns: about 1 ms for the longest names and 50 patterns that nearly match
+# them, usually a hundredth of that. Another call needs about ten turns of the event loop, so it is 20 ms late at most.
 NAMES_AT_ONCE = 4
-# Entries that are looked at or copied, and compared with nothing, at a stretch: about 1 ms.
+# Entries in a slice that is read or copied only: about 1 ms.
 ENTRIES_AT_ONCE = 500
-# Turns without a slice after work that cannot be cut: as many as a short call needs, so that it meets one such at most.
+# Turns without a slice after work that cannot be cut: as many as a short call needs, so it waits for one such work.
 _TURNS_AFTER_WHOLE = 20
 
-# Those who wait for their turn in each event loop, None for the first one, which only waits for the loop.
+# The callers that wait in each event loop; the first one, which waits for the loop only, has no future.
 _waiting: WeakKeyDictionary[asyncio.AbstractEventLoop, deque[asyncio.Future[None] | None]] = WeakKeyDictionary()
 
 
 async def turn() -> None:
-    """Return when the event loop has done what else is due; nobody else who awaits this goes on in the same turn."""
+    """Return after the event loop has done other work; of all callers of `turn`, only one continues in each turn of the
+    loop.
+    """
     queue = await _first()
     _next_one(queue)
 
 
 async def turn_for_whole() -> None:
-    """As `turn`, before work of some 10 ms that cannot be cut: for some turns nobody else's slice follows on it."""
+    """As `turn`, before work of some 10 ms that cannot be cut: no other slice runs for some turns afterwards."""
     queue = await _first()
     _after(asyncio.get_running_loop(), queue, _TURNS_AFTER_WHOLE)
 
 
 async def in_slices(things: Sequence[T], size: int = NAMES_AT_ONCE) -> AsyncIterator[Sequence[T]]:
-    """Yield slices of `size` things, in order; before each but the first, the event loop does what else is due."""
+    """Yield slices of `size` things, in order; let the event loop do other work before each slice but the first."""
     for start in range(0, len(things), size):
         if start:
             await turn()
@@ -48,7 +50,7 @@ async def in_slices(things: Sequence[T], size: int = NAMES_AT_ONCE) -> AsyncIter
 
 
 async def _first() -> deque[asyncio.Future[None] | None]:
-    """Wait in the queue of this event loop; return it once the caller is its first and may go on."""
+    """Wait in this event loop's queue until the caller is its first, and return the queue."""
     loop = asyncio.get_running_loop()
     queue = _waiting.setdefault(loop, deque())
     if not queue:
@@ -59,14 +61,14 @@ async def _first() -> deque[asyncio.Future[None] | None]:
             _next_one(queue)
             raise
         return queue
-    # Completed by whoever is before it in the queue.
+    # Completed by the caller before this one in the queue.
     future = loop.create_future()
     queue.append(future)
     try:
         await future
     except BaseException:
         if future.cancelled():
-            with suppress(ValueError):  # whoever was before it saw that already
+            with suppress(ValueError):  # the caller before it has removed it already
                 queue.remove(future)
         else:
             _next_one(queue)
@@ -75,11 +77,11 @@ async def _first() -> deque[asyncio.Future[None] | None]:
 
 
 def _next_one(queue: deque[asyncio.Future[None] | None]) -> None:
-    """Let the next one go on, in the next turn."""
+    """Remove the first of the queue, and let the next one continue in the next turn."""
     queue.popleft()
     while queue:
         first = queue[0]
-        assert first is not None  # only who found nobody there has no future
+        assert first is not None  # only a caller that found the queue empty has no future
         if not first.cancelled():
             first.set_result(None)
             return

@@ -1,4 +1,4 @@
-"""Values that plugins and core exchange: positions, identities, sessions."""
+"""Values that plugins and core exchange about callers, sessions and items."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 
 @dataclass(frozen=True, slots=True)
 class Position:
-    """A place in a session's stream. Sequences of two epochs must never be compared."""
+    """A place in a session's stream. Sequences of different epochs cannot be compared."""
 
     epoch: bytes
     sequence: int
@@ -17,10 +17,11 @@ class Position:
 
 @dataclass(frozen=True, slots=True)
 class ItemRecord:
-    """An item of a session as its worker knows it; what it says never changes, unlike what its handle stands for.
+    """An item of a session, as its worker knows it. A record never changes, but a handle may later belong to another
+    item.
 
-    `serial` is given to no other item of the session's epoch. `item_definition` and `item_context` are those of the
-    command that added it.
+    No other item of the session's epoch has the same `serial`. `item_definition` and `item_context` are those of the
+    command that added the item.
     """
 
     serial: int
@@ -47,7 +48,7 @@ class SessionState(enum.Enum):
 
 
 class CloseReason(enum.Enum):
-    """Why a session ended; values equal the contract's numbers."""
+    """Why a session ended. The values are the numbers of the contract."""
 
     CLIENT = 1
     LEASE_EXPIRED = 2
@@ -63,7 +64,7 @@ class CloseReason(enum.Enum):
 
     @property
     def is_fault(self) -> bool:
-        """Whether the session ends FAULTED rather than CLOSED."""
+        """Whether the session is FAULTED afterwards, rather than CLOSED."""
         return self in _FAULTS
 
 
@@ -84,7 +85,7 @@ UNIX_PEER = "unix"
 
 @dataclass(frozen=True, slots=True)
 class Peer:
-    """Where a call comes from. `address` is printable; `is_local` is true on loopback and Unix sockets."""
+    """The other end of a call. `address` is printable; `is_local` is true on loopback and Unix sockets."""
 
     address: str
     is_local: bool
@@ -94,7 +95,7 @@ def peer_address(peer: Peer) -> ipaddress.IPv4Address | ipaddress.IPv6Address:
     """Return the IP address of a peer; 127.0.0.1 for a Unix socket.
 
     Raises:
-        ValueError: it has none.
+        ValueError: the peer has no IP address.
     """
     if peer.address == UNIX_PEER:
         return ipaddress.ip_address("127.0.0.1")
@@ -108,8 +109,8 @@ def peer_address(peer: Peer) -> ipaddress.IPv4Address | ipaddress.IPv6Address:
 class Identity:
     """Who a caller is.
 
-    `kind` is "anonymous", "key", "operator" or a plugin's own word; `claims` belongs to the plugin that authenticated.
-    `roles` are those of an `Operator` that the caller has without a login, as `as_operator` tells.
+    `kind` is "anonymous", "key", "operator" or a word of the plugin that authenticated; `claims` is that plugin's own
+    data. `roles` are the roles of an operator that the caller has without a login (see `as_operator`).
     """
 
     id: str
@@ -142,19 +143,21 @@ class SessionInfo:
     worker_pid: int
     close_reason: CloseReason | None = None
     close_detail: str = ""
-    # Seconds without a subscriber; None while it has one, or never had one.
+    # Seconds without a subscriber; None while the session has one, and when it never had one.
     detached_s: float | None = None
-    # How far back the log reaches at the present rate; None while that is not known.
+    # Seconds that the log reaches back at the present rate of events; None while the rate is not known.
     horizon_s: float | None = None
-    # Whether the gateway opened it for itself (`Gateway.open_internal_session`).
+    # Whether it is a session of the gateway's own (`Gateway.open_internal_session`).
     is_internal: bool = False
 
 
 @dataclass(frozen=True, slots=True)
 class EndedSession:
-    """A session that ended in an earlier run of the gateway: how it was known, when it ended, what lease it had.
+    """A session that ended in an earlier run of the gateway; its end was at `closed_at`, wall clock in seconds since
+    1970.
 
-    `request_key` and `request_digest` are those of its `WorkerSpawn`: a repeated OpenSession is told of its end.
+    `request_key` and `request_digest` are those of its `WorkerSpawn`: an OpenSession that is repeated is answered with
+    the end of this session.
     """
 
     info: SessionInfo
@@ -165,7 +168,7 @@ class EndedSession:
 
 
 def own_session(session: SessionInfo) -> str:
-    """Return why nobody else may use or end a session of the gateway's own."""
+    """Return the text that refuses to use or end a session of the gateway's own."""
     return (
         f"session {session.session_id} ({session.client_name}) is the gateway's own and ends with what it serves: "
         f"look at it and leave it alone; if its worker hangs, end process {session.worker_pid}, and a new one is opened"

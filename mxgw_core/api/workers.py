@@ -1,4 +1,4 @@
-"""What a plugin may know and say about worker processes."""
+"""Worker processes. For plugins that watch them, or keep them over a restart of the gateway."""
 
 from __future__ import annotations
 
@@ -11,12 +11,12 @@ from mxgw_core.api.types import CloseReason
 
 @dataclass(frozen=True, slots=True)
 class WorkerSpawn:
-    """A worker about to be started; no process knows of it yet. `secret` proves both ends to each other.
+    """A worker that is about to be started. Gateway and worker prove themselves to each other with `secret`.
 
-    `owner`, `owner_kind` and `owner_name` are those of the identity that opened the session; `opened_at` is wall
-    clock, seconds since 1970. `data_dir_id` is `Gateway.data_dir_id` of the gateway that starts it. `request_key` and
-    `request_digest` are hashes by which a repeat of the OpenSession call is known (empty when it had no request id):
-    keep them with the worker, so that they outlive the gateway as it does.
+    `owner`, `owner_kind` and `owner_name` are those of the identity that opened the session; `opened_at` is wall clock,
+    seconds since 1970. `data_dir_id` is `Gateway.data_dir_id` of the gateway that starts the worker. `request_key` and
+    `request_digest` are hashes by which a repeated OpenSession is recognised (empty when the call had no request id). A
+    plugin that keeps workers over a restart of the gateway must store them too.
     """
 
     session_id: str
@@ -36,9 +36,9 @@ class WorkerSpawn:
 
 
 def same_data_dir(known: str, now: str) -> bool:
-    """Return whether a `data_dir_id` that was written down names the same directory as one of now.
+    """Return whether a stored `data_dir_id` names the same directory as a present one.
 
-    Devices may get other numbers as the machine boots, so after a boot the inode alone counts: no worker lives then.
+    Device numbers may change when the machine boots, so after a boot only the inode counts: no worker survives a boot.
     """
     (known_device, known_inode, known_boot), (device, inode, boot) = _parts(known), _parts(now)
     return known_inode == inode and (known_device == device or known_boot != boot)
@@ -52,11 +52,11 @@ def _parts(data_dir_id: str) -> tuple[str, str, str]:
 
 @dataclass(frozen=True, slots=True)
 class WorkerIdentity:
-    """A worker process. `start_ticks` (since boot) and `boot_id` defeat reuse of the pid.
+    """A worker process. `start_ticks` (since boot) and `boot_id` tell it from a later process with the same pid.
 
-    `boot_id` also names the system's set of pids (a container has its own): elsewhere a pid means another process.
+    `boot_id` also names the set of pids (a container has its own), because outside of it the pid is another process.
 
-    `epoch` is empty and `protocol_version` 0 until the worker proved itself.
+    `epoch` is empty and `protocol_version` 0 until the worker has proved itself.
     """
 
     session_id: str
@@ -69,9 +69,11 @@ class WorkerIdentity:
 
 @dataclass(frozen=True, slots=True)
 class WorkerProof:
-    """A worker proved itself and is about to be told so, which makes `secret` the one it proves next.
+    """A worker proved that it knows `former_secret`, and the gateway is about to confirm that: `secret` is its next
+    one.
 
-    One that never hears of it goes on with `former_secret`; its Ready shows that it heard.
+    If the confirmation does not arrive, the worker goes on with `former_secret`; its Ready message shows that it
+    arrived.
     """
 
     worker: WorkerIdentity
@@ -81,7 +83,7 @@ class WorkerProof:
 
 @dataclass(frozen=True, slots=True)
 class WorkerRefusal:
-    """Something connected to a worker's endpoint and was turned away. None: the platform does not tell."""
+    """Something connected to a worker's endpoint and was refused. None: the platform does not report it."""
 
     session_id: str
     reason: str
@@ -94,7 +96,8 @@ class WorkerRefusal:
 class WorkerExit:
     """The end of a worker. `exit_code` is negative for a signal, None when it cannot be known.
 
-    `pid` is 0 for one that was announced and never started. `close_reason` and `close_detail` are those of its session.
+    `pid` is 0 for a worker that was announced and never started. `close_reason` and `close_detail` are those of its
+    session.
     """
 
     session_id: str
@@ -108,11 +111,11 @@ class WorkerExit:
 
 @dataclass(frozen=True, slots=True)
 class Orphan:
-    """A worker of an earlier gateway run that may still be alive.
+    """A worker of an earlier run of the gateway that may still be alive.
 
-    `spawn.secret` is the one it should prove now. One that never became ready, or whose end had begun (`closing`, with
-    `closing_detail`), is never adopted. `adopt_within_s` is how long it may take to come back. `had_subscriber`: its
-    session had one, so that its detach grace begins as it is back.
+    `spawn.secret` is the secret that it should prove now. A worker that never became ready, or whose session was ending
+    (`closing`, with `closing_detail`), is never adopted. It has `adopt_within_s` seconds to come back.
+    `had_subscriber`: its session had a subscriber, so its detach grace begins when it comes back.
     """
 
     spawn: WorkerSpawn

@@ -296,7 +296,7 @@ class BackendSettings(SettingsModel):
 
 
 class PluginsSettings(SettingsModel):
-    """Which plugins run. Each plugin's own settings stand in `[plugins.<name>]`."""
+    """Which plugins run. Each plugin's own settings are in `[plugins.<name>]`."""
 
     enabled: tuple[str, ...] = Field((), description="Plugins to load, in this order.")
     required: tuple[str, ...] = Field(

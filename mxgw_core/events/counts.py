@@ -7,7 +7,7 @@ from collections import Counter, deque
 from dataclasses import dataclass, field
 from typing import TypeAlias
 
-from mxgw_core.api.distribution import Distribution
+from mxgw_core.api.metrics import Distribution
 
 # Metric name and label values, in the order of LABELS.
 Key: TypeAlias = tuple[str, ...]

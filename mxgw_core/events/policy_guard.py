@@ -24,7 +24,7 @@ if sys.platform != "win32":
 
 log = logging.getLogger(__name__)
 
-# What one question to a policy may cost the event loop (RELIABILITY 2).
+# What one question to a policy may cost the event loop (docs/reference/streams.md#policy-budget).
 POLICY_BUDGET_S = 0.001
 # What `Select.keep` may take for each item besides.
 _ANSWER_BUDGET_S = 0.000_002

@@ -1,4 +1,7 @@
-"""Where a stream begins: `Start` or a position as it was asked for, `StartPlace` as it was decided (RELIABILITY 8b)."""
+"""Where a stream begins: `Start` or a position as it was asked for, `StartPlace` as it was decided.
+
+Source: docs/reference/streams.md#start-and-resume.
+"""
 
 from __future__ import annotations
 

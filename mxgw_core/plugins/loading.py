@@ -15,6 +15,8 @@ from mxgw_core.plugins.records import LoadFailure
 
 HOOKS: tuple[str, ...] = tuple(name for name in vars(Hooks) if name.startswith("mxgw_"))
 
+_CHANGES = "CHANGELOG.md names what changed for plugins that were written before"
+
 
 def plugin_object(entry: EntryPoint) -> object:
     """Import what the entry point names, and make an instance when it is a class.
@@ -28,6 +30,11 @@ def plugin_object(entry: EntryPoint) -> object:
         missing = error.name or ""
         if entry.module == missing or entry.module.startswith(f"{missing}."):
             raise LoadFailure(f"its module {entry.module!r} is not there; reinstall the distribution") from error
+        if missing.startswith("mxgw_core."):
+            raise LoadFailure(
+                f"it imports {missing!r}, which this release of mxgw does not have: plugins import mxgw_core.api only; "
+                f"{_CHANGES}"
+            ) from error
         raise LoadFailure(f"it needs the module {missing!r}, which is not installed") from error
     except (Exception, SystemExit) as error:
         raise LoadFailure(f"importing {entry.value!r} raised {told(error)}") from error
@@ -52,7 +59,7 @@ def register(plugins: pluggy.PluginManager, plugin: object, name: str) -> None:
     try:
         plugins.register(plugin, name=name)
     except pluggy.PluginValidationError as error:
-        raise LoadFailure(" ".join(str(error).split())) from error
+        raise LoadFailure(f"{' '.join(str(error).split())}; {_CHANGES}") from error
     except ValueError as error:
         raise LoadFailure("another enabled plugin is the same object") from error
     try:
@@ -69,7 +76,7 @@ def register(plugins: pluggy.PluginManager, plugin: object, name: str) -> None:
 
 def _unknown_hook(name: str) -> str:
     match = nearest(name, HOOKS)
-    return f"there is no hook {name!r}" + (f"; did you mean {match!r}?" if match else "")
+    return f"there is no hook {name!r}; " + (f"did you mean {match!r}? " if match else "") + _CHANGES
 
 
 def _check_marks(plugins: pluggy.PluginManager, plugin: object) -> None:

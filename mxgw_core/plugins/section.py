@@ -9,7 +9,7 @@ from typing import Any
 from pydantic import BaseModel, ValidationError
 
 from mxgw_core.api.errors import SettingsError
-from mxgw_core.api.gateway import SettingsSection, left_behind
+from mxgw_core.api.settings import SettingsSection, left_behind
 from mxgw_core.config.problems import unknown, validated, validation_problems
 from mxgw_core.config.schema import model_fields_at
 from mxgw_core.config.sources import Path

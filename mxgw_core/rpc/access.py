@@ -1,4 +1,7 @@
-"""Who is calling, and may they: the plugins' answers folded, and the anonymous local identity without them."""
+"""Who is calling and what they may do: combines the answers of the plugins.
+
+If no plugin authenticates, every local caller is the anonymous identity.
+"""
 
 from __future__ import annotations
 
@@ -11,6 +14,7 @@ from urllib.parse import unquote
 
 from mxgw.v1.commands_pb2 import MxCommand
 from mxgw_core.api.access import (
+    ADMINISTRATOR,
     AccessRequest,
     Allow,
     AuthenticationRequest,
@@ -27,17 +31,17 @@ from mxgw_core.plugins import PluginHost
 from mxgw_core.rpc.bulk import slices_of
 from mxgw_core.rpc.figures import AccessOutcome, CallFigures
 
-# What callers prove themselves with, to this gateway or to what stands before it.
+# Headers with credentials, for this gateway or for a proxy in front of it.
 _CREDENTIALS = frozenset({"authorization", "proxy-authorization", "cookie", "x-api-key"})
-# A command's guards are asked once it is known what session it is about; a stream attaches some time after its call.
+# Decided after `authorize`: a command when its guards were asked, a stream when it attaches.
 _DECIDED_LATER = frozenset({"/mxgw.v1.CommandService/Invoke", "/mxgw.v1.EventService/StreamEvents"})
-# What is done with a session rather than learnt of it.
+# Calls that use or end a session; others only look at it.
 _USES = _DECIDED_LATER | {"/mxgw.v1.SessionService/CloseSession", "/mxgw.v1.CommandService/Browse"}
 _NOTHING: Mapping[int, str] = MappingProxyType({})
 
 
 def parse_peer(peer: str) -> Peer:
-    """Return the peer of a gRPC call from gRPC's own form: `ipv4:…`, `ipv6:…` or `unix:…`."""
+    """Return the peer of a gRPC call from the text that gRPC gives: `ipv4:…`, `ipv6:…` or `unix:…`."""
     text = unquote(peer)
     family, _, rest = text.partition(":")
     if family == "unix":
@@ -59,7 +63,7 @@ def is_loopback(host: str) -> bool:
 
 
 def joined_metadata(pairs: Sequence[tuple[str, str]]) -> dict[str, str]:
-    """Return a call's metadata by key; what was sent several times is one text, so that nothing hides behind another.
+    """Return a call's metadata by key. The values of a repeated key are joined, so that no value is overlooked.
 
     Source: RFC 9110, 5.3.
     """
@@ -71,14 +75,14 @@ def joined_metadata(pairs: Sequence[tuple[str, str]]) -> dict[str, str]:
 
 @dataclass(slots=True)
 class LastPart:
-    """What the guards of a command were asked about, None while none was asked; and what they denied."""
+    """The items about which the guards of a command were asked (None as long as none was), and the denied inputs."""
 
     items: Sequence[ItemRecord | None] | None = None
     denied: dict[int, str] = field(default_factory=dict)
 
 
 class AccessControl:
-    """Folds what the plugins say, and counts it. Fails closed: an exception refuses, an unknown answer refuses."""
+    """Combines and counts the answers of the plugins. Fails closed: an exception refuses, an unknown answer refuses."""
 
     def __init__(self, plugins: PluginHost, figures: CallFigures | None = None) -> None:
         self._plugins = plugins
@@ -96,7 +100,7 @@ class AccessControl:
         return self._authenticates
 
     def check_credentials(self, pairs: Sequence[tuple[str, str]]) -> None:
-        """Make sure that a call says only once who makes it: two programs might each believe another one of two.
+        """Make sure that each credential header is sent once: a proxy and the gateway might each read another of two.
 
         Raises:
             Unauthenticated: a header with credentials was sent twice.
@@ -123,7 +127,7 @@ class AccessControl:
         """Return who calls.
 
         Raises:
-            Unauthenticated: nobody vouches for the caller.
+            Unauthenticated: no plugin knows the caller, or one failed.
         """
         try:
             return self._authenticated(method, peer, metadata, certificate_names, scope)
@@ -152,10 +156,10 @@ class AccessControl:
         """Make sure that the call may run.
 
         Raises:
-            AccessDenied: a plugin says no, or failed.
+            AccessDenied: a plugin denies it, or failed.
         """
         if request.moment is Moment.LIST:
-            # Whether a session may stand in a list is no call that is let in or not.
+            # An entry of a list is not a call of its own: it is neither recorded nor counted.
             self._authorized(request)
             return
         try:
@@ -175,10 +179,10 @@ class AccessControl:
     def decided(
         self, request: AccessRequest, refusal: GatewayError | None, denied: Mapping[int, str] = _NOTHING
     ) -> None:
-        """Tell the plugins what became of a request.
+        """Report to the plugins what was decided about a request.
 
         Raises:
-            GatewayError: it would have been allowed, and a plugin cannot record that.
+            GatewayError: the call was to run, and a plugin cannot record that.
         """
         if not self._records:
             return
@@ -191,10 +195,10 @@ class AccessControl:
 
     @contextmanager
     def deciding(self, request: AccessRequest) -> Iterator[LastPart]:
-        """Run the last part of a decision, which raises what refuses the call.
+        """Run the block that completes a decision, and report the outcome: an error of the block refuses the call.
 
         Raises:
-            GatewayError: as `decided`.
+            GatewayError: from the block, or as `decided`.
         """
         part = LastPart()
         try:
@@ -206,8 +210,9 @@ class AccessControl:
 
     def _authorized(self, request: AccessRequest) -> None:
         self._asked(request)
-        # After the plugins, so that nobody learns of it who may not.
-        if request.session is not None and request.session.is_internal and request.method in _USES:
+        # After the plugins: a caller who may not see the session must not learn that it is the gateway's own.
+        is_use = request.method in _USES or request.scope == ADMINISTRATOR
+        if is_use and request.session is not None and request.session.is_internal:
             raise AccessDenied(own_session(request.session))
 
     def _asked(self, request: AccessRequest) -> None:
@@ -224,7 +229,7 @@ class AccessControl:
                 raise AccessDenied("the call could not be authorized")
 
     def guards(self, session: SessionInfo, identity: Identity) -> Sequence[CommandGuard]:
-        """Return the judges of this identity's commands.
+        """Return the guards for this identity's commands.
 
         Raises:
             AccessDenied: a plugin failed.
@@ -250,7 +255,7 @@ class AccessControl:
         return [answer.value for answer in answers]
 
     def paces(self, session: SessionInfo, identity: Identity) -> Sequence[StreamPace]:
-        """Return what holds this identity's stream back.
+        """Return the limits on how fast this identity's stream gets events.
 
         Raises:
             AccessDenied: a plugin failed.
@@ -263,7 +268,7 @@ class AccessControl:
         return [answer.value for answer in answers]
 
     def item_access(self, identity: Identity) -> Sequence[ItemAccess]:
-        """Return the judges of what this identity may do with items by reference.
+        """Return what the plugins allow this identity to do with items by reference.
 
         Raises:
             AccessDenied: a plugin failed.
@@ -277,9 +282,9 @@ class AccessControl:
 async def denied_inputs(
     guards: Sequence[CommandGuard], command: MxCommand, items: Sequence[ItemRecord | None]
 ) -> dict[int, str]:
-    """Return the inputs of a command that some guard denies.
+    """Return the inputs of a command that some guard denies, each with the reason.
 
-    A bulk command is judged a few inputs at a time, so that a large one holds nobody up.
+    The guards get a bulk command in parts of a few inputs, so that a large one does not hold up other calls.
 
     Raises:
         GatewayError: a guard refuses the whole command, or failed (AccessDenied).

@@ -14,8 +14,8 @@ from mxgw.v1 import command_service_pb2 as pb
 from mxgw.v1 import commands_pb2 as c
 from mxgw.worker.v1 import worker_pb2 as w
 from mxgw_core.api.access import AccessRequest, BrowseGuard, CommandGuard
+from mxgw_core.api.calls import Call
 from mxgw_core.api.errors import AccessDenied, InvalidRequest
-from mxgw_core.api.gateway import Call
 from mxgw_core.api.slices import ENTRIES_AT_ONCE, in_slices, turn_for_whole
 from mxgw_core.api.types import Identity, ItemRecord
 from mxgw_core.config.models import Settings

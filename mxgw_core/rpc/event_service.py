@@ -6,9 +6,9 @@ from collections.abc import AsyncGenerator, Sequence
 
 from mxgw.v1 import event_service_pb2 as pb
 from mxgw_core.api.access import AccessRequest, Moment
+from mxgw_core.api.calls import Call
 from mxgw_core.api.errors import FeatureNotEnabled, GatewayDraining, PositionForeign
 from mxgw_core.api.events import StreamPace
-from mxgw_core.api.gateway import Call
 from mxgw_core.api.types import Position
 from mxgw_core.config.models import EventSettings
 from mxgw_core.events.frames import heartbeat_frame

@@ -9,10 +9,10 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 from mxgw.v1.event_service_pb2 import ON_GAP_SNAPSHOT, ON_GAP_UNSPECIFIED
+from mxgw_core.api.calls import Call, ResponseStream
 from mxgw_core.api.errors import GatewayDraining
 from mxgw_core.api.events import Retention
 from mxgw_core.api.feeds import FeedDescription, FeedFilter, FeedRequest, FeedSnapshot
-from mxgw_core.api.gateway import Call, ResponseStream
 from mxgw_core.api.types import SessionInfo, SessionState
 from mxgw_core.config.models import EventSettings
 from mxgw_core.events.distributor import Distributor

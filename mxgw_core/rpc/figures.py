@@ -12,7 +12,7 @@ from typing import Any
 import grpc
 
 from mxgw_core.api import errors as e
-from mxgw_core.api.distribution import Distribution
+from mxgw_core.api.metrics import Distribution
 
 # From what a look at memory takes to the longest command (limits.command_timeout_s is 30 s by default).
 DURATION_BOUNDS_S = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0)

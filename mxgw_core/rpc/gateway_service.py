@@ -8,8 +8,8 @@ from importlib.metadata import version
 
 from mxgw.convert import duration_from_seconds, timestamp_from_ns
 from mxgw.v1 import gateway_service_pb2 as pb
+from mxgw_core.api.calls import Call
 from mxgw_core.api.errors import CommandTimedOut
-from mxgw_core.api.gateway import Call
 from mxgw_core.config.models import Settings
 from mxgw_core.plugins import PluginHost
 from mxgw_core.sessions.registry import SessionRegistry

@@ -22,9 +22,8 @@ from google.protobuf.message_factory import GetMessageClass
 
 from mxgw.v1.session_service_pb2 import OpenSessionRequest
 from mxgw_core.api.access import AccessRequest
-from mxgw_core.api.correlation import correlation_id, current_call
+from mxgw_core.api.calls import Call, GrpcService, OpenStream, correlation_id, current_call
 from mxgw_core.api.errors import GatewayError, InternalError
-from mxgw_core.api.gateway import Call, GrpcService, OpenStream
 from mxgw_core.api.slices import turn_for_whole
 from mxgw_core.api.types import Identity, Peer
 from mxgw_core.config.models import LimitSettings

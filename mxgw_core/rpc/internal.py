@@ -13,7 +13,7 @@ from mxgw.v1.event_service_pb2 import StreamEventsResponse
 from mxgw.v1.events_pb2 import SourceHealth, WorkerState
 from mxgw.worker.v1 import worker_pb2 as w
 from mxgw_core.api.events import DropOldest, Lag, QueueLimits
-from mxgw_core.api.internal import AlarmAcknowledged, AlarmReport
+from mxgw_core.api.internal_sessions import AlarmAcknowledged, AlarmReport
 from mxgw_core.api.types import CloseReason, SessionInfo
 from mxgw_core.events.frames import gap_frame
 from mxgw_core.events.pieces import Chunk, Gap

@@ -7,8 +7,8 @@ from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 
+from mxgw_core.api.calls import OpenStream
 from mxgw_core.api.errors import GatewayDraining, GatewayError
-from mxgw_core.api.gateway import OpenStream
 from mxgw_core.events.frames import draining_frame
 from mxgw_core.events.subscriber import Subscriber
 
@@ -44,7 +44,8 @@ class OpenStreams:
             async with ending.cutoff:
                 self._open[stream] = ending
                 yield
-        except TimeoutError:
+        except Exception:
+            # Also what the block raises by itself because it noticed why the stream is ended, a moment before.
             if ending.error is None:
                 raise
             raise ending.error from None

@@ -10,16 +10,16 @@ import grpc
 import grpc.aio
 from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 
+from mxgw_core.api.calls import GrpcService
 from mxgw_core.api.errors import SettingsError
-from mxgw_core.api.gateway import GrpcService
 from mxgw_core.config.models import Settings
 from mxgw_core.rpc.addresses import Address, check_free
 from mxgw_core.rpc.figures import CallFigures
 from mxgw_core.rpc.handlers import HandlerFactory
 from mxgw_core.rpc.tls import server_credentials
 
-# A dead peer is found within 15 s only when all of these are set (RELIABILITY 1: 14.0 to 14.8 s in 6 of 6 runs; with
-# the first two alone an idle stream took 69 s).
+# A dead peer is found within 15 s only when all of these are set: 14.0 to 14.8 s in 6 of 6 runs; with the first two
+# alone an idle stream took 69 s. Source: docs/reference/streams.md#dead-peers.
 _KEEPALIVE = (
     ("grpc.keepalive_time_ms", 10_000),
     ("grpc.keepalive_timeout_ms", 5_000),
@@ -30,7 +30,7 @@ _KEEPALIVE = (
     ("grpc.http2.min_recv_ping_interval_without_data_ms", 5_000),
 )
 _TLS_CURE = "; check that tls.certificate and tls.private_key are PEM files that belong together"
-# Metadata carries a key, a trace id, not much more (RELIABILITY 4).
+# Metadata carries a key, a trace id, not much more (docs/reference/security.md#metadata).
 _METADATA_BYTES = 16 * 1024
 
 

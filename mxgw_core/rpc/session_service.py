@@ -13,8 +13,8 @@ from mxgw.v1 import session_service_pb2 as pb
 from mxgw.v1.events_pb2 import EventKind
 from mxgw.worker.v1 import worker_pb2 as w
 from mxgw_core.api.access import AccessRequest, Moment
+from mxgw_core.api.calls import Call
 from mxgw_core.api.errors import GatewayError, InvalidRequest
-from mxgw_core.api.gateway import Call
 from mxgw_core.api.slices import in_slices
 from mxgw_core.api.types import CloseReason, SessionInfo
 from mxgw_core.config.models import Settings

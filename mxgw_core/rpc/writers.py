@@ -18,7 +18,7 @@ from typing import Any, Protocol, runtime_checkable
 import grpc.aio
 from google.protobuf.message import Message
 
-from mxgw_core.api.gateway import ResponseStream
+from mxgw_core.api.calls import ResponseStream
 
 log = logging.getLogger(__name__)
 

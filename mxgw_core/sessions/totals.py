@@ -7,8 +7,8 @@ import enum
 import time
 from collections import Counter
 
-from mxgw_core.api.distribution import Distribution
 from mxgw_core.api.errors import GatewayDraining, WorkerStartFailed
+from mxgw_core.api.metrics import Distribution
 from mxgw_core.api.types import CloseReason
 from mxgw_core.events.counts import StreamTotals
 from mxgw_core.events.distributor import Distributor

@@ -1,4 +1,6 @@
-"""The judge of event streams: were the promises I1 to I9 kept to one subscriber, over all its streams?
+"""The judge of event streams: were the promises kept to one subscriber, over all its streams?
+
+The promises: docs/reference/streams.md#the-promises.
 
 It knows nothing of the gateway's code. It is fed what a client recorded (what it asked for, every frame in order, and
 how each stream ended) and an oracle of what the worker produced. System tests, benchmarks and chaos runs use this one
@@ -35,18 +37,18 @@ KEPT = 50
 
 
 class Promise(enum.Enum):
-    """What is promised to every subscriber. Source: RELIABILITY 1; docs/replay.md."""
+    """What is promised to every subscriber. Source: docs/reference/streams.md#the-promises."""
 
     TRUE = "an event is what the worker produced under that number"
-    ORDERED = "I1 ordered: sequences and positions never go back"
-    UNIQUE = "I2 unique: no event comes twice"
-    COMPLETE = "I3 complete, or a Gap in the place of what is missing"
-    PROGRESS = "I4 progress, heartbeat and snapshot are never ahead of what was delivered"
-    RESUMABLE = "I5 a resume goes on right behind its position, or says that it does not"
-    FILTERED = "I6 only what the filter lets pass"
-    MINIMAL = "I7 no Gap for what was delivered or is still retained"
-    PERMITTED = "I8 nothing the subscriber may not see"
-    ENDED = "I9 a stream begins with StreamOpened and ends with a reason"
+    ORDERED = "ordered: sequences and positions never go back"
+    UNIQUE = "unique: no event comes twice"
+    COMPLETE = "complete, or a Gap in the place of what is missing"
+    PROGRESS = "progress, heartbeat and snapshot are never ahead of what was delivered"
+    RESUMABLE = "a resume goes on right behind its position, or says that it does not"
+    FILTERED = "only what the filter lets pass"
+    MINIMAL = "no Gap for what was delivered or is still retained"
+    PERMITTED = "nothing the subscriber may not see"
+    ENDED = "a stream begins with StreamOpened and ends with a reason"
 
 
 # What a client recorded

@@ -1,4 +1,7 @@
-"""Tells the worker up to where its events are safe: in batches, and never long after they came (RELIABILITY 8c)."""
+"""Tells the worker up to where its events are safe: in batches, and never long after they came.
+
+Source: docs/reference/streams.md#acknowledgements.
+"""
 
 from __future__ import annotations
 

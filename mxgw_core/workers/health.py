@@ -10,8 +10,8 @@ from mxgw.v1.events_pb2 import SourceHealth
 from mxgw.worker.v1 import worker_pb2 as w
 from mxgw_core.printable import printable
 
-# A worker counts as silent after this many heartbeat intervals without a byte from it (RELIABILITY 1: 2.5), looked at
-# in quarters: nine quarters passed means between 2.25 and 2.5 intervals.
+# A worker counts as silent after 2.5 heartbeat intervals without a byte from it (docs/reference/streams.md#silence),
+# looked at in quarters: nine quarters passed means between 2.25 and 2.5 intervals.
 TICKS_PER_HEARTBEAT = 4
 _SILENT_TICKS = 9
 # Shown as silent a little earlier than it is given up.

@@ -24,7 +24,8 @@ _CATEGORIES = frozenset(v.MxStatusCategory.values())
 _SOURCES = frozenset(v.MxStatusSource.values())
 _DATA_TYPES = frozenset(v.MxDataType.values())
 
-# The native MxDataType (FIELD 1.5) that each kind of value carries when nothing more is said.
+# The native MxDataType that each kind of value carries when nothing more is said.
+# Source: docs/reference/mxaccess.md#data-types.
 BOOLEAN, INTEGER, FLOAT, DOUBLE, STRING, TIME, ELAPSED_TIME = range(1, 8)
 
 
@@ -65,7 +66,10 @@ def duration_to_seconds(duration: Duration) -> float:
 
 
 def quality_class(raw_quality: int) -> v.Quality.ValueType:
-    """Return the OPC class of a raw quality: bits 0xC0 after masking with 0xFF (FIELD 1.6)."""
+    """Return the OPC class of a raw quality: bits 0xC0 after masking with 0xFF.
+
+    Source: docs/reference/mxaccess.md#qualities.
+    """
     match raw_quality & 0xC0:
         case 0xC0:
             return v.QUALITY_GOOD
@@ -122,9 +126,9 @@ def is_ok(statuses: Sequence[v.MxStatus]) -> bool:
 def to_value(value: PyValue, data_type: int | None = None) -> v.MxValue:
     """Return the message of a Python value.
 
-    `data_type` is a native MxDataType number (FIELD 1.5): it decides between float and double, int and long, and
-    names the meaning of strings; without it bool, int, float, str, datetime, timedelta, bytes and sequences of one
-    of them map to their own kind. None maps to a value without a kind.
+    `data_type` is a native MxDataType number (docs/reference/mxaccess.md#data-types): it decides between float and
+    double, int and long, and names the meaning of strings; without it bool, int, float, str, datetime, timedelta,
+    bytes and sequences of one of them map to their own kind. None maps to a value without a kind.
 
     Raises:
         TypeError: the value has a type no MXAccess value has, or does not fit `data_type`.

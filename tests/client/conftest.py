@@ -59,6 +59,6 @@ def gateway_process() -> Iterator[str]:
 
 @pytest.fixture(scope="package")
 def replaying_gateway_process() -> Iterator[str]:
-    """The same, under load, with replay and fan-out."""
+    """The target of a real gateway under load, with replay and fan-out."""
     with served(replay_settings(2_000)) as target:
         yield target

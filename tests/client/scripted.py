@@ -1,4 +1,4 @@
-"""A small gateway on a real socket whose answers a test writes down. It keeps the contract only where told to."""
+"""A small gateway on a real socket that answers as a test scripts it, also where that breaks the contract."""
 
 from __future__ import annotations
 
@@ -128,11 +128,11 @@ def gap(first: int, last: int, *, count: int = 0, reason: int = 1) -> event_serv
 
 
 async def read_until(error: type[Ended], items: AsyncIterator[T], note: Callable[[T], object]) -> tuple[list, Ended]:
-    """Iterate until `error` ends it; return what `note` made of each item at its time, and the error."""
+    """Iterate until `error` is raised. Return that error, and what `note` returned for each element as it came."""
     seen: list[object] = []
     try:
         async for item in items:
-            seen.append(note(item))  # noqa: PERF401 - what was seen before the error counts
+            seen.append(note(item))  # noqa: PERF401 - a comprehension would lose what came before the error
     except error as ended:
         return seen, ended
     raise AssertionError(f"the iteration stopped without {error.__name__}")
@@ -140,13 +140,13 @@ async def read_until(error: type[Ended], items: AsyncIterator[T], note: Callable
 
 @dataclass
 class Script:
-    """What the gateway answers, and what it was asked."""
+    """The answers of the gateway, and the calls it got."""
 
-    # command name -> reply, or a function that makes or refuses one
+    # By command name: a function that returns the reply or raises a Refusal.
     replies: dict[str, Callable[[commands_pb2.MxCommand], commands_pb2.MxReply | Awaitable[commands_pb2.MxReply]]]
     stream: Callable[[event_service_pb2.StreamEventsRequest, aio.ServicerContext], Frames] | None = None
     refusals: dict[str, Refusal] = field(default_factory=dict)
-    # Those of the first calls, each once; then what stands above.
+    # By call: refusals for its first calls, one each. After them `refusals` and `replies` count.
     first: dict[str, list[Refusal]] = field(default_factory=dict)
     contract: str = "mxgw.v1"
     head_sequence: int = 0

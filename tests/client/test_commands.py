@@ -1,4 +1,4 @@
-"""The 18 MXAccess methods and the bulk calls: what goes out, what comes back, what raises."""
+"""The 18 MXAccess methods and the bulk calls: what they send, return and raise."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Targets, TLS, API keys and flow control: what connect() accepts, and what really goes over the wire."""
+"""Targets, TLS, API keys and flow control: what connect() accepts, and what is sent then."""
 
 from __future__ import annotations
 
@@ -16,8 +16,7 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
 
 from mxgw_client import ApiKey, Flow, Tls, connect, errors
-from mxgw_client.options import ConnectOptions
-from mxgw_client.target import Target
+from mxgw_client.options import ConnectOptions, Target
 
 KEY = "mxgw_test_k1_0123456789"
 
@@ -137,7 +136,7 @@ async def _bytes_taken_by_a_stalled_reader(flow: Flow) -> int:
             events = session.events()
             await anext(events)
             before, quiet = -1, 0
-            while quiet < 5:  # nothing announces that no more is taken
+            while quiet < 5:  # no event says that no more is accepted
                 quiet = quiet + 1 if taken == before else 0
                 before = taken
                 await asyncio.sleep(0.15)

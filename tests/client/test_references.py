@@ -1,4 +1,4 @@
-"""A handle that is given out again never lends its new name to events of the old item."""
+"""MXAccess reuses handles: events of a removed item never get the reference of the item that has its handle now."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Openings and writes whose answer was lost: repeated under one request id, and only those."""
+"""Openings and writes are repeated with one request id when their answer is lost; no other call is repeated."""
 
 from __future__ import annotations
 

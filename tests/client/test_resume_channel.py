@@ -1,4 +1,4 @@
-"""A connection that is dead without saying so is replaced; what still works on it is left alone."""
+"""A connection that is dead without an error is replaced; calls that still work on it are left alone."""
 
 from __future__ import annotations
 
@@ -20,13 +20,13 @@ pytestmark = pytest.mark.asyncio
 QUICK = ResumePolicy(first_delay_s=0.01, longest_delay_s=0.05, attempt_timeout_s=30.0)
 # For attempts that are meant to fail.
 HASTY = ResumePolicy(first_delay_s=0.01, longest_delay_s=0.05, attempt_timeout_s=1.0)
-# Two and a half of the heartbeats that the streams here announce, and a little.
+# A little more than two and a half of the heartbeat intervals that the streams here announce.
 STALE_AFTER_S = 10.1
 
 
 @asynccontextmanager
 async def proxied() -> AsyncIterator[tuple[Scripted, FaultProxy, Gateway]]:
-    """A scripted gateway whose streams are quiet and stale soon, behind a proxy."""
+    """Yield a scripted gateway whose streams send nothing and soon count as stale, its proxy, and a client."""
     async with scripted_gateway() as scripted, fault_proxy(scripted.target) as proxy:
 
         async def stream(request, context) -> AsyncIterator[event_service_pb2.StreamEventsResponse]:
@@ -115,7 +115,7 @@ async def test_a_call_under_way_on_the_old_connection_is_left_alone_and_the_conn
         events = session.events(resume=None)
         await anext(events)
         await calls.renew(0)
-        await calls.renew(0)  # somebody else had the same idea
+        await calls.renew(0)  # as another stream on the same channel would
 
         assert calls.generation == 1
         assert len(calls._retired) == 1

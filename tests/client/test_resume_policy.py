@@ -7,16 +7,15 @@ import pytest
 from support.events import Clock
 
 from mxgw_client import ResumePolicy, errors
-from mxgw_client.options import ConnectOptions
-from mxgw_client.resume import Ladder, is_temporary
-from mxgw_client.target import Target
+from mxgw_client.options import ConnectOptions, Target
+from mxgw_client.resume import Backoff, is_temporary
 
 LOST = errors.ConnectionLost("cut")
 
 
 def delays(policy: ResumePolicy, count: int, chance: float = 1.0) -> list[float | None]:
-    ladder = Ladder(policy, Clock(), lambda: chance)
-    return [ladder.step(LOST) for _ in range(count)]
+    backoff = Backoff(policy, Clock(), lambda: chance)
+    return [backoff.next_delay_s(LOST) for _ in range(count)]
 
 
 def test_the_longest_delay_doubles_from_a_fifth_of_a_second_to_ten_seconds() -> None:
@@ -46,12 +45,12 @@ def test_the_gateways_delay_is_waited_for_and_spread_too() -> None:
 
 
 def test_a_stream_that_works_begins_anew() -> None:
-    ladder = Ladder(ResumePolicy(), Clock(), lambda: 1.0)
-    ladder.step(LOST)
-    ladder.step(LOST)
-    ladder.works()
+    backoff = Backoff(ResumePolicy(), Clock(), lambda: 1.0)
+    backoff.next_delay_s(LOST)
+    backoff.next_delay_s(LOST)
+    backoff.reset()
 
-    assert ladder.step(LOST) == 0.2
+    assert backoff.next_delay_s(LOST) == 0.2
 
 
 def test_the_number_of_attempts_is_a_limit() -> None:
@@ -60,26 +59,26 @@ def test_the_number_of_attempts_is_a_limit() -> None:
 
 def test_the_time_since_the_cut_is_a_limit_and_counts_what_would_still_be_waited() -> None:
     clock = Clock()
-    ladder = Ladder(ResumePolicy(maximum_outage_s=10), clock, lambda: 1.0)
+    backoff = Backoff(ResumePolicy(maximum_outage_s=10), clock, lambda: 1.0)
 
-    assert ladder.step(LOST) == 0.2
+    assert backoff.next_delay_s(LOST) == 0.2
 
     clock.now += 9.7
 
-    assert ladder.step(errors.GatewayUnreachable("no")) is None
+    assert backoff.next_delay_s(errors.GatewayUnreachable("no")) is None
 
-    ladder.works()
+    backoff.reset()
 
-    assert ladder.step(LOST) == 0.2
+    assert backoff.next_delay_s(LOST) == 0.2
 
 
 def test_who_gives_up_says_after_what() -> None:
     clock = Clock()
-    ladder = Ladder(ResumePolicy(maximum_attempts=1), clock)
-    ladder.step(LOST)
+    backoff = Backoff(ResumePolicy(maximum_attempts=1), clock)
+    backoff.next_delay_s(LOST)
     clock.now += 2
     last = errors.GatewayUnreachable("no")
-    ladder.step(last)
+    backoff.next_delay_s(last)
 
     assert last.__notes__ == ["gave up after 1 attempts in 2.0 s"]
 
@@ -117,5 +116,5 @@ def test_the_transport_never_waits_longer_than_a_second_to_connect_again() -> No
 
     assert options["grpc.initial_reconnect_backoff_ms"] == 100
     assert options["grpc.max_reconnect_backoff_ms"] == 1_000
-    # How long one try may take; gRPC's own value would be 20 s.
+    # How long one try may take; gRPC's default is 20 s.
     assert options["grpc.min_reconnect_backoff_ms"] == 5_000

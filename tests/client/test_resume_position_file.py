@@ -1,4 +1,4 @@
-"""The place of a stream in a file: whole, private, never ahead of the application, and refused when it is another's."""
+"""Position files: whole, private, never ahead of the application, and refused when they belong to another session."""
 
 from __future__ import annotations
 
@@ -126,7 +126,7 @@ def test_a_failed_write_leaves_the_old_place_and_is_told_to_whoever_goes_on(tmp_
     path = directory / "place"
     write(path)
     file = PositionFile(path, "session-1", 0)
-    (directory / f".place.{os.getpid()}.new").mkdir()  # in the way of the new one
+    (directory / f".place.{os.getpid()}.new").mkdir()  # so that the new file cannot be written
     with pytest.raises(errors.PositionFileError, match=f"cannot be written.*{FIVE.to_text()} may come again"):
         file.note(Position(EPOCH, 6))
     with pytest.raises(errors.PositionFileError, match="cannot be written"):
@@ -189,7 +189,7 @@ async def test_what_is_in_the_file_is_done_with_and_never_ahead(
         errors.SessionClosed, events, lambda item: (getattr(item, "sequence", type(item).__name__), at(path))
     )
 
-    # While an item is in the application's hands, the file says what was done with before.
+    # While the application processes an event, the file has the position of the event before.
     assert seen == [("StreamOpened", None), (1, 0), (2, 1), (3, 2), (4, 3), ("Heartbeat", 4)]
     assert at(path) == 4
 

@@ -1,4 +1,4 @@
-"""A stream that is cut comes back by itself, right behind what the application was handed."""
+"""A stream that was cut comes back by itself, right after the last event that the application was handed."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ QUICK = ResumePolicy(first_delay_s=0.01, longest_delay_s=0.05)
 
 
 def streams(scripted: Scripted, *scripts: list[Response | Refusal]) -> list[Request]:
-    """Answer the n-th StreamEvents with the n-th script; return the requests, as they come."""
+    """Answer the n-th StreamEvents with the n-th script. Return a list to which each request is added."""
     requests: list[Request] = []
 
     async def stream(request: Request, context: object) -> AsyncIterator[Response]:
@@ -146,7 +146,7 @@ async def test_a_cut_before_any_event_goes_on_where_the_stream_was_opened(
     ],
     ids=lambda end: f"{end.code.name} {end.reason or end.text}",
 )
-async def test_every_end_that_leaves_the_session_alive_is_come_back_from(
+async def test_a_stream_comes_back_from_every_end_that_leaves_the_session_alive(
     scripted: Scripted, session: Session, end: Refusal
 ) -> None:
     requests = streams(scripted, [opened(), changes(1, 1), end], [resumed(1), changes(2, 2), CLOSED])
@@ -168,7 +168,7 @@ async def test_every_end_that_leaves_the_session_alive_is_come_back_from(
     ],
     ids=lambda refusal: f"{refusal.code.name} {refusal.reason}",
 )
-async def test_what_an_attempt_may_meet_meanwhile_is_tried_again(
+async def test_an_attempt_that_fails_for_a_passing_reason_is_repeated(
     scripted: Scripted, session: Session, refusal: Refusal
 ) -> None:
     requests = streams(scripted, [opened(), changes(1, 1), CUT], [refusal], [refusal], [resumed(1), CLOSED])
@@ -266,7 +266,9 @@ async def test_a_stream_that_worked_begins_with_the_first_delay_again(scripted: 
     assert seen.count(StreamCut) == 6
 
 
-async def test_a_stream_that_only_opens_and_is_cut_climbs_the_ladder(scripted: Scripted, session: Session) -> None:
+async def test_a_stream_that_only_opens_and_is_cut_counts_as_a_failed_attempt(
+    scripted: Scripted, session: Session
+) -> None:
     streams(scripted, [opened(), CUT], *[[resumed(0), CUT]] * 5)
     limited = ResumePolicy(first_delay_s=0.01, longest_delay_s=0.01, maximum_attempts=3)
     seen, _ = await read_until(errors.ConnectionLost, session.events(resume=limited), type)
@@ -285,11 +287,11 @@ async def test_the_gateways_own_delay_is_honoured(scripted: Scripted, session: S
     )
 
     assert [kind for kind, _, _ in seen] == [StreamOpened, StreamCut, StreamOpened]
-    assert seen[1][2] == 1  # told before the next attempt, however late that is
+    assert seen[1][2] == 1  # the cut was reported before the next attempt was made
     assert seen[2][1] >= 0.4
 
 
-# Gaps: the place moves only with what was handed out
+# Gaps: the position moves only with what was handed out
 
 
 @pytest.mark.parametrize(
@@ -353,7 +355,7 @@ async def test_another_epoch_surfaces_as_a_gap_and_is_followed_from_there(script
     assert [request.start.after for request in requests[1:]] == [place(20), place(20), place(9, OTHER_EPOCH)]
     assert seen[21:] == [StreamCut, StreamOpened, StreamCut, StreamOpened, Gap, 8, 9, StreamCut, StreamOpened, 10]
     assert events.position == Position(OTHER_EPOCH, 10)
-    # Events keep the place they came from.
+    # Events keep the position they came with.
     assert kept[19].position == Position(EPOCH, 20)
     assert kept[20].position == Position(OTHER_EPOCH, 8)
 
@@ -370,7 +372,7 @@ async def test_a_gap_of_many_runs_leaves_the_place_where_it_is(scripted: Scripte
     assert requests[1].start.after == place(1)
 
 
-# Snapshots: one that was cut is asked for anew
+# Snapshots: one that was cut off is requested again
 
 
 async def test_a_stream_cut_inside_a_snapshot_gets_a_whole_one_and_misses_no_event(
@@ -502,7 +504,9 @@ async def test_silence_is_a_cut_and_the_stream_comes_back(scripted: Scripted, se
     assert isinstance(cuts[0].error, errors.StreamStale)
 
 
-async def test_a_frame_that_breaks_the_contract_is_never_come_back_from(scripted: Scripted, session: Session) -> None:
+async def test_a_stream_never_comes_back_from_a_frame_that_breaks_the_contract(
+    scripted: Scripted, session: Session
+) -> None:
     requests = streams(scripted, [opened(), changes(1, 3), changes(2, 4)])
     with pytest.raises(errors.ProtocolViolation):
         async for _ in session.events(resume=QUICK):

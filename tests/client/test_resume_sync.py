@@ -1,4 +1,4 @@
-"""Streams without `await` come back too, and keep the application's own place, not that of the batch behind it."""
+"""Streams without `await` come back too. Their position is that of the last event handed out, not of its batch."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ TAGS = [f"Load.Item{number:05d}" for number in range(1, 21)]
 
 
 class ThreadedProxy:
-    """A fault proxy with its event loop in a thread."""
+    """A fault proxy whose event loop runs in a thread."""
 
     def __init__(self, proxy: FaultProxy, run: Run) -> None:
         self.target = proxy.target
@@ -128,7 +128,7 @@ def test_the_file_has_the_place_of_the_application_inside_a_batch(
                 assert before.position.sequence == item.sequence - 1
             if len(seen) == 25:
                 break
-        # Dropped without being closed: what was asked for after is what was done with.
+        # The stream was dropped, not closed. The events before the last one count as processed: the next was asked for.
         stored = read_position_file(path)
 
         assert stored is not None

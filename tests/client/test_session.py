@@ -1,4 +1,4 @@
-"""Opening, closing, attaching; and what gateway and worker say of themselves."""
+"""Opening, closing and attaching to sessions; what gateway and worker report about themselves."""
 
 from __future__ import annotations
 
@@ -158,7 +158,7 @@ async def test_nothing_is_left_when_everything_is_closed(scripted: Scripted) -> 
             async with asyncio.timeout(0.01):
                 await anext(events)
     async with asyncio.timeout(60):
-        while [  # noqa: ASYNC110 - the server's side of the stream ends in its own time
+        while [  # noqa: ASYNC110 - the server ends its side of the stream a little later
             t for t in asyncio.all_tasks() - before if "client" in t.get_name()
         ] or not scripted.script.streams_ended:
             await asyncio.sleep(0.01)

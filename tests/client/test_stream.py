@@ -1,4 +1,4 @@
-"""The event stream: order, frames, positions, and giving up waiting."""
+"""The event stream: order, frames, positions, and waits that are given up."""
 
 from __future__ import annotations
 
@@ -56,7 +56,7 @@ CLOSED = Refusal(grpc.StatusCode.ABORTED, "SESSION_CLOSED", "closed", {"close_re
 
 
 def script(scripted: Scripted, *frames: event_service_pb2.StreamEventsResponse, end: Refusal | None = CLOSED) -> None:
-    """Send the frames, then end with a refusal; without one, stay silent until the client goes."""
+    """Send the frames, then end with a refusal; without one, stay silent until the client leaves."""
 
     async def stream(request, context):
         for frame in frames:
@@ -74,7 +74,7 @@ def sequence_or_type(item: object) -> object:
 
 async def until(condition) -> None:
     async with asyncio.timeout(60):
-        while not condition():  # noqa: ASYNC110 - the state is another process's in spirit, there is no event to await
+        while not condition():  # noqa: ASYNC110 - the scripted gateway has no event to await
             await asyncio.sleep(0.005)
 
 
@@ -120,7 +120,7 @@ async def test_a_data_change_shows_all_its_fields(scripted: Scripted, session: S
 
 async def test_an_item_may_change_the_kind_of_its_value_at_any_time(scripted: Scripted, session: Session) -> None:
     values = [1.5, 0.0, 2.5, 7, 0, 7, "x", "", "y", None, 1.5, [1.0], 1.5, True, False, b"z", 2**40, 3.5, 0]
-    # None stands for `change`'s own choice there, so the value without a kind is made by hand.
+    # `change` replaces None by a number, so the value without a kind is made here.
     events = [change(n + 1, "" if value is None else value) for n, value in enumerate(values)]
     events[values.index(None)].data_change.value.Clear()
     script(scripted, opened(), batch(*events))
@@ -452,7 +452,7 @@ async def test_heartbeats_keep_a_quiet_stream_alive(scripted: Scripted, session:
         raise CLOSED
 
     def a_while_later(item: object) -> type:
-        advance(70)  # of the 100 s after which silence would be too long
+        advance(70)  # of the 100 s of silence that are allowed
         goes_on.set()
         return type(item)
 

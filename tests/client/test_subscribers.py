@@ -1,4 +1,4 @@
-"""What a session's subscribers, its counters, and a gap that names its lost runs look like to an application."""
+"""What an application sees of a session's subscribers, its counters, and the exact ranges of a gap."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The synchronous facade, against a real gateway in another process."""
+"""The client without `await`, against a real gateway in another process."""
 
 from __future__ import annotations
 

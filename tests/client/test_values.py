@@ -1,4 +1,4 @@
-"""Positions as text, enums equal to the contract's, values and statuses; and what the package imports."""
+"""Positions as text, enums, values and statuses; what the package imports, and that all of it has docstrings."""
 
 from __future__ import annotations
 

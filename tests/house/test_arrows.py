@@ -40,7 +40,9 @@ def test_every_module_of_the_worker_loads_without_core_client_and_grpc() -> None
     modules = modules_after("mxgw_worker")
 
     assert among(modules, "mxgw_worker.backends.sim", "mxgw_worker.ipc")
-    assert not among(modules, "mxgw_core", "mxgw_client", "grpc", "dynaconf", "pydantic", "click", "rich", "pluggy")
+    assert not among(
+        modules, "mxgw_core", "mxgw_client", "mxgw_cli", "grpc", "dynaconf", "pydantic", "click", "rich", "pluggy"
+    )
 
 
 def test_a_worker_that_starts_loads_no_backend_it_was_not_asked_for() -> None:
@@ -58,14 +60,14 @@ def test_every_module_of_the_client_loads_without_core_and_worker() -> None:
     modules = modules_after("mxgw_client")
 
     assert among(modules, "mxgw_client.gateway", "grpc")
-    assert not among(modules, "mxgw_core", "mxgw_worker", "dynaconf", "pydantic", "click", "rich", "pluggy")
+    assert not among(modules, "mxgw_core", "mxgw_worker", "mxgw_cli", "dynaconf", "pydantic", "click", "rich", "pluggy")
 
 
 def test_every_module_of_core_loads_without_plugins_and_what_belongs_to_them() -> None:
     modules = modules_after("mxgw_core")
     plugins = {name for name in modules if name.startswith("mxgw_")} - among(modules, *PACKAGES)
 
-    assert among(modules, "mxgw_core.app", "mxgw_core.cli.main")
+    assert among(modules, "mxgw_core.app", "mxgw_cli")
     assert not plugins
     assert not among(modules, "textual", "ldap3", "asyncua", "prometheus_client")
 
@@ -82,14 +84,33 @@ def test_core_takes_nothing_from_the_worker_but_ipc() -> None:
     assert not among(modules_after("mxgw_core"), "mxgw_worker.backends", "mxgw_worker.worker", "mxgw_worker.main")
 
 
-def test_core_uses_the_client_on_the_command_line_only() -> None:
-    users = {
-        shown(path)
-        for path in sources("mxgw_core")
-        if among(imports_of(path), "mxgw_client") and not shown(path).startswith("mxgw_core/cli/")
-    }
+def test_core_knows_neither_the_client_nor_the_command_line() -> None:
+    outer = ("mxgw_client", "mxgw_cli")
+    users = {shown(path) for path in sources("mxgw_core") if among(imports_of(path), *outer)}
 
     assert not users
+    assert not among(modules_after("mxgw_core"), *outer)
+
+
+def test_the_command_line_imports_core_and_client_and_neither_plugins_nor_the_worker() -> None:
+    modules = modules_after("mxgw_cli")
+
+    assert among(modules, "mxgw_cli.main", "mxgw_cli.serve.run", "mxgw_core.serving", "mxgw_client")
+    assert not {name for name in modules if name.startswith("mxgw_")} - among(modules, *PACKAGES)
+    for path in sources("mxgw_cli"):
+        assert not among(imports_of(path), "mxgw_worker"), shown(path)
+
+
+def test_a_command_imports_nothing_of_another_command() -> None:
+    folders = {path.parent.name for path in sources("mxgw_cli") if path.name == "command.py"}
+    wrong = {
+        f"{shown(path)}: {name}"
+        for path in sources("mxgw_cli")
+        for name in imports_of(path)
+        if name.startswith("mxgw_cli.") and name.split(".")[1] in folders - {path.parent.name}
+    }
+
+    assert not wrong
 
 
 def test_the_contract_and_ipc_need_protobuf_and_nothing_else_of_ours() -> None:

@@ -22,8 +22,8 @@ from bench.counting import MarkerCounter, StrideCounter, WrongStream
 from bench.events import RECORD_BYTES, SEQUENCE_AT, Blocks, record_of
 from bench.http2 import Kept
 from bench.measuring import Ratio, Result, alternate, result_from_json
-from bench.reader import delays_of_pieces, judge
-from bench.report import verdict
+from bench.reader import check, delays_of_pieces
+from bench.report import outcome
 
 
 def run(script: str, *arguments: str, timeout_s: float = 55) -> subprocess.CompletedProcess[str]:
@@ -101,15 +101,15 @@ def opened() -> Kept:
 
 
 def test_sampled_messages_must_reach_up_to_the_next_one() -> None:
-    assert judge([opened(), Kept(0, message(5, 6, 7), next_sequence=8)], is_complete=False) == 3
+    assert check([opened(), Kept(0, message(5, 6, 7), next_sequence=8)], is_complete=False) == 3
     with pytest.raises(WrongStream, match="5 to 8"):
-        judge([opened(), Kept(0, message(5, 6, 7), next_sequence=9)], is_complete=False)
+        check([opened(), Kept(0, message(5, 6, 7), next_sequence=9)], is_complete=False)
 
 
-def test_complete_streams_are_judged_by_the_checker_of_the_system_tests() -> None:
-    assert judge([opened(), Kept(0, message(1, 2)), Kept(0, message(3))], is_complete=True) == 3
+def test_complete_streams_are_checked_by_the_checker_of_the_system_tests() -> None:
+    assert check([opened(), Kept(0, message(1, 2)), Kept(0, message(3))], is_complete=True) == 3
     with pytest.raises(WrongStream, match="missing without a Gap"):
-        judge([opened(), Kept(0, message(1, 2)), Kept(0, message(4))], is_complete=True)
+        check([opened(), Kept(0, message(1, 2)), Kept(0, message(4))], is_complete=True)
 
 
 def test_a_delay_ends_with_the_last_byte_of_its_event() -> None:
@@ -139,14 +139,14 @@ def test_systems_take_turns_forwards_and_backwards() -> None:
     assert Ratio("x", "here", [0.5], 1.0, is_limit=True).is_reached is True
 
 
-def test_many_pairs_are_judged_by_the_interval_of_their_median() -> None:
+def test_many_pairs_are_compared_by_the_interval_of_their_median() -> None:
     few = Ratio("x", "here", [1.01] * 19, 1.02, is_limit=True)
     clear = Ratio("x", "here", [1.00, 1.01] * 20, 1.02, is_limit=True)
     dear = Ratio("x", "here", [1.10, 1.20] * 20, 1.02, is_limit=True)
     noisy = Ratio("x", "here", [0.8, 1.2, 0.9, 1.1] * 10, 1.02, is_limit=True)
 
     assert few.interval is None
-    assert [verdict(ratio) for ratio in (few, clear, dear, noisy)] == [
+    assert [outcome(ratio) for ratio in (few, clear, dear, noisy)] == [
         "reached",
         "reached",
         "not reached",

@@ -15,14 +15,13 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
-from support.repository import ROOT, files, plugin_directories, pyproject, shown, sources
+from support.repository import CODE, ROOT, anchors_of, files, plugin_directories, pyproject, shown, sources
 
 from mxgw.v1.events_pb2 import GapReason
 from mxgw_core.api import errors
 from mxgw_core.api.types import CloseReason
 
 _LINK = re.compile(r"\[[^\]]*\]\(([^)\s]+)\)")
-_CODE = re.compile(r"^```.*?^```", re.MULTILINE | re.DOTALL)
 
 DOCUMENTS = sorted(path for path in files() if path.suffix == ".md")
 
@@ -31,16 +30,10 @@ def text_of(name: str) -> str:
     return (ROOT / name).read_text()
 
 
-def anchors_of(path: Path) -> set[str]:
-    """Return the anchors of a page's headings, as GitHub makes them."""
-    headings = re.findall(r"^#+ (.+)$", _CODE.sub("", path.read_text()), re.MULTILINE)
-    return {re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in headings}
-
-
 @pytest.mark.parametrize("path", DOCUMENTS, ids=shown)
 def test_relative_links_lead_to_files_and_headings(path: Path) -> None:
     broken: list[str] = []
-    for link in _LINK.findall(_CODE.sub("", path.read_text())):
+    for link in _LINK.findall(CODE.sub("", path.read_text())):
         if "://" in link or link.startswith("mailto:"):
             continue
         name, _, anchor = link.partition("#")
@@ -125,12 +118,12 @@ def test_every_make_target_a_page_names_exists() -> None:
 def code_of(path: Path) -> str:
     """Return what a page sets as code."""
     text = path.read_text()
-    return "\n".join([*_CODE.findall(text), *(f"{code}`" for code in re.findall(r"`([^`\n]+)`", _CODE.sub("", text)))])
+    return "\n".join([*CODE.findall(text), *(f"{code}`" for code in re.findall(r"`([^`\n]+)`", CODE.sub("", text)))])
 
 
 def test_every_mxgw_command_a_page_names_exists() -> None:
-    from mxgw_core.cli.main import COMMANDS
-    from mxgw_core.cli.plugin_commands import commands_of
+    from mxgw_cli.commands import COMMANDS
+    from mxgw_cli.loading import commands_of
     from mxgw_core.config.models import PluginsSettings, Settings
     from mxgw_core.plugins import PluginHost
 
@@ -147,7 +140,7 @@ def test_every_mxgw_command_a_page_names_exists() -> None:
 
 
 def test_the_readme_has_its_two_commands_in_the_first_block() -> None:
-    block = _CODE.search(text_of("README.md"))
+    block = CODE.search(text_of("README.md"))
 
     assert block
     assert re.findall(r"^make \w+", block[0], re.MULTILINE) == ["make demo", "make test"]
@@ -163,7 +156,7 @@ def serving() -> Iterator[str]:
     with tempfile.TemporaryDirectory(prefix="mxgw-") as directory:
         process = subprocess.Popen(
             [
-                *(sys.executable, "-m", "mxgw_core.cli.main", "serve", "--json", "--listen", "127.0.0.1:0"),
+                *(sys.executable, "-m", "mxgw_cli", "serve", "--json", "--listen", "127.0.0.1:0"),
                 *("--set", f"gateway.data_dir={directory}/d"),
             ],
             cwd=directory,
@@ -221,7 +214,7 @@ def test_the_commands_of_the_quick_start_work_as_printed() -> None:
         for name, *arguments in commands:
             endless = ["--count", "2"] if "stream" in arguments else []
             done = subprocess.run(
-                [sys.executable, "-m", "mxgw_core.cli.main", *arguments, *endless],
+                [sys.executable, "-m", "mxgw_cli", *arguments, *endless],
                 env={**os.environ, "MXGWCLI_GATEWAY": address},
                 capture_output=True,
                 text=True,

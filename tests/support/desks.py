@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
-from mxgw_acl.audit import AuditRecord
+from mxgw_acl.audit_log import AuditRecord
 from mxgw_acl.ldap import LdapDirectory
 from mxgw_acl.operators import Operators
 from mxgw_acl.settings import AclSettings

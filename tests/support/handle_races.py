@@ -20,12 +20,12 @@ from mxgw.v1 import commands_pb2 as c
 from mxgw.v1 import events_pb2 as e
 from mxgw.v1.values_pb2 import MxStatus, MxValue
 from mxgw.worker.v1 import worker_pb2 as w
-from mxgw_acl.guard import ItemFilter, ItemGuard, ItemRights
+from mxgw_acl.item_rights import ItemFilter, ItemGuard, ItemRights
 from mxgw_acl.keys import Constraints
 from mxgw_acl.patterns import ItemPatterns
 from mxgw_core.api import CommandGuard
+from mxgw_core.api.calls import Call as GatewayCall
 from mxgw_core.api.errors import GatewayError
-from mxgw_core.api.gateway import Call as GatewayCall
 from mxgw_core.api.types import Identity, Peer, SessionInfo
 from mxgw_core.config.models import Settings
 from mxgw_core.events.distributor import Distributor

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import re
 import subprocess
 import tomllib
 from collections.abc import Iterator
@@ -10,6 +11,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
+CODE = re.compile(r"^```.*?^```", re.MULTILINE | re.DOTALL)
 ROOT = Path(__file__).resolve().parent.parent.parent
 
 # Where each import package stands; plugins come by themselves.
@@ -18,6 +20,7 @@ PACKAGES = {
     "mxgw_core": ROOT / "mxgw_core",
     "mxgw_worker": ROOT / "worker" / "mxgw_worker",
     "mxgw_client": ROOT / "clients" / "python" / "mxgw_client",
+    "mxgw_cli": ROOT / "cli" / "mxgw_cli",
 }
 
 
@@ -55,7 +58,9 @@ def sources(*packages: str) -> Iterator[Path]:
 
 def plugin_directories() -> list[Path]:
     """Return the directories of built-in plugins."""
-    return sorted(path.parent.parent for path in files() if path.match("plugins/*/mxgw_*/__init__.py"))
+    return sorted(
+        path.parent.parent for path in files() if path.relative_to(ROOT).match("plugins/*/mxgw_*/__init__.py")
+    )
 
 
 def imports_of(path: Path) -> set[str]:
@@ -77,3 +82,10 @@ def belongs_to(name: str, package: str) -> bool:
 def shown(path: Path) -> str:
     """Return a path as people write it."""
     return path.relative_to(ROOT).as_posix()
+
+
+@cache
+def anchors_of(page: Path) -> frozenset[str]:
+    """Return the anchors of the headings of a Markdown page, as GitHub makes them."""
+    headings = re.findall(r"^#+ (.+)$", CODE.sub("", page.read_text()), re.MULTILINE)
+    return frozenset(re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in headings)

@@ -64,7 +64,7 @@ class Restarts:
         options = ["--json", "--listen", self.target, *(o for s in settings for o in ("--set", s)), *arguments]
         with (self.directory / f"gateway-{self._runs:03}.log").open("w") as errors:
             process = self.process = subprocess.Popen(  # noqa: ASYNC220  a few milliseconds of a test
-                [self.python, "-m", "mxgw_core.cli.main", "serve", *options],
+                [self.python, "-m", "mxgw_cli", "serve", *options],
                 cwd=self.directory,
                 env=environment,
                 stdin=subprocess.DEVNULL,
@@ -91,7 +91,7 @@ class Restarts:
 
     async def drain(self, *arguments: str) -> subprocess.CompletedProcess[str]:
         """Run `mxgw drain` on the directory."""
-        command = [sys.executable, "-m", "mxgw_core.cli.main", "drain", "--set", f"gateway.data_dir={self.data}"]
+        command = [sys.executable, "-m", "mxgw_cli", "drain", "--set", f"gateway.data_dir={self.data}"]
         environment = {name: value for name, value in os.environ.items() if not name.startswith("MXGW")}
         return await asyncio.to_thread(
             subprocess.run,

@@ -14,7 +14,7 @@ from mxgw.v1 import alarm_service_pb2 as pb
 from mxgw.v1.session_service_pb2 import CloseSessionRequest, ListSessionsRequest
 from mxgw_acl.keys import Scope
 from mxgw_acl.patterns import ItemPatterns
-from mxgw_acl.rights import rule_of
+from mxgw_acl.rules import rule_of
 from mxgw_alarms.service import SCOPES
 
 UNIT, ONE = ItemPatterns(subtrees=("Unit_001",)), ItemPatterns(subtrees=("Unit_001.T01",))

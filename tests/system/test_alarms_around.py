@@ -174,7 +174,7 @@ def test_a_script_without_await_follows_and_acknowledges() -> None:
 
 def test_the_command_line_lists_follows_and_acknowledges() -> None:
     def mxgw(target: str, *arguments: str, code: int = 0) -> str:
-        command = [sys.executable, "-m", "mxgw_core.cli.main", *arguments, "--gateway", target]
+        command = [sys.executable, "-m", "mxgw_cli", *arguments, "--gateway", target]
         done = subprocess.run(command, capture_output=True, text=True, timeout=30)
 
         assert done.returncode == code, done.stderr
@@ -207,7 +207,7 @@ def test_the_command_line_lists_follows_and_acknowledges() -> None:
 def test_a_gateway_without_the_plugin_is_told_apart_from_one_that_fails() -> None:
     async def both() -> subprocess.CompletedProcess[str]:
         async with running_gateway() as gateway:
-            command = [sys.executable, "-m", "mxgw_core.cli.main", "alarms", "--gateway", gateway.target]
+            command = [sys.executable, "-m", "mxgw_cli", "alarms", "--gateway", gateway.target]
             return await asyncio.to_thread(subprocess.run, command, capture_output=True, text=True, timeout=30)  # type: ignore[arg-type]
 
     done = asyncio.run(both())
@@ -222,8 +222,8 @@ def test_what_the_plant_says_cannot_move_a_terminal() -> None:
     from rich.console import Console
 
     from mxgw.v1.alarms_pb2 import ALARM_STATE_UNACK_ALM, Alarm
+    from mxgw_cli.alarms.view import alarms_table
     from mxgw_client.alarms import alarm_from_message
-    from mxgw_core.cli.alarm_views import alarms_table
 
     evil = "\x1b[2J\x1b]0;owned\x07[bold]x[/bold]\r\n"
     raw = Alarm(

@@ -22,7 +22,7 @@ from mxgw_core.testing import running_gateway
 
 pytestmark = pytest.mark.asyncio
 
-MXGW = [sys.executable, "-m", "mxgw_core.cli.main", "sessions"]
+MXGW = [sys.executable, "-m", "mxgw_cli", "sessions"]
 SETTINGS = {"plugins.enabled": ["backpressure"], "plugins.backpressure.queue_events": 500}
 
 

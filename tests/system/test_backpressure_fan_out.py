@@ -36,7 +36,7 @@ def gateway_process(settings: str) -> Iterator[tuple[str, psutil.Process]]:
     """Serve a gateway as sites do, as a process of its own."""
     with tempfile.TemporaryDirectory(prefix="mxgw-bp-", dir="/tmp") as name:
         Path(name, "settings.toml").write_text(settings)
-        command = ["-m", "mxgw_core.cli.main", "serve", "--json", "--listen", f"unix:{name}/g.sock"]
+        command = ["-m", "mxgw_cli", "serve", "--json", "--listen", f"unix:{name}/g.sock"]
         process = subprocess.Popen(
             [sys.executable, *command, "--set", f"gateway.data_dir={name}/d"],
             cwd=name,

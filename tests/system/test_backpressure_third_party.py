@@ -22,8 +22,8 @@ from support.strangers import clean_environ, environment_with, run
 
 from mxgw.v1 import event_service_pb2 as es
 from mxgw.v1 import session_service_pb2 as ss
+from mxgw_cli.main import root
 from mxgw_client import GapReason, Policy, connect
-from mxgw_core.cli.main import root
 from mxgw_core.plugins import PluginState
 from mxgw_core.testing import running_gateway
 
@@ -58,7 +58,7 @@ def site(stranger: Path, tmp_path: Path) -> Iterator[Callable[[str], str]]:
 
     def serve(settings: str) -> str:
         (tmp_path / "settings.toml").write_text(settings)
-        command = ["-m", "mxgw_core.cli.main", "serve", "--json", "--listen", f"unix:{tmp_path}/g.sock"]
+        command = ["-m", "mxgw_cli", "serve", "--json", "--listen", f"unix:{tmp_path}/g.sock"]
         process = subprocess.Popen(
             [str(stranger), *command, "--set", f"gateway.data_dir={tmp_path}/d"],
             cwd=tmp_path,

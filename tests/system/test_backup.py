@@ -27,13 +27,13 @@ from support.restarts import Restarts, restarts
 from support.waiting import until
 
 from mxgw.v1 import session_service_pb2 as ss
+from mxgw_cli.backup.run import make_backup
+from mxgw_cli.options import SettingsChoice
+from mxgw_cli.restore.run import restore_backup
+from mxgw_cli.shell import CliFailure
 from mxgw_core.api import BackupEntry, hookimpl
-from mxgw_core.cli.backups.making import make_backup
-from mxgw_core.cli.backups.restoring import restore_backup
-from mxgw_core.cli.failures import CliFailure
-from mxgw_core.cli.options import SettingsChoice
 
-MXGW = [sys.executable, "-m", "mxgw_core.cli.main"]
+MXGW = [sys.executable, "-m", "mxgw_cli"]
 SETTINGS = """
 [gateway]
 data_dir = "d"
@@ -47,7 +47,7 @@ environment = "test"
 # Runs `mxgw` and signals it as the second file was written to the disk.
 CUT = """
 import os, sys
-from mxgw_core.cli.main import main
+from mxgw_cli.main import main
 
 number = int(sys.argv.pop(1))
 fsync, left = os.fsync, [2]

@@ -6,13 +6,13 @@ import json
 import subprocess
 import sys
 
-from mxgw_core.cli.benching import BenchRequest, Followed, Measured, verdict
-from mxgw_core.cli.demo.children import clean_environment
+from mxgw_cli.bench.run import BenchRequest, Followed, Measured, report_lines
+from mxgw_cli.children import clean_environment
 
 
 def mxgw(*arguments: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
-        [sys.executable, "-m", "mxgw_core.cli.main", *arguments],
+        [sys.executable, "-m", "mxgw_cli", *arguments],
         capture_output=True,
         text=True,
         timeout=55,
@@ -44,7 +44,7 @@ def request(*tags: str) -> BenchRequest:
 
 def test_what_is_slow_is_said_with_what_to_look_at() -> None:
     followed = Followed(5.0, 5_000, 0, 30.0, 90.0)
-    text = "\n".join(verdict(Measured(900.0, 1200.0, followed, None), request("Tank")))
+    text = "\n".join(report_lines(Measured(900.0, 1200.0, followed, None), request("Tank")))
 
     assert "slow: the machine is busy" in text
     assert "late: the machine or this client is busy" in text
@@ -53,7 +53,7 @@ def test_what_is_slow_is_said_with_what_to_look_at() -> None:
 
 def test_what_is_well_is_called_so_and_a_loss_is_not_hidden() -> None:
     followed = Followed(5.0, 5_000, 2, 0.4, 1.5)
-    text = "\n".join(verdict(Measured(90.0, 120.0, followed, None), request("Tank")))
+    text = "\n".join(report_lines(Measured(90.0, 120.0, followed, None), request("Tank")))
 
     assert text.count(": well.") == 2
     assert "LOST: 2 gaps" in text
@@ -62,4 +62,4 @@ def test_what_is_well_is_called_so_and_a_loss_is_not_hidden() -> None:
 def test_tags_that_never_change_are_no_measurement() -> None:
     followed = Followed(5.0, 0, 0, None, None)
 
-    assert "None came within 5 s" in "\n".join(verdict(Measured(90.0, 120.0, followed, None), request("Tank")))
+    assert "None came within 5 s" in "\n".join(report_lines(Measured(90.0, 120.0, followed, None), request("Tank")))

@@ -14,7 +14,7 @@ from typing import Any
 
 import pytest
 
-MXGW = [sys.executable, "-m", "mxgw_core.cli.main"]
+MXGW = [sys.executable, "-m", "mxgw_cli"]
 
 
 @pytest.fixture(scope="module")

@@ -20,7 +20,7 @@ from pathlib import Path
 import psutil
 import pytest
 
-MXGW = [sys.executable, "-m", "mxgw_core.cli.main"]
+MXGW = [sys.executable, "-m", "mxgw_cli"]
 FIELDS = ["backend", "seconds", "events", "gaps", "duplicates", "out_of_order", "p50_ms", "p99_ms"]
 
 

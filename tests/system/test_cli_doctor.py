@@ -9,7 +9,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-MXGW = [sys.executable, "-m", "mxgw_core.cli.main"]
+MXGW = [sys.executable, "-m", "mxgw_cli"]
 
 
 def doctor(directory: Path) -> tuple[int, dict[str, dict[str, str]]]:

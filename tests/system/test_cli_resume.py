@@ -15,7 +15,7 @@ import pytest
 
 from mxgw_client import read_position_file
 
-MXGW = [sys.executable, "-m", "mxgw_core.cli.main"]
+MXGW = [sys.executable, "-m", "mxgw_cli"]
 TAGS = [f"Load.Item{number:05d}" for number in range(1, 11)]
 SETTINGS = """
 [plugins]

@@ -17,7 +17,7 @@ import pytest
 
 import mxgw_client
 
-MXGW = [sys.executable, "-m", "mxgw_core.cli.main"]
+MXGW = [sys.executable, "-m", "mxgw_cli"]
 
 
 @pytest.fixture

@@ -216,7 +216,7 @@ async def test_a_recording_is_written_and_played_back(directory: Path) -> None:
 
 
 async def test_the_demo_shows_itself_in_the_dashboard_with_one_command() -> None:
-    program = [sys.executable, "-W", "ignore", "-m", "mxgw_core.cli.main", "demo", "--dashboard"]
+    program = [sys.executable, "-W", "ignore", "-m", "mxgw_cli", "demo", "--dashboard"]
     async with running(program) as screen:
         await screen.until("mxgw demo", "administrator", timeout_s=40)
         screen.press("Enter")

@@ -20,7 +20,8 @@ from mxgw_worker.backends.sim.profiles.load import expected_value
 
 pytestmark = pytest.mark.asyncio
 
-# With the transport's own windows kept small a slow reader is seen at once (RELIABILITY 1: 93 KiB instead of 4 MiB).
+# With the transport's own windows kept small a slow reader is seen at once: 93 KiB instead of 4 MiB
+# (docs/reference/streams.md#transport-buffers).
 SMALL_WINDOWS = (("grpc.http2.bdp_probe", 0), ("grpc.http2.lookahead_bytes", 16 * 1024))
 
 

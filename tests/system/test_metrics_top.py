@@ -25,7 +25,7 @@ async def top(*arguments: str, enabled: str = '["metrics"]') -> subprocess.Compl
     environment |= {"MXGW_PLUGINS__ENABLED": enabled, "http_proxy": "http://127.0.0.1:1"}
     return await asyncio.to_thread(
         subprocess.run,
-        [sys.executable, "-m", "mxgw_core.cli.main", "top", "--interval", "0.3", *arguments],
+        [sys.executable, "-m", "mxgw_cli", "top", "--interval", "0.3", *arguments],
         capture_output=True,
         text=True,
         timeout=30,

@@ -8,10 +8,11 @@ import json
 import grpc
 import pytest
 from support.adoption import LOAD, adopted
-from support.clients import client_of, refused
+from support.clients import Client, client_of, refused
 from support.restarts import restarts
 
 from mxgw.v1 import commands_pb2 as c
+from mxgw.v1 import session_service_pb2 as ss
 
 pytestmark = pytest.mark.asyncio
 
@@ -93,7 +94,7 @@ async def test_a_gateway_that_takes_longer_than_asked_for_is_named() -> None:
             call = client.invoke(session.session_id, register=c.RegisterCommand(client_name="x"), timeout=60)
             async with asyncio.TaskGroup() as tasks:
                 waiting = tasks.create_task(_code(call))
-                await asyncio.sleep(0.1)  # the command is under way
+                await _is_under_way(client, session.session_id)
                 done = await gateway.drain("--timeout", "0.3")
 
                 assert done.returncode == 1
@@ -102,6 +103,13 @@ async def test_a_gateway_that_takes_longer_than_asked_for_is_named() -> None:
                 worker.resume()
                 await waiting
         await gateway.ended()
+
+
+async def _is_under_way(client: Client, session_id: str) -> None:
+    """Return once a command of the session is at its worker."""
+    asked = ss.GetSessionRequest(session_id=session_id)
+    while not (await client.sessions.GetSession(asked, timeout=60)).session.pending_commands:  # noqa: ASYNC110  of another process
+        await asyncio.sleep(0.01)
 
 
 async def _code(call: object) -> object:
@@ -122,7 +130,7 @@ async def test_a_command_that_outlasts_the_drain_is_told_that_its_outcome_is_unk
             call = client.invoke(session.session_id, register=c.RegisterCommand(client_name="x"), timeout=60)
             async with asyncio.TaskGroup() as tasks:
                 waiting = tasks.create_task(refused(call))
-                await asyncio.sleep(0.1)  # the command is under way
+                await _is_under_way(client, session.session_id)
                 await gateway.terminate()
                 refusal = await waiting
             worker.resume()

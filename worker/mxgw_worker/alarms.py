@@ -1,7 +1,8 @@
 """What changed in the backend's alarms since the gateway last asked: one numbered list, asked for or reported.
 
-An alarm manager that has to be asked is compared with what it said before, by alarm id (FIELD 3: there is no push); one
-that reports by itself fills the same list. The gateway sets the pace: it asks for what comes after a revision.
+An alarm manager that has to be asked is compared with what it said before, by alarm id (there is no push:
+docs/reference/mxaccess.md#alarms); one that reports by itself fills the same list. The gateway sets the pace: it
+asks for what comes after a revision.
 """
 
 from __future__ import annotations

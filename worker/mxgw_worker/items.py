@@ -57,7 +57,8 @@ class Item:
         self.buffered = buffered
         self.advise: AdviseKind.ValueType = ADVISE_KIND_NONE
         self.suspended = False
-        # The last data change worth keeping: a failure never replaces a good value (FIELD 1.4).
+        # The last data change worth keeping: a failure never replaces a good value
+        # (docs/reference/mxaccess.md#statuses).
         self.last_record: bytes | None = None
         self.last_sequence = 0
         self.last_has_failure = False

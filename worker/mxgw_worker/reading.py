@@ -32,7 +32,10 @@ class ReadBatch:
 
 
 class Reading:
-    """Waits for the first value of one reference that is not merely initialising (FIELD 1.9 #3)."""
+    """Waits for the first value of one reference that is not merely initialising.
+
+    Source: docs/reference/mxaccess.md#first-values.
+    """
 
     __slots__ = ("_batch", "_record", "arrived", "serial")
 

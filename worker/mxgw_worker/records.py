@@ -19,7 +19,7 @@ from mxgw.v1.values_pb2 import MxStatus, MxValue
 
 NS_PER_SECOND = 1_000_000_000
 
-# FIELD 1.6, 1.9 #3: what a source says before it has a first real value.
+# What a source says before it has a first real value: docs/reference/mxaccess.md#first-values.
 WAITING_FOR_INITIAL_DATA = 32
 INITIALISING_DETAILS = frozenset((11, 12, 1010, 1011))
 

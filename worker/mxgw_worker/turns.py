@@ -16,7 +16,7 @@ class Turns:
     """The line of one item.
 
     A write holds its turn until its completion arrived or is given up, so that there is one write in flight per item
-    and nobody removes the item meanwhile (FIELD 1.3, 1.9 #5).
+    and nobody removes the item meanwhile (docs/reference/mxaccess.md#writes-need-an-advised-item).
     """
 
     __slots__ = ("_queue", "is_held")

@@ -69,7 +69,8 @@ class Writes:
     def complete(self, item: Item, statuses: Sequence[MxStatus]) -> int:
         """Pair a completion with the item's write and return its id; 0 when the item has no write in flight.
 
-        A success of category Pending says "accepted, still pending": the write goes on. Source: FIELD 1.4.
+        A success of category Pending says "accepted, still pending": the write goes on.
+        Source: docs/reference/mxaccess.md#statuses.
         """
         write = self._pending.get(item.write_id)
         if write is None:

@@ -17,12 +17,12 @@ SESSIONS_TITLE = "Growth over sessions"
 SUBSCRIBERS = (1, 2, 4, 8, 16, 32, 64, 128)
 SESSIONS = (1, 4, 8, 16, 32, 64)
 SECONDS = 0.5
-# Every session has the same, however many there are: what may be ahead of its subscriber, and what its log retains.
+# The same for each session, however many there are: events that may be ahead of its subscriber, and that its log keeps.
 WINDOW_EVENTS, RETAINED_EVENTS = 20_000, 60_000
-# Measured is a session that has retained what it may: a log that still grows takes new memory for every event. This is
-# how fast logs are filled at least.
+# Measuring begins when each log holds all it may: a log that still grows takes new memory for every event. Logs are
+# filled at least at this rate.
 FILLED_EVENTS_PER_S = 2_000_000
-# "Flat or falling", with what turns of so few seconds differ by.
+# The goal is "flat or falling"; this allows for the difference between short turns.
 GOAL = 1.05
 
 Runs = Mapping[str, Sequence[Mapping[str, Any]]]
@@ -43,7 +43,7 @@ def subscribers(context: Context) -> Result:
 
 
 def sessions(context: Context) -> Result:
-    """One subscriber and one worker each. Numbers of sessions take turns, for what is compared is them."""
+    """One subscriber and one worker each. Runs with different numbers of sessions take turns, to be compared."""
     settings = {"window": WINDOW_EVENTS, "retained": RETAINED_EVENTS}
     result = Result("sessions", SESSIONS_TITLE, {"seconds": context.seconds(SECONDS), **settings})
     ours = MxgwPremade(window_events=WINDOW_EVENTS, retained_events=RETAINED_EVENTS)

@@ -30,7 +30,7 @@ print([line for line in open("/proc/self/status") if line.startswith("VmRSS")][0
 
 
 def run(context: Context) -> Result:
-    """Every limit and every retention is as it comes."""
+    """Measure with the default limits and retention."""
     result = Result(
         "memory",
         TITLE,
@@ -71,7 +71,7 @@ def measured(context: Context) -> Mapping[str, Any]:
 
 
 class Watched(Mxgw):
-    """Looks at the memory of all processes when readers have finished and sessions still stand."""
+    """Reads the memory of all processes when readers have finished and sessions are still open."""
 
     gateway_bytes = 0
     worker_bytes: tuple[int, ...] = ()
@@ -87,7 +87,7 @@ class Watched(Mxgw):
 
 
 def own_bytes(pid: int) -> int:
-    """Return the memory of a process that is no other's."""
+    """Return the memory that a process shares with no other."""
     text = Path(f"/proc/{pid}/smaps_rollup").read_text()
     return sum(int(line.split()[1]) * 1024 for line in text.splitlines() if line.startswith("Private_"))
 

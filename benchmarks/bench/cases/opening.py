@@ -53,7 +53,7 @@ class Plain(Mxgw):
 
     @property
     def launcher(self) -> tuple[str, ...]:
-        return ("-m", "mxgw_core.cli.main")
+        return ("-m", "mxgw_cli")
 
 
 def opened(system: Mxgw) -> Mapping[str, Any]:

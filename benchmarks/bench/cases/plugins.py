@@ -1,8 +1,9 @@
 """What each plugin costs while it is enabled and has nothing to do: the gateway with it against the one without.
 
-In two ways. Calls: what the event loop's thread calls for each message, single events at a steady rate, so that each is
-a block and a message of its own: all that a plugin adds shows here, whatever else the machine does. Processor time: as
-fast as goes, where a difference of two percent hides behind what two equal gateways differ by; its interval tells.
+It is measured in two ways. Calls: how many functions the event loop's thread calls for each message, with single events
+at a steady rate, so that each event is one block and one message. Every call that a plugin adds shows here, even on a
+busy machine. Processor time: at full speed. Two equal gateways differ by more than two percent, so that the interval of
+the median says whether a difference is real.
 """
 
 from __future__ import annotations
@@ -25,15 +26,15 @@ from bench.window import Window
 
 TITLE = "Cost of each plugin, enabled and idle"
 SECONDS, WARM_UP_S = 0.3, 0.25
-# A difference of two percent needs more turns than one of two times.
+# To see a difference of two percent needs more turns than to see a factor of two.
 MORE_PAIRS = 4
-# Calls and processor time may rise by so much.
+# Calls and processor time may rise by this factor.
 GOAL = 1.02
 RATE, SKIPPED_EVENTS, COUNTED_EVENTS = 1_000, 300, 1_000
-# As Prometheus 2.42 asks; often, as a scraper with the shortest sensible interval would.
+# The header of Prometheus 2.42, and the shortest sensible interval of a scraper.
 SCRAPE = {"Accept": "application/openmetrics-text;version=1.0.0,text/plain;version=0.0.4;q=0.5"}
 SCRAPE_EVERY_S = 1.0
-# Alarms are a session of their own with a real worker, which the worker of events made beforehand cannot stand in for.
+# Alarms need a session of their own with a real worker; the worker of events made beforehand cannot replace it.
 ALARMS = '[plugins.alarms]\nbackend = "sim"\n'
 
 

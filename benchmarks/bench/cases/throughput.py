@@ -1,4 +1,4 @@
-"""Events delivered as fast as goes, and the processor time of the server for them, beside floors and peers.
+"""Events delivered at full speed, and the processor time of the server for them, beside floors and peers.
 
 Two kinds of load. `made beforehand`: the source costs nothing anywhere, so servers are compared. `encoded`: each event
 is built one by one, by mxgw's worker or by a publisher with the protobuf library, so whole paths are compared.

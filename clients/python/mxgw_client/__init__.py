@@ -1,9 +1,8 @@
 """The client library of mxgw: `connect` to a gateway, open sessions, call MXAccess, follow events.
 
-`mxgw_client.sync` has the same without `await`, for scripts and notebooks. Errors are in `mxgw_client.errors`.
+`mxgw_client.sync` has the same calls without `await`, for scripts and notebooks. Errors are in `mxgw_client.errors`.
 """
 
-from mxgw_client.alarm_stream import AlarmStream
 from mxgw_client.alarms import (
     Acknowledgement,
     Alarm,
@@ -16,7 +15,6 @@ from mxgw_client.alarms import (
     ProviderStatus,
     SnapshotComplete,
 )
-from mxgw_client.batch import EventBatch
 from mxgw_client.bulk import BulkWrite, Subscription
 from mxgw_client.enums import (
     AcknowledgeOutcome,
@@ -48,6 +46,7 @@ from mxgw_client.events import (
     BufferedDataChange,
     DataChange,
     Event,
+    EventBatch,
     OperationComplete,
     UnknownEvent,
     WriteComplete,
@@ -66,7 +65,6 @@ from mxgw_client.frames import (
 )
 from mxgw_client.gateway import Gateway, connect
 from mxgw_client.options import ApiKey, Flow, Tls
-from mxgw_client.policy import Policy
 from mxgw_client.position import Position, Start, after
 from mxgw_client.position_file import StoredPosition, read_position_file
 from mxgw_client.results import (
@@ -86,8 +84,8 @@ from mxgw_client.results import (
 )
 from mxgw_client.resume import ResumePolicy
 from mxgw_client.session import Session
-from mxgw_client.stream import EventStream
-from mxgw_client.subscribers import Counter, Subscriber, SubscriberList
+from mxgw_client.streams import AlarmStream, EventStream
+from mxgw_client.subscribers import Counter, Policy, Subscriber, SubscriberList
 from mxgw_client.values import Status
 
 __all__ = [

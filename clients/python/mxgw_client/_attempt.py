@@ -1,7 +1,7 @@
-"""One try at a stream: one call, read frame by frame until it ends. `EventStream` strings tries together.
+"""One call of a stream, read frame by frame: silence, the end of the call, and what breaks the contract are found here.
 
-Waiting may be given up without losing anything: a read goes on in a task of its own until it is done, and the next
-wait finds its result.
+`resume.ResumingStream` makes one attempt after another. A reader may give up waiting without losing anything: the read
+goes on in a task of its own, and the next wait finds its result.
 """
 
 from __future__ import annotations
@@ -9,63 +9,84 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, Generic, TypeVar
+from typing import Any, Generic, Protocol, TypeAlias, TypeVar
 
 from google.protobuf.message import Message
 from grpc import aio
 
-from mxgw.v1 import event_service_pb2
+from mxgw.v1 import alarm_service_pb2, event_service_pb2
 from mxgw_client._calls import Calls
-from mxgw_client.batch import EventBatch
+from mxgw_client.enums import OnGap
 from mxgw_client.errors import CallTimedOut, MxgwClientError, ProtocolViolation, StreamEnded, StreamStale
 from mxgw_client.events import StreamContext
-from mxgw_client.frames import Frame, Gap, Heartbeat, Progress, StreamOpened, frame_from_message
+from mxgw_client.frames import Gap, Heartbeat, Progress, SharedFrame, StreamOpened
+from mxgw_client.position import Position
 
 # A stream is stale after this many heartbeat intervals of silence. Source: the contract, StreamOpened.
 STALE_INTERVALS = 2.5
-# However long the application was away, a read gets this long before its stream counts as stale: what came meanwhile
-# is still to be taken from the socket.
+# Every read gets at least this long before its stream counts as stale: after an application was busy for longer than
+# that, what came meanwhile is still waiting in the socket.
 MINIMUM_WAIT_S = 0.25
 
-
 F = TypeVar("F")
+StreamRequest: TypeAlias = event_service_pb2.StreamEventsRequest | alarm_service_pb2.StreamAlarmsRequest
+
+
+class Batch(Protocol):
+    """Consecutive events, as they came in one message."""
+
+    @property
+    def first_sequence(self) -> int: ...
+    @property
+    def last_sequence(self) -> int: ...
+    def __len__(self) -> int: ...
+
+
+class SnapshotEndFrame(Protocol):
+    """The last frame of a snapshot."""
+
+    @property
+    def position(self) -> Position: ...
 
 
 @dataclass(frozen=True, slots=True)
-class Wire(Generic[F]):
-    """How one kind of stream is called and read. `span` is of batches: first and last sequence, and how many events."""
+class StreamKind(Generic[F]):
+    """What differs between the streams of events and of alarms. `F` are the frames that only this kind has.
+
+    Attributes:
+        name: the RPC, for error texts.
+        start: makes the call for a request.
+        response: the class of its messages.
+        frame_of: returns the frame in a message; None for one to skip.
+        batch, snapshot, snapshot_end: the classes of the frames with events, with a part of a snapshot, and at its end.
+        default_on_gap: what the gateway does at a gap when the request leaves `on_gap` unspecified.
+    """
 
     name: str
-    start: Callable[[Calls], Any]
+    start: Callable[[Calls, Any], Any]
     response: type[Message]
-    read: Callable[[Any, StreamContext], F | StreamOpened | Gap | Progress | Heartbeat | None]
-    span: Callable[[object], tuple[int, int, int] | None]
-
-
-def event_wire(request: event_service_pb2.StreamEventsRequest) -> Wire[Frame]:
-    """Return the wire of a session's events."""
-    return Wire(
-        "StreamEvents",
-        lambda calls: calls.stream(request),
-        event_service_pb2.StreamEventsResponse,
-        frame_from_message,
-        lambda f: (f.first_sequence, f.last_sequence, len(f)) if isinstance(f, EventBatch) else None,
-    )
+    frame_of: Callable[[Any, StreamContext], F | SharedFrame | None]
+    batch: type[Batch]
+    snapshot: type[object]
+    snapshot_end: type[SnapshotEndFrame]
+    default_on_gap: OnGap
 
 
 class Attempt(Generic[F]):
-    """Made in the event loop; the call starts with the first read. One task at a time may read."""
+    """One call, read frame by frame until it ends. It starts with the first read; one task at a time may read."""
 
     def __init__(
         self,
+        kind: StreamKind[F],
         calls: Calls,
-        wire: Wire[F],
+        request: StreamRequest,
         context: StreamContext,
         tasks: asyncio.TaskGroup,
         open_timeout_s: float,
     ) -> None:
+        self._kind = kind
         self._calls = calls
-        self._wire = wire
+        self._request = request
         self._context = context
         self._tasks = tasks
         self._open_timeout_s = open_timeout_s
@@ -73,10 +94,11 @@ class Attempt(Generic[F]):
         # The read under way; the task itself completes it, with a message or the exception that ends the stream.
         self._read: asyncio.Task[Message | BaseException | None] | None = None
         self._read_since_s = 0.0
-        self._behind = 0
-        # The loop it reads in, once it does.
+        # Every event must have a greater sequence than this one.
+        self._last_sequence = 0
+        # The event loop of the reads; None before the first one.
         self._loop: asyncio.AbstractEventLoop | None = None
-        # Which of the connection's channels it runs on.
+        # Which of the connection's channels the call runs on.
         self.generation = calls.generation
         self.is_cancelled = False
         self.opened: StreamOpened | None = None
@@ -85,22 +107,22 @@ class Attempt(Generic[F]):
 
     @property
     def stale_after_s(self) -> float:
-        """Silence after which reading fails."""
+        """Silence after which reading fails; before StreamOpened it is the deadline of the call's answer."""
         if self.opened is None or self.opened.heartbeat_interval_s <= 0:
             return self._open_timeout_s
         return STALE_INTERVALS * self.opened.heartbeat_interval_s
 
-    async def next_frame(self) -> F | StreamOpened | Gap | Progress | Heartbeat | None:
+    async def next_frame(self) -> F | SharedFrame | None:
         """Return the next frame; None once `cancel` was called.
 
         Raises:
-            MxgwClientError: the stream is over, and why. It stays over.
+            MxgwClientError: the call is over, for this reason. No further frame will come.
         """
         while not self.is_cancelled:
             message = await self._next_message()
             if message is None:
                 return None
-            frame = self._wire.read(message, self._context)
+            frame = self._kind.frame_of(message, self._context)
             if frame is not None:
                 self._check(frame)
                 return frame
@@ -110,11 +132,11 @@ class Attempt(Generic[F]):
         if self._call is None:
             self._loop = asyncio.get_running_loop()
             self.generation = self._calls.generation
-            self._call = self._wire.start(self._calls)
+            self._call = self._kind.start(self._calls, self._request)
         if self._read is None:
             self._read = self._tasks.create_task(_read_message(self._call), name="mxgw-client:stream-read")
-            self._read_since_s = _now_s()
-        remaining_s = self._read_since_s + self.stale_after_s - _now_s()
+            self._read_since_s = now_s()
+        remaining_s = self._read_since_s + self.stale_after_s - now_s()
         done, _ = await asyncio.wait((self._read,), timeout=max(remaining_s, MINIMUM_WAIT_S))
         if self.is_cancelled:
             return None
@@ -122,14 +144,14 @@ class Attempt(Generic[F]):
             raise self._silence()
         outcome = None if self._read.cancelled() else self._read.result()
         self._read = None
-        if isinstance(outcome, self._wire.response):
+        if isinstance(outcome, self._kind.response):
             return outcome
         raise self._ending(outcome)
 
     def _silence(self) -> MxgwClientError:
         if self.opened is None:
             return CallTimedOut(
-                f"{self._wire.name} got no answer from {self._calls.target} within {self.stale_after_s:g} s",
+                f"{self._kind.name} got no answer from {self._calls.target} within {self.stale_after_s:g} s",
             )
         return StreamStale(
             f"no event and no heartbeat from {self._calls.target} for {self.stale_after_s:g} s; what was read last may "
@@ -138,46 +160,43 @@ class Attempt(Generic[F]):
 
     def _ending(self, outcome: Message | BaseException | None) -> Exception:
         if isinstance(outcome, aio.AioRpcError):
-            return self._calls.failure(outcome, self._wire.name, in_stream=self.opened is not None)
+            return self._calls.failure(outcome, self._kind.name, in_stream=self.opened is not None)
         if isinstance(outcome, Exception):
             return ProtocolViolation(f"a frame from {self._calls.target} could not be read: {type(outcome).__name__}")
         return StreamEnded(f"the stream from {self._calls.target} ended without a reason")
 
-    def _check(self, frame: F | StreamOpened | Gap | Progress | Heartbeat) -> None:
-        """Refuse what the contract rules out: going back, repeating, or frames before StreamOpened."""
+    def _check(self, frame: F | SharedFrame) -> None:
+        """Refuse what the contract rules out: events that go back or repeat, and frames before StreamOpened."""
         if isinstance(frame, StreamOpened):
             if self.opened is not None:
                 raise ProtocolViolation("a second StreamOpened in one stream")
             self.opened, self._context.epoch = frame, frame.position.epoch
-            self._behind = frame.position.sequence
+            self._last_sequence = frame.position.sequence
             return
         if self.opened is None:
             raise ProtocolViolation(f"the stream began with {type(frame).__name__} instead of StreamOpened")
         self.is_proved = True
-        if (span := self._wire.span(frame)) is not None:
-            first, last, events = span
-            if first <= self._behind:
-                raise ProtocolViolation(f"event {first} came after everything up to {self._behind}")
+        if isinstance(frame, self._kind.batch):
+            first, last, events = frame.first_sequence, frame.last_sequence, len(frame)
+            if first <= self._last_sequence:
+                raise ProtocolViolation(f"event {first} came after everything up to {self._last_sequence}")
             if last - first + 1 < events:
                 raise ProtocolViolation(f"{events} events between {first} and {last}: some came twice or back")
-            self._behind = last
+            self._last_sequence = last
             return
         match frame:
             case Gap() if frame.covers_its_range and frame.epoch == self._context.epoch:
-                self._behind = max(self._behind, frame.last_lost)
+                self._last_sequence = max(self._last_sequence, frame.last_lost)
             case Progress() | Heartbeat() if frame.position.epoch == self._context.epoch:
-                self._behind = max(self._behind, frame.position.sequence)
+                self._last_sequence = max(self._last_sequence, frame.position.sequence)
 
     def cancel(self) -> None:
-        """End it from this side; a reader that waits returns None."""
+        """End the call from this side; a reader that waits gets None."""
         self.is_cancelled = True
-        if self._read is not None:
-            self._read.cancel()
-        if self._call is not None:
-            self._call.cancel()
+        _cancel(self._read, self._call)
 
     async def wait_cancelled(self) -> None:
-        """Return once nothing of it runs; call `cancel` first."""
+        """Return once its read has ended; call `cancel` first."""
         if self._read is not None:
             await asyncio.wait((self._read,))
 
@@ -198,8 +217,8 @@ def _cancel(read: asyncio.Task[Any] | None, call: Any) -> None:
 async def _read_message(call: Any) -> Message | BaseException | None:
     """Return the next message, None at the end of the stream, or the exception that ended it.
 
-    It holds the call and not the stream, so that a stream which nobody holds any more can go. It raises nothing but
-    its own cancellation: a failure must reach the reader, not the task group.
+    The task refers to the call and not to the stream, so that a stream which the application dropped is collected. It
+    raises nothing but its own cancellation: a failure must reach the reader, not the task group.
     """
     try:
         message = await call.read()
@@ -213,5 +232,6 @@ async def _read_message(call: Any) -> Message | BaseException | None:
     return message if isinstance(message, Message) else None
 
 
-def _now_s() -> float:
+def now_s() -> float:
+    """Return the time of the running event loop."""
     return asyncio.get_running_loop().time()

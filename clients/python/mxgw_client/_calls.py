@@ -1,14 +1,12 @@
-"""The gRPC calls of one connection: deadlines, metadata and the translation of failures, in one place."""
+"""The gRPC calls of one connection: deadlines, metadata, and the errors that failures become."""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, TypeAlias, TypeVar
+from collections.abc import AsyncIterator, Awaitable, Callable
+from typing import TYPE_CHECKING, Protocol, TypeVar
 
-from google.protobuf.message import Message
 from grpc import aio
 
-from mxgw.v1 import alarm_service_pb2
-from mxgw.v1 import event_service_pb2 as events
 from mxgw.v1.alarm_service_pb2_grpc import AlarmServiceStub
 from mxgw.v1.command_service_pb2_grpc import CommandServiceStub
 from mxgw.v1.event_service_pb2_grpc import EventServiceStub
@@ -21,19 +19,32 @@ from mxgw_client.options import ConnectOptions
 if TYPE_CHECKING:  # what the stubs are on a grpc.aio channel; these names exist in the .pyi files only
     from mxgw.v1.alarm_service_pb2_grpc import AlarmServiceAsyncStub
     from mxgw.v1.command_service_pb2_grpc import CommandServiceAsyncStub
+    from mxgw.v1.event_service_pb2_grpc import EventServiceAsyncStub
     from mxgw.v1.gateway_service_pb2_grpc import GatewayServiceAsyncStub
     from mxgw.v1.session_service_pb2_grpc import SessionServiceAsyncStub
 
-Request = TypeVar("Request", bound=Message)
-Response = TypeVar("Response", bound=Message)
-StreamCall: TypeAlias = "aio.UnaryStreamCall[events.StreamEventsRequest, events.StreamEventsResponse]"
-AlarmCall: TypeAlias = (
-    "aio.UnaryStreamCall[alarm_service_pb2.StreamAlarmsRequest, alarm_service_pb2.StreamAlarmsResponse]"
-)
+Request = TypeVar("Request")
+Response = TypeVar("Response")
 
 
-class _Line:
-    """One channel with its stubs, and how many calls are under way on it."""
+class PagedRequest(Protocol):
+    """A request for one page of an answer; an empty token asks for the first."""
+
+    page_token: str
+
+
+class Page(Protocol):
+    """One page of an answer; the token is empty on the last one."""
+
+    @property
+    def next_page_token(self) -> str: ...
+
+
+PageT = TypeVar("PageT", bound=Page)
+
+
+class _Channel:
+    """One gRPC channel with its stubs, and how many calls are under way on it."""
 
     def __init__(self, options: ConnectOptions) -> None:
         channel_options = options.channel_options()
@@ -53,33 +64,37 @@ class _Line:
 
 
 class Calls:
-    """An open channel and everything a call needs besides its request. The owner awaits `close`."""
+    """The connection to a gateway and what a call needs besides its request. Its owner must await `close`."""
 
     def __init__(self, options: ConnectOptions) -> None:
         self.options = options
         self.target = options.target.text
         self._metadata = options.metadata()
-        self._line = _Line(options)
+        self._channel = _Channel(options)
         # How often the channel was replaced.
         self.generation = 0
-        # Channels that were replaced, until the calls on them are over.
-        self._retired: list[_Line] = []
+        # Channels that were replaced; each is closed once no call is under way on it.
+        self._retired: list[_Channel] = []
 
     @property
     def sessions(self) -> SessionServiceAsyncStub:
-        return self._line.sessions
+        return self._channel.sessions
 
     @property
     def commands(self) -> CommandServiceAsyncStub:
-        return self._line.commands
+        return self._channel.commands
+
+    @property
+    def events(self) -> EventServiceAsyncStub:
+        return self._channel.events
 
     @property
     def alarms(self) -> AlarmServiceAsyncStub:
-        return self._line.alarms
+        return self._channel.alarms
 
     @property
     def gateway(self) -> GatewayServiceAsyncStub:
-        return self._line.gateway
+        return self._channel.gateway
 
     async def unary(
         self,
@@ -88,41 +103,40 @@ class Calls:
         doing: str,
         timeout_s: float | None = None,
     ) -> Response:
-        """Call and return the answer. `doing` names the call in errors; `timeout_s` None is the connection's default.
+        """Call and return the answer. `doing` names the call in errors; `timeout_s` None is the default of `connect`.
 
         Raises:
             MxgwClientError: the call failed; see `errors`.
         """
         deadline_s = self.deadline_s(timeout_s)
-        line = self._line
-        line.calls += 1
+        channel = self._channel
+        channel.calls += 1
         try:
             return await method(request, timeout=deadline_s, metadata=self._metadata)
         except aio.AioRpcError as error:
             raise failure(error, target=self.target, doing=doing, timeout_s=deadline_s) from None
         finally:
-            line.calls -= 1
+            channel.calls -= 1
 
     def deadline_s(self, timeout_s: float | None) -> float:
-        """Return the deadline in force for a call."""
+        """Return the deadline of a call in seconds.
+
+        Raises:
+            ConnectionOptionError: `timeout_s` is not greater than 0.
+        """
         if timeout_s is None:
             return self.options.timeout_s
         if timeout_s <= 0:
             raise ConnectionOptionError(f"timeout_s is {timeout_s}; it must be greater than 0")
         return timeout_s
 
-    def stream(self, request: events.StreamEventsRequest) -> StreamCall:
-        """Start an event stream. It has no deadline: heartbeats tell whether it is alive."""
-        call: StreamCall = self._line.events.StreamEvents(request, metadata=self._metadata)
-        self._line.calls += 1
-        call.add_done_callback(self._line.done)
-        return call
-
-    def alarm_stream(self, request: alarm_service_pb2.StreamAlarmsRequest) -> AlarmCall:
-        """Start a stream of alarms; like `stream`."""
-        call: AlarmCall = self._line.alarms.StreamAlarms(request, metadata=self._metadata)
-        self._line.calls += 1
-        call.add_done_callback(self._line.done)
+    def stream(
+        self, method: aio.UnaryStreamMultiCallable[Request, Response], request: Request
+    ) -> aio.UnaryStreamCall[Request, Response]:
+        """Start a stream. It has no deadline: heartbeats show that it is alive."""
+        call: aio.UnaryStreamCall[Request, Response] = method(request, metadata=self._metadata)
+        self._channel.calls += 1
+        call.add_done_callback(self._channel.done)
         return call
 
     def failure(self, error: aio.AioRpcError, doing: str, *, in_stream: bool) -> Exception:
@@ -130,21 +144,42 @@ class Calls:
         return failure(error, target=self.target, doing=doing, in_stream=in_stream)
 
     async def renew(self, generation: int) -> None:
-        """Replace the channel of this generation: its connection is dead, though gRPC does not know it yet.
+        """Replace the channel, if it still is the one of this generation: its connection is dead, unnoticed by gRPC.
 
-        Calls under way on it are left alone: they may be of those that still work.
+        Calls under way on the old channel are left alone, because some of them may still work.
         """
         if generation == self.generation:
-            self._retired.append(self._line)
-            self._line = _Line(self.options)
+            self._retired.append(self._channel)
+            self._channel = _Channel(self.options)
             self.generation += 1
-        for line in [line for line in self._retired if not line.calls]:
-            await line.channel.close(grace=None)
-            if line in self._retired:
-                self._retired.remove(line)
+        for idle in [retired for retired in self._retired if not retired.calls]:
+            await idle.channel.close(grace=None)
+            if idle in self._retired:
+                self._retired.remove(idle)
 
     async def close(self) -> None:
         """Close the channel; calls under way are cancelled."""
-        for line in (*self._retired, self._line):
-            await line.channel.close(grace=None)
+        for one in (*self._retired, self._channel):
+            await one.channel.close(grace=None)
         self._retired.clear()
+
+
+class Pages(AsyncIterator[PageT]):
+    """The pages of an answer; each is asked for when the loop comes to it.
+
+    `ask` sends `request`, whose `page_token` is kept up to date here. An object and not a generator, so that leaving a
+    loop early leaves nothing to clean up.
+    """
+
+    def __init__(self, request: PagedRequest, ask: Callable[[], Awaitable[PageT]]) -> None:
+        self._request = request
+        self._ask = ask
+        self._was_last = False
+
+    async def __anext__(self) -> PageT:
+        if self._was_last:
+            raise StopAsyncIteration
+        page = await self._ask()
+        self._request.page_token = page.next_page_token
+        self._was_last = not page.next_page_token
+        return page

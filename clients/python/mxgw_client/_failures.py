@@ -73,7 +73,10 @@ class _Details:
 def failure(
     error: aio.AioRpcError, *, target: str, doing: str, timeout_s: float | None = None, in_stream: bool = False
 ) -> errors.MxgwClientError:
-    """Return the exception for a failed call. `in_stream`: the stream had been opened before it failed."""
+    """Return the exception for a failed call.
+
+    `doing` names the call, `timeout_s` is its deadline. `in_stream`: a stream failed after it had been opened.
+    """
     code, text = error.code(), error.details() or ""
     details = _details(error.trailing_metadata())
     if details.reason:
@@ -90,17 +93,11 @@ def failure(
 
 
 def _class_of(details: _Details, *, in_stream: bool) -> type[errors.MxgwClientError]:
-    reason = details.reason
-    if reason == "SESSION_CLOSED":
-        # The general reason of an ended session; its close reason says which end it was.
-        reason = details.metadata.get("close_reason", "").upper() or reason
-    fallback: type[errors.MxgwClientError] = errors.StreamEnded if in_stream else errors.GatewayRefusal
-    if details.reason == "SESSION_CLOSED":
-        fallback = errors.SessionEnded
-    kind = _BY_REASON.get(reason, fallback)
-    if details.reason == "SESSION_CLOSED" and not issubclass(kind, errors.SessionEnded):
-        return errors.SessionEnded
-    return kind
+    if details.reason != "SESSION_CLOSED":
+        return _BY_REASON.get(details.reason, errors.StreamEnded if in_stream else errors.GatewayRefusal)
+    # The general reason for a session that ended; the close reason says how it ended.
+    kind = _BY_REASON.get(details.metadata.get("close_reason", "").upper() or details.reason, errors.SessionEnded)
+    return kind if issubclass(kind, errors.SessionEnded) else errors.SessionEnded
 
 
 def _without_reason(
@@ -130,19 +127,19 @@ def _without_reason(
 
 
 def _is_cut(code: grpc.StatusCode, text: str) -> bool:
-    """Return whether the status was made by the transport: the gateway gives a reason with each of its own."""
+    """Return whether the transport made this status. (The gateway sends a reason with every status of its own.)"""
     match code:
         case grpc.StatusCode.UNAVAILABLE:
             return True
         case grpc.StatusCode.INTERNAL | grpc.StatusCode.UNKNOWN | grpc.StatusCode.CANCELLED:
-            # Whoever stands between may end a stream with any HTTP/2 code; gRPC makes these three of them.
+            # A proxy on the way may end a stream with any HTTP/2 error code; gRPC reports them as these three statuses.
             return any(word in text.lower() for word in ("rst_stream", "stream removed", "goaway"))
         case _:
             return False
 
 
 def _details(trailing: Any) -> _Details:
-    """Decode the status details; whatever cannot be decoded counts as absent, the status itself still tells."""
+    """Decode the status details. What cannot be decoded counts as absent; the status code and its text remain."""
     raw = next((value for key, value in trailing or () if key == "grpc-status-details-bin"), None)
     if not isinstance(raw, bytes):
         return _Details()

@@ -1,5 +1,4 @@
-"""Calls that bear a request id, repeated while their answer is lost: the gateway and the worker see to it that once is
-enough."""
+"""Calls with a request id: repeated while no answer comes. Gateway and worker carry out each request id only once."""
 
 from __future__ import annotations
 
@@ -24,23 +23,25 @@ from mxgw_client.resume import RESUME
 Answer = TypeVar("Answer")
 WriteAttempt: TypeAlias = Callable[[float], Awaitable[InvokeResponse]]
 
-# What the gateway takes a request id with.
+# The commands that may have a request id.
 WRITES = frozenset({"write", "write2", "write_secured", "write_secured2", "write_bulk"})
 
-# The answer was lost, or the gateway is going or not back yet.
+# Errors after which the call is repeated: the answer was lost, or the gateway shuts down or is not ready again yet.
 _LOST = (GatewayUnreachable, GatewayDraining, CommandOutcomeUnknown, SessionNotReady)
 
 
 def new_request_id() -> bytes:
-    """Return an id that nobody else has; 16 to 64 bytes are allowed."""
+    """Return an id that no other call has. (The contract allows 16 to 64 bytes.)"""
     return secrets.token_bytes(16)
 
 
 async def repeated(attempt: Callable[[float], Awaitable[Answer]], deadline_s: float) -> Answer:
-    """Return the answer; `attempt` gets the seconds that are left. Between attempts it waits as a stream that resumes.
+    """Call `attempt` until an answer comes, and return it; each time it is passed the seconds left until the deadline.
+
+    The delays between attempts are those of a stream that resumes.
 
     Raises:
-        MxgwClientError: of the last attempt. When an earlier one may have been carried out, a note says so.
+        MxgwClientError: the error of the last attempt, with a note when an earlier one may have been carried out.
     """
     clock = asyncio.get_running_loop().time
     until = clock() + deadline_s
@@ -60,7 +61,7 @@ async def repeated(attempt: Callable[[float], Awaitable[Answer]], deadline_s: fl
 
 
 async def written_once(request: InvokeRequest, attempt: WriteAttempt, deadline_s: float) -> InvokeResponse:
-    """Return the answer to a write; `attempt` sends `request`, which gets a request id unless it has one.
+    """Return the answer to a write. `attempt` sends `request`, to which a request id is added unless it has one.
 
     Raises:
         MxgwClientError: as `repeated`.
@@ -80,6 +81,6 @@ async def written_once(request: InvokeRequest, attempt: WriteAttempt, deadline_s
     except RequestIdLimitReached:
         if attempts > 1:
             raise
-    # The worker remembers as many as it can, and wrote nothing: then without, and without repeats.
+    # The worker can remember no more request ids, and wrote nothing. Write without one, and therefore only once.
     request.ClearField("request_id")
     return await attempt(deadline_s)

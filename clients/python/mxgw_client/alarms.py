@@ -1,4 +1,4 @@
-"""Alarms as values: what is active, what happens to it, who reports it, and a list that follows them."""
+"""Alarms as values: active alarms, their changes, who reports them, and a list that a stream keeps up to date."""
 
 from __future__ import annotations
 
@@ -17,10 +17,10 @@ from mxgw_client.values import moment, value_of
 
 @dataclass(frozen=True, slots=True)
 class Alarm:
-    """One alarm. Texts come from the plant; times are the source's, None when it does not tell.
+    """One alarm. Texts come from the plant; times are the source's, None when it sends none.
 
-    `degraded`: the fallback provider says so, only state and priority are sure. `stale`: nobody watches it at present.
-    `raw` is the contract's message, with everything.
+    `priority` is 1 (most severe) to 999. `degraded`: the fallback provider reports it, so only state and priority are
+    certain. `stale`: no provider watches it at present. `raw` is the contract's message, with all fields.
     """
 
     reference: str
@@ -48,7 +48,7 @@ class Alarm:
 
 @dataclass(frozen=True, slots=True)
 class AlarmFilter:
-    """Which alarms; everything given must fit. Priority 1 is the most severe, 999 the least."""
+    """Which alarms to send: those that meet every condition given. Priority 1 is the most severe, 999 the least."""
 
     areas: Sequence[str] = ()
     reference_prefixes: Sequence[str] = ()
@@ -67,7 +67,7 @@ class AlarmFilter:
 
 @dataclass(frozen=True, slots=True)
 class ProviderStatus:
-    """Who reports alarms, and why it is this one."""
+    """Which provider reports alarms, and in `detail` why this one. `backend` is the one that is asked."""
 
     provider: AlarmProvider
     detail: str
@@ -77,9 +77,9 @@ class ProviderStatus:
 
 @dataclass(frozen=True, slots=True)
 class AlarmTransition:
-    """An alarm changed. `previous_state` is UNSPECIFIED when it was not active.
+    """An alarm changed. `previous_state` is UNSPECIFIED when it was not active before.
 
-    `reconciled`: found by comparing with what was known before an interruption; when it happened is not known.
+    `reconciled`: the change was found by comparison after an interruption, so the time at which it happened is unknown.
     """
 
     position: Position
@@ -92,7 +92,7 @@ class AlarmTransition:
 
 @dataclass(frozen=True, slots=True)
 class ProviderChanged:
-    """Another provider speaks from here on; alarms that it confirms are not repeated."""
+    """Another provider reports from here on. Alarms that it confirms are not sent again."""
 
     position: Position
     previous: AlarmProvider
@@ -110,7 +110,7 @@ class AlarmSnapshot:
 
 @dataclass(frozen=True, slots=True)
 class SnapshotComplete:
-    """Every active alarm was sent: forget whatever you held and was not among them."""
+    """Every active alarm was sent: an alarm known from before that was not among them is no longer active."""
 
     position: Position
     provider: ProviderStatus
@@ -125,7 +125,7 @@ AlarmItem: TypeAlias = AlarmEvent | AlarmControl
 
 @dataclass(frozen=True, slots=True)
 class Acknowledgement:
-    """The result of one reference; `accepted` when the source took it."""
+    """The result of acknowledging one reference; `accepted` is True when the source accepted it."""
 
     reference: str
     outcome: AcknowledgeOutcome
@@ -138,11 +138,11 @@ class Acknowledgement:
 
 
 class AlarmList:
-    """The active alarms by reference, kept by handing every item of a stream to `apply`.
+    """The active alarms by reference. Pass everything that an `AlarmStream` yields to `apply`.
 
     Attributes:
-        provider: who reports them; None before the first snapshot.
-        is_complete: whether nothing was missed since the last snapshot.
+        provider: who reports the alarms; None before the first snapshot.
+        is_complete: False until the first snapshot is complete, and after a gap until the next one is.
     """
 
     def __init__(self) -> None:
@@ -152,7 +152,7 @@ class AlarmList:
         self.is_complete = False
 
     def apply(self, item: AlarmItem) -> None:
-        """Take one item over."""
+        """Update the list with what the stream yielded."""
         match item:
             case AlarmSnapshot(alarms=alarms):
                 self._arriving = self._arriving or {}
@@ -188,7 +188,7 @@ class AlarmList:
         return reference in self._alarms
 
     def get(self, reference: str) -> Alarm | None:
-        """Return an active alarm."""
+        """Return the active alarm with this reference; None when there is none."""
         return self._alarms.get(reference)
 
 
@@ -215,13 +215,13 @@ def alarm_from_message(raw: alarms_pb2.Alarm) -> Alarm:
 
 
 def provider_from_message(raw: alarms_pb2.ProviderStatus) -> ProviderStatus:
-    """Return who reports, from a message."""
+    """Return the provider in a message."""
     since = moment(raw.since) if raw.HasField("since") else None
     return ProviderStatus(AlarmProvider(raw.provider), raw.detail, since, raw.backend)
 
 
 def event_from_message(raw: alarms_pb2.AlarmEvent, epoch: bytes) -> AlarmEvent | None:
-    """Return the event in a message; None for one this release does not know."""
+    """Return the event in a message; None for a kind unknown to this release."""
     position = Position(epoch, raw.sequence)
     match raw.WhichOneof("body"):
         case "transition":

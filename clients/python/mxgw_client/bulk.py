@@ -1,4 +1,4 @@
-"""Many items in one call: results come per item, in input order, and one item's failure fails no other."""
+"""Many items in one call: one result per item, in the order of the input; one item's failure fails no other."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from typing import Self, TypeAlias
 
 from mxgw.convert import PyValue, duration_from_seconds, timestamp_from_datetime, to_value
 from mxgw.v1 import command_service_pb2, commands_pb2
+from mxgw_client._calls import Pages
 from mxgw_client.enums import DataType
 from mxgw_client.errors import ProtocolViolation, SubscribeFailed
 from mxgw_client.mxaccess import ItemLike, MxAccess
@@ -26,15 +27,15 @@ from mxgw_client.results import (
 from mxgw_client.values import Status, statuses_from_messages
 
 Reference: TypeAlias = str | tuple[str, str]
-"""A reference, or a reference and the object it is relative to."""
+"""A reference, or a relative reference and the object to which it belongs."""
 
-# What a read may take beyond its wait for a first value.
+# How much longer than its wait for a first value a read may take.
 READ_MARGIN_S = 5.0
 
 
 @dataclass(frozen=True, slots=True)
 class BulkWrite:
-    """One write of write_bulk; with `time`, Write2 semantics."""
+    """One write of write_bulk. With `time` it is a Write2: the source time of the value; a naive `time` is UTC."""
 
     item: ItemLike
     value: PyValue
@@ -44,7 +45,10 @@ class BulkWrite:
 
 
 class Subscription:
-    """Items that were added and advised together; looks up both ways, and takes them all back at once."""
+    """Items that were added and advised together, by `Session.subscribe`.
+
+    `subscription["Tank01.Level"]` is the item with that reference. Leaving `async with` unadvises and removes them all.
+    """
 
     def __init__(self, session: BulkCalls, items: Sequence[Item]) -> None:
         self._session = session
@@ -69,7 +73,7 @@ class Subscription:
         return len(self._items)
 
     async def close(self) -> None:
-        """UnAdvise and RemoveItem for all; idempotent. Not before the completions of writes have come."""
+        """UnAdvise and RemoveItem for all; idempotent. Wait for the completions of writes first."""
         if not self._is_closed:
             self._is_closed = True
             await self._session.unsubscribe_bulk(self._items)
@@ -87,7 +91,7 @@ class Subscription:
 
 
 class BulkCalls(MxAccess):
-    """The bulk calls, and what is made of them for convenience."""
+    """The bulk calls, and the shorter calls made of them: `subscribe`, `read`, `write_once` and `browse`."""
 
     async def subscribe_bulk(
         self,
@@ -121,7 +125,7 @@ class BulkCalls(MxAccess):
         """UnAdvise and RemoveItem for every item."""
         server = await self._server_of(items, server_handle)
         handles = [item.handle if isinstance(item, Item) else item for item in items]
-        names = [item.reference if isinstance(item, Item) else "" for item in items]
+        names = [_name(item) for item in items]
         command = commands_pb2.UnsubscribeBulkCommand(server_handle=server, item_handles=handles)
         serials = [self._serial_of(item, server) for item in items]
         results = await self._bulk(commands_pb2.MxCommand(unsubscribe_bulk=command), len(handles), timeout_s)
@@ -138,7 +142,7 @@ class BulkCalls(MxAccess):
         server_handle: int | None = None,
         timeout_s: float | None = None,
     ) -> list[WriteOutcome]:
-        """Write every item; all are issued before any completion is awaited. A mapping is {item: value}."""
+        """Write every item; a mapping is {item: value}. With `wait` it returns once all have completed."""
         entries = [BulkWrite(*pair) for pair in writes.items()] if isinstance(writes, Mapping) else list(writes)
         items = [entry.item for entry in entries]
         server = await self._server_of(items, server_handle)
@@ -147,11 +151,7 @@ class BulkCalls(MxAccess):
         )
         results = await self._bulk(commands_pb2.MxCommand(write_bulk=command), len(entries), timeout_s)
         return [
-            WriteOutcome(
-                *_outcome(item.reference if isinstance(item, Item) else "", result),
-                result.write.write_id,
-                result.write.completed,
-            )
+            WriteOutcome(*_outcome(_name(item), result), result.write.write_id, result.write.completed)
             for item, result in zip(items, results, strict=True)
         ]
 
@@ -163,8 +163,10 @@ class BulkCalls(MxAccess):
         server_handle: int | None = None,
         timeout_s: float | None = None,
     ) -> list[Reading]:
-        """The current values. An item that is advised is answered from its last data change; any other is added,
-        advised, awaited for up to `wait_s` (None: the worker's default) and removed, without events on the stream.
+        """Return the current values.
+
+        For an item that is advised this is its last data change. Any other reference is added and advised for a moment,
+        without events on the stream; its first value may take up to `wait_s` seconds (None: the worker's default).
         """
         server = await self._server(server_handle)
         pairs = [_pair(reference) for reference in references]
@@ -183,11 +185,14 @@ class BulkCalls(MxAccess):
     async def subscribe(self, *references: Reference, supervisory: bool = False) -> Subscription:
         """Add and advise all references, or none of them.
 
-        Events carry their `reference` then. A wrong name is accepted as MXAccess does it and fails later, as the
-        status of a data change.
+            async with await session.subscribe("Tank01.Level", "Tank02.Level") as tanks:
+                ...
+
+        The events have their `reference`. MXAccess accepts a wrong name too; the failure comes later, as the status of
+        a data change.
 
         Raises:
-            SubscribeFailed: some were refused; those that were not have been removed again.
+            SubscribeFailed: some references were refused; the accepted ones were removed again.
         """
         outcomes = await self.subscribe_bulk(references, supervisory=supervisory)
         items = [outcome.item for outcome in outcomes if outcome.item is not None]
@@ -199,7 +204,7 @@ class BulkCalls(MxAccess):
         return Subscription(self, items)
 
     async def read(self, reference: Reference, *, wait_s: float | None = None) -> Reading:
-        """Read one item; see `read_bulk`. A failure status is in the reading (`ok`), a failed read raises.
+        """Read one item, as `read_bulk` does. A value with a failure status is returned; see `Reading.ok`.
 
         Raises:
             MxAccessError: MXAccess failed, or no value came in time.
@@ -218,9 +223,11 @@ class BulkCalls(MxAccess):
         data_type: DataType | None = None,
         wait_s: float | None = None,
     ) -> None:
-        """Write one value to a reference and return when it has arrived: subscribe (supervisory), wait until its type
-        is known, write, wait for the completion, unsubscribe. An item of this reference that has a value already, here
-        or by another client of the session, is the one written to. For more than one write, subscribe and `write`.
+        """Write one value to a reference, and return when the write has completed.
+
+        It subscribes (supervisory), waits up to `wait_s` seconds for the first value, from which MXAccess knows the
+        type, writes, waits for the completion, and unsubscribes. If the session already has an item of this reference
+        with a value, that item is written. To write more than once, subscribe and use `write`.
 
         Raises:
             MxAccessError: no value came in time, or the write was not accepted.
@@ -236,22 +243,14 @@ class BulkCalls(MxAccess):
     async def browse(
         self, parent: str = "", *, name_contains: str = "", page_size: int = 0, timeout_s: float | None = None
     ) -> AsyncIterator[BrowseNode]:
-        """Yield the children of `parent` (a `BrowseNode.path`; empty for the root), page by page as they are taken."""
-        token = ""
-        while True:
-            request = command_service_pb2.BrowseRequest(
-                session_id=self._session_id,
-                parent=parent,
-                name_contains=name_contains,
-                page_size=page_size,
-                page_token=token,
-            )
-            page = await self._calls.unary(self._calls.commands.Browse, request, "browse", timeout_s)
+        """Yield the children of `parent` (a `BrowseNode.path`; empty for the root), fetched page by page."""
+        request = command_service_pb2.BrowseRequest(
+            session_id=self._session_id, parent=parent, name_contains=name_contains, page_size=page_size
+        )
+        pages = Pages(request, lambda: self._calls.unary(self._calls.commands.Browse, request, "browse", timeout_s))
+        async for page in pages:
             for node in page.nodes:
                 yield node_from_message(node)
-            token = page.next_page_token
-            if not token:
-                return
 
     async def _bulk(
         self, command: commands_pb2.MxCommand, inputs: int, timeout_s: float | None
@@ -262,7 +261,11 @@ class BulkCalls(MxAccess):
         return reply.bulk.items
 
     async def _server_of(self, items: Sequence[ItemLike], server_handle: int | None) -> int:
-        """Return the one server handle of all items; a bulk call has room for no more."""
+        """Return the one server handle of all items; a bulk call has room for one only.
+
+        Raises:
+            ValueError: the items belong to several registrations.
+        """
         servers = {item.server_handle for item in items if isinstance(item, Item)}
         if server_handle is not None:
             servers.add(server_handle)
@@ -273,6 +276,10 @@ class BulkCalls(MxAccess):
 
 def _pair(reference: Reference) -> tuple[str, str]:
     return (reference, "") if isinstance(reference, str) else reference
+
+
+def _name(item: ItemLike) -> str:
+    return item.reference if isinstance(item, Item) else ""
 
 
 def _is_accepted(result: commands_pb2.BulkItemResult) -> bool:

@@ -1,4 +1,4 @@
-"""The contract's enums as Python enums, equal in number; a number this release does not know becomes UNSPECIFIED.
+"""The contract's enums as Python enums with the same numbers; a number unknown to this release becomes UNSPECIFIED.
 
 The raw number stays readable in the message itself (`.raw` of a view or frame). `DataType` alone uses native MXAccess
 numbers, because that is what `data_type=` arguments and `mxgw.convert` take.
@@ -26,7 +26,7 @@ class Quality(_OpenEnum):
 
 
 class GapReason(_OpenEnum):
-    """Why a range of events did not arrive; the contract says for each what would help."""
+    """Why events were lost. (The comments of `GapReason` in `events.proto` say for each reason what would help.)"""
 
     UNSPECIFIED = 0
     RING_EVICTED = 1
@@ -42,7 +42,7 @@ class GapReason(_OpenEnum):
 
 
 class SourceHealth(_OpenEnum):
-    """What the worker says of its source; LOST means last values are stale whatever their quality says."""
+    """How well the worker reaches its data source. LOST: the last values are stale, even those of good quality."""
 
     UNSPECIFIED = 0
     GOOD = 1
@@ -51,7 +51,7 @@ class SourceHealth(_OpenEnum):
 
 
 class WorkerState(_OpenEnum):
-    """The worker behind a session as the gateway sees it."""
+    """The state of a session's worker process, as the gateway sees it."""
 
     UNSPECIFIED = 0
     STARTING = 1
@@ -62,7 +62,7 @@ class WorkerState(_OpenEnum):
 
 
 class SessionState(_OpenEnum):
-    """Life of a session."""
+    """The state of a session."""
 
     UNSPECIFIED = 0
     CREATING = 1
@@ -91,7 +91,11 @@ class CloseReason(_OpenEnum):
 
 
 class OnGap(_OpenEnum):
-    """What to do when a resume cannot be complete; UNSPECIFIED is the gateway's default, DELIVER_RETAINED."""
+    """What the gateway does when events that a resume needs are no longer held.
+
+    DELIVER_RETAINED sends a Gap and goes on with the oldest event held, REFUSE ends the stream with `PositionLost`,
+    SNAPSHOT sends a Gap and then a snapshot. UNSPECIFIED means DELIVER_RETAINED for events and SNAPSHOT for alarms.
+    """
 
     UNSPECIFIED = 0
     DELIVER_RETAINED = 1
@@ -100,7 +104,7 @@ class OnGap(_OpenEnum):
 
 
 class AdviseKind(_OpenEnum):
-    """How an item is advised."""
+    """How an item is advised; NONE means that it is not."""
 
     UNSPECIFIED = 0
     NONE = 1
@@ -109,7 +113,7 @@ class AdviseKind(_OpenEnum):
 
 
 class BrowseNodeKind(_OpenEnum):
-    """What a browse node is; only an ATTRIBUTE has a reference to add."""
+    """What a browse node is. Only an ATTRIBUTE has a reference that can be added as an item."""
 
     UNSPECIFIED = 0
     AREA = 1
@@ -118,7 +122,7 @@ class BrowseNodeKind(_OpenEnum):
 
 
 class StatusCategory(_OpenEnum):
-    """Mapped category of an MXSTATUS_PROXY."""
+    """The category of an MXSTATUS_PROXY."""
 
     UNSPECIFIED = 0
     UNKNOWN = 1
@@ -134,7 +138,7 @@ class StatusCategory(_OpenEnum):
 
 
 class DataType(enum.IntEnum):
-    """Native MxDataType numbers, for `data_type=`. Source: FIELD 1.5."""
+    """Native MxDataType numbers, for `data_type=`. Source: docs/reference/mxaccess.md#data-types."""
 
     UNKNOWN = -1
     NO_DATA = 0
@@ -157,7 +161,7 @@ class DataType(enum.IntEnum):
 
 
 class AlarmState(_OpenEnum):
-    """The state of an alarm; in ACK_RTN it is over."""
+    """The state of an alarm: acknowledged or not, in alarm (ALM) or returned to normal (RTN). ACK_RTN ends it."""
 
     UNSPECIFIED = 0
     UNACK_ALM = 1
@@ -190,7 +194,7 @@ class AlarmEventKind(_OpenEnum):
 
 
 class AlarmProvider(_OpenEnum):
-    """Who reports alarms: the alarm manager, sub-attributes (degraded), or nobody (stale)."""
+    """Who reports alarms: the alarm manager (PRIMARY), the sub-attributes of objects (FALLBACK), or nobody (NONE)."""
 
     UNSPECIFIED = 0
     PRIMARY = 1
@@ -199,7 +203,7 @@ class AlarmProvider(_OpenEnum):
 
 
 class AcknowledgeOutcome(_OpenEnum):
-    """What became of an acknowledgement."""
+    """What the source made of an acknowledgement."""
 
     UNSPECIFIED = 0
     ACCEPTED = 1

@@ -7,7 +7,7 @@ MxgwClientError
 ├── NotAGateway                  something answered that does not serve this contract
 ├── CallTimedOut                 no answer in time; the outcome is unknown
 ├── ProtocolViolation            the answer breaks the contract
-├── CallFailed                   a refusal that carries no reason of the gateway's
+├── CallFailed                   a call failed, and the gateway gave no reason
 ├── MxAccessError                MXAccess failed (hresult != 0)
 │   ├── WriteFailed              the write completed with a failure, or its completion never came
 │   ├── LoginFailed              AuthenticateUser answered 0
@@ -44,9 +44,9 @@ class MxgwClientError(Exception):
 
     Attributes:
         message: the sentence for people; for a refusal, the gateway's own, which says what would help.
-        reason: stable UPPER_SNAKE name for programs; empty when nobody gave one.
+        reason: stable UPPER_SNAKE name for programs; empty when the gateway gave none.
         metadata: facts for programs that came with the reason.
-        retry_after_s: when set, the gateway asks to come back after this many seconds.
+        retry_after_s: the gateway asks to try again no sooner than after this many seconds; None when it does not say.
         code: the gRPC status code; None when no call failed.
     """
 
@@ -70,7 +70,7 @@ class MxgwClientError(Exception):
 
     @property
     def hint(self) -> str:
-        """The sentence that says what would help; the same as `message`."""
+        """The sentence for people, which also says what would help; the same as `message`."""
         return self.message
 
     def __str__(self) -> str:
@@ -82,7 +82,8 @@ class ConnectionOptionError(MxgwClientError, ValueError):
 
 
 class PositionFileError(MxgwClientError):
-    """A position file that cannot be read or written, is none, or belongs to another session; says what to do."""
+    """A position file cannot be read or written, has other content, or belongs to another session. The text says what
+    to do."""
 
 
 class GatewayUnreachable(MxgwClientError):
@@ -98,19 +99,20 @@ class CallTimedOut(MxgwClientError):
 
 
 class ProtocolViolation(MxgwClientError):
-    """The gateway's answer breaks the contract; a bug there, or something between that is no gateway."""
+    """The answer breaks the contract: a bug of the gateway, or a proxy or another server answered."""
 
 
 class CallFailed(MxgwClientError):
-    """A failure without a reason of the gateway's own; `code` says more."""
+    """A call failed and the gateway gave no reason; `code` is the gRPC status."""
 
 
 class MxAccessError(MxgwClientError):
     """MXAccess answered with a failure.
 
     Attributes:
-        hresult: the COM HRESULT as a signed 32-bit number.
-        statuses: what came with it.
+        method: the name of the call that failed.
+        hresult: the COM HRESULT as a signed 32-bit number; 0 when something else failed.
+        statuses: the MXSTATUS_PROXY array of the reply.
     """
 
     def __init__(
@@ -143,7 +145,10 @@ class LoginFailed(MxAccessError):
 
 
 class SubscribeFailed(MxAccessError):
-    """Some references were refused; those that were not have been removed again. `failed` names them."""
+    """Some references of `subscribe` were refused, and the accepted ones were removed again.
+
+    `failed` maps each refused reference to the reason.
+    """
 
     def __init__(self, failed: Mapping[str, str]) -> None:
         first = "; ".join(f"{reference}: {text}" for reference, text in list(failed.items())[:3])
@@ -169,11 +174,11 @@ class UnknownBackend(InvalidRequest):
 
 
 class PositionForeign(InvalidRequest):
-    """The position was handed out by another session: positions must be kept apart by session."""
+    """The position belongs to another session: store positions per session."""
 
 
 class RequestIdReused(InvalidRequest):
-    """The request id was used for something else; nothing was done."""
+    """The request id was used before for a different request; nothing was done."""
 
 
 class Unauthenticated(GatewayRefusal):
@@ -193,7 +198,7 @@ class SessionGone(SessionNotFound):
 
 
 class SessionNotReady(GatewayRefusal):
-    """The session exists but cannot serve now."""
+    """The session exists but cannot answer calls now, for example while its worker starts or is taken back."""
 
 
 class SessionLimitReached(GatewayRefusal):
@@ -201,11 +206,11 @@ class SessionLimitReached(GatewayRefusal):
 
 
 class MemoryLimitReached(GatewayRefusal):
-    """The gateway's memory for events has no room for another session; `metadata` has the setting and the figures."""
+    """The gateway's memory has no room for another session or large request; see `limit` and `used` in `metadata`."""
 
 
 class RequestIdLimitReached(GatewayRefusal):
-    """No further request id can be remembered at present; nothing was done."""
+    """As many request ids are remembered as fit, so this one was refused; nothing was done."""
 
 
 class WorkerStartFailed(GatewayRefusal):
@@ -221,15 +226,15 @@ class CommandFailed(GatewayRefusal):
 
 
 class CommandOutcomeUnknown(GatewayRefusal):
-    """The gateway ended while the command ran: it may or may not take effect. Look before repeating a write."""
+    """The gateway ended while the command ran, which may or may not take effect. Read back before repeating a write."""
 
 
 class PendingCommandsExceeded(GatewayRefusal):
-    """Too many commands of this session wait for their answers; await some first."""
+    """Too many commands of this session have no answer yet; await some of them first."""
 
 
 class SubscriberExists(GatewayRefusal):
-    """The session has its one subscriber already."""
+    """The session already has a subscriber, and the gateway allows one (fan-out is off)."""
 
 
 class SubscriberLimitReached(GatewayRefusal):
@@ -255,23 +260,23 @@ class StreamStale(MxgwClientError):
 
 
 class StreamEnded(MxgwClientError):
-    """A stream is over. `resumable`: another one, started `after(stream.position)`, makes sense."""
+    """A stream is over. When `resumable` is True, another one, started `after(stream.position)`, can go on."""
 
 
 class ConnectionLost(StreamEnded):
-    """The connection broke; the session lives on for its lease or detach grace."""
+    """The connection broke; the session stays open for its lease or detach grace."""
 
     resumable = True
 
 
 class GatewayDraining(StreamEnded):
-    """The gateway shuts down in an orderly way; come back after `retry_after_s`."""
+    """The gateway shuts down in an orderly way; open the stream again after `retry_after_s`."""
 
     resumable = True
 
 
 class HistoryUnavailable(StreamEnded):
-    """The gateway's history store did not give what it had said it has; a gap says what, once the stream is back."""
+    """The gateway's history store did not return events it had announced. The resumed stream names them in a Gap."""
 
     resumable = True
 
@@ -283,7 +288,7 @@ class SubscriberOverflow(StreamEnded):
 
 
 class SessionEnded(StreamEnded):
-    """The session itself is over, and everything in it; open a new one."""
+    """The session itself is over, with all its registrations and items; open a new one."""
 
 
 class SessionClosed(SessionEnded):
@@ -291,15 +296,15 @@ class SessionClosed(SessionEnded):
 
 
 class LeaseExpired(SessionEnded):
-    """Nothing used the session for its lease."""
+    """Neither a call nor a subscriber used the session for as long as its lease."""
 
 
 class DetachGraceExpired(SessionEnded):
-    """No subscriber came back in time."""
+    """No subscriber attached again within the detach grace."""
 
 
 class WorkerLost(SessionEnded):
-    """The session's worker is gone; last values are stale."""
+    """The session lost its worker process; last values are stale."""
 
 
 class WorkerExited(WorkerLost):
@@ -315,7 +320,7 @@ class WorkerBroken(WorkerLost):
 
 
 class OverflowFailFast(SessionEnded):
-    """The overflow policy ends the session when its subscriber falls behind."""
+    """A subscriber fell behind, and its overflow policy ends the session in that case."""
 
 
 class KilledByOperator(SessionEnded):

@@ -1,14 +1,15 @@
-"""The four MXAccess events as typed views.
+"""The four MXAccess events as typed views, alone and in batches.
 
-A view holds the protobuf event and turns a field into a Python value when it is asked for, so an event costs what is
-read of it. Only `sequence` is read at once: every application that keeps its place needs it, and a slot is read five
-times faster than a property computes. Views stay valid for as long as they are kept.
+A view holds the protobuf event and converts a field only when it is read, so that unread fields cost nothing. Only
+`sequence` is copied at once: nearly every application needs it to keep its position, and reading an attribute is five
+times faster than calling a property. Views stay valid for as long as they are kept.
 """
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Sequence
 from datetime import datetime
-from typing import TypeAlias
+from typing import TypeAlias, overload
 
 from mxgw.convert import PyValue
 from mxgw.v1 import events_pb2, values_pb2
@@ -19,7 +20,7 @@ from mxgw_client.values import Status, moment, statuses_from_messages, value_of
 
 
 class StreamContext:
-    """What all events of one stream share."""
+    """What all events of one stream share: their epoch, and the references of the session's items."""
 
     __slots__ = ("epoch", "references")
 
@@ -31,7 +32,7 @@ class StreamContext:
 class EventView:
     """What the four events have in common. `raw` is the contract's message.
 
-    Views are made by `view_of`. They have no constructor of their own: calling one would cost a quarter of a view.
+    Views are made by `view_of`, which sets their attributes: a constructor would make that a quarter slower.
     """
 
     __slots__ = ("_context", "raw", "sequence")
@@ -42,17 +43,17 @@ class EventView:
 
     @property
     def position(self) -> Position:
-        """The place of this event: resuming after it continues with the next one."""
+        """The position of this event: a stream started `after` it begins with the next one."""
         return Position(self._context.epoch, self.sequence)
 
     @property
     def item_handle(self) -> int:
-        """The handle of the item, or 0."""
+        """The handle of the item; 0 when the event belongs to none."""
         return self.raw.item_handle
 
     @property
     def item_serial(self) -> int:
-        """Which item of the epoch it is, whatever its handle stands for by now; see `Item.serial`."""
+        """The serial of the item. Unlike its handle, no other item of the epoch ever has it; see `Item.serial`."""
         return self.raw.item_serial
 
     @property
@@ -62,12 +63,12 @@ class EventView:
 
     @property
     def reference(self) -> str:
-        """The reference this session added the item with; empty when the session object does not know it."""
+        """The reference with which this session object added the item; empty when another one added it."""
         return self._context.references.lookup(self.raw.item_serial)
 
     @property
     def worker_time(self) -> datetime:
-        """When the worker took the event over (UTC, the worker's wall clock)."""
+        """When the worker got the event from MXAccess (UTC, by the worker's clock)."""
         return moment(self.raw.worker_time)
 
     @property
@@ -77,7 +78,7 @@ class EventView:
 
     @property
     def ok(self) -> bool:
-        """Whether no status is a failure. When False, a value must not replace a known good one."""
+        """Whether no status is a failure. If False, the value must not replace a good one that came before."""
         return all(status.ok for status in self.statuses)
 
     def __repr__(self) -> str:
@@ -92,15 +93,15 @@ class DataChange(EventView):
 
     @property
     def value(self) -> PyValue:
-        """The value; None when the source delivered none."""
-        # Of a oneof only the field that is set can hold anything but its default. Asking which one is set costs as much
-        # as reading four of them, so it is asked only when none of the usual ones holds anything.
+        """The value; None when the source sent none."""
+        # In a oneof only the field that is set can differ from its default, so a field that is not 0 or False is the
+        # value. Asking which field is set costs as much as reading four, so that comes last.
         message = self.raw.data_change.value
         return message.double or message.float or message.integer or message.boolean or value_of(message)
 
     @property
     def quality(self) -> Quality:
-        """The OPC class of the quality."""
+        """The OPC class of the quality: good, uncertain or bad."""
         return Quality(self.raw.data_change.quality)
 
     @property
@@ -110,13 +111,13 @@ class DataChange(EventView):
 
     @property
     def source_time(self) -> datetime | None:
-        """The source's time in UTC; None when it gave none or one that cannot be read (see `raw_source_time`)."""
+        """The source's time in UTC; None when it sent none, or one that is no valid time (see `raw_source_time`)."""
         change = self.raw.data_change
         return moment(change.source_time) if change.HasField("source_time") else None
 
     @property
     def raw_source_time(self) -> str:
-        """The source's time as text, when it came as text."""
+        """The source's time as text; empty unless the source sent text."""
         return self.raw.data_change.raw_source_time
 
     @property
@@ -140,17 +141,17 @@ class WriteComplete(EventView):
 
     @property
     def write_id(self) -> int:
-        """`WriteResult.write_id` of the write this completes; 0 when no write of the session is known for the item."""
+        """The `WriteResult.write_id` of the write that completed; 0 when the worker knows no open write of the item."""
         return self.raw.write_complete.write_id
 
     @property
     def missing(self) -> bool:
-        """True when no completion came in time: the outcome of the write is unknown, count it as failed."""
+        """True when no completion came in time. The outcome of the write is then unknown; count it as failed."""
         return self.raw.write_complete.missing
 
     @property
     def pairing_uncertain(self) -> bool:
-        """True after a missing completion of the same item: this may belong to the earlier write."""
+        """True when an earlier write of the item has no completion: this one may belong to that write."""
         return self.raw.write_complete.pairing_uncertain
 
     @property
@@ -159,13 +160,13 @@ class WriteComplete(EventView):
 
     @property
     def ok(self) -> bool:
-        """Whether the write is known to have succeeded."""
+        """Whether the write succeeded for certain: its completion came and has no failure."""
         complete = self.raw.write_complete
         return not complete.missing and all(status.success for status in complete.statuses)
 
 
 class OperationComplete(EventView):
-    """OperationComplete; follows Suspend."""
+    """OperationComplete, which follows Suspend."""
 
     __slots__ = ()
 
@@ -175,7 +176,7 @@ class OperationComplete(EventView):
 
 
 class BufferedDataChange(EventView):
-    """OnBufferedDataChange: parallel lists, in the order in which they came."""
+    """OnBufferedDataChange: several values of one item as parallel lists, in the order in which they came."""
 
     __slots__ = ()
 
@@ -214,7 +215,7 @@ class UnknownEvent(EventView):
 Event: TypeAlias = DataChange | WriteComplete | OperationComplete | BufferedDataChange | UnknownEvent
 
 DATA_CHANGE = events_pb2.EVENT_KIND_DATA_CHANGE
-# Views of the other kinds.
+# The view classes of the other kinds.
 OTHERS: dict[int, type[Event]] = {
     events_pb2.EVENT_KIND_WRITE_COMPLETE: WriteComplete,
     events_pb2.EVENT_KIND_OPERATION_COMPLETE: OperationComplete,
@@ -225,9 +226,68 @@ OTHERS: dict[int, type[Event]] = {
 def view_of(raw: events_pb2.Event, context: StreamContext) -> Event:
     """Return the view of an event.
 
-    Where every event of a stream passes, `EventBatch.__iter__` and `EventStream.__anext__`, this stands once more
-    instead of being called, which would cost as much again.
+    `EventBatch.__iter__` and `EventStream.__anext__`, which run for every event, repeat these lines: calling this
+    function would double the cost.
     """
     view = DataChange() if raw.kind == DATA_CHANGE else OTHERS.get(raw.kind, UnknownEvent)()
     view.raw, view._context, view.sequence = raw, context, raw.sequence
     return view
+
+
+class EventBatch(Sequence[Event]):
+    """Consecutive events as they came in one message: oldest first, never empty.
+
+    Indexing and iterating make a new view each time. `raw` has the contract's messages, to read them without views.
+    """
+
+    __slots__ = ("_context", "raw")
+
+    def __init__(self, raw: Sequence[events_pb2.Event], context: StreamContext) -> None:
+        self.raw = raw
+        self._context = context
+
+    @property
+    def context(self) -> StreamContext:
+        """What the events of its stream share."""
+        return self._context
+
+    @property
+    def first_sequence(self) -> int:
+        """Sequence of the first event."""
+        return self.raw[0].sequence
+
+    @property
+    def last_sequence(self) -> int:
+        """Sequence of the last event."""
+        return self.raw[-1].sequence
+
+    @property
+    def position(self) -> Position:
+        """The position of the last event."""
+        return Position(self._context.epoch, self.last_sequence)
+
+    def after(self, sequence: int) -> EventBatch:
+        """Return the rest of the batch after the event with this `sequence`, which must not be the last one."""
+        return self[1 + next(n for n, raw in enumerate(self.raw) if raw.sequence == sequence) :]
+
+    def __len__(self) -> int:
+        return len(self.raw)
+
+    def __iter__(self) -> Iterator[Event]:
+        context = self._context
+        for raw in self.raw:
+            view = DataChange() if raw.kind == DATA_CHANGE else OTHERS.get(raw.kind, UnknownEvent)()
+            view.raw, view._context, view.sequence = raw, context, raw.sequence
+            yield view
+
+    @overload
+    def __getitem__(self, index: int) -> Event: ...
+    @overload
+    def __getitem__(self, index: slice) -> EventBatch: ...
+    def __getitem__(self, index: int | slice) -> Event | EventBatch:
+        if isinstance(index, slice):
+            return EventBatch(self.raw[index], self._context)
+        return view_of(self.raw[index], self._context)
+
+    def __repr__(self) -> str:
+        return f"<EventBatch of {len(self)}: {self.first_sequence} to {self.last_sequence}>"

@@ -1,4 +1,4 @@
-"""The frames of an event stream that are not events: what the gateway says about the stream itself."""
+"""The frames of a stream that are not events: what the gateway reports about the stream itself."""
 
 from __future__ import annotations
 
@@ -8,21 +8,22 @@ from typing import TypeAlias
 
 from mxgw.convert import PyValue, duration_to_seconds
 from mxgw.v1 import event_service_pb2, events_pb2
-from mxgw_client.batch import EventBatch
 from mxgw_client.enums import GapReason, Quality, SourceHealth, WorkerState
 from mxgw_client.errors import MxgwClientError
-from mxgw_client.events import Event, StreamContext
+from mxgw_client.events import Event, EventBatch, StreamContext
 from mxgw_client.position import Position
 from mxgw_client.values import Status, moment, statuses_from_messages, value_of
 
 
 @dataclass(frozen=True, slots=True)
 class StreamOpened:
-    """Always the first frame.
+    """The first frame of every stream.
 
-    `position` is where the stream begins: the first event has a greater sequence. `recovered` matters when
-    `was_resuming`: False means that a Gap comes before the first event. `horizon_s` is how long the gateway holds
-    events at the present rate, None when it does not know.
+    `position` is where the stream begins: the first event has a greater sequence. `was_resuming`: the request named a
+    position. `recovered` is about such a request only: True means that every event after the position up to
+    `head_sequence` follows, False that a Gap names those that do not. `head_sequence` and `oldest_sequence` are the
+    newest and the oldest event that the gateway holds, `horizon_s` is for how many seconds it holds events at the
+    present rate (None: not known). `policy` names the overflow policy in force.
     """
 
     position: Position
@@ -38,10 +39,11 @@ class StreamOpened:
 
 @dataclass(frozen=True, slots=True)
 class Gap:
-    """Events were lost here. `first_lost`, `last_lost` (inclusive) and `count` are 0 when they are not known.
+    """Events were lost here; read the items that matter again.
 
-    `count` is less than the range when only a part of it is lost: `lost_ranges` says which, and the rest follows in the
-    next batch. Re-read the items that matter.
+    `first_lost`, `last_lost` (inclusive) and `count` are 0 when they are not known. When `count` is less than the
+    range, only a part of the range is lost: `lost_ranges` says which, and the rest follows in the next batch. `runs`
+    are the lengths of the parts, lost and kept in turn; empty when the whole range is lost.
     """
 
     epoch: bytes
@@ -54,7 +56,7 @@ class Gap:
 
     @property
     def lost_ranges(self) -> tuple[tuple[int, int], ...]:
-        """What exactly is lost, as inclusive ranges of sequences; empty when it is not known."""
+        """Exactly which events are lost, as inclusive ranges of sequences; empty when that is not known."""
         if not self.first_lost or not self.last_lost:
             return ()
         ranges, first = [], self.first_lost
@@ -66,7 +68,7 @@ class Gap:
 
     @property
     def covers_its_range(self) -> bool:
-        """Whether nothing in the range will follow, so that a resume may begin after it."""
+        """Whether no event of the range will follow, so that a resume may begin after the range."""
         if not self.last_lost or self.reason is GapReason.CONFLATED:
             return False
         return self.count in (0, self.last_lost - self.first_lost + 1)
@@ -74,7 +76,7 @@ class Gap:
 
 @dataclass(frozen=True, slots=True)
 class SnapshotItem:
-    """The last known value of one item; `sequence` is that of the event that brought it. Never an event itself."""
+    """The last known value of one item. `sequence` is that of the event which brought the value."""
 
     server_handle: int
     item_handle: int
@@ -90,7 +92,7 @@ class SnapshotItem:
 
 @dataclass(frozen=True, slots=True)
 class Snapshot:
-    """A part of a snapshot as of `position`; large ones come in several."""
+    """A part of a snapshot, which has the values as of `position`. A large snapshot comes in several parts."""
 
     position: Position
     items: tuple[SnapshotItem, ...]
@@ -112,7 +114,7 @@ class Progress:
 
 @dataclass(frozen=True, slots=True)
 class Heartbeat:
-    """Sent after a silence. When `source_health` is not GOOD, last values are stale whatever their quality says."""
+    """Sent after a silence. If `source_health` is not GOOD, the last values are stale, even those of good quality."""
 
     position: Position
     head_sequence: int
@@ -123,7 +125,7 @@ class Heartbeat:
 
 @dataclass(frozen=True, slots=True)
 class Draining:
-    """The gateway ends this stream soon; come back after `retry_after_s`, with the last position."""
+    """The gateway shuts down and ends this stream within `deadline_s` seconds. Resume `retry_after_s` seconds later."""
 
     retry_after_s: float
     deadline_s: float
@@ -131,10 +133,10 @@ class Draining:
 
 @dataclass(frozen=True, slots=True)
 class StreamCut:
-    """The stream was cut, for the reason in `error`, and comes back on its own; nothing comes until it does.
+    """The stream was cut, for the reason in `error`, and comes back by itself. The client makes this frame.
 
-    The gateway did not send this: until the next StreamOpened, what was read last may be old. `position` is where the
-    stream will go on, `retry_in_s` the time until the first attempt.
+    Nothing comes before the next StreamOpened, and until then what was read last may be old. `position` is where the
+    stream will go on, `retry_in_s` the seconds until the first attempt.
     """
 
     error: MxgwClientError
@@ -142,13 +144,15 @@ class StreamCut:
     retry_in_s: float
 
 
-ControlFrame: TypeAlias = StreamOpened | Gap | Snapshot | SnapshotEnd | Progress | Heartbeat | Draining | StreamCut
+# The frames that streams of events and of alarms have in common.
+SharedFrame: TypeAlias = StreamOpened | Gap | Progress | Heartbeat | Draining | StreamCut
+ControlFrame: TypeAlias = SharedFrame | Snapshot | SnapshotEnd
 StreamItem: TypeAlias = Event | ControlFrame
 Frame: TypeAlias = EventBatch | ControlFrame
 
 
 def opened_from_message(message: events_pb2.StreamOpened) -> StreamOpened:
-    """Return the first frame of a stream."""
+    """Return the StreamOpened in a message."""
     return StreamOpened(
         position=Position(message.epoch, message.from_sequence),
         head_sequence=message.head_sequence,

@@ -1,4 +1,4 @@
-"""The connection to a gateway: where everything begins."""
+"""The connection to a gateway, where a program begins: sessions, alarms, and the gateway itself."""
 
 from __future__ import annotations
 
@@ -10,19 +10,17 @@ from typing import Self
 
 from mxgw.convert import duration_from_seconds
 from mxgw.v1 import alarm_service_pb2, event_service_pb2, gateway_service_pb2, session_service_pb2
-from mxgw_client._calls import Calls
-from mxgw_client.alarm_stream import AlarmStream
+from mxgw_client._calls import Calls, Pages
 from mxgw_client.alarms import Acknowledgement, Alarm, AlarmFilter, alarm_from_message
 from mxgw_client.enums import AcknowledgeOutcome, OnGap
 from mxgw_client.errors import NotAGateway
-from mxgw_client.options import MIB, ApiKey, ConnectOptions, Flow, Tls
-from mxgw_client.policy import Policy
+from mxgw_client.options import MIB, ApiKey, ConnectOptions, Flow, Target, Tls
 from mxgw_client.position import Start
 from mxgw_client.results import GatewayInfo, Pong, SessionInfo, gateway_from_message, session_from_message
 from mxgw_client.resume import RESUME, ResumePolicy
 from mxgw_client.session import Session, ping, subscribers
-from mxgw_client.subscribers import SubscriberList
-from mxgw_client.target import Target
+from mxgw_client.streams import AlarmStream
+from mxgw_client.subscribers import Policy, SubscriberList
 
 CONTRACT = "mxgw.v1"
 DEFAULT_TARGET = "127.0.0.1:50051"
@@ -41,14 +39,17 @@ def connect(
 ) -> Gateway:
     """Return the gateway at `target` (`host:port`, `[ipv6]:port` or `unix:/path`); `async with` it to connect.
 
-    `tls=True` trusts the system's certificates; `Tls(...)` names files. The API key goes out with every call, and only
-    over TLS, loopback or a Unix socket unless `insecure_api_key`. `flow` decides how much of a stream may be under way
-    (see `Flow`). `timeout_s` is the deadline of calls that name none. `max_message_bytes` must be at least the
-    gateway's `limits.message_bytes`.
+        async with connect("127.0.0.1:50051") as gateway, gateway.open_session() as session:
+            ...
+
+    `tls=True` trusts the system's certificates; `Tls(...)` names files. The API key is sent with every call, and only
+    over TLS, loopback or a Unix socket unless `insecure_api_key` is True. `flow` limits how many bytes of a stream may
+    be on the way (see `Flow`). `timeout_s` is the deadline, in seconds, of calls that name none. `max_message_bytes`
+    must be at least the gateway's `limits.message_bytes`.
 
     Raises:
-        ConnectionOptionError: options that do not go together.
-        ValueError: `target` is none.
+        ConnectionOptionError: an option has no usable value, or two of them contradict each other.
+        ValueError: `target` is no address.
     """
     return Gateway(
         ConnectOptions(
@@ -64,21 +65,24 @@ def connect(
 
 
 class Gateway:
-    """A connection; made by `connect`. Use it as `async with`, or `open` and `close` it in the same event loop."""
+    """A connection to a gateway; made by `connect`.
+
+    Use it as `async with`, or `open` and `close` it in the same event loop.
+    """
 
     def __init__(self, options: ConnectOptions) -> None:
         self._options = options
         self._open_calls: Calls | None = None
-        # Owns the reads of the streams; they never fail, so none ends another.
+        # Runs the reads of the streams, which never raise: the failure of one would end the others.
         self._tasks: asyncio.TaskGroup | None = None
         self._sessions: weakref.WeakSet[Session] = weakref.WeakSet()
         self._alarm_streams: weakref.WeakSet[AlarmStream] = weakref.WeakSet()
 
     async def open(self) -> Self:
-        """Connect, and make sure that a gateway of this contract answers.
+        """Connect, and check that a gateway with this contract answers.
 
         Raises:
-            GatewayUnreachable, NotAGateway, Unauthenticated: the text says what was tried.
+            GatewayUnreachable, NotAGateway, Unauthenticated: the text says what was tried and what would help.
         """
         if self._open_calls is not None:
             return self
@@ -143,12 +147,13 @@ class Gateway:
     ) -> Session:
         """Return a new session; `async with` it to open it, and to close it at the end.
 
-        `client_name` (at most 128 characters) is what operators see and what MXAccess is registered with. `backend`
-        names one of the gateway's settings, empty for the default. `tag` (at most 64) decides which operators see it.
-        `lease_s` is how long it may be idle. `keep` leaves it open at the end, for `attach_session` in a later run.
+        `client_name` (at most 128 characters) is shown to operators and used for Register. `backend` is one of those in
+        the gateway's settings; empty means the default. `tag` (at most 64 characters) decides which operators see the
+        session. `lease_s` is how many seconds it may be idle before the gateway ends it. With `keep` it stays open at
+        the end, for `attach_session` in a later run.
 
-        `request_id` (16 to 64 bytes) names the opening: the same again, with the same other arguments, is the same
-        session, in a later run of the program too. Without it every opening has one of its own.
+        A `request_id` (16 to 64 bytes) makes the opening repeatable: opening again with the same id and the same other
+        arguments returns the same session, even in a later run of the program. Without it every call opens a new one.
         """
         request = session_service_pb2.OpenSessionRequest(
             client_name=client_name,
@@ -160,7 +165,7 @@ class Gateway:
         return self._session(client_name=client_name, request=request, keep=keep)
 
     def attach_session(self, session_id: str, *, client_name: str = DEFAULT_CLIENT_NAME) -> Session:
-        """Return a session that is open already, for a program that was restarted; leaving it does not close it."""
+        """Return a session that is open already, for a program that was restarted. Leaving it does not close it."""
         return self._session(client_name=client_name, session_id=session_id)
 
     def _session(
@@ -182,13 +187,12 @@ class Gateway:
     ) -> AsyncIterator[SessionInfo]:
         """Yield the sessions the caller may see, oldest first."""
         request = session_service_pb2.ListSessionsRequest(include_ended=include_ended)
-        while True:
-            page = await self._calls.unary(self._calls.sessions.ListSessions, request, "ListSessions", timeout_s)
+        pages = Pages(
+            request, lambda: self._calls.unary(self._calls.sessions.ListSessions, request, "ListSessions", timeout_s)
+        )
+        async for page in pages:
             for message in page.sessions:
                 yield session_from_message(message)
-            if not page.next_page_token:
-                return
-            request.page_token = page.next_page_token
 
     async def close_session(self, session_id: str, *, timeout_s: float | None = None) -> SessionInfo:
         """Close a session by its id, and return how it ended."""
@@ -197,7 +201,7 @@ class Gateway:
         return session_from_message(answer.session)
 
     async def subscribers(self, session_id: str, *, timeout_s: float | None = None) -> SubscriberList:
-        """Return who follows a session's events, and how well; does not extend the lease."""
+        """Return the readers of a session's events and their lag; does not extend the lease."""
         return await subscribers(self._calls, session_id, timeout_s)
 
     # Alarms
@@ -213,9 +217,14 @@ class Gateway:
         resume: ResumePolicy | None = RESUME,
         heartbeat_interval_s: float | None = None,
     ) -> AlarmStream:
-        """Return the stream of the plant's alarms (plugin `alarms`): what is active, then what happens.
+        """Return the stream of the plant's alarms (plugin `alarms`): the active ones, then every change.
 
-        `async with` it, and hand what it yields to an `AlarmList` to have the active alarms at hand.
+            active = AlarmList()
+            async with gateway.alarms() as stream:
+                async for item in stream:
+                    active.apply(item)
+
+        `wanted` selects alarms (None: all). The other arguments are as in `Session.events`.
         """
         calls, tasks = self._calls, self._tasks
         assert tasks is not None
@@ -234,24 +243,23 @@ class Gateway:
     async def active_alarms(
         self, *, wanted: AlarmFilter | None = None, timeout_s: float | None = None
     ) -> AsyncIterator[Alarm]:
-        """Yield the active alarms by reference, page by page."""
+        """Yield the active alarms in the order of their references. `wanted` selects some of them (None: all)."""
         request = alarm_service_pb2.QueryActiveAlarmsRequest(filter=(wanted or AlarmFilter()).to_message())
-        while True:
-            page = await self._calls.unary(
-                self._calls.alarms.QueryActiveAlarms, request, "QueryActiveAlarms", timeout_s
-            )
+        pages = Pages(
+            request,
+            lambda: self._calls.unary(self._calls.alarms.QueryActiveAlarms, request, "QueryActiveAlarms", timeout_s),
+        )
+        async for page in pages:
             for active in page.alarms:
                 yield alarm_from_message(active.alarm)
-            if not page.next_page_token:
-                return
-            request.page_token = page.next_page_token
 
     async def acknowledge_alarms(
         self, *references: str, comment: str = "", operator: str = "", timeout_s: float | None = None
     ) -> list[Acknowledgement]:
-        """Acknowledge alarms by their references; one result each, in order. None of them is raised as an error.
+        """Acknowledge alarms by their references, and return one result for each, in the same order.
 
-        `operator` names the person a program acts for; the source is told that name and `comment`.
+        A refused acknowledgement does not raise; see `Acknowledgement.outcome`. The source gets `comment` and
+        `operator`, the name of the person for whom the program acts.
         """
         request = alarm_service_pb2.AcknowledgeAlarmRequest(references=references, comment=comment, operator=operator)
         answer = await self._calls.unary(self._calls.alarms.AcknowledgeAlarm, request, "AcknowledgeAlarm", timeout_s)
@@ -262,13 +270,13 @@ class Gateway:
     # The gateway itself
 
     async def info(self, *, timeout_s: float | None = None) -> GatewayInfo:
-        """Return version, plugins, backends and limits (`raw.limits`)."""
+        """Return the gateway's version, plugins, backends and limits (`raw.limits`)."""
         request = gateway_service_pb2.GetGatewayInfoRequest()
         answer = await self._calls.unary(self._calls.gateway.GetGatewayInfo, request, "GetGatewayInfo", timeout_s)
         return gateway_from_message(answer)
 
     async def ping(self, *, timeout_s: float | None = None) -> Pong:
-        """Ask the gateway for a sign of life."""
+        """Send a ping to the gateway."""
         return await ping(self._calls, "", timeout_s)
 
     def __repr__(self) -> str:

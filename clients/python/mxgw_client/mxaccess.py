@@ -1,14 +1,15 @@
 """The 18 methods of LMXProxyServer as typed calls.
 
-An HRESULT other than 0 raises `MxAccessError`; everything else is as MXAccess does it (FIELD 1.2, 1.9). Handles are
-kept for the caller: the session registers once, on first use, and every method takes an `Item` or a bare handle.
+An HRESULT other than 0 raises `MxAccessError`; everything else is as in MXAccess
+(docs/reference/mxaccess.md#methods). The session keeps the handles: it registers once, on first use, and every method
+takes an `Item` or a bare handle.
 """
 
 from __future__ import annotations
 
 import asyncio
 from datetime import datetime
-from typing import TypeAlias
+from typing import TypeAlias, TypedDict
 
 from mxgw.convert import PyValue, duration_from_seconds, timestamp_from_datetime, to_value
 from mxgw.v1 import command_service_pb2, commands_pb2
@@ -22,7 +23,7 @@ from mxgw_client.values import Status, statuses_from_messages
 
 ItemLike: TypeAlias = Item | int
 
-# How much later than the gateway the client gives up, so that the gateway's own, typed answer comes first.
+# The client waits this much longer than the gateway, so that the gateway's own error, which says more, comes first.
 ANSWER_MARGIN_S = 1.0
 
 _ADVICE = {
@@ -31,8 +32,15 @@ _ADVICE = {
 }
 
 
+class _Handles(TypedDict):
+    """The two fields that name an item in a command."""
+
+    server_handle: int
+    item_handle: int
+
+
 class MxAccess:
-    """The calls themselves; `Session` adds its life, bulk calls and events."""
+    """The single calls. `BulkCalls` adds those of many items, `Session` opening, closing and events."""
 
     def __init__(self, calls: Calls, client_name: str) -> None:
         self._calls = calls
@@ -52,8 +60,8 @@ class MxAccess:
     async def register(self, client_name: str = "", *, timeout_s: float | None = None) -> int:
         """Register and return a server handle.
 
-        Needed only for more than one registration, or to choose the moment: methods register by themselves. The
-        first handle becomes the session's; others are passed as `server_handle=`.
+        Only programs that need several registrations, or choose when to register, call this: the other methods register
+        when there is no handle yet. The first handle is the default of all methods; pass others as `server_handle=`.
         """
         command = commands_pb2.MxCommand(
             register=commands_pb2.RegisterCommand(client_name=client_name or self._client_name)
@@ -64,7 +72,7 @@ class MxAccess:
         return handle
 
     async def unregister(self, server_handle: int | None = None, *, timeout_s: float | None = None) -> None:
-        """Release a server handle and every item under it; the session's own when none is given."""
+        """Unregister: release a server handle (None: the first one) and every item added with it."""
         handle = self._server_handle if server_handle is None else server_handle
         if handle is None:
             return
@@ -89,7 +97,7 @@ class MxAccess:
     async def add_item(
         self, reference: str, *, server_handle: int | None = None, timeout_s: float | None = None
     ) -> Item:
-        """AddItem. A wrong name seems to work: its failure comes as the status of a data change."""
+        """AddItem. MXAccess accepts a wrong name too; the failure comes later, as the status of a data change."""
         server = await self._server(server_handle)
         command = commands_pb2.MxCommand(
             add_item=commands_pb2.AddItemCommand(server_handle=server, item_definition=reference)
@@ -99,7 +107,7 @@ class MxAccess:
     async def add_item2(
         self, reference: str, context: str, *, server_handle: int | None = None, timeout_s: float | None = None
     ) -> Item:
-        """AddItem2: `context` is the object that a relative reference starts from."""
+        """AddItem2. `context` is the object to which a relative reference belongs."""
         server = await self._server(server_handle)
         command = commands_pb2.MxCommand(
             add_item2=commands_pb2.AddItem2Command(
@@ -111,7 +119,7 @@ class MxAccess:
     async def add_buffered_item(
         self, reference: str, context: str = "", *, server_handle: int | None = None, timeout_s: float | None = None
     ) -> Item:
-        """AddBufferedItem: once advised, its changes come as BufferedDataChange."""
+        """AddBufferedItem. Once the item is advised, its changes come as `BufferedDataChange` events."""
         server = await self._server(server_handle)
         command = commands_pb2.MxCommand(
             add_buffered_item=commands_pb2.AddBufferedItemCommand(
@@ -129,61 +137,47 @@ class MxAccess:
         return item
 
     async def remove_item(self, item: ItemLike, *, timeout_s: float | None = None) -> None:
-        """RemoveItem. The handle may be given out again."""
-        server, handle = await self._handles(item)
-        command = commands_pb2.MxCommand(
-            remove_item=commands_pb2.RemoveItemCommand(server_handle=server, item_handle=handle)
-        )
-        serial = self._serial_of(item, server)
-        await self.invoke(command, timeout_s=timeout_s)
-        self._references.remove(serial, server, handle)
+        """RemoveItem. MXAccess may give the handle to another item afterwards."""
+        command = commands_pb2.RemoveItemCommand(**await self._handles(item))
+        serial = self._serial_of(item, command.server_handle)
+        await self.invoke(commands_pb2.MxCommand(remove_item=command), timeout_s=timeout_s)
+        self._references.remove(serial, command.server_handle, command.item_handle)
 
     def _serial_of(self, item: ItemLike, server_handle: int) -> int:
-        """Return which item is meant, before a call after which its handle may stand for another."""
+        """Return the serial of an item. Call it before RemoveItem, after which the handle may mean another item."""
         return item.serial if isinstance(item, Item) else self._references.serial_of(server_handle, item)
 
-    async def _handles(self, item: ItemLike) -> tuple[int, int]:
+    async def _handles(self, item: ItemLike) -> _Handles:
         if isinstance(item, Item):
-            return item.server_handle, item.handle
-        return await self._server(), item
+            return {"server_handle": item.server_handle, "item_handle": item.handle}
+        return {"server_handle": await self._server(), "item_handle": item}
 
     # Data changes
 
     async def advise(self, item: ItemLike, *, timeout_s: float | None = None) -> None:
-        """Advise: data changes follow, writes count as an operator's."""
-        server, handle = await self._handles(item)
-        command = commands_pb2.MxCommand(advise=commands_pb2.AdviseCommand(server_handle=server, item_handle=handle))
-        await self.invoke(command, timeout_s=timeout_s)
+        """Advise: data changes follow. Writes to the item count as an operator's and may need a login."""
+        command = commands_pb2.AdviseCommand(**await self._handles(item))
+        await self.invoke(commands_pb2.MxCommand(advise=command), timeout_s=timeout_s)
 
     async def advise_supervisory(self, item: ItemLike, *, timeout_s: float | None = None) -> None:
-        """AdviseSupervisory: data changes follow, writes count as the client's own and need no login."""
-        server, handle = await self._handles(item)
-        command = commands_pb2.MxCommand(
-            advise_supervisory=commands_pb2.AdviseSupervisoryCommand(server_handle=server, item_handle=handle)
-        )
-        await self.invoke(command, timeout_s=timeout_s)
+        """AdviseSupervisory: data changes follow. Writes to the item count as the program's own and need no login."""
+        command = commands_pb2.AdviseSupervisoryCommand(**await self._handles(item))
+        await self.invoke(commands_pb2.MxCommand(advise_supervisory=command), timeout_s=timeout_s)
 
     async def un_advise(self, item: ItemLike, *, timeout_s: float | None = None) -> None:
-        """UnAdvise. Not before the completion of a write of the item has come."""
-        server, handle = await self._handles(item)
-        command = commands_pb2.MxCommand(
-            un_advise=commands_pb2.UnAdviseCommand(server_handle=server, item_handle=handle)
-        )
-        await self.invoke(command, timeout_s=timeout_s)
+        """UnAdvise: no more data changes. Wait for the completion of a write of the item first."""
+        command = commands_pb2.UnAdviseCommand(**await self._handles(item))
+        await self.invoke(commands_pb2.MxCommand(un_advise=command), timeout_s=timeout_s)
 
     async def suspend(self, item: ItemLike, *, timeout_s: float | None = None) -> Status:
         """Suspend an advised item and return the out status; an OperationComplete event follows."""
-        server, handle = await self._handles(item)
-        command = commands_pb2.MxCommand(suspend=commands_pb2.SuspendCommand(server_handle=server, item_handle=handle))
-        return _out_status(await self.invoke(command, timeout_s=timeout_s))
+        command = commands_pb2.SuspendCommand(**await self._handles(item))
+        return _out_status(await self.invoke(commands_pb2.MxCommand(suspend=command), timeout_s=timeout_s))
 
     async def activate(self, item: ItemLike, *, timeout_s: float | None = None) -> Status:
         """Activate a suspended item and return the out status."""
-        server, handle = await self._handles(item)
-        command = commands_pb2.MxCommand(
-            activate=commands_pb2.ActivateCommand(server_handle=server, item_handle=handle)
-        )
-        return _out_status(await self.invoke(command, timeout_s=timeout_s))
+        command = commands_pb2.ActivateCommand(**await self._handles(item))
+        return _out_status(await self.invoke(commands_pb2.MxCommand(activate=command), timeout_s=timeout_s))
 
     async def set_buffered_update_interval(
         self, interval_ms: int, *, server_handle: int | None = None, timeout_s: float | None = None
@@ -209,27 +203,25 @@ class MxAccess:
         data_type: DataType | None = None,
         timeout_s: float | None = None,
     ) -> WriteResult:
-        """Write an advised item whose first data change has come.
+        """Write: the item must be advised and its first data change must have come.
 
-        Without `wait` it returns when the write was accepted; the result is the WriteComplete event with its
-        `write_id`. With `wait` it returns when the write completed. `data_type` chooses between types a Python value
-        does not tell apart, such as DataType.FLOAT and DOUBLE.
+        With `wait` the call returns when the write has completed. Without it the call returns when the write was
+        accepted; whether it succeeds is in the WriteComplete event with the same `write_id`. `data_type` is needed
+        only where one Python type stands for several of MXAccess, such as DataType.FLOAT and DOUBLE for float.
 
         Raises:
             MxAccessError: the write was not accepted (the item is not advised, or its type is not known yet).
-            WriteFailed: with `wait`: it completed with a failure, or no completion came.
+            WriteFailed: `wait` was given, and the write completed with a failure or no completion came.
         """
-        server, handle = await self._handles(item)
-        command = commands_pb2.MxCommand(
-            write=commands_pb2.WriteCommand(
-                server_handle=server,
-                item_handle=handle,
-                value=to_value(value, data_type),
-                user_id=user_id,
-                wait_for_completion=wait,
-            )
+        command = commands_pb2.WriteCommand(
+            **await self._handles(item),
+            value=to_value(value, data_type),
+            user_id=user_id,
+            wait_for_completion=wait,
         )
-        return await self._write(command, handle, wait=wait, timeout_s=timeout_s)
+        return await self._write(
+            commands_pb2.MxCommand(write=command), command.item_handle, wait=wait, timeout_s=timeout_s
+        )
 
     async def write2(
         self,
@@ -242,19 +234,17 @@ class MxAccess:
         data_type: DataType | None = None,
         timeout_s: float | None = None,
     ) -> WriteResult:
-        """Write2: `write` with the caller's source time; a naive `time` is UTC."""
-        server, handle = await self._handles(item)
-        command = commands_pb2.MxCommand(
-            write2=commands_pb2.Write2Command(
-                server_handle=server,
-                item_handle=handle,
-                value=to_value(value, data_type),
-                time=timestamp_from_datetime(time),
-                user_id=user_id,
-                wait_for_completion=wait,
-            )
+        """Write2: like `write`, with `time` as the source time of the value. A naive `time` is UTC."""
+        command = commands_pb2.Write2Command(
+            **await self._handles(item),
+            value=to_value(value, data_type),
+            time=timestamp_from_datetime(time),
+            user_id=user_id,
+            wait_for_completion=wait,
         )
-        return await self._write(command, handle, wait=wait, timeout_s=timeout_s)
+        return await self._write(
+            commands_pb2.MxCommand(write2=command), command.item_handle, wait=wait, timeout_s=timeout_s
+        )
 
     async def write_secured(
         self,
@@ -267,19 +257,20 @@ class MxAccess:
         data_type: DataType | None = None,
         timeout_s: float | None = None,
     ) -> WriteResult:
-        """WriteSecured, with one user (status detail 1012) or a user and a verifier (1013)."""
-        server, handle = await self._handles(item)
-        command = commands_pb2.MxCommand(
-            write_secured=commands_pb2.WriteSecuredCommand(
-                server_handle=server,
-                item_handle=handle,
-                current_user_id=user_id,
-                verifier_user_id=verifier_id,
-                value=to_value(value, data_type),
-                wait_for_completion=wait,
-            )
+        """WriteSecured: like `write`, with the id of a user, and that of a verifier where one is required.
+
+        A plain write that needs a user fails with the status detail 1012; one that needs a verifier too, with 1013.
+        """
+        command = commands_pb2.WriteSecuredCommand(
+            **await self._handles(item),
+            current_user_id=user_id,
+            verifier_user_id=verifier_id,
+            value=to_value(value, data_type),
+            wait_for_completion=wait,
         )
-        return await self._write(command, handle, wait=wait, timeout_s=timeout_s)
+        return await self._write(
+            commands_pb2.MxCommand(write_secured=command), command.item_handle, wait=wait, timeout_s=timeout_s
+        )
 
     async def write_secured2(
         self,
@@ -293,20 +284,18 @@ class MxAccess:
         data_type: DataType | None = None,
         timeout_s: float | None = None,
     ) -> WriteResult:
-        """WriteSecured2: `write_secured` with the caller's source time; a naive `time` is UTC."""
-        server, handle = await self._handles(item)
-        command = commands_pb2.MxCommand(
-            write_secured2=commands_pb2.WriteSecured2Command(
-                server_handle=server,
-                item_handle=handle,
-                current_user_id=user_id,
-                verifier_user_id=verifier_id,
-                value=to_value(value, data_type),
-                time=timestamp_from_datetime(time),
-                wait_for_completion=wait,
-            )
+        """WriteSecured2: like `write_secured`, with `time` as the source time of the value. A naive `time` is UTC."""
+        command = commands_pb2.WriteSecured2Command(
+            **await self._handles(item),
+            current_user_id=user_id,
+            verifier_user_id=verifier_id,
+            value=to_value(value, data_type),
+            time=timestamp_from_datetime(time),
+            wait_for_completion=wait,
         )
-        return await self._write(command, handle, wait=wait, timeout_s=timeout_s)
+        return await self._write(
+            commands_pb2.MxCommand(write_secured2=command), command.item_handle, wait=wait, timeout_s=timeout_s
+        )
 
     async def _write(
         self, command: commands_pb2.MxCommand, handle: int, *, wait: bool, timeout_s: float | None
@@ -330,7 +319,8 @@ class MxAccess:
         """AuthenticateUser: return the user id for writes.
 
         Raises:
-            LoginFailed: MXAccess answered 0. (A Galaxy without security accepts any name: FIELD 1.9, 9.)
+            LoginFailed: MXAccess answered 0. (A Galaxy without security accepts any name, see
+                docs/reference/mxaccess.md#logins.)
         """
         server = await self._server(server_handle)
         command = commands_pb2.MxCommand(
@@ -344,27 +334,27 @@ class MxAccess:
     async def archestra_user_to_id(
         self, user_guid: str, *, server_handle: int | None = None, timeout_s: float | None = None
     ) -> int:
-        """ArchestrAUserToId: return the user id of a GUID."""
+        """ArchestrAUserToId: return the user id, for writes, of the user with this GUID."""
         server = await self._server(server_handle)
         command = commands_pb2.MxCommand(
             archestra_user_to_id=commands_pb2.ArchestraUserToIdCommand(server_handle=server, user_guid=user_guid)
         )
         return _handle(await self.invoke(command, timeout_s=timeout_s), "user_id")
 
-    # The one way to the gateway
+    # What all methods above are made of
 
     async def invoke(
         self, command: commands_pb2.MxCommand, *, timeout_s: float | None = None, request_id: bytes = b""
     ) -> commands_pb2.MxReply:
-        """Send one command as it is and return MXAccess's reply; the other methods are made of this.
+        """Send one command as it is and return MXAccess's reply. All other methods use this one.
 
-        `timeout_s` is the command's deadline at the gateway (its own limit, 30 s by default, caps it). A write
-        bears a request id and is carried out once: when its answer is lost it is asked for again, until the deadline.
-        `request_id` (16 to 64 bytes, writes only) is one of your own, to repeat the write by yourself.
+        `timeout_s` is the command's deadline at the gateway, which allows no more than its own limit (30 s by default).
+        A write is sent with a request id: when its answer is lost it is sent again, until the deadline, and is carried
+        out only once. Pass a `request_id` (16 to 64 bytes, writes only) to repeat the write yourself, with the same id.
 
         Raises:
             MxAccessError: the reply's HRESULT is not 0.
-            CommandTimedOut: no answer in time; the outcome is unknown.
+            CommandTimedOut: no answer in time, so the outcome is unknown.
             MxgwClientError: the gateway refused; see `errors`.
         """
         deadline_s = self._calls.deadline_s(timeout_s)

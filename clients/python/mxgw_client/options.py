@@ -1,28 +1,68 @@
-"""How to connect: TLS, the API key, flow control, and what they mean for the gRPC channel."""
+"""How to connect: the address, TLS, the API key, flow control, and the gRPC channel options that follow from them."""
 
 from __future__ import annotations
 
 import enum
+import ipaddress
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Self
 
 import grpc
 
 from mxgw.private_files import read_private
 from mxgw_client.errors import ConnectionOptionError
-from mxgw_client.target import Target
 
 MIB = 1024 * 1024
 
 
-class Flow(enum.Enum):
-    """How much the connection takes in before the application asks for it.
+@dataclass(frozen=True, slots=True)
+class Target:
+    """A gateway's address. `is_local` is True for loopback addresses and Unix sockets: nothing leaves the machine."""
 
-    BOUNDED keeps HTTP/2's first window of 64 KiB per stream: a reader that falls behind is seen by the gateway within
-    about 100 KiB, so its lag, the overflow policy and the gaps are true. A stream then carries at most 64 KiB per
-    round trip, for example 6 MiB/s at 10 ms.
-    FAST lets gRPC grow the window: on a long line a stream gets the whole bandwidth, and a stalled reader hides about
-    4 MiB of events, which are neither in the gateway's lag nor in the application yet.
+    text: str
+    is_local: bool
+
+    @classmethod
+    def parse(cls, text: str) -> Self:
+        """Return the target of `host:port`, `[ipv6]:port` or `unix:/path`.
+
+        Raises:
+            ValueError: the text is none of these; the message says what is missing.
+        """
+        if text.startswith("unix:"):
+            if not text.removeprefix("unix:").startswith("/"):
+                raise ValueError(f"the socket path of {text!r} must be absolute, for example unix:/run/mxgw.sock")
+            return cls(text, is_local=True)
+        if "://" in text:
+            raise ValueError(f"{text!r} is a URL; give host:port or unix:/path (TLS is switched on with tls=)")
+        host, colon, port = text.rpartition(":")
+        if not colon or not host or not port.isascii() or not port.isdigit() or not 0 < int(port) < 65536:
+            raise ValueError(f"{text!r} needs a host and a port, for example 127.0.0.1:50051, or unix:/path")
+        bare = host.removeprefix("[").removesuffix("]")
+        if ":" in host and bare == host:
+            raise ValueError(f"write the IPv6 address of {text!r} in brackets, for example [::1]:50051")
+        return cls(text, is_local=_is_loopback(bare))
+
+
+def _is_loopback(host: str) -> bool:
+    if host.lower() == "localhost":
+        return True
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return False
+
+
+class Flow(enum.Enum):
+    """How many bytes of a stream the connection takes in before the application reads them.
+
+    BOUNDED keeps HTTP/2's first window of 64 KiB per stream. The gateway notices a reader that falls behind within
+    about 100 KiB, so the lag it reports is right and its overflow policy acts in time. A stream then carries at most
+    64 KiB per round trip, for example 6 MiB/s at 10 ms.
+    FAST lets gRPC grow the window, so that a stream gets the whole bandwidth of a connection with long round trips.
+    About 4 MiB of events of a stalled reader may then be on the way: the gateway has sent them and does not count them
+    as lag, and the application has not read them.
     Source: measured; docs/client-guide.md, "Flow control".
     """
 
@@ -32,7 +72,11 @@ class Flow(enum.Enum):
 
 @dataclass(frozen=True, slots=True)
 class ApiKey:
-    """An API key, wrapped so that no log, traceback or notebook shows it."""
+    """An API key, wrapped so that no log, traceback or notebook shows it.
+
+    Raises:
+        ConnectionOptionError: the key is not one printable ASCII word.
+    """
 
     value: str = field(repr=False)
 
@@ -48,7 +92,7 @@ class ApiKey:
 class Tls:
     """TLS of a connection.
 
-    `ca_file` holds the PEM certificates to trust (empty: those of the system). `certificate_file` and `key_file` are
+    `ca_file` holds the PEM certificates to trust (None: those of the system). `certificate_file` and `key_file` are
     for gateways that demand a client certificate. `server_name` is the name to expect in the gateway's certificate
     when it is not the one in the target.
     """
@@ -85,7 +129,7 @@ def _read(option: str, path: Path | str | None, *, is_secret: bool = False) -> b
 
 @dataclass(frozen=True, slots=True)
 class ConnectOptions:
-    """Everything `connect` was told. `timeout_s` is the deadline of a call that names none."""
+    """The arguments of `connect`, checked together. `timeout_s` is the deadline of a call that names none."""
 
     target: Target
     tls: Tls | None = None
@@ -112,7 +156,7 @@ class ConnectOptions:
         """Return the gRPC channel arguments.
 
         The three keepalive values find a dead peer within 15 s, on an idle stream too; two of them alone take 69 s.
-        Source: RELIABILITY 1, measured.
+        Source: measured, docs/reference/streams.md#dead-peers.
         """
         options: list[tuple[str, int | str]] = [
             ("grpc.keepalive_time_ms", 10_000),
@@ -120,21 +164,22 @@ class ConnectOptions:
             ("grpc.http2.ping_timeout_ms", 5_000),
             ("grpc.max_receive_message_length", self.max_message_bytes),
             ("grpc.max_send_message_length", self.max_message_bytes),
-            # gRPC waits up to two minutes between two tries to connect, and fails every call meanwhile; who resumes a
-            # stream waits by its own rule. A try that is not answered is given up after 5 s.
+            # By default gRPC waits up to two minutes between two tries to connect, and fails every call meanwhile. A
+            # stream that resumes has delays of its own (see `resume`), so here they are short. A try that is not
+            # answered is given up after 5 s.
             ("grpc.initial_reconnect_backoff_ms", 100),
             ("grpc.min_reconnect_backoff_ms", 5_000),
             ("grpc.max_reconnect_backoff_ms", 1_000),
-            # A write must never be repeated but under its request id, so gRPC's own retries are off.
+            # Writes are repeated only with their request id (see `_repeating`), so gRPC's own retries are off.
             ("grpc.enable_retries", 0),
             ("grpc.service_config_disable_resolution", 1),
-            # Each connection is its own: closing one, or its options, never touches another to the same gateway.
+            # gRPC shares connections to one address unless this is set; one `connect` must not affect another.
             ("grpc.use_local_subchannel_pool", 1),
         ]
         if self.flow is Flow.BOUNDED:
             options.append(("grpc.http2.bdp_probe", 0))
         if self.target.is_local:
-            # A proxy for the outside world must not see, or break, calls that stay on this machine.
+            # An HTTP proxy that the environment names must not see, or break, calls that stay on this machine.
             options.append(("grpc.enable_http_proxy", 0))
         if self.tls and self.tls.server_name:
             options.append(("grpc.ssl_target_name_override", self.tls.server_name))

@@ -12,10 +12,11 @@ _PREFIX = "mxgw1"
 
 @dataclass(frozen=True, slots=True)
 class Position:
-    """A place in one session's stream: everything up to and including `sequence` lies behind it.
+    """A place in one session's stream: right after the event with this `sequence`.
 
-    Keep it as a whole: sequences of two epochs must never be compared, so positions have no order. Store
-    `to_text()` beside what you made of the events, and resume with `after(Position.from_text(...))`.
+    An epoch begins with a worker process. Sequences of two epochs must never be compared, so positions have no order
+    and are stored whole: keep `to_text()` beside what the application made of the events, and resume with
+    `after(Position.from_text(text))`.
     """
 
     epoch: bytes
@@ -56,7 +57,11 @@ class Position:
 
 @dataclass(frozen=True, slots=True)
 class Start:
-    """Where a stream begins: `Start.OLDEST`, `Start.NOW`, `Start.SNAPSHOT`, or `after(position)`."""
+    """Where a stream begins: one of `Start.OLDEST`, `Start.NOW`, `Start.SNAPSHOT`, or `after(position)`.
+
+    OLDEST begins with the oldest event that the gateway still holds, NOW with the next one. SNAPSHOT sends the last
+    known values (or the active alarms) first, then goes on with the events after them.
+    """
 
     kind: str
     position: Position | None = None
@@ -85,5 +90,5 @@ Start.SNAPSHOT = Start("snapshot_then_live")
 
 
 def after(position: Position) -> Start:
-    """Start with the first event after `position`; a Gap comes first when some of them are no longer held."""
+    """Return the start right after `position`. A Gap comes first when the gateway no longer holds all that follow."""
     return Start("after", position)

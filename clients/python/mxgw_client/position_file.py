@@ -1,7 +1,7 @@
-"""The place of a stream in a file, so that a new process goes on where the old one stopped.
+"""The position of a stream in a file, so that a new process goes on where the old one stopped.
 
-The file names session and position. It is replaced as a whole (written beside, synced, renamed), so whoever reads it
-finds the old place or the new one, whenever the machine stops.
+The file names session and position. It is replaced as a whole (a new file is written, synced and renamed), so a reader
+finds the old position or the new one, even after a crash of the machine.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ import json
 import logging
 import os
 import threading
+import weakref
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -20,20 +21,20 @@ from mxgw_client.position import Position
 
 log = logging.getLogger(__name__)
 
-# How often the place is written unless a stream says otherwise: what a killed program may see again.
+# How often the position is written by default. A program that was killed may get the events of that time again.
 POSITION_INTERVAL_S = 0.2
 
 _VERSION = 1
 _KEY = "mxgw_position_file"
-# Far more than a position file has; anything larger is another file.
+# A position file is far smaller; a larger one is some other file.
 _LARGEST_BYTES = 4096
 
 
 @dataclass(frozen=True, slots=True)
 class StoredPosition:
-    """What a position file says: resume `session_id` after `position`.
+    """The content of a position file: resume `session_id` after `position`.
 
-    `snapshot_owed`: the stream was stopped inside a snapshot, so a whole one is due.
+    `snapshot_owed`: the stream was stopped before the end of a snapshot, so the next one must begin with a whole one.
     """
 
     session_id: str
@@ -42,10 +43,10 @@ class StoredPosition:
 
 
 def read_position_file(path: Path | str) -> StoredPosition | None:
-    """Return what the file says; None when there is no such file.
+    """Return the content of a position file; None when there is no such file.
 
     Raises:
-        PositionFileError: it cannot be read, or is no position file; the text says what to do.
+        PositionFileError: the file cannot be read or has other content; the text says what to do.
     """
     path = Path(path)
     try:
@@ -78,19 +79,18 @@ def _stored_in(raw: bytes) -> StoredPosition | None:
 
 
 class PositionFile:
-    """Writes positions, at most one per `interval_s` and the last one at `close`.
+    """Writes positions to a file, at most one per `interval_s` seconds, and the last one at `close`.
 
-    Writing (and waiting for the disk) happens in a thread of its own, so `note` costs nothing; with `interval_s` 0
-    `note` itself writes and returns when the place is safe. A failure to write is raised by the next `note`, and by
-    `close`.
+    A thread of its own writes and waits for the disk, so that `note` returns at once. With `interval_s` 0 `note` itself
+    writes, and returns when the position is safe on disk. A failure to write is raised by the next `note` or `close`.
     """
 
     def __init__(self, path: Path | str, session_id: str, interval_s: float) -> None:
-        """Read what is there.
+        """Read the file, if there is one; its content is in `stored`.
 
         Raises:
-            PositionFileError: the file is unreadable, is no position file, or belongs to another session; or there is
-                no directory to write it to.
+            PositionFileError: the file is unreadable, has other content, or belongs to another session; or there is no
+                directory to write it to.
         """
         self.path = Path(path)
         self._session_id = session_id
@@ -109,16 +109,22 @@ class PositionFile:
         self._latest = self._written = self.stored
         self._failure: PositionFileError | None = None
         self._writing = threading.Lock()
-        # Set when there is something to write, or nothing more to come.
+        # Wakes the thread: set when there is a position to write, and by `close`.
         self._wanted = threading.Event()
         self._closed = threading.Event()
         self._thread: threading.Thread | None = None
+        # Set by `close_when_dropped`.
+        self._finalizer: weakref.finalize[..., object] | None = None
+
+    def close_when_dropped(self, stream: object) -> None:
+        """Write the last position and close once `stream` is garbage collected, unless `end` was called before."""
+        self._finalizer = weakref.finalize(stream, _close_quietly, self)
 
     def note(self, position: Position | None, *, snapshot_owed: bool = False) -> None:
-        """Everything up to `position` is done with: write it when its time comes.
+        """Keep `position` for the next write: the application has processed everything up to it.
 
         Raises:
-            PositionFileError: it, or an earlier one, could not be written.
+            PositionFileError: this position, or an earlier one, could not be written.
         """
         if self._failure is not None:
             raise self._failure
@@ -146,7 +152,7 @@ class PositionFile:
             self._closed.wait(self._interval_s)
 
     def close(self) -> None:
-        """Write the last place; idempotent. May be called in any thread.
+        """Write the last position and stop; idempotent. May be called in any thread.
 
         Raises:
             PositionFileError: it could not be written.
@@ -159,6 +165,20 @@ class PositionFile:
         self._write()
         if self._failure is not None:
             raise self._failure
+
+    def end(self, position: Position | None, *, snapshot_owed: bool) -> None:
+        """Note the last position, unless it is None, and close.
+
+        Raises:
+            PositionFileError: it could not be written.
+        """
+        if self._finalizer is not None:
+            self._finalizer.detach()
+        try:
+            if position is not None:
+                self.note(position, snapshot_owed=snapshot_owed)
+        finally:
+            self.close()
 
     def _write(self) -> None:
         with self._writing:
@@ -176,8 +196,8 @@ class PositionFile:
                 self._written, self._failure = latest, None
 
 
-def close_quietly(file: PositionFile) -> None:
-    """Close the file of a stream that nobody holds any more."""
+def _close_quietly(file: PositionFile) -> None:
+    """Close the file of a stream that was garbage collected, where no caller could handle an error."""
     try:
         file.close()
     except PositionFileError as error:
@@ -206,7 +226,7 @@ def _replace(path: Path, stored: StoredPosition) -> None:
         with contextlib.suppress(OSError):
             new.unlink(missing_ok=True)
         raise
-    if os.name != "nt":  # the name itself is safe once its directory is
+    if os.name != "nt":  # the rename is safe on disk once the directory is
         directory = os.open(path.parent, os.O_RDONLY)
         try:
             os.fsync(directory)

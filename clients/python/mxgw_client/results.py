@@ -1,4 +1,4 @@
-"""What the calls of a session return: frozen values without ties to the connection."""
+"""What the calls of a session return: frozen values that stay valid after the connection is closed."""
 
 from __future__ import annotations
 
@@ -26,7 +26,8 @@ from mxgw_client.values import Status, moment, statuses_from_messages, value_of
 class Item:
     """An item that was added: pass it where a handle is wanted.
 
-    `serial` is never given to another item of the session's worker, as handles are; events bear it as `item_serial`.
+    MXAccess gives the handle of a removed item to another one. `serial` is never reused by the session's worker; events
+    have it as `item_serial`.
     """
 
     handle: int
@@ -38,7 +39,7 @@ class Item:
 
 @dataclass(frozen=True, slots=True)
 class ItemOutcome:
-    """One item of a bulk call. `reason` is set when the failure is the worker's or the gateway's own statement."""
+    """The result for one item of a bulk call. `reason` is set when the worker or the gateway failed, not MXAccess."""
 
     reference: str
     item_handle: int
@@ -53,7 +54,7 @@ class ItemOutcome:
         return self.hresult == 0 and not self.reason and all(status.ok for status in self.statuses)
 
     def raise_if_failed(self) -> None:
-        """Raise what a single call would have raised.
+        """Raise the error that a call for this one item would have raised.
 
         Raises:
             MxAccessError: `ok` is False.
@@ -65,7 +66,7 @@ class ItemOutcome:
 
 @dataclass(frozen=True, slots=True)
 class SubscribeOutcome(ItemOutcome):
-    """One item of subscribe_bulk; `item` is None when it was refused."""
+    """The result for one reference of subscribe_bulk; `item` is None when it was refused."""
 
     item: Item | None
 
@@ -74,8 +75,8 @@ class SubscribeOutcome(ItemOutcome):
 class WriteResult:
     """An accepted write.
 
-    `write_id` is found again in `WriteComplete.write_id`. `completed`: the completion was waited for and came, its
-    statuses are here.
+    The WriteComplete event of the write has the same `write_id`. `completed` is True when the call waited for the
+    completion and it came; `statuses` are then those of the completion.
     """
 
     item_handle: int
@@ -86,7 +87,7 @@ class WriteResult:
 
 @dataclass(frozen=True, slots=True)
 class WriteOutcome(ItemOutcome):
-    """One item of write_bulk."""
+    """The result for one item of write_bulk; `write_id` and `completed` are as in `WriteResult`."""
 
     write_id: int
     completed: bool
@@ -96,8 +97,8 @@ class WriteOutcome(ItemOutcome):
 class Reading(ItemOutcome):
     """The value of one item at one moment.
 
-    `source_time` is the source's own (UTC), None when it gave none. `was_cached`: answered from the last data change
-    of an item that is advised.
+    `source_time` is the source's time in UTC, None when it sent none. `was_cached` is True when the item was advised
+    already, so that its last data change is the answer.
     """
 
     value: PyValue
@@ -114,7 +115,7 @@ class Reading(ItemOutcome):
 
 
 def reading_from_message(reference: str, message: commands_pb2.BulkItemResult) -> Reading:
-    """Return one item of read_bulk; its statuses are those of the call and of the value."""
+    """Return the result for one item of read_bulk; its statuses are those of the call, or else those of the value."""
     change: events_pb2.DataChange = message.value
     return Reading(
         reference=reference,
@@ -134,7 +135,8 @@ def reading_from_message(reference: str, message: commands_pb2.BulkItemResult) -
 
 @dataclass(frozen=True, slots=True)
 class BrowseNode:
-    """A child in the backend's address space. `reference` is empty for what has no value; `path` is for browse()."""
+    """A node in the backend's address space. `reference` is empty when it has no value. Pass `path` to browse() for
+    its children."""
 
     name: str
     path: str
@@ -149,7 +151,7 @@ class BrowseNode:
 
 
 def node_from_message(message: commands_pb2.BrowseNode) -> BrowseNode:
-    """Return the node in a message; None for a data type that is not set or not known here."""
+    """Return the node in a message; its data type is None when not set or unknown to this release."""
     native = message.data_type - 2
     security = values_pb2.MxSecurityClassification
     known = message.security_classification in security.values() and message.security_classification
@@ -189,11 +191,11 @@ class SessionInfo:
     worker_pid: int
     worker_state: WorkerState
     source_health: SourceHealth
-    # Resident memory of the worker; 0 where its platform does not tell.
+    # Resident memory of the worker; 0 where its platform does not report it.
     worker_rss_bytes: int = 0
-    # How far back the event log reaches at the present rate; None while that is not known.
+    # How many seconds the event log reaches back at the present rate; None while that is not known.
     horizon_s: float | None = None
-    # Since when it is without a subscriber; None while it has one, and when it never had one.
+    # Since when the session has had no subscriber; None while it has one, and when it never had one.
     detached_at: datetime | None = None
 
 
@@ -226,7 +228,7 @@ def session_from_message(message: session_service_pb2.Session) -> SessionInfo:
 
 @dataclass(frozen=True, slots=True)
 class ItemState:
-    """One item the worker holds. `last_value` is there when values were asked for and one came."""
+    """One item the worker holds. `last_value` is None unless values were asked for and the item has one."""
 
     item: Item
     buffered: bool
@@ -240,7 +242,7 @@ class ItemState:
 
 @dataclass(frozen=True, slots=True)
 class StateOfSession:
-    """The MXAccess state of a session: registrations by server handle, and items; as of `position`."""
+    """The MXAccess state of a session as of `position`: its registrations (server handle to client name) and items."""
 
     position: Position
     registrations: dict[int, str]
@@ -269,7 +271,7 @@ def item_state_from_message(message: session_service_pb2.ItemState) -> ItemState
 
 @dataclass(frozen=True, slots=True)
 class WorkerInfo:
-    """The worker process behind a session. `silence_s` is how long ago the gateway heard from it."""
+    """The worker process of a session. `silence_s` is how many seconds ago the gateway last heard from it."""
 
     pid: int
     state: WorkerState
@@ -307,7 +309,10 @@ def worker_from_message(message: session_service_pb2.GetWorkerInfoResponse) -> W
 
 @dataclass(frozen=True, slots=True)
 class GatewayInfo:
-    """A gateway: what it is, what it offers, and who it takes the caller for."""
+    """A gateway: its version, plugins and backends; `identity` is who the caller is in its eyes.
+
+    `plugins` maps names to "loaded", "failed" or "available". `raw` is the contract's message, with all fields.
+    """
 
     version: str
     contract: str
@@ -323,7 +328,7 @@ class GatewayInfo:
 
 
 def gateway_from_message(message: gateway_service_pb2.GetGatewayInfoResponse) -> GatewayInfo:
-    """Return the gateway in a message; `plugins` maps names to "loaded", "failed" or "available"."""
+    """Return the gateway in a message."""
     states = gateway_service_pb2.PluginState
     return GatewayInfo(
         message.version,
@@ -342,7 +347,7 @@ def gateway_from_message(message: gateway_service_pb2.GetGatewayInfoResponse) ->
 
 @dataclass(frozen=True, slots=True)
 class Pong:
-    """An answer to a ping. `worker_round_trip_s` is None when only the gateway was asked."""
+    """The answer to a ping, with times in seconds. `worker_round_trip_s` is None when only the gateway was asked."""
 
     round_trip_s: float
     worker_round_trip_s: float | None

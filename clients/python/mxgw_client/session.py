@@ -8,20 +8,18 @@ import time
 import weakref
 from pathlib import Path
 from types import TracebackType
-from typing import Self, TypeAlias
+from typing import Self
 
 from mxgw.convert import duration_from_seconds, duration_to_seconds
 from mxgw.v1 import event_service_pb2, gateway_service_pb2, session_service_pb2
-from mxgw_client._calls import Calls
+from mxgw_client._calls import Calls, Pages
 from mxgw_client._repeating import new_request_id, repeated
 from mxgw_client.bulk import BulkCalls
 from mxgw_client.enums import OnGap
 from mxgw_client.errors import MxgwClientError, SessionEnded, SessionGone, SessionNotFound
-from mxgw_client.policy import Policy
 from mxgw_client.position import Position, Start, after
 from mxgw_client.position_file import POSITION_INTERVAL_S, PositionFile, StoredPosition
 from mxgw_client.results import (
-    ItemState,
     Pong,
     SessionInfo,
     StateOfSession,
@@ -31,22 +29,22 @@ from mxgw_client.results import (
     worker_from_message,
 )
 from mxgw_client.resume import RESUME, ResumePolicy
-from mxgw_client.stream import EventStream
-from mxgw_client.subscribers import SubscriberList, subscribers_from_message
+from mxgw_client.streams import EventStream
+from mxgw_client.subscribers import Policy, SubscriberList, subscribers_from_message
 from mxgw_client.values import moment
 
 log = logging.getLogger(__name__)
 
-# How long leaving a session may take when the gateway does not answer; its lease ends it then.
+# How long closing waits for a gateway that does not answer. The lease ends the session then.
 CLOSE_TIMEOUT_S = 5.0
-
-StateRequest: TypeAlias = session_service_pb2.GetSessionStateRequest
 
 
 class Session(BulkCalls):
-    """Made by `Gateway.open_session` and `Gateway.attach_session`; use it as `async with`, or `open` and `close` it.
+    """One MXAccess context; made by `Gateway.open_session` and `Gateway.attach_session`.
 
-    All calls raise `MxgwClientError`s. They may run side by side; a session runs them in order.
+    Use it as `async with`, or `open` and `close` it. All calls raise `MxgwClientError`s. Several tasks may call at the
+    same time; the session's worker runs the calls one after another. `timeout_s` is the deadline of a call in seconds;
+    None means that of `connect`.
     """
 
     def __init__(
@@ -65,7 +63,7 @@ class Session(BulkCalls):
         self._keep = keep
         self._session_id = session_id
         self._is_open = False
-        # What the opening that is not answered yet is repeated by.
+        # The request id of an opening that has no answer yet.
         self._opening_id = b""
         self._streams: weakref.WeakSet[EventStream] = weakref.WeakSet()
 
@@ -76,14 +74,14 @@ class Session(BulkCalls):
 
     @property
     def is_open(self) -> bool:
-        """Whether this object opened or attached the session and has not closed it; the gateway may have since."""
+        """Whether this object opened or attached the session and did not close it. The gateway may have ended it."""
         return self._is_open
 
     async def open(self) -> Self:
         """Open the session at the gateway, or look up the one to attach to.
 
-        While the answer to the opening is lost it is asked for again, for the `timeout_s` of the connection; a second
-        session is never opened.
+        When the answer is lost the opening is repeated, for the `timeout_s` of `connect`. It never opens a second
+        session.
 
         Raises:
             SessionLimitReached, UnknownBackend, WorkerStartFailed, SessionNotFound, ...: see `errors`.
@@ -100,7 +98,7 @@ class Session(BulkCalls):
     async def _open_once(self, request: session_service_pb2.OpenSessionRequest) -> str:
         if request.request_id:
             return await self._ask_for(request)
-        # Kept when it fails, so that a later try finds a session that was opened after all.
+        # Kept after a failure: the session may have been opened, and a later `open` with the same id finds it.
         self._opening_id = self._opening_id or new_request_id()
         own = session_service_pb2.OpenSessionRequest()
         own.CopyFrom(request)
@@ -108,7 +106,7 @@ class Session(BulkCalls):
         try:
             session_id = await self._ask_for(own)
         except SessionGone:
-            # It was opened, nobody heard of it, and it is over: another one is no second one.
+            # That session was opened, its answer was lost, and it has ended since. So this opens no second session.
             own.request_id = self._opening_id = new_request_id()
             session_id = await self._ask_for(own)
         self._opening_id = b""
@@ -121,7 +119,7 @@ class Session(BulkCalls):
         return (await repeated(attempt, self._calls.options.timeout_s)).session.session_id
 
     async def _take_over(self) -> None:
-        """Learn the registrations and items of a session that another object, or program, opened."""
+        """Load the registrations and items of a session that another object or program opened."""
         state = await self.state()
         self._server_handle = min(state.registrations, default=None)
         for entry in state.items:
@@ -131,7 +129,7 @@ class Session(BulkCalls):
     async def close(self) -> None:
         """Close the streams, and the session itself unless it was attached to or is to be kept; idempotent.
 
-        A session that ended already is no error. When the gateway does not answer it is left to its lease.
+        A session that has ended already is no error. When the gateway does not answer, the lease ends the session.
         """
         if not self._is_open:
             return
@@ -172,18 +170,21 @@ class Session(BulkCalls):
     ) -> EventStream:
         """Return the session's event stream; it opens when it is entered or first read.
 
-        `start` OLDEST takes everything the gateway still holds, so nothing between Advise and here is missed. `policy`
-        is what happens when this reader falls behind (None: the gateway's default). `on_gap` is what to do when a
-        resume cannot be complete. `heartbeat_interval_s` is the silence after which a Heartbeat comes, 1 to 60 s.
+        `start` OLDEST begins with the oldest event that the gateway holds, so that no event since Advise is missed.
+        `policy` decides what happens when this reader falls behind (None: the gateway's default), `on_gap` what happens
+        when a resume cannot be complete. A Heartbeat comes after `heartbeat_interval_s` (1 to 60 s) of silence.
 
-        After a cut the stream comes back by itself as `resume` says; None leaves that to the application.
+        After a cut the stream comes back by itself as `resume` says. With None it ends, and the application may open
+        another one, started `after(stream.position)`.
 
-        `position_file` keeps the place on disk: what it says comes before `start`, and it is written at most every
-        `position_interval_s` (0: before each next item is handed out) with the place of what the application is done
-        with, that is, once it asks for more or closes the stream. `read_position_file` names the session to attach to.
+        `position_file` names a file that keeps the position for the next run of the program. Its position, if it has
+        one, is used instead of `start`. The position in it is that of the events which the application has processed:
+        an event counts as processed when the application asks for the next one, or closes the stream. It is written at
+        most every `position_interval_s` seconds; with 0, before each next event is returned. At the start of a program,
+        `read_position_file` returns the session to attach to.
 
         Raises:
-            PositionFileError: the file is unreadable, is no position file, or belongs to another session.
+            PositionFileError: the file is unreadable, has other content, or belongs to another session.
         """
         file = None if position_file is None else PositionFile(position_file, self._session_id, position_interval_s)
         return self._event_stream(
@@ -209,7 +210,7 @@ class Session(BulkCalls):
         stored: StoredPosition | None,
         position_file: PositionFile | None,
     ) -> EventStream:
-        """Return a stream that begins where `stored` says (else at `start`), and writes its place to a file."""
+        """Return a stream that begins after `stored`, else at `start`, and keeps its position in `position_file`."""
         request = event_service_pb2.StreamEventsRequest(
             session_id=self._session_id,
             on_gap=event_service_pb2.OnGap.ValueType(on_gap),
@@ -235,7 +236,7 @@ class Session(BulkCalls):
         self._streams.add(stream)
         return stream
 
-    # What the gateway and the worker say
+    # The state of session and worker
 
     async def info(self, *, timeout_s: float | None = None) -> SessionInfo:
         """Return the session as the gateway sees it; does not extend the lease."""
@@ -244,40 +245,30 @@ class Session(BulkCalls):
         return session_from_message(answer.session)
 
     async def state(self, *, include_values: bool = False, timeout_s: float | None = None) -> StateOfSession:
-        """Return the registrations and all items; `position` is as of the first page of them."""
-        items: list[ItemState] = []
-        request = StateRequest(session_id=self._session_id, include_values=include_values)
-        page = first = await self._state_page(request, timeout_s)
-        while True:
-            items.extend(map(item_state_from_message, page.items))
-            if not page.next_page_token:
-                break
-            request.page_token = page.next_page_token
-            page = await self._state_page(request, timeout_s)
+        """Return the registrations and all items. Many items take several calls; `position` is as of the first."""
+        request = session_service_pb2.GetSessionStateRequest(session_id=self._session_id, include_values=include_values)
+        method, calls = "GetSessionState", self._calls
+        answer = Pages(request, lambda: calls.unary(calls.sessions.GetSessionState, request, method, timeout_s))
+        pages = [page async for page in answer]
         return StateOfSession(
-            position=Position.from_message(first.position),
-            registrations={entry.server_handle: entry.client_name for entry in first.registrations},
-            items=tuple(items),
+            position=Position.from_message(pages[0].position),
+            registrations={entry.server_handle: entry.client_name for entry in pages[0].registrations},
+            items=tuple(item_state_from_message(item) for page in pages for item in page.items),
         )
 
-    async def _state_page(
-        self, request: StateRequest, timeout_s: float | None
-    ) -> session_service_pb2.GetSessionStateResponse:
-        return await self._calls.unary(self._calls.sessions.GetSessionState, request, "GetSessionState", timeout_s)
-
     async def worker_info(self, *, timeout_s: float | None = None) -> WorkerInfo:
-        """Return the worker process behind the session."""
+        """Return what the gateway knows of the session's worker process."""
         request = session_service_pb2.GetWorkerInfoRequest(session_id=self._session_id)
         return worker_from_message(
             await self._calls.unary(self._calls.sessions.GetWorkerInfo, request, "GetWorkerInfo", timeout_s)
         )
 
     async def subscribers(self, *, timeout_s: float | None = None) -> SubscriberList:
-        """Return who follows the session's events, and how well; does not extend the lease."""
+        """Return the readers of the session's events and their lag; does not extend the lease."""
         return await subscribers(self._calls, self._session_id, timeout_s)
 
     async def ping(self, *, timeout_s: float | None = None) -> Pong:
-        """Ask gateway and worker for a sign of life; extends the lease."""
+        """Send a ping to gateway and worker; extends the lease."""
         return await ping(self._calls, self._session_id, timeout_s)
 
     def __repr__(self) -> str:

@@ -1,25 +1,40 @@
-"""Who follows a session's events, as the gateway sees them."""
+"""Subscribers: the overflow policy a reader asks for, and a session's readers as the gateway lists them."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime
 
 from mxgw.convert import duration_to_seconds
-from mxgw.v1 import session_service_pb2
+from mxgw.v1 import event_service_pb2, session_service_pb2
 from mxgw_client.enums import GapReason
 from mxgw_client.position import Position
 from mxgw_client.values import moment
 
 
 @dataclass(frozen=True, slots=True)
+class Policy:
+    """An overflow policy by name, for example `Policy("sample", {"interval_ms": "500"})`.
+
+    The gateway refuses one that it does not have or whose parameters are wrong (`InvalidRequest`).
+    """
+
+    name: str
+    parameters: Mapping[str, str] = field(default_factory=dict)
+
+    def to_message(self) -> event_service_pb2.OverflowPolicyChoice:
+        """Return the contract's message."""
+        return event_service_pb2.OverflowPolicyChoice(name=self.name, parameters=dict(self.parameters))
+
+
+@dataclass(frozen=True, slots=True)
 class Subscriber:
     """One reader of a session's events.
 
-    Lag is what was not handed to the reader's transport yet; the transport itself may hold some megabytes more. A
-    limit of 0 is none. `lost` counts events by the reason of their gaps. `ending` means that its stream is over but
-    for what was queued.
+    `lag_*` is what the gateway has not handed to the reader's transport yet; the transport itself may hold some
+    megabytes more. A `limit_*` of 0 means no limit. `lost` counts events by the reason of their gaps. `ending` means
+    that the stream is over and only the events that are queued still follow.
     """
 
     subscriber_id: str
@@ -44,7 +59,7 @@ class Subscriber:
 
 @dataclass(frozen=True, slots=True)
 class Counter:
-    """One counter of a session, by its metric name and labels."""
+    """One counter of a session: the name and labels of its metric, and its value since the session opened."""
 
     name: str
     labels: Mapping[str, str]
@@ -53,7 +68,7 @@ class Counter:
 
 @dataclass(frozen=True, slots=True)
 class SubscriberList:
-    """A session's subscribers, oldest first, its event log, and what was counted since the session opened."""
+    """A session's subscribers, oldest first, the extent of its event log, and its counters."""
 
     subscribers: tuple[Subscriber, ...]
     maximum_subscribers: int

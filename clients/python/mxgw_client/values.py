@@ -12,15 +12,16 @@ from mxgw.convert import PyValue, from_value, timestamp_to_datetime
 from mxgw.v1 import values_pb2
 from mxgw_client.enums import StatusCategory
 
-# Kinds whose field already is the Python value.
+# Kinds of values whose protobuf field already is the Python value.
 PLAIN_KINDS = frozenset({"boolean", "integer", "float", "double", "string", "long", "opaque"})
 
 
 @dataclass(frozen=True, slots=True)
 class Status:
-    """One MXSTATUS_PROXY. `success` is the native number: 0 is a failure, anything else is not.
+    """One MXSTATUS_PROXY.
 
-    `detail` is the native number, `detail_name` its name in the contract; likewise `detected_by`.
+    `success` is the native number: 0 means failure, every other number does not. `detail` and `detected_by` are native
+    numbers too; `detail_name` is the contract's name for the detail, empty when it has none.
     """
 
     success: int
@@ -31,7 +32,7 @@ class Status:
 
     @property
     def ok(self) -> bool:
-        """Whether this is no failure; a PENDING category is not one either."""
+        """Whether this is no failure. (The category PENDING is no failure either.)"""
         return self.success != 0
 
     def __str__(self) -> str:
@@ -52,7 +53,7 @@ def statuses_from_messages(messages: Iterable[values_pb2.MxStatus]) -> tuple[Sta
 
 
 def value_of(message: values_pb2.MxValue) -> PyValue:
-    """Return the Python value; like `mxgw.convert.from_value`, with a short way for the usual scalars."""
+    """Return the Python value, like `mxgw.convert.from_value`, but faster for the usual scalars."""
     kind = message.WhichOneof("kind")
     if kind in PLAIN_KINDS:
         value: PyValue = getattr(message, kind)
@@ -61,5 +62,5 @@ def value_of(message: values_pb2.MxValue) -> PyValue:
 
 
 def moment(stamp: Timestamp) -> datetime:
-    """Return an aware UTC datetime."""
+    """Return a timestamp message as an aware datetime in UTC."""
     return timestamp_to_datetime(stamp)

@@ -22,7 +22,7 @@ class KeepAlarmsSettings(BaseModel):
 
 
 class KeepAlarmsPlugin:
-    """Answers for its own name, and for none at all when it is to be the default; leaves all others to others."""
+    """Answers when a reader asks for this policy by its name, and with `default` also when a reader asks for none."""
 
     def __init__(self) -> None:
         self._settings = KeepAlarmsSettings()
@@ -38,7 +38,7 @@ class KeepAlarmsPlugin:
         return KeepAlarmsPolicy(self._items(request), self._settings.patience_s)
 
     def _items(self, request: PolicyRequest) -> frozenset[int]:
-        """Return the item handles that the reader named; what it says is not to be trusted."""
+        """Return the item handles that the reader named. They are checked, since a reader may send anything."""
         words = [word for word in request.parameters.get("items", "").split(",") if word.strip()]
         most = self._settings.most_items
         try:

@@ -12,7 +12,7 @@ from mxgw_core.api import Action, Conflate, Disconnect, Lag, Select
 class KeepAlarmsPolicy:
     """Keeps every event of `items`, and whatever is no value; without items, the newest value of each item.
 
-    Only answers: the gateway carries them out, counts every event and tells the reader with exact gaps.
+    It only chooses; the gateway drops the events, counts them, and reports them to the reader as exact gaps.
     """
 
     items: frozenset[int]
@@ -26,6 +26,6 @@ class KeepAlarmsPolicy:
         return Select(self.is_kept) if self.items else Conflate()
 
     def is_kept(self, server_handle: int, item_handle: int, kind: int) -> bool:
-        """Asked once per item and kind."""
+        """Return whether these events stay; called once per item and kind of event."""
         del server_handle
         return kind != EVENT_KIND_DATA_CHANGE or item_handle in self.items

@@ -25,12 +25,12 @@ def lag(over_limit_s: float = 0.0) -> Lag:
 
 
 def test_events_of_the_named_items_and_completions_are_kept() -> None:
-    verdict = KeepAlarmsPolicy(frozenset({3}), 60.0).on_overflow(lag())
+    action = KeepAlarmsPolicy(frozenset({3}), 60.0).on_overflow(lag())
 
-    assert isinstance(verdict, Select)
-    assert verdict.keep(1, 3, EVENT_KIND_DATA_CHANGE)
-    assert verdict.keep(1, 4, EVENT_KIND_WRITE_COMPLETE)
-    assert not verdict.keep(1, 4, EVENT_KIND_DATA_CHANGE)
+    assert isinstance(action, Select)
+    assert action.keep(1, 3, EVENT_KIND_DATA_CHANGE)
+    assert action.keep(1, 4, EVENT_KIND_WRITE_COMPLETE)
+    assert not action.keep(1, 4, EVENT_KIND_DATA_CHANGE)
 
 
 def test_without_items_the_newest_value_of_each_is_kept_until_patience_ends() -> None:

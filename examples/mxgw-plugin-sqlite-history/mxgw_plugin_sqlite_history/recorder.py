@@ -15,10 +15,10 @@ log = logging.getLogger(__name__)
 
 
 async def record(session: Session, store: EventStore) -> None:
-    """Write everything the session's stream brings, until the stream ends; it comes back from cuts by itself.
+    """Write all events of the session until its stream ends; after a cut the client resumes by itself.
 
     Raises:
-        StreamEnded: the session is over.
+        StreamEnded: the session has ended.
     """
     place = store.place(session.session_id)
     start = Start.OLDEST if place is None else after(Position.from_text(place))

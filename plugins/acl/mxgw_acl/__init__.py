@@ -1,4 +1,4 @@
-"""Plugin `acl`: who may open, read, write, watch. API keys, directory logins of operators, an audit log."""
+"""Plugin `acl`: API keys and their rights, logins of operators by a directory, and an audit log."""
 
 from mxgw_acl.plugin import AclPlugin
 from mxgw_acl.settings import AclSettings

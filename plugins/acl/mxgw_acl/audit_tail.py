@@ -1,4 +1,4 @@
-"""The end of the audit log, read back for administrators: bounded, whatever is in the file, and safe to show."""
+"""The end of the audit log, read for administrators: in bounded time and memory, with every text printable."""
 
 from __future__ import annotations
 
@@ -11,24 +11,24 @@ from pathlib import Path
 from mxgw_core.api import AuditEntry
 from mxgw_core.api.errors import DependencyUnavailable
 
-# Some hundred lines as they mostly are; read from the end, so that the size of the file does not matter.
+# Some hundred typical lines. The file is read from its end, so its size does not matter.
 _WINDOW_BYTES = 256 * 1024
 _MOST_ENTRIES = 1000
 
 
 class AuditTail:
-    """Reads the file itself, so that what other processes append is there as well. Lives in the event loop."""
+    """Reads the file, because other processes append to it too. Lives in the event loop."""
 
     def __init__(self, path: Path) -> None:
         self._path = path
-        # What was read last, and of what: looking again costs nothing while nothing was appended.
+        # The entries that were read last, and the state of the file then: unchanged, it is not read again.
         self._of: tuple[int, int, int, int] | None = None
         self._entries: Sequence[AuditEntry] = ()
-        # By its line: while the log grows, only what is new is taken apart.
+        # Entries by line, so that only new lines are parsed.
         self._known: dict[bytes, AuditEntry] = {}
 
     def last(self, limit: int) -> Sequence[AuditEntry]:
-        """Return the newest entries, at most `limit`, oldest first; of a file just rotated there are few.
+        """Return the newest entries, at most `limit`, oldest first; there are few after the file was rotated.
 
         Raises:
             DependencyUnavailable: the file cannot be read.
@@ -52,10 +52,10 @@ class AuditTail:
 
 
 def _lines(data: bytes, limit: int, *, is_cut: bool) -> Sequence[bytes]:
-    # Behind the last line end is nothing, or a line that is not whole yet.
+    # The text after the last line end is empty, or a line that is still being written.
     lines = data.split(b"\n")[1 if is_cut else 0 : -1]
     wanted = max(0, min(limit, _MOST_ENTRIES))
-    # Nothing stands between two line ends where somebody else wrote an empty line.
+    # Lines are empty where another program wrote an empty line.
     return [line for line in lines[max(0, len(lines) - wanted) :] if line]
 
 
@@ -64,7 +64,7 @@ def _entry(line: bytes) -> AuditEntry:
         facts = json.loads(line)
         time_ns = int(datetime.fromisoformat(facts["time"]).timestamp() * 1e9)
     except (ValueError, KeyError, TypeError):
-        # Where records are missing, or somebody else wrote into the file: that is worth seeing.
+        # A record is damaged, or another program wrote into the file: administrators should see that.
         return AuditEntry(
             0, "?", "?", "?", reason="no whole record: its process was killed as it wrote, or it is not of this log"
         )
@@ -87,5 +87,5 @@ def _entry(line: bytes) -> AuditEntry:
 
 
 def shown(text: str) -> str:
-    """Return the text with everything that is not printable escaped, as in a Python string."""
+    """Return the text with all unprintable characters escaped, as in a Python string."""
     return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)

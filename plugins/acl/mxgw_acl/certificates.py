@@ -1,4 +1,4 @@
-"""A certificate authority in a directory, and what it issues. The only place where `cryptography` is imported."""
+"""A certificate authority in a directory, and what it issues. Only this module imports `cryptography`."""
 
 from __future__ import annotations
 
@@ -19,16 +19,16 @@ from mxgw.private_files import read_private
 from mxgw_acl.files import DIRECTORY_MODE, write_private
 
 _CA_DAYS = 3650
-# Clocks of clients may be a little behind.
+# Clocks of clients may be a little slow.
 _BACKDATED = datetime.timedelta(hours=1)
 
 
 def init_tls(directory: Path, hosts: Sequence[str], clients: Sequence[str], days: int) -> Mapping[str, Path]:
-    """Make what is missing of a CA, and new certificates; return the files by what they are.
+    """Create a CA if there is none, and new certificates; return the files by their purpose.
 
     Raises:
-        OSError: a file cannot be read or written, or others may read the CA's key.
-        ValueError: the CA in the directory cannot be used, or a name cannot stand in a certificate.
+        OSError: a file cannot be read or written, or other users may read the CA's key.
+        ValueError: the CA in the directory cannot be used, or a name is not allowed in a certificate.
     """
     directory.mkdir(mode=DIRECTORY_MODE, parents=True, exist_ok=True)
     ca_path, ca_key_path = directory / "ca.pem", directory / "ca.key"
@@ -97,7 +97,7 @@ def _issue(
         .add_extension(x509.AuthorityKeyIdentifier.from_issuer_public_key(ca_key.public_key()), critical=False)
         .sign(ca_key, hashes.SHA256())
     )
-    # The key first: a gateway that looks in between keeps what it has, because the two do not fit.
+    # The key first: a gateway that reads in between finds that the two do not match, and keeps its present pair.
     _replace(key_path, _pem(key))
     _replace(path, certificate.public_bytes(serialization.Encoding.PEM))
 
@@ -129,7 +129,7 @@ def _pem(key: ec.EllipticCurvePrivateKey) -> bytes:
 
 
 def _replace(path: Path, content: bytes) -> None:
-    """Put a file in place whole: nobody ever reads a half of it."""
+    """Replace a file in one step, so that nobody reads half of it."""
     fresh = path.with_name(f".{path.name}.new")
     write_private(fresh, content, replace=True)
     os.replace(fresh, path)  # noqa: PTH105  replaces on every platform

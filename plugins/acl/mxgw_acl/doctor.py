@@ -1,4 +1,4 @@
-"""What `mxgw doctor` says of keys and settings that do not go together."""
+"""Warnings of `mxgw doctor` about keys that do not fit the settings."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ _NAMED = 5
 
 
 def findings(settings: AclSettings) -> Sequence[Finding]:
-    """Return what to look at; nothing is made or changed.
+    """Return the warnings; nothing is created or changed.
 
     Raises:
         SettingsError: the keys cannot be read.

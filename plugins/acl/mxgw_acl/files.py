@@ -15,10 +15,10 @@ SECRET_BYTES = 32
 
 
 def private_directory(path: Path) -> Path:
-    """Make the directory if it is not there, and make sure that it is private.
+    """Create the directory if it does not exist, and make sure that it is private.
 
     Raises:
-        SettingsError: it cannot be made, is somebody else's, or others may enter it.
+        SettingsError: it cannot be created, belongs to another user, or other users may enter it.
     """
     try:
         path.mkdir(mode=DIRECTORY_MODE, parents=True, exist_ok=True)
@@ -29,10 +29,10 @@ def private_directory(path: Path) -> Path:
 
 
 def check_directory(path: Path) -> None:
-    """Make sure that the directory is private, if it is there.
+    """Make sure that the directory is private, if it exists.
 
     Raises:
-        SettingsError: it is somebody else's, others may enter it, or it cannot be looked at.
+        SettingsError: it belongs to another user, other users may enter it, or it cannot be examined.
     """
     try:
         found = path.stat()
@@ -53,20 +53,20 @@ def check_directory(path: Path) -> None:
 
 
 def check_private(path: Path) -> None:
-    """Make sure that only its owner may use a file that is there.
+    """Make sure that only the owner of an existing file may use it.
 
     Raises:
-        SettingsError: others may.
+        SettingsError: other users may use it.
     """
     if why := exposure(path.stat().st_mode, path):
         raise SettingsError(f"plugins.acl.directory: {path}: {why}")
 
 
 def write_private(path: Path, content: bytes, *, replace: bool = False) -> None:
-    """Write a file that is private from its first moment on.
+    """Write a file that is private from the moment of its creation.
 
     Raises:
-        FileExistsError: it is there and may not be replaced.
+        FileExistsError: it exists and may not be replaced.
         OSError: it cannot be written.
     """
     flags = os.O_WRONLY | os.O_CREAT | (os.O_TRUNC if replace else os.O_EXCL)
@@ -80,14 +80,14 @@ def write_private(path: Path, content: bytes, *, replace: bool = False) -> None:
 
 
 def secret_file(path: Path) -> bytes:
-    """Return the 32 random bytes of a file; make them when it is not there.
+    """Return the 32 random bytes of a file; create it when it does not exist.
 
     Raises:
-        SettingsError: the file cannot be used, or is not what this wrote.
+        SettingsError: the file cannot be used, or has another length.
     """
     try:
         if not path.exists():
-            # Complete under another name first: whoever comes second finds the whole secret or none.
+            # Written under another name first, so that another process finds the complete secret or no file.
             fresh = path.with_name(f"{path.name}.{secrets.token_hex(8)}")
             write_private(fresh, secrets.token_bytes(SECRET_BYTES))
             try:

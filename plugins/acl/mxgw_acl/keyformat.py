@@ -1,7 +1,7 @@
 """How an API key is written: `mxgw_<environment>_<key id>_<secret>_<checksum>`, one word for a double click.
 
-The checksum lets scanners and the gateway itself tell a key from anything else without looking it up.
-Source: the token formats of GitHub (RELIABILITY 4).
+By the checksum, scanners and the gateway recognise a key without looking it up.
+Source: the token formats of GitHub, docs/reference/security.md#key-format.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ SECRET_CHARACTERS = 43
 SECRET_BYTES = 32
 CHECKSUM_CHARACTERS = 6
 
-# For secret scanners; docs/securing.md shows it, and a test holds the two equal.
+# For secret scanners. docs/securing.md shows it too; a test compares the two.
 KEY_REGEX = r"mxgw_[a-z0-9]{1,16}_[0-9A-Za-z]{12}_[0-9A-Za-z]{43}_[0-9A-Za-z]{6}"
 _KEY = re.compile(KEY_REGEX)
 _KEY_ID = re.compile(r"[0-9A-Za-z]{12}")
@@ -56,7 +56,7 @@ def is_key_id(text: str) -> bool:
 
 
 def parse_key(text: str) -> KeyText | None:
-    """Return the parts of a key; None when it is none, or was mistyped."""
+    """Return the parts of a key; None for a text that is no key, or was mistyped."""
     if _KEY.fullmatch(text) is None:
         return None
     body, _, checksum = text.rpartition("_")

@@ -1,4 +1,4 @@
-"""The keys in memory: verified in constant time without touching the disk, kept level with the database."""
+"""The keys in memory: checked in constant time without reading the disk, and kept up to date with the database."""
 
 from __future__ import annotations
 
@@ -11,14 +11,14 @@ from dataclasses import dataclass
 
 from mxgw_acl.keyformat import KeyText
 from mxgw_acl.keys import Key, Scope
-from mxgw_acl.rights import Role
+from mxgw_acl.rules import Role
 from mxgw_acl.store import KeyStore, Use
 from mxgw_core.api import Identity, Peer
 from mxgw_core.api.errors import DependencyUnavailable
 
 log = logging.getLogger(__name__)
 
-# Every key has at most so many live secrets; as many are always compared.
+# The number of valid secrets that a key has at most; as many are always compared, so that times are equal.
 _SECRETS = 2
 _NO_DIGEST = bytes(32)
 
@@ -29,14 +29,14 @@ def _roles(key: Key) -> tuple[str, ...]:
 
 @dataclass(frozen=True, slots=True)
 class Verified:
-    """What became of a presented key: its identity, or why it is none (for the audit log only)."""
+    """The result of checking a key: its identity, or the reason why it has none (for the audit log only)."""
 
     identity: Identity | None
     reason: str = ""
 
 
 class Keyring:
-    """All keys of one store. Lives in the event loop; reading the few keys again takes milliseconds."""
+    """All keys of one store. Lives in the event loop; there are few keys, so reading them again takes milliseconds."""
 
     def __init__(self, store: KeyStore, *, now: Callable[[], float] = time.time) -> None:
         self._store = store
@@ -51,10 +51,10 @@ class Keyring:
         self._cuts: Mapping[str, float] = {}
 
     def refresh(self) -> None:
-        """Take over what other processes changed. Costs some microseconds while nothing did.
+        """Read changes that other processes made; takes microseconds when there are none.
 
         Raises:
-            DependencyUnavailable: the database cannot be read, so nobody can be verified.
+            DependencyUnavailable: the database cannot be read, so no key can be checked.
         """
         try:
             version = self._store.version()
@@ -73,7 +73,7 @@ class Keyring:
         self._is_failing = False
 
     def _take(self, keys: Mapping[str, Key]) -> None:
-        # What did not change keeps its identity, object by object: guards and caches hold on to it.
+        # Unchanged keys stay the same objects, because guards and caches refer to them.
         self._identities = {
             key_id: known
             if (known := self._identities.get(key_id)) is not None and known.claims == key
@@ -87,7 +87,7 @@ class Keyring:
         }
 
     def verify(self, text: KeyText) -> Verified:
-        """Check a presented key; takes the same time whatever is wrong with it."""
+        """Check a key; it takes the same time whatever is wrong with the key."""
         key = self._keys.get(text.key_id)
         digest = self._store.digest(text.key_id, text.secret)
         now = self._now()
@@ -112,7 +112,7 @@ class Keyring:
         return Verified(self._identities[key.id])
 
     def by_certificate(self, names: tuple[str, ...]) -> Verified:
-        """Return the key that a verified client certificate stands for."""
+        """Return the key of a verified client certificate."""
         for name in names:
             key_id = self._by_certificate.get(name)
             if key_id is not None and not self._keys[key_id].why_dead(self._now()):
@@ -120,12 +120,12 @@ class Keyring:
         return Verified(None, "no key has this certificate name")
 
     def why_dead(self, key_id: str) -> str:
-        """Return as `Key.why_dead` why a key may no longer be used, "" for one that may."""
+        """Return why a key may not be used any more (see `Key.why_dead`), "" when it may."""
         key = self._keys.get(key_id)
         return "revoked" if key is None else key.why_dead(self._now())
 
     def key(self, key_id: str) -> Key | None:
-        """Return a key, dead or alive."""
+        """Return a key, valid or not; None when there is none of this id."""
         return self._keys.get(key_id)
 
     # logins of operators
@@ -135,11 +135,11 @@ class Keyring:
         return login_id in self._ended_logins
 
     def logins_ended_before(self, name: str) -> float:
-        """Return the time before which all logins of a person are over."""
+        """Return the time before which all logins of a person have ended."""
         return self._cuts.get(name.casefold(), 0.0)
 
     def end_login(self, login_id: str, expires_at: float) -> None:
-        """Let a login be over, also for the next gateway."""
+        """End a login, also for later runs of the gateway."""
         self._ended_logins.add(login_id)
         try:
             self._store.end_login(login_id, expires_at)
@@ -149,11 +149,11 @@ class Keyring:
     # last use
 
     def used(self, key_id: str, peer: Peer) -> None:
-        """Note that a key was used; written by `write_uses`."""
+        """Remember that a key was used; `write_uses` stores it."""
         self._uses[key_id] = Use(self._now(), peer.address)
 
     def write_uses(self) -> None:
-        """Write what was noted; when that fails it is tried again the next time."""
+        """Store the remembered uses; after a failure they are stored the next time."""
         if not self._uses:
             return
         try:

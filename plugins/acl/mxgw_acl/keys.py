@@ -1,4 +1,4 @@
-"""A key as the gateway knows it: its scopes, its constraints, its life; never its secret."""
+"""A key as the gateway knows it: its scopes, constraints and validity, but not its secret."""
 
 from __future__ import annotations
 
@@ -16,9 +16,9 @@ from mxgw_core.api import Peer, peer_address
 Network = ipaddress.IPv4Network | ipaddress.IPv6Network
 
 
-# Counts and sizes fit the contract's numbers.
+# Counts and sizes must fit the numbers of the contract.
 _NO_LIMIT = 2**63
-# What keys that were made before there was a limit may set.
+# For keys that were created before tags could be limited.
 ANY_TAG = ("*",)
 
 
@@ -47,7 +47,7 @@ SCOPE_MEANINGS: Mapping[Scope, str] = {
 
 @dataclass(frozen=True)
 class Constraints:
-    """Limits within the scopes. Empty and None: no limit of that kind."""
+    """Limits within the scopes. Empty and None mean that there is no limit of that kind."""
 
     readable: ItemPatterns = field(default_factory=ItemPatterns)
     writable: ItemPatterns = field(default_factory=ItemPatterns)
@@ -55,16 +55,16 @@ class Constraints:
     maximum_sessions: int | None = None
     maximum_subscribers: int | None = None
     maximum_detached: int | None = None
-    # All streams of the key together.
+    # For all streams of the key together.
     maximum_events_per_s: float | None = None
-    # What is kept of the events of each of its sessions.
+    # Bytes of events that are kept for each of its sessions.
     maximum_buffer_bytes: int | None = None
-    # The tags that its sessions may have, as globs; one must match, also where a session is to have none ("").
+    # Globs for the tags of its sessions; one must match, also the empty tag of a session without one.
     tags: Sequence[str] = ANY_TAG
 
     @property
     def are_usable(self) -> bool:
-        """Whether every limit is a number that limits; "not a number", which nothing exceeds, may have been stored."""
+        """Whether every limit is a number that can be exceeded; a damaged store may hold "not a number"."""
         counts = (self.maximum_sessions, self.maximum_subscribers, self.maximum_detached)
         sizes = (self.maximum_events_per_s, self.maximum_buffer_bytes)
         return all(count is None or 0 <= count < _NO_LIMIT for count in counts) and all(
@@ -73,15 +73,15 @@ class Constraints:
 
     @property
     def limits_items(self) -> bool:
-        """Whether some items are beyond the key."""
+        """Whether the key is limited to certain items."""
         return bool(self.readable or self.writable)
 
     def may_read(self, reference: str) -> bool:
-        """Return whether values of the item may be seen."""
+        """Return whether the key may see values of the item."""
         return not self.readable or self.readable.permit(reference)
 
     def may_write(self, reference: str) -> bool:
-        """Return whether the item may be written. Whoever may read only some items may not write all the others."""
+        """Return whether the key may write the item. A key that may read only some items may write only those."""
         limits = self.writable or self.readable
         return not limits or limits.permit(reference)
 
@@ -95,7 +95,7 @@ class Constraints:
 
     @property
     def limits_tags(self) -> bool:
-        """Whether some tags are beyond the key."""
+        """Whether the key is limited to certain tags."""
         return not any(set(glob.strip()) == {"*"} for glob in self.tags)
 
     def may_come_from(self, peer: Peer) -> bool:
@@ -109,7 +109,7 @@ class Constraints:
         return any(address in network for network in self._networks)
 
     def to_json(self) -> str:
-        """Return what `from_json` takes."""
+        """Return the constraints as text for `from_json`."""
         document: dict[str, Any] = {
             "readable": {"globs": list(self.readable.globs), "subtrees": list(self.readable.subtrees)},
             "writable": {"globs": list(self.writable.globs), "subtrees": list(self.writable.subtrees)},
@@ -125,10 +125,10 @@ class Constraints:
 
     @classmethod
     def from_json(cls, text: str) -> Constraints:
-        """Return the constraints that were stored.
+        """Return the constraints from the text that was stored.
 
         Raises:
-            ValueError: something in there is not known; it must not be mistaken for no limit.
+            ValueError: the text has an unknown limit, which must not be ignored.
         """
         document = json.loads(text)
         known = {"readable", "writable", "networks", "maximum_sessions", "maximum_subscribers", "maximum_detached"}
@@ -155,14 +155,14 @@ class Key:
     created_at: float
     expires_at: float | None = None
     revoked_at: float | None = None
-    # What becomes of its sessions when it is revoked; None: what the settings say.
+    # Whether its sessions are closed when it is revoked; None: as the settings say.
     closes_sessions: bool | None = None
     constraints: Constraints = field(default_factory=Constraints)
     certificate_names: Sequence[str] = ()
     hashes: Sequence[SecretHash] = field(default=(), repr=False)
 
     def why_dead(self, now: float) -> str:
-        """Return "revoked", "expired", "unusable" (its limits limit nothing), or "" for a key that lives."""
+        """Return "revoked", "expired", "unusable" (a limit is not a number), or "" for a valid key."""
         if self.revoked_at is not None:
             return "revoked"
         if self.expires_at is not None and not now < self.expires_at:
@@ -172,7 +172,7 @@ class Key:
 
 @dataclass(frozen=True, slots=True)
 class SecretHash:
-    """A secret as it is stored. `expires_at` is set once the secret was replaced."""
+    """A secret as it is stored. `expires_at` is set when the secret was replaced."""
 
     digest: bytes
     created_at: float

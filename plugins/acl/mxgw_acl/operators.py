@@ -1,14 +1,13 @@
-"""Operators: logins against the directory, groups to roles and tags, tokens."""
+"""Logins of operators: asks the directory, turns groups into roles and tags, and issues tokens."""
 
 from __future__ import annotations
 
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
-from typing import Protocol
 
-from mxgw_acl.audit import AuditRecord
-from mxgw_acl.rights import Role
+from mxgw_acl.audit_log import AuditRecord
+from mxgw_acl.directory import Directory
+from mxgw_acl.rules import Role
 from mxgw_acl.settings import AclSettings
 from mxgw_acl.tokens import Tokens
 from mxgw_core.api import LONGEST_NAME, Operator, OperatorCredentials, folded_name
@@ -17,41 +16,8 @@ from mxgw_core.api.errors import AccessDenied, GatewayError, SettingsError
 _LONGEST_PASSWORD = 1024
 
 
-@dataclass(frozen=True, slots=True)
-class Person:
-    """Somebody whom the directory knows: the DNs of all groups, also of those that groups are in.
-
-    `name` is the directory's own spelling, the same for every way in which it can be typed.
-    """
-
-    name: str
-    dn: str
-    groups: Sequence[str]
-
-
-class Directory(Protocol):
-    """Where operators and their groups are known. Methods block, within their time limit, and may run in any thread."""
-
-    def authenticate(self, user: str, password: str) -> Person | None:
-        """Return who logs in; None when name or password are wrong.
-
-        Raises:
-            DependencyUnavailable: no server could say.
-        """
-
-    def resolve(self, user: str) -> Person | None:
-        """Return somebody with the groups as of now, without a password; None when there is nobody of this name.
-
-        Raises:
-            DependencyUnavailable: no server could say, or the settings do not let it be asked.
-        """
-
-    def close(self) -> None:
-        """Give up what is under way."""
-
-
 def directory_of(settings: AclSettings) -> Directory | None:
-    """Return the directory of the settings.
+    """Return the directory that the settings describe, None without one.
 
     Raises:
         SettingsError: the library for it is not installed, or its files cannot be used.
@@ -87,7 +53,7 @@ class Operators:
         self._now = now
 
     def close(self) -> None:
-        """Give up logins under way."""
+        """Cancel the logins in progress."""
         if self._directory is not None:
             self._directory.close()
 
@@ -124,7 +90,7 @@ class Operators:
         """Return the operator with a new token and the groups as of now; None when the login is over.
 
         Raises:
-            DependencyUnavailable: the directory could not be asked; the token at hand stays what it is.
+            DependencyUnavailable: the directory could not be asked; the present token stays valid.
         """
         login = self._tokens.login(operator.token)
         if login is None or self._directory is None:
@@ -142,7 +108,7 @@ class Operators:
         return self._tokens.issue(name, roles, tags, login)
 
     def _rights(self, groups: Sequence[str]) -> tuple[Sequence[str], Sequence[str]]:
-        """Return the roles and session tags of somebody in these groups."""
+        """Return the roles and session tags of a person in these groups."""
         member_of = {name for dn in groups for name in group_names(dn)}
 
         def is_in(listed: str) -> bool:
@@ -158,7 +124,7 @@ class Operators:
         return roles, sorted({tag for group, tags in mapped.items() if is_in(group) for tag in tags})
 
     def _record_claim(self, user: str, reason: str, peer: str) -> None:
-        """Record the login of somebody who did not prove to be who they say."""
+        """Record a failed login under the name that was typed."""
         self._audit(
             AuditRecord(f"claimed:{folded_name(user)}", "login", "denied", reason, peer, detail=f"typed: {user}")
         )
@@ -170,7 +136,7 @@ class Operators:
 
 
 def group_names(dn: str) -> tuple[str, str]:
-    """Return how settings may name a group: by its DN, or by the value of the DN's first part."""
+    """Return the two names of a group that settings may use: its DN, and the value of the DN's first part."""
     folded = _folded(dn)
     first = folded.partition(",")[0]
     return folded, first.partition("=")[2].strip()
@@ -181,7 +147,7 @@ def _folded(text: str) -> str:
 
 
 def _why_unusable(user: str, password: str) -> str:
-    # A simple bind with an empty password succeeds as nobody (RFC 4513 5.1.2): it must never get there.
+    # A simple bind with an empty password succeeds anonymously (RFC 4513 5.1.2), so it must never be tried.
     if not user.strip() or len(user) > LONGEST_NAME or "\0" in user:
         return "no usable user name"
     if not password.strip() or len(password) > _LONGEST_PASSWORD or "\0" in password:

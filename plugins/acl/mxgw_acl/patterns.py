@@ -1,7 +1,7 @@
-"""Which items a key may use: globs and subtrees over references, without regard to case.
+"""The items that a key may use: globs and subtrees over references, without regard to case.
 
-There is only permission, no prohibition: a reference that no pattern names is denied, so another spelling of the same
-item can lose access and never gain it.
+Patterns only permit, they never forbid. So an unusual spelling of a reference can be denied by mistake, but can never
+gain access.
 """
 
 from __future__ import annotations
@@ -13,9 +13,9 @@ from dataclasses import dataclass, field
 from mxgw.v1.commands_pb2 import ItemReference
 from mxgw_core.api import Globs, ItemRecord
 
-# What may follow the name of a subtree's root: an attribute, a path segment, an array suffix.
+# What separates the root of a subtree from the rest: an attribute, a path segment, an array index.
 _BELOW = (".", "/", "[")
-# A name that cannot be a reference of its own.
+# A name that cannot be a full reference.
 _PLAIN_NAME = re.compile(r"[A-Za-z0-9_ #$-]+(\[\d*\])?")
 
 
@@ -36,7 +36,7 @@ class ItemPatterns:
         return bool(self.globs or self.subtrees)
 
     def permit(self, reference: str) -> bool:
-        """Return whether some pattern names the reference."""
+        """Return whether some pattern matches the reference."""
         if self._globs.match(reference):
             return True
         name = reference.strip().casefold()
@@ -44,10 +44,10 @@ class ItemPatterns:
 
 
 def reference_of(item: ItemReference | ItemRecord) -> str | None:
-    """Return the one thing that an item with a context can mean; None when that cannot be said.
+    """Return the full reference of an item with a context; None when it cannot be known.
 
-    Backends resolve relative references by rules of their own, some try the definition alone when the joined name does
-    not exist. Only a plain name can be nothing but a member of its context.
+    Backends resolve relative references by rules of their own; some try the definition alone when the joined name does
+    not exist. Only a plain name is certain to be a member of its context.
     """
     context = item.item_context.strip()
     definition = item.item_definition.strip()

@@ -1,4 +1,4 @@
-"""The plugin: its hooks, each a few lines over what does the work while a gateway runs."""
+"""The plugin: its hooks, each a few lines that call the parts in `running.py`."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ from mxgw_acl.running import Running, running
 from mxgw_acl.settings import AclSettings
 from mxgw_core.api import (
     AccessRequest,
+    Allow,
     AuditEntry,
     AuthenticationRequest,
     BackupEntry,
@@ -39,7 +40,7 @@ from mxgw_core.api import (
 from mxgw_core.api.errors import GatewayError, SettingsError, Unauthenticated
 
 _FORMER_DIRECTORY = Path("var/acl")
-# Where the limit of failed attempts is set now.
+# What replaced the setting failed_attempts.
 _ATTEMPTS = (
     "limits.failed_attempts_per_minute and limits.failed_attempts_burst took its place, one limit for keys and logins"
 )
@@ -47,7 +48,7 @@ _NOT_RUNNING = "access control is not running"
 
 
 class AclPlugin:
-    """Refuses everything until its context was entered, and after it was left."""
+    """Refuses everything before its context is entered and after it is left."""
 
     def __init__(self) -> None:
         self._settings = AclSettings()
@@ -62,7 +63,7 @@ class AclPlugin:
     def _configure(self, settings: AclSettings) -> None:
         if "directory" not in settings.model_fields_set:
             now = settings.directory
-            # Keys must not be replaced by an empty database: earlier releases kept them there, without a setting.
+            # Earlier releases kept the keys in another directory: a new, empty database must not replace them.
             if text := left_behind(_FORMER_DIRECTORY.absolute(), now, now.parent):
                 raise SettingsError(f"plugins.acl.directory: {text}")
         self._settings = settings
@@ -120,7 +121,7 @@ class AclPlugin:
     @hookimpl
     def mxgw_session_opened(self, session: SessionInfo) -> None:
         if self._running is not None:
-            self._running.session_opened(session)
+            self._running.records.session_opened(session)
 
     @hookimpl
     def mxgw_session_closed(self, session: SessionInfo, reason: CloseReason) -> None:
@@ -138,17 +139,18 @@ class AclPlugin:
     def mxgw_authenticate(self, request: AuthenticationRequest) -> Identity:
         if self._running is None:
             raise Unauthenticated(_NOT_RUNNING)
-        return self._running.callers.identify(request)
+        return self._running.authentication.identify(request)
 
     @hookimpl
     def mxgw_authorize(self, request: AccessRequest) -> Decision:
         if self._running is None:
             return Deny(_NOT_RUNNING)
-        return self._running.authorize(request)
+        self._running.authorization.check(request)
+        return Allow()
 
     @hookimpl
     def mxgw_decided(self, request: AccessRequest, refusal: GatewayError | None, denied: Mapping[int, str]) -> None:
-        self._required().decided(request, refusal, denied)
+        self._required().records.call(request, refusal, denied)
 
     @hookimpl
     def mxgw_command_guard(self, identity: Identity) -> CommandGuard | None:
@@ -160,11 +162,11 @@ class AclPlugin:
 
     @hookimpl
     def mxgw_stream_pace(self, identity: Identity) -> StreamPace | None:
-        return self._required().stream_pace(identity)
+        return self._required().limits.pace(identity)
 
     @hookimpl
     def mxgw_buffer_limit(self, session: SessionInfo) -> BufferLimit | None:
-        return self._required().buffer_limit(session)
+        return self._required().limits.buffer(session)
 
     @hookimpl
     def mxgw_item_access(self, identity: Identity) -> ItemAccess | None:
@@ -191,7 +193,7 @@ class AclPlugin:
         return self._required().audit_tail.last(limit)
 
     def _required(self) -> Running:
-        """Return what runs; without it the hook fails, and so refuses."""
+        """Return the running parts. Without them the hook raises, so it refuses."""
         if self._running is None:
             raise RuntimeError(_NOT_RUNNING)
         return self._running

@@ -92,7 +92,7 @@ class LdapSettings(_Section):
 
 
 class OperatorSettings(_Section):
-    """Who is what at the dashboard. Groups are given by DN, or by the value of their first part (cn)."""
+    """The roles of groups, and the life of logins. A group is named by DN, or by the value of its first part (cn)."""
 
     administrators: tuple[str, ...] = Field((), description="Groups whose members see and do everything.")
     viewers: tuple[str, ...] = Field(
@@ -115,7 +115,7 @@ class AclSettings(_Section):
         "`gateway.data_dir`.",
     )
     environment: str = Field(
-        "site", description="Stands in each key, so that one of the test plant is not mistaken for one of production."
+        "site", description="Part of each key, so that a key of the test plant is not mistaken for one of production."
     )
     check_interval_s: float = Field(
         1.0, gt=0, le=4, description="How soon the streams of a revoked key end; its next call is refused anyway."
@@ -135,7 +135,7 @@ class AclSettings(_Section):
     @field_validator("directory", mode="before")
     @classmethod
     def _named(cls, value: object) -> object:
-        # An empty path would be the gateway's own directory.
+        # An empty path would mean the data directory itself.
         if isinstance(value, str) and not value.strip():
             raise ValueError("is empty: name a directory, or leave the setting out")
         return value
@@ -156,7 +156,7 @@ class AclSettings(_Section):
 
 
 def _many(tags: object) -> object:
-    """Return one tag or a list of them as the tuple that is wanted; whatever else it is, is told as wrong."""
+    """Return one tag or a list of tags as a tuple; pydantic refuses anything else."""
     if isinstance(tags, str):
         return (tags,)
     return tuple(tags) if isinstance(tags, list) else tags

@@ -12,7 +12,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from mxgw_acl.audit import AUDIT_FILE
+from mxgw_acl.audit_log import AUDIT_FILE
 from mxgw_acl.files import FILE_MODE, check_private, private_directory, secret_file
 from mxgw_acl.keyformat import KeyText, new_key_id, new_secret
 from mxgw_acl.keys import Constraints, Key, Scope, SecretHash
@@ -62,7 +62,7 @@ class KeyNotFound(MxgwError):
 
 
 class KeyUnchangeable(MxgwError):
-    """The key is not in a state in which that can be done."""
+    """The key cannot be changed in this way: it is revoked or expired."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,7 +75,7 @@ class Use:
 
 @dataclass(frozen=True, slots=True)
 class KeyWishes:
-    """What a new key shall be."""
+    """The wanted properties of a new key."""
 
     name: str
     scopes: frozenset[Scope]
@@ -91,7 +91,7 @@ class KeyStore:
     """
 
     def __init__(self, directory: Path, *, now: Callable[[], float] = time.time) -> None:
-        """Open the database in `directory`; both are made when they are not there.
+        """Open the database in `directory`; both are created when they do not exist.
 
         Raises:
             SettingsError: the directory, the database or the pepper cannot be used; the text says what to do.
@@ -99,7 +99,7 @@ class KeyStore:
         self._now = now
         self.path = private_directory(directory) / KEYS_FILE
         try:
-            # SQLite gives its other files the mode of this one.
+            # SQLite creates its other files with the mode of this one.
             os.close(os.open(self.path, os.O_RDWR | os.O_CREAT, FILE_MODE))
             check_private(self.path)
             self._connection = sqlite3.connect(self.path, timeout=5.0, isolation_level=None, check_same_thread=False)
@@ -110,7 +110,7 @@ class KeyStore:
                 raise
         except (OSError, sqlite3.Error) as error:
             raise SettingsError(f"plugins.acl.directory: {self.path} cannot be used: {error}") from error
-        # After the database: a pepper without keys is harmless, keys without their pepper are dead.
+        # After the database: a pepper without keys is harmless, but keys without their pepper cannot be used.
         has_keys = self._connection.execute("SELECT 1 FROM keys LIMIT 1").fetchone() is not None
         pepper = directory / PEPPER_FILE
         if has_keys and not pepper.exists():
@@ -153,13 +153,13 @@ class KeyStore:
     # secrets
 
     def digest(self, key_id: str, secret: str) -> bytes:
-        """Return what a secret is stored as: useless without the pepper, and bound to its key."""
+        """Return the hash of a secret for storing. It is useless without the pepper, and differs for each key."""
         return hmac.digest(self._pepper, f"mxgw key\0{key_id}\0{secret}".encode(), hashlib.sha256)
 
     # reading
 
     def version(self) -> int:
-        """Return a number that changes whenever another process changed something. Costs some microseconds."""
+        """Return a number that changes whenever another process changes the database; takes microseconds."""
         (version,) = self._connection.execute("PRAGMA data_version").fetchone()
         return int(version)
 
@@ -201,7 +201,7 @@ class KeyStore:
     # writing
 
     def create(self, wishes: KeyWishes, environment: str) -> tuple[Key, KeyText]:
-        """Make a key; return it, and its text, which is nowhere else."""
+        """Create a key; return it together with its text, which is stored nowhere."""
         text = KeyText(environment, new_key_id(), new_secret())
         with self._transaction():
             self._connection.execute(
@@ -221,7 +221,7 @@ class KeyStore:
         return self.key(text.key_id), text
 
     def rotate(self, key_id: str, old_lives_s: float) -> tuple[Key, KeyText]:
-        """Give a key a new secret; the one before lives on for `old_lives_s`, any older one is dead at once.
+        """Give a key a new secret. The secret before it stays valid for `old_lives_s`, older ones are invalid at once.
 
         Raises:
             KeyNotFound: there is no such key.
@@ -243,7 +243,7 @@ class KeyStore:
         return self.key(key_id), text
 
     def revoke(self, key_id: str, closes_sessions: bool | None = None) -> Key:
-        """Revoke a key for good; its secrets are forgotten. Revoking twice changes nothing.
+        """Revoke a key for good and delete its secrets. Revoking twice changes nothing.
 
         Raises:
             KeyNotFound: there is no such key.
@@ -258,7 +258,7 @@ class KeyStore:
         return self.key(key_id)
 
     def note_uses(self, uses: Mapping[str, Use]) -> None:
-        """Remember when keys were used."""
+        """Store when keys were used."""
         with self._transaction():
             self._connection.executemany(
                 "INSERT INTO uses SELECT ?1, ?2, ?3 WHERE EXISTS (SELECT 1 FROM keys WHERE id = ?1) "
@@ -270,13 +270,13 @@ class KeyStore:
     # logins of operators
 
     def end_login(self, login_id: str, expires_at: float) -> None:
-        """Remember that a login is over, for as long as its token would live."""
+        """Store that a login has ended, for as long as its token would be valid."""
         with self._transaction():
             self._connection.execute("DELETE FROM ended_logins WHERE expires_at < ?", (self._now(),))
             self._connection.execute("INSERT OR REPLACE INTO ended_logins VALUES (?, ?)", (login_id, expires_at))
 
     def end_logins_of(self, name: str) -> None:
-        """Let every login of a person that began until now be over."""
+        """End every login of a person that began before now."""
         with self._transaction():
             self._connection.execute("INSERT OR REPLACE INTO login_cuts VALUES (?, ?)", (name.casefold(), self._now()))
 
@@ -285,7 +285,7 @@ class KeyStore:
         return [row[0] for row in self._connection.execute("SELECT login_id FROM ended_logins")]
 
     def login_cuts(self) -> Mapping[str, float]:
-        """Return, by folded name, before when a person's logins are over."""
+        """Return, by folded name, the time before which all logins of that person have ended."""
         return dict(self._connection.execute("SELECT name, ended_before FROM login_cuts").fetchall())
 
     def _add_secret(self, text: KeyText) -> None:
@@ -296,13 +296,13 @@ class KeyStore:
 
 
 def files_to_back_up(directory: Path) -> Sequence[BackupEntry]:
-    """Return the keys, their pepper and the audit log, as far as they exist.
+    """Return the keys, their pepper and the audit log, if they exist.
 
-    The secret behind operators' logins is left out: with a copy of it anybody could make one, and without it operators
-    only log in again.
+    The secret behind the logins of operators is left out: with a copy of it anybody could make a login, and after a
+    restore without it operators only have to log in again.
 
     Raises:
-        SettingsError: the keys are there and the pepper is not.
+        SettingsError: the keys exist and the pepper does not.
     """
     keys, pepper, audit = directory / KEYS_FILE, directory / PEPPER_FILE, directory / AUDIT_FILE
     if keys.exists() and not pepper.exists():

@@ -1,7 +1,7 @@
 """Operators' tokens: signed, short-lived, renewable, revocable.
 
-A token says who logged in, with which roles and tags, and until when. It belongs to one login; what is known of a
-login later (renewed with other groups, ended) counts for its older tokens as well.
+A token says who logged in, with which roles and tags, and until when. It belongs to one login; later changes of the
+login (renewed with other groups, ended) apply to its older tokens as well.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from mxgw_core.api import Operator
 PREFIX = "mxgwop_"
 _AUDIENCE = "mxgw operator"
 _LOGIN_BYTES = 16
-# Logins that are remembered; of others their token alone counts.
+# How many logins are remembered; for any other login only the content of its token counts.
 _CAPACITY = 10_000
 
 
@@ -37,10 +37,10 @@ class Login:
 
 
 class Tokens:
-    """Issues and verifies; used in the event loop and in worker threads, each call by itself.
+    """Issues and checks tokens. Each method may be called in the event loop and in worker threads.
 
     Args:
-        ended_before: returns the time before which logins of a person are over.
+        ended_before: returns the time before which all logins of a person have ended.
         is_ended: returns whether a login was ended.
     """
 
@@ -61,7 +61,7 @@ class Tokens:
         self._latest: OrderedDict[str, Login] = OrderedDict()
 
     def issue(self, name: str, roles: Sequence[str], tags: Sequence[str], after: Login | None = None) -> Operator:
-        """Return an operator with a token; `after` is the login that goes on, None for a new one."""
+        """Return an operator with a token; `after` is the login that is renewed, None for a new login."""
         now = self._now()
         login_id = after.login_id if after is not None else secrets.token_hex(_LOGIN_BYTES)
         began_at = after.began_at if after is not None else now
@@ -86,7 +86,7 @@ class Tokens:
         return operator
 
     def login(self, token: str) -> Login | None:
-        """Return the login a token belongs to, with what is known of it now; None when it is worth nothing."""
+        """Return the login of a token, with all that is known of it now; None when the token is not valid."""
         found = self._read(token)
         if found is None or self._now() >= found.operator.expires_at:
             return None
@@ -99,9 +99,9 @@ class Tokens:
         return found
 
     def current(self, operator: Operator) -> Operator | None:
-        """Return what an operator is now; None when the login is over.
+        """Return the operator as of now; None when the login is over.
 
-        A stream that began with an older token goes on for as long as its login is renewed.
+        A stream that was opened with an older token continues as long as its login is renewed.
         """
         found = self._read(operator.token)
         if found is None:
@@ -117,7 +117,7 @@ class Tokens:
             self._latest.popitem(last=False)
 
     def _read(self, token: str) -> Login | None:
-        """Return what a token says, expired or not; None when it was not issued here."""
+        """Return the content of a token, expired or not; None when this gateway did not issue it."""
         body, _, signature = token.removeprefix(PREFIX).partition(".")
         if not token.startswith(PREFIX) or not token.isascii():
             return None

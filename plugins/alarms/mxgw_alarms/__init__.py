@@ -1,4 +1,4 @@
-"""Plugin `alarms`: one monitor keeps the plant's active alarms and tells every client of each transition."""
+"""Plugin `alarms`: one monitor keeps the plant's active alarms and reports each transition to every client."""
 
 from mxgw_alarms.plugin import AlarmsPlugin
 from mxgw_alarms.settings import AlarmsSettings

@@ -1,13 +1,14 @@
-"""The fallback: sub-attributes of each alarm on advise, from which its state is put together.
+"""The fallback provider: advises sub-attributes of each alarm, and puts the state of the alarm together from them.
 
-MXAccess tells of attributes, not of alarms (FIELD 3). What comes of it has no id of the source and no time at which the
-alarm was raised; every record is degraded.
+MXAccess reports attributes, not alarms (docs/reference/mxaccess.md#alarms). These records have neither an id of the
+source nor the time of the raise, so every record is degraded.
 """
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Collection, Iterator, Sequence
+import logging
+from collections.abc import AsyncIterator, Callable, Collection, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 
@@ -22,20 +23,25 @@ from mxgw_alarms.providers import Outcome, Reporter, outcome_of
 from mxgw_alarms.settings import AlarmsSettings
 from mxgw_alarms.states import state_of
 from mxgw_core.api import InternalSession, SessionState
-from mxgw_core.api.errors import GatewayError
+from mxgw_core.api.errors import CommandFailed, GatewayError
+
+log = logging.getLogger(__name__)
 
 _CLIENT_NAME = "mxgw alarms"
-# Items per command: small enough for a frame, and for other commands to have their turn.
+# Items per command: few enough for one frame, and to let other commands in between.
 _ITEMS_AT_ONCE = 1500
 _TIMEOUT_S = 30.0
-# The first value of an attribute takes up to 8 s (FIELD 1.9 #2); what has not come by then is not watched.
+# The first value of an attribute takes up to 8 s (docs/reference/mxaccess.md#first-values); items without one by then
+# are not watched.
 FIRST_VALUES_S = 10.0
 _LEAVE_S = 3.0
+# The longest search of the address space, for large plants.
+_DISCOVERY_S = 300.0
 
 
 @dataclass(slots=True)
 class _Watched:
-    """One alarm as its sub-attributes show it; None is not known."""
+    """One alarm, as its sub-attributes show it; None is an unknown value."""
 
     reference: str
     in_alarm: bool | None = None
@@ -43,7 +49,7 @@ class _Watched:
     priority: int = 0
 
     def record(self) -> Alarm | None:
-        """Return the alarm; None while it cannot be told."""
+        """Return the alarm; None while its state is unknown."""
         if self.in_alarm is None or self.acknowledged is None:
             return None
         return Alarm(
@@ -57,25 +63,25 @@ class _Watched:
 
 
 class AttributeProvider:
-    """See `Provider`. `references` are the alarms to watch; what does not exist among them is left out."""
+    """See `Provider`. `references` are the alarms to watch; those that do not exist are left out."""
 
     def __init__(self, session: InternalSession, settings: AlarmsSettings, references: Collection[str]) -> None:
         self._session = session
         self._settings = settings
         self._references = references
         self._server = 0
-        # By item serial: the alarm, and which of its sub-attributes it is.
+        # By item serial: the alarm, and the name of its sub-attribute.
         self._items: dict[int, tuple[_Watched, str]] = {}
         self._watched: dict[str, _Watched] = {}
         self._dirty: dict[str, _Watched] = {}
-        # Items that have not said anything of their value yet.
+        # Items without a first value.
         self._awaited: set[int] = set()
-        # Values of items that nobody knows, kept while a command is under way that will tell whose they are.
+        # Values of unknown items, kept while a subscribing command runs: its reply will identify them.
         self._early: list[tuple[int, DataChange]] = []
         self._subscribing = 0
-        # Set by a change, for whoever puts states together.
+        # Set by a change, for `_tell`, which reports it.
         self._news = asyncio.Event()
-        # Completed by the first good value of an item that is about to be written.
+        # By the serial of an item that is about to be written; completed by its first good value.
         self._resolved: dict[int, asyncio.Future[None]] = {}
 
     async def run(self, reporter: Reporter) -> None:
@@ -98,7 +104,7 @@ class AttributeProvider:
     # watching
 
     async def _tell(self, reporter: Reporter) -> None:
-        """Put everything on advise, tell it as a whole, and from then on tell what changes."""
+        """Advise everything, report it as a whole, and from then on report changes."""
         await self._advise()
         await self._first_values()
         self._dirty.clear()
@@ -106,7 +112,7 @@ class AttributeProvider:
         reporter.everything(tuple(known.values()), known.keys())
         while True:
             await self._news.wait()
-            # A raise changes two attributes, and each comes for itself: in between lies a state that never was.
+            # A raise changes two attributes, which arrive separately: the state in between must not be reported.
             await asyncio.sleep(self._settings.settle_s)
             self._news.clear()
             dirty, self._dirty = self._dirty, {}
@@ -135,7 +141,7 @@ class AttributeProvider:
                         self._awaited.add(serial)
 
     async def _subscribe(self, references: Sequence[str]) -> Sequence[tuple[int, int]]:
-        """Return item handle and item serial for each reference, zeros where there is no item."""
+        """Return item handle and item serial for each reference; zeros for one without an item."""
         items = [c.ItemReference(item_definition=reference) for reference in references]
         command = c.SubscribeBulkCommand(server_handle=self._server, items=items, supervisory=True)
         reply = await self._session.invoke(c.MxCommand(subscribe_bulk=command), _TIMEOUT_S)
@@ -143,7 +149,7 @@ class AttributeProvider:
 
     @contextmanager
     def _keeping_early(self) -> Iterator[None]:
-        """Keep what comes before the answer that tells whose it is, and take it over at the end of the block."""
+        """Keep values of unknown items during a command that subscribes, and take them at the end of the block."""
         self._subscribing += 1
         try:
             yield
@@ -154,7 +160,7 @@ class AttributeProvider:
                 self._take(serial, change)
 
     async def _first_values(self) -> None:
-        """Wait until every alarm is known, or it is clear that the rest will not be."""
+        """Wait until every item has a value, or the time for first values is over."""
         try:
             async with asyncio.timeout(FIRST_VALUES_S):
                 while self._awaited:
@@ -166,7 +172,7 @@ class AttributeProvider:
     # the session's events
 
     async def _read(self, frames: AsyncIterator[StreamEventsResponse]) -> None:
-        """Take values over; return when some may have been missed."""
+        """Take values from events; return when some may have been missed."""
         async for frame in frames:
             if frame.WhichOneof("frame") == "gap":
                 return
@@ -187,7 +193,7 @@ class AttributeProvider:
             return
         watched, name = item
         if any(status.category == MX_STATUS_CATEGORY_PENDING for status in change.statuses):
-            return  # the value is on its way
+            return  # a value follows
         self._awaited.discard(serial)
         value = from_value(change.value) if _is_good(change) else None
         if name == self._settings.in_alarm:
@@ -200,7 +206,7 @@ class AttributeProvider:
         self._news.set()
 
     async def _leave(self) -> None:
-        """Take everything off advise, as far as the session still answers."""
+        """Remove all items, if the session still answers."""
         server, self._server = self._server, 0
         self._items.clear()
         self._awaited.clear()
@@ -213,12 +219,12 @@ class AttributeProvider:
                     command = c.MxCommand(unregister=c.UnregisterCommand(server_handle=server))
                     await self._session.invoke(command, _LEAVE_S)
             except (GatewayError, TimeoutError):
-                pass  # its worker forgets them with the session
+                pass  # the worker removes them with the session
 
     # acknowledging
 
     async def acknowledge(self, alarms: Sequence[Alarm], comment: str, operator: str) -> Sequence[Outcome]:
-        """Write the comment; the attribute takes no name, so that it is a part of the comment."""
+        """Write the comment. The attribute takes no name, so the operator is added to the comment."""
         text = f"{comment} ({operator})" if comment and operator else comment or operator
         loop = asyncio.get_running_loop()
         with self._keeping_early():
@@ -226,7 +232,7 @@ class AttributeProvider:
             resolved = {serial: loop.create_future() for _, serial in items if serial}
             self._resolved.update(resolved)
         try:
-            # A write before the type is known is refused (FIELD 1.9 #4).
+            # A write before the type is known is refused (docs/reference/mxaccess.md#early-writes).
             if resolved:
                 await asyncio.wait(resolved.values(), timeout=FIRST_VALUES_S)
             writes = [c.BulkWrite(item_handle=handle, value=to_value(text)) for handle, _ in items]
@@ -240,8 +246,35 @@ class AttributeProvider:
 
     async def _drop(self, handles: Sequence[int]) -> None:
         command = c.UnsubscribeBulkCommand(server_handle=self._server, item_handles=handles)
-        with suppress(GatewayError):  # then they go with the server handle
+        with suppress(GatewayError):  # they are removed with the server handle
             await self._session.invoke(c.MxCommand(unsubscribe_bulk=command), _TIMEOUT_S)
+
+
+async def discover(
+    session: InternalSession, below: str, in_alarm: str, at_most: int, found: Callable[[str], object]
+) -> None:
+    """Call `found` with the reference of each attribute that has a sub-attribute `in_alarm`.
+
+    In a backend that cannot be browsed nothing is found.
+    """
+    count = 0
+    waiting = [below]
+    name = in_alarm.casefold()
+    try:
+        async with asyncio.timeout(_DISCOVERY_S):
+            while waiting and count < at_most:
+                for node in await session.browse(waiting.pop()):
+                    if node.kind == c.BROWSE_NODE_KIND_ATTRIBUTE and node.name.casefold() == name:
+                        found(node.reference[: -len(node.name) - 1])
+                        count += 1
+                    if node.has_children:
+                        waiting.append(node.path)
+    except TimeoutError:
+        log.warning("looking for alarms took longer than %g s: %d were found so far", _DISCOVERY_S, count)
+    except CommandFailed as error:
+        log.info("alarms are not looked for: %s", error.message)
+    except GatewayError as error:
+        log.debug("looking for alarms ended early, with %d found: %s", count, error.message)
 
 
 def _outcome(item: c.BulkItemResult) -> Outcome:

@@ -1,7 +1,7 @@
-"""The active alarms as the provider in charge shows them, and what changed whenever it shows them anew.
+"""The active alarms, as the present provider shows them, and the events that result when it shows them anew.
 
-Nothing here waits or knows of sessions: records go in, events without numbers come out. An alarm is named by its
-reference; the source's id names one occurrence of it.
+It neither waits nor knows about sessions: it takes records and returns events without numbers. An alarm is identified
+by its reference; the id of the source identifies one occurrence of it.
 """
 
 from __future__ import annotations
@@ -21,13 +21,13 @@ from mxgw_alarms.states import (
     step,
 )
 
-# The handle of events that are about no alarm; alarms have greater ones.
+# The handle of events that are not about an alarm; handles of alarms are greater.
 NO_ALARM = 1
 
 
 @dataclass(frozen=True, slots=True)
 class Entry:
-    """One active alarm. `encoded` is its Alarm message without `degraded` and `stale`, which go for many at once."""
+    """One active alarm. `encoded` is its Alarm message without `degraded` and `stale`, which many alarms share."""
 
     handle: int
     alarm: pb.Alarm
@@ -36,7 +36,7 @@ class Entry:
 
 @dataclass(slots=True)
 class Facts:
-    """What is known of an alarm whether it is active or not, for filters."""
+    """What filters need about an alarm, active or not."""
 
     reference: str
     area: str
@@ -53,20 +53,20 @@ class AlarmBook:
         self._maximum = maximum_alarms
         self._now_ns = now_ns
         self._active: dict[str, Entry] = {}
-        # Those by reference, as they were asked for last; None once any of them changed.
+        # The result of `ordered`; None when an alarm has changed since.
         self._ordered: Sequence[Entry] | None = ()
         self._references: list[str] = []
         self._handles: dict[str, int] = {}
-        # By handle, less NO_ALARM and 1.
+        # The facts of handle h are at index h - NO_ALARM - 1.
         self._facts: list[Facts] = []
-        # The last native record of each alarm that is over, for what a degraded record cannot tell.
+        # The last native record of each alarm that is over, to complete degraded records.
         self._last: dict[str, pb.Alarm] = {}
         self.refused = 0
-        # The fallback speaks: everything is degraded.
+        # Whether the fallback reports, so that all alarms are degraded.
         self.is_degraded = False
-        # Nobody speaks: everything is stale.
+        # Whether no provider reports, so that all alarms are stale.
         self.is_stale = True
-        # What is active and not watched by the provider in charge.
+        # References of active alarms that the present provider does not watch.
         self.unwatched: frozenset[str] = frozenset()
 
     # looking
@@ -78,17 +78,17 @@ class AlarmBook:
         return reference in self._active
 
     def get(self, reference: str) -> Entry | None:
-        """Return an active alarm."""
+        """Return an active alarm; None for any other reference."""
         return self._active.get(reference)
 
     def entries(self) -> Sequence[Entry]:
-        """Return the active alarms, in no order that means anything."""
+        """Return the active alarms in no particular order."""
         return tuple(self._active.values())
 
     def ordered(self) -> Sequence[Entry]:
-        """Return the active alarms by reference; the same object for all who ask while none of them changes."""
+        """Return the active alarms by reference; the same object as long as no alarm changes."""
         if self._ordered is None:
-            # What is sorted but for a few is sorted again quickly.
+            # Sorting a nearly sorted list is quick.
             known = [reference for reference in self._references if reference in self._active]
             self._references = [*known, *(self._active.keys() - set(known))]
             self._references.sort()
@@ -96,20 +96,20 @@ class AlarmBook:
         return self._ordered
 
     def facts(self, handle: int) -> Facts:
-        """Return what is known of the alarm of a handle."""
+        """Return the facts about the alarm of a handle."""
         return self._facts[handle - NO_ALARM - 1]
 
     @property
     def references(self) -> Collection[str]:
-        """Every alarm that was ever seen."""
+        """The references of all alarms that were ever seen."""
         return self._handles.keys()
 
     def is_entry_stale(self, entry: Entry) -> bool:
-        """Return whether no provider watches this alarm at present."""
+        """Return whether no provider watches this alarm now."""
         return self.is_stale or entry.alarm.reference in self.unwatched
 
     def shown(self, entry: Entry) -> pb.Alarm:
-        """Return the alarm of an entry with what holds for many at once."""
+        """Return the alarm of an entry, with the flags that are common to many alarms."""
         alarm = pb.Alarm()
         alarm.CopyFrom(entry.alarm)
         alarm.degraded, alarm.stale = self.is_degraded, self.is_entry_stale(entry)
@@ -118,9 +118,9 @@ class AlarmBook:
     # what a provider says
 
     def apply(self, record: pb.Alarm, *, reconciled: bool = False) -> pb.AlarmEvent | None:
-        """Take one record over; return the event it makes, None when it says nothing new.
+        """Take one record; return the resulting event, None when nothing changed.
 
-        A degraded record tells state and priority only: the rest stays as it was known, or unknown.
+        A degraded record has state and priority only; the other fields stay as they were known.
         """
         entry = self._active.get(record.reference)
         before = entry.alarm if entry is not None else None
@@ -133,7 +133,7 @@ class AlarmBook:
             return None
         kind = step(before.state if before is not None else INACTIVE, record.state)
         if before is not None and kind is not RAISED and _is_newer(record, before):
-            kind = RAISED  # back to normal and into alarm again between two looks
+            kind = RAISED  # returned to normal and raised again between two polls
         alarm = self._merged(record, before, raised=kind == RAISED) if record.degraded else record
         if kind is None and before is not None and before != alarm:
             kind = UPDATED
@@ -153,10 +153,10 @@ class AlarmBook:
     def reconcile(
         self, records: Iterable[pb.Alarm], *, watched: Collection[str] | None, degraded: bool
     ) -> Sequence[pb.AlarmEvent]:
-        """Take over everything a provider shows; return only what differs from what was known.
+        """Take everything that a provider shows; return events for the differences.
 
-        `watched` are the references the provider would know of, None for all: what it does not show of them is over,
-        and what it does not watch stays as it was, stale.
+        `watched` are the references that the provider watches, None for all. A watched alarm that it does not show is
+        over; an alarm that it does not watch stays active and is stale.
         """
         self.is_degraded, self.is_stale = degraded, False
         self.unwatched = frozenset()
@@ -172,11 +172,11 @@ class AlarmBook:
         return events
 
     def unseen(self, references: Collection[str]) -> None:
-        """The provider cannot see these alarms for now: they are stale until it shows them again."""
+        """Mark alarms as stale that the provider cannot see now, until it shows them again."""
         self.unwatched = self.unwatched | {reference for reference in references if reference in self._active}
 
     def lost(self) -> None:
-        """Nobody speaks any more: everything is as it was seen last."""
+        """Mark all alarms as stale, because no provider reports any more."""
         self.is_stale = True
 
     # details
@@ -230,13 +230,13 @@ class AlarmBook:
         return handle
 
     def _merged(self, record: pb.Alarm, before: pb.Alarm | None, *, raised: bool) -> pb.Alarm:
-        """Return a degraded record with what was known of the alarm before."""
+        """Return a degraded record, completed with what was known about the alarm."""
         alarm = pb.Alarm()
         known = before or self._last.get(record.reference)
         if known is not None:
             alarm.CopyFrom(known)
         if raised:
-            # Another occurrence: of the one before it only what belongs to the alarm itself still holds.
+            # A new occurrence: clear the fields that belong to the previous one.
             for name in ("value", "raise_time", "ack_time", "clear_time", "operator", "comment", "inferred"):
                 alarm.ClearField(name)
             alarm.alarm_id = record.alarm_id
@@ -253,14 +253,14 @@ def _raised_ns(alarm: pb.Alarm) -> int:
 
 
 def _is_older(record: pb.Alarm, known: pb.Alarm) -> bool:
-    """Whether a record is about an occurrence before the one that is known."""
+    """Whether a record is about an earlier occurrence than the known one."""
     if record.degraded or record.alarm_id == known.alarm_id or not known.HasField("raise_time"):
         return False
     return record.HasField("raise_time") and _raised_ns(record) < _raised_ns(known)
 
 
 def _is_newer(record: pb.Alarm, known: pb.Alarm) -> bool:
-    """Whether a record is about an occurrence after the one that is known, or about the same one raised again."""
+    """Whether a record is about a later occurrence than the known one, or about the same one raised again."""
     if record.degraded or not (record.HasField("raise_time") and known.HasField("raise_time")):
         return False
     return is_active(record.state) and _raised_ns(record) > _raised_ns(known)

@@ -1,4 +1,4 @@
-"""What the plugin tells the monitoring. No reference and no area is in it: a plant has too many."""
+"""The metrics of the plugin. They have no references and areas, because a plant has too many."""
 
 from __future__ import annotations
 
@@ -24,29 +24,29 @@ _OUTCOMES = tuple(
 
 
 class AlarmCounts:
-    """Counts since the gateway started; written by the monitor and the service, in the event loop."""
+    """Counts since the gateway started. The monitor and the service count, in the event loop."""
 
     def __init__(self) -> None:
         self._transitions: Counter[int] = Counter()
         self._switches: Counter[int] = Counter()
         self._acknowledgements: Counter[int] = Counter()
 
-    def told(self, events: Iterable[pb.AlarmEvent]) -> None:
-        """Events went to the subscribers."""
+    def sent(self, events: Iterable[pb.AlarmEvent]) -> None:
+        """Count events that were sent to subscribers."""
         self._transitions.update(event.kind for event in events)
 
     def switched(self, provider: pb.AlarmProvider.ValueType) -> None:
-        """Another provider speaks from here on."""
+        """Count a change to this provider."""
         self._switches[provider] += 1
 
     def acknowledged(self, results: Iterable[service_pb.AcknowledgeResult]) -> None:
-        """Acknowledgements were answered."""
+        """Count answered acknowledgements."""
         self._acknowledgements.update(result.outcome for result in results)
 
     def metrics(
         self, alarms: Iterable[pb.Alarm], provider: pb.AlarmProvider.ValueType, subscribers: int
     ) -> Sequence[Metric]:
-        """Return everything as of now, from the active alarms, who speaks, and how many follow."""
+        """Return all metrics as of now, from the active alarms, the present provider, and the number of subscribers."""
         states = Counter(alarm.state for alarm in alarms)
         return [
             Metric(

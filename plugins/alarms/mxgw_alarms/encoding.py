@@ -1,4 +1,4 @@
-"""Alarms and events as bytes: what many readers get is encoded once."""
+"""Alarms and events as bytes, encoded once for all readers."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ from mxgw_alarms.book import Entry
 from mxgw_core.api import FeedFilter
 from mxgw_core.api.slices import NAMES_AT_ONCE
 
-# The flags as they stand in an encoded Alarm: a tag of two bytes, and true. Fields of a message may come in any order,
-# so they are put behind the rest.
+# The two flags in encoded form: a tag of two bytes, and true. Fields of a message may be in any order, so the flags are
+# appended to the encoded Alarm.
 _DEGRADED = bytes([pb.Alarm.DEGRADED_FIELD_NUMBER << 3 & 0x7F | 0x80, pb.Alarm.DEGRADED_FIELD_NUMBER >> 4, 1])
 _STALE = bytes([pb.Alarm.STALE_FIELD_NUMBER << 3 & 0x7F | 0x80, pb.Alarm.STALE_FIELD_NUMBER >> 4, 1])
 _SNAPSHOT_TAG = bytes([StreamAlarmsResponse.SNAPSHOT_FIELD_NUMBER << 3 | 2])

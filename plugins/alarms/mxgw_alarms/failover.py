@@ -1,4 +1,4 @@
-"""Which provider speaks: counts failures and clean probes, and decides; it does nothing itself."""
+"""Which provider reports: counts failures and successful probes, and decides. It does no work of its own."""
 
 from __future__ import annotations
 
@@ -12,7 +12,10 @@ Mode = Literal["automatic", "primary", "fallback"]
 
 
 class Failover:
-    """Begins with the primary unless the fallback is forced. Source of the rules: FIELD 3, failover options."""
+    """Begins with the primary provider, unless the fallback is forced.
+
+    Source: docs/reference/mxaccess.md#alarm-failover.
+    """
 
     def __init__(self, mode: Mode, failures_before_switch: int, probes_before_return: int) -> None:
         self._mode = mode
@@ -24,7 +27,7 @@ class Failover:
 
     @property
     def probes(self) -> bool:
-        """Whether the primary is to be tried now and then."""
+        """Whether the primary is to be probed now and then."""
         return self._mode == "automatic" and self.active == FALLBACK
 
     @property
@@ -33,11 +36,11 @@ class Failover:
         return self._failures
 
     def worked(self) -> None:
-        """The primary answered."""
+        """Note that the primary answered."""
         self._failures = 0
 
     def failed(self, *, for_good: bool = False) -> bool:
-        """The primary did not answer, or never will (`for_good`); return whether the fallback takes over."""
+        """Count a failure of the primary (`for_good`: it can never answer); return whether the fallback takes over."""
         self._failures += 1
         if self._mode != "automatic" or self.active != PRIMARY:
             return False
@@ -47,7 +50,7 @@ class Failover:
         return True
 
     def probed(self, *, clean: bool) -> bool:
-        """The primary was tried; return whether it speaks again."""
+        """Count a probe of the primary; return whether the primary reports again."""
         self._clean = self._clean + 1 if clean else 0
         if not self.probes or self._clean < self._probes_before_return:
             return False

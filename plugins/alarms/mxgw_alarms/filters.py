@@ -1,4 +1,4 @@
-"""Which alarms one client sees: what it asked for, and what its rights let it know of."""
+"""Which alarms one client sees: those that it asked for and has the right to know about."""
 
 from __future__ import annotations
 
@@ -10,18 +10,18 @@ from mxgw_core.api import ItemAccess, in_slices
 from mxgw_core.api.errors import InvalidRequest
 
 MOST_SEVERE, LEAST_SEVERE = 1, 999
-# Each alarm is compared with all of them.
+# The most prefixes, because each alarm is compared with all of them.
 MOST_PREFIXES = 100
 
 
 class AlarmFilter:
-    """One client's view; implements `FeedFilter` for a feed of AlarmEvents. Made anew for each stream and call."""
+    """The filter of one client; implements `FeedFilter` for AlarmEvents. Made for each stream and each call."""
 
     def __init__(self, book: AlarmBook, wanted: AlarmFilterMessage, access: Sequence[ItemAccess]) -> None:
-        """Check what is wanted.
+        """Check the request for a filter.
 
         Raises:
-            InvalidRequest: the priorities are no range, or there are too many prefixes.
+            InvalidRequest: the priorities are not a range, or there are too many prefixes.
         """
         if len(wanted.reference_prefixes) > MOST_PREFIXES:
             raise InvalidRequest(
@@ -41,13 +41,13 @@ class AlarmFilter:
                 metadata={"field": "filter.from_priority"},
             )
         self._priorities = range(first, last + 1)
-        # Answers that never change for a handle, and handles that were shown.
+        # Results by handle, which never change; and the handles that were shown to the client.
         self._names: dict[int, bool] = {}
         self._shown: set[int] = set()
 
     @property
     def lets_all_pass(self) -> bool:
-        """Whether asking it is of no use."""
+        """Whether the filter passes everything, so that it need not be asked."""
         everything = self._priorities == range(MOST_SEVERE, LEAST_SEVERE + 1)
         return everything and not (self._access or self._areas or self._prefixes)
 
@@ -57,13 +57,13 @@ class AlarmFilter:
         return bool(self._access or self._prefixes)
 
     async def ask(self, handles: Sequence[int]) -> None:
-        """Find out which of these alarms may be named, a few at a time: other calls are served in between."""
+        """Find out for these alarms whether they pass, a few at a time, so that other calls are served in between."""
         async for some in in_slices(handles):
             for handle in some:
                 self._is_named(handle)
 
     def keep(self, about: int, fourth: int, kind: int) -> bool:
-        """See `FeedFilter`: an AlarmEvent is about an alarm's handle, and has its priority in the fourth place."""
+        """See `FeedFilter`: a record is an AlarmEvent; `about` is the handle of its alarm, `fourth` the priority."""
         del kind
         if about == NO_ALARM:
             return True

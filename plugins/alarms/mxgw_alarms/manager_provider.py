@@ -1,4 +1,4 @@
-"""The primary: the backend's own alarm manager, asked now and then or reporting by itself."""
+"""The primary provider: the backend's own alarm manager, which is polled, or waits for changes itself."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from mxgw_alarms.settings import AlarmsSettings
 from mxgw_core.api import InternalSession, SessionState
 from mxgw_core.api.errors import CommandFailed, GatewayError
 
-# One that reports by itself is asked to wait for a change this long.
+# How long an alarm manager that can wait for changes does so in each poll.
 _WAIT_S = 10.0
 _NOT_SUPPORTED = "ALARMS_NOT_SUPPORTED"
 
@@ -40,7 +40,7 @@ class ManagerProvider:
                     return
                 failures += 1
                 if failures >= self._settings.failures_before_switch:
-                    self._revision = 0  # its alarms were declared stale: all of them are needed again
+                    self._revision = 0  # its alarms were marked as stale, so all of them are needed again
             else:
                 failures = 0
                 reporter.works()
@@ -54,7 +54,7 @@ class ManagerProvider:
             await asyncio.sleep(self._settings.poll_interval_s)
 
     async def probe(self) -> None:
-        """Ask once, and make nothing of the answer.
+        """Ask the alarm manager once, and ignore its answer.
 
         Raises:
             GatewayError: it does not answer.

@@ -1,7 +1,8 @@
-"""The monitor: one session of the gateway's own, the provider in charge, and the book that everybody reads from.
+"""The monitor: a session of the gateway's own, the present provider of alarms, and the book of active alarms.
 
-Opens its session again with back-off when it ends; while there is none, every alarm is stale and nobody is told that it
-cleared. Whoever speaks, what is shown is compared with what was known, and only differences become events.
+When its session ends, it opens another one, with growing pauses. Without a session all alarms are stale, and none is
+reported as cleared. Whatever provider reports, its alarms are compared with the known ones, and only differences become
+events.
 """
 
 from __future__ import annotations
@@ -22,10 +23,9 @@ from mxgw.v1.events_pb2 import (
     SourceHealth,
     WorkerState,
 )
-from mxgw_alarms.attribute_provider import AttributeProvider
+from mxgw_alarms.attribute_provider import AttributeProvider, discover
 from mxgw_alarms.book import NO_ALARM, AlarmBook
 from mxgw_alarms.counts import AlarmCounts
-from mxgw_alarms.discovery import discover
 from mxgw_alarms.encoding import AlarmsTaken, batch_of
 from mxgw_alarms.failover import FALLBACK, NONE, PRIMARY, Failover
 from mxgw_alarms.manager_provider import ManagerProvider
@@ -46,22 +46,22 @@ from mxgw_core.api.errors import DependencyUnavailable, GatewayError
 log = logging.getLogger(__name__)
 
 CLIENT_NAME = "alarm monitor"
-# How long the fallback waits for a look around that is not finished.
+# How long the fallback waits for the search for alarms.
 _DISCOVERY_S = 10.0
-# What the first values of a large plant may take (FIELD 1.9 #2), and a little more.
+# How long the first values of a large plant may take (docs/reference/mxaccess.md#first-values), and a little more.
 _PATIENCE_S = 15.0
-# A session that lasted this long was worth opening: the next pause is the first one again.
+# After a session that lasted this long, the next pause is the first one again.
 _GOOD_SESSION_S = 60.0
 _WORDS = {PRIMARY: "the alarm manager", FALLBACK: "sub-attributes", NONE: "nobody"}
 
 
 class Monitor:
-    """`run` until cancelled. Everything else may be called in the event loop at any time.
+    """Call `run` and cancel it at the end. All other methods may be called in the event loop at any time.
 
     Attributes:
         book: the active alarms.
-        feed: the stream of what happens to them.
-        counts: how often what happened, for the monitoring.
+        feed: the stream of their transitions.
+        counts: counts for the metrics.
     """
 
     def __init__(self, gateway: Gateway, settings: AlarmsSettings) -> None:
@@ -107,7 +107,7 @@ class Monitor:
         )
 
     def metrics(self) -> Sequence[Metric]:
-        """Return what the monitoring is told."""
+        """Return the metrics of the plugin."""
         alarms = (entry.alarm for entry in self.book.entries())
         return self.counts.metrics(alarms, self.status.provider, self.feed.subscribers)
 
@@ -124,10 +124,10 @@ class Monitor:
     # acknowledging
 
     async def acknowledge(self, references: Sequence[str], comment: str, operator: str) -> Sequence[Outcome]:
-        """Acknowledge alarms that are active; one outcome each.
+        """Acknowledge active alarms; one outcome each.
 
         Raises:
-            GatewayError: nobody speaks at present, or the source could not be asked.
+            GatewayError: there is no provider now, or the source could not be asked.
         """
         provider = self._providers.get(self.status.provider)
         if provider is None:
@@ -141,7 +141,7 @@ class Monitor:
     # running
 
     async def run(self) -> None:
-        """Keep a session open and follow its alarms, for ever."""
+        """Keep a session open and follow its alarms until cancelled."""
         pause_s = self._settings.restart_first_s
         while True:
             began = time.monotonic()
@@ -149,12 +149,12 @@ class Monitor:
             self._change(NONE, detail)
             if time.monotonic() - began >= _GOOD_SESSION_S:
                 pause_s = self._settings.restart_first_s
-            # Not a secret: spreads what would else come back together.
+            # Not a secret; spreads attempts that would otherwise come at the same time.
             await asyncio.sleep(pause_s * random.uniform(0.8, 1.2))  # noqa: S311
             pause_s = min(pause_s * 2, self._settings.restart_longest_s)
 
     async def _one_session(self) -> str:
-        """Open a session and serve until it ends; return why it did."""
+        """Open a session and serve until it ends; return the reason of its end."""
         try:
             session = await self._gateway.open_internal_session(CLIENT_NAME, self._settings.backend)
         except GatewayError as error:
@@ -198,13 +198,13 @@ class Monitor:
             looking.cancel()
 
     async def _expect(self, kind: pb.AlarmProvider.ValueType) -> None:
-        """Say that nobody speaks when a provider that was just put in charge does not begin to."""
+        """Report that there is no provider when a new one has not reported anything in time."""
         await asyncio.sleep(_PATIENCE_S)
         if self.status.provider != kind:
             self._change(NONE, f"{_WORDS[kind]} should speak and has not begun to within {_PATIENCE_S:g} s")
 
     async def _look_around(self, session: InternalSession) -> None:
-        """Find what the fallback could watch; beside everything else, as it may take a while."""
+        """Search for alarms that the fallback could watch. This may take long, so it runs beside everything else."""
         settings = self._settings
         if settings.discover and settings.mode != "primary":
             await discover(
@@ -216,7 +216,7 @@ class Monitor:
         return AttributeProvider(session, self._settings, tuple(references)[: self._settings.maximum_alarms])
 
     async def _probe(self, manager: ManagerProvider) -> None:
-        """Try the primary now and then; return when it is to speak again."""
+        """Probe the primary now and then; return when it takes over again."""
         while True:
             await asyncio.sleep(self._settings.probe_interval_s)
             try:
@@ -234,7 +234,7 @@ class Monitor:
     def everything(
         self, kind: pb.AlarmProvider.ValueType, alarms: Sequence[pb.Alarm], watched: Collection[str] | None
     ) -> None:
-        """A provider showed all it knows: compare."""
+        """Compare all alarms that a provider showed with the known ones."""
         events = self.book.reconcile(alarms, watched=watched, degraded=kind == FALLBACK)
         detail = "it answers" if kind == PRIMARY else "the alarm manager does not answer"
         if self._settings.mode == "fallback":
@@ -243,11 +243,11 @@ class Monitor:
         self._emit(events)
 
     def changed(self, alarms: Sequence[pb.Alarm]) -> None:
-        """The provider in charge showed changes."""
+        """Take changes from the present provider."""
         self._emit([event for alarm in alarms if (event := self.book.apply(alarm)) is not None])
 
     def failed(self, kind: pb.AlarmProvider.ValueType, detail: str, *, for_good: bool) -> bool:
-        """A provider did not answer; return whether it is to stop."""
+        """Handle a failure of a provider; return whether the provider must stop."""
         switched = kind == PRIMARY and self._failover.failed(for_good=for_good)
         if switched:
             log.warning("the alarm manager failed, its last words were: %s; sub-attributes take over", detail)
@@ -258,7 +258,7 @@ class Monitor:
         return False
 
     def _change(self, provider: pb.AlarmProvider.ValueType, detail: str, *, unwatched: int = 0) -> None:
-        """Announce who speaks from here on, when it is somebody else."""
+        """Announce the provider from now on, if it is another one."""
         previous = self.status.provider
         if provider == NONE:
             self.book.lost()
@@ -289,7 +289,7 @@ class Monitor:
     def _emit(self, events: Sequence[pb.AlarmEvent]) -> None:
         if events:
             self.feed.append(batch_of(events, self.feed.head_sequence), len(events))
-            self.counts.told(events)
+            self.counts.sent(events)
         if self.book.refused and not self._warned_of_refused:
             self._warned_of_refused = True
             log.warning(
@@ -299,12 +299,12 @@ class Monitor:
             )
 
     def worked(self) -> None:
-        """The primary answered."""
+        """Note that the primary answered."""
         self._failover.worked()
 
 
 class _Reporting:
-    """What one provider says, with its name."""
+    """The reporter for one provider: passes its reports to the monitor."""
 
     def __init__(self, monitor: Monitor, kind: pb.AlarmProvider.ValueType) -> None:
         self._monitor = monitor

@@ -1,4 +1,4 @@
-"""The plugin: a monitor while the gateway runs, and the AlarmService in front of it."""
+"""The plugin: runs the monitor beside the gateway, and serves the AlarmService."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from mxgw_core.api import Gateway, GrpcService, Metric, SettingsSection, hookimp
 
 
 class AlarmsPlugin:
-    """Runs the monitor beside the gateway, and serves what it knows."""
+    """Runs the monitor while the gateway serves; the service answers from it."""
 
     def __init__(self) -> None:
         self._settings = AlarmsSettings()

@@ -1,4 +1,4 @@
-"""What the monitor asks of a provider, and what a provider may tell the monitor."""
+"""The interface between the monitor and its providers of alarms."""
 
 from __future__ import annotations
 
@@ -14,13 +14,13 @@ from mxgw.v1.alarm_service_pb2 import (
 )
 from mxgw.v1.alarms_pb2 import Alarm
 
-# Source: FIELD 1.4, `detail` values.
+# Source: docs/reference/mxaccess.md#status-details.
 ACKED_ALREADY = 1015
 
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """What became of one acknowledgement."""
+    """The outcome of one acknowledgement."""
 
     outcome: AcknowledgeOutcome.ValueType
     hresult: int = 0
@@ -28,7 +28,7 @@ class Outcome:
 
 
 def outcome_of(hresult: int, message: str, detail: int) -> Outcome:
-    """Return what the source's answer means."""
+    """Return the outcome that the source's answer means."""
     if detail == ACKED_ALREADY:
         return Outcome(ACKNOWLEDGE_OUTCOME_ALREADY_ACKNOWLEDGED, hresult, message or "it is acknowledged already")
     if hresult < 0 or detail:
@@ -37,32 +37,32 @@ def outcome_of(hresult: int, message: str, detail: int) -> Outcome:
 
 
 class Reporter(Protocol):
-    """Takes what a provider sees; in the event loop, never waiting."""
+    """Takes the reports of a provider. Called in the event loop; never waits."""
 
     def everything(self, alarms: Sequence[Alarm], watched: Collection[str] | None) -> None:
-        """All alarms as they are; `watched` are the references it would know of, None for all."""
+        """Report all alarms; `watched` are the references that the provider watches, None for all."""
 
     def changed(self, alarms: Sequence[Alarm]) -> None:
-        """Alarms as they are after a change, in order."""
+        """Report alarms after a change, in order."""
 
     def unseen(self, references: Collection[str]) -> None:
-        """What was shown of these no longer counts, until they are shown again."""
+        """Report that these alarms cannot be seen until they are reported again."""
 
     def works(self) -> None:
-        """The provider was asked and answered."""
+        """Report that the provider was asked and answered."""
 
     def failed(self, detail: str, *, for_good: bool = False) -> bool:
-        """The provider did not answer, or never will; return whether it is to stop."""
+        """Report a failure, or that the provider can never answer; return whether it must stop."""
 
 
 class Provider(Protocol):
-    """One way to learn of alarms, over one session."""
+    """One way to get alarms, over one session."""
 
     async def run(self, reporter: Reporter) -> None:
-        """Report until told to stop, or until everything has to be seen anew. First of all comes `everything`."""
+        """Report, starting with `everything`, until told to stop or until everything must be reported anew."""
 
     async def acknowledge(self, alarms: Sequence[Alarm], comment: str, operator: str) -> Sequence[Outcome]:
-        """Acknowledge alarms that are active; one outcome each.
+        """Acknowledge active alarms; one outcome each.
 
         Raises:
             GatewayError: the source could not be asked.

@@ -1,4 +1,4 @@
-"""AlarmService: follow, list and acknowledge alarms; a caller's rights are asked for at each call."""
+"""AlarmService: follow, list and acknowledge alarms. The caller's rights are checked at each call."""
 
 from __future__ import annotations
 
@@ -17,18 +17,18 @@ from mxgw_core.api import Call, FeedRequest, Gateway, Identity, ItemAccess, Resp
 from mxgw_core.api.errors import CommandTimedOut, GatewayError, InvalidRequest
 from mxgw_core.api.slices import NAMES_AT_ONCE
 
-# What a caller needs where a plugin authorizes by scope: a key's scope, or an operator's role.
+# The scopes of the methods, for a plugin that authorizes by scope: one for keys, and a role for operators.
 SCOPES = {
     "StreamAlarms": "events|viewer",
     "QueryActiveAlarms": "read|viewer",
     "AcknowledgeAlarm": "write|administrator",
 }
 _PAGE, _LARGEST_PAGE = 1000, 5000
-# Copied into an answer at a stretch: about 1 ms.
+# Alarms that are copied into an answer in one slice: about 1 ms.
 _ALARMS_AT_ONCE = 100
 _LONGEST_COMMENT = 200
 _LONGEST_OPERATOR = 128
-# The worker is asked to acknowledge so many at once.
+# The most alarms in one call, because the worker gets them in one command.
 _LARGEST_ACKNOWLEDGEMENT = 1000
 _UNACKNOWLEDGED = frozenset({UNACK_ALM, UNACK_RTN})
 
@@ -76,12 +76,12 @@ class AlarmService:
         alarm_filter = self._filter(request.filter, call)
         book, feed = self._monitor.book, self._monitor.feed
         await turn()
-        # What is answered is the state of this moment, however long it takes: entries never change.
+        # The answer is the state of this moment, however long it takes, because entries never change.
         entries, is_degraded, is_stale, unwatched = book.ordered(), book.is_degraded, book.is_stale, book.unwatched
         answer = pb.QueryActiveAlarmsResponse(
             provider=self._monitor.status, position=Position(epoch=feed.epoch, sequence=feed.head_sequence)
         )
-        # A page begins behind the last reference of the one before, so alarms that come and go do not shift the rest.
+        # A page begins after the last reference of the previous one, so new and ended alarms do not shift the others.
         first = bisect_right(entries, request.page_token, key=lambda entry: entry.alarm.reference)
         at_once = NAMES_AT_ONCE if alarm_filter.is_costly else _ALARMS_AT_ONCE
         async for places in in_slices(range(first, len(entries)), at_once):
@@ -116,7 +116,7 @@ class AlarmService:
         denied: list[str] = []
         async for some in in_slices(references):
             for reference in some:
-                outcomes[reference] = self._judged(reference, access)
+                outcomes[reference] = self._outcome_without_asking(reference, access)
                 (allowed if _may_acknowledge(reference, access) else denied).append(reference)
         for one in access:
             one.decided("AcknowledgeAlarm", allowed, denied)
@@ -128,10 +128,10 @@ class AlarmService:
         self._monitor.counts.acknowledged(results)
         return pb.AcknowledgeAlarmResponse(results=results, operator=operator)
 
-    def _judged(self, reference: str, access: Sequence[ItemAccess]) -> Outcome | None:
-        """Return what can be said of an acknowledgement without asking the source; None to ask it."""
+    def _outcome_without_asking(self, reference: str, access: Sequence[ItemAccess]) -> Outcome | None:
+        """Return the outcome of an acknowledgement that is clear without asking the source; None to ask it."""
         entry = self._monitor.book.get(reference)
-        # An alarm that the caller may not know of and one that is not there look alike.
+        # To the caller, an alarm that it may not know about looks like one that does not exist.
         if entry is None or not all(one.may_read(reference) for one in access):
             return Outcome(pb.ACKNOWLEDGE_OUTCOME_NOT_ACTIVE, 0, "no alarm of this reference is active")
         if not _may_acknowledge(reference, access):
@@ -157,18 +157,18 @@ class AlarmService:
 
 
 def _may_acknowledge(reference: str, access: Sequence[ItemAccess]) -> bool:
-    """Return whether the caller may know of the alarm and acknowledge it."""
-    # MXAccess acknowledges by writing below the attribute: a right to either will do.
+    """Return whether the caller may know about the alarm and acknowledge it."""
+    # MXAccess acknowledges by writing a sub-attribute, so a right to write either of them is enough.
     return all(
         one.may_read(reference) and (one.may_write(reference) or one.may_write(f"{reference}.AckMsg")) for one in access
     )
 
 
 def _operator(request: pb.AcknowledgeAlarmRequest, identity: Identity) -> str:
-    """Return who acknowledges: the person who is logged in, or whom the client names, or the client itself.
+    """Return who acknowledges: the operator who is logged in, or the name in the request, or the client itself.
 
     Raises:
-        InvalidRequest: somebody who is logged in claims to be somebody else.
+        InvalidRequest: an operator who is logged in claims another name.
     """
     own = (identity.display_name or identity.id)[:_LONGEST_OPERATOR]
     if identity.kind == "operator":
@@ -188,7 +188,7 @@ def _operator(request: pb.AcknowledgeAlarmRequest, identity: Identity) -> str:
 
 
 def _result(reference: str, outcome: Outcome | None) -> pb.AcknowledgeResult:
-    assert outcome is not None  # every one was judged or asked
+    assert outcome is not None  # every reference has an outcome now
     return pb.AcknowledgeResult(
         reference=reference, outcome=outcome.outcome, hresult=outcome.hresult, message=outcome.message
     )

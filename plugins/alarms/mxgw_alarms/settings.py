@@ -12,7 +12,7 @@ _Text = Annotated[str, Field(min_length=1, max_length=1024)]
 
 
 class AlarmsSettings(BaseModel):
-    """Whose alarms are kept, which provider reports them, and how much is kept for clients."""
+    """The backend whose alarms are kept, the provider that reports them, and how much is kept for clients."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
@@ -31,10 +31,10 @@ class AlarmsSettings(BaseModel):
         3, ge=1, le=100, description="Failures in a row after which the fallback takes over."
     )
     probe_interval_s: float = Field(
-        30.0, ge=0.1, le=3600, description="How often the alarm manager is tried while the fallback speaks."
+        30.0, ge=0.1, le=3600, description="How often the alarm manager is tried while the fallback reports."
     )
     probes_before_return: int = Field(
-        3, ge=1, le=100, description="Clean probes in a row after which the alarm manager speaks again."
+        3, ge=1, le=100, description="Probes without a failure, in a row, after which the alarm manager reports again."
     )
     references: tuple[_Text, ...] = Field(
         (), description="Alarms the fallback watches, by reference, besides those that were seen or found."

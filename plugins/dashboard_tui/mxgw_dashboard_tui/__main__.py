@@ -1,4 +1,4 @@
-"""`python -m mxgw_dashboard_tui`: the command without the rest of `mxgw`, for processes that show the app."""
+"""`python -m mxgw_dashboard_tui`: the command without the rest of `mxgw`; `--serve` starts it for each open page."""
 
 from mxgw_dashboard_tui.command import dashboard
 

@@ -1,4 +1,4 @@
-"""What the command line of `mxgw dashboard` said."""
+"""The options of `mxgw dashboard`."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from pathlib import Path
 
 @dataclass(frozen=True, slots=True)
 class Options:
-    """Which gateway or recording, how to get there, and how it is shown."""
+    """Which gateway or recording to show, how to reach it, and how to show it."""
 
     target: str
     user: str

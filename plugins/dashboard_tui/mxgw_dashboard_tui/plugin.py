@@ -25,7 +25,7 @@ from mxgw_dashboard_tui.service.journal import Journal
 from mxgw_dashboard_tui.settings import DashboardSettings
 
 if TYPE_CHECKING:
-    from mxgw_dashboard_tui.service.feeds import Feeds
+    from mxgw_dashboard_tui.service.mirrors import Mirrors
 
 
 class DashboardPlugin:
@@ -35,7 +35,7 @@ class DashboardPlugin:
         self._settings = DashboardSettings()
         self._journal = Journal(self._settings.journal_entries)
         self._gateway: Gateway | None = None
-        self._feeds: Feeds | None = None
+        self._mirrors: Mirrors | None = None
 
     @hookimpl
     def mxgw_settings(self) -> SettingsSection[DashboardSettings]:
@@ -56,23 +56,23 @@ class DashboardPlugin:
 
     @asynccontextmanager
     async def _running(self, gateway: Gateway) -> AsyncIterator[None]:
-        from mxgw_dashboard_tui.service.feeds import Feeds
+        from mxgw_dashboard_tui.service.mirrors import Mirrors
 
         self._gateway = gateway
         async with asyncio.TaskGroup() as tasks:
-            self._feeds = Feeds(gateway.observation, self._settings.event_interval_s, tasks)
+            self._mirrors = Mirrors(gateway.observation, self._settings.event_interval_s, tasks)
             try:
                 yield
             finally:
-                self._feeds.close()
-                self._gateway = self._feeds = None
+                self._mirrors.close()
+                self._gateway = self._mirrors = None
 
     @hookimpl
     def mxgw_grpc_services(self, gateway: Gateway) -> Sequence[GrpcService]:
         from mxgw_dashboard_tui.service.service import SCOPES, DashboardService
 
-        assert self._feeds is not None  # the context is entered first
-        service = DashboardService(gateway, self._settings, self._journal, self._feeds, version("mxgw"))
+        assert self._mirrors is not None  # the context is entered first
+        service = DashboardService(gateway, self._settings, self._journal, self._mirrors, version("mxgw"))
         return [GrpcService(pb.DESCRIPTOR.services_by_name["DashboardService"], service, SCOPES)]
 
     @hookimpl

@@ -1,11 +1,12 @@
 """`mxgw dashboard --serve`: the same app in a browser of this machine, one process of the app per open page.
 
-textual-serve brings the page and the socket. What is here keeps others out. It listens on loopback only. The page is
-nothing but textual-serve's own files, which anybody may have; whoever opens the socket acts as the operator, and needs
-the key of the printed address. The key is in the address's fragment, which no browser sends anywhere: the page keeps
-it for its own origin (`sessionStorage`) and offers it to the socket as a subprotocol. There is no cookie, because a
-browser gives those to every port of this machine. The socket also takes no other `Origin` than the page's, and nothing
-here answers to another `Host`, which is how a name that somebody else controls would lead to this machine.
+textual-serve provides the page and the socket; this module keeps other programs and users out. It listens on loopback
+only. The page consists of textual-serve's own files, which anybody may have. Whoever opens the socket acts as the
+operator, so the socket needs the key of the printed address. The key is in the fragment of the address, which no
+browser sends anywhere: the page keeps it for its own origin (`sessionStorage`) and offers it to the socket as a
+subprotocol. There is no cookie, because browsers send cookies to every port of a machine. The socket refuses every
+`Origin` but the page's. Requests with another `Host` are refused too, because a foreign host name could be made to
+point to this machine.
 """
 
 from __future__ import annotations
@@ -29,7 +30,7 @@ _HTTP_PORT = 80
 _END_WITHIN_S = 5.0
 _ELSEWHERE = re.compile(r"<link\s[^>]*https://[^>]*>")
 _OUTSIDE = "open the address that `mxgw dashboard --serve` printed, as it is\n"
-# The subprotocol of the socket, and of the word that carries the key beside it.
+# The subprotocol of the socket, and the prefix of the second one, which carries the key.
 _PROTOCOL, _KEY_WORD = "mxgw.dashboard", "mxgw.key."
 # Runs before the script that opens the socket.
 _SCRIPT = f"""<script>
@@ -57,23 +58,25 @@ _HEADERS = {
 
 
 class _WithoutKeys(logging.Filter):
-    """Drops what aiohttp logs of offered subprotocols: textual-serve does not let it know ours, and one is the key."""
+    """Drops the log lines of aiohttp about offered subprotocols: aiohttp does not know ours, and one of them is the
+    key.
+    """
 
     def filter(self, record: logging.LogRecord) -> bool:
         return _KEY_WORD not in record.getMessage()
 
 
 class WebServer(Server):
-    """Serves `command`, which shows the app. `port` 0: any that is free."""
+    """Serves the app that `command` starts. `port` 0 is any free port."""
 
     def __init__(self, command: str, port: int, title: str) -> None:
         super().__init__(command, host=HOST, port=port, title=title)
         self._key = secrets.token_urlsafe(24)
-        # The calls that serve open pages; aiohttp's own, cancelled at the end.
+        # aiohttp's tasks that serve open pages; cancelled at the end.
         self._pages: set[asyncio.Task[Any]] = set()
 
     async def run(self, say: Callable[[str], None]) -> None:
-        """Serve until a signal asks to stop; `say` is told the address.
+        """Serve until a signal asks to stop; `say` is called with the address.
 
         Raises:
             click.ClickException: the port cannot be used.
@@ -114,10 +117,10 @@ class WebServer(Server):
         return app
 
     async def on_startup(self, app: web.Application) -> None:
-        """Say nothing of one's own."""
+        """Print nothing, unlike textual-serve itself."""
 
     async def on_shutdown(self, app: web.Application) -> None:
-        """End the app of every open page in order, so that it gives its login back."""
+        """End the app of every open page in order, so that each can log out."""
         del app
         for page in self._pages:
             page.cancel()
@@ -125,10 +128,10 @@ class WebServer(Server):
             await asyncio.wait(self._pages, timeout=_END_WITHIN_S)
 
     async def handle_websocket(self, request: web.Request) -> web.WebSocketResponse:
-        """Run an app for this page; refuse whoever does not have the key, or has it from elsewhere.
+        """Run an app for this page; refuse requests without the key, or from elsewhere.
 
         Raises:
-            web.HTTPForbidden: the request brings no key, another one, or another origin than the page's, or none.
+            web.HTTPForbidden: the request has no key or a wrong one, or no origin or another one than the page's.
         """
         if request.headers.get("Origin") not in self._origins or not self._has_key(request):
             raise web.HTTPForbidden(text=_OUTSIDE)
@@ -141,7 +144,7 @@ class WebServer(Server):
             self._pages.discard(page)
 
     async def handle_index(self, request: web.Request) -> web.Response:
-        """Return the page with the script for the key, without what it would load from elsewhere.
+        """Return the page with the script for the key, and without everything that it would load from the internet.
 
         A plant has no internet.
         """
@@ -162,19 +165,19 @@ class WebServer(Server):
 
     @property
     def _origins(self) -> tuple[str, ...]:
-        """How browsers write this page's origin: they leave out the port that http has without one (RFC 6454, 6.2)."""
+        """Return how browsers may write the origin of this page: they leave out port 80 (RFC 6454, 6.2)."""
         with_port = f"http://{HOST}:{self.port}"
         return (with_port, f"http://{HOST}") if self.port == _HTTP_PORT else (with_port,)
 
     def _has_key(self, request: web.Request) -> bool:
         words = [word.strip() for word in request.headers.get("Sec-WebSocket-Protocol", "").split(",")]
-        # aiohttp keeps bytes that are no UTF-8 as surrogates.
+        # aiohttp turns bytes that are not UTF-8 into surrogates.
         sent = [word.encode(errors="surrogateescape") for word in words]
         return any(secrets.compare_digest(word, f"{_KEY_WORD}{self._key}".encode()) for word in sent)
 
 
 async def _complete(request: web.Request, response: web.StreamResponse) -> None:
-    """Add what textual-serve leaves out: a browser wants one of the subprotocols that it offered."""
+    """Choose a subprotocol, which textual-serve does not: a browser wants one of those that it offered."""
     del request
     response.headers.update(_HEADERS)
     if isinstance(response, web.WebSocketResponse):

@@ -1,4 +1,4 @@
-"""The HTTP endpoint: collects when asked, and not more often than needed."""
+"""The HTTP endpoint: collects metrics on request, but not more often than needed."""
 
 from __future__ import annotations
 
@@ -20,13 +20,13 @@ from mxgw_metrics.settings import Address
 log = logging.getLogger(__name__)
 
 PATH = "/metrics"
-# Whoever asks within this time of another gets the same answer: however many ask, the gateway has other things to do.
+# Requests within this time get the same response, so that many requests do not keep the gateway busy.
 _SHARED_S = 0.1
 _DURATION_BOUNDS_S = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1)
 
 
 class Endpoint:
-    """Answers requests with what `collect` returns, in the format that the client prefers."""
+    """Answers requests with the metrics of `collect`, in the format that the client prefers."""
 
     def __init__(self, collect: Callable[[], Sequence[Metric]], clock: Callable[[], float] = time.monotonic) -> None:
         self._collect = collect
@@ -38,7 +38,7 @@ class Endpoint:
         self._durations = Distribution(_DURATION_BOUNDS_S)
 
     def answer(self, request: Request) -> Response:
-        """Return the answer to a request; does not wait."""
+        """Return the response to a request, without waiting."""
         if request.path != PATH:
             return text_response(HTTPStatus.NOT_FOUND, f"the metrics are at {PATH}")
         if request.method not in ("GET", "HEAD"):
@@ -68,7 +68,7 @@ class Endpoint:
 
 @asynccontextmanager
 async def serving(endpoint: Endpoint, address: Address) -> AsyncIterator[Address]:
-    """Serve the endpoint while the block runs; yields the address with its real port.
+    """Serve the endpoint while the block runs; yield the address with its real port.
 
     Raises:
         PluginError: the address cannot be used.

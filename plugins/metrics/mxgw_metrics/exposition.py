@@ -1,8 +1,8 @@
-"""Metrics in the two formats that monitoring reads, and which of them a client wants.
+"""Metrics in the two formats of monitoring systems, and which of them a client prefers.
 
-Written here, because a page is made in the gateway's event loop: prometheus-client takes 15 ms for one of 32 KiB, which
-every stream would feel, and this about 1 ms. Tests hold the pages to what that library's own parsers and its own pages
-say. Source: the text format 0.0.4 of Prometheus, and OpenMetrics 1.0.0.
+Written here, because a page is made in the event loop of the gateway: prometheus-client needs 15 ms for one of 32 KiB,
+which would delay every stream, and this module about 1 ms. Tests compare the pages with the parsers and the pages of
+that library. Source: the text format 0.0.4 of Prometheus, and OpenMetrics 1.0.0.
 """
 
 from __future__ import annotations
@@ -17,10 +17,10 @@ from mxgw_core.api import Metric, MetricBuckets, MetricKind, MetricSample
 OPENMETRICS = "application/openmetrics-text; version=1.0.0; charset=utf-8"
 TEXT = "text/plain; version=0.0.4; charset=utf-8"
 
-# Scrapers name five at most; what comes after so many is not looked at.
+# Scrapers name five types at most; further ones are ignored.
 _ACCEPTED_TYPES = 32
 _ESCAPES = str.maketrans({"\\": r"\\", "\n": r"\n", '"': r"\""})
-# In the older format quotes of a HELP line stand as they are.
+# In the older format, quotes in a HELP line are not escaped.
 _HELP_ESCAPES = str.maketrans({"\\": r"\\", "\n": r"\n"})
 
 
@@ -35,7 +35,7 @@ def encoded(metrics: Iterable[Metric], content_type: str) -> bytes:
 
 
 def process_metrics(process: ProcessCollector) -> list[Metric]:
-    """Return those of this process, by the names that every process with a client library uses."""
+    """Return the metrics of this process, with the names that all Prometheus client libraries use."""
     return [
         Metric(sample.name, MetricKind(family.type), family.documentation, samples=(MetricSample(sample.value),))
         for family in process.collect()
@@ -44,7 +44,7 @@ def process_metrics(process: ProcessCollector) -> list[Metric]:
 
 
 def _lines(metric: Metric, is_strict: bool) -> Iterator[str]:
-    # A counter's family is named without the ending in the one format, and with it in the other.
+    # The family of a counter is named without the ending in OpenMetrics, and with it in the text format.
     family = metric.name.removesuffix("_total") if is_strict else metric.name
     yield f"# HELP {family} {metric.text.translate(_ESCAPES if is_strict else _HELP_ESCAPES)}"
     yield f"# TYPE {family} {metric.kind.value}"
@@ -72,15 +72,15 @@ def _escaped(value: str) -> str:
 
 
 def _number(value: float) -> str:
-    """Return a number as both formats read it; bounds of buckets must be floats to the letter."""
+    """Return a number that both formats accept; bounds of buckets must be written as floats."""
     text = repr(float(value))
     return {"inf": "+Inf", "-inf": "-Inf", "nan": "NaN"}.get(text, text)
 
 
 def content_type_for(accept: str) -> str:
-    """Return the type to answer with: what `Accept` prefers of the two, and plain text for whoever wants neither.
+    """Return the content type that `Accept` prefers of the two; plain text for a client that accepts neither.
 
-    Source: RFC 9110, 12.5.1; the version of a type must be one that is made here.
+    Source: RFC 9110, 12.5.1; only the versions that are made here match.
     """
     best = {OPENMETRICS: 0.0, TEXT: 0.0}
     for part in accept.split(",")[:_ACCEPTED_TYPES]:

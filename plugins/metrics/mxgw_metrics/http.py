@@ -1,7 +1,8 @@
-"""As much HTTP/1.1 as reading metrics takes: GET and HEAD, one small answer at a time, connections kept alive.
+"""The part of HTTP/1.1 that reading metrics needs: GET and HEAD, one small response at a time, connections kept alive.
 
-It runs in the gateway's event loop and never waits there: in each of its turns one request is answered, of whichever
-connection asked first, and a connection is read again once nothing of it waits and its last answer is sent.
+It runs in the event loop of the gateway and never waits there. In each turn of the loop one request is answered, in the
+order of arrival over all connections. A connection is read again when none of its requests waits and its last response
+was sent.
 Source: RFC 9112.
 """
 
@@ -17,16 +18,16 @@ from typing import cast
 
 log = logging.getLogger(__name__)
 
-# A request line and the headers of any scraper; what is longer is none.
+# The longest request line with headers; those of any scraper are shorter.
 _REQUEST_BYTES = 8 * 1024
 _HEADERS = 64
-# Scrapers ask every minute or more often, and keep their connection.
+# When to close an idle connection: scrapers ask every minute or more often, and keep theirs.
 _IDLE_S = 120.0
-# A request comes whole and at once: so long after the connection was made, or after its first byte, it must be there.
+# The time for a complete request, from the opening of the connection or from its first byte.
 _REQUEST_S = 5.0
-# When there are more, the one that was silent longest makes room for the newest: a scraper always gets in.
+# When there are more connections, the one that was idle longest is closed, so that a scraper can always connect.
 _MOST_CONNECTIONS = 16
-# An answer that a slow network has not taken by then is given up, and the connection with it.
+# The time for sending a response over a slow network; then the connection is closed.
 _SEND_S = 30.0
 _END = b"\r\n\r\n"
 
@@ -43,7 +44,7 @@ class Request:
 
 @dataclass(frozen=True, slots=True)
 class Response:
-    """An answer; `headers` beside those that every answer has."""
+    """A response; `headers` are added to those of every response."""
 
     status: HTTPStatus
     content_type: str
@@ -65,7 +66,7 @@ class Response:
 
 
 class BadRequest(Exception):
-    """What arrived is no request that is served here."""
+    """The request is malformed, or not supported here."""
 
     def __init__(self, status: HTTPStatus) -> None:
         super().__init__(status.phrase)
@@ -73,15 +74,15 @@ class BadRequest(Exception):
 
 
 def text_response(status: HTTPStatus, text: str, **headers: str) -> Response:
-    """Return a sentence for people."""
+    """Return a response with a sentence for people."""
     return Response(status, "text/plain; charset=utf-8", f"{text}\n".encode(), headers)
 
 
 def parse(head: bytes) -> Request:
-    """Return the request whose line and headers these are.
+    """Return the request with this request line and these headers.
 
     Raises:
-        BadRequest: it is malformed, or brings a body.
+        BadRequest: it is malformed, or has a body.
     """
     line, *rest = head.decode("latin-1").split("\r\n")
     if len(rest) > _HEADERS:
@@ -104,13 +105,13 @@ def parse(head: bytes) -> Request:
 
 
 class Connections:
-    """The connections of one server, and what answers them."""
+    """The connections of one server, and the function that answers them."""
 
     def __init__(self, answer: Callable[[Request], Response]) -> None:
         self.answer = answer
-        # The one that was silent longest first.
+        # In order; the one that was idle longest is the first.
         self._open: dict[HttpConnection, None] = {}
-        # Those with a whole request, each once, in the order in which they are served.
+        # Connections with a complete request, each once, in the order in which they are served.
         self._waiting: deque[HttpConnection] = deque()
         self._has_ended = False
 
@@ -119,8 +120,8 @@ class Connections:
         return HttpConnection(self)
 
     def opened(self, connection: HttpConnection) -> None:
-        """A connection was made; when there are too many, another one is cut, at first one that asked for nothing."""
-        if self._has_ended:  # it was taken in before the server closed, and told of now
+        """Add a connection. When there are too many, close one: first one that never sent a request."""
+        if self._has_ended:  # accepted before the server closed, and reported only now
             connection.cut()
             return
         if len(self._open) >= _MOST_CONNECTIONS:
@@ -130,19 +131,19 @@ class Connections:
         self._open[connection] = None
 
     def asked(self, connection: HttpConnection) -> None:
-        """A connection brought a request."""
+        """Note that a connection sent a request."""
         if connection in self._open:
             del self._open[connection]
             self._open[connection] = None
 
     def wants_turn(self, connection: HttpConnection) -> None:
-        """A connection has a whole request: its turn comes after those that have one already."""
+        """Queue a connection with a complete request after those that have one already."""
         self._waiting.append(connection)
         if len(self._waiting) == 1:
             asyncio.get_running_loop().call_soon(self._serve_next)
 
     def _serve_next(self) -> None:
-        # It stays in the queue while it is served, so that a next request of its own begins no second round.
+        # It stays in the queue while it is served, so that its next request cannot queue it twice.
         try:
             self._waiting[0].serve()
         finally:
@@ -151,36 +152,36 @@ class Connections:
                 asyncio.get_running_loop().call_soon(self._serve_next)
 
     def closed(self, connection: HttpConnection) -> None:
-        """A connection is gone."""
+        """Remove a connection."""
         self._open.pop(connection, None)
 
     def close_all(self) -> None:
-        """Cut whoever is connected, or will be told to be."""
+        """Close all connections, also those that the event loop reports later."""
         self._has_ended = True
         for connection in tuple(self._open):
             connection.cut()
 
 
 class HttpConnection(asyncio.Protocol):
-    """One connection: cuts requests from what arrives, and answers each in order."""
+    """One connection: splits requests from the received bytes, and answers each in order."""
 
     def __init__(self, connections: Connections) -> None:
         self._connections = connections
         self._transport: asyncio.Transport | None = None
         self._buffer = bytearray()
-        # Whether a whole request came ever.
+        # Whether a complete request has ever arrived.
         self.has_asked = False
         self._is_reading = True
-        # Whether a request waits for its turn, and an answer for the network.
+        # Whether a request waits for its turn; whether a response waits for the network.
         self._has_turn = False
         self._is_unsent = False
-        # Closes a connection that says nothing, does not finish what it says, or does not take what it is told.
+        # Closes a connection that is idle, does not complete a request, or does not read a response.
         self._idle: asyncio.TimerHandle | None = None
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        # uvloop's are no subclass of asyncio's.
+        # Transports of uvloop are not subclasses of those of asyncio.
         self._transport = transport = cast(asyncio.Transport, transport)
-        # `pause_writing` comes as soon as the network does not take all of an answer.
+        # `pause_writing` is called as soon as a part of a response could not be sent.
         transport.set_write_buffer_limits(high=0)
         self._cut_after(_REQUEST_S)
         self._connections.opened(self)
@@ -208,7 +209,7 @@ class HttpConnection(asyncio.Protocol):
         self._go_on()
 
     def serve(self) -> None:
-        """Answer the first request of what arrived: the turn that was asked for."""
+        """Answer the first request; called when it is the turn of this connection."""
         self._has_turn = False
         if self._is_gone or self._is_unsent:
             return
@@ -222,7 +223,7 @@ class HttpConnection(asyncio.Protocol):
         self._go_on()
 
     def cut(self) -> None:
-        """End the connection at once."""
+        """Close the connection at once."""
         if self._transport is not None:
             self._transport.abort()
 
@@ -231,9 +232,7 @@ class HttpConnection(asyncio.Protocol):
         return self._transport is None or self._transport.is_closing()
 
     def _go_on(self) -> None:
-        """Ask for a turn when there is a request, or for what arrives next when there is none; nothing while an answer
-        is not sent.
-        """
+        """Queue for a turn if there is a request, otherwise read on; do nothing while a response is not sent."""
         if self._is_gone:
             return
         assert self._transport is not None

@@ -1,4 +1,4 @@
-"""How late the event loop comes to what is due: a timer that looks at the clock."""
+"""How late the event loop runs what is due: a timer that compares the clock with its due time."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ BOUNDS_S = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5
 
 
 class LoopDelay:
-    """Measures every `interval_s` until `stop`; made in the event loop that it measures."""
+    """Measures every `interval_s` until `stop`. Create it in the event loop that it measures."""
 
     def __init__(self, interval_s: float) -> None:
         self._interval_s = interval_s
@@ -29,11 +29,11 @@ class LoopDelay:
         self._timer = self._next(self._measure)
 
     def stop(self) -> None:
-        """Measure no more."""
+        """Stop measuring."""
         self._timer.cancel()
 
     def metric(self) -> Metric:
-        """Return what was measured so far."""
+        """Return the delays so far."""
         return Metric(
             "mxgw_event_loop_delay_seconds",
             MetricKind.HISTOGRAM,

@@ -14,10 +14,10 @@ from mxgw_metrics.settings import Address, MetricsSettings
 
 
 class MetricsPlugin:
-    """Serves what the gateway and its plugins say of themselves.
+    """Serves the metrics of the gateway and its plugins.
 
     Attributes:
-        address: where the endpoint is, while the gateway runs.
+        address: the address of the endpoint, while the gateway runs.
     """
 
     def __init__(self) -> None:
@@ -55,6 +55,6 @@ class MetricsPlugin:
 
     @hookimpl
     def mxgw_cli(self) -> Sequence[click.Command]:
-        from mxgw_metrics.command import top_command
+        from mxgw_metrics.top.command import top_command
 
         return [top_command(self._settings)]

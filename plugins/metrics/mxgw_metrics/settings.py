@@ -32,7 +32,7 @@ class Address:
 
     @property
     def is_local(self) -> bool:
-        """Whether only this machine can reach it."""
+        """Whether only this machine can reach the address."""
         try:
             return ipaddress.ip_address(self.host).is_loopback
         except ValueError:
@@ -69,10 +69,10 @@ class MetricsSettings(BaseModel):
         return Address.parse(self.listen)
 
     def check(self) -> None:
-        """Refuse to serve strangers by accident.
+        """Refuse to serve other machines by accident.
 
         Raises:
-            SettingsError: other machines can reach the address, and nobody said that they may.
+            SettingsError: other machines can reach the address, and the settings do not allow that.
         """
         if not self.address.is_local and not self.allow_remote:
             raise SettingsError(

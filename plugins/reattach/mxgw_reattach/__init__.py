@@ -1,4 +1,4 @@
-"""Plugin `reattach`: workers survive the gateway, and the next one takes them back without a gap."""
+"""Plugin `reattach`: workers survive a restart of the gateway, and their sessions continue without a gap."""
 
 from mxgw_reattach.plugin import ReattachPlugin
 from mxgw_reattach.settings import ReattachSettings

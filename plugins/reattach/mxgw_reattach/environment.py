@@ -1,4 +1,4 @@
-"""Would the workers survive the gateway here? Systemd and containers end them with it unless they are told not to."""
+"""Would workers survive the gateway here? By default, systemd and containers end them together with it."""
 
 from __future__ import annotations
 
@@ -15,16 +15,16 @@ _UNIT = re.compile(r"/([^/]+\.service)(?:/|$)")
 
 
 def unit_of(cgroup: str) -> str | None:
-    """Return the systemd service that a process belongs to, by its /proc/PID/cgroup; None when it is in none.
+    """Return the systemd service of a process, from its /proc/PID/cgroup; None when it is in none.
 
-    The innermost service counts: that of a user is within the one of the user's manager.
+    The innermost service counts, because a service of a user is inside the service of that user's manager.
     """
     found = [unit for line in cgroup.splitlines() for unit in _UNIT.findall(line.partition("::")[2])]
     return found[-1] if found else None
 
 
 def kill_mode_of(unit: str, run: Callable[[Sequence[str]], str] | None = None) -> str:
-    """Return the KillMode of a unit as systemd has it; "" when it does not tell."""
+    """Return the KillMode of a unit; "" when systemd does not report one."""
     ask = run or _run
     for scope in ((), ("--user",)):
         mode = ask(["systemctl", *scope, "show", "--property=KillMode", "--value", unit]).strip()
@@ -45,15 +45,15 @@ def _run(command: Sequence[str]) -> str:
     return done.stdout if done.returncode == 0 else ""
 
 
-def judged(pid: int, cgroup: str, invocation_id: str, kill_mode: Callable[[str], str]) -> list[str]:
-    """Return what in this environment would end workers together with their gateway, each with its cure."""
+def warnings_in(pid: int, cgroup: str, invocation_id: str, kill_mode: Callable[[str], str]) -> list[str]:
+    """Return warnings about what would end the workers together with their gateway, each with its remedy."""
     if pid == 1:
         return [
             "the gateway is process 1 of its container: when it ends the container ends, and the workers with it; "
             "start it below an init and a supervisor that restarts it inside, or disable reattach"
         ]
     unit = unit_of(cgroup)
-    # A gateway started by hand, in a terminal or by a test, may sit in some service's group as well.
+    # A gateway that was started by hand, in a terminal or by a test, may be in the group of a service, too.
     if unit is None or not invocation_id:
         return []
     mode = kill_mode(unit)
@@ -66,9 +66,9 @@ def judged(pid: int, cgroup: str, invocation_id: str, kill_mode: Callable[[str],
 
 
 def warnings_of() -> list[str]:
-    """Return `judged` for this process; may take some seconds, so call it in a thread."""
+    """Return the warnings for this process. It may take some seconds, so call it in a thread."""
     try:
         cgroup = _CGROUP.read_text(encoding="utf-8", errors="replace")
     except OSError:
         cgroup = ""
-    return judged(os.getpid(), cgroup, os.environ.get("INVOCATION_ID", ""), kill_mode_of)
+    return warnings_in(os.getpid(), cgroup, os.environ.get("INVOCATION_ID", ""), kill_mode_of)

@@ -1,8 +1,8 @@
-"""The manifest: what a gateway must know to take a worker back, written down before it can be needed.
+"""The manifest: what a gateway must know to take a worker back, recorded before it can be needed.
 
-One SQLite file of mode 0600 in the gateway's private directory. Every step is one transaction that is on the disk
-before the call returns (WAL, synchronous FULL), so whatever happens next, the file says at least how far it had come.
-It holds the workers' secrets; they are overwritten when they are replaced, and no repr or log shows them.
+It is one SQLite file of mode 0600 in the gateway's private directory. Every step is one transaction that is on the disk
+before the call returns (WAL, synchronous FULL), so after a crash the file has every completed step. It has the workers'
+secrets; they are overwritten when they are replaced, and no repr or log shows them.
 """
 
 from __future__ import annotations
@@ -45,10 +45,10 @@ _COPIED = (
 
 
 class Manifest:
-    """Open with `open`, in the event loop's thread; every method is one step of a worker's life.
+    """Create it with `open`, in the thread of the event loop. Most methods record one step of a worker's life.
 
     Attributes:
-        instance: names this data directory's gateway, through all its restarts.
+        instance: identifies the gateway of this data directory, through all its restarts.
     """
 
     def __init__(self, connection: sqlite3.Connection, instance: str, data_dir_id: str, remembered: int) -> None:
@@ -56,23 +56,23 @@ class Manifest:
         self.instance = instance
         self._data_dir_id = data_dir_id
         self._remembered = remembered
-        # Steps that are not on the disk yet, by session and in their order: three for each worker at most.
+        # Steps that are not written yet, by session and in order; at most three for each worker.
         self._waiting: dict[str, list[Callable[[], None]]] = {}
-        # Sessions whose end waits to be written.
+        # Sessions whose end is not written yet.
         self._ending: set[str] = set()
         self._is_behind = False
 
     @classmethod
     def open(cls, directory: Path, data_dir_id: str, *, remembered: int) -> Manifest:
-        """Open the manifest below `directory`, and make it if need be; it keeps `remembered` ended sessions at most.
+        """Open the manifest in `directory`, and create it if necessary; it keeps at most `remembered` ended sessions.
 
-        A file that is none is set aside: its workers leave by themselves when their time is over. One that was copied
-        from another directory, as `data_dir_id` shows, becomes that of a gateway of its own, without any worker.
+        A file that is not a manifest is set aside; its workers exit when their time is over. A file that was copied
+        from another directory (`data_dir_id` differs) becomes the manifest of a new gateway without workers.
 
-        A row that holds what cannot be ends its session, and nothing else.
+        A row with impossible values ends its session; all other rows are used.
 
         Raises:
-            SettingsError: it belongs to somebody else, was written by a later release, or cannot be used.
+            SettingsError: it belongs to another user, was written by a later release, or cannot be used.
         """
 
         def use(db: sqlite3.Connection) -> Manifest:
@@ -83,14 +83,14 @@ class Manifest:
         return open_manifest(directory / FILE, use)
 
     def close(self) -> None:
-        """Close the file; as the last one who has it open, SQLite leaves no write-ahead log behind."""
+        """Close the file. No other program has it open, so SQLite removes its write-ahead log."""
         self.write_waiting()
         self._db.close()
 
     # steps, in their order
 
     def announced(self, spawn: WorkerSpawn, lifetime_s: float) -> None:
-        """A worker is about to be started.
+        """Record that a worker is about to be started.
 
         Raises:
             WorkerStartFailed: it cannot be written.
@@ -119,7 +119,7 @@ class Manifest:
         )
 
     def started(self, worker: WorkerIdentity) -> None:
-        """Its process exists.
+        """Record that the process exists.
 
         Raises:
             WorkerStartFailed: it cannot be written.
@@ -129,11 +129,11 @@ class Manifest:
         )
 
     def proved(self, proof: WorkerProof) -> None:
-        """It proved itself: keep the next secret, and the former one until it is known that the worker has the next.
+        """Record the next secret; the former one is kept until it is known that the worker has the next.
 
         Raises:
-            WorkerStartFailed: it cannot be written now. For a worker of an earlier run, it will be as soon as it can:
-                that one serves, and should this gateway end before, the next one cannot take it back.
+            WorkerStartFailed: it cannot be written now. For a worker of an earlier run it is written later: the
+                worker serves, but if this gateway ends before that, the next one cannot take it back.
         """
         worker = proof.worker
         statement, values = self._update(
@@ -152,24 +152,24 @@ class Manifest:
             raise WorkerStartFailed("the manifest (plugins.reattach) cannot be written")
 
     def ready(self, worker: WorkerIdentity) -> None:
-        """It said Ready, so it has the next secret; written as soon as it can be."""
+        """Record that the worker is ready, so it has the next secret; written as soon as possible."""
         update = self._update(worker.session_id, state="ready", former_secret=None)
         self._in_time(worker.session_id, lambda: self._write(*update))
 
     def closing(self, worker: WorkerIdentity, reason: CloseReason) -> None:
-        """It is about to be told to leave; written as soon as it can be."""
+        """Record that the worker is about to be asked to exit; written as soon as possible."""
         update = self._update(worker.session_id, state="closing", close_reason=reason.name)
         self._in_time(worker.session_id, lambda: self._write(*update))
 
     def attached(self, session_id: str) -> None:
-        """Its session has a subscriber; told again at no cost, and written as soon as it can be."""
+        """Record that the session has a subscriber, written as soon as possible; repeating it costs nothing."""
         values = (session_id,)
         if self._db.execute("SELECT 1 FROM worker WHERE session_id = ? AND NOT had_subscriber", values).fetchone():
             statement = "UPDATE worker SET had_subscriber = 1 WHERE session_id = ?"
             self._in_time(session_id, lambda: self._write(statement, values))
 
     def gone(self, session_id: str, reason: CloseReason, detail: str) -> None:
-        """It is no more, and so is its session: how that ended is remembered, as soon as it can be written."""
+        """Record that worker and session have ended, and how; written as soon as possible."""
         if session_id in self._ending or not self._state_of(session_id):
             return
         closed_at = time.time()
@@ -183,14 +183,14 @@ class Manifest:
             self._ending.discard(session_id)
 
         self._ending.add(session_id)
-        self._waiting.pop(session_id, None)  # the end says it all
+        self._waiting.pop(session_id, None)  # the end replaces all earlier steps
         self._in_time(session_id, write)
 
     def write_waiting(self) -> bool:
-        """Write the steps that could not be written when they were made; return whether none is left.
+        """Write the steps that could not be written before; return whether none is left.
 
-        Called about every two seconds, and with every step. The log is told when it begins to fail, and when all is
-        made good.
+        Called about every two seconds, and with every step. It logs when writing begins to fail, and when everything is
+        written.
         """
         try:
             for session_id, steps in tuple(self._waiting.items()):
@@ -214,7 +214,7 @@ class Manifest:
         return True
 
     def _in_time(self, session_id: str, write: Callable[[], None]) -> bool:
-        """Let a step be written after those that wait; return whether it is."""
+        """Write a step after those that wait; return whether it is written."""
         self._waiting.setdefault(session_id, []).append(write)
         self.write_waiting()
         return session_id not in self._waiting
@@ -250,12 +250,12 @@ class Manifest:
     # what an earlier run left
 
     def orphans(self, adopt_within_s: float) -> Iterator[Orphan]:
-        """Yield every worker that has not ended as far as the manifest knows, the oldest session first."""
+        """Yield every worker whose end is not recorded, the oldest session first."""
         for row in self._db.execute("SELECT * FROM worker ORDER BY opened_at, session_id").fetchall():
             yield orphan_of(row, self._data_dir_id, adopt_within_s)
 
     def ended(self) -> Sequence[EndedSession]:
-        """Return the sessions that ended and are remembered, the oldest end first."""
+        """Return the remembered sessions that ended, the one that ended first at the beginning."""
         rows = self._db.execute("SELECT * FROM ended ORDER BY number DESC LIMIT ?", (self._remembered,)).fetchall()
         return [ended_of(row) for row in reversed(rows)]
 
@@ -268,19 +268,21 @@ class Manifest:
 
 
 def files_to_back_up(data_dir: Path) -> Sequence[BackupEntry]:
-    """Return the manifest, if there is one; it is stored without what belongs to this gateway alone."""
+    """Return the manifest, if it exists; the backup leaves out what belongs to this gateway alone."""
     path = data_dir / FILE
     return [BackupEntry(path, BackupKind.DATABASE, _forget_this_gateway)] if path.exists() else []
 
 
 def _forget_this_gateway(copy: sqlite3.Connection) -> None:
-    """Take the instance and the workers' secrets out: whoever restores it is another gateway, without workers."""
+    """Remove the instance and the secrets: a restored manifest belongs to another gateway, without workers."""
     copy.execute("UPDATE gateway SET instance = ''")
     copy.execute("UPDATE worker SET secret = x'', former_secret = NULL")
 
 
 def _move_to_ended(db: sqlite3.Connection, session_id: str, reason: CloseReason, detail: str, at: float) -> None:
-    """Take a session out of those with a worker; the gateway's own are nobody's to ask for."""
+    """Move a session from `worker` to `ended`; the gateway's own sessions are not kept, because no client asks for
+    them.
+    """
     db.execute(
         "INSERT OR REPLACE INTO ended (session_id, backend, owner, tag, client_name, lease_s, opened_at, closed_at,"
         " epoch, request_key, request_digest, close_reason, close_detail) SELECT session_id, backend, owner, tag,"
@@ -292,7 +294,7 @@ def _move_to_ended(db: sqlite3.Connection, session_id: str, reason: CloseReason,
 
 
 def _end_impossible(db: sqlite3.Connection) -> None:
-    """End the sessions whose rows hold what cannot be; their workers are not touched, and leave by themselves."""
+    """End the sessions whose rows have impossible values. Their workers are not touched; they exit by themselves."""
     for row in db.execute("SELECT rowid AS number, * FROM worker").fetchall():
         if not (wrong := impossible_in_worker(row)):
             continue
@@ -325,16 +327,16 @@ def _transaction(db: sqlite3.Connection) -> Iterator[None]:
         yield
         db.execute("COMMIT")
     except BaseException:
-        if db.in_transaction:  # after a full disk, SQLite has taken it back already
+        if db.in_transaction:  # after a full disk, SQLite has rolled it back already
             db.execute("ROLLBACK")
         raise
 
 
 def _instance(db: sqlite3.Connection, directory: Path, data_dir_id: str) -> str:
-    """Return the instance of this directory; a new one when the file was copied here from another, or restored.
+    """Return the instance of this directory; a new one when the file was copied from another directory, or restored.
 
-    Workers of the other directory may be at work for a gateway that runs there: no process is touched, and their
-    sessions count as ended here.
+    Workers of the other directory may belong to a gateway that runs there: no process is touched, and their sessions
+    count as ended here.
     """
     known = db.execute("SELECT * FROM gateway").fetchone()
     instance: str = known["instance"]
@@ -344,7 +346,7 @@ def _instance(db: sqlite3.Connection, directory: Path, data_dir_id: str) -> str:
     if not instance:  # restored from a backup
         is_copy = True
     elif not known["data_dir_id"]:
-        # An earlier release did not write down the directory: its workers' sockets tell where it was.
+        # An earlier release did not record the directory; it is known from the sockets of the workers.
         run = (directory / "run").resolve()
         workers = [row for row in workers if Path(row["endpoint"]).parent.resolve() != run]
         is_copy = bool(workers)

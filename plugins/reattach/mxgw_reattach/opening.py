@@ -1,4 +1,4 @@
-"""Opening the manifest's file, setting aside what is none, and what SQLite's errors mean to an administrator."""
+"""Opens the manifest's file, sets other files aside, and explains SQLite's errors to administrators."""
 
 from __future__ import annotations
 
@@ -17,23 +17,23 @@ from mxgw_reattach.schema import LaterFormat, NotAManifest
 
 log = logging.getLogger(__name__)
 
-# Nobody else has the file open: the gateway holds the lock on its directory. A backup tool may look in for a moment.
+# No other gateway has the file open, because the directory is locked. A backup tool may read it for a moment.
 _BUSY_TIMEOUT_S = 2.0
 # Files that SQLite keeps beside a database.
 _BESIDE = ("-wal", "-shm")
-# How many files that were no manifest are kept; nobody looks into more.
+# How many files are set aside at most.
 _KEPT_ASIDE = 100
 
 Opened = TypeVar("Opened")
 
 
 def open_manifest(path: Path, use: Callable[[sqlite3.Connection], Opened]) -> Opened:
-    """Open the file, make it if need be, and return what `use` makes of it; `use` may write.
+    """Open the file, create it if necessary, and return the result of `use`, which may write.
 
-    What is no manifest, as `schema` or SQLite says, is set aside, and a new one takes its place.
+    A file that is not a manifest (by `schema` or SQLite) is renamed, and replaced by a new manifest.
 
     Raises:
-        SettingsError: it belongs to somebody else, was written by a later release, or cannot be used.
+        SettingsError: it belongs to another user, was written by a later release, or cannot be used.
     """
     try:
         _make_private(path)
@@ -86,7 +86,7 @@ def _used(path: Path, use: Callable[[sqlite3.Connection], Opened]) -> Opened:
     db = sqlite3.connect(path, timeout=_BUSY_TIMEOUT_S, isolation_level=None)
     try:
         db.row_factory = sqlite3.Row
-        # A text that is no UTF-8 is one row's fault, and must not keep the others from being read.
+        # A text that is not UTF-8 must not keep the other rows from being read.
         db.text_factory = lambda content: content.decode("utf-8", "surrogateescape")
         version = schema.format_of(db)
         db.execute("PRAGMA journal_mode = WAL")
@@ -104,7 +104,7 @@ def _beside(path: Path) -> list[Path]:
 
 
 def _make_private(path: Path) -> None:
-    """Make the file with mode 0600 before SQLite does with another; its log gets the same mode from it."""
+    """Create the file with mode 0600 before SQLite does so with another mode; SQLite gives its log the same mode."""
     flags = os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | getattr(os, "O_NOFOLLOW", 0)
     fd = os.open(path, flags, 0o600)
     try:
@@ -132,7 +132,7 @@ def _set_aside(path: Path, error: Exception) -> None:
 
 
 def _free_name(path: Path) -> Path:
-    """Return a name that nothing has: what was set aside earlier is kept, whatever it is."""
+    """Return an unused name, so that files that were set aside earlier are kept."""
     for number in range(1, _KEPT_ASIDE + 1):
         aside = path.with_name(f"{path.name}.unreadable{f'-{number}' if number > 1 else ''}")
         if not any(os.path.lexists(part) for part in (aside, *_beside(aside))):

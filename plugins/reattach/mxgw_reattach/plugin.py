@@ -1,4 +1,4 @@
-"""The plugin object: keeps the manifest at every step of a worker's life, and offers it to the next gateway."""
+"""The plugin: records each step of a worker's life in the manifest, and offers the workers to the next gateway."""
 
 from __future__ import annotations
 
@@ -29,12 +29,12 @@ from mxgw_reattach.settings import ReattachSettings
 
 log = logging.getLogger(__name__)
 
-# How often it is tried again to write what could not be written.
+# How often failed writes are tried again.
 _AGAIN_S = 2.0
 
 
 class ReattachPlugin:
-    """Answers how long workers outlive the gateway, writes down what adoption needs, and wants every orphan adopted."""
+    """Decides how long workers outlive the gateway, records what adoption needs, and wants every orphan adopted."""
 
     def __init__(self) -> None:
         self._settings = ReattachSettings()
@@ -82,7 +82,7 @@ class ReattachPlugin:
             manifest.write_waiting()
 
     async def _check_environment(self) -> None:
-        """Warn of what would end the workers; beside the start, which must not wait for it."""
+        """Warn about what would end the workers. It may take long, so it runs beside the start."""
         if self._settings.check_environment:
             for warning in await asyncio.to_thread(warnings_of):
                 log.warning("%s", warning)
@@ -139,5 +139,5 @@ class ReattachPlugin:
 
     @hookimpl
     def mxgw_orphan_verdict(self, orphan: Orphan) -> OrphanVerdict:
-        del orphan  # who may not be adopted is a matter of core and of the plugins that object
+        del orphan  # core, and plugins that object, decide who may not be adopted
         return OrphanVerdict.ADOPT

@@ -1,7 +1,7 @@
-"""The rows of a manifest: checked, and as the values that core knows.
+"""The rows of a manifest: checked, and converted to the values of `mxgw_core.api`.
 
-A file that is whole may still hold what cannot be, after a fault of the disk or of a program. Such a value is never
-used: a wrong pid could be another process, and a time beyond all calendars cannot be sent.
+A file that SQLite can read may still have impossible values, after a fault of the disk or of a program. Such a value is
+never used: a wrong pid could belong to another process, and a time after the year 9999 cannot be sent.
 """
 
 from __future__ import annotations
@@ -14,16 +14,16 @@ from typing import Any
 
 from mxgw_core.api import CloseReason, EndedSession, Orphan, SessionInfo, SessionState, WorkerIdentity, WorkerSpawn
 
-# Linux has pids up to 2**22 (PID_MAX_LIMIT), other systems up to what pid_t holds.
+# Linux has pids up to 2**22 (PID_MAX_LIMIT); on other systems they fit pid_t.
 _LARGEST_PID = 2**31 - 1
 # The end of 9999, where google.protobuf.Timestamp ends.
 _LATEST_S = 253_402_300_799.0
-# No setting allows a duration as long as this (30 years).
+# Longer than any duration in the settings (30 years).
 _LONGEST_S = 1e9
 _LONGEST_TEXT = 65_536
 _LONGEST_ID = 256
 _EPOCH_BYTES, _SECRET_BYTES, _HASH_BYTES = 16, 32, 32
-# Beyond it SQLite would count on from a number that is not the newest.
+# With a greater number SQLite would not give new rows greater ones.
 _LARGEST_NUMBER = 2**53
 
 
@@ -32,7 +32,7 @@ def _text(value: Any) -> bool:
         return False
     try:
         value.encode()
-    except UnicodeEncodeError:  # bytes that were no UTF-8, see `opening.py`
+    except UnicodeEncodeError:  # bytes that are not UTF-8, see `opening.py`
         return False
     return True
 
@@ -53,7 +53,7 @@ def _bytes(*lengths: int) -> Callable[[Any], bool]:
     return lambda value: isinstance(value, bytes) and len(value) in lengths
 
 
-# What each column may hold, and what stands for it where it holds something else and the session is remembered.
+# For each column: the check of its values, and the replacement for an impossible value of a remembered session.
 _SESSION: Mapping[str, tuple[Callable[[Any], bool], Any]] = {
     "session_id": (_id, None),
     "owner": (_text, None),
@@ -91,23 +91,23 @@ _ENDED: Mapping[str, Callable[[Any], bool]] = {
 
 
 def impossible_in_worker(row: sqlite3.Row) -> list[str]:
-    """Return the columns of a row of `worker` whose values cannot be."""
+    """Return the columns of a row of `worker` that have impossible values."""
     return [name for name, is_possible in _WORKER.items() if not is_possible(row[name])]
 
 
 def impossible_in_ended(row: sqlite3.Row) -> list[str]:
-    """Return the columns of a row of `ended` whose values cannot be."""
+    """Return the columns of a row of `ended` that have impossible values."""
     return [name for name, is_possible in _ENDED.items() if not is_possible(row[name])]
 
 
 def rememberable(row: sqlite3.Row) -> dict[str, Any] | None:
-    """Return what `ended` may say of a session with impossible values; None when nobody could ask for it."""
+    """Return what `ended` can hold of a session with impossible values; None when no client could ask for it."""
     columns = {name: row[name] if check(row[name]) else instead for name, (check, instead) in _SESSION.items()}
     return None if columns["session_id"] is None or columns["owner"] is None else columns
 
 
 def orphan_of(row: sqlite3.Row, data_dir_id: str, adopt_within_s: float) -> Orphan:
-    """Return the orphan of a row of `worker`."""
+    """Return the orphan for a row of `worker`."""
     spawn = WorkerSpawn(
         session_id=row["session_id"],
         backend=row["backend"],
@@ -146,7 +146,7 @@ def orphan_of(row: sqlite3.Row, data_dir_id: str, adopt_within_s: float) -> Orph
 
 
 def ended_of(row: sqlite3.Row) -> EndedSession:
-    """Return the session of a row of `ended`."""
+    """Return the session for a row of `ended`."""
     reason = _reason(row["close_reason"])
     info = SessionInfo(
         session_id=row["session_id"],
@@ -168,5 +168,5 @@ def ended_of(row: sqlite3.Row) -> EndedSession:
 
 
 def _reason(name: str) -> CloseReason:
-    """Return a close reason by its name; one of an earlier release that is no more was the gateway's own doing."""
+    """Return a close reason by its name; one that only an earlier release had becomes GATEWAY_SHUTDOWN."""
     return CloseReason.__members__.get(name, CloseReason.GATEWAY_SHUTDOWN)

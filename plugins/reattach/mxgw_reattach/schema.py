@@ -1,6 +1,6 @@
-"""What the manifest's file must look like, and how one of an earlier release becomes one of this.
+"""The tables of a manifest, and how a file of an earlier release is converted.
 
-A file that SQLite can read is not yet a manifest: it says so by its application id, and its tables are looked at.
+A file that SQLite can read is not yet a manifest: its application id must say so, and its tables are checked.
 """
 
 from __future__ import annotations
@@ -43,9 +43,9 @@ FORMAT_1 = f"""
 CREATE TABLE gateway (instance TEXT NOT NULL);
 CREATE TABLE worker ({_WORKER_1}) STRICT;
 """
-# Each step leads from one format to the next, and the newest format is what they make of the first: so one text says
-# what each table is. `ended`: sessions that ended, so that their owners are told how after a restart.
-# `request_key`, `request_digest`: the hashes by which a repeated OpenSession finds its session.
+# Each step converts one format to the next. A new file is made in format 1 and converted: each table is defined once.
+# `ended`: sessions that ended, so that their owners can ask how after a restart. `request_key`, `request_digest`: the
+# hashes by which a repeated OpenSession finds its session.
 _STEPS = {
     2: """
 ALTER TABLE gateway ADD COLUMN data_dir_id TEXT NOT NULL DEFAULT '';
@@ -89,7 +89,7 @@ def format_of(db: sqlite3.Connection) -> int:
 
     Raises:
         LaterFormat: a later release wrote it.
-        NotAManifest: it is no manifest.
+        NotAManifest: it is not a manifest.
         sqlite3.Error: it cannot be read.
     """
     (application,) = db.execute("PRAGMA application_id").fetchone()
@@ -110,7 +110,7 @@ def format_of(db: sqlite3.Connection) -> int:
 
 
 def bring_up_to_date(db: sqlite3.Connection, version: int) -> None:
-    """Make the tables of an empty file, or change those of an earlier format, in one transaction.
+    """Create the tables of an empty file, or convert those of an earlier format, in one transaction.
 
     Raises:
         sqlite3.Error: it cannot be written.
@@ -132,9 +132,9 @@ def bring_up_to_date(db: sqlite3.Connection, version: int) -> None:
 
 
 def _objects(db: sqlite3.Connection) -> dict[tuple[str, str], str]:
-    """Return all that the schema has, tables, indexes, views and triggers, by type and name: what made each.
+    """Return the SQL of all tables, indexes, views and triggers, by type and name.
 
-    Comments and the width of spaces do not count, as an earlier release may have had others.
+    Comments and runs of spaces are ignored, because an earlier release may have had others.
     """
     rows = db.execute("SELECT type, name, sql FROM sqlite_schema")
     return {(kind, name): " ".join(_COMMENT.sub(" ", sql or "").split()) for kind, name, sql in rows}

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
-# What a restart takes before the first worker can come back: a new process, its imports, its listeners.
+# How long a restart takes until workers can come back: a new process, its imports, its listeners.
 EXPECTED_RESTART_S = 5.0
 
 

@@ -179,7 +179,7 @@ class StreamAlarmsResponse(_message.Message):
     def progress(self) -> _events_pb2.Progress: ...
     @_builtins.property
     def heartbeat(self) -> _events_pb2.Heartbeat:
-        """`worker_state` is that of the monitor's worker; `source_health` is degraded while the fallback provider speaks."""
+        """`worker_state` is that of the monitor's worker; `source_health` is degraded while the fallback provider reports."""
 
     @_builtins.property
     def draining(self) -> _events_pb2.Draining: ...
@@ -277,8 +277,8 @@ class AcknowledgeAlarmRequest(_message.Message):
     comment: _builtins.str
     """Goes to the source with the acknowledgement; at most 200 characters."""
     operator: _builtins.str
-    """Who acknowledges, for a client that acts for a person: the source is told this name. An operator who is logged in
-    leaves it empty, and is named by the login. Empty otherwise: the name of the API key.
+    """Who acknowledges, for a client that acts for a person: this name goes to the source. An operator who is logged in
+    leaves it empty, and the name of the login goes to the source. For other callers empty means the name of the API key.
     """
     @_builtins.property
     def references(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:

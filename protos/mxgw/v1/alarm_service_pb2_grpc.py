@@ -57,7 +57,7 @@ class AlarmServiceServicer(object):
     def StreamAlarms(self, request, context):
         """Follow alarms. StreamOpened comes first; then every active alarm and `snapshot_complete`, unless the start says
         otherwise; then every transition, once and in order, or a Gap in its place. Ends as StreamEvents does: with a status
-        whose ErrorInfo reason tells why, and after most of them you come back with your last position.
+        whose ErrorInfo reason says why. After most reasons you resume after your last position.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

@@ -34,7 +34,7 @@ class AlarmServiceStub:
     StreamAlarms: _grpc.UnaryStreamMultiCallable[_alarm_service_pb2.StreamAlarmsRequest, _alarm_service_pb2.StreamAlarmsResponse]
     """Follow alarms. StreamOpened comes first; then every active alarm and `snapshot_complete`, unless the start says
     otherwise; then every transition, once and in order, or a Gap in its place. Ends as StreamEvents does: with a status
-    whose ErrorInfo reason tells why, and after most of them you come back with your last position.
+    whose ErrorInfo reason says why. After most reasons you resume after your last position.
     """
     QueryActiveAlarms: _grpc.UnaryUnaryMultiCallable[_alarm_service_pb2.QueryActiveAlarmsRequest, _alarm_service_pb2.QueryActiveAlarmsResponse]
     """List the active alarms, page by page, by reference. Pages are looked up one by one: follow StreamAlarms for a list
@@ -49,7 +49,7 @@ class AlarmServiceAsyncStub(AlarmServiceStub):
     StreamAlarms: _aio.UnaryStreamMultiCallable[_alarm_service_pb2.StreamAlarmsRequest, _alarm_service_pb2.StreamAlarmsResponse]  # type: ignore[assignment]
     """Follow alarms. StreamOpened comes first; then every active alarm and `snapshot_complete`, unless the start says
     otherwise; then every transition, once and in order, or a Gap in its place. Ends as StreamEvents does: with a status
-    whose ErrorInfo reason tells why, and after most of them you come back with your last position.
+    whose ErrorInfo reason says why. After most reasons you resume after your last position.
     """
     QueryActiveAlarms: _aio.UnaryUnaryMultiCallable[_alarm_service_pb2.QueryActiveAlarmsRequest, _alarm_service_pb2.QueryActiveAlarmsResponse]  # type: ignore[assignment]
     """List the active alarms, page by page, by reference. Pages are looked up one by one: follow StreamAlarms for a list
@@ -67,7 +67,7 @@ class AlarmServiceServicer(metaclass=_abc_1.ABCMeta):
     ) -> _typing.Union[_abc.Iterator[_alarm_service_pb2.StreamAlarmsResponse], _abc.AsyncIterator[_alarm_service_pb2.StreamAlarmsResponse]]:
         """Follow alarms. StreamOpened comes first; then every active alarm and `snapshot_complete`, unless the start says
         otherwise; then every transition, once and in order, or a Gap in its place. Ends as StreamEvents does: with a status
-        whose ErrorInfo reason tells why, and after most of them you come back with your last position.
+        whose ErrorInfo reason says why. After most reasons you resume after your last position.
         """
 
     @_abc_1.abstractmethod

@@ -68,7 +68,7 @@ class _AlarmEventKindEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_AlarmE
     ALARM_EVENT_KIND_CLEARED: _AlarmEventKind.ValueType  # 4
     """Returned to normal; when `transition.alarm.state` is ACK_RTN the alarm is over."""
     ALARM_EVENT_KIND_PROVIDER_CHANGED: _AlarmEventKind.ValueType  # 5
-    """Another provider speaks from here on, or none; `provider_changed` is set."""
+    """Another provider reports alarms from here on, or none does; `provider_changed` is set."""
 
 class AlarmEventKind(_AlarmEventKind, metaclass=_AlarmEventKindEnumTypeWrapper):
     """What an AlarmEvent is about."""
@@ -83,7 +83,7 @@ ALARM_EVENT_KIND_ACKNOWLEDGED: AlarmEventKind.ValueType  # 3
 ALARM_EVENT_KIND_CLEARED: AlarmEventKind.ValueType  # 4
 """Returned to normal; when `transition.alarm.state` is ACK_RTN the alarm is over."""
 ALARM_EVENT_KIND_PROVIDER_CHANGED: AlarmEventKind.ValueType  # 5
-"""Another provider speaks from here on, or none; `provider_changed` is set."""
+"""Another provider reports alarms from here on, or none does; `provider_changed` is set."""
 Global___AlarmEventKind: _TypeAlias = AlarmEventKind  # noqa: Y015
 
 class _AlarmProvider:
@@ -160,7 +160,7 @@ class Alarm(_message.Message):
     comment: _builtins.str
     """Comment of the acknowledgement."""
     degraded: _builtins.bool
-    """The fallback provider says so: state and priority are right as far as sub-attributes show them, the rest may be
+    """Reported by the fallback provider: state and priority are right as far as sub-attributes show them, the rest may be
     older or missing.
     """
     stale: _builtins.bool
@@ -222,7 +222,7 @@ Global___Alarm: _TypeAlias = Alarm  # noqa: Y015
 class AlarmEvent(_message.Message):
     """One occurrence, numbered by the monitor.
 
-    The first four fields stand at fixed places in the encoded form (fixed64, fixed64, one-byte enum, sfixed32; the first
+    The first four fields are at fixed places in the encoded form (fixed64, fixed64, one-byte enum, sfixed32; the first
     three are never zero), as in an Event, so that a gateway can filter without parsing. Keep their numbers and types.
     """
 
@@ -278,8 +278,8 @@ class AlarmTransition(_message.Message):
     previous_state: Global___AlarmState.ValueType
     """Its state before; UNSPECIFIED when it was not active."""
     reconciled: _builtins.bool
-    """Found by comparing with what another provider, or an earlier connection, had said: it happened at an unknown time
-    in between.
+    """Found by comparing with what another provider, or an earlier connection, had reported: the change happened at an
+    unknown time in between.
     """
     @_builtins.property
     def alarm(self) -> Global___Alarm:
@@ -340,7 +340,7 @@ Global___ProviderStatus: _TypeAlias = ProviderStatus  # noqa: Y015
 
 @_typing.final
 class ProviderChanged(_message.Message):
-    """Another provider speaks from here on. Alarms whose state it confirms are not repeated: mark what you hold as degraded
+    """Another provider reports alarms from here on. Alarms whose state it confirms are not repeated: mark what you hold as degraded
     (fallback), stale (none) or neither (primary), or query anew. Differences follow as transitions that are `reconciled`.
     """
 

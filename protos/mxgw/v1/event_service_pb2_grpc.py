@@ -47,7 +47,7 @@ class EventServiceServicer(object):
     def StreamEvents(self, request, context):
         """Follow a session's events. StreamOpened comes first; then every event, once and in order, or a Gap in its place.
         The stream ends with a status whose ErrorInfo reason tells why: SESSION_CLOSED, WORKER_EXITED, WORKER_SILENT,
-        SUBSCRIBER_OVERFLOW (resume after your last position), GATEWAY_DRAINING (come back after `retry_after`), and more.
+        SUBSCRIBER_OVERFLOW (resume after your last position), GATEWAY_DRAINING (resume after `retry_after`), and others.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

@@ -34,7 +34,7 @@ class EventServiceStub:
     StreamEvents: _grpc.UnaryStreamMultiCallable[_event_service_pb2.StreamEventsRequest, _event_service_pb2.StreamEventsResponse]
     """Follow a session's events. StreamOpened comes first; then every event, once and in order, or a Gap in its place.
     The stream ends with a status whose ErrorInfo reason tells why: SESSION_CLOSED, WORKER_EXITED, WORKER_SILENT,
-    SUBSCRIBER_OVERFLOW (resume after your last position), GATEWAY_DRAINING (come back after `retry_after`), and more.
+    SUBSCRIBER_OVERFLOW (resume after your last position), GATEWAY_DRAINING (resume after `retry_after`), and others.
     """
 
 @_typing.type_check_only
@@ -43,7 +43,7 @@ class EventServiceAsyncStub(EventServiceStub):
     StreamEvents: _aio.UnaryStreamMultiCallable[_event_service_pb2.StreamEventsRequest, _event_service_pb2.StreamEventsResponse]  # type: ignore[assignment]
     """Follow a session's events. StreamOpened comes first; then every event, once and in order, or a Gap in its place.
     The stream ends with a status whose ErrorInfo reason tells why: SESSION_CLOSED, WORKER_EXITED, WORKER_SILENT,
-    SUBSCRIBER_OVERFLOW (resume after your last position), GATEWAY_DRAINING (come back after `retry_after`), and more.
+    SUBSCRIBER_OVERFLOW (resume after your last position), GATEWAY_DRAINING (resume after `retry_after`), and others.
     """
 
 class EventServiceServicer(metaclass=_abc_1.ABCMeta):
@@ -55,7 +55,7 @@ class EventServiceServicer(metaclass=_abc_1.ABCMeta):
     ) -> _typing.Union[_abc.Iterator[_event_service_pb2.StreamEventsResponse], _abc.AsyncIterator[_event_service_pb2.StreamEventsResponse]]:
         """Follow a session's events. StreamOpened comes first; then every event, once and in order, or a Gap in its place.
         The stream ends with a status whose ErrorInfo reason tells why: SESSION_CLOSED, WORKER_EXITED, WORKER_SILENT,
-        SUBSCRIBER_OVERFLOW (resume after your last position), GATEWAY_DRAINING (come back after `retry_after`), and more.
+        SUBSCRIBER_OVERFLOW (resume after your last position), GATEWAY_DRAINING (resume after `retry_after`), and others.
         """
 
 def add_EventServiceServicer_to_server(servicer: EventServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...

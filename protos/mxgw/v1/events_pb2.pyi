@@ -52,7 +52,7 @@ class _GapReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_GapReason.V
     DESCRIPTOR: _descriptor.EnumDescriptor
     GAP_REASON_UNSPECIFIED: _GapReason.ValueType  # 0
     GAP_REASON_RING_EVICTED: _GapReason.ValueType  # 1
-    """Older than the log holds. Raise the retention, or resume sooner."""
+    """Older than the event log holds ("ring" is an earlier word for the log). Raise the retention, or resume sooner."""
     GAP_REASON_QUEUE_DROPPED: _GapReason.ValueType  # 2
     """Dropped by this subscriber's overflow policy. Read faster, or raise its limit."""
     GAP_REASON_CONFLATED: _GapReason.ValueType  # 3
@@ -62,9 +62,9 @@ class _GapReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_GapReason.V
     GAP_REASON_WORKER_OUTBOX_OVERRUN: _GapReason.ValueType  # 5
     """The worker's outbox overwrote events that the gateway had not taken yet."""
     GAP_REASON_CURSOR_AHEAD: _GapReason.ValueType  # 6
-    """The position is ahead of the head: it was never handed out for this session, or it was tampered with."""
+    """The position is ahead of the newest event: this session never gave it to a client, or it was tampered with."""
     GAP_REASON_FILTER_CHANGED: _GapReason.ValueType  # 7
-    """The subscriber's filter changed; earlier events were judged by the old one."""
+    """The subscriber's filter changed: earlier events were checked with the old one. Re-read the items you need."""
     GAP_REASON_SOURCE_RECONNECTED: _GapReason.ValueType  # 8
     """The source was away and the backend had to subscribe anew; how many events were missed cannot be known.
     The gap occupies one sequence number of its own.
@@ -79,7 +79,7 @@ class GapReason(_GapReason, metaclass=_GapReasonEnumTypeWrapper):
 
 GAP_REASON_UNSPECIFIED: GapReason.ValueType  # 0
 GAP_REASON_RING_EVICTED: GapReason.ValueType  # 1
-"""Older than the log holds. Raise the retention, or resume sooner."""
+"""Older than the event log holds ("ring" is an earlier word for the log). Raise the retention, or resume sooner."""
 GAP_REASON_QUEUE_DROPPED: GapReason.ValueType  # 2
 """Dropped by this subscriber's overflow policy. Read faster, or raise its limit."""
 GAP_REASON_CONFLATED: GapReason.ValueType  # 3
@@ -89,9 +89,9 @@ GAP_REASON_EPOCH_CHANGED: GapReason.ValueType  # 4
 GAP_REASON_WORKER_OUTBOX_OVERRUN: GapReason.ValueType  # 5
 """The worker's outbox overwrote events that the gateway had not taken yet."""
 GAP_REASON_CURSOR_AHEAD: GapReason.ValueType  # 6
-"""The position is ahead of the head: it was never handed out for this session, or it was tampered with."""
+"""The position is ahead of the newest event: this session never gave it to a client, or it was tampered with."""
 GAP_REASON_FILTER_CHANGED: GapReason.ValueType  # 7
-"""The subscriber's filter changed; earlier events were judged by the old one."""
+"""The subscriber's filter changed: earlier events were checked with the old one. Re-read the items you need."""
 GAP_REASON_SOURCE_RECONNECTED: GapReason.ValueType  # 8
 """The source was away and the backend had to subscribe anew; how many events were missed cannot be known.
 The gap occupies one sequence number of its own.
@@ -184,7 +184,7 @@ Global___Position: _TypeAlias = Position  # noqa: Y015
 class Event(_message.Message):
     """One backend occurrence, numbered by the worker.
 
-    The first three fields stand at fixed places in the encoded form (fixed64, fixed64, one-byte enum, never zero), so
+    The first three fields are at fixed places in the encoded form (fixed64, fixed64, one-byte enum, never zero), so
     that a gateway can sort events by item and kind without parsing them. This head is frozen: their numbers and types,
     and those of `item_handle` and `server_handle`, which follow it, never change.
     """
@@ -304,8 +304,8 @@ class WriteComplete(_message.Message):
     worker's own statement, `statuses` is empty, and the write must be counted as failed: its outcome is unknown.
     """
     pairing_uncertain: _builtins.bool
-    """True after a missing completion on the same item: MXAccess sends no request id, so a late completion cannot be
-    told from the next one. Read the item back when it matters.
+    """True after a missing completion on the same item: MXAccess sends no request id, so a late completion looks like
+    the next one. Read the item back when it matters.
     """
     @_builtins.property
     def statuses(self) -> _containers.RepeatedCompositeFieldContainer[_values_pb2.MxStatus]: ...
@@ -491,13 +491,12 @@ class StreamOpened(_message.Message):
     recovered: _builtins.bool
     """True when everything after that position up to `head_sequence` follows: no Gap names any of it, unless your own
     overflow policy or filter makes one; an outside store that does not give what it promised ends the stream with
-    HISTORY_UNAVAILABLE. What is lost after that, at the source or the worker, is an ordinary Gap behind
-    `head_sequence`. When false a Gap says what does not follow:
-    in front of the first event when the log begins later, in its place when it was lost within what the log or an
-    outside store holds.
+    HISTORY_UNAVAILABLE. What the source or the worker loses later is an ordinary Gap after `head_sequence`.
+    When false, a Gap says what does not follow. It comes before the first event when the log begins later, and
+    between events when it was lost within what the log or an outside store holds.
     """
     policy: _builtins.str
-    """The overflow policy in force for this subscriber."""
+    """The name of this subscriber's overflow policy."""
     subscriber_id: _builtins.str
     """Names this subscriber in `mxgw sessions` and in logs."""
     @_builtins.property
@@ -638,7 +637,7 @@ Global___Progress: _TypeAlias = Progress  # noqa: Y015
 
 @_typing.final
 class Heartbeat(_message.Message):
-    """Sent after a silence, so that a quiet stream can be told from a dead one."""
+    """Sent after a silence, so that a quiet stream differs from a dead one."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -652,7 +651,7 @@ class Heartbeat(_message.Message):
     source_health: Global___SourceHealth.ValueType
     @_builtins.property
     def position(self) -> Global___Position:
-        """Like Progress: safe to resume after."""
+        """As in Progress: it is safe to resume after this."""
 
     @_builtins.property
     def gateway_time(self) -> _timestamp_pb2.Timestamp: ...

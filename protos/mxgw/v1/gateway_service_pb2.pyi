@@ -158,9 +158,9 @@ class GetGatewayInfoResponse(_message.Message):
     open_sessions: _builtins.int
     draining: _builtins.bool
     identity: _builtins.str
-    """Who the gateway takes the caller for."""
+    """The identity that the gateway gives the caller."""
     spare_workers: _builtins.int
-    """Workers that stand ready for the next sessions; fewer than `workers.warm_pool` for a moment after an OpenSession."""
+    """Spare workers for the next sessions; fewer than `workers.warm_pool` for a moment after an OpenSession."""
     @_builtins.property
     def started_at(self) -> _timestamp_pb2.Timestamp: ...
     @_builtins.property

@@ -57,7 +57,7 @@ class GatewayServiceServicer(object):
         raise NotImplementedError('Method not implemented!')
 
     def Ping(self, request, context):
-        """Is the gateway there; with a session id: does its worker answer. A Ping extends the session's lease.
+        """Check that the gateway answers; with a session id, that its worker answers too. A Ping extends the session's lease.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

@@ -34,7 +34,7 @@ class GatewayServiceStub:
     GetGatewayInfo: _grpc.UnaryUnaryMultiCallable[_gateway_service_pb2.GetGatewayInfoRequest, _gateway_service_pb2.GetGatewayInfoResponse]
     """Version, plugins, backends and limits of this gateway."""
     Ping: _grpc.UnaryUnaryMultiCallable[_gateway_service_pb2.PingRequest, _gateway_service_pb2.PingResponse]
-    """Is the gateway there; with a session id: does its worker answer. A Ping extends the session's lease."""
+    """Check that the gateway answers; with a session id, that its worker answers too. A Ping extends the session's lease."""
 
 @_typing.type_check_only
 class GatewayServiceAsyncStub(GatewayServiceStub):
@@ -42,7 +42,7 @@ class GatewayServiceAsyncStub(GatewayServiceStub):
     GetGatewayInfo: _aio.UnaryUnaryMultiCallable[_gateway_service_pb2.GetGatewayInfoRequest, _gateway_service_pb2.GetGatewayInfoResponse]  # type: ignore[assignment]
     """Version, plugins, backends and limits of this gateway."""
     Ping: _aio.UnaryUnaryMultiCallable[_gateway_service_pb2.PingRequest, _gateway_service_pb2.PingResponse]  # type: ignore[assignment]
-    """Is the gateway there; with a session id: does its worker answer. A Ping extends the session's lease."""
+    """Check that the gateway answers; with a session id, that its worker answers too. A Ping extends the session's lease."""
 
 class GatewayServiceServicer(metaclass=_abc_1.ABCMeta):
     @_abc_1.abstractmethod
@@ -59,6 +59,6 @@ class GatewayServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _gateway_service_pb2.PingRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_gateway_service_pb2.PingResponse, _abc.Awaitable[_gateway_service_pb2.PingResponse]]:
-        """Is the gateway there; with a session id: does its worker answer. A Ping extends the session's lease."""
+        """Check that the gateway answers; with a session id, that its worker answers too. A Ping extends the session's lease."""
 
 def add_GatewayServiceServicer_to_server(servicer: GatewayServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...

@@ -172,7 +172,7 @@ class Session(_message.Message):
     worker_state: _events_pb2.WorkerState.ValueType
     source_health: _events_pb2.SourceHealth.ValueType
     worker_rss_bytes: _builtins.int
-    """Resident memory of the worker process; 0 where the platform does not tell."""
+    """Resident memory of the worker process; 0 where the platform does not report it."""
     item_bytes: _builtins.int
     """Memory that the gateway holds for the records of the session's items, references included."""
     @_builtins.property
@@ -187,11 +187,13 @@ class Session(_message.Message):
 
     @_builtins.property
     def horizon(self) -> _duration_pb2.Duration:
-        """How far back the log reaches at the present rate; unset when that is not known. Who comes back later has a Gap."""
+        """How far back the log reaches at the present rate; unset when that is not known. A client that comes back
+        later gets a Gap.
+        """
 
     @_builtins.property
     def detached_at(self) -> _timestamp_pb2.Timestamp:
-        """Since when the session is without a subscriber; unset while it has one, and when it never had one."""
+        """When the session lost its last subscriber; unset while it has one, and when it never had one."""
 
     def __init__(
         self,
@@ -676,20 +678,20 @@ class Subscriber(_message.Message):
     """Appended and not yet handed to its transport, which may hold some megabytes more (see docs/backpressure.md)."""
     lag_bytes: _builtins.int
     backlog_bytes: _builtins.int
-    """Set aside for this subscriber alone, after its policy had to act."""
+    """Memory of events that were set aside for this subscriber alone, after its policy acted."""
     delivered_events: _builtins.int
     delivered_bytes: _builtins.int
     filtered_events: _builtins.int
-    """Not meant for this subscriber."""
+    """Events that this subscriber's filter hid."""
     ending: _builtins.bool
-    """Its stream is ending; it gets what was queued, no more."""
+    """Its stream is ending: it still gets what was queued, and nothing newer."""
     @_builtins.property
     def attached_at(self) -> _timestamp_pb2.Timestamp: ...
     @_builtins.property
     def limits(self) -> Global___SubscriberLimits: ...
     @_builtins.property
     def position(self) -> _events_pb2.Position:
-        """Everything up to here was handed to its transport, filtered, or covered by a Gap."""
+        """Everything up to this position was handed to its transport, filtered, or covered by a Gap."""
 
     @_builtins.property
     def lag_age(self) -> _duration_pb2.Duration:
@@ -868,17 +870,17 @@ class GetWorkerInfoResponse(_message.Message):
     outbox_bytes: _builtins.int
     events_lost: _builtins.int
     rss_bytes: _builtins.int
-    """Resident memory; 0 where the platform does not tell."""
+    """Resident memory; 0 where the platform does not report it."""
     source_health: _events_pb2.SourceHealth.ValueType
     source_detail: _builtins.str
     items: _builtins.int
-    """Absent for a caller who may see only some of them."""
+    """Items of the session. Absent for a caller who may see only some of them."""
     protocol_version: _builtins.int
     @_builtins.property
     def started_at(self) -> _timestamp_pb2.Timestamp: ...
     @_builtins.property
     def silence(self) -> _duration_pb2.Duration:
-        """Since the gateway last heard from the worker."""
+        """How long ago the last byte from the worker came."""
 
     def __init__(
         self,

@@ -1,8 +1,8 @@
 """Random lives of a distributor against a small model that knows only what was appended and what may be lost.
 
-Invariants (I1 ordered, I2 unique, I3 complete or gap, I4 progress never ahead, I5 resumable, I7 no gap for what is
-retained, I9 every stream ends): each subscriber sees each sequence behind its start exactly once, as its event or
-inside one gap, in order; gaps only where the model allows them.
+Invariants (docs/reference/streams.md#the-promises: ordered, unique, complete, progress, resumable, minimal, ended):
+each subscriber sees each sequence behind its start exactly once, as its event or inside one gap, in order; gaps only
+where the model allows them.
 """
 
 from __future__ import annotations

@@ -246,8 +246,8 @@ def test_hook_mxgw_check_settings_is_told_in_the_order_of_the_settings_and_a_bro
 
 
 def test_hook_mxgw_doctor_shows_findings_and_that_a_plugin_could_not_look(install: Install) -> None:
-    from mxgw_core.cli.doctor.report import Outcome
-    from mxgw_core.cli.doctor.run import _plugins
+    from mxgw_cli.doctor.report import Outcome
+    from mxgw_cli.doctor.run import _plugins
 
     install(
         "finds",

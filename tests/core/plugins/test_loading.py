@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 
+from mxgw_core.api import events
 from mxgw_core.api.errors import PluginError, SettingsError
 from mxgw_core.config.models import GatewaySettings, Settings
 from mxgw_core.plugins import PluginHost, PluginRecord, PluginState, installed_plugins
@@ -29,7 +30,13 @@ BROKEN: dict[str, tuple[str, str]] = {
     "leaves at import": ("import sys\nsys.exit(3)", "importing 'dist_bad_module:Plugin' raised SystemExit: 3"),
     "lacks its dependency": ("import no_such_package.part", "it needs the module 'no_such_package', which is not "
                              "installed"),
+    "imports a part of core that has gone": ("import mxgw_core.cli.failures", "it imports 'mxgw_core.cli', which this "
+                                             "release of mxgw does not have: plugins import mxgw_core.api only"),
     "lacks what it names": ("x = 1", "importing 'dist_bad_module:Plugin' raised AttributeError"),
+    "imports a module that is gone": ("from mxgw_core.api.backup import BackupEntry", "it imports "
+                                      "'mxgw_core.api.backup', which this release of mxgw does not have: plugins "
+                                      "import mxgw_core.api only; CHANGELOG.md names"),
+    "imports a name that never was": ("from mxgw_core.api import NoSuchName", "ImportError: cannot import name"),
     "raises in its constructor": ("class Plugin:\n    def __init__(self): raise OSError('disk')",
                                   "constructing Plugin() raised OSError: disk"),
     "wants arguments": ("class Plugin:\n    def __init__(self, x): pass", "constructing Plugin() raised TypeError"),
@@ -37,7 +44,10 @@ BROKEN: dict[str, tuple[str, str]] = {
     "is nothing": ("Plugin = None", "must be a class, an object or a module"),
     "implements nothing": ("class Plugin: pass", "it implements no hook"),
     "takes an unknown argument": ("class Plugin:\n    @hookimpl\n    def mxgw_session_opened(self, sesion): pass",
-                                  "are declared in the hookimpl but can not be found in the hookspec"),
+                                  "are declared in the hookimpl but can not be found in the hookspec; CHANGELOG.md"),
+    "takes an argument that is gone": ("class Plugin:\n    @hookimpl\n    def mxgw_worker_exited(self, exit): pass",
+                                       "for hook 'mxgw_worker_exited' hookimpl definition: mxgw_worker_exited(exit) "
+                                       "Argument(s) {'exit'}"),
     "takes a default": ("class Plugin:\n    @hookimpl\n    def mxgw_session_opened(self, session=None): pass",
                         "mxgw_session_opened: parameter session must be plain"),
     "takes a keyword only": ("class Plugin:\n    @hookimpl\n    def mxgw_session_opened(self, *, session): pass",
@@ -45,7 +55,8 @@ BROKEN: dict[str, tuple[str, str]] = {
     "takes anything": ("class Plugin:\n    @hookimpl\n    def mxgw_session_opened(self, **all): pass",
                        "mxgw_session_opened: parameter all must be plain"),
     "has an unknown hook": ("class Plugin:\n    @hookimpl\n    def mxgw_sesion_opened(self, session): pass",
-                            "there is no hook 'mxgw_sesion_opened'; did you mean 'mxgw_session_opened'?"),
+                            "there is no hook 'mxgw_sesion_opened'; did you mean 'mxgw_session_opened'? "
+                            "CHANGELOG.md names what changed"),
     "has an unmarked hook": ("class Plugin:\n    def mxgw_session_opened(self, session): pass",
                              "mxgw_session_opened is not marked with @hookimpl"),
     "has an asynchronous hook": ("class Plugin:\n    @hookimpl\n    async def mxgw_session_opened(self, session): pass",
@@ -103,6 +114,29 @@ def test_a_broken_plugin_that_is_required_stops_the_start(install: Install, code
 
     assert "required plugin 'bad' of dist-bad 1.0 cannot be used: " in str(caught.value)
     assert reason in str(caught.value)
+
+
+STILL_THERE = pytest.mark.skipif(hasattr(events, "Verdict"), reason="api.events still has a Verdict")
+# The former names, and a part of the text that says what took their place.
+FORMER = [
+    ("CommandObserver", "the hook mxgw_decided"),
+    ("StandingAnswer", "StandingFilter"),
+    pytest.param("Verdict", "Action", marks=STILL_THERE),
+]
+
+
+@pytest.mark.parametrize(("name", "instead"), FORMER)
+def test_a_plugin_that_imports_a_name_that_is_gone_is_refused_with_what_took_its_place(
+    install: Install, name: str, instead: str
+) -> None:
+    install("old", f"from mxgw_core.api import {name}")
+
+    refused = record(PluginHost.load(settings("old")), "old")
+
+    assert refused.state is PluginState.FAILED
+    assert f"ImportError: mxgw_core.api has no {name} any more: " in refused.detail
+    assert instead in refused.detail
+    assert "CHANGELOG.md" in refused.detail
 
 
 def test_acl_is_required_as_soon_as_it_is_enabled(install: Install) -> None:

@@ -111,7 +111,7 @@ def test_the_installed_example_is_seen(stranger: tuple[Path, Path], enabled: str
 
 
 def test_the_installed_example_s_command_is_part_of_mxgw(stranger: tuple[Path, Path]) -> None:
-    command = ("-m", "mxgw_core.cli.main", "hello", "Anna")
+    command = ("-m", "mxgw_cli", "hello", "Anna")
 
     assert run(stranger[0], *command, MXGW_PLUGINS__ENABLED="hello") == "Hello, Anna!\n"
 

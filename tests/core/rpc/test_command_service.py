@@ -12,7 +12,7 @@ import pytest
 from mxgw.v1 import command_service_pb2 as cs
 from mxgw.v1 import commands_pb2 as c
 from mxgw.worker.v1 import worker_pb2 as w
-from mxgw_core.api.gateway import Call
+from mxgw_core.api.calls import Call
 from mxgw_core.api.types import ANONYMOUS, Peer
 from mxgw_core.config.models import Settings
 from mxgw_core.plugins import PluginHost

@@ -11,7 +11,7 @@ from support.plugins import InstallPlugin
 from support.waiting import until
 
 from mxgw_core.api import ANONYMOUS, OpenStream, Peer, hookimpl
-from mxgw_core.api.errors import AccessRevoked
+from mxgw_core.api.errors import AccessRevoked, SessionNotFound
 from mxgw_core.app import GatewayApp
 from mxgw_core.rpc.open_streams import OpenStreams
 from mxgw_core.testing import running_gateway
@@ -41,6 +41,20 @@ async def test_ending_gives_up_what_the_stream_waits_for_and_tells_the_first_rea
             await asyncio.Event().wait()
 
     with pytest.raises(AccessRevoked, match="first"):
+        await serve()
+
+    assert streams.all() == ()
+
+
+async def test_what_a_stream_raises_while_it_is_ended_does_not_hide_why_it_is_ended() -> None:
+    streams = OpenStreams()
+
+    async def serve() -> None:
+        async with streams.serving(STREAM):
+            streams.end(STREAM, AccessRevoked("logged out"))
+            raise SessionNotFound("no longer to be seen")
+
+    with pytest.raises(AccessRevoked, match="logged out"):
         await serve()
 
     assert streams.all() == ()

@@ -13,7 +13,7 @@ from click.testing import CliRunner
 from support.keys import client_with, guarded_gateway
 
 from mxgw_acl import audit_tail
-from mxgw_acl.audit import AUDIT_FILE, AuditLog, AuditRecord
+from mxgw_acl.audit_log import AUDIT_FILE, AuditLog, AuditRecord
 from mxgw_acl.audit_tail import AuditTail
 from mxgw_acl.cli.keys import keys_group
 from mxgw_acl.settings import AclSettings

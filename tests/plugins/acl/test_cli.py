@@ -19,7 +19,7 @@ from support.keys import client_with, guarded_gateway
 from support.waiting import until
 
 from mxgw.v1.gateway_service_pb2 import GetGatewayInfoRequest
-from mxgw_acl.audit import AuditLog
+from mxgw_acl.audit_log import AuditLog
 from mxgw_acl.cli.keys import keys_group
 from mxgw_acl.keyformat import parse_key
 from mxgw_acl.keys import Scope
@@ -35,7 +35,7 @@ class Shell:
 
     def run(self, *arguments: str, code: int = 0) -> subprocess.CompletedProcess[str]:
         done = subprocess.run(
-            [sys.executable, "-m", "mxgw_core.cli.main", *arguments],
+            [sys.executable, "-m", "mxgw_cli", *arguments],
             cwd=self.folder,
             capture_output=True,
             text=True,

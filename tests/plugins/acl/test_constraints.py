@@ -20,7 +20,7 @@ from mxgw.v1 import commands_pb2 as c
 from mxgw.v1 import session_service_pb2 as ss
 from mxgw.v1.command_service_pb2 import BrowseRequest
 from mxgw.v1.event_service_pb2 import StartPosition
-from mxgw_acl.guard import ItemRights
+from mxgw_acl.item_rights import ItemRights
 from mxgw_acl.keys import Scope
 from mxgw_acl.patterns import ItemPatterns
 

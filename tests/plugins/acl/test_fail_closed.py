@@ -21,9 +21,9 @@ from support.plugins import InstallPlugin
 
 from mxgw.v1 import commands_pb2 as c
 from mxgw.v1.gateway_service_pb2 import GetGatewayInfoRequest
-from mxgw_acl.audit import AuditLog, AuditRecord
-from mxgw_acl.gate import Gate
-from mxgw_acl.guard import ItemFilter, ItemGuard
+from mxgw_acl.audit_log import AuditLog, AuditRecord
+from mxgw_acl.authorization import Authorization
+from mxgw_acl.item_rights import ItemFilter, ItemGuard
 from mxgw_acl.patterns import ItemPatterns
 from mxgw_acl.plugin import AclPlugin
 from mxgw_core.api import AccessRequest, AuthenticationRequest, Identity, Peer, hookimpl
@@ -109,7 +109,7 @@ async def test_when_the_database_becomes_unreadable_every_call_is_refused_also_w
     ("owner", "method", "code"),
     [
         (AclPlugin, "_required", grpc.StatusCode.PERMISSION_DENIED),
-        (Gate, "check_key", grpc.StatusCode.PERMISSION_DENIED),
+        (Authorization, "check_key", grpc.StatusCode.PERMISSION_DENIED),
         (ItemGuard, "denied", grpc.StatusCode.PERMISSION_DENIED),
     ],
 )
@@ -253,7 +253,7 @@ def test_a_record_is_one_line_whatever_a_peer_calls_itself(tmp_path: Path) -> No
 def test_the_log_is_private_appended_to_and_begun_anew_after_a_rotation(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("mxgw_acl.audit._ROTATION_CHECK_S", 0.0)
+    monkeypatch.setattr("mxgw_acl.audit_log._ROTATION_CHECK_S", 0.0)
     path = tmp_path / "audit.jsonl"
     for _ in range(2):
         audit = AuditLog(path)
@@ -314,8 +314,8 @@ async def test_a_log_that_a_stopped_process_keeps_locked_denies_and_does_not_fre
 
 def test_while_the_log_stays_locked_only_the_first_write_waits(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     clock, waits = itertools.count(), list[float]()
-    monkeypatch.setattr("mxgw_acl.audit.time.monotonic", lambda: next(clock))
-    monkeypatch.setattr("mxgw_acl.audit.time.sleep", waits.append)
+    monkeypatch.setattr("mxgw_acl.audit_log.time.monotonic", lambda: next(clock))
+    monkeypatch.setattr("mxgw_acl.audit_log.time.sleep", waits.append)
     path = tmp_path / "audit.jsonl"
     audit, record, counts = AuditLog(path, lock_wait_s=5), AuditRecord("a", "b", "c"), []
     with locked_elsewhere(path):

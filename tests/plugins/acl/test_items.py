@@ -6,8 +6,9 @@ import pytest
 
 from mxgw.v1 import commands_pb2 as c
 from mxgw.v1.events_pb2 import EventKind
-from mxgw_acl import running
-from mxgw_acl.guard import REMEMBERED_BYTES, ItemFilter, ItemGuard, ItemRights, references_of
+from mxgw_acl import audit_records
+from mxgw_acl.audit_records import references_of
+from mxgw_acl.item_rights import REMEMBERED_BYTES, ItemFilter, ItemGuard, ItemRights
 from mxgw_acl.keys import Constraints
 from mxgw_acl.patterns import ItemPatterns, reference_of
 from mxgw_core.api import ItemRecord, StandingFilter, used_handles
@@ -85,7 +86,7 @@ class Session:
 
     def named(self, command: c.MxCommand) -> list[str]:
         count, reference = references_of(
-            command, [self._items.get(handle) for handle in used_handles(command)], are_judged=True
+            command, [self._items.get(handle) for handle in used_handles(command)], are_checked=True
         )
         return [reference(index) for index in range(count)]
 
@@ -197,7 +198,7 @@ def test_of_the_largest_call_only_the_references_that_a_record_has_room_for_are_
         asked.append(index)
         return f"Tank_{index:05d}.Level"
 
-    *named, rest = running._listed(range(20_000), reference).split(", ")
+    *named, rest = audit_records._listed(range(20_000), reference).split(", ")
 
     assert len(asked) == len(named) + 1
     assert rest == f"and {20_000 - len(named)} more"

@@ -20,7 +20,7 @@ from mxgw.v1.event_service_pb2 import StreamEventsRequest
 from mxgw.v1.gateway_service_pb2 import GetGatewayInfoRequest, PingRequest
 from mxgw_acl.keyformat import KeyText, new_key_id, new_secret
 from mxgw_acl.keys import Scope
-from mxgw_acl.rights import REFLECTION, RULES, Names
+from mxgw_acl.rules import REFLECTION, RULES, Names
 
 pytestmark = pytest.mark.asyncio
 

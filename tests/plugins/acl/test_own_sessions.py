@@ -18,7 +18,7 @@ from mxgw.v1.event_service_pb2 import StreamEventsRequest
 from mxgw.v1.gateway_service_pb2 import PingRequest
 from mxgw_acl.keys import Scope
 from mxgw_acl.patterns import ItemPatterns
-from mxgw_acl.rights import RULES, Names
+from mxgw_acl.rules import RULES, Names
 from mxgw_core.api import CloseReason
 from mxgw_core.api.errors import AccessDenied
 from mxgw_core.testing import running_gateway

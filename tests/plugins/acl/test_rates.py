@@ -10,8 +10,8 @@ import pytest
 from support.clients import read_events, refused
 from support.keys import client_with, guarded_gateway
 
+from mxgw_acl.key_limits import KeyPace
 from mxgw_acl.keys import Constraints
-from mxgw_acl.pace import KeyPace
 
 LOAD = {"backends.sim.profile": "load", "backends.sim.items": 50, "backends.sim.rate": 2_000}
 ITEMS = [f"Load.Item{number:05d}" for number in range(1, 51)]

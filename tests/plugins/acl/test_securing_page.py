@@ -21,7 +21,7 @@ _ID = "7Fq2k9XbLw3R"
 
 def run(folder: Path, *arguments: str) -> str:
     done = subprocess.run(
-        [sys.executable, "-m", "mxgw_core.cli.main", *arguments],
+        [sys.executable, "-m", "mxgw_cli", *arguments],
         cwd=folder,
         capture_output=True,
         text=True,

@@ -13,14 +13,14 @@ from typing import Any
 import pytest
 from support.keys import opened_store
 
-from mxgw_acl.audit import AuditRecord
-from mxgw_acl.callers import Callers
-from mxgw_acl.gate import Gate
+from mxgw_acl.audit_log import AuditRecord
+from mxgw_acl.authentication import Authentication
+from mxgw_acl.authorization import Authorization
 from mxgw_acl.keyformat import KeyText, new_key_id, new_secret
 from mxgw_acl.keyring import Keyring
 from mxgw_acl.keys import Constraints, Key, Scope
 from mxgw_acl.patterns import ItemPatterns
-from mxgw_acl.rights import RULES
+from mxgw_acl.rules import RULES
 from mxgw_acl.store import KeyNotFound, KeyStore, KeyUnchangeable, KeyWishes, Use
 from mxgw_acl.tokens import Tokens
 from mxgw_core.api import AccessRequest, Attempts, AuthenticationRequest, Moment, Peer
@@ -335,12 +335,12 @@ def test_a_certificate_stands_for_a_living_key_only(store: KeyStore, clock: Cloc
 # callers
 
 
-def callers_of(store: KeyStore, burst: int) -> tuple[Callers, list[AuditRecord]]:
+def callers_of(store: KeyStore, burst: int) -> tuple[Authentication, list[AuditRecord]]:
     audit: list[AuditRecord] = []
-    return Callers(Keyring(store), Tokens(b"t" * 32, 900), Attempts(1, burst), audit.append), audit
+    return Authentication(Keyring(store), Tokens(b"t" * 32, 900), Attempts(1, burst), audit.append), audit
 
 
-def attempt(callers: Callers, address: str, credentials: str) -> str:
+def attempt(callers: Authentication, address: str, credentials: str) -> str:
     """Return the reason of the refusal."""
     metadata = {"authorization": f"Bearer {credentials}"}
     with pytest.raises(GatewayError) as caught:
@@ -382,19 +382,19 @@ def test_a_key_that_died_after_it_was_accepted_gets_no_further(store: KeyStore, 
     keyring.refresh()
     identity = keyring.verify(text).identity
     no_gateway: Any = None
-    gate = Gate(keyring, no_gateway)
+    authorization = Authorization(keyring, Tokens(b"t" * 32, 900), no_gateway)
 
     assert identity is not None
     assert isinstance(identity.claims, Key)
 
     method = "/mxgw.v1.GatewayService/GetGatewayInfo"
     request = AccessRequest(method, identity, Peer("10.0.0.1:1", is_local=False), moment=Moment.ATTACH)
-    gate.check_key(request, identity.claims, RULES[method])
+    authorization.check_key(request, identity.claims, RULES[method])
     with opened_store(store.path.parent) as other:
         other.revoke(text.key_id)
     keyring.refresh()
     with pytest.raises(AccessRevoked, match="revoked"):
-        gate.check_key(request, identity.claims, RULES[method])
+        authorization.check_key(request, identity.claims, RULES[method])
 
 
 @pytest.mark.parametrize("limits", [{"maximum_events_per_s": n} for n in (math.nan, math.inf, -1.0, 0.0, 1e300)])

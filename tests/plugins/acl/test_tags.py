@@ -10,9 +10,9 @@ from click.testing import CliRunner
 from support.clients import refused
 from support.keys import client_with, guarded_gateway, opened_store
 
+from mxgw_acl.authorization import may_see
 from mxgw_acl.cli.keys import keys_group
 from mxgw_acl.doctor import findings
-from mxgw_acl.gate import may_see
 from mxgw_acl.keys import Constraints, Scope
 from mxgw_acl.settings import AclSettings
 from mxgw_acl.store import KeyWishes

@@ -29,7 +29,7 @@ def test_everything_is_there_with_0_before_anything_happened() -> None:
 
 def test_what_happened_is_counted_by_its_kind_and_nothing_else() -> None:
     counts = AlarmCounts()
-    counts.told(
+    counts.sent(
         [
             pb.AlarmEvent(kind=pb.ALARM_EVENT_KIND_RAISED),
             pb.AlarmEvent(kind=pb.ALARM_EVENT_KIND_RAISED),

@@ -13,9 +13,9 @@ from mxgw.dashboard.v1 import dashboard_service_pb2 as dashboard_pb
 from mxgw.v1 import alarm_service_pb2 as pb
 from mxgw.v1 import alarms_pb2 as a
 from mxgw_dashboard_tui.tui.plant_alarms import PlantAlarms
-from mxgw_dashboard_tui.tui.screens.acknowledge import AcknowledgeScreen
 from mxgw_dashboard_tui.tui.screens.alarms import outcome_text
 from mxgw_dashboard_tui.tui.screens.base import BaseScreen
+from mxgw_dashboard_tui.tui.screens.questions import AcknowledgeScreen
 from mxgw_dashboard_tui.tui.widgets.grid import Cell, Grid, Row
 
 

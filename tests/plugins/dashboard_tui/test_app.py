@@ -24,8 +24,8 @@ from mxgw_dashboard_tui.tui.app import DashboardApp
 from mxgw_dashboard_tui.tui.commands import find
 from mxgw_dashboard_tui.tui.model import Link
 from mxgw_dashboard_tui.tui.screens.base import BaseScreen
-from mxgw_dashboard_tui.tui.screens.confirm import ConfirmScreen
 from mxgw_dashboard_tui.tui.screens.login import LoginScreen
+from mxgw_dashboard_tui.tui.screens.questions import ConfirmScreen
 from mxgw_dashboard_tui.tui.screens.session import SessionScreen
 from mxgw_dashboard_tui.tui.views import VIEWS
 from mxgw_dashboard_tui.tui.widgets.bars import TopBar, banner_text

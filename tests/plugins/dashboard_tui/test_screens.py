@@ -20,7 +20,7 @@ from mxgw.v1 import alarm_service_pb2, alarms_pb2
 from mxgw_dashboard_tui.tui.app import DashboardApp
 from mxgw_dashboard_tui.tui.model import Link
 from mxgw_dashboard_tui.tui.screens.base import BaseScreen
-from mxgw_dashboard_tui.tui.screens.confirm import ConfirmScreen
+from mxgw_dashboard_tui.tui.screens.questions import ConfirmScreen
 from mxgw_dashboard_tui.tui.views import VIEWS
 
 SMALL, LARGE = (80, 24), (120, 40)

@@ -22,8 +22,8 @@ from mxgw.v1.event_service_pb2 import StreamEventsResponse
 from mxgw_core.api import ANONYMOUS, AuditEntry, Call, Observation, Peer, hookimpl
 from mxgw_core.api.errors import AccessDenied, InternalError
 from mxgw_core.testing import RunningGateway, running_gateway
-from mxgw_dashboard_tui.service.feeds import Feeds
 from mxgw_dashboard_tui.service.journal import Journal
+from mxgw_dashboard_tui.service.mirrors import Mirrors
 from mxgw_dashboard_tui.service.operators import Operators
 from mxgw_dashboard_tui.settings import DashboardSettings
 
@@ -190,13 +190,13 @@ async def test_a_mirror_that_breaks_ends_its_watchers_and_nothing_else_and_the_n
         await h.client.subscribe(session.session_id, ["Tank_001.Level"])
         broken = BrokenOnce(h.gateway.app.observation)
         async with asyncio.TaskGroup() as tasks:
-            feeds = Feeds(broken, 0.5, tasks)  # type: ignore[arg-type]
-            async with feeds.reading(session.session_id) as reader:
+            mirrors = Mirrors(broken, 0.5, tasks)  # type: ignore[arg-type]
+            async with mirrors.reading(session.session_id) as reader:
                 with pytest.raises(InternalError):
                     await reader.next(5)
-            async with feeds.reading(session.session_id) as reader:
+            async with mirrors.reading(session.session_id) as reader:
                 message = await reader.next(5)
-            feeds.close()
+            mirrors.close()
 
     assert message is not None
     assert "the mirror of session" in caplog.text

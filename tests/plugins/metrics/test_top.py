@@ -9,10 +9,10 @@ import math
 import pytest
 from rich.console import Console
 
-from mxgw_metrics.top.figures import Figures, figures_of, quantile_of
 from mxgw_metrics.top.reading import Reading
 from mxgw_metrics.top.run import _plain
 from mxgw_metrics.top.screen import lines_of, screen
+from mxgw_metrics.top.summary import Summary, quantile_of, summary_of
 
 BEFORE = """
 mxgw_build_info{version="1.2.3"} 1
@@ -53,16 +53,16 @@ def changed(**values: str) -> str:
     return "\n".join(lines) + "\n"
 
 
-def figures(**values: str) -> Figures:
-    return figures_of(reading(BEFORE, 0.0), reading(changed(**values), 2.0))
+def summary(**values: str) -> Summary:
+    return summary_of(reading(BEFORE, 0.0), reading(changed(**values), 2.0))
 
 
-def bad(f: Figures) -> set[str]:
+def bad(f: Summary) -> set[str]:
     return {line.name for line in lines_of(f) if line.is_bad}
 
 
 def test_rates_are_those_of_the_time_between() -> None:
-    f = figures(events_received_total="300", rpc_requests_total="30", process_cpu_seconds_total="11")
+    f = summary(events_received_total="300", rpc_requests_total="30", process_cpu_seconds_total="11")
 
     assert f.events_in_per_s == 100
     assert f.bytes_in_per_s == 0
@@ -75,9 +75,9 @@ def test_rates_are_those_of_the_time_between() -> None:
 
 
 def test_nothing_deserves_a_look_where_nothing_is_wrong() -> None:
-    assert not bad(figures())
+    assert not bad(summary())
     # What subscribers let be conflated is nothing wrong.
-    assert not bad(figures(**{'gap_frames_total{reason="CONFLATED"': "9"}))
+    assert not bad(summary(**{'gap_frames_total{reason="CONFLATED"': "9"}))
 
 
 @pytest.mark.parametrize(
@@ -94,19 +94,19 @@ def test_nothing_deserves_a_look_where_nothing_is_wrong() -> None:
     ],
 )
 def test_what_alerts_tell_is_marked(values: dict[str, str], line: str) -> None:
-    assert bad(figures(**values)) == {line}
+    assert bad(summary(**values)) == {line}
 
 
 def test_a_log_that_is_shorter_than_the_grace_is_marked() -> None:
     text = changed() + "mxgw_replay_horizon_seconds 12\n"
-    f = figures_of(reading(BEFORE, 0.0), reading(text, 2.0))
+    f = summary_of(reading(BEFORE, 0.0), reading(text, 2.0))
 
     assert bad(f) == {"replay"}
     assert "reaches back 12 s; grace 30 s" in screen(f, "here", 80).plain
 
 
 def test_a_gateway_that_was_restarted_between_has_no_rates() -> None:
-    f = figures(start_time_seconds="1059", events_received_total="5")
+    f = summary(start_time_seconds="1059", events_received_total="5")
 
     assert f.was_restarted
     assert f.events_in_per_s == 0
@@ -126,7 +126,7 @@ def test_a_quantile_is_the_bound_that_holds_it() -> None:
 
 @pytest.mark.parametrize("width", [40, 80])
 def test_it_fits_the_terminal(width: int) -> None:
-    text = screen(figures(), "127.0.0.1:9464", width, "as of 3 s ago: no metrics").plain
+    text = screen(summary(), "127.0.0.1:9464", width, "as of 3 s ago: no metrics").plain
 
     assert len(text.splitlines()) <= 24
     assert max(map(len, text.splitlines())) <= width
@@ -135,7 +135,7 @@ def test_it_fits_the_terminal(width: int) -> None:
 def test_without_colour_the_mark_still_tells() -> None:
     file = io.StringIO()
     console = Console(file=file, no_color=True, force_terminal=True, width=80, markup=False)
-    console.print(screen(figures(plugin_up="0"), "here", 80))
+    console.print(screen(summary(plugin_up="0"), "here", 80))
 
     assert "\n\x1b[1m! plugins" in file.getvalue()
     assert "\x1b[31m" not in file.getvalue()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from mxgw_reattach.environment import judged, kill_mode_of, unit_of
+from mxgw_reattach.environment import kill_mode_of, unit_of, warnings_in
 
 SYSTEM = "0::/system.slice/mxgw.service\n"
 USER = "0::/user.slice/user-1000.slice/user@1000.service/app.slice/mxgw.service\n"
@@ -30,7 +30,7 @@ def test_the_unit_is_the_innermost_service(cgroup: str, unit: str | None) -> Non
 
 @pytest.mark.parametrize("mode", ["control-group", "mixed"])
 def test_a_kill_mode_that_ends_workers_is_named_with_its_cure(mode: str) -> None:
-    (warning,) = judged(100, SYSTEM, "an invocation", lambda unit: {"mxgw.service": mode}[unit])
+    (warning,) = warnings_in(100, SYSTEM, "an invocation", lambda unit: {"mxgw.service": mode}[unit])
 
     assert f"KillMode={mode}" in warning
     assert "mxgw.service" in warning
@@ -39,11 +39,11 @@ def test_a_kill_mode_that_ends_workers_is_named_with_its_cure(mode: str) -> None
 
 @pytest.mark.parametrize("mode", ["process", "none"])
 def test_a_kill_mode_that_leaves_workers_alone_is_fine(mode: str) -> None:
-    assert judged(100, SYSTEM, "an invocation", lambda unit: mode) == []
+    assert warnings_in(100, SYSTEM, "an invocation", lambda unit: mode) == []
 
 
 def test_when_systemd_does_not_tell_that_is_said() -> None:
-    (warning,) = judged(100, SYSTEM, "an invocation", lambda unit: "")
+    (warning,) = warnings_in(100, SYSTEM, "an invocation", lambda unit: "")
 
     assert "cannot tell" in warning
 
@@ -52,12 +52,12 @@ def test_outside_of_a_service_there_is_nothing_to_warn_of() -> None:
     def never(unit: str) -> str:
         raise AssertionError(unit)
 
-    assert judged(100, SCOPE, "an invocation", never) == []
-    assert judged(100, SYSTEM, "", never) == []
+    assert warnings_in(100, SCOPE, "an invocation", never) == []
+    assert warnings_in(100, SYSTEM, "", never) == []
 
 
 def test_the_first_process_of_a_container_takes_everything_with_it() -> None:
-    (warning,) = judged(1, "0::/\n", "", lambda unit: "process")
+    (warning,) = warnings_in(1, "0::/\n", "", lambda unit: "process")
 
     assert "container" in warning
 

@@ -1,4 +1,7 @@
-"""What a client sees after Advise: resolving, the first value, wrong names. Source: FIELD 1.7, 1.9 #1 to #3."""
+"""What a client sees after Advise: resolving, the first value, wrong names.
+
+Source: docs/reference/mxaccess.md#references, #wrong-names, #first-values.
+"""
 
 import pytest
 

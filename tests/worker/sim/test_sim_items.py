@@ -1,4 +1,7 @@
-"""Handles, suspending, buffering. Source: FIELD 1.2, 1.3, 1.9 #15, #16."""
+"""Handles, suspending, buffering.
+
+Source: docs/reference/mxaccess.md#methods, #events, #taking-down, #handles.
+"""
 
 import pytest
 

@@ -1,4 +1,7 @@
-"""Losing the platform and getting it back, and the other controls. Source: FIELD 1.9 #11, section 4 #18."""
+"""Losing the platform and getting it back, and the other controls.
+
+Source: docs/reference/mxaccess.md#platform-loss, #missing-completions.
+"""
 
 import time
 

@@ -1,4 +1,7 @@
-"""Users, secured and verified writes. Source: FIELD 1.9 #6 to #10."""
+"""Users, secured and verified writes.
+
+Source: docs/reference/mxaccess.md#write-outcomes, #operator-and-supervisory, #logins, #secured-writes.
+"""
 
 import pytest
 

@@ -1,4 +1,8 @@
-"""Writes and their completions. Source: FIELD 1.4, 1.7, 1.9 #4 to #6, #14."""
+"""Writes and their completions.
+
+Source: docs/reference/mxaccess.md#statuses, #references, #early-writes, #writes-need-an-advised-item,
+#write-outcomes, #times.
+"""
 
 from datetime import UTC, datetime, timedelta
 

@@ -1,8 +1,8 @@
 """What a worker talks to: the `Backend` protocol, and the sink its events go into.
 
-`Backend` mirrors the 18 methods and 4 events of LMXProxyServer (FIELD 1.2, 1.3) and nothing more. Bulk calls, reads,
-the last-value cache, the pairing of write completions and the numbering of events are built on it by the worker, so
-every backend gets them alike.
+`Backend` mirrors the 18 methods and 4 events of LMXProxyServer (docs/reference/mxaccess.md#methods, #events) and
+nothing more. Bulk calls, reads, the last-value cache, the pairing of write completions and the numbering of events are
+built on it by the worker, so every backend gets them alike.
 
 All methods run in the worker's event loop. A backend with a thread of its own (COM needs one) hands results back with
 `loop.call_soon_threadsafe`; `EventSink` is to be called in the event loop only.
@@ -210,7 +210,10 @@ class AlarmAck:
 
 @runtime_checkable
 class AlarmSource(Protocol):
-    """A backend with an alarm manager, which has to be asked; MXAccess itself has no such thing (FIELD 3)."""
+    """A backend with an alarm manager, which has to be asked; MXAccess itself has no such thing.
+
+    Source: docs/reference/mxaccess.md#alarms.
+    """
 
     async def active_alarms(self) -> Sequence[Alarm]:
         """Return every alarm that is not back to normal and acknowledged, each `alarm_id` once.

@@ -1,8 +1,7 @@
-"""The client without `await`, for scripts and notebooks; it runs the asynchronous one in a thread of its own."""
+"""The client without `await`, for scripts and notebooks. It runs the asynchronous client in a thread of its own."""
 
-from mxgw_client.sync.alarms import AlarmStream
 from mxgw_client.sync.gateway import Gateway, connect
 from mxgw_client.sync.session import Session, Subscription
-from mxgw_client.sync.stream import EventStream
+from mxgw_client.sync.streams import AlarmStream, EventStream
 
 __all__ = ["AlarmStream", "EventStream", "Gateway", "Session", "Subscription", "connect"]

@@ -1,20 +1,20 @@
 """The event loop behind the synchronous facade, in a thread of its own.
 
-All synchronous gateways of a process share one: grpc.aio serves a second event loop of the same process only with
-spurious errors (grpc issue 25364). The thread starts with the first gateway and ends with the last.
+All synchronous gateways of a process share one loop, because grpc.aio raises spurious errors in a second event loop of
+the same process (grpc issue 25364). The thread starts with the first gateway and ends with the last.
 """
 
 from __future__ import annotations
 
 import asyncio
 import threading
-from collections.abc import AsyncIterator, Coroutine, Iterator
-from concurrent.futures import Future
-from typing import Any, TypeVar
+from collections.abc import AsyncIterator, Callable, Coroutine, Iterator
+from concurrent.futures import CancelledError, Future
+from typing import Any, Generic, TypeVar
 
 T = TypeVar("T")
 
-# How long an interrupted call may take to let go of what it holds.
+# How long an interrupted call may take to end, and to release what it holds.
 CANCEL_TIMEOUT_S = 5.0
 _STOP_TIMEOUT_S = 5.0
 
@@ -24,7 +24,7 @@ class LoopThread:
 
     def __init__(self) -> None:
         self._loop = asyncio.new_event_loop()
-        # A daemon, so that a script which never closed its gateway can still end.
+        # A daemon, so that a script ends even if it never closed its gateway.
         self._thread = threading.Thread(target=self._serve, name="mxgw-client", daemon=True)
         self._thread.start()
 
@@ -36,7 +36,7 @@ class LoopThread:
         """Start the coroutine in the loop.
 
         Raises:
-            RuntimeError: called in the loop's own thread, which would wait for itself, or after the end.
+            RuntimeError: called in the loop's own thread, which would wait for itself, or after the loop has ended.
         """
         self._check(coroutine)
         return asyncio.run_coroutine_threadsafe(coroutine, self._loop)
@@ -49,7 +49,7 @@ class LoopThread:
             )
 
     def run(self, coroutine: Coroutine[Any, Any, T]) -> T:
-        """Run the coroutine and return its result; an interrupt (Ctrl-C) cancels it before it goes on its way."""
+        """Run the coroutine and return its result. An interrupt (Ctrl-C) cancels the coroutine and is then raised."""
         self._check(coroutine)
         finished = threading.Event()
         future = self.submit(_then(coroutine, finished))
@@ -70,7 +70,7 @@ class LoopThread:
             yield item
 
     def stop(self) -> None:
-        """End loop and thread; bounded in time."""
+        """End loop and thread, within a few seconds."""
         self._loop.call_soon_threadsafe(self._loop.stop)
         self._thread.join(_STOP_TIMEOUT_S)
 
@@ -86,8 +86,45 @@ async def _step(items: AsyncIterator[T]) -> T:
     return await anext(items)
 
 
+class Waiter(Generic[T]):
+    """Runs a step again and again, one at a time, and returns the results.
+
+    When a wait is given up, the step under way goes on, and the next wait returns its result.
+    """
+
+    def __init__(self, loop: LoopThread, step: Callable[[], Coroutine[Any, Any, T]]) -> None:
+        self._loop = loop
+        self._step = step
+        # The step under way; the loop thread completes it.
+        self._pending: Future[T] | None = None
+
+    def next(self, timeout_s: float | None) -> T:
+        """Return the result of the next step, waiting for at most `timeout_s`.
+
+        Raises:
+            TimeoutError: it is not there yet.
+            StopIteration: the step raised StopAsyncIteration or was cancelled.
+            Exception: whatever else the step raised.
+        """
+        if self._pending is None:
+            self._pending = self._loop.submit(self._step())
+        pending = self._pending
+        try:
+            result = pending.result(timeout_s)
+        except (StopAsyncIteration, CancelledError):
+            self._pending = None
+            raise StopIteration from None
+        except BaseException as error:
+            # Unless the step itself raised it, this is a timeout or an interrupt of the wait.
+            if pending.done() and pending.exception() is error:
+                self._pending = None
+            raise
+        self._pending = None
+        return result
+
+
 class _Shared:
-    """The one loop thread of the process, while somebody uses it."""
+    """The one loop thread of the process, and how many gateways use it."""
 
     lock = threading.Lock()
     thread: LoopThread | None = None
@@ -95,7 +132,7 @@ class _Shared:
 
 
 def acquire() -> LoopThread:
-    """Return the process's loop thread, started when nobody used it; every call needs one `release`."""
+    """Return the process's loop thread, which the first caller starts. Every call needs one `release`."""
     with _Shared.lock:
         if _Shared.thread is None:
             _Shared.thread = LoopThread()
@@ -104,7 +141,7 @@ def acquire() -> LoopThread:
 
 
 def release() -> None:
-    """Give it back; the last one ends it."""
+    """Give the loop thread back; the last `release` ends it."""
     with _Shared.lock:
         _Shared.users -= 1
         if _Shared.users == 0 and _Shared.thread is not None:

@@ -11,14 +11,13 @@ from mxgw_client.alarms import Acknowledgement, Alarm, AlarmFilter
 from mxgw_client.enums import OnGap
 from mxgw_client.gateway import DEFAULT_CLIENT_NAME, DEFAULT_TARGET
 from mxgw_client.options import MIB, ApiKey, Flow, Tls
-from mxgw_client.policy import Policy
 from mxgw_client.position import Start
 from mxgw_client.results import GatewayInfo, Pong, SessionInfo
 from mxgw_client.resume import RESUME, ResumePolicy
-from mxgw_client.subscribers import SubscriberList
+from mxgw_client.subscribers import Policy, SubscriberList
 from mxgw_client.sync import _loop
-from mxgw_client.sync.alarms import AlarmStream
 from mxgw_client.sync.session import Session
+from mxgw_client.sync.streams import AlarmStream
 
 
 def connect(
@@ -31,7 +30,7 @@ def connect(
     timeout_s: float = 30.0,
     max_message_bytes: int = 4 * MIB,
 ) -> Gateway:
-    """Return the gateway at `target`; `with` it to connect. Everything is as in `mxgw_client.connect`."""
+    """Return the gateway at `target`; `with` it to connect. The arguments are those of `mxgw_client.connect`."""
     return Gateway(
         asynchronous.connect(
             target,
@@ -46,7 +45,7 @@ def connect(
 
 
 class Gateway:
-    """See `mxgw_client.Gateway`. Threads may share it."""
+    """Like `mxgw_client.Gateway`, without `await`: every method does the same. Threads may share it."""
 
     def __init__(self, gateway: asynchronous.Gateway) -> None:
         self._gateway = gateway

@@ -15,7 +15,6 @@ from mxgw_client import session as asynchronous
 from mxgw_client.bulk import BulkWrite, Reference
 from mxgw_client.enums import DataType, OnGap
 from mxgw_client.mxaccess import ItemLike
-from mxgw_client.policy import Policy
 from mxgw_client.position import Start
 from mxgw_client.position_file import POSITION_INTERVAL_S, PositionFile
 from mxgw_client.results import (
@@ -32,16 +31,16 @@ from mxgw_client.results import (
     WriteResult,
 )
 from mxgw_client.resume import RESUME, ResumePolicy
-from mxgw_client.subscribers import SubscriberList
+from mxgw_client.subscribers import Policy, SubscriberList
 from mxgw_client.sync._loop import LoopThread
-from mxgw_client.sync.stream import EventStream
+from mxgw_client.sync.streams import EventStream
 from mxgw_client.values import Status
 
 T = TypeVar("T")
 
 
 class Subscription:
-    """See `mxgw_client.Subscription`."""
+    """Like `mxgw_client.Subscription`, without `await`."""
 
     def __init__(self, loop: LoopThread, subscription: asynchronous_bulk.Subscription) -> None:
         self._loop = loop
@@ -76,7 +75,7 @@ class Subscription:
 
 
 class Session:
-    """See `mxgw_client.Session`; every method does what its namesake there does. Threads may share it."""
+    """Like `mxgw_client.Session`, without `await`: every method does the same. Threads may share it."""
 
     def __init__(self, loop: LoopThread, session: asynchronous.Session) -> None:
         self._loop = loop
@@ -140,7 +139,7 @@ class Session:
             client_name,
             resume,
             stored=file.stored if file is not None else None,
-            # The application's place is known on this side: the asynchronous stream may be a batch ahead of it.
+            # The synchronous stream keeps the file: the position of the asynchronous one may be a batch ahead.
             position_file=None,
         )
         return EventStream(self._loop, stream, file)
@@ -358,7 +357,7 @@ class Session:
             self._session.browse(parent, name_contains=name_contains, page_size=page_size, timeout_s=timeout_s)
         )
 
-    # What the gateway and the worker say
+    # The state of session and worker
 
     def info(self, *, timeout_s: float | None = None) -> SessionInfo:
         return self._run(self._session.info(timeout_s=timeout_s))

@@ -1,4 +1,4 @@
-"""What the options of `mxgw keys` accept: scopes, networks, names and patterns, each refused in words."""
+"""Checks the options of `mxgw keys`: scopes, networks, names and patterns."""
 
 from __future__ import annotations
 
@@ -11,9 +11,9 @@ from mxgw_acl.keys import Scope
 from mxgw_core.api import check_glob
 from mxgw_core.api.globs import LONGEST_PATTERN
 
-# What a key may have of events a second, and of MiB kept for a session: more than any gateway has.
+# The largest limits of events per second, and of MiB kept for a session: beyond the means of any gateway.
 MOST_PER_S, MOST_MIB = 1e9, 1024 * 1024
-# Patterns of one kind that a key may have: each item that it names is compared with all of them.
+# The most patterns of one kind: each item that the key names is compared with all of them.
 _MOST_PATTERNS = 100
 
 
@@ -30,7 +30,7 @@ def scopes(ctx: click.Context, param: click.Parameter, value: str) -> frozenset[
 
 
 def networks(ctx: click.Context, param: click.Parameter, values: Sequence[str]) -> tuple[str, ...]:
-    """Return the networks as they are written out in full."""
+    """Return the networks in their full form."""
     try:
         return tuple(str(ipaddress.ip_network(value, strict=False)) for value in values)
     except ValueError as error:
@@ -38,7 +38,7 @@ def networks(ctx: click.Context, param: click.Parameter, values: Sequence[str]) 
 
 
 def names(ctx: click.Context, param: click.Parameter, values: tuple[str, ...]) -> tuple[str, ...]:
-    """Refuse what would make each look at an item of this key long."""
+    """Return patterns of items; refuse those that would make each check of an item slow."""
     if len(values) > _MOST_PATTERNS:
         raise click.BadParameter(
             f"{len(values)} are given, {_MOST_PATTERNS} are allowed: use patterns that name more, or several keys",
@@ -56,7 +56,7 @@ def names(ctx: click.Context, param: click.Parameter, values: tuple[str, ...]) -
 
 
 def tag_globs(ctx: click.Context, param: click.Parameter, values: tuple[str, ...]) -> tuple[str, ...]:
-    """Return patterns of tags; "" stands for a session without one."""
+    """Return patterns of tags; "" is for a session without a tag."""
     globs(ctx, param, tuple(value for value in values if value != ""))
     return values
 

@@ -1,4 +1,4 @@
-"""What the commands share: tables, durations, failures."""
+"""Shared by the commands: tables, durations, failures."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from datetime import UTC, datetime
 
 import click
 
-from mxgw_acl.audit import AuditLog, AuditRecord
+from mxgw_acl.audit_log import AuditLog, AuditRecord
 from mxgw_core.api.errors import MxgwError
 
 _DURATION = re.compile(r"(\d+(?:\.\d+)?)\s*([smhdw])")
@@ -19,7 +19,7 @@ _LONGEST_S = 36_525 * 86_400  # the calendar ends with the year 9999
 
 
 def duration(ctx: click.Context, param: click.Parameter, value: str | None) -> float | None:
-    """Return the seconds of `90d`, `12h`, `30m`, a hundred years at most; the callback of an option."""
+    """Return the seconds of `90d`, `12h`, `30m`, at most a hundred years; the callback of an option."""
     if value is None:
         return None
     match = _DURATION.fullmatch(value.strip())
@@ -33,7 +33,7 @@ def duration(ctx: click.Context, param: click.Parameter, value: str | None) -> f
 
 @contextmanager
 def told_failures() -> Iterator[None]:
-    """Turn the plugin's own errors into sentences and exit code 1."""
+    """Turn the plugin's own errors into error messages and exit code 1."""
     try:
         yield
     except MxgwError as error:
@@ -44,7 +44,7 @@ def write_record(audit: AuditLog, record: AuditRecord) -> None:
     """Record what was done.
 
     Raises:
-        click.ClickException: that could not be recorded; the text says so.
+        click.ClickException: it could not be recorded; the text says so.
     """
     try:
         audit.write(record)
@@ -60,14 +60,14 @@ def show_json(document: object) -> None:
 
 
 def show_table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
-    """Print columns as wide as what is in them."""
+    """Print columns that are as wide as their widest text."""
     widths = [max(len(row[column]) for row in (header, *rows)) for column in range(len(header))]
     for row in (header, *rows):
         click.echo("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip())
 
 
 def moment(seconds: float | None) -> str | None:
-    """Return a time as people and programs read it; a stored one beyond any calendar as the number it is."""
+    """Return a time for people and programs; a stored time beyond the calendar is shown as a number."""
     if seconds is None:
         return None
     try:

@@ -12,7 +12,7 @@ from typing import Any
 
 import click
 
-from mxgw_acl.audit import AUDIT_FILE, AuditLog, AuditRecord
+from mxgw_acl.audit_log import AUDIT_FILE, AuditLog, AuditRecord
 from mxgw_acl.cli.arguments import MOST_MIB, MOST_PER_S, globs, names, networks, scopes, tag_globs
 from mxgw_acl.cli.form import duration, moment, show_json, show_table, told_failures, write_record
 from mxgw_acl.files import write_private
@@ -41,7 +41,7 @@ def keys_group(settings: Callable[[], AclSettings]) -> click.Group:
 
     @contextmanager
     def opened(action: str) -> Iterator[tuple[KeyStore, Callable[[str, str], None]]]:
-        """Yield the store, and what records a change in the audit log."""
+        """Yield the store, and a function that records a change in the audit log."""
         with told_failures():
             chosen = settings()
             store = KeyStore(chosen.directory)
@@ -193,7 +193,7 @@ def keys_group(settings: Callable[[], AclSettings]) -> click.Group:
                 record(key.id, f"{key.name}: {' '.join(sorted(scope.value for scope in key.scopes))}")
                 _write(text, out)
             except (OSError, click.ClickException) as error:
-                # Whoever was to have it does not, so nobody shall.
+                # The key could not be handed over, so it must not be valid.
                 store.revoke(key.id)
                 raise click.ClickException(f"{_why(error)}. Key {key.id} was made, and is revoked again.") from None
         _hand_over(key, text, out, as_json=as_json)
@@ -267,7 +267,7 @@ def keys_group(settings: Callable[[], AclSettings]) -> click.Group:
             try:
                 _write(text, out)
             except OSError as error:
-                # The secret would be lost, and nobody would know.
+                # Otherwise the new secret would be lost unnoticed.
                 raise click.ClickException(
                     f"{_why(error)}. The secret was made but nobody has it: mxgw keys rotate {key.id} --old-lives 0s"
                 ) from None
@@ -306,7 +306,7 @@ def keys_group(settings: Callable[[], AclSettings]) -> click.Group:
 
 
 def _check_place(out: Path | None) -> None:
-    """Refuse a file that could not be written, before there is a key for it."""
+    """Refuse a file that could not be written, before the key is created."""
     if out is None:
         return
     if out.exists():
@@ -327,7 +327,7 @@ def _why(error: OSError | click.ClickException) -> str:
 
 
 def _hand_over(key: Key, text: KeyText, out: Path | None, *, as_json: bool) -> None:
-    """Let the caller have the one copy of the key, or know in which file it is."""
+    """Show the one copy of the key, or say in which file it is."""
     if as_json:
         show_json({**_document(key, None), **({"key": text.text()} if out is None else {"file": str(out)})})
         return
@@ -378,7 +378,7 @@ def _facts(document: dict[str, Any]) -> Iterator[tuple[str, str]]:
                 until = f", until {secret['expires_at']}" if secret["expires_at"] else ""
                 yield "secret", f"of {secret['created_at']}{until}"
         else:
-            # No tag is a tag that a key may set: it must not look like nothing.
+            # The empty tag is one that a key may set: it must not look like an empty list.
             yield (
                 fact.replace("_", " "),
                 ", ".join(str(one) or "''" for one in value) if isinstance(value, list) else str(value),

@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 import click
 
-from mxgw_acl.audit import AUDIT_FILE, AuditLog, AuditRecord
+from mxgw_acl.audit_log import AUDIT_FILE, AuditLog, AuditRecord
 from mxgw_acl.cli.form import told_failures, write_record
 from mxgw_acl.settings import AclSettings
 from mxgw_acl.store import KeyStore

@@ -1,4 +1,4 @@
-"""The directory of operators over LDAP; the only place where ldap3 is imported."""
+"""The directory of operators over LDAP. Only this package imports ldap3."""
 
 from mxgw_acl.ldap.directory import LdapDirectory
 

@@ -1,7 +1,7 @@
-"""Connections to directory servers: encrypted before anything is said, never referred elsewhere, bounded in time.
+"""Connections to directory servers: encrypted from the first byte, limited in time, and never following referrals.
 
-Several defaults of ldap3 are the unsafe ones (certificates not checked, credentials sent on to whatever server a
-referral names, no timeouts; RELIABILITY 4), so everything is said explicitly here.
+Several defaults of ldap3 are unsafe (certificates are not checked, credentials are sent to whatever server a referral
+names, nothing times out; docs/reference/security.md#ldap-defaults), so every option is set here.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ _REFERRAL = 10
 
 
 class ServerFailed(Exception):
-    """One server could not answer; another may."""
+    """One server could not answer; another one may."""
 
 
 class WrongCredentials(Exception):
@@ -34,38 +34,38 @@ class WrongCredentials(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Entry:
-    """One found entry; attribute names are lower case, values as the server sent them."""
+    """One entry that was found. Attribute names are lower case; values are as the server sent them."""
 
     dn: str
     attributes: dict[str, list[bytes]]
 
     def texts(self, name: str) -> list[str]:
-        """Return the values of an attribute; none when it is not there."""
+        """Return the values of an attribute; none when the entry does not have it."""
         return [value.decode("utf-8", "replace") for value in self.attributes.get(name, ())]
 
 
 class _StrictTls(ldap3.Tls):  # type: ignore[misc]  # ldap3 has no types
-    """Checks certificate and host name with Python's own means, IP addresses included."""
+    """Checks certificate and host name with Python's own ssl module, for IP addresses too."""
 
     def __init__(self, context: ssl.SSLContext) -> None:
         super().__init__(validate=ssl.CERT_REQUIRED)
         self._context = context
 
     def wrap_socket(self, connection: Any, do_handshake: bool = False) -> None:
-        """Wrap the socket of an ldap3 connection; the handshake is always done here."""
+        """Wrap the socket of an ldap3 connection, and do the handshake at once."""
         del do_handshake
         connection.socket = self._context.wrap_socket(connection.socket, server_hostname=connection.server.host)
 
 
 @dataclass(slots=True)
 class Budget:
-    """The connections of one login, so that they can be cut when its time is over; any thread may cut."""
+    """The connections of one login, so that any thread can break them when its time is over."""
 
     connections: list[Any] = field(default_factory=list)
     is_over: bool = False
 
     def cut(self) -> None:
-        """Break every connection; whoever waits for an answer gets an error."""
+        """Break every connection; calls that wait for an answer fail."""
         self.is_over = True
         for connection in list(self.connections):
             found = connection.socket
@@ -75,7 +75,7 @@ class Budget:
 
 
 class Connector:
-    """Makes connections as the settings say."""
+    """Opens connections as the settings say."""
 
     def __init__(self, settings: LdapSettings) -> None:
         """Read the CA file.
@@ -90,14 +90,14 @@ class Connector:
     def bound(
         self, url: str, dn: str, password: str, budget: Budget, *, receive_timeout_s: float | None = None
     ) -> Iterator[Connected]:
-        """Yield a connection to one server, bound as `dn`; without a DN, as nobody.
+        """Yield a connection to one server that is bound as `dn`; an empty `dn` binds anonymously.
 
         Raises:
-            ServerFailed: it is not there, not trusted, not willing, or too slow.
-            WrongCredentials: it does not accept them.
+            ServerFailed: the server cannot be reached, is not trusted, refuses, or is too slow.
+            WrongCredentials: the server does not accept the credentials.
         """
         if dn and not password:
-            raise WrongCredentials  # that bind would succeed, as nobody
+            raise WrongCredentials  # that bind would succeed, anonymously
         settings = self._settings
         server = ldap3.Server(
             url, tls=self._tls, get_info=ldap3.NONE, connect_timeout=math.ceil(settings.connect_timeout_s)
@@ -133,7 +133,7 @@ class Connector:
             sockets.append(connection.socket)
             with suppress(LDAPException, OSError):
                 connection.unbind()
-            # After some failures ldap3 leaves them open.
+            # After some failures ldap3 leaves connections open.
             for opened in sockets:
                 if opened is not None:
                     opened.close()
@@ -149,10 +149,10 @@ class Connected:
     def search(
         self, base: str, wanted: str, attributes: Sequence[str], *, whole_tree: bool = True, limit: int = 0
     ) -> list[Entry]:
-        """Return the entries that match the filter; `whole_tree` False looks at `base` alone.
+        """Return the entries that match the filter; `whole_tree` False searches `base` alone.
 
         Raises:
-            ServerFailed: the server could not say.
+            ServerFailed: the server could not answer.
         """
         with _failures(self.url):
             _, result, response, _ = self._connection.search(
@@ -166,7 +166,7 @@ class Connected:
         return [
             Entry(found["dn"], {name.lower(): list(values) for name, values in found["raw_attributes"].items()})
             for found in response or ()
-            # References to other servers stand among the entries; they are not followed.
+            # References to other servers are among the entries; they are not followed.
             if found["type"] == "searchResEntry"
         ]
 

@@ -1,4 +1,4 @@
-"""Logins and look-ups, over the servers of the settings, each within its time."""
+"""Logins and look-ups at the directory servers of the settings, each within its time limit."""
 
 from __future__ import annotations
 
@@ -15,9 +15,9 @@ from typing import TypeVar
 from ldap3.utils.conv import escape_filter_chars
 from ldap3.utils.dn import escape_rdn
 
+from mxgw_acl.directory import Person
 from mxgw_acl.ldap.connections import Budget, Connected, Connector, Entry, ServerFailed, WrongCredentials
 from mxgw_acl.ldap.groups import groups_of
-from mxgw_acl.operators import Person
 from mxgw_acl.settings import LdapSettings
 from mxgw_core.api.errors import DependencyUnavailable
 
@@ -25,9 +25,9 @@ log = logging.getLogger(__name__)
 
 ResultT = TypeVar("ResultT")
 
-# A server that failed is asked last for so long.
+# For this time, a server that failed is asked after all others.
 _AVOIDED_S = 30.0
-# Logins at once; more wait, within their time.
+# Simultaneous logins; further ones wait, within their time.
 _AT_ONCE = 4
 _MEMBER_OF = "memberof"
 # "uid" in (uid={user}) and in uid={user},ou=people; attribute names as RFC 4512 has them, without options.
@@ -38,7 +38,7 @@ class LdapDirectory:
     """Implements `Directory` over LDAP; any thread may call."""
 
     def __init__(self, settings: LdapSettings, *, clock: Callable[[], float] = time.monotonic) -> None:
-        """Prepare connections; none is made yet.
+        """Prepare connections; none is opened yet.
 
         Raises:
             SettingsError: the CA file cannot be used.
@@ -46,18 +46,18 @@ class LdapDirectory:
         self._settings = settings
         self._clock = clock
         self._connector = Connector(settings)
-        # The attributes that a name is compared with, as the filter or the DN has them.
+        # The attributes with which the filter or the DN compares the name.
         where = settings.user_filter if settings.user_base else settings.user_dn
         self._named_by = tuple(dict.fromkeys(_COMPARED.findall(where)))
         self._workers = ThreadPoolExecutor(_AT_ONCE, thread_name_prefix="acl-ldap")
         self._lock = threading.Lock()
         self._open: list[Budget] = []
         self._failed_at: dict[str, float] = {}
-        # Folded DN -> until when, and the groups.
+        # By folded DN: the time until which it is valid, and the groups.
         self._groups: dict[str, tuple[float, Sequence[str]]] = {}
 
     def close(self) -> None:
-        """Cut what is under way, and wait for nobody."""
+        """Break all connections in use, and return without waiting."""
         with self._lock:
             budgets = list(self._open)
         self._workers.shutdown(wait=False, cancel_futures=True)
@@ -65,10 +65,10 @@ class LdapDirectory:
             budget.cut()
 
     def authenticate(self, user: str, password: str) -> Person | None:
-        """Return who logs in; None when name or password are wrong.
+        """Return the person who logs in; None when name or password are wrong.
 
         Raises:
-            DependencyUnavailable: no server could say.
+            DependencyUnavailable: no server answered.
         """
 
         def ask(url: str, budget: Budget) -> Person | None:
@@ -88,10 +88,10 @@ class LdapDirectory:
         return self._ask_servers(ask)
 
     def resolve(self, user: str) -> Person | None:
-        """Return somebody with the groups as of now.
+        """Return a person with the groups as of now; None when there is no such name.
 
         Raises:
-            DependencyUnavailable: no server could say, or there is no account to ask with.
+            DependencyUnavailable: no server answered, or the settings have no service account.
         """
         if self._settings.bind == "direct" and not self._settings.service_dn:
             raise DependencyUnavailable(
@@ -131,7 +131,7 @@ class LdapDirectory:
         )
 
     def _entry(self, connected: Connected, user: str) -> Entry | None:
-        """Return the one entry of a user; None when there is none, or more than one."""
+        """Return the user's entry; None when there is none, or more than one."""
         settings = self._settings
         if settings.user_base:
             wanted = settings.user_filter.replace("{user}", escape_filter_chars(user))
@@ -159,9 +159,9 @@ class LdapDirectory:
         return Person(self._name(entry, user), entry.dn, groups)
 
     def _name(self, entry: Entry, typed: str) -> str:
-        """Return the one name of a person, by which `resolve` finds them, however it was typed."""
+        """Return the name of a person for `resolve`, the same for every way in which it may be typed."""
         for attribute in self._named_by:
-            # Of several values one is as good as the other, as long as it is the same one each time.
+            # Any of several values will do, as long as it is the same one each time.
             if values := sorted(entry.texts(attribute.lower())):
                 return values[0]
         return unicodedata.normalize("NFKC", typed).casefold()
@@ -173,10 +173,10 @@ class LdapDirectory:
     # all servers
 
     def _ask_servers(self, ask: Callable[[str, Budget], ResultT]) -> ResultT:
-        """Ask one server after the other until one can say, all within the time of a login.
+        """Ask the servers one after the other until one answers, all within the time of a login.
 
         Raises:
-            DependencyUnavailable: none could.
+            DependencyUnavailable: no server answered.
         """
         budget = Budget()
         with self._lock:
@@ -208,7 +208,7 @@ class LdapDirectory:
                 if not budget.is_over:
                     log.warning("directory server %s", error)
             except WrongCredentials:
-                # Those of a user are dealt with where they are used.
+                # A user's wrong password was handled before; so this is the service account.
                 problems.append(f"{url}: the service account was refused (plugins.acl.ldap.service_dn)")
                 log.warning("directory server %s", problems[-1])
             else:

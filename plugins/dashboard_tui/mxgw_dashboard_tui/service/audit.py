@@ -1,4 +1,4 @@
-"""The end of the audit log for one administrator: all of it first, then what is new."""
+"""The end of the audit log for one administrator: first all of it, then new entries."""
 
 from __future__ import annotations
 
@@ -8,32 +8,32 @@ from mxgw.convert import timestamp_from_ns
 from mxgw.dashboard.v1 import dashboard_service_pb2 as pb
 from mxgw_core.api import AuditEntry
 
-# What is asked for at a look, and so the most that one message holds.
+# How many entries are read each time, and so the most in one message.
 ENTRIES = 500
 
 
 class NewEntries:
-    """Remembers what was told last."""
+    """Remembers which entries were sent."""
 
     def __init__(self) -> None:
-        self._told: Sequence[AuditEntry] = ()
+        self._sent: Sequence[AuditEntry] = ()
 
     def of(self, entries: Sequence[AuditEntry]) -> tuple[Sequence[AuditEntry], bool]:
-        """Return what was not told yet, and whether something between the last time and now is missing."""
-        told, self._told = self._told, entries
-        if entries is told or not entries:
+        """Return the entries that were not sent yet, and whether entries before them are missing."""
+        sent, self._sent = self._sent, entries
+        if entries is sent or not entries:
             return (), False
-        if not told:
+        if not sent:
             return entries, False
         for index in range(len(entries) - 1, -1, -1):
-            if entries[index] == told[-1]:
+            if entries[index] == sent[-1]:
                 return entries[index + 1 :], False
-        # The log was rotated, or grew by more than one look takes in.
+        # The log was rotated, or grew by more entries than are read at a time.
         return entries, True
 
 
 def entry_message(entry: AuditEntry) -> pb.AuditEntry:
-    """Return an entry as it is sent."""
+    """Return an entry as a message."""
     return pb.AuditEntry(
         time=timestamp_from_ns(entry.time_ns),
         actor=entry.actor,

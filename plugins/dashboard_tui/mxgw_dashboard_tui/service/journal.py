@@ -1,4 +1,4 @@
-"""What happened since the gateway started, in memory: the newest entries, and who may see which."""
+"""What happened since the gateway started, in memory: the newest entries, each shown to those who may see it."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ class _Kept:
 
 
 class Journal:
-    """A bounded list of entries. Lives in the event loop, as the hooks that write it do."""
+    """A bounded list of entries. Lives in the event loop, as the hooks that write to it do."""
 
     def __init__(self, limit: int, clock: Callable[[], int] = time.time_ns) -> None:
         self._entries: deque[_Kept] = deque(maxlen=limit)
@@ -32,7 +32,7 @@ class Journal:
     def add(
         self, kind: pb.JournalKind.ValueType, session: SessionInfo | None, detail: str, operator: str = ""
     ) -> pb.JournalEntry:
-        """Write down what happens now."""
+        """Add an entry with the present time."""
         self._last += 1
         entry = pb.JournalEntry(
             number=self._last,
@@ -47,27 +47,27 @@ class Journal:
         return entry
 
     def remember_ended(self, session: SessionInfo) -> None:
-        """Keep a session that ended, for the list of those that ended last."""
+        """Remember a session that ended, for the list of sessions that ended lately."""
         self._ended.appendleft(session)
 
     def ended(self, may_see: SessionPredicate) -> list[SessionInfo]:
-        """Return the sessions that ended last and may be seen, the newest end first."""
+        """Return the sessions that ended lately and may be seen, the latest end first."""
         return [session for session in self._ended if may_see(session)]
 
     def ended_session(self, session_id: str) -> SessionInfo | None:
-        """Return a session that ended lately."""
+        """Return a session that ended lately; None when it is not remembered."""
         return next((session for session in self._ended if session.session_id == session_id), None)
 
     def after(self, number: int, may_see: SessionPredicate, *, administrator: bool) -> Sequence[pb.JournalEntry]:
-        """Return the entries behind `number` that may be seen, oldest first.
+        """Return the entries after `number` that may be seen, oldest first.
 
-        What is about a session goes to those who may see the session. Logins and what operators did are for
+        Entries about a session are for those who may see the session; logins and actions of operators are for
         administrators.
         """
         return list(self._seen(number, may_see, administrator))
 
     def of_session(self, session_id: str, *, administrator: bool) -> Sequence[pb.JournalEntry]:
-        """Return what concerns one session, oldest first; whether it may be seen is the caller's to know."""
+        """Return the entries about one session, oldest first. The caller must check whether it may be seen."""
         return [
             kept.message
             for kept in self._entries
@@ -77,7 +77,7 @@ class Journal:
         ]
 
     def _seen(self, number: int, may_see: SessionPredicate, administrator: bool) -> Iterator[pb.JournalEntry]:
-        # From the newest on, because mostly there is little or nothing new.
+        # From the newest backwards, because usually few entries are new.
         newer = []
         for kept in reversed(self._entries):
             if kept.message.number <= number:

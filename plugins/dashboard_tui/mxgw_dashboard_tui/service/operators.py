@@ -1,4 +1,4 @@
-"""Who an operator is and what the role allows. Fails closed: what is not known to be allowed is refused."""
+"""Who an operator is, and what the role allows. Fails closed: what is not known to be allowed is refused."""
 
 from __future__ import annotations
 
@@ -21,10 +21,10 @@ _ROLES = {"administrator": pb.ROLE_ADMINISTRATOR, "viewer": pb.ROLE_VIEWER}
 
 
 class Operators:
-    """Answers for one gateway.
+    """The operators of one gateway.
 
-    Where a plugin knows operators, that plugin alone decides, and its tokens reach us as identities of kind
-    "operator". Elsewhere callers of this machine are the local operator with the role that the settings give.
+    If a plugin knows operators, that plugin alone decides, and callers with its tokens have identities of kind
+    "operator". Otherwise callers of this machine are the local operator, with the role of the settings.
     """
 
     def __init__(
@@ -47,7 +47,7 @@ class Operators:
 
         Raises:
             Unauthenticated: a login is needed first.
-            AccessDenied: the caller is no operator, or has no role here.
+            AccessDenied: the caller is not an operator, or has no role here.
         """
         operator = as_operator(call.identity)
         if operator is not None:
@@ -67,7 +67,7 @@ class Operators:
         return operator
 
     def sight_of(self, operator: Operator) -> SessionPredicate:
-        """Return which sessions the operator may see now; ask again for each look."""
+        """Return which sessions the operator may see now; ask again each time."""
         if operator is self._local:
             return lambda _: True
         return self._gateway.sight_of(operator)
@@ -76,7 +76,7 @@ class Operators:
         """Return a session, live or ended lately, that the operator may see.
 
         Raises:
-            SessionNotFound: it is not there, or not to be seen; nobody can tell which.
+            SessionNotFound: there is none, or the operator may not see it; the two look alike.
         """
         info = self._gateway.session(session_id) or self._journal.ended_session(session_id)
         if info is None or not self.sight_of(operator)(info):
@@ -84,11 +84,11 @@ class Operators:
         return info
 
     def administrator(self, call: Call, session_id: str, doing: str) -> tuple[Operator, SessionInfo]:
-        """Return who is about to act on which session; an attempt that is refused goes into the journal.
+        """Return the administrator who is about to act on a session; a refused attempt is added to the journal.
 
         Raises:
             SessionNotFound: as `session`.
-            AccessDenied: the operator may look only.
+            AccessDenied: the operator is not an administrator.
         """
         operator = self.of(call)
         info = self.session(operator, session_id)
@@ -101,7 +101,7 @@ class Operators:
         """Return the administrator who calls.
 
         Raises:
-            AccessDenied: the operator may look only.
+            AccessDenied: the operator is not an administrator.
         """
         operator = self.of(call)
         if role_of(operator) != pb.ROLE_ADMINISTRATOR:
@@ -119,8 +119,8 @@ class Operators:
         """Return the operator, with a token.
 
         Raises:
-            Unauthenticated: nobody vouches for this name and password.
-            TooManyAttempts: of this peer, or for this name.
+            Unauthenticated: name or password is wrong.
+            TooManyAttempts: by this peer, or for this name.
             AccessDenied: the operator has no role, or the plugin gave no token.
         """
         if not self.login_required:
@@ -136,11 +136,11 @@ class Operators:
         return operator
 
     async def renew(self, call: Call) -> Operator:
-        """Return the operator who calls as of now, with a new token.
+        """Return the calling operator as of now, with a new token.
 
         Raises:
-            Unauthenticated: the login is over; it is ended here, so that nothing of it goes on until it expires.
-            GatewayError: the plugin could not say; the token at hand stays what it is.
+            Unauthenticated: the login is over; its streams are ended now, rather than when the token expires.
+            GatewayError: the plugin could not decide; the present token stays valid.
         """
         operator = self._logged_in(call)
         renewed = await self._gateway.renew_operator(operator)
@@ -153,7 +153,7 @@ class Operators:
         return renewed
 
     def _end_streams_of(self, call: Call, renewed: Operator) -> None:
-        """End what was opened with another role: a stream knows the role that it began with."""
+        """End the streams that the operator opened with another role, because a stream keeps the role of its begin."""
         for stream in self._gateway.streams():
             claims = stream.identity.claims
             if (
@@ -181,7 +181,7 @@ class Operators:
 
 
 def role_of(operator: Operator) -> pb.Role.ValueType:
-    """Return the highest role an operator has here."""
+    """Return the highest role of an operator."""
     return max((_ROLES.get(role, pb.ROLE_UNSPECIFIED) for role in operator.roles), default=pb.ROLE_UNSPECIFIED)
 
 

@@ -1,4 +1,4 @@
-"""One look at the whole gateway, shared by all operators who watch; each is then given what is theirs to see."""
+"""Samples of the whole gateway, shared by all operators who watch; each operator is sent the part that they may see."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from mxgw.v1 import gateway_service_pb2 as gw
 from mxgw.v1.session_service_pb2 import ListSubscribersResponse
 from mxgw_core.api import Gateway, Observation, PluginStatus, SessionInfo
 
-# Whoever asks within this time of another gets the same look.
+# Requests within this time get the same sample.
 _SHARED_S = 0.2
 _GAP_FRAMES, _LOST, _OVERFLOWS = "mxgw_gap_frames_total", "mxgw_events_lost_total", "mxgw_subscriber_overflow_total"
 
@@ -30,7 +30,7 @@ class Sample:
 
 
 class Sampler:
-    """Looks when asked, not more often than needed; costs nothing while nobody asks."""
+    """Takes a sample on request, but not more often than needed. Costs nothing while nobody asks."""
 
     def __init__(self, gateway: Gateway, clock: Callable[[], float] = time.monotonic) -> None:
         self._gateway = gateway
@@ -39,7 +39,7 @@ class Sampler:
         self._sampled_at = 0.0
 
     def sample(self, watchers: int, loop_delay_s: float) -> Sample:
-        """Return a look that is at most 0.2 s old."""
+        """Return a sample that is at most 0.2 s old."""
         now = self._clock()
         if self._sample is None or now - self._sampled_at > _SHARED_S:
             self._sample, self._sampled_at = self._look(watchers, loop_delay_s), now
@@ -63,7 +63,7 @@ class Sampler:
 
 
 def row_of(seen: Observation, info: SessionInfo) -> pb.SessionRow | None:
-    """Return the row of a session, live or ended lately; None when it is not known any more."""
+    """Return the row of a session, live or ended lately; None when it is not known."""
     session = seen.session(info.session_id)
     if session is None:
         return None
@@ -82,7 +82,7 @@ def _add_lag(row: pb.SessionRow, subscribers: ListSubscribersResponse) -> None:
         if duration_to_seconds(subscriber.lag_age) > duration_to_seconds(row.lag_age):
             row.lag_age.CopyFrom(subscriber.lag_age)
     for counter in subscribers.counters:
-        # What a subscriber let be conflated for itself is no loss that an operator has to look into.
+        # Conflation that a subscriber asked for is not counted as a loss.
         conflated = counter.labels.get("reason") == "CONFLATED"
         if counter.name == _GAP_FRAMES and not conflated:
             row.gap_frames += counter.value

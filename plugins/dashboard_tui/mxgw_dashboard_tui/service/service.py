@@ -1,4 +1,4 @@
-"""The dashboard's RPCs. What an operator may see is asked again for every message: a revocation takes effect."""
+"""The RPCs of the dashboard. An operator's rights are checked again for every message, so a revocation takes effect."""
 
 from __future__ import annotations
 
@@ -15,13 +15,13 @@ from mxgw.dashboard.v1 import dashboard_service_pb2 as pb
 from mxgw_core.api import Call, CloseReason, Gateway, Operator, ResponseStream, SessionInfo, turn
 from mxgw_core.api.errors import AccessDenied, InvalidRequest, Unauthenticated
 from mxgw_dashboard_tui.service.audit import ENTRIES, NewEntries, entry_message
-from mxgw_dashboard_tui.service.feeds import Feeds
 from mxgw_dashboard_tui.service.journal import Journal
+from mxgw_dashboard_tui.service.mirrors import Mirrors
 from mxgw_dashboard_tui.service.operators import Operators, role_of
 from mxgw_dashboard_tui.service.sampler import Sampler, row_of
 from mxgw_dashboard_tui.settings import DashboardSettings
 
-# What a caller needs where a plugin authorizes by scope; this service asks for the role itself as well.
+# The scopes of the methods, for a plugin that authorizes by scope; this service checks the role itself as well.
 SCOPES = {
     "GetAccess": "public",
     "Login": "public",
@@ -39,7 +39,7 @@ SCOPES = {
 _INTERVAL_S = 1.0
 _SHORTEST_S, _LONGEST_S = 0.25, 60.0
 _PAGE, _LARGEST_PAGE = 200, 1000
-# A stream of events says something at least this often, and looks again at what its operator may see.
+# A stream of events sends a message at least this often, and checks again what its operator may see.
 _QUIET_S = 2.0
 
 
@@ -47,14 +47,14 @@ class DashboardService:
     """Implements mxgw.dashboard.v1.DashboardService."""
 
     def __init__(
-        self, gateway: Gateway, settings: DashboardSettings, journal: Journal, feeds: Feeds, version: str
+        self, gateway: Gateway, settings: DashboardSettings, journal: Journal, mirrors: Mirrors, version: str
     ) -> None:
         self._gateway = gateway
         self._settings = settings
         self._journal = journal
         self._operators = Operators(gateway, settings, journal)
         self._sampler = Sampler(gateway)
-        self._feeds = feeds
+        self._mirrors = mirrors
         self._version = version
         self._started_at = timestamp_from_ns(time.time_ns())
         self._watchers = 0
@@ -181,8 +181,8 @@ class DashboardService:
     async def WatchEvents(self, request: pb.WatchEventsRequest, call: Call, stream: ResponseStream) -> None:
         operator = self._operators.of(call)
         self._operators.session(operator, request.session_id)
-        async with self._feeds.reading(request.session_id) as reader:
-            message: pb.WatchEventsResponse | None = None  # the first says that it has begun
+        async with self._mirrors.reading(request.session_id) as reader:
+            message: pb.WatchEventsResponse | None = None  # the first message says that the stream has begun
             while True:
                 info = self._operators.session(operator, request.session_id)
                 if message is None:
@@ -227,7 +227,7 @@ class DashboardService:
         try:
             new = NewEntries()
             async for _ in _ticks(interval_s):
-                await turn()  # those who watch are due at the same moments
+                await turn()  # all watchers are due at the same moments
                 entries = self._gateway.observation.audit_tail(ENTRIES)
                 message = pb.WatchAuditResponse(
                     as_of=timestamp_from_ns(time.time_ns()),
@@ -274,9 +274,9 @@ def _interval(asked: Duration) -> float:
 
 
 async def _ticks(interval_s: float) -> AsyncIterator[tuple[int, float]]:
-    """Yield at once and then at every multiple of the interval: how many were missed so far, and how late this one is.
+    """Yield at once, and then at every multiple of the interval: how many were missed so far, and how late this one is.
 
-    Multiples of the loop's clock, so that all who watch look at the same moments and share one look.
+    The multiples are those of the loop's clock, so that all watchers ask at the same moments and share one sample.
     """
     loop = asyncio.get_running_loop()
     missed, late_s = 0, 0.0

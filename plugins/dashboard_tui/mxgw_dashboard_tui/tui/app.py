@@ -1,4 +1,4 @@
-"""The app: modes, keys, theme; the connection runs beside it and the screens repaint from the newest view."""
+"""The app: modes, keys, theme. The connection runs beside it, and the screens repaint from the newest view."""
 
 from __future__ import annotations
 
@@ -26,12 +26,12 @@ from mxgw_dashboard_tui.tui.widgets.grid import Grid
 from mxgw_dashboard_tui.tui.widgets.line import Line
 
 _THEMES = {"dark": "textual-dark", "light": "textual-light"}
-# A screen that comes is not painted before it was laid out; textual waits 50 ms for that, which is half of an answer.
+# How long textual may delay the first painting of a screen; its own 50 ms would be half of a response time.
 _SWITCH_S = 0.005
 
 
 class DashboardApp(App[None]):
-    """Shows a source. `clock` is monotonic seconds; it and `wall` can be stopped for tests."""
+    """Shows a source. `clock` is monotonic seconds; tests can stop it and `wall`."""
 
     TITLE = "mxgw"
     CSS_PATH = "dashboard.tcss"
@@ -64,7 +64,7 @@ class DashboardApp(App[None]):
         self.source = source
         self.showing = Showing(clock, wall, f"connecting to {source.name}")
         self.command_names = names()
-        # At most so many alarms of the plant are shown.
+        # How many alarms of the plant are shown at most.
         self.alarm_rows = alarm_rows
         self._user = user
         self._recorder = recorder
@@ -94,7 +94,7 @@ class DashboardApp(App[None]):
         self.showing.link, self.showing.link_detail = message.link, message.detail
         if message.link is not Link.LOGIN:
             return
-        # Whoever logs in next may be somebody else: nothing of what was shown stays.
+        # The next login may be that of another person, so nothing that was shown may stay.
         self.showing.forget()
         while len(self.screen_stack) > 1 and not isinstance(self.screen, LoginScreen):
             self.screen.dismiss(None)
@@ -103,7 +103,7 @@ class DashboardApp(App[None]):
             self.push_screen(LoginScreen(self.source, self._user, message.detail))
 
     def on_view_changed(self, message: ViewChanged) -> None:
-        # The footer shows what the role allows.
+        # The keys in the footer depend on the role.
         if message.view.snapshot.role != self._role:
             self._role = message.view.snapshot.role
             self.refresh_bindings()
@@ -111,11 +111,11 @@ class DashboardApp(App[None]):
     # keys and commands
 
     async def on_event(self, event: events.Event) -> None:
-        """Let a key do what it does before the next one is looked at.
+        """Finish one key before the next one is handled.
 
-        Textual hands a key to the widget with the focus, from where it comes back to be looked up among the bindings;
-        keys right behind it are on their way to the same widget, though this one may have moved the focus or opened
-        another screen.
+        Textual sends a key to the focused widget, and looks it up among the bindings when the widget passes it back.
+        Without this, keys that follow at once would go to the same widget, although the first key may have moved the
+        focus or opened another screen.
         """
         if isinstance(event, events.Key) and not event.is_forwarded:
             self.app_focus = True
@@ -150,12 +150,12 @@ class DashboardApp(App[None]):
             self.notify(str(refusal), severity="warning", markup=False)
 
     async def open_session(self, session_id: str, name: str) -> None:
-        """Look at one session in depth; ends a freeze, because nothing of it was there to be frozen."""
+        """Show one session in depth. This ends a freeze, because nothing was received of the session before."""
         self.showing.thaw()
         await self.push_screen(SessionScreen(session_id, name))
 
     async def run_command(self, text: str) -> None:
-        """Carry out a command of the `:` line or the palette."""
+        """Run a command of the `:` line or of the palette."""
         match find(text):
             case None:
                 self.notify(f"no command {text!r}; ? shows them", severity="warning", markup=False)

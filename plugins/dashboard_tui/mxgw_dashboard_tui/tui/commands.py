@@ -1,21 +1,19 @@
-"""Commands by name, for the `:` line and for textual's palette: every view, and a few things the app does."""
+"""Commands by name, for the `:` line and for textual's palette: one for each view, and some of the app itself."""
 
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Iterable, Sequence
 from functools import partial
-from typing import TYPE_CHECKING, NamedTuple, cast
+from typing import NamedTuple, cast
 
 from textual.command import DiscoveryHit, Hit, Hits, Provider
 
+from mxgw_dashboard_tui.tui.screens.base import Dashboard
 from mxgw_dashboard_tui.tui.views import VIEWS
-
-if TYPE_CHECKING:
-    from mxgw_dashboard_tui.tui.app import DashboardApp
 
 
 class Command(NamedTuple):
-    """A name, what it does, and shorter names for it."""
+    """A command: its name, its meaning, and shorter names."""
 
     name: str
     meaning: str
@@ -38,7 +36,7 @@ def names() -> list[str]:
 
 
 def find(text: str) -> str | None:
-    """Return the command that `text` names: by its name, a shorter one, or a beginning that fits only one."""
+    """Return the name of the command for a text: its name, a shorter name, or the beginning of one name only."""
     for command in COMMANDS:
         if text == command.name or text in command.aliases:
             return command.name
@@ -60,5 +58,5 @@ class DashboardCommands(Provider):
                 yield Hit(score, matcher.highlight(command.name), run, help=command.meaning)
 
     def _runs(self) -> Iterable[tuple[Command, Callable[[], Awaitable[None]]]]:
-        app = cast("DashboardApp", self.app)
+        app = cast("Dashboard", self.app)
         return [(command, partial(app.run_command, command.name)) for command in COMMANDS]

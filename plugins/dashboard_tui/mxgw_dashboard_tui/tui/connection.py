@@ -1,4 +1,4 @@
-"""A gateway as source: one channel, one stream of snapshots, reconnected for as long as the dashboard is open."""
+"""A gateway as source: one channel and one stream of snapshots, reconnected as long as the dashboard is open."""
 
 from __future__ import annotations
 
@@ -28,14 +28,14 @@ _M = TypeVar("_M", bound=Message)
 SERVICE = "/mxgw.dashboard.v1.DashboardService"
 
 _CALL_TIMEOUT_S = 10.0
-# A renewal that nobody could decide is tried again after this time.
+# When the gateway could not decide about a renewal, it is tried again after this time.
 _RENEW_AGAIN_S = 10.0
-# The gateway's own answer, not a connection that is cut; asking again changes nothing.
+# Refusals by the gateway itself, not failures of the connection; trying again changes nothing.
 _NO = frozenset({grpc.StatusCode.NOT_FOUND, grpc.StatusCode.PERMISSION_DENIED, grpc.StatusCode.UNAUTHENTICATED})
-# How long leaving may wait for the gateway to take the login back.
+# How long the end of the dashboard waits for the logout.
 _GOOD_BYE_S = 1.0
 _FIRST_RETRY_S, _LONGEST_RETRY_S = 0.5, 5.0
-# A stream without news for so many intervals is dead, whatever TCP thinks of it.
+# A stream without messages for so many intervals is treated as broken, even if TCP reports nothing.
 _SILENT_INTERVALS = 5
 _SILENT_AT_LEAST_S = 5.0
 
@@ -51,7 +51,7 @@ class Target:
 
 
 class Connection:
-    """See `Source`. The password is handed on and kept nowhere; the token is kept in memory only."""
+    """See `Source`. It passes the password on and keeps it nowhere; the token is kept in memory only."""
 
     is_recording = False
 
@@ -141,7 +141,7 @@ class Connection:
         try:
             await self.ask(f"{SERVICE}/Logout", pb.LogoutRequest(), pb.LogoutResponse)
         finally:
-            # Also when the gateway could not be told: nobody goes on here with this login.
+            # Also when the gateway cannot be reached: this dashboard must not use the login any more.
             self._credentials.forget()
 
     async def _stay_logged_in(self) -> None:
@@ -198,7 +198,7 @@ class Connection:
                 async with asyncio.timeout(_GOOD_BYE_S):
                     await self.logout()
             except (Refused, TimeoutError):
-                pass  # the gateway is away: the token expires there by itself
+                pass  # the gateway cannot be reached: the token expires there by itself
         self._credentials.forget()
         await self._channel.close()
 
@@ -261,14 +261,14 @@ def _meaning(error: grpc.aio.AioRpcError) -> tuple[Link, str]:
     said = clean(error.details() or "", 300)
     match error.code():
         case grpc.StatusCode.UNAUTHENTICATED:
-            # What the gateway says is meant for programs with keys.
+            # The gateway's own text is for programs with API keys.
             return Link.LOGIN, "your login is over: log in again"
         case grpc.StatusCode.PERMISSION_DENIED:
             return Link.DENIED, said
         case grpc.StatusCode.UNIMPLEMENTED:
             return Link.DENIED, "this gateway has no dashboard: enable its plugin dashboard_tui, or give --connect"
         case grpc.StatusCode.UNAVAILABLE:
-            # What gRPC says of a failed connection ends with the cause.
+            # gRPC's text about a failed connection ends with the cause.
             cause = said.rpartition(": ")[2] if "failed to connect" in said.lower() else said
             return Link.CUT, f"no gateway answers ({cause})" if cause else "no gateway answers"
         case grpc.StatusCode.DEADLINE_EXCEEDED:

@@ -1,17 +1,19 @@
-"""The token of a login: in memory only, and renewed long before it expires."""
+"""The token of a login: kept in memory only, and renewed long before it expires."""
 
 from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Sequence
 
-# Half of the life is left for asking again when the directory cannot be reached.
+# The rest of its life is for further attempts, in case the directory cannot be reached.
 _RENEW_AT = 0.5
 _NEVER = float("inf")
 
 
 class Credentials:
-    """One login at a time. `number` grows with each login and each logout: what began under another one is over."""
+    """One login at a time. `number` grows with each login and logout, so that work for an earlier login can be
+    recognised.
+    """
 
     def __init__(self, clock: Callable[[], float]) -> None:
         self._clock = clock
@@ -23,7 +25,7 @@ class Credentials:
 
     @property
     def metadata(self) -> Sequence[tuple[str, str]]:
-        """What to send with a call."""
+        """The metadata of a call."""
         return (("authorization", f"Bearer {self._token}"),) if self._token else ()
 
     @property
@@ -36,18 +38,18 @@ class Credentials:
         self.renew(token, valid_s)
 
     def renew(self, token: str, valid_s: float) -> None:
-        """Take the next token of the same login; one of no known life is not renewed."""
+        """Take the next token of the same login. A token without a known life is not renewed."""
         self._token = token
         self._renew_at = self._clock() + valid_s * _RENEW_AT if valid_s > 0 else _NEVER
         self._changed.set()
 
     def postpone(self, seconds: float) -> None:
-        """Try to renew again after this time."""
+        """Renew the token after this time."""
         self._renew_at = self._clock() + seconds
         self._changed.set()
 
     def forget(self) -> None:
-        """Let the login be over."""
+        """Forget the login."""
         if self._token:
             self.number += 1
         self._token = ""
@@ -55,7 +57,7 @@ class Credentials:
         self._changed.set()
 
     async def due(self) -> None:
-        """Return when the token ought to be renewed."""
+        """Return when it is time to renew the token."""
         while True:
             self._changed.clear()
             left_s = None if self._renew_at == _NEVER else self._renew_at - self._clock()

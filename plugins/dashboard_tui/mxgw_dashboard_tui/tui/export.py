@@ -1,4 +1,4 @@
-"""Rows as JSON: one for the clipboard, all that are shown for a file."""
+"""Rows as JSON: one row for the clipboard, or all shown rows for a file."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from mxgw_dashboard_tui.tui.widgets.grid import Row
 
 
 def document_text(row: Row) -> str:
-    """Return a row as one line of JSON, everything beyond ASCII escaped."""
+    """Return a row as one line of JSON, with everything beyond ASCII escaped."""
     document: object = row.document
     if isinstance(document, Message):
         document = MessageToDict(document, preserving_proto_field_name=True)

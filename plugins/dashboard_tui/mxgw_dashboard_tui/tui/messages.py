@@ -1,4 +1,4 @@
-"""What flows to the widgets: frozen values, posted to the app by whoever talks to the gateway."""
+"""Messages to the app, with frozen values; posted by the source when something arrives."""
 
 from __future__ import annotations
 
@@ -6,13 +6,12 @@ from dataclasses import dataclass
 
 from textual.message import Message
 
-from mxgw.dashboard.v1 import dashboard_service_pb2 as pb
 from mxgw_dashboard_tui.tui.model import Link, View
 
 
 @dataclass
 class LinkChanged(Message):
-    """The connection is another one now; `detail` says why in words."""
+    """The state of the connection changed; `detail` has the reason in words."""
 
     link: Link
     detail: str
@@ -26,12 +25,3 @@ class ViewChanged(Message):
 
     def can_replace(self, message: Message) -> bool:
         return isinstance(message, ViewChanged)
-
-
-@dataclass
-class DetailArrived(Message):
-    """There is a newer look at one session."""
-
-    session_id: str
-    detail: pb.WatchSessionResponse
-    received_at: float

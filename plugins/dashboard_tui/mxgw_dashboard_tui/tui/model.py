@@ -1,4 +1,4 @@
-"""What the dashboard knows, made from the messages of the gateway: immutable views, one per snapshot."""
+"""The dashboard's view of the gateway, made from its messages: immutable, one view per snapshot."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from google.protobuf.message import Message
 
 from mxgw.convert import duration_to_seconds, timestamp_to_ns
 from mxgw.dashboard.v1 import dashboard_service_pb2 as pb
-from mxgw_dashboard_tui.tui.alarms import Alarm, alarms_of
+from mxgw_dashboard_tui.tui.gateway_alarms import Alarm, alarms_of
 
 _M = TypeVar("_M", bound=Message)
 
@@ -24,7 +24,7 @@ _MINUTE_S = 60.0
 
 
 class Link(enum.Enum):
-    """How the connection to the gateway is."""
+    """The state of the connection to the gateway."""
 
     CONNECTING = "connecting"
     LOGIN = "login needed"
@@ -37,7 +37,7 @@ class Link(enum.Enum):
 
 @dataclass(frozen=True, slots=True)
 class SessionView:
-    """One session: `rate` is None until two snapshots are there; `rates` are the last ones, oldest first."""
+    """One session. `rate` is None until there are two snapshots; `rates` are the latest rates, oldest first."""
 
     row: pb.SessionRow
     rate: float | None
@@ -47,7 +47,7 @@ class SessionView:
 
 @dataclass(frozen=True, slots=True)
 class Point:
-    """The whole gateway at one snapshot; counters are totals since the dashboard began to look."""
+    """The whole gateway at one snapshot. Counters are totals since the dashboard was started."""
 
     at_s: float
     events_per_s: float
@@ -61,14 +61,14 @@ class Point:
 
 @dataclass(frozen=True, slots=True)
 class View:
-    """Everything there is to show at one moment. `received_at` is this machine's monotonic clock."""
+    """Everything to show at one moment. `received_at` is this machine's monotonic clock."""
 
     snapshot: pb.WatchGatewayResponse
     received_at: float
     behind_s: float
     sessions: Sequence[SessionView]
     points: Sequence[Point]
-    # How many points there were before those.
+    # How many older points were dropped.
     points_gone: int
     journal: Sequence[pb.JournalEntry]
     alarms: Sequence[Alarm]
@@ -77,7 +77,7 @@ class View:
 
     @property
     def now_ns(self) -> int:
-        """The gateway's clock at this view."""
+        """The gateway's clock at this view, nanoseconds since 1970."""
         return timestamp_to_ns(self.snapshot.as_of)
 
     @property
@@ -85,18 +85,18 @@ class View:
         return self.snapshot.role == pb.ROLE_ADMINISTRATOR
 
     def session(self, session_id: str) -> SessionView | None:
-        """Return one live session."""
+        """Return one live session; None when it is not there."""
         return next((view for view in self.sessions if view.row.session.session_id == session_id), None)
 
 
 def own(message: _M) -> _M:
-    """Return a copy to keep: a part of a message holds the memory of all of it."""
+    """Return a copy to keep, because a part of a message keeps the memory of the whole message."""
     return type(message).FromString(message.SerializeToString())
 
 
 @dataclass(slots=True)
 class _Track:
-    """What is kept of one session between snapshots."""
+    """The values of one session from the last snapshot."""
 
     epoch: bytes = b""
     head: int = 0
@@ -108,7 +108,7 @@ class _Track:
 
 
 class Model:
-    """Takes snapshots, gives views. `clock` is monotonic seconds, `wall` seconds since 1970."""
+    """Makes views from snapshots. `clock` is monotonic seconds, `wall` seconds since 1970."""
 
     def __init__(self, clock: Callable[[], float], wall: Callable[[], float]) -> None:
         self._clock = clock
@@ -153,7 +153,7 @@ class Model:
         return self.view
 
     def _begin(self, instance: str) -> None:
-        """Another run of the gateway: nothing of the earlier one can be compared with it."""
+        """Forget everything: values of another run of the gateway cannot be compared with this one."""
         self._instance = instance
         self._tracks.clear()
         self._points.clear()
@@ -163,7 +163,7 @@ class Model:
         self._lost = self._gaps = self._last_ns = 0
 
     def _behind(self, now_ns: int) -> float:
-        """Return how much later than at best this snapshot came; clocks of two machines need not agree."""
+        """Return how much later this snapshot came than the quickest one; the clocks of the machines may differ."""
         skew_s = self._wall() - now_ns / 1e9
         self._least_skew_s = skew_s if self._least_skew_s is None else min(self._least_skew_s, skew_s)
         return skew_s - self._least_skew_s
@@ -172,7 +172,7 @@ class Model:
         session = row.session
         track = self._tracks.get(session.session_id)
         if track is None or track.epoch != session.epoch:
-            # What was lost before we looked is in the session's own counters, not in what a minute brought.
+            # Losses from before this dashboard was started do not count for the last minute.
             track = _Track(session.epoch, session.head_sequence, now_ns, row.lost_events, row.gap_frames)
             track.rates = deque(maxlen=_SESSION_POINTS)
             self._tracks[session.session_id] = track

@@ -1,4 +1,4 @@
-"""The plant's alarms as a stream of AlarmService tells of them: what is active, who reports it, what changed lately."""
+"""The plant's alarms, from the frames of AlarmService: active alarms, who reports them, and the latest changes."""
 
 from __future__ import annotations
 
@@ -18,22 +18,22 @@ _NEWS = 200
 
 @dataclass(frozen=True, slots=True)
 class News:
-    """Something that happened, for people; `time` is when the gateway learned of it."""
+    """One change, as text; `time` is when the gateway learned of it."""
 
     time: Timestamp
     text: str
 
 
 class PlantAlarms:
-    """Takes the frames of one stream after another; what was active stays until a later stream has shown all anew.
+    """Takes the frames of one stream after another. Active alarms stay until a later stream has sent all of them anew.
 
     Attributes:
         active: the active alarms by reference.
-        changed: references whose alarm is another one, or gone, since somebody cleared this.
-        provider: who reports; None while nobody has said.
+        changed: references of alarms that changed or ended since the caller emptied this set.
+        provider: who reports; None while that is unknown.
         news: the latest changes, oldest first.
-        news_count: how many changes there were at all.
-        version: another number whenever there is something to paint.
+        news_count: how many changes there were altogether.
+        version: changes whenever there is something to paint.
     """
 
     def __init__(self) -> None:
@@ -46,11 +46,11 @@ class PlantAlarms:
         self._arriving: dict[str, a.Alarm] = {}
 
     def begin(self) -> None:
-        """A stream begins."""
+        """Prepare for the frames of a new stream."""
         self._arriving.clear()
 
     def take(self, message: StreamAlarmsResponse) -> bool:
-        """Take a frame; return False when only a new stream can tell which alarms are stale."""
+        """Take a frame. Return False when only a new stream can tell which alarms are stale."""
         is_known = True
         match message.WhichOneof("frame"):
             case "snapshot":

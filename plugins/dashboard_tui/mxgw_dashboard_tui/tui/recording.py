@@ -1,7 +1,7 @@
-"""Recordings of what a dashboard was shown: written while watching, played back as if it were live.
+"""Recordings of a dashboard: written while watching, and played back as if they were live.
 
-A file is JSON lines: a header, then one object per snapshot with the seconds since the beginning and the snapshot in
-protobuf's JSON form, so that other tools can read it too. It holds session names, owners and tags, and no values.
+A file has JSON lines: a header, then one object per snapshot with the seconds since the start and the snapshot in
+protobuf's JSON form, so that other tools can read it too. It has names, owners and tags of sessions, but no values.
 """
 
 from __future__ import annotations
@@ -58,10 +58,10 @@ class Recorder:
 
 
 def read_recording(path: Path) -> Iterator[tuple[float, pb.WatchGatewayResponse]]:
-    """Yield the snapshots with their seconds since the beginning. A last line that is cut off ends it.
+    """Yield the snapshots with their seconds since the start; an incomplete last line is left out.
 
     Raises:
-        NoRecording: it cannot be read, or is none.
+        NoRecording: the file cannot be read, or is not a recording.
     """
     try:
         with path.open(encoding="utf-8") as file:
@@ -80,7 +80,7 @@ def read_recording(path: Path) -> Iterator[tuple[float, pb.WatchGatewayResponse]
 
 
 class Playback:
-    """A recording as source, at the pace at which it was made. Nothing can be asked or done."""
+    """A recording as source, played at its original pace. Calls are refused."""
 
     is_recording = True
 

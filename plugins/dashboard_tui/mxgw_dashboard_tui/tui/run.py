@@ -1,4 +1,4 @@
-"""The dashboard put together from its options, and its end."""
+"""Puts the dashboard together from its options, runs it, and closes it."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What is known of one watched session: its items with their last values, and a bounded log of its events."""
+"""One watched session: its items with their latest values, and a bounded log of its events."""
 
 from __future__ import annotations
 
@@ -10,9 +10,9 @@ from mxgw.convert import timestamp_to_ns
 from mxgw.dashboard.v1 import dashboard_service_pb2 as pb
 from mxgw.v1 import events_pb2 as e
 from mxgw.v1 import session_service_pb2 as ss
-from mxgw_dashboard_tui.tui.alarms import session_name
+from mxgw_dashboard_tui.tui.event_rows import event_row, gap_row, left_out_row
 from mxgw_dashboard_tui.tui.model import own
-from mxgw_dashboard_tui.tui.screens import session_rows as rows
+from mxgw_dashboard_tui.tui.text import session_name
 from mxgw_dashboard_tui.tui.widgets.grid import Row
 
 _LOG_ROWS = 2000
@@ -20,22 +20,22 @@ _LOG_ROWS = 2000
 
 @dataclass(slots=True)
 class Item:
-    """One item: its state as the worker told it, and the newest data change, which may be younger than that."""
+    """One item: its state from the worker, and its latest data change, which may be newer than the state."""
 
     state: ss.ItemState
     value: e.DataChange | None
     sequence: int
-    # When the worker had the value, by the clock of its machine; 0 when only the worker's own list told it.
+    # When the worker got the value, by the clock of its machine; 0 for a value from the worker's list.
     worker_ns: int = 0
 
 
 class SessionModel:
-    """Fed by three streams, read by the screen."""
+    """Gets the messages of three streams; the screen reads it."""
 
     def __init__(self) -> None:
         self.detail: pb.WatchSessionResponse | None = None
         self.received_at: float | None = None
-        # By serial: handles are given out again.
+        # By serial, because handles are used again.
         self.items: dict[int, Item] = {}
         self.items_at: float | None = None
         self.total_items = 0
@@ -49,7 +49,7 @@ class SessionModel:
 
     @property
     def now_ns(self) -> int:
-        """The gateway's clock at the last look."""
+        """The gateway's clock when the latest detail was sent, nanoseconds since 1970."""
         return timestamp_to_ns(self.detail.as_of) if self.detail is not None else 0
 
     @property
@@ -61,11 +61,11 @@ class SessionModel:
         return self.detail is not None and self.detail.row.session.source_health == e.SOURCE_HEALTH_LOST
 
     def take_detail(self, detail: pb.WatchSessionResponse, now: float) -> None:
-        """Take a look at the session."""
+        """Replace the detail of the session."""
         self.detail, self.received_at = detail, now
 
     def take_items(self, pages: Sequence[pb.ListItemsResponse], now: float) -> None:
-        """Take the worker's list of items; what events brought since then stays."""
+        """Replace the items with the worker's list; newer values from events are kept."""
         known = self.items
         self.items = {}
         for page in pages:
@@ -81,18 +81,18 @@ class SessionModel:
         self.items_at = now
 
     def take_events(self, message: pb.WatchEventsResponse, now: float) -> None:
-        """Take events: into the log, and their values into the items."""
+        """Add events to the log, and their values to the items."""
         self.events_at = now
         for gap in message.gaps:
-            self.events.append(rows.gap_row(gap))
+            self.events.append(gap_row(gap))
         for event in message.events:
             self.event_count += 1
             item = self.items.get(event.item_serial)
             name = item.state.item_definition if item is not None else ""
-            self.events.append(rows.event_row(event, name))
+            self.events.append(event_row(event, name))
             if item is not None and event.kind == e.EVENT_KIND_DATA_CHANGE:
                 item.sequence = event.sequence
                 item.worker_ns = timestamp_to_ns(event.worker_time)
                 item.value = own(event.data_change)
         if message.conflated_events:
-            self.events.append(rows.left_out_row(message))
+            self.events.append(left_out_row(message))

@@ -1,4 +1,4 @@
-"""What the screens show: the newest view, or the one that was frozen, and how the connection is."""
+"""What the screens show: the newest view or the frozen one, and the state of the connection."""
 
 from __future__ import annotations
 
@@ -17,15 +17,15 @@ class Showing:
         self._wall = wall
         self._model = Model(clock, wall)
         self._frozen: tuple[float, View | None] | None = None
-        # Grows when everything is forgotten: a screen that painted under an older one shows nothing of it any more.
+        # Grows when everything is forgotten, so that each screen clears what it has painted.
         self.generation = 0
 
     def take(self, snapshot: pb.WatchGatewayResponse) -> View:
-        """Take a snapshot, frozen or not; return its view."""
+        """Take a snapshot, even while frozen; return its view."""
         return self._model.take(snapshot)
 
     def forget(self) -> None:
-        """Let nothing be there that was shown so far: the next to look may be somebody else."""
+        """Forget all views, because the next operator may be another person."""
         self._model = Model(self.clock, self._wall)
         self._frozen = None
         self.generation += 1
@@ -37,19 +37,19 @@ class Showing:
 
     @property
     def newest(self) -> View | None:
-        """The newest view, frozen or not: what the banner judges the connection by."""
+        """The newest view, frozen or not; the banner uses it to report the connection."""
         return self._model.view
 
     def age_of(self, view: View | None) -> float | None:
-        """Return how long ago a view arrived."""
+        """Return how long ago a view arrived; None for no view."""
         return None if view is None else self.clock() - view.received_at
 
     def freeze(self) -> None:
-        """Stop at what is shown now, or go on."""
+        """Freeze the present view, or continue."""
         self._frozen = (self.clock(), self._model.view) if self._frozen is None else None
 
     def thaw(self) -> None:
-        """Go on."""
+        """Continue with the newest view."""
         self._frozen = None
 
     @property

@@ -1,4 +1,4 @@
-"""Where the dashboard's data comes from: a gateway, or a recording. Knows nothing of textual."""
+"""Where the dashboard's data comes from: a gateway, or a recording. Independent of textual."""
 
 from __future__ import annotations
 
@@ -14,82 +14,82 @@ _M = TypeVar("_M", bound=Message)
 
 
 class Refused(Exception):
-    """The gateway said no, or could not be asked; the text says why."""
+    """The gateway refused, or cannot be reached; the text has the reason."""
 
 
 class NotThere(Refused):
-    """What was asked for is not there, or not this operator's to see; nobody can tell which."""
+    """What was asked for does not exist, or this operator may not see it; the two look alike."""
 
 
 class NotServed(Refused):
-    """The gateway does not have the service: the plugin that brings it is not enabled."""
+    """The gateway does not have this service, because its plugin is not enabled."""
 
 
 class Listener(Protocol):
-    """Told what happens; called in the event loop."""
+    """Gets the news of a source; called in the event loop."""
 
     def link_changed(self, link: Link, detail: str) -> None:
-        """The connection is another one now."""
+        """The state of the connection changed."""
 
     def snapshot_arrived(self, snapshot: pb.WatchGatewayResponse) -> None:
-        """There is news."""
+        """A snapshot arrived."""
 
 
 class Source(Protocol):
-    """A gateway, or what stands in for one."""
+    """A gateway, or a recording of one."""
 
     @property
     def name(self) -> str:
-        """What to call it: an address, or a file."""
+        """The name to show: an address, or a file."""
 
     @property
     def is_recording(self) -> bool:
-        """Whether nothing can be asked or done."""
+        """Whether it is a recording, which refuses calls."""
 
     async def run(self, listener: Listener) -> None:
-        """Tell the listener everything until cancelled; reconnects by itself."""
+        """Report news to the listener until cancelled; reconnect after failures."""
 
     async def login(self, user: str, password: str, /) -> None:
-        """Log in; the listener hears the rest.
+        """Log in; the listener gets the new state of the connection.
 
         Raises:
             Refused: with the gateway's reason.
         """
 
     async def logout(self) -> None:
-        """End the login; the listener hears the rest.
+        """End the login; the listener gets the new state of the connection.
 
         Raises:
-            Refused: there is none, or the gateway could not be told.
+            Refused: there is no login, or the gateway cannot be reached.
         """
 
     async def ask(self, method: str, request: Message, answer: type[_M], /) -> _M:
         """Make a call by its full name, as in "/mxgw.dashboard.v1.DashboardService/ListItems".
 
         Raises:
-            Refused: with the gateway's reason; as `NotThere` or `NotServed` where that is it.
+            Refused: with the gateway's reason; `NotThere` or `NotServed` when that is the reason.
         """
 
     def follow(self, method: str, request: Message, answer: type[_M], /) -> AsyncIterator[_M]:
-        """Yield what a streaming call answers; as `ask`."""
+        """Yield the responses of a streaming call; raises as `ask`."""
 
     def watch_audit(self) -> AsyncIterator[pb.WatchAuditResponse]:
-        """Yield the end of the audit log, and then what is appended to it.
+        """Yield the end of the audit log, and then new entries.
 
         Raises:
             Refused: with the gateway's reason.
         """
 
     def watch_session(self, session_id: str, /) -> AsyncIterator[pb.WatchSessionResponse]:
-        """Yield looks at one session until it has ended.
+        """Yield the details of one session until it has ended.
 
         Raises:
-            NotThere: it is not there, or not to be seen.
-            Refused: the connection is cut.
+            NotThere: the session does not exist, or may not be seen.
+            Refused: the connection was cut.
         """
 
     def watch_events(self, session_id: str, /) -> AsyncIterator[pb.WatchEventsResponse]:
-        """Yield a session's events; as `watch_session`."""
+        """Yield a session's events; raises as `watch_session`."""
 
     async def list_items(self, session_id: str, page_token: str, /) -> pb.ListItemsResponse:
         """Return a page of a session's items.
@@ -120,4 +120,4 @@ class Source(Protocol):
         """
 
     async def close(self) -> None:
-        """Let go of the connection and of the login."""
+        """Log out and close the connection."""

@@ -1,4 +1,4 @@
-"""Figures and peers' text as they stand on the screen: short, of one line, and never able to restyle anything."""
+"""Numbers and peers' text as they are shown: short, on one line, and unable to change colours or layout."""
 
 from __future__ import annotations
 
@@ -22,6 +22,16 @@ def clean(text: str, limit: int = 200) -> str:
     return "".join(c if c.isprintable() else "\N{REPLACEMENT CHARACTER}" for c in shown)
 
 
+def session_name(session: ss.Session) -> str:
+    """Return the name to show for a session: its client's name, or the beginning of its id."""
+    return clean(session.client_name, 40) or short_id(session.session_id)
+
+
+def short_id(session_id: str) -> str:
+    """Return the beginning of a session's id, enough to tell sessions apart."""
+    return clean(session_id[:8])
+
+
 def count(number: int) -> str:
     """Return a count in at most five characters: 999, 12.3k, 4.5M."""
     if number < 10_000:
@@ -34,7 +44,7 @@ def count(number: int) -> str:
 
 
 def rate(per_s: float | None) -> str:
-    """Return a rate without its unit, - when it is not known."""
+    """Return a rate without its unit; - for an unknown one."""
     if per_s is None:
         return UNKNOWN
     if 0 < per_s < 10:
@@ -55,7 +65,7 @@ def size(number: int) -> str:
 
 
 def memory(number: int) -> str:
-    """Return bytes as prose has them: 29 MiB; - for 0."""
+    """Return bytes for a sentence, as in 29 MiB; - for 0."""
     return size(number).replace("K", " KiB").replace("M", " MiB").replace("G", " GiB").replace("T", " TiB")
 
 
@@ -97,7 +107,7 @@ def since(stamp: Timestamp, now_ns: int) -> float | None:
 
 
 def spark(values: Sequence[float], width: int) -> str:
-    """Return the last `width` values as bars between 0 and their largest; the newest is rightmost."""
+    """Return the last `width` values as bars between 0 and the largest; the newest is at the right."""
     shown = list(values)[-width:]
     top = max(shown, default=0.0)
     if top <= 0:
@@ -106,7 +116,7 @@ def spark(values: Sequence[float], width: int) -> str:
 
 
 def value_text(value: MxValue, limit: int = 120) -> str:
-    """Return a value as an operator reads it."""
+    """Return a value for an operator to read."""
     kind = value.WhichOneof("kind")
     if kind is None:
         return UNKNOWN
@@ -127,7 +137,7 @@ def value_text(value: MxValue, limit: int = 120) -> str:
 
 
 def state_words(session: ss.Session, detached_s: float | None) -> tuple[str, str]:
-    """Return what to call a session's condition, worst first, and its tone."""
+    """Return a word for a session's condition, the worst one if there are several, and its tone."""
     if session.state == ss.SESSION_STATE_FAULTED:
         return "FAULTED", "bad"
     if session.state == ss.SESSION_STATE_CLOSED:
@@ -150,12 +160,12 @@ def state_words(session: ss.Session, detached_s: float | None) -> tuple[str, str
 
 
 def words(name: str, prefix: str) -> str:
-    """Return an enum's name as words: WORKER_STATE_READY without WORKER_STATE_ is ready."""
+    """Return the name of an enum value as words: WORKER_STATE_READY without WORKER_STATE_ is "ready"."""
     return name.removeprefix(prefix).lower().replace("_", " ")
 
 
 def quality_words(quality: int, raw: int) -> tuple[str, str]:
-    """Return a quality as a word with its number where it is not plain good, and its tone."""
+    """Return a quality as a word, with its number unless it is plain good; and its tone."""
     match quality:
         case 3:
             return ("good" if raw in (0, 192) else f"good {raw}"), "good"

@@ -1,7 +1,7 @@
-"""The views of the dashboard, in one table: keys, the `:` line, the palette and the help all come from it.
+"""The views of the dashboard, in one table, from which the keys, the `:` line, the palette and the help are made.
 
-To add one, write a screen (a subclass of `BaseScreen` in screens/) and add its row here; what it shows comes from the
-snapshots in `Showing`, or from calls of its own through `Source.ask` and `Source.follow`.
+To add a view, write a screen (a subclass of `BaseScreen` in screens/) and add its row here. It shows the snapshots in
+`Showing`, or the results of calls of its own (`Source.ask`, `Source.follow`).
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from mxgw_dashboard_tui.tui.screens.settings import SettingsScreen
 
 @dataclass(frozen=True, slots=True)
 class ViewEntry:
-    """One view: its key is its place in the table, its name the command that shows it."""
+    """One view. Its key is its number in the table; its name is also its command."""
 
     screen: type[BaseScreen]
     meaning: str
@@ -34,7 +34,7 @@ class ViewEntry:
         return self.screen.NAME
 
 
-# At most nine: the keys are 1 to 9. The first is shown at the start.
+# At most nine, because the keys are 1 to 9. The dashboard starts with the first.
 VIEWS: Sequence[ViewEntry] = (
     ViewEntry(SessionsScreen, "All sessions in one table", ("s",)),
     ViewEntry(OverviewScreen, "Alarms, rates and losses at a glance", ("o", "pulse")),
@@ -47,7 +47,7 @@ VIEWS: Sequence[ViewEntry] = (
 
 
 def view_bindings() -> Iterator[Binding]:
-    """Yield a key for each view; the footer has room for one of them."""
+    """Yield a key for each view; the footer has room for the first one only."""
     for number, view in enumerate(VIEWS, 1):
         yield Binding(
             str(number),

@@ -1,1 +1,1 @@
-"""`mxgw top`: reads the endpoint twice, and shows what lies between."""
+"""`mxgw top`: reads the endpoint twice, and shows the difference."""

@@ -1,4 +1,4 @@
-"""One look at the endpoint: fetched over HTTP, and its samples by name and labels."""
+"""One reading of the endpoint: fetched over HTTP, with its samples by name and labels."""
 
 from __future__ import annotations
 
@@ -19,18 +19,18 @@ _MOST_BYTES = 16 * 1024 * 1024
 
 
 class Unreachable(click.ClickException):
-    """Nothing answers; the exit code is that of every command whose gateway is not there."""
+    """Nothing answers; the exit code is that of every command whose gateway cannot be reached."""
 
     exit_code = 3
 
 
 class NoMetrics(click.ClickException):
-    """Something answers, and it is not a gateway's metrics."""
+    """Something answers, but not with the metrics of a gateway."""
 
 
 @dataclass(frozen=True, slots=True)
 class Reading:
-    """All samples at one moment: `at_s` by the monotonic clock, `wall_s` by the other."""
+    """All samples at one moment: `at_s` is the monotonic clock, `wall_s` the wall clock."""
 
     at_s: float
     wall_s: float
@@ -38,10 +38,10 @@ class Reading:
 
     @classmethod
     def of(cls, text: str, at_s: float, wall_s: float) -> Reading:
-        """Return the samples of a page in the plain format.
+        """Return the samples of a page in the text format.
 
         Raises:
-            ValueError: it is none.
+            ValueError: it is not such a page.
         """
         samples: dict[str, list[tuple[Mapping[str, str], float]]] = {}
         for family in text_string_to_metric_families(text):
@@ -50,7 +50,7 @@ class Reading:
         return cls(at_s, wall_s, samples)
 
     def find(self, name: str, **labels: str) -> Iterator[tuple[Mapping[str, str], float]]:
-        """Yield the samples that have these labels."""
+        """Yield the samples with these labels."""
         for own, value in self.samples.get(name, ()):
             if all(own.get(label) == wanted for label, wanted in labels.items()):
                 yield own, value
@@ -89,10 +89,10 @@ def read(address: Address) -> Reading:
 
     Raises:
         Unreachable: nothing answers there.
-        NoMetrics: what answers is something else.
+        NoMetrics: the answer is something else.
     """
     url = f"http://{address}/metrics"
-    opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))  # what is here needs no proxy
+    opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))  # the endpoint is reached without a proxy
     request = urllib.request.Request(url, headers={"Accept": "text/plain; version=0.0.4"})
     try:
         with opener.open(request, timeout=_TIMEOUT_S) as response:

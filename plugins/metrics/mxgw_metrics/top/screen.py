@@ -1,4 +1,4 @@
-"""The figures as lines for a terminal of 80 columns and 24 lines."""
+"""The summary as lines for a terminal of 80 columns and 24 lines."""
 
 from __future__ import annotations
 
@@ -8,24 +8,24 @@ from dataclasses import dataclass
 
 from rich.text import Text
 
-from mxgw_metrics.top.figures import Figures
+from mxgw_metrics.top.summary import Summary
 
 _NAME_WIDTH = 12
-# As the alerts of docs/monitoring/alerts.yml.
+# The thresholds of the alerts in docs/monitoring/alerts.yml.
 _LAG_S, _LOOP_DELAY_S, _STALLED_SHARE = 5.0, 0.5, 0.1
 
 
 @dataclass(frozen=True, slots=True)
 class Line:
-    """One line; one that deserves a look is marked in front as well as by colour."""
+    """One line. One that needs attention has a mark in front, as well as a colour."""
 
     name: str
     text: str
     is_bad: bool = False
 
 
-def lines_of(f: Figures) -> list[Line]:
-    """Return what stands below the title."""
+def lines_of(f: Summary) -> list[Line]:
+    """Return the lines below the title."""
     live = sum(f.sessions.values())
     faults = sum(count for reason, count in f.ended_sessions.items() if reason.startswith("WORKER"))
     silent, lost_sources = f.workers.get("silent", 0), f.sources.get("lost", 0)
@@ -90,14 +90,14 @@ def lines_of(f: Figures) -> list[Line]:
     ]
 
 
-def title_of(f: Figures, where: str) -> str:
-    """Return the first line."""
+def title_of(f: Summary, where: str) -> str:
+    """Return the title."""
     state = "  DRAINING" if f.is_draining else "  restarted just now" if f.was_restarted else ""
     return f"mxgw {f.version} at {where}  up {_seconds(f.uptime_s)}{state}"
 
 
-def screen(f: Figures, where: str, width: int, notice: str = "") -> Text:
-    """Return all of it, each line cut to `width`; `notice` is what to tell beside."""
+def screen(f: Summary, where: str, width: int, notice: str = "") -> Text:
+    """Return all lines, each cut to `width`; `notice` is added below."""
     text = Text(no_wrap=True, overflow="ellipsis")
     text.append(_cut(title_of(f, where), width), style="bold")
     for line in lines_of(f):
@@ -144,7 +144,7 @@ def _seconds(seconds: float | None) -> str:
 
 
 def _at_most(seconds: float | None) -> str:
-    """Return the bound of a histogram: more is not known."""
+    """Return the bound of a histogram as text, since the exact value is unknown."""
     if seconds is None:
         return "-"
     if math.isinf(seconds):

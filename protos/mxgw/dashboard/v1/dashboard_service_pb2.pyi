@@ -391,7 +391,7 @@ class GatewayProcess(_message.Message):
     WATCHERS_FIELD_NUMBER: _builtins.int
     pid: _builtins.int
     rss_bytes: _builtins.int
-    """Resident memory; 0 where the platform does not tell."""
+    """Resident memory; 0 where the platform does not report it."""
     watchers: _builtins.int
     """Operators that watch."""
     @_builtins.property
@@ -489,7 +489,7 @@ class WatchGatewayResponse(_message.Message):
     MEMORY_BYTES_FIELD_NUMBER: _builtins.int
     MEMORY_LIMIT_BYTES_FIELD_NUMBER: _builtins.int
     skipped: _builtins.int
-    """Snapshots that this reader was too slow for, so far."""
+    """Snapshots skipped so far because this reader was too slow."""
     instance_id: _builtins.str
     version: _builtins.str
     draining: _builtins.bool
@@ -686,12 +686,12 @@ class WatchEventsResponse(_message.Message):
     were more than a view takes.
     """
     skipped: _builtins.int
-    """Messages that this reader was too slow for, so far."""
+    """Messages skipped so far because this reader was too slow."""
     @_builtins.property
     def as_of(self) -> _timestamp_pb2.Timestamp: ...
     @_builtins.property
     def events(self) -> _containers.RepeatedCompositeFieldContainer[_events_pb2.Event]:
-        """Empty now and then, so that a quiet session can be told from a dead stream."""
+        """A message without events comes now and then, so that a quiet session differs from a dead stream."""
 
     @_builtins.property
     def gaps(self) -> _containers.RepeatedCompositeFieldContainer[_events_pb2.Gap]:
@@ -870,7 +870,7 @@ class AuditEntry(_message.Message):
     DETAIL_FIELD_NUMBER: _builtins.int
     CORRELATION_ID_FIELD_NUMBER: _builtins.int
     actor: _builtins.str
-    """"key:" and the id of an API key, "operator:" and a name, or "claimed:" and what a peer said of itself."""
+    """"key:" and the id of an API key, "operator:" and a name, or "claimed:" and the name that an unauthenticated peer gave."""
     action: _builtins.str
     """What was done or tried."""
     decision: _builtins.str
@@ -882,7 +882,7 @@ class AuditEntry(_message.Message):
     tag: _builtins.str
     detail: _builtins.str
     correlation_id: _builtins.str
-    """That of the call, as its caller knows it; empty when no call caused it."""
+    """The correlation id that the caller was given too; empty when no call caused the entry."""
     @_builtins.property
     def time(self) -> _timestamp_pb2.Timestamp: ...
     def __init__(
@@ -917,7 +917,7 @@ class WatchAuditResponse(_message.Message):
     ENTRIES_FIELD_NUMBER: _builtins.int
     INCOMPLETE_FIELD_NUMBER: _builtins.int
     kept: _builtins.bool
-    """False: no plugin of this gateway keeps an audit log, and none will come; this is the last message then."""
+    """False: no plugin of this gateway keeps an audit log. This is then the last message."""
     incomplete: _builtins.bool
     """There was more than is sent between the message before and this one; all of it is in the log."""
     @_builtins.property

@@ -100,45 +100,46 @@ class DashboardServiceServicer(object):
     """Missing associated documentation comment in .proto file."""
 
     def GetAccess(self, request, context):
-        """Whether a login is needed, and who the gateway takes the caller for. Open to everybody who can connect.
+        """Whether a login is needed, and which operator and role the caller has. Open to everybody who can connect.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def Login(self, request, context):
-        """Name and password for a token. UNAUTHENTICATED when nobody vouches, PERMISSION_DENIED with RetryInfo after too
-        many failures.
+        """Name and password for a token. UNAUTHENTICATED when name or password is wrong, PERMISSION_DENIED with
+        RetryInfo after too many failures.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def RenewLogin(self, request, context):
-        """A new token for the one at hand, with the operator's role and sight as of now; what is open goes on. Call it well
-        before the old one expires. UNAUTHENTICATED: the login is over, and so is everything it opened; UNAVAILABLE: nobody
-        could say, the old token stays what it is, so ask again.
+        """Exchange a valid token for a new one, with the operator's role and rights as of now; open streams continue. Call it
+        well before the old one expires. UNAUTHENTICATED: the login is over, and every stream it opened ends. UNAVAILABLE:
+        the directory did not answer, and the old token stays valid until it expires, so try again.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def Logout(self, request, context):
-        """The login is over at once, and so is everything it opened.
+        """End the login at once, and every stream it opened.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def WatchGateway(self, request, context):
-        """The gateway and every session the operator may see, again and again. A reader that is slow skips snapshots.
+        """Snapshots of the gateway and of every session the operator may see, one per interval. A slow reader skips some.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def WatchSession(self, request, context):
-        """One session in depth, again and again, until it has ended. NOT_FOUND: it is not there, or not to be seen.
+        """Snapshots of one session in depth, one per interval, until it has ended. NOT_FOUND: it does not exist, or the
+        operator may not see it.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -152,14 +153,14 @@ class DashboardServiceServicer(object):
         raise NotImplementedError('Method not implemented!')
 
     def ListItems(self, request, context):
-        """The items of a session with their last values: one question to its worker, so page through it, do not poll fast.
+        """The items of a session with their last values. Each page is a command to its worker: do not poll fast.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def ListSettings(self, request, context):
-        """Every setting as it counts and where it comes from; secrets are masked. Administrators only.
+        """Every setting in effect and where it comes from; secrets are masked. Administrators only.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

@@ -36,28 +36,30 @@ class DashboardServiceStub:
     @_typing.overload
     def __new__(cls, channel: _aio.Channel) -> DashboardServiceAsyncStub: ...
     GetAccess: _grpc.UnaryUnaryMultiCallable[_dashboard_service_pb2.GetAccessRequest, _dashboard_service_pb2.GetAccessResponse]
-    """Whether a login is needed, and who the gateway takes the caller for. Open to everybody who can connect."""
+    """Whether a login is needed, and which operator and role the caller has. Open to everybody who can connect."""
     Login: _grpc.UnaryUnaryMultiCallable[_dashboard_service_pb2.LoginRequest, _dashboard_service_pb2.LoginResponse]
-    """Name and password for a token. UNAUTHENTICATED when nobody vouches, PERMISSION_DENIED with RetryInfo after too
-    many failures.
+    """Name and password for a token. UNAUTHENTICATED when name or password is wrong, PERMISSION_DENIED with
+    RetryInfo after too many failures.
     """
     RenewLogin: _grpc.UnaryUnaryMultiCallable[_dashboard_service_pb2.RenewLoginRequest, _dashboard_service_pb2.RenewLoginResponse]
-    """A new token for the one at hand, with the operator's role and sight as of now; what is open goes on. Call it well
-    before the old one expires. UNAUTHENTICATED: the login is over, and so is everything it opened; UNAVAILABLE: nobody
-    could say, the old token stays what it is, so ask again.
+    """Exchange a valid token for a new one, with the operator's role and rights as of now; open streams continue. Call it
+    well before the old one expires. UNAUTHENTICATED: the login is over, and every stream it opened ends. UNAVAILABLE:
+    the directory did not answer, and the old token stays valid until it expires, so try again.
     """
     Logout: _grpc.UnaryUnaryMultiCallable[_dashboard_service_pb2.LogoutRequest, _dashboard_service_pb2.LogoutResponse]
-    """The login is over at once, and so is everything it opened."""
+    """End the login at once, and every stream it opened."""
     WatchGateway: _grpc.UnaryStreamMultiCallable[_dashboard_service_pb2.WatchGatewayRequest, _dashboard_service_pb2.WatchGatewayResponse]
-    """The gateway and every session the operator may see, again and again. A reader that is slow skips snapshots."""
+    """Snapshots of the gateway and of every session the operator may see, one per interval. A slow reader skips some."""
     WatchSession: _grpc.UnaryStreamMultiCallable[_dashboard_service_pb2.WatchSessionRequest, _dashboard_service_pb2.WatchSessionResponse]
-    """One session in depth, again and again, until it has ended. NOT_FOUND: it is not there, or not to be seen."""
+    """Snapshots of one session in depth, one per interval, until it has ended. NOT_FOUND: it does not exist, or the
+    operator may not see it.
+    """
     WatchEvents: _grpc.UnaryStreamMultiCallable[_dashboard_service_pb2.WatchEventsRequest, _dashboard_service_pb2.WatchEventsResponse]
     """One session's events from now on, at most one data change per item and interval. Shared by all who watch."""
     ListItems: _grpc.UnaryUnaryMultiCallable[_dashboard_service_pb2.ListItemsRequest, _dashboard_service_pb2.ListItemsResponse]
-    """The items of a session with their last values: one question to its worker, so page through it, do not poll fast."""
+    """The items of a session with their last values. Each page is a command to its worker: do not poll fast."""
     ListSettings: _grpc.UnaryUnaryMultiCallable[_dashboard_service_pb2.ListSettingsRequest, _dashboard_service_pb2.ListSettingsResponse]
-    """Every setting as it counts and where it comes from; secrets are masked. Administrators only."""
+    """Every setting in effect and where it comes from; secrets are masked. Administrators only."""
     WatchAudit: _grpc.UnaryStreamMultiCallable[_dashboard_service_pb2.WatchAuditRequest, _dashboard_service_pb2.WatchAuditResponse]
     """The end of the audit log, and then what is appended to it. Administrators only."""
     CloseSession: _grpc.UnaryUnaryMultiCallable[_dashboard_service_pb2.CloseSessionRequest, _dashboard_service_pb2.CloseSessionResponse]
@@ -69,28 +71,30 @@ class DashboardServiceStub:
 class DashboardServiceAsyncStub(DashboardServiceStub):
     def __init__(self, channel: _aio.Channel) -> None: ...
     GetAccess: _aio.UnaryUnaryMultiCallable[_dashboard_service_pb2.GetAccessRequest, _dashboard_service_pb2.GetAccessResponse]  # type: ignore[assignment]
-    """Whether a login is needed, and who the gateway takes the caller for. Open to everybody who can connect."""
+    """Whether a login is needed, and which operator and role the caller has. Open to everybody who can connect."""
     Login: _aio.UnaryUnaryMultiCallable[_dashboard_service_pb2.LoginRequest, _dashboard_service_pb2.LoginResponse]  # type: ignore[assignment]
-    """Name and password for a token. UNAUTHENTICATED when nobody vouches, PERMISSION_DENIED with RetryInfo after too
-    many failures.
+    """Name and password for a token. UNAUTHENTICATED when name or password is wrong, PERMISSION_DENIED with
+    RetryInfo after too many failures.
     """
     RenewLogin: _aio.UnaryUnaryMultiCallable[_dashboard_service_pb2.RenewLoginRequest, _dashboard_service_pb2.RenewLoginResponse]  # type: ignore[assignment]
-    """A new token for the one at hand, with the operator's role and sight as of now; what is open goes on. Call it well
-    before the old one expires. UNAUTHENTICATED: the login is over, and so is everything it opened; UNAVAILABLE: nobody
-    could say, the old token stays what it is, so ask again.
+    """Exchange a valid token for a new one, with the operator's role and rights as of now; open streams continue. Call it
+    well before the old one expires. UNAUTHENTICATED: the login is over, and every stream it opened ends. UNAVAILABLE:
+    the directory did not answer, and the old token stays valid until it expires, so try again.
     """
     Logout: _aio.UnaryUnaryMultiCallable[_dashboard_service_pb2.LogoutRequest, _dashboard_service_pb2.LogoutResponse]  # type: ignore[assignment]
-    """The login is over at once, and so is everything it opened."""
+    """End the login at once, and every stream it opened."""
     WatchGateway: _aio.UnaryStreamMultiCallable[_dashboard_service_pb2.WatchGatewayRequest, _dashboard_service_pb2.WatchGatewayResponse]  # type: ignore[assignment]
-    """The gateway and every session the operator may see, again and again. A reader that is slow skips snapshots."""
+    """Snapshots of the gateway and of every session the operator may see, one per interval. A slow reader skips some."""
     WatchSession: _aio.UnaryStreamMultiCallable[_dashboard_service_pb2.WatchSessionRequest, _dashboard_service_pb2.WatchSessionResponse]  # type: ignore[assignment]
-    """One session in depth, again and again, until it has ended. NOT_FOUND: it is not there, or not to be seen."""
+    """Snapshots of one session in depth, one per interval, until it has ended. NOT_FOUND: it does not exist, or the
+    operator may not see it.
+    """
     WatchEvents: _aio.UnaryStreamMultiCallable[_dashboard_service_pb2.WatchEventsRequest, _dashboard_service_pb2.WatchEventsResponse]  # type: ignore[assignment]
     """One session's events from now on, at most one data change per item and interval. Shared by all who watch."""
     ListItems: _aio.UnaryUnaryMultiCallable[_dashboard_service_pb2.ListItemsRequest, _dashboard_service_pb2.ListItemsResponse]  # type: ignore[assignment]
-    """The items of a session with their last values: one question to its worker, so page through it, do not poll fast."""
+    """The items of a session with their last values. Each page is a command to its worker: do not poll fast."""
     ListSettings: _aio.UnaryUnaryMultiCallable[_dashboard_service_pb2.ListSettingsRequest, _dashboard_service_pb2.ListSettingsResponse]  # type: ignore[assignment]
-    """Every setting as it counts and where it comes from; secrets are masked. Administrators only."""
+    """Every setting in effect and where it comes from; secrets are masked. Administrators only."""
     WatchAudit: _aio.UnaryStreamMultiCallable[_dashboard_service_pb2.WatchAuditRequest, _dashboard_service_pb2.WatchAuditResponse]  # type: ignore[assignment]
     """The end of the audit log, and then what is appended to it. Administrators only."""
     CloseSession: _aio.UnaryUnaryMultiCallable[_dashboard_service_pb2.CloseSessionRequest, _dashboard_service_pb2.CloseSessionResponse]  # type: ignore[assignment]
@@ -105,7 +109,7 @@ class DashboardServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _dashboard_service_pb2.GetAccessRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_dashboard_service_pb2.GetAccessResponse, _abc.Awaitable[_dashboard_service_pb2.GetAccessResponse]]:
-        """Whether a login is needed, and who the gateway takes the caller for. Open to everybody who can connect."""
+        """Whether a login is needed, and which operator and role the caller has. Open to everybody who can connect."""
 
     @_abc_1.abstractmethod
     def Login(
@@ -113,8 +117,8 @@ class DashboardServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _dashboard_service_pb2.LoginRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_dashboard_service_pb2.LoginResponse, _abc.Awaitable[_dashboard_service_pb2.LoginResponse]]:
-        """Name and password for a token. UNAUTHENTICATED when nobody vouches, PERMISSION_DENIED with RetryInfo after too
-        many failures.
+        """Name and password for a token. UNAUTHENTICATED when name or password is wrong, PERMISSION_DENIED with
+        RetryInfo after too many failures.
         """
 
     @_abc_1.abstractmethod
@@ -123,9 +127,9 @@ class DashboardServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _dashboard_service_pb2.RenewLoginRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_dashboard_service_pb2.RenewLoginResponse, _abc.Awaitable[_dashboard_service_pb2.RenewLoginResponse]]:
-        """A new token for the one at hand, with the operator's role and sight as of now; what is open goes on. Call it well
-        before the old one expires. UNAUTHENTICATED: the login is over, and so is everything it opened; UNAVAILABLE: nobody
-        could say, the old token stays what it is, so ask again.
+        """Exchange a valid token for a new one, with the operator's role and rights as of now; open streams continue. Call it
+        well before the old one expires. UNAUTHENTICATED: the login is over, and every stream it opened ends. UNAVAILABLE:
+        the directory did not answer, and the old token stays valid until it expires, so try again.
         """
 
     @_abc_1.abstractmethod
@@ -134,7 +138,7 @@ class DashboardServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _dashboard_service_pb2.LogoutRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_dashboard_service_pb2.LogoutResponse, _abc.Awaitable[_dashboard_service_pb2.LogoutResponse]]:
-        """The login is over at once, and so is everything it opened."""
+        """End the login at once, and every stream it opened."""
 
     @_abc_1.abstractmethod
     def WatchGateway(
@@ -142,7 +146,7 @@ class DashboardServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _dashboard_service_pb2.WatchGatewayRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_abc.Iterator[_dashboard_service_pb2.WatchGatewayResponse], _abc.AsyncIterator[_dashboard_service_pb2.WatchGatewayResponse]]:
-        """The gateway and every session the operator may see, again and again. A reader that is slow skips snapshots."""
+        """Snapshots of the gateway and of every session the operator may see, one per interval. A slow reader skips some."""
 
     @_abc_1.abstractmethod
     def WatchSession(
@@ -150,7 +154,9 @@ class DashboardServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _dashboard_service_pb2.WatchSessionRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_abc.Iterator[_dashboard_service_pb2.WatchSessionResponse], _abc.AsyncIterator[_dashboard_service_pb2.WatchSessionResponse]]:
-        """One session in depth, again and again, until it has ended. NOT_FOUND: it is not there, or not to be seen."""
+        """Snapshots of one session in depth, one per interval, until it has ended. NOT_FOUND: it does not exist, or the
+        operator may not see it.
+        """
 
     @_abc_1.abstractmethod
     def WatchEvents(
@@ -166,7 +172,7 @@ class DashboardServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _dashboard_service_pb2.ListItemsRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_dashboard_service_pb2.ListItemsResponse, _abc.Awaitable[_dashboard_service_pb2.ListItemsResponse]]:
-        """The items of a session with their last values: one question to its worker, so page through it, do not poll fast."""
+        """The items of a session with their last values. Each page is a command to its worker: do not poll fast."""
 
     @_abc_1.abstractmethod
     def ListSettings(
@@ -174,7 +180,7 @@ class DashboardServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _dashboard_service_pb2.ListSettingsRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_dashboard_service_pb2.ListSettingsResponse, _abc.Awaitable[_dashboard_service_pb2.ListSettingsResponse]]:
-        """Every setting as it counts and where it comes from; secrets are masked. Administrators only."""
+        """Every setting in effect and where it comes from; secrets are masked. Administrators only."""
 
     @_abc_1.abstractmethod
     def WatchAudit(

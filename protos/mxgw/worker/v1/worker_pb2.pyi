@@ -361,8 +361,8 @@ class CommandRequest(_message.Message):
     timeout_ms: _builtins.int
     """Milliseconds the gateway will wait; the worker gives up by then."""
     request_key: _builtins.bytes
-    """Names a write among those of the session, to be run once: a hash over the caller and its request id. Empty for what
-    is not to be remembered.
+    """Names a write within the session, so that it runs only once: a hash over the caller and its request id. Empty when
+    the write is not to be remembered.
     """
     request_digest: _builtins.bytes
     """A hash over the command as the caller sent it: a repeat has the same."""
@@ -386,10 +386,10 @@ class CommandRequest(_message.Message):
     def get_snapshot(self) -> Global___GetSnapshot: ...
     @_builtins.property
     def item_serials(self) -> _containers.RepeatedScalarFieldContainer[_builtins.int]:
-        """For each item handle that the command uses, in the order of its inputs, the serial of the item that the caller's
-        rights were judged by, 0 for a handle that was no item's. The worker compares when it holds the backend, immediately
+        """For each item handle that the command uses, in the order of its inputs: the serial of the item for which the caller's
+        rights were checked, or 0 for a handle that was no item's. The worker compares when it holds the backend, immediately
         before each call: an input whose handle means another item by then is refused with ITEM_CHANGED and not executed.
-        Empty when nobody judged: then handles mean what they mean when the call is made, as in MXAccess.
+        Empty when no rights were checked: then handles mean what they mean when the call is made, as in MXAccess.
         """
 
     def __init__(

@@ -55,7 +55,7 @@ _STATES = {
     (False, False): pb.ALARM_STATE_UNACK_RTN,
     (False, True): pb.ALARM_STATE_ACK_RTN,
 }
-# Source: FIELD 1.4, `detail` values.
+# Source: docs/reference/mxaccess.md#status-details.
 _ACKED_ALREADY = 1015
 
 

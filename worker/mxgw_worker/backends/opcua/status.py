@@ -163,7 +163,7 @@ def lost_statuses() -> tuple[MxStatus, ...]:
     """Return the statuses of the data change that reports an outage.
 
     `success` is true, so that the bad quality replaces the good one in every cache: a failure would leave a stale value
-    standing as good (FIELD 1.4, section 4 number 4).
+    standing as good (docs/reference/mxaccess.md#statuses, #stale-values).
     """
     return (status(-1, COMMUNICATION, BY_US, COMMUNICATION_ERROR),)
 

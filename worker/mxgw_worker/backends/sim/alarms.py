@@ -1,4 +1,6 @@
-"""Alarms of attributes, seen in two ways: through sub-attributes, and as records of an alarm manager (FIELD 1.7, 3).
+"""Alarms of attributes, seen in two ways: through sub-attributes, and as records of an alarm manager.
+
+Source: docs/reference/mxaccess.md#references, #alarms.
 
 `<Attribute>.InAlarm`, `.Acked` and `.Priority` tell the same truth as the records. Writing a comment to
 `<Attribute>.AckMsg` acknowledges, and so does the alarm manager. States are UNACK_ALM, ACK_ALM, UNACK_RTN and ACK_RTN:

@@ -76,7 +76,8 @@ class Attribute:
         self.low = low
         self.high = high
         self.names = names
-        # True when a write is answered "accepted, still pending" (FIELD 1.4), as by an object that is off scan.
+        # True when a write is answered "accepted, still pending" (docs/reference/mxaccess.md#statuses), as by an object
+        # that is off scan.
         self.answers_pending = False
         # True when writing it acknowledges an alarm, which is a privilege of its own.
         self.acknowledges = False
@@ -143,7 +144,7 @@ class Attribute:
     def accept(self, index: int | None, value: PyValue) -> Value:
         """Return the attribute's value after writing `value` through a reference with this index, changing nothing.
 
-        A whole array takes the length of what is written (FIELD 1.7: writing `[]` resizes).
+        A whole array takes the length of what is written (docs/reference/mxaccess.md#references).
 
         Raises:
             Refused: the value does not fit the attribute.

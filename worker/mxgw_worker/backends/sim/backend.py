@@ -26,7 +26,7 @@ from mxgw_worker.backends.sim.status import Detail
 log = logging.getLogger(__name__)
 
 VERSION = "1"
-# What COM answers to an argument it does not like, word for word (FIELD 1.9 #4).
+# What COM answers to an argument it does not like, word for word (docs/reference/mxaccess.md#early-writes).
 _OUT_OF_RANGE = "Value does not fall within the expected range."
 
 

@@ -2,7 +2,7 @@
 
 Enumerations hold the index of their name; times are aware datetimes; floats are rounded to 32 bits, so that a value
 read back compares equal to itself. Source: the rules of VariantChangeType as far as Windows documents them; details
-FIELD 1.4.
+docs/reference/mxaccess.md#status-details.
 """
 
 from __future__ import annotations
@@ -27,7 +27,10 @@ _SPAN = re.compile(r"(?:(\d+)[ .])?(\d{1,2}):(\d{2}):(\d{2}(?:\.\d{1,6})?)", re.
 
 
 def encode(value: Value, data_type: int) -> MxValue:
-    """Return the message of a value without naming its data type, which OnDataChange does not (FIELD 1.5)."""
+    """Return the message of a value without naming its data type, which OnDataChange does not.
+
+    Source: docs/reference/mxaccess.md#events.
+    """
     message = to_value(value, data_type)
     message.ClearField("data_type")
     message.ClearField("raw_data_type")

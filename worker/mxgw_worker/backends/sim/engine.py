@@ -71,7 +71,8 @@ class Engine:
     def un_advise(self, item: Item) -> None:
         """Stop data changes and forget completions under way; harmless when the item is not advised.
 
-        A write that was accepted still happens, but nobody hears of it (FIELD 1.9 #5).
+        A write that was accepted still happens, but nobody hears of it
+        (docs/reference/mxaccess.md#writes-need-an-advised-item).
         """
         if item.advised:
             item.generation += 1
@@ -119,7 +120,10 @@ class Engine:
     # What happens to the source.
 
     def platform_down(self) -> None:
-        """Lose the platform: every value goes bad and stays bad, and no handle becomes invalid (FIELD 1.9 #11)."""
+        """Lose the platform: every value goes bad and stays bad, and no handle becomes invalid.
+
+        Source: docs/reference/mxaccess.md#platform-loss.
+        """
         if self.is_down and not self._is_recovering:
             return
         self.is_down = True
@@ -188,12 +192,18 @@ class Engine:
                 self._send_buffer(item)
 
     def _announce(self, item: Item) -> None:
-        """Say that the value is on its way: quality 32 before the real one (FIELD 1.9 #3)."""
+        """Say that the value is on its way: quality 32 before the real one.
+
+        Source: docs/reference/mxaccess.md#first-values.
+        """
         if item.samples is None and not item.suspended and not self.is_down:
             self._initialising(item, Detail.RESOLVING_ATTRIBUTE)
 
     def _resolve(self, item: Item) -> None:
-        """Bind the reference, or report what is wrong with it: this late, as MXAccess does (FIELD 1.9 #1)."""
+        """Bind the reference, or report what is wrong with it: this late, as MXAccess does.
+
+        Source: docs/reference/mxaccess.md#wrong-names.
+        """
         if item.attribute is not None:
             self._attach(item)
             return

@@ -79,7 +79,8 @@ class SimObject:
     def find(self, name: str) -> Attribute | None:
         """Return the attribute of this name, whatever its case.
 
-        `<Attribute>.Description` and `_Attributes` (FIELD 1.7) exist for every object; they are made when asked for.
+        `<Attribute>.Description` and `_Attributes` (docs/reference/mxaccess.md#references) exist for every object; they
+        are made when asked for.
         """
         key = name.lower()
         attribute = self._attributes.get(key)
@@ -154,7 +155,8 @@ class Galaxy:
             if reference.index is not None:
                 raise Refused(Detail.WRONG_NUMBER_OF_DIMENSIONS)
         elif reference.index is None and reference.attribute_name.lower() != _ATTRIBUTES:
-            # FIELD 1.7: the suffix is required. Clients read `Obj._Attributes` without it, so that one name is spared.
+            # The suffix is required (docs/reference/mxaccess.md#references). Clients read `Obj._Attributes` without
+            # it, so that one name is spared.
             raise Refused(Detail.INDEX_OUT_OF_RANGE)
         # An element beyond the end is no fault of the name: the array may grow, so that item is bound and reports 1003.
         return attribute, reference.index

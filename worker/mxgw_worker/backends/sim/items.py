@@ -15,7 +15,10 @@ T = TypeVar("T")
 
 
 class Handles(Generic[T]):
-    """Hands out the smallest free number from 1: a handle comes back soon after its release (FIELD 1.9 #16)."""
+    """Hands out the smallest free number from 1: a handle comes back soon after its release.
+
+    Source: docs/reference/mxaccess.md#handles.
+    """
 
     def __init__(self, what: str) -> None:
         self._what = what

@@ -1,4 +1,7 @@
-"""Item references: `Object.Attribute`, `Object.Array[]`, `Object.Array[N]` (1-based). Source: FIELD 1.7."""
+"""Item references: `Object.Attribute`, `Object.Array[]`, `Object.Array[N]` (1-based).
+
+Source: docs/reference/mxaccess.md#references.
+"""
 
 from __future__ import annotations
 

@@ -1,6 +1,7 @@
 """Who may write what: the users, the Galaxy's security mode, and the verdict on a write.
 
-Source: FIELD 1.9 #6 to #10, and the names of details 1007, 1008, 1012, 1013, 1016 and 1017 (FIELD 1.4).
+Source: docs/reference/mxaccess.md#write-outcomes, #operator-and-supervisory, #logins, #secured-writes, and the names of
+details 1007, 1008, 1012, 1013, 1016 and 1017 (#status-details).
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ from mxgw_worker.backends.sim.status import Security as Classification
 
 
 class SecurityMode(StrEnum):
-    """How AuthenticateUser behaves (FIELD 1.9 #9)."""
+    """How AuthenticateUser behaves (docs/reference/mxaccess.md#logins)."""
 
     OPEN = "open"
     GALAXY = "galaxy"
@@ -62,7 +63,7 @@ class Security:
             MxError: the login failed in mode `os` (E_INVALIDARG).
         """
         if self._mode is SecurityMode.OPEN:
-            # An open Galaxy takes any credentials for granted (FIELD 1.9 #9).
+            # An open Galaxy takes any credentials for granted (docs/reference/mxaccess.md#logins).
             return self._id(self._users.get(name.lower()) or User(name, ""))
         user = self._users.get(name.lower())
         if user is not None and _same(user.password, password):
@@ -84,10 +85,10 @@ class Security:
         """Return why a plain write is refused, or None.
 
         AdviseSupervisory writes as the client itself and needs no login; under Advise a write is an operator's
-        (FIELD 1.9 #7). But most clients advise plainly and pass user 0, meaning nobody (#8), and are served: so an
-        operator's action asks for a user only where the Galaxy has security switched on. Secured and verified writes
-        are refused in every mode and under both kinds of advise: that answer belongs to the attribute (#6), and
-        engines keep the security of their last deploy (#10).
+        (docs/reference/mxaccess.md#operator-and-supervisory). But most clients advise plainly and pass user 0, meaning
+        nobody, and are served: so an operator's action asks for a user only where the Galaxy has security switched on.
+        Secured and verified writes are refused in every mode and under both kinds of advise: that answer belongs to
+        the attribute, and engines keep the security of their last deploy (docs/reference/mxaccess.md#secured-writes).
         """
         if not attribute.writeable:
             return Detail.NOT_WRITEABLE
@@ -112,7 +113,8 @@ class Security:
     def check_secured(self, attribute: Attribute, current_user_id: int, verifier_user_id: int) -> Detail | None:
         """Return why a secured or verified write is refused, or None.
 
-        Both ids must come from a login. The same user twice is accepted, as seen (FIELD 1.9 #10).
+        Both ids must come from a login. The same user twice is accepted, as seen
+        (docs/reference/mxaccess.md#secured-writes).
         """
         if not attribute.writeable:
             return Detail.NOT_WRITEABLE

@@ -1,6 +1,6 @@
 """The native numbers of MXAccess that the simulator answers with, and the statuses built from them.
 
-Source: FIELD 1.4 (statuses), 1.5 (data types, security classifications), 1.6 (qualities).
+Source: docs/reference/mxaccess.md#statuses, #status-details, #data-types, #security-classifications, #qualities.
 """
 
 from __future__ import annotations
@@ -117,7 +117,8 @@ _ORIGINS: dict[Detail, tuple[int, int]] = {
     Detail.VERIFIER_NOT_HAVING_VERIFY_RIGHTS: (_SECURITY, _RESPONDING_OBJECT),
 }
 
-# Events carry exactly one status (FIELD 1.4). These messages are shared by all events: never change them.
+# Events carry exactly one status (docs/reference/mxaccess.md#statuses). These messages are shared by all events: never
+# change them.
 OK: tuple[MxStatus, ...] = (ok_status(),)
 PENDING: tuple[MxStatus, ...] = (status(-1, 1, _REQUESTING_LMX, 0),)
 

@@ -166,7 +166,7 @@ class RecordingSink:
         times_ns: Sequence[int | None] = (),
         data_type: int | None = None,
     ) -> None:
-        (status,) = statuses  # FIELD 1.4: always exactly one.
+        (status,) = statuses  # Always exactly one: docs/reference/mxaccess.md#statuses.
         self.events.append(
             Recorded(
                 kind,

@@ -1,4 +1,4 @@
-"""Closing sessions and killing workers: for administrators, after the session's name was typed."""
+"""Closing sessions and killing workers: for administrators, who must type the name of the session first."""
 
 from __future__ import annotations
 
@@ -9,12 +9,12 @@ from textual import work
 from textual.binding import Binding, BindingType
 
 from mxgw_dashboard_tui.tui.screens.base import BaseScreen
-from mxgw_dashboard_tui.tui.screens.confirm import ConfirmScreen
+from mxgw_dashboard_tui.tui.screens.questions import ConfirmScreen
 from mxgw_dashboard_tui.tui.source import Refused
 
 
 class ActingScreen(BaseScreen):
-    """A screen with one session to act on: `target` is its id and its name."""
+    """A screen with one session to act on: `target` has its id and its name."""
 
     BINDINGS: ClassVar[list[BindingType]] = [
         Binding("ctrl+x", "close_session", "Close", id="session.close", tooltip="End the session in order; asks first"),
@@ -30,7 +30,7 @@ class ActingScreen(BaseScreen):
         del parameters
         if action in ("close_session", "kill_worker"):
             view = self.dashboard.showing.view
-            # Not shown in the footer of those who may look only.
+            # Viewers do not see these keys in the footer.
             return bool(view is not None and view.is_administrator and not self.dashboard.source.is_recording)
         return True
 
@@ -49,7 +49,7 @@ class ActingScreen(BaseScreen):
             if is_sure:
                 self._act(session_id, name, done, act)
 
-        # The next key is already for the question.
+        # The next key goes to the question already.
         await self.app.push_screen(ConfirmScreen(doing, session_id, name), answered)
 
     @work(exclusive=True, group="act")

@@ -1,4 +1,4 @@
-"""The plant's active alarms as the plugin alarms knows them, what changes, and acknowledging."""
+"""The plant's active alarms from the plugin alarms, the latest changes, and acknowledging."""
 
 from __future__ import annotations
 
@@ -21,18 +21,18 @@ from mxgw.v1 import alarms_pb2 as a
 from mxgw_dashboard_tui.tui import text as t
 from mxgw_dashboard_tui.tui.model import View
 from mxgw_dashboard_tui.tui.plant_alarms import PROVIDERS, PlantAlarms
-from mxgw_dashboard_tui.tui.screens.acknowledge import AcknowledgeScreen
 from mxgw_dashboard_tui.tui.screens.alarm_rows import COLUMNS, alarm_row
 from mxgw_dashboard_tui.tui.screens.base import BaseScreen
+from mxgw_dashboard_tui.tui.screens.questions import AcknowledgeScreen
 from mxgw_dashboard_tui.tui.source import NotServed, Refused
 from mxgw_dashboard_tui.tui.widgets.grid import Grid, Row
 
 _SERVICE = "/mxgw.v1.AlarmService"
 _RETRY_S = 2.0
 _HEARTBEAT_S = 1.0
-# A stream without even heartbeats for this long is dead, whatever TCP thinks of it.
+# A stream without even heartbeats for this long is treated as broken, even if TCP reports nothing.
 _SILENT_S = 10.0
-# What one AcknowledgeAlarm takes.
+# The largest number of alarms in one AcknowledgeAlarm.
 _MOST_MARKED = 1000
 _NOT_ENABLED = "Alarms are not enabled on this gateway: its plugin alarms would follow them."
 _NOT_YOURS = "you may look, not acknowledge: that needs the role administrator"
@@ -40,7 +40,7 @@ _FINE = (pb.ACKNOWLEDGE_OUTCOME_ACCEPTED, pb.ACKNOWLEDGE_OUTCOME_ALREADY_ACKNOWL
 
 
 class AlarmsScreen(BaseScreen):
-    """Followed only while it is looked at, questions above it included; every stream begins with all active alarms."""
+    """Follows alarms only while it is on the screen, also below a question. Every stream begins with all alarms."""
 
     NAME = "alarms"
     PAINTS_ALWAYS = True
@@ -62,12 +62,12 @@ class AlarmsScreen(BaseScreen):
         self._rows: dict[str, Row] = {}
         self._marked: set[str] = set()
         self._received_at: float | None = None
-        # As of the last paint: what is frozen grows old although news come.
+        # The same, as of the last painting: a frozen screen gets older although messages arrive.
         self._shown_at: float | None = None
         self._painting: tuple[int, int | None, int] | None = None
         self._left_out = 0
         self._aged_at_ns: int | None = None
-        # Why alarms are not followed at present; "" when they are, or are about to be.
+        # Why alarms are not followed now; "" when they are, or soon will be.
         self._trouble = ""
         self._following: Worker[None] | None = None
 
@@ -109,7 +109,7 @@ class AlarmsScreen(BaseScreen):
                 await asyncio.sleep(_RETRY_S)
 
     async def _follow_one_stream(self) -> str:
-        """Follow until the stream ends; return what is wrong, "" when another one is to be begun at once."""
+        """Follow one stream to its end; return the problem, "" to begin another one at once."""
         request = pb.StreamAlarmsRequest(
             client_name="dashboard", heartbeat_interval=duration_from_seconds(_HEARTBEAT_S)
         )
@@ -155,11 +155,11 @@ class AlarmsScreen(BaseScreen):
         self._paint_more()
         plant, grid = self._plant, self.grid
         now_ns = view.now_ns if view is not None else None
-        # The lines for changes have no height before the screen was laid out once.
+        # The widget for changes has no height before the first layout.
         painting = (plant.version, now_ns, self.query_one("#news").size.height)
         if painting == self._painting:
             return
-        # Rows of alarms that changed, and those in sight, whose ages grow.
+        # Alarms that changed, and those on the screen, whose ages grow.
         stale = plant.changed | {row.key for row in grid.in_sight} if now_ns != self._aged_at_ns else plant.changed
         for reference in stale:
             if (alarm := plant.active.get(reference)) is not None:
@@ -200,7 +200,7 @@ class AlarmsScreen(BaseScreen):
         news.update(Text("\n").join([Text(title, "bold"), *said]), layout=False)
 
     def _paint_more(self) -> None:
-        """Say how many rows there is no room for; they change with the filter, too."""
+        """Show how many rows there is no room for; the number changes with the filter, too."""
         if (left_out := self.grid.left_out) == self._left_out:
             return
         self._left_out = left_out
@@ -235,7 +235,7 @@ class AlarmsScreen(BaseScreen):
             self.notify("there is no alarm to acknowledge", severity="warning")
 
     def _chosen(self) -> Sequence[str]:
-        """Return the alarms that are marked, by reference, or else the one the cursor is on."""
+        """Return the references of the marked alarms, or of the one at the cursor if none is marked."""
         if self._marked:
             return sorted(self._marked)
         return [self.grid.current.key] if self.grid.current is not None else []
@@ -268,7 +268,7 @@ class AlarmsScreen(BaseScreen):
 
 
 def provider_text(provider: a.ProviderStatus | None, trouble: str) -> tuple[str, str]:
-    """Return who reports alarms, or why nobody is known to, with its tone."""
+    """Return who reports alarms, or why nobody does, and the tone of that text."""
     if trouble:
         old = "" if provider is None else " What is shown is as it was."
         return f"✖ {_sentence(trouble)}{old}", "bad"
@@ -286,7 +286,7 @@ def provider_text(provider: a.ProviderStatus | None, trouble: str) -> tuple[str,
 
 
 def outcome_text(results: Sequence[pb.AcknowledgeResult]) -> tuple[str, bool]:
-    """Return what became of acknowledgements, the failures with their reasons; and whether all went well."""
+    """Return the result of acknowledgements, with the reasons of failures; and whether all succeeded."""
     bad = [result for result in results if result.outcome not in _FINE]
     if not bad:
         already = sum(result.outcome == pb.ACKNOWLEDGE_OUTCOME_ALREADY_ACKNOWLEDGED for result in results)

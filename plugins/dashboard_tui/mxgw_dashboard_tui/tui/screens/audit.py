@@ -1,4 +1,4 @@
-"""Who did what, and what was refused, from the end of the audit log; for administrators."""
+"""The end of the audit log, for administrators: who did what, and what was refused."""
 
 from __future__ import annotations
 
@@ -11,7 +11,6 @@ from textual.worker import Worker
 
 from mxgw.dashboard.v1 import dashboard_service_pb2 as pb
 from mxgw_dashboard_tui.tui import text as t
-from mxgw_dashboard_tui.tui.alarms import short_id
 from mxgw_dashboard_tui.tui.model import View
 from mxgw_dashboard_tui.tui.screens.base import BaseScreen
 from mxgw_dashboard_tui.tui.source import Refused
@@ -36,7 +35,7 @@ _TONES = {"denied": "bad", "allowed": "good"}
 
 
 class AuditScreen(BaseScreen):
-    """Followed only while it is looked at; the newest entry is last, and the cursor stays with it."""
+    """Follows the log only while it is on the screen. The newest entry is last, and the cursor follows it."""
 
     NAME = "audit"
     PAINTS_ALWAYS = True
@@ -65,7 +64,7 @@ class AuditScreen(BaseScreen):
     @work(exclusive=True, group="audit")
     async def _follow(self) -> None:
         while True:
-            # Every stream begins with the end of the log, so what is here goes when the first message is here.
+            # Every stream begins with the end of the log, so the first message replaces all entries.
             is_first = True
             try:
                 async for message in self.dashboard.source.watch_audit():
@@ -111,7 +110,7 @@ def audit_row(entry: pb.AuditEntry, number: int) -> Row:
         "decision": Cell(t.clean(entry.decision, 20), _TONES.get(entry.decision, "")),
         "actor": Cell(t.clean(entry.actor, 80)),
         "action": Cell(t.clean(entry.action, 80)),
-        "session": Cell(short_id(entry.session_id)),
+        "session": Cell(t.short_id(entry.session_id)),
         "tag": Cell(t.clean(entry.tag, 64)),
         "reason": Cell(why),
         "peer": Cell(t.clean(entry.peer, 60)),

@@ -1,8 +1,8 @@
-"""What every screen has: the bars, a table, filter, commands, freezing, copying, exporting, and repainting by timer."""
+"""The parts of every screen: bars, table, filter, commands, freezing, copying, exporting, and repainting by timer."""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, ClassVar, cast
+from typing import ClassVar, Protocol, cast
 
 from textual import events
 from textual.app import ComposeResult
@@ -14,22 +14,38 @@ from textual.widgets import Input, Static
 
 from mxgw_dashboard_tui.tui.export import document_text, write_export
 from mxgw_dashboard_tui.tui.model import View
+from mxgw_dashboard_tui.tui.showing import Showing
+from mxgw_dashboard_tui.tui.source import Source
 from mxgw_dashboard_tui.tui.widgets.bars import Banner, TopBar
 from mxgw_dashboard_tui.tui.widgets.grid import Grid
 from mxgw_dashboard_tui.tui.widgets.keyline import KeyLine
 from mxgw_dashboard_tui.tui.widgets.line import Line
 
-if TYPE_CHECKING:
-    from mxgw_dashboard_tui.tui.app import DashboardApp
-
 REPAINT_S = 0.25
 
 
+class Dashboard(Protocol):
+    """The app, as its screens and commands use it; `DashboardApp` implements it."""
+
+    source: Source
+    showing: Showing
+    # The names that the `:` line completes.
+    command_names: list[str]
+    # How many alarms of the plant are shown at most.
+    alarm_rows: int
+
+    async def run_command(self, text: str) -> None:
+        """Run a command of the `:` line or of the palette."""
+
+    async def open_session(self, session_id: str, name: str) -> None:
+        """Show one session in depth."""
+
+
 class BaseScreen(Screen[None]):
-    """Subclasses give `compose_body`, `paint` and a `title`; `grid` is the table that keys act on."""
+    """Subclasses implement `compose_body` and `paint`, and have a `NAME`; keys act on the table `grid`."""
 
     NAME = ""
-    # Whether there is more to paint than the view that all screens share.
+    # Whether to paint even when the view that all screens share did not change.
     PAINTS_ALWAYS = False
     AUTO_FOCUS = "Grid"
 
@@ -66,7 +82,7 @@ class BaseScreen(Screen[None]):
         super().__init__()
         self._generation = 0
         self._painted: View | None = None
-        # The theme that the styles of this screen were made for.
+        # The theme for which the styles of this screen were computed.
         self._styled_for = ""
 
     def compose(self) -> ComposeResult:
@@ -79,22 +95,22 @@ class BaseScreen(Screen[None]):
         yield KeyLine(id="keys")
 
     def compose_body(self) -> ComposeResult:
-        """Yield what is between the bars."""
+        """Yield the widgets between the bars."""
         raise NotImplementedError
 
     def paint(self, view: View | None) -> None:
-        """Bring the body up to date; called four times a second at most."""
+        """Update the body; called at most four times a second."""
         raise NotImplementedError
 
     def forget(self) -> None:
-        """Show nothing of what was shown so far; called before painting when somebody else may look now."""
+        """Clear everything that was shown; called before painting when another person may look now."""
         for grid in self.query(Grid):
             grid.filter("")
             grid.set_rows(())
 
     @property
-    def dashboard(self) -> DashboardApp:
-        return cast("DashboardApp", self.app)
+    def dashboard(self) -> Dashboard:
+        return cast("Dashboard", self.app)
 
     @property
     def grid(self) -> Grid:
@@ -107,7 +123,7 @@ class BaseScreen(Screen[None]):
 
     @property
     def age_s(self) -> float | None:
-        """How old what this screen shows is; None while it shows nothing."""
+        """How old the shown data is; None while nothing is shown."""
         view = self.dashboard.showing.view
         return self.dashboard.showing.age_of(view)
 
@@ -117,8 +133,8 @@ class BaseScreen(Screen[None]):
         self.set_interval(REPAINT_S, self.repaint_if_shown)
 
     def on_screen_resume(self, event: events.ScreenResume) -> None:
-        # Making all styles again is a third of what a switch costs; what was mounted just now or shown in this theme
-        # has them.
+        # Computing all styles takes a third of the time of a switch. A screen that was just mounted, or was shown in
+        # this theme before, has them already.
         event.refresh_styles = self._styled_for not in ("", self.app.theme)
         self._styled_for = self.app.theme
         self.repaint()
@@ -126,16 +142,18 @@ class BaseScreen(Screen[None]):
         self.shown()
 
     def shown(self) -> None:
-        """Begin what is only done while somebody looks at this screen; `on_screen_suspend` ends it."""
+        """Start what is only needed while this screen is shown; `on_screen_suspend` stops it."""
 
     def repaint_if_shown(self) -> None:
-        """Repaint, unless another view covers this one. What is below a question or help goes on."""
+        """Repaint, unless another view covers this one; questions and help do not count as views."""
         views = (screen for screen in reversed(self.app.screen_stack) if isinstance(screen, BaseScreen))
         if next(views, None) is self:
             self.repaint()
 
     def repaint(self, *, anew: bool = False) -> None:
-        """Bring the bars up to date, and the body when its view is another one, or `anew`; frozen, it is that view."""
+        """Update the bars; update the body if its view changed, or if `anew` is set. While frozen, the view stays the
+        same.
+        """
         app, showing = self.dashboard, self.dashboard.showing
         if self._generation != showing.generation:
             self._generation = showing.generation
@@ -149,7 +167,7 @@ class BaseScreen(Screen[None]):
         grid = next(iter(self.query(Grid)), None)
         if grid is not None and grid.pattern:
             title += f" /{grid.pattern}"
-        # Behind the body: some screens know only then how old what they show is.
+        # After the body, because some screens know the age of their data only then.
         self.query_one(TopBar).show(title, app.source.name, view, self.age_s, showing.frozen_s)
         self.query_one(Banner).show(showing.link, showing.link_detail, showing.newest, showing.age_of(showing.newest))
 
@@ -173,19 +191,19 @@ class BaseScreen(Screen[None]):
         line.suggester = SuggestFromList(self.dashboard.command_names, case_sensitive=False) if kind == ":" else None
         line.set_class(kind == ":", "-command")
         line.open_with(value)
-        self.set_focus(line)  # at once: the next key is already for the line
+        self.set_focus(line)  # at once, because the next key must go to the line
 
     def on_input_changed(self, event: Input.Changed) -> None:
         if event.input.id == "line" and not event.input.has_class("-command"):
             self.grid.filter(event.input.value)
 
     async def entered(self, line: Line) -> None:
-        """Keep the filter, or run the command; the next key is already for what comes of it."""
+        """Keep the filter, or run the command, before the next key is handled."""
         if line.has_class("-command"):
             self._leave_line()
             await self.dashboard.run_command(line.value.strip())
         else:
-            self.grid.filter(line.value)  # what was typed right before may not have been told yet
+            self.grid.filter(line.value)  # the event for the last character may not have arrived yet
             self._leave_line()
 
     def _leave_line(self) -> None:
@@ -204,7 +222,7 @@ class BaseScreen(Screen[None]):
             self.go_back()
 
     def go_back(self) -> None:
-        """Leave this screen, where there is one below it."""
+        """Leave this screen, if there is one below it."""
 
     # rows
 

@@ -6,7 +6,6 @@ from textual.app import ComposeResult
 
 from mxgw.dashboard.v1 import dashboard_service_pb2 as pb
 from mxgw_dashboard_tui.tui import text as t
-from mxgw_dashboard_tui.tui.alarms import short_id
 from mxgw_dashboard_tui.tui.model import View
 from mxgw_dashboard_tui.tui.screens.base import BaseScreen
 from mxgw_dashboard_tui.tui.widgets.grid import Cell, Column, Grid, Row
@@ -30,7 +29,7 @@ TIMELINE_COLUMNS = tuple(column for column in COLUMNS if column.key != "session"
 
 
 class JournalScreen(BaseScreen):
-    """The newest entry is last; the cursor follows it while it stands there."""
+    """The newest entry is last; the cursor follows it while it is on the last row."""
 
     NAME = "journal"
 
@@ -44,14 +43,14 @@ class JournalScreen(BaseScreen):
 
 def journal_row(entry: pb.JournalEntry) -> Row:
     """Return the row of an entry."""
-    name = t.clean(entry.session_name, 40) or short_id(entry.session_id)
+    name = t.clean(entry.session_name, 40) or t.short_id(entry.session_id)
     operator, detail = t.clean(entry.operator, 64), t.clean(entry.detail, 300)
     cells = {
         "time": Cell(t.moment(entry.time), order=float(entry.number)),
         "kind": Cell(t.words(pb.JournalKind.Name(entry.kind), "JOURNAL_KIND_"), _TONES.get(entry.kind, "")),
         "session": Cell(name),
         "operator": Cell(operator),
-        # With the name, which a narrow screen has no other room for.
+        # Includes the name, because the column of operators is hidden on a narrow screen.
         "detail": Cell(f"{operator}: {detail}" if operator else detail),
     }
     return Row(str(entry.number), cells, entry)

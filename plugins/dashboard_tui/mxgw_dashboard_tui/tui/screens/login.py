@@ -1,4 +1,4 @@
-"""Who are you: name and password, asked for by gateways that know their operators."""
+"""Asks for name and password, for gateways that know their operators."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from mxgw_dashboard_tui.tui.source import Refused, Source
 
 
 class NameInput(Input):
-    """Keys that come after enter belong to the password, however quickly they come."""
+    """The input of the name. Keys after enter go to the password at once, however quickly they are typed."""
 
     async def _on_key(self, event: events.Key) -> None:
         focused = self.screen.focused
@@ -26,14 +26,14 @@ class NameInput(Input):
         event.stop()
         event.prevent_default()
         if focused is self:
-            # Here and now: as a binding it would wait its turn, and keys behind it would still be for this line.
+            # Not a binding: it would run later, and the next keys would still go to this input.
             self.screen.set_focus(self.screen.query_one("#password"))
         elif focused is not None:
             focused.post_message(events.Key(event.key, event.character))
 
 
 class LoginScreen(ModalScreen[None]):
-    """Goes away once the gateway has taken name and password; holds the password for that one call only."""
+    """Closes when the gateway has accepted name and password. Holds the password for that one call only."""
 
     BINDINGS: ClassVar[list[BindingType]] = [
         Binding("escape", "app.quit", "Quit", id="login.quit", tooltip="Leave the dashboard"),
@@ -59,7 +59,7 @@ class LoginScreen(ModalScreen[None]):
     def on_input_submitted(self, event: Input.Submitted) -> None:
         user = self.query_one("#user", Input).value
         password = event.input.value
-        event.input.value = ""  # before anything is awaited: the screen never holds it longer than it must
+        event.input.value = ""  # before the first await, so that the screen holds it as briefly as possible
         if user and password:
             self.query_one("#why", Static).update(Text("asking the gateway …"))
             self._login(user, password)

@@ -27,7 +27,7 @@ COLUMNS = (
 
 
 class OverviewScreen(BaseScreen):
-    """Everything on one screen."""
+    """The whole gateway on one screen."""
 
     NAME = "overview"
 

@@ -27,7 +27,7 @@ _STATES = {
 
 
 class PluginsScreen(BaseScreen):
-    """In the order of the settings, then those that are only installed."""
+    """Shows enabled plugins in the order of the settings, then those that are only installed."""
 
     NAME = "plugins"
 

@@ -1,4 +1,4 @@
-"""One session in depth: items and their values, events as they come, who reads them, and what happened to it."""
+"""One session in depth: items and their values, events as they arrive, subscribers, commands, and its history."""
 
 from __future__ import annotations
 
@@ -16,26 +16,26 @@ from textual.widgets import ContentSwitcher, Static
 
 from mxgw.dashboard.v1 import dashboard_service_pb2 as pb
 from mxgw_dashboard_tui.tui import text as t
+from mxgw_dashboard_tui.tui.event_rows import EVENT_COLUMNS
 from mxgw_dashboard_tui.tui.model import View
 from mxgw_dashboard_tui.tui.screens import session_rows as rows
 from mxgw_dashboard_tui.tui.screens.acting import ActingScreen
 from mxgw_dashboard_tui.tui.screens.journal import TIMELINE_COLUMNS, journal_row
-from mxgw_dashboard_tui.tui.screens.session_facts import session_facts
 from mxgw_dashboard_tui.tui.session_model import SessionModel
 from mxgw_dashboard_tui.tui.source import NotThere, Refused
 from mxgw_dashboard_tui.tui.widgets.grid import Grid
 
 _T = TypeVar("_T")
 
-# Items are asked for again after this long, so that new ones appear; values come with the events meanwhile.
+# How often items are listed again, so that new ones appear; values come with the events in between.
 _ITEMS_EVERY_S = 5.0
 _RETRY_S = 1.0
-# Messages kept while frozen; the oldest go first, which the event log shows as a gap in its sequences.
+# Messages kept while frozen; the oldest are dropped first, which shows as missing sequences in the event log.
 _HELD = 2000
 _NOT_THERE = "this session is not there any more, or not yours to see"
 _PANELS: dict[str, Callable[[], Grid]] = {
     "items": partial(Grid, rows.ITEM_COLUMNS, empty="No item was added.", sort="item", id="items"),
-    "events": partial(Grid, rows.EVENT_COLUMNS, empty="No event came since this was opened.", follow=True, id="events"),
+    "events": partial(Grid, EVENT_COLUMNS, empty="No event came since this was opened.", follow=True, id="events"),
     "readers": partial(Grid, rows.READER_COLUMNS, empty="Nobody reads this session's events.", id="readers"),
     "commands": partial(Grid, rows.COMMAND_COLUMNS, empty="Every command has its answer.", id="commands"),
     "timeline": partial(Grid, TIMELINE_COLUMNS, empty="Nothing was written down.", follow=True, id="timeline"),
@@ -43,7 +43,7 @@ _PANELS: dict[str, Callable[[], Grid]] = {
 
 
 class SessionScreen(ActingScreen):
-    """Pushed on top of the table; escape goes back there."""
+    """Shown on top of the table of sessions; escape returns there."""
 
     NAME = "session"
     PAINTS_ALWAYS = True
@@ -78,13 +78,13 @@ class SessionScreen(ActingScreen):
     def __init__(self, session_id: str, name: str) -> None:
         super().__init__()
         self.session_id = session_id
-        # What the table calls it, until its own streams say more.
+        # Its name in the table of sessions, until its own streams say more.
         self._known_as = name
         self.model = SessionModel()
         self._panel = "items"
         self._problem = ""
         self._fact_lines = -1
-        # What came while the screen is frozen.
+        # Arrivals while the screen is frozen.
         self._held: deque[Callable[[], None]] = deque(maxlen=_HELD)
 
     def compose_body(self) -> ComposeResult:
@@ -106,7 +106,7 @@ class SessionScreen(ActingScreen):
         model = self.model
         match self._panel:
             case "items":
-                # Values come with the events; the worker's own list is older, and says which items there are.
+                # Values come with events; the list of items comes from the worker, less often.
                 received_at = max(filter(None, (model.items_at, model.events_at)), default=None)
             case "events":
                 received_at = model.events_at
@@ -153,7 +153,7 @@ class SessionScreen(ActingScreen):
         self.model.take_events(message, received_at)
 
     def _hold(self, take: Callable[[], None]) -> None:
-        """Take what came now, or once the screen is thawed."""
+        """Handle an arrival now, or after the freeze."""
         if self.dashboard.showing.frozen_s is None:
             take()
         else:
@@ -170,7 +170,7 @@ class SessionScreen(ActingScreen):
                 async for message in watch(self.session_id):
                     self._hold(partial(take, message, self.dashboard.showing.clock()))
             except NotThere:
-                # Nothing of it stays. What has ended before our eyes may still be looked at.
+                # Clear the screen, unless the session ended while it was shown: then it may still be looked at.
                 if not self.model.is_over:
                     self.forget()
                     self._problem = _NOT_THERE
@@ -181,7 +181,7 @@ class SessionScreen(ActingScreen):
     @work(group="items")
     async def _follow_items(self) -> None:
         while not self.model.is_over:
-            # Asked for only while somebody looks: it is work for the worker.
+            # Only while it is shown, because listing items is work for the worker.
             if self.is_current and self._panel == "items" and self.dashboard.showing.frozen_s is None:
                 await self._load_items()
             await asyncio.sleep(_ITEMS_EVERY_S)
@@ -211,7 +211,7 @@ class SessionScreen(ActingScreen):
     async def action_show(self, panel: str) -> None:
         panels = self.query_one("#panels", ContentSwitcher)
         if not panels.query(f"#{panel}"):
-            # Made when it is looked at for the first time: a session opens sooner.
+            # Created when it is shown for the first time, so that a session opens quickly.
             await panels.add_content(_PANELS[panel]())
         self._panel = panel
         panels.current = panel
@@ -223,7 +223,7 @@ class SessionScreen(ActingScreen):
         await self.action_show(names[(names.index(self._panel) + step) % len(names)])
 
     def go_back(self) -> None:
-        self.dashboard.pop_screen()
+        self.app.pop_screen()
 
     # painting
 
@@ -234,7 +234,7 @@ class SessionScreen(ActingScreen):
         rate = None
         if view is not None and (session := view.session(self.session_id)) is not None:
             rate = session.rate
-        facts = session_facts(model, rate, self._problem)
+        facts = rows.session_facts(model, rate, self._problem)
         lines = facts.plain.count("\n")
         self.query_one("#facts", Static).update(facts, layout=lines != self._fact_lines)
         self._fact_lines = lines

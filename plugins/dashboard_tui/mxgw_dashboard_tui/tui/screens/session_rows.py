@@ -1,8 +1,8 @@
-"""Rows of the panels of one session."""
+"""One session as text: the three lines above the panels, and the rows of all panels but the event log."""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from rich.text import Text
 
 from mxgw.convert import duration_to_seconds, is_ok, timestamp_to_ns
 from mxgw.dashboard.v1 import dashboard_service_pb2 as pb
@@ -10,12 +10,10 @@ from mxgw.v1 import events_pb2 as e
 from mxgw.v1 import session_service_pb2 as ss
 from mxgw.v1 import values_pb2 as v
 from mxgw_dashboard_tui.tui import text as t
+from mxgw_dashboard_tui.tui.session_model import Item, SessionModel
 from mxgw_dashboard_tui.tui.widgets.grid import Cell, Column, Row
 
-if TYPE_CHECKING:
-    from mxgw_dashboard_tui.tui.session_model import Item, SessionModel
-
-# Pages of 200: nobody reads more than this many items.
+# Pages of 200 items; nobody reads more items than that.
 ITEM_PAGES = 5
 
 ITEM_COLUMNS = (
@@ -27,14 +25,6 @@ ITEM_COLUMNS = (
     Column("quiet", "Age", 6, right=True),
     Column("advise", "Advise", 11, drop=1),
     Column("handle", "Handle", 7, right=True, drop=3),
-)
-EVENT_COLUMNS = (
-    Column("time", "Time (UTC)", 12),
-    Column("sequence", "Sequence", 9, right=True),
-    Column("kind", "Kind", 8),
-    Column("item", "Item", 16, grow=2),
-    Column("value", "Value", 14, grow=2),
-    Column("quality", "Quality", 11),
 )
 READER_COLUMNS = (
     Column("name", "Subscriber", 14, grow=2),
@@ -54,16 +44,11 @@ COMMAND_COLUMNS = (
     Column("age", "Waits", 8, right=True),
 )
 
-_KINDS = {
-    e.EVENT_KIND_DATA_CHANGE: "data",
-    e.EVENT_KIND_WRITE_COMPLETE: "written",
-    e.EVENT_KIND_OPERATION_COMPLETE: "done",
-    e.EVENT_KIND_BUFFERED_DATA_CHANGE: "buffered",
-}
-
 
 def item_row(item: Item, model: SessionModel, now: float) -> Row:
-    """Return the row of an item. `Time` is the source's, `Age` that since the last change, by the gateway's clock."""
+    """Return the row of an item. `Time` is that of the source; `Age` is the time since the last change, by the
+    gateway's clock.
+    """
     state, value = item.state, item.value
     quality, tone = t.quality_words(value.quality, value.raw_quality) if value is not None else (t.UNKNOWN, "dim")
     if model.source_is_lost:
@@ -96,58 +81,6 @@ def _status(value: e.DataChange | None) -> str:
     failed = next(status for status in value.statuses if not status.success)
     detail = t.words(v.MxStatusDetail.Name(failed.detail), "MX_STATUS_DETAIL_")
     return f"{detail} ({failed.raw_detail})"
-
-
-def event_row(event: e.Event, name: str) -> Row:
-    """Return the row of an event."""
-    body = event.WhichOneof("body")
-    value, quality, tone = "", "", ""
-    match body:
-        case "data_change":
-            value = t.value_text(event.data_change.value)
-            quality, tone = t.quality_words(event.data_change.quality, event.data_change.raw_quality)
-        case "buffered_data_change":
-            value = t.value_text(event.buffered_data_change.value)
-        case "write_complete":
-            ok = is_ok(event.write_complete.statuses) and not event.write_complete.missing
-            value = "ok" if ok else "MISSING" if event.write_complete.missing else "FAILED"
-            tone = "good" if ok else "bad"
-        case "operation_complete":
-            ok = is_ok(event.operation_complete.statuses)
-            value, tone = ("ok", "good") if ok else ("FAILED", "bad")
-    cells = {
-        "time": Cell(t.clock(event.worker_time, with_ms=True)),
-        "sequence": Cell(str(event.sequence), order=event.sequence),
-        "kind": Cell(_KINDS.get(event.kind, "unknown")),
-        "item": Cell(t.clean(name, 200) or f"handle {event.item_handle}"),
-        "value": Cell(value, tone if body != "data_change" else ""),
-        "quality": Cell(quality, tone if body == "data_change" else ""),
-    }
-    return Row(f"e{event.sequence}", cells, event)
-
-
-def gap_row(gap: e.Gap) -> Row:
-    """Return the row of a gap in the event log."""
-    reason = t.words(e.GapReason.Name(gap.reason), "GAP_REASON_")
-    lost = f"{gap.count} events" if gap.count else "an unknown number of events"
-    cells = {
-        "sequence": Cell(str(gap.first_lost), order=gap.first_lost),
-        "kind": Cell("GAP", "bad"),
-        "item": Cell(f"{lost} lost: {reason}", "bad"),
-        "value": Cell(t.clean(gap.detail, 200)),
-    }
-    return Row(f"g{gap.first_lost}-{gap.last_lost}", cells, gap)
-
-
-def left_out_row(message: pb.WatchEventsResponse) -> Row:
-    """Return the row that says how many events this view left out."""
-    cells = {
-        "time": Cell(t.clock(message.as_of, with_ms=True), "dim"),
-        "kind": Cell("…", "dim"),
-        "item": Cell(f"{t.count(message.conflated_events)} more", "dim"),
-        "value": Cell("left out here", "dim"),
-    }
-    return Row(f"c{message.head_sequence}", cells)
 
 
 def reader_row(reader: ss.Subscriber, head: int) -> Row:
@@ -191,3 +124,51 @@ def reason_words(session: ss.Session) -> str:
     if session.close_reason == ss.CLOSE_REASON_CLIENT:
         return "by its client"
     return t.words(ss.CloseReason.Name(session.close_reason), "CLOSE_REASON_")
+
+
+def session_facts(model: SessionModel, rate: float | None, problem: str) -> Text:
+    """Return the three lines about a session; `problem` is why its streams cannot be followed."""
+    if model.detail is None:
+        return Text(f"✖ {problem}" if problem else "Waiting for the gateway.")
+    row, session = model.detail.row, model.detail.row.session
+    lines = [_who(row), _worker(row, model.now_ns), _flow(row, rate)]
+    if model.is_over:
+        lines[1] = f"ended: {reason_words(session)} {t.clean(session.close_detail, 200)}"
+    elif problem:
+        lines[2] = f"✖ {problem}"
+    return Text("\n").join(Text(line, no_wrap=True, overflow="ellipsis") for line in lines)
+
+
+def _who(row: pb.SessionRow) -> str:
+    session = row.session
+    state, _ = t.state_words(session, _detached_s(row))
+    return (
+        f"{state}  {t.session_name(session)}  owner {t.clean(session.owner, 40)}  tag {t.clean(session.tag, 40) or '-'}"
+        f"  backend {t.clean(session.backend, 40)}"
+    )
+
+
+def _worker(row: pb.SessionRow, now_ns: int) -> str:
+    session = row.session
+    state = t.words(e.WorkerState.Name(session.worker_state), "WORKER_STATE_")
+    source = t.words(e.SourceHealth.Name(session.source_health), "SOURCE_HEALTH_")
+    left_s = t.since(session.lease_expires_at, now_ns)
+    detached_s = _detached_s(row)
+    return (
+        f"worker {session.worker_pid} {state}, {t.memory(session.worker_rss_bytes)}  source {source}"
+        f"  open for {t.span(t.since(session.opened_at, now_ns))}"
+        f"  lease {t.span(-left_s if left_s is not None else None)} left"
+        + (f"  detached {t.span(detached_s)}" if detached_s is not None else "")
+    )
+
+
+def _flow(row: pb.SessionRow, rate: float | None) -> str:
+    session = row.session
+    return (
+        f"{t.rate(rate)} events/s, {t.count(session.head_sequence)} so far, {t.count(session.log_events)} kept  lag "
+        f"{t.count(row.lag_events)}  gaps {row.gap_frames}  lost {row.lost_events}  overflows {row.overflows}"
+    )
+
+
+def _detached_s(row: pb.SessionRow) -> float | None:
+    return duration_to_seconds(row.detached) if row.HasField("detached") else None

@@ -12,7 +12,6 @@ from textual.widgets import Static
 from mxgw.convert import duration_to_seconds
 from mxgw.v1 import session_service_pb2 as ss
 from mxgw_dashboard_tui.tui import text as t
-from mxgw_dashboard_tui.tui.alarms import session_name, short_id
 from mxgw_dashboard_tui.tui.model import SessionView, View
 from mxgw_dashboard_tui.tui.screens.acting import ActingScreen
 from mxgw_dashboard_tui.tui.screens.session_rows import reason_words
@@ -41,7 +40,7 @@ COLUMNS = (
 
 
 class SessionsScreen(ActingScreen):
-    """The table of sessions, live ones and, when asked for, those that ended lately."""
+    """The table of live sessions and, on request, of those that ended lately."""
 
     NAME = "sessions"
 
@@ -106,7 +105,7 @@ def session_row(view: SessionView, now_ns: int) -> Row:
     age_s = t.since(session.opened_at, now_ns)
     cells = {
         "state": Cell(state, tone),
-        "name": Cell(session_name(session)),
+        "name": Cell(t.session_name(session)),
         "tag": Cell(t.clean(session.tag, 64)),
         "owner": Cell(t.clean(session.owner, 64)),
         "backend": Cell(t.clean(session.backend, 64)),
@@ -120,24 +119,24 @@ def session_row(view: SessionView, now_ns: int) -> Row:
         "pid": Cell(str(session.worker_pid), order=session.worker_pid),
         "memory": Cell(t.size(session.worker_rss_bytes), order=session.worker_rss_bytes),
         "age": Cell(t.span(age_s), order=age_s or 0.0),
-        "id": Cell(short_id(session.session_id)),
+        "id": Cell(t.short_id(session.session_id)),
     }
     return Row(session.session_id, cells, row)
 
 
 def ended_row(session: ss.Session, now_ns: int) -> Row:
-    """Return the row of a session that ended; its age is the time since then."""
+    """Return the row of a session that ended; its age is the time since its end."""
     state, tone = t.state_words(session, None)
     ago_s = t.since(session.closed_at, now_ns)
     cells = {
         "state": Cell(state, tone),
-        "name": Cell(f"{session_name(session)}: {reason_words(session)}", "dim"),
+        "name": Cell(f"{t.session_name(session)}: {reason_words(session)}", "dim"),
         "tag": Cell(t.clean(session.tag, 64), "dim"),
         "owner": Cell(t.clean(session.owner, 64), "dim"),
         "backend": Cell(t.clean(session.backend, 64), "dim"),
         "pid": Cell(str(session.worker_pid), "dim", session.worker_pid),
         "age": Cell(t.span(ago_s), "dim", ago_s or 0.0),
-        "id": Cell(short_id(session.session_id), "dim"),
+        "id": Cell(t.short_id(session.session_id), "dim"),
     }
     return Row(session.session_id, cells, session, sinks=True)
 

@@ -1,4 +1,4 @@
-"""The settings as they count, with where each comes from; secrets are masked by the gateway."""
+"""The settings in effect, and where each was set; the gateway masks secrets."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ COLUMNS = (
 
 
 class SettingsScreen(BaseScreen):
-    """Asked for each time the screen is opened: settings do not change while a gateway runs."""
+    """Lists the settings each time it is opened; they do not change while a gateway runs."""
 
     NAME = "settings"
     PAINTS_ALWAYS = True

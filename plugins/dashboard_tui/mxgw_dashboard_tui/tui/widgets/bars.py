@@ -1,4 +1,4 @@
-"""The lines around every screen: who and where, what is wrong with the connection, filter and command input."""
+"""The bars of every screen: gateway and operator, and problems of the connection."""
 
 from __future__ import annotations
 
@@ -8,13 +8,13 @@ from textual.widgets import Static
 from mxgw_dashboard_tui.tui.model import Link, View
 from mxgw_dashboard_tui.tui.text import clean, span
 
-# Two and a half intervals without news are too many (RELIABILITY 1).
+# The banner appears after two and a half intervals without a message (docs/reference/streams.md#silence).
 _LATE_INTERVALS = 2.5
 _BEHIND_S = 3.0
 
 
 class TopBar(Static):
-    """Gateway, operator and role, and how old what is shown is."""
+    """Gateway, operator and role, and the age of the data."""
 
     def show(self, title: str, where: str, view: View | None, age_s: float | None, frozen_s: float | None) -> None:
         """Repaint."""
@@ -29,7 +29,7 @@ class TopBar(Static):
             right.append(f" FROZEN {span(frozen_s)} ", style="reverse bold")
             right.append(" ")
         right.append("no data yet" if age_s is None else f"as of {span(age_s)} ago")
-        # Before it is laid out it is as wide as the terminal: the first picture of a view has its title.
+        # Before the first layout, assume the width of the terminal, so that the title is painted from the start.
         width = self.size.width or self.app.size.width
         room = max(0, width - right.cell_len - 1)
         left.truncate(room, overflow="ellipsis")
@@ -37,7 +37,7 @@ class TopBar(Static):
 
 
 class Banner(Static):
-    """Says what is wrong with the dashboard's own connection; not there while all is well."""
+    """Shows problems of the dashboard's own connection; hidden without any."""
 
     def show(self, link: Link, detail: str, view: View | None, age_s: float | None) -> None:
         """Repaint, or hide."""
@@ -49,7 +49,7 @@ class Banner(Static):
 
 
 def banner_text(link: Link, detail: str, view: View | None, age_s: float | None) -> str:
-    """Return what the banner says, "" for nothing."""
+    """Return the text of the banner, "" for none."""
     shown = "nothing to show yet" if age_s is None else f"what you see is {span(age_s)} old"
     match link:
         case Link.CONNECTING:

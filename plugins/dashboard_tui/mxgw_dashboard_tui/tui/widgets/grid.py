@@ -1,8 +1,8 @@
-"""A table that draws its own lines: it keeps cursor, order and filter while its rows change under it.
+"""A table that draws its own lines; cursor, order and filter stay while its rows change.
 
-Textual's DataTable holds a cell object per cell and lays it out again on change. Here a line is made from a row's text
-when it is drawn, and only lines that changed are drawn again, so that a table over a slow ssh link stays calm. Text is
-drawn as it is: markup in a peer's text has no meaning.
+Textual's DataTable keeps an object per cell, and computes the layout again on each change. This one makes a line from
+the text of a row when it is drawn, and draws only lines that changed, so that a table over a slow ssh link stays calm.
+Text is drawn as it is: markup in the text of a peer has no effect.
 """
 
 from __future__ import annotations
@@ -26,13 +26,15 @@ from mxgw_core.api import Globs
 
 _GAP = 1
 _GUTTER = 2
-# Columns that stay while others are looked at, so that a row can be told from another.
+# The first columns are on every page of columns, so that rows can be recognised.
 _FIXED = 2
 
 
 @dataclass(frozen=True, slots=True)
 class Column:
-    """`width` is the least; `grow` shares what is left. Columns with the largest `drop` go first when it is narrow."""
+    """`width` is the least width; columns share the rest by `grow`. On a narrow screen those with the largest `drop`
+    are hidden first.
+    """
 
     key: str
     title: str
@@ -44,7 +46,7 @@ class Column:
 
 @dataclass(frozen=True, slots=True)
 class Cell:
-    """One cell: its text, its tone (good, warn, bad, dim, accent), and what it is sorted by (its text, when None)."""
+    """One cell: its text, its tone (good, warn, bad, dim, accent), and its sort key (`order`; None: the text)."""
 
     text: str
     tone: str = ""
@@ -53,10 +55,10 @@ class Cell:
 
 @dataclass(frozen=True, slots=True)
 class Row:
-    """`key` names the row for as long as it is the same thing.
+    """One row. `key` identifies what it is about.
 
-    `document` is the message it was made from, for copying and exporting; None: its cells. A row that `sinks` stands
-    below those that do not, whatever the order.
+    `document` is the message for copying and exporting; None: the cells. A row that `sinks` is below those that do not,
+    in every order.
     """
 
     key: str
@@ -70,7 +72,7 @@ class Row:
 
 
 class Grid(ScrollView, can_focus=True):
-    """Rows of cells below a header. `empty` is said where there is no row."""
+    """Rows of cells below a header; `empty` is shown when there are no rows."""
 
     COMPONENT_CLASSES: ClassVar[set[str]] = {
         "grid--header",
@@ -94,7 +96,7 @@ class Grid(ScrollView, can_focus=True):
     ]
 
     class Chosen(Message):
-        """The operator clicked on the row the cursor is on."""
+        """The operator clicked on the row at the cursor."""
 
         def __init__(self, grid: Grid, row: Row) -> None:
             super().__init__()
@@ -117,9 +119,9 @@ class Grid(ScrollView, can_focus=True):
         self.empty = empty
         self.sort_key = sort
         self.reverse = reverse
-        # The cursor stays on the last row, for what grows at its end.
+        # Whether the cursor stays on the last row, for logs.
         self.follow = follow
-        # At most so many rows are shown, those that come first; `left_out` more pass the filter.
+        # How many rows are shown at most, the first ones; `left_out` further rows match the filter.
         self._limit = limit
         self.left_out = 0
         self._all: tuple[Row, ...] = ()
@@ -129,35 +131,35 @@ class Grid(ScrollView, can_focus=True):
         self._matcher: Globs | None = None
         self._inverse = False
         self._drawn: tuple[Row, ...] = ()
-        # Which of `_pages` is shown.
+        # The index of the shown page of columns.
         self._page = 0
 
     # content
 
     def set_rows(self, rows: Iterable[Row]) -> None:
-        """Show these rows; the cursor stays on the row it was on."""
+        """Show these rows; the cursor stays on its row."""
         self._all = tuple(rows)
         self._arrange()
 
     @property
     def current(self) -> Row | None:
-        """The row the cursor is on."""
+        """The row at the cursor."""
         return self.rows[self.cursor] if self.cursor < len(self.rows) else None
 
     @property
     def in_sight(self) -> Sequence[Row]:
-        """The rows that are on the screen, without those that scrolled out of it."""
+        """The rows that are on the screen, not scrolled out of it."""
         top = self.scroll_offset.y
         return self.rows[top : top + max(0, self.size.height - 1)]
 
     @property
     def is_at_end(self) -> bool:
-        """Whether the cursor is on the last row; where the grid follows, it stays there."""
+        """Whether the cursor is on the last row; if the grid follows, it stays there."""
         return self.cursor >= len(self.rows) - 1
 
     @property
     def total(self) -> int:
-        """How many rows there are, filtered or not."""
+        """How many rows there are, before filtering."""
         return len(self._all)
 
     @property
@@ -165,7 +167,9 @@ class Grid(ScrollView, can_focus=True):
         return self._pattern
 
     def filter(self, pattern: str) -> None:
-        """Show rows that have this text in them, in any case; `*` any characters, `?` one; a leading ! the others."""
+        """Show rows that contain this text, in any case; `*` is any characters, `?` is one; after a leading ! all other
+        rows.
+        """
         inverse = pattern.startswith("!")
         text = pattern[1:] if inverse else pattern
         self._matcher = Globs([f"*{text}*"]) if text else None
@@ -173,7 +177,7 @@ class Grid(ScrollView, can_focus=True):
         self._arrange()
 
     def sort(self, key: str, *, reverse: bool | None = None) -> None:
-        """Sort by a column; the same one again turns the order round."""
+        """Sort by a column; the same column again reverses the order."""
         self.reverse = (not self.reverse if key == self.sort_key else False) if reverse is None else reverse
         self.sort_key = key
         self._arrange()
@@ -214,7 +218,7 @@ class Grid(ScrollView, can_focus=True):
             self.virtual_size = size
 
     def _redraw(self) -> None:
-        """Draw the lines again that differ from what was drawn."""
+        """Draw the lines that changed."""
         top = self.scroll_offset.y
         shown = self.rows[top : top + max(0, self.size.height - 1)]
         if len(shown) != len(self._drawn):
@@ -286,7 +290,7 @@ class Grid(ScrollView, can_focus=True):
     # drawing
 
     def shown_columns(self) -> list[Column]:
-        """Return the columns there is room for."""
+        """Return the columns that fit."""
         return [column for column, _ in self._layout()]
 
     @property
@@ -294,7 +298,7 @@ class Grid(ScrollView, can_focus=True):
         return min(self._page, len(self._pages()) - 1)
 
     def _pages(self) -> list[list[Column]]:
-        """Return the columns as they fit side by side: those that matter most, then the others behind the first two."""
+        """Return pages of columns that fit side by side: the most important first, then the others."""
         room = self.size.width - _GUTTER
         first = list(self.columns)
         while len(first) > 1 and _width(first) > room - (_GUTTER if len(first) < len(self.columns) else 0):
@@ -312,7 +316,7 @@ class Grid(ScrollView, can_focus=True):
     def _layout(self) -> list[tuple[Column, int]]:
         pages = self._pages()
         shown = pages[min(self._page, len(pages) - 1)]
-        # Room for the mark that says that there are more.
+        # Room for the mark of further columns.
         left = self.size.width - _GUTTER - _width(shown) - (_GUTTER if len(pages) > 1 else 0)
         shares = sum(c.grow for c in shown)
         widths = [c.width + (max(0, left) * c.grow // shares if shares else 0) for c in shown]
@@ -367,7 +371,7 @@ def _width(columns: Sequence[Column]) -> int:
 
 
 def _fit(text: str, width: int, *, right: bool) -> str:
-    """Return `text` in exactly `width` cells; what does not fit ends with …."""
+    """Return `text` in exactly `width` cells; a longer text ends with …."""
     length = cell_len(text)
     if length > width:
         return set_cell_size(text, max(0, width - 1)) + "…" if width else ""

@@ -14,7 +14,7 @@ from textual.widgets import Static
 
 
 class KeyLine(Static):
-    """Says each binding that wants to be shown, in their order."""
+    """Shows each visible binding, in order."""
 
     COMPONENT_CLASSES: ClassVar[set[str]] = {"keyline--key"}
 

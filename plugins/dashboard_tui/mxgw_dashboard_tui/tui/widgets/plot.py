@@ -14,12 +14,12 @@ _HEAD_LINES = 2
 
 
 class Plot(Static):
-    """One series; the newest value is at the right edge, and the whole of it has room."""
+    """One series; the newest value is at the right edge, and the whole series fits."""
 
     _shown: tuple[str, Sequence[float], Callable[[float], str], float, int] | None = None
 
     def show(self, title: str, values: Sequence[float], unit: Callable[[float], str], past_s: float, gone: int) -> None:
-        """Repaint: `values` are evenly spaced over the last `past_s` seconds; `gone` were there before them."""
+        """Repaint: `values` are evenly spaced over the last `past_s` seconds; `gone` older values were dropped."""
         self._shown = title, values, unit, past_s, gone
         if not self.size:
             return
@@ -44,11 +44,12 @@ class Plot(Static):
 
 
 def squeezed(values: Sequence[float], width: int, gone: int = 0) -> list[float]:
-    """Return at most `width` values: of each run of neighbours the largest; the first and the last may be cut short.
+    """Return at most `width` values: the largest of each group of neighbours; the first and last group may be
+    incomplete.
 
-    Runs are counted from the first value ever, so that what was drawn only moves to the left.
+    Groups are counted from the first value ever, so that drawn columns only move to the left.
     """
-    # One column stands ready for the run that is cut short at the left.
+    # One column is for the incomplete group at the left.
     run = max(1, -(-len(values) // max(1, width - 1)))
     starts = range(-(gone % run), len(values), run)
     return [max(values[max(0, start) : start + run]) for start in starts]

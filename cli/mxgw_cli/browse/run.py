@@ -1,0 +1,151 @@
+"""`mxgw browse`: the address space as a tree."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from rich.text import Text
+from rich.tree import Tree
+
+import mxgw_client
+from mxgw_cli.gateway import connected, session_of, walk
+from mxgw_cli.options import GatewayTarget
+from mxgw_cli.render import enum_key, write_json
+from mxgw_cli.shell import CliFailure, SilentFailure, console
+from mxgw_client import BrowseNode, BrowseNodeKind, errors
+from mxgw_core.printable import printable
+
+# Nobody reads a longer tree; --json has no such limit.
+NODES_SHOWN = 2000
+
+
+@dataclass(frozen=True, slots=True)
+class BrowseRequest:
+    """The arguments of the command."""
+
+    path: str
+    depth: int
+    name_contains: str
+    backend: str
+    session_id: str
+    as_json: bool
+
+
+@dataclass(slots=True)
+class Branch:
+    """A node with its children; below the requested depth `children` is empty."""
+
+    node: BrowseNode
+    children: list[Branch]
+
+
+async def browse_tree(where: GatewayTarget, request: BrowseRequest) -> None:
+    """Print the tree, or the nodes as JSON lines.
+
+    Raises:
+        SilentFailure: nothing matched.
+    """
+    async with (
+        connected(where) as gateway,
+        session_of(gateway, command="browse", backend=request.backend, session_id=request.session_id) as session,
+    ):
+        try:
+            if request.as_json:
+                shown = 0
+                async for node in walk(session, request.path, request.depth):
+                    if not request.name_contains or matches(node, request.name_contains):
+                        write_json(node_document(node))
+                        shown += 1
+            else:
+                branches, shown = await _branches(session, request)
+                _print_tree(request, branches, shown)
+        except errors.CommandFailed as error:
+            if error.metadata.get("worker_reason") == "BROWSE_NOT_SUPPORTED":
+                raise CliFailure("this backend cannot be browsed", hint="Ask for its tags by name.") from None
+            raise
+    if not shown:
+        raise SilentFailure
+
+
+def matches(node: BrowseNode, text: str) -> bool:
+    """Return whether a node is a tag with `text` in its name. A node that only groups others never matches."""
+    return bool(node.reference) and text.casefold() in node.name.casefold()
+
+
+async def _branches(session: mxgw_client.Session, request: BrowseRequest) -> tuple[list[Branch], int]:
+    shown = 0
+
+    async def below(path: str, level: int) -> list[Branch]:
+        nonlocal shown
+        found = []
+        async for node in session.browse(path):
+            children = await below(node.path, level + 1) if node.has_children and level < request.depth else []
+            if request.name_contains and not children and not matches(node, request.name_contains):
+                continue
+            shown += 1
+            found.append(Branch(node, children))
+            if shown >= NODES_SHOWN:
+                break
+        return found
+
+    return await below(request.path, 1), shown
+
+
+def _print_tree(request: BrowseRequest, branches: list[Branch], shown: int) -> None:
+    out = console()
+    if not branches:
+        what = f" with {request.name_contains!r} in its name" if request.name_contains else ""
+        out.print(f"Nothing{what} at depth {request.depth} below {printable(request.path, 200) or 'the top'}.")
+        return
+    out.print(browse_renderable(request.path, branches))
+    if shown >= NODES_SHOWN:
+        out.print(f"Only the first {NODES_SHOWN:,} nodes are shown: name a path, use --filter, or --json.")
+    elif request.depth == 1 and any(branch.node.has_children for branch in branches):
+        out.print(Text("▸ has more below: --depth, or name a path.", style="dim"))
+
+
+def browse_renderable(path: str, branches: list[Branch]) -> Tree:
+    """Return the tree below `path` for the console."""
+    tree = Tree(Text(printable(path, 200) or "(top)", style="bold"), guide_style="dim")
+    _add(tree, branches)
+    return tree
+
+
+def _add(tree: Tree, branches: list[Branch]) -> None:
+    for branch in branches:
+        _add(tree.add(node_line(branch)), branch.children)
+
+
+def node_line(branch: Branch) -> Text:
+    """Return one node as a line: name, type, `read only`, and its reference where it differs from the name."""
+    node = branch.node
+    is_tag = node.kind is BrowseNodeKind.ATTRIBUTE
+    line = Text(printable(node.name, 200), style="" if is_tag else "bold", no_wrap=True, overflow="ellipsis")
+    if node.has_children and not branch.children:
+        line.append(" ▸", style="dim")
+    if node.data_type is not None:
+        array = "[]" if node.is_array else ""
+        line.append(f"  {node.data_type.name.lower()}{array}", style="cyan")
+    if is_tag and not node.writeable:
+        line.append("  read only", style="dim")
+    if node.reference and node.reference != node.name:
+        line.append(f"  {printable(node.reference, 1024)}", style="green")
+    if node.description and node.description != node.name:
+        line.append(f"  {printable(node.description, 200)}", style="dim")
+    return line
+
+
+def node_document(node: BrowseNode) -> dict[str, object]:
+    """Return one node for JSON."""
+    return {
+        "name": node.name,
+        "path": node.path,
+        "reference": node.reference,
+        "kind": enum_key(node.kind),
+        "data_type": node.data_type.name.lower() if node.data_type is not None else None,
+        "is_array": node.is_array,
+        "writeable": node.writeable,
+        "security_classification": node.security_classification.lower(),
+        "has_children": node.has_children,
+        "description": node.description,
+    }

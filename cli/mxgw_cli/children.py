@@ -1,0 +1,132 @@
+"""Processes that `mxgw demo` and `mxgw bench` start, and end again however the command itself ends."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import sys
+import tempfile
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager, suppress
+from pathlib import Path
+
+from mxgw_cli.shell import CliFailure
+from mxgw_core.printable import printable
+
+READY_TIMEOUT_S = 30.0
+STOP_TIMEOUT_S = 10.0
+LOG_TAIL_LINES = 12
+SHORT_ROOT_BYTES = 30
+
+
+class Child:
+    """A running process: `ready` is the JSON line that it wrote to stdout, `log` the file with its stderr."""
+
+    def __init__(self, name: str, process: asyncio.subprocess.Process, log: Path) -> None:
+        self.name = name
+        self.process = process
+        self.log = log
+        self.ready: dict[str, object] = {}
+
+    def failure(self, what: str) -> CliFailure:
+        """Return a failure that shows the last lines of the child's log."""
+        with suppress(OSError):
+            lines = self.log.read_text("utf-8", errors="replace").splitlines()[-LOG_TAIL_LINES:]
+            text = "\n".join("  " + printable(line, 300) for line in lines)
+            if text:
+                return CliFailure(f"{what}. The end of its log:\n{text}")
+        return CliFailure(f"{what}; it left no log.")
+
+    async def died(self) -> CliFailure:
+        """Wait until the process has ended, and return the failure to raise."""
+        code = await self.process.wait()
+        return self.failure(f"{self.name} (pid {self.process.pid}) ended by itself with {_ending(code)}")
+
+
+def _ending(code: int) -> str:
+    return f"signal {-code}" if code < 0 else f"exit code {code}"
+
+
+@asynccontextmanager
+async def child(
+    name: str, arguments: Sequence[str], directory: Path, environment: dict[str, str] | None = None
+) -> AsyncIterator[Child]:
+    """Run `python -m ARGUMENTS`, wait for its JSON line, and end the process whenever the block is left.
+
+    The process also ends when this one is killed (see `tied`). It has a process group of its own, so that a Ctrl-C at
+    the terminal reaches this process only, which then ends its children in order.
+
+    Raises:
+        CliFailure: the process ended or took too long before it was ready; the text has the end of its log.
+    """
+    log = directory / f"{name.replace(' ', '-')}.log"
+    with log.open("wb") as stderr:
+        process = await asyncio.create_subprocess_exec(
+            sys.executable,
+            "-m",
+            "mxgw_cli.tied",
+            *arguments,
+            stdin=asyncio.subprocess.PIPE,
+            stdout=asyncio.subprocess.PIPE,
+            stderr=stderr,
+            env=environment,
+            start_new_session=True,
+        )
+    running = Child(name, process, log)
+    try:
+        running.ready = await _ready_line(running)
+        yield running
+    finally:
+        await _end(process)
+
+
+async def _ready_line(running: Child) -> dict[str, object]:
+    stdout = running.process.stdout
+    assert stdout is not None
+    try:
+        async with asyncio.timeout(READY_TIMEOUT_S):
+            line = await stdout.readline()
+    except TimeoutError:
+        raise running.failure(f"{running.name} was not ready within {READY_TIMEOUT_S:.0f} s") from None
+    if not line:
+        raise await running.died()
+    try:
+        document = json.loads(line)
+    except ValueError:
+        raise running.failure(f"{running.name} said something unexpected: {printable(repr(line), 200)}") from None
+    if not isinstance(document, dict):
+        raise running.failure(f"{running.name} said something unexpected: {printable(repr(line), 200)}")
+    return document
+
+
+async def _end(process: asyncio.subprocess.Process) -> None:
+    """Terminate the process, and kill it after a while. A cancellation meanwhile (a second Ctrl-C) kills at once."""
+    if process.returncode is not None:
+        return
+    try:
+        with suppress(ProcessLookupError):
+            process.terminate()
+        async with asyncio.timeout(STOP_TIMEOUT_S):
+            await process.wait()
+    except TimeoutError:
+        pass
+    finally:
+        if process.returncode is None:
+            with suppress(ProcessLookupError):
+                process.kill()
+    await process.wait()
+
+
+def clean_environment() -> dict[str, str]:
+    """Return the environment without settings of mxgw, so that a demo is the same wherever it runs."""
+    return {name: value for name, value in os.environ.items() if not name.startswith("MXGW")}
+
+
+def short_temporary_root() -> str | None:
+    """Return the directory for temporary directories with Unix sockets in them; None for the usual one.
+
+    The path of a socket may have about a hundred bytes, and on some systems the usual directory alone is that long.
+    """
+    usual = tempfile.gettempdir()
+    return "/tmp" if len(usual) > SHORT_ROOT_BYTES and Path("/tmp").is_dir() else None  # noqa: S108 - mkdtemp is private

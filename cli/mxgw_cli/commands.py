@@ -1,0 +1,36 @@
+"""The commands that mxgw itself brings, by section, with one line of help for each."""
+
+from __future__ import annotations
+
+# Section, command, one line of help: here, so that `mxgw --help` imports no command. A test compares each line with
+# the short help of the command itself.
+COMMANDS: dict[str, dict[str, str]] = {
+    "Start here": {
+        "demo": "See it work: a gateway, a session and live values.",
+        "doctor": "Check this machine and these settings; each problem with its cure.",
+        "serve": "Run a gateway.",
+    },
+    "Data": {
+        "alarms": "List, follow or acknowledge the plant's alarms.",
+        "browse": "Show what a backend offers, as a tree.",
+        "read": "Read the current values of tags.",
+        "stream": "Follow tags: one line per event, gaps included.",
+        "write": "Write values and say what became of each.",
+    },
+    "Operation": {
+        "backup": "Copy keys, audit log and settings into one file.",
+        "bench": "Measure a gateway: how fast here, and is that well?",
+        "config": "Check the settings, or show where each comes from.",
+        "drain": "End the gateway here in order; workers can wait for the next.",
+        "plugins": "List installed, enabled and failed plugins.",
+        "restore": "Put a backup onto a fresh data directory.",
+        "sessions": "List, inspect or close the sessions of a gateway.",
+    },
+}
+
+EXAMPLES = [
+    ("mxgw demo", "start here: nothing to install, nothing to configure"),
+    ("mxgw serve", "run a gateway on 127.0.0.1:50051"),
+    ("mxgw stream Tank_001.Level --json", "follow a tag, as JSON lines"),
+    ("mxgw doctor", "find out why it does not work"),
+]

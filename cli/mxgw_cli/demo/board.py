@@ -1,0 +1,176 @@
+"""What the demo shows, as plain values: one row per tag, counts and rates. Nothing here draws."""
+
+from __future__ import annotations
+
+import math
+from collections import deque
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+from mxgw_cli.latency import LatencyHistogram
+from mxgw_cli.render import quality_class
+
+# Rates are averages over about this many seconds.
+RATE_WINDOW_S = 5.0
+TREND_VALUES = 24
+
+
+class Rate:
+    """Occurrences per second, exponentially averaged; needs no memory per occurrence. Times are monotonic seconds."""
+
+    __slots__ = ("_rate", "_since", "_started")
+
+    def __init__(self, now: float) -> None:
+        self._rate = 0.0
+        self._since = now
+        self._started = now
+
+    def count(self, now: float, occurrences: int = 1) -> None:
+        """Count `occurrences` at `now`."""
+        self._rate = self._decayed(now) + occurrences / RATE_WINDOW_S
+        self._since = now
+
+    def per_second(self, now: float) -> float:
+        """Return the rate, corrected for the time before counting began."""
+        known = 1.0 - math.exp(-max(now - self._started, 0.25) / RATE_WINDOW_S)
+        return self._decayed(now) / known
+
+    def _decayed(self, now: float) -> float:
+        return self._rate * math.exp(-(now - self._since) / RATE_WINDOW_S)
+
+
+@dataclass(slots=True)
+class TagRow:
+    """One tag as last seen. `changed_at` is monotonic; None before the first value."""
+
+    tag: str
+    rate: Rate
+    value: object = None
+    raw_quality: int | None = None
+    failure: str = ""
+    source_time_s: float | None = None
+    changed_at: float | None = None
+    is_lively: bool = False
+    trend: deque[float] = field(default_factory=lambda: deque(maxlen=TREND_VALUES))
+
+
+@dataclass(frozen=True, slots=True)
+class WorkerStatus:
+    """What the gateway last reported of the worker."""
+
+    pid: int = 0
+    state: str = "starting"
+    rss_bytes: int = 0
+    source_health: str = ""
+    source_detail: str = ""
+
+
+class Board:
+    """Gathers what arrives. `rows` has one row per item serial, in the order of the subscriptions."""
+
+    def __init__(self, title: str, now: float) -> None:
+        self.title = title
+        self.started_at = now
+        self.rows: dict[int, TagRow] = {}
+        self.ledger = SequenceLedger()
+        self.latency = LatencyHistogram()
+        self.rate = Rate(now)
+        self.worker = WorkerStatus()
+        self.notice = ""
+
+    def name_tags(self, tags: Sequence[tuple[int, str]]) -> None:
+        """Give items, by serial, the names of their tags; values that came before are kept."""
+        rows = {}
+        for serial, tag in tags:
+            rows[serial] = self.rows.pop(serial) if serial in self.rows else TagRow(tag, Rate(self.started_at))
+            rows[serial].tag = tag
+        self.rows = rows | self.rows
+
+    def rows_by_interest(self) -> list[TagRow]:
+        """Return the rows, first those whose value has changed at any time."""
+        return sorted(self.rows.values(), key=lambda row: not row.is_lively)
+
+    def data_change(
+        self,
+        now: float,
+        item_serial: int,
+        value: object,
+        raw_quality: int,
+        source_time_s: float | None,
+        failure: str,
+    ) -> None:
+        """Take one data change. With a `failure` the row keeps its last good value, as MXAccess asks of clients."""
+        row = self.rows.get(item_serial)
+        if row is None:
+            row = self.rows[item_serial] = TagRow(f"item {item_serial}", Rate(self.started_at))
+        if row.changed_at is not None:  # the first value is no change
+            row.rate.count(now)
+        row.changed_at = now
+        row.failure = failure
+        if failure:
+            return
+        # The first good value is no change either.
+        row.is_lively = row.is_lively or (row.value is not None and value != row.value)
+        row.value, row.raw_quality, row.source_time_s = value, raw_quality, source_time_s
+        if isinstance(value, bool) or quality_class(raw_quality) != "good":
+            return
+        if isinstance(value, int | float) and math.isfinite(value):
+            row.trend.append(float(value))
+
+
+class SequenceLedger:
+    """Counts events of one stream that are missing, doubled or out of order, by their sequence numbers.
+
+    It trusts neither gateway nor client library: missing numbers count as a gap also when no gap frame announced them.
+    """
+
+    def __init__(self) -> None:
+        self.events = 0
+        self.duplicates = 0
+        self.out_of_order = 0
+        self.announced_gaps = 0
+        self.silent_gaps = 0
+        self._epoch = b""
+        self._last = 0
+        self._holes: list[tuple[int, int]] = []  # inclusive ranges below _last that did not arrive
+
+    @property
+    def gaps(self) -> int:
+        """Announced and silent gaps together."""
+        return self.announced_gaps + self.silent_gaps
+
+    @property
+    def last_sequence(self) -> int:
+        return self._last
+
+    def opened(self, epoch: bytes, from_sequence: int) -> None:
+        """Begin: the first event should have the sequence after `from_sequence`."""
+        if epoch != self._epoch:
+            self._epoch, self._last, self._holes = epoch, from_sequence, []
+
+    def event(self, sequence: int) -> None:
+        """Count one event."""
+        self.events += 1
+        if sequence == self._last + 1:
+            self._last = sequence
+        elif sequence > self._last:
+            self._holes.append((self._last + 1, sequence - 1))
+            self.silent_gaps += 1
+            self._last = sequence
+        elif self._take_from_hole(sequence):
+            self.out_of_order += 1
+        else:
+            self.duplicates += 1
+
+    def gap(self, last_lost: int) -> None:
+        """Count an announced gap; the next event should have the sequence after `last_lost` (0: unknown)."""
+        self.announced_gaps += 1
+        self._last = max(self._last, last_lost)
+
+    def _take_from_hole(self, sequence: int) -> bool:
+        for index, (first, last) in enumerate(self._holes):
+            if first <= sequence <= last:
+                rest = [(first, sequence - 1), (sequence + 1, last)]
+                self._holes[index : index + 1] = [(low, high) for low, high in rest if low <= high]
+                return True
+        return False

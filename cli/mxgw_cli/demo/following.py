@@ -1,0 +1,134 @@
+"""The tasks that fill the board: they read events and the worker's state, and notice when a process dies."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Sequence
+from contextlib import suppress
+from typing import NoReturn
+
+import mxgw_client
+from mxgw.convert import is_ok, timestamp_to_ns
+from mxgw_cli.children import Child
+from mxgw_cli.demo.board import Board, WorkerStatus
+from mxgw_cli.demo.options import DEFAULT_ITEMS, DemoOptions
+from mxgw_cli.gateway import walk
+from mxgw_cli.render import enum_words, statuses_text
+from mxgw_cli.shell import CliFailure
+from mxgw_client import DataChange, errors
+from mxgw_core.printable import printable
+
+# At most this many tags are subscribed; for the load backend the option --items says how many.
+TAGS_AT_MOST = 500
+BROWSE_DEPTH = 12
+OPCUA_OBJECT = "Steel"
+WORKER_POLL_S = 1.0
+# After a failed call, wait this long for the end of a process: its death is the better explanation.
+DEATH_IS_NOTICED_S = 1.0
+_NS_PER_MS = 1_000_000
+
+
+async def tags_to_show(session: mxgw_client.Session, options: DemoOptions) -> list[str]:
+    """Return the references of tags to subscribe, found by browsing.
+
+    Raises:
+        CliFailure: the backend has no tags.
+    """
+    limit = (options.items or DEFAULT_ITEMS) if options.backend == "load" else TAGS_AT_MOST
+    top = ""
+    if options.backend == "opcua":
+        # A real server has hundreds of variables about itself; the recording is below one object.
+        top = next((n.path for n in [n async for n in session.browse("")] if n.name == OPCUA_OBJECT), "")
+    found: list[str] = []
+    async for node in walk(session, top, BROWSE_DEPTH):
+        if node.reference and not node.is_array:
+            found.append(node.reference)
+        if len(found) >= limit:
+            return found
+    if not found:
+        raise CliFailure("the backend offers no tag to show")
+    return found
+
+
+async def subscribe(session: mxgw_client.Session, tags: Sequence[str], board: Board) -> None:
+    """Subscribe all tags in one call; the board's notice says how many were refused."""
+    outcomes = await session.subscribe_bulk(tags)
+    items = [outcome.item for outcome in outcomes if outcome.item is not None]
+    board.name_tags([(item.serial, item.reference) for item in items])
+    if len(items) < len(tags):
+        board.notice = f"{len(tags) - len(items)} of {len(tags)} tags were refused"
+
+
+async def follow_events(stream: mxgw_client.EventStream, board: Board, children: Sequence[Child]) -> NoReturn:
+    """Put every event onto the board.
+
+    Raises:
+        CliFailure: the stream ended.
+    """
+    try:
+        async for frame in stream.batches():
+            match frame:
+                case mxgw_client.EventBatch():
+                    _take(frame, board)
+                case mxgw_client.Gap():
+                    board.ledger.gap(frame.last_lost)
+                    board.notice = f"gap: {enum_words(frame.reason)}"
+                case mxgw_client.StreamOpened():
+                    board.ledger.opened(frame.position.epoch, frame.position.sequence)
+                case _:
+                    pass
+    except errors.MxgwClientError as error:
+        await _explain(error, children)
+    raise CliFailure("the stream ended without a reason")
+
+
+def _take(batch: mxgw_client.EventBatch, board: Board) -> None:
+    arrived_ns, now = time.time_ns(), time.monotonic()
+    ledger, latency = board.ledger, board.latency
+    board.rate.count(now, len(batch))
+    for event in batch:
+        ledger.event(event.sequence)
+        latency.add((arrived_ns - timestamp_to_ns(event.raw.worker_time)) / _NS_PER_MS)
+        if isinstance(event, DataChange):
+            change = event.raw.data_change
+            failure = "" if is_ok(change.statuses) else statuses_text(event.statuses)
+            source_time = change.source_time.seconds if change.HasField("source_time") else None
+            board.data_change(now, event.item_serial, event.value, change.raw_quality, source_time, failure)
+
+
+async def follow_worker(session: mxgw_client.Session, board: Board, children: Sequence[Child]) -> NoReturn:
+    """Ask for the worker's state again and again, and put it onto the board.
+
+    Raises:
+        CliFailure: the gateway no longer answers.
+    """
+    while True:
+        try:
+            worker = await session.worker_info()
+        except errors.MxgwClientError as error:
+            await _explain(error, children)
+        health = enum_words(worker.source_health) if worker.source_health else ""
+        board.worker = WorkerStatus(
+            worker.pid, enum_words(worker.state), worker.rss_bytes, health, worker.source_detail
+        )
+        await asyncio.sleep(WORKER_POLL_S)
+
+
+async def raise_when_dead(child: Child) -> NoReturn:
+    """Wait for a process that should not end.
+
+    Raises:
+        CliFailure: it ended; the text has the end of its log.
+    """
+    raise await child.died()
+
+
+async def _explain(error: errors.MxgwClientError, children: Sequence[Child]) -> NoReturn:
+    """Raise the cause of a failed call: the gateway's process has died, or else the error itself."""
+    with suppress(TimeoutError):
+        async with asyncio.timeout(DEATH_IS_NOTICED_S):
+            for child in children:
+                if child.name == "gateway":
+                    raise await child.died()
+    raise CliFailure(printable(str(error), 1000)) from None

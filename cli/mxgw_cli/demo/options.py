@@ -1,0 +1,75 @@
+"""The options of `mxgw demo`, and the settings of its gateway that follow from them."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+# A row of the recording covers 15 minutes; 3600 times faster, four rows come per second.
+DEFAULT_SPEED = 3600.0
+DEFAULT_ITEMS = 100
+DEFAULT_RATE = 1000.0
+
+
+@dataclass(frozen=True, slots=True)
+class DemoOptions:
+    """The options. None in `speed`, `items` and `rate`: not given; in `seconds`: until Ctrl-C."""
+
+    backend: str
+    seconds: float | None
+    speed: float | None = None
+    items: int | None = None
+    rate: float | None = None
+    as_json: bool = False
+    dashboard: bool = False
+
+    @property
+    def effective_speed(self) -> float:
+        return self.speed or DEFAULT_SPEED
+
+    @property
+    def title(self) -> str:
+        """The source of the values, in words."""
+        match self.backend:
+            case "plant":
+                return "a simulated plant"
+            case "load":
+                return f"{self.items or DEFAULT_ITEMS:,} tags, {self.rate or DEFAULT_RATE:,.0f} events/s"
+            case "opcua":
+                return f"a steel plant through OPC UA, {self.effective_speed:,.0f} times faster"
+            case _:
+                return f"recorded data of a steel plant, {self.effective_speed:,.0f} times faster"
+
+    def backend_settings(self, opcua_endpoint: str = "") -> dict[str, object]:
+        """Return the settings of the section `[backends.demo]`."""
+        match self.backend:
+            case "plant":
+                return {"kind": "sim", "profile": "plant"}
+            case "load":
+                return {
+                    "kind": "sim",
+                    "profile": "load",
+                    "items": self.items or DEFAULT_ITEMS,
+                    "rate": self.rate or DEFAULT_RATE,
+                }
+            case "opcua":
+                return {"kind": "opcua", "url": opcua_endpoint}
+            case _:
+                return {"kind": "sim", "profile": "recording", "speed": self.effective_speed, "source_time": "recorded"}
+
+
+def serve_arguments(options: DemoOptions, directory: Path, socket: Path, opcua_endpoint: str) -> list[str]:
+    """Return module and arguments that serve a gateway on a Unix socket, with its files in `directory`."""
+    backend = options.backend_settings(opcua_endpoint)
+    settings: dict[str, object] = {
+        "gateway.data_dir": directory / "data",
+        "backends.default": "demo",
+        **{f"backends.demo.{key}": value for key, value in backend.items()},
+    }
+    if options.dashboard:
+        settings["plugins.enabled"] = "dashboard_tui"
+        settings["plugins.dashboard_tui.local_role"] = "administrator"  # safe: only this user reaches the socket
+    arguments = ["mxgw_cli", "serve", "--json", "--listen", f"unix:{socket}"]
+    for key, value in settings.items():
+        arguments += ["--set", f"{key}={value}"]
+    return arguments

@@ -1,0 +1,199 @@
+"""`mxgw demo`: starts processes, opens a session, shows its events, and prints a summary."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import importlib.util
+import signal
+import sys
+import tempfile
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import AsyncExitStack
+from pathlib import Path
+
+import mxgw_client
+from mxgw_cli.children import Child, child, clean_environment, short_temporary_root
+from mxgw_cli.demo.board import Board
+from mxgw_cli.demo.following import follow_events, follow_worker, raise_when_dead, subscribe, tags_to_show
+from mxgw_cli.demo.options import DemoOptions, serve_arguments
+from mxgw_cli.demo.view import document, is_flawless, paint, summary_lines
+from mxgw_cli.render import write_json
+from mxgw_cli.shell import CliFailure, ExitCode, SilentFailure, console, is_live, run
+from mxgw_client import errors
+from mxgw_core.printable import printable
+
+CALL_TIMEOUT_S = 30.0
+DASHBOARD = "dashboard_tui"
+
+
+def run_demo(options: DemoOptions) -> None:
+    """Run the demo to its end.
+
+    Raises:
+        CliFailure: something that the demo needs is missing or failed.
+        SilentFailure: events were lost or came twice, or none came (exit code 1); Ctrl-C cut a run with --seconds short
+            (130).
+    """
+    if options.backend == "opcua" and importlib.util.find_spec("asyncua") is None:
+        raise CliFailure("--backend opcua needs asyncua, which is not installed", hint="pip install 'mxgw[opcua]'")
+    if options.dashboard:
+        needs_a_terminal()
+    try:
+        run(lambda: _demo(options))
+    except errors.MxgwClientError as error:
+        raise CliFailure(printable(str(error), 1000), hint="`mxgw doctor` looks for the cause.") from None
+
+
+async def _demo(options: DemoOptions) -> None:
+    out = console()
+    async with AsyncExitStack() as stack:
+        status = None
+        if not options.as_json and is_live():
+            status = stack.enter_context(out.status("Starting a gateway …"))
+        gateway, target, children = await _start(stack, options)
+        if status is not None:
+            status.update("Opening a session: a worker process starts …")
+        session = await stack.enter_async_context(
+            gateway.open_session(client_name="mxgw demo", tag="demo", lease_s=60.0)
+        )
+        if status is not None:
+            status.stop()
+        if options.dashboard:
+            await show_dashboard(session, options, target)
+            return
+        was_interrupted, board, seconds = await _show(session, options, children)
+    if options.as_json:
+        write_json(document(board, options.backend, seconds))
+    else:
+        for line in summary_lines(board, seconds):
+            out.print(line)
+    if was_interrupted and options.seconds is not None:
+        raise SilentFailure(ExitCode.INTERRUPTED)
+    if not is_flawless(board.ledger):
+        raise SilentFailure
+
+
+async def _start(stack: AsyncExitStack, options: DemoOptions) -> tuple[mxgw_client.Gateway, str, list[Child]]:
+    """Start the processes, which `stack` ends. Return a connected client, its address, and the child processes."""
+    directory = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="mxgw-demo-", dir=short_temporary_root())))
+    children, endpoint = [], ""
+    if options.backend == "opcua":
+        server = await stack.enter_async_context(
+            child(
+                "OPC UA server",
+                [
+                    "mxgw_worker.backends.opcua.demo_server",
+                    "--endpoint",
+                    "opc.tcp://127.0.0.1:0/mxgw/demo/",
+                    "--speed",
+                    str(options.effective_speed),
+                    "--recorded-time",
+                ],
+                directory,
+            )
+        )
+        endpoint = str(server.ready.get("endpoint", ""))
+        children.append(server)
+    socket = directory / "gateway.sock"
+    serving = await stack.enter_async_context(
+        child("gateway", serve_arguments(options, directory, socket, endpoint), directory, clean_environment())
+    )
+    children.append(serving)
+    gateway = mxgw_client.connect(f"unix:{socket}", timeout_s=CALL_TIMEOUT_S)
+    return await stack.enter_async_context(gateway), f"unix:{socket}", children
+
+
+async def _show(
+    session: mxgw_client.Session, options: DemoOptions, children: Sequence[Child]
+) -> tuple[bool, Board, float]:
+    """Subscribe, and show events until the time is over or Ctrl-C.
+
+    Returns: whether Ctrl-C came, the board, and how many seconds it took.
+    """
+    tags = await tags_to_show(session, options)
+    stopping = asyncio.Event()
+    async with session.events(resume=None) as stream, asyncio.TaskGroup() as tasks:
+        board = Board(options.title, time.monotonic())
+        running = [tasks.create_task(follow_events(stream, board, children), name="events")]
+        try:
+            await subscribe(session, tags, board)
+            running += [
+                tasks.create_task(follow_worker(session, board, children), name="worker-info"),
+                tasks.create_task(paint(board, options), name="paint"),
+                *(tasks.create_task(raise_when_dead(each), name=each.name) for each in children),
+            ]
+            with _stopped_by_ctrl_c(stopping), contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(options.seconds):
+                    await stopping.wait()
+            seconds = time.monotonic() - board.started_at
+        finally:
+            for task in running:
+                task.cancel()
+    return stopping.is_set(), board, seconds
+
+
+@contextlib.contextmanager
+def _stopped_by_ctrl_c(stopping: asyncio.Event) -> Iterator[None]:
+    """Set `stopping` at the first Ctrl-C; a second one cancels the running task."""
+    loop = asyncio.get_running_loop()
+
+    def stop() -> None:
+        stopping.set()
+        loop.remove_signal_handler(signal.SIGINT)
+
+    try:
+        loop.add_signal_handler(signal.SIGINT, stop)
+    except NotImplementedError:  # Windows: Ctrl-C cancels, see asyncio.Runner
+        yield
+        return
+    try:
+        yield
+    finally:
+        if not stopping.is_set():
+            loop.remove_signal_handler(signal.SIGINT)
+
+
+def needs_a_terminal() -> None:
+    """Check that the dashboard can be shown.
+
+    Raises:
+        CliFailure: there is no terminal, or textual is not installed.
+    """
+    if not is_live() or not sys.stdin.isatty():
+        raise CliFailure("--dashboard needs a terminal to show itself on")
+    if importlib.util.find_spec("textual") is None:
+        raise CliFailure("--dashboard needs textual, which is not installed", hint="pip install 'mxgw[dashboard]'")
+
+
+async def show_dashboard(session: mxgw_client.Session, options: DemoOptions, target: str) -> None:
+    """Subscribe, and show the dashboard until the operator quits it.
+
+    Raises:
+        CliFailure: the dashboard could not be shown.
+    """
+    tags = await tags_to_show(session, options)
+    async with asyncio.TaskGroup() as tasks:
+        following = tasks.create_task(_follow(session, tags), name="demo:events")
+        try:
+            process = await asyncio.create_subprocess_exec(
+                *(sys.executable, "-m", "mxgw_cli", "dashboard", "--connect", target),
+                # The plugin brings the command `dashboard`, so the settings must enable it.
+                env={**clean_environment(), "MXGW_PLUGINS__ENABLED": DASHBOARD, "PYTHONWARNINGS": "ignore"},
+            )
+            code = await process.wait()
+        finally:
+            following.cancel()
+    if code:
+        raise CliFailure(f"the dashboard ended with exit code {code}")
+
+
+async def _follow(session: mxgw_client.Session, tags: Sequence[str]) -> None:
+    """Read events as any client does, until an operator ends the session in the dashboard."""
+    try:
+        await session.subscribe_bulk(tags)
+        async for _ in session.events():
+            pass
+    except errors.MxgwClientError:
+        return

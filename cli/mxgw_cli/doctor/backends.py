@@ -1,0 +1,107 @@
+"""Does a worker start, answer and reach its source? For each configured backend, through a real gateway."""
+
+from __future__ import annotations
+
+import asyncio
+import tempfile
+import time
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+import mxgw_client
+from mxgw_cli.children import short_temporary_root
+from mxgw_cli.doctor.report import Check, failed, ok, warning
+from mxgw_cli.render import bytes_text, enum_words, milliseconds_text
+from mxgw_client import SourceHealth, WorkerInfo, errors
+from mxgw_core.app import GatewayApp
+from mxgw_core.config.models import BackendSettings, PluginsSettings, Settings, TlsSettings
+from mxgw_core.plugins import PluginHost
+
+AREA = "Backends"
+
+# How long a source may take to become good after its worker is ready.
+SOURCE_WAIT_S = 5.0
+SOURCE_POLL_S = 0.2
+
+_CURES = {
+    "opcua": "Check that the OPC UA server runs and can be reached, and the certificates and login of the section.",
+    "mxaccess": "Run it on Windows where System Platform is installed, with a 32-bit Python for the workers.",
+}
+
+
+async def check_backends(settings: Settings) -> AsyncIterator[Check]:
+    """Try the default backend first, then the others by name."""
+    others = sorted(name for name in settings.backends if name != settings.default_backend)
+    async with private_gateway(settings) as target:
+        start_s = settings.workers.start_timeout_s
+        async with mxgw_client.connect(target, timeout_s=start_s + 5.0) as gateway:
+            for name in (settings.default_backend, *others):
+                title = f"{name} (default)" if name == settings.default_backend else name
+                yield await _check_backend(gateway, name, title, settings.backends[name])
+
+
+async def _check_backend(gateway: mxgw_client.Gateway, name: str, title: str, backend: BackendSettings) -> Check:
+    kind = backend.kind or name
+    began = time.perf_counter()
+    try:
+        async with gateway.open_session(client_name="mxgw doctor", backend=name, lease_s=60.0) as session:
+            started_s = time.perf_counter() - began
+            pong = await session.ping()
+            worker = await _settled_source(session)
+    except errors.MxgwClientError as error:
+        return failed(
+            AREA,
+            title,
+            error.message,
+            _CURES.get(kind, f"Correct [backends.{name}] in the settings."),
+        )
+    answer = milliseconds_text((pong.worker_round_trip_s or pong.round_trip_s) * 1000)
+    facts = f"{worker.backend}; worker ready in {started_s * 1000:.0f} ms, answers in {answer}"
+    if worker.rss_bytes:
+        facts += f", {bytes_text(worker.rss_bytes)}"
+    if worker.source_health in (SourceHealth.DEGRADED, SourceHealth.LOST):
+        source = f"the source is {enum_words(worker.source_health)}: {worker.source_detail or 'no reason given'}"
+        cure = _CURES.get(kind, f"Correct [backends.{name}] in the settings.")
+        check = failed if worker.source_health is SourceHealth.LOST else warning
+        return check(AREA, title, f"{facts}; {source}", cure)
+    return ok(AREA, title, facts)
+
+
+async def _settled_source(session: mxgw_client.Session) -> WorkerInfo:
+    """Ask the worker until its source is good, for `SOURCE_WAIT_S` at most, and return its last answer."""
+    deadline = time.monotonic() + SOURCE_WAIT_S
+    while True:
+        worker = await session.worker_info()
+        if worker.source_health is SourceHealth.GOOD or time.monotonic() > deadline:
+            return worker
+        await asyncio.sleep(SOURCE_POLL_S)
+
+
+@asynccontextmanager
+async def private_gateway(settings: Settings) -> AsyncIterator[str]:
+    """Serve with the backends, limits and workers of `settings`, and yield the address.
+
+    No plugin is loaded: no API key is needed, and the files of a running gateway are not touched.
+    """
+    with tempfile.TemporaryDirectory(prefix="mxgw-doctor-", dir=short_temporary_root()) as name:
+        directory = Path(name)
+        target = f"unix:{directory / 'gateway.sock'}"
+        private = settings.model_copy(
+            update={
+                "gateway": settings.gateway.model_copy(
+                    update={"listen": (target,), "data_dir": directory / "data", "drain_timeout_s": 0.5}
+                ),
+                "tls": TlsSettings(),
+                "plugins": PluginsSettings(),
+                "plugin_sections": {},
+            }
+        )
+        app = GatewayApp(private, PluginHost.load(private))
+        async with asyncio.TaskGroup() as tasks:
+            tasks.create_task(app.run(), name="private-gateway")
+            try:
+                await app.wait_ready()
+                yield target
+            finally:
+                app.stop()

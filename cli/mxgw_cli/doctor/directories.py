@@ -1,0 +1,83 @@
+"""Are the gateway's directories there (or can they be made), writable, private, and not full?"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import stat
+import tempfile
+from pathlib import Path
+
+from mxgw_cli.doctor.report import Check, Outcome, failed, ok, warning
+from mxgw_core.api.errors import SettingsError
+from mxgw_core.workers.paths import check_data_dir
+
+AREA = "Directories"
+
+LOW_SPACE_BYTES = 256 * 1024 * 1024
+
+
+def check_data_directory(path: Path) -> list[Check]:
+    """Check gateway.data_dir; when it does not exist yet, whether the directory above lets it be made."""
+    title = f"data_dir {path}"
+    full = path.absolute()
+    checks: list[Check] = []
+    if full.exists():
+        checks.append(_check_existing(title, full))
+    else:
+        parent = next(parent for parent in full.parents if parent.exists())
+        if os.access(parent, os.W_OK | os.X_OK):
+            checks.append(ok(AREA, title, "does not exist yet; it will be made"))
+        else:
+            checks.append(
+                failed(
+                    AREA,
+                    title,
+                    f"does not exist, and {parent} is not writable for this user",
+                    f"Make it: sudo install -d -m 700 -o $USER {full}. Or choose another gateway.data_dir.",
+                )
+            )
+    if not any(check.outcome is Outcome.FAILED for check in checks):
+        try:
+            check_data_dir(path)
+        except SettingsError as error:
+            what, _, cure = str(error).rpartition(": ")
+            checks = [failed(AREA, title, what, f"{cure[:1].upper()}{cure[1:]}.")]
+    return [*checks, _check_space("disk space", full)]
+
+
+def _check_existing(title: str, path: Path) -> Check:
+    if not path.is_dir():
+        return failed(AREA, title, "is not a directory", "Move the file away, or choose another gateway.data_dir.")
+    facts = path.stat()
+    if hasattr(os, "geteuid") and facts.st_uid != os.geteuid():
+        return failed(
+            AREA,
+            title,
+            f"belongs to user {facts.st_uid}, not to this one",
+            f"Change its owner: sudo chown $USER {path}",
+        )
+    try:
+        with tempfile.NamedTemporaryFile(dir=path, prefix=".doctor-") as probe:
+            probe.write(b"mxgw")
+            probe.flush()
+    except OSError as error:
+        return failed(AREA, title, f"cannot be written: {error.strerror}", f"Make it writable: chmod 700 {path}")
+    mode = stat.S_IMODE(facts.st_mode)
+    if mode & 0o077:
+        return failed(
+            AREA,
+            title,
+            f"others may enter it (mode {mode:o})",
+            f"It holds worker sockets; make it private: chmod 700 {path}",
+        )
+    return ok(AREA, title, "writable and private")
+
+
+def _check_space(title: str, path: Path) -> Check:
+    existing = next(candidate for candidate in (path, *path.parents) if candidate.exists())
+    free = shutil.disk_usage(existing).free
+    detail = f"{free / 2**30:.1f} GiB free"
+    if free < LOW_SPACE_BYTES:
+        return warning(AREA, title, detail, "Make room: workers write their logs there.")
+    return ok(AREA, title, detail)

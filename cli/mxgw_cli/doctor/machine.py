@@ -1,0 +1,188 @@
+"""Is this machine fit for a gateway: versions, clock, open-file limit, memory, user?"""
+
+from __future__ import annotations
+
+import contextlib
+import ctypes
+import os
+import platform
+import sys
+import time
+from collections.abc import Sequence
+from datetime import UTC, datetime
+from importlib import metadata
+from pathlib import Path
+
+from mxgw_cli.doctor.report import Check, failed, ok, skipped, warning
+from mxgw_cli.render import bytes_text
+from mxgw_core.config.models import MIB, LimitSettings
+
+AREA = "Machine"
+
+# What one session holds open in the gateway: link socket, process handle, start-up pipe, log file, and room for two
+# subscriber connections.
+FILES_PER_SESSION = 6
+# Listeners, logs, the event loop and the interpreter itself.
+FILES_OF_GATEWAY = 64
+# The memory of a worker of the simulator; a worker of another backend may take more.
+WORKER_BYTES = 30 * MIB
+
+_CLOCK_UNSYNCHRONISED = 0x0040  # STA_UNSYNC. Source: adjtimex(2)
+
+
+def check_versions(backend_kinds: Sequence[str]) -> list[Check]:
+    """Report the versions in use, and fail when the package of a configured backend kind is missing."""
+    names = ["mxgw", "grpcio", "protobuf", "pydantic"]
+    detail = ", ".join(f"{name} {metadata.version(name)}" for name in names)
+    checks = [
+        ok(
+            AREA,
+            "versions",
+            f"Python {platform.python_version()} on {platform.system()} {platform.machine()}, {detail}",
+        )
+    ]
+    if "opcua" in backend_kinds:
+        try:
+            checks.append(ok(AREA, "OPC UA", f"asyncua {metadata.version('asyncua')}"))
+        except metadata.PackageNotFoundError:
+            checks.append(
+                failed(
+                    AREA, "OPC UA", "asyncua is not installed", "Install it with the backend: pip install 'mxgw[opcua]'"
+                )
+            )
+    return checks
+
+
+def check_clock(now: float | None = None, is_synchronised: bool | None = None) -> Check:
+    """Check that the clock is not before this release, and that the kernel knows of a time service that keeps it right.
+
+    Event times of two machines can be compared only when a time service keeps both clocks.
+    """
+    now = time.time() if now is None else now
+    moment = datetime.fromtimestamp(now, UTC).strftime("%Y-%m-%d %H:%M:%SZ")
+    release = newest_file_time()
+    if now < release - 86_400:
+        return failed(
+            AREA,
+            "clock",
+            f"it says {moment}, which is before this software was installed",
+            "Set the clock and switch a time service on, for example: timedatectl set-ntp true",
+        )
+    synchronised = kernel_clock_is_synchronised() if is_synchronised is None else is_synchronised
+    if synchronised is False:
+        return warning(
+            AREA,
+            "clock",
+            f"{moment}; the kernel says no time service keeps it",
+            "Switch one on (timedatectl set-ntp true, chrony, systemd-timesyncd): certificates and times need it.",
+        )
+    return ok(AREA, "clock", moment if synchronised is None else f"{moment}, kept by a time service")
+
+
+def newest_file_time() -> float:
+    """Return when this software was installed, in seconds since 1970."""
+    return max(path.stat().st_mtime for path in Path(__file__).parent.glob("*.py"))
+
+
+def kernel_clock_is_synchronised() -> bool | None:
+    """Ask the kernel whether a time service keeps the clock; None where it cannot be asked.
+
+    Source: adjtimex(2); `status` is the sixth field of struct timex.
+    """
+    if not sys.platform.startswith("linux"):
+        return None
+    fields = (ctypes.c_long * 64)()  # struct timex is 208 bytes; modes = 0 only reads
+    try:
+        libc = ctypes.CDLL(None, use_errno=True)
+        if libc.adjtimex(ctypes.byref(fields)) < 0:
+            return None
+    except (OSError, AttributeError):
+        return None
+    # int modes (padded to a long), offset, freq, maxerror, esterror, int status
+    status = ctypes.c_int.from_buffer(fields, 5 * ctypes.sizeof(ctypes.c_long)).value
+    return not status & _CLOCK_UNSYNCHRONISED
+
+
+def check_open_files(limits: LimitSettings, soft_limit: int | None = None) -> Check:
+    """Compare the open-file limit with what the configured sessions and calls need."""
+    title = "open-file limit"
+    if soft_limit is None:
+        try:
+            import resource
+        except ImportError:
+            return skipped(AREA, title, "this platform has none")
+        soft_limit = resource.getrlimit(resource.RLIMIT_NOFILE)[0]
+        if soft_limit == resource.RLIM_INFINITY:
+            return ok(AREA, title, "none")
+    needed = FILES_OF_GATEWAY + FILES_PER_SESSION * limits.sessions
+    wanted = needed + limits.concurrent_calls
+    cure = (
+        f"Raise it to {wanted} (ulimit -n {wanted}; LimitNOFILE={wanted} in a systemd unit), "
+        "or lower limits.sessions or limits.concurrent_calls."
+    )
+    if soft_limit < needed:
+        return failed(AREA, title, f"{soft_limit}; {limits.sessions} sessions need {needed}", cure)
+    if soft_limit < wanted:
+        return warning(
+            AREA,
+            title,
+            f"{soft_limit}; enough for {limits.sessions} sessions, but not if each of {limits.concurrent_calls} calls "
+            "comes on a connection of its own",
+            cure,
+        )
+    return ok(AREA, title, f"{soft_limit}; {wanted} are wanted")
+
+
+def check_memory(limits: LimitSettings, present_bytes: int | None = None) -> Check:
+    """Compare the memory that events and workers of all sessions may take with that of the machine."""
+    title = "memory"
+    present = memory_bytes() if present_bytes is None else present_bytes
+    if not present:
+        return skipped(AREA, title, "this platform does not tell how much there is")
+    allowed, workers = limits.memory_bytes, limits.sessions * WORKER_BYTES
+    facts = f"limits.memory_bytes is {bytes_text(allowed)} of {bytes_text(present)}"
+    if allowed > present // 2:
+        cure = f"Lower it to {present // 4 // MIB * MIB} or so: the workers and their sources need memory, too."
+        return warning(AREA, title, f"{facts}: more than half", cure)
+    if allowed + workers > present:
+        return warning(
+            AREA,
+            title,
+            f"{facts}, and {limits.sessions} workers take about {bytes_text(workers)}: together more than there is",
+            "Lower limits.memory_bytes or limits.sessions.",
+        )
+    return ok(AREA, title, facts)
+
+
+def memory_bytes(root: Path = Path("/")) -> int:
+    """Return the memory of the machine, or of the control group that this process is in; 0 where it is unknown.
+
+    Source: proc(5), /proc/meminfo; the kernel's cgroup-v2.rst, memory.max of the group and of those above it.
+    """
+    try:
+        words = (root / "proc/meminfo").read_text(encoding="ascii").split()
+        least = int(words[words.index("MemTotal:") + 1]) * 1024
+    except (OSError, ValueError, IndexError):
+        return 0
+    base = root / "sys/fs/cgroup"
+    try:
+        lines = (root / "proc/self/cgroup").read_text(encoding="utf-8").splitlines()
+    except OSError:
+        lines = []
+    for line in lines:
+        if not line.startswith("0::/"):
+            continue
+        group = base / line.removeprefix("0::/")
+        for place in (group, *group.parents):
+            with contextlib.suppress(OSError, ValueError):  # "max", or no such file, is no limit
+                least = min(least, int((place / "memory.max").read_text(encoding="ascii")))
+            if place == base:
+                break
+    return least
+
+
+def check_user() -> Check | None:
+    """Return a warning when this runs as root, else None."""
+    if hasattr(os, "geteuid") and os.geteuid() == 0:
+        return warning(AREA, "user", "root", "Run the gateway as a user of its own: it needs no privileges.")
+    return None

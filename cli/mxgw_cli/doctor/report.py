@@ -1,0 +1,102 @@
+"""The result of a check, and how results are shown."""
+
+from __future__ import annotations
+
+import enum
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from mxgw_core.printable import printable
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+
+class Outcome(enum.Enum):
+    """How a check ended."""
+
+    OK = "ok"
+    WARNING = "warning"  # the gateway works, but something should be looked at
+    FAILED = "failed"  # the gateway would not start, or would not work
+    SKIPPED = "skipped"  # could not be checked; the detail says why
+
+
+_MARKS = {
+    Outcome.OK: ("✓", "green"),
+    Outcome.WARNING: ("!", "yellow"),
+    Outcome.FAILED: ("✗", "bold red"),
+    Outcome.SKIPPED: ("-", "dim"),
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Check:
+    """One result. `cure` says what to do about it, "" when there is nothing to do."""
+
+    area: str
+    title: str
+    outcome: Outcome
+    detail: str
+    cure: str = ""
+
+    def document(self) -> dict[str, str]:
+        """Return the result for JSON."""
+        return {
+            "area": self.area,
+            "title": self.title,
+            "outcome": self.outcome.value,
+            "detail": self.detail,
+            "cure": self.cure,
+        }
+
+
+def ok(area: str, title: str, detail: str) -> Check:
+    """Return a result with which all is well."""
+    return Check(area, title, Outcome.OK, detail)
+
+
+def warning(area: str, title: str, detail: str, cure: str) -> Check:
+    """Return a problem with which the gateway still works."""
+    return Check(area, title, Outcome.WARNING, detail, cure)
+
+
+def failed(area: str, title: str, detail: str, cure: str) -> Check:
+    """Return a problem that keeps the gateway from starting or working."""
+    return Check(area, title, Outcome.FAILED, detail, cure)
+
+
+def skipped(area: str, title: str, detail: str) -> Check:
+    """Return that something could not be checked, and why."""
+    return Check(area, title, Outcome.SKIPPED, detail)
+
+
+def show_check(console: Console, check: Check, previous_area: str) -> None:
+    """Print one result: its area unless that was printed before, a mark, the detail, and the cure beneath."""
+    from rich.padding import Padding
+    from rich.text import Text
+
+    if check.area != previous_area:
+        console.print(Text(check.area, style="bold"))
+    mark, style = _MARKS[check.outcome]
+    line = Text()
+    line.append(f"{mark} ", style=style)
+    line.append(printable(check.title, 120))
+    if check.detail:
+        line.append("  ")
+        line.append(printable(check.detail, 600), style="" if check.outcome is Outcome.FAILED else "dim")
+    console.print(Padding(line, (0, 0, 0, 2), expand=False))
+    for cure in check.cure.splitlines():
+        console.print(Padding(Text(f"→ {printable(cure, 600)}", style="cyan"), (0, 0, 0, 4), expand=False))
+
+
+def summary(checks: Sequence[Check]) -> str:
+    """Return the last line of a report."""
+    counts = {outcome: sum(check.outcome is outcome for check in checks) for outcome in Outcome}
+    words = {Outcome.OK: "ok", Outcome.WARNING: "to look at", Outcome.FAILED: "failed", Outcome.SKIPPED: "left out"}
+    return ", ".join(f"{count} {words[outcome]}" for outcome, count in counts.items() if count)
+
+
+def is_healthy(checks: Sequence[Check]) -> bool:
+    """Return whether nothing failed."""
+    return all(check.outcome is not Outcome.FAILED for check in checks)

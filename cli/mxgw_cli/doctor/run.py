@@ -1,0 +1,148 @@
+"""`mxgw doctor`: makes every check in order, and shows each result at once."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import TYPE_CHECKING
+
+from mxgw_cli.doctor.directories import check_data_directory
+from mxgw_cli.doctor.listening import check_exposure, check_listen
+from mxgw_cli.doctor.machine import check_clock, check_memory, check_open_files, check_user, check_versions
+from mxgw_cli.doctor.report import Check, failed, is_healthy, ok, show_check, skipped, summary, warning
+from mxgw_cli.doctor.tls import check_tls
+from mxgw_cli.loading import quiet
+from mxgw_cli.options import SettingsChoice
+from mxgw_cli.render import write_json
+from mxgw_cli.shell import SilentFailure, console, run
+from mxgw_core.api.errors import MxgwError, SettingsError
+from mxgw_core.checking import plugin_problems
+from mxgw_core.config.loader import LoadedSettings, load_settings
+from mxgw_core.config.models import LimitSettings
+from mxgw_core.plugins import PluginHost, PluginState
+from mxgw_core.printable import printable
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+SETTINGS_AREA = "Settings"
+
+
+class _Report:
+    """Gathers results, and shows each at once unless the output is JSON."""
+
+    def __init__(self, *, as_json: bool) -> None:
+        self._console: Console | None = None if as_json else console()
+        self.checks: list[Check] = []
+
+    def add(self, check: Check) -> None:
+        if self._console is not None:
+            show_check(self._console, check, self.checks[-1].area if self.checks else "")
+        self.checks.append(check)
+
+    def waiting_for(self, what: str) -> None:
+        """Show on a terminal what the command is waiting for."""
+        if self._console is not None and self._console.is_terminal:
+            self._console.print(f"  … {what}", end="\r")
+
+    def finish(self) -> None:
+        if self._console is None:
+            write_json({"healthy": is_healthy(self.checks), "checks": [check.document() for check in self.checks]})
+        else:
+            result = "Healthy" if is_healthy(self.checks) else "Not healthy"
+            self._console.print(f"\n{result}: {summary(self.checks)}.")
+
+
+def examine(choice: SettingsChoice, *, with_backends: bool, as_json: bool) -> None:
+    """Check everything, print, and exit with 1 when something failed."""
+    report = _Report(as_json=as_json)
+    try:
+        result = load_settings(choice.file, overrides=choice.overrides)
+    except SettingsError as error:
+        for check in _machine([], LimitSettings()):
+            report.add(check)
+        for problem in str(error).splitlines():
+            report.add(failed(SETTINGS_AREA, "problem", printable(problem, 500), "Correct it; then run doctor again."))
+        report.add(skipped(SETTINGS_AREA, "the rest", "needs valid settings"))
+    else:
+        _examine(result, report, with_backends=with_backends)
+    report.finish()
+    if not is_healthy(report.checks):
+        raise SilentFailure
+
+
+def _examine(result: LoadedSettings, report: _Report, *, with_backends: bool) -> None:
+    settings = result.settings
+    kinds = [backend.kind or name for name, backend in settings.backends.items()]
+    for check in _machine(kinds, settings.limits):
+        report.add(check)
+    report.add(ok(SETTINGS_AREA, "settings", ", ".join(map(str, result.files)) or "no file: defaults only"))
+    with quiet():
+        host = PluginHost.load(settings, origins=result.origins, keep_going=True)
+    for check in _plugins(host):
+        report.add(check)
+    if not any(record.state is PluginState.FAILED for record in host.records):
+        with quiet():
+            problems = plugin_problems(settings, host)
+        for problem in problems:
+            report.add(failed(SETTINGS_AREA, "problem", printable(problem, 500), "Correct it; then run doctor again."))
+    for address in settings.gateway.listen:
+        report.add(check_listen(address, settings.tls))
+    if (exposure := check_exposure(settings, authenticated=host.implements("mxgw_authenticate"))) is not None:
+        report.add(exposure)
+    for check in [*check_data_directory(settings.gateway.data_dir), *check_tls(settings.tls)]:
+        report.add(check)
+    if with_backends:
+        report.waiting_for("starting workers")
+        run(lambda: _backends(result, report))
+    else:
+        report.add(skipped("Backends", ", ".join(settings.backends), "left out as asked"))
+
+
+async def _backends(result: LoadedSettings, report: _Report) -> None:
+    from mxgw_cli.doctor.backends import AREA, check_backends
+
+    try:
+        with quiet():
+            async for check in check_backends(result.settings):
+                report.add(check)
+    except (MxgwError, OSError) as error:
+        report.add(
+            failed(
+                AREA, "private gateway", printable(str(error), 500), "Is the directory for temporary files writable?"
+            )
+        )
+
+
+def _machine(kinds: list[str], limits: LimitSettings) -> Iterator[Check]:
+    yield from check_versions(kinds)
+    yield check_clock()
+    yield check_open_files(limits)
+    yield check_memory(limits)
+    if (user := check_user()) is not None:
+        yield user
+
+
+def _plugins(host: PluginHost) -> Iterator[Check]:
+    area = "Plugins"
+    enabled = [record for record in host.records if record.state is not PluginState.AVAILABLE]
+    if not enabled:
+        yield ok(area, "none enabled", "the core alone serves one subscriber per session")
+    for record in enabled:
+        if record.state is PluginState.LOADED:
+            yield ok(area, record.name, f"{record.distribution} {record.version}")
+            continue
+        check = failed if record.required else warning
+        yield check(
+            area,
+            record.name,
+            printable(record.detail, 500),
+            f"Repair or reinstall it, or take {record.name!r} out of plugins.enabled.",
+        )
+    for answer in host.ask("mxgw_doctor"):
+        if answer.error is not None:
+            detail = printable(str(answer.error), 500)
+            yield warning(area, answer.plugin, f"it could not look: {detail}", "Correct that; then run doctor again.")
+            continue
+        for finding in answer.value:
+            detail, cure = printable(finding.detail, 500), printable(finding.cure, 500)
+            yield warning(area, f"{answer.plugin}: {printable(finding.title, 100)}", detail, cure)

@@ -1,0 +1,80 @@
+"""`mxgw drain`: finds the gateway by the lock of its data directory, and signals it through a pidfd."""
+
+from __future__ import annotations
+
+import os
+import select
+import signal
+import time
+from pathlib import Path
+
+import click
+
+from mxgw_cli.render import write_json
+from mxgw_cli.shell import CliFailure, ExitCode
+from mxgw_core.config.models import Settings
+from mxgw_core.workers.paths import end_sessions_marker, holder_of
+
+# Seconds for what follows the drain: ending workers, closing files.
+_MARGIN_S = 10.0
+
+
+def drain_gateway(settings: Settings, *, end_sessions: bool, timeout_s: float | None, as_json: bool) -> None:
+    """Signal the gateway, wait until it has ended, and print how long that took.
+
+    Raises:
+        CliFailure: no gateway runs there, it belongs to another user, or it does not end in time.
+    """
+    directory = settings.gateway.data_dir.absolute()
+    began = time.monotonic()
+    pidfd, pid = _gateway_of(directory)
+    try:
+        if end_sessions:
+            end_sessions_marker(directory).touch(mode=0o600)
+        signal.pidfd_send_signal(pidfd, signal.SIGTERM)
+        limits = settings.gateway.drain_timeout_s + settings.workers.stop_grace_s + _MARGIN_S
+        wait_s = limits if timeout_s is None else timeout_s
+        if not select.select([pidfd], [], [], wait_s)[0]:
+            raise CliFailure(
+                f"the gateway (pid {pid}) has not ended within {wait_s:g} s",
+                hint="Its log says what it waits for; a second SIGTERM ends it at once.",
+            )
+    except PermissionError:
+        raise CliFailure(f"the gateway (pid {pid}) belongs to another user", hint="Run this as that user.") from None
+    finally:
+        os.close(pidfd)
+    seconds = time.monotonic() - began
+    if as_json:
+        write_json({"pid": pid, "seconds": round(seconds, 3)})
+    else:
+        click.echo(f"The gateway (pid {pid}) ended after {seconds:.1f} s.")
+
+
+def _gateway_of(directory: Path) -> tuple[int, int]:
+    """Return a pidfd of the gateway that holds the lock, and its pid."""
+    if not hasattr(os, "pidfd_open"):
+        raise CliFailure("this platform cannot signal a process safely", hint="End the gateway with Ctrl-C instead.")
+    pid = holder_of(directory)
+    if pid is None:
+        raise _nobody(directory)
+    if pid == 0:
+        raise CliFailure(
+            f"a gateway runs on {directory}, but the file `lock` there, which named it, was removed or replaced",
+            hint="Send SIGTERM to the gateway yourself, or stop its service; nothing was ended.",
+        )
+    try:
+        pidfd = os.pidfd_open(pid)
+    except ProcessLookupError:
+        raise _nobody(directory) from None
+    if holder_of(directory) != pid:  # it has ended, and another process may have its pid now
+        os.close(pidfd)
+        raise _nobody(directory)
+    return pidfd, pid
+
+
+def _nobody(directory: Path) -> CliFailure:
+    return CliFailure(
+        f"no gateway runs on {directory}",
+        hint="--settings or --set gateway.data_dir=... names the directory of the gateway that is meant.",
+        exit_code=ExitCode.UNREACHABLE,
+    )

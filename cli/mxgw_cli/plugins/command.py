@@ -1,0 +1,65 @@
+"""`mxgw plugins`: its options, help and examples."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+
+from mxgw_cli.options import SettingsChoice, settings_options
+from mxgw_core.command_line import Command, Group, json_option
+
+EXAMPLES = [
+    ("mxgw plugins", "what is installed, and what the settings here enable"),
+    ("mxgw plugins --json | jq '.plugins[] | select(.state==\"failed\")'", "what is broken"),
+    ("mxgw plugins --set plugins.enabled=replay,acl", "try a set of plugins without editing a file"),
+    ("mxgw plugins new keep_alarms", "begin a plugin of your own"),
+]
+NEW_EXAMPLES = [
+    ("mxgw plugins new keep_alarms", "writes mxgw-plugin-keep-alarms here"),
+    ("mxgw plugins new keep_alarms --directory ~/src", "writes it there"),
+]
+
+
+@click.group(
+    cls=Group,
+    invoke_without_command=True,
+    short_help="List installed, enabled and failed plugins.",
+    examples=EXAMPLES,
+    subcommand_metavar="[COMMAND [ARGS]...]",
+)
+@settings_options
+@json_option()
+@click.pass_context
+def plugins(context: click.Context, settings: SettingsChoice, as_json: bool) -> None:
+    """List the plugins that are installed, with what the settings make of each.
+
+    Enabled ones are loaded, so that a broken one shows its cause; the commands they add to `mxgw` are named. Exit
+    code 1 when an enabled plugin failed.
+    """
+    if context.invoked_subcommand is not None:
+        return
+    from mxgw_cli.plugins.run import show_plugins
+
+    show_plugins(settings, as_json=as_json)
+
+
+@plugins.command(cls=Command, short_help="Write a new plugin to begin with.", examples=NEW_EXAMPLES)
+@click.argument("name")
+@click.option(
+    "--directory",
+    type=click.Path(path_type=Path, file_okay=False),
+    default=Path(),
+    metavar="DIR",
+    help="Where its directory goes; the working directory when not given.",
+)
+@json_option()
+def new(name: str, directory: Path, as_json: bool) -> None:
+    """Write a distribution with a plugin that brings one overflow policy, its settings and its tests.
+
+    It installs with pip, passes its own tests, and works when it is enabled. NAME is what sites enable: small letters,
+    digits and underscores. Nothing is overwritten.
+    """
+    from mxgw_cli.plugins.scaffold import new_plugin
+
+    new_plugin(name, directory, as_json=as_json)

@@ -1,0 +1,56 @@
+"""`mxgw serve`: a gateway in this process, and how it says that it is ready, stops, or cannot start."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Sequence
+from importlib.metadata import version
+
+import click
+
+from mxgw_cli.loading import loaded
+from mxgw_cli.options import SettingsChoice
+from mxgw_cli.render import write_json
+from mxgw_cli.shell import CliFailure, innermost, silence_stdout
+from mxgw_core.api.errors import MxgwError
+from mxgw_core.logs import log_to_stderr
+from mxgw_core.serving import serve_until_stopped
+
+_LOOK_FOR_CAUSE = "`mxgw doctor` looks for the cause"
+
+
+def serve_gateway(choice: SettingsChoice, listen: Sequence[str], *, use_uvloop: bool, as_json: bool) -> None:
+    """Serve until a signal; addresses in `listen` take the place of those in the settings.
+
+    Raises:
+        CliFailure: the gateway cannot start or cannot go on; the text says what would help.
+    """
+    result = loaded(choice, {"gateway.listen": list(listen)} if listen else None)
+    log_to_stderr(result.settings.gateway.log_level)
+
+    def announce(addresses: Sequence[str]) -> None:
+        try:
+            if as_json:
+                write_json({"ready": True, "addresses": list(addresses), "pid": os.getpid()})
+            else:
+                click.echo(f"mxgw {version('mxgw')} ready on {', '.join(addresses)}")
+                sys.stdout.flush()
+        except BrokenPipeError:
+            # The program that started the gateway does not read its output; that is no reason to stop serving.
+            silence_stdout()
+
+    try:
+        serve_until_stopped(result, use_uvloop=use_uvloop, on_ready=announce)
+    except MxgwError as error:
+        raise CliFailure(f"the gateway cannot start: {error}", hint=f"{_LOOK_FOR_CAUSE}.") from None
+    except OSError as error:
+        raise CliFailure(
+            f"the gateway cannot start: {error.strerror or error}",
+            hint=f"{_LOOK_FOR_CAUSE}; --listen chooses another address.",
+        ) from None
+    except BaseExceptionGroup as group:
+        cause = innermost(group)
+        if isinstance(cause, MxgwError | OSError):
+            raise CliFailure(f"the gateway cannot go on: {cause}", hint=f"{_LOOK_FOR_CAUSE}.") from None
+        raise cause from None

@@ -1,1 +1,0 @@
-"""Backup and restore of what a gateway keeps on the disk."""

@@ -1,0 +1,91 @@
+"""Running a gateway in this process: plugins, event loop, signals, and its orderly end.
+
+`mxgw serve` is one caller; a service of the operating system can be another, without the command line.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import gc
+import importlib.util
+import os
+import signal
+import sys
+import time
+from collections.abc import Callable, Sequence
+from typing import NoReturn
+
+from mxgw_core.app import GatewayApp
+from mxgw_core.config.loader import LoadedSettings
+from mxgw_core.plugins import PluginHost
+
+
+def serve_until_stopped(result: LoadedSettings, *, use_uvloop: bool, on_ready: Callable[[Sequence[str]], None]) -> None:
+    """Serve until the first SIGINT or SIGTERM, then drain; a second one ends the process at once.
+
+    `on_ready` is called once, with the addresses, as soon as clients can connect. What a signal does is written to
+    stderr. Main thread only; the caller has set logging up (`mxgw_core.logs`).
+
+    Raises:
+        MxgwError, OSError: the gateway could not be made.
+        BaseExceptionGroup: around what made the gateway fail as it started to listen or while it was serving.
+    """
+    app = GatewayApp(result.settings, PluginHost.load(result.settings, origins=result.origins), origins=result.origins)
+    with asyncio.Runner(loop_factory=_loop_factory(use_uvloop)) as runner:
+        runner.run(_serve(app, result.settings.gateway.drain_timeout_s, on_ready))
+
+
+def _loop_factory(use_uvloop: bool) -> Callable[[], asyncio.AbstractEventLoop] | None:
+    if not use_uvloop or importlib.util.find_spec("uvloop") is None:
+        return None
+    import uvloop
+
+    return uvloop.new_event_loop
+
+
+async def _serve(app: GatewayApp, drain_timeout_s: float, on_ready: Callable[[Sequence[str]], None]) -> None:
+    stopping_since: float | None = None
+
+    def on_signal(number: signal.Signals) -> None:
+        nonlocal stopping_since
+        if stopping_since is not None:
+            _leave_at_once(number)
+        stopping_since = time.monotonic()
+        _say(f"{number.name}: draining for up to {drain_timeout_s:g} s; a second signal ends at once.")
+        app.stop()
+
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGINT, signal.SIGTERM):
+        with contextlib.suppress(NotImplementedError):  # Windows: Ctrl-C cancels, see asyncio.Runner
+            loop.add_signal_handler(number, on_signal, number)
+
+    async with asyncio.TaskGroup() as tasks:
+        announcer = tasks.create_task(_announce(app, on_ready), name="announce")
+        try:
+            await app.run()
+        finally:
+            announcer.cancel()
+    if stopping_since is not None:
+        left = app.sessions_left
+        rest = f"{left} sessions wait for the next gateway" if left else "everything is closed"
+        _say(f"Stopped after {time.monotonic() - stopping_since:.1f} s; {rest}.")
+
+
+async def _announce(app: GatewayApp, on_ready: Callable[[Sequence[str]], None]) -> None:
+    await app.wait_ready()
+    # What was made until now stays: the collector need not walk it again, which would stop every stream for 20 ms.
+    gc.collect()
+    gc.freeze()
+    on_ready(app.addresses)
+
+
+def _say(text: str) -> None:
+    sys.stderr.write(f"{text}\n")
+    sys.stderr.flush()
+
+
+def _leave_at_once(number: signal.Signals) -> NoReturn:
+    _say(f"{number.name} again: leaving at once.")
+    sys.stdout.flush()
+    os._exit(128 + number)

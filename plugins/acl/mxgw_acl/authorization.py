@@ -1,0 +1,168 @@
+"""May this caller make this call: scopes, networks, ownership, and numbers of sessions and streams."""
+
+from __future__ import annotations
+
+from mxgw.v1.command_service_pb2 import InvokeRequest
+from mxgw.v1.session_service_pb2 import OpenSessionRequest
+from mxgw_acl.authentication import NOBODY
+from mxgw_acl.keyring import Keyring
+from mxgw_acl.keys import Key, Scope
+from mxgw_acl.rules import (
+    ADMINISTRATION,
+    COMMANDS,
+    INVOKE,
+    OPEN_SESSION,
+    STREAM_EVENTS,
+    Names,
+    Role,
+    Rule,
+    rule_of,
+)
+from mxgw_acl.tokens import Tokens
+from mxgw_core.api import AccessRequest, Gateway, Moment, Operator
+from mxgw_core.api.errors import AccessDenied, AccessRevoked, GatewayError, SessionLimitReached, SubscriberLimitReached
+
+# One text for a session of another owner and for a session that does not exist, so that callers cannot tell them apart.
+_NO_SUCH_SESSION = "no session of this id is open to this caller: name one that you opened yourself"
+
+
+class Authorization:
+    """Decides about calls. A refusal is the error that the caller is shown."""
+
+    def __init__(self, keyring: Keyring, tokens: Tokens, gateway: Gateway) -> None:
+        self._keyring = keyring
+        self._tokens = tokens
+        self._gateway = gateway
+
+    def check(self, request: AccessRequest) -> None:
+        """Make sure that the caller may make the call.
+
+        Raises:
+            GatewayError: the caller may not make it.
+        """
+        rule = rule_of(request.method, request.scope)
+        if rule is None:
+            raise AccessDenied("nobody may make this call: its service does not say what it needs")
+        claims = request.identity.claims
+        if isinstance(claims, Key):
+            self.check_key(request, claims, rule)
+        elif isinstance(claims, Operator):
+            current = self._tokens.current(claims)
+            if current is None:
+                raise AccessDenied("the login is over: log in again")
+            self.check_operator(request, current, rule)
+        elif request.identity is not NOBODY or not rule.public:
+            raise AccessDenied("the call needs an API key")
+
+    # keys
+
+    def check_key(self, request: AccessRequest, key: Key, rule: Rule) -> None:
+        """Make sure that the owner of a key may make the call.
+
+        Raises:
+            GatewayError: the call is refused.
+        """
+        if why := self._keyring.why_dead(key.id):
+            raise revoked(key.id, why)
+        if not key.constraints.may_come_from(request.peer):
+            raise AccessDenied("this key is not accepted from this network (its --network)")
+        self._check_scopes(request, key, rule)
+        if rule.names is not Names.NO_SESSION and (request.session_id or rule.names is Names.A_SESSION):
+            self._check_owner(request, key, rule)
+        if request.method == OPEN_SESSION:
+            _check_tag(request, key)
+        if request.moment is Moment.CALL:
+            self._check_numbers(request, key)
+
+    def _check_scopes(self, request: AccessRequest, key: Key, rule: Rule) -> None:
+        needed = rule.scopes
+        if request.method == INVOKE and isinstance(request.request, InvokeRequest):
+            kind = request.request.command.WhichOneof("command")
+            if kind is None:
+                return  # the service refuses it with the right reason
+            needed = COMMANDS.get(kind, frozenset())
+        if needed is None or needed & key.scopes:
+            return
+        if not needed:
+            raise AccessDenied("no key may make this call")
+        words = " or ".join(sorted(scope.value for scope in needed))
+        raise AccessDenied(
+            f"this call needs the scope {words}, which this key does not have", metadata={"scope": words}
+        )
+
+    def _check_owner(self, request: AccessRequest, key: Key, rule: Rule) -> None:
+        if Scope.ALL_SESSIONS in key.scopes or rule.scopes == ADMINISTRATION:
+            return  # the service refuses a session that does not exist
+        if request.session is None or request.session.owner != key.id:
+            raise AccessDenied(_NO_SUCH_SESSION)
+
+    def _check_numbers(self, request: AccessRequest, key: Key) -> None:
+        gateway, limits = self._gateway, key.constraints
+        if request.method == OPEN_SESSION and request.session is None:
+            own = [session for session in gateway.sessions() if session.owner == key.id]
+            if limits.maximum_sessions is not None and len(own) >= limits.maximum_sessions:
+                raise SessionLimitReached(
+                    f"this key has {len(own)} sessions open, as many as it may (its --max-sessions): close one",
+                    metadata={"limit": str(limits.maximum_sessions)},
+                )
+            waiting = sum(session.detached_s is not None for session in own)
+            if limits.maximum_detached is not None and waiting and waiting >= limits.maximum_detached:
+                raise SessionLimitReached(
+                    f"{waiting} sessions of this key wait for a subscriber, as many as may (its --max-detached): go "
+                    "back to one, or close it",
+                    metadata={"limit": str(limits.maximum_detached)},
+                )
+        if request.method == STREAM_EVENTS and limits.maximum_subscribers is not None:
+            streams = sum(
+                stream.identity.id == key.id and stream.method == STREAM_EVENTS for stream in gateway.streams()
+            )
+            if streams >= limits.maximum_subscribers:
+                raise SubscriberLimitReached(
+                    f"this key follows {streams} streams, as many as it may (its --max-subscribers): end one",
+                    metadata={"limit": str(limits.maximum_subscribers)},
+                )
+
+    # operators
+
+    def check_operator(self, request: AccessRequest, operator: Operator, rule: Rule) -> None:
+        """Make sure that an operator may make the call.
+
+        Raises:
+            AccessDenied: the call is refused.
+        """
+        if rule.role is None:
+            raise AccessDenied("operators may not make this call: it needs an API key")
+        if rule.role is Role.ADMINISTRATOR and Role.ADMINISTRATOR.value not in operator.roles:
+            raise AccessDenied("only administrators may make this call")
+        if rule.names is Names.NO_SESSION or not (request.session_id or rule.names is Names.A_SESSION):
+            return
+        if Role.ADMINISTRATOR.value in operator.roles:
+            return  # the service refuses a session that does not exist
+        if request.session is None or not may_see(operator, request.session.tag):
+            raise AccessDenied(_NO_SUCH_SESSION)
+
+
+def _check_tag(request: AccessRequest, key: Key) -> None:
+    """Make sure that the key may open a session with this tag; tags decide which operators see the session."""
+    tag = request.request.tag if isinstance(request.request, OpenSessionRequest) else ""
+    if key.constraints.may_set(tag):
+        return
+    tags = ", ".join(repr(glob) for glob in key.constraints.tags)
+    what = "a session with this tag" if tag else "a session without a tag"
+    raise AccessDenied(f"this key may not open {what}: set a tag that its --tag allows ({tags})")
+
+
+def may_see(operator: Operator, tag: str) -> bool:
+    """Return whether an operator may see sessions of a tag: administrators see all, viewers those of their own tags.
+
+    Only administrators see a session without a tag. Case does not count, as in the tags that a key may set.
+    """
+    folded = tag.strip().casefold()
+    return Role.ADMINISTRATOR.value in operator.roles or bool(
+        folded and folded in {seen.strip().casefold() for seen in operator.tags}
+    )
+
+
+def revoked(key_id: str, why: str) -> GatewayError:
+    """Return the error for a caller whose key was revoked or has expired."""
+    return AccessRevoked(f"API key {key_id} is {why}: ask for a new one", metadata={"key_id": key_id, "cause": why})
