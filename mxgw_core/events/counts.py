@@ -35,7 +35,7 @@ REPLAYED_BOUNDS_EVENTS = (0, 10, 100, 1_000, 10_000, 100_000)
 
 
 class SessionCounts:
-    """What one session counted so far; subscribers that left are in it.
+    """Counters of one session, subscribers that left included.
 
     Attributes:
         left: what subscribers that left were given.
@@ -86,7 +86,7 @@ class SubscriberCounts:
 
 @dataclass(slots=True)
 class StreamTotals:
-    """What one session, or several, took from workers and gave to subscribers, whoever left included."""
+    """What one session, or several, took from workers and gave to subscribers, those that left included."""
 
     received_events: int = 0
     received_bytes: int = 0

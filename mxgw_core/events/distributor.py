@@ -92,7 +92,7 @@ class Distributor:
         self.log.segment_s = self._retention.seconds * _AGE_SHARE or math.inf
 
     def bound(self, limit_bytes: int) -> None:
-        """Keep no more bytes of events than this, whoever asks for more; call it before anything is kept."""
+        """Keep at most so many bytes of events, even when plugins ask for more. To be called before the first event."""
         self._bound_bytes = limit_bytes
         self._unattached, self._retention = self._bounded(self._unattached), self._bounded(self._retention)
 
@@ -102,12 +102,12 @@ class Distributor:
         return replace(retention, bytes=min(retention.bytes, self._bound_bytes))
 
     def refill_after(self, sequence: int) -> None:
-        """Begin behind `sequence`: a worker that was taken over sends all it kept at once, which is no rate."""
+        """Begin behind `sequence`: a worker that was taken over sends everything it has kept at once, which is no rate."""
         self.log.start_after(sequence)
         self._rate.restart(math.inf)
 
     def refilled(self) -> None:
-        """The worker sent what it had kept: from now on events come as they happen."""
+        """The worker has sent everything it had kept: from now on events come as they happen."""
         self._rate.restart(self._clock())
 
     @property
@@ -126,12 +126,12 @@ class Distributor:
         return min(reach_s, keep.seconds) if keep.seconds else reach_s
 
     def totals(self) -> StreamTotals:
-        """Return what the session took and gave so far; mirrors of the gateway's own do not count."""
+        """Return what the session took and gave so far; internal readers do not count."""
         totals = StreamTotals(self.log.appended_events, self.log.appended_bytes, counts=self.counts.copy())
         totals.replayed.add(self.counts.replayed)
         for given in (self.counts.left, *(subscriber.counts for subscriber in self.subscribers.values())):
             totals.given.add(given)
-        if stalled_ms := self._overflow.stalled_ms:  # the end of the stall will count no less
+        if stalled_ms := self._overflow.stalled_ms:  # when the stall ends at least this much is counted
             totals.counts[STALL,] += stalled_ms
         return totals
 
@@ -156,7 +156,7 @@ class Distributor:
     def begin_behind(self, gap: Gap) -> None:
         """Take a range that no event will fill, in front of all others: the log begins behind it.
 
-        It is a gap like any other when something came before, or when somebody already reads from there.
+        It is a gap like any other when something came before, or when there are readers already.
 
         Raises:
             OutOfOrder: it does not follow the head.
@@ -165,7 +165,7 @@ class Distributor:
             self.log.append_gap(gap)
             return
         self.log.start_after(gap.last)
-        # Told to the first who asks for the oldest; who resumes is told that the log begins later.
+        # The first reader that asks for the oldest gets this gap; one that resumes gets a gap up to the log's begin.
         first = self.never_delivered.first if self.never_delivered else gap.first
         self.never_delivered = Gap(first, gap.last, GapReason.GAP_REASON_RING_EVICTED, gap.detail)
 
@@ -200,7 +200,7 @@ class Distributor:
         self._overflow.hold = hold
 
     def trim(self) -> None:
-        """Forget what is neither retained nor unread: what is oldest then is what a resume can have."""
+        """Forget what is neither retained nor unread; a resume can have everything that remains."""
         keep = self._retention if self._was_attached else self._retention.covering(self._unattached)
         if not self.log.exceeds(keep.events, keep.bytes, keep.seconds):
             return
@@ -224,7 +224,7 @@ class Distributor:
     # memory
 
     def memory(self) -> MemoryUse:
-        """Return what the session holds; what else is kept for it is to be counted here, as a kind of its own."""
+        """Return how much memory the session holds for events; anything added to it needs a kind of its own here."""
         backlogs = sum(subscriber.memory_bytes for subscriber in self._everyone())
         items = self.items.size_bytes if self.items is not None else 0
         return MemoryUse(
@@ -236,13 +236,13 @@ class Distributor:
         )
 
     def forget_oldest(self) -> bool:
-        """Forget the oldest that nobody has to read any more, although it is retained; return whether there was any."""
+        """Forget the oldest events, retained or not, if every reader has read them; return whether there were any."""
         forgotten = self.log.trim_oldest(self._floor())
         self._forgotten(forgotten)
         return forgotten is not None
 
     def drop_unread(self) -> bool:
-        """Drop all that the reader furthest behind has yet to read, with a gap; return whether there was any."""
+        """Replace everything unread of the reader furthest behind by a gap; return whether there was anything."""
         for subscriber in sorted(self._everyone(), key=lambda s: s.unread.bytes, reverse=True):
             if subscriber.unread.events:
                 subscriber.source = drop_oldest(subscriber.source, 0, _NO_MEMORY)
@@ -272,9 +272,8 @@ class Distributor:
     ) -> Subscriber:
         """Decide where to begin and place the cursor, in one step; `policy_source` names who brought the policy.
 
-        With `older_until` the caller serves first what the log no longer holds, from a store that has everything
-        behind `start` up to there: it is not announced as a gap, and the store must reach to the log for the resume to
-        be complete.
+        With `older_until` the caller first sends older events from a history store, which has everything behind `start`
+        up to that sequence. They are not announced as a gap. The resume is complete only when they reach to the log.
 
         Raises:
             GatewayError: the session has ended; the same error its streams ended with.
@@ -343,7 +342,7 @@ class Distributor:
         self.log.is_shared = len(self.subscribers) + len(self._internal) > 1
 
     def detach(self, subscriber: Subscriber) -> bool:
-        """Forget a subscriber; return whether it was the last one."""
+        """Remove a subscriber; return whether it was the last one."""
         self._overflow.unblock(subscriber)
         was_internal = self._internal.pop(subscriber.id, None) is not None
         was_here = not was_internal and self.subscribers.pop(subscriber.id, None) is not None
@@ -357,7 +356,7 @@ class Distributor:
         return not self.subscribers
 
     def end(self, error: GatewayError) -> None:
-        """End every stream with `error` after what is in the log; whoever attaches later gets it at once."""
+        """End every stream with `error`, behind everything in the log. From then on `attach` raises it."""
         if self.end_error is None:
             self.end_error = error
             self._overflow.stop()
@@ -365,10 +364,10 @@ class Distributor:
                 subscriber.finish(error)
 
     def release(self) -> None:
-        """Give the log's memory back, once the session has ended; what its readers have yet to take is theirs already.
+        """Give the log's memory back, once the session has ended; unread events are in the readers' backlogs by then.
 
-        Session, worker and log refer to each other, so all of it would wait for the collector otherwise, and that
-        looks at old objects only when a quarter more of them have come: a site's largest memory would be that of
-        sessions which are gone.
+        Session, worker and log refer to each other, so that their memory would otherwise wait for the garbage
+        collector. It looks at old objects only when a quarter more of them have come: most of a large site's memory
+        would belong to sessions that have ended.
         """
         self.log.release()

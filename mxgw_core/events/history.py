@@ -68,7 +68,7 @@ class BrokenPromises:
 
 @dataclass(frozen=True, slots=True)
 class Older:
-    """A store of events behind a client's position; `reach`: up to there it has all of them."""
+    """A store that has events behind a client's position, and all of them up to `reach`."""
 
     store: Store
     reach: int
@@ -77,7 +77,7 @@ class Older:
     def in_place_of(
         self, gap: Gap, epoch: bytes, *, is_whole: bool, is_ending: Callable[[], bool] = lambda: False
     ) -> AsyncGenerator[Piece, None]:
-        """Yield what the store has of what the log no longer holds, see `lead_in`."""
+        """Yield the store's events in the place of `gap`, see `lead_in`."""
         after, until = gap.first - 1, gap.last
         return lead_in(self.store, epoch, after, until, self.broken_promises, is_whole=is_whole, is_ending=is_ending)
 
@@ -85,9 +85,9 @@ class Older:
 async def find_older(
     ask: Callable[[], Store | None], log: EventLog, epoch: bytes, after: Position, broken_promises: BrokenPromises
 ) -> Older | None:
-    """Ask for a store when the log begins behind a position; return it when it has events behind that.
+    """Ask for a store when the log begins behind a position; return it when it has events behind that position.
 
-    Meanwhile the log goes on, so the verdict is due afterwards.
+    Events are appended to the log meanwhile, so that where the stream begins must be decided afterwards.
     """
     if after.epoch != epoch or after.sequence >= log.oldest - 1 or (store := ask()) is None:
         return None

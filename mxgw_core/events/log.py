@@ -1,10 +1,8 @@
-"""The session's event log: a bounded ring of encoded events that live delivery and replay read alike.
+"""The session's event log: the latest encoded events, bounded, which live delivery and replay read alike.
 
 Worker blocks are merged into segments as they are appended, so that a reader far behind takes few large pieces, and
-one that is level takes exactly what is new. A gap that the worker reports is an entry of its own, so that numbering
-has no holes.
-
-More than 400 lines: segments, the messages joined of them, and what is forgotten of both know each other's borders.
+one that has caught up takes exactly what is new. A gap that the worker reports is an entry of its own, so that
+numbering has no holes.
 """
 
 from __future__ import annotations
@@ -46,8 +44,7 @@ class _Segment:
     # How many were begun before it.
     number: int
     data: bytearray = field(default_factory=bytearray)
-    # Where each appended block begins, its first sequence and its offset, and when it came. Readers mostly stand at
-    # such a place.
+    # First sequence, offset and time of each appended block. Cursors are mostly at the begin of a block.
     starts: list[int] = field(default_factory=list)
     offsets: list[int] = field(default_factory=list)
     times: list[float] = field(default_factory=list)
@@ -135,7 +132,7 @@ class EventLog:
         self._entries: list[_Entry] = []
         self._firsts: list[int] = []
         self.head = 0
-        # What came before was never here: the worker that was taken over had it no more.
+        # Events up to here never came: the worker that was taken over no longer had them.
         self.begun_after = 0
         self.events = 0
         self.bytes = 0
@@ -144,13 +141,13 @@ class EventLog:
         self.unbroken_after = 0
         self._blocks = 0
         self._begun = 0
-        # A segment takes no events that are this much younger than its first: it goes as one, once its last is old.
+        # A segment takes no events that came this much later than its first: it is forgotten as a whole.
         self.segment_s = math.inf
         # Ever appended: with a reader's own counts they give its lag. Sequences that no event fills are no lag.
         self.appended_events = 0
         self.appended_bytes = 0
-        # Joined for all readers at one place, by place and limit. Small ones are good until something is appended, for
-        # it then belongs to them; joining large ones anew costs more than one message more.
+        # Messages joined for all readers at one place, by place and limit. A small one is forgotten when something is
+        # appended, which then belongs into it; a large one is kept, because joining it anew would cost more.
         self._shared: dict[tuple[int, int], Chunk] = {}
         self._shared_bytes = 0
         self._shares_large = False
@@ -251,7 +248,7 @@ class EventLog:
             self._shared_bytes = 0
 
     def drop_shared(self) -> bool:
-        """Forget what was joined for readers: whoever comes next has it joined anew. Return whether there was any."""
+        """Forget the messages joined for readers, which are joined anew when needed; return whether there were any."""
         had_some = bool(self._shared or self._newest)
         self._shared.clear()
         self._shared_bytes = 0

@@ -1,30 +1,17 @@
 """What happens to a reader that is over its limits: its policy is asked, and the answer is carried out.
 
-Each action of `mxgw_core.api.events` has one function or method here. The first four make another state of a reader's
-`Source`; the others end the stream, want a snapshot, hold the worker's events up, or wait.
+Actions that drop events lead a reader's `Source` to another state, each in one function; `Overflow` asks, carries out
+the answer, and has the timers of the actions that wait.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Container
+from collections.abc import Callable
 from typing import Protocol
 
+from mxgw_core.api import events as actions
 from mxgw_core.api.errors import GatewayError, SubscriberOverflow
-from mxgw_core.api.events import (
-    Action,
-    Block,
-    Conflate,
-    Disconnect,
-    DropNewest,
-    DropOldest,
-    FailSession,
-    Lag,
-    OverflowPolicy,
-    Resync,
-    Select,
-    Tolerate,
-)
-from mxgw_core.events.backlog import EventItem
+from mxgw_core.api.events import Action, Lag, OverflowPolicy
 from mxgw_core.events.counts import OVERFLOW, STALL, SessionCounts
 from mxgw_core.events.encoding import MalformedBatch
 from mxgw_core.events.policy_guard import OverBudget, PolicyGuard
@@ -40,9 +27,9 @@ from mxgw_core.events.sources import (
 )
 from mxgw_core.events.subscriber import Subscriber
 
-# However patient a policy is, nobody else waits longer for its subscriber.
+# The longest that a policy may hold up all readers of the session for one of them.
 _LONGEST_BLOCK_S = 60.0
-# However impatient a policy is, it is not asked more often than this.
+# A policy is not asked more often than this.
 _SHORTEST_RECHECK_S = 0.01
 
 
@@ -50,7 +37,7 @@ _SHORTEST_RECHECK_S = 0.01
 
 
 def drop_oldest(source: Source, keep_events: int, why: str) -> Source:
-    """Drop the oldest unread events until at most `keep_events` remain; a gap stands in their place."""
+    """Drop the oldest unread events until at most `keep_events` remain; a gap takes their place."""
     source = settled(source)
     if isinstance(source, Refusing):
         source.arrived()
@@ -83,16 +70,6 @@ def conflate(source: FromLog | Aside | Gathering, policy_name: str) -> Gathering
     gathering.asked()
     gathering.arrived()
     return gathering
-
-
-def select(source: Aside | Gathering, keep: Callable[[set[EventItem]], Container[EventItem]], why: str) -> Source:
-    """Keep the events of the items that `keep` wants of those there are. `source`: everything unread is set aside.
-
-    Raises:
-        Exception: what `keep` raises; everything is as it was.
-    """
-    source.backlog.select(keep, why)
-    return source
 
 
 def overflow_error(subscriber: Subscriber, lag_events: int, head: int) -> SubscriberOverflow:
@@ -194,7 +171,7 @@ class Overflow:
         if subscriber.is_over_limit():
             lag = subscriber.lag()
             action = self._guard.ask(subscriber, lag)
-            if not isinstance(action, Tolerate):
+            if not isinstance(action, actions.Tolerate):
                 self._counts.count(OVERFLOW, subscriber.policy_name, type(action).__name__)
             self._try(action, subscriber, lag)
         elif not subscriber.is_conflating:
@@ -224,37 +201,37 @@ class Overflow:
         if not isinstance(source, FromLog | Aside | Gathering):
             return  # it refuses, or ends: its policy was asked before
         match action:
-            case Disconnect():
+            case actions.Disconnect():
                 self._disconnect(subscriber, lag)
-            case FailSession():
+            case actions.FailSession():
                 self._disconnect(subscriber, lag)
                 if not subscriber.is_internal:
                     self._on_fail_session(f"subscriber {subscriber.name} fell {lag.events} events behind")
-            case DropOldest(keep_events):
+            case actions.DropOldest(keep_events):
                 subscriber.source = drop_oldest(source, min(keep_events, max(lag.events - 1, 0)), why)
-            case DropNewest(resume_below_events):
+            case actions.DropNewest(resume_below_events):
                 subscriber.source = refuse_newest(source, min(resume_below_events, max(lag.events - 1, 0)), why)
-            case Conflate():
+            case actions.Conflate():
                 subscriber.source = conflate(source, subscriber.policy_name)
                 if not subscriber.fits():
                     # What is never replaced, or the newest values alone, are too much: bounded like any other.
                     self._disconnect(subscriber, lag)
-            case Select(keep):
+            case actions.Select(keep):
                 subscriber.source = aside = set_aside(source)
-                subscriber.source = select(aside, lambda items: self._guard.wanted(keep, items), why)
+                aside.backlog.select(lambda items: self._guard.wanted(keep, items), why)
                 if subscriber.is_over_limit():
                     self._disconnect(subscriber, lag)
-            case Resync():
+            case actions.Resync():
                 subscriber.source = drop_oldest(source, 0, why)
                 if self._has_snapshots():
                     subscriber.want_snapshot()
-            case Tolerate(recheck_s):
+            case actions.Tolerate(recheck_s):
                 self._tolerate(recheck_s)
-            case Block():
+            case actions.Block():
                 self._block(subscriber, lag, action)
 
     def _disconnect(self, subscriber: Subscriber, lag: Lag) -> None:
-        if subscriber.is_internal:  # a mirror of our own is never cut: it begins again from here
+        if subscriber.is_internal:  # never cut: it begins again from here
             subscriber.source = drop_oldest(subscriber.source, 0, subscriber.why_dropped)
         else:
             subscriber.finish(overflow_error(subscriber, lag.events, subscriber.log.head))
@@ -277,7 +254,7 @@ class Overflow:
             self._recheck[1].cancel()
             self._recheck = None
 
-    def _block(self, subscriber: Subscriber, lag: Lag, action: Block) -> None:
+    def _block(self, subscriber: Subscriber, lag: Lag, action: actions.Block) -> None:
         if self._blocked_by is not None:
             return  # events are held up already; this policy is asked again when they come
         if self.hold is None or subscriber.is_internal:

@@ -1,6 +1,7 @@
-"""What is left of a run of events, in few frames: one gap that names every lost run, and one batch behind it.
+"""Pieces of a stream: a `Chunk` of consecutive encoded events, or a `Gap` where events are missing.
 
-Events that are kept here and there would otherwise need a frame for each of them and one for each hole between them.
+Where single events of a long run are kept, `packed` makes two pieces of the whole run: one gap that names every lost
+range, and one chunk with the kept events. Otherwise each kept event and each range between would need a frame.
 """
 
 from __future__ import annotations
@@ -12,7 +13,7 @@ from typing import TypeAlias
 from mxgw.v1.events_pb2 import GapReason
 from mxgw_core.events.encoding import event_head, events_prefix, offset_after, record_bounds
 
-# What is set aside comes in pieces of about this size, far below any message limit.
+# Events that are set aside come in pieces of about this size, far below any message limit.
 PIECE_BYTES = 64 * 1024
 _PIECE_RUNS = 4000
 
@@ -45,8 +46,8 @@ class Chunk:
     frame: bytes
     start: int
     kept: int = 0
-    # What of it subscribers with equal filters may see, for the next of them: by reference to their `ItemFilters` the
-    # revisions of its filters, how many events pass, and the chunk of these unless it is the whole.
+    # What subscribers with equal filters may see of this chunk, by a reference to their `ItemFilters`: the revisions of
+    # the filters, how many events pass, and the chunk of those events unless it is the whole.
     cuts: dict[object, tuple[tuple[int, ...], int, Chunk | None]] = field(
         default_factory=dict, compare=False, repr=False
     )
@@ -82,7 +83,7 @@ def chunk_of(first: int, last: int, batch: bytes, events: int = 0) -> Chunk:
 
 
 Piece: TypeAlias = Chunk | Gap
-# An event that is kept, as its encoded record; or a gap that stays what it is.
+# A kept event (sequence, encoded record), or a gap passed on unchanged.
 Kept: TypeAlias = tuple[int, bytes] | Gap
 
 

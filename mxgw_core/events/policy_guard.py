@@ -114,7 +114,7 @@ def _problem_with(policy: object) -> str:
 
 
 class Budget:
-    """Measures a block; `overrun_s` is how long it took when it took too long through its own fault, else 0.
+    """Measures a block. `overrun_s` is the time it took, if that was too long and its own fault; else 0.
 
     A block that was only interrupted, because another process had the CPU, is not to blame. To blame is one that used
     more CPU than its budget, or that gave the CPU away by sleeping or waiting. A collection of all the gateway's
@@ -159,7 +159,7 @@ def wanted(
     """
     found: set[EventItem] = set()
     rest, asked = iter(items), 0
-    while True:  # once more when the time was up, and through no fault of `keep`
+    while True:  # once more when the time was up but `keep` was not to blame
         with Budget(budget_s) as budget:
             began = time.perf_counter()
             until = began + budget_s

@@ -8,15 +8,17 @@
 
 `events.overflow` leads from one to another when a policy acts. `then` leads back once the reader has read enough.
 
-Unread events lie in up to three parts, read in this order: a backlog, what is gathered, the log. They are described
-once, in `Source`. That and the five states make more than 400 lines; apart they could not be compared.
+Unread events lie in up to three parts, which are read in this order: a backlog, what is gathered, the log. `Source`
+says once what all states have in common.
+
+More than 400 lines: the five states can only be compared, and are only complete, in one place.
 """
 
 from __future__ import annotations
 
-from abc import ABC, abstractmethod
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import NamedTuple
 
 from mxgw.v1.events_pb2 import GapReason
 from mxgw_core.api.errors import GatewayError
@@ -50,8 +52,7 @@ class Granted:
     is_delivered: bool = False
 
 
-@dataclass(frozen=True, slots=True)
-class Unread:
+class Unread(NamedTuple):
     """Unread events: how many, their bytes, and the age of the oldest in seconds."""
 
     events: int
@@ -67,7 +68,7 @@ class Unread:
         )
 
 
-class Source(ABC):
+class Source:
     """One of the five states."""
 
     __slots__ = ()
@@ -76,20 +77,20 @@ class Source(ABC):
     gathered: Conflation | None = None
     rest: FromLog | None = None
 
-    @abstractmethod
-    def next(self, limit_bytes: int) -> Piece | None:
+    def next(self, limit_bytes: int) -> Piece | None:  # noqa: ARG002 - a backlog has pieces of its own
         """Take what comes next, from the log up to about `limit_bytes`; None when there is nothing, or not yet."""
+        return self.backlog.pop() if self.backlog else None
 
     def then(self) -> Source:
         """Return the state to go on in after `next` or `arrived`: nearly always this one."""
         return self
 
-    def arrived(self) -> None:  # noqa: B027 - most states have nothing to do
+    def arrived(self) -> None:
         """Take notice that the log was appended to, or that time has passed."""
 
-    def is_over(self, limits: QueueLimits, granted: Granted) -> bool:  # noqa: ARG002 - its policy has acted
+    def is_over(self, limits: QueueLimits, granted: Granted) -> bool:
         """Whether the policy is to be asked."""
-        return False
+        return self.lag(granted).exceeds(limits)
 
     def due_in_s(self) -> float | None:
         """Return in how many seconds the next pieces may be taken; None when no event waits for its time."""
@@ -169,9 +170,6 @@ class FromLog(Source):
             self.taken_bytes += len(piece.frame) - piece.start
         return piece
 
-    def is_over(self, limits: QueueLimits, granted: Granted) -> bool:
-        return self.lag(granted).exceeds(limits)
-
     @property
     def reads_after(self) -> int:
         return self.cursor
@@ -232,9 +230,6 @@ class Aside(Source):
     def then(self) -> Source:
         return self if self.backlog else self.rest
 
-    def is_over(self, limits: QueueLimits, granted: Granted) -> bool:
-        return self.lag(granted).exceeds(limits)
-
 
 class Gathering(Source):
     """Gathers the newest value of each item, and every event of another kind, from the log.
@@ -257,10 +252,10 @@ class Gathering(Source):
         # How much had been appended when the policy was last asked, or when the reader was given what was gathered.
         self._asked_events = self._asked_bytes = 0
 
-    def next(self, limit_bytes: int) -> Piece | None:  # noqa: ARG002 - gathered events come in pieces of their own
+    def next(self, limit_bytes: int) -> Piece | None:
         if not self.backlog:
             self._give_out()
-        return self.backlog.pop() if self.backlog else None
+        return super().next(limit_bytes)
 
     def then(self) -> Source:
         return self if self.interval_s or self.backlog or self.gathered else self.rest
@@ -333,7 +328,7 @@ class Gathering(Source):
 class Refusing(Source):
     """Reads what was set aside; arriving events are lost until at most `until_events` of the backlog are unread.
 
-    A gap then stands for all events that were refused, and `aside` goes on.
+    A gap then replaces all refused events, and `aside` goes on.
     """
 
     __slots__ = ("_aside", "_first", "_refused_events", "_since", "_until_events", "_why", "backlog", "rest")
@@ -348,8 +343,8 @@ class Refusing(Source):
         self._first = self.rest.cursor + 1
         self._refused_events = 0
 
-    def next(self, limit_bytes: int) -> Piece | None:  # noqa: ARG002 - nothing is read from the log
-        return self.backlog.pop() if self.backlog else None
+    def is_over(self, limits: QueueLimits, granted: Granted) -> bool:  # noqa: ARG002 - its policy has acted
+        return False
 
     def then(self) -> Source:
         return self if self.backlog.events > self._until_events else self.reopened()
@@ -360,7 +355,7 @@ class Refusing(Source):
         if refused or self._refused_events:
             self._refused_events += refused
             self.rest.move_to(self.rest.log.head)
-        else:  # a gap that stands for no event takes no room, and keeps its own reason
+        else:  # a gap of the worker's takes no room, and keeps its own reason
             self.rest.move_into(self.backlog)
             self._first = self.rest.cursor + 1
 
@@ -382,8 +377,8 @@ class Ending(Source):
         self.error = error
         self._clock = clock
 
-    def next(self, limit_bytes: int) -> Piece | None:  # noqa: ARG002 - nothing is read from the log
-        return self.backlog.pop() if self.backlog else None
+    def is_over(self, limits: QueueLimits, granted: Granted) -> bool:  # noqa: ARG002 - no policy is asked any more
+        return False
 
     def unread(self) -> Unread:
         since = self.backlog.since

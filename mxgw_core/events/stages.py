@@ -1,7 +1,8 @@
-"""What stands between a reader's source and its stream: filters, and the place of a snapshot.
+"""Stages between a reader's source and its stream: filters, and the place of a snapshot.
 
-Filters decide by item and kind. A chunk is taken apart for that without a loop in Python: the protobuf library cuts,
-and slices over all heads compare. A loop over the records costs half a microsecond per event; this a quarter of that.
+Filters decide by item and kind. To find these a chunk is taken apart without a loop in Python: the protobuf library
+cuts it into records, and slices over the heads of all records compare. This costs a quarter of a loop over the records,
+which would take half a microsecond per event.
 """
 
 from __future__ import annotations
@@ -115,14 +116,14 @@ class ItemFilters:
         self._revisions: tuple[int, ...] = ()
         # By item and kind (see `identity_of`).
         self._answers: dict[int, bool] = {}
-        # Items and kinds that were met and not asked for yet: a chunk may bring thousands at once.
+        # Items and kinds for which the filters were not asked yet: a chunk may bring thousands at once.
         self._unasked: list[int] = []
-        # What a chunk knows this by: a chunk that is kept for others keeps no filters that nobody has any more.
+        # Chunks refer to this object weakly, so that a kept chunk keeps no filters that nobody uses any more.
         self._reference = ref(self)
 
     @property
     def memory_bytes(self) -> int:
-        """About how much memory the answers take that are remembered."""
+        """About how much memory the remembered answers take."""
         return (len(self._answers) + len(self._unasked)) * _ANSWER_BYTES
 
     def feed(self, chunk: Chunk) -> Passed | None:
@@ -220,7 +221,7 @@ _head = itemgetter(slice(0, _HEAD_BYTES))
 
 
 class Opened(NamedTuple):
-    """The events of a chunk, oldest first: encoded without what stands before each in a batch, and what they are."""
+    """The events of a chunk, oldest first: each encoded, without tag and length, and what it is about."""
 
     bodies: Sequence[bytes]
     sequences: Sequence[int]
@@ -290,7 +291,7 @@ def _one_by_one(bodies: Sequence[bytes]) -> Opened:
 
 
 def _has_its_numbers(chunk: Chunk, sequences: Sequence[int]) -> bool:
-    """Whether each event is the one that its place says: positions and gaps are told by places."""
+    """Whether each event has the number that its place in the chunk says; positions and gaps depend on that."""
     if chunk.kept:
         is_within = chunk.first <= sequences[0] and sequences[-1] <= chunk.last
         return is_within and list(sequences) == sorted(set(sequences))
@@ -299,7 +300,7 @@ def _has_its_numbers(chunk: Chunk, sequences: Sequence[int]) -> bool:
 
 
 def identity_of(key: int) -> tuple[int, int]:
-    """Return the item serial and the kind that a key stands for."""
+    """Return the item serial and the kind that make up a key."""
     return key & SERIALS_END - 1, key >> 56
 
 

@@ -36,14 +36,12 @@ class StartPlace:
 
     @property
     def delivered(self) -> int:
-        """What the reader has had before its stream begins: a position in front of the gap, so that a reader whose
-        stream is cut before the gap came resumes there and is told of it again.
-        """
+        """The position at which the stream begins: in front of the gap, so that a resume from here has it again."""
         return self.gap.first - 1 if self.gap is not None and self.gap.first else self.cursor
 
 
 def decide(log: EventLog, epoch: bytes, start: Start | Position, older_until: int | None = None) -> StartPlace:
-    """Return where a subscriber begins. Never loses anything without a gap, and never gaps what is still held.
+    """Return where a subscriber begins. Nothing is lost without a gap, and no gap covers events that are still held.
 
     `older_until`: an outside store has everything behind `start` up to there.
     """

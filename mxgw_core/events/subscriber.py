@@ -1,6 +1,6 @@
-"""One reader of a session's log: its source of events, what its filters let pass, and what it was given.
+"""One reader of a session's log: its source of events, its filters, and counts of what it was given.
 
-A subscriber is read with `take`. Whoever serves it sets `on_work`, which is called when there may be something to take.
+A subscriber is read with `take`, by an Outlet, which sets `on_work` to be called when there may be something to take.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from mxgw_core.events.sources import Aside, Ending, FromLog, Gathering, Granted,
 from mxgw_core.events.stages import Filters, Passed, SnapshotAt, SnapshotDue, SnapshotWanted
 from mxgw_core.events.start import StartPlace
 
-# Filtered subscribers are told how far they are after this many events that were not for them.
+# A filtered subscriber gets a Progress frame after this many events that its filters did not let pass.
 PROGRESS_EVENTS = 1000
 
 
@@ -62,8 +62,8 @@ class Subscriber:
         source: what is unread, and where it lies; `events.overflow` replaces it when the policy acts.
         delivered: everything up to here was handed over, filtered, or covered by a gap: safe to resume after.
         is_internal: it is the gateway's own, such as a dashboard's: never disconnected for being slow.
-        is_idle: whoever serves it waits for nothing but events, and takes them at once, however many they are.
-        is_timed: whoever serves it has a timer for what waits, so that new events are no reason to call it.
+        is_idle: its Outlet waits for nothing but events, and takes them at once, however many they are.
+        is_timed: its Outlet has a timer for the events that wait, and need not be called for new ones.
         on_work: called when there may be something to take; on_end: called once when the end is decided.
         on_taken: called after each piece that was taken, while a policy holds the worker's events up for this reader.
     """
@@ -105,9 +105,9 @@ class Subscriber:
         self.over_since: float | None = None
         self._controls: deque[bytes] = deque()
         self._snapshot: SnapshotAt | None = None
-        # Taken from the source, and not yet through the filters.
+        # Taken from the source, and not yet seen by the filters.
         self._staged: deque[Piece] = deque()
-        # Events that the filters did not let pass since the reader was last told where it is.
+        # Events that the filters did not let pass since the reader last got a position.
         self._skipped_events = 0
         self.is_idle = self.is_timed = False
         self.on_work: Callable[[], None] | None = None
@@ -166,7 +166,7 @@ class Subscriber:
         return not isinstance(self.source, Gathering) or self.source.fits(self.limits, self._granted_now())
 
     def lag(self) -> Lag:
-        """Return what its policy is told."""
+        """Return what its policy is asked with."""
         now = self.log.clock()
         if self.over_since is None:
             self.over_since = now
@@ -197,7 +197,7 @@ class Subscriber:
         self._go_on()
 
     def finish(self, error: GatewayError) -> None:
-        """End the stream with `error` once everything unread now was delivered; later events are not for it."""
+        """End the stream with `error` once everything unread now was delivered; it gets no later events."""
         if self.end_error is None:
             self.source = ended(self.source, error)
             if self.on_end is not None:
@@ -361,7 +361,7 @@ class Subscriber:
     # waiting
 
     def wake(self) -> None:
-        """Let whoever serves it see whether there is something to take."""
+        """Call `on_work`: there may be something to take."""
         if self.on_work is not None:
             self.on_work()
 

@@ -66,7 +66,7 @@ class EventService:
     async def _older(self, session: Session, request: pb.StreamEventsRequest, call: Call) -> Older | None:
         """Return a store that has events behind the client's position, when the log begins later.
 
-        None for callers with a filter: the records of items that ended so long ago may be gone.
+        None for callers with a filter: the records of items that ended so long ago may be forgotten.
         """
         if not request.start.HasField("after"):
             return None
@@ -91,7 +91,7 @@ class EventService:
     def _attach(self, session: Session, request: pb.StreamEventsRequest, call: Call, older: Older | None) -> Subscriber:
         """Check the request and place the cursor; nothing in here waits, so nothing can come in between."""
         session.require_ready()
-        # Waiting for a history store may have taken a while: judge again, in the step that attaches.
+        # Waiting for a history store may have taken a while: check again, in the step that attaches.
         self._access.authorize(
             AccessRequest(
                 call.method, call.identity, call.peer, session.id, session.info(), request, moment=Moment.ATTACH
@@ -157,7 +157,7 @@ class EventService:
         await self._open.drained(timeout_s)
 
     def drain(self, retry_after_s: float, deadline_s: float) -> int:
-        """Tell every stream to come back later, and end each once it has what is in the log; return how many."""
+        """Ask every client to come back later, and end each stream behind what is in the log; return how many."""
         streams = [
             subscriber for session in self._registry.live() for subscriber in session.distributor.subscribers.values()
         ]

@@ -103,7 +103,7 @@ class PluginFeed:
         )
 
     def _info(self) -> SessionInfo:
-        """Return what a policy is told: a feed is no session, and called by its name."""
+        """Return a description for overflow policies, under the feed's name: a feed is no session."""
         log = self.distributor.log
         return SessionInfo(
             session_id=f"feed:{self._description.name}",
@@ -143,7 +143,7 @@ class PluginFeed:
             self._arm_check()
 
     def drain(self, retry_after_s: float, deadline_s: float) -> int:
-        """Tell every stream to come back later, and refuse new ones; return how many there are."""
+        """Ask every client to come back later, and refuse new ones; return how many there are."""
         self._is_draining = True
         if self._check is not None:
             self._check.cancel()

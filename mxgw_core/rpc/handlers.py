@@ -42,7 +42,7 @@ log = logging.getLogger(__name__)
 
 _T = TypeVar("_T")
 
-# Callers may bring an id, as proxies and tracing do; whoever is refused gets it back.
+# Callers may bring an id, as proxies and tracing do; a refusal carries it back.
 REQUEST_ID_KEY = "x-request-id"
 _REQUEST_ID = re.compile(r"[A-Za-z0-9._:-]{1,64}")
 
@@ -102,7 +102,7 @@ class HandlerFactory:
         figures = self._figures.method(path, streams=False)
 
         async def handle(data: bytes, context: grpc.aio.ServicerContext[Any, Any]) -> bytes:
-            # What stays when gRPC cuts the call: its client gave up, ran out of time, or is gone.
+            # This code stays when gRPC cuts the call: its client gave up, ran out of time, or lost its connection.
             began, code = time.perf_counter(), "CANCELLED"
             figures.running += 1
             try:
@@ -129,7 +129,7 @@ class HandlerFactory:
         figures = self._figures.method(path, streams=True)
 
         async def handle(data: bytes, context: grpc.aio.ServicerContext[Any, Any]) -> None:
-            # What stays when gRPC cuts the call: its client gave up, ran out of time, or is gone.
+            # This code stays when gRPC cuts the call: its client gave up, ran out of time, or lost its connection.
             began, code = time.perf_counter(), "CANCELLED"
             figures.running += 1
             try:
@@ -238,5 +238,5 @@ async def _abort(context: grpc.aio.ServicerContext[Any, Any], path: str, error: 
     details = ((DETAILS_KEY, status_details(error)), (REQUEST_ID_KEY, correlation_id()))
     try:
         await context.abort(status_code(error), error.message, trailing_metadata=details)
-    except grpc.aio.InternalError:  # the caller went while it was told; this may take as long as it does not read
+    except grpc.aio.InternalError:  # the caller left meanwhile; one that does not read holds this up until it does
         raise asyncio.CancelledError from None

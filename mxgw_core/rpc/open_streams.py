@@ -63,7 +63,7 @@ class OpenStreams:
 
 
 def drain(subscribers: Sequence[Subscriber], retry_after_s: float, deadline_s: float) -> None:
-    """Tell streams to come back later, and end each once it has what is in the log."""
+    """Ask clients to come back later, and end each stream behind what is in the log."""
     frame = draining_frame(retry_after_s, deadline_s)
     error = GatewayDraining(
         "the gateway is shutting down: come back later with your last position", retry_after_s=retry_after_s

@@ -119,7 +119,7 @@ class Outlet:
         writer.on_writable = self._landed
         self._written_at = time.monotonic()
         try:
-            # A reader that stopped cannot be told anything: once its stream ends, it gets this long per message.
+            # No message reaches a reader that stopped reading: once its stream ends, it gets this long for each.
             async with self._cutoff:
                 subscriber.on_end = self._ends
                 if subscriber.end_error is not None:  # it was decided while StreamOpened was written

@@ -24,7 +24,7 @@ log = logging.getLogger(__name__)
 
 
 class PeerGone(Exception):
-    """The connection ended under a stream; nobody is left to be told why."""
+    """The connection of a stream ended: its client gets neither messages nor a status."""
 
 
 @runtime_checkable
@@ -116,9 +116,9 @@ class GrpcStream:
     def _task_ended(self, task: asyncio.Future[Any]) -> None:
         error = asyncio.CancelledError() if task.cancelled() else task.exception()
         if isinstance(error, Exception):
-            gone = PeerGone()
-            gone.__cause__ = error
-            error = gone
+            lost = PeerGone()
+            lost.__cause__ = error
+            error = lost
         self._ended(error)
 
     def _ended(self, error: BaseException | None) -> None:

@@ -24,7 +24,7 @@ from mxgw_core.api import (
 
 
 def events_within(lag: Lag) -> int:
-    """Return how many of the unread events fit the limits that are exceeded, judged by their average size and age."""
+    """Return how many of the unread events fit the exceeded limits, estimated by their average size and age."""
     limits, fit = lag.limits, float(lag.events)
     if limits.events:
         fit = min(fit, limits.events)
