@@ -114,7 +114,7 @@ class Publisher:
             self._publishers -= 1
 
     async def take(self, result: Any) -> None:
-        """Deliver a publish response, after whatever is missing before it.
+        """Deliver a publish response, after the messages that are missing before it.
 
         Raises:
             ConnectionError, TimeoutError: the connection failed while a hole was filled; `take_back` fills the rest.

@@ -91,7 +91,7 @@ class Attribute:
 
     @property
     def reference(self) -> str:
-        """What AddItem takes."""
+        """The reference of the attribute, for AddItem."""
         return f"{self.object_name}.{self.name}{'[]' if self.is_array else ''}"
 
     def attach(self, item: Item, listener: ChangeListener) -> None:
@@ -264,7 +264,7 @@ class Item:
         self.advised = False
         self.supervisory = False
         self.suspended = False
-        # Counts UnAdvise and RemoveItem: whatever was scheduled under an older number no longer concerns anybody.
+        # Counts UnAdvise and RemoveItem: calls that were scheduled under an older number are ignored.
         self.generation = 0
         # Known once the reference is resolved; until then there is no type, and writes are refused.
         self.attribute: Attribute | None = None
