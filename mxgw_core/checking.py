@@ -1,4 +1,4 @@
-"""What a gateway refuses to start with, as far as that shows without one: for `serve`, `config check` and `doctor`."""
+"""Finds why a gateway would not start, without starting it: for `serve`, `config check` and `doctor`."""
 
 from __future__ import annotations
 
@@ -6,15 +6,14 @@ from collections.abc import Callable
 
 from mxgw_core.api.errors import SettingsError
 from mxgw_core.config.models import Settings
+from mxgw_core.data_directory import check_data_dir
 from mxgw_core.plugins import PluginHost
-from mxgw_core.rpc.addresses import addresses_of
-from mxgw_core.rpc.tls import server_credentials
-from mxgw_core.sessions.session import subscriber_limits
-from mxgw_core.workers.paths import check_data_dir
+from mxgw_core.rpc.listening import addresses_of, server_credentials
+from mxgw_core.sessions.limits import subscriber_limits
 
 
 def settings_problems(settings: Settings, plugins: PluginHost) -> list[str]:
-    """Return what is wrong with valid settings, a line for each problem; nothing is made or changed."""
+    """Return the problems of settings that passed validation, one line each. Nothing is created or changed."""
     authenticated = plugins.implements("mxgw_authenticate")
     checks: tuple[Callable[[], object], ...] = (
         lambda: addresses_of(settings, authenticated=authenticated),
@@ -31,11 +30,11 @@ def settings_problems(settings: Settings, plugins: PluginHost) -> list[str]:
 
 
 def plugin_problems(settings: Settings, plugins: PluginHost) -> list[str]:
-    """Return what the plugins say is wrong, in the order of the settings."""
+    """Return the problems that plugins report, in the order in which the settings enable the plugins."""
     problems: list[str] = []
     for answer in reversed(plugins.ask("mxgw_check_settings", limits=subscriber_limits(settings, plugins, None))):
         if isinstance(answer.error, SettingsError):
             problems += str(answer.error).splitlines()
-        elif answer.error is None:  # the host has logged what failed
+        elif answer.error is None:  # other exceptions were logged by the host
             problems += [line for text in answer.value for line in str(text).splitlines()]
     return problems

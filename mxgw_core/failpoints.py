@@ -1,8 +1,8 @@
-"""Named steps at which a test may let this process die, to see what the next one makes of it.
+"""Named steps at which a test can make this process die, to see how the next one recovers.
 
 Off unless the environment says otherwise: `MXGWTEST_FAILPOINT=close:after-manifest` ends the process with SIGKILL at
-that step, `...:2` at its second time. It can do no more than `kill -9` could. The steps and what follows from each
-stand in docs/reattach.md.
+that step, `...:2` when it reaches the step for the second time. A failpoint can do no more than `kill -9`.
+docs/reattach.md lists the steps, and what follows from a death at each.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ _seen: dict[str, int] = {}
 
 
 def reach(step: str) -> None:
-    """Die here when the environment asks for it."""
+    """Die here when the environment names this step."""
     asked = os.environ.get(VARIABLE)
     if asked is None:
         return

@@ -1,4 +1,4 @@
-"""The gateway looked at from inside: implements api.Observation on the registry, the plugins and the settings."""
+"""What the dashboard and other observers see: implements api.Observation on registry, plugins and settings."""
 
 from __future__ import annotations
 
@@ -17,25 +17,24 @@ from mxgw_core.api.events import Conflate, Lag, QueueLimits
 from mxgw_core.api.metrics import Metric
 from mxgw_core.api.observation import CommandInFlight, PluginStatus, ShownSetting
 from mxgw_core.config.effective import effective_settings
-from mxgw_core.config.loader import LoadedSettings
 from mxgw_core.config.models import Settings
 from mxgw_core.metrics import MetricsSource
 from mxgw_core.plugins import PluginHost
-from mxgw_core.rpc.figures import CallFigures
-from mxgw_core.rpc.internal import frames_of
-from mxgw_core.rpc.messages import ended_session, live_session, subscribers_of
+from mxgw_core.rpc.call_counts import CallCounts
+from mxgw_core.rpc.internal_session import frames_of
+from mxgw_core.rpc.session_messages import ended_session, live_session, subscribers_of
 from mxgw_core.rpc.worker_calls import call_worker
 from mxgw_core.sessions.registry import SessionRegistry
 
 _STATE_TIMEOUT_S = 5.0
-# What a mirror may be behind before it is conflated between its own intervals as well. Events that are never conflated
-# beyond this number are dropped, with a gap.
+# How far a mirror may fall behind before it conflates without waiting for its interval. Events that cannot be conflated
+# are dropped beyond this number, and a gap says so.
 _MIRROR = QueueLimits(events=20_000, bytes=8 * 1024 * 1024, seconds=0.0)
 
 
 @dataclass(frozen=True, slots=True)
 class _MirrorPolicy:
-    """The newest value of each item, once per interval."""
+    """Delivers the newest value of each item once per interval."""
 
     interval_s: float
     name: str = "mirror"
@@ -54,7 +53,7 @@ class Observing:
         plugins: PluginHost,
         registry: SessionRegistry,
         origins: Mapping[str, str],
-        calls: CallFigures,
+        calls: CallCounts,
     ) -> None:
         self._settings = settings
         self._plugins = plugins
@@ -90,7 +89,7 @@ class Observing:
         return [live_session(session) for session in self._registry.live()]
 
     def session(self, session_id: str) -> SessionMessage | None:
-        ended = self._registry.find_ended(session_id)
+        ended = self._registry.ended.find(session_id)
         if ended is not None:
             return ended_session(ended)
         session = self._registry.find(session_id)
@@ -154,10 +153,4 @@ class Observing:
         return self._metrics.collect()
 
     def settings(self) -> Sequence[ShownSetting]:
-        loaded = LoadedSettings(self._settings, _Origins(self._origins), ())
-        return [ShownSetting(*setting) for setting in effective_settings(loaded)]
-
-
-class _Origins(dict[str, str]):
-    def __missing__(self, key: str) -> str:
-        return "default"
+        return [ShownSetting(*setting) for setting in effective_settings(self._settings, self._origins)]

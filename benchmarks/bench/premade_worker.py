@@ -10,11 +10,11 @@ import socket
 import sys
 
 from mxgw.worker.v1.worker_pb2 import CommandReply, Pong, Ready, WorkerEnvelope
+from mxgw_worker.gateway_connection import block_frame
 from mxgw_worker.ipc.framing import FrameDecoder, frame
 from mxgw_worker.ipc.handshake import WorkerHandshake
 from mxgw_worker.ipc.process import start_ticks
 from mxgw_worker.ipc.startup import read_startup
-from mxgw_worker.link import block_frame
 from mxgw_worker.outbox import Block
 
 from bench.events import Blocks

@@ -20,8 +20,8 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from mxgw_core.api.errors import MxgwError
 from mxgw_core.api.maintenance import BackupKind
+from mxgw_core.data_directory import UNFINISHED_RESTORE
 from mxgw_core.printable import printable
-from mxgw_core.workers.paths import UNFINISHED_RESTORE
 
 FORMAT = 1
 CONTENTS = "mxgw-backup.json"

@@ -5,6 +5,7 @@ from __future__ import annotations
 import enum
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Any, Protocol, TypeAlias, TypeVar, overload, runtime_checkable
 
 from google.protobuf.message import Message
@@ -46,28 +47,41 @@ class Moment(enum.Enum):
     LIST = 3
 
 
-@dataclass(frozen=True, slots=True)
+def _no_session() -> None:
+    """Find the session of a call that names none."""
+
+
+@dataclass(frozen=True)
 class AccessRequest:
     """A call by a known caller, before it runs.
 
-    `method` is the full gRPC name ("/mxgw.v1.SessionService/OpenSession"). `session` is the session that the call
-    names, which may have ended already; None when the call names none, or one that does not exist (then `session_id`
-    has the name). For an OpenSession that repeats an earlier call (with the same request id), it is the session of the
-    earlier call: no new one is opened. `request` is the message of the call, None for an entry of a list; it may hold
-    passwords and tag values: never log it. `scope` is the scope that the service declares for the method, "" when it
-    declares none. `items` are the items about which guards were asked, in the order of the command's inputs; None as
-    long as no guard was asked.
+    `method` is the full gRPC name ("/mxgw.v1.SessionService/OpenSession"). `find_session` returns the session that the
+    call names (see `session`); None when the call names none, or one that does not exist (then `session_id` has the
+    name). `request` is the message of the call, None for an entry of a list; it may hold passwords and tag values:
+    never log it. `scope` is the scope that the service declares for the method, "" when it declares none. `items` are
+    the items about which guards were asked, in the order of the command's inputs; None as long as no guard was asked.
     """
 
     method: str
     identity: Identity
     peer: Peer
     session_id: str = ""
-    session: SessionInfo | None = None
+    find_session: Callable[[], SessionInfo | None] = field(default=_no_session, repr=False)
     request: Message | None = field(default=None, repr=False)
     scope: str = ""
     moment: Moment = Moment.CALL
     items: Sequence[ItemRecord | None] | None = None
+    # Whether the session is the gateway's own, which no caller may use.
+    is_internal: bool = False
+
+    @cached_property
+    def session(self) -> SessionInfo | None:
+        """The session that the call names, which may have ended; None when it names none, or one that is not known.
+
+        Made when it is first asked for. For an OpenSession that repeats an earlier call (by its request id) it is the
+        session which that call opened.
+        """
+        return self.find_session()
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,17 +1,14 @@
-"""The settings as they count, for people: one row per key, secrets masked."""
+"""The settings that are in effect, for display: one row per key, secrets masked."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import Any, NamedTuple
 
 from mxgw_core.config import schema
+from mxgw_core.config.files import DEFAULT, Path
 from mxgw_core.config.models import Settings
 from mxgw_core.config.secrets import MASK, masked_tree
-from mxgw_core.config.sources import Path
-
-if TYPE_CHECKING:
-    from mxgw_core.config.loader import LoadedSettings
 
 
 class EffectiveSetting(NamedTuple):
@@ -22,14 +19,18 @@ class EffectiveSetting(NamedTuple):
     origin: str
 
 
-def effective_settings(loaded: LoadedSettings) -> list[EffectiveSetting]:
+def effective_settings(settings: Settings, origins: Mapping[str, str]) -> list[EffectiveSetting]:
     """Return every setting in the order of the sections, with its value for display and its origin.
 
-    A plugin's section appears as far as it is configured; the defaults inside it are the plugin's own.
+    A plugin's section has only the keys that are configured: only the plugin knows its defaults.
+
+    Args:
+        origins: where each key was set (`LoadedSettings.origins`); a key without an origin counts as a default.
     """
     return [
-        EffectiveSetting(".".join(path), _shown(path, value), loaded.origins[".".join(path)])
-        for path, value in _values(loaded.settings)
+        EffectiveSetting(key, _shown(path, value), origins.get(key, DEFAULT))
+        for path, value in _values(settings)
+        for key in (".".join(path),)
     ]
 
 
@@ -63,7 +64,7 @@ def _flat(table: Mapping[str, Any], path: Path) -> Iterator[tuple[Path, Any]]:
 
 
 def _shown(path: Path, value: Any) -> Any:
-    # A declared key hides itself with SecretStr; `tls.private_key`, say, is a file name.
+    # The name of a declared key does not matter: its secrets are SecretStr, and `tls.private_key` is only a file name.
     shown = masked_tree(value, "" if schema.field_of(path) else path[-1])
     if shown is None or isinstance(shown, str | bool | int | float | list):
         return shown

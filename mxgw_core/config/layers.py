@@ -1,4 +1,7 @@
-"""What a layer of settings is made of: nested tables, and in them values that know where they come from."""
+"""One layer of settings: nested tables whose values know where they were written, and the checks of one layer alone.
+
+A layer is checked before it is merged with the others, because a later layer would hide what is wrong in this one.
+"""
 
 from __future__ import annotations
 
@@ -6,14 +9,16 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, TypeAlias
 
-from mxgw_core.config.sources import Path, Source
+from mxgw_core.config import schema
+from mxgw_core.config.files import Path, Source
+from mxgw_core.config.problems import unknown
 
-Tree: TypeAlias = dict[str, Any]  # nested tables with a Leaf wherever a value stands
+Tree: TypeAlias = dict[str, Any]  # nested tables, with a Leaf for each value
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Leaf:
-    """A value, where it comes from, and under which key it was written there."""
+    """A value, its source, and the key under which it is written there."""
 
     value: Any
     source: Source
@@ -21,7 +26,7 @@ class Leaf:
 
 
 def tree_of(data: Mapping[str, Any], source: Source, path: Path = ()) -> Tree:
-    """Return `data` with its values wrapped; tables stay tables, so that they merge."""
+    """Return `data` with each value in a Leaf; tables stay tables, so that they can be merged."""
     return {
         key: tree_of(value, source, (*path, key)) if isinstance(value, Mapping) else Leaf(value, source, (*path, key))
         for key, value in data.items()
@@ -36,7 +41,7 @@ def branch(path: Path, value: Any, source: Source) -> Tree:
 
 
 def leaves(tree: Tree, path: Path = ()) -> Iterator[tuple[Path, Leaf]]:
-    """Yield every value with the path under which it counts."""
+    """Yield every value with its path in the tree."""
     for key, value in tree.items():
         if isinstance(value, Leaf):
             yield (*path, key), value
@@ -47,3 +52,40 @@ def leaves(tree: Tree, path: Path = ()) -> Iterator[tuple[Path, Leaf]]:
 def values(tree: Tree) -> dict[str, Any]:
     """Return the tree as plain data."""
     return {key: value.value if isinstance(value, Leaf) else values(value) for key, value in tree.items()}
+
+
+def checked(tree: Tree, source: Source, path: Path = ()) -> tuple[Tree, list[str]]:
+    """Return the layer without the entries that cannot be merged, and one problem for each of these.
+
+    Such entries are: a value in place of a section, a declared key in wrong capitals (dynaconf ignores case), keys that
+    dynaconf would treat as commands (`dynaconf_merge` ...), and unknown empty tables.
+    """
+    kept: Tree = {}
+    problems: list[str] = []
+    declared = schema.fields_of(path) or {}
+    by_fold = {name.casefold(): name for name in declared}
+    for key, value in tree.items():
+        here = (*path, key)
+        meant = by_fold.get(key.casefold(), key)
+        reason = ""
+        if key.lower().startswith("dynaconf_"):
+            reason = "unknown key"
+        elif meant != key:
+            reason = f"unknown key; did you mean {meant!r}?"
+        elif isinstance(value, Leaf):
+            if here in schema.TABLES:
+                reason = f"must be a table, with keys such as {_example(here)}"
+            else:
+                kept[key] = value
+        elif not value and declared and key not in declared and path not in schema.HOLDERS:
+            reason = unknown(key, declared)
+        else:
+            kept[key], inner = checked(value, source, here)
+            problems += inner
+        if reason:
+            problems.append(f"{source.place(here)}: {'.'.join(here)}: {reason}")
+    return kept, problems
+
+
+def _example(table: Path) -> str:
+    return ", ".join(sorted(schema.fields_of(table) or {})[:3])

@@ -1,4 +1,4 @@
-"""Settings from their layers: find the files, lay them over each other, validate, and remember where each came from."""
+"""Loads the settings: find the files, merge the layers, validate, and remember where each value was set."""
 
 from __future__ import annotations
 
@@ -12,13 +12,12 @@ from pydantic import ValidationError
 
 from mxgw_core.api.errors import SettingsError
 from mxgw_core.config import schema
-from mxgw_core.config.checks import checked
 from mxgw_core.config.effective import paths_of
-from mxgw_core.config.layers import Leaf, Tree, branch, leaves, tree_of, values
+from mxgw_core.config.environment import environment_layers, value_of
+from mxgw_core.config.files import COMMAND_LINE, DEFAULT, Path, Source, UnreadableSource, read_toml
+from mxgw_core.config.layers import Leaf, Tree, branch, checked, leaves, tree_of, values
 from mxgw_core.config.models import Settings, unknown_default_backend
 from mxgw_core.config.problems import nearest, unknown, validated, validation_problems
-from mxgw_core.config.sources import COMMAND_LINE, DEFAULT, Path, Source, UnreadableSource, read_toml
-from mxgw_core.config.text import environment_layers, value_of
 
 SETTINGS_FILE = "settings.toml"
 SECRETS_FILE = ".secrets.toml"
@@ -26,7 +25,7 @@ SECRETS_FILE = ".secrets.toml"
 
 @dataclass(frozen=True, slots=True)
 class LoadedSettings:
-    """Valid settings; `origins` has for every dotted key where its value came from; `files` are those that were read.
+    """Valid settings; where each dotted key was set (`origins`); and the files that were read.
 
     Origins are "default", "settings.toml", "/path/file.toml", ".secrets.toml", "environment MXGW_...", "command line".
     """
@@ -43,11 +42,12 @@ def load_settings(
     environ: Mapping[str, str] | None = None,
     directory: FilePath | None = None,
 ) -> LoadedSettings:
-    """Return the settings; of several layers that set a key, the last one counts.
+    """Return the settings; when several layers set a key, the last one wins.
 
     The layers: defaults; `settings.toml` in `directory` (the working directory), which need not exist; `file`, which
     must; `.secrets.toml` beside each; `MXGW_` variables of `environ` (the process's own); `overrides` by dotted key,
-    whose texts mean what they mean in the environment and whose None means not given. Tables merge, lists replace.
+    whose texts are read like those of the environment, and where None means not given. Tables are merged, lists are
+    replaced.
 
     Raises:
         SettingsError: something is wrong; one line per problem, all problems at once.
@@ -123,14 +123,14 @@ def _files(file: FilePath | None, directory: FilePath | None) -> list[tuple[File
     secrets = {(base / SECRETS_FILE).absolute(): label(SECRETS_FILE)}
     if file is not None:
         named = (file, str(file), True, False)
-        # Naming the directory's own file only says that it must exist.
+        # Naming the directory's own file only makes it mandatory.
         found = [named] if file.absolute() == found[0][0].absolute() else [*found, named]
         secrets.setdefault((file.parent / SECRETS_FILE).absolute(), str(file.parent / SECRETS_FILE))
     return found + [(path, name, False, True) for path, name in secrets.items()]
 
 
 def _named(written: Sequence[Leaf]) -> set[Path]:
-    """Return keys and named tables that lower layers know, so that the environment can reach them."""
+    """Return the keys and named tables of lower layers, so that variables of the environment can set them."""
     known = {leaf.path for leaf in written if leaf.path[0] in ("backends", "plugins")}
     known |= {path[:2] for path in known}
     for leaf in written:
@@ -140,7 +140,7 @@ def _named(written: Sequence[Leaf]) -> set[Path]:
 
 
 def _respelled(found: Mapping[Path, Leaf]) -> list[str]:
-    """Return problems of keys that merged only because their case was ignored."""
+    """Return the problems of keys that were merged with another key only because case was ignored."""
     return [
         f"{leaf.source.place(leaf.path)}: {'.'.join(leaf.path)}: unknown key; did you mean {'.'.join(path)!r}?"
         for path, leaf in found.items()
@@ -149,7 +149,7 @@ def _respelled(found: Mapping[Path, Leaf]) -> list[str]:
 
 
 class _Places:
-    """Tells where a key, or else something in its table, was set."""
+    """Finds where a key was set, or else a key in its table."""
 
     def __init__(self, found: Mapping[Path, Leaf], order: Sequence[str]) -> None:
         self._found = found
@@ -163,7 +163,7 @@ class _Places:
         configured = [leaf for leaf in inside if leaf.source.label != DEFAULT]
         if not configured:
             return DEFAULT
-        # Of a rule between several keys, the layer that came last broke it.
+        # When several keys do not fit together, the last layer that set one of them is at fault.
         return max(configured, key=lambda leaf: self._order.index(leaf.source.label)).source.place(path)
 
 
@@ -180,7 +180,9 @@ def _describe_unknown(path: Path) -> str:
 
 
 def _default_backend_problem(data: Mapping[str, Any], error: ValidationError, places: _Places) -> list[str]:
-    """Return the rule that pydantic checks last, and so not at all while anything else is wrong."""
+    """Return the problem of an unknown default backend, which pydantic checks last: not at all when there are other
+    problems.
+    """
     backends = data.get("backends", {})
     default = data.get("default_backend")
     if not isinstance(backends, dict) or not isinstance(default, str):

@@ -1,8 +1,8 @@
-"""Layers of settings laid over each other, by dynaconf. No other module imports it, and this one is imported late.
+"""Merges layers of settings, by dynaconf. No other module imports dynaconf, and this one is imported late.
 
-dynaconf merges tables; its other services stay off. It is given no file names, so it looks for no further files, hooks
-or includes; it reads no environment; and each value travels inside a `Leaf`, which its casts and templates (`@int`,
-`@jinja`, `@read_file` ...) do not recognise, and which replaces an older list as a whole.
+Only its merging of tables is used. It gets no file names, so it looks for no files, hooks or includes, and it reads no
+environment. Each value is inside a `Leaf`, so its casts and templates (`@int`, `@jinja`, `@read_file` ...) do not
+apply, and a list replaces an older one as a whole.
 """
 
 from __future__ import annotations
@@ -13,12 +13,13 @@ from dynaconf.base import Settings as Layers  # type: ignore[import-untyped]  # 
 
 from mxgw_core.config.layers import Tree
 
-# Everything lives below one key: dynaconf folds the case of top-level names and gives some of them a meaning.
+# Everything is below one key, because dynaconf ignores the case of top-level names, and treats some of them as
+# commands.
 _ROOT = "MXGW"
 
 
 def laid_over(layers: Iterable[Tree]) -> Tree:
-    """Return one tree in which later layers win: tables merge, anything else is replaced. The layers are used up.
+    """Return one tree in which later layers win: tables are merged, other values replaced. The layers are changed.
 
     Keys that differ only in case are one key, spelled as in the first layer that has it.
     """

@@ -24,10 +24,10 @@ from mxgw_worker.ipc.references import MOST_REFERENCE_BYTES
 
 MIB = 1024 * 1024
 
-# A hundred years: what is longer is a mistake, and no calendar and no timer takes it.
+# A hundred years: longer times are mistakes, and calendars and timers cannot handle them.
 LONGEST_S = 36_525 * 86_400
 Seconds = Annotated[float, Field(gt=0)]
-# More than any gateway or machine has, and numbers that the contract can tell.
+# More than any gateway or machine has, and small enough for the fields of the contract.
 LARGEST_COUNT, LARGEST_BYTES = 10**9, 2**50
 Count = Annotated[int, Field(gt=0)]
 
@@ -51,7 +51,7 @@ def _name(value: str) -> str:
 
 
 def _path(value: object) -> object:
-    # Paths are taken as they stand, so quotes meant for TOML or a shell would be a part of the name.
+    # Paths are taken literally, so quotes meant for TOML or a shell would become part of the name.
     if isinstance(value, str) and len(value) > 1 and value[0] == value[-1] and value[0] in "\"'":
         raise ValueError("must be the path itself, without quotes around it")
     # An empty path would be taken for the working directory.
@@ -68,13 +68,14 @@ Name = Annotated[str, AfterValidator(_name)]
 class SettingsModel(BaseModel):
     """Base of all settings sections: frozen, unknown keys are errors, and no repr shows what looks like a secret."""
 
-    # Infinity passes every lower bound and no timer takes it; the text of an error must not repeat a password.
+    # Infinity would pass every lower bound, and timers cannot handle it. Errors must not repeat a password.
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False, hide_input_in_errors=True)
 
     def __repr_args__(self) -> Iterator[tuple[str | None, Any]]:
         declared = type(self).model_fields
         for key, value in super().__repr_args__():
-            # Declared fields hide themselves with SecretStr; free-form tables can only be judged by their keys.
+            # Secrets in declared fields are SecretStr; in free-form tables they are recognised by the names of their
+            # keys.
             free_form = key not in declared or isinstance(value, dict)
             yield key, masked_tree(value, key or "") if free_form else value
 
@@ -196,7 +197,7 @@ class LimitSettings(SettingsModel):
 
     @model_validator(mode="after")
     def _owners_share_the_places(self) -> LimitSettings:
-        # The default may be more than a small gateway's limit, which then comes first.
+        # The default may be above the limit of a small gateway: then the smaller number holds.
         if self.sessions < self.sessions_per_owner != SESSIONS_PER_OWNER:
             raise ValueError(
                 f"sessions_per_owner is {self.sessions_per_owner}, more than sessions, {self.sessions}: lower it, or "
@@ -376,7 +377,7 @@ class Settings(SettingsModel):
 
 
 def unknown_default_backend(name: str, backends: Iterable[str]) -> str:
-    """Return the sentence for a default that is no backend; the loader says the same when other problems come first."""
+    """Return the sentence for a default backend that does not exist; the loader uses it as well."""
     return f"{name!r} is not configured: add [backends.{name}], or name one of: {', '.join(sorted(backends))}"
 
 

@@ -1,4 +1,4 @@
-"""What is wrong with settings, in sentences for the person who has to put it right."""
+"""Problems of settings, as sentences for the person who has to fix them."""
 
 from __future__ import annotations
 
@@ -14,8 +14,8 @@ from pydantic import BaseModel, ValidationError
 from pydantic.fields import FieldInfo
 from pydantic_core import ErrorDetails
 
+from mxgw_core.config.files import Path
 from mxgw_core.config.secrets import is_secret_key
-from mxgw_core.config.sources import Path
 
 _NO_TABLE = frozenset({"model_type", "dict_type", "model_attributes_type", "dataclass_type"})
 _SUBJECT = re.compile(r"^[A-Z]\w* should ")
@@ -24,9 +24,9 @@ ModelT = TypeVar("ModelT", bound=BaseModel)
 
 
 def validated(model: type[ModelT], data: Mapping[str, Any]) -> ModelT:
-    """Return the model of TOML-like data, without guessing: "5" is no number, 1 is no truth value.
+    """Return the model of TOML-like data, without converting types: "5" is no number, 1 is no truth value.
 
-    JSON's rules are TOML's: lists fill tuples, text fills paths and enums, whole numbers fill floats.
+    As in JSON, a list is accepted for a tuple, text for a path or an enum, and a whole number for a float.
 
     Raises:
         ValidationError: the data does not fit.
@@ -61,14 +61,14 @@ def validation_problems(
 ) -> list[str]:
     """Return one line per problem: place, key, reason.
 
-    `file_path` turns pydantic's location into a key of the file; `place` tells where that key was set. Values are
+    `file_path` turns pydantic's location into a key of the file; `place` returns where that key was set. Values are
     repeated only where `declaration` knows the key and calls it no secret.
     """
     lines = []
     found = error.errors(include_url=False)
     for details in found:
         if details["type"] == "too_short" and any(_is_inside(other["loc"], details["loc"]) for other in found):
-            continue  # pydantic counts good items only, so a list with a bad one seems too short
+            continue  # pydantic counts valid entries only, so a list with an invalid one seems too short as well
         path = file_path(details["loc"])
         reason = (
             describe_unknown(path)

@@ -1,4 +1,4 @@
-"""The settings models as a file sees them: which keys a table may have, and what a key's text means."""
+"""The settings models in the shape of a file: the keys that a table may have, and the type of each key."""
 
 from __future__ import annotations
 
@@ -11,10 +11,10 @@ from typing import Any
 from pydantic import BaseModel, SecretStr
 from pydantic.fields import FieldInfo
 
+from mxgw_core.config.files import ENVIRONMENT_PREFIX, Path
 from mxgw_core.config.models import BackendSettings, PluginsSettings, Settings
-from mxgw_core.config.sources import ENVIRONMENT_PREFIX, Path
 
-# Fields of `Settings` that stand elsewhere in a file, and where.
+# Fields of `Settings` that are in another place in a file, and that place.
 _MOVED: dict[str, Path] = {"default_backend": ("backends", "default"), "plugin_sections": ("plugins",)}
 SECTIONS: tuple[str, ...] = tuple(name for name in Settings.model_fields if name not in _MOVED)
 TABLES = frozenset((name,) for name in SECTIONS)
@@ -22,9 +22,9 @@ HOLDERS = frozenset({("backends",), ("plugins",)})  # tables that also hold name
 
 
 def file_path(location: Iterable[int | str]) -> Path:
-    """Return where a file has what pydantic found at this location of `Settings`; places in a list are left out."""
+    """Return the key in a file for a location that pydantic reports, without indexes of lists."""
     names = [part for part in location if isinstance(part, str) and part != "[key]"]
-    # The one rule about the settings as a whole is that the default backend exists.
+    # An error without a location is about the default backend: that is the only rule about all settings together.
     return (*_MOVED.get(names[0], names[:1]), *names[1:]) if names else _MOVED["default_backend"]
 
 
@@ -90,7 +90,7 @@ def environment_name(path: Path) -> str:
 
 
 def alternatives(annotation: Any) -> tuple[Any, ...]:
-    """Return the members of a union, or the one type; `Annotated` is looked through."""
+    """Return the members of a union, or the one type, without `Annotated`."""
     if typing.get_origin(annotation) is typing.Annotated:
         annotation = typing.get_args(annotation)[0]
     if typing.get_origin(annotation) in (typing.Union, types.UnionType):
@@ -99,7 +99,7 @@ def alternatives(annotation: Any) -> tuple[Any, ...]:
 
 
 def takes_text(field: FieldInfo) -> bool:
-    """Return whether the key's value is text as it stands."""
+    """Return whether the key takes any text literally."""
     return any(
         kind in (str, FilePath, SecretStr) or typing.get_origin(kind) is typing.Literal
         for kind in alternatives(field.annotation)

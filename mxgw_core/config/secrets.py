@@ -1,4 +1,4 @@
-"""What must not be shown: values whose key, or whose text, says that they are secret."""
+"""Recognises and masks secrets: by the name of their key, or by their text."""
 
 from __future__ import annotations
 
@@ -9,7 +9,8 @@ from pydantic import SecretStr
 
 MASK = "***"
 
-# The end of the key decides: `password` and `bindPassword` are secrets, `password_file` and `token_lifetime_s` are not.
+# Only the end of the key counts: `password` and `bindPassword` are secrets, `password_file` and `token_lifetime_s` are
+# not.
 _SECRET_KEY = re.compile(
     r"(pass(word|wd|phrase)|pwd|secret|token|pepper|credential"
     r"|(api|private|access|signing|encryption|shared|client)[_-]?key)s?$",
@@ -20,12 +21,12 @@ _URL_PASSWORD = re.compile(r"(://[^/\s:@]*:)[^/\s]*@")
 
 
 def is_secret_key(key: str) -> bool:
-    """Return whether values under this key are secrets, judged by its last dotted part."""
+    """Return whether values of this key are secrets, by the last part of its dotted name."""
     return _SECRET_KEY.search(key.rpartition(".")[2]) is not None
 
 
 def masked_tree(value: Any, key: str = "") -> Any:
-    """Return plain data with every secret replaced: by its key, a private key's text, or a URL's password."""
+    """Return plain data with every secret masked: values of secret keys, texts of private keys, passwords in URLs."""
     if isinstance(value, SecretStr) or (is_secret_key(key) and value not in (None, "")):
         return MASK
     if isinstance(value, dict):

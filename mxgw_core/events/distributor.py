@@ -102,7 +102,7 @@ class Distributor:
         return replace(retention, bytes=min(retention.bytes, self._bound_bytes))
 
     def refill_after(self, sequence: int) -> None:
-        """Begin behind `sequence`: a worker that was taken over sends all it has kept at once, which is no rate."""
+        """Begin behind `sequence`: a worker that was taken over sends all that it kept at once, which is no rate."""
         self.log.start_after(sequence)
         self._rate.restart(math.inf)
 

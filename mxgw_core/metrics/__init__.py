@@ -1,4 +1,4 @@
-"""The gateway's own metrics, made from its counters when somebody asks, and those of its plugins."""
+"""The metrics of the gateway, made from its counters on request, and those of its plugins."""
 
 from mxgw_core.metrics.collecting import MetricsSource
 

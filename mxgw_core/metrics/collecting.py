@@ -1,28 +1,67 @@
-"""Everything the gateway has to say of itself, collected at the moment of asking."""
+"""All metrics of a gateway, collected on request: its own, those of calls and sessions, and those of plugins."""
 
 from __future__ import annotations
 
 import platform
 import time
+from collections import Counter
 from collections.abc import Sequence
 from importlib.metadata import version
 
 from mxgw_core.api.metrics import Metric, MetricKind, MetricSample, gauge
 from mxgw_core.config.models import Settings
-from mxgw_core.metrics.calls import call_metrics
-from mxgw_core.metrics.labels import LabelLimit
 from mxgw_core.metrics.plugins import PluginMetrics, plugin_metrics
 from mxgw_core.metrics.sessions import session_metrics
-from mxgw_core.metrics.streams import stream_metrics
+from mxgw_core.metrics.streams import LabelLimit, stream_metrics
 from mxgw_core.plugins import PluginHost
-from mxgw_core.rpc.figures import CallFigures
+from mxgw_core.rpc.call_counts import AccessOutcome, CallCounts
 from mxgw_core.sessions.registry import SessionRegistry
+
+UNLISTED = "unlisted"
+
+
+def call_metrics(calls: CallCounts) -> list[Metric]:
+    """Return the metrics of calls. Only served methods are named; calls of all other names are "unlisted"."""
+    methods = list(calls.methods.values())
+    return [
+        Metric(
+            "mxgw_rpc_requests_total",
+            MetricKind.COUNTER,
+            "Calls that ended, by method and gRPC code.",
+            ("method", "code"),
+            [
+                *(MetricSample(count, (m.method, code)) for m in methods for code, count in sorted(m.codes.items())),
+                MetricSample(calls.unlisted, (UNLISTED, "UNIMPLEMENTED")),
+            ],
+        ),
+        Metric(
+            "mxgw_rpc_running",
+            MetricKind.GAUGE,
+            "Calls that are being served, streams included, by method.",
+            ("method",),
+            [MetricSample(m.running, (m.method,)) for m in methods],
+        ),
+        Metric(
+            "mxgw_rpc_duration_seconds",
+            MetricKind.HISTOGRAM,
+            "How long calls took that ended, streams excepted, by method.",
+            ("method",),
+            [MetricSample(m.duration.buckets(), (m.method,)) for m in methods if m.duration is not None],
+        ),
+        _outcomes("mxgw_authentications_total", "Calls by whether their caller was let in.", calls.access),
+        _outcomes("mxgw_operator_logins_total", "Logins at the dashboard by what became of them.", calls.logins),
+    ]
+
+
+def _outcomes(name: str, text: str, counts: Counter[AccessOutcome]) -> Metric:
+    samples = [MetricSample(counts[outcome], (outcome.value,)) for outcome in AccessOutcome]
+    return Metric(name, MetricKind.COUNTER, text, ("outcome",), samples)
 
 
 class MetricsSource:
-    """Made once per gateway run; `collect` belongs to the event loop, and does not wait."""
+    """Collects all metrics of one gateway run. `collect` belongs to the event loop."""
 
-    def __init__(self, settings: Settings, plugins: PluginHost, registry: SessionRegistry, calls: CallFigures) -> None:
+    def __init__(self, settings: Settings, plugins: PluginHost, registry: SessionRegistry, calls: CallCounts) -> None:
         self._settings = settings
         self._plugins = plugins
         self._registry = registry

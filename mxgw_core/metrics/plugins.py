@@ -1,4 +1,4 @@
-"""Metrics about plugins, and those that plugins bring, each kept to its own names."""
+"""Metrics about plugins, and the metrics that plugins define, which must begin with the plugin's name."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ MOST_SAMPLES = 200
 
 
 def plugin_metrics(plugins: PluginHost) -> list[Metric]:
-    """Return how the enabled plugins do."""
+    """Return whether each enabled plugin works, and how many exceptions its hooks raised."""
     enabled = [record for record in plugins.records if record.state is not PluginState.AVAILABLE]
     failures = {(record.name, hook): 0 for record in enabled for hook in plugins.hooks_of(record.name)}
     failures.update(plugins.failures)
@@ -39,7 +39,7 @@ def plugin_metrics(plugins: PluginHost) -> list[Metric]:
 
 
 class PluginMetrics:
-    """Asks the plugins; what does not fit is left out, and said once."""
+    """Collects the metrics of plugins. A metric that breaks the rules is left out, and logged once."""
 
     def __init__(self, plugins: PluginHost) -> None:
         self._plugins = plugins

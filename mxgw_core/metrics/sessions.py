@@ -1,4 +1,4 @@
-"""Metrics of sessions and their workers, added up: none names a session."""
+"""Metrics of sessions and their workers, summed over all sessions: no label names a session."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ _SOURCE_HEALTH = ("good", "degraded", "lost", "unspecified")
 
 
 def session_metrics(registry: SessionRegistry, limit: int) -> list[Metric]:
-    """Return them as of now."""
+    """Return the metrics of sessions and workers."""
     live, totals = registry.live(), registry.totals
     memory = [session.worker.rss_bytes for session in live]
     states = Counter(session.state for session in live)
@@ -80,7 +80,7 @@ def session_metrics(registry: SessionRegistry, limit: int) -> list[Metric]:
 
 
 def _by_name(counts: Mapping[_Member, int], kind: type[_Member]) -> dict[str, int]:
-    """Return a count for every member, those that never occurred included: 0 is a value, absence is none."""
+    """Return a count for every member: 0 for those that never occurred, which alerts can tell from a missing value."""
     return {member.name.lower(): counts.get(member, 0) for member in kind}
 
 

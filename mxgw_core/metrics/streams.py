@@ -1,4 +1,7 @@
-"""Metrics of events: what came in, what went out, what was lost and why, and how far behind readers are."""
+"""Metrics of events: how many were received, delivered and lost, and how far readers are behind.
+
+Some labels take values that others choose (names of policies, reasons from plugins): their number is limited here.
+"""
 
 from __future__ import annotations
 
@@ -8,20 +11,49 @@ from collections.abc import Mapping
 from mxgw.v1.events_pb2 import GapReason
 from mxgw_core.api.metrics import Metric, MetricKind, MetricSample, counter, gauge
 from mxgw_core.events import counts as f
-from mxgw_core.metrics.labels import LabelLimit
 from mxgw_core.sessions.memory import GatewayMemory
 from mxgw_core.sessions.registry import SessionRegistry
 
+# Far more than a site needs, and few enough for any store of metrics.
+MOST_SAMPLES = 100
+OTHER = "other"
+
+
+class LabelLimit:
+    """Limits the label values of a metric: the first combinations keep their names, later ones become "other"."""
+
+    def __init__(self, most: int = MOST_SAMPLES) -> None:
+        self._most = most
+        self._known: dict[str, set[tuple[str, ...]]] = {}
+
+    def folded(self, metric: str, labels: tuple[str, ...]) -> tuple[str, ...]:
+        """Return the labels to use: those given, or "other"."""
+        known = self._known.setdefault(metric, set())
+        if labels not in known:
+            if len(known) >= self._most:
+                return (OTHER,) * len(labels)
+            known.add(labels)
+        return labels
+
+    def samples(self, metric: str, values: Mapping[tuple[str, ...], float]) -> list[MetricSample]:
+        """Return the samples of a metric whose values can be added up, in a stable order."""
+        sums: dict[tuple[str, ...], float] = {}
+        for labels, value in values.items():
+            labels = self.folded(metric, labels)
+            sums[labels] = sums.get(labels, 0) + value
+        return [MetricSample(sums[labels], labels) for labels in sorted(sums)]
+
+
 _TEXTS = {
     f.OVERFLOW: "What overflow policies decided about subscribers beyond their limits; tolerated ones do not count.",
-    f.LOST: "Events in gaps, once for each subscriber that was told, by the gap's reason.",
+    f.LOST: "Events in gaps, once for each subscriber that got the gap, by the gap's reason.",
     f.GAP_FRAMES: "Gaps sent to subscribers, by reason.",
     f.DISCONNECTS: "Streams that the gateway ended, by the reason they ended with.",
     f.RESUMES: "Streams that resumed after a position, by whether they missed nothing.",
     f.POLICY_ERRORS: "Overflow policies that failed, by the distribution that brought them.",
 }
 _GAP_REASONS: Mapping[tuple[str, ...], int] = {(name.removeprefix("GAP_REASON_"),): 0 for name in GapReason.keys()[1:]}
-# What has occurred in none of the sessions is there with 0: an alert on an increase sees the first time, too.
+# Labels that are present with 0 before they first occur, so that an alert on an increase sees the first occurrence.
 _ZEROES: Mapping[str, Mapping[tuple[str, ...], int]] = {
     f.LOST: _GAP_REASONS,
     f.GAP_FRAMES: _GAP_REASONS,
@@ -33,7 +65,7 @@ _ZEROES: Mapping[str, Mapping[tuple[str, ...], int]] = {
 
 
 def stream_metrics(registry: SessionRegistry, limit: LabelLimit) -> list[Metric]:
-    """Return them as of now."""
+    """Return the metrics of events and subscribers."""
     totals = registry.totals.streams()
     for session in registry.live():
         totals.add(session.distributor.totals())
@@ -119,7 +151,7 @@ def _memory(memory: GatewayMemory) -> list[Metric]:
 
 
 def _lags(registry: SessionRegistry, limit: LabelLimit) -> list[Metric]:
-    """By policy: one that paces is behind by design."""
+    """Return the lag of subscribers by policy: some policies deliver late on purpose."""
     count: dict[tuple[str, ...], float] = defaultdict(int)
     events: dict[tuple[str, ...], float] = defaultdict(int)
     seconds: dict[tuple[str, ...], float] = defaultdict(float)

@@ -1,7 +1,6 @@
 """The plugin host: discovery, order, failure isolation."""
 
-from mxgw_core.plugins.discovery import installed_plugins
-from mxgw_core.plugins.host import PluginHost
-from mxgw_core.plugins.records import Answer, PluginRecord, PluginState
+from mxgw_core.plugins.discovery import PluginRecord, PluginState, installed_plugins
+from mxgw_core.plugins.host import Answer, PluginHost
 
 __all__ = ["Answer", "PluginHost", "PluginRecord", "PluginState", "installed_plugins"]

@@ -1,19 +1,42 @@
-"""Which plugins are installed, from the entry points of their distributions; nothing is imported."""
+"""Which plugins are installed, from the entry points of their distributions, and the record of each one.
+
+Nothing of a plugin is imported here.
+"""
 
 from __future__ import annotations
 
+import enum
+from dataclasses import dataclass
 from importlib.metadata import EntryPoint, entry_points
-
-from mxgw_core.plugins.records import PluginRecord, PluginState
 
 GROUP = "mxgw.plugins"
 
-# Access control that is enabled and does not work must never mean access without control.
+# If access control is enabled and cannot be loaded, the gateway must not start without it.
 ALWAYS_REQUIRED = frozenset({"acl"})
 
 
+class PluginState(enum.Enum):
+    """Whether a plugin runs: AVAILABLE is installed and not enabled."""
+
+    LOADED = "loaded"
+    FAILED = "failed"
+    AVAILABLE = "available"
+
+
+@dataclass(frozen=True, slots=True)
+class PluginRecord:
+    """One plugin and its state. `distribution` and `version` are "" when none is installed; `detail` is for people."""
+
+    name: str
+    state: PluginState
+    distribution: str
+    version: str
+    required: bool
+    detail: str = ""
+
+
 def installed_entries() -> dict[str, list[EntryPoint]]:
-    """Return the entry points by plugin name, in the order of the names; more than one is a clash."""
+    """Return the entry points by plugin name, sorted; several of one name are a clash."""
     entries: dict[str, list[EntryPoint]] = {}
     for entry in sorted(entry_points(group=GROUP), key=lambda entry: (entry.name, distribution_of(entry))):
         entries.setdefault(entry.name, []).append(entry)
@@ -32,7 +55,7 @@ def available(name: str, entries: list[EntryPoint]) -> PluginRecord:
 
 
 def clash(name: str, entries: list[EntryPoint]) -> str:
-    """Return the sentence for a name that several distributions claim."""
+    """Return the sentence for a name that several distributions use."""
     owners = " and ".join(" ".join(origin_of(entry)) for entry in entries)
     return f"the name {name!r} is offered by {owners}; uninstall all but one"
 
@@ -43,5 +66,5 @@ def origin_of(entry: EntryPoint) -> tuple[str, str]:
 
 
 def distribution_of(entry: EntryPoint) -> str:
-    """Return the name of the distribution that brings this entry point."""
+    """Return the name of the distribution of an entry point."""
     return entry.dist.name if entry.dist is not None else ""

@@ -1,4 +1,4 @@
-"""The plugins of a running gateway: loaded in order, asked in isolation."""
+"""The plugins of a running gateway: loaded in order, and called one by one, so that none can break another."""
 
 from __future__ import annotations
 
@@ -18,15 +18,23 @@ from mxgw_core.api.hookspecs import PROJECT, Hooks
 from mxgw_core.config.models import Settings
 from mxgw_core.config.problems import nearest
 from mxgw_core.plugins import discovery
-from mxgw_core.plugins.faults import told
-from mxgw_core.plugins.loading import HOOKS, plugin_object, register
-from mxgw_core.plugins.records import Answer, LoadFailure, PluginRecord, PluginState
+from mxgw_core.plugins.discovery import PluginRecord, PluginState
+from mxgw_core.plugins.loading import HOOKS, LoadFailure, describe, plugin_object, register
 from mxgw_core.plugins.section import apply_section
 
 log = logging.getLogger(__name__)
 
-# What these raise may repeat what a caller sent to prove who it is.
+# Exceptions of these hooks may contain credentials.
 _CREDENTIAL_HOOKS = frozenset({"mxgw_authenticate", "mxgw_authenticate_operator", "mxgw_renew_operator"})
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """The result of one hook of one plugin: a value that is not None, or the exception it raised."""
+
+    plugin: str
+    value: Any = None
+    error: Exception | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,7 +52,7 @@ class _Hook:
 
 
 class PluginHost:
-    """Made by `load`. Calls may come from any thread; `fail` belongs to the event loop's."""
+    """Made by `load`. Any thread may call its methods, except `fail`, which belongs to the event loop."""
 
     def __init__(self) -> None:
         self._plugins = pluggy.PluginManager(PROJECT)
@@ -61,8 +69,8 @@ class PluginHost:
     ) -> PluginHost:
         """Import, register and configure what `plugins.enabled` names, in that order.
 
-        `origins` (of `LoadedSettings`) lets errors name the file. With `keep_going`, whatever would stop a start
-        becomes a FAILED record instead, which is what a listing wants.
+        `origins` (of `LoadedSettings`) are named in errors. With `keep_going`, plugins that would stop the start get a
+        FAILED record instead; used for listings.
 
         Raises:
             SettingsError: a plugin's section is wrong; all problems of all plugins at once.
@@ -107,11 +115,11 @@ class PluginHost:
 
     @property
     def failures(self) -> Mapping[tuple[str, str], int]:
-        """How often each plugin's hook raised, by (plugin, hook); refusals it made on purpose do not count."""
+        """How many exceptions each hook of each plugin raised, by (plugin, hook); a `GatewayError` does not count."""
         return MappingProxyType(self._failures)
 
     def source_of(self, plugin: str) -> str:
-        """Return what to call a plugin's origin in a log: its distribution and version."""
+        """Return distribution and version of a plugin, for logs."""
         record = self._records[plugin]
         return f"{record.distribution} {record.version}".strip() or plugin
 
@@ -120,15 +128,15 @@ class PluginHost:
         return bool(self._hooks[hook].implementations)
 
     def hooks_of(self, plugin: str) -> Sequence[str]:
-        """Return the hooks that a loaded plugin implements; none of one that is not."""
+        """Return the hooks that a plugin implements; none when it is not loaded."""
         return [name for name, hook in self._hooks.items() if any(i.plugin == plugin for i in hook.implementations)]
 
     def ask(self, hook: str, /, **arguments: Any) -> list[Answer]:
-        """Call each plugin's implementation by itself, the last registered first; None is no answer.
+        """Call the hook of each plugin, the last registered first; None counts as no answer.
 
         An exception becomes an `Answer` with `error`; it is logged at WARNING the first time, and counted. A
-        `GatewayError` is an answer given on purpose: neither logged nor counted. A firstresult hook stops at the
-        first value or `GatewayError`.
+        `GatewayError` is an answer given on purpose: neither logged nor counted. A firstresult hook stops at the first
+        value or `GatewayError`.
 
         Raises:
             KeyError: there is no such hook.
@@ -156,7 +164,7 @@ class PluginHost:
         return answers
 
     def fail(self, plugin: str, detail: str) -> None:
-        """Mark a loaded plugin FAILED and ask it nothing from now on.
+        """Mark a loaded plugin as FAILED; none of its hooks is called any more.
 
         Raises:
             PluginError: the plugin is required, so the gateway must not start.
@@ -190,7 +198,7 @@ class PluginHost:
                 try:
                     declared = implementation.function()
                 except Exception as error:
-                    raise LoadFailure(f"mxgw_settings raised {told(error)}") from error
+                    raise LoadFailure(f"mxgw_settings raised {describe(error)}") from error
         table = settings.plugin_sections.get(name, {})
         apply_section(name, declared, table, origins, settings.gateway.data_dir.absolute())
 
@@ -201,7 +209,7 @@ class PluginHost:
         log.warning("%s", _sentence(record))
 
     def _prepare(self) -> None:
-        """Look everything up once that a call needs, so that asking is a loop over functions."""
+        """Prepare all hooks for `ask`, which then only loops over functions."""
         prepared = {}
         for name in HOOKS:
             options = self._plugins.parse_hookspec_opts(Hooks, name)
@@ -219,7 +227,7 @@ class PluginHost:
         with self._counting:
             count = self._failures[plugin, hook] = self._failures.get((plugin, hook), 0) + 1
         distribution = self._records[plugin].distribution
-        what = told(error, with_text=hook not in _CREDENTIAL_HOOKS)
+        what = describe(error, with_text=hook not in _CREDENTIAL_HOOKS)
         if count == 1:
             log.warning("plugin %s (%s): %s raised %s; later ones are only counted", plugin, distribution, hook, what)
         else:

@@ -1,8 +1,9 @@
-"""One plugin from its entry point into pluggy, with every refusal as a sentence for its author."""
+"""Loads one plugin from its entry point and registers it; every refusal is a sentence for its author."""
 
 from __future__ import annotations
 
 import inspect
+import traceback
 from importlib.metadata import EntryPoint
 from typing import Any
 
@@ -10,19 +11,37 @@ import pluggy
 
 from mxgw_core.api.hookspecs import Hooks
 from mxgw_core.config.problems import nearest
-from mxgw_core.plugins.faults import told
-from mxgw_core.plugins.records import LoadFailure
+
+# The longest text of an exception that is repeated in a log.
+_LONGEST_TEXT = 300
 
 HOOKS: tuple[str, ...] = tuple(name for name in vars(Hooks) if name.startswith("mxgw_"))
 
 _CHANGES = "CHANGELOG.md names what changed for plugins that were written before"
 
 
+class LoadFailure(Exception):
+    """One plugin cannot be used; the text says why. No other package sees it."""
+
+
+def describe(error: BaseException, *, with_text: bool = True) -> str:
+    """Return type, text and place of an exception, printable and of limited length.
+
+    `with_text` is off where the text may contain credentials.
+    """
+    text = "".join(c if c.isprintable() else " " for c in str(error)).strip() if with_text else ""
+    if len(text) > _LONGEST_TEXT:
+        text = text[: _LONGEST_TEXT - 3] + "..."
+    frames = traceback.extract_tb(error.__traceback__)
+    place = f" ({frames[-1].filename}:{frames[-1].lineno})" if frames else ""
+    return f"{type(error).__name__}{': ' if text else ''}{text}{place}"
+
+
 def plugin_object(entry: EntryPoint) -> object:
     """Import what the entry point names, and make an instance when it is a class.
 
     Raises:
-        LoadFailure: the import or the constructor raised, or it is nothing that can hold hooks.
+        LoadFailure: the import or the constructor raised, or the object cannot have hooks.
     """
     try:
         found: Any = entry.load()
@@ -37,12 +56,12 @@ def plugin_object(entry: EntryPoint) -> object:
             ) from error
         raise LoadFailure(f"it needs the module {missing!r}, which is not installed") from error
     except (Exception, SystemExit) as error:
-        raise LoadFailure(f"importing {entry.value!r} raised {told(error)}") from error
+        raise LoadFailure(f"importing {entry.value!r} raised {describe(error)}") from error
     if inspect.isclass(found):
         try:
             return found()
         except (Exception, SystemExit) as error:
-            raise LoadFailure(f"constructing {found.__name__}() raised {told(error)}") from error
+            raise LoadFailure(f"constructing {found.__name__}() raised {describe(error)}") from error
     if found is None or inspect.isroutine(found):
         raise LoadFailure(f"entry point {entry.value!r} must be a class, an object or a module")
     instance: object = found
@@ -50,7 +69,7 @@ def plugin_object(entry: EntryPoint) -> object:
 
 
 def register(plugins: pluggy.PluginManager, plugin: object, name: str) -> None:
-    """Register a plugin; on refusal, nothing of it stays.
+    """Register a plugin; one that is refused is removed again.
 
     Raises:
         LoadFailure: a hook is unknown, unmarked, asynchronous, a wrapper, or takes other arguments than specified.
@@ -80,7 +99,7 @@ def _unknown_hook(name: str) -> str:
 
 
 def _check_marks(plugins: pluggy.PluginManager, plugin: object) -> None:
-    """A hook without its mark would never be called, and nobody would know."""
+    """Refuse a plugin with a hook that is not marked: pluggy would silently never call it."""
     for name in dir(plugin):
         if not name.startswith("mxgw_") or not inspect.isroutine(inspect.getattr_static(plugin, name, None)):
             continue
@@ -89,7 +108,7 @@ def _check_marks(plugins: pluggy.PluginManager, plugin: object) -> None:
 
 
 def _check_implementations(plugins: pluggy.PluginManager, plugin: object) -> None:
-    # Those of other plugins are among them and passed before.
+    # This includes the hooks of plugins registered before, which have passed the same checks.
     callers = plugins.get_hookcallers(plugin) or []
     if not callers:
         raise LoadFailure("it implements no hook; mark them with @hookimpl from mxgw_core.api")
@@ -100,7 +119,7 @@ def _check_implementations(plugins: pluggy.PluginManager, plugin: object) -> Non
                 raise LoadFailure(f"{caller.name} is a wrapper; each plugin is asked alone, so it would wrap nothing")
             if inspect.iscoroutinefunction(function) or inspect.isasyncgenfunction(function):
                 raise LoadFailure(f"{caller.name} is asynchronous; hooks are plain functions")
-            # pluggy passes plain parameters only: one with a default, or *, would silently never get its value.
+            # pluggy passes plain parameters only: one with a default or a star would never get its value.
             if extra := set(inspect.signature(function).parameters) - set(implementation.argnames):
                 raise LoadFailure(
                     f"{caller.name}: parameter {', '.join(sorted(extra))} must be plain, without default or star"

@@ -10,11 +10,10 @@ from pydantic import BaseModel, ValidationError
 
 from mxgw_core.api.errors import SettingsError
 from mxgw_core.api.settings import SettingsSection, left_behind
+from mxgw_core.config.files import Path
 from mxgw_core.config.problems import unknown, validated, validation_problems
 from mxgw_core.config.schema import model_fields_at
-from mxgw_core.config.sources import Path
-from mxgw_core.plugins.faults import told
-from mxgw_core.plugins.records import LoadFailure
+from mxgw_core.plugins.loading import LoadFailure, describe
 
 
 def apply_section(
@@ -24,7 +23,7 @@ def apply_section(
     origins: Mapping[str, str],
     data_dir: FilePath,
 ) -> None:
-    """Validate the table and hand the settings to the plugin, with relative paths counted from `data_dir`.
+    """Validate the table and give the settings to the plugin; relative paths are made relative to `data_dir`.
 
     Raises:
         SettingsError: the table does not fit; one line per problem.
@@ -65,7 +64,7 @@ def apply_section(
     except SettingsError:
         raise
     except Exception as error:
-        raise LoadFailure(f"applying its settings raised {told(error)}") from error
+        raise LoadFailure(f"applying its settings raised {describe(error)}") from error
 
 
 def _validated(name: str, declared: SettingsSection[Any], table: Mapping[str, Any], place: Any) -> BaseModel:
@@ -89,11 +88,11 @@ def _validated(name: str, declared: SettingsSection[Any], table: Mapping[str, An
         )
         raise SettingsError("\n".join(problems)) from None
     except Exception as error:
-        raise LoadFailure(f"validating its settings raised {told(error)}") from error
+        raise LoadFailure(f"validating its settings raised {describe(error)}") from error
 
 
 def _below(data_dir: FilePath, value: Any) -> Any:
-    """Return settings, or a value inside them, with every relative path counted from `data_dir`."""
+    """Return settings, or a value inside them, with every relative path put below `data_dir`."""
     match value:
         case BaseModel():
             fields = {key: getattr(value, key) for key in type(value).model_fields}
@@ -101,7 +100,9 @@ def _below(data_dir: FilePath, value: Any) -> Any:
             if not changed:
                 return value
             copied = value.model_copy(update=changed)
-            copied.model_fields_set.intersection_update(value.model_fields_set)  # a default stays one
+            copied.model_fields_set.intersection_update(
+                value.model_fields_set
+            )  # what was not set still counts as not set
             return copied
         case FilePath():
             return value if value.is_absolute() else data_dir / value
@@ -113,10 +114,10 @@ def _below(data_dir: FilePath, value: Any) -> Any:
 
 
 def _left_behind(path: Path, value: Any, data_dir: FilePath) -> Iterator[tuple[Path, str]]:
-    """Yield the paths that were set, relative, and name something below the working directory but not `data_dir`.
+    """Yield each relative path that was set and exists below the working directory, but not below `data_dir`.
 
-    Paths of plugins counted from the working directory once: what lies there must not be replaced by something new
-    and empty elsewhere.
+    Earlier releases took relative paths of plugins from the working directory. Files there must not be silently
+    replaced by new, empty ones below `data_dir`.
     """
     match value:
         case BaseModel():

@@ -29,7 +29,7 @@ from mxgw_core.api.slices import NAMES_AT_ONCE
 from mxgw_core.api.types import ANONYMOUS, UNIX_PEER, Identity, ItemRecord, Peer, SessionInfo, own_session
 from mxgw_core.plugins import PluginHost
 from mxgw_core.rpc.bulk import slices_of
-from mxgw_core.rpc.figures import AccessOutcome, CallFigures
+from mxgw_core.rpc.call_counts import AccessOutcome, CallCounts
 
 # Headers with credentials, for this gateway or for a proxy in front of it.
 _CREDENTIALS = frozenset({"authorization", "proxy-authorization", "cookie", "x-api-key"})
@@ -84,9 +84,9 @@ class LastPart:
 class AccessControl:
     """Combines and counts the answers of the plugins. Fails closed: an exception refuses, an unknown answer refuses."""
 
-    def __init__(self, plugins: PluginHost, figures: CallFigures | None = None) -> None:
+    def __init__(self, plugins: PluginHost, figures: CallCounts | None = None) -> None:
         self._plugins = plugins
-        self._figures = figures if figures is not None else CallFigures()
+        self._figures = figures if figures is not None else CallCounts()
         self._authenticates = plugins.implements("mxgw_authenticate")
         self._authorizes = plugins.implements("mxgw_authorize")
         self._records = plugins.implements("mxgw_decided")
@@ -212,7 +212,7 @@ class AccessControl:
         self._asked(request)
         # After the plugins: a caller who may not see the session must not learn that it is the gateway's own.
         is_use = request.method in _USES or request.scope == ADMINISTRATOR
-        if is_use and request.session is not None and request.session.is_internal:
+        if request.is_internal and is_use and request.session is not None:
             raise AccessDenied(own_session(request.session))
 
     def _asked(self, request: AccessRequest) -> None:

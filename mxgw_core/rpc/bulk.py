@@ -1,4 +1,4 @@
-"""Bulk commands and their inputs: cut into slices, without those that are denied, and their results put together."""
+"""Bulk commands and their inputs: cut into slices, stripped of denied inputs, and their results put together again."""
 
 from __future__ import annotations
 
@@ -21,14 +21,14 @@ _INPUTS = {
 
 
 def is_bulk(command: c.MxCommand) -> bool:
-    """Return whether the command has inputs that are judged, and may fail, one by one."""
+    """Return whether the command has several inputs, each of which is checked and may fail by itself."""
     return command.WhichOneof("command") in _INPUTS
 
 
 async def slices_of(command: c.MxCommand, size: int = NAMES_AT_ONCE) -> AsyncIterator[tuple[int, c.MxCommand]]:
-    """Yield commands like this one with at most `size` of its inputs each, and where in all inputs theirs begin.
+    """Yield the command in parts with at most `size` inputs each, with the index of the first input of the part.
 
-    Before each but the first, the event loop does what else is due.
+    Other calls run between the parts.
     """
     kind = command.WhichOneof("command") or ""
     count = len(getattr(getattr(command, kind), _INPUTS[kind])) if kind in _INPUTS else 0
@@ -59,7 +59,7 @@ async def without(command: c.MxCommand, denied: Mapping[int, str]) -> c.MxComman
 
 
 async def with_denied(results: c.BulkResult, denied: Mapping[int, str]) -> c.BulkResult:
-    """Return the results of a command's allowed inputs, with those of its denied inputs at their places."""
+    """Return one result per input: `results` has those of the allowed inputs, and each denied input gets a refusal."""
     allowed = iter(results.items)
     refusals = {why: _refusal(why) for why in set(denied.values())}
     merged = c.BulkResult()

@@ -1,10 +1,11 @@
-"""CommandService: MXAccess commands and browsing, guarded input by input."""
+"""CommandService: MXAccess commands and browsing. Guards check each input of a command."""
 
 from __future__ import annotations
 
 import math
 import time
 from collections.abc import Sequence
+from functools import partial
 from weakref import WeakKeyDictionary
 
 from google.protobuf.duration_pb2 import Duration
@@ -20,19 +21,18 @@ from mxgw_core.api.slices import ENTRIES_AT_ONCE, in_slices, turn_for_whole
 from mxgw_core.api.types import Identity, ItemRecord
 from mxgw_core.config.models import Settings
 from mxgw_core.failpoints import reach
-from mxgw_core.rpc.access import AccessControl, denied_inputs
+from mxgw_core.rpc.access import AccessControl, LastPart, denied_inputs
 from mxgw_core.rpc.bulk import is_bulk, with_denied, without
-from mxgw_core.rpc.pages import PageRoom
+from mxgw_core.rpc.pages import PageRoom, page
 from mxgw_core.rpc.request_ids import body_bytes, digest_of, request_key, withheld_digest
-from mxgw_core.rpc.validation import page
-from mxgw_core.rpc.wire import LARGE_BYTES
+from mxgw_core.rpc.validation import LARGE_BYTES
 from mxgw_core.rpc.worker_calls import call_worker
 from mxgw_core.sessions.registry import SessionRegistry
 from mxgw_core.sessions.session import Session
 from mxgw_core.workers.commands import EncodedCommand
 from mxgw_worker.ipc.page_tokens import page_token, place_of
 
-# What may bear a request id.
+# The commands that may have a request id.
 _WRITES = frozenset({"write", "write2", "write_secured", "write_secured2", "write_bulk"})
 _LARGEST_BROWSE_PAGE = 5000
 
@@ -44,61 +44,72 @@ class CommandService:
         self._settings = settings
         self._registry = registry
         self._access = access
-        # Who was judged last on each session, and by whom: mostly a session has one caller.
+        # The guards of the last caller of each session: most sessions have one caller only.
         self._guards: WeakKeyDictionary[Session, tuple[Identity, Sequence[CommandGuard]]] = WeakKeyDictionary()
 
     async def Invoke(self, request: pb.InvokeRequest, call: Call) -> pb.InvokeResponse:
-        info = self._registry.info(request.session_id)
-        asked = AccessRequest(call.method, call.identity, call.peer, request.session_id, info, request)
+        find_session = partial(self._registry.info, request.session_id)
+        asked = AccessRequest(call.method, call.identity, call.peer, request.session_id, find_session, request)
         to_worker = w.CommandRequest()
+        encoded = None
         with self._access.deciding(asked) as decision:
-            denied = decision.denied
             session = self._registry.get(request.session_id)
-            command = request.command
-            kind = command.WhichOneof("command")
-            if kind is None:
-                raise InvalidRequest(
-                    "the request has no command this gateway knows: set one of MxCommand's fields",
-                    metadata={"field": "command"},
-                )
-            encoded = None
+            kind = _kind_of(request.command)
             if request.request_id:
-                if call.request_bytes > LARGE_BYTES:
-                    await turn_for_whole()
+                await _turn_if_large(call)
                 encoded = _remember(to_worker, request, kind, call.identity)
-            guards = self._guards_of(session, call.identity)
-            if guards:
-                items: list[ItemRecord | None] = []
-                async for some_items in in_slices(session.items.used_by(command), ENTRIES_AT_ONCE):
-                    items += some_items
-                decision.items = items
-                denied.update(await denied_inputs(guards, command, items))
-                if denied and not is_bulk(command):
-                    raise AccessDenied(denied.get(0, "the command is not allowed"))
-                command = await without(command, denied)
-                # What was judged goes with it: by the time of the call the handles may stand for other items.
-                async for some in in_slices(range(len(items)), ENTRIES_AT_ONCE):
-                    serials = (_serial_of(items[index]) for index in some if index not in denied)
-                    to_worker.item_serials.extend(serials)
-                to_worker.withheld_digest = withheld_digest(denied) if request.request_id else b""
+            command = await self._allowed(session, request.command, call.identity, decision, to_worker)
             timeout_s = self._timeout(call, request.timeout if request.HasField("timeout") else None)
-            is_repeatable = bool(request.request_id)
-        if encoded is None or denied:
-            if call.request_bytes > LARGE_BYTES:
-                await turn_for_whole()
+        if encoded is None or decision.denied:
+            await _turn_if_large(call)
             encoded = EncodedCommand.of(command)
+        is_repeatable = bool(request.request_id)
         answer = call_worker(session, to_worker, timeout_s, mx=encoded)
-        # The worker may take its time, and the request may be large: from here on nobody holds it, in no form.
+        # The request may be large and the worker slow: while it runs, this call holds the request in no form.
         del request, asked, command, to_worker, encoded
         reply = (await answer).mx
         if is_repeatable:
             reach("write:before-answer")
-        if denied:
-            reply.bulk.CopyFrom(await with_denied(reply.bulk, denied))
+        if decision.denied:
+            reply.bulk.CopyFrom(await with_denied(reply.bulk, decision.denied))
         return pb.InvokeResponse(reply=reply)
 
+    async def _allowed(
+        self,
+        session: Session,
+        command: c.MxCommand,
+        identity: Identity,
+        decision: LastPart,
+        to_worker: w.CommandRequest,
+    ) -> c.MxCommand:
+        """Return the command without the inputs that this caller may not use; note both in `decision`.
+
+        Handles are given out again. So the serials of the checked items go to the worker, which refuses an input whose
+        handle has another item by then.
+
+        Raises:
+            AccessDenied: a single command is not allowed, or a plugin failed.
+            GatewayError: a guard refuses the whole command.
+        """
+        guards = self._guards_of(session, identity)
+        if not guards:
+            return command
+        items: list[ItemRecord | None] = []
+        async for some_items in in_slices(session.items.used_by(command), ENTRIES_AT_ONCE):
+            items += some_items
+        decision.items = items
+        denied = decision.denied
+        denied.update(await denied_inputs(guards, command, items))
+        if denied and not is_bulk(command):
+            raise AccessDenied(denied.get(0, "the command is not allowed"))
+        async for some in in_slices(range(len(items)), ENTRIES_AT_ONCE):
+            to_worker.item_serials.extend(_serial_of(items[index]) for index in some if index not in denied)
+        if to_worker.request_key:
+            to_worker.withheld_digest = withheld_digest(denied)
+        return await without(command, denied)
+
     def _guards_of(self, session: Session, identity: Identity) -> Sequence[CommandGuard]:
-        """Return the judges of this caller, asked for anew when its identity or what it may claim changed."""
+        """Return the guards of this caller; the plugins are asked again when the caller or its claims changed."""
         known = self._guards.get(session)
         if known is not None and known[0] == identity and known[0].claims is identity.claims:
             return known[1]
@@ -123,12 +134,12 @@ class CommandService:
     async def _shown_nodes(
         self, session: Session, browse: w.Browse, guards: Sequence[BrowseGuard], timeout_s: float
     ) -> pb.BrowseResponse:
-        """Return a page of the nodes that the guards show. Neither its length nor its token tells of the others.
+        """Return a page of the nodes that the guards show. Neither its length nor its token reveals hidden nodes.
 
-        A place is how many were shown before it, so each page is looked for from the first node on.
+        A page token counts the shown nodes before the page, so every page is searched for from the first node on.
 
         Raises:
-            InvalidRequest: the page token is none of this query.
+            InvalidRequest: the page token belongs to another query.
             GatewayError: as `call_worker`.
         """
         until = time.monotonic() + timeout_s
@@ -171,8 +182,29 @@ class CommandService:
         return min(timeout_s, seconds)
 
 
+def _kind_of(command: c.MxCommand) -> str:
+    """Return the name of a command in the contract.
+
+    Raises:
+        InvalidRequest: the message holds none that this gateway knows.
+    """
+    kind = command.WhichOneof("command")
+    if kind is None:
+        raise InvalidRequest(
+            "the request has no command this gateway knows: set one of MxCommand's fields",
+            metadata={"field": "command"},
+        )
+    return kind
+
+
+async def _turn_if_large(call: Call) -> None:
+    """Let other calls run before a large request is encoded, which cannot be cut into slices."""
+    if call.request_bytes > LARGE_BYTES:
+        await turn_for_whole()
+
+
 def _remember(to_worker: w.CommandRequest, request: pb.InvokeRequest, kind: str, identity: Identity) -> EncodedCommand:
-    """Let the worker run this write once, however often it is asked for; return the write as the caller asked for it.
+    """Have the worker run this write only once, however often it is sent; return the encoded write.
 
     Raises:
         InvalidRequest: the command is no write, or the id is too short or too long.

@@ -94,7 +94,14 @@ class EventService:
         # Waiting for a history store may have taken a while: check again, in the step that attaches.
         self._access.authorize(
             AccessRequest(
-                call.method, call.identity, call.peer, session.id, session.info(), request, moment=Moment.ATTACH
+                call.method,
+                call.identity,
+                call.peer,
+                session.id,
+                session.info,
+                request,
+                moment=Moment.ATTACH,
+                is_internal=session.request.is_internal,
             )
         )
         start = start_of(request.start)

@@ -1,4 +1,4 @@
-"""GatewayService: what this gateway is, and whether it answers."""
+"""GatewayService: describes this gateway, and answers pings."""
 
 from __future__ import annotations
 

@@ -13,6 +13,7 @@ import secrets
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import ExitStack, asynccontextmanager
+from functools import partial
 from typing import Any, NoReturn, TypeAlias, TypeVar
 
 import grpc
@@ -28,12 +29,11 @@ from mxgw_core.api.slices import turn_for_whole
 from mxgw_core.api.types import Identity, Peer
 from mxgw_core.config.models import LimitSettings
 from mxgw_core.rpc.access import AccessControl, joined_metadata, parse_peer
-from mxgw_core.rpc.errors import DETAILS_KEY, status_code, status_details
-from mxgw_core.rpc.figures import CallFigures
+from mxgw_core.rpc.call_counts import CallCounts
 from mxgw_core.rpc.open_streams import OpenStreams
 from mxgw_core.rpc.request_ids import request_key
-from mxgw_core.rpc.validation import check, parse
-from mxgw_core.rpc.wire import LARGE_BYTES, count_parts
+from mxgw_core.rpc.statuses import DETAILS_KEY, status_code, status_details
+from mxgw_core.rpc.validation import LARGE_BYTES, check, count_parts, parse
 from mxgw_core.rpc.writers import GrpcStream, PeerGone, can_drive
 from mxgw_core.sessions.memory import PART_BYTES
 from mxgw_core.sessions.registry import SessionRegistry
@@ -60,14 +60,14 @@ class HandlerFactory:
         registry: SessionRegistry,
         streams: OpenStreams,
         *,
-        figures: CallFigures | None = None,
+        figures: CallCounts | None = None,
         mutual_tls: bool = False,
     ) -> None:
         self._limits = limits
         self._access = access
         self._registry = registry
         self._streams = streams
-        self._figures = figures if figures is not None else CallFigures()
+        self._figures = figures if figures is not None else CallCounts()
         self._mutual_tls = mutual_tls
         self._drives = can_drive()
 
@@ -165,10 +165,13 @@ class HandlerFactory:
             request = parse(request_class, data)
             await check(request, text_characters=limits.text_characters, items=limits.items_per_call)
             session_id: str = getattr(request, "session_id", "") if names_session else ""
-            session = registry.info(session_id)
+            find_session = partial(registry.info, session_id)
             if isinstance(request, OpenSessionRequest):
-                session = registry.opened_by(request_key(identity, request.request_id))
-            access.authorize(AccessRequest(path, identity, peer, session_id, session, request, scope))
+                find_session = partial(registry.opened_by, request_key(identity, request.request_id))
+            is_internal = registry.is_internal(session_id)
+            access.authorize(
+                AccessRequest(path, identity, peer, session_id, find_session, request, scope, is_internal=is_internal)
+            )
             return request, Call(path, identity, peer, context.time_remaining(), len(data))
 
         return admit

@@ -1,28 +1,57 @@
-"""Pages that are filled with what their reader may see."""
+"""Pages of long answers: page sizes, page tokens, and how much fits on a page."""
 
 from __future__ import annotations
 
 from google.protobuf.message import Message
 
-# Part of a frame that one page may fill, as in a worker.
-_PAGE_SHARE = 0.75
+from mxgw_core.api.errors import InvalidRequest
+from mxgw_worker.ipc.page_tokens import PAGE_SHARE
 
 
 class PageRoom:
-    """The room on a page: for so many entries, and about as many bytes as a worker's page has."""
+    """Counts what is on a page: at most `entries` entries, and about as many bytes as a page of a worker."""
 
     def __init__(self, entries: int, frame_bytes: int) -> None:
         self._entries = entries
-        self._bytes = int(frame_bytes * _PAGE_SHARE)
+        self._bytes = int(frame_bytes * PAGE_SHARE)
         self._taken = 0
-        # Whether an entry found no room, so that there is another page.
+        # Whether an entry did not fit, so that there is another page.
         self.is_full = False
 
     def takes(self, entry: Message) -> bool:
-        """Take an entry if there is room; the first one always has it, and after one that has none no other does."""
+        """Return whether the entry fits on the page. The first entry always fits; after one that did not, no other
+        does.
+        """
         self._bytes -= entry.ByteSize()
         if self.is_full or self._taken == self._entries or (self._taken and self._bytes < 0):
             self.is_full = True
             return False
         self._taken += 1
         return True
+
+
+def page(size: int, default: int, maximum: int) -> int:
+    """Return the page size to use.
+
+    Raises:
+        InvalidRequest: it is negative or too large.
+    """
+    if not 0 <= size <= maximum:
+        raise InvalidRequest(
+            f"page_size is {size}; it must lie between 0 (for {default}) and {maximum}",
+            metadata={"field": "page_size", "limit": str(maximum)},
+        )
+    return size or default
+
+
+def after_token(token: str) -> int:
+    """Return the number in a page token; 0 for the first page, which has no token.
+
+    Raises:
+        InvalidRequest: no page of this gateway has this token.
+    """
+    if not token:
+        return 0
+    if not (token.isascii() and token.isdigit() and len(token) < 20):
+        raise InvalidRequest("page_token is not one that this gateway gave out", metadata={"field": "page_token"})
+    return int(token)

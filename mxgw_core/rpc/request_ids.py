@@ -1,7 +1,7 @@
-"""Request ids: what a caller repeats a call by, and what of it is remembered.
+"""Request ids: a caller sends the same id again to repeat a call. Here they become the hashes that are remembered.
 
-Nothing but hashes is kept, sent to a worker or written down; neither stands in a log, because what was written could be
-guessed from the hash over it.
+Only hashes are kept, sent to a worker or written to disk. None is logged: a written value could be guessed from its
+hash.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ SHORTEST, LONGEST = 16, 64
 
 
 def request_key(identity: Identity, request_id: bytes) -> bytes:
-    """Return the name of a caller's request: every identity has names of its own. Empty without an id.
+    """Return the key of a caller's request; empty without an id. The same id of another caller has another key.
 
     Raises:
         InvalidRequest: the id is too short or too long.
@@ -34,22 +34,22 @@ def request_key(identity: Identity, request_id: bytes) -> bytes:
 
 
 def body_digest(body: Message) -> bytes:
-    """Return a hash over a message: equal for equal messages, whoever encoded them."""
+    """Return the hash of a message: equal for equal messages."""
     return digest_of(body_bytes(body))
 
 
 def body_bytes(body: Message) -> bytes:
-    """Return the bytes of a message that its hash is over."""
+    """Return the encoded message that is hashed: equal for equal messages."""
     return body.SerializeToString(deterministic=True)
 
 
 def digest_of(data: bytes) -> bytes:
-    """Return the hash over `body_bytes`."""
+    """Return the hash of `body_bytes`."""
     return hashlib.sha256(data).digest()
 
 
 def withheld_digest(indexes: Iterable[int]) -> bytes:
-    """Return a hash over the inputs that are withheld from a bulk call; empty for none."""
+    """Return the hash of the indexes of inputs that were denied in a bulk call; empty when none was."""
     text = ",".join(map(str, sorted(indexes)))
     return hashlib.sha256(text.encode()).digest() if text else b""
 

@@ -13,10 +13,9 @@ from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 from mxgw_core.api.calls import GrpcService
 from mxgw_core.api.errors import SettingsError
 from mxgw_core.config.models import Settings
-from mxgw_core.rpc.addresses import Address, check_free
-from mxgw_core.rpc.figures import CallFigures
+from mxgw_core.rpc.call_counts import CallCounts
 from mxgw_core.rpc.handlers import HandlerFactory
-from mxgw_core.rpc.tls import server_credentials
+from mxgw_core.rpc.listening import Address, check_free, server_credentials
 
 # A dead peer is found within 15 s only when all of these are set: 14.0 to 14.8 s in 6 of 6 runs; with the first two
 # alone an idle stream took 69 s. Source: docs/reference/streams.md#dead-peers.
@@ -42,7 +41,7 @@ class GrpcServer:
         settings: Settings,
         services: Sequence[GrpcService],
         handlers: HandlerFactory,
-        figures: CallFigures | None = None,
+        figures: CallCounts | None = None,
     ) -> None:
         limits = settings.limits
         self._settings = settings
@@ -50,12 +49,12 @@ class GrpcServer:
             options=(
                 *_KEEPALIVE,
                 ("grpc.max_receive_message_length", limits.message_bytes),
-                # Everything sent is bounded where it is made; a frame is a little larger than its events.
+                # Each message is bounded where it is made; a stream frame is a little larger than its events.
                 ("grpc.max_send_message_length", limits.message_bytes + 64 * 1024),
                 ("grpc.max_concurrent_streams", limits.connection_streams),
                 ("grpc.max_metadata_size", _METADATA_BYTES),
                 ("grpc.absolute_max_metadata_size", _METADATA_BYTES),
-                # Two gateways on one port would share its connections without a word.
+                # Without this a second gateway on the port would start, and the two would share its connections.
                 ("grpc.so_reuseport", 0),
             ),
             maximum_concurrent_rpcs=limits.concurrent_calls,
@@ -70,11 +69,11 @@ class GrpcServer:
         self._names = ["", *names]
         if settings.gateway.reflection:
             _add_reflection(self._server, [*names, health.SERVICE_NAME], handlers)
-        if figures is not None:  # the last one: it is asked for what no other serves
+        if figures is not None:  # added last: it gets the calls that no other handler takes
             self._server.add_generic_rpc_handlers([figures.unlisted_handler()])
 
     def bind(self, addresses: Sequence[Address]) -> tuple[str, ...]:
-        """Bind every address and return what is really listened on, ports resolved.
+        """Bind every address; return the addresses with the ports that were really chosen.
 
         Raises:
             SettingsError: an address is taken or unusable, or a TLS file is unreadable.
@@ -83,7 +82,7 @@ class GrpcServer:
         bound: list[str] = []
         for address in addresses:
             check_free(address)
-            # Unix sockets are private from their first moment on.
+            # A Unix socket must be private from the moment it exists.
             umask = os.umask(0o177) if address.path is not None else None
             try:
                 if credentials is not None and address.path is None:
@@ -91,7 +90,7 @@ class GrpcServer:
                 else:
                     port = self._server.add_insecure_port(address.target)
             except RuntimeError as error:
-                # The address was free a moment ago, so with TLS it is most likely the files; gRPC does not say.
+                # gRPC gives no cause. The address was free a moment ago, so with TLS the files are the likely one.
                 cure = "" if credentials is None else _TLS_CURE
                 raise SettingsError(f"gateway.listen: {address.text} cannot be used: {error}{cure}") from error
             finally:
@@ -110,11 +109,11 @@ class GrpcServer:
         await self._set_health(health_pb2.HealthCheckResponse.SERVING)
 
     async def refuse_new(self) -> None:
-        """Tell load balancers that this gateway is going away."""
+        """Report NOT_SERVING to health checks, so that load balancers send no more calls here."""
         await self._set_health(health_pb2.HealthCheckResponse.NOT_SERVING)
 
     async def stop(self, grace_s: float) -> None:
-        """Take no more calls, let those under way finish for `grace_s`, then cut them."""
+        """Accept no more calls, give running calls `grace_s` to finish, then cancel them."""
         await self._server.stop(grace_s)
 
     async def _set_health(self, status: int) -> None:
@@ -123,8 +122,11 @@ class GrpcServer:
 
 
 def _add_reflection(server: grpc.aio.Server, names: Sequence[str], handlers: HandlerFactory) -> None:
-    """Serve what the services look like to those who may make calls."""
-    from grpc_reflection.v1alpha import reflection, reflection_pb2  # 1 MiB that hardly anybody wants
+    """Add gRPC reflection, for callers that may make calls."""
+    from grpc_reflection.v1alpha import (
+        reflection,
+        reflection_pb2,
+    )  # imported here: it takes 1 MiB, and reflection is seldom enabled
 
     inner: Any = reflection.aio.ReflectionServicer([*names, reflection.SERVICE_NAME])
     method = "ServerReflectionInfo"

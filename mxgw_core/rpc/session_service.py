@@ -1,4 +1,4 @@
-"""SessionService: open, close, describe."""
+"""SessionService: opens, closes, lists and describes sessions."""
 
 from __future__ import annotations
 
@@ -16,16 +16,16 @@ from mxgw_core.api.access import AccessRequest, Moment
 from mxgw_core.api.calls import Call
 from mxgw_core.api.errors import GatewayError, InvalidRequest
 from mxgw_core.api.slices import in_slices
-from mxgw_core.api.types import CloseReason, SessionInfo
+from mxgw_core.api.types import CloseReason
 from mxgw_core.config.models import Settings
 from mxgw_core.events.stages import ItemFilters
 from mxgw_core.rpc.access import AccessControl
-from mxgw_core.rpc.messages import ended_session, live_session, subscribers_of
-from mxgw_core.rpc.pages import PageRoom
+from mxgw_core.rpc.pages import PageRoom, after_token, page
 from mxgw_core.rpc.request_ids import body_digest, request_key
-from mxgw_core.rpc.validation import after_token, page
+from mxgw_core.rpc.session_messages import ended_session, live_session, subscribers_of
 from mxgw_core.rpc.worker_calls import call_worker
-from mxgw_core.sessions.registry import RememberedSession, SessionRegistry
+from mxgw_core.sessions.ended import RememberedSession
+from mxgw_core.sessions.registry import SessionRegistry
 from mxgw_core.sessions.session import Session, SessionRequest
 from mxgw_worker.ipc.page_tokens import STATE, page_token
 
@@ -73,8 +73,8 @@ class SessionService:
         if session is not None:
             session.close(CloseReason.CLIENT)
             await asyncio.wait((session.closed,))
-        # Closing twice is no error while the session is remembered.
-        ended = self._registry.find_ended(request.session_id)
+        # Closing a session again is no error while it is remembered.
+        ended = self._registry.ended.find(request.session_id)
         if ended is None and session is not None:
             ended = RememberedSession.of(session)
         if ended is None:
@@ -83,7 +83,7 @@ class SessionService:
 
     async def GetSession(self, request: pb.GetSessionRequest, call: Call) -> pb.GetSessionResponse:
         del call
-        ended = self._registry.find_ended(request.session_id)
+        ended = self._registry.ended.find(request.session_id)
         if ended is not None:
             return pb.GetSessionResponse(session=ended_session(ended))
         return pb.GetSessionResponse(session=live_session(self._registry.get(request.session_id)))
@@ -93,12 +93,12 @@ class SessionService:
         after = after_token(request.page_token)
         rows: list[Session | RememberedSession] = [s for s in self._registry.live() if s.serial > after]
         if request.include_ended:
-            rows += [e for e in self._registry.ended() if e.serial > after]
+            rows += [e for e in self._registry.ended.all() if e.serial > after]
         rows.sort(key=lambda row: row.serial)
         response = pb.ListSessionsResponse()
         async for some in in_slices(rows):
             for row in some:
-                if not self._may_see(row.info() if isinstance(row, Session) else row.info, call):
+                if not self._may_see(row, call):
                     continue
                 if len(response.sessions) == size:
                     response.next_page_token = str(after)
@@ -107,11 +107,12 @@ class SessionService:
                 response.sessions.append(live_session(row) if isinstance(row, Session) else ended_session(row))
         return response
 
-    def _may_see(self, info: SessionInfo, call: Call) -> bool:
-        """What the caller may not see one by one, it does not see in a list."""
+    def _may_see(self, row: Session | RememberedSession, call: Call) -> bool:
+        """Return whether the caller may get this session by GetSession: a list shows no others."""
+        session_id, find = (row.id, row.info) if isinstance(row, Session) else (row.info.session_id, lambda: row.info)
         try:
             self._access.authorize(
-                AccessRequest(_GET_SESSION, call.identity, call.peer, info.session_id, info, moment=Moment.LIST)
+                AccessRequest(_GET_SESSION, call.identity, call.peer, session_id, find, moment=Moment.LIST)
             )
         except GatewayError:
             return False
@@ -128,16 +129,16 @@ class SessionService:
         return (await call_worker(session, w.CommandRequest(get_state=asked), self._timeout(call))).state
 
     async def _shown_state(
-        self, session: Session, request: pb.GetSessionStateRequest, size: int, sieve: ItemFilters, timeout_s: float
+        self, session: Session, request: pb.GetSessionStateRequest, size: int, shown: ItemFilters, timeout_s: float
     ) -> pb.GetSessionStateResponse:
-        """Return a page of the items that pass the sieve. Neither its length nor its token tells of the others.
+        """Return a page of the items that pass the filter. Neither its length nor its token reveals hidden items.
 
         Raises:
-            GatewayError: as `call_worker`, which is asked until the page is full.
+            GatewayError: as `call_worker`, which is called until the page is full.
         """
         until = time.monotonic() + timeout_s
         asked = w.GetState(include_values=request.include_values, page_size=size, page_token=request.page_token)
-        # The state is as of the first answer: what changed until the last comes as an event after its position.
+        # The position is that of the first answer: later changes come as events after it.
         response: pb.GetSessionStateResponse | None = None
         room = PageRoom(size, self._settings.workers.frame_bytes)
         while response is None or (asked.page_token and not room.is_full):
@@ -148,7 +149,7 @@ class SessionService:
                 response = pb.GetSessionStateResponse(position=state.position, registrations=state.registrations)
             async for some in in_slices(state.items):
                 response.items.extend(
-                    item for item in some if sieve.shows(item.item_serial, _DATA_CHANGE) and room.takes(item)
+                    item for item in some if shown.shows(item.item_serial, _DATA_CHANGE) and room.takes(item)
                 )
                 if room.is_full:
                     break

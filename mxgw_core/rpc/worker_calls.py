@@ -1,4 +1,4 @@
-"""A command to a session's worker, and the worker's own refusals as errors."""
+"""Sends a command to a session's worker, and turns the worker's refusals into errors."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from mxgw_core.api.errors import (
     AccessDenied,
     CommandFailed,
     CommandTimedOut,
+    GatewayError,
     InvalidRequest,
     RequestIdLimitReached,
     RequestIdReused,
@@ -24,9 +25,9 @@ async def call_worker(
     mx: EncodedCommand | None = None,
     is_use: bool = True,
 ) -> w.CommandReply:
-    """Return the worker's answer; `mx` is the request's command where it is encoded already.
+    """Send a command and return the worker's answer; `mx` is the MXAccess command where it is encoded already.
 
-    Counts as use of the session, unless the gateway itself only looks (`is_use`).
+    The call extends the session's lease, unless `is_use` is off: the gateway itself only looks at the session.
 
     Raises:
         InvalidRequest: the worker found the arguments wrong.
@@ -38,32 +39,35 @@ async def call_worker(
     if is_use:
         session.touch()
     try:
-        answer = session.worker.call(request, timeout_s, mx)
-        del request, mx  # sent, and perhaps large
+        answer = session.worker.commands.call(request, timeout_s, mx)
+        del request, mx  # they are sent now, and may be large
         reply = await answer
     finally:
         if is_use:
             session.touch()
     if reply.WhichOneof("reply") == "failure":
-        reason, detail = printable(reply.failure.reason, 64), printable(reply.failure.detail, 500)
-        match reason:
-            case "COMMAND_TIMED_OUT":
-                raise CommandTimedOut(
-                    f"the command was not finished within {timeout_s:g} s; its outcome is unknown: {detail}",
-                    metadata={"timeout_s": f"{timeout_s:g}"},
-                )
-            case "BAD_PAGE_TOKEN":
-                raise InvalidRequest(detail, metadata={"field": "page_token"})
-            case "BROWSE_NODE_NOT_FOUND":
-                raise InvalidRequest(detail, metadata={"field": "parent"})
-            case "REQUEST_ID_REUSED":
-                raise RequestIdReused(detail, metadata={"field": "request_id"})
-            case "REQUEST_ID_LIMIT_REACHED":
-                raise RequestIdLimitReached(detail)
-            case "REQUEST_JUDGED_OTHERWISE":
-                raise AccessDenied(detail)
-            case _:
-                raise CommandFailed(
-                    f"the worker could not run the command: {detail}", metadata={"worker_reason": reason}
-                )
+        raise _error_of(reply.failure, timeout_s)
     return reply
+
+
+def _error_of(failure: w.Failure, timeout_s: float) -> GatewayError:
+    """Return the error that says what the worker refused, or could not do."""
+    reason, detail = printable(failure.reason, 64), printable(failure.detail, 500)
+    match reason:
+        case "COMMAND_TIMED_OUT":
+            return CommandTimedOut(
+                f"the command was not finished within {timeout_s:g} s; its outcome is unknown: {detail}",
+                metadata={"timeout_s": f"{timeout_s:g}"},
+            )
+        case "BAD_PAGE_TOKEN":
+            return InvalidRequest(detail, metadata={"field": "page_token"})
+        case "BROWSE_NODE_NOT_FOUND":
+            return InvalidRequest(detail, metadata={"field": "parent"})
+        case "REQUEST_ID_REUSED":
+            return RequestIdReused(detail, metadata={"field": "request_id"})
+        case "REQUEST_ID_LIMIT_REACHED":
+            return RequestIdLimitReached(detail)
+        case "REQUEST_JUDGED_OTHERWISE":
+            return AccessDenied(detail)
+        case _:
+            return CommandFailed(f"the worker could not run the command: {detail}", metadata={"worker_reason": reason})

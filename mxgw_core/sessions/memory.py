@@ -1,8 +1,8 @@
-"""What the events of all sessions and the large requests take in the gateway's memory, and the bounds for them.
+"""Measures the memory that the events of all sessions and large requests take, and keeps it below its limits.
 
-Everything that is kept is bounded by its session's own limits already, but all of these together would be many times
-what sessions usually take: so what is refused or given up goes by what is held at the moment. The owner that holds the
-most gives first, so that no other pays for it.
+Each session has limits of its own. But if the gateway reserved their sum, it could open few sessions, because most of
+them use only a small part. So it measures what is really used, and when that is too much, refuses sessions and frees
+memory: first that of the owner who uses the most.
 """
 
 from __future__ import annotations
@@ -22,25 +22,25 @@ from mxgw_core.workers.commands import PendingCommands
 
 log = logging.getLogger(__name__)
 
-# What `relieve` goes below the limit, so that the next event does not call for it again.
+# `relieve` frees this part of the limit more than it must, so that the next event does not exceed the limit again.
 _MARGIN = 16
-# What is given up at a stretch: some dozens of blocks.
+# How much is freed before other calls run: some dozens of blocks.
 _AT_ONCE_BYTES = 1024 * 1024
 _RETRY_AFTER_S = 5.0
 _REQUESTS_RETRY_AFTER_S = 0.5
-# Large requests may take so much beside the events, and no event is given up for one: this part of the limit.
+# Large requests may use this part of the limit, besides the events. No event is dropped for a request.
 _REQUESTS_SHARE = 4
-# What a message or a text within a request takes once it is decoded, beside its bytes: 48 measured, protobuf 6.
+# Memory of a decoded message or text within a request, besides its bytes: 48 measured with protobuf 6.
 PART_BYTES = 64
 
 
 class GatewayMemory:
-    """Measures and bounds what distributors hold together. Lives in the event loop.
+    """The memory of all distributors and large requests. Belongs to the event loop.
 
     Args:
-        limit_bytes: the bound, `limits.memory_bytes`.
-        session_bytes: what a new session may take before anybody reads it.
-        request_ids: returns what is remembered of the request ids of each owner, in bytes.
+        limit_bytes: the limit, `limits.memory_bytes`.
+        session_bytes: what a new session may use before it has a subscriber.
+        request_ids: returns the bytes that the remembered request ids of each owner use.
     """
 
     def __init__(
@@ -49,23 +49,25 @@ class GatewayMemory:
         self.limit_bytes = limit_bytes
         self._session_bytes = session_bytes
         self._request_ids = request_ids
-        # The owner of each.
+        # The owner of each distributor.
         self._distributors: WeakKeyDictionary[Distributor, str] = WeakKeyDictionary()
         self._commands: WeakSet[PendingCommands] = WeakSet()
-        # Of calls that are being served.
+        # Bytes of the large requests of running calls.
         self._requests_bytes = 0
-        # Given up so far.
+        # Bytes freed by `relieve` and `require_room` so far.
         self.relieved_bytes = 0
         self._is_relieving = False
 
     def watch(self, distributor: Distributor, owner: str, commands: PendingCommands | None = None) -> None:
-        """Count what it holds, for as long as it exists, as its owner's; and what its worker has yet to answer."""
+        """Count the memory of a distributor for its owner, while the distributor exists; and that of unanswered
+        commands.
+        """
         self._distributors[distributor] = owner
         if commands is not None:
             self._commands.add(commands)
 
     def use(self) -> MemoryUse:
-        """Return what is held now."""
+        """Return what is used now."""
         use = MemoryUse(request_ids=sum(self._request_ids().values()))
         for distributor in self._distributors:
             use.add(distributor.memory())
@@ -74,13 +76,13 @@ class GatewayMemory:
 
     @contextmanager
     def holding(self, size: int) -> Iterator[None]:
-        """Count so many bytes of a large request while the block runs.
+        """Count `size` bytes of a large request while the block runs.
 
         Raises:
-            MemoryLimitReached: those that are being served take too much.
+            MemoryLimitReached: the requests of running calls use too much already.
         """
         used, limit = self._requests(), self.limit_bytes // _REQUESTS_SHARE
-        if used and used + size > limit:  # one may always be served
+        if used and used + size > limit:  # a single one is always accepted
             raise MemoryLimitReached(
                 f"the large requests that are being served take {used} bytes, and this one {size} more; {limit} are "
                 "allowed, a quarter of limits.memory_bytes: send fewer at once, split them, or raise the limit",
@@ -102,10 +104,11 @@ class GatewayMemory:
         return self._requests_bytes + sum(commands.unanswered_bytes for commands in self._commands)
 
     def require_room(self, owner: str) -> None:
-        """Make sure that another session of this owner has room: who holds more than it would then give some up.
+        """Make sure that another session of this owner fits. If not, memory is freed, of owners who use more than this
+        one then would.
 
         Raises:
-            MemoryLimitReached: there is none all the same.
+            MemoryLimitReached: it does not fit even then.
         """
         used, needed = self.use().events, self._session_bytes
         excess = used + needed - self.limit_bytes
@@ -129,11 +132,11 @@ class GatewayMemory:
             )
 
     async def relieve(self) -> None:
-        """Bring what is held below the limit: called about once a second, and does nothing while it is. Others have
-        their turn in between.
+        """Free memory until less than the limit is used. Called about once a second; other calls run in between.
 
-        What was joined goes first; no event is lost by it. Then the owner that holds the most gives up what nobody has
-        to read any more, oldest first, and at last what its subscribers have yet to read: gaps stand in their places.
+        Joined blocks are dropped first, which loses no event. Then the owner who uses the most loses events that no
+        subscriber has to read any more, the oldest first, and in the end events that its subscribers have not read:
+        they get a gap instead.
         """
         used = self.use().events
         target = self.limit_bytes - self.limit_bytes // _MARGIN
@@ -155,7 +158,7 @@ class GatewayMemory:
         return [_Owner(name, number, of[name], request_ids.get(name, 0)) for number, name in enumerate(of)]
 
     def _give_up(self, used: int, excess: int, owners: Iterable[_Owner], down_to: int = 0) -> int:
-        """Free `excess` bytes, or as many as owners that hold more than `down_to` can give; return how many."""
+        """Free `excess` bytes, of owners that use more than `down_to`; return how many bytes were freed."""
         left = excess
         heap = [(-owner.held_bytes, owner.number, owner) for owner in owners]
         for steps in (_COSTS_NO_EVENT, _COSTS_EVENTS):
@@ -185,24 +188,24 @@ class GatewayMemory:
 
 
 class _Owner:
-    """What one owner holds, and can give."""
+    """The memory of one owner, and how it can be freed."""
 
     def __init__(self, name: str, number: int, distributors: Sequence[Distributor], request_ids_bytes: int) -> None:
         self.name = name
         self.number = number
         held = sorted((-d.memory().total, number, d) for number, d in enumerate(distributors))
         self.held_bytes = request_ids_bytes - sum(negative for negative, _, _ in held)
-        # By step: the sessions that may still have something to give by it, the one that holds the most first.
+        # For each step, the sessions that it may still free memory of, the one that uses the most first.
         self._able = {step: list(held) for step in (*_COSTS_NO_EVENT, *_COSTS_EVENTS)}
 
     def give(self, steps: Sequence[_Step]) -> int | None:
-        """Let the session that holds the most give by the first step that it can; return the bytes, or None."""
+        """Free memory of the session that uses the most, by the first step that works; return the bytes, or None."""
         for step in steps:
             able = self._able[step]
             while able:
                 negative, number, distributor = heapq.heappop(able)
                 before = distributor.memory().total
-                if before != -negative:  # it gave by another step
+                if before != -negative:  # another step freed some of its memory meanwhile
                     heapq.heappush(able, (-before, number, distributor))
                 elif step(distributor):
                     after = distributor.memory().total

@@ -1,4 +1,4 @@
-"""OpenSession calls that bear a request id: a repeat finds the session of the first, and opens no second one."""
+"""OpenSession calls with a request id: a repeated call gets the session of the first, and opens no second one."""
 
 from __future__ import annotations
 
@@ -12,14 +12,14 @@ from mxgw_core.api.errors import RequestIdLimitReached, RequestIdReused, Session
 from mxgw_core.api.types import CloseReason, EndedSession
 from mxgw_core.sessions.session import Session, SessionRequest
 
-# How long a request id is remembered after the end of its session; the contract promises so much.
+# How long a request id is remembered after the end of its session, as the contract promises.
 REMEMBERED_S = 600.0
-# Of each owner, so that none takes the room of the others; an owner that opens and closes 8 sessions a second for ten
-# minutes is told to slow down.
+# How many ended sessions of each owner are remembered. An owner reaches it who opens and closes 8 sessions a second for
+# ten minutes.
 _LIMIT = 5_000
-# What one takes: ids and digests have fixed lengths.
+# Memory of one entry: ids and digests have fixed lengths.
 _ENDED_BYTES = 500
-# A session whose callers all gave up while it was starting waits so long for a repeat.
+# How long a session waits for a repeated call when all its callers stopped waiting while it started.
 UNCLAIMED_S = 60.0
 
 
@@ -27,7 +27,7 @@ class Opening:
     """A live session and the calls that wait for it.
 
     Attributes:
-        was_opened: it was READY once, at this gateway or an earlier one.
+        was_opened: whether it was READY once, at this gateway or an earlier one.
     """
 
     def __init__(self, session: Session, *, was_opened: bool) -> None:
@@ -43,14 +43,14 @@ class Opening:
 
     @property
     def has_failed(self) -> bool:
-        """Whether there never was such a session, so that a repeat tries again."""
+        """Whether the session never became READY, so that a repeated call opens another one."""
         return self.session.opened.done() and not self.was_opened
 
     async def wait(self) -> Session:
-        """Return the session when it serves. Who gives up does not end it, unless nobody asks again.
+        """Return the session once it is READY. A caller that stops waiting does not end it, unless no call is repeated.
 
         Raises:
-            SessionGone: it was opened, and ended since.
+            SessionGone: it was opened, and has ended since.
             GatewayError: it could not be opened.
         """
         session = self.session
@@ -86,7 +86,7 @@ class _Ended:
 
 
 class Openings:
-    """What is known of request ids: live sessions, and those that ended lately.
+    """The request ids of live sessions, and of sessions that ended lately.
 
     `clock` is monotonic seconds; `limit` is how many sessions of one owner are remembered.
     """
@@ -97,16 +97,16 @@ class Openings:
         self._live: dict[bytes, Opening] = {}
         # In the order of their ends: a dict keeps it.
         self._ended: dict[bytes, _Ended] = {}
-        # How many of them each owner has.
+        # How many ended sessions are remembered of each owner.
         self._ended_of: Counter[str] = Counter()
 
     def find(self, request: SessionRequest, owner: str) -> Opening | None:
-        """Return the opening that this request repeats; None when it is new, or the first has failed.
+        """Return the opening that this request repeats; None when the request is new, or the first call has failed.
 
         Raises:
             RequestIdReused: its id belongs to a request with other fields.
             SessionGone: the session was opened and has ended.
-            RequestIdLimitReached: it is new, and there is no room to remember another one of this owner.
+            RequestIdLimitReached: it is new, and too many sessions of this owner are remembered already.
         """
         if not request.key:
             return None
@@ -132,24 +132,24 @@ class Openings:
         return None
 
     def session_of(self, key: bytes) -> Session | None:
-        """Return the live session that a request of this key opened or is opening."""
+        """Return the live session that a request with this key has opened or is opening."""
         opening = self._live.get(key)
         return None if opening is None or opening.has_failed else opening.session
 
     def bytes_by_owner(self) -> Mapping[str, int]:
-        """Return how much memory the sessions of each owner take that ended."""
+        """Return the memory that the remembered ended sessions of each owner use."""
         self._forget_old()
         return {owner: count * _ENDED_BYTES for owner, count in self._ended_of.items()}
 
     def add(self, session: Session, *, was_opened: bool = False) -> Opening:
-        """Remember a session that begins; one without a request id is not remembered."""
+        """Remember a session that is opening; without a request id it is not remembered."""
         opening = Opening(session, was_opened=was_opened)
         if session.request.key:
             self._live[session.request.key] = opening
         return opening
 
     def over(self, session: Session) -> None:
-        """A session has ended."""
+        """The session has ended."""
         key = session.request.key
         opening = self._live.get(key)
         if opening is None or opening.session is not session:
@@ -162,7 +162,7 @@ class Openings:
             )
 
     def remember(self, session: EndedSession) -> None:
-        """A session of an earlier run has ended; such are told in the order of their ends."""
+        """Remember a session that ended in an earlier run. To be called in the order in which the sessions ended."""
         reason, age_s = session.info.close_reason, max(0.0, time.time() - session.closed_at)
         if session.request_key and reason is not None and age_s < REMEMBERED_S:
             info = session.info

@@ -1,7 +1,4 @@
-"""All sessions of the gateway: opening, finding, sweeping, and remembering those that ended.
-
-More than 400 lines: whatever changes which sessions there are stands here, so that their limits hold in one place.
-"""
+"""The live sessions of the gateway: opened, taken over from an earlier gateway, found, swept, and ended together."""
 
 from __future__ import annotations
 
@@ -9,13 +6,11 @@ import asyncio
 import logging
 import secrets
 import time
-from collections import OrderedDict
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 from mxgw_core.api.errors import (
     GatewayDraining,
-    SessionGone,
     SessionLimitReached,
     SessionNotFound,
     UnknownBackend,
@@ -23,52 +18,38 @@ from mxgw_core.api.errors import (
 from mxgw_core.api.types import CloseReason, EndedSession, Identity, SessionInfo
 from mxgw_core.api.workers import Orphan, OrphanVerdict, WorkerSpawn, same_data_dir
 from mxgw_core.config.models import Settings
+from mxgw_core.data_directory import DataDirectory
 from mxgw_core.plugins import PluginHost
+from mxgw_core.sessions.ended import EndedSessions, RememberedSession
 from mxgw_core.sessions.memory import GatewayMemory
 from mxgw_core.sessions.openings import Openings
 from mxgw_core.sessions.session import Session, SessionRequest
 from mxgw_core.sessions.totals import AdoptionOutcome, SessionTotals
-from mxgw_core.workers.orphans import Judgement
-from mxgw_core.workers.paths import DataDirectory
+from mxgw_core.workers.orphans import OrphanDecision
 from mxgw_core.workers.pool import WarmPool
-from mxgw_core.workers.worker import Worker
+from mxgw_core.workers.session_worker import SessionWorker
 from mxgw_worker.ipc.handshake import SECRET_BYTES
 
 log = logging.getLogger(__name__)
 
 # 144 random bits (ASVS 11.5.1 wants 128 from a CSPRNG). A name, never a credential.
 _ID_BYTES = 18
-# How often it is looked at whether sessions together hold too much.
+# How often the memory of all sessions is checked.
 _MEMORY_WATCH_S = 1.0
 
 
 def _new_id() -> str:
-    """Return a session id that no command line takes for an option."""
+    """Return a session id that does not look like an option of a command line."""
     while (session_id := secrets.token_urlsafe(_ID_BYTES)).startswith("-"):
         pass
     return session_id
 
 
-@dataclass(frozen=True, slots=True)
-class RememberedSession:
-    """What is remembered of a session that ended. `serial` orders sessions by their opening."""
-
-    info: SessionInfo
-    serial: int
-    closed_at: float
-    lease_s: float
-
-    @classmethod
-    def of(cls, session: Session) -> RememberedSession:
-        """Return what is to be remembered of a session that ended just now."""
-        return cls(session.info(), session.serial, session.closed_at or time.time(), session.request.lease_s)
-
-
 class SessionRegistry:
     """Owns every session's task; use as an async context manager around serving.
 
-    Leaving it ends all sessions with GATEWAY_SHUTDOWN and returns when their workers are gone; those whose workers
-    outlive the gateway are left to the next one.
+    Leaving the context ends all sessions with GATEWAY_SHUTDOWN, and waits until their workers have ended. Sessions
+    whose workers outlive the gateway are left to the next one.
     """
 
     def __init__(
@@ -79,13 +60,13 @@ class SessionRegistry:
         *,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        """`clock`: monotonic seconds, for leases and grace; it goes with the event loop's."""
+        """`clock`: monotonic seconds, for leases and grace; tests replace it together with the event loop's clock."""
         self._settings = settings
         self._plugins = plugins
         self._data = data
         self._clock = clock
         self._live: dict[str, Session] = {}
-        self._ended: OrderedDict[str, RememberedSession] = OrderedDict()
+        self.ended = EndedSessions(settings.limits.remembered_sessions)
         self._opened = 0
         self._openings = Openings()
         self.totals = SessionTotals()
@@ -119,13 +100,13 @@ class SessionRegistry:
         await self._tasks.__aexit__(None, None, None)
 
     def drain(self) -> None:
-        """Open no more sessions; those there are wait for their end without their limits of time."""
+        """Open no more sessions. Lease and grace no longer end the sessions that are open."""
         self.draining = True
         for session in self._live.values():
             session.drain()
 
     def close_all(self, reason: CloseReason) -> None:
-        """Begin to end every session."""
+        """Start to end every session."""
         for session in tuple(self._live.values()):
             session.close(reason)
 
@@ -136,23 +117,23 @@ class SessionRegistry:
         return sum(session.is_left for session in self._live.values())
 
     async def wait_closed(self) -> None:
-        """Return when every session that is live now has ended and its worker is gone or left alone."""
+        """Return when every session that is live now has ended, or was left to the next gateway."""
         live = [session.closed for session in self._live.values()]
         if live:
             await asyncio.wait(live)
 
     async def open(self, request: SessionRequest, owner: Identity) -> Session:
-        """Start a session and return it READY; a repeat of an earlier request gets the session of that one.
+        """Open a session, and return it once it is READY; a repeated request gets the session of the first one.
 
-        A caller that gives up waiting takes its session with it, unless it may repeat the request.
+        When the caller stops waiting, the session ends, unless the request has an id and can be repeated.
 
         Raises:
             RequestIdReused, SessionGone, RequestIdLimitReached: see `Openings.find`.
             GatewayDraining: the gateway is shutting down.
             UnknownBackend: the settings define no such backend.
             SessionLimitReached: too many sessions are open, of all owners or of this one.
-            MemoryLimitReached: the events of those that are open take too much memory.
-            WorkerStartFailed: its worker did not come up.
+            MemoryLimitReached: the events of open sessions use too much memory.
+            WorkerStartFailed: its worker did not start.
         """
         if self.draining:
             raise GatewayDraining("the gateway is shutting down: try again later", retry_after_s=5.0)
@@ -210,7 +191,7 @@ class SessionRegistry:
                 metadata={"limit": str(limits.sessions), "setting": "limits.sessions"},
                 retry_after_s=5.0,
             )
-        # Without an authenticating plugin all callers are one owner, which says nothing of who they are.
+        # Without an authenticating plugin all callers are the same owner, so a limit per owner makes no sense.
         if not self._plugins.implements("mxgw_authenticate"):
             return
         own = sum(session.owner.id == owner.id and not session.request.is_internal for session in self._live.values())
@@ -223,35 +204,30 @@ class SessionRegistry:
             )
 
     def remember(self, ended: Iterable[EndedSession]) -> None:
-        """Remember sessions of earlier runs as well, the oldest end first."""
+        """Remember sessions that ended in earlier runs; to be given in the order of their ends."""
         for session in ended:
             self._opened += 1
-            self._remember(RememberedSession(session.info, self._opened, session.closed_at, session.lease_s))
+            self.ended.add(RememberedSession(session.info, self._opened, session.closed_at, session.lease_s))
             self._openings.remember(session)
 
-    def _remember(self, session: RememberedSession) -> None:
-        self._ended[session.info.session_id] = session
-        while len(self._ended) > self._settings.limits.remembered_sessions:
-            self._ended.popitem(last=False)
+    def take_over(self, orphan: Orphan, decision: OrphanDecision) -> None:
+        """Take back the session of an orphan, or end it, as was decided. This does not wait.
 
-    def take_over(self, orphan: Orphan, judgement: Judgement) -> None:
-        """Take back the session of an orphan, or end it, as it was judged; nothing in here waits.
-
-        Until its worker is back the session is ADOPTING. One that cannot be taken back ends like any other, and is
-        remembered with its reason.
+        The session is ADOPTING until its worker is back. When it cannot be taken back, it ends like any other session,
+        and its close reason is remembered.
         """
         spawn = orphan.spawn
         if not same_data_dir(spawn.data_dir_id, self._data.id):
-            # Its process may be at work for the gateway of that directory: nothing here may touch it.
+            # The gateway of that directory may be using the process, so it is left alone.
             log.warning(
                 "worker %d of session %s belongs to another data directory", orphan.worker.pid, spawn.session_id
             )
-            judgement = Judgement(OrphanVerdict.IGNORE)
-        if judgement.verdict is OrphanVerdict.IGNORE or spawn.session_id in self._live:
+            decision = OrphanDecision(OrphanVerdict.IGNORE)
+        if decision.verdict is OrphanVerdict.IGNORE or spawn.session_id in self._live:
             log.info("worker %d of session %s is left alone", orphan.worker.pid, spawn.session_id)
             self.totals.adoptions[AdoptionOutcome.IGNORED] += 1
             return
-        # The directory may have moved; its workers find it wherever it is.
+        # The data directory may have been moved: its workers find the socket in its new place.
         orphan = replace(orphan, spawn=replace(spawn, endpoint=self._data.socket_of(spawn.session_id)))
         self._opened += 1
         session = Session(
@@ -276,17 +252,17 @@ class SessionRegistry:
         self._live[session.id] = session
         self.memory.watch(session.distributor, spawn.owner, session.worker.commands)
         self._openings.add(session, was_opened=orphan.was_ready)
-        if judgement.verdict is OrphanVerdict.TERMINATE:
-            session.close(judgement.reason, judgement.detail)
+        if decision.verdict is OrphanVerdict.TERMINATE:
+            session.close(decision.reason, decision.detail)
             self.totals.adoptions[AdoptionOutcome.TERMINATED] += 1
         else:
             self.totals.adopting(session)
         self._tasks.create_task(self._run(session), name=f"session:{session.id}")
 
-    def _adopting(self, orphan: Orphan) -> Callable[[Session], Worker]:
+    def _adopting(self, orphan: Orphan) -> Callable[[Session], SessionWorker]:
         return lambda session: self._worker(session, orphan.spawn, orphan)
 
-    def _make_worker(self, session: Session) -> Worker:
+    def _make_worker(self, session: Session) -> SessionWorker:
         request, owner = session.request, session.owner
         spawn = WorkerSpawn(
             session_id=session.id,
@@ -306,8 +282,8 @@ class SessionRegistry:
         )
         return self._worker(session, spawn)
 
-    def _worker(self, session: Session, spawn: WorkerSpawn, orphan: Orphan | None = None) -> Worker:
-        return Worker(
+    def _worker(self, session: Session, spawn: WorkerSpawn, orphan: Orphan | None = None) -> SessionWorker:
+        return SessionWorker(
             spawn,
             settings=self._settings,
             data=self._data,
@@ -325,7 +301,7 @@ class SessionRegistry:
             self._live.pop(session.id, None)
             self._openings.over(session)
             self.totals.over(session)
-            self._remember(RememberedSession.of(session))
+            self.ended.add(RememberedSession.of(session))
             session.distributor.release()
 
     async def _sweep(self) -> None:
@@ -349,42 +325,42 @@ class SessionRegistry:
 
     @property
     def clients(self) -> int:
-        """How many sessions are open that clients asked for."""
+        """How many open sessions belong to clients, and not to the gateway itself."""
         return sum(not session.request.is_internal for session in self._live.values())
 
     def live(self) -> Sequence[Session]:
         """Return the live sessions, oldest first."""
         return tuple(self._live.values())
 
-    def ended(self) -> Iterable[RememberedSession]:
-        """Return the sessions that ended lately, the oldest end first."""
-        return tuple(self._ended.values())
-
     def find(self, session_id: str) -> Session | None:
         """Return a live session."""
         return self._live.get(session_id)
 
     def opened_by(self, key: bytes) -> SessionInfo | None:
-        """Return the live session that a request of this key opened or is opening; None when there is none."""
+        """Return the live session that a request with this key has opened or is opening; None when there is none."""
         session = self._openings.session_of(key) if key else None
         return None if session is None else session.info()
 
-    def find_ended(self, session_id: str) -> RememberedSession | None:
-        """Return what is remembered of a session that ended."""
-        return self._ended.get(session_id)
-
     def info(self, session_id: str) -> SessionInfo | None:
-        """Return what is known of a session, live or ended."""
+        """Return a session, live or ended, as plugins see it; None when it is not known."""
         session = self._live.get(session_id)
         if session is not None:
             return session.info()
-        ended = self._ended.get(session_id)
+        ended = self.ended.find(session_id)
         return ended.info if ended is not None else None
 
+    def is_internal(self, session_id: str) -> bool:
+        """Return whether a session, live or ended, is the gateway's own."""
+        session = self._live.get(session_id)
+        if session is not None:
+            return session.request.is_internal
+        ended = self.ended.find(session_id)
+        return ended is not None and ended.info.is_internal
+
     def knows_epoch(self, epoch: bytes) -> bool:
-        """Return whether some session, live or ended lately, counts or counted in this epoch."""
+        """Return whether this is the epoch of a session that is live or ended lately."""
         live = any(session.distributor.epoch == epoch for session in self._live.values())
-        return live or any(ended.info.epoch == epoch for ended in self._ended.values())
+        return live or any(ended.info.epoch == epoch for ended in self.ended.all())
 
     def get(self, session_id: str) -> Session:
         """Return a live session.
@@ -396,11 +372,5 @@ class SessionRegistry:
         session = self._live.get(session_id)
         if session is not None:
             return session
-        ended = self._ended.get(session_id)
-        if ended is not None and ended.info.close_reason is not None:
-            reason, detail = ended.info.close_reason.name, ended.info.close_detail
-            raise SessionGone(
-                f"session {session_id} ended ({reason}{f': {detail}' if detail else ''}): open a new one",
-                metadata={"close_reason": reason},
-            )
+        self.ended.check_gone(session_id)
         raise SessionNotFound("no session has this id: it may have ended long ago; open a new one")

@@ -1,8 +1,8 @@
-"""One session: its state machine, its worker, its log and subscribers, its lease.
+"""One session: its states, its worker, its log and subscribers, its lease.
 
-CREATING -> READY -> CLOSING -> CLOSED, FAULTED from any live state, ADOPTING -> READY after a restart. `run` carries a
-session through its whole life in one task; everything else only asks for transitions.
-It has more than 400 lines because lease, detach grace, drain and adoption all move that one state machine.
+CREATING -> READY -> CLOSING -> CLOSED, FAULTED from any live state, ADOPTING -> READY after a restart. One task, `run`,
+makes all transitions of a session; the other methods only request them. The module has more than 400 lines, because
+lease, detach grace, drain and adoption all change these states.
 """
 
 from __future__ import annotations
@@ -23,38 +23,39 @@ from mxgw_core.api.errors import (
     SessionGone,
     SessionNotReady,
 )
-from mxgw_core.api.events import QueueLimits, Retention, SubscriberLimits
+from mxgw_core.api.events import Retention
 from mxgw_core.api.types import CloseReason, Identity, SessionInfo, SessionState
 from mxgw_core.config.models import Settings
 from mxgw_core.events.distributor import Distributor
 from mxgw_core.events.item_book import ItemBook
 from mxgw_core.plugins import PluginHost
-from mxgw_core.sessions.bounds import bounded, buffer_limit
-from mxgw_core.workers.worker import Worker
+from mxgw_core.sessions.limits import bounded, buffer_limit, subscriber_limits
+from mxgw_core.workers.session_worker import SessionWorker
 
 log = logging.getLogger(__name__)
 
-# After a restart most workers are back within this time.
+# Clients retry after this time while a worker is adopted: most workers are back by then.
 _ADOPTION_RETRY_S = 0.25
-# After a restart clients need this long to come back, however short the grace is: the longest pause between the
-# attempts of a client, 10 s, and the retry time of a gateway that drains, 2 s. Source: docs/replay.md.
+# After a restart the detach grace is at least this long, because clients need it to come back: the longest pause
+# between the attempts of a client is 10 s, and a gateway that drains tells it to wait 2 s. Source: docs/replay.md.
 _COMING_BACK_S = 12.0
 _SNAPSHOTS_AT_ONCE = 4
-# What a worker is believed to have at once in any case.
+# Any worker may have this many items, whatever the settings say.
 _ITEMS_OF_ANY_WORKER = 100_000
 
 
 @dataclass(frozen=True, slots=True)
 class SessionRequest:
-    """What a client asked for, checked and capped. `key` names the request to the caller and `digest` is over its
-    fields, so that a repeat is known; both are empty without a request id.
+    """What a client asked for, checked and within its limits. `key` identifies the request of this caller, and `digest`
+    is a hash of its fields, so that a repeated request is recognised. Both are empty without a request id.
     """
 
     client_name: str
     backend: str
     tag: str
     lease_s: float
-    # Of the gateway's own: no lease, no client's place, and never left to the next gateway.
+    # Whether the gateway itself opened it: then it has no lease, counts for no limit of clients, and is never left to
+    # the next gateway.
     is_internal: bool = False
     key: bytes = field(default=b"", repr=False)
     digest: bytes = field(default=b"", repr=False)
@@ -64,8 +65,8 @@ class Session:
     """One client's MXAccess context.
 
     Attributes:
-        opened: completed when the session is READY, or failed with why it is not.
-        closed: completed when the session has ended and its worker is gone.
+        opened: completed when the session is READY; failed with the error when it cannot be opened.
+        closed: completed when the session and its worker have ended, or were left to the next gateway.
     """
 
     def __init__(
@@ -77,14 +78,15 @@ class Session:
         *,
         settings: Settings,
         plugins: PluginHost,
-        make_worker: Callable[[Session], Worker],
+        make_worker: Callable[[Session], SessionWorker],
         clock: Callable[[], float] = time.monotonic,
         adopted_from: float | None = None,
         had_subscriber: bool = False,
     ) -> None:
-        """`adopted_from`: the session was opened by an earlier gateway at this time, and waits for its worker.
+        """`adopted_from`: when an earlier gateway opened the session, which now waits for its worker; None for a new
+        session.
 
-        `had_subscriber`: it had one there.
+        `had_subscriber`: whether the session had a subscriber at the earlier gateway.
         """
         self.id = session_id
         self.serial = serial
@@ -101,13 +103,13 @@ class Session:
         self._leased_until = clock() + request.lease_s
         self._grace_timer: asyncio.TimerHandle | None = None
         self._detached_at: float | None = None
-        # One that never had a subscriber has no detach grace: its client may only send commands.
+        # A session that never had a subscriber has no detach grace: its client may only send commands.
         self._had_subscriber = had_subscriber
         self._is_draining = False
         loop = asyncio.get_running_loop()
         self.opened: asyncio.Future[None] = loop.create_future()
         self.closed: asyncio.Future[None] = loop.create_future()
-        # Completed by `close`, somebody wants the session to end, and by `release`.
+        # Completed by the first `close` or `release`, with the close reason.
         self._close_wanted: asyncio.Future[tuple[CloseReason, str]] = loop.create_future()
         self._is_released = False
         events = settings.events
@@ -132,7 +134,7 @@ class Session:
     # life
 
     async def run(self) -> None:
-        """Carry the session from CREATING or ADOPTING to its end; never raises but for cancellation."""
+        """Lead the session from CREATING or ADOPTING to its end. Only a cancellation is raised."""
         try:
             if not self._close_wanted.done():
                 await self._start()
@@ -205,7 +207,7 @@ class Session:
             watching.cancel()
 
     def _why(self) -> tuple[CloseReason, str]:
-        """Return the first cause: what was asked for, or how the worker ended."""
+        """Return why the session ends: the first request to close it, or the end of its worker."""
         if self._close_wanted.done():
             return self._close_wanted.result()
         if self.worker.ended.done():
@@ -214,7 +216,7 @@ class Session:
         return CloseReason.GATEWAY_SHUTDOWN, "the gateway stopped"
 
     def _leave(self, reason: CloseReason, detail: str) -> None:
-        """End streams and commands at once; the worker's own end may take a little longer."""
+        """End streams and commands at once. Ending the worker may take a little longer."""
         self.close_reason, self.close_detail = reason, detail
         self.state = SessionState.FAULTED if reason.is_fault else SessionState.CLOSING
         self._cancel_grace()
@@ -239,7 +241,7 @@ class Session:
         self.closed.set_result(None)
 
     def _let_go(self) -> None:
-        """Leave the worker to the next gateway: streams and commands end here, the session does not."""
+        """Leave the worker to the next gateway: streams and commands end, and the session goes on there."""
         self._cancel_grace()
         text = "the gateway is shutting down and the session goes on at the next one: come back with your last position"
         self.distributor.end(GatewayDraining(text, retry_after_s=2.0))
@@ -258,7 +260,7 @@ class Session:
     def _refuse_opening(self, error: GatewayError) -> None:
         if not self.opened.done():
             self.opened.set_exception(error)
-            self.opened.exception()  # the caller may be gone; that is no unhandled error
+            self.opened.exception()  # marks it as seen: the caller may have stopped waiting
 
     def _ended_error(self, reason: CloseReason, detail: str) -> SessionEnded:
         return SessionEnded(
@@ -270,21 +272,21 @@ class Session:
     # what others ask for
 
     def close(self, reason: CloseReason, detail: str = "") -> bool:
-        """Begin to end the session; return False when that began already."""
+        """Start to end the session; return False when it is ending or has ended already."""
         if self._close_wanted.done() or self.state not in _LIVE:
             return False
         self._close_wanted.set_result((reason, detail))
         return True
 
     def release(self) -> None:
-        """Leave the session to the next gateway when its worker can wait for it; else end it."""
+        """Leave the session to the next gateway if its worker can wait for that; otherwise end the session."""
         if not self._close_wanted.done():
             self._is_released = self.state in (SessionState.READY, SessionState.ADOPTING)
             self.close(CloseReason.GATEWAY_SHUTDOWN)
 
     @property
     def is_left(self) -> bool:
-        """Whether the next gateway is to take the session back."""
+        """Whether the session is left to the next gateway."""
         return self._is_released and self.worker.outlives_gateway
 
     def require_ready(self) -> None:
@@ -293,7 +295,7 @@ class Session:
         Raises:
             SessionGone: it has ended.
             SessionAdopting: it waits for its worker, after a restart of the gateway.
-            SessionNotReady: it cannot serve yet, or no more.
+            SessionNotReady: it is still starting, or is closing.
         """
         if self.state is SessionState.READY and not self._close_wanted.done():
             return
@@ -319,12 +321,12 @@ class Session:
     # lease and grace
 
     def touch(self) -> None:
-        """A client used the session: its lease begins anew."""
+        """A client used the session: its lease starts again."""
         self._leased_until = self._clock() + self.request.lease_s
 
     @property
     def lease_left_s(self) -> float:
-        """Seconds until the lease expires; the whole lease while somebody is attached."""
+        """Seconds until the lease expires; the whole lease while the session has subscribers."""
         if self.distributor.subscribers or self.request.is_internal:
             return self.request.lease_s
         return self._leased_until - self._clock()
@@ -336,7 +338,7 @@ class Session:
         return self.close(CloseReason.LEASE_EXPIRED, f"idle for {self.request.lease_s:g} s")
 
     def attached(self) -> None:
-        """A subscriber came."""
+        """A subscriber attached."""
         is_first = not self._had_subscriber or self._detached_at is not None
         self._had_subscriber = True
         self._detached_at = None
@@ -346,7 +348,7 @@ class Session:
             self._plugins.ask("mxgw_session_attached", session=self.info())
 
     def detached(self) -> None:
-        """The last subscriber left: the plugins may give the session a limited time without one."""
+        """The last subscriber left: a plugin may set a detach grace, after which the session ends."""
         self.touch()
         self._detached_at = self._clock()
         if self.state is not SessionState.READY or self._is_draining:
@@ -355,7 +357,7 @@ class Session:
         self._begin_grace()
 
     def drain(self) -> None:
-        """The gateway is stopping: it sends subscribers away itself, so neither grace nor lease ends the session."""
+        """The gateway is stopping, and ends the streams itself: neither grace nor lease ends the session any more."""
         self._is_draining = True
         self._cancel_grace()
 
@@ -373,7 +375,7 @@ class Session:
             self._grace_timer.cancel()
             self._grace_timer = None
 
-    # what the plugins say at the opening
+    # what plugins decide when the session is opened
 
     def _retain(self) -> None:
         for answer in self._plugins.ask("mxgw_retention", session=self.info()):
@@ -382,11 +384,11 @@ class Session:
 
     @property
     def lease_expires_at(self) -> float:
-        """When the lease expires if nothing happens, wall clock."""
+        """When the lease expires if the session is not used, wall clock seconds since 1970."""
         return time.time() + self.lease_left_s
 
     def info(self) -> SessionInfo:
-        """Return the session at this moment."""
+        """Return the session as plugins see it at this moment."""
         events = self.distributor.log
         return SessionInfo(
             session_id=self.id,
@@ -407,15 +409,6 @@ class Session:
             horizon_s=self.distributor.horizon_s,
             is_internal=self.request.is_internal,
         )
-
-
-def subscriber_limits(settings: Settings, plugins: PluginHost, session: SessionInfo | None) -> SubscriberLimits:
-    """Return what the plugins say of a session's subscribers (of any session's, for None), or else the settings."""
-    for answer in plugins.ask("mxgw_subscriber_limits", session=session):
-        if isinstance(answer.value, SubscriberLimits):
-            return answer.value
-    events = settings.events
-    return SubscriberLimits(1, QueueLimits(events.queue_events, events.queue_bytes, events.queue_seconds))
 
 
 _LIVE = frozenset({SessionState.CREATING, SessionState.READY, SessionState.ADOPTING})

@@ -1,4 +1,4 @@
-"""What all sessions of a gateway's run add up to, those that ended included: no figure in here ever falls."""
+"""Counts over all sessions of a gateway run, ended ones included. They never decrease."""
 
 from __future__ import annotations
 
@@ -19,29 +19,29 @@ START_BOUNDS_S = (0.025, 0.05, 0.1, 0.2, 0.4, 0.8, 1.5, 3.0, 6.0, 12.0, 30.0)
 
 
 class StartOutcome(enum.Enum):
-    """What became of a worker that a session asked for."""
+    """The outcome of starting a worker for a session."""
 
     READY = "ready"
     FAILED = "failed"
-    # The session was closed before.
+    # The session was closed before its worker was ready.
     ABANDONED = "abandoned"
 
 
 class AdoptionOutcome(enum.Enum):
-    """What became of a worker of an earlier gateway run."""
+    """The outcome for a worker of an earlier gateway run."""
 
     ADOPTED = "adopted"
-    # It was to be adopted, and did not come back.
+    # It was to be adopted, but did not come back.
     FAILED = "failed"
-    # It was not wanted, or not allowed; its session is over.
+    # No plugin wanted it, or one forbade it: its session ended.
     TERMINATED = "terminated"
     IGNORED = "ignored"
-    # The session was closed while it waited.
+    # The session was closed while it waited for the worker.
     ABANDONED = "abandoned"
 
 
 class SessionTotals:
-    """Fed by the registry, at the beginning and the end of a session; lives in the event loop."""
+    """The registry calls it when a session starts and when it ends. Belongs to the event loop."""
 
     def __init__(self) -> None:
         self.starts: Counter[StartOutcome] = Counter()
@@ -49,11 +49,11 @@ class SessionTotals:
         self.adoptions: Counter[AdoptionOutcome] = Counter()
         self.ended: Counter[CloseReason] = Counter()
         self._streams = StreamTotals()
-        # Of sessions that ended while somebody still reads what is left.
+        # Distributors of ended sessions that still have subscribers, which read the remaining events.
         self._lingering: list[Distributor] = []
 
     def starting(self, session: Session) -> None:
-        """A session asks for a worker."""
+        """A session starts, and needs a worker."""
         began = time.monotonic()
 
         def opened(done: asyncio.Future[None]) -> None:
@@ -69,7 +69,7 @@ class SessionTotals:
         session.opened.add_done_callback(opened)
 
     def adopting(self, session: Session) -> None:
-        """A session waits for the worker that an earlier gateway gave it."""
+        """A session waits for its worker of an earlier gateway run."""
 
         def opened(done: asyncio.Future[None]) -> None:
             match done.exception():
@@ -78,21 +78,21 @@ class SessionTotals:
                 case WorkerStartFailed():
                     self.adoptions[AdoptionOutcome.FAILED] += 1
                 case GatewayDraining():
-                    pass  # the next gateway decides
+                    pass  # the next gateway adopts it
                 case _:
                     self.adoptions[AdoptionOutcome.ABANDONED] += 1
 
         session.opened.add_done_callback(opened)
 
     def over(self, session: Session) -> None:
-        """A session ended. One that is left to the next gateway did not."""
+        """A session ended, or was left to the next gateway; only the first is counted."""
         if session.close_reason is not None:
             self.ended[session.close_reason] += 1
         self._lingering.append(session.distributor)
         self._settle()
 
     def streams(self) -> StreamTotals:
-        """Return what the sessions that ended add up to."""
+        """Return the sums over the sessions that ended."""
         self._settle()
         totals = StreamTotals()
         totals.add(self._streams)

@@ -10,6 +10,7 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
+from mxgw_core.api.gateway import Gateway
 from mxgw_core.app import GatewayApp
 from mxgw_core.config import load_settings
 from mxgw_core.config.models import Settings
@@ -25,6 +26,11 @@ class RunningGateway:
     plugins: PluginHost
     target: str
     directory: Path
+
+    @property
+    def api(self) -> Gateway:
+        """The gateway as plugins see it."""
+        return self.app.gateway
 
 
 @asynccontextmanager

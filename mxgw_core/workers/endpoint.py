@@ -1,6 +1,7 @@
-"""Where one worker connects: a Unix socket in the private directory, short and the same through restarts.
+"""Where one worker connects, and what a connection must prove to be taken for that worker.
 
-On Windows this would be a named pipe; nothing else of the gateway knows what it is (docs/reattach.md).
+The endpoint is a Unix socket in the private directory, with a short path that stays the same when the gateway restarts.
+On Windows it would be a named pipe; no other module of the gateway knows which it is (docs/reattach.md).
 """
 
 from __future__ import annotations
@@ -8,22 +9,106 @@ from __future__ import annotations
 import asyncio
 import logging
 import weakref
+from dataclasses import replace
 
-from mxgw_core.api.workers import WorkerRefusal, WorkerSpawn
+from mxgw.worker.v1.worker_pb2 import Hello
+from mxgw_core.api.workers import Orphan, WorkerIdentity, WorkerProof, WorkerRefusal, WorkerSpawn
+from mxgw_core.failpoints import reach
 from mxgw_core.plugins import PluginHost
-from mxgw_core.workers.expected import ExpectedWorker
-from mxgw_core.workers.link import LinkOwner, WorkerLink
+from mxgw_core.workers.connection import ConnectionOwner, Refused, WorkerConnection
+from mxgw_core.workers.steps import cause_in_words
+from mxgw_worker.ipc.handshake import PROTOCOL_VERSION, GatewayHandshake
+from mxgw_worker.ipc.process import pid_scope
 
 log = logging.getLogger(__name__)
+
+
+class ExpectedWorker:
+    """The worker of one session, started by this gateway or (`orphan`) by an earlier one.
+
+    Attributes:
+        identity: what is known of the worker process so far.
+        phase: "hello" or "adopt": the first part of the names of failpoint steps.
+    """
+
+    def __init__(self, spawn: WorkerSpawn, orphan: Orphan | None, plugins: PluginHost) -> None:
+        self._spawn = spawn
+        self._orphan = orphan
+        self._plugins = plugins
+        self.phase = "hello" if orphan is None else "adopt"
+        self.identity = (
+            orphan.worker if orphan is not None else WorkerIdentity(spawn.session_id, 0, 0, b"", 0, pid_scope())
+        )
+
+    def started(self, pid: int, ticks: int) -> None:
+        """The process was started; only this process may connect from now on."""
+        self.identity = replace(self.identity, pid=pid, start_ticks=ticks)
+
+    def handshake(self) -> GatewayHandshake:
+        """Return the handshake for a new connection."""
+        return GatewayHandshake(
+            session_id=self._spawn.session_id,
+            secret=self._spawn.secret,
+            former_secret=self._orphan.former_secret if self._orphan is not None else None,
+        )
+
+    def proved(self, handshake: GatewayHandshake) -> None:
+        """A peer proved that it knows the secret: check the rest of its Hello, and have plugins store the next secret.
+
+        Raises:
+            Refused: the peer is another process or has another epoch, or a plugin could not record a new worker.
+        """
+        hello = handshake.hello
+        if self._orphan is not None:
+            self._compare(hello)
+        self.identity = replace(
+            self.identity,
+            pid=hello.pid,
+            start_ticks=hello.start_ticks or self.identity.start_ticks,
+            epoch=hello.epoch,
+            protocol_version=PROTOCOL_VERSION,
+        )
+        reach(f"{self.phase}:before-manifest")
+        proof = WorkerProof(self.identity, handshake.next_secret, handshake.proved_secret)
+        for answer in self._plugins.ask("mxgw_worker_proved", proof=proof):
+            if answer.error is None:
+                continue
+            if self._orphan is None:
+                raise Refused(
+                    "NOT_RECORDED",
+                    f"plugin {answer.plugin!r} could not record the worker{cause_in_words(answer.error)}",
+                )
+            log.error(
+                "session %s: plugin %s could not record the adopted worker%s: it serves, but unless that is made good "
+                "it will not be adopted again",
+                self._spawn.session_id,
+                answer.plugin,
+                cause_in_words(answer.error),
+            )
+        reach(f"{self.phase}:after-manifest")
+
+    def _compare(self, hello: Hello) -> None:
+        known = self.identity
+        if hello.epoch != known.epoch:
+            raise Refused("WRONG_EPOCH", "the worker counts in another epoch than the session's")
+        if hello.start_ticks != known.start_ticks:
+            raise Refused("WRONG_PROCESS", "the worker says that it started at another time than the session's")
+
 
 _REMEMBERED_REFUSALS = 10
 
 
 class Endpoint:
-    """Takes connections for `owner`. Lives in the event loop; `close` may be called at any time."""
+    """Accepts connections for `owner`. Belongs to the event loop; `close` may be called at any time."""
 
     def __init__(
-        self, spawn: WorkerSpawn, owner: LinkOwner, expected: ExpectedWorker, plugins: PluginHost, *, frame_bytes: int
+        self,
+        spawn: WorkerSpawn,
+        owner: ConnectionOwner,
+        expected: ExpectedWorker,
+        plugins: PluginHost,
+        *,
+        frame_bytes: int,
     ) -> None:
         self._spawn = spawn
         self._owner = owner
@@ -31,13 +116,13 @@ class Endpoint:
         self._plugins = plugins
         self._frame_bytes = frame_bytes
         self._server: asyncio.AbstractServer | None = None
-        # Also the refused ones, for as long as they take to close.
-        self._links: weakref.WeakSet[WorkerLink] = weakref.WeakSet()
+        # All open connections, also refused ones that are still closing.
+        self._connections: weakref.WeakSet[WorkerConnection] = weakref.WeakSet()
         # The reasons of the first few refusals.
         self._refusals: list[str] = []
 
     async def listen(self) -> None:
-        """Begin to take connections; only this user's processes may.
+        """Begin to accept connections, from processes of this user only.
 
         Raises:
             OSError: the socket cannot be made.
@@ -47,19 +132,19 @@ class Endpoint:
         self._server = await asyncio.get_running_loop().create_unix_server(self._accept, str(path), backlog=8)
         path.chmod(0o600)
 
-    def _accept(self) -> WorkerLink:
-        link = WorkerLink(
+    def _accept(self) -> WorkerConnection:
+        connection = WorkerConnection(
             self._owner,
             self._expected.handshake,
             expected_pid=lambda: self._expected.identity.pid or None,
             frame_bytes=self._frame_bytes,
         )
-        self._links.add(link)
-        return link
+        self._connections.add(connection)
+        return connection
 
-    def refused(self, link: WorkerLink, reason: str, detail: str) -> None:
-        """A connection was turned away: every single one is told to the log and the plugins."""
-        session_id, peer = self._spawn.session_id, link.peer
+    def refused(self, connection: WorkerConnection, reason: str, detail: str) -> None:
+        """A connection was refused: log it, and report it to the plugins."""
+        session_id, peer = self._spawn.session_id, connection.peer
         pid, uid = (peer.pid, peer.uid) if peer is not None else (None, None)
         log.warning(
             "session %s: refused a worker connection of process %s, user %s: %s: %s",
@@ -73,14 +158,14 @@ class Endpoint:
         if len(self._refusals) < _REMEMBERED_REFUSALS:
             self._refusals.append(reason)
 
-    def told_refusals(self) -> str:
-        """Return the first few refusals as the end of a sentence; "" when there were none."""
+    def refusals_in_words(self) -> str:
+        """Return the first refusals as the end of a sentence; "" when there were none."""
         return f"; refused connections: {', '.join(self._refusals)}" if self._refusals else ""
 
     def close(self) -> None:
-        """Cut every connection, and leave no socket behind."""
-        for link in tuple(self._links):
-            link.abort()
+        """Cut every connection, and remove the socket."""
+        for connection in tuple(self._connections):
+            connection.abort()
         if self._server is not None:
             self._server.close()
         self._spawn.endpoint.unlink(missing_ok=True)

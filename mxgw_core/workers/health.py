@@ -1,4 +1,4 @@
-"""Signs of life of one worker: when it was last heard, how its source is, and how quickly it answers."""
+"""Signs of life of one worker: when its last message came, the health of its source, and how quickly it answers."""
 
 from __future__ import annotations
 
@@ -11,15 +11,15 @@ from mxgw.worker.v1 import worker_pb2 as w
 from mxgw_core.printable import printable
 
 # A worker counts as silent after 2.5 heartbeat intervals without a byte from it (docs/reference/streams.md#silence),
-# looked at in quarters: nine quarters passed means between 2.25 and 2.5 intervals.
+# counted in quarters of an interval: after nine quarters between 2.25 and 2.5 intervals have passed.
 TICKS_PER_HEARTBEAT = 4
 _SILENT_TICKS = 9
-# Shown as silent a little earlier than it is given up.
+# The worker is shown as silent a little earlier than it is killed.
 _QUIET_HEARTBEATS = 1.5
 
 
 class Health:
-    """Fed by the link, ticked by the supervisor. Times are monotonic seconds."""
+    """`heard` and `pong` are called for messages of the worker, `ask` and `tick` by its supervisor, in turn."""
 
     def __init__(self, interval_s: float, send: Callable[[w.WorkerEnvelope], None]) -> None:
         self._interval_s = interval_s
@@ -36,41 +36,42 @@ class Health:
 
     @property
     def silence_s(self) -> float:
-        """Seconds since the worker was last heard."""
+        """Seconds since the worker's last message."""
         return time.monotonic() - self._last_heard
 
     @property
     def is_quiet(self) -> bool:
-        """Whether it should have been heard by now."""
+        """Whether a message of the worker is overdue."""
         return self.silence_s > _QUIET_HEARTBEATS * self._interval_s
 
     @property
     def tick_s(self) -> float:
-        """How often `tick` is to be called."""
+        """Seconds between two calls of `tick`."""
         return self._interval_s / TICKS_PER_HEARTBEAT
 
     def heard(self) -> None:
-        """Something came from the worker."""
+        """A message of the worker arrived."""
         self._heard = True
         self._last_heard = time.monotonic()
 
     def ask(self) -> None:
-        """Ask for a sign of life, once per heartbeat interval."""
+        """Send a ping, once per heartbeat interval. To be called before each tick."""
         if self._ticks % TICKS_PER_HEARTBEAT == 0:
             self._send(w.WorkerEnvelope(ping=w.Ping(token=0)))
         self._ticks += 1
 
     def tick(self, *, excused: bool) -> bool:
-        """A tick has passed; return whether the worker is to be given up. `excused` ticks do not count.
+        """A tick has passed; return whether the worker counts as dead. With `excused` the tick does not count as
+        silence.
 
-        Ticks are counted, not time: when this process itself was stopped, the worker is not to blame.
+        Silence is counted in ticks instead of time: while this process itself is stopped, no tick passes.
         """
         self._silent_ticks = 0 if self._heard or excused else self._silent_ticks + 1
         self._heard = False
         return self._silent_ticks >= _SILENT_TICKS
 
     def pong(self, pong: w.Pong) -> None:
-        """The worker answered."""
+        """The worker answered a ping."""
         self.source = SourceHealth.ValueType(pong.source_health)
         self.source_detail = printable(pong.source_detail, 300)
         waiter = self._pings.pop(pong.token, None)
@@ -78,7 +79,7 @@ class Health:
             waiter.set_result(None)
 
     async def ping(self, timeout_s: float) -> float:
-        """Return the seconds the worker takes to answer.
+        """Ping the worker, and return the seconds until its answer.
 
         Raises:
             TimeoutError: it did not answer in time.

@@ -1,6 +1,9 @@
-"""What a worker's connection brings into the session's log, and where that of a worker taken back begins. Sans-io."""
+"""A worker's events on their way into the session's log, and the acknowledgements that go back."""
 
 from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
 
 from mxgw.v1.events_pb2 import GapReason
 from mxgw.worker.v1 import worker_pb2 as w
@@ -12,23 +15,25 @@ _GAP_REASONS = frozenset(GapReason.values())
 
 
 class Intake:
-    """One worker's events on their way into `distributor`; with `refills` the worker served an earlier gateway."""
+    """Passes one worker's events to `distributor`. With `refills`, the worker served an earlier gateway, and what it
+    kept refills the log.
+    """
 
     def __init__(self, distributor: Distributor, *, refills: bool) -> None:
         self._distributor = distributor
         self._refills = refills
-        # What the worker had when it came back.
+        # The head sequence of the worker when it came back.
         self._refill_head = 0
 
     def resume_after(self, hello: w.Hello) -> int:
-        """Return the sequence after which a worker that says this should send events."""
+        """Return the sequence after which the worker with this Hello should send events."""
         if self._refills:
-            # All that it kept refills the log. A Hello is only checked for sense, so far.
+            # The worker sends all that it kept. Its Hello is not proved yet, so the number may be wrong.
             return max(0, hello.outbox_oldest - 1)
         return self._distributor.log.head if hello.epoch == self._distributor.epoch else 0
 
     def welcomed(self, hello: w.Hello) -> None:
-        """Let events of the worker that said this come."""
+        """The worker with this Hello is accepted; its events follow."""
         self._distributor.epoch = hello.epoch
         if self._refills:
             self._distributor.refill_after(self.resume_after(hello))
@@ -36,11 +41,13 @@ class Intake:
 
     @property
     def is_refilled(self) -> bool:
-        """Whether all is here that the worker had when it came back: before, a resume could be ahead of the log."""
+        """Whether the log has all events up to the head that the worker had when it came back. Before, a client could
+        resume at a position ahead of the log.
+        """
         return self._distributor.log.head >= self._refill_head
 
     def events(self, block: w.EventBlock) -> None:
-        """Take a block of events; `Distributor.flush` has to follow.
+        """Append a block of events. The caller calls `Distributor.flush` afterwards.
 
         Raises:
             OutOfOrder: it does not follow the head.
@@ -48,7 +55,7 @@ class Intake:
         self._distributor.append(block.first_sequence, block.last_sequence, block.events)
 
     def gap(self, lost: w.WorkerGap) -> None:
-        """Take a loss; `Distributor.flush` has to follow.
+        """Append a gap. The caller calls `Distributor.flush` afterwards.
 
         Raises:
             OutOfOrder: it does not follow the head.
@@ -56,8 +63,44 @@ class Intake:
         reason = lost.reason if lost.reason in _GAP_REASONS else GapReason.GAP_REASON_UNSPECIFIED
         gap = Gap(lost.first_lost, lost.last_lost, reason, printable(lost.detail, 300), lost.count)
         if self._refills and reason == GapReason.GAP_REASON_WORKER_OUTBOX_OVERRUN:
-            # Overwritten between Hello and the first block: as with what went before the Hello, subscribers may have
-            # had it from the gateway before, and a history store may hold it. In front of a refill it is no hole.
+            # These events were overwritten between the Hello and the first block. Subscribers may have received them
+            # from the earlier gateway, and a history store may have them, as all events before the Hello. So the log
+            # begins behind them, without a gap.
             self._distributor.begin_behind(gap)
         else:
             self._distributor.append_gap(gap)
+
+
+_EVENTS = 256
+_DELAY_S = 0.05
+
+
+class Acks:
+    """Acknowledges `head()` to the worker after 256 events or 50 ms, whichever is first.
+
+    Source: docs/reference/streams.md#acknowledgements.
+    """
+
+    def __init__(self, head: Callable[[], int], send: Callable[[int], None]) -> None:
+        self._head = head
+        self._send = send
+        self._acked = 0
+        self._timer: asyncio.TimerHandle | None = None
+
+    def appended(self) -> None:
+        """Events were appended to the log, and are safe there."""
+        if self._head() - self._acked >= _EVENTS:
+            self._now()
+        elif self._timer is None:
+            self._timer = asyncio.get_running_loop().call_later(_DELAY_S, self._now)
+
+    def _now(self) -> None:
+        self.cancel()
+        self._acked = self._head()
+        self._send(self._acked)
+
+    def cancel(self) -> None:
+        """Drop the acknowledgement that is scheduled."""
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None

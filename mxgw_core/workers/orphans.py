@@ -1,4 +1,4 @@
-"""Workers of an earlier gateway run: what the plugins know of them, and what is to become of each."""
+"""Orphans: workers of an earlier gateway run, as plugins remember them, and the decision about each."""
 
 from __future__ import annotations
 
@@ -12,19 +12,19 @@ from mxgw_core.plugins import PluginHost
 
 
 @dataclass(frozen=True, slots=True)
-class Judgement:
-    """What becomes of an orphan; for TERMINATE, with which reason its session ends."""
+class OrphanDecision:
+    """The decision about an orphan; for TERMINATE with the close reason of its session."""
 
     verdict: OrphanVerdict
     reason: CloseReason = CloseReason.GATEWAY_SHUTDOWN
     detail: str = ""
 
 
-_ADOPT, _IGNORE = Judgement(OrphanVerdict.ADOPT), Judgement(OrphanVerdict.IGNORE)
+_ADOPT, _IGNORE = OrphanDecision(OrphanVerdict.ADOPT), OrphanDecision(OrphanVerdict.IGNORE)
 
 
-def orphans_of(plugins: PluginHost) -> Iterator[tuple[Orphan, Judgement]]:
-    """Yield every orphan a plugin knows, once, with what is to become of it."""
+def orphans_of(plugins: PluginHost) -> Iterator[tuple[Orphan, OrphanDecision]]:
+    """Yield every orphan that a plugin knows, each once, with the decision about it."""
     known: set[str] = set()
     for answer in plugins.ask("mxgw_orphans"):
         if answer.error is not None:
@@ -32,11 +32,11 @@ def orphans_of(plugins: PluginHost) -> Iterator[tuple[Orphan, Judgement]]:
         for orphan in answer.value:
             if orphan.session_id not in known:
                 known.add(orphan.session_id)
-                yield orphan, judge(orphan, plugins)
+                yield orphan, decide(orphan, plugins)
 
 
-def judge(orphan: Orphan, plugins: PluginHost) -> Judgement:
-    """Return what becomes of an orphan: any objection counts, and nobody is adopted unless somebody wants it."""
+def decide(orphan: Orphan, plugins: PluginHost) -> OrphanDecision:
+    """Decide about an orphan. It is adopted when at least one plugin wants it, and none objects."""
     if orphan.closing is not None:
         return _ended(orphan.closing_detail or "its end had begun when the gateway stopped", orphan.closing)
     if orphan.spawn.owner_kind == INTERNAL.kind:
@@ -48,7 +48,7 @@ def judge(orphan: Orphan, plugins: PluginHost) -> Judgement:
         if isinstance(answer.error, AccessDenied):
             return _ended(answer.error.message, CloseReason.OWNER_REVOKED)
         if answer.error is not None or not isinstance(answer.value, OrphanVerdict):
-            return _ended(f"plugin {answer.plugin} failed to judge it after a restart of the gateway")
+            return _ended(f"plugin {answer.plugin} failed to decide about it after a restart of the gateway")
         if answer.value is OrphanVerdict.TERMINATE:
             return _ended(f"plugin {answer.plugin} did not want it back after a restart of the gateway")
         verdicts.add(answer.value)
@@ -57,5 +57,5 @@ def judge(orphan: Orphan, plugins: PluginHost) -> Judgement:
     return _ADOPT if verdicts else _ended("no plugin wanted it back after a restart of the gateway")
 
 
-def _ended(detail: str, reason: CloseReason = CloseReason.GATEWAY_SHUTDOWN) -> Judgement:
-    return Judgement(OrphanVerdict.TERMINATE, reason, detail)
+def _ended(detail: str, reason: CloseReason = CloseReason.GATEWAY_SHUTDOWN) -> OrphanDecision:
+    return OrphanDecision(OrphanVerdict.TERMINATE, reason, detail)

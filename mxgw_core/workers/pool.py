@@ -1,8 +1,8 @@
-"""Workers started ahead of the sessions they will serve, past their imports: opening a session then takes a moment.
+"""Spare workers, started before a session needs one: their imports are done, so a session opens in some milliseconds.
 
-A spare knows nothing: no session, no secret, no settings. It waits for the start-up frame that every worker gets, so
-the steps of its life that plugins see, its proofs, and who may take it back after a restart are those of any worker.
-Nobody adopts a spare: it is in no manifest, and the end of its input, which comes with that of this gateway, ends it.
+A spare has no session, no secret and no settings. It waits for the start-up frame that every worker gets, and from then
+on it is a worker like any other: for plugins, in the handshake, and for adoption after a restart. A spare itself is
+never adopted: it is in no manifest, and it leaves when its standard input ends, which happens when this gateway ends.
 """
 
 from __future__ import annotations
@@ -17,25 +17,27 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 
 from mxgw.worker.v1.worker_pb2 import WorkerStartup
-from mxgw_core.workers.process import WorkerProcess, startup_payload
+from mxgw_core.workers.process import WorkerProcess
+from mxgw_core.workers.startup import startup_payload
 
 log = logging.getLogger(__name__)
 
-# A spare that is not through its imports after this long is replaced.
+# A spare whose imports take longer than this is replaced.
 _READY_TIMEOUT_S = 60.0
-# Spares that end by themselves are replaced at once the first time, then after this long, doubling.
+# A spare that ended by itself is replaced at once the first time; after that the pause doubles, from the first of these
+# to the second.
 _PAUSES_S = (0.5, 30.0)
-# One that does not leave when dismissed is killed after this long.
+# A dismissed spare that is still there after this long is killed.
 _LEAVE_S = 2.0
 
 
 class Spare:
-    """A worker without a session. Its log becomes that of the session that takes it."""
+    """A worker without a session. The session that takes it takes over its log file."""
 
     def __init__(self, log_file: Path, kind: str) -> None:
         self.log_file = log_file
         loop = asyncio.get_running_loop()
-        # Completed when it is through its imports, or gone: its end of a pipe was closed.
+        # Completed when the process closes its end of a pipe: its imports are done, or it ended.
         self.ready: asyncio.Future[None] = loop.create_future()
         self._ready_fd, theirs = os.pipe()
         try:
@@ -54,22 +56,22 @@ class Spare:
 
 
 class WarmPool:
-    """Starts workers, and keeps `size` spares; `run` for as long as sessions are opened. Lives in the event loop.
+    """Starts workers, and keeps `size` spares while `run` runs. Belongs to the event loop.
 
     Args:
-        parallel: how many workers start at once at most: more would only slow each other down.
-        kind: the kind of backend whose imports spares are to have behind them.
+        parallel: how many workers may start at once; more would only slow each other down.
+        kind: the kind of backend that spares import.
         new_log: makes the path of a new spare's log.
     """
 
     def __init__(self, size: int, kind: str, new_log: Callable[[str], Path], *, parallel: int = 1) -> None:
         self._size = size
-        self._turns = asyncio.Semaphore(parallel)
+        self._slots = asyncio.Semaphore(parallel)
         self._kind = kind
         self._new_log = new_log
         self._spares: list[Spare] = []
         self._pause_s = 0.0
-        # Set when there may be something to do for `run`.
+        # Set when spares may be missing; cleared by `run`.
         self._wanted = asyncio.Event()
         self._wanted.set()
         # Completed by `stop`.
@@ -77,17 +79,18 @@ class WarmPool:
 
     @property
     def ready(self) -> int:
-        """How many spares are through their imports."""
+        """How many spares are ready: their imports are done."""
         return sum(spare.ready.done() and spare.process.is_alive() for spare in tuple(self._spares))
 
     @asynccontextmanager
-    async def turn(self) -> AsyncIterator[None]:
-        """Wait until a worker may be started; leave when its process is up. Spares are made good afterwards.
+    async def start_slot(self) -> AsyncIterator[None]:
+        """Wait until a worker may be started, and count it as starting while the block runs. Used spares are replaced
+        then.
 
-        It bounds what costs the processor, so nobody keeps it while a source is slow to answer.
+        This bounds the load on the processor, so the block ends before the worker waits for a slow source.
         """
         try:
-            async with self._turns:
+            async with self._slots:
                 yield
         finally:
             self.refill()
@@ -95,7 +98,7 @@ class WarmPool:
     def start(
         self, startup: WorkerStartup, log_file: Path, on_started: Callable[[WorkerProcess], None]
     ) -> WorkerProcess:
-        """Let a spare become the worker of a session, or start a process for it; see `WorkerProcess.tell`.
+        """Make a spare the worker of a session, or start a new process; see `WorkerProcess.send_startup`.
 
         Raises:
             OSError: the process could not be started.
@@ -103,14 +106,14 @@ class WarmPool:
         """
         payload = startup_payload(startup)
         process = self.take(log_file) or WorkerProcess.launch(log_file)
-        process.tell(payload, on_started)
+        process.send_startup(payload, on_started)
         return process
 
     def take(self, log_file: Path) -> WorkerProcess | None:
-        """Return the process of a living spare, one that is ready if there is one; None when there is none.
+        """Return the process of a living spare, a ready one if possible; None when there is no spare.
 
-        Its log becomes `log_file`. It is replaced once `refill` is called, so that its successor does not hold up the
-        session.
+        Its log is moved to `log_file`. Its replacement starts only when `refill` is called, so that it does not slow
+        down the session that opens.
         """
         self._spares.sort(key=lambda spare: not spare.ready.done())
         while self._spares:
@@ -128,22 +131,23 @@ class WarmPool:
         return None
 
     def refill(self) -> None:
-        """Let `run` see to it that there are enough spares again."""
+        """Have `run` start the missing spares."""
         self._wanted.set()
 
     def stop(self) -> None:
-        """Let every spare leave, and `run` end when they are gone."""
+        """Dismiss every spare; `run` ends when all have ended."""
         if not self._stopped.done():
             self._stopped.set_result(None)
         self._wanted.set()
 
     async def run(self) -> None:
-        """Start spares one after another, replace those that end, and end all at last."""
+        """Start spares one after another, replace those that end, and end all in the end."""
         try:
             while not self._stopped.done():
                 await self._wanted.wait()
                 self._wanted.clear()
-                # Those that are missing now; one that is taken meanwhile waits for its session to say so.
+                # As many as are missing now. A spare that is taken meanwhile is replaced after its session called
+                # `refill`.
                 for _ in range(self._size - len(self._spares)):
                     if not self._stopped.done():
                         await self._add()
@@ -171,13 +175,13 @@ class WarmPool:
 
     def _gone(self, spare: Spare, code: int | None) -> None:
         if spare not in self._spares:
-            return  # it is a session's, which hears of its end by itself
+            return  # it belongs to a session by now, which watches it
         self._spares.remove(spare)
         spare.process.dismiss()
         if self._stopped.done():
             spare.log_file.unlink(missing_ok=True)
             return
-        kept = self._new_log("ended")  # that of the last one is enough
+        kept = self._new_log("ended")  # one file: the log of the last spare that ended is enough
         with contextlib.suppress(OSError):
             spare.log_file.replace(kept)
         self._failed(f"ended with exit code {code}; its log is {kept}")

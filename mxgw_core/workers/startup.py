@@ -1,4 +1,4 @@
-"""What a worker is told at its start."""
+"""The start-up message of a worker process: made from the settings, and framed for the process's standard input."""
 
 from __future__ import annotations
 
@@ -9,11 +9,34 @@ from pydantic import SecretStr
 from mxgw.worker.v1.worker_pb2 import WorkerStartup
 from mxgw_core.api.workers import WorkerSpawn
 from mxgw_core.config.models import Settings
+from mxgw_worker.ipc.framing import frame
 from mxgw_worker.ipc.handshake import PROTOCOL_VERSION
+
+# The start-up frame must fit into the pipe, so that writing it never blocks (Linux: 64 KiB, pipe(7)).
+_STARTUP_BYTES = 60 * 1024
+
+
+class StartupTooLarge(ValueError):
+    """The backend's options do not fit the start-up frame."""
+
+
+def startup_payload(startup: WorkerStartup) -> bytes:
+    """Return the start-up frame for `WorkerProcess.send_startup`.
+
+    Raises:
+        StartupTooLarge: the backend options are too large for it.
+    """
+    payload = frame(startup.SerializeToString())
+    if len(payload) > _STARTUP_BYTES:
+        raise StartupTooLarge(
+            f"the worker's start-up settings take {len(payload)} bytes, more than {_STARTUP_BYTES}: "
+            "shorten the options of the backend"
+        )
+    return payload
 
 
 def startup_for(spawn: WorkerSpawn, settings: Settings, orphan_lifetime_s: float) -> WorkerStartup:
-    """Return the start-up message of a worker; it holds the secret."""
+    """Return the start-up message of a worker; it has the secret."""
     backend = settings.backends[spawn.backend]
     workers = settings.workers
     return WorkerStartup(

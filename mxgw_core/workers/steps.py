@@ -1,4 +1,4 @@
-"""The steps of a worker's life in their order, told to the plugins; a test may let us die at each of them."""
+"""The steps of a worker's life, in order: each is reported to the plugins, and is a failpoint for tests."""
 
 from __future__ import annotations
 
@@ -9,22 +9,24 @@ from mxgw_core.failpoints import reach
 from mxgw_core.plugins import PluginHost
 
 
-def told_cause(error: Exception) -> str:
-    """Return what a plugin says on purpose as the end of a sentence; "" for what it did not mean to raise."""
+def cause_in_words(error: Exception) -> str:
+    """Return the message of a `GatewayError`, which a plugin raises on purpose, as the end of a sentence; "" for other
+    errors.
+    """
     return f": {error.message}" if isinstance(error, GatewayError) else ""
 
 
 class WorkerSteps:
-    """One worker's steps; `phase` is "hello" for one started here, "adopt" for one taken over."""
+    """Reports the steps of one worker. `phase` is "hello" for a worker started here, "adopt" for an adopted one."""
 
     def __init__(self, plugins: PluginHost, phase: str) -> None:
         self._plugins = plugins
         self._phase = phase
-        # Whether plugins know of the worker, and so are to be told of its end.
+        # Whether plugins know of the worker, so that its end must be reported to them.
         self._is_announced = phase == "adopt"
 
     def announce(self, spawn: WorkerSpawn) -> float:
-        """A worker is to be started; return how many seconds it outlives this gateway.
+        """A worker will be started. Return for how many seconds it may outlive this gateway.
 
         Raises:
             WorkerStartFailed: a plugin prevents it.
@@ -40,7 +42,7 @@ class WorkerSteps:
         return lifetime_s
 
     def started(self, worker: WorkerIdentity) -> None:
-        """Its process exists and knows nothing yet.
+        """Its process exists, and has not got its start-up message.
 
         Raises:
             WorkerStartFailed: a plugin prevents it.
@@ -49,28 +51,28 @@ class WorkerSteps:
         self._require("mxgw_worker_started", worker=worker)
         reach("spawn:after-pid")
 
-    def told(self) -> None:
-        """The process has its start-up message."""
+    def startup_sent(self) -> None:
+        """The start-up message was sent to the process."""
         reach("spawn:after-startup")
 
     def welcomed(self) -> None:
-        """The worker was told that it is taken."""
+        """The Welcome was sent: the worker is accepted."""
         reach(f"{self._phase}:after-welcome")
 
     def ready(self, worker: WorkerIdentity) -> None:
-        """It can serve."""
+        """The worker can serve commands."""
         reach(f"{self._phase}:before-ready")
         self._plugins.ask("mxgw_worker_ready", worker=worker)
         reach(f"{self._phase}:after-ready")
 
     def stopping(self, worker: WorkerIdentity, reason: CloseReason) -> None:
-        """It is about to be told to leave."""
+        """The worker is about to be asked to leave."""
         reach("close:before-manifest")
         self._plugins.ask("mxgw_worker_stopping", worker=worker, reason=reason)
         reach("close:after-manifest")
 
     def exited(self, worker_exit: WorkerExit) -> None:
-        """It is gone, or was never started."""
+        """The worker process has ended, or was never started."""
         if self._is_announced:
             reach("close:after-exit")
             self._plugins.ask("mxgw_worker_exited", worker_exit=worker_exit)
@@ -80,5 +82,5 @@ class WorkerSteps:
         for answer in self._plugins.ask(hook, **arguments):
             if answer.error is not None:
                 raise WorkerStartFailed(
-                    f"plugin {answer.plugin!r} prevented the start of the worker{told_cause(answer.error)}"
+                    f"plugin {answer.plugin!r} prevented the start of the worker{cause_in_words(answer.error)}"
                 )

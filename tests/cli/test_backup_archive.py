@@ -19,7 +19,7 @@ from mxgw_cli.options import SettingsChoice
 from mxgw_cli.restore.run import restore_backup
 from mxgw_cli.shell import CliFailure
 from mxgw_core.api.errors import SettingsError
-from mxgw_core.workers.paths import DataDirectory
+from mxgw_core.data_directory import DataDirectory
 
 Restore = Callable[..., str]
 CONTENTS = "mxgw-backup.json"

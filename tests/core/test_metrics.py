@@ -47,7 +47,7 @@ from mxgw_core.api.metrics import counter, gauge
 from mxgw_core.events.counts import STALL
 from mxgw_core.events.policy_guard import DisconnectPolicy
 from mxgw_core.events.start import Start
-from mxgw_core.metrics.labels import LabelLimit
+from mxgw_core.metrics.streams import LabelLimit
 from mxgw_core.testing import RunningGateway, running_gateway
 
 LOAD: dict[str, object] = {
@@ -64,7 +64,7 @@ Counters = Mapping[tuple[str, tuple[str, ...]], float]
 
 
 def metrics_of(gateway: RunningGateway) -> dict[str, Metric]:
-    return {metric.name: metric for metric in gateway.app.observation.metrics()}
+    return {metric.name: metric for metric in gateway.api.observation.metrics()}
 
 
 def value(gateway: RunningGateway, name: str, *labels: str) -> float:
@@ -212,7 +212,7 @@ async def test_no_counter_ever_falls_while_sessions_end_in_every_way() -> None:
 
         def has_settled() -> bool:
             check()
-            return len(gateway.app.sessions()) == 1 and not gateway.app._registry.totals._lingering  # type: ignore[union-attr]
+            return len(gateway.api.sessions()) == 1 and not gateway.app.gateway._registry.totals._lingering
 
         await until(has_settled)
 
@@ -229,7 +229,7 @@ async def test_what_a_session_that_ended_took_and_gave_is_still_counted() -> Non
         await read_events(stream, 10)
         await client.close(session.session_id)
         await read_to_the_end(stream)
-        await until(lambda: not gateway.app.sessions())
+        await until(lambda: not gateway.api.sessions())
 
         assert value(gateway, "mxgw_events_received_total") == 10
         assert value(gateway, "mxgw_events_delivered_total") == 10
@@ -243,11 +243,11 @@ async def test_who_still_reads_when_a_session_has_ended_is_counted_once_and_to_t
     async with running_gateway({**LOAD, "backends.sim.rate": 0}) as gateway, client_of(gateway.target) as client:
         session = await loaded(client)
         await until(lambda: value(gateway, "mxgw_events_received_total") == 10)
-        distributor = gateway.app._registry.find(session.session_id).distributor  # type: ignore[union-attr]
+        distributor = gateway.app.gateway._registry.find(session.session_id).distributor
         limits = QueueLimits(1000, 1 << 20, 0.0)
         reader = distributor.attach("late", Start.OLDEST_RETAINED, limits=limits, policy=DisconnectPolicy())
         await client.close(session.session_id)
-        await until(lambda: not gateway.app.sessions())
+        await until(lambda: not gateway.api.sessions())
         counts = [value(gateway, "mxgw_events_delivered_total")]
         reader.take(1 << 20)
         counts += [value(gateway, "mxgw_events_delivered_total") for _ in range(3)]
@@ -262,7 +262,7 @@ async def test_who_still_reads_when_a_session_has_ended_is_counted_once_and_to_t
 async def test_a_mirror_of_the_gateway_s_own_is_no_subscriber_and_nothing_is_delivered_to_it() -> None:
     async with running_gateway(LOAD) as gateway, client_of(gateway.target) as client:
         session = await loaded(client)
-        async with gateway.app.observation.watch(session.session_id, 0.01) as frames:
+        async with gateway.api.observation.watch(session.session_id, 0.01) as frames:
             await anext(aiter(frames))
 
             assert value(gateway, "mxgw_events_delivered_total") == 0
@@ -337,7 +337,7 @@ async def test_no_label_names_a_session_a_client_an_item_or_a_subscriber() -> No
         subscribers = (
             await client.sessions.ListSubscribers(ss.ListSubscribersRequest(session_id=session.session_id))
         ).subscribers
-        text = repr(gateway.app.observation.metrics())
+        text = repr(gateway.api.observation.metrics())
 
         for secret in (session.session_id, "secret-client", "secret-tag", "Load.Item", subscribers[0].subscriber_id):
             assert secret not in text
@@ -372,14 +372,14 @@ async def test_calls_are_counted_by_method_and_code_and_unary_ones_timed() -> No
 @pytest.mark.asyncio
 async def test_methods_that_strangers_make_up_add_no_label() -> None:
     async with running_gateway() as gateway, client_of(gateway.target) as client:
-        before = sum(len(metric.samples) for metric in gateway.app.observation.metrics())
+        before = sum(len(metric.samples) for metric in gateway.api.observation.metrics())
         for number in range(30):
             for name in (f"/made.up.Service{number}/Method", f"/mxgw.v1.SessionService/MadeUp{number}"):
                 refusal = await refused(client.channel.unary_unary(name)(b""))
 
                 assert refusal.code is grpc.StatusCode.UNIMPLEMENTED
 
-        after = sum(len(metric.samples) for metric in gateway.app.observation.metrics())
+        after = sum(len(metric.samples) for metric in gateway.api.observation.metrics())
 
         assert value(gateway, "mxgw_rpc_requests_total", "unlisted", "UNIMPLEMENTED") == 60
         assert after == before
@@ -444,7 +444,7 @@ async def test_callers_and_operators_are_counted_by_whether_they_were_let_in(
         calls = {s.labels[0]: s.value for s in metrics_of(gateway)["mxgw_authentications_total"].samples}
         if decision is None:
             with contextlib.suppress(Unauthenticated, AccessRevoked, DependencyUnavailable):
-                await gateway.app.authenticate_operator(
+                await gateway.api.authenticate_operator(
                     OperatorCredentials("anna", "secret", Peer("unix", is_local=True))
                 )
         logins = {s.labels[0]: s.value for s in metrics_of(gateway)["mxgw_operator_logins_total"].samples}

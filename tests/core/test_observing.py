@@ -28,7 +28,7 @@ LOAD = {
 
 
 def seen_of(gateway: RunningGateway) -> Observation:
-    observation: Observation = gateway.app.observation
+    observation: Observation = gateway.api.observation
     return observation
 
 
@@ -74,7 +74,7 @@ async def test_a_mirror_gives_every_item_its_newest_value_once_per_interval_and_
 async def test_a_mirror_takes_no_subscribers_place_and_goes_when_it_is_left() -> None:
     async with running_gateway() as gateway, client_of(gateway.target) as client:
         session = await client.open()
-        distributor = gateway.app._registry.find(session.session_id).distributor  # type: ignore[union-attr]
+        distributor = gateway.app.gateway._registry.find(session.session_id).distributor
         async with seen_of(gateway).watch(session.session_id, 0.1):
             stream = client.stream(session.session_id)  # single-subscriber mode, and still there is room
             await stream.read()
@@ -93,7 +93,7 @@ async def test_a_mirror_ends_with_its_session_and_one_of_no_session_never_begins
     async with running_gateway() as gateway, client_of(gateway.target) as client:
         session = await client.open()
         async with seen_of(gateway).watch(session.session_id, 0.1) as frames:
-            gateway.app.close_session(session.session_id, CloseReason.KILLED_BY_OPERATOR)
+            gateway.api.close_session(session.session_id, CloseReason.KILLED_BY_OPERATOR)
             with pytest.raises(SessionEnded):
                 await anext(frames)
         nowhere = seen_of(gateway).watch("unknown", 0.1)
@@ -105,7 +105,7 @@ async def test_looking_at_a_sessions_items_does_not_extend_its_lease() -> None:
     async with running_gateway() as gateway, client_of(gateway.target) as client:
         session = await client.open(lease_s=60)
         await client.subscribe(session.session_id, ["Tank_001.Level"])
-        held = gateway.app._registry.find(session.session_id)  # type: ignore[union-attr]
+        held = gateway.app.gateway._registry.find(session.session_id)
         assert held is not None
         leased_until = held._leased_until
         state = await seen_of(gateway).session_state(session.session_id, include_values=True, page_size=10)
@@ -152,12 +152,12 @@ async def test_killing_a_worker_ends_its_session_although_the_worker_does_not_li
         worker = psutil.Process(session.worker_pid)
         worker.suspend()
 
-        assert gateway.app.kill_worker(session.session_id, "enough")
+        assert gateway.api.kill_worker(session.session_id, "enough")
 
-        await until(lambda: gateway.app.session(session.session_id) is None)
+        await until(lambda: gateway.api.session(session.session_id) is None)
         ended = seen_of(gateway).session(session.session_id)
 
         assert not worker.is_running()
         assert ended is not None
         assert ended.close_reason == ss.CLOSE_REASON_KILLED_BY_OPERATOR
-        assert not gateway.app.kill_worker(session.session_id)
+        assert not gateway.api.kill_worker(session.session_id)

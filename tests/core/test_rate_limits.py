@@ -253,7 +253,7 @@ async def test_guesses_side_by_side_in_all_spellings_are_within_the_limit(
             # Each from a machine of its own: the name alone must do.
             credentials = OperatorCredentials(spellings[number % len(spellings)], f"guess {number}", peer(number))
             try:
-                return str(await gateway.app.authenticate_operator(credentials))
+                return str(await gateway.api.authenticate_operator(credentials))
             except GatewayError as refusal:
                 return refusal.reason
 
@@ -279,7 +279,7 @@ async def test_a_name_is_counted_as_it_is_asked_for_however_many_blanks_are_arou
         for number in range(20):
             user = f"{blank * 100 * number}alice{blank * number}"
             with suppress(GatewayError):
-                await gateway.app.authenticate_operator(OperatorCredentials(user, "secret", peer(number)))
+                await gateway.api.authenticate_operator(OperatorCredentials(user, "secret", peer(number)))
 
     assert (directory.asked, directory.users) == (5, {"alice"})
 
@@ -306,6 +306,6 @@ async def test_only_what_says_nothing_of_the_password_is_not_counted(
     ) as gateway:
         for _ in range(20):
             with suppress(GatewayError):
-                await gateway.app.authenticate_operator(OperatorCredentials("alice", "secret", HERE))
+                await gateway.api.authenticate_operator(OperatorCredentials("alice", "secret", HERE))
 
     assert directory.asked == heard

@@ -153,7 +153,7 @@ class AlarmClient:
 
 async def control(gateway: RunningGateway, name: str, value: bool) -> None:
     """Write a control of the monitor's own simulator, past the gateway, which lets nobody else use that session."""
-    registry = gateway.app._registry
+    registry = gateway.app.gateway._registry
 
     assert registry is not None
 

@@ -39,7 +39,7 @@ from mxgw_core.rpc.command_service import CommandService
 from mxgw_core.workers.commands import EncodedCommand
 from mxgw_worker.backends.sim.backend import SimBackend
 from mxgw_worker.backends.sim.testing import ManualClock
-from mxgw_worker.link import GatewayLink
+from mxgw_worker.gateway_connection import GatewayConnection
 from mxgw_worker.outbox import Block
 from mxgw_worker.testing.driver import startup_for
 from mxgw_worker.worker import Worker
@@ -143,7 +143,7 @@ class _Wire:
     """The worker's end of the connection."""
 
     is_writable = True
-    send_records = GatewayLink.send_records
+    send_records = GatewayConnection.send_records
 
     def __init__(self, out: deque[w.WorkerEnvelope]) -> None:
         self._out = out
@@ -200,7 +200,7 @@ class _Session:
 
     def __init__(self, race: HandleRace) -> None:
         self.items = ItemBook(1000)
-        self.worker = SimpleNamespace(call=race.send)
+        self.worker = SimpleNamespace(commands=SimpleNamespace(call=race.send))
 
     def info(self) -> None: ...
 
@@ -236,7 +236,7 @@ class HandleRace:
         await self.sim.start(cast("Any", _WatchedSink(worker, self.truth)))
         worker._dispatcher = worker._make_dispatcher(cast("Any", self._tasks), self.sim)
         worker._ready = w.Ready(backend="sim")
-        worker._link = cast("Any", self._wire)
+        worker._connection = cast("Any", self._wire)
         self._connected()
         self.ask(FREE, register=c.RegisterCommand(client_name="race"))
         await self.settle()
@@ -260,7 +260,7 @@ class HandleRace:
     async def send(
         self, request: w.CommandRequest, timeout_s: float, mx: EncodedCommand | None = None
     ) -> w.CommandReply:
-        """See `Worker.call` of the gateway."""
+        """See `PendingCommands.call`."""
         del timeout_s
         if mx is not None:
             request.mx.MergeFromString(mx.data)
@@ -327,12 +327,12 @@ class HandleRace:
         self.to_gateway = deque()  # the old connection's answers go nowhere
         self.shown.clear()
         worker = self._worker
-        worker._link = None
+        worker._connection = None
         worker._outbox.resume(0)
         self._connected()
         self._wire = _Wire(self.to_gateway)
         self._wire.send_records(worker._items.records())
-        worker._link = cast("Any", self._wire)
+        worker._connection = cast("Any", self._wire)
         worker._flush()
 
     async def turns(self, count: int) -> None:

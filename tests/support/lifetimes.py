@@ -21,21 +21,21 @@ from mxgw.worker.v1.worker_pb2 import CommandReply, Pong, Ready, WorkerEnvelope,
 from mxgw_core.api import hookimpl
 from mxgw_core.api.workers import WorkerIdentity, WorkerSpawn
 from mxgw_core.config.models import Settings
+from mxgw_core.data_directory import DataDirectory
 from mxgw_core.plugins import PluginHost
 from mxgw_core.sessions import registry as registry_module
 from mxgw_core.sessions.registry import SessionRegistry
-from mxgw_core.workers import worker as worker_module
-from mxgw_core.workers.expected import ExpectedWorker
+from mxgw_core.workers import session_worker as worker_module
+from mxgw_core.workers.endpoint import ExpectedWorker
 from mxgw_core.workers.orphans import orphans_of
-from mxgw_core.workers.paths import DataDirectory
 from mxgw_core.workers.pool import WarmPool
-from mxgw_core.workers.worker import Worker
+from mxgw_core.workers.session_worker import SessionWorker
 from mxgw_reattach.plugin import ReattachPlugin
 from mxgw_reattach.settings import ReattachSettings
 from mxgw_replay import ReplayPlugin, ReplaySettings
+from mxgw_worker.gateway_connection import block_frame
 from mxgw_worker.ipc.handshake import GatewayHandshake, WorkerHandshake
 from mxgw_worker.ipc.process import pid_scope
-from mxgw_worker.link import block_frame
 from mxgw_worker.outbox import Block, Outbox
 from support.events import batch
 
@@ -148,7 +148,7 @@ class Process:
         welcome = theirs.on_proof(proof, endpoint.owner.resume_after(theirs.hello))
         self.link = Link(self, endpoint.owner, theirs)
 
-        assert endpoint.owner.link_claims(cast("Any", self.link))
+        assert endpoint.owner.claim(cast("Any", self.link))
         if upto == "proved":
             return
         resume_after = mine.on_welcome(welcome)
@@ -182,14 +182,14 @@ class Process:
 class Link:
     """The connection of a worker to this gateway, from the gateway's side."""
 
-    def __init__(self, process: Process, owner: Worker, handshake: GatewayHandshake) -> None:
+    def __init__(self, process: Process, owner: SessionWorker, handshake: GatewayHandshake) -> None:
         self._process = process
         self._owner = owner
         self.handshake = handshake
         self.is_ready = False
 
     def bring(self, envelope: WorkerEnvelope) -> None:
-        self._owner.link_received([envelope])
+        self._owner.on_messages([envelope])
 
     def send(self, envelope: WorkerEnvelope) -> None:
         asyncio.get_running_loop().call_soon(self._arrives, envelope)
@@ -243,7 +243,7 @@ class Handle:
 class Endpoint:
     """Where the worker of one session connects."""
 
-    def __init__(self, world: World, spawn: WorkerSpawn, owner: Worker, expected: ExpectedWorker) -> None:
+    def __init__(self, world: World, spawn: WorkerSpawn, owner: SessionWorker, expected: ExpectedWorker) -> None:
         self._world = world
         self._path = str(spawn.endpoint)
         self.owner = owner
@@ -256,7 +256,7 @@ class Endpoint:
         if self._world.endpoints.get(self._path) is self:
             del self._world.endpoints[self._path]
 
-    def told_refusals(self) -> str:
+    def refusals_in_words(self) -> str:
         return ""
 
 
@@ -324,8 +324,8 @@ class Gateway:
             await stack.enter_async_context(registry)
             for answer in self.host.ask("mxgw_ended_sessions"):
                 registry.remember(answer.value)
-            for orphan, judgement in orphans_of(self.host):
-                registry.take_over(orphan, judgement)
+            for orphan, decision in orphans_of(self.host):
+                registry.take_over(orphan, decision)
             self.registry = registry
             await self._stopping.wait()
             self.left = registry.release_all()
@@ -390,7 +390,7 @@ class World:
         self._pids = 100
 
         def endpoint(
-            spawn: WorkerSpawn, owner: Worker, expected: ExpectedWorker, plugins: PluginHost, *, frame_bytes: int
+            spawn: WorkerSpawn, owner: SessionWorker, expected: ExpectedWorker, plugins: PluginHost, *, frame_bytes: int
         ) -> Endpoint:
             del plugins, frame_bytes
             return Endpoint(self, spawn, owner, expected)

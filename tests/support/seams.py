@@ -16,8 +16,8 @@ from mxgw_core.events.distributor import Distributor
 from mxgw_core.events.history import Store as CoreStore
 from mxgw_core.testing.checker import Hole, Seen
 from mxgw_core.workers.intake import Intake
+from mxgw_worker.gateway_connection import block_frame
 from mxgw_worker.ipc.framing import FrameDecoder, frame
-from mxgw_worker.link import block_frame
 from mxgw_worker.outbox import Block, Outbox
 from support.events import EPOCH, Clock, batch
 

@@ -200,10 +200,10 @@ async def test_without_a_login_only_a_living_key_that_administrates_sees_anythin
         plain, _ = guarded.issue("plain")
         async with client_with(guarded.target, text) as client:
             await client.open(tag="line4")
-            (session,) = guarded.gateway.app.sessions()
+            (session,) = guarded.gateway.api.sessions()
 
             def sees(name: str) -> bool:
-                return guarded.gateway.app.sight_of(Operator(name, ("administrator",)))(session)
+                return guarded.gateway.api.sight_of(Operator(name, ("administrator",)))(session)
 
             names = [f"key:{key.id}", f"key:{plain.id}", "key:unknown", "anna", key.id, f"operator:{key.id}"]
 

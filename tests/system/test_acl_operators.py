@@ -55,7 +55,7 @@ async def _gateway(
 
 
 async def _log_in(guarded: Guarded, user: str) -> Operator:
-    operator = await guarded.gateway.app.authenticate_operator(OperatorCredentials(user, PASSWORDS[user], HERE))
+    operator = await guarded.gateway.api.authenticate_operator(OperatorCredentials(user, PASSWORDS[user], HERE))
 
     assert operator is not None
 
@@ -78,8 +78,8 @@ async def test_administrators_see_all_sessions_and_viewers_those_of_their_tags(s
 
             assert await _visible(guarded, anna.token) == ["", "line4", "line5"]
             assert await _visible(guarded, vera.token) == ["line4"]
-            assert [s.tag for s in guarded.gateway.app.sessions_visible_to(vera)] == ["line4"]
-            assert len(guarded.gateway.app.sessions_visible_to(anna)) == 3
+            assert [s.tag for s in guarded.gateway.api.sessions_visible_to(vera)] == ["line4"]
+            assert len(guarded.gateway.api.sessions_visible_to(anna)) == 3
 
             async with client_with(guarded.target, vera.token) as viewer:
                 stream = viewer.stream(ids["line4"])
@@ -117,13 +117,13 @@ async def test_a_login_that_is_over_ends_its_streams(slapd: Slapd, tmp_path: Pat
                 await stream.read()
                 match how:
                     case "logout":
-                        guarded.gateway.app.forget_operator(vera)
+                        guarded.gateway.api.forget_operator(vera)
                     case "command line":
                         guarded.store.end_logins_of("VERA")
                     case "groups":
                         await asyncio.to_thread(slapd.set_member, "line4", vera_dn, is_in=False)
                         try:
-                            renewed = await guarded.gateway.app.renew_operator(vera)
+                            renewed = await guarded.gateway.api.renew_operator(vera)
                         finally:
                             await asyncio.to_thread(slapd.set_member, "line4", vera_dn, is_in=True)
 
@@ -139,7 +139,7 @@ async def test_a_login_that_is_over_ends_its_streams(slapd: Slapd, tmp_path: Pat
                     again = await refused(viewer.sessions.ListSessions(ss.ListSessionsRequest(), timeout=60))
 
                     assert again.reason == "UNAUTHENTICATED"
-                assert await guarded.gateway.app.renew_operator(vera) is None
+                assert await guarded.gateway.api.renew_operator(vera) is None
 
 
 async def _at_the_dashboard(guarded: Guarded, token: str, session_id: str) -> str:
@@ -199,7 +199,7 @@ async def test_no_secret_and_no_value_is_left_anywhere(
             login = c.AuthenticateUserCommand(server_handle=1, user="operator", password="canary-mx-password")
             await client.invoke(session_id, authenticate_user=login)
             vera = await _log_in(guarded, "vera")
-            app = guarded.gateway.app
+            app = guarded.gateway.api
 
             assert await app.authenticate_operator(OperatorCredentials("vera", "canary-wrong", HERE)) is None
 

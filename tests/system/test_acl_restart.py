@@ -34,7 +34,7 @@ async def test_a_session_taken_over_is_its_owner_s_still_and_shows_permitted_ite
                 handles = await client.subscribe(sessions[name], ["Tank_001.Level"])
         guarded.store.revoke(gone_key.id, closes_sessions=False)
     async with guarded_gateway(tmp_path, overrides) as guarded:
-        app = guarded.gateway.app
+        app = guarded.gateway.api
         # Two are taken over, and the third has ended: whichever comes first.
         await until(lambda: [s.state.name for s in app.sessions()] == ["READY", "READY"], 60)
 

@@ -96,7 +96,7 @@ async def test_the_monitors_session_is_nobodys_and_no_key_sees_it(tmp_path: Path
         async with alarm_client(gateway.target, text) as client:
             await client.speaking(PRIMARY)
             listed = await client.sessions.ListSessions(ListSessionsRequest(), metadata=client.metadata)
-            (monitor,) = gateway.gateway.app.sessions()
+            (monitor,) = gateway.gateway.api.sessions()
             closing = client.sessions.CloseSession(
                 CloseSessionRequest(session_id=monitor.session_id), metadata=client.metadata
             )

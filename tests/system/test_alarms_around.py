@@ -20,7 +20,7 @@ from mxgw_client import AlarmList, AlarmTransition, ResumePolicy, SnapshotComple
 from mxgw_core.api import Identity, ItemAccess, Orphan, OrphanVerdict, WorkerSpawn, hookimpl
 from mxgw_core.api.types import INTERNAL
 from mxgw_core.testing import running_gateway
-from mxgw_core.workers.orphans import judge
+from mxgw_core.workers.orphans import decide
 
 
 class Rights:
@@ -97,7 +97,7 @@ def test_an_orphan_that_was_the_gateways_own_is_ended_whoever_wants_it(tmp_path:
     spawn = WorkerSpawn("s", "sim", tmp_path, b"", INTERNAL.id, "", "alarm monitor", 1.0, owner_kind=INTERNAL.kind)
     orphan = Orphan(spawn, WorkerIdentity("s", 1, 1, b"", 1))
 
-    assert judge(orphan, Wants()).verdict is OrphanVerdict.TERMINATE  # type: ignore[arg-type]
+    assert decide(orphan, Wants()).verdict is OrphanVerdict.TERMINATE  # type: ignore[arg-type]
 
 
 @pytest.mark.asyncio
@@ -118,10 +118,10 @@ async def test_the_client_keeps_a_list_and_comes_back_by_itself() -> None:
                 assert active.is_complete
 
                 # The server cuts it; meanwhile something happens.
-                (open_stream,) = [s for s in gateway.app.streams() if s.method.endswith("StreamAlarms")]
+                (open_stream,) = [s for s in gateway.api.streams() if s.method.endswith("StreamAlarms")]
                 from mxgw_core.api.errors import GatewayDraining
 
-                gateway.app.end_stream(open_stream, GatewayDraining("come back", retry_after_s=0.01))
+                gateway.api.end_stream(open_stream, GatewayDraining("come back", retry_after_s=0.01))
                 reference = listed[0].reference
                 (result,) = await client.acknowledge_alarms(reference, comment="seen", operator="anna")
                 kinds: list[str] = []
@@ -250,5 +250,5 @@ async def test_a_stream_that_ends_leaves_no_subscriber_behind() -> None:
             async with reading(client.stream()) as (_, until):
                 await until(lambda r: r.snapshots == 1)
             async with asyncio.timeout(60):
-                while gateway.app.streams():  # noqa: ASYNC110  the gateway announces it to nobody
+                while gateway.api.streams():  # noqa: ASYNC110  the gateway announces it to nobody
                     await asyncio.sleep(0.005)

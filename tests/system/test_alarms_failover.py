@@ -157,9 +157,9 @@ async def test_a_killed_worker_is_replaced_and_alarms_are_stale_in_between() -> 
 async def test_the_monitors_worker_may_be_killed_and_another_session_takes_its_place() -> None:
     async with running_gateway(settings()) as gateway, alarm_client(gateway.target) as client:
         await client.speaking(PRIMARY)
-        (first,) = [s.session_id for s in gateway.app.sessions()]
+        (first,) = [s.session_id for s in gateway.api.sessions()]
         os.kill(_worker_of_monitor(gateway), signal.SIGKILL)
-        await waited(lambda: [s.session_id for s in gateway.app.sessions()] not in ([], [first]))
+        await waited(lambda: [s.session_id for s in gateway.api.sessions()] not in ([], [first]))
         await client.speaking(PRIMARY)
 
 
@@ -182,5 +182,5 @@ async def test_a_worker_that_stands_still_blocks_nobody_and_is_replaced() -> Non
 
 
 def _worker_of_monitor(gateway: RunningGateway) -> int:
-    (pid,) = [s.worker_pid for s in gateway.app.sessions() if s.client_name == "alarm monitor"]
+    (pid,) = [s.worker_pid for s in gateway.api.sessions() if s.client_name == "alarm monitor"]
     return pid

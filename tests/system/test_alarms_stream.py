@@ -44,7 +44,7 @@ async def test_no_client_session_is_open_and_none_is_needed() -> None:
         await alarms.speaking(PRIMARY)
         session = await client.open()  # the one that clients may have
         refusal = await refused(client.open())
-        monitor = next(s for s in gateway.app.sessions() if s.client_name == "alarm monitor")
+        monitor = next(s for s in gateway.api.sessions() if s.client_name == "alarm monitor")
 
         assert refusal.reason == "SESSION_LIMIT_REACHED"
         assert monitor.owner == ""

@@ -229,7 +229,7 @@ async def test_a_cut_stream_that_nobody_reads_holds_only_its_call_and_goes_with_
             stream = reader.stream(session_id)
             await stream.read()
             await client.subscribe(session_id, load_names(100))
-            info = gateway.app.session
+            info = gateway.api.session
             await until(lambda: (s := info(session_id)) is not None and s.subscribers == 0, 60)
             began = time.monotonic()
             while time.monotonic() - began < 0.5:

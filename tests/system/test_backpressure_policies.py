@@ -78,7 +78,7 @@ class Running:
 
     @property
     def head_sequence(self) -> int:
-        info = self.gateway.app.session(self.session_id)
+        info = self.gateway.api.session(self.session_id)
         assert info is not None
         return info.head_sequence
 
@@ -244,7 +244,7 @@ async def test_fail_session_ends_the_session_of_its_one_subscriber() -> None:
     async with under_load(("", {}), **SINGLE, **{"plugins.backpressure.policy": "fail_session"}) as run:
         (reader,) = run.readers
         async with asyncio.timeout(60):
-            await until(lambda: run.gateway.app.session(run.session_id) is None, 60)
+            await until(lambda: run.gateway.api.session(run.session_id) is None, 60)
             await reader.read()
             request = ss.GetSessionRequest(session_id=run.session_id)
             session = (await run.client.sessions.GetSession(request)).session

@@ -74,8 +74,8 @@ async def test_an_operator_logs_in_filters_opens_freezes_closes_and_leaves(insta
         screen.press("q")
 
         await screen.left()
-        assert gateway.app.session(doomed.session_id) is None
-        assert len(gateway.app.sessions()) == 1
+        assert gateway.api.session(doomed.session_id) is None
+        assert len(gateway.api.sessions()) == 1
 
 
 @pytest.mark.parametrize(("columns", "rows"), [(80, 24), (120, 40)])

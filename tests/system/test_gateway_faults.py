@@ -87,7 +87,7 @@ async def _fault(strike: Callable[[int], None], heartbeat_s: float = NEVER_SILEN
         assert sequences == list(range(1, len(sequences) + 1))
 
         await bystander.goes_on()
-        await until(lambda: gateway.app.session(victim.session.session_id) is None)
+        await until(lambda: gateway.api.session(victim.session.session_id) is None)
 
         assert not process.is_running()
         assert len(list((gateway.directory / "data" / "run").iterdir())) == 1  # the bystander's socket
@@ -138,7 +138,7 @@ async def test_commands_under_way_are_told_that_the_worker_died() -> None:
         request = cs.InvokeRequest(session_id=session.session_id, command=register)
         async with asyncio.TaskGroup() as tasks:
             waiting = tasks.create_task(refused(client.commands.Invoke(request)))
-            await until(lambda: len(gateway.app._registry.get(session.session_id).worker.commands) == 1)  # type: ignore[union-attr]
+            await until(lambda: len(gateway.app.gateway._registry.get(session.session_id).worker.commands) == 1)
             os.kill(session.worker_pid, signal.SIGKILL)
 
         assert waiting.result().reason == "WORKER_EXITED"
@@ -159,7 +159,7 @@ async def test_a_gateway_that_was_stopped_itself_does_not_blame_its_workers() ->
             assert refusal.reason == "SESSION_CLOSED"
             assert sequences == list(range(1, len(sequences) + 1))
 
-        assert not gateway.app.sessions()
+        assert not gateway.api.sessions()
 
 
 async def test_false_workers_at_a_taken_socket_are_refused_and_the_stream_goes_on() -> None:

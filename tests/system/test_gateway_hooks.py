@@ -316,7 +316,7 @@ async def test_hook_mxgw_session_attached_is_told_when_a_session_gets_a_subscrib
 
             for stream in streams:
                 stream.cancel()
-            await until(lambda: gateway.app.sessions()[0].subscribers == 0)
+            await until(lambda: gateway.api.sessions()[0].subscribers == 0)
 
 
 async def test_hook_mxgw_session_detached_is_not_told_while_the_gateway_drains(running: Run) -> None:
@@ -338,14 +338,14 @@ async def test_hook_mxgw_session_detached_is_told_when_the_last_subscriber_left(
         await first.read()
         await second.read()
         first.cancel()
-        await until(lambda: gateway.app.sessions()[0].subscribers == 1)
+        await until(lambda: gateway.api.sessions()[0].subscribers == 1)
 
         assert told == []
 
         second.cancel()
         await until(lambda: told == [0])
 
-        assert gateway.app.sessions()[0].state is SessionState.READY
+        assert gateway.api.sessions()[0].state is SessionState.READY
 
 
 async def test_hook_mxgw_session_closed_is_told_once_when_the_worker_is_gone(running: Run) -> None:
@@ -373,18 +373,18 @@ async def test_hook_mxgw_detach_grace_ends_a_session_that_stays_alone(running: R
         stream = client.stream(session.session_id)
         await stream.read()
         stream.cancel()
-        await until(lambda: gateway.app.sessions()[0].subscribers == 0)
+        await until(lambda: gateway.api.sessions()[0].subscribers == 0)
         stream = client.stream(session.session_id)  # who comes back in time keeps it
         await stream.read()
         advance(101)
         await client.register(session.session_id)
 
-        assert gateway.app.session(session.session_id) is not None
+        assert gateway.api.session(session.session_id) is not None
 
         stream.cancel()
-        await until(lambda: gateway.app.sessions()[0].subscribers == 0)
+        await until(lambda: gateway.api.sessions()[0].subscribers == 0)
         advance(101)
-        await until(lambda: not gateway.app.sessions(), 60)
+        await until(lambda: not gateway.api.sessions(), 60)
         refusal = await refused(client.stream(session.session_id))
 
         assert refusal.metadata["close_reason"] == "DETACH_GRACE_EXPIRED"
@@ -404,10 +404,10 @@ async def test_hook_mxgw_detach_grace_without_a_time_leaves_the_session_to_its_l
         stream = client.stream(session.session_id)
         await stream.read()
         stream.cancel()
-        await until(lambda: gateway.app.sessions()[0].subscribers == 0)
+        await until(lambda: gateway.api.sessions()[0].subscribers == 0)
         await client.register(session.session_id)
 
-        assert gateway.app.sessions()[0].state is SessionState.READY
+        assert gateway.api.sessions()[0].state is SessionState.READY
 
 
 async def test_hook_mxgw_detach_grace_of_zero_ends_a_session_at_once(running: Run) -> None:
@@ -416,7 +416,7 @@ async def test_hook_mxgw_detach_grace_of_zero_ends_a_session_at_once(running: Ru
         stream = client.stream(session.session_id)
         await stream.read()
         stream.cancel()
-        await until(lambda: not gateway.app.sessions(), 60)
+        await until(lambda: not gateway.api.sessions(), 60)
 
 
 # identity and access
@@ -685,7 +685,7 @@ async def test_hook_mxgw_event_filter_that_raises_refuses_the_stream(running: Ru
         refusal = await refused(client.stream(session.session_id))
 
         assert (refusal.code, refusal.reason) == (grpc.StatusCode.PERMISSION_DENIED, "ACCESS_DENIED")
-        assert gateway.app.sessions()[0].subscribers == 0
+        assert gateway.api.sessions()[0].subscribers == 0
 
 
 CREDENTIALS = OperatorCredentials("carol", "secret", Peer("127.0.0.1:1", is_local=True))
@@ -701,11 +701,11 @@ async def test_hook_mxgw_authenticate_operator_may_block_and_the_first_answer_co
         return Operator(credentials.user, ["viewer"]) if credentials.password == "secret" else None
 
     async with running(hook("mxgw_authenticate_operator", operator)) as (gateway, _):
-        assert await gateway.app.authenticate_operator(CREDENTIALS) == Operator("carol", ["viewer"])
+        assert await gateway.api.authenticate_operator(CREDENTIALS) == Operator("carol", ["viewer"])
         for user, password in (("carol", "wrong"), ("broken", "secret")):
             credentials = OperatorCredentials(user, password, CREDENTIALS.peer)
 
-            assert await gateway.app.authenticate_operator(credentials) is None
+            assert await gateway.api.authenticate_operator(credentials) is None
 
     assert threading.main_thread() not in threads
 
@@ -724,11 +724,11 @@ async def test_hook_mxgw_renew_operator_may_block_and_refuse_on_purpose(running:
         return Operator(operator.name, ["administrator"], token="new") if operator.token == "old" else None
 
     async with running(hook("mxgw_renew_operator", renewed)) as (gateway, _):
-        assert await gateway.app.renew_operator(carol) == Operator("carol", ["administrator"], token="new")
-        assert await gateway.app.renew_operator(Operator("carol", ["viewer"])) is None
-        assert await gateway.app.renew_operator(Operator("broken", ["viewer"])) is None
+        assert await gateway.api.renew_operator(carol) == Operator("carol", ["administrator"], token="new")
+        assert await gateway.api.renew_operator(Operator("carol", ["viewer"])) is None
+        assert await gateway.api.renew_operator(Operator("broken", ["viewer"])) is None
         with pytest.raises(DependencyUnavailable):
-            await gateway.app.renew_operator(Operator("away", ["viewer"]))
+            await gateway.api.renew_operator(Operator("away", ["viewer"]))
 
     assert threading.main_thread() not in threads
 
@@ -738,7 +738,7 @@ async def test_hook_mxgw_operator_left_tells_every_plugin(running: Run) -> None:
     one = hook("mxgw_operator_left", lambda self, operator: told.append(f"one {operator.name}"))
     other = hook("mxgw_operator_left", lambda self, operator: told.append(f"other {operator.name}"))
     async with running(one, raising("mxgw_operator_left", "operator"), other) as (gateway, _):
-        gateway.app.forget_operator(Operator("carol", ["viewer"]))
+        gateway.api.forget_operator(Operator("carol", ["viewer"]))
 
     assert sorted(told) == ["one carol", "other carol"]
 
@@ -752,13 +752,13 @@ async def test_hook_mxgw_operator_sessions_must_all_agree_and_nobody_sees_anythi
         await client.open(tag="south")
         await client.open(name="hidden", tag="north")
 
-        assert [info.session_id for info in gateway.app.sessions_visible_to(carol)] == [session.session_id]
+        assert [info.session_id for info in gateway.api.sessions_visible_to(carol)] == [session.session_id]
 
     for plugins in ((), (by_tag, raising("mxgw_operator_sessions", "operator"))):
         async with running(*plugins) as (gateway, client):
             await client.open(tag="north")
 
-            assert gateway.app.sessions_visible_to(carol) == []
+            assert gateway.api.sessions_visible_to(carol) == []
 
 
 async def test_hook_mxgw_audit_tail_is_answered_by_the_first_that_keeps_a_log(running: Run) -> None:
@@ -770,14 +770,14 @@ async def test_hook_mxgw_audit_tail_is_answered_by_the_first_that_keeps_a_log(ru
         raise DependencyUnavailable("the audit log cannot be read")
 
     async with running(keeps, keeps_none, raising("mxgw_audit_tail", "limit")) as (gateway, _):
-        assert gateway.app.observation.audit_tail(2) == [entry, entry]
+        assert gateway.api.observation.audit_tail(2) == [entry, entry]
 
     async with running(keeps_none) as (gateway, _):
-        assert gateway.app.observation.audit_tail(2) is None
+        assert gateway.api.observation.audit_tail(2) is None
 
     async with running(hook("mxgw_audit_tail", unreadable)) as (gateway, _):
         with pytest.raises(DependencyUnavailable):
-            gateway.app.observation.audit_tail(2)
+            gateway.api.observation.audit_tail(2)
 
 
 # events
@@ -804,7 +804,7 @@ async def test_hook_mxgw_subscriber_limits_says_how_many_may_attach(running: Run
             grpc.StatusCode.RESOURCE_EXHAUSTED,
             "EVENT_SUBSCRIBER_LIMIT_REACHED",
         )
-        registry = gateway.app._registry
+        registry = gateway.app.gateway._registry
         assert registry is not None
         subscribers = registry.get(session.session_id).distributor.subscribers.values()
         assert {subscriber.limits.events for subscriber in subscribers} == {77}
@@ -905,7 +905,7 @@ async def test_hook_mxgw_buffer_limit_bounds_what_is_kept_and_the_smallest_count
         await client.subscribe(session.session_id, names(50))
 
         def kept() -> tuple[int, int]:
-            (info,) = gateway.app.sessions()
+            (info,) = gateway.api.sessions()
             return info.head_sequence, info.head_sequence - info.oldest_sequence
 
         # Before the first reader.
@@ -1002,7 +1002,7 @@ async def test_hook_mxgw_retention_keeps_what_the_largest_answer_wants(running: 
         stream = client.stream(session.session_id)
         await read_events(stream, 50)
         stream.cancel()
-        await until(lambda: gateway.app.sessions()[0].subscribers == 0)
+        await until(lambda: gateway.api.sessions()[0].subscribers == 0)
         position = e.Position(epoch=session.epoch, sequence=20)
         stream = client.stream(session.session_id, es.StartPosition(after=position))
         frames, sequences = await read_events(stream, 30)
@@ -1045,7 +1045,7 @@ async def test_hook_mxgw_history_is_asked_as_somebody_resumes_from_before_the_lo
         stream = client.stream(session.session_id)
         await read_events(stream, 50)
         stream.cancel()
-        await until(lambda: gateway.app.sessions()[0].oldest_sequence == 51)
+        await until(lambda: gateway.api.sessions()[0].oldest_sequence == 51)
 
         assert asked == []
 
@@ -1071,7 +1071,7 @@ async def test_hook_mxgw_history_is_asked_as_somebody_resumes_from_before_the_lo
         assert sequences == [51, 52, 53]
 
         now = client.stream(session.session_id, es.StartPosition(now=Empty()))
-        await until(lambda: gateway.app.sessions()[0].subscribers <= 1)
+        await until(lambda: gateway.api.sessions()[0].subscribers <= 1)
         now.cancel()
 
 
@@ -1104,11 +1104,11 @@ async def test_hook_mxgw_history_that_has_a_part_gives_it_with_one_exact_gap_for
         stream = client.stream(session.session_id)
         await read_events(stream, 50)
         stream.cancel()
-        await until(lambda: gateway.app.sessions()[0].oldest_sequence == 51)
+        await until(lambda: gateway.api.sessions()[0].oldest_sequence == 51)
 
         async def resumed(after: int) -> tuple[bool, list[object]]:
             """Return `recovered`, and what follows before the log: sequences, and gaps as pairs."""
-            await until(lambda: gateway.app.sessions()[0].subscribers == 0)
+            await until(lambda: gateway.api.sessions()[0].subscribers == 0)
             start = es.StartPosition(after=e.Position(epoch=session.epoch, sequence=after))
             stream = client.stream(session.session_id, start)
             recovered, told = (await stream.read()).opened.recovered, list[object]()
@@ -1155,7 +1155,7 @@ async def _evicted(client: Client, gateway: RunningGateway) -> ss.OpenSessionRes
     stream = client.stream(session.session_id)
     await read_events(stream, 50)
     stream.cancel()
-    await until(lambda: gateway.app.sessions()[0].subscribers == 0 and gateway.app.sessions()[0].oldest_sequence == 51)
+    await until(lambda: gateway.api.sessions()[0].subscribers == 0 and gateway.api.sessions()[0].oldest_sequence == 51)
     return session
 
 
@@ -1191,7 +1191,7 @@ async def test_hook_mxgw_history_that_hangs_is_waited_for_with_heartbeats_and_th
         assert refusal.reason == "HISTORY_UNAVAILABLE"
         assert [message.partition(") ")[2] for message in warned] == ["gave no page within 1.5 s"]
 
-        await until(lambda: gateway.app.sessions()[0].subscribers == 0)
+        await until(lambda: gateway.api.sessions()[0].subscribers == 0)
         stream = client.stream(session.session_id, _behind_20(session))
         told: list[str | None] = []
         while "gap" not in told:
@@ -1286,7 +1286,7 @@ async def test_hook_mxgw_worker_spawning_that_raises_prevents_the_start(running:
         assert (refusal.code, refusal.reason) == (grpc.StatusCode.UNAVAILABLE, "WORKER_START_FAILED")
         assert "p0" in refusal.text
 
-        await until(lambda: not gateway.app.sessions())
+        await until(lambda: not gateway.api.sessions())
 
 
 async def test_hook_mxgw_worker_ready_is_told_who_proved_itself(running: Run) -> None:
@@ -1361,7 +1361,7 @@ async def test_hook_mxgw_worker_started_that_raises_ends_the_process(running: Ru
         assert refusal.reason == "WORKER_START_FAILED"
         assert start_ticks(told[0]) == 0
 
-        await until(lambda: not gateway.app.sessions())
+        await until(lambda: not gateway.api.sessions())
 
 
 async def test_hook_mxgw_worker_proved_is_told_both_secrets_before_the_worker_hears_of_it(running: Run) -> None:
@@ -1389,7 +1389,7 @@ async def test_hook_mxgw_worker_proved_that_raises_refuses_a_new_worker(running:
         assert refusal.reason == "WORKER_START_FAILED"
         assert "NOT_RECORDED" in refusal.text
 
-        await until(lambda: not gateway.app.sessions())
+        await until(lambda: not gateway.api.sessions())
 
 
 async def test_hook_mxgw_worker_stopping_is_told_while_the_worker_lives(running: Run) -> None:
@@ -1621,7 +1621,7 @@ async def test_an_orphan_of_another_data_directory_is_not_touched_whatever_the_p
     async with running(Knows(foreign=foreign), wanting) as (gateway, client):
         for one in foreign:
             assert (await refused(client.register(one.session_id))).reason == "SESSION_NOT_FOUND"
-        assert gateway.app.sessions() == []
+        assert gateway.api.sessions() == []
 
     assert process.poll() is None
     assert caplog.text.count("belongs to another data directory") == 3

@@ -112,7 +112,7 @@ async def test_hostile_text_is_refused_and_the_gateway_lives_on(
         assert len(refusal.text) < 300
         assert refusal.text.isprintable()
 
-    assert not gateway.app.sessions()
+    assert not gateway.api.sessions()
 
 
 @pytest.mark.parametrize("data", [b"\xff" * 1000, b"\x0a" * 999, b"\x12\xff\xff\xff\xff\x0f", b"\x0b" * 5000])

@@ -132,8 +132,7 @@ async def test_a_session_that_may_not_fit_into_memory_is_refused_and_growth_past
     mib = 1 << 20
     settings = {"limits.memory_bytes": 64 * mib, "events.unattached_bytes": 32 * mib}
     async with running_gateway(settings) as gateway, client_of(gateway.target) as client:
-        assert gateway.app._registry is not None
-        registry, seen = gateway.app._registry, gateway.app.observation
+        registry, seen = gateway.app.gateway._registry, gateway.api.observation
 
         def held_by(session_id: str) -> EventLog:
             """Let the session hold all that it may before somebody reads it."""
@@ -186,16 +185,16 @@ async def test_a_backend_that_cannot_start_refuses_the_opening_with_its_own_word
 
         assert (refusal.code, refusal.reason) == (grpc.StatusCode.UNAVAILABLE, "WORKER_START_FAILED")
         assert "profile" in refusal.text
-        await until(lambda: not gateway.app.sessions())
+        await until(lambda: not gateway.api.sessions())
         await client.open(backend="sim")
 
 
 async def test_a_caller_that_gives_up_while_its_session_starts_takes_it_along() -> None:
     async with running_gateway() as gateway, client_of(gateway.target) as client:
         call = client.sessions.OpenSession(ss.OpenSessionRequest())
-        await until(gateway.app.sessions)
+        await until(gateway.api.sessions)
         call.cancel()
-        await until(lambda: not gateway.app.sessions())
+        await until(lambda: not gateway.api.sessions())
 
 
 # leases
@@ -204,7 +203,7 @@ async def test_a_caller_that_gives_up_while_its_session_starts_takes_it_along() 
 async def test_an_idle_session_ends_with_its_lease_and_says_so() -> None:
     async with running_gateway({"limits.sweep_interval_s": 0.05}) as gateway, client_of(gateway.target) as client:
         session = await client.open(lease_s=0.2)
-        await until(lambda: not gateway.app.sessions())
+        await until(lambda: not gateway.api.sessions())
         ended = (await client.sessions.GetSession(ss.GetSessionRequest(session_id=session.session_id))).session
 
         assert (ended.state, ended.close_reason) == (CLOSED, ss.CLOSE_REASON_LEASE_EXPIRED)
@@ -215,7 +214,7 @@ class Clock:
 
     def __init__(self, gateway: RunningGateway, session_id: str) -> None:
         self.now = time.monotonic()
-        gateway.app._registry.get(session_id)._clock = lambda: self.now  # type: ignore[union-attr]
+        gateway.app.gateway._registry.get(session_id)._clock = lambda: self.now
 
 
 async def test_calls_extend_the_lease() -> None:
@@ -225,12 +224,12 @@ async def test_calls_extend_the_lease() -> None:
         for _ in range(3):
             clock.now += 60
             await client.gateway.Ping(PingRequest(session_id=session.session_id))
-            gateway.app._registry.sweep()  # type: ignore[union-attr]
+            gateway.app.gateway._registry.sweep()
 
-            assert gateway.app.session(session.session_id) is not None
+            assert gateway.api.session(session.session_id) is not None
 
         clock.now += 101
-        await until(lambda: not gateway.app.sessions())
+        await until(lambda: not gateway.api.sessions())
 
 
 async def test_an_attached_stream_extends_the_lease_and_its_end_begins_it_anew() -> None:
@@ -240,19 +239,19 @@ async def test_an_attached_stream_extends_the_lease_and_its_end_begins_it_anew()
         stream = client.stream(session.session_id)
         await stream.read()
         clock.now += 101
-        gateway.app._registry.sweep()  # type: ignore[union-attr]
+        gateway.app.gateway._registry.sweep()
 
-        assert gateway.app.session(session.session_id) is not None
+        assert gateway.api.session(session.session_id) is not None
 
         stream.cancel()
-        await until(lambda: gateway.app.sessions()[0].subscribers == 0)
+        await until(lambda: gateway.api.sessions()[0].subscribers == 0)
         clock.now += 99
-        gateway.app._registry.sweep()  # type: ignore[union-attr]
+        gateway.app.gateway._registry.sweep()
 
-        assert gateway.app.session(session.session_id) is not None
+        assert gateway.api.session(session.session_id) is not None
 
         clock.now += 2
-        await until(lambda: not gateway.app.sessions())
+        await until(lambda: not gateway.api.sessions())
 
 
 @pytest.mark.parametrize("seconds", [0, -1])
@@ -331,7 +330,7 @@ async def test_only_so_many_ended_sessions_are_remembered() -> None:
 
 
 def _pending(gateway: RunningGateway, session: ss.Session) -> int:
-    registry = gateway.app._registry
+    registry = gateway.app.gateway._registry
     assert registry is not None
     return len(registry.get(session.session_id).worker.commands)
 

@@ -53,9 +53,9 @@ async def test_new_sessions_and_streams_are_refused_while_others_drain() -> None
         request = cs.InvokeRequest(session_id=session.session_id, command=c.MxCommand(read_bulk=read))
         async with asyncio.TaskGroup() as tasks:
             held = tasks.create_task(refused_or_done(client.commands.Invoke(request)))
-            await until(lambda: len(gateway.app._registry.get(session.session_id).worker.commands) == 1)  # type: ignore[union-attr]
+            await until(lambda: len(gateway.app.gateway._registry.get(session.session_id).worker.commands) == 1)
             gateway.app.stop()
-            await until(lambda: gateway.app._registry.draining)  # type: ignore[union-attr]
+            await until(lambda: gateway.app.gateway._registry.draining)
             new = await refused(client.open())
             stream = await refused(client.stream(session.session_id))
             await held
@@ -74,8 +74,7 @@ async def refused_or_done(call: object) -> None:
 async def test_calls_that_arrive_while_the_server_still_answers_are_told_when_to_come_back() -> None:
     async with running_gateway() as gateway, client_of(gateway.target) as client:
         session = await client.open()
-        assert gateway.app._registry is not None
-        gateway.app._registry.draining = True  # the first step of a shutdown, which goes on at once elsewhere
+        gateway.app.gateway._registry.draining = True  # the first step of a shutdown, which goes on at once elsewhere
         for call in (client.open(), client.stream(session.session_id)):
             refusal = await refused(call)
 
@@ -102,7 +101,7 @@ async def test_nothing_is_left_of_many_sessions() -> None:
         processes = [psutil.Process(session.worker_pid) for session in sessions]
         directory = gateway.directory / "data"
         gateway.app.stop()
-        await until(lambda: gateway.app._registry is None, 60)
+        await until(lambda: gateway.app.gateway._has_ended, 60)
 
         assert not any(process.is_running() for process in processes)
         assert not list((directory / "run").iterdir())
@@ -123,9 +122,9 @@ async def test_a_client_that_reads_nothing_does_not_hold_the_shutdown() -> None:
         await client.subscribe(session.session_id, NAMES)
         stream = client.stream(session.session_id)
         await stream.read()
-        await until(lambda: gateway.app.sessions()[0].head_sequence > 20_000, 60)
+        await until(lambda: gateway.api.sessions()[0].head_sequence > 20_000, 60)
         gateway.app.stop()
-        await until(lambda: gateway.app._registry is None, 60)
+        await until(lambda: gateway.app.gateway._has_ended, 60)
 
         stream.cancel()
 
@@ -134,5 +133,5 @@ async def test_stop_may_be_called_before_the_start_and_again() -> None:
     async with running_gateway() as gateway:
         gateway.app.stop()
         gateway.app.stop()
-        await until(lambda: gateway.app._registry is None)
+        await until(lambda: gateway.app.gateway._has_ended)
         gateway.app.stop()

@@ -134,7 +134,7 @@ async def test_a_stream_request_that_cannot_be_meant_is_refused(fields: dict[str
 
         assert (refusal.code, refusal.reason) == (grpc.StatusCode.INVALID_ARGUMENT, "INVALID_REQUEST")
         assert refusal.metadata["field"] == field
-        assert gateway.app.sessions()[0].subscribers == 0
+        assert gateway.api.sessions()[0].subscribers == 0
 
 
 @pytest.mark.parametrize(
@@ -163,7 +163,7 @@ async def test_a_second_subscriber_is_refused_until_the_first_is_gone() -> None:
         assert "backpressure" in refusal.text
 
         first.cancel()
-        await until(lambda: gateway.app.sessions()[0].subscribers == 0)
+        await until(lambda: gateway.api.sessions()[0].subscribers == 0)
         second = client.stream(session.session_id)
         await opened(second)
         second.cancel()
@@ -180,7 +180,7 @@ async def test_a_cut_stream_resumes_behind_what_was_received_without_loss_or_rep
         await opened(stream)
         _, seen = await read_events(stream, 300)
         stream.cancel()
-        await until(lambda: gateway.app.sessions()[0].subscribers == 0)
+        await until(lambda: gateway.api.sessions()[0].subscribers == 0)
         stream = client.stream(session.session_id, after(session.epoch, seen[-1]))
         begin = await opened(stream)
         frames, more = await read_events(stream, 100)
@@ -205,7 +205,7 @@ async def test_a_resume_that_would_lose_something_is_refused_if_asked_to() -> No
 
         assert (refusal.code, refusal.reason) == (grpc.StatusCode.DATA_LOSS, "POSITION_LOST")
         assert refusal.metadata["epoch"] == session.epoch.hex()
-        assert gateway.app.sessions()[0].subscribers == 0
+        assert gateway.api.sessions()[0].subscribers == 0
 
 
 @pytest.mark.parametrize(
@@ -218,7 +218,7 @@ async def test_a_position_of_another_time_is_answered_with_a_gap_and_never_taken
     async with running_gateway(load(3, 0)) as gateway, client_of(gateway.target) as client:
         session = await client.open()
         await client.subscribe(session.session_id, names(3))
-        await until(lambda: gateway.app.sessions()[0].head_sequence == 3)
+        await until(lambda: gateway.api.sessions()[0].head_sequence == 3)
         stream = client.stream(session.session_id, after(session.epoch if epoch is None else epoch, sequence))
         begin = await opened(stream)
         frame = await stream.read()
@@ -252,11 +252,11 @@ async def test_a_slow_reader_gets_what_was_queued_and_then_a_typed_end_with_the_
         assert sequences == list(range(1, len(sequences) + 1))
         assert int(refusal.metadata["lost_from"]) == len(sequences) + 1
 
-        assert gateway.app.sessions()[0].state.name == "READY"
+        assert gateway.api.sessions()[0].state.name == "READY"
 
 
 def _subscriber(gateway: Any, session_id: str) -> Any:
-    (subscriber,) = gateway.app._registry.get(session_id).distributor.subscribers.values()
+    (subscriber,) = gateway.app.gateway._registry.get(session_id).distributor.subscribers.values()
     return subscriber
 
 
@@ -283,7 +283,7 @@ async def test_a_reader_that_stopped_altogether_is_cut_though_its_transport_buff
 
         assert subscriber.counts.delivered_bytes > 1_000_000  # that much the transport took although nobody read
 
-        await until(lambda: gateway.app.sessions()[0].subscribers == 0, 60)
+        await until(lambda: gateway.api.sessions()[0].subscribers == 0, 60)
 
         # What the transport had is still there to be read, in order, and then the reason.
         _, sequences, refusal = await read_to_the_end(stream)
@@ -312,7 +312,7 @@ async def test_a_reader_that_is_cut_does_not_disturb_another_session() -> None:
 
         assert sequences == list(range(1, len(sequences) + 1))
 
-        await until(lambda: gateway.app.sessions()[0].subscribers == 0)
+        await until(lambda: gateway.api.sessions()[0].subscribers == 0)
         stuck.cancel()
 
 
@@ -323,7 +323,7 @@ async def test_closing_a_session_ends_its_stream_after_everything_with_the_reaso
     async with running_gateway(load(10, 0)) as gateway, client_of(gateway.target) as client:
         session = await client.open()
         await client.subscribe(session.session_id, names(10))
-        await until(lambda: gateway.app.sessions()[0].head_sequence == 10)
+        await until(lambda: gateway.api.sessions()[0].head_sequence == 10)
         stream = client.stream(session.session_id)
         await opened(stream)
         await client.close(session.session_id)

@@ -14,7 +14,7 @@ from support.peers import scripted_worker
 from support.restarts import Restarts, restarts
 from support.waiting import until
 
-from mxgw_core.workers.paths import DataDirectory
+from mxgw_core.data_directory import DataDirectory
 
 pytestmark = pytest.mark.asyncio
 

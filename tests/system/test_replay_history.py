@@ -70,7 +70,7 @@ class Site:
 
     @property
     def info(self) -> Any:
-        return self.gateway.app.session(self.session.session_id)
+        return self.gateway.api.session(self.session.session_id)
 
     async def record(self) -> None:
         self._recorder = await asyncio.create_subprocess_exec(

@@ -165,7 +165,7 @@ async def test_a_stream_cut_inside_a_large_snapshot_gets_a_whole_one_and_every_e
         client.attach_session(session.session_id) as far,
     ):
         await subscribe_load(session, 5_000)
-        await until(lambda: gateway.app.session(session.session_id).head_sequence > 5_000)
+        await until(lambda: gateway.api.session(session.session_id).head_sequence > 5_000)
         checker = StreamChecker(may_lose=lambda _: False)
         recorder = Recorder(checker)
         recorder.begin()

@@ -191,13 +191,13 @@ async def test_an_opening_that_failed_with_the_gateway_is_tried_again() -> None:
 async def test_openings_at_once_with_one_id_are_one_session_whoever_gives_up() -> None:
     async with running_gateway() as gateway, client_of(gateway.target) as client:
         first = client.sessions.OpenSession(ss.OpenSessionRequest(request_id=ONE))
-        await until(lambda: len(gateway.app.sessions()) == 1)
+        await until(lambda: len(gateway.api.sessions()) == 1)
         first.cancel()
         calls = [client.sessions.OpenSession(ss.OpenSessionRequest(request_id=ONE)) for _ in range(4)]
         sessions = [(await call).session for call in calls]
 
         assert len({session.session_id for session in sessions}) == 1
-        assert len(gateway.app.sessions()) == 1
+        assert len(gateway.api.sessions()) == 1
         assert sessions[0].state == ss.SESSION_STATE_READY
 
 
@@ -205,13 +205,13 @@ async def test_a_session_whose_only_caller_gave_up_and_never_asks_again_ends(mon
     monkeypatch.setattr(openings, "UNCLAIMED_S", 0.1)
     async with running_gateway() as gateway, client_of(gateway.target) as client:
         first = client.sessions.OpenSession(ss.OpenSessionRequest(request_id=ONE))
-        await until(lambda: len(gateway.app.sessions()) == 1)
+        await until(lambda: len(gateway.api.sessions()) == 1)
         first.cancel()
-        await until(lambda: not gateway.app.sessions())
+        await until(lambda: not gateway.api.sessions())
 
 
 def registry_of(gateway: RunningGateway) -> SessionRegistry:
-    registry = gateway.app._registry
+    registry = gateway.app.gateway._registry
     assert registry is not None
     return registry
 
@@ -229,7 +229,7 @@ async def test_an_opening_that_failed_is_tried_again_under_its_id() -> None:
                 await registry.open(wish("broken"), ANONYMOUS)
         await until(lambda: not registry.live())
 
-        assert len(list(registry.ended())) == 2
+        assert len(list(registry.ended.all())) == 2
 
 
 async def test_openings_are_remembered_for_their_time_and_no_more_than_there_is_room_for() -> None:
@@ -269,7 +269,7 @@ async def test_another_identity_has_names_of_its_own(tmp_path: Path) -> None:
             stream = client.stream(session.session_id)
             await stream.read()
             stream.cancel()
-            await until(lambda: guarded.gateway.app.session(session.session_id).detached_s is not None)
+            await until(lambda: guarded.gateway.api.session(session.session_id).detached_s is not None)
 
             assert (await open_once(client)).session_id == session.session_id
             assert (await refused(client.open())).reason == "SESSION_LIMIT_REACHED"
@@ -303,7 +303,7 @@ async def test_a_limited_key_is_told_an_outcome_only_while_it_is_judged_as_befor
             refusal = await refused(write_once(client, session_id, ONE, write_bulk=bulk))
 
             assert (refusal.code, refusal.reason) == (grpc.StatusCode.PERMISSION_DENIED, "ACCESS_DENIED")
-            assert "not told" in refusal.text
+            assert "not reported" in refusal.text
 
 
 async def test_a_key_that_was_revoked_learns_nothing(tmp_path: Path) -> None:
@@ -314,7 +314,7 @@ async def test_a_key_that_was_revoked_learns_nothing(tmp_path: Path) -> None:
             (item,) = await client.subscribe(session.session_id, ["Load.Target"])
             await write_once(client, session.session_id, ONE, write=target(item, 1.0))
             guarded.store.revoke(key.id)
-            await until(lambda: not guarded.gateway.app.sessions())
+            await until(lambda: not guarded.gateway.api.sessions())
 
             for call in (open_once(client), write_once(client, session.session_id, ONE, write=target(item, 1.0))):
                 assert (await refused(call)).code in (

@@ -53,14 +53,14 @@ async def test_sessions_open_while_more_than_may_start_at_once_wait_for_a_dead_s
         "workers.warm_pool": spares,
     }
     async with running_gateway(settings) as gateway, client_of(gateway.target) as client:
-        await until(lambda: gateway.app.observation.spare_workers == spares, 60)
+        await until(lambda: gateway.api.observation.spare_workers == spares, 60)
         request = ss.OpenSessionRequest(client_name="waits", backend="dead")
         waiting = [client.sessions.OpenSession(request) for _ in range(2)]
         # Both wait for the source at once, although only one worker at a time may start.
         await until(lambda: len(source.connections) == len(waiting), 60)
 
         assert (await client.open()).backend == "sim"
-        assert [info.state for info in gateway.app.sessions()] == [
+        assert [info.state for info in gateway.api.sessions()] == [
             SessionState.CREATING,
             SessionState.CREATING,
             SessionState.READY,
@@ -68,4 +68,4 @@ async def test_sessions_open_while_more_than_may_start_at_once_wait_for_a_dead_s
 
         for call in waiting:
             call.cancel()
-        await until(lambda: len(gateway.app.sessions()) == 1, 60)
+        await until(lambda: len(gateway.api.sessions()) == 1, 60)

@@ -62,7 +62,7 @@ async def test_a_session_takes_a_spare_through_the_steps_of_any_worker(install_p
         "backends.plant": {"kind": "sim", "profile": "load", "items": 3, "rate": 0},
     }
     async with running_gateway(settings) as gateway, client_of(gateway.target) as client:
-        await until(lambda: gateway.app.observation.spare_workers == 1, 60)
+        await until(lambda: gateway.api.observation.spare_workers == 1, 60)
         (spare,) = started_workers()
 
         assert not steps.seen
@@ -80,7 +80,7 @@ async def test_a_session_takes_a_spare_through_the_steps_of_any_worker(install_p
         ]
         assert len(await client.subscribe(id_, ["Load.Item00003"])) == 1
 
-        await until(lambda: gateway.app.observation.spare_workers == 1, 60)
+        await until(lambda: gateway.api.observation.spare_workers == 1, 60)
         other = await client.open()
 
         assert other.worker_pid != spare

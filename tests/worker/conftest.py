@@ -13,16 +13,16 @@ from mxgw.v1 import commands_pb2 as c
 from mxgw.v1.events_pb2 import Event, EventBatch
 from mxgw.worker.v1.worker_pb2 import CommandReply, CommandRequest
 from mxgw_worker.alarms import AlarmWatch
-from mxgw_worker.calls import BackendTurn
 from mxgw_worker.dispatch import Dispatcher
 from mxgw_worker.items import ItemTable
 from mxgw_worker.methods import Methods
 from mxgw_worker.outbox import Block, Outbox
-from mxgw_worker.read import Read
+from mxgw_worker.read_bulk import ReadBulk
 from mxgw_worker.sink import WorkerSink
 from mxgw_worker.snapshots import Snapshots
 from mxgw_worker.testing import ScriptedBackend, WorkerDriver
 from mxgw_worker.testing.driver import startup_for
+from mxgw_worker.turns import BackendTurn
 from mxgw_worker.views import Views
 from mxgw_worker.worker import ExitCode, Worker
 from mxgw_worker.writes import Writes
@@ -66,7 +66,7 @@ class Inside:
         self.dispatcher = Dispatcher(
             tasks=tasks,
             methods=methods,
-            read=Read(methods, read_timeout_s),
+            read_bulk=ReadBulk(methods, read_timeout_s),
             views=Views(methods=methods, outbox=self.outbox, sink=self.sink, maximum_frame_bytes=FRAME_BYTES),
             snapshots=Snapshots(items=methods.items, outbox=self.outbox, maximum_frame_bytes=FRAME_BYTES),
             alarms=AlarmWatch(methods=methods, maximum_frame_bytes=FRAME_BYTES),

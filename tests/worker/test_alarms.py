@@ -14,9 +14,10 @@ from mxgw_worker import alarms
 from mxgw_worker.alarms import AlarmWatch
 from mxgw_worker.backends.base import E_FAIL, AlarmAck, AlarmListener, BackendInfo, MxError
 from mxgw_worker.backends.partial import PartialBackend
-from mxgw_worker.calls import BackendTurn, Call, CallFailed
+from mxgw_worker.calls import Call, CallFailed
 from mxgw_worker.items import ItemTable
 from mxgw_worker.methods import Methods
+from mxgw_worker.turns import BackendTurn
 from mxgw_worker.writes import Writes
 
 FRAME_BYTES = 64 * 1024

@@ -1,1 +1,1 @@
-"""The worker: one process per session, owning the backend and numbering its events."""
+"""The worker: one process per session, which runs the backend and numbers its events."""

@@ -1,8 +1,8 @@
-"""What changed in the backend's alarms since the gateway last asked: one numbered list, asked for or reported.
+"""The changes of the backend's alarms, as one numbered list, from which the gateway asks for what is new.
 
-An alarm manager that has to be asked is compared with what it said before, by alarm id (there is no push:
-docs/reference/mxaccess.md#alarms); one that reports by itself fills the same list. The gateway sets the pace: it
-asks for what comes after a revision.
+An alarm manager that has to be asked (there is no push: docs/reference/mxaccess.md#alarms) is compared with its last
+answer, by alarm id. One that reports by itself adds to the same list. The gateway decides when: it asks for the changes
+after a revision.
 """
 
 from __future__ import annotations
@@ -22,40 +22,39 @@ from mxgw.worker.v1.worker_pb2 import (
 )
 from mxgw_worker.backends.base import AlarmAck, AlarmPublisher, AlarmSource, MxError
 from mxgw_worker.calls import Call, CallFailed
-from mxgw_worker.ipc.page_tokens import page_token, place_of
+from mxgw_worker.ipc.page_tokens import PAGE_SHARE, page_token, place_of
 from mxgw_worker.methods import Methods
 from mxgw_worker.paging import parse_page_token
 
-# Changes kept for a gateway that is behind; one further behind gets all active alarms instead.
+# So many changes are kept; a gateway that is further behind gets all active alarms instead.
 KEPT_CHANGES = 20_000
-# Part of a frame that one page may fill.
-_PAGE_SHARE = 0.75
-# How long a poll waits for the first list of one that reports by itself.
+# How long a poll waits for the first list of an alarm manager that reports by itself.
 _FIRST_S = 2.0
 
 
 class AlarmWatch:
-    """The alarms of one backend. Nothing is asked of it before the first poll."""
+    """The alarms of one backend. The backend is not asked before the first poll."""
 
     def __init__(self, *, methods: Methods, maximum_frame_bytes: int) -> None:
         self._methods = methods
-        self._page_bytes = int(maximum_frame_bytes * _PAGE_SHARE)
+        self._page_bytes = int(maximum_frame_bytes * PAGE_SHARE)
         self._alarms: dict[str, Alarm] = {}
         # Changes with revisions `_revision - len(_changes) + 1` to `_revision`.
         self._changes: deque[Alarm] = deque(maxlen=KEPT_CHANGES)
         self._revision = 1
-        # A report whose pages are being fetched, and the number its page tokens bear.
+        # The report whose pages are being fetched; `_reports` is its number, which its page tokens have.
         self._paged: tuple[AlarmReport, Sequence[Alarm]] = (AlarmReport(), ())
         self._reports = 0
         self._is_following = False
-        # Whether one that reports by itself has shown all its alarms; before that, an empty list means nothing.
+        # Whether an alarm manager that reports by itself has sent its first list; before that the list here is not
+        # complete.
         self._is_shown = False
         self._away = ""
-        # Set whenever something changes for a poll that waits.
+        # Set by every change, for a poll that waits.
         self._news = asyncio.Event()
 
     async def poll(self, call: Call, query: PollAlarms) -> CommandReply:
-        """Return what comes after a revision, or the next page of it.
+        """Return the changes after a revision, or the next page of them.
 
         Raises:
             CallFailed: ALARMS_NOT_SUPPORTED, ALARMS_UNAVAILABLE or BAD_PAGE_TOKEN.
@@ -173,7 +172,7 @@ class AlarmWatch:
         self._note(alarm)
 
     def refreshed(self, alarms: Sequence[Alarm]) -> None:
-        """See `AlarmListener`: alarms that are no longer listed are over."""
+        """See `AlarmListener`: alarms that are no longer listed have ended."""
         self._away, self._is_shown = "", True
         listed = {alarm.alarm_id: alarm for alarm in alarms}
         for alarm in _missing(self._alarms, listed):

@@ -1,4 +1,4 @@
-"""Checks of what commands carry, before the backend sees it; a bad one is E_INVALIDARG, as a COM call would answer."""
+"""Checks the arguments of commands before the backend gets them; a bad one is E_INVALIDARG, as in a COM call."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ _NANOS = range(1_000_000_000)
 # Years 1 to 9999. Source: google/protobuf/timestamp.proto, duration.proto.
 _TIMESTAMP_SECONDS = range(-62_135_596_800, 253_402_300_800)
 _DURATION_SECONDS = range(-315_576_000_000, 315_576_000_001)
-# How deep arrays of values may hold arrays; no MXAccess value nests at all.
+# How deep arrays of values may be nested; MXAccess values are not nested at all.
 _MAXIMUM_DEPTH = 8
 
 
@@ -32,14 +32,14 @@ def checked_value(command: HasValue) -> MxValue:
     """Return the value to write.
 
     Raises:
-        MxError: E_INVALIDARG, there is none or it is malformed.
+        MxError: E_INVALIDARG, the value is missing or malformed.
     """
     _check(command.value, 0)
     return command.value
 
 
 def checked_time(command: Write2Command | WriteSecured2Command | BulkWrite) -> int | None:
-    """Return the caller's source time in nanoseconds, None without one.
+    """Return the caller's source time in nanoseconds; None when there is none.
 
     Raises:
         MxError: E_INVALIDARG, it is out of range.

@@ -1,4 +1,4 @@
-"""SubscribeBulk, UnsubscribeBulk and WriteBulk: per-item results in input order, and no item fails another."""
+"""SubscribeBulk, UnsubscribeBulk and WriteBulk: one result per item, in input order; no item makes another fail."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True, slots=True)
 class _Deferred:
-    """An entry whose item is busy, with its place in that item's line."""
+    """An entry whose item is busy, with its place in the queue of that item."""
 
     index: int
     item: Item
@@ -40,14 +40,16 @@ class _Deferred:
 
 
 class Bulk:
-    """Bulk calls over the single methods. A run of calls holds the backend; busy items come after it."""
+    """Bulk calls, made of single methods. One turn of the backend serves all entries but those of busy items, which
+    follow.
+    """
 
     def __init__(self, methods: Methods) -> None:
         self._methods = methods
         self._turn = methods.turn
 
     async def subscribe(self, call: Call, command: SubscribeBulkCommand) -> MxReply:
-        """AddItem and Advise for every reference; an item that cannot be advised is not kept."""
+        """AddItem and Advise for every reference; an item that cannot be advised is removed again."""
         methods = self._methods
         server_handle = command.server_handle
         results = []
@@ -99,7 +101,7 @@ class Bulk:
         return _reply(results)
 
     async def write(self, call: Call, command: WriteBulkCommand) -> MxReply:
-        """Write for every entry; all are issued before any completion is awaited, but a second write to an item waits
+        """Write every entry. All writes are issued before a completion is awaited, but a second write to an item waits
         for the first.
         """
         methods = self._methods
@@ -149,7 +151,7 @@ class Bulk:
         return _reply(results)
 
     async def _unsubscribe(self, call: Call, server_handle: int, item_handle: int, index: int) -> BulkItemResult:
-        """UnAdvise where advised, and RemoveItem; the caller holds the turns."""
+        """UnAdvise if advised, and RemoveItem; the caller holds the turns of backend and item."""
         methods = self._methods
         item = methods.items.get(server_handle, item_handle)
         try:
@@ -181,7 +183,7 @@ async def _finish(
     deferred: list[_Deferred],
     later: Callable[[_Deferred], Awaitable[BulkItemResult]],
 ) -> None:
-    """Run what was deferred, each when its item's turn comes.
+    """Run the deferred entries, each when its item is free.
 
     Raises:
         CallExpired: the deadline passed before all were done.
@@ -206,7 +208,7 @@ async def _finish(
 
 
 def _fill_unissued(results: list[BulkItemResult], command: WriteBulkCommand) -> None:
-    """Say of the entries that came to nothing that they did, for a repeat that asks what became of all."""
+    """Set a result for the entries that were not issued: a repeat of the call gets the results of all entries."""
     nothing = BulkItemResult()
     late = Refused("WRITE_NOT_ISSUED", "the deadline of the call passed before this write was issued: write it again")
     results.extend(nothing for _ in command.writes[len(results) :])

@@ -1,12 +1,11 @@
-"""One command under way: its deadline, its single answer, and the refusals that answers are made of."""
+"""One running command: its deadline, its single answer, and the errors that become answers."""
 
 from __future__ import annotations
 
 import asyncio
 import logging
 import secrets
-from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
-from contextlib import asynccontextmanager
+from collections.abc import Awaitable, Callable, Sequence
 from typing import TypeAlias
 
 from mxgw.v1.commands_pb2 import BulkItemResult, MxReply
@@ -15,15 +14,12 @@ from mxgw_worker.backends.base import E_FAIL, MxError
 
 log = logging.getLogger(__name__)
 
-# The event loop gets its turn at least this often during long runs of backend calls, for events and heartbeats.
-_YIELD_S = 0.005
-
 # Hands one write to the backend.
 Issue: TypeAlias = Callable[[], Awaitable[None]]
 
 
 class CallExpired(Exception):
-    """The deadline passed: the gateway has its answer, so nothing more may be issued for this command."""
+    """The deadline passed and the gateway has its answer, so no more backend calls are made for this command."""
 
 
 class CallFailed(Exception):
@@ -36,7 +32,7 @@ class CallFailed(Exception):
 
 
 class Refused(MxError):
-    """The worker's own refusal in an ordinary reply; `reason` names it."""
+    """The worker itself refuses a command, in an ordinary reply; `reason` names the cause."""
 
     def __init__(self, reason: str, message: str, hresult: int = E_FAIL) -> None:
         super().__init__(hresult, message)
@@ -46,9 +42,9 @@ class Refused(MxError):
 class Call:
     """A command between its arrival and its answer.
 
-    When the deadline passes the answer is COMMAND_TIMED_OUT, or what `last_words` returns. A backend call that is under
-    way then is not cancelled, because MXAccess cannot cancel either: it finishes, its effect is noted, and nothing more
-    is issued.
+    When the deadline passes, the answer is COMMAND_TIMED_OUT, or what `last_words` returns. A backend call that is
+    running then is not cancelled, because MXAccess cannot cancel either: it finishes, its effect is noted, and no
+    further call is made.
     """
 
     def __init__(
@@ -62,11 +58,11 @@ class Call:
         self.expired = False
         # Whether a write of this command was handed to the backend.
         self.has_issued = False
-        # Whether its outcome is kept for a repeat: then completions are awaited past the deadline.
+        # Whether the outcome is kept for a repeated call: then completions are awaited after the deadline as well.
         self.is_remembered = False
         self.timeout_ms = timeout_ms
         self.item_serials = item_serials
-        # Set by a command that has something to say however little time is left.
+        # Makes the answer when the deadline passes; set by a command that has a partial result.
         self.last_words: Callable[[], CommandReply] | None = None
         # In the loop's time; None without a deadline.
         self.deadline: float | None = None
@@ -75,7 +71,7 @@ class Call:
             self._timer = self._loop.call_at(self.deadline, self._expire)
 
     def answer(self, reply: CommandReply) -> None:
-        """Send the answer, unless there was one."""
+        """Send the answer, unless one was sent already."""
         if not self.answered:
             self.answered = True
             if self._timer is not None:
@@ -83,11 +79,11 @@ class Call:
             self._answer(reply)
 
     def fail(self, reason: str, detail: str) -> None:
-        """Answer with a Failure, unless there was an answer."""
+        """Answer with a Failure, unless an answer was sent already."""
         self.answer(CommandReply(failure=Failure(reason=reason, detail=detail)))
 
     def noting(self, issue: Issue) -> Issue:
-        """Return a call into the backend that first notes that it is made."""
+        """Return a backend call that first sets `has_issued`."""
 
         async def noted() -> None:
             self.has_issued = True
@@ -96,7 +92,7 @@ class Call:
         return noted
 
     def check(self) -> None:
-        """Stand before every backend call.
+        """Check the deadline; to be called before every backend call.
 
         Raises:
             CallExpired: the deadline passed.
@@ -115,38 +111,6 @@ class Call:
         )
 
 
-class BackendTurn:
-    """MXAccess is single-threaded: one call into the backend at a time, in the order in which commands came."""
-
-    def __init__(self) -> None:
-        self._lock = asyncio.Lock()
-        self._yielded_at = 0.0
-
-    @asynccontextmanager
-    async def __call__(self, call: Call) -> AsyncIterator[None]:
-        """Hold the backend. Never wait for an item's turn meanwhile.
-
-        Raises:
-            CallExpired: the deadline passed while waiting.
-        """
-        async with self._lock:
-            call.check()
-            self._yielded_at = asyncio.get_running_loop().time()
-            yield
-
-    async def breathe(self, call: Call) -> None:
-        """Let the event loop run when it is time; to be called between the backend calls of a long run.
-
-        Raises:
-            CallExpired: the deadline passed.
-        """
-        loop = asyncio.get_running_loop()
-        if loop.time() - self._yielded_at > _YIELD_S:
-            await asyncio.sleep(0)
-            self._yielded_at = loop.time()
-        call.check()
-
-
 def failed_reply(error: MxError) -> MxReply:
     """Return the ordinary reply of a failed method."""
     reason = error.reason if isinstance(error, Refused) else ""
@@ -154,10 +118,10 @@ def failed_reply(error: MxError) -> MxReply:
 
 
 def failed_item(error: Exception, item_handle: int = 0) -> BulkItemResult:
-    """Return the result of one item that failed; an error the worker does not know fails this item alone.
+    """Return the result of one item that failed. An unexpected error makes only this item fail.
 
     Raises:
-        CallExpired: `error` is one: it ends the whole command.
+        CallExpired: `error` is a CallExpired, which ends the whole command.
     """
     if isinstance(error, CallExpired):
         raise error
@@ -168,7 +132,7 @@ def failed_item(error: Exception, item_handle: int = 0) -> BulkItemResult:
 
 
 def report_bug(error: Exception) -> str:
-    """Log an error that nobody foresaw and return what to tell the client: only where to look."""
+    """Log an unexpected error, and return the text for the client, which only says where to look."""
     correlation = secrets.token_hex(4)
     log.error("a command failed in a way the worker does not know, correlation %s", correlation, exc_info=error)
     return f"the worker or its backend has a bug; the worker's log tells more under correlation {correlation}"

@@ -1,10 +1,10 @@
-"""Takes command requests, runs each in a task of its own, and sees that each gets exactly one answer."""
+"""Runs each command in a task of its own, and makes sure that it gets exactly one answer."""
 
 from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable
-from typing import TypeAlias
+from typing import Any, TypeAlias
 
 from mxgw.v1.commands_pb2 import MxCommand, MxReply
 from mxgw.worker.v1.worker_pb2 import CommandReply, CommandRequest
@@ -13,22 +13,23 @@ from mxgw_worker.backends.base import E_INVALIDARG, MxError
 from mxgw_worker.bulk import Bulk
 from mxgw_worker.calls import Call, CallExpired, CallFailed, failed_reply, report_bug
 from mxgw_worker.methods import Methods
-from mxgw_worker.read import Read
-from mxgw_worker.requests import Requests
+from mxgw_worker.read_bulk import ReadBulk
+from mxgw_worker.remembered_writes import RememberedWrites
 from mxgw_worker.snapshots import Snapshots
 from mxgw_worker.views import Views
 
-# More than any gateway's pending_commands; a second line against a peer gone wild.
+# More than any gateway's limits.pending_commands: only a faulty gateway reaches it.
 MAXIMUM_CALLS = 100_000
 
-_Handler: TypeAlias = Callable[[Call, MxCommand], Awaitable[MxReply | None]]
+# The message differs by handler: write gets a WriteCommand, and so on.
+_Handler: TypeAlias = Callable[[Call, Any], Awaitable[MxReply | None]]
 
 
 class Dispatcher:
     """Runs commands against the backend.
 
-    Calls into the backend are made in the order in which the commands came; commands that only wait let others pass,
-    so replies may come in another order.
+    Backend calls are made in the order of the commands. A command that only waits does not hold up others, so replies
+    may come in another order.
     """
 
     def __init__(
@@ -36,7 +37,7 @@ class Dispatcher:
         *,
         tasks: asyncio.TaskGroup,
         methods: Methods,
-        read: Read,
+        read_bulk: ReadBulk,
         views: Views,
         snapshots: Snapshots,
         alarms: AlarmWatch,
@@ -49,41 +50,39 @@ class Dispatcher:
         self._maximum_reply_bytes = maximum_frame_bytes - 64
         self._running: set[asyncio.Task[None]] = set()
         self._refusal: str | None = None
-        self._requests = Requests()
+        self._remembered = RememberedWrites()
         bulk = Bulk(methods)
         self._handlers: dict[str, _Handler] = {
-            "register": lambda call, mx: methods.register(call, mx.register),
-            "unregister": lambda call, mx: methods.unregister(call, mx.unregister),
-            "add_item": lambda call, mx: methods.add_item(call, mx.add_item),
-            "add_item2": lambda call, mx: methods.add_item2(call, mx.add_item2),
-            "remove_item": lambda call, mx: methods.remove_item(call, mx.remove_item),
-            "advise": lambda call, mx: methods.advise(call, mx.advise),
-            "advise_supervisory": lambda call, mx: methods.advise_supervisory(call, mx.advise_supervisory),
-            "un_advise": lambda call, mx: methods.un_advise(call, mx.un_advise),
-            "write": lambda call, mx: methods.write(call, mx.write),
-            "write2": lambda call, mx: methods.write2(call, mx.write2),
-            "write_secured": lambda call, mx: methods.write_secured(call, mx.write_secured),
-            "write_secured2": lambda call, mx: methods.write_secured2(call, mx.write_secured2),
-            "authenticate_user": lambda call, mx: methods.authenticate_user(call, mx.authenticate_user),
-            "archestra_user_to_id": lambda call, mx: methods.archestra_user_to_id(call, mx.archestra_user_to_id),
-            "suspend": lambda call, mx: methods.suspend(call, mx.suspend),
-            "activate": lambda call, mx: methods.activate(call, mx.activate),
-            "add_buffered_item": lambda call, mx: methods.add_buffered_item(call, mx.add_buffered_item),
-            "set_buffered_update_interval": lambda call, mx: methods.set_buffered_update_interval(
-                call, mx.set_buffered_update_interval
-            ),
-            "subscribe_bulk": lambda call, mx: bulk.subscribe(call, mx.subscribe_bulk),
-            "unsubscribe_bulk": lambda call, mx: bulk.unsubscribe(call, mx.unsubscribe_bulk),
-            "write_bulk": lambda call, mx: bulk.write(call, mx.write_bulk),
-            "read_bulk": lambda call, mx: read.read(call, mx.read_bulk),
+            "register": methods.register,
+            "unregister": methods.unregister,
+            "add_item": methods.add_item,
+            "add_item2": methods.add_item2,
+            "remove_item": methods.remove_item,
+            "advise": methods.advise,
+            "advise_supervisory": methods.advise_supervisory,
+            "un_advise": methods.un_advise,
+            "write": methods.write,
+            "write2": methods.write2,
+            "write_secured": methods.write_secured,
+            "write_secured2": methods.write_secured2,
+            "authenticate_user": methods.authenticate_user,
+            "archestra_user_to_id": methods.archestra_user_to_id,
+            "suspend": methods.suspend,
+            "activate": methods.activate,
+            "add_buffered_item": methods.add_buffered_item,
+            "set_buffered_update_interval": methods.set_buffered_update_interval,
+            "subscribe_bulk": bulk.subscribe,
+            "unsubscribe_bulk": bulk.unsubscribe,
+            "write_bulk": bulk.write,
+            "read_bulk": read_bulk.read,
         }
 
     def close(self, reason: str) -> None:
-        """Refuse every command from now on; those under way go on."""
+        """Refuse every command from now on; running ones go on."""
         self._refusal = reason
 
     def submit(self, request: CommandRequest, answer: Callable[[CommandReply], None]) -> None:
-        """Run a request; `answer` is called once, perhaps before this returns."""
+        """Run a request. `answer` is called exactly once, perhaps before this returns."""
         call = Call(self._within_a_frame(answer), request.timeout_ms, request.item_serials)
         if self._refusal is not None:
             call.fail("WORKER_STOPPING", self._refusal)
@@ -97,7 +96,7 @@ class Dispatcher:
             task.add_done_callback(self._running.discard)
 
     async def cancel(self) -> None:
-        """Cancel the commands under way and wait for them; they stay without an answer."""
+        """Cancel the running commands and wait for their ends; they get no answer."""
         running = list(self._running)
         for task in running:
             task.cancel()
@@ -110,7 +109,7 @@ class Dispatcher:
             if reply is not None:
                 call.answer(reply)
         except CallExpired:
-            # The call's own timer answers, if it has not already.
+            # The timer of the call answers, or has answered already.
             pass
         except CallFailed as failure:
             call.fail(failure.reason, failure.detail)
@@ -120,7 +119,7 @@ class Dispatcher:
     async def _reply(self, call: Call, request: CommandRequest) -> CommandReply | None:
         match request.WhichOneof("request"):
             case "mx" if request.request_key:
-                return await self._requests.once(call, request, lambda: self._mx(call, request.mx))
+                return await self._remembered.once(call, request, lambda: self._mx(call, request.mx))
             case "mx":
                 return await self._mx(call, request.mx)
             case "browse":
@@ -143,7 +142,7 @@ class Dispatcher:
         if kind is None:
             return CommandReply(mx=MxReply(hresult=E_INVALIDARG, message="the request holds no command"))
         try:
-            reply = await self._handlers[kind](call, command)
+            reply = await self._handlers[kind](call, getattr(command, kind))
         except MxError as error:
             reply = failed_reply(error)
         return None if reply is None else CommandReply(mx=reply)

@@ -1,7 +1,6 @@
 """What the worker knows of its session: registrations, items, and the last value of each item.
 
-Every item has a serial, which is never given to another: handles are given out again, so nothing that must be true of
-one item may go by its handle.
+Every item has a serial, which is never reused. Handles are reused, so they do not identify an item.
 """
 
 from __future__ import annotations
@@ -14,16 +13,16 @@ from typing import TypeAlias
 from mxgw.v1.session_service_pb2 import ADVISE_KIND_NONE, AdviseKind
 from mxgw.worker.v1.worker_pb2 import ItemRecord
 from mxgw_worker.ipc.references import reference_bytes
-from mxgw_worker.reading import Reading
+from mxgw_worker.reads import Reading
 from mxgw_worker.turns import Turns
 
 Key: TypeAlias = tuple[int, int]
 _Reference: TypeAlias = tuple[int, str, str]
 
-# Records of ended items that are kept for a gateway that comes back: so many bytes of them, the latest ones. An item
-# whose events are older still is unknown to that gateway, which shows them to nobody whose rights depend on the item.
+# Records of removed items are kept for a gateway that comes back: the latest ones, up to this many bytes. That gateway
+# does not know older items, and hides their events from callers whose rights depend on the item.
 ENDED_RECORDS_BYTES = 2 * 1024 * 1024
-# What a kept record costs beside its encoded form.
+# Memory of a kept record besides its encoded form.
 _RECORD_BYTES = 160
 
 
@@ -68,7 +67,7 @@ class Item:
         self.turns = Turns()
         # The write in flight; 0 when there is none.
         self.write_id = 0
-        # A completion went missing once: later ones cannot be told apart any more.
+        # Whether a completion once did not come: later completions may belong to an earlier write.
         self.pairing_uncertain = False
 
     @property
@@ -77,7 +76,7 @@ class Item:
         return self.server_handle, self.item_handle
 
     def record(self) -> ItemRecord:
-        """Return what a gateway is told of it."""
+        """Return the record of the item for the gateway."""
         return ItemRecord(
             item_serial=self.serial,
             server_handle=self.server_handle,
@@ -97,16 +96,16 @@ class ItemTable:
     def __init__(self, head_sequence: Callable[[], int]) -> None:
         self.registrations: dict[int, str] = {}
         self.items: dict[Key, Item] = {}
-        # Items of a ReadBulk: their events go to the read and nowhere else.
+        # Hidden items, which a ReadBulk added: their events go only to that read.
         self.hidden: dict[Key, Reading] = {}
         self._by_reference: dict[_Reference, dict[Key, Item]] = {}
-        # What the references of `items` take in memory.
+        # Memory of the references of `items`.
         self.reference_bytes = 0
         self._head_sequence = head_sequence
         self._last_serial = 0
-        # What the connected gateway has not been told yet, in order.
+        # Records that were not sent to the connected gateway yet, in order.
         self._untold: list[ItemRecord] = []
-        # Records of ended items, by serial, in the order in which they ended; and about how many bytes they take.
+        # Records of removed items, in the order of their removal, and about how many bytes they use.
         self._ended: deque[ItemRecord] = deque()
         self._ended_bytes = 0
 
@@ -114,30 +113,30 @@ class ItemTable:
         return len(self.items) + len(self.hidden)
 
     def get(self, server_handle: int, item_handle: int) -> Item | None:
-        """Return the item, or None when the session has none such."""
+        """Return the item; None when the session has no such item."""
         return self.items.get((server_handle, item_handle))
 
     def next_serial(self) -> int:
-        """Return a serial that nothing has: for a new item, or for an event of a handle that is no item's."""
+        """Return an unused serial: for a new item, or for an event of a handle that has no item."""
         self._last_serial += 1
         return self._last_serial
 
     def serial_of(self, server_handle: int, item_handle: int) -> int:
-        """Return the serial of what a handle means now, hidden items included; 0 when it means nothing."""
+        """Return the serial of the item that has a handle now, hidden or not; 0 when no item has it."""
         key = (server_handle, item_handle)
         meant = self.items.get(key) or self.hidden.get(key)
         return meant.serial if meant is not None else 0
 
     def serial_for(self, server_handle: int, item_handle: int) -> int:
-        """Return the serial for an event of a handle: that of its item, or one that stands for no item."""
+        """Return the serial for an event of a handle: that of its item, or an unused one if it has no item."""
         return self.serial_of(server_handle, item_handle) or self.next_serial()
 
     def add(self, key: Key, definition: str, context: str = "", *, buffered: bool = False) -> Item:
-        """Note a new item; one with the same handles is forgotten, values and all, because handles are reused."""
+        """Note a new item. An older item with the same handles is removed, because handles are reused."""
         if key in self.items:
             self.remove(key)
         self.hidden.pop(key, None)
-        # One text for all: a client gives the same context thousands of times.
+        # Interned, because a client gives thousands of items the same context.
         item = Item(self.next_serial(), key, definition, sys.intern(context), buffered)
         self.items[key] = item
         self.reference_bytes += reference_bytes(definition, context)
@@ -146,7 +145,7 @@ class ItemTable:
         return item
 
     def hide(self, key: Key, reading: Reading) -> None:
-        """Note a hidden item, whose events go to a read; nobody is told of it."""
+        """Note a hidden item, whose events go to a read; the gateway does not get its record."""
         reading.serial = self.next_serial()
         self.hidden[key] = reading
 
@@ -183,12 +182,12 @@ class ItemTable:
             self._ended_bytes -= _cost(self._ended.popleft())
 
     def records(self) -> Sequence[ItemRecord]:
-        """Return what a gateway that comes anew has to know, by ascending serials; it has been told everything then."""
+        """Return all records for a newly connected gateway, by ascending serials; none is unsent then."""
         self._untold.clear()
         return sorted([*self._ended, *(item.record() for item in self.items.values())], key=lambda r: r.item_serial)
 
     def untold(self) -> Sequence[ItemRecord]:
-        """Return what happened since `records` or the last call; it counts as told then."""
+        """Return the records since `records` or the last call; they count as sent then."""
         if not self._untold:
             return ()
         untold, self._untold = self._untold, []
@@ -199,7 +198,7 @@ class ItemTable:
         return (item for item in self.items.values() if item.server_handle == server_handle)
 
     def advised(self, server_handle: int, definition: str, context: str) -> Item | None:
-        """Return an item of this reference that has data changes, preferring one with a real value."""
+        """Return an advised item of this reference, preferably one that has a real value."""
         same: Iterable[Item] = self._by_reference.get((server_handle, definition, context), {}).values()
         candidates = [
             item for item in same if item.advise != ADVISE_KIND_NONE and not item.buffered and not item.suspended

@@ -1,7 +1,7 @@
 """A worker process: `python -I -m mxgw_worker`, with a WorkerStartup frame on standard input. The gateway starts it.
 
-With `spare FD KIND` it is started ahead of its session: it imports what backends of that kind need, closes FD to say
-so, and waits for the frame. Until then it knows nothing, and leaves when its input ends, as it does with its gateway.
+With `spare FD KIND` the process is started before its session: it imports what backends of that kind need, closes FD to
+report that it is ready, and waits for the frame. When its input ends before that, because the gateway ended, it leaves.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ STUCK_S = 1.0
 
 def main() -> int:
     """Run a worker until it leaves and return its exit code."""
-    # The terminal's Ctrl-C is for the gateway, which then stops its workers in order.
+    # Ctrl-C in a terminal is meant for the gateway, which then stops its workers in order.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     logging.basicConfig(stream=sys.stderr, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
     if len(sys.argv) > 1 and not _waited_as_spare(sys.argv[1:]):
@@ -44,13 +44,13 @@ def main() -> int:
     _close_stdin()
     logging.getLogger().setLevel(startup.log_level)
     log.info("session %s, backend %s, pid %d", startup.session_id, startup.backend_kind, os.getpid())
-    # Before the handshake: until then the gateway lets only a few workers at once have the processor.
+    # Imported before the handshake: the gateway bounds how many workers are in this phase, which uses the processor.
     _import_backend(startup.backend_kind)
     return asyncio.run(_run(startup, lambda: create_backend(startup.backend_kind, options)))
 
 
 def _waited_as_spare(arguments: list[str]) -> bool:
-    """Be ready for a session that does not exist yet; return whether one came."""
+    """Import the backend and wait for the start-up frame; return False when the input ended without one."""
     _, ready_fd, kind = arguments
     _import_backend(kind)
     os.close(int(ready_fd))
@@ -60,7 +60,9 @@ def _waited_as_spare(arguments: list[str]) -> bool:
 def _import_backend(kind: str) -> None:
     try:
         backend_factory(kind)
-    except Exception:  # the session that wants this backend is told why, once it is made; others can do without
+    except (
+        Exception
+    ):  # a session with this backend gets the error when the backend is created; other sessions do not need it
         log.debug("backend kind %s cannot be imported", kind, exc_info=True)
 
 
@@ -71,7 +73,7 @@ async def _run(startup: WorkerStartup, make_backend: Callable[[], Backend]) -> E
 
 
 def _leave_soon(exit_code: ExitCode) -> None:
-    """See that the process ends even when a call of the backend, or a thread of it, never does."""
+    """Make sure that the process ends, even if a call or a thread of the backend never ends."""
     last_resort = threading.Timer(STUCK_S, _leave_now, (exit_code,))
     last_resort.daemon = True
     last_resort.start()
@@ -84,6 +86,6 @@ def _leave_now(exit_code: ExitCode) -> None:
 
 
 def _close_stdin() -> None:
-    """Let go of the pipe the secret came through; descriptor 0 stays taken, so that nothing else becomes it."""
+    """Close the pipe that brought the secret. Descriptor 0 is kept open, so that no other file gets this number."""
     with Path(os.devnull).open("rb") as nothing:
         os.dup2(nothing.fileno(), 0)

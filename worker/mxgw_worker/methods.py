@@ -1,9 +1,10 @@
-"""The 18 methods of LMXProxyServer, run against the backend; keeps the item table true."""
+"""Runs the 18 methods of LMXProxyServer on the backend, and keeps the item table up to date."""
 
 from __future__ import annotations
 
 import asyncio
 from contextlib import AbstractContextManager, ExitStack, nullcontext
+from typing import TypeAlias
 
 from mxgw.v1 import commands_pb2 as c
 from mxgw.v1.commands_pb2 import MxReply, WriteResult
@@ -11,10 +12,10 @@ from mxgw.v1.session_service_pb2 import ADVISE_KIND_NONE, ADVISE_KIND_PLAIN, ADV
 from mxgw.v1.values_pb2 import MxStatus
 from mxgw_worker.arguments import checked_interval_ms, checked_time, checked_value
 from mxgw_worker.backends.base import E_FAIL, E_INVALIDARG, Backend, MxError
-from mxgw_worker.calls import BackendTurn, Call, CallExpired, Issue, Refused
+from mxgw_worker.calls import Call, CallExpired, Issue, Refused
 from mxgw_worker.ipc.references import MOST_REFERENCE_BYTES, reference_bytes
 from mxgw_worker.items import Item, ItemTable
-from mxgw_worker.turns import Ticket
+from mxgw_worker.turns import BackendTurn, Ticket
 from mxgw_worker.writes import Completion, PendingWrite, Writes
 
 # The longest reference, context included. Source: an item's record must fit the smallest frame that can be set, 64 KiB.
@@ -25,9 +26,11 @@ MISSING = (
     "item back"
 )
 
+_WriteCommand: TypeAlias = c.WriteCommand | c.Write2Command | c.WriteSecuredCommand | c.WriteSecured2Command
+
 
 class Methods:
-    """Runs single methods. Everything that touches the backend holds `turn`."""
+    """Runs single methods. Every backend call is made while `turn` is held."""
 
     def __init__(
         self,
@@ -54,7 +57,7 @@ class Methods:
         return MxReply(server_handle=server_handle)
 
     async def unregister(self, call: Call, command: c.UnregisterCommand) -> MxReply:
-        """Unregister, after the writes in flight below it."""
+        """Unregister, after the writes in flight of its items."""
         server_handle = command.server_handle
         with ExitStack() as tickets:
             seen: set[Item] = set()
@@ -108,9 +111,9 @@ class Methods:
         return await self.backend.add_item(server_handle, definition)
 
     def check_room(self, definition: str, context: str) -> None:
-        """Refuse an item without a name, one that fits no record, and one more than the worker may hold.
+        """Refuse an item without a name, with too long a reference, or beyond the limits of this worker.
 
-        The worker's items are limited by number and by the bytes of their references.
+        The limits are for the number of items, and for the bytes of their references.
 
         Raises:
             MxError: with E_INVALIDARG, or ITEM_LIMIT_REACHED.
@@ -136,24 +139,25 @@ class Methods:
             )
 
     def check_item(self, call: Call, server_handle: int, item_handle: int, index: int = 0) -> None:
-        """Stand immediately before each backend call that a client's item handle goes into; the caller holds the turn.
+        """Check an item handle of a client. To be called right before the backend call that uses it; the caller holds
+        the turn.
 
-        Rights were judged by the item that the handle meant when the gateway looked, and handles are given out again.
-        `index` is that of the command's input.
+        The gateway checked the caller's rights to the item that had this handle then, and handles are reused. `index`
+        is that of the command's input.
 
         Raises:
-            Refused: ITEM_CHANGED, the handle means another item by now.
-            MxError: with E_INVALIDARG, it is that of a hidden item, which exists for nobody but its read.
+            Refused: ITEM_CHANGED, another item has the handle by now.
+            MxError: with E_INVALIDARG, it is the handle of a hidden item, which only its read may use.
         """
-        judged = call.item_serials
-        if not judged:
+        checked = call.item_serials
+        if not checked:
             if (server_handle, item_handle) in self.items.hidden:
                 raise MxError(E_INVALIDARG, f"item handle {item_handle} is not in use")
             return
-        if index >= len(judged) or judged[index] != self.items.serial_of(server_handle, item_handle):
+        if index >= len(checked) or checked[index] != self.items.serial_of(server_handle, item_handle):
             raise Refused(
                 "ITEM_CHANGED",
-                f"handle {item_handle} stood for another item when the rights to it were judged: nothing was done. "
+                f"handle {item_handle} was that of another item when the rights to it were checked: nothing was done. "
                 "Await the answers to the adding and removing of items before you use their handles",
             )
 
@@ -244,56 +248,28 @@ class Methods:
 
     async def write(self, call: Call, command: c.WriteCommand) -> MxReply:
         """Write."""
-        h, i = command.server_handle, command.item_handle
-        value = checked_value(command)
-        return await self._write(
-            call,
-            h,
-            i,
-            lambda: self.backend.write(h, i, value, command.user_id),
-            wait=command.wait_for_completion,
-        )
+        h, i, value = *_handles(command), checked_value(command)
+        return await self._write(call, command, lambda: self.backend.write(h, i, value, command.user_id))
 
     async def write2(self, call: Call, command: c.Write2Command) -> MxReply:
         """Write2."""
-        h, i = command.server_handle, command.item_handle
-        value, time_ns = checked_value(command), checked_time(command)
-        return await self._write(
-            call,
-            h,
-            i,
-            lambda: self.backend.write2(h, i, value, time_ns, command.user_id),
-            wait=command.wait_for_completion,
-        )
+        h, i, value, time_ns = *_handles(command), checked_value(command), checked_time(command)
+        return await self._write(call, command, lambda: self.backend.write2(h, i, value, time_ns, command.user_id))
 
     async def write_secured(self, call: Call, command: c.WriteSecuredCommand) -> MxReply:
         """WriteSecured."""
-        h, i = command.server_handle, command.item_handle
-        value = checked_value(command)
-        return await self._write(
-            call,
-            h,
-            i,
-            lambda: self.backend.write_secured(h, i, command.current_user_id, command.verifier_user_id, value),
-            wait=command.wait_for_completion,
-        )
+        h, i, value = *_handles(command), checked_value(command)
+        users = command.current_user_id, command.verifier_user_id
+        return await self._write(call, command, lambda: self.backend.write_secured(h, i, *users, value))
 
     async def write_secured2(self, call: Call, command: c.WriteSecured2Command) -> MxReply:
         """WriteSecured2."""
-        h, i = command.server_handle, command.item_handle
-        value, time_ns = checked_value(command), checked_time(command)
-        return await self._write(
-            call,
-            h,
-            i,
-            lambda: self.backend.write_secured2(
-                h, i, command.current_user_id, command.verifier_user_id, value, time_ns
-            ),
-            wait=command.wait_for_completion,
-        )
+        h, i, value, time_ns = *_handles(command), checked_value(command), checked_time(command)
+        users = command.current_user_id, command.verifier_user_id
+        return await self._write(call, command, lambda: self.backend.write_secured2(h, i, *users, value, time_ns))
 
     async def issue(self, item: Item, issue: Issue) -> PendingWrite:
-        """Issue a write; the caller holds the turn of the item, which now belongs to the write, and the backend's."""
+        """Issue a write. The caller holds the backend's turn and the item's turn, which passes to the write."""
         write = self.writes.begin(item)
         try:
             await issue()
@@ -313,10 +289,10 @@ class Methods:
                 return await self.issue(item, issue)
 
     async def await_completion(self, call: Call, write: PendingWrite) -> Completion:
-        """Wait until the write completed or its completion is given up; where a repeat may ask, past the deadline.
+        """Wait until the write has completed, or timed out; for a remembered write also after the deadline of the call.
 
         Raises:
-            CallExpired: the deadline passed first.
+            CallExpired: the deadline passed before.
         """
         try:
             async with asyncio.timeout_at(None if call.is_remembered else call.deadline):
@@ -324,17 +300,17 @@ class Methods:
         except TimeoutError:
             raise CallExpired from None
 
-    async def _write(self, call: Call, server_handle: int, item_handle: int, issue: Issue, *, wait: bool) -> MxReply:
+    async def _write(self, call: Call, command: _WriteCommand, issue: Issue) -> MxReply:
         issue = call.noting(issue)
-        item = self.items.get(server_handle, item_handle)
+        item = self.items.get(*_handles(command))
         if item is None:
-            # Not an item of this session: the backend says so in its own words.
+            # Not an item of this session: the backend answers with its own error.
             async with self.turn(call):
-                self.check_item(call, server_handle, item_handle)
+                self.check_item(call, *_handles(command))
                 await issue()
             return MxReply(write=WriteResult(write_id=self.writes.next_id()))
         write = await self.issue_in_turn(call, item, item.turns.line_up(), issue)
-        if not wait:
+        if not command.wait_for_completion:
             return MxReply(write=WriteResult(write_id=write.write_id))
         return completed_reply(write, await self.await_completion(call, write))
 
@@ -353,12 +329,16 @@ class Methods:
         return nullcontext() if item is None else item.turns.line_up()
 
 
+def _handles(command: _WriteCommand) -> tuple[int, int]:
+    return command.server_handle, command.item_handle
+
+
 def _added(item: Item) -> MxReply:
     return MxReply(item_handle=item.item_handle, item_serial=item.serial)
 
 
 def completed_reply(write: PendingWrite, completion: Completion) -> MxReply:
-    """Return the reply of a write whose completion was waited for."""
+    """Return the reply of a write with its completion."""
     result = WriteResult(write_id=write.write_id, completed=not completion.missing)
     if completion.missing:
         return MxReply(hresult=E_FAIL, message=MISSING, reason="WRITE_COMPLETION_MISSING", write=result)

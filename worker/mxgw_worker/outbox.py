@@ -1,4 +1,4 @@
-"""Numbers events and keeps them until the gateway has them, and longer while there is room. Sans-io."""
+"""Numbers events, and keeps them until the gateway has them, or longer while there is room. Sans-io."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from mxgw_worker.ipc.handshake import EPOCH_BYTES
 
 # What an envelope and its EventBlock add to the records in a frame, at most.
 BLOCK_OVERHEAD_BYTES = 64
-# A kept gap costs about this much.
+# A kept gap counts as this many bytes.
 _GAP_BYTES = 128
 
 
@@ -31,47 +31,47 @@ class Block:
 
 
 class Outbox:
-    """A ring of events, bounded in number and bytes, that never blocks and never loses in silence.
+    """The numbered events of a worker, bounded in number and bytes. It never blocks, and every loss becomes a gap.
 
-    Every event and every gap of the source takes the next sequence number, from 1 within the epoch. `take` hands them
-    out in order; when the ring is full the oldest is overwritten, and what was overwritten before it was taken comes
-    out of `take` as a gap in its place. Acknowledged events are kept while there is room, so that a gateway that lost
-    its own log can `resume` from here.
+    Every event and every gap of the source gets the next sequence, from 1 within the epoch. `take` returns them in
+    order. When the outbox is full, the oldest is dropped; `take` returns a gap for events that were dropped before they
+    were taken. Acknowledged events are kept while there is room, so that a restarted gateway can `resume` from here.
     """
 
     def __init__(self, *, limit_events: int, limit_bytes: int, maximum_frame_bytes: int) -> None:
         self.epoch = secrets.token_bytes(EPOCH_BYTES)
         self.head_sequence = 0
         self.acknowledged = 0
-        # Events that were overwritten before they were safe in the gateway.
+        # Events that were dropped before the gateway had them.
         self.events_lost = 0
         self.size_bytes = 0
         self._limit_events = limit_events
         self._limit_bytes = limit_bytes
         self._maximum_record_bytes = maximum_frame_bytes - BLOCK_OVERHEAD_BYTES
-        # Taken and not taken yet, oldest first; together they hold every sequence from the oldest to the head.
+        # What was taken, and what waits to be taken, oldest first; together they have every sequence from the oldest to
+        # the head.
         self._taken: deque[bytes | WorkerGap] = deque()
         self._waiting: deque[bytes | WorkerGap] = deque()
         self._waiting_gaps = 0
         self._taken_sequence = 0
-        # The highest sequence that `events_lost` counts, and the highest overwritten gap of the source.
+        # The highest sequence counted in `events_lost`, and the highest sequence of a dropped gap of the source.
         self._lost_through = 0
         self._overwritten_gap = 0
 
     @property
     def oldest_sequence(self) -> int:
-        """The oldest sequence still held; head + 1 when there is none."""
+        """The oldest sequence that is kept; head + 1 when none is."""
         return self.head_sequence - len(self._taken) - len(self._waiting) + 1
 
     @property
     def depth(self) -> int:
-        """Events and gaps held."""
+        """How many events and gaps are kept."""
         return len(self._taken) + len(self._waiting)
 
     def append(self, record: bytes) -> bool:
-        """Keep the record of event `head_sequence + 1`, which the caller has encoded into it.
+        """Keep the record of the next event; the caller has encoded sequence `head_sequence + 1` into it.
 
-        False when it is larger than a frame: then a gap has its place.
+        Return False when the record is larger than a frame: then a gap takes its sequence.
         """
         size = len(record)
         if size > self._maximum_record_bytes:
@@ -85,7 +85,7 @@ class Outbox:
         self.size_bytes = size = self.size_bytes + size
         taken = self._taken
         if size > self._limit_bytes or len(taken) + len(waiting) > self._limit_events:
-            # The usual case without a call: one event for one that was taken.
+            # The usual case, without a call: the new event replaces one that was taken.
             oldest = taken[0] if taken else None
             if type(oldest) is bytes:
                 taken.popleft()
@@ -96,7 +96,7 @@ class Outbox:
         return True
 
     def append_gap(self, reason: GapReason.ValueType, detail: str, count: int) -> None:
-        """Keep a loss that happened before events could be numbered; it takes the next sequence."""
+        """Keep a gap for events that were lost before they were numbered; it takes the next sequence."""
         self._append_gap(reason, detail, count)
 
     def acknowledge(self, sequence: int) -> None:
@@ -104,7 +104,9 @@ class Outbox:
         self.acknowledged = max(self.acknowledged, min(sequence, self.head_sequence))
 
     def resume(self, after: int) -> None:
-        """Let `take` start again behind `after`, for a new connection; a place beyond the head counts as the head."""
+        """Let `take` start again after sequence `after`, for a new connection; after the head when `after` is beyond
+        it.
+        """
         after = min(after, self.head_sequence)
         first_lost = max(after, self.acknowledged, self._lost_through) + 1
         self._count_lost(first_lost, self.oldest_sequence - 1)
@@ -115,7 +117,7 @@ class Outbox:
         self._taken_sequence = after
 
     def take(self, maximum_bytes: int) -> Block | WorkerGap | None:
-        """Return what comes next, as much as fits `maximum_bytes` and at least one event; None when all is taken."""
+        """Return the next gap, or the next events up to `maximum_bytes`, at least one; None when all were taken."""
         first = self.head_sequence - len(self._waiting) + 1
         if first > self._taken_sequence + 1:
             return self._take_overrun(first)
@@ -145,7 +147,7 @@ class Outbox:
         return Block(first, self._taken_sequence, records)
 
     def statistics(self) -> dict[str, int]:
-        """Return the figures that tell how the outbox fares."""
+        """Return counts and limits of the outbox."""
         return {
             "head_sequence": self.head_sequence,
             "oldest_sequence": self.oldest_sequence,
@@ -174,7 +176,7 @@ class Outbox:
         self._overwrite()
 
     def _overwrite(self) -> None:
-        """Forget the oldest until the ring is within its limits; the newest always stays."""
+        """Drop the oldest until the outbox is within its limits; the newest is always kept."""
         while self.depth > 1 and (self.depth > self._limit_events or self.size_bytes > self._limit_bytes):
             sequence = self.oldest_sequence
             if self._taken:
@@ -190,7 +192,7 @@ class Outbox:
     def _take_overrun(self, first_held: int) -> WorkerGap:
         first_lost, last_lost = self._taken_sequence + 1, first_held - 1
         self._taken_sequence = last_lost
-        # A gap of the source among the overwritten stands for an unknown number of events.
+        # With a gap of the source among them, the number of lost events is not known.
         count = 0 if self._overwritten_gap >= first_lost else last_lost - first_lost + 1
         return WorkerGap(
             first_lost=first_lost,

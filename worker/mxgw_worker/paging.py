@@ -1,4 +1,4 @@
-"""Page sizes and page tokens."""
+"""Page sizes and page tokens of the worker's answers."""
 
 from __future__ import annotations
 
@@ -7,12 +7,12 @@ from mxgw_worker.ipc.page_tokens import place_of
 
 
 def page_size_of(asked: int, default: int, maximum: int) -> int:
-    """Return the page size to use: the default when none was asked for, never more than the maximum."""
+    """Return the page size to use: the default when `asked` is 0, and never more than the maximum."""
     return default if asked <= 0 else min(asked, maximum)
 
 
 def parse_page_token(token: str, query: str) -> tuple[int, int]:
-    """Return the place a token names.
+    """Return the place in a page token.
 
     Raises:
         CallFailed: BAD_PAGE_TOKEN, it is malformed or belongs to another query.

@@ -1,4 +1,4 @@
-"""Takes the backend's events: numbers and encodes them, keeps last values, pairs write completions."""
+"""Takes the backend's events: encodes them for the outbox, keeps last values, pairs write completions."""
 
 from __future__ import annotations
 
@@ -20,16 +20,16 @@ from mxgw.v1.events_pb2 import (
     WriteComplete,
 )
 from mxgw.v1.values_pb2 import MxStatus, MxValue
+from mxgw_worker.encoded_events import RecordEncoder
 from mxgw_worker.items import ItemTable
 from mxgw_worker.outbox import Outbox
-from mxgw_worker.records import RecordEncoder
 from mxgw_worker.writes import PendingWrite, Writes
 
 log = logging.getLogger(__name__)
 
 
 class WorkerSink:
-    """Implements `EventSink`. `on_event` is called after each event; `on_failed` when the backend is beyond repair."""
+    """Implements `EventSink`. `on_event` is called after each event, `on_failed` when the backend fails for good."""
 
     def __init__(
         self,
@@ -102,7 +102,7 @@ class WorkerSink:
         """See `EventSink.write_complete`."""
         item = self._items.get(server_handle, item_handle)
         try:
-            # Noted before the write ends: ending it may remove what it was uncertain about.
+            # Read before the write ends, which may remove the item.
             uncertain = item is not None and item.pairing_uncertain
             write_id = 0 if item is None else self._writes.complete(item, statuses)
             body = WriteComplete(statuses=statuses, write_id=write_id, pairing_uncertain=uncertain)
@@ -172,12 +172,12 @@ class WorkerSink:
         log.warning("write %d got no completion in time; its outcome is unknown", write.write_id)
         item = write.item
         body = WriteComplete(write_id=write.write_id, missing=True, pairing_uncertain=item.pairing_uncertain)
-        # Should the item be gone, its handle may be another's, and nothing comes under its serial any more.
+        # If the item was removed, another one may have its handle, and its own serial must not be used any more.
         serial = item.serial if self._items.get(*item.key) is item else self._items.next_serial()
         self._append(EVENT_KIND_WRITE_COMPLETE, *item.key, body.SerializeToString(), serial)
 
     def _unusable(self, what: str, error: Exception) -> None:
-        """The backend handed over something that is no event: its bug, told where the event would have been."""
+        """The backend delivered data that cannot be encoded, because of a bug: a gap takes the place of the event."""
         log.error("the backend delivered a %s that cannot be encoded", what, exc_info=error)
         detail = f"the backend delivered a {what} that cannot be encoded; see the worker's log"
         self._outbox.append_gap(GAP_REASON_SOURCE_OVERFLOW, detail, 1)

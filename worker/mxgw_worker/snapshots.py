@@ -1,4 +1,4 @@
-"""GetSnapshot: the last value of every advised item, all as of one position, in pages of bytes."""
+"""GetSnapshot: the last value of every advised item, all at one position, in pages of limited size."""
 
 from __future__ import annotations
 
@@ -10,39 +10,37 @@ from typing import TypeAlias
 from mxgw.v1.session_service_pb2 import ADVISE_KIND_NONE, ADVISE_KIND_UNSPECIFIED
 from mxgw.worker.v1.worker_pb2 import CommandReply, GetSnapshot, SnapshotPage
 from mxgw_worker.calls import CallFailed
-from mxgw_worker.ipc.page_tokens import page_token, place_of
+from mxgw_worker.encoded_events import snapshot_item
+from mxgw_worker.ipc.page_tokens import PAGE_SHARE, page_token, place_of
 from mxgw_worker.items import ItemTable
 from mxgw_worker.outbox import Outbox
 from mxgw_worker.paging import parse_page_token
-from mxgw_worker.records import snapshot_item
 
-# Part of a frame that one page may fill.
-_PAGE_SHARE = 0.75
 _PAGE_BYTES = 64 * 1024
-# Answers that may be under way at once. Source: worker.proto.
+# How many snapshots may be fetched at once. Source: worker.proto.
 _CAPTURES = 8
 _UNADVISED = (ADVISE_KIND_UNSPECIFIED, ADVISE_KIND_NONE)
 
-# Serial, server handle, item handle, sequence and record of a last value. A plain tuple: all items are captured in one
-# step.
+# Serial, server handle, item handle, sequence and record of a last value. A plain tuple, because all items are captured
+# without a pause.
 _Kept: TypeAlias = tuple[int, int, int, int, bytes]
 
 
 @dataclass(frozen=True, slots=True)
 class _Capture:
-    """All last values as of one position, so that pages that are asked for one by one fit each other."""
+    """All last values at one position, so that pages that are fetched one by one are consistent."""
 
     sequence: int
     values: list[_Kept]
 
 
 class Snapshots:
-    """Answers GetSnapshot. A value is encoded when its page is asked for, so that no step takes long."""
+    """Answers GetSnapshot. Values are encoded when their page is fetched, so that no step takes long."""
 
     def __init__(self, *, items: ItemTable, outbox: Outbox, maximum_frame_bytes: int) -> None:
         self._items = items
         self._outbox = outbox
-        self._most_page_bytes = int(maximum_frame_bytes * _PAGE_SHARE)
+        self._most_page_bytes = int(maximum_frame_bytes * PAGE_SHARE)
         self._captures: OrderedDict[int, _Capture] = OrderedDict()
         self._numbers = count(1)
 
@@ -86,7 +84,7 @@ class Snapshots:
         return number
 
     def _place(self, token: str) -> tuple[int, int]:
-        """Return which capture a token is of, and where its page begins."""
+        """Return the number of the capture that a token belongs to, and where its page begins."""
         for number in self._captures:
             if place_of(token, _name(number)) is not None:
                 return number, parse_page_token(token, _name(number))[0]

@@ -1,22 +1,58 @@
-"""Who may work on one item: one holder, the others in order of arrival."""
+"""Turns: one call at a time into the backend, and one operation at a time on each item, in order of arrival."""
 
 from __future__ import annotations
 
 import asyncio
 from collections import deque
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from types import TracebackType
 
 from mxgw_worker.calls import Call, CallExpired, Refused
 
+# During a long run of backend calls the event loop runs at least this often, for events and heartbeats.
+_YIELD_S = 0.005
 # Operations that may wait for their turn on one item; more are refused.
 TURN_QUEUE_LIMIT = 100
 
 
-class Turns:
-    """The line of one item.
+class BackendTurn:
+    """MXAccess is single-threaded: one call into the backend at a time, in the order in which commands came."""
 
-    A write holds its turn until its completion arrived or is given up, so that there is one write in flight per item
-    and nobody removes the item meanwhile (docs/reference/mxaccess.md#writes-need-an-advised-item).
+    def __init__(self) -> None:
+        self._lock = asyncio.Lock()
+        self._yielded_at = 0.0
+
+    @asynccontextmanager
+    async def __call__(self, call: Call) -> AsyncIterator[None]:
+        """Hold the backend while the block runs. The block must not wait for an item's turn.
+
+        Raises:
+            CallExpired: the deadline passed while waiting.
+        """
+        async with self._lock:
+            call.check()
+            self._yielded_at = asyncio.get_running_loop().time()
+            yield
+
+    async def breathe(self, call: Call) -> None:
+        """Let the event loop run when it is due; to be called between the backend calls of a long run.
+
+        Raises:
+            CallExpired: the deadline passed.
+        """
+        loop = asyncio.get_running_loop()
+        if loop.time() - self._yielded_at > _YIELD_S:
+            await asyncio.sleep(0)
+            self._yielded_at = loop.time()
+        call.check()
+
+
+class Turns:
+    """The queue of operations on one item.
+
+    A write holds the turn until its completion has arrived or timed out. So there is one write in flight per item, and
+    the item is not removed meanwhile (docs/reference/mxaccess.md#writes-need-an-advised-item).
     """
 
     __slots__ = ("_queue", "is_held")
@@ -27,7 +63,7 @@ class Turns:
         self._queue: deque[asyncio.Future[bool]] = deque()
 
     def line_up(self) -> Ticket:
-        """Take the turn if it is free, else a place in the line.
+        """Take the turn if it is free, or else a place in the queue.
 
         Raises:
             Refused: too many wait already.
@@ -44,7 +80,7 @@ class Turns:
         return Ticket(self, place)
 
     def release(self) -> None:
-        """Hand the turn to the next in line that still wants it."""
+        """Give the turn to the next operation in the queue that still waits."""
         while self._queue:
             place = self._queue.popleft()
             if not place.done():
@@ -53,7 +89,7 @@ class Turns:
         self.is_held = False
 
     def close(self) -> None:
-        """The item is gone: send everyone away who waits."""
+        """The item was removed: end the waiting of all operations in the queue."""
         while self._queue:
             place = self._queue.popleft()
             if not place.done():
@@ -61,7 +97,7 @@ class Turns:
 
 
 class Ticket:
-    """A place in the line of an item. As a context manager it leaves the line, or gives the turn back, at the end."""
+    """A place in the queue of an item. As a context manager it leaves the queue, or releases the turn, at the end."""
 
     __slots__ = ("_is_open", "_place", "_turns")
 
@@ -72,7 +108,7 @@ class Ticket:
 
     @property
     def has_turn(self) -> bool:
-        """Whether the turn is ours."""
+        """Whether this ticket has the turn."""
         place = self._place
         return self._is_open and (place is None or (place.done() and not place.cancelled() and place.result()))
 
@@ -94,14 +130,14 @@ class Ticket:
             raise Refused("ITEM_REMOVED", "the item was removed while this waited for its turn")
 
     def keep(self) -> None:
-        """The turn now belongs to something else, which releases it."""
+        """Keep the turn beyond this ticket: something else will release it."""
         self._is_open = False
 
     def leave(self) -> None:
-        """Leave the line, or give the turn back; nothing after `keep` or a second time."""
+        """Leave the queue, or release the turn; does nothing after `keep`, or when called again."""
         if not self._is_open:
             return
-        # A turn that was handed over in the very moment a wait ended must not be lost.
+        # The turn may have been given to this ticket just when its wait ended: then it must be released.
         if self.has_turn:
             self._turns.release()
         elif self._place is not None:

@@ -1,4 +1,4 @@
-"""What the worker can be asked about itself and its source: Browse, GetState, GetInfo."""
+"""Answers questions about the worker and its source: Browse, GetState, GetInfo."""
 
 from __future__ import annotations
 
@@ -11,20 +11,18 @@ from mxgw.v1.session_service_pb2 import GetSessionStateResponse, ItemState, Regi
 from mxgw.worker.v1.worker_pb2 import Browse, BrowseResult, CommandReply, GetState, WorkerInfo
 from mxgw_worker.backends.base import Browsable, MxError
 from mxgw_worker.calls import Call, CallFailed
-from mxgw_worker.ipc.page_tokens import STATE, page_token
+from mxgw_worker.encoded_events import data_change_of
+from mxgw_worker.ipc.page_tokens import PAGE_SHARE, STATE, page_token
 from mxgw_worker.ipc.process import rss_bytes
 from mxgw_worker.items import Item
 from mxgw_worker.methods import Methods
 from mxgw_worker.outbox import Outbox
 from mxgw_worker.paging import page_size_of, parse_page_token
-from mxgw_worker.records import data_change_of
 from mxgw_worker.sink import WorkerSink
 
 # Source: command_service.proto and session_service.proto.
 _BROWSE_PAGE, _BROWSE_PAGE_MAXIMUM = 500, 5000
 _STATE_PAGE, _STATE_PAGE_MAXIMUM = 1000, 10_000
-# Part of a frame that one page may fill.
-_PAGE_SHARE = 0.75
 
 
 class Views:
@@ -34,7 +32,7 @@ class Views:
         self._methods = methods
         self._outbox = outbox
         self._sink = sink
-        self._page_bytes = int(maximum_frame_bytes * _PAGE_SHARE)
+        self._page_bytes = int(maximum_frame_bytes * PAGE_SHARE)
         self._started_at_ns = time.time_ns()
 
     async def browse(self, call: Call, query: Browse) -> CommandReply:
@@ -72,7 +70,7 @@ class Views:
         return CommandReply(browse=BrowseResult(nodes=page, next_page_token=token))
 
     async def state(self, _call: Call, query: GetState) -> CommandReply:
-        """Return one page of the session's items, by handles; pages stay right while items come and go.
+        """Return one page of the session's items, by handles. Pages stay correct when items are added or removed.
 
         Raises:
             CallFailed: BAD_PAGE_TOKEN.
@@ -105,7 +103,7 @@ class Views:
         return CommandReply(state=response)
 
     async def info(self) -> CommandReply:
-        """Return the worker's own figures."""
+        """Return the worker's own counts."""
         backend = self._methods.backend.info()
         outbox = self._outbox
         return CommandReply(

@@ -1,4 +1,4 @@
-"""The worker as a whole: keeps the link to the gateway, runs the backend, and leaves in an orderly way."""
+"""The worker as a whole: stays connected to the gateway, runs the backend, and shuts down in order."""
 
 from __future__ import annotations
 
@@ -14,19 +14,20 @@ from mxgw.v1.events_pb2 import SOURCE_HEALTH_GOOD, SOURCE_HEALTH_UNSPECIFIED
 from mxgw.worker.v1.worker_pb2 import CommandReply, Failure, Goodbye, Pong, Ready, WorkerEnvelope, WorkerStartup
 from mxgw_worker.alarms import AlarmWatch
 from mxgw_worker.backends.base import Backend, BackendUnavailable
-from mxgw_worker.calls import BackendTurn, report_bug
+from mxgw_worker.calls import report_bug
 from mxgw_worker.dispatch import Dispatcher
+from mxgw_worker.gateway_connection import GatewayConnection
 from mxgw_worker.ipc.address import GatewayAddress
 from mxgw_worker.ipc.framing import FrameError
 from mxgw_worker.ipc.handshake import HandshakeError, HandshakeReason, WorkerHandshake
 from mxgw_worker.ipc.process import start_ticks
 from mxgw_worker.items import ItemTable
-from mxgw_worker.link import GatewayLink
 from mxgw_worker.methods import Methods
 from mxgw_worker.outbox import Outbox
-from mxgw_worker.read import Read
+from mxgw_worker.read_bulk import ReadBulk
 from mxgw_worker.sink import WorkerSink
 from mxgw_worker.snapshots import Snapshots
+from mxgw_worker.turns import BackendTurn
 from mxgw_worker.views import Views
 from mxgw_worker.writes import Writes
 
@@ -35,14 +36,14 @@ log = logging.getLogger(__name__)
 # Most bytes of events in one block, unless a single event is larger.
 BLOCK_BYTES = 256 * 1024
 HANDSHAKE_TIMEOUT_S = 10.0
-# Between attempts to find a gateway again: 50 to 250 ms, so that many workers do not come at once.
+# Pause between attempts to reconnect, at random within these limits, so that many workers do not connect at once.
 RECONNECT_S = (0.05, 0.25)
 DEFAULT_GRACE_S = 3.0
 CLOSE_TIMEOUT_S = 1.0
 
 
 class ExitCode(IntEnum):
-    """How a worker ends; the gateway and people read it. 1 is Python's own, for an error nobody foresaw."""
+    """The exit code of a worker, for the gateway and for people. 1 is Python's own, for an unexpected error."""
 
     STOPPED = 0
     BAD_STARTUP = 2
@@ -54,7 +55,7 @@ class ExitCode(IntEnum):
 
 @dataclass(frozen=True, slots=True)
 class Ending:
-    """Why the worker leaves. `goodbye` is the reason the gateway gets; empty when it knows already or is gone."""
+    """Why the worker leaves. `goodbye` is the reason for the gateway; empty when it knows it already, or is away."""
 
     exit_code: ExitCode
     goodbye: str
@@ -63,7 +64,7 @@ class Ending:
 
 
 class Worker:
-    """One session's worker. `run` blocks until it left; `stop` may be called at any time."""
+    """One session's worker. `run` returns when it has left; `stop` may be called at any time."""
 
     def __init__(self, startup: WorkerStartup, make_backend: Callable[[], Backend]) -> None:
         loop = asyncio.get_running_loop()
@@ -71,7 +72,7 @@ class Worker:
         self._startup = startup
         self._secret = startup.secret
         self._address = GatewayAddress(startup.endpoint)
-        # The backend is made after the handshake, so that a gateway hears of a bad one in its own words.
+        # The backend is created after the handshake, so that the gateway gets the error when that fails.
         self._make_backend = make_backend
         self._backend: Backend | None = None
         self._outbox = Outbox(
@@ -88,12 +89,12 @@ class Worker:
             on_event=self._schedule_flush,
             on_failed=self._backend_failed,
         )
-        # Runs commands; made when the backend is ready for them.
+        # Runs commands; created when the backend is ready.
         self._dispatcher: Dispatcher | None = None
         # The connection in use: set after its handshake, unset when it ends.
-        self._link: GatewayLink | None = None
+        self._connection: GatewayConnection | None = None
         self._flush_scheduled = False
-        # What to tell every gateway that connects; None until the backend is started.
+        # The message for every gateway that connects; None until the backend has started.
         self._ready: Ready | None = None
         # Set by the first completed handshake.
         self._welcomed = asyncio.Event()
@@ -101,13 +102,13 @@ class Worker:
         self._ending: asyncio.Future[Ending] = loop.create_future()
 
     async def run(self, on_left: Callable[[ExitCode], None] = lambda _code: None) -> ExitCode:
-        """Work until there is a reason to leave, and return how it ended.
+        """Work until there is a reason to leave, and return the exit code.
 
-        `on_left` is called when everything was said and closed; what may still hold the process then is only a backend
-        that does not let itself be cancelled.
+        `on_left` is called when all messages are sent and the connection is closed. After that, only a backend that
+        cannot be cancelled may keep the process.
         """
         async with asyncio.TaskGroup() as tasks:
-            keeper = tasks.create_task(self._keep_link(), name="worker:link")
+            keeper = tasks.create_task(self._stay_connected(), name="worker:link")
             starter = tasks.create_task(self._start_backend(tasks), name="worker:backend-start")
             ending = await self._ending
             log.info("leaving: %s %s", ending.exit_code.name, ending.detail)
@@ -118,7 +119,7 @@ class Worker:
         return ending.exit_code
 
     def stop(self, detail: str, grace_s: float = DEFAULT_GRACE_S) -> None:
-        """Ask the worker to leave in an orderly way."""
+        """Ask the worker to shut down in order."""
         self._end(Ending(ExitCode.STOPPED, "STOPPED", detail, grace_s))
 
     def _make_dispatcher(self, tasks: asyncio.TaskGroup, backend: Backend) -> Dispatcher:
@@ -137,7 +138,7 @@ class Worker:
         return Dispatcher(
             tasks=tasks,
             methods=methods,
-            read=Read(methods, startup.read_timeout_ms / 1000),
+            read_bulk=ReadBulk(methods, startup.read_timeout_ms / 1000),
             views=views,
             snapshots=Snapshots(
                 items=self._items, outbox=self._outbox, maximum_frame_bytes=startup.maximum_frame_bytes
@@ -164,16 +165,16 @@ class Worker:
             self._announce()
             return
         log.error("the backend cannot start: %s", error)
-        if self._link is not None:
-            self._link.send(WorkerEnvelope(ready=Ready(error=error)))
+        if self._connection is not None:
+            self._connection.send(WorkerEnvelope(ready=Ready(error=error)))
         self._end(Ending(ExitCode.BACKEND_UNAVAILABLE, "", error))
 
-    async def _keep_link(self) -> None:
-        """Connect, and when an orphan's life is granted, connect again until it is over."""
+    async def _stay_connected(self) -> None:
+        """Connect; when the connection is lost, reconnect until the lifetime of an orphan is over."""
         lifetime_s = self._startup.orphan_lifetime_ms / 1000
         orphan_until = 0.0
         while True:
-            link = GatewayLink(
+            connection = GatewayConnection(
                 handshake=WorkerHandshake(
                     session_id=self._startup.session_id,
                     secret=self._secret,
@@ -186,11 +187,11 @@ class Worker:
                 on_envelope=self._received,
                 on_writable=self._flush,
             )
-            problem = await self._connect(link)
+            problem = await self._connect(connection)
             if problem is None:
                 log.info("connected to the gateway")
-                end = await link.closed
-                self._link = None
+                end = await connection.closed
+                self._connection = None
                 log.warning("the connection to the gateway ended: %s", end)
                 if lifetime_s == 0:
                     self._end(Ending(ExitCode.GATEWAY_VANISHED, "", end))
@@ -205,57 +206,57 @@ class Worker:
                 return
             await asyncio.sleep(random.uniform(*RECONNECT_S))  # noqa: S311  # jitter, not a secret
 
-    async def _connect(self, link: GatewayLink) -> Exception | None:
-        """Connect, prove, and put the link to use; return what went wrong."""
+    async def _connect(self, connection: GatewayConnection) -> Exception | None:
+        """Connect, shake hands, and use the connection; return the error when that fails."""
         try:
             async with asyncio.timeout(HANDSHAKE_TIMEOUT_S):
-                await self._loop.create_unix_connection(lambda: link, self._address.path)
-                resume_after = await link.welcomed
+                await self._loop.create_unix_connection(lambda: connection, self._address.path)
+                resume_after = await connection.welcomed
         except (OSError, FrameError, HandshakeError, TimeoutError) as error:
-            link.abort()
+            connection.abort()
             return error
-        self._secret = link.next_secret
+        self._secret = connection.next_secret
         self._outbox.resume(resume_after)
-        link.send_records(self._items.records())
-        self._link = link
+        connection.send_records(self._items.records())
+        self._connection = connection
         self._welcomed.set()
         self._announce()
         return None
 
     def _announce(self) -> None:
-        """Say Ready on a connection that has not heard it, and let events flow."""
-        if self._link is not None and self._ready is not None:
-            self._link.send(WorkerEnvelope(ready=self._ready))
+        """Send Ready on a new connection, and then events."""
+        if self._connection is not None and self._ready is not None:
+            self._connection.send(WorkerEnvelope(ready=self._ready))
             self._flush()
 
     def _schedule_flush(self) -> None:
-        """Send events at the end of this turn of the event loop: those of one turn share a block."""
+        """Send events at the end of this iteration of the event loop, so that its events share a block."""
         if not self._flush_scheduled:
             self._flush_scheduled = True
             self._loop.call_soon(self._flush)
 
     def _flush(self) -> None:
         self._flush_scheduled = False
-        link = self._link
-        if link is None or self._ready is None:
+        connection = self._connection
+        if connection is None or self._ready is None:
             return
-        # Whose events they are comes before the events.
-        link.send_records(self._items.untold())
+        # The records of items are sent before their events.
+        connection.send_records(self._items.untold())
         outbox = self._outbox
-        while link.is_writable:
+        while connection.is_writable:
             events = outbox.take(BLOCK_BYTES)
             if events is None:
                 return
-            link.send_events(events)
+            connection.send_events(events)
 
-    def _received(self, link: GatewayLink, envelope: WorkerEnvelope) -> None:
+    def _received(self, connection: GatewayConnection, envelope: WorkerEnvelope) -> None:
         match envelope.WhichOneof("body"):
             case "ack":
                 self._outbox.acknowledge(envelope.ack.sequence)
             case "command":
-                self._command(link, envelope)
+                self._command(connection, envelope)
             case "ping":
-                link.send(
+                connection.send(
                     WorkerEnvelope(
                         pong=Pong(
                             token=envelope.ping.token,
@@ -270,13 +271,13 @@ class Worker:
             case other:
                 log.warning("ignoring a message the gateway should not send now: %s", other)
 
-    def _command(self, link: GatewayLink, envelope: WorkerEnvelope) -> None:
+    def _command(self, connection: GatewayConnection, envelope: WorkerEnvelope) -> None:
         correlation_id = envelope.correlation_id
 
         def answer(reply: CommandReply) -> None:
-            # Events that happened before an answer also arrive before it, and what became of items as well.
+            # Events and item records from before the answer must also arrive before it.
             self._flush()
-            link.send(WorkerEnvelope(correlation_id=correlation_id, reply=reply))
+            connection.send(WorkerEnvelope(correlation_id=correlation_id, reply=reply))
 
         if self._dispatcher is None:
             answer(CommandReply(failure=Failure(reason="WORKER_NOT_READY", detail="the backend is still starting")))
@@ -292,7 +293,7 @@ class Worker:
             self._ending.set_result(ending)
 
     async def _leave(self, ending: Ending, starter: asyncio.Task[None]) -> None:
-        """Refuse new commands, end those under way, stop the backend, send what is left, say goodbye, close."""
+        """Refuse new commands, cancel running ones, stop the backend, send the rest and a goodbye, close."""
         if self._dispatcher is not None:
             self._dispatcher.close(ending.detail)
         try:
@@ -307,16 +308,18 @@ class Worker:
             log.warning("the backend did not stop within %g s", ending.grace_s)
         except Exception:
             log.exception("the backend failed to stop")
-        link = self._link
-        if link is not None:
+        connection = self._connection
+        if connection is not None:
             self._flush()
             if ending.goodbye:
-                link.send(WorkerEnvelope(goodbye=Goodbye(reason=ending.goodbye, detail=ending.detail)))
-            await link.close(CLOSE_TIMEOUT_S)
+                connection.send(WorkerEnvelope(goodbye=Goodbye(reason=ending.goodbye, detail=ending.detail)))
+            await connection.close(CLOSE_TIMEOUT_S)
 
 
 def _is_final(problem: Exception) -> bool:
-    """Whether a gateway refused this worker for good; it may still be closing the connection before."""
+    """Return whether the gateway refused this worker for good. ALREADY_CONNECTED is not final: the gateway may not have
+    noticed the end of the former connection yet.
+    """
     return (
         isinstance(problem, HandshakeError)
         and problem.reason is HandshakeReason.REJECTED

@@ -12,7 +12,7 @@ from mxgw_worker.items import Item
 
 @dataclass(frozen=True, slots=True)
 class Completion:
-    """How a write ended. `missing`: the backend never said."""
+    """How a write ended. `missing`: the backend sent no completion in time."""
 
     statuses: tuple[MxStatus, ...]
     missing: bool = False
@@ -32,13 +32,13 @@ class PendingWrite:
 
 
 class Writes:
-    """The writes in flight. The caller holds the item's turn when it begins a write; a completion gives it back."""
+    """The writes in flight. The caller of `begin` holds the item's turn; the end of the write releases it."""
 
     def __init__(self, completion_timeout_s: float) -> None:
         self._completion_timeout_s = completion_timeout_s
         self._last_id = 0
         self._pending: dict[int, PendingWrite] = {}
-        # Called with a write whose completion went missing, to tell subscribers; set by the sink.
+        # Called with a write whose completion did not come, so that subscribers get an event; set by the sink.
         self.on_missing: Callable[[PendingWrite], None] = lambda _write: None
 
     def __len__(self) -> int:
@@ -69,7 +69,7 @@ class Writes:
     def complete(self, item: Item, statuses: Sequence[MxStatus]) -> int:
         """Pair a completion with the item's write and return its id; 0 when the item has no write in flight.
 
-        A success of category Pending says "accepted, still pending": the write goes on.
+        A success of category Pending means "accepted, still pending": the write goes on.
         Source: docs/reference/mxaccess.md#statuses.
         """
         write = self._pending.get(item.write_id)

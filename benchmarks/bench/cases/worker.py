@@ -15,8 +15,8 @@ from collections.abc import Callable
 from mxgw.convert import ok_status, to_value
 from mxgw.v1.events_pb2 import EVENT_KIND_DATA_CHANGE, EventBatch
 from mxgw.v1.values_pb2 import MX_STATUS_CATEGORY_OK, MX_STATUS_DETAIL_SUCCESS, QUALITY_GOOD
+from mxgw_worker.gateway_connection import block_frame
 from mxgw_worker.items import ItemTable
-from mxgw_worker.link import block_frame
 from mxgw_worker.outbox import Block, Outbox
 from mxgw_worker.sink import WorkerSink
 from mxgw_worker.writes import Writes

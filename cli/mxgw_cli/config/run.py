@@ -61,7 +61,8 @@ def show_settings(choice: SettingsChoice, sections: Sequence[str], *, changed: b
     Raises:
         click.UsageError: there is no such section.
     """
-    rows = effective_settings(loaded(choice))
+    result = loaded(choice)
+    rows = effective_settings(result.settings, result.origins)
     known = list(dict.fromkeys(row.key.split(".")[0] for row in rows))
     for section in sections:
         if section.split(".")[0] not in known:

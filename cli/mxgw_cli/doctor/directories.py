@@ -10,7 +10,7 @@ from pathlib import Path
 
 from mxgw_cli.doctor.report import Check, Outcome, failed, ok, warning
 from mxgw_core.api.errors import SettingsError
-from mxgw_core.workers.paths import check_data_dir
+from mxgw_core.data_directory import check_data_dir
 
 AREA = "Directories"
 

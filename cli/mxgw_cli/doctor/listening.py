@@ -15,7 +15,7 @@ from mxgw_cli.shell import run
 from mxgw_client import errors
 from mxgw_core.api.errors import SettingsError
 from mxgw_core.config.models import Settings, TlsSettings
-from mxgw_core.rpc.addresses import Address, addresses_of, parse_address
+from mxgw_core.rpc.listening import Address, addresses_of, parse_address
 
 AREA = "Listening"
 GATEWAY_ANSWER_S = 1.0

@@ -13,7 +13,7 @@ import click
 from mxgw_cli.render import write_json
 from mxgw_cli.shell import CliFailure, ExitCode
 from mxgw_core.config.models import Settings
-from mxgw_core.workers.paths import end_sessions_marker, holder_of
+from mxgw_core.data_directory import end_sessions_marker, holder_of
 
 # Seconds for what follows the drain: ending workers, closing files.
 _MARGIN_S = 10.0

@@ -17,8 +17,8 @@ from mxgw_cli.options import SettingsChoice
 from mxgw_cli.render import write_json
 from mxgw_cli.shell import CliFailure, cleaning_up_at_sigterm, shown_progress
 from mxgw_core.api.errors import SettingsError
+from mxgw_core.data_directory import UNFINISHED_RESTORE, DataDirectory, holder_of
 from mxgw_core.printable import printable
-from mxgw_core.workers.paths import UNFINISHED_RESTORE, DataDirectory, holder_of
 
 _FILE_MODE, _DIRECTORY_MODE = 0o600, 0o700
 # Every data directory has these, also a fresh one.

@@ -10,9 +10,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from mxgw_core.config import Settings, load_settings
+from mxgw_core.config.files import Source
 from mxgw_core.config.layers import tree_of, values
 from mxgw_core.config.merging import laid_over
-from mxgw_core.config.sources import Source
 
 from .conftest import Site
 

@@ -47,7 +47,7 @@ def test_secrets_show_in_no_repr_and_no_listing(site: Site) -> None:
     )
 
     loaded = site.load()
-    shown = {row.key: row.value for row in effective_settings(loaded)}
+    shown = {row.key: row.value for row in effective_settings(loaded.settings, loaded.origins)}
 
     assert loaded.settings.backends["sim"].options()["password"] == CANARY
     assert shown["backends.sim.password"] == "***"
@@ -62,7 +62,8 @@ def test_secrets_show_in_no_repr_and_no_listing(site: Site) -> None:
 def test_a_declared_file_name_is_no_secret_whatever_its_key(site: Site) -> None:
     site.write("[tls]\ncertificate = 'a.pem'\nprivate_key = 'a.key'")
 
-    shown = {row.key: row.value for row in effective_settings(site.load())}
+    loaded = site.load()
+    shown = {row.key: row.value for row in effective_settings(loaded.settings, loaded.origins)}
 
     assert shown["tls.private_key"] == "a.key"
 
@@ -89,7 +90,8 @@ def test_a_model_s_own_error_repeats_no_value() -> None:
 def test_every_setting_is_listed_once_with_its_origin(site: Site) -> None:
     site.write("[limits]\nsessions = 3\n[plugins.x]\na = {b = 1}")
 
-    rows = effective_settings(site.load(environ={"MXGW_PLUGINS__ENABLED": "x"}))
+    loaded = site.load(environ={"MXGW_PLUGINS__ENABLED": "x"})
+    rows = effective_settings(loaded.settings, loaded.origins)
     origins = {row.key: row.origin for row in rows}
 
     assert len(origins) == len(rows)

@@ -355,7 +355,7 @@ def test_large_requests_have_a_part_of_their_own_and_no_event_is_given_up_for_th
 async def test_what_a_worker_has_not_answered_counts_though_its_caller_is_gone() -> None:
     pump = retaining(1)
     memory = memory_of([pump], 40_000)
-    commands = PendingCommands(9, lambda *_: None)
+    commands = PendingCommands(9, 1_000_000)
     memory.watch(pump.distributor, OWNER, commands)
     commands.call(CommandRequest(), 1.0, EncodedCommand("write", bytes(20_000))).close()
 

@@ -170,7 +170,7 @@ def test_a_refusal_made_on_purpose_is_passed_on_and_nobody_else_is_asked(access:
 
 
 def _request() -> AccessRequest:
-    return AccessRequest(METHOD, ALICE, LOCAL, "s", SESSION)
+    return AccessRequest(METHOD, ALICE, LOCAL, "s", lambda: SESSION)
 
 
 @pytest.mark.parametrize("answers", [[], [None], [Allow()], [Allow(), None, Allow()]])

@@ -18,7 +18,7 @@ from mxgw_core.config.models import Settings
 from mxgw_core.plugins import PluginHost
 from mxgw_core.rpc.access import AccessControl
 from mxgw_core.rpc.command_service import CommandService
-from mxgw_core.workers.commands import EncodedCommand, PendingCommands
+from mxgw_core.workers.commands import PendingCommands
 
 pytestmark = pytest.mark.asyncio
 
@@ -37,15 +37,13 @@ class _Session:
     def __init__(self) -> None:
         self.sent: list[bytes] = []
         self.is_sent = asyncio.Event()
-        self.commands = PendingCommands(1, self._send)
-        self.worker = SimpleNamespace(call=self.call)
+        self.commands = PendingCommands(1, 1_000_000)
+        self.commands.connection = self
+        self.worker = SimpleNamespace(commands=self.commands)
 
-    def _send(self, _: int, data: bytes) -> None:
-        self.sent.append(data)
+    def send_encoded(self, *parts: bytes) -> None:
+        self.sent.append(w.WorkerEnvelope.FromString(b"".join(parts)).command.SerializeToString())
         self.is_sent.set()
-
-    def call(self, request: w.CommandRequest, timeout_s: float, mx: EncodedCommand | None) -> Any:
-        return self.commands.call(request, timeout_s, mx)
 
     def info(self) -> None: ...
 

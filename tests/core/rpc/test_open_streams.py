@@ -12,7 +12,7 @@ from support.waiting import until
 
 from mxgw_core.api import ANONYMOUS, OpenStream, Peer, hookimpl
 from mxgw_core.api.errors import AccessRevoked, SessionNotFound
-from mxgw_core.app import GatewayApp
+from mxgw_core.api.gateway import Gateway
 from mxgw_core.rpc.open_streams import OpenStreams
 from mxgw_core.testing import running_gateway
 
@@ -72,13 +72,13 @@ async def test_the_gateway_names_its_streams_and_ends_one_and_no_other() -> None
         calls = [client.stream(session_id) for session_id in session_ids]
         for call in calls:
             await call.read()
-        first, second = gateway.app.streams()
+        first, second = gateway.api.streams()
 
         assert [first.session_id, second.session_id] == session_ids
         assert first.method == "/mxgw.v1.EventService/StreamEvents"
         assert first.identity == ANONYMOUS
 
-        assert gateway.app.end_stream(first, AccessRevoked("no more", metadata={"cause": "test"}))
+        assert gateway.api.end_stream(first, AccessRevoked("no more", metadata={"cause": "test"}))
 
         with pytest.raises(grpc.aio.AioRpcError) as ended:
             await calls[0].read()
@@ -86,20 +86,20 @@ async def test_the_gateway_names_its_streams_and_ends_one_and_no_other() -> None
 
         assert (refusal.reason, refusal.text, refusal.metadata) == ("REVOKED", "no more", {"cause": "test"})
 
-        await until(lambda: gateway.app.streams() == (second,))
+        await until(lambda: gateway.api.streams() == (second,))
         calls[1].cancel()
-        await until(lambda: gateway.app.streams() == ())
+        await until(lambda: gateway.api.streams() == ())
 
 
 class _EndsWhatBegins:
     """Ends a stream as its first message goes out: the end is ready before any answer of the transport can be."""
 
-    app: GatewayApp
+    gateway: Gateway
 
     @hookimpl
     def mxgw_overflow_policy(self) -> None:
-        (stream,) = self.app.streams()
-        asyncio.get_running_loop().call_soon(self.app.end_stream, stream, AccessRevoked("no more"))
+        (stream,) = self.gateway.streams()
+        asyncio.get_running_loop().call_soon(self.gateway.end_stream, stream, AccessRevoked("no more"))
 
 
 async def test_a_stream_that_is_ended_while_its_first_message_goes_out_still_tells_why(
@@ -108,7 +108,7 @@ async def test_a_stream_that_is_ended_while_its_first_message_goes_out_still_tel
     plugin = _EndsWhatBegins()
     enabled = {"plugins.enabled": [install_plugin("ends", plugin)]}
     async with running_gateway(enabled) as gateway, client_of(gateway.target) as client:
-        plugin.app = gateway.app
+        plugin.gateway = gateway.api
         stream = client.stream((await client.open()).session_id)
         async with asyncio.timeout(60):
             _, _, refusal = await read_to_the_end(stream)

@@ -344,7 +344,7 @@ async def test_a_client_that_was_killed_is_gone() -> None:
         session = await client.open()
         process = await _following(gateway, session.session_id)
         _end(process)
-        await until(lambda: gateway.app.sessions()[0].subscribers == 0, 60)
+        await until(lambda: gateway.api.sessions()[0].subscribers == 0, 60)
 
 
 async def test_a_client_that_stopped_existing_in_silence_is_found() -> None:
@@ -353,11 +353,11 @@ async def test_a_client_that_stopped_existing_in_silence_is_found() -> None:
         process = await _following(gateway, session.session_id)
         process.send_signal(signal.SIGSTOP)
         try:
-            await until(lambda: gateway.app.sessions()[0].subscribers == 0, 60)
+            await until(lambda: gateway.api.sessions()[0].subscribers == 0, 60)
         finally:
             _end(process)
 
-        assert gateway.app.sessions()[0].state.name == "READY"
+        assert gateway.api.sessions()[0].state.name == "READY"
 
 
 # a key that others may read

@@ -24,7 +24,8 @@ from mxgw.v1.events_pb2 import Position
 from mxgw.v1.values_pb2 import MxArray, MxDataType, MxValue, ValueArray
 from mxgw_core.api.errors import InvalidRequest
 from mxgw_core.rpc import validation
-from mxgw_core.rpc.validation import after_token, page, parse
+from mxgw_core.rpc.pages import after_token, page
+from mxgw_core.rpc.validation import parse
 
 LIMITS = {"text_characters": 100, "items": 5}
 

@@ -26,7 +26,7 @@ from mxgw.v1.values_pb2 import (
 from mxgw_core.api.errors import InvalidRequest
 from mxgw_core.api.slices import ENTRIES_AT_ONCE
 from mxgw_core.config.models import LimitSettings
-from mxgw_core.rpc.wire import count_parts
+from mxgw_core.rpc.validation import count_parts
 
 ITEMS = LimitSettings().items_per_call
 

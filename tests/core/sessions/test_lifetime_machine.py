@@ -469,7 +469,7 @@ class LifetimeMachine(RuleBasedStateMachine):
     def check(self, known: Known) -> None:
         registry = self.here.registry
         found = registry.find(known.session_id)
-        told = registry.find_ended(known.session_id)
+        told = registry.ended.find(known.session_id)
         reason = told.info.close_reason if told is not None else None
         attached = any(reader.subscriber is not None for reader in known.readers)
         match known.state:

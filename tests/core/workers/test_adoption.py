@@ -27,14 +27,14 @@ from mxgw_core.api import Orphan, WorkerIdentity, WorkerProof, WorkerRefusal, Wo
 from mxgw_core.api.events import QueueLimits, Retention
 from mxgw_core.api.types import CloseReason, Position
 from mxgw_core.config import load_settings
+from mxgw_core.data_directory import DataDirectory
 from mxgw_core.events.distributor import Distributor
 from mxgw_core.events.item_book import ItemBook
 from mxgw_core.events.start import Start, StartPlace, decide
 from mxgw_core.plugins import PluginHost
-from mxgw_core.workers.adopted import AdoptedProcess
-from mxgw_core.workers.paths import DataDirectory
 from mxgw_core.workers.pool import WarmPool
-from mxgw_core.workers.worker import Worker
+from mxgw_core.workers.process import AdoptedProcess
+from mxgw_core.workers.session_worker import SessionWorker
 from mxgw_worker.ipc.handshake import PROTOCOL_VERSION, WorkerHandshake
 from mxgw_worker.ipc.process import boot_id, pid_scope, start_ticks
 
@@ -67,7 +67,7 @@ class Witness:
 class Setting:
     """A gateway that waits for one worker."""
 
-    worker: Worker
+    worker: SessionWorker
     distributor: Distributor
     path: Path
     witness: Witness
@@ -108,7 +108,7 @@ def waiting(tmp_path_factory: pytest.TempPathFactory, install_plugin: InstallPlu
                 Orphan(spawn, identity, former_secret=FORMER, lifetime_s=60.0),
                 **changes,  # type: ignore[arg-type]
             )
-            worker = Worker(
+            worker = SessionWorker(
                 spawn,
                 settings=settings.settings,
                 data=data,
@@ -134,7 +134,7 @@ async def test_a_number_that_no_process_can_have_is_no_process() -> None:
     assert AdoptedProcess.find(WorkerIdentity(SESSION, 2**62, TICKS, EPOCH, PROTOCOL_VERSION, pid_scope())) is None
 
 
-async def _caught(worker: Worker) -> None:
+async def _caught(worker: SessionWorker) -> None:
     from mxgw_core.api.errors import WorkerStartFailed
 
     try:

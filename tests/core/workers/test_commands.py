@@ -17,11 +17,16 @@ GONE = SessionEnded("the session ended", close_reason="WORKER_EXITED")
 
 
 class Sent:
-    """What went to the worker."""
+    """A connection, and what was sent on it to the worker."""
 
-    def __init__(self, limit: int = 2) -> None:
+    def __init__(self, limit: int = 2, frame_bytes: int = 1_000_000) -> None:
         self.requests: list[tuple[int, bytes]] = []
-        self.commands = PendingCommands(limit, lambda *sent: self.requests.append(sent))
+        self.commands = PendingCommands(limit, frame_bytes)
+        self.commands.connection = self
+
+    def send_encoded(self, *parts: bytes) -> None:
+        envelope = w.WorkerEnvelope.FromString(b"".join(parts))
+        self.requests.append((envelope.correlation_id, envelope.command.SerializeToString()))
 
     def call(self, tasks: asyncio.TaskGroup, timeout_s: float = 5.0) -> asyncio.Task[w.CommandReply]:
         return tasks.create_task(self.commands.call(w.CommandRequest(get_info=w.GetInfo()), timeout_s))

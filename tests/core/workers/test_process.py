@@ -12,7 +12,8 @@ import pytest
 from support.peers import SECRET, SESSION
 
 from mxgw.worker.v1.worker_pb2 import WorkerStartup
-from mxgw_core.workers.process import StartupTooLarge, WorkerProcess, startup_payload
+from mxgw_core.workers.process import WorkerProcess
+from mxgw_core.workers.startup import StartupTooLarge, startup_payload
 from mxgw_worker.ipc.handshake import PROTOCOL_VERSION
 from mxgw_worker.ipc.process import start_ticks
 
@@ -42,7 +43,7 @@ def _startup(endpoint: Path, **changes: object) -> WorkerStartup:
 def _spawn(startup: WorkerStartup, log_file: Path) -> WorkerProcess:
     payload = startup_payload(startup)
     process = WorkerProcess.launch(log_file)
-    process.tell(payload)
+    process.send_startup(payload)
     return process
 
 

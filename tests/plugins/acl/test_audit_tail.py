@@ -190,7 +190,7 @@ def test_a_file_that_cannot_be_read_is_an_error_that_says_so(path: Path) -> None
 @pytest.mark.asyncio
 async def test_a_running_gateway_tells_what_it_and_the_command_line_recorded(tmp_path: Path) -> None:
     async with guarded_gateway(tmp_path) as guarded:
-        observation = guarded.gateway.app.observation
+        observation = guarded.gateway.api.observation
         key, text = guarded.issue()
         async with client_with(guarded.target, text) as client:
             session_id = (await client.open(tag="line4")).session_id

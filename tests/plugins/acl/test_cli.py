@@ -291,7 +291,7 @@ async def test_a_client_certificate_stands_for_its_key(shell: Shell, tmp_path: P
         async with client_with(guarded.target, channel_credentials=_credentials(shell.folder, "other")) as client:
             assert (await refused(client.open())).reason == "UNAUTHENTICATED"
         guarded.store.revoke(key.id)
-        await until(lambda: not guarded.gateway.app.sessions())
+        await until(lambda: not guarded.gateway.api.sessions())
         async with client_with(guarded.target, channel_credentials=_credentials(shell.folder, "hmi4")) as client:
             assert (await refused(client.open())).reason == "UNAUTHENTICATED"
 

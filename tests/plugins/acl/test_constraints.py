@@ -117,12 +117,12 @@ async def test_what_a_key_s_items_were_judged_by_goes_with_its_last_session(tmp_
             for session_id in (one, other):
                 await _bulk(client, session_id, ["Bench_001.Flag"], await client.register(session_id))
             await client.close(one)
-            await until(lambda: len(guarded.gateway.app.sessions()) == 1)
+            await until(lambda: len(guarded.gateway.api.sessions()) == 1)
 
             assert remembered() == before + 1
 
             await client.close(other)
-            await until(lambda: not guarded.gateway.app.sessions())
+            await until(lambda: not guarded.gateway.api.sessions())
 
             assert remembered() == before
 
@@ -281,7 +281,7 @@ async def test_a_key_follows_as_many_streams_as_it_may_over_all_sessions(tmp_pat
             assert refusal.reason == "EVENT_SUBSCRIBER_LIMIT_REACHED"
 
             streams.pop().cancel()
-            await until(lambda: len(guarded.gateway.app.streams()) == 1)
+            await until(lambda: len(guarded.gateway.api.streams()) == 1)
             third = client.stream(sessions[0])
 
             assert (await third.read()).WhichOneof("frame") == "opened"
@@ -302,12 +302,12 @@ async def test_a_key_with_too_many_sessions_without_a_stream_opens_no_more_and_l
                 await streams[session_id].read()
             for session_id in sessions[:2]:
                 streams[session_id].cancel()
-                await until(lambda s=session_id: guarded.gateway.app.session(s).subscribers == 0)
+                await until(lambda s=session_id: guarded.gateway.api.session(s).subscribers == 0)
             refusal = await refused(client.open())
 
             assert (refusal.reason, refusal.metadata["limit"]) == ("SESSION_LIMIT_REACHED", "2")
             assert "--max-detached" in refusal.text
-            assert len(guarded.gateway.app.sessions()) == 3
+            assert len(guarded.gateway.api.sessions()) == 3
 
             stream = client.stream(sessions[0])
             await stream.read()
@@ -374,7 +374,7 @@ async def test_revoking_a_key_ends_its_streams_with_their_reason_and_its_session
             if closes:
                 assert (await refused(second)).reason == "OWNER_REVOKED"
             else:
-                assert guarded.gateway.app.session(session_id) is not None
+                assert guarded.gateway.api.session(session_id) is not None
 
                 second.cancel()
         ended = [line for line in guarded.audit() if line["action"] == "StreamEvents ended"]
@@ -391,9 +391,9 @@ async def test_a_stream_that_nobody_reads_is_ended_all_the_same(tmp_path: Path) 
             await client.subscribe(session_id, await _references(client, session_id, 200))
             stream = client.stream(session_id)
             await stream.read()
-            await until(lambda: guarded.gateway.app.sessions()[0].head_sequence > 40_000, 60)
+            await until(lambda: guarded.gateway.api.sessions()[0].head_sequence > 40_000, 60)
             guarded.store.revoke(key.id, closes_sessions=False)
-            await until(lambda: not guarded.gateway.app.streams(), 60)
+            await until(lambda: not guarded.gateway.api.streams(), 60)
 
             assert (await refused(stream)).reason == "REVOKED"
 

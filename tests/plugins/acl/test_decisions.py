@@ -112,7 +112,7 @@ async def test_a_record_names_the_items_that_were_judged_whatever_their_handles_
         async with client_with(guarded.target, key) as client:
             session_id = (await client.open()).session_id
             (writable,) = await client.subscribe(session_id, [WRITABLE])
-            registry = guarded.gateway.app._registry
+            registry = guarded.gateway.app.gateway._registry
             assert registry is not None
             reuses.items = registry.get(session_id).items
             writes = [c.BulkWrite(item_handle=writable, value=text("x"))] * (NAMES_AT_ONCE + 1)
@@ -127,7 +127,7 @@ async def test_the_record_of_a_key_that_may_use_all_items_says_what_was_known_of
         async with client_with(guarded.target, key) as client:
             session_id = (await client.open()).session_id
             (handle,) = await client.subscribe(session_id, [READABLE])
-            registry = guarded.gateway.app._registry
+            registry = guarded.gateway.app.gateway._registry
             assert registry is not None
             book = registry.get(session_id).items
             # As where the worker gave the handle out again, and the gateway has not heard of it yet.

@@ -45,7 +45,7 @@ async def test_an_administrator_sees_them_and_can_neither_use_nor_end_them(tmp_p
             assert "allowed" not in {d for a, d in decisions if a in ("CloseSession", "KillWorker", "Invoke register")}
 
             # Whoever may not know of it is told what is told of any session.
-            session_id = running.gateway.app.sessions()[0].session_id
+            session_id = running.gateway.api.sessions()[0].session_id
             async with client_with(running.target, foreign) as client:
                 assert "no session of this id" in (await refused(client.close(session_id))).text
     else:
@@ -54,7 +54,7 @@ async def test_an_administrator_sees_them_and_can_neither_use_nor_end_them(tmp_p
 
 
 async def _look_and_touch(gateway: Any, key: str | None) -> None:
-    own = await gateway.app.open_internal_session("the alarm monitor")
+    own = await gateway.api.open_internal_session("the alarm monitor")
     session_id = own.session_id
     looks = {
         "GetSession": ss.GetSessionRequest(session_id=session_id),
@@ -92,11 +92,11 @@ async def _look_and_touch(gateway: Any, key: str | None) -> None:
             refusal = await refused(desk.call(name, getattr(dashboard, f"{name}Request")(session_id=session_id)))
 
             assert "is the gateway's own" in refusal.text
-    for end in (gateway.app.kill_worker, lambda s: gateway.app.close_session(s, CloseReason.DETACH_GRACE_EXPIRED)):
+    for end in (gateway.api.kill_worker, lambda s: gateway.api.close_session(s, CloseReason.DETACH_GRACE_EXPIRED)):
         with pytest.raises(AccessDenied, match="gateway's own"):
             end(session_id)
 
-    assert gateway.app.session(session_id) is not None
+    assert gateway.api.session(session_id) is not None
     assert (await own.invoke(_REGISTER, 15)).hresult == 0
 
 

@@ -144,7 +144,7 @@ async def test_events_come_although_no_client_streams_and_take_no_subscribers_pl
 async def test_a_mirror_starts_with_the_first_watcher_and_goes_with_the_last() -> None:
     async with house() as h:
         session = await h.client.open()
-        distributor = h.gateway.app._registry.find(session.session_id).distributor  # type: ignore[union-attr]
+        distributor = h.gateway.app.gateway._registry.find(session.session_id).distributor
         request = pb.WatchEventsRequest(session_id=session.session_id)
 
         assert not distributor._internal
@@ -188,7 +188,7 @@ async def test_a_mirror_that_breaks_ends_its_watchers_and_nothing_else_and_the_n
     async with house() as h:
         session = await h.client.open()
         await h.client.subscribe(session.session_id, ["Tank_001.Level"])
-        broken = BrokenOnce(h.gateway.app.observation)
+        broken = BrokenOnce(h.gateway.api.observation)
         async with asyncio.TaskGroup() as tasks:
             mirrors = Mirrors(broken, 0.5, tasks)  # type: ignore[arg-type]
             async with mirrors.reading(session.session_id) as reader:
@@ -204,7 +204,7 @@ async def test_a_mirror_that_breaks_ends_its_watchers_and_nothing_else_and_the_n
 
 async def test_only_callers_of_this_machine_are_served_where_no_plugin_knows_operators() -> None:
     async with house() as h:
-        operators = Operators(h.gateway.app, DashboardSettings(local_role="administrator"), Journal(10))
+        operators = Operators(h.gateway.api, DashboardSettings(local_role="administrator"), Journal(10))
         here, elsewhere = (
             Call("m", ANONYMOUS, Peer(address, is_local=is_local), None)
             for address, is_local in (("127.0.0.1:1", True), ("10.0.0.7:1", False))

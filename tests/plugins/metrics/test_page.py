@@ -36,7 +36,7 @@ async def scrape_of_a_gateway_at_work() -> Scrape:
         session = await client.open()
         await client.subscribe(session.session_id, ["Load.Item00001"])
         await read_events(client.stream(session.session_id), 10)
-        await until(lambda: any(each.horizon_s is not None for each in gateway.gateway.app.sessions()))
+        await until(lambda: any(each.horizon_s is not None for each in gateway.gateway.api.sessions()))
         found = await gateway.scrape()
         await client.close(session.session_id)
         return found

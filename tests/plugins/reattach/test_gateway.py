@@ -12,7 +12,7 @@ from support.waiting import until
 
 from mxgw_core.api import CloseReason, WorkerProof
 from mxgw_core.testing import RunningGateway, running_gateway
-from mxgw_core.workers.worker import Worker
+from mxgw_core.workers.session_worker import SessionWorker
 from mxgw_reattach import ReattachPlugin
 from mxgw_reattach.manifest import Manifest
 
@@ -105,7 +105,7 @@ async def test_no_log_shows_a_secret(caplog: pytest.LogCaptureFixture) -> None:
 async def test_a_session_that_is_to_be_closed_is_not_left_to_the_next_gateway() -> None:
     async with running_gateway(SETTINGS) as gateway, client_of(gateway.target) as client:
         opened = await client.open()
-        registry = gateway.app._registry
+        registry = gateway.app.gateway._registry
 
         assert registry is not None
 
@@ -121,19 +121,19 @@ async def test_a_session_that_is_to_be_closed_is_not_left_to_the_next_gateway() 
 async def test_a_worker_that_cannot_be_ended_in_order_takes_no_other_session_with_it(
     monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    stop = Worker.stop
+    stop = SessionWorker.stop
 
-    async def failing(worker: Worker, reason: CloseReason = CloseReason.CLIENT, detail: str = "") -> None:
+    async def failing(worker: SessionWorker, reason: CloseReason = CloseReason.CLIENT, detail: str = "") -> None:
         await stop(worker, reason, detail)
         raise OverflowError("signed integer is greater than maximum")
 
     async with running_gateway(SETTINGS) as gateway, client_of(gateway.target) as client:
         spoilt, other = await client.open(), await client.open()
         with monkeypatch.context() as patched:
-            patched.setattr(Worker, "stop", failing)
+            patched.setattr(SessionWorker, "stop", failing)
             await client.close(spoilt.session_id)
         await client.register(other.session_id)
-        registry = gateway.app._registry
+        registry = gateway.app.gateway._registry
 
         assert registry is not None
         assert [session.id for session in registry.live()] == [other.session_id]

@@ -59,7 +59,7 @@ async def detached(gateway: RunningGateway, client: Client, *, name: str = "") -
 
 
 def _info(gateway: RunningGateway, session_id: str) -> Any:
-    return gateway.app.session(session_id)
+    return gateway.api.session(session_id)
 
 
 async def described(client: Client, session_id: str) -> ss.Session:
@@ -109,7 +109,7 @@ async def test_without_a_grace_the_lease_alone_counts() -> None:
         await asyncio.sleep(0.1)  # nothing is scheduled that one could wait for
 
         assert (await described(client, waiting.session_id)).state == ss.SESSION_STATE_READY
-        assert gateway.app._registry.get(waiting.session_id)._grace_timer is None
+        assert gateway.app.gateway._registry.get(waiting.session_id)._grace_timer is None
 
 
 async def test_a_session_that_never_had_a_subscriber_has_no_grace() -> None:
@@ -267,7 +267,7 @@ async def test_after_a_restart_who_comes_back_in_time_keeps_the_session(
         session = await detached(gateway, client)
     async with restarting(directory, 3600) as (gateway, client):
         await until(lambda: _info(gateway, session.session_id).state.name == "READY", 30)
-        live = gateway.app._registry.get(session.session_id)
+        live = gateway.app.gateway._registry.get(session.session_id)
 
         assert live._grace_timer is not None
         assert _info(gateway, session.session_id).detached_s is not None
@@ -289,7 +289,7 @@ async def test_after_a_restart_a_session_that_never_had_a_subscriber_has_no_grac
     async with restarting(directory, 0) as (gateway, client):
         await until(lambda: _info(gateway, session.session_id).state.name == "READY", 30)
 
-        assert gateway.app._registry.get(session.session_id)._grace_timer is None
+        assert gateway.app.gateway._registry.get(session.session_id)._grace_timer is None
 
         await client.register(session.session_id)
         await client.close(session.session_id)
@@ -298,15 +298,15 @@ async def test_after_a_restart_a_session_that_never_had_a_subscriber_has_no_grac
 async def test_a_lease_that_is_over_while_the_gateway_drains_ends_nothing() -> None:
     async with replaying() as (gateway, client):
         session = await client.open(lease_s=0.001)
-        live = gateway.app._registry.get(session.session_id)
+        live = gateway.app.gateway._registry.get(session.session_id)
         await until(lambda: live.lease_left_s < 0)
         live.drain()
 
-        assert gateway.app._registry.sweep() == 0
+        assert gateway.app.gateway._registry.sweep() == 0
 
         live._is_draining = False
 
-        assert gateway.app._registry.sweep() == 1
+        assert gateway.app.gateway._registry.sweep() == 1
 
 
 async def test_a_waiting_session_says_since_when() -> None:

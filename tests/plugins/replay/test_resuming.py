@@ -49,7 +49,7 @@ async def loaded(
 
 
 def head(gateway: RunningGateway, session: Any) -> int:
-    info = gateway.app.session(session.session_id)
+    info = gateway.api.session(session.session_id)
 
     assert info is not None
 
@@ -80,7 +80,7 @@ async def begun(client: Client, session: Any, start: es.StartPosition | None = N
 async def left(gateway: RunningGateway, session: Any, stream: Any) -> None:
     """Leave a stream, and return once the gateway knows."""
     stream.cancel()
-    await until(lambda: gateway.app.session(session.session_id).subscribers == 0)
+    await until(lambda: gateway.api.session(session.session_id).subscribers == 0)
 
 
 @pytest.mark.parametrize("position", [0, 1, 57, 99, 100])
@@ -115,7 +115,7 @@ async def test_a_log_that_holds_too_little_says_exactly_what_is_lost_first() -> 
         stream.cancel()
         checker.end("CLIENT")
         checker.finish(3_000)
-        oldest = gateway.app.session(session.session_id).oldest_sequence
+        oldest = gateway.api.session(session.session_id).oldest_sequence
 
         assert not checker.violations, checker.report()
         assert checker.gaps == 1
@@ -138,7 +138,7 @@ async def test_retention_keeps_at_least_what_is_set(settings: dict[str, object],
         await left(gateway, session, stream)
         await more(client, session, 101, 3_000)
         await until(lambda: head(gateway, session) == 3_000)
-        info = gateway.app.session(session.session_id)
+        info = gateway.api.session(session.session_id)
 
         assert info.head_sequence - info.oldest_sequence + 1 in kept
 
@@ -151,11 +151,11 @@ async def test_retention_forgets_what_is_older_than_its_seconds() -> None:
         await more(client, session, 101, 1_100)
         await until(lambda: head(gateway, session) == 1_100)
 
-        assert gateway.app.session(session.session_id).oldest_sequence == 1
+        assert gateway.api.session(session.session_id).oldest_sequence == 1
 
         await asyncio.sleep(0.4)
         await more(client, session, 1_101, 1_101)
-        await until(lambda: gateway.app.session(session.session_id).oldest_sequence > 500)
+        await until(lambda: gateway.api.session(session.session_id).oldest_sequence > 500)
         stream, opened = await begun(client, session, after(40, session.epoch))
         gap = (await stream.read()).gap
         stream.cancel()
@@ -229,7 +229,7 @@ async def with_too_little_kept(gateway: RunningGateway, client: Client, session:
 async def test_who_asked_for_it_is_refused_rather_than_given_less() -> None:
     async with loaded() as (gateway, client, session):
         await with_too_little_kept(gateway, client, session)
-        info = gateway.app.session(session.session_id)
+        info = gateway.api.session(session.session_id)
         refusal = await refused(client.stream(session.session_id, after(50, session.epoch), on_gap=es.ON_GAP_REFUSE))
 
         assert (refusal.code, refusal.reason) == (grpc.StatusCode.DATA_LOSS, "POSITION_LOST")

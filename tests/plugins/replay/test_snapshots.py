@@ -64,7 +64,7 @@ async def every_item_has_a_value(client: Client, session_id: str) -> None:
 
 
 def head(gateway: RunningGateway, session: Any) -> int:
-    info = gateway.app.session(session.session_id)
+    info = gateway.api.session(session.session_id)
 
     assert info is not None
 
@@ -147,7 +147,7 @@ async def test_events_from_before_the_snapshot_come_first_and_it_stands_where_it
             frames = await judged(stream, checker, 200)
             stream.cancel()
             checker.end("CLIENT")
-            await until(lambda: gateway.app.session(session.session_id).subscribers == 0)
+            await until(lambda: gateway.api.session(session.session_id).subscribers == 0)
 
             assert not checker.violations, checker.report()
             assert shown(frames).keys() == set(handles)
@@ -218,7 +218,7 @@ async def test_a_snapshot_after_a_gap_comes_behind_it_and_never_before() -> None
         stream = client.stream(session.session_id)
         await read_events(stream, 10)
         stream.cancel()
-        await until(lambda: gateway.app.session(session.session_id).oldest_sequence > 1_000, 60)
+        await until(lambda: gateway.api.session(session.session_id).oldest_sequence > 1_000, 60)
         start = es.StartPosition(after=e.Position(epoch=session.epoch, sequence=10))
         checker = _attached(Position(session.epoch, 10))
         stream = client.stream(session.session_id, start, on_gap=es.ON_GAP_SNAPSHOT)
@@ -245,7 +245,7 @@ async def test_on_a_quiet_session_too_the_gap_comes_before_the_snapshot(
         stream = client.stream(session.session_id)
         await read_events(stream, 5)
         stream.cancel()
-        await until(lambda: gateway.app.session(session.session_id).subscribers == 0)
+        await until(lambda: gateway.api.session(session.session_id).subscribers == 0)
         position = e.Position(epoch=session.epoch if sequence else bytes(16), sequence=sequence or 3)
         stream = client.stream(session.session_id, es.StartPosition(after=position), on_gap=es.ON_GAP_SNAPSHOT)
         frames = await judged(stream, _attached(Position(position.epoch, position.sequence)), 0)
@@ -274,7 +274,7 @@ async def test_a_complete_resume_has_no_snapshot_unless_it_is_asked_for() -> Non
                 assert {item.item_handle for item in part.snapshot.items} == set(handles)
                 assert end.snapshot_end.position.sequence == 5
             stream.cancel()
-            await until(lambda: gateway.app.session(session.session_id).subscribers == 0)
+            await until(lambda: gateway.api.session(session.session_id).subscribers == 0)
 
 
 # What can go wrong

@@ -54,7 +54,7 @@ async def test_types_arrays_and_writability_are_told(demo: str) -> None:
 @pytest.mark.asyncio
 async def test_a_large_folder_comes_whole_in_few_requests(demo: str) -> None:
     async with running_backend(demo) as (backend, _):
-        session = backend._link.session
+        session = backend._connection.session
         requests = 0
         send = session._send_request
 

@@ -97,7 +97,7 @@ async def test_signed_and_encrypted_with_a_login_values_flow_and_every_mistake_h
     # The channel is renewed every 0.75 s meanwhile.
     for trust in ({}, {"server_certificate": "", "trusted_certificates": str(pki / "trusted")}):
         async with running_backend(secured, secure(pki, channel_lifetime_s=1, **trust)) as (backend, sink):
-            connection = backend._link._client.uaclient.protocol._connection
+            connection = backend._connection._client.uaclient.protocol._connection
             token = connection.security_token.TokenId
             handle = await backend.register("secure")
             item = await backend.add_item(handle, NS + "Load.0")

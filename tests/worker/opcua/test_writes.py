@@ -161,7 +161,7 @@ async def test_a_second_write_of_an_item_waits_for_the_first_and_holds_up_no_oth
         server = await backend.register("slow")
         slow = await backend.add_item(server, NS + "Writable.Int32")
         other = await backend.add_item(server, NS + "Writable.Double")
-        session = backend._link.session
+        session = backend._connection.session
         send, held, answer, sent = session.write, asyncio.Event(), asyncio.Event(), 0
 
         async def hold_the_first(parameters: Any) -> Any:

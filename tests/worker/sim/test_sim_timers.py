@@ -4,9 +4,8 @@ import asyncio
 
 import pytest
 
-from mxgw_worker.backends.sim.clock import LoopClock
 from mxgw_worker.backends.sim.testing import ManualClock
-from mxgw_worker.backends.sim.timers import Timers
+from mxgw_worker.backends.sim.timers import LoopClock, Timers
 
 
 def timers_of(clock: ManualClock, failures: list[str] | None = None) -> Timers:

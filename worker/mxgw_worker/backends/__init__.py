@@ -1,4 +1,4 @@
-"""What a worker talks to: the `Backend` protocol (base.py) and the kinds that exist."""
+"""Backends, which connect a worker to a source: the `Backend` protocol (base.py), and the kinds of backends."""
 
 from mxgw_worker.backends.registry import backend_factory, create_backend
 

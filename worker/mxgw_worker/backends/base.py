@@ -1,11 +1,11 @@
-"""What a worker talks to: the `Backend` protocol, and the sink its events go into.
+"""The `Backend` protocol, which connects a worker to a source, and the sink that takes its events.
 
 `Backend` mirrors the 18 methods and 4 events of LMXProxyServer (docs/reference/mxaccess.md#methods, #events) and
 nothing more. Bulk calls, reads, the last-value cache, the pairing of write completions and the numbering of events are
-built on it by the worker, so every backend gets them alike.
+added by the worker, so they are the same for every backend.
 
-All methods run in the worker's event loop. A backend with a thread of its own (COM needs one) hands results back with
-`loop.call_soon_threadsafe`; `EventSink` is to be called in the event loop only.
+All methods run in the worker's event loop. A backend with a thread of its own (COM needs one) returns its results by
+`loop.call_soon_threadsafe`; `EventSink` must be called in the event loop only.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ E_INVALIDARG = -2147024809  # 0x80070057
 
 
 class MxError(Exception):
-    """A method failed as a COM call would: with an HRESULT. Becomes an ordinary reply, never a gRPC error."""
+    """A method failed like a COM call, with an HRESULT. It becomes an ordinary reply, never a gRPC error."""
 
     def __init__(self, hresult: int, message: str) -> None:
         super().__init__(message)
@@ -37,7 +37,7 @@ class MxError(Exception):
 
 
 class BackendUnavailable(Exception):
-    """The backend cannot start: bad options, or a source that refuses. The text says what would help."""
+    """The backend cannot start: bad options, or a source that refuses it. The text says how to fix it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,7 +68,7 @@ class EventSink(Protocol):
         """
 
     def write_complete(self, server_handle: int, item_handle: int, statuses: Sequence[MxStatus]) -> None:
-        """OnWriteComplete: the oldest write of this item that has none yet."""
+        """OnWriteComplete, for the oldest write of this item without a completion."""
 
     def operation_complete(self, server_handle: int, item_handle: int, statuses: Sequence[MxStatus]) -> None:
         """OperationComplete."""
@@ -88,14 +88,14 @@ class EventSink(Protocol):
     def source_gap(self, reason: GapReason.ValueType, detail: str, count: int = 0) -> None:
         """Events were lost before the worker could number them; `count` is 0 when it cannot be known.
 
-        The loss takes the next sequence number, so that subscribers see it where it lies.
+        The loss takes the next sequence, so that subscribers see it at its place among the events.
         """
 
     def source_health(self, health: SourceHealth.ValueType, detail: str) -> None:
         """The source's health changed; `detail` is a sentence for people."""
 
     def failed(self, detail: str) -> None:
-        """The backend is beyond repair; the worker ends and its session is faulted."""
+        """The backend has failed for good; the worker ends, and its session is faulted."""
 
 
 class Backend(Protocol):
@@ -130,7 +130,7 @@ class Backend(Protocol):
         """Return an item handle; `item_context` is the object that a relative definition starts from."""
 
     async def remove_item(self, server_handle: int, item_handle: int) -> None:
-        """Release an item; its handle may be given out again, so no event of the item may follow the return."""
+        """Release an item. Its handle may be reused, so no event of the item may come after this returned."""
 
     async def advise(self, server_handle: int, item_handle: int) -> None:
         """Start data changes; writes count as an operator's."""
@@ -198,7 +198,7 @@ class Browsable(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class AlarmAck:
-    """What the source made of one acknowledgement; `hresult` is S_OK, or `message` and `detail` say why it is not.
+    """The result of one acknowledgement: `hresult` is S_OK, or `message` and `detail` say why it failed.
 
     `detail` is a native MxStatusDetail, for example 1015 for an alarm that is acknowledged already; 0 when unknown.
     """
@@ -218,11 +218,11 @@ class AlarmSource(Protocol):
     async def active_alarms(self) -> Sequence[Alarm]:
         """Return every alarm that is not back to normal and acknowledged, each `alarm_id` once.
 
-        One that is over (ACK_RTN) may be among them for a while, so that its last step is known as the source has it;
-        without that its end is concluded.
+        An alarm that has ended (ACK_RTN) may be listed for a while, so that its last change is known as the source
+        reports it. Without that, the worker infers the end when the alarm is no longer listed.
 
-        An alarm that has not changed may be the same object as before, which makes comparing cheap; the caller changes
-        none of them.
+        An unchanged alarm may be the same object as before, which makes comparing cheap; the caller changes none of
+        them.
 
         Raises:
             MxError: the alarm manager does not answer.
@@ -237,16 +237,16 @@ class AlarmSource(Protocol):
 
 
 class AlarmListener(Protocol):
-    """Takes what an alarm manager reports by itself, in the event loop. No call blocks or raises."""
+    """Takes the reports of an alarm manager that reports by itself, in the event loop. No call blocks or raises."""
 
     def changed(self, alarm: Alarm) -> None:
-        """An alarm is like this now; in ACK_RTN it is over."""
+        """An alarm has changed to this; in state ACK_RTN it has ended."""
 
     def refreshed(self, alarms: Sequence[Alarm]) -> None:
-        """These are all active alarms: at the start, and whenever changes may have been missed."""
+        """These are all active alarms. Called at the start, and whenever changes may have been missed."""
 
     def failed(self, detail: str) -> None:
-        """The alarm manager is away; `refreshed` says when it is back."""
+        """The alarm manager is not available; the next `refreshed` means that it is again."""
 
 
 @runtime_checkable
@@ -254,7 +254,7 @@ class AlarmPublisher(AlarmSource, Protocol):
     """A backend whose alarm manager reports changes by itself."""
 
     async def follow_alarms(self, listener: AlarmListener) -> None:
-        """Begin to report; called once, and again only after it raised. `refreshed` comes first.
+        """Start to report, with a call of `refreshed`. Called once, and again only after it raised.
 
         Raises:
             MxError: the alarm manager does not answer.

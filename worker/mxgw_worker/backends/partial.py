@@ -1,5 +1,5 @@
-# ruff: noqa: ARG002  # arguments are named for callers, and unused by nature here
-"""A base for backends that cannot do everything MXAccess can."""
+# ruff: noqa: ARG002 # the arguments are part of the protocol, and not used here
+"""A base class for backends that lack some methods of MXAccess."""
 
 from __future__ import annotations
 
@@ -8,9 +8,9 @@ from mxgw_worker.backends.base import E_NOTIMPL, MxError
 
 
 class PartialBackend:
-    """Answers every method with E_NOTIMPL, as a COM object without it would; derive and override what there is.
+    """Every method raises E_NOTIMPL, as a COM object without it would; subclasses override the methods they have.
 
-    `info`, `start` and `stop` are left to the deriving class: no backend can do without.
+    `info`, `start` and `stop` are missing here, because every backend has to implement them.
     """
 
     async def register(self, client_name: str) -> int:

@@ -1,6 +1,6 @@
 """The kinds of backends: two built in, any other by an entry point of group `mxgw.backends`.
 
-Only the kind that is asked for is imported: a worker has to start fast.
+Only the requested kind is imported, because a worker has to start fast.
 """
 
 from __future__ import annotations
@@ -17,12 +17,12 @@ _BUILT_IN = {
     "sim": ("mxgw_worker.backends.sim", "SimBackend"),
     "opcua": ("mxgw_worker.backends.opcua", "OpcUaBackend"),
 }
-# The package a built-in kind needs, and the extra that brings it.
+# The package that a built-in kind needs, and the extra that installs it.
 _EXTRAS = {"opcua": ("asyncua", "mxgw[opcua]")}
 
 
 class BackendFactory(Protocol):
-    """What a kind stands for: usually the backend's class."""
+    """Makes the backends of a kind: usually the class of the backend."""
 
     def __call__(self, options: Mapping[str, object]) -> Backend:
         """Return a new backend, or raise BackendUnavailable for options that are wrong."""
@@ -32,17 +32,17 @@ def create_backend(kind: str, options: Mapping[str, object]) -> Backend:
     """Return a new backend of a kind, not started yet.
 
     Raises:
-        BackendUnavailable: there is no such kind, a package is missing, or the options are wrong; the text says what
-            would help.
+        BackendUnavailable: there is no such kind, a package is missing, or the options are wrong; the text says how to
+            fix it.
     """
     return backend_factory(kind)(options)
 
 
 def backend_factory(kind: str) -> BackendFactory:
-    """Import what a kind needs, and return what makes its backends.
+    """Import what a kind needs, and return its factory.
 
     Raises:
-        BackendUnavailable: as `create_backend`, but for the options.
+        BackendUnavailable: as `create_backend`, except for wrong options.
     """
     if kind not in _BUILT_IN:
         return _installed(kind)
@@ -61,7 +61,7 @@ def _missing_package(kind: str, error: ModuleNotFoundError) -> Exception:
 
 
 def _installed(kind: str) -> BackendFactory:
-    """Return the factory that another distribution offers."""
+    """Return the factory of a kind from another distribution."""
     from difflib import get_close_matches
     from importlib.metadata import entry_points
 

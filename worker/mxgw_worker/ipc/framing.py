@@ -1,4 +1,4 @@
-"""Frames on the link between gateway and worker: a 4-byte big-endian length and that many bytes. Sans-io."""
+"""Frames between gateway and worker: a 4-byte big-endian length and that many bytes. Sans-io."""
 
 from __future__ import annotations
 
@@ -12,24 +12,25 @@ class FrameError(Exception):
     """The peer's bytes are not frames within the limits; nothing after them can be trusted, so cut the connection."""
 
 
-def frame(payload: bytes) -> bytes:
-    """Return `payload` with its length before it.
+def frame(*parts: bytes) -> bytes:
+    """Return a frame with the parts as its payload; each part is copied once.
 
-    The receiver's cap is the sender's to know: nothing is checked here but that a frame is never empty.
+    The sender has to know the receiver's cap: only an empty frame is refused here.
 
     Raises:
         FrameError: the payload is empty.
     """
-    if not payload:
+    size = sum(map(len, parts))
+    if not size:
         raise FrameError("a frame holds at least one byte")
-    return _LENGTH.pack(len(payload)) + payload
+    return b"".join((_LENGTH.pack(size), *parts))
 
 
 class FrameDecoder:
-    """Cuts a stream of bytes into frames, however the stream is chopped.
+    """Cuts a stream of bytes into frames, whatever pieces it arrives in.
 
     All complete frames of a buffer are cut in one call and every byte is copied at most twice, so the cost is linear in
-    the bytes received. Memory follows what arrived, never what a peer declared.
+    the bytes received. Memory is used for bytes that arrived, never for a length that a peer declared.
     """
 
     def __init__(self, maximum_bytes: int) -> None:
@@ -65,7 +66,7 @@ class FrameDecoder:
         return frames
 
     def end(self) -> None:
-        """Tell the decoder that the stream ended.
+        """The stream has ended.
 
         Raises:
             FrameError: it ended inside a frame.

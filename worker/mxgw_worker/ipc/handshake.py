@@ -1,4 +1,4 @@
-"""How gateway and worker prove themselves to each other. Sans-io; the order of messages stands in worker.proto.
+"""How gateway and worker authenticate each other. Sans-io; worker.proto has the order of messages.
 
 Both ends know a secret of 32 bytes that never crosses the wire. Each sends a random nonce and answers with an
 HMAC-SHA256 over a role label and the length-delimited transcript, so a proof fits one role, one connection and one
@@ -36,7 +36,7 @@ class HandshakeReason(StrEnum):
 
 
 class HandshakeError(Exception):
-    """The peer is not who it should be, or does not speak this protocol: cut the connection."""
+    """The peer could not prove itself, or does not follow the protocol: the connection must be cut."""
 
     def __init__(self, reason: HandshakeReason, detail: str) -> None:
         super().__init__(f"{reason}: {detail}")
@@ -48,7 +48,9 @@ class GatewayHandshake:
     """The gateway's end of one connection. A failed or finished handshake cannot be used again."""
 
     def __init__(self, *, session_id: str, secret: bytes, former_secret: bytes | None = None) -> None:
-        """`former_secret` is also taken: that of a worker which may not have received the Welcome it led to."""
+        """`former_secret` is accepted as well: the worker may not have received the last Welcome, and still have this
+        one.
+        """
         self._session_id = session_id
         self._secrets = [_checked_secret(each) for each in (secret, former_secret) if each is not None]
         self._proved_secret: bytes | None = None
@@ -65,7 +67,7 @@ class GatewayHandshake:
 
     @property
     def hello(self) -> Hello:
-        """What the worker said of itself; believe it only after `on_proof`."""
+        """The worker's Hello; not to be trusted before `on_proof`."""
         if self._hello is None:
             raise RuntimeError("no Hello was received yet")
         return self._hello
@@ -74,7 +76,7 @@ class GatewayHandshake:
     def next_secret(self) -> bytes:
         """The secret of the next handshake with this worker; known after `on_proof`.
 
-        A worker that did not receive the Welcome still holds the old one.
+        A worker that did not receive the Welcome still has the old one.
         """
         if self._next_secret is None:
             raise RuntimeError("the handshake is not complete")
@@ -113,7 +115,7 @@ class GatewayHandshake:
         transcript, self._transcript = self._transcript, None
         if transcript is None:
             raise _unexpected("a Proof without an open challenge")
-        # Every secret is tried, so that the time it takes does not tell which one it was.
+        # Every secret is tried, so that the duration does not reveal which one matched.
         matching = [s for s in self._secrets if hmac.compare_digest(proof.mac, _mac(s, b"worker", *transcript))]
         if not matching:
             raise HandshakeError(HandshakeReason.BAD_PROOF, "the worker does not know the secret of this session")

@@ -1,22 +1,24 @@
-"""Page tokens: what both sides make of a place within a long answer."""
+"""Page tokens: a place within a long answer, as gateway and worker write it."""
 
 from __future__ import annotations
 
 import re
 from zlib import crc32
 
-# The query of a session's items: its places are server handle and item handle of the last item before them.
+# The query for a session's items; its places are server handle and item handle of the last item before the page.
 STATE = "state"
+# The share of a frame that one page may fill.
+PAGE_SHARE = 0.75
 _TOKEN = re.compile(r"(\d{1,10})\.(\d{1,10})\.([0-9a-f]{8})", re.ASCII)
 
 
 def page_token(first: int, second: int, query: str) -> str:
-    """Return the token of a place within the answer to `query`."""
+    """Return the token for a place within the answer to `query`."""
     return f"{first}.{second}.{crc32(query.encode()):08x}"
 
 
 def place_of(token: str, query: str) -> tuple[int, int] | None:
-    """Return the place a token names; None when it is malformed or belongs to another query."""
+    """Return the place in a token; None when the token is malformed or belongs to another query."""
     match = _TOKEN.fullmatch(token)
     if match is None or int(match[3], 16) != crc32(query.encode()):
         return None

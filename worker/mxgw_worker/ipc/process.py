@@ -1,4 +1,4 @@
-"""What the operating system says of a process."""
+"""Facts about a process from the operating system: start time, boot, memory."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ _PID_NAMESPACE = Path("/proc/self/ns/pid")
 def start_ticks(pid: int) -> int:
     """Return when process `pid` started, in clock ticks since boot; 0 where that is unknown.
 
-    With the pid it names a process that no later one can be mistaken for.
+    Together with the pid it identifies a process: a later process with this pid has another start time.
     Source: proc(5), /proc/PID/stat field 22. The command (field 2) may hold spaces and parentheses.
     """
     try:
@@ -24,9 +24,9 @@ def start_ticks(pid: int) -> int:
 
 
 def boot_id() -> str:
-    """Return what names this run of the machine; "" where that is unknown.
+    """Return an id of this boot of the machine; "" where that is unknown.
 
-    Start times count from the boot, so only with this does a pid with its start time name one process for good.
+    Start times are counted from the boot, so pid and start time identify a process only together with this.
     """
     try:
         return _BOOT_ID.read_text(encoding="ascii").strip()
@@ -35,9 +35,9 @@ def boot_id() -> str:
 
 
 def pid_scope() -> str:
-    """Return what names the boot, and the set of pids that this process sees; "" where that is unknown.
+    """Return an id of the boot and of the pid namespace of this process; "" where that is unknown.
 
-    A container has pids of its own, so one number means two processes within one boot.
+    A container has pids of its own, so one number may mean two processes within one boot.
     Source: pid_namespaces(7).
     """
     try:

@@ -1,8 +1,8 @@
-"""How much memory the references of items take: worker and gateway count alike."""
+"""The memory that references of items use, counted the same way in worker and gateway."""
 
 from __future__ import annotations
 
-# The most that `limits.reference_bytes` can allow the items of one session.
+# The largest value of `limits.reference_bytes`.
 MOST_REFERENCE_BYTES = 64 * 1024 * 1024
 
 
@@ -12,7 +12,7 @@ def reference_bytes(definition: str, context: str) -> int:
 
 
 def _text_bytes(text: str) -> int:
-    """Return what the characters take: all of them as many bytes as the widest. Source: PEP 393."""
+    """Return the bytes of all characters, each of which takes as many bytes as the widest. Source: PEP 393."""
     if text.isascii():
         return len(text)
     widest = max(text)

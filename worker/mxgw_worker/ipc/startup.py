@@ -1,4 +1,4 @@
-"""The one frame on a worker's standard input: everything it needs, its secret included."""
+"""The start-up frame, the only one on a worker's standard input: everything it needs, its secret included."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from mxgw_worker.ipc.handshake import PROTOCOL_VERSION, SECRET_BYTES
 
 MAXIMUM_STARTUP_BYTES = 1024 * 1024
 LOG_LEVELS = ("DEBUG", "INFO", "WARNING", "ERROR")
-# Below this a frame could not even hold an answer of a page.
+# A smaller frame could not hold a page of an answer.
 MINIMUM_FRAME_BYTES = 4096
 
 _POSITIVE = (
@@ -28,7 +28,7 @@ _POSITIVE = (
 
 
 class StartupError(Exception):
-    """The start-up frame is missing or unusable; the text names the field and never shows its content."""
+    """The start-up frame is missing or invalid; the text names the field, and never shows its content."""
 
 
 def write_startup(stream: BinaryIO, startup: WorkerStartup) -> None:
@@ -110,7 +110,7 @@ def backend_options(startup: WorkerStartup) -> dict[str, object]:
     try:
         options = json.loads(startup.backend_options_json or "{}")
     except ValueError as error:
-        # The decoder's text names a place, but the exception also holds the document.
+        # The text only names a place; the exception itself holds the document, and so is not chained.
         raise StartupError(f"backend_options_json is no JSON: {error}") from None
     if not isinstance(options, dict):
         raise StartupError(f"backend_options_json holds a {type(options).__name__}, it must hold an object")
@@ -118,7 +118,7 @@ def backend_options(startup: WorkerStartup) -> dict[str, object]:
 
 
 def _read_exactly(stream: BinaryIO, count: int) -> bytes:
-    """Return up to `count` bytes, less only at the end; memory grows with what comes, not with `count`."""
+    """Return `count` bytes, fewer only at the end of the input; memory is used only for bytes that arrived."""
     parts: list[bytes] = []
     while count > 0:
         part = stream.read(min(count, 65536))

@@ -1,4 +1,4 @@
-"""For tests of workers and backends: a backend that does what it is told, and the gateway's end of a real worker."""
+"""For tests of workers and backends: a scripted backend, and the gateway's side of a real worker process."""
 
 from mxgw_worker.testing.driver import WorkerDriver, WorkerGone, running_worker
 from mxgw_worker.testing.scripted import BrowsableScriptedBackend, ScriptedBackend

@@ -1,4 +1,4 @@
-"""The gateway's end of a real worker process, for tests."""
+"""The gateway's side of a real worker process, for tests."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ class WorkerGone(Exception):
 
 
 class WorkerDriver:
-    """Starts a worker, takes its connection and speaks with it. Events gather in `events`, gaps in `gaps`."""
+    """Starts a worker, accepts its connection and exchanges messages. `events` and `gaps` collect what it sends."""
 
     def __init__(self, startup: WorkerStartup, command: Sequence[str], log_path: Path) -> None:
         self.startup = startup
@@ -43,11 +43,11 @@ class WorkerDriver:
         self.hello: Hello | None = None
         self.events: list[Event] = []
         self.gaps: list[WorkerEnvelope] = []
-        # What was told of items, and the serials of events that came before anything was told of their item.
+        # The item records that came, and the serials of events that came before the record of their item.
         self.records: list[ItemRecord] = []
         self.untold_serials: list[int] = []
         self.blocks = 0
-        # Correlation ids of replies to nothing that was asked on this connection.
+        # Correlation ids of replies that belong to no request of this connection.
         self.replies_nobody_asked_for: list[int] = []
         self.ready_detail = ""
         self.goodbye = ""
@@ -81,7 +81,7 @@ class WorkerDriver:
         self._server = await asyncio.start_unix_server(self._connected, self.startup.endpoint)
 
     async def stop_listening(self) -> None:
-        """Vanish: close the socket and every connection."""
+        """Close the socket and every connection, as a gateway that dies."""
         if self._server is not None:
             self._server.close()
             self._server = None
@@ -117,13 +117,15 @@ class WorkerDriver:
             stdin.close()
 
     async def accept(self) -> None:
-        """Take the worker's next connection, in place of the one before."""
+        """Accept the worker's next connection, in place of the one before."""
         await self.disconnect()
         async with asyncio.timeout(_PATIENCE_S):
             self._reader, self._writer = await self._connections.get()
 
     async def shake_hands(self, resume_after: int | None = None) -> Hello:
-        """Prove both ends; resumes at the outbox's oldest event when nothing is said. The next secret is noted."""
+        """Shake hands, and keep the next secret. Events are sent from the oldest in the outbox, unless another place is
+        given.
+        """
         handshake = GatewayHandshake(session_id=self.startup.session_id, secret=self.secret)
         hello = (await self.receive()).hello
         self.send(WorkerEnvelope(challenge=handshake.on_hello(hello)))
@@ -135,7 +137,7 @@ class WorkerDriver:
         return hello
 
     async def ready(self) -> str:
-        """Wait for Ready and return the backend's name; an error comes back as text too."""
+        """Wait for Ready, and return the name of the backend, or the text of its error."""
         envelope = await self.receive()
         while envelope.WhichOneof("body") == "item_records":
             envelope = await self.receive()
@@ -152,13 +154,13 @@ class WorkerDriver:
         self.send_raw(frame(envelope.SerializeToString()))
 
     def send_raw(self, data: bytes) -> None:
-        """Send bytes as they are."""
+        """Send bytes without a frame around them."""
         if self._writer is None:
             raise RuntimeError("there is no connection")
         self._writer.write(data)
 
     async def receive(self) -> WorkerEnvelope:
-        """Return the next message; events, gaps and replies are noted on the way.
+        """Return the next message; events, gaps and replies are collected as well.
 
         Raises:
             WorkerGone: the worker closed the connection.
@@ -205,7 +207,7 @@ class WorkerDriver:
         return reply.mx
 
     async def until_events(self, count: int) -> list[Event]:
-        """Wait until `count` events came in all, and return all that came."""
+        """Wait until `count` events have come in total, and return all of them."""
         while len(self.events) < count:
             await self.receive()
         return self.events
@@ -216,7 +218,7 @@ class WorkerDriver:
             return await self.process.wait()
 
     async def close(self) -> None:
-        """End everything; a worker that is still there is killed."""
+        """Close everything, and kill the worker if it still runs."""
         await self.stop_listening()
         while not self._connections.empty():
             self._connections.get_nowait()[1].close()
@@ -250,7 +252,7 @@ class WorkerDriver:
 
 
 def startup_for(endpoint: Path, kind: str, options: Mapping[str, object] | None = None) -> WorkerStartup:
-    """Return a start-up frame with the gateway's defaults."""
+    """Return a start-up message with the gateway's defaults."""
     return WorkerStartup(
         protocol_version=PROTOCOL_VERSION,
         session_id="session-of-a-test",

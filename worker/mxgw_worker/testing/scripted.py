@@ -1,4 +1,4 @@
-"""A backend that keeps the rules of MXAccess handles and otherwise does what a test tells it."""
+"""A backend that follows the rules of MXAccess handles, and otherwise does what a test sets."""
 
 from __future__ import annotations
 
@@ -29,11 +29,11 @@ class ScriptedBackend:
         self.calls: list[tuple[object, ...]] = []
         self.items: dict[tuple[int, int], _Item] = {}
         self.registrations: dict[int, str] = {}
-        # What advising a reference emits at once: value, quality, statuses.
+        # The events that advising a reference emits at once: value, quality, statuses.
         self.first_values: dict[str, list[tuple[MxValue, int, list[MxStatus]]]] = {}
-        # By method: raised once by the next call.
+        # By method: errors for its next calls, one each.
         self.failures: dict[str, list[Exception]] = defaultdict(list)
-        # By method: a call waits until the event is set, after it is recorded.
+        # By method: a call is recorded, and then waits until this event is set.
         self.holds: dict[str, asyncio.Event] = {}
         # By method: set when a call was recorded.
         self.reached: dict[str, asyncio.Event] = defaultdict(asyncio.Event)
@@ -179,7 +179,7 @@ class ScriptedBackend:
     def emit(
         self, server_handle: int, item_handle: int, value: float | str | None, quality: int = GOOD_QUALITY
     ) -> None:
-        """Send a data change with an undisturbed status."""
+        """Send a data change with an OK status."""
         self.sink.data_change(server_handle, item_handle, to_value(value), quality, 1_000_000_000, [ok_status()])
 
     def names(self) -> list[str]:

@@ -31,8 +31,8 @@ from .browser import Browser
 from .conditions import Conditions
 from .emitter import Emitter
 from .items import Item, WriteJob
-from .link import Link
 from .options import OpcUaOptions
+from .server_connection import ServerConnection
 from .status import pending_status
 from .subscriptions import Subscriptions
 from .types import DataTypes
@@ -59,7 +59,7 @@ class _Registration:
 class OpcUaBackend:
     """One connection to one server; a subscription per server handle.
 
-    `options` are checked in `start`, so that every complaint is a `BackendUnavailable`.
+    `options` are checked in `start`, so that every error in them is a `BackendUnavailable`.
     """
 
     def __init__(self, options: Mapping[str, object]) -> None:
@@ -86,17 +86,18 @@ class OpcUaBackend:
         # Below WARNING the library logs whole requests, logins included, and formats every value it receives.
         logging.getLogger("asyncua").setLevel(max(logging.WARNING, logging.getLogger("asyncua").level))
         self._options = options = OpcUaOptions.parse(self._raw_options)
-        self._link = Link(options)
+        self._connection = ServerConnection(options)
         self._emitter = Emitter(options.queue_size)
-        self._types = DataTypes(self._link)
-        self._subscriptions = Subscriptions(self._link, self._emitter, options)
-        self._writer = Writer(self._link, self._emitter, self._types)
-        self._browser = Browser(self._link, self._types)
-        self._conditions = Conditions(self._link, self._subscriptions.publisher, options)
-        await self._link.open()
+        self._types = DataTypes(self._connection)
+        self._subscriptions = Subscriptions(self._connection, self._emitter, options)
+        self._writer = Writer(self._connection, self._emitter, self._types)
+        self._browser = Browser(self._connection, self._types)
+        self._conditions = Conditions(self._connection, self._subscriptions.publisher, options)
+        await self._connection.open()
         self._emitter.open(sink)
         self._emitter.health(SOURCE_HEALTH_GOOD, f"connected to {options.url}")
-        # The protocol's start and stop are called from tasks of their own, so no group can span them: `stop` owns it.
+        # The worker calls start and stop from different tasks, so no task group can span both: `stop` cancels and
+        # awaits this task.
         running = asyncio.Event()  # set by `_run` once tasks can be added
         self._root = asyncio.get_running_loop().create_task(self._run(sink, running), name="opcua")
         await running.wait()
@@ -111,7 +112,7 @@ class OpcUaBackend:
         try:
             async with asyncio.timeout(_STOP_TIMEOUT_S):
                 await asyncio.wait([root])
-                await self._link.close()
+                await self._connection.close()
         except TimeoutError:
             log.warning("stopping took longer than %g s", _STOP_TIMEOUT_S)
 
@@ -132,7 +133,7 @@ class OpcUaBackend:
         self._subscriptions.close(server_handle)
 
     async def add_item(self, server_handle: int, item_definition: str) -> int:
-        """Return an item handle; what the reference means shows when it is advised."""
+        """Return an item handle; the reference is resolved when the item is advised."""
         return self._add(server_handle, item_definition, "", buffered=False)
 
     async def add_item2(self, server_handle: int, item_definition: str, item_context: str) -> int:
@@ -148,7 +149,7 @@ class OpcUaBackend:
         return handle
 
     async def set_buffered_update_interval(self, server_handle: int, interval_ms: int) -> None:
-        """Set how often arrays are sent; what has gathered is sent now."""
+        """Set how often arrays are sent; the values gathered so far are sent now."""
         registration = self._registration(server_handle)
         if interval_ms < 1:
             raise MxError(E_INVALIDARG, "the buffered update interval must be at least 1 ms")
@@ -173,7 +174,7 @@ class OpcUaBackend:
         if item.advised:
             return
         self._subscriptions.advise(item)
-        if not self._link.up:
+        if not self._connection.up:
             self._emitter.lose(item)
 
     async def advise_supervisory(self, server_handle: int, item_handle: int) -> None:
@@ -199,7 +200,7 @@ class OpcUaBackend:
     async def write_secured(
         self, server_handle: int, item_handle: int, current_user_id: int, verifier_user_id: int, value: MxValue
     ) -> None:
-        """Refused: a write whose verifier nobody checks would only look verified."""
+        """Refused: OPC UA cannot check the verifier, so the write would only seem to be verified."""
         raise MxError(E_NOTIMPL, _NO_SECURED)
 
     async def write_secured2(
@@ -227,7 +228,7 @@ class OpcUaBackend:
         return self._set_suspended(self._advised(server_handle, item_handle), suspended=True)
 
     async def activate(self, server_handle: int, item_handle: int) -> MxStatus:
-        """Have the server sample the item again; nothing happens, and no event comes, if it was not suspended."""
+        """Have the server sample the item again; without effect and without an event if it was not suspended."""
         return self._set_suspended(self._advised(server_handle, item_handle), suspended=False)
 
     async def browse(self, parent: str) -> Sequence[BrowseNode]:
@@ -243,7 +244,7 @@ class OpcUaBackend:
         await self._conditions.follow(listener)
 
     async def active_alarms(self) -> Sequence[Alarm]:
-        """See `AlarmSource`; what the last events said."""
+        """See `AlarmSource`; the alarms are those of the last events."""
         return self._conditions.active()
 
     async def acknowledge_alarms(self, alarm_ids: Sequence[str], comment: str, operator: str) -> Sequence[AlarmAck]:
@@ -274,7 +275,9 @@ class OpcUaBackend:
             self._emitter.health(SOURCE_HEALTH_GOOD, f"connected to {self._options.url} again")
 
     async def _serve(self) -> str:
-        """Run what needs a connection until it is lost; return why. Cancelled, it leaves the connection for `stop`."""
+        """Run the tasks that need a connection until it is lost; return why. When cancelled, the connection stays open
+        for `stop`.
+        """
         reason = ""
         try:
             async with asyncio.TaskGroup() as live:
@@ -287,19 +290,19 @@ class OpcUaBackend:
                         for n in range(self._options.publish_requests)
                     ),
                 ]
-                reason = await self._link.serve()
+                reason = await self._connection.serve()
                 for task in others:
                     task.cancel()
         except* (ua.UaError, OSError, TimeoutError) as group:
             reason = f"{type(group.exceptions[0]).__name__}"
-        self._link.drop()
+        self._connection.drop()
         return reason
 
     async def _reconnect(self) -> None:
         delay_s = _FIRST_RETRY_S
         while True:
             try:
-                kept = await self._link.open()
+                kept = await self._connection.open()
                 if not kept:
                     self._types.forget()
                 await self._subscriptions.resume(session_kept=kept)
@@ -353,7 +356,7 @@ class OpcUaBackend:
 
 
 def _copy(value: MxValue) -> MxValue:
-    """The caller may reuse its message before the write goes out."""
+    """Copy a value, because the caller may reuse its message before the write is sent."""
     copy = MxValue()
     copy.CopyFrom(value)
     return copy

@@ -1,4 +1,4 @@
-"""Browse: a node's children with what a client needs to choose and subscribe, in a handful of requests per folder."""
+"""Browse: a node's children with all that a client needs to choose and subscribe, in few requests per folder."""
 
 from __future__ import annotations
 
@@ -16,9 +16,8 @@ from mxgw.v1.commands_pb2 import (
 )
 from mxgw_worker.backends.base import E_FAIL, E_INVALIDARG, MxError
 
-from .link import Link
-from .references import BadReference, escape, is_node_id, parse
-from .resolve import browse, plain_node_id, resolve
+from .references import BadReference, browse, escape, is_node_id, parse, plain_node_id, resolve
+from .server_connection import ServerConnection
 from .types import DataTypes, plain, read
 from .values import DATA_TYPES
 
@@ -36,8 +35,8 @@ _CURRENT_WRITE = 0b10
 class Browser:
     """Lists children. "" is the Objects folder, "/" the Root folder, anything else a node id or a browse path."""
 
-    def __init__(self, link: Link, types: DataTypes) -> None:
-        self._link = link
+    def __init__(self, connection: ServerConnection, types: DataTypes) -> None:
+        self._connection = connection
         self._types = types
 
     async def children(self, parent: str) -> list[BrowseNode]:
@@ -53,17 +52,17 @@ class Browser:
 
     async def _children(self, parent: str) -> list[BrowseNode]:
         try:
-            reference = parse(parent, "", self._link.namespaces)
+            reference = parse(parent, "", self._connection.namespaces)
         except BadReference as error:
             raise MxError(E_INVALIDARG, f"no node {parent!r}: {error}") from error
-        (node_id,) = await resolve(self._link, [reference])
-        answer = node_id if isinstance(node_id, int) else (await browse(self._link, [node_id], _CLASSES))[0]
+        (node_id,) = await resolve(self._connection, [reference])
+        answer = node_id if isinstance(node_id, int) else (await browse(self._connection, [node_id], _CLASSES))[0]
         if isinstance(answer, int):
             raise MxError(E_INVALIDARG, f"no node {parent!r}: {ua.StatusCode(answer).name}")
         children = list({plain_node_id(child.NodeId): child for child in answer}.values())
         ids = [plain_node_id(child.NodeId) for child in children]
-        rows = await read(self._link, ids, _ATTRIBUTES)
-        grandchildren = await browse(self._link, ids, _CLASSES, limit_per_node=1)
+        rows = await read(self._connection, ids, _ATTRIBUTES)
+        grandchildren = await browse(self._connection, ids, _CLASSES, limit_per_node=1)
         declared = [plain(row[1]) for row in rows]
         built_in = await self._types.built_in([d for d in declared if isinstance(d, ua.NodeId)])
         base = _base_path(parent)
@@ -80,7 +79,7 @@ class Browser:
         own_id = plain_node_id(child.NodeId).to_string()
         node = BrowseNode(
             name=name.Name or "",
-            # Below a node id there is no path to lengthen: the child's own id does as well.
+            # Below a node id there is no path to append to: the child's own node id is used.
             path=own_id if base is None else f"{base}/{name.NamespaceIndex}:{escape(name.Name or '')}",
             has_children=not isinstance(below, int) and len(below) > 0,
             description=getattr(description, "Text", None) or "",
@@ -101,7 +100,7 @@ class Browser:
 
 
 def _base_path(parent: str) -> str | None:
-    """Return what children's names are appended to; None below a node id."""
+    """Return the path to which names of children are appended; None below a node id."""
     stripped = parent.strip()
     if is_node_id(stripped):
         return None

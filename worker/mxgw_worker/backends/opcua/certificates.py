@@ -35,7 +35,7 @@ def load(path: Path) -> x509.Certificate:
 
 
 def der(path: Path) -> bytes:
-    """Return the certificate in a PEM or DER file as DER; the library reads files in a thread that stays behind.
+    """Return the certificate in a PEM or DER file as DER. The library itself would read it in a thread that never ends.
 
     Raises:
         BackendUnavailable: the file has none.
@@ -44,7 +44,7 @@ def der(path: Path) -> bytes:
 
 
 def private_key(path: Path) -> tuple[bytes, str]:
-    """Return what a key file holds, and whether that is `pem` or `der`.
+    """Return the content of a key file, and whether it is `pem` or `der`.
 
     Raises:
         BackendUnavailable: the file cannot be read, or others may read it.
@@ -72,7 +72,7 @@ def check_trusted(server_der: bytes, trusted: Path) -> None:
     `trusted` is a directory of certificates, or one file.
 
     Raises:
-        BackendUnavailable: it is not, with its fingerprint, so that it can be compared and added.
+        BackendUnavailable: it is not; the text has its fingerprint, so that it can be compared and added.
     """
     certificate = x509.load_der_x509_certificate(server_der)
     print_ = certificate.fingerprint(hashes.SHA256()).hex()

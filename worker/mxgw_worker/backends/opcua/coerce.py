@@ -1,8 +1,8 @@
-"""MxValues into the data type of the node they are written to.
+"""Converts MxValues to the data type of the node they are written to.
 
 MXAccess converts as VARIANTs do: a number written to a text becomes text, a text that reads as a number becomes one, a
-float written to an integer is rounded half to even. What does not fit is refused here, with the native detail that
-names why, because an OPC UA server would answer BadTypeMismatch to any type but its own.
+float written to an integer is rounded half to even. A value that does not fit is refused here, with a native detail
+that says why: an OPC UA server would only answer BadTypeMismatch.
 """
 
 from __future__ import annotations
@@ -47,7 +47,9 @@ class NotWritable(Exception):
 
 @dataclass(frozen=True, slots=True)
 class NodeType:
-    """What a node takes. `kind` None: any type, as the value has it. `rank` as OPC UA: -1 scalar, 1 and up array."""
+    """The type of a node. `kind` None: any type, so the value keeps its own. `rank` as in OPC UA: -1 for a scalar, 1
+    and up for arrays.
+    """
 
     kind: ua.VariantType | None
     rank: int
@@ -57,7 +59,7 @@ def to_variant(value: MxValue, target: NodeType) -> ua.Variant:
     """Return the Variant to write.
 
     Raises:
-        NotWritable: the value has no form in the node's type.
+        NotWritable: the value cannot be converted to the node's type.
     """
     plain = from_value(value)
     if value.WhichOneof("kind") == "array":
@@ -80,7 +82,7 @@ def to_variant(value: MxValue, target: NodeType) -> ua.Variant:
 
 
 def _natural(value: object) -> ua.VariantType:
-    """Return the type for a node that takes any."""
+    """Return the type of a value, for a node that accepts any type."""
     match value:
         case bool():
             return _T.Boolean

@@ -20,15 +20,15 @@ from mxgw.convert import timestamp_from_datetime
 from mxgw.v1 import alarms_pb2 as pb
 from mxgw_worker.backends.base import E_FAIL, E_INVALIDARG, AlarmAck, AlarmListener, MxError
 
-from .link import Link
 from .options import OpcUaOptions
-from .publisher import Publisher
-from .subscription import Subscription
+from .publisher import Publisher, Subscription
+from .server_connection import ServerConnection
 
 log = logging.getLogger(__name__)
 
 _O = ua.ObjectIds
-# Type of the event, browse path: what is asked for of each event, in this order. The condition id comes last.
+# The fields that are requested of each event, in this order: type of the event, browse path. The condition id comes
+# last.
 _FIELDS = (
     (_O.BaseEventType, "EventId"),
     (_O.BaseEventType, "EventType"),
@@ -60,29 +60,31 @@ _ACKED_ALREADY = 1015
 
 
 class Conditions:
-    """Nothing happens before `follow`. The backend calls `lost`, and runs `maintain` while the connection is up."""
+    """The alarms of one server. Idle before `follow`. The backend calls `lost`, and runs `maintain` while the
+    connection is up.
+    """
 
-    def __init__(self, link: Link, publisher: Publisher, options: OpcUaOptions) -> None:
-        self._link = link
+    def __init__(self, connection: ServerConnection, publisher: Publisher, options: OpcUaOptions) -> None:
+        self._connection = connection
         self._publisher = publisher
         self._options = options
         self._listener: AlarmListener | None = None
         self._subscription: Subscription | None = None
-        # By condition id; also what is over, until the next refresh, for its times.
+        # Alarms by condition id; ended ones are kept until the next refresh, for their times.
         self._alarms: dict[str, pb.Alarm] = {}
-        # What an acknowledgement must name: the condition, and the event that is acknowledged.
+        # The two ids that an acknowledgement needs: of the condition, and of the event that is acknowledged.
         self._events: dict[str, tuple[ua.NodeId, bytes]] = {}
-        # What a refresh has shown so far; None outside of one.
+        # The alarms that the running refresh has sent so far; None when no refresh is running.
         self._refreshing: dict[str, pb.Alarm] | None = None
-        # Set when there is something to begin anew, for `maintain`.
+        # Set when `maintain` has to subscribe or refresh again.
         self._wake = asyncio.Event()
-        # One beginning at a time, or there would be two subscriptions and every event twice.
+        # Held while subscribing: two subscriptions would deliver every event twice.
         self._beginning = asyncio.Lock()
 
     # AlarmPublisher
 
     async def follow(self, listener: AlarmListener) -> None:
-        """Begin to report.
+        """Start to report.
 
         Raises:
             MxError: the server has no events, or cannot refresh them.
@@ -97,7 +99,7 @@ class Conditions:
             raise MxError(E_FAIL, f"the server's alarms cannot be followed: {_told(error)}") from error
 
     def active(self) -> Sequence[pb.Alarm]:
-        """Return the active alarms as they are known."""
+        """Return the active alarms as of the last events."""
         return [alarm for alarm in self._alarms.values() if alarm.state != pb.ALARM_STATE_ACK_RTN]
 
     async def acknowledge(self, alarm_ids: Sequence[str], comment: str, operator: str) -> Sequence[AlarmAck]:
@@ -122,7 +124,7 @@ class Conditions:
             requests.append(request)
         if requests:
             try:
-                results = await self._link.session.call(requests)
+                results = await self._connection.session.call(requests)
             except (ua.UaError, OSError, TimeoutError) as error:
                 raise MxError(E_FAIL, f"the server did not acknowledge: {_told(error)}") from error
             for alarm_id, result in zip(known, results, strict=True):
@@ -132,13 +134,13 @@ class Conditions:
     # the connection
 
     def lost(self, reason: str) -> None:
-        """The connection is gone, and what happens meanwhile will be missed."""
+        """The connection is lost, and events are missed from now on."""
         self._forget()
         if self._listener is not None:
             self._listener.failed(f"the OPC UA server's alarms are away: {reason}")
 
     async def maintain(self) -> None:
-        """Begin anew whenever events were lost, and on a new connection; until cancelled.
+        """Subscribe and refresh again on a new connection, and whenever events were lost; until cancelled.
 
         Raises:
             OSError, TimeoutError: the connection failed.
@@ -151,7 +153,7 @@ class Conditions:
             await self._wake.wait()
 
     async def _has_begun(self) -> bool:
-        """Begin when that is due; return False when the server refuses."""
+        """Subscribe and refresh if that is due; return False when the server refuses."""
         async with self._beginning:
             if self._listener is None or self._subscription is not None:
                 return True
@@ -164,7 +166,7 @@ class Conditions:
             return True
 
     def _missed(self, reason: str) -> None:
-        """Some events are missing: what is known may be wrong until the next refresh."""
+        """Some events are missing: the known alarms may be wrong until the next refresh."""
         log.warning("the server's alarms are followed anew: %s", reason)
         self.lost(reason)
         self._wake.set()
@@ -177,7 +179,7 @@ class Conditions:
 
     async def _begin(self) -> None:
         self._forget()
-        session, options = self._link.session, self._options
+        session, options = self._connection.session, self._options
         parameters = ua.CreateSubscriptionParameters()
         parameters.RequestedPublishingInterval = options.publishing_interval_ms
         keep_alive_count = max(1, round(options.keep_alive_s * 1000 / options.publishing_interval_ms))
@@ -210,7 +212,7 @@ class Conditions:
         parameters.SubscriptionId = subscription_id
         parameters.TimestampsToReturn = ua.TimestampsToReturn.Both
         parameters.ItemsToCreate = [request]
-        (result,) = await self._link.session.create_monitored_items(parameters)
+        (result,) = await self._connection.session.create_monitored_items(parameters)
         result.StatusCode.check()
 
     async def _refresh(self, subscription_id: int) -> None:
@@ -218,7 +220,7 @@ class Conditions:
         request.ObjectId = ua.NodeId(_O.ConditionType)
         request.MethodId = ua.NodeId(_O.ConditionType_ConditionRefresh)
         request.InputArguments = [ua.Variant(subscription_id, ua.VariantType.UInt32)]
-        (result,) = await self._link.session.call([request])
+        (result,) = await self._connection.session.call([request])
         result.StatusCode.check()
 
     # what the server says
@@ -242,7 +244,7 @@ class Conditions:
         condition, branch = fields.get("ConditionId"), fields.get("BranchId")
         is_branch = isinstance(branch, ua.NodeId) and not branch.is_null()
         if not isinstance(condition, ua.NodeId) or fields.get("ActiveState/Id") is None or is_branch:
-            return  # no alarm, or not as it is now
+            return  # not an alarm, or not the current state of one
         alarm_id = condition.to_string()
         alarm = _alarm_of(alarm_id, fields, self._alarms.get(alarm_id))
         self._alarms[alarm_id] = alarm
@@ -255,7 +257,7 @@ class Conditions:
     def _refreshed(self) -> None:
         shown, self._refreshing = self._refreshing, None
         if shown is None:
-            return  # the end of a refresh that somebody else asked for
+            return  # the end of a refresh that another client requested
         self._alarms = shown
         self._events = {alarm_id: self._events[alarm_id] for alarm_id in shown}
         if self._listener is not None:
@@ -273,7 +275,7 @@ def _alarm_of(alarm_id: str, fields: dict[str, Any], before: pb.Alarm | None) ->
         alarm_id=alarm_id,
         state=state,
         native_state=("Active" if active else "Inactive") + (", Acked" if acked else ", Unacked"),
-        # Severity 1000 is the most severe, priority 1 is.
+        # The most severe is severity 1000 in OPC UA, and priority 1 in MXAccess.
         priority=min(max(1000 - severity, 1), 999),
         raw_priority=severity,
         alarm_type=_type_name(kind),

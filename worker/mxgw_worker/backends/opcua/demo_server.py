@@ -65,7 +65,7 @@ _WRITABLE: tuple[tuple[str, ua.VariantType, Any], ...] = (
 
 
 class _Users:
-    """One user with a password, one with a certificate, or both; without either, everybody may in."""
+    """One user with a password, one with a certificate, or both; without either, anybody may connect."""
 
     def __init__(self, user: str, password: str, certificate: bytes) -> None:
         self._user, self._password, self._certificate = user, password, certificate
@@ -148,7 +148,7 @@ async def _set_security(server: Server, options: argparse.Namespace) -> None:
 
 
 async def _repeat(step: Callable[[], Any], period_s: float) -> None:
-    """Call `step` on a schedule that does not drift; one that was missed by more than a second is given up."""
+    """Call `step` at fixed times without drift; times that were missed by more than a second are skipped."""
     due = time.monotonic()
     while True:
         await step()
@@ -221,7 +221,7 @@ async def _add_control(server: Server, index: int) -> None:
 
     @uamethod  # type: ignore[untyped-decorator]  # the library counts as untyped
     async def drop_subscriptions(_parent: Any) -> int:
-        """Forget every subscription without telling anyone, as servers do that lose their state."""
+        """Drop every subscription without a message to its client, as a server that lost its state."""
         service = server.iserver.subscription_service
         ids = list(service.subscriptions)
         await service.delete_subscriptions(ids)
@@ -250,7 +250,7 @@ async def _add_load(server: Server, index: int, items: int) -> Callable[[], Any]
         for number, node_id in enumerate(ids):
             await server.write_attribute_value(node_id, ua.DataValue(ua.Variant(turn, _T.Int32), ua.StatusCode(), now))
             if number % 200 == 199:
-                await asyncio.sleep(0)  # the server has clients to answer meanwhile
+                await asyncio.sleep(0)  # lets the server answer clients in between
 
     return count
 

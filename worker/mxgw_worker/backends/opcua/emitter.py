@@ -1,4 +1,4 @@
-"""From DataValues to events: the one place where this backend speaks to the sink about items."""
+"""Makes events of DataValues: the only module of this backend that sends events of items to the sink."""
 
 from __future__ import annotations
 
@@ -16,10 +16,11 @@ from .items import Item
 
 
 class Emitter:
-    """Silent before `open` and after `close`. Buffered items gather here and leave as arrays (`flush`).
+    """Sends nothing before `open` and after `close`. Values of buffered items are gathered here, and sent as arrays by
+    `flush`.
 
-    Buffering lies on this side of the wire, because servers may ignore a changed publishing interval and cap their
-    queues; an item whose buffer holds `buffer_limit_events` values is sent early instead of losing any.
+    They are gathered here and not at the server, because servers may ignore a changed publishing interval, and limit
+    their queues. A buffer that has `buffer_limit_events` values is sent early, so that none is lost.
     """
 
     def __init__(self, buffer_limit_events: int) -> None:
@@ -32,7 +33,7 @@ class Emitter:
         self._sink = sink
 
     def close(self) -> None:
-        """Emit nothing any more."""
+        """Stop emitting."""
         self._sink = None
 
     def notify(self, notifications: Sequence[Any], items: dict[int, Item]) -> None:
@@ -40,7 +41,7 @@ class Emitter:
         overflow_told = False
         for notification in notifications:
             item = items.get(notification.ClientHandle)
-            if item is None:  # un-advised, or of an attempt whose answer never came
+            if item is None:  # un-advised meanwhile, or of a request whose answer never came
                 continue
             value = notification.Value
             code = value.StatusCode.value if value.StatusCode is not None else 0
@@ -70,7 +71,7 @@ class Emitter:
         self._bad(item, status.quality_of(code), status.failure_statuses(code))
 
     def lose(self, item: Item) -> None:
-        """Report, once per outage, that the server is away."""
+        """Report, once per outage, that the server is not connected."""
         if not item.stale:
             item.stale = True
             item.failure = 0
@@ -87,13 +88,13 @@ class Emitter:
             self._sink.operation_complete(item.server_handle, item.handle, statuses)
 
     def gap(self, reason: GapReason.ValueType, detail: str) -> None:
-        """Say that an unknown number of events is missing here."""
+        """Report a gap: an unknown number of events is missing here."""
         if self._sink is not None:
             self.flush_all()
             self._sink.source_gap(reason, detail)
 
     def health(self, health: SourceHealth.ValueType, detail: str) -> None:
-        """Say how the source is."""
+        """Report the health of the source."""
         if self._sink is not None:
             self._sink.source_health(health, detail)
 
@@ -160,7 +161,7 @@ class Emitter:
             data_type,
             array,
             [status.quality_of(code) for code in codes],
-            # The contract wants one time per value; a server that sends none leaves us the time of arrival.
+            # The contract has one time per value: without one from the server it is the time of arrival.
             [now_ns if (ns := values.source_time_ns(v)) is None else ns for v in held],
             status.value_statuses(next((code for code in codes if code), 0)),
         )

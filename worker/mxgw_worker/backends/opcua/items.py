@@ -1,4 +1,4 @@
-"""An item: what AddItem made, and where it stands."""
+"""An item, made by AddItem, and its state."""
 
 from __future__ import annotations
 
@@ -33,16 +33,16 @@ class Item:
     removed: bool = False
     advised: bool = False
     suspended: bool = False
-    # What the reference means on this server; None until resolved, and again after a new session.
+    # The node of the reference; None until it is resolved, and again after a new session.
     node_id: ua.NodeId | None = None
-    # What writes are converted to; None until read.
+    # The type that written values are converted to; None until it is read.
     node_type: NodeType | None = None
     # The monitored item: our handle in notifications, and the server's handle (None until it exists).
     client_handle: int = 0
     monitored_id: int | None = None
     # StatusCode of the failure that was reported last; 0 while the item works.
     failure: int = 0
-    # The last notified DataValue, reported again after an outage that lost nothing.
+    # The last DataValue, which is reported again after an outage that lost no values.
     last: Any = None
     # True from the report of an outage to the next value.
     stale: bool = False

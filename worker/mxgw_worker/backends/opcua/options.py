@@ -37,7 +37,7 @@ _RANGES: dict[str, tuple[float, float]] = {
 
 @dataclass(frozen=True, slots=True)
 class OpcUaOptions:
-    """What `[backends.<name>]` may say for kind `opcua`; docs/backends/opcua.md explains each."""
+    """The options in `[backends.<name>]` for kind `opcua`; docs/backends/opcua.md explains each."""
 
     url: str
     security_policy: str = "None"
@@ -97,7 +97,7 @@ class OpcUaOptions:
 
     @property
     def mode(self) -> str:
-        """The security mode: the one asked for, else the strictest that goes with the policy."""
+        """The security mode: the one that is set, or else the strictest that the policy allows."""
         return self.security_mode or ("None" if self.security_policy == "None" else "SignAndEncrypt")
 
     def login_password(self) -> str:
@@ -170,7 +170,7 @@ def _one_of(name: str, value: str, allowed: tuple[str, ...]) -> None:
 
 
 def _typed(name: str, raw: object, type_name: str) -> object:
-    """Return `raw` as the field's type; texts of numbers and truth values count, as the environment has no others.
+    """Return `raw` as the field's type. Texts of numbers and truth values are accepted: the environment has only texts.
 
     The value is never part of an error text: it may be a secret that was put under the wrong name.
     """

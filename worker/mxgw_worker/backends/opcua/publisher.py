@@ -1,7 +1,7 @@
-"""Publishing: asking for messages, and taking them in the order of their numbers.
+"""Publishing: one subscription, and taking its messages in the order of their numbers.
 
-Messages are numbered (OPC UA Part 4 section 5.14.1). A hole in the numbers is filled with Republish before what follows
-is delivered; one that cannot be filled has the subscription created anew.
+Messages are numbered (OPC UA Part 4 section 5.14.1). A hole in the numbers is filled with Republish before the messages
+behind it are delivered; a subscription with a hole that cannot be filled is created anew.
 """
 
 from __future__ import annotations
@@ -15,14 +15,37 @@ from typing import Any
 from asyncua import ua
 
 from .emitter import Emitter
-from .link import Link
-from .subscription import Subscription
+from .items import Item
+from .server_connection import ServerConnection
 
 log = logging.getLogger(__name__)
 
+
+class Subscription:
+    """One server handle's subscription: what is on the server, and what is still to be sent there."""
+
+    def __init__(self, server_handle: int) -> None:
+        self.server_handle = server_handle
+        self.id: int | None = None
+        self.items: dict[int, Item] = {}  # by client handle
+        self.pending: dict[Item, None] = {}  # advised, not yet monitored
+        self.failed: dict[Item, None] = {}  # refused by the server; tried again now and then
+        self.doomed: list[int] = []  # monitored items to delete
+        self.modes: dict[Item, None] = {}  # suspended or activated since the last request
+        self.last_sequence = 0
+        self.last_heard = 0.0
+        self.silence_limit_s = 0.0
+        self.suspected = False  # was silent for longer than that at the last check
+        self.gap_due = ""  # why values were missed; reported as a gap once the subscription exists again
+        self.closing = False
+        # For a subscription to events instead of items: called with events, and when some are missing.
+        self.on_events: Callable[[Sequence[Any]], None] | None = None
+        self.on_lost: Callable[[str], None] | None = None
+
+
 _SEQUENCES = 2**32 - 1  # sequence numbers run from 1 to this, then from 1 again
 _REFUSED_PAUSE_S = 0.5
-_KEPT = frozenset({ua.StatusCodes.BadNothingToDo})  # the answer for a subscription that already is the session's
+_KEPT = frozenset({ua.StatusCodes.BadNothingToDo})  # the answer for a subscription that belongs to this session already
 _UNSUPPORTED = frozenset(
     {ua.StatusCodes.BadServiceUnsupported, ua.StatusCodes.BadNotImplemented, ua.StatusCodes.BadNotSupported}
 )
@@ -31,12 +54,14 @@ _UNSUPPORTED = frozenset(
 class Publisher:
     """Delivers the messages of the subscriptions in `by_id`.
 
-    `rebuild` is called with a subscription whose messages can no longer be delivered in full, and why; it is to call
-    `remove`. `publish` runs while the link is up, in as many tasks as requests are to wait at the server.
+    `rebuild` is called with a subscription whose messages cannot be delivered without a hole, and why; it has to call
+    `remove`. `publish` runs while the connection is up, in as many tasks as publish requests should wait at the server.
     """
 
-    def __init__(self, link: Link, emitter: Emitter, rebuild: Callable[[Subscription, str], None]) -> None:
-        self._link = link
+    def __init__(
+        self, connection: ServerConnection, emitter: Emitter, rebuild: Callable[[Subscription, str], None]
+    ) -> None:
+        self._connection = connection
         self._emitter = emitter
         self._rebuild = rebuild
         self.by_id: dict[int, Subscription] = {}
@@ -57,18 +82,20 @@ class Publisher:
             self._any.clear()
 
     def forget_acknowledgements(self) -> None:
-        """Acknowledge nothing that came before a reconnect; the server lets it go by itself."""
+        """Drop the acknowledgements from before a reconnect; the server drops those messages by itself."""
         self._acks.clear()
 
     async def publish(self) -> None:
-        """Keep one publish request at the server and take the answers, until cancelled or refused as too many."""
+        """Keep one publish request at the server and handle its answers, until cancelled, or until the server has too
+        many requests.
+        """
         self._publishers += 1
         try:
             while True:
                 await self._any.wait()
                 acks, self._acks = self._acks, []
                 try:
-                    response = await self._link.session.publish(acks)
+                    response = await self._connection.session.publish(acks)
                 except ua.uaerrors.BadNoSubscription:
                     self._all_gone()
                 except ua.uaerrors.BadTimeout:
@@ -78,7 +105,7 @@ class Publisher:
                         return
                     await asyncio.sleep(_REFUSED_PAUSE_S)
                 except ua.uaerrors.UaStructParsingError:
-                    # Its number is unknown, so it shows as a hole before the next message.
+                    # Its number is unknown, so it is noticed as a hole before the next message.
                     log.warning("a notification of the server could not be read")
                 else:
                     async with self._taking:
@@ -90,7 +117,7 @@ class Publisher:
         """Deliver a publish response, after whatever is missing before it.
 
         Raises:
-            ConnectionError, TimeoutError: the link failed while a hole was filled; `take_back` goes on from there.
+            ConnectionError, TimeoutError: the connection failed while a hole was filled; `take_back` fills the rest.
         """
         message = result.NotificationMessage
         if message.NotificationData:
@@ -100,7 +127,7 @@ class Publisher:
                 )
             )
         subscription = self.by_id.get(result.SubscriptionId)
-        if subscription is None:  # one of a subscription that was given up
+        if subscription is None:  # of a subscription that was removed
             return
         subscription.last_heard = time.monotonic()
         subscription.suspected = False
@@ -108,7 +135,7 @@ class Publisher:
         ahead = _distance(subscription.last_sequence, sequence) if subscription.last_sequence else 1
         if ahead > _SEQUENCES // 2 or ahead == 0:
             return  # delivered before
-        # A keep-alive names the number that comes next, so it too shows a hole.
+        # A keep-alive has the number of the next message, so it also reveals a hole.
         if ahead > 1 and not await self._fill(subscription, ahead - 1):
             self._rebuild(subscription, "notifications were missing and the server no longer had them")
             return
@@ -125,7 +152,7 @@ class Publisher:
         """Fetch and deliver the message after the last one; return whether the server still had it."""
         wanted = _after(subscription.last_sequence)
         try:
-            message = await self._link.session.republish(subscription.id, wanted)
+            message = await self._connection.session.republish(subscription.id, wanted)
         except ua.UaError as error:
             log.debug("republish %d: %s", wanted, type(error).__name__)
             return False
@@ -151,9 +178,9 @@ class Publisher:
         parameters.SendInitialValues = False
         available: Sequence[int] = ()
         try:
-            results = await self._link.session.transfer_subscriptions(parameters)
+            results = await self._connection.session.transfer_subscriptions(parameters)
         except ua.UaStatusCodeError as error:
-            if error.code not in _UNSUPPORTED:  # a server without transfer leaves it with the kept session anyway
+            if error.code not in _UNSUPPORTED:  # a server without transfer keeps the subscription in the session anyway
                 return False
         else:
             result = results[0]

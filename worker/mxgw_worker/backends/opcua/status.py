@@ -1,7 +1,7 @@
 """OPC UA StatusCodes as OPC DA quality and as MXSTATUS_PROXY.
 
-The raw code never gets lost: whenever it is not plain Good, a second status follows the mapped one. It repeats success,
-category and source, and its `raw_detail` is the StatusCode as a signed 32-bit number (its mapped detail stays unset).
+The raw code is always kept: unless it is plain Good, a second status follows the mapped one. It has the same success,
+category and source, and its `raw_detail` is the StatusCode as a signed 32-bit number (its mapped detail is not set).
 
 Source: OPC UA Part 4 section 7.39 (StatusCode), Part 8 annex A (COM mapping); native numbers in `mxgw.convert`.
 """
@@ -54,7 +54,7 @@ _QUALITIES: dict[int, int] = {
     _codes.BadWaitingForInitialData: 32,
 }
 
-# StatusCodes that speak of the request or the reference, with their category and detail.
+# StatusCodes about the request or the reference, with their category and detail.
 _FAILURES: dict[int, tuple[int, int]] = {
     _codes.BadNodeIdUnknown: (CONFIGURATION, INVALID_REFERENCE),
     _codes.BadNodeIdInvalid: (CONFIGURATION, INVALID_REFERENCE),
@@ -86,7 +86,7 @@ _FAILURES: dict[int, tuple[int, int]] = {
     _codes.BadResourceUnavailable: (OPERATIONAL, 26),
 }
 
-# As the StatusCode of a value these say that the item itself cannot be read, not how good its value is.
+# As the StatusCode of a value these mean that the item itself cannot be read; others describe the quality of its value.
 _ITEM_FAILURES = frozenset(
     {
         _codes.BadNodeIdUnknown,
@@ -123,8 +123,8 @@ def overflowed(code: int) -> bool:
 def value_statuses(code: int) -> tuple[MxStatus, ...]:
     """Return the statuses of a data change with this StatusCode.
 
-    A bad code that tells how good the value is leaves `success` true: the item works and reports a bad quality, which
-    must reach caches. A code that says the item cannot be read is a failure.
+    A bad code about the quality of the value leaves `success` true: the item works, and caches must take its bad
+    quality. A code which means that the item cannot be read is a failure.
     """
     if code == 0:
         return _OK_STATUSES
@@ -162,8 +162,8 @@ def local_failure(category: int, detail: int) -> tuple[MxStatus, ...]:
 def lost_statuses() -> tuple[MxStatus, ...]:
     """Return the statuses of the data change that reports an outage.
 
-    `success` is true, so that the bad quality replaces the good one in every cache: a failure would leave a stale value
-    standing as good (docs/reference/mxaccess.md#statuses, #stale-values).
+    `success` is true, so that the bad quality replaces the good one in every cache: after a failure caches would keep
+    the old value as good (docs/reference/mxaccess.md#statuses, #stale-values).
     """
     return (status(-1, COMMUNICATION, BY_US, COMMUNICATION_ERROR),)
 

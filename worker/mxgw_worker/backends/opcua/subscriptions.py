@@ -1,7 +1,7 @@
-"""The subscriptions of one link: one per server handle, many monitored items each.
+"""The subscriptions of one connection: one per server handle, many monitored items each.
 
-A subscription that had to be created anew is told as a gap, and re-creating brings the current value of every item.
-Advises and un-advises are collected for a moment and sent in bulk; a request that fails as a whole is tried again.
+When a subscription has to be created again, a gap is reported, and then the current value of every item. Advises and
+un-advises are collected for a moment and sent in bulk; a request that fails as a whole is tried again.
 """
 
 from __future__ import annotations
@@ -19,12 +19,10 @@ from mxgw.v1.events_pb2 import GAP_REASON_SOURCE_RECONNECTED
 from . import status
 from .emitter import Emitter
 from .items import Item
-from .link import Link, check_session
 from .options import OpcUaOptions
-from .publisher import Publisher
-from .references import BadReference, Reference, parse
-from .resolve import chunks, resolve
-from .subscription import Subscription
+from .publisher import Publisher, Subscription
+from .references import BadReference, Reference, chunks, parse, resolve
+from .server_connection import ServerConnection, check_session
 
 log = logging.getLogger(__name__)
 
@@ -37,21 +35,21 @@ _TRIGGERS = {
 
 
 class Subscriptions:
-    """Keeps what is on the server equal to what is advised.
+    """Keeps the monitored items at the server equal to the advised items.
 
-    `maintain`, `watch` and `publisher.publish` run while the link is up, each in its own task; `resume` before them,
-    after every connect. The other methods may be called at any time.
+    `maintain`, `watch` and `publisher.publish` run while the connection is up, each in its own task; `resume` runs
+    before them, after every connect. The other methods may be called at any time.
     """
 
-    def __init__(self, link: Link, emitter: Emitter, options: OpcUaOptions) -> None:
-        self._link = link
+    def __init__(self, connection: ServerConnection, emitter: Emitter, options: OpcUaOptions) -> None:
+        self._connection = connection
         self._emitter = emitter
         self._options = options
         self._by_handle: dict[int, Subscription] = {}
         self._orphans: list[int] = []  # subscriptions to delete on the server
         self._client_handles = 0
         self._wake = asyncio.Event()  # set by every change; cleared by `maintain`
-        self.publisher = Publisher(link, emitter, self.rebuild)
+        self.publisher = Publisher(connection, emitter, self.rebuild)
 
     # What the backend asks for.
 
@@ -77,7 +75,7 @@ class Subscriptions:
         self._wake.set()
 
     def set_mode(self, item: Item) -> None:
-        """Bring the item's `suspended` to the server; an operation completion follows."""
+        """Send the item's `suspended` to the server; an operation completion follows."""
         self._of(item.server_handle).modes[item] = None
         self._wake.set()
 
@@ -98,13 +96,13 @@ class Subscriptions:
             for item in (*subscription.items.values(), *subscription.pending, *subscription.failed)
         ]
 
-    # What runs while the link is up.
+    # What runs while the connection is up.
 
     async def resume(self, *, session_kept: bool) -> None:
-        """Restore everything after a connect; where values may have been missed, have a gap told.
+        """Restore all subscriptions after a connect; where values may have been missed, report a gap.
 
         Raises:
-            ConnectionError, TimeoutError, ua.UaError: the link failed again; call it again after the next connect.
+            ConnectionError, TimeoutError, ua.UaError: the connection failed again; call this after the next connect.
         """
         self.publisher.forget_acknowledgements()
         for subscription in list(self._by_handle.values()):
@@ -119,7 +117,7 @@ class Subscriptions:
                     if item.stale:
                         self._emitter.repeat(item)
         if not session_kept:
-            # Namespace indexes and data types may be others on a restarted server.
+            # A restarted server may have other namespace indexes and data types.
             for item in self.advised_items():
                 item.node_id = item.node_type = None
             self._orphans.clear()
@@ -129,7 +127,7 @@ class Subscriptions:
         self._wake.set()
 
     async def maintain(self) -> None:
-        """Send what was asked for, in bulk, until cancelled."""
+        """Send the collected changes in bulk, until cancelled."""
         while True:
             await self._wake.wait()
             await asyncio.sleep(_COLLECT_S)
@@ -144,7 +142,7 @@ class Subscriptions:
                 self._wake.set()
 
     async def watch(self) -> None:
-        """Find subscriptions that died in silence, and try refused items again, until cancelled."""
+        """Find subscriptions that stopped without a message, and try refused items again, until cancelled."""
         retry_at = time.monotonic() + self._options.retry_failed_s
         pause_s = min(self._options.keep_alive_s / 2, self._options.retry_failed_s)
         while True:
@@ -153,7 +151,7 @@ class Subscriptions:
             for subscription in list(self.publisher.by_id.values()):
                 if now - subscription.last_heard <= subscription.silence_limit_s:
                     continue
-                # Twice, because after a pause of this process the messages may lie unread in the socket.
+                # Checked twice, because after a pause of this process messages may be unread in the socket.
                 if subscription.suspected:
                     self.rebuild(subscription, "the server stopped publishing without a word")
                 subscription.suspected = True
@@ -165,7 +163,7 @@ class Subscriptions:
                 self._wake.set()
 
     def rebuild(self, subscription: Subscription, why: str) -> None:
-        """Have the subscription created anew, with all its items, and a gap told before their first values."""
+        """Have the subscription created again with all its items, with a gap before their first values."""
         log.warning("subscription of server handle %d is created anew: %s", subscription.server_handle, why)
         self._forget_id(subscription)
         if subscription.on_lost is not None:
@@ -197,7 +195,7 @@ class Subscriptions:
         orphans, self._orphans = self._orphans, []
         if orphans:
             try:
-                await self._link.session.delete_subscriptions(orphans)
+                await self._connection.session.delete_subscriptions(orphans)
             except ua.UaStatusCodeError as error:
                 check_session(error)
                 log.debug("deleting old subscriptions: %s", ua.StatusCode(error.code).name)
@@ -205,7 +203,7 @@ class Subscriptions:
     async def _settle(self, subscription: Subscription) -> None:
         doomed, subscription.doomed = subscription.doomed, []
         if subscription.id is not None:
-            for some in chunks(doomed, self._link.limits.monitor):
+            for some in chunks(doomed, self._connection.limits.monitor):
                 await self._delete_items(subscription.id, some)
         if subscription.pending and subscription.id is None:
             await self._create(subscription)
@@ -219,7 +217,7 @@ class Subscriptions:
         parameters.SubscriptionId = subscription_id
         parameters.MonitoredItemIds = list(monitored_ids)
         try:
-            await self._link.session.delete_monitored_items(parameters)
+            await self._connection.session.delete_monitored_items(parameters)
         except ua.UaStatusCodeError as error:
             check_session(error)
             log.debug("deleting monitored items: %s", ua.StatusCode(error.code).name)
@@ -235,7 +233,7 @@ class Subscriptions:
         parameters.MaxNotificationsPerPublish = 0
         parameters.PublishingEnabled = True
         try:
-            result = await self._link.session.create_subscription(parameters, _unused)
+            result = await self._connection.session.create_subscription(parameters, _unused)
         except ua.UaStatusCodeError as error:
             check_session(error)
             for item in list(subscription.pending):
@@ -260,7 +258,7 @@ class Subscriptions:
 
     async def _add_pending(self, subscription: Subscription) -> None:
         while subscription.pending and subscription.id is not None:
-            batch = list(subscription.pending)[: self._link.limits.monitor]
+            batch = list(subscription.pending)[: self._connection.limits.monitor]
             usable = await self._resolve(subscription, batch)
             if usable:
                 await self._monitor(subscription, usable)
@@ -271,12 +269,12 @@ class Subscriptions:
         for item in batch:
             if item.node_id is None:
                 try:
-                    references[item] = parse(item.definition, item.context, self._link.namespaces)
+                    references[item] = parse(item.definition, item.context, self._connection.namespaces)
                 except BadReference:
                     self._refuse(subscription, item, ua.StatusCodes.BadNodeIdInvalid)
         found_all: Sequence[ua.NodeId | int]
         try:
-            found_all = await resolve(self._link, list(references.values()))
+            found_all = await resolve(self._connection, list(references.values()))
         except ua.UaStatusCodeError as error:
             check_session(error)
             found_all = [error.code] * len(references)
@@ -292,7 +290,7 @@ class Subscriptions:
         for item in items:
             self._client_handles += 1
             item.client_handle = self._client_handles
-            # Known before the answer comes: the first notification may overtake it.
+            # Registered before the answer comes, because the first notification may come earlier.
             subscription.items[item.client_handle] = item
             subscription.pending.pop(item, None)
             requests.append(self._request(item))
@@ -305,12 +303,12 @@ class Subscriptions:
         results: Sequence[Any] = ()
         fault = 0
         try:
-            results = await self._link.session.create_monitored_items(parameters)
+            results = await self._connection.session.create_monitored_items(parameters)
         except ua.UaStatusCodeError as error:
             check_session(error)
             fault = error.code
         finally:
-            if not results:  # also when cancelled: whatever the server made of it is not ours
+            if not results:  # also when cancelled: monitored items that the server made all the same are not used
                 for item, handle in zip(items, handles, strict=True):
                     if subscription.items.pop(handle, None) is item:
                         subscription.pending[item] = None
@@ -355,14 +353,14 @@ class Subscriptions:
             return
         subscription.pending.pop(item, None)
         subscription.failed[item] = None
-        item.node_id = None  # the name may come to mean something later
+        item.node_id = None  # the node may exist later
         self._emitter.fail(item, code)
 
     async def _change_modes(self, subscription: Subscription) -> None:
         changed, subscription.modes = list(subscription.modes), {}
         for suspended, mode in ((True, ua.MonitoringMode.Disabled), (False, ua.MonitoringMode.Reporting)):
             items = [item for item in changed if item.suspended is suspended]
-            for some in chunks(items, self._link.limits.monitor):
+            for some in chunks(items, self._connection.limits.monitor):
                 there = [item for item in some if item.monitored_id is not None]
                 codes = dict(zip(there, await self._set_mode(subscription, there, mode), strict=True))
                 for item in some:
@@ -377,11 +375,11 @@ class Subscriptions:
         parameters.MonitoringMode = mode
         parameters.MonitoredItemIds = [item.monitored_id for item in items]
         try:
-            return [code.value for code in await self._link.session.set_monitoring_mode(parameters)]
+            return [code.value for code in await self._connection.session.set_monitoring_mode(parameters)]
         except ua.UaStatusCodeError as error:
             check_session(error)
             return [error.code] * len(items)
 
 
 async def _unused(_: Any) -> None:
-    """The library wants a callback per subscription for its own publish loop, which does not run here."""
+    """The callback that the library requires for its own publish loop, which does not run here."""

@@ -1,4 +1,4 @@
-"""Data types of nodes: which built-in type a node's values have, whatever its declared type is called."""
+"""Data types of nodes: the built-in type of a node's values, found from its declared type."""
 
 from __future__ import annotations
 
@@ -8,8 +8,8 @@ from typing import Any
 from asyncua import ua
 
 from .coerce import NodeType
-from .link import Link
-from .resolve import chunks, plain_node_id
+from .references import chunks, plain_node_id
+from .server_connection import ServerConnection
 
 _HAS_SUBTYPE = ua.NodeId(45, 0)
 _ENUMERATION = 29
@@ -19,24 +19,24 @@ _MAX_DEPTH = 16
 
 
 class DataTypes:
-    """Answers from the server's type tree; remembers what it learned until `forget`."""
+    """Looks up types in the server's type tree, and keeps the results until `forget`."""
 
-    def __init__(self, link: Link) -> None:
-        self._link = link
+    def __init__(self, connection: ServerConnection) -> None:
+        self._connection = connection
         self._built_in: dict[ua.NodeId, int] = {}
 
     def forget(self) -> None:
-        """A restarted server may have other types under the same ids."""
+        """Drop the kept results: a restarted server may have other types under the same ids."""
         self._built_in.clear()
 
     async def node_types(self, node_ids: Sequence[ua.NodeId]) -> list[NodeType | int]:
-        """Return what each node takes, or the StatusCode that says why that cannot be known.
+        """Return the type of each node, or the StatusCode that says why it cannot be found.
 
         Raises:
             ConnectionError, TimeoutError, ua.UaError: the requests themselves failed.
         """
         attributes = (ua.AttributeIds.DataType, ua.AttributeIds.ValueRank, ua.AttributeIds.Value)
-        rows = await read(self._link, node_ids, attributes)
+        rows = await read(self._connection, node_ids, attributes)
         declared = [plain(data_type) for data_type, _, _ in rows]
         built_in = await self.built_in([d for d in declared if isinstance(d, ua.NodeId)])
         answers: list[NodeType | int] = []
@@ -79,20 +79,22 @@ class DataTypes:
             description.IncludeSubtypes = True
             description.ResultMask = ua.BrowseResultMask.None_
             parameters.NodesToBrowse = [description]
-            (answer,) = await self._link.session.browse(parameters)
+            (answer,) = await self._connection.session.browse(parameters)
             if not answer.References:
                 return 0
             data_type = plain_node_id(answer.References[0].NodeId)
         return 0
 
 
-async def read(link: Link, node_ids: Sequence[ua.NodeId], attributes: Sequence[ua.AttributeIds]) -> list[list[Any]]:
+async def read(
+    connection: ServerConnection, node_ids: Sequence[ua.NodeId], attributes: Sequence[ua.AttributeIds]
+) -> list[list[Any]]:
     """Return a DataValue per attribute for each node, in as few requests as the server allows.
 
     Raises:
         ConnectionError, TimeoutError, ua.UaError: a request failed.
     """
-    per_request = max(1, link.limits.read // len(attributes))
+    per_request = max(1, connection.limits.read // len(attributes))
     rows: list[list[Any]] = []
     for some in chunks(node_ids, per_request):
         parameters = ua.ReadParameters()
@@ -100,13 +102,13 @@ async def read(link: Link, node_ids: Sequence[ua.NodeId], attributes: Sequence[u
         parameters.NodesToRead = [
             ua.ReadValueId(NodeId=node_id, AttributeId=attribute) for node_id in some for attribute in attributes
         ]
-        answers = await link.session.read(parameters)
+        answers = await connection.session.read(parameters)
         rows.extend(list(row) for row in chunks(answers, len(attributes)))
     return rows
 
 
 def plain(value: Any) -> Any:
-    """Return what a good DataValue holds, else None."""
+    """Return the value of a good DataValue; None for any other."""
     if value.StatusCode is not None and not value.StatusCode.is_good():
         return None
     return value.Value.Value if value.Value is not None else None

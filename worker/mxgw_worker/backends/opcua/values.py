@@ -1,10 +1,10 @@
 """OPC UA values as MxValue.
 
-Scalars keep their own kind; Int64, UInt32 and UInt64 are `long`, and a UInt64 beyond 63 bits is its decimal text, since
-a rounded number would be a wrong one. Types without an MXAccess twin become text (Guid, NodeId, QualifiedName,
+Scalars keep their own kind; Int64, UInt32 and UInt64 are `long`, and a UInt64 beyond 63 bits is its decimal text,
+because a rounded number would be wrong. Types that MXAccess does not have become text (Guid, NodeId, QualifiedName,
 LocalizedText, structures the library can read, as JSON) or bytes (ByteString, structures it cannot).
 
-`Any` stands for what the library hands over: its Variants are typed by a number beside the value.
+`Any` is the value of a Variant of the library, which has its type as a number beside the value.
 """
 
 from __future__ import annotations
@@ -50,7 +50,7 @@ def to_ns(moment: datetime) -> int:
 
 
 def source_time_ns(value: ua.DataValue) -> int | None:
-    """Return the source's time, else the server's, else None."""
+    """Return the source's time, or else the server's; None when there is neither."""
     moment = value.SourceTimestamp or value.ServerTimestamp
     return None if moment is None else to_ns(moment)
 
@@ -164,7 +164,7 @@ def _text(value: Any) -> str:
 
 
 def _plain(value: object) -> object:
-    """Return a structure as what JSON can say; whatever JSON has no form for becomes text."""
+    """Return a structure as plain data for JSON; values that JSON cannot express become text."""
     if isinstance(value, bool | int | float | str) or value is None:
         return value
     if isinstance(value, list | tuple):

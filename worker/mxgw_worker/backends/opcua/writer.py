@@ -19,9 +19,8 @@ from . import status
 from .coerce import NodeType, NotWritable, to_variant
 from .emitter import Emitter
 from .items import Item, WriteJob
-from .link import Link
-from .references import BadReference, parse
-from .resolve import chunks, resolve
+from .references import BadReference, chunks, parse, resolve
+from .server_connection import ServerConnection
 from .types import DataTypes
 
 log = logging.getLogger(__name__)
@@ -33,8 +32,8 @@ _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 class Writer:
     """Owns the order of writes. `run` sends them until cancelled; `submit` may be called at any time."""
 
-    def __init__(self, link: Link, emitter: Emitter, types: DataTypes) -> None:
-        self._link = link
+    def __init__(self, connection: ServerConnection, emitter: Emitter, types: DataTypes) -> None:
+        self._connection = connection
         self._emitter = emitter
         self._types = types
         self._ready: dict[Item, None] = {}
@@ -86,11 +85,11 @@ class Writer:
                     values[item] = _write_value(item, job)
                 except NotWritable as refusal:
                     results[item] = status.local_failure(status.OPERATIONAL, refusal.detail)
-        for some in chunks(list(values), self._link.limits.write):
+        for some in chunks(list(values), self._connection.limits.write):
             parameters = ua.WriteParameters()
             parameters.NodesToWrite = [values[item] for item in some]
             try:
-                codes = [code.value for code in await self._link.session.write(parameters)]
+                codes = [code.value for code in await self._connection.session.write(parameters)]
             except (ua.UaError, OSError, TimeoutError) as error:
                 # Chunks that were answered before keep their answers.
                 results.update(dict.fromkeys(some, status.exception_statuses(error)))
@@ -106,12 +105,12 @@ class Writer:
         for item in jobs:
             if item.node_id is None:
                 try:
-                    references[item] = parse(item.definition, item.context, self._link.namespaces)
+                    references[item] = parse(item.definition, item.context, self._connection.namespaces)
                 except BadReference:
                     results[item] = status.failure_statuses(ua.StatusCodes.BadNodeIdInvalid)
         if not references:
             return
-        for item, found in zip(references, await resolve(self._link, list(references.values())), strict=True):
+        for item, found in zip(references, await resolve(self._connection, list(references.values())), strict=True):
             if isinstance(found, int):
                 results[item] = status.failure_statuses(found)
             else:

@@ -1,4 +1,4 @@
-"""Backend `sim`: a simulator that behaves as MXAccess does, surprises included."""
+"""Backend `sim`: a simulator that behaves as MXAccess does, including its surprises."""
 
 from mxgw_worker.backends.sim.backend import SimBackend
 

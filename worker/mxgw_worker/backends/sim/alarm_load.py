@@ -1,8 +1,10 @@
-"""Generated alarms with believable lives, at a settable rate: any number of points, some in alarm from the start.
+"""Generated alarms that change in believable ways, at a settable rate: any number of points, some in alarm from the
+start.
 
 Points `Unit_001.T01` to `Unit_<n>.T20`, twenty to an object, spread over areas `Alarms_North` and so on. Each step
-picks a point and does what could happen to it next: a quiet one is raised; one in alarm is acknowledged, or clears by
-itself; one that cleared unacknowledged is acknowledged, or raised again. The number in alarm stays near its target.
+picks a point and makes a change that could come next: a quiet point is raised; one in alarm is acknowledged, or clears;
+one that cleared without acknowledgement is acknowledged, or raised again. The number of points in alarm stays near its
+target.
 """
 
 from __future__ import annotations
@@ -21,18 +23,18 @@ _AREAS = ("North", "South", "East", "West", "Boilers", "Utilities", "Packing", "
 _TYPES = ("Hi", "HiHi", "Lo", "LoLo", "ROC", "Fault")
 _OPERATORS = ("a.keller", "b.okafor", "c.lindqvist", "d.moreau")
 _COMMENTS = ("seen", "known, spare part ordered", "field operator informed", "test run", "within tolerance")
-# The longest pause between steps: at a low rate one step at a time, at a high one small bursts.
+# The longest pause between steps; at a high rate several steps are made after each pause.
 _TICK_S = 0.02
 
 
 class AlarmLoad:
-    """Adds the points, and lets them live once started."""
+    """Adds the alarm points, and changes them once started."""
 
     def __init__(self, engine: Engine, options: SimOptions) -> None:
         self._engine = engine
         self._rate = options.alarm_rate
         self._target = round(options.alarms * options.alarm_share)
-        # Not a secret: the same seed gives the same lives.
+        # Not a secret: the same seed gives the same changes.
         self._random = random.Random(options.alarm_seed)  # noqa: S311
         self._points = self._build(options.alarms)
         # Places of points by whether they are active; a point that is drawn is swapped to its other list.
@@ -57,7 +59,7 @@ class AlarmLoad:
         return points
 
     def start(self) -> None:
-        """Raise what is in alarm from the start, and go on at the rate."""
+        """Raise the points that are in alarm from the start, and go on with changes at the rate."""
         now_ns = self._engine.clock.wall_ns()
         for _ in range(self._target):
             self._raise(now_ns)
@@ -68,7 +70,7 @@ class AlarmLoad:
     def _tick(self) -> None:
         self._engine.timers.after(_TICK_S, self._tick)
         now = self._engine.clock.monotonic()
-        # What a stall left undone is made up for, but not more than a second of it.
+        # After a stall the missed steps are made up for, but those of one second at most.
         self._due = min(self._due + self._rate * (now - self._accounted_until), self._rate)
         self._accounted_until = now
         now_ns = self._engine.clock.wall_ns()

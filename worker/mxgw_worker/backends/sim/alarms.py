@@ -1,24 +1,25 @@
-"""Alarms of attributes, seen in two ways: through sub-attributes, and as records of an alarm manager.
+"""Alarms of attributes, readable in two ways: as sub-attributes, and as records of the alarm manager.
 
 Source: docs/reference/mxaccess.md#references, #alarms.
 
-`<Attribute>.InAlarm`, `.Acked` and `.Priority` tell the same truth as the records. Writing a comment to
-`<Attribute>.AckMsg` acknowledges, and so does the alarm manager. States are UNACK_ALM, ACK_ALM, UNACK_RTN and ACK_RTN:
-each new alarm must be acknowledged, even one that has passed by itself.
+`<Attribute>.InAlarm`, `.Acked` and `.Priority` always agree with the records. An alarm is acknowledged by writing a
+comment to `<Attribute>.AckMsg`, or through the alarm manager. States are UNACK_ALM, ACK_ALM, UNACK_RTN and ACK_RTN:
+each new alarm must be acknowledged, even one whose condition has ended by itself.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from uuid import NAMESPACE_OID, uuid5
 
 from mxgw.convert import timestamp_from_ns, to_value
 from mxgw.v1 import alarms_pb2 as pb
-from mxgw_worker.backends.sim.attributes import Attribute
-from mxgw_worker.backends.sim.clock import Clock
+from mxgw_worker.backends.base import E_FAIL, E_INVALIDARG, AlarmAck, MxError
 from mxgw_worker.backends.sim.coerce import Value
-from mxgw_worker.backends.sim.galaxy import SimObject
+from mxgw_worker.backends.sim.galaxy import Galaxy, SimObject
+from mxgw_worker.backends.sim.items import Attribute
 from mxgw_worker.backends.sim.status import DataType, Detail, Security
+from mxgw_worker.backends.sim.timers import Clock
 
 MOST_SEVERE, LEAST_SEVERE = 1, 999
 
@@ -60,7 +61,7 @@ class AlarmPoint:
         self.alarm_id = ""
         self._operator = self._comment = ""
         self._record: pb.Alarm | None = None
-        sim_object.alarms.append(self)
+        sim_object.parts.append(self)
 
     @property
     def state(self) -> pb.AlarmState.ValueType:
@@ -70,14 +71,14 @@ class AlarmPoint:
 
     @property
     def ended_ns(self) -> int:
-        """When the last occurrence was over, by its last step; 0 before there was one."""
+        """When the last occurrence ended, which is the time of its last change; 0 before the first."""
         return max(self._acked_ns, self._cleared_ns)
 
     def raise_(self, time_ns: int) -> None:
-        """Go into alarm; nothing when it is there already."""
+        """Go into alarm, unless it is in alarm already."""
         if self.in_alarm.value:
             return
-        if self.acked.value:  # one that returns unacknowledged and is raised again stays the same occurrence
+        if self.acked.value:  # else it cleared unacknowledged, and stays the same occurrence
             self.alarm_id = str(uuid5(NAMESPACE_OID, f"{self.attribute.reference} {time_ns}"))
         self._raised_ns, self._acked_ns, self._cleared_ns = time_ns, 0, 0
         self._operator = self._comment = ""
@@ -87,13 +88,13 @@ class AlarmPoint:
         self.in_alarm.set(True, time_ns)
 
     def clear(self, time_ns: int) -> None:
-        """Return to normal; nothing when it is there already."""
+        """Return to normal, unless it is normal already."""
         if self.in_alarm.value:
             self._cleared_ns, self._record = time_ns, None
             self.in_alarm.set(False, time_ns)
 
     def acknowledge(self, comment: str, operator: str) -> Detail | None:
-        """Acknowledge; return what stands against it."""
+        """Acknowledge; return None, or the detail that says why that is not possible."""
         if self.acked.value:
             return Detail.ALARM_ACKED_ALREADY
         self._acked_ns = self._clock.wall_ns()
@@ -108,7 +109,7 @@ class AlarmPoint:
         self.acknowledge(str(comment), "")
 
     def record(self) -> pb.Alarm:
-        """Return it as the alarm manager has it: the same object until something changes."""
+        """Return the record of the alarm manager: the same object until the alarm changes."""
         if self._record is None:
             priority, limit = self._priority.value, self._limit_of()
             assert isinstance(priority, int)
@@ -138,7 +139,7 @@ class AlarmPoint:
 
 
 class LimitAlarm(AlarmPoint):
-    """In alarm while the attribute is above its limit; leaves when it falls below the limit less the deadband."""
+    """In alarm when the attribute rises above its limit, until it falls below the limit minus the deadband."""
 
     def __init__(
         self, sim_object: SimObject, attribute: Attribute, clock: Clock, *, limit: float, deadband: float, priority: int
@@ -159,8 +160,61 @@ class LimitAlarm(AlarmPoint):
 
     def _evaluate(self, time_ns: int) -> None:
         value, limit = self.attribute.value, self._limit.value
-        assert isinstance(value, int | float) and isinstance(limit, int | float)  # noqa: PT018 - numbers by make
+        assert isinstance(value, int | float) and isinstance(limit, int | float)  # noqa: PT018 - both are created as numbers
         if value > limit:
             self.raise_(time_ns)
         elif value < limit - self._deadband:
             self.clear(time_ns)
+
+
+# An alarm that has ended is listed for so long, so that a client that polls learns who acknowledged it.
+SHOWN_AFTER_END_NS = 10_000_000_000
+
+
+class AlarmManager:
+    """The simulated alarm manager: it has to be asked, and knows all alarm points of a galaxy by id. `is_down` makes
+    every call fail; sub-attributes still work.
+    """
+
+    def __init__(self, galaxy: Galaxy, clock: Clock) -> None:
+        self.is_down = False
+        self._clock = clock
+        self._points: Sequence[AlarmPoint] = [
+            part for sim_object in galaxy.objects() for part in sim_object.parts if isinstance(part, AlarmPoint)
+        ]
+
+    def active(self) -> Sequence[pb.Alarm]:
+        """Return every alarm that has not ended (returned to normal and acknowledged), and those that ended lately.
+
+        Raises:
+            MxError: the alarm manager is down.
+        """
+        self._check()
+        ended_after_ns = self._clock.wall_ns() - SHOWN_AFTER_END_NS
+        return [
+            point.record()
+            for point in self._points
+            if point.in_alarm.value or not point.acked.value or point.ended_ns > ended_after_ns
+        ]
+
+    def acknowledge(self, alarm_ids: Sequence[str], comment: str, operator: str) -> Sequence[AlarmAck]:
+        """Acknowledge alarms, one result each.
+
+        Raises:
+            MxError: the alarm manager is down.
+        """
+        self._check()
+        by_id = {point.alarm_id: point for point in self._points if point.alarm_id}
+        return [_acknowledged(by_id.get(alarm_id), comment, operator) for alarm_id in alarm_ids]
+
+    def _check(self) -> None:
+        if self.is_down:
+            raise MxError(E_FAIL, "the simulated alarm manager is down; Sim.AlarmManagerDown brings it back")
+
+
+def _acknowledged(point: AlarmPoint | None, comment: str, operator: str) -> AlarmAck:
+    if point is None:
+        return AlarmAck(E_INVALIDARG, "there is no alarm of this id")
+    if point.acknowledge(comment, operator) is not None:
+        return AlarmAck(E_FAIL, "the alarm is acknowledged already", Detail.ALARM_ACKED_ALREADY)
+    return AlarmAck()

@@ -12,8 +12,7 @@ from mxgw.v1.events_pb2 import SOURCE_HEALTH_GOOD
 from mxgw.v1.values_pb2 import MxStatus, MxValue
 from mxgw_worker.backends.base import E_FAIL, E_INVALIDARG, AlarmAck, BackendInfo, EventSink, MxError
 from mxgw_worker.backends.sim.alarm_load import AlarmLoad
-from mxgw_worker.backends.sim.alarm_manager import AlarmManager
-from mxgw_worker.backends.sim.clock import Clock, LoopClock
+from mxgw_worker.backends.sim.alarms import AlarmManager
 from mxgw_worker.backends.sim.controls import add_controls
 from mxgw_worker.backends.sim.engine import Engine
 from mxgw_worker.backends.sim.galaxy import Galaxy
@@ -22,16 +21,17 @@ from mxgw_worker.backends.sim.options import SimOptions, parse_options
 from mxgw_worker.backends.sim.profiles import load_profile
 from mxgw_worker.backends.sim.security import Security
 from mxgw_worker.backends.sim.status import Detail
+from mxgw_worker.backends.sim.timers import Clock, LoopClock
 
 log = logging.getLogger(__name__)
 
 VERSION = "1"
-# What COM answers to an argument it does not like, word for word (docs/reference/mxaccess.md#early-writes).
+# COM's text for an invalid argument, word for word (docs/reference/mxaccess.md#early-writes).
 _OUT_OF_RANGE = "Value does not fall within the expected range."
 
 
 class SimBackend:
-    """A simulated MXAccess. `clock` is the event loop's unless a test drives its own."""
+    """A simulated MXAccess. `clock` is the event loop's, except in tests."""
 
     def __init__(self, options: Mapping[str, object], clock: Clock | None = None) -> None:
         """Check the options.

@@ -1,4 +1,4 @@
-"""Values written by clients, turned into what an attribute holds, as COM's VARIANT conversion would.
+"""Converts values written by clients to the type of an attribute, as COM's VARIANT conversion does.
 
 Enumerations hold the index of their name; times are aware datetimes; floats are rounded to 32 bits, so that a value
 read back compares equal to itself. Source: the rules of VariantChangeType as far as Windows documents them; details
@@ -83,7 +83,7 @@ def _number(value: Scalar) -> int | float:
         return value
     if isinstance(value, str):
         try:
-            return float(value.replace("_", "?"))  # The underscore is Python's idea of a number, nobody else's.
+            return float(value.replace("_", "?"))  # Only Python allows underscores in numbers.
         except ValueError:
             raise Refused(Detail.UNABLE_TO_CONVERT_STRING) from None
     raise Refused(Detail.WRONG_DATA_TYPE)

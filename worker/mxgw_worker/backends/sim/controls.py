@@ -10,7 +10,7 @@ import os
 import time
 
 from mxgw.v1.events_pb2 import GAP_REASON_SOURCE_OVERFLOW, GAP_REASON_SOURCE_RECONNECTED
-from mxgw_worker.backends.sim.alarm_manager import AlarmManager
+from mxgw_worker.backends.sim.alarms import AlarmManager
 from mxgw_worker.backends.sim.coerce import Value
 from mxgw_worker.backends.sim.engine import Engine
 from mxgw_worker.backends.sim.galaxy import SimObject
@@ -18,7 +18,7 @@ from mxgw_worker.backends.sim.status import DataType, Security
 
 log = logging.getLogger(__name__)
 
-# The exit code of a worker that was told to crash; sysexits.h EX_SOFTWARE.
+# The exit code of a worker that a test makes crash; sysexits.h EX_SOFTWARE.
 CRASH_EXIT_CODE = 70
 _FREE = Security.FREE_ACCESS
 

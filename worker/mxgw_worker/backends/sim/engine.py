@@ -1,4 +1,4 @@
-"""Turns what clients ask of items into events: resolving, first values, changes, completions, buffers, outages."""
+"""Makes the events of items: resolving, first values, changes, completions, buffers, outages."""
 
 from __future__ import annotations
 
@@ -11,12 +11,11 @@ from mxgw.v1.events_pb2 import SOURCE_HEALTH_DEGRADED, SOURCE_HEALTH_GOOD, SOURC
 from mxgw.v1.values_pb2 import MxStatus, MxValue
 from mxgw_worker.backends.base import EventSink
 from mxgw_worker.backends.sim import status
-from mxgw_worker.backends.sim.clock import Clock
 from mxgw_worker.backends.sim.coerce import Value
 from mxgw_worker.backends.sim.galaxy import Galaxy
 from mxgw_worker.backends.sim.items import Item, Server
 from mxgw_worker.backends.sim.status import DataType, Detail, Refused
-from mxgw_worker.backends.sim.timers import Timers
+from mxgw_worker.backends.sim.timers import Clock, Timers
 
 if TYPE_CHECKING:
     from mxgw_worker.backends.sim.options import SimOptions
@@ -39,20 +38,20 @@ class Engine:
         self.sink = sink
         self.timers = Timers(clock, sink.failed)
         self.completion_delay_s = options.completion_delay_s
-        # Completions still to be swallowed; set by the control attribute of the same name.
+        # How many of the next completions are dropped; set by the control attribute of the same name.
         self.drop_completions = 0
         self.is_down = False
         self._is_recovering = False
         self._resolve_delay_s = options.resolve_delay_s
         self._recovery_delay_s = options.recovery_delay_s
-        # Counts outages: a recovery under way when the platform goes down again must not finish.
+        # Counts outages: a recovery must not finish when the platform has gone down again meanwhile.
         self._outages = 0
         self._advised: dict[Item, None] = {}
 
     # What clients ask for.
 
     def advise(self, item: Item, *, supervisory: bool) -> None:
-        """Start data changes. A second advise only decides anew whose writes these are."""
+        """Start data changes. A second advise only changes whether writes count as an operator's or as the client's."""
         item.supervisory = supervisory
         if item.advised:
             return
@@ -69,9 +68,9 @@ class Engine:
             self._later(item, 0.0, self._resolve)
 
     def un_advise(self, item: Item) -> None:
-        """Stop data changes and forget completions under way; harmless when the item is not advised.
+        """Stop data changes, and drop completions that are due; does nothing when the item is not advised.
 
-        A write that was accepted still happens, but nobody hears of it
+        An accepted write still takes effect, but without a completion
         (docs/reference/mxaccess.md#writes-need-an-advised-item).
         """
         if item.advised:
@@ -84,7 +83,7 @@ class Engine:
                 item.attribute.detach(item)
 
     def suspend(self, item: Item) -> Sequence[MxStatus]:
-        """Stop data changes until `resume`; an operation completion follows unless nothing had to be done."""
+        """Stop data changes until `resume`; an operation completion follows, unless the item was suspended already."""
         if item.suspended:
             return status.OK
         item.suspended = True
@@ -94,7 +93,7 @@ class Engine:
         return status.PENDING
 
     def resume(self, item: Item) -> Sequence[MxStatus]:
-        """Start data changes again, with the present value if it is another one than the client knows."""
+        """Start data changes again, with the present value if the client has another one."""
         if not item.suspended:
             return status.OK
         item.suspended = False
@@ -104,14 +103,14 @@ class Engine:
         return status.PENDING
 
     def write(self, item: Item, value: PyValue, time_ns: int | None, refused: Callable[[], Detail | None]) -> None:
-        """Answer a write after the completion delay; `refused` gives the verdict of security at that time."""
+        """Complete a write after the completion delay; `refused` then returns why security refuses it, or None."""
         generation = item.generation
         self.timers.after(
             self.completion_delay_s, lambda: self._complete_write(item, generation, value, time_ns, refused)
         )
 
     def set_buffered_interval(self, server: Server, interval_s: float) -> None:
-        """Report the buffered items of this server so often from now on."""
+        """Set how often the buffered items of this server are reported."""
         server.buffered_interval_s = interval_s
         if server.buffer_timer is not None:
             server.buffer_timer.cancel()
@@ -120,7 +119,7 @@ class Engine:
     # What happens to the source.
 
     def platform_down(self) -> None:
-        """Lose the platform: every value goes bad and stays bad, and no handle becomes invalid.
+        """Lose the platform: every value becomes bad and stays bad; handles stay valid.
 
         Source: docs/reference/mxaccess.md#platform-loss.
         """
@@ -149,7 +148,7 @@ class Engine:
         self.timers.after(self._recovery_delay_s, recovered)
 
     def stop(self) -> None:
-        """Forget everything that is under way; no event follows."""
+        """Drop everything that is due; no event follows."""
         self.timers.close()
         for item in list(self._advised):
             self.un_advise(item)
@@ -192,7 +191,7 @@ class Engine:
                 self._send_buffer(item)
 
     def _announce(self, item: Item) -> None:
-        """Say that the value is on its way: quality 32 before the real one.
+        """Report that the value is coming: a value of quality 32 before the real one.
 
         Source: docs/reference/mxaccess.md#first-values.
         """
@@ -200,7 +199,7 @@ class Engine:
             self._initialising(item, Detail.RESOLVING_ATTRIBUTE)
 
     def _resolve(self, item: Item) -> None:
-        """Bind the reference, or report what is wrong with it: this late, as MXAccess does.
+        """Bind the reference, or report its error: not at AddItem, but here, as MXAccess does.
 
         Source: docs/reference/mxaccess.md#wrong-names.
         """
@@ -263,7 +262,7 @@ class Engine:
         if item.samples is None:
             self.sink.data_change(server, handle, _NO_VALUE, quality, now_ns, status.failed(detail))
             return
-        self._send_buffer(item)  # What was sampled before the failure goes first.
+        self._send_buffer(item)  # Samples from before the failure are sent first.
         self.sink.buffered_data_change(
             server, handle, DataType.NO_DATA, _NO_VALUE, [quality], [now_ns], status.failed(detail)
         )
@@ -291,7 +290,8 @@ class Engine:
         if item.generation == generation:
             self._report_completion(item, detail)
         if detail is None:
-            # The completion comes first: the change is the next scan's (about 100 ms later on a real engine).
+            # The completion comes before the change, which belongs to the next scan (about 100 ms later on a real
+            # engine).
             attribute.set(accepted, self.clock.wall_ns() if time_ns is None else time_ns)
             if attribute.written is not None:
                 attribute.written(accepted)
@@ -332,7 +332,7 @@ class Engine:
         item.samples.clear()
         data_type = item.attribute.data_type
         message = to_value([list(v) if isinstance(v, tuple) else v for v in values], data_type)
-        message.ClearField("data_type")  # The event names it once.
+        message.ClearField("data_type")  # The event has the data type in a field of its own.
         message.ClearField("raw_data_type")
         self.sink.buffered_data_change(item.server.handle, item.handle, data_type, message, qualities, times, status.OK)
 
@@ -348,13 +348,13 @@ class Engine:
         self.timers.after(delay_s, run)
 
     def _for_all(self, call: Callable[[Item], None]) -> None:
-        """Call for every advised item, in chunks so that commands and heartbeats keep their turn."""
+        """Call `action` for every advised item, in chunks, so that commands and heartbeats run in between."""
         items = list(self._advised)
         outages, was_down = self._outages, self.is_down
 
         def chunk(first: int) -> None:
             if (outages, was_down) != (self._outages, self.is_down):
-                return  # The platform has changed its mind; the newer round speaks for all items.
+                return  # The state of the platform has changed again; the newer round handles all items.
             for item in items[first : first + _CHUNK_ITEMS]:
                 if item.advised:
                     call(item)

@@ -3,19 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from typing import TYPE_CHECKING
 
 from mxgw.convert import mapped_data_type
 from mxgw.v1 import commands_pb2 as c
 from mxgw.v1.values_pb2 import MxSecurityClassification
 from mxgw_worker.backends.base import E_INVALIDARG, MxError
-from mxgw_worker.backends.sim.attributes import Attribute
 from mxgw_worker.backends.sim.coerce import Value
+from mxgw_worker.backends.sim.items import Attribute
 from mxgw_worker.backends.sim.references import absolute, parse
 from mxgw_worker.backends.sim.status import DataType, Detail, Refused, Security
-
-if TYPE_CHECKING:
-    from mxgw_worker.backends.sim.alarms import AlarmPoint
 
 _ATTRIBUTES = "_attributes"
 _DESCRIPTION = ".description"
@@ -31,8 +27,8 @@ class SimObject:
         self.parent = parent
         self.description = description
         self._attributes: dict[str, Attribute] = {}
-        # Alarms of its attributes, for the alarm manager.
-        self.alarms: list[AlarmPoint] = []
+        # Parts of the object besides attributes: the alarm manager finds its alarm points here.
+        self.parts: list[object] = []
         self.add("Tagname", DataType.STRING, tag_name, "Name of this object")
         self.add("ShortDesc", DataType.INTERNATIONALIZED_STRING, description, "What this object is")
         self.add("Area", DataType.REFERENCE, parent, "Area this object belongs to")
@@ -155,10 +151,10 @@ class Galaxy:
             if reference.index is not None:
                 raise Refused(Detail.WRONG_NUMBER_OF_DIMENSIONS)
         elif reference.index is None and reference.attribute_name.lower() != _ATTRIBUTES:
-            # The suffix is required (docs/reference/mxaccess.md#references). Clients read `Obj._Attributes` without
-            # it, so that one name is spared.
+            # The suffix is required (docs/reference/mxaccess.md#references), except for `_Attributes`, which clients
+            # read without it.
             raise Refused(Detail.INDEX_OUT_OF_RANGE)
-        # An element beyond the end is no fault of the name: the array may grow, so that item is bound and reports 1003.
+        # An element beyond the end is bound all the same, and reports 1003: the array may grow.
         return attribute, reference.index
 
     def browse(self, parent: str) -> list[c.BrowseNode]:

@@ -1,4 +1,4 @@
-"""Who may write what: the users, the Galaxy's security mode, and the verdict on a write.
+"""Who may write what: the users, the Galaxy's security mode, and the check of a write.
 
 Source: docs/reference/mxaccess.md#write-outcomes, #operator-and-supervisory, #logins, #secured-writes, and the names of
 details 1007, 1008, 1012, 1013, 1016 and 1017 (#status-details).
@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 
 from mxgw_worker.backends.base import E_INVALIDARG, MxError
-from mxgw_worker.backends.sim.attributes import Attribute
+from mxgw_worker.backends.sim.items import Attribute
 from mxgw_worker.backends.sim.status import Detail
 from mxgw_worker.backends.sim.status import Security as Classification
 
@@ -47,7 +47,7 @@ _NEEDED = {Classification.TUNE: Permission.TUNE, Classification.CONFIGURE: Permi
 
 
 class Security:
-    """Logs users in and judges writes. User ids are positive and stay valid as long as the backend runs."""
+    """Logs users in and checks writes. User ids are positive, and stay valid while the backend runs."""
 
     def __init__(self, mode: SecurityMode, users: tuple[User, ...]) -> None:
         self._mode = mode
@@ -63,7 +63,7 @@ class Security:
             MxError: the login failed in mode `os` (E_INVALIDARG).
         """
         if self._mode is SecurityMode.OPEN:
-            # An open Galaxy takes any credentials for granted (docs/reference/mxaccess.md#logins).
+            # An open Galaxy accepts any credentials (docs/reference/mxaccess.md#logins).
             return self._id(self._users.get(name.lower()) or User(name, ""))
         user = self._users.get(name.lower())
         if user is not None and _same(user.password, password):

@@ -82,7 +82,7 @@ class Security(IntEnum):
 
 
 class Refused(Exception):
-    """A reference or a value was refused; becomes a status, never an HRESULT."""
+    """A reference or a value is refused; the refusal becomes a status, never an HRESULT."""
 
     def __init__(self, detail: Detail) -> None:
         super().__init__(detail.name)
@@ -125,7 +125,7 @@ PENDING: tuple[MxStatus, ...] = (status(-1, 1, _REQUESTING_LMX, 0),)
 
 @cache
 def initialising(detail: Detail) -> tuple[MxStatus, ...]:
-    """Return the status of a value that is still on its way: no failure, but pending."""
+    """Return the status of a value that has not come yet: pending, and no failure."""
     return (status(-1, 1, _REQUESTING_LMX, detail),)
 
 

@@ -1,4 +1,4 @@
-"""For tests: a clock that stands still until it is told to move, and a sink that keeps what it is given."""
+"""For tests: a clock that only moves when a test moves it, and a sink that records events."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from heapq import heappop, heappush
 from mxgw.convert import PyValue, from_value
 from mxgw.v1.events_pb2 import GapReason, SourceHealth
 from mxgw.v1.values_pb2 import MxStatus, MxValue
-from mxgw_worker.backends.sim.clock import Cancellable
+from mxgw_worker.backends.sim.timers import Cancellable
 
 # 2024-01-01T00:00:00Z, where a manual clock starts.
 START_NS = 1_704_067_200 * 1_000_000_000
@@ -24,7 +24,7 @@ class _Call:
 
 
 class ManualClock:
-    """Time moves only in `advance`, which runs what falls due on the way, in order."""
+    """Time moves only in `advance`, which runs the calls that become due, in order."""
 
     def __init__(self) -> None:
         self._elapsed_s = 0.0
@@ -54,7 +54,9 @@ class ManualClock:
         self._elapsed_s = end
 
     def turn(self) -> None:
-        """Run what is due now once, as one turn of an event loop would; what it asks for waits for the next turn."""
+        """Run the calls that are due, as one iteration of an event loop; calls that these schedule wait for the next
+        turn.
+        """
         due: list[_Call] = []
         while self._calls and self._calls[0][0] <= self._elapsed_s:
             due.append(heappop(self._calls)[2])
@@ -63,7 +65,7 @@ class ManualClock:
                 call.callback()
 
     def stall(self, seconds: float) -> None:
-        """Let time pass without running anything, as a loop that is blocked does."""
+        """Let time pass without running any call, like a blocked event loop."""
         self._elapsed_s += seconds
 
     def pending(self) -> int:

@@ -1,21 +1,64 @@
-"""Every timer of the simulator in one heap behind one loop callback, so that stopping is one call."""
+"""The simulator's time: one clock, driven by the event loop or by hand in tests, and every timer in one heap.
+
+All timers share one callback of the event loop, so stopping the simulator cancels one call.
+"""
 
 from __future__ import annotations
 
+import asyncio
 import logging
+import time
 from collections.abc import Callable
 from heapq import heappop, heappush
-
-from mxgw_worker.backends.sim.clock import Cancellable, Clock
+from typing import Protocol
 
 log = logging.getLogger(__name__)
 
-# The longest stretch of timer work before the loop gets its turn. Heartbeats and commands share the loop.
+
+class Cancellable(Protocol):
+    """A callback that has not run yet."""
+
+    def cancel(self) -> None:
+        """Keep it from running; harmless when it already has."""
+
+
+class Clock(Protocol):
+    """Monotonic seconds for scheduling, wall time for source times, and a way to be called back."""
+
+    def monotonic(self) -> float:
+        """Return seconds that never go back."""
+
+    def wall_ns(self) -> int:
+        """Return nanoseconds since 1970 (UTC)."""
+
+    def call_at(self, when: float, callback: Callable[[], object]) -> Cancellable:
+        """Call `callback` in the event loop once `monotonic()` has reached `when`; never from within this call."""
+
+
+class LoopClock:
+    """The running event loop's clock. Create it inside the loop."""
+
+    def __init__(self) -> None:
+        self._loop = asyncio.get_running_loop()
+
+    def monotonic(self) -> float:
+        return self._loop.time()
+
+    def wall_ns(self) -> int:
+        return time.time_ns()
+
+    def call_at(self, when: float, callback: Callable[[], object]) -> Cancellable:
+        return self._loop.call_at(when, callback)
+
+
+# The longest stretch of timer calls before heartbeats and commands, which share the event loop, can run.
 SLICE_S = 0.004
 
 
 class Timer:
-    """One pending call. Equal times run in the order of asking, which `loop.call_at` does not promise."""
+    """One pending call. Calls of equal time run in the order in which they were made, which `loop.call_at` does not
+    promise.
+    """
 
     __slots__ = ("callback", "number", "when")
 
@@ -33,7 +76,7 @@ class Timer:
 
 
 class Timers:
-    """Runs calls after delays until closed; `failed` is told of a call that raised, which is a bug."""
+    """Runs calls after delays until closed; `failed` gets the error of a call that raised, which is a bug."""
 
     def __init__(self, clock: Clock, failed: Callable[[str], None]) -> None:
         self._clock = clock
@@ -60,7 +103,7 @@ class Timers:
         return timer
 
     def close(self) -> None:
-        """Forget every pending call; later ones are ignored."""
+        """Drop every pending call, and ignore later ones."""
         self._closed = True
         self._heap.clear()
         if self._armed is not None:
@@ -70,7 +113,8 @@ class Timers:
     def _arm(self) -> None:
         if self._armed is not None:
             if self._heap and self._armed_for <= self._heap[0].when:
-                return  # It wakes early enough; being woken too early costs less than cancelling every time.
+                # The scheduled callback runs early enough. Running too early costs less than cancelling it every time.
+                return
             self._armed.cancel()
             self._armed = None
         if self._heap:
@@ -82,7 +126,8 @@ class Timers:
         self._running = True
         now = self._clock.monotonic()
         deadline = now + SLICE_S
-        # Calls asked for by these calls wait for the next turn: a call that renews itself must not own the loop.
+        # Calls that these calls schedule wait for the next turn: a call that repeats itself must not block the event
+        # loop.
         last_number = self._number
         try:
             while self._heap and self._heap[0].when <= now and self._heap[0].number < last_number:

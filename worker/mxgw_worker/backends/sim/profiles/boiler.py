@@ -5,11 +5,11 @@ from __future__ import annotations
 from math import pi, sin
 
 from mxgw_worker.backends.sim.alarms import LimitAlarm
-from mxgw_worker.backends.sim.clock import Clock
 from mxgw_worker.backends.sim.coerce import coerce
 from mxgw_worker.backends.sim.galaxy import Galaxy, SimObject
 from mxgw_worker.backends.sim.profiles.equipment import MODES, Tick, number, show, show_flag
 from mxgw_worker.backends.sim.status import GOOD, UNCERTAIN_SENSOR, DataType, Security
+from mxgw_worker.backends.sim.timers import Clock
 
 _CALIBRATION_EVERY_S, _CALIBRATION_TAKES_S = 120.0, 10.0
 

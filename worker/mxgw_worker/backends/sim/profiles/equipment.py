@@ -11,12 +11,12 @@ from datetime import timedelta
 from math import sqrt
 
 from mxgw_worker.backends.sim.alarms import LimitAlarm
-from mxgw_worker.backends.sim.attributes import Attribute
-from mxgw_worker.backends.sim.clock import Clock
 from mxgw_worker.backends.sim.coerce import coerce
 from mxgw_worker.backends.sim.galaxy import Galaxy, SimObject
+from mxgw_worker.backends.sim.items import Attribute
 from mxgw_worker.backends.sim.profiles.noise import Noise
 from mxgw_worker.backends.sim.status import DataType, Security
+from mxgw_worker.backends.sim.timers import Clock
 
 MODES = ("Manual", "Auto")
 
@@ -73,7 +73,7 @@ class Valve:
 
 
 class Pump:
-    """Runs when told to; in Auto it empties its tank between two levels."""
+    """Runs while `Cmd` is set; in Auto it empties its tank between two levels."""
 
     def __init__(self, galaxy: Galaxy, tag_name: str, area: str, description: str) -> None:
         pump = galaxy.add(SimObject(tag_name, area, description))

@@ -14,22 +14,21 @@ from collections import deque
 from collections.abc import Iterator
 
 from mxgw.v1.values_pb2 import MxValue
-from mxgw_worker.backends.sim.attributes import Attribute, Watched
 from mxgw_worker.backends.sim.engine import Engine
 from mxgw_worker.backends.sim.galaxy import SimObject
-from mxgw_worker.backends.sim.items import Item
+from mxgw_worker.backends.sim.items import Attribute, ChangeListener, Item
 from mxgw_worker.backends.sim.options import SimOptions
 from mxgw_worker.backends.sim.status import GOOD, OK, DataType
 
 log = logging.getLogger(__name__)
 
-# Time is looked at once per so many events: they share a source time, and a slice overshoots by no more than them.
+# The clock is read once per so many events: they share a source time, and a slice takes longer by no more than them.
 _CHUNK_EVENTS = 50
 _SLICE_S = 0.003
 _SLICE_EVENTS = 2_000
 # The shortest pause between paced bursts; shorter ones cost more in wake-ups than they gain in smoothness.
 _TICK_S = 0.002
-# What a stall left undone is made up for in full slices, but not more than this much of it.
+# After a stall the missed events are made up for, but those of this time at most.
 _DEBT_S = 5.0
 _PAUSE_S = 0.05
 _LISTED_ITEMS = 10_000
@@ -62,7 +61,7 @@ class _LoadAttribute(Attribute):
         self.number = number
         self._generator = generator
 
-    def attach(self, item: Item, watched: Watched) -> None:  # noqa: ARG002 - the generator reports, not `watched`
+    def attach(self, item: Item, listener: ChangeListener) -> None:  # noqa: ARG002 - the generator makes the events
         self._generator.add(item, self.number)
 
     def detach(self, item: Item) -> None:
@@ -105,7 +104,7 @@ class LoadGenerator:
         self._is_unthrottled = options.burst == "max"
         self._text_bytes = options.text_bytes
         self._message = MxValue()  # The sink encodes before it returns, so one message serves all events.
-        # Every attached item: False while its first value is due, True when it is in the ring.
+        # Every attached item: False until its first value was sent, True when it is among those served in turn.
         self._members: dict[Item, bool] = {}
         self._first: deque[Item] = deque()
         self._ring: list[Item] = []
@@ -117,7 +116,7 @@ class LoadGenerator:
         self._accounted_until = 0.0
 
     def add(self, item: Item, number: int) -> None:
-        """Send the item's values from now on, starting where its count stands; harmless for a member."""
+        """Send the item's values from now on, starting at its count; does nothing for an attached item."""
         if item in self._members:
             return
         item.base = float(number * 2**32)

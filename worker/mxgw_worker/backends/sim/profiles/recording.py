@@ -7,10 +7,10 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 from mxgw_worker.backends.base import BackendUnavailable
-from mxgw_worker.backends.sim.attributes import Attribute
 from mxgw_worker.backends.sim.coerce import Value
 from mxgw_worker.backends.sim.engine import Engine
 from mxgw_worker.backends.sim.galaxy import Area, SimObject
+from mxgw_worker.backends.sim.items import Attribute
 from mxgw_worker.backends.sim.options import SimOptions
 from mxgw_worker.backends.sim.recordings import Column, Recording, read_recording
 from mxgw_worker.backends.sim.status import BAD_LAST_KNOWN, GOOD, DataType

@@ -1,0 +1,218 @@
+"""What plugins see of the running gateway: implements api.Gateway on the registry, the open streams and the plugins."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Sequence
+from pathlib import Path
+
+from mxgw.v1.commands_pb2 import MxCommand
+from mxgw_core.api.access import ItemAccess, Operator, OperatorCredentials, SessionPredicate, used_handles
+from mxgw_core.api.calls import OpenStream
+from mxgw_core.api.errors import AccessDenied, DependencyUnavailable, GatewayDraining, GatewayError
+from mxgw_core.api.feeds import Feed, FeedDescription
+from mxgw_core.api.internal_sessions import InternalSession
+from mxgw_core.api.rate_limits import Attempts
+from mxgw_core.api.types import INTERNAL, CloseReason, Identity, ItemRecord, SessionInfo, own_session
+from mxgw_core.config.models import Settings
+from mxgw_core.data_directory import DataDirectory
+from mxgw_core.observing import Observing
+from mxgw_core.plugins import Answer, PluginHost
+from mxgw_core.rpc.access import AccessControl
+from mxgw_core.rpc.call_counts import AccessOutcome, CallCounts
+from mxgw_core.rpc.feed_service import PluginFeed
+from mxgw_core.rpc.internal_session import OwnSession
+from mxgw_core.rpc.open_streams import OpenStreams
+from mxgw_core.sessions.registry import SessionRegistry
+from mxgw_core.sessions.session import Session, SessionRequest
+
+log = logging.getLogger(__name__)
+
+
+class PluginGateway:
+    """See api.Gateway. Made for one run of the gateway, before the contexts of plugins are entered.
+
+    Attributes:
+        feeds: the streams that plugins opened.
+    """
+
+    def __init__(
+        self,
+        instance_id: str,
+        settings: Settings,
+        plugins: PluginHost,
+        data: DataDirectory,
+        registry: SessionRegistry,
+        access: AccessControl,
+        streams: OpenStreams,
+        observing: Observing,
+        calls: CallCounts,
+    ) -> None:
+        self._instance_id = instance_id
+        self._settings = settings
+        self._plugins = plugins
+        self._data = data
+        self._registry = registry
+        self._access = access
+        self._streams = streams
+        self._observing = observing
+        self._calls = calls
+        limits = settings.limits
+        self._attempts = Attempts(limits.failed_attempts_per_minute, limits.failed_attempts_burst)
+        # Completed by `serving`, or by `ended` when the gateway never served.
+        self._serves = asyncio.Event()
+        self._has_ended = False
+        self.feeds: list[PluginFeed] = []
+
+    def serving(self) -> None:
+        """The gateway serves calls from now on."""
+        self._serves.set()
+
+    def ended(self) -> None:
+        """The gateway has stopped, or could not start."""
+        self._has_ended = True
+        self._serves.set()
+
+    @property
+    def instance_id(self) -> str:
+        return self._instance_id
+
+    @property
+    def attempts(self) -> Attempts:
+        return self._attempts
+
+    @property
+    def data_dir(self) -> Path:
+        return self._settings.gateway.data_dir.resolve()
+
+    @property
+    def data_dir_id(self) -> str:
+        return self._data.id
+
+    @property
+    def default_backend(self) -> str:
+        return self._settings.default_backend
+
+    @property
+    def remembered_sessions(self) -> int:
+        return self._settings.limits.remembered_sessions
+
+    @property
+    def observation(self) -> Observing:
+        return self._observing
+
+    @property
+    def authenticates_operators(self) -> bool:
+        return self._plugins.implements("mxgw_authenticate_operator")
+
+    async def open_internal_session(self, client_name: str, backend: str = "") -> InternalSession:
+        await self._serves.wait()
+        if self._has_ended:
+            raise GatewayDraining("the gateway is not running")
+        settings = self._settings
+        request = SessionRequest(
+            client_name, backend or settings.default_backend, "", settings.limits.lease_s, is_internal=True
+        )
+        return OwnSession(await self._registry.open(request, INTERNAL), settings.events.batch_bytes)
+
+    def open_feed(self, description: FeedDescription) -> Feed:
+        feed = PluginFeed(description, self._settings.events, self._plugins)
+        self.feeds.append(feed)
+        self._registry.memory.watch(feed.distributor, INTERNAL.id)
+        return feed
+
+    def item_access(self, identity: Identity) -> Sequence[ItemAccess]:
+        return self._access.item_access(identity)
+
+    def sessions(self) -> Sequence[SessionInfo]:
+        return [session.info() for session in self._registry.live()]
+
+    def session(self, session_id: str) -> SessionInfo | None:
+        session = self._registry.find(session_id)
+        return session.info() if session is not None else None
+
+    def close_session(self, session_id: str, reason: CloseReason, detail: str = "") -> bool:
+        session = self._client_session(session_id)
+        return session is not None and session.close(reason, detail)
+
+    def kill_worker(self, session_id: str, detail: str = "") -> bool:
+        session = self._client_session(session_id)
+        if session is None or not session.close(CloseReason.KILLED_BY_OPERATOR, detail):
+            return False
+        session.worker.kill()
+        return True
+
+    def _client_session(self, session_id: str) -> Session | None:
+        """Return a live session that plugins may end; refuse one of the gateway itself."""
+        session = self._registry.find(session_id)
+        if session is not None and session.request.is_internal:
+            raise AccessDenied(own_session(session.info()))
+        return session
+
+    async def authenticate_operator(self, credentials: OperatorCredentials) -> Operator | None:
+        outcome = AccessOutcome.UNAUTHENTICATED
+        try:
+            attempt = self.attempts.begin(credentials.peer, f"user {credentials.user}")
+            try:
+                operator = _operator(
+                    await asyncio.to_thread(self._plugins.ask, "mxgw_authenticate_operator", credentials=credentials)
+                )
+            except DependencyUnavailable:
+                attempt.succeeded()  # the directory was not reached, so no password was checked
+                raise
+            if operator is not None:
+                attempt.succeeded()
+                outcome = AccessOutcome.OK
+            return operator
+        except GatewayError as error:
+            outcome = AccessOutcome.of(error)
+            raise
+        finally:
+            self._calls.logins[outcome] += 1
+
+    async def renew_operator(self, operator: Operator) -> Operator | None:
+        return _operator(await asyncio.to_thread(self._plugins.ask, "mxgw_renew_operator", operator=operator))
+
+    def forget_operator(self, operator: Operator) -> None:
+        self._plugins.ask("mxgw_operator_left", operator=operator)
+
+    def items_used(self, session_id: str, command: MxCommand) -> Sequence[ItemRecord | None]:
+        session = self._registry.find(session_id)
+        return session.items.used_by(command) if session is not None else [None] * len(used_handles(command))
+
+    def streams(self) -> Sequence[OpenStream]:
+        return self._streams.all()
+
+    def end_stream(self, stream: OpenStream, error: GatewayError) -> bool:
+        return self._streams.end(stream, error)
+
+    def sessions_visible_to(self, operator: Operator) -> Sequence[SessionInfo]:
+        may_see = self.sight_of(operator)
+        return [info for info in self.sessions() if may_see(info)]
+
+    def sight_of(self, operator: Operator) -> SessionPredicate:
+        answers = self._plugins.ask("mxgw_operator_sessions", operator=operator)
+        if not answers or any(answer.error is not None for answer in answers):
+            return lambda _: False
+        return lambda info: all(_agrees(answer.value, info) for answer in answers)
+
+
+def _agrees(may_see: SessionPredicate, info: SessionInfo) -> bool:
+    """Return what one plugin's predicate answers; a predicate that fails hides the session."""
+    try:
+        return bool(may_see(info))
+    except Exception:
+        log.warning("a plugin's predicate on what an operator may see failed", exc_info=True)
+        return False
+
+
+def _operator(answers: Sequence[Answer]) -> Operator | None:
+    for answer in answers:
+        if isinstance(answer.error, GatewayError):
+            raise answer.error
+        if answer.error is not None:
+            return None
+        if isinstance(answer.value, Operator):
+            return answer.value
+    return None

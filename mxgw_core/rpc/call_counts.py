@@ -1,0 +1,108 @@
+"""Counts of calls: how each ended, by method and code, how long it took, and whether its caller was let in.
+
+Only methods of served services are counted by name. Calls of any other name share one count, so that a stranger cannot
+add names.
+"""
+
+from __future__ import annotations
+
+import enum
+from collections import Counter
+from typing import Any
+
+import grpc
+
+from mxgw_core.api import errors as e
+from mxgw_core.api.metrics import Distribution
+
+# From the fastest call, which only reads memory, to the slowest command (limits.command_timeout_s is 30 s by default).
+DURATION_BOUNDS_S = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0)
+
+
+class AccessOutcome(enum.Enum):
+    """Whether a caller was let in, and if not, why. A closed set, so that it can be a label of a metric."""
+
+    OK = "ok"
+    UNAUTHENTICATED = "unauthenticated"
+    TOO_MANY_ATTEMPTS = "too_many_attempts"
+    # The caller is known, and may not do this.
+    DENIED = "denied"
+    # The caller was allowed to do this, and the right was taken away since.
+    REVOKED = "revoked"
+    # The service that would know the caller cannot be reached: a directory, a database.
+    UNAVAILABLE = "unavailable"
+    # Any other refusal that a plugin made on purpose.
+    REFUSED = "refused"
+
+    @classmethod
+    def of(cls, error: e.GatewayError) -> AccessOutcome:
+        """Return the outcome of a call that failed with this error; a plugin's own error class counts as its base
+        class.
+        """
+        for kind, outcome in _OUTCOMES:
+            if isinstance(error, kind):
+                return outcome
+        return cls.REFUSED
+
+
+# Subclasses before their bases.
+_OUTCOMES: tuple[tuple[type[e.GatewayError], AccessOutcome], ...] = (
+    (e.TooManyAttempts, AccessOutcome.TOO_MANY_ATTEMPTS),
+    (e.Unauthenticated, AccessOutcome.UNAUTHENTICATED),
+    (e.AccessRevoked, AccessOutcome.REVOKED),
+    (e.AccessDenied, AccessOutcome.DENIED),
+    (e.DependencyUnavailable, AccessOutcome.UNAVAILABLE),
+)
+
+
+class MethodCounts:
+    """The calls of one method: how many ended with each code, how long unary calls took, and how many are running."""
+
+    __slots__ = ("codes", "duration", "method", "running")
+
+    def __init__(self, method: str, *, streams: bool) -> None:
+        self.method = method
+        self.codes: Counter[str] = Counter({"OK": 0})
+        # Streams have none: how long one is open depends on its client alone.
+        self.duration = None if streams else Distribution(DURATION_BOUNDS_S)
+        self.running = 0
+
+    def ended(self, code: str, seconds: float) -> None:
+        """Count a call that ended."""
+        self.codes[code] += 1
+        if self.duration is not None:
+            self.duration.observe(seconds)
+
+
+class CallCounts:
+    """All calls of a gateway.
+
+    Attributes:
+        methods: by path, `/package.Service/Method`.
+        unlisted: calls of methods that no service has.
+        access: whether callers were let in, once per checked call.
+        logins: the same for operators' logins.
+    """
+
+    def __init__(self) -> None:
+        self.methods: dict[str, MethodCounts] = {}
+        self.unlisted = 0
+        self.access: Counter[AccessOutcome] = Counter()
+        self.logins: Counter[AccessOutcome] = Counter()
+
+    def method(self, path: str, *, streams: bool) -> MethodCounts:
+        """Return the counts of a served method; made on first use."""
+        return self.methods.setdefault(path, MethodCounts(path, streams=streams))
+
+    def unlisted_handler(self) -> grpc.GenericRpcHandler:
+        """Return a handler to add after all others: it only counts the calls that no other handler took."""
+        return _Unlisted(self)
+
+
+class _Unlisted(grpc.GenericRpcHandler):
+    def __init__(self, figures: CallCounts) -> None:
+        self._figures = figures
+
+    def service(self, handler_call_details: Any) -> None:
+        del handler_call_details  # the caller chose the name freely, so it is not counted by name
+        self._figures.unlisted += 1

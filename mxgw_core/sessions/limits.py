@@ -1,0 +1,37 @@
+"""How much is kept for one session, and how far its subscribers may fall behind, by settings and plugins."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from mxgw_core.api.events import BufferLimit, QueueLimits, SubscriberLimits
+from mxgw_core.api.types import SessionInfo
+from mxgw_core.config.models import Settings
+from mxgw_core.plugins import PluginHost
+
+
+def subscriber_limits(settings: Settings, plugins: PluginHost, session: SessionInfo | None) -> SubscriberLimits:
+    """Return the limits of a session's subscribers: a plugin's answer, or else the settings.
+
+    `session` None asks for the limits that hold for any session.
+    """
+    for answer in plugins.ask("mxgw_subscriber_limits", session=session):
+        if isinstance(answer.value, SubscriberLimits):
+            return answer.value
+    events = settings.events
+    return SubscriberLimits(1, QueueLimits(events.queue_events, events.queue_bytes, events.queue_seconds))
+
+
+def buffer_limit(plugins: PluginHost, session: SessionInfo) -> BufferLimit | None:
+    """Return the smallest limit of all plugins that answer; None when none does."""
+    answers = plugins.ask("mxgw_buffer_limit", session=session)
+    limits = [answer.value for answer in answers if isinstance(answer.value, BufferLimit)]
+    return min(limits, key=lambda limit: limit.bytes, default=None)
+
+
+def bounded(limits: SubscriberLimits, buffer: BufferLimit | None) -> SubscriberLimits:
+    """Return the limits of subscribers, with no more bytes than `buffer` allows; 0 bytes means without a limit."""
+    queue = limits.queue
+    if buffer is None or 0 < queue.bytes <= buffer.bytes:
+        return limits
+    return replace(limits, queue=replace(queue, bytes=buffer.bytes, bytes_setting=buffer.setting))

@@ -1,0 +1,256 @@
+"""The gateway's end of a worker's connection: who connects, the handshake, then frames in and frames out.
+
+One protocol object per connection. All frames of a buffer are cut and handed over in one call, and event blocks are
+passed on without decoding their events: this is the hot path.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import enum
+import logging
+import os
+import socket
+import struct
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Protocol, cast
+
+from google.protobuf.message import DecodeError
+
+from mxgw.worker.v1.worker_pb2 import Hello, Reject, WorkerEnvelope
+from mxgw_worker.ipc.framing import FrameDecoder, FrameError, frame
+from mxgw_worker.ipc.handshake import GatewayHandshake, HandshakeError
+
+log = logging.getLogger(__name__)
+
+# struct ucred: pid, uid, gid (unix(7)).
+_UCRED = struct.Struct("3i")
+
+
+@dataclass(frozen=True, slots=True)
+class PeerCredentials:
+    """Process id and user id of a peer; None where the platform does not know them."""
+
+    pid: int | None
+    uid: int | None
+
+    def is_same_user(self) -> bool:
+        """Whether the peer runs as this user; true where the platform does not know, and the proof decides."""
+        return self.uid is None or self.uid == os.getuid()
+
+
+def peer_credentials(transport: asyncio.BaseTransport) -> PeerCredentials:
+    """Return the credentials of a Unix socket's peer."""
+    sock = transport.get_extra_info("socket")
+    if sock is None or not hasattr(socket, "SO_PEERCRED"):
+        return PeerCredentials(None, None)
+    pid, uid, _ = _UCRED.unpack(sock.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _UCRED.size))
+    return PeerCredentials(pid, uid)
+
+
+# Before its proof a peer sends small messages only: no larger one is buffered.
+_UNPROVEN_FRAME_BYTES = 4096
+# How long a peer may take for its proof.
+_PROOF_TIMEOUT_S = 5.0
+
+
+class ConnectionOwner(Protocol):
+    """Is called by the connections of one worker endpoint."""
+
+    def resume_after(self, hello: Hello) -> int:
+        """Return the sequence after which the worker with this Hello should send events."""
+
+    def claim(self, connection: WorkerConnection) -> bool:
+        """A peer proved itself. Return whether its connection is accepted; False when the worker is connected already.
+
+        Raises:
+            Refused: it is not accepted for another reason.
+        """
+
+    def on_messages(self, envelopes: Sequence[WorkerEnvelope]) -> None:
+        """Messages of the accepted connection, in order. May raise `BrokenProtocol`."""
+
+    def on_lost(self, connection: WorkerConnection, detail: str) -> None:
+        """The accepted connection ended."""
+
+    def on_refused(self, connection: WorkerConnection, reason: str, detail: str) -> None:
+        """A connection was refused before it was accepted."""
+
+
+class Refused(Exception):
+    """A peer knows the secret and is refused all the same. Reason and detail are sent to it, and logged."""
+
+    def __init__(self, reason: str, detail: str) -> None:
+        super().__init__(f"{reason}: {detail}")
+        self.reason = reason
+        self.detail = detail
+
+
+class BrokenProtocol(Exception):
+    """The worker broke the protocol; the connection is cut."""
+
+
+class _State(enum.Enum):
+    AWAITS_HELLO = "hello"
+    AWAITS_PROOF = "proof"
+    PROVEN = "proven"
+    CLOSED = "closed"
+
+
+class WorkerConnection(asyncio.Protocol):
+    """One connection of a peer that claims to be the worker."""
+
+    def __init__(
+        self,
+        owner: ConnectionOwner,
+        handshake: Callable[[], GatewayHandshake],
+        *,
+        expected_pid: Callable[[], int | None],
+        frame_bytes: int,
+    ) -> None:
+        self._owner = owner
+        self._make_handshake = handshake
+        self._expected_pid = expected_pid
+        self._frame_bytes = frame_bytes
+        self._decoder = FrameDecoder(_UNPROVEN_FRAME_BYTES)
+        self._state = _State.AWAITS_HELLO
+        self._transport: asyncio.Transport | None = None
+        self._deadline: asyncio.TimerHandle | None = None
+        self.handshake: GatewayHandshake | None = None
+        self.peer: PeerCredentials | None = None
+
+    # asyncio.Protocol
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        # A cast, because the transports of uvloop are no subclass of asyncio.Transport.
+        self._transport = cast("asyncio.Transport", transport)
+        self.peer = peer_credentials(self._transport)
+        expected = self._expected_pid()
+        if not self.peer.is_same_user():
+            self._refuse("WRONG_USER", f"the peer runs as user {self.peer.uid}")
+        elif expected is not None and self.peer.pid is not None and self.peer.pid != expected:
+            self._refuse("WRONG_PROCESS", f"the peer is process {self.peer.pid}, the worker is {expected}")
+        else:
+            loop = asyncio.get_running_loop()
+            self._deadline = loop.call_later(_PROOF_TIMEOUT_S, self._refuse, "PROOF_TIMEOUT", "no proof came in time")
+
+    def data_received(self, data: bytes) -> None:
+        if self._state is _State.CLOSED:
+            return
+        try:
+            frames = self._decoder.feed(data)
+            envelopes = [WorkerEnvelope.FromString(payload) for payload in frames]
+            while envelopes and self._is_shaking():
+                self._shake(envelopes.pop(0))
+            if envelopes and self._state is _State.PROVEN:
+                self._owner.on_messages(envelopes)
+        except (HandshakeError, Refused) as error:
+            self._refuse(error.reason, error.detail)
+        except FrameError as error:
+            self._break(f"bad frame: {error}")
+        except DecodeError:
+            self._break("a frame holds no WorkerEnvelope")
+        except BrokenProtocol as error:
+            self._break(str(error))
+
+    def eof_received(self) -> bool:
+        try:
+            self._decoder.end()
+        except FrameError as error:
+            self._break(str(error))
+        return False
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self._lost(f"the connection ended: {exc}" if exc else "the connection ended")
+
+    # handshake
+
+    def _is_shaking(self) -> bool:
+        return self._state in (_State.AWAITS_HELLO, _State.AWAITS_PROOF)
+
+    def _shake(self, envelope: WorkerEnvelope) -> None:
+        kind = envelope.WhichOneof("body")
+        if self._state is _State.AWAITS_HELLO and kind == "hello":
+            self.handshake = self._make_handshake()
+            challenge = self.handshake.on_hello(envelope.hello)
+            if self.peer is not None and self.peer.pid not in (None, envelope.hello.pid):
+                self._refuse("WRONG_PROCESS", f"the hello names process {envelope.hello.pid}, not the peer's")
+                return
+            self.send(WorkerEnvelope(challenge=challenge))
+            self._state = _State.AWAITS_PROOF
+        elif self._state is _State.AWAITS_PROOF and kind == "proof" and self.handshake is not None:
+            welcome = self.handshake.on_proof(envelope.proof, self._owner.resume_after(self.handshake.hello))
+            # Only after the proof may a peer learn whether the worker is connected already.
+            if not self._owner.claim(self):
+                self._refuse("ALREADY_CONNECTED", "another connection of this worker was taken already")
+                return
+            self.send(WorkerEnvelope(welcome=welcome))
+            self._decoder = FrameDecoder(self._frame_bytes)
+            self._state = _State.PROVEN
+            self._cancel_deadline()
+        else:
+            self._refuse("UNEXPECTED_MESSAGE", f"{kind} instead of {self._state.value}")
+
+    def _refuse(self, reason: str, detail: str) -> None:
+        if self._state is _State.CLOSED:
+            return
+        self.send(WorkerEnvelope(reject=Reject(reason=reason, detail=detail)))
+        if self._state is not _State.PROVEN:
+            self._owner.on_refused(self, reason, detail)
+        self._close_with(detail)
+
+    def _break(self, detail: str) -> None:
+        if self._state is _State.PROVEN:
+            self._close_with(detail)
+        else:
+            self._refuse("MALFORMED", detail)
+
+    # use
+
+    def send(self, envelope: WorkerEnvelope) -> None:
+        """Queue one message. A closed connection drops it: the owner knows of the end already."""
+        self.send_encoded(envelope.SerializeToString())
+
+    def send_encoded(self, *parts: bytes) -> None:
+        """Queue one message that is encoded already, in parts; otherwise like `send`."""
+        if self._transport is not None and not self._transport.is_closing():
+            self._transport.write(frame(*parts))
+
+    def hold(self, on: bool) -> None:
+        """Stop or resume reading. Meanwhile messages wait in the socket, and then in the outbox of the worker."""
+        if self._transport is not None and not self._transport.is_closing():
+            if on:
+                self._transport.pause_reading()
+            else:
+                self._transport.resume_reading()
+
+    def close(self) -> None:
+        """End the connection without calling the owner."""
+        self._state = _State.CLOSED
+        self._cancel_deadline()
+        if self._transport is not None:
+            self._transport.close()
+
+    def abort(self) -> None:
+        """End the connection at once, and drop unsent messages."""
+        self._state = _State.CLOSED
+        self._cancel_deadline()
+        if self._transport is not None:
+            self._transport.abort()
+
+    def _close_with(self, detail: str) -> None:
+        self._lost(detail)
+        if self._transport is not None:
+            self._transport.close()
+
+    def _lost(self, detail: str) -> None:
+        was, self._state = self._state, _State.CLOSED
+        self._cancel_deadline()
+        if was is _State.PROVEN:
+            self._owner.on_lost(self, detail)
+
+    def _cancel_deadline(self) -> None:
+        if self._deadline is not None:
+            self._deadline.cancel()
+            self._deadline = None

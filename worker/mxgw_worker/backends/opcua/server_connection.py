@@ -1,0 +1,348 @@
+"""The connection to one server: socket, secure channel and session, and their renewal after a loss.
+
+The library's own supervisor is not used: it runs the publish loop before missed messages were fetched, so that values
+can be skipped; it does not distinguish a kept subscription from a new one; and it retries without reporting it. Here
+one task drives the connection, and the session cannot be used while it is down.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import socket
+from dataclasses import dataclass
+from pathlib import Path
+
+from asyncua import Client, ua
+from asyncua.client.ua_client import UaClientState
+from asyncua.client.ua_session import UaSession
+from asyncua.crypto import security_policies
+from asyncua.crypto.uacrypto import CertProperties
+
+from mxgw_worker.backends.base import BackendUnavailable
+
+from . import certificates
+from .options import OpcUaOptions
+
+log = logging.getLogger(__name__)
+
+_NONE_URI = security_policies.SecurityPolicyNone.URI
+_NAMESPACE_ARRAY = ua.NodeId(ua.ObjectIds.Server_NamespaceArray, 0)
+_SERVER_STATE = ua.NodeId(ua.ObjectIds.Server_ServerStatus_State, 0)
+# Operation limits, in the order of `Limits`. Source: OPC UA Part 5 section 6.3.11.
+_LIMIT_NODES = [ua.NodeId(number, 0) for number in (11705, 11707, 11710, 11712, 11714)]
+
+
+_SESSION_GONE = frozenset(
+    {
+        ua.StatusCodes.BadSessionIdInvalid,
+        ua.StatusCodes.BadSessionClosed,
+        ua.StatusCodes.BadSessionNotActivated,
+        ua.StatusCodes.BadSecureChannelIdInvalid,
+        ua.StatusCodes.BadSecureChannelClosed,
+        ua.StatusCodes.BadConnectionClosed,
+    }
+)
+
+
+def check_session(error: ua.UaStatusCodeError) -> None:
+    """Raise the error again when it means that the session has ended, so that the connection is opened again."""
+    if error.code in _SESSION_GONE:
+        raise error
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """How many operations one request may carry."""
+
+    read: int
+    write: int
+    browse: int
+    translate: int
+    monitor: int
+
+
+class _Session(UaSession):  # type: ignore[misc]  # the library counts as untyped
+    """A session without the library's publish loop: `Publisher` publishes, in order and after a reconnect's repairs."""
+
+    def ensure_publish_loop(self) -> None:
+        return
+
+
+class ServerConnection:
+    """Connects, reconnects and closes. `session` raises ConnectionError while the connection is down."""
+
+    def __init__(self, options: OpcUaOptions) -> None:
+        self._options = options
+        self._client: Client | None = None
+        self._up = False
+        self._ever_up = False
+        self.namespaces: list[str] = []
+        self.limits = Limits(*[options.max_items_per_call] * 5)
+
+    @property
+    def up(self) -> bool:
+        """Whether requests can be sent."""
+        return self._up
+
+    @property
+    def session(self) -> UaSession:
+        """The session's services.
+
+        Raises:
+            ConnectionError: the connection is down.
+        """
+        if not self._up or self._client is None:
+            raise ConnectionError("the OPC UA server is not connected")
+        return self._client.uaclient.session
+
+    async def open(self) -> bool:
+        """Connect, reusing the session of an earlier connection where the server still has it.
+
+        Return whether the session was reused. Takes `connect_timeout_s` at most.
+
+        Raises:
+            BackendUnavailable: no connection; the text says how to fix it.
+        """
+        options = self._options
+        try:
+            async with asyncio.timeout(options.connect_timeout_s):
+                if self._client is None:
+                    self._client = await self._new_client()
+                reused = await self._connect(self._client)
+                await self._learn(self._client.uaclient.session)
+        except BackendUnavailable:
+            self.drop()
+            raise
+        except (ua.UaError, OSError, TimeoutError) as error:
+            self.drop()
+            raise BackendUnavailable(self._explain(error)) from error
+        except BaseException:
+            self.drop()
+            raise
+        self._up = self._ever_up = True
+        return reused
+
+    async def serve(self) -> str:
+        """Keep the connection alive until it is lost; return why, in words. The caller then calls `drop`."""
+        assert self._client is not None
+        client = self._client
+        reason = "the connection was closed"
+        try:
+            async with asyncio.TaskGroup() as tasks, client.uaclient.subscribe_state() as states:
+                renewal = tasks.create_task(self._renew(client), name="opcua:channel")
+                probe = tasks.create_task(self._probe(client), name="opcua:probe")
+                while client.uaclient.state is UaClientState.CONNECTED:
+                    await states.next_change()
+                renewal.cancel()
+                probe.cancel()
+        except* (ua.UaError, OSError, TimeoutError) as group:
+            reason = f"the server no longer answers ({type(group.exceptions[0]).__name__})"
+        return reason
+
+    async def close(self) -> None:
+        """Close session, channel and socket; bounded in time, never raising."""
+        was_up, self._up = self._up, False
+        if self._client is None:
+            return
+        try:
+            async with asyncio.timeout(2.0):
+                if was_up:
+                    await self._client.uaclient.session.close_session(True)
+                    await self._client.close_secure_channel()
+        except (ua.UaError, OSError, TimeoutError) as error:
+            log.debug("closing the session: %s", type(error).__name__)
+        self.drop()
+
+    def drop(self) -> None:
+        """Cut the socket at once, without waiting for unsent data to leave."""
+        self._up = False
+        if self._client is None:
+            return
+        low = self._client.uaclient
+        if low.protocol is not None and low.protocol.transport is not None:
+            low.protocol.transport.abort()
+        low.disconnect_socket()
+        if not self._ever_up:
+            self._client = None
+
+    async def _new_client(self) -> Client:
+        options = self._options
+        client = Client(options.url, timeout=options.request_timeout_s)
+        client.uaclient.session = _Session(client.uaclient)
+        client.name = client.description = options.application_name
+        client.application_uri = options.application_uri or f"urn:{socket.gethostname()}:mxgw:opcua"
+        client.product_uri = "urn:mxgw"
+        client.session_timeout = int(options.session_timeout_s * 1000)
+        client.secure_channel_timeout = int(options.channel_lifetime_s * 1000)
+        if options.user:
+            client.set_user(options.user)
+            client.set_password(options.login_password())
+        elif options.user_certificate:
+            await client.load_client_certificate(certificates.der(Path(options.user_certificate)), "der")
+            await self._load_user_key(client)
+        if options.security_policy != "None":
+            await self._secure(client)
+        return client
+
+    async def _secure(self, client: Client) -> None:
+        options = self._options
+        own = certificates.load(Path(options.certificate))
+        client.application_uri = options.application_uri or certificates.application_uri(own)
+        policy = getattr(security_policies, f"SecurityPolicy{options.security_policy}")
+        mode = ua.MessageSecurityMode[options.mode]
+        if options.server_certificate:
+            server = certificates.der(Path(options.server_certificate))
+        else:
+            server = await self._offered_certificate(client, policy.URI, mode)
+        content, form = certificates.private_key(Path(options.private_key))
+        try:
+            await client.set_security(
+                policy,
+                CertProperties(certificates.der(Path(options.certificate)), "der"),
+                CertProperties(content, form, options.private_key_password or None),
+                None,
+                CertProperties(server, "der"),
+                mode,
+            )
+        except (ValueError, TypeError) as error:
+            raise BackendUnavailable(
+                f"opcua: private key {options.private_key} cannot be used; is 'private_key_password' right? "
+                f"({type(error).__name__})"
+            ) from error
+
+    async def _load_user_key(self, client: Client) -> None:
+        options = self._options
+        content, form = certificates.private_key(Path(options.user_private_key))
+        try:
+            await client.load_private_key(content, options.user_private_key_password or None, form)
+        except (ValueError, TypeError) as error:
+            raise BackendUnavailable(
+                f"opcua: user_private_key {options.user_private_key} cannot be used; is 'user_private_key_password' "
+                f"right? ({type(error).__name__})"
+            ) from error
+
+    async def _offered_certificate(self, client: Client, policy_uri: str, mode: ua.MessageSecurityMode) -> bytes:
+        endpoints = await client.connect_and_get_server_endpoints()
+        for endpoint in endpoints:
+            if endpoint.SecurityPolicyUri == policy_uri and endpoint.SecurityMode == mode:
+                der = _first_certificate(endpoint.ServerCertificate or b"")
+                if not self._options.trust_any_server_certificate:
+                    certificates.check_trusted(der, Path(self._options.trusted_certificates))
+                return der
+        offers = {
+            f"{e.SecurityPolicyUri.rpartition('#')[2]}/{ua.MessageSecurityMode(e.SecurityMode).name}" for e in endpoints
+        }
+        raise BackendUnavailable(
+            f"opcua: {self._options.url} does not offer {self._options.security_policy}/{self._options.mode}; "
+            f"it offers {', '.join(sorted(offers)) or 'nothing'}; change security_policy and security_mode"
+        )
+
+    async def _connect(self, client: Client) -> bool:
+        await client.connect_socket()
+        await client.send_hello()
+        await client.open_secure_channel()
+        session = client.uaclient.session
+        if self._ever_up and session.has_session:
+            session.rebind_authentication_token()
+            try:
+                await self._activate(client)
+                return True
+            except ua.UaStatusCodeError as error:
+                log.info("the server no longer has the session: %s", ua.StatusCode(error.code).name)
+        await client.create_session()
+        self._refuse_plaintext(client)
+        await self._activate(client)
+        return False
+
+    async def _activate(self, client: Client) -> None:
+        options = self._options
+        await client.activate_session(
+            username=options.user or None,
+            password=options.login_password() if options.user else None,
+            certificate=client.user_certificate,
+        )
+
+    def _refuse_plaintext(self, client: Client) -> None:
+        """Refuse to send a password that neither the channel nor the server's login policy encrypts."""
+        if not self._options.user or self._options.allow_plaintext_password:
+            return
+        policy = client.server_policy(ua.UserTokenType.UserName).SecurityPolicyUri
+        if policy in ("", None, _NONE_URI) and self._options.mode != "SignAndEncrypt":
+            raise BackendUnavailable(
+                "opcua: the password would cross the network unencrypted; set security_policy, "
+                "or allow_plaintext_password = true where the network is trusted"
+            )
+
+    async def _learn(self, session: UaSession) -> None:
+        """Read namespaces and operation limits, in one request; servers need not have the limits."""
+        parameters = ua.ReadParameters()
+        parameters.NodesToRead = [
+            ua.ReadValueId(NodeId=node, AttributeId=ua.AttributeIds.Value) for node in [_NAMESPACE_ARRAY, *_LIMIT_NODES]
+        ]
+        namespaces, *limits = await session.read(parameters)
+        if namespaces.Value is not None and isinstance(namespaces.Value.Value, list):
+            self.namespaces = [str(uri) for uri in namespaces.Value.Value]
+        cap = self._options.max_items_per_call
+        numbers = [entry.Value.Value if entry.Value is not None else None for entry in limits]
+        self.limits = Limits(*(min(cap, n) if isinstance(n, int) and n > 0 else cap for n in numbers))
+
+    async def _renew(self, client: Client) -> None:
+        while True:
+            await asyncio.sleep(client.secure_channel_timeout / 1000 * 0.75)
+            await client.open_secure_channel(renew=True)
+            client.uaclient.revolve_security_token()
+
+    async def _probe(self, client: Client) -> None:
+        while True:
+            await asyncio.sleep(self._options.probe_interval_s)
+            await client.uaclient.session.read_attributes([_SERVER_STATE], ua.AttributeIds.Value)
+
+    def _explain(self, error: Exception) -> str:
+        url, options = self._options.url, self._options
+        match error:
+            case TimeoutError():
+                return (
+                    f"opcua: no answer from {url} within {options.connect_timeout_s:g} s; check host, port and "
+                    "firewall, or raise connect_timeout_s"
+                )
+            case ConnectionRefusedError():
+                return f"opcua: {url} refuses connections; is the OPC UA server running, and is the port right?"
+            case socket.gaierror():
+                return f"opcua: the host of {url} cannot be found; check its name, or use its address"
+            case (
+                ua.uaerrors.BadUserAccessDenied()
+                | ua.uaerrors.BadIdentityTokenRejected()
+                | (ua.uaerrors.BadIdentityTokenInvalid())
+            ):
+                who = f"user {options.user!r}" if options.user else "this login (anonymous or certificate)"
+                return f"opcua: {url} refuses {who}; check 'user' and 'password', or the server's user list"
+            case ua.UaStatusCodeError() if _is_about_certificates(error):
+                return (
+                    f"opcua: {url} refuses the client's certificate ({ua.StatusCode(error.code).name}); put "
+                    f"{options.certificate or 'it'} into the server's trusted certificates"
+                )
+            case ua.UaStatusCodeError():
+                return f"opcua: {url} refuses the session: {ua.StatusCode(error.code).name}"
+            case ua.UaError() if "No matching endpoints" in str(error):
+                return (
+                    f"opcua: {url} does not offer {options.security_policy}/{options.mode}; set security_policy and "
+                    "security_mode to what the server's administrator allows"
+                )
+            case ua.UaError():
+                return f"opcua: {url}: {error}"
+            case _:
+                return (
+                    f"opcua: the connection to {url} failed ({type(error).__name__}: {error}); check that it is an "
+                    "OPC UA server and that it accepts security_policy and certificate"
+                )
+
+
+def _is_about_certificates(error: ua.UaStatusCodeError) -> bool:
+    name = str(ua.StatusCode(error.code).name)
+    return name.startswith("BadCertificate") or name == "BadSecurityChecksFailed"
+
+
+def _first_certificate(der: bytes) -> bytes:
+    """Return the first certificate of a chain; its length is in bytes 2 and 3 of the outer sequence."""
+    return der[: int.from_bytes(der[2:4], "big") + 4]
