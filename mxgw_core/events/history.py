@@ -1,7 +1,7 @@
 """Older events from a plugin's history store, in front of what the log holds: one seam, no duplicate, no silent hole.
 
-A store is asked in tasks of its own, so that whatever becomes of them is not done to a reader's stream: it may hang,
-let a cancellation of its own out, or swallow one that is meant for it.
+A store is asked in tasks of its own, so that its faults do not reach a reader's stream: it may hang, raise a
+CancelledError by itself, or ignore that it is cancelled.
 """
 
 from __future__ import annotations
@@ -218,7 +218,7 @@ class Store:
     async def read(
         self, epoch: bytes, after: int, until: int, is_ending: Callable[[], bool]
     ) -> AsyncGenerator[HistoryPage, None]:
-        """See `History.read`. The next page is asked for as one was taken.
+        """See `History.read`. The next page is asked for when the one before was taken.
 
         Raises:
             StoreFailed: a page did not come in time, or the store was cancelled.
@@ -278,10 +278,10 @@ class Store:
 
 
 def _result(task: asyncio.Task[_T]) -> _T:
-    """Return what a call returned.
+    """Return the result of a call.
 
     Raises:
-        StoreFailed: it was cancelled, and not by the gateway: that is no cancellation of the stream.
+        StoreFailed: it was cancelled, but not by the gateway, so that the stream is not to be cancelled with it.
         Exception: what it raised.
     """
     if task.cancelled():

@@ -47,7 +47,7 @@ class Fetched(Protocol):
     def frames(self, limit_bytes: int) -> Iterator[bytes]:
         """Yield it in frames of about `limit_bytes`, of what its reader may see, and its end.
 
-        An empty frame is none: it lets others have their turn.
+        An empty frame is not to be sent: it asks for a turn of others.
         """
 
 
