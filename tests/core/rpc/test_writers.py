@@ -235,7 +235,7 @@ async def test_where_grpc_writes_in_no_coroutine_a_gateway_says_so_once_and_serv
                 assert sequences == list(range(sequences[0], sequences[0] + len(sequences)))
 
                 stream.cancel()
-                await until(lambda: gateway.app.streams() == ())
+                await until(lambda: gateway.api.streams() == ())
 
     said = [record.message for record in caplog.records if record.name == "mxgw_core.rpc.writers"]
 
