@@ -14,7 +14,7 @@ class QueueLimits:
     """How far a subscriber may fall behind. Whichever is passed first counts; 0 switches a limit off.
 
     `section` of the settings has these limits as queue_events, queue_bytes and queue_seconds; the error names it.
-    `bytes_setting` is what sets the bytes when it is something else.
+    `bytes_setting` is the setting of the bytes where it has another name.
     """
 
     events: int
@@ -228,10 +228,10 @@ class StandingFilter(EventFilter, Protocol):
 
 
 class StreamPace(Protocol):
-    """Holds the events of a stream back, so that no more go out than somebody may have; may serve many streams.
+    """Holds back the events of one or more streams, so that their reader gets no more than it may have.
 
-    What is held back is unread: it counts as lag, and is the overflow policy's business once it is too much. Frames
-    that are no events, and what is left when a stream ends, are not held back. Called in the event loop; an exception
+    Events that are held back are unread: they count as lag, for which the overflow policy is asked. What is left when a
+    stream ends is not held back. Called in the event loop; an exception
     ends the stream.
     """
 
@@ -239,7 +239,7 @@ class StreamPace(Protocol):
         """Return for how many seconds no events may go out; 0: they may now."""
 
     def sent(self, events: int) -> None:
-        """So many events went out. They come in pieces, so it may be more than was due: then let the next wait."""
+        """Count events as they are sent. They come in pieces, so more may be sent than were due: then wait longer."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -25,8 +25,9 @@ class FeedSnapshot(Protocol):
     def frames(self, filters: Sequence[FeedFilter], limit_bytes: int) -> Iterator[bytes]:
         """Yield encoded responses of about `limit_bytes`, of what the filters let pass; the last one ends it.
 
-        An empty one is none: it lets others have their turn. A filter may take long for what it is asked for first.
-        Called a little later than it was taken, so it must not look at what has changed since.
+        An empty one is not sent: it lets others have their turn. A filter may take long when it is asked about
+        something for the first time. Frames are asked for a little after the snapshot was taken; they must not show
+        later changes.
         """
 
 

@@ -30,7 +30,7 @@ from mxgw_core.events.stages import FeedFilters, Filters, ItemFilters
 from mxgw_core.events.start import Start, StartPlace, decide
 from mxgw_core.events.subscriber import Subscriber
 
-# Events are forgotten together with those that came within this share of the retention's seconds.
+# A segment, which is forgotten as a whole, has events of at most this share of the retention's seconds.
 _AGE_SHARE = 1 / 8
 
 _NO_MEMORY = "the gateway held more than limits.memory_bytes, and this reader was furthest behind: read faster"
@@ -72,7 +72,7 @@ class Distributor:
         self._bound_bytes: int | None = None
         self._was_attached = False
         self._rate = Rate()
-        # Readers of the gateway's own, such as a dashboard: they never count, and never end before the session.
+        # Internal readers, for example the dashboard: not counted, and never disconnected before the session ends.
         self._internal: dict[str, Subscriber] = {}
         # What subscribers with equal filters share, while one of them is attached.
         self._filters: WeakValueDictionary[tuple[EventFilter, ...], ItemFilters] = WeakValueDictionary()

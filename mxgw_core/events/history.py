@@ -1,7 +1,7 @@
 """Older events from a plugin's history store, in front of what the log holds: one seam, no duplicate, no silent hole.
 
-A store is asked in tasks of its own, so that whatever becomes of them is not done to a reader's stream: it may hang,
-let a cancellation of its own out, or swallow one that is meant for it.
+A store is asked in tasks of its own, so that its faults do not reach a reader's stream: it may hang, raise a
+CancelledError by itself, or ignore that it is cancelled.
 """
 
 from __future__ import annotations
@@ -62,7 +62,7 @@ class BrokenPromises:
             self._after = None
 
     def reach(self, after: int, reach: int) -> int:
-        """Return up to where somebody at `after` may count on a store that says it has everything up to `reach`."""
+        """Return up to where a resume after `after` may rely on a store that says it has everything up to `reach`."""
         return reach if self._after is None or self._after < after else min(self._after, reach)
 
 
@@ -74,12 +74,49 @@ class Older:
     reach: int
     broken_promises: BrokenPromises
 
-    def in_place_of(
+    async def in_place_of(
         self, gap: Gap, epoch: bytes, *, is_whole: bool, is_ending: Callable[[], bool] = lambda: False
     ) -> AsyncGenerator[Piece, None]:
-        """Yield the store's events in the place of `gap`, see `lead_in`."""
+        """Yield the store's events in the range of `gap`, and a gap wherever it has none.
+
+        `is_whole`: the reader's stream said that nothing is missing, because the store had said so. `is_ending`:
+        whether the reader's stream is about to end, so that there is little time.
+
+        Raises:
+            HistoryUnavailable: something is missing although `is_whole`.
+        """
         after, until = gap.first - 1, gap.last
-        return lead_in(self.store, epoch, after, until, self.broken_promises, is_whole=is_whole, is_ending=is_ending)
+        done = after
+        try:
+            async with aclosing(self.store.read(epoch, after, until, is_ending)) as pages:
+                async for page in pages:
+                    first, last = page.first_sequence, page.last_sequence
+                    if first <= done or last < first or last > until:
+                        _log.warning(
+                            "the history store of %s gave events %d to %d after %d, until %d",
+                            *(self.store.source, first, last, done, until),
+                        )
+                        break
+                    chunk = _checked(page)
+                    if first > done + 1:
+                        if is_whole:
+                            break
+                        yield Gap(done + 1, first - 1, GapReason.GAP_REASON_RING_EVICTED, _NOT_STORED)
+                    self.broken_promises.given(first, last)
+                    yield chunk
+                    done = last
+        except Exception as error:
+            _failed(self.store, error)
+        if done < until and is_whole:
+            self.broken_promises.broken(done)
+            raise HistoryUnavailable(
+                f"the history store said that it has the events {after + 1} to {until}, and gave none behind {done}: "
+                "resume after your last position, what is missing is then a gap",
+                metadata={"last_sequence": str(done)},
+                retry_after_s=_RETRY_AFTER_S,
+            )
+        if done < until:
+            yield Gap(done + 1, until, GapReason.GAP_REASON_RING_EVICTED, _NOT_STORED)
 
 
 async def find_older(
@@ -99,7 +136,7 @@ async def find_older(
 
 
 async def reach_of(store: Store, epoch: bytes, after: int) -> int | None:
-    """Return up to where a store has everything behind `after`: `after` itself when it begins later, or has a hole.
+    """Return up to where a store has everything behind `after`; that is `after` itself when it begins later.
 
     None when it has nothing behind `after`, or fails.
     """
@@ -114,57 +151,6 @@ async def reach_of(store: Store, epoch: bytes, after: int) -> int | None:
     except Exception as error:
         _failed(store, error)
         return None
-
-
-async def lead_in(
-    store: Store,
-    epoch: bytes,
-    after: int,
-    until: int,
-    broken_promises: BrokenPromises,
-    *,
-    is_whole: bool,
-    is_ending: Callable[[], bool] = lambda: False,
-) -> AsyncGenerator[Piece, None]:
-    """Yield what the store has with `after < sequence <= until`, and a gap for whatever it has not.
-
-    `is_whole`: the reader was told that it misses nothing, because
-    the store said so. `is_ending`: whether the reader's stream is about to end, so that there is little time.
-
-    Raises:
-        HistoryUnavailable: something of what `is_whole` promised is missing.
-    """
-    done = after
-    try:
-        async with aclosing(store.read(epoch, after, until, is_ending)) as pages:
-            async for page in pages:
-                first, last = page.first_sequence, page.last_sequence
-                if first <= done or last < first or last > until:
-                    _log.warning(
-                        "the history store of %s gave events %d to %d after %d, until %d",
-                        *(store.source, first, last, done, until),
-                    )
-                    break
-                chunk = _checked(page)
-                if first > done + 1:
-                    if is_whole:
-                        break
-                    yield Gap(done + 1, first - 1, GapReason.GAP_REASON_RING_EVICTED, _NOT_STORED)
-                broken_promises.given(first, last)
-                yield chunk
-                done = last
-    except Exception as error:
-        _failed(store, error)
-    if done < until and is_whole:
-        broken_promises.broken(done)
-        raise HistoryUnavailable(
-            f"the history store said that it has the events {after + 1} to {until}, and gave none behind {done}: "
-            "resume after your last position, what is missing is then a gap",
-            metadata={"last_sequence": str(done)},
-            retry_after_s=_RETRY_AFTER_S,
-        )
-    if done < until:
-        yield Gap(done + 1, until, GapReason.GAP_REASON_RING_EVICTED, _NOT_STORED)
 
 
 def _failed(store: Store, error: Exception) -> None:
@@ -232,7 +218,7 @@ class Store:
     async def read(
         self, epoch: bytes, after: int, until: int, is_ending: Callable[[], bool]
     ) -> AsyncGenerator[HistoryPage, None]:
-        """See `History.read`. The next page is asked for as one was taken.
+        """See `History.read`. The next page is asked for when the one before was taken.
 
         Raises:
             StoreFailed: a page did not come in time, or the store was cancelled.
@@ -292,10 +278,10 @@ class Store:
 
 
 def _result(task: asyncio.Task[_T]) -> _T:
-    """Return what a call returned.
+    """Return the result of a call.
 
     Raises:
-        StoreFailed: it was cancelled, and not by the gateway: that is no cancellation of the stream.
+        StoreFailed: it was cancelled, but not by the gateway, so that the stream is not to be cancelled with it.
         Exception: what it raised.
     """
     if task.cancelled():

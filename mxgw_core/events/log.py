@@ -151,7 +151,7 @@ class EventLog:
         self._shared: dict[tuple[int, int], Chunk] = {}
         self._shared_bytes = 0
         self._shares_large = False
-        # Whether there is more than one reader. For one alone nothing is kept: a message takes the last one's memory.
+        # Whether there is more than one reader. For one alone no joined message is kept, so that each is freed at once.
         self.is_shared = True
         # The newest block while it is small, and the sequence before it; -1 when there is none.
         self._newest, self._before_newest = b"", -1
@@ -275,9 +275,9 @@ class EventLog:
     def read(self, after: int, limit_bytes: int) -> Piece | None:
         """Return what follows `after`: events up to about `limit_bytes`, or one gap; None at the head.
 
-        Readers that are behind meet: what they are given ends where a group of segments does, wherever they begin, so
-        that from there on they share what is joined. At least one worker block is returned, even a larger one. `after`
-        must be at least `oldest - 1`.
+        For readers that are behind, a chunk ends where a group of segments ends, wherever it begins. So they come to
+        the same places, and share the messages joined from there on. At least one worker block is returned, even a
+        larger one. `after` must be at least `oldest - 1`.
 
         Raises:
             LookupError: `after` is older than the log.
@@ -359,8 +359,8 @@ class EventLog:
     def trim(self, floor: int, events: int, limit_bytes: int, seconds: float) -> Gap | None:
         """Forget entries up to `floor` that exceed the retention; return the range forgotten, if any.
 
-        An entry goes only whole: the log keeps at least `events`, `limit_bytes` and `seconds` worth of what it has,
-        whichever is least (0 keeps nothing of that kind). A gap counts as one event.
+        An entry is forgotten as a whole, so that the log keeps at least `events`, `limit_bytes` and `seconds` worth of
+        what it has, whichever is least (0 keeps nothing of that kind). A gap counts as one event.
         """
         drop = 0
         for entry in self._entries:

@@ -19,7 +19,7 @@ class MemoryUse:
     items: int = 0
     # Large requests, from their arrival until they are answered.
     requests: int = 0
-    # What the filters of limited keys answered for them.
+    # Remembered answers of filters.
     answers: int = 0
     # Request ids of sessions that ended.
     request_ids: int = 0

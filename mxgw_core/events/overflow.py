@@ -178,7 +178,7 @@ class Overflow:
             subscriber.over_since = None
 
     def stop(self) -> None:
-        """Hold nothing up any more, and ask nobody again."""
+        """Let the worker's events come again, and cancel every timer."""
         self.unblock()
         self._cancel_recheck()
 

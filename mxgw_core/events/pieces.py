@@ -95,7 +95,7 @@ def packed(after: int, kept: Iterable[Kept], until: int, reason: GapReason.Value
         is_gap = isinstance(entry, Gap)
         first = entry.first if isinstance(entry, Gap) else entry[0]
         if first > at + 1:
-            # What comes before the first hole is no part of its gap, and a hole behind the last event is its own.
+            # Events before the first lost range are a piece of their own, and so is a lost range behind the last event.
             if is_gap or (piece.records and not piece.runs):
                 yield from piece.close()
             piece.lose(at + 1, first - 1)

@@ -29,7 +29,7 @@ from mxgw_core.events.pieces import Chunk, Piece, chunk_of
 # Items and kinds whose answers are remembered; each takes a number and its place in a dictionary.
 _REMEMBERED = 65_536
 _ANSWER_BYTES = 112
-# Sets of filters whose part of one chunk is remembered; the backpressure plugin allows so many subscribers by default.
+# For so many sets of filters a chunk remembers what they let pass: as many subscribers as there may be by default.
 CUTS = 8
 
 
@@ -151,7 +151,7 @@ class ItemFilters:
         cut = _cut(chunk, events, answers)
         if len(chunk.cuts) >= CUTS:
             del chunk.cuts[next(iter(chunk.cuts))]
-        # Not the chunk itself, which would then be freed by the collector only.
+        # The chunk must not refer to itself: then only the garbage collector would free it.
         chunk.cuts[self._reference] = revisions, cut.passed, None if cut.kept is chunk else cut.kept
         return cut
 
@@ -183,7 +183,7 @@ class ItemFilters:
 
 
 class FeedFilters:
-    """The filters of a plugin's feed; each record is asked for, and never in slices: they know their answers."""
+    """The filters of a plugin's feed, asked for each record, and for all at once: they answer without comparing."""
 
     def __init__(self, filters: Sequence[FeedFilter]) -> None:
         self._filters = tuple(filters)
@@ -262,7 +262,7 @@ def _cut_one_by_one(chunk: Chunk) -> Sequence[bytes]:
 
 
 def _of_short_heads(bodies: Sequence[bytes]) -> Opened | None:
-    """Return None when some event does not begin like that."""
+    """Return the events if all of them begin with the short form of the head; else None."""
     heads = b"".join(map(_head, bodies))
     events = len(bodies)
     if (

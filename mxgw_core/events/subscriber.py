@@ -243,29 +243,29 @@ class Subscriber:
         while True:
             if self._snapshot is not None and (due := self._due_snapshot(self._snapshot)) is not None:
                 return due
-            if self._staged:
-                waiting = len(self._staged)
-                output = self._pass_on()
-                if output is not None or len(self._staged) == waiting:
-                    return output
+            if not self._staged:
+                piece = self._next(limit_bytes)
+                if piece is None:
+                    error = self.end_error
+                    return None if error is None else self._progress(0) or End(error)
+                self._staged += (piece,) if self._snapshot is None else self._snapshot.feed(piece)
                 continue
-            piece = self._next(limit_bytes)
-            if piece is None:
-                error = self.end_error
-                return None if error is None else self._progress(0) or End(error)
-            self._staged += (piece,) if self._snapshot is None else self._snapshot.feed(piece)
+            staged = len(self._staged)
+            output = self._pass_on()
+            if output is not None or len(self._staged) == staged:
+                return output
 
     def take_fed(self, limit_bytes: int) -> Output | None:  # noqa: ARG002 - a store's pages are as large as they are
         """Return what of the events given to `feed` may pass; None when that was all, or while `is_asking`."""
-        while waiting := len(self._staged):
+        while staged := len(self._staged):
             output = self._pass_on()
-            if output is not None or len(self._staged) == waiting:
+            if output is not None or len(self._staged) == staged:
                 return output
         return None
 
     @property
     def is_asking(self) -> bool:
-        """Whether the last `take` stopped only to let others have their turn between the answers of filters."""
+        """Whether a piece is not handed over yet, because its filters have more to be asked."""
         return bool(self._staged)
 
     def _next(self, limit_bytes: int) -> Piece | None:

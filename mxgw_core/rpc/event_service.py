@@ -26,7 +26,8 @@ from mxgw_core.rpc.writers import ResponseWriter
 from mxgw_core.sessions.registry import SessionRegistry
 from mxgw_core.sessions.session import Session
 
-# Of the time that a stream has once its subscriber overflowed: what is unread is to be delivered in the rest.
+# The last page of a history store may take this share of the time that a stream has once its subscriber overflowed;
+# in the rest the unread events are to be delivered.
 _LAST_PAGE_SHARE = 0.2
 
 

@@ -47,7 +47,7 @@ class Fetched(Protocol):
     def frames(self, limit_bytes: int) -> Iterator[bytes]:
         """Yield it in frames of about `limit_bytes`, of what its reader may see, and its end.
 
-        An empty frame is none: it lets others have their turn.
+        An empty frame is not to be sent: it asks for a turn of others.
         """
 
 
@@ -92,7 +92,6 @@ class Outlet:
         # Everything up to here was written.
         self._written = subscriber.delivered
         self._written_at = 0.0
-        self._is_writing = False
         # Nothing was written for as long as a heartbeat waits.
         self._is_silent = False
         # What the stream's task has to do before anything else is written, and whether it has begun to.
@@ -146,12 +145,11 @@ class Outlet:
 
     def pump(self) -> None:
         """Write what there is, until the transport does not take more at once."""
-        if self._is_writing or self._is_away:
+        if self._is_away or self._writer.unsent_bytes:
             return
         try:
             while (frame := self._next_frame()) is not None:
                 if not self._writer.try_write(frame):
-                    self._is_writing = True
                     self._subscriber.is_idle = False
                     return
                 self._wrote()
@@ -160,7 +158,6 @@ class Outlet:
 
     def _landed(self, error: BaseException | None) -> None:
         """The pending write has ended."""
-        self._is_writing = False
         if error is not None:
             self._over(error)
             return
@@ -314,7 +311,7 @@ class Outlet:
         async with aclosing(older):
             async for piece in older:
                 subscriber.feed(piece)
-                await self._work(until=lambda: not (subscriber.is_asking or self._is_writing))
+                await self._work(until=lambda: not (subscriber.is_asking or self._writer.unsent_bytes))
         self._take = subscriber.take
 
     def _opened(self) -> bytes:

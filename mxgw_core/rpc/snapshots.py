@@ -40,7 +40,7 @@ class SnapshotMessages:
     def frames(self, limit_bytes: int) -> Iterator[bytes]:
         """Yield the snapshot in frames of about `limit_bytes`, of what its reader may see, and its end.
 
-        An empty frame is none: it lets others have their turn.
+        An empty frame is not to be sent: it asks for a turn of others.
         """
         head = e.Snapshot(position=self.position).SerializeToString()
         for page in self.pages:

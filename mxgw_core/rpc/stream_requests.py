@@ -28,7 +28,7 @@ def start_of(start: pb.StartPosition) -> Start | Position:
     """Return where a stream is to begin; `snapshot_then_live` begins now.
 
     Raises:
-        InvalidRequest: the position is none.
+        InvalidRequest: the position has no valid epoch.
     """
     match start.WhichOneof("start"):
         case "now":

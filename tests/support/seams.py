@@ -9,11 +9,13 @@ from collections.abc import AsyncGenerator, AsyncIterator, Callable, Coroutine, 
 from dataclasses import dataclass, field
 from typing import Any
 
-from mxgw.v1.events_pb2 import GAP_REASON_SOURCE_OVERFLOW
+from mxgw.v1.events_pb2 import GAP_REASON_RING_EVICTED, GAP_REASON_SOURCE_OVERFLOW
 from mxgw.worker.v1.worker_pb2 import Hello, WorkerEnvelope
 from mxgw_core.api.events import HistoryPage, Retention
 from mxgw_core.events.distributor import Distributor
+from mxgw_core.events.history import BrokenPromises, Older
 from mxgw_core.events.history import Store as CoreStore
+from mxgw_core.events.pieces import Gap, Piece
 from mxgw_core.testing.checker import Hole, Seen
 from mxgw_core.workers.intake import Intake
 from mxgw_worker.gateway_connection import block_frame
@@ -227,3 +229,9 @@ class Stepped(CoreStore):
 
 def stepped(store: Store | None) -> Stepped | None:
     return None if store is None else Stepped(store, "a test", page_s=1, last_page_s=1)
+
+
+def read_from(store: CoreStore, after: int, until: int, **options: Any) -> AsyncGenerator[Piece, None]:
+    """Read what a store has with `after < sequence <= until`."""
+    older = Older(store, until, BrokenPromises())
+    return older.in_place_of(Gap(after + 1, until, GAP_REASON_RING_EVICTED), EPOCH, **options)

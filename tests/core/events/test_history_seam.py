@@ -6,12 +6,13 @@ from collections.abc import AsyncIterator, Sequence
 
 import pytest
 from support.events import EPOCH, Clock, batch, told
+from support.seams import read_from
 
 from mxgw.v1 import events_pb2 as e
 from mxgw_core.api.errors import HistoryUnavailable
 from mxgw_core.api.events import HistoryPage
 from mxgw_core.api.types import Position
-from mxgw_core.events.history import BrokenPromises, Store, find_older, lead_in, reach_of
+from mxgw_core.events.history import BrokenPromises, Store, find_older, reach_of
 from mxgw_core.events.log import EventLog
 from mxgw_core.events.start import decide
 from mxgw_core.events.subscriber import Output
@@ -48,7 +49,7 @@ def asked(pages: Pages) -> Store:
 
 
 async def _read(store: Pages, after: int, until: int) -> Sequence[object]:
-    pieces = lead_in(asked(store), EPOCH, after, until, BrokenPromises(), is_whole=False)
+    pieces = read_from(asked(store), after, until, is_whole=False)
     items: list[Output] = [piece async for piece in pieces if piece is not None]
     for item in items:
         if hasattr(item, "reason"):
@@ -113,7 +114,7 @@ async def test_what_a_store_promised_and_does_not_give_ends_the_stream_behind_wh
     given: list[Output] = []
 
     async def read() -> None:
-        async for piece in lead_in(asked(store), EPOCH, 3, 9, BrokenPromises(), is_whole=True):
+        async for piece in read_from(asked(store), 3, 9, is_whole=True):
             if piece is not None:
                 given.append(piece)  # noqa: PERF401 - what came before it fails counts
 
@@ -127,7 +128,7 @@ async def test_what_a_store_promised_and_does_not_give_ends_the_stream_behind_wh
 
 
 async def test_a_store_that_keeps_its_promise_ends_nothing() -> None:
-    pieces = lead_in(asked(Pages((4, 6), (7, 9))), EPOCH, 3, 9, BrokenPromises(), is_whole=True)
+    pieces = read_from(asked(Pages((4, 6), (7, 9))), 3, 9, is_whole=True)
 
     assert told([piece async for piece in pieces if piece is not None]) == [4, 5, 6, 7, 8, 9]
 

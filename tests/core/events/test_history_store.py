@@ -8,11 +8,12 @@ from collections.abc import AsyncIterator, Sequence
 
 import pytest
 from support.events import EPOCH, Clock, batch, told
+from support.seams import read_from
 from support.waiting import until
 
 from mxgw_core.api.events import HistoryPage
 from mxgw_core.api.types import Position
-from mxgw_core.events.history import BrokenPromises, Store, StoreFailed, find_older, lead_in, reach_of
+from mxgw_core.events.history import BrokenPromises, Store, StoreFailed, find_older, reach_of
 from mxgw_core.events.log import EventLog
 
 pytestmark = pytest.mark.asyncio
@@ -59,7 +60,7 @@ def _store(history: Faulty, page_s: float = SHORT_S, left: set[asyncio.Task[obje
 
 
 async def _given(store: Store, *, is_ending: bool = False) -> Sequence[object]:
-    pieces = lead_in(store, EPOCH, 3, 9, BrokenPromises(), is_whole=False, is_ending=lambda: is_ending)
+    pieces = read_from(store, 3, 9, is_whole=False, is_ending=lambda: is_ending)
     return told([piece async for piece in pieces])
 
 
@@ -106,7 +107,7 @@ async def test_a_cancelled_stream_cancels_its_store_and_stays_cancelled(asks: st
         if asks == "span":
             reading.set()
             await store.span(EPOCH)
-        async for _ in lead_in(store, EPOCH, 3, 9, BrokenPromises(), is_whole=False):
+        async for _ in read_from(store, 3, 9, is_whole=False):
             reading.set()
 
     async with asyncio.TaskGroup() as tasks:
