@@ -28,13 +28,13 @@ from mxgw_core.rpc.access import AccessControl
 from mxgw_core.rpc.call_counts import CallCounts
 from mxgw_core.rpc.command_service import CommandService
 from mxgw_core.rpc.event_service import EventService
-from mxgw_core.rpc.feeds import PluginFeed
+from mxgw_core.rpc.feed_service import PluginFeed
 from mxgw_core.rpc.gateway_service import GatewayService
 from mxgw_core.rpc.handlers import HandlerFactory
 from mxgw_core.rpc.listening import addresses_of
+from mxgw_core.rpc.open_streams import OpenStreams
 from mxgw_core.rpc.server import GrpcServer
 from mxgw_core.rpc.session_service import SessionService
-from mxgw_core.rpc.streams import OpenStreams
 from mxgw_core.sessions.registry import SessionRegistry
 from mxgw_core.workers.orphans import orphans_of
 

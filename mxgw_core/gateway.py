@@ -21,9 +21,9 @@ from mxgw_core.observing import Observing
 from mxgw_core.plugins import Answer, PluginHost
 from mxgw_core.rpc.access import AccessControl
 from mxgw_core.rpc.call_counts import AccessOutcome, CallCounts
-from mxgw_core.rpc.feeds import PluginFeed
+from mxgw_core.rpc.feed_service import PluginFeed
 from mxgw_core.rpc.internal_session import OwnSession
-from mxgw_core.rpc.streams import OpenStreams
+from mxgw_core.rpc.open_streams import OpenStreams
 from mxgw_core.sessions.registry import SessionRegistry
 from mxgw_core.sessions.session import Session, SessionRequest
 

@@ -20,7 +20,7 @@ import grpc
 import grpc.aio
 import uvloop
 
-from mxgw_core.events.records import events_prefix
+from mxgw_core.events.encoding import events_prefix
 from mxgw_worker.ipc.framing import FrameDecoder
 
 from bench.window import EVENTS

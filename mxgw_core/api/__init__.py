@@ -44,6 +44,7 @@ from mxgw_core.api.access import (
 )
 from mxgw_core.api.calls import Call, GrpcService, OpenStream, ResponseStream, correlation_id
 from mxgw_core.api.events import (
+    Action,
     Block,
     BufferLimit,
     Conflate,
@@ -66,7 +67,6 @@ from mxgw_core.api.events import (
     StreamPace,
     SubscriberLimits,
     Tolerate,
-    Verdict,
 )
 from mxgw_core.api.feeds import Feed, FeedDescription, FeedFilter, FeedRequest, FeedSnapshot
 from mxgw_core.api.former import missing as _missing
@@ -109,6 +109,7 @@ __all__ = [
     "ANONYMOUS",
     "LONGEST_NAME",
     "AccessRequest",
+    "Action",
     "AlarmAcknowledged",
     "AlarmReport",
     "Allow",
@@ -184,7 +185,6 @@ __all__ = [
     "SubscriberLimits",
     "TokenBucket",
     "Tolerate",
-    "Verdict",
     "WorkerExit",
     "WorkerIdentity",
     "WorkerProof",

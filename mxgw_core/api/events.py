@@ -13,7 +13,7 @@ from mxgw_core.api.types import ItemRecord, SessionInfo
 class QueueLimits:
     """How far a subscriber may fall behind. Whichever is passed first counts; 0 switches a limit off.
 
-    `section` of the settings has these limits as queue_events, queue_bytes and queue_seconds: who overflows is told.
+    `section` of the settings has these limits as queue_events, queue_bytes and queue_seconds; the error names it.
     `bytes_setting` is what sets the bytes when it is something else.
     """
 
@@ -28,7 +28,7 @@ class QueueLimits:
 class SubscriberLimits:
     """How many subscribers a session may have, and the queue limits of each.
 
-    `setting` is what allows more of them: who is refused is told.
+    `setting` is what allows more of them; the refusal names it.
     """
 
     maximum: int
@@ -38,7 +38,7 @@ class SubscriberLimits:
 
 @dataclass(frozen=True, slots=True)
 class BufferLimit:
-    """How many bytes of events may be kept for one session; `setting` is what allows more: who overflows is told."""
+    """How many bytes of events may be kept for one session; `setting`, named in errors, allows more."""
 
     bytes: int
     setting: str
@@ -50,7 +50,7 @@ class Lag:
 
     `events`, `bytes` and `seconds` count what was appended since the subscriber attached and is not yet read; a
     backlog that it asked for itself does not count. `over_limit_s` is the time since the limit was first passed; while
-    a policy conflates it goes on until the reader is level again.
+    a policy conflates it goes on until the reader has caught up.
     """
 
     subscriber_id: str
@@ -73,30 +73,30 @@ class FailSession:
 
 @dataclass(frozen=True, slots=True)
 class DropOldest:
-    """Drop the oldest unread events until at most `keep_events` remain; a Gap stands in their place."""
+    """Drop the oldest unread events until at most `keep_events` remain; a Gap takes their place."""
 
     keep_events: int
 
 
 @dataclass(frozen=True, slots=True)
 class DropNewest:
-    """Drop arriving events until at most `resume_below_events` are unread; a Gap stands in their place."""
+    """Drop arriving events until at most `resume_below_events` are unread; a Gap takes their place."""
 
     resume_below_events: int
 
 
 @dataclass(frozen=True, slots=True)
 class Conflate:
-    """Keep the newest data change of every item, and every event of another kind; exact Gaps stand for the rest.
+    """Keep the newest data change of every item, and every event of another kind; exact Gaps replace the rest.
 
-    It goes on until the reader is level. When events of other kinds are more than the limits, or the newest values
+    It goes on until the reader has caught up. When events of other kinds are more than the limits, or the newest values
     alone more than the limit in bytes, the subscriber is disconnected: queues are bounded.
     """
 
 
 @dataclass(frozen=True, slots=True)
 class Select:
-    """Keep the unread events that `keep(server_handle, item_handle, kind)` wants; exact Gaps stand for the rest.
+    """Keep the unread events that `keep(server_handle, item_handle, kind)` wants; exact Gaps replace the rest.
 
     `kind` is the number of `mxgw.v1.EventKind`. `keep` is asked once per item and kind, and all its answers together
     have the policy's 1 ms. When what is kept still exceeds the limits the subscriber is disconnected: queues are
@@ -108,7 +108,7 @@ class Select:
 
 @dataclass(frozen=True, slots=True)
 class Resync:
-    """Drop everything unread; a Gap stands in its place, and a snapshot follows where snapshots are available."""
+    """Drop everything unread; a Gap takes its place, and a snapshot follows where snapshots are available."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -130,7 +130,7 @@ class Block:
     then: Disconnect | FailSession | DropOldest
 
 
-Verdict: TypeAlias = Disconnect | FailSession | DropOldest | DropNewest | Conflate | Select | Resync | Tolerate | Block
+Action: TypeAlias = Disconnect | FailSession | DropOldest | DropNewest | Conflate | Select | Resync | Tolerate | Block
 
 
 @runtime_checkable
@@ -138,7 +138,7 @@ class OverflowPolicy(Protocol):
     """Decides what happens to one subscriber that fell further behind than its limits.
 
     One object per subscriber. Called in the event loop, so it must not block: it has 1 ms. An exception, a return
-    that is no `Verdict`, or an overrun of that budget puts `disconnect` in its place for this subscriber; it is
+    that is no `Action`, or an overrun of that budget puts `disconnect` in its place for this subscriber; it is
     counted, and logged once with the name of the distribution the policy comes from. An object that is no policy at
     all is replaced by `disconnect` when its subscriber attaches.
     """
@@ -147,7 +147,7 @@ class OverflowPolicy(Protocol):
     def name(self) -> str:
         """Shown to clients and operators, for example "drop_oldest"."""
 
-    def on_overflow(self, lag: Lag) -> Verdict:
+    def on_overflow(self, lag: Lag) -> Action:
         """Return what to do; asked again whenever the limit is passed again."""
 
 
@@ -215,10 +215,10 @@ class EventFilter(Protocol):
 
 @runtime_checkable
 class StandingFilter(EventFilter, Protocol):
-    """An `EventFilter` whose answers stand until something changes, so that they are remembered by item and kind.
+    """An `EventFilter` whose answers stay the same until `revision` changes: they are remembered by item and kind.
 
     Answers depend on the arguments and on nothing that changes without `revision`, and asking leaves no trace. Filters
-    that are equal answer alike: an event is judged once for all their subscribers that are at the same place. So it
+    that are equal answer alike: an event is decided once for all their subscribers at the same place. So it
     must be hashable; an object that has no `__eq__` of its own equals itself alone.
     """
 
@@ -268,7 +268,7 @@ class History(Protocol):
     def read(self, epoch: bytes, after: int, until: int) -> AsyncIterator[HistoryPage]:
         """Yield pages with `after < sequence <= until`, oldest first; within a page nothing is missing.
 
-        What is missing between pages, and at either end, is told to the client as a gap. Where `span` had promised
+        What is missing between pages, and at either end, is a gap for the client. Where `span` had promised
         it, the stream ends with HISTORY_UNAVAILABLE instead; its client resumes, and has the gap then: what `span`
         says of it counts for nobody until it was given.
         """

@@ -1,6 +1,6 @@
-"""What was set aside for one subscriber once its policy had to act: bounded, its own, and exact about what it lost.
+"""Events set aside for one subscriber after its overflow policy acted: a bounded queue of its own.
 
-Entries are runs of events and gaps, oldest first. Every operation that drops events puts a gap exactly in their place.
+Entries are runs of events, and gaps, oldest first. An operation that drops events puts an exact gap in their place.
 """
 
 from __future__ import annotations
@@ -11,13 +11,12 @@ from dataclasses import replace
 from typing import TypeAlias
 
 from mxgw.v1.events_pb2 import GapReason
-from mxgw_core.events.log import Chunk, LogGap
-from mxgw_core.events.pieces import Entry, Kept, packed, unpacked
-from mxgw_core.events.records import event_item, record_bounds
+from mxgw_core.events.encoding import event_item, record_bounds
+from mxgw_core.events.pieces import Chunk, Gap, Kept, Piece, packed, unpacked
 
 _DROPPED = GapReason.GAP_REASON_QUEUE_DROPPED
-# Gaps that stand for events which were in the log: their counts add up.
-_OF_OUR_OWN = frozenset({_DROPPED, GapReason.GAP_REASON_CONFLATED})
+# Gaps for events that were in the log: when two such gaps are joined their counts add up.
+_COUNTED = frozenset({_DROPPED, GapReason.GAP_REASON_CONFLATED})
 
 # What an entry takes beside its events.
 _ENTRY_BYTES = 400
@@ -29,28 +28,37 @@ _Identified: TypeAlias = tuple[int, EventItem, bytes]
 
 
 class Backlog:
-    """Runs of events and gaps that one subscriber has yet to read, each with the time its oldest event came."""
+    """Unread runs of events, and gaps, each with the time at which its oldest event came."""
 
     def __init__(self) -> None:
-        self._entries: deque[tuple[Entry, float]] = deque()
+        self._entries: deque[tuple[Piece, float]] = deque()
+        # The chunk that a gap with runs announced: it comes next even when events are dropped meanwhile, and no longer
+        # counts as unread.
+        self._promised: Chunk | None = None
         self.events = 0
         self.bytes = 0
 
     def __bool__(self) -> bool:
-        return bool(self._entries)
+        return bool(self._entries) or self._promised is not None
 
     @property
     def memory_bytes(self) -> int:
         """About how much memory the entries take."""
-        return self.bytes + len(self._entries) * _ENTRY_BYTES
+        promised = self._promised.batch_bytes if self._promised is not None else 0
+        return self.bytes + promised + len(self._entries) * _ENTRY_BYTES
 
     @property
-    def since(self) -> float:
-        """When the oldest entry came; there must be one."""
-        return self._entries[0][1]
+    def since(self) -> float | None:
+        """When the oldest entry came; None when there is none."""
+        return self._entries[0][1] if self._entries else None
+
+    @property
+    def begins_without_range(self) -> bool:
+        """Whether the oldest entry is a gap that names no range."""
+        return bool(self._entries) and not self._entries[0][0].last
 
     def until(self, sequence: int) -> tuple[int, int]:
-        """Return how many of the events are not behind `sequence`, and about how many bytes they have."""
+        """Return how many events up to `sequence` there are, and about how many bytes they have."""
         events = size = 0
         for entry, _ in self._entries:
             if entry.first > sequence:
@@ -61,26 +69,34 @@ class Backlog:
                 size += entry.batch_bytes * here // entry.events
         return events, size
 
-    def append(self, entry: Entry, now: float) -> None:
-        """Add the newest entry; a gap that goes on with the gap before it becomes one with it."""
+    def append(self, entry: Piece, now: float) -> None:
+        """Add the newest entry. A gap that continues the gap before it is joined with it."""
         last = self._entries[-1][0] if self._entries else None
-        if isinstance(entry, LogGap) and isinstance(last, LogGap) and (joined := _joined(last, entry)):
+        if isinstance(entry, Gap) and isinstance(last, Gap) and (joined := _joined(last, entry)):
             self._entries[-1] = joined, self._entries[-1][1]
         else:
             self._entries.append((entry, now))
             self._count(entry, 1)
 
-    def put_first(self, entry: Entry, now: float) -> None:
-        """Let reading begin with `entry`."""
+    def put_first(self, entry: Piece, now: float) -> None:
+        """Put `entry` in front of all others."""
         self._entries.appendleft((entry, now))
         self._count(entry, 1)
 
-    def pop(self) -> Entry:
-        """Take the oldest entry."""
-        return self._pop()[0]
+    def pop(self) -> Piece:
+        """Take the oldest entry; behind a gap with runs the chunk that it announced."""
+        if self._promised is not None:
+            promised, self._promised = self._promised, None
+            return promised
+        entry = self._pop()[0]
+        if isinstance(entry, Gap) and entry.runs:
+            following = self._pop()[0]
+            assert isinstance(following, Chunk)
+            self._promised = following
+        return entry
 
-    def drain(self) -> list[tuple[Entry, float]]:
-        """Take every entry, taken apart, with its time; a gap without a range, which begins a stream, stays."""
+    def drain(self) -> list[tuple[Piece, float]]:
+        """Remove and return every entry with its time, gaps with runs split up; but not the gap that opens a stream."""
         self._unpack()
         front = [entry for entry in self._entries if not entry[0].last]
         rest = [entry for entry in self._entries if entry[0].last]
@@ -89,21 +105,21 @@ class Backlog:
         return rest
 
     def drop_oldest(self, excess_events: int, detail: str) -> int:
-        """Drop `excess_events` events from the old end; return how many were there to drop.
+        """Drop the `excess_events` oldest events, or as many as there are; return how many were dropped.
 
-        Gaps between them become part of theirs.
+        Gaps between dropped events become part of the gap that is put in their place.
         """
         self._unpack()
         dropped = 0
-        gaps: list[tuple[LogGap, float]] = []
+        gaps: list[tuple[Gap, float]] = []
         while self._entries and dropped < excess_events:
             entry, since = self._pop()
-            if isinstance(entry, LogGap):
+            if isinstance(entry, Gap):
                 gaps.append((entry, since))
                 continue
             take = min(entry.events, excess_events - dropped)
             last = entry.first + take - 1
-            _add_dropped(gaps, LogGap(entry.first, last, _DROPPED, detail, count=take), since)
+            _add_dropped(gaps, Gap(entry.first, last, _DROPPED, detail, count=take), since)
             dropped += take
             if take < entry.events:
                 self.put_first(entry.split(last)[1], since)
@@ -111,10 +127,10 @@ class Backlog:
             self.put_first(gap, since)
         return dropped
 
-    def select(self, judge: Callable[[set[EventItem]], Container[EventItem]], detail: str) -> int:
-        """Keep the events whose items `judge` wants of those there are; return how many were dropped.
+    def select(self, keep: Callable[[set[EventItem]], Container[EventItem]], detail: str) -> int:
+        """Keep the events of the items that `keep` returns when given all items; return how many events were dropped.
 
-        When `judge` raises, everything is as it was.
+        When `keep` raises, nothing has changed.
         """
         entries = self.drain()
         before = sum(entry.events for entry, _ in entries if isinstance(entry, Chunk))
@@ -123,7 +139,7 @@ class Backlog:
         kept = entries
         try:
             known = [_identified(entry) for entry, _ in entries]
-            items = judge({item for events in known if isinstance(events, list) for _, item, _ in events})
+            items = keep({item for events in known if isinstance(events, list) for _, item, _ in events})
             after, until = entries[0][0].first - 1, entries[-1][0].last
             kept = [(entry, entries[0][1]) for entry in packed(after, _wanted(known, items), until, _DROPPED, detail)]
         finally:
@@ -133,36 +149,36 @@ class Backlog:
 
     def _unpack(self) -> None:
         if any(entry.kept if isinstance(entry, Chunk) else entry.runs for entry, _ in self._entries):
-            since = self.since
+            since = self._entries[0][1]
             self._entries = deque((entry, since) for entry in unpacked([entry for entry, _ in self._entries]))
 
-    def _pop(self) -> tuple[Entry, float]:
+    def _pop(self) -> tuple[Piece, float]:
         entry, since = self._entries.popleft()
         self._count(entry, -1)
         return entry, since
 
-    def _count(self, entry: Entry, sign: int) -> None:
+    def _count(self, entry: Piece, sign: int) -> None:
         if isinstance(entry, Chunk):
             self.events += sign * entry.events
             self.bytes += sign * entry.batch_bytes
 
 
-def _joined(left: LogGap, right: LogGap) -> LogGap | None:
-    """Return both as one gap when they are neighbours, of one reason, and stand for events of the log."""
-    if left.reason != right.reason or left.reason not in _OF_OUR_OWN or left.last + 1 != right.first:
+def _joined(left: Gap, right: Gap) -> Gap | None:
+    """Return both as one gap, when they are neighbours with the same reason and their counts add up; else None."""
+    if left.reason != right.reason or left.reason not in _COUNTED or left.last + 1 != right.first:
         return None
     return None if left.runs or right.runs else replace(left, last=right.last, count=left.count + right.count)
 
 
-def _add_dropped(gaps: list[tuple[LogGap, float]], gap: LogGap, since: float) -> None:
-    """Add what was dropped; what lies between it and what was dropped before becomes a part of it."""
+def _add_dropped(gaps: list[tuple[Gap, float]], gap: Gap, since: float) -> None:
+    """Add the gap of dropped events; gaps between it and the gap of events dropped before become part of it."""
     count, first = gap.count, gap.first
     for index in range(len(gaps) - 1, -1, -1):
         before, _ = gaps[index]
         if not before.last or before.last + 1 != first:
             break
         first = before.first
-        count += before.count if before.reason in _OF_OUR_OWN else 0
+        count += before.count if before.reason in _COUNTED else 0
         if before.reason == _DROPPED:
             gap, since = replace(gap, first=first, count=count), gaps[index][1]
             del gaps[index:]
@@ -170,8 +186,8 @@ def _add_dropped(gaps: list[tuple[LogGap, float]], gap: LogGap, since: float) ->
     gaps.append((gap, since))
 
 
-def _identified(entry: Entry) -> LogGap | list[_Identified]:
-    if isinstance(entry, LogGap):
+def _identified(entry: Piece) -> Gap | list[_Identified]:
+    if isinstance(entry, Gap):
         return entry
     frame = entry.frame
     bounds = record_bounds(frame, entry.start)
@@ -181,9 +197,9 @@ def _identified(entry: Entry) -> LogGap | list[_Identified]:
     ]
 
 
-def _wanted(known: Iterable[LogGap | list[_Identified]], items: Container[EventItem]) -> Iterator[Kept]:
+def _wanted(known: Iterable[Gap | list[_Identified]], items: Container[EventItem]) -> Iterator[Kept]:
     for events in known:
-        if isinstance(events, LogGap):
+        if isinstance(events, Gap):
             yield events
         else:
             yield from ((sequence, record) for sequence, item, record in events if item in items)

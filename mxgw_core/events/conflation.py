@@ -1,7 +1,7 @@
-"""The newest value of every item, gathered for a reader that does not take them all.
+"""The newest value of every item, gathered for a reader that does not read every event.
 
-Every event costs the same small time as it comes in, so that nobody waits while all that a stalled reader missed is
-gone through.
+Each event costs the same small time as it comes in. Going through the whole backlog of a stalled reader at once would
+hold up everybody else.
 """
 
 from __future__ import annotations
@@ -11,33 +11,32 @@ from collections.abc import Iterator
 from typing import TypeAlias
 
 from mxgw.v1.events_pb2 import EventKind, GapReason
-from mxgw_core.events.log import Chunk, LogGap
-from mxgw_core.events.pieces import Entry, Kept, packed
-from mxgw_core.events.records import MalformedBatch, event_head, record_bounds
+from mxgw_core.events.encoding import MalformedBatch, event_head, record_bounds
+from mxgw_core.events.pieces import Chunk, Gap, Kept, Piece, packed
 
 _DATA_CHANGE = int(EventKind.EVENT_KIND_DATA_CHANGE)
 # What the dictionary and the objects in it take beside the encoded event: 135 bytes measured on CPython 3.11.
 _OVERHEAD_BYTES = 150
 
-# An item's serial, or for what is never replaced its own sequence.
+# The serial of an item; for an event or a gap that is never replaced, its own sequences.
 _Key: TypeAlias = int | tuple[int, ...]
 
 
 class Conflation:
-    """Takes events and gaps in order; gives back, in order, what was not replaced and gaps for what was.
+    """Takes events and gaps in order; gives back, in order, events that were not replaced, and gaps for the others.
 
-    What is gathered becomes readable with `release`, all at once: an item that changes faster than it is read would
-    otherwise move back in the queue again and again, and never be read.
+    Everything gathered becomes readable at once, with `release`. Otherwise an item that changes faster than it is read
+    would move back in the queue again and again, and would never be read.
     """
 
     def __init__(self, detail: str) -> None:
         self._detail = detail
         # In the order of their sequences: a newer value of an item is put at the end anew.
-        self._slots: dict[_Key, bytes | LogGap] = {}
+        self._slots: dict[_Key, bytes | Gap] = {}
         self._after = self._until = 0
         self._others = 0
         self._since = 0.0
-        self._released: Iterator[Entry] | None = None
+        self._released: Iterator[Piece] | None = None
         self._released_others = 0
         self._released_since = 0.0
         self.events = 0
@@ -48,12 +47,12 @@ class Conflation:
 
     @property
     def others(self) -> int:
-        """Events of other kinds, and gaps: never replaced, so whoever does not read must be bounded in them."""
+        """How many events of other kinds, and gaps: they are never replaced, so that their number needs a limit."""
         return self._others + self._released_others
 
     @property
     def since(self) -> float:
-        """When the oldest of it may have come, on the caller's clock."""
+        """When the oldest event may have come, on the caller's clock."""
         return self._since if self._released is None else self._released_since
 
     @property
@@ -61,8 +60,8 @@ class Conflation:
         """Return about how much memory it takes."""
         return self.bytes + self.events * _OVERHEAD_BYTES
 
-    def absorb(self, item: Chunk | LogGap, now: float) -> None:
-        """Take what follows everything taken so far.
+    def absorb(self, item: Piece, now: float) -> None:
+        """Take the piece that follows everything taken so far.
 
         Raises:
             MalformedBatch: the events are not encoded, or not numbered, as the contract says.
@@ -70,7 +69,7 @@ class Conflation:
         if not self._slots:
             self._after, self._since = item.first - 1, now
         self._until = item.last
-        if isinstance(item, LogGap):
+        if isinstance(item, Gap):
             self._slots[item.first, item.last] = item
             self._others += 1
         else:
@@ -86,7 +85,7 @@ class Conflation:
             expected = sequence + 1
             key: _Key
             if kind == _DATA_CHANGE:
-                key = serial  # a handle may stand for another item by now
+                key = serial  # a handle may belong to another item by now
             else:
                 key = (sequence,)
                 self._others += 1
@@ -98,7 +97,7 @@ class Conflation:
             self.bytes += end - start
 
     def release(self) -> None:
-        """Let what is gathered be read; what was released before must have been."""
+        """Let everything gathered be read. Everything released before must have been taken."""
         if self._slots:
             kept = map(_as_kept, self._slots.values())
             reason = GapReason.GAP_REASON_CONFLATED
@@ -106,10 +105,10 @@ class Conflation:
             self._released_others, self._released_since = self._others, self._since
             self._slots, self._others = {}, 0
 
-    def take(self) -> list[Entry]:
-        """Return the next of what was released, a gap with what must follow it; nothing when all of it was read."""
+    def take(self) -> list[Piece]:
+        """Return the next released piece, and with a gap the chunk that it announces; nothing when all was taken."""
         entries = list(itertools.islice(self._released, 1)) if self._released is not None else []
-        if entries and isinstance(entries[0], LogGap) and entries[0].runs and self._released is not None:
+        if entries and isinstance(entries[0], Gap) and entries[0].runs and self._released is not None:
             entries += itertools.islice(self._released, 1)
         if not entries:
             self._released, self._released_others = None, 0
@@ -119,7 +118,7 @@ class Conflation:
                 self.bytes -= entry.batch_bytes
         return entries
 
-    def drain(self) -> Iterator[Entry]:
+    def drain(self) -> Iterator[Piece]:
         """Yield everything there is, released or not."""
         while entries := self.take():
             yield from entries
@@ -128,8 +127,8 @@ class Conflation:
             yield from entries
 
 
-def _as_kept(entry: bytes | LogGap) -> Kept:
-    if isinstance(entry, LogGap):
+def _as_kept(entry: bytes | Gap) -> Kept:
+    if isinstance(entry, Gap):
         return entry
     _, body, _ = next(record_bounds(entry))
     return event_head(entry, body)[0], entry

@@ -1,10 +1,7 @@
-"""The pump of one session: takes the worker's events into the log and lets its subscribers know.
+"""The pump of one session: takes the worker's events into the log and lets the readers know.
 
-It never waits for a subscriber. A subscriber beyond its limits is judged by its own policy at once; what the policy
-decides touches that subscriber only.
-
-It has more than 400 lines, because every way a verdict can take, and all that is forgotten for the sake of memory,
-moves the same log and the same cursors.
+It never waits for a reader. Readers that are over their limits are handed to `events.overflow`; what their policies
+decide touches only them.
 """
 
 from __future__ import annotations
@@ -13,64 +10,32 @@ import asyncio
 import math
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from weakref import WeakValueDictionary
 
 from mxgw.v1.events_pb2 import GapReason
 from mxgw_core.api.errors import GatewayError
-from mxgw_core.api.events import (
-    Block,
-    Conflate,
-    Disconnect,
-    DropNewest,
-    DropOldest,
-    EventFilter,
-    FailSession,
-    Lag,
-    OverflowPolicy,
-    QueueLimits,
-    Resync,
-    Retention,
-    Select,
-    Tolerate,
-)
-from mxgw_core.api.events import Verdict as PolicyVerdict
+from mxgw_core.api.events import EventFilter, OverflowPolicy, QueueLimits, Retention
 from mxgw_core.api.feeds import FeedFilter
 from mxgw_core.api.types import Position
-from mxgw_core.events.budget import OverBudget, wanted
-from mxgw_core.events.endings import overflow_error
-from mxgw_core.events.figures import DISCONNECTS, OVERFLOW, RESUMES, STALL, Rate, SessionFigures, StreamTotals
-from mxgw_core.events.filtering import FeedSieve, ItemSieve, Sieve
-from mxgw_core.events.guard import POLICY_BUDGET_S, PolicyGuard
+from mxgw_core.events.counts import DISCONNECTS, RESUMES, STALL, Rate, SessionCounts, StreamTotals
+from mxgw_core.events.history import BrokenPromises
 from mxgw_core.events.item_book import ItemBook
-from mxgw_core.events.lead_in import Doubts
-from mxgw_core.events.log import EventLog, LogGap
+from mxgw_core.events.log import EventLog
 from mxgw_core.events.memory import MemoryUse
-from mxgw_core.events.records import MalformedBatch
+from mxgw_core.events.overflow import Cancellable, Overflow, drop_oldest
+from mxgw_core.events.pieces import Gap
+from mxgw_core.events.sources import FromLog
+from mxgw_core.events.stages import FeedFilters, Filters, ItemFilters
+from mxgw_core.events.start import Start, StartPlace, decide
 from mxgw_core.events.subscriber import Subscriber
-from mxgw_core.events.verdict import Start, Verdict, decide
-from mxgw_core.events.waiting import Cancellable
 
-# However patient a policy is, nobody else waits longer for its subscriber.
-_LONGEST_BLOCK_S = 60.0
-# However impatient a policy is, it is not asked more often than this.
-_SHORTEST_RECHECK_S = 0.01
 # Events are forgotten together with those that came within this share of the retention's seconds.
 _AGE_SHARE = 1 / 8
-# What `Select.keep` may take for each item besides.
-_ANSWER_BUDGET_S = 0.000_002
 
 _NO_MEMORY = "the gateway held more than limits.memory_bytes, and this reader was furthest behind: read faster"
 
 NOTHING_RETAINED = Retention(events=0, bytes=0, seconds=0.0)
-
-
-@dataclass(frozen=True, slots=True)
-class Subscription:
-    """What `attach` returns: the subscriber, and the verdict its stream opens with."""
-
-    subscriber: Subscriber
-    verdict: Verdict
 
 
 class Distributor:
@@ -95,32 +60,30 @@ class Distributor:
         self.epoch = b""
         self.log = EventLog(clock)
         self.items = items
-        self.doubts = Doubts()
+        self.broken_promises = BrokenPromises()
         self.subscribers: dict[str, Subscriber] = {}
         self.end_error: GatewayError | None = None
-        # Lost before anybody could attach; told to the first who asks for the oldest.
-        self.never_delivered: LogGap | None = None
-        self.figures = SessionFigures()
+        # Lost before anybody could attach; named in a gap to the first reader that asks for the oldest.
+        self.never_delivered: Gap | None = None
+        self.counts = SessionCounts()
         self._clock = clock
         self._unattached = unattached
         self._retention = NOTHING_RETAINED
         self._bound_bytes: int | None = None
-        self._on_fail_session = on_fail_session
         self._was_attached = False
         self._rate = Rate()
-        self._guard = PolicyGuard(self.figures)
-        # Mirrors of the gateway's own, such as a dashboard: they never count, and never end before the session.
+        # Readers of the gateway's own, such as a dashboard: they never count, and never end before the session.
         self._internal: dict[str, Subscriber] = {}
         # What subscribers with equal filters share, while one of them is attached.
-        self._sieves: WeakValueDictionary[tuple[EventFilter, ...], ItemSieve] = WeakValueDictionary()
-        self._hold: Callable[[bool], None] | None = None
-        self._blocked_by: Subscriber | None = None
-        self._blocked_at = 0.0
-        self._call_later = call_later or (lambda delay, then: asyncio.get_running_loop().call_later(delay, then))
-        # Ends a `Block`.
-        self._block_timer: Cancellable | None = None
-        # Asks a policy that tolerated again; at most one, for the first that is due.
-        self._recheck: tuple[float, Cancellable] | None = None
+        self._filters: WeakValueDictionary[tuple[EventFilter, ...], ItemFilters] = WeakValueDictionary()
+        self._overflow = Overflow(
+            self.counts,
+            check_all=self.check,
+            has_snapshots=lambda: self.has_snapshots,
+            on_fail_session=on_fail_session,
+            clock=clock,
+            call_later=call_later or (lambda delay, then: asyncio.get_running_loop().call_later(delay, then)),
+        )
 
     def retain(self, retention: Retention) -> None:
         """Keep this much after delivery, and no less than was asked for before; `bound` has the last word."""
@@ -129,7 +92,7 @@ class Distributor:
         self.log.segment_s = self._retention.seconds * _AGE_SHARE or math.inf
 
     def bound(self, limit_bytes: int) -> None:
-        """Keep no more bytes of events than this, whoever asks for more; call it before anything is kept."""
+        """Keep at most so many bytes of events, even when plugins ask for more. To be called before the first event."""
         self._bound_bytes = limit_bytes
         self._unattached, self._retention = self._bounded(self._unattached), self._bounded(self._retention)
 
@@ -139,12 +102,12 @@ class Distributor:
         return replace(retention, bytes=min(retention.bytes, self._bound_bytes))
 
     def refill_after(self, sequence: int) -> None:
-        """Begin behind `sequence`: a worker that was taken over sends all it kept at once, which is no rate."""
+        """Begin behind `sequence`: a worker that was taken over sends all that it kept at once, which is no rate."""
         self.log.start_after(sequence)
         self._rate.restart(math.inf)
 
     def refilled(self) -> None:
-        """The worker sent what it had kept: from now on events come as they happen."""
+        """The worker has sent everything it had kept: from now on events come as they happen."""
         self._rate.restart(self._clock())
 
     @property
@@ -163,13 +126,13 @@ class Distributor:
         return min(reach_s, keep.seconds) if keep.seconds else reach_s
 
     def totals(self) -> StreamTotals:
-        """Return what the session took and gave so far; mirrors of the gateway's own do not count."""
-        totals = StreamTotals(self.log.appended_events, self.log.appended_bytes, counts=self.figures.counts())
-        totals.replayed.add(self.figures.replayed)
-        for figures in (self.figures.left, *(subscriber.figures for subscriber in self.subscribers.values())):
-            totals.given.add(figures)
-        if self._blocked_by is not None:  # what the end of the stall will count is no less
-            totals.counts[STALL,] += int((self._clock() - self._blocked_at) * 1000)
+        """Return what the session took and gave so far; internal readers do not count."""
+        totals = StreamTotals(self.log.appended_events, self.log.appended_bytes, counts=self.counts.copy())
+        totals.replayed.add(self.counts.replayed)
+        for given in (self.counts.left, *(subscriber.counts for subscriber in self.subscribers.values())):
+            totals.given.add(given)
+        if stalled_ms := self._overflow.stalled_ms:  # when the stall ends at least this much is counted
+            totals.counts[STALL,] += stalled_ms
         return totals
 
     # from the worker
@@ -182,7 +145,7 @@ class Distributor:
         """
         self.log.append(first, last, batch)
 
-    def append_gap(self, gap: LogGap) -> None:
+    def append_gap(self, gap: Gap) -> None:
         """Take a range that no event will fill.
 
         Raises:
@@ -190,10 +153,10 @@ class Distributor:
         """
         self.log.append_gap(gap)
 
-    def begin_behind(self, gap: LogGap) -> None:
+    def begin_behind(self, gap: Gap) -> None:
         """Take a range that no event will fill, in front of all others: the log begins behind it.
 
-        It is a gap like any other when something came before, or when somebody already reads from there.
+        It is a gap like any other when something came before, or when there are readers already.
 
         Raises:
             OutOfOrder: it does not follow the head.
@@ -202,180 +165,56 @@ class Distributor:
             self.log.append_gap(gap)
             return
         self.log.start_after(gap.last)
-        # Told to the first who asks for the oldest; who resumes is told that the log begins later.
+        # The first reader that asks for the oldest gets this gap; one that resumes gets a gap up to the log's begin.
         first = self.never_delivered.first if self.never_delivered else gap.first
-        self.never_delivered = LogGap(first, gap.last, GapReason.GAP_REASON_RING_EVICTED, gap.detail)
+        self.never_delivered = Gap(first, gap.last, GapReason.GAP_REASON_RING_EVICTED, gap.detail)
 
     def flush(self) -> None:
-        """Judge whoever is beyond its limits, wake whoever waits, and forget what nobody needs."""
-        self._look()
-        # Whoever is level was given the events at once: there is nothing to judge.
-        behind = [subscriber for subscriber in self._everyone() if not subscriber.serve()]
+        """Let readers take what is new, check those that are behind, and forget what nobody needs."""
+        self._rate.mark(self._clock(), self.log.appended_events, self.log.appended_bytes)
+        behind = []
+        for subscriber in self._everyone():
+            if subscriber.is_idle and type(subscriber.source) is FromLog:
+                subscriber.wake()  # it takes the events at once: there is nothing to check
+            else:
+                behind.append(subscriber)
         for subscriber in behind:
-            self._judge(subscriber)
+            self._overflow.check(subscriber)
         for subscriber in behind:
-            subscriber.appended()
+            if not subscriber.is_timed:
+                subscriber.wake()
         self.trim()
 
     def check(self) -> None:
-        """Judge whoever is beyond its limits, and forget what is too old; called now and then, for what time does."""
-        self._look()
-        for subscriber in self._everyone():
-            self._judge(subscriber)
-        self.trim()
-
-    def _look(self) -> None:
+        """Check every reader, and forget what is too old; called now and then, because time passes."""
         self._rate.mark(self._clock(), self.log.appended_events, self.log.appended_bytes)
-        if self._blocked_by is not None and self._blocked_by.end is not None:
-            self._unblock()
-
-    def _judge(self, subscriber: Subscriber) -> None:
-        if subscriber.end is not None or subscriber is self._blocked_by:
-            return
-        if subscriber.refusing_from is not None:
-            subscriber.skip_refused()
-            return
-        subscriber.gather()
-        if subscriber.is_idle:
-            return  # a burst that is larger than the limit is no sign of a slow reader
-        if subscriber.is_over_limit():
-            self._overflow(subscriber)
-        elif not subscriber.is_conflating:
-            subscriber.over_since = None
+        for subscriber in self._everyone():
+            self._overflow.check(subscriber)
+        self.trim()
 
     def _everyone(self) -> tuple[Subscriber, ...]:
         return (*self.subscribers.values(), *self._internal.values())
 
-    def _overflow(self, subscriber: Subscriber) -> None:
-        lag = subscriber.lag()
-        verdict = self._guard.verdict(subscriber, lag)
-        kind = type(verdict).__name__
-        if not isinstance(verdict, Tolerate):
-            self.figures.count(OVERFLOW, subscriber.policy_name, kind)
-        self._try(verdict, subscriber, lag)
-
-    def _try(self, verdict: PolicyVerdict, subscriber: Subscriber, lag: Lag) -> None:
-        """Carry a verdict out; what is wrong with it, or with code it brings, is the policy's failure."""
-        try:
-            self._carry_out(verdict, subscriber, lag)
-        except MalformedBatch:
-            raise  # the worker's failure
-        except OverBudget as error:
-            self._guard.failed(subscriber, str(error))
-            self._disconnect(subscriber, lag)
-        except Exception:
-            self._guard.failed(subscriber, f"failed in {type(verdict).__name__}", exc_info=True)
-            self._disconnect(subscriber, lag)
-
-    def _carry_out(self, verdict: PolicyVerdict, subscriber: Subscriber, lag: Lag) -> None:
-        match verdict:
-            case Disconnect():
-                self._disconnect(subscriber, lag)
-            case FailSession():
-                self._disconnect(subscriber, lag)
-                if subscriber.id not in self._internal:
-                    self._on_fail_session(f"subscriber {subscriber.name} fell {lag.events} events behind")
-            case DropOldest(keep_events):
-                subscriber.drop_oldest(min(keep_events, max(lag.events - 1, 0)))
-            case DropNewest(resume_below_events):
-                subscriber.refuse_newest(min(resume_below_events, max(lag.events - 1, 0)))
-            case Conflate():
-                if not subscriber.conflate():
-                    # What is never replaced, or the newest values alone, are too much: bounded like any other.
-                    self._disconnect(subscriber, lag)
-            case Select(keep):
-                subscriber.select(lambda items: wanted(keep, items, POLICY_BUDGET_S, _ANSWER_BUDGET_S))
-                if subscriber.is_over_limit():
-                    self._disconnect(subscriber, lag)
-            case Resync():
-                subscriber.drop_oldest(0)
-                if self._retention.snapshots:
-                    subscriber.want_snapshot()
-            case Tolerate(recheck_s):
-                self._check_after(recheck_s)
-            case Block():
-                self._block(subscriber, lag, verdict)
-
-    def _check_after(self, seconds: float) -> None:
-        """Look again in so many seconds, or before."""
-        due = self._clock() + max(seconds, _SHORTEST_RECHECK_S)
-        if self._recheck is not None and self._recheck[0] <= due:
-            return
-        self._cancel_recheck()
-
-        def check() -> None:
-            self._recheck = None
-            self.check()
-
-        self._recheck = due, self._call_later(due - self._clock(), check)
-
-    def _cancel_recheck(self) -> None:
-        if self._recheck is not None:
-            self._recheck[1].cancel()
-            self._recheck = None
-
-    def _disconnect(self, subscriber: Subscriber, lag: Lag) -> None:
-        if subscriber.id in self._internal:
-            subscriber.drop_oldest(0)  # a mirror of our own is never cut: it begins again from here
-        else:
-            subscriber.finish(overflow_error(subscriber, lag.events, self.log.head))
-
-    def _block(self, subscriber: Subscriber, lag: Lag, verdict: Block) -> None:
-        if self._blocked_by is not None:
-            return  # held already; this one is asked again when it goes on
-        if self._hold is None or subscriber.id in self._internal:
-            self._carry_out(verdict.then, subscriber, lag)
-            return
-
-        def expired() -> None:
-            self._unblock()
-            if subscriber.end is None and subscriber.is_over_limit():
-                self._try(verdict.then, subscriber, lag)
-                subscriber.wake()
-
-        def read() -> None:
-            if not subscriber.is_over_limit():
-                self._unblock()
-
-        if not 0 <= verdict.timeout_s <= _LONGEST_BLOCK_S:
-            raise ValueError(f"a session must not wait {verdict.timeout_s} s for a subscriber")
-        self._block_timer = self._call_later(verdict.timeout_s, expired)
-        subscriber.on_read = read
-        self._blocked_by, self._blocked_at = subscriber, self._clock()
-        self._hold(True)
-
-    def _unblock(self) -> None:
-        subscriber, self._blocked_by = self._blocked_by, None
-        if subscriber is None:
-            return
-        subscriber.on_read = None
-        self.figures.count(STALL, by=round((self._clock() - self._blocked_at) * 1000))
-        if self._block_timer is not None:
-            self._block_timer.cancel()
-            self._block_timer = None
-        if self._hold is not None:
-            self._hold(False)
-
     def hold_with(self, hold: Callable[[bool], None]) -> None:
         """Let `hold(True)` stop the worker's events and `hold(False)` let them come again; for `Block`."""
-        self._hold = hold
+        self._overflow.hold = hold
 
     def trim(self) -> None:
-        """Forget what is neither retained nor unread: what is oldest then is what a resume can have."""
+        """Forget what is neither retained nor unread; a resume can have everything that remains."""
         keep = self._retention if self._was_attached else self._retention.covering(self._unattached)
         if not self.log.exceeds(keep.events, keep.bytes, keep.seconds):
             return
         self._forgotten(self.log.trim(self._floor(), keep.events, keep.bytes, keep.seconds))
 
     def _floor(self) -> int:
-        """Return up to where everybody has read."""
-        active = [s for s in self._everyone() if s.end is None]
-        return min((s.cursor for s in active), default=self.log.head)
+        """Return up to where every reader of the log has read."""
+        cursors = [s.source.reads_after for s in self._everyone()]
+        return min((cursor for cursor in cursors if cursor is not None), default=self.log.head)
 
-    def _forgotten(self, forgotten: LogGap | None) -> None:
+    def _forgotten(self, forgotten: Gap | None) -> None:
         if forgotten is not None and not self._was_attached:
             first = self.never_delivered.first if self.never_delivered else forgotten.first
-            self.never_delivered = LogGap(
+            self.never_delivered = Gap(
                 first,
                 forgotten.last,
                 GapReason.GAP_REASON_RING_EVICTED,
@@ -385,7 +224,7 @@ class Distributor:
     # memory
 
     def memory(self) -> MemoryUse:
-        """Return what the session holds; what else is kept for it is to be counted here, as a kind of its own."""
+        """Return how much memory the session holds for events; anything added to it needs a kind of its own here."""
         backlogs = sum(subscriber.memory_bytes for subscriber in self._everyone())
         items = self.items.size_bytes if self.items is not None else 0
         return MemoryUse(
@@ -393,19 +232,23 @@ class Distributor:
             joined=self.log.shared_bytes,
             backlog=backlogs,
             items=items,
-            answers=sum(sieve.memory_bytes for sieve in self._sieves.values()),
+            answers=sum(filters.memory_bytes for filters in self._filters.values()),
         )
 
     def forget_oldest(self) -> bool:
-        """Forget the oldest that nobody has to read any more, although it is retained; return whether there was any."""
+        """Forget the oldest events, retained or not, if every reader has read them; return whether there were any."""
         forgotten = self.log.trim_oldest(self._floor())
         self._forgotten(forgotten)
         return forgotten is not None
 
     def drop_unread(self) -> bool:
-        """Drop all that the reader furthest behind has yet to read, with a gap; return whether there was any."""
-        for subscriber in sorted(self._everyone(), key=lambda s: s.lag_bytes, reverse=True):
-            if subscriber.drop_unread(_NO_MEMORY):
+        """Replace everything unread of the reader furthest behind by a gap; return whether there was anything."""
+        for subscriber in sorted(self._everyone(), key=lambda s: s.unread.bytes, reverse=True):
+            if subscriber.unread.events:
+                subscriber.source = drop_oldest(subscriber.source, 0, _NO_MEMORY)
+                if subscriber.on_taken is not None:
+                    subscriber.on_taken()
+                subscriber.wake()
                 while self.forget_oldest():
                     pass
                 return True
@@ -426,74 +269,70 @@ class Distributor:
         peer: str = "",
         policy_source: str = "",
         older_until: int | None = None,
-    ) -> Subscription:
+    ) -> Subscriber:
         """Decide where to begin and place the cursor, in one step; `policy_source` names who brought the policy.
 
-        With `older_until` the caller serves first what the log no longer holds, from a store that has everything
-        behind `start` up to there: it is not announced as a gap, and the store must reach to the log for the resume to
-        be complete.
+        With `older_until` the caller first sends older events from a history store, which has everything behind `start`
+        up to that sequence. They are not announced as a gap. The resume is complete only when they reach to the log.
 
         Raises:
             GatewayError: the session has ended; the same error its streams ended with.
         """
         if self.end_error is not None:
             raise self.end_error
-        verdict = self.decide(start, older_until)
+        place = self.decide(start, older_until)
+        if start is Start.OLDEST_RETAINED and self.never_delivered is not None:
+            lost, self.never_delivered = self.never_delivered, None
+            # What was forgotten since then is not held either: the gap reaches to where the events begin.
+            gap = replace(lost, last=max(lost.last, place.cursor))
+            place = StartPlace(place.cursor, was_resuming=False, recovered=False, gap=gap)
+        is_stored = older_until is not None and place.was_resuming and place.gap is not None and place.gap.first > 0
         subscriber = Subscriber(
             subscriber_id,
             self.log,
-            verdict.cursor,
+            place,
+            None if is_stored else place.gap,
             limits,
-            self._guard.usable(policy, policy_source),
-            FeedSieve(feed_filters) if feed_filters else self._sieve(filters),
-            self._clock,
-            figures=self.figures,
+            self._overflow.usable(policy, policy_source),
+            filters=FeedFilters(feed_filters) if feed_filters else self._shared(filters),
+            session_counts=self.counts,
             client_name=client_name,
             peer=peer,
             policy_source=policy_source,
         )
-        gap = verdict.gap
-        if start is Start.OLDEST_RETAINED and self.never_delivered is not None:
-            lost, self.never_delivered = self.never_delivered, None
-            # Whatever went since then is not held either: the gap reaches to where the events begin.
-            gap = replace(lost, last=max(lost.last, verdict.cursor))
-            verdict = Verdict(verdict.cursor, was_resuming=False, recovered=False, gap=gap)
-        if older_until is not None and verdict.was_resuming and gap is not None and gap.first:
-            subscriber.delivered = gap.first - 1
-        elif gap is not None:
-            subscriber.put_first(gap)
         self.subscribers[subscriber_id] = subscriber
         self._count_readers()
         self._was_attached = True
-        if verdict.was_resuming:
-            self.figures.count(RESUMES, str(verdict.recovered).lower())
-            self.figures.replayed.observe(subscriber.lag_events)
+        if place.was_resuming:
+            self.counts.count(RESUMES, str(place.recovered).lower())
+            self.counts.replayed.observe(subscriber.unread.events)
         self.trim()
-        return Subscription(subscriber, verdict)
+        return subscriber
 
-    def decide(self, start: Start | Position, older_until: int | None = None) -> Verdict:
+    def decide(self, start: Start | Position, older_until: int | None = None) -> StartPlace:
         """Return where a subscriber would begin at this moment; `older_until` as for `attach`."""
         self.trim()
         return decide(self.log, self.epoch, start, older_until)
 
-    def _sieve(self, filters: Sequence[EventFilter]) -> Sieve | None:
+    def _shared(self, filters: Sequence[EventFilter]) -> Filters | None:
         if not filters:
             return None
         if self.items is None:
             raise TypeError("a feed's events are about no items: use feed_filters")
-        sieve = ItemSieve(filters, self.items)
-        return self._sieves.setdefault(sieve.filters, sieve) if sieve.is_standing else sieve
+        own = ItemFilters(filters, self.items)
+        return self._filters.setdefault(own.filters, own) if own.is_standing else own
 
     def attach_internal(self, subscriber_id: str, *, limits: QueueLimits, policy: OverflowPolicy) -> Subscriber:
-        """Attach a mirror of the gateway's own, from here on; it does not count as a subscriber.
+        """Attach an internal reader (for example the dashboard); it gets only new events, and is not counted.
 
         Raises:
             GatewayError: the session has ended.
         """
         if self.end_error is not None:
             raise self.end_error
+        place = StartPlace(self.log.head, was_resuming=False, recovered=False)
         subscriber = Subscriber(
-            subscriber_id, self.log, self.log.head, limits, policy, None, self._clock, figures=SessionFigures()
+            *(subscriber_id, self.log, place, None, limits, policy), session_counts=SessionCounts(), is_internal=True
         )
         self._internal[subscriber_id] = subscriber
         self._count_readers()
@@ -503,34 +342,32 @@ class Distributor:
         self.log.is_shared = len(self.subscribers) + len(self._internal) > 1
 
     def detach(self, subscriber: Subscriber) -> bool:
-        """Forget a subscriber; return whether it was the last one."""
-        if self._blocked_by is subscriber:
-            self._unblock()
+        """Remove a subscriber; return whether it was the last one."""
+        self._overflow.unblock(subscriber)
         was_internal = self._internal.pop(subscriber.id, None) is not None
         was_here = not was_internal and self.subscribers.pop(subscriber.id, None) is not None
         self._count_readers()
         if not was_here:
             return False
-        self.figures.left.add(subscriber.figures)
-        if subscriber.end is not None:
-            self.figures.count(DISCONNECTS, subscriber.end.error.reason)
+        self.counts.left.add(subscriber.counts)
+        if (error := subscriber.end_error) is not None:
+            self.counts.count(DISCONNECTS, error.reason)
         self.trim()
         return not self.subscribers
 
     def end(self, error: GatewayError) -> None:
-        """End every stream with `error` after what is in the log; whoever attaches later gets it at once."""
+        """End every stream with `error`, behind everything in the log. From then on `attach` raises it."""
         if self.end_error is None:
             self.end_error = error
-            self._unblock()
-            self._cancel_recheck()
+            self._overflow.stop()
             for subscriber in self._everyone():
                 subscriber.finish(error)
 
     def release(self) -> None:
-        """Give the log's memory back, once the session has ended; what its readers have yet to take is theirs already.
+        """Give the log's memory back, once the session has ended; unread events are in the readers' backlogs by then.
 
-        Session, worker and log refer to each other, so all of it would wait for the collector otherwise, and that
-        looks at old objects only when a quarter more of them have come: a site's largest memory would be that of
-        sessions which are gone.
+        Session, worker and log refer to each other, so that their memory would otherwise wait for the garbage
+        collector. It looks at old objects only when a quarter more of them have come: most of a large site's memory
+        would belong to sessions that have ended.
         """
         self.log.release()

@@ -1,4 +1,4 @@
-"""Stream frames as bytes: what goes out is encoded once and never parsed in between."""
+"""Frames of a stream as bytes, encoded once and never parsed again."""
 
 from __future__ import annotations
 
@@ -7,10 +7,10 @@ import time
 from mxgw.convert import duration_from_seconds, timestamp_from_ns
 from mxgw.v1 import events_pb2 as e
 from mxgw.v1.event_service_pb2 import StreamEventsResponse
-from mxgw_core.events.log import LogGap
+from mxgw_core.events.pieces import Gap
 
 
-def gap_frame(epoch: bytes, gap: LogGap) -> bytes:
+def gap_frame(epoch: bytes, gap: Gap) -> bytes:
     """Return a Gap frame; an unknown range has first 0 and last 0."""
     count = gap.count
     if not count and gap.first and gap.reason not in _UNKNOWN_COUNT:
@@ -28,7 +28,7 @@ def gap_frame(epoch: bytes, gap: LogGap) -> bytes:
     ).SerializeToString()
 
 
-# Gaps that stand for a number of events nobody can know, although they take one sequence number.
+# Nobody can know how many events these gaps are for, although each takes one sequence number.
 _UNKNOWN_COUNT = frozenset({e.GAP_REASON_SOURCE_RECONNECTED, e.GAP_REASON_SOURCE_OVERFLOW, e.GAP_REASON_EPOCH_CHANGED})
 
 
@@ -44,7 +44,7 @@ def heartbeat_frame(
     worker_state: e.WorkerState.ValueType,
     source_health: e.SourceHealth.ValueType,
 ) -> bytes:
-    """Return a Heartbeat frame; `sequence` is where the subscriber stands."""
+    """Return a Heartbeat frame; everything up to `sequence` was delivered, filtered or covered by a Gap."""
     return StreamEventsResponse(
         heartbeat=e.Heartbeat(
             position=_position(epoch, sequence),

@@ -1,8 +1,7 @@
-"""What the worker of a session says of its items: by serial, and of those that have not ended by handle.
+"""The items of a session, as its worker reports them: by serial, and by handle until they end.
 
-Rights are judged by this and by nothing else. Handles are given out again, so what commands that pass by say of them
-can only be guessed at; the worker tells of each item before its first event, and before the answer that names its
-handle.
+Rights are decided by these records and nothing else. The handles in commands would not do, because MXAccess gives them
+out again. The worker reports each item before its first event, and before the answer that names its handle.
 """
 
 from __future__ import annotations
@@ -15,25 +14,25 @@ from mxgw.v1.commands_pb2 import MxCommand
 from mxgw.worker.v1 import worker_pb2 as w
 from mxgw_core.api.access import OfInputs, used_handles
 from mxgw_core.api.types import ItemRecord
-from mxgw_core.events.records import SERIALS_END
+from mxgw_core.events.encoding import SERIALS_END
 from mxgw_worker.ipc.references import MOST_REFERENCE_BYTES, reference_bytes
 
-# Ended items are kept for events of theirs that somebody has yet to read: so many bytes of them, the latest ones.
-# Of older ones no event is shown to anybody whose rights depend on the item.
+# The latest ended items are kept, up to so many bytes, because some reader may still have to read their events. Events
+# of items that ended before those are not shown to readers whose rights depend on the item.
 ENDED_BYTES = 2 * 1024 * 1024
 # A record, its places in dictionaries, and what its texts take beside their characters: measured on CPython 3.11.
 _RECORD_BYTES = 500
 
 
 class BadRecords(Exception):
-    """The worker says of items what cannot be."""
+    """The worker reported items that cannot exist."""
 
 
 class ItemBook:
     """The items of one session. Lives in the event loop.
 
     Args:
-        limit_items: the most items that the worker may have at once; more are a lie.
+        limit_items: the most items that the worker may have at once; more cannot be true.
         limit_bytes: the most that their references may take in memory, likewise.
     """
 
@@ -54,11 +53,11 @@ class ItemBook:
         return len(self._items)
 
     def get(self, serial: int) -> ItemRecord | None:
-        """Return the item of a serial; None when it is not known, or not any more."""
+        """Return the item of a serial; None when it is not known, or no longer."""
         return self._items.get(serial)
 
     def current(self, server_handle: int, item_handle: int) -> ItemRecord | None:
-        """Return the item that a handle stands for now, as far as the worker has told."""
+        """Return the item that has a handle now, as far as the worker has reported."""
         return self._by_handle.get((server_handle, item_handle))
 
     def used_by(self, command: MxCommand) -> Sequence[ItemRecord | None]:
@@ -69,33 +68,33 @@ class ItemBook:
         return OfInputs(used_handles(command), self._by_handle.get)
 
     def take(self, records: w.ItemRecords) -> None:
-        """Take what the worker tells.
+        """Take what the worker reports.
 
         Raises:
             BadRecords: it cannot be true.
         """
-        for told in records.records:
-            if told.item_serial <= self._newest:
-                self._ends(told)
-            elif told.item_serial >= SERIALS_END:
-                raise BadRecords(f"an item has the serial {told.item_serial}")
+        for reported in records.records:
+            if reported.item_serial <= self._newest:
+                self._ends(reported)
+            elif reported.item_serial >= SERIALS_END:
+                raise BadRecords(f"an item has the serial {reported.item_serial}")
             else:
-                self._begins(told)
+                self._begins(reported)
 
-    def _begins(self, told: w.ItemRecord) -> None:
-        self._newest = told.item_serial
+    def _begins(self, reported: w.ItemRecord) -> None:
+        self._newest = reported.item_serial
         record = ItemRecord(
-            told.item_serial,
-            told.server_handle,
-            told.item_handle,
-            told.item_definition,
+            reported.item_serial,
+            reported.server_handle,
+            reported.item_handle,
+            reported.item_definition,
             # One text for all: a client gives the same context thousands of times.
-            sys.intern(told.item_context),
-            told.buffered,
+            sys.intern(reported.item_context),
+            reported.buffered,
         )
         self._items[record.serial] = record
         self.size_bytes += _cost(record)
-        if told.ended:
+        if reported.ended:
             self._end(record)
             return
         handle = record.server_handle, record.item_handle
@@ -110,11 +109,11 @@ class ItemBook:
         if self._reference_bytes > self._limit_bytes:
             raise BadRecords(f"the references of {len(self._by_handle)} items take {self._reference_bytes} bytes")
 
-    def _ends(self, told: w.ItemRecord) -> None:
-        record = self._items.get(told.item_serial)
-        handle = told.server_handle, told.item_handle
-        if not told.ended or record is None or self._by_handle.get(handle) is not record:
-            raise BadRecords(f"item {told.item_serial} was told of before")
+    def _ends(self, reported: w.ItemRecord) -> None:
+        record = self._items.get(reported.item_serial)
+        handle = reported.server_handle, reported.item_handle
+        if not reported.ended or record is None or self._by_handle.get(handle) is not record:
+            raise BadRecords(f"item {reported.item_serial} was told of before")
         del self._by_handle[handle]
         self._reference_bytes -= _reference_bytes(record)
         self._end(record)

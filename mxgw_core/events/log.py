@@ -1,10 +1,8 @@
-"""The session's event log: a bounded ring of encoded events that live delivery and replay read alike.
+"""The session's event log: the latest encoded events, bounded, which live delivery and replay read alike.
 
 Worker blocks are merged into segments as they are appended, so that a reader far behind takes few large pieces, and
-one that is level takes exactly what is new. A gap that the worker reports is an entry of its own, so that numbering
-has no holes.
-
-More than 400 lines: segments, the messages joined of them, and what is forgotten of both know each other's borders.
+one that has caught up takes exactly what is new. A gap that the worker reports is an entry of its own, so that
+numbering has no holes.
 """
 
 from __future__ import annotations
@@ -16,7 +14,8 @@ from dataclasses import dataclass, field
 from typing import TypeAlias
 
 from mxgw.v1.events_pb2 import GapReason
-from mxgw_core.events.records import event_head, events_prefix, offset_after, record_bounds
+from mxgw_core.events.encoding import events_prefix, offset_after
+from mxgw_core.events.pieces import Chunk, Gap, Piece, chunk_of
 
 SEGMENT_BYTES = 64 * 1024
 SEGMENT_EVENTS = 1024
@@ -38,70 +37,6 @@ class OutOfOrder(ValueError):
     """A block does not follow the head; the worker broke the protocol."""
 
 
-@dataclass(frozen=True, slots=True)
-class LogGap:
-    """A range that no event will fill. `count` is 0 when the number of lost events cannot be known.
-
-    With `runs`, only a part of the range is lost, and the rest follows in the next chunk: lengths of alternating runs
-    from `first` on, lost ones first, lost ones last.
-    """
-
-    first: int
-    last: int
-    reason: GapReason.ValueType
-    detail: str = ""
-    count: int = 0
-    runs: tuple[int, ...] = ()
-
-
-@dataclass(frozen=True, slots=True)
-class Chunk:
-    """Consecutive events as read: `frame` is a whole encoded StreamEventsResponse, its batch begins at `start`.
-
-    `kept` is the number of events when some of the range are not among them; 0 when all are.
-    """
-
-    first: int
-    last: int
-    frame: bytes
-    start: int
-    kept: int = 0
-    # What of it subscribers with equal filters may see, for the next of them: by reference to their `Sieve` the
-    # revisions of its filters, how many events pass, and the chunk of these unless it is the whole.
-    cuts: dict[object, tuple[tuple[int, ...], int, Chunk | None]] = field(
-        default_factory=dict, compare=False, repr=False
-    )
-
-    @property
-    def events(self) -> int:
-        return self.kept or self.last - self.first + 1
-
-    @property
-    def batch_bytes(self) -> int:
-        return len(self.frame) - self.start
-
-    @property
-    def batch(self) -> bytes:
-        """The encoded EventBatch."""
-        return self.frame[self.start :]
-
-    def split(self, after: int) -> tuple[Chunk, Chunk]:
-        """Return the events up to `after`, and those behind it; both must have some."""
-        events = after - self.first + 1
-        if self.kept:
-            bounds = record_bounds(self.frame, self.start)
-            events = sum(event_head(self.frame, body)[0] <= after for _, body, _ in bounds)
-        offset = offset_after(self.frame, events, self.start)
-        head, tail = self.frame[self.start : offset], self.frame[offset:]
-        return chunk_of(self.first, after, head, events), chunk_of(after + 1, self.last, tail, self.events - events)
-
-
-def chunk_of(first: int, last: int, batch: bytes, events: int = 0) -> Chunk:
-    """Return the chunk of an encoded EventBatch; `events` says how many it has when they may not be consecutive."""
-    prefix = events_prefix(len(batch))
-    return Chunk(first, last, prefix + batch, len(prefix), 0 if events == last - first + 1 else events)
-
-
 @dataclass(slots=True)
 class _Segment:
     first: int
@@ -109,8 +44,7 @@ class _Segment:
     # How many were begun before it.
     number: int
     data: bytearray = field(default_factory=bytearray)
-    # Where each appended block begins, its first sequence and its offset, and when it came. Readers mostly stand at
-    # such a place.
+    # First sequence, offset and time of each appended block. Cursors are mostly at the begin of a block.
     starts: list[int] = field(default_factory=list)
     offsets: list[int] = field(default_factory=list)
     times: list[float] = field(default_factory=list)
@@ -161,7 +95,7 @@ class _Segment:
 class _Hole:
     """A gap in its place. Takes the room of one event, so that a source that only fails is bounded too."""
 
-    gap: LogGap
+    gap: Gap
     time: float
     events: int = 0
     size: int = 0
@@ -194,11 +128,11 @@ class EventLog:
     """
 
     def __init__(self, clock: Callable[[], float]) -> None:
-        self._clock = clock
+        self.clock = clock
         self._entries: list[_Entry] = []
         self._firsts: list[int] = []
         self.head = 0
-        # What came before was never here: the worker that was taken over had it no more.
+        # Events up to here never came: the worker that was taken over no longer had them.
         self.begun_after = 0
         self.events = 0
         self.bytes = 0
@@ -207,13 +141,13 @@ class EventLog:
         self.unbroken_after = 0
         self._blocks = 0
         self._begun = 0
-        # A segment takes no events that are this much younger than its first: it goes as one, once its last is old.
+        # A segment takes no events that came this much later than its first: it is forgotten as a whole.
         self.segment_s = math.inf
         # Ever appended: with a reader's own counts they give its lag. Sequences that no event fills are no lag.
         self.appended_events = 0
         self.appended_bytes = 0
-        # Joined for all readers at one place, by place and limit. Small ones are good until something is appended, for
-        # it then belongs to them; joining large ones anew costs more than one message more.
+        # Messages joined for all readers at one place, by place and limit. A small one is forgotten when something is
+        # appended, which then belongs into it; a large one is kept, because joining it anew would cost more.
         self._shared: dict[tuple[int, int], Chunk] = {}
         self._shared_bytes = 0
         self._shares_large = False
@@ -252,7 +186,7 @@ class EventLog:
         self._advance(first, last)
         if len(data) <= _NEWEST_BYTES:
             self._newest, self._before_newest = data, first - 1
-        now = self._clock()
+        now = self.clock()
         tail = self._entries[-1] if self._entries else None
         if (
             isinstance(tail, _Segment)
@@ -272,14 +206,14 @@ class EventLog:
         self.appended_events += last - first + 1
         self.appended_bytes += len(data)
 
-    def append_gap(self, gap: LogGap) -> None:
+    def append_gap(self, gap: Gap) -> None:
         """Append a range that no event will fill.
 
         Raises:
             OutOfOrder: as `append`.
         """
         self._advance(gap.first, gap.last)
-        self._push(_Hole(gap, self._clock()))
+        self._push(_Hole(gap, self.clock()))
         self._holes += 1
         self.unbroken_after = gap.last
 
@@ -314,7 +248,7 @@ class EventLog:
             self._shared_bytes = 0
 
     def drop_shared(self) -> bool:
-        """Forget what was joined for readers: whoever comes next has it joined anew. Return whether there was any."""
+        """Forget the messages joined for readers, which are joined anew when needed; return whether there were any."""
         had_some = bool(self._shared or self._newest)
         self._shared.clear()
         self._shared_bytes = 0
@@ -338,7 +272,7 @@ class EventLog:
         self._entries.append(entry)
         self._firsts.append(entry.first)
 
-    def read(self, after: int, limit_bytes: int) -> Chunk | LogGap | None:
+    def read(self, after: int, limit_bytes: int) -> Piece | None:
         """Return what follows `after`: events up to about `limit_bytes`, or one gap; None at the head.
 
         Readers that are behind meet: what they are given ends where a group of segments does, wherever they begin, so
@@ -361,7 +295,7 @@ class EventLog:
         if isinstance(entry, _Hole):
             if after + 1 == entry.first:
                 return entry.gap
-            return LogGap(after + 1, entry.last, entry.gap.reason, entry.gap.detail)
+            return Gap(after + 1, entry.last, entry.gap.reason, entry.gap.detail)
         parts: list[memoryview] = []
         last, taken = after, 0
         group = max(1, limit_bytes // SEGMENT_BYTES)
@@ -413,7 +347,7 @@ class EventLog:
     def appended_at(self, sequence: int) -> float:
         """Return when event `sequence` was appended, on the log's clock; now when it is not here."""
         if not self.oldest <= sequence <= self.head:
-            return self._clock()
+            return self.clock()
         return self._entries[self._index_of(sequence)].appended_at(sequence)
 
     def _index_of(self, sequence: int) -> int:
@@ -422,7 +356,7 @@ class EventLog:
             raise LookupError(f"event {sequence} is older than the log ({self.oldest})")
         return index
 
-    def trim(self, floor: int, events: int, limit_bytes: int, seconds: float) -> LogGap | None:
+    def trim(self, floor: int, events: int, limit_bytes: int, seconds: float) -> Gap | None:
         """Forget entries up to `floor` that exceed the retention; return the range forgotten, if any.
 
         An entry goes only whole: the log keeps at least `events`, `limit_bytes` and `seconds` worth of what it has,
@@ -447,9 +381,9 @@ class EventLog:
             self._newest, self._before_newest = b"", -1
         del self._entries[:drop]
         del self._firsts[:drop]
-        return LogGap(first, last, GapReason.GAP_REASON_RING_EVICTED)
+        return Gap(first, last, GapReason.GAP_REASON_RING_EVICTED)
 
-    def trim_oldest(self, floor: int) -> LogGap | None:
+    def trim_oldest(self, floor: int) -> Gap | None:
         """Forget the oldest entry, if all of it is up to `floor`, whatever is retained; return its range."""
         return self.trim(min(floor, self._entries[0].last), 0, 0, 0.0) if self._entries else None
 
@@ -461,5 +395,5 @@ class EventLog:
         return (
             self.events + self._holes - (entry.events or 1) >= events
             or self.bytes - entry.size >= limit_bytes
-            or (seconds > 0 and entry.appended_at(entry.last) < self._clock() - seconds)
+            or (seconds > 0 and entry.appended_at(entry.last) < self.clock() - seconds)
         )

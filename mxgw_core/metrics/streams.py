@@ -10,7 +10,7 @@ from collections.abc import Mapping
 
 from mxgw.v1.events_pb2 import GapReason
 from mxgw_core.api.metrics import Metric, MetricKind, MetricSample, counter, gauge
-from mxgw_core.events import figures as f
+from mxgw_core.events import counts as f
 from mxgw_core.sessions.memory import GatewayMemory
 from mxgw_core.sessions.registry import SessionRegistry
 
@@ -160,8 +160,9 @@ def _lags(registry: SessionRegistry, limit: LabelLimit) -> list[Metric]:
         for subscriber in session.distributor.subscribers.values():
             policy = limit.folded("mxgw_subscribers", (subscriber.policy_name,))
             count[policy] += 1
-            events[policy] = max(events[policy], subscriber.lag_events)
-            seconds[policy] = max(seconds[policy], subscriber.lag_seconds)
+            unread = subscriber.unread
+            events[policy] = max(events[policy], unread.events)
+            seconds[policy] = max(seconds[policy], unread.seconds)
             held[policy] += subscriber.backlog_bytes
     return [
         Metric(name, MetricKind.GAUGE, text, ("policy",), [MetricSample(values[p], p) for p in sorted(values)])

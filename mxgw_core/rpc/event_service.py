@@ -2,36 +2,27 @@
 
 from __future__ import annotations
 
-import secrets
-from collections.abc import Sequence
+from collections.abc import AsyncGenerator, Sequence
 
 from mxgw.v1 import event_service_pb2 as pb
 from mxgw_core.api.access import AccessRequest, Moment
 from mxgw_core.api.calls import Call
 from mxgw_core.api.errors import FeatureNotEnabled, GatewayDraining, PositionForeign
-from mxgw_core.api.events import OverflowPolicy, PolicyRequest, StreamPace, SubscriberLimits
+from mxgw_core.api.events import StreamPace
 from mxgw_core.api.types import Position
 from mxgw_core.config.models import EventSettings
-from mxgw_core.events.distributor import Subscription
-from mxgw_core.events.filtering import ItemSieve
 from mxgw_core.events.frames import heartbeat_frame
-from mxgw_core.events.lead_in import Older, find_older
-from mxgw_core.events.stores import Store
+from mxgw_core.events.history import Older, Store, find_older
+from mxgw_core.events.pieces import Piece
+from mxgw_core.events.stages import ItemFilters
+from mxgw_core.events.subscriber import Subscriber
 from mxgw_core.plugins import PluginHost
-from mxgw_core.printable import printable
 from mxgw_core.rpc.access import AccessControl
-from mxgw_core.rpc.delivery import (
-    Delivery,
-    OpenCount,
-    check_room,
-    drain,
-    heartbeat_of,
-    policy_of,
-    position_lost,
-    start_of,
-)
-from mxgw_core.rpc.direct import EventStream
+from mxgw_core.rpc.open_streams import OpenCount, drain
+from mxgw_core.rpc.outlet import Outlet
 from mxgw_core.rpc.snapshots import fetch_snapshot
+from mxgw_core.rpc.stream_requests import attach, heartbeat_of, start_of
+from mxgw_core.rpc.writers import ResponseWriter
 from mxgw_core.sessions.registry import SessionRegistry
 from mxgw_core.sessions.session import Session
 
@@ -51,7 +42,7 @@ class EventService:
         self._access = access
         self._open = OpenCount()
 
-    async def StreamEvents(self, request: pb.StreamEventsRequest, call: Call, stream: EventStream) -> None:
+    async def StreamEvents(self, request: pb.StreamEventsRequest, call: Call, stream: ResponseWriter) -> None:
         if self._registry.draining:
             raise GatewayDraining("the gateway is shutting down: come back later", retry_after_s=5.0)
         session = self._registry.get(request.session_id)
@@ -60,12 +51,12 @@ class EventService:
         heartbeat_s = heartbeat_of(asked, self._settings.heartbeat_interval_s)
         older = await self._older(session, request, call)
         paces = self._access.paces(session.info(), call.identity)
-        subscription = self._attach(session, request, call, older)
-        subscriber = subscription.subscriber
+        subscriber = self._attach(session, request, call, older)
         session.attached()
         try:
             with self._open:
-                await self._delivery(session, subscription, older, paces, stream, heartbeat_s).run()
+                outlet = self._outlet(session, subscriber, paces, stream, heartbeat_s)
+                await outlet.run(_in_place_of_the_gap(session, subscriber, older))
         finally:
             if session.distributor.detach(subscriber):
                 session.detached()
@@ -75,7 +66,7 @@ class EventService:
     async def _older(self, session: Session, request: pb.StreamEventsRequest, call: Call) -> Older | None:
         """Return a store that has events behind the client's position, when the log begins later.
 
-        None for callers with a filter: the records of items that ended so long ago may be gone.
+        None for callers with a filter: the records of items that ended so long ago may be forgotten.
         """
         if not request.start.HasField("after"):
             return None
@@ -90,19 +81,17 @@ class EventService:
                     source = f"plugin {answer.plugin} ({self._plugins.source_of(answer.plugin)})"
                     page_s = settings.history_page_timeout_s
                     last_page_s = min(page_s, settings.overflow_drain_s * _LAST_PAGE_SHARE)
-                    return Store(answer.value, source, page_s, last_page_s, distributor.doubts.left)
+                    return Store(answer.value, source, page_s, last_page_s, distributor.broken_promises.left)
             return None
 
         distributor.trim()
         position = Position(after.epoch, after.sequence)
-        return await find_older(store, distributor.log, distributor.epoch, position, distributor.doubts)
+        return await find_older(store, distributor.log, distributor.epoch, position, distributor.broken_promises)
 
-    def _attach(
-        self, session: Session, request: pb.StreamEventsRequest, call: Call, older: Older | None
-    ) -> Subscription:
+    def _attach(self, session: Session, request: pb.StreamEventsRequest, call: Call, older: Older | None) -> Subscriber:
         """Check the request and place the cursor; nothing in here waits, so nothing can come in between."""
         session.require_ready()
-        # Waiting for a history store may have taken a while: judge again, in the step that attaches.
+        # Waiting for a history store may have taken a while: check again, in the step that attaches.
         self._access.authorize(
             AccessRequest(
                 call.method,
@@ -129,83 +118,38 @@ class EventService:
                 "oldest_retained",
                 metadata={"field": "start.after"},
             )
-        if isinstance(start, Position) and request.on_gap == pb.ON_GAP_REFUSE:
-            verdict = distributor.decide(start, older.reach if older is not None else None)
-            if not verdict.recovered:
-                raise position_lost(distributor, verdict.gap)
-        limits = session.subscriber_limits
-        check_room(distributor, limits)
-        subscriber_id = secrets.token_hex(4)
-        policy, source = self._policy(session, request, subscriber_id, limits)
-        subscription = distributor.attach(
-            subscriber_id,
-            start,
-            limits=limits.queue,
-            policy=policy,
-            policy_source=source,
-            filters=self._access.filters(session.info(), call.identity),
-            client_name=printable(request.client_name, 128),
+        return attach(
+            *(distributor, self._plugins, request, start),
+            session=session.info(),
+            limits=session.subscriber_limits,
             peer=call.peer.address,
+            wants_snapshot=wants_snapshot or (request.with_snapshot and distributor.has_snapshots),
+            snapshot_on_gap=(pb.ON_GAP_SNAPSHOT,),
+            filters=self._access.filters(session.info(), call.identity),
             older_until=older.reach if older is not None else None,
-        )
-        lost = subscription.verdict.was_resuming and not subscription.verdict.recovered
-        wants_snapshot = wants_snapshot or (request.with_snapshot and distributor.has_snapshots)
-        if wants_snapshot or (lost and request.on_gap == pb.ON_GAP_SNAPSHOT):
-            subscription.subscriber.want_snapshot()
-        return subscription
-
-    def _policy(
-        self, session: Session, request: pb.StreamEventsRequest, subscriber_id: str, limits: SubscriberLimits
-    ) -> tuple[OverflowPolicy, str]:
-        """Return the policy and who brought it."""
-        return policy_of(
-            self._plugins,
-            PolicyRequest(
-                session=session.info(),
-                subscriber_id=subscriber_id,
-                client_name=request.client_name,
-                name=request.policy.name,
-                parameters=dict(request.policy.parameters),
-                limits=limits.queue,
-            ),
         )
 
     # serving
 
-    def _delivery(
+    def _outlet(
         self,
         session: Session,
-        subscription: Subscription,
-        older: Older | None,
+        subscriber: Subscriber,
         paces: Sequence[StreamPace],
-        stream: EventStream,
+        stream: ResponseWriter,
         heartbeat_s: float,
-    ) -> Delivery:
-        distributor, subscriber, gap = session.distributor, subscription.subscriber, subscription.verdict.gap
-        sieve = subscriber.sieve
-        assert sieve is None or isinstance(sieve, ItemSieve)  # as every reader of a session has
-        store = None
-        if older is not None and gap is not None and gap.first:
-            store = older.in_place_of(
-                gap,
-                distributor.epoch,
-                is_whole=subscription.verdict.recovered,
-                is_ending=lambda: subscriber.end is not None,
-            )
+    ) -> Outlet:
+        distributor, filters = session.distributor, subscriber.filters
+        assert filters is None or isinstance(filters, ItemFilters)  # as every reader of a session has
 
         def heartbeat(sequence: int) -> bytes:
             worker, head = session.worker, distributor.log.head
             return heartbeat_frame(distributor.epoch, sequence, head, worker.state, worker.health.source)
 
-        return Delivery(
-            distributor,
-            subscription,
-            stream,
-            self._settings,
-            heartbeat_s,
-            fetch=lambda: fetch_snapshot(session, sieve),
+        return Outlet(
+            *(distributor, subscriber, stream, self._settings, heartbeat_s),
+            fetch=lambda: fetch_snapshot(session, filters),
             heartbeat=heartbeat,
-            older=store,
             paces=paces,
         )
 
@@ -220,9 +164,24 @@ class EventService:
         await self._open.drained(timeout_s)
 
     def drain(self, retry_after_s: float, deadline_s: float) -> int:
-        """Tell every stream to come back later, and end each once it has what is in the log; return how many."""
+        """Ask every client to come back later, and end each stream behind what is in the log; return how many."""
         streams = [
             subscriber for session in self._registry.live() for subscriber in session.distributor.subscribers.values()
         ]
         drain(streams, retry_after_s, deadline_s)
         return len(streams)
+
+
+def _in_place_of_the_gap(
+    session: Session, subscriber: Subscriber, older: Older | None
+) -> AsyncGenerator[Piece, None] | None:
+    """Return what a history store has of the events that the log no longer holds; None when nobody is to be asked."""
+    place = subscriber.place
+    if older is None or place.gap is None or not place.gap.first:
+        return None
+    return older.in_place_of(
+        place.gap,
+        session.distributor.epoch,
+        is_whole=place.recovered,
+        is_ending=lambda: subscriber.end_error is not None,
+    )

@@ -11,8 +11,8 @@ import logging
 import re
 import secrets
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Sequence
-from contextlib import ExitStack, asynccontextmanager, suppress
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from contextlib import ExitStack, asynccontextmanager
 from functools import partial
 from typing import Any, NoReturn, TypeAlias, TypeVar
 
@@ -30,11 +30,11 @@ from mxgw_core.api.types import Identity, Peer
 from mxgw_core.config.models import LimitSettings
 from mxgw_core.rpc.access import AccessControl, joined_metadata, parse_peer
 from mxgw_core.rpc.call_counts import CallCounts
-from mxgw_core.rpc.direct import Write
+from mxgw_core.rpc.open_streams import OpenStreams
 from mxgw_core.rpc.request_ids import request_key
 from mxgw_core.rpc.statuses import DETAILS_KEY, status_code, status_details
-from mxgw_core.rpc.streams import OpenStreams
 from mxgw_core.rpc.validation import LARGE_BYTES, check, count_parts, parse
+from mxgw_core.rpc.writers import GrpcStream, PeerGone, can_drive
 from mxgw_core.sessions.memory import PART_BYTES
 from mxgw_core.sessions.registry import SessionRegistry
 
@@ -42,7 +42,7 @@ log = logging.getLogger(__name__)
 
 _T = TypeVar("_T")
 
-# Callers may bring an id, as proxies and tracing do; whoever is refused gets it back.
+# Callers may bring an id, as proxies and tracing do; a refusal carries it back.
 REQUEST_ID_KEY = "x-request-id"
 _REQUEST_ID = re.compile(r"[A-Za-z0-9._:-]{1,64}")
 
@@ -69,6 +69,7 @@ class HandlerFactory:
         self._streams = streams
         self._figures = figures if figures is not None else CallCounts()
         self._mutual_tls = mutual_tls
+        self._drives = can_drive()
 
     def handlers(self, service: GrpcService) -> grpc.GenericRpcHandler:
         """Return the handler of one service.
@@ -101,7 +102,7 @@ class HandlerFactory:
         figures = self._figures.method(path, streams=False)
 
         async def handle(data: bytes, context: grpc.aio.ServicerContext[Any, Any]) -> bytes:
-            # What stays when gRPC cuts the call: its client gave up, ran out of time, or is gone.
+            # This code stays when gRPC cuts the call: its client gave up, ran out of time, or lost its connection.
             began, code = time.perf_counter(), "CANCELLED"
             figures.running += 1
             try:
@@ -123,12 +124,12 @@ class HandlerFactory:
         self,
         path: str,
         admit: _Admission,
-        run: Callable[[Message, Call, _Stream], Awaitable[None]],
+        run: Callable[[Message, Call, GrpcStream], Awaitable[None]],
     ) -> Callable[[bytes, grpc.aio.ServicerContext[Any, Any]], Awaitable[None]]:
         figures = self._figures.method(path, streams=True)
 
         async def handle(data: bytes, context: grpc.aio.ServicerContext[Any, Any]) -> None:
-            # What stays when gRPC cuts the call: its client gave up, ran out of time, or is gone.
+            # This code stays when gRPC cuts the call: its client gave up, ran out of time, or lost its connection.
             began, code = time.perf_counter(), "CANCELLED"
             figures.running += 1
             try:
@@ -136,9 +137,9 @@ class HandlerFactory:
                     request, call = await admit(data, context, held)
                     session_id: str = getattr(request, "session_id", "")
                     async with self._streams.serving(OpenStream(path, call.identity, call.peer, session_id)):
-                        await _run(run(request, call, _Stream(context)))
+                        await _run(run(request, call, GrpcStream(context, drives=self._drives)))
                 code = "OK"
-            except _PeerGone:
+            except PeerGone:
                 log.debug("%s: the client went away", path)
             except Exception as error:
                 code = _code_of(error)
@@ -209,79 +210,6 @@ def _certificate_names(context: grpc.aio.ServicerContext[Any, Any]) -> Sequence[
     return tuple(dict.fromkeys(name.decode("utf-8", "replace") for name in names))
 
 
-class _PeerGone(Exception):
-    """The connection ended under a stream; there is nobody left to tell."""
-
-
-class _Stream:
-    """Writes to a gRPC stream, messages or bytes."""
-
-    __slots__ = ("_begun", "_context")
-
-    def __init__(self, context: grpc.aio.ServicerContext[Any, Any]) -> None:
-        self._context = context
-        self._begun = False
-
-    async def write(self, message: Message | bytes) -> None:
-        data = message if isinstance(message, bytes) else message.SerializeToString()
-        try:
-            if not self._begun:
-                self._begun = True
-                # By themselves, and never broken off: grpc would send them once more with the status, which then
-                # fails, and the client would wait for ever. No flow control holds headers up, as it may a message.
-                await _to_its_end(self._context.send_initial_metadata(()))
-            await self._context.write(data)
-        except Exception as error:  # grpc has no public type for it
-            raise _PeerGone from error
-
-    def begin(self, data: bytes, ended: Callable[[BaseException | None], None]) -> Write | None:
-        """Write without a task, once the first `write` is through: see `DirectStream`."""
-        write = _Write(self._context.write(data), ended)
-        return write if write.go_on() else None
-
-
-class _Write:
-    """Carries gRPC's coroutine of one write through, as a task would, but beginning at once."""
-
-    __slots__ = ("_coroutine", "_ended", "_waits_for")
-
-    def __init__(self, coroutine: Coroutine[Any, Any, None], ended: Callable[[BaseException | None], None]) -> None:
-        self._coroutine = coroutine
-        self._ended = ended
-        self._waits_for: asyncio.Future[Any] | None = None
-
-    def go_on(self) -> bool:
-        """Run until it waits; return whether it does."""
-        try:
-            future = self._coroutine.send(None)
-        except StopIteration:
-            return False
-        except Exception as error:  # grpc has no public type for it
-            raise _PeerGone from error
-        # What a task says to a future that it awaits.
-        future._asyncio_future_blocking = False
-        future.add_done_callback(self._step)
-        self._waits_for = future
-        return True
-
-    def _step(self, _: asyncio.Future[Any]) -> None:
-        try:
-            waits = self.go_on()
-        except BaseException as error:
-            self._ended(error)
-        else:
-            if not waits:
-                self._ended(None)
-
-    def abandon(self) -> None:
-        """As the cancellation of a task would."""
-        assert self._waits_for is not None
-        self._waits_for.remove_done_callback(self._step)
-        self._waits_for.cancel()
-        with suppress(BaseException):
-            self._coroutine.throw(asyncio.CancelledError())
-
-
 async def _run(method: Awaitable[_T]) -> _T:
     """Run a service's method. A cancellation of something that it waited for is no cancellation of the call.
 
@@ -301,20 +229,6 @@ def _code_of(error: Exception) -> str:
     return (status_code(error) if isinstance(error, GatewayError) else grpc.StatusCode.INTERNAL).name
 
 
-async def _to_its_end(step: Coroutine[Any, Any, None]) -> None:
-    """Run a step that must not be broken off; a cancellation takes effect behind it."""
-    task = asyncio.get_running_loop().create_task(step)
-    cancelled: asyncio.CancelledError | None = None
-    while not task.done():
-        try:
-            await asyncio.wait([task])
-        except asyncio.CancelledError as error:
-            cancelled = error
-    if cancelled is not None and not task.cancelled() and task.exception() is None:
-        raise cancelled
-    await task
-
-
 async def _abort(context: grpc.aio.ServicerContext[Any, Any], path: str, error: Exception) -> NoReturn:
     if isinstance(error, grpc.aio.AbortError):
         raise error
@@ -327,5 +241,5 @@ async def _abort(context: grpc.aio.ServicerContext[Any, Any], path: str, error: 
     details = ((DETAILS_KEY, status_details(error)), (REQUEST_ID_KEY, correlation_id()))
     try:
         await context.abort(status_code(error), error.message, trailing_metadata=details)
-    except grpc.aio.InternalError:  # the caller went while it was told; this may take as long as it does not read
+    except grpc.aio.InternalError:  # the caller left meanwhile; one that does not read holds this up until it does
         raise asyncio.CancelledError from None

@@ -16,9 +16,8 @@ from mxgw_core.api.events import DropOldest, Lag, QueueLimits
 from mxgw_core.api.internal_sessions import AlarmAcknowledged, AlarmReport
 from mxgw_core.api.types import CloseReason, SessionInfo
 from mxgw_core.events.frames import gap_frame
-from mxgw_core.events.items import End
-from mxgw_core.events.log import Chunk, LogGap
-from mxgw_core.events.subscriber import Subscriber
+from mxgw_core.events.pieces import Chunk, Gap
+from mxgw_core.events.subscriber import End, Subscriber
 from mxgw_core.rpc.worker_calls import call_worker
 from mxgw_core.sessions.session import Session
 
@@ -113,7 +112,7 @@ async def frames_of(subscriber: Subscriber, epoch: bytes, batch_bytes: int) -> A
         match subscriber.take(batch_bytes):
             case Chunk(frame=frame):
                 yield StreamEventsResponse.FromString(frame)
-            case LogGap() as gap:
+            case Gap() as gap:
                 yield StreamEventsResponse.FromString(gap_frame(epoch, gap))
             case End(error):
                 raise error

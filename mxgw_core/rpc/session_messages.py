@@ -54,13 +54,13 @@ def subscribers_of(session: Session) -> pb.ListSubscribersResponse:
         log_bytes=log.bytes,
         counters=[
             pb.SessionCounter(name=name, labels=labels, value=value)
-            for name, labels, value in distributor.figures.items()
+            for name, labels, value in distributor.counts.items()
         ],
     )
 
 
 def _subscriber(subscriber: Subscriber, epoch: bytes) -> pb.Subscriber:
-    limits, figures = subscriber.limits, subscriber.figures
+    limits, counts, unread = subscriber.limits, subscriber.counts, subscriber.unread
     return pb.Subscriber(
         subscriber_id=subscriber.id,
         client_name=subscriber.client_name,
@@ -69,18 +69,18 @@ def _subscriber(subscriber: Subscriber, epoch: bytes) -> pb.Subscriber:
         policy=subscriber.policy_name,
         limits=pb.SubscriberLimits(events=limits.events, bytes=limits.bytes, age=duration_from_seconds(limits.seconds)),
         position=Position(epoch=epoch, sequence=subscriber.delivered),
-        lag_events=subscriber.lag_events,
-        lag_bytes=subscriber.lag_bytes,
-        lag_age=duration_from_seconds(subscriber.lag_seconds),
+        lag_events=unread.events,
+        lag_bytes=unread.bytes,
+        lag_age=duration_from_seconds(unread.seconds),
         backlog_bytes=subscriber.backlog_bytes,
-        delivered_events=figures.delivered_events,
-        delivered_bytes=figures.delivered_bytes,
-        filtered_events=figures.filtered_events,
+        delivered_events=counts.delivered_events,
+        delivered_bytes=counts.delivered_bytes,
+        filtered_events=counts.filtered_events,
         lost=[
             pb.LostEvents(reason=GapReason.Value(f"GAP_REASON_{reason}"), events=events)
-            for reason, events in sorted(figures.lost_events.items())
+            for reason, events in sorted(counts.lost_events.items())
         ],
-        ending=subscriber.end is not None,
+        ending=subscriber.end_error is not None,
     )
 
 

@@ -18,7 +18,7 @@ from mxgw_core.api.errors import GatewayError, InvalidRequest
 from mxgw_core.api.slices import in_slices
 from mxgw_core.api.types import CloseReason
 from mxgw_core.config.models import Settings
-from mxgw_core.events.filtering import ItemSieve
+from mxgw_core.events.stages import ItemFilters
 from mxgw_core.rpc.access import AccessControl
 from mxgw_core.rpc.pages import PageRoom, after_token, page
 from mxgw_core.rpc.request_ids import body_digest, request_key
@@ -123,13 +123,13 @@ class SessionService:
         size = page(request.page_size, 1000, _LARGEST_STATE_PAGE)
         if filters := self._access.filters(session.info(), call.identity):
             return await self._shown_state(
-                session, request, size, ItemSieve(filters, session.items), self._timeout(call)
+                session, request, size, ItemFilters(filters, session.items), self._timeout(call)
             )
         asked = w.GetState(include_values=request.include_values, page_size=size, page_token=request.page_token)
         return (await call_worker(session, w.CommandRequest(get_state=asked), self._timeout(call))).state
 
     async def _shown_state(
-        self, session: Session, request: pb.GetSessionStateRequest, size: int, shown: ItemSieve, timeout_s: float
+        self, session: Session, request: pb.GetSessionStateRequest, size: int, shown: ItemFilters, timeout_s: float
     ) -> pb.GetSessionStateResponse:
         """Return a page of the items that pass the filter. Neither its length nor its token reveals hidden items.
 

@@ -9,12 +9,12 @@ from mxgw.v1 import events_pb2 as e
 from mxgw.v1.event_service_pb2 import StreamEventsResponse
 from mxgw.worker.v1 import worker_pb2 as w
 from mxgw_core.api.slices import NAMES_AT_ONCE
-from mxgw_core.events.filtering import ItemSieve
-from mxgw_core.events.records import varint
+from mxgw_core.events.encoding import varint
+from mxgw_core.events.stages import ItemFilters
 from mxgw_core.rpc.worker_calls import call_worker
 from mxgw_core.sessions.session import Session
 
-# One page of the worker's: about what a worker encodes, or a filter judges, in a millisecond.
+# One page of the worker's: about what a worker encodes, or a filter decides, in a millisecond.
 _PAGE_BYTES = 64 * 1024
 _TIMEOUT_S = 10.0
 _DATA_CHANGE = int(e.EventKind.EVENT_KIND_DATA_CHANGE)
@@ -25,13 +25,13 @@ _SNAPSHOT_TAG = bytes([StreamEventsResponse.SNAPSHOT_FIELD_NUMBER << 3 | 2])
 class SnapshotMessages:
     """The values as of `sequence`, encoded `Snapshot`s of items only; every newer value follows as an event.
 
-    `sieve` says which of them the reader may see; all of them without one.
+    `filters` say which of them the reader may see; without filters all of them.
     """
 
     epoch: bytes
     sequence: int
     pages: Sequence[bytes]
-    sieve: ItemSieve | None = None
+    filters: ItemFilters | None = None
 
     @property
     def position(self) -> e.Position:
@@ -44,7 +44,7 @@ class SnapshotMessages:
         """
         head = e.Snapshot(position=self.position).SerializeToString()
         for page in self.pages:
-            parts = self._parts(page, limit_bytes) if self.sieve is not None or len(page) > limit_bytes else (page,)
+            parts = self._parts(page, limit_bytes) if self.filters is not None or len(page) > limit_bytes else (page,)
             for part in parts:
                 yield b"".join((_SNAPSHOT_TAG, varint(len(head) + len(part)), head, part)) if part else b""
         yield StreamEventsResponse(snapshot_end=e.SnapshotEnd(position=self.position)).SerializeToString()
@@ -52,13 +52,13 @@ class SnapshotMessages:
     def _parts(self, page: bytes, limit_bytes: int) -> Iterator[bytes]:
         """Yield a page, or what its reader may see of it, in parts of about `limit_bytes`; b"" lets others go on."""
         items = e.Snapshot.FromString(page).items
-        sieve = self.sieve
+        filters = self.filters
         shown: list[e.SnapshotItem] = []
         for start in range(0, len(items), NAMES_AT_ONCE):
-            if start and sieve is not None:
+            if start and filters is not None:
                 yield b""
             some = items[start : start + NAMES_AT_ONCE]
-            shown += [item for item in some if sieve is None or sieve.shows(item.item_serial, _DATA_CHANGE)]
+            shown += [item for item in some if filters is None or filters.shows(item.item_serial, _DATA_CHANGE)]
         if len(shown) < len(items):
             page = e.Snapshot(items=shown).SerializeToString()
         if len(page) <= limit_bytes:
@@ -75,17 +75,17 @@ class SnapshotMessages:
         yield part.SerializeToString()
 
 
-async def fetch_snapshot(session: Session, sieve: ItemSieve | None) -> SnapshotMessages:
-    """Return the last values of all advised items, all as of one position; `sieve` is that of the reader.
+async def fetch_snapshot(session: Session, filters: ItemFilters | None) -> SnapshotMessages:
+    """Return the last values of all advised items, all as of one position; `filters` are those of the reader.
 
     Raises:
         GatewayError: the worker did not answer, or the session ended.
     """
     async with session.snapshots:
-        return await _fetched(session, sieve)
+        return await _fetched(session, filters)
 
 
-async def _fetched(session: Session, sieve: ItemSieve | None) -> SnapshotMessages:
+async def _fetched(session: Session, filters: ItemFilters | None) -> SnapshotMessages:
     pages: list[bytes] = []
     sequence: int | None = None
     token = ""
@@ -97,4 +97,4 @@ async def _fetched(session: Session, sieve: ItemSieve | None) -> SnapshotMessage
         if page.items:
             pages.append(page.items)
         token = page.next_page_token
-    return SnapshotMessages(session.distributor.epoch, sequence, pages, sieve)
+    return SnapshotMessages(session.distributor.epoch, sequence, pages, filters)

@@ -10,8 +10,8 @@ from collections import Counter
 from mxgw_core.api.errors import GatewayDraining, WorkerStartFailed
 from mxgw_core.api.metrics import Distribution
 from mxgw_core.api.types import CloseReason
+from mxgw_core.events.counts import StreamTotals
 from mxgw_core.events.distributor import Distributor
-from mxgw_core.events.figures import StreamTotals
 from mxgw_core.sessions.session import Session
 
 # Around 25 ms with a warm pool and 150 ms without; workers.start_timeout_s is 20 s by default.

@@ -1,4 +1,4 @@
-"""The judge of event streams: were the promises kept to one subscriber, over all its streams?
+"""The checker of event streams: were the promises kept to one subscriber, over all its streams?
 
 The promises: docs/reference/streams.md#the-promises.
 
@@ -15,7 +15,7 @@ module:
     assert not checker.violations, checker.report()
 
 A client library that resumes by itself shows the places where it did so; `StreamChecker` is then fed its items, in the
-form of the observations below. State is bounded: a run may last for days. More than 400 lines, because a judge whose
+form of the observations below. State is bounded: a run may last for days. More than 400 lines, because a checker whose
 parts lie in several modules is hard to check itself.
 """
 
@@ -191,7 +191,7 @@ class Oracle(Protocol):
 
 
 class NothingKnown:
-    """An oracle for numbers alone: contents are not judged, and filters cannot be."""
+    """An oracle for numbers alone: neither contents nor filters are checked."""
 
     def produced(self, epoch: bytes, sequence: int) -> None:
         """Know nothing."""
@@ -216,7 +216,7 @@ class RoundRobin:
         return Seen(sequence, self._items[index], self._content(index, count))
 
 
-# The judge
+# The checker
 
 
 @dataclass(frozen=True, slots=True)
@@ -237,7 +237,7 @@ class StreamChecker:
     Args:
         visible: what the subscriber's filter lets pass, by item; None is no filter.
         permitted: what it may see at all, by item; None is everything.
-        may_lose: whether this loss is excused; None excuses every loss that is told exactly. A run in which everything
+        may_lose: whether this loss is excused; None excuses every loss that a gap names. A run in which everything
             stays retained passes `lambda lost: False`.
 
     Attributes:
@@ -273,13 +273,13 @@ class StreamChecker:
 
     @property
     def position(self) -> Position | None:
-        """Where the subscriber stands by what it was given; None before it was given anything."""
+        """The position up to which the subscriber was given everything; None before it was given anything."""
         return self._at
 
     # what the client did
 
     def attach(self, start: Position | None = None) -> None:
-        """The client asks for a stream after `start`; None for a fresh start, which owes nothing to earlier streams."""
+        """The client asks for a stream after `start`; None for a fresh start, independent of earlier streams."""
         if self._is_running:
             self._found(Promise.ENDED, "it was followed by another without having ended")
         self.streams += 1
@@ -386,7 +386,7 @@ class StreamChecker:
                 self._found(Promise.RESUMABLE, f"recovered after {opened.from_sequence}, not after {start.sequence}")
 
     def _pay(self, observation: Observation) -> None:
-        """Make sure that the gap which an incomplete resume owes comes before anything else but older stored events."""
+        """Make sure that the gap of an incomplete resume comes before anything but older stored events."""
         assert self._opened is not None
         if (
             self._owed == "RING_EVICTED"
@@ -537,7 +537,7 @@ class StreamChecker:
         return self._at
 
     def _passes_over(self, until: int, promise: Promise, text: str) -> None:
-        """Make sure that nothing the subscriber should have been given lies between where it stands and `until`."""
+        """Make sure that nothing the subscriber should have been given lies between its position and `until`."""
         at = self._here() if self._at is not None else Position(b"", 0)
         missing: list[int] = []
         for sequence in range(at.sequence + 1, until + 1):

@@ -8,7 +8,7 @@ from collections.abc import Callable
 from mxgw.v1.events_pb2 import GapReason
 from mxgw.worker.v1 import worker_pb2 as w
 from mxgw_core.events.distributor import Distributor
-from mxgw_core.events.log import LogGap
+from mxgw_core.events.pieces import Gap
 from mxgw_core.printable import printable
 
 _GAP_REASONS = frozenset(GapReason.values())
@@ -61,7 +61,7 @@ class Intake:
             OutOfOrder: it does not follow the head.
         """
         reason = lost.reason if lost.reason in _GAP_REASONS else GapReason.GAP_REASON_UNSPECIFIED
-        gap = LogGap(lost.first_lost, lost.last_lost, reason, printable(lost.detail, 300), lost.count)
+        gap = Gap(lost.first_lost, lost.last_lost, reason, printable(lost.detail, 300), lost.count)
         if self._refills and reason == GapReason.GAP_REASON_WORKER_OUTBOX_OVERRUN:
             # These events were overwritten between the Hello and the first block. Subscribers may have received them
             # from the earlier gateway, and a history store may have them, as all events before the Hello. So the log

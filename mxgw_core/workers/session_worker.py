@@ -18,9 +18,9 @@ from mxgw_core.api.workers import Orphan, WorkerExit, WorkerSpawn
 from mxgw_core.config.models import Settings
 from mxgw_core.data_directory import DataDirectory
 from mxgw_core.events.distributor import Distributor
+from mxgw_core.events.encoding import MalformedBatch
 from mxgw_core.events.item_book import BadRecords, ItemBook
 from mxgw_core.events.log import OutOfOrder
-from mxgw_core.events.records import MalformedBatch
 from mxgw_core.failpoints import reach
 from mxgw_core.plugins import PluginHost
 from mxgw_core.printable import printable

@@ -12,6 +12,8 @@ import grpc
 import pytest
 from google.protobuf.duration_pb2 import Duration
 from support.clients import Client, client_of, read_events, read_to_the_end, refused
+from support.distributing import Told
+from support.overflowing import RecordingPump
 from support.plugins import InstallPlugin
 from support.waiting import until
 
@@ -37,15 +39,14 @@ from mxgw_core.api import (
     OperatorCredentials,
     Peer,
     QueueLimits,
-    Retention,
     hookimpl,
 )
 from mxgw_core.api.errors import AccessRevoked, DependencyUnavailable, TooManyAttempts, Unauthenticated
+from mxgw_core.api.events import Block, Disconnect
 from mxgw_core.api.metrics import counter, gauge
-from mxgw_core.events.distributor import Distributor
-from mxgw_core.events.figures import STALL
-from mxgw_core.events.policies import DisconnectPolicy
-from mxgw_core.events.verdict import Start
+from mxgw_core.events.counts import STALL
+from mxgw_core.events.policy_guard import DisconnectPolicy
+from mxgw_core.events.start import Start
 from mxgw_core.metrics.streams import LabelLimit
 from mxgw_core.testing import RunningGateway, running_gateway
 
@@ -163,15 +164,15 @@ def test_labels_beyond_the_limit_are_added_up_and_the_first_ones_stay() -> None:
 
 
 def test_a_pump_stall_counts_while_it_lasts_and_no_less_afterwards() -> None:
-    now = [0.0]
-    distributor = Distributor(unattached=Retention(10, 10, 0.0), clock=lambda: now[0])
-    distributor._blocked_by = object()  # type: ignore[assignment]  # whoever it is
+    pump = RecordingPump()
+    distributor = pump.distributor
+    slow = pump.attach(limits=QueueLimits(1, 0, 0.0), policy=Told(Block(60.0, then=Disconnect())))
+    pump.happen(1, 1)
     seen = []
     for step_s in (0.0004, 0.0004, 1.2345, 0.0006):
-        now[0] += step_s
+        pump.clock.now += step_s
         seen.append(distributor.totals().counts[STALL,])
-    distributor._blocked_by = None
-    distributor.figures.count(STALL, by=round(now[0] * 1000))
+    distributor.detach(slow)
     seen.append(distributor.totals().counts[STALL,])
 
     assert seen == [0, 0, 1235, 1235, 1236]
@@ -244,7 +245,7 @@ async def test_who_still_reads_when_a_session_has_ended_is_counted_once_and_to_t
         await until(lambda: value(gateway, "mxgw_events_received_total") == 10)
         distributor = gateway.app.gateway._registry.find(session.session_id).distributor
         limits = QueueLimits(1000, 1 << 20, 0.0)
-        reader = distributor.attach("late", Start.OLDEST_RETAINED, limits=limits, policy=DisconnectPolicy()).subscriber
+        reader = distributor.attach("late", Start.OLDEST_RETAINED, limits=limits, policy=DisconnectPolicy())
         await client.close(session.session_id)
         await until(lambda: not gateway.api.sessions())
         counts = [value(gateway, "mxgw_events_delivered_total")]

@@ -11,8 +11,8 @@ from dataclasses import dataclass, field
 from mxgw.v1 import events_pb2 as e
 from mxgw.v1.event_service_pb2 import StreamEventsResponse
 from mxgw_core.events.frames import gap_frame
-from mxgw_core.events.items import Item
-from mxgw_core.events.log import Chunk, LogGap
+from mxgw_core.events.pieces import Chunk, Gap
+from mxgw_core.events.subscriber import Output
 from support.events import EPOCH
 
 ItemKey = tuple[int, int]
@@ -32,12 +32,12 @@ class Account:
     _last_event: int = 0
     _last_lost: int = 0
 
-    def take(self, items: Iterable[Item]) -> None:
+    def take(self, items: Iterable[Output]) -> None:
         """Take what a subscriber hands over."""
         for item in items:
             if isinstance(item, Chunk):
                 self.frame(StreamEventsResponse.FromString(item.frame))
-            elif isinstance(item, LogGap):
+            elif isinstance(item, Gap):
                 self.frame(StreamEventsResponse.FromString(gap_frame(EPOCH, item)))
 
     def frame(self, message: StreamEventsResponse) -> None:

@@ -9,11 +9,11 @@ from typing import Any
 from mxgw.v1 import events_pb2 as e
 from mxgw_core.api.events import EventFilter, Lag, OverflowPolicy, QueueLimits, Retention
 from mxgw_core.api.types import ItemRecord, Position
-from mxgw_core.events.distributor import Distributor, Subscription
-from mxgw_core.events.log import LogGap
-from mxgw_core.events.policies import DisconnectPolicy
+from mxgw_core.events.distributor import Distributor
+from mxgw_core.events.pieces import Gap
+from mxgw_core.events.policy_guard import DisconnectPolicy
+from mxgw_core.events.start import Start
 from mxgw_core.events.subscriber import Subscriber
-from mxgw_core.events.verdict import Start
 from support.events import EPOCH, Clock, EveryItem, batch
 
 NO_LIMITS = QueueLimits(events=0, bytes=0, seconds=0.0)
@@ -47,10 +47,10 @@ class Pump:
 
     def gap(self, count: int = 1, reason: e.GapReason.ValueType = e.GAP_REASON_WORKER_OUTBOX_OVERRUN) -> None:
         """Append a gap and flush."""
-        self.distributor.append_gap(LogGap(self.head + 1, self.head + count, reason, "lost at the worker"))
+        self.distributor.append_gap(Gap(self.head + 1, self.head + count, reason, "lost at the worker"))
         self.distributor.flush()
 
-    def subscribe(
+    def attach(
         self,
         start: Start | Position = Start.NOW,
         *,
@@ -58,8 +58,8 @@ class Pump:
         policy: OverflowPolicy | None = None,
         filters: Sequence[EventFilter] = (),
         older_until: int | None = None,
-    ) -> Subscription:
-        """Attach and return subscriber and verdict."""
+    ) -> Subscriber:
+        """Attach and return the subscriber."""
         self._attached += 1
         return self.distributor.attach(
             f"s{self._attached}",
@@ -69,10 +69,6 @@ class Pump:
             filters=filters,
             older_until=older_until,
         )
-
-    def attach(self, start: Start | Position = Start.NOW, **options: Any) -> Subscriber:
-        """Attach and return the subscriber."""
-        return self.subscribe(start, **options).subscriber
 
 
 @dataclass

@@ -9,9 +9,8 @@ from mxgw.v1.events_pb2 import DataChange, Event, EventBatch, EventKind
 from mxgw.v1.values_pb2 import MxValue
 from mxgw_core.api.types import ItemRecord
 from mxgw_core.events.item_book import ItemBook
-from mxgw_core.events.items import Control, End, Item, Progress
-from mxgw_core.events.log import Chunk, LogGap
-from mxgw_core.events.subscriber import Subscriber
+from mxgw_core.events.pieces import Chunk, Gap
+from mxgw_core.events.subscriber import Control, End, Output, Progress, Subscriber
 
 EPOCH = bytes(range(16))
 OTHER_EPOCH = bytes(16)
@@ -70,9 +69,9 @@ def sequences_of(chunk: Chunk) -> list[int]:
     return [e.sequence for e in frame_of(chunk).events.events]
 
 
-def taken(subscriber: Subscriber, limit_bytes: int = 1 << 20) -> list[Item]:
+def taken(subscriber: Subscriber, limit_bytes: int = 1 << 20) -> list[Output]:
     """Take until there is nothing, or the end."""
-    items: list[Item] = []
+    items: list[Output] = []
     while (item := subscriber.take(limit_bytes)) is not None:
         items.append(item)
         if isinstance(item, End):
@@ -80,14 +79,14 @@ def taken(subscriber: Subscriber, limit_bytes: int = 1 << 20) -> list[Item]:
     return items
 
 
-def told(items: Sequence[Item]) -> list[object]:
+def told(items: Sequence[Output]) -> list[object]:
     """Return items in short: 5 for an event, (6, 9) for a gap, "progress 7", "end REASON", control frames as bytes."""
     short: list[object] = []
     for item in items:
         match item:
             case Chunk():
                 short += sequences_of(item)
-            case LogGap(first=first, last=last):
+            case Gap(first=first, last=last):
                 short.append((first, last))
             case Progress(sequence):
                 short.append(f"progress {sequence}")

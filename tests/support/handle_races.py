@@ -30,9 +30,9 @@ from mxgw_core.api.types import Identity, Peer, SessionInfo
 from mxgw_core.config.models import Settings
 from mxgw_core.events.distributor import Distributor
 from mxgw_core.events.item_book import ItemBook
-from mxgw_core.events.log import Chunk, LogGap
-from mxgw_core.events.policies import DisconnectPolicy
-from mxgw_core.events.verdict import Start
+from mxgw_core.events.pieces import Chunk, Gap
+from mxgw_core.events.policy_guard import DisconnectPolicy
+from mxgw_core.events.start import Start
 from mxgw_core.plugins.host import PluginHost
 from mxgw_core.rpc.access import AccessControl
 from mxgw_core.rpc.command_service import CommandService
@@ -252,7 +252,7 @@ class HandleRace:
             limits=NO_LIMITS,
             policy=DisconnectPolicy(),
             filters=[ItemFilter(self._rights)],
-        ).subscriber
+        )
         access = _Access(ItemGuard(self._rights))
         registry = SimpleNamespace(info=lambda _: None, get=lambda _: self.session)
         self._service = CommandService(Settings(), cast("Any", registry), access)
@@ -310,7 +310,7 @@ class HandleRace:
                 case other:
                     raise AssertionError(other)
         while (item := self._reader.take(1 << 20)) is not None:
-            assert not isinstance(item, LogGap)
+            assert not isinstance(item, Gap)
             if isinstance(item, Chunk):
                 self.shown |= {event.sequence for event in frame_of(item).events.events}
 

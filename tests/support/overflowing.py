@@ -11,7 +11,7 @@ from mxgw.v1 import events_pb2 as e
 from mxgw.v1.values_pb2 import MxValue
 from mxgw_core.api.events import Retention
 from mxgw_core.events.distributor import Distributor
-from mxgw_core.events.log import LogGap
+from mxgw_core.events.pieces import Gap
 from support.accounts import Produced
 from support.distributing import EVERYTHING, Pump
 from support.events import EPOCH, Clock, EveryItem, serial_of
@@ -131,5 +131,5 @@ class RecordingPump(Pump):
     def gap(self, count: int = 1, reason: e.GapReason.ValueType = e.GAP_REASON_WORKER_OUTBOX_OVERRUN) -> None:
         first, last = self.head + 1, self.head + count
         self.produced.happened.update(dict.fromkeys(range(first, last + 1)))
-        self.distributor.append_gap(LogGap(first, last, reason, "lost at the worker"))
+        self.distributor.append_gap(Gap(first, last, reason, "lost at the worker"))
         self.distributor.flush()

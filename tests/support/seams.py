@@ -13,7 +13,7 @@ from mxgw.v1.events_pb2 import GAP_REASON_SOURCE_OVERFLOW
 from mxgw.worker.v1.worker_pb2 import Hello, WorkerEnvelope
 from mxgw_core.api.events import HistoryPage, Retention
 from mxgw_core.events.distributor import Distributor
-from mxgw_core.events.stores import Store as CoreStore
+from mxgw_core.events.history import Store as CoreStore
 from mxgw_core.testing.checker import Hole, Seen
 from mxgw_core.workers.intake import Intake
 from mxgw_worker.gateway_connection import block_frame

@@ -239,7 +239,7 @@ async def test_a_slow_reader_gets_what_was_queued_and_then_a_typed_end_with_the_
         stream = client.stream(session.session_id)
         await opened(stream)
         subscriber = _subscriber(gateway, session.session_id)
-        await until(lambda: subscriber.end is not None, 60)  # nobody reads
+        await until(lambda: subscriber.end_error is not None, 60)  # nobody reads
         frames, sequences, refusal = await read_to_the_end(stream)
 
         assert (refusal.code, refusal.reason) == (grpc.StatusCode.RESOURCE_EXHAUSTED, "SUBSCRIBER_OVERFLOW")
@@ -279,9 +279,9 @@ async def test_a_reader_that_stopped_altogether_is_cut_though_its_transport_buff
         stream = client.stream(session.session_id)
         await opened(stream)
         subscriber = _subscriber(gateway, session.session_id)
-        await until(lambda: subscriber.end is not None, 60)
+        await until(lambda: subscriber.end_error is not None, 60)
 
-        assert subscriber.figures.delivered_bytes > 1_000_000  # that much the transport took although nobody read
+        assert subscriber.counts.delivered_bytes > 1_000_000  # that much the transport took although nobody read
 
         await until(lambda: gateway.api.sessions()[0].subscribers == 0, 60)
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from mxgw.v1.events_pb2 import EVENT_KIND_DATA_CHANGE
-from mxgw_core.api import Conflate, Disconnect, Lag, Select, Verdict
+from mxgw_core.api import Action, Conflate, Disconnect, Lag, Select
 
 
 @dataclass(frozen=True, slots=True)
@@ -19,7 +19,7 @@ class KeepAlarmsPolicy:
     patience_s: float
     name: str = "keep_alarms"
 
-    def on_overflow(self, lag: Lag) -> Verdict:
+    def on_overflow(self, lag: Lag) -> Action:
         """Called in the gateway's event loop: quick, and without waiting for anything."""
         if lag.over_limit_s > self.patience_s:
             return Disconnect()

@@ -8,6 +8,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from mxgw_core.api import (
+    Action,
     Block,
     Conflate,
     Disconnect,
@@ -19,12 +20,11 @@ from mxgw_core.api import (
     QueueLimits,
     Resync,
     Tolerate,
-    Verdict,
 )
 
 
 def events_within(lag: Lag) -> int:
-    """Return how many of the unread events fit the limits that are exceeded, judged by their average size and age."""
+    """Return how many of the unread events fit the exceeded limits, estimated by their average size and age."""
     limits, fit = lag.limits, float(lag.events)
     if limits.events:
         fit = min(fit, limits.events)
@@ -41,7 +41,7 @@ class DisconnectPolicy:
 
     name: str = "disconnect"
 
-    def on_overflow(self, lag: Lag) -> Verdict:
+    def on_overflow(self, lag: Lag) -> Action:
         del lag
         return Disconnect()
 
@@ -52,7 +52,7 @@ class FailSessionPolicy:
 
     name: str = "fail_session"
 
-    def on_overflow(self, lag: Lag) -> Verdict:
+    def on_overflow(self, lag: Lag) -> Action:
         del lag
         return FailSession()
 
@@ -63,7 +63,7 @@ class DropOldestPolicy:
 
     name: str = "drop_oldest"
 
-    def on_overflow(self, lag: Lag) -> Verdict:
+    def on_overflow(self, lag: Lag) -> Action:
         return DropOldest(keep_events=events_within(lag))
 
 
@@ -74,7 +74,7 @@ class DropNewestPolicy:
     low_water_percent: int
     name: str = "drop_newest"
 
-    def on_overflow(self, lag: Lag) -> Verdict:
+    def on_overflow(self, lag: Lag) -> Action:
         return DropNewest(resume_below_events=events_within(lag) * self.low_water_percent // 100)
 
 
@@ -84,7 +84,7 @@ class ConflatePolicy:
 
     name: str = "conflate"
 
-    def on_overflow(self, lag: Lag) -> Verdict:
+    def on_overflow(self, lag: Lag) -> Action:
         del lag
         return Conflate()
 
@@ -96,7 +96,7 @@ class SamplePolicy:
     interval_s: float
     name: str = "sample"
 
-    def on_overflow(self, lag: Lag) -> Verdict:
+    def on_overflow(self, lag: Lag) -> Action:
         del lag
         return Conflate()
 
@@ -107,7 +107,7 @@ class ResyncPolicy:
 
     name: str = "resync"
 
-    def on_overflow(self, lag: Lag) -> Verdict:
+    def on_overflow(self, lag: Lag) -> Action:
         del lag
         return Resync()
 
@@ -119,7 +119,7 @@ class BlockPolicy:
     timeout_s: float
     name: str = "block"
 
-    def on_overflow(self, lag: Lag) -> Verdict:
+    def on_overflow(self, lag: Lag) -> Action:
         del lag
         return Block(timeout_s=self.timeout_s, then=Disconnect())
 
@@ -136,7 +136,7 @@ class Grace:
     def name(self) -> str:
         return self.inner.name
 
-    def on_overflow(self, lag: Lag) -> Verdict:
+    def on_overflow(self, lag: Lag) -> Action:
         left_s = self.seconds - lag.over_limit_s
         within_hard = (not self.hard.events or lag.events <= self.hard.events) and (
             not self.hard.bytes or lag.bytes <= self.hard.bytes

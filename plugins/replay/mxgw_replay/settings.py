@@ -19,7 +19,7 @@ class ReplaySettings(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
-    # The original gateway kept 1,024 events for 300 s beside queues of 10,000: whoever was cut for overflow could
+    # The original gateway kept 1,024 events for 300 s beside queues of 10,000: a reader cut for overflow could
     # then never resume without a gap. Twice the queue is the least that works (docs/reference/streams.md#retention).
     events: int = Field(
         20_000,

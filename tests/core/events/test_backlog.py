@@ -13,9 +13,8 @@ from support.overflowing import CHANGE, OPERATION, WRITE, happening
 
 from mxgw.v1 import events_pb2 as e
 from mxgw_core.events.backlog import Backlog
-from mxgw_core.events.log import Chunk, LogGap, chunk_of
-from mxgw_core.events.pieces import Entry, packed, unpacked
-from mxgw_core.events.records import record_bounds
+from mxgw_core.events.encoding import record_bounds
+from mxgw_core.events.pieces import Chunk, Gap, Piece, chunk_of, packed, unpacked
 
 DROPPED, CONFLATED = e.GAP_REASON_QUEUE_DROPPED, e.GAP_REASON_CONFLATED
 OVERRUN, EPOCH_CHANGED = e.GAP_REASON_WORKER_OUTBOX_OVERRUN, e.GAP_REASON_EPOCH_CHANGED
@@ -31,22 +30,22 @@ def records(part: Chunk) -> list[tuple[int, bytes]]:
     return [(s, part.frame[start:end]) for s, (start, _, end) in enumerate(bounds, part.first)]
 
 
-def backlog(*entries: Entry) -> Backlog:
+def backlog(*entries: Piece) -> Backlog:
     made = Backlog()
     for entry in entries:
         made.append(entry, 0.0)
     return made
 
 
-def popped(queue: Backlog) -> list[Entry]:
+def popped(queue: Backlog) -> list[Piece]:
     entries = []
     while queue:
         entries.append(queue.pop())
     return entries
 
 
-def gap(first: int, last: int, reason: e.GapReason.ValueType = OVERRUN, count: int = 0) -> LogGap:
-    return LogGap(first, last, reason, count=count)
+def gap(first: int, last: int, reason: e.GapReason.ValueType = OVERRUN, count: int = 0) -> Gap:
+    return Gap(first, last, reason, count=count)
 
 
 # counting
@@ -81,7 +80,7 @@ def test_the_age_is_that_of_the_oldest_entry() -> None:
 def test_gaps_of_one_reason_side_by_side_are_one_and_others_stay_apart() -> None:
     queue = backlog(gap(1, 2, DROPPED, 2), gap(3, 5, DROPPED, 1), gap(6, 6, CONFLATED, 1), gap(7, 7), gap(8, 8))
 
-    assert [(g.first, g.last, g.count) for g in popped(queue) if isinstance(g, LogGap)] == [
+    assert [(g.first, g.last, g.count) for g in popped(queue) if isinstance(g, Gap)] == [
         (1, 5, 3),
         (6, 6, 1),
         (7, 7, 0),
@@ -115,7 +114,7 @@ def test_a_gap_between_what_is_dropped_counts_the_events_only() -> None:
     queue.drop_oldest(4, "why")
     (first, _) = popped(queue)
 
-    assert isinstance(first, LogGap)
+    assert isinstance(first, Gap)
     assert (first.first, first.last, first.count, first.reason) == (1, 601, 4, DROPPED)
 
 
@@ -124,7 +123,7 @@ def test_what_was_conflated_between_what_is_dropped_counts_with_it() -> None:
     queue.drop_oldest(3, "why")
     (first,) = popped(queue)
 
-    assert isinstance(first, LogGap)
+    assert isinstance(first, Gap)
     assert (first.first, first.last, first.count) == (1, 5, 5)
 
 
@@ -168,10 +167,10 @@ def test_selecting_keeps_what_is_wanted_in_few_frames_and_names_the_rest() -> No
     assert account.lost_for(OVERRUN) == {6, 7}
     assert [type(entry).__name__ for entry in entries] == [
         "Chunk",
-        "LogGap",
+        "Gap",
         "Chunk",
-        "LogGap",
-        "LogGap",
+        "Gap",
+        "Gap",
         "Chunk",
     ]
 
@@ -203,7 +202,7 @@ kept_of_twenty = st.sets(st.integers(1, 20)).map(sorted)
 @example([1, 2, 3, 5, 7, 8, 10], {7})
 def test_what_is_kept_and_what_is_lost_is_everything_and_needs_few_frames(kept: list[int], gaps: set[int]) -> None:
     everything = dict(records(chunk(1, *([1] * 20))))
-    wanted: list[tuple[int, bytes] | LogGap] = [
+    wanted: list[tuple[int, bytes] | Gap] = [
         gap(s, s) if s in gaps else (s, everything[s]) for s in sorted({*kept, *gaps})
     ]
     entries = list(packed(0, wanted, 20, DROPPED, "why"))

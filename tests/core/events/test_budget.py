@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterator
 
 import pytest
 
-from mxgw_core.events.budget import Budget, OverBudget, wanted
+from mxgw_core.events.policy_guard import Budget, OverBudget, wanted
 
 MS = 0.001
 

@@ -12,11 +12,12 @@ from mxgw.v1 import events_pb2 as e
 from mxgw_core.api.errors import SessionEnded, SubscriberOverflow
 from mxgw_core.api.events import Disconnect, DropNewest, DropOldest, FailSession, QueueLimits, Retention
 from mxgw_core.api.types import Position
-from mxgw_core.events.figures import POLICY_ERRORS
-from mxgw_core.events.items import End
-from mxgw_core.events.log import LogGap, OutOfOrder
-from mxgw_core.events.policies import DisconnectPolicy
-from mxgw_core.events.verdict import Start
+from mxgw_core.events.counts import POLICY_ERRORS
+from mxgw_core.events.log import OutOfOrder
+from mxgw_core.events.pieces import Gap
+from mxgw_core.events.policy_guard import DisconnectPolicy
+from mxgw_core.events.start import Start
+from mxgw_core.events.subscriber import End
 
 CLOSED = SessionEnded("the session ended", close_reason="CLIENT")
 FEW = QueueLimits(events=3, bytes=0, seconds=0.0)
@@ -30,10 +31,10 @@ def test_events_before_the_first_subscriber_are_there_for_it() -> None:
     pump.events(3)
     pump.gap(1)
     pump.events(2)
-    subscription = pump.subscribe(Start.OLDEST_RETAINED)
+    subscription = pump.attach(Start.OLDEST_RETAINED)
 
-    assert told(taken(subscription.subscriber)) == [1, 2, 3, (4, 4), 5, 6]
-    assert (subscription.verdict.was_resuming, subscription.verdict.recovered) == (False, False)
+    assert told(taken(subscription)) == [1, 2, 3, (4, 4), 5, 6]
+    assert (subscription.place.was_resuming, subscription.place.recovered) == (False, False)
 
 
 def test_now_means_only_what_comes() -> None:
@@ -81,27 +82,27 @@ def test_a_resume_that_cannot_be_complete_begins_with_its_gap(
     pump = Pump(unattached=Retention(2, 1 << 20, 0.0))
     pump.events(4, text="x" * 70_000)
     pump.events(2)
-    subscription = pump.subscribe(after)
-    items = taken(subscription.subscriber)
+    subscription = pump.attach(after)
+    items = taken(subscription)
 
-    assert isinstance(items[0], LogGap)
+    assert isinstance(items[0], Gap)
     assert items[0].reason == reason
     assert told(items) == [gap] + ([] if reason == e.GAP_REASON_CURSOR_AHEAD else [5, 6])
-    assert subscription.verdict.recovered is False
+    assert subscription.place.recovered is False
 
 
 def test_with_a_history_store_the_evicted_range_is_left_to_it() -> None:
     pump = Pump(unattached=Retention(2, 1 << 20, 0.0))
     pump.events(4, text="x" * 70_000)
     pump.events(2)
-    whole = pump.subscribe(Position(EPOCH, 1), older_until=4)
-    part = pump.subscribe(Position(EPOCH, 1), older_until=3)
+    whole = pump.attach(Position(EPOCH, 1), older_until=4)
+    part = pump.attach(Position(EPOCH, 1), older_until=3)
 
-    assert (whole.verdict.recovered, part.verdict.recovered) == (True, False)
+    assert (whole.place.recovered, part.place.recovered) == (True, False)
     for subscription in (whole, part):
-        assert subscription.verdict.gap is not None
-        assert subscription.subscriber.delivered == 1
-        assert told(taken(subscription.subscriber)) == [5, 6]
+        assert subscription.place.gap is not None
+        assert subscription.delivered == 1
+        assert told(taken(subscription)) == [5, 6]
 
 
 def test_a_history_store_hides_no_other_gap() -> None:
@@ -130,7 +131,7 @@ def test_events_are_forgotten_when_they_are_old_although_none_come(text: str) ->
     pump.clock.now += 1.0
 
     # Also before anything looks: who asks at this moment is told what it can have.
-    assert pump.subscribe(Position(EPOCH, 0)).verdict.gap is not None
+    assert pump.attach(Position(EPOCH, 0)).place.gap is not None
     assert pump.distributor.log.events == 0
 
 
@@ -306,7 +307,7 @@ def test_detach_tells_who_was_the_last_and_is_idempotent() -> None:
 
 def test_the_log_knows_whether_it_has_more_than_one_reader() -> None:
     pump = Pump()
-    one = pump.subscribe().subscriber
+    one = pump.attach()
     assert not pump.distributor.log.is_shared
 
     mirror = pump.distributor.attach_internal("mirror", limits=NO_LIMITS, policy=DisconnectPolicy())
@@ -315,7 +316,7 @@ def test_the_log_knows_whether_it_has_more_than_one_reader() -> None:
     pump.distributor.detach(mirror)
     assert not pump.distributor.log.is_shared
 
-    pump.subscribe()
+    pump.attach()
     assert pump.distributor.log.is_shared
     pump.distributor.detach(one)
     assert not pump.distributor.log.is_shared
@@ -327,7 +328,7 @@ def test_the_worker_breaking_the_numbering_is_an_error_for_the_link() -> None:
     with pytest.raises(OutOfOrder):
         pump.distributor.append(2, 3, batch([2, 3]))
     with pytest.raises(OutOfOrder):
-        pump.distributor.append_gap(LogGap(5, 6, e.GAP_REASON_WORKER_OUTBOX_OVERRUN))
+        pump.distributor.append_gap(Gap(5, 6, e.GAP_REASON_WORKER_OUTBOX_OVERRUN))
 
 
 # overflow
@@ -358,8 +359,8 @@ def test_an_overflow_touches_nobody_else() -> None:
         pump.events(2)
         seen += told(taken(fast))
 
-    assert isinstance(slow.end, End)
-    assert fast.end is None
+    assert slow.end_error is not None
+    assert fast.end_error is None
     assert seen == list(range(1, 21))
 
 
@@ -368,7 +369,7 @@ def test_fail_session_ends_the_stream_and_asks_for_the_session_to_be_faulted() -
     subscriber = pump.attach(limits=FEW, policy=Told(FailSession()))
     pump.events(4)
 
-    assert isinstance(subscriber.end, End)
+    assert subscriber.end_error is not None
     assert pump.session_failures == ["subscriber s1 fell 4 events behind"]
 
 
@@ -394,8 +395,8 @@ def test_a_policy_that_fails_disconnects_its_subscriber_and_is_logged_once(
 
     for subscriber in subscribers:
         assert told(taken(subscriber)) == [1, 2, 3, 4, "end SUBSCRIBER_OVERFLOW"]
-    assert fast.end is None
-    assert pump.distributor.figures.total(POLICY_ERRORS, "support.distributing") == 3
+    assert fast.end_error is None
+    assert pump.distributor.counts.total(POLICY_ERRORS, "support.distributing") == 3
     assert len(caplog.records) == 1
     assert "support.distributing" in caplog.text
 
@@ -440,7 +441,7 @@ def test_giving_the_memory_of_an_ended_session_back_takes_nothing_from_its_reade
     pump.distributor.end(CLOSED)
     pump.distributor.release()
 
-    assert (pump.distributor.log.bytes, one.lag_events, other.lag_events) == (0, 0, 2)
+    assert (pump.distributor.log.bytes, one.unread.events, other.unread.events) == (0, 0, 2)
     assert told(taken(other)) == [1, 2, "end SESSION_CLOSED"]
     assert told(taken(one)) == ["end SESSION_CLOSED"]
     assert pump.distributor.detach(one) is False
@@ -468,7 +469,7 @@ def test_a_subscriber_that_overflowed_keeps_its_own_reason_when_the_session_ends
 
 
 def test_a_log_begins_behind_what_was_lost_in_front_of_it_unless_somebody_reads_there() -> None:
-    lost = LogGap(1, 3, e.GAP_REASON_WORKER_OUTBOX_OVERRUN)
+    lost = Gap(1, 3, e.GAP_REASON_WORKER_OUTBOX_OVERRUN)
     empty, read = Pump(), Pump()
     empty.distributor.retain(EVERYTHING)
     reader = read.attach(Start.OLDEST_RETAINED)
@@ -482,6 +483,6 @@ def test_a_log_begins_behind_what_was_lost_in_front_of_it_unless_somebody_reads_
     assert told(taken(empty.attach(Start.OLDEST_RETAINED))) == [(1, 3), 4, 5]
     assert told(taken(empty.attach(Start.OLDEST_RETAINED))) == [4, 5]
 
-    empty.distributor.begin_behind(LogGap(6, 7, e.GAP_REASON_WORKER_OUTBOX_OVERRUN))
+    empty.distributor.begin_behind(Gap(6, 7, e.GAP_REASON_WORKER_OUTBOX_OVERRUN))
 
     assert empty.distributor.log.oldest == 4

@@ -20,10 +20,11 @@ from mxgw.v1 import events_pb2 as e
 from mxgw_core.api.errors import SessionEnded
 from mxgw_core.api.events import Disconnect, DropNewest, DropOldest, QueueLimits, Retention
 from mxgw_core.api.types import Position
-from mxgw_core.events.items import End, Progress
-from mxgw_core.events.log import Chunk, LogGap, OutOfOrder
-from mxgw_core.events.subscriber import Subscriber
-from mxgw_core.events.verdict import Start
+from mxgw_core.events.log import OutOfOrder
+from mxgw_core.events.pieces import Chunk, Gap
+from mxgw_core.events.sources import Ending, Refusing
+from mxgw_core.events.start import Start
+from mxgw_core.events.subscriber import End, Progress, Subscriber
 
 CLOSED = SessionEnded("the session ended", close_reason="CLIENT")
 EVICTED, DROPPED = e.GAP_REASON_RING_EVICTED, e.GAP_REASON_QUEUE_DROPPED
@@ -82,7 +83,7 @@ class DistributorMachine(RuleBasedStateMachine):
     @rule(count=st.integers(1, 20))
     def append_gap(self, count: int) -> None:
         first, last = self.pump.head + 1, self.pump.head + count
-        self.distributor.append_gap(LogGap(first, last, OVERRUN))
+        self.distributor.append_gap(Gap(first, last, OVERRUN))
         self.world.update(dict.fromkeys(range(first, last + 1)))
 
     @rule(shift=st.sampled_from([-1, 1, 5]))
@@ -121,11 +122,11 @@ class DistributorMachine(RuleBasedStateMachine):
         filters = [Items({1, 3})] if odd_only else []
         if self.over:
             with pytest.raises(SessionEnded) as refused:
-                self.pump.subscribe(start, limits=limits, policy=policy, filters=filters)
+                self.pump.attach(start, limits=limits, policy=policy, filters=filters)
 
             assert refused.value is CLOSED
             return
-        subscription = self.pump.subscribe(start, limits=limits, policy=policy, filters=filters)
+        subscription = self.pump.attach(start, limits=limits, policy=policy, filters=filters)
         at, opening = head, None
         match start:
             case Start.OLDEST_RETAINED if never is not None:
@@ -143,10 +144,10 @@ class DistributorMachine(RuleBasedStateMachine):
 
         lost_behind = any(item is None for sequence, item in self.world.items() if sequence > at)
 
-        assert subscription.verdict.recovered == (isinstance(start, Position) and opening is None and not lost_behind)
-        assert subscription.verdict.was_resuming == isinstance(start, Position)
+        assert subscription.place.recovered == (isinstance(start, Position) and opening is None and not lost_behind)
+        assert subscription.place.was_resuming == isinstance(start, Position)
 
-        self.readers.append(Reader(subscription.subscriber, policy, at, opening, odd_only, limits != NO_LIMITS))
+        self.readers.append(Reader(subscription, policy, at, opening, odd_only, limits != NO_LIMITS))
 
     @precondition(lambda self: self.readers)
     @rule(which=st.integers(0, 99), limit_bytes=st.sampled_from([1, 60, 300, 1 << 20]))
@@ -156,7 +157,7 @@ class DistributorMachine(RuleBasedStateMachine):
         match item:
             case Chunk():
                 self.sees_events(reader, item)
-            case LogGap():
+            case Gap():
                 self.sees_gap(reader, item)
             case Progress(sequence):
                 self.passes_over(reader, sequence)
@@ -166,10 +167,10 @@ class DistributorMachine(RuleBasedStateMachine):
                 assert error is CLOSED or error.reason == "SUBSCRIBER_OVERFLOW"
                 assert reader.opening is None
             case None:
-                assert reader.subscriber.end is None
+                assert reader.subscriber.end_error is None
                 self.passes_over(reader, reader.subscriber.delivered)
                 assert reader.at == self.pump.head or reader.subscriber.refusing_from is not None
-        if not (isinstance(item, LogGap) and item.last == 0):
+        if not (isinstance(item, Gap) and item.last == 0):
             assert reader.subscriber.delivered <= reader.at
 
     def sees_events(self, reader: Reader, chunk: Chunk) -> None:
@@ -191,7 +192,7 @@ class DistributorMachine(RuleBasedStateMachine):
 
         reader.at = max(reader.at, until)
 
-    def sees_gap(self, reader: Reader, gap: LogGap) -> None:
+    def sees_gap(self, reader: Reader, gap: Gap) -> None:
         if reader.opening is not None:
             assert (gap.first, gap.last, gap.reason) == reader.opening
             reader.opening = None
@@ -248,13 +249,13 @@ class DistributorMachine(RuleBasedStateMachine):
         log = self.distributor.log
         for reader in self.readers:
             subscriber = reader.subscriber
-            assert subscriber.end is None or not subscriber.policy.asked or reader.has_limits
-            if subscriber.end is None and subscriber.refusing_from is None:
-                assert subscriber.cursor >= log.oldest - 1, "the log forgot what a subscriber has to read"
+            assert subscriber.end_error is None or not subscriber.policy.asked or reader.has_limits
+            if not isinstance(subscriber.source, Refusing | Ending):
+                assert (subscriber.source.reads_after or 0) >= log.oldest - 1, "the log forgot what is unread"
             if not reader.has_limits:
                 assert not reader.policy.asked
         if self.over:
-            assert all(reader.subscriber.end is not None for reader in self.readers)
+            assert all(reader.subscriber.end_error is not None for reader in self.readers)
 
     def teardown(self) -> None:
         """Let everybody read to the end: it always comes, and nothing is missing before it."""
@@ -262,7 +263,7 @@ class DistributorMachine(RuleBasedStateMachine):
             return
         self.distributor.flush()
         head = self.pump.head
-        ends_early = {id(r) for r in self.readers if r.subscriber.end is not None}
+        ends_early = {id(r) for r in self.readers if r.subscriber.end_error is not None}
         self.end()
         for index, reader in enumerate(self.readers):
             for _ in range(10_000):

@@ -17,9 +17,8 @@ from mxgw.worker.v1 import worker_pb2 as w
 from mxgw_core.api.events import EventFilter
 from mxgw_core.api.types import ItemRecord, Position
 from mxgw_core.events.item_book import ItemBook
-from mxgw_core.events.items import Progress
-from mxgw_core.events.log import Chunk, LogGap
-from mxgw_core.events.subscriber import Subscriber
+from mxgw_core.events.pieces import Chunk, Gap
+from mxgw_core.events.subscriber import Progress, Subscriber
 
 # Serials; those of one byte and some that need more, up to the greatest.
 ITEMS = (1, 2, 3, 255, 256, 70_000, 2**56 - 1)
@@ -152,13 +151,13 @@ class Filtered(RuleBasedStateMachine):
     def _read(self, reader: Reader, limit_bytes: int) -> None:
         seen: list[e.Event] = []
         lost: set[int] = set()
-        while (item := reader.subscriber.take(limit_bytes)) is not None or reader.subscriber.is_judging:
+        while (item := reader.subscriber.take(limit_bytes)) is not None or reader.subscriber.is_asking:
             match item:
                 case None:
                     continue
                 case Chunk():
                     seen += frame_of(item).events.events
-                case LogGap(first, last):
+                case Gap(first, last):
                     lost |= set(range(first, last + 1))
                 case _:
                     assert isinstance(item, Progress)

@@ -8,13 +8,13 @@ from support.events import EPOCH
 from mxgw.v1 import events_pb2 as e
 from mxgw.v1.event_service_pb2 import StreamEventsResponse
 from mxgw_core.events.frames import draining_frame, gap_frame, heartbeat_frame, progress_frame
-from mxgw_core.events.log import LogGap
+from mxgw_core.events.pieces import Gap
 
 decode = StreamEventsResponse.FromString
 
 
 def test_a_gap_says_range_count_reason_and_what_would_help() -> None:
-    gap = decode(gap_frame(EPOCH, LogGap(3, 7, e.GAP_REASON_QUEUE_DROPPED, "read faster"))).gap
+    gap = decode(gap_frame(EPOCH, Gap(3, 7, e.GAP_REASON_QUEUE_DROPPED, "read faster"))).gap
 
     assert gap == e.Gap(
         epoch=EPOCH, first_lost=3, last_lost=7, count=5, reason=e.GAP_REASON_QUEUE_DROPPED, detail="read faster"
@@ -22,19 +22,19 @@ def test_a_gap_says_range_count_reason_and_what_would_help() -> None:
 
 
 def test_a_gap_keeps_the_count_it_came_with() -> None:
-    assert decode(gap_frame(EPOCH, LogGap(3, 7, e.GAP_REASON_CONFLATED, count=2))).gap.count == 2
+    assert decode(gap_frame(EPOCH, Gap(3, 7, e.GAP_REASON_CONFLATED, count=2))).gap.count == 2
 
 
 @pytest.mark.parametrize(
     "gap",
     [
-        LogGap(0, 0, e.GAP_REASON_EPOCH_CHANGED),
-        LogGap(0, 0, e.GAP_REASON_CURSOR_AHEAD),
-        LogGap(9, 9, e.GAP_REASON_SOURCE_RECONNECTED),
-        LogGap(9, 9, e.GAP_REASON_SOURCE_OVERFLOW),
+        Gap(0, 0, e.GAP_REASON_EPOCH_CHANGED),
+        Gap(0, 0, e.GAP_REASON_CURSOR_AHEAD),
+        Gap(9, 9, e.GAP_REASON_SOURCE_RECONNECTED),
+        Gap(9, 9, e.GAP_REASON_SOURCE_OVERFLOW),
     ],
 )
-def test_what_cannot_be_counted_has_no_count(gap: LogGap) -> None:
+def test_what_cannot_be_counted_has_no_count(gap: Gap) -> None:
     frame = decode(gap_frame(EPOCH, gap)).gap
 
     assert (frame.first_lost, frame.last_lost, frame.count) == (gap.first, gap.last, 0)

@@ -8,16 +8,8 @@ from hypothesis import strategies as st
 from support.events import Clock, batch, sequences_of
 
 from mxgw.v1 import events_pb2 as e
-from mxgw_core.events.log import (
-    SEGMENT_BYTES,
-    SEGMENT_EVENTS,
-    SHARED_BYTES,
-    SHARED_CHUNKS,
-    Chunk,
-    EventLog,
-    LogGap,
-    OutOfOrder,
-)
+from mxgw_core.events.log import SEGMENT_BYTES, SEGMENT_EVENTS, SHARED_BYTES, SHARED_CHUNKS, EventLog, OutOfOrder
+from mxgw_core.events.pieces import Chunk, Gap
 
 RECONNECTED = e.GAP_REASON_SOURCE_RECONNECTED
 OVERRUN = e.GAP_REASON_WORKER_OUTBOX_OVERRUN
@@ -29,12 +21,12 @@ class Filled:
     def __init__(self, plan: list[tuple[bool, int]], *, text: str = "") -> None:
         self.clock = Clock()
         self.log = EventLog(self.clock)
-        self.gaps: list[LogGap] = []
+        self.gaps: list[Gap] = []
         self.records: dict[int, bytes] = {}
         for is_gap, count in plan:
             first, last = self.log.head + 1, self.log.head + count
             if is_gap:
-                gap = LogGap(first, last, OVERRUN, "lost", count)
+                gap = Gap(first, last, OVERRUN, "lost", count)
                 self.gaps.append(gap)
                 self.log.append_gap(gap)
             else:
@@ -57,7 +49,7 @@ def test_reading_from_every_position_with_every_limit_gives_what_was_appended(
         while (read := log.read(after, limit_bytes)) is not None:
             assert read.first == after + 1
 
-            if isinstance(read, LogGap):
+            if isinstance(read, Gap):
                 gap = next(g for g in filled.gaps if g.first <= read.first <= g.last)
 
                 assert (read.last, read.reason) == (gap.last, gap.reason)
@@ -223,7 +215,7 @@ def test_what_does_not_follow_the_head_is_refused_and_changes_nothing(first: int
     with pytest.raises(OutOfOrder):
         log.append(first, last, batch(range(first, last + 1)))
     with pytest.raises(OutOfOrder):
-        log.append_gap(LogGap(first, last, OVERRUN))
+        log.append_gap(Gap(first, last, OVERRUN))
 
     assert (log.head, log.events) == (2, 2)
 
@@ -299,7 +291,7 @@ def test_with_nothing_to_retain_everything_read_is_forgotten_and_nothing_else() 
     log = Filled([(False, 2), (True, 3), (False, 2)]).log
 
     assert log.trim(1, 0, 0, 0.0) is None  # the entry is still being read
-    assert log.trim(5, 0, 0, 0.0) == LogGap(1, 5, e.GAP_REASON_RING_EVICTED)
+    assert log.trim(5, 0, 0, 0.0) == Gap(1, 5, e.GAP_REASON_RING_EVICTED)
     assert log.oldest == 6
 
 
@@ -319,7 +311,7 @@ def test_a_released_log_holds_nothing_and_keeps_its_numbering_and_counts() -> No
 
 def test_a_gap_is_retained_like_an_event() -> None:
     log = EventLog(Clock())
-    gap = LogGap(1, 1, RECONNECTED, "the source was away")
+    gap = Gap(1, 1, RECONNECTED, "the source was away")
     log.append_gap(gap)
     log.append(2, 3, batch([2, 3]))
 
@@ -330,7 +322,7 @@ def test_a_gap_is_retained_like_an_event() -> None:
 def test_a_source_that_only_fails_does_not_fill_the_memory() -> None:
     log = EventLog(Clock())
     for sequence in range(1, 1001):
-        log.append_gap(LogGap(sequence, sequence, RECONNECTED))
+        log.append_gap(Gap(sequence, sequence, RECONNECTED))
         log.trim(log.head, 10, 1 << 20, 0.0)
 
     assert log.oldest == 991
@@ -339,7 +331,7 @@ def test_a_source_that_only_fails_does_not_fill_the_memory() -> None:
 def test_age_lets_go_of_what_counts_and_bytes_would_keep() -> None:
     clock = Clock()
     log = EventLog(clock)
-    log.append_gap(LogGap(1, 1, RECONNECTED))
+    log.append_gap(Gap(1, 1, RECONNECTED))
     log.append(2, 3, batch([2, 3]))
     clock.now += 9
 
@@ -347,7 +339,7 @@ def test_age_lets_go_of_what_counts_and_bytes_would_keep() -> None:
 
     clock.now += 2
 
-    assert log.trim(log.head, 100, 1 << 20, 10.0) == LogGap(1, 3, e.GAP_REASON_RING_EVICTED)
+    assert log.trim(log.head, 100, 1 << 20, 10.0) == Gap(1, 3, e.GAP_REASON_RING_EVICTED)
 
 
 def test_the_age_of_an_event_is_its_own_and_not_its_neighbours() -> None:

@@ -18,8 +18,9 @@ from mxgw.worker.v1.worker_pb2 import CommandRequest
 from mxgw_core.api.errors import MemoryLimitReached
 from mxgw_core.api.events import Conflate, Disconnect, DropNewest, DropOldest, QueueLimits, Retention
 from mxgw_core.api.types import Position
-from mxgw_core.events.log import Chunk, LogGap
-from mxgw_core.events.verdict import Start
+from mxgw_core.events.pieces import Chunk, Gap
+from mxgw_core.events.sources import set_aside
+from mxgw_core.events.start import Start
 from mxgw_core.sessions.memory import _AT_ONCE_BYTES, GatewayMemory
 from mxgw_core.workers.commands import EncodedCommand, PendingCommands
 
@@ -63,7 +64,7 @@ def test_what_is_held_is_told_by_what_it_is_for() -> None:
 
     for reader in odd:
         taken(reader)
-    slow.refuse_newest(0)
+    slow.source = set_aside(slow.source)
     after = memory.use()
 
     assert after.log == before.log
@@ -140,10 +141,10 @@ def test_whoever_keeps_the_most_forgets_its_oldest_and_who_resumes_is_told_exact
     assert 10 < oldest < 25
     assert memory.relieved_bytes >= (oldest - 1) * 40 * KIB
 
-    resumed = large.subscribe(Position(EPOCH, 3))
+    resumed = large.attach(Position(EPOCH, 3))
 
-    assert not resumed.verdict.recovered
-    assert told(taken(resumed.subscriber)) == [(4, oldest - 1), *range(oldest, 41)]
+    assert not resumed.place.recovered
+    assert told(taken(resumed)) == [(4, oldest - 1), *range(oldest, 41)]
     assert caplog.text.count("limits.memory_bytes") == 1
 
     for _ in range(20):  # of one episode no more is said
@@ -179,7 +180,7 @@ def test_what_readers_have_yet_to_read_goes_last_and_a_gap_says_why() -> None:
 
     gap, *rest = taken(behind)
 
-    assert isinstance(gap, LogGap)
+    assert isinstance(gap, Gap)
     assert (gap.first, gap.last, gap.count, gap.reason) == (1, 20, 20, e.GAP_REASON_QUEUE_DROPPED)
     assert "limits.memory_bytes" in gap.detail
     assert rest == []
@@ -204,7 +205,7 @@ def test_an_owner_that_floods_pays_alone_even_with_what_is_unread_and_however_ma
     assert quiet.distributor.log.events == 20
     gap = taken(behind)[0]
 
-    assert isinstance(gap, LogGap)
+    assert isinstance(gap, Gap)
     assert "limits.memory_bytes" in gap.detail
 
     memory.limit_bytes = 15 * 40 * KIB
@@ -285,7 +286,7 @@ def test_whatever_is_given_up_every_reader_has_each_event_once_or_in_a_gap(
     def read(which: int, most: int) -> None:
         for _ in range(most):
             item = readers[which].take(1)
-            if isinstance(item, LogGap):
+            if isinstance(item, Gap):
                 assert item.first == at[which] + 1
                 if item.runs:
                     conflated[which] = item.last
@@ -314,14 +315,14 @@ def test_whatever_is_given_up_every_reader_has_each_event_once_or_in_a_gap(
                 asyncio.run(memory.relieve())
                 use = memory.use()
 
-                assert all(reader.end is not None or not reader.lag_events for reader in readers)
+                assert all(reader.end_error is not None or not reader.unread.events for reader in readers)
                 assert (use.log, use.joined) == (0, 0)
     head = pump.head
     pump.distributor.check()
     for which, reader in enumerate(readers):
         read(which, 200)
 
-        assert at[which] == head or reader.end is not None
+        assert at[which] == head or reader.end_error is not None
 
 
 # large requests

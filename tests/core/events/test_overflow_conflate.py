@@ -14,9 +14,9 @@ from mxgw.v1 import events_pb2 as e
 from mxgw_core.api.errors import SessionEnded
 from mxgw_core.api.events import Conflate, Disconnect, DropNewest, DropOldest, QueueLimits, Select
 from mxgw_core.events.conflation import Conflation
-from mxgw_core.events.figures import OVERFLOW
-from mxgw_core.events.log import Chunk, LogGap, chunk_of
-from mxgw_core.events.records import MalformedBatch
+from mxgw_core.events.counts import OVERFLOW
+from mxgw_core.events.encoding import MalformedBatch
+from mxgw_core.events.pieces import Chunk, Gap, chunk_of
 from mxgw_core.events.subscriber import Subscriber
 
 CONFLATED = e.GAP_REASON_CONFLATED
@@ -48,7 +48,7 @@ def test_what_comes_while_the_reader_is_behind_replaces_what_is_unread() -> None
     account.take(taken(subscriber))
 
     assert sorted(account.events) == [149, 150]
-    assert subscriber.lag_events == 0
+    assert subscriber.unread.events == 0
 
 
 def test_a_reader_that_is_level_again_gets_every_event() -> None:
@@ -106,14 +106,14 @@ def test_what_is_never_replaced_is_bounded_by_the_limit() -> None:
     for _ in range(3):
         pump.happen(1, (1, WRITE), 1)
 
-    assert subscriber.end is None
+    assert subscriber.end_error is None
 
     pump.happen(1, (1, WRITE), 1)
     account = Account()
     account.take(taken(subscriber))
     pump.produced.check(account)
 
-    assert subscriber.end is not None
+    assert subscriber.end_error is not None
     assert len(account.events) == 5
 
 
@@ -122,14 +122,14 @@ def test_newest_values_may_be_more_than_the_limit_in_events_but_not_in_bytes() -
     many, large = conflating(pump, events=3), conflating(pump, events=3, size=2_000)
     pump.happen(*range(1, 11), text="x" * 50)
 
-    assert (many.end, large.end) == (None, None)
+    assert (many.end_error, large.end_error) == (None, None)
 
     for item in range(11, 41):
         pump.happen(item, text="x" * 50)
 
-    assert many.end is None
-    assert large.end is not None
-    assert many.lag_events == 40
+    assert many.end_error is None
+    assert large.end_error is not None
+    assert many.unread.events == 40
 
 
 def test_an_item_that_changes_all_the_time_is_read_all_the_same() -> None:
@@ -154,7 +154,7 @@ def test_a_long_backlog_is_conflated_in_steps_and_read_in_order_meanwhile() -> N
     for _ in range(30):
         pump.happen(*range(1, 101))
 
-    assert pump.head - subscriber.cursor > 2_000  # one step done
+    assert pump.head - (subscriber.source.reads_after or 0) > 2_000  # one step done
 
     account = Account()
     for _ in range(20):
@@ -175,7 +175,7 @@ def test_a_stalled_reader_is_asked_for_once_per_limit_and_not_once_per_event() -
         pump.happen(1)
 
     assert 9 <= len(policy.asked) <= 10
-    assert pump.distributor.figures.total(OVERFLOW, "conflate", "Conflate") == len(policy.asked)
+    assert pump.distributor.counts.total(OVERFLOW, "conflate", "Conflate") == len(policy.asked)
 
 
 def test_a_policy_is_told_how_long_a_reader_has_been_behind_until_it_is_level() -> None:
@@ -202,7 +202,7 @@ def test_a_policy_may_grow_tired_of_conflating() -> None:
     account.take(taken(subscriber))
     pump.produced.check(account)
 
-    assert subscriber.end is not None
+    assert subscriber.end_error is not None
     assert sorted(account.events) == [7, 8]
 
 
@@ -269,9 +269,9 @@ def test_what_is_held_for_it_is_shown_as_events_bytes_memory_and_age() -> None:
     pump.clock.now += 7
     pump.happen(1)
 
-    assert subscriber.lag_events == 3
-    assert subscriber.lag_bytes < subscriber.backlog_bytes < subscriber.lag_bytes + 3 * 1_000
-    assert subscriber.lag_seconds == 7.0
+    assert subscriber.unread.events == 3
+    assert subscriber.unread.bytes < subscriber.backlog_bytes < subscriber.unread.bytes + 3 * 1_000
+    assert subscriber.unread.seconds == 7.0
 
 
 def test_a_stalled_reader_does_not_hold_the_log() -> None:
@@ -289,7 +289,7 @@ def test_the_oldest_position_that_is_safe_to_resume_after_never_runs_ahead() -> 
     pump.happen(1, 2, 3, 1, 2, 1)
     gap, batch = subscriber.take(1 << 20), None
 
-    assert isinstance(gap, LogGap)
+    assert isinstance(gap, Gap)
     assert gap.runs
     assert subscriber.delivered == 0  # 3 is inside the gap's range and has not gone out
 
@@ -331,8 +331,8 @@ def test_a_malformed_batch_is_never_blamed_on_the_policy() -> None:
     with pytest.raises(MalformedBatch):
         pump.distributor.flush()
 
-    assert not subscriber.figures.lost_events
-    assert subscriber.end is None
+    assert not subscriber.counts.lost_events
+    assert subscriber.end_error is None
 
 
 def test_one_event_costs_a_stalled_reader_the_same_whether_one_or_twenty_thousand_items_wait() -> None:

@@ -13,10 +13,10 @@ from support.distributing import Told
 from support.events import taken, told
 from support.overflowing import RecordingPump
 
-from mxgw_core.api.events import Disconnect, DropOldest, Lag, QueueLimits, Verdict
-from mxgw_core.events.figures import POLICY_ERRORS
+from mxgw_core.api.events import Action, Disconnect, DropOldest, Lag, QueueLimits
+from mxgw_core.events.counts import POLICY_ERRORS
+from mxgw_core.events.start import Start
 from mxgw_core.events.subscriber import Subscriber
-from mxgw_core.events.verdict import Start
 
 THREE = QueueLimits(3, 0, 0.0)
 SOURCE = "acme-policies 1.2"
@@ -30,7 +30,7 @@ class Doing:
     def __init__(self, does: Callable[[], object]) -> None:
         self._does = does
 
-    def on_overflow(self, lag: Lag) -> Verdict:
+    def on_overflow(self, lag: Lag) -> Action:
         self._does()
         return DropOldest(1)
 
@@ -38,7 +38,7 @@ class Doing:
 class NoArgument:
     name = "acme"
 
-    def on_overflow(self) -> Verdict:
+    def on_overflow(self) -> Action:
         return Disconnect()
 
 
@@ -51,7 +51,7 @@ def burn() -> None:
 def attach(pump: RecordingPump, policy: Any) -> Subscriber:
     return pump.distributor.attach(
         f"s{len(pump.distributor.subscribers)}", Start.NOW, limits=THREE, policy=policy, policy_source=SOURCE
-    ).subscriber
+    )
 
 
 @pytest.mark.parametrize(
@@ -60,7 +60,7 @@ def attach(pump: RecordingPump, policy: Any) -> Subscriber:
         pytest.param(Doing(lambda: 1 // 0), "raised", id="raises"),
         pytest.param(Doing(lambda: time.sleep(0.02)), "ms of the event loop's time", id="sleeps"),
         pytest.param(Doing(burn), "ms of the event loop's time", id="burns"),
-        pytest.param(Told("drop it", name="acme"), "'drop it', which is no verdict", id="wrong type"),
+        pytest.param(Told("drop it", name="acme"), "'drop it', which is no action", id="wrong type"),
         pytest.param(NoArgument(), "raised", id="wrong signature"),
     ],
 )
@@ -76,9 +76,9 @@ def test_a_policy_that_cannot_be_relied_on_becomes_disconnect_for_its_subscriber
     account.take(taken(bad))
 
     assert sorted(account.events) == [1, 2, 3, 4]
-    assert bad.end is not None
-    assert good.end is None
-    assert pump.distributor.figures.total(POLICY_ERRORS, SOURCE) == 1
+    assert bad.end_error is not None
+    assert good.end_error is None
+    assert pump.distributor.counts.total(POLICY_ERRORS, SOURCE) == 1
     (record,) = caplog.records
     assert "acme" in record.getMessage()
     assert SOURCE in record.getMessage()
@@ -92,7 +92,7 @@ def test_the_same_failure_again_is_counted_and_not_said_again(caplog: pytest.Log
     with caplog.at_level(logging.WARNING):
         pump.happen(1, 2, 3, 4)
 
-    assert pump.distributor.figures.total(POLICY_ERRORS, SOURCE) == 5
+    assert pump.distributor.counts.total(POLICY_ERRORS, SOURCE) == 5
     assert len(caplog.records) == 1
 
 
@@ -103,13 +103,13 @@ def test_what_a_policy_takes_from_the_clock_is_measured_at_every_question() -> N
     ends = []
     for _ in range(3):
         pump.happen(1, 2, 3, 4)
-        ends.append(subscriber.end is not None)
+        ends.append(subscriber.end_error is not None)
 
     assert ends == [False, False, True]
 
 
 class Nameless:
-    def on_overflow(self, lag: Lag) -> Verdict:
+    def on_overflow(self, lag: Lag) -> Action:
         return Disconnect()
 
 
@@ -152,9 +152,9 @@ def test_what_is_no_policy_becomes_disconnect_as_its_subscriber_attaches(
 
     assert subscriber.policy_name == "disconnect"
     assert told(taken(subscriber)) == [1, 2, 3, 4, "end SUBSCRIBER_OVERFLOW"]
-    assert pump.distributor.figures.total(POLICY_ERRORS, SOURCE) == 1
+    assert pump.distributor.counts.total(POLICY_ERRORS, SOURCE) == 1
     assert SOURCE in caplog.text
 
 
 def test_a_policy_with_a_sensible_pace_is_taken() -> None:
-    assert attach(RecordingPump(), Paced(0.5)).interval_s == 0.5
+    assert attach(RecordingPump(), Paced(0.5)).source.due_in_s() is None

@@ -15,9 +15,9 @@ from support.overflowing import WRITE, RecordingPump
 
 from mxgw.v1 import events_pb2 as e
 from mxgw_core.api.errors import SessionEnded
-from mxgw_core.api.events import Conflate, DropOldest, Lag, QueueLimits, Verdict
+from mxgw_core.api.events import Action, Conflate, DropOldest, Lag, QueueLimits
+from mxgw_core.events.start import Start
 from mxgw_core.events.subscriber import Subscriber
-from mxgw_core.events.verdict import Start
 
 CLOSED = SessionEnded("the session ended", close_reason="CLIENT")
 
@@ -27,11 +27,11 @@ class Paced:
     """A policy with a pace."""
 
     interval_s: float = 1.0
-    answer: Verdict = field(default_factory=Conflate)
+    answer: Action = field(default_factory=Conflate)
     name: str = "paced"
     asked: int = 0
 
-    def on_overflow(self, lag: Lag) -> Verdict:
+    def on_overflow(self, lag: Lag) -> Action:
         self.asked += 1
         return self.answer
 
@@ -83,12 +83,12 @@ def test_other_events_keep_their_place_and_are_bounded() -> None:
     taken(subscriber)
     pump.happen(1, (1, WRITE), 1, (2, WRITE), (3, WRITE))
 
-    assert (policy.asked, subscriber.end) == (0, None)
+    assert (policy.asked, subscriber.end_error) == (0, None)
 
     pump.happen((4, WRITE))
 
     assert policy.asked == 1
-    assert subscriber.end is not None  # conflating cannot help here
+    assert subscriber.end_error is not None  # conflating cannot help here
 
     account = Account(1)
     account.take(taken(subscriber))

@@ -20,10 +20,10 @@ from mxgw_core.api.errors import SessionEnded
 from mxgw_core.api.events import Disconnect, QueueLimits, Resync, Retention
 from mxgw_core.api.types import Position
 from mxgw_core.events.frames import gap_frame
-from mxgw_core.events.items import Control, End, Progress, SnapshotDue, SnapshotWanted
-from mxgw_core.events.log import Chunk, LogGap
-from mxgw_core.events.subscriber import Subscriber
-from mxgw_core.events.verdict import Start
+from mxgw_core.events.pieces import Chunk, Gap
+from mxgw_core.events.stages import SnapshotDue, SnapshotWanted
+from mxgw_core.events.start import Start
+from mxgw_core.events.subscriber import Control, End, Progress, Subscriber
 from mxgw_core.testing.checker import (
     Hole,
     Lost,
@@ -142,7 +142,7 @@ class ReplayMachine(RuleBasedStateMachine):
     @rule(count=st.integers(1, 9))
     def a_gap_comes(self, count: int) -> None:
         first = self.pump.head + 1
-        self.distributor.append_gap(LogGap(first, first + count - 1, GAP_REASON_WORKER_OUTBOX_OVERRUN))
+        self.distributor.append_gap(Gap(first, first + count - 1, GAP_REASON_WORKER_OUTBOX_OVERRUN))
         self.world.append([None] * count, 0, self.pump.clock.now)
         self.distributor.flush()
 
@@ -160,13 +160,13 @@ class ReplayMachine(RuleBasedStateMachine):
         self.distributor.trim()
         oldest = self.distributor.log.oldest
         reader.checker.attach(start if isinstance(start, Position) else None)
-        subscription = self.pump.subscribe(
+        subscription = self.pump.attach(
             start,
             limits=limits,
             policy=Told(Resync() if resync else Disconnect()),
             filters=[Items(ODD)] if reader.odd_only else [],
         )
-        reader.subscriber, verdict = subscription.subscriber, subscription.verdict
+        reader.subscriber, verdict = subscription, subscription.place
         reader.fetching_since, reader.snapshots_due = None, 0
         if snapshot:
             reader.subscriber.want_snapshot()
@@ -219,7 +219,7 @@ class ReplayMachine(RuleBasedStateMachine):
             case Chunk(frame=frame):
                 for seen in observed(StreamEventsResponse.FromString(frame), lambda _: None):
                     checker.observe(seen)
-            case LogGap():
+            case Gap():
                 for lost in observed(StreamEventsResponse.FromString(gap_frame(EPOCH, item))):
                     checker.observe(lost)
             case Progress(sequence):
@@ -280,7 +280,7 @@ class ReplayMachine(RuleBasedStateMachine):
         if not hasattr(self, "pump"):
             return
         self.distributor.flush()
-        ends_early = [r for r in self.readers if r.subscriber and r.subscriber.end is not None]
+        ends_early = [r for r in self.readers if r.subscriber and r.subscriber.end_error is not None]
         self.is_over = True
         self.distributor.end(CLOSED)
         for reader in self.readers:

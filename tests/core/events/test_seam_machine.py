@@ -31,11 +31,10 @@ from mxgw_core.api.errors import GatewayDraining, HistoryUnavailable
 from mxgw_core.api.events import Disconnect, DropOldest, QueueLimits, Retention
 from mxgw_core.api.types import Position
 from mxgw_core.events.frames import gap_frame
-from mxgw_core.events.items import End
-from mxgw_core.events.lead_in import Older, find_older
-from mxgw_core.events.log import Chunk, LogGap
-from mxgw_core.events.subscriber import Subscriber
-from mxgw_core.events.verdict import Start, Verdict
+from mxgw_core.events.history import Older, find_older
+from mxgw_core.events.pieces import Chunk, Gap
+from mxgw_core.events.start import Start, StartPlace
+from mxgw_core.events.subscriber import End, Subscriber
 from mxgw_core.testing.checker import Lost, Opened, Passed, Seen, StreamChecker, observed
 
 DRAINING = GatewayDraining("the gateway is shutting down", retry_after_s=1.0)
@@ -54,7 +53,7 @@ class Reader:
     # The search for older events, while the stream opens.
     opening: Step | None = None
     subscriber: Subscriber | None = None
-    older: AsyncGenerator[Chunk | LogGap | None, None] | None = None
+    older: AsyncGenerator[Chunk | Gap | None, None] | None = None
     page: Step | None = None
     # As its stream opened: what the gateway had of the events, what the store did, and which of these it promised.
     held: set[int] = field(default_factory=set)
@@ -233,7 +232,9 @@ class SeamMachine(RuleBasedStateMachine):
     async def search(self, reader: Reader, start: Position) -> Older | None:
         distributor = self.here.distributor
         distributor.trim()
-        return await find_older(lambda: stepped(reader.store), distributor.log, EPOCH, start, distributor.doubts)
+        return await find_older(
+            lambda: stepped(reader.store), distributor.log, EPOCH, start, distributor.broken_promises
+        )
 
     def open(self, reader: Reader, older: Older | None) -> None:
         """Attach, in the step that ends the search, and hold the verdict against the model."""
@@ -249,8 +250,8 @@ class SeamMachine(RuleBasedStateMachine):
             policy=Told(Disconnect() if reader.keeps is None else DropOldest(reader.keeps)),
             older_until=until,
         )
-        verdict, gap = subscription.verdict, subscription.verdict.gap
-        reader.subscriber = subscription.subscriber
+        verdict, gap = subscription.place, subscription.place.gap
+        reader.subscriber = subscription
         reader.held = {s for s in self.here.link.received if s >= oldest}
         if reader.store is not None:
             reader.stored, reader.promised = reader.store.asked, reader.store.run
@@ -264,7 +265,9 @@ class SeamMachine(RuleBasedStateMachine):
         first = gap.first - 1 if gap is not None and gap.first else verdict.cursor
         reader.checker.observe(Opened(EPOCH, first, head, oldest, verdict.was_resuming, verdict.recovered))
 
-    def hold_against_the_model(self, reader: Reader, start: Position, verdict: Verdict, oldest: int, head: int) -> None:
+    def hold_against_the_model(
+        self, reader: Reader, start: Position, verdict: StartPlace, oldest: int, head: int
+    ) -> None:
         if start.epoch != EPOCH:
             assert not verdict.recovered
             assert verdict.gap is not None
@@ -359,7 +362,7 @@ class SeamMachine(RuleBasedStateMachine):
             match item := reader.subscriber.take(limit_bytes):
                 case End(error):
                     self.leave(reader, error.reason)
-                case Chunk() | LogGap():
+                case Chunk() | Gap():
                     self.hand_over(reader, item)
                 case None:
                     reader.checker.observe(Passed(EPOCH, reader.subscriber.delivered))  # a heartbeat
@@ -387,13 +390,14 @@ class SeamMachine(RuleBasedStateMachine):
         piece, reader.page = reader.page.result, None
         if isinstance(piece, Chunk) and piece.first <= self.here.doubted_after + 1 <= piece.last:
             self.here.doubted_after = -1
-        passed = reader.subscriber.passed(piece)
+        reader.subscriber.feed(piece)
+        passed = reader.subscriber.take_fed(1)
 
-        assert isinstance(passed, Chunk | LogGap)
+        assert isinstance(passed, Chunk | Gap)
 
         self.hand_over(reader, passed)
 
-    def hand_over(self, reader: Reader, item: Chunk | LogGap) -> None:
+    def hand_over(self, reader: Reader, item: Chunk | Gap) -> None:
         data = item.frame if isinstance(item, Chunk) else gap_frame(EPOCH, item)
         for observation in observed(StreamEventsResponse.FromString(data), lambda _: None):
             reader.checker.observe(observation)
@@ -444,7 +448,7 @@ class SeamMachine(RuleBasedStateMachine):
             self.come_back(self.recorder)
         for _ in range(1_000):
             subscriber = self.recorder.subscriber
-            if subscriber is not None and subscriber.is_level and self.recorder.older is None:
+            if subscriber is not None and subscriber.is_caught_up and self.recorder.older is None:
                 break
             self.serve(self.recorder, 1 << 20)
         if self.recorder.uncommitted:
@@ -495,7 +499,7 @@ class SeamMachine(RuleBasedStateMachine):
                 at = reader.checker.position
                 if not reader.is_attached:
                     self.come_back(reader)
-                elif reader.subscriber is not None and reader.older is None and reader.subscriber.is_level:
+                elif reader.subscriber is not None and reader.older is None and reader.subscriber.is_caught_up:
                     break
                 self.serve(reader, 1 << 20)
             self.leave(reader, "CLIENT")

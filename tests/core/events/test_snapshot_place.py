@@ -8,19 +8,19 @@ from support.events import EPOCH
 from mxgw_core.api.errors import SessionEnded
 from mxgw_core.api.events import DropOldest, QueueLimits, Resync, Retention
 from mxgw_core.api.types import Position
-from mxgw_core.events.items import Control, End, Item, Progress, SnapshotDue, SnapshotWanted
-from mxgw_core.events.log import Chunk, LogGap
-from mxgw_core.events.subscriber import Subscriber
-from mxgw_core.events.verdict import Start
+from mxgw_core.events.pieces import Chunk, Gap
+from mxgw_core.events.stages import SnapshotDue, SnapshotWanted
+from mxgw_core.events.start import Start
+from mxgw_core.events.subscriber import Control, End, Output, Progress, Subscriber
 
 CLOSED = SessionEnded("the session ended", close_reason="CLIENT")
 
 
-def short(item: Item | None) -> object:
+def short(item: Output | None) -> object:
     match item:
         case Chunk(first=first, last=last):
             return f"{first}-{last}"
-        case LogGap(first=first, last=last):
+        case Gap(first=first, last=last):
             return f"gap {first}-{last}"
         case SnapshotWanted():
             return "wanted"

@@ -6,16 +6,16 @@ import asyncio
 
 import pytest
 from support.distributing import Items, Judged, Pump, Told
-from support.events import batch, frame_of, serial_of, taken, told
+from support.events import OTHER_EPOCH, batch, frame_of, serial_of, taken, told
 
 from mxgw.v1 import events_pb2 as e
 from mxgw_core.api.errors import SessionEnded
 from mxgw_core.api.events import Disconnect, DropNewest, DropOldest, QueueLimits
-from mxgw_core.events.items import End, Progress
-from mxgw_core.events.log import Chunk, LogGap
-from mxgw_core.events.records import MalformedBatch
-from mxgw_core.events.subscriber import PROGRESS_EVENTS
-from mxgw_core.events.verdict import Start
+from mxgw_core.api.types import Position
+from mxgw_core.events.encoding import MalformedBatch
+from mxgw_core.events.pieces import Chunk
+from mxgw_core.events.start import Start
+from mxgw_core.events.subscriber import PROGRESS_EVENTS, End, Progress
 
 CLOSED = SessionEnded("the session ended", close_reason="CLIENT")
 
@@ -34,11 +34,11 @@ def test_lag_counts_what_is_appended_and_not_taken() -> None:
     size = pump.distributor.log.bytes
     pump.clock.now += 4
 
-    assert (subscriber.lag_events, subscriber.lag_bytes, subscriber.lag_seconds) == (3, size, 4.0)
+    assert (subscriber.unread.events, subscriber.unread.bytes, subscriber.unread.seconds) == (3, size, 4.0)
 
     taken(subscriber)
 
-    assert (subscriber.lag_events, subscriber.lag_bytes, subscriber.lag_seconds) == (0, 0, 0.0)
+    assert (subscriber.unread.events, subscriber.unread.bytes, subscriber.unread.seconds) == (0, 0, 0.0)
 
 
 def test_the_limit_in_events_is_passed_by_the_first_event_beyond_it() -> None:
@@ -47,11 +47,11 @@ def test_the_limit_in_events_is_passed_by_the_first_event_beyond_it() -> None:
     subscriber = pump.attach(limits=limit(events=3), policy=policy)
     pump.events(3)
 
-    assert subscriber.end is None
+    assert subscriber.end_error is None
 
     pump.events(1)
 
-    assert isinstance(subscriber.end, End)
+    assert subscriber.end_error is not None
     assert [lag.events for lag in policy.asked] == [4]
 
 
@@ -59,12 +59,12 @@ def test_the_limit_in_bytes_is_passed_by_the_first_byte_beyond_it() -> None:
     pump = Pump()
     subscriber = pump.attach()
     pump.events(2)
-    size = subscriber.lag_bytes
+    size = subscriber.unread.bytes
     pump.distributor.detach(subscriber)
     at, beyond = pump.attach(limits=limit(size=size)), pump.attach(limits=limit(size=size - 1))
     pump.events(2)
 
-    assert (at.end is None, beyond.end is None) == (True, False)
+    assert (at.end_error is None, beyond.end_error is None) == (True, False)
 
 
 def test_the_limit_in_seconds_is_the_age_of_the_oldest_unread_event() -> None:
@@ -74,11 +74,11 @@ def test_the_limit_in_seconds_is_the_age_of_the_oldest_unread_event() -> None:
         pump.events(1)
         pump.clock.now += 1
 
-        assert subscriber.end is None
+        assert subscriber.end_error is None
 
     pump.events(1)
 
-    assert isinstance(subscriber.end, End)
+    assert subscriber.end_error is not None
 
 
 def test_a_reader_that_keeps_up_is_never_over_its_limit() -> None:
@@ -89,7 +89,7 @@ def test_a_reader_that_keeps_up_is_never_over_its_limit() -> None:
         pump.clock.now += 1
         taken(subscriber)
 
-    assert subscriber.end is None
+    assert subscriber.end_error is None
 
 
 def test_a_backlog_that_the_reader_asked_for_is_no_lag() -> None:
@@ -99,12 +99,12 @@ def test_a_backlog_that_the_reader_asked_for_is_no_lag() -> None:
     subscriber = pump.attach(Start.OLDEST_RETAINED, limits=limit(events=3, size=130, seconds=5.0))
     pump.events(3)
 
-    assert subscriber.end is None
-    assert subscriber.lag_events == 103
+    assert subscriber.end_error is None
+    assert subscriber.unread.events == 103
 
     pump.events(1)
 
-    assert isinstance(subscriber.end, End)
+    assert subscriber.end_error is not None
     assert told(taken(subscriber)) == [*range(1, 105), "end SUBSCRIBER_OVERFLOW"]
 
 
@@ -114,7 +114,7 @@ def test_a_range_that_no_event_fills_is_no_lag() -> None:
     pump.gap(50_000)
     pump.events(3)
 
-    assert subscriber.end is None
+    assert subscriber.end_error is None
     assert told(taken(subscriber)) == [(1, 50_000), 50_001, 50_002, 50_003]
 
 
@@ -149,14 +149,14 @@ def test_what_comes_after_the_end_is_no_lag() -> None:
     subscriber = pump.attach()
     pump.events(2)
     subscriber.finish(CLOSED)
-    size = subscriber.lag_bytes
+    size = subscriber.unread.bytes
     pump.events(5)
 
-    assert (subscriber.lag_events, subscriber.lag_bytes) == (2, size)
+    assert (subscriber.unread.events, subscriber.unread.bytes) == (2, size)
 
     taken(subscriber)
 
-    assert (subscriber.lag_events, subscriber.lag_bytes, subscriber.lag_seconds) == (0, 0, 0.0)
+    assert (subscriber.unread.events, subscriber.unread.bytes, subscriber.unread.seconds) == (0, 0, 0.0)
 
 
 def test_the_first_end_counts_and_is_told_once() -> None:
@@ -167,7 +167,7 @@ def test_the_first_end_counts_and_is_told_once() -> None:
     subscriber.finish(SessionEnded("later", close_reason="WORKER_EXITED"))
 
     assert ends == ["end"]
-    assert subscriber.end == End(CLOSED)
+    assert subscriber.end_error is CLOSED
 
 
 def test_nothing_that_was_unread_at_the_end_is_dropped_later() -> None:
@@ -202,7 +202,7 @@ def test_drop_oldest_leaves_an_exact_gap_and_the_newest() -> None:
     pump.events(6)
 
     assert told(taken(subscriber)) == [(1, 4), 5, 6]
-    assert subscriber.figures.lost_events == {"QUEUE_DROPPED": 4}
+    assert subscriber.counts.lost_events == {"QUEUE_DROPPED": 4}
 
 
 def test_dropping_again_and_again_leaves_one_growing_gap() -> None:
@@ -250,7 +250,7 @@ def test_drop_oldest_by_bytes_ends_below_the_limit_before_long() -> None:
     for _ in range(100):
         pump.events(1, text="x" * 100)
 
-        assert subscriber.lag_bytes <= 1000 + 200
+        assert subscriber.unread.bytes <= 1000 + 200
 
     items = told(taken(subscriber))
 
@@ -262,8 +262,7 @@ def test_a_first_gap_is_not_lost_when_the_oldest_are_dropped() -> None:
     pump = Pump()
     pump.events(3)
     pump.distributor.log.trim(3, 0, 0, 0.0)
-    subscriber = pump.attach(limits=limit(events=2), policy=Told(DropOldest(1)))
-    subscriber.put_first(LogGap(0, 0, e.GAP_REASON_EPOCH_CHANGED))
+    subscriber = pump.attach(Position(OTHER_EPOCH, 1), limits=limit(events=2), policy=Told(DropOldest(1)))
     pump.events(3)
 
     assert told(taken(subscriber)) == [(0, 0), (4, 5), 6]
@@ -350,7 +349,7 @@ def test_filters_must_all_agree_and_positions_stay_true() -> None:
 
     assert told(taken(subscriber)) == [2, 4]
     assert subscriber.delivered == 4
-    assert (subscriber.figures.delivered_events, subscriber.figures.filtered_events) == (2, 2)
+    assert (subscriber.counts.delivered_events, subscriber.counts.filtered_events) == (2, 2)
 
 
 def _event(sequence: int, item_handle: int) -> e.Event:

@@ -9,7 +9,6 @@ from typing import Any
 
 import pytest
 
-from mxgw_core.api import events
 from mxgw_core.api.errors import PluginError, SettingsError
 from mxgw_core.config.models import GatewaySettings, Settings
 from mxgw_core.plugins import PluginHost, PluginRecord, PluginState, installed_plugins
@@ -116,12 +115,11 @@ def test_a_broken_plugin_that_is_required_stops_the_start(install: Install, code
     assert reason in str(caught.value)
 
 
-STILL_THERE = pytest.mark.skipif(hasattr(events, "Verdict"), reason="api.events still has a Verdict")
 # The former names, and a part of the text that says what took their place.
 FORMER = [
     ("CommandObserver", "the hook mxgw_decided"),
     ("StandingAnswer", "StandingFilter"),
-    pytest.param("Verdict", "Action", marks=STILL_THERE),
+    ("Verdict", "Action"),
 ]
 
 

@@ -13,8 +13,8 @@ from mxgw.v1.event_service_pb2 import StreamEventsResponse
 from mxgw.v1.values_pb2 import MxValue
 from mxgw_core.api.slices import NAMES_AT_ONCE
 from mxgw_core.api.types import ItemRecord
-from mxgw_core.events.filtering import ItemSieve
 from mxgw_core.events.item_book import ItemBook
+from mxgw_core.events.stages import ItemFilters
 from mxgw_core.rpc.snapshots import SnapshotMessages
 
 LIMIT = 400
@@ -46,7 +46,7 @@ def parsed(frames: list[bytes]) -> list[list[int]]:
 
 
 def frames_of(pages: list[bytes], *filters: Items, limit: int = LIMIT) -> list[bytes]:
-    sieve = ItemSieve(filters, EveryItem()) if filters else None
+    sieve = ItemFilters(filters, EveryItem()) if filters else None
     return list(SnapshotMessages(EPOCH, 77, pages, sieve).frames(limit))
 
 
@@ -79,7 +79,7 @@ def test_only_what_all_filters_let_pass_is_shown_and_a_page_of_others_is_an_empt
 
 
 def test_an_item_that_is_not_known_is_not_shown_to_a_reader_with_a_filter() -> None:
-    sieve = ItemSieve([Items([1, 2])], ItemBook(10))
+    sieve = ItemFilters([Items([1, 2])], ItemBook(10))
 
     assert parsed(list(SnapshotMessages(EPOCH, 77, [page(1, 2)], sieve).frames(LIMIT))) == []
 
@@ -97,7 +97,7 @@ def test_a_filter_is_asked_for_a_few_items_between_two_frames() -> None:
             return item.item_handle % 2 == 0
 
     counting = Counting()
-    sieve = ItemSieve([counting], EveryItem())
+    sieve = ItemFilters([counting], EveryItem())
     asked = [0]
     frames = []
     for frame in SnapshotMessages(EPOCH, 77, [page(*range(1, 101))], sieve).frames(1 << 20):

@@ -32,10 +32,10 @@ from support.lifetimes import Gateway, Process, World
 
 from mxgw_core.api.errors import GatewayDraining, GatewayError, SessionGone, SessionLimitReached
 from mxgw_core.api.types import CloseReason, Identity, Position, SessionState
-from mxgw_core.events.log import Chunk, LogGap
-from mxgw_core.events.policies import DisconnectPolicy
+from mxgw_core.events.pieces import Chunk, Gap
+from mxgw_core.events.policy_guard import DisconnectPolicy
+from mxgw_core.events.start import Start
 from mxgw_core.events.subscriber import Subscriber
-from mxgw_core.events.verdict import Start
 from mxgw_core.sessions.session import Session, SessionRequest
 
 SWEEP_S = 5.0
@@ -269,7 +269,7 @@ class LifetimeMachine(RuleBasedStateMachine):
         self.streams += 1
         subscription = distributor.attach(f"s{self.streams}", start, limits=NO_LIMITS, policy=DisconnectPolicy())
         self.world.loop.do(session.attached)
-        verdict, reader.subscriber = subscription.verdict, subscription.subscriber
+        verdict, reader.subscriber = subscription.place, subscription
         begins = verdict.gap.first - 1 if verdict.gap is not None and verdict.gap.first else verdict.cursor
         if reader.at is not None:
             assert begins == reader.at, "it goes on where it was"
@@ -292,7 +292,7 @@ class LifetimeMachine(RuleBasedStateMachine):
             if isinstance(item, Chunk):
                 assert sequences_of(item) == list(range(reader.at + 1, item.last + 1))
                 reader.at = item.last
-            elif isinstance(item, LogGap):
+            elif isinstance(item, Gap):
                 assert item.first == reader.at + 1
                 reader.lost += item.last - reader.at
                 reader.at = item.last

@@ -30,7 +30,7 @@ from mxgw_core.config import load_settings
 from mxgw_core.data_directory import DataDirectory
 from mxgw_core.events.distributor import Distributor
 from mxgw_core.events.item_book import ItemBook
-from mxgw_core.events.verdict import Start, Verdict, decide
+from mxgw_core.events.start import Start, StartPlace, decide
 from mxgw_core.plugins import PluginHost
 from mxgw_core.workers.pool import WarmPool
 from mxgw_core.workers.process import AdoptedProcess
@@ -76,7 +76,7 @@ class Setting:
     def what_arrived(self) -> list[object]:
         subscriber = self.distributor.attach(
             "reader", Start.OLDEST_RETAINED, limits=QueueLimits(0, 0, 0.0), policy=Told(None)
-        ).subscriber
+        )
         return told(taken(subscriber))
 
     async def adopt(self, secret: bytes = SECRET, head: int = 0, oldest: int = 1) -> None:
@@ -191,10 +191,10 @@ async def test_a_log_begins_behind_what_the_outbox_overwrote_while_it_shook_hand
         await _overrun_while_it_shook_hands(setting, peer)
         start = Position(EPOCH, 50)
 
-        def resumed(older_until: int) -> Verdict:
+        def resumed(older_until: int) -> StartPlace:
             return setting.distributor.attach(
                 f"until {older_until}", start, limits=NO_LIMITS, policy=Told(None), older_until=older_until
-            ).verdict
+            ).place
 
         assert setting.distributor.log.oldest == 106
         assert [(v.recovered, v.cursor) for v in map(resumed, (100, 104, 105))] == [

@@ -27,8 +27,8 @@ from mxgw_core.config import load_settings
 from mxgw_core.data_directory import DataDirectory
 from mxgw_core.events.distributor import Distributor
 from mxgw_core.events.item_book import ItemBook
-from mxgw_core.events.log import LogGap
-from mxgw_core.events.verdict import Start
+from mxgw_core.events.pieces import Gap
+from mxgw_core.events.start import Start
 from mxgw_core.plugins import PluginHost
 from mxgw_core.workers import intake
 from mxgw_core.workers.pool import WarmPool
@@ -64,7 +64,7 @@ class Setting:
     def what_arrived(self) -> list[object]:
         subscriber = self.distributor.attach(
             "reader", Start.OLDEST_RETAINED, limits=QueueLimits(0, 0, 0.0), policy=Told(None)
-        ).subscriber
+        )
         try:
             return told(taken(subscriber))
         finally:
@@ -251,15 +251,13 @@ async def test_a_reason_nobody_knows_is_a_gap_all_the_same(setting: Setting) -> 
         await setting.head(2)
     held = setting.distributor.log.read(0, 1)
 
-    assert isinstance(held, LogGap)
+    assert isinstance(held, Gap)
     assert held.reason == e.GAP_REASON_UNSPECIFIED
     assert setting.what_arrived() == [(1, 2)]
 
 
 async def test_a_gap_of_millions_disconnects_nobody(setting: Setting) -> None:
-    subscriber = setting.distributor.attach(
-        "s1", Start.NOW, limits=QueueLimits(10, 0, 0.0), policy=Told(DropOldest(1))
-    ).subscriber
+    subscriber = setting.distributor.attach("s1", Start.NOW, limits=QueueLimits(10, 0, 0.0), policy=Told(DropOldest(1)))
     async with _ready(setting) as peer:
         peer.send(gap(1, 5_000_000), block(5_000_001, 5_000_002))
         await setting.head(5_000_002)

@@ -14,7 +14,7 @@ from mxgw.v1.events_pb2 import Event
 from mxgw_alarms.book import AlarmBook
 from mxgw_alarms.encoding import AlarmsTaken, batch_of
 from mxgw_alarms.filters import AlarmFilter
-from mxgw_core.events.records import event_head, fourth_field, record_bounds
+from mxgw_core.events.encoding import event_head, fourth_field, record_bounds
 
 
 def taken(book: AlarmBook) -> AlarmsTaken:

@@ -14,8 +14,8 @@ from support.repository import ROOT
 from mxgw.v1.events_pb2 import GapReason
 from mxgw_backpressure import BackpressureSettings
 from mxgw_backpressure.plugin import POLICIES
-from mxgw_core.api.events import Verdict
-from mxgw_core.events.figures import LABELS
+from mxgw_core.api.events import Action
+from mxgw_core.events.counts import LABELS
 
 PAGE = (ROOT / "docs" / "backpressure.md").read_text(encoding="utf-8")
 GUIDE = (ROOT / "docs" / "plugins" / "writing-an-overflow-policy.md").read_text(encoding="utf-8")
@@ -69,7 +69,7 @@ def test_gap_reasons_on_the_page_exist() -> None:
 
 
 def test_the_guide_has_every_verdict_with_its_parameters() -> None:
-    kinds = Verdict.__args__  # type: ignore[attr-defined]
+    kinds = Action.__args__  # type: ignore[attr-defined]
     shown = dict(re.findall(r"^\| `(\w+)\(([\w, ]*)\)` \|", GUIDE, re.MULTILINE))
 
     assert shown == {kind.__name__: ", ".join(kind.__dataclass_fields__) for kind in kinds}

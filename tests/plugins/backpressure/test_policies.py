@@ -19,8 +19,8 @@ from mxgw_backpressure.policies import (
     events_within,
 )
 from mxgw_core.api import DropNewest, DropOldest, FailSession, Lag, QueueLimits, Retention, Tolerate
-from mxgw_core.events.figures import OVERFLOW
-from mxgw_core.events.items import SnapshotDue, SnapshotWanted
+from mxgw_core.events.counts import OVERFLOW
+from mxgw_core.events.stages import SnapshotDue, SnapshotWanted
 
 TEN = QueueLimits(10, 0, 0.0)
 HARD = QueueLimits(20, 0, 0.0)
@@ -108,7 +108,7 @@ def test_a_burst_within_the_grace_costs_nothing() -> None:
     pump.timers.pass_time(60)
 
     assert first + told(taken(subscriber)) == list(range(1, 17))
-    assert pump.distributor.figures.items() == []
+    assert pump.distributor.counts.items() == []
 
 
 def test_the_grace_ends_by_itself_when_nothing_more_comes() -> None:
@@ -126,12 +126,12 @@ def test_after_the_grace_the_policy_brings_the_reader_back_within_the_soft_limit
     pump.happen(*[1] * 15)
     pump.timers.pass_time(5.0)
 
-    assert subscriber.lag_events == 10
+    assert subscriber.unread.events == 10
 
     pump.happen(*[1] * 11)  # hard
 
-    assert subscriber.lag_events == 10
-    assert pump.distributor.figures.total(OVERFLOW, "drop_oldest", "DropOldest") == 2
+    assert subscriber.unread.events == 10
+    assert pump.distributor.counts.total(OVERFLOW, "drop_oldest", "DropOldest") == 2
 
     account = Account()
     account.take(taken(subscriber))

@@ -31,12 +31,11 @@ from mxgw_backpressure.policies import (
     ResyncPolicy,
     SamplePolicy,
 )
-from mxgw_core.api import Conflate, DropNewest, DropOldest, Lag, QueueLimits, Select, Tolerate, Verdict
+from mxgw_core.api import Action, Conflate, DropNewest, DropOldest, Lag, QueueLimits, Select, Tolerate
 from mxgw_core.api.errors import SessionEnded
 from mxgw_core.api.types import Position
-from mxgw_core.events import distributor, guard
-from mxgw_core.events.items import End
-from mxgw_core.events.subscriber import Subscriber
+from mxgw_core.events import policy_guard
+from mxgw_core.events.subscriber import End, Subscriber
 
 CLOSED = SessionEnded("the session ended", close_reason="CLIENT")
 DROPPED, CONFLATED = e.GAP_REASON_QUEUE_DROPPED, e.GAP_REASON_CONFLATED
@@ -46,11 +45,11 @@ DROPPED, CONFLATED = e.GAP_REASON_QUEUE_DROPPED, e.GAP_REASON_CONFLATED
 class Changing:
     """A third party's policy that answers otherwise every time."""
 
-    answers: list[Verdict]
+    answers: list[Action]
     name: str = "changing"
     asked: int = 0
 
-    def on_overflow(self, lag: Lag) -> Verdict:
+    def on_overflow(self, lag: Lag) -> Action:
         self.asked += 1
         return self.answers[self.asked % len(self.answers)]
 
@@ -171,16 +170,16 @@ class PoliciesMachine(RuleBasedStateMachine):
             subscriber, limit = reader.subscriber, reader.subscriber.limits.events
             # Events of other kinds, and the one value of each of 12 items; a block of 9 may come at once.
             most = max(limit, HARD.events) + 12 + 9
-            if self.policy not in ("block", "sample", "grace sample") and not subscriber.end:
+            if self.policy not in ("block", "sample", "grace sample") and not subscriber.end_error:
                 assert subscriber.lag().events <= most, subscriber.policy_name
         if self.pump.held.now:
-            assert any(reader.subscriber.end is None for reader in self.readers)
+            assert any(reader.subscriber.end_error is None for reader in self.readers)
 
     def teardown(self) -> None:
         if not hasattr(self, "pump"):
             return
         head = self.pump.head
-        ended_before = {id(r) for r in self.readers if r.subscriber.end is not None}
+        ended_before = {id(r) for r in self.readers if r.subscriber.end_error is not None}
         self.pump.distributor.end(CLOSED)
 
         assert not self.pump.held.now
@@ -188,14 +187,14 @@ class PoliciesMachine(RuleBasedStateMachine):
 
         for reader in self.readers:
             reader.account.take(taken(reader.subscriber, 200))
-            assert reader.subscriber.end is not None
+            assert reader.subscriber.end_error is not None
             account = reader.account
             self.pump.produced.check(account, after=reader.start)
             self.promises(reader, account, cut=id(reader) in ended_before, head=head)
 
     def promises(self, reader: Reader, account: Account, *, cut: bool, head: int) -> None:
         if cut:
-            error = reader.subscriber.end.error if reader.subscriber.end else None
+            error = reader.subscriber.end_error
             assert error is not None
             assert error.reason == "SUBSCRIBER_OVERFLOW"
             assert self.policy in MAY_CUT
@@ -236,6 +235,6 @@ def machine(name: str) -> type:
 
 @pytest.mark.parametrize("name", sorted(policies))
 def test_a_policy_keeps_the_account_whole(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    for module in (guard, distributor):  # how long something takes here depends on the machine, and is not the matter
-        monkeypatch.setattr(module, "POLICY_BUDGET_S", 60.0)
+    # How long something takes here depends on the machine, and is not the matter.
+    monkeypatch.setattr(policy_guard, "POLICY_BUDGET_S", 60.0)
     machine(name)().runTest()

@@ -11,11 +11,10 @@ from mxgw.v1 import events_pb2 as e
 from mxgw_core.api.errors import HistoryUnavailable
 from mxgw_core.api.events import HistoryPage
 from mxgw_core.api.types import Position
-from mxgw_core.events.items import Item
-from mxgw_core.events.lead_in import Doubts, find_older, lead_in, reach_of
+from mxgw_core.events.history import BrokenPromises, Store, find_older, lead_in, reach_of
 from mxgw_core.events.log import EventLog
-from mxgw_core.events.stores import Store
-from mxgw_core.events.verdict import decide
+from mxgw_core.events.start import decide
+from mxgw_core.events.subscriber import Output
 
 pytestmark = pytest.mark.asyncio
 
@@ -49,8 +48,8 @@ def asked(pages: Pages) -> Store:
 
 
 async def _read(store: Pages, after: int, until: int) -> Sequence[object]:
-    pieces = lead_in(asked(store), EPOCH, after, until, Doubts(), is_whole=False)
-    items: list[Item] = [piece async for piece in pieces if piece is not None]
+    pieces = lead_in(asked(store), EPOCH, after, until, BrokenPromises(), is_whole=False)
+    items: list[Output] = [piece async for piece in pieces if piece is not None]
     for item in items:
         if hasattr(item, "reason"):
             assert item.reason == e.GAP_REASON_RING_EVICTED
@@ -111,10 +110,10 @@ async def test_a_page_whose_events_are_others_than_it_says_is_not_delivered() ->
     ],
 )
 async def test_what_a_store_promised_and_does_not_give_ends_the_stream_behind_what_it_gave(store: Pages) -> None:
-    given: list[Item] = []
+    given: list[Output] = []
 
     async def read() -> None:
-        async for piece in lead_in(asked(store), EPOCH, 3, 9, Doubts(), is_whole=True):
+        async for piece in lead_in(asked(store), EPOCH, 3, 9, BrokenPromises(), is_whole=True):
             if piece is not None:
                 given.append(piece)  # noqa: PERF401 - what came before it fails counts
 
@@ -128,7 +127,7 @@ async def test_what_a_store_promised_and_does_not_give_ends_the_stream_behind_wh
 
 
 async def test_a_store_that_keeps_its_promise_ends_nothing() -> None:
-    pieces = lead_in(asked(Pages((4, 6), (7, 9))), EPOCH, 3, 9, Doubts(), is_whole=True)
+    pieces = lead_in(asked(Pages((4, 6), (7, 9))), EPOCH, 3, 9, BrokenPromises(), is_whole=True)
 
     assert told([piece async for piece in pieces if piece is not None]) == [4, 5, 6, 7, 8, 9]
 
@@ -158,7 +157,7 @@ async def test_a_store_that_fails_has_nothing() -> None:
 
 
 async def test_what_was_promised_and_not_given_is_promised_to_nobody_until_it_was_given() -> None:
-    doubts = Doubts()
+    doubts = BrokenPromises()
 
     assert doubts.reach(3, 9) == 9
 
@@ -179,7 +178,7 @@ async def test_what_was_promised_and_not_given_is_promised_to_nobody_until_it_wa
 
 
 async def test_who_comes_back_to_a_store_that_repeats_what_it_cannot_keep_has_the_gap() -> None:
-    store, log, doubts = Pages((4, 6), span=(1, 9)), EventLog(Clock()), Doubts()
+    store, log, doubts = Pages((4, 6), span=(1, 9)), EventLog(Clock()), BrokenPromises()
     log.start_after(9)
 
     async def resume(after: int) -> tuple[bool, Sequence[object]]:

@@ -1,4 +1,4 @@
-"""Streams that plugins bring: a distributor of their own behind the same delivery as a session's events."""
+"""Streams that plugins bring: a distributor of their own behind the same outlet as a session's events."""
 
 from __future__ import annotations
 
@@ -8,29 +8,22 @@ import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
-from mxgw.v1.event_service_pb2 import ON_GAP_REFUSE, ON_GAP_SNAPSHOT, ON_GAP_UNSPECIFIED
+from mxgw.v1.event_service_pb2 import ON_GAP_SNAPSHOT, ON_GAP_UNSPECIFIED
 from mxgw_core.api.calls import Call, ResponseStream
 from mxgw_core.api.errors import GatewayDraining
-from mxgw_core.api.events import PolicyRequest, Retention
+from mxgw_core.api.events import Retention
 from mxgw_core.api.feeds import FeedDescription, FeedFilter, FeedRequest, FeedSnapshot
-from mxgw_core.api.types import Position, SessionInfo, SessionState
+from mxgw_core.api.types import SessionInfo, SessionState
 from mxgw_core.config.models import EventSettings
-from mxgw_core.events.distributor import Distributor, Subscription
+from mxgw_core.events.distributor import Distributor
 from mxgw_core.events.frames import heartbeat_frame
+from mxgw_core.events.start import Start
 from mxgw_core.events.subscriber import Subscriber
-from mxgw_core.events.verdict import Start
 from mxgw_core.plugins import PluginHost
-from mxgw_core.printable import printable
-from mxgw_core.rpc.delivery import (
-    Delivery,
-    OpenCount,
-    check_room,
-    drain,
-    policy_of,
-    position_lost,
-    start_of,
-)
-from mxgw_core.rpc.direct import EventStream
+from mxgw_core.rpc.open_streams import OpenCount, drain
+from mxgw_core.rpc.outlet import Outlet
+from mxgw_core.rpc.stream_requests import attach, start_of
+from mxgw_core.rpc.writers import ResponseWriter
 
 _EPOCH_BYTES = 16
 # How often limits in seconds are looked at, as a worker's watch does for a session's.
@@ -84,56 +77,33 @@ class PluginFeed:
         self._arm_check()
 
     async def serve(self, request: FeedRequest, call: Call, stream: ResponseStream) -> None:
-        assert isinstance(stream, EventStream)  # as every stream that a call is given
-        subscription = self._attach(request, call)
+        assert isinstance(stream, ResponseWriter)  # as every stream that a call is given
+        subscriber = self._attach(request, call)
         self._arm_check()
         try:
             with self.open:
-                await self._delivery(subscription, request, stream).run()
+                await self._outlet(subscriber, request, stream).run()
         finally:
-            self.distributor.detach(subscription.subscriber)
+            self.distributor.detach(subscriber)
 
-    def _attach(self, request: FeedRequest, call: Call) -> Subscription:
+    def _attach(self, request: FeedRequest, call: Call) -> Subscriber:
         """Place the cursor, and with it the snapshot; nothing in here waits, so nothing can come in between."""
         if self._is_draining:
             raise GatewayDraining("the gateway is shutting down: come back later", retry_after_s=5.0)
-        distributor, limits = self.distributor, self._description.limits
         start = Start.NOW if request.start is None else start_of(request.start)
         wants_snapshot = request.with_snapshot or request.start is None or request.start.HasField("snapshot_then_live")
-        if isinstance(start, Position) and request.on_gap == ON_GAP_REFUSE:
-            verdict = distributor.decide(start)
-            if not verdict.recovered:
-                raise position_lost(distributor, verdict.gap)
-        check_room(distributor, limits)
-        subscriber_id = secrets.token_hex(4)
-        policy, source = policy_of(
-            self._plugins,
-            PolicyRequest(
-                session=self._info(),
-                subscriber_id=subscriber_id,
-                client_name=request.client_name,
-                name=request.policy.name,
-                parameters=dict(request.policy.parameters),
-                limits=limits.queue,
-            ),
-        )
-        subscription = distributor.attach(
-            subscriber_id,
-            start,
-            limits=limits.queue,
-            policy=policy,
-            policy_source=source,
-            feed_filters=request.filters,
-            client_name=printable(request.client_name, 128),
+        return attach(
+            *(self.distributor, self._plugins, request, start),
+            session=self._info(),
+            limits=self._description.limits,
             peer=call.peer.address,
+            wants_snapshot=wants_snapshot,
+            snapshot_on_gap=(ON_GAP_UNSPECIFIED, ON_GAP_SNAPSHOT),
+            feed_filters=request.filters,
         )
-        lost = subscription.verdict.was_resuming and not subscription.verdict.recovered
-        if wants_snapshot or (lost and request.on_gap in (ON_GAP_UNSPECIFIED, ON_GAP_SNAPSHOT)):
-            subscription.subscriber.want_snapshot()
-        return subscription
 
     def _info(self) -> SessionInfo:
-        """Return what a policy is told: a feed is no session, and called by its name."""
+        """Return a description for overflow policies, under the feed's name: a feed is no session."""
         log = self.distributor.log
         return SessionInfo(
             session_id=f"feed:{self._description.name}",
@@ -150,7 +120,7 @@ class PluginFeed:
             worker_pid=0,
         )
 
-    def _delivery(self, subscription: Subscription, request: FeedRequest, stream: EventStream) -> Delivery:
+    def _outlet(self, subscriber: Subscriber, request: FeedRequest, stream: ResponseWriter) -> Outlet:
         distributor, description = self.distributor, self._description
 
         async def taken() -> _Taken:
@@ -160,7 +130,7 @@ class PluginFeed:
             return heartbeat_frame(distributor.epoch, sequence, distributor.log.head, *description.health())
 
         heartbeat_s = self._settings.heartbeat_interval_s if request.heartbeat_s is None else request.heartbeat_s
-        return Delivery(distributor, subscription, stream, self._settings, heartbeat_s, taken, heartbeat)
+        return Outlet(*(distributor, subscriber, stream, self._settings, heartbeat_s), fetch=taken, heartbeat=heartbeat)
 
     def _arm_check(self) -> None:
         if self._check is None and not self._is_draining:
@@ -173,7 +143,7 @@ class PluginFeed:
             self._arm_check()
 
     def drain(self, retry_after_s: float, deadline_s: float) -> int:
-        """Tell every stream to come back later, and refuse new ones; return how many there are."""
+        """Ask every client to come back later, and refuse new ones; return how many there are."""
         self._is_draining = True
         if self._check is not None:
             self._check.cancel()

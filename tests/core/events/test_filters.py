@@ -11,19 +11,17 @@ from hypothesis import given
 from hypothesis import strategies as st
 from support.distributing import Items, Pump
 from support.events import EveryItem, batch, event, sequences_of, serial_of
-from support.turns import counted_turns
 
 from mxgw.v1 import events_pb2 as e
 from mxgw.worker.v1 import worker_pb2 as w
 from mxgw_core.api.events import EventFilter
 from mxgw_core.api.slices import NAMES_AT_ONCE
 from mxgw_core.api.types import ItemRecord
-from mxgw_core.events.filtering import CUTS, ItemSieve
+from mxgw_core.events.encoding import MalformedBatch
 from mxgw_core.events.item_book import ItemBook
-from mxgw_core.events.log import Chunk, chunk_of
-from mxgw_core.events.opened import identity_of, opened
-from mxgw_core.events.records import MalformedBatch
-from mxgw_core.events.verdict import Start
+from mxgw_core.events.pieces import Chunk, chunk_of
+from mxgw_core.events.stages import CUTS, ItemFilters, Passed, identity_of, opened
+from mxgw_core.events.start import Start
 
 EVERYTHING = 1 << 20
 
@@ -53,8 +51,15 @@ def standing(*items: int, name: str = "") -> Standing:
     return Standing(name, set(items))
 
 
-def sieve_of(*filters: EventFilter) -> ItemSieve:
-    return ItemSieve(filters, EveryItem())
+def filters_of(*filters: EventFilter) -> ItemFilters:
+    return ItemFilters(filters, EveryItem())
+
+
+def fed(filters: ItemFilters, chunk: Chunk) -> Passed:
+    """Ask until every item was asked for."""
+    while (passed := filters.feed(chunk)) is None:
+        pass
+    return passed
 
 
 def alternating(first: int, events: int, items: int = 2) -> Chunk:
@@ -63,54 +68,54 @@ def alternating(first: int, events: int, items: int = 2) -> Chunk:
     return chunk_of(first, first + events - 1, e.EventBatch(events=made).SerializeToString())
 
 
-def kept(sieve: ItemSieve, chunk: Chunk) -> list[int]:
-    passed = sieve.judge(chunk).kept
+def kept(filters: ItemFilters, chunk: Chunk) -> list[int]:
+    passed = fed(filters, chunk).kept
     return [] if passed is None else sequences_of(passed)
 
 
 @pytest.mark.parametrize("events", [3, 100], ids=["few", "many"])
 def test_an_item_is_asked_for_once_whatever_comes_of_it(events: int) -> None:
     f = standing(2)
-    sieve = sieve_of(f)
+    filters = filters_of(f)
     for first in (1, 1 + events):
-        assert kept(sieve, alternating(first, events)) == [s for s in range(first, first + events) if s % 2]
+        assert kept(filters, alternating(first, events)) == [s for s in range(first, first + events) if s % 2]
     assert sorted(f.asked) == [1, 2]
 
 
 def test_a_chunk_that_is_kept_remembers_few_sets_of_filters_and_keeps_none_that_nobody_has() -> None:
     chunk = alternating(1, 10)
-    sieves = [sieve_of(standing(1)) for _ in range(CUTS + 3)]
-    for sieve in sieves:
-        assert kept(sieve, chunk) == [2, 4, 6, 8, 10]
+    sets = [filters_of(standing(1)) for _ in range(CUTS + 3)]
+    for filters in sets:
+        assert kept(filters, chunk) == [2, 4, 6, 8, 10]
         assert len(chunk.cuts) <= CUTS
 
-    gone = [ref(sieve) for sieve in sieves]
-    del sieve, sieves
+    gone = [ref(filters) for filters in sets]
+    del filters, sets
 
     assert [reference() for reference in gone] == [None] * len(gone)
 
 
 def test_another_revision_makes_every_answer_be_asked_for_anew() -> None:
     f = standing(1)
-    sieve = sieve_of(f)
+    filters = filters_of(f)
     chunk = alternating(1, 10)
 
-    assert kept(sieve, chunk) == [2, 4, 6, 8, 10]
+    assert kept(filters, chunk) == [2, 4, 6, 8, 10]
 
     f.shown = {2}
 
-    assert kept(sieve, chunk) == [2, 4, 6, 8, 10]
+    assert kept(filters, chunk) == [2, 4, 6, 8, 10]
 
     f.revision = 1
 
-    assert kept(sieve, chunk) == [1, 3, 5, 7, 9]
+    assert kept(filters, chunk) == [1, 3, 5, 7, 9]
 
 
 def test_filters_must_agree() -> None:
     chunk = alternating(1, 9, items=3)
 
-    assert kept(sieve_of(standing(1, 2), standing(2, 3)), chunk) == [1, 4, 7]
-    assert kept(sieve_of(standing(1), standing(2)), chunk) == []
+    assert kept(filters_of(standing(1, 2), standing(2, 3)), chunk) == [1, 4, 7]
+    assert kept(filters_of(standing(1), standing(2)), chunk) == []
 
 
 @pytest.mark.parametrize("events", [3, 100], ids=["few", "many"])
@@ -122,7 +127,7 @@ def test_events_of_an_item_that_is_not_known_do_not_pass_and_nobody_is_asked(eve
     f = standing(1, 2)
     filters: list[EventFilter] = [f] if is_standing else [f, Items([1, 2])]
 
-    assert kept(ItemSieve(filters, book), alternating(1, events)) == list(range(1, events + 1, 2))
+    assert kept(ItemFilters(filters, book), alternating(1, events)) == list(range(1, events + 1, 2))
     assert set(f.asked) == {2}
 
 
@@ -143,25 +148,25 @@ def test_a_reused_handle_is_judged_by_the_item_of_each_event() -> None:
     made = [e.Event(sequence=s, item_serial=7 if s <= 20 else 9, item_handle=5, kind=1) for s in range(1, 41)]
     chunk = chunk_of(1, 40, e.EventBatch(events=made).SerializeToString())
 
-    assert kept(ItemSieve([Named()], book), chunk) == list(range(21, 41))
+    assert kept(ItemFilters([Named()], book), chunk) == list(range(21, 41))
 
 
 def test_one_that_has_to_be_asked_each_time_makes_all_be_asked_each_time() -> None:
     f = standing(1)
 
-    assert kept(sieve_of(f, Items([1])), alternating(1, 10)) == [2, 4, 6, 8, 10]
+    assert kept(filters_of(f, Items([1])), alternating(1, 10)) == [2, 4, 6, 8, 10]
     assert len(f.asked) == 10
 
 
 def test_what_is_remembered_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("mxgw_core.events.filtering._REMEMBERED", 20)
+    monkeypatch.setattr("mxgw_core.events.stages._REMEMBERED", 20)
     f = standing(*range(0, 1000, 2))
-    sieve = sieve_of(f)
+    filters = filters_of(f)
     for first in range(1, 900, 10):
         chunk = chunk_of(first, first + 9, b"".join(batch([s], item_handle=s) for s in range(first, first + 10)))
 
-        assert kept(sieve, chunk) == [s for s in range(first, first + 10) if s % 2 == 0]
-        assert len(sieve._answers) <= 20
+        assert kept(filters, chunk) == [s for s in range(first, first + 10) if s % 2 == 0]
+        assert len(filters._answers) <= 20
 
 
 # sharing
@@ -178,7 +183,7 @@ def test_readers_with_equal_filters_share_what_is_judged_and_the_very_message() 
     assert all(isinstance(chunk, Chunk) and sequences_of(chunk) == list(range(1, 21)) for chunk in taken)
     assert taken[0] is taken[1] is taken[2]
     assert sum(len(f.asked) for f in filters) == 2
-    assert [(r.figures.delivered_events, r.figures.filtered_events) for r in readers] == [(20, 20)] * 3
+    assert [(r.counts.delivered_events, r.counts.filtered_events) for r in readers] == [(20, 20)] * 3
 
 
 def test_readers_with_other_filters_share_nothing() -> None:
@@ -201,14 +206,14 @@ def test_where_everything_passes_the_message_is_that_of_readers_without_a_filter
 
 
 def test_a_judged_message_is_freed_with_its_last_reference() -> None:
-    sieve = sieve_of(standing(1))
+    filters = filters_of(standing(1))
     gc.collect()
     gc.disable()
     try:
         before = sum(type(o) is Chunk for o in gc.get_objects())
         for items in (1, 2, 3):
             chunk = alternating(1, 10, items)
-            sieve.judge(chunk)
+            fed(filters, chunk)
         del chunk
 
         assert sum(type(o) is Chunk for o in gc.get_objects()) == before
@@ -268,7 +273,7 @@ def test_events_that_do_not_bear_the_numbers_of_their_places_are_refused(events:
 def test_what_is_no_batch_of_events_is_refused(broken, events: int) -> None:
     data = broken(batch(range(1, 1 + events)))
     with pytest.raises(MalformedBatch):
-        sieve_of(standing(1)).judge(chunk_of(1, events, data))
+        fed(filters_of(standing(1)), chunk_of(1, events, data))
 
 
 # many items at once
@@ -291,64 +296,62 @@ def many_items(pump: Pump, items: int) -> Chunk:
 
 def test_answers_for_many_new_items_are_asked_for_a_few_at_a_time() -> None:
     filter_ = standing_of_many()
-    sieve, chunk = sieve_of(filter_), many_items(Pump(), 100)
+    filters, chunk = filters_of(filter_), many_items(Pump(), 100)
     asked: list[int] = []
-    while (judged := sieve.judge_some(chunk)) is None:
+    while (passed := filters.feed(chunk)) is None:
         asked.append(len(filter_.asked) - sum(asked))
     asked.append(len(filter_.asked) - sum(asked))
 
     assert max(asked) <= NAMES_AT_ONCE
     assert sorted(filter_.asked) == list(range(1, 101))
-    assert judged.passed == 2
-
-
-def test_where_nobody_can_wait_all_is_asked_at_once_also_in_between() -> None:
-    sieve, chunk = sieve_of(standing_of_many()), many_items(Pump(), 100)
-
-    assert sieve.judge_some(chunk) is None
-    assert sieve.judge(chunk).passed == 2
+    assert passed.passed == 2
 
 
 def test_a_change_in_between_makes_nothing_stand_that_was_asked_before() -> None:
     filter_ = standing_of_many()
-    sieve, chunk = sieve_of(filter_), many_items(Pump(), 100)
+    filters, chunk = filters_of(filter_), many_items(Pump(), 100)
 
-    assert sieve.judge_some(chunk) is None
+    assert filters.feed(chunk) is None
 
     filter_.shown = {3}
     filter_.revision += 1
 
-    assert sieve.judge(chunk).passed == 1
+    assert fed(filters, chunk).passed == 1
 
 
-@pytest.mark.asyncio
-async def test_a_reader_lets_others_have_their_turn_while_its_filter_is_asked_for_many_items() -> None:
+def test_a_reader_hands_nothing_over_while_its_filter_is_asked_for_many_items_and_says_so() -> None:
     pump = Pump()
-    subscriber = pump.attach(filters=[standing_of_many()])
+    filter_ = standing_of_many()
+    subscriber = pump.attach(filters=[filter_])
     many_items(pump, 100)
-    seen: list[int] = []
-    async with counted_turns() as turns:
-        while not subscriber.is_level:
-            item = subscriber.take(1 << 20)
-            if isinstance(item, Chunk):
-                seen += sequences_of(item)
-            elif item is None:
-                await subscriber.wait()
+    times_asked = 0
+    while (item := subscriber.take(1 << 20)) is None:
+        assert subscriber.is_asking
+        assert not subscriber.is_caught_up
 
-    assert seen == [1, 2]
-    assert turns.taken == (100 - 1) // NAMES_AT_ONCE
+        times_asked += 1
+
+    assert isinstance(item, Chunk)
+    assert sequences_of(item) == [1, 2]
+    assert times_asked == (100 - 1) // NAMES_AT_ONCE
+    assert subscriber.is_caught_up
 
 
-@pytest.mark.asyncio
-async def test_older_events_are_judged_a_few_items_at_a_time_too() -> None:
+def test_older_events_are_filtered_a_few_items_at_a_time_too() -> None:
     pump = Pump()
     filter_ = standing_of_many()
     subscriber = pump.attach(filters=[filter_])
     chunk = many_items(pump, 100)
-    async with counted_turns() as turns:
-        await subscriber.judged(chunk)
-    asked = len(filter_.asked)
+    subscriber.feed(chunk)
+    times_asked = 0
+    while (item := subscriber.take_fed(1)) is None:
+        assert subscriber.is_asking
 
-    assert turns.taken == (100 - 1) // NAMES_AT_ONCE
-    assert isinstance(subscriber.passed(chunk), Chunk)
-    assert len(filter_.asked) == asked == 100
+        times_asked += 1
+
+    assert isinstance(item, Chunk)
+    assert sequences_of(item) == [1, 2]
+    assert times_asked == (100 - 1) // NAMES_AT_ONCE
+    assert len(filter_.asked) == 100
+    assert subscriber.take_fed(1) is None
+    assert not subscriber.is_asking

@@ -13,7 +13,7 @@ from support.waiting import until
 from mxgw_core.api import ANONYMOUS, OpenStream, Peer, hookimpl
 from mxgw_core.api.errors import AccessRevoked, SessionNotFound
 from mxgw_core.api.gateway import Gateway
-from mxgw_core.rpc.streams import OpenStreams
+from mxgw_core.rpc.open_streams import OpenStreams
 from mxgw_core.testing import running_gateway
 
 pytestmark = pytest.mark.asyncio

@@ -10,7 +10,7 @@ from support.events import batch, event
 from mxgw.v1 import events_pb2 as e
 from mxgw.v1.event_service_pb2 import StreamEventsResponse
 from mxgw.v1.values_pb2 import MxStatus, MxValue
-from mxgw_core.events.records import (
+from mxgw_core.events.encoding import (
     MalformedBatch,
     event_head,
     event_item,

@@ -12,10 +12,8 @@ from support.waiting import until
 
 from mxgw_core.api.events import HistoryPage
 from mxgw_core.api.types import Position
-from mxgw_core.events.items import Item
-from mxgw_core.events.lead_in import Doubts, find_older, lead_in, reach_of
+from mxgw_core.events.history import BrokenPromises, Store, StoreFailed, find_older, lead_in, reach_of
 from mxgw_core.events.log import EventLog
-from mxgw_core.events.stores import Store, StoreFailed
 
 pytestmark = pytest.mark.asyncio
 
@@ -60,16 +58,9 @@ def _store(history: Faulty, page_s: float = SHORT_S, left: set[asyncio.Task[obje
     return Store(history, "plugin faulty", page_s, SHORT_S, set() if left is None else left)
 
 
-async def _given(store: Store, *, is_ending: bool = False) -> tuple[Sequence[object], int]:
-    """Return what came, and in how many turns nothing did."""
-    given: list[Item] = []
-    turns = 0
-    async for piece in lead_in(store, EPOCH, 3, 9, Doubts(), is_whole=False, is_ending=lambda: is_ending):
-        if piece is None:
-            turns += 1
-        else:
-            given.append(piece)
-    return told(given), turns
+async def _given(store: Store, *, is_ending: bool = False) -> Sequence[object]:
+    pieces = lead_in(store, EPOCH, 3, 9, BrokenPromises(), is_whole=False, is_ending=lambda: is_ending)
+    return told([piece async for piece in pieces])
 
 
 @pytest.mark.parametrize("fault", ["hangs", "ignores that it is cancelled", "cancelled"])
@@ -78,11 +69,9 @@ async def test_a_store_that_stops_midway_is_a_gap_from_there_and_named_in_the_lo
 ) -> None:
     history = Faulty(fault)
     with caplog.at_level(logging.WARNING):
-        given, turns = await _given(_store(history))
+        given = await _given(_store(history))
 
     assert given == [4, 5, 6, (7, 9)]
-    # In between its stream has its turns, in which it sends heartbeats.
-    assert bool(turns) == (fault != "cancelled")
     assert [record.getMessage() for record in caplog.records] == [
         "the history store of plugin faulty was cancelled, and not by the gateway"
         if fault == "cancelled"
@@ -102,7 +91,7 @@ async def test_a_store_that_does_not_say_what_it_has_has_nothing(fault: str) -> 
 
 
 async def test_a_store_gets_little_time_once_the_stream_of_its_reader_ends() -> None:
-    given, _ = await _given(_store(Faulty("hangs"), page_s=NEVER_S), is_ending=True)
+    given = await _given(_store(Faulty("hangs"), page_s=NEVER_S), is_ending=True)
 
     assert given == [4, 5, 6, (7, 9)]
 
@@ -117,7 +106,7 @@ async def test_a_cancelled_stream_cancels_its_store_and_stays_cancelled(asks: st
         if asks == "span":
             reading.set()
             await store.span(EPOCH)
-        async for _ in lead_in(store, EPOCH, 3, 9, Doubts(), is_whole=False):
+        async for _ in lead_in(store, EPOCH, 3, 9, BrokenPromises(), is_whole=False):
             reading.set()
 
     async with asyncio.TaskGroup() as tasks:
@@ -135,7 +124,7 @@ async def test_a_cancelled_stream_cancels_its_store_and_stays_cancelled(asks: st
 async def test_a_store_whose_last_call_ignores_that_it_is_cancelled_is_not_asked_before_it_has_ended(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
-    history, log, doubts = Faulty("ignores that it is cancelled"), EventLog(Clock()), Doubts()
+    history, log, doubts = Faulty("ignores that it is cancelled"), EventLog(Clock()), BrokenPromises()
     log.start_after(9)
 
     async def search() -> None:

@@ -7,8 +7,9 @@ from support.events import EPOCH, OTHER_EPOCH, Clock, batch
 
 from mxgw.v1 import events_pb2 as e
 from mxgw_core.api.types import Position
-from mxgw_core.events.log import EventLog, LogGap
-from mxgw_core.events.verdict import Start, decide
+from mxgw_core.events.log import EventLog
+from mxgw_core.events.pieces import Gap
+from mxgw_core.events.start import Start, decide
 
 
 def _log(*, head: int, oldest: int) -> EventLog:
@@ -78,7 +79,7 @@ def test_a_gap_within_the_log_is_no_complete_resume_for_who_stands_before_its_en
     sequence: int, recovered: bool
 ) -> None:
     log = _log(head=10, oldest=5)
-    log.append_gap(LogGap(11, 12, e.GAP_REASON_SOURCE_OVERFLOW))
+    log.append_gap(Gap(11, 12, e.GAP_REASON_SOURCE_OVERFLOW))
     log.append(13, 14, batch([13, 14]))
     verdict = decide(log, EPOCH, Position(EPOCH, sequence))
 
@@ -92,7 +93,7 @@ def test_a_store_that_reaches_to_the_log_completes_a_resume(older_until: int | N
 
 def test_a_store_does_not_complete_a_resume_over_a_gap_within_the_log() -> None:
     log = _log(head=10, oldest=5)
-    log.append_gap(LogGap(11, 12, e.GAP_REASON_SOURCE_OVERFLOW))
+    log.append_gap(Gap(11, 12, e.GAP_REASON_SOURCE_OVERFLOW))
 
     assert not decide(log, EPOCH, Position(EPOCH, 1), older_until=10).recovered
 

@@ -1,4 +1,4 @@
-"""Where a subscriber begins: start positions, and what a resume can promise.
+"""Where a stream begins: `Start` or a position as it was asked for, `StartPlace` as it was decided.
 
 Source: docs/reference/streams.md#start-and-resume.
 """
@@ -10,7 +10,8 @@ from dataclasses import dataclass
 
 from mxgw.v1.events_pb2 import GapReason
 from mxgw_core.api.types import Position
-from mxgw_core.events.log import EventLog, LogGap
+from mxgw_core.events.log import EventLog
+from mxgw_core.events.pieces import Gap
 
 
 class Start(enum.Enum):
@@ -21,7 +22,7 @@ class Start(enum.Enum):
 
 
 @dataclass(frozen=True, slots=True)
-class Verdict:
+class StartPlace:
     """Begin after `cursor`; `gap` (if any) comes first, or a store's older events in its place.
 
     `recovered` is true only when everything from the position to the log's head follows: a gap in front of the log that
@@ -31,48 +32,53 @@ class Verdict:
     cursor: int
     was_resuming: bool
     recovered: bool
-    gap: LogGap | None = None
+    gap: Gap | None = None
+
+    @property
+    def delivered(self) -> int:
+        """The position at which the stream begins: in front of the gap, so that a resume from here has it again."""
+        return self.gap.first - 1 if self.gap is not None and self.gap.first else self.cursor
 
 
-def decide(log: EventLog, epoch: bytes, start: Start | Position, older_until: int | None = None) -> Verdict:
-    """Return where a subscriber begins. Never loses anything without a gap, and never gaps what is still held.
+def decide(log: EventLog, epoch: bytes, start: Start | Position, older_until: int | None = None) -> StartPlace:
+    """Return where a subscriber begins. Nothing is lost without a gap, and no gap covers events that are still held.
 
     `older_until`: an outside store has everything behind `start` up to there.
     """
     if isinstance(start, Position):
         return _resume(log, epoch, start, older_until or 0)
     cursor = log.head if start is Start.NOW else log.oldest - 1
-    return Verdict(cursor, was_resuming=False, recovered=False)
+    return StartPlace(cursor, was_resuming=False, recovered=False)
 
 
-def _resume(log: EventLog, epoch: bytes, after: Position, older_until: int) -> Verdict:
+def _resume(log: EventLog, epoch: bytes, after: Position, older_until: int) -> StartPlace:
     oldest, head = log.oldest, log.head
     if after.epoch != epoch:
-        gap = LogGap(
+        gap = Gap(
             0,
             0,
             GapReason.GAP_REASON_EPOCH_CHANGED,
             "the position belongs to another worker's counting: re-read the items you need",
         )
-        return Verdict(oldest - 1, was_resuming=True, recovered=False, gap=gap)
+        return StartPlace(oldest - 1, was_resuming=True, recovered=False, gap=gap)
     if after.sequence > head:
-        gap = LogGap(
+        gap = Gap(
             0,
             0,
             GapReason.GAP_REASON_CURSOR_AHEAD,
             f"the position is ahead of the newest event ({head}): it was not handed out for this session",
         )
-        return Verdict(head, was_resuming=True, recovered=False, gap=gap)
+        return StartPlace(head, was_resuming=True, recovered=False, gap=gap)
     if after.sequence < oldest - 1:
-        gap = LogGap(
+        gap = Gap(
             after.sequence + 1,
             oldest - 1,
             GapReason.GAP_REASON_RING_EVICTED,
             _too_old(log, after.sequence),
         )
         recovered = older_until >= gap.last >= log.unbroken_after
-        return Verdict(oldest - 1, was_resuming=True, recovered=recovered, gap=gap)
-    return Verdict(after.sequence, was_resuming=True, recovered=after.sequence >= log.unbroken_after)
+        return StartPlace(oldest - 1, was_resuming=True, recovered=recovered, gap=gap)
+    return StartPlace(after.sequence, was_resuming=True, recovered=after.sequence >= log.unbroken_after)
 
 
 def _too_old(log: EventLog, after: int) -> str:

@@ -27,9 +27,10 @@ from mxgw_core.api.events import (
     Tolerate,
 )
 from mxgw_core.api.types import Position
-from mxgw_core.events.figures import DISCONNECTS, GAP_FRAMES, LOST, OVERFLOW, POLICY_ERRORS, RESUMES, STALL
+from mxgw_core.events.counts import DISCONNECTS, GAP_FRAMES, LOST, OVERFLOW, POLICY_ERRORS, RESUMES, STALL
+from mxgw_core.events.sources import Refusing
+from mxgw_core.events.start import Start
 from mxgw_core.events.subscriber import Subscriber
-from mxgw_core.events.verdict import Start
 
 CLOSED = SessionEnded("the session ended", close_reason="CLIENT")
 THREE = QueueLimits(3, 0, 0.0)
@@ -53,7 +54,7 @@ def test_a_policy_that_tolerates_is_asked_again_at_the_next_event_and_at_its_tim
     pump.timers.pass_time(1.0)  # no event comes
 
     assert [lag.over_limit_s for lag in policy.asked] == [0.0, 1.0, 2.0]
-    assert subscriber.end is not None
+    assert subscriber.end_error is not None
 
 
 def test_the_most_impatient_decides_when_to_look_again_and_one_timer_does() -> None:
@@ -125,13 +126,13 @@ def test_a_block_that_takes_too_long_becomes_what_the_policy_said() -> None:
     subscriber = blocked(pump)
     pump.timers.pass_time(0.9)
 
-    assert (pump.held.now, subscriber.end) == (True, None)
+    assert (pump.held.now, subscriber.end_error) == (True, None)
 
     pump.timers.pass_time(0.1)
 
     assert pump.held.calls == [True, False]
     assert told(taken(subscriber)) == [1, 2, 3, 4, "end SUBSCRIBER_OVERFLOW"]
-    assert pump.distributor.figures.total(STALL) == 1_000
+    assert pump.distributor.counts.total(STALL) == 1_000
 
 
 def test_a_block_may_end_in_a_drop() -> None:
@@ -151,7 +152,7 @@ def test_a_blocked_session_does_not_ask_again_and_again() -> None:
         pump.distributor.check()
 
     assert len(policy.asked) == 1
-    assert pump.distributor.figures.total(OVERFLOW, "told", "Block") == 1
+    assert pump.distributor.counts.total(OVERFLOW, "told", "Block") == 1
 
 
 @pytest.mark.parametrize(
@@ -201,8 +202,8 @@ def test_a_block_without_a_sensible_time_is_the_policys_failure_and_holds_nothin
     pump.happen(1, 1, 1, 1)
 
     assert pump.held.calls == []
-    assert subscriber.end is not None
-    assert pump.distributor.figures.total(POLICY_ERRORS, "support.distributing") == 1
+    assert subscriber.end_error is not None
+    assert pump.distributor.counts.total(POLICY_ERRORS, "support.distributing") == 1
 
 
 def test_what_cannot_be_carried_out_after_a_block_is_the_policys_failure() -> None:
@@ -210,7 +211,7 @@ def test_what_cannot_be_carried_out_after_a_block_is_the_policys_failure() -> No
     subscriber = blocked(pump, Block(1.0, then=DropOldest("many")))  # type: ignore[arg-type]
     pump.timers.pass_time(1.0)
 
-    assert subscriber.end is not None
+    assert subscriber.end_error is not None
     assert pump.held.calls == [True, False]
 
 
@@ -235,11 +236,11 @@ def test_a_select_that_keeps_too_much_disconnects_even_if_it_drops_a_little_each
     subscriber = pump.attach(limits=QueueLimits(100, 0, 0.0), policy=policy)
     for _ in range(100):
         pump.happen(1, 2, 3)
-        if subscriber.end is not None:
+        if subscriber.end_error is not None:
             break
 
-    assert subscriber.end is not None
-    assert subscriber.lag_events <= 102
+    assert subscriber.end_error is not None
+    assert subscriber.unread.events <= 102
 
 
 def test_keep_is_asked_once_for_each_item_and_kind() -> None:
@@ -279,7 +280,7 @@ def test_a_keep_that_raises_or_takes_its_time_disconnects(keep: object) -> None:
     pump.produced.check(account)
 
     assert account.at == 100
-    assert pump.distributor.figures.total(POLICY_ERRORS, "support.distributing") == 1
+    assert pump.distributor.counts.total(POLICY_ERRORS, "support.distributing") == 1
 
 
 def test_a_quick_keep_may_be_asked_for_very_many_items() -> None:
@@ -302,7 +303,7 @@ def test_refusing_ends_at_the_low_water_mark_and_not_at_the_first_free_place() -
     accepted = []
     for _ in range(5):
         pump.happen(2)
-        accepted.append(subscriber.refusing_from is None)
+        accepted.append(not isinstance(subscriber.source, Refusing))
         item = subscriber.take(1)
         account.take([item] if item is not None else [])
     account.take(taken(subscriber))
@@ -336,7 +337,7 @@ def test_an_internal_mirror_is_never_cut_never_faults_and_never_delays(answer: o
     pump.happen(1, 2, 3, 4)
     pump.happen(5)
 
-    assert (mirror.end, pump.session_failures, pump.held.calls) == (None, [], [])
+    assert (mirror.end_error, pump.session_failures, pump.held.calls) == (None, [], [])
     assert told(taken(mirror)) == [(1, 4), 5]
 
 
@@ -347,7 +348,7 @@ def test_an_internal_mirror_is_no_subscriber_and_nothing_of_it_is_counted() -> N
     taken(mirror)
 
     assert pump.distributor.subscribers == {}
-    assert pump.distributor.figures.total(LOST, "CONFLATED") == 0
+    assert pump.distributor.counts.total(LOST, "CONFLATED") == 0
     assert pump.distributor.detach(mirror) is False
 
 
@@ -394,7 +395,7 @@ def test_every_decision_and_every_loss_is_counted_by_its_name() -> None:
         taken(subscriber)
     pump.distributor.detach(cut)
 
-    assert pump.distributor.figures.items() == [
+    assert pump.distributor.counts.items() == [
         (LOST, {"reason": "QUEUE_DROPPED"}, 3),
         (GAP_FRAMES, {"reason": "QUEUE_DROPPED"}, 1),
         (DISCONNECTS, {"reason": "SUBSCRIBER_OVERFLOW"}, 1),
@@ -409,8 +410,8 @@ def test_resumes_are_counted_by_whether_they_recovered() -> None:
     for sequence in (0, 1, 99):
         pump.attach(Position(pump.distributor.epoch, sequence))
 
-    assert pump.distributor.figures.total(RESUMES, "true") == 2
-    assert pump.distributor.figures.total(RESUMES, "false") == 1
+    assert pump.distributor.counts.total(RESUMES, "true") == 2
+    assert pump.distributor.counts.total(RESUMES, "false") == 1
 
 
 def test_a_subscribers_own_figures_add_up() -> None:
@@ -418,7 +419,7 @@ def test_a_subscribers_own_figures_add_up() -> None:
     subscriber = pump.attach(limits=THREE, policy=Told(DropOldest(2)), filters=[Items({1})])
     pump.happen(1, 2, 1, 2, 1)
     taken(subscriber)
-    figures = subscriber.figures
+    figures = subscriber.counts
 
     assert (figures.delivered_events, figures.filtered_events, dict(figures.lost_events)) == (
         1,
@@ -433,8 +434,8 @@ def test_what_is_conflated_is_counted_once_although_a_gap_spans_what_follows() -
     pump.happen(1, 2, 3, 1, 2, 1)
     taken(subscriber)
 
-    assert (subscriber.figures.delivered_events, dict(subscriber.figures.lost_events)) == (3, {"CONFLATED": 3})
-    assert pump.distributor.figures.total(GAP_FRAMES, "CONFLATED") == 1
+    assert (subscriber.counts.delivered_events, dict(subscriber.counts.lost_events)) == (3, {"CONFLATED": 3})
+    assert pump.distributor.counts.total(GAP_FRAMES, "CONFLATED") == 1
 
 
 # what a policy is told
@@ -461,7 +462,7 @@ def test_limits_in_seconds_are_found_without_new_events() -> None:
     pump.clock.now += 5.1
     pump.distributor.check()
 
-    assert subscriber.end is not None
+    assert subscriber.end_error is not None
 
 
 @pytest.mark.asyncio

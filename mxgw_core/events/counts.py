@@ -34,8 +34,8 @@ LABELS: dict[str, tuple[str, ...]] = {
 REPLAYED_BOUNDS_EVENTS = (0, 10, 100, 1_000, 10_000, 100_000)
 
 
-class SessionFigures:
-    """What one session counted so far; subscribers that left are in it.
+class SessionCounts:
+    """Counters of one session, subscribers that left included.
 
     Attributes:
         left: what subscribers that left were given.
@@ -44,7 +44,7 @@ class SessionFigures:
 
     def __init__(self) -> None:
         self._counts: Counter[Key] = Counter()
-        self.left = SubscriberFigures()
+        self.left = SubscriberCounts()
         self.replayed = Distribution(REPLAYED_BOUNDS_EVENTS)
 
     def count(self, metric: str, *labels: str, by: int = 1) -> None:
@@ -55,7 +55,7 @@ class SessionFigures:
         """Return one counter."""
         return self._counts[(metric, *labels)]
 
-    def counts(self) -> Counter[Key]:
+    def copy(self) -> Counter[Key]:
         """Return a copy of all counters."""
         return self._counts.copy()
 
@@ -68,7 +68,7 @@ class SessionFigures:
 
 
 @dataclass(slots=True)
-class SubscriberFigures:
+class SubscriberCounts:
     """What one subscriber was given and what it lost, by gap reason."""
 
     delivered_events: int = 0
@@ -76,7 +76,7 @@ class SubscriberFigures:
     filtered_events: int = 0
     lost_events: Counter[str] = field(default_factory=Counter)
 
-    def add(self, other: SubscriberFigures) -> None:
+    def add(self, other: SubscriberCounts) -> None:
         """Count what another subscriber was given and lost."""
         self.delivered_events += other.delivered_events
         self.delivered_bytes += other.delivered_bytes
@@ -86,11 +86,11 @@ class SubscriberFigures:
 
 @dataclass(slots=True)
 class StreamTotals:
-    """What one session, or several, took from workers and gave to subscribers, whoever left included."""
+    """What one session, or several, took from workers and gave to subscribers, those that left included."""
 
     received_events: int = 0
     received_bytes: int = 0
-    given: SubscriberFigures = field(default_factory=SubscriberFigures)
+    given: SubscriberCounts = field(default_factory=SubscriberCounts)
     counts: Counter[Key] = field(default_factory=Counter)
     replayed: Distribution = field(default_factory=lambda: Distribution(REPLAYED_BOUNDS_EVENTS))
 

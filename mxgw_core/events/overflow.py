@@ -1,0 +1,297 @@
+"""What happens to a reader that is over its limits: its policy is asked, and the answer is carried out.
+
+Actions that drop events lead a reader's `Source` to another state, each in one function; `Overflow` asks, carries out
+the answer, and has the timers of the actions that wait.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Protocol
+
+from mxgw_core.api import events as actions
+from mxgw_core.api.errors import GatewayError, SubscriberOverflow
+from mxgw_core.api.events import Action, Lag, OverflowPolicy
+from mxgw_core.events.counts import OVERFLOW, STALL, SessionCounts
+from mxgw_core.events.encoding import MalformedBatch
+from mxgw_core.events.policy_guard import OverBudget, PolicyGuard
+from mxgw_core.events.sources import (
+    Aside,
+    FromLog,
+    Gathering,
+    Refusing,
+    Source,
+    dropped_gap,
+    set_aside,
+    settled,
+)
+from mxgw_core.events.subscriber import Subscriber
+
+# The longest that a policy may hold up all readers of the session for one of them.
+_LONGEST_BLOCK_S = 60.0
+# A policy is not asked more often than this.
+_SHORTEST_RECHECK_S = 0.01
+
+
+# What an action makes of the unread events
+
+
+def drop_oldest(source: Source, keep_events: int, why: str) -> Source:
+    """Drop the oldest unread events until at most `keep_events` remain; a gap takes their place."""
+    source = settled(source)
+    if isinstance(source, Refusing):
+        source.arrived()
+    assert source.backlog is not None
+    excess = source.unread().events - max(0, keep_events)
+    excess -= source.backlog.drop_oldest(excess, why)
+    if excess > 0 and (rest := source.rest) is not None:
+        first, last = rest.cursor + 1, rest.log.skip(rest.cursor, excess)
+        dropped = min(excess, rest.log.after(rest.cursor)[0])
+        source.backlog.append(dropped_gap(first, last, dropped, why), rest.log.appended_at(first))
+        rest.move_to(last)
+    return source
+
+
+def refuse_newest(source: FromLog | Aside | Gathering, resume_below_events: int, why: str) -> Refusing:
+    """Set everything unread aside, and drop what arrives until at most `resume_below_events` are unread."""
+    return Refusing(set_aside(source), max(0, resume_below_events), why)
+
+
+def conflate(source: FromLog | Aside | Gathering, policy_name: str) -> Gathering:
+    """Keep the newest data change of every item, and every other event, until the reader has caught up."""
+    if isinstance(source, Gathering):
+        gathering = source
+    else:
+        gathering = Gathering(source if isinstance(source, FromLog) else source.rest, policy_name)
+        if isinstance(source, Aside):
+            gathering.backlog = source.backlog
+            for piece, since in source.backlog.drain():
+                gathering.gathered.absorb(piece, since)
+    gathering.asked()
+    gathering.arrived()
+    return gathering
+
+
+def overflow_error(subscriber: Subscriber, lag_events: int, head: int) -> SubscriberOverflow:
+    """Return the error that says how far behind it was, where the loss begins, and what helps."""
+    limits = subscriber.limits
+    section = limits.section
+    bytes_setting = limits.bytes_setting or f"{section}.queue_bytes"
+    return SubscriberOverflow(
+        f"the subscriber fell {lag_events} events behind (limits: {limits.events} events, {limits.bytes} bytes, "
+        f"{limits.seconds:g} s). Resume after the last position received; read faster, ask for another overflow "
+        f"policy, or raise {section}.queue_events, {bytes_setting} or {section}.queue_seconds in the gateway's "
+        "settings.",
+        metadata={
+            "policy": subscriber.policy_name,
+            "lag_events": str(lag_events),
+            "limit_events": str(limits.events),
+            # What is unread now is still delivered; the loss begins behind it.
+            "lost_from": str(head + 1),
+        },
+        retry_after_s=0.2,
+    )
+
+
+def cut_error(error: GatewayError, written: int, drain_s: float) -> GatewayError:
+    """Return what a stream ends with whose reader did not even take what was queued for it.
+
+    Everything up to sequence `written` went to its transport.
+    """
+    if not isinstance(error, SubscriberOverflow):
+        return error
+    return SubscriberOverflow(
+        f"{error.message} What was queued is lost as well, because nothing was read for {drain_s:g} s.",
+        metadata={**error.metadata, "lost_from": str(written + 1)},
+        retry_after_s=error.retry_after_s,
+    )
+
+
+# Who is asked, and when
+
+
+class Cancellable(Protocol):
+    """A timer."""
+
+    def cancel(self) -> None:
+        """Do not fire any more."""
+
+
+class Overflow:
+    """Checks the readers of one distributor against their limits. Lives in the event loop.
+
+    Args:
+        check_all: checks every reader again; called when a policy that tolerated is due.
+        has_snapshots: whether a snapshot may be wanted.
+        on_fail_session: called when a policy asks for the session to be faulted.
+        call_later: as that of the event loop, in seconds of `clock`.
+
+    Attributes:
+        hold: `hold(True)` stops the worker's events, `hold(False)` lets them come again; None where nobody can.
+    """
+
+    def __init__(
+        self,
+        counts: SessionCounts,
+        *,
+        check_all: Callable[[], None],
+        has_snapshots: Callable[[], bool],
+        on_fail_session: Callable[[str], object],
+        clock: Callable[[], float],
+        call_later: Callable[[float, Callable[[], None]], Cancellable],
+    ) -> None:
+        self._counts = counts
+        self._guard = PolicyGuard(counts)
+        self._check_all = check_all
+        self._has_snapshots = has_snapshots
+        self._on_fail_session = on_fail_session
+        self._clock = clock
+        self._call_later = call_later
+        self.hold: Callable[[bool], None] | None = None
+        self._blocked_by: Subscriber | None = None
+        self._blocked_at = 0.0
+        # Ends a `Block`.
+        self._block_timer: Cancellable | None = None
+        # When policies that tolerated are asked again, and the timer: one, for the first that is due.
+        self._recheck: tuple[float, Cancellable] | None = None
+
+    def usable(self, policy: OverflowPolicy, source: str) -> OverflowPolicy:
+        """Return `policy`, or `disconnect` when it is no policy; `source` names who brought it."""
+        return self._guard.usable(policy, source)
+
+    def check(self, subscriber: Subscriber) -> None:
+        """Ask the policy of a reader that is over its limits, and do what it answers."""
+        if subscriber is self._blocked_by:
+            if subscriber.end_error is not None:
+                self.unblock()
+            return
+        subscriber.arrived()
+        if subscriber.is_idle:
+            return  # a burst that is larger than the limit is no sign of a slow reader
+        if subscriber.is_over_limit():
+            lag = subscriber.lag()
+            action = self._guard.ask(subscriber, lag)
+            if not isinstance(action, actions.Tolerate):
+                self._counts.count(OVERFLOW, subscriber.policy_name, type(action).__name__)
+            self._try(action, subscriber, lag)
+        elif not subscriber.is_conflating:
+            subscriber.over_since = None
+
+    def stop(self) -> None:
+        """Hold nothing up any more, and ask nobody again."""
+        self.unblock()
+        self._cancel_recheck()
+
+    def _try(self, action: Action, subscriber: Subscriber, lag: Lag) -> None:
+        """Carry an action out; what is wrong with it, or with code it brings, is the policy's failure."""
+        try:
+            self._carry_out(action, subscriber, lag)
+        except MalformedBatch:
+            raise  # the worker's failure
+        except OverBudget as error:
+            self._guard.failed(subscriber, str(error))
+            self._disconnect(subscriber, lag)
+        except Exception:
+            self._guard.failed(subscriber, f"failed in {type(action).__name__}", exc_info=True)
+            self._disconnect(subscriber, lag)
+        subscriber.wake()
+
+    def _carry_out(self, action: Action, subscriber: Subscriber, lag: Lag) -> None:
+        source, why = subscriber.source, subscriber.why_dropped
+        if not isinstance(source, FromLog | Aside | Gathering):
+            return  # it refuses, or ends: its policy was asked before
+        match action:
+            case actions.Disconnect():
+                self._disconnect(subscriber, lag)
+            case actions.FailSession():
+                self._disconnect(subscriber, lag)
+                if not subscriber.is_internal:
+                    self._on_fail_session(f"subscriber {subscriber.name} fell {lag.events} events behind")
+            case actions.DropOldest(keep_events):
+                subscriber.source = drop_oldest(source, min(keep_events, max(lag.events - 1, 0)), why)
+            case actions.DropNewest(resume_below_events):
+                subscriber.source = refuse_newest(source, min(resume_below_events, max(lag.events - 1, 0)), why)
+            case actions.Conflate():
+                subscriber.source = conflate(source, subscriber.policy_name)
+                if not subscriber.fits():
+                    # What is never replaced, or the newest values alone, are too much: bounded like any other.
+                    self._disconnect(subscriber, lag)
+            case actions.Select(keep):
+                subscriber.source = aside = set_aside(source)
+                aside.backlog.select(lambda items: self._guard.wanted(keep, items), why)
+                if subscriber.is_over_limit():
+                    self._disconnect(subscriber, lag)
+            case actions.Resync():
+                subscriber.source = drop_oldest(source, 0, why)
+                if self._has_snapshots():
+                    subscriber.want_snapshot()
+            case actions.Tolerate(recheck_s):
+                self._tolerate(recheck_s)
+            case actions.Block():
+                self._block(subscriber, lag, action)
+
+    def _disconnect(self, subscriber: Subscriber, lag: Lag) -> None:
+        if subscriber.is_internal:  # never cut: it begins again from here
+            subscriber.source = drop_oldest(subscriber.source, 0, subscriber.why_dropped)
+        else:
+            subscriber.finish(overflow_error(subscriber, lag.events, subscriber.log.head))
+
+    def _tolerate(self, seconds: float) -> None:
+        """Check again in so many seconds, or before."""
+        due = self._clock() + max(seconds, _SHORTEST_RECHECK_S)
+        if self._recheck is not None and self._recheck[0] <= due:
+            return
+        self._cancel_recheck()
+
+        def check() -> None:
+            self._recheck = None
+            self._check_all()
+
+        self._recheck = due, self._call_later(due - self._clock(), check)
+
+    def _cancel_recheck(self) -> None:
+        if self._recheck is not None:
+            self._recheck[1].cancel()
+            self._recheck = None
+
+    def _block(self, subscriber: Subscriber, lag: Lag, action: actions.Block) -> None:
+        if self._blocked_by is not None:
+            return  # events are held up already; this policy is asked again when they come
+        if self.hold is None or subscriber.is_internal:
+            self._carry_out(action.then, subscriber, lag)
+            return
+
+        def expired() -> None:
+            self.unblock()
+            if subscriber.is_over_limit():
+                self._try(action.then, subscriber, lag)
+
+        def taken() -> None:
+            if not subscriber.is_over_limit():
+                self.unblock()
+
+        if not 0 <= action.timeout_s <= _LONGEST_BLOCK_S:
+            raise ValueError(f"a session must not wait {action.timeout_s} s for a subscriber")
+        self._block_timer = self._call_later(action.timeout_s, expired)
+        subscriber.on_taken = taken
+        self._blocked_by, self._blocked_at = subscriber, self._clock()
+        self.hold(True)
+
+    def unblock(self, only: Subscriber | None = None) -> None:
+        """Let the worker's events come again, if a reader, or `only` this one, holds them up."""
+        subscriber = self._blocked_by
+        if subscriber is None or only not in (None, subscriber):
+            return
+        self._blocked_by = None
+        subscriber.on_taken = None
+        self._counts.count(STALL, by=round((self._clock() - self._blocked_at) * 1000))
+        if self._block_timer is not None:
+            self._block_timer.cancel()
+            self._block_timer = None
+        if self.hold is not None:
+            self.hold(False)
+
+    @property
+    def stalled_ms(self) -> int:
+        """How long the worker's events have been held up now; 0 when they are not."""
+        return int((self._clock() - self._blocked_at) * 1000) if self._blocked_by is not None else 0

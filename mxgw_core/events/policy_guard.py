@@ -1,0 +1,184 @@
+"""Overflow policies come from plugins: what they are and what they answer is checked, and how long they take.
+
+A policy that cannot be relied on is replaced by `disconnect`, the one that core brings itself.
+"""
+
+from __future__ import annotations
+
+import gc
+import logging
+import math
+import sys
+import time
+from collections.abc import Callable, Iterable
+from types import TracebackType
+
+from mxgw_core.api.events import Action, Disconnect, Lag, OverflowPolicy, PacedPolicy
+from mxgw_core.events.backlog import EventItem
+from mxgw_core.events.counts import POLICY_ERRORS, SessionCounts
+from mxgw_core.events.subscriber import Subscriber
+from mxgw_core.printable import printable
+
+if sys.platform != "win32":
+    import resource
+
+log = logging.getLogger(__name__)
+
+# What one question to a policy may cost the event loop (docs/reference/streams.md#policy-budget).
+POLICY_BUDGET_S = 0.001
+# What `Select.keep` may take for each item besides.
+_ANSWER_BUDGET_S = 0.000_002
+
+
+class DisconnectPolicy:
+    """End the stream with SUBSCRIBER_OVERFLOW once what was unread is delivered; the client resumes by position."""
+
+    @property
+    def name(self) -> str:
+        return "disconnect"
+
+    def on_overflow(self, lag: Lag) -> Disconnect:  # noqa: ARG002 - the answer does not depend on the lag
+        return Disconnect()
+
+
+class PolicyGuard:
+    """Asks policies, and counts those that fail. Each failing policy is logged once."""
+
+    def __init__(self, counts: SessionCounts) -> None:
+        self._counts = counts
+        self._logged: set[tuple[str, str]] = set()
+
+    def usable(self, policy: object, source: str) -> OverflowPolicy:
+        """Return `policy`, or `disconnect` when it is no policy."""
+        try:
+            problem = _problem_with(policy)
+        except Exception as error:
+            problem = f"raised {type(error).__name__} when looked at"
+        if problem:
+            self._failed(type(policy).__name__, source or type(policy).__module__, problem)
+            return DisconnectPolicy()
+        assert isinstance(policy, OverflowPolicy)
+        return policy
+
+    def ask(self, subscriber: Subscriber, lag: Lag) -> Action:
+        """Ask the subscriber's policy; the answer is `Disconnect` when the policy fails."""
+        budget = Budget(POLICY_BUDGET_S)
+        try:
+            with budget:
+                action: Action = subscriber.policy.on_overflow(lag)
+        except Exception:
+            self.failed(subscriber, "raised", exc_info=True)
+            return Disconnect()
+        if budget.overrun_s:
+            self.failed(subscriber, f"took {budget.overrun_s * 1000:.1f} ms of the event loop's time")
+            return Disconnect()
+        if not isinstance(action, Action):
+            self.failed(subscriber, f"answered {printable(repr(action), 80)}, which is no action")
+            return Disconnect()
+        return action
+
+    def wanted(self, keep: Callable[[int, int, int], bool], items: Iterable[EventItem]) -> set[EventItem]:
+        """Return the items that a policy's `Select.keep` wants; see the function `wanted`."""
+        return wanted(keep, items, POLICY_BUDGET_S, _ANSWER_BUDGET_S)
+
+    def failed(self, subscriber: Subscriber, what: str, *, exc_info: bool = False) -> None:
+        """Count and log that the policy of a subscriber failed."""
+        source = subscriber.policy_source or type(subscriber.policy).__module__
+        self._failed(subscriber.policy_name, source, what, exc_info=exc_info)
+
+    def _failed(self, name: str, source: str, what: str, *, exc_info: bool = False) -> None:
+        self._counts.count(POLICY_ERRORS, source)
+        if (name, source) not in self._logged:
+            self._logged.add((name, source))
+            log.warning(
+                "overflow policy %s of %s %s: its subscriber is disconnected instead; later ones are only counted",
+                printable(name, 64),
+                source,
+                what,
+                exc_info=exc_info,
+            )
+
+
+def _problem_with(policy: object) -> str:
+    if not isinstance(policy, OverflowPolicy) or not callable(policy.on_overflow):
+        return "has no name or no on_overflow(lag)"
+    if not isinstance(policy.name, str) or not policy.name:
+        return "has no text for its name"
+    if isinstance(policy, PacedPolicy):
+        interval_s = policy.interval_s
+        if isinstance(interval_s, bool) or not isinstance(interval_s, int | float):
+            return "has an interval_s that is no number"
+        if not (math.isfinite(interval_s) and interval_s > 0):
+            return f"has an interval_s of {interval_s}; it must be greater than 0"
+    return ""
+
+
+class Budget:
+    """Measures a block. `overrun_s` is the time it took, if that was too long and its own fault; else 0.
+
+    A block that was only interrupted, because another process had the CPU, is not to blame. To blame is one that used
+    more CPU than its budget, or that gave the CPU away by sleeping or waiting. A collection of all the gateway's
+    garbage would be charged to whichever block it falls due in, so that it is put off until the block ends.
+    """
+
+    def __init__(self, budget_s: float) -> None:
+        self.budget_s = budget_s
+        self._began = (0.0, 0.0, 0)
+        self._collects = False
+        self.overrun_s = 0.0
+
+    def __enter__(self) -> Budget:
+        self._collects = gc.isenabled()
+        gc.disable()
+        self._began = (time.perf_counter(), time.thread_time(), _waits())
+        return self
+
+    def __exit__(
+        self, exc_type: type[BaseException] | None, exc: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if self._collects:
+            gc.enable()
+        wall, cpu, waits = self._began
+        wall_s = time.perf_counter() - wall
+        if wall_s > self.budget_s and (time.thread_time() - cpu > self.budget_s or _waits() > waits):
+            self.overrun_s = wall_s
+
+
+class OverBudget(Exception):
+    """A piece of third-party code took too long; the text says how long."""
+
+
+def wanted(
+    keep: Callable[[int, int, int], bool], items: Iterable[EventItem], budget_s: float, per_answer_s: float
+) -> set[EventItem]:
+    """Return the items that `keep(server_handle, item_handle, kind)` wants.
+
+    Raises:
+        OverBudget: all answers together took longer than `budget_s` and `per_answer_s` for each.
+        Exception: what `keep` raises.
+    """
+    found: set[EventItem] = set()
+    rest, asked = iter(items), 0
+    while True:  # once more when the time was up but `keep` was not to blame
+        with Budget(budget_s) as budget:
+            began = time.perf_counter()
+            until = began + budget_s
+            for item in rest:
+                asked += 1
+                until += per_answer_s
+                if keep(*item):
+                    found.add(item)
+                if time.perf_counter() > until:
+                    budget.budget_s = until - began
+                    break
+            else:
+                return found
+        if budget.overrun_s:
+            raise OverBudget(f"took {budget.overrun_s * 1000:.1f} ms for {asked} items")
+
+
+def _waits() -> int:
+    """Return how often this thread gave the CPU away of its own accord."""
+    if sys.platform == "win32" or not hasattr(resource, "RUSAGE_THREAD"):
+        return 0
+    return resource.getrusage(resource.RUSAGE_THREAD).ru_nvcsw

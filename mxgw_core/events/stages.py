@@ -1,0 +1,309 @@
+"""Stages between a reader's source and its stream: filters, and the place of a snapshot.
+
+Filters decide by item and kind. To find these a chunk is taken apart without a loop in Python: the protobuf library
+cuts it into records, and slices over the heads of all records compare. This costs a quarter of a loop over the records,
+which would take half a microsecond per event.
+"""
+
+from __future__ import annotations
+
+import sys
+from array import array
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from itertools import compress
+from operator import itemgetter
+from typing import NamedTuple, Protocol
+from weakref import ref
+
+from google.protobuf.message import DecodeError
+
+from mxgw.worker.v1.worker_pb2 import EventRecords
+from mxgw_core.api.events import EventFilter, StandingFilter
+from mxgw_core.api.feeds import FeedFilter
+from mxgw_core.api.slices import NAMES_AT_ONCE
+from mxgw_core.events.encoding import SERIALS_END, MalformedBatch, event_head, fourth_field, record_bounds
+from mxgw_core.events.item_book import ItemBook
+from mxgw_core.events.pieces import Chunk, Piece, chunk_of
+
+# Items and kinds whose answers are remembered; each takes a number and its place in a dictionary.
+_REMEMBERED = 65_536
+_ANSWER_BYTES = 112
+# Sets of filters whose part of one chunk is remembered; the backpressure plugin allows so many subscribers by default.
+CUTS = 8
+
+
+@dataclass(frozen=True, slots=True)
+class SnapshotWanted:
+    """Fetch the last values now, and call `Subscriber.snapshot_fetched`."""
+
+
+@dataclass(frozen=True, slots=True)
+class SnapshotDue:
+    """Everything up to the snapshot's position was handed over: the snapshot comes here."""
+
+
+class SnapshotAt:
+    """A snapshot that is wanted in a stream: fetched at once, and placed behind the events up to its position."""
+
+    __slots__ = ("_position", "is_fetching")
+
+    def __init__(self) -> None:
+        self.is_fetching = False
+        self._position: int | None = None
+
+    def fetched(self, position: int) -> None:
+        """The snapshot is at hand and shows the values as of `position`."""
+        self.is_fetching = False
+        self._position = position
+
+    def due(self, delivered: int) -> SnapshotWanted | SnapshotDue | None:
+        """Return what comes next, before any piece, for a reader that was handed everything up to `delivered`.
+
+        It is wanted anew when a gap passed its place: it would show less than the gap gives up.
+        """
+        if self.is_fetching or (self._position is not None and delivered < self._position):
+            return None
+        if delivered == self._position:
+            return SnapshotDue()
+        self.is_fetching, self._position = True, None
+        return SnapshotWanted()
+
+    def feed(self, piece: Piece) -> tuple[Piece, ...]:
+        """Return a piece, in two parts where the snapshot's place lies within it."""
+        position = self._position
+        if position is not None and isinstance(piece, Chunk) and piece.first <= position < piece.last:
+            return piece.split(position)
+        return (piece,)
+
+
+class Passed(NamedTuple):
+    """Of `events` events of a range `passed` may pass. `kept` has these, and covers the whole range."""
+
+    first: int
+    last: int
+    events: int
+    passed: int
+    kept: Chunk | None
+
+
+class Filters(Protocol):
+    """Filters that must all agree on an event."""
+
+    def feed(self, chunk: Chunk) -> Passed | None:
+        """Return what of a chunk may pass.
+
+        Only a few items are asked for at a time: None while there are more; call it again after a turn of others.
+
+        Raises:
+            MalformedBatch: the events are not encoded, or not numbered, as the contract says.
+        """
+
+
+class ItemFilters:
+    """The filters of a session's events, which decide by item; an event of an unknown item does not pass.
+
+    Subscribers whose filters are equal share one object, so that an event is decided once for all of them.
+    """
+
+    def __init__(self, filters: Sequence[EventFilter], items: ItemBook) -> None:
+        self.filters = tuple(filters)
+        self._items = items
+        standing = [f for f in self.filters if isinstance(f, StandingFilter)]
+        # Whether answers may be remembered, and shared.
+        self.is_standing = len(standing) == len(self.filters)
+        self._standing = standing if self.is_standing else []
+        self._revisions: tuple[int, ...] = ()
+        # By item and kind (see `identity_of`).
+        self._answers: dict[int, bool] = {}
+        # Items and kinds for which the filters were not asked yet: a chunk may bring thousands at once.
+        self._unasked: list[int] = []
+        # Chunks refer to this object weakly, so that a kept chunk keeps no filters that nobody uses any more.
+        self._reference = ref(self)
+
+    @property
+    def memory_bytes(self) -> int:
+        """About how much memory the remembered answers take."""
+        return (len(self._answers) + len(self._unasked)) * _ANSWER_BYTES
+
+    def feed(self, chunk: Chunk) -> Passed | None:
+        """See `Filters`: at most `NAMES_AT_ONCE` standing answers are asked for, each may compare many patterns."""
+        if not self.is_standing:
+            events = opened(chunk)
+            return _cut(chunk, events, list(map(self._asked, events.keys)))
+        revisions = tuple(f.revision for f in self._standing)
+        if revisions != self._revisions:
+            self._answers.clear()
+            self._unasked.clear()
+            self._revisions = revisions
+        if self._unasked:
+            self._ask_some()
+            if self._unasked:
+                return None
+        known = chunk.cuts.get(self._reference)
+        if known is not None and known[0] == revisions:
+            _, passed, kept = known
+            return Passed(chunk.first, chunk.last, chunk.events, passed, chunk if passed == chunk.events else kept)
+        events = opened(chunk)
+        answers = self._remembered(events.keys)
+        if self._unasked:
+            return None
+        cut = _cut(chunk, events, answers)
+        if len(chunk.cuts) >= CUTS:
+            del chunk.cuts[next(iter(chunk.cuts))]
+        # Not the chunk itself, which would then be freed by the collector only.
+        chunk.cuts[self._reference] = revisions, cut.passed, None if cut.kept is chunk else cut.kept
+        return cut
+
+    def shows(self, item_serial: int, kind: int) -> bool:
+        """Return whether events of an item and kind may pass."""
+        item = self._items.get(item_serial)
+        return item is not None and all(f.keep(item, kind) for f in self.filters)
+
+    def _asked(self, key: int) -> bool:
+        return self.shows(*identity_of(key))
+
+    def _remembered(self, keys: Sequence[int]) -> Sequence[bool | None]:
+        """Return the answers for a chunk's events; some are None while `_unasked` has their keys."""
+        answers = list(map(self._answers.get, keys))
+        if None in answers:
+            new = set(keys) - self._answers.keys()
+            if len(self._answers) + len(new) > _REMEMBERED:
+                self._answers.clear()
+                new = set(keys)
+            self._unasked = list(new)
+            self._ask_some()
+            answers = list(map(self._answers.get, keys))
+        return answers
+
+    def _ask_some(self) -> None:
+        for key in self._unasked[-NAMES_AT_ONCE:]:
+            self._answers[key] = self._asked(key)
+        del self._unasked[-NAMES_AT_ONCE:]
+
+
+class FeedFilters:
+    """The filters of a plugin's feed; each record is asked for, and never in slices: they know their answers."""
+
+    def __init__(self, filters: Sequence[FeedFilter]) -> None:
+        self._filters = tuple(filters)
+
+    def feed(self, chunk: Chunk) -> Passed:
+        """See `Filters`."""
+        events = opened(chunk)
+        identities = map(identity_of, events.keys)
+        answers = [
+            all(f.keep(about, fourth_field(body, 0, len(body)), kind) for f in self._filters)
+            for (about, kind), body in zip(identities, events.bodies, strict=True)
+        ]
+        return _cut(chunk, events, answers)
+
+
+def _cut(chunk: Chunk, events: Opened, answers: Sequence[bool | None]) -> Passed:
+    passed = answers.count(True)
+    if passed == len(events.keys):
+        return Passed(chunk.first, chunk.last, passed, passed, chunk)
+    kept = kept_of(chunk.first, chunk.last, compress(events.bodies, answers), passed) if passed else None
+    return Passed(chunk.first, chunk.last, len(answers), passed, kept)
+
+
+# A chunk taken apart
+
+# What every event begins with: tag, 8 bytes of sequence, tag, 8 of item serial (the highest is 0), tag, kind.
+_HEAD_BYTES = 20
+_SEQUENCE_BYTES = range(1, 9)
+_KIND_AT = 19
+_KEY_BYTES = (*range(10, 17), _KIND_AT)
+_FIXED = ((0, b"\x09"), (9, b"\x11"), (17, b"\x00"), (18, b"\x18"))
+# Below so many events a loop is quicker: ten microseconds go into what is done once per chunk.
+_FEW_EVENTS = 7
+_head = itemgetter(slice(0, _HEAD_BYTES))
+
+
+class Opened(NamedTuple):
+    """The events of a chunk, oldest first: each encoded, without tag and length, and what it is about."""
+
+    bodies: Sequence[bytes]
+    sequences: Sequence[int]
+    # Item serial and kind of each as one number: see `identity_of`.
+    keys: Sequence[int]
+
+
+def opened(chunk: Chunk) -> Opened:
+    """Return the events of a chunk.
+
+    Raises:
+        MalformedBatch: the events are not encoded, or not numbered, as the contract says.
+    """
+    are_few = chunk.events < _FEW_EVENTS
+    bodies = _cut_one_by_one(chunk) if are_few else _cut_at_once(chunk)
+    if len(bodies) != chunk.events:
+        raise MalformedBatch(f"a batch has {len(bodies)} events instead of {chunk.events}")
+    events = (None if are_few else _of_short_heads(bodies)) or _one_by_one(bodies)
+    if not _has_its_numbers(chunk, events.sequences):
+        raise MalformedBatch(f"the events {chunk.first} to {chunk.last} bear other numbers")
+    return events
+
+
+def _cut_at_once(chunk: Chunk) -> Sequence[bytes]:
+    batch = chunk.batch
+    try:
+        parsed = EventRecords.FromString(batch)
+    except DecodeError as error:
+        raise MalformedBatch("a batch is no run of event records") from error
+    parsed.DiscardUnknownFields()
+    if parsed.ByteSize() != len(batch):
+        raise MalformedBatch("a batch has more than event records in it")
+    return parsed.records[:]
+
+
+def _cut_one_by_one(chunk: Chunk) -> Sequence[bytes]:
+    return [chunk.frame[body:end] for _, body, end in record_bounds(chunk.frame, chunk.start)]
+
+
+def _of_short_heads(bodies: Sequence[bytes]) -> Opened | None:
+    """Return None when some event does not begin like that."""
+    heads = b"".join(map(_head, bodies))
+    events = len(bodies)
+    if (
+        len(heads) != events * _HEAD_BYTES
+        or any(heads[at::_HEAD_BYTES] != byte * events for at, byte in _FIXED)
+        or not heads[_KIND_AT::_HEAD_BYTES].isascii()  # a number below 0x80 is one byte
+    ):
+        return None
+    return Opened(bodies, _numbers(heads, _SEQUENCE_BYTES, events), _numbers(heads, _KEY_BYTES, events))
+
+
+def _numbers(heads: bytes, places: Sequence[int], events: int) -> array[int]:
+    """Return 8 bytes of each head as a number, the lowest first."""
+    gathered = bytearray(8 * events)
+    for index, at in enumerate(places):
+        gathered[index::8] = heads[at::_HEAD_BYTES]
+    numbers = array("Q", bytes(gathered))
+    if sys.byteorder == "big":
+        numbers.byteswap()
+    return numbers
+
+
+def _one_by_one(bodies: Sequence[bytes]) -> Opened:
+    heads = [event_head(body, 0) for body in bodies]
+    return Opened(bodies, [head[0] for head in heads], [kind << 56 | serial for _, serial, kind in heads])
+
+
+def _has_its_numbers(chunk: Chunk, sequences: Sequence[int]) -> bool:
+    """Whether each event has the number that its place in the chunk says; positions and gaps depend on that."""
+    if chunk.kept:
+        is_within = chunk.first <= sequences[0] and sequences[-1] <= chunk.last
+        return is_within and list(sequences) == sorted(set(sequences))
+    expected = range(chunk.first, chunk.last + 1)
+    return sequences == (array("Q", expected) if isinstance(sequences, array) else list(expected))
+
+
+def identity_of(key: int) -> tuple[int, int]:
+    """Return the item serial and the kind that make up a key."""
+    return key & SERIALS_END - 1, key >> 56
+
+
+def kept_of(first: int, last: int, bodies: Iterable[bytes], events: int) -> Chunk:
+    """Return `events` events, encoded as in `Opened`, as the chunk of a range in which there may have been more."""
+    return chunk_of(first, last, EventRecords(records=bodies).SerializeToString(), events)
