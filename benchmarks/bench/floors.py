@@ -53,7 +53,7 @@ class Copy(asyncio.Protocol):
                 transport.write(data)
 
 
-class Ring(asyncio.Protocol):
+class RecentBlocks(asyncio.Protocol):
     """The last blocks a producer sent, and the messages that readers at the same place share."""
 
     def __init__(self) -> None:
@@ -108,14 +108,14 @@ class Ring(asyncio.Protocol):
 class Handler(grpc.GenericRpcHandler):
     """`/bench/relay`, bytes in and out."""
 
-    def __init__(self, ring: Ring) -> None:
-        self._ring = ring
+    def __init__(self, blocks: RecentBlocks) -> None:
+        self._blocks = blocks
 
     def service(self, _: grpc.HandlerCallDetails) -> grpc.RpcMethodHandler:
         return grpc.unary_stream_rpc_method_handler(self._relay)
 
     async def _relay(self, _: bytes, context: grpc.aio.ServicerContext) -> None:
-        messages = self._ring.messages()
+        messages = self._blocks.messages()
         await context.write(OPENED)
         async for message in messages:
             await context.write(message)
@@ -130,12 +130,12 @@ async def raw(_: Path) -> None:
 
 
 async def relay(directory: Path) -> None:
-    ring = Ring()
+    blocks = RecentBlocks()
     path = directory / "source.sock"
     # Without a reference the server would be garbage-collected and stop listening.
-    source = await asyncio.get_running_loop().create_unix_server(lambda: ring, str(path))
+    source = await asyncio.get_running_loop().create_unix_server(lambda: blocks, str(path))
     server = grpc.aio.server(options=[("grpc.max_send_message_length", FRAME_BYTES)])
-    server.add_generic_rpc_handlers([Handler(ring)])
+    server.add_generic_rpc_handlers([Handler(blocks)])
     port = server.add_insecure_port("127.0.0.1:0")
     await server.start()
     print(json.dumps({"addresses": [f"127.0.0.1:{port}"], "source": f"unix:{path}"}), flush=True)

@@ -231,3 +231,19 @@ def test_the_readme_example_has_about_ten_lines() -> None:
     (program,) = programs_of("README.md")
 
     assert len([line for line in program.splitlines() if line.strip()]) <= 10
+
+
+def test_every_file_that_the_map_on_the_development_page_names_exists() -> None:
+    map_ = text_of("docs/development.md").partition("## Where things are")[2].partition("## House rules")[0]
+    missing: list[str] = []
+    for line in map_.splitlines():
+        folder = ROOT
+        for name in re.findall(r"`([\w./-]+/[\w./-]*|\w+\.py)`", line):
+            path = ROOT / name if "/" in name else folder / name
+            # `outbox.py` after `worker/mxgw_worker/sink.py` is in the same folder.
+            folder = path if path.is_dir() else path.parent
+            if not path.exists() and "NAME" not in name:
+                missing.append(name)
+
+    assert "`mxgw_core/" in map_
+    assert not missing

@@ -59,7 +59,7 @@ class AlarmCounts:
             Metric(
                 "mxgw_alarms_transitions_total",
                 MetricKind.COUNTER,
-                "Changes of alarms that were told to subscribers, once each, by kind.",
+                "Changes of alarms that were sent to subscribers, once each, by kind.",
                 ("kind",),
                 [
                     MetricSample(self._transitions[kind], (_word(pb.AlarmEventKind.Name(kind), "ALARM_EVENT_KIND_"),))
