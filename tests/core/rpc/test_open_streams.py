@@ -69,9 +69,10 @@ async def test_a_time_out_of_the_stream_s_own_stays_one() -> None:
 async def test_the_gateway_names_its_streams_and_ends_one_and_no_other() -> None:
     async with running_gateway() as gateway, client_of(gateway.target) as client:
         session_ids = [(await client.open()).session_id for _ in range(2)]
-        calls = [client.stream(session_id) for session_id in session_ids]
-        for call in calls:
-            await call.read()
+        calls = []
+        for session_id in session_ids:  # one after another: this is the order in which they are named
+            calls.append(client.stream(session_id))
+            await calls[-1].read()
         first, second = gateway.api.streams()
 
         assert [first.session_id, second.session_id] == session_ids
