@@ -19,6 +19,7 @@ from mxgw_core.api.events import EventFilter, OverflowPolicy, QueueLimits, Reten
 from mxgw_core.api.feeds import FeedFilter
 from mxgw_core.api.types import Position
 from mxgw_core.events.counts import DISCONNECTS, RESUMES, STALL, Rate, SessionCounts, StreamTotals
+from mxgw_core.events.filters import FeedFilters, Filters, ItemFilters
 from mxgw_core.events.history import BrokenPromises
 from mxgw_core.events.item_book import ItemBook
 from mxgw_core.events.log import EventLog
@@ -26,7 +27,6 @@ from mxgw_core.events.memory import MemoryUse
 from mxgw_core.events.overflow import Cancellable, Overflow, drop_oldest
 from mxgw_core.events.pieces import Gap
 from mxgw_core.events.sources import FromLog
-from mxgw_core.events.stages import FeedFilters, Filters, ItemFilters
 from mxgw_core.events.start import Start, StartPlace, decide
 from mxgw_core.events.subscriber import Subscriber
 

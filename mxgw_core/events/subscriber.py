@@ -15,10 +15,11 @@ from mxgw.v1.events_pb2 import GapReason
 from mxgw_core.api.errors import GatewayError
 from mxgw_core.api.events import Lag, OverflowPolicy, QueueLimits
 from mxgw_core.events.counts import GAP_FRAMES, LOST, SessionCounts, SubscriberCounts
+from mxgw_core.events.filters import Filters, Passed
 from mxgw_core.events.log import EventLog
 from mxgw_core.events.pieces import Chunk, Gap, Piece
+from mxgw_core.events.snapshot_place import SnapshotAt, SnapshotDue, SnapshotWanted
 from mxgw_core.events.sources import Aside, Ending, FromLog, Gathering, Granted, Source, Unread, ended, first_source
-from mxgw_core.events.stages import Filters, Passed, SnapshotAt, SnapshotDue, SnapshotWanted
 from mxgw_core.events.start import StartPlace
 
 # A filtered subscriber gets a Progress frame after this many events that its filters did not let pass.

@@ -11,10 +11,10 @@ from mxgw_core.api.errors import FeatureNotEnabled, GatewayDraining, PositionFor
 from mxgw_core.api.events import StreamPace
 from mxgw_core.api.types import Position
 from mxgw_core.config.models import EventSettings
+from mxgw_core.events.filters import ItemFilters
 from mxgw_core.events.frames import heartbeat_frame
 from mxgw_core.events.history import Older, Store, find_older
 from mxgw_core.events.pieces import Piece
-from mxgw_core.events.stages import ItemFilters
 from mxgw_core.events.subscriber import Subscriber
 from mxgw_core.plugins import PluginHost
 from mxgw_core.rpc.access import AccessControl

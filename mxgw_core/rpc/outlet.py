@@ -28,7 +28,7 @@ from mxgw_core.events.distributor import Distributor
 from mxgw_core.events.frames import gap_frame, progress_frame
 from mxgw_core.events.overflow import cut_error
 from mxgw_core.events.pieces import Chunk, Gap, Piece
-from mxgw_core.events.stages import SnapshotDue, SnapshotWanted
+from mxgw_core.events.snapshot_place import SnapshotDue, SnapshotWanted
 from mxgw_core.events.subscriber import Control, End, Output, Progress, Subscriber
 from mxgw_core.rpc.writers import ResponseWriter
 

@@ -18,7 +18,7 @@ from mxgw_core.api.errors import GatewayError, InvalidRequest
 from mxgw_core.api.slices import in_slices
 from mxgw_core.api.types import CloseReason
 from mxgw_core.config.models import Settings
-from mxgw_core.events.stages import ItemFilters
+from mxgw_core.events.filters import ItemFilters
 from mxgw_core.rpc.access import AccessControl
 from mxgw_core.rpc.pages import PageRoom, after_token, page
 from mxgw_core.rpc.request_ids import body_digest, request_key

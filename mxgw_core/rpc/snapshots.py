@@ -10,7 +10,7 @@ from mxgw.v1.event_service_pb2 import StreamEventsResponse
 from mxgw.worker.v1 import worker_pb2 as w
 from mxgw_core.api.slices import NAMES_AT_ONCE
 from mxgw_core.events.encoding import varint
-from mxgw_core.events.stages import ItemFilters
+from mxgw_core.events.filters import ItemFilters
 from mxgw_core.rpc.worker_calls import call_worker
 from mxgw_core.sessions.session import Session
 

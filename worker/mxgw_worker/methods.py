@@ -1,4 +1,7 @@
-"""Runs the 18 methods of LMXProxyServer on the backend, and keeps the item table up to date."""
+"""Runs the 18 methods of LMXProxyServer on the backend, and keeps the item table up to date.
+
+Right before each call it checks that the item handle still means the item for which the gateway checked rights.
+"""
 
 from __future__ import annotations
 

@@ -18,9 +18,9 @@ from mxgw_core.api.events import EventFilter
 from mxgw_core.api.slices import NAMES_AT_ONCE
 from mxgw_core.api.types import ItemRecord
 from mxgw_core.events.encoding import MalformedBatch
+from mxgw_core.events.filters import CUTS, ItemFilters, Passed, identity_of, opened
 from mxgw_core.events.item_book import ItemBook
 from mxgw_core.events.pieces import Chunk, chunk_of
-from mxgw_core.events.stages import CUTS, ItemFilters, Passed, identity_of, opened
 from mxgw_core.events.start import Start
 
 EVERYTHING = 1 << 20
@@ -159,7 +159,7 @@ def test_one_that_has_to_be_asked_each_time_makes_all_be_asked_each_time() -> No
 
 
 def test_what_is_remembered_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("mxgw_core.events.stages._REMEMBERED", 20)
+    monkeypatch.setattr("mxgw_core.events.filters._REMEMBERED", 20)
     f = standing(*range(0, 1000, 2))
     filters = filters_of(f)
     for first in range(1, 900, 10):

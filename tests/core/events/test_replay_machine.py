@@ -21,7 +21,7 @@ from mxgw_core.api.events import Disconnect, QueueLimits, Resync, Retention
 from mxgw_core.api.types import Position
 from mxgw_core.events.frames import gap_frame
 from mxgw_core.events.pieces import Chunk, Gap
-from mxgw_core.events.stages import SnapshotDue, SnapshotWanted
+from mxgw_core.events.snapshot_place import SnapshotDue, SnapshotWanted
 from mxgw_core.events.start import Start
 from mxgw_core.events.subscriber import Control, End, Progress, Subscriber
 from mxgw_core.testing.checker import (

@@ -9,7 +9,7 @@ from mxgw_core.api.errors import SessionEnded
 from mxgw_core.api.events import DropOldest, QueueLimits, Resync, Retention
 from mxgw_core.api.types import Position
 from mxgw_core.events.pieces import Chunk, Gap
-from mxgw_core.events.stages import SnapshotDue, SnapshotWanted
+from mxgw_core.events.snapshot_place import SnapshotDue, SnapshotWanted
 from mxgw_core.events.start import Start
 from mxgw_core.events.subscriber import Control, End, Output, Progress, Subscriber
 

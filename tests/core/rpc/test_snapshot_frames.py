@@ -13,8 +13,8 @@ from mxgw.v1.event_service_pb2 import StreamEventsResponse
 from mxgw.v1.values_pb2 import MxValue
 from mxgw_core.api.slices import NAMES_AT_ONCE
 from mxgw_core.api.types import ItemRecord
+from mxgw_core.events.filters import ItemFilters
 from mxgw_core.events.item_book import ItemBook
-from mxgw_core.events.stages import ItemFilters
 from mxgw_core.rpc.snapshots import SnapshotMessages
 
 LIMIT = 400

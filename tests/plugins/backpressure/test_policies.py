@@ -20,7 +20,7 @@ from mxgw_backpressure.policies import (
 )
 from mxgw_core.api import DropNewest, DropOldest, FailSession, Lag, QueueLimits, Retention, Tolerate
 from mxgw_core.events.counts import OVERFLOW
-from mxgw_core.events.stages import SnapshotDue, SnapshotWanted
+from mxgw_core.events.snapshot_place import SnapshotDue, SnapshotWanted
 
 TEN = QueueLimits(10, 0, 0.0)
 HARD = QueueLimits(20, 0, 0.0)

@@ -13,7 +13,7 @@ import random
 
 from mxgw.v1 import alarms_pb2 as pb
 from mxgw_worker.backends.sim.alarms import LEAST_SEVERE, MOST_SEVERE, AlarmPoint
-from mxgw_worker.backends.sim.engine import Engine
+from mxgw_worker.backends.sim.emitter import Emitter
 from mxgw_worker.backends.sim.galaxy import Area, SimObject
 from mxgw_worker.backends.sim.options import SimOptions
 from mxgw_worker.backends.sim.status import DataType
@@ -30,8 +30,8 @@ _TICK_S = 0.02
 class AlarmLoad:
     """Adds the alarm points, and changes them once started."""
 
-    def __init__(self, engine: Engine, options: SimOptions) -> None:
-        self._engine = engine
+    def __init__(self, emitter: Emitter, options: SimOptions) -> None:
+        self._emitter = emitter
         self._rate = options.alarm_rate
         self._target = round(options.alarms * options.alarm_share)
         # Not a secret: the same seed gives the same changes.
@@ -43,7 +43,7 @@ class AlarmLoad:
         self._due = self._accounted_until = 0.0
 
     def _build(self, count: int) -> list[AlarmPoint]:
-        galaxy, clock = self._engine.galaxy, self._engine.clock
+        galaxy, clock = self._emitter.galaxy, self._emitter.clock
         for area in _AREAS:
             galaxy.add(Area(f"Alarms_{area}", "", "Generated alarms"))
         points: list[AlarmPoint] = []
@@ -60,20 +60,20 @@ class AlarmLoad:
 
     def start(self) -> None:
         """Raise the points that are in alarm from the start, and go on with changes at the rate."""
-        now_ns = self._engine.clock.wall_ns()
+        now_ns = self._emitter.clock.wall_ns()
         for _ in range(self._target):
             self._raise(now_ns)
-        self._accounted_until = self._engine.clock.monotonic()
+        self._accounted_until = self._emitter.clock.monotonic()
         if self._rate and self._points:
-            self._engine.timers.after(_TICK_S, self._tick)
+            self._emitter.timers.after(_TICK_S, self._tick)
 
     def _tick(self) -> None:
-        self._engine.timers.after(_TICK_S, self._tick)
-        now = self._engine.clock.monotonic()
+        self._emitter.timers.after(_TICK_S, self._tick)
+        now = self._emitter.clock.monotonic()
         # After a stall the missed steps are made up for, but those of one second at most.
         self._due = min(self._due + self._rate * (now - self._accounted_until), self._rate)
         self._accounted_until = now
-        now_ns = self._engine.clock.wall_ns()
+        now_ns = self._emitter.clock.wall_ns()
         while self._due >= 1.0:
             self._due -= 1.0
             self._step(now_ns)

@@ -14,7 +14,7 @@ from mxgw_worker.backends.base import E_FAIL, E_INVALIDARG, AlarmAck, BackendInf
 from mxgw_worker.backends.sim.alarm_load import AlarmLoad
 from mxgw_worker.backends.sim.alarms import AlarmManager
 from mxgw_worker.backends.sim.controls import add_controls
-from mxgw_worker.backends.sim.engine import Engine
+from mxgw_worker.backends.sim.emitter import Emitter
 from mxgw_worker.backends.sim.galaxy import Galaxy
 from mxgw_worker.backends.sim.items import Handles, Item, Server
 from mxgw_worker.backends.sim.options import SimOptions, parse_options
@@ -43,7 +43,7 @@ class SimBackend:
         self._clock = clock
         self._security = Security(self._options.security, self._options.users)
         self._servers: Handles[Server] = Handles("server")
-        self._engine: Engine | None = None
+        self._emitter: Emitter | None = None
         self._alarm_manager: AlarmManager | None = None
 
     def info(self) -> BackendInfo:
@@ -52,22 +52,22 @@ class SimBackend:
     async def start(self, sink: EventSink) -> None:
         clock = self._clock or LoopClock()
         galaxy = Galaxy()
-        engine = Engine(galaxy, clock, sink, self._options)
-        load_profile(self._options.profile)(engine, self._options)
-        load = AlarmLoad(engine, self._options) if self._options.alarms else None
+        emitter = Emitter(galaxy, clock, sink, self._options)
+        load_profile(self._options.profile)(emitter, self._options)
+        load = AlarmLoad(emitter, self._options) if self._options.alarms else None
         manager = AlarmManager(galaxy, clock)
         if self._options.controls:
-            add_controls(engine, manager)
+            add_controls(emitter, manager)
         galaxy.stamp(clock.wall_ns())
         if load is not None:
             load.start()
-        self._engine, self._alarm_manager = engine, manager
+        self._emitter, self._alarm_manager = emitter, manager
         sink.source_health(SOURCE_HEALTH_GOOD, f"the simulated source is running, profile {self._options.profile}")
 
     async def stop(self) -> None:
-        if self._engine is not None:
-            self._engine.stop()
-            self._engine = None
+        if self._emitter is not None:
+            self._emitter.stop()
+            self._emitter = None
         self._servers = Handles("server")
 
     async def register(self, client_name: str) -> int:
@@ -77,10 +77,10 @@ class SimBackend:
         return server.handle
 
     async def unregister(self, server_handle: int) -> None:
-        engine = self._running()
+        emitter = self._running()
         server = self._servers.pop(server_handle)
         for item in server.items.all():
-            engine.un_advise(item)
+            emitter.un_advise(item)
 
     async def add_item(self, server_handle: int, item_definition: str) -> int:
         return self._add(server_handle, item_definition, "", buffered=False)
@@ -92,8 +92,8 @@ class SimBackend:
         return self._add(server_handle, item_definition, item_context, buffered=True)
 
     async def remove_item(self, server_handle: int, item_handle: int) -> None:
-        engine = self._running()
-        engine.un_advise(self._servers.get(server_handle).items.pop(item_handle))
+        emitter = self._running()
+        emitter.un_advise(self._servers.get(server_handle).items.pop(item_handle))
 
     async def advise(self, server_handle: int, item_handle: int) -> None:
         self._running().advise(self._item(server_handle, item_handle), supervisory=False)
@@ -176,10 +176,10 @@ class SimBackend:
             raise MxError(E_FAIL, "the simulated platform is down, and its alarm manager with it")
         return self._alarm_manager
 
-    def _running(self) -> Engine:
-        if self._engine is None:
+    def _running(self) -> Emitter:
+        if self._emitter is None:
             raise MxError(E_FAIL, "the simulator is not running")
-        return self._engine
+        return self._emitter
 
     def _add(self, server_handle: int, definition: str, context: str, *, buffered: bool) -> int:
         self._running()

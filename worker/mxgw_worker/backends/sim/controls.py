@@ -12,7 +12,7 @@ import time
 from mxgw.v1.events_pb2 import GAP_REASON_SOURCE_OVERFLOW, GAP_REASON_SOURCE_RECONNECTED
 from mxgw_worker.backends.sim.alarms import AlarmManager
 from mxgw_worker.backends.sim.coerce import Value
-from mxgw_worker.backends.sim.engine import Engine
+from mxgw_worker.backends.sim.emitter import Emitter
 from mxgw_worker.backends.sim.galaxy import SimObject
 from mxgw_worker.backends.sim.status import DataType, Security
 
@@ -23,21 +23,21 @@ CRASH_EXIT_CODE = 70
 _FREE = Security.FREE_ACCESS
 
 
-def add_controls(engine: Engine, alarms: AlarmManager) -> None:
-    """Add the object `Sim` to the engine's galaxy."""
-    sim = engine.galaxy.add(SimObject("Sim", "", "Switches of the simulator itself"))
+def add_controls(emitter: Emitter, alarms: AlarmManager) -> None:
+    """Add the object `Sim` to the emitter's galaxy."""
+    sim = emitter.galaxy.add(SimObject("Sim", "", "Switches of the simulator itself"))
 
     def platform(down: Value) -> None:
         if down:
-            engine.platform_down()
+            emitter.platform_down()
         else:
-            engine.platform_up()
+            emitter.platform_up()
 
     def drop_completions(count: Value) -> None:
-        engine.drop_completions = int(_number(count))
+        emitter.drop_completions = int(_number(count))
 
     def delay_completions(seconds: Value) -> None:
-        engine.completion_delay_s = _number(seconds)
+        emitter.completion_delay_s = _number(seconds)
 
     def crash(yes: Value) -> None:
         if yes:
@@ -52,19 +52,19 @@ def add_controls(engine: Engine, alarms: AlarmManager) -> None:
 
     def reconnected(count: Value) -> None:
         missed = int(_number(count))
-        engine.sink.source_gap(GAP_REASON_SOURCE_RECONNECTED, "Sim.Reconnected was written", missed)
+        emitter.sink.source_gap(GAP_REASON_SOURCE_RECONNECTED, "Sim.Reconnected was written", missed)
 
     def overflowed(count: Value) -> None:
-        engine.sink.source_gap(GAP_REASON_SOURCE_OVERFLOW, "Sim.Overflowed was written", int(_number(count)))
+        emitter.sink.source_gap(GAP_REASON_SOURCE_OVERFLOW, "Sim.Overflowed was written", int(_number(count)))
 
     def fail(yes: Value) -> None:
         if yes:
-            engine.sink.failed("Sim.Fail was written")
+            emitter.sink.failed("Sim.Fail was written")
 
     def alarm_manager(down: Value) -> None:
         alarms.is_down = bool(down)
 
-    delay_s = engine.completion_delay_s
+    delay_s = emitter.completion_delay_s
     integer, double, boolean = DataType.INTEGER, DataType.DOUBLE, DataType.BOOLEAN
     for name, data_type, initial, low, written, description in (
         ("PlatformDown", boolean, False, None, platform, "True takes the platform down, false brings it back"),

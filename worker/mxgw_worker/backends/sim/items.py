@@ -16,7 +16,7 @@ from mxgw_worker.backends.sim.timers import Timer
 
 
 class ChangeListener(Protocol):
-    """Is called when an attribute changes. The engine implements it, and makes events of changes."""
+    """Is called when an attribute changes. The emitter implements it, and makes events of changes."""
 
     def changed(self, item: Item) -> None:
         """The attribute of this advised item may have changed."""
@@ -230,7 +230,7 @@ class Server:
         self.client_name = client_name
         self.items: Handles[Item] = Handles("item")
         self.buffered_interval_s = buffered_interval_s
-        # Runs while the server has buffered items on advise; the engine renews it and lets it end.
+        # Runs while the server has buffered items on advise; the emitter renews it and lets it end.
         self.buffer_timer: Timer | None = None
 
 

@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import TypeAlias
 
-from mxgw_worker.backends.sim.engine import Engine
+from mxgw_worker.backends.sim.emitter import Emitter
 from mxgw_worker.backends.sim.options import SimOptions
 
-# Fills the engine's galaxy and starts its timers. Raises BackendUnavailable when it cannot.
-Profile: TypeAlias = Callable[[Engine, SimOptions], object]
+# Fills the emitter's galaxy and starts its timers. Raises BackendUnavailable when it cannot.
+Profile: TypeAlias = Callable[[Emitter, SimOptions], object]
 
 
 def load_profile(name: str) -> Profile:

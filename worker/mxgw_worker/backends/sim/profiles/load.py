@@ -14,7 +14,7 @@ from collections import deque
 from collections.abc import Iterator
 
 from mxgw.v1.values_pb2 import MxValue
-from mxgw_worker.backends.sim.engine import Engine
+from mxgw_worker.backends.sim.emitter import Emitter
 from mxgw_worker.backends.sim.galaxy import SimObject
 from mxgw_worker.backends.sim.items import Attribute, ChangeListener, Item
 from mxgw_worker.backends.sim.options import SimOptions
@@ -45,9 +45,9 @@ def expected_text(number: int, count: int, text_bytes: int) -> str:
     return f"{expected_value(number, count):.0f}".ljust(text_bytes, ".")
 
 
-def build_load(engine: Engine, options: SimOptions) -> None:
+def build_load(emitter: Emitter, options: SimOptions) -> None:
     """Fill the galaxy with the object `Load`. Nothing runs before the first item is advised."""
-    engine.galaxy.add(LoadObject(LoadGenerator(engine, options), options))
+    emitter.galaxy.add(LoadObject(LoadGenerator(emitter, options), options))
 
 
 class _LoadAttribute(Attribute):
@@ -98,8 +98,8 @@ class LoadObject(SimObject):
 class LoadGenerator:
     """Sends first values in the order of Advise, then values round robin over all items that had theirs."""
 
-    def __init__(self, engine: Engine, options: SimOptions) -> None:
-        self._engine = engine
+    def __init__(self, emitter: Emitter, options: SimOptions) -> None:
+        self._emitter = emitter
         self._rate = options.rate
         self._is_unthrottled = options.burst == "max"
         self._text_bytes = options.text_bytes
@@ -124,7 +124,7 @@ class LoadGenerator:
         self._first.append(item)
         if not self._is_sending_first:
             self._is_sending_first = True
-            self._engine.timers.after(0.0, self._send_first)
+            self._emitter.timers.after(0.0, self._send_first)
 
     def remove(self, item: Item) -> None:
         """Send no more values of this item."""
@@ -135,7 +135,7 @@ class LoadGenerator:
         if self._is_ring_stale:
             self._compact()
         batch: list[Item] = []
-        while self._first and len(batch) < _SLICE_EVENTS // 4 and not self._engine.is_down:
+        while self._first and len(batch) < _SLICE_EVENTS // 4 and not self._emitter.is_down:
             item = self._first.popleft()
             if self._members.get(item) is False:
                 self._members[item] = True
@@ -143,29 +143,29 @@ class LoadGenerator:
         self._send(batch, 0, len(batch))
         self._ring += batch
         if self._first:
-            self._engine.timers.after(_PAUSE_S if self._engine.is_down else 0.0, self._send_first)
+            self._emitter.timers.after(_PAUSE_S if self._emitter.is_down else 0.0, self._send_first)
         else:
             self._is_sending_first = False
         if not self._is_ticking and (self._rate > 0 or self._is_unthrottled):
             self._is_ticking = True
-            self._accounted_until = self._engine.clock.monotonic()
-            self._engine.timers.after(_TICK_S, self._tick)
+            self._accounted_until = self._emitter.clock.monotonic()
+            self._emitter.timers.after(_TICK_S, self._tick)
 
     def _tick(self) -> None:
         if self._is_ring_stale:
             self._compact()
-        now = self._engine.clock.monotonic()
+        now = self._emitter.clock.monotonic()
         elapsed_s, self._accounted_until = now - self._accounted_until, now
-        if not self._ring or self._engine.is_down:
+        if not self._ring or self._emitter.is_down:
             self._due_events = 0.0
             if self._members:
-                self._engine.timers.after(_PAUSE_S, self._tick)
+                self._emitter.timers.after(_PAUSE_S, self._tick)
             else:
                 self._is_ticking = False
             return
         if self._is_unthrottled:
             self._send_next(_SLICE_EVENTS)
-            self._engine.timers.after(0.0, self._tick)
+            self._emitter.timers.after(0.0, self._tick)
             return
         self._due_events += elapsed_s * self._rate
         if self._due_events > (most := self._rate * _DEBT_S):
@@ -173,11 +173,11 @@ class LoadGenerator:
             self._due_events = most
         self._due_events -= self._send_next(min(int(self._due_events), _SLICE_EVENTS))
         pause_s = 0.0 if self._due_events >= 1 else max(_TICK_S, (1 - self._due_events) / self._rate)
-        self._engine.timers.after(min(pause_s, 1.0), self._tick)
+        self._emitter.timers.after(min(pause_s, 1.0), self._tick)
 
     def _send_next(self, count: int) -> int:
         """Send up to `count` events round robin, within one slice of time; return how many."""
-        clock = self._engine.clock
+        clock = self._emitter.clock
         deadline = clock.monotonic() + _SLICE_S
         sent = 0
         while sent < count:
@@ -191,9 +191,9 @@ class LoadGenerator:
 
     def _send(self, items: list[Item], start: int, stop: int) -> None:
         """Send one value of each of these items. The hot loop of the simulator: no call per event but the sink's."""
-        message, text_bytes, sample = self._message, self._text_bytes, self._engine.sample
-        data_change = self._engine.sink.data_change
-        now_ns = self._engine.clock.wall_ns()
+        message, text_bytes, sample = self._message, self._text_bytes, self._emitter.sample
+        data_change = self._emitter.sink.data_change
+        now_ns = self._emitter.clock.wall_ns()
         for item in items[start:stop]:
             number = item.base + item.count % 4294967296
             item.count += 1

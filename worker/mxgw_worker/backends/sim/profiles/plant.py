@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from datetime import UTC, datetime, timedelta
 
-from mxgw_worker.backends.sim.engine import Engine
+from mxgw_worker.backends.sim.emitter import Emitter
 from mxgw_worker.backends.sim.galaxy import Area, Galaxy, SimObject
 from mxgw_worker.backends.sim.options import SimOptions
 from mxgw_worker.backends.sim.profiles.batch import Batch, add_try_out
@@ -17,20 +17,20 @@ from mxgw_worker.backends.sim.profiles.noise import Noise
 from mxgw_worker.backends.sim.status import DataType
 
 
-def build_plant(engine: Engine, options: SimOptions) -> None:
+def build_plant(emitter: Emitter, options: SimOptions) -> None:
     """Fill the galaxy with the plant and start its scans. The same seed gives the same values, scan by scan."""
-    plant = Plant(engine, options)
-    engine.timers.after(options.update_period_s, plant.scan)
+    plant = Plant(emitter, options)
+    emitter.timers.after(options.update_period_s, plant.scan)
 
 
 class Plant:
     """All equipment, scanned at a fixed period whatever the wall clock does."""
 
-    def __init__(self, engine: Engine, options: SimOptions) -> None:
-        self._engine = engine
+    def __init__(self, emitter: Emitter, options: SimOptions) -> None:
+        self._emitter = emitter
         self._period_s = options.update_period_s
         self._noise = Noise(options.seed)
-        galaxy, clock = engine.galaxy, engine.clock
+        galaxy, clock = emitter.galaxy, emitter.clock
         galaxy.add(Area("Plant", "", "The whole plant"))
         galaxy.add(Area("TankFarm", "Plant", "Day tanks and transfer"))
         galaxy.add(Area("Utilities", "Plant", "Steam"))
@@ -49,7 +49,7 @@ class Plant:
 
     def scan(self) -> None:
         """Move everything one period on, and arrange for the next scan."""
-        tick = Tick(self._period_s, self._engine.clock.wall_ns(), self._noise)
+        tick = Tick(self._period_s, self._emitter.clock.wall_ns(), self._noise)
         for valve in (self._inlet, self._transfer, self._outlet):
             valve.step(tick)
         self._pump.step(tick, self._tank1.percent)
@@ -62,8 +62,8 @@ class Plant:
         self._batch.step(tick)
         self._system.step(tick)
         # A scan that comes late is not made up for: an overloaded engine skips scans, it does not race.
-        self._next_scan = max(self._next_scan + self._period_s, self._engine.clock.monotonic())
-        self._engine.timers.at(self._next_scan, self.scan)
+        self._next_scan = max(self._next_scan + self._period_s, self._emitter.clock.monotonic())
+        self._emitter.timers.at(self._next_scan, self.scan)
 
 
 class _System:

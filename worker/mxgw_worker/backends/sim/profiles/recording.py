@@ -8,7 +8,7 @@ from pathlib import Path
 
 from mxgw_worker.backends.base import BackendUnavailable
 from mxgw_worker.backends.sim.coerce import Value
-from mxgw_worker.backends.sim.engine import Engine
+from mxgw_worker.backends.sim.emitter import Emitter
 from mxgw_worker.backends.sim.galaxy import Area, SimObject
 from mxgw_worker.backends.sim.items import Attribute
 from mxgw_worker.backends.sim.options import SimOptions
@@ -33,7 +33,7 @@ _STEEL_COLUMNS = {
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
 
-def build_recording(engine: Engine, options: SimOptions) -> None:
+def build_recording(emitter: Emitter, options: SimOptions) -> None:
     """Fill the galaxy with one object that has an attribute per column, and start playing.
 
     Raises:
@@ -41,13 +41,13 @@ def build_recording(engine: Engine, options: SimOptions) -> None:
     """
     path = Path(options.file) if options.file else STEEL_WEEK
     recording = read_recording(path, options.timestamp_column, options.timestamp_format)
-    engine.galaxy.add(Area("Recordings", "", "Measurements played back"))
-    _Player(engine, options, recording).start()
+    emitter.galaxy.add(Area("Recordings", "", "Measurements played back"))
+    _Player(emitter, options, recording).start()
 
 
 class _Player:
-    def __init__(self, engine: Engine, options: SimOptions, recording: Recording) -> None:
-        self._engine = engine
+    def __init__(self, emitter: Emitter, options: SimOptions, recording: Recording) -> None:
+        self._emitter = emitter
         self._speed = options.speed
         self._loop = options.loop
         self._is_recorded_time = options.source_time == "recorded"
@@ -67,10 +67,10 @@ class _Player:
                 raise BackendUnavailable(f"two columns of {recording.name} would both be called {name}")
             described = _STEEL_COLUMNS.get(column.header, f"Column {column.header} of {recording.name}")
             self._columns.append((tags.add(name, column.data_type, None, described), column))
-        engine.galaxy.add(tags)
+        emitter.galaxy.add(tags)
 
     def start(self) -> None:
-        self._due = self._engine.clock.monotonic()
+        self._due = self._emitter.clock.monotonic()
         self._play()
 
     def _play(self) -> None:
@@ -98,14 +98,14 @@ class _Player:
             self._set(self._playing, False)
             return
         self._due += step_s / self._speed
-        self._engine.timers.at(self._due, self._play)
+        self._emitter.timers.at(self._due, self._play)
 
     def _set(self, attribute: Attribute, value: Value, quality: int = GOOD) -> None:
         if self._is_recorded_time:
             since_1970 = self._recording.times[self._row] - _EPOCH
             time_ns = since_1970 // timedelta(microseconds=1) * 1_000
         else:
-            time_ns = self._engine.clock.wall_ns()
+            time_ns = self._emitter.clock.wall_ns()
         attribute.set(value, time_ns, quality)
 
 

@@ -29,7 +29,7 @@ BUFFERED_SAMPLES = 1_000
 _CHUNK_ITEMS = 200
 
 
-class Engine:
+class Emitter:
     """The running simulator behind the calls. Lives from start to stop of the backend."""
 
     def __init__(self, galaxy: Galaxy, clock: Clock, sink: EventSink, options: SimOptions) -> None:
@@ -291,7 +291,7 @@ class Engine:
             self._report_completion(item, detail)
         if detail is None:
             # The completion comes before the change, which belongs to the next scan (about 100 ms later on a real
-            # engine).
+            # emitter).
             attribute.set(accepted, self.clock.wall_ns() if time_ns is None else time_ns)
             if attribute.written is not None:
                 attribute.written(accepted)

@@ -1,6 +1,6 @@
-"""Stages between a reader's source and its stream: filters, and the place of a snapshot.
+"""Filters between a reader's source and its stream: they drop the events that the reader may not see.
 
-Filters decide by item and kind. To find these a chunk is taken apart without a loop in Python: the protobuf library
+They decide by item and kind. To find these a chunk is taken apart without a loop in Python: the protobuf library
 cuts it into records, and slices over the heads of all records compare. This costs a quarter of a loop over the records,
 which would take half a microsecond per event.
 """
@@ -10,7 +10,6 @@ from __future__ import annotations
 import sys
 from array import array
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
 from itertools import compress
 from operator import itemgetter
 from typing import NamedTuple, Protocol
@@ -24,57 +23,13 @@ from mxgw_core.api.feeds import FeedFilter
 from mxgw_core.api.slices import NAMES_AT_ONCE
 from mxgw_core.events.encoding import SERIALS_END, MalformedBatch, event_head, fourth_field, record_bounds
 from mxgw_core.events.item_book import ItemBook
-from mxgw_core.events.pieces import Chunk, Piece, chunk_of
+from mxgw_core.events.pieces import Chunk, chunk_of
 
 # Items and kinds whose answers are remembered; each takes a number and its place in a dictionary.
 _REMEMBERED = 65_536
 _ANSWER_BYTES = 112
 # For so many sets of filters a chunk remembers what they let pass: as many subscribers as there may be by default.
 CUTS = 8
-
-
-@dataclass(frozen=True, slots=True)
-class SnapshotWanted:
-    """Fetch the last values now, and call `Subscriber.snapshot_fetched`."""
-
-
-@dataclass(frozen=True, slots=True)
-class SnapshotDue:
-    """Everything up to the snapshot's position was handed over: the snapshot comes here."""
-
-
-class SnapshotAt:
-    """A snapshot that is wanted in a stream: fetched at once, and placed behind the events up to its position."""
-
-    __slots__ = ("_position", "is_fetching")
-
-    def __init__(self) -> None:
-        self.is_fetching = False
-        self._position: int | None = None
-
-    def fetched(self, position: int) -> None:
-        """The snapshot is at hand and shows the values as of `position`."""
-        self.is_fetching = False
-        self._position = position
-
-    def due(self, delivered: int) -> SnapshotWanted | SnapshotDue | None:
-        """Return what comes next, before any piece, for a reader that was handed everything up to `delivered`.
-
-        It is wanted anew when a gap passed its place: it would show less than the gap gives up.
-        """
-        if self.is_fetching or (self._position is not None and delivered < self._position):
-            return None
-        if delivered == self._position:
-            return SnapshotDue()
-        self.is_fetching, self._position = True, None
-        return SnapshotWanted()
-
-    def feed(self, piece: Piece) -> tuple[Piece, ...]:
-        """Return a piece, in two parts where the snapshot's place lies within it."""
-        position = self._position
-        if position is not None and isinstance(piece, Chunk) and piece.first <= position < piece.last:
-            return piece.split(position)
-        return (piece,)
 
 
 class Passed(NamedTuple):
