@@ -50,7 +50,7 @@ def _run(command: Sequence[str]) -> str:
 
 
 def warnings_in(pid: int, cgroup: str, invocation_id: str, kill_mode: Callable[[str], str]) -> list[str]:
-    """Return a warning with its remedy for whatever would end the workers together with the gateway; else no warning.
+    """Return warnings, each with its remedy, when something would end the workers together with the gateway.
 
     `pid` is the process id of the gateway, `cgroup` the text of its /proc/PID/cgroup, `invocation_id` the environment
     variable INVOCATION_ID, and `kill_mode` returns the KillMode of a unit.

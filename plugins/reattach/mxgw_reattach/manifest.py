@@ -281,7 +281,7 @@ class Manifest:
             yield orphan_of(row, self._data_dir_id, adopt_within_s)
 
     def ended(self) -> Sequence[EndedSession]:
-        """Return the ended sessions that the manifest keeps, in the order in which they ended."""
+        """Return the ended sessions that the manifest keeps, in the order in which their ends were recorded."""
         rows = self._db.execute("SELECT * FROM ended ORDER BY number DESC LIMIT ?", (self._remembered,)).fetchall()
         return [ended_of(row) for row in reversed(rows)]
 

@@ -92,7 +92,7 @@ def _used(path: Path, use: Callable[[sqlite3.Connection], Opened]) -> Opened:
     db = sqlite3.connect(path, timeout=_BUSY_TIMEOUT_S, isolation_level=None)
     try:
         db.row_factory = sqlite3.Row
-        # Without this, one text that is not UTF-8 would make SQLite refuse to read the other rows of its table too.
+        # The default raises an error for a text that is not UTF-8, so that no row of its table could be read.
         db.text_factory = lambda content: content.decode("utf-8", "surrogateescape")
         version = schema.format_of(db)
         db.execute("PRAGMA journal_mode = WAL")

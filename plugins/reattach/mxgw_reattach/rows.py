@@ -24,8 +24,8 @@ _LONGEST_S = 1e9
 _LONGEST_TEXT = 65_536
 _LONGEST_ID = 256
 _EPOCH_BYTES, _SECRET_BYTES, _HASH_BYTES = 16, 32, 32
-# The largest number of a row. SQLite numbers a new row one higher than the highest row, but only below 2**63 - 1: a
-# damaged row with that number would end the ascending order.
+# The largest accepted number of a row in `ended`. SQLite gives a new row the highest number plus one. After a damaged
+# row with the number 2**63 - 1 it would choose random numbers instead, and the order of the rows would be lost.
 _LARGEST_NUMBER = 2**53
 
 
