@@ -12,8 +12,8 @@ class Person:
     """A person in the directory.
 
     `name` is the name in the spelling of the directory. It is the same for every spelling that the person can type at a
-    login. `dn` is the distinguished name (DN) of the person's entry. `groups` has the DNs of the person's groups; how
-    far it includes the groups that contain these groups depends on the settings.
+    login. `dn` is the distinguished name (DN) of the person's entry, and `groups` has the DNs of the person's groups.
+    Whether groups that contain these groups are included depends on the settings.
     """
 
     name: str
@@ -22,7 +22,7 @@ class Person:
 
 
 class Directory(Protocol):
-    """Looks up operators and their groups. The methods block, up to a time limit; any thread is allowed to call them."""
+    """Looks up operators and their groups. The methods block, up to a time limit; any thread can call them."""
 
     def authenticate(self, user: str, password: str) -> Person | None:
         """Return the person with this name and password; None when the name or the password is wrong.

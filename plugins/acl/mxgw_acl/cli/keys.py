@@ -271,7 +271,7 @@ def keys_group(settings: Callable[[], AclSettings]) -> click.Group:
             try:
                 _write(text, out)
             except OSError as error:
-                # The new secret is lost, because it is stored nowhere else: the administrator must rotate the key again.
+                # The new secret is lost, because it is stored nowhere. The administrator has to rotate the key again.
                 raise click.ClickException(
                     f"{_why(error)}. The secret was made but nobody has it: mxgw keys rotate {key.id} --old-lives 0s"
                 ) from None
@@ -382,7 +382,7 @@ def _facts(document: dict[str, Any]) -> Iterator[tuple[str, str]]:
                 until = f", until {secret['expires_at']}" if secret["expires_at"] else ""
                 yield "secret", f"of {secret['created_at']}{until}"
         else:
-            # A key can have the empty tag among its tags. It is shown as '', so that it does not look like an empty list.
+            # A key can have the empty tag among its tags. It is shown as '', because it would look like an empty list.
             yield (
                 fact.replace("_", " "),
                 ", ".join(str(one) or "''" for one in value) if isinstance(value, list) else str(value),
