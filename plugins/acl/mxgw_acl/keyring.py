@@ -21,8 +21,8 @@ from mxgw_core.api.errors import DependencyUnavailable
 
 log = logging.getLogger(__name__)
 
-# The largest number of valid secrets of a key. Each check compares this many secrets, even if the key has fewer, so that
-# every check takes the same time.
+# The largest number of valid secrets of a key. Each check compares this many secrets, even if the key has fewer: so all
+# checks take the same time.
 _SECRETS = 2
 _NO_DIGEST = bytes(32)
 
@@ -122,7 +122,7 @@ class Keyring:
         return Verified(self._identities[key.id])
 
     def by_certificate(self, names: tuple[str, ...]) -> Verified:
-        """Return the identity of the first valid key that has one of these names of a client certificate."""
+        """Look for a valid key that belongs to one of these names of a client certificate; return the result."""
         for name in names:
             key_id = self._by_certificate.get(name)
             if key_id is not None and not self._keys[key_id].why_dead(self._now()):

@@ -108,7 +108,7 @@ COMMANDS: Mapping[str, frozenset[Scope]] = {
     "read_bulk": _any_of(Scope.READ),
 }
 
-# Commands that can change the plant, and logins for them. They are recorded in the audit log even when they are allowed.
+# Commands that can change the plant, and the login that such commands need. They are recorded even when allowed.
 AUDITED_COMMANDS = frozenset({"write", "write2", "write_secured", "write_secured2", "write_bulk", "authenticate_user"})
 
 # Two of the words that services of other plugins can declare for a method (`GrpcService.scopes`); `DECLARED` has all of
@@ -124,8 +124,8 @@ DECLARED: Mapping[str, Rule] = {
     **{scope.value: Rule(_any_of(scope), Names.PERHAPS_A_SESSION) for scope in Scope},
 }
 
-# When a service declares one of these scopes together with a role, the method can change something, so its allowed calls
-# are recorded in the audit log.
+# When a service declares one of these scopes together with a role, the method can change something. So its allowed
+# calls are recorded in the audit log as well.
 _CHANGING = frozenset({Scope.WRITE, Scope.SECURED_WRITE, Scope.ADMIN})
 
 

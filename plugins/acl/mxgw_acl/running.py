@@ -92,7 +92,7 @@ class Running:
             raise revoked(owner, why)
 
     def session_closed(self, session: SessionInfo, reason: CloseReason) -> None:
-        """Record the end of a session. When it was the last session of its key, forget results remembered for the key."""
+        """Record the end of a session. After the last session of a key, also forget what is remembered for the key."""
         self.limits.session_closed(session)
         self.records.session_closed(session, reason)
 
