@@ -14,7 +14,7 @@ from pathlib import Path
 from mxgw_core.api import AuditEntry
 from mxgw_core.api.errors import DependencyUnavailable
 
-# How much of the end of the file is read: enough for some hundred typical lines. So the size of the file does not matter.
+# How much of the end of the file is read, whatever its size: enough for some hundred typical lines.
 _WINDOW_BYTES = 256 * 1024
 _MOST_ENTRIES = 1000
 

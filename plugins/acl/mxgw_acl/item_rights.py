@@ -78,15 +78,15 @@ class KeyItems:
         self._decided = decided
 
     def may_read(self, reference: str) -> bool:
-        """See `ItemAccess`."""
+        """Return whether the key may read the item with this reference."""
         return self._rights.may_read(reference)
 
     def may_write(self, reference: str) -> bool:
-        """See `ItemAccess`."""
+        """Return whether the key may write the item with this reference."""
         return self._rights.may_write(reference)
 
     def decided(self, action: str, allowed: Sequence[str], denied: Sequence[str]) -> None:
-        """See `ItemAccess`."""
+        """Record which references a service has allowed and denied for `action`."""
         self._decided(action, allowed, denied)
 
 
@@ -147,7 +147,7 @@ class ItemFilter:
         return 0
 
     def keep(self, item: ItemRecord, kind: int) -> bool:
-        """See `EventFilter`."""
+        """Return whether an event of this item and kind passes the filter."""
         reference = reference_of(item)
         if reference is None:
             return False

@@ -166,7 +166,7 @@ class Key:
     hashes: Sequence[SecretHash] = field(default=(), repr=False)
 
     def why_dead(self, now: float) -> str:
-        """Return why the key is not valid: "revoked", "expired" or "unusable" (see `are_usable`); "" for a valid key."""
+        """Return "revoked", "expired" or "unusable" (see `are_usable`) for an invalid key, and "" for a valid key."""
         if self.revoked_at is not None:
             return "revoked"
         if self.expires_at is not None and not now < self.expires_at:

@@ -141,7 +141,7 @@ class Operators:
 
 
 def group_names(dn: str) -> tuple[str, str]:
-    """Return the two names by which the settings can name a group: its DN, and the value of the first part of the DN."""
+    """Return the two names that the settings can use for a group: its DN, and the value of the first part of the DN."""
     folded = _folded(dn)
     first = folded.partition(",")[0]
     return folded, first.partition("=")[2].strip()

@@ -99,7 +99,7 @@ class KeyStore:
         self._now = now
         self.path = private_directory(directory) / KEYS_FILE
         try:
-            # The file is created here with the right mode. SQLite gives the files that it keeps beside it the same mode.
+            # The file is created here with the right mode. SQLite gives its write-ahead log the same mode.
             os.close(os.open(self.path, os.O_RDWR | os.O_CREAT, FILE_MODE))
             check_private(self.path)
             self._connection = sqlite3.connect(self.path, timeout=5.0, isolation_level=None, check_same_thread=False)
