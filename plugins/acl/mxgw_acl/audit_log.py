@@ -46,9 +46,9 @@ class AuditRecord:
     """One decision, or one change that was made.
 
     `actor` is `key:<id>`, `operator:<name>`, `gateway`, `command line`, or, for an identity that was not proved,
-    `claimed:<id or name>` or `unknown`. The name of an operator is written as in the directory, and a claimed name is
-    folded, so that every way of typing a name leads to the same `actor`. `detail` can list items. `correlation` is the
-    id of the call that caused the record, "" when no call caused it.
+    `claimed:<id or name>` or `unknown`. The name of an operator is spelled as in the directory, and a claimed name as
+    `folded_name` spells it, so that `actor` does not depend on how a name was typed. `detail` can list items.
+    `correlation` is the id of the call that caused the record, "" when no call caused it.
     """
 
     actor: str
@@ -126,7 +126,7 @@ class AuditLog:
 
     @contextmanager
     def _alone(self) -> Iterator[None]:
-        """Lock the file during the block, so that no other process writes to it meanwhile (the command line also does).
+        """Lock the file during the block. Commands of the command line write to the same file.
 
         Without the lock, removing a partly written line could remove the record of another process as well.
         """

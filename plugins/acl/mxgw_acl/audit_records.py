@@ -62,7 +62,8 @@ class AuditRecords:
         """Record the decision about a call.
 
         When only some inputs of a bulk command were denied, there is one record for the denied inputs and one for the
-        allowed inputs. Allowed calls and inputs are recorded only when the rule of the method says so.
+        allowed inputs. Allowed calls and inputs are recorded only when the rule of the method (`is_audited`) or
+        `AUDITED_COMMANDS` demands it.
 
         Raises:
             AccessDenied: a record could not be written (see `write`).

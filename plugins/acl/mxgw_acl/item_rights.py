@@ -1,4 +1,4 @@
-"""What one key may do with items: which it may use in commands, see in Browse, and get events of."""
+"""Checks which items a key may use: in commands, in Browse, in the calls of other services, and in event streams."""
 
 from __future__ import annotations
 

@@ -167,7 +167,7 @@ class KeyStore:
         return int(version)
 
     def keys(self) -> Mapping[str, Key]:
-        """Return all keys by id, the oldest first."""
+        """Return all keys, the oldest first, in a mapping from key id to key."""
         # Both tables are read in one transaction, so that no change comes between them.
         self._connection.execute("BEGIN")
         try:
@@ -277,7 +277,7 @@ class KeyStore:
     # logins of operators
 
     def end_login(self, login_id: str, expires_at: float) -> None:
-        """Store that a login has ended. The entry is kept until `expires_at`, when the token of the login expires."""
+        """Store that a login has ended, at least until `expires_at`, when the token of the login expires."""
         with self._transaction():
             self._connection.execute("DELETE FROM ended_logins WHERE expires_at < ?", (self._now(),))
             self._connection.execute("INSERT OR REPLACE INTO ended_logins VALUES (?, ?)", (login_id, expires_at))

@@ -19,7 +19,7 @@ from mxgw_reattach.schema import LaterFormat, NotAManifest
 
 log = logging.getLogger(__name__)
 
-# How long to wait while another program locks the file: a backup tool can read it for a moment. Another gateway never
+# How long to wait while another program locks the file. A backup tool can lock it for a moment. Another gateway never
 # has the file open, because a gateway locks its data directory.
 _BUSY_TIMEOUT_S = 2.0
 # The suffixes of the files that SQLite keeps beside a database: its write-ahead log and the index of the log.

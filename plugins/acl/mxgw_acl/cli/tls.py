@@ -15,7 +15,7 @@ def tls_group() -> click.Group:
 
     @click.group(cls=Group, name="tls", short_help="Make certificates for a gateway and its clients.")
     def tls() -> None:
-        """Certificates for TLS. A site with a certificate authority of its own uses that instead."""
+        """Certificates for TLS. A site that has its own certificate authority does not need these commands."""
 
     @tls.command(
         cls=Command,

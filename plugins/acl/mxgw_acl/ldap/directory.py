@@ -25,7 +25,7 @@ log = logging.getLogger(__name__)
 
 ResultT = TypeVar("ResultT")
 
-# For this time after a failure, a server is asked last.
+# For this time after a failure, a server is asked only when all other servers have failed too.
 _AVOIDED_S = 30.0
 # The largest number of simultaneous logins and lookups. Further ones wait; the wait is part of their time limit.
 _AT_ONCE = 4

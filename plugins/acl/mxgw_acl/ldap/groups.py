@@ -1,5 +1,8 @@
-"""Finds the groups of a person, in one of four ways: the groups that the person's entry names, these and the groups
-that contain them, or one of two fast searches that only Active Directory has.
+"""Finds the groups of a person. The setting `groups` chooses between four ways.
+
+Without nested groups, the result is the groups that the person's entry names. With nested groups, it also has the
+groups that contain those groups: they are looked up step by step, or by one of two fast searches that only Active
+Directory has.
 
 Source: MS-ADTS 3.1.1.3.4.4.3 (the rule LDAP_MATCHING_RULE_IN_CHAIN) and 3.1.1.4.5.19 (the attribute tokenGroups has the
 SIDs of all security groups of an entry, nested groups included; only a search for that entry alone returns it).
