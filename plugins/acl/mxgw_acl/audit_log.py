@@ -35,8 +35,8 @@ LONGEST_DETAIL = 8 * 1024
 # The interval at which `write` checks whether a log rotation has moved the file.
 _ROTATION_CHECK_S = 1.0
 # How long to wait while another process locks the file, which it normally does for one write only. The gateway waits in
-# its event loop, so its limit is short. After one wait without success, further writes do not wait until a write
-# succeeds again.
+# its event loop, so its limit is short. When a write could not lock the file in time, the next writes give up at once,
+# until one of them finds the file unlocked.
 GATEWAY_LOCK_WAIT_S, COMMAND_LOCK_WAIT_S = 0.25, 10.0
 _LOCK_RETRY_S = 0.005
 

@@ -168,7 +168,7 @@ class KeyStore:
 
     def keys(self) -> Mapping[str, Key]:
         """Return all keys, the oldest first, in a mapping from key id to key."""
-        # Both tables are read in one transaction, so that no change comes between them.
+        # Both tables are read in one transaction, so that the keys and the secrets are of the same moment.
         self._connection.execute("BEGIN")
         try:
             rows = self._connection.execute(

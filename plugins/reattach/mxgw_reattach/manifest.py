@@ -294,7 +294,7 @@ class Manifest:
 
 
 def files_to_back_up(data_dir: Path) -> Sequence[BackupEntry]:
-    """Return the manifest if it exists. Its copy in the backup is without the gateway's instance id and all secrets."""
+    """Return the manifest if it exists. Its copy in the backup has neither the gateway's instance id nor any secret."""
     path = data_dir / FILE
     return [BackupEntry(path, BackupKind.DATABASE, _forget_this_gateway)] if path.exists() else []
 
