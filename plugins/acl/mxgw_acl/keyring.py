@@ -156,7 +156,7 @@ class Keyring:
         except sqlite3.Error as error:
             log.warning("that a login ended could not be written: %s", error)
 
-    # last use
+    # the last use of each key
 
     def used(self, key_id: str, peer: Peer) -> None:
         """Remember when and from where a key was used; `write_uses` stores this later."""

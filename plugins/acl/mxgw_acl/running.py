@@ -124,7 +124,7 @@ class Running:
         self.records.write(AuditRecord(actor=f"operator:{operator.name}", action="logout", decision="done"))
         self._revocation.apply()
 
-    # in the background
+    # the background task
 
     async def watch(self) -> None:
         """Apply changes that other processes make in the key store, until the task is cancelled."""

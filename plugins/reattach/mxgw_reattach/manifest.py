@@ -209,7 +209,7 @@ class Manifest:
             self._ending.discard(session_id)
 
         self._ending.add(session_id)
-        self._waiting.pop(session_id, None)  # the end replaces all earlier steps
+        self._waiting.pop(session_id, None)  # The end of a session replaces its waiting steps.
         self._in_time(session_id, write)
 
     def write_waiting(self) -> bool:

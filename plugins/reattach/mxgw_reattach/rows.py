@@ -19,7 +19,7 @@ from mxgw_core.api import CloseReason, EndedSession, Orphan, SessionInfo, Sessio
 _LARGEST_PID = 2**31 - 1
 # The end of the year 9999, in seconds since 1970: the latest time that google.protobuf.Timestamp can hold.
 _LATEST_S = 253_402_300_799.0
-# About 30 years: no setting allows a longer duration.
+# The longest accepted duration, about 30 years.
 _LONGEST_S = 1e9
 _LONGEST_TEXT = 65_536
 _LONGEST_ID = 256

@@ -60,8 +60,9 @@ class ReplayPlugin:
 
     @hookimpl
     def mxgw_check_settings(self, limits: SubscriberLimits) -> Sequence[str]:
-        # A client that was disconnected for overflow first reads its whole queue. While it does so, as many events can
-        # arrive, and the log must have them when the client resumes. So the log needs twice the size of the queue.
+        # A client that is disconnected for overflow first reads its whole queue. Meanwhile the same number of events
+        # can arrive, and the log must still have them when the client resumes. So the log needs twice the size of the
+        # queue.
         queue = limits.queue
         problems = []
         if self._settings.events < 2 * queue.events:

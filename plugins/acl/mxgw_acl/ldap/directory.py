@@ -111,7 +111,7 @@ class LdapDirectory:
 
         return self._ask_servers(ask)
 
-    # one server
+    # requests to one server
 
     def _authenticate_directly(self, url: str, user: str, password: str, budget: Budget) -> Person | None:
         dn = self._settings.user_dn.replace("{user}", escape_rdn(user))
@@ -172,7 +172,7 @@ class LdapDirectory:
         with self._lock:
             self._groups.pop(dn.casefold(), None)
 
-    # all servers
+    # choosing the server
 
     def _ask_servers(self, ask: Callable[[str, Budget], ResultT]) -> ResultT:
         """Call `ask` for one server after the other, and return the first answer; all within `login_timeout_s`.

@@ -21,8 +21,8 @@ from mxgw_acl.settings import LdapSettings
 
 log = logging.getLogger(__name__)
 
-# The value of supportedCapabilities by which Active Directory is recognised, and its matching rule that also finds the
-# groups which contain a person's groups.
+# Two object identifiers (OIDs). The first is a value of supportedCapabilities that only Active Directory has. The
+# second is a matching rule of Active Directory that also finds the groups which contain a person's groups.
 _ACTIVE_DIRECTORY = "1.2.840.113556.1.4.800"
 _IN_CHAIN = "1.2.840.113556.1.4.1941"
 _SIDS = "tokenGroups"
