@@ -117,16 +117,14 @@ AUDITED_COMMANDS = frozenset({"write", "write2", "write_secured", "write_secured
 PUBLIC, VIEWER = "public", "viewer"
 # A key with this scope may make the calls of administrators, for all sessions.
 ADMINISTRATION = _any_of(Scope.ADMIN)
+# A method that declares one of these scopes can change something, so its allowed calls are recorded as well.
+_CHANGING = frozenset({Scope.WRITE, Scope.SECURED_WRITE, Scope.ADMIN})
 DECLARED: Mapping[str, Rule] = {
     PUBLIC: Rule(_ANY_KEY, Names.PERHAPS_A_SESSION, role=Role.VIEWER, public=True),
     VIEWER: Rule(ADMINISTRATION, Names.PERHAPS_A_SESSION, role=Role.VIEWER),
     ADMINISTRATOR: Rule(ADMINISTRATION, Names.PERHAPS_A_SESSION, role=Role.ADMINISTRATOR, is_audited=True),
-    **{scope.value: Rule(_any_of(scope), Names.PERHAPS_A_SESSION) for scope in Scope},
+    **{scope.value: Rule(_any_of(scope), Names.PERHAPS_A_SESSION, is_audited=scope in _CHANGING) for scope in Scope},
 }
-
-# When a service declares one of these scopes together with a role, the method can change something. So its allowed
-# calls are recorded in the audit log as well.
-_CHANGING = frozenset({Scope.WRITE, Scope.SECURED_WRITE, Scope.ADMIN})
 
 
 def rule_of(method: str, declared: str) -> Rule | None:

@@ -19,8 +19,8 @@ from mxgw_core.api import CloseReason, EndedSession, Orphan, SessionInfo, Sessio
 _LARGEST_PID = 2**31 - 1
 # The end of the year 9999, in seconds since 1970: the latest time that google.protobuf.Timestamp can hold.
 _LATEST_S = 253_402_300_799.0
-# The longest accepted duration, about 30 years.
-_LONGEST_S = 1e9
+# The longest accepted duration: what the settings accept as the longest lease, 100 years.
+_LONGEST_S = 36_525 * 86_400.0
 _LONGEST_TEXT = 65_536
 _LONGEST_ID = 256
 _EPOCH_BYTES, _SECRET_BYTES, _HASH_BYTES = 16, 32, 32
