@@ -120,7 +120,7 @@ class Archive:
         self.total_bytes = sum(member.size_bytes for member in contents.members)
 
     def members(self, progress: Progress) -> Iterator[tuple[Member, Iterator[bytes]]]:
-        """Yield every member with its content. The caller must read the whole content before it asks for the next member.
+        """Yield every member with its content. The caller must read the whole content before it takes the next member.
 
         The checksum of a member is checked after the last byte of its content.
 

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-# Key: section of the help. Value: commands with one line of help each. The lines are repeated here so that `mxgw --help`
-# need not import the commands. A test compares each line with the short help of the command.
+# Key: section of the help. Value: commands with one line of help each. The lines are repeated here so that
+# `mxgw --help` need not import the commands. A test compares each line with the short help of the command.
 COMMANDS: dict[str, dict[str, str]] = {
     "Start here": {
         "demo": "See it work: a gateway, a session and live values.",

@@ -19,7 +19,7 @@ class LatencyHistogram:
         self.count = 0
 
     def add(self, milliseconds: float) -> None:
-        """Count one latency. A negative latency, which a change of the clock can cause, counts as the lowest latency."""
+        """Count one latency. A negative latency, which a change of the clock can cause, counts as the lowest one."""
         index = 0 if milliseconds <= _LOWEST_MS else math.ceil(math.log10(milliseconds / _LOWEST_MS) * _PER_DECADE)
         self._counts[min(index, len(self._counts) - 1)] += 1
         self.count += 1

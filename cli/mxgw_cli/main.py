@@ -153,6 +153,6 @@ def root(settings_file: Path | None, assignments: dict[str, str]) -> None:
 def main() -> NoReturn:
     """Run `mxgw` with the arguments of this process."""
     if isinstance(sys.stdout, io.TextIOWrapper):
-        # The terminal's encoding perhaps lacks a character of a tag name; this must not end the command with a traceback.
+        # A tag name can have a character that the terminal's encoding lacks. This must not cause a traceback.
         sys.stdout.reconfigure(errors="replace")
     root.main(prog_name="mxgw")

@@ -62,7 +62,7 @@ def settings_options(function: F) -> F:
 
 
 def settings_parameters(*, show_envvar: bool = False) -> Callable[[F], F]:
-    """Add the options `--settings` and `--set`; the command gets them as parameters `settings_file` and `assignments`."""
+    """Add the options `--settings` and `--set`, as the command's parameters `settings_file` and `assignments`."""
     file = click.option(
         "--settings",
         "settings_file",

@@ -147,7 +147,7 @@ def _float_text(value: float) -> str:
 
 
 def _sequence_text(values: Sequence[object], limit: int) -> str:
-    """Return as many elements as fit into `limit` characters; when some are left out, add the number of all elements."""
+    """Return as many elements as fit into `limit` characters; if some are left out, add the number of all elements."""
     whole = f"[{', '.join(_value_text(element, limit) for element in values[:limit])}]"
     if len(whole) <= limit and len(values) <= limit:
         return whole

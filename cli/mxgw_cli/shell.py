@@ -134,7 +134,10 @@ def cleaning_up_at_sigterm() -> Iterator[None]:
 
 
 def console(*, stderr: bool = False) -> Console:
-    """Return a console on stdout or stderr. Rich's markup is off, because it would change a text like `Object.Array[]`."""
+    """Return a console on stdout or stderr. Rich's markup is off, because it would change texts like `Object.Array[]`.
+
+    The console raises BrokenPipeError when the reader of its output has ended.
+    """
     from rich.console import Console
 
     class _Console(Console):

@@ -241,7 +241,7 @@ class AlarmsScreen(BaseScreen):
             self.notify("there is no alarm to acknowledge", severity="warning")
 
     def _chosen(self) -> Sequence[str]:
-        """Return the references of the marked alarms or, if none is marked, the reference of the alarm at the cursor."""
+        """Return the references of the marked alarms or, if none is marked, that of the alarm at the cursor."""
         if self._marked:
             return sorted(self._marked)
         return [self.grid.current.key] if self.grid.current is not None else []
