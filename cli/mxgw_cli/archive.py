@@ -59,7 +59,10 @@ class Member(BaseModel):
 
 
 class Contents(BaseModel):
-    """The list of contents of an archive. `left_out` names files that the gateway needs and the archive lacks."""
+    """The list of contents of an archive.
+
+    `left_out` names files and settings that the gateway needs and the archive does not have.
+    """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 

@@ -29,10 +29,11 @@ _HINTS: dict[type[errors.MxgwClientError], str] = {
 
 @asynccontextmanager
 async def connected(where: GatewayTarget) -> AsyncIterator[mxgw_client.Gateway]:
-    """Yield a connected gateway.
+    """Connect to a gateway, and yield it while the block runs.
 
     Raises:
-        CliFailure: no gateway can be reached (exit code 3), or the gateway refuses something (1).
+        CliFailure: the gateway cannot be reached (exit code 3), the options are wrong (exit code 2), or the gateway
+            refuses a call (exit code 1).
     """
     with as_failures():
         tls: mxgw_client.Tls | bool = False

@@ -34,7 +34,8 @@ _REFERENCE_AT_MOST = 48
 def in_order(alarms: Iterable[Alarm]) -> list[Alarm]:
     """Return the alarms sorted by state, then by priority, then the newest first.
 
-    Unacknowledged alarms come first; among alarms that are equal in this, alarms that are still in alarm come first.
+    Unacknowledged alarms come before acknowledged alarms. In each of these two groups, alarms that are still in alarm
+    come before alarms that have returned to normal.
     """
 
     def rank(alarm: Alarm) -> tuple[bool, bool, int, float, str]:
@@ -46,7 +47,7 @@ def in_order(alarms: Iterable[Alarm]) -> list[Alarm]:
 
 
 def alarms_table(alarms: Sequence[Alarm], width: int) -> Table:
-    """Return a table of alarms in the given order. A table of 100 or more characters also has area and comment."""
+    """Return a table of alarms in the given order. If it is at least 100 characters wide, it has area and comment."""
     table = Table(box=None, pad_edge=False, header_style="bold", show_edge=False)
     table.add_column("PRI", justify="right", no_wrap=True)
     table.add_column("STATE", no_wrap=True)

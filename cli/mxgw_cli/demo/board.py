@@ -34,7 +34,7 @@ class Rate:
         self._since = now
 
     def per_second(self, now: float) -> float:
-        """Return the rate at `now`. Soon after the start it is the average since the start, and not too low."""
+        """Return the rate at `now`. Shortly after the start, only the time since the start is averaged."""
         known = 1.0 - math.exp(-max(now - self._started, 0.25) / RATE_WINDOW_S)
         return self._decayed(now) / known
 

@@ -145,7 +145,7 @@ def _stopped_by_ctrl_c(stopping: asyncio.Event) -> Iterator[None]:
 
     try:
         loop.add_signal_handler(signal.SIGINT, stop)
-    except NotImplementedError:  # on Windows; there asyncio.Runner cancels the running task at Ctrl-C
+    except NotImplementedError:  # Windows has no such handlers, and asyncio.Runner cancels the running task at Ctrl-C
         yield
         return
     try:

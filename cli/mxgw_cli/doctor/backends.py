@@ -23,7 +23,7 @@ from mxgw_core.plugins import PluginHost
 
 AREA = "Backends"
 
-# The longest time from the moment when the worker is ready until its source must be good.
+# How long the check waits for the worker's source to become good, once the worker is ready.
 SOURCE_WAIT_S = 5.0
 SOURCE_POLL_S = 0.2
 

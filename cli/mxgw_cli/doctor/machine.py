@@ -22,12 +22,12 @@ AREA = "Machine"
 # How many open files the gateway needs per session: the socket to the worker, the process handle, the start-up pipe,
 # the log file, and the connections of two subscribers.
 FILES_PER_SESSION = 6
-# How many open files the gateway needs besides: for listening, logs, the event loop and the Python interpreter.
+# How many open files the gateway needs for itself: for listening, logs, the event loop and the Python interpreter.
 FILES_OF_GATEWAY = 64
 # The memory that a worker with the backend `sim` uses; a worker with another backend can use more.
 WORKER_BYTES = 30 * MIB
 
-_CLOCK_UNSYNCHRONISED = 0x0040  # STA_UNSYNC. Source: adjtimex(2)
+_CLOCK_UNSYNCHRONISED = 0x0040  # the flag STA_UNSYNC of the kernel. Source: adjtimex(2)
 
 
 def check_versions(backend_kinds: Sequence[str]) -> list[Check]:

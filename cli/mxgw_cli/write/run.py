@@ -173,7 +173,9 @@ async def _write_one(
 
 
 def parsed(text: str, type_name: str, current: object) -> tuple[PyValue, DataType | None]:
-    """Return the value that `text` means, and the data type to send with it; None lets the gateway choose the type.
+    """Return the value that `text` means, and the data type to send with it.
+
+    A data type of None means that the type follows from the Python type of the value.
 
     With `type_name` "auto" the value gets the type of `current`, the tag's current value. When the tag has no value,
     the type is guessed from the text.

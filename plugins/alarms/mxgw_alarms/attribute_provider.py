@@ -170,7 +170,7 @@ class AttributeProvider:
         except TimeoutError:
             pass
 
-    # the session's events
+    # reading the session's events
 
     async def _read(self, frames: AsyncIterator[StreamEventsResponse]) -> None:
         """Process the values in the session's events; return when a gap says that events were lost."""

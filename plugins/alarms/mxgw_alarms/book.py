@@ -120,7 +120,7 @@ class AlarmBook:
         alarm.degraded, alarm.stale = self.is_degraded, self.is_entry_stale(entry)
         return alarm
 
-    # reports of a provider
+    # processing the reports of a provider
 
     def apply(self, record: pb.Alarm, *, reconciled: bool = False) -> pb.AlarmEvent | None:
         """Update the book with one record; return the resulting event, or None when nothing changed.
@@ -241,7 +241,7 @@ class AlarmBook:
         if known is not None:
             alarm.CopyFrom(known)
         if raised:
-            # A new occurrence: clear the fields that belong to the previous one.
+            # The record is about a new occurrence, so the fields that belong to the previous occurrence are cleared.
             for name in ("value", "raise_time", "ack_time", "clear_time", "operator", "comment", "inferred"):
                 alarm.ClearField(name)
             alarm.alarm_id = record.alarm_id

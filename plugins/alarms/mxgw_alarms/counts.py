@@ -40,7 +40,7 @@ class AlarmCounts:
         self._switches[provider] += 1
 
     def acknowledged(self, results: Iterable[service_pb.AcknowledgeResult]) -> None:
-        """Count answered acknowledgements."""
+        """Count acknowledgements by outcome, once they are answered."""
         self._acknowledgements.update(result.outcome for result in results)
 
     def metrics(

@@ -48,7 +48,7 @@ class AlarmFilter:
 
     @property
     def lets_all_pass(self) -> bool:
-        """Whether the filter passes every alarm, so that the caller can leave it out."""
+        """Whether the filter passes every alarm, so that the caller can leave the filter out."""
         everything = self._priorities == range(MOST_SEVERE, LEAST_SEVERE + 1)
         return everything and not (self._access or self._areas or self._prefixes)
 

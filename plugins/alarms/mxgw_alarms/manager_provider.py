@@ -20,7 +20,7 @@ _NOT_SUPPORTED = "ALARMS_NOT_SUPPORTED"
 
 
 class ManagerProvider:
-    """See `Provider`."""
+    """Implements `Provider` with the alarm manager of the session's backend."""
 
     def __init__(self, session: InternalSession, settings: AlarmsSettings) -> None:
         self._session = session

@@ -231,7 +231,7 @@ class Monitor:
             if self._failover.probed(clean=clean):
                 return
 
-    # reports of providers
+    # processing the reports of providers
 
     def everything(
         self, kind: pb.AlarmProvider.ValueType, alarms: Sequence[pb.Alarm], watched: Collection[str] | None

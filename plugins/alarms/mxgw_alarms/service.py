@@ -82,7 +82,8 @@ class AlarmService:
         answer = pb.QueryActiveAlarmsResponse(
             provider=self._monitor.status, position=Position(epoch=feed.epoch, sequence=feed.head_sequence)
         )
-        # A page begins after the last reference of the previous one, so new and ended alarms do not shift the others.
+        # A page begins after the last reference of the previous page. So no alarm is skipped or listed twice when other
+        # alarms are raised or end between two pages.
         first = bisect_right(entries, request.page_token, key=lambda entry: entry.alarm.reference)
         at_once = NAMES_AT_ONCE if alarm_filter.is_costly else _ALARMS_AT_ONCE
         async for places in in_slices(range(first, len(entries)), at_once):

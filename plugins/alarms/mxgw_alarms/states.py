@@ -11,7 +11,7 @@ from mxgw.v1 import alarms_pb2 as pb
 
 UNACK_ALM, ACK_ALM = pb.ALARM_STATE_UNACK_ALM, pb.ALARM_STATE_ACK_ALM
 UNACK_RTN, ACK_RTN = pb.ALARM_STATE_UNACK_RTN, pb.ALARM_STATE_ACK_RTN
-# The state in messages to clients of an alarm that was not active.
+# The previous state that an event reports when the alarm was not active before.
 INACTIVE = pb.ALARM_STATE_UNSPECIFIED
 
 RAISED, ACKNOWLEDGED = pb.ALARM_EVENT_KIND_RAISED, pb.ALARM_EVENT_KIND_ACKNOWLEDGED

@@ -92,7 +92,7 @@ class WebServer(Server):
         for number in (signal.SIGINT, signal.SIGTERM):
             try:
                 loop.add_signal_handler(number, stopping.set)
-            except NotImplementedError:  # on Windows; there asyncio.Runner cancels this task at Ctrl-C
+            except NotImplementedError:  # Windows has no such handlers, and asyncio.Runner cancels this task at Ctrl-C
                 break
         runner = web.AppRunner(await self._make_app(), access_log=None, shutdown_timeout=_END_WITHIN_S)
         await runner.setup()

@@ -112,7 +112,7 @@ class Connections:
         self.answer = answer
         # The open connections. The connection that was idle longest is the first.
         self._open: dict[HttpConnection, None] = {}
-        # Connections that have a complete request, in the order in which they are served. None is in it twice.
+        # Connections that have a complete request, in the order in which they are served. No connection is in it twice.
         self._waiting: deque[HttpConnection] = deque()
         self._has_ended = False
 
@@ -156,7 +156,7 @@ class Connections:
                 asyncio.get_running_loop().call_soon(self._serve_next)
 
     def closed(self, connection: HttpConnection) -> None:
-        """Remove a connection."""
+        """Remove a connection that was closed."""
         self._open.pop(connection, None)
 
     def close_all(self) -> None:

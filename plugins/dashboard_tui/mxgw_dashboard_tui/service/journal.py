@@ -32,7 +32,7 @@ class Journal:
     def add(
         self, kind: pb.JournalKind.ValueType, session: SessionInfo | None, detail: str, operator: str = ""
     ) -> pb.JournalEntry:
-        """Add an entry with the present time."""
+        """Add an entry with the present time, and return it."""
         self._last += 1
         entry = pb.JournalEntry(
             number=self._last,

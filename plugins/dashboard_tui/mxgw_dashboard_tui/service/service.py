@@ -103,7 +103,7 @@ class DashboardService:
         self._operators.logout(call)
         return pb.LogoutResponse()
 
-    # watching
+    # streams and lists for the screens
 
     async def WatchGateway(self, request: pb.WatchGatewayRequest, call: Call, stream: ResponseStream) -> None:
         interval_s = _interval(request.interval)
@@ -232,7 +232,7 @@ class DashboardService:
         try:
             new = NewEntries()
             async for _ in _ticks(interval_s):
-                await turn()  # all watchers are due at the same moment: let other tasks run between two of them
+                await turn()  # all watchers get their ticks at the same moment; this lets other tasks run in between
                 entries = self._gateway.observation.audit_tail(ENTRIES)
                 message = pb.WatchAuditResponse(
                     as_of=timestamp_from_ns(time.time_ns()),
@@ -247,7 +247,7 @@ class DashboardService:
         finally:
             self._audit_watchers -= 1
 
-    # acting
+    # closing sessions and killing workers
 
     async def CloseSession(self, request: pb.CloseSessionRequest, call: Call) -> pb.CloseSessionResponse:
         operator, info = self._operators.administrator(call, request.session_id, "close sessions")

@@ -84,11 +84,11 @@ class DashboardApp(App[None]):
         await self.source.run(self)
 
     def link_changed(self, link: Link, detail: str) -> None:
-        """Implement `Listener`."""
+        """Post the new state of the connection to the app. The source calls this, see `Listener`."""
         self.post_message(LinkChanged(link, detail))
 
     def snapshot_arrived(self, snapshot: pb.WatchGatewayResponse) -> None:
-        """Implement `Listener`."""
+        """Record a snapshot, and post its view to the app. The source calls this, see `Listener`."""
         if self._recorder is not None:
             self._recorder.snapshot(snapshot)
         self.post_message(ViewChanged(self.showing.take(snapshot)))

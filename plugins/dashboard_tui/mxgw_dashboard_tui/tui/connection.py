@@ -127,7 +127,7 @@ class Connection:
         finally:
             call.cancel()
 
-    # the login
+    # logging in and out
 
     async def login(self, user: str, password: str) -> None:
         try:

@@ -166,7 +166,7 @@ class Model:
         return self.view
 
     def _begin(self, instance: str) -> None:
-        """Forget everything, because another run of the gateway has begun and its values cannot be compared."""
+        """Forget everything, because the values of a new run of the gateway cannot be compared with earlier values."""
         self._instance = instance
         self._tracks.clear()
         self._points.clear()

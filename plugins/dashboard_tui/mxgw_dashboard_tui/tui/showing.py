@@ -9,7 +9,7 @@ from mxgw_dashboard_tui.tui.model import Link, Model, View
 
 
 class Showing:
-    """The app updates it, and every screen reads it.
+    """The data that all screens show. The app updates it, and the screens read it.
 
     `clock` returns monotonic seconds, `wall` seconds since 1970.
     """

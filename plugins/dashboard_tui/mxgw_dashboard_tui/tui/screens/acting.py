@@ -23,7 +23,7 @@ class ActingScreen(BaseScreen):
 
     @property
     def target(self) -> tuple[str, str] | None:
-        """Id and name of the session to act on; None when there is no such session."""
+        """Id and name of the session on which the keys act; None when there is no such session."""
         raise NotImplementedError
 
     def check_action(self, action: str, parameters: tuple[object, ...]) -> bool | None:

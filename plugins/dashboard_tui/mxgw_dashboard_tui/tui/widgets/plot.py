@@ -51,7 +51,7 @@ def squeezed(values: Sequence[float], width: int, gone: int = 0) -> list[float]:
     """Return at most `width` values, by dividing the values into groups of neighbours and taking the largest of each.
 
     The first and the last group can be incomplete. Groups are counted from the first value ever, including the `gone`
-    ones, so that a group keeps its values, and its column only moves to the left.
+    values that were dropped. So a group keeps its values, and its column only moves to the left.
     """
     # One column of the width is kept for the incomplete group at the left.
     run = max(1, -(-len(values) // max(1, width - 1)))
