@@ -28,7 +28,7 @@ FORMAT = 1
 CONTENTS = "mxgw-backup.json"
 # The two directories in an archive: `data` has files from below gateway.data_dir, `settings` has settings files.
 DATA, SETTINGS = "data", "settings"
-# Names of files and directories that the gateway or `mxgw restore` makes. No member of an archive may have such a name.
+# Names of files and directories that the gateway or `mxgw restore` makes. They are forbidden for members of an archive.
 RESTORED_SETTINGS = "restored-settings"
 _RESERVED = frozenset({"run", "logs", "lock", RESTORED_SETTINGS, UNFINISHED_RESTORE})
 

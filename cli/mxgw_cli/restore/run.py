@@ -23,7 +23,7 @@ from mxgw_core.printable import printable
 _FILE_MODE, _DIRECTORY_MODE = 0o600, 0o700
 # Files and directories that every data directory has, even when no gateway has ever used it.
 _ALWAYS_THERE = frozenset({"run", "logs", "lock"})
-# These, and the directory that a killed restore perhaps left behind.
+# The names above, and the directory that a killed restore perhaps left behind.
 _OWN = _ALWAYS_THERE | {UNFINISHED_RESTORE}
 
 

@@ -100,7 +100,7 @@ class LineWriter:
         self._console.file.flush()
 
     def gap(self, gap: mxgw_client.Gap) -> None:
-        """Write a gap as a line, so that it stands between the events before and after the gap."""
+        """Write a gap as a line, between the lines of the events before and after the gap."""
         self.gaps += 1
         if gap.covers_its_range:
             self.position = mxgw_client.Position(gap.epoch, gap.last_lost)

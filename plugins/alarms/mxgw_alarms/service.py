@@ -170,8 +170,8 @@ def _may_acknowledge(reference: str, access: Sequence[ItemAccess]) -> bool:
 def _operator(request: pb.AcknowledgeAlarmRequest, identity: Identity) -> str:
     """Return the name of the person or client that acknowledges.
 
-    For a logged-in operator this is the operator's name. For another client it is the name in the request, or without
-    one the name of the client's identity.
+    For a logged-in operator this is the operator's name. For any other client it is the name in the request or, if the
+    request has no name, the name of the client's identity.
 
     Raises:
         InvalidRequest: the request of a logged-in operator names another person, or the name is too long.

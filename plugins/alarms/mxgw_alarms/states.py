@@ -1,8 +1,9 @@
 """The states of an alarm, and the kind of event that a change of state results in.
 
-An alarm is raised (UNACK_ALM), then acknowledged (ACK_ALM) or cleared (UNACK_RTN), and in the end both (ACK_RTN). A
-cleared alarm can be raised again. A provider reports states and not transitions, so several changes can lie between two
-reports. Source: docs/reference/mxaccess.md#alarm-states.
+A raised alarm is in the state UNACK_ALM. It is then acknowledged (ACK_ALM) or cleared (UNACK_RTN). An alarm that is
+both acknowledged and cleared (ACK_RTN) is no longer active. A cleared alarm can be raised again. A provider reports
+states and not transitions, so several changes can lie between two reports.
+Source: docs/reference/mxaccess.md#alarm-states.
 """
 
 from __future__ import annotations

@@ -25,7 +25,7 @@ _HEADERS = 64
 _IDLE_S = 120.0
 # The longest time until a request is complete, counted from the opening of the connection or the request's first byte.
 _REQUEST_S = 5.0
-# The most open connections. One more closes the connection that was idle longest, so that a monitoring system can
+# The most open connections. When one more is opened, an idle connection is closed, so that a monitoring system can
 # always connect.
 _MOST_CONNECTIONS = 16
 # The longest time for sending a response over a slow network; after it the connection is closed.
@@ -121,9 +121,10 @@ class Connections:
         return HttpConnection(self)
 
     def opened(self, connection: HttpConnection) -> None:
-        """Add a connection. When there are too many, close another one.
+        """Add a connection. When there are too many, close another connection first.
 
-        This is the oldest connection that never sent a request, or else the one that was idle longest.
+        The oldest connection that never sent a request is closed or, if all sent one, the connection that was idle
+        longest.
         """
         if self._has_ended:  # the event loop accepted this connection before the server closed, and reports it late
             connection.cut()
@@ -167,7 +168,7 @@ class Connections:
 
 
 class HttpConnection(asyncio.Protocol):
-    """One connection: splits requests from the received bytes, and answers each in order."""
+    """One connection: divides the received bytes into requests, and answers the requests in order."""
 
     def __init__(self, connections: Connections) -> None:
         self._connections = connections

@@ -8,7 +8,7 @@ from mxgw.convert import timestamp_from_ns
 from mxgw.dashboard.v1 import dashboard_service_pb2 as pb
 from mxgw_core.api import AuditEntry
 
-# How many entries are read each time; one message has no more than these.
+# How many entries are read each time, so a message has at most this many entries.
 ENTRIES = 500
 
 

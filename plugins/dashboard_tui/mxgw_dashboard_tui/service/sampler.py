@@ -33,7 +33,7 @@ class Sample:
 
 
 class Sampler:
-    """Takes a sample on request, at most one every `_SHARED_S`."""
+    """Takes samples on request. Requests within `_SHARED_S` get the same sample."""
 
     def __init__(self, gateway: Gateway, clock: Callable[[], float] = time.monotonic) -> None:
         self._gateway = gateway

@@ -281,8 +281,8 @@ def _interval(asked: Duration) -> float:
 async def _ticks(interval_s: float) -> AsyncIterator[tuple[int, float]]:
     """Yield once immediately, and then whenever the event loop's clock is a multiple of the interval.
 
-    Each time yield how many multiples were missed so far, and by how many seconds this one is late. All watchers of the
-    same interval get their ticks at the same moments, so that they share one sample.
+    A tick has the number of multiples that were missed so far, and by how many seconds the tick is late. All watchers
+    with the same interval get their ticks at the same moments, so that they share one sample.
     """
     loop = asyncio.get_running_loop()
     missed, late_s = 0, 0.0

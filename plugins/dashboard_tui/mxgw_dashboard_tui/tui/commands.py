@@ -39,7 +39,7 @@ def names() -> list[str]:
 
 
 def find(text: str) -> str | None:
-    """Return the name of the command that `text` means; None when it means none, or more than one.
+    """Return the name of the command that `text` means; None when it means no command, or several commands.
 
     The text is a name, a shorter name, or the beginning of a name.
     """

@@ -1,4 +1,4 @@
-"""The rows of the table of one session's events: one row per event, per gap, and per number of events left out."""
+"""The rows of the table of one session's events. Events, gaps, and notes about events left out have one row each."""
 
 from __future__ import annotations
 

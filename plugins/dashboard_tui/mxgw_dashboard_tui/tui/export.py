@@ -15,7 +15,7 @@ from mxgw_dashboard_tui.tui.widgets.grid import Row
 
 
 def document_text(row: Row) -> str:
-    """Return a row as one line of JSON, in which all characters beyond ASCII are escaped."""
+    """Return a row as one line of JSON. All characters beyond ASCII are escaped."""
     document: object = row.document
     if isinstance(document, Message):
         document = MessageToDict(document, preserving_proto_field_name=True)

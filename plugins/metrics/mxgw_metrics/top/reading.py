@@ -19,7 +19,7 @@ _MOST_BYTES = 16 * 1024 * 1024
 
 
 class Unreachable(click.ClickException):
-    """Nothing answers at the address. All commands use this exit code when they cannot reach a gateway."""
+    """Nothing answers at the address. The exit code is the same as in all commands that cannot reach a gateway."""
 
     exit_code = 3
 

@@ -11,8 +11,8 @@ from rich.text import Text
 from mxgw_metrics.top.summary import Summary
 
 _NAME_WIDTH = 12
-# A line is marked when a value is above its limit. The alerts in docs/monitoring/alerts.yml have limits for the same
-# values, over longer times.
+# A line is marked when a value is above its limit here. The alerts in docs/monitoring/alerts.yml check the same values
+# with limits of their own.
 _LAG_S, _LOOP_DELAY_S, _STALLED_SHARE = 5.0, 0.5, 0.1
 
 

@@ -35,7 +35,7 @@ _RETRY_S = 2.0
 _HEARTBEAT_S = 1.0
 # A stream without any message, not even a heartbeat, for this time is treated as broken, even if TCP reports no error.
 _SILENT_S = 10.0
-# The largest number of alarms that one AcknowledgeAlarm request may have.
+# The largest number of alarms that one AcknowledgeAlarm request can have.
 _MOST_MARKED = 1000
 _NOT_ENABLED = "Alarms are not enabled on this gateway: its plugin alarms would follow them."
 _NOT_YOURS = "you may look, not acknowledge: that needs the role administrator"
@@ -152,7 +152,7 @@ class AlarmsScreen(BaseScreen):
         self._painting = None
         super().forget()
 
-    # painting
+    # painting the screen
 
     def paint(self, view: View | None) -> None:
         if self.dashboard.showing.frozen_s is not None:
@@ -241,7 +241,7 @@ class AlarmsScreen(BaseScreen):
             self.notify("there is no alarm to acknowledge", severity="warning")
 
     def _chosen(self) -> Sequence[str]:
-        """Return the references of the marked alarms or, if none is marked, that of the alarm at the cursor."""
+        """Return the references of the marked alarms or, if none is marked, the reference at the cursor."""
         if self._marked:
             return sorted(self._marked)
         return [self.grid.current.key] if self.grid.current is not None else []

@@ -227,7 +227,7 @@ class SessionScreen(ActingScreen):
     def go_back(self) -> None:
         self.app.pop_screen()
 
-    # painting
+    # painting the screen
 
     def paint(self, view: View | None) -> None:
         self._thaw()

@@ -62,8 +62,8 @@ class Cell:
 class Row:
     """One row. `key` identifies the object that the row is about, for example a session.
 
-    `document` is the message that is copied or exported as JSON; when it is None, the text of the cells is. A row with
-    `sinks` is always below all rows without it, however the table is sorted.
+    `document` is the message that is copied or exported as JSON; when it is None, the text of the cells is used. A row
+    with `sinks` is always below all rows without `sinks`, however the table is sorted.
     """
 
     key: str
@@ -295,7 +295,7 @@ class Grid(ScrollView, can_focus=True):
                 return
             left += width + _GAP
 
-    # drawing
+    # drawing lines
 
     def shown_columns(self) -> list[Column]:
         """Return the columns on the present page."""
