@@ -47,7 +47,10 @@ def in_order(alarms: Iterable[Alarm]) -> list[Alarm]:
 
 
 def alarms_table(alarms: Sequence[Alarm], width: int) -> Table:
-    """Return a table of alarms in the given order. If it is at least 100 characters wide, it has area and comment."""
+    """Return a table of alarms in the given order. From 100 characters of `width` it also has area and acknowledgement.
+
+    The column of acknowledgements has operator and comment.
+    """
     table = Table(box=None, pad_edge=False, header_style="bold", show_edge=False)
     table.add_column("PRI", justify="right", no_wrap=True)
     table.add_column("STATE", no_wrap=True)

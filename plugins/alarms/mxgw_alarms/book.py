@@ -91,7 +91,7 @@ class AlarmBook:
         return tuple(self._active.values())
 
     def ordered(self) -> Sequence[Entry]:
-        """Return the active alarms, sorted by reference; the same object as long as no alarm changes."""
+        """Return the active alarms, sorted by reference. All calls return the same object until an alarm changes."""
         if self._ordered is None:
             # The list of the last call is nearly sorted, and sorting a nearly sorted list is quick.
             known = [reference for reference in self._references if reference in self._active]

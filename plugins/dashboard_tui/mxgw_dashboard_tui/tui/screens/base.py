@@ -229,7 +229,7 @@ class BaseScreen(Screen[None]):
             self.go_back()
 
     def go_back(self) -> None:
-        """Leave this screen, if there is a screen below it; a `BaseScreen` that is a view of the app has none."""
+        """Do nothing. A screen that lies on top of another screen overrides this, to return to the screen below."""
 
     # sorting, copying and exporting rows
 
