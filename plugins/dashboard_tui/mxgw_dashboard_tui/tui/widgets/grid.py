@@ -48,10 +48,7 @@ class Column:
 
 @dataclass(frozen=True, slots=True)
 class Cell:
-    """One cell: its text, its tone (good, warn, bad, dim or accent), and its sort key `order`.
-
-    When `order` is None, the text is the sort key.
-    """
+    """One cell: text, tone (good, warn, bad, dim or accent), and sort key; without `order` the text is the sort key."""
 
     text: str
     tone: str = ""
