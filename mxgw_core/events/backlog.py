@@ -70,7 +70,7 @@ class Backlog:
         return events, size
 
     def append(self, entry: Piece, now: float) -> None:
-        """Add the newest entry. A gap is joined with a gap right before it, if both report the same kind of loss."""
+        """Add the newest entry. Two neighbouring gaps become one, if they have the same reason and exact counts."""
         last = self._entries[-1][0] if self._entries else None
         if isinstance(entry, Gap) and isinstance(last, Gap) and (joined := _joined(last, entry)):
             self._entries[-1] = joined, self._entries[-1][1]

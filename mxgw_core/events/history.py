@@ -63,7 +63,11 @@ class BrokenPromises:
             self._after = None
 
     def reach(self, after: int, reach: int) -> int:
-        """Return up to where a resume after `after` can rely on a store that says it has all events up to `reach`."""
+        """Return the last sequence that a resume after `after` is promised from a store.
+
+        The store says that it has all events from `after` up to `reach`. The result is smaller than `reach` if a store
+        broke such a promise before.
+        """
         return reach if self._after is None or self._after < after else min(self._after, reach)
 
 

@@ -81,7 +81,7 @@ class Source:
     rest: FromLog | None = None
 
     def next(self, limit_bytes: int) -> Piece | None:  # noqa: ARG002 - a backlog's pieces are as large as they are
-        """Take the next piece, from the log up to about `limit_bytes`; None if there is none, or it is too early."""
+        """Take the next piece, from the log up to about `limit_bytes`; None if there is none, or a pace holds it back."""
         return self.backlog.pop() if self.backlog else None
 
     def then(self) -> Source:
@@ -321,8 +321,8 @@ class Gathering(Source):
     def fits(self, limits: QueueLimits, granted: Granted) -> bool:
         """Whether what remains after conflating is within the limits.
 
-        All values count against the limit in bytes. Only events that are never replaced count against the limit in
-        events: the newest values are no more than the items of the session.
+        All remaining events count against the limit in bytes. Only events that are never replaced count against the
+        limit in events. The newest values do not, because there is at most one for each item.
         """
         free_events, free_bytes = (0, 0) if granted.is_delivered else self._granted_unread(granted)
         size = self.gathered.bytes + self.backlog.bytes - free_bytes

@@ -224,7 +224,7 @@ class Subscriber:
 
     def snapshot_fetched(self, position: int) -> None:
         """Record that the wanted snapshot was fetched, and that it shows the values as of `position`."""
-        if self._snapshot is not None and self._snapshot.is_fetching:  # false if a new snapshot was wanted meanwhile
+        if self._snapshot is not None and self._snapshot.is_fetching:  # ignored if a newer snapshot is wanted by now
             self._snapshot.fetched(position)
 
     def feed(self, older: Piece) -> None:

@@ -88,7 +88,7 @@ class LastPart:
 
 
 class AccessControl:
-    """Combines and counts the answers of the plugins. If a plugin fails, or its answer is unknown, it refuses the call."""
+    """Combines and counts the answers of the plugins. A plugin that fails, or answers unclearly, refuses the call."""
 
     def __init__(self, plugins: PluginHost, figures: CallCounts | None = None) -> None:
         self._plugins = plugins

@@ -236,7 +236,7 @@ class Outlet:
         self.pump()
 
     def _held_s(self) -> float:
-        """Return for how long paces hold events back now; 0 once the end of the stream is decided, so that it is soon."""
+        """Return for how long paces hold events back now; 0 once the end of the stream is decided."""
         if self._is_ending:
             return 0.0
         return min(_LONGEST_HOLD_S, max(pace.wait_s() for pace in self._paces))

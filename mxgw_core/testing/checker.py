@@ -414,9 +414,10 @@ class StreamChecker:
             self._stand_at_opening()
 
     def _hold_to_its_word(self, observation: Observation) -> None:
-        """Check that an incomplete resume has a gap up to the head at its opening, and that a complete resume has none.
+        """Check what the opening of a resume announced about the events up to the head at that moment.
 
-        Gaps of the subscriber's own policy or filter are allowed in both.
+        If `recovered` was true, only the subscriber's own policy or filter may cause a gap among these events. If it
+        was false, there must be a gap.
         """
         if isinstance(observation, Lost) and observation.first:
             if observation.first <= self._promised and observation.reason not in _OF_THE_SUBSCRIBER:

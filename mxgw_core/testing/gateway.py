@@ -40,8 +40,9 @@ async def running_gateway(
     """Serve a gateway while the block runs, then shut it down in order.
 
     `overrides` are settings by dotted key, for example `{"plugins.enabled": ["hello"], "limits.sessions": 2}`. All
-    other settings have their defaults; settings.toml and environment variables are not read. Unless `gateway.listen`
-    is overridden, the gateway listens on a Unix socket in `directory`; without `directory`, in a new temporary one.
+    other settings have their defaults, unless `directory` has a settings.toml; environment variables are not read.
+    Unless `gateway.listen` is overridden, the gateway listens on a Unix socket in `directory`; without `directory`, in
+    a new temporary directory.
 
     Raises:
         MxgwError: the gateway cannot start with these settings.
