@@ -21,9 +21,9 @@ _COUNTED = frozenset({_DROPPED, GapReason.GAP_REASON_CONFLATED})
 # How many bytes of memory an entry uses beside its events.
 _ENTRY_BYTES = 400
 
-# Server handle, item handle and kind.
+# What an event is about: server handle, item handle and kind.
 EventItem: TypeAlias = tuple[int, int, int]
-# Sequence, item, and the encoded record.
+# An event: its sequence, what it is about, and its encoded record.
 _Identified: TypeAlias = tuple[int, EventItem, bytes]
 
 

@@ -48,7 +48,7 @@ class SessionCounts:
         self.replayed = Distribution(REPLAYED_BOUNDS_EVENTS)
 
     def count(self, metric: str, *labels: str, by: int = 1) -> None:
-        """Add to a counter; `labels` are the values of `LABELS[metric]`."""
+        """Add `by` to a counter. `labels` are the values of the labels in `LABELS[metric]`."""
         self._counts[(metric, *labels)] += by
 
     def total(self, metric: str, *labels: str) -> int:
@@ -69,7 +69,7 @@ class SessionCounts:
 
 @dataclass(slots=True)
 class SubscriberCounts:
-    """What one subscriber was given and what it lost, by gap reason."""
+    """How many events and bytes one subscriber got, and how many events it lost for each gap reason."""
 
     delivered_events: int = 0
     delivered_bytes: int = 0

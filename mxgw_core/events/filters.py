@@ -195,7 +195,7 @@ class Opened(NamedTuple):
 
 
 def opened(chunk: Chunk) -> Opened:
-    """Return the events of a chunk.
+    """Take a chunk apart, and return its events.
 
     Raises:
         MalformedBatch: the events are not encoded, or not numbered, as the contract says.

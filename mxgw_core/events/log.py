@@ -216,7 +216,7 @@ class EventLog:
         self.appended_bytes += len(data)
 
     def append_gap(self, gap: Gap) -> None:
-        """Append a range that no event will fill.
+        """Append a gap: a range that no event will fill.
 
         Raises:
             OutOfOrder: the gap does not begin at the next sequence, or its range is empty.

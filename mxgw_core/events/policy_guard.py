@@ -26,7 +26,7 @@ log = logging.getLogger(__name__)
 
 # How long one call of a policy may keep the event loop busy (docs/reference/streams.md#policy-budget).
 POLICY_BUDGET_S = 0.001
-# How much longer `Select.keep` may take for each item that it is asked about.
+# `Select.keep` may take this time for each item that it is asked about, in addition to POLICY_BUDGET_S for all items.
 _ANSWER_BUDGET_S = 0.000_002
 
 

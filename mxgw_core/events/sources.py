@@ -81,7 +81,7 @@ class Source:
     rest: FromLog | None = None
 
     def next(self, limit_bytes: int) -> Piece | None:  # noqa: ARG002 - a backlog's pieces are as large as they are
-        """Take the next piece, from the log up to about `limit_bytes`; None if there is none, or a pace holds it back."""
+        """Take the next piece, from the log up to about `limit_bytes`; None if there is none, or if a pace waits."""
         return self.backlog.pop() if self.backlog else None
 
     def then(self) -> Source:
@@ -89,7 +89,7 @@ class Source:
         return self
 
     def arrived(self) -> None:
-        """Process what was appended to the log since the last call, as far as this state needs to."""
+        """Process the events appended to the log since the last call. Most states do nothing, and read the log later."""
 
     def is_over(self, limits: QueueLimits, granted: Granted) -> bool:
         """Whether the reader is over its limits, so that its policy must be asked."""
@@ -122,7 +122,7 @@ class Source:
         return own + self.gathered.memory_bytes if self.gathered is not None else own
 
     def unread(self) -> Unread:
-        """Return how much was not taken yet. For gathered events, `seconds` counts from the first one gathered."""
+        """Return how much was not taken yet. Gathered events are as old as the first of them, even if it was replaced."""
         events = size = 0
         since: float | None = None
         for part in (self.backlog, self.gathered):

@@ -15,7 +15,7 @@ from mxgw_core.events.pieces import Gap
 
 
 class Start(enum.Enum):
-    """Where to begin when no position is named."""
+    """Where a stream begins if the client names no position."""
 
     NOW = "now"
     OLDEST_RETAINED = "oldest_retained"

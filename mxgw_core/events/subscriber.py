@@ -124,7 +124,7 @@ class Subscriber:
 
     @property
     def name(self) -> str:
-        """Id and client name, for logs."""
+        """Id and client name in one text, for messages."""
         return f"{self.id} ({self.client_name})" if self.client_name else self.id
 
     @property
@@ -200,7 +200,7 @@ class Subscriber:
     # what comes in
 
     def arrived(self) -> None:
-        """Process what was appended to the log since the last call, as far as the present state needs to."""
+        """Let the present state process what was appended to the log, and change to the next state if it has finished."""
         self.source.arrived()
         self._go_on()
 
@@ -241,7 +241,7 @@ class Subscriber:
         """
         source = self.source
         if type(source) is FromLog and not (self._controls or self._staged or self._snapshot or self.filters):
-            piece = source.next(limit_bytes)  # the usual case, and the hot path
+            piece = source.next(limit_bytes)  # the usual case, which must be fast
             if piece is not None:
                 self._hand_over(piece)
                 if self.on_taken is not None:
@@ -379,7 +379,7 @@ class Subscriber:
         due_s = self.source.due_in_s()
         if self._controls or self.end_error is not None or (due_s is None and not self.is_caught_up):
             return
-        # Completed by `wake`.
+        # This future is completed by `wake`.
         woken = asyncio.get_running_loop().create_future()
         self.on_work = lambda: None if woken.done() else woken.set_result(None)
         self.is_idle, self.is_timed = due_s is None, due_s is not None

@@ -1,7 +1,7 @@
 """Counts of calls: how each ended, by method and code, how long it took, and whether its caller was let in.
 
-Only methods of served services are counted by name. Calls of any other name share one count, so that a stranger cannot
-add names.
+Only methods of served services have counts of their own. Calls of all other methods share one count, because strangers
+can invent any number of names.
 """
 
 from __future__ import annotations
@@ -77,7 +77,7 @@ class MethodCounts:
 
 
 class CallCounts:
-    """All calls of a gateway.
+    """Counts of all calls of a gateway.
 
     Attributes:
         methods: Key: the path of a method, `/package.Service/Method`. Value: the counts of this method.

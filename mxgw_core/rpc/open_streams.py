@@ -34,7 +34,7 @@ class OpenStreams:
 
     @asynccontextmanager
     async def serving(self, stream: OpenStream) -> AsyncIterator[None]:
-        """Count `stream` as open while the block runs. Entering does not wait.
+        """Count `stream` as open while the block runs. To enter the block does not wait for anything.
 
         Raises:
             GatewayError: `end` was called for the stream. The block was cancelled.

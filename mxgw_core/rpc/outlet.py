@@ -32,7 +32,8 @@ from mxgw_core.events.snapshot_place import SnapshotDue, SnapshotWanted
 from mxgw_core.events.subscriber import Control, End, Output, Progress, Subscriber
 from mxgw_core.rpc.writers import ResponseWriter
 
-# A stream with a pace is sent pieces of about this size, a few dozen events, so that few go out at once.
+# A stream with a pace takes pieces of about this size, which have a few dozen events, so that few events are sent at
+# once.
 _PACED_BYTES = 4 * 1024
 # The longest time for which a pace holds events back before the stream is looked at again: it may be about to end.
 _LONGEST_HOLD_S = 0.25

@@ -25,7 +25,7 @@ _EPOCH_BYTES = 16
 
 
 def start_of(start: pb.StartPosition) -> Start | Position:
-    """Return where a stream is to begin; `snapshot_then_live` begins now.
+    """Return where a stream begins. For `snapshot_then_live` this is `Start.NOW`; the caller adds the snapshot.
 
     Raises:
         InvalidRequest: the position has no valid epoch.
@@ -169,7 +169,7 @@ def _policy_of(plugins: PluginHost, request: PolicyRequest) -> tuple[OverflowPol
 
 
 def _position_lost(distributor: Distributor, gap: Gap | None) -> PositionLost:
-    """Return the refusal of a resume that would not be complete."""
+    """Return the error for a resume that would not be complete."""
     return PositionLost(
         gap.detail
         if gap
