@@ -88,7 +88,7 @@ class Distributor:
         )
 
     def retain(self, retention: Retention) -> None:
-        """Keep this much after delivery, and no less than earlier calls asked for; `bound` still limits the bytes."""
+        """Keep `retention` after delivery, and no less than earlier calls asked for; `bound` still limits the bytes."""
         retention = retention if self._retention is NOTHING_RETAINED else self._retention.covering(retention)
         self._retention = self._bounded(retention)
         self.log.segment_s = self._retention.seconds * _AGE_SHARE or math.inf
@@ -133,7 +133,7 @@ class Distributor:
         totals.replayed.add(self.counts.replayed)
         for given in (self.counts.left, *(subscriber.counts for subscriber in self.subscribers.values())):
             totals.given.add(given)
-        if stalled_ms := self._overflow.stalled_ms:  # a stall that goes on is not yet in the counts
+        if stalled_ms := self._overflow.stalled_ms:  # the counts get this time only when the events come again
             totals.counts[STALL,] += stalled_ms
         return totals
 

@@ -343,7 +343,7 @@ class EventLog:
         return events, size
 
     def skip(self, after: int, events: int) -> int:
-        """Return the sequence of the event number `events` behind `after`; the head when fewer events follow."""
+        """Return the sequence that lies `events` events behind `after`; the head when fewer events follow."""
         if events <= 0 or after >= self.head:
             return after
         for entry in self._entries[self._index_of(after + 1) :]:

@@ -89,7 +89,7 @@ class Source:
         return self
 
     def arrived(self) -> None:
-        """Process the events appended to the log since the last call. Most states do nothing, and read the log later."""
+        """Process the events appended to the log since the last call. Most states do nothing and read the log later."""
 
     def is_over(self, limits: QueueLimits, granted: Granted) -> bool:
         """Whether the reader is over its limits, so that its policy must be asked."""
@@ -122,7 +122,10 @@ class Source:
         return own + self.gathered.memory_bytes if self.gathered is not None else own
 
     def unread(self) -> Unread:
-        """Return how much was not taken yet. Gathered events are as old as the first of them, even if it was replaced."""
+        """Return how much was not taken yet.
+
+        Gathered events are counted as old as the first event that was gathered, even if this event was replaced.
+        """
         events = size = 0
         since: float | None = None
         for part in (self.backlog, self.gathered):

@@ -109,7 +109,7 @@ class Subscriber:
         self._counts_of_session = session_counts
         self.delivered = place.delivered
         self._granted = Granted(log.head, log.appended_events, log.appended_bytes, *log.after(place.cursor))
-        # When it went over its limits; None once it has caught up or is within them again.
+        # When the reader exceeded its limits; None once the reader has caught up or is within its limits again.
         self.over_since: float | None = None
         self._controls: deque[bytes] = deque()
         self._snapshot: SnapshotAt | None = None
@@ -200,7 +200,7 @@ class Subscriber:
     # what comes in
 
     def arrived(self) -> None:
-        """Let the present state process what was appended to the log, and change to the next state if it has finished."""
+        """Let the present state process what was appended to the log, and change to the next state if necessary."""
         self.source.arrived()
         self._go_on()
 
