@@ -111,7 +111,7 @@ class Source:
 
     @property
     def backlog_bytes(self) -> int:
-        """The bytes of the events that are held for this reader alone, and not only in the shared log."""
+        """About how many bytes are held for this reader alone. Unread events in the shared log are not counted."""
         own = self.backlog.bytes if self.backlog is not None else 0
         return own + self.gathered.memory_bytes if self.gathered is not None else own
 

@@ -146,7 +146,7 @@ class Subscriber:
 
     @property
     def backlog_bytes(self) -> int:
-        """The bytes of the events that are held for this reader alone, and not only in the shared log."""
+        """About how many bytes are held for this reader alone. Unread events in the shared log are not counted."""
         return self.source.backlog_bytes
 
     @property
