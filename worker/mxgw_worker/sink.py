@@ -1,4 +1,6 @@
-"""Takes the backend's events: encodes them for the outbox, keeps last values, pairs write completions."""
+"""Receives the backend's events. It encodes them for the outbox, keeps the last values, and pairs write completions
+with writes.
+"""
 
 from __future__ import annotations
 
@@ -29,7 +31,9 @@ log = logging.getLogger(__name__)
 
 
 class WorkerSink:
-    """Implements `EventSink`. `on_event` is called after each event, `on_failed` when the backend fails for good."""
+    """Implements `EventSink`. `on_event` is called after each event, and `on_failed` when the backend has failed for
+    good.
+    """
 
     def __init__(
         self,
@@ -61,7 +65,7 @@ class WorkerSink:
         statuses: Sequence[MxStatus],
         raw_source_time: str = "",
     ) -> None:
-        """See `EventSink.data_change`. The hot path of the worker."""
+        """See `EventSink.data_change`. This is the hot path of the worker."""
         encoder = self._encoder
         outbox = self._outbox
         item = self._items.items.get((server_handle, item_handle))
@@ -102,7 +106,8 @@ class WorkerSink:
         """See `EventSink.write_complete`."""
         item = self._items.get(server_handle, item_handle)
         try:
-            # Read before the write ends, which may remove the item.
+            # The item's state is read before the write ends, because the end of the write can lead to the removal of
+            # the item.
             uncertain = item is not None and item.pairing_uncertain
             write_id = 0 if item is None else self._writes.complete(item, statuses)
             body = WriteComplete(statuses=statuses, write_id=write_id, pairing_uncertain=uncertain)
@@ -172,12 +177,15 @@ class WorkerSink:
         log.warning("write %d got no completion in time; its outcome is unknown", write.write_id)
         item = write.item
         body = WriteComplete(write_id=write.write_id, missing=True, pairing_uncertain=item.pairing_uncertain)
-        # If the item was removed, another one may have its handle, and its own serial must not be used any more.
+        # If the item was removed, another item can have its handle now, and the removed item's serial must not be used
+        # any more.
         serial = item.serial if self._items.get(*item.key) is item else self._items.next_serial()
         self._append(EVENT_KIND_WRITE_COMPLETE, *item.key, body.SerializeToString(), serial)
 
     def _unusable(self, what: str, error: Exception) -> None:
-        """The backend delivered data that cannot be encoded, because of a bug: a gap takes the place of the event."""
+        """Report a gap in place of an event that cannot be encoded. The backend has a bug when it delivers such
+        data.
+        """
         log.error("the backend delivered a %s that cannot be encoded", what, exc_info=error)
         detail = f"the backend delivered a {what} that cannot be encoded; see the worker's log"
         self._outbox.append_gap(GAP_REASON_SOURCE_OVERFLOW, detail, 1)

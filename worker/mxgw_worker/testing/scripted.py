@@ -1,4 +1,4 @@
-"""A backend that follows the rules of MXAccess handles, and otherwise does what a test sets."""
+"""A backend that follows the rules of MXAccess for handles, and otherwise does what a test sets."""
 
 from __future__ import annotations
 
@@ -29,15 +29,15 @@ class ScriptedBackend:
         self.calls: list[tuple[object, ...]] = []
         self.items: dict[tuple[int, int], _Item] = {}
         self.registrations: dict[int, str] = {}
-        # The events that advising a reference emits at once: value, quality, statuses.
+        # Key: reference. Value: the events (value, quality, statuses) that an advise of this reference emits at once.
         self.first_values: dict[str, list[tuple[MxValue, int, list[MxStatus]]]] = {}
-        # By method: errors for its next calls, one each.
+        # Key: method. Value: the errors that its next calls raise, one error per call.
         self.failures: dict[str, list[Exception]] = defaultdict(list)
-        # By method: a call is recorded, and then waits until this event is set.
+        # Key: method. Value: an event. A call is recorded, and then waits until this event is set.
         self.holds: dict[str, asyncio.Event] = {}
-        # By method: set when a call was recorded.
+        # Key: method. Value: an event that is set when a call was recorded.
         self.reached: dict[str, asyncio.Event] = defaultdict(asyncio.Event)
-        # Whether a write completes by itself, with success.
+        # True when every write completes by itself, with success.
         self.completes_writes = False
         self.is_stopped = False
         self._options = dict(options or {})
@@ -45,7 +45,7 @@ class ScriptedBackend:
 
     @property
     def sink(self) -> EventSink:
-        """Where events go, once started."""
+        """The sink that receives the events. It is set by `start`."""
         if self._sink is None:
             raise RuntimeError("the backend is not started")
         return self._sink
@@ -55,7 +55,7 @@ class ScriptedBackend:
         return BackendInfo(kind="scripted", version="1", source="a test")
 
     async def start(self, sink: EventSink) -> None:
-        """See `Backend`; option `refuse` makes it fail."""
+        """See `Backend.start`. The option `refuse` makes it fail."""
         await self._called("start")
         if "refuse" in self._options:
             raise BackendUnavailable(str(self._options["refuse"]))
@@ -142,7 +142,7 @@ class ScriptedBackend:
         )
 
     async def authenticate_user(self, server_handle: int, user: str, password: str) -> int:
-        """See `Backend`; the user id is the length of the password, which is not recorded."""
+        """See `Backend.authenticate_user`. The user id is the length of the password, which is not recorded."""
         await self._called("authenticate_user", server_handle, user)
         self._check_registered(server_handle)
         return len(password)
@@ -183,7 +183,7 @@ class ScriptedBackend:
         self.sink.data_change(server_handle, item_handle, to_value(value), quality, 1_000_000_000, [ok_status()])
 
     def names(self) -> list[str]:
-        """Return the methods called so far, without start and stop."""
+        """Return the names of the methods that were called so far, without start and stop."""
         return [str(call[0]) for call in self.calls if call[0] not in ("start", "stop")]
 
     async def _called(self, method: str, *arguments: object) -> None:
@@ -226,14 +226,14 @@ class ScriptedBackend:
 
 
 class BrowsableScriptedBackend(ScriptedBackend):
-    """A scripted backend with an address space: `nodes` by parent path."""
+    """A scripted backend with an address space. `nodes` has the children of each path."""
 
     def __init__(self, options: Mapping[str, object] | None = None) -> None:
         super().__init__(options)
         self.nodes: dict[str, list[BrowseNode]] = {}
 
     async def browse(self, parent: str) -> Sequence[BrowseNode]:
-        """See `Browsable`."""
+        """See `Browsable.browse`."""
         await self._called("browse", parent)
         if parent not in self.nodes:
             raise MxError(E_INVALIDARG, f"no node {parent!r}")

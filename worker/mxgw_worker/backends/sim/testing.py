@@ -75,7 +75,7 @@ class ManualClock:
 
 @dataclass(frozen=True, slots=True)
 class Recorded:
-    """One event, with its messages turned into Python values. `kind` is the sink's method."""
+    """One event, with its messages converted to Python values. `kind` is the name of the sink's method."""
 
     kind: str
     server: int
