@@ -55,7 +55,7 @@ class Methods:
         self._maximum_reference_bytes = maximum_reference_bytes
 
     async def register(self, call: Call, command: c.RegisterCommand) -> MxReply:
-        """Run Register."""
+        """Run Register on the backend."""
         async with self.turn(call):
             server_handle = await self.backend.register(command.client_name)
             self.items.registrations[server_handle] = command.client_name
@@ -76,12 +76,12 @@ class Methods:
         return MxReply()
 
     async def add_item(self, call: Call, command: c.AddItemCommand) -> MxReply:
-        """Run AddItem."""
+        """Run AddItem on the backend."""
         async with self.turn(call):
             return _added(await self.add(command.server_handle, command.item_definition, ""))
 
     async def add_item2(self, call: Call, command: c.AddItem2Command) -> MxReply:
-        """Run AddItem2."""
+        """Run AddItem2 on the backend."""
         async with self.turn(call):
             item = await self.add(
                 command.server_handle, command.item_definition, command.item_context, with_context=True
@@ -89,7 +89,7 @@ class Methods:
         return _added(item)
 
     async def add_buffered_item(self, call: Call, command: c.AddBufferedItemCommand) -> MxReply:
-        """Run AddBufferedItem."""
+        """Run AddBufferedItem on the backend."""
         self.check_room(command.item_definition, command.item_context)
         async with self.turn(call):
             self.check_room(command.item_definition, command.item_context)
@@ -148,8 +148,8 @@ class Methods:
         """Check an item handle that a client has sent. This must be called right before the backend call that uses the
         handle. The caller holds the turn.
 
-        The gateway checked the caller's rights to the item that had this handle at that time, but handles are reused.
-        `index` is the place of the handle in the input of the command.
+        The gateway has checked the caller's rights to an item with this handle. Handles are reused, so another item can
+        have the handle by now. `index` is the place of the handle in the input of the command.
 
         Raises:
             Refused: ITEM_CHANGED, another item has the handle now.
@@ -184,14 +184,14 @@ class Methods:
         self.items.remove((server_handle, item_handle))
 
     async def advise(self, call: Call, command: c.AdviseCommand) -> MxReply:
-        """Run Advise."""
+        """Run Advise on the backend."""
         async with self.turn(call):
             self.check_item(call, command.server_handle, command.item_handle)
             await self.start_advise(command.server_handle, command.item_handle, supervisory=False)
         return MxReply()
 
     async def advise_supervisory(self, call: Call, command: c.AdviseSupervisoryCommand) -> MxReply:
-        """Run AdviseSupervisory."""
+        """Run AdviseSupervisory on the backend."""
         async with self.turn(call):
             self.check_item(call, command.server_handle, command.item_handle)
             await self.start_advise(command.server_handle, command.item_handle, supervisory=True)
@@ -226,50 +226,50 @@ class Methods:
             item.advise = ADVISE_KIND_NONE
 
     async def authenticate_user(self, call: Call, command: c.AuthenticateUserCommand) -> MxReply:
-        """Run AuthenticateUser."""
+        """Run AuthenticateUser on the backend."""
         async with self.turn(call):
             user_id = await self.backend.authenticate_user(command.server_handle, command.user, command.password)
         return MxReply(user_id=user_id)
 
     async def archestra_user_to_id(self, call: Call, command: c.ArchestraUserToIdCommand) -> MxReply:
-        """Run ArchestrAUserToId."""
+        """Run ArchestrAUserToId on the backend."""
         async with self.turn(call):
             user_id = await self.backend.archestra_user_to_id(command.server_handle, command.user_guid)
         return MxReply(user_id=user_id)
 
     async def suspend(self, call: Call, command: c.SuspendCommand) -> MxReply:
-        """Run Suspend."""
+        """Run Suspend on the backend."""
         return await self._suspension(call, command.server_handle, command.item_handle, suspend=True)
 
     async def activate(self, call: Call, command: c.ActivateCommand) -> MxReply:
-        """Run Activate."""
+        """Run Activate on the backend."""
         return await self._suspension(call, command.server_handle, command.item_handle, suspend=False)
 
     async def set_buffered_update_interval(self, call: Call, command: c.SetBufferedUpdateIntervalCommand) -> MxReply:
-        """Run SetBufferedUpdateInterval."""
+        """Run SetBufferedUpdateInterval on the backend."""
         interval_ms = checked_interval_ms(command.interval_ms)
         async with self.turn(call):
             await self.backend.set_buffered_update_interval(command.server_handle, interval_ms)
         return MxReply()
 
     async def write(self, call: Call, command: c.WriteCommand) -> MxReply:
-        """Run Write."""
+        """Run Write on the backend."""
         h, i, value = *_handles(command), checked_value(command)
         return await self._write(call, command, lambda: self.backend.write(h, i, value, command.user_id))
 
     async def write2(self, call: Call, command: c.Write2Command) -> MxReply:
-        """Run Write2."""
+        """Run Write2 on the backend."""
         h, i, value, time_ns = *_handles(command), checked_value(command), checked_time(command)
         return await self._write(call, command, lambda: self.backend.write2(h, i, value, time_ns, command.user_id))
 
     async def write_secured(self, call: Call, command: c.WriteSecuredCommand) -> MxReply:
-        """Run WriteSecured."""
+        """Run WriteSecured on the backend."""
         h, i, value = *_handles(command), checked_value(command)
         users = command.current_user_id, command.verifier_user_id
         return await self._write(call, command, lambda: self.backend.write_secured(h, i, *users, value))
 
     async def write_secured2(self, call: Call, command: c.WriteSecured2Command) -> MxReply:
-        """Run WriteSecured2."""
+        """Run WriteSecured2 on the backend."""
         h, i, value, time_ns = *_handles(command), checked_value(command), checked_time(command)
         users = command.current_user_id, command.verifier_user_id
         return await self._write(call, command, lambda: self.backend.write_secured2(h, i, *users, value, time_ns))

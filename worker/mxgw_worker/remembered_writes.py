@@ -14,11 +14,11 @@ from typing import TypeAlias
 from mxgw.worker.v1.worker_pb2 import CommandReply, CommandRequest, Failure
 from mxgw_worker.calls import Call, CallExpired, CallFailed, report_bug
 
+# The time that the contract promises. A client repeats a call within seconds. A program or a gateway that was restarted
+# repeats it within minutes.
+REMEMBERED_S = 600.0
 # Limits for the memory of one worker, which uses about 25 MiB without remembered writes. They are enough for 33 single
 # writes per second during ten minutes.
-REMEMBERED_S = 600.0
-# Limits for the memory of one worker, which uses about 25 MiB otherwise: enough for 33 single writes a second for ten
-# minutes.
 REMEMBERED_REQUESTS = 20_000
 REMEMBERED_BYTES = 16 * 1024 * 1024
 # The bytes of memory of an entry with a short reply. tracemalloc reports 300 on CPython 3.11, without the overhead of

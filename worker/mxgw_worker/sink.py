@@ -65,7 +65,7 @@ class WorkerSink:
         statuses: Sequence[MxStatus],
         raw_source_time: str = "",
     ) -> None:
-        """See `EventSink.data_change`. This is the hot path of the worker."""
+        """Encode a data change; see `EventSink.data_change`. This is the hot path of the worker."""
         encoder = self._encoder
         outbox = self._outbox
         item = self._items.items.get((server_handle, item_handle))
@@ -103,7 +103,7 @@ class WorkerSink:
         self._on_event()
 
     def write_complete(self, server_handle: int, item_handle: int, statuses: Sequence[MxStatus]) -> None:
-        """See `EventSink.write_complete`."""
+        """Pair a write completion with its write, and encode it; see `EventSink.write_complete`."""
         item = self._items.get(server_handle, item_handle)
         try:
             # The item's state is read before the write ends, because the end of the write can lead to the removal of
@@ -117,7 +117,7 @@ class WorkerSink:
         self._append(EVENT_KIND_WRITE_COMPLETE, server_handle, item_handle, body.SerializeToString())
 
     def operation_complete(self, server_handle: int, item_handle: int, statuses: Sequence[MxStatus]) -> None:
-        """See `EventSink.operation_complete`."""
+        """Encode an operation completion; see `EventSink.operation_complete`."""
         try:
             body = OperationComplete(statuses=statuses)
         except Exception as error:
@@ -135,7 +135,7 @@ class WorkerSink:
         source_times_ns: Sequence[int],
         statuses: Sequence[MxStatus],
     ) -> None:
-        """See `EventSink.buffered_data_change`."""
+        """Encode a buffered data change; see `EventSink.buffered_data_change`."""
         try:
             body = BufferedDataChange(
                 data_type=mapped_data_type(data_type),
@@ -151,20 +151,20 @@ class WorkerSink:
         self._append(EVENT_KIND_BUFFERED_DATA_CHANGE, server_handle, item_handle, body.SerializeToString())
 
     def source_gap(self, reason: GapReason.ValueType, detail: str, count: int = 0) -> None:
-        """See `EventSink.source_gap`."""
+        """Keep a gap in the outbox; see `EventSink.source_gap`."""
         log.warning("the source lost events (%s): %s", GapReason.Name(reason), detail)
         self._outbox.append_gap(reason, detail, count)
         self._on_event()
 
     def source_health(self, health: SourceHealth.ValueType, detail: str) -> None:
-        """See `EventSink.source_health`."""
+        """Keep the source's health; see `EventSink.source_health`."""
         if health != self.health:
             log.info("source health is %s: %s", SourceHealth.Name(health), detail)
         self.health = health
         self.health_detail = detail
 
     def failed(self, detail: str) -> None:
-        """See `EventSink.failed`."""
+        """Report that the backend has failed for good; see `EventSink.failed`."""
         self._on_failed(detail)
 
     def _append(self, kind: int, server_handle: int, item_handle: int, body: bytes, serial: int = 0) -> None:

@@ -40,9 +40,9 @@ class FrameDecoder:
 
     def __init__(self, maximum_bytes: int) -> None:
         self._maximum_bytes = maximum_bytes
-        # The start of a frame that is not complete yet, its length included.
-        self._partial = bytearray()
         # The start of a frame that is not complete yet, including its length.
+        self._partial = bytearray()
+        # The size of `_partial` when its frame is complete; 0 while the length of the frame is not known.
         self._wanted_bytes = 0
         self._error: str | None = None
 

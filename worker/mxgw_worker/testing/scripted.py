@@ -55,76 +55,76 @@ class ScriptedBackend:
         return BackendInfo(kind="scripted", version="1", source="a test")
 
     async def start(self, sink: EventSink) -> None:
-        """See `Backend.start`. The option `refuse` makes it fail."""
+        """Record the call; see `Backend.start`. The option `refuse` makes it fail."""
         await self._called("start")
         if "refuse" in self._options:
             raise BackendUnavailable(str(self._options["refuse"]))
         self._sink = sink
 
     async def stop(self) -> None:
-        """See `Backend.stop`."""
+        """Record the call; see `Backend.stop`."""
         await self._called("stop")
         self.is_stopped = True
 
     async def register(self, client_name: str) -> int:
-        """See `Backend.register`."""
+        """Record the call; see `Backend.register`."""
         await self._called("register", client_name)
         handle = _lowest_free(self.registrations)
         self.registrations[handle] = client_name
         return handle
 
     async def unregister(self, server_handle: int) -> None:
-        """See `Backend.unregister`."""
+        """Record the call; see `Backend.unregister`."""
         await self._called("unregister", server_handle)
         self._check_registered(server_handle)
         del self.registrations[server_handle]
         self.items = {key: item for key, item in self.items.items() if key[0] != server_handle}
 
     async def add_item(self, server_handle: int, item_definition: str) -> int:
-        """See `Backend.add_item`."""
+        """Record the call; see `Backend.add_item`."""
         await self._called("add_item", server_handle, item_definition)
         return self._add(server_handle, item_definition)
 
     async def add_item2(self, server_handle: int, item_definition: str, item_context: str) -> int:
-        """See `Backend.add_item2`."""
+        """Record the call; see `Backend.add_item2`."""
         await self._called("add_item2", server_handle, item_definition, item_context)
         return self._add(server_handle, f"{item_context}.{item_definition}")
 
     async def remove_item(self, server_handle: int, item_handle: int) -> None:
-        """See `Backend.remove_item`."""
+        """Record the call; see `Backend.remove_item`."""
         await self._called("remove_item", server_handle, item_handle)
         self._check_item(server_handle, item_handle)
         del self.items[server_handle, item_handle]
 
     async def advise(self, server_handle: int, item_handle: int) -> None:
-        """See `Backend.advise`."""
+        """Record the call; see `Backend.advise`."""
         await self._called("advise", server_handle, item_handle)
         self._advise(server_handle, item_handle)
 
     async def advise_supervisory(self, server_handle: int, item_handle: int) -> None:
-        """See `Backend.advise_supervisory`."""
+        """Record the call; see `Backend.advise_supervisory`."""
         await self._called("advise_supervisory", server_handle, item_handle)
         self._advise(server_handle, item_handle)
 
     async def un_advise(self, server_handle: int, item_handle: int) -> None:
-        """See `Backend.un_advise`."""
+        """Record the call; see `Backend.un_advise`."""
         await self._called("un_advise", server_handle, item_handle)
         self._check_item(server_handle, item_handle).advised = False
 
     async def write(self, server_handle: int, item_handle: int, value: MxValue, user_id: int) -> None:
-        """See `Backend.write`."""
+        """Record the call; see `Backend.write`."""
         await self._write("write", server_handle, item_handle, value, user_id)
 
     async def write2(
         self, server_handle: int, item_handle: int, value: MxValue, time_ns: int | None, user_id: int
     ) -> None:
-        """See `Backend.write2`."""
+        """Record the call; see `Backend.write2`."""
         await self._write("write2", server_handle, item_handle, value, time_ns, user_id)
 
     async def write_secured(
         self, server_handle: int, item_handle: int, current_user_id: int, verifier_user_id: int, value: MxValue
     ) -> None:
-        """See `Backend.write_secured`."""
+        """Record the call; see `Backend.write_secured`."""
         await self._write("write_secured", server_handle, item_handle, current_user_id, verifier_user_id, value)
 
     async def write_secured2(
@@ -136,43 +136,43 @@ class ScriptedBackend:
         value: MxValue,
         time_ns: int | None,
     ) -> None:
-        """See `Backend.write_secured2`."""
+        """Record the call; see `Backend.write_secured2`."""
         await self._write(
             "write_secured2", server_handle, item_handle, current_user_id, verifier_user_id, value, time_ns
         )
 
     async def authenticate_user(self, server_handle: int, user: str, password: str) -> int:
-        """See `Backend.authenticate_user`. The user id is the length of the password, which is not recorded."""
+        """Record the call; see `Backend.authenticate_user`. The user id is the length of the password, which is not recorded."""
         await self._called("authenticate_user", server_handle, user)
         self._check_registered(server_handle)
         return len(password)
 
     async def archestra_user_to_id(self, server_handle: int, user_guid: str) -> int:
-        """See `Backend.archestra_user_to_id`."""
+        """Record the call; see `Backend.archestra_user_to_id`."""
         await self._called("archestra_user_to_id", server_handle, user_guid)
         self._check_registered(server_handle)
         return 9
 
     async def suspend(self, server_handle: int, item_handle: int) -> MxStatus:
-        """See `Backend.suspend`."""
+        """Record the call; see `Backend.suspend`."""
         await self._called("suspend", server_handle, item_handle)
         self._check_item(server_handle, item_handle)
         self.sink.operation_complete(server_handle, item_handle, [ok_status()])
         return ok_status()
 
     async def activate(self, server_handle: int, item_handle: int) -> MxStatus:
-        """See `Backend.activate`."""
+        """Record the call; see `Backend.activate`."""
         await self._called("activate", server_handle, item_handle)
         self._check_item(server_handle, item_handle)
         return ok_status()
 
     async def add_buffered_item(self, server_handle: int, item_definition: str, item_context: str) -> int:
-        """See `Backend.add_buffered_item`."""
+        """Record the call; see `Backend.add_buffered_item`."""
         await self._called("add_buffered_item", server_handle, item_definition, item_context)
         return self._add(server_handle, item_definition)
 
     async def set_buffered_update_interval(self, server_handle: int, interval_ms: int) -> None:
-        """See `Backend.set_buffered_update_interval`."""
+        """Record the call; see `Backend.set_buffered_update_interval`."""
         await self._called("set_buffered_update_interval", server_handle, interval_ms)
         self._check_registered(server_handle)
 
@@ -233,7 +233,7 @@ class BrowsableScriptedBackend(ScriptedBackend):
         self.nodes: dict[str, list[BrowseNode]] = {}
 
     async def browse(self, parent: str) -> Sequence[BrowseNode]:
-        """See `Browsable.browse`."""
+        """Record the call; see `Browsable.browse`."""
         await self._called("browse", parent)
         if parent not in self.nodes:
             raise MxError(E_INVALIDARG, f"no node {parent!r}")

@@ -59,8 +59,8 @@ class Publisher:
     """Delivers the messages of the subscriptions in `by_id`.
 
     `rebuild` is called with a subscription whose messages cannot be delivered completely, and with the reason.
-    `rebuild` has to call `remove`. `publish` runs while the connection is up, once for each publish request that should
-    wait at the server.
+    `rebuild` has to call `remove`. `publish` runs while the connection is up, in one task for each publish request that
+    should wait at the server.
     """
 
     def __init__(
@@ -72,7 +72,7 @@ class Publisher:
         self.by_id: dict[int, Subscription] = {}
         self._acks: list[ua.SubscriptionAcknowledgement] = []
         self._any = asyncio.Event()  # Set while a subscription exists. A publish request without one is an error.
-        # Messages are delivered one after the other, also while a delivery waits for Republish.
+        # Held during a delivery. Messages are delivered one after the other, also while a delivery waits for Republish.
         self._taking = asyncio.Lock()
         self._publishers = 0
 

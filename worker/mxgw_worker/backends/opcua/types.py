@@ -13,7 +13,7 @@ from .server_connection import ServerConnection
 
 _HAS_SUBTYPE = ua.NodeId(45, 0)
 _ENUMERATION = 29
-# The abstract types BaseDataType, Number, Integer and UInteger. The concrete type is known only from a value.
+# Ids of the abstract types BaseDataType, Number, Integer and UInteger. Only a value shows the concrete type.
 _ABSTRACT = frozenset({24, 26, 27, 28})
 _LAST_BUILT_IN = 25
 _MAX_DEPTH = 16

@@ -23,7 +23,7 @@ _AREAS = ("North", "South", "East", "West", "Boilers", "Utilities", "Packing", "
 _TYPES = ("Hi", "HiHi", "Lo", "LoLo", "ROC", "Fault")
 _OPERATORS = ("a.keller", "b.okafor", "c.lindqvist", "d.moreau")
 _COMMENTS = ("seen", "known, spare part ordered", "field operator informed", "test run", "within tolerance")
-# The pause between two ticks. At a high rate, each tick makes several steps.
+# The pause between two calls of `_tick`. At a high rate, each call makes several steps.
 _TICK_S = 0.02
 
 
