@@ -1,5 +1,6 @@
-"""ReadBulk. MXAccess has no read. So the result of a reference is the last value of an advised item. When there is no such
-item, a hidden item is advised for the read, and its first real value is the result.
+"""ReadBulk. MXAccess has no read. So the result of a reference is the last value of an advised item.
+
+When no such item is advised, a hidden item is advised for the read, and its first real value is the result.
 """
 
 from __future__ import annotations

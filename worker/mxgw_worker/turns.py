@@ -144,7 +144,7 @@ class Ticket:
         """Leave the queue, or release the turn. Nothing happens after `keep`, or at a second call."""
         if not self._is_open:
             return
-        # This ticket can have got the turn just when its wait was ended. The turn must then be released.
+        # Perhaps this ticket got the turn at the moment when its wait was cancelled. Then the turn must be released.
         if self.has_turn:
             self._turns.release()
         elif self._place is not None:

@@ -142,7 +142,10 @@ class ScriptedBackend:
         )
 
     async def authenticate_user(self, server_handle: int, user: str, password: str) -> int:
-        """Record the call; see `Backend.authenticate_user`. The user id is the length of the password, which is not recorded."""
+        """Record the call; see `Backend.authenticate_user`.
+
+        The user id is the length of the password, which is not recorded.
+        """
         await self._called("authenticate_user", server_handle, user)
         self._check_registered(server_handle)
         return len(password)

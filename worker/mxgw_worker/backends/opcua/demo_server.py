@@ -150,9 +150,7 @@ async def _set_security(server: Server, options: argparse.Namespace) -> None:
 
 
 async def _repeat(step: Callable[[], Any], period_s: float) -> None:
-    """Call `step` at fixed times without drift. After a delay, missed calls are made up for, but those of one second at
-    most.
-    """
+    """Call `step` at fixed times without drift. After a delay, missed calls are made up for, but at most those of one second."""
     due = time.monotonic()
     while True:
         await step()

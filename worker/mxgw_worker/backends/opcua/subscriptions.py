@@ -75,7 +75,7 @@ class Subscriptions:
         self._wake.set()
 
     def set_mode(self, item: Item) -> None:
-        """Send the item's `suspended` to the server; an operation completion follows."""
+        """Send the item's state `suspended`, true or false, to the server. An operation completion follows."""
         self._of(item.server_handle).modes[item] = None
         self._wake.set()
 

@@ -53,7 +53,7 @@ class DataTypes:
         return answers
 
     async def built_in(self, data_types: Sequence[ua.NodeId]) -> dict[ua.NodeId, int]:
-        """Return the built-in type of which each data type is a subtype, as a number; 0 when it is unknown.
+        """Return the number of a built-in type for each data type, which is a subtype of it. 0 means unknown.
 
         Raises:
             ConnectionError, TimeoutError, ua.UaError: the requests themselves failed.
