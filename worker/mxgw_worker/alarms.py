@@ -110,7 +110,7 @@ class AlarmWatch:
             )
         return backend
 
-    # Making the pages of a report.
+    # Methods that make the pages of a report.
 
     def _page(self, token: str) -> CommandReply:
         name = f"alarms\0{self._reports}"
@@ -137,7 +137,7 @@ class AlarmWatch:
             self._paged = AlarmReport(), ()
         return CommandReply(alarms=report)
 
-    # The methods of `AlarmListener`, and the waiting for their calls.
+    # The methods of `AlarmListener`, and methods that wait for calls of them.
 
     async def _follow(self, source: AlarmPublisher, query: PollAlarms) -> None:
         if not self._is_following:

@@ -157,7 +157,7 @@ class ItemTable:
         self.hidden[key] = reading
 
     def remove(self, key: Key) -> None:
-        """Forget an item."""
+        """Forget an item, and note its end for the gateway."""
         item = self.items.pop(key, None)
         if item is None:
             return

@@ -135,7 +135,7 @@ class Conditions:
                 answers[alarm_id] = _ack_of(result.StatusCode)
         return [answers[alarm_id] for alarm_id in alarm_ids]
 
-    # Called when the connection changes.
+    # Methods for the loss of the connection and the time after it.
 
     def lost(self, reason: str) -> None:
         """Note that the connection is lost, and that events are missed from now on."""
@@ -227,7 +227,7 @@ class Conditions:
         (result,) = await self._connection.session.call([request])
         result.StatusCode.check()
 
-    # Called with events from the server.
+    # Methods that handle events from the server.
 
     def _happened(self, events: Sequence[Any]) -> None:
         for event in events:

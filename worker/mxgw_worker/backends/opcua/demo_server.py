@@ -150,7 +150,9 @@ async def _set_security(server: Server, options: argparse.Namespace) -> None:
 
 
 async def _repeat(step: Callable[[], Any], period_s: float) -> None:
-    """Call `step` at fixed times without drift. After a delay, missed calls are made up for, but at most those of one second."""
+    """Call `step` at fixed times without drift. After a delay, missed calls are made up for, but at most those of one
+    second.
+    """
     due = time.monotonic()
     while True:
         await step()

@@ -77,7 +77,7 @@ class Publisher:
         self._publishers = 0
 
     def add(self, subscription_id: int, subscription: Subscription) -> None:
-        """Deliver the messages of a new subscription."""
+        """Deliver the messages of a new subscription from now on."""
         self.by_id[subscription_id] = subscription
         self._any.set()
 

@@ -48,10 +48,10 @@ class Subscriptions:
         self._by_handle: dict[int, Subscription] = {}
         self._orphans: list[int] = []  # Ids of subscriptions that must be deleted at the server.
         self._client_handles = 0
-        self._wake = asyncio.Event()  # Set by every change; cleared by `maintain`.
+        self._wake = asyncio.Event()  # Set by every change that must be sent; cleared by `maintain`.
         self.publisher = Publisher(connection, emitter, self.rebuild)
 
-    # Called by the backend.
+    # Methods that the backend calls.
 
     def advise(self, item: Item) -> None:
         """Monitor the item. A failure is reported as a data change."""
@@ -96,7 +96,7 @@ class Subscriptions:
             for item in (*subscription.items.values(), *subscription.pending, *subscription.failed)
         ]
 
-    # Called while the connection is up.
+    # Methods that run while the connection is up, or right before.
 
     async def resume(self, *, session_kept: bool) -> None:
         """Restore all subscriptions after a connect. A gap is reported where values were perhaps missed.
@@ -193,7 +193,7 @@ class Subscriptions:
             self._orphans.append(subscription.id)
             subscription.id = None
 
-    # Sending the collected changes to the server.
+    # Methods that send the collected changes to the server.
 
     async def _delete_orphans(self) -> None:
         orphans, self._orphans = self._orphans, []

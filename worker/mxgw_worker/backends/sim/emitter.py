@@ -51,7 +51,7 @@ class Emitter:
         self._outages = 0
         self._advised: dict[Item, None] = {}
 
-    # Called for commands of clients.
+    # Methods that run commands of clients.
 
     def advise(self, item: Item, *, supervisory: bool) -> None:
         """Start data changes. A second advise only changes whether writes count as an operator's or as the client's
@@ -123,7 +123,7 @@ class Emitter:
             server.buffer_timer.cancel()
             self._arm_buffers(server)
 
-    # Losing and restoring the platform.
+    # Methods that stop and start the simulated platform.
 
     def platform_down(self) -> None:
         """Simulate the loss of the platform: every value becomes bad and stays bad, but handles stay valid.
@@ -160,7 +160,7 @@ class Emitter:
         for item in list(self._advised):
             self.un_advise(item)
 
-    # Reporting the values of items.
+    # Methods that report the values of items.
 
     def changed(self, item: Item) -> None:
         """Report the item's value, unless the client knows it already. The item's attribute calls this."""
@@ -275,7 +275,7 @@ class Emitter:
             server, handle, DataType.NO_DATA, _NO_VALUE, [quality], [now_ns], status.failed(detail)
         )
 
-    # Completions.
+    # Methods that report completions.
 
     def _complete_write(
         self,
@@ -320,7 +320,7 @@ class Emitter:
     def _operation_completed(self, item: Item) -> None:
         self.sink.operation_complete(item.server.handle, item.handle, status.OK)
 
-    # Buffers.
+    # Methods that send buffered values.
 
     def _arm_buffers(self, server: Server) -> None:
         def report() -> None:
@@ -344,7 +344,7 @@ class Emitter:
         message.ClearField("raw_data_type")
         self.sink.buffered_data_change(item.server.handle, item.handle, data_type, message, qualities, times, status.OK)
 
-    # Scheduling.
+    # Methods that schedule calls.
 
     def _later(self, item: Item, delay_s: float, call: Callable[[Item], None]) -> None:
         generation = item.generation
