@@ -37,7 +37,7 @@ def timestamp_from_ns(ns: int) -> Timestamp:
 
 
 def timestamp_to_ns(stamp: Timestamp) -> int:
-    """Return nanoseconds since 1970 (UTC)."""
+    """Return the time in nanoseconds since 1970 (UTC)."""
     return stamp.seconds * 1_000_000_000 + stamp.nanos
 
 

@@ -25,14 +25,14 @@ _MAXIMUM_DEPTH = 8
 
 
 class HasValue(Protocol):
-    """A command with a value."""
+    """Any command that has a value to write."""
 
     @property
     def value(self) -> MxValue: ...
 
 
 def checked_value(command: HasValue) -> MxValue:
-    """Return the value to write.
+    """Return the value to write, after a check.
 
     Raises:
         MxError: E_INVALIDARG, the value is missing or malformed.

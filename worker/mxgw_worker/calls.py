@@ -112,7 +112,7 @@ class Call:
 
 
 def failed_reply(error: MxError) -> MxReply:
-    """Return the ordinary reply of a failed method."""
+    """Return the ordinary reply to a method that has failed."""
     reason = error.reason if isinstance(error, Refused) else ""
     return MxReply(hresult=error.hresult, message=error.message, reason=reason)
 

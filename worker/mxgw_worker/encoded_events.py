@@ -81,7 +81,7 @@ class TimeEncoder:
         self._second_bytes = b""
 
     def encode(self, ns: int) -> bytes:
-        """Return the encoded Timestamp of `ns` nanoseconds since 1970 (without a tag)."""
+        """Return the encoded Timestamp of `ns` nanoseconds since 1970, with its length but without a tag."""
         if ns == self._ns:
             return self._encoded
         nanos = ns - self._second_ns

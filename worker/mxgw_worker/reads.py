@@ -15,7 +15,7 @@ class ReadBatch:
 
     def __init__(self) -> None:
         self.awaited = 0
-        # Made by `wait`; completed by the last reading that gets its value.
+        # Made by `wait`. Completed when the last reading has its value.
         self._complete: asyncio.Future[None] | None = None
 
     async def wait(self) -> None:

@@ -85,7 +85,7 @@ class Turns:
         return Ticket(self, place)
 
     def release(self) -> None:
-        """Give the turn to the next operation in the queue that still waits."""
+        """Give the turn to the first operation in the queue that still waits. If there is none, the turn is free."""
         while self._queue:
             place = self._queue.popleft()
             if not place.done():

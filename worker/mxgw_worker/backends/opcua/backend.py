@@ -359,7 +359,7 @@ class OpcUaBackend:
 
 
 def _copy(value: MxValue) -> MxValue:
-    """Copy a value, because the caller may reuse its message before the write is sent."""
+    """Copy a value, because the caller is allowed to reuse its message before the write is sent."""
     copy = MxValue()
     copy.CopyFrom(value)
     return copy

@@ -106,7 +106,7 @@ _OK_STATUSES = (ok_status(),)
 
 
 def quality_of(code: int) -> int:
-    """Return the OPC DA quality of a StatusCode, with its limit bits."""
+    """Return the OPC DA quality of a StatusCode. The limit bits of the StatusCode are included."""
     if code == 0:
         return GOOD
     quality = _QUALITIES.get(code & _CODE_MASK)
@@ -142,7 +142,7 @@ def failure_statuses(code: int) -> tuple[MxStatus, ...]:
 
 
 def result_statuses(code: int) -> tuple[MxStatus, ...]:
-    """Return the statuses of a finished write or mode change."""
+    """Return the statuses of a finished write or mode change, which the server answered with this StatusCode."""
     if code & _SEVERITY_MASK in (0x80000000, 0xC0000000):
         return failure_statuses(code)
     if code == 0:

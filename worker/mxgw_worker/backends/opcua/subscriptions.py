@@ -118,7 +118,7 @@ class Subscriptions:
                     if item.stale:
                         self._emitter.repeat(item)
         if not session_kept:
-            # A restarted server may have other namespace indexes and data types.
+            # A restarted server can have other namespace indexes and data types.
             for item in self.advised_items():
                 item.node_id = item.node_type = None
             self._orphans.clear()
@@ -294,7 +294,7 @@ class Subscriptions:
         for item in items:
             self._client_handles += 1
             item.client_handle = self._client_handles
-            # Registered before the answer comes, because the first notification may come earlier.
+            # The item is registered before the answer comes, because the first notification can come even earlier.
             subscription.items[item.client_handle] = item
             subscription.pending.pop(item, None)
             requests.append(self._request(item))

@@ -27,7 +27,7 @@ class DataTypes:
         self._built_in: dict[ua.NodeId, int] = {}
 
     def forget(self) -> None:
-        """Drop the kept results: a restarted server may have other types under the same ids."""
+        """Drop the kept results: a restarted server can have other types under the same ids."""
         self._built_in.clear()
 
     async def node_types(self, node_ids: Sequence[ua.NodeId]) -> list[NodeType | int]:

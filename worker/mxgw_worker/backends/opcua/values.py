@@ -160,7 +160,7 @@ def _text(value: Any) -> str:
         return str(value.name)
     if dataclasses.is_dataclass(value) and not isinstance(value, type):
         return json.dumps(_plain(value), ensure_ascii=False)
-    text = getattr(value, "Value", value)  # XmlElement wraps its text
+    text = getattr(value, "Value", value)  # An XmlElement has its text in this attribute.
     return str(text)
 
 

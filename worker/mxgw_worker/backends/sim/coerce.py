@@ -84,7 +84,7 @@ def _number(value: Scalar) -> int | float:
         return value
     if isinstance(value, str):
         try:
-            return float(value.replace("_", "?"))  # Only Python allows underscores in numbers.
+            return float(value.replace("_", "?"))  # Python accepts underscores, COM does not.
         except ValueError:
             raise Refused(Detail.UNABLE_TO_CONVERT_STRING) from None
     raise Refused(Detail.WRONG_DATA_TYPE)
@@ -94,7 +94,7 @@ def _integer(value: Scalar) -> int:
     number = _number(value)
     if not math.isfinite(number) or not -(2**31) <= round(number) < 2**31:
         raise Refused(Detail.OVERFLOW)
-    return round(number)  # Half to even, as COM rounds.
+    return round(number)  # Rounded half to even, as COM does.
 
 
 def _float32(number: int | float) -> float:

@@ -131,6 +131,6 @@ def initialising(detail: Detail) -> tuple[MxStatus, ...]:
 
 @cache
 def failed(detail: Detail) -> tuple[MxStatus, ...]:
-    """Return the status of a failure."""
+    """Return the status of a failure with this detail."""
     category, detected_by = _ORIGINS[detail]
     return (status(0, category, detected_by, detail),)

@@ -16,7 +16,7 @@ log = logging.getLogger(__name__)
 
 
 class Cancellable(Protocol):
-    """A callback that has not run yet."""
+    """A scheduled callback that can be cancelled."""
 
     def cancel(self) -> None:
         """Cancel the callback. Nothing happens when it has run already."""
@@ -26,10 +26,10 @@ class Clock(Protocol):
     """Gives monotonic seconds for scheduling, wall time for source times, and callbacks at a given time."""
 
     def monotonic(self) -> float:
-        """Return seconds that never go back."""
+        """Return a time in seconds that never goes back."""
 
     def wall_ns(self) -> int:
-        """Return nanoseconds since 1970 (UTC)."""
+        """Return the wall-clock time in nanoseconds since 1970 (UTC)."""
 
     def call_at(self, when: float, callback: Callable[[], object]) -> Cancellable:
         """Call `callback` in the event loop once `monotonic()` has reached `when`, but never before this method has

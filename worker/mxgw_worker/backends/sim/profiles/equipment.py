@@ -42,7 +42,7 @@ def show(attribute: Attribute, value: float, digits: int, tick: Tick) -> None:
 
 
 def show_flag(attribute: Attribute, flag: bool, tick: Tick) -> None:
-    """Publish a flag."""
+    """Publish a flag, true or false."""
     attribute.set(flag, tick.time_ns)
 
 

@@ -16,7 +16,7 @@ class Noise:
         self._state = (seed * 0x9E3779B97F4A7C15 + 0x2545F4914F6CDD1D) & _MASK or 1
 
     def uniform(self) -> float:
-        """Return a number from 0 up to 1."""
+        """Return a number from 0 (included) to 1 (excluded)."""
         x = self._state
         x ^= x >> 12
         x ^= (x << 25) & _MASK
