@@ -121,7 +121,7 @@ class GatewayConnection(asyncio.Protocol):
         self.is_writable = False
 
     def resume_writing(self) -> None:
-        """Send the events that wait in the outbox."""
+        """Send the events that wait in the outbox, because writing is possible again."""
         self.is_writable = True
         self._on_writable()
 

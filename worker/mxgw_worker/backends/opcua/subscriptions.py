@@ -312,8 +312,8 @@ class Subscriptions:
             check_session(error)
             fault = error.code
         finally:
-            # This also happens when the request is cancelled. The server perhaps made the monitored items, but they are
-            # not used.
+            # Without results the items wait for another request. This includes a request that was cancelled: the
+            # server has perhaps made its monitored items, but they are not used.
             if not results:
                 for item, handle in zip(items, handles, strict=True):
                     if subscription.items.pop(handle, None) is item:
@@ -331,7 +331,8 @@ class Subscriptions:
 
     def _created(self, subscription: Subscription, item: Item, handle: int, result: Any) -> None:
         good = result.StatusCode.is_good()
-        if subscription.items.get(handle) is not item:  # The item was un-advised or rebuilt meanwhile.
+        # When the item was un-advised or its subscription rebuilt meanwhile, the new monitored item is deleted.
+        if subscription.items.get(handle) is not item:
             if good:
                 subscription.doomed.append(result.MonitoredItemId)
                 self._wake.set()

@@ -279,7 +279,7 @@ class Item:
         # The value and quality, or the failure, that was reported last. None means that the next one must be reported
         # in any case.
         self.last: tuple[Value, int] | Detail | None = None
-        # These two are used only by the profile `load`: the item's number there times 2**32, and the count of values
-        # since Advise.
+        # `base` and `count` are used only by the profile `load`. `base` is the number of the item times 2**32, and
+        # `count` is the number of values since Advise.
         self.base = 0.0
         self.count = 0

@@ -16,7 +16,7 @@ from mxgw_worker.backends.sim.status import Security as Classification
 
 
 class SecurityMode(StrEnum):
-    """The security mode of the Galaxy, which decides how AuthenticateUser behaves (docs/reference/mxaccess.md#logins)."""
+    """The security mode of the Galaxy. It decides how AuthenticateUser behaves (docs/reference/mxaccess.md#logins)."""
 
     OPEN = "open"
     GALAXY = "galaxy"

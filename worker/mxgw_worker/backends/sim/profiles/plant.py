@@ -61,7 +61,7 @@ class Plant:
         self._boiler.step(tick)
         self._batch.step(tick)
         self._system.step(tick)
-        # A late scan is not made up for. An overloaded engine skips scans, and does not run them faster later.
+        # A late scan is not made up for. An overloaded engine skips scans, and does not run the missed scans later.
         self._next_scan = max(self._next_scan + self._period_s, self._emitter.clock.monotonic())
         self._emitter.timers.at(self._next_scan, self.scan)
 
