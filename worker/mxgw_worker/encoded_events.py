@@ -120,9 +120,9 @@ _FIELD_1 = tuple(b"\x0a" + length for length in _LENGTHS)
 _TICK_BITS = 14
 
 
-# What is kept of an encoded quality or status. Both begin with the encoded fields, and with True when the quality or
-# status means that no real value has come yet ("initialising"). A status also has True when it is a failure. These are
-# plain tuples, because they are unpacked several times faster than named tuples.
+# What is kept of an encoded quality: its encoded fields, and True when it means that no real value has come yet
+# ("initialising"). What is kept of an encoded status: the same two, and True when it is a failure. These are plain
+# tuples, because they are unpacked several times faster than named tuples.
 _Quality: TypeAlias = tuple[bytes, bool]
 _Status: TypeAlias = tuple[bytes, bool, bool]
 

@@ -100,7 +100,7 @@ class OpcUaBackend:
         self._emitter.health(SOURCE_HEALTH_GOOD, f"connected to {options.url}")
         # The worker calls `start` and `stop` from different tasks, so a task group cannot be open from the one call to
         # the other. Instead, `stop` cancels and awaits this task.
-        running = asyncio.Event()  # `_run` sets this event once tasks can be added.
+        running = asyncio.Event()  # `running` is set by `_run` once tasks can be added.
         self._root = asyncio.get_running_loop().create_task(self._run(sink, running), name="opcua")
         await running.wait()
 

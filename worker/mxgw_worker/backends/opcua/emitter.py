@@ -1,4 +1,4 @@
-"""Turns DataValues into events. No other module of this backend sends events of items to the sink."""
+"""Turns OPC UA DataValues into events. No other module of this backend sends events of items to the sink."""
 
 from __future__ import annotations
 

@@ -268,7 +268,7 @@ class Subscriptions:
                 await self._monitor(subscription, usable)
 
     async def _resolve(self, subscription: Subscription, batch: Sequence[Item]) -> list[Item]:
-        """Return the items that have a node id. The other items are refused."""
+        """Resolve the references of items, and return the items that have a node id. The other items are refused."""
         references: dict[Item, Reference] = {}
         for item in batch:
             if item.node_id is None:

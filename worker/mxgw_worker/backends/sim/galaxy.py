@@ -1,4 +1,4 @@
-"""The simulated Galaxy: areas, objects and their attributes. Names are found in upper or lower case."""
+"""The simulated Galaxy: areas, objects and their attributes. In names, upper and lower case make no difference."""
 
 from __future__ import annotations
 
@@ -73,7 +73,7 @@ class SimObject:
             attribute.time_ns = attribute.time_ns or time_ns
 
     def find(self, name: str) -> Attribute | None:
-        """Return the attribute of this name, in upper or lower case; None when there is none.
+        """Return the attribute of this name, whether in upper or lower case; None when there is none.
 
         `<Attribute>.Description` and `_Attributes` (docs/reference/mxaccess.md#references) exist for every object. They
         are made when they are looked up.

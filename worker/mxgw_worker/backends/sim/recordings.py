@@ -105,7 +105,7 @@ def _other_readings(time: datetime) -> list[datetime]:
     readings = [time]
     if time.day <= 12:
         readings.append(time.replace(day=time.month, month=time.day))
-    # At midnight, the date can mean the day that ends or the day that begins.
+    # A time at midnight can have the date of the day that has just ended. So the next day is also a possible reading.
     nights = [reading + _DAY for reading in readings if not (time.hour or time.minute or time.second)]
     return readings[1:] + nights
 

@@ -30,7 +30,7 @@ _SLICE_S = 0.003
 _SLICE_EVENTS = 2_000
 # The shortest pause between paced bursts. Shorter pauses cost more in wake-ups than they gain in smoothness.
 _TICK_S = 0.002
-# After a delay, missed events are made up for, but at most those of this time.
+# After a delay, missed events are made up for, but at most the events of this number of seconds.
 _DEBT_S = 5.0
 _PAUSE_S = 0.05
 _LISTED_ITEMS = 10_000
