@@ -65,8 +65,8 @@ class EventSink(Protocol):
         statuses: Sequence[MxStatus],
         raw_source_time: str = "",
     ) -> None:
-        """Report an OnDataChange. `quality` is the raw number. `source_time_ns` counts from 1970 in UTC; None means
-        unknown.
+        """Report an OnDataChange. `quality` is the raw number. `source_time_ns` is in nanoseconds since 1970 (UTC);
+        None means unknown.
 
         The sink encodes `value` and `statuses` before it returns, so the caller is allowed to reuse these messages.
         """

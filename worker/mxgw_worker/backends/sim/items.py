@@ -123,7 +123,8 @@ class Attribute:
         """Return the value that a reference with this index means: one element, or the whole value.
 
         Raises:
-            Refused: the array has no such element (detail 1003). The array can have become shorter since the item was bound.
+            Refused: the array has no such element (detail 1003). The array can have become shorter since the item was
+                bound.
         """
         if index is None or index == WHOLE_ARRAY:
             return self.value
