@@ -71,17 +71,18 @@ from mxgw_core.api.events import (
 from mxgw_core.api.feeds import Feed, FeedDescription, FeedFilter, FeedRequest, FeedSnapshot
 from mxgw_core.api.former import missing as _missing
 from mxgw_core.api.gateway import Gateway
-from mxgw_core.api.globs import Globs, check_glob
+from mxgw_core.api.globs import LONGEST_PATTERN, Globs, check_glob
 from mxgw_core.api.hookspecs import Hooks, hookimpl
 from mxgw_core.api.internal_sessions import AlarmAcknowledged, AlarmReport, InternalSession
 from mxgw_core.api.maintenance import BackupEntry, BackupKind, Finding
-from mxgw_core.api.metrics import Distribution, Metric, MetricBuckets, MetricKind, MetricSample
+from mxgw_core.api.metrics import Distribution, Metric, MetricBuckets, MetricKind, MetricSample, counter, gauge
 from mxgw_core.api.observation import CommandInFlight, Observation, PluginStatus, ShownSetting
 from mxgw_core.api.rate_limits import LONGEST_NAME, Attempt, Attempts, TokenBucket, folded_name
 from mxgw_core.api.settings import SettingsSection, left_behind
-from mxgw_core.api.slices import in_slices, turn
+from mxgw_core.api.slices import NAMES_AT_ONCE, in_slices, turn
 from mxgw_core.api.types import (
     ANONYMOUS,
+    INTERNAL,
     CloseReason,
     EndedSession,
     Identity,
@@ -107,7 +108,10 @@ from mxgw_core.api.workers import (
 __all__ = [
     "ADMINISTRATOR",
     "ANONYMOUS",
+    "INTERNAL",
     "LONGEST_NAME",
+    "LONGEST_PATTERN",
+    "NAMES_AT_ONCE",
     "AccessRequest",
     "Action",
     "AlarmAcknowledged",
@@ -193,7 +197,9 @@ __all__ = [
     "as_operator",
     "check_glob",
     "correlation_id",
+    "counter",
     "folded_name",
+    "gauge",
     "hookimpl",
     "in_slices",
     "left_behind",

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import copy
 import re
-from collections.abc import Iterable, Iterator
-from pathlib import Path
+from collections.abc import Iterable, Iterator, Sequence
+from pathlib import Path as FilePath
 from typing import Annotated, Any, Literal
 
 from pydantic import (
@@ -19,6 +19,7 @@ from pydantic import (
     model_validator,
 )
 
+from mxgw_core.config.files import Path
 from mxgw_core.config.secrets import masked_tree
 from mxgw_worker.ipc.references import MOST_REFERENCE_BYTES
 
@@ -60,9 +61,21 @@ def _path(value: object) -> object:
     return value
 
 
-NamedPath = Annotated[Path, BeforeValidator(_path)]
+NamedPath = Annotated[FilePath, BeforeValidator(_path)]
 Address = Annotated[str, AfterValidator(_address)]
 Name = Annotated[str, AfterValidator(_name)]
+
+
+class SettingsConflict(ValueError):
+    """Settings of several sections that do not fit together.
+
+    Attributes:
+        problems: for each problem, the key to report it at, and a sentence that says what is wrong.
+    """
+
+    def __init__(self, problems: Sequence[tuple[Path, str]]) -> None:
+        super().__init__("; ".join(text for _, text in problems))
+        self.problems = problems
 
 
 class SettingsModel(BaseModel):
@@ -90,7 +103,7 @@ class GatewaySettings(SettingsModel):
         "Beyond loopback an authenticating plugin and TLS are needed.",
     )
     data_dir: NamedPath = Field(
-        Path("var"),
+        FilePath("var"),
         description="Private directory for worker sockets and logs; made with mode 0700. Relative to the working "
         "directory.",
     )
@@ -347,33 +360,48 @@ class Settings(SettingsModel):
         }
 
     @model_validator(mode="after")
-    def _messages_hold_what_they_carry(self) -> Settings:
-        for name, size in (
-            ("workers.frame_bytes", self.workers.frame_bytes),
-            ("events.batch_bytes", self.events.batch_bytes),
-        ):
-            if size > self.limits.message_bytes:
-                raise ValueError(
-                    f"limits.message_bytes is {self.limits.message_bytes} and {name} is {size}: a message could not "
-                    f"carry it; lower {name}, or raise limits.message_bytes"
-                )
+    def _sections_fit_together(self) -> Settings:
+        problems = (*self._too_large_messages(), *self._too_little_memory(), *self._missing_default_backend())
+        if problems:
+            raise SettingsConflict(problems)
         return self
 
-    @model_validator(mode="after")
-    def _a_session_fits(self) -> Settings:
+    def _too_large_messages(self) -> Iterator[tuple[Path, str]]:
+        message_bytes = self.limits.message_bytes
+        for key, size in (
+            (("workers", "frame_bytes"), self.workers.frame_bytes),
+            (("events", "batch_bytes"), self.events.batch_bytes),
+        ):
+            name = ".".join(key)
+            if size > message_bytes:
+                yield (
+                    self._changed(("limits", "message_bytes"), key),
+                    f"limits.message_bytes is {message_bytes} and {name} is {size}: a message could not carry it; "
+                    f"lower {name}, or raise limits.message_bytes",
+                )
+
+    def _too_little_memory(self) -> Iterator[tuple[Path, str]]:
         memory, session = self.limits.memory_bytes, self.events.unattached_bytes
         if session > memory // 2:
-            raise ValueError(
+            yield (
+                self._changed(("limits", "memory_bytes"), ("events", "unattached_bytes")),
                 f"limits.memory_bytes is {memory} and events.unattached_bytes is {session}, more than half of it: "
-                "hardly a session could be opened; lower events.unattached_bytes, or raise limits.memory_bytes"
+                "hardly a session could be opened; lower events.unattached_bytes, or raise limits.memory_bytes",
             )
-        return self
 
-    @model_validator(mode="after")
-    def _default_backend_exists(self) -> Settings:
+    def _missing_default_backend(self) -> Iterator[tuple[Path, str]]:
         if self.default_backend not in self.backends:
-            raise ValueError(unknown_default_backend(self.default_backend, self.backends))
-        return self
+            yield ("backends", "default"), unknown_default_backend(self.default_backend, self.backends)
+
+    def _changed(self, *keys: Path) -> Path:
+        """Return the last of the keys whose value is not the default; the last key if all values are defaults."""
+        defaults = type(self).model_fields
+        changed = [
+            (section, name)
+            for section, name in keys
+            if getattr(getattr(self, section), name) != getattr(defaults[section].default, name)
+        ]
+        return (changed or keys)[-1]
 
 
 def unknown_default_backend(name: str, backends: Iterable[str]) -> str:
@@ -389,6 +417,7 @@ __all__ = [
     "PluginsSettings",
     "SecretStr",
     "Settings",
+    "SettingsConflict",
     "SettingsModel",
     "TlsSettings",
     "WorkerSettings",

@@ -15,6 +15,7 @@ from pydantic.fields import FieldInfo
 from pydantic_core import ErrorDetails
 
 from mxgw_core.config.files import Path
+from mxgw_core.config.models import SettingsConflict
 from mxgw_core.config.secrets import is_secret_key
 
 _NO_TABLE = frozenset({"model_type", "dict_type", "model_attributes_type", "dataclass_type"})
@@ -67,6 +68,9 @@ def validation_problems(
     lines = []
     found = error.errors(include_url=False)
     for details in found:
+        if isinstance(conflict := details.get("ctx", {}).get("error"), SettingsConflict):
+            lines += [f"{place(path)}: {'.'.join(path)}: {text}" for path, text in conflict.problems]
+            continue
         if details["type"] == "too_short" and any(_is_inside(other["loc"], details["loc"]) for other in found):
             continue  # pydantic counts valid entries only, so a list with an invalid one seems too short as well
         path = file_path(details["loc"])

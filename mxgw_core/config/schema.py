@@ -24,8 +24,7 @@ HOLDERS = frozenset({("backends",), ("plugins",)})  # tables that also hold name
 def file_path(location: Iterable[int | str]) -> Path:
     """Return the key in a file for a location that pydantic reports, without indexes of lists."""
     names = [part for part in location if isinstance(part, str) and part != "[key]"]
-    # An error without a location is about the default backend: that is the only rule about all settings together.
-    return (*_MOVED.get(names[0], names[:1]), *names[1:]) if names else _MOVED["default_backend"]
+    return (*_MOVED.get(names[0], names[:1]), *names[1:]) if names else ()
 
 
 def model_input(tree: dict[str, Any]) -> dict[str, Any]:
