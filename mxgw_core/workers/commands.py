@@ -1,6 +1,7 @@
 """Sends commands to one worker and passes the answers to the callers.
 
-A command is encoded only once. It has a correlation id and a deadline, and the number of unanswered commands is limited.
+A command is encoded only once. It has a correlation id and a deadline, and the number of unanswered commands is
+limited.
 """
 
 from __future__ import annotations
@@ -15,8 +16,8 @@ from mxgw.v1.commands_pb2 import MxCommand
 from mxgw.worker.v1.worker_pb2 import CommandReply, CommandRequest, WorkerEnvelope
 from mxgw_core.api.errors import CommandTimedOut, GatewayError, InvalidRequest, PendingCommandsExceeded
 
-# The worker's deadline for a command is this much earlier than the gateway's deadline. So when time runs out, the answer
-# of the worker arrives first; it says more than the gateway could say.
+# The worker's deadline for a command is this much earlier than the gateway's deadline. So when time runs out, the
+# answer of the worker arrives first; it says more than the gateway could say.
 _WORKER_HEAD_START_S = 0.05
 # Only commands larger than this are counted in `unanswered_bytes`. For smaller commands `limits.pending_commands` is
 # limit enough.

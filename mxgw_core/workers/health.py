@@ -10,9 +10,9 @@ from mxgw.v1.events_pb2 import SourceHealth
 from mxgw.worker.v1 import worker_pb2 as w
 from mxgw_core.printable import printable
 
-# A worker that has sent nothing for 2.5 heartbeat intervals counts as silent (docs/reference/streams.md#silence). Silence
-# is counted in ticks, which are quarters of an interval. Nine ticks without a message are 2.25 to 2.5 intervals, because
-# the last message arrived somewhere within the tick before them.
+# A worker that has sent nothing for 2.5 heartbeat intervals counts as silent (docs/reference/streams.md#silence).
+# Silence is counted in ticks, which are quarters of an interval. Nine ticks without a message are 2.25 to 2.5
+# intervals, because the last message arrived somewhere within the tick before them.
 TICKS_PER_HEARTBEAT = 4
 _SILENT_TICKS = 9
 # After this many heartbeat intervals without a message the state of the worker is shown as SILENT. The worker is killed

@@ -17,8 +17,8 @@ _GAP_REASONS = frozenset(GapReason.values())
 class Intake:
     """Passes one worker's events to `distributor`.
 
-    `refills` is true for a worker that an earlier gateway started: the events in the worker's outbox fill the new, empty
-    event log again.
+    `refills` is true for a worker that an earlier gateway started: the events in the worker's outbox fill the new,
+    empty event log again.
     """
 
     def __init__(self, distributor: Distributor, *, refills: bool) -> None:
@@ -30,7 +30,8 @@ class Intake:
     def resume_after(self, hello: w.Hello) -> int:
         """Return the sequence after which the worker with this Hello should send events."""
         if self._refills:
-            # The worker should send its whole outbox. The worker has not proved itself yet, so this number can be wrong.
+            # The worker should send its whole outbox. The worker has not proved itself yet, so this number can be
+            # wrong.
             return max(0, hello.outbox_oldest - 1)
         return self._distributor.log.head if hello.epoch == self._distributor.epoch else 0
 

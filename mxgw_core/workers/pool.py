@@ -1,10 +1,10 @@
 """Spare workers: worker processes that are started before a session needs them.
 
 A spare has already imported its modules, so that a session with this worker opens within some milliseconds. A spare has
-no session, no secret and no settings. It waits for the start-up frame that every worker gets. With this frame it becomes
-a worker like any other: plugins are called for it, it makes the same handshake, and a later gateway can adopt it. A
-process that is still a spare is never adopted, because no plugin knows it. It exits when its standard input is closed,
-at the latest when this gateway ends.
+no session, no secret and no settings. It waits for the start-up frame that every worker gets. With this frame it
+becomes a worker like any other: plugins are called for it, it makes the same handshake, and a later gateway can adopt
+it. A process that is still a spare is never adopted, because no plugin knows it. It exits when its standard input is
+closed, at the latest when this gateway ends.
 """
 
 from __future__ import annotations

@@ -105,8 +105,8 @@ class WorkerProcess:
     def send_startup(self, payload: bytes, on_started: Callable[[WorkerProcess], None] = lambda _: None) -> None:
         """Send the start-up frame (see `startup_payload`), which makes the process a worker.
 
-        `on_started` is called before the frame is sent. So if this gateway dies during `on_started`, the process gets no
-        frame and exits. When `on_started` raises an error, the process is killed and the error is raised again.
+        `on_started` is called before the frame is sent. So if this gateway dies during `on_started`, the process gets
+        no frame and exits. When `on_started` raises an error, the process is killed and the error is raised again.
         """
         stdin = self._popen.stdin
         assert stdin is not None
@@ -130,8 +130,8 @@ class WorkerProcess:
         self._popen.stdin.close()
 
     def is_alive(self) -> bool:
-        """Return whether the process runs. This asks the system, because `exited` is completed only after the event loop
-        has run again.
+        """Return whether the process runs. This asks the system, because `exited` is completed only after the event
+        loop has run again.
         """
         self._reap()
         return not self.exited.done()
@@ -257,8 +257,8 @@ async def end_process(
 ) -> None:
     """End the process, and return when it has ended.
 
-    The process is asked to exit by calling `ask`, which sends a message over the worker's connection. When `ask` is None
-    because there is no connection, the process gets SIGTERM. It is killed when it has not exited after `grace_s`
+    The process is asked to exit by calling `ask`, which sends a message over the worker's connection. When `ask` is
+    None because there is no connection, the process gets SIGTERM. It is killed when it has not exited after `grace_s`
     seconds, and at once when it `is_stuck`.
     """
     if process.exited.done():

@@ -250,8 +250,8 @@ class SessionWorker:
     async def stop(self, reason: CloseReason = CloseReason.CLIENT, detail: str = "") -> None:
         """End the worker, and return when its process has ended and its socket is removed.
 
-        The worker is asked to exit by a message, or by SIGTERM when there is no connection. It is killed when it has not
-        exited in time (see `end_process`). `reason` and `detail` say why the session ends.
+        The worker is asked to exit by a message, or by SIGTERM when there is no connection. It is killed when it has
+        not exited in time (see `end_process`). `reason` and `detail` say why the session ends.
         """
         self._stopping = True
         self._acks.cancel()
@@ -389,8 +389,8 @@ class SessionWorker:
                 raise self._broken(f"the worker sent {kind or 'an empty message'}, which is the gateway's to send")
 
     def hold(self, on: bool) -> None:
-        """Stop reading messages of the worker (`on`), or resume. As long as reading is stopped, the worker does not count
-        as silent.
+        """Stop reading messages of the worker (`on`), or resume. As long as reading is stopped, the worker does not
+        count as silent.
         """
         self._held = on
         if self._connection is not None:
