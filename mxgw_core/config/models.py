@@ -1,4 +1,7 @@
-"""The settings as frozen models: names, defaults, ranges and meaning. docs/configuration.md is made from this file."""
+"""The settings as frozen models: names, defaults, ranges and descriptions. docs/configuration.md is made from them.
+
+The module has more than 400 lines, because it is one list of all settings.
+"""
 
 from __future__ import annotations
 
@@ -25,10 +28,12 @@ from mxgw_worker.ipc.references import MOST_REFERENCE_BYTES
 
 MIB = 1024 * 1024
 
-# A hundred years: longer times are mistakes, and calendars and timers cannot handle them.
+# The longest time that a setting can have, a hundred years. A longer time is a mistake, and calendars and timers could
+# not handle it.
 LONGEST_S = 36_525 * 86_400
 Seconds = Annotated[float, Field(gt=0)]
-# More than any gateway or machine has, and small enough for the fields of the contract.
+# The largest values of counts and sizes in settings: more than any gateway or machine has, and small enough for the
+# fields of the contract.
 LARGEST_COUNT, LARGEST_BYTES = 10**9, 2**50
 Count = Annotated[int, Field(gt=0)]
 
@@ -52,10 +57,10 @@ def _name(value: str) -> str:
 
 
 def _path(value: object) -> object:
-    # Paths are taken literally, so quotes meant for TOML or a shell would become part of the name.
+    # A path is used exactly as it is written, so quotes around it would become a part of the name.
     if isinstance(value, str) and len(value) > 1 and value[0] == value[-1] and value[0] in "\"'":
         raise ValueError("must be the path itself, without quotes around it")
-    # An empty path would be taken for the working directory.
+    # Without this check an empty path would mean the working directory.
     if isinstance(value, str) and not value.strip():
         raise ValueError("is empty: name a path, or leave the setting out")
     return value
@@ -67,10 +72,10 @@ Name = Annotated[str, AfterValidator(_name)]
 
 
 class SettingsConflict(ValueError):
-    """Settings of several sections that do not fit together.
+    """Settings of several sections do not fit together.
 
     Attributes:
-        problems: for each problem, the key to report it at, and a sentence that says what is wrong.
+        problems: for each problem, the key whose place is reported, and a sentence that says what is wrong.
     """
 
     def __init__(self, problems: Sequence[tuple[Path, str]]) -> None:
@@ -79,16 +84,17 @@ class SettingsConflict(ValueError):
 
 
 class SettingsModel(BaseModel):
-    """Base of all settings sections: frozen, unknown keys are errors, and no repr shows what looks like a secret."""
+    """Base of all settings sections. Settings cannot be changed, unknown keys are errors, and `repr` masks secrets."""
 
-    # Infinity would pass every lower bound, and timers cannot handle it. Errors must not repeat a password.
+    # Infinity is refused, because it would satisfy every lower bound, and timers cannot handle it. Inputs are hidden,
+    # because an error must not show a password.
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False, hide_input_in_errors=True)
 
     def __repr_args__(self) -> Iterator[tuple[str | None, Any]]:
         declared = type(self).model_fields
         for key, value in super().__repr_args__():
-            # Secrets in declared fields are SecretStr; in free-form tables they are recognised by the names of their
-            # keys.
+            # In declared fields, secrets have the type SecretStr. In tables with arbitrary keys, secrets are recognised
+            # by the names of their keys.
             free_form = key not in declared or isinstance(value, dict)
             yield key, masked_tree(value, key or "") if free_form else value
 
@@ -139,7 +145,7 @@ class TlsSettings(SettingsModel):
         return self
 
 
-# Half of the default of limits.sessions.
+# The default of `limits.sessions_per_owner`: half of the default of `limits.sessions`.
 SESSIONS_PER_OWNER = 32
 
 
@@ -210,7 +216,8 @@ class LimitSettings(SettingsModel):
 
     @model_validator(mode="after")
     def _owners_share_the_places(self) -> LimitSettings:
-        # The default may be above the limit of a small gateway: then the smaller number holds.
+        # The default of sessions_per_owner can be larger than the sessions of a small gateway. This is no mistake: then
+        # `sessions` is the limit.
         if self.sessions < self.sessions_per_owner != SESSIONS_PER_OWNER:
             raise ValueError(
                 f"sessions_per_owner is {self.sessions_per_owner}, more than sessions, {self.sessions}: lower it, or "
@@ -296,7 +303,7 @@ class WorkerSettings(SettingsModel):
 
 
 class BackendSettings(SettingsModel):
-    """One named backend, `[backends.<name>]`: its kind, and options that the kind defines and its worker validates."""
+    """One named backend, `[backends.<name>]`: its kind, and its options, which the worker validates."""
 
     model_config = ConfigDict(extra="allow")
 
@@ -305,7 +312,7 @@ class BackendSettings(SettingsModel):
     )
 
     def options(self) -> dict[str, Any]:
-        """Return a copy of the options for the backend itself."""
+        """Return a copy of the backend's options: all keys of its table but `kind`."""
         return copy.deepcopy(self.model_extra or {})
 
 
@@ -331,9 +338,9 @@ class PluginsSettings(SettingsModel):
 class Settings(SettingsModel):
     """All settings of a gateway.
 
-    Three fields stand elsewhere in a file than in this class, because TOML keeps named tables inside their section:
-    `default_backend` is `[backends] default`, `backends` are `[backends.<name>]`, and `plugin_sections` are
-    `[plugins.<name>]`.
+    Three fields have another place in a file than in this class, because in a file the named tables are inside a
+    section: `default_backend` is the key `default` in `[backends]`, `backends` are the tables `[backends.<name>]`, and
+    `plugin_sections` are the tables `[plugins.<name>]`.
     """
 
     gateway: GatewaySettings = GatewaySettings()
@@ -394,7 +401,7 @@ class Settings(SettingsModel):
             yield ("backends", "default"), unknown_default_backend(self.default_backend, self.backends)
 
     def _changed(self, *keys: Path) -> Path:
-        """Return the last of the keys whose value is not the default; the last key if all values are defaults."""
+        """Return the last key whose value is not its default, or the last of all keys when no value was changed."""
         defaults = type(self).model_fields
         changed = [
             (section, name)
@@ -405,7 +412,7 @@ class Settings(SettingsModel):
 
 
 def unknown_default_backend(name: str, backends: Iterable[str]) -> str:
-    """Return the sentence for a default backend that does not exist; the loader uses it as well."""
+    """Return the sentence that reports a default backend which the settings do not define."""
     return f"{name!r} is not configured: add [backends.{name}], or name one of: {', '.join(sorted(backends))}"
 
 
