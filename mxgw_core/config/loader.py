@@ -1,4 +1,4 @@
-"""Loads the settings: finds the files, merges the layers, validates the result, and remembers where each value was set."""
+"""Loads the settings: finds the files, merges the layers, validates the result, remembers where each value was set."""
 
 from __future__ import annotations
 

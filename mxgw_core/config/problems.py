@@ -77,8 +77,9 @@ def validation_problems(
             lines += [f"{place(path)}: {'.'.join(path)}: {text}" for path, text in conflict.problems]
             continue
         if details["type"] == "too_short" and any(_is_inside(other["loc"], details["loc"]) for other in found):
-            continue  # pydantic counts only the valid entries of a list, so it reports a list with an invalid entry
-            twice
+            # pydantic counts only the valid entries of a list, so it also reports a list with an invalid entry as too
+            # short.
+            continue
         path = file_path(details["loc"])
         reason = (
             describe_unknown(path)

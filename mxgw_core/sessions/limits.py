@@ -1,4 +1,4 @@
-"""Finds the limits of one session from settings and plugins: of the memory for its events, and of its subscribers' lag."""
+"""Finds the limits of a session from settings and plugins: for the memory of its events, and for its subscribers."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""OpenSession calls with a request id: a repeated call gets the session of the first call, and opens no second session."""
+"""OpenSession calls with a request id: a repeated call gets the session of the first call, and opens no second one."""
 
 from __future__ import annotations
 

@@ -52,8 +52,9 @@ _ITEMS_OF_ANY_WORKER = 100_000
 class SessionRequest:
     """An OpenSession request after its fields were checked.
 
-    `key` is a hash of the caller and the request id, and identifies a repeated request. `digest` is a hash of the other
-    fields: a repeated request must have the same digest. Both are empty when the request has no request id.
+    `key` is a hash of the caller and the request id, and identifies a repeated request. `digest` is a hash of the
+    fields that a repeated request must have in common with the first one. Both are empty when the request has no
+    request id.
     """
 
     client_name: str
