@@ -181,7 +181,7 @@ class PendingCommands:
         return True
 
     def fail_all(self, error: GatewayError) -> None:
-        """End every unanswered command with `error`. Every later command fails with the error of the first `fail_all`."""
+        """End all unanswered commands with `error`. Later commands fail with the error of the first `fail_all`."""
         if self._end is None:
             self._end = error
         for future in self._waiting.values():

@@ -223,7 +223,7 @@ class SessionWorker:
         return printable(ready.backend, 128)
 
     async def supervise(self) -> WorkerEnd:
-        """Check at regular intervals whether the worker still sends messages. Return why it ended, when it has ended."""
+        """Check regularly that the worker still sends messages. When the worker has ended, return why."""
         health = self.health
         while not self.ended.done():
             health.ask()
