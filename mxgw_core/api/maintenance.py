@@ -1,4 +1,4 @@
-"""What a plugin adds to `mxgw backup` and `mxgw doctor`. For plugins that keep files, or that can find wrong set-ups."""
+"""What a plugin adds to `mxgw backup` and `mxgw doctor`. For plugins that keep files or have warnings to report."""
 
 from __future__ import annotations
 
