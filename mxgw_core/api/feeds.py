@@ -1,4 +1,4 @@
-"""Feeds: streams that a plugin adds. A feed has numbered records, gaps, limits and overflow policies, as events have."""
+"""Feeds: streams that a plugin adds. Like a stream of events, a feed has numbers, gaps, limits and overflow policies."""
 
 from __future__ import annotations
 

@@ -197,8 +197,9 @@ class Hooks:
     def mxgw_command_guard(self, session: SessionInfo, identity: Identity) -> CommandGuard | None:
         """Return a guard that decides about this identity's commands on this session.
 
-        When: at the first command of the identity on the session. A command must be allowed by all guards. An exception
-        refuses the command.
+        When: at the first command on the session, and again when a command has another identity than the one before, or
+        when the identity's claims have changed. A command must be allowed by all guards. An exception refuses the
+        command.
         """
 
     @hookspec

@@ -71,7 +71,7 @@ class Observation(Protocol):
 
     @property
     def spare_workers(self) -> int:
-        """How many spare workers are ready for future sessions. `workers.warm_pool` is the number that there should be."""
+        """How many spare workers are ready for future sessions; at most `workers.warm_pool`."""
 
     @property
     def is_draining(self) -> bool:

@@ -1,4 +1,4 @@
-"""The settings of a plugin. For every plugin that has settings: its hook `mxgw_settings` returns a `SettingsSection`."""
+"""The settings of a plugin. For each plugin with settings: its hook `mxgw_settings` returns a `SettingsSection`."""
 
 from __future__ import annotations
 
