@@ -1,4 +1,4 @@
-"""Feeds: streams that a plugin adds. Like a stream of events, a feed has numbers, gaps, limits and overflow policies."""
+"""Feeds: streams that a plugin adds. Like a stream of events, a feed has sequences, gaps, limits and policies."""
 
 from __future__ import annotations
 

@@ -152,7 +152,8 @@ class SessionInfo:
     close_detail: str = ""
     # Seconds since the last subscriber left; None while the session has a subscriber, and when it never had one.
     detached_s: float | None = None
-    # How many seconds of events the log can hold at the present rate of events; None while the rate is not known.
+    # How many seconds of events the log keeps after delivery, at the present rate of events; None when it keeps none,
+    # or no events come.
     horizon_s: float | None = None
     # Whether it is a session of the gateway's own (`Gateway.open_internal_session`).
     is_internal: bool = False
