@@ -1,25 +1,27 @@
-"""Everything a plugin may import: hooks, value types, protocols, errors. The rest of mxgw_core is private.
+"""Everything that a plugin is allowed to import from mxgw: hooks, value types, protocols, errors.
 
-Every name below can be imported from here. Read them in the module of their subject:
+All other modules of `mxgw_core` can change in any release. Import the names in `__all__` from `mxgw_core.api`; only
+errors and command line helpers are imported from the modules `mxgw_core.api.errors` and `mxgw_core.api.cli`. The names
+are defined and explained in these modules:
 
-    hookspecs           every hook: when it is called, and what its answer means
-    settings            `[plugins.<name>]` as a model of the plugin's own
+    hookspecs           all hooks: when each hook is called, and what its answer means
+    settings            the settings of a plugin, `[plugins.<name>]`
     gateway             the running gateway: sessions, streams, operators, feeds
-    calls               gRPC services of a plugin's own, and the calls that they serve
-    access              who callers are, and what they may do; operators; the audit log
-    rate_limits         failed attempts, and any other rate
+    calls               gRPC services that a plugin adds, and the calls that they serve
+    access              who callers are, what they are allowed to do; operators; the audit log
+    rate_limits         limits for failed attempts and for other rates
     globs               patterns in settings
     events              overflow policies, limits of subscribers, filters, pace, history
-    feeds               numbered streams of a plugin's own
-    workers             worker processes, and those that outlived their gateway
+    feeds               numbered streams that a plugin adds
+    workers             worker processes and orphans
     observation         what the gateway is doing now
-    internal_sessions   MXAccess without a client
-    metrics             numbers for `mxgw_metrics`
-    maintenance         what `mxgw backup` and `mxgw doctor` ask of a plugin
-    slices              long work in the event loop
+    internal_sessions   sessions that a plugin opens, without a client
+    metrics             metrics for the hook `mxgw_metrics`
+    maintenance         what a plugin adds to `mxgw backup` and `mxgw doctor`
+    slices              long work in the event loop, done in short pieces
     types               identities, peers, positions, sessions
-    errors              refusals; imported from `mxgw_core.api.errors`
-    cli                 commands of a plugin's own; imported from `mxgw_core.api.cli`
+    errors              the errors that refuse a call
+    cli                 helpers for the commands that a plugin adds
 """
 
 from typing import TYPE_CHECKING
@@ -71,17 +73,18 @@ from mxgw_core.api.events import (
 from mxgw_core.api.feeds import Feed, FeedDescription, FeedFilter, FeedRequest, FeedSnapshot
 from mxgw_core.api.former import missing as _missing
 from mxgw_core.api.gateway import Gateway
-from mxgw_core.api.globs import Globs, check_glob
+from mxgw_core.api.globs import LONGEST_PATTERN, Globs, check_glob
 from mxgw_core.api.hookspecs import Hooks, hookimpl
 from mxgw_core.api.internal_sessions import AlarmAcknowledged, AlarmReport, InternalSession
 from mxgw_core.api.maintenance import BackupEntry, BackupKind, Finding
-from mxgw_core.api.metrics import Distribution, Metric, MetricBuckets, MetricKind, MetricSample
+from mxgw_core.api.metrics import Distribution, Metric, MetricBuckets, MetricKind, MetricSample, counter, gauge
 from mxgw_core.api.observation import CommandInFlight, Observation, PluginStatus, ShownSetting
 from mxgw_core.api.rate_limits import LONGEST_NAME, Attempt, Attempts, TokenBucket, folded_name
 from mxgw_core.api.settings import SettingsSection, left_behind
-from mxgw_core.api.slices import in_slices, turn
+from mxgw_core.api.slices import NAMES_AT_ONCE, in_slices, turn
 from mxgw_core.api.types import (
     ANONYMOUS,
+    INTERNAL,
     CloseReason,
     EndedSession,
     Identity,
@@ -107,7 +110,10 @@ from mxgw_core.api.workers import (
 __all__ = [
     "ADMINISTRATOR",
     "ANONYMOUS",
+    "INTERNAL",
     "LONGEST_NAME",
+    "LONGEST_PATTERN",
+    "NAMES_AT_ONCE",
     "AccessRequest",
     "Action",
     "AlarmAcknowledged",
@@ -193,7 +199,9 @@ __all__ = [
     "as_operator",
     "check_glob",
     "correlation_id",
+    "counter",
     "folded_name",
+    "gauge",
     "hookimpl",
     "in_slices",
     "left_behind",
@@ -204,7 +212,7 @@ __all__ = [
     "used_handles",
 ]
 
-if not TYPE_CHECKING:  # a type checker would take any name for one of this module
+if not TYPE_CHECKING:  # with a `__getattr__`, a type checker would believe that this module has every name
 
     def __getattr__(name: str) -> object:
         raise _missing(name)

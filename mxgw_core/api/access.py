@@ -1,4 +1,4 @@
-"""Who callers are and what they may do. For plugins that authenticate, authorize, filter, or keep an audit log."""
+"""Who callers are and what they are allowed to do. For plugins that authenticate, authorize, or keep an audit log."""
 
 from __future__ import annotations
 
@@ -15,14 +15,14 @@ from mxgw_core.api.types import Identity, ItemRecord, Peer, SessionInfo
 
 T = TypeVar("T")
 
-# The scope (`GrpcService.scopes`) of methods for administrators, and the role of an `Operator` who is one. Core refuses
-# such a method for a session of the gateway's own.
+# The scope (`GrpcService.scopes`) of methods that only administrators are allowed to call, and the role of an
+# `Operator` who is an administrator. Such a method is always refused for a session of the gateway's own.
 ADMINISTRATOR = "administrator"
 
 
 @dataclass(frozen=True, slots=True)
 class AuthenticationRequest:
-    """A call whose caller is not known yet. `metadata` may hold credentials: never log it.
+    """A call whose caller is not known yet. `metadata` can contain credentials, so it must not be logged.
 
     `certificate_names` are the common name and the subject alternative names of the client certificate, which the TLS
     layer has verified. `scope` is the scope that the service declares for the method (`GrpcService.scopes`), "" when it
@@ -39,27 +39,32 @@ class AuthenticationRequest:
 class Moment(enum.Enum):
     """Why an authorization is asked for."""
 
-    # Before the call runs.
+    # A call is about to run.
     CALL = 1
-    # Again, in the step in which a stream attaches.
+    # A stream is about to attach a subscriber. The same call was authorized before, as CALL.
     ATTACH = 2
-    # Whether to show a session in a list that the caller asked for.
+    # A list is made for the caller, and the question is whether to show this session in the list.
     LIST = 3
 
 
 def _no_session() -> None:
-    """Find the session of a call that names none."""
+    """Return no session: the default `find_session`, for a call that names no session."""
 
 
 @dataclass(frozen=True)
 class AccessRequest:
     """A call by a known caller, before it runs.
 
-    `method` is the full gRPC name ("/mxgw.v1.SessionService/OpenSession"). `find_session` returns the session that the
-    call names (see `session`); None when the call names none, or one that does not exist (then `session_id` has the
-    name). `request` is the message of the call, None for an entry of a list; it may hold passwords and tag values:
-    never log it. `scope` is the scope that the service declares for the method, "" when it declares none. `items` are
-    the items about which guards were asked, in the order of the command's inputs; None as long as no guard was asked.
+    Attributes:
+        method: the full gRPC name, for example "/mxgw.v1.SessionService/OpenSession".
+        session_id: the session id in the call, "" when there is none.
+        find_session: returns the session; use the property `session`.
+        request: the message of the call; None when `moment` is LIST. It can contain passwords and values of tags, so it
+            must not be logged.
+        scope: the scope that the service declares for the method; "" when it declares none.
+        items: the items that were passed to the command guards, in the order of the command's inputs; None as long as
+            no guard was called.
+        is_internal: whether the session is the gateway's own. No caller is allowed to use such a session.
     """
 
     method: str
@@ -71,27 +76,26 @@ class AccessRequest:
     scope: str = ""
     moment: Moment = Moment.CALL
     items: Sequence[ItemRecord | None] | None = None
-    # Whether the session is the gateway's own, which no caller may use.
     is_internal: bool = False
 
     @cached_property
     def session(self) -> SessionInfo | None:
-        """The session that the call names, which may have ended; None when it names none, or one that is not known.
+        """The session that the call names, live or ended; None when it names no session, or an unknown one.
 
-        Made when it is first asked for. For an OpenSession that repeats an earlier call (by its request id) it is the
-        session which that call opened.
+        For an OpenSession that repeats an earlier call (same request id), it is the session that the earlier call
+        opened. The session is looked up at the first access.
         """
         return self.find_session()
 
 
 @dataclass(frozen=True, slots=True)
 class Allow:
-    """The call may run, as far as this plugin is concerned."""
+    """The plugin allows the call. Another plugin can still deny it."""
 
 
 @dataclass(frozen=True, slots=True)
 class Deny:
-    """The call must not run. `detail` is shown to the caller: say what is missing, and nothing about other callers."""
+    """The call must not run. The caller sees `detail`: say which right is missing, and nothing about other callers."""
 
     detail: str
 
@@ -103,21 +107,23 @@ class CommandGuard(Protocol):
     """Decides about the commands of one identity on one session."""
 
     def denied(self, command: MxCommand, items: Sequence[ItemRecord | None]) -> Mapping[int, str]:
-        """Return the denied inputs by index, each with the reason; index 0 is the command itself when it is not a bulk
-        command.
+        """Return which inputs of a command are denied. Key: the index of the input. Value: the reason. A command that
+        is not a bulk command is itself the input with index 0.
 
-        For a command that uses item handles, `items` has the item of each handle in the order of the inputs; None for a
-        handle without an item. If a handle belongs to another item by the time the worker makes the call, the worker
-        refuses that input with ITEM_CHANGED: the decision holds for exactly these items.
+        For a command that uses item handles, `items` has the item of each handle, in the order of the inputs; None when
+        no item has the handle. The decision is valid for exactly these items: if a handle belongs to another item when
+        the worker runs the command, the worker refuses this input with ITEM_CHANGED.
 
-        A bulk command with many inputs comes in parts, one after the other; each part is a command with a few of the
-        inputs. Other calls are served between two parts. A `GatewayError` refuses the whole command and is shown to the
+        For a bulk command with many inputs this method is called several times, each time with a command that has a few
+        of the inputs. Other calls are served in between. A `GatewayError` refuses the whole command and is shown to the
         caller; any other exception denies the command.
         """
 
 
 class OfInputs(Sequence[T]):
-    """A value for each input of a bulk command, computed on access because there may be thousands."""
+    """A sequence with one value for each input of a bulk command. There can be thousands of inputs, so a value is
+    computed only when it is accessed.
+    """
 
     def __init__(self, inputs: Sequence[Any], of: Callable[[Any], T]) -> None:
         self._inputs = inputs
@@ -139,10 +145,10 @@ class OfInputs(Sequence[T]):
 
 
 def used_handles(command: MxCommand) -> Sequence[tuple[int, int]]:
-    """Return server handle and item handle of each input of a command that uses item handles, in the order of the
-    inputs.
+    """Return the server handle and the item handle of each input of a command, in the order of the inputs.
 
-    They are read from the command on access.
+    The sequence is empty for a command that uses no item handles. The handles of a bulk command are read only when they
+    are accessed.
     """
     match command.WhichOneof("command"):
         case "write_bulk":
@@ -171,26 +177,26 @@ def used_handles(command: MxCommand) -> Sequence[tuple[int, int]]:
 
 @runtime_checkable
 class BrowseGuard(Protocol):
-    """A guard that also decides which nodes Browse shows."""
+    """A command guard that also decides which nodes of the source a caller sees when it browses."""
 
     def shows(self, node: BrowseNode) -> bool:
-        """Return whether the caller may see this node."""
+        """Return whether the caller is allowed to see this node."""
 
 
 class ItemAccess(Protocol):
-    """What a caller may do with items by their references, without a session."""
+    """What a caller is allowed to do with items that are named by references, in services that need no session."""
 
     def may_read(self, reference: str) -> bool:
-        """Return whether the caller may know about this item."""
+        """Return whether the caller is allowed to read this item, or to know that it exists."""
 
     def may_write(self, reference: str) -> bool:
-        """Return whether the caller may change this item."""
+        """Return whether the caller is allowed to change this item."""
 
     def decided(self, action: str, allowed: Sequence[str], denied: Sequence[str]) -> None:
-        """Record that a service is about to do `action` with the `allowed` references, and refuses it for the `denied`
-        ones.
+        """Record a decision: a service will do `action` with the references in `allowed`, and refuses it for the
+        references in `denied`.
 
-        A `GatewayError` refuses all of them.
+        When this raises a `GatewayError`, the service refuses the action for all of these references.
         """
 
 
@@ -198,8 +204,9 @@ class ItemAccess(Protocol):
 class OperatorCredentials:
     """A person's login at the dashboard.
 
-    `user` has no blanks around it. Failed logins are counted under exactly this name, so pass it to the directory
-    unchanged. Refuse a name of more than `LONGEST_NAME` characters, because all such names share one count.
+    Blanks around `user` are removed. Failed logins are counted for exactly this name, so pass it to the directory
+    unchanged. Refuse a name that is longer than `LONGEST_NAME`, because all such names together have only one count of
+    failed logins.
     """
 
     user: str
@@ -212,11 +219,12 @@ class OperatorCredentials:
 
 @dataclass(frozen=True, slots=True)
 class Operator:
-    """A person at the dashboard: `roles` such as "viewer" or "administrator", and the `tags` of the sessions they may
-    see.
+    """A person at the dashboard.
 
-    If the plugin gives a `token`, later calls send it as `authorization: Bearer <token>` until `expires_at` (wall
-    clock, seconds since 1970). Such calls have an `Identity` of kind "operator" whose `claims` is the `Operator`.
+    `roles` are roles such as "viewer" or "administrator". `tags` are the tags of the sessions that the person is
+    allowed to see. If `token` is not empty, the dashboard sends it with later calls as `authorization: Bearer <token>`,
+    until `expires_at` (wall clock, seconds since 1970). The `Identity` of such calls has the kind "operator", and its
+    `claims` is this object.
     """
 
     name: str
@@ -230,8 +238,8 @@ class Operator:
 class AuditEntry:
     """One line of an audit log, for administrators of the gateway only.
 
-    `time_ns` is wall clock, nanoseconds since 1970; `correlation_id` is the id of the call, "" when no call caused the
-    entry. Every text is printable: the plugin that keeps the log has escaped all other characters.
+    `time_ns` is wall clock, nanoseconds since 1970. `correlation_id` is the id of the call that caused the entry, ""
+    when no call did. All texts are printable, because the plugin that keeps the audit log has escaped other characters.
     """
 
     time_ns: int
@@ -247,10 +255,10 @@ class AuditEntry:
 
 
 def as_operator(identity: Identity) -> Operator | None:
-    """Return the operator that a caller is, by a login or by the roles of its identity; None when it is no operator.
+    """Return a caller as an operator, if it has logged in as one, or its identity has roles; otherwise None.
 
-    A caller with roles and no login is called `<kind>:<id>`, has no token, and sees the sessions that
-    `mxgw_operator_sessions` returns for that name.
+    The operator of a caller that has roles but has not logged in has the name `<kind>:<id>` and no token. The hook
+    `mxgw_operator_sessions` decides for this name which sessions it sees.
     """
     if identity.kind == "operator":
         return identity.claims if isinstance(identity.claims, Operator) else None

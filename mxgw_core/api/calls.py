@@ -1,4 +1,4 @@
-"""Calls that a plugin serves. For plugins with a gRPC service, and for plugins that look at open streams."""
+"""gRPC services of plugins, and calls. For plugins that add a gRPC service or look at open streams."""
 
 from __future__ import annotations
 
@@ -12,7 +12,8 @@ from google.protobuf.message import Message
 
 from mxgw_core.api.types import Identity, Peer
 
-# Set by core when a call begins; threads and tasks that the call starts inherit it.
+# The correlation id of the call that is being served. The gateway sets it when a call begins. Tasks and threads that
+# serve the call inherit it.
 current_call: ContextVar[str] = ContextVar("mxgw_current_call", default="")
 
 
@@ -20,7 +21,8 @@ current_call: ContextVar[str] = ContextVar("mxgw_current_call", default="")
 class Call:
     """One call, as a service sees it.
 
-    `deadline_s` is the time that is left for it, None without a deadline; `request_bytes` is the size of its request.
+    `deadline_s` is the number of seconds until the deadline of the call, None when the call has no deadline.
+    `request_bytes` is the size of the request.
     """
 
     method: str
@@ -31,23 +33,24 @@ class Call:
 
 
 class ResponseStream(Protocol):
-    """Where a streaming RPC writes its responses."""
+    """Sends the responses of a streaming call."""
 
     async def write(self, message: Message | bytes) -> None:
-        """Send one message, or its encoded form; wait while the transport is full."""
+        """Send one message, decoded or encoded. Wait as long as the transport accepts no more messages."""
 
 
 @dataclass(frozen=True, slots=True)
 class GrpcService:
-    """A gRPC service: its descriptor, and an object with one coroutine method per RPC, named as in the contract.
+    """A gRPC service: its descriptor, and an object that implements it with one coroutine method per RPC.
 
-    A unary method is `async def Name(self, request, call: Call) -> Message`; a server-streaming one is `async def
-    Name(self, request, call: Call, stream: ResponseStream) -> None`. Client streaming is not supported. Identity,
-    authorization, limits and the mapping of `GatewayError` apply to all services alike.
+    The methods have the names of the RPCs. The method of a unary RPC is `async def Name(self, request, call: Call) ->
+    Message`. The method of a server-streaming RPC is `async def Name(self, request, call: Call, stream: ResponseStream)
+    -> None`. Client streaming is not supported. As for any service, the gateway authenticates and authorizes the
+    caller, applies the limits, and turns a `GatewayError` into a gRPC status.
 
-    `scopes` has, by the name of the method, the scope that a caller needs; the plugin that authorizes decides what each
-    scope means (docs/securing.md). Where a plugin authorizes by scope, a method without one is refused. A method with
-    the scope `ADMINISTRATOR` is never called for a session of the gateway's own.
+    `scopes` says which scope a caller needs. Key: the name of an RPC. Value: its scope. The plugin that authorizes
+    decides what a scope means (docs/securing.md); a plugin that authorizes by scope refuses an RPC without a scope. An
+    RPC with the scope `ADMINISTRATOR` is never called for a session of the gateway's own.
     """
 
     descriptor: ServiceDescriptor
@@ -57,7 +60,7 @@ class GrpcService:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class OpenStream:
-    """A streaming call that is being served; the same object from its begin to its end."""
+    """A streaming call that the gateway is serving. It is the same object from the begin of the call to its end."""
 
     method: str
     identity: Identity
@@ -66,9 +69,9 @@ class OpenStream:
 
 
 def correlation_id() -> str:
-    """Return the id of the call that is being served, "" outside of a call.
+    """Return the correlation id of the call that is being served; "" outside of a call.
 
-    The caller may have chosen the id, so it proves nothing. What outlives the call, such as a session, is recorded
-    without it.
+    A caller can choose this id, so it proves nothing. Entries about things that live longer than the call, for example
+    the end of a session, have no correlation id.
     """
     return current_call.get()

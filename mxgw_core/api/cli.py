@@ -1,4 +1,7 @@
-"""What the commands of a plugin (hook `mxgw_cli`) share with mxgw's own: help that ends with examples, `--json`."""
+"""Helpers for the commands that a plugin adds (hook `mxgw_cli`), so that they look like the commands of mxgw itself.
+
+For example, the help of a command ends with examples, and `--json` prints JSON.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Everything mxgw refuses or reports, as one tree.
+"""All errors of mxgw, as one tree.
 
 MxgwError
 ├── SettingsError            a settings file, key or value
@@ -15,7 +15,7 @@ MxgwError
     ├── FeatureNotEnabled, GatewayDraining, DependencyUnavailable, HistoryUnavailable
     └── InternalError
 
-`reason` is stable and meant for programs; the text is for people and says which setting or call would help.
+Programs should use `reason`, which does not change. The text is for people, and says which setting or call would help.
 """
 
 from __future__ import annotations
@@ -24,24 +24,25 @@ from collections.abc import Mapping
 
 
 class MxgwError(Exception):
-    """Root of all errors of mxgw."""
+    """The base class of all errors of mxgw."""
 
 
 class SettingsError(MxgwError):
-    """A problem with the settings; the text names file, key, reason and the nearest valid key."""
+    """The settings are wrong. The text has one line per problem, with the file, the key and the reason."""
 
 
 class PluginError(MxgwError):
-    """An enabled plugin cannot be used; the text names its distribution and the cause."""
+    """An enabled plugin cannot be used. The text names its distribution and the cause."""
 
 
 class GatewayError(MxgwError):
     """A refusal or failure that is shown to a caller.
 
     Attributes:
-        reason: stable UPPER_SNAKE name, sent as `ErrorInfo.reason`.
-        metadata: facts for programs, sent as `ErrorInfo.metadata`; no secrets, no tag values.
-        retry_after_s: when set, a retry after this many seconds makes sense (sent as `RetryInfo`).
+        reason: a name in capital letters that never changes, sent as `ErrorInfo.reason`.
+        metadata: facts for programs, sent as `ErrorInfo.metadata`. It must not contain secrets or values of tags.
+        retry_after_s: after how many seconds the caller should try again, sent as `RetryInfo`; None when trying again
+            is useless.
     """
 
     reason: str = "INTERNAL"
@@ -56,7 +57,7 @@ class GatewayError(MxgwError):
 
 
 class InternalError(GatewayError):
-    """A bug of the gateway; the caller is shown a correlation id and no detail."""
+    """A defect of the gateway. The caller sees a correlation id, which is also in the gateway's log, and no details."""
 
 
 class InvalidRequest(GatewayError):
@@ -72,37 +73,37 @@ class UnknownBackend(InvalidRequest):
 
 
 class PositionForeign(InvalidRequest):
-    """The position belongs to another session; resuming from it would skip events without a gap."""
+    """The client wants to resume after a position of another session. This would skip events without a gap."""
 
     reason = "POSITION_FOREIGN"
 
 
 class RequestIdReused(InvalidRequest):
-    """The request id was used before, for another request; nothing was done."""
+    """The request id was used before, for a different request. Nothing was done."""
 
     reason = "REQUEST_ID_REUSED"
 
 
 class Unauthenticated(GatewayError):
-    """The caller is not known."""
+    """No plugin knows who the caller is, or the credentials are wrong."""
 
     reason = "UNAUTHENTICATED"
 
 
 class TooManyAttempts(Unauthenticated):
-    """Too many failed attempts from this peer or for this name; a later attempt may be accepted."""
+    """There were too many failed attempts from this peer or for this name. A later attempt can be accepted."""
 
     reason = "TOO_MANY_ATTEMPTS"
 
 
 class AccessDenied(GatewayError):
-    """The caller is known and may not do this."""
+    """The caller is known, and is not allowed to do this."""
 
     reason = "ACCESS_DENIED"
 
 
 class AccessRevoked(AccessDenied):
-    """The caller had access and lost it: its key was revoked or has expired."""
+    """The caller was allowed to do this, but has lost the right: for example, its key was revoked or has expired."""
 
     reason = "REVOKED"
 
@@ -114,7 +115,7 @@ class SessionNotFound(GatewayError):
 
 
 class SessionGone(SessionNotFound):
-    """The session existed and ended; metadata carries `close_reason`."""
+    """The session has ended. The metadata has its `close_reason`."""
 
     reason = "SESSION_GONE"
 
@@ -126,25 +127,25 @@ class SessionNotReady(GatewayError):
 
 
 class SessionAdopting(SessionNotReady):
-    """The gateway was restarted and the session still waits for its worker; retry soon."""
+    """The session waits for its worker after a restart of the gateway. The client should try again soon."""
 
     reason = "SESSION_ADOPTING"
 
 
 class SessionLimitReached(GatewayError):
-    """The number of open sessions is at the limit of the settings."""
+    """As many sessions are open as the settings allow."""
 
     reason = "SESSION_LIMIT_REACHED"
 
 
 class MemoryLimitReached(GatewayError):
-    """The gateway's memory for events has no room for another session, or for another large request."""
+    """The gateway has not enough memory for another session, or for another large request."""
 
     reason = "MEMORY_LIMIT_REACHED"
 
 
 class RequestIdLimitReached(GatewayError):
-    """No further request id can be remembered for the required time; nothing was done."""
+    """There is no room to remember another request id. Nothing was done."""
 
     reason = "REQUEST_ID_LIMIT_REACHED"
 
@@ -152,7 +153,8 @@ class RequestIdLimitReached(GatewayError):
 class SessionEnded(GatewayError):
     """The session of a stream or command ended.
 
-    The reason is the name of the close reason (WORKER_EXITED, LEASE_EXPIRED, …), and SESSION_CLOSED for CLIENT.
+    `reason` is the name of the close reason, for example WORKER_EXITED. For the close reason CLIENT it is
+    SESSION_CLOSED.
     """
 
     reason = "SESSION_CLOSED"
@@ -171,43 +173,43 @@ class WorkerStartFailed(GatewayError):
 
 
 class CommandTimedOut(GatewayError):
-    """No answer within the command's deadline: its outcome is unknown."""
+    """The worker did not answer before the command's deadline. The outcome of the command is unknown."""
 
     reason = "COMMAND_TIMED_OUT"
 
 
 class CommandFailed(GatewayError):
-    """The worker could not run the command at all; metadata has the worker's `worker_reason`."""
+    """The worker could not run the command. The metadata has its reason as `worker_reason`."""
 
     reason = "COMMAND_FAILED"
 
 
 class CommandOutcomeUnknown(GatewayError):
-    """The gateway ends while the command runs: it may or may not take effect. The gateway never repeats it."""
+    """The gateway ends while the command runs. The command takes effect or not; the gateway never repeats it."""
 
     reason = "COMMAND_OUTCOME_UNKNOWN"
 
 
 class PendingCommandsExceeded(GatewayError):
-    """Too many commands of this session wait for their answers."""
+    """As many commands of this session are unanswered as the settings allow."""
 
     reason = "PENDING_COMMANDS_EXCEEDED"
 
 
 class SubscriberExists(GatewayError):
-    """The session already has its one subscriber, and several subscribers are not enabled."""
+    """The session has a subscriber already, and the settings do not enable several subscribers."""
 
     reason = "SUBSCRIBER_EXISTS"
 
 
 class SubscriberLimitReached(GatewayError):
-    """The number of subscribers of the session is at the limit of the settings."""
+    """The session has as many subscribers as the settings allow."""
 
     reason = "EVENT_SUBSCRIBER_LIMIT_REACHED"
 
 
 class SubscriberOverflow(GatewayError):
-    """The subscriber fell further behind than its limit; resume after the last position received."""
+    """The subscriber was further behind than its limits allow. The client can resume after its last position."""
 
     reason = "SUBSCRIBER_OVERFLOW"
 
@@ -219,24 +221,24 @@ class PositionLost(GatewayError):
 
 
 class FeatureNotEnabled(GatewayError):
-    """The request needs a plugin that is not enabled; metadata has its name as `plugin`."""
+    """The request needs a plugin that is not enabled. The metadata has the name of the plugin as `plugin`."""
 
     reason = "FEATURE_NOT_ENABLED"
 
 
 class DependencyUnavailable(GatewayError):
-    """Something that the answer needs (a directory, a database) cannot be reached now; a later call may succeed."""
+    """A directory, a database or the like that is needed for the answer cannot be reached. A later call can succeed."""
 
     reason = "DEPENDENCY_UNAVAILABLE"
 
 
 class HistoryUnavailable(GatewayError):
-    """A history store did not deliver events that it had announced; resume after the last position."""
+    """A history store did not deliver events that it had announced. The client can resume after its last position."""
 
     reason = "HISTORY_UNAVAILABLE"
 
 
 class GatewayDraining(GatewayError):
-    """The gateway is shutting down in an orderly way."""
+    """The gateway is shutting down, so it refuses new calls or ends a running one."""
 
     reason = "GATEWAY_DRAINING"

@@ -1,4 +1,4 @@
-"""What a plugin may say about events: overflow policies, retention, filters, history."""
+"""Types for plugins that decide about events: overflow policies, limits, retention, filters, pace, history."""
 
 from __future__ import annotations
 
@@ -11,10 +11,10 @@ from mxgw_core.api.types import ItemRecord, SessionInfo
 
 @dataclass(frozen=True, slots=True)
 class QueueLimits:
-    """How far a subscriber may fall behind. Whichever is passed first counts; 0 switches a limit off.
+    """The limits of a subscriber's lag. It is an overflow when the lag is beyond any one of them; 0 means no limit.
 
-    `section` of the settings has these limits as queue_events, queue_bytes and queue_seconds; the error names it.
-    `bytes_setting` is the setting of the bytes where it has another name.
+    `section` is the section of the settings that has these limits as queue_events, queue_bytes and queue_seconds. It is
+    named in errors. `bytes_setting` is the full name of the setting for bytes, if it has another name; otherwise "".
     """
 
     events: int
@@ -26,9 +26,9 @@ class QueueLimits:
 
 @dataclass(frozen=True, slots=True)
 class SubscriberLimits:
-    """How many subscribers a session may have, and the queue limits of each.
+    """How many subscribers a session can have, and the limits of the lag of each subscriber.
 
-    `setting` is what allows more of them; the refusal names it.
+    `setting` is the setting that allows more subscribers. The error for a refused subscriber names it.
     """
 
     maximum: int
@@ -38,7 +38,10 @@ class SubscriberLimits:
 
 @dataclass(frozen=True, slots=True)
 class BufferLimit:
-    """How many bytes of events may be kept for one session; `setting`, named in errors, allows more."""
+    """How many bytes of events can be kept for one session.
+
+    `setting` is the setting that allows more bytes. Errors name it.
+    """
 
     bytes: int
     setting: str
@@ -46,11 +49,11 @@ class BufferLimit:
 
 @dataclass(frozen=True, slots=True)
 class Lag:
-    """How far a subscriber is behind when its policy is asked.
+    """How far a subscriber is behind at the moment when its policy is called.
 
-    `events`, `bytes` and `seconds` count what was appended since the subscriber attached and is not yet read; a
-    backlog that it asked for itself does not count. `over_limit_s` is the time since the limit was first passed; while
-    a policy conflates it goes on until the reader has caught up.
+    `events`, `bytes` and `seconds` count the unread events that were appended after the subscriber attached. Older
+    events, which the subscriber asked for with its start place, do not count. `over_limit_s` is the time since the lag
+    went beyond its limits; while a policy conflates, this time goes on until the subscriber has caught up.
     """
 
     subscriber_id: str
@@ -63,44 +66,46 @@ class Lag:
 
 @dataclass(frozen=True, slots=True)
 class Disconnect:
-    """End this subscriber's stream with SUBSCRIBER_OVERFLOW once it has what was unread at this moment."""
+    """End this subscriber's stream with SUBSCRIBER_OVERFLOW, after it has got the events that are unread now."""
 
 
 @dataclass(frozen=True, slots=True)
 class FailSession:
-    """As `Disconnect`, and fault the session."""
+    """Like `Disconnect`, and end the session too, as FAULTED."""
 
 
 @dataclass(frozen=True, slots=True)
 class DropOldest:
-    """Drop the oldest unread events until at most `keep_events` remain; a Gap takes their place."""
+    """Drop the oldest unread events until at most `keep_events` remain. A Gap replaces them."""
 
     keep_events: int
 
 
 @dataclass(frozen=True, slots=True)
 class DropNewest:
-    """Drop arriving events until at most `resume_below_events` are unread; a Gap takes their place."""
+    """Drop new events until at most `resume_below_events` events are unread. A Gap replaces the dropped events."""
 
     resume_below_events: int
 
 
 @dataclass(frozen=True, slots=True)
 class Conflate:
-    """Keep the newest data change of every item, and every event of another kind; exact Gaps replace the rest.
+    """Keep the newest data change of each item, and all events of other kinds. Exact Gaps replace the other events.
 
-    It goes on until the reader has caught up. When events of other kinds are more than the limits, or the newest values
-    alone more than the limit in bytes, the subscriber is disconnected: queues are bounded.
+    New events are treated in the same way until the subscriber has caught up. The subscriber is disconnected when the
+    events that must be kept are too many: when the events of other kinds are beyond the limits, or the newest data
+    changes are beyond the limit in bytes.
     """
 
 
 @dataclass(frozen=True, slots=True)
 class Select:
-    """Keep the unread events that `keep(server_handle, item_handle, kind)` wants; exact Gaps replace the rest.
+    """Keep the unread events for which `keep(server_handle, item_handle, kind)` returns true. Exact Gaps replace the
+    other events.
 
-    `kind` is the number of `mxgw.v1.EventKind`. `keep` is asked once per item and kind, and all its answers together
-    have the policy's 1 ms. When what is kept still exceeds the limits the subscriber is disconnected: queues are
-    bounded.
+    `kind` is a number of the enum `mxgw.v1.EventKind`. `keep` is called once for each item and kind; all these calls
+    together count for the 1 ms that a policy has. The subscriber is disconnected when the kept events are still beyond
+    the limits.
     """
 
     keep: Callable[[int, int, int], bool]
@@ -108,22 +113,22 @@ class Select:
 
 @dataclass(frozen=True, slots=True)
 class Resync:
-    """Drop everything unread; a Gap takes its place, and a snapshot follows where snapshots are available."""
+    """Drop all unread events. A Gap replaces them, and a snapshot follows if snapshots are enabled."""
 
 
 @dataclass(frozen=True, slots=True)
 class Tolerate:
-    """Do nothing now; ask again at the next event, and at the latest after `recheck_s` seconds."""
+    """Do nothing now. The policy is called again at the next event, or after `recheck_s` seconds."""
 
     recheck_s: float
 
 
 @dataclass(frozen=True, slots=True)
 class Block:
-    """Stop taking events from the worker until this subscriber is within its limits, for at most `timeout_s` seconds.
+    """Stop reading from the worker until this subscriber is within its limits again.
 
-    At most 60 s. Delays everything of the session, command replies included; afterwards `then` is carried out. The
-    worker goes on collecting into its outbox.
+    This lasts for at most `timeout_s` seconds, and never longer than 60 s; then `then` is carried out. It delays all
+    subscribers and also the command replies of the session. Meanwhile new events stay in the outbox of the worker.
     """
 
     timeout_s: float
@@ -135,39 +140,44 @@ Action: TypeAlias = Disconnect | FailSession | DropOldest | DropNewest | Conflat
 
 @runtime_checkable
 class OverflowPolicy(Protocol):
-    """Decides what happens to one subscriber that fell further behind than its limits.
+    """Decides what is done when the lag of its subscriber is beyond the limits. Each subscriber has its own object.
 
-    One object per subscriber. Called in the event loop, so it must not block: it has 1 ms. An exception, a return
-    that is no `Action`, or an overrun of that budget puts `disconnect` in its place for this subscriber; it is
-    counted, and logged once with the name of the distribution the policy comes from. An object that is no policy at
-    all is replaced by `disconnect` when its subscriber attaches.
+    The methods are called in the event loop, so they must not block: a call must return within 1 ms. When a call takes
+    longer, raises an exception, or returns something that is no `Action`, the policy `disconnect` replaces this policy
+    for this subscriber. This is counted, and logged once with the name of the policy's distribution. An object that
+    does not have the methods of this class is replaced by `disconnect` when its subscriber attaches.
     """
 
     @property
     def name(self) -> str:
-        """Shown to clients and operators, for example "drop_oldest"."""
+        """The name that clients and operators see, for example "drop_oldest"."""
 
     def on_overflow(self, lag: Lag) -> Action:
-        """Return what to do; asked again whenever the limit is passed again."""
+        """Return what to do about the overflow. Called again whenever the lag is beyond its limits again."""
 
 
 @runtime_checkable
 class PacedPolicy(Protocol):
-    """An overflow policy that also paces its subscriber: at most one data change per item and interval is sent.
+    """An overflow policy that sends its subscriber at most one data change per item in each interval.
 
-    The last value of an item is always sent within one interval; what came in between is a CONFLATED gap. Events of
-    other kinds keep their place among them, so they wait as well. `on_overflow` is asked only when those, or the
-    newest values alone, exceed the limits.
+    The newest data change of an item is always sent, after one interval at the latest. A CONFLATED gap replaces the
+    older data changes of the interval. Events of other kinds keep their place in the order, so they wait for the
+    interval too. `on_overflow` is called only when the newest data changes, or the events of other kinds, are beyond
+    the limits.
     """
 
     @property
     def interval_s(self) -> float:
-        """Seconds between two deliveries, greater than 0."""
+        """The interval in seconds, greater than 0."""
 
 
 @dataclass(frozen=True, slots=True)
 class PolicyRequest:
-    """What a subscriber asked for. `name` is "" for the default; `parameters` are the client's own words."""
+    """A new subscriber that needs an overflow policy.
+
+    `name` is the policy that the client asks for; "" when it asks for none. `parameters` are the parameters that the
+    client sent for the policy; they are not checked.
+    """
 
     session: SessionInfo
     subscriber_id: str
@@ -179,9 +189,10 @@ class PolicyRequest:
 
 @dataclass(frozen=True, slots=True)
 class Retention:
-    """What the log keeps after every subscriber has read it. Whichever is passed first counts; 0 keeps nothing.
+    """How many events the log keeps after all subscribers have read them.
 
-    `seconds` 0 is no limit of age. With `snapshots`, clients may ask for the last values of all advised items.
+    An event is dropped when any one of the limits is reached. `events` 0 and `bytes` 0 mean that nothing is kept;
+    `seconds` 0 means that age is no limit. With `snapshots`, clients are allowed to request snapshots.
     """
 
     events: int
@@ -190,7 +201,7 @@ class Retention:
     snapshots: bool = False
 
     def covering(self, other: Retention) -> Retention:
-        """Return what satisfies both; an age of 0 is no limit of age."""
+        """Return the smallest retention that keeps everything that this one and the other one keep."""
         return Retention(
             max(self.events, other.events),
             max(self.bytes, other.bytes),
@@ -200,51 +211,53 @@ class Retention:
 
 
 class EventFilter(Protocol):
-    """Decides which events one subscriber may see; called per event, so it must be quick and must not block.
+    """Decides which events one subscriber gets. It is called for each event, so it must be quick and must not block.
 
-    One that implements `StandingFilter` as well is asked once for each item and kind.
+    A filter that also implements `StandingFilter` is called only once for each item and kind.
     """
 
     def keep(self, item: ItemRecord, kind: int) -> bool:
-        """Return whether an event of this item may pass; `kind` is the number of `mxgw.v1.EventKind`.
+        """Return whether the subscriber gets an event of this item. `kind` is a number of the enum `mxgw.v1.EventKind`.
 
-        Not asked for events of items that the gateway does not know (any more): to a filtered subscriber they do not
-        pass.
+        This is not called for events of items that the gateway does not know, or no longer knows: a subscriber with a
+        filter does not get them.
         """
 
 
 @runtime_checkable
 class StandingFilter(EventFilter, Protocol):
-    """An `EventFilter` whose answers stay the same until `revision` changes: they are remembered by item and kind.
+    """An `EventFilter` whose answers stay the same until `revision` changes, so that they can be remembered.
 
-    Answers depend on the arguments and on nothing that changes without `revision`, and asking leaves no trace. Filters
-    that are equal answer alike: an event is decided once for all their subscribers at the same place. So it
-    must be hashable; an object that has no `__eq__` of its own equals itself alone.
+    An answer must depend only on the arguments, and on things that never change without a change of `revision`. A call
+    must have no effect. Filters must be hashable, and filters that are equal must give equal answers: then an event is
+    decided only once for all subscribers with equal filters at the same place in the log. An object without a method
+    `__eq__` is equal only to itself.
     """
 
     @property
     def revision(self) -> int:
-        """A number that is another one whenever any answer may be."""
+        """A number that changes whenever an answer can have changed."""
 
 
 class StreamPace(Protocol):
-    """Holds back the events of one or more streams, so that their reader gets no more than it may have.
+    """Limits how many events per second one or more streams get.
 
-    Events that are held back are unread: they count as lag, for which the overflow policy is asked. What is left when a
-    stream ends is not held back. Called in the event loop; an exception
-    ends the stream.
+    Events that wait count as unread, so they can cause an overflow. When a stream ends, its remaining events are sent
+    without waiting. The methods are called in the event loop; an exception ends the stream.
     """
 
     def wait_s(self) -> float:
-        """Return for how many seconds no events may go out; 0: they may now."""
+        """Return after how many seconds the next events can be sent; 0 when they can be sent now."""
 
     def sent(self, events: int) -> None:
-        """Count events as they are sent. They come in pieces, so more may be sent than were due: then wait longer."""
+        """Count events that are sent. Several events are sent together, so they can be more than the limit allows; the
+        next wait must then be longer.
+        """
 
 
 @dataclass(frozen=True, slots=True)
 class HistoryPage:
-    """Consecutive older events: an encoded `mxgw.v1.EventBatch`, and the sequences it spans."""
+    """Consecutive older events: the encoded `mxgw.v1.EventBatch`, and its first and last sequence."""
 
     first_sequence: int
     last_sequence: int
@@ -252,23 +265,25 @@ class HistoryPage:
 
 
 class History(Protocol):
-    """Older events of one session from an outside store.
+    """A store of one session's older events, outside of the gateway.
 
-    One that takes too long (see `events.history_page_timeout_s`) is cancelled, and counts as one that raised; so does a
-    `CancelledError` of its own. Each call of its methods runs in one task.
+    A call that takes longer than `events.history_page_timeout_s` is cancelled and counts as failed. A call that raises
+    an exception, even `CancelledError`, counts as failed too. Each call runs in a single task from begin to end.
     """
 
     async def span(self, epoch: bytes) -> tuple[int, int] | None:
-        """Return the oldest and the newest sequence of the newest run without a hole that the store has of `epoch`.
+        """Return the first and the last sequence of the newest events of `epoch` that the store has without a hole.
 
-        None when it has none. It decides only whether a resume counts as complete: the run must reach from the
-        position to what the log holds. What is older than the run is asked for all the same.
+        Return None when the store has no events of the epoch. The answer decides only whether a resume counts as
+        recovered: this is so when these events reach from the position of the client to the oldest event of the log.
+        `read` is called for all missing events, also for events before the first sequence.
         """
 
     def read(self, epoch: bytes, after: int, until: int) -> AsyncIterator[HistoryPage]:
-        """Yield pages with `after < sequence <= until`, oldest first; within a page nothing is missing.
+        """Yield the events with `after < sequence <= until` in pages, oldest first. A page must have no hole.
 
-        What is missing between pages, and at either end, is a gap for the client. Where `span` had promised
-        it, the stream ends with HISTORY_UNAVAILABLE instead; its client resumes, and has the gap then: what `span`
-        says of it counts for nobody until it was given.
+        For sequences that are missing between pages, before the first or after the last page, the client gets a gap.
+        But if `span` had promised these events, the stream ends with HISTORY_UNAVAILABLE. When the client then resumes,
+        it gets the gap. From then on no answer of `span` is believed for these events, until the store has delivered
+        them.
         """

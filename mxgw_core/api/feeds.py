@@ -1,4 +1,4 @@
-"""A stream of a plugin's own, with the numbering, gaps, limits and policies of a session's events."""
+"""Feeds: streams that a plugin adds. Like a stream of events, a feed has sequences, gaps, limits and policies."""
 
 from __future__ import annotations
 
@@ -13,35 +13,48 @@ from mxgw_core.api.events import Retention, SubscriberLimits
 
 
 class FeedFilter(Protocol):
-    """Decides which records of a feed one reader may see; called per record, so it must be quick and must not block."""
+    """Decides which records of a feed a reader gets. It is called for each record, so it must be quick and must not
+    block.
+    """
 
     def keep(self, about: int, fourth: int, kind: int) -> bool:
-        """Return whether a record with these numbers in its head may pass (see `FeedDescription`)."""
+        """Return whether the reader gets a record.
+
+        The arguments are fields of the record: the fields 2, 4 and 3 that `FeedDescription` describes.
+        """
 
 
 class FeedSnapshot(Protocol):
-    """What a reader starts from: the state at the moment in which it was taken."""
+    """The state of the things that a feed reports, at the moment when the snapshot was taken. A reader can start with
+    it.
+    """
 
     def frames(self, filters: Sequence[FeedFilter], limit_bytes: int) -> Iterator[bytes]:
-        """Yield encoded responses of about `limit_bytes`, of what the filters let pass; the last one ends it.
+        """Yield the snapshot as encoded response messages of about `limit_bytes`, without what the filters drop.
 
-        An empty one is not sent: it lets others have their turn. A filter may take long when it is asked about
-        something for the first time. Frames are asked for a little after the snapshot was taken; they must not show
-        later changes.
+        The last message must end the snapshot. Yield empty bytes to let the event loop do other work in between; they
+        are not sent. This is useful because a filter can take long when it is called for a thing for the first time.
+        The messages are requested a little after the snapshot was taken, and must not show changes that happened later.
         """
 
 
 @dataclass(frozen=True, slots=True)
 class FeedDescription:
-    """What a plugin wants of a feed.
+    """The properties of a feed.
 
-    The response message of the feed's RPC has the frames of `mxgw.v1.StreamEventsResponse` under the same numbers:
-    opened 1, events 2 (`repeated` records under 1), gap 3, progress 6, heartbeat 7, draining 8. A record begins as an
-    `mxgw.v1.Event` does: fixed64 sequence = 1, fixed64 = 2 (less than 2^56) that names what the record is about, a
-    one-byte enum = 3 that is its kind, none of them zero, and an sfixed32 = 4. Of kind 1 a policy that conflates keeps
-    the newest for each thing that records are about.
+    The response message of the feed's RPC must have the frames of `mxgw.v1.StreamEventsResponse` with the same field
+    numbers: opened 1, events 2 (with the records as `repeated` field 1), gap 3, progress 6, heartbeat 7, draining 8. A
+    record must begin like an `mxgw.v1.Event`: field 1 is the sequence (fixed64); field 2 is a number that identifies
+    the thing that the record is about (fixed64, less than 2^56); field 3 is the kind of the record (an enum of one
+    byte); field 4 is an sfixed32. The fields 1, 2 and 3 must not be zero. When an overflow policy conflates, it keeps
+    for each thing only the newest record of kind 1.
 
-    `snapshot` takes a snapshot now. `health` is what heartbeats say. `limits` counts for all subscribers of the feed.
+    Attributes:
+        name: the name of the feed.
+        limits: how many subscribers the whole feed can have, and the limits of their lag.
+        retention: how many records the feed keeps after all subscribers have read them.
+        snapshot: takes a snapshot and returns it.
+        health: returns the states of worker and source that heartbeats report.
     """
 
     name: str
@@ -53,7 +66,10 @@ class FeedDescription:
 
 @dataclass(frozen=True, slots=True)
 class FeedRequest:
-    """What one reader asks for; the messages as they came. Without a start it is a snapshot and what follows."""
+    """The request of one reader, with the messages that the client sent.
+
+    When `start` is None, the reader gets a snapshot and then all later records.
+    """
 
     start: StartPosition | None
     on_gap: OnGap.ValueType
@@ -65,11 +81,13 @@ class FeedRequest:
 
 
 class Feed(Protocol):
-    """A numbered log and its readers. Lives in the event loop, as long as the gateway serves."""
+    """A stream of numbered records, and its readers. It exists as long as the gateway serves. Use it in the event loop
+    only.
+    """
 
     @property
     def epoch(self) -> bytes:
-        """Random per feed."""
+        """The epoch of the feed's numbering: random bytes."""
 
     @property
     def head_sequence(self) -> int:
@@ -77,14 +95,18 @@ class Feed(Protocol):
 
     @property
     def subscribers(self) -> int:
-        """How many readers there are."""
+        """The number of readers."""
 
     def append(self, batch: bytes, events: int) -> None:
-        """Append encoded records: `repeated` field 1 each, with the sequences from `head_sequence + 1` on."""
+        """Append records to the log.
+
+        `batch` has the encoded records, each as `repeated` field 1, and `events` is their number. The sequence of the
+        first record must be `head_sequence + 1`, and the others must follow without a hole.
+        """
 
     async def serve(self, request: FeedRequest, call: Call, stream: ResponseStream) -> None:
-        """Serve one reader until its stream is over.
+        """Serve one reader until its stream ends.
 
         Raises:
-            GatewayError: the request is wrong, or why the stream is over.
+            GatewayError: the request is wrong; or the stream ended, and the error says why.
         """

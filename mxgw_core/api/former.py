@@ -1,4 +1,7 @@
-"""Names that plugins written before may still import: the refusal says what took their place. Kept for 0.1.x."""
+"""Names that `mxgw_core.api` had in earlier releases. The error for such a name says what to use now.
+
+The module is kept as long as the version is 0.1.x.
+"""
 
 from __future__ import annotations
 
@@ -12,9 +15,10 @@ _INSTEAD: Mapping[str, str] = {
 
 
 def missing(name: str) -> Exception:
-    """Return the error of an attribute that `mxgw_core.api` does not have.
+    """Return the error for a name that `mxgw_core.api` does not have.
 
-    For a name that it had once, this is an ImportError: `from mxgw_core.api import …` passes it on with its text.
+    For a name of an earlier release it is an ImportError. An AttributeError would not do, because Python replaces its
+    text when the statement is `from mxgw_core.api import …`.
     """
     if (instead := _INSTEAD.get(name)) is not None:
         return ImportError(f"mxgw_core.api has no {name} any more: {instead} (CHANGELOG.md, section 0.1.0)")

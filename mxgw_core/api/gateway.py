@@ -1,4 +1,4 @@
-"""The running gateway. For every plugin that looks at sessions, opens or ends one, or has streams of its own."""
+"""The running gateway. For every plugin that looks at sessions, opens or ends a session, or adds a feed."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from mxgw_core.api.types import CloseReason, Identity, ItemRecord, SessionInfo
 
 
 class Gateway(Protocol):
-    """The running gateway, as plugins see it. Call it in the event loop only."""
+    """The running gateway, as plugins see it. Use it in the event loop only."""
 
     @property
     def instance_id(self) -> str:
@@ -26,48 +26,50 @@ class Gateway(Protocol):
 
     @property
     def observation(self) -> Observation:
-        """Shows sessions, plugins and settings."""
+        """Shows what the gateway is doing: sessions, commands, plugins, settings, metrics and events."""
 
     @property
     def authenticates_operators(self) -> bool:
-        """Whether a plugin implements logins at the dashboard."""
+        """Whether a plugin authenticates operators, so that they can log in at the dashboard."""
 
     @property
     def attempts(self) -> Attempts:
-        """The one count of failed attempts. Before checking credentials, begin an attempt here.
+        """Counts failed attempts to authenticate, for all plugins together.
 
-        `authenticate_operator` begins one itself.
+        A plugin must call `begin` before it checks credentials; but `authenticate_operator` does this itself.
         """
 
     @property
     def data_dir(self) -> Path:
-        """The gateway's private directory. While a plugin's context is entered, it is locked for this gateway."""
+        """The gateway's data directory. As long as the contexts of plugins are open, no other gateway can use it."""
 
     @property
     def data_dir_id(self) -> str:
-        """Identifies the data directory itself, whatever path leads to it; a copy of the directory has another id."""
+        """The id of the data directory. It does not depend on the path, and a copy of the directory has another id."""
 
     @property
     def remembered_sessions(self) -> int:
-        """How many ended sessions are remembered for their clients (`limits.remembered_sessions`)."""
+        """How many ended sessions the gateway remembers (`limits.remembered_sessions`)."""
 
     @property
     def default_backend(self) -> str:
-        """The backend of sessions that name none (`backends.default`)."""
+        """The name of the backend that a session uses when its client names none (`backends.default`)."""
 
     async def open_internal_session(self, client_name: str, backend: str = "") -> InternalSession:
-        """Open a session of the gateway's own, with the default backend if `backend` is "". Waits until the gateway
-        serves.
+        """Wait until the gateway serves, then open a session of the gateway's own. With `backend` "", it uses the
+        default backend.
 
         Raises:
-            GatewayError: it could not be opened, or the gateway is shutting down.
+            GatewayError: the session could not be opened, or the gateway is shutting down.
         """
 
     def open_feed(self, description: FeedDescription) -> Feed:
-        """Return a new stream of the plugin's own; call it before the gateway serves."""
+        """Return a new feed of the plugin. Call this only before the gateway serves."""
 
     def item_access(self, identity: Identity) -> Sequence[ItemAccess]:
-        """Return what the plugins allow an identity to do with items. All must agree; without any, everything is
+        """Return what the plugins allow an identity to do with items.
+
+        The use of an item is allowed when all returned objects allow it. If the sequence is empty, all items are
         allowed.
 
         Raises:
@@ -78,60 +80,64 @@ class Gateway(Protocol):
         """Return the live sessions, oldest first."""
 
     def session(self, session_id: str) -> SessionInfo | None:
-        """Return one live session; None when it is not there."""
+        """Return a live session; None when no live session has this id."""
 
     def close_session(self, session_id: str, reason: CloseReason, detail: str = "") -> bool:
-        """Begin to end a session; return False when there is no live session of this id.
+        """Begin to end a session. Return False when no live session has this id, or the session is ending already.
 
         Raises:
             AccessDenied: it is a session of the gateway's own.
         """
 
     def items_used(self, session_id: str, command: MxCommand) -> Sequence[ItemRecord | None]:
-        """Return the item of each handle that a command uses, in the order of its inputs, as `CommandGuard` gets them.
+        """Return the item of each handle that a command uses, in the order of the command's inputs.
 
-        None for a handle without an item, and for all of them when there is no such live session. Items are looked up
-        on access.
+        An entry is None when no item has the handle. All entries are None when no live session has this id. An item is
+        looked up only when its entry is accessed.
         """
 
     def streams(self) -> Sequence[OpenStream]:
-        """Return the streaming calls of all services that are being served, oldest first."""
+        """Return the streaming calls that the gateway is serving, of all services, oldest first."""
 
     def end_stream(self, stream: OpenStream, error: GatewayError) -> bool:
-        """End a streaming call at once with `error`, even if messages are unsent; return False when it had already
-        ended.
+        """End a streaming call at once with `error`. Messages that are not sent yet are dropped.
+
+        Return False when the call had already ended.
         """
 
     def kill_worker(self, session_id: str, detail: str = "") -> bool:
-        """End a session with KILLED_BY_OPERATOR and kill its worker process; return False as `close_session` does.
+        """End a session with the close reason KILLED_BY_OPERATOR, and kill its worker process at once.
+
+        Return False when no live session has this id, or the session is ending already.
 
         Raises:
             AccessDenied: it is a session of the gateway's own.
         """
 
     async def authenticate_operator(self, credentials: OperatorCredentials) -> Operator | None:
-        """Ask the plugins who this person is; None when name or password are wrong, or a plugin failed.
+        """Return the operator with these credentials; None when name or password is wrong, or a plugin failed.
 
         Raises:
-            TooManyAttempts: by this peer, or for this name; no plugin was asked.
-            GatewayError: a plugin refused on purpose (for example, the directory cannot be reached).
+            TooManyAttempts: there were too many failed attempts by this peer, or for this name. No plugin was called.
+            GatewayError: a plugin refused on purpose, for example because the directory cannot be reached.
         """
 
     async def renew_operator(self, operator: Operator) -> Operator | None:
-        """Ask the plugins for the operator as of now, with a new token; None when this person is no operator any more.
+        """Return the operator with the present rights and a new token; None when this person is no operator any more.
 
         Raises:
             GatewayError: a plugin refused on purpose.
         """
 
     def forget_operator(self, operator: Operator) -> None:
-        """Make the operator's token invalid from now on; for a logout."""
+        """Make the operator's token invalid, because the operator logs out."""
 
     def sight_of(self, operator: Operator) -> SessionPredicate:
-        """Return which sessions, live or ended, this operator may see; none when no plugin answers.
+        """Return a function that decides for a session, live or ended, whether this operator is allowed to see it.
 
-        Ask again each time: what an operator may see can change.
+        When no plugin answers, the operator is not allowed to see any session. The rights of an operator can change, so
+        do not keep the function for later.
         """
 
     def sessions_visible_to(self, operator: Operator) -> Sequence[SessionInfo]:
-        """Return the live sessions that all answering plugins let this operator see; none when no plugin answers."""
+        """Return the live sessions that this operator is allowed to see (see `sight_of`)."""

@@ -1,9 +1,11 @@
-"""Globs: patterns that people write in settings, matched with names from outside.
+"""Globs: patterns with `*` and `?` that people write in settings, and that are compared with names which clients
+choose.
 
-Matching takes a bounded number of steps for every name, however it was chosen. The bits of one number are all positions
-of the name where the pattern so far may end, and each character of the pattern moves them once. So a match takes at
-most `LONGEST_MIDDLE` operations on a number with as many bits as the name has characters, and the name is read once for
-all patterns. Nothing is tried twice, as a regular expression would do.
+A comparison takes a limited time, whatever name a client sends. A regular expression cannot promise this, because it
+tries many ways to match a name. Here the pattern is processed one character after the other, and each character once.
+One large number stores how far the name can be matched by the characters so far: bit n is set when they match exactly
+the first n characters of the name. Each character of the pattern changes this number with a few operations. Only the
+part from the first to the last `*` or `?` needs this method, at most `LONGEST_MIDDLE` characters.
 Source: R. Baeza-Yates, G. Gonnet, A new approach to text searching, CACM 35 (1992), with text and pattern exchanged.
 """
 
@@ -11,15 +13,16 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 
-# Characters between the first and the last `*` or `?` of a pattern, and of a whole pattern.
+# The largest number of characters that a pattern can have: from its first to its last `*` or `?` (both count), and in
+# all.
 LONGEST_MIDDLE = 128
 LONGEST_PATTERN = 1024
 
 
 class Globs:
-    """Patterns: `*` stands for any number of characters, `?` for one; no other character is special.
+    """Patterns: `*` matches any number of characters, `?` matches one character, any other character matches itself.
 
-    Case does not count, nor do blanks around name and pattern.
+    Case is ignored, and so are blanks at the begin and the end of names and patterns.
     """
 
     __slots__ = ("_globs",)
@@ -28,7 +31,7 @@ class Globs:
         self._globs = tuple(_Glob(pattern.strip().casefold()) for pattern in patterns)
 
     def match(self, text: str) -> bool:
-        """Return whether some pattern matches the whole name."""
+        """Return whether at least one pattern matches the whole name."""
         text = text.strip().casefold()
         places: Mapping[str, int] | None = None
         for glob in self._globs:
@@ -44,10 +47,10 @@ class Globs:
 
 
 def check_glob(pattern: str) -> None:
-    """Make sure that a pattern is short enough to be compared with each item of the largest call.
+    """Make sure that a pattern is not too long. A longer pattern would take too much time in a call with many items.
 
     Raises:
-        ValueError: it is too long; the text says how long it may be.
+        ValueError: the pattern is too long. The text says which length is allowed.
     """
     glob = _Glob(pattern.strip().casefold())
     if len(glob.middle) > LONGEST_MIDDLE:
@@ -60,7 +63,9 @@ def check_glob(pattern: str) -> None:
 
 
 class _Glob:
-    """One pattern: the text before its first special character, the text after the last one, and the part between."""
+    """One pattern in three parts. The middle begins at the first `*` or `?` and ends with the last one; head and tail
+    are the texts before and after the middle.
+    """
 
     __slots__ = ("_head", "_shortest", "_tail", "_whole", "middle")
 
@@ -70,28 +75,31 @@ class _Glob:
         first, last = (special[0], special[-1]) if special else (0, -1)
         self._head, self._tail = pattern[:first], pattern[last + 1 :]
         self._shortest = len(pattern) - pattern.count("*")
-        # "" when head and tail decide alone.
+        # "" when there is no middle, or the middle is only `*`: then head, tail and length decide.
         self.middle = pattern[first : last + 1]
         if not self.middle.strip("*"):
             self.middle = ""
 
     def may_match(self, text: str) -> bool:
-        """Return whether a name fits all parts but the middle."""
+        """Return whether length, head and tail of a name fit. Only the middle is not compared."""
         if self._whole is not None:
             return text == self._whole
         return len(text) >= self._shortest and text.startswith(self._head) and text.endswith(self._tail)
 
     def reaches_its_end(self, length: int, places: Mapping[str, int]) -> bool:
-        """Return whether the middle fits between head and tail of a name of this length."""
+        """Return whether the middle of the pattern matches the part of the name between head and tail.
+
+        `length` is the length of the name, `places` the positions of its characters (see `_places`).
+        """
         end = length - len(self._tail)
-        # Bit n: the pattern so far may end before character n of the text.
+        # Bit n is set when the pattern up to this character can match exactly the first n characters of the name.
         ends = 1 << len(self._head)
         for character in self.middle:
             if character == "*":
                 first = ends & -ends
                 if first >> end > 1:
                     return False
-                ends = (2 << end) - first  # all positions from the first one up to the tail
+                ends = (2 << end) - first  # sets all bits from the lowest set bit up to the place where the tail begins
             elif character == "?":
                 ends <<= 1
             else:
@@ -102,7 +110,9 @@ class _Glob:
 
 
 def _places(text: str) -> Mapping[str, int]:
-    """Return, for each character of a name, the bits of its positions."""
+    """Return the positions of each character in a name. Key: a character. Value: a number in which bit n is set when
+    the character is at position n.
+    """
     places: dict[str, int] = {}
     bit = 1
     for character in text:

@@ -1,9 +1,10 @@
-"""The hooks that a plugin may implement. docs/plugins/hooks.md has them too; a test compares the two.
+"""The hooks that a plugin can implement. docs/plugins/hooks.md contains the same texts; a test compares them.
 
-Hooks run at start-up or per session, subscriber or call, in the event-loop thread; they are synchronous and must not
-block. The event path uses what they return, so no hook runs per event. Unless a hook says otherwise, plugins are asked
-in the reverse of the order in which settings.toml enables them (pluggy's own order), None means "no opinion", and an
-exception is logged with the plugin's name and counts as None.
+Hooks are plain functions that run in the thread of the event loop, so they must not block. They are called at the
+start, or for a session, a subscriber or a call, but never for a single event: for events, hooks return objects that the
+gateway uses later. Unless the text of a hook says otherwise, the plugins are called in the reverse of the order in
+which the settings enable them (this is the order of pluggy), None means "no opinion", and an exception is logged with
+the name of the plugin and counts as None.
 """
 
 from __future__ import annotations
@@ -75,19 +76,21 @@ class Hooks:
 
     @hookspec
     def mxgw_check_settings(self, limits: SubscriberLimits) -> Sequence[str] | None:
-        """Return what is wrong with the settings although each section fits its model: one sentence for each problem.
+        """Return one sentence for each mistake in the settings that the models of the sections cannot find.
 
         When: after all plugins have their settings and before a gateway starts, and in `mxgw config check` and `mxgw
-        doctor`; the gateway may be running at the same time. Create and change nothing. `limits` are the limits of
-        subscribers that plugins and settings make together. Any problem stops the start; so does a `SettingsError`.
+        doctor`; the gateway can be running at the same time. Do not create or change anything. `limits` are the limits
+        of subscribers that result from plugins and settings. Any problem stops the start, and so does a
+        `SettingsError`.
         """
 
     @hookspec
     def mxgw_gateway_context(self, gateway: Gateway) -> AbstractAsyncContextManager[None] | None:
         """Return an async context manager that is held open while the gateway serves.
 
-        When: entered at start in the order of settings.toml, before the first call is served; left in reverse order
-        after the last session ended. An exception on entering is a start-up failure of the plugin.
+        When: once at start. The contexts are entered in the order in which the settings enable the plugins, before the
+        first call is served, and are closed in the reverse order after the last session has ended. An exception on
+        entering is a start-up failure of the plugin.
         """
 
     @hookspec
@@ -99,34 +102,34 @@ class Hooks:
 
     @hookspec
     def mxgw_cli(self) -> Sequence[click.Command] | None:
-        """Return commands to add below `mxgw`.
+        """Return commands that are added to the command `mxgw`.
 
-        When: each time the command line starts; no gateway runs in its process.
+        When: each time the command line starts. There is no gateway in this process.
         """
 
     @hookspec
     def mxgw_backup(self, data_dir: Path) -> Sequence[BackupEntry] | None:
-        """Return the plugin's files that belong into a backup; only files that exist.
+        """Return the files of the plugin that belong into a backup. Do not return files that do not exist.
 
-        When: `mxgw backup` runs, in the process of that command; a gateway may be running. `data_dir` is the data
-        directory of the gateway. None: the plugin keeps no files. An exception refuses the backup.
+        When: `mxgw backup` runs, in the process of this command; a gateway can be running at the same time. `data_dir`
+        is the data directory of the gateway. None: the plugin keeps no files. After an exception no backup is made.
         """
 
     @hookspec
     def mxgw_metrics(self) -> Sequence[Metric] | None:
-        """Return the plugin's own metrics as of now.
+        """Return the present values of the plugin's own metrics.
 
-        When: each time the metrics are read, every few seconds. Count when things happen, and only copy the counts
-        here. Names begin with `mxgw_`, the plugin's name and `_`. After an exception the metrics of this plugin are
-        missing, and no others.
+        When: each time the metrics are read, every few seconds. This must be quick, so count things when they happen,
+        and only copy the counts here. The name of a metric begins with `mxgw_`, the plugin's name and `_`. After an
+        exception only the metrics of this plugin are missing.
         """
 
     @hookspec
     def mxgw_doctor(self) -> Sequence[Finding] | None:
         """Return warnings that somebody should read before the gateway runs with these settings.
 
-        When: `mxgw doctor` runs, after the settings were applied; the gateway may be running at the same time. Change
-        nothing. An exception is shown as a finding.
+        When: `mxgw doctor` runs, after the plugins have got their settings; the gateway can be running at the same
+        time. Do not change anything. An exception is shown as a finding.
         """
 
     # sessions
@@ -141,9 +144,9 @@ class Hooks:
 
     @hookspec
     def mxgw_session_detached(self, session: SessionInfo) -> None:
-        """A session lost its last subscriber and stays open.
+        """The last subscriber of a session left, and the session stays open.
 
-        Not called while the gateway drains, which ends all streams.
+        Not called while the gateway is shutting down, because then it ends all streams itself.
         """
 
     @hookspec
@@ -152,11 +155,12 @@ class Hooks:
 
     @hookspec(firstresult=True)
     def mxgw_detach_grace(self, session: SessionInfo) -> float | None:
-        """Return how many seconds the session may live without a subscriber.
+        """Return the detach grace: how many seconds the session lives without a subscriber.
 
-        When: the session loses its last subscriber, or is taken back after a restart of the gateway and ever had one. 0
-        ends it at once; with `float("inf")` and None only its lease ends it. After a restart it lives for at least 12
-        s, so that its clients can come back.
+        When: the last subscriber of the session leaves, or the session is adopted after a restart of the gateway and
+        had a subscriber before. With 0 the session ends at once. With None or `float("inf")` there is no detach grace,
+        and only the lease ends the session. After a restart the detach grace is at least 12 s, so that clients have
+        the time to come back.
         """
 
     # identity and access
@@ -165,130 +169,138 @@ class Hooks:
     def mxgw_authenticate(self, request: AuthenticationRequest) -> Identity | None:
         """Return who the caller is.
 
-        When: at every call. If every plugin answers None, the call is refused (if no plugin implements this hook, a
-        local caller is the anonymous identity). Raise `Unauthenticated` to refuse at once; any exception refuses.
+        When: at every call. If every plugin answers None, the call is refused; but if no plugin implements this hook,
+        a local caller is the anonymous identity. Any exception refuses the call. Raise `Unauthenticated` when the
+        credentials are wrong: then no other plugin is asked.
         """
 
     @hookspec
     def mxgw_authorize(self, request: AccessRequest) -> Decision | None:
-        """Return whether the call may run.
+        """Return whether the call is allowed.
 
-        When: at every call, after authentication, and again in the step in which a stream attaches. All answers count:
-        any `Deny` wins, and an exception is a `Deny`. Without any answer the call may run.
+        When: at every call, after authentication, and again at the moment when a stream attaches. All answers count: a
+        single `Deny` refuses the call, and an exception is a `Deny`. If every plugin answers None, the call is allowed.
         """
 
     @hookspec
     def mxgw_decided(self, request: AccessRequest, refusal: GatewayError | None, denied: Mapping[int, str]) -> None:
         """Record what was decided about a call.
 
-        When: once for each call about which `mxgw_authorize` was asked, except for entries of lists: after all plugins
-        have answered; for a command after its guards have answered, too; for a stream in the step in which it attaches;
-        always before the call runs. `refusal` is the error that refuses the call, None when it will run; `denied` has
-        the inputs of a bulk command that were taken out of it, by index, each with the reason. An exception refuses a
-        call that would have run.
+        When: once for each call for which `mxgw_authorize` was called, but not for the entries of a list. It is called
+        before the call runs, when everything is decided: for a command, after its guards have answered; for a stream,
+        at the moment when the stream attaches. `refusal` is the error that refuses the call, None when the call will
+        run. `denied` has the inputs that were removed from a bulk command. Key: the index of the input. Value: the
+        reason. An exception refuses a call that would have run.
         """
 
     @hookspec
     def mxgw_command_guard(self, session: SessionInfo, identity: Identity) -> CommandGuard | None:
-        """Return a guard for this identity's commands on this session.
+        """Return a guard that decides about this identity's commands on this session.
 
-        When: at the first command. All guards must agree. An exception refuses the command.
+        When: at the first command on the session, and again when a command has another identity than the one before, or
+        when the identity's claims have changed. A command must be allowed by all guards. An exception refuses the
+        command.
         """
 
     @hookspec
     def mxgw_event_filter(self, session: SessionInfo, identity: Identity) -> EventFilter | None:
-        """Return a filter for what this identity's subscriber may see.
+        """Return a filter that decides which events a subscriber of this identity gets.
 
-        When: a subscriber attaches. All filters must agree. An exception refuses the stream.
+        When: a subscriber attaches. The subscriber gets an event only when all filters keep it. An exception refuses
+        the stream.
         """
 
     @hookspec
     def mxgw_stream_pace(self, session: SessionInfo, identity: Identity) -> StreamPace | None:
         """Return an object that limits how many events per second this identity's stream gets.
 
-        When: a subscriber attaches. The slowest answer counts. An exception refuses the stream.
+        When: a subscriber attaches. When several plugins answer, each limit is kept. An exception refuses the stream.
         """
 
     @hookspec
     def mxgw_item_access(self, identity: Identity) -> ItemAccess | None:
-        """Return what this identity may do with items by reference, for services that need no session.
+        """Return what this identity is allowed to do with items, for services that need no session.
 
-        When: at each call of such a service that is about items. All answers must agree. An exception refuses the call.
+        When: at each call of such a service that names items. All plugins that answer must allow the use of an item. An
+        exception refuses the call.
         """
 
     @hookspec(firstresult=True)
     def mxgw_authenticate_operator(self, credentials: OperatorCredentials) -> Operator | None:
         """Return the operator who logs in at the dashboard.
 
-        When: at a login; called in a worker thread, so it may block. Raise a `GatewayError` to refuse with its reason.
+        When: at a login. It is called in a thread of its own, so it is allowed to block. Raise a `GatewayError` to
+        refuse the login and report the reason.
         """
 
     @hookspec(firstresult=True)
     def mxgw_renew_operator(self, operator: Operator) -> Operator | None:
-        """Return the operator as of now, with a new token; None when this person is not an operator any more.
+        """Return the operator with its present rights and a new token; None when this person is no operator any more.
 
-        When: before a token expires; called in a worker thread, so it may block.
+        When: before a token expires. It is called in a thread of its own, so it is allowed to block.
         """
 
     @hookspec
     def mxgw_operator_left(self, operator: Operator) -> None:
-        """An operator logged out: refuse the token from now on."""
+        """An operator logged out. The plugin must refuse the operator's token from now on."""
 
     @hookspec
     def mxgw_operator_sessions(self, operator: Operator) -> SessionPredicate | None:
-        """Return which sessions an operator may see.
+        """Return a function that decides which sessions an operator is allowed to see.
 
-        All predicates must agree. If no plugin answers, the operator sees no session.
+        The operator sees a session when the functions of all plugins that answer return true for it. If every plugin
+        answers None, the operator sees no session.
         """
 
     @hookspec(firstresult=True)
     def mxgw_audit_tail(self, limit: int) -> Sequence[AuditEntry] | None:
         """Return the newest entries of the audit log, at most `limit`, oldest first.
 
-        Return fewer when reading all of them would be slow.
+        Return fewer entries when it would be slow to read all of them.
 
-        When: an administrator looks, up to once a second. None: this plugin keeps no such log. Raise a `GatewayError`
-        to say why the log cannot be read.
+        When: an administrator looks at the audit log, up to once a second. None: this plugin keeps no audit log. Raise
+        a `GatewayError` to report why the audit log cannot be read.
         """
 
     # events
 
     @hookspec(firstresult=True)
     def mxgw_subscriber_limits(self, session: SessionInfo | None) -> SubscriberLimits | None:
-        """Return how many subscribers a session may have and how far each may fall behind.
+        """Return how many subscribers a session can have, and the limits of their lag.
 
-        When: a session opens, and at start with `session` None, for the general limits. If every plugin answers None:
-        one subscriber, with the queue limits of the core's settings.
+        When: a session opens. At start it is also called with `session` None, for the limits that hold for any session.
+        If every plugin answers None, a session can have one subscriber, and the limits are those of `events.queue_*`.
         """
 
     @hookspec(firstresult=True)
     def mxgw_overflow_policy(self, request: PolicyRequest) -> OverflowPolicy | None:
-        """Return the policy for one subscriber, or None when this plugin has no policy of the requested name.
+        """Return the overflow policy of one subscriber; None when this plugin has no policy of the requested name.
 
-        When: a subscriber attaches. If every plugin answers None: `disconnect`, if the client asked for that or for
-        nothing; otherwise the stream is refused.
+        When: a subscriber attaches. If every plugin answers None, the policy is `disconnect`, unless the client asked
+        for another policy: then the stream is refused.
         """
 
     @hookspec
     def mxgw_buffer_limit(self, session: SessionInfo) -> BufferLimit | None:
-        """Return how much of a session's events may be kept.
+        """Return how many bytes of events can be kept for a session.
 
-        When: a session opens. This holds before the first reader, for slow readers and after delivery; it bounds what
-        `mxgw_subscriber_limits`, `mxgw_retention` and the settings allow. The smallest answer counts.
+        When: a session opens. The limit is valid always: before the first subscriber, for slow subscribers, and for
+        events that are kept after delivery. It lowers larger limits of `mxgw_subscriber_limits`, `mxgw_retention` and
+        the settings. The smallest answer counts.
         """
 
     @hookspec
     def mxgw_retention(self, session: SessionInfo) -> Retention | None:
-        """Return what the log keeps after delivery.
+        """Return how many events the log keeps after all subscribers have read them.
 
-        When: a session opens. The largest answer counts.
+        When: a session opens. When several plugins answer, the log keeps enough for all answers.
         """
 
     @hookspec(firstresult=True)
     def mxgw_history(self, session: SessionInfo) -> History | None:
         """Return a store of older events.
 
-        When: a subscriber resumes from a position before the oldest event of the log.
+        When: a subscriber resumes after a position that is older than the oldest event of the log.
         """
 
     # workers
@@ -297,40 +309,43 @@ class Hooks:
     def mxgw_worker_spawning(self, spawn: WorkerSpawn) -> None:
         """A worker is about to be started. An exception prevents the start.
 
-        Its process does not exist yet. With `workers.warm_pool` a process may exist already, but it knows of no
-        session; it has the environment of the gateway at the time when that process was started. Only a plugin that
-        keeps workers over a restart of the gateway needs this hook, as reattach does.
+        The worker's process does not exist yet. If `workers.warm_pool` is set, the process perhaps exists, but it knows
+        no session yet, and it has the environment variables that the gateway had when the process was started. Only a
+        plugin that keeps workers over a restart of the gateway needs this hook, as reattach does.
         """
 
     @hookspec(firstresult=True)
     def mxgw_orphan_lifetime(self, spawn: WorkerSpawn) -> float | None:
-        """Return how many seconds a worker outlives its gateway, whether that vanished or ended in order.
+        """Return how many seconds a worker lives on after its gateway has ended, in order or by a crash.
 
-        When: before the worker is started; the answer holds for the worker's whole life. With 0, None from all plugins,
-        or an exception, the worker exits together with its gateway. Only a plugin that keeps workers over a restart of
-        the gateway needs this hook, as reattach does.
+        When: before the worker is started. The answer is valid for the worker's whole life. With 0, or without an
+        answer, the worker exits when its gateway ends. Only a plugin that keeps workers over a restart of the gateway
+        needs this hook, as reattach does.
         """
 
     @hookspec
     def mxgw_worker_started(self, worker: WorkerIdentity) -> None:
         """A worker process exists, or was taken from the warm pool.
 
-        It has not been sent anything yet, not even its secret. An exception ends the process. Only a plugin that keeps
-        workers over a restart of the gateway needs this hook, as reattach does.
+        Nothing was sent to the process yet, not even its secret. An exception ends the process. Only a plugin that
+        keeps workers over a restart of the gateway needs this hook, as reattach does.
         """
 
     @hookspec
     def mxgw_worker_proved(self, proof: WorkerProof) -> None:
-        """A worker proved that it knows its secret; the gateway is about to confirm this to the worker.
+        """A worker proved that it knows its secret. Store the worker's next secret, which is in `proof`.
 
-        When: at its first connection, and when it is adopted. An exception refuses a new worker. A worker that is
-        adopted is kept, and has the next secret: a plugin that could not record the secret must do so later. Only a
-        plugin that keeps workers over a restart of the gateway needs this hook, as reattach does.
+        When: a new worker connects for the first time, or an orphan connects to be adopted, before the gateway confirms
+        the proof to the worker. An exception refuses a new worker. An orphan is adopted also after an exception, and
+        uses the next secret from then on, so the plugin must store this secret later. Only a plugin that keeps workers
+        over a restart of the gateway needs this hook, as reattach does.
         """
 
     @hookspec
     def mxgw_worker_ready(self, worker: WorkerIdentity) -> None:
-        """A worker proved itself and its backend is ready; also called when it was adopted."""
+        """A worker is ready: it has proved that it knows its secret, and its backend is ready. Also called for an
+        adopted worker.
+        """
 
     @hookspec
     def mxgw_worker_stopping(self, worker: WorkerIdentity, reason: CloseReason) -> None:
@@ -341,15 +356,18 @@ class Hooks:
 
     @hookspec
     def mxgw_worker_exited(self, worker_exit: WorkerExit) -> None:
-        """A worker process has exited and its socket was removed, or its start was announced and never happened."""
+        """A worker process has exited and its socket was removed.
+
+        Also called when `mxgw_worker_spawning` was called for a worker, but its process was not started.
+        """
 
     @hookspec
     def mxgw_worker_refused(self, refusal: WorkerRefusal) -> None:
-        """Something connected to a worker's endpoint and was refused; core logs it as well."""
+        """A connection to a worker's socket was refused. The gateway logs this itself."""
 
     @hookspec
     def mxgw_orphans(self) -> Sequence[Orphan] | None:
-        """Return workers of earlier runs of the gateway.
+        """Return the workers of earlier runs of the gateway that perhaps still live.
 
         When: once at start, before the first call is served. Only a plugin that keeps workers over a restart of the
         gateway needs this hook, as reattach does.
@@ -357,19 +375,20 @@ class Hooks:
 
     @hookspec
     def mxgw_ended_sessions(self) -> Sequence[EndedSession] | None:
-        """Return sessions that ended in earlier runs of the gateway, the session that ended first at the beginning.
+        """Return the sessions that ended in earlier runs of the gateway, in the order in which they ended.
 
-        When: once at start, before `mxgw_orphans`. Their owners can ask how they ended, as long as the sessions are
-        among the `limits.remembered_sessions` newest. Only a plugin that keeps workers over a restart of the gateway
-        needs this hook, as reattach does.
+        When: once at start, before `mxgw_orphans`. The gateway remembers the last `limits.remembered_sessions` of them,
+        so that their owners can still ask why a session ended. Only a plugin that keeps workers over a restart of the
+        gateway needs this hook, as reattach does.
         """
 
     @hookspec
     def mxgw_orphan_verdict(self, orphan: Orphan) -> OrphanVerdict | None:
-        """Return what to do with an orphan: a worker of an earlier run of the gateway.
+        """Return the verdict about an orphan: a worker of an earlier run of the gateway.
 
-        When: once at start, for each orphan that a plugin returned from `mxgw_orphans`. All answers count: any
-        TERMINATE, or an exception, ends the orphan; otherwise any IGNORE leaves it alone; otherwise ADOPT takes its
-        session back. None from all plugins: TERMINATE. Raise `AccessDenied` when the owner may not have the session any
-        more: it ends with OWNER_REVOKED, and the error's text is logged.
+        When: once at start, for each orphan that a plugin returned from `mxgw_orphans`. All answers count: when a
+        plugin answers TERMINATE, or raises an exception, the orphan is ended; otherwise, when a plugin answers IGNORE,
+        the orphan is left alone; otherwise, when a plugin answers ADOPT, the orphan is adopted. If every plugin answers
+        None, the orphan is ended. Raise `AccessDenied` when the owner is not allowed to have the session any more: the
+        session then ends with OWNER_REVOKED, and the text of the error is logged.
         """

@@ -1,4 +1,4 @@
-"""Sessions of the gateway's own. For plugins that need MXAccess without a client."""
+"""Internal sessions: sessions that a plugin opens, without a client. For plugins that need MXAccess themselves."""
 
 from __future__ import annotations
 
@@ -16,11 +16,13 @@ from mxgw_core.api.types import SessionInfo
 
 @dataclass(frozen=True, slots=True)
 class AlarmReport:
-    """What a backend's alarm manager reported.
+    """A report of a backend's alarm manager.
 
-    If `is_complete`, `alarms` are all active alarms and replace everything known; otherwise they are changes, in order,
-    and an alarm in ACK_RTN is over. Pass `revision` to the next poll. If `is_event_driven`, waiting for changes costs
-    the source nothing.
+    Attributes:
+        revision: pass this number to the next poll.
+        is_complete: if true, `alarms` are all active alarms, and alarms that are not among them are over. If false,
+            `alarms` are the changes since the last report, in order, and an alarm in the state ACK_RTN is over.
+        is_event_driven: whether the source reports changes by itself. If true, waiting for a change causes no load.
     """
 
     revision: int
@@ -31,7 +33,10 @@ class AlarmReport:
 
 @dataclass(frozen=True, slots=True)
 class AlarmAcknowledged:
-    """The source's answer to one acknowledgement: `hresult` 0 is success; `detail` is an MxStatusDetail, or 0."""
+    """The answer of the source to the acknowledgement of one alarm.
+
+    `hresult` 0 means success. `detail` is a number of the enum MxStatusDetail, or 0.
+    """
 
     hresult: int
     message: str
@@ -39,28 +44,28 @@ class AlarmAcknowledged:
 
 
 class InternalSession(Protocol):
-    """A session without an owner, with a worker of its own, like a session of a client.
+    """A session that the gateway opened for itself. Like any session it has a worker.
 
-    It has no lease, does not count for `limits.sessions`, and never outlives the gateway.
+    It has no lease, does not count for `limits.sessions`, and always ends with the gateway.
     """
 
     @property
     def session_id(self) -> str:
-        """Its id among the sessions."""
+        """The id of the session."""
 
     def info(self) -> SessionInfo:
-        """Return the session at this moment."""
+        """Return the present state of the session."""
 
     @property
     def worker_state(self) -> WorkerState.ValueType:
-        """The state of its worker, as the gateway sees it."""
+        """The state of the session's worker, as the gateway sees it."""
 
     @property
     def source_health(self) -> SourceHealth.ValueType:
-        """The health of the source that its worker reported last."""
+        """The health of the source, from the last report of the session's worker."""
 
     async def wait_closed(self) -> None:
-        """Return when the session has ended for any reason; `info` has the reason."""
+        """Wait until the session has ended. `info` then has the close reason."""
 
     async def close(self) -> None:
         """End the session, and return when its worker has exited."""
@@ -69,36 +74,39 @@ class InternalSession(Protocol):
         """Run a command.
 
         Raises:
-            GatewayError: it could not be run, or its outcome is unknown.
+            GatewayError: the command could not be run, or its outcome is unknown.
         """
 
     async def browse(self, parent: str) -> Sequence[BrowseNode]:
-        """Return all children of a node, "" being the root.
+        """Return all children of a node. With `parent` "", return the children of the root.
 
         Raises:
-            GatewayError: as `invoke`; CommandFailed with `worker_reason` BROWSE_NOT_SUPPORTED when the backend
-                cannot browse.
+            CommandFailed: with `worker_reason` BROWSE_NOT_SUPPORTED when the backend cannot browse.
+            GatewayError: the command could not be run.
         """
 
     def events(self) -> AbstractAsyncContextManager[AsyncIterator[StreamEventsResponse]]:
-        """Follow the session while the block runs: every event and gap after entering it.
+        """Follow the events of the session: the context yields an iterator over all events and gaps from now on.
 
         Raises:
-            GatewayError: the session ended (after its last event).
+            GatewayError: the session ended. The iterator raises this after the last event.
         """
 
     async def poll_alarms(self, after_revision: int, wait_s: float, timeout_s: float) -> AlarmReport:
-        """Return what changed since a revision (0: all active alarms); wait for a change if the backend can.
+        """Return the changes of alarms since the report with the revision `after_revision`; with 0, all active alarms.
+
+        When nothing has changed, wait up to `wait_s` seconds for a change, if the backend can do this.
 
         Raises:
-            GatewayError: CommandFailed with `worker_reason` ALARMS_NOT_SUPPORTED when the backend has no alarm
-                manager, ALARMS_UNAVAILABLE when the alarm manager does not answer; or as `invoke`.
+            CommandFailed: with `worker_reason` ALARMS_NOT_SUPPORTED when the backend has no alarm manager, and with
+                ALARMS_UNAVAILABLE when the alarm manager does not answer.
+            GatewayError: the command could not be run.
         """
 
     async def acknowledge_alarms(
         self, alarm_ids: Sequence[str], comment: str, operator: str, timeout_s: float
     ) -> Sequence[AlarmAcknowledged]:
-        """Acknowledge alarms in the backend's alarm manager; one result each.
+        """Acknowledge alarms in the backend's alarm manager. Return one result for each alarm, in the same order.
 
         Raises:
             GatewayError: as `poll_alarms`.

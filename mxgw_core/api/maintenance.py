@@ -1,4 +1,4 @@
-"""What a plugin adds to `mxgw backup` and `mxgw doctor`. For plugins with files or with needs of their own."""
+"""What a plugin adds to `mxgw backup` and `mxgw doctor`. For plugins that keep files or have warnings to report."""
 
 from __future__ import annotations
 
@@ -10,23 +10,24 @@ from pathlib import Path
 
 
 class BackupKind(enum.Enum):
-    """How a file is copied while a gateway may be writing it."""
+    """How a file is copied. A gateway can be writing to the file at the same time."""
 
     FILE = "file"
-    """As it is: a file that is written once, or replaced as a whole."""
+    """Copy the bytes. For a file that is written once, or that is replaced as a whole when it changes."""
     DATABASE = "database"
-    """As SQLite copies a database: one moment of it, what is still in the write-ahead log included."""
+    """Copy the file with SQLite's backup function, which copies the database at one moment with its write-ahead log."""
     LINES = "lines"
-    """Text to which whole lines are appended: cut after the last whole line."""
+    """Copy a text to which lines are appended. The copy ends after the last complete line."""
 
 
 @dataclass(frozen=True, slots=True)
 class BackupEntry:
     """One file that belongs into a backup.
 
-    A file below `gateway.data_dir` is restored to the same place below the new data directory, any other file to a
-    directory there that is named after the plugin. `prepare` gets a connection to the copy of a DATABASE before it is
-    stored, to remove what must not leave this machine; it must not commit.
+    A file below `gateway.data_dir` is restored to the same place below the new data directory. Any other file is
+    restored to a directory below the new data directory that has the name of the plugin. For a DATABASE, `prepare` is
+    called with a connection to the copy before the copy is stored: it can remove what must not leave this machine. It
+    must not commit.
     """
 
     path: Path
@@ -36,7 +37,7 @@ class BackupEntry:
 
 @dataclass(frozen=True, slots=True)
 class Finding:
-    """A warning of a plugin in `mxgw doctor`: its subject, what was found, and what to do."""
+    """A warning of a plugin in `mxgw doctor`: its title, what the plugin found, and what the reader should do."""
 
     title: str
     detail: str

@@ -1,7 +1,8 @@
-"""Metrics. For plugins that count or measure something (hook `mxgw_metrics`), and for those that publish all metrics.
+"""Metrics. For plugins that count or measure something (hook `mxgw_metrics`), and for plugins that publish all metrics.
 
-Names follow the conventions of OpenMetrics: base units (`_seconds`, `_bytes`), and counters end in `_total`. A label
-has few values: never the id of a session, an item, a key, or anything else that clients can create without limit.
+Names follow the conventions of OpenMetrics: they end with a base unit (`_seconds`, `_bytes`), and names of counters
+with `_total`. A label must have few different values. So the id of a session, item or key is no label, nor is anything
+else that clients can create without limit.
 """
 
 from __future__ import annotations
@@ -15,16 +16,16 @@ from dataclasses import dataclass
 from itertools import pairwise
 
 _NAME = re.compile(r"[a-z][a-z0-9_]*\Z")
-# Labels whose values clients could create without limit, or that would reveal who does what.
+# Names of labels that are refused: clients could create values without limit, or a value would reveal who does what.
 _FORBIDDEN_LABELS = frozenset(
     {"session", "session_id", "item", "tag", "key", "key_id", "owner", "client", "peer", "le"}
 )
-# Endings that the exposition formats add themselves.
+# Names with these endings are refused, because the formats that publish metrics add the endings themselves.
 _RESERVED_ENDINGS = ("_created", "_bucket", "_count", "_sum")
 
 
 class MetricKind(enum.Enum):
-    """How values change: a counter never falls, a gauge may, a histogram counts observations by size."""
+    """The kind of a metric: a counter never decreases, a gauge can, and a histogram counts observations by size."""
 
     COUNTER = "counter"
     GAUGE = "gauge"
@@ -33,10 +34,10 @@ class MetricKind(enum.Enum):
 
 @dataclass(frozen=True, slots=True)
 class MetricBuckets:
-    """The value of a histogram: for each of `bounds`, how many observations were at most as large.
+    """The value of a histogram.
 
-    `counts` are cumulative, one for each of the ascending `bounds`. `count` and `sum` are those of all observations,
-    also of those beyond the last bound.
+    `bounds` are in ascending order. `counts` has for each bound the number of observations that are not larger than
+    this bound. `count` and `sum` are the number and the sum of all observations, also of those above the last bound.
     """
 
     bounds: Sequence[float]
@@ -54,7 +55,7 @@ class MetricBuckets:
 
 
 class Distribution:
-    """Counts observations by size, for a histogram. `bounds` ascend; observations beyond the last one count as well."""
+    """Counts observations by size, for a histogram. `bounds` must be in ascending order."""
 
     __slots__ = ("_bounds", "_counts", "_sum")
 
@@ -69,12 +70,12 @@ class Distribution:
         self._sum += value
 
     def add(self, other: Distribution) -> None:
-        """Add the counts of a distribution with the same bounds."""
+        """Add the counts of another distribution, which must have the same bounds."""
         self._counts = [a + b for a, b in zip(self._counts, other._counts, strict=True)]
         self._sum += other._sum
 
     def buckets(self) -> MetricBuckets:
-        """Return the counts so far, cumulative."""
+        """Return the value of a histogram of all observations so far."""
         cumulative, total = [], 0
         for count in self._counts:
             total += count
@@ -84,7 +85,7 @@ class Distribution:
 
 @dataclass(frozen=True, slots=True)
 class MetricSample:
-    """One value of a metric; `labels` are the values of the metric's labels, in the same order."""
+    """One value of a metric. `labels` are the values of the metric's labels, in the order of the label names."""
 
     value: float | MetricBuckets
     labels: tuple[str, ...] = ()
@@ -92,15 +93,15 @@ class MetricSample:
 
 @dataclass(frozen=True, slots=True)
 class Metric:
-    """A metric with all its samples as of now.
+    """A metric with its present values.
 
     Attributes:
-        name: with its unit, and for a counter with `_total`.
+        name: the name with its unit; for a counter it ends in `_total`.
         text: one sentence that says what is counted or measured.
-        labels: names of the labels, in the order of each sample's values.
+        labels: the names of the labels. The labels of each sample are in the same order.
 
     Raises:
-        ValueError: a name, label or sample breaks these rules.
+        ValueError: a name, label or sample breaks the rules of this module.
     """
 
     name: str
@@ -137,5 +138,5 @@ def counter(name: str, text: str, value: float) -> Metric:
 
 
 def gauge(name: str, text: str, value: float | None) -> Metric:
-    """Return a gauge without labels; with None it has no sample, for a value that is unknown now."""
+    """Return a gauge without labels. When `value` is None, because the value is not known now, it has no sample."""
     return Metric(name, MetricKind.GAUGE, text, samples=() if value is None else (MetricSample(value),))

@@ -1,4 +1,4 @@
-"""What the gateway is doing. For plugins that show it: sessions, commands, plugins, settings, metrics, events."""
+"""What the gateway is doing now. For plugins that show sessions, commands, plugins, settings, metrics or events."""
 
 from __future__ import annotations
 
@@ -15,8 +15,9 @@ from mxgw_core.api.metrics import Metric
 
 @dataclass(frozen=True, slots=True)
 class PluginStatus:
-    """One plugin at one moment. `state` is "loaded", "failed" or "available"; `hook_failures` counts exceptions by
-    hook.
+    """The state of one plugin. `state` is "loaded", "failed" or "available".
+
+    `hook_failures` counts exceptions. Key: the name of a hook. Value: how many exceptions it raised.
     """
 
     name: str
@@ -30,7 +31,7 @@ class PluginStatus:
 
 @dataclass(frozen=True, slots=True)
 class ShownSetting:
-    """One setting in effect: `value` is plain data for JSON, with secrets as `***`; `origin` says where it was set."""
+    """One setting: its dotted key, its value as plain data for JSON with `***` for secrets, and where it was set."""
 
     key: str
     value: Any
@@ -39,25 +40,26 @@ class ShownSetting:
 
 @dataclass(frozen=True, slots=True)
 class CommandInFlight:
-    """A command that its worker has not answered: its name in the contract, and its age."""
+    """A command that the worker has not answered yet: its name in the contract, and how long ago it was sent."""
 
     name: str
     age_s: float
 
 
 class Observation(Protocol):
-    """Looks at the running gateway and changes nothing. Call it in the event loop only.
+    """Shows the state of the running gateway, without changing it. Use it in the event loop only.
 
-    It does not count as use of a session: it extends no lease and takes no subscriber's place.
+    Looking at a session does not count as use of the session: its lease does not start again, and no subscriber is
+    attached.
     """
 
     @property
     def backends(self) -> Sequence[str]:
-        """The names that OpenSession accepts."""
+        """The names of the backends that the settings define."""
 
     @property
     def session_limit(self) -> int:
-        """How many sessions may be open."""
+        """How many sessions can be open at the same time (`limits.sessions`)."""
 
     @property
     def memory_bytes(self) -> int:
@@ -65,11 +67,11 @@ class Observation(Protocol):
 
     @property
     def memory_limit_bytes(self) -> int:
-        """How much memory they may use (`limits.memory_bytes`)."""
+        """How much memory the events of all sessions are allowed to use (`limits.memory_bytes`)."""
 
     @property
     def spare_workers(self) -> int:
-        """How many workers are started for future sessions; `workers.warm_pool` is the number wanted."""
+        """How many spare workers are ready for future sessions; at most `workers.warm_pool`."""
 
     @property
     def is_draining(self) -> bool:
@@ -79,54 +81,58 @@ class Observation(Protocol):
         """Return the live sessions, oldest first, as `ListSessions` shows them."""
 
     def session(self, session_id: str) -> Session | None:
-        """Return a live session, or one that ended lately; None for any other id."""
+        """Return a session that is live or ended lately; None when no known session has this id."""
 
     def subscribers(self, session_id: str) -> ListSubscribersResponse | None:
-        """Return the subscribers of a live session with their counters; None when there is no such session."""
+        """Return the subscribers of a live session, with their counts; None when no live session has this id."""
 
     def commands(self, session_id: str) -> Sequence[CommandInFlight]:
-        """Return the commands of a live session that wait for an answer, oldest first; none when there is no such
-        session.
+        """Return the unanswered commands of a live session, oldest first. The sequence is empty when no live session
+        has this id.
         """
 
     async def session_state(
         self, session_id: str, *, include_values: bool, page_size: int, page_token: str = ""
     ) -> GetSessionStateResponse:
-        """Return the MXAccess state of a session. It is a command to the worker: ask seldom, and for few items.
+        """Return the MXAccess state of a session.
+
+        This sends a command to the worker, so call it seldom and with a small `page_size`.
 
         Raises:
-            GatewayError: the session is not there, or its worker does not answer.
+            GatewayError: the session is not live or not ready, or its worker does not answer.
         """
 
     def watch(
         self, session_id: str, interval_s: float
     ) -> AbstractAsyncContextManager[AsyncIterator[StreamEventsResponse]]:
-        """Mirror a session while the block runs: events and gaps after entering it.
+        """Follow the events of a session: the context yields an iterator over the events and gaps from now on.
 
-        The mirror takes no subscriber's place, extends no lease, and is never ended for being slow. It gets at most one
-        data change per item in `interval_s` seconds; CONFLATED gaps replace the others.
+        This reader does not count as a subscriber of the session, and does not start the lease again. It is never
+        disconnected because it is slow. It gets at most one data change per item in `interval_s` seconds; CONFLATED
+        gaps replace the others.
 
         Raises:
-            GatewayError: the session is not there (on entering), or ended (after its last event).
+            GatewayError: the session is not live when the context is entered; or the session ended, after its last
+                event.
         """
 
     def audit_tail(self, limit: int) -> Sequence[AuditEntry] | None:
         """Return the newest entries of the audit log, at most `limit`, oldest first; None when no plugin keeps one.
 
-        Show them to administrators only; the caller must check that.
+        The caller must make sure that only administrators see the entries.
 
         Raises:
-            GatewayError: the log cannot be read.
+            GatewayError: the audit log cannot be read.
         """
 
     def plugins(self) -> Sequence[PluginStatus]:
         """Return the enabled plugins in the order of the settings, then the installed plugins that are not enabled."""
 
     def metrics(self) -> Sequence[Metric]:
-        """Return the gateway's metrics as of now, then those of plugins (hook `mxgw_metrics`).
+        """Return the present metrics: first the gateway's metrics, then the metrics of plugins (hook `mxgw_metrics`).
 
-        They are copied from counters that are kept anyway, which takes some milliseconds for a full gateway.
+        This takes some milliseconds when many sessions are open.
         """
 
     def settings(self) -> Sequence[ShownSetting]:
-        """Return every setting in the order of the sections, secrets masked."""
+        """Return all settings, in the order of the sections. Secrets are masked."""

@@ -1,4 +1,4 @@
-"""Limits of rates: the token bucket, and failed attempts. For plugins that check credentials, or slow somebody down."""
+"""Limits of rates: token buckets, and counts of failed attempts. For plugins that check credentials or limit a rate."""
 
 from __future__ import annotations
 
@@ -12,25 +12,30 @@ from hashlib import blake2b
 from mxgw_core.api.errors import TooManyAttempts
 from mxgw_core.api.types import UNIX_PEER, Peer, peer_address
 
-# A caller that has waited for `wait_s` must not be too early because of a rounding error.
+# A token counts as whole when only this much is missing, so that a caller who has waited for `wait_s` is not refused
+# because of a rounding error.
 _ROUNDING = 1e-9
-# Names that have a count of their own.
+# How many names can have a count of their own.
 _CAPACITY = 10_000
-# When the table is full, further names share this many counts.
+# How many counts all further names share, when the table of names is full.
 _SHARED = 256
-# Seconds between two sweeps of a full table; each takes a step per name.
+# The shortest time in seconds between two sweeps of the table. A sweep looks at every name, so it must not happen
+# often.
 _SWEEP_S = 1.0
-# The longest name of an operator, in characters; all longer names share one count.
+# The longest name of an operator, in characters. All longer names together have one count.
 LONGEST_NAME = 256
-# The same with the kind in front ("user anna").
+# The longest name with its kind before it, for example "user anna".
 _LONGEST_FOLDED = LONGEST_NAME + 16
-# Characters that directories leave out when they compare names (RFC 4518 2.2), and marks such as accents, which some
-# (Active Directory) leave out as well: formats, controls, and marks of three kinds.
+# The Unicode categories of characters that are ignored in names. Directories ignore format characters and control
+# characters when they compare names (Source: RFC 4518 2.2), and some, such as Active Directory, also marks, for example
+# accents.
 _IGNORED = frozenset({"Cf", "Cc", "Mn", "Me", "Mc"})
 
 
 class TokenBucket:
-    """Holds at most `capacity` tokens and regains `per_s` tokens a second; it begins full. Not thread-safe."""
+    """A token bucket: it begins with `capacity` tokens, which is also the most it can have, and gets `per_s` new tokens
+    per second. Not thread-safe.
+    """
 
     __slots__ = ("_at", "_clock", "_tokens", "capacity", "per_s")
 
@@ -43,16 +48,16 @@ class TokenBucket:
 
     @property
     def is_full(self) -> bool:
-        """Whether it holds as many tokens as a new one."""
+        """Whether the bucket has as many tokens as a new bucket."""
         return self._filled() >= self.capacity
 
     def wait_s(self) -> float:
-        """Return in how many seconds there is a whole token; 0 when there is one now."""
+        """Return after how many seconds the bucket has a whole token; 0 when it has one now."""
         missing = 1 - self._filled()
         return missing / self.per_s if missing > _ROUNDING else 0.0
 
     def spend(self, tokens: float = 1.0) -> None:
-        """Take tokens. When there are too few, the balance becomes negative."""
+        """Take tokens out of the bucket. When it has too few, the number of its tokens becomes negative."""
         self._tokens = self._filled() - tokens
 
     def give_back(self, tokens: float = 1.0) -> None:
@@ -68,21 +73,22 @@ class TokenBucket:
 
 @dataclass(frozen=True, slots=True)
 class Attempt:
-    """One attempt, counted as failed until `succeeded` is called."""
+    """One attempt to authenticate. It counts as failed until `succeeded` is called."""
 
     _buckets: Sequence[TokenBucket]
 
     def succeeded(self) -> None:
-        """Remove this attempt from the count; earlier failures still count. Call it once."""
+        """Do not count this attempt as failed. Earlier failures still count. Call this only once."""
         for bucket in self._buckets:
             bucket.give_back()
 
 
 class Attempts:
-    """Counts attempts by peer and by name: `burst` at once, then `per_minute`. Lives in the event loop.
+    """Limits failed attempts to authenticate, for each peer and for each name: `burst` attempts at once, and
+    `per_minute` in the long run. Use it in the event loop only.
 
-    Memory is bounded. The count of a name is kept until its bucket is full again, however many other names come: when
-    the table is full, further names share counts.
+    The memory is limited: when the table of counts is full, new names share counts with each other. But a name that has
+    a count keeps it until its bucket is full again, so nobody can clear a count by sending many other names.
     """
 
     def __init__(
@@ -92,7 +98,7 @@ class Attempts:
         self._burst = burst
         self._clock = clock
         self._capacity = capacity
-        # By a hash of each name, because callers choose the length of names.
+        # Key: a hash of a name, because callers choose how long names are. Value: the bucket of the name.
         self._buckets: dict[bytes, TokenBucket] = {}
         self._swept_at = -_SWEEP_S
 
@@ -100,14 +106,16 @@ class Attempts:
         return len(self._buckets)
 
     def begin(self, peer: Peer, name: str = "") -> Attempt:
-        """Count an attempt before its outcome is known, so that simultaneous attempts cannot exceed the limit together.
+        """Count an attempt. Call this before the credentials are checked, so that attempts at the same time cannot
+        exceed the limit together.
 
-        `name` is the name that the caller claims, with its kind ("user anna"); "" without a name. All peers on a Unix
-        socket have the same address, so for them each kind has a count of its own: failures with API keys do not lock
-        operators out.
+        `name` is the name that the caller claims, with its kind before it, for example "user anna"; "" when there is no
+        name. All peers on a Unix socket have the same address. So for this address each kind has a separate count, and
+        failed attempts with API keys do not prevent logins of operators.
 
         Raises:
-            TooManyAttempts: by this peer, or for this name; this attempt is not counted.
+            TooManyAttempts: there were too many failed attempts by this peer or for this name. This attempt does not
+                count.
         """
         kind, _, who = name.partition(" ")
         names = [f"peer unix {kind}" if peer.address == UNIX_PEER else f"peer {peer_host(peer)}"]
@@ -135,11 +143,11 @@ class Attempts:
         place = blake2b(name.encode("utf-8", "surrogatepass"), digest_size=16).digest()
         if place in self._buckets or len(self._buckets) + 2 <= self._capacity:
             return place
-        # `hash` of a text is salted per process, so callers cannot choose with whom they share a count.
+        # The hash of a text is different in each process, so callers cannot choose with which names they share a count.
         return b"shared %d" % (hash(name) % _SHARED)
 
     def _sweep(self) -> None:
-        """Forget the names whose buckets are full again."""
+        """Remove the names whose buckets are full again, but not more often than every `_SWEEP_S` seconds."""
         now = self._clock()
         if now - self._swept_at >= _SWEEP_S:
             self._swept_at = now
@@ -147,10 +155,10 @@ class Attempts:
 
 
 def folded_name(name: str) -> str:
-    """Return one text for all spellings of a name that a directory may treat as the same name.
+    """Return the same text for all spellings of a name that a directory can treat as the same name.
 
-    It ignores case, width and composition of characters, accents, invisible characters and the number of spaces, and
-    everything after `LONGEST_NAME` characters (a kind in front, as in "user anna", does not count).
+    Differences in case, in width and composition of characters, in accents, invisible characters and the number of
+    spaces are ignored. So is everything after `LONGEST_NAME` characters, not counting a kind before the name.
     Source: RFC 4518 (string preparation of LDAP).
     """
     decomposed = unicodedata.normalize("NFKD", unicodedata.normalize("NFKD", name[:_LONGEST_FOLDED]).casefold())
@@ -160,9 +168,10 @@ def folded_name(name: str) -> str:
 
 
 def peer_host(peer: Peer) -> str:
-    """Return the machine of a peer for counting attempts: its address without the port.
+    """Return a text that identifies the machine of a peer, for counting attempts: its IP address without the port.
 
-    For an IPv6 peer it is the /64 network, because the owner of a machine has at least that many addresses.
+    For an IPv6 address it is the /64 network of the address, because one machine can usually use all addresses of such
+    a network. For a peer without an IP address it is the whole address.
     """
     try:
         address = peer_address(peer)

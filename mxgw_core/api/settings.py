@@ -1,4 +1,4 @@
-"""The settings of a plugin. For every plugin that has some: `mxgw_settings` returns a `SettingsSection`."""
+"""The settings of a plugin. For each plugin with settings: its hook `mxgw_settings` returns a `SettingsSection`."""
 
 from __future__ import annotations
 
@@ -14,12 +14,16 @@ SettingsT = TypeVar("SettingsT", bound=BaseModel)
 
 @dataclass(frozen=True, slots=True)
 class SettingsSection(Generic[SettingsT]):
-    """A plugin's own settings: `[plugins.<name>]`, validated into `model`.
+    """The declaration of a plugin's settings, the section `[plugins.<name>]`.
 
-    `apply` is called once at start with the validated, frozen settings, before any other hook of the plugin; an
-    exception is a start-up error of that plugin. Relative paths in the settings are relative to `gateway.data_dir`;
-    `apply` gets them as absolute paths. `former` has settings of earlier releases that no longer exist, by name, each
-    with a sentence that says what to do instead; a site that still sets one is shown that sentence.
+    Attributes:
+        name: the name of the plugin.
+        model: the pydantic model that validates the section.
+        apply: called once at start with the validated settings, before any other hook of the plugin. A relative path in
+            the settings is relative to `gateway.data_dir`; `apply` gets the absolute path. An exception is a start-up
+            failure of the plugin.
+        former: settings of earlier releases that do not exist any more. Key: the name of the setting. Value: a sentence
+            that says what to do instead; it is shown when the settings still contain the key.
     """
 
     name: str
@@ -29,9 +33,10 @@ class SettingsSection(Generic[SettingsT]):
 
 
 def left_behind(former: Path, now: Path, data_dir: Path) -> str:
-    """Return what to do about files at a place where a setting pointed in an earlier release; "" when there are none.
+    """Return a sentence that tells the administrator to move files, or to change a setting; "" when this is not needed.
 
-    There is something to do when `former` exists and `now`, where the setting points today, does not exist.
+    In earlier releases the setting meant the path `former`, today it means `now`. When `former` exists and `now` does
+    not exist, the files at `former` would not be found any more.
     """
     if former == now or not _exists(former) or _exists(now):
         return ""
@@ -46,4 +51,4 @@ def _exists(path: Path) -> bool:
     try:
         return path.exists()
     except OSError:
-        return False  # a gateway that may not look there never had files there
+        return False  # the gateway is not allowed to look there, so it never had files there

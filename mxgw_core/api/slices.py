@@ -1,7 +1,7 @@
-"""Long work in the event loop, cut into slices, so that other work is done between two of them.
+"""Long work in the event loop, divided into slices, so that other work can be done between two slices.
 
-However many callers bring long work, one slice runs in each turn of the event loop: the callers take turns, and short
-work waits for one slice, not for all of them.
+When several callers have long work, only one slice of all of them runs in each turn of the event loop, one caller after
+the other. So short work, for example a small call, waits for one slice and not for a slice of each caller.
 """
 
 from __future__ import annotations
@@ -15,34 +15,38 @@ from weakref import WeakKeyDictionary
 
 T = TypeVar("T")
 
-# Names in a slice that is compared with patterns: about 1 ms for the longest names and 50 patterns that nearly match
-# them, usually a hundredth of that. Another call needs about ten turns of the event loop, so it is 20 ms late at most.
+# How many names a slice has when names are compared with patterns. Such a slice takes at most about 1 ms (with the
+# longest names and 50 patterns that nearly match them), and usually a hundredth of this. A small call needs about ten
+# turns of the event loop, so slices delay it by 20 ms at most.
 NAMES_AT_ONCE = 4
-# Entries in a slice that is read or copied only: about 1 ms.
+# How many entries a slice has when entries are only read or copied. Such a slice takes about 1 ms.
 ENTRIES_AT_ONCE = 500
-# Turns without a slice after work that cannot be cut: as many as a short call needs, so it waits for one such work.
+# How many turns of the event loop have no slice after work that cannot be divided. A small call needs fewer turns, so
+# only one such work can delay it.
 _TURNS_AFTER_WHOLE = 20
 
-# The callers that wait in each event loop; the first one, which waits for the loop only, has no future.
+# Key: an event loop. Value: the callers that wait in it, in order, each with the future that it waits for. A caller
+# that came when nobody was waiting has no future (None): it waits only for the next turn of the event loop.
 _waiting: WeakKeyDictionary[asyncio.AbstractEventLoop, deque[asyncio.Future[None] | None]] = WeakKeyDictionary()
 
 
 async def turn() -> None:
-    """Return after the event loop has done other work; of all callers of `turn`, only one continues in each turn of the
-    loop.
-    """
+    """Wait until the event loop has done other work. In each turn of the event loop only one of all callers continues."""
     queue = await _first()
     _next_one(queue)
 
 
 async def turn_for_whole() -> None:
-    """As `turn`, before work of some 10 ms that cannot be cut: no other slice runs for some turns afterwards."""
+    """Wait like `turn`. Call this before work that takes some 10 ms and cannot be divided.
+
+    After this work no other caller continues for `_TURNS_AFTER_WHOLE` turns.
+    """
     queue = await _first()
     _after(asyncio.get_running_loop(), queue, _TURNS_AFTER_WHOLE)
 
 
 async def in_slices(things: Sequence[T], size: int = NAMES_AT_ONCE) -> AsyncIterator[Sequence[T]]:
-    """Yield slices of `size` things, in order; let the event loop do other work before each slice but the first."""
+    """Yield slices of `size` things, in order. Before each slice but the first, the event loop can do other work."""
     for start in range(0, len(things), size):
         if start:
             await turn()
@@ -50,7 +54,7 @@ async def in_slices(things: Sequence[T], size: int = NAMES_AT_ONCE) -> AsyncIter
 
 
 async def _first() -> deque[asyncio.Future[None] | None]:
-    """Wait in this event loop's queue until the caller is its first, and return the queue."""
+    """Wait until this caller is the first in the queue of its event loop. Return the queue."""
     loop = asyncio.get_running_loop()
     queue = _waiting.setdefault(loop, deque())
     if not queue:
@@ -61,14 +65,14 @@ async def _first() -> deque[asyncio.Future[None] | None]:
             _next_one(queue)
             raise
         return queue
-    # Completed by the caller before this one in the queue.
+    # The caller before this one in the queue completes this future.
     future = loop.create_future()
     queue.append(future)
     try:
         await future
     except BaseException:
         if future.cancelled():
-            with suppress(ValueError):  # the caller before it has removed it already
+            with suppress(ValueError):  # perhaps `_next_one` has removed this future already
                 queue.remove(future)
         else:
             _next_one(queue)
@@ -77,11 +81,11 @@ async def _first() -> deque[asyncio.Future[None] | None]:
 
 
 def _next_one(queue: deque[asyncio.Future[None] | None]) -> None:
-    """Remove the first of the queue, and let the next one continue in the next turn."""
+    """Remove the first caller from the queue, and let the next caller continue in the next turn of the event loop."""
     queue.popleft()
     while queue:
         first = queue[0]
-        assert first is not None  # only a caller that found the queue empty has no future
+        assert first is not None  # only a caller that came when the queue was empty has no future
         if not first.cancelled():
             first.set_result(None)
             return

@@ -1,4 +1,4 @@
-"""Values that plugins and core exchange about callers, sessions and items."""
+"""Types of callers, sessions and items that plugins and the gateway pass to each other."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 
 @dataclass(frozen=True, slots=True)
 class Position:
-    """A place in a session's stream. Sequences of different epochs cannot be compared."""
+    """A place in a stream. Sequences of different epochs must not be compared."""
 
     epoch: bytes
     sequence: int
@@ -17,11 +17,10 @@ class Position:
 
 @dataclass(frozen=True, slots=True)
 class ItemRecord:
-    """An item of a session, as its worker knows it. A record never changes, but a handle may later belong to another
-    item.
+    """What the worker reported of an item. The handle of an item can later be the handle of another item.
 
-    No other item of the session's epoch has the same `serial`. `item_definition` and `item_context` are those of the
-    command that added the item.
+    No other item in the epoch of the session has the same `serial`. `item_definition` and `item_context` are the
+    arguments of the command that added the item.
     """
 
     serial: int
@@ -33,7 +32,11 @@ class ItemRecord:
 
 
 class SessionState(enum.Enum):
-    """Life of a session: CREATING -> READY -> CLOSING -> CLOSED; FAULTED from any live state; ADOPTING -> READY."""
+    """The states of a session.
+
+    They are CREATING, READY, CLOSING and CLOSED, in this order. A failure makes a session FAULTED. A session that waits
+    for its worker after a restart of the gateway is ADOPTING, then READY.
+    """
 
     CREATING = 1
     READY = 2
@@ -48,7 +51,7 @@ class SessionState(enum.Enum):
 
 
 class CloseReason(enum.Enum):
-    """Why a session ended. The values are the numbers of the contract."""
+    """Why a session ended. The values are the numbers of the enum in the contract."""
 
     CLIENT = 1
     LEASE_EXPIRED = 2
@@ -64,7 +67,7 @@ class CloseReason(enum.Enum):
 
     @property
     def is_fault(self) -> bool:
-        """Whether the session is FAULTED afterwards, rather than CLOSED."""
+        """Whether this reason is a failure: the session is then FAULTED and not CLOSED."""
         return self in _FAULTS
 
 
@@ -85,17 +88,20 @@ UNIX_PEER = "unix"
 
 @dataclass(frozen=True, slots=True)
 class Peer:
-    """The other end of a call. `address` is printable; `is_local` is true on loopback and Unix sockets."""
+    """The program at the other end of a call's connection.
+
+    `address` has printable characters only. `is_local` is true for connections over loopback or a Unix socket.
+    """
 
     address: str
     is_local: bool
 
 
 def peer_address(peer: Peer) -> ipaddress.IPv4Address | ipaddress.IPv6Address:
-    """Return the IP address of a peer; 127.0.0.1 for a Unix socket.
+    """Return the IP address of a peer; 127.0.0.1 when the peer is connected over a Unix socket.
 
     Raises:
-        ValueError: the peer has no IP address.
+        ValueError: the address of the peer contains no IP address.
     """
     if peer.address == UNIX_PEER:
         return ipaddress.ip_address("127.0.0.1")
@@ -109,8 +115,9 @@ def peer_address(peer: Peer) -> ipaddress.IPv4Address | ipaddress.IPv6Address:
 class Identity:
     """Who a caller is.
 
-    `kind` is "anonymous", "key", "operator" or a word of the plugin that authenticated; `claims` is that plugin's own
-    data. `roles` are the roles of an operator that the caller has without a login (see `as_operator`).
+    `kind` is "anonymous", "key" or "operator", or another word that the authenticating plugin chooses. `claims` are
+    data that only this plugin understands. `roles` are roles of an operator that the caller has without a login (see
+    `as_operator`).
     """
 
     id: str
@@ -127,7 +134,7 @@ ANONYMOUS = Identity(id="anonymous", kind="anonymous", display_name="local user"
 
 @dataclass(frozen=True, slots=True)
 class SessionInfo:
-    """A session at one moment. Times are wall clock, seconds since 1970."""
+    """The state of a session at one moment. `opened_at` is wall clock, seconds since 1970."""
 
     session_id: str
     state: SessionState
@@ -143,9 +150,10 @@ class SessionInfo:
     worker_pid: int
     close_reason: CloseReason | None = None
     close_detail: str = ""
-    # Seconds without a subscriber; None while the session has one, and when it never had one.
+    # Seconds since the last subscriber left; None while the session has a subscriber, and when it never had one.
     detached_s: float | None = None
-    # Seconds that the log reaches back at the present rate of events; None while the rate is not known.
+    # How many seconds of events the log keeps after delivery, at the present rate of events; None when it keeps none,
+    # or no events come.
     horizon_s: float | None = None
     # Whether it is a session of the gateway's own (`Gateway.open_internal_session`).
     is_internal: bool = False
@@ -153,11 +161,11 @@ class SessionInfo:
 
 @dataclass(frozen=True, slots=True)
 class EndedSession:
-    """A session that ended in an earlier run of the gateway; its end was at `closed_at`, wall clock in seconds since
-    1970.
+    """A session that ended in an earlier run of the gateway.
 
-    `request_key` and `request_digest` are those of its `WorkerSpawn`: an OpenSession that is repeated is answered with
-    the end of this session.
+    `closed_at` is when it ended: wall clock, seconds since 1970. `request_key` and `request_digest` are the values of
+    the session's `WorkerSpawn`. With them the gateway recognises a repeated OpenSession call, and answers that the
+    session has ended.
     """
 
     info: SessionInfo
@@ -168,7 +176,7 @@ class EndedSession:
 
 
 def own_session(session: SessionInfo) -> str:
-    """Return the text that refuses to use or end a session of the gateway's own."""
+    """Return the text of the error for a caller who tries to use or end a session of the gateway's own."""
     return (
         f"session {session.session_id} ({session.client_name}) is the gateway's own and ends with what it serves: "
         f"look at it and leave it alone; if its worker hangs, end process {session.worker_pid}, and a new one is opened"

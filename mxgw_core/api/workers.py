@@ -1,4 +1,4 @@
-"""Worker processes. For plugins that watch them, or keep them over a restart of the gateway."""
+"""Worker processes. For plugins that watch workers, or keep workers over a restart of the gateway."""
 
 from __future__ import annotations
 
@@ -11,12 +11,16 @@ from mxgw_core.api.types import CloseReason
 
 @dataclass(frozen=True, slots=True)
 class WorkerSpawn:
-    """A worker that is about to be started. Gateway and worker prove themselves to each other with `secret`.
+    """The properties of a worker that is about to be started. A plugin that keeps workers over a restart of the gateway
+    must store all of them.
 
-    `owner`, `owner_kind` and `owner_name` are those of the identity that opened the session; `opened_at` is wall clock,
-    seconds since 1970. `data_dir_id` is `Gateway.data_dir_id` of the gateway that starts the worker. `request_key` and
-    `request_digest` are hashes by which a repeated OpenSession is recognised (empty when the call had no request id). A
-    plugin that keeps workers over a restart of the gateway must store them too.
+    Attributes:
+        secret: a secret with which gateway and worker prove to each other who they are.
+        owner: the id of the identity that opened the session; `owner_kind` and `owner_name` are its kind and its name.
+        opened_at: when the session was opened: wall clock, seconds since 1970.
+        data_dir_id: the `Gateway.data_dir_id` of the gateway that starts the worker.
+        request_key: a hash of the OpenSession call's request id, which identifies a repeated call; empty without an id.
+        request_digest: a hash of the call's fields. A repeated call must have the same one.
     """
 
     session_id: str
@@ -36,9 +40,10 @@ class WorkerSpawn:
 
 
 def same_data_dir(known: str, now: str) -> bool:
-    """Return whether a stored `data_dir_id` names the same directory as a present one.
+    """Return whether the stored `data_dir_id` `known` and the present one `now` mean the same directory.
 
-    Device numbers may change when the machine boots, so after a boot only the inode counts: no worker survives a boot.
+    When the machine was booted in between, only the inode is compared, because device numbers can change at a boot.
+    This is safe, because no worker survives a boot.
     """
     (known_device, known_inode, known_boot), (device, inode, boot) = _parts(known), _parts(now)
     return known_inode == inode and (known_device == device or known_boot != boot)
@@ -52,11 +57,12 @@ def _parts(data_dir_id: str) -> tuple[str, str, str]:
 
 @dataclass(frozen=True, slots=True)
 class WorkerIdentity:
-    """A worker process. `start_ticks` (since boot) and `boot_id` tell it from a later process with the same pid.
+    """Identifies a worker process.
 
-    `boot_id` also names the set of pids (a container has its own), because outside of it the pid is another process.
-
-    `epoch` is empty and `protocol_version` 0 until the worker has proved itself.
+    The pid alone is not enough, because a later process can get the same pid. `start_ticks` is when the process was
+    started, in clock ticks since the boot. `boot_id` identifies the boot, and also the pid namespace: inside a
+    container the same pid means another process. `epoch` is empty and `protocol_version` is 0 until the worker has
+    proved that it knows its secret.
     """
 
     session_id: str
@@ -69,11 +75,11 @@ class WorkerIdentity:
 
 @dataclass(frozen=True, slots=True)
 class WorkerProof:
-    """A worker proved that it knows `former_secret`, and the gateway is about to confirm that: `secret` is its next
-    one.
+    """A worker proved that it knows its secret, which is `former_secret` now. The gateway is about to confirm this to
+    the worker, and from then on the worker's secret is `secret`.
 
-    If the confirmation does not arrive, the worker goes on with `former_secret`; its Ready message shows that it
-    arrived.
+    If the confirmation does not arrive, the worker keeps using `former_secret`. The worker's Ready message, which the
+    hook `mxgw_worker_ready` reports, shows that the confirmation has arrived.
     """
 
     worker: WorkerIdentity
@@ -83,7 +89,9 @@ class WorkerProof:
 
 @dataclass(frozen=True, slots=True)
 class WorkerRefusal:
-    """Something connected to a worker's endpoint and was refused. None: the platform does not report it."""
+    """A refused connection to a worker's socket. `peer_pid` and `peer_uid` are None when the platform does not report
+    them.
+    """
 
     session_id: str
     reason: str
@@ -94,10 +102,11 @@ class WorkerRefusal:
 
 @dataclass(frozen=True, slots=True)
 class WorkerExit:
-    """The end of a worker. `exit_code` is negative for a signal, None when it cannot be known.
+    """The end of a worker.
 
-    `pid` is 0 for a worker that was announced and never started. `close_reason` and `close_detail` are those of its
-    session.
+    `exit_code` is negative for the number of a signal, and None when it is not known. `pid` is 0 when the process was
+    never started. `reason` and `detail` say why the worker ended, `close_reason` and `close_detail` why its session
+    ended.
     """
 
     session_id: str
@@ -111,11 +120,17 @@ class WorkerExit:
 
 @dataclass(frozen=True, slots=True)
 class Orphan:
-    """A worker of an earlier run of the gateway that may still be alive.
+    """A worker of an earlier run of the gateway that perhaps still lives.
 
-    `spawn.secret` is the secret that it should prove now. A worker that never became ready, or whose session was ending
-    (`closing`, with `closing_detail`), is never adopted. It has `adopt_within_s` seconds to come back.
-    `had_subscriber`: its session had a subscriber, so its detach grace begins when it comes back.
+    Attributes:
+        spawn: the properties of the worker; `spawn.secret` is the secret that the worker must prove now.
+        former_secret: the secret before this one, which is accepted too; None when there is none.
+        was_ready: whether the worker was ever ready. If not, it is not adopted.
+        closing: why its session was already ending when the earlier gateway stopped; the details are in
+            `closing_detail`. None when the session was not ending: only then the orphan can be adopted.
+        lifetime_s: how many seconds the worker lives on without a gateway.
+        adopt_within_s: how many seconds the gateway waits for the worker to connect.
+        had_subscriber: whether its session ever had a subscriber. If so, the detach grace begins at the adoption.
     """
 
     spawn: WorkerSpawn
@@ -134,7 +149,7 @@ class Orphan:
 
 
 class OrphanVerdict(enum.Enum):
-    """What to do with an orphan."""
+    """What a plugin wants to happen to an orphan: adopt it, end it, or leave it alone."""
 
     ADOPT = "adopt"
     TERMINATE = "terminate"

@@ -1,4 +1,4 @@
-"""The settings that are in effect, for display: one row per key, secrets masked."""
+"""Lists the settings that are in effect, for display: one row per key, with masked secrets."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from mxgw_core.config.secrets import MASK, masked_tree
 
 
 class EffectiveSetting(NamedTuple):
-    """One key: `value` is plain data fit for JSON, with secrets replaced by `***`."""
+    """One setting: its dotted key, its value as plain data for JSON with `***` for secrets, and where it was set."""
 
     key: str
     value: Any
@@ -20,12 +20,12 @@ class EffectiveSetting(NamedTuple):
 
 
 def effective_settings(settings: Settings, origins: Mapping[str, str]) -> list[EffectiveSetting]:
-    """Return every setting in the order of the sections, with its value for display and its origin.
+    """Return all settings, in the order of the sections.
 
-    A plugin's section has only the keys that are configured: only the plugin knows its defaults.
+    For the section of a plugin, only the keys that were set are listed, because only the plugin knows its defaults.
 
     Args:
-        origins: where each key was set (`LoadedSettings.origins`); a key without an origin counts as a default.
+        origins: where each key was set (`LoadedSettings.origins`). A key that is missing there counts as a default.
     """
     return [
         EffectiveSetting(key, _shown(path, value), origins.get(key, DEFAULT))
@@ -35,7 +35,7 @@ def effective_settings(settings: Settings, origins: Mapping[str, str]) -> list[E
 
 
 def paths_of(settings: Settings) -> Iterator[Path]:
-    """Yield the key of every value."""
+    """Yield the key of every setting."""
     for path, _ in _values(settings):
         yield path
 
@@ -64,7 +64,8 @@ def _flat(table: Mapping[str, Any], path: Path) -> Iterator[tuple[Path, Any]]:
 
 
 def _shown(path: Path, value: Any) -> Any:
-    # The name of a declared key does not matter: its secrets are SecretStr, and `tls.private_key` is only a file name.
+    # A declared key is not masked because of its name: declared secrets have the type SecretStr, and `tls.private_key`
+    # is only the name of a file. Keys that no model declares are masked when their names look like secrets.
     shown = masked_tree(value, "" if schema.field_of(path) else path[-1])
     if shown is None or isinstance(shown, str | bool | int | float | list):
         return shown

@@ -1,4 +1,4 @@
-"""Settings from the environment, and the meaning of their texts, which is the same on the command line."""
+"""Reads settings from environment variables. Texts on the command line are converted to values by the same rules."""
 
 from __future__ import annotations
 
@@ -10,15 +10,16 @@ from mxgw_core.config import schema
 from mxgw_core.config.files import ENVIRONMENT_PREFIX, Path
 from mxgw_core.config.secrets import is_secret_key
 
-# Variables of the client library; the gateway ignores them.
+# The gateway ignores variables with these prefixes, which belong to the client library.
 FOREIGN_PREFIXES = ("MXGW_CLIENT_",)
 
 
 def value_of(path: Path, text: str) -> Any:
-    """Return the value that `text` means for this key.
+    """Return the value of this key that `text` means.
 
-    Texts, paths and secrets are taken literally. A list is a TOML array, or has commas between its entries. Any other
-    value is read as TOML, or taken as text when it is not valid TOML.
+    For keys whose values are texts, paths or secrets, the value is the text itself. For a list, the text is a TOML
+    array or has commas between the entries. For any other key, the text is read as TOML; a text that is not valid TOML
+    is the value itself. An empty text for a key that can be None means None.
     """
     field = schema.field_of(path)
     if field is not None:
@@ -34,10 +35,10 @@ def value_of(path: Path, text: str) -> Any:
 
 
 def environment_layers(environ: Mapping[str, str], known: Iterable[Path]) -> list[tuple[str, Path, Any]]:
-    """Return name, key and value of each `MXGW_` variable, in the order of their names.
+    """Return the name, the key and the value of each variable that begins with `MXGW_`, sorted by name.
 
-    The name of a variable has no `-` and no small letters. So the names of backends and plugins in `known` are
-    recognised in their capital form.
+    The name of a variable has capital letters only, and no `-`. So the keys in `known` tell how the name of a backend
+    or plugin is really spelled.
     """
     spelled = {schema.environment_name(path): path for path in known}
     found = []
@@ -62,5 +63,5 @@ def _toml_value(text: str) -> Any:
         document = tomllib.loads(f"value = {stripped}")
     except tomllib.TOMLDecodeError:
         return text
-    # With line breaks the text could define more keys: then it is no single value.
+    # A text with line breaks can be TOML that defines further keys. Such a text is not read as TOML.
     return document["value"] if document.keys() == {"value"} else text

@@ -1,4 +1,4 @@
-"""Reads settings files, and finds the line of each key for error messages."""
+"""Reads settings files, and finds the lines of keys for error messages."""
 
 from __future__ import annotations
 
@@ -11,7 +11,8 @@ from typing import Any, TypeAlias
 
 from mxgw.private_files import exposure
 
-Path: TypeAlias = tuple[str, ...]  # a key, after the names of the tables around it
+# A key and the tables around it, from the outside to the inside: ("limits", "sessions") is the key `limits.sessions`.
+Path: TypeAlias = tuple[str, ...]
 
 DEFAULT = "default"
 COMMAND_LINE = "command line"
@@ -24,13 +25,17 @@ _KEY = re.compile(r"""\s*((?:[\w\-]+|"[^"]*"|'[^']*')(?:\s*\.\s*(?:[\w\-]+|"[^"]
 
 @dataclass(frozen=True, slots=True)
 class Source:
-    """The source of a layer: `label` for people ("settings.toml", "environment MXGW_X"), and the text of a file."""
+    """Where a layer comes from.
+
+    `label` names the source in messages, for example "settings.toml" or "environment MXGW_X". `text` is the content of
+    the file; "" when the source is no file.
+    """
 
     label: str
     text: str = ""
 
     def line_of(self, path: Path) -> int | None:
-        """Return the line of `path`, or of the nearest table above it; None when neither is written."""
+        """Return the line of the key `path`, or of the innermost table around it; None when the text has neither."""
         lines = _lines(self.text)
         for length in range(len(path), 0, -1):
             if path[:length] in lines:
@@ -38,24 +43,25 @@ class Source:
         return None
 
     def place(self, path: Path) -> str:
-        """Return `file:line`, or the label alone."""
+        """Return the place of a key as `file:line`, or only the label when no line is known."""
         line = self.line_of(path) if self.text else None
         return self.label if line is None else f"{self.label}:{line}"
 
 
 class UnreadableSource(Exception):
-    """A file cannot be used. The text names the file, the line if known, and how to fix it."""
+    """A file cannot be used. The text names the file, the line if it is known, and the reason."""
 
 
 def read_toml(path: FilePath, label: str, *, private: bool = False) -> tuple[Source, dict[str, Any]] | None:
-    """Return a file's source and content, or None when there is no such file.
+    """Return the source and the content of a file; None when the file does not exist.
 
     Raises:
-        UnreadableSource: it cannot be read, is no TOML, or is `private` and open to other users.
+        UnreadableSource: the file cannot be read, or is not valid TOML, or other users have access to it although it
+            must be `private`.
     """
     try:
         with path.open("rb") as file:
-            # Checked on the open file, so that the checked file is the one that is read.
+            # The mode of the open file is checked, so that nobody can replace the file between the check and reading.
             if private and (why := exposure(os.fstat(file.fileno()).st_mode, path)):
                 raise UnreadableSource(f"{label}: {why}")
             text = file.read().decode("utf-8")
@@ -77,7 +83,10 @@ def read_toml(path: FilePath, label: str, *, private: bool = False) -> tuple[Sou
 
 
 def _lines(text: str) -> dict[Path, int]:
-    """Return the line of each key, for messages only: values with several lines are not understood."""
+    """Return the line of each key and each table of a TOML text.
+
+    This is exact enough for messages only: inside a value of several lines, a line can be mistaken for a key.
+    """
     lines: dict[Path, int] = {}
     table: Path = ()
     for number, line in enumerate(text.splitlines(), start=1):

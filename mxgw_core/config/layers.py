@@ -1,6 +1,6 @@
-"""One layer of settings: nested tables whose values know where they were written, and the checks of one layer alone.
+"""One layer of settings: nested tables in which each value remembers its source, and checks of a single layer.
 
-A layer is checked before it is merged with the others, because a later layer would hide what is wrong in this one.
+A layer is checked before it is merged with the other layers, because a value of a later layer would hide a mistake.
 """
 
 from __future__ import annotations
@@ -13,12 +13,12 @@ from mxgw_core.config import schema
 from mxgw_core.config.files import Path, Source
 from mxgw_core.config.problems import unknown
 
-Tree: TypeAlias = dict[str, Any]  # nested tables, with a Leaf for each value
+Tree: TypeAlias = dict[str, Any]  # nested tables; each value in them is a Leaf
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Leaf:
-    """A value, its source, and the key under which it is written there."""
+    """A value, the source that sets it, and the key that the source uses for it."""
 
     value: Any
     source: Source
@@ -26,7 +26,7 @@ class Leaf:
 
 
 def tree_of(data: Mapping[str, Any], source: Source, path: Path = ()) -> Tree:
-    """Return `data` with each value in a Leaf; tables stay tables, so that they can be merged."""
+    """Return `data` with each value inside a Leaf. Tables are not put into a Leaf, so that they can be merged."""
     return {
         key: tree_of(value, source, (*path, key)) if isinstance(value, Mapping) else Leaf(value, source, (*path, key))
         for key, value in data.items()
@@ -34,14 +34,14 @@ def tree_of(data: Mapping[str, Any], source: Source, path: Path = ()) -> Tree:
 
 
 def branch(path: Path, value: Any, source: Source) -> Tree:
-    """Return a tree that sets one key."""
+    """Return a tree that sets only the key `path`."""
     for part in reversed(path):
         value = {part: value}
     return tree_of(value, source)
 
 
 def leaves(tree: Tree, path: Path = ()) -> Iterator[tuple[Path, Leaf]]:
-    """Yield every value with its path in the tree."""
+    """Yield the path and the Leaf of every value in the tree."""
     for key, value in tree.items():
         if isinstance(value, Leaf):
             yield (*path, key), value
@@ -50,15 +50,16 @@ def leaves(tree: Tree, path: Path = ()) -> Iterator[tuple[Path, Leaf]]:
 
 
 def values(tree: Tree) -> dict[str, Any]:
-    """Return the tree as plain data."""
+    """Return the tree as plain data, without the Leaf objects."""
     return {key: value.value if isinstance(value, Leaf) else values(value) for key, value in tree.items()}
 
 
 def checked(tree: Tree, source: Source, path: Path = ()) -> tuple[Tree, list[str]]:
-    """Return the layer without the entries that cannot be merged, and one problem for each of these.
+    """Return the layer without its wrong entries, and one problem for each wrong entry.
 
-    Such entries are: a value in place of a section, a declared key in wrong capitals (dynaconf ignores case), keys that
-    dynaconf would treat as commands (`dynaconf_merge` ...), and unknown empty tables.
+    Only mistakes that could not be found after the merge are looked for: a value in place of a section, a declared key
+    in wrong capitals (dynaconf ignores case), a key that dynaconf would treat as a command (`dynaconf_merge` ...), and
+    an unknown empty table.
     """
     kept: Tree = {}
     problems: list[str] = []

@@ -1,4 +1,4 @@
-"""Loads the settings: find the files, merge the layers, validate, and remember where each value was set."""
+"""Loads the settings: finds the files, merges the layers, validates the result, remembers where each value was set."""
 
 from __future__ import annotations
 
@@ -25,9 +25,10 @@ SECRETS_FILE = ".secrets.toml"
 
 @dataclass(frozen=True, slots=True)
 class LoadedSettings:
-    """Valid settings; where each dotted key was set (`origins`); and the files that were read.
+    """Valid settings, where they were set, and which files were read.
 
-    Origins are "default", "settings.toml", "/path/file.toml", ".secrets.toml", "environment MXGW_...", "command line".
+    `origins` has the place where each key was set. Key: a dotted key. Value: "default", the name of a file (for example
+    "settings.toml" or "/path/file.toml"), "environment MXGW_...", or "command line".
     """
 
     settings: Settings
@@ -42,17 +43,25 @@ def load_settings(
     environ: Mapping[str, str] | None = None,
     directory: FilePath | None = None,
 ) -> LoadedSettings:
-    """Return the settings; when several layers set a key, the last one wins.
+    """Return the settings, merged from several layers. When several layers set a key, the last of these layers wins.
 
-    The layers: defaults; `settings.toml` in `directory` (the working directory), which need not exist; `file`, which
-    must; `.secrets.toml` beside each; `MXGW_` variables of `environ` (the process's own); `overrides` by dotted key,
-    whose texts are read like those of the environment, and where None means not given. Tables are merged, lists are
-    replaced.
+    The layers, in this order:
+
+    1. the defaults;
+    2. `settings.toml` in `directory`, by default the working directory; it does not need to exist;
+    3. `file`, which must exist if it is not None;
+    4. `.secrets.toml` in `directory` and in the directory of `file`, if they exist;
+    5. the variables in `environ` that begin with `MXGW_`; by default the environment of this process;
+    6. `overrides`, by dotted key. A text is read like the text of a variable; None means that the key is not set.
+
+    Tables of several layers are merged; a list replaces the list of an earlier layer.
 
     Raises:
-        SettingsError: something is wrong; one line per problem, all problems at once.
+        SettingsError: something is wrong. The text has one line per problem, and reports all problems at once, with two
+            exceptions: of the rules between the keys of one section only the first broken rule is reported; and rules
+            between sections are checked only when each section is valid (but the default backend is always checked).
     """
-    # dynaconf takes long to import, and most commands never load settings.
+    # Imported here, because dynaconf takes long to import, and most commands never load settings.
     from mxgw_core.config.merging import laid_over
 
     problems: list[str] = []
@@ -112,7 +121,10 @@ def load_settings(
 
 
 def _files(file: FilePath | None, directory: FilePath | None) -> list[tuple[FilePath, str, bool, bool]]:
-    """Return path, label, whether it must exist, and whether it must be private, in the order of the layers."""
+    """Return the files to read, in the order of the layers.
+
+    For each file: its path, its name in messages, whether it must exist, and whether it must be private.
+    """
     base = FilePath.cwd() if directory is None else directory
     in_working_directory = base.absolute() == FilePath.cwd()
 
@@ -123,14 +135,18 @@ def _files(file: FilePath | None, directory: FilePath | None) -> list[tuple[File
     secrets = {(base / SECRETS_FILE).absolute(): label(SECRETS_FILE)}
     if file is not None:
         named = (file, str(file), True, False)
-        # Naming the directory's own file only makes it mandatory.
+        # `file` can be the `settings.toml` of `directory`. Then it is one layer, and the only difference is that it
+        # must exist.
         found = [named] if file.absolute() == found[0][0].absolute() else [*found, named]
         secrets.setdefault((file.parent / SECRETS_FILE).absolute(), str(file.parent / SECRETS_FILE))
     return found + [(path, name, False, True) for path, name in secrets.items()]
 
 
 def _named(written: Sequence[Leaf]) -> set[Path]:
-    """Return the keys and named tables of lower layers, so that variables of the environment can set them."""
+    """Return the keys and tables below `backends` and `plugins` that the files contain, and the enabled plugins.
+
+    With these names a variable of the environment can be assigned to a key although it has capital letters only.
+    """
     known = {leaf.path for leaf in written if leaf.path[0] in ("backends", "plugins")}
     known |= {path[:2] for path in known}
     for leaf in written:
@@ -140,7 +156,10 @@ def _named(written: Sequence[Leaf]) -> set[Path]:
 
 
 def _respelled(found: Mapping[Path, Leaf]) -> list[str]:
-    """Return the problems of keys that were merged with another key only because case was ignored."""
+    """Return one problem for each key of a file that has other capitals than the same key of an earlier layer.
+
+    dynaconf merged these keys, because it ignores case.
+    """
     return [
         f"{leaf.source.place(leaf.path)}: {'.'.join(leaf.path)}: unknown key; did you mean {'.'.join(path)!r}?"
         for path, leaf in found.items()
@@ -149,7 +168,9 @@ def _respelled(found: Mapping[Path, Leaf]) -> list[str]:
 
 
 class _Places:
-    """Finds where a key was set, or else a key in its table."""
+    """Returns the place where a key was set. When the key was not set, it is the place of a table around the key, or of
+    a key inside the table that the key names.
+    """
 
     def __init__(self, found: Mapping[Path, Leaf], order: Sequence[str]) -> None:
         self._found = found
@@ -163,7 +184,7 @@ class _Places:
         configured = [leaf for leaf in inside if leaf.source.label != DEFAULT]
         if not configured:
             return DEFAULT
-        # When several keys do not fit together, the last layer that set one of them is at fault.
+        # When keys of a table contradict each other, the mistake is probably in the last layer that set one of them.
         return max(configured, key=lambda leaf: self._order.index(leaf.source.label)).source.place(path)
 
 
@@ -180,8 +201,10 @@ def _describe_unknown(path: Path) -> str:
 
 
 def _default_backend_problem(data: Mapping[str, Any], error: ValidationError, places: _Places) -> list[str]:
-    """Return the problem of an unknown default backend, which pydantic checks last: not at all when there are other
-    problems.
+    """Return the problem of an unknown default backend, if there is one and `error` does not contain it.
+
+    pydantic compares the sections with each other only when each section is valid. Then `error` has one entry without a
+    location (`SettingsConflict`) with all such problems. In any other case the default backend is checked here.
     """
     backends = data.get("backends", {})
     default = data.get("default_backend")

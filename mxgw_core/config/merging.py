@@ -1,8 +1,9 @@
-"""Merges layers of settings, by dynaconf. No other module imports dynaconf, and this one is imported late.
+"""Merges layers of settings with dynaconf.
 
-Only its merging of tables is used. It gets no file names, so it looks for no files, hooks or includes, and it reads no
-environment. Each value is inside a `Leaf`, so its casts and templates (`@int`, `@jinja`, `@read_file` ...) do not
-apply, and a list replaces an older one as a whole.
+No other module imports dynaconf, and this module is imported only when settings are loaded, because dynaconf takes long
+to import. Only its function that merges tables is used. dynaconf gets no file names and reads no environment, so it
+does not look for files, hooks or includes. Each value is inside a `Leaf`. So dynaconf does not apply its casts and
+templates (`@int`, `@jinja`, `@read_file` ...), and it replaces a list instead of adding to it.
 """
 
 from __future__ import annotations
@@ -13,17 +14,18 @@ from dynaconf.base import Settings as Layers  # type: ignore[import-untyped]  # 
 
 from mxgw_core.config.layers import Tree
 
-# Everything is below one key, because dynaconf ignores the case of top-level names, and treats some of them as
-# commands.
+# The layers are put below one key, because dynaconf treats names at the top level in a special way: it ignores their
+# case, and some of them are commands.
 _ROOT = "MXGW"
 
 
 def laid_over(layers: Iterable[Tree]) -> Tree:
-    """Return one tree in which later layers win: tables are merged, other values replaced. The layers are changed.
+    """Merge the layers into one tree. Tables are merged; any other value replaces the value of an earlier layer.
 
-    Keys that differ only in case are one key, spelled as in the first layer that has it.
+    The layers themselves are changed, so do not use them afterwards. Keys that differ only in case are treated as one
+    key, with the spelling of the first layer that has the key.
     """
-    # Without its loaders dynaconf has no files and no environment; without boxes its tables are plain dictionaries.
+    # Without loaders dynaconf reads no files and no environment. Without "dynabox" its tables are plain dictionaries.
     merged = Layers(dynaconf_skip_loaders=True, dynaconf_skip_validators=True, dynaboxify=False)
     for layer in layers:
         merged.set(_ROOT, layer, merge=True)

@@ -1,11 +1,14 @@
-"""The settings as frozen models: names, defaults, ranges and meaning. docs/configuration.md is made from this file."""
+"""The settings as frozen models: names, defaults, ranges and descriptions. docs/configuration.md is made from them.
+
+The module has more than 400 lines, because it is one list of all settings.
+"""
 
 from __future__ import annotations
 
 import copy
 import re
-from collections.abc import Iterable, Iterator
-from pathlib import Path
+from collections.abc import Iterable, Iterator, Sequence
+from pathlib import Path as FilePath
 from typing import Annotated, Any, Literal
 
 from pydantic import (
@@ -19,15 +22,18 @@ from pydantic import (
     model_validator,
 )
 
+from mxgw_core.config.files import Path
 from mxgw_core.config.secrets import masked_tree
 from mxgw_worker.ipc.references import MOST_REFERENCE_BYTES
 
 MIB = 1024 * 1024
 
-# A hundred years: longer times are mistakes, and calendars and timers cannot handle them.
+# The longest time that a setting can have, a hundred years. A longer time is a mistake, and calendars and timers could
+# not handle it.
 LONGEST_S = 36_525 * 86_400
 Seconds = Annotated[float, Field(gt=0)]
-# More than any gateway or machine has, and small enough for the fields of the contract.
+# The largest values of counts and sizes in settings: more than any gateway or machine has, and small enough for the
+# fields of the contract.
 LARGEST_COUNT, LARGEST_BYTES = 10**9, 2**50
 Count = Annotated[int, Field(gt=0)]
 
@@ -51,31 +57,44 @@ def _name(value: str) -> str:
 
 
 def _path(value: object) -> object:
-    # Paths are taken literally, so quotes meant for TOML or a shell would become part of the name.
+    # A path is used exactly as it is written, so quotes around it would become a part of the name.
     if isinstance(value, str) and len(value) > 1 and value[0] == value[-1] and value[0] in "\"'":
         raise ValueError("must be the path itself, without quotes around it")
-    # An empty path would be taken for the working directory.
+    # Without this check an empty path would mean the working directory.
     if isinstance(value, str) and not value.strip():
         raise ValueError("is empty: name a path, or leave the setting out")
     return value
 
 
-NamedPath = Annotated[Path, BeforeValidator(_path)]
+NamedPath = Annotated[FilePath, BeforeValidator(_path)]
 Address = Annotated[str, AfterValidator(_address)]
 Name = Annotated[str, AfterValidator(_name)]
 
 
-class SettingsModel(BaseModel):
-    """Base of all settings sections: frozen, unknown keys are errors, and no repr shows what looks like a secret."""
+class SettingsConflict(ValueError):
+    """Settings of several sections do not fit together.
 
-    # Infinity would pass every lower bound, and timers cannot handle it. Errors must not repeat a password.
+    Attributes:
+        problems: for each problem, the key whose place is reported, and a sentence that says what is wrong.
+    """
+
+    def __init__(self, problems: Sequence[tuple[Path, str]]) -> None:
+        super().__init__("; ".join(text for _, text in problems))
+        self.problems = problems
+
+
+class SettingsModel(BaseModel):
+    """Base of all settings sections. Settings cannot be changed, unknown keys are errors, and `repr` masks secrets."""
+
+    # Infinity is refused, because it would satisfy every lower bound, and timers cannot handle it. Inputs are hidden,
+    # because an error must not show a password.
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False, hide_input_in_errors=True)
 
     def __repr_args__(self) -> Iterator[tuple[str | None, Any]]:
         declared = type(self).model_fields
         for key, value in super().__repr_args__():
-            # Secrets in declared fields are SecretStr; in free-form tables they are recognised by the names of their
-            # keys.
+            # In declared fields, secrets have the type SecretStr. In tables with arbitrary keys, secrets are recognised
+            # by the names of their keys.
             free_form = key not in declared or isinstance(value, dict)
             yield key, masked_tree(value, key or "") if free_form else value
 
@@ -90,7 +109,7 @@ class GatewaySettings(SettingsModel):
         "Beyond loopback an authenticating plugin and TLS are needed.",
     )
     data_dir: NamedPath = Field(
-        Path("var"),
+        FilePath("var"),
         description="Private directory for worker sockets and logs; made with mode 0700. Relative to the working "
         "directory.",
     )
@@ -126,7 +145,7 @@ class TlsSettings(SettingsModel):
         return self
 
 
-# Half of the default of limits.sessions.
+# The default of `limits.sessions_per_owner`: half of the default of `limits.sessions`.
 SESSIONS_PER_OWNER = 32
 
 
@@ -197,7 +216,8 @@ class LimitSettings(SettingsModel):
 
     @model_validator(mode="after")
     def _owners_share_the_places(self) -> LimitSettings:
-        # The default may be above the limit of a small gateway: then the smaller number holds.
+        # The default of sessions_per_owner can be larger than the sessions of a small gateway. This is no mistake: then
+        # `sessions` is the limit.
         if self.sessions < self.sessions_per_owner != SESSIONS_PER_OWNER:
             raise ValueError(
                 f"sessions_per_owner is {self.sessions_per_owner}, more than sessions, {self.sessions}: lower it, or "
@@ -283,7 +303,7 @@ class WorkerSettings(SettingsModel):
 
 
 class BackendSettings(SettingsModel):
-    """One named backend, `[backends.<name>]`: its kind, and options that the kind defines and its worker validates."""
+    """One named backend, `[backends.<name>]`: its kind, and its options, which the worker validates."""
 
     model_config = ConfigDict(extra="allow")
 
@@ -292,7 +312,7 @@ class BackendSettings(SettingsModel):
     )
 
     def options(self) -> dict[str, Any]:
-        """Return a copy of the options for the backend itself."""
+        """Return a copy of the backend's options: all keys of its table but `kind`."""
         return copy.deepcopy(self.model_extra or {})
 
 
@@ -318,9 +338,9 @@ class PluginsSettings(SettingsModel):
 class Settings(SettingsModel):
     """All settings of a gateway.
 
-    Three fields stand elsewhere in a file than in this class, because TOML keeps named tables inside their section:
-    `default_backend` is `[backends] default`, `backends` are `[backends.<name>]`, and `plugin_sections` are
-    `[plugins.<name>]`.
+    Three fields have another place in a file than in this class, because in a file the named tables are inside a
+    section: `default_backend` is the key `default` in `[backends]`, `backends` are the tables `[backends.<name>]`, and
+    `plugin_sections` are the tables `[plugins.<name>]`.
     """
 
     gateway: GatewaySettings = GatewaySettings()
@@ -347,37 +367,52 @@ class Settings(SettingsModel):
         }
 
     @model_validator(mode="after")
-    def _messages_hold_what_they_carry(self) -> Settings:
-        for name, size in (
-            ("workers.frame_bytes", self.workers.frame_bytes),
-            ("events.batch_bytes", self.events.batch_bytes),
-        ):
-            if size > self.limits.message_bytes:
-                raise ValueError(
-                    f"limits.message_bytes is {self.limits.message_bytes} and {name} is {size}: a message could not "
-                    f"carry it; lower {name}, or raise limits.message_bytes"
-                )
+    def _sections_fit_together(self) -> Settings:
+        problems = (*self._too_large_messages(), *self._too_little_memory(), *self._missing_default_backend())
+        if problems:
+            raise SettingsConflict(problems)
         return self
 
-    @model_validator(mode="after")
-    def _a_session_fits(self) -> Settings:
+    def _too_large_messages(self) -> Iterator[tuple[Path, str]]:
+        message_bytes = self.limits.message_bytes
+        for key, size in (
+            (("workers", "frame_bytes"), self.workers.frame_bytes),
+            (("events", "batch_bytes"), self.events.batch_bytes),
+        ):
+            name = ".".join(key)
+            if size > message_bytes:
+                yield (
+                    self._changed(("limits", "message_bytes"), key),
+                    f"limits.message_bytes is {message_bytes} and {name} is {size}: a message could not carry it; "
+                    f"lower {name}, or raise limits.message_bytes",
+                )
+
+    def _too_little_memory(self) -> Iterator[tuple[Path, str]]:
         memory, session = self.limits.memory_bytes, self.events.unattached_bytes
         if session > memory // 2:
-            raise ValueError(
+            yield (
+                self._changed(("limits", "memory_bytes"), ("events", "unattached_bytes")),
                 f"limits.memory_bytes is {memory} and events.unattached_bytes is {session}, more than half of it: "
-                "hardly a session could be opened; lower events.unattached_bytes, or raise limits.memory_bytes"
+                "hardly a session could be opened; lower events.unattached_bytes, or raise limits.memory_bytes",
             )
-        return self
 
-    @model_validator(mode="after")
-    def _default_backend_exists(self) -> Settings:
+    def _missing_default_backend(self) -> Iterator[tuple[Path, str]]:
         if self.default_backend not in self.backends:
-            raise ValueError(unknown_default_backend(self.default_backend, self.backends))
-        return self
+            yield ("backends", "default"), unknown_default_backend(self.default_backend, self.backends)
+
+    def _changed(self, *keys: Path) -> Path:
+        """Return the last key whose value is not its default, or the last of all keys when no value was changed."""
+        defaults = type(self).model_fields
+        changed = [
+            (section, name)
+            for section, name in keys
+            if getattr(getattr(self, section), name) != getattr(defaults[section].default, name)
+        ]
+        return (changed or keys)[-1]
 
 
 def unknown_default_backend(name: str, backends: Iterable[str]) -> str:
-    """Return the sentence for a default backend that does not exist; the loader uses it as well."""
+    """Return the sentence that reports a default backend which the settings do not define."""
     return f"{name!r} is not configured: add [backends.{name}], or name one of: {', '.join(sorted(backends))}"
 
 
@@ -389,6 +424,7 @@ __all__ = [
     "PluginsSettings",
     "SecretStr",
     "Settings",
+    "SettingsConflict",
     "SettingsModel",
     "TlsSettings",
     "WorkerSettings",

@@ -1,4 +1,4 @@
-"""Problems of settings, as sentences for the person who has to fix them."""
+"""Turns problems of settings into sentences for the person who has to correct them."""
 
 from __future__ import annotations
 
@@ -15,6 +15,7 @@ from pydantic.fields import FieldInfo
 from pydantic_core import ErrorDetails
 
 from mxgw_core.config.files import Path
+from mxgw_core.config.models import SettingsConflict
 from mxgw_core.config.secrets import is_secret_key
 
 _NO_TABLE = frozenset({"model_type", "dict_type", "model_attributes_type", "dataclass_type"})
@@ -24,25 +25,26 @@ ModelT = TypeVar("ModelT", bound=BaseModel)
 
 
 def validated(model: type[ModelT], data: Mapping[str, Any]) -> ModelT:
-    """Return the model of TOML-like data, without converting types: "5" is no number, 1 is no truth value.
+    """Return `data`, as TOML contains it, as a validated `model`.
 
-    As in JSON, a list is accepted for a tuple, text for a path or an enum, and a whole number for a float.
+    Types are checked strictly: "5" is not accepted for a number, and 1 is not accepted for a truth value. A list is
+    accepted for a tuple, a text for a path or an enum, and a whole number for a float.
 
     Raises:
-        ValidationError: the data does not fit.
+        ValidationError: the data does not fit the model.
     """
     return model.model_validate_json(json.dumps(data, default=_plain), strict=True)
 
 
 def nearest(word: str, candidates: Iterable[str]) -> str | None:
-    """Return the candidate that was probably meant."""
+    """Return the candidate that is most similar to `word`; None when no candidate is similar."""
     by_fold = {candidate.casefold(): candidate for candidate in candidates}
     close = difflib.get_close_matches(word.casefold(), by_fold, n=1, cutoff=0.6)
     return by_fold[close[0]] if close else None
 
 
 def unknown(word: str, candidates: Iterable[str], noun: str = "key") -> str:
-    """Return the sentence for a name that is not among the candidates."""
+    """Return the sentence that reports an unknown name, with the most similar candidate or all candidates."""
     candidates = tuple(candidates)
     if (match := nearest(word, candidates)) is not None:
         return f"unknown {noun}; did you mean {match!r}?"
@@ -59,16 +61,25 @@ def validation_problems(
     file_path: Callable[[tuple[int | str, ...]], Path],
     place: Callable[[Path], str],
 ) -> list[str]:
-    """Return one line per problem: place, key, reason.
+    """Return one line per problem, with the place, the key and the reason.
 
-    `file_path` turns pydantic's location into a key of the file; `place` returns where that key was set. Values are
-    repeated only where `declaration` knows the key and calls it no secret.
+    Args:
+        declaration: returns the declaration of a key; None when no model declares the key. The line shows a wrong value
+            only if the key is declared and is not a secret.
+        describe_unknown: returns the sentence that reports an unknown key.
+        file_path: turns a location that pydantic reports into a key of the file.
+        place: returns where a key was set.
     """
     lines = []
     found = error.errors(include_url=False)
     for details in found:
+        if isinstance(conflict := details.get("ctx", {}).get("error"), SettingsConflict):
+            lines += [f"{place(path)}: {'.'.join(path)}: {text}" for path, text in conflict.problems]
+            continue
         if details["type"] == "too_short" and any(_is_inside(other["loc"], details["loc"]) for other in found):
-            continue  # pydantic counts valid entries only, so a list with an invalid one seems too short as well
+            # pydantic counts only the valid entries of a list, so it also reports a list with an invalid entry as too
+            # short.
+            continue
         path = file_path(details["loc"])
         reason = (
             describe_unknown(path)
@@ -84,7 +95,8 @@ def _is_inside(location: tuple[int | str, ...], outer: tuple[int | str, ...]) ->
 
 
 def _is_misplaced(path: Path) -> bool:
-    # A value where only named tables stand is a misspelled key rather than a bad table.
+    # The section `backends` contains only the key `default` and named tables. So any other key with a plain value is
+    # probably a misspelled key, and not a table of a wrong type.
     return len(path) == 2 and path[0] == "backends"
 
 

@@ -1,4 +1,4 @@
-"""The settings models in the shape of a file: the keys that a table may have, and the type of each key."""
+"""The settings models in the shape of a settings file: which keys a table can have, and the type of each key."""
 
 from __future__ import annotations
 
@@ -14,22 +14,25 @@ from pydantic.fields import FieldInfo
 from mxgw_core.config.files import ENVIRONMENT_PREFIX, Path
 from mxgw_core.config.models import BackendSettings, PluginsSettings, Settings
 
-# Fields of `Settings` that are in another place in a file, and that place.
+# Key: a field of `Settings` whose place in a file differs from its place in the class. Value: its place in a file.
 _MOVED: dict[str, Path] = {"default_backend": ("backends", "default"), "plugin_sections": ("plugins",)}
 SECTIONS: tuple[str, ...] = tuple(name for name in Settings.model_fields if name not in _MOVED)
 TABLES = frozenset((name,) for name in SECTIONS)
-HOLDERS = frozenset({("backends",), ("plugins",)})  # tables that also hold named tables
+# Sections that contain both keys and tables whose names people choose, for example `[backends.<name>]`.
+HOLDERS = frozenset({("backends",), ("plugins",)})
 
 
 def file_path(location: Iterable[int | str]) -> Path:
-    """Return the key in a file for a location that pydantic reports, without indexes of lists."""
+    """Return the key in a file that belongs to a location which pydantic reports. Indexes of lists are left out."""
     names = [part for part in location if isinstance(part, str) and part != "[key]"]
-    # An error without a location is about the default backend: that is the only rule about all settings together.
-    return (*_MOVED.get(names[0], names[:1]), *names[1:]) if names else _MOVED["default_backend"]
+    return (*_MOVED.get(names[0], names[:1]), *names[1:]) if names else ()
 
 
 def model_input(tree: dict[str, Any]) -> dict[str, Any]:
-    """Return a file's content in the shape of `Settings`: `backends.default` and `[plugins.<name>]` have own fields."""
+    """Return the content of a file in the shape of the class `Settings`.
+
+    The class has separate fields for `backends.default` and for the tables `[plugins.<name>]`.
+    """
     data = dict(tree)
     backends = data.get("backends")
     if isinstance(backends, dict):
@@ -56,7 +59,10 @@ def defaults() -> dict[str, Any]:
 
 
 def fields_of(table: Path) -> dict[str, FieldInfo] | None:
-    """Return the declared keys of a table by name; None when the table is free-form or does not exist."""
+    """Return the declared keys of a table. Key: the name. Value: the declaration.
+
+    Return None when the table accepts any keys, or does not exist.
+    """
     match table:
         case ():
             return {name: Settings.model_fields[name] for name in SECTIONS}
@@ -69,12 +75,12 @@ def fields_of(table: Path) -> dict[str, FieldInfo] | None:
 
 
 def field_of(path: Path) -> FieldInfo | None:
-    """Return the declaration of a key; None when it is free-form or unknown."""
+    """Return the declaration of a key; None when no model declares the key."""
     return (fields_of(path[:-1]) or {}).get(path[-1])
 
 
 def model_fields_at(model: type[BaseModel], table: Path) -> dict[str, FieldInfo] | None:
-    """Return the declared keys of a table inside any settings model."""
+    """Return the declared keys of a table inside `model`; None when the model has no such table."""
     for name in table:
         field = model.model_fields.get(name)
         inner = None if field is None else model_in(field.annotation)
@@ -85,12 +91,15 @@ def model_fields_at(model: type[BaseModel], table: Path) -> dict[str, FieldInfo]
 
 
 def environment_name(path: Path) -> str:
-    """Return the environment variable that sets this key."""
+    """Return the name of the environment variable that sets this key."""
     return ENVIRONMENT_PREFIX + "__".join(path).upper().replace("-", "_")
 
 
 def alternatives(annotation: Any) -> tuple[Any, ...]:
-    """Return the members of a union, or the one type, without `Annotated`."""
+    """Return the types that an annotation allows: the members of a union, or only the type itself.
+
+    `Annotated` is removed.
+    """
     if typing.get_origin(annotation) is typing.Annotated:
         annotation = typing.get_args(annotation)[0]
     if typing.get_origin(annotation) in (typing.Union, types.UnionType):
@@ -99,7 +108,7 @@ def alternatives(annotation: Any) -> tuple[Any, ...]:
 
 
 def takes_text(field: FieldInfo) -> bool:
-    """Return whether the key takes any text literally."""
+    """Return whether a text is used unchanged as the value of the key, and is not parsed as TOML."""
     return any(
         kind in (str, FilePath, SecretStr) or typing.get_origin(kind) is typing.Literal
         for kind in alternatives(field.annotation)
@@ -112,12 +121,12 @@ def takes_list(field: FieldInfo) -> bool:
 
 
 def is_optional(field: FieldInfo) -> bool:
-    """Return whether the key may be unset."""
+    """Return whether the value of the key can be None, which means not set."""
     return type(None) in alternatives(field.annotation)
 
 
 def model_in(annotation: Any) -> type[BaseModel] | None:
-    """Return the settings model that a key holds; None when it holds a plain value."""
+    """Return the settings model that a key has as its value; None when the value is not a table."""
     for kind in alternatives(annotation):
         if isinstance(kind, type) and issubclass(kind, BaseModel):
             return kind

@@ -1,4 +1,4 @@
-"""Recognises and masks secrets: by the name of their key, or by their text."""
+"""Recognises secrets by the name of their key or by their text, and masks them."""
 
 from __future__ import annotations
 
@@ -9,8 +9,8 @@ from pydantic import SecretStr
 
 MASK = "***"
 
-# Only the end of the key counts: `password` and `bindPassword` are secrets, `password_file` and `token_lifetime_s` are
-# not.
+# A key is a secret when its name ends like this: `password` and `bindPassword` are secrets, but `password_file` and
+# `token_lifetime_s` are no secrets.
 _SECRET_KEY = re.compile(
     r"(pass(word|wd|phrase)|pwd|secret|token|pepper|credential"
     r"|(api|private|access|signing|encryption|shared|client)[_-]?key)s?$",
@@ -21,12 +21,16 @@ _URL_PASSWORD = re.compile(r"(://[^/\s:@]*:)[^/\s]*@")
 
 
 def is_secret_key(key: str) -> bool:
-    """Return whether values of this key are secrets, by the last part of its dotted name."""
+    """Return whether values of this key are secrets. Only the last part of the dotted name matters."""
     return _SECRET_KEY.search(key.rpartition(".")[2]) is not None
 
 
 def masked_tree(value: Any, key: str = "") -> Any:
-    """Return plain data with every secret masked: values of secret keys, texts of private keys, passwords in URLs."""
+    """Return plain data in which `***` replaces all secrets: values of secret keys, texts of private keys, and
+    passwords in URLs.
+
+    `key` is the key of `value` itself.
+    """
     if isinstance(value, SecretStr) or (is_secret_key(key) and value not in (None, "")):
         return MASK
     if isinstance(value, dict):

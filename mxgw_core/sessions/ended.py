@@ -1,4 +1,4 @@
-"""The sessions that ended lately, remembered with their close reasons for clients that come back to them."""
+"""Remembers the sessions that ended lately, so that a client that comes back can be told the close reason."""
 
 from __future__ import annotations
 
@@ -14,7 +14,11 @@ from mxgw_core.sessions.session import Session
 
 @dataclass(frozen=True, slots=True)
 class RememberedSession:
-    """What is remembered of a session that ended. `serial` is its place in the order in which sessions were opened."""
+    """What is remembered of a session that ended.
+
+    `serial` is the session's number in the order in which sessions were opened. `closed_at` is wall clock, seconds
+    since 1970.
+    """
 
     info: SessionInfo
     serial: int
@@ -28,31 +32,31 @@ class RememberedSession:
 
 
 class EndedSessions:
-    """The last `limit` sessions that ended, of this run of the gateway and of earlier ones."""
+    """The last `limit` sessions that ended, in this run of the gateway or in an earlier run."""
 
     def __init__(self, limit: int) -> None:
         self._limit = limit
         self._by_id: OrderedDict[str, RememberedSession] = OrderedDict()
 
     def add(self, session: RememberedSession) -> None:
-        """Remember a session; when there are too many, the one that ended first is forgotten."""
+        """Remember a session. When there are more than `limit` sessions, forget the session that was added first."""
         self._by_id[session.info.session_id] = session
         while len(self._by_id) > self._limit:
             self._by_id.popitem(last=False)
 
     def all(self) -> Sequence[RememberedSession]:
-        """Return the remembered sessions, the oldest end first."""
+        """Return the remembered sessions, in the order in which they ended."""
         return tuple(self._by_id.values())
 
     def find(self, session_id: str) -> RememberedSession | None:
-        """Return what is remembered of a session; None when nothing is."""
+        """Return what is remembered of a session; None when the session is not remembered."""
         return self._by_id.get(session_id)
 
     def check_gone(self, session_id: str) -> None:
         """Make sure that no remembered session has this id.
 
         Raises:
-            SessionGone: a remembered session has it; the error says why that one ended.
+            SessionGone: a remembered session has this id. The error says why the session ended.
         """
         ended = self._by_id.get(session_id)
         if ended is not None and ended.info.close_reason is not None:

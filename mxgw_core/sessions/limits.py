@@ -1,4 +1,4 @@
-"""How much is kept for one session, and how far its subscribers may fall behind, by settings and plugins."""
+"""Finds the limits of a session from settings and plugins: for the memory of its events, and for its subscribers."""
 
 from __future__ import annotations
 
@@ -11,9 +11,9 @@ from mxgw_core.plugins import PluginHost
 
 
 def subscriber_limits(settings: Settings, plugins: PluginHost, session: SessionInfo | None) -> SubscriberLimits:
-    """Return the limits of a session's subscribers: a plugin's answer, or else the settings.
+    """Return the limits of a session's subscribers. If no plugin answers, the limits come from the settings.
 
-    `session` None asks for the limits that hold for any session.
+    With `session` None, return the limits that hold for any session.
     """
     for answer in plugins.ask("mxgw_subscriber_limits", session=session):
         if isinstance(answer.value, SubscriberLimits):
@@ -23,14 +23,14 @@ def subscriber_limits(settings: Settings, plugins: PluginHost, session: SessionI
 
 
 def buffer_limit(plugins: PluginHost, session: SessionInfo) -> BufferLimit | None:
-    """Return the smallest limit of all plugins that answer; None when none does."""
+    """Return the smallest limit that a plugin sets for the events of a session; None when no plugin sets a limit."""
     answers = plugins.ask("mxgw_buffer_limit", session=session)
     limits = [answer.value for answer in answers if isinstance(answer.value, BufferLimit)]
     return min(limits, key=lambda limit: limit.bytes, default=None)
 
 
 def bounded(limits: SubscriberLimits, buffer: BufferLimit | None) -> SubscriberLimits:
-    """Return the limits of subscribers, with no more bytes than `buffer` allows; 0 bytes means without a limit."""
+    """Return `limits` with the limit in bytes lowered to `buffer`, if it is higher, or is 0 (no limit in bytes)."""
     queue = limits.queue
     if buffer is None or 0 < queue.bytes <= buffer.bytes:
         return limits

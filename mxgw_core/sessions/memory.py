@@ -1,8 +1,8 @@
-"""Measures the memory that the events of all sessions and large requests take, and keeps it below its limits.
+"""Measures the memory that events of all sessions and large requests use, and keeps it below `limits.memory_bytes`.
 
-Each session has limits of its own. But if the gateway reserved their sum, it could open few sessions, because most of
-them use only a small part. So it measures what is really used, and when that is too much, refuses sessions and frees
-memory: first that of the owner who uses the most.
+Each session has its own limits, but most sessions use only a small part of them. If the gateway reserved the full limit
+of every session, it could open few sessions only. So the gateway measures how much memory is really used. When too much
+is used, it refuses new sessions and frees memory, beginning with the owner whose sessions use the most.
 """
 
 from __future__ import annotations
@@ -22,25 +22,28 @@ from mxgw_core.workers.commands import PendingCommands
 
 log = logging.getLogger(__name__)
 
-# `relieve` frees this part of the limit more than it must, so that the next event does not exceed the limit again.
+# `relieve` frees memory until a sixteenth of the limit is unused. If it stopped exactly at the limit, the next event
+# would exceed the limit again.
 _MARGIN = 16
-# How much is freed before other calls run: some dozens of blocks.
+# `relieve` frees this much, some dozens of blocks of events, and then lets other calls run.
 _AT_ONCE_BYTES = 1024 * 1024
 _RETRY_AFTER_S = 5.0
 _REQUESTS_RETRY_AFTER_S = 0.5
-# Large requests may use this part of the limit, besides the events. No event is dropped for a request.
+# Large requests together are allowed to use a quarter of the limit. This memory is counted apart from the events, so no
+# event is dropped to make room for a request.
 _REQUESTS_SHARE = 4
-# Memory of a decoded message or text within a request, besides its bytes: 48 measured with protobuf 6.
+# Memory that each decoded message or text in a request uses in addition to its bytes. Source: measured with protobuf 6,
+# 48 bytes, rounded up.
 PART_BYTES = 64
 
 
 class GatewayMemory:
-    """The memory of all distributors and large requests. Belongs to the event loop.
+    """The memory of all distributors and large requests. Use it in the event loop only.
 
     Args:
         limit_bytes: the limit, `limits.memory_bytes`.
-        session_bytes: what a new session may use before it has a subscriber.
-        request_ids: returns the bytes that the remembered request ids of each owner use.
+        session_bytes: how much a new session can use before it has a subscriber, `events.unattached_bytes`.
+        request_ids: a function that returns how many bytes the remembered request ids of each owner use.
     """
 
     def __init__(
@@ -49,25 +52,26 @@ class GatewayMemory:
         self.limit_bytes = limit_bytes
         self._session_bytes = session_bytes
         self._request_ids = request_ids
-        # The owner of each distributor.
+        # Key: a distributor. Value: the owner of its session or feed.
         self._distributors: WeakKeyDictionary[Distributor, str] = WeakKeyDictionary()
         self._commands: WeakSet[PendingCommands] = WeakSet()
-        # Bytes of the large requests of running calls.
+        # Total size of the large requests inside a `holding` block.
         self._requests_bytes = 0
-        # Bytes freed by `relieve` and `require_room` so far.
+        # How many bytes `relieve` and `require_room` have freed so far.
         self.relieved_bytes = 0
         self._is_relieving = False
 
     def watch(self, distributor: Distributor, owner: str, commands: PendingCommands | None = None) -> None:
-        """Count the memory of a distributor for its owner, while the distributor exists; and that of unanswered
-        commands.
+        """Count the memory of a distributor for its owner, as long as the distributor object exists.
+
+        The memory of unanswered `commands` is counted too, as large requests.
         """
         self._distributors[distributor] = owner
         if commands is not None:
             self._commands.add(commands)
 
     def use(self) -> MemoryUse:
-        """Return what is used now."""
+        """Return how much memory is used now, by kind."""
         use = MemoryUse(request_ids=sum(self._request_ids().values()))
         for distributor in self._distributors:
             use.add(distributor.memory())
@@ -79,10 +83,10 @@ class GatewayMemory:
         """Count `size` bytes of a large request while the block runs.
 
         Raises:
-            MemoryLimitReached: the requests of running calls use too much already.
+            MemoryLimitReached: other large requests use too much memory already.
         """
         used, limit = self._requests(), self.limit_bytes // _REQUESTS_SHARE
-        if used and used + size > limit:  # a single one is always accepted
+        if used and used + size > limit:  # a large request is always accepted when there is no other one
             raise MemoryLimitReached(
                 f"the large requests that are being served take {used} bytes, and this one {size} more; {limit} are "
                 "allowed, a quarter of limits.memory_bytes: send fewer at once, split them, or raise the limit",
@@ -104,11 +108,13 @@ class GatewayMemory:
         return self._requests_bytes + sum(commands.unanswered_bytes for commands in self._commands)
 
     def require_room(self, owner: str) -> None:
-        """Make sure that another session of this owner fits. If not, memory is freed, of owners who use more than this
-        one then would.
+        """Make sure that there is memory for another session of this owner.
+
+        When there is too little, memory of other owners is freed, but only of owners who use more than this owner would
+        use with the new session.
 
         Raises:
-            MemoryLimitReached: it does not fit even then.
+            MemoryLimitReached: there is still too little memory.
         """
         used, needed = self.use().events, self._session_bytes
         excess = used + needed - self.limit_bytes
@@ -132,11 +138,11 @@ class GatewayMemory:
             )
 
     async def relieve(self) -> None:
-        """Free memory until less than the limit is used. Called about once a second; other calls run in between.
+        """When more than the limit is used, free memory. Called once a second; other calls can run in between.
 
-        Joined blocks are dropped first, which loses no event. Then the owner who uses the most loses events that no
-        subscriber has to read any more, the oldest first, and in the end events that its subscribers have not read:
-        they get a gap instead.
+        The first step drops joined blocks, which are copies, so no event is lost. If this is not enough, the owner who
+        uses the most loses events, oldest first: first events that all subscribers have read, and in the end unread
+        events. Subscribers get a gap in place of unread events.
         """
         used = self.use().events
         target = self.limit_bytes - self.limit_bytes // _MARGIN
@@ -158,7 +164,7 @@ class GatewayMemory:
         return [_Owner(name, number, of[name], request_ids.get(name, 0)) for number, name in enumerate(of)]
 
     def _give_up(self, used: int, excess: int, owners: Iterable[_Owner], down_to: int = 0) -> int:
-        """Free `excess` bytes, of owners that use more than `down_to`; return how many bytes were freed."""
+        """Free `excess` bytes of owners that use more than `down_to` bytes, if possible. Return how many were freed."""
         left = excess
         heap = [(-owner.held_bytes, owner.number, owner) for owner in owners]
         for steps in (_COSTS_NO_EVENT, _COSTS_EVENTS):
@@ -188,24 +194,28 @@ class GatewayMemory:
 
 
 class _Owner:
-    """The memory of one owner, and how it can be freed."""
+    """The memory of one owner's sessions, and the steps that free some of it."""
 
     def __init__(self, name: str, number: int, distributors: Sequence[Distributor], request_ids_bytes: int) -> None:
         self.name = name
         self.number = number
         held = sorted((-d.memory().total, number, d) for number, d in enumerate(distributors))
         self.held_bytes = request_ids_bytes - sum(negative for negative, _, _ in held)
-        # For each step, the sessions that it may still free memory of, the one that uses the most first.
+        # Key: a step. Value: a heap of the sessions whose memory this step can perhaps free; the session that uses the
+        # most is first.
         self._able = {step: list(held) for step in (*_COSTS_NO_EVENT, *_COSTS_EVENTS)}
 
     def give(self, steps: Sequence[_Step]) -> int | None:
-        """Free memory of the session that uses the most, by the first step that works; return the bytes, or None."""
+        """Free some memory, with the first of the steps that can free any, in the session that uses the most.
+
+        Return how many bytes were freed; None when no step can free any memory of this owner.
+        """
         for step in steps:
             able = self._able[step]
             while able:
                 negative, number, distributor = heapq.heappop(able)
                 before = distributor.memory().total
-                if before != -negative:  # another step freed some of its memory meanwhile
+                if before != -negative:  # an earlier step changed the memory of this session: sort it in again
                     heapq.heappush(able, (-before, number, distributor))
                 elif step(distributor):
                     after = distributor.memory().total

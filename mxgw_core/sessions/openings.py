@@ -1,4 +1,4 @@
-"""OpenSession calls with a request id: a repeated call gets the session of the first, and opens no second one."""
+"""OpenSession calls with a request id: a repeated call gets the session of the first call, and opens no second one."""
 
 from __future__ import annotations
 
@@ -14,20 +14,20 @@ from mxgw_core.sessions.session import Session, SessionRequest
 
 # How long a request id is remembered after the end of its session, as the contract promises.
 REMEMBERED_S = 600.0
-# How many ended sessions of each owner are remembered. An owner reaches it who opens and closes 8 sessions a second for
-# ten minutes.
+# How many sessions with a request id are remembered of each owner. An owner who opens and closes 8 sessions a second
+# for ten minutes reaches this number.
 _LIMIT = 5_000
-# Memory of one entry: ids and digests have fixed lengths.
+# Memory that one remembered session uses. It is always about the same, because ids and digests have fixed lengths.
 _ENDED_BYTES = 500
-# How long a session waits for a repeated call when all its callers stopped waiting while it started.
+# When all callers stopped waiting while the session started, the session waits this long for a repeated call.
 UNCLAIMED_S = 60.0
 
 
 class Opening:
-    """A live session and the calls that wait for it.
+    """A session, and the OpenSession calls that wait until the session is READY.
 
     Attributes:
-        was_opened: whether it was READY once, at this gateway or an earlier one.
+        was_opened: whether the session was ever READY, at this gateway or at an earlier one.
     """
 
     def __init__(self, session: Session, *, was_opened: bool) -> None:
@@ -43,15 +43,18 @@ class Opening:
 
     @property
     def has_failed(self) -> bool:
-        """Whether the session never became READY, so that a repeated call opens another one."""
+        """Whether the session ended without ever being READY. A repeated call then opens another session."""
         return self.session.opened.done() and not self.was_opened
 
     async def wait(self) -> Session:
-        """Return the session once it is READY. A caller that stops waiting does not end it, unless no call is repeated.
+        """Wait until the session is READY, and return it.
+
+        When the last caller stops waiting, a session that was opened with a request id ends only if no call is repeated
+        within a minute.
 
         Raises:
-            SessionGone: it was opened, and has ended since.
-            GatewayError: it could not be opened.
+            SessionGone: the session was opened, and has ended since.
+            GatewayError: the session could not be opened.
         """
         session = self.session
         if self._was_opened:
@@ -86,27 +89,29 @@ class _Ended:
 
 
 class Openings:
-    """The request ids of live sessions, and of sessions that ended lately.
+    """Remembers the request ids of live sessions, and of sessions that ended lately.
 
-    `clock` is monotonic seconds; `limit` is how many sessions of one owner are remembered.
+    `clock` returns monotonic seconds. `limit` is how many sessions of one owner are remembered, live and ended.
     """
 
     def __init__(self, clock: Callable[[], float] = time.monotonic, limit: int = _LIMIT) -> None:
         self._clock = clock
         self._limit = limit
         self._live: dict[bytes, Opening] = {}
-        # In the order of their ends: a dict keeps it.
+        # Key: the request key. The entries are in the order in which the sessions ended.
         self._ended: dict[bytes, _Ended] = {}
-        # How many ended sessions are remembered of each owner.
+        # Key: the owner. Value: how many ended sessions of this owner are remembered.
         self._ended_of: Counter[str] = Counter()
 
     def find(self, request: SessionRequest, owner: str) -> Opening | None:
-        """Return the opening that this request repeats; None when the request is new, or the first call has failed.
+        """Return the opening of the earlier call that this request repeats.
+
+        Return None when the request has no request id, when the id is new, or when the earlier call failed.
 
         Raises:
-            RequestIdReused: its id belongs to a request with other fields.
-            SessionGone: the session was opened and has ended.
-            RequestIdLimitReached: it is new, and too many sessions of this owner are remembered already.
+            RequestIdReused: the id was used for a request with other fields.
+            SessionGone: the session of the earlier call has ended.
+            RequestIdLimitReached: the id is new, and too many sessions of this owner are remembered already.
         """
         if not request.key:
             return None
@@ -132,24 +137,24 @@ class Openings:
         return None
 
     def session_of(self, key: bytes) -> Session | None:
-        """Return the live session that a request with this key has opened or is opening."""
+        """Return the live session that a request with this key has opened or is opening; None when there is none."""
         opening = self._live.get(key)
         return None if opening is None or opening.has_failed else opening.session
 
     def bytes_by_owner(self) -> Mapping[str, int]:
-        """Return the memory that the remembered ended sessions of each owner use."""
+        """Return for each owner how many bytes the remembered ended sessions use."""
         self._forget_old()
         return {owner: count * _ENDED_BYTES for owner, count in self._ended_of.items()}
 
     def add(self, session: Session, *, was_opened: bool = False) -> Opening:
-        """Remember a session that is opening; without a request id it is not remembered."""
+        """Return the opening of a session. It is remembered when the session's request has an id."""
         opening = Opening(session, was_opened=was_opened)
         if session.request.key:
             self._live[session.request.key] = opening
         return opening
 
     def over(self, session: Session) -> None:
-        """The session has ended."""
+        """Move a session that is over to the ended sessions, or forget it when it was never READY."""
         key = session.request.key
         opening = self._live.get(key)
         if opening is None or opening.session is not session:
@@ -162,7 +167,10 @@ class Openings:
             )
 
     def remember(self, session: EndedSession) -> None:
-        """Remember a session that ended in an earlier run. To be called in the order in which the sessions ended."""
+        """Remember a session that ended in an earlier run of the gateway.
+
+        Call this in the order in which the sessions ended. Sessions that ended more than ten minutes ago are ignored.
+        """
         reason, age_s = session.info.close_reason, max(0.0, time.time() - session.closed_at)
         if session.request_key and reason is not None and age_s < REMEMBERED_S:
             info = session.info

@@ -1,4 +1,4 @@
-"""The live sessions of the gateway: opened, taken over from an earlier gateway, found, swept, and ended together."""
+"""Opens, finds and ends the sessions of the gateway, and takes over sessions of an earlier gateway."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ from mxgw_worker.ipc.handshake import SECRET_BYTES
 
 log = logging.getLogger(__name__)
 
-# 144 random bits (ASVS 11.5.1 wants 128 from a CSPRNG). A name, never a credential.
+# 144 random bits. A session id is a name and no credential. Source: ASVS 11.5.1 asks for at least 128 bits.
 _ID_BYTES = 18
 # How often the memory of all sessions is checked.
 _MEMORY_WATCH_S = 1.0
@@ -46,10 +46,10 @@ def _new_id() -> str:
 
 
 class SessionRegistry:
-    """Owns every session's task; use as an async context manager around serving.
+    """All sessions of the gateway, and their tasks. Hold it open as an async context manager while the gateway serves.
 
-    Leaving the context ends all sessions with GATEWAY_SHUTDOWN, and waits until their workers have ended. Sessions
-    whose workers outlive the gateway are left to the next one.
+    At the end of the context all sessions end with GATEWAY_SHUTDOWN, and the context waits until their workers have
+    ended. Sessions whose workers outlive the gateway do not end: they are left to the next gateway.
     """
 
     def __init__(
@@ -60,7 +60,9 @@ class SessionRegistry:
         *,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        """`clock`: monotonic seconds, for leases and grace; tests replace it together with the event loop's clock."""
+        """`clock` returns monotonic seconds, for leases and detach grace. Tests that replace it also replace the clock
+        of the event loop.
+        """
         self._settings = settings
         self._plugins = plugins
         self._data = data
@@ -100,7 +102,7 @@ class SessionRegistry:
         await self._tasks.__aexit__(None, None, None)
 
     def drain(self) -> None:
-        """Open no more sessions. Lease and grace no longer end the sessions that are open."""
+        """Refuse new sessions from now on. Open sessions are no longer ended because of lease or detach grace."""
         self.draining = True
         for session in self._live.values():
             session.drain()
@@ -111,29 +113,33 @@ class SessionRegistry:
             session.close(reason)
 
     def release_all(self) -> int:
-        """Leave every session to the next gateway, or end it; return how many are left."""
+        """Leave each session to the next gateway if its worker can wait, otherwise end it.
+
+        Return how many sessions are left to the next gateway.
+        """
         for session in tuple(self._live.values()):
             session.release()
         return sum(session.is_left for session in self._live.values())
 
     async def wait_closed(self) -> None:
-        """Return when every session that is live now has ended, or was left to the next gateway."""
+        """Return when every session that is live now has ended or was left to the next gateway."""
         live = [session.closed for session in self._live.values()]
         if live:
             await asyncio.wait(live)
 
     async def open(self, request: SessionRequest, owner: Identity) -> Session:
-        """Open a session, and return it once it is READY; a repeated request gets the session of the first one.
+        """Open a session, and return it when it is READY. A repeated request gets the session of the first request.
 
-        When the caller stops waiting, the session ends, unless the request has an id and can be repeated.
+        When the caller stops waiting before that, the session ends. A session that was opened with a request id does
+        not end at once, because the request can be repeated (see `Opening.wait`).
 
         Raises:
             RequestIdReused, SessionGone, RequestIdLimitReached: see `Openings.find`.
             GatewayDraining: the gateway is shutting down.
             UnknownBackend: the settings define no such backend.
-            SessionLimitReached: too many sessions are open, of all owners or of this one.
+            SessionLimitReached: too many sessions are open, either in all or of this owner.
             MemoryLimitReached: the events of open sessions use too much memory.
-            WorkerStartFailed: its worker did not start.
+            WorkerStartFailed: the worker of the session did not become ready.
         """
         if self.draining:
             raise GatewayDraining("the gateway is shutting down: try again later", retry_after_s=5.0)
@@ -191,7 +197,7 @@ class SessionRegistry:
                 metadata={"limit": str(limits.sessions), "setting": "limits.sessions"},
                 retry_after_s=5.0,
             )
-        # Without an authenticating plugin all callers are the same owner, so a limit per owner makes no sense.
+        # When no plugin authenticates callers, all callers are the same owner, so a limit per owner makes no sense.
         if not self._plugins.implements("mxgw_authenticate"):
             return
         own = sum(session.owner.id == owner.id and not session.request.is_internal for session in self._live.values())
@@ -204,21 +210,22 @@ class SessionRegistry:
             )
 
     def remember(self, ended: Iterable[EndedSession]) -> None:
-        """Remember sessions that ended in earlier runs; to be given in the order of their ends."""
+        """Remember sessions that ended in earlier runs of the gateway. `ended` has them in the order of their ends."""
         for session in ended:
             self._opened += 1
             self.ended.add(RememberedSession(session.info, self._opened, session.closed_at, session.lease_s))
             self._openings.remember(session)
 
     def take_over(self, orphan: Orphan, decision: OrphanDecision) -> None:
-        """Take back the session of an orphan, or end it, as was decided. This does not wait.
+        """Begin to carry out the decision about an orphan, without waiting for the result.
 
-        The session is ADOPTING until its worker is back. When it cannot be taken back, it ends like any other session,
-        and its close reason is remembered.
+        For ADOPT the session is live again; its state is ADOPTING until the worker is ready. For TERMINATE, and when
+        the adoption fails, the session ends like any other session, and its close reason is remembered. For IGNORE, and
+        when the orphan belongs to another data directory, nothing is done.
         """
         spawn = orphan.spawn
         if not same_data_dir(spawn.data_dir_id, self._data.id):
-            # The gateway of that directory may be using the process, so it is left alone.
+            # Perhaps a gateway of the other data directory uses the process, so it is left alone.
             log.warning(
                 "worker %d of session %s belongs to another data directory", orphan.worker.pid, spawn.session_id
             )
@@ -227,7 +234,7 @@ class SessionRegistry:
             log.info("worker %d of session %s is left alone", orphan.worker.pid, spawn.session_id)
             self.totals.adoptions[AdoptionOutcome.IGNORED] += 1
             return
-        # The data directory may have been moved: its workers find the socket in its new place.
+        # The data directory was perhaps moved since the worker started. The socket must be in the present directory.
         orphan = replace(orphan, spawn=replace(spawn, endpoint=self._data.socket_of(spawn.session_id)))
         self._opened += 1
         session = Session(
@@ -315,7 +322,7 @@ class SessionRegistry:
             await self.memory.relieve()
 
     def sweep(self) -> int:
-        """End the sessions whose lease is over; return how many."""
+        """End the sessions whose lease has expired. Return the number of these sessions."""
         return sum(session.expire_if_idle() for session in tuple(self._live.values()))
 
     # finding
@@ -325,7 +332,7 @@ class SessionRegistry:
 
     @property
     def clients(self) -> int:
-        """How many open sessions belong to clients, and not to the gateway itself."""
+        """The number of live sessions that clients opened. Sessions of the gateway itself do not count."""
         return sum(not session.request.is_internal for session in self._live.values())
 
     def live(self) -> Sequence[Session]:
@@ -333,7 +340,7 @@ class SessionRegistry:
         return tuple(self._live.values())
 
     def find(self, session_id: str) -> Session | None:
-        """Return a live session."""
+        """Return the live session with this id; None when there is none."""
         return self._live.get(session_id)
 
     def opened_by(self, key: bytes) -> SessionInfo | None:
@@ -342,7 +349,7 @@ class SessionRegistry:
         return None if session is None else session.info()
 
     def info(self, session_id: str) -> SessionInfo | None:
-        """Return a session, live or ended, as plugins see it; None when it is not known."""
+        """Return a session, live or ended, as plugins see it; None when no known session has this id."""
         session = self._live.get(session_id)
         if session is not None:
             return session.info()
@@ -350,7 +357,7 @@ class SessionRegistry:
         return ended.info if ended is not None else None
 
     def is_internal(self, session_id: str) -> bool:
-        """Return whether a session, live or ended, is the gateway's own."""
+        """Return whether a session, live or ended, is one that the gateway opened for itself."""
         session = self._live.get(session_id)
         if session is not None:
             return session.request.is_internal
@@ -358,16 +365,16 @@ class SessionRegistry:
         return ended is not None and ended.info.is_internal
 
     def knows_epoch(self, epoch: bytes) -> bool:
-        """Return whether this is the epoch of a session that is live or ended lately."""
+        """Return whether a session that is live or ended lately has this epoch."""
         live = any(session.distributor.epoch == epoch for session in self._live.values())
         return live or any(ended.info.epoch == epoch for ended in self.ended.all())
 
     def get(self, session_id: str) -> Session:
-        """Return a live session.
+        """Return the live session with this id.
 
         Raises:
-            SessionGone: it ended, and is remembered.
-            SessionNotFound: there is no such session.
+            SessionGone: the session has ended. The error says why.
+            SessionNotFound: no known session has this id.
         """
         session = self._live.get(session_id)
         if session is not None:

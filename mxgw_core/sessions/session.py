@@ -1,8 +1,9 @@
-"""One session: its states, its worker, its log and subscribers, its lease.
+"""One session: its state, its worker, its log and subscribers, its lease.
 
-CREATING -> READY -> CLOSING -> CLOSED, FAULTED from any live state, ADOPTING -> READY after a restart. One task, `run`,
-makes all transitions of a session; the other methods only request them. The module has more than 400 lines, because
-lease, detach grace, drain and adoption all change these states.
+A session is CREATING, READY, CLOSING and CLOSED, one after the other. A failure makes it FAULTED. A session that is
+taken over after a restart of the gateway begins as ADOPTING in place of CREATING. Only the task that runs `run` changes
+the state; the other methods ask this task to do so. The module has more than 400 lines, because lease, detach grace,
+drain and adoption all depend on the state.
 """
 
 from __future__ import annotations
@@ -34,28 +35,34 @@ from mxgw_core.workers.session_worker import SessionWorker
 
 log = logging.getLogger(__name__)
 
-# Clients retry after this time while a worker is adopted: most workers are back by then.
+# A client that uses a session which is still ADOPTING is asked to retry after this time. Most workers are adopted by
+# then.
 _ADOPTION_RETRY_S = 0.25
-# After a restart the detach grace is at least this long, because clients need it to come back: the longest pause
-# between the attempts of a client is 10 s, and a gateway that drains tells it to wait 2 s. Source: docs/replay.md.
+# After a restart of the gateway the detach grace is at least this long, so that clients have the time to come back: a
+# gateway that drains asks clients to wait 2 s, and the longest pause between two attempts of a client is 10 s.
+# Source: docs/replay.md.
 _COMING_BACK_S = 12.0
 _SNAPSHOTS_AT_ONCE = 4
-# Any worker may have this many items, whatever the settings say.
+# The gateway accepts at least this many items of a worker, also when `workers.items` is smaller now: an orphan was
+# perhaps started with a larger `workers.items`.
 _ITEMS_OF_ANY_WORKER = 100_000
 
 
 @dataclass(frozen=True, slots=True)
 class SessionRequest:
-    """What a client asked for, checked and within its limits. `key` identifies the request of this caller, and `digest`
-    is a hash of its fields, so that a repeated request is recognised. Both are empty without a request id.
+    """An OpenSession request after its fields were checked.
+
+    `key` is a hash of the caller and the request id, and identifies a repeated request. `digest` is a hash of the
+    fields that a repeated request must have in common with the first one. Both are empty when the request has no
+    request id.
     """
 
     client_name: str
     backend: str
     tag: str
     lease_s: float
-    # Whether the gateway itself opened it: then it has no lease, counts for no limit of clients, and is never left to
-    # the next gateway.
+    # Whether the gateway itself opens the session. Such a session has no lease, does not count for the limits of
+    # clients, and is never adopted by the next gateway.
     is_internal: bool = False
     key: bytes = field(default=b"", repr=False)
     digest: bytes = field(default=b"", repr=False)
@@ -65,8 +72,8 @@ class Session:
     """One client's MXAccess context.
 
     Attributes:
-        opened: completed when the session is READY; failed with the error when it cannot be opened.
-        closed: completed when the session and its worker have ended, or were left to the next gateway.
+        opened: a future, completed when the session is READY; it has the error when the session cannot be opened.
+        closed: a future, completed when the session and its worker have ended or were left to the next gateway.
     """
 
     def __init__(
@@ -83,10 +90,10 @@ class Session:
         adopted_from: float | None = None,
         had_subscriber: bool = False,
     ) -> None:
-        """`adopted_from`: when an earlier gateway opened the session, which now waits for its worker; None for a new
-        session.
+        """`adopted_from` is None for a new session. For a session that is taken over, it is the time when the earlier
+        gateway opened the session (wall clock, seconds since 1970).
 
-        `had_subscriber`: whether the session had a subscriber at the earlier gateway.
+        `had_subscriber` is whether the session had a subscriber at the earlier gateway.
         """
         self.id = session_id
         self.serial = serial
@@ -103,7 +110,7 @@ class Session:
         self._leased_until = clock() + request.lease_s
         self._grace_timer: asyncio.TimerHandle | None = None
         self._detached_at: float | None = None
-        # A session that never had a subscriber has no detach grace: its client may only send commands.
+        # A session that never had a subscriber has no detach grace, because perhaps its client only sends commands.
         self._had_subscriber = had_subscriber
         self._is_draining = False
         loop = asyncio.get_running_loop()
@@ -113,7 +120,7 @@ class Session:
         self._close_wanted: asyncio.Future[tuple[CloseReason, str]] = loop.create_future()
         self._is_released = False
         events = settings.events
-        # An adopted worker may have been started with another limit.
+        # An adopted worker was perhaps started with a larger `workers.items`, see `_ITEMS_OF_ANY_WORKER`.
         self.items = ItemBook(max(settings.workers.items, _ITEMS_OF_ANY_WORKER))
         self.distributor = Distributor(
             items=self.items,
@@ -127,14 +134,15 @@ class Session:
         if buffer is not None:
             self.distributor.bound(buffer.bytes)
         self.subscriber_limits = bounded(subscriber_limits(settings, plugins, self.info()), buffer)
-        # The worker keeps the values of a few snapshots only while they are fetched, page by page.
+        # Limits how many snapshots are fetched at the same time: the worker keeps the values of a snapshot until all
+        # its pages are fetched, and it can do this for a few snapshots only.
         self.snapshots = asyncio.Semaphore(_SNAPSHOTS_AT_ONCE)
         self._retain()
 
-    # life
+    # from the start to the end
 
     async def run(self) -> None:
-        """Lead the session from CREATING or ADOPTING to its end. Only a cancellation is raised."""
+        """Start the session, serve until it must end, then end it. No exception is raised but a cancellation."""
         try:
             if not self._close_wanted.done():
                 await self._start()
@@ -216,7 +224,7 @@ class Session:
         return CloseReason.GATEWAY_SHUTDOWN, "the gateway stopped"
 
     def _leave(self, reason: CloseReason, detail: str) -> None:
-        """End streams and commands at once. Ending the worker may take a little longer."""
+        """End all streams and commands of the session now, before the worker is ended, which can take some seconds."""
         self.close_reason, self.close_detail = reason, detail
         self.state = SessionState.FAULTED if reason.is_fault else SessionState.CLOSING
         self._cancel_grace()
@@ -241,7 +249,7 @@ class Session:
         self.closed.set_result(None)
 
     def _let_go(self) -> None:
-        """Leave the worker to the next gateway: streams and commands end, and the session goes on there."""
+        """Leave the worker to the next gateway, which continues the session. Streams and commands end here."""
         self._cancel_grace()
         text = "the gateway is shutting down and the session goes on at the next one: come back with your last position"
         self.distributor.end(GatewayDraining(text, retry_after_s=2.0))
@@ -260,7 +268,7 @@ class Session:
     def _refuse_opening(self, error: GatewayError) -> None:
         if not self.opened.done():
             self.opened.set_exception(error)
-            self.opened.exception()  # marks it as seen: the caller may have stopped waiting
+            self.opened.exception()  # without this, asyncio logs an error when no caller waits for the future any more
 
     def _ended_error(self, reason: CloseReason, detail: str) -> SessionEnded:
         return SessionEnded(
@@ -269,17 +277,17 @@ class Session:
             metadata={"session_id": self.id, "head_sequence": str(self.distributor.log.head)},
         )
 
-    # what others ask for
+    # requests to end the session, and checks of its state
 
     def close(self, reason: CloseReason, detail: str = "") -> bool:
-        """Start to end the session; return False when it is ending or has ended already."""
+        """Ask the session to end. Return False when the session was already ending or had ended."""
         if self._close_wanted.done() or self.state not in _LIVE:
             return False
         self._close_wanted.set_result((reason, detail))
         return True
 
     def release(self) -> None:
-        """Leave the session to the next gateway if its worker can wait for that; otherwise end the session."""
+        """Leave the session to the next gateway if its worker can live on until then, otherwise end the session."""
         if not self._close_wanted.done():
             self._is_released = self.state in (SessionState.READY, SessionState.ADOPTING)
             self.close(CloseReason.GATEWAY_SHUTDOWN)
@@ -290,12 +298,13 @@ class Session:
         return self._is_released and self.worker.outlives_gateway
 
     def require_ready(self) -> None:
-        """Make sure that the session can serve.
+        """Make sure that the session can serve calls.
 
         Raises:
-            SessionGone: it has ended.
-            SessionAdopting: it waits for its worker, after a restart of the gateway.
-            SessionNotReady: it is still starting, or is closing.
+            SessionGone: the session has ended, or is ending.
+            GatewayDraining: the session is left to the next gateway.
+            SessionAdopting: the session waits for its worker, after a restart of the gateway.
+            SessionNotReady: the session is still starting, or was just asked to end.
         """
         if self.state is SessionState.READY and not self._close_wanted.done():
             return
@@ -321,24 +330,26 @@ class Session:
     # lease and grace
 
     def touch(self) -> None:
-        """A client used the session: its lease starts again."""
+        """Start the lease again, because a client used the session."""
         self._leased_until = self._clock() + self.request.lease_s
 
     @property
     def lease_left_s(self) -> float:
-        """Seconds until the lease expires; the whole lease while the session has subscribers."""
+        """Seconds until the lease expires. While the session has subscribers, this is always the whole lease."""
         if self.distributor.subscribers or self.request.is_internal:
             return self.request.lease_s
         return self._leased_until - self._clock()
 
     def expire_if_idle(self) -> bool:
-        """End the session when its lease is over; called by the sweeper."""
+        """End the session if its lease has expired. Return whether this call ended it. The registry calls this
+        regularly.
+        """
         if self.state is not SessionState.READY or self._is_draining or self.lease_left_s > 0:
             return False
         return self.close(CloseReason.LEASE_EXPIRED, f"idle for {self.request.lease_s:g} s")
 
     def attached(self) -> None:
-        """A subscriber attached."""
+        """Note that a subscriber attached."""
         is_first = not self._had_subscriber or self._detached_at is not None
         self._had_subscriber = True
         self._detached_at = None
@@ -348,7 +359,7 @@ class Session:
             self._plugins.ask("mxgw_session_attached", session=self.info())
 
     def detached(self) -> None:
-        """The last subscriber left: a plugin may set a detach grace, after which the session ends."""
+        """Note that the last subscriber left, and ask the plugins for a detach grace after which the session ends."""
         self.touch()
         self._detached_at = self._clock()
         if self.state is not SessionState.READY or self._is_draining:
@@ -357,7 +368,7 @@ class Session:
         self._begin_grace()
 
     def drain(self) -> None:
-        """The gateway is stopping, and ends the streams itself: neither grace nor lease ends the session any more."""
+        """Note that the gateway is shutting down. From now on neither lease nor detach grace ends the session."""
         self._is_draining = True
         self._cancel_grace()
 
@@ -384,7 +395,7 @@ class Session:
 
     @property
     def lease_expires_at(self) -> float:
-        """When the lease expires if the session is not used, wall clock seconds since 1970."""
+        """When the lease expires if nobody uses the session until then: wall clock, seconds since 1970."""
         return time.time() + self.lease_left_s
 
     def info(self) -> SessionInfo:

@@ -1,4 +1,4 @@
-"""Counts over all sessions of a gateway run, ended ones included. They never decrease."""
+"""Counts that cover all sessions of a gateway run, live and ended. The counts never decrease."""
 
 from __future__ import annotations
 
@@ -14,7 +14,8 @@ from mxgw_core.events.counts import StreamTotals
 from mxgw_core.events.distributor import Distributor
 from mxgw_core.sessions.session import Session
 
-# Around 25 ms with a warm pool and 150 ms without; workers.start_timeout_s is 20 s by default.
+# Bounds of the histogram of start times. A start takes about 25 ms with a warm pool and 150 ms without one, and ends
+# after `workers.start_timeout_s` at the latest, by default 20 s.
 START_BOUNDS_S = (0.025, 0.05, 0.1, 0.2, 0.4, 0.8, 1.5, 3.0, 6.0, 12.0, 30.0)
 
 
@@ -31,17 +32,17 @@ class AdoptionOutcome(enum.Enum):
     """The outcome for a worker of an earlier gateway run."""
 
     ADOPTED = "adopted"
-    # It was to be adopted, but did not come back.
+    # The gateway tried to adopt the worker, but it did not connect or did not become ready.
     FAILED = "failed"
-    # No plugin wanted it, or one forbade it: its session ended.
+    # The worker was ended, and its session too, because of the verdicts of plugins or the state of the session.
     TERMINATED = "terminated"
     IGNORED = "ignored"
-    # The session was closed while it waited for the worker.
+    # The session was closed while the gateway waited for the worker.
     ABANDONED = "abandoned"
 
 
 class SessionTotals:
-    """The registry calls it when a session starts and when it ends. Belongs to the event loop."""
+    """Counts the starts and ends of sessions, which the `SessionRegistry` reports. Use it in the event loop only."""
 
     def __init__(self) -> None:
         self.starts: Counter[StartOutcome] = Counter()
@@ -49,11 +50,11 @@ class SessionTotals:
         self.adoptions: Counter[AdoptionOutcome] = Counter()
         self.ended: Counter[CloseReason] = Counter()
         self._streams = StreamTotals()
-        # Distributors of ended sessions that still have subscribers, which read the remaining events.
+        # Distributors of ended sessions whose subscribers still read the remaining events. Their counts can still grow.
         self._lingering: list[Distributor] = []
 
     def starting(self, session: Session) -> None:
-        """A session starts, and needs a worker."""
+        """Count the outcome when the worker of this new session has started, or failed to start."""
         began = time.monotonic()
 
         def opened(done: asyncio.Future[None]) -> None:
@@ -69,7 +70,7 @@ class SessionTotals:
         session.opened.add_done_callback(opened)
 
     def adopting(self, session: Session) -> None:
-        """A session waits for its worker of an earlier gateway run."""
+        """Count the outcome when the orphan of this session is adopted, or cannot be adopted."""
 
         def opened(done: asyncio.Future[None]) -> None:
             match done.exception():
@@ -78,21 +79,21 @@ class SessionTotals:
                 case WorkerStartFailed():
                     self.adoptions[AdoptionOutcome.FAILED] += 1
                 case GatewayDraining():
-                    pass  # the next gateway adopts it
+                    pass  # not counted: the next gateway will adopt the worker
                 case _:
                     self.adoptions[AdoptionOutcome.ABANDONED] += 1
 
         session.opened.add_done_callback(opened)
 
     def over(self, session: Session) -> None:
-        """A session ended, or was left to the next gateway; only the first is counted."""
+        """Note that a session ended or was left to the next gateway. Only an end counts in `ended`."""
         if session.close_reason is not None:
             self.ended[session.close_reason] += 1
         self._lingering.append(session.distributor)
         self._settle()
 
     def streams(self) -> StreamTotals:
-        """Return the sums over the sessions that ended."""
+        """Return the counts of events and streams, summed over all sessions that are over."""
         self._settle()
         totals = StreamTotals()
         totals.add(self._streams)

@@ -1,4 +1,8 @@
-"""Commands sent to one worker: encoded once, with correlation ids and deadlines, and only so many unanswered."""
+"""Sends commands to one worker and passes the answers to the callers.
+
+A command is encoded only once. It has a correlation id and a deadline, and the number of unanswered commands is
+limited.
+"""
 
 from __future__ import annotations
 
@@ -12,17 +16,18 @@ from mxgw.v1.commands_pb2 import MxCommand
 from mxgw.worker.v1.worker_pb2 import CommandReply, CommandRequest, WorkerEnvelope
 from mxgw_core.api.errors import CommandTimedOut, GatewayError, InvalidRequest, PendingCommandsExceeded
 
-# The worker's deadline is this much earlier than the gateway's. So the worker's own answer, which says more, comes
-# first.
+# The worker's deadline for a command is this much earlier than the gateway's deadline. So when time runs out, the
+# answer of the worker arrives first; it says more than the gateway could say.
 _WORKER_HEAD_START_S = 0.05
-# Only commands larger than this are counted in `unanswered_bytes`; `limits.pending_commands` bounds smaller ones.
+# Only commands larger than this are counted in `unanswered_bytes`. For smaller commands `limits.pending_commands` is
+# limit enough.
 _LARGE_BYTES = 16 * 1024
-# The most that the envelope adds to a command: a correlation id, and a tag with a length.
+# The most bytes that the `WorkerEnvelope` adds to an encoded command: a correlation id, and a tag with a length.
 _ENVELOPE_BYTES = 32
 
 
 def _varint(value: int) -> bytes:
-    """Return an encoded number. Source: https://protobuf.dev/programming-guides/encoding/"""
+    """Return a number as a protobuf varint. Source: https://protobuf.dev/programming-guides/encoding/"""
     encoded = bytearray()
     while value > 0x7F:
         encoded.append(value & 0x7F | 0x80)
@@ -31,13 +36,14 @@ def _varint(value: int) -> bytes:
     return bytes(encoded)
 
 
-# Tags of fields that are messages. A field that is appended to an encoded message is part of that message.
+# Encoded tags of two fields that hold messages. In protobuf, bytes of a field that are appended to an encoded message
+# become part of this message, so the command inside need not be encoded again.
 _MX_TAG = _varint(CommandRequest.MX_FIELD_NUMBER << 3 | 2)
 _COMMAND_TAG = _varint(WorkerEnvelope.COMMAND_FIELD_NUMBER << 3 | 2)
 
 
 class Connection(Protocol):
-    """The connection that commands are sent on."""
+    """The connection to the worker, as far as commands need it."""
 
     def send_encoded(self, *parts: bytes) -> None:
         """Queue one `WorkerEnvelope` that is encoded already, in parts."""
@@ -45,9 +51,10 @@ class Connection(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class EncodedCommand:
-    """An MXAccess command as bytes, and its name in the contract.
+    """An encoded MXAccess command, and its name in the contract.
 
-    A command may be large: its message is released as soon as it is encoded, and its bytes as soon as they are sent.
+    A command can be large, so no memory is kept longer than necessary: the decoded message can be released as soon as
+    the command is encoded, and the bytes as soon as they are sent.
     """
 
     name: str
@@ -60,18 +67,18 @@ class EncodedCommand:
 
 
 class PendingCommands:
-    """Sends commands to one worker, and keeps those that have no answer yet.
+    """Sends commands to one worker, and remembers the commands that have no answer yet.
 
-    A command whose caller stopped waiting keeps its place until the worker answers, because it still occupies the
-    worker.
+    A command whose caller has stopped waiting still counts as unanswered until the worker answers, because the worker
+    is still busy with it.
 
     Args:
-        limit: how many commands may be unanswered, `limits.pending_commands`.
-        frame_bytes: the largest message to the worker, `workers.frame_bytes`.
+        limit: the largest number of unanswered commands, `limits.pending_commands`.
+        frame_bytes: the size of the largest message to the worker, `workers.frame_bytes`.
 
     Attributes:
-        connection: where commands are sent; None until the worker has connected.
-        unanswered_bytes: bytes of the large commands that have no answer yet.
+        connection: the connection to the worker; None until the worker has connected.
+        unanswered_bytes: the size of all large commands without an answer.
     """
 
     def __init__(self, limit: int, frame_bytes: int) -> None:
@@ -79,9 +86,10 @@ class PendingCommands:
         self._limit = limit
         self._frame_bytes = frame_bytes
         self._waiting: dict[int, asyncio.Future[CommandReply]] = {}
-        # Name of each command and when it was sent (monotonic), for observers.
+        # Key: the correlation id. Value: the name of the command, and when it was sent (monotonic seconds).
         self._sent: dict[int, tuple[str, float]] = {}
-        # Bytes of each large command: while the worker is busy they may still be waiting in the socket.
+        # Key: the correlation id. Value: the size of a large command. It counts as used memory until the answer comes,
+        # because while the worker is busy the bytes perhaps still wait in the socket.
         self._bytes: dict[int, int] = {}
         self.unanswered_bytes = 0
         self._next_id = 1
@@ -91,22 +99,23 @@ class PendingCommands:
         return len(self._waiting)
 
     def in_flight(self) -> Sequence[tuple[str, float]]:
-        """Return the name and the age in seconds of each command without an answer, oldest first."""
+        """Return name and age in seconds of each unanswered command, oldest first."""
         now = time.monotonic()
         return [(name, now - sent_at) for name, sent_at in self._sent.values()]
 
     def call(
         self, request: CommandRequest, timeout_s: float, mx: EncodedCommand | None = None
     ) -> Coroutine[Any, Any, CommandReply]:
-        """Send a command, and return a coroutine that waits for the answer; the coroutine holds no part of the command.
+        """Send a command, and return a coroutine that waits for the answer. The coroutine keeps no part of the command
+        in memory.
 
-        `mx` is the MXAccess command of the request where it is encoded already.
+        `mx` is the encoded MXAccess command of this request; None when `request` itself contains the whole command.
 
         Raises:
-            InvalidRequest: the command is larger than a frame may be.
-            PendingCommandsExceeded: too many commands have no answer yet.
-            CommandTimedOut: no answer in time; the outcome is unknown.
-            GatewayError: the session ended.
+            InvalidRequest: the command is larger than `workers.frame_bytes`.
+            PendingCommandsExceeded: too many commands are unanswered.
+            CommandTimedOut: the answer did not arrive in time, so the outcome is unknown.
+            GatewayError: the session has ended.
         """
         request.timeout_ms = max(1, int((timeout_s - _WORKER_HEAD_START_S) * 1000))
         fields = [request.SerializeToString()]
@@ -157,25 +166,28 @@ class PendingCommands:
             ) from None
 
     def answered(self, correlation_id: int, reply: CommandReply) -> bool:
-        """Hand an answer to its waiting caller; return False for an id that was never used or is answered already."""
+        """Pass an answer of the worker to the caller that waits for it.
+
+        Return False when no command with this id is unanswered: the worker must not send such an answer.
+        """
         future = self._waiting.pop(correlation_id, None)
         self._sent.pop(correlation_id, None)
         self.unanswered_bytes -= self._bytes.pop(correlation_id, 0)
         if future is None:
-            # After `fail_all` the worker may still answer, while it is shutting down.
+            # After `fail_all` the commands are forgotten, but a worker that is shutting down can still answer them.
             return self._end is not None and 0 < correlation_id < self._next_id
         if not future.done():
             future.set_result(reply)
         return True
 
     def fail_all(self, error: GatewayError) -> None:
-        """Fail every waiting command with `error`, and every later one with the error of the first call."""
+        """End all unanswered commands with `error`. Later commands fail with the error of the first `fail_all`."""
         if self._end is None:
             self._end = error
         for future in self._waiting.values():
             if not future.done():
                 future.set_exception(error)
-                future.exception()  # marks it as seen: its caller may have stopped waiting
+                future.exception()  # without this, asyncio logs an error when no caller waits for the future any more
         self._waiting.clear()
         self._sent.clear()
         self._bytes.clear()
@@ -183,7 +195,7 @@ class PendingCommands:
 
 
 def _name_of(request: CommandRequest) -> str:
-    """Return the name of a command in the contract: for example write, read_bulk or get_state."""
+    """Return the name that a command has in the contract, for example write, read_bulk or get_state."""
     kind = request.WhichOneof("request") or ""
     if kind == "mx":
         return request.mx.WhichOneof("command") or kind

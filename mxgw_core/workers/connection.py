@@ -1,7 +1,7 @@
-"""The gateway's end of a worker's connection: who connects, the handshake, then frames in and frames out.
+"""The gateway's end of a worker's connection: checks who connects, makes the handshake, then receives and sends frames.
 
-One protocol object per connection. All frames of a buffer are cut and handed over in one call, and event blocks are
-passed on without decoding their events: this is the hot path.
+There is one `WorkerConnection` object per connection. Every event passes through here, so this code must be fast: all
+frames that arrive together are handed over in one call, and the events inside a frame are not decoded.
 """
 
 from __future__ import annotations
@@ -24,19 +24,22 @@ from mxgw_worker.ipc.handshake import GatewayHandshake, HandshakeError
 
 log = logging.getLogger(__name__)
 
-# struct ucred: pid, uid, gid (unix(7)).
+# The layout of struct ucred: pid, uid, gid. Source: unix(7).
 _UCRED = struct.Struct("3i")
 
 
 @dataclass(frozen=True, slots=True)
 class PeerCredentials:
-    """Process id and user id of a peer; None where the platform does not know them."""
+    """Process id and user id of a peer; both are None on a platform that does not report them."""
 
     pid: int | None
     uid: int | None
 
     def is_same_user(self) -> bool:
-        """Whether the peer runs as this user; true where the platform does not know, and the proof decides."""
+        """Return whether the peer runs as the same user as this gateway.
+
+        Return True also where the platform does not report the user. Then only the proof of the secret protects.
+        """
         return self.uid is None or self.uid == os.getuid()
 
 
@@ -49,37 +52,43 @@ def peer_credentials(transport: asyncio.BaseTransport) -> PeerCredentials:
     return PeerCredentials(pid, uid)
 
 
-# Before its proof a peer sends small messages only: no larger one is buffered.
+# Before a peer has proved that it knows the secret, larger messages of this peer are refused and not buffered.
 _UNPROVEN_FRAME_BYTES = 4096
-# How long a peer may take for its proof.
+# A peer that has not sent its proof within this time is refused.
 _PROOF_TIMEOUT_S = 5.0
 
 
 class ConnectionOwner(Protocol):
-    """Is called by the connections of one worker endpoint."""
+    """What a `WorkerConnection` calls: the session's worker implements these methods."""
 
     def resume_after(self, hello: Hello) -> int:
         """Return the sequence after which the worker with this Hello should send events."""
 
     def claim(self, connection: WorkerConnection) -> bool:
-        """A peer proved itself. Return whether its connection is accepted; False when the worker is connected already.
+        """Decide about a peer that has proved that it knows the secret: return whether its connection is accepted.
+
+        Return False when the worker has an accepted connection already.
 
         Raises:
-            Refused: it is not accepted for another reason.
+            Refused: the connection is not accepted for another reason.
         """
 
     def on_messages(self, envelopes: Sequence[WorkerEnvelope]) -> None:
-        """Messages of the accepted connection, in order. May raise `BrokenProtocol`."""
+        """Process messages of the accepted connection, in the order in which they were sent.
+
+        Raises:
+            BrokenProtocol: the worker broke the protocol.
+        """
 
     def on_lost(self, connection: WorkerConnection, detail: str) -> None:
-        """The accepted connection ended."""
+        """The accepted connection has ended."""
 
     def on_refused(self, connection: WorkerConnection, reason: str, detail: str) -> None:
-        """A connection was refused before it was accepted."""
+        """A connection was refused during the handshake."""
 
 
 class Refused(Exception):
-    """A peer knows the secret and is refused all the same. Reason and detail are sent to it, and logged."""
+    """A peer is refused although it knows the secret. The peer is sent `reason` and `detail`, and both are logged."""
 
     def __init__(self, reason: str, detail: str) -> None:
         super().__init__(f"{reason}: {detail}")
@@ -88,7 +97,7 @@ class Refused(Exception):
 
 
 class BrokenProtocol(Exception):
-    """The worker broke the protocol; the connection is cut."""
+    """The worker broke the protocol, so its connection is closed."""
 
 
 class _State(enum.Enum):
@@ -123,7 +132,7 @@ class WorkerConnection(asyncio.Protocol):
     # asyncio.Protocol
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        # A cast, because the transports of uvloop are no subclass of asyncio.Transport.
+        # A cast instead of an isinstance check, because the transports of uvloop are no subclass of asyncio.Transport.
         self._transport = cast("asyncio.Transport", transport)
         self.peer = peer_credentials(self._transport)
         expected = self._expected_pid()
@@ -181,7 +190,7 @@ class WorkerConnection(asyncio.Protocol):
             self._state = _State.AWAITS_PROOF
         elif self._state is _State.AWAITS_PROOF and kind == "proof" and self.handshake is not None:
             welcome = self.handshake.on_proof(envelope.proof, self._owner.resume_after(self.handshake.hello))
-            # Only after the proof may a peer learn whether the worker is connected already.
+            # A peer without a proof must not learn whether the worker is connected already, so `claim` is called late.
             if not self._owner.claim(self):
                 self._refuse("ALREADY_CONNECTED", "another connection of this worker was taken already")
                 return
@@ -206,19 +215,21 @@ class WorkerConnection(asyncio.Protocol):
         else:
             self._refuse("MALFORMED", detail)
 
-    # use
+    # sending, and the end of the connection
 
     def send(self, envelope: WorkerEnvelope) -> None:
-        """Queue one message. A closed connection drops it: the owner knows of the end already."""
+        """Queue one message for sending. On a closed connection the message is dropped."""
         self.send_encoded(envelope.SerializeToString())
 
     def send_encoded(self, *parts: bytes) -> None:
-        """Queue one message that is encoded already, in parts; otherwise like `send`."""
+        """Queue one message like `send`; `parts` together are the encoded message."""
         if self._transport is not None and not self._transport.is_closing():
             self._transport.write(frame(*parts))
 
     def hold(self, on: bool) -> None:
-        """Stop or resume reading. Meanwhile messages wait in the socket, and then in the outbox of the worker."""
+        """Stop reading (`on`), or resume reading. Messages that are not read wait in the socket, and when the socket is
+        full, in the outbox of the worker.
+        """
         if self._transport is not None and not self._transport.is_closing():
             if on:
                 self._transport.pause_reading()
@@ -226,14 +237,14 @@ class WorkerConnection(asyncio.Protocol):
                 self._transport.resume_reading()
 
     def close(self) -> None:
-        """End the connection without calling the owner."""
+        """Close the connection after queued messages are sent. `on_lost` is not called."""
         self._state = _State.CLOSED
         self._cancel_deadline()
         if self._transport is not None:
             self._transport.close()
 
     def abort(self) -> None:
-        """End the connection at once, and drop unsent messages."""
+        """Close the connection at once, and drop unsent messages. `on_lost` is not called."""
         self._state = _State.CLOSED
         self._cancel_deadline()
         if self._transport is not None:

@@ -1,7 +1,7 @@
-"""Where one worker connects, and what a connection must prove to be taken for that worker.
+"""The socket to which one worker connects, and the checks that a connection must pass to count as this worker's.
 
-The endpoint is a Unix socket in the private directory, with a short path that stays the same when the gateway restarts.
-On Windows it would be a named pipe; no other module of the gateway knows which it is (docs/reattach.md).
+The endpoint is a Unix socket in the data directory. Its path is short, and stays the same when the gateway restarts. On
+Windows a named pipe would take its place; this would change no other module of the gateway (docs/reattach.md).
 """
 
 from __future__ import annotations
@@ -24,11 +24,13 @@ log = logging.getLogger(__name__)
 
 
 class ExpectedWorker:
-    """The worker of one session, started by this gateway or (`orphan`) by an earlier one.
+    """The worker that should connect: what is known of it, and the secret that it must prove.
+
+    `orphan` is None for a worker that this gateway starts.
 
     Attributes:
         identity: what is known of the worker process so far.
-        phase: "hello" or "adopt": the first part of the names of failpoint steps.
+        phase: the first part of the names of failpoint steps: "hello" for a new worker, "adopt" for an orphan.
     """
 
     def __init__(self, spawn: WorkerSpawn, orphan: Orphan | None, plugins: PluginHost) -> None:
@@ -41,7 +43,7 @@ class ExpectedWorker:
         )
 
     def started(self, pid: int, ticks: int) -> None:
-        """The process was started; only this process may connect from now on."""
+        """Store the process that was started. From now on connections of other processes are refused."""
         self.identity = replace(self.identity, pid=pid, start_ticks=ticks)
 
     def handshake(self) -> GatewayHandshake:
@@ -53,10 +55,11 @@ class ExpectedWorker:
         )
 
     def proved(self, handshake: GatewayHandshake) -> None:
-        """A peer proved that it knows the secret: check the rest of its Hello, and have plugins store the next secret.
+        """Accept the Hello of a peer that has proved that it knows the secret, and make plugins store the next secret.
 
         Raises:
-            Refused: the peer is another process or has another epoch, or a plugin could not record a new worker.
+            Refused: the peer is not the orphan, because it has another epoch or start time; or a plugin could not store
+                the secret of a new worker.
         """
         hello = handshake.hello
         if self._orphan is not None:
@@ -99,7 +102,10 @@ _REMEMBERED_REFUSALS = 10
 
 
 class Endpoint:
-    """Accepts connections for `owner`. Belongs to the event loop; `close` may be called at any time."""
+    """Accepts connections, and passes them and their messages to `owner`, the session's worker.
+
+    Use it in the event loop only. `close` can be called at any time.
+    """
 
     def __init__(
         self,
@@ -116,16 +122,16 @@ class Endpoint:
         self._plugins = plugins
         self._frame_bytes = frame_bytes
         self._server: asyncio.AbstractServer | None = None
-        # All open connections, also refused ones that are still closing.
+        # All connections that are not closed yet, also connections that were refused.
         self._connections: weakref.WeakSet[WorkerConnection] = weakref.WeakSet()
-        # The reasons of the first few refusals.
+        # The reasons of the first refusals, at most `_REMEMBERED_REFUSALS`.
         self._refusals: list[str] = []
 
     async def listen(self) -> None:
-        """Begin to accept connections, from processes of this user only.
+        """Begin to accept connections. Only processes of the gateway's user can connect.
 
         Raises:
-            OSError: the socket cannot be made.
+            OSError: the socket cannot be created.
         """
         path = self._spawn.endpoint
         path.unlink(missing_ok=True)
@@ -143,7 +149,7 @@ class Endpoint:
         return connection
 
     def refused(self, connection: WorkerConnection, reason: str, detail: str) -> None:
-        """A connection was refused: log it, and report it to the plugins."""
+        """Log that a connection was refused, and report this to the plugins."""
         session_id, peer = self._spawn.session_id, connection.peer
         pid, uid = (peer.pid, peer.uid) if peer is not None else (None, None)
         log.warning(
@@ -159,11 +165,11 @@ class Endpoint:
             self._refusals.append(reason)
 
     def refusals_in_words(self) -> str:
-        """Return the first refusals as the end of a sentence; "" when there were none."""
+        """Return the reasons of the first refusals as the end of a sentence; "" when no connection was refused."""
         return f"; refused connections: {', '.join(self._refusals)}" if self._refusals else ""
 
     def close(self) -> None:
-        """Cut every connection, and remove the socket."""
+        """Close every connection at once, and remove the socket."""
         for connection in tuple(self._connections):
             connection.abort()
         if self._server is not None:

@@ -1,4 +1,4 @@
-"""Signs of life of one worker: when its last message came, the health of its source, and how quickly it answers."""
+"""The health of one worker: when its last message arrived, the health of its source, and how quickly it answers."""
 
 from __future__ import annotations
 
@@ -10,16 +10,22 @@ from mxgw.v1.events_pb2 import SourceHealth
 from mxgw.worker.v1 import worker_pb2 as w
 from mxgw_core.printable import printable
 
-# A worker counts as silent after 2.5 heartbeat intervals without a byte from it (docs/reference/streams.md#silence),
-# counted in quarters of an interval: after nine quarters between 2.25 and 2.5 intervals have passed.
+# A worker that has sent nothing for 2.5 heartbeat intervals counts as silent (docs/reference/streams.md#silence).
+# Silence is counted in ticks, which are quarters of an interval. Nine ticks without a message are 2.25 to 2.5
+# intervals, because the last message arrived somewhere within the tick before them.
 TICKS_PER_HEARTBEAT = 4
 _SILENT_TICKS = 9
-# The worker is shown as silent a little earlier than it is killed.
+# After this many heartbeat intervals without a message the state of the worker is shown as SILENT. The worker is killed
+# a little later.
 _QUIET_HEARTBEATS = 1.5
 
 
 class Health:
-    """`heard` and `pong` are called for messages of the worker, `ask` and `tick` by its supervisor, in turn."""
+    """Decides whether a worker still lives.
+
+    Call `heard` for every message of the worker, and `pong` for each Pong. Call `ask` and then `tick` every `tick_s`
+    seconds.
+    """
 
     def __init__(self, interval_s: float, send: Callable[[w.WorkerEnvelope], None]) -> None:
         self._interval_s = interval_s
@@ -28,7 +34,7 @@ class Health:
         self._heard = False
         self._silent_ticks = 0
         self._ticks = 0
-        # Completed by the Pong with the same token.
+        # Key: the token of a Ping. Value: a future that the Pong with the same token completes.
         self._pings: dict[int, asyncio.Future[None]] = {}
         self._next_token = 1
         self.source: SourceHealth.ValueType = SourceHealth.SOURCE_HEALTH_UNSPECIFIED
@@ -50,28 +56,29 @@ class Health:
         return self._interval_s / TICKS_PER_HEARTBEAT
 
     def heard(self) -> None:
-        """A message of the worker arrived."""
+        """Note that a message of the worker arrived."""
         self._heard = True
         self._last_heard = time.monotonic()
 
     def ask(self) -> None:
-        """Send a ping, once per heartbeat interval. To be called before each tick."""
+        """Send a Ping, but only at every fourth call: one per heartbeat interval. Call this before each `tick`."""
         if self._ticks % TICKS_PER_HEARTBEAT == 0:
             self._send(w.WorkerEnvelope(ping=w.Ping(token=0)))
         self._ticks += 1
 
     def tick(self, *, excused: bool) -> bool:
-        """A tick has passed; return whether the worker counts as dead. With `excused` the tick does not count as
-        silence.
+        """Count a quarter of a heartbeat interval that has passed. Return whether the worker counts as dead.
 
-        Silence is counted in ticks instead of time: while this process itself is stopped, no tick passes.
+        `excused` is true when the worker cannot be expected to send messages now; the silence then starts again from
+        zero. Silence is counted in ticks and not in seconds, because while the gateway's own process is suspended, no
+        tick passes, and the worker must not be blamed for this time.
         """
         self._silent_ticks = 0 if self._heard or excused else self._silent_ticks + 1
         self._heard = False
         return self._silent_ticks >= _SILENT_TICKS
 
     def pong(self, pong: w.Pong) -> None:
-        """The worker answered a ping."""
+        """Store the health of the source that a Pong reports, and complete the `ping` that waits for this Pong."""
         self.source = SourceHealth.ValueType(pong.source_health)
         self.source_detail = printable(pong.source_detail, 300)
         waiter = self._pings.pop(pong.token, None)
@@ -79,10 +86,10 @@ class Health:
             waiter.set_result(None)
 
     async def ping(self, timeout_s: float) -> float:
-        """Ping the worker, and return the seconds until its answer.
+        """Send a Ping, and return after how many seconds the worker answered.
 
         Raises:
-            TimeoutError: it did not answer in time.
+            TimeoutError: the worker did not answer in time.
         """
         token = self._next_token
         self._next_token += 1

@@ -1,4 +1,4 @@
-"""A worker's events on their way into the session's log, and the acknowledgements that go back."""
+"""Passes a worker's events to the event log of its session, and acknowledges them to the worker."""
 
 from __future__ import annotations
 
@@ -15,25 +15,28 @@ _GAP_REASONS = frozenset(GapReason.values())
 
 
 class Intake:
-    """Passes one worker's events to `distributor`. With `refills`, the worker served an earlier gateway, and what it
-    kept refills the log.
+    """Passes one worker's events to `distributor`.
+
+    `refills` is true for a worker that an earlier gateway started: the events in the worker's outbox fill the new,
+    empty event log again.
     """
 
     def __init__(self, distributor: Distributor, *, refills: bool) -> None:
         self._distributor = distributor
         self._refills = refills
-        # The head sequence of the worker when it came back.
+        # The worker's newest sequence at the moment when it connected to this gateway.
         self._refill_head = 0
 
     def resume_after(self, hello: w.Hello) -> int:
         """Return the sequence after which the worker with this Hello should send events."""
         if self._refills:
-            # The worker sends all that it kept. Its Hello is not proved yet, so the number may be wrong.
+            # The worker should send its whole outbox. The worker has not proved itself yet, so this number can be
+            # wrong.
             return max(0, hello.outbox_oldest - 1)
         return self._distributor.log.head if hello.epoch == self._distributor.epoch else 0
 
     def welcomed(self, hello: w.Hello) -> None:
-        """The worker with this Hello is accepted; its events follow."""
+        """Prepare the log for the events of the worker with this Hello, whose connection was accepted."""
         self._distributor.epoch = hello.epoch
         if self._refills:
             self._distributor.refill_after(self.resume_after(hello))
@@ -41,8 +44,9 @@ class Intake:
 
     @property
     def is_refilled(self) -> bool:
-        """Whether the log has all events up to the head that the worker had when it came back. Before, a client could
-        resume at a position ahead of the log.
+        """Whether the log has reached the newest sequence that the worker had when it connected.
+
+        As long as this is false, a client can have a position that is ahead of the log.
         """
         return self._distributor.log.head >= self._refill_head
 
@@ -50,7 +54,7 @@ class Intake:
         """Append a block of events. The caller calls `Distributor.flush` afterwards.
 
         Raises:
-            OutOfOrder: it does not follow the head.
+            OutOfOrder: the block does not begin right after the head of the log.
         """
         self._distributor.append(block.first_sequence, block.last_sequence, block.events)
 
@@ -58,14 +62,14 @@ class Intake:
         """Append a gap. The caller calls `Distributor.flush` afterwards.
 
         Raises:
-            OutOfOrder: it does not follow the head.
+            OutOfOrder: the gap does not begin right after the head of the log.
         """
         reason = lost.reason if lost.reason in _GAP_REASONS else GapReason.GAP_REASON_UNSPECIFIED
         gap = Gap(lost.first_lost, lost.last_lost, reason, printable(lost.detail, 300), lost.count)
         if self._refills and reason == GapReason.GAP_REASON_WORKER_OUTBOX_OVERRUN:
-            # These events were overwritten between the Hello and the first block. Subscribers may have received them
-            # from the earlier gateway, and a history store may have them, as all events before the Hello. So the log
-            # begins behind them, without a gap.
+            # The worker's outbox overwrote these events between the Hello and the first block. Like all events before
+            # the Hello, perhaps subscribers received them from the earlier gateway, or a history store has them. So the
+            # log begins behind these events, and has no gap for them.
             self._distributor.begin_behind(gap)
         else:
             self._distributor.append_gap(gap)
@@ -76,7 +80,7 @@ _DELAY_S = 0.05
 
 
 class Acks:
-    """Acknowledges `head()` to the worker after 256 events or 50 ms, whichever is first.
+    """Acknowledges the sequence `head()` to the worker, after 256 new events, or 50 ms after the first new event.
 
     Source: docs/reference/streams.md#acknowledgements.
     """
@@ -88,7 +92,7 @@ class Acks:
         self._timer: asyncio.TimerHandle | None = None
 
     def appended(self) -> None:
-        """Events were appended to the log, and are safe there."""
+        """Events were appended to the log: acknowledge them now or soon."""
         if self._head() - self._acked >= _EVENTS:
             self._now()
         elif self._timer is None:

@@ -1,4 +1,4 @@
-"""Orphans: workers of an earlier gateway run, as plugins remember them, and the decision about each."""
+"""Finds the orphans that plugins know, and decides about each orphan from the verdicts of the plugins."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from mxgw_core.plugins import PluginHost
 
 @dataclass(frozen=True, slots=True)
 class OrphanDecision:
-    """The decision about an orphan; for TERMINATE with the close reason of its session."""
+    """What happens to an orphan. `reason` and `detail` matter for TERMINATE only: they say why its session ends."""
 
     verdict: OrphanVerdict
     reason: CloseReason = CloseReason.GATEWAY_SHUTDOWN
@@ -24,7 +24,7 @@ _ADOPT, _IGNORE = OrphanDecision(OrphanVerdict.ADOPT), OrphanDecision(OrphanVerd
 
 
 def orphans_of(plugins: PluginHost) -> Iterator[tuple[Orphan, OrphanDecision]]:
-    """Yield every orphan that a plugin knows, each once, with the decision about it."""
+    """Yield every orphan that a plugin knows, together with the decision about it. No orphan is yielded twice."""
     known: set[str] = set()
     for answer in plugins.ask("mxgw_orphans"):
         if answer.error is not None:
@@ -36,7 +36,9 @@ def orphans_of(plugins: PluginHost) -> Iterator[tuple[Orphan, OrphanDecision]]:
 
 
 def decide(orphan: Orphan, plugins: PluginHost) -> OrphanDecision:
-    """Decide about an orphan. It is adopted when at least one plugin wants it, and none objects."""
+    """Return the decision about an orphan. An orphan is adopted when at least one plugin says ADOPT, and no plugin
+    answers anything else or fails.
+    """
     if orphan.closing is not None:
         return _ended(orphan.closing_detail or "its end had begun when the gateway stopped", orphan.closing)
     if orphan.spawn.owner_kind == INTERNAL.kind:

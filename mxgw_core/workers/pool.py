@@ -1,8 +1,10 @@
-"""Spare workers, started before a session needs one: their imports are done, so a session opens in some milliseconds.
+"""Spare workers: worker processes that are started before a session needs them.
 
-A spare has no session, no secret and no settings. It waits for the start-up frame that every worker gets, and from then
-on it is a worker like any other: for plugins, in the handshake, and for adoption after a restart. A spare itself is
-never adopted: it is in no manifest, and it leaves when its standard input ends, which happens when this gateway ends.
+A spare has already imported its modules, so that a session with this worker opens within some milliseconds. A spare has
+no session, no secret and no settings. It waits for the start-up frame that every worker gets. With this frame it
+becomes a worker like any other: plugins are called for it, it makes the same handshake, and a later gateway can adopt
+it. A process that is still a spare is never adopted, because no plugin knows it. It exits when its standard input is
+closed, at the latest when this gateway ends.
 """
 
 from __future__ import annotations
@@ -24,20 +26,20 @@ log = logging.getLogger(__name__)
 
 # A spare whose imports take longer than this is replaced.
 _READY_TIMEOUT_S = 60.0
-# A spare that ended by itself is replaced at once the first time; after that the pause doubles, from the first of these
-# to the second.
+# Shortest and longest pause before a new spare is started in place of one that ended by itself. Each pause is twice as
+# long as the one before. After a session has used a spare there is no pause any more.
 _PAUSES_S = (0.5, 30.0)
-# A dismissed spare that is still there after this long is killed.
+# A dismissed spare that has not ended after this time is killed.
 _LEAVE_S = 2.0
 
 
 class Spare:
-    """A worker without a session. The session that takes it takes over its log file."""
+    """A worker process without a session. A session that uses this process gets its log file too."""
 
     def __init__(self, log_file: Path, kind: str) -> None:
         self.log_file = log_file
         loop = asyncio.get_running_loop()
-        # Completed when the process closes its end of a pipe: its imports are done, or it ended.
+        # Completed when the process closes its end of a pipe: it has imported its modules, or it has ended.
         self.ready: asyncio.Future[None] = loop.create_future()
         self._ready_fd, theirs = os.pipe()
         try:
@@ -56,10 +58,10 @@ class Spare:
 
 
 class WarmPool:
-    """Starts workers, and keeps `size` spares while `run` runs. Belongs to the event loop.
+    """Starts workers, and keeps `size` spares as long as `run` runs. Use it in the event loop only.
 
     Args:
-        parallel: how many workers may start at once; more would only slow each other down.
+        parallel: how many workers are allowed to start at the same time; more would only slow each other down.
         kind: the kind of backend that spares import.
         new_log: makes the path of a new spare's log.
     """
@@ -71,7 +73,7 @@ class WarmPool:
         self._new_log = new_log
         self._spares: list[Spare] = []
         self._pause_s = 0.0
-        # Set when spares may be missing; cleared by `run`.
+        # Set when there are perhaps too few spares; cleared by `run`.
         self._wanted = asyncio.Event()
         self._wanted.set()
         # Completed by `stop`.
@@ -79,15 +81,16 @@ class WarmPool:
 
     @property
     def ready(self) -> int:
-        """How many spares are ready: their imports are done."""
+        """The number of spares that have imported their modules and have not ended."""
         return sum(spare.ready.done() and spare.process.is_alive() for spare in tuple(self._spares))
 
     @asynccontextmanager
     async def start_slot(self) -> AsyncIterator[None]:
-        """Wait until a worker may be started, and count it as starting while the block runs. Used spares are replaced
-        then.
+        """Wait for one of the `parallel` slots, and occupy the slot while the block runs. After the block, `run` starts
+        the missing spares.
 
-        This bounds the load on the processor, so the block ends before the worker waits for a slow source.
+        The slots bound the load on the processor. A worker that waits for a slow source causes no load, so the block
+        should end before this wait.
         """
         try:
             async with self._slots:
@@ -98,7 +101,9 @@ class WarmPool:
     def start(
         self, startup: WorkerStartup, log_file: Path, on_started: Callable[[WorkerProcess], None]
     ) -> WorkerProcess:
-        """Make a spare the worker of a session, or start a new process; see `WorkerProcess.send_startup`.
+        """Return a process that has got the start-up message: a spare if there is one, otherwise a new process.
+
+        `on_started` is called before the message is sent, see `WorkerProcess.send_startup`.
 
         Raises:
             OSError: the process could not be started.
@@ -110,10 +115,10 @@ class WarmPool:
         return process
 
     def take(self, log_file: Path) -> WorkerProcess | None:
-        """Return the process of a living spare, a ready one if possible; None when there is no spare.
+        """Return the process of a running spare, if possible of a ready one; None when there is no spare.
 
-        Its log is moved to `log_file`. Its replacement starts only when `refill` is called, so that it does not slow
-        down the session that opens.
+        The log of the spare is moved to `log_file`. A new spare is started only after `refill` was called, because the
+        start of another process would slow down the session that is opening.
         """
         self._spares.sort(key=lambda spare: not spare.ready.done())
         while self._spares:
@@ -131,23 +136,23 @@ class WarmPool:
         return None
 
     def refill(self) -> None:
-        """Have `run` start the missing spares."""
+        """Make `run` start the missing spares."""
         self._wanted.set()
 
     def stop(self) -> None:
-        """Dismiss every spare; `run` ends when all have ended."""
+        """Make `run` dismiss every spare. `run` returns when all spares have ended."""
         if not self._stopped.done():
             self._stopped.set_result(None)
         self._wanted.set()
 
     async def run(self) -> None:
-        """Start spares one after another, replace those that end, and end all in the end."""
+        """Start spares one after another, and replace each spare that ends. After `stop`, dismiss all spares."""
         try:
             while not self._stopped.done():
                 await self._wanted.wait()
                 self._wanted.clear()
-                # As many as are missing now. A spare that is taken meanwhile is replaced after its session called
-                # `refill`.
+                # This starts only the spares that are missing now. When a session uses a spare during the loop, a later
+                # `refill` starts the replacement.
                 for _ in range(self._size - len(self._spares)):
                     if not self._stopped.done():
                         await self._add()
@@ -175,13 +180,13 @@ class WarmPool:
 
     def _gone(self, spare: Spare, code: int | None) -> None:
         if spare not in self._spares:
-            return  # it belongs to a session by now, which watches it
+            return  # the process belongs to a session now, and the session watches it
         self._spares.remove(spare)
         spare.process.dismiss()
         if self._stopped.done():
             spare.log_file.unlink(missing_ok=True)
             return
-        kept = self._new_log("ended")  # one file: the log of the last spare that ended is enough
+        kept = self._new_log("ended")  # always the same file: only the log of the last spare that ended is kept
         with contextlib.suppress(OSError):
             spare.log_file.replace(kept)
         self._failed(f"ended with exit code {code}; its log is {kept}")

@@ -1,7 +1,8 @@
-"""Worker processes: a child of this gateway, or a worker that an earlier gateway started; and how either is ended.
+"""Worker processes: starting, watching, signalling and ending them.
 
-A child waits on its standard input for the start-up message. A worker of an earlier gateway is found again by its pid,
-start time and boot, and then held by a pidfd.
+A worker process is a child of this gateway, or an earlier gateway started it. A child reads the start-up message from
+its standard input. A worker of an earlier gateway is found again by its pid, its start time and the id of the boot;
+after that a pidfd identifies the process.
 """
 
 from __future__ import annotations
@@ -27,32 +28,38 @@ log = logging.getLogger(__name__)
 
 
 class ProcessHandle(Protocol):
-    """A worker process, a child of this gateway or not. On Windows it would be a process handle (docs/reattach.md)."""
+    """A worker process, whether this gateway started it or an earlier one did.
+
+    On Windows an implementation would use a process handle in place of a pidfd (docs/reattach.md).
+    """
 
     @property
     def pid(self) -> int:
-        """The process id. Never signal by it: another process may have it by then."""
+        """The process id. Do not send signals to this id: after the end of the worker another process can get it."""
 
     @property
     def start_ticks(self) -> int:
-        """Its start time, see `mxgw_worker.ipc.process.start_ticks`."""
+        """When the process was started, see `mxgw_worker.ipc.process.start_ticks`."""
 
     @property
     def exited(self) -> asyncio.Future[int | None]:
-        """Completed when the process has ended: with its exit code, or None when that cannot be known."""
+        """Completed when the process has ended. The result is the exit code, or None when the code is not known."""
 
     def terminate(self) -> None:
-        """Ask the process to leave."""
+        """Ask the process to exit (SIGTERM)."""
 
     def kill(self) -> None:
-        """End the process."""
+        """End the process at once (SIGKILL)."""
 
     def leave(self) -> None:
-        """Stop watching, and let the process live on."""
+        """Stop watching the process without ending it."""
 
 
 class WorkerProcess:
-    """A child process of this gateway. Made by `launch`, in the event loop; `close` releases its pidfd."""
+    """A worker process that this gateway started. Make one with `launch`, in the event loop.
+
+    `close` releases the pidfd of the process.
+    """
 
     def __init__(self, popen: subprocess.Popen[bytes], loop: asyncio.AbstractEventLoop) -> None:
         self._popen = popen
@@ -70,10 +77,11 @@ class WorkerProcess:
 
     @classmethod
     def launch(cls, log_file: Path, *arguments: str, pass_fds: Sequence[int] = ()) -> WorkerProcess:
-        """Start a worker in a process session of its own, with output to `log_file` (mode 0600). It waits for
-        `send_startup`.
+        """Start a process that becomes a worker when `send_startup` is called.
 
-        When this gateway ends before that, the process reads the end of its input and leaves.
+        The process belongs to an operating system session of its own, and its output is appended to `log_file` (mode
+        0600). When this gateway ends before it sends the start-up message, the standard input of the process is closed
+        and the process exits.
 
         Raises:
             OSError: the process could not be started.
@@ -81,7 +89,7 @@ class WorkerProcess:
         log_fd = os.open(log_file, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o600)
         try:
             popen = subprocess.Popen(
-                # Isolated: neither the environment nor the working directory decides which code runs.
+                # -I: neither environment variables nor the working directory can change which code is imported.
                 [sys.executable, "-I", "-m", "mxgw_worker", *arguments],
                 stdin=subprocess.PIPE,
                 stdout=log_fd,
@@ -95,10 +103,10 @@ class WorkerProcess:
         return cls(popen, asyncio.get_running_loop())
 
     def send_startup(self, payload: bytes, on_started: Callable[[WorkerProcess], None] = lambda _: None) -> None:
-        """Send the start-up frame (see `startup_payload`): the process becomes a worker.
+        """Send the start-up frame (see `startup_payload`), which makes the process a worker.
 
-        `on_started` is called first: if this gateway dies in it, the process leaves, because it got no frame. When
-        `on_started` raises, the process is killed and the error passed on.
+        `on_started` is called before the frame is sent. So if this gateway dies during `on_started`, the process gets
+        no frame and exits. When `on_started` raises an error, the process is killed and the error is raised again.
         """
         stdin = self._popen.stdin
         assert stdin is not None
@@ -114,24 +122,26 @@ class WorkerProcess:
             stdin.write(payload)
             stdin.close()
         except BrokenPipeError:
-            pass  # the process has ended already, which `exited` reports
+            pass  # the process has ended already; `exited` reports this
 
     def dismiss(self) -> None:
-        """End the input of a process that got no start-up frame: it leaves by itself."""
+        """Close the standard input of a process that got no start-up frame. The process then exits by itself."""
         assert self._popen.stdin is not None
         self._popen.stdin.close()
 
     def is_alive(self) -> bool:
-        """Ask the system, because `exited` is completed only when the event loop runs again."""
+        """Return whether the process runs. This asks the system, because `exited` is completed only after the event
+        loop has run again.
+        """
         self._reap()
         return not self.exited.done()
 
     def terminate(self) -> None:
-        """Ask the process to leave (SIGTERM)."""
+        """Ask the process to exit (SIGTERM)."""
         self._signal(signal.SIGTERM)
 
     def kill(self) -> None:
-        """End the process (SIGKILL)."""
+        """End the process at once (SIGKILL)."""
         self._signal(signal.SIGKILL if hasattr(signal, "SIGKILL") else signal.SIGTERM)
 
     def _signal(self, number: signal.Signals) -> None:
@@ -157,13 +167,13 @@ class WorkerProcess:
         self._loop.call_soon_threadsafe(self._reap)
 
     def leave(self) -> None:
-        """Stop watching the process, which lives on when this gateway ends."""
+        """Stop watching the process. The process goes on when this gateway ends."""
         self.close()
-        # Popen warns when it is deleted while its process runs, unless it believes that the process has ended.
+        # Popen warns when it is deleted while its process runs. With a return code it believes that the process ended.
         self._popen.returncode = 0
 
     def close(self) -> None:
-        """Stop watching the process, and do nothing else to it."""
+        """Stop watching the process. The process itself is not changed."""
         if self._pidfd is not None:
             self._loop.remove_reader(self._pidfd)
             os.close(self._pidfd)
@@ -171,7 +181,7 @@ class WorkerProcess:
 
 
 class AdoptedProcess:
-    """A worker process that an earlier gateway started. Made by `find`, in the event loop."""
+    """A worker process that an earlier gateway started. Make one with `find`, in the event loop."""
 
     def __init__(self, pid: int, ticks: int, pidfd: int, loop: asyncio.AbstractEventLoop) -> None:
         self.pid = pid
@@ -184,9 +194,10 @@ class AdoptedProcess:
 
     @classmethod
     def find(cls, worker: WorkerIdentity) -> AdoptedProcess | None:
-        """Return the process of this identity; None when it has ended, or another process has its pid by now.
+        """Return the process with this identity. Return None when the process has ended, also when another process has
+        its pid now, or when the platform has no pidfd.
 
-        The pidfd is opened before the identity is checked, so later signals reach the process that was checked.
+        The pidfd is opened before the identity is checked, so that all later signals go to exactly the checked process.
         """
         if worker.pid <= 0 or not worker.start_ticks or worker.boot_id not in (pid_scope(), boot_id()):
             return None
@@ -195,7 +206,7 @@ class AdoptedProcess:
             return None
         try:
             pidfd = os.pidfd_open(worker.pid)
-        except (OSError, OverflowError):  # OverflowError: a number that no process can have
+        except (OSError, OverflowError):  # OverflowError: the pid is larger than any process id can be
             return None
         if start_ticks(worker.pid) != worker.start_ticks:
             os.close(pidfd)
@@ -204,15 +215,15 @@ class AdoptedProcess:
         return cls(worker.pid, worker.start_ticks, pidfd, asyncio.get_running_loop())
 
     def terminate(self) -> None:
-        """Ask the process to leave (SIGTERM)."""
+        """Ask the process to exit (SIGTERM)."""
         self._signal(signal.SIGTERM)
 
     def kill(self) -> None:
-        """End the process (SIGKILL)."""
+        """End the process at once (SIGKILL)."""
         self._signal(signal.SIGKILL)
 
     def leave(self) -> None:
-        """Stop watching, and let the process live on."""
+        """Stop watching the process without ending it."""
         if self._pidfd is not None:
             self._loop.remove_reader(self._pidfd)
             os.close(self._pidfd)
@@ -228,7 +239,8 @@ class AdoptedProcess:
         assert self._pidfd is not None
         code: int | None = None
         try:
-            # Only a gateway that was started again within one process is the parent, and has to reap the child.
+            # The worker is a child of this process only when two gateways run one after the other in this process. Then
+            # this process has to reap the worker; in all other cases waitid raises ChildProcessError.
             result = os.waitid(os.P_PIDFD, self._pidfd, os.WEXITED | os.WNOHANG)
         except ChildProcessError:
             pass
@@ -245,8 +257,9 @@ async def end_process(
 ) -> None:
     """End the process, and return when it has ended.
 
-    `ask` asks it over its connection to leave; without a connection it gets SIGTERM. A process that is stuck is killed
-    at once.
+    The process is asked to exit by calling `ask`, which sends a message over the worker's connection. When `ask` is
+    None because there is no connection, the process gets SIGTERM. It is killed when it has not exited after `grace_s`
+    seconds, and at once when it `is_stuck`.
     """
     if process.exited.done():
         return
@@ -263,11 +276,15 @@ async def end_process(
         await asyncio.wait((process.exited,))
     finally:
         if not process.exited.done():
-            process.kill()  # this was cancelled while it waited: leave no process behind
+            process.kill()  # the wait was cancelled, but the process must end all the same
 
 
 def end_in_words(code: int | None, goodbye: Goodbye | None) -> str:
-    """Return in words how a process ended. `code` None: the exit code is not known; a negative one is a signal."""
+    """Return a sentence that says how a worker process ended.
+
+    `code` is the exit code, negative for the number of a signal, None when it is not known. `goodbye` is the worker's
+    last message; None when there was no such message.
+    """
     said = f" ({printable(goodbye.detail or goodbye.reason, 300)})" if goodbye is not None else ""
     if code is None:
         how = "ended; with which exit code, only the gateway that started it could have known"

@@ -1,6 +1,6 @@
-"""One session's worker as the gateway sees it: process, endpoint, connection, health and commands.
+"""One session's worker, as the gateway sees it: process, endpoint, connection, health and commands.
 
-All ways in which a worker starts, is watched and ends are in this module.
+This module starts, watches and ends workers; the details are in the other modules of this package.
 """
 
 from __future__ import annotations
@@ -41,19 +41,19 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True, slots=True)
 class WorkerEnd:
-    """How a worker ended, for the close reason of its session."""
+    """Why a worker ended. It becomes the close reason of the session when nothing else ended the session before."""
 
     reason: CloseReason
     detail: str
 
 
 class SessionWorker:
-    """One worker: `start` it, `supervise` it, then `stop` or `release` it. Belongs to the event loop.
+    """One worker: call `start`, then `supervise`, then `stop` or `release`. Use it in the event loop only.
 
-    With `orphan`, `start` waits until that worker comes back, instead of starting one.
+    With an `orphan`, `start` does not start a process: it waits until the orphan has connected to this gateway.
 
     Attributes:
-        ended: completed once when the worker is no longer usable, whatever the cause.
+        ended: completed when the worker cannot be used any more, for whatever reason.
     """
 
     def __init__(
@@ -85,12 +85,12 @@ class SessionWorker:
         self._is_cut_off = False
         loop = asyncio.get_running_loop()
         self.ended: asyncio.Future[WorkerEnd] = loop.create_future()
-        # Completed by the handshake.
+        # Completed when a connection of the worker is accepted, at the end of the handshake.
         self._linked: asyncio.Future[None] = loop.create_future()
         # Completed by the worker's Ready message.
         self._ready: asyncio.Future[w.Ready] = loop.create_future()
         self._intake = Intake(distributor, refills=orphan is not None)
-        # Completed once the log has all events that an orphan had when it came back.
+        # Completed when the log has all events that the orphan had at the moment when it connected.
         self._refilled: asyncio.Future[None] = loop.create_future()
         self.commands = PendingCommands(settings.limits.pending_commands, settings.workers.frame_bytes)
         self.health = Health(settings.workers.heartbeat_interval_s, self._send)
@@ -112,12 +112,12 @@ class SessionWorker:
 
     @property
     def rss_bytes(self) -> int:
-        """Resident memory of the process; 0 where the platform does not report it."""
+        """Resident memory of the process; 0 when the platform does not report it, or there is no process yet."""
         return resident_bytes(self.pid) if self.pid else 0
 
     @property
     def outlives_gateway(self) -> bool:
-        """Whether the worker can wait for the next gateway."""
+        """Whether the worker can live on without this gateway, until the next gateway adopts it."""
         return self._lifetime_s > 0 and not self.ended.done() and not self._stopping
 
     @property
@@ -131,10 +131,10 @@ class SessionWorker:
         return WorkerState.WORKER_STATE_SILENT if self.health.is_quiet else WorkerState.WORKER_STATE_READY
 
     async def start(self) -> None:
-        """Start the process, or wait for the orphan, and return once its backend is ready.
+        """Start the process, or wait for the orphan. Return when the backend of the worker is ready.
 
         Raises:
-            WorkerStartFailed: it did not start; `stop` removes what is left of it.
+            WorkerStartFailed: the worker did not become ready. Call `stop` to end its process and remove its socket.
         """
         try:
             if self._orphan is not None:
@@ -153,8 +153,10 @@ class SessionWorker:
         self._steps.started(self._expected.identity)
 
     async def _start_process(self) -> None:
-        """Start the process in a slot of the pool, and wait for the backend without it: a slow source does not occupy
-        the slot.
+        """Start the process, and wait until its backend is ready.
+
+        The process occupies a slot of the pool only until it has connected, because a worker that waits for a slow
+        source must not delay the start of other workers.
         """
         timeout_s = self._settings.workers.start_timeout_s
         try:
@@ -184,7 +186,7 @@ class SessionWorker:
         self._steps.startup_sent()
 
     async def _adopt(self, orphan: Orphan) -> None:
-        """Wait until the orphan has connected, and has sent the events that it kept."""
+        """Wait until the orphan has connected, is ready, and has sent the events that its outbox kept."""
         process = self._process = AdoptedProcess.find(orphan.worker)
         if process is None:
             self._end(CloseReason.WORKER_EXITED, "its worker ended while no gateway was running")
@@ -221,7 +223,7 @@ class SessionWorker:
         return printable(ready.backend, 128)
 
     async def supervise(self) -> WorkerEnd:
-        """Check the worker's signs of life until it ends; return how it ended."""
+        """Check regularly that the worker still sends messages. When the worker has ended, return why."""
         health = self.health
         while not self.ended.done():
             health.ask()
@@ -232,7 +234,7 @@ class SessionWorker:
         return self.ended.result()
 
     def release(self) -> None:
-        """Disconnect from the worker, which lives on and waits for the next gateway."""
+        """Close the connection to the worker. The worker lives on and waits for the next gateway."""
         self._stopping = True
         self._acks.cancel()
         self._endpoint.close()
@@ -241,15 +243,15 @@ class SessionWorker:
         self._end(CloseReason.GATEWAY_SHUTDOWN, "the worker waits for the next gateway")
 
     def kill(self) -> None:
-        """Kill the process. `stop` has to follow all the same."""
+        """Kill the process. The caller must still call `stop` afterwards."""
         if self._process is not None and not self._process.exited.done():
             self._process.kill()
 
     async def stop(self, reason: CloseReason = CloseReason.CLIENT, detail: str = "") -> None:
-        """End the worker: ask it to leave, or send SIGTERM, then SIGKILL. Return when the process has ended and its
-        socket is removed.
+        """End the worker, and return when its process has ended and its socket is removed.
 
-        `reason` and `detail` say why the session ends.
+        The worker is asked to exit by a message, or by SIGTERM when there is no connection. It is killed when it has
+        not exited in time (see `end_process`). `reason` and `detail` say why the session ends.
         """
         self._stopping = True
         self._acks.cancel()
@@ -265,7 +267,8 @@ class SessionWorker:
                     process,
                     ask=self._ask_to_leave if has_link else None,
                     grace_s=self._settings.workers.stop_grace_s,
-                    # An orphan that did not come back may only be slow, so it is asked to leave first.
+                    # A silent worker without a connection is an orphan that did not connect in time. Perhaps it is
+                    # only slow, so it is asked to exit before it is killed.
                     is_stuck=has_link and self.ended.done() and self.ended.result().reason is CloseReason.WORKER_SILENT,
                 )
         finally:
@@ -288,7 +291,7 @@ class SessionWorker:
     def _end(self, reason: CloseReason, detail: str) -> None:
         if not self.ended.done():
             if self._stopping and reason is CloseReason.WORKER_EXITED:
-                reason = CloseReason.CLIENT  # the worker left because it was asked to
+                reason = CloseReason.CLIENT  # the worker exited because this gateway asked for it
             self.ended.set_result(WorkerEnd(reason, detail))
 
     def _exited(self, exited: asyncio.Future[int | None]) -> None:
@@ -310,7 +313,7 @@ class SessionWorker:
         try:
             self._expected.proved(connection.handshake)
         except Refused as refusal:
-            if self._orphan is None:  # the right worker connected, and cannot be used: no other one will connect
+            if self._orphan is None:  # the right process connected but is refused, so waiting any longer is useless
                 self._end(CloseReason.WORKER_START_FAILED, refusal.detail)
             raise
         self._connection = self.commands.connection = connection
@@ -326,8 +329,8 @@ class SessionWorker:
         if connection is self._connection:
             self._is_cut_off = True
         if connection is self._connection and not self._stopping and self._goodbye is None:
-            # When a process ends, its socket may close before its exit is seen. Wait a moment for the exit, which says
-            # more.
+            # When a process ends, the end of its connection is often noticed before its exit. Wait for the exit for a
+            # moment, because the exit code says more than the lost connection.
             asyncio.get_running_loop().call_later(0.2, self._end, CloseReason.WORKER_EXITED, detail)
 
     def on_messages(self, envelopes: Sequence[w.WorkerEnvelope]) -> None:
@@ -386,7 +389,7 @@ class SessionWorker:
                 raise self._broken(f"the worker sent {kind or 'an empty message'}, which is the gateway's to send")
 
     def hold(self, on: bool) -> None:
-        """Stop or resume reading messages of the worker; while stopped, its silence does not count."""
+        """Stop reading messages of the worker (`on`), or resume. Meanwhile the worker does not count as silent."""
         self._held = on
         if self._connection is not None:
             self._connection.hold(on)

@@ -1,4 +1,4 @@
-"""The start-up message of a worker process: made from the settings, and framed for the process's standard input."""
+"""Makes the start-up message of a worker from the settings, and the frame that carries it to the standard input."""
 
 from __future__ import annotations
 
@@ -12,19 +12,20 @@ from mxgw_core.config.models import Settings
 from mxgw_worker.ipc.framing import frame
 from mxgw_worker.ipc.handshake import PROTOCOL_VERSION
 
-# The start-up frame must fit into the pipe, so that writing it never blocks (Linux: 64 KiB, pipe(7)).
+# The largest start-up frame. It must fit into the buffer of the pipe, so that writing never blocks. The buffer has
+# 64 KiB on Linux. Source: pipe(7).
 _STARTUP_BYTES = 60 * 1024
 
 
 class StartupTooLarge(ValueError):
-    """The backend's options do not fit the start-up frame."""
+    """The options of the backend are too large for the start-up frame."""
 
 
 def startup_payload(startup: WorkerStartup) -> bytes:
     """Return the start-up frame for `WorkerProcess.send_startup`.
 
     Raises:
-        StartupTooLarge: the backend options are too large for it.
+        StartupTooLarge: the backend options are too large for the frame.
     """
     payload = frame(startup.SerializeToString())
     if len(payload) > _STARTUP_BYTES:
@@ -36,7 +37,7 @@ def startup_payload(startup: WorkerStartup) -> bytes:
 
 
 def startup_for(spawn: WorkerSpawn, settings: Settings, orphan_lifetime_s: float) -> WorkerStartup:
-    """Return the start-up message of a worker; it has the secret."""
+    """Return the start-up message of a worker. The message contains the worker's secret."""
     backend = settings.backends[spawn.backend]
     workers = settings.workers
     return WorkerStartup(

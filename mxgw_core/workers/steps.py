@@ -1,4 +1,7 @@
-"""The steps of a worker's life, in order: each is reported to the plugins, and is a failpoint for tests."""
+"""The steps of a worker's life, in order. Plugins are called at most steps, and tests can make the gateway die at them.
+
+See `mxgw_core.failpoints` for the names of the steps.
+"""
 
 from __future__ import annotations
 
@@ -10,26 +13,30 @@ from mxgw_core.plugins import PluginHost
 
 
 def cause_in_words(error: Exception) -> str:
-    """Return the message of a `GatewayError`, which a plugin raises on purpose, as the end of a sentence; "" for other
-    errors.
+    """Return the cause of an error as the end of a sentence.
+
+    Only the text of a `GatewayError` is used, because plugins raise it on purpose. Return "" for any other error.
     """
     return f": {error.message}" if isinstance(error, GatewayError) else ""
 
 
 class WorkerSteps:
-    """Reports the steps of one worker. `phase` is "hello" for a worker started here, "adopt" for an adopted one."""
+    """Reports the steps of one worker to the plugins.
+
+    `phase` is "hello" for a worker that this gateway starts, "adopt" for a worker that it adopts.
+    """
 
     def __init__(self, plugins: PluginHost, phase: str) -> None:
         self._plugins = plugins
         self._phase = phase
-        # Whether plugins know of the worker, so that its end must be reported to them.
+        # Whether plugins know this worker. If so, its end must be reported to them.
         self._is_announced = phase == "adopt"
 
     def announce(self, spawn: WorkerSpawn) -> float:
-        """A worker will be started. Return for how many seconds it may outlive this gateway.
+        """Report that a worker will be started. Return how many seconds the worker can live on without a gateway.
 
         Raises:
-            WorkerStartFailed: a plugin prevents it.
+            WorkerStartFailed: a plugin prevents the start.
         """
         lifetime_s = 0.0
         for answer in self._plugins.ask("mxgw_orphan_lifetime", spawn=spawn):
@@ -42,37 +49,37 @@ class WorkerSteps:
         return lifetime_s
 
     def started(self, worker: WorkerIdentity) -> None:
-        """Its process exists, and has not got its start-up message.
+        """Report that the process of the worker exists. It has not got the start-up message yet.
 
         Raises:
-            WorkerStartFailed: a plugin prevents it.
+            WorkerStartFailed: a plugin prevents the start.
         """
         reach("spawn:after-process")
         self._require("mxgw_worker_started", worker=worker)
         reach("spawn:after-pid")
 
     def startup_sent(self) -> None:
-        """The start-up message was sent to the process."""
+        """The start-up message was sent to the process. This is a step for tests only."""
         reach("spawn:after-startup")
 
     def welcomed(self) -> None:
-        """The Welcome was sent: the worker is accepted."""
+        """The worker's connection was accepted. This is a step for tests only."""
         reach(f"{self._phase}:after-welcome")
 
     def ready(self, worker: WorkerIdentity) -> None:
-        """The worker can serve commands."""
+        """Report that the worker is ready to serve commands."""
         reach(f"{self._phase}:before-ready")
         self._plugins.ask("mxgw_worker_ready", worker=worker)
         reach(f"{self._phase}:after-ready")
 
     def stopping(self, worker: WorkerIdentity, reason: CloseReason) -> None:
-        """The worker is about to be asked to leave."""
+        """Report that the worker will be asked to exit now."""
         reach("close:before-manifest")
         self._plugins.ask("mxgw_worker_stopping", worker=worker, reason=reason)
         reach("close:after-manifest")
 
     def exited(self, worker_exit: WorkerExit) -> None:
-        """The worker process has ended, or was never started."""
+        """Report that the worker process has ended, or that it was announced and never started."""
         if self._is_announced:
             reach("close:after-exit")
             self._plugins.ask("mxgw_worker_exited", worker_exit=worker_exit)

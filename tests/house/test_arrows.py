@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import ast
 import subprocess
 import sys
 from collections.abc import Iterable
 
 import pytest
 from support.repository import PACKAGES, belongs_to, imports_of, plugin_directories, shown, sources
+
+import mxgw_core.api
 
 # Imports every module of the packages named as arguments, then prints what is loaded.
 _IMPORT_ALL = """
@@ -149,6 +152,21 @@ def test_plugins_import_the_api_of_core_and_no_other_part_and_no_other_plugin() 
                 and name != "mxgw_core"
                 and not any(belongs_to(name, package) for package in (*allowed, own))
             }
+
+    assert not wrong
+
+
+def test_a_name_that_a_plugin_imports_from_a_module_of_the_api_can_be_imported_from_the_api_itself() -> None:
+    apart = ("mxgw_core.api.cli", "mxgw_core.api.errors")
+    wrong = [
+        f"{shown(path)}: {node.module}.{alias.name}"
+        for directory in plugin_directories()
+        for path in directory.rglob("*.py")
+        for node in ast.walk(ast.parse(path.read_text(), path.name))
+        if isinstance(node, ast.ImportFrom) and belongs_to(node.module or "", "mxgw_core.api")
+        for alias in node.names
+        if node.module not in apart and alias.name not in mxgw_core.api.__all__
+    ]
 
     assert not wrong
 

@@ -94,6 +94,25 @@ def test_all_problems_are_told_together(site: Site, problems: Refused) -> None:
     )  # fmt: skip
 
 
+def test_settings_that_do_not_fit_together_are_all_told_at_the_key_that_was_changed(problems: Refused) -> None:
+    lines = problems(
+        "[backends]\ndefault = 'nowhere'\n[workers]\nframe_bytes = 8388608\n[limits]\nmemory_bytes = 67108864",
+        environ={"MXGW_EVENTS__UNATTACHED_BYTES": "67108864", "MXGW_GATEWAY__LOG_LEVEL": "DEBUG"},
+    )
+
+    assert [line.partition(": ")[2].partition(",")[0] for line in lines] == [
+        "workers.frame_bytes: limits.message_bytes is 4194304 and workers.frame_bytes is 8388608: a message could not "
+        "carry it; lower workers.frame_bytes",
+        "events.unattached_bytes: limits.memory_bytes is 67108864 and events.unattached_bytes is 67108864",
+        "backends.default: 'nowhere' is not configured: add [backends.nowhere]",
+    ]
+    assert [line.partition(": ")[0] for line in lines] == [
+        "settings.toml:4",
+        "environment MXGW_EVENTS__UNATTACHED_BYTES",
+        "settings.toml:2",
+    ]
+
+
 def test_a_problem_that_a_later_layer_would_hide_is_told(site: Site, problems: Refused) -> None:
     site.write("[Workers]\nitems = 1")
     named = site.write("[workers]\nitems = 2", "site.toml")
