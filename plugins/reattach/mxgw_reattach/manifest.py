@@ -4,6 +4,8 @@ The manifest is one SQLite file of mode 0600 in the gateway's data directory. Ea
 one transaction, which is on the disk when it is committed (WAL, synchronous FULL), so a crash loses no step that was
 written. The file contains the workers' secrets. SQLite overwrites a secret when it is replaced or deleted
 (`secure_delete`), and no repr or log shows a secret.
+
+The module has a few more than 400 lines, because every step of a worker's life is one method of the same file.
 """
 
 from __future__ import annotations
