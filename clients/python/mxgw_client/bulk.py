@@ -30,7 +30,7 @@ from mxgw_client.results import (
 from mxgw_client.values import Status, statuses_from_messages
 
 Reference: TypeAlias = str | tuple[str, str]
-"""A reference, or a pair: a reference relative to an object, and the name of that object."""
+"""A reference, or a relative reference and the object to which it belongs."""
 
 # A read whose caller sets `wait_s` gets a deadline that is at least this many seconds longer.
 READ_MARGIN_S = 5.0

@@ -41,7 +41,7 @@ class _Handles(TypedDict):
 
 
 class MxAccess:
-    """The methods of MXAccess. The subclass `BulkCalls` adds calls for many items; `Session` adds open, close, events."""
+    """The methods of MXAccess. `BulkCalls` adds calls for many items; `Session` adds opening, closing and events."""
 
     def __init__(self, calls: Calls, client_name: str) -> None:
         self._calls = calls

@@ -9,8 +9,8 @@ from __future__ import annotations
 
 from collections import deque
 
-# How many references of removed items are kept, because events of these items can still come. The number is about that
-# of the items of the largest sessions.
+# How many references of removed items are kept, because events of these items can still come. A session has at most
+# about this many items.
 ENDED_NAMES_KEPT = 20_000
 
 _Handle = tuple[int, int]
@@ -30,8 +30,8 @@ class ReferenceMap:
         handle = (server_handle, item_handle)
         held = self._held.get(handle)
         self._names[serial] = reference
-        # When two items got the same handle one after the other, the answers to AddItem can come in the wrong order. The
-        # greater serial belongs to the newer item.
+        # When two items got the same handle one after the other, the answers to AddItem can come in the wrong order.
+        # The greater serial belongs to the newer item.
         if held is None or held < serial:
             self._held[handle] = serial
             self._end(held)
