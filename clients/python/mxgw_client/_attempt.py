@@ -113,9 +113,9 @@ class Attempt(Generic[F]):
 
     @property
     def stale_after_s(self) -> float:
-        """After how many seconds without any frame `next_frame` raises StreamStale.
+        """The number of seconds without any frame after which `next_frame` raises StreamStale.
 
-        Before StreamOpened, after how many seconds `next_frame` raises CallTimedOut.
+        Until StreamOpened has come, it is the number of seconds after which `next_frame` raises CallTimedOut.
         """
         if self.opened is None or self.opened.heartbeat_interval_s <= 0:
             return self._open_timeout_s

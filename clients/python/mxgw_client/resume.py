@@ -46,8 +46,8 @@ from mxgw_client.references import ReferenceMap
 
 log = logging.getLogger(__name__)
 
-# Errors that pass: the gateway is still down, has not yet noticed that the old stream is dead, or is still adopting its
-# workers after a restart.
+# After these errors another attempt makes sense. They come while the gateway is down, has not yet noticed that the old
+# stream is dead, or is adopting its workers after a restart.
 _TEMPORARY = (GatewayUnreachable, CallTimedOut, SessionNotReady, SubscriberExists, SubscriberLimitReached)
 _TEMPORARY_CODES = (grpc.StatusCode.RESOURCE_EXHAUSTED, grpc.StatusCode.CANCELLED)
 # The overflow policy that sends a snapshot after each of its gaps.
@@ -311,9 +311,9 @@ class ResumingStream(Generic[F]):
 
     @property
     def stale_after_s(self) -> float:
-        """After how many seconds without any frame the stream counts as cut.
+        """The number of seconds without any frame after which the stream counts as cut.
 
-        Until StreamOpened has come, how many seconds an attempt waits for StreamOpened.
+        Until StreamOpened has come, it is the number of seconds that an attempt waits for StreamOpened.
         """
         return self._state.stale_after_s if isinstance(self._state, Attempt | _Ended) else self._open_timeout_s
 

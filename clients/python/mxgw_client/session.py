@@ -180,8 +180,8 @@ class Session(BulkCalls):
         `start=after(stream.position)`.
 
         Args:
-            start: the place of the first event. `Start.OLDEST` is the oldest event that the gateway still holds, which
-                includes the events since Advise.
+            start: the place of the first event. `Start.OLDEST` is the oldest event that the gateway still holds, so
+                that events which came between Advise and this call are not missed.
             policy: the overflow policy, which acts when this reader falls too far behind. None: the gateway's default.
             on_gap: what the gateway does when a resume cannot be complete.
             heartbeat_interval_s: after this many seconds without other frames the gateway sends a Heartbeat. It can be

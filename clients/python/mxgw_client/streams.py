@@ -119,9 +119,9 @@ class EventStream(AsyncIterator[StreamItem]):
 
     @property
     def stale_after_s(self) -> float:
-        """After how many seconds without any frame the stream counts as cut.
+        """The number of seconds without any frame after which the stream counts as cut.
 
-        Until StreamOpened has come, how many seconds an attempt waits for StreamOpened.
+        Until StreamOpened has come, it is the number of seconds that an attempt waits for StreamOpened.
         """
         return self._stream.stale_after_s
 
