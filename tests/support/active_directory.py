@@ -1,5 +1,4 @@
-"""A real Active Directory domain controller (Samba) on a loopback address, and a relay that can block requests to it.
-"""
+"""A real Active Directory domain controller (Samba) on a loopback address, and a relay that blocks some requests."""
 
 from __future__ import annotations
 
@@ -57,7 +56,9 @@ class ActiveDirectory:
 
 @contextmanager
 def running_active_directory(folder: Path) -> Iterator[ActiveDirectory]:
-    """Run a domain controller during the `with` block. Making it takes some seconds. Skip the test if Samba is missing.
+    """Run a domain controller during the `with` block.
+
+    Making it takes some seconds. Skip the test if Samba is missing.
     """
     if shutil.which("samba", path=f"{os.environ['PATH']}:/usr/sbin") is None or shutil.which("samba-tool") is None:
         pytest.skip("samba is not installed; this installs it: scripts/install_test_services.sh")

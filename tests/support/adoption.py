@@ -45,8 +45,7 @@ async def adopted(client: Client, session_id: str, timeout_s: float = 60) -> ss.
 
 
 async def follow(client: Client, session_id: str, checker: StreamChecker, events: int, **fields: Any) -> None:
-    """Read at least `events` more events and pass them to a checker, starting after its position; then end the stream.
-    """
+    """Pass at least `events` more events to a checker, starting after its position, and then end the stream."""
     resuming = checker.position is not None
     start = after(checker) if resuming else StartPosition(oldest_retained={})
     checker.attach(checker.position if resuming else None)

@@ -194,8 +194,9 @@ async def alarm_client(target: str, key: str = "") -> AsyncIterator[AlarmClient]
 
 @asynccontextmanager
 async def reading(stream: Any) -> AsyncIterator[tuple[Reader, Callable[[Callable[[Reader], bool]], Any]]]:
-    """Read a stream in a task during the block. Yield its reader, and a function that waits for a condition on the
-    reader.
+    """Read a stream in a task during the block.
+
+    Yield its reader, and a function that waits for a condition on the reader.
     """
     reader, news = Reader(), asyncio.Event()
 

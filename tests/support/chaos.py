@@ -75,9 +75,7 @@ class Plan:
 
     @property
     def fits_outbox(self) -> bool:
-        """True when the outbox of a worker holds all events of the longest outage, with a second for the gateway's
-        start.
-        """
+        """True when a worker's outbox holds all events of the longest outage and of one second for the start."""
         return (self.outage_s[1] + 1.0) * self.rate / self.sessions <= self.outbox_events
 
     @property
@@ -270,8 +268,9 @@ class Run:
                 await self.gateway.ended(_PATIENCE_S)
 
     async def _restart(self, figures: Figures) -> list[float]:
-        """Start the gateway. Return, for each session that goes on, the seconds from this start until the session was
-        READY.
+        """Start the gateway.
+
+        Return, for each session that goes on, the seconds from this start until the session was READY.
         """
         began = time.monotonic()
         times: list[float] = []
@@ -305,8 +304,9 @@ class Run:
                 self.outcome.wrong.append(f"session {session.session_id}: {reason} {session.close_detail}")
 
     async def _beside_a_copy(self) -> int:
-        """Run a gateway on a copy of the data directory for a moment. Return how many of the sessions it knows as
-        ended.
+        """Run a gateway on a copy of the data directory for a moment.
+
+        Return how many of the sessions it knows as ended.
         """
         directory = self.gateway.directory / "copy"
         directory.mkdir()

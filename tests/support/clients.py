@@ -154,8 +154,9 @@ async def read_events(stream: Any, count: int) -> tuple[list[StreamEventsRespons
 async def read_to_the_end(
     stream: Any, on_frame: Callable[[StreamEventsResponse], object] = lambda _: None
 ) -> tuple[list[StreamEventsResponse], list[int], Refusal]:
-    """Read a stream until the gateway ends it. Return its frames, the sequences of its events, and the status at its
-    end.
+    """Read a stream until the gateway ends it.
+
+    Return its frames, the sequences of its events, and the status at its end.
 
     For a stream of a plugin's service the list of sequences is empty.
 

@@ -68,7 +68,7 @@ async def one_round(pilot: Any) -> None:
 
 
 def held(app: DashboardApp) -> dict[str, int]:
-    """Return the numbers of objects that the app holds while nothing happens."""
+    """Return the memory of the process, and the numbers of objects that the app holds while nothing happens."""
     gc.collect()
     return {
         "rss_bytes": psutil.Process().memory_info().rss,

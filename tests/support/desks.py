@@ -1,4 +1,4 @@
-"""The plugin that logs operators in against a directory, without a gateway."""
+"""The login of operators against a directory (a part of the plugin acl), without a gateway."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ class Desk:
 
 @contextmanager
 def running_desk(settings: dict[str, Any], passwords: Mapping[str, str]) -> Iterator[Desk]:
-    """Run the plugin with these settings during the block."""
+    """Yield a Desk that uses these settings of the plugin acl."""
     desk = Desk(AclSettings.model_validate(settings), passwords)
     try:
         yield desk
