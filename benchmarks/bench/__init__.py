@@ -1,1 +1,3 @@
-"""The harness of the benchmarks: systems under test, the processes that load and read them, and how ratios are made."""
+"""The harness of the benchmarks: the systems that are measured, the processes that send and read events, and the
+ratios.
+"""

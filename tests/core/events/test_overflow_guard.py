@@ -1,4 +1,4 @@
-"""A policy that fails does no harm: its subscriber gets all events, the gateway goes on, and the failure is logged once."""
+"""A failing policy does no harm: its subscriber gets all events, the gateway goes on, and one message is logged."""
 
 from __future__ import annotations
 

@@ -7,8 +7,8 @@ them:
 - Every event comes once and in order, or an exact gap names it once: checked by `StreamChecker`, over restarts.
 - `recovered` is true if, and only if, nothing is missing between the position and the head: checked by the model below.
 - A gap names no event that the gateway held or the store had: checked by the model below.
-- A position of another numbering, or ahead of the head, is never answered as recovered; and after a restart no position
-that a reader really got is ahead of the head.
+- A position of another numbering, or ahead of the head, is never answered as recovered. After a restart, no position
+  that a reader really got is ahead of the head.
 - A restart in order keeps as much as a SIGKILL: both are followed by the same steps, with the same checks.
 """
 
@@ -291,7 +291,10 @@ class SeamMachine(RuleBasedStateMachine):
             assert verdict.recovered == (not missing), f"recovered is {verdict.recovered}, missing: {missing}"
 
     def is_true(self, reader: Reader, lost: Lost) -> bool:
-        """Return True when a gap names only events that could not be read when the stream opened, or that a policy dropped."""
+        """Return True when a gap names only events that could not be read when the stream opened.
+
+        Events that a policy dropped are right too.
+        """
         named = {s for first, last in lost.ranges() for s in range(first, last + 1)}
         match lost.reason:
             case "RING_EVICTED":

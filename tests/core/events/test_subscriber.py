@@ -239,7 +239,7 @@ def test_drop_oldest_counts_events_and_not_the_ranges_lost_before() -> None:
     pump.gap(100)
     pump.events(4)
 
-    # Six entries are unread. The three oldest are dropped, and with them the gap that lies between them.
+    # Six events are unread. The three oldest are dropped, and with them the gap that lies between them.
     assert told(taken(subscriber)) == [(1, 103), 104, 105, 106]
 
 

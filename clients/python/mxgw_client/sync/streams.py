@@ -168,7 +168,10 @@ class AlarmStream(Iterator[AlarmItem]):
 
     @property
     def position(self) -> Position | None:
-        """The position of the last item that the application got; None when it got nothing and `start` names none."""
+        """The position of the last item that the application got.
+
+        It is None when the application got nothing yet and `start` names no position.
+        """
         return self._position
 
     def __next__(self) -> AlarmItem:
