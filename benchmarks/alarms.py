@@ -47,7 +47,7 @@ alarm_share = {share}
 
 @dataclass
 class Follower:
-    """What one client saw."""
+    """What one client of the storm received."""
 
     events: int = 0
     missing: int = 0

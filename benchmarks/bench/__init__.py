@@ -1,3 +1,1 @@
-"""The harness of the benchmarks: the systems that are measured, the processes that send and read events, and the
-ratios.
-"""
+"""The harness of the benchmarks: the measured systems, the processes that send and read events, and the ratios."""

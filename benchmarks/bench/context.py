@@ -31,8 +31,9 @@ class Context:
         return full * 0.4 if self.quick else full
 
     def wants(self, circumstance: str) -> bool:
-        """Return True when this part of the case was asked for. A part has words such as `N=8` and `1000/s` as its
-        name.
+        """Return True when this part of the case was asked for.
+
+        A part has words such as `N=8` and `1000/s` as its name.
         """
         words = circumstance.replace(",", " ").split()
         return all(part in words for part in self.only)

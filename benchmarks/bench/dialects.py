@@ -145,7 +145,9 @@ def nats_request(connection: socket.socket, subject: str, body: dict[str, Any]) 
 
 
 def jetstream(target: str, options: Options) -> tuple[socket.socket, Feed]:
-    """Subscribe to JetStream by a push consumer without acknowledgements, as an ordered consumer of a NATS client does.
+    """Subscribe to JetStream with a push consumer without acknowledgements.
+
+    The ordered consumers of NATS clients are of this kind.
     """
     connection = nats_connected(target)
     # The consumer of an earlier reader exists for some more seconds, so each consumer gets its own subject.
@@ -171,8 +173,9 @@ def redis_pubsub(target: str, _: Options) -> tuple[socket.socket, Feed]:
 
 
 class RedisStreamFeed(MarkerCounter):
-    """Reads a Redis stream with XREAD, up to `COUNT` entries at a time. It sends the next XREAD when an answer is
-    complete.
+    """Reads a Redis stream with XREAD, up to `COUNT` entries at a time.
+
+    It sends the next XREAD when an answer is complete.
     """
 
     answers = True

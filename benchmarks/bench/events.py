@@ -78,7 +78,7 @@ class Blocks:
         self._sequence_at = len(before) + SEQUENCE_AT
         self._bytes = bytearray((before + RECORD + after) * BLOCK_EVENTS)
         self._bytes[self._sequence_at :: self._step] = _LOW_BYTES
-        # The upper bytes of the sequence are written into all records only when they change.
+        # The number of the block whose sequences the bytes contain at present, without their lowest byte.
         self._high = 0
 
     def block(self, number: int) -> tuple[int, int, bytes]:

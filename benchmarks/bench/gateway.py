@@ -18,6 +18,7 @@ from bench.processes import BenchmarkFailed, environment
 from bench.systems import Load, System, settle
 from bench.window import EVENTS, Window
 
+# Limits of queues that no reader of the harness reaches. All other settings are the defaults.
 ROOMY = """
 [events]
 queue_events = {queue}
@@ -67,9 +68,9 @@ class Mxgw(System):
         self.roomy = roomy
         self.retained_events = retained_events
         self.window_events = window_events
-        # Sent with every call, once a key was made.
+        # Sent with every call after a key was made; empty before.
         self.api_key = ""
-        # Sent by subscribers, when they use another key.
+        # Sent by subscribers that use another key; otherwise empty.
         self.stream_key = ""
 
     def settings(self) -> str:

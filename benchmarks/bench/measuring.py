@@ -27,8 +27,7 @@ Turn = Callable[[], Mapping[str, Any]]
 
 @dataclass(frozen=True, slots=True)
 class Figure:
-    """Something that was measured in every turn: for which system, under which circumstances, what, and in which unit.
-    """
+    """Something that was measured in every turn: the system, the circumstances, the name, the unit and the values."""
 
     system: str
     circumstance: str
@@ -60,7 +59,9 @@ class Ratio:
 
     @property
     def interval(self) -> tuple[float, float] | None:
-        """The range in which the median of 95 of 100 such runs would lie, found by resampling; None with too few pairs.
+        """The range in which the median of 95 of 100 such runs would lie, found by resampling;
+
+        None with too few pairs.
         """
         if len(self.values) < PAIRS_OF_AN_INTERVAL:
             return None
@@ -76,7 +77,9 @@ class Ratio:
 
     @property
     def is_reached(self) -> bool | None:
-        """True when the goal is reached, False when it is not; None when there is no goal or nothing is shown about it.
+        """True when the goal is reached, False when it is not;
+
+        None when there is no goal or nothing is shown about it.
         """
         if self.goal is None or self.is_noise:
             return None

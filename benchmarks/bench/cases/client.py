@@ -18,8 +18,9 @@ GOAL = 0.6
 
 
 def run(context: Context) -> Result:
-    """Measure the applications in turn, on a gateway that has more events than they can read. Each checks every
-    sequence.
+    """Measure the applications in turn, on a gateway that has more events than they can read.
+
+    Each checks every sequence.
     """
     result = Result("client", TITLE, {"seconds": context.seconds(SECONDS)})
     system = MxgwPremade()

@@ -30,7 +30,9 @@ Runs = Mapping[str, Sequence[Mapping[str, Any]]]
 
 
 def subscribers(context: Context) -> Result:
-    """Measure one session with more and more subscribers. The relay beside it shows which part of the cost is gRPC's.
+    """Measure one session with more and more subscribers.
+
+    The relay beside it shows which part of the cost is gRPC's.
     """
     result = Result("growth", SUBSCRIBERS_TITLE, {"seconds": context.seconds(SECONDS)})
     ours, relay = MxgwPremade(), Relay()

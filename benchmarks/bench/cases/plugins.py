@@ -116,7 +116,9 @@ def gateway_with(plugin: str) -> Mxgw:
 
 
 def run(context: Context) -> Result:
-    """Compare with one subscriber, which needs no plugin. Two gateways without any plugin show how large the noise is.
+    """Compare with one subscriber, which needs no plugin.
+
+    Two gateways without any plugin show how large the noise is.
     """
     seconds, few = context.seconds(SECONDS), context.pairs
     many = context.pairs * MORE_PAIRS

@@ -1,5 +1,4 @@
-"""The time until a subscriber has the last values of 10,000 items, compared with encoding and parsing that many values.
-"""
+"""The time until a subscriber has the last values of 10,000 items, compared with encoding and parsing them."""
 
 from __future__ import annotations
 

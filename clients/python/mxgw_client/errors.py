@@ -84,8 +84,10 @@ class ConnectionOptionError(MxgwClientError, ValueError):
 
 
 class PositionFileError(MxgwClientError):
-    """A position file cannot be read or written, has other content, or belongs to another session. The text says what
-    to do."""
+    """A position file cannot be read or written, has other content, or belongs to another session.
+
+    The text says what to do.
+    """
 
 
 class GatewayUnreachable(MxgwClientError):
