@@ -20,7 +20,7 @@ from bench.events import RAW_SOURCE_TIME
 from bench.pacing import paced
 from bench.window import Window
 
-# So many events are reported before the event loop has its turn, as in the simulator.
+# This many events are reported before the event loop has its turn, as in the simulator.
 _SLICE_EVENTS = 512
 _POLL_S = 0.001
 # At higher rates the source sleeps between events, as the sources of other systems do, because timers of an event loop

@@ -322,7 +322,7 @@ class HandleRace:
     def gateway_restarts(self) -> None:
         """Connect another gateway to the worker.
 
-        All messages in both queues are lost, and the new gateway knows no items.
+        All messages in both queues are lost, and the new gateway learns the items from new item records.
         """
         for future in self._waiting.values():
             future.cancel()

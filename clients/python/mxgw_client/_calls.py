@@ -1,4 +1,4 @@
-"""The gRPC calls of one connection: deadlines, metadata, and the errors that failures become."""
+"""Makes the gRPC calls of one connection: adds deadline and metadata, and converts failures into exceptions."""
 
 from __future__ import annotations
 

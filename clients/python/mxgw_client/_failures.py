@@ -128,9 +128,9 @@ def _without_reason(
 
 
 def _is_cut(code: grpc.StatusCode, text: str) -> bool:
-    """Return True when the connection failed, and False when the gateway itself sent this status.
+    """Return True when gRPC made this status because the connection failed, and False when a server sent it.
 
-    A status of the gateway has a reason in its details, and this function is called only for a status without one.
+    The status has no reason in its details, so it does not come from a gateway, which always sends a reason.
     """
     match code:
         case grpc.StatusCode.UNAVAILABLE:

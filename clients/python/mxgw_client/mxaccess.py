@@ -3,6 +3,8 @@
 They behave as in MXAccess (docs/reference/mxaccess.md#methods), except that an HRESULT other than 0 raises
 `MxAccessError`. The session calls Register by itself when it first needs a server handle. Methods for an item accept
 an `Item` or the number of an item handle.
+
+This module has more than 400 lines, because the methods form one list.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Places in an event stream, and where a stream may start."""
+"""Places in an event stream, and the places where a stream can start."""
 
 from __future__ import annotations
 

@@ -10,6 +10,8 @@ Each call is an `Attempt` (`_attempt.py`), which also detects that the gateway h
 `AlarmStream` (`streams.py`) pass the frames of a `ResumingStream` to the application. The position of a stream moves
 when an event or frame is passed to the application, not already when the client reads it from the network. A resumed
 stream begins right after that position.
+
+This module has more than 400 lines, because its parts can only be understood together.
 """
 
 from __future__ import annotations

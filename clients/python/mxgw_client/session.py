@@ -43,7 +43,7 @@ class Session(BulkCalls):
     """One MXAccess context; made by `Gateway.open_session` and `Gateway.attach_session`.
 
     Use the session in an `async with` block, or call `open` and `close`. When a call fails, it raises a subclass of
-    `MxgwClientError`. Several tasks may make calls at the same time; the worker runs them one after another.
+    `MxgwClientError`. Several tasks can make calls at the same time; the worker runs them one after another.
 
     The parameter `timeout_s` of a call is its deadline in seconds; None means the `timeout_s` given to `connect`.
     """

@@ -112,7 +112,7 @@ def test_a_history_store_hides_no_other_gap() -> None:
     assert told(taken(pump.attach(Position(OTHER_EPOCH, 1), older_until=4))) == [(0, 0), 1, 2]
 
 
-# what time does
+# retention by time
 
 
 @pytest.mark.parametrize("text", ["", "x" * 20_000])

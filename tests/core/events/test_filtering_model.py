@@ -138,7 +138,7 @@ class Filtered(RuleBasedStateMachine):
         subscriber = self.pump.attach(Position(EPOCH, after), limits=NO_LIMITS, filters=asked)
         self.readers.append(Reader(subscriber, filters, after))
 
-    # what must come of it
+    # what a reader must get
 
     @precondition(lambda self: self.readers)
     @rule(which=st.integers(0, 100), limit_bytes=st.sampled_from([200, 5_000, 1 << 20]))

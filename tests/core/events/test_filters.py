@@ -224,7 +224,7 @@ def test_a_judged_message_is_freed_with_its_last_reference() -> None:
         gc.enable()
 
 
-# what a chunk holds
+# the events in a chunk
 
 
 @given(st.integers(1, 2**56 - 1), st.integers(1, 127))

@@ -103,7 +103,7 @@ def test_the_references_of_items_that_ended_count_no_more() -> None:
 
 
 def test_what_a_record_counts_never_changes_whatever_is_done_with_its_texts(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The memory that a record counts with does not change while the record exists.
+    """The number of bytes that is counted for a record does not change while the record exists.
 
     Python stores the UTF-8 form of a text when it is first needed, and `sys.getsizeof` counts that form from then on.
     """

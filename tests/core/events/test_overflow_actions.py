@@ -438,7 +438,7 @@ def test_what_is_conflated_is_counted_once_although_a_gap_spans_what_follows() -
     assert pump.distributor.counts.total(GAP_FRAMES, "CONFLATED") == 1
 
 
-# what a policy learns about the lag
+# the lag that a policy is called with
 
 
 def test_a_backlog_that_the_reader_asked_for_is_not_told_to_its_policy() -> None:
