@@ -59,9 +59,9 @@ class Ratio:
 
     @property
     def interval(self) -> tuple[float, float] | None:
-        """The range in which the median of 95 of 100 such runs would lie, found by resampling;
+        """The range in which the median of 95 of 100 such runs would lie, found by resampling.
 
-        None with too few pairs.
+        None when there are too few pairs.
         """
         if len(self.values) < PAIRS_OF_AN_INTERVAL:
             return None
@@ -77,7 +77,7 @@ class Ratio:
 
     @property
     def is_reached(self) -> bool | None:
-        """True when the goal is reached, False when it is not;
+        """True when the goal is reached, False when it is not.
 
         None when there is no goal or nothing is shown about it.
         """

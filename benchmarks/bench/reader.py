@@ -2,8 +2,8 @@
 
 They connect, open the window for the producer, and then count bytes in one loop over all sockets. In a run with a rate,
 every received piece is only stored with its time, and checked after the run, so that work for one subscriber does not
-delay the times of another. Even then, bytes to which the server needs an answer are processed at once. The output is one
-JSON line.
+delay the times of another. Even then, bytes to which the server needs an answer are processed at once. The output is
+one JSON line.
 """
 
 from __future__ import annotations

@@ -60,7 +60,7 @@ F = TypeVar("F")
 
 @dataclass(frozen=True, slots=True)
 class ResumePolicy:
-    """When the client tries to open a stream again after a cut. Pass `resume=None` to have a cut end the stream.
+    """Says when the client opens a stream again after a cut. With `resume=None` instead, a cut ends the stream.
 
     The delay before an attempt is random, so that many clients do not come back at the same moment. It is at most
     `first_delay_s` before the first attempt, at most twice as long before each further one, and never longer than
