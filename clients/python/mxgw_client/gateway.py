@@ -73,7 +73,7 @@ def connect(
 class Gateway:
     """A connection to a gateway; made by `connect`.
 
-    Use the connection in an `async with` block, or call `open` and `close` in the same task.
+    Use the connection in an `async with` block, or call `open` and `close` in the same event loop.
     """
 
     def __init__(self, options: ConnectOptions) -> None:
