@@ -1,4 +1,4 @@
-"""Puts the gateway together from data directory, sessions, plugins, services and server. Starts and stops it in order."""
+"""Puts the gateway together from data directory, sessions, plugins, services and server, and starts and stops it."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The data directory of the gateway (`gateway.data_dir`): sockets and logs of workers, and the lock of the directory."""
+"""The data directory of the gateway (`gateway.data_dir`): its sockets, its logs of workers, and its lock."""
 
 from __future__ import annotations
 
@@ -147,7 +147,7 @@ class DataDirectory:
         return wanted
 
     def socket_of(self, session_id: str) -> Path:
-        """Return the path of the socket for a session's worker. It is short, and always the same for the same session."""
+        """Return the path of the socket for a session's worker. The path is short, and depends only on the session id."""
         return self.run / f"{_short_name(session_id)}.sock"
 
     def log_of_spare(self, name: str) -> Path:

@@ -31,7 +31,7 @@ _waiting: WeakKeyDictionary[asyncio.AbstractEventLoop, deque[asyncio.Future[None
 
 
 async def turn() -> None:
-    """Wait until the event loop has done other work. In each turn of the event loop, only one waiting caller continues."""
+    """Wait until the event loop has done other work. Only one waiting caller continues in each turn of the loop."""
     queue = await _first()
     _next_one(queue)
 
