@@ -147,7 +147,7 @@ class DataDirectory:
         return wanted
 
     def socket_of(self, session_id: str) -> Path:
-        """Return the path of the socket for a session's worker. The path is short, and depends only on the session id."""
+        """Return the path of the socket for a session's worker: a short path that depends only on the session id."""
         return self.run / f"{_short_name(session_id)}.sock"
 
     def log_of_spare(self, name: str) -> Path:

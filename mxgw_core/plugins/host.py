@@ -123,7 +123,7 @@ class PluginHost:
         return MappingProxyType(self._failures)
 
     def source_of(self, plugin: str) -> str:
-        """Return name and version of a plugin's distribution, for logs; the name of the plugin when they are not known."""
+        """Return name and version of a plugin's distribution, for logs; the plugin's name when both are unknown."""
         record = self._records[plugin]
         return f"{record.distribution} {record.version}".strip() or plugin
 
