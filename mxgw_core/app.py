@@ -53,7 +53,8 @@ class GatewayApp:
         origins: where each setting was set (`LoadedSettings.origins`), for display.
 
     Attributes:
-        addresses: the addresses on which the gateway listens, with the real port in place of port 0; empty until then.
+        addresses: the addresses on which the gateway listens, with the real port in place of port 0; empty before it
+            listens.
         sessions_left: how many sessions were left to the next gateway, after `run` has returned.
         gateway: the gateway as plugins see it; it does not exist before `run` has begun.
     """

@@ -129,7 +129,7 @@ class WorkerConnection(asyncio.Protocol):
         self.handshake: GatewayHandshake | None = None
         self.peer: PeerCredentials | None = None
 
-    # asyncio.Protocol
+    # the methods of asyncio.Protocol
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         # A cast instead of an isinstance check, because the transports of uvloop are no subclass of asyncio.Transport.
