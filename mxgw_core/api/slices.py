@@ -85,7 +85,7 @@ def _next_one(queue: deque[asyncio.Future[None] | None]) -> None:
     queue.popleft()
     while queue:
         first = queue[0]
-        assert first is not None  # only a caller that came when the queue was empty has no future
+        assert first is not None  # only a caller that came when the queue was empty is stored as None
         if not first.cancelled():
             first.set_result(None)
             return

@@ -38,7 +38,8 @@ class PeerCredentials:
     def is_same_user(self) -> bool:
         """Return whether the peer runs as the same user as this gateway.
 
-        Return True also where the platform does not report the user. Then only the proof of the secret protects.
+        Return True also where the platform does not report the user. In this case only the proof of the secret
+        keeps other users out.
         """
         return self.uid is None or self.uid == os.getuid()
 
