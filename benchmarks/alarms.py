@@ -1,11 +1,12 @@
-"""How long a list of all active alarms takes to arrive, and whether many clients follow a storm in order.
+"""How long a list of all active alarms takes to arrive, and whether many clients follow a storm of alarms in order.
 
     python benchmarks/alarms.py --alarms 10000 --rate 1000 --clients 8 --seconds 10
 
-First, all of the simulator's alarms are active. In the storm it has twice as many, half of them active, which change at
-the rate. Snapshots are timed from the call to their end, alone and for all clients at once. In the storm each client
-makes sure that no number is missing and that all saw the same. Latency is from the gateway learning of a transition to
-the client having it. Prints one JSON line.
+In the first part all alarms of the simulator are active. A snapshot is timed from the call to its end, first for one
+client alone, then for all clients at once. In the second part, the storm, the simulator has twice as many alarms, half
+of them are active, and they change at the given rate. Each client checks that no sequence is missing, and at the end
+all clients must have seen the same. The latency is the time from the moment when the gateway learns of a change to the
+moment when the client has it. The output is one JSON line.
 """
 
 from __future__ import annotations
@@ -46,7 +47,7 @@ alarm_share = {share}
 
 @dataclass
 class Follower:
-    """What one client saw."""
+    """What one client of the storm received."""
 
     events: int = 0
     missing: int = 0
@@ -57,7 +58,7 @@ class Follower:
     digests: dict[int, bytes] = field(default_factory=dict)
 
     def take(self, message: pb.StreamAlarmsResponse) -> None:
-        """Count and check a frame."""
+        """Count the events of a frame and check their sequences."""
         self.gaps += message.HasField("gap")
         now = time.time()
         for event in message.events.events:
@@ -80,7 +81,7 @@ def channel_of(server: Server) -> grpc.aio.Channel:
 
 
 async def ready(stub: Any, alarms: int) -> None:
-    """Wait until the monitor knows so many alarms."""
+    """Wait until the gateway has this many alarms."""
     async with asyncio.timeout(READY_TIMEOUT_S):
         while True:
             answer = await stub.QueryActiveAlarms(pb.QueryActiveAlarmsRequest(page_size=1))
@@ -90,7 +91,7 @@ async def ready(stub: Any, alarms: int) -> None:
 
 
 async def snapshot_s(server: Server) -> tuple[float, int]:
-    """Return how long a whole list took, and how many alarms it had."""
+    """Return how many seconds a complete snapshot took, and how many alarms it had."""
     async with channel_of(server) as channel:
         await channel.channel_ready()
         began = time.perf_counter()
@@ -106,7 +107,7 @@ async def snapshot_s(server: Server) -> tuple[float, int]:
 
 
 async def snapshots(server: Server, alarms: int, clients: int) -> dict[str, float]:
-    """Time lists: one after another, and all clients at once."""
+    """Time snapshots: first one after another, then for all clients at once."""
     async with channel_of(server) as channel:
         await ready(stub_of(channel), alarms)
     alone = [await snapshot_s(server) for _ in range(5)]
@@ -121,7 +122,7 @@ async def snapshots(server: Server, alarms: int, clients: int) -> dict[str, floa
 
 
 async def follow(server: Server, seconds: float) -> Follower:
-    """Follow from now on."""
+    """Follow the alarms that change from now on for so many seconds."""
     follower = Follower()
     async with channel_of(server) as channel:
         stream = stub_of(channel).StreamAlarms(pb.StreamAlarmsRequest(start=StartPosition(now={})))
@@ -135,7 +136,7 @@ async def follow(server: Server, seconds: float) -> Follower:
 
 
 async def storm(server: Server, clients: int, seconds: float) -> dict[str, float]:
-    """Let clients follow, and compare what they saw."""
+    """Let several clients follow, and compare what they received."""
     async with channel_of(server) as channel:
         await ready(stub_of(channel), 0)
     cpu_s = server.cpu_s()

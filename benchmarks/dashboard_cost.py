@@ -1,16 +1,17 @@
-"""What does a dashboard cost, itself and its gateway, and how soon does it answer a key?
+"""How much a dashboard costs, in its own process and in the gateway, and how soon it answers a key.
 
     python benchmarks/dashboard_cost.py --seconds 10
 
-64 sessions, 8 of them at 1,000 events/s with a reader each (another process), the others with a few slow items. Phases
-take turns: nobody looks; one dashboard on the table; one on a 1,000 events/s session with its events; several on the
-table. Each dashboard runs in a terminal of its own (tmux). Processor time is what the operating system counted for the
-process in the phase. The gateway's cost of an operator is that of the phase, less the mean of the quiet phases beside
-it.
+There are 64 sessions. Eight of them have 1,000 events/s and one reader each (in another process); the others have a few
+slow items. The phases take turns: without a dashboard; with one dashboard that shows the table of sessions; with one
+dashboard that shows the events of a session with 1,000 events/s; with several dashboards that show the table. Each
+dashboard runs in its own terminal (tmux). Processor time is what the operating system counted for a process in the
+phase. The cost of an operator in the gateway is its processor time in the phase, less its mean in the phases without a
+dashboard before and after.
 
-A key is timed from the moment when tmux types it to the first look at the screen that shows its effect; looks
-are 4 ms apart, and they and tmux are part of the figure. `first` is the first time that a view is shown, `open` that a
-session is. Prints one JSON line.
+A key is timed from the moment when tmux types it until the screen shows its effect. The screen is read every 4 ms; this
+and tmux are a part of the figure. `first` are the keys that show a view for the first time, and `open` is the key that
+opens a session. The output is one JSON line.
 """
 
 from __future__ import annotations
@@ -65,11 +66,11 @@ items = {ITEMS}
 """
 
 
-# the load
+# The load
 
 
 async def read(target: str, session_ids: list[str]) -> None:
-    """Read the streams until stdin ends, without a look at what comes."""
+    """Read the streams until stdin ends, without processing what comes."""
     channel = grpc.aio.insecure_channel(target)
 
     async def one(session_id: str) -> None:
@@ -89,7 +90,7 @@ async def read(target: str, session_ids: list[str]) -> None:
 
 @asynccontextmanager
 async def loaded(target: str) -> AsyncIterator[list[Session]]:
-    """Open the sessions and follow the fast ones."""
+    """Open the sessions, and start a process that reads the fast ones."""
     async with AsyncExitStack() as stack:
         client = await stack.enter_async_context(connect(target))
         sessions = []
@@ -113,11 +114,11 @@ async def loaded(target: str) -> AsyncIterator[list[Session]]:
         yield sessions
 
 
-# the dashboards
+# The dashboards
 
 
 class Terminal:
-    """A dashboard in tmux, looked at through one control client, so that a look costs no process."""
+    """A dashboard in tmux. Its screen is read through one control client, so that reading it starts no process."""
 
     def __init__(self, directory: Path, number: int, target: str) -> None:
         self._tmux = ["tmux", "-S", str(directory / f"t{number}"), "-f", "/dev/null"]
@@ -148,7 +149,7 @@ class Terminal:
         self.start_s = time.monotonic() - self._started
 
     def do(self, command: str) -> str:
-        """Run a tmux command; return what it says."""
+        """Run a tmux command, and return its output."""
         assert self._client.stdin is not None
         assert self._client.stdout is not None
         self._client.stdin.write(command + "\n")
@@ -156,7 +157,7 @@ class Terminal:
         said: list[str] | None = None
         while True:
             line = self._client.stdout.readline()
-            # The client's own attaching has flags 0, what we ask for has 1.
+            # The line that answers the attaching of the control client has the flags 0, the answer to a command has 1.
             if line.startswith("%begin") and line.rstrip().endswith(" 1"):
                 said = []
             elif line.startswith(("%end", "%error")) and said is not None:
@@ -173,19 +174,19 @@ class Terminal:
     def until(self, shows: Callable[[str], bool], timeout_s: float = KEY_TIMEOUT_S, doing: str = "") -> None:
         deadline = time.monotonic() + timeout_s
         while not shows(screen := self.screen):
-            time.sleep(LOOK_S)  # a busy loop would take a core from what it measures
+            time.sleep(LOOK_S)  # without this pause the loop would use a core that the measured processes need
             if time.monotonic() > deadline:
                 raise SystemExit(f"the screen never came{doing}:\n{screen}")
 
     def key_ms(self, key: str, shows: Callable[[str], bool]) -> float:
-        """Press a key; return how long its effect took, in milliseconds."""
+        """Press a key, and return how many milliseconds passed until its effect was on the screen."""
         began = time.monotonic()
         self.do(f"send-keys -t t {key}")
         self.until(shows, doing=f" after the key {key}")
         return (time.monotonic() - began) * 1000
 
     def open_session(self, name: str) -> None:
-        """Look at the events of a session."""
+        """Open a session and show its events."""
         self.do("send-keys -t t /")
         self.do(f"send-keys -t t -l '{name}'")
         self.until(lambda screen: f"/{name}" in screen.splitlines()[0])
@@ -203,7 +204,7 @@ class Terminal:
 
 @contextmanager
 def dashboards(directory: Path, target: str, number: int) -> Iterator[list[Terminal]]:
-    """Show so many dashboards."""
+    """Run this number of dashboards during the block."""
     made = []
     try:
         for each in range(number):
@@ -215,7 +216,7 @@ def dashboards(directory: Path, target: str, number: int) -> Iterator[list[Termi
             terminal.close()
 
 
-# the phases
+# The phases
 
 
 def used_s(process: psutil.Process) -> float:
@@ -224,7 +225,7 @@ def used_s(process: psutil.Process) -> float:
 
 
 async def phase(server: Server, seconds: float, apps: list[Terminal]) -> dict[str, float]:
-    """Return what was used in so many seconds: percent of a core, and memory at the end."""
+    """Return what was used in so many seconds: processor time in percent of a core, and the memory at the end."""
     await asyncio.sleep(SETTLE_S)
     began = time.monotonic()
     before = server.cpu_s(), sum(used_s(app.process) for app in apps)
@@ -238,27 +239,27 @@ async def phase(server: Server, seconds: float, apps: list[Terminal]) -> dict[st
 
 
 def cursor(screen: str) -> str:
-    """Return the name on the line that the cursor is on."""
+    """Return the name on the line with the cursor."""
     return next((line[12:30] for line in screen.splitlines() if line.startswith(">")), "")
 
 
 def input_is_open(screen: str) -> bool:
-    """Whether the line that a filter is typed into is there."""
+    """Return True when the screen has the line for the text of a filter."""
     return input_shows(screen, "")
 
 
 def input_shows(screen: str, text: str) -> bool:
-    # Neither the title nor the line of keys.
+    # Leave out the title and the line with the keys.
     return any(line.replace(" ", "").startswith(f"/{text}") for line in screen.splitlines()[1:-1])
 
 
 def keys_ms(app: Terminal) -> dict[str, list[float]]:
-    """Type what an operator types; return how long the keys took, by what they do."""
+    """Type what an operator types. Return how long each key took, sorted by what the keys do."""
     took: dict[str, list[float]] = {"move": [], "first": [], "switch": [], "input": [], "open": []}
 
     def press(what: str, key: str, shows: Callable[[str], bool]) -> None:
         took[what].append(app.key_ms(key, shows))
-        time.sleep(0.13)  # so that keys and repaints meet in every way
+        time.sleep(0.13)  # so that the keys fall on all moments between two repaints
 
     for number in range(6):
         for key in ("j", "j", "k", "G", "g"):
@@ -333,7 +334,7 @@ async def measured(server: Server, directory: Path, seconds: float) -> dict[str,
 
 
 def spread(took: list[float]) -> dict[str, float]:
-    """Return the median, the largest value that 95 % do not pass, and the largest of all."""
+    """Return the median, the 95th percentile and the maximum."""
     ordered = sorted(took)
     return {
         "keys": len(took),

@@ -1,8 +1,8 @@
-"""Write the tables and plots of docs/performance.md from the results kept in benchmarks/results.
+"""Write the tables and plots of docs/performance.md from the results in benchmarks/results.
 
-python benchmarks/run.py --output benchmarks/results     measure
-python benchmarks/document.py                            then this
-python benchmarks/document.py --check                    fails when the page does not show these results
+python benchmarks/run.py --output benchmarks/results     measures, and writes the results
+python benchmarks/document.py                            writes the page from the results
+python benchmarks/document.py --check                    fails when the page does not show the results
 """
 
 from __future__ import annotations
@@ -25,13 +25,13 @@ BEGIN, END = "<!-- measured: begin -->", "<!-- measured: end -->"
 
 
 def kept_results() -> dict[str, Result]:
-    """Return the results that are kept, in the order of the cases."""
+    """Return the stored results, in the order of the cases."""
     paths = {name: RESULTS / f"{name}.json" for name in CASES}
     return {name: result_from_json(json.loads(path.read_text())) for name, path in paths.items() if path.exists()}
 
 
 def goals_table(results: dict[str, Result]) -> list[str]:
-    """Return every ratio that has a goal."""
+    """Return the lines of a table with every ratio that has a goal."""
     lines = ["| figure | where | measured (lowest to highest) | goal | |", "|---|---|---|---|---|"]
     for result in results.values():
         for ratio in result.ratios:
@@ -42,12 +42,12 @@ def goals_table(results: dict[str, Result]) -> list[str]:
 
 
 def _in_order(circumstance: str) -> list[str]:
-    """Return a key by which N=8 stands before N=32."""
+    """Return a sort key that places N=8 before N=32."""
     return [part.zfill(6) if part.isdigit() else part for part in re.split(r"(\d+)", circumstance)]
 
 
 def case_tables(result: Result) -> list[str]:
-    """Return a case's figures, one line per circumstance and system."""
+    """Return the tables with the figures of a case. Each line has one circumstance and one system."""
     figures = sorted(result.figures, key=lambda figure: _in_order(figure.circumstance))
     kinds = list(dict.fromkeys((figure.what, words(figure)) for figure in figures))
     rows: dict[tuple[str, str], dict[str, str]] = {}
@@ -78,7 +78,7 @@ def section(results: dict[str, Result]) -> str:
 
 
 def main() -> int:
-    """Write, or with `--check` compare."""
+    """Write the page; with `--check`, compare it."""
     results = kept_results()
     before = PAGE.read_text()
     head, _, rest = before.partition(BEGIN)

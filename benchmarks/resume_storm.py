@@ -1,11 +1,12 @@
-"""Every subscriber is cut at once: how soon all are back, and whether a healthy stream notices.
+"""All subscribers are cut at the same moment: how soon all are back, and whether another stream is disturbed.
 
     python benchmarks/resume_storm.py --rounds 3
 
-Eight sessions have eight subscribers each, every one on a connection of its own through a relay in this process. The
-relay resets all connections at once, several times; the clients come back by themselves. A ninth session is followed
-directly by a process of its own, which measures the delay from the worker's clock. Calm and storm take turns, and
-medians are compared. Every stream is checked (docs/reference/streams.md#the-promises). Prints one JSON line.
+Eight sessions have eight subscribers each. Each subscriber has its own connection, which passes through a relay in this
+process. The relay resets all connections at once, several times, and the clients resume by themselves. A ninth session
+has a subscriber in a separate process, without the relay, which measures the delay from the worker's clock to its own.
+Calm and stormy phases take turns, and their medians are compared. Every stream is checked
+(docs/reference/streams.md#the-promises). The output is one JSON line.
 """
 
 from __future__ import annotations
@@ -55,7 +56,7 @@ items = {HEALTHY_ITEMS}
 
 
 class Relay:
-    """Passes bytes between clients and the gateway, and can reset every connection."""
+    """Passes bytes between clients and the gateway, and can reset all connections."""
 
     def __init__(self, path: str, tasks: asyncio.TaskGroup) -> None:
         self._path = path
@@ -64,7 +65,7 @@ class Relay:
         self._server: asyncio.Server | None = None
 
     async def start(self) -> str:
-        """Return the address to connect to."""
+        """Start the relay, and return the address for clients."""
         self._server = await asyncio.start_server(self._accept, "127.0.0.1", 0)
         return f"127.0.0.1:{self._server.sockets[0].getsockname()[1]}"
 
@@ -82,7 +83,7 @@ class Relay:
         writer.close()
 
     def reset(self) -> int:
-        """Reset every connection; return how many."""
+        """Reset all connections, and return their number."""
         writers, self._writers = self._writers, []
         for client, up in writers:
             if not client.transport.is_closing():
@@ -99,7 +100,7 @@ class Relay:
 
 
 class Subscriber:
-    """One stream with its checker, and when it came back from its last cut."""
+    """One stream with its checker, and the time at which it was open again after its last cut."""
 
     def __init__(self, stream: EventStream) -> None:
         self.stream = stream
@@ -142,7 +143,10 @@ def observations(frame: Frame) -> Iterator[Observation]:
 
 
 async def storms(relay: Relay, subscribers: list[Subscriber], calm: asyncio.Event, took: list[float]) -> None:
-    """Cut everybody again and again until `calm`; note for each how long it took to be back."""
+    """Cut all subscribers again and again until `calm` is set.
+
+    Add to `took` how many seconds each needed to be back.
+    """
     while not calm.is_set():
         before = [one.cuts for one in subscribers]
         began = time.perf_counter()
@@ -224,7 +228,7 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=3, help="how often calm and storm take turns")
     parser.add_argument("--seconds", type=float, default=5.0, help="length of one turn")
     arguments = parser.parse_args()
-    random.seed(1)  # the jitter of the clients is the same in each run
+    random.seed(1)  # so that the random delays of the clients are the same in each run
     with tempfile.TemporaryDirectory(prefix="mxgw-bench-") as name, gateway(Path(name) / "g", SETTINGS) as server:
         print(json.dumps(asyncio.run(measure(server.target, arguments.rounds, arguments.seconds))))
 

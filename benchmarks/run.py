@@ -1,11 +1,11 @@
-"""Measure mxgw beside floors and peers, in one run each. `make bench` runs all cases.
+"""Measure mxgw, floors and peers side by side. `make bench` runs all cases.
 
     python benchmarks/run.py                                    all cases
-    python benchmarks/run.py --case latency --only N=8          one case, a part of it
-    python benchmarks/run.py --case throughput --quick          quick; do not quote its figures
+    python benchmarks/run.py --case latency --only N=8          a part of one case
+    python benchmarks/run.py --case throughput --quick          a quick run; do not quote its figures
 
-Prints tables, and writes one JSON file per case into the output directory; with --only, what the file has of the other
-parts stays.
+The program prints tables, and writes one JSON file per case into the output directory. With --only, the results of the
+other parts stay in the file.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ OUTPUT = Path("var/benchmarks")
 
 
 def main() -> int:
-    """Run the cases asked for; exit status 1 when one of them is not valid."""
+    """Run the cases that were asked for. Return exit status 1 when one of them is not valid."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--case", action="append", choices=list(CASES), help="may be given several times")
     parser.add_argument("--only", action="append", default=[], metavar="WORD", help="parts of a case: N=8, 1000/s")

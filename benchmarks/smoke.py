@@ -1,9 +1,10 @@
-"""The guard of CI: is the product still as fast, against floors measured in the same minute? `make bench-smoke`.
+"""The check of CI that mxgw is still as fast as before, compared with floors measured in the same minute.
 
-Ratios of neighbouring turns are compared with what they were when `REFERENCES` was written. A ratio that fell below
-its margin fails. The margins are wide, because CI machines are busy: they were chosen so that none of the runs in
-docs/performance.md failed, and so that the mistakes listed there do fail. A failing measurement is repeated once, with
-twice the turns: a machine that was busy for a moment passes then, and a regression fails again.
+`make bench-smoke` runs it. Ratios of neighbouring turns are compared with the ratios at the time when they were written
+into this file (`ONE_READER` and the others). A ratio fails when it is less than a given part of the earlier one. These
+parts are small, because CI machines are busy: they were chosen so that none of the runs in docs/performance.md failed,
+and that the mistakes listed there do fail. A measurement that fails is repeated once with twice as many turns. A
+machine that was busy for a moment passes then, and a real loss of speed fails again.
 """
 
 from __future__ import annotations
@@ -32,7 +33,7 @@ PAIRS = 5
 
 @dataclass(frozen=True, slots=True)
 class Reference:
-    """What a ratio was, and what part of it must be left."""
+    """An earlier ratio, and `margin`, the part of it that must at least be reached."""
 
     what: str
     ratio: float
@@ -51,7 +52,10 @@ CLIENT = Reference("client's events per processor second / bare grpc.aio's", 0.6
 
 
 def gateway(context: Context, subscribers: int, what: str) -> Ratio:
-    """Processor time and not events per second, which other work on the machine disturbs more."""
+    """Return the processor time of the relay divided by that of the gateway, per event.
+
+    Processor time is compared and not events per second, because other work on the machine disturbs it less.
+    """
     ours, relay = MxgwPremade(), Relay()
     with context.running([ours, relay]):
         runs = context.turns("gateway", [ours, relay], Load(subscribers, 0.4))
@@ -79,7 +83,7 @@ CHECKS: tuple[tuple[Reference, Callable[[Context], Ratio]], ...] = (
 
 
 def main() -> int:
-    """Exit status 1 when a ratio is too low, twice."""
+    """Measure and print all ratios. Return exit status 1 when a ratio is too low twice."""
     console, began, failed = Console(width=None if sys.stdout.isatty() else 120), time.monotonic(), 0
     table = Table("ratio", "median", "lowest", "highest", "reference", "at least", "", box=None, pad_edge=False)
     for reference, measure in CHECKS:

@@ -1,15 +1,16 @@
-"""Does a healthy subscriber notice that seven others on its session have stopped reading?
+"""Whether a healthy subscriber is disturbed when seven others of its session stop reading.
 
     python benchmarks/stalled_subscribers.py --seconds 20
 
-One gateway, one session with a load of 10,000 events/s. A healthy subscriber in a process of its own measures the
-delay of every event from the worker's clock to its own, without a pause. Phases take turns: alone, then with stalled
-subscribers (another process; each with a connection of its own and gRPC's default options, which take megabytes before
-a write blocks), then alone again, and so on. So what disturbs the machine disturbs both. This is done for each
-overflow policy: with `disconnect` the stalled are cut, with others they stay for all of the time.
+There is one gateway and one session with a load of 10,000 events/s. A healthy subscriber in a separate process measures
+the delay of every event from the worker's clock to its own, without a pause. Phases without and with stalled
+subscribers take turns, so that other work on the machine disturbs both kinds alike. The stalled subscribers run in
+another process. Each has its own connection with gRPC's default options, which takes megabytes before a write blocks.
+All this is done for each overflow policy: with `disconnect` the gateway cuts the stalled subscribers, with the other
+policies they stay.
 
-Prints one JSON line. `rss_growth_mib` is per stalled subscriber: the gateway's most in a phase, less what it had
-before; `held_mib` is what the gateway itself says it holds for each.
+The output is one JSON line. `rss_growth_mib` is, per stalled subscriber, the largest memory of the gateway in a phase,
+less its memory before. `held_mib` is what the gateway itself reports that it holds for each of them.
 """
 
 from __future__ import annotations
@@ -50,7 +51,7 @@ items = {ITEMS}
 """
 
 
-# the stalled ones
+# The stalled subscribers
 
 
 async def stalled(target: str, session_id: str, policy: str) -> None:
@@ -61,15 +62,15 @@ async def stalled(target: str, session_id: str, policy: str) -> None:
         await call.read()
     print(json.dumps("stalled"), flush=True)
     await asyncio.get_running_loop().run_in_executor(None, sys.stdin.read)
-    os._exit(0)  # as a client that crashes, without closing its stream
+    os._exit(0)  # end like a client that crashes, without closing its stream
 
 
-# the phases
+# The phases
 
 
 @asynccontextmanager
 async def loaded_session(server: Server) -> AsyncIterator[tuple[Gateway, Session, Child]]:
-    """A session with its healthy reader, under load."""
+    """Yield a session under load with its healthy subscriber."""
     async with connect(server.target) as client, client.open_session() as session:
         reader = Child.listener(server.target, session.session_id)
         try:
@@ -83,7 +84,7 @@ async def loaded_session(server: Server) -> AsyncIterator[tuple[Gateway, Session
 
 
 async def measured(policy: str, seconds: float) -> dict[str, object]:
-    """Return the figures of one policy."""
+    """Measure with one policy, and return the figures."""
     alone: list[dict[str, float]] = []
     beside: list[dict[str, float]] = []
     growth_mib, left, cut_after_s, held_mib = [], [], [], []

@@ -1,4 +1,4 @@
-"""Browse a part of the plant, subscribe to everything in it with one call, and take the events in batches.
+"""Browse a part of the plant, subscribe to all items in it with one call, and read the events in batches.
 
 python examples/bulk_subscribe.py [TARGET [PARENT [SECONDS]]]
 """
@@ -34,8 +34,8 @@ async def main(target: str, parent: str, seconds: float) -> None:
 
         counts: Counter[str] = Counter()
         try:
-            # The stream opens after the items were advised, and still has all their events: it begins with the
-            # oldest that the gateway holds.
+            # The stream is opened after the items were advised and still gets all their events, because it begins with
+            # the oldest event that the gateway holds.
             async with asyncio.timeout(seconds), session.events() as events:
                 async for frame in events.batches():
                     if isinstance(frame, EventBatch):

@@ -1,4 +1,4 @@
-"""Follow tags, and treat everything a stream can say: events, gaps, heartbeats, and how it ends.
+"""Follow tags, and handle everything that can come in a stream: events, gaps, heartbeats, and the end.
 
 python examples/follow_events.py [TARGET [EVENTS]]
 """
@@ -23,7 +23,8 @@ async def main(target: str, events_wanted: int | None) -> None:
                     case DataChange(is_good=True):
                         print(f"{item.sequence:>8}  {item.reference:<24} {item.value!s:<22} {item.source_time}")
                     case DataChange():
-                        # A failure status, or bad quality: keep the last good value, and show that it is old.
+                        # The event has a failure status or bad quality: keep the last good value, and show that it is
+                        # out of date.
                         why = ", ".join(map(str, item.statuses))
                         print(f"{item.sequence:>8}  {item.reference:<24} {item.quality.name}: {why}")
                     case Gap():

@@ -1,4 +1,4 @@
-"""The client without `await`, cell by cell, for scripts and notebooks.
+"""The client without `await`, for scripts and notebooks, in cells.
 
 python examples/notebook_sync.py [TARGET]
 """
@@ -27,7 +27,7 @@ for reading in session.read_bulk(["Tank_001.Level", "Tank_002.Level", "No_Such.T
 session.write_once("Valve_001.PositionSP", 55.0)
 print("setpoint", session.read("Valve_001.PositionSP").value)
 
-# %% Follow a tag for five values. Interrupt the cell at any time; the next one goes on where it stopped.
+# %% Follow a tag for five values. You can interrupt this cell at any time; the next cell goes on with the next event.
 subscription = session.subscribe("Tank_001.Level")
 events = session.events()
 levels: list[object] = []

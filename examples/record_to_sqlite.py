@@ -1,9 +1,9 @@
-"""Record data changes in SQLite, each exactly once: values and position are committed together.
+"""Record data changes in SQLite, each exactly once: values and position are committed in one transaction.
 
     python examples/record_to_sqlite.py [TARGET [DATABASE [EVENTS]]]
 
-Run it again with the same file: it attaches to its session if that still lives, and goes on after the last event it
-committed. What the gateway no longer holds by then is in the table `gaps`, not silently missing.
+Run it again with the same file: if its session is still open, the program attaches to it and goes on after the last
+event that it committed. Events that the gateway no longer holds by then are listed in the table `gaps`.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ CREATE TABLE IF NOT EXISTS place (only INTEGER PRIMARY KEY CHECK (only = 1), ses
 
 
 async def session_to_use(gateway: Gateway, session_id: str) -> tuple[Session, bool]:
-    """Return the session of the run before when it still lives, else a new one; and whether it is the old one."""
+    """Return the session of the earlier run if it is still open, or a new one; and True when it is the earlier one."""
     if session_id:
         with contextlib.suppress(errors.SessionNotFound, errors.SessionEnded):
             return await gateway.attach_session(session_id).open(), True
@@ -36,7 +36,7 @@ async def session_to_use(gateway: Gateway, session_id: str) -> tuple[Session, bo
 
 
 def store(database: sqlite3.Connection, frame: EventBatch | Gap, session_id: str, position: Position) -> int:
-    """Commit one frame and the position after it; return how many changes it had."""
+    """Commit one frame and the position after it. Return how many data changes the frame had."""
     rows: list[tuple[object, ...]] = []
     with database:
         if isinstance(frame, EventBatch):

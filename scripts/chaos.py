@@ -1,12 +1,13 @@
-"""End the gateway again and again under load. The last line is one JSON object; exit code 1 when a promise was broken.
+"""End the gateway again and again under load, and check that no promise is broken.
 
     python scripts/chaos.py --rounds 100
 
-Rounds of each kind, mixed: SIGKILL, SIGTERM, `mxgw drain`, and a second gateway on a copy of the data directory beside
-the running one. For each kind the line says how many rounds, how many sessions went on (once a round), what is
-`unexplained`, how many events were checked, how many gaps came, and how long adoptions took, which is only reported.
-`unexplained` counts sessions that ended, events that were neither delivered nor within an exact gap, and everything
-else that breaks a promise. With outages that fit the workers' outbox there must be no gap.
+There are rounds of four kinds in random order: SIGKILL, SIGTERM, `mxgw drain`, and a second gateway on a copy of the
+data directory while the first one runs. The last line of the output is one JSON object. For each kind it has the number
+of rounds, of sessions that went on (counted in each round), of events and of gaps, and the times that adoptions took.
+`unexplained` counts sessions that ended, events that were neither delivered nor named in an exact gap, and all other
+broken promises. As long as an outage fits the outbox of the workers there must be no gap. The exit code is 1 when a
+promise was broken.
 """
 
 from __future__ import annotations
@@ -24,7 +25,7 @@ from support.chaos import Kind, Plan, run
 
 
 def main() -> int:
-    """Run and return 0 when every promise was kept."""
+    """Run the plan. Return 0 when every promise was kept."""
     default = Plan()
     kinds = [kind.value for kind in Kind]
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)

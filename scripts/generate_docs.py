@@ -1,6 +1,6 @@
-"""Write docs/configuration.md from the settings models of mxgw and of the plugins that come with it.
+"""Write docs/configuration.md from the settings models of mxgw and its built-in plugins.
 
-With --check nothing is written; exit code 1 when the page is out of date.
+With --check nothing is written, and the exit code is 1 when the page is out of date.
 """
 
 from __future__ import annotations
@@ -143,7 +143,7 @@ def _summary(section: str) -> str:
 
 
 def _plugin_models() -> Iterator[tuple[str, type[BaseModel]]]:
-    """The built-in plugins that have settings, and their models, by name."""
+    """Yield the name and the settings model of each built-in plugin that has settings."""
     for entry in sorted(distribution("mxgw").entry_points.select(group="mxgw.plugins"), key=lambda found: found.name):
         declare = getattr(entry.load()(), "mxgw_settings", None)
         if declare is not None:
@@ -151,7 +151,7 @@ def _plugin_models() -> Iterator[tuple[str, type[BaseModel]]]:
 
 
 def _plugin_tables(table: tuple[str, ...], model: type[BaseModel]) -> Iterator[str]:
-    """The model's own keys as one table, then a section for each table within it."""
+    """Yield a table with the keys of the model, and then a section for each model inside it."""
     inner = {name: schema.model_in(field.annotation) for name, field in model.model_fields.items()}
     yield f"### [{'.'.join(table)}]\n\n{(model.__doc__ or '').strip()}\n"
     yield _table(table, {name: field for name, field in model.model_fields.items() if inner[name] is None})
@@ -204,7 +204,7 @@ def _range(field: FieldInfo) -> str:
 
 
 def main() -> int:
-    """Write the page, or compare it."""
+    """Write the page; with --check, compare it."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--check", action="store_true", help="change nothing; exit 1 when the page is out of date")
     parser.add_argument("--page", type=Path, default=PAGE, help="where the page is (default: %(default)s)")

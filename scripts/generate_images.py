@@ -1,8 +1,8 @@
-"""Make the pictures of docs/dashboard.md from the running app, on the plant that its tests watch.
+"""Make the pictures of docs/dashboard.md with the running app, on the same example plant as its tests.
 
-    .venv/bin/python scripts/generate_images.py            or, with others: make docs
+    .venv/bin/python scripts/generate_images.py            `make docs` runs this too
 
-The pictures are SVG files that load nothing from the web; text is shown in a font that the reader has.
+The pictures are SVG files that load nothing from the web. Their text is shown in a font of the reader's system.
 """
 
 from __future__ import annotations
@@ -47,18 +47,18 @@ async def shot(size: tuple[int, int], keys: tuple[str, ...]) -> str:
 
 
 def without_links(svg: str) -> str:
-    """Return the picture without links to fonts on the web."""
+    """Return the picture without its links to fonts on the web."""
     return re.sub(r"\s*@font-face \{.*?\}", "", svg, flags=re.DOTALL).replace("Fira Code,", "")
 
 
 def pictures() -> Iterator[tuple[Path, str]]:
-    """Yield each file name and the picture that belongs into it."""
+    """Yield the name of each file and the picture for it."""
     for name, (size, keys) in SHOTS.items():
         yield IMAGES / f"dashboard-{name}.svg", asyncio.run(shot(size, keys))
 
 
 def main() -> None:
-    """Write every picture."""
+    """Write all pictures."""
     sys.path.insert(0, str(ROOT / "tests"))
     IMAGES.mkdir(exist_ok=True)
     for path, picture in pictures():

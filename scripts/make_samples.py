@@ -1,7 +1,8 @@
-"""Make a sample of every file that a gateway leaves behind, with the code as it is: tests/samples/<version>-<n>.
+"""Make a sample of every file that a gateway writes, with the present code, in tests/samples/<version>-<n>.
 
-Run it before a change of a file's format is merged, on the code without the change. tests/system/test_samples.py opens
-each sample with the code as it is then: the files of a site must open, or be refused with a sentence.
+Run this before a change of the format of a file is merged, on the code without the change. tests/system/test_samples.py
+opens each sample with the code of that time. The files of a site must either open, or be refused with a sentence that
+says why.
 """
 
 from __future__ import annotations
@@ -26,7 +27,7 @@ from mxgw_core.config import schema
 
 SAMPLES = Path(__file__).resolve().parent.parent / "tests" / "samples"
 MXGW = [sys.executable, "-m", "mxgw_cli"]
-# The sample's settings that differ from their defaults; all others are written, too.
+# Settings of the sample that differ from their defaults. All other settings are written with their defaults.
 CHOSEN: dict[str, dict[str, Any]] = {
     "backends.sim": {"kind": "sim"},
     "backends.line4": {"kind": "opcua", "url": "opc.tcp://127.0.0.1:1", "user": "mxgw"},
@@ -48,7 +49,7 @@ SECRETS = '[backends.line4]\npassword = "of line 4"\n\n[plugins.acl.ldap]\nservi
 
 
 def main() -> int:
-    """Make the next sample and print where it is."""
+    """Make the next sample, and print its directory."""
     number = 1
     while (place := SAMPLES / f"{version('mxgw')}-{number}").exists():
         number += 1
@@ -69,7 +70,7 @@ def main() -> int:
 
 
 def _use(site: Path) -> dict[str, Any]:
-    """Run a gateway in `site` and use it; return what the files must hold afterwards."""
+    """Run a gateway in `site` and use it. Return what its files must contain afterwards."""
     (site / "settings.toml").write_text("\n".join(_settings()))
     (site / ".secrets.toml").write_text(SECRETS)
     (site / ".secrets.toml").chmod(0o600)
@@ -94,12 +95,12 @@ def _use(site: Path) -> dict[str, Any]:
             client.open_session(client_name="limited") as session,
         ):
             session.read("Tank_001.Level")
-            with suppress(MxgwClientError):  # this refusal is in the audit log
+            with suppress(MxgwClientError):  # the call is refused, which leaves an entry in the audit log
                 session.read("Pump_001.Speed")
         with mxgw_client.connect(target, api_key=everything["key"]) as client:
             left = client.open_session(client_name="left behind", tag="line4", keep=True).open()
             left.write_once("Valve_001.PositionSP", 50.0)
-            gateway.send_signal(signal.SIGKILL)  # the files as a killed gateway leaves them
+            gateway.send_signal(signal.SIGKILL)  # so that the files are as a killed gateway leaves them
             gateway.wait()
     finally:
         gateway.kill()
@@ -129,7 +130,7 @@ def _json(site: Path, *arguments: str) -> dict[str, Any]:
 
 
 def _settings() -> list[str]:
-    """Return the lines of a settings file that sets every setting there is."""
+    """Return the lines of a settings file that contains every setting."""
     lines: list[str] = []
     tables: dict[str, dict[str, Any]] = {".".join(name): values for name, values in _core()}
     for entry in distribution("mxgw").entry_points.select(group="mxgw.plugins"):
@@ -153,7 +154,10 @@ def _core() -> list[tuple[tuple[str, ...], dict[str, Any]]]:
 
 
 def _tables(name: str, model: type[BaseModel]) -> dict[str, dict[str, Any]]:
-    """Return the plain values of a settings model at their defaults, and those of the tables inside it."""
+    """Return the default values of a settings model and of each model inside it.
+
+    Key: the name of a table of the settings file. Value: the keys and default values of this table.
+    """
     tables: dict[str, dict[str, Any]] = {name: {}}
     for key, field in model.model_fields.items():
         inner = schema.model_in(field.annotation)
@@ -167,7 +171,7 @@ def _tables(name: str, model: type[BaseModel]) -> dict[str, dict[str, Any]]:
 
 
 def _copy_database(path: Path, target: Path) -> None:
-    """Copy a database into one file, including what is still in its write-ahead log."""
+    """Copy a database into one file, together with the content of its write-ahead log."""
     target.parent.mkdir(parents=True, exist_ok=True)
     source, copy = sqlite3.connect(path), sqlite3.connect(target)
     source.backup(copy)

@@ -1,11 +1,12 @@
-"""Make the virtual environment .venv with this package and its extras; does nothing when it is up to date.
+"""Make the virtual environment .venv with this package and its extras. Do nothing when it is up to date.
 
-    python3 scripts/set_up.py opcua dashboard          what `make demo` needs
-    python3 scripts/set_up.py opcua dashboard dev      what `make test` and `make check` need
+    python3 scripts/set_up.py opcua dashboard          for `make demo`
+    python3 scripts/set_up.py opcua dashboard dev      for `make test` and `make check`
 
-Progress goes to standard error, so that the output of what runs afterwards stays clean. Exit status: 0 ready, 1 with a
-sentence that says why not. It uses nothing newer than Python 3.6, because saying "this Python is too old" is one of its
-duties, and nothing outside the standard library, because there is nothing else yet.
+Progress is printed to standard error, so that it does not mix with the output of the command that runs afterwards. The
+exit status is 0 when the environment is ready, and 1 when it is not; a sentence then says why. This script must run
+with Python 3.6, so that it can say that a Python is too old, and it uses only the standard library, because nothing
+else is installed yet.
 """
 
 import hashlib
@@ -23,7 +24,7 @@ VENV = ROOT / ".venv"
 VENV_PYTHON = VENV / "Scripts" / "python.exe" if os.name == "nt" else VENV / "bin" / "python"
 STAMP = VENV / "set-up.json"
 OLDEST = (3, 11)
-# Editable installs of a pyproject.toml need 21.3; what comes with Python 3.11 is 22.3 or newer.
+# Editable installs of a pyproject.toml need pip 21.3. Python 3.11 comes with 22.3 or newer.
 OLDEST_PIP = (22, 3)
 
 
@@ -39,7 +40,7 @@ def main(extras):
     if moved or not is_usable():
         make_venv(python, version)
     else:
-        # One environment serves all targets: what an earlier one needed stays.
+        # All targets of make use one environment, so extras that an earlier target needed are kept.
         goal["extras"] = sorted({*goal["extras"], *stamp.get("extras", [])})
     if STAMP.exists():
         STAMP.unlink()
@@ -51,9 +52,10 @@ def main(extras):
 
 
 def find_python():
-    """Return this interpreter, or a newer one on PATH when this one is too old."""
+    """Return the path of this Python, or of a newer one on PATH when this one is too old."""
     if sys.version_info >= OLDEST:
-        # Inside an environment this is the Python it was made from: .venv may be about to be removed.
+        # Inside a virtual environment this is the Python from which it was made, because .venv itself can be removed
+        # below.
         return getattr(sys, "_base_executable", None) or sys.executable
     for minor in range(20, OLDEST[1] - 1, -1):
         found = shutil.which(f"python3.{minor}")
@@ -66,9 +68,9 @@ def find_python():
 
 
 def goal_for(python, extras):
-    """Return the facts that are stored in a finished environment; when one changes, it is set up again."""
+    """Return the facts that are stored in a finished environment. When one of them changes, it is set up again."""
     return {
-        # An environment that was moved points to where it was.
+        # An environment that was moved still refers to its old directory.
         "place": str(ROOT),
         "python": os.path.realpath(python),
         "extras": sorted(extras),
@@ -90,7 +92,7 @@ def covers(stamp, goal):
 
 
 def is_usable():
-    """Return whether .venv has a Python that is new enough, and pip; it may have been made by hand."""
+    """Return True when .venv has a Python that is new enough, and pip. (The user can have made .venv by hand.)"""
     check = f"import sys, pip; sys.exit(sys.version_info < {OLDEST})"
     try:
         return subprocess.call([str(VENV_PYTHON), "-c", check], stderr=subprocess.DEVNULL, cwd=str(ROOT)) == 0
@@ -126,7 +128,7 @@ def pip(*arguments):
 
 
 def run(step, command):
-    """Run one step, and print its name and seconds; return its output when it failed, else nothing."""
+    """Run one step, and print its name and its seconds. Return its output when it failed, otherwise ""."""
     sys.stderr.write(f"  {step} ...")
     sys.stderr.flush()
     began = time.time()

@@ -1,1 +1,1 @@
-"""The harness of the benchmarks: systems under test, the processes that load and read them, and how ratios are made."""
+"""The harness of the benchmarks: the measured systems, the processes that send and read events, and the ratios."""

@@ -1,11 +1,11 @@
 """An application that reads a stream, in one of four ways: `python -m bench.application '{...}'`.
 
-library  mxgw_client, whole batches: the application looks at sequence and value of every event
-each     mxgw_client, one event at a time with `async for`
-raw      mxgw_client, whole batches, and the same two fields of the contract's messages in them
-bare     grpc.aio and the protobuf library, nothing else, looking at the same two fields
+    library  mxgw_client, whole batches: the application reads sequence and value of every event
+    each     mxgw_client, one event at a time with `async for`
+    raw      mxgw_client, whole batches; the application reads the two fields from the protobuf messages
+    bare     grpc.aio and the protobuf library without mxgw_client; the application reads the same two fields
 
-Prints one JSON line with the events read and the processor seconds of this process for them.
+The output is one JSON line with the number of events per second and the processor time of this process per event.
 """
 
 from __future__ import annotations
@@ -28,12 +28,12 @@ from bench.dialects import STREAM_EVENTS, stream_request
 from bench.window import Window
 
 WARM_UP_S = 0.3
-# Events read one by one between two looks at the clock.
+# How many events are read one by one before the clock is read again.
 PAUSE_EVENTS = 1_000
 
 
 async def library(target: str, session_id: str) -> AsyncIterator[int]:
-    """Yield the last sequence of each batch once its events were looked at."""
+    """Yield the last sequence of each batch after the application has read its events."""
     due = 1
     async with connect(target) as gateway, gateway.attach_session(session_id) as session:
         async for frame in session.events().batches():
@@ -82,7 +82,7 @@ async def bare(target: str, session_id: str) -> AsyncIterator[int]:
 
 
 def touched(events: Iterable[Event], due: int) -> int:
-    """Look at two fields of every event; return the sequence due next."""
+    """Read two fields of every event; return the sequence that must come next."""
     for event in events:
         if event.sequence != due:
             raise WrongStream(f"event {event.sequence} came where {due} was due")
@@ -95,7 +95,7 @@ WAYS = {"library": library, "each": each, "raw": raw, "bare": bare}
 
 
 async def run(way: str, target: str, session_id: str, seconds: float) -> dict[str, Any]:
-    """Read for so long after a warm-up."""
+    """Read for so many seconds after a warm-up, and return the figures."""
     window = Window.named()
     window.open()
     began = time.perf_counter()

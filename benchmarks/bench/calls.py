@@ -1,7 +1,7 @@
-"""`mxgw` with its calls counted: `python -m bench.calls FILE WORKER ARGUMENTS...`.
+"""Runs `mxgw` and counts its calls: `python -m bench.calls FILE WORKER ARGUMENTS...`.
 
-Counts what the event loop's thread calls, functions in Python and in C alike. Unlike time, the number is the same on a
-busy machine and on an idle one, so a small difference between two gateways shows.
+It counts every function, in Python or in C, that the thread of the event loop calls. Unlike a time, this number is the
+same on a busy and on an idle machine, so it shows small differences between two gateways.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ _NUMBER = struct.Struct("<Q")
 
 
 class Calls:
-    """The number, in a file that the gateway writes and the harness reads at any time."""
+    """The number of calls, in a file that the gateway writes and the harness can read at any time."""
 
     def __init__(self, path: Path) -> None:
         with path.open("r+b") as file:
@@ -29,7 +29,7 @@ class Calls:
         return int(_NUMBER.unpack_from(self._map)[0])
 
     def count(self) -> None:
-        """Count from now on what this thread calls."""
+        """Begin to count the calls of this thread."""
         number, write, cell = 0, _NUMBER.pack_into, self._map
 
         def on_call(_frame: FrameType, event: str, _of: object) -> None:

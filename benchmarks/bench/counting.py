@@ -1,7 +1,7 @@
-"""Counting events in the bytes of a stream without parsing them, and noticing every lost, repeated or swapped one.
+"""Counts events in the bytes of a stream without parsing them, and detects every lost, repeated or swapped event.
 
-What runs per event runs in C: `bytes` slicing with a step, or `bytes.count`. A wrong stream raises `WrongStream`,
-because its figure would mean nothing.
+The work for each event is done in C, by slicing bytes with a step or by `bytes.count`. A wrong stream raises
+`WrongStream`, because its figures would be worthless.
 """
 
 from __future__ import annotations
@@ -12,14 +12,14 @@ _LOW_BYTES = bytes(range(256))
 
 
 class WrongStream(Exception):
-    """An event was lost, came twice, or came in another order."""
+    """An event was lost, came twice, or came in the wrong order."""
 
 
 class StrideCounter:
-    """Events of one fixed size, `stride` bytes apart, the sequence `offset` bytes behind the start of each.
+    """Counts events of one fixed size: the distance of two events is `stride` bytes, and a sequence begins at `offset`.
 
-    The low byte of every sequence is compared with what is due, and now and then the whole of it.
-    `noise` is what a server may put between two events unasked; it is skipped.
+    The lowest byte of every sequence is compared with the expected one, and from time to time the whole sequence.
+    `noise` are bytes that the server can send between two events without being asked; they are skipped.
     """
 
     answers = False
@@ -29,15 +29,15 @@ class StrideCounter:
         self._stride = stride
         self._offset = offset
         self._noise = noise
-        # Bytes until the next low byte.
+        # The number of bytes until the lowest byte of the next sequence.
         self._due = offset
         self._expected = _LOW_BYTES * (2 + (1 << 20) // stride // 256 + 1)
 
     def feed(self, buffer: bytearray, start: int, end: int) -> None:
-        """Count what is in `buffer[start:end]`.
+        """Count the events in `buffer[start:end]`.
 
         Raises:
-            WrongStream: it is not what follows.
+            WrongStream: the bytes are not those of the next events.
         """
         if self._noise and (at := self._noise_near_an_end(buffer, start, end)) >= 0:
             self._skip(at, buffer, start, end)
@@ -62,7 +62,10 @@ class StrideCounter:
             raise WrongStream(f"event {SEQUENCE.unpack_from(buffer, last)[0]} came where {self.sequence} was due")
 
     def _noise_near_an_end(self, buffer: bytearray, start: int, end: int) -> int:
-        """Return the place of noise that the low bytes of this piece do not show; -1 when there is none."""
+        """Return the place of noise near the begin or the end of this piece; -1 when there is none.
+
+        Elsewhere noise shows because it shifts the low bytes of the sequences; here there are too few of them.
+        """
         reach = self._stride + len(self._noise)
         at = buffer.find(self._noise, start, min(end, start + reach))
         return at if at >= 0 else buffer.find(self._noise, max(start, end - reach), end)
@@ -73,20 +76,23 @@ class StrideCounter:
 
 
 class MarkerCounter:
-    """Events of varying size: their markers are counted, and the last one's sequence must agree with the count."""
+    """Counts events of different sizes. Each event contains a marker once, and the markers are counted.
+
+    The number of markers must agree with the sequence of the last event.
+    """
 
     answers = False
 
     def __init__(self) -> None:
         self.sequence = 0
-        # What follows the last marker that was counted.
+        # The bytes after the last marker that was counted.
         self.tail = b""
 
     def feed(self, buffer: bytearray, start: int, end: int) -> None:
-        """Count what is in `buffer[start:end]`.
+        """Count the events in `buffer[start:end]`.
 
         Raises:
-            WrongStream: more or fewer events than the last sequence says.
+            WrongStream: the number of markers does not agree with the last sequence.
         """
         data = self.tail + buffer[start:end]
         count = data.count(MARKER)

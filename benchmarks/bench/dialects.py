@@ -1,7 +1,8 @@
 """How a subscriber of each system connects, and how its events are counted.
 
-Every dialect is a function `(target, options) -> (socket, feed)`: it subscribes with plain sockets, waits until the
-server has confirmed it, and returns what counts the bytes that follow. So no client library is part of any figure.
+Every dialect is a function `(target, options) -> (socket, feed)`. It subscribes with a plain socket, waits until the
+server has confirmed the subscription, and returns an object that counts the bytes that follow. So no figure includes
+the cost of a client library.
 """
 
 from __future__ import annotations
@@ -22,7 +23,8 @@ from bench.http2 import GrpcFeed
 STREAM_EVENTS = "/mxgw.v1.EventService/StreamEvents"
 SUBJECT = b"mxgw"
 _SIZE = str(RECORD_BYTES).encode()
-# The bytes before and after each event on the way to a subscriber, where they are fixed.
+# The bytes before and after each event in the stream of a subscriber, in protocols where these bytes are always the
+# same.
 NATS_BEFORE, NATS_AFTER = b"MSG " + SUBJECT + b" 1 " + _SIZE + b"\r\n", b"\r\n"
 REDIS_BEFORE = b"*3\r\n$7\r\nmessage\r\n$4\r\n" + SUBJECT + b"\r\n$" + _SIZE + b"\r\n"
 MQTT_TOPIC = len(SUBJECT).to_bytes(2, "big") + SUBJECT
@@ -30,7 +32,10 @@ RECEIVE_BUFFER_BYTES = 1024 * 1024
 
 
 class Feed(Protocol):
-    """Counts the events of one subscriber; `sequence` is the last one seen. With `answers`, its server waits for it."""
+    """Counts the events of one subscriber. `sequence` is that of the last event.
+
+    `answers` is True when the server waits for answers of the subscriber, so that bytes must be processed at once.
+    """
 
     sequence: int
     answers: bool
@@ -56,7 +61,7 @@ def connected(target: str) -> socket.socket:
 
 
 def read_until(connection: socket.socket, ending: bytes) -> bytes:
-    """Read an answer, one byte at a time so that nothing behind it is taken."""
+    """Read an answer byte by byte, so that no byte after its end is read."""
     data = b""
     while not data.endswith(ending):
         byte = connection.recv(1)
@@ -67,19 +72,23 @@ def read_until(connection: socket.socket, ending: bytes) -> bytes:
 
 
 def raw(target: str, _: Options) -> tuple[socket.socket, Feed]:
-    """Records and nothing else."""
+    """Subscribe to a stream that contains the records and nothing else."""
     return connected(target), StrideCounter(RECORD_BYTES, SEQUENCE_AT)
 
 
 def grpc_stream(target: str, options: Options) -> tuple[socket.socket, Feed]:
-    """`options`: path, requests (hex, dealt out to the subscribers), metadata, stride (records of one size)."""
+    """Subscribe to a gRPC stream.
+
+    Options: `path`; `requests` in hexadecimal, of which each subscriber takes one in turn; `metadata`; `stride`, which
+    is True when all records have the same size.
+    """
     connection = connected(target)
     feed = GrpcFeed(connection, stride=options.get("stride", False), keep_all=options.get("stamps", False))
     requests = options["requests"]
     request = bytes.fromhex(requests[options["index"] % len(requests)])
     feed.start(options["path"], request, options.get("metadata", {}))
     buffer = bytearray(65536)
-    # StreamOpened, or the other system's equivalent, comes once the subscriber is attached.
+    # StreamOpened, or the corresponding message of the other system, says that the subscriber is attached.
     while not feed.kept:
         size = connection.recv_into(buffer)
         if not size:
@@ -89,13 +98,13 @@ def grpc_stream(target: str, options: Options) -> tuple[socket.socket, Feed]:
 
 
 def stream_request(session_id: str) -> bytes:
-    """Return the request for all that the session's log holds and all that follows."""
+    """Return the request for all events that the log of the session holds and for all that follow."""
     return StreamEventsRequest(session_id=session_id, start=StartPosition(oldest_retained={})).SerializeToString()
 
 
 def nats_connected(target: str) -> socket.socket:
     connection = connected(target)
-    read_until(connection, b"\r\n")  # INFO
+    read_until(connection, b"\r\n")  # the server's INFO
     options = {
         "verbose": False,
         "pedantic": False,
@@ -114,12 +123,12 @@ def nats(target: str, _: Options) -> tuple[socket.socket, Feed]:
     connection.sendall(b"SUB " + SUBJECT + b" 1\r\nPING\r\n")
     read_until(connection, b"PONG\r\n")
     stride = len(NATS_BEFORE) + RECORD_BYTES + len(NATS_AFTER)
-    # The server asks once, some seconds after the connection, whether it is alive.
+    # Some seconds after the connection the server sends one PING to check whether the client is alive.
     return connection, StrideCounter(stride, len(NATS_BEFORE) + SEQUENCE_AT, noise=b"PING\r\n")
 
 
 def nats_request(connection: socket.socket, subject: str, body: dict[str, Any]) -> dict[str, Any]:
-    """Ask the JetStream API and return its answer."""
+    """Send a request to the JetStream API, and return the answer."""
     payload = json.dumps(body).encode()
     connection.sendall(f"SUB reply 9\r\nPUB {subject} reply {len(payload)}\r\n".encode() + payload + b"\r\n")
     while not (line := read_until(connection, b"\r\n")).startswith(b"MSG"):
@@ -136,14 +145,17 @@ def nats_request(connection: socket.socket, subject: str, body: dict[str, Any]) 
 
 
 def jetstream(target: str, options: Options) -> tuple[socket.socket, Feed]:
-    """A push consumer without acknowledgements: what an ordered consumer of a NATS client is."""
+    """Subscribe to JetStream with a push consumer without acknowledgements.
+
+    The ordered consumers of NATS clients are of this kind.
+    """
     connection = nats_connected(target)
-    # An earlier reader's consumer lives on for seconds: each has a subject of its own.
+    # The consumer of an earlier reader exists for some more seconds, so each consumer gets its own subject.
     deliver = f"deliver.{os.getpid()}.{options['index']}"
     connection.sendall(f"SUB {deliver} 1\r\nPING\r\n".encode())
     read_until(connection, b"PONG\r\n")
     config = {"deliver_subject": deliver, "deliver_policy": "all", "ack_policy": "none", "replay_policy": "instant"}
-    # Asked for on another connection: behind its answer there are only events on this one.
+    # The consumer is created on another connection, so that only events come on the connection of the subscriber.
     asking = nats_connected(target)
     nats_request(
         asking, "$JS.API.CONSUMER.CREATE.events", {"stream_name": "events", "config": {**config, "max_waiting": 0}}
@@ -161,12 +173,15 @@ def redis_pubsub(target: str, _: Options) -> tuple[socket.socket, Feed]:
 
 
 class RedisStreamFeed(MarkerCounter):
-    """Reads a stream with XREAD, up to `COUNT` entries a time, and asks again as soon as an answer is whole."""
+    """Reads a Redis stream with XREAD, up to `COUNT` entries at a time.
+
+    It sends the next XREAD when an answer is complete.
+    """
 
     answers = True
     COUNT = 4_000
     _SIZE_LINE = re.compile(rb"\*1\r\n\*2\r\n\$4\r\n" + SUBJECT + rb"\r\n\*(\d+)\r\n")
-    # Between an entry's id and its record.
+    # The bytes between the id of an entry and its record.
     _BETWEEN = b"\r\n*2\r\n$1\r\ne\r\n$" + _SIZE + b"\r\n"
 
     def __init__(self, connection: socket.socket) -> None:
@@ -217,7 +232,7 @@ def mqtt_connected(target: str, name: str) -> socket.socket:
 
 
 def mqtt_publish_head(qos: int) -> bytes:
-    """Return the bytes before the record in a PUBLISH; with QoS 1 the last two bytes are the packet id."""
+    """Return the bytes before the record in a PUBLISH. With QoS 1 the last two of them are the packet id."""
     packet_id = b"\x00\x01" if qos else b""
     length = len(MQTT_TOPIC) + len(packet_id) + RECORD_BYTES
     remaining = bytes((length,)) if length < 128 else bytes((length & 0x7F | 0x80, length >> 7))
@@ -225,7 +240,7 @@ def mqtt_publish_head(qos: int) -> bytes:
 
 
 class MqttAckFeed(StrideCounter):
-    """QoS 1: as above, and every packet is acknowledged."""
+    """Counts the events of MQTT with QoS 1 and acknowledges every packet."""
 
     answers = True
 

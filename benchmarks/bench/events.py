@@ -1,7 +1,7 @@
-"""The event that every system carries: one encoded mxgw record of 120 bytes, the same bytes for all of them.
+"""The event that every system carries: one encoded mxgw record of 120 bytes, the same bytes in all systems.
 
-A producer changes only two places of it: the sequence, and for latency runs the moment it was sent. Both have fixed
-widths, so producing costs next to nothing and readers find them without parsing.
+A producer changes only two places of the record: the sequence, and in measurements of latency the time at which it was
+sent. Both have a fixed width, so that producing an event costs almost nothing and readers find both without parsing.
 """
 
 from __future__ import annotations
@@ -14,19 +14,19 @@ from mxgw.v1.events_pb2 import EVENT_KIND_DATA_CHANGE, DataChange, Event, EventB
 from mxgw.v1.values_pb2 import QUALITY_GOOD
 
 RECORD_BYTES = 120
-# Every record has this once, as the source's own text of its time: readers that cannot count by length count these. It
-# is long and repeats no character, so that a search can skip many bytes at a time.
+# Every record contains this text exactly once, as the raw text of its source time. Readers that cannot count by length
+# count these texts. It is long and repeats no character, so that a search can skip many bytes at a time.
 MARKER = b"ABCDEFGHIJKLMNOPQRSTUVWXYZ:-+<>"
 RAW_SOURCE_TIME = MARKER.decode()
 _STAMP = 1.5
-# A time in the middle of a second: its nanoseconds have the width that nearly all have.
+# A time in the middle of a second. Its nanoseconds take as many bytes as those of nearly all times.
 _TIME_NS = time.time_ns() // 1_000_000_000 * 1_000_000_000 + 500_000_000
 
 BLOCK_EVENTS = 256
 _LOW_BYTES = bytes(range(256))
 
 SEQUENCE = struct.Struct("<Q")
-# The value of the event: CLOCK_MONOTONIC in nanoseconds, exact in a double for a hundred days of uptime.
+# The value of the event: CLOCK_MONOTONIC in nanoseconds. A double can hold it exactly for a hundred days of uptime.
 STAMP = struct.Struct("<d")
 
 
@@ -52,7 +52,7 @@ def _record() -> bytes:
 
 
 RECORD = _record()
-# Tag and length of the record, then the tag of Event.sequence.
+# The place of the sequence: after the tag and the length of the record, and the tag of Event.sequence.
 SEQUENCE_AT = 3
 STAMP_AT = RECORD.index(STAMP.pack(_STAMP))
 MARKER_AT = RECORD.index(MARKER)
@@ -60,7 +60,7 @@ assert len(RECORD) == RECORD_BYTES, len(RECORD)
 
 
 def record_of(sequence: int, stamp_ns: int = 0) -> bytes:
-    """Return one record."""
+    """Return the record with this sequence and, in measurements of latency, this time."""
     record = bytearray(RECORD)
     SEQUENCE.pack_into(record, SEQUENCE_AT, sequence)
     STAMP.pack_into(record, STAMP_AT, float(stamp_ns))
@@ -68,9 +68,9 @@ def record_of(sequence: int, stamp_ns: int = 0) -> bytes:
 
 
 class Blocks:
-    """Blocks of 256 consecutive events, each wrapped as a protocol wants it; the first has 255, as there is no event 0.
+    """Makes blocks of 256 consecutive events. The first block has 255 events, because there is no event 0.
 
-    `before` and `after` are the bytes of the protocol around each record.
+    `before` and `after` are the bytes that the protocol puts around each record.
     """
 
     def __init__(self, before: bytes = b"", after: bytes = b"") -> None:
@@ -78,7 +78,7 @@ class Blocks:
         self._sequence_at = len(before) + SEQUENCE_AT
         self._bytes = bytearray((before + RECORD + after) * BLOCK_EVENTS)
         self._bytes[self._sequence_at :: self._step] = _LOW_BYTES
-        # The upper bytes of the sequences are those of event 1 in all of them.
+        # The number of the block whose sequences the bytes contain at present, without their lowest byte.
         self._high = 0
 
     def block(self, number: int) -> tuple[int, int, bytes]:

@@ -1,10 +1,11 @@
 """The floors: servers that only move bytes. `python -m bench.floors raw|relay DIRECTORY`.
 
-raw     what the producer sends is written to every subscriber's socket: the least a server can do
-relay   the producer's frames go into a list, and a gRPC stream per subscriber takes all there is from its place on,
-        up to a message: the gateway without everything that makes it one (numbers, limits, sessions, identity)
+    raw     writes everything that the producer sends to the socket of every subscriber, the least a server can do
+    relay   keeps the producer's frames in a list, and sends each subscriber a gRPC stream of all frames after its
+    place,
+            joined into messages: a gateway without numbers, limits, sessions and identities
 
-Prints one JSON line with the address for the producer and the one for subscribers when it is ready.
+When it is ready, it prints one JSON line with the address for the producer and the address for subscribers.
 """
 
 from __future__ import annotations
@@ -27,14 +28,14 @@ from bench.window import EVENTS
 
 BATCH_BYTES = 512 * 1024
 FRAME_BYTES = 4 * 1024 * 1024
-# More than the window allows a producer to be ahead of the slowest reader.
+# More bytes than a producer can be ahead of the slowest reader.
 KEPT_BYTES = 2 * EVENTS * 120
-# StreamOpened, empty: says that the subscriber is attached.
+# An empty StreamOpened, which says that the subscriber is attached.
 OPENED = b"\x0a\x00"
 
 
 class Copy(asyncio.Protocol):
-    """One connection of the raw floor; what arrives on one is written to all others."""
+    """One connection of the raw floor. Bytes that arrive on one connection are written to all others."""
 
     def __init__(self, everyone: set[asyncio.Transport]) -> None:
         self._everyone = everyone
@@ -54,7 +55,7 @@ class Copy(asyncio.Protocol):
 
 
 class RecentBlocks(asyncio.Protocol):
-    """The last blocks a producer sent, and the messages that readers at the same place share."""
+    """The last blocks of a producer, and the message that readers at the same place get together."""
 
     def __init__(self) -> None:
         self._decoder = FrameDecoder(FRAME_BYTES)
@@ -106,7 +107,7 @@ class RecentBlocks(asyncio.Protocol):
 
 
 class Handler(grpc.GenericRpcHandler):
-    """`/bench/relay`, bytes in and out."""
+    """Serves the stream `/bench/relay`, whose requests and messages are plain bytes."""
 
     def __init__(self, blocks: RecentBlocks) -> None:
         self._blocks = blocks
@@ -132,7 +133,8 @@ async def raw(_: Path) -> None:
 async def relay(directory: Path) -> None:
     blocks = RecentBlocks()
     path = directory / "source.sock"
-    # Without a reference the server would be garbage-collected and stop listening.
+    # The variable keeps a reference to the server. Without it Python would collect the server, and it would stop
+    # listening.
     source = await asyncio.get_running_loop().create_unix_server(lambda: blocks, str(path))
     server = grpc.aio.server(options=[("grpc.max_send_message_length", FRAME_BYTES)])
     server.add_generic_rpc_handlers([Handler(blocks)])

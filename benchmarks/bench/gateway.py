@@ -1,4 +1,4 @@
-"""mxgw as a system: with real workers, or with events that were made beforehand."""
+"""mxgw as a system to measure, with real workers or with events that were made beforehand."""
 
 from __future__ import annotations
 
@@ -18,6 +18,7 @@ from bench.processes import BenchmarkFailed, environment
 from bench.systems import Load, System, settle
 from bench.window import EVENTS, Window
 
+# Limits of queues that no reader of the harness reaches. All other settings are the defaults.
 ROOMY = """
 [events]
 queue_events = {queue}
@@ -37,10 +38,10 @@ _EVENT_BYTES = 400
 
 
 class Mxgw(System):
-    """The gateway, with real workers whose backend makes the harness's events.
+    """The gateway with real workers, whose backend makes the events of the harness.
 
-    `plugins` are enabled; `settings` are appended to the file. `roomy`: queues and logs hold what the window of
-    `window_events` lets run ahead; otherwise every limit is the default.
+    `plugins` are enabled, and `settings` are appended to the settings file. With `roomy`, queues and logs are large
+    enough for the `window_events` events that a producer can be ahead; otherwise all limits are the defaults.
     """
 
     name = "mxgw"
@@ -48,7 +49,7 @@ class Mxgw(System):
 
     @property
     def launcher(self) -> tuple[str, ...]:
-        """What Python runs as `mxgw`: here with a worker of the harness."""
+        """The arguments of Python that start `mxgw` with a worker of the harness."""
         return ("-m", "bench.launch", self.worker)
 
     def __init__(
@@ -67,13 +68,13 @@ class Mxgw(System):
         self.roomy = roomy
         self.retained_events = retained_events
         self.window_events = window_events
-        # Sent with every call, once a key was made.
+        # Sent with every call after a key was made; empty before.
         self.api_key = ""
-        # Sent by subscribers, when they use another key.
+        # Sent by subscribers that use another key; otherwise empty.
         self.stream_key = ""
 
     def settings(self) -> str:
-        """Return the settings file."""
+        """Return the text of the settings file."""
         enabled = ", ".join(f'"{name}"' for name in self.plugins)
         queue = self.window_events * 3 // 2
         limits = {"queue": queue, "queue_bytes": queue * _EVENT_BYTES}
@@ -120,7 +121,7 @@ rate = 0
             self.api_key = self.make_key()
 
     def make_key(self, *limits: str) -> str:
-        """Return a new API key, made as an administrator makes one."""
+        """Create an API key with the command line, as an administrator does, and return it."""
         done = subprocess.run(
             [sys.executable, "-m", "mxgw_cli", "keys", "create", "bench", "--json", *limits],
             check=False,
@@ -137,7 +138,7 @@ rate = 0
         return asyncio.run(self._turn(load))
 
     def connect(self, api_key: str = "") -> Gateway:
-        """Return the gateway for the client library."""
+        """Return a connection of the client library to this gateway."""
         key = api_key or self.api_key
         return connect(self.target, api_key=key or None, insecure_api_key=bool(key))
 
@@ -155,7 +156,7 @@ rate = 0
             if key := self.stream_key or self.api_key:
                 arguments["metadata"] = {"authorization": f"Bearer {key}"}
             pids = [[self.server_pid], children_of(self.server_pid)]
-            for _ in range(2 if load.replay_events else 1):  # the first one fills the log
+            for _ in range(2 if load.replay_events else 1):  # before events are replayed, a first run fills the log
                 result = await asyncio.to_thread(self.read, load, pids, dialect="grpc", **arguments)
             return result
 
@@ -164,7 +165,7 @@ rate = 0
 
 
 class MxgwPremade(Mxgw):
-    """The gateway alone: its worker sends events that were made beforehand."""
+    """The gateway with a worker that sends events made beforehand, so that only the gateway's own cost is measured."""
 
     name = "mxgw gateway"
     worker = "premade_worker"

@@ -1,8 +1,8 @@
-"""A gRPC client of one streaming call that only counts: the least of HTTP/2 that a server accepts.
+"""A gRPC client of one streaming call that only counts bytes, with the least of HTTP/2 that a server accepts.
 
-It announces what a gRPC client on a fast link announces after a while (4 MiB windows, frames up to 1 MiB), gives window
-back as it reads, answers pings, and cuts the stream into messages by their length prefix. Of a message of events it
-reads the first sequence. Nothing else is parsed while it runs.
+It announces the windows and frame sizes that a gRPC client on a fast link announces after a while (4 MiB windows,
+frames up to 1 MiB). It enlarges the window as it reads, answers pings, and divides the stream into messages by their
+length prefix. In a message of events it reads the first sequence. It parses nothing else while it runs.
 """
 
 from __future__ import annotations
@@ -26,11 +26,11 @@ _STREAM = 1
 _SETTING = struct.Struct(">HI")
 _INITIAL_WINDOW, _MAX_FRAME = 4, 5
 _LENGTH = struct.Struct(">I")
-# StreamEventsResponse.events
+# The tag of StreamEventsResponse.events.
 _EVENTS_TAG = 0x12
-# Enough of a message to hold the first sequence: two tags, two lengths, the sequence and its tag.
+# So many bytes at the start of a message contain its first sequence: two tags, two lengths, the sequence and its tag.
 _HEAD_BYTES = 24
-# Of messages whose events differ in size, one in so many is kept and parsed when the run is over.
+# When events differ in size, one of so many messages is kept, and parsed after the run.
 _SAMPLE_EVERY = 32
 
 
@@ -44,7 +44,7 @@ def _text(value: bytes) -> bytes:
 
 
 def _headers(path: str, metadata: dict[str, str]) -> bytes:
-    """Return an HPACK block without Huffman coding or indexing. Source: RFC 7541, static table."""
+    """Return a block of HPACK headers without Huffman coding or indexing. Source: RFC 7541, static table."""
     block = b"\x83\x86\x04" + _text(path.encode()) + b"\x01" + _text(b"localhost")
     block += b"\x0f\x10" + _text(b"application/grpc") + b"\x00" + _text(b"te") + _text(b"trailers")
     for name, value in metadata.items():
@@ -54,7 +54,11 @@ def _headers(path: str, metadata: dict[str, str]) -> bytes:
 
 @dataclass(slots=True)
 class Kept:
-    """A message that was kept: when it was complete, its bytes, and the first sequence behind it (0: unknown)."""
+    """A message that was kept: the time at which it was complete, its bytes, and the first sequence of the next
+    message.
+
+    `next_sequence` is 0 when it is not known.
+    """
 
     arrived_ns: int
     message: bytes
@@ -62,7 +66,7 @@ class Kept:
 
 
 def first_record(message: bytes | bytearray) -> int:
-    """Return where the first record of a StreamEventsResponse begins; 0 when it holds no events."""
+    """Return the place of the first record in a StreamEventsResponse; 0 when the message has no events."""
     if message[0] != _EVENTS_TAG:
         return 0
     at = 1
@@ -80,14 +84,15 @@ def _sequence_at(message: bytes | bytearray, record: int) -> int:
 
 @dataclass(slots=True)
 class GrpcFeed:
-    """Cuts the bytes of one connection into messages and counts their events.
+    """Divides the bytes of one connection into messages and counts their events.
 
-    `stride`: all records have the known size, so every one is checked. `keep_all`: every message is kept, for runs with
-    little traffic. Otherwise messages are sampled.
+    With `stride` all records have the same size, so that every record is checked. With `keep_all` every message is
+    kept, for runs with few messages. Otherwise only some of the messages are kept.
     """
 
     connection: socket.socket
-    # Settings and pings may wait until the run is over; window is given back long before it is needed.
+    # The answers to settings and pings can wait until the end of the run. The window is enlarged long before it is used
+    # up.
     answers = False
     stride: bool = False
     keep_all: bool = False
@@ -108,7 +113,7 @@ class GrpcFeed:
     _unreturned: int = 0
 
     def start(self, path: str, request: bytes, metadata: dict[str, str]) -> None:
-        """Open the connection's only stream."""
+        """Open the only stream of the connection."""
         settings = _SETTING.pack(_INITIAL_WINDOW, WINDOW_BYTES) + _SETTING.pack(_MAX_FRAME, FRAME_BYTES)
         message = b"\x00" + _LENGTH.pack(len(request)) + request
         self.connection.sendall(
@@ -120,10 +125,10 @@ class GrpcFeed:
         )
 
     def feed(self, buffer: bytearray, start: int, end: int) -> None:
-        """Take what was received.
+        """Process received bytes.
 
         Raises:
-            WrongStream: the stream ended, a Gap came, or numbers are missing.
+            WrongStream: the stream ended, a Gap came, or sequences are missing.
         """
         at = start
         while at < end:
@@ -145,7 +150,7 @@ class GrpcFeed:
             self._unreturned = 0
 
     def _frame_part(self) -> None:
-        """Act on a whole frame header, or on the whole payload of a frame that is no data."""
+        """Process a complete frame header, or the complete payload of a frame that is not DATA."""
         part, self._partial = bytes(self._partial), bytearray()
         if self._control is None:
             length, kind, flags = int.from_bytes(part[:3], "big"), part[3], part[4]
@@ -193,7 +198,7 @@ class GrpcFeed:
                 self._end_message()
 
     def _head_missing(self) -> int:
-        """Return how many bytes of the message's head are still to come, as far as is known."""
+        """Return how many bytes of the message's head have not come yet, as far as this is known."""
         have = len(self._head)
         return 5 - have if have < 5 else 5 + min(_LENGTH.unpack_from(self._head, 1)[0], _HEAD_BYTES) - have
 

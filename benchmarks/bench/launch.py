@@ -1,4 +1,4 @@
-"""`mxgw` with one thing changed: the program it starts as a worker. `python -m bench.launch WORKER ARGUMENTS...`.
+"""Runs `mxgw` with another program as its worker: `python -m bench.launch WORKER ARGUMENTS...`.
 
 WORKER is a module of this package, `premade_worker` or `real_worker`.
 """
@@ -14,10 +14,10 @@ from mxgw_cli.main import main
 
 
 def launch() -> None:
-    """Run `mxgw` with the arguments behind the worker's name."""
+    """Run `mxgw` with the arguments that follow the name of the worker."""
     module = sys.argv.pop(1)
     with tempfile.TemporaryDirectory(prefix="mxgw-bench-") as directory:
-        # The backend `bench` is offered as any installed package would offer one.
+        # The backend `bench` is installed in the same way as that of any other package.
         offer = Path(directory) / "mxgw_bench-1.dist-info"
         offer.mkdir()
         (offer / "METADATA").write_text("Metadata-Version: 2.1\nName: mxgw-bench\nVersion: 1\n")
@@ -25,7 +25,7 @@ def launch() -> None:
         program = Path(directory) / "worker"
         benchmarks = Path(__file__).resolve().parent.parent
         path = shlex.quote(f"{benchmarks}:{directory}")
-        # `exec` keeps the process id, which the gateway checks. The gateway passes `-I -m mxgw_worker` first.
+        # `exec` keeps the process id, which the gateway checks. The gateway's first arguments are `-I -m mxgw_worker`.
         program.write_text(
             f'#!/bin/sh\nshift 3\nPYTHONPATH={path} exec {shlex.quote(sys.executable)} -m bench.{module} "$@"\n'
         )

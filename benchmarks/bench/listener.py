@@ -1,7 +1,8 @@
-"""A subscriber that measures how late each event comes, in a process of its own: `python -m bench.listener '{...}'`.
+"""A subscriber in a separate process that measures the delay of each event: `python -m bench.listener '{...}'`.
 
-At every line on its input it prints one JSON line: what it measured since the last one. It parses every event, so it is
-for streams that leave it time; the delay is from the worker's clock to its own.
+For every line on its input it prints one JSON line with what it measured since the last one. It parses every event, so
+it can be used only for streams that are slow enough. The delay is the time on its own clock less the worker's time of
+the event.
 """
 
 from __future__ import annotations
@@ -23,16 +24,16 @@ from mxgw.v1.event_service_pb2 import OverflowPolicyChoice, StreamEventsRequest,
 from bench.dialects import STREAM_EVENTS
 from bench.processes import environment, module
 
-# A connection of its own for each stream.
+# Each stream gets its own connection.
 OPTIONS = [("grpc.use_local_subchannel_pool", 1)]
 
 
 def stream(target: str, session_id: str, policy: str = "") -> Any:
-    """Return a call that reads a session's stream, unparsed."""
+    """Return a call that reads the stream of a session as unparsed bytes."""
     request = StreamEventsRequest(session_id=session_id, policy=OverflowPolicyChoice(name=policy))
     channel = grpc.aio.insecure_channel(target, options=OPTIONS)
     call = channel.unary_stream(STREAM_EVENTS)(request.SerializeToString())
-    call.channel = channel  # lives as long as the call
+    call.channel = channel  # the channel must exist as long as the call
     return call
 
 
@@ -81,7 +82,7 @@ class Child:
 
     @classmethod
     def listener(cls, target: str, session_id: str) -> Child:
-        """Return one that listens to a session."""
+        """Start a listener process for a session."""
         return cls(module("listener", json.dumps({"target": target, "session_id": session_id})))
 
     async def line(self) -> Any:

@@ -1,7 +1,7 @@
-"""How a result is made: systems take turns in one run, and only ratios of neighbouring turns are compared.
+"""How a result is made: systems are measured in turn within one run, and only neighbouring turns are compared.
 
-The machine's other work, its temperature and its clock disturb all systems alike then. A ratio is given with its
-median, lowest and highest of at least five pairs.
+Other work on the machine, its temperature and its clock speed then disturb all systems in the same way. A ratio has its
+median, lowest and highest value of at least five pairs of turns.
 """
 
 from __future__ import annotations
@@ -20,14 +20,14 @@ from pathlib import Path
 from typing import Any
 
 PAIRS = 5
-# From so many pairs on, the interval of the median decides whether a goal is reached, and not the median alone.
+# With at least so many pairs, the interval of the median decides whether a goal is reached, and not the median alone.
 PAIRS_OF_AN_INTERVAL, RESAMPLED, CONFIDENCE = 20, 2_000, 0.95
 Turn = Callable[[], Mapping[str, Any]]
 
 
 @dataclass(frozen=True, slots=True)
 class Figure:
-    """Something measured in every turn: of which system, under which circumstances, what, and in which unit."""
+    """Something that was measured in every turn: the system, the circumstances, the name, the unit and the values."""
 
     system: str
     circumstance: str
@@ -42,9 +42,9 @@ class Figure:
 
 @dataclass(frozen=True, slots=True)
 class Ratio:
-    """One system's figure over another's, pair by pair.
+    """The figures of one system divided by those of another, pair by pair.
 
-    `goal` is what must be reached: at least that much, or at most when `is_limit`. None where there is no goal.
+    `goal` is the lowest median that is good enough or, with `is_limit`, the highest; None when there is no goal.
     """
 
     what: str
@@ -59,7 +59,10 @@ class Ratio:
 
     @property
     def interval(self) -> tuple[float, float] | None:
-        """Where the median would be in 95 of 100 such runs, by resampling; None with too few pairs to tell."""
+        """The range in which the median of 95 of 100 such runs would lie, found by resampling.
+
+        None when there are too few pairs.
+        """
         if len(self.values) < PAIRS_OF_AN_INTERVAL:
             return None
         draw = random.Random(0)
@@ -69,12 +72,15 @@ class Ratio:
 
     @property
     def is_noise(self) -> bool:
-        """Whether the interval says neither that the goal is reached nor that it is not."""
+        """True when the goal lies within the interval, so that nothing is shown about it."""
         return self.goal is not None and self.interval is not None and self.interval[0] <= self.goal < self.interval[1]
 
     @property
     def is_reached(self) -> bool | None:
-        """None when there is no goal, or nothing is shown."""
+        """True when the goal is reached, False when it is not.
+
+        None when there is no goal or nothing is shown about it.
+        """
         if self.goal is None or self.is_noise:
             return None
         return self.median <= self.goal if self.is_limit else self.median >= self.goal
@@ -82,7 +88,7 @@ class Ratio:
 
 @dataclass(slots=True)
 class Result:
-    """What one case found."""
+    """The results of one case."""
 
     case: str
     title: str
@@ -93,7 +99,7 @@ class Result:
     environment: dict[str, str] = field(default_factory=dict)
 
     def add(self, runs: Mapping[str, Sequence[Mapping[str, Any]]], circumstance: str, **units: str) -> None:
-        """Add figures of every system that has them; `units` maps a figure's key to its unit."""
+        """Add the figures of every system that has them. `units` maps the key of a figure to its unit."""
         for system, results in runs.items():
             for key, unit in units.items():
                 values = [float(result[key]) for result in results if key in result]
@@ -111,7 +117,7 @@ class Result:
         goal: float | None = None,
         is_limit: bool = False,
     ) -> None:
-        """Add the ratio of two systems, pair by pair, when both were measured."""
+        """Add the ratio of two systems, pair by pair, if both were measured."""
         if of in runs and against in runs:
             pairs = zip(runs[of], runs[against], strict=True)
             values = [float(ours[key]) / float(theirs[key]) for ours, theirs in pairs]
@@ -127,12 +133,12 @@ class Result:
         *,
         is_limit: bool = True,
     ) -> None:
-        """Add a figure that has a goal of its own, as a ratio to 1 of its unit."""
+        """Add a figure with a goal of its own, as a ratio to 1 of its unit."""
         values = [float(result[key]) for result in runs[of]]
         self.ratios.append(Ratio(f"{key}: {of}", circumstance, values, goal, is_limit))
 
     def merge(self, earlier: Result) -> None:
-        """Take over what an earlier run found under circumstances that this one left out."""
+        """Copy those results of an earlier run whose circumstances this run left out."""
         here = {entry.circumstance for entry in (*self.figures, *self.ratios)}
         self.figures = [*(f for f in earlier.figures if f.circumstance not in here), *self.figures]
         self.ratios = [*(r for r in earlier.ratios if r.circumstance not in here), *self.ratios]
@@ -155,7 +161,7 @@ class Result:
 
 
 def result_from_json(data: Mapping[str, Any]) -> Result:
-    """Return what `as_json` made."""
+    """Return the result that `as_json` wrote."""
     derived = {"median", "min", "max", "interval"}
     figures = [Figure(**{k: v for k, v in entry.items() if k not in derived}) for entry in data["figures"]]
     ratios = [Ratio(**{k: v for k, v in entry.items() if k not in derived}) for entry in data["ratios"]]
@@ -165,7 +171,10 @@ def result_from_json(data: Mapping[str, Any]) -> Result:
 def alternate(
     turns: Mapping[str, Turn], pairs: int = PAIRS, on_turn: Callable[[str], None] = lambda _: None
 ) -> dict[str, list[Mapping[str, Any]]]:
-    """Let every system take `pairs` turns, forwards and backwards in turn, and return what each found."""
+    """Let every system take `pairs` turns, and return the results of each system.
+
+    The order of the systems is reversed from one pair to the next.
+    """
     runs: dict[str, list[Mapping[str, Any]]] = {name: [] for name in turns}
     for number in range(pairs):
         for name in list(turns)[:: 1 if number % 2 == 0 else -1]:
@@ -175,7 +184,7 @@ def alternate(
 
 
 def environment() -> dict[str, str]:
-    """Return what a reader of the figures needs to know of where they were measured."""
+    """Return the facts about the machine and software that a reader of the figures must know."""
     facts = {
         "when": datetime.datetime.now(datetime.UTC).strftime("%Y-%m-%d %H:%M UTC"),
         "cores": str(os.cpu_count()),

@@ -1,7 +1,8 @@
-"""The OPC UA peer: an asyncua server with one variable, written at full speed. `python -m bench.opcua '{...}'`.
+"""The OPC UA peer: an asyncua server with one variable that is written at full speed. `python -m bench.opcua '{...}'`.
 
-Events and subscribers are those of the other systems as far as the protocol lets: the value is the record of 120 bytes
-as a ByteString. Subscribers are asyncua clients in one process (`read`), which looks at the sequence of each value.
+Events and subscribers are as in the other systems, as far as the protocol allows: the value of the variable is the
+record of 120 bytes as a ByteString. The subscribers are asyncua clients in one process (`read`), which checks the
+sequence of each value.
 """
 
 from __future__ import annotations
@@ -22,13 +23,13 @@ from bench.window import Window
 
 QUEUE = 100_000
 PUBLISHING_MS = 10
-# Values written between two looks at the event loop, so that publishing gets its turn.
+# How many values are written before the event loop has its turn, so that values are published meanwhile.
 SLICE = 50
 WARM_UP_S = 0.5
 
 
 async def serve(port: int) -> None:
-    """Serve, and write once the window is open."""
+    """Run the server, and write values while the window is open."""
     server = Server()
     await server.init()
     server.set_endpoint(f"opc.tcp://127.0.0.1:{port}/bench")
@@ -60,14 +61,14 @@ class Handler:
 
     def datachange_notification(self, _node: object, value: bytes, _data: object) -> None:
         (sequence,) = SEQUENCE.unpack_from(value, SEQUENCE_AT)
-        # The first value is the one the variable had before.
+        # The first value is the one that the variable had before the subscription.
         if self.sequence and sequence != self.sequence + 1:
             self.wrong = f"event {sequence} came after {self.sequence}"
         self.sequence = sequence
 
 
 async def read(target: str, subscribers: int, seconds: float, pid: int) -> dict[str, Any]:
-    """Subscribe, open the window, count for so long.
+    """Subscribe, open the window, and count values for so many seconds.
 
     Raises:
         WrongStream: a value was lost, repeated or out of order.

@@ -1,4 +1,4 @@
-"""Sending single events at a steady rate."""
+"""Sends single events at a steady rate."""
 
 from __future__ import annotations
 
@@ -7,9 +7,10 @@ from collections.abc import Iterator
 
 
 def paced(rate: float) -> Iterator[int]:
-    """Yield, for ever, the number of events that are due now; sleeps in between.
+    """Yield the number of events that must be sent now, without end; sleep in between.
 
-    Events are due evenly, one by one. A producer that was held up makes up for it, as a real source would.
+    The events are spread evenly over the time. A producer that was delayed sends the missed events at once, as a real
+    source does.
     """
     began, sent = time.monotonic(), 0
     while True:
@@ -17,5 +18,5 @@ def paced(rate: float) -> Iterator[int]:
         if due > sent:
             yield due - sent
             sent = due
-        # The kernel wakes a sleeper some 50 us late, which shifts all systems alike.
+        # The kernel wakes a sleeping process about 50 us late, which delays all systems alike.
         time.sleep(max(0.0, began + sent / rate - time.monotonic()))

@@ -1,4 +1,7 @@
-"""The floors, and the peers: what people would pick instead. Each server runs on loopback, with its own directory."""
+"""The floors, and the peers, which are systems that people could use instead of mxgw.
+
+Each server runs on loopback and has its own directory.
+"""
 
 from __future__ import annotations
 
@@ -24,7 +27,7 @@ from bench.window import Window
 
 
 class Fed(System):
-    """A system with a producer of its own, `bench.source`."""
+    """A system whose events come from a producer of the harness, `bench.source`."""
 
     protocol: ClassVar[str]
     dialect: ClassVar[str]
@@ -32,7 +35,7 @@ class Fed(System):
     source_target: str = ""
 
     def prepare(self) -> None:
-        """Bring the server to the state in which every turn begins."""
+        """Bring the server into the state in which every turn begins."""
 
     def turn(self, load: Load) -> dict[str, Any]:
         settle([self.server_pid])
@@ -47,7 +50,7 @@ class Fed(System):
         with running(module("source", json.dumps(described)), self.directory, log="source.log") as source:
             first_line(source, self.directory, "source.log")
             pids = [[self.server_pid], [source.pid]]
-            for _ in range(2 if load.replay_events else 1):  # the first one fills the store
+            for _ in range(2 if load.replay_events else 1):  # before events are replayed, a first run fills the store
                 result = self.read(load, pids, dialect=self.dialect, **self.options)
             return result
 
@@ -78,7 +81,7 @@ class Relay(Floor):
 
 
 class Daemon(Fed):
-    """A peer: a server with a configuration of its own, on a loopback port."""
+    """A peer: a server with its own configuration file, on a port of loopback."""
 
     def command(self, port: int) -> list[str]:
         raise NotImplementedError
@@ -126,7 +129,7 @@ write_deadline: "60s"
 
     def prepare(self) -> None:
         with nats_connected(self.target) as connection:
-            with suppress(ConnectionError):  # there is none before the first turn
+            with suppress(ConnectionError):  # before the first turn there is no stream to delete
                 nats_request(connection, "$JS.API.STREAM.DELETE.events", {})
             config = {
                 "name": "events",

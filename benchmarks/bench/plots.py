@@ -1,4 +1,4 @@
-"""Growth and latency as SVG, drawn by matplotlib (extra `bench`)."""
+"""Draws plots of growth and latency as SVG with matplotlib (extra `bench`)."""
 
 from __future__ import annotations
 
@@ -9,13 +9,13 @@ from bench.measuring import Figure, Result
 
 
 def draw(results: dict[str, Result], directory: Path) -> list[Path]:
-    """Write what can be drawn of these results; returns the files, none when matplotlib is not installed."""
+    """Draw the plots that these results allow. Return the files; none when matplotlib is not installed."""
     try:
         import matplotlib as mpl
     except ModuleNotFoundError:
         return []
     mpl.use("svg")
-    # Text stays text, and equal figures give equal files.
+    # Keep text as text in the SVG, and make the same file from the same figures.
     mpl.rcParams.update({"svg.fonttype": "none", "svg.hashsalt": "mxgw", "font.size": 9})
     written: list[Path] = []
     for case, letter, words in (("growth", "N", "subscribers"), ("sessions", "S", "sessions")):

@@ -1,5 +1,8 @@
-"""A worker whose events are made beforehand: it shakes hands and answers like a real one, so that the gateway alone is
-what a benchmark measures. Started by a gateway that `bench.launch` runs."""
+"""A worker that sends events made beforehand, so that a benchmark measures only the gateway.
+
+It carries out the handshake and answers commands like a real worker. It is started by a gateway that `bench.launch`
+runs.
+"""
 
 from __future__ import annotations
 
@@ -23,7 +26,7 @@ from bench.window import Window
 
 
 class PremadeWorker:
-    """Connects, proves itself, waits for the readers, then sends as fast as they take."""
+    """Connects, carries out the handshake, waits for the readers, and then sends events as fast as they read."""
 
     def __init__(self) -> None:
         startup = read_startup(sys.stdin.buffer)
@@ -58,7 +61,7 @@ class PremadeWorker:
                 self._receive(window.look_again_s)
 
     def _receive(self, timeout_s: float | None) -> bool:
-        """Act on what came; return whether the gateway proved itself just now."""
+        """Process the messages that came. Return True when the handshake was completed by one of them."""
         if not select.select([self._socket], [], [], timeout_s)[0]:
             return False
         data = self._socket.recv(65536)
@@ -89,5 +92,5 @@ class PremadeWorker:
 
 
 if __name__ == "__main__":
-    with contextlib.suppress(BrokenPipeError, ConnectionResetError):  # the session was closed while it was sending
+    with contextlib.suppress(BrokenPipeError, ConnectionResetError):  # the session was closed while events were sent
         PremadeWorker().run()

@@ -1,4 +1,7 @@
-"""Processes a benchmark starts, each ended by its own id, and what they use."""
+"""The processes that a benchmark starts, and the processor time and memory that they use.
+
+Each process is ended by its own process id.
+"""
 
 from __future__ import annotations
 
@@ -19,13 +22,13 @@ ANSWER_TIMEOUT_S = 120.0
 
 
 class BenchmarkFailed(Exception):
-    """A process of the benchmark failed, or what it measured is not valid; the text says which and why."""
+    """A process of the benchmark failed, or what it measured is not valid. The text says which process, and why."""
 
 
 def environment() -> dict[str, str]:
-    """Return the environment of every process: no settings of a gateway that happens to be configured here.
+    """Return the environment of every process, without the settings of a gateway that is configured on this machine.
 
-    What PYTHONPATH names comes before what is installed, so that a changed copy of a package can be measured.
+    Directories in PYTHONPATH come before installed packages, so that a changed copy of a package can be measured.
     """
     kept = {key: value for key, value in os.environ.items() if not key.startswith("MXGW_")}
     return kept | {"PYTHONPATH": os.pathsep.join(filter(None, (str(BENCHMARKS), os.environ.get("PYTHONPATH"))))}
@@ -37,10 +40,12 @@ def module(name: str, *arguments: str) -> list[str]:
 
 
 def answer(name: str, described: object, asking: str, timeout_s: float = ANSWER_TIMEOUT_S) -> dict[str, Any]:
-    """Run a module of this package that prints one JSON object, and return it; `asking` is named when it fails.
+    """Run a module of this package that prints one JSON object, and return the object.
+
+    `asking` is the name of the system for the text of an error.
 
     Raises:
-        BenchmarkFailed: it failed, and what it said.
+        BenchmarkFailed: the module failed; the text contains its output.
     """
     done = subprocess.run(
         module(name, json.dumps(described)),
@@ -58,7 +63,10 @@ def answer(name: str, described: object, asking: str, timeout_s: float = ANSWER_
 
 @contextmanager
 def running(command: Sequence[str], directory: Path, *, log: str = "server.log") -> Iterator[subprocess.Popen[str]]:
-    """Run a process with its errors in a file of `directory`; asked to end afterwards, and then killed."""
+    """Run a process during the block, with its errors in a file of `directory`.
+
+    At the end of the block the process is asked to end, and killed if it does not.
+    """
     with (directory / log).open("w") as errors:
         process = subprocess.Popen(
             list(command),
@@ -83,10 +91,10 @@ def running(command: Sequence[str], directory: Path, *, log: str = "server.log")
 
 
 def first_line(process: subprocess.Popen[str], directory: Path, log: str = "server.log") -> str:
-    """Return the first line a process prints.
+    """Return the first line that a process prints.
 
     Raises:
-        BenchmarkFailed: it ended before.
+        BenchmarkFailed: the process ended before it printed a line.
     """
     assert process.stdout is not None
     line = process.stdout.readline()
@@ -96,23 +104,23 @@ def first_line(process: subprocess.Popen[str], directory: Path, log: str = "serv
 
 
 def started(process: subprocess.Popen[str], directory: Path) -> dict[str, object]:
-    """Return the JSON object a server prints when it is ready."""
+    """Return the JSON object that a server prints when it is ready."""
     result: dict[str, object] = json.loads(first_line(process, directory))
     return result
 
 
 def free_port() -> int:
-    """Return a loopback port that nobody uses now."""
+    """Return a port of loopback that nobody uses now."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         return int(probe.getsockname()[1])
 
 
 def wait_listening(port: int, process: subprocess.Popen[str], directory: Path) -> None:
-    """Wait until a server takes connections.
+    """Wait until a server accepts connections.
 
     Raises:
-        BenchmarkFailed: it ended, or took too long.
+        BenchmarkFailed: the server ended, or it took too long.
     """
     until = time.monotonic() + START_TIMEOUT_S
     while time.monotonic() < until and process.poll() is None:
@@ -124,14 +132,14 @@ def wait_listening(port: int, process: subprocess.Popen[str], directory: Path) -
 
 
 def cpu_s(pids: list[int]) -> float:
-    """Return the processor seconds these processes have used, all threads, to the nanosecond the kernel keeps."""
+    """Return the processor seconds that all threads of these processes have used. The kernel counts nanoseconds."""
     total = 0
     for pid in pids:
         for thread in Path(f"/proc/{pid}/task").iterdir():
             try:
                 total += int((thread / "schedstat").read_text().split()[0])
             except (FileNotFoundError, ProcessLookupError):
-                continue  # the thread ended just now
+                continue  # the thread has ended meanwhile
     return total / 1e9
 
 

@@ -1,8 +1,9 @@
 """The subscribers of one run, all in one process: `python -m bench.reader '{...}'`, started by `systems.System.turn`.
 
-They connect, open the window for the producer, and then count bytes in one loop over all sockets. When a rate is given,
-every received piece is kept with its time instead and checked after the run, so that work for one subscriber does not
-delay the times of another. Only bytes that need an answer to the server are read during the run. Prints one JSON line.
+They connect, open the window for the producer, and then count bytes in one loop over all sockets. In a run with a rate,
+every received piece is only stored with its time, and checked after the run, so that work for one subscriber does not
+delay the times of another. Even then, bytes to which the server needs an answer are processed at once. The output is
+one JSON line.
 """
 
 from __future__ import annotations
@@ -28,13 +29,14 @@ from bench.processes import cpu_s
 from bench.window import Window
 
 SILENCE_S = 20.0
-# More than one subscriber receives in a run at a rate, and less than its window, which does not grow during the run.
+# More bytes than one subscriber receives in a run with a rate, and fewer than its window of HTTP/2, which is not
+# enlarged during such a run.
 KEPT_BYTES = WINDOW_BYTES // 2
 Pieces = list[tuple[int, bytes]]
 
 
 class Readers:
-    """The sockets of one run and what came over them."""
+    """The sockets of one run, and what was received from them."""
 
     def __init__(self, arguments: dict[str, Any]) -> None:
         self._window = Window.named()
@@ -53,7 +55,8 @@ class Readers:
             self._selector.register(connection, selectors.EVENT_READ, (connection, feed, pieces))
             self.feeds.append(feed)
             self.pieces.append(pieces)
-        # One after the other, until StreamOpened says that each is attached.
+        # The subscribers connect one after another. Each waits until StreamOpened, or its like, says that it is
+        # attached.
         self.attach_ms = (time.perf_counter() - began) * 1000 / arguments["subscribers"]
 
     def open(self) -> None:
@@ -61,7 +64,9 @@ class Readers:
         self._window.open()
 
     def read_for(self, seconds: float, target_events: int = 0) -> dict[str, Any]:
-        """Read for so long and return what was used meanwhile; `target_events`: no longer than until all have so many.
+        """Read for so many seconds, and return what was read and used in this time.
+
+        With `target_events` reading ends earlier, when all subscribers have so many events.
 
         Raises:
             WrongStream: an event was lost, repeated or swapped, or none came for a long time.
@@ -76,7 +81,7 @@ class Readers:
             now = time.perf_counter()
         return {
             "seconds": now - began,
-            "events": sum(feed.sequence for feed in feeds) - sum(first),  # none yet while pieces are kept
+            "events": sum(feed.sequence for feed in feeds) - sum(first),  # this is 0 while pieces are only stored
             "cpu_s": [cpu_s(pids) - before for pids, before in zip(self._pids, used, strict=True)],
         }
 
@@ -99,10 +104,10 @@ class Readers:
             self._window.sequence = min(feed.sequence for feed in self.feeds)
 
     def look(self) -> None:
-        """Look at what was kept.
+        """Check the pieces that were stored during the run.
 
         Raises:
-            WrongStream: an event was lost, repeated or swapped, or there was more than a run may bring.
+            WrongStream: an event was lost, repeated or swapped, or more bytes came than a run is allowed to receive.
         """
         for feed, pieces in zip(self.feeds, self.pieces, strict=True):
             if feed.answers:
@@ -115,17 +120,18 @@ class Readers:
                 feed.feed(bytearray(piece), 0, len(piece))
 
 
-# When the run is over
+# After the run
 
 
 def check(messages: list[Kept], *, is_complete: bool, is_filtered: bool = False) -> int:
-    """Feed kept messages to the checker of the system tests, and return how many events it saw.
+    """Pass the kept messages to the stream checker of the system tests, and return how many events it saw.
 
-    A complete stream is checked as a whole. In a sampled one every message must hold exactly the events from its first
-    to the first of the next message. A filtered one must be in order and show items with even handles only.
+    A complete stream is checked as a whole. When only some messages were kept, each must contain exactly the events
+    from its first sequence up to the first sequence of the next message. A filtered stream must be in order and contain
+    only items with even handles.
 
     Raises:
-        WrongStream: a promise was broken.
+        WrongStream: the stream broke a promise.
     """
     checker = StreamChecker(may_lose=lambda _: False)
     checker.attach()
@@ -153,7 +159,7 @@ def check(messages: list[Kept], *, is_complete: bool, is_filtered: bool = False)
 
 
 def delays_of_messages(messages: list[Kept], after_ns: int) -> list[int]:
-    """Return the delay of every event in nanoseconds; a gRPC message arrives when it is whole."""
+    """Return the delay of every event in nanoseconds. A gRPC message counts as arrived when it is complete."""
     delays: list[int] = []
     for kept in messages:
         if kept.arrived_ns >= after_ns:
@@ -163,7 +169,7 @@ def delays_of_messages(messages: list[Kept], after_ns: int) -> list[int]:
 
 
 def delays_of_pieces(pieces: Pieces, after_ns: int) -> list[int]:
-    """Return the delay of every event in nanoseconds; an event arrives with its last byte.
+    """Return the delay of every event in nanoseconds. An event counts as arrived with its last byte.
 
     Raises:
         WrongStream: an event was lost, repeated or swapped.
@@ -193,7 +199,7 @@ def percentiles(delays: list[int]) -> dict[str, float]:
 
 
 def main(arguments: dict[str, Any]) -> dict[str, Any]:
-    """Read, check, and return the figures."""
+    """Read and check the streams, and return the figures."""
     readers = Readers(arguments)
     gc.collect()
     gc.freeze()

@@ -1,5 +1,8 @@
-"""The product's worker with a backend `bench`, which reports events of the harness: unthrottled within the window, or
-single ones at a steady rate. Everything behind the backend is what a site runs. Started by `bench.launch`."""
+"""The worker of mxgw with a backend `bench`, which reports the events of the harness. Started by `bench.launch`.
+
+It reports them as fast as the window allows, or one by one at a steady rate. Everything except the backend is the same
+as at a site.
+"""
 
 from __future__ import annotations
 
@@ -17,7 +20,7 @@ from bench.events import RAW_SOURCE_TIME
 from bench.pacing import paced
 from bench.window import Window
 
-# So many events are sent before the event loop has its turn, as in the simulator.
+# This many events are reported before the event loop has its turn, as in the simulator.
 _SLICE_EVENTS = 512
 _POLL_S = 0.001
 # At higher rates the source sleeps between events, as the sources of other systems do, because timers of an event loop
@@ -27,7 +30,7 @@ _GOOD = 192
 
 
 class BenchBackend(PartialBackend):
-    """One server handle, any number of items that report in turn once the window is open."""
+    """A backend with one server handle and any number of items, which report in turn while the window is open."""
 
     def __init__(self, options: Mapping[str, object]) -> None:
         self._rate = float(str(options.get("rate", 0)))
@@ -84,7 +87,7 @@ class BenchBackend(PartialBackend):
             self._flood()
 
     def _pace(self, dues: Iterator[int]) -> None:
-        """Report what is due, then let the event loop have its turn."""
+        """Report the events that are due, and then let the event loop have its turn."""
         if self._handles:
             self._report(next(dues))
             self._loop.call_soon(self._pace, dues)

@@ -1,4 +1,4 @@
-"""The cases by name."""
+"""All cases by their names."""
 
 from __future__ import annotations
 

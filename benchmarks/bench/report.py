@@ -1,4 +1,4 @@
-"""Results as tables for people."""
+"""Prints results as tables for people."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from bench.measuring import Figure, Ratio, Result
 
 
 def show(result: Result, console: Console) -> None:
-    """Print a result."""
+    """Print the tables of a result."""
     console.rule(f"[bold]{result.title}")
     if result.figures:
         table = Table("circumstance", "system", "figure", *(("median", "lowest", "highest")), box=None, pad_edge=False)
@@ -37,7 +37,7 @@ def show(result: Result, console: Console) -> None:
 
 
 def words(figure: Figure) -> str:
-    """Return what a figure is called."""
+    """Return the name of a figure for people."""
     return figure.what.removesuffix("_us").removesuffix("_per_s").replace("_", " ")
 
 
@@ -54,7 +54,7 @@ def outcome(ratio: Ratio) -> str:
 
 
 def spread(ratio: Ratio) -> str:
-    """Return the interval of the median where there is one, else the extremes."""
+    """Return the interval of the median; without one, the lowest and the highest value."""
     if ratio.interval is not None:
         return "95 %: {:.3g} to {:.3g}".format(*ratio.interval)
     return f"{min(ratio.values):.3g} to {max(ratio.values):.3g}"

@@ -1,4 +1,4 @@
-"""A gateway for scripts that ask a question of their own: settings in, address and what it uses out."""
+"""Runs a gateway for scripts that measure one thing, and tells them its address and what it uses."""
 
 from __future__ import annotations
 
@@ -10,19 +10,19 @@ from pathlib import Path
 
 from bench import processes
 
-# What Python runs as `mxgw`.
+# The arguments of Python that start `mxgw`.
 MXGW = ("-m", "mxgw_cli")
 
 
 @dataclass(frozen=True, slots=True)
 class Server:
-    """A gateway that serves."""
+    """A running gateway."""
 
     target: str
     pid: int
 
     def cpu_s(self) -> float:
-        """Processor seconds it has used so far."""
+        """The processor seconds that the gateway has used so far."""
         return processes.cpu_s([self.pid])
 
     def rss_bytes(self) -> int:
@@ -33,10 +33,12 @@ class Server:
 def gateway(
     directory: Path, settings: str, *, launcher: Sequence[str] = MXGW, listen: str = "unix:g.sock"
 ) -> Iterator[Server]:
-    """Serve a gateway with these settings (TOML), its files in `directory`; ended in order afterwards.
+    """Run a gateway with these settings (TOML) and its files in `directory`.
+
+    At the end of the block it is ended in order.
 
     Raises:
-        BenchmarkFailed: it did not start.
+        BenchmarkFailed: the gateway did not start.
     """
     directory.mkdir(parents=True, exist_ok=True)
     (directory / "settings.toml").write_text(settings)

@@ -1,7 +1,8 @@
-"""The producer of every system but mxgw: `python -m bench.source '{...}'`, started by `systems.System.turn`.
+"""The producer for every system except mxgw: `python -m bench.source '{...}'`, started by `systems.System.turn`.
 
-Unthrottled it sends events made beforehand, or (`encode`) builds each with the protobuf library, which is what a
-publisher of the same events has to do. With a rate it sends single events, each with the time at which it was sent.
+Without a rate it sends events that were made beforehand or, with `encode`, builds each event with the protobuf library,
+which a publisher of the same events must do. With a rate it sends single events, each with the time at which it was
+sent.
 """
 
 from __future__ import annotations
@@ -27,13 +28,13 @@ from bench.window import Window
 BURST_BLOCKS = 16
 _SIZE = str(RECORD_BYTES).encode()
 _NS = 1_000_000_000
-# Nanoseconds from here on are encoded in five bytes, as those of most times are.
+# From this number on, nanoseconds are encoded in five bytes, like those of most times.
 _WIDE_NANOS = 1 << 28
 
 
 @dataclass(frozen=True, slots=True)
 class Publishing:
-    """How events are sent to one system: the bytes around each event, and around each block."""
+    """How events are sent to one system: the bytes that its protocol puts around each event and around each block."""
 
     connect: Callable[[str], socket.socket]
     before: bytes = b""
@@ -63,7 +64,7 @@ PUBLISHING: dict[str, Publishing] = {
 
 
 def drain(connection: socket.socket) -> None:
-    """Throw away what the server answers, so that it never waits for us."""
+    """Read and discard the answers of the server, so that it never waits for this process."""
     try:
         while connection.recv(1 << 20, socket.MSG_DONTWAIT):
             pass
@@ -72,7 +73,7 @@ def drain(connection: socket.socket) -> None:
 
 
 def encoded(first: int, last: int, before: bytes, after: bytes) -> bytes:
-    """Return events built one by one with the protobuf library."""
+    """Return events that were built one by one with the protobuf library."""
     parts: list[bytes] = []
     for sequence in range(first, last + 1):
         batch = EventBatch()
@@ -103,7 +104,7 @@ _OK = ok_status()
 
 
 def run(arguments: dict[str, Any]) -> None:
-    """Send until killed."""
+    """Send events until this process is killed."""
     publishing = PUBLISHING[arguments["protocol"]]
     window = Window.named()
     connection = publishing.connect(arguments["target"])

@@ -1,7 +1,7 @@
-"""What is measured, all behind one method, `turn`: here what systems have in common; `gateway` and `peers` have them.
+"""The systems to measure, all with the method `turn`. Here is what they have in common; see also `gateway` and `peers`.
 
-A system is started once and takes turns; each turn starts a producer and one process with all subscribers, and returns
-what they found. Every system gets the same events, the same window and the same way of counting.
+A system is started once and then measured in turns. Each turn starts a producer and one process with all subscribers,
+and returns what they found. Every system gets the same events, the same window and the same way of counting.
 """
 
 from __future__ import annotations
@@ -25,28 +25,28 @@ SETTLE_S, SETTLE_LOOK_S, IDLE_SHARE = 5.0, 0.04, 0.1
 
 @dataclass(frozen=True, slots=True)
 class Load:
-    """One turn: how many subscribers, for how long, at which rate (0: at full speed), and who makes the events."""
+    """The load of one turn: how many subscribers, for how long, at which rate (0: full speed), and which events."""
 
     subscribers: int
     seconds: float
     rate: float = 0
-    # True: events are encoded one by one, as a real source must do. False: they are made beforehand.
+    # True: events are encoded one by one, as a real source must do. False: events were made beforehand.
     encode: bool = False
-    # How long to read before counting begins.
+    # How many seconds are read before counting begins.
     warm_up_s: float = WARM_UP_S
-    # mxgw: how many sessions; each has `subscribers` subscribers.
+    # For mxgw only: the number of sessions. Each session has `subscribers` subscribers.
     sessions: int = 1
-    # mxgw: subscribers see only some of the events, so numbers have holes.
+    # For mxgw only: subscribers get only some of the events, so that sequences are missing.
     is_filtered: bool = False
-    # How many retained events to read, from the oldest on, instead of live ones; 0 reads live ones.
+    # How many retained events are read, from the oldest on, instead of live events; 0 for live events.
     replay_events: int = 0
 
 
 class System(ABC):
-    """A system under test. Use as `with system.running(directory): system.turn(load)`."""
+    """A system to measure. Use it as `with system.running(directory): system.turn(load)`."""
 
     name: str
-    # What a reader of the figures has to know.
+    # A sentence that a reader of the figures must know.
     note: ClassVar[str] = ""
     program: ClassVar[str] = ""
 
@@ -56,9 +56,9 @@ class System(ABC):
 
     @contextmanager
     def running(self, directory: Path) -> Iterator[System]:
-        """Run the server in a directory of its own, below `directory`."""
+        """Run the server with its own directory, which is made in `directory`."""
         self.directory = directory / re.sub(r"\W+", "-", self.name)
-        # A Unix socket's path has little room.
+        # The path of a Unix socket must be short.
         self.directory = Path(tempfile.mkdtemp(prefix=self.directory.name[:12], dir=directory))
         with ExitStack() as stack:
             self.start(stack)
@@ -66,7 +66,7 @@ class System(ABC):
 
     @abstractmethod
     def start(self, stack: ExitStack) -> None:
-        """Start the server, to be ended by `stack`; sets `target` and `server_pid`."""
+        """Start the server, and set `target` and `server_pid`. `stack` ends the server."""
 
     @abstractmethod
     def turn(self, load: Load) -> dict[str, Any]:
@@ -80,7 +80,7 @@ class System(ABC):
     server_pid: int
 
     def read(self, load: Load, pids: list[list[int]], **arguments: object) -> dict[str, Any]:
-        """Run the subscribers and return what they found."""
+        """Run the process with the subscribers, and return what it found."""
         described = {
             "target": self.target,
             "subscribers": load.subscribers * load.sessions,
@@ -100,13 +100,10 @@ class System(ABC):
 
 
 def settle(pids: list[int]) -> None:
-    """Wait until a server is idle: it may still be busy with what an earlier turn left."""
+    """Wait until a server is idle, as it is perhaps still busy with the rest of an earlier turn."""
     until = time.monotonic() + SETTLE_S
     while time.monotonic() < until:
         before = cpu_s(pids)
         time.sleep(SETTLE_LOOK_S)
         if cpu_s(pids) - before < SETTLE_LOOK_S * IDLE_SHARE:
             return
-
-
-# Limits that no reader of the harness reaches; everything else is as it comes.

@@ -1,7 +1,8 @@
-"""What producer and readers share through a file: whether to send, how far the slowest reader is, and how far ahead of
-it to be.
+"""A file that producer and readers share.
 
-So every system gets the same load, even one that could buffer more.
+It says whether to send, how far the slowest reader has come, and how far the producer can be ahead of that reader.
+
+With it every system gets the same load, even a system that could store more events.
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ from pathlib import Path
 VARIABLE = "BENCH_WINDOW"
 EVENTS = 100_000
 
-# How long a producer that is ahead far enough waits before it looks again.
+# How many seconds a producer that is far enough ahead waits before it reads the file again.
 LOOK_AGAIN_S = 0.0005
 
 _CELLS = struct.Struct("<QQQd")
@@ -24,7 +25,7 @@ _SECONDS = struct.Struct("<d")
 
 
 class Window:
-    """The file, mapped. `is_open` and `sequence` are written by the reader and read by the producer."""
+    """The file, mapped into memory. `is_open` and `sequence` are written by the readers and read by the producer."""
 
     def __init__(self, path: Path) -> None:
         with path.open("r+b") as file:
@@ -32,20 +33,21 @@ class Window:
 
     @classmethod
     def create(cls, path: Path) -> Window:
-        """Make the file, closed and at 0, and name it in the environment of processes started later."""
+        """Create the file, closed and with sequence 0, and name it in the environment of later processes."""
         path.write_bytes(_CELLS.pack(0, 0, EVENTS, LOOK_AGAIN_S))
         os.environ[VARIABLE] = str(path)
         return cls(path)
 
     @classmethod
     def named(cls) -> Window:
-        """Open the one the environment names."""
+        """Open the file that the environment names."""
         return cls(Path(os.environ[VARIABLE]))
 
     def reset(self, events: int = EVENTS, producers: int = 1) -> None:
-        """Close it, and start again from 0; each of `producers` may be `events` ahead.
+        """Close the window and set the sequence to 0. Each producer can then be `events` ahead of the slowest reader.
 
-        Many of them look less often, or looking would be what fills the machine.
+        With several `producers`, each reads the file less often, because reading it would otherwise keep the machine
+        busy.
         """
         self._map[:] = _CELLS.pack(0, 0, events, LOOK_AGAIN_S * producers)
 
@@ -54,7 +56,7 @@ class Window:
         return bool(_CELL.unpack_from(self._map, 0)[0])
 
     def open(self) -> None:
-        """Let the producer send: every subscriber is there."""
+        """Let the producer send. All subscribers must be attached."""
         _CELL.pack_into(self._map, 0, 1)
 
     @property
@@ -73,10 +75,10 @@ class Window:
         return last_sent < self.sequence + int(_CELL.unpack_from(self._map, 16)[0])
 
     def wait_open(self, timeout_s: float = 30.0) -> None:
-        """Wait for the readers.
+        """Wait until the readers open the window.
 
         Raises:
-            TimeoutError: they did not come.
+            TimeoutError: the readers did not open it in time.
         """
         until = time.monotonic() + timeout_s
         while not self.is_open:

@@ -1,8 +1,8 @@
-"""The command line `mxgw`. The core knows nothing of it; it uses the core, and the client library as any client does.
+"""The command line `mxgw`. It uses the core and the client library; the core does not import the command line.
 
-Every command `mxgw foo` is the package `foo`: `command.py` declares it to click (options, help, examples), `run.py`
-does the work, and further modules show the results. `commands.py` lists all commands for `mxgw --help`.
-A command imports nothing from the package of another one; what two of them need is a module here:
+Every command `mxgw foo` is the package `foo`: `command.py` declares the command to click (options, help, examples),
+`run.py` does the work, and further modules show the results. `commands.py` lists all commands for `mxgw --help`.
+The package of a command never imports the package of another command. Modules that several commands need are here:
 
     options      options of several commands: gateway, settings
     shell        exit codes, failures, signals, terminal
@@ -14,6 +14,7 @@ A command imports nothing from the package of another one; what two of them need
     latency      a histogram of latencies
     main         the program; `reference` writes docs/command-line.md
 
-`main`, `commands`, `options`, `shell` and every `command.py` import nothing heavy (grpc, pydantic, dynaconf, rich,
-asyncio), so that help and shell completion answer at once; `command.py` imports `run.py` when the command runs.
+`main`, `commands`, `options`, `shell` and every `command.py` import nothing that is slow to import (grpc, pydantic,
+dynaconf, rich, asyncio), so that help and shell completion answer at once. `command.py` imports `run.py` only when the
+command runs.
 """

@@ -1,4 +1,4 @@
-"""`python -m mxgw_cli` is `mxgw`."""
+"""`python -m mxgw_cli` does the same as the command `mxgw`."""
 
 from mxgw_cli.main import main
 

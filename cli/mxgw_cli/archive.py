@@ -1,7 +1,8 @@
-"""The archive of a backup: a plain tar file whose first member says what the others are, with their checksums.
+"""The archive of a backup: a plain tar file. Its first member lists all other members with their checksums.
 
-Reading trusts nothing, as if an attacker had made the file: `mxgw restore` writes only after every byte was checked.
-The file is not compressed, so its contents cannot be larger than the file.
+The code that reads an archive trusts nothing in it, as if an attacker had made the file. `mxgw restore` writes files
+only after every byte of the archive was checked. The archive is not compressed, so a small archive cannot unpack to
+large files.
 """
 
 from __future__ import annotations
@@ -25,9 +26,9 @@ from mxgw_core.printable import printable
 
 FORMAT = 1
 CONTENTS = "mxgw-backup.json"
-# The two directories of an archive: files from below gateway.data_dir, and settings files.
+# The two directories in an archive: `data` has files from below gateway.data_dir, `settings` has settings files.
 DATA, SETTINGS = "data", "settings"
-# A gateway or `mxgw restore` makes files of these names itself, so no member may have one.
+# Names of files and directories that the gateway or `mxgw restore` makes. They are forbidden for members of an archive.
 RESTORED_SETTINGS = "restored-settings"
 _RESERVED = frozenset({"run", "logs", "lock", RESTORED_SETTINGS, UNFINISHED_RESTORE})
 
@@ -37,15 +38,15 @@ _MAXIMUM_NAME_CHARACTERS = 400
 _CHUNK_BYTES = 256 * 1024
 _FILE_MODE = 0o600
 
-Progress = Callable[[int], None]  # called with the number of bytes just read
+Progress = Callable[[int], None]  # a function that is called with the number of bytes read since its last call
 
 
 class ArchiveRefused(MxgwError):
-    """The file cannot be restored; the text says why."""
+    """The archive cannot be restored; the text says why."""
 
 
 class Member(BaseModel):
-    """One file of a backup: its name in the archive, the plugin it belongs to ("" for settings), where it was."""
+    """One file of a backup. `was` is its original path; `plugin` is the plugin that it belongs to, "" for settings."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -58,7 +59,10 @@ class Member(BaseModel):
 
 
 class Contents(BaseModel):
-    """The list of contents of an archive; `left_out` names what the gateway needs and the backup does not have."""
+    """The list of contents of an archive.
+
+    `left_out` names files and settings that the gateway needs and the archive does not have.
+    """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -71,7 +75,7 @@ class Contents(BaseModel):
 
 
 def name_problem(name: str) -> str:
-    """Return why a file of this name may not be in a backup, "" when it may."""
+    """Return why a backup must not have a member of this name; "" when the name is allowed."""
     path = PurePosixPath(name)
     if not name.isprintable() or "\\" in name or ":" in name or len(name) > _MAXIMUM_NAME_CHARACTERS:
         return "it is no plain name"
@@ -85,7 +89,7 @@ def name_problem(name: str) -> str:
 
 
 def write_archive(file: IO[bytes], contents: Contents, files: Sequence[Path], progress: Progress) -> None:
-    """Write the members, whose bytes are in `files`, in the order of `contents`."""
+    """Write an archive to `file`. `files` are the paths of the members' contents, in the order of `contents`."""
     with tarfile.open(fileobj=file, mode="w", format=tarfile.PAX_FORMAT) as archive:
         text = contents.model_dump_json(indent=2).encode()
         archive.addfile(_header(CONTENTS, len(text)), io.BytesIO(text))
@@ -111,7 +115,7 @@ class _Counted(io.RawIOBase):
 
 
 class Archive:
-    """An archive that is open for reading. `opened` makes it, after reading the list of contents only."""
+    """An archive that is open for reading; made by `opened`. Only its list of contents has been checked so far."""
 
     def __init__(self, tar: tarfile.TarFile, contents: Contents) -> None:
         self._tar = tar
@@ -119,10 +123,12 @@ class Archive:
         self.total_bytes = sum(member.size_bytes for member in contents.members)
 
     def members(self, progress: Progress) -> Iterator[tuple[Member, Iterator[bytes]]]:
-        """Yield every member with its bytes, to be read before the next member; the last byte completes its check.
+        """Yield every member with its content. The caller must read the whole content before it takes the next member.
+
+        The checksum of a member is checked after the last byte of its content.
 
         Raises:
-            ArchiveRefused: a member differs from the list of contents; the text names it.
+            ArchiveRefused: a member differs from the list of contents; the text names the member.
         """
         expected = iter(self.contents.members)
         while (header := self._next()) is not None:
@@ -138,7 +144,7 @@ class Archive:
         """Read the whole archive and compare it with its list of contents.
 
         Raises:
-            ArchiveRefused: as for `members`.
+            ArchiveRefused: a member differs from the list of contents; the text names the member.
         """
         for _, content in self.members(progress):
             for _ in content:
@@ -161,7 +167,7 @@ class Archive:
         left = member.size_bytes
         with _in_words():
             source = self._tar.extractfile(header)
-            assert source is not None  # a plain file
+            assert source is not None  # `_check` has made sure that the member is a plain file
             while left:
                 data = source.read(min(left, _CHUNK_BYTES))
                 if not data:
@@ -179,21 +185,21 @@ def opened(path: Path) -> Iterator[Archive]:
     """Open an archive and read its list of contents.
 
     Raises:
-        ArchiveRefused: the file is no backup, a newer release made it, or its list of contents is wrong.
+        ArchiveRefused: the file is not a backup, a newer release made it, or its list of contents is wrong.
         OSError: the file cannot be read.
     """
-    if not stat.S_ISREG(path.stat().st_mode):  # opening a pipe could wait for ever
+    if not stat.S_ISREG(path.stat().st_mode):  # opening a pipe could wait forever
         raise ArchiveRefused("it is not a regular file")
     with _Bounded(path) as file:
         with _in_words():
-            tar = tarfile.open(fileobj=file, mode="r:")  # noqa: SIM115  the file, which is closed, is all that it holds
+            tar = tarfile.open(fileobj=file, mode="r:")  # noqa: SIM115  the block closes `file`; nothing else is open
             header = tar.next()
             if header is None or header.name != CONTENTS or header.type not in (tarfile.REGTYPE, tarfile.AREGTYPE):
                 raise ArchiveRefused(f"it is no backup that mxgw made: it does not begin with {CONTENTS}")
             if header.size > _MAXIMUM_CONTENTS_BYTES:
                 raise ArchiveRefused("its list of contents is too long")
             source = tar.extractfile(header)
-            assert source is not None  # a plain file
+            assert source is not None  # the type was checked above: a plain file
             text = source.read(_MAXIMUM_CONTENTS_BYTES)
         yield Archive(tar, _contents(text))
 
@@ -230,7 +236,10 @@ class _Format(BaseModel):
 
 
 class _Bounded(io.FileIO):
-    """A file that refuses to read much at once: tarfile would read a header of any size that the file claims."""
+    """A file that refuses to read many bytes at once.
+
+    Without it tarfile would read a header of any size into memory, if the file says that the header is so large.
+    """
 
     def __init__(self, path: Path) -> None:
         super().__init__(os.fspath(path), "r")

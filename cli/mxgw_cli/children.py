@@ -1,4 +1,4 @@
-"""Processes that `mxgw demo` and `mxgw bench` start, and end again however the command itself ends."""
+"""Starts processes for `mxgw demo` and `mxgw bench`, and ends them when the command ends, even when it is killed."""
 
 from __future__ import annotations
 
@@ -21,7 +21,10 @@ SHORT_ROOT_BYTES = 30
 
 
 class Child:
-    """A running process: `ready` is the JSON line that it wrote to stdout, `log` the file with its stderr."""
+    """A process that a command started.
+
+    `ready` is the JSON object that the process wrote to stdout when it was ready; `log` is the file with its stderr.
+    """
 
     def __init__(self, name: str, process: asyncio.subprocess.Process, log: Path) -> None:
         self.name = name
@@ -30,7 +33,7 @@ class Child:
         self.ready: dict[str, object] = {}
 
     def failure(self, what: str) -> CliFailure:
-        """Return a failure that shows the last lines of the child's log."""
+        """Return a failure whose text is `what` and the last lines of the process's log."""
         with suppress(OSError):
             lines = self.log.read_text("utf-8", errors="replace").splitlines()[-LOG_TAIL_LINES:]
             text = "\n".join("  " + printable(line, 300) for line in lines)
@@ -39,7 +42,7 @@ class Child:
         return CliFailure(f"{what}; it left no log.")
 
     async def died(self) -> CliFailure:
-        """Wait until the process has ended, and return the failure to raise."""
+        """Wait until the process has ended by itself, and return a failure for the caller to raise."""
         code = await self.process.wait()
         return self.failure(f"{self.name} (pid {self.process.pid}) ended by itself with {_ending(code)}")
 
@@ -52,13 +55,13 @@ def _ending(code: int) -> str:
 async def child(
     name: str, arguments: Sequence[str], directory: Path, environment: dict[str, str] | None = None
 ) -> AsyncIterator[Child]:
-    """Run `python -m ARGUMENTS`, wait for its JSON line, and end the process whenever the block is left.
+    """Run `python -m ARGUMENTS` while the block runs; the block begins when the process has written its JSON line.
 
-    The process also ends when this one is killed (see `tied`). It has a process group of its own, so that a Ctrl-C at
-    the terminal reaches this process only, which then ends its children in order.
+    The process also ends when the command itself is killed (see `tied`). It has its own process group, so that Ctrl-C
+    at the terminal stops only the command, and the command then ends the process.
 
     Raises:
-        CliFailure: the process ended or took too long before it was ready; the text has the end of its log.
+        CliFailure: the process ended before it was ready, or was not ready in time; the text has the end of its log.
     """
     log = directory / f"{name.replace(' ', '-')}.log"
     with log.open("wb") as stderr:
@@ -101,7 +104,10 @@ async def _ready_line(running: Child) -> dict[str, object]:
 
 
 async def _end(process: asyncio.subprocess.Process) -> None:
-    """Terminate the process, and kill it after a while. A cancellation meanwhile (a second Ctrl-C) kills at once."""
+    """Terminate the process, and kill it if it has not ended after `STOP_TIMEOUT_S`.
+
+    When this function is cancelled (by a second Ctrl-C), it kills the process immediately.
+    """
     if process.returncode is not None:
         return
     try:
@@ -119,14 +125,14 @@ async def _end(process: asyncio.subprocess.Process) -> None:
 
 
 def clean_environment() -> dict[str, str]:
-    """Return the environment without settings of mxgw, so that a demo is the same wherever it runs."""
+    """Return the environment without the variables of mxgw, so that a demo does not depend on the user's settings."""
     return {name: value for name, value in os.environ.items() if not name.startswith("MXGW")}
 
 
 def short_temporary_root() -> str | None:
-    """Return the directory for temporary directories with Unix sockets in them; None for the usual one.
+    """Return where to make temporary directories for Unix sockets; None means the system's usual directory.
 
-    The path of a socket may have about a hundred bytes, and on some systems the usual directory alone is that long.
+    The path of a socket can have about a hundred bytes, and on some systems the usual directory needs most of them.
     """
     usual = tempfile.gettempdir()
     return "/tmp" if len(usual) > SHORT_ROOT_BYTES and Path("/tmp").is_dir() else None  # noqa: S108 - mkdtemp is private

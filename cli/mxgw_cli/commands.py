@@ -1,9 +1,9 @@
-"""The commands that mxgw itself brings, by section, with one line of help for each."""
+"""The list of mxgw's own commands, with one line of help for each; commands of plugins are not in it."""
 
 from __future__ import annotations
 
-# Section, command, one line of help: here, so that `mxgw --help` imports no command. A test compares each line with
-# the short help of the command itself.
+# Key: section of the help. Value: commands with one line of help each. The lines are repeated here so that
+# `mxgw --help` need not import the commands. A test compares each line with the short help of the command.
 COMMANDS: dict[str, dict[str, str]] = {
     "Start here": {
         "demo": "See it work: a gateway, a session and live values.",

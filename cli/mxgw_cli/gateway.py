@@ -1,4 +1,4 @@
-"""How a command connects to its gateway and uses a session there; every failure becomes a sentence."""
+"""Connects a command to a gateway and gives it a session. Every error becomes a `CliFailure` with a sentence."""
 
 from __future__ import annotations
 
@@ -29,10 +29,11 @@ _HINTS: dict[type[errors.MxgwClientError], str] = {
 
 @asynccontextmanager
 async def connected(where: GatewayTarget) -> AsyncIterator[mxgw_client.Gateway]:
-    """Yield a connected gateway.
+    """Connect to a gateway, and yield it while the block runs.
 
     Raises:
-        CliFailure: no gateway can be reached (exit code 3), or the gateway refuses something (1).
+        CliFailure: the gateway cannot be reached (exit code 3), the options are wrong (exit code 2), or the gateway
+            refuses a call (exit code 1).
     """
     with as_failures():
         tls: mxgw_client.Tls | bool = False
@@ -48,7 +49,7 @@ async def connected(where: GatewayTarget) -> AsyncIterator[mxgw_client.Gateway]:
 
 
 async def _refuse_missing_socket(target: str) -> None:
-    # gRPC would keep trying for the whole timeout when the socket does not exist.
+    # gRPC does not fail when the socket file does not exist, but tries again until the timeout.
     path = Path(target.removeprefix("unix:"))
     if target.startswith("unix:") and not path.exists():  # noqa: ASYNC240 - one stat of a local path
         raise CliFailure(
@@ -97,10 +98,12 @@ def _api_key(where: GatewayTarget) -> mxgw_client.ApiKey | None:
 
 
 async def find_session(gateway: mxgw_client.Gateway, text: str) -> mxgw_client.SessionInfo:
-    """Return the session whose id is `text`, or the only one whose id begins with it, ended ones included.
+    """Return the session whose id is `text`, or the only session whose id begins with `text`.
+
+    Sessions that ended lately are found too.
 
     Raises:
-        CliFailure: there is no such session, or more than one begins so.
+        CliFailure: there is no such session, or several session ids begin with `text`.
     """
     sessions = [session async for session in gateway.sessions(include_ended=True)]
     exact = [session for session in sessions if session.session_id == text]
@@ -117,29 +120,32 @@ async def find_session(gateway: mxgw_client.Gateway, text: str) -> mxgw_client.S
 async def session_of(
     gateway: mxgw_client.Gateway, *, command: str, backend: str = "", session_id: str = ""
 ) -> AsyncIterator[mxgw_client.Session]:
-    """Yield the session whose id begins with `session_id`; "": a new session, which is closed at the end."""
+    """Attach to the session whose id begins with `session_id`, and yield it.
+
+    When `session_id` is "", a new session is opened and yielded, and closed at the end of the block.
+    """
     name = client_name(command)
     if session_id:
         found = await find_session(gateway, session_id)
         session = gateway.attach_session(found.session_id, client_name=name)
     else:
-        # A short lease: the session of a command that was killed ends soon.
+        # The lease is short, so that the session ends soon when the command is killed.
         session = gateway.open_session(client_name=name, backend=backend, lease_s=LEASE_S)
     async with session:
         yield session
 
 
 def client_name(command: str) -> str:
-    """Return the client name that operators see for this command: `mxgw stream, anna@desk12`."""
+    """Return the client name that operators see for this command, for example `mxgw stream, anna@desk12`."""
     try:
         user = getpass.getuser()
-    except (KeyError, OSError):  # a user id without a name
+    except (KeyError, OSError):  # the user id of this process has no name
         user = str(os.getuid()) if hasattr(os, "getuid") else "unknown"
     return printable(f"mxgw {command}, {user}@{socket.gethostname()}", 128)
 
 
 async def walk(session: mxgw_client.Session, path: str, depth: int) -> AsyncIterator[mxgw_client.BrowseNode]:
-    """Yield the nodes below `path`, `depth` levels deep, parents before their children."""
+    """Yield the nodes down to `depth` levels below `path`; parents are yielded before their children."""
     waiting = deque([(path, 1)])
     while waiting:
         path, level = waiting.popleft()

@@ -1,4 +1,4 @@
-"""Settings and plugins, loaded for a command as the gateway loads them; what is wrong becomes text to show."""
+"""Loads settings and plugins for a command in the same way as the gateway does, and reports problems as text."""
 
 from __future__ import annotations
 
@@ -19,10 +19,10 @@ from mxgw_core.printable import printable
 
 
 def loaded(choice: SettingsChoice, overrides: Mapping[str, object] | None = None) -> LoadedSettings:
-    """Return the settings of `choice`; `overrides` apply where the command line sets nothing.
+    """Return the settings of `choice`. `overrides` replace values of files, but not values of the command line.
 
     Raises:
-        CliFailure: the settings have problems; each is on a line of its own.
+        CliFailure: the settings have problems; the text has one line per problem.
     """
     try:
         return load_settings(choice.file, overrides={**(overrides or {}), **choice.overrides})
@@ -38,7 +38,14 @@ def loaded(choice: SettingsChoice, overrides: Mapping[str, object] | None = None
 
 @dataclass(frozen=True, slots=True)
 class PluginCommands:
-    """The commands of plugins by name, the plugin that brings each, problems as sentences, and plugins not enabled."""
+    """The commands that plugins add to `mxgw`.
+
+    Attributes:
+        commands: Key: name of the command. Value: the command.
+        owners: Key: name of the command. Value: the plugin that adds the command.
+        problems: one sentence per problem.
+        available: installed plugins that the settings do not enable.
+    """
 
     commands: dict[str, click.Command]
     owners: dict[str, str]
@@ -47,7 +54,10 @@ class PluginCommands:
 
 
 def plugin_commands(choice: SettingsChoice) -> PluginCommands:
-    """Return the commands of the plugins that the settings enable. Problems are in the result; nothing is raised."""
+    """Return the commands of the plugins that the settings enable.
+
+    Problems of settings and plugins do not raise exceptions; the result lists them.
+    """
     try:
         result = load_settings(choice.file, overrides=choice.overrides)
         with quiet():
@@ -58,7 +68,10 @@ def plugin_commands(choice: SettingsChoice) -> PluginCommands:
 
 
 def commands_of(host: PluginHost) -> PluginCommands:
-    """Ask every loaded plugin for its commands. A name belongs to mxgw, or else to the first plugin that brings it."""
+    """Ask every loaded plugin for its commands.
+
+    A plugin cannot replace a command of mxgw. When two plugins add commands of the same name, the first plugin wins.
+    """
     taken = {name: "mxgw" for section in COMMANDS.values() for name in section}
     commands: dict[str, click.Command] = {}
     owners: dict[str, str] = {}
@@ -87,7 +100,7 @@ def commands_of(host: PluginHost) -> PluginCommands:
 
 @contextlib.contextmanager
 def quiet() -> Iterator[None]:
-    """Keep the log of `mxgw_core` off the terminal: the command shows problems itself."""
+    """Keep log lines of `mxgw_core` off the terminal while the block runs; the command itself shows the problems."""
     logger = logging.getLogger("mxgw_core")
     handler = logging.NullHandler()
     propagated, logger.propagate = logger.propagate, False

@@ -1,4 +1,4 @@
-"""The entry point `mxgw`: imports only the command that is asked for, and ends every run with an exit code."""
+"""The program `mxgw`: imports only the command that the user calls, and ends with one of the exit codes."""
 
 from __future__ import annotations
 
@@ -19,13 +19,13 @@ from mxgw_core.command_line import Group
 
 
 class _PipeClosed(Exception):
-    """The reader of stdout has closed it. Not an OSError, because click ends the process at those, with exit code 1."""
+    """The program that reads stdout has closed it. Not an OSError: click would exit with code 1 after an OSError."""
 
 
 class RootGroup(Group):
-    """The commands of `COMMANDS`, then those of plugins.
+    """Finds the commands of `COMMANDS` and the commands of plugins.
 
-    Plugins are loaded only for a name that is not in `COMMANDS`, so broken settings break no command of mxgw.
+    Plugins are loaded only for a name that is not in `COMMANDS`, so broken settings do not break mxgw's own commands.
     """
 
     def list_commands(self, ctx: click.Context) -> list[str]:
@@ -87,7 +87,7 @@ class RootGroup(Group):
         except BrokenPipeError as error:
             raise _PipeClosed from error
 
-    # click overloads `main` by the type of standalone_mode, which is always False here.
+    # click declares two variants of `main`, which differ in the type of standalone_mode. It is always False here.
     def main(  # type: ignore[override]
         self, args: Sequence[str] | None = None, prog_name: str | None = None, **extra: Any
     ) -> NoReturn:
@@ -112,7 +112,7 @@ class RootGroup(Group):
 
 
 def _leave_broken_pipe() -> NoReturn:
-    """Exit with 0: the reader of the pipe, `head` for example, has all the lines it wanted."""
+    """Exit with code 0, because the program that reads the pipe (for example `head`) has read all that it wants."""
     silence_stdout()
     sys.exit(ExitCode.OK)
 
@@ -147,12 +147,12 @@ def root(settings_file: Path | None, assignments: dict[str, str]) -> None:
 
     Any client, one worker process per session, and no event lost in silence.
     """
-    del settings_file, assignments  # commands read them from the context, see `chosen_before`
+    del settings_file, assignments  # commands read these values from the context, see `chosen_before`
 
 
 def main() -> NoReturn:
     """Run `mxgw` with the arguments of this process."""
     if isinstance(sys.stdout, io.TextIOWrapper):
-        # A tag name that the terminal's encoding cannot write must not end a stream with a traceback.
+        # A tag name can have a character that the terminal's encoding lacks. This must not cause a traceback.
         sys.stdout.reconfigure(errors="replace")
     root.main(prog_name="mxgw")

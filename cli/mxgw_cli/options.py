@@ -1,4 +1,7 @@
-"""Options that several commands share: which gateway to talk to, and which settings to read. Imports click only."""
+"""The options that several commands share: which gateway to connect to, and which settings to read.
+
+This module imports click only, because `mxgw --help` imports it.
+"""
 
 from __future__ import annotations
 
@@ -16,14 +19,14 @@ from mxgw_core.command_line import NumberRange
 F = TypeVar("F", bound=Callable[..., Any])
 
 DEFAULT_TARGET = "127.0.0.1:50051"
-# Not `MXGW_…`: variables of that prefix are settings, and one that names no setting is an error.
+# The prefix is not `MXGW_`, because every variable with that prefix must be the name of a setting.
 ENV_PREFIX = "MXGWCLI_"
 _GATEWAY_NAMES = ("target", "ca", "cert", "key", "api_key_file", "timeout")
 
 
 @dataclass(frozen=True, slots=True)
 class SettingsChoice:
-    """Which settings a command reads: a file on top of the usual ones (None: only these), and values that override."""
+    """The settings that a command reads: the usual files, then `file` if it is not None, then `overrides`."""
 
     file: Path | None
     overrides: dict[str, str]
@@ -31,7 +34,7 @@ class SettingsChoice:
 
 @dataclass(frozen=True, slots=True)
 class GatewayTarget:
-    """Which gateway a command connects to, and with which credentials. The API key is read only when connecting."""
+    """The gateway that a command connects to, and the credentials. The API key is read only when connecting."""
 
     target: str
     ca: Path | None
@@ -42,7 +45,10 @@ class GatewayTarget:
 
 
 def settings_options(function: F) -> F:
-    """Add `--settings` and `--set` as `settings: SettingsChoice`, merged with those given before the command."""
+    """Add the options `--settings` and `--set`; the command gets both as its parameter `settings: SettingsChoice`.
+
+    Values that were given before the name of the command (`mxgw --set ... serve`) are included.
+    """
     import functools
 
     @settings_parameters(show_envvar=True)
@@ -52,11 +58,11 @@ def settings_options(function: F) -> F:
         choice = SettingsChoice(settings_file or before.file, {**before.overrides, **assignments})
         return function(*args, settings=choice, **kwargs)
 
-    return with_settings  # type: ignore[return-value]  # click decorators keep the callable's shape, not its type
+    return with_settings  # type: ignore[return-value]  # click decorators do not keep the type of the function
 
 
 def settings_parameters(*, show_envvar: bool = False) -> Callable[[F], F]:
-    """Add `--settings` and `--set` as `settings_file` and `assignments`."""
+    """Add the options `--settings` and `--set`, as the command's parameters `settings_file` and `assignments`."""
     file = click.option(
         "--settings",
         "settings_file",
@@ -78,7 +84,10 @@ def settings_parameters(*, show_envvar: bool = False) -> Callable[[F], F]:
 
 
 def chosen_before(root: click.Context) -> SettingsChoice:
-    """Return the `--settings` and `--set` that were given before the command; `root` is the context of `mxgw`."""
+    """Return the values of `--settings` and `--set` that were given before the name of the command.
+
+    `root` is the click context of `mxgw`.
+    """
     return SettingsChoice(root.params.get("settings_file"), root.params.get("assignments") or {})
 
 
@@ -93,9 +102,9 @@ def _assignments(context: click.Context, parameter: click.Parameter, values: Seq
 
 
 def gateway_options(function: F) -> F:
-    """Add the options of every command that talks to a gateway, as `gateway: GatewayTarget`.
+    """Add the options for connecting to a gateway; the command gets them as its parameter `gateway: GatewayTarget`.
 
-    A subcommand that names no gateway takes the one that was named before it, at its group.
+    When a subcommand has none of these options, the options that were given to its group apply.
     """
     import functools
 
@@ -149,18 +158,18 @@ def gateway_options(function: F) -> F:
         sources = [context.get_parameter_source(name) for name in _GATEWAY_NAMES]
         if ParameterSource.COMMANDLINE in sources or not isinstance(context.obj, GatewayTarget):
             context.obj = GatewayTarget(target, ca, cert, key, api_key_file, timeout)
-        # otherwise click has copied the gateway of the group into this context
+        # In all other cases `context.obj` is the group's gateway, which click has copied into this context.
         return function(*args, gateway=context.obj, **kwargs)
 
-    return with_gateway  # type: ignore[return-value]  # as above
+    return with_gateway  # type: ignore[return-value]  # click decorators do not keep the type of the function
 
 
 def was_set_before(name: str) -> bool:
-    """Return whether the flag `name` was given before the subcommand that runs now, to its group."""
+    """Return whether the flag `name` was given to the group of the present subcommand, before the subcommand's name."""
     parent = click.get_current_context().parent
     return parent is not None and bool(parent.params.get(name))
 
 
 def api_key_from_environment() -> str | None:
-    """Return the API key of the environment, None when there is none."""
+    """Return the API key in the environment variable MXGWCLI_API_KEY; None when it is not set."""
     return os.environ.get(ENV_PREFIX + "API_KEY") or None

@@ -1,7 +1,7 @@
-"""The reference of all commands in docs/command-line.md, generated from the commands themselves.
+"""Writes the reference of all commands in docs/command-line.md from the options and help texts of the commands.
 
 Run `python -m mxgw_cli.reference docs/command-line.md` after a change; a test fails while the page is out of date. The
-layout is not that of click's help, which differs from release to release.
+module has its own layout, because the layout of click's help changes between releases of click.
 """
 
 from __future__ import annotations
@@ -31,12 +31,12 @@ _GATEWAY_OPTIONS = frozenset(parameter.name for parameter in _with_gateway.param
 
 
 def reference() -> str:
-    """Return every command as Markdown."""
+    """Return the reference of all commands as Markdown."""
     return "\n\n".join([BEGIN, *(_section(path, command) for path, command in commands(("mxgw",), root))]) + "\n"
 
 
 def commands(path: tuple[str, ...], command: click.Command) -> Iterator[tuple[tuple[str, ...], click.Command]]:
-    """Yield a command and its subcommands, each with the words that call it."""
+    """Yield a command and all its subcommands, each with its full name as a tuple of words."""
     yield path, command
     if isinstance(command, click.Group):
         context = click.Context(command, info_name=path[-1])
@@ -98,13 +98,13 @@ def _examples(examples: Sequence[tuple[str, str]]) -> str:
 
 
 def updated(page: str) -> str:
-    """Return the page with a new reference; the part above it is written by hand and stays."""
+    """Return the page with a new reference. The text above the reference, which people wrote, stays."""
     head, _, _ = page.partition(BEGIN)
     return head + reference()
 
 
 def main() -> None:
-    """Update the page whose path is the first argument."""
+    """Update the page whose path is the first argument of the process."""
     page = Path(sys.argv[1])
     page.write_text(updated(page.read_text("utf-8")), "utf-8")
 

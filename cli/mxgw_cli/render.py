@@ -1,6 +1,7 @@
-"""How values, times, MXAccess's codes and gaps are written: as text for people, as JSON for scripts.
+"""Writes values, times, codes of MXAccess, and gaps: as text for people, and as JSON for scripts.
 
-Text that comes from a peer is made printable in the former; in JSON everything beyond ASCII is escaped.
+In text for people, control characters that come from a peer are replaced. In JSON, all characters beyond ASCII are
+escaped.
 """
 
 from __future__ import annotations
@@ -25,8 +26,8 @@ if TYPE_CHECKING:
 _KIB = 1024
 QUALITY_STYLES = {"good": "green", "uncertain": "yellow", "bad": "bold red"}
 
-# Source: OPC DA quality codes as MXAccess delivers them (docs/reference/mxaccess.md#qualities); the low two bits
-# are the limit.
+# Key: quality code without its two lowest bits, which are the limit. Value: the code in words.
+# Source: OPC DA quality codes as MXAccess delivers them (docs/reference/mxaccess.md#qualities).
 _QUALITIES = {
     0: "bad",
     4: "bad: configuration error",
@@ -48,7 +49,7 @@ _QUALITIES = {
 _CLASSES = {0x00: "bad", 0x40: "uncertain", 0xC0: "good"}
 _LIMITS = ("", "at low limit", "at high limit", "constant")
 
-# What a person can do about a status, by its native detail number.
+# Key: native detail number of a status. Value: what a person can do about it.
 _ADVICE = {
     6: "check the reference: `mxgw browse` shows what exists",
     11: "the attribute is still being resolved: wait for its first value",
@@ -72,16 +73,16 @@ _ADVICE = {
 
 
 def write_json(document: object) -> None:
-    """Write one JSON document as a line to stdout, and flush, so that the reader of a pipe gets it at once."""
+    """Write one JSON document as a line to stdout, and flush, so that the reader of a pipe gets the line at once."""
     sys.stdout.write(json_text(document) + "\n")
     sys.stdout.flush()
 
 
 def json_text(document: object) -> str:
-    """Return one line of JSON. Everything beyond ASCII is escaped, so the line is safe in any terminal and encoding.
+    """Return one line of JSON. All characters beyond ASCII are escaped, so the line is safe in any terminal.
 
-    Times become ISO 8601 in UTC, time spans seconds, bytes base64; numbers that JSON cannot express become the strings
-    "NaN", "Infinity" and "-Infinity", as in the JSON mapping of Protocol Buffers.
+    Times become ISO 8601 in UTC, time spans become seconds, and bytes become base64. Numbers that JSON cannot express
+    become the strings "NaN", "Infinity" and "-Infinity", as in the JSON mapping of Protocol Buffers.
     """
     return json.dumps(_plain(document), allow_nan=False, separators=(", ", ": "))
 
@@ -115,7 +116,7 @@ def _plain(value: object) -> object:
 
 
 def value_text(value: object, limit: int = 60) -> str:
-    """Return a value as one line of at most `limit` characters; an ellipsis marks what is left out."""
+    """Return a value as one line of at most `limit` characters; an ellipsis marks where characters are left out."""
     return printable(_value_text(value, limit), limit)
 
 
@@ -146,7 +147,7 @@ def _float_text(value: float) -> str:
 
 
 def _sequence_text(values: Sequence[object], limit: int) -> str:
-    """Return as many elements as fit, and the number of all elements when some are left out."""
+    """Return as many elements as fit into `limit` characters; if some are left out, add the number of all elements."""
     whole = f"[{', '.join(_value_text(element, limit) for element in values[:limit])}]"
     if len(whole) <= limit and len(values) <= limit:
         return whole
@@ -156,12 +157,12 @@ def _sequence_text(values: Sequence[object], limit: int) -> str:
 
 
 def utc_text(moment: datetime) -> str:
-    """Return a UTC time with milliseconds, sortable: `2018-01-03 17:45:00.000Z`."""
+    """Return a time in UTC with milliseconds, for example `2018-01-03 17:45:00.000Z`."""
     return moment.astimezone(UTC).strftime("%Y-%m-%d %H:%M:%S.") + f"{moment.microsecond // 1000:03d}Z"
 
 
 def age_text(seconds: float) -> str:
-    """Return a time span in at most six characters: `250ms`, `4.2s`, `3m07s`, `5h12m`, `8d03h`."""
+    """Return a time span in at most six characters, for example `250ms`, `4.2s`, `3m07s`, `5h12m` or `8d03h`."""
     if seconds < 0:
         return "-" + age_text(-seconds)
     if seconds < 1:
@@ -178,7 +179,7 @@ def age_text(seconds: float) -> str:
 
 
 def bytes_text(size: int) -> str:
-    """Return a size in binary units: `512 B`, `38.1 MiB`."""
+    """Return a size in binary units, for example `512 B` or `38.1 MiB`."""
     number = float(size)
     for unit in ("B", "KiB", "MiB", "GiB"):
         if number < _KIB or unit == "GiB":
@@ -188,12 +189,12 @@ def bytes_text(size: int) -> str:
 
 
 def milliseconds_text(milliseconds: float) -> str:
-    """Return a latency: with two decimals below 10 ms, with none from there on."""
+    """Return a latency as text: with two decimals below 10 ms, and without decimals above."""
     return f"{milliseconds:.2f} ms" if milliseconds < 10 else f"{milliseconds:.0f} ms"
 
 
 def shortened(text: str, width: int) -> str:
-    """Return `text` in at most `width` characters; the middle is left out, since names differ at both ends."""
+    """Return `text` in at most `width` characters. The middle is left out, because names usually differ at the ends."""
     if len(text) <= width:
         return text
     tail = (width - 1) // 2
@@ -201,7 +202,7 @@ def shortened(text: str, width: int) -> str:
 
 
 def quality_class(raw: int) -> str:
-    """Return `good`, `uncertain` or `bad`; vendor bits above 0xFF are ignored."""
+    """Return `good`, `uncertain` or `bad` for a raw quality; the vendor's bits above 0xFF are ignored."""
     return _CLASSES.get(raw & 0xC0, "bad")
 
 
@@ -214,17 +215,17 @@ def quality_text(raw: int) -> str:
 
 
 def enum_words(member: enum.Enum) -> str:
-    """Return an enum member in words: `WORKER_EXITED` -> `worker exited`."""
+    """Return an enum member in words; `WORKER_EXITED` becomes `worker exited`."""
     return member.name.lower().replace("_", " ")
 
 
 def enum_key(member: enum.Enum) -> str:
-    """Return an enum member for JSON: `WORKER_EXITED` -> `worker_exited`."""
+    """Return an enum member for JSON; `WORKER_EXITED` becomes `worker_exited`."""
     return member.name.lower()
 
 
 def status_text(status: Status) -> str:
-    """Return one MXSTATUS_PROXY in words, with its native detail number and what to do about it."""
+    """Return one MXSTATUS_PROXY in words. A failure also has its native detail number and advice for the user."""
     category = enum_words(status.category)
     if status.success != 0:
         return "ok" if category in ("ok", "unspecified") else f"accepted, {category}"
@@ -235,13 +236,13 @@ def status_text(status: Status) -> str:
 
 
 def statuses_text(statuses: Sequence[Status]) -> str:
-    """Return several statuses in words, those that are ok left out; `ok` when all are."""
+    """Return the statuses that are not ok in words; `ok` when all statuses are ok."""
     remarkable = [text for text in map(status_text, statuses) if text != "ok"]
     return "; ".join(dict.fromkeys(remarkable)) or "ok"
 
 
 def status_document(status: Status) -> dict[str, object]:
-    """Return one status for JSON: names, and the native numbers of success, detail and source."""
+    """Return one status for JSON, with the native numbers and their names."""
     return {
         "success": status.success,
         "category": enum_key(status.category),
@@ -252,12 +253,12 @@ def status_document(status: Status) -> dict[str, object]:
 
 
 def hresult_text(hresult: int) -> str:
-    """Return an HRESULT in the form in which documentation lists it: `0x80070057`."""
+    """Return an HRESULT in the usual form, for example `0x80070057`."""
     return f"0x{hresult & 0xFFFFFFFF:08X}"
 
 
 def failure_text(outcome: ItemOutcome) -> str:
-    """Return in words why one item of a bulk call failed; "" when it succeeded."""
+    """Return in words why a bulk call failed for one item; "" when it succeeded."""
     parts = []
     if outcome.hresult:
         parts.append(f"{outcome.message or 'MXAccess refused it'} ({hresult_text(outcome.hresult)})")
@@ -285,7 +286,7 @@ def gap_line(gap: Gap) -> Text:
 
 
 def gap_document(gap: Gap) -> dict[str, object]:
-    """Return a gap for JSON; numbers that are not known are null."""
+    """Return a gap for JSON; unknown numbers become null."""
     return {
         "type": "gap",
         "epoch": gap.epoch.hex(),

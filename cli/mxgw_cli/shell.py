@@ -1,6 +1,6 @@
-"""How a command meets the shell it runs in: exit codes and failures, signals, the terminal, progress of long copies.
+"""The connection between commands and the shell: exit codes, failures, signals, the terminal, and progress bars.
 
-Everything here is imported by `mxgw --help`, so rich and asyncio are imported where they are used.
+`mxgw --help` imports this module, so functions import rich and asyncio only when they need them.
 """
 
 from __future__ import annotations
@@ -23,9 +23,9 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 
-# Tables written into a pipe may be this wide, in characters; at a terminal its own width counts.
+# The width of tables that are written to a pipe, in characters. At a terminal the terminal's width is used.
 PIPE_WIDTH = 240
-# A copy of fewer bytes is over before anybody would look at a progress bar.
+# A copy of fewer bytes has no progress bar, because it is finished in a moment.
 SHORT_COPY_BYTES = 64 * 1024 * 1024
 
 
@@ -41,12 +41,12 @@ class ExitCode(enum.IntEnum):
 
 
 class CliFailure(click.ClickException):
-    """Ends the command: a sentence and a hint on stderr, and an exit code; no traceback."""
+    """Ends the command with an exit code, and prints a sentence and a hint to stderr instead of a traceback."""
 
     def __init__(self, message: str, *, hint: str = "", exit_code: ExitCode = ExitCode.FAILURE) -> None:
         super().__init__(message)
         self.hint = hint
-        self.exit_code = int(exit_code)  # type: ignore[misc]  # click reads it from the instance
+        self.exit_code = int(exit_code)  # type: ignore[misc]  # click reads the attribute of the instance
 
     def show(self, file: IO[Any] | None = None) -> None:
         colour = False if os.environ.get("NO_COLOR") else None
@@ -57,7 +57,7 @@ class CliFailure(click.ClickException):
 
 
 class SilentFailure(CliFailure):
-    """Ends the command with an exit code and prints nothing: the command has printed the reason already."""
+    """Ends the command with an exit code and prints nothing, because the command has already printed the reason."""
 
     def __init__(self, exit_code: ExitCode = ExitCode.FAILURE) -> None:
         super().__init__("", exit_code=exit_code)
@@ -67,12 +67,12 @@ class SilentFailure(CliFailure):
 
 
 def run(main: Callable[[], Coroutine[Any, Any, T]]) -> T:
-    """Run `main()` in a new event loop and return what it returns.
+    """Run `main()` in a new event loop and return its result.
 
-    The first Ctrl-C or SIGTERM cancels the coroutine, so its `finally` blocks run; a second Ctrl-C ends at once.
+    The first Ctrl-C or SIGTERM cancels the coroutine, so its `finally` blocks run. A second Ctrl-C interrupts them.
 
     Raises:
-        KeyboardInterrupt: after Ctrl-C; the command line then exits with 130.
+        KeyboardInterrupt: after Ctrl-C. The program then exits with code 130.
         SilentFailure: after SIGTERM, with exit code 143.
     """
     import asyncio
@@ -88,7 +88,7 @@ def run(main: Callable[[], Coroutine[Any, Any, T]]) -> T:
             terminated = True
             task.cancel()
 
-        with contextlib.suppress(NotImplementedError):  # Windows has no signal handlers in the loop
+        with contextlib.suppress(NotImplementedError):  # on Windows event loops cannot handle signals
             asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, on_sigterm)
         return await main()
 
@@ -99,12 +99,12 @@ def run(main: Callable[[], Coroutine[Any, Any, T]]) -> T:
             raise SilentFailure(ExitCode.TERMINATED) from None
         raise
     except BaseExceptionGroup as group:
-        # A task group raises a group of errors; the command line shows the error inside, not the group.
+        # A task group raises a group of errors. The user gets the first error in the group.
         raise innermost(group) from None
 
 
 def innermost(group: BaseExceptionGroup[BaseException]) -> BaseException:
-    """Return the first error inside a group that is not a group itself."""
+    """Return the first error in a group; when that error is a group too, the first error in that group, and so on."""
     first: BaseException = group
     while isinstance(first, BaseExceptionGroup):
         first = first.exceptions[0]
@@ -113,7 +113,9 @@ def innermost(group: BaseExceptionGroup[BaseException]) -> BaseException:
 
 @contextmanager
 def cleaning_up_at_sigterm() -> Iterator[None]:
-    """Raise inside the block at the first SIGTERM, so that its clean-up runs, and ignore later ones. Main thread only.
+    """At the first SIGTERM raise an exception inside the block, so that its clean-up runs; ignore later SIGTERMs.
+
+    Use it in the main thread only.
 
     Raises:
         SilentFailure: after SIGTERM, with exit code 143.
@@ -132,12 +134,15 @@ def cleaning_up_at_sigterm() -> Iterator[None]:
 
 
 def console(*, stderr: bool = False) -> Console:
-    """Return a console on stdout (or stderr) without rich's markup, which would change `Object.Array[]`."""
+    """Return a console on stdout or stderr. Rich's markup is off, because it would change texts like `Object.Array[]`.
+
+    The console raises BrokenPipeError when the reader of its output has ended.
+    """
     from rich.console import Console
 
     class _Console(Console):
         def on_broken_pipe(self) -> NoReturn:
-            # Rich would exit with code 1 here; the command line itself handles a closed pipe.
+            # Rich would exit with code 1 here; `RootGroup.main` exits with code 0 for this exception.
             raise BrokenPipeError
 
     stream = sys.stderr if stderr else sys.stdout
@@ -151,16 +156,16 @@ def is_live() -> bool:
 
 
 def silence_stdout() -> None:
-    """Discard what is left to write once nobody reads stdout any more; Python would report an error at its exit."""
+    """Discard unwritten output after the reader of stdout has ended; Python would report an error when it exits."""
     with contextlib.suppress(OSError, io.UnsupportedOperation):
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 @contextmanager
 def shown_progress(label: str, total_bytes: int, *, hidden: bool) -> Iterator[Callable[[int], None]]:
-    """Yield a function to call with the number of bytes just copied.
+    """Yield a function that the caller calls after each step of a copy, with the number of bytes copied in that step.
 
-    A long copy draws a bar on stderr when that is a terminal; `hidden` draws none.
+    A long copy draws a progress bar on stderr if stderr is a terminal and `hidden` is False.
     """
     if hidden or total_bytes < SHORT_COPY_BYTES or not sys.stderr.isatty():
         yield lambda _: None

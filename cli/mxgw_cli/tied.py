@@ -1,7 +1,7 @@
-"""`python -m mxgw_cli.tied MODULE ARGUMENT...`: as `python -m MODULE`, in a process that ends with its parent.
+"""`python -m mxgw_cli.tied MODULE ARGUMENT...` runs a module like `python -m MODULE`, and ends it with its parent.
 
-The parent holds the other end of this process's stdin, which closes even when the parent is killed and can end
-nothing itself.
+The parent process has the other end of the pipe that is this process's stdin. The system closes the pipe even when the
+parent is killed, and this process then ends.
 """
 
 from __future__ import annotations
@@ -18,12 +18,12 @@ def _end_with_stdin() -> None:
     with suppress(OSError):
         while os.read(0, 4096):
             pass
-    # The module ends as it does when somebody stops it: in order.
+    # SIGTERM makes the module end in the same way as when a person stops it.
     os.kill(os.getpid(), signal.SIGTERM)
 
 
 def main() -> None:
-    """Run the module that the first argument names."""
+    """Run the module that the first argument of the process names."""
     threading.Thread(target=_end_with_stdin, name="end-with-stdin", daemon=True).start()
     module, *arguments = sys.argv[1:]
     sys.argv = [module, *arguments]

@@ -1,6 +1,6 @@
-"""Events set aside for one subscriber after its overflow policy acted: a bounded queue of its own.
+"""Events set aside for one subscriber after its overflow policy acted: a queue that only this subscriber reads.
 
-Entries are runs of events, and gaps, oldest first. An operation that drops events puts an exact gap in their place.
+Entries are runs of events, and gaps, oldest first. An operation that drops events puts exact gaps in their place.
 """
 
 from __future__ import annotations
@@ -15,15 +15,15 @@ from mxgw_core.events.encoding import event_item, record_bounds
 from mxgw_core.events.pieces import Chunk, Gap, Kept, Piece, packed, unpacked
 
 _DROPPED = GapReason.GAP_REASON_QUEUE_DROPPED
-# Gaps for events that were in the log: when two such gaps are joined their counts add up.
+# Reasons of gaps for events that were in the log. The counts of such gaps are exact, so two counts can be added.
 _COUNTED = frozenset({_DROPPED, GapReason.GAP_REASON_CONFLATED})
 
-# What an entry takes beside its events.
+# How many bytes of memory an entry uses beside its events.
 _ENTRY_BYTES = 400
 
-# Server handle, item handle and kind.
+# What an event is about: server handle, item handle and kind.
 EventItem: TypeAlias = tuple[int, int, int]
-# Sequence, item, and the encoded record.
+# An event: its sequence, what it is about, and its encoded record.
 _Identified: TypeAlias = tuple[int, EventItem, bytes]
 
 
@@ -32,8 +32,8 @@ class Backlog:
 
     def __init__(self) -> None:
         self._entries: deque[tuple[Piece, float]] = deque()
-        # The chunk that a gap with runs announced: it comes next even when events are dropped meanwhile, and no longer
-        # counts as unread.
+        # The chunk that belongs to a gap with `runs`, after the gap was taken. This chunk is taken next, even when
+        # events are dropped meanwhile, and it does not count as unread any more.
         self._promised: Chunk | None = None
         self.events = 0
         self.bytes = 0
@@ -43,13 +43,13 @@ class Backlog:
 
     @property
     def memory_bytes(self) -> int:
-        """About how much memory the entries take."""
+        """About how many bytes of memory the entries use."""
         promised = self._promised.batch_bytes if self._promised is not None else 0
         return self.bytes + promised + len(self._entries) * _ENTRY_BYTES
 
     @property
     def since(self) -> float | None:
-        """When the oldest entry came; None when there is none."""
+        """When the events of the oldest entry came; None when there is no entry."""
         return self._entries[0][1] if self._entries else None
 
     @property
@@ -58,7 +58,7 @@ class Backlog:
         return bool(self._entries) and not self._entries[0][0].last
 
     def until(self, sequence: int) -> tuple[int, int]:
-        """Return how many events up to `sequence` there are, and about how many bytes they have."""
+        """Return how many events up to `sequence` the backlog has, and about how many bytes these events have."""
         events = size = 0
         for entry, _ in self._entries:
             if entry.first > sequence:
@@ -70,7 +70,7 @@ class Backlog:
         return events, size
 
     def append(self, entry: Piece, now: float) -> None:
-        """Add the newest entry. A gap that continues the gap before it is joined with it."""
+        """Add the newest entry. Two neighbouring gaps become one, if they have the same reason and exact counts."""
         last = self._entries[-1][0] if self._entries else None
         if isinstance(entry, Gap) and isinstance(last, Gap) and (joined := _joined(last, entry)):
             self._entries[-1] = joined, self._entries[-1][1]
@@ -84,7 +84,7 @@ class Backlog:
         self._count(entry, 1)
 
     def pop(self) -> Piece:
-        """Take the oldest entry; behind a gap with runs the chunk that it announced."""
+        """Take the oldest entry. After a gap with `runs`, the next call takes the chunk that belongs to this gap."""
         if self._promised is not None:
             promised, self._promised = self._promised, None
             return promised
@@ -96,7 +96,10 @@ class Backlog:
         return entry
 
     def drain(self) -> list[tuple[Piece, float]]:
-        """Remove and return every entry with its time, gaps with runs split up; but not the gap that opens a stream."""
+        """Remove and return all entries with their times. Gaps with `runs` are split up.
+
+        A gap without a range stays in the backlog: only the first gap of a stream can have no range.
+        """
         self._unpack()
         front = [entry for entry in self._entries if not entry[0].last]
         rest = [entry for entry in self._entries if entry[0].last]
@@ -107,7 +110,7 @@ class Backlog:
     def drop_oldest(self, excess_events: int, detail: str) -> int:
         """Drop the `excess_events` oldest events, or as many as there are; return how many were dropped.
 
-        Gaps between dropped events become part of the gap that is put in their place.
+        A gap between two dropped events becomes part of the gap that reports the dropped events.
         """
         self._unpack()
         dropped = 0
@@ -128,9 +131,9 @@ class Backlog:
         return dropped
 
     def select(self, keep: Callable[[set[EventItem]], Container[EventItem]], detail: str) -> int:
-        """Keep the events of the items that `keep` returns when given all items; return how many events were dropped.
+        """Keep only the events of certain items; return how many events were dropped.
 
-        When `keep` raises, nothing has changed.
+        `keep` gets all items that have events here, and returns the items to keep. If it raises, no event is dropped.
         """
         entries = self.drain()
         before = sum(entry.events for entry, _ in entries if isinstance(entry, Chunk))
@@ -164,14 +167,14 @@ class Backlog:
 
 
 def _joined(left: Gap, right: Gap) -> Gap | None:
-    """Return both as one gap, when they are neighbours with the same reason and their counts add up; else None."""
+    """Return two neighbouring gaps as one, if they have the same reason and exact counts; else None."""
     if left.reason != right.reason or left.reason not in _COUNTED or left.last + 1 != right.first:
         return None
     return None if left.runs or right.runs else replace(left, last=right.last, count=left.count + right.count)
 
 
 def _add_dropped(gaps: list[tuple[Gap, float]], gap: Gap, since: float) -> None:
-    """Add the gap of dropped events; gaps between it and the gap of events dropped before become part of it."""
+    """Add a gap for dropped events. It absorbs the previous gap for dropped events, and the gaps between the two."""
     count, first = gap.count, gap.first
     for index in range(len(gaps) - 1, -1, -1):
         before, _ = gaps[index]

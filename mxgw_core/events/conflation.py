@@ -1,7 +1,7 @@
 """The newest value of every item, gathered for a reader that does not read every event.
 
-Each event costs the same small time as it comes in. Going through the whole backlog of a stalled reader at once would
-hold up everybody else.
+Each event is gathered when it comes, at the same small cost. To go through the whole backlog of a stalled reader at
+once would delay all other readers.
 """
 
 from __future__ import annotations
@@ -15,23 +15,24 @@ from mxgw_core.events.encoding import MalformedBatch, event_head, record_bounds
 from mxgw_core.events.pieces import Chunk, Gap, Kept, Piece, packed
 
 _DATA_CHANGE = int(EventKind.EVENT_KIND_DATA_CHANGE)
-# What the dictionary and the objects in it take beside the encoded event: 135 bytes measured on CPython 3.11.
+# How many bytes of memory an event uses beside its encoded form, for its dictionary entry and objects: 135 bytes were
+# measured on CPython 3.11.
 _OVERHEAD_BYTES = 150
 
-# The serial of an item; for an event or a gap that is never replaced, its own sequences.
+# For a data change, the serial of its item. Other events and gaps are never replaced, so their key is their sequences.
 _Key: TypeAlias = int | tuple[int, ...]
 
 
 class Conflation:
-    """Takes events and gaps in order; gives back, in order, events that were not replaced, and gaps for the others.
+    """Takes events and gaps in order. Returns, in order, the events that were not replaced, and gaps for the others.
 
-    Everything gathered becomes readable at once, with `release`. Otherwise an item that changes faster than it is read
-    would move back in the queue again and again, and would never be read.
+    `release` makes everything gathered so far readable together. Without this step, an item that changes faster than it
+    is read would move to the end of the queue again and again, and would never be read.
     """
 
     def __init__(self, detail: str) -> None:
         self._detail = detail
-        # In the order of their sequences: a newer value of an item is put at the end anew.
+        # In the order of the sequences: a newer value of an item is removed from its place and added at the end.
         self._slots: dict[_Key, bytes | Gap] = {}
         self._after = self._until = 0
         self._others = 0
@@ -47,21 +48,21 @@ class Conflation:
 
     @property
     def others(self) -> int:
-        """How many events of other kinds, and gaps: they are never replaced, so that their number needs a limit."""
+        """How many gaps, and events other than data changes, are held: they are never replaced, and need a limit."""
         return self._others + self._released_others
 
     @property
     def since(self) -> float:
-        """When the oldest event may have come, on the caller's clock."""
+        """The earliest time at which an event held here can have come, on the caller's clock."""
         return self._since if self._released is None else self._released_since
 
     @property
     def memory_bytes(self) -> int:
-        """Return about how much memory it takes."""
+        """About how many bytes of memory the gathered events use."""
         return self.bytes + self.events * _OVERHEAD_BYTES
 
     def absorb(self, item: Piece, now: float) -> None:
-        """Take the piece that follows everything taken so far.
+        """Add the piece that follows all pieces added so far.
 
         Raises:
             MalformedBatch: the events are not encoded, or not numbered, as the contract says.
@@ -97,7 +98,7 @@ class Conflation:
             self.bytes += end - start
 
     def release(self) -> None:
-        """Let everything gathered be read. Everything released before must have been taken."""
+        """Make everything gathered readable. All pieces released before must have been taken."""
         if self._slots:
             kept = map(_as_kept, self._slots.values())
             reason = GapReason.GAP_REASON_CONFLATED
@@ -106,7 +107,7 @@ class Conflation:
             self._slots, self._others = {}, 0
 
     def take(self) -> list[Piece]:
-        """Return the next released piece, and with a gap the chunk that it announces; nothing when all was taken."""
+        """Remove and return the next released piece (for a gap with `runs`, also its chunk); empty if there is none."""
         entries = list(itertools.islice(self._released, 1)) if self._released is not None else []
         if entries and isinstance(entries[0], Gap) and entries[0].runs and self._released is not None:
             entries += itertools.islice(self._released, 1)
@@ -119,7 +120,7 @@ class Conflation:
         return entries
 
     def drain(self) -> Iterator[Piece]:
-        """Yield everything there is, released or not."""
+        """Remove and yield all pieces, released or not."""
         while entries := self.take():
             yield from entries
         self.release()

@@ -1,4 +1,4 @@
-"""Counters of what happened to a session's subscribers, by the names operators look for (docs/backpressure.md)."""
+"""Counters of what happened to a session's subscribers, with the names of their metrics (docs/backpressure.md)."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import TypeAlias
 
 from mxgw_core.api.metrics import Distribution
 
-# Metric name and label values, in the order of LABELS.
+# The name of a metric, then the values of its labels, in the order of LABELS.
 Key: TypeAlias = tuple[str, ...]
 
 OVERFLOW = "mxgw_subscriber_overflow_total"
@@ -30,16 +30,16 @@ LABELS: dict[str, tuple[str, ...]] = {
     STALL: (),
 }
 
-# From a handful of events to more than the replay plugin keeps by default (20,000).
+# From no event to more events than the plugin replay keeps by default (20,000).
 REPLAYED_BOUNDS_EVENTS = (0, 10, 100, 1_000, 10_000, 100_000)
 
 
 class SessionCounts:
-    """Counters of one session, subscribers that left included.
+    """Counters of one session, including its subscribers that have left.
 
     Attributes:
-        left: what subscribers that left were given.
-        replayed: how many events lay ready for each that resumed.
+        left: the sum of the counts of all subscribers that have left.
+        replayed: for each subscriber that resumed, how many events it had to read at that moment.
     """
 
     def __init__(self) -> None:
@@ -48,11 +48,11 @@ class SessionCounts:
         self.replayed = Distribution(REPLAYED_BOUNDS_EVENTS)
 
     def count(self, metric: str, *labels: str, by: int = 1) -> None:
-        """Add to a counter; `labels` are the values of `LABELS[metric]`."""
+        """Add `by` to a counter. `labels` are the values of the labels in `LABELS[metric]`."""
         self._counts[(metric, *labels)] += by
 
     def total(self, metric: str, *labels: str) -> int:
-        """Return one counter."""
+        """Return the value of one counter."""
         return self._counts[(metric, *labels)]
 
     def copy(self) -> Counter[Key]:
@@ -69,7 +69,7 @@ class SessionCounts:
 
 @dataclass(slots=True)
 class SubscriberCounts:
-    """What one subscriber was given and what it lost, by gap reason."""
+    """How many events and bytes one subscriber got, and how many events it lost for each gap reason."""
 
     delivered_events: int = 0
     delivered_bytes: int = 0
@@ -77,7 +77,7 @@ class SubscriberCounts:
     lost_events: Counter[str] = field(default_factory=Counter)
 
     def add(self, other: SubscriberCounts) -> None:
-        """Count what another subscriber was given and lost."""
+        """Add the counts of another subscriber."""
         self.delivered_events += other.delivered_events
         self.delivered_bytes += other.delivered_bytes
         self.filtered_events += other.filtered_events
@@ -86,7 +86,7 @@ class SubscriberCounts:
 
 @dataclass(slots=True)
 class StreamTotals:
-    """What one session, or several, took from workers and gave to subscribers, those that left included."""
+    """What one or more sessions got from workers and delivered to subscribers, including subscribers that have left."""
 
     received_events: int = 0
     received_bytes: int = 0
@@ -95,7 +95,7 @@ class StreamTotals:
     replayed: Distribution = field(default_factory=lambda: Distribution(REPLAYED_BOUNDS_EVENTS))
 
     def add(self, other: StreamTotals) -> None:
-        """Count what other sessions counted."""
+        """Add the totals of other sessions."""
         self.received_events += other.received_events
         self.received_bytes += other.received_bytes
         self.given.add(other.given)
@@ -103,12 +103,12 @@ class StreamTotals:
         self.replayed.add(other.replayed)
 
     def by_labels(self, metric: str) -> dict[tuple[str, ...], int]:
-        """Return one counter's values by those of its labels."""
+        """Return the counters of one metric. Key: the values of its labels. Value: the counter."""
         return {key[1:]: value for key, value in self.counts.items() if key[0] == metric}
 
 
 class Rate:
-    """Events and bytes per second over the last ten seconds or so; marked often, kept in few marks."""
+    """Events and bytes per second over about the last ten seconds. Keeps one mark per second at most."""
 
     _WINDOW_S = 10.0
     _STEP_S = 1.0
@@ -116,19 +116,19 @@ class Rate:
 
     def __init__(self) -> None:
         self._marks: deque[tuple[float, int, int]] = deque()
-        # Nothing before this moment counts.
+        # Before this moment no mark is taken.
         self._from = -math.inf
         self.events_per_s = 0.0
         self.bytes_per_s = 0.0
 
     def restart(self, now: float) -> None:
-        """Forget what was measured: it was no rate. What comes in the next moments may still belong to it."""
+        """Forget all marks, because old events came in one burst. Take no new marks until the burst is surely over."""
         self._marks.clear()
         self._from = now + self._SETTLING_S
         self.events_per_s = self.bytes_per_s = 0.0
 
     def mark(self, now: float, events: int, size: int) -> None:
-        """Remember the running totals at `now` (monotonic seconds)."""
+        """Take a mark of the running totals at `now` (monotonic seconds), and compute the rates."""
         marks = self._marks
         if now < self._from:
             return

@@ -1,7 +1,7 @@
-"""The pump of one session: takes the worker's events into the log and lets the readers know.
+"""The log and the readers of one session: takes the worker's events into the log, and wakes the readers.
 
-It never waits for a reader. Readers that are over their limits are handed to `events.overflow`; what their policies
-decide touches only them.
+The distributor never waits for a reader. Readers that are over their limits are handed to `events.overflow`, which asks
+their policies.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ from mxgw_core.events.sources import FromLog
 from mxgw_core.events.start import Start, StartPlace, decide
 from mxgw_core.events.subscriber import Subscriber
 
-# A segment, which is forgotten as a whole, has events of at most this share of the retention's seconds.
+# The events of a segment are forgotten together, so they came within at most this share of the retention's seconds.
 _AGE_SHARE = 1 / 8
 
 _NO_MEMORY = "the gateway held more than limits.memory_bytes, and this reader was furthest behind: read faster"
@@ -39,13 +39,13 @@ NOTHING_RETAINED = Retention(events=0, bytes=0, seconds=0.0)
 
 
 class Distributor:
-    """One session's log and subscribers. Lives in the event loop; no method blocks.
+    """The log and the subscribers of one session, or of one feed of a plugin. Lives in the event loop; nothing blocks.
 
     Args:
-        unattached: what is held until the first subscriber attaches.
-        items: the items that the events are about; None for a feed of a plugin.
+        unattached: how much is held until the first subscriber attaches.
+        items: the items of the session; None for a feed of a plugin.
         on_fail_session: called when a subscriber's policy asks for the session to be faulted.
-        call_later: as that of the event loop, in seconds of `clock`.
+        call_later: works like `call_later` of the event loop, in seconds of `clock`.
     """
 
     def __init__(
@@ -63,7 +63,8 @@ class Distributor:
         self.broken_promises = BrokenPromises()
         self.subscribers: dict[str, Subscriber] = {}
         self.end_error: GatewayError | None = None
-        # Lost before anybody could attach; named in a gap to the first reader that asks for the oldest.
+        # The events that were lost before the first subscriber attached. The first subscriber that starts at the
+        # oldest event gets this gap.
         self.never_delivered: Gap | None = None
         self.counts = SessionCounts()
         self._clock = clock
@@ -72,9 +73,10 @@ class Distributor:
         self._bound_bytes: int | None = None
         self._was_attached = False
         self._rate = Rate()
-        # Internal readers, for example the dashboard: not counted, and never disconnected before the session ends.
+        # Internal readers, for example the dashboard: they are not counted as subscribers, and they are never
+        # disconnected before the session ends.
         self._internal: dict[str, Subscriber] = {}
-        # What subscribers with equal filters share, while one of them is attached.
+        # Key: filters. Value: the object that all subscribers with equal filters share, while one of them is attached.
         self._filters: WeakValueDictionary[tuple[EventFilter, ...], ItemFilters] = WeakValueDictionary()
         self._overflow = Overflow(
             self.counts,
@@ -86,13 +88,13 @@ class Distributor:
         )
 
     def retain(self, retention: Retention) -> None:
-        """Keep this much after delivery, and no less than was asked for before; `bound` has the last word."""
+        """Keep `retention` after delivery, and no less than earlier calls asked for; `bound` still limits the bytes."""
         retention = retention if self._retention is NOTHING_RETAINED else self._retention.covering(retention)
         self._retention = self._bounded(retention)
         self.log.segment_s = self._retention.seconds * _AGE_SHARE or math.inf
 
     def bound(self, limit_bytes: int) -> None:
-        """Keep at most so many bytes of events, even when plugins ask for more. To be called before the first event."""
+        """Keep at most `limit_bytes` of events, even if plugins ask for more. Must be called before the first event."""
         self._bound_bytes = limit_bytes
         self._unattached, self._retention = self._bounded(self._unattached), self._bounded(self._retention)
 
@@ -102,22 +104,22 @@ class Distributor:
         return replace(retention, bytes=min(retention.bytes, self._bound_bytes))
 
     def refill_after(self, sequence: int) -> None:
-        """Begin behind `sequence`: a worker that was taken over sends all that it kept at once, which is no rate."""
+        """Begin the log behind `sequence`. The rate is not measured while an adopted worker sends its kept events."""
         self.log.start_after(sequence)
         self._rate.restart(math.inf)
 
     def refilled(self) -> None:
-        """The worker has sent everything it had kept: from now on events come as they happen."""
+        """Measure the rate again: an adopted worker has sent its kept events, and sends new events as they happen."""
         self._rate.restart(self._clock())
 
     @property
     def has_snapshots(self) -> bool:
-        """Whether subscribers may ask for the last values of all items."""
+        """Whether subscribers can ask for the last values of all items."""
         return self._retention.snapshots
 
     @property
     def horizon_s(self) -> float | None:
-        """How far back the log reaches at the present rate; None while nothing is retained or nothing comes."""
+        """How far back the log reaches at the present rate; None while nothing is retained or no events come."""
         keep = self._retention
         events_per_s, bytes_per_s = self._rate.events_per_s, self._rate.bytes_per_s
         if not keep.events or not events_per_s:
@@ -126,56 +128,57 @@ class Distributor:
         return min(reach_s, keep.seconds) if keep.seconds else reach_s
 
     def totals(self) -> StreamTotals:
-        """Return what the session took and gave so far; internal readers do not count."""
+        """Return what the session got from its worker and delivered so far; internal readers do not count."""
         totals = StreamTotals(self.log.appended_events, self.log.appended_bytes, counts=self.counts.copy())
         totals.replayed.add(self.counts.replayed)
         for given in (self.counts.left, *(subscriber.counts for subscriber in self.subscribers.values())):
             totals.given.add(given)
-        if stalled_ms := self._overflow.stalled_ms:  # when the stall ends at least this much is counted
+        if stalled_ms := self._overflow.stalled_ms:  # the counts get this time only when the events come again
             totals.counts[STALL,] += stalled_ms
         return totals
 
     # from the worker
 
     def append(self, first: int, last: int, batch: bytes) -> None:
-        """Take consecutive events; call `flush` once the frames at hand are all in.
+        """Add consecutive events. The caller calls `flush` after it has added all that it has.
 
         Raises:
-            OutOfOrder: they do not follow the head.
+            OutOfOrder: the events do not follow the head.
         """
         self.log.append(first, last, batch)
 
     def append_gap(self, gap: Gap) -> None:
-        """Take a range that no event will fill.
+        """Add a gap: a range that no event will fill.
 
         Raises:
-            OutOfOrder: it does not follow the head.
+            OutOfOrder: the gap does not follow the head.
         """
         self.log.append_gap(gap)
 
     def begin_behind(self, gap: Gap) -> None:
-        """Take a range that no event will fill, in front of all others: the log begins behind it.
+        """Add a gap in front of all events: the log begins behind the gap, and the gap is not in the log.
 
-        It is a gap like any other when something came before, or when there are readers already.
+        If something was appended before, or a reader is attached, the gap is appended to the log like any other gap.
 
         Raises:
-            OutOfOrder: it does not follow the head.
+            OutOfOrder: the gap does not follow the head.
         """
         if self.log.has_begun or self._everyone() or not self.log.head + 1 == gap.first <= gap.last:
             self.log.append_gap(gap)
             return
         self.log.start_after(gap.last)
-        # The first reader that asks for the oldest gets this gap; one that resumes gets a gap up to the log's begin.
+        # The first subscriber that starts at the oldest event gets this gap. A subscriber that resumes gets a gap up to
+        # the beginning of the log.
         first = self.never_delivered.first if self.never_delivered else gap.first
         self.never_delivered = Gap(first, gap.last, GapReason.GAP_REASON_RING_EVICTED, gap.detail)
 
     def flush(self) -> None:
-        """Let readers take what is new, check those that are behind, and forget what nobody needs."""
+        """Let readers take the new events, check the readers that are behind, and forget what nobody needs."""
         self._rate.mark(self._clock(), self.log.appended_events, self.log.appended_bytes)
         behind = []
         for subscriber in self._everyone():
             if subscriber.is_idle and type(subscriber.source) is FromLog:
-                subscriber.wake()  # it takes the events at once: there is nothing to check
+                subscriber.wake()  # a waiting reader takes the events at once, so its limits need no check
             else:
                 behind.append(subscriber)
         for subscriber in behind:
@@ -186,7 +189,7 @@ class Distributor:
         self.trim()
 
     def check(self) -> None:
-        """Check every reader, and forget what is too old; called now and then, because time passes."""
+        """Check every reader, and forget what is too old. Called regularly, because there are limits in seconds."""
         self._rate.mark(self._clock(), self.log.appended_events, self.log.appended_bytes)
         for subscriber in self._everyone():
             self._overflow.check(subscriber)
@@ -196,18 +199,18 @@ class Distributor:
         return (*self.subscribers.values(), *self._internal.values())
 
     def hold_with(self, hold: Callable[[bool], None]) -> None:
-        """Let `hold(True)` stop the worker's events and `hold(False)` let them come again; for `Block`."""
+        """Set what the action `Block` uses: `hold(True)` stops the worker's events, `hold(False)` resumes them."""
         self._overflow.hold = hold
 
     def trim(self) -> None:
-        """Forget what is neither retained nor unread; a resume can have everything that remains."""
+        """Forget what is neither retained nor unread. A resume can still get everything that remains."""
         keep = self._retention if self._was_attached else self._retention.covering(self._unattached)
         if not self.log.exceeds(keep.events, keep.bytes, keep.seconds):
             return
         self._forgotten(self.log.trim(self._floor(), keep.events, keep.bytes, keep.seconds))
 
     def _floor(self) -> int:
-        """Return up to where every reader of the log has read."""
+        """Return the last sequence that every reader of the log has read; the head when nobody reads the log."""
         cursors = [s.source.reads_after for s in self._everyone()]
         return min((cursor for cursor in cursors if cursor is not None), default=self.log.head)
 
@@ -224,7 +227,7 @@ class Distributor:
     # memory
 
     def memory(self) -> MemoryUse:
-        """Return how much memory the session holds for events; anything added to it needs a kind of its own here."""
+        """Return how much memory the session uses for events. Memory for a new purpose must be added here."""
         backlogs = sum(subscriber.memory_bytes for subscriber in self._everyone())
         items = self.items.size_bytes if self.items is not None else 0
         return MemoryUse(
@@ -236,13 +239,16 @@ class Distributor:
         )
 
     def forget_oldest(self) -> bool:
-        """Forget the oldest events, retained or not, if every reader has read them; return whether there were any."""
+        """Forget the oldest entry of the log, even if it is retained, but not before every reader has read it.
+
+        Return whether an entry was forgotten.
+        """
         forgotten = self.log.trim_oldest(self._floor())
         self._forgotten(forgotten)
         return forgotten is not None
 
     def drop_unread(self) -> bool:
-        """Replace everything unread of the reader furthest behind by a gap; return whether there was anything."""
+        """Replace all unread events of the reader furthest behind by a gap; return False if no reader has any."""
         for subscriber in sorted(self._everyone(), key=lambda s: s.unread.bytes, reverse=True):
             if subscriber.unread.events:
                 subscriber.source = drop_oldest(subscriber.source, 0, _NO_MEMORY)
@@ -270,20 +276,21 @@ class Distributor:
         policy_source: str = "",
         older_until: int | None = None,
     ) -> Subscriber:
-        """Decide where to begin and place the cursor, in one step; `policy_source` names who brought the policy.
+        """Decide where a new subscriber begins, and place its cursor. `policy_source` is the plugin of the policy.
 
-        With `older_until` the caller first sends older events from a history store, which has everything behind `start`
-        up to that sequence. They are not announced as a gap. The resume is complete only when they reach to the log.
+        With `older_until`, the caller first sends older events from a history store, which has everything behind
+        `start` up to this sequence. No gap is sent for these events. The resume is complete only if they reach up to
+        the log.
 
         Raises:
-            GatewayError: the session has ended; the same error its streams ended with.
+            GatewayError: the session has ended; this is the error with which its streams ended.
         """
         if self.end_error is not None:
             raise self.end_error
         place = self.decide(start, older_until)
         if start is Start.OLDEST_RETAINED and self.never_delivered is not None:
             lost, self.never_delivered = self.never_delivered, None
-            # What was forgotten since then is not held either: the gap reaches to where the events begin.
+            # Events that were forgotten since then are lost as well, so the gap reaches up to where the events begin.
             gap = replace(lost, last=max(lost.last, place.cursor))
             place = StartPlace(place.cursor, was_resuming=False, recovered=False, gap=gap)
         is_stored = older_until is not None and place.was_resuming and place.gap is not None and place.gap.first > 0
@@ -310,7 +317,7 @@ class Distributor:
         return subscriber
 
     def decide(self, start: Start | Position, older_until: int | None = None) -> StartPlace:
-        """Return where a subscriber would begin at this moment; `older_until` as for `attach`."""
+        """Return where a subscriber would begin if it attached now; for `older_until` see `attach`."""
         self.trim()
         return decide(self.log, self.epoch, start, older_until)
 
@@ -342,7 +349,7 @@ class Distributor:
         self.log.is_shared = len(self.subscribers) + len(self._internal) > 1
 
     def detach(self, subscriber: Subscriber) -> bool:
-        """Remove a subscriber; return whether it was the last one."""
+        """Remove a subscriber or an internal reader; return whether it was the last subscriber of the session."""
         self._overflow.unblock(subscriber)
         was_internal = self._internal.pop(subscriber.id, None) is not None
         was_here = not was_internal and self.subscribers.pop(subscriber.id, None) is not None
@@ -356,7 +363,7 @@ class Distributor:
         return not self.subscribers
 
     def end(self, error: GatewayError) -> None:
-        """End every stream with `error`, behind everything in the log. From then on `attach` raises it."""
+        """End every stream with `error` after everything in the log is delivered. Then `attach` raises `error`."""
         if self.end_error is None:
             self.end_error = error
             self._overflow.stop()
@@ -364,10 +371,10 @@ class Distributor:
                 subscriber.finish(error)
 
     def release(self) -> None:
-        """Give the log's memory back, once the session has ended; unread events are in the readers' backlogs by then.
+        """Free the memory of the log after the session has ended. By then, unread events are in the readers' backlogs.
 
-        Session, worker and log refer to each other, so that their memory would otherwise wait for the garbage
-        collector. It looks at old objects only when a quarter more of them have come: most of a large site's memory
-        would belong to sessions that have ended.
+        Session, worker and log refer to each other, so otherwise only the garbage collector could free their memory.
+        The collector examines old objects only after their number has grown by a quarter. On a large site, most memory
+        would then belong to sessions that have ended.
         """
         self.log.release()

@@ -1,9 +1,10 @@
-"""Encoded events without parsing them: cutting a batch at an event, and reading the fixed head of each.
+"""Reads encoded events without parsing them: cuts a batch at an event, and reads the first fields of an event.
 
-A batch is `repeated Event events = 1`, so it is a run of records: tag 0x0A, varint length, encoded Event. Every Event
-begins with `09 <sequence: 8 bytes> 11 <item serial: 8 bytes> 18 <kind: 1 byte>` and, unless they are 0, `25 <item
-handle: 4 bytes> 28 <server handle: varint>` (see events.proto; a test in the worker keeps that true). The records of
-feeds begin alike, with a number of their own in place of the serial (see api/feeds.py).
+A batch is `repeated Event events = 1`, so it is a series of records: tag 0x0A, varint length, encoded Event. Every
+Event begins with `09 <sequence: 8 bytes> 11 <item serial: 8 bytes> 18 <kind: 1 byte>`. Then follow `25 <item handle: 4
+bytes>` and `28 <server handle: varint>`, each of which is left out when it is 0. (See events.proto; a test of the
+worker checks this.) The records of feeds begin in the same way, but have other numbers in place of serial and item
+handle (see api/feeds.py).
 """
 
 from __future__ import annotations
@@ -18,18 +19,18 @@ _HEAD_TAGS = (0x09, 0x11, 0x18)
 _ITEM_TAG, _SERVER_TAG = 0x25, 0x28
 _ITEM_HANDLE = struct.Struct("<i")
 _RECORD_TAG = 0x0A
-# Serials are less than this, so that one number of 64 bits has room for serial and kind. Source: events.proto.
+# Serials are less than this number, so that a serial and a kind fit into 64 bits together. Source: events.proto.
 SERIALS_END = 1 << 56
 _EVENTS_TAG = bytes([StreamEventsResponse.EVENTS_FIELD_NUMBER << 3 | 2])
 
 
 class MalformedBatch(ValueError):
-    """The bytes are not a run of encoded events."""
+    """The bytes are not a series of encoded events."""
 
 
 def varint(number: int) -> bytes:
     """Return `number` (>= 0) in protobuf's variable-length form."""
-    if number < 0x4000:  # as most sizes are
+    if number < 0x4000:  # the usual case: one or two bytes
         return bytes((number,)) if number < 0x80 else bytes((number & 0x7F | 0x80, number >> 7))
     out = bytearray()
     while number > 0x7F:
@@ -40,12 +41,12 @@ def varint(number: int) -> bytes:
 
 
 def events_prefix(batch_bytes: int) -> bytes:
-    """Return what stands before an encoded EventBatch of that size to make it a StreamEventsResponse."""
+    """Return the bytes that turn an encoded EventBatch of this size into a StreamEventsResponse, when put before it."""
     return _EVENTS_TAG + varint(batch_bytes)
 
 
 def record_bounds(data: bytes | bytearray | memoryview, offset: int = 0) -> Iterator[tuple[int, int, int]]:
-    """Yield `(start, body, end)` of each record from `offset`: start of its tag, of its Event, and its end.
+    """Yield three offsets of each record from `offset` on: the start of its tag, the start of its Event, and its end.
 
     Raises:
         MalformedBatch: a record has another tag or reaches past the end.
@@ -56,7 +57,7 @@ def record_bounds(data: bytes | bytearray | memoryview, offset: int = 0) -> Iter
         if data[offset] != _RECORD_TAG:
             raise MalformedBatch(f"byte {offset} of an event batch is no event record")
         offset += 1
-        if offset < size and data[offset] < 0x80:  # nearly every event is as short as that
+        if offset < size and data[offset] < 0x80:  # the usual case: the length is one byte
             offset += 1
             end = offset + data[offset - 1]
             if end > size:
@@ -82,7 +83,7 @@ def record_bounds(data: bytes | bytearray | memoryview, offset: int = 0) -> Iter
 
 
 def offset_after(data: bytes | bytearray | memoryview, events: int, offset: int = 0) -> int:
-    """Return the offset behind the first `events` records from `offset`."""
+    """Return the offset behind the first `events` records that begin at `offset`."""
     if events <= 0:
         return offset
     for _, _, end in record_bounds(data, offset):
@@ -108,10 +109,10 @@ def event_head(data: bytes | bytearray | memoryview, body: int) -> tuple[int, in
 
 
 def fourth_field(data: bytes | bytearray | memoryview, body: int, end: int) -> int:
-    """Return the item handle of the Event in `data[body:end]`, or what a feed's record has in its place."""
+    """Return the item handle of the Event in `data[body:end]`; for a record of a feed, the number of its field 4."""
     at = body + _HEAD.size
     if at + 5 > end or data[at] != _ITEM_TAG:
-        return 0  # protobuf leaves out a zero
+        return 0  # protobuf does not encode a field that is 0
     number: int = _ITEM_HANDLE.unpack_from(data, at + 1)[0]
     return number
 

@@ -1,8 +1,8 @@
-"""Filters between a reader's source and its stream: they drop the events that the reader may not see.
+"""Filters between the events that a reader takes and its stream: they drop the events that the reader must not see.
 
-They decide by item and kind. To find these a chunk is taken apart without a loop in Python: the protobuf library
-cuts it into records, and slices over the heads of all records compare. This costs a quarter of a loop over the records,
-which would take half a microsecond per event.
+Filters decide by item and kind. A chunk is taken apart without a Python loop over its events: the protobuf library cuts
+the chunk into records, and slices read the first bytes of all records together. This takes a quarter of the time of
+a loop, which would take half a microsecond per event.
 """
 
 from __future__ import annotations
@@ -25,15 +25,19 @@ from mxgw_core.events.encoding import SERIALS_END, MalformedBatch, event_head, f
 from mxgw_core.events.item_book import ItemBook
 from mxgw_core.events.pieces import Chunk, chunk_of
 
-# Items and kinds whose answers are remembered; each takes a number and its place in a dictionary.
+# How many answers of filters are remembered, one for each item and kind, and how many bytes an answer uses.
 _REMEMBERED = 65_536
 _ANSWER_BYTES = 112
-# For so many sets of filters a chunk remembers what they let pass: as many subscribers as there may be by default.
+# A chunk remembers what this many different sets of filters let pass: one for each subscriber that a session can have
+# by default.
 CUTS = 8
 
 
 class Passed(NamedTuple):
-    """Of `events` events of a range `passed` may pass. `kept` has these, and covers the whole range."""
+    """What filters let pass of a range with `events` events: `passed` of them.
+
+    `kept` is the chunk of the whole range with only the events that passed; None when no event passed.
+    """
 
     first: int
     last: int
@@ -43,12 +47,13 @@ class Passed(NamedTuple):
 
 
 class Filters(Protocol):
-    """Filters that must all agree on an event."""
+    """The filters of one reader. An event passes only when every filter keeps it."""
 
     def feed(self, chunk: Chunk) -> Passed | None:
-        """Return what of a chunk may pass.
+        """Return what passes of a chunk, or None when filters must still be asked about more items.
 
-        Only a few items are asked for at a time: None while there are more; call it again after a turn of others.
+        Each call asks about a few items only. After None the caller lets other tasks run, and then calls again with the
+        same chunk.
 
         Raises:
             MalformedBatch: the events are not encoded, or not numbered, as the contract says.
@@ -58,31 +63,34 @@ class Filters(Protocol):
 class ItemFilters:
     """The filters of a session's events, which decide by item; an event of an unknown item does not pass.
 
-    Subscribers whose filters are equal share one object, so that an event is decided once for all of them.
+    Subscribers with equal filters share one object, so that the filters are asked only once for all these subscribers.
     """
 
     def __init__(self, filters: Sequence[EventFilter], items: ItemBook) -> None:
         self.filters = tuple(filters)
         self._items = items
         standing = [f for f in self.filters if isinstance(f, StandingFilter)]
-        # Whether answers may be remembered, and shared.
+        # Whether the answers stay valid, so that they can be remembered and shared.
         self.is_standing = len(standing) == len(self.filters)
         self._standing = standing if self.is_standing else []
         self._revisions: tuple[int, ...] = ()
-        # By item and kind (see `identity_of`).
+        # Key: item serial and kind in one number (see `identity_of`). Value: whether events of this item and kind pass.
         self._answers: dict[int, bool] = {}
-        # Items and kinds for which the filters were not asked yet: a chunk may bring thousands at once.
+        # Keys about which the filters were not asked yet: one chunk can bring thousands of new items.
         self._unasked: list[int] = []
-        # Chunks refer to this object weakly, so that a kept chunk keeps no filters that nobody uses any more.
+        # Chunks refer to this object weakly. Otherwise a chunk in the log would keep filters that nobody uses any more.
         self._reference = ref(self)
 
     @property
     def memory_bytes(self) -> int:
-        """About how much memory the remembered answers take."""
+        """About how many bytes of memory the remembered answers use."""
         return (len(self._answers) + len(self._unasked)) * _ANSWER_BYTES
 
     def feed(self, chunk: Chunk) -> Passed | None:
-        """See `Filters`: at most `NAMES_AT_ONCE` standing answers are asked for, each may compare many patterns."""
+        """See `Filters`. A call asks standing filters at most `NAMES_AT_ONCE` times, as each may compare many patterns.
+
+        Filters that are not standing are asked about all events of the chunk in one call.
+        """
         if not self.is_standing:
             events = opened(chunk)
             return _cut(chunk, events, list(map(self._asked, events.keys)))
@@ -106,12 +114,12 @@ class ItemFilters:
         cut = _cut(chunk, events, answers)
         if len(chunk.cuts) >= CUTS:
             del chunk.cuts[next(iter(chunk.cuts))]
-        # The chunk must not refer to itself: then only the garbage collector would free it.
+        # The chunk must not refer to itself, because then only the garbage collector could free it.
         chunk.cuts[self._reference] = revisions, cut.passed, None if cut.kept is chunk else cut.kept
         return cut
 
     def shows(self, item_serial: int, kind: int) -> bool:
-        """Return whether events of an item and kind may pass."""
+        """Return whether events of this item and kind pass."""
         item = self._items.get(item_serial)
         return item is not None and all(f.keep(item, kind) for f in self.filters)
 
@@ -119,7 +127,7 @@ class ItemFilters:
         return self.shows(*identity_of(key))
 
     def _remembered(self, keys: Sequence[int]) -> Sequence[bool | None]:
-        """Return the answers for a chunk's events; some are None while `_unasked` has their keys."""
+        """Return the answers for a chunk's events; None for each event whose key is still in `_unasked`."""
         answers = list(map(self._answers.get, keys))
         if None in answers:
             new = set(keys) - self._answers.keys()
@@ -138,7 +146,7 @@ class ItemFilters:
 
 
 class FeedFilters:
-    """The filters of a plugin's feed, asked for each record, and for all at once: they answer without comparing."""
+    """The filters of a plugin's feed. They answer quickly, so one call asks them about all records of a chunk."""
 
     def __init__(self, filters: Sequence[FeedFilter]) -> None:
         self._filters = tuple(filters)
@@ -164,28 +172,30 @@ def _cut(chunk: Chunk, events: Opened, answers: Sequence[bool | None]) -> Passed
 
 # A chunk taken apart
 
-# What every event begins with: tag, 8 bytes of sequence, tag, 8 of item serial (the highest is 0), tag, kind.
+# The first 20 bytes of every event: tag, 8 bytes of sequence, tag, 8 bytes of item serial (the highest byte is 0), tag,
+# kind.
 _HEAD_BYTES = 20
 _SEQUENCE_BYTES = range(1, 9)
 _KIND_AT = 19
 _KEY_BYTES = (*range(10, 17), _KIND_AT)
 _FIXED = ((0, b"\x09"), (9, b"\x11"), (17, b"\x00"), (18, b"\x18"))
-# Below so many events a loop is quicker: ten microseconds go into what is done once per chunk.
+# A chunk with fewer events is read faster in a loop, because reading all events together has a fixed cost of ten
+# microseconds per chunk.
 _FEW_EVENTS = 7
 _head = itemgetter(slice(0, _HEAD_BYTES))
 
 
 class Opened(NamedTuple):
-    """The events of a chunk, oldest first: each encoded, without tag and length, and what it is about."""
+    """The events of a chunk, oldest first: their encoded bodies (without tag and length), sequences and keys."""
 
     bodies: Sequence[bytes]
     sequences: Sequence[int]
-    # Item serial and kind of each as one number: see `identity_of`.
+    # Item serial and kind of each event in one number, see `identity_of`.
     keys: Sequence[int]
 
 
 def opened(chunk: Chunk) -> Opened:
-    """Return the events of a chunk.
+    """Take a chunk apart, and return its events.
 
     Raises:
         MalformedBatch: the events are not encoded, or not numbered, as the contract says.
@@ -217,20 +227,20 @@ def _cut_one_by_one(chunk: Chunk) -> Sequence[bytes]:
 
 
 def _of_short_heads(bodies: Sequence[bytes]) -> Opened | None:
-    """Return the events if all of them begin with the short form of the head; else None."""
+    """Return the events if each of them begins with the 20 bytes described above; else None."""
     heads = b"".join(map(_head, bodies))
     events = len(bodies)
     if (
         len(heads) != events * _HEAD_BYTES
         or any(heads[at::_HEAD_BYTES] != byte * events for at, byte in _FIXED)
-        or not heads[_KIND_AT::_HEAD_BYTES].isascii()  # a number below 0x80 is one byte
+        or not heads[_KIND_AT::_HEAD_BYTES].isascii()  # a kind below 0x80 is encoded in one byte
     ):
         return None
     return Opened(bodies, _numbers(heads, _SEQUENCE_BYTES, events), _numbers(heads, _KEY_BYTES, events))
 
 
 def _numbers(heads: bytes, places: Sequence[int], events: int) -> array[int]:
-    """Return 8 bytes of each head as a number, the lowest first."""
+    """Return for each event the number whose 8 bytes are at `places` in its first 20 bytes, lowest byte first."""
     gathered = bytearray(8 * events)
     for index, at in enumerate(places):
         gathered[index::8] = heads[at::_HEAD_BYTES]
@@ -246,7 +256,7 @@ def _one_by_one(bodies: Sequence[bytes]) -> Opened:
 
 
 def _has_its_numbers(chunk: Chunk, sequences: Sequence[int]) -> bool:
-    """Whether each event has the number that its place in the chunk says; positions and gaps depend on that."""
+    """Whether each event has a sequence that fits its place in the chunk. Positions and gaps depend on this."""
     if chunk.kept:
         is_within = chunk.first <= sequences[0] and sequences[-1] <= chunk.last
         return is_within and list(sequences) == sorted(set(sequences))
@@ -255,10 +265,10 @@ def _has_its_numbers(chunk: Chunk, sequences: Sequence[int]) -> bool:
 
 
 def identity_of(key: int) -> tuple[int, int]:
-    """Return the item serial and the kind that make up a key."""
+    """Return the item serial and the kind that a key combines."""
     return key & SERIALS_END - 1, key >> 56
 
 
 def kept_of(first: int, last: int, bodies: Iterable[bytes], events: int) -> Chunk:
-    """Return `events` events, encoded as in `Opened`, as the chunk of a range in which there may have been more."""
+    """Return the chunk of the range `first` to `last` that has only the `events` events in `bodies` (see `Opened`)."""
     return chunk_of(first, last, EventRecords(records=bodies).SerializeToString(), events)

@@ -1,4 +1,4 @@
-"""Frames of a stream as bytes, encoded once and never parsed again."""
+"""Makes encoded frames of a stream, for everything but events and snapshots."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from mxgw_core.events.pieces import Gap
 
 
 def gap_frame(epoch: bytes, gap: Gap) -> bytes:
-    """Return a Gap frame; an unknown range has first 0 and last 0."""
+    """Return a Gap frame. If the range is unknown, its first and last sequence are 0."""
     count = gap.count
     if not count and gap.first and gap.reason not in _UNKNOWN_COUNT:
         count = gap.last - gap.first + 1
@@ -28,7 +28,7 @@ def gap_frame(epoch: bytes, gap: Gap) -> bytes:
     ).SerializeToString()
 
 
-# Nobody can know how many events these gaps are for, although each takes one sequence number.
+# For gaps with these reasons, the number of lost events does not follow from the range: it is unknown.
 _UNKNOWN_COUNT = frozenset({e.GAP_REASON_SOURCE_RECONNECTED, e.GAP_REASON_SOURCE_OVERFLOW, e.GAP_REASON_EPOCH_CHANGED})
 
 
@@ -44,7 +44,7 @@ def heartbeat_frame(
     worker_state: e.WorkerState.ValueType,
     source_health: e.SourceHealth.ValueType,
 ) -> bytes:
-    """Return a Heartbeat frame; everything up to `sequence` was delivered, filtered or covered by a Gap."""
+    """Return a Heartbeat frame: everything up to `sequence` was delivered, filtered or covered by a Gap."""
     return StreamEventsResponse(
         heartbeat=e.Heartbeat(
             position=_position(epoch, sequence),
@@ -57,7 +57,7 @@ def heartbeat_frame(
 
 
 def draining_frame(retry_after_s: float, deadline_s: float) -> bytes:
-    """Return a Draining frame."""
+    """Return a Draining frame: the gateway will soon end the stream."""
     return StreamEventsResponse(
         draining=e.Draining(
             retry_after=duration_from_seconds(retry_after_s), deadline=duration_from_seconds(deadline_s)

@@ -1,7 +1,8 @@
-"""Older events from a plugin's history store, in front of what the log holds: one seam, no duplicate, no silent hole.
+"""Older events from a plugin's history store, sent in front of what the log holds.
 
-A store is asked in tasks of its own, so that its faults do not reach a reader's stream: it may hang, raise a
-CancelledError by itself, or ignore that it is cancelled.
+The events of the store and of the log join without duplicates, and a gap reports every event that is missing. Each call
+of a store runs in a task of its own, so that a fault of the store does not reach a reader's stream: the store may hang,
+raise a CancelledError by itself, or ignore its cancellation.
 """
 
 from __future__ import annotations
@@ -25,24 +26,24 @@ _log = logging.getLogger(__name__)
 
 _T = TypeVar("_T")
 
-# Nothing can be sent before `span` has answered, and clients give a stream about 10 s to open.
+# A stream sends nothing before `span` has returned, and clients give a stream about 10 s to open.
 _SPAN_S = 5.0
-# How long a cancelled call may take to close what it has open, before it is left to itself.
+# How long a cancelled call has to close what it has open. After this time nobody waits for the call any more.
 _CLOSE_S = 1.0
-# While a page is waited for, it is looked at this often whether the reader's stream is about to end.
+# While a page has not come, the gateway checks this often whether the reader's stream is about to end.
 _LOOK_S = 0.25
 _NOT_STORED = "these events are older than the log holds, and the history store does not have them"
 _RETRY_AFTER_S = 1.0
 
 
-# What is promised of a store
+# What clients are promised about a store
 
 
 class BrokenPromises:
-    """Where a session's stores stopped although they had said that they have more.
+    """The place at which a session's history stores stopped, although they had said that they have more events.
 
-    Nobody is promised what comes there until it was given after all. Otherwise a client that resumes from a store which
-    cannot be read, and does not know that, would be promised the same and turned away for ever.
+    No resume is promised the events behind this place until a store has delivered them after all. Otherwise a client
+    that resumes there would be promised these events again and again, and each of its streams would fail.
 
     Attributes:
         left: calls of stores that did not end when they were cancelled, see `Store`.
@@ -53,22 +54,26 @@ class BrokenPromises:
         self._after: int | None = None
 
     def broken(self, done: int) -> None:
-        """A store promised more, and gave nothing behind `done`."""
+        """Record that a store promised more events, but delivered none behind `done`."""
         self._after = done if self._after is None else max(self._after, done)
 
     def given(self, first: int, last: int) -> None:
-        """A store gave these events."""
+        """Record that a store delivered the events from `first` to `last`."""
         if self._after is not None and first <= self._after + 1 <= last:
             self._after = None
 
     def reach(self, after: int, reach: int) -> int:
-        """Return up to where a resume after `after` may rely on a store that says it has everything up to `reach`."""
+        """Return the last sequence that a resume after `after` is promised from a store.
+
+        The store says that it has all events from `after` up to `reach`. The result is smaller than `reach` if a store
+        broke such a promise before.
+        """
         return reach if self._after is None or self._after < after else min(self._after, reach)
 
 
 @dataclass(frozen=True, slots=True)
 class Older:
-    """A store that has events behind a client's position, and all of them up to `reach`."""
+    """A store that has events behind a client's position. Up to the sequence `reach` it has all of them."""
 
     store: Store
     reach: int
@@ -77,13 +82,14 @@ class Older:
     async def in_place_of(
         self, gap: Gap, epoch: bytes, *, is_whole: bool, is_ending: Callable[[], bool] = lambda: False
     ) -> AsyncGenerator[Piece, None]:
-        """Yield the store's events in the range of `gap`, and a gap wherever it has none.
+        """Yield the store's events in the range of `gap`, and a gap for each part of the range that the store lacks.
 
-        `is_whole`: the reader's stream said that nothing is missing, because the store had said so. `is_ending`:
-        whether the reader's stream is about to end, so that there is little time.
+        Args:
+            is_whole: the reader's stream has announced that nothing is missing, because the store had said so.
+            is_ending: returns True once the reader's stream is about to end, so that little time is left.
 
         Raises:
-            HistoryUnavailable: something is missing although `is_whole`.
+            HistoryUnavailable: events are missing, although `is_whole`.
         """
         after, until = gap.first - 1, gap.last
         done = after
@@ -122,9 +128,10 @@ class Older:
 async def find_older(
     ask: Callable[[], Store | None], log: EventLog, epoch: bytes, after: Position, broken_promises: BrokenPromises
 ) -> Older | None:
-    """Ask for a store when the log begins behind a position; return it when it has events behind that position.
+    """Return a history store with events behind a position at which the log cannot begin; else None.
 
-    Events are appended to the log meanwhile, so that where the stream begins must be decided afterwards.
+    `ask` finds the store. The log changes while the store is asked for its events, so the caller must decide
+    afterwards where the stream begins.
     """
     if after.epoch != epoch or after.sequence >= log.oldest - 1 or (store := ask()) is None:
         return None
@@ -136,9 +143,10 @@ async def find_older(
 
 
 async def reach_of(store: Store, epoch: bytes, after: int) -> int | None:
-    """Return up to where a store has everything behind `after`; that is `after` itself when it begins later.
+    """Return the last sequence up to which a store has every event behind `after`, or None.
 
-    None when it has nothing behind `after`, or fails.
+    The result is `after` itself when the oldest event of the store is a later one. None means that the store has no
+    events behind `after`, or that it failed.
     """
     try:
         span = await store.span(epoch)
@@ -164,8 +172,8 @@ def _checked(page: HistoryPage) -> Chunk:
     """Return the events of a page.
 
     Raises:
-        DecodeError: they are not encoded as a batch.
-        MalformedBatch: they are not those that the page says, one after another.
+        DecodeError: the bytes are no encoded batch of events.
+        MalformedBatch: the events are not exactly the consecutive events that the page announces.
     """
     first, last = page.first_sequence, page.last_sequence
     found = [event.sequence for event in EventBatch.FromString(page.events).events]
@@ -178,15 +186,18 @@ def _checked(page: HistoryPage) -> Chunk:
 
 
 class StoreFailed(Exception):
-    """A store did not answer; the text goes on behind its name."""
+    """A store did not answer. The text of the error is the end of a log line that begins with the store's name."""
 
 
 @dataclass(frozen=True, slots=True)
 class Store:
-    """`source` names its plugin in the log.
+    """A plugin's history store, with limits on the time that its calls may take.
 
-    `page_s`: how long it may take for a page; `last_page_s`: the same once the reader's stream is ending.
-    `left`: the calls that did not end when they were cancelled. While there are any, the store is not to be asked.
+    Attributes:
+        source: names the plugin in log lines.
+        page_s: how long the store may take for a page.
+        last_page_s: how long the store may take for a page once the reader's stream is about to end.
+        left: the calls that did not end when they were cancelled. While there are any, the store must not be asked.
     """
 
     history: History
@@ -199,8 +210,8 @@ class Store:
         """See `History.span`.
 
         Raises:
-            StoreFailed: it did not answer in time, or was cancelled.
-            Exception: what it raised.
+            StoreFailed: the store did not answer in time, or its call was cancelled by something else than the gateway.
+            Exception: whatever the store raised.
         """
 
         async def span() -> tuple[int, int] | None:
@@ -218,11 +229,11 @@ class Store:
     async def read(
         self, epoch: bytes, after: int, until: int, is_ending: Callable[[], bool]
     ) -> AsyncGenerator[HistoryPage, None]:
-        """See `History.read`. The next page is asked for when the one before was taken.
+        """See `History.read`. The store is asked for the next page after the reader has taken the page before.
 
         Raises:
-            StoreFailed: a page did not come in time, or the store was cancelled.
-            Exception: what it raised.
+            StoreFailed: a page did not come in time, or the call was cancelled by something else than the gateway.
+            Exception: whatever the store raised.
         """
         loop = asyncio.get_running_loop()
         # Completed by the store's task, which then waits until another page is wanted.
@@ -258,7 +269,7 @@ class Store:
         return asyncio.get_running_loop().create_task(call, name=f"history:{self.source}")
 
     async def _close(self, task: asyncio.Task[_T]) -> None:
-        """Cancel a call that has not ended, and give it a moment; one that goes on all the same is left to itself."""
+        """Cancel a call that has not ended, and wait up to `_CLOSE_S` for its end. Then leave the call running."""
         if task.done():
             return
         task.cancel()
@@ -274,15 +285,15 @@ class Store:
     def _ended(self, task: asyncio.Task[object]) -> None:
         self.left.discard(task)
         if not task.cancelled():
-            task.exception()  # nobody waits for it any more
+            task.exception()  # nobody else reads the exception, and asyncio would report it as never retrieved
 
 
 def _result(task: asyncio.Task[_T]) -> _T:
     """Return the result of a call.
 
     Raises:
-        StoreFailed: it was cancelled, but not by the gateway, so that the stream is not to be cancelled with it.
-        Exception: what it raised.
+        StoreFailed: the call was cancelled, but not by the gateway. (A CancelledError would end the reader's stream.)
+        Exception: whatever the call raised.
     """
     if task.cancelled():
         raise StoreFailed("was cancelled, and not by the gateway")

@@ -1,7 +1,7 @@
-"""The items of a session, as its worker reports them: by serial, and by handle until they end.
+"""The items of a session, as its worker reports them. They are found by serial, and until they end also by handle.
 
-Rights are decided by these records and nothing else. The handles in commands would not do, because MXAccess gives them
-out again. The worker reports each item before its first event, and before the answer that names its handle.
+Rights are decided only by these records. The handles in commands are not enough, because MXAccess uses handles again.
+The worker reports each item before the item's first event, and before the answer that names the item's handle.
 """
 
 from __future__ import annotations
@@ -17,10 +17,11 @@ from mxgw_core.api.types import ItemRecord
 from mxgw_core.events.encoding import SERIALS_END
 from mxgw_worker.ipc.references import MOST_REFERENCE_BYTES, reference_bytes
 
-# The latest ended items are kept, up to so many bytes, because some reader may still have to read their events. Events
-# of items that ended before those are not shown to readers whose rights depend on the item.
+# The records of ended items are kept up to this many bytes, because some readers still have to read events of these
+# items. The oldest records are forgotten first. Then readers with a filter no longer get the events of such an item.
 ENDED_BYTES = 2 * 1024 * 1024
-# A record, its places in dictionaries, and what its texts take beside their characters: measured on CPython 3.11.
+# How many bytes of memory a record uses beside the characters of its texts, with its entries in dictionaries: measured
+# on CPython 3.11.
 _RECORD_BYTES = 500
 
 
@@ -32,8 +33,8 @@ class ItemBook:
     """The items of one session. Lives in the event loop.
 
     Args:
-        limit_items: the most items that the worker may have at once; more cannot be true.
-        limit_bytes: the most that their references may take in memory, likewise.
+        limit_items: the most items that the worker can have at once. A report of more items is an error of the worker.
+        limit_bytes: the most bytes of memory that the references of these items can use. More is an error as well.
     """
 
     def __init__(self, limit_items: int, limit_bytes: int = MOST_REFERENCE_BYTES) -> None:
@@ -44,34 +45,34 @@ class ItemBook:
         self._ended: deque[ItemRecord] = deque()
         self._ended_bytes = 0
         self._newest = 0
-        # What the references of items that have not ended take.
+        # How many bytes of memory the references of items that have not ended use.
         self._reference_bytes = 0
-        # About how much memory all of it takes.
+        # About how many bytes of memory all records use.
         self.size_bytes = 0
 
     def __len__(self) -> int:
         return len(self._items)
 
     def get(self, serial: int) -> ItemRecord | None:
-        """Return the item of a serial; None when it is not known, or no longer."""
+        """Return the item with this serial; None when the serial is unknown, or its record was forgotten."""
         return self._items.get(serial)
 
     def current(self, server_handle: int, item_handle: int) -> ItemRecord | None:
-        """Return the item that has a handle now, as far as the worker has reported."""
+        """Return the item that has this handle now, according to the worker's reports; None if no item has it."""
         return self._by_handle.get((server_handle, item_handle))
 
     def used_by(self, command: MxCommand) -> Sequence[ItemRecord | None]:
-        """Return the item of each handle that a command uses, in the order of its inputs; none for other commands.
+        """Return the items whose handles a command uses, in the order of its inputs; None for each unknown handle.
 
-        Each is looked up when it is asked for.
+        A command without item handles has no items here. Each item is looked up only when it is read from the result.
         """
         return OfInputs(used_handles(command), self._by_handle.get)
 
     def take(self, records: w.ItemRecords) -> None:
-        """Take what the worker reports.
+        """Record which items have begun and which have ended, as the worker reports it.
 
         Raises:
-            BadRecords: it cannot be true.
+            BadRecords: the report cannot be true.
         """
         for reported in records.records:
             if reported.item_serial <= self._newest:
@@ -88,7 +89,7 @@ class ItemBook:
             reported.server_handle,
             reported.item_handle,
             reported.item_definition,
-            # One text for all: a client gives the same context thousands of times.
+            # Equal texts share one object in memory: a client gives the same context thousands of times.
             sys.intern(reported.item_context),
             reported.buffered,
         )

@@ -1,8 +1,10 @@
-"""The session's event log: the latest encoded events, bounded, which live delivery and replay read alike.
+"""The session's event log: a bounded store of the latest encoded events, for live delivery and for replay.
 
-Worker blocks are merged into segments as they are appended, so that a reader far behind takes few large pieces, and
-one that has caught up takes exactly what is new. A gap that the worker reports is an entry of its own, so that
-numbering has no holes.
+The worker's blocks are merged into segments as they are appended. So a reader far behind takes a few large pieces, and
+a reader that has caught up takes exactly the new events. A gap that the worker reports is an entry of its own, so that
+the numbering has no holes.
+
+The module has more than 400 lines, because segments, the messages joined from them, and trimming use the same borders.
 """
 
 from __future__ import annotations
@@ -20,31 +22,34 @@ from mxgw_core.events.pieces import Chunk, Gap, Piece, chunk_of
 SEGMENT_BYTES = 64 * 1024
 SEGMENT_EVENTS = 1024
 
-# A joined message of this size is handed to readers that come to its place later, even when there is more by then.
+# A joined message of at least this size is kept when events are appended. A reader that comes to its place later gets
+# this message, although more events could be joined by then.
 _WORTH_KEEPING_BYTES = 32 * 1024
 _KEPT_CHUNKS = 4
-# While nothing is appended, so many joined messages are kept, of so many bytes in all; a larger one alone.
+# Between two appends, at most this many joined messages are kept, of at most this many bytes in all. A single message
+# is kept even if it is larger.
 SHARED_CHUNKS = 16
 SHARED_BYTES = 4 * 1024 * 1024
-# The newest block is remembered as it came when it is no larger than this: most readers want it and nothing else.
+# A newest block of at most this size is also kept as it came, because most readers need exactly this block.
 _NEWEST_BYTES = 32 * 1024
-# What a block takes beside its events: three list entries, two numbers of 28 bytes and one of 24; a gap takes more.
+# How many bytes of memory a block uses beside its events (three list entries, two numbers of 28 bytes and one of 24),
+# and how many bytes a gap uses.
 _BLOCK_BYTES = 120
 _HOLE_BYTES = 400
 
 
 class OutOfOrder(ValueError):
-    """A block does not follow the head; the worker broke the protocol."""
+    """A block or a gap does not follow the head: the worker broke the protocol."""
 
 
 @dataclass(slots=True)
 class _Segment:
     first: int
     last: int
-    # How many were begun before it.
+    # How many segments were begun before this segment.
     number: int
     data: bytearray = field(default_factory=bytearray)
-    # First sequence, offset and time of each appended block. Cursors are mostly at the begin of a block.
+    # First sequence, offset and time of each appended block. Most cursors lie at the beginning of a block.
     starts: list[int] = field(default_factory=list)
     offsets: list[int] = field(default_factory=list)
     times: list[float] = field(default_factory=list)
@@ -74,14 +79,17 @@ class _Segment:
         return len(self.data) - self.offset_of(max(sequence + 1, self.first))
 
     def offset_of(self, sequence: int) -> int:
-        """Return where event `sequence` begins; `last + 1` is the end."""
+        """Return the offset at which event `sequence` begins; for `last + 1`, the end of the segment."""
         if sequence > self.last:
             return len(self.data)
         index = bisect_right(self.starts, sequence) - 1
         return offset_after(self.data, sequence - self.starts[index], self.offsets[index])
 
     def block_end(self, sequence: int, limit_bytes: int) -> tuple[int, int]:
-        """Return `(last, offset)` of the furthest block end within `limit_bytes` of `sequence`, at least its own."""
+        """Return where a message that begins at event `sequence` ends: its last sequence, and the offset behind it.
+
+        A message has whole blocks up to `limit_bytes`, and at least the rest of the event's own block.
+        """
         start = self.offset_of(sequence)
         if len(self.data) - start <= limit_bytes:
             return self.last, len(self.data)
@@ -93,7 +101,7 @@ class _Segment:
 
 @dataclass(frozen=True, slots=True)
 class _Hole:
-    """A gap in its place. Takes the room of one event, so that a source that only fails is bounded too."""
+    """A gap in the log. It counts as one event, so that the log stays bounded even if a source only reports gaps."""
 
     gap: Gap
     time: float
@@ -108,13 +116,13 @@ class _Hole:
     def last(self) -> int:
         return self.gap.last
 
-    def appended_at(self, sequence: int) -> float:  # noqa: ARG002 - all of it came at once
+    def appended_at(self, sequence: int) -> float:  # noqa: ARG002 - the whole range came at once
         return self.time
 
-    def events_after(self, sequence: int) -> int:  # noqa: ARG002 - it holds none
+    def events_after(self, sequence: int) -> int:  # noqa: ARG002 - a gap has no events
         return 0
 
-    def bytes_after(self, sequence: int) -> int:  # noqa: ARG002 - it holds none
+    def bytes_after(self, sequence: int) -> int:  # noqa: ARG002 - a gap has no events
         return 0
 
 
@@ -124,7 +132,7 @@ _Entry: TypeAlias = _Segment | _Hole
 class EventLog:
     """One epoch's events, oldest first, numbered without holes.
 
-    Not thread-safe; lives in the event loop. `clock` is monotonic seconds.
+    Not thread-safe: used only in the event loop. `clock` returns monotonic seconds.
     """
 
     def __init__(self, clock: Callable[[], float]) -> None:
@@ -132,33 +140,36 @@ class EventLog:
         self._entries: list[_Entry] = []
         self._firsts: list[int] = []
         self.head = 0
-        # Events up to here never came: the worker that was taken over no longer had them.
+        # Events up to this sequence never came to this log: an adopted worker no longer had them.
         self.begun_after = 0
         self.events = 0
         self.bytes = 0
         self._holes = 0
-        # Where the newest gap ended that was ever appended: behind it nothing is missing.
+        # The last sequence of the newest gap that was ever appended. Behind this sequence nothing is missing.
         self.unbroken_after = 0
         self._blocks = 0
         self._begun = 0
-        # A segment takes no events that came this much later than its first: it is forgotten as a whole.
+        # A segment takes no event that came this much later than its first event, because a segment is only forgotten
+        # as a whole.
         self.segment_s = math.inf
-        # Ever appended: with a reader's own counts they give its lag. Sequences that no event fills are no lag.
+        # How much was ever appended, without gaps. A reader's lag is the difference between these numbers and its own.
         self.appended_events = 0
         self.appended_bytes = 0
-        # Messages joined for all readers at one place, by place and limit. A small one is forgotten when something is
-        # appended, which then belongs into it; a large one is kept, because joining it anew would cost more.
+        # Messages that were joined for all readers at one place. Key: the sequence before the message, and the size
+        # limit. When events are appended, small messages are forgotten, because they would now have these events too;
+        # large messages are kept, because joining them again would cost more.
         self._shared: dict[tuple[int, int], Chunk] = {}
         self._shared_bytes = 0
         self._shares_large = False
-        # Whether there is more than one reader. For one alone no joined message is kept, so that each is freed at once.
+        # Whether there is more than one reader. For a single reader no joined message is kept, so that its memory is
+        # freed at once.
         self.is_shared = True
-        # The newest block while it is small, and the sequence before it; -1 when there is none.
+        # The newest block if it is small, and the sequence before this block; -1 when no such block is kept.
         self._newest, self._before_newest = b"", -1
 
     @property
     def oldest(self) -> int:
-        """Oldest sequence held; `head + 1` when none is."""
+        """The oldest sequence in the log; `head + 1` when the log is empty."""
         return self._firsts[0] if self._firsts else self.head + 1
 
     @property
@@ -168,12 +179,12 @@ class EventLog:
 
     @property
     def memory_bytes(self) -> int:
-        """About how much memory the events take, and what is needed to find them."""
+        """About how many bytes of memory the events use, together with what is needed to find them."""
         return self.bytes + self._blocks * _BLOCK_BYTES + self._holes * _HOLE_BYTES
 
     @property
     def shared_bytes(self) -> int:
-        """How much memory is taken by what was joined for readers, and by what their filters made of it."""
+        """How many bytes are used by the kept messages, and by the chunks that filters made of these messages."""
         cuts = (cut for chunk in self._shared.values() for _, _, cut in chunk.cuts.values())
         return self._shared_bytes + len(self._newest) + sum(len(cut.frame) for cut in cuts if cut is not None)
 
@@ -207,10 +218,10 @@ class EventLog:
         self.appended_bytes += len(data)
 
     def append_gap(self, gap: Gap) -> None:
-        """Append a range that no event will fill.
+        """Append a gap: a range that no event will fill.
 
         Raises:
-            OutOfOrder: as `append`.
+            OutOfOrder: the gap does not begin at the next sequence, or its range is empty.
         """
         self._advance(gap.first, gap.last)
         self._push(_Hole(gap, self.clock()))
@@ -218,17 +229,17 @@ class EventLog:
         self.unbroken_after = gap.last
 
     def start_after(self, sequence: int) -> None:
-        """Begin the log behind `sequence` (a worker that was taken over sends what it still has).
+        """Begin the log behind `sequence`, because an adopted worker only has later events.
 
         Raises:
-            OutOfOrder: it has begun already, or further on.
+            OutOfOrder: something was appended already, or the head is already beyond `sequence`.
         """
         if self.has_begun or sequence < self.head:
             raise OutOfOrder("the log has begun already")
         self.head = self.begun_after = sequence
 
     def release(self) -> None:
-        """Forget every event; numbering and counts stay."""
+        """Forget every event and gap; the head and the counts of everything appended stay."""
         self._entries.clear()
         self._firsts.clear()
         self.drop_shared()
@@ -248,7 +259,7 @@ class EventLog:
             self._shared_bytes = 0
 
     def drop_shared(self) -> bool:
-        """Forget the messages joined for readers, which are joined anew when needed; return whether there were any."""
+        """Forget the messages kept for readers; return whether there were any. They are joined again when needed."""
         had_some = bool(self._shared or self._newest)
         self._shared.clear()
         self._shared_bytes = 0
@@ -260,7 +271,7 @@ class EventLog:
         self._shared_bytes = sum(len(chunk.frame) for chunk in self._shared.values())
 
     def _share(self, key: tuple[int, int], chunk: Chunk) -> Chunk:
-        """Keep what was joined for one reader for others at its place, and less of what was joined before."""
+        """Keep a message for other readers at its place, and forget the oldest kept messages that are too many."""
         shared = self._shared
         shared[key] = chunk
         self._shared_bytes += len(chunk.frame)
@@ -275,9 +286,9 @@ class EventLog:
     def read(self, after: int, limit_bytes: int) -> Piece | None:
         """Return what follows `after`: events up to about `limit_bytes`, or one gap; None at the head.
 
-        For readers that are behind, a chunk ends where a group of segments ends, wherever it begins. So they come to
-        the same places, and share the messages joined from there on. At least one worker block is returned, even a
-        larger one. `after` must be at least `oldest - 1`.
+        Wherever a chunk begins, it ends at the latest where a group of segments ends. So readers that are behind come
+        to the same places, and from there on they share the joined messages. At least one block of the worker is
+        returned, even if it is larger than `limit_bytes`. `after` must be at least `oldest - 1`.
 
         Raises:
             LookupError: `after` is older than the log.
@@ -315,14 +326,14 @@ class EventLog:
         prefix = events_prefix(taken)
         chunk = Chunk(after + 1, last, b"".join((prefix, *parts)), len(prefix))
         for part in parts:
-            part.release()  # a bytearray cannot grow while a view of it is alive
+            part.release()  # a bytearray cannot grow while a memoryview of it exists
         if self.is_shared:
             self._share(key, chunk)
             self._shares_large = self._shares_large or taken >= _WORTH_KEEPING_BYTES
         return chunk
 
     def after(self, after: int) -> tuple[int, int]:
-        """Return how many events, and how many bytes of them, are behind `after`."""
+        """Return how many events follow `after`, and how many bytes these events have."""
         if after >= self.head:
             return 0, 0
         index = self._index_of(after + 1)
@@ -334,7 +345,7 @@ class EventLog:
         return events, size
 
     def skip(self, after: int, events: int) -> int:
-        """Return the sequence of the event that is the `events`-th behind `after`; the head when there are fewer."""
+        """Return the sequence that lies `events` events behind `after`; the head when fewer events follow."""
         if events <= 0 or after >= self.head:
             return after
         for entry in self._entries[self._index_of(after + 1) :]:
@@ -345,7 +356,7 @@ class EventLog:
         return self.head
 
     def appended_at(self, sequence: int) -> float:
-        """Return when event `sequence` was appended, on the log's clock; now when it is not here."""
+        """Return when event `sequence` was appended, on the log's clock; the present time if the event is not here."""
         if not self.oldest <= sequence <= self.head:
             return self.clock()
         return self._entries[self._index_of(sequence)].appended_at(sequence)
@@ -357,10 +368,10 @@ class EventLog:
         return index
 
     def trim(self, floor: int, events: int, limit_bytes: int, seconds: float) -> Gap | None:
-        """Forget entries up to `floor` that exceed the retention; return the range forgotten, if any.
+        """Forget entries up to `floor` that exceed the retention; return the range that was forgotten, or None.
 
-        An entry is forgotten as a whole, so that the log keeps at least `events`, `limit_bytes` and `seconds` worth of
-        what it has, whichever is least (0 keeps nothing of that kind). A gap counts as one event.
+        The oldest entry is forgotten when the rest of the log still has `events` events or `limit_bytes` bytes, or when
+        the entry is older than `seconds` (0 is no limit on the age). A gap counts as one event.
         """
         drop = 0
         for entry in self._entries:
@@ -384,11 +395,11 @@ class EventLog:
         return Gap(first, last, GapReason.GAP_REASON_RING_EVICTED)
 
     def trim_oldest(self, floor: int) -> Gap | None:
-        """Forget the oldest entry, if all of it is up to `floor`, whatever is retained; return its range."""
+        """Forget the oldest entry, whatever the retention is, and return its range; None if it ends behind `floor`."""
         return self.trim(min(floor, self._entries[0].last), 0, 0, 0.0) if self._entries else None
 
     def exceeds(self, events: int, limit_bytes: int, seconds: float) -> bool:
-        """Whether `trim` would forget something if everybody had read it."""
+        """Whether `trim` would forget something if every reader had read everything."""
         return bool(self._entries) and self._is_expendable(self._entries[0], events, limit_bytes, seconds)
 
     def _is_expendable(self, entry: _Entry, events: int, limit_bytes: int, seconds: float) -> bool:

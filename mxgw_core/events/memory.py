@@ -1,4 +1,4 @@
-"""What is held in the gateway's memory for the events of one session, or of several, and for large requests."""
+"""How much memory the gateway uses for the events of one or more sessions, and for large requests."""
 
 from __future__ import annotations
 
@@ -7,38 +7,38 @@ from dataclasses import dataclass, fields
 
 @dataclass(slots=True)
 class MemoryUse:
-    """Bytes held, by what for; a new kind is a new field, which the metrics then have by itself."""
+    """Bytes in use, one field for each purpose. The metrics report every field, also one that is added later."""
 
-    # Events in the logs.
+    # Events in the event logs.
     log: int = 0
-    # Messages joined of them for several readers, and what their filters let pass.
+    # Messages that were joined from the logs for several readers, and the chunks that filters made of these messages.
     joined: int = 0
-    # Set aside for subscribers that fell behind.
+    # Events set aside for subscribers that fell behind.
     backlog: int = 0
-    # What the workers said of the items that events are about.
+    # Item records.
     items: int = 0
     # Large requests, from their arrival until they are answered.
     requests: int = 0
     # Remembered answers of filters.
     answers: int = 0
-    # Request ids of sessions that ended.
+    # Remembered request ids of sessions that have ended.
     request_ids: int = 0
 
     @property
     def total(self) -> int:
-        """All of it."""
+        """The sum of all fields."""
         return sum(self.by_kind().values())
 
     @property
     def events(self) -> int:
-        """What is held for events."""
+        """The sum of all fields except `requests`."""
         return self.total - self.requests
 
     def by_kind(self) -> dict[str, int]:
-        """Return the bytes by kind."""
+        """Return the bytes of each field. Key: the field's name."""
         return {field.name: getattr(self, field.name) for field in fields(self)}
 
     def add(self, other: MemoryUse) -> None:
-        """Count what another one holds."""
+        """Add the bytes of `other` to these, field by field."""
         for kind, size in other.by_kind().items():
             setattr(self, kind, getattr(self, kind) + size)

@@ -1,7 +1,7 @@
-"""What happens to a reader that is over its limits: its policy is asked, and the answer is carried out.
+"""What happens when a reader is over its limits: its policy is asked, and the policy's action is carried out.
 
-Actions that drop events lead a reader's `Source` to another state, each in one function; `Overflow` asks, carries out
-the answer, and has the timers of the actions that wait.
+For each action that drops events, one function puts the reader's `Source` into another state. `Overflow` asks the
+policies, carries out their actions, and has the timers of the actions that wait.
 """
 
 from __future__ import annotations
@@ -27,9 +27,9 @@ from mxgw_core.events.sources import (
 )
 from mxgw_core.events.subscriber import Subscriber
 
-# The longest that a policy may hold up all readers of the session for one of them.
+# The longest time for which a policy is allowed to delay all readers of a session because of one reader.
 _LONGEST_BLOCK_S = 60.0
-# A policy is not asked more often than this.
+# The shortest time after which a timer asks a policy again that has tolerated an overflow.
 _SHORTEST_RECHECK_S = 0.01
 
 
@@ -37,7 +37,7 @@ _SHORTEST_RECHECK_S = 0.01
 
 
 def drop_oldest(source: Source, keep_events: int, why: str) -> Source:
-    """Drop the oldest unread events until at most `keep_events` remain; a gap takes their place."""
+    """Drop the oldest unread events until at most `keep_events` remain; a gap reports the dropped events."""
     source = settled(source)
     if isinstance(source, Refusing):
         source.arrived()
@@ -53,12 +53,12 @@ def drop_oldest(source: Source, keep_events: int, why: str) -> Source:
 
 
 def refuse_newest(source: FromLog | Aside | Gathering, resume_below_events: int, why: str) -> Refusing:
-    """Set everything unread aside, and drop what arrives until at most `resume_below_events` are unread."""
+    """Set all unread events aside, and drop arriving events until at most `resume_below_events` events are unread."""
     return Refusing(set_aside(source), max(0, resume_below_events), why)
 
 
 def conflate(source: FromLog | Aside | Gathering, policy_name: str) -> Gathering:
-    """Keep the newest data change of every item, and every other event, until the reader has caught up."""
+    """Keep the newest data change of every item, and all events of other kinds, until the reader has caught up."""
     if isinstance(source, Gathering):
         gathering = source
     else:
@@ -73,7 +73,7 @@ def conflate(source: FromLog | Aside | Gathering, policy_name: str) -> Gathering
 
 
 def overflow_error(subscriber: Subscriber, lag_events: int, head: int) -> SubscriberOverflow:
-    """Return the error that says how far behind it was, where the loss begins, and what helps."""
+    """Return the error that says how far behind the subscriber was, where the loss begins, and what helps."""
     limits = subscriber.limits
     section = limits.section
     bytes_setting = limits.bytes_setting or f"{section}.queue_bytes"
@@ -86,7 +86,7 @@ def overflow_error(subscriber: Subscriber, lag_events: int, head: int) -> Subscr
             "policy": subscriber.policy_name,
             "lag_events": str(lag_events),
             "limit_events": str(limits.events),
-            # What is unread now is still delivered; the loss begins behind it.
+            # Events up to the head are still delivered; the loss begins behind them.
             "lost_from": str(head + 1),
         },
         retry_after_s=0.2,
@@ -94,9 +94,10 @@ def overflow_error(subscriber: Subscriber, lag_events: int, head: int) -> Subscr
 
 
 def cut_error(error: GatewayError, written: int, drain_s: float) -> GatewayError:
-    """Return what a stream ends with whose reader did not even take what was queued for it.
+    """Return the error that ends a stream whose reader did not even read the events that were queued for it.
 
-    Everything up to sequence `written` went to its transport.
+    Everything up to sequence `written` was written to the transport. After an overflow, the new error says that the
+    loss begins behind `written`; any other error is returned unchanged.
     """
     if not isinstance(error, SubscriberOverflow):
         return error
@@ -107,27 +108,27 @@ def cut_error(error: GatewayError, written: int, drain_s: float) -> GatewayError
     )
 
 
-# Who is asked, and when
+# Asking the policies, and carrying out their actions
 
 
 class Cancellable(Protocol):
     """A timer."""
 
     def cancel(self) -> None:
-        """Do not fire any more."""
+        """Stop the timer, so that it does not fire any more."""
 
 
 class Overflow:
     """Checks the readers of one distributor against their limits. Lives in the event loop.
 
     Args:
-        check_all: checks every reader again; called when a policy that tolerated is due.
-        has_snapshots: whether a snapshot may be wanted.
+        check_all: checks every reader again; called when the waiting time of a `Tolerate` has expired.
+        has_snapshots: returns whether the subscribers of the session can have snapshots.
         on_fail_session: called when a policy asks for the session to be faulted.
-        call_later: as that of the event loop, in seconds of `clock`.
+        call_later: works like `call_later` of the event loop, in seconds of `clock`.
 
     Attributes:
-        hold: `hold(True)` stops the worker's events, `hold(False)` lets them come again; None where nobody can.
+        hold: `hold(True)` stops the worker's events, `hold(False)` lets them come again; None where this is impossible.
     """
 
     def __init__(
@@ -150,24 +151,24 @@ class Overflow:
         self.hold: Callable[[bool], None] | None = None
         self._blocked_by: Subscriber | None = None
         self._blocked_at = 0.0
-        # Ends a `Block`.
+        # Ends a `Block` when its timeout has expired.
         self._block_timer: Cancellable | None = None
-        # When policies that tolerated are asked again, and the timer: one, for the first that is due.
+        # The next time at which policies that tolerated are asked again, and the timer for this time.
         self._recheck: tuple[float, Cancellable] | None = None
 
     def usable(self, policy: OverflowPolicy, source: str) -> OverflowPolicy:
-        """Return `policy`, or `disconnect` when it is no policy; `source` names who brought it."""
+        """Return `policy`, or the policy `disconnect` if `policy` is invalid; `source` is the plugin of the policy."""
         return self._guard.usable(policy, source)
 
     def check(self, subscriber: Subscriber) -> None:
-        """Ask the policy of a reader that is over its limits, and do what it answers."""
+        """If a reader is over its limits, ask its policy and carry out the action."""
         if subscriber is self._blocked_by:
             if subscriber.end_error is not None:
                 self.unblock()
             return
         subscriber.arrived()
         if subscriber.is_idle:
-            return  # a burst that is larger than the limit is no sign of a slow reader
+            return  # a waiting reader is not slow, even when a single burst is larger than its limits
         if subscriber.is_over_limit():
             lag = subscriber.lag()
             action = self._guard.ask(subscriber, lag)
@@ -183,11 +184,11 @@ class Overflow:
         self._cancel_recheck()
 
     def _try(self, action: Action, subscriber: Subscriber, lag: Lag) -> None:
-        """Carry an action out; what is wrong with it, or with code it brings, is the policy's failure."""
+        """Carry out an action. A wrong action, or an error in a function of the action, is a failure of the policy."""
         try:
             self._carry_out(action, subscriber, lag)
         except MalformedBatch:
-            raise  # the worker's failure
+            raise  # the worker sent malformed events, so the policy has not failed
         except OverBudget as error:
             self._guard.failed(subscriber, str(error))
             self._disconnect(subscriber, lag)
@@ -199,7 +200,7 @@ class Overflow:
     def _carry_out(self, action: Action, subscriber: Subscriber, lag: Lag) -> None:
         source, why = subscriber.source, subscriber.why_dropped
         if not isinstance(source, FromLog | Aside | Gathering):
-            return  # it refuses, or ends: its policy was asked before
+            return  # in the states `Refusing` and `Ending` an earlier decision is still in force
         match action:
             case actions.Disconnect():
                 self._disconnect(subscriber, lag)
@@ -214,7 +215,7 @@ class Overflow:
             case actions.Conflate():
                 subscriber.source = conflate(source, subscriber.policy_name)
                 if not subscriber.fits():
-                    # What is never replaced, or the newest values alone, are too much: bounded like any other.
+                    # Even the conflated events are more than the limits allow.
                     self._disconnect(subscriber, lag)
             case actions.Select(keep):
                 subscriber.source = aside = set_aside(source)
@@ -231,13 +232,13 @@ class Overflow:
                 self._block(subscriber, lag, action)
 
     def _disconnect(self, subscriber: Subscriber, lag: Lag) -> None:
-        if subscriber.is_internal:  # never cut: it begins again from here
+        if subscriber.is_internal:  # internal readers are never disconnected; they continue with new events
             subscriber.source = drop_oldest(subscriber.source, 0, subscriber.why_dropped)
         else:
             subscriber.finish(overflow_error(subscriber, lag.events, subscriber.log.head))
 
     def _tolerate(self, seconds: float) -> None:
-        """Check again in so many seconds, or before."""
+        """Check all readers again in `seconds`, or earlier."""
         due = self._clock() + max(seconds, _SHORTEST_RECHECK_S)
         if self._recheck is not None and self._recheck[0] <= due:
             return
@@ -256,7 +257,7 @@ class Overflow:
 
     def _block(self, subscriber: Subscriber, lag: Lag, action: actions.Block) -> None:
         if self._blocked_by is not None:
-            return  # events are held up already; this policy is asked again when they come
+            return  # another reader already stops the events; this policy is asked again when they come
         if self.hold is None or subscriber.is_internal:
             self._carry_out(action.then, subscriber, lag)
             return
@@ -278,7 +279,7 @@ class Overflow:
         self.hold(True)
 
     def unblock(self, only: Subscriber | None = None) -> None:
-        """Let the worker's events come again, if a reader, or `only` this one, holds them up."""
+        """If a reader stops the worker's events, let them come again. `only` restricts this to one reader."""
         subscriber = self._blocked_by
         if subscriber is None or only not in (None, subscriber):
             return
@@ -293,5 +294,5 @@ class Overflow:
 
     @property
     def stalled_ms(self) -> int:
-        """How long the worker's events have been held up now; 0 when they are not."""
+        """For how many milliseconds a reader has now stopped the worker's events; 0 when no reader stops them."""
         return int((self._clock() - self._blocked_at) * 1000) if self._blocked_by is not None else 0

@@ -1,7 +1,7 @@
 """Pieces of a stream: a `Chunk` of consecutive encoded events, or a `Gap` where events are missing.
 
-Where single events of a long run are kept, `packed` makes two pieces of the whole run: one gap that names every lost
-range, and one chunk with the kept events. Otherwise each kept event and each range between would need a frame.
+When only some events of a long range are kept, `packed` makes pairs of pieces: one gap that names many lost runs, and
+one chunk with the kept events between these runs. Otherwise each lost run and each kept event would need its own frame.
 """
 
 from __future__ import annotations
@@ -13,17 +13,17 @@ from typing import TypeAlias
 from mxgw.v1.events_pb2 import GapReason
 from mxgw_core.events.encoding import event_head, events_prefix, offset_after, record_bounds
 
-# Events that are set aside come in pieces of about this size, far below any message limit.
+# Events that are set aside are packed into pieces of about this size, which is far below any limit on messages.
 PIECE_BYTES = 64 * 1024
 _PIECE_RUNS = 4000
 
 
 @dataclass(frozen=True, slots=True)
 class Gap:
-    """A range that no event will fill. `count` is 0 when the number of lost events cannot be known.
+    """A range that no event will fill. `count` is the number of lost events; 0 where it was not counted.
 
-    With `runs`, only a part of the range is lost, and the rest follows in the next chunk: lengths of alternating runs
-    from `first` on, lost ones first, lost ones last.
+    With `runs`, only a part of the range is lost, and the next chunk has the rest. `runs` are the lengths of
+    alternating runs from `first` on: lost, kept, lost and so on. The last run is a lost one.
     """
 
     first: int
@@ -36,9 +36,9 @@ class Gap:
 
 @dataclass(frozen=True, slots=True)
 class Chunk:
-    """Consecutive events as read: `frame` is a whole encoded StreamEventsResponse, its batch begins at `start`.
+    """Encoded events of a range. `frame` is a whole encoded StreamEventsResponse, whose batch begins at offset `start`.
 
-    `kept` is the number of events when some of the range are not among them; 0 when all are.
+    `kept` is 0 when the chunk has every event of the range; otherwise it is the number of events that the chunk has.
     """
 
     first: int
@@ -46,8 +46,9 @@ class Chunk:
     frame: bytes
     start: int
     kept: int = 0
-    # What subscribers with equal filters may see of this chunk, by a reference to their `ItemFilters`: the revisions of
-    # the filters, how many events pass, and the chunk of those events unless it is the whole.
+    # What filters let pass of this chunk. Key: a weak reference to the `ItemFilters`, which subscribers with equal
+    # filters share. Value: the revisions of the filters, how many events pass, and the chunk of the passing events
+    # (None when all or none pass).
     cuts: dict[object, tuple[tuple[int, ...], int, Chunk | None]] = field(
         default_factory=dict, compare=False, repr=False
     )
@@ -66,7 +67,7 @@ class Chunk:
         return self.frame[self.start :]
 
     def split(self, after: int) -> tuple[Chunk, Chunk]:
-        """Return the events up to `after`, and those behind it; both must have some."""
+        """Return a chunk of the events up to `after`, and a chunk of the events behind it. Both must have events."""
         events = after - self.first + 1
         if self.kept:
             bounds = record_bounds(self.frame, self.start)
@@ -77,7 +78,7 @@ class Chunk:
 
 
 def chunk_of(first: int, last: int, batch: bytes, events: int = 0) -> Chunk:
-    """Return the chunk of an encoded EventBatch; `events` says how many it has when they may not be consecutive."""
+    """Return the chunk of an encoded EventBatch. `events` is its number of events; 0 means every event of the range."""
     prefix = events_prefix(len(batch))
     return Chunk(first, last, prefix + batch, len(prefix), 0 if events == last - first + 1 else events)
 
@@ -88,14 +89,14 @@ Kept: TypeAlias = tuple[int, bytes] | Gap
 
 
 def packed(after: int, kept: Iterable[Kept], until: int, reason: GapReason.ValueType, detail: str) -> Iterator[Piece]:
-    """Yield what is `kept` of everything behind `after` and up to `until`; gaps of `reason` stand for the rest."""
+    """Yield pieces for everything behind `after` up to `until`: what is `kept`, and gaps with `reason` for the rest."""
     piece = _Packing(reason, detail)
     at = after
     for entry in kept:
         is_gap = isinstance(entry, Gap)
         first = entry.first if isinstance(entry, Gap) else entry[0]
         if first > at + 1:
-            # Events before the first lost range are a piece of their own, and so is a lost range behind the last event.
+            # Kept events before the first lost run become a piece of their own, and so does a lost run before a gap.
             if is_gap or (piece.records and not piece.runs):
                 yield from piece.close()
             piece.lose(at + 1, first - 1)
@@ -115,7 +116,7 @@ def packed(after: int, kept: Iterable[Kept], until: int, reason: GapReason.Value
 
 
 class _Packing:
-    """One gap and one batch in the making."""
+    """Collects the lost runs and kept events that become one gap and one chunk."""
 
     def __init__(self, reason: GapReason.ValueType, detail: str) -> None:
         self._reason = reason
@@ -124,7 +125,7 @@ class _Packing:
 
     def _begin(self) -> None:
         self.records: list[bytes] = []
-        # Alternating: lost, kept, lost, ... from the first lost sequence on.
+        # Lengths of alternating runs from the first lost sequence on: lost, kept, lost and so on.
         self.runs: list[int] = []
         self.size = 0
         self._first_lost = self._first = self._last = 0
@@ -146,7 +147,7 @@ class _Packing:
             self.runs[-1] += 1
 
     def close(self) -> Iterator[Piece]:
-        """Yield what there is, and begin anew."""
+        """Yield the gap and the chunk that were collected, and begin to collect the next ones."""
         runs = self.runs if len(self.runs) % 2 else self.runs[:-1]
         if runs:
             last = self._first_lost + sum(runs) - 1
@@ -158,7 +159,7 @@ class _Packing:
 
 
 def unpacked(entries: Iterable[Piece]) -> Iterator[Piece]:
-    """Yield the same with every lost run, and every run of consecutive events, as an entry of its own."""
+    """Yield the given entries split up: every lost run, and every run of consecutive events, is an entry of its own."""
     gap: Gap | None = None
     for entry in entries:
         if isinstance(entry, Gap) and entry.runs:
@@ -180,7 +181,7 @@ def _lost_runs(gap: Gap) -> Iterator[Gap]:
 
 
 def _runs_of(chunk: Chunk) -> Iterator[Chunk]:
-    """Yield the runs of consecutive events of a chunk."""
+    """Yield every run of consecutive events in a chunk, as a chunk of its own."""
     frame, begin, first, last = chunk.frame, chunk.start, 0, 0
     for start, body, _ in record_bounds(frame, chunk.start):
         sequence = event_head(frame, body)[0]

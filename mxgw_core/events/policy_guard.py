@@ -1,6 +1,6 @@
-"""Overflow policies come from plugins: what they are and what they answer is checked, and how long they take.
+"""Checks overflow policies, which come from plugins: their attributes, their answers, and the time that they take.
 
-A policy that cannot be relied on is replaced by `disconnect`, the one that core brings itself.
+When a policy fails, the gateway does what `disconnect`, core's own policy, would do.
 """
 
 from __future__ import annotations
@@ -24,14 +24,14 @@ if sys.platform != "win32":
 
 log = logging.getLogger(__name__)
 
-# What one question to a policy may cost the event loop (docs/reference/streams.md#policy-budget).
+# How long one call of a policy may keep the event loop busy (docs/reference/streams.md#policy-budget).
 POLICY_BUDGET_S = 0.001
-# What `Select.keep` may take for each item besides.
+# `Select.keep` may take this time for each item that it is asked about, in addition to POLICY_BUDGET_S for all items.
 _ANSWER_BUDGET_S = 0.000_002
 
 
 class DisconnectPolicy:
-    """End the stream with SUBSCRIBER_OVERFLOW once what was unread is delivered; the client resumes by position."""
+    """Ends the stream with SUBSCRIBER_OVERFLOW after the unread events are delivered; the client then resumes."""
 
     @property
     def name(self) -> str:
@@ -42,14 +42,14 @@ class DisconnectPolicy:
 
 
 class PolicyGuard:
-    """Asks policies, and counts those that fail. Each failing policy is logged once."""
+    """Asks policies, and counts their failures. Only the first failure of each policy is logged."""
 
     def __init__(self, counts: SessionCounts) -> None:
         self._counts = counts
         self._logged: set[tuple[str, str]] = set()
 
     def usable(self, policy: object, source: str) -> OverflowPolicy:
-        """Return `policy`, or `disconnect` when it is no policy."""
+        """Return `policy`, or the policy `disconnect` if `policy` lacks something that a policy must have."""
         try:
             problem = _problem_with(policy)
         except Exception as error:
@@ -78,7 +78,7 @@ class PolicyGuard:
         return action
 
     def wanted(self, keep: Callable[[int, int, int], bool], items: Iterable[EventItem]) -> set[EventItem]:
-        """Return the items that a policy's `Select.keep` wants; see the function `wanted`."""
+        """Return the items that a policy's `Select.keep` wants to keep; see the function `wanted`."""
         return wanted(keep, items, POLICY_BUDGET_S, _ANSWER_BUDGET_S)
 
     def failed(self, subscriber: Subscriber, what: str, *, exc_info: bool = False) -> None:
@@ -114,11 +114,11 @@ def _problem_with(policy: object) -> str:
 
 
 class Budget:
-    """Measures a block. `overrun_s` is the time it took, if that was too long and its own fault; else 0.
+    """Measures a block of code. If the block took too long by its own fault, `overrun_s` is its duration; else 0.
 
-    A block that was only interrupted, because another process had the CPU, is not to blame. To blame is one that used
-    more CPU than its budget, or that gave the CPU away by sleeping or waiting. A collection of all the gateway's
-    garbage would be charged to whichever block it falls due in, so that it is put off until the block ends.
+    It is the block's fault when it used more CPU time than its budget, or slept or waited for something. It is not its
+    fault when another process had the CPU meanwhile. Garbage collection is off until the block ends, because it would
+    be charged to a block that did not cause it.
     """
 
     def __init__(self, budget_s: float) -> None:
@@ -145,21 +145,21 @@ class Budget:
 
 
 class OverBudget(Exception):
-    """A piece of third-party code took too long; the text says how long."""
+    """Code of a plugin took too long; the text says how long."""
 
 
 def wanted(
     keep: Callable[[int, int, int], bool], items: Iterable[EventItem], budget_s: float, per_answer_s: float
 ) -> set[EventItem]:
-    """Return the items that `keep(server_handle, item_handle, kind)` wants.
+    """Return the items for which `keep(server_handle, item_handle, kind)` is true.
 
     Raises:
-        OverBudget: all answers together took longer than `budget_s` and `per_answer_s` for each.
+        OverBudget: all answers together took longer than `budget_s` plus `per_answer_s` for each answer.
         Exception: what `keep` raises.
     """
     found: set[EventItem] = set()
     rest, asked = iter(items), 0
-    while True:  # once more when the time was up but `keep` was not to blame
+    while True:  # goes on with a new budget if the time has expired by no fault of `keep`
         with Budget(budget_s) as budget:
             began = time.perf_counter()
             until = began + budget_s
@@ -178,7 +178,7 @@ def wanted(
 
 
 def _waits() -> int:
-    """Return how often this thread gave the CPU away of its own accord."""
+    """Return how often this thread has slept or waited so far; always 0 where the system does not count this."""
     if sys.platform == "win32" or not hasattr(resource, "RUSAGE_THREAD"):
         return 0
     return resource.getrusage(resource.RUSAGE_THREAD).ru_nvcsw

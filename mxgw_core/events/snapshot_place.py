@@ -1,4 +1,4 @@
-"""The place of a snapshot in a stream: behind the events up to its position, and in front of those that follow."""
+"""The place of a snapshot in a stream: after the events up to its position, and before the events that follow."""
 
 from __future__ import annotations
 
@@ -9,16 +9,16 @@ from mxgw_core.events.pieces import Chunk, Piece
 
 @dataclass(frozen=True, slots=True)
 class SnapshotWanted:
-    """Fetch the last values now, and call `Subscriber.snapshot_fetched`."""
+    """Asks the outlet to fetch the last values now, and then to call `Subscriber.snapshot_fetched`."""
 
 
 @dataclass(frozen=True, slots=True)
 class SnapshotDue:
-    """Everything up to the snapshot's position was handed over: the snapshot comes here."""
+    """Asks the outlet to send the snapshot now: everything up to the snapshot's position was handed over."""
 
 
 class SnapshotAt:
-    """A snapshot that is wanted in a stream: fetched at once, and placed behind the events up to its position."""
+    """A snapshot that a stream needs: it is fetched at once, and sent after the events up to its position."""
 
     __slots__ = ("_position", "is_fetching")
 
@@ -27,14 +27,15 @@ class SnapshotAt:
         self._position: int | None = None
 
     def fetched(self, position: int) -> None:
-        """The snapshot is at hand and shows the values as of `position`."""
+        """Record that the snapshot was fetched, and that it shows the values as of `position`."""
         self.is_fetching = False
         self._position = position
 
     def due(self, delivered: int) -> SnapshotWanted | SnapshotDue | None:
-        """Return what comes next, before any piece, for a reader that was handed everything up to `delivered`.
+        """Return what to do before the next piece, for a reader that was handed everything up to `delivered`.
 
-        It is wanted anew when a gap passed its place: it would show less than the gap gives up.
+        None means that the next piece comes first. When a gap has passed the snapshot's place, a new snapshot is
+        fetched, because the old one lacks values that were lost in the gap.
         """
         if self.is_fetching or (self._position is not None and delivered < self._position):
             return None
@@ -44,7 +45,7 @@ class SnapshotAt:
         return SnapshotWanted()
 
     def feed(self, piece: Piece) -> tuple[Piece, ...]:
-        """Return a piece, in two parts where the snapshot's place lies within it."""
+        """Return the piece, or its two parts if the snapshot's place lies within it."""
         position = self._position
         if position is not None and isinstance(piece, Chunk) and piece.first <= position < piece.last:
             return piece.split(position)

@@ -1,17 +1,18 @@
-"""What one reader has yet to read, and where it lies: the state of a subscriber, exactly one at a time.
+"""Where a reader's unread events are held. A subscriber is always in exactly one of five states:
 
-    FromLog     the log, from a cursor on: the usual state, which costs nothing but the cursor
-    Aside       a backlog of the reader's own, then the log
-    Gathering   the newest value of each item, while the policy conflates or paces
-    Refusing    a backlog; what arrives is lost until enough of the backlog was read (`DropNewest`)
-    Ending      a backlog, then the error that ends the stream
+    FromLog     reads the log from a cursor on: the usual state, which needs no memory but the cursor
+    Aside       reads a backlog of its own, then the log
+    Gathering   gathers the newest value of each item, while the policy conflates or has a pace
+    Refusing    reads a backlog; arriving events are lost until enough of the backlog was read (`DropNewest`)
+    Ending      reads a backlog, then the stream ends with an error
 
-`events.overflow` leads from one to another when a policy acts. `then` leads back once the reader has read enough.
+`events.overflow` puts a reader into another state when its policy acts. `then` returns the state that follows once the
+reader has read enough.
 
-Unread events lie in up to three parts, which are read in this order: a backlog, what is gathered, the log. `Source`
-says once what all states have in common.
+Unread events lie in up to three parts, which are read in this order: a backlog, the gathered events, the log. The class
+`Source` has what all states have in common.
 
-More than 400 lines: the five states can only be compared, and are only complete, in one place.
+The module has more than 400 lines, because only side by side can the five states be compared and checked.
 """
 
 from __future__ import annotations
@@ -28,18 +29,20 @@ from mxgw_core.events.conflation import Conflation
 from mxgw_core.events.log import EventLog
 from mxgw_core.events.pieces import PIECE_BYTES, Chunk, Gap, Piece
 
-# A long run of unread events is gathered in steps of about this size (0.2 ms), and at least twice as fast as it grows:
-# several readers that begin to conflate at the same moment must not hold up the others.
+# Many unread events are gathered in steps of about this size (0.2 ms each), so that several readers which begin to
+# conflate at the same moment do not delay other readers. A step also takes two events for every new one, so that the
+# unread events become fewer.
 _STEP_EVENTS = 250
 _STEP_BYTES = 4 * 1024
 
 
 @dataclass(slots=True)
 class Granted:
-    """What a reader asked for itself as it attached: as long as that is unread it does not count as lag.
+    """The old events that a reader asked for when it attached. While they are unread, they do not count as lag.
 
     Attributes:
-        head: the log's newest sequence at that moment. `events` and `bytes`: how much had ever been appended by then.
+        head: the newest sequence of the log when the reader attached.
+        events: how many events had ever been appended to the log by then. `bytes`: their bytes.
         unread_events: how many events lay between the reader's start and `head`. `unread_bytes`: their bytes.
         is_delivered: whether the reader has been handed everything up to `head`.
     """
@@ -60,7 +63,7 @@ class Unread(NamedTuple):
     seconds: float
 
     def exceeds(self, limits: QueueLimits) -> bool:
-        """Whether any limit is passed."""
+        """Whether any of the three limits is exceeded; 0 is no limit."""
         return (
             _exceeds(self.events, limits.events)
             or _exceeds(self.bytes, limits.bytes)
@@ -69,7 +72,7 @@ class Unread(NamedTuple):
 
 
 class Source:
-    """One of the five states."""
+    """The common base of the five states."""
 
     __slots__ = ()
 
@@ -77,28 +80,28 @@ class Source:
     gathered: Conflation | None = None
     rest: FromLog | None = None
 
-    def next(self, limit_bytes: int) -> Piece | None:  # noqa: ARG002 - a backlog has pieces of its own
-        """Take what comes next, from the log up to about `limit_bytes`; None when there is nothing, or not yet."""
+    def next(self, limit_bytes: int) -> Piece | None:  # noqa: ARG002 - a backlog's pieces are as large as they are
+        """Take the next piece, from the log up to about `limit_bytes`; None if there is none, or if a pace waits."""
         return self.backlog.pop() if self.backlog else None
 
     def then(self) -> Source:
-        """Return the state to go on in after `next` or `arrived`: nearly always this one."""
+        """Return the state that follows after `next` or `arrived`: nearly always this state itself."""
         return self
 
     def arrived(self) -> None:
-        """Take notice that the log was appended to, or that time has passed."""
+        """Process the events appended to the log since the last call. Most states do nothing and read the log later."""
 
     def is_over(self, limits: QueueLimits, granted: Granted) -> bool:
-        """Whether the policy is to be asked."""
+        """Whether the reader is over its limits, so that its policy must be asked."""
         return self.lag(granted).exceeds(limits)
 
     def due_in_s(self) -> float | None:
-        """Return in how many seconds the next pieces may be taken; None when no event waits for its time."""
+        """Return in how many seconds the next events can be taken; None when no pace holds events back."""
         return None
 
     @property
     def reads_after(self) -> int | None:
-        """The sequence behind which the log is still to be read; None when it is not read any more."""
+        """The sequence behind which this reader still reads the log; None when it does not read the log any more."""
         return self.rest.cursor if self.rest is not None else None
 
     @property
@@ -108,18 +111,21 @@ class Source:
 
     @property
     def backlog_bytes(self) -> int:
-        """Memory held for this reader's events alone. Unread events in the shared log cost nothing more."""
+        """About how many bytes are held for this reader alone. Unread events in the shared log are not counted."""
         own = self.backlog.bytes if self.backlog is not None else 0
         return own + self.gathered.memory_bytes if self.gathered is not None else own
 
     @property
     def memory_bytes(self) -> int:
-        """The same and what finding the events takes."""
+        """About how many bytes of memory this reader uses: its events outside the log, and what finds them."""
         own = self.backlog.memory_bytes if self.backlog is not None else 0
         return own + self.gathered.memory_bytes if self.gathered is not None else own
 
     def unread(self) -> Unread:
-        """Return everything not taken yet. `seconds` of gathered events: how long they have been gathered."""
+        """Return how much was not taken yet.
+
+        Gathered events are counted as old as the first event that was gathered, even if this event was replaced.
+        """
         events = size = 0
         since: float | None = None
         for part in (self.backlog, self.gathered):
@@ -130,8 +136,8 @@ class Source:
         return self.rest.and_before(events, size, since)
 
     def lag(self, granted: Granted) -> Unread:
-        """Return what counts against the limits. `seconds` counts only what is still in the log."""
-        assert self.rest is not None  # once a stream ends no policy is asked
+        """Return how much counts against the limits. `seconds` is the age of the oldest event still in the log."""
+        assert self.rest is not None  # only `Ending` has no `rest`, and then no policy is asked
         in_log = self.rest.lag(granted)
         free_events, free_bytes = (0, 0) if granted.is_delivered else self._granted_unread(granted)
         events = size = 0
@@ -143,12 +149,12 @@ class Source:
         )
 
     def _granted_unread(self, granted: Granted) -> tuple[int, int]:
-        """Return how many events and bytes of what is not in the log the reader asked for itself."""
+        """Return how much of the unread part outside the log is what the reader asked for: events and bytes."""
         return self.backlog.until(granted.head) if self.backlog is not None else (0, 0)
 
 
 class FromLog(Source):
-    """Reads the log. `cursor`: everything up to here was taken from the log."""
+    """Reads the log. `cursor` is the last sequence that was taken from the log."""
 
     __slots__ = ("cursor", "log", "taken_bytes", "taken_events")
 
@@ -191,7 +197,7 @@ class FromLog(Source):
         )
 
     def and_before(self, events: int, size: int, since: float | None) -> Unread:
-        """Return what is unread of the log and, in front of it, so many events and bytes, the oldest from `since`."""
+        """Return how much of the log is unread, plus `events` events of `size` bytes whose oldest came at `since`."""
         log = self.log
         if since is None and not self.is_read:
             since = log.appended_at(self.cursor + 1)
@@ -201,22 +207,22 @@ class FromLog(Source):
         )
 
     def move_to(self, sequence: int) -> None:
-        """Go on behind `sequence`."""
+        """Continue to read the log behind `sequence`."""
         self.cursor = sequence
         events, size = self.log.after(sequence)
-        # Of all that was ever appended; with the log's own counts this gives the lag.
+        # How much of everything ever appended was taken. The lag is the difference to the log's own counts.
         self.taken_events = self.log.appended_events - events
         self.taken_bytes = self.log.appended_bytes - size
 
     def move_into(self, backlog: Backlog) -> None:
-        """Set everything unread aside."""
+        """Move everything unread from the log to `backlog`."""
         while (piece := self.log.read(self.cursor, PIECE_BYTES)) is not None:
             backlog.append(piece, self.log.appended_at(piece.first))
             self.move_to(piece.last)
 
 
 class Aside(Source):
-    """Reads the backlog, and goes back to the log."""
+    """Reads the backlog, and then returns to the log."""
 
     __slots__ = ("backlog", "rest")
 
@@ -234,8 +240,9 @@ class Aside(Source):
 class Gathering(Source):
     """Gathers the newest value of each item, and every event of another kind, from the log.
 
-    A policy that conflates ends it as soon as the reader has read everything gathered. With `interval_s` the policy
-    has a pace: nothing is given out before `due_at`, and the state stays. The backlog has what may be read now.
+    If the policy conflates, this state ends as soon as the reader has read everything gathered. If the policy has a
+    pace (`interval_s`), the state never ends, and gathered events become readable only at `due_at`. The backlog has the
+    events that are readable now.
     """
 
     __slots__ = ("_asked_bytes", "_asked_events", "_seen_events", "backlog", "due_at", "gathered", "interval_s", "rest")
@@ -247,9 +254,10 @@ class Gathering(Source):
         self.gathered: Conflation = Conflation(detail)
         self.interval_s = interval_s
         self.due_at = rest.log.clock()
-        # How much had been appended when events were last gathered.
+        # How many events had been appended to the log when events were last gathered.
         self._seen_events = rest.log.appended_events
-        # How much had been appended when the policy was last asked, or when the reader was given what was gathered.
+        # How much had been appended to the log when the policy last acted, or when gathered events last became
+        # readable.
         self._asked_events = self._asked_bytes = 0
 
     def next(self, limit_bytes: int) -> Piece | None:
@@ -261,7 +269,7 @@ class Gathering(Source):
         return self if self.interval_s or self.backlog or self.gathered else self.rest
 
     def arrived(self) -> None:
-        """Gather what is new in the log, and more of a long run of unread events."""
+        """Gather the new events of the log. If very many events are unread, gather only some of them in this call."""
         log, rest = self.rest.log, self.rest
         if rest.is_read:
             return
@@ -273,7 +281,7 @@ class Gathering(Source):
             room -= piece.events if isinstance(piece, Chunk) else 1
 
     def asked(self) -> None:
-        """Begin to count anew what is appended until the policy is asked again."""
+        """Begin to count appended events again from 0: the policy is asked again when they exceed the limits."""
         self._asked_events, self._asked_bytes = self.rest.log.appended_events, self.rest.log.appended_bytes
 
     def due_in_s(self) -> float | None:
@@ -282,14 +290,14 @@ class Gathering(Source):
         return None
 
     def _give_out(self) -> None:
-        """Move the next piece of what was gathered to the backlog, once it may be read."""
+        """Move the next piece of the gathered events to the backlog, if it is readable by now."""
         gathered, clock = self.gathered, self.rest.log.clock
         since, pieces = gathered.since, gathered.take()
         if not pieces and (not self.interval_s or clock() >= self.due_at):
             if self.interval_s:
                 self.arrived()
                 if not self.rest.is_read:
-                    return  # due until everything is gathered, so that the last value of each item goes out
+                    return  # first everything must be gathered, so that the reader gets the last value of each item
             since = gathered.since
             gathered.release()
             if pieces := gathered.take():
@@ -308,27 +316,29 @@ class Gathering(Source):
         if not self.fits(limits, granted):
             return True
         log = self.rest.log
-        # What conflating cannot make smaller is no lag again, or every event would make the policy be asked.
+        # Only events appended since the policy last acted count here. If the gathered events counted too, the policy
+        # would be asked again at every event.
         events, size = log.appended_events - self._asked_events, log.appended_bytes - self._asked_bytes
         return not self.interval_s and (_exceeds(events, limits.events) or _exceeds(size, limits.bytes))
 
     def fits(self, limits: QueueLimits, granted: Granted) -> bool:
-        """Whether the events that are never replaced, and one value of each item, are within the limits.
+        """Whether what remains after conflating is within the limits.
 
-        The newest values may be more than the limit in events: there are no more of them than items.
+        All remaining events count against the limit in bytes. Only events that are never replaced count against the
+        limit in events. The newest values do not, because there is at most one for each item.
         """
         free_events, free_bytes = (0, 0) if granted.is_delivered else self._granted_unread(granted)
         size = self.gathered.bytes + self.backlog.bytes - free_bytes
         return not _exceeds(self.gathered.others - free_events, limits.events) and not _exceeds(size, limits.bytes)
 
     def _granted_unread(self, granted: Granted) -> tuple[int, int]:
-        return granted.unread_events, granted.unread_bytes  # at most: some of it was conflated
+        return granted.unread_events, granted.unread_bytes  # an upper bound, because some of these were conflated
 
 
 class Refusing(Source):
-    """Reads what was set aside; arriving events are lost until at most `until_events` of the backlog are unread.
+    """Reads the backlog; arriving events are refused until at most `until_events` events of the backlog are unread.
 
-    A gap then replaces all refused events, and `aside` goes on.
+    Then one gap reports all refused events, and the reader continues in the state `aside`.
     """
 
     __slots__ = ("_aside", "_first", "_refused_events", "_since", "_until_events", "_why", "backlog", "rest")
@@ -343,24 +353,24 @@ class Refusing(Source):
         self._first = self.rest.cursor + 1
         self._refused_events = 0
 
-    def is_over(self, limits: QueueLimits, granted: Granted) -> bool:  # noqa: ARG002 - its policy has acted
+    def is_over(self, limits: QueueLimits, granted: Granted) -> bool:  # noqa: ARG002 - the policy has already acted
         return False
 
     def then(self) -> Source:
         return self if self.backlog.events > self._until_events else self.reopened()
 
     def arrived(self) -> None:
-        """Refuse what is new."""
+        """Refuse the new events of the log."""
         refused = self.rest.log.after(self.rest.cursor)[0]
         if refused or self._refused_events:
             self._refused_events += refused
             self.rest.move_to(self.rest.log.head)
-        else:  # a gap of the worker's takes no room, and keeps its own reason
+        else:  # only gaps of the worker have come: they need no room in the backlog, and keep their reasons
             self.rest.move_into(self.backlog)
             self._first = self.rest.cursor + 1
 
     def reopened(self) -> Source:
-        """Put a gap for the refused events behind the backlog; return the state that takes events again."""
+        """Add a gap for the refused events to the backlog; return the state that accepts events again."""
         if self._first <= self.rest.cursor:
             gap = dropped_gap(self._first, self.rest.cursor, self._refused_events, self._why)
             self.backlog.append(gap, self._since)
@@ -387,7 +397,7 @@ class Ending(Source):
 
 
 def first_source(log: EventLog, cursor: int, policy: OverflowPolicy, gap: Gap | None) -> Source:
-    """Return the state of a reader that begins with `gap`, if any, and goes on behind `cursor`."""
+    """Return the first state of a reader that begins with `gap` (if there is one) and continues behind `cursor`."""
     rest = FromLog(log, cursor)
     first: Aside | Gathering
     if isinstance(policy, PacedPolicy):
@@ -400,7 +410,7 @@ def first_source(log: EventLog, cursor: int, policy: OverflowPolicy, gap: Gap | 
 
 
 def settled(source: Source) -> Source:
-    """Return the state with everything gathered in its backlog, and with a backlog in any case."""
+    """Return a state that has a backlog, and no gathered events: they were moved to the backlog."""
     if isinstance(source, FromLog):
         return Aside(Backlog(), source)
     if isinstance(source, Gathering):
@@ -410,7 +420,7 @@ def settled(source: Source) -> Source:
 
 
 def set_aside(source: Source) -> Aside | Gathering:
-    """Return the state with everything unread in its backlog; `source` neither refuses nor ends."""
+    """Return a state with everything unread in its backlog. `source` must be neither `Refusing` nor `Ending`."""
     aside = settled(source)
     assert isinstance(aside, Aside | Gathering)
     aside.rest.move_into(aside.backlog)
@@ -430,7 +440,7 @@ def ended(source: Source, error: GatewayError) -> Ending:
 
 
 def dropped_gap(first: int, last: int, events: int, why: str) -> Gap:
-    """Return the gap of a range whose `events` events an overflow policy dropped."""
+    """Return the gap for a range from which an overflow policy dropped `events` events."""
     return Gap(first, last, GapReason.GAP_REASON_QUEUE_DROPPED, why, events)
 
 

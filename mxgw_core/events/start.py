@@ -1,4 +1,4 @@
-"""Where a stream begins: `Start` or a position as it was asked for, `StartPlace` as it was decided.
+"""Where a stream begins: a client asks for a `Start` or a position, and the gateway decides on a `StartPlace`.
 
 Source: docs/reference/streams.md#start-and-resume.
 """
@@ -15,7 +15,7 @@ from mxgw_core.events.pieces import Gap
 
 
 class Start(enum.Enum):
-    """Where to begin when no position is named."""
+    """Where a stream begins if the client names no position."""
 
     NOW = "now"
     OLDEST_RETAINED = "oldest_retained"
@@ -23,10 +23,10 @@ class Start(enum.Enum):
 
 @dataclass(frozen=True, slots=True)
 class StartPlace:
-    """Begin after `cursor`; `gap` (if any) comes first, or a store's older events in its place.
+    """Begin after `cursor`. If there is a `gap`, the gap or older events of a history store come first.
 
-    `recovered` is true only when everything from the position to the log's head follows: a gap in front of the log that
-    no store fills, or one that the worker reported within it, makes it false.
+    `recovered` is true only when everything from the position to the head of the log follows. It is false when events
+    are missing in front of the log and no store has them, and when the worker has reported a gap within the log.
     """
 
     cursor: int
@@ -36,14 +36,14 @@ class StartPlace:
 
     @property
     def delivered(self) -> int:
-        """The position at which the stream begins: in front of the gap, so that a resume from here has it again."""
+        """The sequence after which the stream begins: before the gap, so that a resume from here gets the gap again."""
         return self.gap.first - 1 if self.gap is not None and self.gap.first else self.cursor
 
 
 def decide(log: EventLog, epoch: bytes, start: Start | Position, older_until: int | None = None) -> StartPlace:
     """Return where a subscriber begins. Nothing is lost without a gap, and no gap covers events that are still held.
 
-    `older_until`: an outside store has everything behind `start` up to there.
+    `older_until`: a history store has everything behind `start` up to this sequence.
     """
     if isinstance(start, Position):
         return _resume(log, epoch, start, older_until or 0)
@@ -82,7 +82,7 @@ def _resume(log: EventLog, epoch: bytes, after: Position, older_until: int) -> S
 
 
 def _too_old(log: EventLog, after: int) -> str:
-    """Say why the log begins later, and which settings would have kept what is missing."""
+    """Return a text that says why the log begins later, and which settings would have kept the missing events."""
     taken_back = "they had left the worker's outbox when the gateway took the session back"
     outbox = "raise workers.outbox_events and workers.outbox_bytes"
     if after >= log.begun_after:

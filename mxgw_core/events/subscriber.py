@@ -1,6 +1,7 @@
-"""One reader of a session's log: its source of events, its filters, and counts of what it was given.
+"""One reader of a session's log: its unread events, its filters, and counts of what was delivered to it.
 
-A subscriber is read with `take`, by an Outlet, which sets `on_work` to be called when there may be something to take.
+An Outlet reads a subscriber with `take`. The subscriber calls `on_work`, which the Outlet sets, when there is perhaps
+something to take.
 """
 
 from __future__ import annotations
@@ -22,7 +23,7 @@ from mxgw_core.events.snapshot_place import SnapshotAt, SnapshotDue, SnapshotWan
 from mxgw_core.events.sources import Aside, Ending, FromLog, Gathering, Granted, Source, Unread, ended, first_source
 from mxgw_core.events.start import StartPlace
 
-# A filtered subscriber gets a Progress frame after this many events that its filters did not let pass.
+# A subscriber with filters gets a Progress frame when its filters have dropped this many events in a row.
 PROGRESS_EVENTS = 1000
 
 
@@ -35,7 +36,7 @@ class Progress:
 
 @dataclass(frozen=True, slots=True)
 class Control:
-    """A frame that is no event, ready to be sent."""
+    """An encoded frame without events, ready to be sent before the next events."""
 
     frame: bytes
 
@@ -47,7 +48,7 @@ class End:
     error: GatewayError
 
 
-# What a subscriber hands over.
+# What `Subscriber.take` returns.
 Output: TypeAlias = Chunk | Gap | Progress | Control | SnapshotWanted | SnapshotDue | End
 
 
@@ -55,18 +56,24 @@ class Subscriber:
     """One reader. Made by `Distributor.attach`. Lives in the event loop.
 
     Args:
-        gap: what the stream begins with, if anything; else a history store's events may come first (`feed`).
-        session_counts: counts gaps and lost events of all readers of the session.
+        gap: the gap that the stream begins with, if there is one; without it, events of a history store may come first
+            (`feed`).
+        session_counts: counters for gaps and lost events, shared by all subscribers of the session.
 
     Attributes:
         place: where the stream began.
-        source: what is unread, and where it lies; `events.overflow` replaces it when the policy acts.
-        delivered: everything up to here was handed over, filtered, or covered by a gap: safe to resume after.
-        is_internal: it is the gateway's own, such as a dashboard's: never disconnected for being slow.
-        is_idle: its Outlet waits for nothing but events, and takes them at once, however many they are.
-        is_timed: its Outlet has a timer for the events that wait, and need not be called for new ones.
-        on_work: called when there may be something to take; on_end: called once when the end is decided.
-        on_taken: called after each piece that was taken, while a policy holds the worker's events up for this reader.
+        source: what is unread, and where it is held; `events.overflow` replaces the source when the policy acts.
+        delivered: everything up to this sequence was handed over, filtered, or covered by a gap. A client can resume
+            after this sequence and misses nothing.
+        is_internal: the reader belongs to the gateway itself, for example to the dashboard, and is never disconnected
+            for being slow.
+        is_idle: its Outlet waits for new events only, and will take any number of them at once, so a burst is no
+            overflow.
+        is_timed: its Outlet has a timer for events that a pace holds back; new events need not wake it.
+        on_work: called when there is perhaps something to take.
+        on_end: called once, when the end of the stream is decided.
+        on_taken: called after each piece that was taken, while the policy of this reader (`Block`) holds back the
+            worker's events.
     """
 
     def __init__(
@@ -102,13 +109,13 @@ class Subscriber:
         self._counts_of_session = session_counts
         self.delivered = place.delivered
         self._granted = Granted(log.head, log.appended_events, log.appended_bytes, *log.after(place.cursor))
-        # Since when it has been over its limits without having caught up; None while it is not.
+        # When the reader exceeded its limits; None once the reader has caught up or is within its limits again.
         self.over_since: float | None = None
         self._controls: deque[bytes] = deque()
         self._snapshot: SnapshotAt | None = None
-        # Taken from the source, and not yet seen by the filters.
+        # Pieces that wait for the filters: taken from `source`, or given to `feed`.
         self._staged: deque[Piece] = deque()
-        # Events that the filters did not let pass since the reader last got a position.
+        # How many events the filters have dropped since the reader last got a position.
         self._skipped_events = 0
         self.is_idle = self.is_timed = False
         self.on_work: Callable[[], None] | None = None
@@ -117,57 +124,57 @@ class Subscriber:
 
     @property
     def name(self) -> str:
-        """Id and client name, for logs."""
+        """Id and client name in one text, for messages."""
         return f"{self.id} ({self.client_name})" if self.client_name else self.id
 
     @property
     def attached_s(self) -> float:
-        """Seconds since it attached."""
+        """How many seconds ago the subscriber attached."""
         return self.log.clock() - self.attached_at
 
     @property
     def end_error(self) -> GatewayError | None:
-        """Why its stream ends once everything unread was delivered; None while it goes on."""
+        """The error that ends the stream after everything unread was delivered; None if no end is decided yet."""
         return self.source.error if isinstance(self.source, Ending) else None
 
     # how far it is behind
 
     @property
     def unread(self) -> Unread:
-        """Everything not taken yet, what it asked for itself included."""
+        """How much was not taken yet, including the old events that the reader asked for when it attached."""
         return self.source.unread()
 
     @property
     def backlog_bytes(self) -> int:
-        """Memory held for its events alone."""
+        """About how many bytes are held for this reader alone. Unread events in the shared log are not counted."""
         return self.source.backlog_bytes
 
     @property
     def memory_bytes(self) -> int:
-        """The same and what finding them takes."""
+        """About how many bytes of memory this reader uses: its events outside the log, and what finds them."""
         staged = sum(piece.batch_bytes for piece in self._staged if isinstance(piece, Chunk))
         return self.source.memory_bytes + staged
 
     @property
     def is_caught_up(self) -> bool:
-        """Whether it was handed everything there is."""
+        """Whether the reader was handed everything up to the head."""
         return self.source.is_read and not self._staged
 
     @property
     def is_conflating(self) -> bool:
-        """Whether its policy conflates since it fell behind, and it has not caught up yet."""
+        """Whether the policy conflates because the reader fell behind, and the reader has not caught up since."""
         return isinstance(self.source, Gathering) and not self.source.interval_s
 
     def is_over_limit(self) -> bool:
-        """Whether its policy is to be asked."""
+        """Whether its lag is beyond its limits, so that its policy must be asked."""
         return self.source.is_over(self.limits, self._granted_now())
 
     def fits(self) -> bool:
-        """Whether what conflating cannot make smaller is within the limits."""
+        """Whether what remains after conflating is within the limits; True when the reader does not conflate."""
         return not isinstance(self.source, Gathering) or self.source.fits(self.limits, self._granted_now())
 
     def lag(self) -> Lag:
-        """Return what its policy is asked with."""
+        """Return the lag that the policy gets. The first call records that the reader went over its limits now."""
         now = self.log.clock()
         if self.over_since is None:
             self.over_since = now
@@ -183,7 +190,7 @@ class Subscriber:
 
     @property
     def why_dropped(self) -> str:
-        """What a gap says of events that its policy drops."""
+        """The text of a gap for events that the reader's policy drops."""
         return f"dropped by the overflow policy {self.policy_name!r}: read faster, or raise the queue limits"
 
     def _granted_now(self) -> Granted:
@@ -193,12 +200,12 @@ class Subscriber:
     # what comes in
 
     def arrived(self) -> None:
-        """Take notice that the log was appended to, or that time has passed."""
+        """Let the present state process what was appended to the log, and change to the next state if necessary."""
         self.source.arrived()
         self._go_on()
 
     def finish(self, error: GatewayError) -> None:
-        """End the stream with `error` once everything unread now was delivered; it gets no later events."""
+        """End the stream with `error` after everything unread is delivered. Later events are not delivered."""
         if self.end_error is None:
             self.source = ended(self.source, error)
             if self.on_end is not None:
@@ -211,29 +218,30 @@ class Subscriber:
         self.wake()
 
     def want_snapshot(self) -> None:
-        """Hand over `SnapshotWanted` next; the snapshot is placed where its position lies in the stream."""
+        """Let `take` return `SnapshotWanted` next. The snapshot is sent where its position lies in the stream."""
         self._snapshot = SnapshotAt()
         self.wake()
 
     def snapshot_fetched(self, position: int) -> None:
-        """The snapshot wanted is at hand, and shows the values as of `position`."""
-        if self._snapshot is not None and self._snapshot.is_fetching:  # else another one was wanted since
+        """Record that the wanted snapshot was fetched, and that it shows the values as of `position`."""
+        if self._snapshot is not None and self._snapshot.is_fetching:  # ignored if a newer snapshot is wanted by now
             self._snapshot.fetched(position)
 
     def feed(self, older: Piece) -> None:
-        """Let `take_fed` hand over what a history store has, before anything else is taken."""
+        """Give a piece of a history store to the reader: `take_fed` returns it before anything else is taken."""
         self._staged.append(older)
 
     # what goes out
 
     def take(self, limit_bytes: int) -> Output | None:
-        """Return what is to be sent next: up to about `limit_bytes` of events at once; None when there is nothing.
+        """Return what to send next, up to about `limit_bytes` of events at once; None when there is nothing to send.
 
-        None as well while filters have more to be asked (`is_asking`), or gathered events wait for their time.
+        None is also returned while filters must be asked about more items (`is_asking`), and while a pace holds events
+        back.
         """
         source = self.source
         if type(source) is FromLog and not (self._controls or self._staged or self._snapshot or self.filters):
-            piece = source.next(limit_bytes)  # the usual case, and the hot path
+            piece = source.next(limit_bytes)  # the usual case, which must be fast
             if piece is not None:
                 self._hand_over(piece)
                 if self.on_taken is not None:
@@ -257,7 +265,7 @@ class Subscriber:
                 return output
 
     def take_fed(self, limit_bytes: int) -> Output | None:  # noqa: ARG002 - a store's pages are as large as they are
-        """Return what of the events given to `feed` may pass; None when that was all, or while `is_asking`."""
+        """Return what to send next of the pieces given to `feed`; None after the last one, or while `is_asking`."""
         while staged := len(self._staged):
             output = self._pass_on()
             if output is not None or len(self._staged) == staged:
@@ -266,7 +274,7 @@ class Subscriber:
 
     @property
     def is_asking(self) -> bool:
-        """Whether a piece is not handed over yet, because its filters have more to be asked."""
+        """Whether a piece still waits, because the filters must be asked about more items."""
         return bool(self._staged)
 
     def _next(self, limit_bytes: int) -> Piece | None:
@@ -281,7 +289,7 @@ class Subscriber:
                 return None
 
     def _go_on(self) -> bool:
-        """Leave a state that is over; return whether it was."""
+        """Change to the next state if the present state is finished; return whether the state has changed."""
         source = self.source
         then = source.then()
         if then is source:
@@ -298,19 +306,19 @@ class Subscriber:
                 return None
             self._snapshot = None
         elif due is not None and self.end_error is not None:
-            self._snapshot = None  # it could show nothing that the stream still gets to
+            self._snapshot = None  # the stream ends before it could reach the position of a new snapshot
             return None
         return due
 
     def _opens_with_gap(self) -> bool:
-        """Whether the next piece is a gap that names no range: only the gap that opens a stream may be such a one."""
+        """Whether the next piece is a gap that names no range. Only the first piece of a stream can be such a gap."""
         if self._staged:
             return not self._staged[0].last
         backlog = self.source.backlog
         return backlog is not None and backlog.begins_without_range
 
     def _pass_on(self) -> Output | None:
-        """Let the filters have the oldest staged piece, and hand over what may pass."""
+        """Pass the oldest waiting piece through the filters; count and return what passes."""
         piece = self._staged[0]
         if self.filters is None or isinstance(piece, Gap):
             self._staged.popleft()
@@ -323,7 +331,7 @@ class Subscriber:
         return self._hand_over_passed(passed)
 
     def _hand_over(self, piece: Piece) -> None:
-        """Count a piece that the reader is given whole."""
+        """Count a piece that the reader gets as a whole."""
         if type(piece) is Chunk:
             self.delivered = piece.last
             counts = self.counts
@@ -334,7 +342,7 @@ class Subscriber:
         reason = GapReason.Name(piece.reason).removeprefix("GAP_REASON_")
         self._counts_of_session.count(GAP_FRAMES, reason)
         if piece.last:
-            if not piece.runs:  # else a part of its range follows, and counts when that is handed over
+            if not piece.runs:  # with `runs`, the next chunk has the rest of the range and moves `delivered`
                 self.delivered = piece.last
                 self._skipped_events = 0
             lost = piece.count or piece.last - piece.first + 1
@@ -342,7 +350,7 @@ class Subscriber:
             self._counts_of_session.count(LOST, reason, by=lost)
 
     def _hand_over_passed(self, passed: Passed) -> Chunk | Progress | None:
-        """Count what the filters let pass; return it, or now and then how far the reader is."""
+        """Count what the filters let pass, and return it. If nothing passed, return sometimes a Progress, else None."""
         self.delivered = passed.last
         self.counts.filtered_events += passed.events - passed.passed
         if passed.kept is None:
@@ -362,16 +370,16 @@ class Subscriber:
     # waiting
 
     def wake(self) -> None:
-        """Call `on_work`: there may be something to take."""
+        """Call `on_work`, because there is perhaps something to take."""
         if self.on_work is not None:
             self.on_work()
 
     async def wait(self) -> None:
-        """Return once `take` may have something. For internal readers, which have no outlet and no filters."""
+        """Wait until `take` perhaps has something. Only for internal readers, which have no outlet and no filters."""
         due_s = self.source.due_in_s()
         if self._controls or self.end_error is not None or (due_s is None and not self.is_caught_up):
             return
-        # Completed by `wake`.
+        # This future is completed by `wake`.
         woken = asyncio.get_running_loop().create_future()
         self.on_work = lambda: None if woken.done() else woken.set_result(None)
         self.is_idle, self.is_timed = due_s is None, due_s is not None

@@ -1,4 +1,4 @@
-"""Who is calling and what they may do: combines the answers of the plugins.
+"""Decides who a caller is, and what the caller is allowed to do: combines the answers of the plugins.
 
 If no plugin authenticates, every local caller is the anonymous identity.
 """
@@ -33,15 +33,16 @@ from mxgw_core.rpc.call_counts import AccessOutcome, CallCounts
 
 # Headers with credentials, for this gateway or for a proxy in front of it.
 _CREDENTIALS = frozenset({"authorization", "proxy-authorization", "cookie", "x-api-key"})
-# Decided after `authorize`: a command when its guards were asked, a stream when it attaches.
+# For these methods the decision is complete only after `authorize`: for a command when its guards were asked, for
+# a stream when it attaches.
 _DECIDED_LATER = frozenset({"/mxgw.v1.CommandService/Invoke", "/mxgw.v1.EventService/StreamEvents"})
-# Calls that use or end a session; others only look at it.
+# Methods that use or end a session. Other methods only read its state.
 _USES = _DECIDED_LATER | {"/mxgw.v1.SessionService/CloseSession", "/mxgw.v1.CommandService/Browse"}
 _NOTHING: Mapping[int, str] = MappingProxyType({})
 
 
 def parse_peer(peer: str) -> Peer:
-    """Return the peer of a gRPC call from the text that gRPC gives: `ipv4:…`, `ipv6:…` or `unix:…`."""
+    """Return the peer that gRPC describes with a text: `ipv4:…`, `ipv6:…` or `unix:…`."""
     text = unquote(peer)
     family, _, rest = text.partition(":")
     if family == "unix":
@@ -75,14 +76,19 @@ def joined_metadata(pairs: Sequence[tuple[str, str]]) -> dict[str, str]:
 
 @dataclass(slots=True)
 class LastPart:
-    """The items about which the guards of a command were asked (None as long as none was), and the denied inputs."""
+    """What the guards of a command decided: the last part of the decision about the command.
+
+    Attributes:
+        items: the items about which the guards were asked; None as long as no guard was asked.
+        denied: Key: the index of a denied input. Value: the reason.
+    """
 
     items: Sequence[ItemRecord | None] | None = None
     denied: dict[int, str] = field(default_factory=dict)
 
 
 class AccessControl:
-    """Combines and counts the answers of the plugins. Fails closed: an exception refuses, an unknown answer refuses."""
+    """Combines and counts the answers of the plugins. A plugin that fails, or answers unclearly, refuses the call."""
 
     def __init__(self, plugins: PluginHost, figures: CallCounts | None = None) -> None:
         self._plugins = plugins
@@ -100,7 +106,7 @@ class AccessControl:
         return self._authenticates
 
     def check_credentials(self, pairs: Sequence[tuple[str, str]]) -> None:
-        """Make sure that each credential header is sent once: a proxy and the gateway might each read another of two.
+        """Make sure that no credential header is sent twice: a proxy and the gateway could read different ones.
 
         Raises:
             Unauthenticated: a header with credentials was sent twice.
@@ -124,10 +130,10 @@ class AccessControl:
         certificate_names: Sequence[str] = (),
         scope: str = "",
     ) -> Identity:
-        """Return who calls.
+        """Return the identity of the caller.
 
         Raises:
-            Unauthenticated: no plugin knows the caller, or one failed.
+            Unauthenticated: no plugin knows the caller, or a plugin failed.
         """
         try:
             return self._authenticated(method, peer, metadata, certificate_names, scope)
@@ -156,10 +162,10 @@ class AccessControl:
         """Make sure that the call may run.
 
         Raises:
-            AccessDenied: a plugin denies it, or failed.
+            AccessDenied: a plugin denies the call, or a plugin failed.
         """
         if request.moment is Moment.LIST:
-            # An entry of a list is not a call of its own: it is neither recorded nor counted.
+            # The check of one entry in a list is not a call of its own, so it is neither recorded nor counted.
             self._authorized(request)
             return
         try:
@@ -182,7 +188,7 @@ class AccessControl:
         """Report to the plugins what was decided about a request.
 
         Raises:
-            GatewayError: the call was to run, and a plugin cannot record that.
+            GatewayError: the call was allowed, but a plugin could not record this decision.
         """
         if not self._records:
             return
@@ -195,10 +201,12 @@ class AccessControl:
 
     @contextmanager
     def deciding(self, request: AccessRequest) -> Iterator[LastPart]:
-        """Run the block that completes a decision, and report the outcome: an error of the block refuses the call.
+        """Run the block that completes a decision, and report the decision to the plugins.
+
+        A `GatewayError` that the block raises is reported as the refusal of the call.
 
         Raises:
-            GatewayError: from the block, or as `decided`.
+            GatewayError: raised by the block, or by `decided`.
         """
         part = LastPart()
         try:
@@ -210,7 +218,8 @@ class AccessControl:
 
     def _authorized(self, request: AccessRequest) -> None:
         self._asked(request)
-        # After the plugins: a caller who may not see the session must not learn that it is the gateway's own.
+        # This is checked after the plugins were asked. Otherwise a caller who must not see an internal session would
+        # learn that it exists.
         is_use = request.method in _USES or request.scope == ADMINISTRATOR
         if request.is_internal and is_use and request.session is not None:
             raise AccessDenied(own_session(request.session))
@@ -255,7 +264,7 @@ class AccessControl:
         return [answer.value for answer in answers]
 
     def paces(self, session: SessionInfo, identity: Identity) -> Sequence[StreamPace]:
-        """Return the limits on how fast this identity's stream gets events.
+        """Return the limits on how fast events are sent to this identity's stream.
 
         Raises:
             AccessDenied: a plugin failed.
@@ -268,7 +277,7 @@ class AccessControl:
         return [answer.value for answer in answers]
 
     def item_access(self, identity: Identity) -> Sequence[ItemAccess]:
-        """Return what the plugins allow this identity to do with items by reference.
+        """Return the plugins' rules for what this identity is allowed to do with items, which are named by reference.
 
         Raises:
             AccessDenied: a plugin failed.
@@ -282,12 +291,14 @@ class AccessControl:
 async def denied_inputs(
     guards: Sequence[CommandGuard], command: MxCommand, items: Sequence[ItemRecord | None]
 ) -> dict[int, str]:
-    """Return the inputs of a command that some guard denies, each with the reason.
+    """Return the denied inputs of a command. Key: the index of the input. Value: the reason.
 
-    The guards get a bulk command in parts of a few inputs, so that a large one does not hold up other calls.
+    An input is denied when one guard denies it. The guards get a bulk command in parts of a few inputs, so that other
+    calls can run between the parts.
 
     Raises:
-        GatewayError: a guard refuses the whole command, or failed (AccessDenied).
+        GatewayError: a guard refuses the whole command.
+        AccessDenied: a guard failed.
     """
     denied: dict[int, str] = {}
     async for start, part in slices_of(command):

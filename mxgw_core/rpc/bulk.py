@@ -1,4 +1,4 @@
-"""Bulk commands and their inputs: cut into slices, stripped of denied inputs, and their results put together again."""
+"""Cuts bulk commands into slices, removes denied inputs from them, and puts the results of all inputs together."""
 
 from __future__ import annotations
 
@@ -7,11 +7,11 @@ from collections.abc import AsyncIterator, Mapping
 from mxgw.v1 import commands_pb2 as c
 from mxgw_core.api.slices import ENTRIES_AT_ONCE, NAMES_AT_ONCE, in_slices, turn
 
-# 0x80070005, as MXAccess clients know it from COM.
+# The HRESULT 0x80070005 of COM, which clients of MXAccess know.
 E_ACCESSDENIED = -2147024891
 ITEM_DENIED = "ITEM_DENIED"
 
-# The repeated field with the inputs of each bulk command.
+# Key: the name of a bulk command. Value: its repeated field that has the inputs.
 _INPUTS = {
     "subscribe_bulk": "items",
     "unsubscribe_bulk": "item_handles",
@@ -26,9 +26,9 @@ def is_bulk(command: c.MxCommand) -> bool:
 
 
 async def slices_of(command: c.MxCommand, size: int = NAMES_AT_ONCE) -> AsyncIterator[tuple[int, c.MxCommand]]:
-    """Yield the command in parts with at most `size` inputs each, with the index of the first input of the part.
+    """Yield the command in parts of at most `size` inputs, each part with the index of its first input.
 
-    Other calls run between the parts.
+    Other calls run between the parts. A command that is no bulk command is one part.
     """
     kind = command.WhichOneof("command") or ""
     count = len(getattr(getattr(command, kind), _INPUTS[kind])) if kind in _INPUTS else 0

@@ -1,7 +1,7 @@
 """Counts of calls: how each ended, by method and code, how long it took, and whether its caller was let in.
 
-Only methods of served services are counted by name. Calls of any other name share one count, so that a stranger cannot
-add names.
+Only methods of served services have counts of their own. Calls of all other methods share one count, because strangers
+can invent any number of names.
 """
 
 from __future__ import annotations
@@ -15,7 +15,8 @@ import grpc
 from mxgw_core.api import errors as e
 from mxgw_core.api.metrics import Distribution
 
-# From the fastest call, which only reads memory, to the slowest command (limits.command_timeout_s is 30 s by default).
+# The bounds reach from the fastest call, which only reads memory, to the slowest command: limits.command_timeout_s is
+# 30 s by default.
 DURATION_BOUNDS_S = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0)
 
 
@@ -25,19 +26,20 @@ class AccessOutcome(enum.Enum):
     OK = "ok"
     UNAUTHENTICATED = "unauthenticated"
     TOO_MANY_ATTEMPTS = "too_many_attempts"
-    # The caller is known, and may not do this.
+    # The caller is known, but is not allowed to do this.
     DENIED = "denied"
-    # The caller was allowed to do this, and the right was taken away since.
+    # The caller was allowed to do this at first, but has lost the right since.
     REVOKED = "revoked"
-    # The service that would know the caller cannot be reached: a directory, a database.
+    # A service that is needed to identify the caller, such as a directory, cannot be reached.
     UNAVAILABLE = "unavailable"
     # Any other refusal that a plugin made on purpose.
     REFUSED = "refused"
 
     @classmethod
     def of(cls, error: e.GatewayError) -> AccessOutcome:
-        """Return the outcome of a call that failed with this error; a plugin's own error class counts as its base
-        class.
+        """Return the outcome of a call that failed with this error.
+
+        An error class that a plugin defines has the outcome of its base class.
         """
         for kind, outcome in _OUTCOMES:
             if isinstance(error, kind):
@@ -45,7 +47,7 @@ class AccessOutcome(enum.Enum):
         return cls.REFUSED
 
 
-# Subclasses before their bases.
+# A subclass must come before its base class.
 _OUTCOMES: tuple[tuple[type[e.GatewayError], AccessOutcome], ...] = (
     (e.TooManyAttempts, AccessOutcome.TOO_MANY_ATTEMPTS),
     (e.Unauthenticated, AccessOutcome.UNAUTHENTICATED),
@@ -63,7 +65,7 @@ class MethodCounts:
     def __init__(self, method: str, *, streams: bool) -> None:
         self.method = method
         self.codes: Counter[str] = Counter({"OK": 0})
-        # Streams have none: how long one is open depends on its client alone.
+        # None for a streaming method: how long a stream is open depends on its client alone.
         self.duration = None if streams else Distribution(DURATION_BOUNDS_S)
         self.running = 0
 
@@ -75,13 +77,13 @@ class MethodCounts:
 
 
 class CallCounts:
-    """All calls of a gateway.
+    """Counts of all calls of a gateway.
 
     Attributes:
-        methods: by path, `/package.Service/Method`.
-        unlisted: calls of methods that no service has.
-        access: whether callers were let in, once per checked call.
-        logins: the same for operators' logins.
+        methods: Key: the path of a method, `/package.Service/Method`. Value: the counts of this method.
+        unlisted: how many calls asked for a method that no service has.
+        access: Key: an access outcome. Value: how many checked calls had this outcome.
+        logins: Key: an access outcome. Value: how many logins of operators had this outcome.
     """
 
     def __init__(self) -> None:
@@ -91,7 +93,7 @@ class CallCounts:
         self.logins: Counter[AccessOutcome] = Counter()
 
     def method(self, path: str, *, streams: bool) -> MethodCounts:
-        """Return the counts of a served method; made on first use."""
+        """Return the counts of a served method. The first call for a method makes its counts."""
         return self.methods.setdefault(path, MethodCounts(path, streams=streams))
 
     def unlisted_handler(self) -> grpc.GenericRpcHandler:

@@ -32,7 +32,7 @@ from mxgw_core.sessions.session import Session
 from mxgw_core.workers.commands import EncodedCommand
 from mxgw_worker.ipc.page_tokens import page_token, place_of
 
-# The commands that may have a request id.
+# The commands that can have a request id.
 _WRITES = frozenset({"write", "write2", "write_secured", "write_secured2", "write_bulk"})
 _LARGEST_BROWSE_PAGE = 5000
 
@@ -44,7 +44,7 @@ class CommandService:
         self._settings = settings
         self._registry = registry
         self._access = access
-        # The guards of the last caller of each session: most sessions have one caller only.
+        # Key: session. Value: its last caller and the guards for this caller. Most sessions have only one caller.
         self._guards: WeakKeyDictionary[Session, tuple[Identity, Sequence[CommandGuard]]] = WeakKeyDictionary()
 
     async def Invoke(self, request: pb.InvokeRequest, call: Call) -> pb.InvokeResponse:
@@ -65,7 +65,7 @@ class CommandService:
             encoded = EncodedCommand.of(command)
         is_repeatable = bool(request.request_id)
         answer = call_worker(session, to_worker, timeout_s, mx=encoded)
-        # The request may be large and the worker slow: while it runs, this call holds the request in no form.
+        # The request may be large and the worker slow, so this call keeps no form of the request while it waits.
         del request, asked, command, to_worker, encoded
         reply = (await answer).mx
         if is_repeatable:
@@ -82,13 +82,13 @@ class CommandService:
         decision: LastPart,
         to_worker: w.CommandRequest,
     ) -> c.MxCommand:
-        """Return the command without the inputs that this caller may not use; note both in `decision`.
+        """Return the command without its denied inputs; store the checked items and the denied inputs in `decision`.
 
-        Handles are given out again. So the serials of the checked items go to the worker, which refuses an input whose
-        handle has another item by then.
+        MXAccess uses handles again. So the serials of the checked items are sent to the worker, which refuses an input
+        if its handle belongs to another item by then.
 
         Raises:
-            AccessDenied: a single command is not allowed, or a plugin failed.
+            AccessDenied: a command that is no bulk command is denied, or a plugin failed.
             GatewayError: a guard refuses the whole command.
         """
         guards = self._guards_of(session, identity)
@@ -109,7 +109,7 @@ class CommandService:
         return await without(command, denied)
 
     def _guards_of(self, session: Session, identity: Identity) -> Sequence[CommandGuard]:
-        """Return the guards of this caller; the plugins are asked again when the caller or its claims changed."""
+        """Return the guards for this caller. Plugins are asked again if the caller, or the caller's claims, changed."""
         known = self._guards.get(session)
         if known is not None and known[0] == identity and known[0].claims is identity.claims:
             return known[1]
@@ -134,13 +134,13 @@ class CommandService:
     async def _shown_nodes(
         self, session: Session, browse: w.Browse, guards: Sequence[BrowseGuard], timeout_s: float
     ) -> pb.BrowseResponse:
-        """Return a page of the nodes that the guards show. Neither its length nor its token reveals hidden nodes.
+        """Return a page of the nodes that the guards show. Page length and page token reveal no hidden nodes.
 
-        A page token counts the shown nodes before the page, so every page is searched for from the first node on.
+        A page token is the number of shown nodes before the page, so every search begins at the first node.
 
         Raises:
             InvalidRequest: the page token belongs to another query.
-            GatewayError: as `call_worker`.
+            GatewayError: raised by `call_worker`.
         """
         until = time.monotonic() + timeout_s
         query = f"shown\0{browse.parent}\0{browse.name_contains.casefold()}"
@@ -186,7 +186,7 @@ def _kind_of(command: c.MxCommand) -> str:
     """Return the name of a command in the contract.
 
     Raises:
-        InvalidRequest: the message holds none that this gateway knows.
+        InvalidRequest: the message has no command that this gateway knows.
     """
     kind = command.WhichOneof("command")
     if kind is None:
@@ -198,13 +198,13 @@ def _kind_of(command: c.MxCommand) -> str:
 
 
 async def _turn_if_large(call: Call) -> None:
-    """Let other calls run before a large request is encoded, which cannot be cut into slices."""
+    """Let other calls run before a large request is encoded, because the encoding cannot be cut into slices."""
     if call.request_bytes > LARGE_BYTES:
         await turn_for_whole()
 
 
 def _remember(to_worker: w.CommandRequest, request: pb.InvokeRequest, kind: str, identity: Identity) -> EncodedCommand:
-    """Have the worker run this write only once, however often it is sent; return the encoded write.
+    """Mark a write so that the worker runs it only once, however often it is sent; return the encoded write.
 
     Raises:
         InvalidRequest: the command is no write, or the id is too short or too long.

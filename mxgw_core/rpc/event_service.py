@@ -26,8 +26,8 @@ from mxgw_core.rpc.writers import ResponseWriter
 from mxgw_core.sessions.registry import SessionRegistry
 from mxgw_core.sessions.session import Session
 
-# The last page of a history store may take this share of the time that a stream has once its subscriber overflowed;
-# in the rest the unread events are to be delivered.
+# After an overflow, the last page of a history store may take this share of `overflow_drain_s`. The rest of this time
+# is for the delivery of the unread events.
 _LAST_PAGE_SHARE = 0.2
 
 
@@ -65,9 +65,10 @@ class EventService:
     # attaching
 
     async def _older(self, session: Session, request: pb.StreamEventsRequest, call: Call) -> Older | None:
-        """Return a store that has events behind the client's position, when the log begins later.
+        """Return a history store that has events behind the client's position, if the log does not have all of them.
 
-        None for callers with a filter: the records of items that ended so long ago may be forgotten.
+        None also for callers with a filter. The filter decides by item records, and the records of items that ended
+        long ago may be forgotten.
         """
         if not request.start.HasField("after"):
             return None
@@ -90,9 +91,9 @@ class EventService:
         return await find_older(store, distributor.log, distributor.epoch, position, distributor.broken_promises)
 
     def _attach(self, session: Session, request: pb.StreamEventsRequest, call: Call, older: Older | None) -> Subscriber:
-        """Check the request and place the cursor; nothing in here waits, so nothing can come in between."""
+        """Check the request and attach a subscriber. Nothing in here waits, so that nothing changes between the two."""
         session.require_ready()
-        # Waiting for a history store may have taken a while: check again, in the step that attaches.
+        # Rights are checked again here, because the gateway has perhaps waited for a history store for a while.
         self._access.authorize(
             AccessRequest(
                 call.method,
@@ -141,7 +142,7 @@ class EventService:
         heartbeat_s: float,
     ) -> Outlet:
         distributor, filters = session.distributor, subscriber.filters
-        assert filters is None or isinstance(filters, ItemFilters)  # as every reader of a session has
+        assert filters is None or isinstance(filters, ItemFilters)  # only readers of a feed have other filters
 
         def heartbeat(sequence: int) -> bytes:
             worker, head = session.worker, distributor.log.head
@@ -157,7 +158,7 @@ class EventService:
     # shutting down
 
     def attached(self) -> int:
-        """Return how many streams there are."""
+        """Return how many streams are open."""
         return self._open.streams
 
     async def drained(self, timeout_s: float) -> None:
@@ -165,7 +166,7 @@ class EventService:
         await self._open.drained(timeout_s)
 
     def drain(self, retry_after_s: float, deadline_s: float) -> int:
-        """Ask every client to come back later, and end each stream behind what is in the log; return how many."""
+        """Ask every client to come back later, and end each stream after the events in the log; return their number."""
         streams = [
             subscriber for session in self._registry.live() for subscriber in session.distributor.subscribers.values()
         ]
@@ -176,7 +177,7 @@ class EventService:
 def _in_place_of_the_gap(
     session: Session, subscriber: Subscriber, older: Older | None
 ) -> AsyncGenerator[Piece, None] | None:
-    """Return what a history store has of the events that the log no longer holds; None when nobody is to be asked."""
+    """Return the pieces of a history store that are sent instead of the opening gap; None if no store is asked."""
     place = subscriber.place
     if older is None or place.gap is None or not place.gap.first:
         return None

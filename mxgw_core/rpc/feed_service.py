@@ -1,4 +1,4 @@
-"""Streams that plugins bring: a distributor of their own behind the same outlet as a session's events."""
+"""Feeds, which are event streams of plugins. A feed has its own distributor, and the same outlets as a session."""
 
 from __future__ import annotations
 
@@ -26,14 +26,14 @@ from mxgw_core.rpc.stream_requests import attach, start_of
 from mxgw_core.rpc.writers import ResponseWriter
 
 _EPOCH_BYTES = 16
-# How often limits in seconds are looked at, as a worker's watch does for a session's.
+# How often limits in seconds are checked. (For a session, they are checked together with its worker's signs of life.)
 _CHECK_S = 1.0
 _NOTHING = Retention(events=0, bytes=0, seconds=0.0)
 
 
 @dataclass(frozen=True, slots=True)
 class _Taken:
-    """A plugin's snapshot, as of the feed's head at that moment."""
+    """A plugin's snapshot. `sequence` is the head of the feed when the snapshot was taken."""
 
     sequence: int
     snapshot: FeedSnapshot
@@ -77,7 +77,7 @@ class PluginFeed:
         self._arm_check()
 
     async def serve(self, request: FeedRequest, call: Call, stream: ResponseStream) -> None:
-        assert isinstance(stream, ResponseWriter)  # as every stream that a call is given
+        assert isinstance(stream, ResponseWriter)  # every stream that the gateway gives to a call is a writer
         subscriber = self._attach(request, call)
         self._arm_check()
         try:
@@ -87,7 +87,7 @@ class PluginFeed:
             self.distributor.detach(subscriber)
 
     def _attach(self, request: FeedRequest, call: Call) -> Subscriber:
-        """Place the cursor, and with it the snapshot; nothing in here waits, so nothing can come in between."""
+        """Attach a subscriber, with a snapshot if one is wanted. Nothing here waits, so nothing changes meanwhile."""
         if self._is_draining:
             raise GatewayDraining("the gateway is shutting down: come back later", retry_after_s=5.0)
         start = Start.NOW if request.start is None else start_of(request.start)
@@ -103,7 +103,7 @@ class PluginFeed:
         )
 
     def _info(self) -> SessionInfo:
-        """Return a description for overflow policies, under the feed's name: a feed is no session."""
+        """Return what overflow policies need: a description like that of a session, with the name of the feed."""
         log = self.distributor.log
         return SessionInfo(
             session_id=f"feed:{self._description.name}",
@@ -143,7 +143,7 @@ class PluginFeed:
             self._arm_check()
 
     def drain(self, retry_after_s: float, deadline_s: float) -> int:
-        """Ask every client to come back later, and refuse new ones; return how many there are."""
+        """Ask every client to come back later, and refuse new streams; return how many streams are open."""
         self._is_draining = True
         if self._check is not None:
             self._check.cancel()

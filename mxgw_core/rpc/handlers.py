@@ -1,7 +1,7 @@
 """One wrapper around every RPC: parse, authenticate, check, authorize, run, map errors.
 
-Handlers are made from service descriptors, so a service cannot forget a step, and requests come as bytes, so that a
-malformed one gets the gateway's own clear refusal.
+Handlers are made from service descriptors, so that no service can leave out a step. Requests arrive as bytes, so that
+the gateway itself refuses a malformed request, with a clear error.
 """
 
 from __future__ import annotations
@@ -42,16 +42,16 @@ log = logging.getLogger(__name__)
 
 _T = TypeVar("_T")
 
-# Callers may bring an id, as proxies and tracing do; a refusal carries it back.
+# The header with a correlation id, which proxies and tracing systems often send. A refusal has the id of its call.
 REQUEST_ID_KEY = "x-request-id"
 _REQUEST_ID = re.compile(r"[A-Za-z0-9._:-]{1,64}")
 
-# The stack holds what is counted of the request until the call is over.
+# Reads and checks a request. Until the call has ended, the stack keeps a large request counted in the gateway's memory.
 _Admission: TypeAlias = Callable[[bytes, grpc.aio.ServicerContext[Any, Any], ExitStack], Awaitable[tuple[Any, Call]]]
 
 
 class HandlerFactory:
-    """Makes the gRPC handlers of services. With `mutual_tls`, callers have certificates with names."""
+    """Makes the gRPC handlers of services. With `mutual_tls`, plugins also get the names in callers' certificates."""
 
     def __init__(
         self,
@@ -75,8 +75,8 @@ class HandlerFactory:
         """Return the handler of one service.
 
         Raises:
-            TypeError: the implementation lacks a method, or the service has a client-streaming one, or `scopes` names
-                a method that is not there.
+            TypeError: the implementation lacks a method, the service has a client-streaming method, or `scopes` names
+                a method that the service does not have.
         """
         names = {method.name for method in service.descriptor.methods}
         if unknown := sorted(service.scopes.keys() - names):
@@ -102,11 +102,12 @@ class HandlerFactory:
         figures = self._figures.method(path, streams=False)
 
         async def handle(data: bytes, context: grpc.aio.ServicerContext[Any, Any]) -> bytes:
-            # This code stays when gRPC cuts the call: its client gave up, ran out of time, or lost its connection.
+            # The code stays CANCELLED when gRPC cancels the call, because its client gave up, its deadline has passed,
+            # or its connection was lost.
             began, code = time.perf_counter(), "CANCELLED"
             figures.running += 1
             try:
-                # The service alone holds the request, so that it can let go of it while it waits.
+                # Only the service holds a reference to the request, so that it can free the request while it waits.
                 with ExitStack() as held:
                     reply = (await _run(run(*await admit(data, context, held)))).SerializeToString()
                 code = "OK"
@@ -129,7 +130,8 @@ class HandlerFactory:
         figures = self._figures.method(path, streams=True)
 
         async def handle(data: bytes, context: grpc.aio.ServicerContext[Any, Any]) -> None:
-            # This code stays when gRPC cuts the call: its client gave up, ran out of time, or lost its connection.
+            # The code stays CANCELLED when gRPC cancels the call, because its client gave up, its deadline has passed,
+            # or its connection was lost.
             began, code = time.perf_counter(), "CANCELLED"
             figures.running += 1
             try:
@@ -151,7 +153,7 @@ class HandlerFactory:
         return handle
 
     def _admission(self, path: str, request_class: type[Message], scope: str) -> _Admission:
-        """Return the steps before a call runs; they wait only to let others have their turn in a long list."""
+        """Return the function that reads and checks requests. It waits only to let other calls run during long work."""
         limits, access, registry = self._limits, self._access, self._registry
         names_session = "session_id" in request_class.DESCRIPTOR.fields_by_name
 
@@ -178,7 +180,7 @@ class HandlerFactory:
 
     @asynccontextmanager
     async def letting_in(self, path: str, context: grpc.aio.ServicerContext[Any, Any]) -> AsyncIterator[None]:
-        """Admit a stream of a service that grpc itself brings, as any other call; it names no session."""
+        """Admit a stream of a service that grpc itself provides, like any other call. This stream names no session."""
         try:
             peer, identity = self._caller(path, context, "")
             self._access.authorize(AccessRequest(path, identity, peer))
@@ -188,10 +190,10 @@ class HandlerFactory:
             await _abort(context, path, error)
 
     def _caller(self, path: str, context: grpc.aio.ServicerContext[Any, Any], scope: str) -> tuple[Peer, Identity]:
-        """Return where a call comes from, and who makes it.
+        """Return where a call comes from, and the identity of its caller.
 
         Raises:
-            Unauthenticated: nobody that is known.
+            Unauthenticated: the caller is unknown, or sent a credential header twice.
         """
         peer = parse_peer(context.peer())
         pairs = [(key, value) for key, value in context.invocation_metadata() or () if isinstance(value, str)]
@@ -211,10 +213,11 @@ def _certificate_names(context: grpc.aio.ServicerContext[Any, Any]) -> Sequence[
 
 
 async def _run(method: Awaitable[_T]) -> _T:
-    """Run a service's method. A cancellation of something that it waited for is no cancellation of the call.
+    """Run a service's method. Turn a CancelledError into an ordinary error, unless the call itself was cancelled.
 
     Raises:
-        RuntimeError: there was one; grpc would leave the caller without a status.
+        RuntimeError: something that the method waited for was cancelled. (After a CancelledError, grpc would send no
+            status to the caller.)
     """
     try:
         return await method
@@ -241,5 +244,5 @@ async def _abort(context: grpc.aio.ServicerContext[Any, Any], path: str, error: 
     details = ((DETAILS_KEY, status_details(error)), (REQUEST_ID_KEY, correlation_id()))
     try:
         await context.abort(status_code(error), error.message, trailing_metadata=details)
-    except grpc.aio.InternalError:  # the caller left meanwhile; one that does not read holds this up until it does
+    except grpc.aio.InternalError:  # the caller has left; as long as a caller does not read, `abort` waits
         raise asyncio.CancelledError from None

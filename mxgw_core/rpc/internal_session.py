@@ -1,4 +1,4 @@
-"""A session of the gateway's own, as plugins use it: implements api.InternalSession on a session of the registry."""
+"""A session that a plugin uses inside the gateway: implements api.InternalSession on a session of the registry."""
 
 from __future__ import annotations
 
@@ -23,7 +23,8 @@ from mxgw_core.sessions.session import Session
 
 _BROWSE_TIMEOUT_S = 10.0
 _BROWSE_PAGE = 2000
-# How far a reader of the gateway's own may fall behind; then its oldest unread events are dropped, and a gap says so.
+# How far an internal reader can fall behind. Beyond these limits its oldest unread events are dropped, and a gap
+# reports them.
 _LIMITS = QueueLimits(events=100_000, bytes=32 * 1024 * 1024, seconds=0.0)
 
 
@@ -35,7 +36,7 @@ class _KeepNewest:
 
 
 class OwnSession:
-    """See api.InternalSession. `batch_bytes` bounds what one frame of events has."""
+    """See api.InternalSession. `batch_bytes` limits the size of one frame of events."""
 
     def __init__(self, session: Session, batch_bytes: int) -> None:
         self._session = session
@@ -107,7 +108,7 @@ class OwnSession:
 
 
 async def frames_of(subscriber: Subscriber, epoch: bytes, batch_bytes: int) -> AsyncIterator[StreamEventsResponse]:
-    """Yield the frames of a reader of the gateway's own; raise the error with which its session ends."""
+    """Yield the frames of an internal reader; raise the error with which the session ends."""
     while True:
         match subscriber.take(batch_bytes):
             case Chunk(frame=frame):
@@ -119,4 +120,4 @@ async def frames_of(subscriber: Subscriber, epoch: bytes, batch_bytes: int) -> A
             case None:
                 await subscriber.wait()
             case _:
-                pass  # readers of the gateway itself have no filter, no snapshot and no control frames
+                pass  # internal readers have no filters, no snapshots and no control frames

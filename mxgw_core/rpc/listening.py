@@ -1,7 +1,7 @@
-"""Where the gateway listens, and with which certificate.
+"""The addresses on which the gateway listens, and its TLS certificate.
 
-Addresses are checked, and an unprotected one that other machines can reach is refused. TLS files are read again when
-they change, so a new certificate needs no restart.
+An address that other machines can reach is refused unless it is protected. TLS files are read again when they change,
+so that a new certificate needs no restart.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ class Address:
 
     @property
     def is_local(self) -> bool:
-        """Whether only this machine can reach it."""
+        """Whether only this machine can reach the address."""
         return self.path is not None or is_loopback(self.host)
 
 
@@ -45,7 +45,7 @@ def parse_address(text: str) -> Address:
     """Return the address of `host:port`, `[ipv6]:port` or `unix:/path`.
 
     Raises:
-        SettingsError: it is none of these.
+        SettingsError: the text has none of these forms.
     """
     if text.startswith("unix:"):
         path = Path(text.removeprefix("unix:"))
@@ -64,7 +64,7 @@ def addresses_of(settings: Settings, *, authenticated: bool) -> list[Address]:
     """Return the addresses to listen on.
 
     Raises:
-        SettingsError: one is malformed, or reachable from elsewhere without authentication or TLS.
+        SettingsError: an address is malformed, or other machines can reach it without authentication or TLS.
     """
     addresses = [parse_address(text) for text in settings.gateway.listen]
     for address in addresses:
@@ -84,7 +84,7 @@ def addresses_of(settings: Settings, *, authenticated: bool) -> list[Address]:
 
 
 def check_free(address: Address) -> None:
-    """Make sure that nothing listens on the address; the Unix socket of a process that ended is removed.
+    """Make sure that nothing listens on the address. A Unix socket that an ended process left behind is removed.
 
     gRPC itself would replace the socket of a live process without an error.
 
@@ -137,7 +137,7 @@ def _check_socket(address: Address, path: Path) -> None:
 
 
 def server_credentials(tls: TlsSettings) -> grpc.ServerCredentials | None:
-    """Return the TLS credentials of the settings, None when TLS is off.
+    """Return the TLS credentials of the settings; None when TLS is off.
 
     Raises:
         SettingsError: a file cannot be read, or certificate and key do not belong together.
@@ -153,7 +153,7 @@ def server_credentials(tls: TlsSettings) -> grpc.ServerCredentials | None:
 
 
 class _Files:
-    """The TLS files and their state at the last look. gRPC's threads call this at each new connection."""
+    """The TLS files, and their state when they were last read. gRPC's threads call `changed` at each new connection."""
 
     def __init__(self, tls: TlsSettings) -> None:
         self._paths = {
@@ -189,8 +189,9 @@ class _Files:
         )
 
     def changed(self) -> grpc.ServerCertificateConfiguration | None:
-        """Return the new certificates when the files have changed, else None. Unusable files are ignored, with a
-        warning.
+        """Return the new certificates if the files have changed, else None.
+
+        Unusable new files are ignored, and a warning is logged.
         """
         with self._lock:
             try:

@@ -1,4 +1,4 @@
-"""The streaming calls that are being served: ended from outside one by one, or all when the gateway shuts down."""
+"""The open streaming calls. They can be ended one by one, or all together when the gateway shuts down."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ class _Ending:
 
 
 class OpenStreams:
-    """All streaming calls of the gateway, each of which can be ended: a key is revoked, a login is over.
+    """All open streaming calls of the gateway. Each can be ended, for example when a key is revoked.
 
     Lives in the event loop.
     """
@@ -29,15 +29,15 @@ class OpenStreams:
         self._open: dict[OpenStream, _Ending] = {}
 
     def all(self) -> Sequence[OpenStream]:
-        """Return them, oldest first."""
+        """Return all open streaming calls, oldest first."""
         return tuple(self._open)
 
     @asynccontextmanager
     async def serving(self, stream: OpenStream) -> AsyncIterator[None]:
-        """Count `stream` as open while the block runs. Entering does not wait.
+        """Count `stream` as open while the block runs. To enter the block does not wait for anything.
 
         Raises:
-            GatewayError: the stream was ended; what the block was waiting for is given up.
+            GatewayError: `end` was called for the stream. The block was cancelled.
         """
         ending = _Ending(asyncio.timeout(None))
         try:
@@ -45,7 +45,7 @@ class OpenStreams:
                 self._open[stream] = ending
                 yield
         except Exception:
-            # Also what the block raises by itself because it noticed why the stream is ended, a moment before.
+            # If the stream is being ended, the error given to `end` replaces any error that the block raised itself.
             if ending.error is None:
                 raise
             raise ending.error from None
@@ -53,7 +53,7 @@ class OpenStreams:
             self._open.pop(stream, None)
 
     def end(self, stream: OpenStream, error: GatewayError) -> bool:
-        """End a stream at once; return False when it has ended, or is ending, already."""
+        """End a stream at once; return False when the stream had already ended, or was already being ended."""
         ending = self._open.get(stream)
         if ending is None or ending.error is not None:
             return False
@@ -63,7 +63,7 @@ class OpenStreams:
 
 
 def drain(subscribers: Sequence[Subscriber], retry_after_s: float, deadline_s: float) -> None:
-    """Ask clients to come back later, and end each stream behind what is in the log."""
+    """Ask clients to come back later, and end each stream after the events that are in the log."""
     frame = draining_frame(retry_after_s, deadline_s)
     error = GatewayDraining(
         "the gateway is shutting down: come back later with your last position", retry_after_s=retry_after_s
@@ -74,7 +74,7 @@ def drain(subscribers: Sequence[Subscriber], retry_after_s: float, deadline_s: f
 
 
 class OpenCount:
-    """How many streams are served, and waiting for none to be left."""
+    """Counts the streams that are served, and can wait until none is left."""
 
     def __init__(self) -> None:
         self.streams = 0

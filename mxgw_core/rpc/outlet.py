@@ -1,12 +1,12 @@
-"""What one subscriber's stream sends, and when: the only writer of a stream of numbered events.
+"""Decides what one subscriber's stream sends, and when. Nothing else writes to a stream of numbered events.
 
-The stream of a session and the feed of a plugin are the same here: a distributor to read from, a way to fetch a
-snapshot, and what a heartbeat says.
+The stream of a session and the stream of a plugin's feed are alike here: each has a distributor to read from,
+a function that fetches a snapshot, and a function that makes heartbeats.
 
-`pump` writes what there is until the transport does not take more at once. It is called when events arrive, when a
-write has ended, and by timers, so that events are written in the very step that appends them and no task has to be
-woken. The stream's own task, in `run`, does what takes long (a snapshot, the pages of a history store, a turn for
-others between the answers of filters), and otherwise waits for the end.
+`pump` writes until nothing is left, or until the transport accepts no more at once. It is called when events arrive,
+when a write has ended, and by timers. So events are written in the same step that appends them, and no task has to be
+woken. The stream's own task, in `run`, does what takes long: it fetches snapshots, reads the pages of a history store,
+and lets other tasks run between the answers of filters. Otherwise it waits for the end of the stream.
 """
 
 from __future__ import annotations
@@ -32,22 +32,23 @@ from mxgw_core.events.snapshot_place import SnapshotDue, SnapshotWanted
 from mxgw_core.events.subscriber import Control, End, Output, Progress, Subscriber
 from mxgw_core.rpc.writers import ResponseWriter
 
-# A stream with a pace is sent pieces of about this size, a few dozen events, so that few go out at once.
+# A stream with a pace takes pieces of about this size, which have a few dozen events, so that few events are sent at
+# once.
 _PACED_BYTES = 4 * 1024
-# While its pace holds it back, it is looked at this often whether it goes on: it may have ended.
+# The longest time for which a pace holds events back before the stream is looked at again: it may be about to end.
 _LONGEST_HOLD_S = 0.25
 
 
 class Fetched(Protocol):
-    """A snapshot at hand: the state as of `sequence`."""
+    """A snapshot that was fetched: the last values as of `sequence`."""
 
     @property
     def sequence(self) -> int: ...
 
     def frames(self, limit_bytes: int) -> Iterator[bytes]:
-        """Yield it in frames of about `limit_bytes`, of what its reader may see, and its end.
+        """Yield frames of about `limit_bytes` with the values that the reader may see, and the end of the snapshot.
 
-        An empty frame is not to be sent: it asks for a turn of others.
+        An empty frame must not be sent: it asks the caller to let other tasks run.
         """
 
 
@@ -58,10 +59,10 @@ class Outlet:
     """Serves one subscriber. Lives in the event loop.
 
     Args:
-        fetch: returns a snapshot.
-        heartbeat: returns the heartbeat's frame for a subscriber that was handed everything up to a sequence.
-        heartbeat_s: a heartbeat is sent when nothing else was for so long.
-        paces: hold the stream's events back; the slowest counts.
+        fetch: fetches a snapshot.
+        heartbeat: returns a heartbeat frame; its argument is the last sequence that the subscriber was handed.
+        heartbeat_s: after this many seconds without any other frame, a heartbeat is sent.
+        paces: limits on how fast events are sent; the slowest one counts.
     """
 
     def __init__(
@@ -85,19 +86,20 @@ class Outlet:
         self._heartbeat = heartbeat
         self._fetch_snapshot = fetch
         self._paces = paces
-        # What is sent: first what a history store has, then what the subscriber has.
+        # Returns what to send next: at first from a history store, if there is one, and then from the log.
         self._take: Callable[[int], Output | None] = subscriber.take
         self._snapshot: Fetched | None = None
         self._snapshot_frames: Iterator[bytes] | None = None
-        # Everything up to here was written.
+        # Everything up to this sequence was written.
         self._written = subscriber.delivered
         self._written_at = 0.0
-        # Nothing was written for as long as a heartbeat waits.
+        # Whether the timer of the heartbeat has found that nothing was written for the whole interval.
         self._is_silent = False
-        # What the stream's task has to do before anything else is written, and whether it has begun to.
+        # What the stream's task must do next. While `_is_away` is true, nothing is written: the task has not done this
+        # yet, or the stream is over.
         self._job: Callable[[], Awaitable[None]] | None = None
         self._is_away = False
-        # Why the stream is over.
+        # The error that ends the stream; the task raises it.
         self._error: BaseException | None = None
         # Set when the task has something to do.
         self._called = asyncio.Event()
@@ -107,21 +109,22 @@ class Outlet:
         self._heart: asyncio.TimerHandle | None = None
 
     async def run(self, older: AsyncGenerator[Piece, None] | None = None) -> None:
-        """Serve until the stream is over. `older`: what a history store has in place of the opening gap.
+        """Serve until the stream is over. `older` are the pieces of a history store that replace the opening gap.
 
         Raises:
-            GatewayError: why it is over.
-            PeerGone: the client went away.
+            GatewayError: the reason why the stream has ended.
+            PeerGone: the connection has ended.
         """
         subscriber, writer = self._subscriber, self._writer
         await writer.write(self._opened())
         writer.on_writable = self._landed
         self._written_at = time.monotonic()
         try:
-            # No message reaches a reader that stopped reading: once its stream ends, it gets this long for each.
+            # A reader that has stopped reading would never let its stream end. So once the end is decided, the reader
+            # has a limited time for each message.
             async with self._cutoff:
                 subscriber.on_end = self._ends
-                if subscriber.end_error is not None:  # it was decided while StreamOpened was written
+                if subscriber.end_error is not None:  # the end was decided while StreamOpened was written
                     self._ends()
                 self._listen()
                 if older is not None:
@@ -144,7 +147,7 @@ class Outlet:
     # writing
 
     def pump(self) -> None:
-        """Write what there is, until the transport does not take more at once."""
+        """Write until nothing is left, or until the transport accepts no more at once."""
         if self._is_away or self._writer.unsent_bytes:
             return
         try:
@@ -153,11 +156,11 @@ class Outlet:
                     self._subscriber.is_idle = False
                     return
                 self._wrote()
-        except BaseException as error:  # also of filters, of paces, and of the source's policy
+        except BaseException as error:  # filters, paces and snapshots can fail here as well as the transport
             self._over(error)
 
     def _landed(self, error: BaseException | None) -> None:
-        """The pending write has ended."""
+        """Continue after the pending write has ended."""
         if error is not None:
             self._over(error)
             return
@@ -171,7 +174,7 @@ class Outlet:
             self._ends()
 
     def _next_frame(self) -> bytes | None:
-        """Return what is to be written next; None when there is nothing, or the task is called first."""
+        """Return the next frame to write; None if there is none, or if the stream's task must do something first."""
         while True:
             if self._snapshot_frames is not None:
                 frame = next(self._snapshot_frames, None)
@@ -188,7 +191,7 @@ class Outlet:
                 return self._nothing_to_take()
             if type(output) is Chunk:
                 for pace in self._paces:
-                    pace.sent(output.events)  # before its reader can know of it
+                    pace.sent(output.events)  # counted before the reader can have the events
                 return output.frame
             match output:
                 case Control(frame):
@@ -201,7 +204,7 @@ class Outlet:
                     self._call(self._fetch)
                     return None
                 case SnapshotDue():
-                    assert self._snapshot is not None  # due because it was fetched
+                    assert self._snapshot is not None  # a snapshot is due only after it was fetched
                     self._snapshot_frames, self._snapshot = self._snapshot.frames(self._batch_bytes), None
                 case End(error):
                     self._over(error)
@@ -212,7 +215,7 @@ class Outlet:
         if subscriber.is_asking:
             self._call(turn)
             return None
-        if subscriber.on_work is None:  # what the history store gave is written: its next page may come
+        if subscriber.on_work is None:  # the last page of the history store was written; the task gets the next page
             self._called.set()
         elif (due_s := subscriber.source.due_in_s()) is not None:
             return self._wait(due_s)
@@ -221,7 +224,7 @@ class Outlet:
         return self._heartbeat_if_due() if self._is_silent else None
 
     def _wait(self, seconds: float) -> bytes | None:
-        """Write no events for so long; a heartbeat may be due."""
+        """Write no events for `seconds`. Return a heartbeat if one is due now, else None."""
         self._subscriber.is_idle = False
         if self._timer is None:
             self._timer = asyncio.get_running_loop().call_later(seconds, self._waited)
@@ -234,7 +237,7 @@ class Outlet:
         self.pump()
 
     def _held_s(self) -> float:
-        """Return how long paces hold events back now; 0 also for what is left when the stream ends."""
+        """Return for how long paces hold events back now; 0 once the end of the stream is decided."""
         if self._is_ending:
             return 0.0
         return min(_LONGEST_HOLD_S, max(pace.wait_s() for pace in self._paces))
@@ -242,7 +245,7 @@ class Outlet:
     # silence, and the end
 
     def _listen(self) -> None:
-        """Send a heartbeat when nothing was written for long enough; one timer, set anew only as it fires."""
+        """Send a heartbeat when nothing was written for `heartbeat_s`. The only timer is set again when it fires."""
         left_s = self._written_at + self._heartbeat_s - time.monotonic()
         if left_s <= 0:
             self._is_silent = True
@@ -257,7 +260,7 @@ class Outlet:
         return self._heartbeat(self._subscriber.delivered)
 
     def _ends(self) -> None:
-        """The stream is about to end: its reader gets a while for each message from now on."""
+        """Note that the stream is about to end. From now on the reader has `overflow_drain_s` for each message."""
         self._is_ending = True
         if not self._cutoff.expired():
             self._cutoff.reschedule(asyncio.get_running_loop().time() + self._drain_s)
@@ -270,24 +273,24 @@ class Outlet:
     # what the stream's own task does
 
     def _call(self, job: Callable[[], Awaitable[None]]) -> None:
-        """Let the task do what takes long; nothing is written before it has."""
+        """Let the stream's task do a job that takes long. Nothing is written until the job is done."""
         self._job = job
         self._is_away = True
         self._subscriber.is_idle = False
         self._called.set()
 
     async def _work(self, until: Callable[[], bool]) -> None:
-        """Do what the task is called for.
+        """Run the jobs of the stream's task until `until` returns True.
 
         Raises:
-            BaseException: why the stream is over.
+            BaseException: the error that ends the stream.
         """
         self.pump()
         while not until():
             await self._called.wait()
             self._called.clear()
             if self._error is not None:
-                error, self._error = self._error, None  # which would refer to itself by way of its traceback
+                error, self._error = self._error, None  # a kept error would refer to itself through its traceback
                 raise error
             job, self._job = self._job, None
             if job is not None:
@@ -300,7 +303,7 @@ class Outlet:
             self._snapshot = await self._fetch_snapshot()
         except GatewayError:
             if self._subscriber.end_error is None:
-                raise  # else the session ended meanwhile, and what is unread is still delivered
+                raise  # otherwise the end was decided meanwhile, and unread events are still delivered
         else:
             self._subscriber.snapshot_fetched(self._snapshot.sequence)
 

@@ -9,18 +9,19 @@ from mxgw_worker.ipc.page_tokens import PAGE_SHARE
 
 
 class PageRoom:
-    """Counts what is on a page: at most `entries` entries, and about as many bytes as a page of a worker."""
+    """Counts what is on a page: at most `entries` entries, and about as many bytes as a worker puts on a page."""
 
     def __init__(self, entries: int, frame_bytes: int) -> None:
         self._entries = entries
         self._bytes = int(frame_bytes * PAGE_SHARE)
         self._taken = 0
-        # Whether an entry did not fit, so that there is another page.
+        # Whether an entry did not fit, so that another page is needed.
         self.is_full = False
 
     def takes(self, entry: Message) -> bool:
-        """Return whether the entry fits on the page. The first entry always fits; after one that did not, no other
-        does.
+        """Return whether the entry fits on the page, and count it.
+
+        The first entry always fits. After an entry that did not fit, no other entry fits.
         """
         self._bytes -= entry.ByteSize()
         if self.is_full or self._taken == self._entries or (self._taken and self._bytes < 0):
@@ -31,10 +32,10 @@ class PageRoom:
 
 
 def page(size: int, default: int, maximum: int) -> int:
-    """Return the page size to use.
+    """Return the page size to use: `size`, or `default` when `size` is 0.
 
     Raises:
-        InvalidRequest: it is negative or too large.
+        InvalidRequest: the size is negative or larger than `maximum`.
     """
     if not 0 <= size <= maximum:
         raise InvalidRequest(
@@ -48,7 +49,7 @@ def after_token(token: str) -> int:
     """Return the number in a page token; 0 for the first page, which has no token.
 
     Raises:
-        InvalidRequest: no page of this gateway has this token.
+        InvalidRequest: the gateway gives out no such token.
     """
     if not token:
         return 0

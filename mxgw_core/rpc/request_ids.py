@@ -1,7 +1,7 @@
-"""Request ids: a caller sends the same id again to repeat a call. Here they become the hashes that are remembered.
+"""Makes the hashes of request ids and calls. A caller repeats a call by sending the same request id again.
 
-Only hashes are kept, sent to a worker or written to disk. None is logged: a written value could be guessed from its
-hash.
+Only the hashes are kept, sent to a worker or written to disk. No hash is logged, because the value of a write could be
+guessed from its hash.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ SHORTEST, LONGEST = 16, 64
 
 
 def request_key(identity: Identity, request_id: bytes) -> bytes:
-    """Return the key of a caller's request; empty without an id. The same id of another caller has another key.
+    """Return the key of a caller's request; empty without an id. The same id gives another caller another key.
 
     Raises:
         InvalidRequest: the id is too short or too long.
@@ -39,17 +39,17 @@ def body_digest(body: Message) -> bytes:
 
 
 def body_bytes(body: Message) -> bytes:
-    """Return the encoded message that is hashed: equal for equal messages."""
+    """Return the encoded message, for `digest_of`: equal for equal messages."""
     return body.SerializeToString(deterministic=True)
 
 
 def digest_of(data: bytes) -> bytes:
-    """Return the hash of `body_bytes`."""
+    """Return the hash of an encoded message, which `body_bytes` returned."""
     return hashlib.sha256(data).digest()
 
 
 def withheld_digest(indexes: Iterable[int]) -> bytes:
-    """Return the hash of the indexes of inputs that were denied in a bulk call; empty when none was."""
+    """Return the hash of the indexes of the denied inputs of a bulk call; empty when no input was denied."""
     text = ",".join(map(str, sorted(indexes)))
     return hashlib.sha256(text.encode()).digest() if text else b""
 

@@ -17,8 +17,8 @@ from mxgw_core.rpc.call_counts import CallCounts
 from mxgw_core.rpc.handlers import HandlerFactory
 from mxgw_core.rpc.listening import Address, check_free, server_credentials
 
-# A dead peer is found within 15 s only when all of these are set: 14.0 to 14.8 s in 6 of 6 runs; with the first two
-# alone an idle stream took 69 s. Source: docs/reference/streams.md#dead-peers.
+# Only with all of these options is a dead peer found within 15 s: 14.0 to 14.8 s in 6 of 6 runs. With the first two
+# options alone, it took 69 s on an idle stream. Source: docs/reference/streams.md#dead-peers.
 _KEEPALIVE = (
     ("grpc.keepalive_time_ms", 10_000),
     ("grpc.keepalive_timeout_ms", 5_000),
@@ -29,12 +29,12 @@ _KEEPALIVE = (
     ("grpc.http2.min_recv_ping_interval_without_data_ms", 5_000),
 )
 _TLS_CURE = "; check that tls.certificate and tls.private_key are PEM files that belong together"
-# Metadata carries a key, a trace id, not much more (docs/reference/security.md#metadata).
+# Metadata has a key, a trace id, and not much more (docs/reference/security.md#metadata).
 _METADATA_BYTES = 16 * 1024
 
 
 class GrpcServer:
-    """A grpc.aio server with the gateway's services. `bind`, then `start`, then `stop`."""
+    """A grpc.aio server with the gateway's services. Call `bind`, then `start`, and at the end `stop`."""
 
     def __init__(
         self,
@@ -49,7 +49,7 @@ class GrpcServer:
             options=(
                 *_KEEPALIVE,
                 ("grpc.max_receive_message_length", limits.message_bytes),
-                # Each message is bounded where it is made; a stream frame is a little larger than its events.
+                # The code that makes a message limits its size. A frame of a stream is a little larger than its events.
                 ("grpc.max_send_message_length", limits.message_bytes + 64 * 1024),
                 ("grpc.max_concurrent_streams", limits.connection_streams),
                 ("grpc.max_metadata_size", _METADATA_BYTES),
@@ -69,11 +69,11 @@ class GrpcServer:
         self._names = ["", *names]
         if settings.gateway.reflection:
             _add_reflection(self._server, [*names, health.SERVICE_NAME], handlers)
-        if figures is not None:  # added last: it gets the calls that no other handler takes
+        if figures is not None:  # the last handler gets the calls that no other handler takes
             self._server.add_generic_rpc_handlers([figures.unlisted_handler()])
 
     def bind(self, addresses: Sequence[Address]) -> tuple[str, ...]:
-        """Bind every address; return the addresses with the ports that were really chosen.
+        """Bind every address; return the addresses, with the chosen port in place of port 0.
 
         Raises:
             SettingsError: an address is taken or unusable, or a TLS file is unreadable.
@@ -90,7 +90,7 @@ class GrpcServer:
                 else:
                     port = self._server.add_insecure_port(address.target)
             except RuntimeError as error:
-                # gRPC gives no cause. The address was free a moment ago, so with TLS the files are the likely one.
+                # gRPC reports no cause. The address was free a moment ago, so the TLS files are the likely cause.
                 cure = "" if credentials is None else _TLS_CURE
                 raise SettingsError(f"gateway.listen: {address.text} cannot be used: {error}{cure}") from error
             finally:
@@ -122,11 +122,11 @@ class GrpcServer:
 
 
 def _add_reflection(server: grpc.aio.Server, names: Sequence[str], handlers: HandlerFactory) -> None:
-    """Add gRPC reflection, for callers that may make calls."""
+    """Add gRPC reflection. Its callers are checked like the callers of every other service."""
     from grpc_reflection.v1alpha import (
         reflection,
         reflection_pb2,
-    )  # imported here: it takes 1 MiB, and reflection is seldom enabled
+    )  # imported here, because the module uses 1 MiB and reflection is seldom enabled
 
     inner: Any = reflection.aio.ReflectionServicer([*names, reflection.SERVICE_NAME])
     method = "ServerReflectionInfo"

@@ -1,4 +1,4 @@
-"""Sessions and subscribers as contract messages."""
+"""Makes the messages of the contract that describe sessions and subscribers."""
 
 from __future__ import annotations
 

@@ -73,7 +73,7 @@ class SessionService:
         if session is not None:
             session.close(CloseReason.CLIENT)
             await asyncio.wait((session.closed,))
-        # Closing a session again is no error while it is remembered.
+        # To close a session that has ended is no error, as long as the gateway remembers the session.
         ended = self._registry.ended.find(request.session_id)
         if ended is None and session is not None:
             ended = RememberedSession.of(session)
@@ -108,7 +108,7 @@ class SessionService:
         return response
 
     def _may_see(self, row: Session | RememberedSession, call: Call) -> bool:
-        """Return whether the caller may get this session by GetSession: a list shows no others."""
+        """Return whether the caller is allowed to call GetSession for this session. A list shows only such sessions."""
         session_id, find = (row.id, row.info) if isinstance(row, Session) else (row.info.session_id, lambda: row.info)
         try:
             self._access.authorize(
@@ -131,14 +131,14 @@ class SessionService:
     async def _shown_state(
         self, session: Session, request: pb.GetSessionStateRequest, size: int, shown: ItemFilters, timeout_s: float
     ) -> pb.GetSessionStateResponse:
-        """Return a page of the items that pass the filter. Neither its length nor its token reveals hidden items.
+        """Return a page of the items that pass the filters. Page length and page token reveal no hidden items.
 
         Raises:
-            GatewayError: as `call_worker`, which is called until the page is full.
+            GatewayError: raised by `call_worker`, which is called until the page is full.
         """
         until = time.monotonic() + timeout_s
         asked = w.GetState(include_values=request.include_values, page_size=size, page_token=request.page_token)
-        # The position is that of the first answer: later changes come as events after it.
+        # The page has the position of the worker's first answer. Events after this position bring all later changes.
         response: pb.GetSessionStateResponse | None = None
         room = PageRoom(size, self._settings.workers.frame_bytes)
         while response is None or (asked.page_token and not room.is_full):

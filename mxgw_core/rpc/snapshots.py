@@ -1,4 +1,4 @@
-"""Snapshots: the last value of every advised item, from the worker that knows them, as frames and never as events."""
+"""Snapshots: the last value of every advised item. The worker knows these values; they are sent in their own frames."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from mxgw_core.events.filters import ItemFilters
 from mxgw_core.rpc.worker_calls import call_worker
 from mxgw_core.sessions.session import Session
 
-# One page of the worker's: about what a worker encodes, or a filter decides, in a millisecond.
+# The size of one page from the worker: about what a worker encodes, or a filter checks, in a millisecond.
 _PAGE_BYTES = 64 * 1024
 _TIMEOUT_S = 10.0
 _DATA_CHANGE = int(e.EventKind.EVENT_KIND_DATA_CHANGE)
@@ -23,9 +23,10 @@ _SNAPSHOT_TAG = bytes([StreamEventsResponse.SNAPSHOT_FIELD_NUMBER << 3 | 2])
 
 @dataclass(frozen=True, slots=True)
 class SnapshotMessages:
-    """The values as of `sequence`, encoded `Snapshot`s of items only; every newer value follows as an event.
+    """The values as of `sequence`; every newer value follows as an event.
 
-    `filters` say which of them the reader may see; without filters all of them.
+    `pages` are encoded `Snapshot`s that have items and no position. `filters` decide which values the reader may see;
+    None shows all.
     """
 
     epoch: bytes
@@ -38,9 +39,9 @@ class SnapshotMessages:
         return e.Position(epoch=self.epoch, sequence=self.sequence)
 
     def frames(self, limit_bytes: int) -> Iterator[bytes]:
-        """Yield the snapshot in frames of about `limit_bytes`, of what its reader may see, and its end.
+        """Yield frames of about `limit_bytes` with the values that the reader may see, and the end of the snapshot.
 
-        An empty frame is not to be sent: it asks for a turn of others.
+        An empty frame must not be sent: it asks the caller to let other tasks run.
         """
         head = e.Snapshot(position=self.position).SerializeToString()
         for page in self.pages:
@@ -50,7 +51,10 @@ class SnapshotMessages:
         yield StreamEventsResponse(snapshot_end=e.SnapshotEnd(position=self.position)).SerializeToString()
 
     def _parts(self, page: bytes, limit_bytes: int) -> Iterator[bytes]:
-        """Yield a page, or what its reader may see of it, in parts of about `limit_bytes`; b"" lets others go on."""
+        """Yield what the reader may see of a page, in parts of about `limit_bytes`.
+
+        An empty part asks the caller to let other tasks run.
+        """
         items = e.Snapshot.FromString(page).items
         filters = self.filters
         shown: list[e.SnapshotItem] = []
@@ -76,7 +80,7 @@ class SnapshotMessages:
 
 
 async def fetch_snapshot(session: Session, filters: ItemFilters | None) -> SnapshotMessages:
-    """Return the last values of all advised items, all as of one position; `filters` are those of the reader.
+    """Return the last values of all advised items, all as of one position. `filters` are the filters of the reader.
 
     Raises:
         GatewayError: the worker did not answer, or the session ended.

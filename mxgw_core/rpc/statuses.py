@@ -34,7 +34,7 @@ _CODES: dict[type[e.GatewayError], grpc.StatusCode] = {
     e.WorkerStartFailed: grpc.StatusCode.UNAVAILABLE,
     e.CommandTimedOut: grpc.StatusCode.DEADLINE_EXCEEDED,
     e.CommandFailed: grpc.StatusCode.UNKNOWN,
-    # Not UNAVAILABLE: proxies and clients would repeat the call by themselves.
+    # Not UNAVAILABLE, because proxies and clients would then repeat the call by themselves.
     e.CommandOutcomeUnknown: grpc.StatusCode.UNKNOWN,
     e.PendingCommandsExceeded: grpc.StatusCode.RESOURCE_EXHAUSTED,
     e.SubscriberExists: grpc.StatusCode.ALREADY_EXISTS,

@@ -1,4 +1,4 @@
-"""What a request for a stream of numbered events asks for, and whether it may have that."""
+"""Reads and checks requests for a stream of numbered events, and attaches a subscriber for each."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ _EPOCH_BYTES = 16
 
 
 def start_of(start: pb.StartPosition) -> Start | Position:
-    """Return where a stream is to begin; `snapshot_then_live` begins now.
+    """Return where a stream begins. For `snapshot_then_live` this is `Start.NOW`; the caller adds the snapshot.
 
     Raises:
         InvalidRequest: the position has no valid epoch.
@@ -49,10 +49,10 @@ def start_of(start: pb.StartPosition) -> Start | Position:
 
 
 def heartbeat_of(asked: Duration | None, default_s: float) -> float:
-    """Return the silence before a heartbeat, in seconds.
+    """Return after how many seconds of silence a heartbeat is sent.
 
     Raises:
-        InvalidRequest: it is out of range.
+        InvalidRequest: the client asks for an interval that is out of range.
     """
     if asked is None:
         return default_s
@@ -80,13 +80,14 @@ def attach(
     feed_filters: Sequence[FeedFilter] = (),
     older_until: int | None = None,
 ) -> Subscriber:
-    """Check the request and place the cursor; nothing in here waits, so that nothing can come in between.
+    """Check the request and attach a subscriber. Nothing in here waits, so that nothing changes between the two.
 
-    `snapshot_on_gap`: with which `on_gap` a snapshot follows when the resume is not complete. `older_until`: as for
-    `Distributor.attach`.
+    Args:
+        snapshot_on_gap: the values of `on_gap` for which a snapshot is sent if the resume is not complete.
+        older_until: see `Distributor.attach`.
 
     Raises:
-        PositionLost: the resume would not be complete, and the request refuses that.
+        PositionLost: the resume would not be complete, and the request accepts only a complete resume.
         GatewayError: see `_check_room` and `_policy_of`; or the session has ended.
     """
     if isinstance(start, Position) and request.on_gap == pb.ON_GAP_REFUSE:
@@ -118,11 +119,11 @@ def attach(
 
 
 def _check_room(distributor: Distributor, limits: SubscriberLimits) -> None:
-    """Make sure that one more subscriber may attach.
+    """Make sure that one more subscriber is allowed to attach.
 
     Raises:
-        SubscriberExists: there may be one, and it is there.
-        SubscriberLimitReached: there are as many as there may be.
+        SubscriberExists: only one subscriber is allowed, and one is attached already.
+        SubscriberLimitReached: as many subscribers are attached as are allowed.
     """
     attached = len(distributor.subscribers)
     if attached < limits.maximum:
@@ -141,10 +142,10 @@ def _check_room(distributor: Distributor, limits: SubscriberLimits) -> None:
 
 
 def _policy_of(plugins: PluginHost, request: PolicyRequest) -> tuple[OverflowPolicy, str]:
-    """Return the policy that was asked for and who brought it.
+    """Return the policy that the client asks for, and the name of the plugin that brings it.
 
     Raises:
-        GatewayError: nobody brings it, or a plugin refuses.
+        GatewayError: no plugin brings this policy, or a plugin refuses it.
     """
     asked = request.name
     answers = plugins.ask("mxgw_overflow_policy", request=request)
@@ -168,7 +169,7 @@ def _policy_of(plugins: PluginHost, request: PolicyRequest) -> tuple[OverflowPol
 
 
 def _position_lost(distributor: Distributor, gap: Gap | None) -> PositionLost:
-    """Return the refusal of a resume that would not be complete."""
+    """Return the error for a resume that would not be complete."""
     return PositionLost(
         gap.detail
         if gap

@@ -1,7 +1,7 @@
-"""Every request is checked here before anything is done with it: its size before it is decoded, its content after.
+"""Checks every request before anything is done with it: its size before it is decoded, its content afterwards.
 
-A message of 4 MB may be 2 million empty ones, which would take 100 MB and a quarter of a second to decode. So large
-requests are counted first; small ones are not, because they cannot hold much.
+A message of 4 MB can hold 2 million empty messages. To decode them would use 100 MB of memory and a quarter of a
+second. So the parts of a large request are counted before it is decoded. A small request cannot hold many parts.
 Source: https://protobuf.dev/programming-guides/encoding/
 """
 
@@ -18,16 +18,16 @@ from mxgw.v1.values_pb2 import MxValue
 from mxgw_core.api.errors import InvalidRequest
 from mxgw_core.api.slices import ENTRIES_AT_ONCE, turn
 
-# Larger requests are counted before they are decoded. Decoding, encoding and hashing one cannot be cut into slices, so
-# other calls run before each of these.
+# The parts of a request larger than this are counted before it is decoded. The decoding, encoding and hashing of a
+# request cannot be cut into slices, so other calls run before each of these steps.
 LARGE_BYTES = 16 * 1024
-# The most parts (messages and texts) and fields in one request: a constant, and as many again for each item of
-# `limits.items_per_call`. An entry of a bulk write has four parts (itself, its value and two times), and thirteen
-# fields at most.
+# The most parts (messages and texts) and the most fields in one request. Each limit is a constant, plus a number for
+# each item that `limits.items_per_call` allows. An entry of a bulk write has four parts (itself, its value and two
+# times) and at most thirteen fields.
 _PARTS, _PARTS_PER_ITEM = 100, 5
 _FIELDS, _FIELDS_PER_ITEM = 500, 15
-# The most numbers in arrays, beside one item handle for each item. Decoding 4 million numbers blocks the event loop for
-# 40 ms.
+# The most numbers in arrays, in addition to one item handle for each item. To decode 4 million numbers blocks the event
+# loop for 40 ms.
 _NUMBERS = 1_000_000
 _VARINT_BYTES = 10
 
@@ -36,17 +36,17 @@ async def count_parts(request_class: type[Message], data: bytes, items: int) -> 
     """Return how many messages and texts an encoded message holds. Other calls run between slices of the work.
 
     Args:
-        items: `limits.items_per_call`; the limits grow with it.
+        items: `limits.items_per_call`; the limits grow with this number.
 
     Raises:
-        InvalidRequest: it holds too many parts, fields or numbers, or is no message of this class.
+        InvalidRequest: the message holds too many parts, fields or numbers, or is not of this class.
     """
     descriptor: Any = request_class.DESCRIPTOR
     most_parts = _PARTS + _PARTS_PER_ITEM * items
     most_fields = _FIELDS + _FIELDS_PER_ITEM * items
     most_numbers = _NUMBERS + items
-    # Of the message that is being read: the contents of its fields, and where it ends. `around` has the same for the
-    # messages it is nested in.
+    # `below` and `end` belong to the message that is being read: what its fields contain (see `_contents`), and the
+    # offset of its end. `around` has the same two values for each message around this one.
     below, end = _contents(descriptor), len(data)
     around: list[tuple[Mapping[int, Descriptor | int], int]] = []
     at = fields = parts = numbers = 0
@@ -84,7 +84,7 @@ async def count_parts(request_class: type[Message], data: bytes, items: int) -> 
                 at += 8
             elif kind == 5:
                 at += 4
-            else:  # a group: the contract has none
+            else:  # a group, which is a kind of field that the contract does not have
                 raise unreadable(request_class)
             if parts > most_parts or fields > most_fields:
                 count, what = (most_parts, "messages and texts") if parts > most_parts else (most_fields, "fields")
@@ -117,12 +117,12 @@ def _varint(data: bytes, at: int) -> tuple[int, int]:
 
 
 def _varints(data: bytes, at: int, size: int) -> int:
-    """Return how many varints there are in `size` bytes: the last byte of each is below 0x80."""
+    """Return how many varints are in `size` bytes, by counting their last bytes, which are below 0x80."""
     return len(data[at : at + size].translate(None, _GOES_ON))
 
 
 _GOES_ON = bytes(range(0x80, 0x100))
-# Bytes of each number in a packed array; numbers of all other types are varints.
+# Key: the type of a number. Value: its bytes in a packed array. Numbers of all other types are varints.
 _FIXED_BYTES = {
     FieldDescriptor.TYPE_DOUBLE: 8,
     FieldDescriptor.TYPE_FIXED64: 8,
@@ -135,25 +135,27 @@ _FIXED_BYTES = {
 
 @cache
 def _contents(descriptor: Descriptor) -> Mapping[int, Descriptor | int]:
-    """Return, by field number, the type of each field that holds messages, and the bytes per number of each field that
-    holds an array of numbers (0 for varints).
+    """Return what the fields of a message type contain. Key: the number of a field.
+
+    Value: for a field that holds messages, their type; for an array of numbers, the bytes of each number (0 for
+    varints).
     """
     messages = {f.number: f.message_type for f in descriptor.fields if f.message_type is not None}
     arrays = {f.number: _FIXED_BYTES.get(f.type, 0) for f in descriptor.fields if f.is_packed}
     return {**messages, **arrays}
 
 
-# Names that people read: shorter than references.
+# Key: a field with a name that people read. Value: the most characters of this name; other texts can be longer.
 _NAME_CHARACTERS = {"client_name": 128, "tag": 64, "backend": 64, "session_id": 128}
 _PAYLOAD_BYTES = 1024
-# An entry of a bulk write has two messages, itself and its value. Arrays of mixed values may have more: each of their
-# values is a message, of two bytes at least, so their number needs a limit of its own.
+# The most messages in one request, for each item and in addition. An entry of a bulk write has two messages: itself and
+# its value. An array of mixed values has a message of at least two bytes for each value, so a limit is needed.
 _MESSAGES_PER_ITEM = 3
 _MESSAGES_PER_CALL = 100
 
-# The text of a value may be long and have any characters; only the size of the whole request bounds it.
+# The text of a value can be long and can have any characters; only the size of the whole request limits it.
 _FREE_TEXT = frozenset({MxValue.DESCRIPTOR.full_name})
-# A password may have any character; its length is limited like that of other texts.
+# A password can have any characters; its length is limited like the length of other texts.
 _ANY_CHARACTER = frozenset({"password"})
 
 
@@ -184,7 +186,7 @@ async def check(request: Message, *, text_characters: int, items: int) -> None:
     A long list is checked in slices; other calls run in between.
 
     Raises:
-        InvalidRequest: naming the field and the limit.
+        InvalidRequest: a check failed; the error names the field.
     """
     await _check(request, "", text_characters, items)
     await _check_enums(request, items)
@@ -209,7 +211,7 @@ class _EnumSearch:
         self._left = messages
 
     async def unknown(self, message: Message) -> tuple[str, EnumDescriptor, int] | None:
-        """Return path, enum and number of the first such value.
+        """Return path, enum and number of the first value that the contract does not have; None if there is none.
 
         Raises:
             InvalidRequest: there are too many messages.
@@ -243,7 +245,7 @@ class _EnumSearch:
 
 @cache
 def _enum_fields(descriptor: Descriptor) -> Sequence[tuple[FieldDescriptor, EnumDescriptor | None]]:
-    """Return the fields that may hold enum values: with their enum, or None for a message with such fields."""
+    """Return the fields that can hold enum values, each with its enum. A field with messages has None in its place."""
     fields: list[tuple[FieldDescriptor, EnumDescriptor | None]] = []
     for field in descriptor.fields:
         kind = _element(field)
@@ -256,7 +258,7 @@ def _enum_fields(descriptor: Descriptor) -> Sequence[tuple[FieldDescriptor, Enum
 
 @cache
 def _leads_to_enums(descriptor: Descriptor) -> bool:
-    """Return whether a message of this type may hold an enum, at any depth."""
+    """Return whether a message of this type, or a message inside it, can hold an enum value."""
     seen = {descriptor.full_name}
     waiting = [descriptor]
     while waiting:

@@ -25,22 +25,22 @@ async def call_worker(
     mx: EncodedCommand | None = None,
     is_use: bool = True,
 ) -> w.CommandReply:
-    """Send a command and return the worker's answer; `mx` is the MXAccess command where it is encoded already.
+    """Send a command to the worker and return its answer. `mx` is the MXAccess command, if it was encoded before.
 
-    The call extends the session's lease, unless `is_use` is off: the gateway itself only looks at the session.
+    The call starts the session's lease again. With `is_use=False` it does not: this is for the gateway's own calls.
 
     Raises:
         InvalidRequest: the worker found the arguments wrong.
-        CommandTimedOut: no answer in time.
+        CommandTimedOut: no answer came in time.
         CommandFailed: the worker could not run the command.
-        GatewayError: the session cannot serve.
+        GatewayError: the session is not ready, or it has ended.
     """
     session.require_ready()
     if is_use:
         session.touch()
     try:
         answer = session.worker.commands.call(request, timeout_s, mx)
-        del request, mx  # they are sent now, and may be large
+        del request, mx  # both are sent by now; freed here, because they may be large
         reply = await answer
     finally:
         if is_use:
@@ -51,7 +51,7 @@ async def call_worker(
 
 
 def _error_of(failure: w.Failure, timeout_s: float) -> GatewayError:
-    """Return the error that says what the worker refused, or could not do."""
+    """Return the error for a command that the worker refused, or could not run."""
     reason, detail = printable(failure.reason, 64), printable(failure.detail, 500)
     match reason:
         case "COMMAND_TIMED_OUT":

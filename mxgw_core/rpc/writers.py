@@ -1,9 +1,10 @@
-"""How messages get to a client: one writer per transport.
+"""Writers send the messages of a stream to its client. Each kind of transport has a writer class.
 
-Waking a task for each message costs more than the message: with eight subscribers and single events, a third of the
-gateway's processor time. `GrpcStream` therefore drives the coroutine of grpc's write itself, from whichever callback
-has something to send. That takes two things for granted: grpc's write is a coroutine, and a coroutine that waits for a
-future yields this future. Both are checked when the gateway starts. Where one does not hold, each message has a task.
+To wake a task for each message would take more processor time than the message itself: with eight subscribers and
+single events, a third of the gateway's time. So `GrpcStream` runs the coroutine of grpc's write itself, step by step,
+inside the callback that has something to send (below this is called driving). This works because grpc's write is
+a coroutine, and because a coroutine that waits for a future yields this future. Both are checked when the gateway
+starts. If one of the two is not true, each message is written by a task.
 """
 
 from __future__ import annotations
@@ -24,28 +25,29 @@ log = logging.getLogger(__name__)
 
 
 class PeerGone(Exception):
-    """The connection of a stream ended: its client gets neither messages nor a status."""
+    """The connection of a stream has ended, so that its client gets neither messages nor a status."""
 
 
 @runtime_checkable
 class ResponseWriter(ResponseStream, Protocol):
-    """A stream that can be written to without waiting. The first message goes out with `write`.
+    """A stream that can be written to without waiting. Its first message must be sent with `write`.
 
     Attributes:
-        on_writable: called when a pending write has ended, with what went wrong or None; not after `abort`.
-        unsent_bytes: what was handed to `try_write` and is still pending.
+        on_writable: called when a pending write has ended, with its error or None; not called after `abort`.
+        unsent_bytes: how many bytes `try_write` got that are not sent yet; 0 when no write is pending.
     """
 
     on_writable: Callable[[BaseException | None], None]
     unsent_bytes: int
 
     def try_write(self, data: bytes) -> bool:
-        """Begin to write one message, while none is pending.
+        """Begin to write one message. No other write may be pending.
 
-        Return True when the write finished at once, so that the caller can go on. After False `on_writable` is called.
+        Return True if the write has finished at once, so that the caller can write again. After False, `on_writable` is
+        called when the write has ended.
 
         Raises:
-            PeerGone: the client went away.
+            PeerGone: the connection has ended.
         """
 
     def abort(self) -> None:
@@ -53,7 +55,7 @@ class ResponseWriter(ResponseStream, Protocol):
 
 
 class GrpcStream:
-    """The answers of one gRPC call. `drives`: whether to write without a task, see `can_drive`."""
+    """The response messages of one gRPC call. With `drives`, they are written without a task, see `can_drive`."""
 
     __slots__ = ("_begun", "_context", "_coroutine", "_drives", "_pending", "on_writable", "unsent_bytes")
 
@@ -61,7 +63,8 @@ class GrpcStream:
         self._context = context
         self._drives = drives
         self._begun = False
-        # The write under way, when it is driven here; and the future, or else the task, that is waited for.
+        # The coroutine of the last write, if it is driven here. `_pending` is the future that this coroutine waits for;
+        # without driving it is the task that writes.
         self._coroutine: Coroutine[Any, Any, None] | None = None
         self._pending: asyncio.Future[Any] | None = None
         self.on_writable: Callable[[BaseException | None], None] = _nobody
@@ -72,11 +75,12 @@ class GrpcStream:
         try:
             if not self._begun:
                 self._begun = True
-                # By themselves, and never broken off: grpc would send them once more with the status, which then
-                # fails, and the client would wait for ever. No flow control holds headers up, as it may a message.
+                # The headers are sent in a step of their own, which is never cancelled. After a cancellation grpc
+                # would send them again with the status, this would fail, and the client would wait for ever. This
+                # step is short, because flow control delays messages but not headers.
                 await _to_its_end(self._context.send_initial_metadata(()))
             await self._context.write(data)
-        except Exception as error:  # grpc has no public type for it
+        except Exception as error:  # grpc has no public exception type for an ended connection
             raise PeerGone from error
 
     def try_write(self, data: bytes) -> bool:
@@ -92,13 +96,13 @@ class GrpcStream:
         return False
 
     def _go_on(self) -> bool:
-        """Run grpc's write until it waits; return True when it has ended instead."""
+        """Run grpc's write until it waits for something; return True when the write has ended instead."""
         assert self._coroutine is not None
         try:
             future: asyncio.Future[Any] = self._coroutine.send(None)
         except StopIteration:
             return True
-        except Exception as error:  # grpc has no public type for it
+        except Exception as error:  # grpc has no public exception type for an ended connection
             raise PeerGone from error
         self._pending = future
         future.add_done_callback(self._resume)
@@ -135,12 +139,12 @@ class GrpcStream:
         pending.remove_done_callback(self._resume if self._drives else self._task_ended)
         pending.cancel()
         if self._drives and self._coroutine is not None:
-            with suppress(BaseException):  # as the cancellation of a task would end it
+            with suppress(BaseException):  # ends the coroutine in the same way as the cancellation of a task
                 self._coroutine.throw(asyncio.CancelledError())
 
 
 def can_drive() -> bool:
-    """Return whether writes can be driven without tasks here; log it when they cannot. Needs a running event loop."""
+    """Return whether writes can be driven without tasks; log a warning if not. Needs a running event loop."""
     problem = _problem_with_driving()
     if problem:
         log.warning("%s: each message of a stream is written by a task, which takes more processor time", problem)
@@ -171,7 +175,7 @@ async def _waiting_for(future: asyncio.Future[None]) -> None:
 
 
 async def _to_its_end(step: Coroutine[Any, Any, None]) -> None:
-    """Run a step that must not be broken off; a cancellation takes effect behind it."""
+    """Run a step that must not be cancelled. If the caller is cancelled meanwhile, this takes effect after the step."""
     task = asyncio.get_running_loop().create_task(step)
     cancelled: asyncio.CancelledError | None = None
     while not task.done():

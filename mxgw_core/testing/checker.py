@@ -1,10 +1,10 @@
-"""The checker of event streams: were the promises kept to one subscriber, over all its streams?
+"""Checks event streams: whether the gateway kept its promises to one subscriber, over all its streams.
 
 The promises: docs/reference/streams.md#the-promises.
 
-It knows nothing of the gateway's code. It is fed what a client recorded (what it asked for, every frame in order, and
-how each stream ended) and an oracle of what the worker produced. System tests, benchmarks and chaos runs use this one
-module:
+The checker does not depend on how the gateway works. It gets what a client recorded (what the client asked for, every
+frame in order, and how each stream ended), and an oracle that knows what the worker produced. System tests, benchmarks
+and chaos runs all use this module:
 
     checker = StreamChecker(oracle)
     checker.attach(start)                  # the client asks for a stream
@@ -14,9 +14,11 @@ module:
     checker.finish(head)                   # nothing up to `head` may be missing now
     assert not checker.violations, checker.report()
 
-A client library that resumes by itself shows the places where it did so; `StreamChecker` is then fed its items, in the
-form of the observations below. State is bounded: a run may last for days. More than 400 lines, because a checker whose
-parts lie in several modules is hard to check itself.
+A client library that resumes by itself reports each resume. A test of such a library turns what the library yields into
+the observations below, and calls `attach` at each resume.
+
+The memory of a checker is bounded, because a run may last for days. The module has more than 400 lines, because a
+checker that is spread over several modules is hard to check itself.
 """
 
 from __future__ import annotations
@@ -32,7 +34,7 @@ from mxgw.v1.event_service_pb2 import StreamEventsResponse
 from mxgw.v1.events_pb2 import Event, GapReason
 from mxgw_core.api.types import Position
 
-# Violations kept with their words; more are only counted.
+# How many violations are kept with their texts; later violations are only counted.
 KEPT = 50
 
 
@@ -56,7 +58,7 @@ class Promise(enum.Enum):
 
 @dataclass(frozen=True, slots=True)
 class Opened:
-    """StreamOpened."""
+    """A StreamOpened frame."""
 
     epoch: bytes
     from_sequence: int
@@ -75,15 +77,16 @@ class Seen:
     content: Hashable = None
 
 
-# Reasons of gaps that the subscriber's own queue or filter makes of events which were there.
+# Reasons of gaps for events that the log had, and that the subscriber's own policy or filter dropped.
 _OF_THE_SUBSCRIBER = frozenset({"QUEUE_DROPPED", "CONFLATED", "FILTER_CHANGED"})
 
 
 @dataclass(frozen=True, slots=True)
 class Lost:
-    """A Gap; numbers are 0 where they are not known. `reason` is the enum's name without its prefix.
+    """A Gap frame. A number is 0 where it is unknown. `reason` is the name in the enum without its prefix.
 
-    `runs`, when there are some: lengths of alternating runs from `first` on, lost, not lost, lost and so on.
+    `runs` are the lengths of alternating runs from `first` on: lost, not lost, lost and so on. Without `runs` the whole
+    range is lost.
     """
 
     epoch: bytes
@@ -104,7 +107,7 @@ class Lost:
 
 @dataclass(frozen=True, slots=True)
 class Passed:
-    """Progress, or a Heartbeat: everything up to here was delivered, filtered or covered by a Gap."""
+    """A Progress or Heartbeat frame: everything up to `sequence` was delivered, filtered or covered by a Gap."""
 
     epoch: bytes
     sequence: int
@@ -112,7 +115,7 @@ class Passed:
 
 @dataclass(frozen=True, slots=True)
 class SnapshotPart:
-    """A Snapshot frame; `values` are the events that brought the values shown."""
+    """A Snapshot frame. `values` are the events from which the values in the snapshot come."""
 
     epoch: bytes
     sequence: int
@@ -121,7 +124,7 @@ class SnapshotPart:
 
 @dataclass(frozen=True, slots=True)
 class SnapshotDone:
-    """SnapshotEnd."""
+    """A SnapshotEnd frame."""
 
     epoch: bytes
     sequence: int
@@ -132,18 +135,18 @@ Content: TypeAlias = Callable[[Event], Hashable]
 
 
 def value_of(event: Event) -> Hashable:
-    """Return the encoded value of a data change: enough to tell two values apart."""
+    """Return the encoded value of a data change; two different values are encoded differently."""
     return event.data_change.value.SerializeToString(deterministic=True)
 
 
 def seen(events: Iterable[Event], content: Content = value_of) -> Iterator[Seen]:
-    """Yield events as observations; an item is `(server handle, item handle)`."""
+    """Yield an observation for each event; its item is `(server handle, item handle)`."""
     for event in events:
         yield Seen(event.sequence, (event.server_handle, event.item_handle), content(event))
 
 
 def observed(message: StreamEventsResponse, content: Content = value_of) -> Iterator[Observation]:
-    """Yield what a stream frame says; frames that promise nothing (Draining) say nothing."""
+    """Yield the observations in one frame of a stream; none for a frame that promises nothing (Draining)."""
     match message.WhichOneof("frame"):
         case "opened":
             o = message.opened
@@ -178,30 +181,34 @@ def observed(message: StreamEventsResponse, content: Content = value_of) -> Iter
 
 
 class Hole(enum.Enum):
-    """A number that no event has."""
+    """What an oracle returns for a sequence that no event has."""
 
     HOLE = "the worker itself reported a gap here"
 
 
 class Oracle(Protocol):
-    """What the worker produced, known from elsewhere than the stream under test."""
+    """What the worker produced, known from another source than the stream under test."""
 
     def produced(self, epoch: bytes, sequence: int) -> Seen | Hole | None:
-        """Return the event of that number (its content None where it is not known); None when nothing is known."""
+        """Return the event with this sequence, or a `Hole` if no event has it; None when the oracle does not know.
+
+        The content of the returned event is None when the oracle does not know the content.
+        """
 
 
 class NothingKnown:
-    """An oracle for numbers alone: neither contents nor filters are checked."""
+    """An oracle that knows no events. The checker then checks sequences, but neither contents nor filters."""
 
     def produced(self, epoch: bytes, sequence: int) -> None:
-        """Know nothing."""
+        """Return None: the event is unknown."""
 
 
 class RoundRobin:
     """An oracle for sources whose items report strictly in turn, from the first event of the epoch on.
 
-    Event `s` is value `(s - 1) // n` of item `(s - 1) % n`. `content(index, count)` computes it, for example from
-    `expected_value` of the simulator's profile `load` (up to 500 items, advised in one bulk call).
+    With `n` items, event `s` has value number `(s - 1) // n` of item number `(s - 1) % n`. `content(index, count)`
+    returns this value for the numbers of item and value, for example with `expected_value` of the simulator's profile
+    `load` (up to 500 items, advised in one bulk call).
     """
 
     def __init__(self, epoch: bytes, items: Sequence[Hashable], content: Callable[[int, int], Hashable]) -> None:
@@ -221,7 +228,7 @@ class RoundRobin:
 
 @dataclass(frozen=True, slots=True)
 class Violation:
-    """A promise that was not kept, on which of the subscriber's streams (from 1), and how."""
+    """A promise that was not kept, the number of the stream (the subscriber's first is 1), and what happened."""
 
     promise: Promise
     stream: int
@@ -232,17 +239,18 @@ class Violation:
 
 
 class StreamChecker:
-    """Judges what one subscriber was given, over all its streams; see the module's docstring.
+    """Checks what one subscriber got, over all its streams; see the module's docstring.
 
     Args:
-        visible: what the subscriber's filter lets pass, by item; None is no filter.
-        permitted: what it may see at all, by item; None is everything.
-        may_lose: whether this loss is excused; None excuses every loss that a gap names. A run in which everything
-            stays retained passes `lambda lost: False`.
+        visible: returns whether the subscriber's filter lets an item pass; None means that there is no filter.
+        permitted: returns whether the subscriber is allowed to see an item; None allows every item.
+        may_lose: returns whether a loss is excused; None excuses every loss that a gap names. A test in which
+            everything stays retained uses `lambda lost: False`.
 
     Attributes:
-        violations: the first `KEPT` of them; `counts` has all by promise.
-        unjudged: numbers that a filter may have hidden, of which the oracle knows nothing.
+        violations: the first `KEPT` violations. `counts` has the number of all violations for each promise.
+        unjudged: how many events did not come that the filter perhaps hid, because the oracle does not know their
+        items.
     """
 
     def __init__(
@@ -264,22 +272,22 @@ class StreamChecker:
         self._begin_anew()
 
     def _begin_anew(self) -> None:
-        # Everything up to here was delivered, filtered or covered by a gap.
+        # Everything up to this position was delivered, filtered or covered by a gap.
         self._at: Position | None = None
-        # The highest sequence that was said to be passed, by progress, heartbeat or snapshot.
+        # The highest sequence that a progress, a heartbeat or the end of a snapshot has reported.
         self._marked = 0
         self._delivered, self._gapped = _Ranges(), _Ranges()
         self._newest: dict[Hashable, int] = {}
 
     @property
     def position(self) -> Position | None:
-        """The position up to which the subscriber was given everything; None before it was given anything."""
+        """The position up to which the subscriber got everything; None before its first stream was opened."""
         return self._at
 
     # what the client did
 
     def attach(self, start: Position | None = None) -> None:
-        """The client asks for a stream after `start`; None for a fresh start, independent of earlier streams."""
+        """Record that the client asks for a stream after `start`. With None, it starts anew, whatever it got before."""
         if self._is_running:
             self._found(Promise.ENDED, "it was followed by another without having ended")
         self.streams += 1
@@ -288,9 +296,10 @@ class StreamChecker:
         self._start = start
         self._opened: Opened | None = None
         self._snapshot: SnapshotPart | None = None
-        # The reason of the gap that must come first.
+        # The reason of the gap with which this stream must begin; None when no such gap is due.
         self._owed: str | None = None
-        # Up to here everything was promised; up to here a gap was, which must come before anything behind it. 0: none.
+        # A complete resume promises everything up to the sequence `_promised`. An incomplete resume within the log
+        # promises a gap that begins at or before the sequence `_owes_hole_until`. 0: there is no such promise.
         self._promised = self._owes_hole_until = 0
         if start is None or (self._at is not None and start.epoch != self._at.epoch):
             self._begin_anew()
@@ -301,14 +310,14 @@ class StreamChecker:
                     f"it was asked for after {start.sequence}, but only {self._at.sequence} had been handed over",
                 )
             elif self._at is not None and not self._delivered.meets(start.sequence + 1, self._at.sequence):
-                # It asks again for what had only been said to be lost, or passed: that may come after all.
+                # The client asks again for a range that was only reported as lost or passed. Events of it may come now.
                 self._at = start
                 self._gapped.cut(start.sequence)
                 self._marked = min(self._marked, start.sequence)
             self._at = self._at or start
 
     def end(self, reason: str) -> None:
-        """The stream ended, for this reason; the client's own wish to end it is a reason as well."""
+        """Record that the stream ended, and for which reason. That the client wanted to end it is a reason as well."""
         if not self._is_running:
             raise ValueError("no stream is running: call attach first")
         self._is_running = False
@@ -316,7 +325,7 @@ class StreamChecker:
             self._found(Promise.ENDED, "it ended without a reason")
 
     def finish(self, head: int | None = None) -> None:
-        """No more streams come. With `head`, nothing up to it may be missing now."""
+        """Record that no more streams come. With `head`, check that the subscriber got everything up to `head`."""
         if self._is_running:
             self._found(Promise.ENDED, "it never ended")
             self._is_running = False
@@ -325,7 +334,7 @@ class StreamChecker:
             self._passes_over(head, Promise.COMPLETE, f"the subscriber was given nothing after {at}, of {head}")
 
     def report(self) -> str:
-        """Return what was found, in words."""
+        """Return the counts and the violations as text."""
         figures = (
             f"{self.events} events, {self.gaps} gaps ({self.lost_events} lost), {self.streams} streams, "
             f"{self.resumes} resumes, {self.unjudged} unjudged: {self.counts.total()} violations"
@@ -335,7 +344,7 @@ class StreamChecker:
     # what it was given
 
     def observe(self, observation: Observation) -> None:
-        """Judge the next thing the client was given."""
+        """Check the next observation of the running stream."""
         if not self._is_running:
             raise ValueError("no stream is running: call attach first")
         if isinstance(observation, Opened):
@@ -386,7 +395,7 @@ class StreamChecker:
                 self._found(Promise.RESUMABLE, f"recovered after {opened.from_sequence}, not after {start.sequence}")
 
     def _pay(self, observation: Observation) -> None:
-        """Make sure that the gap of an incomplete resume comes before anything but older stored events."""
+        """Check that an incomplete resume begins with its gap. Only older events of a history store may come before."""
         assert self._opened is not None
         if (
             self._owed == "RING_EVICTED"
@@ -395,7 +404,7 @@ class StreamChecker:
         ):
             return
         if self._owed == "RING_EVICTED" and self._here().sequence >= self._opened.oldest_sequence - 1:
-            self._owed = None  # a store had all that is older; what is missing lies within the log
+            self._owed = None  # a history store had all older events, so what is missing lies within the log
             return
         owed, self._owed = self._owed, None
         if isinstance(observation, Lost) and observation.reason == owed:
@@ -405,7 +414,11 @@ class StreamChecker:
             self._stand_at_opening()
 
     def _hold_to_its_word(self, observation: Observation) -> None:
-        """Make sure that a complete resume has no gap in what was there, and one that is not has a gap."""
+        """Check what the opening of a resume announced about the events up to the head at that moment.
+
+        If `recovered` was true, only the subscriber's own policy or filter may cause a gap among these events. If it
+        was false, there must be a gap.
+        """
         if isinstance(observation, Lost) and observation.first:
             if observation.first <= self._promised and observation.reason not in _OF_THE_SUBSCRIBER:
                 self._found(
@@ -481,14 +494,15 @@ class StreamChecker:
             self._found(Promise.MINIMAL, f"{lost} covers what had been {what} up to {at.sequence}")
         if lost.reason == "RING_EVICTED" and lost.last >= self._opened.oldest_sequence:
             self._found(Promise.MINIMAL, f"{lost}, but events from {self._opened.oldest_sequence} on were retained")
-        # A worker whose outbox ran over did produce what it lost: only the caller can know whether that may be.
+        # A worker whose outbox overflowed has produced the lost events, so the oracle can know them. Such a loss is
+        # only allowed if `may_lose` excuses it.
         if lost.reason.startswith("SOURCE_") or (lost.reason.startswith("WORKER_") and not is_excused):
             self._judge_hole(lost)
         self._passes_over(lost.first - 1, Promise.COMPLETE, f"{lost} came after {at.sequence}")
         self.lost_events += lost.count or events
         for first, last in lost.ranges():
             self._gapped.add(first, last)
-        if not lost.runs:  # else what is not lost of it is still to come
+        if not lost.runs:  # with `runs`, the events between the lost runs are still to come
             self._at = Position(at.epoch, max(at.sequence, lost.last))
 
     def _judge_hole(self, lost: Lost) -> None:
@@ -537,7 +551,7 @@ class StreamChecker:
         return self._at
 
     def _passes_over(self, until: int, promise: Promise, text: str) -> None:
-        """Make sure that nothing the subscriber should have been given lies between its position and `until`."""
+        """Report `promise` as broken if the subscriber should have got something between its position and `until`."""
         at = self._here() if self._at is not None else Position(b"", 0)
         missing: list[int] = []
         for sequence in range(at.sequence + 1, until + 1):
@@ -561,7 +575,7 @@ class StreamChecker:
 
 
 def _owed(opened: Opened, start: Position) -> str | None:
-    """Return the reason of the gap that a resume after `start` must begin with, None when it must be complete."""
+    """Return the reason of the gap with which a resume after `start` must begin; None when no such gap is due."""
     if start.epoch != opened.epoch:
         return "EPOCH_CHANGED"
     if start.sequence > opened.head_sequence:
@@ -574,7 +588,7 @@ def _name(observation: Observation) -> str:
 
 
 class _Ranges:
-    """A set of numbers, kept as ranges."""
+    """A set of numbers that is stored as ranges."""
 
     def __init__(self) -> None:
         self._firsts: list[int] = []
@@ -587,7 +601,7 @@ class _Ranges:
         self._firsts[low:high], self._lasts[low:high] = [first], [last]
 
     def cut(self, after: int) -> None:
-        """Remove every number behind `after`."""
+        """Remove every number above `after`."""
         keep = bisect_right(self._firsts, after)
         del self._firsts[keep:], self._lasts[keep:]
         if keep:

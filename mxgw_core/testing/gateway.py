@@ -1,4 +1,4 @@
-"""Run a whole gateway inside a test: real sockets, real worker processes, everything gone afterwards."""
+"""Runs a whole gateway inside a test, with real sockets and real worker processes, and ends it with the test."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from mxgw_core.plugins import PluginHost
 
 @dataclass(frozen=True, slots=True)
 class RunningGateway:
-    """A gateway that serves. `target` is what a client connects to; `directory` holds its private files."""
+    """A gateway that serves calls. `target` is its address for clients; `directory` holds its private files."""
 
     app: GatewayApp
     settings: Settings
@@ -39,14 +39,15 @@ async def running_gateway(
 ) -> AsyncIterator[RunningGateway]:
     """Serve a gateway while the block runs, then shut it down in order.
 
-    `overrides` are settings by dotted key, for example `{"plugins.enabled": ["hello"], "limits.sessions": 2}`; nothing
-    else (no settings.toml, no environment) has a say. The gateway listens on a Unix socket in a short private
-    directory of its own unless `gateway.listen` is overridden.
+    `overrides` are settings by dotted key, for example `{"plugins.enabled": ["hello"], "limits.sessions": 2}`. All
+    other settings have their defaults, unless `directory` has a settings.toml; environment variables are not read.
+    Unless `gateway.listen` is overridden, the gateway listens on a Unix socket in `directory`; without `directory`, in
+    a new temporary directory.
 
     Raises:
         MxgwError: the gateway cannot start with these settings.
     """
-    # Short on purpose: a Unix socket's path has little room, and pytest's directories are long.
+    # The path of this directory is short, because the path of a Unix socket must be short. Pytest's paths are too long.
     base = Path(tempfile.mkdtemp(prefix="mxgw-")) if directory is None else directory
     try:
         keys: dict[str, object] = {
@@ -60,7 +61,7 @@ async def running_gateway(
         async with asyncio.TaskGroup() as tasks:
             tasks.create_task(app.run(), name="gateway")
             await app.wait_ready()
-            if app.addresses:  # else it could not start, and the task group raises why
+            if app.addresses:  # without addresses the gateway could not start, and the task group raises the error
                 try:
                     yield RunningGateway(app, loaded.settings, plugins, app.addresses[0], base)
                 finally:
@@ -73,7 +74,7 @@ async def running_gateway(
 
 
 def _innermost(error: BaseException) -> BaseException:
-    """Return the one error inside nested groups of one, or the group itself."""
+    """Unwrap exception groups that hold a single error; return a larger group unchanged."""
     while isinstance(error, BaseExceptionGroup) and len(error.exceptions) == 1:
         error = error.exceptions[0]
     return error

@@ -1,1 +1,3 @@
-"""The wire contracts of mxgw; everything below is generated from the .proto files beside it."""
+"""The wire contracts of mxgw. The packages in here are generated from .proto files; `convert` and `private_files` are
+written by hand.
+"""

@@ -1,6 +1,8 @@
-"""Python values and native MXAccess numbers to and from contract messages; shared by worker and client.
+"""Converts Python values and native MXAccess numbers to contract messages and back. Worker and client share this
+module.
 
-Hand-written, beside the generated code, because both ends of the wire need the same answers.
+The module is written by hand. It is beside the generated code, because both ends of the wire must convert in the same
+way.
 """
 
 from __future__ import annotations
@@ -24,7 +26,7 @@ _CATEGORIES = frozenset(v.MxStatusCategory.values())
 _SOURCES = frozenset(v.MxStatusSource.values())
 _DATA_TYPES = frozenset(v.MxDataType.values())
 
-# The native MxDataType that each kind of value carries when nothing more is said.
+# Native MxDataType numbers, one for each kind of value.
 # Source: docs/reference/mxaccess.md#data-types.
 BOOLEAN, INTEGER, FLOAT, DOUBLE, STRING, TIME, ELAPSED_TIME = range(1, 8)
 
@@ -35,12 +37,12 @@ def timestamp_from_ns(ns: int) -> Timestamp:
 
 
 def timestamp_to_ns(stamp: Timestamp) -> int:
-    """Return nanoseconds since 1970 (UTC)."""
+    """Return the time in nanoseconds since 1970 (UTC)."""
     return stamp.seconds * 1_000_000_000 + stamp.nanos
 
 
 def timestamp_from_datetime(moment: datetime) -> Timestamp:
-    """Return the Timestamp of `moment`; a naive one is taken as UTC."""
+    """Return the Timestamp of `moment`. A `moment` without a time zone is taken as UTC."""
     if moment.tzinfo is None:
         moment = moment.replace(tzinfo=UTC)
     stamp = Timestamp()
@@ -49,7 +51,7 @@ def timestamp_from_datetime(moment: datetime) -> Timestamp:
 
 
 def timestamp_to_datetime(stamp: Timestamp) -> datetime:
-    """Return an aware UTC datetime, exact to the microsecond."""
+    """Return the time as a datetime in UTC, exact to the microsecond."""
     return stamp.ToDatetime(tzinfo=UTC)
 
 
@@ -61,12 +63,12 @@ def duration_from_seconds(seconds: float) -> Duration:
 
 
 def duration_to_seconds(duration: Duration) -> float:
-    """Return seconds."""
+    """Return the duration in seconds."""
     return duration.seconds + duration.nanos / 1_000_000_000
 
 
 def quality_class(raw_quality: int) -> v.Quality.ValueType:
-    """Return the OPC class of a raw quality: bits 0xC0 after masking with 0xFF.
+    """Return the class of a raw quality: good, uncertain or bad. Only the bits 0xC0 of the quality decide.
 
     Source: docs/reference/mxaccess.md#qualities.
     """
@@ -80,7 +82,9 @@ def quality_class(raw_quality: int) -> v.Quality.ValueType:
 
 
 def status(success: int, category: int, detected_by: int, detail: int) -> v.MxStatus:
-    """Return the message of one MXSTATUS_PROXY, from its native numbers; unknown numbers keep their raw form."""
+    """Return the message of one MXSTATUS_PROXY. Each native number is kept in a raw field; the mapped field beside it
+    is UNSPECIFIED when the number is unknown.
+    """
     return v.MxStatus(
         success=success,
         category=_mapped_category(category),
@@ -108,31 +112,32 @@ def _mapped_detail(native: int) -> v.MxStatusDetail.ValueType:
 
 
 def mapped_data_type(native: int) -> v.MxDataType.ValueType:
-    """Return the mapped enum of a native MxDataType number."""
+    """Return the mapped enum value of a native MxDataType number; UNSPECIFIED when the number is unknown."""
     number = native + 2
     return v.MxDataType.ValueType(number) if number in _DATA_TYPES else v.MX_DATA_TYPE_UNSPECIFIED
 
 
 def ok_status() -> v.MxStatus:
-    """Return the status of an undisturbed success, as MXAccess sends it (success -1, category Ok)."""
+    """Return the status of a plain success, as MXAccess sends it: success -1, category Ok."""
     return status(-1, 0, 1, 0)
 
 
 def is_ok(statuses: Sequence[v.MxStatus]) -> bool:
-    """Return whether no status is a failure (`success == 0`)."""
+    """Return True when no status is a failure (`success == 0`)."""
     return all(s.success != 0 for s in statuses)
 
 
 def to_value(value: PyValue, data_type: int | None = None) -> v.MxValue:
     """Return the message of a Python value.
 
-    `data_type` is a native MxDataType number (docs/reference/mxaccess.md#data-types): it decides between float and
-    double, int and long, and names the meaning of strings; without it bool, int, float, str, datetime, timedelta,
-    bytes and sequences of one of them map to their own kind. None maps to a value without a kind.
+    `data_type` is a native MxDataType number (docs/reference/mxaccess.md#data-types), which is stored in the message.
+    It decides between float and double, and it limits an int to 32 bits when it is Integer. Without `data_type`, a
+    bool, int, float, str, datetime, timedelta or bytes becomes the kind that fits its own type, and a list or tuple
+    becomes an array. None becomes a value without a kind.
 
     Raises:
-        TypeError: the value has a type no MXAccess value has, or does not fit `data_type`.
-        OverflowError: an integer needs more than 64 bits, or more than 32 and `data_type` is Integer.
+        TypeError: no MXAccess value has the type of `value`, or the type does not fit `data_type`.
+        OverflowError: an integer does not fit 64 bits, or it does not fit 32 bits and `data_type` is Integer.
     """
     message = v.MxValue()
     if value is None:
@@ -234,7 +239,7 @@ def _empty_array(data_type: int | None) -> v.MxArray:
 
 
 def from_value(message: v.MxValue) -> PyValue:
-    """Return the Python value of a message: None when it has no kind, a list for an array."""
+    """Return the Python value of a message: None when the message has no kind, a list when it is an array."""
     match message.WhichOneof("kind"):
         case "boolean":
             return message.boolean

@@ -1,6 +1,8 @@
-"""Files with secrets, for the gateway, its workers, plugins and clients alike: only their owner may use them.
+"""Reads files with secrets, for the gateway, its workers, plugins and clients. No other user may have access to such a
+file.
 
-POSIX modes only; on Windows a file's access list is the business of whoever put it there.
+Only POSIX file modes are checked. On Windows nothing is checked: whoever puts the file there has to set its access
+list.
 """
 
 from __future__ import annotations
@@ -12,21 +14,23 @@ from pathlib import Path
 
 
 def exposure(mode: int, path: Path) -> str:
-    """Return why a file of this mode (`st_mode`) is no place for a secret, and what to do; "" when it is one."""
+    """Return why a file with this mode (`st_mode`) is not safe for a secret, and how to correct it; "" when it is
+    safe.
+    """
     if os.name != "posix" or not mode & 0o077:
         return ""
     return f"other users may read it (mode {stat.S_IMODE(mode):04o}); run: chmod 600 {path}"
 
 
 def read_private(path: Path) -> bytes:
-    """Return what a file with a secret holds.
+    """Return the content of a file with a secret.
 
     Raises:
-        PermissionError: others may use it; `strerror` says what to do.
-        OSError: it cannot be read.
+        PermissionError: other users have access to the file; `strerror` says how to correct it.
+        OSError: the file cannot be read.
     """
     with path.open("rb") as file:
-        # Judged on the open file, so that what was judged is what is read.
+        # The mode is read from the open file, so that the file that is checked is also the file that is read.
         if why := exposure(os.fstat(file.fileno()).st_mode, path):
             raise PermissionError(errno.EACCES, why, str(path))
         return file.read()

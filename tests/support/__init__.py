@@ -1,1 +1,1 @@
-"""What several tests need: events, clocks, scripted peers, plugins in the making. Holds no tests."""
+"""What tests of several parts need, for example events, clocks and scripted workers. This package contains no tests."""

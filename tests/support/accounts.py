@@ -1,6 +1,6 @@
-"""An independent account of one stream: every sequence once, in order, as an event or inside a gap.
+"""Checks one stream: every sequence must come exactly once and in order, as an event or inside a gap.
 
-It reads what a client would read (encoded frames), and knows nothing of how a gateway makes them.
+The check reads the encoded frames, as a client does, and uses none of the gateway's code that makes them.
 """
 
 from __future__ import annotations
@@ -20,20 +20,24 @@ ItemKey = tuple[int, int]
 
 @dataclass
 class Account:
-    """Feed it every frame behind sequence `at`; it raises as soon as one is out of place."""
+    """Checks the frames of one stream. Pass every frame to it; it raises AssertionError when a frame does not fit.
+
+    `at` is the sequence up to which everything was delivered or lost. Set it to the position at which the stream
+    begins.
+    """
 
     at: int = 0
     events: dict[int, e.Event] = field(default_factory=dict)
-    # Sequence -> reason of the gap that it is lost in.
+    # Key: a lost sequence. Value: the reason of the gap that names it.
     lost: dict[int, int] = field(default_factory=dict)
     gaps: list[e.Gap] = field(default_factory=list)
-    # What a gap said is not lost and follows, until it came.
+    # The sequences inside a gap's range that are not lost and must still come as events.
     _owed: set[int] = field(default_factory=set)
     _last_event: int = 0
     _last_lost: int = 0
 
     def take(self, items: Iterable[Output]) -> None:
-        """Take what a subscriber hands over."""
+        """Check the chunks and gaps that a subscriber returned."""
         for item in items:
             if isinstance(item, Chunk):
                 self.frame(StreamEventsResponse.FromString(item.frame))
@@ -41,7 +45,7 @@ class Account:
                 self.frame(StreamEventsResponse.FromString(gap_frame(EPOCH, item)))
 
     def frame(self, message: StreamEventsResponse) -> None:
-        """Take one frame."""
+        """Check one frame."""
         if message.HasField("gap"):
             self._gap(message.gap)
         elif message.HasField("events"):
@@ -89,13 +93,13 @@ class Account:
             assert not (self.at in self.events and self.at in self.lost), f"{self.at} is lost and delivered"
 
     def lost_for(self, reason: int) -> set[int]:
-        """Return the sequences in gaps of a reason."""
+        """Return all sequences that were lost for this reason."""
         return {sequence for sequence, why in self.lost.items() if why == reason}
 
 
 @dataclass
 class Produced:
-    """What a worker produced: an event, or None for a sequence that no event fills."""
+    """What a worker produced. Key: a sequence. Value: its event, or None when the sequence has no event."""
 
     happened: dict[int, e.Event | None] = field(default_factory=dict)
 
@@ -108,7 +112,7 @@ class Produced:
         return {sequence: event for sequence, event in self.happened.items() if event is not None}
 
     def newest(self, until: int) -> dict[ItemKey, int]:
-        """Return the sequence of the newest data change of each item."""
+        """Return the sequence of the newest data change of each item, up to the sequence `until`."""
         found: dict[ItemKey, int] = {}
         for sequence, event in self.events.items():
             if sequence <= until and event.kind == e.EVENT_KIND_DATA_CHANGE:
@@ -116,7 +120,10 @@ class Produced:
         return found
 
     def check(self, account: Account, after: int = 0) -> None:
-        """Everything behind `after` that is not lost was delivered as it was produced, and the counts are right."""
+        """Assert that the account fits what was produced after the sequence `after`.
+
+        Every event that is not lost was delivered unchanged, and the count of every gap of a policy is right.
+        """
         expected = {s: event for s, event in self.events.items() if after < s <= account.at and s not in account.lost}
 
         assert account.events == expected

@@ -1,4 +1,4 @@
-"""A real domain controller of Active Directory (Samba's) on a loopback address of its own, and a relay in its way."""
+"""A real Active Directory domain controller (Samba) on a loopback address, and a relay that blocks some requests."""
 
 from __future__ import annotations
 
@@ -28,7 +28,8 @@ READER_DN, READER_PASSWORD = f"CN=reader,{PEOPLE}", "Reader-password-1"
 PASSWORDS = {"anna": "Anna-password-1", "vera": "Vera-password-1", "nora": "Nora-password-1"}
 _ADMIN_PASSWORD = "Admin-password-1"
 _SECURITY_GROUP, _DISTRIBUTION_GROUP = -2147483646, 2
-# Members of each group: vera is three groups below gateway-viewers, and there is a circle.
+# Key: a group. Value: its members. The user vera is in gateway-viewers through three nested groups, and two of the
+# groups contain each other.
 _MEMBERS = {
     "line4": ["vera"],
     "crew": ["line4", "round"],
@@ -55,16 +56,19 @@ class ActiveDirectory:
 
 @contextmanager
 def running_active_directory(folder: Path) -> Iterator[ActiveDirectory]:
-    """Run one for the length of a block; skip the test where there is none to run. It takes some seconds to make."""
+    """Run a domain controller during the `with` block.
+
+    Making it takes some seconds. Skip the test if Samba is missing.
+    """
     if shutil.which("samba", path=f"{os.environ['PATH']}:/usr/sbin") is None or shutil.which("samba-tool") is None:
         pytest.skip("samba is not installed; this installs it: scripts/install_test_services.sh")
     if os.geteuid() != 0:
         pytest.skip("a domain controller listens on ports that only root may use")
-    # The ports are fixed, so the address is what differs between runs.
+    # The ports are fixed, so each run takes another loopback address.
     address = ".".join(["127", *(str(secrets.randbelow(250) + 2) for _ in range(3))])
     authority = Authority(folder, "domain-ca", address)
     pair = authority.issue("controller")
-    pair.key.chmod(0o600)  # else samba refuses it
+    pair.key.chmod(0o600)  # samba refuses a key file that others can read
     options = {
         "interfaces": f"{address}/8",
         "bind interfaces only": "yes",
@@ -105,8 +109,8 @@ def _run(command: Sequence[str]) -> None:
 
 @contextmanager
 def _administrator(address: str, process: subprocess.Popen[bytes]) -> Iterator[Any]:
-    """Yield a connection, once the controller answers."""
-    # ldap3's own check of host names is deprecated and warns; it is our own server here.
+    """Yield a connection of the administrator, as soon as the controller answers."""
+    # The server is our own, so its host name need not be checked. (ldap3's own check is deprecated and warns.)
     tls = ldap3.Tls(validate=ssl.CERT_NONE)
     server = ldap3.Server(address, port=636, use_ssl=True, tls=tls, get_info=ldap3.NONE, connect_timeout=5)
     user = f"CN=Administrator,CN=Users,{SUFFIX}"
@@ -147,9 +151,10 @@ def _fill(connection: Any) -> None:
 
 @contextmanager
 def hindered(directory: ActiveDirectory, folder: Path, word: bytes, *, cuts: bool) -> Iterator[tuple[str, Path]]:
-    """Relay to a directory, but for requests that hold `word`: those never arrive, or cut their connection.
+    """Relay requests to a directory server, except requests that contain `word`.
 
-    Yields the relay's URL, and the CA of its certificate.
+    A request with `word` is dropped; with `cuts`, its connection is closed instead. Yield the URL of the relay, and the
+    CA file of its certificate.
     """
     authority = Authority(folder, "relay-ca")
     pair = authority.issue("relay")
@@ -169,7 +174,7 @@ def hindered(directory: ActiveDirectory, folder: Path, word: bytes, *, cuts: boo
         sink.close()
 
     async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        # Cut, not closed: who says goodbye in TLS waits for the other side, and may be waited for by nobody.
+        # The connection is aborted and not closed, because closing in TLS would wait for an answer of the other side.
         try:
             there, back_to = await asyncio.open_connection(directory.address, 636, ssl=back)
             try:
@@ -187,6 +192,6 @@ def hindered(directory: ActiveDirectory, folder: Path, word: bytes, *, cuts: boo
         async with server:
             yield f"ldaps://127.0.0.1:{server.sockets[0].getsockname()[1]}"
 
-    # In one thread: two must not use a TLS connection at a time.
+    # The relay runs in one thread, because two threads must not use a TLS connection at the same time.
     with in_background(relay) as (url, _):
         yield url, authority.root

@@ -1,4 +1,4 @@
-"""A session that goes through a restart of its gateway, and a subscriber that follows it, watched by the judge."""
+"""Helpers for a session whose gateway is restarted, and for a subscriber that follows it and checks its stream."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def after(checker: StreamChecker) -> StartPosition:
 
 
 async def adopted(client: Client, session_id: str, timeout_s: float = 60) -> ss.Session:
-    """Wait until the session serves again, and return it."""
+    """Wait until a gateway has adopted the session and it is READY. Return its state."""
     async with asyncio.timeout(timeout_s):
         while True:
             answer = await client.sessions.GetSession(
@@ -45,7 +45,7 @@ async def adopted(client: Client, session_id: str, timeout_s: float = 60) -> ss.
 
 
 async def follow(client: Client, session_id: str, checker: StreamChecker, events: int, **fields: Any) -> None:
-    """Feed a checker with at least `events` more events, resuming where it stands; then leave."""
+    """Pass at least `events` more events to a checker, starting after its position, and then end the stream."""
     resuming = checker.position is not None
     start = after(checker) if resuming else StartPosition(oldest_retained={})
     checker.attach(checker.position if resuming else None)
@@ -59,7 +59,7 @@ async def follow(client: Client, session_id: str, checker: StreamChecker, events
                 checker.observe(observation)
     stream.cancel()
     checker.end("LEFT")
-    # The gateway learns of it a little later; until then the session has its one subscriber still.
+    # Wait until the gateway has noticed the end of the stream, as a session can have only one subscriber.
     request = ss.GetSessionRequest(session_id=session_id)
     async with asyncio.timeout(60):
         while (await client.sessions.GetSession(request)).session.subscribers:  # noqa: ASYNC110  another process's state

@@ -1,4 +1,4 @@
-"""Alarms for tests: records in a line, and clients of a gateway's AlarmService that check what they get."""
+"""Alarm records for tests, and clients of the AlarmService that check what they receive."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ NONE = alarms_pb2.ALARM_PROVIDER_NONE
 def record(
     reference: str = "T.Level", state: int = UNACK_ALM, *, priority: int = 100, raised: int = 1, **fields: Any
 ) -> alarms_pb2.Alarm:
-    """Return a native record; `raised` is seconds, and makes the id of the occurrence."""
+    """Return a native alarm record. `raised` is its time in seconds, from which the id of the occurrence is made."""
     alarm = alarms_pb2.Alarm(
         reference=reference,
         alarm_id=fields.pop("alarm_id", f"{reference}#{raised}"),
@@ -45,7 +45,7 @@ def record(
 
 
 def degraded(reference: str = "T.Level", state: int = UNACK_ALM, *, priority: int = 100) -> alarms_pb2.Alarm:
-    """Return a record as the fallback makes it."""
+    """Return a record as the fallback provider makes it."""
     return alarms_pb2.Alarm(
         reference=reference,
         alarm_id=f"attributes:{reference}",
@@ -58,7 +58,7 @@ def degraded(reference: str = "T.Level", state: int = UNACK_ALM, *, priority: in
 
 @dataclass
 class Reader:
-    """One client: its list of alarms, kept as the contract says, and everything it was told."""
+    """One client: it keeps its list of alarms as the contract says, and stores everything that it received."""
 
     states: dict[str, int] = field(default_factory=dict)
     events: list[alarms_pb2.AlarmEvent] = field(default_factory=list)
@@ -75,11 +75,11 @@ class Reader:
 
     @property
     def providers(self) -> list[int]:
-        """Every provider that was announced, in order."""
+        """All providers that were announced, in order."""
         return [e.provider_changed.current.provider for e in self.events if e.HasField("provider_changed")]
 
     def take(self, message: pb.StreamAlarmsResponse) -> None:
-        """Take a frame over, and make sure that it fits what came before."""
+        """Process one frame, and assert that it fits the frames before."""
         match message.WhichOneof("frame"):
             case "opened":
                 self.opened = message.opened
@@ -113,7 +113,7 @@ class Reader:
 
 
 class AlarmClient:
-    """The stubs of one channel."""
+    """A client of the AlarmService on one channel."""
 
     def __init__(self, channel: grpc.aio.Channel, metadata: Sequence[tuple[str, str]]) -> None:
         self.stub: Any = alarm_service_pb2_grpc.AlarmServiceStub(channel)
@@ -121,7 +121,7 @@ class AlarmClient:
         self.metadata = metadata
 
     async def query(self, **wanted: Any) -> pb.QueryActiveAlarmsResponse:
-        """Return the first page."""
+        """Return the first page of the active alarms."""
         page_size = wanted.pop("page_size", 0)
         request = pb.QueryActiveAlarmsRequest(filter=pb.AlarmFilter(**wanted), page_size=page_size)
         answer: pb.QueryActiveAlarmsResponse = await self.stub.QueryActiveAlarms(
@@ -130,7 +130,7 @@ class AlarmClient:
         return answer
 
     async def acknowledge(self, *references: str, **fields: Any) -> pb.AcknowledgeAlarmResponse:
-        """Acknowledge."""
+        """Acknowledge alarms, and return the answer."""
         request = pb.AcknowledgeAlarmRequest(references=references, **fields)
         answer: pb.AcknowledgeAlarmResponse = await self.stub.AcknowledgeAlarm(
             request, metadata=self.metadata, timeout=60
@@ -138,11 +138,11 @@ class AlarmClient:
         return answer
 
     def stream(self, **fields: Any) -> Any:
-        """Begin to follow."""
+        """Open a stream of alarms."""
         return self.stub.StreamAlarms(pb.StreamAlarmsRequest(**fields), metadata=self.metadata)
 
     async def speaking(self, provider: int, timeout_s: float = 60) -> pb.QueryActiveAlarmsResponse:
-        """Wait until this provider speaks."""
+        """Wait until this provider reports the alarms."""
         async with asyncio.timeout(timeout_s):
             while True:
                 answer = await self.query()
@@ -152,7 +152,10 @@ class AlarmClient:
 
 
 async def control(gateway: RunningGateway, name: str, value: bool) -> None:
-    """Write a control of the monitor's own simulator, past the gateway, which lets nobody else use that session."""
+    """Write to a control item of the simulator from which the gateway gets its alarms.
+
+    The command is sent to the worker directly, because the gateway refuses commands of others for this session.
+    """
     registry = gateway.app.gateway._registry
 
     assert registry is not None
@@ -182,7 +185,7 @@ async def control(gateway: RunningGateway, name: str, value: bool) -> None:
 
 @asynccontextmanager
 async def alarm_client(target: str, key: str = "") -> AsyncIterator[AlarmClient]:
-    """Connect to a gateway's AlarmService."""
+    """Connect to the AlarmService of a gateway."""
     metadata = (("authorization", f"Bearer {key}"),) if key else ()
     options = (("grpc.use_local_subchannel_pool", 1), ("grpc.max_receive_message_length", 1 << 26))
     async with grpc.aio.insecure_channel(target, options=options) as channel:
@@ -191,7 +194,10 @@ async def alarm_client(target: str, key: str = "") -> AsyncIterator[AlarmClient]
 
 @asynccontextmanager
 async def reading(stream: Any) -> AsyncIterator[tuple[Reader, Callable[[Callable[[Reader], bool]], Any]]]:
-    """Read a stream beside the block; yield its reader, and a wait for something to be true of it."""
+    """Read a stream in a task during the block.
+
+    Yield its reader, and a function that waits for a condition on the reader.
+    """
     reader, news = Reader(), asyncio.Event()
 
     async def read() -> None:
@@ -215,7 +221,10 @@ async def reading(stream: Any) -> AsyncIterator[tuple[Reader, Callable[[Callable
 
 
 def settings(**overrides: object) -> Mapping[str, object]:
-    """Return settings of a gateway with quick alarms; names are below plugins.alarms, or dotted as they are."""
+    """Return settings of a gateway with alarms and short delays.
+
+    The names of `overrides` are keys of `plugins.alarms`. A name with `__` is a full key, with `__` in place of dots.
+    """
     found: dict[str, object] = {
         "plugins.enabled": ["alarms"],
         "plugins.alarms.poll_interval_s": 0.05,

@@ -1,4 +1,4 @@
-"""An asyncio event loop in a thread, for tests that block."""
+"""An asyncio event loop in a thread, for tests that are not asynchronous."""
 
 from __future__ import annotations
 
@@ -14,14 +14,14 @@ _LONGEST_S = 60
 
 
 class Run(Protocol):
-    """Runs a coroutine in that loop and waits for its result."""
+    """Runs a coroutine in the loop of the thread, and returns its result."""
 
     def __call__(self, coroutine: Coroutine[Any, Any, T], /) -> T: ...
 
 
 @contextmanager
 def in_background(manager: Callable[[], AbstractAsyncContextManager[T]]) -> Iterator[tuple[T, Run]]:
-    """Hold what `manager` makes while the block runs; what it started and left running is cancelled."""
+    """Enter an asynchronous context manager in the loop of a thread during the block. Tasks left over are cancelled."""
     held: Future[tuple[T, asyncio.AbstractEventLoop, asyncio.Event]] = Future()
 
     async def hold() -> None:

@@ -1,4 +1,4 @@
-"""A certificate authority for one test."""
+"""A certificate authority for a test."""
 
 from __future__ import annotations
 
@@ -15,14 +15,14 @@ from cryptography.x509.oid import NameOID
 
 @dataclass(frozen=True)
 class Pair:
-    """PEM files of a certificate and its key."""
+    """The PEM files of a certificate and its key."""
 
     certificate: Path
     key: Path
 
 
 class Authority:
-    """Issues certificates for 127.0.0.1, or another address, below its own root."""
+    """Issues certificates for 127.0.0.1, or for another address, signed by its own root certificate."""
 
     def __init__(self, folder: Path, name: str, address: str = "127.0.0.1") -> None:
         self._address = address
@@ -34,7 +34,7 @@ class Authority:
         self.root.write_bytes(root.public_bytes(serialization.Encoding.PEM))
 
     def issue(self, name: str) -> Pair:
-        """Return a new certificate."""
+        """Issue a new certificate."""
         key = ec.generate_private_key(ec.SECP256R1())
         subject = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, name)])
         pair = Pair(self._folder / f"{name}.pem", self._folder / f"{name}.key")

@@ -1,11 +1,11 @@
-"""Chaos: a gateway is ended again and again under load, its clients come back by themselves, and the judge watches.
+"""Chaos: a gateway is ended again and again under load, its clients resume by themselves, and every stream is checked.
 
-All sessions belong to one key, have some subscribers each, and share the rate. Each round is of one kind: the gateway
-is killed (SIGKILL), ended in order (SIGTERM, or `mxgw drain`) and started again on the same directory after a random
-outage, or a second gateway is started on a copy of the directory beside the running one. Gateways and workers are
-processes of their own, the clients live here.
+All sessions belong to one key, and each session has the same number of subscribers and the same rate of events. Each
+round has one kind. In most kinds the gateway is ended, by SIGKILL, by SIGTERM or by `mxgw drain`, and started again on
+the same data directory after a random outage. In the other kind a second gateway is started on a copy of the data
+directory, while the first one runs. Gateways and workers are separate processes; the clients run in this process.
 
-It has more than 400 lines because a run, its rounds and its report are read together.
+This module has more than 400 lines, because a run, its rounds and its report are read together.
 """
 
 from __future__ import annotations
@@ -38,11 +38,11 @@ from support.waiting import until
 log = logging.getLogger(__name__)
 
 ITEMS = 10
-# Quicker than the default, so that a run does not consist of waiting.
+# Shorter delays than the default, so that a run does not spend its time waiting.
 RESUME = ResumePolicy(first_delay_s=0.05, longest_delay_s=0.4, attempt_timeout_s=5.0)
-# A guard against hanging, not a judgement: machines are busy.
+# A wait longer than this many seconds fails. It is long, because it only finds what hangs; the machine can be busy.
 _PATIENCE_S = 120.0
-# gRPC waits a second and more between attempts to connect; what is measured is the gateway, not that.
+# By default gRPC waits a second and more between attempts to connect, which would be part of the measured times.
 _EAGER = (("grpc.initial_reconnect_backoff_ms", 20), ("grpc.max_reconnect_backoff_ms", 20))
 _ENVIRONMENT = "chaos"
 
@@ -58,9 +58,10 @@ class Kind(enum.Enum):
 
 @dataclass(frozen=True)
 class Plan:
-    """What to do: how many rounds of each kind, in random order.
+    """The plan of a run: how many rounds of each kind, in random order, and the load.
 
-    `rate` is events/s of all sessions together; seconds between rounds and of outages are random.
+    `rate` is the number of events per second of all sessions together. `between_s` and `outage_s` are the limits of the
+    random times between two rounds and of an outage.
     """
 
     rounds: Mapping[Kind, int] = field(default_factory=lambda: dict.fromkeys(Kind, 5))
@@ -74,12 +75,12 @@ class Plan:
 
     @property
     def fits_outbox(self) -> bool:
-        """Whether no outage can be longer than the outbox reaches; a second is for the start of the gateway."""
+        """True when a worker's outbox holds all events of the longest outage and of one second for the start."""
         return (self.outage_s[1] + 1.0) * self.rate / self.sessions <= self.outbox_events
 
     @property
     def restarts(self) -> int:
-        """In how many rounds the gateway ends and is started again."""
+        """The number of rounds in which the gateway is ended and started again."""
         return sum(count for kind, count in self.rounds.items() if kind is not Kind.COPY)
 
     @property
@@ -108,14 +109,14 @@ maximum_subscribers = {max(8, self.subscribers)}
 
 @dataclass
 class Subscriber:
-    """One stream and its judge."""
+    """One stream and its checker."""
 
     session: Session
     stream: EventStream
     checker: StreamChecker
 
     async def follow(self) -> None:
-        """Feed the judge until the stream is closed."""
+        """Pass all frames to the checker until the stream is closed."""
         recorder = Recorder(self.checker, double_of)
         recorder.begin()
         async for frame in self.stream.batches():
@@ -129,9 +130,10 @@ class Subscriber:
 
 @dataclass
 class Figures:
-    """What the rounds of one kind showed. `went_on` and `ended` count sessions, once a round.
+    """The results of all rounds of one kind.
 
-    `told` counts the sessions that the gateway on a copy knew as ended, with a reason.
+    `went_on` and `ended` count sessions in each round. `told` counts the sessions that the gateway on a copy reported
+    as ended with a reason.
     """
 
     rounds: int = 0
@@ -144,7 +146,7 @@ class Figures:
     adoptions_s: list[float] = field(default_factory=list)
 
     def line(self, kind: Kind) -> dict[str, object]:
-        """Return them for the report."""
+        """Return the results as JSON values for the report."""
         figures: dict[str, object] = {
             "rounds": self.rounds,
             "went_on": self.went_on,
@@ -162,7 +164,7 @@ class Figures:
 
 @dataclass
 class Outcome:
-    """What a run showed."""
+    """The results of a run."""
 
     kinds: dict[Kind, Figures] = field(default_factory=dict)
     wrong: list[str] = field(default_factory=list)
@@ -190,11 +192,11 @@ class Outcome:
 
     @property
     def unexplained(self) -> int:
-        """Every broken promise: events of which nothing is known, and what is wrong besides, each ended session too."""
+        """The number of broken promises: violations that the checkers found, and everything in `wrong`."""
         return self.violations + len(self.wrong)
 
     def line(self) -> dict[str, object]:
-        """Return the figures of the last line."""
+        """Return the results as the JSON object of the last line of output."""
         return {
             **{kind.value: figures.line(kind) for kind, figures in self.kinds.items()},
             "events": self.events,
@@ -203,14 +205,14 @@ class Outcome:
         }
 
     def report(self) -> str:
-        """Return what was wrong, in words."""
+        """Return a text that says what was wrong."""
         reports = [checker.report() for checker in self.checkers if checker.violations]
         return "\n".join([*reports[:5], f"{self.ended} times a session had ended", *self.wrong])
 
 
 @dataclass
 class Run:
-    """A run on its way: the gateway, the key of all sessions, who follows them, and what it showed so far."""
+    """A run that has begun: its gateway, the key of all sessions, the subscribers, and the results so far."""
 
     gateway: Restarts
     key: str
@@ -224,7 +226,7 @@ class Run:
         return {subscriber.session.session_id for subscriber in self.subscribers}
 
     async def round(self, kind: Kind) -> None:
-        """Carry out one round, and add what it showed to the figures of its kind."""
+        """Carry out one round, and add its results to those of its kind."""
         figures = self.outcome.kinds.setdefault(kind, Figures())
         before = (self.outcome.events, self.outcome.gaps, self.outcome.violations)
         pids = {worker.pid for worker in self.gateway.workers()}
@@ -266,7 +268,10 @@ class Run:
                 await self.gateway.ended(_PATIENCE_S)
 
     async def _restart(self, figures: Figures) -> list[float]:
-        """Start the gateway, and return for each session how long it took from there until it served."""
+        """Start the gateway.
+
+        Return, for each session that goes on, the seconds from this start until the session was READY.
+        """
         began = time.monotonic()
         times: list[float] = []
         waiting = set(self.session_ids)
@@ -299,7 +304,10 @@ class Run:
                 self.outcome.wrong.append(f"session {session.session_id}: {reason} {session.close_detail}")
 
     async def _beside_a_copy(self) -> int:
-        """Run a gateway on a copy of the data directory for a moment; return how many sessions it says are over."""
+        """Run a gateway on a copy of the data directory for a moment.
+
+        Return how many of the sessions it knows as ended.
+        """
         directory = self.gateway.directory / "copy"
         directory.mkdir()
         copy = Restarts(directory, self.plan.settings)
@@ -319,18 +327,18 @@ class Run:
             await asyncio.to_thread(shutil.rmtree, directory)
 
     def client(self) -> AbstractAsyncContextManager[Client]:
-        """Return a connection to the gateway, with the key."""
+        """Return a connection to the gateway that presents the key."""
         return client_with(self.gateway.target, self.key, options=_EAGER)
 
 
 def _copy(gateway: Restarts, copy: Restarts) -> None:
-    """Copy the data directory as `cp -a` would: sockets, locks and all that comes and goes are no part of it."""
+    """Copy the data directory as `cp -a` would, but without sockets, SQLite's shared memory and dangling links."""
     passing = shutil.ignore_patterns("*.sock", "*-shm")
     shutil.copytree(gateway.data, copy.data, ignore=passing, ignore_dangling_symlinks=True)
 
 
 async def run(plan: Plan) -> Outcome:
-    """Carry the plan out."""
+    """Carry out the plan, and return the results."""
     outcome = Outcome()
     chance = random.Random(plan.seed)
     kinds = [kind for kind, count in plan.rounds.items() for _ in range(count)]
@@ -351,7 +359,8 @@ async def run(plan: Plan) -> Outcome:
                 await this.round(kind)
                 log.info("round %d of %d: %.1f s", number + 1, len(kinds), time.monotonic() - began)
                 if outcome.ended:
-                    break  # a session that is over is one in each round that follows
+                    # After the end of a session, each further round would count the session as ended once more.
+                    break
             if not outcome.ended:
                 await _finish(this)
             for subscriber in this.subscribers:
@@ -368,7 +377,7 @@ async def run(plan: Plan) -> Outcome:
 
 
 def _key(gateway: Restarts) -> str:
-    """Make the key that all sessions belong to; return its text."""
+    """Create the key to which all sessions belong, and return its text."""
     directory = gateway.data / "acl"
     directory.mkdir(parents=True, mode=0o700)
     store = KeyStore(directory)
@@ -381,7 +390,7 @@ def _key(gateway: Restarts) -> str:
 
 
 async def _subscribe(this: Run, stack: AsyncExitStack) -> None:
-    """Open the sessions, advise their items, and make their streams."""
+    """Open the sessions, advise their items, and create the streams."""
 
     def excused(lost: Lost) -> bool:
         return not this.plan.fits_outbox and lost.reason in ("RING_EVICTED", "WORKER_OUTBOX_OVERRUN")
@@ -405,14 +414,14 @@ async def _sessions(client: Client) -> list[ss.Session]:
 
 
 async def _own_sessions(client: Client, session_ids: set[str]) -> list[ss.Session]:
-    """Return those of the sessions that a gateway knows, live or ended; no answer is none of them."""
+    """Return those of the given sessions that the gateway knows, whether they are live or ended."""
     request = ss.ListSessionsRequest(include_ended=True, page_size=1000)
     answer = await client.sessions.ListSessions(request, timeout=_PATIENCE_S, wait_for_ready=True)
     return [session for session in answer.sessions if session.session_id in session_ids]
 
 
 async def _finish(this: Run) -> None:
-    """Wait until every subscriber has everything up to one moment."""
+    """Wait until every subscriber has all events up to the present head of its session."""
     async with this.client() as client:
         heads = {session.session_id: session.head_sequence for session in await _sessions(client)}
 
@@ -424,7 +433,7 @@ async def _finish(this: Run) -> None:
 
 
 async def _close(this: Run) -> None:
-    """Let the judges conclude, and end the sessions."""
+    """Finish the checkers, and close the sessions."""
     for subscriber in this.subscribers:
         subscriber.checker.finish()
     for session in {s.session.session_id: s.session for s in this.subscribers}.values():

@@ -1,4 +1,4 @@
-"""Raw gRPC clients: generated stubs and nothing of the client library."""
+"""gRPC clients made of the generated stubs only, without the client library."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ from mxgw.v1.event_service_pb2 import StartPosition, StreamEventsRequest, Stream
 
 @dataclass(frozen=True)
 class Refusal:
-    """What a failed call said."""
+    """The status of a failed call: code, reason and text."""
 
     code: grpc.StatusCode
     reason: str
@@ -37,7 +37,7 @@ class Refusal:
 
 
 class Client:
-    """Stubs on one channel."""
+    """The stubs of all services on one channel."""
 
     def __init__(self, channel: grpc.aio.Channel) -> None:
         self.channel = channel
@@ -61,17 +61,17 @@ class Client:
         return session
 
     async def invoke(self, session_id: str, timeout: float = 20, **command: Any) -> c.MxReply:
-        """Run one command, for example `invoke(id, register=RegisterCommand())`."""
+        """Run one command, for example `invoke(id, register=RegisterCommand())`, and return the reply."""
         request = InvokeRequest(session_id=session_id, command=c.MxCommand(**command))
         reply: c.MxReply = (await self.commands.Invoke(request, timeout=timeout)).reply
         return reply
 
     async def register(self, session_id: str) -> int:
-        """Return a server handle."""
+        """Register, and return the server handle."""
         return (await self.invoke(session_id, register=c.RegisterCommand(client_name="test"))).server_handle
 
     async def subscribe(self, session_id: str, references: Iterable[str], server_handle: int = 0) -> Sequence[int]:
-        """Add and advise items in bulk; return their handles."""
+        """Add and advise items in one call, and return their handles."""
         server_handle = server_handle or await self.register(session_id)
         command = c.SubscribeBulkCommand(
             server_handle=server_handle, items=[c.ItemReference(item_definition=r) for r in references]
@@ -83,7 +83,7 @@ class Client:
         return [item.item_handle for item in reply.bulk.items]
 
     def stream(self, session_id: str, start: StartPosition | None = None, **fields: Any) -> Any:
-        """Begin to follow a session's events."""
+        """Open a stream of the events of a session."""
         return self.events.StreamEvents(StreamEventsRequest(session_id=session_id, start=start, **fields))
 
 
@@ -108,10 +108,10 @@ async def client_of(
 
 
 async def refused(call: Any) -> Refusal:
-    """Return how a call was refused; a stream is read to its end.
+    """Return the status with which a call was refused. If the call is a stream, read it to its end.
 
     Raises:
-        AssertionError: it was not.
+        AssertionError: the call was not refused.
     """
     try:
         if hasattr(call, "__aiter__"):
@@ -125,7 +125,7 @@ async def refused(call: Any) -> Refusal:
 
 
 def refusal_of(error: grpc.aio.AioRpcError) -> Refusal:
-    """Return what a failed call said."""
+    """Return the status of a failed call."""
     details = dict(error.trailing_metadata() or ()).get("grpc-status-details-bin")
     info, retry = ErrorInfo(), RetryInfo()
     retry_after_s = None
@@ -138,7 +138,7 @@ def refusal_of(error: grpc.aio.AioRpcError) -> Refusal:
 
 
 async def read_events(stream: Any, count: int) -> tuple[list[StreamEventsResponse], list[int]]:
-    """Read frames until `count` events came; return all frames, and the sequences of the events."""
+    """Read frames until `count` events have come. Return all frames, and the sequences of the events."""
     frames: list[StreamEventsResponse] = []
     sequences: list[int] = []
     while len(sequences) < count:
@@ -154,12 +154,14 @@ async def read_events(stream: Any, count: int) -> tuple[list[StreamEventsRespons
 async def read_to_the_end(
     stream: Any, on_frame: Callable[[StreamEventsResponse], object] = lambda _: None
 ) -> tuple[list[StreamEventsResponse], list[int], Refusal]:
-    """Read a stream until it is ended by the gateway; return its frames, the sequences of its events, and the reason.
+    """Read a stream until the gateway ends it.
 
-    One of a plugin's service has no such events.
+    Return its frames, the sequences of its events, and the status at its end.
+
+    For a stream of a plugin's service the list of sequences is empty.
 
     Raises:
-        AssertionError: it ended without an error, which no stream does.
+        AssertionError: the stream ended without an error status.
     """
     frames: list[StreamEventsResponse] = []
     try:

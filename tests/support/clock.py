@@ -1,4 +1,4 @@
-"""The event loop's clock, set by a test instead of waited for."""
+"""Moves the clock of the running event loop forward, so that a test need not wait."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import asyncio
 
 
 def advance(seconds: float) -> None:
-    """Let so much time pass at once for every timer of the running loop; those that are due run in its next turn."""
+    """Move the clock of the running event loop forward. Timers that are due then run in the next turn of the loop."""
     loop = asyncio.get_running_loop()
     before = loop.time
     loop.time = lambda: before() + seconds  # type: ignore[method-assign]  # the loop asks itself for the time

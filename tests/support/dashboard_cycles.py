@@ -1,9 +1,10 @@
-"""A dashboard without a terminal whose operator goes round and round; prints what it holds after each round.
+"""Runs a dashboard without a terminal, with a simulated operator who repeats the same round of actions.
 
     python dashboard_cycles.py TARGET ROUNDS
 
-A program of its own, so that its memory is nobody else's. A round looks at every view, filters, opens a session, looks
-at its panels and leaves it, and ends at the table.
+After each round it prints how many objects the dashboard holds. It is a separate program, so that its memory can be
+measured alone. In a round the operator opens every view, sets filters, opens a session, opens its panels and leaves it,
+and returns to the table.
 """
 
 from __future__ import annotations
@@ -29,7 +30,7 @@ PANELS = ("i", "e", "u", "m", "t")
 
 
 async def press(pilot: Any, *keys: str) -> None:
-    """Type as a terminal does: without waiting for what becomes of it."""
+    """Press keys as a terminal does, without waiting for their effect."""
     for key in keys:
         pilot.app.simulate_key(key)
         await asyncio.sleep(0.01)
@@ -37,14 +38,14 @@ async def press(pilot: Any, *keys: str) -> None:
 
 
 async def shown(condition: Callable[[], object]) -> None:
-    """Return once the screen is as it should be."""
+    """Wait until the screen meets the condition."""
     async with asyncio.timeout(60):
         while not condition():  # noqa: ASYNC110 - what is on a screen announces nothing
             await asyncio.sleep(0.01)
 
 
 async def one_round(pilot: Any) -> None:
-    """Do what operators do."""
+    """Carry out one round of actions."""
     app = pilot.app
     for number in (*range(2, len(VIEWS) + 1), 1):
         view = VIEWS[number - 1]
@@ -62,19 +63,19 @@ async def one_round(pilot: Any) -> None:
     await shown(lambda: isinstance(app.screen, SessionScreen))
     await press(pilot, "escape", "escape")
     await shown(lambda: type(app.screen) is VIEWS[0].screen and not app.screen.grid.pattern)
-    # Streams of the session that was left end in their own time.
+    # Wait until the streams of the session that was left have ended.
     await pilot.pause(2 * INTERVAL_S)
 
 
 def held(app: DashboardApp) -> dict[str, int]:
-    """Return what the app holds at rest."""
+    """Return the memory of the process, and the numbers of objects that the app holds while nothing happens."""
     gc.collect()
     return {
         "rss_bytes": psutil.Process().memory_info().rss,
         "tasks": len(asyncio.all_tasks()),
         "workers": len(list(app.workers)),
         "mounted": len(app._registry),
-        # Also those that nothing shows any more.
+        # Count all widgets in memory, also widgets that are no longer on a screen.
         "widgets": sum(isinstance(each, Widget) for each in gc.get_objects()),
     }
 

@@ -1,4 +1,4 @@
-"""The operators of a gateway at a directory, without the gateway."""
+"""The login of operators against a directory (a part of the plugin acl), without a gateway."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ HERE = Peer("10.1.1.1:5000", is_local=False)
 
 
 class Desk:
-    """Logs people in, with their own passwords unless told otherwise, and shows what was recorded of them."""
+    """Logs operators in and shows what the plugin recorded about them. It knows the password of each operator."""
 
     def __init__(self, settings: AclSettings, passwords: Mapping[str, str]) -> None:
         self._passwords = passwords
@@ -38,7 +38,7 @@ class Desk:
 
 @contextmanager
 def running_desk(settings: dict[str, Any], passwords: Mapping[str, str]) -> Iterator[Desk]:
-    """Run one with these settings of the plugin."""
+    """Yield a Desk that uses these settings of the plugin acl."""
     desk = Desk(AclSettings.model_validate(settings), passwords)
     try:
         yield desk

@@ -1,4 +1,4 @@
-"""A distributor with a still clock, blocks appended in one call, and policies that answer as told."""
+"""A distributor whose clock a test moves, with shortcuts to append events, and policies and filters for tests."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ EVERYTHING = Retention(events=1_000_000, bytes=1 << 30, seconds=0.0)
 
 
 class Pump:
-    """A distributor, fed."""
+    """A distributor with methods to append events and gaps to it, and to attach subscribers."""
 
     def __init__(self, *, unattached: Retention = EVERYTHING) -> None:
         self.clock = Clock()
@@ -40,13 +40,13 @@ class Pump:
         return self.distributor.log.head
 
     def events(self, count: int, *, item_handle: int = 1, text: str = "") -> None:
-        """Append one block and flush."""
+        """Append a block of `count` data changes, and flush."""
         first, last = self.head + 1, self.head + count
         self.distributor.append(first, last, batch(range(first, last + 1), item_handle=item_handle, text=text))
         self.distributor.flush()
 
     def gap(self, count: int = 1, reason: e.GapReason.ValueType = e.GAP_REASON_WORKER_OUTBOX_OVERRUN) -> None:
-        """Append a gap and flush."""
+        """Append a gap, and flush."""
         self.distributor.append_gap(Gap(self.head + 1, self.head + count, reason, "lost at the worker"))
         self.distributor.flush()
 
@@ -59,7 +59,7 @@ class Pump:
         filters: Sequence[EventFilter] = (),
         older_until: int | None = None,
     ) -> Subscriber:
-        """Attach and return the subscriber."""
+        """Attach a subscriber, and return it."""
         self._attached += 1
         return self.distributor.attach(
             f"s{self._attached}",
@@ -73,7 +73,7 @@ class Pump:
 
 @dataclass
 class Told:
-    """A policy that answers what it is told to, or raises it; remembers what it was asked."""
+    """An overflow policy that returns `answer`, or raises it. It stores every lag with which it was called."""
 
     answer: object
     name: str = "told"
@@ -88,7 +88,7 @@ class Told:
 
 @dataclass
 class Items:
-    """A filter that lets some items pass."""
+    """A filter that lets only the events of some items pass."""
 
     handles: Iterable[int]
 
@@ -98,7 +98,7 @@ class Items:
 
 @dataclass
 class Judged:
-    """A filter that is a function of item and kind."""
+    """A filter that calls a function with the item handle and the kind of the event."""
 
     judge: Callable[[int, int], bool]
 

@@ -1,4 +1,4 @@
-"""Events and batches as tests need them, a clock that stands still, and how to read what a subscriber is given."""
+"""Events and batches for tests, a clock that a test moves, and functions to read what a subscriber returns."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ OTHER_EPOCH = bytes(16)
 
 
 class Clock:
-    """Monotonic seconds that move only when told to."""
+    """A monotonic clock in seconds. It moves only when a test sets `now`."""
 
     def __init__(self, now: float = 1000.0) -> None:
         self.now = now
@@ -27,12 +27,12 @@ class Clock:
 
 
 def serial_of(server_handle: int, item_handle: int) -> int:
-    """Return the serial that the item of these handles has here: handles are not given out again."""
+    """Return the serial of the item with these handles. (In these tests no handle is used twice.)"""
     return (server_handle & 0xFFFFF) << 32 | item_handle & 0xFFFFFFFF
 
 
 class EveryItem(ItemBook):
-    """A book that has an item for each serial of `serial_of`."""
+    """An item book that contains an item for every serial that `serial_of` can return."""
 
     def __init__(self) -> None:
         super().__init__(1)
@@ -60,17 +60,17 @@ def batch(sequences: Iterable[int], *, item_handle: int = 1, text: str = "") -> 
 
 
 def frame_of(chunk: Chunk) -> StreamEventsResponse:
-    """Return a chunk as a client decodes it."""
+    """Decode a chunk as a client does."""
     return StreamEventsResponse.FromString(chunk.frame)
 
 
 def sequences_of(chunk: Chunk) -> list[int]:
-    """Return the sequences of a chunk's events."""
+    """Return the sequences of the events in a chunk."""
     return [e.sequence for e in frame_of(chunk).events.events]
 
 
 def taken(subscriber: Subscriber, limit_bytes: int = 1 << 20) -> list[Output]:
-    """Take until there is nothing, or the end."""
+    """Call `take` of a subscriber until it returns nothing or the end, and return all results."""
     items: list[Output] = []
     while (item := subscriber.take(limit_bytes)) is not None:
         items.append(item)
@@ -80,7 +80,11 @@ def taken(subscriber: Subscriber, limit_bytes: int = 1 << 20) -> list[Output]:
 
 
 def told(items: Sequence[Output]) -> list[object]:
-    """Return items in short: 5 for an event, (6, 9) for a gap, "progress 7", "end REASON", control frames as bytes."""
+    """Return results of `take` in a short form.
+
+    An event is its sequence, such as 5; a gap is a pair, such as (6, 9); then "progress 7" and "end REASON"; a control
+    frame is its bytes.
+    """
     short: list[object] = []
     for item in items:
         match item:

@@ -1,9 +1,9 @@
-"""A program that records a session's events and may be killed at any time; run as a process by tests.
+"""A program that writes the events of a session to a file, and that tests start as a process and kill at any time.
 
 Arguments: target, position file, output file, last sequence wanted, write interval of the position file in seconds.
 
-It goes on where the position file says. What it had written beyond that is dropped first, so that its output is
-exactly what the position says: the way a program gets each event once, wherever it is killed.
+It resumes after the position in the position file. Before that, it removes the lines of the output file that are newer
+than this position. So the output file has every event exactly once, whenever the program was killed.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from mxgw_client import EventBatch, Gap, connect, read_position_file
 
 
 def go_back_to(output: Path, sequence: int) -> None:
-    """Drop what was written after `sequence`, and a line that was not finished."""
+    """Remove from the output all lines after `sequence`, and an unfinished last line."""
     if not output.exists():
         return
     lines = output.read_bytes().splitlines(keepends=True)

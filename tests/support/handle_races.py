@@ -1,8 +1,8 @@
-"""A worker and the gateway's judgement of one session in one event loop, with every message held until it is let go.
+"""A worker and the gateway's code for one session in one event loop, where a test decides when each message arrives.
 
-Worker, simulator, command service, guard, filter, item book, log and subscriber are the real ones; only the connection
-between them is two queues, so that commands, answers and events can lie between the two in any order that a busy
-machine could bring about. What really was done, and to which item, is noted where the simulator does it.
+Worker, simulator, command service, guard, filter, item book, log and subscriber are the real ones. The connection
+between worker and gateway is replaced by two queues. A test can therefore bring about every order of commands, answers
+and events that is possible on a busy machine. The simulator records every call and the item to which it really went.
 """
 
 from __future__ import annotations
@@ -46,7 +46,7 @@ from mxgw_worker.worker import Worker
 from support.distributing import EVERYTHING, NO_LIMITS
 from support.events import EPOCH, frame_of
 
-# What the key with limits may read and write, only read, only write, and not know of.
+# The references that the key with limits can read and write, can only read, can only write, and cannot see.
 OPEN, SHOWN, SETTABLE, SECRET = "Bench_001.Count", "Tank_001.Level", "Bench_001.Amount", "Bench_001.Ratio"
 REFERENCES = (OPEN, SHOWN, SETTABLE, SECRET)
 READABLE, WRITABLE = frozenset({OPEN, SHOWN}), frozenset({OPEN, SETTABLE})
@@ -59,18 +59,18 @@ _caller: ContextVar[str] = ContextVar("caller")
 
 @dataclass
 class Truth:
-    """What really happened."""
+    """A record of what really happened in the simulator."""
 
-    # Server and item handle: the reference.
+    # Key: server handle and item handle. Value: the reference of the item that has these handles now.
     meaning: dict[tuple[int, int], str] = field(default_factory=dict)
-    # By sequence: the reference the event is of, and its kind.
+    # Key: the sequence of an event. Value: the reference of its item, and the kind of the event.
     events: dict[int, tuple[str, int]] = field(default_factory=dict)
-    # Caller, method and reference of every call with an item handle that reached the simulator.
+    # The caller, method and reference of every call for an item that reached the simulator.
     calls: list[tuple[str, str, str]] = field(default_factory=list)
 
 
 class WatchedSim(SimBackend):
-    """The simulator; each call takes as many turns of the event loop as `pace` says."""
+    """A simulator that records its calls. Each call first waits for `pace` turns of the event loop."""
 
     def __init__(self, clock: ManualClock, truth: Truth) -> None:
         super().__init__({"resolve_delay_s": 0.0, "update_period_s": 0.05}, clock)
@@ -117,7 +117,7 @@ class WatchedSim(SimBackend):
 
 
 class _WatchedSink:
-    """Notes of which item each event is, as the simulator has it."""
+    """Records the item of each event that the simulator reports."""
 
     def __init__(self, worker: Worker, truth: Truth) -> None:
         self._worker, self._truth = worker, truth
@@ -140,7 +140,7 @@ class _WatchedSink:
 
 
 class _Wire:
-    """The worker's end of the connection."""
+    """The worker's end of the connection to the gateway."""
 
     is_writable = True
     send_records = GatewayConnection.send_records
@@ -164,12 +164,12 @@ class _Wire:
 
 
 class _Tasks:
-    """What a worker wants of a task group."""
+    """A replacement for the TaskGroup that a worker uses."""
 
     def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
         self._loop = loop
         self.tasks: set[asyncio.Task[Any]] = set()
-        # What no task may end with: a run in which calls failed shows nothing.
+        # Exceptions with which tasks ended. There must be none: a run in which tasks fail would prove nothing.
         self.failures: list[BaseException] = []
 
     def create_task(self, coro: Coroutine[Any, Any, Any], *, name: str | None = None) -> asyncio.Task[Any]:
@@ -185,7 +185,7 @@ class _Tasks:
 
 
 class _Access(AccessControl):
-    """Judges the caller with limits by one guard, and nobody else."""
+    """Checks the caller with limits by one guard; the other caller has all rights."""
 
     def __init__(self, guard: ItemGuard) -> None:
         super().__init__(PluginHost())
@@ -196,7 +196,7 @@ class _Access(AccessControl):
 
 
 class _Session:
-    """What the command service wants of a session."""
+    """The parts of a session that the command service uses."""
 
     def __init__(self, race: HandleRace) -> None:
         self.items = ItemBook(1000)
@@ -210,7 +210,7 @@ class _Session:
 
 
 class HandleRace:
-    """One session. Coroutines, and what they start, run only inside of `turns`."""
+    """One session with its worker. Tasks run only during `turns` and the methods that call it."""
 
     def __init__(self) -> None:
         self.truth = Truth()
@@ -218,9 +218,10 @@ class HandleRace:
         self.sim = WatchedSim(self.clock, self.truth)
         self.to_worker: deque[tuple[int, Identity, w.CommandRequest]] = deque()
         self.to_gateway: deque[w.WorkerEnvelope] = deque()
-        # The sequences that the reader with limits was given.
+        # The sequences of the events that the subscriber with limits got.
         self.shown: set[int] = set()
-        # How often each reason was given, alone or in a bulk call.
+        # Key: a reason of a refusal. Value: how often it was given, for a single command or for one item of a bulk
+        # call.
         self.reasons: Counter[str] = Counter()
         self._waiting: dict[int, asyncio.Future[w.CommandReply]] = {}
         self._last_id = 0
@@ -229,7 +230,7 @@ class HandleRace:
         self._asking: ContextVar[Identity] = ContextVar("asking")
 
     async def start(self) -> None:
-        """Start the worker, connect it, and register once."""
+        """Start the worker, connect it to the gateway, and register once."""
         self._tasks = _Tasks(asyncio.get_running_loop())
         self._wire = _Wire(self.to_gateway)
         self._worker = worker = Worker(startup_for(cast("Any", "/nowhere"), "sim"), lambda: self.sim)
@@ -260,7 +261,7 @@ class HandleRace:
     async def send(
         self, request: w.CommandRequest, timeout_s: float, mx: EncodedCommand | None = None
     ) -> w.CommandReply:
-        """See `PendingCommands.call`."""
+        """Take the place of `PendingCommands.call`: queue a command for the worker, and wait for its answer."""
         del timeout_s
         if mx is not None:
             request.mx.MergeFromString(mx.data)
@@ -270,10 +271,10 @@ class HandleRace:
         self.to_worker.append((self._last_id, self._asking.get(), request))
         return await future
 
-    # what may happen
+    # What a test can let happen
 
     def ask(self, who: Identity, **command: Any) -> None:
-        """Let a caller send a command; the gateway judges it in its next turn."""
+        """Let a caller send a command. The gateway checks its rights in the next turn of the loop."""
         self._tasks.create_task(self._asked(who, c.MxCommand(**command)))
 
     async def _asked(self, who: Identity, command: c.MxCommand) -> None:
@@ -287,7 +288,7 @@ class HandleRace:
         self.reasons.update(reason for reason in (reply.reason, *(i.reason for i in reply.bulk.items)) if reason)
 
     async def let_to_worker(self, count: int) -> None:
-        """Hand the worker its next commands."""
+        """Pass the next `count` commands of the queue to the worker."""
         for _ in range(min(count, len(self.to_worker))):
             correlation_id, who, request = self.to_worker.popleft()
             token = _caller.set(who.id)
@@ -296,7 +297,7 @@ class HandleRace:
             _caller.reset(token)
 
     def let_to_gateway(self, count: int) -> None:
-        """Hand the gateway the worker's next messages, and let the reader take what there is."""
+        """Pass the next `count` messages of the queue to the gateway, and read what the subscriber can get."""
         for _ in range(min(count, len(self.to_gateway))):
             envelope = self.to_gateway.popleft()
             match envelope.WhichOneof("body"):
@@ -315,16 +316,19 @@ class HandleRace:
                 self.shown |= {event.sequence for event in frame_of(item).events.events}
 
     def time_passes(self) -> None:
-        """Let the simulator complete writes, and values change."""
+        """Move the clock, so that the simulator completes writes and changes values."""
         self.clock.advance(0.06)
 
     def gateway_restarts(self) -> None:
-        """Another gateway takes the worker back: what lay between the two is gone, and it knows nothing yet."""
+        """Connect another gateway to the worker.
+
+        All messages in both queues are lost, and the new gateway learns the items from new item records.
+        """
         for future in self._waiting.values():
             future.cancel()
         self._waiting.clear()
         self.to_worker.clear()
-        self.to_gateway = deque()  # the old connection's answers go nowhere
+        self.to_gateway = deque()  # answers that the worker still sends on the old connection are ignored
         self.shown.clear()
         worker = self._worker
         worker._connection = None
@@ -336,12 +340,12 @@ class HandleRace:
         worker._flush()
 
     async def turns(self, count: int) -> None:
-        """Let everything that can run do so, `count` times."""
+        """Give all tasks `count` turns of the event loop."""
         for _ in range(count):
             await asyncio.sleep(0)
 
     async def settle(self) -> None:
-        """Let everything arrive, be done and be answered."""
+        """Pass on messages and move the clock until every command is answered."""
         self.sim.pace = 0
         for _ in range(6):
             for _ in range(8):
@@ -353,7 +357,7 @@ class HandleRace:
         self.let_to_gateway(len(self.to_gateway))
 
     async def end(self) -> None:
-        """End what is under way."""
+        """Cancel all tasks and stop the simulator. Raise the exceptions with which tasks ended."""
         for task in tuple(self._tasks.tasks):
             task.cancel()
         if self._tasks.tasks:
@@ -362,10 +366,10 @@ class HandleRace:
         if self._tasks.failures:
             raise ExceptionGroup("tasks failed", [e for e in self._tasks.failures if isinstance(e, Exception)])
 
-    # what must have come of it
+    # What a test checks afterwards
 
     def forbidden_calls(self) -> Sequence[tuple[str, str]]:
-        """Return what the caller with limits did to items it has no right to."""
+        """Return the calls of the caller with limits that reached items for which it has no right."""
         return [
             (method, reference)
             for who, method, reference in self.truth.calls
@@ -373,7 +377,10 @@ class HandleRace:
         ]
 
     def wrongly_shown_or_withheld(self) -> Sequence[tuple[int, str, int]]:
-        """Return the events that the reader with limits was given, or was not given, against its rights."""
+        """Return the events for which the subscriber with limits and its rights disagree.
+
+        It got the event without the right to see it, or it did not get the event although it has the right.
+        """
         return [
             (sequence, reference, kind)
             for sequence, (reference, kind) in self.truth.events.items()

@@ -1,4 +1,4 @@
-"""Sessions as plugins see them."""
+"""Descriptions of sessions as plugins get them."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from mxgw_core.api import SessionInfo, SessionState
 
 
 def session_info(session_id: str = "s", **fields: Any) -> SessionInfo:
-    """Return a session that is ready; `fields` say what is special about it."""
+    """Return the description of a session that is ready; `fields` replace its default values."""
     known: dict[str, Any] = {
         "state": SessionState.READY,
         "owner": "key",

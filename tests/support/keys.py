@@ -1,4 +1,4 @@
-"""Gateways with access control, keys for them, and clients that present one."""
+"""Gateways with access control, API keys for them, and clients that send a key."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ EVERYTHING = frozenset(Scope) - {Scope.ALL_SESSIONS, Scope.ADMIN}
 
 @dataclass
 class Guarded:
-    """A gateway with the plugin, and its key store as the command line opens it."""
+    """A gateway with the plugin acl, and its key store, opened as the command line opens it."""
 
     gateway: RunningGateway
     store: KeyStore
@@ -40,7 +40,7 @@ class Guarded:
         expires_at: float | None = None,
         **limits: Any,
     ) -> tuple[Key, str]:
-        """Make a key; return it and its text. `limits` are those of `Constraints`."""
+        """Create a key; return it and its text. `limits` are fields of `Constraints`."""
         certificate_names: Sequence[str] = limits.pop("certificate_names", ())
         key, text = self.store.create(
             KeyWishes(name, scopes, Constraints(**limits), expires_at, certificate_names), "test"
@@ -48,13 +48,13 @@ class Guarded:
         return key, text.text()
 
     def audit(self) -> list[dict[str, str]]:
-        """Return the audit log."""
+        """Return the entries of the audit log."""
         return [json.loads(line) for line in (self.directory / "audit.jsonl").read_text().splitlines()]
 
 
 @asynccontextmanager
 async def guarded_gateway(directory: Path, overrides: Mapping[str, object] | None = None) -> AsyncIterator[Guarded]:
-    """Run a gateway with access control whose files are in `directory`; keys count at once."""
+    """Run a gateway with access control whose files are in `directory`. A new key is valid at once."""
     private = directory / "acl"
     settings: dict[str, object] = {
         "plugins.enabled": ["acl"],
@@ -71,7 +71,7 @@ async def guarded_gateway(directory: Path, overrides: Mapping[str, object] | Non
 
 @contextmanager
 def opened_store(directory: Path) -> Iterator[KeyStore]:
-    """Open a key store for the length of a block."""
+    """Open a key store during the block."""
     store = KeyStore(directory)
     try:
         yield store
@@ -118,7 +118,7 @@ async def client_with(
     channel_credentials: grpc.ChannelCredentials | None = None,
     options: Sequence[tuple[str, Any]] = (),
 ) -> AsyncIterator[Client]:
-    """Connect with `authorization: Bearer <credentials>`, or with other metadata."""
+    """Connect with the metadata `authorization: Bearer <credentials>`, or with other metadata."""
     sent = dict(metadata or {})
     if credentials is not None:
         sent["authorization"] = f"Bearer {credentials}"

@@ -1,8 +1,10 @@
-"""A gateway's sessions over restarts without a process or a socket: what is not the sessions' own is stood in for.
+"""The sessions of a gateway over several restarts, without real processes and sockets.
 
-Registry, sessions, workers as the gateway sees them, handshake, manifest, detach grace, log and outbox are real.
-Stood in for are processes with their links, the server, and time, which moves only when it is told to. More than 400
-lines: the stand-ins are of use only together, and short beside what they stand for.
+The registry, sessions, the gateway's objects for workers, the handshake, the manifest, the detach grace, the event log
+and the outbox are the real ones. Processes, their connections and the server are replaced by stand-ins, and time moves
+only when a test moves it.
+
+This module has more than 400 lines, because the stand-ins are of use only together.
 """
 
 from __future__ import annotations
@@ -46,14 +48,14 @@ _FRAME_HEADER_BYTES = 4
 
 
 class StillSelector(selectors.SelectSelector):
-    """Never waits: whoever moves the time says when timers are due."""
+    """Never waits for a timer, because the time of `StillLoop` does not pass by itself."""
 
     def select(self, timeout: float | None = None) -> Any:
         return super().select(0)
 
 
 class StillLoop(asyncio.SelectorEventLoop):
-    """An event loop whose time moves only when told to."""
+    """An event loop whose time moves only when a test moves it."""
 
     def __init__(self) -> None:
         super().__init__(StillSelector())
@@ -63,7 +65,7 @@ class StillLoop(asyncio.SelectorEventLoop):
         return self.now
 
     def settle(self) -> None:
-        """Run until nothing is left to be done before time moves."""
+        """Run everything that can run without moving the time."""
         inner: Any = self
         while True:
             self.call_soon(self.stop)
@@ -73,7 +75,7 @@ class StillLoop(asyncio.SelectorEventLoop):
                 return
 
     def move(self, until: float) -> bool:
-        """Let time pass up to the next timer, `until` at most; return whether there is more to pass."""
+        """Move the time to the next timer, but not beyond `until`. Return True when `until` is not yet reached."""
         inner: Any = self
         next_s = min((timer.when() for timer in inner._scheduled if not timer.cancelled()), default=until)
         self.now = max(self.now, min(next_s, until))
@@ -81,7 +83,7 @@ class StillLoop(asyncio.SelectorEventLoop):
         return self.now < until
 
     def do(self, function: Callable[..., T], *arguments: Any) -> T:
-        """Call something from within the loop, and let everything come of it that needs no time."""
+        """Call a function within the loop, and then run everything that can run without moving the time."""
 
         async def call() -> T:
             return function(*arguments)
@@ -90,14 +92,14 @@ class StillLoop(asyncio.SelectorEventLoop):
         return result
 
     def finish(self, coroutine: Coroutine[Any, Any, Any]) -> asyncio.Task[Any]:
-        """Start something, and let it come as far as it comes without time."""
+        """Start a coroutine, and run it as far as it gets without moving the time."""
         task = self.create_task(coroutine)
         self.settle()
         return task
 
 
 class Process:
-    """A worker's process, with what the program in it does; it outlives gateways."""
+    """The process of a worker and the program in it. It goes on when a gateway ends."""
 
     def __init__(self, world: World, startup: WorkerStartup) -> None:
         self._world = world
@@ -110,7 +112,7 @@ class Process:
             limit_events=startup.outbox_events, limit_bytes=startup.outbox_bytes, maximum_frame_bytes=FRAME_BYTES
         )
         self.is_alive = True
-        # Does not do what it is asked for.
+        # True when the process ignores requests to end.
         self.is_stubborn = False
         self.was_welcomed = False
         self.leaves_at: float | None = None
@@ -122,7 +124,7 @@ class Process:
         self.flush()
 
     def flush(self) -> None:
-        """Send what is to be sent."""
+        """Send all events that are not sent yet."""
         while self.link is not None and self.link.is_ready:
             match self.outbox.take(FRAME_BYTES // 2):
                 case None:
@@ -133,7 +135,7 @@ class Process:
                     self.link.bring(WorkerEnvelope(gap=gap))
 
     def connect(self, upto: str = "ready") -> None:
-        """Find the gateway's endpoint and prove itself, as far as `upto`: proved, welcomed or ready."""
+        """Connect to the endpoint of the gateway and handshake up to the step `upto`: proved, welcomed or ready."""
         endpoint = self._world.endpoints[self.startup.endpoint]
         mine = WorkerHandshake(
             session_id=self.session_id,
@@ -161,7 +163,7 @@ class Process:
         self.flush()
 
     def cut(self, now: float) -> None:
-        """The gateway is gone."""
+        """Lose the connection, because the gateway has ended."""
         self.link, self.handles, self.is_stubborn = None, [], False
         lifetime_s = self.startup.orphan_lifetime_ms / 1000
         if not self.was_welcomed:
@@ -180,7 +182,7 @@ class Process:
 
 
 class Link:
-    """The connection of a worker to this gateway, from the gateway's side."""
+    """The connection of a worker to this gateway, as the gateway uses it."""
 
     def __init__(self, process: Process, owner: SessionWorker, handshake: GatewayHandshake) -> None:
         self._process = process
@@ -213,7 +215,7 @@ class Link:
 
 
 class Handle:
-    """A process as one gateway has it."""
+    """The process of a worker, as one gateway uses it."""
 
     def __init__(self, process: Process) -> None:
         self._process = process
@@ -222,7 +224,7 @@ class Handle:
         process.handles.append(self)
 
     def _is_held(self) -> bool:
-        """A gateway that was killed does nothing any more, although its tasks are still to be cleared away."""
+        """Return False when the gateway was killed. Tasks of it that still run must not do anything to the process."""
         if self not in self._process.handles and not self.exited.done():
             self.exited.set_result(None)
         return self in self._process.handles
@@ -241,7 +243,7 @@ class Handle:
 
 
 class Endpoint:
-    """Where the worker of one session connects."""
+    """The place to which the worker of one session connects."""
 
     def __init__(self, world: World, spawn: WorkerSpawn, owner: SessionWorker, expected: ExpectedWorker) -> None:
         self._world = world
@@ -261,7 +263,7 @@ class Endpoint:
 
 
 class Pool(WarmPool):
-    """Starts stand-ins."""
+    """Starts stand-ins for worker processes."""
 
     world: World
 
@@ -275,7 +277,7 @@ class Pool(WarmPool):
 
 
 class Authenticates:
-    """So that sessions have owners."""
+    """A plugin that authenticates, because only then do sessions have owners."""
 
     @hookimpl
     def mxgw_authenticate(self, request: object) -> None:
@@ -283,7 +285,7 @@ class Authenticates:
 
 
 class Host(PluginHost):
-    """The plugins of one gateway run, which are asked nothing any more once it was killed."""
+    """The plugins of one run of the gateway. After the gateway was killed, no hook is called any more."""
 
     def __init__(self, **plugins: object) -> None:
         super().__init__()
@@ -297,7 +299,7 @@ class Host(PluginHost):
 
 
 class Gateway:
-    """One run of the gateway over `world`."""
+    """One run of the gateway on the directory and processes of `world`."""
 
     def __init__(self, world: World) -> None:
         self._world = world
@@ -332,14 +334,14 @@ class Gateway:
             await registry.wait_closed()
 
     def stop(self) -> None:
-        """Let it end in order; it drains since `registry.drain`."""
+        """End the gateway in order. It has been draining since `registry.drain` was called."""
         self._stopping.set()
         self._world.loop.settle()
         self._task.result()
         self._gone()
 
     def kill(self) -> None:
-        """Let nothing of it happen any more."""
+        """End the gateway as SIGKILL does: nothing of it runs on."""
         self.host.is_dead = True
         self._gone()
         for _ in range(20):
@@ -359,11 +361,14 @@ class Gateway:
 
 
 class World:
-    """What outlives a gateway: the directory, the processes, the time. Close it."""
+    """Everything that goes on when a gateway ends: the directory, the processes and the time.
+
+    Call `close` at the end.
+    """
 
     def __init__(self, *, grace_s: float | str, outbox_events: int, lifetime_s: float, adopt_within_s: float) -> None:
         self._stack = ExitStack()
-        memory = Path("/dev/shm")  # not on a disk, if there is one of these
+        memory = Path("/dev/shm")  # in memory if possible, so that the disk is not used
         directory = self._stack.enter_context(
             tempfile.TemporaryDirectory(prefix="mxgw-", dir=memory if memory.is_dir() else None)
         )
@@ -376,7 +381,8 @@ class World:
                 "workers": {"outbox_events": outbox_events, "heartbeat_interval_s": 60.0},
             }
         )
-        # Made once, because that takes most of a start; what they know of sessions is in the manifest.
+        # The plugins are made once for all runs, because making them takes most of a start. They keep what they know of
+        # sessions in the manifest, so a new run starts with an empty state.
         self.reattach, replay = ReattachPlugin(), ReplayPlugin()
         self.reattach.mxgw_settings().apply(
             ReattachSettings(
@@ -404,7 +410,7 @@ class World:
 
         self._stack.enter_context(patch.object(worker_module, "Endpoint", endpoint))
         self._stack.enter_context(patch.object(worker_module, "AdoptedProcess", SimpleNamespace(find=find)))
-        # Nothing here takes memory, and each of its looks would be a step of time.
+        # Switch off the regular check of memory, which would be a timer, and so a step of time.
         self._stack.enter_context(patch.object(registry_module, "_MEMORY_WATCH_S", 1e9))
 
     def next_pid(self) -> int:
@@ -415,7 +421,7 @@ class World:
         return Gateway(self)
 
     def pass_time(self, seconds: float, look: Callable[[], None]) -> None:
-        """Let time pass, with a look at each moment at which something may have happened."""
+        """Let time pass. Call `look` after each step of time in which something can have happened."""
         until = self.loop.now + seconds
         is_more = True
         while is_more:

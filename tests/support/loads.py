@@ -1,4 +1,4 @@
-"""The simulator's load profile: settings for it, and what it must have produced, worked out from its rule alone."""
+"""The profile `load` of the simulator: settings for it, and the events that it must produce, computed from its rule."""
 
 from __future__ import annotations
 
@@ -8,12 +8,12 @@ from dataclasses import dataclass
 from mxgw.v1 import events_pb2 as e
 from mxgw_worker.backends.sim.profiles.load import expected_text, expected_value
 
-# All first values go out in one slice up to here, so that sequence and value follow from each other.
+# Up to this number of items all first values are sent in one slice, so that each sequence determines its value.
 MOST_ITEMS = 500
 
 
 def load_settings(items: int, rate: float, text_bytes: int = 0, **settings: object) -> dict[str, object]:
-    """Return settings of a gateway whose backend is a load."""
+    """Return settings of a gateway whose backend is the simulator with the profile `load`."""
     return {
         "backends.sim.profile": "load",
         "backends.sim.items": items,
@@ -24,23 +24,23 @@ def load_settings(items: int, rate: float, text_bytes: int = 0, **settings: obje
 
 
 def load_names(items: int) -> list[str]:
-    """Return the references of the first items."""
+    """Return the references of the first `items` items."""
     return [f"Load.Item{number:05d}" for number in range(1, items + 1)]
 
 
 @dataclass(frozen=True)
 class LoadRecord:
-    """What a worker produces whose items were all advised in one call: round robin, first values first."""
+    """The events of a worker whose items were all advised in one call: first values first, then each item in turn."""
 
     handles: Sequence[int]
     text_bytes: int = 0
 
     def item(self, sequence: int) -> int:
-        """Return the handle of the item whose value has this sequence."""
+        """Return the handle of the item to which the event with this sequence belongs."""
         return self.handles[(sequence - 1) % len(self.handles)]
 
     def is_event(self, event: e.Event) -> bool:
-        """Return whether the event is what was produced under its number."""
+        """Return True when this event is the one that the worker produced with this sequence."""
         count, index = divmod(event.sequence - 1, len(self.handles))
         value = event.data_change.value
         if self.text_bytes:
@@ -50,5 +50,5 @@ class LoadRecord:
         return is_value and event.item_handle == self.handles[index] and event.kind == e.EVENT_KIND_DATA_CHANGE
 
     def newest(self, until: int) -> set[int]:
-        """Return the sequences of the newest value of each item."""
+        """Return the sequence of the newest value of each item, up to the sequence `until`."""
         return set(range(max(1, until - len(self.handles) + 1), until + 1))

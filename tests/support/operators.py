@@ -1,4 +1,4 @@
-"""A plugin that knows two operators and lets them see sessions by tag; and a client of the dashboard's service."""
+"""A plugin that knows two operators and shows them sessions by tag, and a client of the dashboard's service."""
 
 from __future__ import annotations
 
@@ -25,7 +25,11 @@ PASSWORDS = {"anna": "correct horse", "vera": "battery staple", "nobody": "no ro
 
 
 class OperatorsPlugin:
-    """Anna administers, Vera looks at line1. `tags` can be changed while the gateway runs; None is every tag."""
+    """Knows three operators: anna is an administrator, vera sees the sessions with the tag line1, and nobody has no
+    role.
+
+    `tags` can be changed while the gateway runs. None as tags means all sessions.
+    """
 
     def __init__(self) -> None:
         self.tags: dict[str, set[str] | None] = {"anna": None, "vera": {"line1"}, "nobody": None}
@@ -53,18 +57,18 @@ class OperatorsPlugin:
 
 
 class DashboardClient:
-    """The stub, with a token when there is one."""
+    """A client of the dashboard's service. It sends a token if it has one."""
 
     def __init__(self, channel: grpc.aio.Channel, token: str = "") -> None:
         self.stub: Any = dashboard_service_pb2_grpc.DashboardServiceStub(channel)
         self.metadata: Sequence[tuple[str, str]] = (("authorization", f"Bearer {token}"),) if token else ()
 
     def call(self, method: str, request: Any) -> Any:
-        """Begin a call."""
+        """Start a call."""
         return getattr(self.stub, method)(request, metadata=self.metadata, timeout=60)
 
     async def snapshot(self) -> pb.WatchGatewayResponse:
-        """Return the first message of WatchGateway."""
+        """Return the first message of the stream WatchGateway."""
         stream = self.call("WatchGateway", pb.WatchGatewayRequest())
         message: pb.WatchGatewayResponse = await stream.read()
         stream.cancel()
@@ -73,6 +77,6 @@ class DashboardClient:
 
 @asynccontextmanager
 async def dashboard_client(target: str, token: str = "") -> AsyncIterator[DashboardClient]:
-    """Connect to a gateway's dashboard service."""
+    """Connect to the dashboard's service of a gateway."""
     async with grpc.aio.insecure_channel(target, options=(("grpc.use_local_subchannel_pool", 1),)) as channel:
         yield DashboardClient(channel, token)

@@ -1,4 +1,4 @@
-"""Events of several items and kinds, timers on a still clock, and a pump that keeps a record of what it pumped."""
+"""Events of several items and kinds, timers on a clock that a test moves, and a pump that records its events."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ class _Timer:
 
 
 class Timers:
-    """`call_later` on a clock that moves only when told to."""
+    """A replacement for `call_later` of the event loop, on a clock that a test moves."""
 
     def __init__(self, clock: Clock) -> None:
         self._clock = clock
@@ -58,7 +58,7 @@ class Timers:
 
     @property
     def pending(self) -> list[float]:
-        """Seconds until each timer."""
+        """The seconds until each timer is due."""
         return sorted(at - self._clock.now for at, _, timer in self._due if not timer.is_cancelled)
 
     def call_later(self, delay: float, then: Callable[[], None]) -> _Timer:
@@ -67,7 +67,7 @@ class Timers:
         return timer
 
     def pass_time(self, seconds: float) -> None:
-        """Move the clock, and let each timer fire at its time."""
+        """Move the clock, and call the function of each timer when it is due."""
         until = self._clock.now + seconds
         while self._due and self._due[0][0] <= until:
             at, _, timer = heapq.heappop(self._due)
@@ -79,7 +79,7 @@ class Timers:
 
 @dataclass
 class Held:
-    """What a distributor did to the worker's events: True is held."""
+    """Records when a distributor held the worker's events back (True) and released them (False)."""
 
     calls: list[bool] = field(default_factory=list)
 
@@ -93,7 +93,7 @@ class Held:
 
 
 class RecordingPump(Pump):
-    """A pump that remembers every event, and whose timers run on its clock."""
+    """A pump that records every event, and whose timers use its clock."""
 
     def __init__(self, *, unattached: Retention = EVERYTHING) -> None:
         super().__init__(unattached=unattached)
@@ -111,7 +111,10 @@ class RecordingPump(Pump):
         self.distributor.hold_with(self.held)
 
     def happen(self, *events: tuple[int, e.EventKind.ValueType] | int, server: int = 1, text: str = "") -> None:
-        """Append one block of data changes of these items, or events `(item, kind)`, and flush."""
+        """Append a block of events, and flush.
+
+        Each event is an item handle (a data change) or a pair (item handle, kind).
+        """
         pairs = [event if isinstance(event, tuple) else (event, CHANGE) for event in events]
         first = self.head + 1
         block = [
@@ -121,7 +124,7 @@ class RecordingPump(Pump):
         self.append_block(block)
 
     def append_block(self, block: Iterable[e.Event]) -> None:
-        """Append events as one block and flush."""
+        """Append events as one block, and flush."""
         events = list(block)
         self.produced.happened.update((event.sequence, event) for event in events)
         data = e.EventBatch(events=events).SerializeToString()

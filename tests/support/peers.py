@@ -1,4 +1,4 @@
-"""A scripted worker: the other end of a worker endpoint, saying exactly what a test lets it say."""
+"""A scripted worker: the other end of a worker endpoint, which sends exactly what a test tells it to send."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ _TIMEOUT_S = 60.0
 
 
 class ScriptedWorker:
-    """One connection to a worker endpoint. Every wait ends after 10 s at the latest."""
+    """One connection to a worker endpoint. Every wait ends after at most 10 s."""
 
     def __init__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         self._reader = reader
@@ -28,15 +28,15 @@ class ScriptedWorker:
         self._received: list[w.WorkerEnvelope] = []
 
     def send(self, *envelopes: w.WorkerEnvelope) -> None:
-        """Send messages in one go."""
+        """Send messages in one write."""
         self.writer.write(b"".join(frame(envelope.SerializeToString()) for envelope in envelopes))
 
     def send_raw(self, data: bytes) -> None:
-        """Send bytes as they are."""
+        """Send bytes unchanged."""
         self.writer.write(data)
 
     async def receive(self) -> w.WorkerEnvelope | None:
-        """Return the next message, None when the connection ended."""
+        """Return the next message; None when the connection has ended."""
         async with asyncio.timeout(_TIMEOUT_S):
             while not self._received:
                 try:
@@ -49,14 +49,14 @@ class ScriptedWorker:
         return self._received.pop(0)
 
     async def receive_kind(self, kind: str) -> w.WorkerEnvelope:
-        """Return the next message of a kind, passing over others."""
+        """Skip messages of other kinds, and return the next message of this kind."""
         while (envelope := await self.receive()) is not None:
             if envelope.WhichOneof("body") == kind:
                 return envelope
         raise AssertionError(f"the connection ended without a {kind}")
 
     async def refusal(self) -> str:
-        """Return the reason of the Reject that comes next, and make sure that the connection ends behind it."""
+        """Return the reason of the Reject that comes next, and assert that the connection ends after it."""
         envelope = await self.receive()
 
         assert envelope is not None, "the connection ended without a Reject"
@@ -66,7 +66,7 @@ class ScriptedWorker:
         return envelope.reject.reason
 
     async def ended(self) -> None:
-        """Wait for the end of the connection, whatever comes before."""
+        """Wait for the end of the connection, and ignore all messages before it."""
         while await self.receive() is not None:
             pass
 
@@ -81,7 +81,7 @@ class ScriptedWorker:
         head: int = 0,
         oldest: int = 1,
     ) -> w.Welcome:
-        """Do what a true worker does, up to the Welcome."""
+        """Carry out the handshake like a real worker, and return the Welcome."""
         handshake = WorkerHandshake(
             session_id=session_id, secret=secret, epoch=epoch, pid=pid or os.getpid(), start_ticks=start_ticks
         )
@@ -101,7 +101,7 @@ class ScriptedWorker:
 
 @asynccontextmanager
 async def scripted_worker(path: Path) -> AsyncIterator[ScriptedWorker]:
-    """Connect to an endpoint."""
+    """Connect to a worker endpoint."""
     worker = ScriptedWorker(*await asyncio.open_unix_connection(str(path)))
     try:
         yield worker
@@ -110,11 +110,11 @@ async def scripted_worker(path: Path) -> AsyncIterator[ScriptedWorker]:
 
 
 def block(first: int, last: int, events: bytes | None = None) -> w.WorkerEnvelope:
-    """Return the message with these events."""
+    """Return a message with a block of events."""
     data = batch(range(first, last + 1)) if events is None else events
     return w.WorkerEnvelope(events=w.EventBlock(first_sequence=first, last_sequence=last, events=data))
 
 
 def gap(first: int, last: int, *, reason: int = 5) -> w.WorkerEnvelope:
-    """Return the message that these are lost."""
+    """Return a message that reports these sequences as lost."""
     return w.WorkerEnvelope(gap=w.WorkerGap(first_lost=first, last_lost=last, reason=reason))  # type: ignore[arg-type]

@@ -1,4 +1,4 @@
-"""Plugins in the making: an object of a test, installed as a real distribution with a real entry point."""
+"""Installs an object of a test as a plugin: as a real distribution with a real entry point."""
 
 from __future__ import annotations
 
@@ -19,7 +19,9 @@ _numbers = itertools.count(1)
 def install_plugin(
     tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch
 ) -> Iterator[InstallPlugin]:
-    """Offer an object as plugin `name`: `install_plugin("probe", Probe())`; enable it with `plugins.enabled`."""
+    """A fixture: `install_plugin("probe", Probe())` installs the object as plugin `probe`. Enable it in
+    `plugins.enabled`.
+    """
     modules: list[str] = []
 
     def install(name: str, plugin: object) -> str:

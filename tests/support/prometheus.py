@@ -1,4 +1,4 @@
-"""A Prometheus of a test's own: the real server, on loopback, for the test's time only."""
+"""A real Prometheus server on loopback that runs for one test."""
 
 from __future__ import annotations
 
@@ -25,13 +25,13 @@ needs_prometheus = pytest.mark.skipif(
 
 
 class Prometheus:
-    """A server that runs. `url` ends before the path."""
+    """A running Prometheus server. `url` has no path."""
 
     def __init__(self, url: str) -> None:
         self.url = url
 
     async def ask(self, path: str, **parameters: str) -> Any:
-        """Return the data of an answer of its API."""
+        """Call a path of the server's API, and return the data in the answer."""
         return await asyncio.to_thread(self._ask, path, parameters)
 
     def _ask(self, path: str, parameters: dict[str, str]) -> Any:
@@ -49,12 +49,12 @@ class Prometheus:
         return found
 
     async def firing(self) -> set[str]:
-        """Return the names of the alerts that fire."""
+        """Return the names of the alerts that are firing."""
         alerts = (await self.ask("alerts"))["alerts"]
         return {alert["labels"]["alertname"] for alert in alerts if alert["state"] == "firing"}
 
     async def until(self, *names: str, timeout_s: float = 60) -> set[str]:
-        """Wait until these alerts fire, and return all that do."""
+        """Wait until these alerts are firing, and return the names of all alerts that are."""
         firing: set[str] = set()
         try:
             async with asyncio.timeout(timeout_s):
@@ -66,12 +66,12 @@ class Prometheus:
 
 
 def impatient(rules: str) -> str:
-    """Return rules that fire at once: nobody in a test waits for a minute."""
+    """Return the alert rules without their waiting times, so that alerts fire at once."""
     return re.sub(r"^( +)for: \w+$", r"\1for: 0s", rules, flags=re.MULTILINE)
 
 
 def free_port() -> int:
-    """Return a port that was free a moment ago, for servers that do not say which one they took."""
+    """Return a port that was free a moment ago, for servers that cannot choose a free port themselves."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port: int = probe.getsockname()[1]
@@ -80,7 +80,7 @@ def free_port() -> int:
 
 @asynccontextmanager
 async def prometheus(target: str, rules: str = "") -> AsyncIterator[Prometheus]:
-    """Run a server that scrapes `target` twice a second as the job mxgw, and judges `rules` as often."""
+    """Run a server that scrapes `target` twice a second as the job mxgw, and evaluates `rules` as often."""
     with tempfile.TemporaryDirectory(prefix="mxgw-p-", dir="/tmp") as name:
         directory = Path(name)
         (directory / "rules.yml").write_text(rules or "groups: []\n")
@@ -116,5 +116,5 @@ async def _ready(server: Prometheus, process: subprocess.Popen[bytes], log: Path
                 if await server.query('up{job="mxgw"}'):
                     return
             except (OSError, AssertionError):
-                pass  # it starts
+                pass  # the server is still starting
             await asyncio.sleep(0.1)

@@ -1,7 +1,7 @@
-"""A relay between client and gateway that breaks connections in the ways networks do.
+"""A relay between client and gateway that breaks connections in the ways in which networks break them.
 
-Clients connect over TCP (so that a reset is one), the gateway may listen on either. Faults act on the connections there
-are; later ones work.
+Clients connect over TCP, so that a connection can be reset; the gateway can listen on TCP or on a Unix socket. A fault
+breaks the connections that exist at that moment. Later connections work.
 """
 
 from __future__ import annotations
@@ -24,15 +24,16 @@ class Connection:
         self.client = client
         self.gateway = gateway
         self.relayed_bytes = 0
-        # Cleared while nothing passes.
+        # Cleared while the relay passes no data on.
         self.passes = asyncio.Event()
         self.passes.set()
-        # Bytes towards the client that still pass before it is cut inside a message; None while it is not to be cut.
+        # How many more bytes to the client the relay passes before it ends the connection in the middle of a message;
+        # None for no end.
         self.left_bytes: int | None = None
         self.is_dead = False
 
     def abort(self, *, reset: bool) -> None:
-        """End both sides at once; with `reset` the client gets an RST instead of an end."""
+        """End the connection to both sides at once. With `reset` the client gets an RST instead of a normal end."""
         self.is_dead = True
         writer = self.client[1]
         if reset:
@@ -44,7 +45,7 @@ class Connection:
 
 
 class FaultProxy:
-    """Made by `fault_proxy`. `target` is what clients connect to."""
+    """A relay, made by `fault_proxy`. Clients connect to `target`."""
 
     def __init__(self, upstream: str, tasks: asyncio.TaskGroup) -> None:
         self._upstream = upstream
@@ -54,11 +55,11 @@ class FaultProxy:
         self.target = ""
         self.connections: set[Connection] = set()
         self.accepted = 0
-        # Delay of each piece of data, in each direction.
+        # How many seconds each piece of data is delayed, in each direction.
         self.latency_s = 0.0
-        # Set while new connections are refused.
+        # True while new connections are refused.
         self.is_down = False
-        # Set while new connections are taken and nothing passes on them.
+        # True while new connections are accepted and no data passes on them.
         self.hangs = False
 
     async def start(self) -> None:
@@ -68,13 +69,14 @@ class FaultProxy:
     async def _accept(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         upstream: Streams | None = None
         try:
-            # Who came as it stopped is taken in by the server all the same.
+            # The server can still accept a connection that came at the moment when the relay was stopped.
             if not self.is_down and not self._has_stopped:
                 upstream = await self._connect()
         except OSError:
             pass
         finally:
-            # Whatever happened: nothing else would ever close it.
+            # When the connection to the gateway failed, this is the only place that closes the connection of the
+            # client.
             if upstream is None:
                 writer.transport.abort()
         if upstream is None:
@@ -118,24 +120,28 @@ class FaultProxy:
                 connection.relayed_bytes += len(data)
                 writer.write(data)
                 await writer.drain()
-        await connection.passes.wait()  # who is half open hears of no end either
+        # While the relay passes no data on, it does not pass on the end of a connection either.
+        await connection.passes.wait()
         connection.is_dead = True
         for side in (connection.client[1], connection.gateway[1]):
             side.close()
         connection.passes.set()
 
-    # faults
+    # Faults
 
     def reset(self) -> int:
-        """Let every connection end with an RST; return how many."""
+        """Reset every connection with an RST, and return their number."""
         return self._on_each(lambda connection: connection.abort(reset=True))
 
     def half_open(self) -> int:
-        """Let nothing pass any more, in either direction, while both sides stay connected."""
+        """Stop passing data in both directions while both sides stay connected. Return the number of connections."""
         return self._on_each(lambda connection: connection.passes.clear())
 
     def cut_inside_a_message(self, after_bytes: int) -> int:
-        """End every connection after so many more bytes to its client, wherever in a message that is."""
+        """End every connection after so many more bytes to its client, at any place within a message.
+
+        Return their number.
+        """
 
         def cut(connection: Connection) -> None:
             connection.left_bytes = after_bytes
@@ -143,7 +149,10 @@ class FaultProxy:
         return self._on_each(cut)
 
     def close_slowly(self, seconds: float) -> int:
-        """The gateway's side ends at once; the client is told `seconds` later, and gets nothing meanwhile."""
+        """Close the gateway's side of every connection now, and the client's side `seconds` later. Return their number.
+
+        Until then the client gets no data.
+        """
 
         def close(connection: Connection) -> None:
             connection.passes.clear()
@@ -168,7 +177,7 @@ class FaultProxy:
 
 @asynccontextmanager
 async def fault_proxy(upstream: str) -> AsyncIterator[FaultProxy]:
-    """Relay to `upstream` (`host:port` or `unix:/path`) while the block runs."""
+    """Relay connections to `upstream` (`host:port` or `unix:/path`) during the block."""
     async with asyncio.TaskGroup() as tasks:
         proxy = FaultProxy(upstream, tasks)
         await proxy.start()

@@ -1,4 +1,4 @@
-"""What the client library hands out, as observations for the judge of streams."""
+"""Converts what the client library returns into observations for the stream checker."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ def double_of(event: Event) -> Hashable:
 
 
 def observations(frame: Frame, content: Content = value_of) -> Iterator[Observation]:
-    """Yield what a frame of `EventStream.batches` says."""
+    """Yield the observations that a frame of `EventStream.batches` contains."""
     match frame:
         case EventBatch():
             yield from seen(frame.raw, content)
@@ -63,7 +63,7 @@ def observations(frame: Frame, content: Content = value_of) -> Iterator[Observat
 
 
 class Recorder:
-    """Feeds a checker with the frames of one `EventStream` that resumes by itself."""
+    """Passes the frames of one `EventStream`, which resumes by itself, to a checker."""
 
     def __init__(self, checker: StreamChecker, content: Content = value_of) -> None:
         self.checker = checker
@@ -72,11 +72,11 @@ class Recorder:
         self.snapshots: list[Snapshot] = []
 
     def begin(self, start: Position | None = None) -> None:
-        """The application asks for the stream."""
+        """Tell the checker that the application opens the stream."""
         self.checker.attach(start)
 
     def frame(self, frame: Frame) -> None:
-        """The application was handed a frame; a cut ends a stream, and the client asks for the next behind it."""
+        """Pass a frame to the checker. A StreamCut ends the stream for the checker, and begins another one after it."""
         if isinstance(frame, StreamCut):
             self.cuts.append(frame)
             self.checker.end(frame.error.reason or type(frame.error).__name__)
@@ -89,5 +89,5 @@ class Recorder:
             self.checker.observe(observation)
 
     def end(self, reason: str) -> None:
-        """The stream is over."""
+        """Tell the checker that the stream has ended."""
         self.checker.end(reason)

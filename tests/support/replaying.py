@@ -1,4 +1,4 @@
-"""A gateway with replay and fan-out, a session under load, and streams through a proxy that breaks them."""
+"""A gateway with the plugins replay and backpressure, a session under load, and streams that a relay cuts."""
 
 from __future__ import annotations
 
@@ -14,15 +14,18 @@ from support.recording import Recorder, double_of
 from support.waiting import until
 
 ITEMS = 50
-# Followers are cut again only once they are no further behind than this: what leaves the log is lost rightly.
+# A follower is cut again only when its lag is smaller than this. With a larger lag the log could lose its events.
 _BEHIND_EVENTS = 20_000
 
 
 def replay_settings(rate: int = 5_000, **overrides: object) -> dict[str, object]:
-    """Return the settings of a gateway that keeps much, under load; keys with `__` for dots."""
+    """Return settings of a gateway under load that retains many events.
+
+    Keys of `overrides` have `__` in place of dots.
+    """
     return {
         "plugins.enabled": ["backpressure", "replay"],
-        # A half-open connection keeps its place at the gateway until that finds out.
+        # A half-open connection counts as a subscriber until the gateway notices that it is dead.
         "plugins.backpressure.maximum_subscribers": 64,
         "plugins.replay.events": 200_000,
         "plugins.replay.bytes": 64 * 1024 * 1024,
@@ -36,7 +39,7 @@ def replay_settings(rate: int = 5_000, **overrides: object) -> dict[str, object]
 
 
 async def subscribe_load(session: Session, items: int = ITEMS) -> RoundRobin:
-    """Advise the items in one call and return the oracle of what they report."""
+    """Advise the items in one call, and return an object that knows all events that must come."""
     outcomes = await session.subscribe_bulk([f"Load.Item{number:05d}" for number in range(1, items + 1)])
     handles = [(outcome.item.server_handle, outcome.item.handle) for outcome in outcomes if outcome.item]
     epoch = (await session.state()).position.epoch
@@ -45,7 +48,7 @@ async def subscribe_load(session: Session, items: int = ITEMS) -> RoundRobin:
 
 @dataclass(eq=False)
 class Follower:
-    """One application that follows a stream, and the judge of what it is given."""
+    """One application that follows a stream, and the checker of this stream."""
 
     stream: EventStream
     checker: StreamChecker
@@ -56,11 +59,11 @@ class Follower:
 
     @property
     def at(self) -> int:
-        """The sequence up to which everything is accounted for."""
+        """The sequence up to which every event was delivered or named in a gap."""
         return self.checker.position.sequence if self.checker.position is not None else 0
 
     async def run(self, until: Callable[[], bool]) -> None:
-        """Take frames until `until`, which is asked after each batch."""
+        """Read frames until `until` returns True. It is called after each batch."""
         self.recorder.begin()
         reason = "CLIENT"
         try:
@@ -94,7 +97,10 @@ async def cut_again_and_again(
     cuts: int,
     faults: Sequence[Callable[[FaultProxy], int]] = FAULTS,
 ) -> None:
-    """Cut the follower's connection, each time once its stream is back; return when it is back from the last cut."""
+    """Cut the connection of the follower `cuts` times, each time when its stream is open again.
+
+    Return when the stream is open again after the last cut.
+    """
 
     def is_back(after: int) -> bool:
         opened, at = follower.stream.opened, follower.checker.position
@@ -106,7 +112,7 @@ async def cut_again_and_again(
     for number in range(cuts):
         await until(lambda: is_back(expected) and proxy.connections, 60)  # noqa: B023 - asked before it changes
         expected = len(follower.recorder.cuts) + 1
-        # Some events pass in between, and never the same number.
+        # Let some events pass between two cuts, each time another number of them.
         await asyncio.sleep(0.02 + 0.013 * (number % 7))
         faults[number % len(faults)](proxy)
     await until(lambda: is_back(expected), 60)

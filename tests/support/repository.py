@@ -1,4 +1,4 @@
-"""The repository as the tests of its rules see it: its files, its pyproject.toml, its imports."""
+"""The repository for the tests of its rules: its files, its pyproject.toml and its imports."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from typing import Any
 CODE = re.compile(r"^```.*?^```", re.MULTILINE | re.DOTALL)
 ROOT = Path(__file__).resolve().parent.parent.parent
 
-# Where each import package stands; plugins come by themselves.
+# Key: an import package. Value: its directory. The plugins are found and added separately.
 PACKAGES = {
     "mxgw": ROOT / "protos" / "mxgw",
     "mxgw_core": ROOT / "mxgw_core",
@@ -26,16 +26,19 @@ PACKAGES = {
 
 @cache
 def pyproject() -> dict[str, Any]:
-    """Return pyproject.toml."""
+    """Return the content of pyproject.toml."""
     return tomllib.loads((ROOT / "pyproject.toml").read_text())
 
 
 @cache
 def files() -> tuple[Path, ...]:
-    """Return every file of the repository: what git knows, or, in an unpacked release, what is there."""
+    """Return every file of the repository.
+
+    With git, these are the files that git tracks; in an unpacked release, all files.
+    """
     if (ROOT / ".git").exists():
         listed = subprocess.run(
-            # Run as root, git refuses a clone that belongs to somebody else unless told that it is all right.
+            # As root, git refuses a repository of another user without this option.
             ["git", "-c", f"safe.directory={ROOT}", "ls-files", "-z"],
             cwd=ROOT,
             capture_output=True,
@@ -48,7 +51,7 @@ def files() -> tuple[Path, ...]:
 
 
 def sources(*packages: str) -> Iterator[Path]:
-    """Yield the Python files that people wrote, of these import packages or of the whole repository."""
+    """Yield the Python files that are not generated, of these import packages or of the whole repository."""
     for path in files():
         if path.suffix != ".py" or "_pb2" in path.name:
             continue
@@ -57,14 +60,14 @@ def sources(*packages: str) -> Iterator[Path]:
 
 
 def plugin_directories() -> list[Path]:
-    """Return the directories of built-in plugins."""
+    """Return the directories of the built-in plugins."""
     return sorted(
         path.parent.parent for path in files() if path.relative_to(ROOT).match("plugins/*/mxgw_*/__init__.py")
     )
 
 
 def imports_of(path: Path) -> set[str]:
-    """Return the dotted names a file imports, wherever in it they stand; `from a import b` gives `a` and `a.b`."""
+    """Return the dotted names that a file imports anywhere. `from a import b` counts as `a` and `a.b`."""
     names: set[str] = set()
     for node in ast.walk(ast.parse(path.read_text(), path.name)):
         if isinstance(node, ast.Import):
@@ -75,17 +78,17 @@ def imports_of(path: Path) -> set[str]:
 
 
 def belongs_to(name: str, package: str) -> bool:
-    """Return whether a dotted name is `package` or in it."""
+    """Return True when a dotted name is `package` or lies in it."""
     return name == package or name.startswith(f"{package}.")
 
 
 def shown(path: Path) -> str:
-    """Return a path as people write it."""
+    """Return a path relative to the repository, with slashes."""
     return path.relative_to(ROOT).as_posix()
 
 
 @cache
 def anchors_of(page: Path) -> frozenset[str]:
-    """Return the anchors of the headings of a Markdown page, as GitHub makes them."""
+    """Return the anchors that GitHub makes for the headings of a Markdown page."""
     headings = re.findall(r"^#+ (.+)$", CODE.sub("", page.read_text()), re.MULTILINE)
     return frozenset(re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in headings)

@@ -1,4 +1,4 @@
-"""A gateway that is killed and started again: a process of its own on one data directory, its orphans reaped."""
+"""A gateway process that a test ends and starts again on one data directory, and the workers that it leaves."""
 
 from __future__ import annotations
 
@@ -20,15 +20,16 @@ import psutil
 from mxgw_core.failpoints import VARIABLE
 from support.waiting import until
 
-# Makes orphans children of this process, so that none can hide and none stays a zombie. Source: prctl(2).
+# Makes the kernel attach orphaned workers to this process as its children, so that each of them is found and none stays
+# a zombie. Source: prctl(2).
 _PR_SET_CHILD_SUBREAPER = 36
 
 
 class Restarts:
-    """`mxgw serve` on one directory, as often as a test likes. Made by `restarts`.
+    """Runs `mxgw serve` on one directory again and again. Made by `restarts`.
 
     Attributes:
-        target: what a client connects to, the same for every run.
+        target: the address for clients, which is the same in every run.
     """
 
     def __init__(self, directory: Path, settings: str) -> None:
@@ -37,10 +38,10 @@ class Restarts:
         self.target = f"unix:{directory}/g.sock"
         self.process: subprocess.Popen[str] | None = None
         (directory / "settings.toml").write_text(settings)
-        # The interpreter, and so the build, of the next run.
+        # The Python interpreter of the next run, and with it the installed release of mxgw.
         self.python = sys.executable
         self._runs = 0
-        # Children of this process that belong to somebody else.
+        # Children of this process that existed before.
         self._others = {child.pid for child in psutil.Process().children()}
 
     @property
@@ -49,13 +50,13 @@ class Restarts:
         return "".join(path.read_text() for path in sorted(self.directory.glob("gateway-*.log")))
 
     async def start(self, *, failpoint: str = "", arguments: Sequence[str] = ()) -> None:
-        """Start a run and return when it serves."""
+        """Start a run, and return when the gateway serves."""
         line = await self.started(failpoint=failpoint, arguments=arguments)
 
         assert line, f"the gateway did not start:\n{self.log}"
 
     async def started(self, *, failpoint: str = "", arguments: Sequence[str] = ()) -> str:
-        """Start a run and return the line it says when it serves; "" when it ended before."""
+        """Start a run, and return the line that the gateway prints when it serves; "" when it ended before."""
         self._runs += 1
         environment = {name: value for name, value in os.environ.items() if not name.startswith("MXGW")}
         if failpoint:
@@ -84,7 +85,7 @@ class Restarts:
         await self.ended()
 
     async def terminate(self, timeout_s: float = 20.0) -> None:
-        """End the run in order."""
+        """End the run with SIGTERM, and wait for its end."""
         assert self.process is not None
         self.process.terminate()
         await self.ended(timeout_s)
@@ -105,7 +106,7 @@ class Restarts:
         )
 
     async def ended(self, timeout_s: float = 60) -> int:
-        """Wait for the end of the run and return its exit code."""
+        """Wait for the end of the run, and return its exit code."""
         process = self.process
         assert process is not None
         code = await asyncio.to_thread(process.wait, timeout_s)
@@ -115,19 +116,19 @@ class Restarts:
         return code
 
     def workers(self) -> list[psutil.Process]:
-        """Return the worker processes that live, of all runs; those that ended are reaped."""
+        """Return the worker processes of all runs that are alive. Collect the exit status of the others."""
         self.reap()
         logs = str(self.data / "logs")
         alive = []
         for process in psutil.Process().children(recursive=True):
-            # Told from the workers of other gateways by where their output goes.
+            # A worker of another gateway is recognized by the file to which its output goes.
             with suppress(psutil.NoSuchProcess, OSError):
                 if str(Path(f"/proc/{process.pid}/fd/1").readlink()).startswith(logs):
                     alive.append(process)
         return alive
 
     def reap(self) -> None:
-        """Take notice of the end of orphans that this process inherited."""
+        """Collect the exit status of orphaned workers that have ended."""
         awaited = self._others if self.process is None else self._others | {self.process.pid}
         for child in psutil.Process().children():
             with suppress(psutil.NoSuchProcess, ChildProcessError):
@@ -135,7 +136,7 @@ class Restarts:
                     os.waitpid(child.pid, os.WNOHANG)
 
     def nothing_is_left(self) -> bool:
-        """Return whether this process has only the children it had before."""
+        """Return True when this process has no other children than before."""
         self.reap()
         return {child.pid for child in psutil.Process().children()} <= self._others
 
@@ -144,7 +145,7 @@ class Restarts:
         return list((self.data / "run").glob("*.sock"))
 
     def rows(self) -> list[tuple[str, str]]:
-        """Return session and state of every worker in the manifest."""
+        """Return the session and the state of every worker in the manifest."""
         path = self.data / "manifest.sqlite3"
         if not path.exists():
             return []
@@ -155,17 +156,17 @@ class Restarts:
             db.close()
 
     async def no_worker_is_left(self, timeout_s: float = 60) -> None:
-        """Wait until no worker lives."""
+        """Wait until no worker is alive."""
         await until(lambda: not self.workers(), timeout_s)
 
     async def all_is_gone(self, timeout_s: float = 60) -> None:
-        """Wait until no worker, no socket and no row of the manifest is left."""
+        """Wait until there is no worker, no socket and no row in the manifest."""
         await until(lambda: not self.workers() and not self.sockets() and not self.rows(), timeout_s)
 
 
 @asynccontextmanager
 async def restarts(settings: str) -> AsyncIterator[Restarts]:
-    """Offer a gateway to restart; afterwards whatever is left of it is killed."""
+    """Yield a gateway that a test can start and end. At the end of the block, whatever still runs is killed."""
     ctypes.CDLL(None).prctl(_PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
     with tempfile.TemporaryDirectory(prefix="mxgw-r-", dir="/tmp") as name:
         gateway = Restarts(Path(name), settings)

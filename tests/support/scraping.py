@@ -1,4 +1,4 @@
-"""The metrics of a gateway as a scraper gets them: over HTTP, read with the library's own parsers."""
+"""The metrics of a gateway as a scraper gets them over HTTP, parsed by the parsers of prometheus_client."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ OPENMETRICS = "application/openmetrics-text"
 
 @dataclass(frozen=True)
 class Answer:
-    """What the endpoint answered."""
+    """The answer of the endpoint."""
 
     status: int
     headers: Mapping[str, str]
@@ -30,12 +30,15 @@ class Answer:
 
 @dataclass(frozen=True)
 class Scrape:
-    """The families of one scrape, and their samples."""
+    """The metric families of one scrape, and their samples."""
 
     families: Mapping[str, Family]
 
     def value(self, name: str, **labels: str) -> float | None:
-        """Return the one sample of this name that has these labels, and maybe more; None when there is none."""
+        """Return the value of the sample of this name with these labels; None when there is no such sample.
+
+        The sample can have other labels too. There must not be two such samples.
+        """
         found = [value for own, value in self.all(name) if labels.items() <= own.items()]
 
         assert len(found) <= 1, found
@@ -43,11 +46,11 @@ class Scrape:
         return found[0] if found else None
 
     def all(self, name: str) -> list[tuple[Mapping[str, str], float]]:
-        """Return every sample of a name."""
+        """Return the labels and values of all samples of a name."""
         return [(s.labels, s.value) for family in self.families.values() for s in family.samples if s.name == name]
 
     def counters(self) -> dict[tuple[str, frozenset[tuple[str, str]]], float]:
-        """Return everything that must never fall."""
+        """Return all samples that must never decrease."""
         return {
             (s.name, frozenset(s.labels.items())): s.value
             for family in self.families.values()
@@ -56,12 +59,12 @@ class Scrape:
         }
 
     def names(self) -> set[str]:
-        """Return the names that queries use."""
+        """Return the names of all samples, as queries use them."""
         return {s.name for family in self.families.values() for s in family.samples}
 
 
 class Scraped:
-    """A gateway with the plugin enabled."""
+    """A gateway with the plugin metrics."""
 
     def __init__(self, gateway: RunningGateway, address: Address) -> None:
         self.gateway = gateway
@@ -72,7 +75,7 @@ class Scraped:
         return self.gateway.target
 
     async def get(self, path: str = "/metrics", method: str = "GET", **headers: str) -> Answer:
-        """Send one request on a connection of its own."""
+        """Send one request on a new connection."""
         return await asyncio.to_thread(self._get, path, method, headers)
 
     def _get(self, path: str, method: str, headers: Mapping[str, str]) -> Answer:
@@ -85,7 +88,7 @@ class Scraped:
             connection.close()
 
     async def scrape(self) -> Scrape:
-        """Return the metrics, in the stricter of the two formats."""
+        """Return the metrics in the OpenMetrics format, whose parser is the stricter one."""
         answer = await self.get(Accept=OPENMETRICS)
 
         assert answer.status == 200, answer.text
@@ -93,7 +96,7 @@ class Scraped:
         return Scrape({family.name: family for family in openmetrics.text_string_to_metric_families(answer.text)})
 
     async def until(self, name: str, value: float, **labels: str) -> Scrape:
-        """Scrape until a sample has this value."""
+        """Scrape again and again until a sample has this value."""
         async with asyncio.timeout(60):
             while (scrape := await self.scrape()).value(name, **labels) != value:  # noqa: ASYNC110  as a scraper does
                 await asyncio.sleep(0.02)
@@ -101,13 +104,13 @@ class Scraped:
 
 
 def families_of(text: str) -> dict[str, Family]:
-    """Return the families of the plain format."""
+    """Return the families in a page in the plain text format."""
     return {family.name: family for family in text_string_to_metric_families(text)}
 
 
 @asynccontextmanager
 async def scraped_gateway(*plugins: str, **settings: object) -> AsyncIterator[Scraped]:
-    """Run a gateway with the plugin and these; `settings` by dotted key."""
+    """Run a gateway with the plugin metrics and `plugins`. The keys of `settings` are dotted."""
     overrides = {"plugins.enabled": [*plugins, "metrics"], "plugins.metrics.listen": "127.0.0.1:0", **settings}
     async with running_gateway(overrides) as gateway:
         plugin = gateway.plugins._plugins.get_plugin("metrics")

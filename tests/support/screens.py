@@ -1,6 +1,6 @@
-"""A gateway for the dashboard's screens that says what a test wrote down, and a clock that stands still.
+"""A gateway for the dashboard's screens that returns data written in a test, and a clock that a test moves.
 
-More than 400 lines: most of them are the plant that is shown, written down once for all screens.
+This module has more than 400 lines. Most of them describe the example plant, which all screens use.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ SECOND_NS = 10**9
 
 @dataclass
 class Clock:
-    """Seconds that pass when a test says so."""
+    """A clock in seconds that a test moves."""
 
     now: float = 1000.0
 
@@ -45,7 +45,10 @@ class Clock:
 
 @dataclass
 class WrittenSource:
-    """A source of written snapshots; what operators do is noted in `done`."""
+    """A source of data for the dashboard that returns snapshots made before.
+
+    `done` records the actions of operators.
+    """
 
     script: Sequence[pb.WatchGatewayResponse | tuple[Link, str]]
     clock: Clock
@@ -54,7 +57,7 @@ class WrittenSource:
     items: pb.ListItemsResponse | None = None
     settings: pb.ListSettingsResponse | None = None
     audit: Sequence[pb.WatchAuditResponse] | None = None
-    # None: the gateway does not follow alarms.
+    # The messages of the alarm stream; None when the gateway has no alarms.
     alarms: Sequence[alarm_service_pb2.StreamAlarmsResponse] | None = None
     acknowledged: alarm_service_pb2.AcknowledgeAlarmResponse | None = None
     refusal: str = ""
@@ -146,7 +149,7 @@ class WrittenSource:
 
 
 def app_of(source: WrittenSource, *, theme: str = "dark") -> DashboardApp:
-    """Return the app on this source, with the source's clock."""
+    """Return the dashboard app on this source, with the clock of the source."""
     return DashboardApp(source, theme=theme, clock=source.clock, wall=lambda: source.clock.now)
 
 
@@ -154,13 +157,13 @@ _CHARACTERS = {"enter": "\r", "slash": "/", "colon": ":", "question_mark": "?", 
 
 
 def at_once(app: App[Any], *keys: str) -> None:
-    """Press keys as from one read of the terminal: all are there before the first is looked at."""
+    """Press several keys at once, as if the terminal had read all of them before it processes the first one."""
     for key in keys:
         app.post_message(events.Key(key, key if len(key) == 1 else _CHARACTERS.get(key)))
 
 
 def row(name: str, number: int, *, seconds: int = 0, rate: float = 10.0, **fields: object) -> pb.SessionRow:
-    """Return a session's row after `seconds`; `fields` go to the Session, or to the row where it has them."""
+    """Return the row of a session as it is after `seconds`. `fields` set fields of the Session or of the row."""
     own = {key: value for key, value in fields.items() if key in pb.SessionRow.DESCRIPTOR.fields_by_name}
     session = ss.Session(
         session_id=f"{name.lower().replace(' ', '-')[:12]}-{number:04}-Zq8",
@@ -188,7 +191,7 @@ def row(name: str, number: int, *, seconds: int = 0, rate: float = 10.0, **field
 
 
 def plant(seconds: int) -> list[pb.SessionRow]:
-    """Return the sessions of a plant after `seconds`."""
+    """Return the sessions of the example plant as they are after `seconds`."""
     return [
         row("historian line 1", 1, seconds=seconds, rate=1250, tag="line1", lag_events=12),
         row("hmi tank farm", 2, seconds=seconds, rate=42, tag="tanks", subscribers=3),
@@ -206,7 +209,7 @@ def plant(seconds: int) -> list[pb.SessionRow]:
 def snapshot(
     seconds: int, sessions: Sequence[pb.SessionRow] | None = None, role: pb.Role.ValueType = pb.ROLE_ADMINISTRATOR
 ) -> pb.WatchGatewayResponse:
-    """Return what the gateway says after `seconds`."""
+    """Return the message of the gateway after `seconds`."""
     sessions = plant(seconds) if sessions is None else sessions
     message = pb.WatchGatewayResponse(
         as_of=timestamp_from_ns(EPOCH_NS + seconds * SECOND_NS),
@@ -290,7 +293,7 @@ def written(
     role: pb.Role.ValueType = pb.ROLE_ADMINISTRATOR,
     hostile: bool = True,
 ) -> WrittenSource:
-    """Return a source with so many looks at a plant, and one session of it in depth."""
+    """Return a source with `looks` snapshots of the plant, and with the details of one of its sessions."""
     told = [
         snapshot(seconds, plant(seconds)[: None if hostile else -1] if sessions is None else sessions, role)
         for seconds in range(looks)
@@ -336,7 +339,7 @@ def written(
 def plant_alarms(
     now: int, provider: alarms_pb2.AlarmProvider.ValueType = alarms_pb2.ALARM_PROVIDER_PRIMARY
 ) -> list[alarm_service_pb2.StreamAlarmsResponse]:
-    """Return what a plant's alarms are, and a few changes."""
+    """Return the messages of the alarm stream: the active alarms of the plant, and a few changes."""
 
     def alarm(
         reference: str, state: alarms_pb2.AlarmState.ValueType, priority: int, ago_s: float, **fields: object

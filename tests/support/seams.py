@@ -1,4 +1,7 @@
-"""A worker's outbox, the gateways that come and go over it, and a store that lags: one numbering, sans-io."""
+"""A worker's outbox, the gateways that connect to it one after another, and a history store that is behind the events.
+
+All of this is one numbering of events. It runs without sockets, tasks and timers, step by step as a test decides.
+"""
 
 from __future__ import annotations
 
@@ -28,19 +31,19 @@ FRAME_BYTES = 1 << 20
 
 @types.coroutine
 def pause() -> Generator[None, None, None]:
-    """Let others have their turn."""
+    """Wait until the test lets this coroutine go on."""
     yield
 
 
 class Step:
-    """A coroutine that is driven by hand, from one pause to the next."""
+    """A coroutine that a test runs by hand, from one `pause` to the next."""
 
     def __init__(self, coroutine: Coroutine[Any, Any, Any]) -> None:
         self._coroutine = coroutine
         self.result: Any = None
 
     def go_on(self) -> bool:
-        """Return whether it is done. What it raises is raised here."""
+        """Run the coroutine to its next pause. Return True when it has ended. Its exception is raised here."""
         try:
             self._coroutine.send(None)
         except StopIteration as done:
@@ -49,9 +52,10 @@ class Step:
         return False
 
     def cancel(self) -> None:
-        """End it as a task that is cancelled ends, with all that it does on its way out.
+        """Cancel the coroutine as a task would be cancelled, and run it to its end.
 
-        Its `close()` would not do: that of an async generator's step leaves the generator where it was.
+        `close()` of the coroutine is not enough: when it is a step of an async generator, the generator would stay
+        where it was.
         """
         try:
             self._coroutine.throw(asyncio.CancelledError())
@@ -62,12 +66,12 @@ class Step:
 
 
 class Source:
-    """The worker: numbers what happens, keeps it in a real outbox; the oracle of all checkers."""
+    """The worker. It numbers events and keeps them in a real outbox, and it tells the checkers what it produced."""
 
     def __init__(self, outbox_events: int) -> None:
         self.outbox = Outbox(limit_events=outbox_events, limit_bytes=1 << 30, maximum_frame_bytes=FRAME_BYTES)
         self.outbox.epoch = EPOCH
-        # By sequence: the item of an event, None where the source lost something.
+        # Key: a sequence. Value: the item of the event; None when the source lost events there.
         self.made: dict[int, int | None] = {}
 
     @property
@@ -90,7 +94,7 @@ class Source:
 
 
 class Connection:
-    """The worker's link to one gateway: Hello, Welcome and frames, in the order in which both ends have them."""
+    """The connection of the worker to one gateway. Both ends get Hello, Welcome and frames in the same order."""
 
     def __init__(self, source: Source, distributor: Distributor, *, refills: bool) -> None:
         self._outbox = source.outbox
@@ -102,23 +106,23 @@ class Connection:
         self._wire: deque[bytes] = deque()
         self._decoder = FrameDecoder(FRAME_BYTES)
         self.is_welcomed = False
-        # Every event that this gateway was given.
+        # The sequences of all events that this gateway has received.
         self.received: set[int] = set()
 
     @property
     def is_ready(self) -> bool:
-        """Whether the gateway serves the session to clients."""
+        """True when the gateway serves the session to clients."""
         return self.is_welcomed and self._intake.is_refilled
 
     def welcome(self) -> None:
-        """The handshake ends; events that happened since the Hello are in the outbox."""
+        """End the handshake. Events that happened after the Hello wait in the outbox."""
         resume_after = self._intake.resume_after(self._hello)
         self._intake.welcomed(self._hello)
         self._outbox.resume(resume_after)
         self.is_welcomed = True
 
     def send(self, maximum_bytes: int) -> None:
-        """The worker writes one frame of what is to be sent."""
+        """Let the worker write its next frame to the connection."""
         if not self.is_welcomed:
             return
         match self._outbox.take(maximum_bytes):
@@ -130,7 +134,7 @@ class Connection:
                 self._wire.append(frame(WorkerEnvelope(gap=gap).SerializeToString()))
 
     def receive(self, frames: int) -> None:
-        """The gateway takes so many of the frames that are under way, in one turn."""
+        """Let the gateway read so many frames at once."""
         data = b"".join(self._wire.popleft() for _ in range(min(frames, len(self._wire))))
         for payload in self._decoder.feed(data):
             envelope = WorkerEnvelope.FromString(payload)
@@ -143,11 +147,11 @@ class Connection:
             self._distributor.flush()
 
     def acknowledge(self) -> None:
-        """What the gateway has is said to be safe there."""
+        """Acknowledge to the worker everything that the gateway has in its log."""
         self._outbox.acknowledge(self._distributor.log.head)
 
     def catch_up(self) -> None:
-        """Everything that is to be sent arrives."""
+        """Send and receive until the gateway has all events."""
         if not self.is_welcomed:
             self.welcome()
         while self._distributor.log.head < self._outbox.head_sequence:
@@ -156,22 +160,24 @@ class Connection:
 
 
 class GatewayRun:
-    """One run of the gateway as far as it knows the session; `refills` when it is not the first."""
+    """One run of the gateway, limited to what concerns the session. `refills` is True when it is not the first run."""
 
     def __init__(self, source: Source, clock: Clock, retention: Retention, *, refills: bool) -> None:
         self.distributor = Distributor(unattached=Retention(1_000_000, 1 << 30, 0.0), clock=clock)
         self.distributor.retain(retention)
         self.link = Connection(source, self.distributor, refills=refills)
-        # As the model sees it: a store promised what comes behind, and nobody was given it since; -1 when none did.
+        # The model's record of doubt: a store promised the events after this sequence, and no reader has got them
+        # since; -1 when there is no such promise.
         self.doubted_after = -1
 
 
 @dataclass
 class Store:
-    """What a recorder committed. Fails, or pauses, where it is told to.
+    """The history store, with the events that a recorder has committed. It fails, or pauses, where a test wants this.
 
     Attributes:
-        asked: what it had as it was last asked; `run`: what of it a resume may count on.
+        asked: the sequences that the store had when it was last asked for its span.
+        run: the newest of them without a hole, on which a resume can rely.
     """
 
     events: dict[int, int] = field(default_factory=dict)
@@ -211,7 +217,7 @@ class Store:
 
 
 class Stepped(CoreStore):
-    """A store that is asked in the steps of the reader and in no task: `Step` has no event loop."""
+    """A store that is called in the steps of a reader and not in tasks, because `Step` has no event loop."""
 
     async def span(self, epoch: bytes) -> tuple[int, int] | None:
         return await self.history.span(epoch)
@@ -232,6 +238,6 @@ def stepped(store: Store | None) -> Stepped | None:
 
 
 def read_from(store: CoreStore, after: int, until: int, **options: Any) -> AsyncGenerator[Piece, None]:
-    """Read what a store has with `after < sequence <= until`."""
+    """Read the events of a store with `after < sequence <= until`."""
     older = Older(store, until, BrokenPromises())
     return older.in_place_of(Gap(after + 1, until, GAP_REASON_RING_EVICTED), EPOCH, **options)

@@ -1,4 +1,4 @@
-"""A real OpenLDAP server on loopback, with people, groups in groups, and TLS."""
+"""A real OpenLDAP server on loopback, with people, nested groups and TLS."""
 
 from __future__ import annotations
 
@@ -129,7 +129,7 @@ member: cn=operations,ou=groups,dc=plant
 
 @dataclass(frozen=True)
 class Slapd:
-    """A running server. `plain` offers StartTLS, `tls` is LDAPS."""
+    """A running server. `plain` is the URL that offers StartTLS, `tls` the URL for LDAPS."""
 
     plain: str
     tls: str
@@ -137,20 +137,20 @@ class Slapd:
     folder: Path
 
     def modify(self, ldif: str) -> None:
-        """Change entries as the administrator."""
+        """Change entries as the administrator of the directory."""
         _run(["ldapmodify", "-H", self.plain, "-D", ADMIN_DN, "-w", ADMIN_PASSWORD], ldif)
 
     def set_member(self, group: str, member: str, *, is_in: bool) -> None:
-        """Put somebody into a group, or take them out."""
+        """Add a member to a group, or remove it."""
         change = "add" if is_in else "delete"
         self.modify(f"dn: cn={group},ou=groups,dc=plant\nchangetype: modify\n{change}: member\nmember: {member}\n")
 
 
 @contextmanager
 def running_slapd(folder: Path, *, capabilities: Sequence[str] = ()) -> Iterator[Slapd]:
-    """Run a server for the length of a block; skip the test where there is none to run.
+    """Run a server during the block. Skip the test if slapd is not installed.
 
-    `capabilities` are what its root says it can, as Active Directory does.
+    The server announces `capabilities` in its root entry, as Active Directory does.
     """
     slapd = shutil.which("slapd", path=f"{os.environ['PATH']}:/usr/sbin")
     if slapd is None or shutil.which("ldapadd") is None:

@@ -1,8 +1,9 @@
-"""A client process whose readers stop: `python stalled.py TARGET SESSION READERS`.
+"""A client process whose readers stop reading: `python stalled.py TARGET SESSION READERS`.
 
-Each reader has a connection of its own with gRPC's default options, so that its transport takes as much as any. It
-reads its first two frames, and then nothing, until a line comes on stdin; then all read to the end. Says in one JSON
-line the subscribers' ids once all have stopped, and in another what each was given and how its stream ended.
+Each reader has its own connection with gRPC's default options, so that its connection buffers as much as that of any
+client. A reader reads its first two frames and then stops until a line comes on stdin. Then all readers read to the end
+of their streams. The process prints two JSON lines: the ids of the subscribers when all readers have stopped, and at
+the end the events that each reader got and how its stream ended.
 """
 
 from __future__ import annotations
@@ -45,7 +46,10 @@ def say(words: object) -> None:
 
 
 async def read_to_the_end(call: Any, sequences: list[int]) -> dict[str, object]:
-    """Return the sequences of the events, and how the stream ended."""
+    """Read a stream to its end. Return figures of its events and gaps, and why it ended.
+
+    `sequences` contains the sequences of the events that were read before.
+    """
     gaps = 0
     try:
         while (frame := await call.read()) is not grpc.aio.EOF:

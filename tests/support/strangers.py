@@ -1,6 +1,6 @@
-"""Environments of strangers: fresh ones, into which a distribution is installed from its own directory, as users do.
+"""Fresh virtual environments, in which a distribution is installed from its own directory, as a user installs it.
 
-They borrow the packages of this environment, so nothing is fetched.
+They use the packages of the present environment, so that nothing is downloaded.
 """
 
 from __future__ import annotations
@@ -14,11 +14,11 @@ from pathlib import Path
 
 
 def environment_with(folder: Path, *sources: Path) -> Path:
-    """Make an environment in `folder` with copies of these distributions installed; return its Python."""
+    """Create an environment in `folder` with copies of these distributions installed. Return the path of its Python."""
     venv = folder / "venv"
     subprocess.run([sys.executable, "-m", "venv", "--without-pip", str(venv)], check=True, timeout=60)
     (packages,) = venv.glob("lib/python*/site-packages")
-    # addsitedir rather than a plain path, so that editable installs of this environment count as well.
+    # `addsitedir` is called because a plain path would leave out the editable installs of the present environment.
     (packages / "borrowed.pth").write_text(f"import site; site.addsitedir({sysconfig.get_path('purelib')!r})\n")
     copies = [folder / "sources" / source.name for source in sources]
     for source, copy in zip(sources, copies, strict=True):
@@ -34,13 +34,13 @@ def environment_with(folder: Path, *sources: Path) -> Path:
 
 
 def clean_environ(**extra: str) -> dict[str, str]:
-    """Return this process's environment without what would change how mxgw, pytest or Python behave."""
+    """Return the environment variables of this process, without those that change how mxgw, pytest or Python behave."""
     kept = {key: value for key, value in os.environ.items() if not key.startswith(("MXGW", "PYTEST", "PYTHON"))}
     return kept | extra
 
 
 def run(python: Path, *arguments: str, **extra: str) -> subprocess.CompletedProcess[str]:
-    """Run the environment's Python."""
+    """Run a command with the Python of the environment."""
     return subprocess.run(
         [str(python), *arguments],
         cwd=python.parent,

@@ -1,4 +1,4 @@
-"""A real terminal (tmux), and `mxgw dashboard` in it."""
+"""A real terminal (tmux), and `mxgw dashboard` running in it."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
 
-# What the terminal of whoever runs the tests says must not reach the one under test.
+# Variables of the terminal in which the tests run. They must not affect the terminal of the test.
 _OF_THE_RUNNER = frozenset({"TMUX", "NO_COLOR", "COLORTERM", "COLUMNS", "LINES"})
 
 
 class Terminal:
-    """One tmux session with a server of its own."""
+    """A tmux server with one session."""
 
     def __init__(self, socket: Path, columns: int, rows: int, command: list[str], environment: dict[str, str]) -> None:
         self._tmux = ["tmux", "-S", str(socket), "-f", "/dev/null"]
@@ -47,12 +47,12 @@ class Terminal:
         return self._run("display", "-p", "-t", "t", "#{pane_title}")
 
     def styled_line(self, text: str) -> str:
-        """Return the lines with `text` as they are coloured, escape sequences and all."""
+        """Return the lines that contain `text`, with the escape sequences of their colours."""
         screen = self._run("capture-pane", "-p", "-e", "-t", "t")
         return "\n".join(line for line in screen.split("\n") if text in line)
 
     async def until(self, *texts: str, absent: str = "", timeout_s: float = 60) -> str:
-        """Return the screen once it shows all `texts` and not `absent`."""
+        """Wait until the screen shows all `texts` and does not show `absent`. Return the screen."""
         deadline = time.monotonic() + timeout_s
         while True:
             screen = await asyncio.to_thread(lambda: self.screen)
@@ -64,7 +64,7 @@ class Terminal:
             await asyncio.sleep(0.05)
 
     async def left(self) -> None:
-        """Return once the program has ended well and given the terminal back."""
+        """Wait until the program has ended with exit code 0 and has reset the terminal."""
         await self.until("left with 0")
 
     def close(self) -> None:
@@ -75,10 +75,10 @@ class Terminal:
 async def running(
     command: Sequence[str], *, columns: int = 80, rows: int = 24, environment: Mapping[str, str] | None = None
 ) -> AsyncIterator[Terminal]:
-    """Run a command in a terminal of this size; afterwards the terminal is gone."""
+    """Run a command in a terminal of this size. At the end of the block the terminal is closed."""
     inherited = {key: value for key, value in os.environ.items() if key not in _OF_THE_RUNNER}
     shown = {**inherited, "TERM": "xterm-256color", "LANG": "C.UTF-8", **(environment or {})}
-    # A short directory, for the socket.
+    # The path of a socket must be short, so its directory is not in the directory of the test.
     with tempfile.TemporaryDirectory(prefix="mxgw-tui-", dir="/tmp") as directory:
         line = ["sh", "-c", f"{shlex.join(command)}; echo left with $?; exec sleep 60"]
         made = await asyncio.to_thread(Terminal, Path(directory) / "tmux", columns, rows, line, shown)

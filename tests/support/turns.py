@@ -1,4 +1,4 @@
-"""How often work lets the event loop do something else."""
+"""Counts how often some work lets the event loop run other tasks."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from contextlib import asynccontextmanager
 
 
 class Turns:
-    """`taken` counts the turns that another task had."""
+    """`taken` counts the turns of the event loop that another task got."""
 
     def __init__(self) -> None:
         self.taken = 0
@@ -16,7 +16,7 @@ class Turns:
 
 @asynccontextmanager
 async def counted_turns(turns: Turns | None = None) -> AsyncIterator[Turns]:
-    """Count the turns that another task has while the block runs."""
+    """Count the turns that another task gets during the block."""
     turns = turns or Turns()
 
     async def take() -> None:
@@ -27,6 +27,6 @@ async def counted_turns(turns: Turns | None = None) -> AsyncIterator[Turns]:
 
     async with asyncio.TaskGroup() as tasks:
         other = tasks.create_task(take())
-        await asyncio.sleep(0)  # it has begun, and counts from its next turn
+        await asyncio.sleep(0)  # the counting task has started, and counts from its next turn
         yield turns
         other.cancel()

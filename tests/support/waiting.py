@@ -1,4 +1,4 @@
-"""Waiting for what nothing announces."""
+"""Waits for a condition of which no event is sent."""
 
 from __future__ import annotations
 
@@ -7,10 +7,10 @@ from collections.abc import Callable
 
 
 async def until(condition: Callable[[], object], timeout_s: float = 60) -> None:
-    """Return once `condition` holds; it is looked at every few milliseconds.
+    """Wait until `condition` returns a true value. It is called every few milliseconds.
 
     Raises:
-        TimeoutError: it did not hold in time.
+        TimeoutError: the condition did not become true in time.
     """
     async with asyncio.timeout(timeout_s):
         while not condition():  # noqa: ASYNC110  the state of another process, or of a part that announces nothing

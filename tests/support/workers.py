@@ -1,4 +1,4 @@
-"""The workers that a test's own process started."""
+"""The worker processes that the process of a test has started."""
 
 from __future__ import annotations
 
@@ -6,7 +6,10 @@ import psutil
 
 
 def started_workers() -> list[int]:
-    """Return the pids of the worker processes below this one; servers that other tests share are none."""
+    """Return the process ids of the workers that are children of this process itself.
+
+    A server that several tests share is a separate process, so its workers are not included.
+    """
     return [child.pid for child in psutil.Process().children() if _is_worker(child)]
 
 
@@ -14,4 +17,4 @@ def _is_worker(process: psutil.Process) -> bool:
     try:
         return process.status() != psutil.STATUS_ZOMBIE and "mxgw_worker" in process.cmdline()
     except psutil.NoSuchProcess:
-        return False  # it ended between the two questions
+        return False  # the process ended between the two calls

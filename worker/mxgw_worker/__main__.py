@@ -1,4 +1,4 @@
-"""`python -m mxgw_worker`."""
+"""Runs a worker: `python -m mxgw_worker`."""
 
 import sys
 

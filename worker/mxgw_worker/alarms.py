@@ -1,8 +1,9 @@
-"""The changes of the backend's alarms, as one numbered list, from which the gateway asks for what is new.
+"""Keeps the changes of the backend's alarms in one numbered list, from which the gateway requests the new changes.
 
-An alarm manager that has to be asked (there is no push: docs/reference/mxaccess.md#alarms) is compared with its last
-answer, by alarm id. One that reports by itself adds to the same list. The gateway decides when: it asks for the changes
-after a revision.
+An alarm manager that does not report changes by itself (docs/reference/mxaccess.md#alarms) is polled, and its new list
+of alarms is compared with the previous list. An alarm manager that reports changes by itself adds them to the same
+numbered list. The gateway decides when it polls: it requests the changes after a revision, which is the number of a
+change.
 """
 
 from __future__ import annotations
@@ -26,35 +27,37 @@ from mxgw_worker.ipc.page_tokens import PAGE_SHARE, page_token, place_of
 from mxgw_worker.methods import Methods
 from mxgw_worker.paging import parse_page_token
 
-# So many changes are kept; a gateway that is further behind gets all active alarms instead.
+# The number of changes that are kept. A gateway that is further behind gets all active alarms instead of changes.
 KEPT_CHANGES = 20_000
 # How long a poll waits for the first list of an alarm manager that reports by itself.
 _FIRST_S = 2.0
 
 
 class AlarmWatch:
-    """The alarms of one backend. The backend is not asked before the first poll."""
+    """The alarms of one backend. Before the gateway's first poll, nothing is requested from the backend."""
 
     def __init__(self, *, methods: Methods, maximum_frame_bytes: int) -> None:
         self._methods = methods
         self._page_bytes = int(maximum_frame_bytes * PAGE_SHARE)
         self._alarms: dict[str, Alarm] = {}
-        # Changes with revisions `_revision - len(_changes) + 1` to `_revision`.
+        # The kept changes, with the revisions `_revision - len(_changes) + 1` to `_revision`.
         self._changes: deque[Alarm] = deque(maxlen=KEPT_CHANGES)
         self._revision = 1
-        # The report whose pages are being fetched; `_reports` is its number, which its page tokens have.
+        # The report whose pages are being fetched, and its alarms. `_reports` is the number of this report; it is part
+        # of the report's page tokens.
         self._paged: tuple[AlarmReport, Sequence[Alarm]] = (AlarmReport(), ())
         self._reports = 0
         self._is_following = False
-        # Whether an alarm manager that reports by itself has sent its first list; before that the list here is not
-        # complete.
+        # True once a first list of alarms has come from the backend. Until then `_alarms` is not complete.
         self._is_shown = False
         self._away = ""
-        # Set by every change, for a poll that waits.
+        # Set by every report of the alarm manager. It ends the waiting of a poll.
         self._news = asyncio.Event()
 
     async def poll(self, call: Call, query: PollAlarms) -> CommandReply:
-        """Return the changes after a revision, or the next page of them.
+        """Return the changes after a revision, or all active alarms when these changes are not kept any more.
+
+        A query with a page token gets the next page of the report before.
 
         Raises:
             CallFailed: ALARMS_NOT_SUPPORTED, ALARMS_UNAVAILABLE or BAD_PAGE_TOKEN.
@@ -86,7 +89,7 @@ class AlarmWatch:
         return self._page_from(0)
 
     async def acknowledge(self, call: Call, request: AcknowledgeAlarms) -> CommandReply:
-        """Acknowledge alarms; one result each.
+        """Acknowledge alarms. The reply has one result per alarm.
 
         Raises:
             CallFailed: ALARMS_NOT_SUPPORTED or ALARMS_UNAVAILABLE.
@@ -107,7 +110,7 @@ class AlarmWatch:
             )
         return backend
 
-    # reports
+    # Methods that make the pages of a report.
 
     def _page(self, token: str) -> CommandReply:
         name = f"alarms\0{self._reports}"
@@ -134,7 +137,7 @@ class AlarmWatch:
             self._paged = AlarmReport(), ()
         return CommandReply(alarms=report)
 
-    # AlarmListener
+    # The methods of `AlarmListener`, and methods that wait for calls of them.
 
     async def _follow(self, source: AlarmPublisher, query: PollAlarms) -> None:
         if not self._is_following:
@@ -160,7 +163,7 @@ class AlarmWatch:
             pass
 
     def changed(self, alarm: Alarm) -> None:
-        """See `AlarmListener`."""
+        """Note the new state of an alarm; see `AlarmListener.changed`."""
         known = self._alarms.get(alarm.alarm_id)
         if known is alarm or known == alarm:
             return
@@ -172,7 +175,7 @@ class AlarmWatch:
         self._note(alarm)
 
     def refreshed(self, alarms: Sequence[Alarm]) -> None:
-        """See `AlarmListener`: alarms that are no longer listed have ended."""
+        """Note all active alarms; see `AlarmListener.refreshed`. A known alarm that is not in `alarms` has ended."""
         self._away, self._is_shown = "", True
         listed = {alarm.alarm_id: alarm for alarm in alarms}
         for alarm in _missing(self._alarms, listed):
@@ -186,7 +189,7 @@ class AlarmWatch:
         self._news.set()
 
     def failed(self, detail: str) -> None:
-        """See `AlarmListener`."""
+        """Note that the alarm manager is not available; see `AlarmListener.failed`."""
         self._away = detail or "the alarm manager is away"
         self._news.set()
 

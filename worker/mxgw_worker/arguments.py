@@ -1,4 +1,6 @@
-"""Checks the arguments of commands before the backend gets them; a bad one is E_INVALIDARG, as in a COM call."""
+"""Checks the arguments of commands before the backend gets them. A wrong argument is answered with E_INVALIDARG, as in
+a COM call.
+"""
 
 from __future__ import annotations
 
@@ -14,22 +16,23 @@ from mxgw.v1.values_pb2 import MxArray, MxValue
 from mxgw_worker.backends.base import E_INVALIDARG, MxError
 
 _NANOS = range(1_000_000_000)
-# Years 1 to 9999. Source: google/protobuf/timestamp.proto, duration.proto.
+# The allowed seconds of a Timestamp (years 1 to 9999) and of a Duration.
+# Source: google/protobuf/timestamp.proto, duration.proto.
 _TIMESTAMP_SECONDS = range(-62_135_596_800, 253_402_300_800)
 _DURATION_SECONDS = range(-315_576_000_000, 315_576_000_001)
-# How deep arrays of values may be nested; MXAccess values are not nested at all.
+# The deepest nesting of arrays that is accepted. Values of MXAccess are not nested at all.
 _MAXIMUM_DEPTH = 8
 
 
 class HasValue(Protocol):
-    """A command with a value."""
+    """Any command that has a value to write."""
 
     @property
     def value(self) -> MxValue: ...
 
 
 def checked_value(command: HasValue) -> MxValue:
-    """Return the value to write.
+    """Return the value to write, after a check.
 
     Raises:
         MxError: E_INVALIDARG, the value is missing or malformed.
@@ -39,10 +42,10 @@ def checked_value(command: HasValue) -> MxValue:
 
 
 def checked_time(command: Write2Command | WriteSecured2Command | BulkWrite) -> int | None:
-    """Return the caller's source time in nanoseconds; None when there is none.
+    """Return the source time that the caller gave, in nanoseconds since 1970 (UTC); None when the caller gave none.
 
     Raises:
-        MxError: E_INVALIDARG, it is out of range.
+        MxError: E_INVALIDARG, the time is out of range.
     """
     if not command.HasField("time"):
         return None
@@ -51,10 +54,10 @@ def checked_time(command: Write2Command | WriteSecured2Command | BulkWrite) -> i
 
 
 def checked_interval_ms(interval_ms: int) -> int:
-    """Return an update interval.
+    """Return the update interval unchanged.
 
     Raises:
-        MxError: E_INVALIDARG, it is not positive.
+        MxError: E_INVALIDARG, the interval is not positive.
     """
     if interval_ms <= 0:
         raise MxError(E_INVALIDARG, f"the interval is {interval_ms} ms, it must be greater than 0")

@@ -1,4 +1,6 @@
-"""SubscribeBulk, UnsubscribeBulk and WriteBulk: one result per item, in input order; no item makes another fail."""
+"""SubscribeBulk, UnsubscribeBulk and WriteBulk. Each returns one result per item, in input order. A failed item makes
+no other item fail.
+"""
 
 from __future__ import annotations
 
@@ -32,7 +34,7 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True, slots=True)
 class _Deferred:
-    """An entry whose item is busy, with its place in the queue of that item."""
+    """An entry whose item is busy, with its ticket for the queue of this item."""
 
     index: int
     item: Item
@@ -40,8 +42,8 @@ class _Deferred:
 
 
 class Bulk:
-    """Bulk calls, made of single methods. One turn of the backend serves all entries but those of busy items, which
-    follow.
+    """Runs bulk calls as series of single methods. One turn of the backend serves all entries, except the entries of
+    busy items, which follow later.
     """
 
     def __init__(self, methods: Methods) -> None:
@@ -49,7 +51,7 @@ class Bulk:
         self._turn = methods.turn
 
     async def subscribe(self, call: Call, command: SubscribeBulkCommand) -> MxReply:
-        """AddItem and Advise for every reference; an item that cannot be advised is removed again."""
+        """Call AddItem and Advise for every reference. An item that cannot be advised is removed again."""
         methods = self._methods
         server_handle = command.server_handle
         results = []
@@ -68,7 +70,7 @@ class Bulk:
         return _reply(results)
 
     async def unsubscribe(self, call: Call, command: UnsubscribeBulkCommand) -> MxReply:
-        """UnAdvise and RemoveItem for every handle; items with a write in flight come last."""
+        """Call UnAdvise and RemoveItem for every handle. Items with a write in flight come last."""
         server_handle = command.server_handle
         deferred: list[_Deferred] = []
         results = []
@@ -101,8 +103,8 @@ class Bulk:
         return _reply(results)
 
     async def write(self, call: Call, command: WriteBulkCommand) -> MxReply:
-        """Write every entry. All writes are issued before a completion is awaited, but a second write to an item waits
-        for the first.
+        """Write every entry. All writes are issued before any completion is awaited. Only a second write to the same
+        item waits for the first write to complete.
         """
         methods = self._methods
         issued: dict[int, PendingWrite] = {}
@@ -151,7 +153,9 @@ class Bulk:
         return _reply(results)
 
     async def _unsubscribe(self, call: Call, server_handle: int, item_handle: int, index: int) -> BulkItemResult:
-        """UnAdvise if advised, and RemoveItem; the caller holds the turns of backend and item."""
+        """Call UnAdvise if the item is advised, and then RemoveItem. The caller holds the turns of the backend and of
+        the item.
+        """
         methods = self._methods
         item = methods.items.get(server_handle, item_handle)
         try:
@@ -186,7 +190,7 @@ async def _finish(
     """Run the deferred entries, each when its item is free.
 
     Raises:
-        CallExpired: the deadline passed before all were done.
+        CallExpired: the deadline passed before all entries were done.
     """
     if not deferred:
         return
@@ -208,7 +212,9 @@ async def _finish(
 
 
 def _fill_unissued(results: list[BulkItemResult], command: WriteBulkCommand) -> None:
-    """Set a result for the entries that were not issued: a repeat of the call gets the results of all entries."""
+    """Give a result to every entry that was not issued, because a repeat of the call gets the results of all
+    entries.
+    """
     nothing = BulkItemResult()
     late = Refused("WRITE_NOT_ISSUED", "the deadline of the call passed before this write was issued: write it again")
     results.extend(nothing for _ in command.writes[len(results) :])

@@ -1,4 +1,4 @@
-"""One running command: its deadline, its single answer, and the errors that become answers."""
+"""One running command: its deadline, its single answer, and the errors that are turned into answers."""
 
 from __future__ import annotations
 
@@ -14,16 +14,16 @@ from mxgw_worker.backends.base import E_FAIL, MxError
 
 log = logging.getLogger(__name__)
 
-# Hands one write to the backend.
+# A function that hands one write to the backend.
 Issue: TypeAlias = Callable[[], Awaitable[None]]
 
 
 class CallExpired(Exception):
-    """The deadline passed and the gateway has its answer, so no more backend calls are made for this command."""
+    """The deadline has passed and the gateway has its answer, so no more backend calls are made for this command."""
 
 
 class CallFailed(Exception):
-    """The worker cannot run the command; becomes a `Failure`."""
+    """The worker cannot run the command. The gateway gets a `Failure`."""
 
     def __init__(self, reason: str, detail: str) -> None:
         super().__init__(detail)
@@ -32,7 +32,7 @@ class CallFailed(Exception):
 
 
 class Refused(MxError):
-    """The worker itself refuses a command, in an ordinary reply; `reason` names the cause."""
+    """The worker itself refuses a command. The client gets an ordinary reply, in which `reason` names the cause."""
 
     def __init__(self, reason: str, message: str, hresult: int = E_FAIL) -> None:
         super().__init__(hresult, message)
@@ -42,29 +42,29 @@ class Refused(MxError):
 class Call:
     """A command between its arrival and its answer.
 
-    When the deadline passes, the answer is COMMAND_TIMED_OUT, or what `last_words` returns. A backend call that is
-    running then is not cancelled, because MXAccess cannot cancel either: it finishes, its effect is noted, and no
-    further call is made.
+    When the deadline passes, the answer is COMMAND_TIMED_OUT, or the reply that `last_words` returns. A backend call
+    that is running at that time is not cancelled, because MXAccess cannot cancel a call either. The backend call runs
+    to its end, its effect is noted, and no further backend call is made.
     """
 
     def __init__(
         self, answer: Callable[[CommandReply], None], timeout_ms: int, item_serials: Sequence[int] = ()
     ) -> None:
-        """`item_serials`: see `CommandRequest`."""
+        """Start the deadline, if there is one. `CommandRequest` explains `item_serials`."""
         self._loop = asyncio.get_running_loop()
         self._answer = answer
         self._timer: asyncio.TimerHandle | None = None
         self.answered = False
         self.expired = False
-        # Whether a write of this command was handed to the backend.
+        # True once a write of this command was handed to the backend.
         self.has_issued = False
-        # Whether the outcome is kept for a repeated call: then completions are awaited after the deadline as well.
+        # True when the outcome is kept for a repeated call. Then completions are awaited after the deadline as well.
         self.is_remembered = False
         self.timeout_ms = timeout_ms
         self.item_serials = item_serials
-        # Makes the answer when the deadline passes; set by a command that has a partial result.
+        # Makes the answer when the deadline passes. A command that has a partial result sets it.
         self.last_words: Callable[[], CommandReply] | None = None
-        # In the loop's time; None without a deadline.
+        # The deadline in the event loop's time; None without a deadline.
         self.deadline: float | None = None
         if timeout_ms:
             self.deadline = self._loop.time() + timeout_ms / 1000
@@ -83,7 +83,7 @@ class Call:
         self.answer(CommandReply(failure=Failure(reason=reason, detail=detail)))
 
     def noting(self, issue: Issue) -> Issue:
-        """Return a backend call that first sets `has_issued`."""
+        """Return a backend call that sets `has_issued` and then calls `issue`."""
 
         async def noted() -> None:
             self.has_issued = True
@@ -92,7 +92,7 @@ class Call:
         return noted
 
     def check(self) -> None:
-        """Check the deadline; to be called before every backend call.
+        """Check the deadline. This must be called before every backend call.
 
         Raises:
             CallExpired: the deadline passed.
@@ -112,13 +112,13 @@ class Call:
 
 
 def failed_reply(error: MxError) -> MxReply:
-    """Return the ordinary reply of a failed method."""
+    """Return the ordinary reply to a method that has failed."""
     reason = error.reason if isinstance(error, Refused) else ""
     return MxReply(hresult=error.hresult, message=error.message, reason=reason)
 
 
 def failed_item(error: Exception, item_handle: int = 0) -> BulkItemResult:
-    """Return the result of one item that failed. An unexpected error makes only this item fail.
+    """Return the result of one item that failed. An unexpected error is logged, and makes only this item fail.
 
     Raises:
         CallExpired: `error` is a CallExpired, which ends the whole command.
@@ -132,7 +132,9 @@ def failed_item(error: Exception, item_handle: int = 0) -> BulkItemResult:
 
 
 def report_bug(error: Exception) -> str:
-    """Log an unexpected error, and return the text for the client, which only says where to look."""
+    """Log an unexpected error, and return a text for the client. The text only says where to find the error in the
+    log.
+    """
     correlation = secrets.token_hex(4)
     log.error("a command failed in a way the worker does not know, correlation %s", correlation, exc_info=error)
     return f"the worker or its backend has a bug; the worker's log tells more under correlation {correlation}"

@@ -1,4 +1,4 @@
-"""Runs each command in a task of its own, and makes sure that it gets exactly one answer."""
+"""Runs each command in a task of its own, and makes sure that each command gets exactly one answer."""
 
 from __future__ import annotations
 
@@ -18,18 +18,19 @@ from mxgw_worker.remembered_writes import RememberedWrites
 from mxgw_worker.snapshots import Snapshots
 from mxgw_worker.views import Views
 
-# More than any gateway's limits.pending_commands: only a faulty gateway reaches it.
+# The largest number of running commands. No gateway has a higher `limits.pending_commands`, so only a faulty gateway
+# reaches it.
 MAXIMUM_CALLS = 100_000
 
-# The message differs by handler: write gets a WriteCommand, and so on.
+# The handler of one kind of command. It gets the message of this kind, for example a WriteCommand.
 _Handler: TypeAlias = Callable[[Call, Any], Awaitable[MxReply | None]]
 
 
 class Dispatcher:
     """Runs commands against the backend.
 
-    Backend calls are made in the order of the commands. A command that only waits does not hold up others, so replies
-    may come in another order.
+    Backend calls are made in the order of the commands. A command that only waits does not block others, so replies can
+    come in another order.
     """
 
     def __init__(
@@ -78,11 +79,11 @@ class Dispatcher:
         }
 
     def close(self, reason: str) -> None:
-        """Refuse every command from now on; running ones go on."""
+        """Refuse every command from now on. Running commands continue."""
         self._refusal = reason
 
     def submit(self, request: CommandRequest, answer: Callable[[CommandReply], None]) -> None:
-        """Run a request. `answer` is called exactly once, perhaps before this returns."""
+        """Run a request. `answer` is called exactly once, possibly before this method returns."""
         call = Call(self._within_a_frame(answer), request.timeout_ms, request.item_serials)
         if self._refusal is not None:
             call.fail("WORKER_STOPPING", self._refusal)
@@ -96,7 +97,7 @@ class Dispatcher:
             task.add_done_callback(self._running.discard)
 
     async def cancel(self) -> None:
-        """Cancel the running commands and wait for their ends; they get no answer."""
+        """Cancel the running commands, and wait until they have ended. They get no answer."""
         running = list(self._running)
         for task in running:
             task.cancel()

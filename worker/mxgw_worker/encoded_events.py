@@ -1,8 +1,8 @@
-"""Events as wire bytes, assembled by hand: the hot path of a worker.
+"""Encodes events as wire bytes by hand, because this is the hot path of a worker.
 
 A record is one element of `EventBatch.events` (tag, length, Event), so joined records are a valid batch. Assembling the
-bytes costs about half of filling and serialising a message. Tests hold every function here against the protobuf
-library, byte for byte.
+bytes by hand takes about half of the time that filling and serialising a message takes. Tests compare every function
+here with the protobuf library, byte for byte.
 """
 
 from __future__ import annotations
@@ -19,37 +19,42 @@ from mxgw.v1.values_pb2 import MxStatus, MxValue
 
 NS_PER_SECOND = 1_000_000_000
 
-# The quality and status details that a source sends before its first real value:
-# docs/reference/mxaccess.md#first-values.
+# The quality and the status details that a source sends before its first real value.
+# Source: docs/reference/mxaccess.md#first-values.
 WAITING_FOR_INITIAL_DATA = 32
 INITIALISING_DETAILS = frozenset((11, 12, 1010, 1011))
 
-# The first fields of an Event, see events.proto: sequence and item_serial (fixed64), kind (an enum of one byte),
-# item_handle (sfixed32).
+# Packs the first fields of an Event (see events.proto): sequence and item_serial (fixed64), kind (an enum of one byte)
+# and item_handle (sfixed32).
 _HEAD = Struct("<BQBQBBBi").pack
 _HEAD_BYTES = 25
 _DATA_CHANGE = 1
 _SEQUENCE_TAG, _SERIAL_TAG, _KIND_TAG, _ITEM_HANDLE_TAG = 0x09, 0x11, 0x18, 0x25
 _SERVER_HANDLE_TAG = b"\x28"
 _WORKER_TIME_TAG = b"\x32"
-# Snapshot.items, SnapshotItem.value and SnapshotItem.item_serial.
+# The tags of Snapshot.items, SnapshotItem.value and SnapshotItem.item_serial.
 _SNAPSHOT_ITEMS_TAG, _SNAPSHOT_VALUE_TAG, _SNAPSHOT_SERIAL_TAG = b"\x12", b"\x22", b"\x29"
-# The tag of the body by kind: Event.data_change is field 7, for kind 1; the other bodies follow in the order of kinds.
+# Index: kind of event. Value: the tag of the event's body. The body of kind 1 is Event.data_change, which is field 7.
+# The bodies of the other kinds follow in the order of the kinds.
 _BODY_TAGS = (b"", b"\x3a", b"\x42", b"\x4a", b"\x52")
 
 _BYTES = tuple(bytes((n,)) for n in range(256))
 _UINT64 = 1 << 64
-# How many distinct qualities or statuses are kept encoded; with more of them, encoding is only slower.
+# How many distinct qualities, or statuses, are kept in encoded form. Further ones are encoded for each event, which is
+# only slower.
 _REMEMBERED = 4096
 
-# By 14 bits of a number: two bytes of its varint, both with the continuation bit, as one little-endian number.
+# Index: 14 bits of a number. Value: the two varint bytes of these bits, both with the continuation bit, as one
+# little-endian number.
 _TWO_GROUPS = array("H", [low | 0x80 | (high | 0x80) << 8 for high in range(128) for low in range(128)])
 _FIVE_BYTE_NANOS = Struct("<B7sHHB").pack
 _FOUR_BYTE_NANOS = Struct("<B7sHH").pack
 
 
 def varint(number: int) -> bytes:
-    """Return the varint of `number`; a negative one as its 64-bit two's complement, as int32 and int64 have it."""
+    """Return the varint of `number`. A negative number is encoded as its 64-bit two's complement, as in int32 and int64
+    fields.
+    """
     if 0 <= number < 0x80:
         return _BYTES[number]
     if number < 0:
@@ -63,7 +68,9 @@ def varint(number: int) -> bytes:
 
 
 class TimeEncoder:
-    """Encodes Timestamps, length included; keeps the last one, and the bytes of its whole second."""
+    """Encodes Timestamps, each with its length before it. It keeps the last encoded Timestamp, and the bytes of its
+    whole second.
+    """
 
     __slots__ = ("_encoded", "_ns", "_second_bytes", "_second_ns")
 
@@ -74,7 +81,7 @@ class TimeEncoder:
         self._second_bytes = b""
 
     def encode(self, ns: int) -> bytes:
-        """Return the encoded Timestamp of `ns` nanoseconds since 1970 (without a tag)."""
+        """Return the encoded Timestamp of `ns` nanoseconds since 1970, with its length but without a tag."""
         if ns == self._ns:
             return self._encoded
         nanos = ns - self._second_ns
@@ -83,7 +90,9 @@ class TimeEncoder:
             self._second_ns = ns - nanos
             self._second_bytes = b"\x08" + varint(second) if second else b""
         second_bytes = self._second_bytes
-        if len(second_bytes) != 6 or nanos < 1 << 21:  # outside 1971 to 3058, or less than 2 ms after a full second
+        # The general case: a time before 1978 or after 3058, or a time less than 2 ms after a full second. The other
+        # cases are faster.
+        if len(second_bytes) != 6 or nanos < 1 << 21:
             tail = b"\x10" + varint(nanos) if nanos else b""
             encoded = _BYTES[len(second_bytes) + len(tail)] + second_bytes + tail
         elif nanos >= 1 << 28:
@@ -99,27 +108,30 @@ class TimeEncoder:
         return encoded
 
 
-# Lengths below this are encoded by a table; nearly all events are shorter.
+# Lengths below this number are encoded by a table. Nearly all events are shorter.
 _TABLE = 1024
 _LENGTHS = tuple(varint(n) for n in range(_TABLE))
-# A length after the tag of field 1: EventBatch.events, and DataChange.value.
+# Index: length. Value: the tag of field 1, and then the encoded length. EventBatch.events and DataChange.value are such
+# fields.
 _FIELD_1 = tuple(b"\x0a" + length for length in _LENGTHS)
 
-# Events within 2**14 ns (16 us) share one encoded worker_time, because encoding it for each event is not worth the
-# time.
+# All events within 2**14 ns (16 us) share one encoded worker_time, because encoding it for each event would take too
+# long.
 _TICK_BITS = 14
 
 
-# The encoded fields; whether they mean "initialising"; for a status also whether it is a failure. Plain tuples, because
-# they unpack several times faster than named ones.
+# What is kept of an encoded quality: its encoded fields, and True when it means that no real value has come yet
+# ("initialising"). What is kept of an encoded status: the same two, and True when it is a failure. These are plain
+# tuples, because they are unpacked several times faster than named tuples.
 _Quality: TypeAlias = tuple[bytes, bool]
 _Status: TypeAlias = tuple[bytes, bool, bool]
 
 
 class RecordEncoder:
-    """Encodes events. After a data change, `has_failure` and `is_initialising` describe its statuses and quality.
+    """Encodes events. After a data change was encoded, `has_failure` and `is_initialising` describe its statuses and
+    quality.
 
-    `now_ns` is the wall clock, for `Event.worker_time`.
+    `now_ns` returns the wall-clock time, for `Event.worker_time`.
     """
 
     __slots__ = (
@@ -141,11 +153,13 @@ class RecordEncoder:
         self._now_ns = now_ns
         self._source_time = TimeEncoder()
         self._worker_time = TimeEncoder()
-        # By raw quality: DataChange.quality and raw_quality, encoded.
+        # Key: raw quality. Value: the encoded fields DataChange.quality and raw_quality, and whether they mean
+        # "initialising".
         self._qualities: dict[int, _Quality] = {}
-        # By encoded MxStatus: the status as a field of DataChange, and its meaning.
+        # Key: encoded MxStatus. Value: the encoded field of DataChange, and whether it means "initialising" or a
+        # failure.
         self._statuses: dict[bytes, _Status] = {}
-        # Event.server_handle, Event.worker_time and the tag of the body, of the last data change.
+        # Event.server_handle, Event.worker_time and the tag of the body, encoded for the last data change.
         self._after_head = b""
         self._tick = -1
         self._server_handle = -1
@@ -162,7 +176,9 @@ class RecordEncoder:
         statuses: Sequence[MxStatus],
         raw_source_time: str,
     ) -> bytes:
-        """Return the record of a data change. One long function, because calls would make it noticeably slower."""
+        """Return the record of a data change. This is one long function, because calls would make it noticeably
+        slower.
+        """
         encoded_value = value.SerializeToString()
         if len(statuses) == 1:
             key = statuses[0].SerializeToString()
@@ -207,7 +223,7 @@ class RecordEncoder:
     def other(
         self, sequence: int, kind: int, item_serial: int, server_handle: int, item_handle: int, body: bytes
     ) -> bytes:
-        """Return the record of an event of another kind, from its encoded body."""
+        """Return the record of an event of another kind. `body` is the encoded body of the event."""
         head = _HEAD(_SEQUENCE_TAG, sequence, _SERIAL_TAG, item_serial, _KIND_TAG, kind, _ITEM_HANDLE_TAG, item_handle)
         worker_time = self._worker_time.encode(self._now_ns())
         event = b"".join(
@@ -251,15 +267,17 @@ class RecordEncoder:
 
 
 def snapshot_item(item_serial: int, server_handle: int, item_handle: int, sequence: int, record: bytes) -> bytes:
-    """Return an element of `Snapshot.items`, cut out of the record of a data change that was made above."""
+    """Return an element of `Snapshot.items`, made from the record of a data change. The record must come from
+    `RecordEncoder.data_change`.
+    """
     at = 2
-    while record[at - 1] >= 0x80:  # the record's length
+    while record[at - 1] >= 0x80:  # Skip the length of the record.
         at += 1
     at += _HEAD_BYTES + 2
-    while record[at - 1] >= 0x80:  # the server handle
+    while record[at - 1] >= 0x80:  # Skip the server handle.
         at += 1
-    at += 2 + record[at + 1]  # the worker's time
-    # The rest is tag, length and content of the DataChange.
+    at += 2 + record[at + 1]  # Skip the worker's time.
+    # The rest of the record is the DataChange: its tag, its length and its content.
     value = record[at + 1 :]
     head = b"".join(
         (b"\x08", varint(server_handle), b"\x10", varint(item_handle), b"\x18", varint(sequence), _SNAPSHOT_VALUE_TAG)

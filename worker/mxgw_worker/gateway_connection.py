@@ -1,4 +1,4 @@
-"""One connection to the gateway: handshake, frames in both directions, flow control."""
+"""One connection from the worker to the gateway: its handshake, its frames in both directions, and its flow control."""
 
 from __future__ import annotations
 
@@ -18,18 +18,19 @@ from mxgw_worker.outbox import Block, Outbox
 
 log = logging.getLogger(__name__)
 
-# While more bytes than this are unsent, events wait in the outbox, and later go out in larger blocks.
+# While more unsent bytes than this wait in the connection, events stay in the outbox. They are sent later, in larger
+# blocks.
 HIGH_WATER_BYTES = 256 * 1024
-# About how many bytes of item records go into one message; well below the smallest `workers.frame_bytes`.
+# About how many bytes of item records are sent in one message. This is well below the smallest `workers.frame_bytes`.
 _RECORDS_BYTES = 16 * 1024
 
 _LENGTH = Struct(">I").pack
-# WorkerEnvelope.events, and the three fields of EventBlock.
+# The tags of WorkerEnvelope.events and of the three fields of EventBlock.
 _EVENTS_TAG, _FIRST_TAG, _LAST_TAG, _RECORDS_TAG = b"\x52", b"\x08", b"\x10", b"\x1a"
 
 
 def block_frame(block: Block) -> bytes:
-    """Return the whole frame of a block; its records are copied once."""
+    """Return the whole frame of a block. The records are copied only once."""
     size = sum(map(len, block.records))
     head = b"".join(
         (
@@ -49,7 +50,7 @@ def block_frame(block: Block) -> bytes:
 class GatewayConnection(asyncio.Protocol):
     """The worker's end of a connection.
 
-    `on_envelope` is called for every message after the handshake, `on_writable` when writing can be resumed.
+    `on_envelope` is called for every message after the handshake, and `on_writable` when writing can continue.
     """
 
     def __init__(
@@ -62,8 +63,8 @@ class GatewayConnection(asyncio.Protocol):
         on_writable: Callable[[], None],
     ) -> None:
         loop = asyncio.get_running_loop()
-        # Completed by the handshake with the sequence after which to send events; failed when the connection ends
-        # before.
+        # Completed by the handshake, with the sequence after which events are to be sent. Failed when the connection
+        # ends before the handshake is complete.
         self.welcomed: asyncio.Future[int] = loop.create_future()
         # Completed by `connection_lost` with the reason why the connection ended.
         self.closed: asyncio.Future[str] = loop.create_future()
@@ -78,7 +79,7 @@ class GatewayConnection(asyncio.Protocol):
 
     @property
     def next_secret(self) -> bytes:
-        """The secret of the next handshake; known after the Welcome."""
+        """The secret of the next handshake. It is known after the Welcome."""
         return self._handshake.next_secret
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
@@ -89,7 +90,7 @@ class GatewayConnection(asyncio.Protocol):
         self.send(WorkerEnvelope(hello=self._handshake.hello(self._outbox.head_sequence, self._outbox.oldest_sequence)))
 
     def data_received(self, data: bytes) -> None:
-        """Handle all complete frames of the buffer."""
+        """Handle all complete frames that were received."""
         try:
             for payload in self._decoder.feed(data):
                 self._received(WorkerEnvelope.FromString(payload))
@@ -99,14 +100,14 @@ class GatewayConnection(asyncio.Protocol):
             self._cut(FrameError("a frame holds no WorkerEnvelope"))
 
     def eof_received(self) -> None:
-        """Remember an end inside a frame as the reason; the transport closes by itself."""
+        """If the stream ended inside a frame, note this as the reason for the end. The transport closes by itself."""
         try:
             self._decoder.end()
         except FrameError as error:
             self._end = str(error)
 
     def connection_lost(self, error: Exception | None) -> None:
-        """Complete the futures."""
+        """Note the end of the connection, and complete the futures."""
         self.is_writable = False
         self._transport = None
         if error is not None:
@@ -116,16 +117,16 @@ class GatewayConnection(asyncio.Protocol):
         self.closed.set_result(self._end)
 
     def pause_writing(self) -> None:
-        """Leave events in the outbox from now on."""
+        """Keep events in the outbox from now on."""
         self.is_writable = False
 
     def resume_writing(self) -> None:
-        """Send the events that wait in the outbox."""
+        """Send the events that wait in the outbox, because writing is possible again."""
         self.is_writable = True
         self._on_writable()
 
     def send(self, envelope: WorkerEnvelope) -> None:
-        """Send a message; without a connection it is dropped."""
+        """Send a message. Without a connection the message is dropped."""
         if self._transport is not None:
             self._transport.write(frame(envelope.SerializeToString()))
 
@@ -151,7 +152,7 @@ class GatewayConnection(asyncio.Protocol):
             self.send(WorkerEnvelope(item_records=ItemRecords(records=part)))
 
     async def close(self, timeout_s: float) -> None:
-        """Send all unsent messages, then close. Cut the connection if that takes longer than `timeout_s`."""
+        """Send all unsent messages, then close. If this takes longer than `timeout_s`, the connection is cut."""
         if self._transport is None:
             return
         self._transport.close()
@@ -162,7 +163,7 @@ class GatewayConnection(asyncio.Protocol):
             self.abort()
 
     def abort(self) -> None:
-        """Close at once."""
+        """Close the connection at once. Unsent messages are lost."""
         if self._transport is not None:
             self._transport.abort()
 

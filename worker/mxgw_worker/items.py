@@ -19,15 +19,16 @@ from mxgw_worker.turns import Turns
 Key: TypeAlias = tuple[int, int]
 _Reference: TypeAlias = tuple[int, str, str]
 
-# Records of removed items are kept for a gateway that comes back: the latest ones, up to this many bytes. That gateway
-# does not know older items, and hides their events from callers whose rights depend on the item.
+# Item records of removed items are kept for a gateway that connects again: the latest records, up to this number of
+# bytes. For an item whose record is not kept any more, the gateway hides the events from callers whose rights depend on
+# the item.
 ENDED_RECORDS_BYTES = 2 * 1024 * 1024
-# Memory of a kept record besides its encoded form.
+# The bytes of memory that a kept record uses besides its encoded form.
 _RECORD_BYTES = 160
 
 
 class Item:
-    """One item handle of the session."""
+    """One item of the session, with its state."""
 
     __slots__ = (
         "advise",
@@ -56,7 +57,7 @@ class Item:
         self.buffered = buffered
         self.advise: AdviseKind.ValueType = ADVISE_KIND_NONE
         self.suspended = False
-        # The last data change worth keeping: a failure never replaces a good value
+        # The record of the last data change that is worth keeping. A failure never replaces a good value
         # (docs/reference/mxaccess.md#statuses).
         self.last_record: bytes | None = None
         self.last_sequence = 0
@@ -65,18 +66,18 @@ class Item:
         # Reads that wait for the next real value of this item.
         self.readings: dict[Reading, None] = {}
         self.turns = Turns()
-        # The write in flight; 0 when there is none.
+        # The id of the write in flight; 0 when there is none.
         self.write_id = 0
-        # Whether a completion once did not come: later completions may belong to an earlier write.
+        # True once a completion did not come. From then on, a completion can belong to an earlier write.
         self.pairing_uncertain = False
 
     @property
     def key(self) -> Key:
-        """The pair of handles."""
+        """The server handle and the item handle."""
         return self.server_handle, self.item_handle
 
     def record(self) -> ItemRecord:
-        """Return the record of the item for the gateway."""
+        """Return the item record for the gateway."""
         return ItemRecord(
             item_serial=self.serial,
             server_handle=self.server_handle,
@@ -88,7 +89,7 @@ class Item:
 
 
 class ItemTable:
-    """The session's registrations and items, and the hidden items of reads that are under way.
+    """The session's registrations and items, and the hidden items of running reads.
 
     `head_sequence` returns the sequence of the newest event.
     """
@@ -96,14 +97,14 @@ class ItemTable:
     def __init__(self, head_sequence: Callable[[], int]) -> None:
         self.registrations: dict[int, str] = {}
         self.items: dict[Key, Item] = {}
-        # Hidden items, which a ReadBulk added: their events go only to that read.
+        # Hidden items, which a ReadBulk has added. Only this read gets their events.
         self.hidden: dict[Key, Reading] = {}
         self._by_reference: dict[_Reference, dict[Key, Item]] = {}
-        # Memory of the references of `items`.
+        # The bytes of memory that the references of `items` use.
         self.reference_bytes = 0
         self._head_sequence = head_sequence
         self._last_serial = 0
-        # Records that were not sent to the connected gateway yet, in order.
+        # Item records that were not sent to the connected gateway yet, in order.
         self._untold: list[ItemRecord] = []
         # Records of removed items, in the order of their removal, and about how many bytes they use.
         self._ended: deque[ItemRecord] = deque()
@@ -117,26 +118,32 @@ class ItemTable:
         return self.items.get((server_handle, item_handle))
 
     def next_serial(self) -> int:
-        """Return an unused serial: for a new item, or for an event of a handle that has no item."""
+        """Return an unused serial, for a new item or for an event of a handle that has no item."""
         self._last_serial += 1
         return self._last_serial
 
     def serial_of(self, server_handle: int, item_handle: int) -> int:
-        """Return the serial of the item that has a handle now, hidden or not; 0 when no item has it."""
+        """Return the serial of the item that has this handle now, even if the item is hidden; 0 when no item has the
+        handle.
+        """
         key = (server_handle, item_handle)
         meant = self.items.get(key) or self.hidden.get(key)
         return meant.serial if meant is not None else 0
 
     def serial_for(self, server_handle: int, item_handle: int) -> int:
-        """Return the serial for an event of a handle: that of its item, or an unused one if it has no item."""
+        """Return the serial for an event of a handle: the serial of the handle's item, or an unused serial if it has no
+        item.
+        """
         return self.serial_of(server_handle, item_handle) or self.next_serial()
 
     def add(self, key: Key, definition: str, context: str = "", *, buffered: bool = False) -> Item:
-        """Note a new item. An older item with the same handles is removed, because handles are reused."""
+        """Note a new item. An item that already has the same handles is removed first, because the backend has reused
+        its handles.
+        """
         if key in self.items:
             self.remove(key)
         self.hidden.pop(key, None)
-        # Interned, because a client gives thousands of items the same context.
+        # The context is interned, because clients often give thousands of items the same context.
         item = Item(self.next_serial(), key, definition, sys.intern(context), buffered)
         self.items[key] = item
         self.reference_bytes += reference_bytes(definition, context)
@@ -145,12 +152,12 @@ class ItemTable:
         return item
 
     def hide(self, key: Key, reading: Reading) -> None:
-        """Note a hidden item, whose events go to a read; the gateway does not get its record."""
+        """Note a hidden item, whose events are given to a read. The gateway does not get a record of a hidden item."""
         reading.serial = self.next_serial()
         self.hidden[key] = reading
 
     def remove(self, key: Key) -> None:
-        """Forget an item."""
+        """Forget an item, and note its end for the gateway."""
         item = self.items.pop(key, None)
         if item is None:
             return
@@ -182,12 +189,16 @@ class ItemTable:
             self._ended_bytes -= _cost(self._ended.popleft())
 
     def records(self) -> Sequence[ItemRecord]:
-        """Return all records for a newly connected gateway, by ascending serials; none is unsent then."""
+        """Return the records of all items for a newly connected gateway, in the order of their serials. All records
+        then count as sent.
+        """
         self._untold.clear()
         return sorted([*self._ended, *(item.record() for item in self.items.values())], key=lambda r: r.item_serial)
 
     def untold(self) -> Sequence[ItemRecord]:
-        """Return the records since `records` or the last call; they count as sent then."""
+        """Return the records that were added since the last call of this method or of `records`. They then count as
+        sent.
+        """
         if not self._untold:
             return ()
         untold, self._untold = self._untold, []
@@ -198,7 +209,9 @@ class ItemTable:
         return (item for item in self.items.values() if item.server_handle == server_handle)
 
     def advised(self, server_handle: int, definition: str, context: str) -> Item | None:
-        """Return an advised item of this reference, preferably one that has a real value."""
+        """Return an advised item of this reference; None when there is none. An item that has a real value is
+        preferred.
+        """
         same: Iterable[Item] = self._by_reference.get((server_handle, definition, context), {}).values()
         candidates = [
             item for item in same if item.advise != ADVISE_KIND_NONE and not item.buffered and not item.suspended

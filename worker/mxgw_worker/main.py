@@ -1,7 +1,8 @@
 """A worker process: `python -I -m mxgw_worker`, with a WorkerStartup frame on standard input. The gateway starts it.
 
-With `spare FD KIND` the process is started before its session: it imports what backends of that kind need, closes FD to
-report that it is ready, and waits for the frame. When its input ends before that, because the gateway ended, it leaves.
+With the arguments `spare FD KIND` the process is started before its session exists. It imports the modules that
+backends of this kind need, closes FD to report that it is ready, and waits for the frame. When its input ends without a
+frame, because the gateway has ended, the process exits.
 """
 
 from __future__ import annotations
@@ -29,7 +30,7 @@ STUCK_S = 1.0
 
 
 def main() -> int:
-    """Run a worker until it leaves and return its exit code."""
+    """Run a worker until it ends, and return its exit code."""
     # Ctrl-C in a terminal is meant for the gateway, which then stops its workers in order.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     logging.basicConfig(stream=sys.stderr, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
@@ -44,7 +45,8 @@ def main() -> int:
     _close_stdin()
     logging.getLogger().setLevel(startup.log_level)
     log.info("session %s, backend %s, pid %d", startup.session_id, startup.backend_kind, os.getpid())
-    # Imported before the handshake: the gateway bounds how many workers are in this phase, which uses the processor.
+    # The backend is imported before the handshake. The import needs much processor time, and the gateway limits how
+    # many workers are in this phase at a time.
     _import_backend(startup.backend_kind)
     return asyncio.run(_run(startup, lambda: create_backend(startup.backend_kind, options)))
 
@@ -60,9 +62,7 @@ def _waited_as_spare(arguments: list[str]) -> bool:
 def _import_backend(kind: str) -> None:
     try:
         backend_factory(kind)
-    except (
-        Exception
-    ):  # a session with this backend gets the error when the backend is created; other sessions do not need it
+    except Exception:  # The error is reported when a session creates this backend. Other sessions do not need it.
         log.debug("backend kind %s cannot be imported", kind, exc_info=True)
 
 
@@ -73,7 +73,7 @@ async def _run(startup: WorkerStartup, make_backend: Callable[[], Backend]) -> E
 
 
 def _leave_soon(exit_code: ExitCode) -> None:
-    """Make sure that the process ends, even if a call or a thread of the backend never ends."""
+    """Make sure that the process exits, even if a call or a thread of the backend never ends."""
     last_resort = threading.Timer(STUCK_S, _leave_now, (exit_code,))
     last_resort.daemon = True
     last_resort.start()
@@ -86,6 +86,6 @@ def _leave_now(exit_code: ExitCode) -> None:
 
 
 def _close_stdin() -> None:
-    """Close the pipe that brought the secret. Descriptor 0 is kept open, so that no other file gets this number."""
+    """Close the pipe through which the secret came. Descriptor 0 stays open, so that no other file gets this number."""
     with Path(os.devnull).open("rb") as nothing:
         os.dup2(nothing.fileno(), 0)

@@ -1,6 +1,7 @@
 """Runs the 18 methods of LMXProxyServer on the backend, and keeps the item table up to date.
 
-Right before each call it checks that the item handle still means the item for which the gateway checked rights.
+Right before each backend call, the item handle is checked: it must still mean the item for which the gateway checked
+rights.
 """
 
 from __future__ import annotations
@@ -21,7 +22,8 @@ from mxgw_worker.items import Item, ItemTable
 from mxgw_worker.turns import BackendTurn, Ticket
 from mxgw_worker.writes import Completion, PendingWrite, Writes
 
-# The longest reference, context included. Source: an item's record must fit the smallest frame that can be set, 64 KiB.
+# The largest number of characters of a reference, including its context. Source: an item's record must fit the smallest
+# frame that can be set, 64 KiB.
 REFERENCE_CHARACTERS = 8192
 
 MISSING = (
@@ -53,14 +55,14 @@ class Methods:
         self._maximum_reference_bytes = maximum_reference_bytes
 
     async def register(self, call: Call, command: c.RegisterCommand) -> MxReply:
-        """Register."""
+        """Run Register on the backend."""
         async with self.turn(call):
             server_handle = await self.backend.register(command.client_name)
             self.items.registrations[server_handle] = command.client_name
         return MxReply(server_handle=server_handle)
 
     async def unregister(self, call: Call, command: c.UnregisterCommand) -> MxReply:
-        """Unregister, after the writes in flight of its items."""
+        """Run Unregister, after the writes in flight of the items have ended."""
         server_handle = command.server_handle
         with ExitStack() as tickets:
             seen: set[Item] = set()
@@ -74,12 +76,12 @@ class Methods:
         return MxReply()
 
     async def add_item(self, call: Call, command: c.AddItemCommand) -> MxReply:
-        """AddItem."""
+        """Run AddItem on the backend."""
         async with self.turn(call):
             return _added(await self.add(command.server_handle, command.item_definition, ""))
 
     async def add_item2(self, call: Call, command: c.AddItem2Command) -> MxReply:
-        """AddItem2."""
+        """Run AddItem2 on the backend."""
         async with self.turn(call):
             item = await self.add(
                 command.server_handle, command.item_definition, command.item_context, with_context=True
@@ -87,7 +89,7 @@ class Methods:
         return _added(item)
 
     async def add_buffered_item(self, call: Call, command: c.AddBufferedItemCommand) -> MxReply:
-        """AddBufferedItem."""
+        """Run AddBufferedItem on the backend."""
         self.check_room(command.item_definition, command.item_context)
         async with self.turn(call):
             self.check_room(command.item_definition, command.item_context)
@@ -100,14 +102,14 @@ class Methods:
         return _added(item)
 
     async def add(self, server_handle: int, definition: str, context: str, *, with_context: bool = False) -> Item:
-        """Add an item and note it; the caller holds the turn."""
+        """Add an item, and note it in the item table. The caller holds the turn."""
         handle = await self.add_unnoted(server_handle, definition, context, with_context=with_context)
         return self.items.add((server_handle, handle), definition, context)
 
     async def add_unnoted(
         self, server_handle: int, definition: str, context: str, *, with_context: bool = False
     ) -> int:
-        """Add an item without noting it; the caller holds the turn."""
+        """Add an item without noting it in the item table. The caller holds the turn."""
         self.check_room(definition, context)
         if context or with_context:
             return await self.backend.add_item2(server_handle, definition, context)
@@ -116,10 +118,11 @@ class Methods:
     def check_room(self, definition: str, context: str) -> None:
         """Refuse an item without a name, with too long a reference, or beyond the limits of this worker.
 
-        The limits are for the number of items, and for the bytes of their references.
+        The limits are for the number of items, and for the bytes of memory of their references.
 
         Raises:
-            MxError: with E_INVALIDARG, or ITEM_LIMIT_REACHED.
+            MxError: E_INVALIDARG, the name is missing or the reference is too long.
+            Refused: ITEM_LIMIT_REACHED.
         """
         if not definition:
             raise MxError(E_INVALIDARG, "the item definition is empty")
@@ -142,15 +145,15 @@ class Methods:
             )
 
     def check_item(self, call: Call, server_handle: int, item_handle: int, index: int = 0) -> None:
-        """Check an item handle of a client. To be called right before the backend call that uses it; the caller holds
-        the turn.
+        """Check an item handle that a client has sent. This must be called right before the backend call that uses the
+        handle. The caller holds the turn.
 
-        The gateway checked the caller's rights to the item that had this handle then, and handles are reused. `index`
-        is that of the command's input.
+        The gateway has checked the caller's rights to an item with this handle. Handles are reused, so another item can
+        have the handle by now. `index` is the place of the handle in the input of the command.
 
         Raises:
-            Refused: ITEM_CHANGED, another item has the handle by now.
-            MxError: with E_INVALIDARG, it is the handle of a hidden item, which only its read may use.
+            Refused: ITEM_CHANGED, another item has the handle now.
+            MxError: E_INVALIDARG, the handle belongs to a hidden item, which only a read uses.
         """
         checked = call.item_serials
         if not checked:
@@ -165,7 +168,7 @@ class Methods:
             )
 
     async def remove_item(self, call: Call, command: c.RemoveItemCommand) -> MxReply:
-        """RemoveItem, after the writes in flight of the item."""
+        """Run RemoveItem, after the writes in flight of the item have ended."""
         server_handle, item_handle = command.server_handle, command.item_handle
         with self._line_up(server_handle, item_handle) as ticket:
             if ticket is not None:
@@ -176,26 +179,26 @@ class Methods:
         return MxReply()
 
     async def drop(self, server_handle: int, item_handle: int) -> None:
-        """Remove an item and forget it; the caller holds the turn."""
+        """Remove an item from the backend and from the item table. The caller holds the turn."""
         await self.backend.remove_item(server_handle, item_handle)
         self.items.remove((server_handle, item_handle))
 
     async def advise(self, call: Call, command: c.AdviseCommand) -> MxReply:
-        """Advise."""
+        """Run Advise on the backend."""
         async with self.turn(call):
             self.check_item(call, command.server_handle, command.item_handle)
             await self.start_advise(command.server_handle, command.item_handle, supervisory=False)
         return MxReply()
 
     async def advise_supervisory(self, call: Call, command: c.AdviseSupervisoryCommand) -> MxReply:
-        """AdviseSupervisory."""
+        """Run AdviseSupervisory on the backend."""
         async with self.turn(call):
             self.check_item(call, command.server_handle, command.item_handle)
             await self.start_advise(command.server_handle, command.item_handle, supervisory=True)
         return MxReply()
 
     async def start_advise(self, server_handle: int, item_handle: int, *, supervisory: bool) -> None:
-        """Advise an item and note it; the caller holds the turn."""
+        """Advise an item, and note this. The caller holds the turn."""
         if supervisory:
             await self.backend.advise_supervisory(server_handle, item_handle)
         else:
@@ -205,7 +208,7 @@ class Methods:
             item.advise = ADVISE_KIND_SUPERVISORY if supervisory else ADVISE_KIND_PLAIN
 
     async def un_advise(self, call: Call, command: c.UnAdviseCommand) -> MxReply:
-        """UnAdvise, after the writes in flight of the item."""
+        """Run UnAdvise, after the writes in flight of the item have ended."""
         server_handle, item_handle = command.server_handle, command.item_handle
         with self._line_up(server_handle, item_handle) as ticket:
             if ticket is not None:
@@ -216,63 +219,65 @@ class Methods:
         return MxReply()
 
     async def stop_advise(self, server_handle: int, item_handle: int) -> None:
-        """Unadvise an item and note it; the caller holds the turn."""
+        """Unadvise an item, and note this. The caller holds the turn."""
         await self.backend.un_advise(server_handle, item_handle)
         item = self.items.get(server_handle, item_handle)
         if item is not None:
             item.advise = ADVISE_KIND_NONE
 
     async def authenticate_user(self, call: Call, command: c.AuthenticateUserCommand) -> MxReply:
-        """AuthenticateUser."""
+        """Run AuthenticateUser on the backend."""
         async with self.turn(call):
             user_id = await self.backend.authenticate_user(command.server_handle, command.user, command.password)
         return MxReply(user_id=user_id)
 
     async def archestra_user_to_id(self, call: Call, command: c.ArchestraUserToIdCommand) -> MxReply:
-        """ArchestrAUserToId."""
+        """Run ArchestrAUserToId on the backend."""
         async with self.turn(call):
             user_id = await self.backend.archestra_user_to_id(command.server_handle, command.user_guid)
         return MxReply(user_id=user_id)
 
     async def suspend(self, call: Call, command: c.SuspendCommand) -> MxReply:
-        """Suspend."""
+        """Run Suspend on the backend."""
         return await self._suspension(call, command.server_handle, command.item_handle, suspend=True)
 
     async def activate(self, call: Call, command: c.ActivateCommand) -> MxReply:
-        """Activate."""
+        """Run Activate on the backend."""
         return await self._suspension(call, command.server_handle, command.item_handle, suspend=False)
 
     async def set_buffered_update_interval(self, call: Call, command: c.SetBufferedUpdateIntervalCommand) -> MxReply:
-        """SetBufferedUpdateInterval."""
+        """Run SetBufferedUpdateInterval on the backend."""
         interval_ms = checked_interval_ms(command.interval_ms)
         async with self.turn(call):
             await self.backend.set_buffered_update_interval(command.server_handle, interval_ms)
         return MxReply()
 
     async def write(self, call: Call, command: c.WriteCommand) -> MxReply:
-        """Write."""
+        """Run Write on the backend."""
         h, i, value = *_handles(command), checked_value(command)
         return await self._write(call, command, lambda: self.backend.write(h, i, value, command.user_id))
 
     async def write2(self, call: Call, command: c.Write2Command) -> MxReply:
-        """Write2."""
+        """Run Write2 on the backend."""
         h, i, value, time_ns = *_handles(command), checked_value(command), checked_time(command)
         return await self._write(call, command, lambda: self.backend.write2(h, i, value, time_ns, command.user_id))
 
     async def write_secured(self, call: Call, command: c.WriteSecuredCommand) -> MxReply:
-        """WriteSecured."""
+        """Run WriteSecured on the backend."""
         h, i, value = *_handles(command), checked_value(command)
         users = command.current_user_id, command.verifier_user_id
         return await self._write(call, command, lambda: self.backend.write_secured(h, i, *users, value))
 
     async def write_secured2(self, call: Call, command: c.WriteSecured2Command) -> MxReply:
-        """WriteSecured2."""
+        """Run WriteSecured2 on the backend."""
         h, i, value, time_ns = *_handles(command), checked_value(command), checked_time(command)
         users = command.current_user_id, command.verifier_user_id
         return await self._write(call, command, lambda: self.backend.write_secured2(h, i, *users, value, time_ns))
 
     async def issue(self, item: Item, issue: Issue) -> PendingWrite:
-        """Issue a write. The caller holds the backend's turn and the item's turn, which passes to the write."""
+        """Issue a write. The caller holds the backend's turn and the item's turn. From now on the write holds the
+        item's turn.
+        """
         write = self.writes.begin(item)
         try:
             await issue()
@@ -283,7 +288,9 @@ class Methods:
         return write
 
     async def issue_in_turn(self, call: Call, item: Item, ticket: Ticket, issue: Issue, index: int = 0) -> PendingWrite:
-        """Wait for the item and for the backend, then issue a write; `index` as in `check_item`."""
+        """Wait for the turns of the item and the backend, then issue a write. `index` has the same meaning as in
+        `check_item`.
+        """
         with ticket:
             await ticket.wait(call)
             async with self.turn(call):
@@ -292,10 +299,11 @@ class Methods:
                 return await self.issue(item, issue)
 
     async def await_completion(self, call: Call, write: PendingWrite) -> Completion:
-        """Wait until the write has completed, or timed out; for a remembered write also after the deadline of the call.
+        """Wait until the write has completed or timed out. For a remembered write, this continues after the deadline of
+        the call.
 
         Raises:
-            CallExpired: the deadline passed before.
+            CallExpired: the deadline passed before, and the write is not remembered.
         """
         try:
             async with asyncio.timeout_at(None if call.is_remembered else call.deadline):
@@ -307,7 +315,7 @@ class Methods:
         issue = call.noting(issue)
         item = self.items.get(*_handles(command))
         if item is None:
-            # Not an item of this session: the backend answers with its own error.
+            # The handle belongs to no item of this session, so the backend answers with its own error.
             async with self.turn(call):
                 self.check_item(call, *_handles(command))
                 await issue()
@@ -341,7 +349,7 @@ def _added(item: Item) -> MxReply:
 
 
 def completed_reply(write: PendingWrite, completion: Completion) -> MxReply:
-    """Return the reply of a write with its completion."""
+    """Return the reply to a write, made from its completion."""
     result = WriteResult(write_id=write.write_id, completed=not completion.missing)
     if completion.missing:
         return MxReply(hresult=E_FAIL, message=MISSING, reason="WRITE_COMPLETION_MISSING", write=result)

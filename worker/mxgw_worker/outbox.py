@@ -1,4 +1,6 @@
-"""Numbers events, and keeps them until the gateway has them, or longer while there is room. Sans-io."""
+"""Numbers events, and keeps them until the gateway has them. While there is room, they are kept longer. This module
+does no I/O.
+"""
 
 from __future__ import annotations
 
@@ -15,7 +17,7 @@ from mxgw.v1.events_pb2 import (
 from mxgw.worker.v1.worker_pb2 import WorkerGap
 from mxgw_worker.ipc.handshake import EPOCH_BYTES
 
-# What an envelope and its EventBlock add to the records in a frame, at most.
+# The largest number of bytes that an envelope and its EventBlock add to the records in a frame.
 BLOCK_OVERHEAD_BYTES = 64
 # A kept gap counts as this many bytes.
 _GAP_BYTES = 128
@@ -23,7 +25,7 @@ _GAP_BYTES = 128
 
 @dataclass(frozen=True, slots=True)
 class Block:
-    """A run of consecutive records; joined they are an encoded EventBatch."""
+    """A run of consecutive records. Joined records are an encoded EventBatch."""
 
     first_sequence: int
     last_sequence: int
@@ -31,47 +33,50 @@ class Block:
 
 
 class Outbox:
-    """The numbered events of a worker, bounded in number and bytes. It never blocks, and every loss becomes a gap.
+    """The numbered events of a worker, limited in number and bytes. The outbox never blocks, and every loss becomes a
+    gap.
 
-    Every event and every gap of the source gets the next sequence, from 1 within the epoch. `take` returns them in
-    order. When the outbox is full, the oldest is dropped; `take` returns a gap for events that were dropped before they
-    were taken. Acknowledged events are kept while there is room, so that a restarted gateway can `resume` from here.
+    Every event and every gap of the source gets the next sequence, from 1 within the epoch. `take` returns events and
+    gaps in this order. When the outbox is full, its oldest event or gap is dropped. If this had not been taken before,
+    `take` returns a gap for it. Events that the gateway has acknowledged are kept while there is room, so that a
+    restarted gateway can get them again (`resume`).
     """
 
     def __init__(self, *, limit_events: int, limit_bytes: int, maximum_frame_bytes: int) -> None:
         self.epoch = secrets.token_bytes(EPOCH_BYTES)
         self.head_sequence = 0
         self.acknowledged = 0
-        # Events that were dropped before the gateway had them.
+        # The number of events that were dropped before the gateway had them.
         self.events_lost = 0
         self.size_bytes = 0
         self._limit_events = limit_events
         self._limit_bytes = limit_bytes
         self._maximum_record_bytes = maximum_frame_bytes - BLOCK_OVERHEAD_BYTES
-        # What was taken, and what waits to be taken, oldest first; together they have every sequence from the oldest to
-        # the head.
+        # Events and gaps that were taken, and events and gaps that wait to be taken, oldest first. Together they have
+        # every sequence from the oldest to the head.
         self._taken: deque[bytes | WorkerGap] = deque()
         self._waiting: deque[bytes | WorkerGap] = deque()
         self._waiting_gaps = 0
         self._taken_sequence = 0
-        # The highest sequence counted in `events_lost`, and the highest sequence of a dropped gap of the source.
+        # The highest sequence that is counted in `events_lost`, and the highest sequence of a source's gap that was
+        # dropped.
         self._lost_through = 0
         self._overwritten_gap = 0
 
     @property
     def oldest_sequence(self) -> int:
-        """The oldest sequence that is kept; head + 1 when none is."""
+        """The oldest sequence that is kept; head + 1 when nothing is kept."""
         return self.head_sequence - len(self._taken) - len(self._waiting) + 1
 
     @property
     def depth(self) -> int:
-        """How many events and gaps are kept."""
+        """The number of events and gaps that are kept."""
         return len(self._taken) + len(self._waiting)
 
     def append(self, record: bytes) -> bool:
-        """Keep the record of the next event; the caller has encoded sequence `head_sequence + 1` into it.
+        """Keep the record of the next event. The caller has encoded the sequence `head_sequence + 1` into the record.
 
-        Return False when the record is larger than a frame: then a gap takes its sequence.
+        Return False when the record is larger than a frame. A gap then gets its sequence.
         """
         size = len(record)
         if size > self._maximum_record_bytes:
@@ -85,7 +90,7 @@ class Outbox:
         self.size_bytes = size = self.size_bytes + size
         taken = self._taken
         if size > self._limit_bytes or len(taken) + len(waiting) > self._limit_events:
-            # The usual case, without a call: the new event replaces one that was taken.
+            # The usual case, handled here without a call: the new event replaces an event that was taken.
             oldest = taken[0] if taken else None
             if type(oldest) is bytes:
                 taken.popleft()
@@ -96,7 +101,7 @@ class Outbox:
         return True
 
     def append_gap(self, reason: GapReason.ValueType, detail: str, count: int) -> None:
-        """Keep a gap for events that were lost before they were numbered; it takes the next sequence."""
+        """Keep a gap for events that were lost before they were numbered. The gap gets the next sequence."""
         self._append_gap(reason, detail, count)
 
     def acknowledge(self, sequence: int) -> None:
@@ -104,8 +109,8 @@ class Outbox:
         self.acknowledged = max(self.acknowledged, min(sequence, self.head_sequence))
 
     def resume(self, after: int) -> None:
-        """Let `take` start again after sequence `after`, for a new connection; after the head when `after` is beyond
-        it.
+        """Let `take` start again after the sequence `after`, for a new connection. When `after` is beyond the head,
+        `take` starts after the head.
         """
         after = min(after, self.head_sequence)
         first_lost = max(after, self.acknowledged, self._lost_through) + 1
@@ -117,7 +122,9 @@ class Outbox:
         self._taken_sequence = after
 
     def take(self, maximum_bytes: int) -> Block | WorkerGap | None:
-        """Return the next gap, or the next events up to `maximum_bytes`, at least one; None when all were taken."""
+        """Return the next gap, or a block of the next events; None when everything was taken. A block has at least one
+        event, and no more than `maximum_bytes` if it has several.
+        """
         first = self.head_sequence - len(self._waiting) + 1
         if first > self._taken_sequence + 1:
             return self._take_overrun(first)
@@ -176,7 +183,7 @@ class Outbox:
         self._overwrite()
 
     def _overwrite(self) -> None:
-        """Drop the oldest until the outbox is within its limits; the newest is always kept."""
+        """Drop the oldest events and gaps until the outbox is within its limits. The newest one is always kept."""
         while self.depth > 1 and (self.depth > self._limit_events or self.size_bytes > self._limit_bytes):
             sequence = self.oldest_sequence
             if self._taken:
@@ -192,7 +199,7 @@ class Outbox:
     def _take_overrun(self, first_held: int) -> WorkerGap:
         first_lost, last_lost = self._taken_sequence + 1, first_held - 1
         self._taken_sequence = last_lost
-        # With a gap of the source among them, the number of lost events is not known.
+        # When a gap of the source is among the dropped ones, the number of lost events is not known.
         count = 0 if self._overwritten_gap >= first_lost else last_lost - first_lost + 1
         return WorkerGap(
             first_lost=first_lost,

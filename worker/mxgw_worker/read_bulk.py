@@ -1,4 +1,7 @@
-"""ReadBulk. MXAccess has no read: the answer is the last value of an advised item, or an item is advised for it."""
+"""ReadBulk. MXAccess has no read. So the result of a reference is the last value of an advised item.
+
+When no such item is advised, a hidden item is advised for the read, and its first real value is the result.
+"""
 
 from __future__ import annotations
 
@@ -27,7 +30,7 @@ _LONGEST_ANSWER_RESERVE_S = 0.5
 
 @dataclass(frozen=True, slots=True)
 class _Awaited:
-    """A reference that waits for a value: of a hidden item, or of an item of the session."""
+    """A reference that waits for a value, either of a hidden item or of an item of the session."""
 
     reading: Reading
     item_handle: int
@@ -36,7 +39,7 @@ class _Awaited:
 
 
 class ReadBulk:
-    """Runs ReadBulk. All references are advised before any value is awaited; hidden items are visible nowhere."""
+    """Runs ReadBulk. All references are advised before any value is awaited. Clients never see the hidden items."""
 
     def __init__(self, methods: Methods, read_timeout_s: float) -> None:
         self._methods = methods
@@ -45,7 +48,7 @@ class ReadBulk:
         self._read_timeout_s = read_timeout_s
 
     async def read(self, call: Call, command: ReadBulkCommand) -> None:
-        """Answer the call with a value or a failure per reference; hidden items are removed after the answer."""
+        """Answer the call with a value or a failure for each reference. Hidden items are removed after the answer."""
         wait_until = self._wait_until(call, command)
         batch = ReadBatch()
         results: list[BulkItemResult | _Awaited] = []
@@ -54,8 +57,8 @@ class ReadBulk:
                 for reference in command.items:
                     results.append(await self._begin(batch, command.server_handle, reference))
                     await self._turn.breathe(call)
-            # On a busy machine both timers may be due when the event loop runs. Whichever runs first, the answer has
-            # the values that came.
+            # On a busy machine, both timers can be due when the event loop runs. Whichever timer runs first, the answer
+            # has the values that have come.
             call.last_words = lambda: _answer(results)
             with suppress(TimeoutError):
                 async with asyncio.timeout_at(wait_until):
@@ -65,7 +68,9 @@ class ReadBulk:
             await self._clear([one for one in results if isinstance(one, _Awaited)])
 
     async def _begin(self, batch: ReadBatch, server_handle: int, reference: ItemReference) -> BulkItemResult | _Awaited:
-        """Answer a reference from its last value, or start to wait for one; the caller holds the backend's turn."""
+        """Return the result of a reference from its last value, or start to wait for a value. The caller holds the
+        backend's turn.
+        """
         definition, context = reference.item_definition, reference.item_context
         item = self._items.advised(server_handle, definition, context)
         if item is not None:
@@ -97,7 +102,7 @@ class ReadBulk:
         return _Awaited(reading, item_handle, hidden=key)
 
     async def _clear(self, awaited: list[_Awaited]) -> None:
-        """Remove the hidden items, in a turn of the backend, also when the call failed."""
+        """Remove the hidden items in a turn of the backend. This is done even if the call has failed."""
         for one in awaited:
             if one.item is not None:
                 del one.item.readings[one.reading]
@@ -116,7 +121,7 @@ class ReadBulk:
                     await self._turn.breathe(after)
 
     async def _remove_hidden(self, key: Key, reading: Reading) -> None:
-        """Remove a hidden item; if the backend fails to, it stays hidden."""
+        """Remove a hidden item. If the backend fails to remove it, the item stays hidden."""
         try:
             await self._methods.backend.remove_item(*key)
         except Exception as error:
@@ -126,7 +131,9 @@ class ReadBulk:
             del self._items.hidden[key]
 
     def _wait_until(self, call: Call, command: ReadBulkCommand) -> float:
-        """Return when to stop waiting, in the loop's time: early enough to answer within the deadline."""
+        """Return the time at which to stop waiting, in the event loop's time. It is early enough to answer within the
+        deadline.
+        """
         timeout_s = duration_to_seconds(command.timeout) if command.HasField("timeout") else 0.0
         if not 0 < timeout_s <= self._read_timeout_s:
             timeout_s = self._read_timeout_s
@@ -143,7 +150,8 @@ def _answer(results: Sequence[BulkItemResult | _Awaited]) -> CommandReply:
 
 
 def _outcome(awaited: _Awaited) -> BulkItemResult:
-    # The handle of a hidden item is not valid any more when the caller gets the answer.
+    # The result of a hidden item has no handle, because the handle is not valid any more when the caller gets the
+    # answer.
     result = BulkItemResult(value=awaited.reading.value)
     if awaited.item is not None:
         result.item_handle, result.item_serial = awaited.item_handle, awaited.item.serial

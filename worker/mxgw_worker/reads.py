@@ -1,4 +1,4 @@
-"""Values that a running ReadBulk waits for."""
+"""The values for which a running ReadBulk waits."""
 
 from __future__ import annotations
 
@@ -9,30 +9,30 @@ from mxgw_worker.encoded_events import data_change_of
 
 
 class ReadBatch:
-    """The references of one ReadBulk that wait for a value."""
+    """The number of references of one ReadBulk that still wait for a value."""
 
     __slots__ = ("_complete", "awaited")
 
     def __init__(self) -> None:
         self.awaited = 0
-        # Made by `wait`; completed by the last reading that gets its value.
+        # Made by `wait`. Completed when the last reading has its value.
         self._complete: asyncio.Future[None] | None = None
 
     async def wait(self) -> None:
-        """Wait until every reading has its value; to be called after all have been made."""
+        """Wait until every reading has its value. This must be called after all readings have been made."""
         if self.awaited:
             self._complete = asyncio.get_running_loop().create_future()
             await self._complete
 
     def one_arrived(self) -> None:
-        """A reading has its value."""
+        """Note that one more reading has its value."""
         self.awaited -= 1
         if self.awaited == 0 and self._complete is not None and not self._complete.done():
             self._complete.set_result(None)
 
 
 class Reading:
-    """Waits for the first real value of one reference: one that is not "initialising".
+    """Waits for the first real value of one reference. A value is real when it is not "initialising".
 
     Source: docs/reference/mxaccess.md#first-values.
     """
@@ -43,12 +43,12 @@ class Reading:
         self._batch = batch
         self._record: bytes | None = None
         self.arrived = False
-        # The serial of its hidden item; 0 when it waits for a value of an item of the session.
+        # The serial of the hidden item of this reading; 0 when the reading waits for a value of an item of the session.
         self.serial = 0
         batch.awaited += 1
 
     def offer(self, record: bytes, is_initialising: bool) -> None:
-        """Take the record of a data change, unless the real value has come already."""
+        """Keep the record of a data change, unless the real value has come already."""
         if self.arrived:
             return
         self._record = record
@@ -64,5 +64,5 @@ class Reading:
 
     @property
     def value(self) -> DataChange | None:
-        """The real value, or else the last initialising one; None when none came."""
+        """The real value, or else the last initialising value; None when no value has come."""
         return None if self._record is None else data_change_of(self._record)

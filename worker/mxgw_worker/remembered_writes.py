@@ -1,8 +1,8 @@
-"""Writes with a request key reach the backend only once: a repeated call gets the outcome of the first.
+"""Writes with a request key reach the backend only once. A repeated call gets the outcome of the first call.
 
-Only writes that reached the backend are remembered. Others, which were refused or expired before, are forgotten at
-once, so a repeated call runs. No outcome is forgotten early: when there is no room, new keys are refused. So a key that
-is not known here was not used in the last ten minutes.
+Only a write that reached the backend is remembered. A write that was refused, or that expired before it reached the
+backend, is forgotten at once, so that a repeated call runs. No outcome is forgotten early: when there is no room, new
+keys are refused. So a key that is not known here belongs to no write of the last ten minutes.
 """
 
 from __future__ import annotations
@@ -14,31 +14,33 @@ from typing import TypeAlias
 from mxgw.worker.v1.worker_pb2 import CommandReply, CommandRequest, Failure
 from mxgw_worker.calls import Call, CallExpired, CallFailed, report_bug
 
-# As the contract promises. A client repeats a call within seconds; a program or a gateway that was restarted, within
-# minutes.
+# The time that the contract promises. A client repeats a call within seconds. A program or a gateway that was restarted
+# repeats it within minutes.
 REMEMBERED_S = 600.0
-# Limits for the memory of one worker, which uses about 25 MiB otherwise: enough for 33 single writes a second for ten
-# minutes.
+# Limits for the memory of one worker, which uses about 25 MiB without remembered writes. They are enough for 33 single
+# writes per second during ten minutes.
 REMEMBERED_REQUESTS = 20_000
 REMEMBERED_BYTES = 16 * 1024 * 1024
-# Memory of an entry with a short reply: tracemalloc reports 300 on CPython 3.11, without the overhead of the allocator.
+# The bytes of memory of an entry with a short reply. tracemalloc reports 300 on CPython 3.11, without the overhead of
+# the allocator.
 _ENTRY_BYTES = 400
 
 Run: TypeAlias = Callable[[], Awaitable[CommandReply | None]]
 
 
 class _Request:
-    """One request key, and the outcome once it is known."""
+    """One request key, and the outcome of its write once the outcome is known."""
 
     __slots__ = ("digest", "reply", "settled", "settled_at", "withheld")
 
     def __init__(self, request: CommandRequest) -> None:
         self.digest = request.request_digest
         self.withheld = request.withheld_digest
-        # Completed when the first run has ended; then None, so that it uses no memory for minutes.
+        # Completed when the first run has ended. Then it is set to None, because the entry is kept for minutes and
+        # should use little memory.
         self.settled: asyncio.Future[None] | None = asyncio.get_running_loop().create_future()
         self.settled_at = 0.0
-        # Encoded, which is smaller; every repeated call gets a message of its own.
+        # The encoded reply, which is smaller than a message. Every repeated call gets a message of its own.
         self.reply = b""
 
 
@@ -56,7 +58,7 @@ class RememberedWrites:
         self._limit_bytes = limit_bytes
         self._clock = clock or asyncio.get_running_loop().time
         self._running: dict[bytes, _Request] = {}
-        # In the order in which they ended, which a dict keeps.
+        # Requests whose first run has ended, in the order of their ends.
         self._settled: dict[bytes, _Request] = {}
         self._bytes = 0
 
@@ -64,11 +66,12 @@ class RememberedWrites:
         return len(self._running) + len(self._settled)
 
     async def once(self, call: Call, request: CommandRequest, run: Run) -> CommandReply:
-        """Return the outcome of this request: `run` it, unless it is running or remembered already.
+        """Return the outcome of this request. It is run only if it is neither running nor remembered already.
 
         Raises:
             CallExpired: the deadline of this call passed while the first run was running.
-            CallFailed: the key belongs to another command, or there is no room for a new key.
+            CallFailed: the key was used for another command, the caller's rights have changed, or there is no room for
+                a new key.
         """
         key = request.request_key
         while True:
@@ -100,7 +103,7 @@ class RememberedWrites:
         except Exception as error:
             reply = CommandReply(failure=Failure(reason="INTERNAL", detail=report_bug(error)))
         finally:
-            # Also when the task is cancelled at the end of the worker.
+            # This also happens when the task is cancelled at the end of the worker.
             del self._running[key]
         if call.has_issued:
             known.reply = reply.SerializeToString()

@@ -1,4 +1,6 @@
-"""Takes the backend's events: encodes them for the outbox, keeps last values, pairs write completions."""
+"""Receives the backend's events. It encodes them for the outbox, keeps the last values, and pairs write completions
+with writes.
+"""
 
 from __future__ import annotations
 
@@ -29,7 +31,9 @@ log = logging.getLogger(__name__)
 
 
 class WorkerSink:
-    """Implements `EventSink`. `on_event` is called after each event, `on_failed` when the backend fails for good."""
+    """Implements `EventSink`. `on_event` is called after each event, and `on_failed` when the backend has failed for
+    good.
+    """
 
     def __init__(
         self,
@@ -61,7 +65,7 @@ class WorkerSink:
         statuses: Sequence[MxStatus],
         raw_source_time: str = "",
     ) -> None:
-        """See `EventSink.data_change`. The hot path of the worker."""
+        """Encode a data change; see `EventSink.data_change`. This is the hot path of the worker."""
         encoder = self._encoder
         outbox = self._outbox
         item = self._items.items.get((server_handle, item_handle))
@@ -99,10 +103,11 @@ class WorkerSink:
         self._on_event()
 
     def write_complete(self, server_handle: int, item_handle: int, statuses: Sequence[MxStatus]) -> None:
-        """See `EventSink.write_complete`."""
+        """Pair a write completion with its write, and encode it; see `EventSink.write_complete`."""
         item = self._items.get(server_handle, item_handle)
         try:
-            # Read before the write ends, which may remove the item.
+            # The item's state is read before the write ends, because the end of the write can lead to the removal of
+            # the item.
             uncertain = item is not None and item.pairing_uncertain
             write_id = 0 if item is None else self._writes.complete(item, statuses)
             body = WriteComplete(statuses=statuses, write_id=write_id, pairing_uncertain=uncertain)
@@ -112,7 +117,7 @@ class WorkerSink:
         self._append(EVENT_KIND_WRITE_COMPLETE, server_handle, item_handle, body.SerializeToString())
 
     def operation_complete(self, server_handle: int, item_handle: int, statuses: Sequence[MxStatus]) -> None:
-        """See `EventSink.operation_complete`."""
+        """Encode an operation completion; see `EventSink.operation_complete`."""
         try:
             body = OperationComplete(statuses=statuses)
         except Exception as error:
@@ -130,7 +135,7 @@ class WorkerSink:
         source_times_ns: Sequence[int],
         statuses: Sequence[MxStatus],
     ) -> None:
-        """See `EventSink.buffered_data_change`."""
+        """Encode a buffered data change; see `EventSink.buffered_data_change`."""
         try:
             body = BufferedDataChange(
                 data_type=mapped_data_type(data_type),
@@ -146,20 +151,20 @@ class WorkerSink:
         self._append(EVENT_KIND_BUFFERED_DATA_CHANGE, server_handle, item_handle, body.SerializeToString())
 
     def source_gap(self, reason: GapReason.ValueType, detail: str, count: int = 0) -> None:
-        """See `EventSink.source_gap`."""
+        """Keep a gap in the outbox; see `EventSink.source_gap`."""
         log.warning("the source lost events (%s): %s", GapReason.Name(reason), detail)
         self._outbox.append_gap(reason, detail, count)
         self._on_event()
 
     def source_health(self, health: SourceHealth.ValueType, detail: str) -> None:
-        """See `EventSink.source_health`."""
+        """Keep the source's health; see `EventSink.source_health`."""
         if health != self.health:
             log.info("source health is %s: %s", SourceHealth.Name(health), detail)
         self.health = health
         self.health_detail = detail
 
     def failed(self, detail: str) -> None:
-        """See `EventSink.failed`."""
+        """Report that the backend has failed for good; see `EventSink.failed`."""
         self._on_failed(detail)
 
     def _append(self, kind: int, server_handle: int, item_handle: int, body: bytes, serial: int = 0) -> None:
@@ -172,12 +177,15 @@ class WorkerSink:
         log.warning("write %d got no completion in time; its outcome is unknown", write.write_id)
         item = write.item
         body = WriteComplete(write_id=write.write_id, missing=True, pairing_uncertain=item.pairing_uncertain)
-        # If the item was removed, another one may have its handle, and its own serial must not be used any more.
+        # If the item was removed, another item can have its handle now, and the removed item's serial must not be used
+        # any more.
         serial = item.serial if self._items.get(*item.key) is item else self._items.next_serial()
         self._append(EVENT_KIND_WRITE_COMPLETE, *item.key, body.SerializeToString(), serial)
 
     def _unusable(self, what: str, error: Exception) -> None:
-        """The backend delivered data that cannot be encoded, because of a bug: a gap takes the place of the event."""
+        """Report a gap in place of an event that cannot be encoded. The backend has a bug when it delivers such
+        data.
+        """
         log.error("the backend delivered a %s that cannot be encoded", what, exc_info=error)
         detail = f"the backend delivered a {what} that cannot be encoded; see the worker's log"
         self._outbox.append_gap(GAP_REASON_SOURCE_OVERFLOW, detail, 1)

@@ -17,25 +17,25 @@ from mxgw_worker.outbox import Outbox
 from mxgw_worker.paging import parse_page_token
 
 _PAGE_BYTES = 64 * 1024
-# How many snapshots may be fetched at once. Source: worker.proto.
+# How many snapshots can be fetched at the same time. Source: worker.proto.
 _CAPTURES = 8
 _UNADVISED = (ADVISE_KIND_UNSPECIFIED, ADVISE_KIND_NONE)
 
-# Serial, server handle, item handle, sequence and record of a last value. A plain tuple, because all items are captured
-# without a pause.
+# Serial, server handle, item handle, sequence and record of one last value. It is a plain tuple, which is made fast,
+# because nothing else runs while all items are captured.
 _Kept: TypeAlias = tuple[int, int, int, int, bytes]
 
 
 @dataclass(frozen=True, slots=True)
 class _Capture:
-    """All last values at one position, so that pages that are fetched one by one are consistent."""
+    """All last values at one position. Its pages are fetched one by one, and are still consistent."""
 
     sequence: int
     values: list[_Kept]
 
 
 class Snapshots:
-    """Answers GetSnapshot. Values are encoded when their page is fetched, so that no step takes long."""
+    """Answers GetSnapshot. Values are encoded only when their page is fetched, so that no step takes long."""
 
     def __init__(self, *, items: ItemTable, outbox: Outbox, maximum_frame_bytes: int) -> None:
         self._items = items
@@ -45,7 +45,7 @@ class Snapshots:
         self._numbers = count(1)
 
     async def page(self, query: GetSnapshot) -> CommandReply:
-        """Return one page.
+        """Return the first page of a new snapshot, or the page of an earlier snapshot that the page token names.
 
         Raises:
             CallFailed: BAD_PAGE_TOKEN.
@@ -84,7 +84,7 @@ class Snapshots:
         return number
 
     def _place(self, token: str) -> tuple[int, int]:
-        """Return the number of the capture that a token belongs to, and where its page begins."""
+        """Return the number of the capture to which a token belongs, and the index at which its page begins."""
         for number in self._captures:
             if place_of(token, _name(number)) is not None:
                 return number, parse_page_token(token, _name(number))[0]

@@ -1,4 +1,6 @@
-"""Turns: one call at a time into the backend, and one operation at a time on each item, in order of arrival."""
+"""Turns: only one call at a time runs in the backend, and only one operation at a time on each item, in order of
+arrival.
+"""
 
 from __future__ import annotations
 
@@ -12,12 +14,14 @@ from mxgw_worker.calls import Call, CallExpired, Refused
 
 # During a long run of backend calls the event loop runs at least this often, for events and heartbeats.
 _YIELD_S = 0.005
-# Operations that may wait for their turn on one item; more are refused.
+# How many operations can wait for their turn on one item. Further operations are refused.
 TURN_QUEUE_LIMIT = 100
 
 
 class BackendTurn:
-    """MXAccess is single-threaded: one call into the backend at a time, in the order in which commands came."""
+    """The turn of the backend. MXAccess is single-threaded, so only one call at a time runs in the backend, in the
+    order in which the commands came.
+    """
 
     def __init__(self) -> None:
         self._lock = asyncio.Lock()
@@ -28,7 +32,7 @@ class BackendTurn:
         """Hold the backend while the block runs. The block must not wait for an item's turn.
 
         Raises:
-            CallExpired: the deadline passed while waiting.
+            CallExpired: the deadline passed before the backend was free.
         """
         async with self._lock:
             call.check()
@@ -36,7 +40,7 @@ class BackendTurn:
             yield
 
     async def breathe(self, call: Call) -> None:
-        """Let the event loop run when it is due; to be called between the backend calls of a long run.
+        """Let the event loop run if this is due. This must be called between the backend calls of a long run.
 
         Raises:
             CallExpired: the deadline passed.
@@ -51,22 +55,23 @@ class BackendTurn:
 class Turns:
     """The queue of operations on one item.
 
-    A write holds the turn until its completion has arrived or timed out. So there is one write in flight per item, and
-    the item is not removed meanwhile (docs/reference/mxaccess.md#writes-need-an-advised-item).
+    A write holds the item's turn until its completion has arrived or timed out. So an item has only one write in
+    flight, and is not removed meanwhile (docs/reference/mxaccess.md#writes-need-an-advised-item).
     """
 
     __slots__ = ("_queue", "is_held")
 
     def __init__(self) -> None:
         self.is_held = False
-        # Each future is completed by `release` (True: the turn is yours) or `close` (False: the item is gone).
+        # Each future is completed by `release` with True (the operation has the turn now), or by `close` with False
+        # (the item was removed).
         self._queue: deque[asyncio.Future[bool]] = deque()
 
     def line_up(self) -> Ticket:
         """Take the turn if it is free, or else a place in the queue.
 
         Raises:
-            Refused: too many wait already.
+            Refused: too many operations are waiting already.
         """
         if not self.is_held:
             self.is_held = True
@@ -80,7 +85,7 @@ class Turns:
         return Ticket(self, place)
 
     def release(self) -> None:
-        """Give the turn to the next operation in the queue that still waits."""
+        """Give the turn to the first operation in the queue that still waits. If there is none, the turn is free."""
         while self._queue:
             place = self._queue.popleft()
             if not place.done():
@@ -89,7 +94,7 @@ class Turns:
         self.is_held = False
 
     def close(self) -> None:
-        """The item was removed: end the waiting of all operations in the queue."""
+        """End the waiting of all operations in the queue, because the item was removed."""
         while self._queue:
             place = self._queue.popleft()
             if not place.done():
@@ -97,7 +102,9 @@ class Turns:
 
 
 class Ticket:
-    """A place in the queue of an item. As a context manager it leaves the queue, or releases the turn, at the end."""
+    """A place in the queue of an item. At the end of a `with` block, the ticket leaves the queue or releases the
+    turn.
+    """
 
     __slots__ = ("_is_open", "_place", "_turns")
 
@@ -130,14 +137,14 @@ class Ticket:
             raise Refused("ITEM_REMOVED", "the item was removed while this waited for its turn")
 
     def keep(self) -> None:
-        """Keep the turn beyond this ticket: something else will release it."""
+        """Keep the turn after this ticket has ended. Something else must release the turn later."""
         self._is_open = False
 
     def leave(self) -> None:
-        """Leave the queue, or release the turn; does nothing after `keep`, or when called again."""
+        """Leave the queue, or release the turn. Nothing happens after `keep`, or at a second call."""
         if not self._is_open:
             return
-        # The turn may have been given to this ticket just when its wait ended: then it must be released.
+        # Perhaps this ticket got the turn at the moment when its wait was cancelled. Then the turn must be released.
         if self.has_turn:
             self._turns.release()
         elif self._place is not None:

@@ -1,4 +1,4 @@
-"""Answers questions about the worker and its source: Browse, GetState, GetInfo."""
+"""Answers requests for information about the worker and its source: Browse, GetState and GetInfo."""
 
 from __future__ import annotations
 
@@ -20,13 +20,13 @@ from mxgw_worker.outbox import Outbox
 from mxgw_worker.paging import page_size_of, parse_page_token
 from mxgw_worker.sink import WorkerSink
 
-# Source: command_service.proto and session_service.proto.
+# Default and maximum page sizes. Source: command_service.proto and session_service.proto.
 _BROWSE_PAGE, _BROWSE_PAGE_MAXIMUM = 500, 5000
 _STATE_PAGE, _STATE_PAGE_MAXIMUM = 1000, 10_000
 
 
 class Views:
-    """Answers questions; nothing here changes the session."""
+    """Answers requests for information. Nothing here changes the session."""
 
     def __init__(self, *, methods: Methods, outbox: Outbox, sink: WorkerSink, maximum_frame_bytes: int) -> None:
         self._methods = methods
@@ -70,7 +70,8 @@ class Views:
         return CommandReply(browse=BrowseResult(nodes=page, next_page_token=token))
 
     async def state(self, _call: Call, query: GetState) -> CommandReply:
-        """Return one page of the session's items, by handles. Pages stay correct when items are added or removed.
+        """Return one page of the session's items, in the order of their handles. Pages stay correct when items are
+        added or removed.
 
         Raises:
             CallFailed: BAD_PAGE_TOKEN.
@@ -103,7 +104,7 @@ class Views:
         return CommandReply(state=response)
 
     async def info(self) -> CommandReply:
-        """Return the worker's own counts."""
+        """Return facts about the worker itself, such as its backend, its outbox and its memory."""
         backend = self._methods.backend.info()
         outbox = self._outbox
         return CommandReply(

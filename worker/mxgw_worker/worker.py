@@ -1,4 +1,4 @@
-"""The worker as a whole: stays connected to the gateway, runs the backend, and shuts down in order."""
+"""The worker as a whole. It stays connected to the gateway, runs the backend, and shuts down in order."""
 
 from __future__ import annotations
 
@@ -33,17 +33,20 @@ from mxgw_worker.writes import Writes
 
 log = logging.getLogger(__name__)
 
-# Most bytes of events in one block, unless a single event is larger.
+# The largest number of bytes of events in one block. Only a single event can be larger.
 BLOCK_BYTES = 256 * 1024
 HANDSHAKE_TIMEOUT_S = 10.0
-# Pause between attempts to reconnect, at random within these limits, so that many workers do not connect at once.
+# The pause between two attempts to reconnect. It is random within these limits, so that many workers do not connect at
+# once.
 RECONNECT_S = (0.05, 0.25)
 DEFAULT_GRACE_S = 3.0
 CLOSE_TIMEOUT_S = 1.0
 
 
 class ExitCode(IntEnum):
-    """The exit code of a worker, for the gateway and for people. 1 is Python's own, for an unexpected error."""
+    """The exit code of a worker, for the gateway and for people. Python itself exits with 1 after an unexpected
+    error.
+    """
 
     STOPPED = 0
     BAD_STARTUP = 2
@@ -55,7 +58,9 @@ class ExitCode(IntEnum):
 
 @dataclass(frozen=True, slots=True)
 class Ending:
-    """Why the worker leaves. `goodbye` is the reason for the gateway; empty when it knows it already, or is away."""
+    """Why the worker ends. `goodbye` is the reason for the gateway. It is empty when the gateway knows the reason
+    already, or is not connected.
+    """
 
     exit_code: ExitCode
     goodbye: str
@@ -64,7 +69,7 @@ class Ending:
 
 
 class Worker:
-    """One session's worker. `run` returns when it has left; `stop` may be called at any time."""
+    """The worker of one session. `run` returns when the worker has ended; `stop` can be called at any time."""
 
     def __init__(self, startup: WorkerStartup, make_backend: Callable[[], Backend]) -> None:
         loop = asyncio.get_running_loop()
@@ -72,7 +77,7 @@ class Worker:
         self._startup = startup
         self._secret = startup.secret
         self._address = GatewayAddress(startup.endpoint)
-        # The backend is created after the handshake, so that the gateway gets the error when that fails.
+        # The backend is created after the handshake, so that the gateway gets the error if this fails.
         self._make_backend = make_backend
         self._backend: Backend | None = None
         self._outbox = Outbox(
@@ -91,21 +96,21 @@ class Worker:
         )
         # Runs commands; created when the backend is ready.
         self._dispatcher: Dispatcher | None = None
-        # The connection in use: set after its handshake, unset when it ends.
+        # The connection in use. It is set after the handshake, and None when the connection has ended.
         self._connection: GatewayConnection | None = None
         self._flush_scheduled = False
-        # The message for every gateway that connects; None until the backend has started.
+        # The Ready message for every gateway that connects; None until the backend has started.
         self._ready: Ready | None = None
         # Set by the first completed handshake.
         self._welcomed = asyncio.Event()
-        # Completed by the first reason to leave.
+        # Completed by the first reason to end the worker.
         self._ending: asyncio.Future[Ending] = loop.create_future()
 
     async def run(self, on_left: Callable[[ExitCode], None] = lambda _code: None) -> ExitCode:
-        """Work until there is a reason to leave, and return the exit code.
+        """Work until there is a reason to end, and return the exit code.
 
         `on_left` is called when all messages are sent and the connection is closed. After that, only a backend that
-        cannot be cancelled may keep the process.
+        cannot be cancelled can keep the process running.
         """
         async with asyncio.TaskGroup() as tasks:
             keeper = tasks.create_task(self._stay_connected(), name="worker:link")
@@ -119,7 +124,7 @@ class Worker:
         return ending.exit_code
 
     def stop(self, detail: str, grace_s: float = DEFAULT_GRACE_S) -> None:
-        """Ask the worker to shut down in order."""
+        """Make the worker shut down in order."""
         self._end(Ending(ExitCode.STOPPED, "STOPPED", detail, grace_s))
 
     def _make_dispatcher(self, tasks: asyncio.TaskGroup, backend: Backend) -> Dispatcher:
@@ -170,7 +175,9 @@ class Worker:
         self._end(Ending(ExitCode.BACKEND_UNAVAILABLE, "", error))
 
     async def _stay_connected(self) -> None:
-        """Connect; when the connection is lost, reconnect until the lifetime of an orphan is over."""
+        """Connect to the gateway. When the connection is lost, reconnect, until the lifetime of an orphan has
+        expired.
+        """
         lifetime_s = self._startup.orphan_lifetime_ms / 1000
         orphan_until = 0.0
         while True:
@@ -207,7 +214,7 @@ class Worker:
             await asyncio.sleep(random.uniform(*RECONNECT_S))  # noqa: S311  # jitter, not a secret
 
     async def _connect(self, connection: GatewayConnection) -> Exception | None:
-        """Connect, shake hands, and use the connection; return the error when that fails."""
+        """Connect, run the handshake, and start to use the connection. Return None, or the error when this fails."""
         try:
             async with asyncio.timeout(HANDSHAKE_TIMEOUT_S):
                 await self._loop.create_unix_connection(lambda: connection, self._address.path)
@@ -224,13 +231,15 @@ class Worker:
         return None
 
     def _announce(self) -> None:
-        """Send Ready on a new connection, and then events."""
+        """Send Ready on a new connection, and then the waiting events."""
         if self._connection is not None and self._ready is not None:
             self._connection.send(WorkerEnvelope(ready=self._ready))
             self._flush()
 
     def _schedule_flush(self) -> None:
-        """Send events at the end of this iteration of the event loop, so that its events share a block."""
+        """Send events at the end of this iteration of the event loop, so that all events of the iteration share a
+        block.
+        """
         if not self._flush_scheduled:
             self._flush_scheduled = True
             self._loop.call_soon(self._flush)
@@ -240,7 +249,7 @@ class Worker:
         connection = self._connection
         if connection is None or self._ready is None:
             return
-        # The records of items are sent before their events.
+        # Item records are sent before the events of their items.
         connection.send_records(self._items.untold())
         outbox = self._outbox
         while connection.is_writable:
@@ -275,7 +284,7 @@ class Worker:
         correlation_id = envelope.correlation_id
 
         def answer(reply: CommandReply) -> None:
-            # Events and item records from before the answer must also arrive before it.
+            # Events and item records from before the answer must also arrive before the answer.
             self._flush()
             connection.send(WorkerEnvelope(correlation_id=correlation_id, reply=reply))
 
@@ -293,7 +302,9 @@ class Worker:
             self._ending.set_result(ending)
 
     async def _leave(self, ending: Ending, starter: asyncio.Task[None]) -> None:
-        """Refuse new commands, cancel running ones, stop the backend, send the rest and a goodbye, close."""
+        """Refuse new commands, cancel running commands, stop the backend, send the remaining events and a goodbye, and
+        close.
+        """
         if self._dispatcher is not None:
             self._dispatcher.close(ending.detail)
         try:
@@ -317,8 +328,8 @@ class Worker:
 
 
 def _is_final(problem: Exception) -> bool:
-    """Return whether the gateway refused this worker for good. ALREADY_CONNECTED is not final: the gateway may not have
-    noticed the end of the former connection yet.
+    """Return True when the gateway has refused this worker for good. ALREADY_CONNECTED is not final, because the
+    gateway has perhaps not noticed the end of the former connection yet.
     """
     return (
         isinstance(problem, HandshakeError)

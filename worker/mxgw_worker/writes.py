@@ -1,4 +1,6 @@
-"""Pairs write completions with writes: one write in flight per item, and a missing completion is a failure."""
+"""Pairs write completions with writes. An item has one write in flight at most, and a write without a completion has
+failed.
+"""
 
 from __future__ import annotations
 
@@ -12,64 +14,66 @@ from mxgw_worker.items import Item
 
 @dataclass(frozen=True, slots=True)
 class Completion:
-    """How a write ended. `missing`: the backend sent no completion in time."""
+    """How a write ended. `missing` is True when the backend sent no completion in time."""
 
     statuses: tuple[MxStatus, ...]
     missing: bool = False
 
 
 class PendingWrite:
-    """A write from before it is issued until its completion."""
+    """A write, from the moment before it is issued until its completion."""
 
     __slots__ = ("completion", "item", "timer", "write_id")
 
     def __init__(self, write_id: int, item: Item) -> None:
         self.write_id = write_id
         self.item = item
-        # Completed by `Writes.complete`, or by its timer with a missing completion.
+        # Completed by `Writes.complete`, or by the timer, which makes a missing completion.
         self.completion: asyncio.Future[Completion] = asyncio.get_running_loop().create_future()
         self.timer: asyncio.TimerHandle | None = None
 
 
 class Writes:
-    """The writes in flight. The caller of `begin` holds the item's turn; the end of the write releases it."""
+    """The writes in flight. The caller of `begin` holds the item's turn, and the end of the write releases it."""
 
     def __init__(self, completion_timeout_s: float) -> None:
         self._completion_timeout_s = completion_timeout_s
         self._last_id = 0
         self._pending: dict[int, PendingWrite] = {}
-        # Called with a write whose completion did not come, so that subscribers get an event; set by the sink.
+        # Called with a write whose completion did not come, so that subscribers get an event. The sink sets this
+        # function.
         self.on_missing: Callable[[PendingWrite], None] = lambda _write: None
 
     def __len__(self) -> int:
         return len(self._pending)
 
     def next_id(self) -> int:
-        """Return a number for a write, from 1."""
+        """Return the next number for a write; the first is 1."""
         self._last_id += 1
         return self._last_id
 
     def begin(self, item: Item) -> PendingWrite:
-        """Note a write just before it is issued: its completion may come before the call returns."""
+        """Note a write just before it is issued, because its completion can come before the backend call returns."""
         write = PendingWrite(self.next_id(), item)
         item.write_id = write.write_id
         self._pending[write.write_id] = write
         return write
 
     def accepted(self, write: PendingWrite) -> None:
-        """The backend took the write: its completion is due within the timeout."""
+        """Note that the backend has accepted the write. Its completion is due within the timeout."""
         if not write.completion.done():
             loop = asyncio.get_running_loop()
             write.timer = loop.call_later(self._completion_timeout_s, self._give_up, write)
 
     def refused(self, write: PendingWrite) -> None:
-        """The backend did not take the write: no completion will come."""
+        """Note that the backend has refused the write. No completion will come."""
         self._end(write)
 
     def complete(self, item: Item, statuses: Sequence[MxStatus]) -> int:
-        """Pair a completion with the item's write and return its id; 0 when the item has no write in flight.
+        """Pair a completion with the item's write, and return the id of the write; 0 when the item has no write in
+        flight.
 
-        A success of category Pending means "accepted, still pending": the write goes on.
+        A success of category Pending means "accepted, still pending", so the write continues.
         Source: docs/reference/mxaccess.md#statuses.
         """
         write = self._pending.get(item.write_id)

@@ -1,1 +1,1 @@
-"""The cases: each a module with `TITLE` and `run(context) -> Result`, listed in `registry`."""
+"""The cases. Each is a module with `TITLE` and `run(context) -> Result`, and is listed in `registry`."""

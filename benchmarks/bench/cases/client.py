@@ -1,4 +1,4 @@
-"""What the Python client adds to reading a stream with grpc.aio and the protobuf library alone."""
+"""How much the Python client adds to the cost of reading a stream with grpc.aio and the protobuf library alone."""
 
 from __future__ import annotations
 
@@ -18,7 +18,10 @@ GOAL = 0.6
 
 
 def run(context: Context) -> Result:
-    """Let applications take turns on a gateway that has more than they can read; they check every sequence."""
+    """Measure the applications in turn, on a gateway that has more events than they can read.
+
+    Each checks every sequence.
+    """
     result = Result("client", TITLE, {"seconds": context.seconds(SECONDS)})
     system = MxgwPremade()
     with context.running([system]):
@@ -34,7 +37,7 @@ def run(context: Context) -> Result:
 
 
 def turn(system: MxgwPremade, way: str, seconds: float) -> dict[str, Any]:
-    """Open a session and let an application read it."""
+    """Open a session and let one application read it."""
     return asyncio.run(_turn(system, way, seconds))
 
 

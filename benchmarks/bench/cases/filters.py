@@ -1,4 +1,4 @@
-"""What it costs to show a key only what it may see: a key limited to half of the items against one without limits."""
+"""The cost of a filter: a key that can read half of the items, compared with a key without limits."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ from bench.systems import Load
 TITLE = "Filter of a limited key"
 SUBSCRIBERS = 8
 SECONDS = 0.8
-# At least a million events considered per second of processor time.
+# At least a million events are considered per second of processor time.
 GOAL_S = 1.0
 
 
 class MxgwLimited(Mxgw):
-    """Subscribers present a key that may read every item with an even number; the session is another key's."""
+    """The gateway with subscribers whose key can read the items with an even number. Another key opens the session."""
 
     name = "limited key"
 
@@ -28,7 +28,7 @@ class MxgwLimited(Mxgw):
 
 
 def run(context: Context) -> Result:
-    """Compare gateways whose keys differ; events that were considered count, not those that passed."""
+    """Compare gateways whose subscribers use different keys. All events that the filter considered are counted."""
     result = Result("filters", TITLE, {"seconds": context.seconds(SECONDS)})
     plugins = ("backpressure", "replay", "acl")
     limited, free = MxgwLimited(plugins=plugins), Mxgw(name="key without limits", plugins=plugins)

@@ -1,4 +1,4 @@
-"""What one delivered event costs as subscribers, and as sessions, become more: two cases."""
+"""How the cost of one delivered event changes with the number of subscribers, and with the number of sessions."""
 
 from __future__ import annotations
 
@@ -17,19 +17,23 @@ SESSIONS_TITLE = "Growth over sessions"
 SUBSCRIBERS = (1, 2, 4, 8, 16, 32, 64, 128)
 SESSIONS = (1, 4, 8, 16, 32, 64)
 SECONDS = 0.5
-# The same for each session, however many there are: events that may be ahead of its subscriber, and that its log keeps.
+# These numbers are the same for each session, whatever the number of sessions: how many events the worker can be ahead
+# of the subscriber, and how many events the log keeps.
 WINDOW_EVENTS, RETAINED_EVENTS = 20_000, 60_000
-# Measuring begins when each log holds all it may: a log that still grows takes new memory for every event. Logs are
-# filled at least at this rate.
+# Measuring begins when each log is full, because a log that still grows takes new memory for every event. This is the
+# assumed rate at which the logs are filled.
 FILLED_EVENTS_PER_S = 2_000_000
-# The goal is "flat or falling"; this allows for the difference between short turns.
+# The goal is that the cost stays the same or falls. The factor allows for differences between short turns.
 GOAL = 1.05
 
 Runs = Mapping[str, Sequence[Mapping[str, Any]]]
 
 
 def subscribers(context: Context) -> Result:
-    """One session; the relay beside the gateway shows what of the curve is gRPC's."""
+    """Measure one session with more and more subscribers.
+
+    The relay beside it shows which part of the cost is gRPC's.
+    """
     result = Result("growth", SUBSCRIBERS_TITLE, {"seconds": context.seconds(SECONDS)})
     ours, relay = MxgwPremade(), Relay()
     with context.running([ours, relay]):
@@ -43,7 +47,10 @@ def subscribers(context: Context) -> Result:
 
 
 def sessions(context: Context) -> Result:
-    """One subscriber and one worker each. Runs with different numbers of sessions take turns, to be compared."""
+    """Measure more and more sessions with one subscriber and one worker each.
+
+    The numbers of sessions take turns within one run, so that their figures can be compared.
+    """
     settings = {"window": WINDOW_EVENTS, "retained": RETAINED_EVENTS}
     result = Result("sessions", SESSIONS_TITLE, {"seconds": context.seconds(SECONDS), **settings})
     ours = MxgwPremade(window_events=WINDOW_EVENTS, retained_events=RETAINED_EVENTS)

@@ -1,4 +1,4 @@
-"""Delay from the source to a subscriber at steady rates, beside the same through the peers."""
+"""The delay from the source to a subscriber at steady rates, compared with the same delay in the peers."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ TITLE = "Latency at fixed rates"
 SUBSCRIBERS = (1, 8, 32)
 RATES = (1_000, 5_000)
 SECONDS = 1.6
-# Goals hold at eight subscribers.
+# The goals apply to eight subscribers.
 GOAL_N, GOALS = 8, {"p50_us": 1.0, "p99_us": 1.2}
 
 
 def run(context: Context) -> Result:
-    """Measure every number of subscribers at every rate."""
+    """Measure every combination of a number of subscribers and a rate."""
     result = Result("latency", TITLE, {"seconds": context.seconds(SECONDS)})
     systems = [Mxgw(), Relay(), Raw(), *context.installed_peers(Nats, RedisStream)]
     with context.running(systems):

@@ -1,6 +1,6 @@
-"""Memory of the gateway and its workers: at rest, per session with eight subscribers, and under load.
+"""The memory of the gateway and its workers: at rest, per session with eight subscribers, and under load.
 
-A gateway is started anew for every turn, so that nothing an earlier one left counts.
+A new gateway is started for every turn, so that memory left by an earlier turn is not counted.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ print([line for line in open("/proc/self/status") if line.startswith("VmRSS")][0
 
 
 def run(context: Context) -> Result:
-    """Measure with the default limits and retention."""
+    """Measure with the default limits and the default retention."""
     result = Result(
         "memory",
         TITLE,
@@ -71,7 +71,7 @@ def measured(context: Context) -> Mapping[str, Any]:
 
 
 class Watched(Mxgw):
-    """Reads the memory of all processes when readers have finished and sessions are still open."""
+    """Reads the memory of all processes after the readers have finished and before the sessions are closed."""
 
     gateway_bytes = 0
     worker_bytes: tuple[int, ...] = ()
@@ -87,7 +87,7 @@ class Watched(Mxgw):
 
 
 def own_bytes(pid: int) -> int:
-    """Return the memory that a process shares with no other."""
+    """Return the memory of a process that it shares with no other process."""
     text = Path(f"/proc/{pid}/smaps_rollup").read_text()
     return sum(int(line.split()[1]) * 1024 for line in text.splitlines() if line.startswith("Private_"))
 

@@ -1,4 +1,7 @@
-"""From OpenSession to READY: cold, from a warm pool, and beside the start of a Python process that imports as much."""
+"""The time from OpenSession to READY: without and with a warm pool, compared with the start of a plain Python process.
+
+The Python process imports as much as a worker.
+"""
 
 from __future__ import annotations
 
@@ -20,7 +23,8 @@ from bench.systems import System
 
 TITLE = "OpenSession to READY"
 OPENED = 5
-# A spare needs about this long to be ready again, and opening is not to compete with its successor.
+# The pause between two openings. In this time the next spare worker becomes ready, so that its start does not slow down
+# the opening that is measured.
 PAUSE_S = 0.4
 COLD_GOAL_MS, WARM_GOAL_MS = 150.0, 25.0
 POOL = "[workers]\nwarm_pool = 2\n"
@@ -28,7 +32,7 @@ IMPORTS = "import asyncio, google.protobuf.message, mxgw_worker.worker, mxgw_wor
 
 
 def run(context: Context) -> Result:
-    """Measure the product's worker and `sim` backend, one session after the other."""
+    """Measure openings one after the other, with the real worker and the backend `sim`."""
     result = Result("opening", TITLE, {"opened per turn": OPENED, "backend": "sim"})
     systems: list[System] = [Plain(name="cold", roomy=False)]
     has_pool = "warm_pool" in WorkerSettings.model_fields
@@ -49,7 +53,7 @@ def run(context: Context) -> Result:
 
 
 class Plain(Mxgw):
-    """`mxgw serve` as it is."""
+    """The unchanged command `mxgw serve`."""
 
     @property
     def launcher(self) -> tuple[str, ...]:

@@ -1,9 +1,9 @@
-"""What each plugin costs while it is enabled and has nothing to do: the gateway with it against the one without.
+"""The cost of each plugin that is enabled and has nothing to do: a gateway with it, compared with a gateway without it.
 
-It is measured in two ways. Calls: how many functions the event loop's thread calls for each message, with single events
-at a steady rate, so that each event is one block and one message. Every call that a plugin adds shows here, even on a
-busy machine. Processor time: at full speed. Two equal gateways differ by more than two percent, so that the interval of
-the median says whether a difference is real.
+The cost is measured in two ways. The first way counts how many functions the thread of the event loop calls for each
+message, with single events at a steady rate, so that each event is one block and one message. Every call that a plugin
+adds is visible in this number, even on a busy machine. The second way measures processor time at full speed. Two equal
+gateways differ by more than two percent there; so the interval of the median says whether a difference is real.
 """
 
 from __future__ import annotations
@@ -26,15 +26,15 @@ from bench.window import Window
 
 TITLE = "Cost of each plugin, enabled and idle"
 SECONDS, WARM_UP_S = 0.3, 0.25
-# To see a difference of two percent needs more turns than to see a factor of two.
+# Four times as many pairs as usual, because a difference of two percent is harder to see than a factor of two.
 MORE_PAIRS = 4
-# Calls and processor time may rise by this factor.
+# Calls and processor time must not increase by more than this factor.
 GOAL = 1.02
 RATE, SKIPPED_EVENTS, COUNTED_EVENTS = 1_000, 300, 1_000
-# The header of Prometheus 2.42, and the shortest sensible interval of a scraper.
+# The header that Prometheus 2.42 sends. The scrape interval is the shortest one that makes sense.
 SCRAPE = {"Accept": "application/openmetrics-text;version=1.0.0,text/plain;version=0.0.4;q=0.5"}
 SCRAPE_EVERY_S = 1.0
-# Alarms need a session of their own with a real worker; the worker of events made beforehand cannot replace it.
+# The plugin alarms opens a session, which needs a real worker: the premade worker cannot report alarms.
 ALARMS = '[plugins.alarms]\nbackend = "sim"\n'
 
 
@@ -66,7 +66,7 @@ class Counted(Mxgw):
 
 
 class Scraped(MxgwPremade):
-    """A gateway with the plugin `metrics` that is scraped in every turn."""
+    """A gateway with the plugin metrics that is scraped during every turn."""
 
     def __init__(self, *, name: str, plugins: tuple[str, ...]) -> None:
         self.port = free_port()
@@ -99,12 +99,12 @@ class Scraped(MxgwPremade):
 
 
 def value(page: str, name: str) -> float:
-    """Return a sample without labels."""
+    """Return the value of a sample without labels."""
     return next(float(line.split()[1]) for line in page.splitlines() if line.startswith(f"{name} "))
 
 
 def gateway_with(plugin: str) -> Mxgw:
-    """Return the gateway whose processor time is measured."""
+    """Return the gateway with this plugin whose processor time is measured."""
     name = f"with {plugin}"
     match plugin:
         case "alarms":
@@ -116,7 +116,10 @@ def gateway_with(plugin: str) -> Mxgw:
 
 
 def run(context: Context) -> Result:
-    """Compare at one subscriber, which needs no plugin; two gateways without any show how much is noise."""
+    """Compare with one subscriber, which needs no plugin.
+
+    Two gateways without any plugin show how large the noise is.
+    """
     seconds, few = context.seconds(SECONDS), context.pairs
     many = context.pairs * MORE_PAIRS
     result = Result("plugins", TITLE, {"seconds": seconds, "counted pairs": few})

@@ -1,4 +1,4 @@
-"""Catching up: how fast a subscriber that comes back is served what it missed, beside the peers that have replay."""
+"""How fast a subscriber gets the retained events when it comes back, compared with the peers that can replay events."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ GOAL = 25.0
 
 
 def run(context: Context) -> Result:
-    """Fill the log, attach anew at its oldest event, and measure until everything is there."""
+    """Fill the log, attach a subscriber at its oldest event, and measure the time until it has all events."""
     events = EVENTS // 4 if context.quick else EVENTS
     result = Result("replay", TITLE, {"events": events})
     ours = MxgwPremade(retained_events=2 * EVENTS)

@@ -1,4 +1,4 @@
-"""The last values of 10,000 items: from the request to the last of them, beside encoding and parsing that many."""
+"""The time until a subscriber has the last values of 10,000 items, compared with encoding and parsing them."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ ITEMS = 10_000
 
 
 def run(context: Context) -> Result:
-    """Measure both, in turn, on one session."""
+    """Measure the snapshot and the encoding in turn, on one session."""
     result = Result("snapshot", TITLE, {"items": ITEMS})
     system = Mxgw(roomy=False)
     with context.running([system]):
@@ -50,7 +50,7 @@ async def _measure(system: Mxgw, context: Context) -> dict[str, list[dict[str, A
                 began = time.perf_counter()
                 call = channel.unary_stream(STREAM_EVENTS)(request.SerializeToString())
                 messages: list[bytes] = []
-                # SnapshotEnd is field 5 of the frame.
+                # SnapshotEnd is field 5 of the message of the stream.
                 while not (messages and messages[-1][:1] == b"\x2a"):
                     messages.append(await call.read())
                 snapshots.append({"total_ms": (time.perf_counter() - began) * 1000})

@@ -1,7 +1,8 @@
-"""Events delivered at full speed, and the processor time of the server for them, beside floors and peers.
+"""Events delivered at full speed, and the processor time that the server needs, compared with floors and peers.
 
-Two kinds of load. `made beforehand`: the source costs nothing anywhere, so servers are compared. `encoded`: each event
-is built one by one, by mxgw's worker or by a publisher with the protobuf library, so whole paths are compared.
+There are two kinds of load. With `made beforehand` the source needs no time in any system, so that the servers are
+compared. With `encoded` each event is built one by one, by the worker of mxgw or by a publisher with the protobuf
+library, so that complete paths are compared.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
-"""How fast one worker encodes, numbers, keeps and sends data changes, against the protobuf library building them.
+"""How fast one worker encodes, numbers, keeps and sends data changes, compared with the protobuf library alone.
 
-The floor builds the same events as messages in batches of 256 and serialises each batch; nothing is numbered, kept or
-sent there. `cpu` counts processor time, which a busy machine disturbs less.
+The comparison, called the floor, builds the same events as protobuf messages in batches of 256 and serialises each
+batch. It does not number, keep or send them. Figures with `cpu` are processor time, which a busy machine disturbs less.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ NS = 1_000_000_000
 
 
 def floor(events: int) -> tuple[float, float]:
-    """Return elapsed and processor seconds of building and serialising alone."""
+    """Return the elapsed seconds and the processor seconds for building and serialising the events."""
     started, cpu_started = time.perf_counter(), time.process_time()
     for first in range(0, events, FLOOR_BATCH):
         batch = EventBatch()
@@ -69,7 +69,10 @@ def floor(events: int) -> tuple[float, float]:
 
 
 def worker(events: int) -> tuple[float, float]:
-    """Return elapsed and processor seconds through sink, outbox and a Unix socket that another process drains."""
+    """Return the elapsed seconds and the processor seconds for the events in a worker.
+
+    They go through the sink, the outbox and a Unix socket that another process reads.
+    """
     outbox = Outbox(limit_events=10_000, limit_bytes=8 * 1024 * 1024, maximum_frame_bytes=4 * 1024 * 1024)
     items = ItemTable(lambda: 0)
     for handle in range(1, ITEMS + 1):
@@ -98,7 +101,7 @@ def worker(events: int) -> tuple[float, float]:
 
 
 def run(context: Context) -> Result:
-    """Let floor and worker take turns in this process."""
+    """Measure the floor and the worker in turn in this process."""
     events = EVENTS // 4 if context.quick else EVENTS
     result = Result("worker", TITLE, {"events": events})
     runs = context.alternate(

@@ -1,4 +1,4 @@
-"""`mxgw alarms`: list the active alarms, follow their changes, acknowledge them."""
+"""`mxgw alarms`: lists the active alarms, follows their changes, and acknowledges them."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ from mxgw_cli.shell import CliFailure, SilentFailure, console, is_live
 from mxgw_client import errors
 from mxgw_core.printable import printable
 
-# A live list is painted at most this often, however many alarms change.
+# The time between two paintings of the live list, which does not depend on how many alarms change.
 PAINT_INTERVAL_S = 0.25
 
 
@@ -43,7 +43,7 @@ async def _connected(where: GatewayTarget) -> AsyncIterator[mxgw_client.Gateway]
     """Connect to a gateway.
 
     Raises:
-        CliFailure: also when the gateway has no plugin alarms; the text then says so.
+        CliFailure: the gateway cannot be reached, refuses a call, or does not have the plugin alarms enabled.
     """
     async with connected(where) as gateway:
         try:
@@ -70,7 +70,7 @@ async def list_alarms(where: GatewayTarget, wanted: mxgw_client.AlarmFilter, *, 
 
 
 async def _listed(gateway: mxgw_client.Gateway, wanted: mxgw_client.AlarmFilter) -> mxgw_client.AlarmList:
-    """Return the active alarms as of one moment, with the provider that reports them."""
+    """Return the active alarms at one moment, and the provider that reports them."""
     listed = mxgw_client.AlarmList()
     async with gateway.alarms(wanted=wanted, client_name=client_name("alarms"), resume=None) as stream:
         async for frame in stream:
@@ -81,7 +81,7 @@ async def _listed(gateway: mxgw_client.Gateway, wanted: mxgw_client.AlarmFilter)
 
 
 async def watch_alarms(where: GatewayTarget, wanted: mxgw_client.AlarmFilter, *, as_json: bool) -> None:
-    """Print changes of alarms until Ctrl-C, or until the stream ends."""
+    """Print the active alarms and then all changes, until Ctrl-C or until the stream ends."""
     async with (
         _connected(where) as gateway,
         gateway.alarms(wanted=wanted, client_name=client_name("alarms")) as stream,
@@ -131,7 +131,7 @@ def _write(frame: mxgw_client.AlarmItem, *, as_json: bool) -> None:
 
 
 async def _paint(stream: mxgw_client.AlarmStream, where: GatewayTarget) -> None:
-    """Show the list of alarms on the screen, painted anew once per interval with all changes of that interval."""
+    """Show the list of alarms on the whole screen, and paint it again every `PAINT_INTERVAL_S`."""
     listed = mxgw_client.AlarmList()
     notice = Text("waiting for the first list", style="dim")
     out = console()

@@ -1,4 +1,4 @@
-"""Alarms as tables, lines and JSON documents. Text from the gateway is made printable."""
+"""Writes alarms as tables, lines and JSON documents. Control characters in text from the gateway are replaced."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from mxgw_client import (
 )
 from mxgw_core.printable import printable
 
-# Words say the state, and colour repeats it, so that nothing is lost without colours.
+# Key: state. Value: the state in words, and its colour. The words are enough for a terminal without colours.
 _STATE_WORDS = {
     AlarmState.UNACK_ALM: ("ALARM", "bold red"),
     AlarmState.ACK_ALM: ("alarm, acked", "red"),
@@ -32,7 +32,11 @@ _REFERENCE_AT_MOST = 48
 
 
 def in_order(alarms: Iterable[Alarm]) -> list[Alarm]:
-    """Return alarms sorted: unacknowledged first, then those in alarm, by priority, then the newest."""
+    """Return the alarms sorted by state, then by priority, then the newest first.
+
+    Unacknowledged alarms come before acknowledged alarms. In each of these two groups, alarms that are still in alarm
+    come before alarms that have returned to normal.
+    """
 
     def rank(alarm: Alarm) -> tuple[bool, bool, int, float, str]:
         raised = alarm.raise_time.timestamp() if alarm.raise_time is not None else 0.0
@@ -43,7 +47,10 @@ def in_order(alarms: Iterable[Alarm]) -> list[Alarm]:
 
 
 def alarms_table(alarms: Sequence[Alarm], width: int) -> Table:
-    """Return a table of alarms in the given order; area and acknowledgement only from 100 characters on."""
+    """Return a table of alarms in the given order. From 100 characters of `width` it also has area and acknowledgement.
+
+    The column of acknowledgements has operator and comment.
+    """
     table = Table(box=None, pad_edge=False, header_style="bold", show_edge=False)
     table.add_column("PRI", justify="right", no_wrap=True)
     table.add_column("STATE", no_wrap=True)
@@ -70,7 +77,7 @@ def alarms_table(alarms: Sequence[Alarm], width: int) -> Table:
 
 
 def state_text(alarm: Alarm) -> Text:
-    """Return the state in words, with `stale` or `degraded` when it may be wrong."""
+    """Return the state in words, followed by `stale` or `degraded` when the state is perhaps wrong."""
     words, style = _STATE_WORDS.get(alarm.state, (enum_words(alarm.state), ""))
     text = Text(words, style=style)
     if alarm.stale:
@@ -104,7 +111,7 @@ def provider_line(provider: ProviderStatus | None) -> Text:
 
 
 def counts_line(alarms: Iterable[Alarm]) -> str:
-    """Return the numbers of alarms: all, in alarm, unacknowledged."""
+    """Return a line that says how many alarms are active, in alarm, and unacknowledged."""
     states = [alarm.state for alarm in alarms]
     in_alarm = sum(state.is_in_alarm for state in states)
     unacked = sum(state.is_unacknowledged for state in states)

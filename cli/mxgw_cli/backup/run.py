@@ -1,4 +1,7 @@
-"""`mxgw backup`: copies the files of plugins and the settings, each in the way of its kind, into one archive."""
+"""`mxgw backup`: copies the files of plugins, and the settings files, into one archive.
+
+A database is copied as of one moment, a file of lines up to its last whole line, any other file as it is.
+"""
 
 from __future__ import annotations
 
@@ -36,7 +39,11 @@ _CHUNK_BYTES = 1024 * 1024
 
 @dataclass(frozen=True, slots=True)
 class _Source:
-    """A file to copy: its name in the archive, the plugin that it belongs to ("": settings), and the file itself."""
+    """A file to copy into the archive.
+
+    `name` is its name in the archive. `plugin` is the plugin that it belongs to, or "" for a settings file. `entry` has
+    its path and says how to copy it.
+    """
 
     name: str
     plugin: str
@@ -44,11 +51,11 @@ class _Source:
 
 
 def make_backup(choice: SettingsChoice, file: Path, *, replace: bool, as_json: bool) -> None:
-    """Write the archive and print its contents.
+    """Write the archive to `file` and print its contents.
 
     Raises:
         CliFailure: a file for the backup cannot be read, or the archive cannot be written.
-        SilentFailure: SIGTERM came. No copy is left behind.
+        SilentFailure: the process received SIGTERM. All temporary copies have been removed.
     """
     _require_place(file, replace=replace)
     file = file.absolute()
@@ -65,7 +72,7 @@ def make_backup(choice: SettingsChoice, file: Path, *, replace: bool, as_json: b
     size = 0
     try:
         size = sum(source.entry.path.stat().st_size for source in sources)
-        # The copies are beside the archive, on the same disk, in a directory that is private from the start.
+        # The copies are made next to the archive, so on the same disk, in a directory that only this user can enter.
         with (
             cleaning_up_at_sigterm(),
             tempfile.TemporaryDirectory(prefix=".mxgw-backup-", dir=file.parent) as name,
@@ -103,7 +110,10 @@ def make_backup(choice: SettingsChoice, file: Path, *, replace: bool, as_json: b
 
 
 def _require_place(file: Path, *, replace: bool) -> None:
-    """Raise CliFailure unless `file` can be written; only a regular file is replaced, and only with `replace`."""
+    """Raise CliFailure unless `file` is a place for the archive.
+
+    An existing file is replaced only if `replace` is True and the file is a regular file.
+    """
     if file.name == "-":
         raise CliFailure(
             "a backup is not written to stdout", hint="Name the file to write, for example mxgw-backup.tar."
@@ -129,7 +139,10 @@ def _require_place(file: Path, *, replace: bool) -> None:
 
 
 def _require_no_live_file(file: Path, settings: Settings, data_dir: Path, sources: Sequence[_Source]) -> None:
-    """Raise CliFailure when the archive would be among the gateway's own files, with --force as well."""
+    """Raise CliFailure when the archive would replace a file of the gateway, or lie in one of its directories.
+
+    The option --force does not change this.
+    """
     hint = "Name a file elsewhere, best on another disk."
     place = file.parent.resolve() / file.name
     if place.is_relative_to(data_dir):
@@ -146,7 +159,7 @@ def _require_no_live_file(file: Path, settings: Settings, data_dir: Path, source
 
 
 def _room_hint(file: Path, size: int) -> str:
-    """Return a hint with the free space on the disk and the space that the backup takes."""
+    """Return a hint that compares the free space on the disk with the space that the backup needs."""
     free = shutil.disk_usage(file.parent).free
     return (
         f"Is there room? {file.parent} has {bytes_text(free)} free, and a backup takes up to {bytes_text(2 * size)} "
@@ -158,7 +171,8 @@ def _plugin_files(found: LoadedSettings, data_dir: Path) -> Iterator[_Source]:
     """Yield the files that plugins want in the backup.
 
     Raises:
-        CliFailure: a plugin cannot be loaded or asked, so its files would be missing.
+        CliFailure: a plugin cannot be loaded, or its hook `mxgw_backup` failed, so that its files would be missing. Or
+            a file's name is not allowed in an archive, or two plugins have files of the same name.
     """
     try:
         with quiet():
@@ -198,7 +212,7 @@ def _settings_files(files: Sequence[Path]) -> Iterator[_Source]:
 
 
 def _copied(source: _Source, copy: Path, progress: Progress) -> Member:
-    """Copy a file in the way of its kind, and return its entry in the list of contents."""
+    """Copy a file as its kind (database, lines or other) requires; return its entry for the list of contents."""
     entry = source.entry
     if entry.kind is BackupKind.DATABASE:
         _copy_database(entry, copy)
@@ -220,7 +234,7 @@ def _copied(source: _Source, copy: Path, progress: Progress) -> Member:
 
 
 def _copy_bytes(path: Path, copy: Path, progress: Progress) -> None:
-    """Copy a file up to its present end; the gateway may append to it meanwhile."""
+    """Copy a file up to the end that it has now. What the gateway appends during the copy is not copied."""
     with path.open("rb") as original, copy.open("wb") as target:
         left = os.fstat(original.fileno()).st_size
         while left and (data := original.read(min(left, _CHUNK_BYTES))):
@@ -243,7 +257,9 @@ def _cut_after_last_line(copy: Path) -> None:
 
 
 def _copy_database(entry: BackupEntry, copy: Path) -> None:
-    uri = f"{entry.path.as_uri()}?mode=rw"  # opens only: a new, empty database would look like a good copy
+    # With mode=rw SQLite opens only an existing file. By default it would make a missing file as an empty database, and
+    # the backup would have a copy of that.
+    uri = f"{entry.path.as_uri()}?mode=rw"
     with closing(sqlite3.connect(uri, uri=True)) as source, closing(sqlite3.connect(copy)) as target:
         source.backup(target)
         target.execute("PRAGMA journal_mode = DELETE")
@@ -252,11 +268,14 @@ def _copy_database(entry: BackupEntry, copy: Path) -> None:
         if entry.prepare is not None:
             entry.prepare(target)
             target.commit()
-            target.execute("VACUUM")  # removes deleted rows from the free pages of the file
+            target.execute("VACUUM")  # deleted rows would otherwise stay readable in unused parts of the file
 
 
 def _left_out(found: LoadedSettings) -> list[str]:
-    """Return what a gateway with these settings needs besides the backup: TLS files, settings from outside files."""
+    """Return what a gateway with these settings needs and the backup does not have.
+
+    These are TLS files, and settings that come from the command line or from environment variables.
+    """
     return [*_tls_files(found.settings), *_settings_without_file(found)]
 
 

@@ -1,4 +1,4 @@
-"""`mxgw bench`: measures how fast a gateway is, and says whether that is normal."""
+"""`mxgw bench`: measures how fast a gateway is, and says whether the figures are normal."""
 
 from __future__ import annotations
 
@@ -26,7 +26,8 @@ OPENED = 5
 SETTLE_S = 0.5
 PACED_RATE = 1_000
 PACED_ITEMS, LOAD_ITEMS = 100, 1_000
-# Worse figures than these are reported as a problem. Source: several times the figures of docs/performance.md.
+# A figure that is worse than its limit is reported as a problem.
+# Source: the limits are several times worse than the figures in docs/performance.md.
 SLOW_OPEN_MS, SLOW_P99_MS, SLOW_CLIENT_EVENTS_PER_S = 500.0, 20.0, 50_000.0
 _BACKENDS: dict[str, dict[str, object]] = {
     "bench-paced": {"rate": PACED_RATE, "items": PACED_ITEMS},
@@ -36,7 +37,7 @@ _BACKENDS: dict[str, dict[str, object]] = {
 
 @dataclass(frozen=True, slots=True)
 class BenchRequest:
-    """The arguments of the command."""
+    """The arguments of `mxgw bench`."""
 
     tags: tuple[str, ...]
     private: bool
@@ -47,7 +48,7 @@ class BenchRequest:
 
 @dataclass(frozen=True, slots=True)
 class Followed:
-    """The figures of one stream; the delays are None when no event came."""
+    """The figures of one stream. The delays `p50_ms` and `p99_ms` are None when no event arrived."""
 
     seconds: float
     events: int
@@ -62,7 +63,11 @@ class Followed:
 
 @dataclass(frozen=True, slots=True)
 class Measured:
-    """All results. `paced`: events at a steady rate, or as the tags change; `load`: as fast as one client can read."""
+    """All results of a run.
+
+    `paced` has the figures of a stream with events at a steady rate, or as the named tags change. `load` has the
+    figures of a stream with as many events as one client can read. Each is None when it was not measured.
+    """
 
     open_median_ms: float
     open_slowest_ms: float
@@ -71,16 +76,16 @@ class Measured:
 
     @property
     def gaps(self) -> int:
-        """Gaps in the `paced` stream. Those under full load do not count: there the gateway may cut a slow client."""
+        """The number of gaps in the `paced` stream. Gaps under full load do not count: they are normal there."""
         return self.paced.gaps if self.paced else 0
 
 
 async def measure(where: GatewayTarget, request: BenchRequest) -> None:
-    """Measure, and print the figures with what they mean.
+    """Measure, and print the figures and what they mean.
 
     Raises:
-        CliFailure: the gateway cannot be reached, or refuses.
-        SilentFailure: an event was lost.
+        CliFailure: the gateway cannot be reached, or refuses a call.
+        SilentFailure: an event was lost in the `paced` stream.
     """
     async with _target(where, request) as target:
         status = console(stderr=True).status("Measuring …") if is_live() else nullcontext()
@@ -108,7 +113,7 @@ async def _target(where: GatewayTarget, request: BenchRequest) -> AsyncIterator[
         settings: dict[str, object] = {
             "gateway.data_dir": directory / "data",
             "backends.default": "bench-paced",
-            # Large queues: under full load the one client falls far behind, and its stream must not end for that.
+            # Under full load the only client falls far behind. The queues are large so that its stream does not end.
             "events.queue_events": 5_000_000,
             "events.queue_bytes": 1_000_000_000,
             "events.unattached_events": 1_000_000,
@@ -142,7 +147,10 @@ def _load_tags(items: int) -> tuple[str, ...]:
 
 
 async def _follow(gateway: mxgw_client.Gateway, backend: str, tags: tuple[str, ...], seconds: float) -> Followed:
-    """Follow tags in a new session. The first `SETTLE_S` seconds, with the first value of every tag, do not count."""
+    """Follow tags in a new session for `seconds`, and measure.
+
+    Events of the first `SETTLE_S` seconds, for example the first value of every tag, are not counted.
+    """
     delays = LatencyHistogram()
     events = gaps = 0
     async with session_of(gateway, command="bench", backend=backend) as session:
@@ -168,7 +176,7 @@ async def _follow(gateway: mxgw_client.Gateway, backend: str, tags: tuple[str, .
 
 
 def report_lines(measured: Measured, request: BenchRequest) -> list[str]:
-    """Return the report: one line per figure, each with a sentence when it is worse than usual."""
+    """Return the report: one line per figure. A figure that is worse than its limit has a sentence about the cause."""
     lines = [
         f"Opening a session   {measured.open_median_ms:,.0f} ms, slowest of {OPENED} {measured.open_slowest_ms:,.0f} ms"
         + _comment(

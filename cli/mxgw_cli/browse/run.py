@@ -1,4 +1,4 @@
-"""`mxgw browse`: the address space as a tree."""
+"""`mxgw browse`: prints the address space of a backend as a tree."""
 
 from __future__ import annotations
 
@@ -15,13 +15,13 @@ from mxgw_cli.shell import CliFailure, SilentFailure, console
 from mxgw_client import BrowseNode, BrowseNodeKind, errors
 from mxgw_core.printable import printable
 
-# Nobody reads a longer tree; --json has no such limit.
+# The most nodes in a printed tree, because nobody reads a longer one. With --json there is no limit.
 NODES_SHOWN = 2000
 
 
 @dataclass(frozen=True, slots=True)
 class BrowseRequest:
-    """The arguments of the command."""
+    """The arguments of `mxgw browse`."""
 
     path: str
     depth: int
@@ -33,7 +33,7 @@ class BrowseRequest:
 
 @dataclass(slots=True)
 class Branch:
-    """A node with its children; below the requested depth `children` is empty."""
+    """A node with its children. At the requested depth `children` is empty, even if the node has children."""
 
     node: BrowseNode
     children: list[Branch]
@@ -43,7 +43,8 @@ async def browse_tree(where: GatewayTarget, request: BrowseRequest) -> None:
     """Print the tree, or the nodes as JSON lines.
 
     Raises:
-        SilentFailure: nothing matched.
+        CliFailure: the backend cannot be browsed.
+        SilentFailure: no node was found.
     """
     async with (
         connected(where) as gateway,
@@ -68,7 +69,7 @@ async def browse_tree(where: GatewayTarget, request: BrowseRequest) -> None:
 
 
 def matches(node: BrowseNode, text: str) -> bool:
-    """Return whether a node is a tag with `text` in its name. A node that only groups others never matches."""
+    """Return whether a node is a tag with `text` in its name. A node that only groups other nodes never matches."""
     return bool(node.reference) and text.casefold() in node.name.casefold()
 
 
@@ -105,7 +106,7 @@ def _print_tree(request: BrowseRequest, branches: list[Branch], shown: int) -> N
 
 
 def browse_renderable(path: str, branches: list[Branch]) -> Tree:
-    """Return the tree below `path` for the console."""
+    """Return the tree below `path` in rich's form, to print it on a console."""
     tree = Tree(Text(printable(path, 200) or "(top)", style="bold"), guide_style="dim")
     _add(tree, branches)
     return tree
@@ -117,7 +118,7 @@ def _add(tree: Tree, branches: list[Branch]) -> None:
 
 
 def node_line(branch: Branch) -> Text:
-    """Return one node as a line: name, type, `read only`, and its reference where it differs from the name."""
+    """Return one node as a line: its name, type, access, description, and its reference if that is not the name."""
     node = branch.node
     is_tag = node.kind is BrowseNodeKind.ATTRIBUTE
     line = Text(printable(node.name, 200), style="" if is_tag else "bold", no_wrap=True, overflow="ellipsis")

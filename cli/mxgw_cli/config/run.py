@@ -1,4 +1,4 @@
-"""`mxgw config`: the problems of the settings, and every setting with where it comes from."""
+"""`mxgw config`: prints the problems of the settings, or every setting with its value and its source."""
 
 from __future__ import annotations
 
@@ -40,7 +40,8 @@ def check_settings(choice: SettingsChoice, *, as_json: bool) -> None:
                 for record in host.records
                 if record.state is PluginState.FAILED
             ]
-            if not problems:  # a plugin that is missing would cause problems elsewhere
+            # A plugin that failed would cause further problems, which end when the plugin works; they are not printed.
+            if not problems:
                 problems = settings_problems(result.settings, host)
     except SettingsError as error:
         problems = str(error).splitlines()
@@ -56,10 +57,12 @@ def check_settings(choice: SettingsChoice, *, as_json: bool) -> None:
 
 
 def show_settings(choice: SettingsChoice, sections: Sequence[str], *, changed: bool, as_json: bool) -> None:
-    """Print the settings of `sections` (none: of all); `changed` leaves out those that are at their default.
+    """Print the settings of `sections`, or all settings when no section is named.
+
+    With `changed`, settings that nothing sets (their source is "default") are left out.
 
     Raises:
-        click.UsageError: there is no such section.
+        click.UsageError: a section does not exist.
     """
     result = loaded(choice)
     rows = effective_settings(result.settings, result.origins)
@@ -82,7 +85,10 @@ def show_settings(choice: SettingsChoice, sections: Sequence[str], *, changed: b
 
 
 def settings_table(rows: Sequence[EffectiveSetting]) -> Table:
-    """Return one line per setting, with rules between sections and values that are no default in bold."""
+    """Return a table with one line per setting, and a rule between sections.
+
+    The names of settings that something sets are bold.
+    """
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False, show_edge=False)
     table.add_column("Setting", no_wrap=True)
     table.add_column("Value", overflow="fold")
@@ -103,5 +109,5 @@ def settings_table(rows: Sequence[EffectiveSetting]) -> Table:
 
 
 def _value(value: object) -> str:
-    # As TOML, so that it can be copied into a settings file.
+    # The value is written as in TOML, so that a user can copy it into a settings file.
     return "(not set)" if value is None else json.dumps(value, ensure_ascii=False, default=str)

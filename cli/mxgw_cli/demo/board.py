@@ -1,4 +1,4 @@
-"""What the demo shows, as plain values: one row per tag, counts and rates. Nothing here draws."""
+"""The values that the demo shows: one row per tag, counts and rates. The module `view` draws them."""
 
 from __future__ import annotations
 
@@ -16,7 +16,10 @@ TREND_VALUES = 24
 
 
 class Rate:
-    """Occurrences per second, exponentially averaged; needs no memory per occurrence. Times are monotonic seconds."""
+    """A rate in occurrences per second, averaged exponentially. Times are monotonic seconds.
+
+    The memory that it uses does not grow with the number of occurrences.
+    """
 
     __slots__ = ("_rate", "_since", "_started")
 
@@ -31,7 +34,7 @@ class Rate:
         self._since = now
 
     def per_second(self, now: float) -> float:
-        """Return the rate, corrected for the time before counting began."""
+        """Return the rate at `now`. Shortly after the start, only the time since the start is averaged."""
         known = 1.0 - math.exp(-max(now - self._started, 0.25) / RATE_WINDOW_S)
         return self._decayed(now) / known
 
@@ -41,7 +44,11 @@ class Rate:
 
 @dataclass(slots=True)
 class TagRow:
-    """One tag as last seen. `changed_at` is monotonic; None before the first value."""
+    """One tag with its last values.
+
+    `changed_at` is when the last data change arrived, in monotonic seconds; None before the first. `is_lively` says
+    whether the value has ever changed.
+    """
 
     tag: str
     rate: Rate
@@ -56,7 +63,7 @@ class TagRow:
 
 @dataclass(frozen=True, slots=True)
 class WorkerStatus:
-    """What the gateway last reported of the worker."""
+    """The state of the worker as the gateway last reported it."""
 
     pid: int = 0
     state: str = "starting"
@@ -66,7 +73,7 @@ class WorkerStatus:
 
 
 class Board:
-    """Gathers what arrives. `rows` has one row per item serial, in the order of the subscriptions."""
+    """Collects all values to show. `rows` has one row per item serial, in the order in which tags were subscribed."""
 
     def __init__(self, title: str, now: float) -> None:
         self.title = title
@@ -79,7 +86,7 @@ class Board:
         self.notice = ""
 
     def name_tags(self, tags: Sequence[tuple[int, str]]) -> None:
-        """Give items, by serial, the names of their tags; values that came before are kept."""
+        """Set the names of tags by item serial. Rows whose values arrived before their names keep these values."""
         rows = {}
         for serial, tag in tags:
             rows[serial] = self.rows.pop(serial) if serial in self.rows else TagRow(tag, Rate(self.started_at))
@@ -87,7 +94,7 @@ class Board:
         self.rows = rows | self.rows
 
     def rows_by_interest(self) -> list[TagRow]:
-        """Return the rows, first those whose value has changed at any time."""
+        """Return the rows. Tags whose value has changed at least once come before tags whose value never changed."""
         return sorted(self.rows.values(), key=lambda row: not row.is_lively)
 
     def data_change(
@@ -99,17 +106,17 @@ class Board:
         source_time_s: float | None,
         failure: str,
     ) -> None:
-        """Take one data change. With a `failure` the row keeps its last good value, as MXAccess asks of clients."""
+        """Process one data change. With a `failure` the row keeps its last good value, as MXAccess asks of clients."""
         row = self.rows.get(item_serial)
         if row is None:
             row = self.rows[item_serial] = TagRow(f"item {item_serial}", Rate(self.started_at))
-        if row.changed_at is not None:  # the first value is no change
+        if row.changed_at is not None:  # the first data change has the first value, and does not count as a change
             row.rate.count(now)
         row.changed_at = now
         row.failure = failure
         if failure:
             return
-        # The first good value is no change either.
+        # The first good value does not count as a change of the value.
         row.is_lively = row.is_lively or (row.value is not None and value != row.value)
         row.value, row.raw_quality, row.source_time_s = value, raw_quality, source_time_s
         if isinstance(value, bool) or quality_class(raw_quality) != "good":
@@ -119,9 +126,10 @@ class Board:
 
 
 class SequenceLedger:
-    """Counts events of one stream that are missing, doubled or out of order, by their sequence numbers.
+    """Counts the events of one stream that are missing, double or out of order, by looking at their sequence numbers.
 
-    It trusts neither gateway nor client library: missing numbers count as a gap also when no gap frame announced them.
+    It trusts neither the gateway nor the client library. Missing sequence numbers count as a gap even when no gap frame
+    announced them.
     """
 
     def __init__(self) -> None:
@@ -132,11 +140,12 @@ class SequenceLedger:
         self.silent_gaps = 0
         self._epoch = b""
         self._last = 0
-        self._holes: list[tuple[int, int]] = []  # inclusive ranges below _last that did not arrive
+        # Ranges of sequence numbers below `_last` that did not arrive: first and last number of each.
+        self._holes: list[tuple[int, int]] = []
 
     @property
     def gaps(self) -> int:
-        """Announced and silent gaps together."""
+        """The number of all gaps, announced by a gap frame or not."""
         return self.announced_gaps + self.silent_gaps
 
     @property
@@ -144,12 +153,12 @@ class SequenceLedger:
         return self._last
 
     def opened(self, epoch: bytes, from_sequence: int) -> None:
-        """Begin: the first event should have the sequence after `from_sequence`."""
+        """Note that a stream was opened, whose first event should have the sequence after `from_sequence`."""
         if epoch != self._epoch:
             self._epoch, self._last, self._holes = epoch, from_sequence, []
 
     def event(self, sequence: int) -> None:
-        """Count one event."""
+        """Count one event, and compare its sequence with the sequence of the event before it."""
         self.events += 1
         if sequence == self._last + 1:
             self._last = sequence
@@ -163,7 +172,10 @@ class SequenceLedger:
             self.duplicates += 1
 
     def gap(self, last_lost: int) -> None:
-        """Count an announced gap; the next event should have the sequence after `last_lost` (0: unknown)."""
+        """Count a gap that a gap frame announced. The next event should have the sequence after `last_lost`.
+
+        When the frame does not name sequences, `last_lost` is 0.
+        """
         self.announced_gaps += 1
         self._last = max(self._last, last_lost)
 

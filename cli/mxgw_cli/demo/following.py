@@ -1,4 +1,4 @@
-"""The tasks that fill the board: they read events and the worker's state, and notice when a process dies."""
+"""The tasks of the demo that fill the board: they read events and the worker's state, and watch the processes."""
 
 from __future__ import annotations
 
@@ -19,18 +19,19 @@ from mxgw_cli.shell import CliFailure
 from mxgw_client import DataChange, errors
 from mxgw_core.printable import printable
 
-# At most this many tags are subscribed; for the load backend the option --items says how many.
+# At most this many tags are subscribed. With the load backend the option --items sets the number instead.
 TAGS_AT_MOST = 500
 BROWSE_DEPTH = 12
 OPCUA_OBJECT = "Steel"
 WORKER_POLL_S = 1.0
-# After a failed call, wait this long for the end of a process: its death is the better explanation.
+# After a failed call the demo waits this long to see whether the gateway's process has ended, because its end explains
+# the failure better than the error of the call.
 DEATH_IS_NOTICED_S = 1.0
 _NS_PER_MS = 1_000_000
 
 
 async def tags_to_show(session: mxgw_client.Session, options: DemoOptions) -> list[str]:
-    """Return the references of tags to subscribe, found by browsing.
+    """Browse the backend, and return the references of the tags to subscribe.
 
     Raises:
         CliFailure: the backend has no tags.
@@ -38,7 +39,7 @@ async def tags_to_show(session: mxgw_client.Session, options: DemoOptions) -> li
     limit = (options.items or DEFAULT_ITEMS) if options.backend == "load" else TAGS_AT_MOST
     top = ""
     if options.backend == "opcua":
-        # A real server has hundreds of variables about itself; the recording is below one object.
+        # An OPC UA server has hundreds of variables about itself. The recorded data is below the object OPCUA_OBJECT.
         top = next((n.path for n in [n async for n in session.browse("")] if n.name == OPCUA_OBJECT), "")
     found: list[str] = []
     async for node in walk(session, top, BROWSE_DEPTH):
@@ -52,7 +53,7 @@ async def tags_to_show(session: mxgw_client.Session, options: DemoOptions) -> li
 
 
 async def subscribe(session: mxgw_client.Session, tags: Sequence[str], board: Board) -> None:
-    """Subscribe all tags in one call; the board's notice says how many were refused."""
+    """Subscribe all tags in one call. If tags were refused, the board's notice says how many."""
     outcomes = await session.subscribe_bulk(tags)
     items = [outcome.item for outcome in outcomes if outcome.item is not None]
     board.name_tags([(item.serial, item.reference) for item in items])
@@ -61,7 +62,7 @@ async def subscribe(session: mxgw_client.Session, tags: Sequence[str], board: Bo
 
 
 async def follow_events(stream: mxgw_client.EventStream, board: Board, children: Sequence[Child]) -> NoReturn:
-    """Put every event onto the board.
+    """Read the stream, and put every event on the board.
 
     Raises:
         CliFailure: the stream ended.
@@ -98,7 +99,7 @@ def _take(batch: mxgw_client.EventBatch, board: Board) -> None:
 
 
 async def follow_worker(session: mxgw_client.Session, board: Board, children: Sequence[Child]) -> NoReturn:
-    """Ask for the worker's state again and again, and put it onto the board.
+    """Request the worker's state every `WORKER_POLL_S`, and put it on the board.
 
     Raises:
         CliFailure: the gateway no longer answers.
@@ -116,16 +117,19 @@ async def follow_worker(session: mxgw_client.Session, board: Board, children: Se
 
 
 async def raise_when_dead(child: Child) -> NoReturn:
-    """Wait for a process that should not end.
+    """Wait until a process ends that should not end.
 
     Raises:
-        CliFailure: it ended; the text has the end of its log.
+        CliFailure: the process ended; the text has the end of its log.
     """
     raise await child.died()
 
 
 async def _explain(error: errors.MxgwClientError, children: Sequence[Child]) -> NoReturn:
-    """Raise the cause of a failed call: the gateway's process has died, or else the error itself."""
+    """Raise a CliFailure for a failed call. If the gateway's process has ended, the failure says this.
+
+    Otherwise the text of the failure is the text of `error`.
+    """
     with suppress(TimeoutError):
         async with asyncio.timeout(DEATH_IS_NOTICED_S):
             for child in children:

@@ -1,11 +1,11 @@
-"""The options of `mxgw demo`, and the settings of its gateway that follow from them."""
+"""The options of `mxgw demo`, and the settings of its gateway, which depend on the options."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
 
-# A row of the recording covers 15 minutes; 3600 times faster, four rows come per second.
+# A row of the recording covers 15 minutes. Played 3600 times faster, the recording has four rows per second.
 DEFAULT_SPEED = 3600.0
 DEFAULT_ITEMS = 100
 DEFAULT_RATE = 1000.0
@@ -13,7 +13,10 @@ DEFAULT_RATE = 1000.0
 
 @dataclass(frozen=True, slots=True)
 class DemoOptions:
-    """The options. None in `speed`, `items` and `rate`: not given; in `seconds`: until Ctrl-C."""
+    """The options of `mxgw demo`.
+
+    When `speed`, `items` or `rate` is None, a default is used. When `seconds` is None, the demo runs until Ctrl-C.
+    """
 
     backend: str
     seconds: float | None
@@ -29,7 +32,7 @@ class DemoOptions:
 
     @property
     def title(self) -> str:
-        """The source of the values, in words."""
+        """The source of the values in words, for the title of the screen."""
         match self.backend:
             case "plant":
                 return "a simulated plant"
@@ -41,7 +44,7 @@ class DemoOptions:
                 return f"recorded data of a steel plant, {self.effective_speed:,.0f} times faster"
 
     def backend_settings(self, opcua_endpoint: str = "") -> dict[str, object]:
-        """Return the settings of the section `[backends.demo]`."""
+        """Return the settings for the section `[backends.demo]` of the gateway."""
         match self.backend:
             case "plant":
                 return {"kind": "sim", "profile": "plant"}
@@ -59,7 +62,7 @@ class DemoOptions:
 
 
 def serve_arguments(options: DemoOptions, directory: Path, socket: Path, opcua_endpoint: str) -> list[str]:
-    """Return module and arguments that serve a gateway on a Unix socket, with its files in `directory`."""
+    """Return the arguments for `python -m` that start the gateway on a Unix socket, with its files in `directory`."""
     backend = options.backend_settings(opcua_endpoint)
     settings: dict[str, object] = {
         "gateway.data_dir": directory / "data",
@@ -68,7 +71,8 @@ def serve_arguments(options: DemoOptions, directory: Path, socket: Path, opcua_e
     }
     if options.dashboard:
         settings["plugins.enabled"] = "dashboard_tui"
-        settings["plugins.dashboard_tui.local_role"] = "administrator"  # safe: only this user reaches the socket
+        # This role is safe, because only the present user can reach the Unix socket.
+        settings["plugins.dashboard_tui.local_role"] = "administrator"
     arguments = ["mxgw_cli", "serve", "--json", "--listen", f"unix:{socket}"]
     for key, value in settings.items():
         arguments += ["--set", f"{key}={value}"]

@@ -33,8 +33,8 @@ def run_demo(options: DemoOptions) -> None:
 
     Raises:
         CliFailure: something that the demo needs is missing or failed.
-        SilentFailure: events were lost or came twice, or none came (exit code 1); Ctrl-C cut a run with --seconds short
-            (130).
+        SilentFailure: events were lost or came twice or out of order, or no event came (exit code 1); or Ctrl-C ended
+            the demo before the time of --seconds was over (exit code 130).
     """
     if options.backend == "opcua" and importlib.util.find_spec("asyncua") is None:
         raise CliFailure("--backend opcua needs asyncua, which is not installed", hint="pip install 'mxgw[opcua]'")
@@ -76,7 +76,7 @@ async def _demo(options: DemoOptions) -> None:
 
 
 async def _start(stack: AsyncExitStack, options: DemoOptions) -> tuple[mxgw_client.Gateway, str, list[Child]]:
-    """Start the processes, which `stack` ends. Return a connected client, its address, and the child processes."""
+    """Start the processes; `stack` will end them. Return a connected client, its address, and the child processes."""
     directory = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="mxgw-demo-", dir=short_temporary_root())))
     children, endpoint = [], ""
     if options.backend == "opcua":
@@ -108,9 +108,9 @@ async def _start(stack: AsyncExitStack, options: DemoOptions) -> tuple[mxgw_clie
 async def _show(
     session: mxgw_client.Session, options: DemoOptions, children: Sequence[Child]
 ) -> tuple[bool, Board, float]:
-    """Subscribe, and show events until the time is over or Ctrl-C.
+    """Subscribe to tags, and show events until the time of --seconds is over, or until Ctrl-C.
 
-    Returns: whether Ctrl-C came, the board, and how many seconds it took.
+    Return whether Ctrl-C was pressed, the board, and for how many seconds events were shown.
     """
     tags = await tags_to_show(session, options)
     stopping = asyncio.Event()
@@ -136,7 +136,7 @@ async def _show(
 
 @contextlib.contextmanager
 def _stopped_by_ctrl_c(stopping: asyncio.Event) -> Iterator[None]:
-    """Set `stopping` at the first Ctrl-C; a second one cancels the running task."""
+    """While the block runs, the first Ctrl-C sets `stopping`; a second Ctrl-C cancels the running task."""
     loop = asyncio.get_running_loop()
 
     def stop() -> None:
@@ -145,7 +145,7 @@ def _stopped_by_ctrl_c(stopping: asyncio.Event) -> Iterator[None]:
 
     try:
         loop.add_signal_handler(signal.SIGINT, stop)
-    except NotImplementedError:  # Windows: Ctrl-C cancels, see asyncio.Runner
+    except NotImplementedError:  # Windows has no such handlers, and asyncio.Runner cancels the running task at Ctrl-C
         yield
         return
     try:
@@ -168,10 +168,10 @@ def needs_a_terminal() -> None:
 
 
 async def show_dashboard(session: mxgw_client.Session, options: DemoOptions, target: str) -> None:
-    """Subscribe, and show the dashboard until the operator quits it.
+    """Subscribe to tags, and show the dashboard until the operator quits it.
 
     Raises:
-        CliFailure: the dashboard could not be shown.
+        CliFailure: the process of the dashboard failed.
     """
     tags = await tags_to_show(session, options)
     async with asyncio.TaskGroup() as tasks:
@@ -179,7 +179,7 @@ async def show_dashboard(session: mxgw_client.Session, options: DemoOptions, tar
         try:
             process = await asyncio.create_subprocess_exec(
                 *(sys.executable, "-m", "mxgw_cli", "dashboard", "--connect", target),
-                # The plugin brings the command `dashboard`, so the settings must enable it.
+                # The command `dashboard` exists only while the settings enable its plugin.
                 env={**clean_environment(), "MXGW_PLUGINS__ENABLED": DASHBOARD, "PYTHONWARNINGS": "ignore"},
             )
             code = await process.wait()
@@ -190,7 +190,7 @@ async def show_dashboard(session: mxgw_client.Session, options: DemoOptions, tar
 
 
 async def _follow(session: mxgw_client.Session, tags: Sequence[str]) -> None:
-    """Read events as any client does, until an operator ends the session in the dashboard."""
+    """Read events like an ordinary client, until an operator ends the session in the dashboard."""
     try:
         await session.subscribe_bulk(tags)
         async for _ in session.events():

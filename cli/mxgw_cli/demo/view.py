@@ -1,4 +1,4 @@
-"""How the demo looks: a live screen in terminals from 80x24 up, lines elsewhere, and the summary at the end."""
+"""Draws the demo: a live screen in a terminal of at least 80x24, lines in a pipe, and a summary at the end."""
 
 from __future__ import annotations
 
@@ -33,7 +33,8 @@ from mxgw_core.printable import printable
 
 _BARS = "▁▂▃▄▅▆▇█"
 FRESH_S = 0.6
-# Title, two lines of figures, table head and its rule, the footer, and the line of the cursor.
+# How many lines of the screen are no rows of tags: title, two lines of figures, table head and its rule, footer, and
+# the line of the cursor.
 _LINES_AROUND_ROWS = 7
 REFRESH_S = 0.25
 STATUS_INTERVAL_S = 1.0
@@ -47,7 +48,7 @@ NEXT = (
 
 
 class DemoScreen:
-    """A board as a screen that fits the terminal."""
+    """Draws a board on a screen, with as many rows as fit the terminal."""
 
     def __init__(self, board: Board, now: float, seconds: float | None, *, final: bool = False) -> None:
         self._board = board
@@ -137,8 +138,12 @@ class _Widths:
 
 
 def _widths(rows: Sequence[TagRow], width: int, ascii_only: bool) -> _Widths:
-    """Divide the width: first the fixed columns, then whole tag names, then trend, longer times and qualities."""
-    fixed = 6 + 6 + 5  # age, changes/s, and the spaces between the columns of the narrowest table
+    """Divide the width of the screen among the columns.
+
+    Every column has a smallest width. The rest of the width is used first for whole tag names, then for the trend, for
+    dates with the year, and for longer qualities and values.
+    """
+    fixed = 6 + 6 + 5  # the columns Age and Chg/s, and the spaces between the columns of the narrowest table
     value, quality, time = 11, 9, 14
     longest = max((len(row.tag) for row in rows), default=3)
     rest = width - fixed - value - quality - time - longest
@@ -154,7 +159,7 @@ def _widths(rows: Sequence[TagRow], width: int, ascii_only: bool) -> _Widths:
 
 
 def tag_table(rows: Sequence[TagRow], now: float, width: int, *, ascii_only: bool = False) -> Table:
-    """Return the table of tags; on a wide terminal with a trend, full dates and qualities in words."""
+    """Return the table of tags. On a wide terminal it has a trend, full dates, and qualities in words."""
     widths = _widths(rows, width, ascii_only)
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False, padding=0, show_edge=False)
     table.add_column("Tag", width=widths.tag, no_wrap=True)
@@ -208,7 +213,7 @@ def _rate(row: TagRow, now: float) -> str:
 
 
 def sparkline(values: Sequence[float]) -> str:
-    """Return the values as a row of bars, scaled between the lowest and the highest value."""
+    """Return the values as a line of bars; the lowest value has the lowest bar, the highest value the highest bar."""
     if not values:
         return ""
     low, high = min(values), max(values)
@@ -218,12 +223,12 @@ def sparkline(values: Sequence[float]) -> str:
 
 
 def is_flawless(ledger: SequenceLedger) -> bool:
-    """Return whether there were events, and each came once and in order."""
+    """Return whether there were events, and every event came exactly once and in order."""
     return bool(ledger.events) and not (ledger.gaps or ledger.duplicates or ledger.out_of_order)
 
 
 def document(board: Board, backend: str, seconds: float) -> dict[str, object]:
-    """Return the figures for JSON. Latency counts from the worker's time stamp until the event arrived here."""
+    """Return the figures for JSON. A latency is the time from the worker's time stamp to the event's arrival here."""
     ledger, latency = board.ledger, board.latency
     p50, p99 = latency.percentile(0.5), latency.percentile(0.99)
     return {
@@ -239,7 +244,7 @@ def document(board: Board, backend: str, seconds: float) -> dict[str, object]:
 
 
 def status_line(board: Board, now: float) -> Text:
-    """Return the figures in one line, for output that is no terminal."""
+    """Return the figures in one line, for output to a pipe or file."""
     ledger = board.ledger
     p50 = board.latency.percentile(0.5)
     latency = "" if p50 is None else f", p50 {milliseconds_text(p50)}"
@@ -250,7 +255,7 @@ def status_line(board: Board, now: float) -> Text:
 
 
 def summary_lines(board: Board, seconds: float) -> list[Text]:
-    """Return the summary: the figures, then commands to try next."""
+    """Return the summary: first the figures, then commands that the user can try next."""
     ledger, latency = board.ledger, board.latency
     if not ledger.events:
         return [Text(f"No event came in {seconds:.1f} s.", style="bold red"), Text("Try: mxgw doctor")]
@@ -275,7 +280,7 @@ def summary_lines(board: Board, seconds: float) -> list[Text]:
 
 
 async def paint(board: Board, options: DemoOptions) -> NoReturn:
-    """Show the board until cancelled; the last picture stays on the screen. With --json nothing is shown."""
+    """Show the board until cancelled; what was shown last stays on the terminal. With --json nothing is shown."""
     if options.as_json:
         await asyncio.Event().wait()
     elif is_live():

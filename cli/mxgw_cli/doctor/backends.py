@@ -1,4 +1,7 @@
-"""Does a worker start, answer and reach its source? For each configured backend, through a real gateway."""
+"""Checks for each backend in the settings that a worker starts, answers and reaches its source.
+
+The workers are started by a gateway of the command's own.
+"""
 
 from __future__ import annotations
 
@@ -20,7 +23,7 @@ from mxgw_core.plugins import PluginHost
 
 AREA = "Backends"
 
-# How long a source may take to become good after its worker is ready.
+# How long the check waits for the worker's source to become good, once the worker is ready.
 SOURCE_WAIT_S = 5.0
 SOURCE_POLL_S = 0.2
 
@@ -31,7 +34,7 @@ _CURES = {
 
 
 async def check_backends(settings: Settings) -> AsyncIterator[Check]:
-    """Try the default backend first, then the others by name."""
+    """Check the default backend first, then the others in the order of their names; yield each result."""
     others = sorted(name for name in settings.backends if name != settings.default_backend)
     async with private_gateway(settings) as target:
         start_s = settings.workers.start_timeout_s
@@ -69,7 +72,7 @@ async def _check_backend(gateway: mxgw_client.Gateway, name: str, title: str, ba
 
 
 async def _settled_source(session: mxgw_client.Session) -> WorkerInfo:
-    """Ask the worker until its source is good, for `SOURCE_WAIT_S` at most, and return its last answer."""
+    """Request the worker's state until its source is good, for at most `SOURCE_WAIT_S`; return the last answer."""
     deadline = time.monotonic() + SOURCE_WAIT_S
     while True:
         worker = await session.worker_info()
@@ -80,9 +83,9 @@ async def _settled_source(session: mxgw_client.Session) -> WorkerInfo:
 
 @asynccontextmanager
 async def private_gateway(settings: Settings) -> AsyncIterator[str]:
-    """Serve with the backends, limits and workers of `settings`, and yield the address.
+    """Run a gateway with the backends, limits and workers of `settings` while the block runs; yield its address.
 
-    No plugin is loaded: no API key is needed, and the files of a running gateway are not touched.
+    The gateway loads no plugins, so that it needs no API key and does not touch the files of another gateway.
     """
     with tempfile.TemporaryDirectory(prefix="mxgw-doctor-", dir=short_temporary_root()) as name:
         directory = Path(name)

@@ -1,4 +1,4 @@
-"""Are the gateway's directories there (or can they be made), writable, private, and not full?"""
+"""Checks that the gateway's data directory exists or can be made, is writable and private, and has free space."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ LOW_SPACE_BYTES = 256 * 1024 * 1024
 
 
 def check_data_directory(path: Path) -> list[Check]:
-    """Check gateway.data_dir; when it does not exist yet, whether the directory above lets it be made."""
+    """Check gateway.data_dir. When it does not exist yet, check whether this user can make it."""
     title = f"data_dir {path}"
     full = path.absolute()
     checks: list[Check] = []

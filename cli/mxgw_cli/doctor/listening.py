@@ -1,4 +1,4 @@
-"""Can the gateway listen at the addresses of the settings? Each address is bound for a moment to find out."""
+"""Checks that the gateway can listen on the addresses in the settings, by binding each address for a moment."""
 
 from __future__ import annotations
 
@@ -21,12 +21,12 @@ AREA = "Listening"
 GATEWAY_ANSWER_S = 1.0
 _TAKEN = "already in use"
 
-# Longest path of a Unix socket, without its final zero byte. Source: unix(7), 108 on Linux, 104 elsewhere.
+# The longest path of a Unix socket. Source: unix(7): 108 bytes on Linux and 104 elsewhere, including a final zero byte.
 UNIX_PATH_BYTES = 107 if sys.platform.startswith("linux") else 103
 
 
 def check_listen(address: str, tls: TlsSettings | None = None) -> Check:
-    """Check one address of gateway.listen. When a gateway serves it already, the check is ok."""
+    """Check one address of gateway.listen. When a running gateway already uses the address, the check is ok."""
     try:
         parsed = parse_address(address)
     except SettingsError as error:
@@ -43,7 +43,10 @@ def check_listen(address: str, tls: TlsSettings | None = None) -> Check:
 
 
 def gateway_at(address: Address, tls: TlsSettings | None) -> str | None:
-    """Return the version of the gateway at an address, "unknown" when it refuses to say, None without a gateway."""
+    """Return the version of the gateway that runs at an address.
+
+    Return "unknown" when the gateway refuses the call, and None when no gateway answers.
+    """
     host = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(address.host, address.host)
     target = address.target if address.path is not None else f"{f'[{host}]' if ':' in host else host}:{address.port}"
     uses_tls = address.path is None and tls is not None and tls.certificate is not None
@@ -62,9 +65,9 @@ def gateway_at(address: Address, tls: TlsSettings | None) -> str | None:
 
 
 def check_exposure(settings: Settings, *, authenticated: bool) -> Check | None:
-    """Return a failed check when the gateway would refuse to serve other machines unprotected, else None.
+    """Return a failed check when the gateway would refuse to start because other machines could use it unprotected.
 
-    `authenticated`: an enabled plugin authenticates callers.
+    `authenticated` says whether an enabled plugin authenticates callers. None is returned when there is no problem.
     """
     try:
         addresses_of(settings, authenticated=authenticated)

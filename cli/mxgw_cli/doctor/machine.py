@@ -1,4 +1,4 @@
-"""Is this machine fit for a gateway: versions, clock, open-file limit, memory, user?"""
+"""Checks that this machine is fit for a gateway: versions, clock, limit of open files, memory, and user."""
 
 from __future__ import annotations
 
@@ -19,15 +19,15 @@ from mxgw_core.config.models import MIB, LimitSettings
 
 AREA = "Machine"
 
-# What one session holds open in the gateway: link socket, process handle, start-up pipe, log file, and room for two
-# subscriber connections.
+# How many open files the gateway needs per session: the socket to the worker, the process handle, the start-up pipe,
+# the log file, and the connections of two subscribers.
 FILES_PER_SESSION = 6
-# Listeners, logs, the event loop and the interpreter itself.
+# How many open files the gateway needs for itself: for listening, logs, the event loop and the Python interpreter.
 FILES_OF_GATEWAY = 64
-# The memory of a worker of the simulator; a worker of another backend may take more.
+# The memory that a worker with the backend `sim` uses; a worker with another backend can use more.
 WORKER_BYTES = 30 * MIB
 
-_CLOCK_UNSYNCHRONISED = 0x0040  # STA_UNSYNC. Source: adjtimex(2)
+_CLOCK_UNSYNCHRONISED = 0x0040  # the flag STA_UNSYNC of the kernel. Source: adjtimex(2)
 
 
 def check_versions(backend_kinds: Sequence[str]) -> list[Check]:
@@ -54,9 +54,9 @@ def check_versions(backend_kinds: Sequence[str]) -> list[Check]:
 
 
 def check_clock(now: float | None = None, is_synchronised: bool | None = None) -> Check:
-    """Check that the clock is not before this release, and that the kernel knows of a time service that keeps it right.
+    """Check that the clock is later than the installation of mxgw, and that a time service keeps the clock right.
 
-    Event times of two machines can be compared only when a time service keeps both clocks.
+    Times of events from two machines can be compared only when a time service keeps both clocks right.
     """
     now = time.time() if now is None else now
     moment = datetime.fromtimestamp(now, UTC).strftime("%Y-%m-%d %H:%M:%SZ")
@@ -80,31 +80,31 @@ def check_clock(now: float | None = None, is_synchronised: bool | None = None) -
 
 
 def newest_file_time() -> float:
-    """Return when this software was installed, in seconds since 1970."""
+    """Return when mxgw was installed, in seconds since 1970: the time of the newest file of this package."""
     return max(path.stat().st_mtime for path in Path(__file__).parent.glob("*.py"))
 
 
 def kernel_clock_is_synchronised() -> bool | None:
-    """Ask the kernel whether a time service keeps the clock; None where it cannot be asked.
+    """Return what the kernel says about whether a time service keeps the clock right; None when it does not say.
 
     Source: adjtimex(2); `status` is the sixth field of struct timex.
     """
     if not sys.platform.startswith("linux"):
         return None
-    fields = (ctypes.c_long * 64)()  # struct timex is 208 bytes; modes = 0 only reads
+    fields = (ctypes.c_long * 64)()  # room for struct timex, which has 208 bytes; its field `modes` = 0 changes nothing
     try:
         libc = ctypes.CDLL(None, use_errno=True)
         if libc.adjtimex(ctypes.byref(fields)) < 0:
             return None
     except (OSError, AttributeError):
         return None
-    # int modes (padded to a long), offset, freq, maxerror, esterror, int status
+    # The fields are: int modes (padded to the size of a long), long offset, freq, maxerror, esterror, int status.
     status = ctypes.c_int.from_buffer(fields, 5 * ctypes.sizeof(ctypes.c_long)).value
     return not status & _CLOCK_UNSYNCHRONISED
 
 
 def check_open_files(limits: LimitSettings, soft_limit: int | None = None) -> Check:
-    """Compare the open-file limit with what the configured sessions and calls need."""
+    """Compare the limit of open files with the number that the sessions and calls in the settings need."""
     title = "open-file limit"
     if soft_limit is None:
         try:
@@ -134,7 +134,7 @@ def check_open_files(limits: LimitSettings, soft_limit: int | None = None) -> Ch
 
 
 def check_memory(limits: LimitSettings, present_bytes: int | None = None) -> Check:
-    """Compare the memory that events and workers of all sessions may take with that of the machine."""
+    """Compare the memory that the events and workers of all sessions can use with the memory of the machine."""
     title = "memory"
     present = memory_bytes() if present_bytes is None else present_bytes
     if not present:
@@ -155,9 +155,10 @@ def check_memory(limits: LimitSettings, present_bytes: int | None = None) -> Che
 
 
 def memory_bytes(root: Path = Path("/")) -> int:
-    """Return the memory of the machine, or of the control group that this process is in; 0 where it is unknown.
+    """Return the memory that this process can use at most; 0 when it is unknown.
 
-    Source: proc(5), /proc/meminfo; the kernel's cgroup-v2.rst, memory.max of the group and of those above it.
+    This is the memory of the machine, or a smaller limit of the process's control group or of a group above that.
+    Source: proc(5), /proc/meminfo; `memory.max` in the kernel's cgroup-v2.rst.
     """
     try:
         words = (root / "proc/meminfo").read_text(encoding="ascii").split()
@@ -174,7 +175,7 @@ def memory_bytes(root: Path = Path("/")) -> int:
             continue
         group = base / line.removeprefix("0::/")
         for place in (group, *group.parents):
-            with contextlib.suppress(OSError, ValueError):  # "max", or no such file, is no limit
+            with contextlib.suppress(OSError, ValueError):  # the word "max" or a missing file means: no limit
                 least = min(least, int((place / "memory.max").read_text(encoding="ascii")))
             if place == base:
                 break
@@ -182,7 +183,7 @@ def memory_bytes(root: Path = Path("/")) -> int:
 
 
 def check_user() -> Check | None:
-    """Return a warning when this runs as root, else None."""
+    """Return a warning when the present user is root, otherwise None."""
     if hasattr(os, "geteuid") and os.geteuid() == 0:
         return warning(AREA, "user", "root", "Run the gateway as a user of its own: it needs no privileges.")
     return None

@@ -1,4 +1,4 @@
-"""The result of a check, and how results are shown."""
+"""The result of a check, and functions that print results."""
 
 from __future__ import annotations
 
@@ -17,9 +17,9 @@ class Outcome(enum.Enum):
     """How a check ended."""
 
     OK = "ok"
-    WARNING = "warning"  # the gateway works, but something should be looked at
+    WARNING = "warning"  # the gateway works, but a person should look at this
     FAILED = "failed"  # the gateway would not start, or would not work
-    SKIPPED = "skipped"  # could not be checked; the detail says why
+    SKIPPED = "skipped"  # this could not be checked; the detail says why
 
 
 _MARKS = {
@@ -32,7 +32,7 @@ _MARKS = {
 
 @dataclass(frozen=True, slots=True)
 class Check:
-    """One result. `cure` says what to do about it, "" when there is nothing to do."""
+    """The result of one check. `cure` says what to do about a problem; it is "" when there is nothing to do."""
 
     area: str
     title: str
@@ -52,27 +52,27 @@ class Check:
 
 
 def ok(area: str, title: str, detail: str) -> Check:
-    """Return a result with which all is well."""
+    """Return a result that reports no problem."""
     return Check(area, title, Outcome.OK, detail)
 
 
 def warning(area: str, title: str, detail: str, cure: str) -> Check:
-    """Return a problem with which the gateway still works."""
+    """Return a result that reports a problem which does not stop the gateway from working."""
     return Check(area, title, Outcome.WARNING, detail, cure)
 
 
 def failed(area: str, title: str, detail: str, cure: str) -> Check:
-    """Return a problem that keeps the gateway from starting or working."""
+    """Return a result that reports a problem which keeps the gateway from starting or working."""
     return Check(area, title, Outcome.FAILED, detail, cure)
 
 
 def skipped(area: str, title: str, detail: str) -> Check:
-    """Return that something could not be checked, and why."""
+    """Return a result that says that something was not checked, and why."""
     return Check(area, title, Outcome.SKIPPED, detail)
 
 
 def show_check(console: Console, check: Check, previous_area: str) -> None:
-    """Print one result: its area unless that was printed before, a mark, the detail, and the cure beneath."""
+    """Print one result: a mark, the title and the detail, and the cure below. A new area is printed as a heading."""
     from rich.padding import Padding
     from rich.text import Text
 
@@ -91,12 +91,12 @@ def show_check(console: Console, check: Check, previous_area: str) -> None:
 
 
 def summary(checks: Sequence[Check]) -> str:
-    """Return the last line of a report."""
+    """Return the last line of a report, which has the number of results per outcome."""
     counts = {outcome: sum(check.outcome is outcome for check in checks) for outcome in Outcome}
     words = {Outcome.OK: "ok", Outcome.WARNING: "to look at", Outcome.FAILED: "failed", Outcome.SKIPPED: "left out"}
     return ", ".join(f"{count} {words[outcome]}" for outcome, count in counts.items() if count)
 
 
 def is_healthy(checks: Sequence[Check]) -> bool:
-    """Return whether nothing failed."""
+    """Return whether no check failed."""
     return all(check.outcome is not Outcome.FAILED for check in checks)

@@ -1,4 +1,4 @@
-"""`mxgw doctor`: makes every check in order, and shows each result at once."""
+"""`mxgw doctor`: makes all checks one after the other, and prints each result as soon as it is known."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ SETTINGS_AREA = "Settings"
 
 
 class _Report:
-    """Gathers results, and shows each at once unless the output is JSON."""
+    """Collects the results, and prints each as soon as it is known. With JSON all results are printed at the end."""
 
     def __init__(self, *, as_json: bool) -> None:
         self._console: Console | None = None if as_json else console()
@@ -40,7 +40,7 @@ class _Report:
         self.checks.append(check)
 
     def waiting_for(self, what: str) -> None:
-        """Show on a terminal what the command is waiting for."""
+        """Show what the command is waiting for, if the output is a terminal."""
         if self._console is not None and self._console.is_terminal:
             self._console.print(f"  … {what}", end="\r")
 
@@ -53,7 +53,11 @@ class _Report:
 
 
 def examine(choice: SettingsChoice, *, with_backends: bool, as_json: bool) -> None:
-    """Check everything, print, and exit with 1 when something failed."""
+    """Make all checks and print the results.
+
+    Raises:
+        SilentFailure: a check failed (exit code 1).
+    """
     report = _Report(as_json=as_json)
     try:
         result = load_settings(choice.file, overrides=choice.overrides)

@@ -1,4 +1,4 @@
-"""Are the TLS files readable, do they belong together, and are they valid today? Proved by a handshake in memory."""
+"""Checks that the TLS files are readable, belong together, and are valid today, by a TLS handshake in memory."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ SOON_S = 30 * 86_400
 
 
 def check_tls(tls: TlsSettings, now: float | None = None) -> list[Check]:
-    """Check the files of the TLS settings; without a certificate TLS is off."""
+    """Check the files that the TLS settings name. Without a certificate TLS is off, and there is nothing to check."""
     if tls.certificate is None or tls.private_key is None:
         return [ok(AREA, "TLS", "off: the gateway serves loopback and Unix sockets in plain text")]
     files = [("certificate", tls.certificate), ("private_key", tls.private_key)]
@@ -60,7 +60,7 @@ def _check_pair(certificate: Path, private_key: Path, now: float) -> Check:
     title = "certificate and key"
     server_side = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     try:
-        # Without this, an encrypted key would make OpenSSL ask for a password on the terminal.
+        # Without `password`, OpenSSL would ask for a password on the terminal if the key is encrypted.
         server_side.load_cert_chain(certificate, private_key, password=lambda: b"")
     except ssl.SSLError as error:
         return failed(
@@ -90,9 +90,9 @@ def _check_pair(certificate: Path, private_key: Path, now: float) -> Check:
 
 
 def _handshake(server_side: ssl.SSLContext, certificate: Path) -> dict[str, Any]:
-    """Run a TLS handshake without a network, and return the certificate as the client saw it.
+    """Run a TLS handshake without a network, and return the certificate as the client sees it.
 
-    The client trusts the chain itself, so that its dates and its key are checked, but not who issued it.
+    The client trusts the server's certificates. So it checks their dates and the key, and not who issued them.
     """
     client_side = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
     client_side.check_hostname = False
@@ -102,7 +102,7 @@ def _handshake(server_side: ssl.SSLContext, certificate: Path) -> dict[str, Any]
     client = client_side.wrap_bio(to_client, to_server, server_hostname="doctor.invalid")
     server = server_side.wrap_bio(to_server, to_client, server_side=True)
     waiting = [client, server]
-    for _ in range(10):  # a handshake takes three turns
+    for _ in range(10):  # a handshake needs three rounds
         for side in list(waiting):
             try:
                 side.do_handshake()

@@ -1,4 +1,7 @@
-"""`mxgw drain`: finds the gateway by the lock of its data directory, and signals it through a pidfd."""
+"""`mxgw drain`: finds the gateway's process by the lock of its data directory, and sends a signal to it.
+
+The signal is sent through a pidfd (Linux), so that it cannot reach another process that later gets the same pid.
+"""
 
 from __future__ import annotations
 
@@ -15,15 +18,15 @@ from mxgw_cli.shell import CliFailure, ExitCode
 from mxgw_core.config.models import Settings
 from mxgw_core.data_directory import end_sessions_marker, holder_of
 
-# Seconds for what follows the drain: ending workers, closing files.
+# How many seconds the gateway has after the drain and the end of its workers, for example to close files.
 _MARGIN_S = 10.0
 
 
 def drain_gateway(settings: Settings, *, end_sessions: bool, timeout_s: float | None, as_json: bool) -> None:
-    """Signal the gateway, wait until it has ended, and print how long that took.
+    """Send SIGTERM to the gateway, wait until it has ended, and print how long this took.
 
     Raises:
-        CliFailure: no gateway runs there, it belongs to another user, or it does not end in time.
+        CliFailure: no gateway runs on the data directory, it runs as another user, or it does not end in time.
     """
     directory = settings.gateway.data_dir.absolute()
     began = time.monotonic()
@@ -51,7 +54,7 @@ def drain_gateway(settings: Settings, *, end_sessions: bool, timeout_s: float | 
 
 
 def _gateway_of(directory: Path) -> tuple[int, int]:
-    """Return a pidfd of the gateway that holds the lock, and its pid."""
+    """Return a pidfd and the pid of the gateway that has the lock of `directory`."""
     if not hasattr(os, "pidfd_open"):
         raise CliFailure("this platform cannot signal a process safely", hint="End the gateway with Ctrl-C instead.")
     pid = holder_of(directory)
@@ -66,7 +69,7 @@ def _gateway_of(directory: Path) -> tuple[int, int]:
         pidfd = os.pidfd_open(pid)
     except ProcessLookupError:
         raise _nobody(directory) from None
-    if holder_of(directory) != pid:  # it has ended, and another process may have its pid now
+    if holder_of(directory) != pid:  # the gateway has ended meanwhile, and perhaps another process has its pid now
         os.close(pidfd)
         raise _nobody(directory)
     return pidfd, pid

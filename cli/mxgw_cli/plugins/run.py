@@ -1,4 +1,4 @@
-"""`mxgw plugins`: the plugin records as a table, with the commands they add."""
+"""`mxgw plugins`: prints a table of the installed plugins, their states, and the commands that they add."""
 
 from __future__ import annotations
 
@@ -23,10 +23,10 @@ _WORDS = {
 
 
 def show_plugins(choice: SettingsChoice, *, as_json: bool) -> None:
-    """Load the enabled plugins, and print the state of each and of those not enabled.
+    """Load the enabled plugins, and print the state of each installed plugin.
 
     Raises:
-        SilentFailure: a plugin failed.
+        SilentFailure: a plugin failed; the reason is in the output.
     """
     result = loaded(choice)
     with quiet():
@@ -57,7 +57,7 @@ def show_plugins(choice: SettingsChoice, *, as_json: bool) -> None:
 
 
 def plugins_table(records: Sequence[PluginRecord], commands: Mapping[str, Sequence[str]]) -> Table:
-    """Return one line per plugin: enabled ones first, in the order of loading."""
+    """Return a table with one line per plugin, in the order of `records`."""
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False, show_edge=False)
     table.add_column("Plugin", no_wrap=True)
     table.add_column("State", no_wrap=True)

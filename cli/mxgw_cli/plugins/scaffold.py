@@ -1,4 +1,4 @@
-"""`mxgw plugins new`: writes a new plugin from templates, as a distribution with tests that pass."""
+"""`mxgw plugins new`: writes a new plugin from templates. It is a Python distribution with tests that pass."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ _SUFFIX = ".template"
 
 @dataclass(frozen=True, slots=True)
 class PluginNames:
-    """The names of one plugin: in the settings, as a distribution, as a module, and in its classes."""
+    """The names of one plugin: in the settings, of its distribution, of its module, and the prefix of its classes."""
 
     name: str
     distribution: str
@@ -34,7 +34,8 @@ class PluginNames:
         """Return all names for the plugin `name`.
 
         Raises:
-            CliFailure: this cannot be a plugin's name (the hint has a similar one that can), or such a plugin exists.
+            CliFailure: the name is not allowed (the hint has a similar name that is allowed), or a plugin of this name
+                exists already.
         """
         if not _NAME.fullmatch(name) or "__" in name or keyword.iskeyword(name) or len(name) > _LONGEST_NAME:
             better = re.sub(r"_+", "_", re.sub(r"[^a-z0-9]+", "_", name.lower())).strip("_0123456789")[:_LONGEST_NAME]
@@ -53,10 +54,10 @@ class PluginNames:
 
 
 def new_plugin(name: str, directory: Path, *, as_json: bool) -> None:
-    """Write a plugin of this name below `directory`, and say what to do next.
+    """Write a plugin of this name below `directory`, and print what to do next.
 
     Raises:
-        CliFailure: the name cannot be that of a new plugin, or the files cannot be written.
+        CliFailure: the name is not allowed or exists already, or the files cannot be written.
     """
     root, written = write_plugin(PluginNames.of(name), directory)
     if as_json:
@@ -69,10 +70,10 @@ def new_plugin(name: str, directory: Path, *, as_json: bool) -> None:
 
 
 def write_plugin(names: PluginNames, directory: Path) -> tuple[Path, list[Path]]:
-    """Write the distribution into a new directory below `directory`. Return that directory, and the files in order.
+    """Write the distribution into a new directory below `directory`; return the new directory and the sorted files.
 
     Raises:
-        CliFailure: the directory exists already (nothing in it is changed), or it cannot be written.
+        CliFailure: the new directory exists already (its files are not changed), or a file cannot be written.
     """
     root = directory / names.distribution
     try:

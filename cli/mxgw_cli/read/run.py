@@ -1,4 +1,4 @@
-"""`mxgw read`: current values as a table or as JSON."""
+"""`mxgw read`: prints current values as a table or as JSON."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ async def read_tags(where: GatewayTarget, tags: Sequence[str], *, backend: str, 
 
 
 def readings_table(readings: Sequence[mxgw_client.Reading]) -> Table:
-    """Return one line per tag: its value, or why there is none."""
+    """Return a table with one line per tag: its value, quality and source time, or why the tag has no value."""
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False, padding=0, show_edge=False)
     table.add_column("Tag", overflow="fold")
     table.add_column("Value", justify="right", overflow="fold")

@@ -1,4 +1,4 @@
-"""`mxgw restore`: checks an archive to its last byte, then writes it to a fresh data directory."""
+"""`mxgw restore`: checks the whole archive first, then writes its files to an empty data directory."""
 
 from __future__ import annotations
 
@@ -21,9 +21,9 @@ from mxgw_core.data_directory import UNFINISHED_RESTORE, DataDirectory, holder_o
 from mxgw_core.printable import printable
 
 _FILE_MODE, _DIRECTORY_MODE = 0o600, 0o700
-# Every data directory has these, also a fresh one.
+# Files and directories that every data directory has, even when no gateway has ever used it.
 _ALWAYS_THERE = frozenset({"run", "logs", "lock"})
-# A restore that was killed may also leave this directory.
+# The names above, and the directory that a killed restore perhaps left behind.
 _OWN = _ALWAYS_THERE | {UNFINISHED_RESTORE}
 
 
@@ -31,8 +31,9 @@ def restore_backup(choice: SettingsChoice, file: Path, *, as_json: bool) -> None
     """Check the archive, write its files below gateway.data_dir, and print what to do next.
 
     Raises:
-        CliFailure: the archive is damaged or unsafe, or the directory is not fresh. Nothing is written then.
-        SilentFailure: SIGTERM came. The directory is as fresh as before.
+        CliFailure: the archive is damaged or unsafe, the directory is not empty, or a file cannot be written. Nothing
+            was restored.
+        SilentFailure: the process received SIGTERM. Files that were already written have been removed.
     """
     directory = loaded(choice).settings.gateway.data_dir.absolute()
     try:
@@ -97,11 +98,11 @@ def _require_room(directory: Path, needed_bytes: int) -> None:
 
 @contextmanager
 def _all_or_nothing(directory: Path) -> Iterator[Path]:
-    """Yield a directory to write to, and at the end move what is in it into `directory`; after an error remove it all.
+    """Yield a temporary directory for the restored files, and move its files into `directory` at the end of the block.
 
-    The caller holds the lock of `directory`. While the yielded directory exists, also after SIGKILL, a gateway refuses
-    to start there. It is inside `directory`, because the parent may not be writable, and a mount point cannot be
-    renamed.
+    After an error all files are removed again. The caller has the lock of `directory`. While the temporary directory
+    exists (after SIGKILL it stays), a gateway refuses to start on `directory`. The temporary directory is inside
+    `directory`, because the user perhaps cannot write to the parent, and a mount point cannot be renamed.
     """
     if unexpected := {path.name for path in directory.iterdir()} - _ALWAYS_THERE:
         raise CliFailure(f"{directory} is not empty any more: {min(unexpected)}")

@@ -1,4 +1,4 @@
-"""`mxgw serve`: a gateway in this process, and how it says that it is ready, stops, or cannot start."""
+"""`mxgw serve`: runs a gateway in this process, and prints when it is ready or why it cannot start."""
 
 from __future__ import annotations
 
@@ -21,10 +21,10 @@ _LOOK_FOR_CAUSE = "`mxgw doctor` looks for the cause"
 
 
 def serve_gateway(choice: SettingsChoice, listen: Sequence[str], *, use_uvloop: bool, as_json: bool) -> None:
-    """Serve until a signal; addresses in `listen` take the place of those in the settings.
+    """Serve until SIGINT or SIGTERM arrives. Addresses in `listen` replace the setting gateway.listen.
 
     Raises:
-        CliFailure: the gateway cannot start or cannot go on; the text says what would help.
+        CliFailure: the gateway cannot start, or cannot continue; the text says why.
     """
     result = loaded(choice, {"gateway.listen": list(listen)} if listen else None)
     log_to_stderr(result.settings.gateway.log_level)
@@ -37,7 +37,7 @@ def serve_gateway(choice: SettingsChoice, listen: Sequence[str], *, use_uvloop: 
                 click.echo(f"mxgw {version('mxgw')} ready on {', '.join(addresses)}")
                 sys.stdout.flush()
         except BrokenPipeError:
-            # The program that started the gateway does not read its output; that is no reason to stop serving.
+            # The program that started the gateway does not read its output. The gateway serves without it.
             silence_stdout()
 
     try:

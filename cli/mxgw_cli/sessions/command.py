@@ -24,7 +24,7 @@ CLOSE_EXAMPLES = [
 
 
 class _SessionsGroup(Group):
-    """`mxgw sessions ID` is short for `mxgw sessions show ID`."""
+    """Makes `mxgw sessions ID` a short form of `mxgw sessions show ID`."""
 
     def resolve_command(
         self, ctx: click.Context, args: list[str]

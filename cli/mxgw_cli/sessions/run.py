@@ -1,4 +1,4 @@
-"""`mxgw sessions`: lists sessions, shows one with its subscribers, closes them."""
+"""`mxgw sessions`: lists sessions, shows one session with its subscribers, and closes sessions."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ WATCH_INTERVAL_S = 1.0
 
 
 async def list_sessions(where: GatewayTarget, *, include_ended: bool, watch: bool, as_json: bool) -> None:
-    """Print the sessions once, or keep them up to date."""
+    """Print the sessions once; with `watch`, print them every `WATCH_INTERVAL_S` until Ctrl-C."""
     async with connected(where) as gateway:
         if not watch:
             sessions = await _sessions(gateway, include_ended)
@@ -79,13 +79,13 @@ def _print(sessions: Sequence[SessionInfo], as_json: bool) -> None:
 
 
 async def show_session(where: GatewayTarget, session_id: str, *, as_json: bool) -> None:
-    """Print everything about one session. Asking its worker renews the session's lease."""
+    """Print everything about one session. The requests to its worker start the session's lease again."""
     worker, state, followers = None, None, None
     async with connected(where) as gateway:
         info = await find_session(gateway, session_id)
         if not is_ended(info):
             session = gateway.attach_session(info.session_id)
-            # When the worker does not answer, what the gateway itself knows is still shown.
+            # When the worker does not answer, the facts that the gateway itself knows are still printed.
             with suppress(errors.GatewayRefusal, errors.SessionEnded, errors.CallTimedOut):
                 followers = await session.subscribers()
                 worker = await session.worker_info()
@@ -107,7 +107,10 @@ async def show_session(where: GatewayTarget, session_id: str, *, as_json: bool) 
 
 
 async def watch_session(where: GatewayTarget, session_id: str, *, as_json: bool) -> None:
-    """Show a session's subscribers, kept up to date until the session ends. This does not renew its lease."""
+    """Print a session's subscribers every `WATCH_INTERVAL_S` until the session ends.
+
+    This does not start the session's lease again.
+    """
     async with connected(where) as gateway:
         info = await find_session(gateway, session_id)
         if as_json or not is_live():
@@ -125,7 +128,7 @@ async def watch_session(where: GatewayTarget, session_id: str, *, as_json: bool)
 
 
 async def _subscribers_of(gateway: mxgw_client.Gateway, info: SessionInfo) -> mxgw_client.SubscriberList | None:
-    """Return the subscribers of a session, or None when it has ended."""
+    """Return the subscribers of a session; None when the session has ended."""
     if is_ended(info):
         return None
     try:
@@ -151,7 +154,7 @@ def _followers(followers: mxgw_client.SubscriberList) -> RenderGroup:
 
 
 async def close_sessions(where: GatewayTarget, session_ids: Sequence[str], *, as_json: bool) -> None:
-    """Close sessions, and print how each ended.
+    """Close sessions, and print for each how it ended.
 
     Raises:
         SilentFailure: a session could not be closed; the reason is in the output.

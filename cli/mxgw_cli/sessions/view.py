@@ -1,4 +1,4 @@
-"""Sessions and their subscribers as tables that fit 80 columns, and as documents for JSON."""
+"""Writes sessions and their subscribers as tables that fit 80 columns, and as documents for JSON."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ _STATE_STYLES = {"ready": "green", "faulted": "bold red", "closed": "dim"}
 WIDE_COLUMNS = 132
 ITEMS_SHOWN = 10
 WHO_CHARACTERS = 20
-# A shorter word for the most frequent reason.
+# Key: reason of a gap. Value: a word that is shorter than the reason's own name.
 _REASONS = {GapReason.QUEUE_DROPPED: "dropped"}
 
 
@@ -28,15 +28,15 @@ def is_ended(session: SessionInfo) -> bool:
 
 
 def reason_words(session: SessionInfo) -> str:
-    """Return in words why a session ended; "" for one that has not."""
+    """Return in words why a session ended; "" when it has not ended."""
     return enum_words(session.close_reason) if session.close_reason else ""
 
 
 def sessions_table(sessions: Sequence[SessionInfo], now: float, width: int) -> Table:
-    """Return one line per session; on a wide terminal with tag, owner, lease, subscribers and head."""
+    """Return a table with one line per session. On a wide terminal it also has tag, owner, lease, subscribers, head."""
     is_wide = width >= WIDE_COLUMNS
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False, padding=0, show_edge=False)
-    # Other commands need the whole session id, so it is never cut.
+    # The session id is never cut, so that a user can copy it for other commands.
     table.add_column("Session", no_wrap=True, min_width=max([7, *(len(s.session_id) for s in sessions)]))
     table.add_column("State", no_wrap=True)
     table.add_column("Backend", no_wrap=True, overflow="ellipsis", max_width=10)
@@ -79,7 +79,7 @@ def _lease(session: SessionInfo, now: float) -> str:
 
 
 def session_detail(session: SessionInfo, worker: WorkerInfo | None, state: StateOfSession | None, now: float) -> Table:
-    """Return everything about one session as names and values, with its worker and items."""
+    """Return a table of names and values with everything about one session, its worker and its items."""
     table = Table(box=None, show_header=False, pad_edge=False, padding=(0, 2, 0, 0))
     table.add_column(style="dim", no_wrap=True)
     table.add_column(overflow="fold")
@@ -212,7 +212,7 @@ def item_document(item: ItemState) -> dict[str, object]:
 
 
 def subscribers_table(subscribers: Sequence[Subscriber], now: float) -> Table:
-    """Return three lines per subscriber: names, policy, position, how far behind it is, and what it lost."""
+    """Return a table with three lines per subscriber: names, policy, position, lag, and lost events."""
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False, padding=(0, 1, 0, 0), show_edge=False, leading=1)
     table.add_column("Subscriber", no_wrap=True)
     table.add_column("Policy", no_wrap=True)
@@ -275,7 +275,7 @@ def subscribers_line(found: SubscriberList) -> str:
 
 
 def counter_lines(counters: Sequence[Counter]) -> list[str]:
-    """Return the counters as lines, `name{label=value} 1,234`."""
+    """Return one line per counter, for example `name{label=value} 1,234`."""
     return [f"{counter.name}{_labels(counter)} {counter.value:,}" for counter in counters]
 
 

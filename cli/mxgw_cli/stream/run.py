@@ -1,4 +1,4 @@
-"""`mxgw stream`: prints a session's events as lines, and can go on where an earlier run stopped."""
+"""`mxgw stream`: prints a session's events as lines, and can continue where an earlier run stopped."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ TAG_COLUMN_AT_MOST = 40
 
 @dataclass(frozen=True, slots=True)
 class StreamRequest:
-    """The arguments of the command."""
+    """The arguments of `mxgw stream`."""
 
     tags: tuple[str, ...]
     start: mxgw_client.Start
@@ -41,10 +41,10 @@ class StreamRequest:
 
 
 def start_of(text: str) -> mxgw_client.Start:
-    """Return where to begin, for `oldest`, `now` or `after:POSITION`.
+    """Return the start place that `text` names: `oldest`, `now` or `after:POSITION`.
 
     Raises:
-        click.UsageError: `text` is none of these.
+        click.UsageError: the text has none of these forms.
     """
     match text.partition(":"):
         case ("oldest", "", ""):
@@ -61,7 +61,7 @@ def start_of(text: str) -> mxgw_client.Start:
 
 
 class LineWriter:
-    """Writes frames to stdout as lines, flushed after every batch."""
+    """Writes frames to stdout as lines, and flushes after every frame."""
 
     def __init__(self, *, as_json: bool, tag_width: int) -> None:
         self._as_json = as_json
@@ -72,7 +72,7 @@ class LineWriter:
         self.position: mxgw_client.Position | None = None
 
     def opened(self, opened: mxgw_client.StreamOpened) -> None:
-        """Write where the stream begins (JSON only)."""
+        """Write the position at which the stream begins; only with JSON."""
         self.position = opened.position
         if self._as_json:
             self._write(
@@ -87,7 +87,7 @@ class LineWriter:
             )
 
     def batch(self, batch: mxgw_client.EventBatch) -> None:
-        """Write events."""
+        """Write the events of a batch, one line each."""
         self.events += len(batch)
         self.position = batch.position
         if self._as_json:
@@ -100,7 +100,7 @@ class LineWriter:
         self._console.file.flush()
 
     def gap(self, gap: mxgw_client.Gap) -> None:
-        """Write a gap, between the events before and after it."""
+        """Write a gap as a line, between the lines of the events before and after the gap."""
         self.gaps += 1
         if gap.covers_its_range:
             self.position = mxgw_client.Position(gap.epoch, gap.last_lost)
@@ -110,7 +110,7 @@ class LineWriter:
             self._console.print(gap_line(gap), soft_wrap=True)
 
     def end(self, reason: str, detail: str) -> None:
-        """Write why the stream ended, and the position of the last event that was written."""
+        """Write why the stream ended, and the position up to which everything was written."""
         text = self.position.to_text() if self.position is not None else None
         if self._as_json:
             self._write(
@@ -159,13 +159,14 @@ async def follow(where: GatewayTarget, request: StreamRequest) -> None:
         except (errors.StreamEnded, errors.StreamStale, errors.ProtocolViolation) as error:
             reason, detail = error.reason.lower() or _snake(type(error).__name__), error.message
         except BrokenPipeError:
-            reason = ""  # nobody reads the output any more
+            reason = ""  # the reader of the output has ended, so `end` is not written
             raise
         finally:
             if reason and stream.opened is not None:
                 writer.end(reason, detail)
             if request.session_id and subscription is not None and file is None:
-                # Another client's session gets no subscription that stays; it may have ended meanwhile.
+                # The session belongs to another client, so the subscription is removed again. It is no error when the
+                # session has ended meanwhile.
                 with suppress(errors.MxgwClientError):
                     await subscription.close()
     if reason not in ("duration", "count", "interrupted"):
@@ -197,9 +198,9 @@ async def _subscribe(session: mxgw_client.Session, tags: tuple[str, ...]) -> mxg
 async def _write_all(
     stream: mxgw_client.EventStream, writer: LineWriter, count: int | None, file: PositionFile | None
 ) -> tuple[str, str]:
-    """Write frames until `count` events were written; return the reason of the end, as a key and in words.
+    """Write frames until `count` events were written or the stream ends; return the reason, as a key and in words.
 
-    `file` gets each position after everything up to it was written.
+    A position is stored in `file` only after everything up to that position was written.
     """
     async for frame in stream.batches():
         match frame:
@@ -236,12 +237,12 @@ def _snake(name: str) -> str:
 async def kept_session(
     gateway: mxgw_client.Gateway, path: Path, *, backend: str, session_id: str
 ) -> AsyncIterator[tuple[mxgw_client.Session, PositionFile]]:
-    """Yield the session of the position file at `path`, and the file. The session stays open.
+    """Yield the session that the position file at `path` names, and the file. The session stays open afterwards.
 
-    Without such a file yet, it is the session `session_id` or, when that is "", a new one.
+    When the file does not exist yet, the session is `session_id` or, if `session_id` is "", a new session.
 
     Raises:
-        CliFailure: the file's session has ended, or is not `session_id`.
+        CliFailure: the session has ended, or the file names another session than `session_id`.
     """
     stored = mxgw_client.read_position_file(path)
     if stored is not None:
@@ -277,11 +278,11 @@ async def kept_session(
                 f"`mxgw sessions close {session.session_id[:8]}` ends it.",
                 err=True,
             )
-        elif not session_id:  # nothing was written, so no file names the new session
+        elif not session_id:  # the file was never written, so nobody could find the new session again
             await gateway.close_session(session.session_id)
 
 
 async def missing_tags(session: mxgw_client.Session, tags: Sequence[str]) -> tuple[str, ...]:
-    """Return the tags that the session has no item for, as no earlier run subscribed them."""
+    """Return the tags for which the session has no item yet, because no earlier run has subscribed them."""
     there = {item.item.reference for item in (await session.state()).items}
     return tuple(tag for tag in tags if tag not in there)

@@ -1,4 +1,4 @@
-"""Events as lines: aligned text for people, documents for JSON lines."""
+"""Writes events as lines: aligned text for people, and documents for JSON lines."""
 
 from __future__ import annotations
 
@@ -21,7 +21,10 @@ TAG_CHARACTERS = 1024
 
 
 def event_line(event: Event, tag: str, tag_width: int) -> Text:
-    """Return one event as one line: time (of the source, or else of the worker), tag, and value or result."""
+    """Return one event as one line: time, tag, and value or result.
+
+    The time is the source time; when the event has no source time, it is the worker time.
+    """
     moment = event.source_time if isinstance(event, DataChange) else None
     line = Text(no_wrap=True, overflow="ignore")
     line.append(utc_text(moment or event.worker_time), style="dim")
@@ -72,9 +75,9 @@ _KINDS: dict[type, str] = {
 
 
 def event_document(event: Event, tag: str) -> dict[str, object]:
-    """Return one event for JSON; `kind` says which of the four MXAccess events it is.
+    """Return one event for JSON. Its `kind` says which of the four kinds of MXAccess events it is.
 
-    With `ok` false a status is a failure, and the value must not replace an earlier good one.
+    When its `ok` is false, a status reports a failure, and the value must not replace an earlier good value.
     """
     document: dict[str, object] = {
         "type": "event",

@@ -28,13 +28,17 @@ _TYPES = {
     "elapsed_time": DataType.ELAPSED_TIME,
 }
 _TRUE, _FALSE = ("true", "on", "yes", "1"), ("false", "off", "no", "0")
-# How long to wait for the completion of a write: a little longer than the worker does.
+# How long the command waits for the completion of a write: a little longer than the worker waits.
 COMPLETION_MARGIN_S = 35.0
 
 
 @dataclass(frozen=True, slots=True)
 class WriteReport:
-    """The result of one write. `outcome` is for people; `value` is what was sent, or the text when nothing was sent."""
+    """The result of one write.
+
+    `outcome` is a text for people. `value` is the value that was sent or, when nothing was sent, the text from the
+    command line.
+    """
 
     tag: str
     value: object
@@ -76,8 +80,8 @@ async def write_tags(
         connected(where) as gateway,
         session_of(gateway, command="write", backend=backend, session_id=session_id) as session,
     ):
-        # In another client's session an item that is advised already is written: a second item of the same tag would
-        # have to wait for its first value.
+        # In the session of another client, existing advised items are used for the writes. A new item for the same tag
+        # would have to wait for its first value.
         held = await _held_items(session) if session_id else {}
         reports = await _write_all(session, pairs, type_name, user_id, where.timeout_s, held)
     if as_json:
@@ -91,13 +95,13 @@ async def write_tags(
 
 
 def report_line(report: WriteReport) -> Text:
-    """Return one report as a line."""
+    """Return a report as a line of text."""
     line = Text(f"{printable(report.tag, 1024)} = {value_text(report.value, 200)}  ")
     return line.append(printable(report.outcome, 600), style="green" if report.ok else "bold red")
 
 
 async def _held_items(session: mxgw_client.Session) -> dict[str, mxgw_client.Item]:
-    """Return the advised items of a session by reference."""
+    """Return the advised items of a session. Key: reference. Value: item."""
     state = await session.state()
     advised = (mxgw_client.AdviseKind.PLAIN, mxgw_client.AdviseKind.SUPERVISORY)
     return {held.item.reference: held.item for held in state.items if held.advise in advised and not held.buffered}
@@ -169,12 +173,15 @@ async def _write_one(
 
 
 def parsed(text: str, type_name: str, current: object) -> tuple[PyValue, DataType | None]:
-    """Return the value that `text` stands for, and the data type with which to send it.
+    """Return the value that `text` means, and the data type to send with it.
 
-    With `auto` the tag's current value decides; a tag without a value takes what the text looks like.
+    A data type of None means that the type follows from the Python type of the value.
+
+    With `type_name` "auto" the value gets the type of `current`, the tag's current value. When the tag has no value,
+    the type is guessed from the text.
 
     Raises:
-        ValueError: the text is no value of this type; the message says what would be.
+        ValueError: the text is not a value of this type.
     """
     if type_name == "auto":
         return _like(text, current)
@@ -259,7 +266,7 @@ def _time(text: str) -> datetime:
         moment = datetime.fromisoformat(text)
     except ValueError:
         raise ValueError(f"{text!r} is no time: now, or ISO 8601 as in 2026-01-31T08:00:00Z") from None
-    # Without a zone it is UTC, as everywhere in mxgw.
+    # A time without a zone is taken as UTC, as everywhere in mxgw.
     return moment if moment.tzinfo is not None else moment.replace(tzinfo=UTC)
 
 

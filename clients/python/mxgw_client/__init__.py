@@ -1,6 +1,7 @@
-"""The client library of mxgw: `connect` to a gateway, open sessions, call MXAccess, follow events.
+"""The Python client of mxgw: `connect` to a gateway, open sessions, call MXAccess, and read events.
 
-`mxgw_client.sync` has the same calls without `await`, for scripts and notebooks. Errors are in `mxgw_client.errors`.
+The package `mxgw_client.sync` has the same calls without `await`, for scripts and notebooks. All errors are in
+`mxgw_client.errors`.
 """
 
 from mxgw_client.alarms import (

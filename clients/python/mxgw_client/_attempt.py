@@ -1,7 +1,8 @@
-"""One call of a stream, read frame by frame: silence, the end of the call, and what breaks the contract are found here.
+"""One gRPC call of a stream, read frame by frame, with checks of what comes.
 
-`resume.ResumingStream` makes one attempt after another. A reader may give up waiting without losing anything: the read
-goes on in a task of its own, and the next wait finds its result.
+An `Attempt` detects when the gateway has become silent, when the call has ended, and when a frame breaks the contract.
+`resume.ResumingStream` makes one attempt after another. A reader that is cancelled while it waits for a frame loses
+nothing: the message is read by a separate task, and the next call of `next_frame` gets its result.
 """
 
 from __future__ import annotations
@@ -24,8 +25,8 @@ from mxgw_client.position import Position
 
 # A stream is stale after this many heartbeat intervals of silence. Source: the contract, StreamOpened.
 STALE_INTERVALS = 2.5
-# Every read gets at least this long before its stream counts as stale: after an application was busy for longer than
-# that, what came meanwhile is still waiting in the socket.
+# Every read waits at least this many seconds before the stream counts as stale. An application can be busy for longer
+# than the time of silence that is allowed; frames that came meanwhile are then still unread in the socket.
 MINIMUM_WAIT_S = 0.25
 
 F = TypeVar("F")
@@ -33,7 +34,7 @@ StreamRequest: TypeAlias = event_service_pb2.StreamEventsRequest | alarm_service
 
 
 class Batch(Protocol):
-    """Consecutive events, as they came in one message."""
+    """The events of one message, in order."""
 
     @property
     def first_sequence(self) -> int: ...
@@ -51,14 +52,16 @@ class SnapshotEndFrame(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class StreamKind(Generic[F]):
-    """What differs between the streams of events and of alarms. `F` are the frames that only this kind has.
+    """Describes one of the two kinds of stream: events or alarms. `F` is the type of the frames that only it has.
 
     Attributes:
-        name: the RPC, for error texts.
-        start: makes the call for a request.
-        response: the class of its messages.
-        frame_of: returns the frame in a message; None for one to skip.
-        batch, snapshot, snapshot_end: the classes of the frames with events, with a part of a snapshot, and at its end.
+        name: the name of the RPC, for error texts.
+        start: starts the gRPC call for a request.
+        response: the class of the messages of the stream.
+        frame_of: returns the frame that is in a message; None when the message is to be skipped.
+        batch: the class of the frame that carries events.
+        snapshot: the class of the frame that carries a part of a snapshot.
+        snapshot_end: the class of the frame that ends a snapshot.
         default_on_gap: what the gateway does at a gap when the request leaves `on_gap` unspecified.
     """
 
@@ -73,7 +76,10 @@ class StreamKind(Generic[F]):
 
 
 class Attempt(Generic[F]):
-    """One call, read frame by frame until it ends. It starts with the first read; one task at a time may read."""
+    """One call of a stream, read frame by frame until the call ends.
+
+    The first `next_frame` starts the call. Only one task at a time is allowed to wait in `next_frame`.
+    """
 
     def __init__(
         self,
@@ -91,32 +97,35 @@ class Attempt(Generic[F]):
         self._tasks = tasks
         self._open_timeout_s = open_timeout_s
         self._call: Any = None
-        # The read under way; the task itself completes it, with a message or the exception that ends the stream.
+        # Reads the next message. Its result is the message, the exception that ended the call, or None at the end.
         self._read: asyncio.Task[Message | BaseException | None] | None = None
         self._read_since_s = 0.0
-        # Every event must have a greater sequence than this one.
+        # The next event must have a greater sequence than this number.
         self._last_sequence = 0
-        # The event loop of the reads; None before the first one.
+        # The event loop in which the call runs; None before the call starts.
         self._loop: asyncio.AbstractEventLoop | None = None
-        # Which of the connection's channels the call runs on.
+        # The generation of the gRPC channel on which the call runs; see `Calls.generation`.
         self.generation = calls.generation
         self.is_cancelled = False
         self.opened: StreamOpened | None = None
-        # Whether a frame came after StreamOpened: the stream works.
+        # True when another frame has followed StreamOpened, which shows that the stream works.
         self.is_proved = False
 
     @property
     def stale_after_s(self) -> float:
-        """Silence after which reading fails; before StreamOpened it is the deadline of the call's answer."""
+        """The number of seconds without any frame after which `next_frame` raises StreamStale.
+
+        Until StreamOpened has come, it is the number of seconds after which `next_frame` raises CallTimedOut.
+        """
         if self.opened is None or self.opened.heartbeat_interval_s <= 0:
             return self._open_timeout_s
         return STALE_INTERVALS * self.opened.heartbeat_interval_s
 
     async def next_frame(self) -> F | SharedFrame | None:
-        """Return the next frame; None once `cancel` was called.
+        """Return the next frame; None after `cancel` was called.
 
         Raises:
-            MxgwClientError: the call is over, for this reason. No further frame will come.
+            MxgwClientError: the call has ended, and no further frame will come; the error says why.
         """
         while not self.is_cancelled:
             message = await self._next_message()
@@ -166,7 +175,11 @@ class Attempt(Generic[F]):
         return StreamEnded(f"the stream from {self._calls.target} ended without a reason")
 
     def _check(self, frame: F | SharedFrame) -> None:
-        """Refuse what the contract rules out: events that go back or repeat, and frames before StreamOpened."""
+        """Raise ProtocolViolation when a frame breaks the contract.
+
+        This is so when a sequence is not greater than all before it, when a frame comes before StreamOpened, or when a
+        second StreamOpened comes.
+        """
         if isinstance(frame, StreamOpened):
             if self.opened is not None:
                 raise ProtocolViolation("a second StreamOpened in one stream")
@@ -191,17 +204,18 @@ class Attempt(Generic[F]):
                 self._last_sequence = max(self._last_sequence, frame.position.sequence)
 
     def cancel(self) -> None:
-        """End the call from this side; a reader that waits gets None."""
+        """Cancel the call; a task that waits in `next_frame` gets None."""
         self.is_cancelled = True
         _cancel(self._read, self._call)
 
     async def wait_cancelled(self) -> None:
-        """Return once its read has ended; call `cancel` first."""
+        """Wait until the task that reads has ended. Call `cancel` first."""
         if self._read is not None:
             await asyncio.wait((self._read,))
 
     def __del__(self) -> None:
-        # A loop left by `break` drops its stream without closing it; garbage may be collected in any thread.
+        # When an application leaves its `async for` by `break`, the stream is dropped without `close`, and the call is
+        # cancelled here. Python can run this in any thread, so the event loop is asked to do it.
         loop: asyncio.AbstractEventLoop | None = getattr(self, "_loop", None)
         if loop is not None and not loop.is_closed():
             loop.call_soon_threadsafe(_cancel, self._read, self._call)
@@ -215,10 +229,11 @@ def _cancel(read: asyncio.Task[Any] | None, call: Any) -> None:
 
 
 async def _read_message(call: Any) -> Message | BaseException | None:
-    """Return the next message, None at the end of the stream, or the exception that ended it.
+    """Return the next message of the call, None at the end of the stream, or the exception that ended the stream.
 
-    The task refers to the call and not to the stream, so that a stream which the application dropped is collected. It
-    raises nothing but its own cancellation: a failure must reach the reader, not the task group.
+    The task of this function has a reference to the call and none to the stream object, so that Python can collect a
+    stream that the application dropped. An exception is returned and not raised, because a task that raises would make
+    the task group cancel the reads of all other streams. Only the task's own cancellation is raised.
     """
     try:
         message = await call.read()

@@ -1,4 +1,4 @@
-"""The gRPC calls of one connection: deadlines, metadata, and the errors that failures become."""
+"""Makes the gRPC calls of one connection: adds deadline and metadata, and converts failures into exceptions."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from mxgw_client._failures import failure
 from mxgw_client.errors import ConnectionOptionError
 from mxgw_client.options import ConnectOptions
 
-if TYPE_CHECKING:  # what the stubs are on a grpc.aio channel; these names exist in the .pyi files only
+if TYPE_CHECKING:  # the types of the stubs on a grpc.aio channel, which exist only in the .pyi files
     from mxgw.v1.alarm_service_pb2_grpc import AlarmServiceAsyncStub
     from mxgw.v1.command_service_pb2_grpc import CommandServiceAsyncStub
     from mxgw.v1.event_service_pb2_grpc import EventServiceAsyncStub
@@ -28,13 +28,13 @@ Response = TypeVar("Response")
 
 
 class PagedRequest(Protocol):
-    """A request for one page of an answer; an empty token asks for the first."""
+    """A request for one page of a list. An empty `page_token` asks for the first page."""
 
     page_token: str
 
 
 class Page(Protocol):
-    """One page of an answer; the token is empty on the last one."""
+    """One page of a list. `next_page_token` asks for the page after it, and is empty on the last page."""
 
     @property
     def next_page_token(self) -> str: ...
@@ -44,7 +44,7 @@ PageT = TypeVar("PageT", bound=Page)
 
 
 class _Channel:
-    """One gRPC channel with its stubs, and how many calls are under way on it."""
+    """One gRPC channel with its stubs. `calls` is the number of calls on the channel that have not ended."""
 
     def __init__(self, options: ConnectOptions) -> None:
         channel_options = options.channel_options()
@@ -64,16 +64,19 @@ class _Channel:
 
 
 class Calls:
-    """The connection to a gateway and what a call needs besides its request. Its owner must await `close`."""
+    """The connection to a gateway: the channel, the metadata and the deadlines for all calls. `close` must be awaited.
+
+    A channel whose connection is dead can be replaced by a new one; see `renew`.
+    """
 
     def __init__(self, options: ConnectOptions) -> None:
         self.options = options
         self.target = options.target.text
         self._metadata = options.metadata()
         self._channel = _Channel(options)
-        # How often the channel was replaced.
+        # How many times the channel was replaced.
         self.generation = 0
-        # Channels that were replaced; each is closed once no call is under way on it.
+        # The channels that were replaced. A channel is closed when the last call on it has ended.
         self._retired: list[_Channel] = []
 
     @property
@@ -103,7 +106,10 @@ class Calls:
         doing: str,
         timeout_s: float | None = None,
     ) -> Response:
-        """Call and return the answer. `doing` names the call in errors; `timeout_s` None is the default of `connect`.
+        """Make a unary call and return its answer.
+
+        `doing` is the name of the call in error texts. `timeout_s` is the deadline in seconds; None means the
+        `timeout_s` given to `connect`.
 
         Raises:
             MxgwClientError: the call failed; see `errors`.
@@ -119,7 +125,7 @@ class Calls:
             channel.calls -= 1
 
     def deadline_s(self, timeout_s: float | None) -> float:
-        """Return the deadline of a call in seconds.
+        """Return `timeout_s`, or the `timeout_s` given to `connect` when it is None.
 
         Raises:
             ConnectionOptionError: `timeout_s` is not greater than 0.
@@ -133,20 +139,21 @@ class Calls:
     def stream(
         self, method: aio.UnaryStreamMultiCallable[Request, Response], request: Request
     ) -> aio.UnaryStreamCall[Request, Response]:
-        """Start a stream. It has no deadline: heartbeats show that it is alive."""
+        """Start a streaming call. It has no deadline; the heartbeats of the gateway show that the stream works."""
         call: aio.UnaryStreamCall[Request, Response] = method(request, metadata=self._metadata)
         self._channel.calls += 1
         call.add_done_callback(self._channel.done)
         return call
 
     def failure(self, error: aio.AioRpcError, doing: str, *, in_stream: bool) -> Exception:
-        """Return the exception for a stream that failed."""
+        """Return the exception for a stream that failed. `in_stream` says whether its StreamOpened had come before."""
         return failure(error, target=self.target, doing=doing, in_stream=in_stream)
 
     async def renew(self, generation: int) -> None:
-        """Replace the channel, if it still is the one of this generation: its connection is dead, unnoticed by gRPC.
+        """Replace the channel, because its connection is dead and gRPC has not noticed.
 
-        Calls under way on the old channel are left alone, because some of them may still work.
+        Nothing is replaced when the present channel is no longer that of `generation`: another stream has already
+        called this. The calls on the old channel are not cancelled, because some of them perhaps still work.
         """
         if generation == self.generation:
             self._retired.append(self._channel)
@@ -158,17 +165,17 @@ class Calls:
                 self._retired.remove(idle)
 
     async def close(self) -> None:
-        """Close the channel; calls under way are cancelled."""
+        """Close the channel and cancel all calls that have not ended."""
         for one in (*self._retired, self._channel):
             await one.channel.close(grace=None)
         self._retired.clear()
 
 
 class Pages(AsyncIterator[PageT]):
-    """The pages of an answer; each is asked for when the loop comes to it.
+    """Iterates over the pages of a list, and requests each page only when the loop needs it.
 
-    `ask` sends `request`, whose `page_token` is kept up to date here. An object and not a generator, so that leaving a
-    loop early leaves nothing to clean up.
+    `ask` sends `request` and returns a page; the `page_token` of `request` is set here before each call of `ask`. This
+    is an object, because a generator would have to be closed after a `break`.
     """
 
     def __init__(self, request: PagedRequest, ask: Callable[[], Awaitable[PageT]]) -> None:

@@ -1,7 +1,7 @@
-"""From a failed gRPC call to the exception that says what happened and what would help.
+"""Converts the status of a failed gRPC call into an exception that says what happened and what would help.
 
-The gateway puts google.rpc.ErrorInfo (and RetryInfo) into the status details; both are decoded here by hand, so that
-the client needs no further package.
+The gateway sends google.rpc.ErrorInfo, and sometimes RetryInfo, in the details of the status. Both are decoded here
+without the package grpcio-status, so that the client does not depend on it.
 """
 
 from __future__ import annotations
@@ -47,7 +47,7 @@ _BY_REASON: Mapping[str, type[errors.MxgwClientError]] = {
     "SUBSCRIBER_OVERFLOW": errors.SubscriberOverflow,
     "GATEWAY_DRAINING": errors.GatewayDraining,
     "HISTORY_UNAVAILABLE": errors.HistoryUnavailable,
-    # The close reasons of sessions.
+    # The reasons for which a session ends.
     "SESSION_CLOSED": errors.SessionClosed,
     "CLIENT": errors.SessionClosed,
     "LEASE_EXPIRED": errors.LeaseExpired,
@@ -75,7 +75,8 @@ def failure(
 ) -> errors.MxgwClientError:
     """Return the exception for a failed call.
 
-    `doing` names the call, `timeout_s` is its deadline. `in_stream`: a stream failed after it had been opened.
+    `doing` is the name of the call in error texts, `timeout_s` its deadline. `in_stream` is True when the call is a
+    stream that had already been opened.
     """
     code, text = error.code(), error.details() or ""
     details = _details(error.trailing_metadata())
@@ -95,7 +96,7 @@ def failure(
 def _class_of(details: _Details, *, in_stream: bool) -> type[errors.MxgwClientError]:
     if details.reason != "SESSION_CLOSED":
         return _BY_REASON.get(details.reason, errors.StreamEnded if in_stream else errors.GatewayRefusal)
-    # The general reason for a session that ended; the close reason says how it ended.
+    # SESSION_CLOSED only says that the session has ended. The close reason in the metadata says why.
     kind = _BY_REASON.get(details.metadata.get("close_reason", "").upper() or details.reason, errors.SessionEnded)
     return kind if issubclass(kind, errors.SessionEnded) else errors.SessionEnded
 
@@ -127,19 +128,23 @@ def _without_reason(
 
 
 def _is_cut(code: grpc.StatusCode, text: str) -> bool:
-    """Return whether the transport made this status. (The gateway sends a reason with every status of its own.)"""
+    """Return True when gRPC made this status because the connection failed, and False when a server sent it.
+
+    The status has no reason in its details, so it does not come from a gateway, which always sends a reason.
+    """
     match code:
         case grpc.StatusCode.UNAVAILABLE:
             return True
         case grpc.StatusCode.INTERNAL | grpc.StatusCode.UNKNOWN | grpc.StatusCode.CANCELLED:
-            # A proxy on the way may end a stream with any HTTP/2 error code; gRPC reports them as these three statuses.
+            # A proxy between client and gateway can end a stream with any HTTP/2 error code. gRPC reports all of these
+            # codes as one of the three statuses above.
             return any(word in text.lower() for word in ("rst_stream", "stream removed", "goaway"))
         case _:
             return False
 
 
 def _details(trailing: Any) -> _Details:
-    """Decode the status details. What cannot be decoded counts as absent; the status code and its text remain."""
+    """Return the decoded details of a status. When they are missing or cannot be decoded, all fields are empty."""
     raw = next((value for key, value in trailing or () if key == "grpc-status-details-bin"), None)
     if not isinstance(raw, bytes):
         return _Details()

@@ -1,4 +1,4 @@
-"""Calls with a request id: repeated while no answer comes. Gateway and worker carry out each request id only once."""
+"""Repeats a call with a request id until an answer comes. Gateway and worker carry out each request id only once."""
 
 from __future__ import annotations
 
@@ -23,25 +23,28 @@ from mxgw_client.resume import RESUME
 Answer = TypeVar("Answer")
 WriteAttempt: TypeAlias = Callable[[float], Awaitable[InvokeResponse]]
 
-# The commands that may have a request id.
+# The commands for which the gateway accepts a request id.
 WRITES = frozenset({"write", "write2", "write_secured", "write_secured2", "write_bulk"})
 
-# Errors after which the call is repeated: the answer was lost, or the gateway shuts down or is not ready again yet.
+# Errors after which the call is repeated: the answer was lost, the gateway is shutting down, or the session is not
+# ready, for example because its worker is being adopted.
 _LOST = (GatewayUnreachable, GatewayDraining, CommandOutcomeUnknown, SessionNotReady)
 
 
 def new_request_id() -> bytes:
-    """Return an id that no other call has. (The contract allows 16 to 64 bytes.)"""
+    """Return 16 random bytes, an id that no other call has. (The contract allows 16 to 64 bytes.)"""
     return secrets.token_bytes(16)
 
 
 async def repeated(attempt: Callable[[float], Awaitable[Answer]], deadline_s: float) -> Answer:
-    """Call `attempt` until an answer comes, and return it; each time it is passed the seconds left until the deadline.
+    """Call `attempt` again and again until an answer comes or `deadline_s` seconds have passed; return the answer.
 
-    The delays between attempts are those of a stream that resumes.
+    `attempt` gets the number of seconds that are left. The delays between the attempts follow the default
+    `ResumePolicy`. Only errors of the kinds in `_LOST` lead to another attempt.
 
     Raises:
-        MxgwClientError: the error of the last attempt, with a note when an earlier one may have been carried out.
+        MxgwClientError: the error of the last attempt. It has a note when the call was perhaps carried out by an
+            earlier attempt whose answer was lost.
     """
     clock = asyncio.get_running_loop().time
     until = clock() + deadline_s
@@ -61,10 +64,12 @@ async def repeated(attempt: Callable[[float], Awaitable[Answer]], deadline_s: fl
 
 
 async def written_once(request: InvokeRequest, attempt: WriteAttempt, deadline_s: float) -> InvokeResponse:
-    """Return the answer to a write. `attempt` sends `request`, to which a request id is added unless it has one.
+    """Send a write, repeat it while its answer is lost, and return the answer. The write is carried out only once.
+
+    `attempt` sends `request`. A random request id is put into `request` unless it already has one.
 
     Raises:
-        MxgwClientError: as `repeated`.
+        MxgwClientError: the error of the last attempt, as in `repeated`.
     """
     if request.request_id:
         return await repeated(attempt, deadline_s)
@@ -81,6 +86,7 @@ async def written_once(request: InvokeRequest, attempt: WriteAttempt, deadline_s
     except RequestIdLimitReached:
         if attempts > 1:
             raise
-    # The worker can remember no more request ids, and wrote nothing. Write without one, and therefore only once.
+    # The worker has no room for another request id, and has written nothing. The write is therefore sent without an id,
+    # and is not repeated if its answer is lost.
     request.ClearField("request_id")
     return await attempt(deadline_s)

@@ -1,4 +1,4 @@
-"""Alarms as values: active alarms, their changes, who reports them, and a list that a stream keeps up to date."""
+"""The data classes of alarms: alarms, changes and alarm providers, and a list of the active alarms."""
 
 from __future__ import annotations
 
@@ -17,10 +17,11 @@ from mxgw_client.values import moment, value_of
 
 @dataclass(frozen=True, slots=True)
 class Alarm:
-    """One alarm. Texts come from the plant; times are the source's, None when it sends none.
+    """One alarm. All texts come from the plant. The times are those of the source, or None when it sends no time.
 
-    `priority` is 1 (most severe) to 999. `degraded`: the fallback provider reports it, so only state and priority are
-    certain. `stale`: no provider watches it at present. `raw` is the contract's message, with all fields.
+    `priority` is a number from 1 (most severe) to 999. `degraded` is True when the fallback provider reports the alarm;
+    only its state and priority are certain then. `stale` is True while no provider watches the alarm. `raw` is the
+    protobuf message with all fields.
     """
 
     reference: str
@@ -42,13 +43,17 @@ class Alarm:
 
     @property
     def alarm_id(self) -> str:
-        """The source's id of this occurrence."""
+        """The id that the source gave to this occurrence of the alarm."""
         return self.raw.alarm_id
 
 
 @dataclass(frozen=True, slots=True)
 class AlarmFilter:
-    """Which alarms to send: those that meet every condition given. Priority 1 is the most severe, 999 the least."""
+    """Selects alarms. An alarm is selected when it meets all conditions that are set.
+
+    An alarm must lie in one of the `areas`, its reference must begin with one of the `reference_prefixes`, and its
+    priority must be from `from_priority` to `to_priority`. Priority 1 is the most severe, 999 the least severe.
+    """
 
     areas: Sequence[str] = ()
     reference_prefixes: Sequence[str] = ()
@@ -56,7 +61,7 @@ class AlarmFilter:
     to_priority: int = 999
 
     def to_message(self) -> alarm_service_pb2.AlarmFilter:
-        """Return the contract's message."""
+        """Return the protobuf message for this filter."""
         return alarm_service_pb2.AlarmFilter(
             areas=self.areas,
             reference_prefixes=self.reference_prefixes,
@@ -67,7 +72,10 @@ class AlarmFilter:
 
 @dataclass(frozen=True, slots=True)
 class ProviderStatus:
-    """Which provider reports alarms, and in `detail` why this one. `backend` is the one that is asked."""
+    """The provider that reports the alarms, since when, and in `detail` why this provider is used.
+
+    `backend` is the name of the backend from which the gateway gets the alarms.
+    """
 
     provider: AlarmProvider
     detail: str
@@ -77,9 +85,10 @@ class ProviderStatus:
 
 @dataclass(frozen=True, slots=True)
 class AlarmTransition:
-    """An alarm changed. `previous_state` is UNSPECIFIED when it was not active before.
+    """One alarm has changed; `alarm` is its new state.
 
-    `reconciled`: the change was found by comparison after an interruption, so the time at which it happened is unknown.
+    `previous_state` is UNSPECIFIED when the alarm was not active before. `reconciled` is True when the gateway found
+    the change by comparing lists of alarms after an interruption. The time of the change is then unknown.
     """
 
     position: Position
@@ -92,7 +101,11 @@ class AlarmTransition:
 
 @dataclass(frozen=True, slots=True)
 class ProviderChanged:
-    """Another provider reports from here on. Alarms that it confirms are not sent again."""
+    """Another provider reports the alarms from this position on.
+
+    Alarms that the new provider confirms are not sent again. `unwatched_alarms` is the number of active alarms that the
+    new provider does not watch.
+    """
 
     position: Position
     previous: AlarmProvider
@@ -102,7 +115,7 @@ class ProviderChanged:
 
 @dataclass(frozen=True, slots=True)
 class AlarmSnapshot:
-    """A part of the active alarms."""
+    """A part of the active alarms. SnapshotComplete follows the last part."""
 
     position: Position
     alarms: tuple[Alarm, ...]
@@ -110,7 +123,7 @@ class AlarmSnapshot:
 
 @dataclass(frozen=True, slots=True)
 class SnapshotComplete:
-    """Every active alarm was sent: an alarm known from before that was not among them is no longer active."""
+    """The snapshot is complete. An alarm that was in no part of the snapshot is no longer active."""
 
     position: Position
     provider: ProviderStatus
@@ -125,7 +138,7 @@ AlarmItem: TypeAlias = AlarmEvent | AlarmControl
 
 @dataclass(frozen=True, slots=True)
 class Acknowledgement:
-    """The result of acknowledging one reference; `accepted` is True when the source accepted it."""
+    """The result of acknowledging one alarm. `accepted` is True when the source accepted the acknowledgement."""
 
     reference: str
     outcome: AcknowledgeOutcome
@@ -138,11 +151,12 @@ class Acknowledgement:
 
 
 class AlarmList:
-    """The active alarms by reference. Pass everything that an `AlarmStream` yields to `apply`.
+    """A list of the active alarms, kept up to date by `apply`. Pass every item of an `AlarmStream` to `apply`.
 
     Attributes:
-        provider: who reports the alarms; None before the first snapshot.
-        is_complete: False until the first snapshot is complete, and after a gap until the next one is.
+        provider: the provider that reports the alarms; None before the first snapshot.
+        is_complete: True when the list has all active alarms. It becomes True at the end of a snapshot, and False at a
+            gap.
     """
 
     def __init__(self) -> None:
@@ -152,7 +166,7 @@ class AlarmList:
         self.is_complete = False
 
     def apply(self, item: AlarmItem) -> None:
-        """Update the list with what the stream yielded."""
+        """Update the list with one item of the stream."""
         match item:
             case AlarmSnapshot(alarms=alarms):
                 self._arriving = self._arriving or {}
@@ -193,7 +207,7 @@ class AlarmList:
 
 
 def alarm_from_message(raw: alarms_pb2.Alarm) -> Alarm:
-    """Return the alarm in a message."""
+    """Convert the protobuf message of an alarm."""
     return Alarm(
         reference=raw.reference,
         state=AlarmState(raw.state),
@@ -215,13 +229,13 @@ def alarm_from_message(raw: alarms_pb2.Alarm) -> Alarm:
 
 
 def provider_from_message(raw: alarms_pb2.ProviderStatus) -> ProviderStatus:
-    """Return the provider in a message."""
+    """Convert the protobuf message of an alarm provider."""
     since = moment(raw.since) if raw.HasField("since") else None
     return ProviderStatus(AlarmProvider(raw.provider), raw.detail, since, raw.backend)
 
 
 def event_from_message(raw: alarms_pb2.AlarmEvent, epoch: bytes) -> AlarmEvent | None:
-    """Return the event in a message; None for a kind unknown to this release."""
+    """Convert the protobuf message of an event; return None when this release does not know its kind."""
     position = Position(epoch, raw.sequence)
     match raw.WhichOneof("body"):
         case "transition":

@@ -1,4 +1,7 @@
-"""Many items in one call: one result per item, in the order of the input; one item's failure fails no other."""
+"""Calls for many items at once.
+
+Each call returns one result per item, in the order of the input. When one item fails, the others are still processed.
+"""
 
 from __future__ import annotations
 
@@ -29,13 +32,16 @@ from mxgw_client.values import Status, statuses_from_messages
 Reference: TypeAlias = str | tuple[str, str]
 """A reference, or a relative reference and the object to which it belongs."""
 
-# How much longer than its wait for a first value a read may take.
+# A read whose caller sets `wait_s` gets a deadline that is at least this many seconds longer.
 READ_MARGIN_S = 5.0
 
 
 @dataclass(frozen=True, slots=True)
 class BulkWrite:
-    """One write of write_bulk. With `time` it is a Write2: the source time of the value; a naive `time` is UTC."""
+    """One write of `write_bulk`. `time` is the source time of the value: None makes a Write, a time makes a Write2.
+
+    A `time` without a time zone is taken as UTC.
+    """
 
     item: ItemLike
     value: PyValue
@@ -45,9 +51,10 @@ class BulkWrite:
 
 
 class Subscription:
-    """Items that were added and advised together, by `Session.subscribe`.
+    """The items that one call of `Session.subscribe` added and advised.
 
-    `subscription["Tank01.Level"]` is the item with that reference. Leaving `async with` unadvises and removes them all.
+    `subscription["Tank01.Level"]` is the item with that reference. The end of an `async with` block unadvises and
+    removes all items.
     """
 
     def __init__(self, session: BulkCalls, items: Sequence[Item]) -> None:
@@ -57,7 +64,7 @@ class Subscription:
 
     @property
     def items(self) -> tuple[Item, ...]:
-        """The items, in the order of the references."""
+        """The items, in the order in which their references were given."""
         return self._items
 
     def __getitem__(self, reference: str) -> Item:
@@ -73,7 +80,7 @@ class Subscription:
         return len(self._items)
 
     async def close(self) -> None:
-        """UnAdvise and RemoveItem for all; idempotent. Wait for the completions of writes first."""
+        """UnAdvise and remove all items; idempotent. Wait for the completions of your writes before you call this."""
         if not self._is_closed:
             self._is_closed = True
             await self._session.unsubscribe_bulk(self._items)
@@ -91,7 +98,7 @@ class Subscription:
 
 
 class BulkCalls(MxAccess):
-    """The bulk calls, and the shorter calls made of them: `subscribe`, `read`, `write_once` and `browse`."""
+    """The calls for many items, and the convenient calls `subscribe`, `read`, `write_once` and `browse`."""
 
     async def subscribe_bulk(
         self,
@@ -101,7 +108,7 @@ class BulkCalls(MxAccess):
         server_handle: int | None = None,
         timeout_s: float | None = None,
     ) -> list[SubscribeOutcome]:
-        """AddItem and Advise (or AdviseSupervisory) for every reference."""
+        """Add and advise every reference; with `supervisory` by AdviseSupervisory."""
         server = await self._server(server_handle)
         pairs = [_pair(reference) for reference in references]
         command = commands_pb2.SubscribeBulkCommand(
@@ -122,7 +129,7 @@ class BulkCalls(MxAccess):
     async def unsubscribe_bulk(
         self, items: Sequence[ItemLike], *, server_handle: int | None = None, timeout_s: float | None = None
     ) -> list[ItemOutcome]:
-        """UnAdvise and RemoveItem for every item."""
+        """Unadvise and remove every item."""
         server = await self._server_of(items, server_handle)
         handles = [item.handle if isinstance(item, Item) else item for item in items]
         names = [_name(item) for item in items]
@@ -142,7 +149,10 @@ class BulkCalls(MxAccess):
         server_handle: int | None = None,
         timeout_s: float | None = None,
     ) -> list[WriteOutcome]:
-        """Write every item; a mapping is {item: value}. With `wait` it returns once all have completed."""
+        """Write to every item. `writes` is a list of `BulkWrite`s or a mapping from items to values.
+
+        With `wait` the call returns when all writes have completed, otherwise when they were accepted.
+        """
         entries = [BulkWrite(*pair) for pair in writes.items()] if isinstance(writes, Mapping) else list(writes)
         items = [entry.item for entry in entries]
         server = await self._server_of(items, server_handle)
@@ -163,10 +173,11 @@ class BulkCalls(MxAccess):
         server_handle: int | None = None,
         timeout_s: float | None = None,
     ) -> list[Reading]:
-        """Return the current values.
+        """Return the current value of every reference.
 
-        For an item that is advised this is its last data change. Any other reference is added and advised for a moment,
-        without events on the stream; its first value may take up to `wait_s` seconds (None: the worker's default).
+        When the session has an advised item with the reference, the value is that of its last data change. Otherwise
+        the worker adds and advises the reference for a moment, waits up to `wait_s` seconds for the first value (None:
+        the worker's default), and removes it. The events of this moment are not sent to subscribers.
         """
         server = await self._server(server_handle)
         pairs = [_pair(reference) for reference in references]
@@ -180,7 +191,7 @@ class BulkCalls(MxAccess):
         results = await self._bulk(commands_pb2.MxCommand(read_bulk=command), len(pairs), timeout_s)
         return [reading_from_message(name, result) for (name, _), result in zip(pairs, results, strict=True)]
 
-    # Conveniences
+    # Shorter calls for common tasks
 
     async def subscribe(self, *references: Reference, supervisory: bool = False) -> Subscription:
         """Add and advise all references, or none of them.
@@ -188,11 +199,11 @@ class BulkCalls(MxAccess):
             async with await session.subscribe("Tank01.Level", "Tank02.Level") as tanks:
                 ...
 
-        The events have their `reference`. MXAccess accepts a wrong name too; the failure comes later, as the status of
-        a data change.
+        The data changes of the items come in `Session.events`. MXAccess also accepts a reference that does not exist;
+        the failure then comes as the status of a data change.
 
         Raises:
-            SubscribeFailed: some references were refused; the accepted ones were removed again.
+            SubscribeFailed: some references were refused. The items of the other references were removed again.
         """
         outcomes = await self.subscribe_bulk(references, supervisory=supervisory)
         items = [outcome.item for outcome in outcomes if outcome.item is not None]
@@ -204,10 +215,12 @@ class BulkCalls(MxAccess):
         return Subscription(self, items)
 
     async def read(self, reference: Reference, *, wait_s: float | None = None) -> Reading:
-        """Read one item, as `read_bulk` does. A value with a failure status is returned; see `Reading.ok`.
+        """Return the current value of one reference, as `read_bulk` does for many.
+
+        A value with a failure status is returned and raises nothing; check `Reading.ok`.
 
         Raises:
-            MxAccessError: MXAccess failed, or no value came in time.
+            MxAccessError: MXAccess failed, or no value came within `wait_s`.
         """
         reading = (await self.read_bulk([reference], wait_s=wait_s))[0]
         if reading.hresult != 0 or reading.reason:
@@ -225,13 +238,14 @@ class BulkCalls(MxAccess):
     ) -> None:
         """Write one value to a reference, and return when the write has completed.
 
-        It subscribes (supervisory), waits up to `wait_s` seconds for the first value, from which MXAccess knows the
-        type, writes, waits for the completion, and unsubscribes. If the session already has an item of this reference
-        with a value, that item is written. To write more than once, subscribe and use `write`.
+        This subscribes to the reference (supervisory) and waits up to `wait_s` seconds for the first value, because
+        MXAccess needs it to know the type. It then writes, waits for the completion, and unsubscribes. If the session
+        already has an item with this reference and a value, the write goes to that item. To write more than once, call
+        `subscribe` and `write` instead.
 
         Raises:
-            MxAccessError: no value came in time, or the write was not accepted.
-            WriteFailed: the write completed with a failure.
+            MxAccessError: no value came within `wait_s`, or the write was not accepted.
+            WriteFailed: the write completed with a failure, or its completion did not come.
         """
         async with await self.subscribe(reference, supervisory=True) as subscription:
             answered_by = (await self.read(reference, wait_s=wait_s)).item_handle
@@ -243,7 +257,12 @@ class BulkCalls(MxAccess):
     async def browse(
         self, parent: str = "", *, name_contains: str = "", page_size: int = 0, timeout_s: float | None = None
     ) -> AsyncIterator[BrowseNode]:
-        """Yield the children of `parent` (a `BrowseNode.path`; empty for the root), fetched page by page."""
+        """Yield the children of a node of the backend's address space.
+
+        `parent` is the `BrowseNode.path` of the node; empty means the root. `name_contains` selects the children whose
+        name contains this text, without regard to case. The children are requested page by page, `page_size` at a time
+        (0: the gateway's default).
+        """
         request = command_service_pb2.BrowseRequest(
             session_id=self._session_id, parent=parent, name_contains=name_contains, page_size=page_size
         )
@@ -261,10 +280,10 @@ class BulkCalls(MxAccess):
         return reply.bulk.items
 
     async def _server_of(self, items: Sequence[ItemLike], server_handle: int | None) -> int:
-        """Return the one server handle of all items; a bulk call has room for one only.
+        """Return the server handle that all items have in common, as the request has a single server handle.
 
         Raises:
-            ValueError: the items belong to several registrations.
+            ValueError: the items have different server handles.
         """
         servers = {item.server_handle for item in items if isinstance(item, Item)}
         if server_handle is not None:

@@ -1,7 +1,8 @@
-"""The contract's enums as Python enums with the same numbers; a number unknown to this release becomes UNSPECIFIED.
+"""The enums of the contract as Python enums with the same numbers.
 
-The raw number stays readable in the message itself (`.raw` of a view or frame). `DataType` alone uses native MXAccess
-numbers, because that is what `data_type=` arguments and `mxgw.convert` take.
+A number that this release does not know becomes UNSPECIFIED. The number itself can still be read where an object has a
+`raw` message. `DataType` is different: it has the native numbers of MXAccess, because the `data_type` arguments and
+`mxgw.convert` expect native numbers.
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ class _OpenEnum(enum.IntEnum):
 
 
 class Quality(_OpenEnum):
-    """The OPC DA class of a raw quality."""
+    """The quality of a value, in the three classes of OPC DA."""
 
     UNSPECIFIED = 0
     BAD = 1
@@ -26,7 +27,7 @@ class Quality(_OpenEnum):
 
 
 class GapReason(_OpenEnum):
-    """Why events were lost. (The comments of `GapReason` in `events.proto` say for each reason what would help.)"""
+    """Why events were lost. The comments of `GapReason` in `events.proto` explain each reason and what helps."""
 
     UNSPECIFIED = 0
     RING_EVICTED = 1
@@ -42,7 +43,10 @@ class GapReason(_OpenEnum):
 
 
 class SourceHealth(_OpenEnum):
-    """How well the worker reaches its data source. LOST: the last values are stale, even those of good quality."""
+    """The state of the worker's connection to its data source.
+
+    While it is LOST, all last values are out of date, even those of good quality.
+    """
 
     UNSPECIFIED = 0
     GOOD = 1
@@ -91,10 +95,11 @@ class CloseReason(_OpenEnum):
 
 
 class OnGap(_OpenEnum):
-    """What the gateway does when events that a resume needs are no longer held.
+    """What the gateway does when a stream resumes and the gateway no longer holds all events after its position.
 
-    DELIVER_RETAINED sends a Gap and goes on with the oldest event held, REFUSE ends the stream with `PositionLost`,
-    SNAPSHOT sends a Gap and then a snapshot. UNSPECIFIED means DELIVER_RETAINED for events and SNAPSHOT for alarms.
+    DELIVER_RETAINED: the gateway sends a Gap and goes on with the oldest event that it holds. REFUSE: the stream ends
+    with the error `PositionLost`. SNAPSHOT: the gateway sends a Gap and then a snapshot. UNSPECIFIED means
+    DELIVER_RETAINED for events and SNAPSHOT for alarms.
     """
 
     UNSPECIFIED = 0
@@ -104,7 +109,7 @@ class OnGap(_OpenEnum):
 
 
 class AdviseKind(_OpenEnum):
-    """How an item is advised; NONE means that it is not."""
+    """How an item is advised. NONE means that the item is not advised."""
 
     UNSPECIFIED = 0
     NONE = 1
@@ -113,7 +118,7 @@ class AdviseKind(_OpenEnum):
 
 
 class BrowseNodeKind(_OpenEnum):
-    """What a browse node is. Only an ATTRIBUTE has a reference that can be added as an item."""
+    """The kind of a browse node. Only an ATTRIBUTE has a reference that can be added as an item."""
 
     UNSPECIFIED = 0
     AREA = 1
@@ -122,7 +127,7 @@ class BrowseNodeKind(_OpenEnum):
 
 
 class StatusCategory(_OpenEnum):
-    """The category of an MXSTATUS_PROXY."""
+    """The category of an MXAccess status (MXSTATUS_PROXY)."""
 
     UNSPECIFIED = 0
     UNKNOWN = 1
@@ -138,7 +143,7 @@ class StatusCategory(_OpenEnum):
 
 
 class DataType(enum.IntEnum):
-    """Native MxDataType numbers, for `data_type=`. Source: docs/reference/mxaccess.md#data-types."""
+    """The native MxDataType numbers, for `data_type` arguments. Source: docs/reference/mxaccess.md#data-types."""
 
     UNKNOWN = -1
     NO_DATA = 0
@@ -161,7 +166,10 @@ class DataType(enum.IntEnum):
 
 
 class AlarmState(_OpenEnum):
-    """The state of an alarm: acknowledged or not, in alarm (ALM) or returned to normal (RTN). ACK_RTN ends it."""
+    """The state of an alarm: acknowledged (ACK) or not (UNACK), and in alarm (ALM) or returned to normal (RTN).
+
+    An alarm in the state ACK_RTN is no longer active.
+    """
 
     UNSPECIFIED = 0
     UNACK_ALM = 1
@@ -183,7 +191,7 @@ class AlarmState(_OpenEnum):
 
 
 class AlarmEventKind(_OpenEnum):
-    """What happened to an alarm; UPDATED is a change of details, not of state."""
+    """What happened to an alarm. UPDATED means that details changed and the state did not."""
 
     UNSPECIFIED = 0
     UPDATED = 1
@@ -194,7 +202,7 @@ class AlarmEventKind(_OpenEnum):
 
 
 class AlarmProvider(_OpenEnum):
-    """Who reports alarms: the alarm manager (PRIMARY), the sub-attributes of objects (FALLBACK), or nobody (NONE)."""
+    """The source of alarms: the alarm manager (PRIMARY), the sub-attributes of objects (FALLBACK), or none (NONE)."""
 
     UNSPECIFIED = 0
     PRIMARY = 1
@@ -203,7 +211,7 @@ class AlarmProvider(_OpenEnum):
 
 
 class AcknowledgeOutcome(_OpenEnum):
-    """What the source made of an acknowledgement."""
+    """The answer of the source to an acknowledgement."""
 
     UNSPECIFIED = 0
     ACCEPTED = 1

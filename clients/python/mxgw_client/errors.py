@@ -1,18 +1,18 @@
-"""Everything the client raises, as one tree.
+"""All errors of the client, in one tree.
 
 MxgwClientError
-├── ConnectionOptionError        an option that cannot be used as it is; also a ValueError
-├── PositionFileError            a position file that cannot be read, written or used
+├── ConnectionOptionError        an option has a wrong value; also a ValueError
+├── PositionFileError            a position file cannot be read, written or used
 ├── GatewayUnreachable           nothing answered, or the connection broke during a call
-├── NotAGateway                  something answered that does not serve this contract
-├── CallTimedOut                 no answer in time; the outcome is unknown
+├── NotAGateway                  the program that answered does not serve the contract of mxgw
+├── CallTimedOut                 no answer came before the deadline; the outcome is unknown
 ├── ProtocolViolation            the answer breaks the contract
 ├── CallFailed                   a call failed, and the gateway gave no reason
 ├── MxAccessError                MXAccess failed (hresult != 0)
 │   ├── WriteFailed              the write completed with a failure, or its completion never came
 │   ├── LoginFailed              AuthenticateUser answered 0
 │   └── SubscribeFailed          some references of subscribe() were refused
-├── GatewayRefusal               the gateway refused; `reason` says why
+├── GatewayRefusal               the gateway refused the call; `reason` says why
 │   ├── InvalidRequest ── UnknownBackend, PositionForeign, RequestIdReused
 │   ├── Unauthenticated, AccessDenied
 │   ├── SessionNotFound ── SessionGone
@@ -20,10 +20,10 @@ MxgwClientError
 │   ├── CommandTimedOut, CommandFailed, CommandOutcomeUnknown, PendingCommandsExceeded
 │   ├── SubscriberExists, SubscriberLimitReached, PositionLost
 │   └── FeatureNotEnabled, InternalError
-├── StreamStale                  not even a heartbeat came: the connection or the gateway is dead
-└── StreamEnded                  why a stream is over; a call of a session that ended raises the same
+├── StreamStale                  no event and no heartbeat came: the connection or the gateway is dead
+└── StreamEnded                  a stream has ended; the subclass says why
     ├── ConnectionLost, GatewayDraining, SubscriberOverflow, HistoryUnavailable     resume after `stream.position`
-    └── SessionEnded             the session is over, and everything in it
+    └── SessionEnded             the session has ended; its calls raise this too
         ├── WorkerLost ── WorkerExited, WorkerSilent, WorkerBroken
         ├── SessionClosed, LeaseExpired, DetachGraceExpired, OverflowFailFast
         └── KilledByOperator, AccessRevoked, GatewayShutdown
@@ -40,14 +40,16 @@ from mxgw_client.values import Status
 
 
 class MxgwClientError(Exception):
-    """Root of all errors of the client.
+    """The base class of all errors of the client.
 
     Attributes:
-        message: the sentence for people; for a refusal, the gateway's own, which says what would help.
-        reason: stable UPPER_SNAKE name for programs; empty when the gateway gave none.
-        metadata: facts for programs that came with the reason.
-        retry_after_s: the gateway asks to try again no sooner than after this many seconds; None when it does not say.
-        code: the gRPC status code; None when no call failed.
+        message: a sentence for people. When the gateway refused a call, it is the sentence of the gateway, which also
+            says what would help.
+        reason: a stable name for programs, such as SESSION_GONE; empty when the gateway gave no reason.
+        metadata: names and values that the gateway sent with the reason, for programs.
+        retry_after_s: the gateway asks to try again after this many seconds; None when it does not ask for a pause.
+        code: the gRPC status code; None when the error does not come from a gRPC call.
+        resumable: True when a stream that ended with this error can be opened again after its position.
     """
 
     resumable: ClassVar[bool] = False
@@ -70,7 +72,7 @@ class MxgwClientError(Exception):
 
     @property
     def hint(self) -> str:
-        """The sentence for people, which also says what would help; the same as `message`."""
+        """The same as `message`: a sentence for people."""
         return self.message
 
     def __str__(self) -> str:
@@ -78,41 +80,46 @@ class MxgwClientError(Exception):
 
 
 class ConnectionOptionError(MxgwClientError, ValueError):
-    """An option of `connect` or `ResumePolicy` that cannot be used as it is."""
+    """An argument of `connect`, `Tls`, `ApiKey` or `ResumePolicy`, or a `timeout_s`, has a wrong value."""
 
 
 class PositionFileError(MxgwClientError):
-    """A position file cannot be read or written, has other content, or belongs to another session. The text says what
-    to do."""
+    """A position file cannot be read or written, has other content, or belongs to another session.
+
+    The text says what to do.
+    """
 
 
 class GatewayUnreachable(MxgwClientError):
-    """Nothing answered at the target, or the connection broke while a call was under way."""
+    """Nothing answered at the address of the gateway, or the connection broke during a call."""
 
 
 class NotAGateway(MxgwClientError):
-    """Something answers at the target, but it does not serve this contract."""
+    """The program that answered at the address does not serve the contract of mxgw."""
 
 
 class CallTimedOut(MxgwClientError):
-    """No answer within the call's deadline: the outcome is unknown, so repeat a write only with its request id."""
+    """No answer came before the deadline of the call. Whether the call took effect is unknown.
+
+    Repeat a write only with the same request id, so that it is not carried out twice.
+    """
 
 
 class ProtocolViolation(MxgwClientError):
-    """The answer breaks the contract: a bug of the gateway, or a proxy or another server answered."""
+    """The answer breaks the contract. Either the gateway has a bug, or a proxy or another server answered."""
 
 
 class CallFailed(MxgwClientError):
-    """A call failed and the gateway gave no reason; `code` is the gRPC status."""
+    """A call failed without a reason from the gateway. `code` is the gRPC status code."""
 
 
 class MxAccessError(MxgwClientError):
     """MXAccess answered with a failure.
 
     Attributes:
-        method: the name of the call that failed.
-        hresult: the COM HRESULT as a signed 32-bit number; 0 when something else failed.
-        statuses: the MXSTATUS_PROXY array of the reply.
+        method: the name of the call that failed; in a bulk call, the reference of the item that failed.
+        hresult: the COM HRESULT as a signed 32-bit number; 0 when the failure is not an HRESULT.
+        statuses: the statuses in the reply (the MXSTATUS_PROXY array).
     """
 
     def __init__(
@@ -137,17 +144,17 @@ class MxAccessError(MxgwClientError):
 
 
 class WriteFailed(MxAccessError):
-    """The write was accepted and then failed, or its completion never came (then the outcome is unknown)."""
+    """A write completed with a failure, or its completion did not come; in that case the outcome is unknown."""
 
 
 class LoginFailed(MxAccessError):
-    """AuthenticateUser answered with user id 0."""
+    """AuthenticateUser returned the user id 0: the user or password was not accepted."""
 
 
 class SubscribeFailed(MxAccessError):
-    """Some references of `subscribe` were refused, and the accepted ones were removed again.
+    """Some references of `subscribe` were refused. The items of the other references were removed again.
 
-    `failed` maps each refused reference to the reason.
+    `failed` maps each refused reference to a text that says why.
     """
 
     def __init__(self, failed: Mapping[str, str]) -> None:
@@ -162,7 +169,10 @@ class SubscribeFailed(MxAccessError):
 
 
 class GatewayRefusal(MxgwClientError):
-    """The gateway refused or failed the call; `reason` is for programs, the text says what would help."""
+    """The gateway refused the call or could not carry it out.
+
+    `reason` is a stable name for programs. The text says what would help.
+    """
 
 
 class InvalidRequest(GatewayRefusal):
@@ -174,19 +184,19 @@ class UnknownBackend(InvalidRequest):
 
 
 class PositionForeign(InvalidRequest):
-    """The position belongs to another session: store positions per session."""
+    """The position belongs to another session. Store the position of each session separately."""
 
 
 class RequestIdReused(InvalidRequest):
-    """The request id was used before for a different request; nothing was done."""
+    """The request id was used before for a different request. The new request was not carried out."""
 
 
 class Unauthenticated(GatewayRefusal):
-    """The gateway does not know who calls; pass api_key= or a client certificate."""
+    """The gateway does not know the caller. Pass `api_key` to `connect`, or a client certificate in `Tls`."""
 
 
 class AccessDenied(GatewayRefusal):
-    """The caller is known and may not do this."""
+    """The gateway knows the caller and does not allow this call."""
 
 
 class SessionNotFound(GatewayRefusal):
@@ -194,23 +204,26 @@ class SessionNotFound(GatewayRefusal):
 
 
 class SessionGone(SessionNotFound):
-    """The session existed and ended; `metadata["close_reason"]` says how."""
+    """The session has ended; `metadata["close_reason"]` says why."""
 
 
 class SessionNotReady(GatewayRefusal):
-    """The session exists but cannot answer calls now, for example while its worker starts or is taken back."""
+    """The session cannot answer calls yet, because its worker is starting or is being adopted by a new gateway."""
 
 
 class SessionLimitReached(GatewayRefusal):
-    """As many sessions are open as the gateway's settings allow."""
+    """No session was opened, because the number of open sessions has reached the limit in the gateway's settings."""
 
 
 class MemoryLimitReached(GatewayRefusal):
-    """The gateway's memory has no room for another session or large request; see `limit` and `used` in `metadata`."""
+    """The gateway has too little memory left for another session or a large request.
+
+    `metadata` has the numbers of bytes as `limit` and `used`.
+    """
 
 
 class RequestIdLimitReached(GatewayRefusal):
-    """As many request ids are remembered as fit, so this one was refused; nothing was done."""
+    """The call was not carried out, because there is no room to remember another request id."""
 
 
 class WorkerStartFailed(GatewayRefusal):
@@ -218,31 +231,34 @@ class WorkerStartFailed(GatewayRefusal):
 
 
 class CommandTimedOut(GatewayRefusal, CallTimedOut):
-    """The worker did not answer within the command's deadline: the outcome is unknown."""
+    """The worker did not answer before the deadline of the command. The outcome is unknown."""
 
 
 class CommandFailed(GatewayRefusal):
-    """The worker could not run the command at all."""
+    """The worker could not run the command."""
 
 
 class CommandOutcomeUnknown(GatewayRefusal):
-    """The gateway ended while the command ran, which may or may not take effect. Read back before repeating a write."""
+    """The gateway ended while the command ran. Whether the command takes effect is unknown.
+
+    Read the item back before you repeat a write.
+    """
 
 
 class PendingCommandsExceeded(GatewayRefusal):
-    """Too many commands of this session have no answer yet; await some of them first."""
+    """Too many commands of this session are still running. Wait for some of them before you send another."""
 
 
 class SubscriberExists(GatewayRefusal):
-    """The session already has a subscriber, and the gateway allows one (fan-out is off)."""
+    """The session already has a subscriber, and this gateway allows one per session (plugin backpressure is off)."""
 
 
 class SubscriberLimitReached(GatewayRefusal):
-    """The session has as many subscribers as the gateway allows."""
+    """The number of subscribers of the session has reached the limit of the gateway."""
 
 
 class PositionLost(GatewayRefusal):
-    """The stream cannot be resumed completely, and `OnGap.REFUSE` was asked for."""
+    """The gateway no longer holds all events after the position, and the request had `on_gap=OnGap.REFUSE`."""
 
 
 class FeatureNotEnabled(GatewayRefusal):
@@ -250,45 +266,51 @@ class FeatureNotEnabled(GatewayRefusal):
 
 
 class InternalError(GatewayRefusal):
-    """A bug of the gateway; the text has the id to look for in its log."""
+    """The gateway has a bug. The text contains an id with which its log lists the details."""
 
 
 class StreamStale(MxgwClientError):
-    """Nothing, not even a heartbeat, came for 2.5 heartbeat intervals: what was read last may be old."""
+    """No frame, not even a heartbeat, came for 2.5 heartbeat intervals. The last values are perhaps out of date."""
 
     resumable = True
 
 
 class StreamEnded(MxgwClientError):
-    """A stream is over. When `resumable` is True, another one, started `after(stream.position)`, can go on."""
+    """A stream has ended.
+
+    When `resumable` is True, open another stream with `start=after(stream.position)` to go on.
+    """
 
 
 class ConnectionLost(StreamEnded):
-    """The connection broke; the session stays open for its lease or detach grace."""
+    """The connection broke. The session stays open until its lease or detach grace runs out."""
 
     resumable = True
 
 
 class GatewayDraining(StreamEnded):
-    """The gateway shuts down in an orderly way; open the stream again after `retry_after_s`."""
+    """The gateway is shutting down. Open the stream again after `retry_after_s` seconds."""
 
     resumable = True
 
 
 class HistoryUnavailable(StreamEnded):
-    """The gateway's history store did not return events it had announced. The resumed stream names them in a Gap."""
+    """The gateway's store of older events failed to return events that it should have.
+
+    When the stream is resumed, a Gap names these events.
+    """
 
     resumable = True
 
 
 class SubscriberOverflow(StreamEnded):
-    """This reader fell further behind than its limit: read faster, ask for another policy, or raise the limit."""
+    """The lag of this subscriber went beyond its limits. Read faster, choose another policy, or raise the limits."""
 
     resumable = True
 
 
 class SessionEnded(StreamEnded):
-    """The session itself is over, with all its registrations and items; open a new one."""
+    """The session has ended, and all its registrations and items with it. Open a new session."""
 
 
 class SessionClosed(SessionEnded):
@@ -296,19 +318,19 @@ class SessionClosed(SessionEnded):
 
 
 class LeaseExpired(SessionEnded):
-    """Neither a call nor a subscriber used the session for as long as its lease."""
+    """The lease ran out, because neither a call nor a subscriber used the session."""
 
 
 class DetachGraceExpired(SessionEnded):
-    """No subscriber attached again within the detach grace."""
+    """The last subscriber left, and no other one attached before the detach grace ran out."""
 
 
 class WorkerLost(SessionEnded):
-    """The session lost its worker process; last values are stale."""
+    """The session ended because its worker failed. The last values are out of date."""
 
 
 class WorkerExited(WorkerLost):
-    """The worker process ended."""
+    """The worker process ended by itself or was killed."""
 
 
 class WorkerSilent(WorkerLost):
@@ -316,11 +338,11 @@ class WorkerSilent(WorkerLost):
 
 
 class WorkerBroken(WorkerLost):
-    """The worker broke its protocol."""
+    """The worker sent a message that breaks the protocol between worker and gateway."""
 
 
 class OverflowFailFast(SessionEnded):
-    """A subscriber fell behind, and its overflow policy ends the session in that case."""
+    """The overflow policy of a subscriber ended the session, because the subscriber was too far behind."""
 
 
 class KilledByOperator(SessionEnded):
@@ -332,4 +354,4 @@ class AccessRevoked(SessionEnded):
 
 
 class GatewayShutdown(SessionEnded):
-    """The gateway ended, and the session with it."""
+    """The gateway was shut down, which ended the session."""

@@ -1,8 +1,8 @@
-"""The four MXAccess events as typed views, alone and in batches.
+"""The four MXAccess events as Python objects, and batches of them.
 
-A view holds the protobuf event and converts a field only when it is read, so that unread fields cost nothing. Only
-`sequence` is copied at once: nearly every application needs it to keep its position, and reading an attribute is five
-times faster than calling a property. Views stay valid for as long as they are kept.
+An object, called a view, keeps the protobuf event and converts a field only when the application reads it, so that
+other fields cost nothing. Only `sequence` is copied at once, because nearly every application reads it, and reading an
+attribute is five times faster than calling a property. A view never becomes invalid.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from mxgw_client.values import Status, moment, statuses_from_messages, value_of
 
 
 class StreamContext:
-    """What all events of one stream share: their epoch, and the references of the session's items."""
+    """The facts that all events of one stream have in common: their epoch and the references of the session's items."""
 
     __slots__ = ("epoch", "references")
 
@@ -30,9 +30,9 @@ class StreamContext:
 
 
 class EventView:
-    """What the four events have in common. `raw` is the contract's message.
+    """The properties that all kinds of events have. `raw` is the protobuf message of the event.
 
-    Views are made by `view_of`, which sets their attributes: a constructor would make that a quarter slower.
+    There is no `__init__`: `view_of` sets the attributes of a new view, which is faster by a quarter.
     """
 
     __slots__ = ("_context", "raw", "sequence")
@@ -43,42 +43,46 @@ class EventView:
 
     @property
     def position(self) -> Position:
-        """The position of this event: a stream started `after` it begins with the next one."""
+        """The position of this event. A stream with `start=after(position)` begins with the next event."""
         return Position(self._context.epoch, self.sequence)
 
     @property
     def item_handle(self) -> int:
-        """The handle of the item; 0 when the event belongs to none."""
+        """The handle of the item; 0 when the event belongs to no item."""
         return self.raw.item_handle
 
     @property
     def item_serial(self) -> int:
-        """The serial of the item. Unlike its handle, no other item of the epoch ever has it; see `Item.serial`."""
+        """The serial of the item. No other item of the epoch ever has this serial, while handles are used again."""
         return self.raw.item_serial
 
     @property
     def server_handle(self) -> int:
-        """The Register handle the item belongs to."""
+        """The server handle (from Register) to which the item belongs."""
         return self.raw.server_handle
 
     @property
     def reference(self) -> str:
-        """The reference with which this session object added the item; empty when another one added it."""
+        """The reference of the item, such as `Tank01.Level`.
+
+        It is known for items that this session object added, or that existed when it attached to the session. For other
+        items it is empty.
+        """
         return self._context.references.lookup(self.raw.item_serial)
 
     @property
     def worker_time(self) -> datetime:
-        """When the worker got the event from MXAccess (UTC, by the worker's clock)."""
+        """When the worker got the event from its backend, in UTC by the clock of the worker's machine."""
         return moment(self.raw.worker_time)
 
     @property
     def statuses(self) -> tuple[Status, ...]:
-        """The MXSTATUS_PROXY array."""
+        """The statuses that MXAccess sent with the event (the MXSTATUS_PROXY array)."""
         return ()
 
     @property
     def ok(self) -> bool:
-        """Whether no status is a failure. If False, the value must not replace a good one that came before."""
+        """True when no status is a failure. When it is False, do not replace an earlier good value by this value."""
         return all(status.ok for status in self.statuses)
 
     def __repr__(self) -> str:
@@ -87,37 +91,41 @@ class EventView:
 
 
 class DataChange(EventView):
-    """OnDataChange."""
+    """The event OnDataChange: the value of an item has changed."""
 
     __slots__ = ()
 
     @property
     def value(self) -> PyValue:
         """The value; None when the source sent none."""
-        # In a oneof only the field that is set can differ from its default, so a field that is not 0 or False is the
-        # value. Asking which field is set costs as much as reading four, so that comes last.
+        # The value is in one field of a protobuf oneof, and all other fields of the oneof read as 0 or False. A field
+        # that reads as something else is therefore the value. Reading four fields costs as much as one call of
+        # WhichOneof, which `value_of` makes for the remaining values.
         message = self.raw.data_change.value
         return message.double or message.float or message.integer or message.boolean or value_of(message)
 
     @property
     def quality(self) -> Quality:
-        """The OPC class of the quality: good, uncertain or bad."""
+        """The quality in the classes of OPC: good, uncertain or bad."""
         return Quality(self.raw.data_change.quality)
 
     @property
     def raw_quality(self) -> int:
-        """The quality as the source gave it."""
+        """The quality as the number that the source sent."""
         return self.raw.data_change.raw_quality
 
     @property
     def source_time(self) -> datetime | None:
-        """The source's time in UTC; None when it sent none, or one that is no valid time (see `raw_source_time`)."""
+        """The time of the value by the clock of the source, in UTC.
+
+        None when the source sent no time, or a text that is no valid time; `raw_source_time` is this text.
+        """
         change = self.raw.data_change
         return moment(change.source_time) if change.HasField("source_time") else None
 
     @property
     def raw_source_time(self) -> str:
-        """The source's time as text; empty unless the source sent text."""
+        """The time of the value as the text that the source sent; empty when the source did not send a text."""
         return self.raw.data_change.raw_source_time
 
     @property
@@ -130,28 +138,28 @@ class DataChange(EventView):
 
     @property
     def is_good(self) -> bool:
-        """Whether the value may be used as current: no failure status and good quality."""
+        """True when the value can be used: no status is a failure, and the quality is good."""
         return self.raw.data_change.quality == values_pb2.QUALITY_GOOD and self.ok
 
 
 class WriteComplete(EventView):
-    """OnWriteComplete, paired with its write by the worker."""
+    """The event OnWriteComplete. The worker finds the write to which it belongs."""
 
     __slots__ = ()
 
     @property
     def write_id(self) -> int:
-        """The `WriteResult.write_id` of the write that completed; 0 when the worker knows no open write of the item."""
+        """The `WriteResult.write_id` of the write that completed; 0 when the worker knows no such write of the item."""
         return self.raw.write_complete.write_id
 
     @property
     def missing(self) -> bool:
-        """True when no completion came in time. The outcome of the write is then unknown; count it as failed."""
+        """True when MXAccess sent no completion in time. Whether the write took effect is then unknown."""
         return self.raw.write_complete.missing
 
     @property
     def pairing_uncertain(self) -> bool:
-        """True when an earlier write of the item has no completion: this one may belong to that write."""
+        """True when this completion perhaps belongs to an earlier write of the item, which got none in time."""
         return self.raw.write_complete.pairing_uncertain
 
     @property
@@ -160,13 +168,13 @@ class WriteComplete(EventView):
 
     @property
     def ok(self) -> bool:
-        """Whether the write succeeded for certain: its completion came and has no failure."""
+        """True when the write succeeded: its completion came, and no status is a failure."""
         complete = self.raw.write_complete
         return not complete.missing and all(status.success for status in complete.statuses)
 
 
 class OperationComplete(EventView):
-    """OperationComplete, which follows Suspend."""
+    """The event OperationComplete, which MXAccess sends after Suspend."""
 
     __slots__ = ()
 
@@ -176,29 +184,29 @@ class OperationComplete(EventView):
 
 
 class BufferedDataChange(EventView):
-    """OnBufferedDataChange: several values of one item as parallel lists, in the order in which they came."""
+    """The event OnBufferedDataChange: several values of one item, oldest first, in lists of equal length."""
 
     __slots__ = ()
 
     @property
     def values(self) -> list[PyValue]:
-        """The values; element n belongs to `raw_qualities[n]` and `source_times[n]`."""
+        """The values. `raw_qualities[n]` and `source_times[n]` belong to `values[n]`."""
         values = value_of(self.raw.buffered_data_change.value)
         return list(values) if isinstance(values, list) else [values]
 
     @property
     def raw_qualities(self) -> list[int]:
-        """The qualities as the source gave them."""
+        """The qualities as the numbers that the source sent."""
         return list(self.raw.buffered_data_change.raw_qualities)
 
     @property
     def source_times(self) -> list[datetime]:
-        """The source's times in UTC."""
+        """The times of the values by the clock of the source, in UTC."""
         return [moment(stamp) for stamp in self.raw.buffered_data_change.source_times]
 
     @property
     def raw_data_type(self) -> int:
-        """The native MxDataType number."""
+        """The data type of the values as a native MxDataType number; see `DataType`."""
         return self.raw.buffered_data_change.raw_data_type
 
     @property
@@ -207,7 +215,7 @@ class BufferedDataChange(EventView):
 
 
 class UnknownEvent(EventView):
-    """An event of a kind this release of the client does not know; `raw` has it."""
+    """An event of a kind that this release of the client does not know; its fields are in `raw`."""
 
     __slots__ = ()
 
@@ -215,7 +223,7 @@ class UnknownEvent(EventView):
 Event: TypeAlias = DataChange | WriteComplete | OperationComplete | BufferedDataChange | UnknownEvent
 
 DATA_CHANGE = events_pb2.EVENT_KIND_DATA_CHANGE
-# The view classes of the other kinds.
+# Key: a kind of event, except data change. Value: the class of its views.
 OTHERS: dict[int, type[Event]] = {
     events_pb2.EVENT_KIND_WRITE_COMPLETE: WriteComplete,
     events_pb2.EVENT_KIND_OPERATION_COMPLETE: OperationComplete,
@@ -224,10 +232,10 @@ OTHERS: dict[int, type[Event]] = {
 
 
 def view_of(raw: events_pb2.Event, context: StreamContext) -> Event:
-    """Return the view of an event.
+    """Return a new view of an event.
 
-    `EventBatch.__iter__` and `EventStream.__anext__`, which run for every event, repeat these lines: calling this
-    function would double the cost.
+    `EventBatch.__iter__` and `EventStream.__anext__` contain a copy of these lines instead of a call of this function.
+    They run for every event, and a call would double their cost.
     """
     view = DataChange() if raw.kind == DATA_CHANGE else OTHERS.get(raw.kind, UnknownEvent)()
     view.raw, view._context, view.sequence = raw, context, raw.sequence
@@ -235,9 +243,10 @@ def view_of(raw: events_pb2.Event, context: StreamContext) -> Event:
 
 
 class EventBatch(Sequence[Event]):
-    """Consecutive events as they came in one message: oldest first, never empty.
+    """The events of one message, oldest first; never empty.
 
-    Indexing and iterating make a new view each time. `raw` has the contract's messages, to read them without views.
+    Each access by index and each iteration makes new views. `raw` is the list of the protobuf messages, for programs
+    that need no views.
     """
 
     __slots__ = ("_context", "raw")
@@ -248,17 +257,17 @@ class EventBatch(Sequence[Event]):
 
     @property
     def context(self) -> StreamContext:
-        """What the events of its stream share."""
+        """The epoch of the events and the references of the session's items."""
         return self._context
 
     @property
     def first_sequence(self) -> int:
-        """Sequence of the first event."""
+        """The sequence of the first event."""
         return self.raw[0].sequence
 
     @property
     def last_sequence(self) -> int:
-        """Sequence of the last event."""
+        """The sequence of the last event."""
         return self.raw[-1].sequence
 
     @property
@@ -267,7 +276,7 @@ class EventBatch(Sequence[Event]):
         return Position(self._context.epoch, self.last_sequence)
 
     def after(self, sequence: int) -> EventBatch:
-        """Return the rest of the batch after the event with this `sequence`, which must not be the last one."""
+        """Return the events that follow the event with this `sequence`, which must not be the last of the batch."""
         return self[1 + next(n for n, raw in enumerate(self.raw) if raw.sequence == sequence) :]
 
     def __len__(self) -> int:

@@ -1,4 +1,4 @@
-"""The frames of a stream that are not events: what the gateway reports about the stream itself."""
+"""The control frames: the items of a stream that are not events but report something about the stream itself."""
 
 from __future__ import annotations
 
@@ -19,11 +19,18 @@ from mxgw_client.values import Status, moment, statuses_from_messages, value_of
 class StreamOpened:
     """The first frame of every stream.
 
-    `position` is where the stream begins: the first event has a greater sequence. `was_resuming`: the request named a
-    position. `recovered` is about such a request only: True means that every event after the position up to
-    `head_sequence` follows, False that a Gap names those that do not. `head_sequence` and `oldest_sequence` are the
-    newest and the oldest event that the gateway holds, `horizon_s` is for how many seconds it holds events at the
-    present rate (None: not known). `policy` names the overflow policy in force.
+    Attributes:
+        position: the place where the stream begins; its first event has a greater sequence.
+        head_sequence: the sequence of the newest event that the gateway holds.
+        oldest_sequence: the sequence of the oldest event that the gateway holds.
+        was_resuming: True when the request named a position after which to begin.
+        recovered: set only when `was_resuming` is True. True means that all events after the requested position up to
+            `head_sequence` follow; False means that some are lost and a Gap names them.
+        heartbeat_interval_s: after this many seconds without another frame the gateway sends a Heartbeat.
+        policy: the name of the overflow policy of this stream.
+        horizon_s: at the present rate of events, the gateway holds the events of this many seconds; None when it is not
+            known.
+        subscriber_id: the id of this stream in lists of subscribers.
     """
 
     position: Position
@@ -39,11 +46,18 @@ class StreamOpened:
 
 @dataclass(frozen=True, slots=True)
 class Gap:
-    """Events were lost here; read the items that matter again.
+    """Some events at this place of the stream are lost. Read the items again whose present value matters.
 
-    `first_lost`, `last_lost` (inclusive) and `count` are 0 when they are not known. When `count` is less than the
-    range, only a part of the range is lost: `lost_ranges` says which, and the rest follows in the next batch. `runs`
-    are the lengths of the parts, lost and kept in turn; empty when the whole range is lost.
+    Attributes:
+        first_lost: the sequence of the first lost event; 0 when it is not known.
+        last_lost: the sequence of the last lost event; 0 when it is not known.
+        count: the number of lost events; 0 when it is not known. It can be less than the range from `first_lost` to
+            `last_lost`. Then only a part of the range is lost, and the other events of the range follow in the next
+            batch; or the range includes sequences that an earlier Gap has named.
+        reason: why the events are lost.
+        detail: an explanation for people.
+        runs: the lengths of the parts of the range, alternately lost and not lost, beginning with a lost part; empty
+            when the whole range is lost. `lost_ranges` returns the same as sequences.
     """
 
     epoch: bytes
@@ -56,7 +70,7 @@ class Gap:
 
     @property
     def lost_ranges(self) -> tuple[tuple[int, int], ...]:
-        """Exactly which events are lost, as inclusive ranges of sequences; empty when that is not known."""
+        """The sequences of the lost events, as pairs (first, last); empty when they are not known."""
         if not self.first_lost or not self.last_lost:
             return ()
         ranges, first = [], self.first_lost
@@ -68,7 +82,7 @@ class Gap:
 
     @property
     def covers_its_range(self) -> bool:
-        """Whether no event of the range will follow, so that a resume may begin after the range."""
+        """True when no event of the range follows any more, so that the stream can be resumed after `last_lost`."""
         if not self.last_lost or self.reason is GapReason.CONFLATED:
             return False
         return self.count in (0, self.last_lost - self.first_lost + 1)
@@ -76,7 +90,7 @@ class Gap:
 
 @dataclass(frozen=True, slots=True)
 class SnapshotItem:
-    """The last known value of one item. `sequence` is that of the event which brought the value."""
+    """The last value of one item in a snapshot. `sequence` is the sequence of the data change with this value."""
 
     server_handle: int
     item_handle: int
@@ -92,7 +106,7 @@ class SnapshotItem:
 
 @dataclass(frozen=True, slots=True)
 class Snapshot:
-    """A part of a snapshot, which has the values as of `position`. A large snapshot comes in several parts."""
+    """The last values of items, as they were at `position`. A large snapshot comes in several of these frames."""
 
     position: Position
     items: tuple[SnapshotItem, ...]
@@ -100,21 +114,24 @@ class Snapshot:
 
 @dataclass(frozen=True, slots=True)
 class SnapshotEnd:
-    """The snapshot is complete; events with a greater sequence follow."""
+    """The snapshot is complete. The events that follow have greater sequences than `position`."""
 
     position: Position
 
 
 @dataclass(frozen=True, slots=True)
 class Progress:
-    """Every event up to `position` was delivered, filtered or covered by a Gap."""
+    """Nothing more comes up to `position`: each event up to there was delivered, filtered out or covered by a Gap."""
 
     position: Position
 
 
 @dataclass(frozen=True, slots=True)
 class Heartbeat:
-    """Sent after a silence. If `source_health` is not GOOD, the last values are stale, even those of good quality."""
+    """The gateway sends this when no other frame was sent for the heartbeat interval.
+
+    When `source_health` is not GOOD, the last values are out of date, even those of good quality.
+    """
 
     position: Position
     head_sequence: int
@@ -125,7 +142,10 @@ class Heartbeat:
 
 @dataclass(frozen=True, slots=True)
 class Draining:
-    """The gateway shuts down and ends this stream within `deadline_s` seconds. Resume `retry_after_s` seconds later."""
+    """The gateway is shutting down and will end this stream within `deadline_s` seconds.
+
+    The stream can be resumed `retry_after_s` seconds after its end.
+    """
 
     retry_after_s: float
     deadline_s: float
@@ -133,10 +153,11 @@ class Draining:
 
 @dataclass(frozen=True, slots=True)
 class StreamCut:
-    """The stream was cut, for the reason in `error`, and comes back by itself. The client makes this frame.
+    """The stream was cut, and the client will open it again. This frame comes from the client, not from the gateway.
 
-    Nothing comes before the next StreamOpened, and until then what was read last may be old. `position` is where the
-    stream will go on, `retry_in_s` the seconds until the first attempt.
+    The next item of the stream is a StreamOpened. Until then the last values are perhaps out of date. `error` says why
+    the stream was cut. The stream will go on after `position`. The first attempt to open it is made in `retry_in_s`
+    seconds.
     """
 
     error: MxgwClientError
@@ -144,7 +165,7 @@ class StreamCut:
     retry_in_s: float
 
 
-# The frames that streams of events and of alarms have in common.
+# The control frames that exist in streams of events and in streams of alarms.
 SharedFrame: TypeAlias = StreamOpened | Gap | Progress | Heartbeat | Draining | StreamCut
 ControlFrame: TypeAlias = SharedFrame | Snapshot | SnapshotEnd
 StreamItem: TypeAlias = Event | ControlFrame
@@ -152,7 +173,7 @@ Frame: TypeAlias = EventBatch | ControlFrame
 
 
 def opened_from_message(message: events_pb2.StreamOpened) -> StreamOpened:
-    """Return the StreamOpened in a message."""
+    """Convert the protobuf message of a StreamOpened."""
     return StreamOpened(
         position=Position(message.epoch, message.from_sequence),
         head_sequence=message.head_sequence,
@@ -167,7 +188,10 @@ def opened_from_message(message: events_pb2.StreamOpened) -> StreamOpened:
 
 
 def frame_from_message(message: event_service_pb2.StreamEventsResponse, context: StreamContext) -> Frame | None:
-    """Return the frame in a message; None for an empty batch or a frame this release does not know."""
+    """Return the frame that a protobuf message contains.
+
+    Return None when the message is an empty batch, or a frame that this release does not know.
+    """
     events = message.events.events
     if events:
         return EventBatch(events, context)

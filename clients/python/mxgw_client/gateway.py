@@ -1,4 +1,4 @@
-"""The connection to a gateway, where a program begins: sessions, alarms, and the gateway itself."""
+"""The connection to a gateway. A program begins with `connect`, and opens sessions and alarm streams from there."""
 
 from __future__ import annotations
 
@@ -37,19 +37,25 @@ def connect(
     timeout_s: float = 30.0,
     max_message_bytes: int = 4 * MIB,
 ) -> Gateway:
-    """Return the gateway at `target` (`host:port`, `[ipv6]:port` or `unix:/path`); `async with` it to connect.
+    """Return a connection to the gateway at `target`. It is opened by `async with`.
 
         async with connect("127.0.0.1:50051") as gateway, gateway.open_session() as session:
             ...
 
-    `tls=True` trusts the system's certificates; `Tls(...)` names files. The API key is sent with every call, and only
-    over TLS, loopback or a Unix socket unless `insecure_api_key` is True. `flow` limits how many bytes of a stream may
-    be on the way (see `Flow`). `timeout_s` is the deadline, in seconds, of calls that name none. `max_message_bytes`
-    must be at least the gateway's `limits.message_bytes`.
+    Args:
+        target: the address of the gateway, as `host:port`, `[ipv6]:port` or `unix:/path`.
+        api_key: the API key to send with every call. It is refused when it would cross a network without TLS, unless
+            `insecure_api_key` is True.
+        tls: True uses TLS and trusts the certificates of the system. `Tls(...)` names other certificates.
+        insecure_api_key: True allows the API key on a network without TLS.
+        flow: how many bytes of a stream can be on their way to the application; see `Flow`.
+        timeout_s: the deadline in seconds of calls that get no `timeout_s` of their own.
+        max_message_bytes: the largest message that is sent or accepted. It must not be less than the setting
+            `limits.message_bytes` of the gateway.
 
     Raises:
-        ConnectionOptionError: an option has no usable value, or two of them contradict each other.
-        ValueError: `target` is no address.
+        ConnectionOptionError: an option has a wrong value, or two options contradict each other.
+        ValueError: `target` is not an address.
     """
     return Gateway(
         ConnectOptions(
@@ -67,13 +73,13 @@ def connect(
 class Gateway:
     """A connection to a gateway; made by `connect`.
 
-    Use it as `async with`, or `open` and `close` it in the same event loop.
+    Use the connection in an `async with` block, or call `open` and `close` in the same event loop.
     """
 
     def __init__(self, options: ConnectOptions) -> None:
         self._options = options
         self._open_calls: Calls | None = None
-        # Runs the reads of the streams, which never raise: the failure of one would end the others.
+        # Runs the tasks that read the streams. These tasks never raise, because a failed task would cancel the others.
         self._tasks: asyncio.TaskGroup | None = None
         self._sessions: weakref.WeakSet[Session] = weakref.WeakSet()
         self._alarm_streams: weakref.WeakSet[AlarmStream] = weakref.WeakSet()
@@ -82,7 +88,7 @@ class Gateway:
         """Connect, and check that a gateway with this contract answers.
 
         Raises:
-            GatewayUnreachable, NotAGateway, Unauthenticated: the text says what was tried and what would help.
+            GatewayUnreachable, NotAGateway, Unauthenticated: the text says what was tried, and what would help.
         """
         if self._open_calls is not None:
             return self
@@ -105,7 +111,10 @@ class Gateway:
             )
 
     async def close(self) -> None:
-        """Close the sessions opened here, their streams, and the connection; idempotent."""
+        """Close all streams and sessions that were made by this object, and then the connection; idempotent.
+
+        Sessions that came from `attach_session`, or were opened with `keep=True`, stay open at the gateway.
+        """
         calls, self._open_calls = self._open_calls, None
         tasks, self._tasks = self._tasks, None
         if calls is None or tasks is None:
@@ -145,15 +154,17 @@ class Gateway:
         keep: bool = False,
         request_id: bytes = b"",
     ) -> Session:
-        """Return a new session; `async with` it to open it, and to close it at the end.
+        """Return a new session. It is opened by `async with`, and closed at the end of the block.
 
-        `client_name` (at most 128 characters) is shown to operators and used for Register. `backend` is one of those in
-        the gateway's settings; empty means the default. `tag` (at most 64 characters) decides which operators see the
-        session. `lease_s` is how many seconds it may be idle before the gateway ends it. With `keep` it stays open at
-        the end, for `attach_session` in a later run.
-
-        A `request_id` (16 to 64 bytes) makes the opening repeatable: opening again with the same id and the same other
-        arguments returns the same session, even in a later run of the program. Without it every call opens a new one.
+        Args:
+            client_name: a name for this program, at most 128 characters. Operators see it, and MXAccess gets it with
+                Register.
+            backend: the name of a backend in the gateway's settings; empty means the default backend.
+            tag: a word, at most 64 characters, by which the gateway decides which operators see the session.
+            lease_s: the gateway ends the session after this many seconds without use; None: the gateway's default.
+            keep: True leaves the session open at the end of the block, for `attach_session` in a later run.
+            request_id: 16 to 64 bytes. Opening a session again with the same id and the same other arguments returns
+                the same session, even in a later run of the program. When it is empty, a new session is opened.
         """
         request = session_service_pb2.OpenSessionRequest(
             client_name=client_name,
@@ -165,7 +176,10 @@ class Gateway:
         return self._session(client_name=client_name, request=request, keep=keep)
 
     def attach_session(self, session_id: str, *, client_name: str = DEFAULT_CLIENT_NAME) -> Session:
-        """Return a session that is open already, for a program that was restarted. Leaving it does not close it."""
+        """Return a session that is already open at the gateway, for example for a program that was restarted.
+
+        The end of `async with`, or `close`, does not end such a session.
+        """
         return self._session(client_name=client_name, session_id=session_id)
 
     def _session(
@@ -185,7 +199,10 @@ class Gateway:
     async def sessions(
         self, *, include_ended: bool = False, timeout_s: float | None = None
     ) -> AsyncIterator[SessionInfo]:
-        """Yield the sessions the caller may see, oldest first."""
+        """Yield the sessions that the caller is allowed to see, oldest first.
+
+        With `include_ended` also those that have ended and that the gateway still remembers.
+        """
         request = session_service_pb2.ListSessionsRequest(include_ended=include_ended)
         pages = Pages(
             request, lambda: self._calls.unary(self._calls.sessions.ListSessions, request, "ListSessions", timeout_s)
@@ -195,13 +212,13 @@ class Gateway:
                 yield session_from_message(message)
 
     async def close_session(self, session_id: str, *, timeout_s: float | None = None) -> SessionInfo:
-        """Close a session by its id, and return how it ended."""
+        """End the session with this id, and return its last state."""
         request = session_service_pb2.CloseSessionRequest(session_id=session_id)
         answer = await self._calls.unary(self._calls.sessions.CloseSession, request, "CloseSession", timeout_s)
         return session_from_message(answer.session)
 
     async def subscribers(self, session_id: str, *, timeout_s: float | None = None) -> SubscriberList:
-        """Return the readers of a session's events and their lag; does not extend the lease."""
+        """Return the subscribers of a session with their lag. This call does not start the lease again."""
         return await subscribers(self._calls, session_id, timeout_s)
 
     # Alarms
@@ -217,14 +234,14 @@ class Gateway:
         resume: ResumePolicy | None = RESUME,
         heartbeat_interval_s: float | None = None,
     ) -> AlarmStream:
-        """Return the stream of the plant's alarms (plugin `alarms`): the active ones, then every change.
+        """Return a stream of the plant's alarms: first the active alarms, then every change. Needs the plugin alarms.
 
             active = AlarmList()
             async with gateway.alarms() as stream:
                 async for item in stream:
                     active.apply(item)
 
-        `wanted` selects alarms (None: all). The other arguments are as in `Session.events`.
+        `wanted` selects the alarms; None means all alarms. The other arguments are the same as in `Session.events`.
         """
         calls, tasks = self._calls, self._tasks
         assert tasks is not None
@@ -243,7 +260,7 @@ class Gateway:
     async def active_alarms(
         self, *, wanted: AlarmFilter | None = None, timeout_s: float | None = None
     ) -> AsyncIterator[Alarm]:
-        """Yield the active alarms in the order of their references. `wanted` selects some of them (None: all)."""
+        """Yield the active alarms, sorted by reference. `wanted` selects the alarms; None means all alarms."""
         request = alarm_service_pb2.QueryActiveAlarmsRequest(filter=(wanted or AlarmFilter()).to_message())
         pages = Pages(
             request,
@@ -256,10 +273,10 @@ class Gateway:
     async def acknowledge_alarms(
         self, *references: str, comment: str = "", operator: str = "", timeout_s: float | None = None
     ) -> list[Acknowledgement]:
-        """Acknowledge alarms by their references, and return one result for each, in the same order.
+        """Acknowledge the alarms with these references. Return one result per reference, in the same order.
 
-        A refused acknowledgement does not raise; see `Acknowledgement.outcome`. The source gets `comment` and
-        `operator`, the name of the person for whom the program acts.
+        When the source refuses an acknowledgement, nothing is raised; check `Acknowledgement.outcome`. The source gets
+        `comment` and `operator`. `operator` is the name of the person for whom the program acts.
         """
         request = alarm_service_pb2.AcknowledgeAlarmRequest(references=references, comment=comment, operator=operator)
         answer = await self._calls.unary(self._calls.alarms.AcknowledgeAlarm, request, "AcknowledgeAlarm", timeout_s)
@@ -270,13 +287,13 @@ class Gateway:
     # The gateway itself
 
     async def info(self, *, timeout_s: float | None = None) -> GatewayInfo:
-        """Return the gateway's version, plugins, backends and limits (`raw.limits`)."""
+        """Return the version, plugins and backends of the gateway, and its limits in `raw.limits`."""
         request = gateway_service_pb2.GetGatewayInfoRequest()
         answer = await self._calls.unary(self._calls.gateway.GetGatewayInfo, request, "GetGatewayInfo", timeout_s)
         return gateway_from_message(answer)
 
     async def ping(self, *, timeout_s: float | None = None) -> Pong:
-        """Send a ping to the gateway."""
+        """Measure the round trip to the gateway."""
         return await ping(self._calls, "", timeout_s)
 
     def __repr__(self) -> str:

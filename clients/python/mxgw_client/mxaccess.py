@@ -1,8 +1,10 @@
-"""The 18 methods of LMXProxyServer as typed calls.
+"""The 18 methods of LMXProxyServer (MXAccess) as Python methods.
 
-An HRESULT other than 0 raises `MxAccessError`; everything else is as in MXAccess
-(docs/reference/mxaccess.md#methods). The session keeps the handles: it registers once, on first use, and every method
-takes an `Item` or a bare handle.
+They behave as in MXAccess (docs/reference/mxaccess.md#methods), except that an HRESULT other than 0 raises
+`MxAccessError`. The session calls Register by itself when it first needs a server handle. Methods for an item accept
+an `Item` or the number of an item handle.
+
+This module has more than 400 lines, because the methods form one list.
 """
 
 from __future__ import annotations
@@ -23,7 +25,8 @@ from mxgw_client.values import Status, statuses_from_messages
 
 ItemLike: TypeAlias = Item | int
 
-# The client waits this much longer than the gateway, so that the gateway's own error, which says more, comes first.
+# The client waits for an answer this many seconds longer than the gateway waits for the worker. When the worker does
+# not answer, the client then gets the error of the gateway, which says more than an expired deadline.
 ANSWER_MARGIN_S = 1.0
 
 _ADVICE = {
@@ -33,14 +36,14 @@ _ADVICE = {
 
 
 class _Handles(TypedDict):
-    """The two fields that name an item in a command."""
+    """The two handles that name an item in a command."""
 
     server_handle: int
     item_handle: int
 
 
 class MxAccess:
-    """The single calls. `BulkCalls` adds those of many items, `Session` opening, closing and events."""
+    """The methods of MXAccess. `BulkCalls` adds calls for many items; `Session` adds opening, closing and events."""
 
     def __init__(self, calls: Calls, client_name: str) -> None:
         self._calls = calls
@@ -54,14 +57,15 @@ class MxAccess:
 
     @property
     def server_handle(self) -> int | None:
-        """The handle of the first registration; None before the first use."""
+        """The server handle that methods use by default; None until the session has registered."""
         return self._server_handle
 
     async def register(self, client_name: str = "", *, timeout_s: float | None = None) -> int:
-        """Register and return a server handle.
+        """Register, and return the new server handle.
 
-        Only programs that need several registrations, or choose when to register, call this: the other methods register
-        when there is no handle yet. The first handle is the default of all methods; pass others as `server_handle=`.
+        Most programs need not call this, because the other methods register when there is no server handle yet. The
+        handle of the first registration is the default of all methods. A program with several registrations passes the
+        other handles as `server_handle`.
         """
         command = commands_pb2.MxCommand(
             register=commands_pb2.RegisterCommand(client_name=client_name or self._client_name)
@@ -72,7 +76,7 @@ class MxAccess:
         return handle
 
     async def unregister(self, server_handle: int | None = None, *, timeout_s: float | None = None) -> None:
-        """Unregister: release a server handle (None: the first one) and every item added with it."""
+        """Unregister: release a server handle and every item that was added with it. None means the default handle."""
         handle = self._server_handle if server_handle is None else server_handle
         if handle is None:
             return
@@ -97,7 +101,10 @@ class MxAccess:
     async def add_item(
         self, reference: str, *, server_handle: int | None = None, timeout_s: float | None = None
     ) -> Item:
-        """AddItem. MXAccess accepts a wrong name too; the failure comes later, as the status of a data change."""
+        """Add an item (AddItem).
+
+        MXAccess also accepts a reference that does not exist; the failure then comes as the status of a data change.
+        """
         server = await self._server(server_handle)
         command = commands_pb2.MxCommand(
             add_item=commands_pb2.AddItemCommand(server_handle=server, item_definition=reference)
@@ -107,7 +114,7 @@ class MxAccess:
     async def add_item2(
         self, reference: str, context: str, *, server_handle: int | None = None, timeout_s: float | None = None
     ) -> Item:
-        """AddItem2. `context` is the object to which a relative reference belongs."""
+        """Add an item by a reference relative to the object `context` (AddItem2)."""
         server = await self._server(server_handle)
         command = commands_pb2.MxCommand(
             add_item2=commands_pb2.AddItem2Command(
@@ -119,7 +126,7 @@ class MxAccess:
     async def add_buffered_item(
         self, reference: str, context: str = "", *, server_handle: int | None = None, timeout_s: float | None = None
     ) -> Item:
-        """AddBufferedItem. Once the item is advised, its changes come as `BufferedDataChange` events."""
+        """Add an item whose changes come as `BufferedDataChange` events after it is advised (AddBufferedItem)."""
         server = await self._server(server_handle)
         command = commands_pb2.MxCommand(
             add_buffered_item=commands_pb2.AddBufferedItemCommand(
@@ -137,14 +144,17 @@ class MxAccess:
         return item
 
     async def remove_item(self, item: ItemLike, *, timeout_s: float | None = None) -> None:
-        """RemoveItem. MXAccess may give the handle to another item afterwards."""
+        """Remove an item (RemoveItem). After this, MXAccess can give its handle to another item."""
         command = commands_pb2.RemoveItemCommand(**await self._handles(item))
         serial = self._serial_of(item, command.server_handle)
         await self.invoke(commands_pb2.MxCommand(remove_item=command), timeout_s=timeout_s)
         self._references.remove(serial, command.server_handle, command.item_handle)
 
     def _serial_of(self, item: ItemLike, server_handle: int) -> int:
-        """Return the serial of an item. Call it before RemoveItem, after which the handle may mean another item."""
+        """Return the serial of an item; 0 when it is not known.
+
+        Call this before RemoveItem, because the handle can belong to another item afterwards.
+        """
         return item.serial if isinstance(item, Item) else self._references.serial_of(server_handle, item)
 
     async def _handles(self, item: ItemLike) -> _Handles:
@@ -155,34 +165,43 @@ class MxAccess:
     # Data changes
 
     async def advise(self, item: ItemLike, *, timeout_s: float | None = None) -> None:
-        """Advise: data changes follow. Writes to the item count as an operator's and may need a login."""
+        """Begin to get data changes of an item (Advise).
+
+        MXAccess treats writes to the item as made by a person, so some writes need a login.
+        """
         command = commands_pb2.AdviseCommand(**await self._handles(item))
         await self.invoke(commands_pb2.MxCommand(advise=command), timeout_s=timeout_s)
 
     async def advise_supervisory(self, item: ItemLike, *, timeout_s: float | None = None) -> None:
-        """AdviseSupervisory: data changes follow. Writes to the item count as the program's own and need no login."""
+        """Begin to get data changes of an item (AdviseSupervisory).
+
+        MXAccess treats writes to the item as made by the program itself, so they need no login.
+        """
         command = commands_pb2.AdviseSupervisoryCommand(**await self._handles(item))
         await self.invoke(commands_pb2.MxCommand(advise_supervisory=command), timeout_s=timeout_s)
 
     async def un_advise(self, item: ItemLike, *, timeout_s: float | None = None) -> None:
-        """UnAdvise: no more data changes. Wait for the completion of a write of the item first."""
+        """Stop the data changes of an item (UnAdvise).
+
+        When you have written to the item, wait for the completion of the write before you call this.
+        """
         command = commands_pb2.UnAdviseCommand(**await self._handles(item))
         await self.invoke(commands_pb2.MxCommand(un_advise=command), timeout_s=timeout_s)
 
     async def suspend(self, item: ItemLike, *, timeout_s: float | None = None) -> Status:
-        """Suspend an advised item and return the out status; an OperationComplete event follows."""
+        """Suspend an advised item, and return the status that MXAccess answers. An OperationComplete event follows."""
         command = commands_pb2.SuspendCommand(**await self._handles(item))
         return _out_status(await self.invoke(commands_pb2.MxCommand(suspend=command), timeout_s=timeout_s))
 
     async def activate(self, item: ItemLike, *, timeout_s: float | None = None) -> Status:
-        """Activate a suspended item and return the out status."""
+        """Activate a suspended item, and return the status that MXAccess answers."""
         command = commands_pb2.ActivateCommand(**await self._handles(item))
         return _out_status(await self.invoke(commands_pb2.MxCommand(activate=command), timeout_s=timeout_s))
 
     async def set_buffered_update_interval(
         self, interval_ms: int, *, server_handle: int | None = None, timeout_s: float | None = None
     ) -> None:
-        """SetBufferedUpdateInterval: how often buffered data changes are sent, in milliseconds."""
+        """Set the time between two buffered data changes of an item, in milliseconds (SetBufferedUpdateInterval)."""
         server = await self._server(server_handle)
         command = commands_pb2.MxCommand(
             set_buffered_update_interval=commands_pb2.SetBufferedUpdateIntervalCommand(
@@ -203,15 +222,16 @@ class MxAccess:
         data_type: DataType | None = None,
         timeout_s: float | None = None,
     ) -> WriteResult:
-        """Write: the item must be advised and its first data change must have come.
+        """Write a value to an item (Write). The item must be advised, and its first data change must have come.
 
-        With `wait` the call returns when the write has completed. Without it the call returns when the write was
-        accepted; whether it succeeds is in the WriteComplete event with the same `write_id`. `data_type` is needed
-        only where one Python type stands for several of MXAccess, such as DataType.FLOAT and DOUBLE for float.
+        With `wait` the call returns when the write has completed. Otherwise the call returns when the write was
+        accepted; the WriteComplete event with the same `write_id` then says whether the write succeeded. `data_type`
+        chooses the type in MXAccess when a Python type stands for several, for example DataType.FLOAT or DOUBLE for a
+        Python float.
 
         Raises:
-            MxAccessError: the write was not accepted (the item is not advised, or its type is not known yet).
-            WriteFailed: `wait` was given, and the write completed with a failure or no completion came.
+            MxAccessError: the write was not accepted: the item is not advised, or its type is not known yet.
+            WriteFailed: `wait` is True, and the write completed with a failure or its completion did not come.
         """
         command = commands_pb2.WriteCommand(
             **await self._handles(item),
@@ -234,7 +254,10 @@ class MxAccess:
         data_type: DataType | None = None,
         timeout_s: float | None = None,
     ) -> WriteResult:
-        """Write2: like `write`, with `time` as the source time of the value. A naive `time` is UTC."""
+        """Write a value with `time` as its source time (Write2). The rest is as in `write`.
+
+        A `time` without a time zone is taken as UTC.
+        """
         command = commands_pb2.Write2Command(
             **await self._handles(item),
             value=to_value(value, data_type),
@@ -257,9 +280,10 @@ class MxAccess:
         data_type: DataType | None = None,
         timeout_s: float | None = None,
     ) -> WriteResult:
-        """WriteSecured: like `write`, with the id of a user, and that of a verifier where one is required.
+        """Write a value in the name of a user, and of a verifier if the item needs one (WriteSecured).
 
-        A plain write that needs a user fails with the status detail 1012; one that needs a verifier too, with 1013.
+        The ids of user and verifier come from `authenticate_user`. The rest is as in `write`. A plain `write` to an
+        item that needs a user fails with the status detail 1012; when the item also needs a verifier, with 1013.
         """
         command = commands_pb2.WriteSecuredCommand(
             **await self._handles(item),
@@ -284,7 +308,10 @@ class MxAccess:
         data_type: DataType | None = None,
         timeout_s: float | None = None,
     ) -> WriteResult:
-        """WriteSecured2: like `write_secured`, with `time` as the source time of the value. A naive `time` is UTC."""
+        """Write a value in the name of a user, with `time` as its source time (WriteSecured2).
+
+        The rest is as in `write_secured`. A `time` without a time zone is taken as UTC.
+        """
         command = commands_pb2.WriteSecured2Command(
             **await self._handles(item),
             current_user_id=user_id,
@@ -316,11 +343,12 @@ class MxAccess:
     async def authenticate_user(
         self, user: str, password: str, *, server_handle: int | None = None, timeout_s: float | None = None
     ) -> int:
-        """AuthenticateUser: return the user id for writes.
+        """Log a user in, and return the user id for writes (AuthenticateUser).
+
+        A Galaxy without security accepts any name; see docs/reference/mxaccess.md#logins.
 
         Raises:
-            LoginFailed: MXAccess answered 0. (A Galaxy without security accepts any name, see
-                docs/reference/mxaccess.md#logins.)
+            LoginFailed: MXAccess did not accept the user or the password.
         """
         server = await self._server(server_handle)
         command = commands_pb2.MxCommand(
@@ -334,28 +362,31 @@ class MxAccess:
     async def archestra_user_to_id(
         self, user_guid: str, *, server_handle: int | None = None, timeout_s: float | None = None
     ) -> int:
-        """ArchestrAUserToId: return the user id, for writes, of the user with this GUID."""
+        """Return the user id for writes of the user with this GUID (ArchestrAUserToId)."""
         server = await self._server(server_handle)
         command = commands_pb2.MxCommand(
             archestra_user_to_id=commands_pb2.ArchestraUserToIdCommand(server_handle=server, user_guid=user_guid)
         )
         return _handle(await self.invoke(command, timeout_s=timeout_s), "user_id")
 
-    # What all methods above are made of
+    # The call that all methods above use
 
     async def invoke(
         self, command: commands_pb2.MxCommand, *, timeout_s: float | None = None, request_id: bytes = b""
     ) -> commands_pb2.MxReply:
-        """Send one command as it is and return MXAccess's reply. All other methods use this one.
+        """Send one protobuf command, and return the reply of MXAccess. All other methods call this method.
 
-        `timeout_s` is the command's deadline at the gateway, which allows no more than its own limit (30 s by default).
-        A write is sent with a request id: when its answer is lost it is sent again, until the deadline, and is carried
-        out only once. Pass a `request_id` (16 to 64 bytes, writes only) to repeat the write yourself, with the same id.
+        `timeout_s` is the deadline of the command at the gateway. The gateway shortens it to its own limit (30 s by
+        default).
+
+        Every write is sent with a request id. When its answer is lost, the write is sent again until the deadline, and
+        it is carried out only once. Pass your own `request_id` (16 to 64 bytes, for writes only) when your program
+        wants to be able to repeat the write later.
 
         Raises:
-            MxAccessError: the reply's HRESULT is not 0.
-            CommandTimedOut: no answer in time, so the outcome is unknown.
-            MxgwClientError: the gateway refused; see `errors`.
+            MxAccessError: the HRESULT of the reply is not 0, or the reply has another reason for a failure.
+            CommandTimedOut: no answer came before the deadline. The outcome is unknown.
+            MxgwClientError: the gateway refused the command; see `errors`.
         """
         deadline_s = self._calls.deadline_s(timeout_s)
         request = command_service_pb2.InvokeRequest(session_id=self._session_id, command=command, request_id=request_id)

@@ -1,4 +1,4 @@
-"""How to connect: the address, TLS, the API key, flow control, and the gRPC channel options that follow from them."""
+"""The options of a connection: address, TLS, API key and flow control, and the gRPC channel options made from them."""
 
 from __future__ import annotations
 
@@ -18,17 +18,17 @@ MIB = 1024 * 1024
 
 @dataclass(frozen=True, slots=True)
 class Target:
-    """A gateway's address. `is_local` is True for loopback addresses and Unix sockets: nothing leaves the machine."""
+    """The address of a gateway. `is_local` is True for loopback addresses and Unix sockets."""
 
     text: str
     is_local: bool
 
     @classmethod
     def parse(cls, text: str) -> Self:
-        """Return the target of `host:port`, `[ipv6]:port` or `unix:/path`.
+        """Parse an address of the form `host:port`, `[ipv6]:port` or `unix:/path`.
 
         Raises:
-            ValueError: the text is none of these; the message says what is missing.
+            ValueError: the text has another form; the message says what is missing.
         """
         if text.startswith("unix:"):
             if not text.removeprefix("unix:").startswith("/"):
@@ -55,14 +55,16 @@ def _is_loopback(host: str) -> bool:
 
 
 class Flow(enum.Enum):
-    """How many bytes of a stream the connection takes in before the application reads them.
+    """How many bytes of a stream the gateway can send before the application has read them.
 
-    BOUNDED keeps HTTP/2's first window of 64 KiB per stream. The gateway notices a reader that falls behind within
-    about 100 KiB, so the lag it reports is right and its overflow policy acts in time. A stream then carries at most
-    64 KiB per round trip, for example 6 MiB/s at 10 ms.
-    FAST lets gRPC grow the window, so that a stream gets the whole bandwidth of a connection with long round trips.
-    About 4 MiB of events of a stalled reader may then be on the way: the gateway has sent them and does not count them
-    as lag, and the application has not read them.
+    BOUNDED: at most 64 KiB per stream, the first window of HTTP/2. When a reader falls behind, the gateway notices this
+    within about 100 KiB, so that the lag that it reports is correct and its overflow policy acts in time. The price is
+    that a stream carries at most 64 KiB per round trip, for example 6 MiB/s at 10 ms.
+
+    FAST: gRPC enlarges the window, so that a stream can use the whole bandwidth of a connection with long round trips.
+    When a reader stops reading, up to about 4 MiB of its events have then been sent and not been read. The gateway does
+    not count these events as lag.
+
     Source: measured; docs/client-guide.md, "Flow control".
     """
 
@@ -72,10 +74,10 @@ class Flow(enum.Enum):
 
 @dataclass(frozen=True, slots=True)
 class ApiKey:
-    """An API key, wrapped so that no log, traceback or notebook shows it.
+    """An API key. Its `repr` and `str` do not contain the key, so that no log, traceback or notebook shows it.
 
     Raises:
-        ConnectionOptionError: the key is not one printable ASCII word.
+        ConnectionOptionError: the key is empty, or contains a blank or a character that is not printable ASCII.
     """
 
     value: str = field(repr=False)
@@ -90,11 +92,13 @@ class ApiKey:
 
 @dataclass(frozen=True, slots=True)
 class Tls:
-    """TLS of a connection.
+    """The TLS options of a connection. All files are in PEM format.
 
-    `ca_file` holds the PEM certificates to trust (None: those of the system). `certificate_file` and `key_file` are
-    for gateways that demand a client certificate. `server_name` is the name to expect in the gateway's certificate
-    when it is not the one in the target.
+    Attributes:
+        ca_file: the certificates to trust; None means the certificates that the system trusts.
+        certificate_file: the client certificate, for a gateway that requires one.
+        key_file: the private key of the client certificate.
+        server_name: the name that the certificate of the gateway must have; empty means the host in the address.
     """
 
     ca_file: Path | str | None = None
@@ -106,8 +110,8 @@ class Tls:
         """Read the files and return the channel credentials.
 
         Raises:
-            ConnectionOptionError: a file cannot be read, others may read the key, or certificate and key are not
-                given together.
+            ConnectionOptionError: a file cannot be read, other users are allowed to read the file of the key, or only
+                one of `certificate_file` and `key_file` is set.
         """
         if (self.certificate_file is None) != (self.key_file is None):
             raise ConnectionOptionError("certificate_file and key_file belong together: give both or none")
@@ -129,7 +133,11 @@ def _read(option: str, path: Path | str | None, *, is_secret: bool = False) -> b
 
 @dataclass(frozen=True, slots=True)
 class ConnectOptions:
-    """The arguments of `connect`, checked together. `timeout_s` is the deadline of a call that names none."""
+    """The arguments of `connect`; see there.
+
+    Raises:
+        ConnectionOptionError: the API key would cross a network without TLS, or `timeout_s` is not greater than 0.
+    """
 
     target: Target
     tls: Tls | None = None
@@ -149,14 +157,14 @@ class ConnectOptions:
             raise ConnectionOptionError(f"timeout_s is {self.timeout_s}; it must be greater than 0")
 
     def metadata(self) -> tuple[tuple[str, str], ...]:
-        """Return the metadata to send with every call."""
+        """Return the gRPC metadata of every call: the API key, if there is one."""
         return (("authorization", f"Bearer {self.api_key.value}"),) if self.api_key else ()
 
     def channel_options(self) -> list[tuple[str, int | str]]:
-        """Return the gRPC channel arguments.
+        """Return the options of the gRPC channel.
 
-        The three keepalive values find a dead peer within 15 s, on an idle stream too; two of them alone take 69 s.
-        Source: measured, docs/reference/streams.md#dead-peers.
+        With the three keepalive values gRPC notices a dead gateway within 15 s, even when the stream is quiet. Without
+        `ping_timeout_ms` it takes 69 s. Source: measured, docs/reference/streams.md#dead-peers.
         """
         options: list[tuple[str, int | str]] = [
             ("grpc.keepalive_time_ms", 10_000),
@@ -164,22 +172,23 @@ class ConnectOptions:
             ("grpc.http2.ping_timeout_ms", 5_000),
             ("grpc.max_receive_message_length", self.max_message_bytes),
             ("grpc.max_send_message_length", self.max_message_bytes),
-            # By default gRPC waits up to two minutes between two tries to connect, and fails every call meanwhile. A
-            # stream that resumes has delays of its own (see `resume`), so here they are short. A try that is not
-            # answered is given up after 5 s.
+            # By default gRPC waits up to two minutes between two attempts to connect, and fails every call meanwhile.
+            # The values here make these pauses short, because a stream that resumes makes pauses itself (see `resume`).
+            # An attempt to connect that gets no answer is ended after 5 s.
             ("grpc.initial_reconnect_backoff_ms", 100),
             ("grpc.min_reconnect_backoff_ms", 5_000),
             ("grpc.max_reconnect_backoff_ms", 1_000),
-            # Writes are repeated only with their request id (see `_repeating`), so gRPC's own retries are off.
+            # The retries of gRPC are off. Only calls with a request id are repeated, in the module `_repeating`.
             ("grpc.enable_retries", 0),
             ("grpc.service_config_disable_resolution", 1),
-            # gRPC shares connections to one address unless this is set; one `connect` must not affect another.
+            # Each `connect` gets a TCP connection of its own. By default gRPC shares one among all channels to the same
+            # address, and a failure of one would then affect the others.
             ("grpc.use_local_subchannel_pool", 1),
         ]
         if self.flow is Flow.BOUNDED:
             options.append(("grpc.http2.bdp_probe", 0))
         if self.target.is_local:
-            # An HTTP proxy that the environment names must not see, or break, calls that stay on this machine.
+            # Calls that stay on this machine must not go through an HTTP proxy named in the environment.
             options.append(("grpc.enable_http_proxy", 0))
         if self.tls and self.tls.server_name:
             options.append(("grpc.ssl_target_name_override", self.tls.server_name))

@@ -1,4 +1,4 @@
-"""Places in an event stream, and where a stream may start."""
+"""Places in an event stream, and the places where a stream can start."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ _PREFIX = "mxgw1"
 
 @dataclass(frozen=True, slots=True)
 class Position:
-    """A place in one session's stream: right after the event with this `sequence`.
+    """A place in the event stream of a session: right after the event with this `sequence`.
 
-    An epoch begins with a worker process. Sequences of two epochs must never be compared, so positions have no order
-    and are stored whole: keep `to_text()` beside what the application made of the events, and resume with
+    Positions cannot be compared with `<`, because sequences of two epochs have no order. To go on in a later run of
+    the program, store the text of `to_text()` together with the results of the program, and start the next stream with
     `after(Position.from_text(text))`.
     """
 
@@ -23,15 +23,15 @@ class Position:
     sequence: int
 
     def to_text(self) -> str:
-        """Return one printable word without spaces, for a file, a database column or a log."""
+        """Return the position as a printable text without spaces, for example for a file or a database column."""
         return f"{_PREFIX}.{self.epoch.hex()}.{self.sequence}"
 
     @classmethod
     def from_text(cls, text: str) -> Self:
-        """Return the position that `to_text` wrote.
+        """Return the position of a text that `to_text` returned.
 
         Raises:
-            ValueError: the text is not a position.
+            ValueError: the text is not such a text.
         """
         prefix, _, rest = text.strip().partition(".")
         epoch, _, sequence = rest.partition(".")
@@ -46,12 +46,12 @@ class Position:
         return f"Position({self.to_text()})"
 
     def to_message(self) -> events_pb2.Position:
-        """Return the contract's message."""
+        """Return the protobuf message for this position."""
         return events_pb2.Position(epoch=self.epoch, sequence=self.sequence)
 
     @classmethod
     def from_message(cls, message: events_pb2.Position) -> Self:
-        """Return the position in a message."""
+        """Convert the protobuf message of a position."""
         return cls(message.epoch, message.sequence)
 
 
@@ -59,8 +59,9 @@ class Position:
 class Start:
     """Where a stream begins: one of `Start.OLDEST`, `Start.NOW`, `Start.SNAPSHOT`, or `after(position)`.
 
-    OLDEST begins with the oldest event that the gateway still holds, NOW with the next one. SNAPSHOT sends the last
-    known values (or the active alarms) first, then goes on with the events after them.
+    OLDEST: the stream begins with the oldest event that the gateway still holds. NOW: it begins with the next event
+    that happens. SNAPSHOT: it begins with the last values of all items (or all active alarms), and the events after
+    these values follow.
     """
 
     kind: str
@@ -71,7 +72,7 @@ class Start:
     SNAPSHOT: ClassVar[Start]
 
     def to_message(self) -> event_service_pb2.StartPosition:
-        """Return the contract's message."""
+        """Return the protobuf message for this start place."""
         message = event_service_pb2.StartPosition()
         if self.position is not None:
             message.after.CopyFrom(self.position.to_message())
@@ -90,5 +91,8 @@ Start.SNAPSHOT = Start("snapshot_then_live")
 
 
 def after(position: Position) -> Start:
-    """Return the start right after `position`. A Gap comes first when the gateway no longer holds all that follow."""
+    """Return the start place right after `position`, to resume a stream.
+
+    When the gateway no longer holds all events after `position`, the stream begins with a Gap.
+    """
     return Start("after", position)

@@ -1,7 +1,7 @@
-"""The position of a stream in a file, so that a new process goes on where the old one stopped.
+"""Stores the position of a stream in a file, so that the next run of a program goes on where this run stopped.
 
-The file names session and position. It is replaced as a whole (a new file is written, synced and renamed), so a reader
-finds the old position or the new one, even after a crash of the machine.
+The file contains the session id and the position. Each time, a new file is written, synced to the disk and renamed to
+the old name. The file is therefore never half written: after a crash it has the old or the new position.
 """
 
 from __future__ import annotations
@@ -21,20 +21,22 @@ from mxgw_client.position import Position
 
 log = logging.getLogger(__name__)
 
-# How often the position is written by default. A program that was killed may get the events of that time again.
+# The default time between two writes of the position, in seconds. After a program was killed, its next run can get the
+# events of the last such interval a second time.
 POSITION_INTERVAL_S = 0.2
 
 _VERSION = 1
 _KEY = "mxgw_position_file"
-# A position file is far smaller; a larger one is some other file.
+# A position file has less than 1 KiB. A file larger than this limit is some other file.
 _LARGEST_BYTES = 4096
 
 
 @dataclass(frozen=True, slots=True)
 class StoredPosition:
-    """The content of a position file: resume `session_id` after `position`.
+    """The content of a position file: the next run resumes the session `session_id` after `position`.
 
-    `snapshot_owed`: the stream was stopped before the end of a snapshot, so the next one must begin with a whole one.
+    `snapshot_owed` is True when the stream was stopped in the middle of a snapshot. The next stream must then begin
+    with a complete snapshot.
     """
 
     session_id: str
@@ -46,7 +48,7 @@ def read_position_file(path: Path | str) -> StoredPosition | None:
     """Return the content of a position file; None when there is no such file.
 
     Raises:
-        PositionFileError: the file cannot be read or has other content; the text says what to do.
+        PositionFileError: the file cannot be read, or is no position file; the text says what to do.
     """
     path = Path(path)
     try:
@@ -74,23 +76,24 @@ def _stored_in(raw: bytes) -> StoredPosition | None:
         if not isinstance(session_id, str) or not session_id or not isinstance(text, str):
             return None
         return StoredPosition(session_id, Position.from_text(text), document.get("snapshot_owed") is True)
-    except (ValueError, RecursionError):  # no JSON, no text, or no position
+    except (ValueError, RecursionError):  # the file is not JSON, not UTF-8, or its position is malformed
         return None
 
 
 class PositionFile:
-    """Writes positions to a file, at most one per `interval_s` seconds, and the last one at `close`.
+    """Writes the positions that `note` gets to a file, and the last of them when `close` is called.
 
-    A thread of its own writes and waits for the disk, so that `note` returns at once. With `interval_s` 0 `note` itself
-    writes, and returns when the position is safe on disk. A failure to write is raised by the next `note` or `close`.
+    A separate thread writes the file, at most once per `interval_s` seconds, so that `note` does not wait for the disk.
+    With `interval_s` 0 there is no thread: `note` writes the file itself and returns when the position is on the disk.
+    When a write fails, the next call of `note` or `close` raises the error.
     """
 
     def __init__(self, path: Path | str, session_id: str, interval_s: float) -> None:
-        """Read the file, if there is one; its content is in `stored`.
+        """Read the file if it exists. The attribute `stored` is its content, or None when there is no file.
 
         Raises:
-            PositionFileError: the file is unreadable, has other content, or belongs to another session; or there is no
-                directory to write it to.
+            PositionFileError: the file is unreadable, has other content, or belongs to another session; its directory
+                cannot be written to; or `interval_s` is negative.
         """
         self.path = Path(path)
         self._session_id = session_id
@@ -109,19 +112,21 @@ class PositionFile:
         self._latest = self._written = self.stored
         self._failure: PositionFileError | None = None
         self._writing = threading.Lock()
-        # Wakes the thread: set when there is a position to write, and by `close`.
+        # Wakes the thread that writes. `note` sets it when there is a new position, and `close` to end the thread.
         self._wanted = threading.Event()
         self._closed = threading.Event()
         self._thread: threading.Thread | None = None
-        # Set by `close_when_dropped`.
+        # Closes the file when the stream is garbage collected; None until `close_when_dropped` is called.
         self._finalizer: weakref.finalize[..., object] | None = None
 
     def close_when_dropped(self, stream: object) -> None:
-        """Write the last position and close once `stream` is garbage collected, unless `end` was called before."""
+        """Arrange that the file is closed when `stream` is garbage collected, unless `end` is called before that."""
         self._finalizer = weakref.finalize(stream, _close_quietly, self)
 
     def note(self, position: Position | None, *, snapshot_owed: bool = False) -> None:
-        """Keep `position` for the next write: the application has processed everything up to it.
+        """Store `position`, because the application has processed everything up to it.
+
+        The position reaches the file at the next write (see the class). None is ignored.
 
         Raises:
             PositionFileError: this position, or an earlier one, could not be written.
@@ -152,10 +157,10 @@ class PositionFile:
             self._closed.wait(self._interval_s)
 
     def close(self) -> None:
-        """Write the last position and stop; idempotent. May be called in any thread.
+        """Write the last position and end the thread; idempotent. Any thread is allowed to call this.
 
         Raises:
-            PositionFileError: it could not be written.
+            PositionFileError: the position could not be written.
         """
         self._closed.set()
         self._wanted.set()
@@ -167,10 +172,10 @@ class PositionFile:
             raise self._failure
 
     def end(self, position: Position | None, *, snapshot_owed: bool) -> None:
-        """Note the last position, unless it is None, and close.
+        """Pass the last position to `note`, unless it is None, and close the file.
 
         Raises:
-            PositionFileError: it could not be written.
+            PositionFileError: the position could not be written.
         """
         if self._finalizer is not None:
             self._finalizer.detach()
@@ -197,7 +202,7 @@ class PositionFile:
 
 
 def _close_quietly(file: PositionFile) -> None:
-    """Close the file of a stream that was garbage collected, where no caller could handle an error."""
+    """Close the file of a stream that was garbage collected. A failure is logged, as no caller could handle it."""
     try:
         file.close()
     except PositionFileError as error:
@@ -226,7 +231,8 @@ def _replace(path: Path, stored: StoredPosition) -> None:
         with contextlib.suppress(OSError):
             new.unlink(missing_ok=True)
         raise
-    if os.name != "nt":  # the rename is safe on disk once the directory is
+    # Sync the directory too, because the rename is stored there. (Windows cannot open a directory for this.)
+    if os.name != "nt":
         directory = os.open(path.parent, os.O_RDONLY)
         try:
             os.fsync(directory)

@@ -1,4 +1,4 @@
-"""What the calls of a session return: frozen values that stay valid after the connection is closed."""
+"""The results of calls, as frozen data classes. They stay valid after the connection is closed."""
 
 from __future__ import annotations
 
@@ -24,10 +24,10 @@ from mxgw_client.values import Status, moment, statuses_from_messages, value_of
 
 @dataclass(frozen=True, slots=True)
 class Item:
-    """An item that was added: pass it where a handle is wanted.
+    """An added item. Pass it to all methods for an item.
 
-    MXAccess gives the handle of a removed item to another one. `serial` is never reused by the session's worker; events
-    have it as `item_serial`.
+    After RemoveItem, MXAccess can give the `handle` to another item. The `serial` is never used for another item of the
+    session, and each event of the item has it as `item_serial`.
     """
 
     handle: int
@@ -39,7 +39,11 @@ class Item:
 
 @dataclass(frozen=True, slots=True)
 class ItemOutcome:
-    """The result for one item of a bulk call. `reason` is set when the worker or the gateway failed, not MXAccess."""
+    """The result of a bulk call for one item.
+
+    `hresult` is not 0 when MXAccess failed. `reason` is not empty when the gateway or the worker refused the item or
+    could not process it.
+    """
 
     reference: str
     item_handle: int
@@ -50,14 +54,14 @@ class ItemOutcome:
 
     @property
     def ok(self) -> bool:
-        """Whether the call worked for this item and no status is a failure."""
+        """True when the call succeeded for this item and no status is a failure."""
         return self.hresult == 0 and not self.reason and all(status.ok for status in self.statuses)
 
     def raise_if_failed(self) -> None:
-        """Raise the error that a call for this one item would have raised.
+        """Raise an error when `ok` is False.
 
         Raises:
-            MxAccessError: `ok` is False.
+            MxAccessError: the call failed for this item.
         """
         if not self.ok:
             name = self.reference or f"item {self.item_handle}"
@@ -66,17 +70,17 @@ class ItemOutcome:
 
 @dataclass(frozen=True, slots=True)
 class SubscribeOutcome(ItemOutcome):
-    """The result for one reference of subscribe_bulk; `item` is None when it was refused."""
+    """The result of `subscribe_bulk` for one reference. `item` is None when the reference was refused."""
 
     item: Item | None
 
 
 @dataclass(frozen=True, slots=True)
 class WriteResult:
-    """An accepted write.
+    """A write that MXAccess accepted.
 
     The WriteComplete event of the write has the same `write_id`. `completed` is True when the call waited for the
-    completion and it came; `statuses` are then those of the completion.
+    completion and the completion came. `statuses` are then the statuses of the completion.
     """
 
     item_handle: int
@@ -87,7 +91,7 @@ class WriteResult:
 
 @dataclass(frozen=True, slots=True)
 class WriteOutcome(ItemOutcome):
-    """The result for one item of write_bulk; `write_id` and `completed` are as in `WriteResult`."""
+    """The result of `write_bulk` for one item. `write_id` and `completed` mean the same as in `WriteResult`."""
 
     write_id: int
     completed: bool
@@ -95,10 +99,11 @@ class WriteOutcome(ItemOutcome):
 
 @dataclass(frozen=True, slots=True)
 class Reading(ItemOutcome):
-    """The value of one item at one moment.
+    """The value of one item, as a read returned it.
 
-    `source_time` is the source's time in UTC, None when it sent none. `was_cached` is True when the item was advised
-    already, so that its last data change is the answer.
+    `source_time` is the time of the value by the clock of the source, in UTC; None when the source sent no time.
+    `raw_source_time` is the time as text, if the source sent a text. `was_cached` is True when the session had an
+    advised item with this reference and the value is that of its last data change.
     """
 
     value: PyValue
@@ -110,12 +115,15 @@ class Reading(ItemOutcome):
 
     @property
     def is_good(self) -> bool:
-        """Whether the value may be used as current: the read worked and its quality is good."""
+        """True when the value can be used: the read succeeded, and the quality is good."""
         return self.ok and self.quality is Quality.GOOD
 
 
 def reading_from_message(reference: str, message: commands_pb2.BulkItemResult) -> Reading:
-    """Return the result for one item of read_bulk; its statuses are those of the call, or else those of the value."""
+    """Return the result of `read_bulk` for one item.
+
+    Its statuses are those of the call. When the call has no statuses, they are those of the value.
+    """
     change: events_pb2.DataChange = message.value
     return Reading(
         reference=reference,
@@ -135,8 +143,11 @@ def reading_from_message(reference: str, message: commands_pb2.BulkItemResult) -
 
 @dataclass(frozen=True, slots=True)
 class BrowseNode:
-    """A node in the backend's address space. `reference` is empty when it has no value. Pass `path` to browse() for
-    its children."""
+    """A node of the backend's address space.
+
+    `reference` is the reference to add as an item; it is empty when the node has no value. `browse(path)` returns the
+    children of the node.
+    """
 
     name: str
     path: str
@@ -151,7 +162,7 @@ class BrowseNode:
 
 
 def node_from_message(message: commands_pb2.BrowseNode) -> BrowseNode:
-    """Return the node in a message; its data type is None when not set or unknown to this release."""
+    """Convert the protobuf message of a node. `data_type` is None when it is not set, or unknown to this release."""
     native = message.data_type - 2
     security = values_pb2.MxSecurityClassification
     known = message.security_classification in security.values() and message.security_classification
@@ -171,7 +182,7 @@ def node_from_message(message: commands_pb2.BrowseNode) -> BrowseNode:
 
 @dataclass(frozen=True, slots=True)
 class SessionInfo:
-    """A session as the gateway sees it. Times are UTC."""
+    """The state of a session at the gateway. All times are in UTC."""
 
     session_id: str
     state: SessionState
@@ -191,16 +202,16 @@ class SessionInfo:
     worker_pid: int
     worker_state: WorkerState
     source_health: SourceHealth
-    # Resident memory of the worker; 0 where its platform does not report it.
+    # The resident memory of the worker process; 0 when its operating system does not report it.
     worker_rss_bytes: int = 0
-    # How many seconds the event log reaches back at the present rate; None while that is not known.
+    # At the present rate of events, the event log holds the events of this many seconds; None when it is not known.
     horizon_s: float | None = None
-    # Since when the session has had no subscriber; None while it has one, and when it never had one.
+    # The time at which the last subscriber left; None while there is a subscriber, and when there never was one.
     detached_at: datetime | None = None
 
 
 def session_from_message(message: session_service_pb2.Session) -> SessionInfo:
-    """Return the session in a message."""
+    """Convert the protobuf message of a session."""
     return SessionInfo(
         session_id=message.session_id,
         state=SessionState(message.state),
@@ -228,7 +239,7 @@ def session_from_message(message: session_service_pb2.Session) -> SessionInfo:
 
 @dataclass(frozen=True, slots=True)
 class ItemState:
-    """One item the worker holds. `last_value` is None unless values were asked for and the item has one."""
+    """One item of a session. `last_value` is None when the call did not ask for values, or the item has none yet."""
 
     item: Item
     buffered: bool
@@ -242,7 +253,10 @@ class ItemState:
 
 @dataclass(frozen=True, slots=True)
 class StateOfSession:
-    """The MXAccess state of a session as of `position`: its registrations (server handle to client name) and items."""
+    """The MXAccess state of a session, as it was at `position`: its registrations and items.
+
+    `registrations` maps each server handle to the client name that was registered.
+    """
 
     position: Position
     registrations: dict[int, str]
@@ -250,7 +264,7 @@ class StateOfSession:
 
 
 def item_state_from_message(message: session_service_pb2.ItemState) -> ItemState:
-    """Return the item in a message."""
+    """Convert the protobuf message of an item."""
     return ItemState(
         Item(
             message.item_handle,
@@ -271,7 +285,7 @@ def item_state_from_message(message: session_service_pb2.ItemState) -> ItemState
 
 @dataclass(frozen=True, slots=True)
 class WorkerInfo:
-    """The worker process of a session. `silence_s` is how many seconds ago the gateway last heard from it."""
+    """The worker process of a session. `silence_s` is the number of seconds since its last message to the gateway."""
 
     pid: int
     state: WorkerState
@@ -289,7 +303,7 @@ class WorkerInfo:
 
 
 def worker_from_message(message: session_service_pb2.GetWorkerInfoResponse) -> WorkerInfo:
-    """Return the worker in a message."""
+    """Convert the protobuf message of a worker."""
     return WorkerInfo(
         message.pid,
         WorkerState(message.state),
@@ -309,9 +323,10 @@ def worker_from_message(message: session_service_pb2.GetWorkerInfoResponse) -> W
 
 @dataclass(frozen=True, slots=True)
 class GatewayInfo:
-    """A gateway: its version, plugins and backends; `identity` is who the caller is in its eyes.
+    """The version, plugins and backends of a gateway.
 
-    `plugins` maps names to "loaded", "failed" or "available". `raw` is the contract's message, with all fields.
+    `identity` is the identity that the gateway has found for the caller. `plugins` maps the name of each plugin to
+    "loaded", "failed" or "available". `raw` is the protobuf message with all fields.
     """
 
     version: str
@@ -328,7 +343,7 @@ class GatewayInfo:
 
 
 def gateway_from_message(message: gateway_service_pb2.GetGatewayInfoResponse) -> GatewayInfo:
-    """Return the gateway in a message."""
+    """Convert the protobuf message of a gateway."""
     states = gateway_service_pb2.PluginState
     return GatewayInfo(
         message.version,
@@ -347,7 +362,11 @@ def gateway_from_message(message: gateway_service_pb2.GetGatewayInfoResponse) ->
 
 @dataclass(frozen=True, slots=True)
 class Pong:
-    """The answer to a ping, with times in seconds. `worker_round_trip_s` is None when only the gateway was asked."""
+    """The result of a ping.
+
+    `round_trip_s` is the time from the request to the answer. `worker_round_trip_s` is the time that the worker took to
+    answer the gateway; None when only the gateway was pinged. `gateway_time` is the clock of the gateway, in UTC.
+    """
 
     round_trip_s: float
     worker_round_trip_s: float | None

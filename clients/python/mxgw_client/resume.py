@@ -1,14 +1,17 @@
-"""How a stream comes back by itself after a cut, for events and for alarms alike.
+"""Streams of events and of alarms open again by themselves after their connection was cut.
 
-    ResumePolicy      how long to wait between attempts and when to give up; the application chooses it
-    is_temporary      which errors are a cut only, and which end the stream for good
-    Backoff           counts the attempts since a cut, and says how long to wait before the next one
-    ResumePoint       how far the application has come; decides what the next attempt asks for
-    ResumingStream    puts these together: the frames of one stream, over as many calls as it takes
+    ResumePolicy      set by the application: the delays between attempts to open the stream, and when to give up
+    is_temporary      decides after which errors the client opens the stream again, and which errors end the stream
+    Backoff           counts the attempts since a cut and computes the delay before the next attempt
+    ResumePoint       records how far the application has read, and builds the request of the next attempt from it
+    ResumingStream    uses all of these, and returns the frames of one stream although it makes several calls
 
-Each call is an `Attempt` (`_attempt.py`), which also notices silence. `EventStream` and `AlarmStream` (`streams.py`)
-hand the frames of a `ResumingStream` to the application. The position of a stream is that of the last item the
-application was handed, never of one that was only read, and a resume begins right after it.
+Each call is an `Attempt` (`_attempt.py`), which also detects that the gateway has become silent. `EventStream` and
+`AlarmStream` (`streams.py`) pass the frames of a `ResumingStream` to the application. The position of a stream moves
+when an event or frame is passed to the application, not already when the client reads it from the network. A resumed
+stream begins right after that position.
+
+This module has more than 400 lines, because its parts can only be understood together.
 """
 
 from __future__ import annotations
@@ -45,8 +48,8 @@ from mxgw_client.references import ReferenceMap
 
 log = logging.getLogger(__name__)
 
-# What an attempt may meet until the gateway is there again, has noticed that the old stream is dead, or has taken its
-# workers back.
+# After these errors another attempt makes sense. They come while the gateway is down, has not yet noticed that the old
+# stream is dead, or is adopting its workers after a restart.
 _TEMPORARY = (GatewayUnreachable, CallTimedOut, SessionNotReady, SubscriberExists, SubscriberLimitReached)
 _TEMPORARY_CODES = (grpc.StatusCode.RESOURCE_EXHAUSTED, grpc.StatusCode.CANCELLED)
 # The overflow policy that sends a snapshot after each of its gaps.
@@ -57,21 +60,25 @@ F = TypeVar("F")
 
 @dataclass(frozen=True, slots=True)
 class ResumePolicy:
-    """How a stream comes back by itself after a cut; `resume=None` switches that off.
+    """Says when the client opens a stream again after a cut. With `resume=None` instead, a cut ends the stream.
 
-    The n-th attempt waits a random time up to `first_delay_s * 2**n`, at most `longest_delay_s` (full jitter, so that
-    many clients do not come back at once), and no less than the gateway asks for (`retry_after_s`). Without
-    `maximum_attempts` and `maximum_outage_s` it tries until the gateway says that the session is over.
+    The delay before an attempt is random, so that many clients do not come back at the same moment. It is at most
+    `first_delay_s` before the first attempt, at most twice as long before each further one, and never longer than
+    `longest_delay_s`. When the gateway asks for a pause (`retry_after_s`), the delay comes after that pause. Without
+    `maximum_attempts` and `maximum_outage_s` the client tries until it gets an error that cannot pass, for example that
+    the session has ended.
 
     Attributes:
-        first_delay_s: the longest delay before the first attempt, in seconds.
-        longest_delay_s: no delay is longer than this, whatever the number of attempts.
-        attempt_timeout_s: how long one attempt may take to be answered.
-        maximum_attempts: attempts in a row that fail before the stream ends with the error of the last one.
-        maximum_outage_s: time since the cut after which no other attempt is made.
+        first_delay_s: the upper limit of the random delay before the first attempt, in seconds.
+        longest_delay_s: the upper limit of the random delay before any attempt, in seconds.
+        attempt_timeout_s: how many seconds one attempt waits for the gateway's answer.
+        maximum_attempts: after this many failed attempts in a row the stream ends with the error of the last attempt;
+            None for no limit.
+        maximum_outage_s: no attempt begins later than this many seconds after the cut; the stream ends with the last
+            error instead. None for no limit.
 
     Raises:
-        ConnectionOptionError: a number that cannot work.
+        ConnectionOptionError: a number is not greater than 0, or the first delay is longer than the longest.
     """
 
     first_delay_s: float = 0.2
@@ -94,9 +101,10 @@ class ResumePolicy:
             raise ConnectionOptionError(f"maximum_outage_s is {self.maximum_outage_s}; pass resume=None for none")
 
     def delay_s(self, attempt: int, retry_after_s: float | None, chance: float) -> float:
-        """Return how long to wait before attempt number `attempt` (the first is 0).
+        """Return how many seconds to wait before attempt number `attempt` (the first attempt is number 0).
 
-        `retry_after_s` is what the gateway asked for; `chance`, from 0 to 1, picks one of the possible delays.
+        `retry_after_s` is the pause that the gateway asked for, or None. `chance` is a random number from 0 to 1: 0
+        means no delay after the pause, 1 the longest delay that is allowed before this attempt.
         """
         longest_s = min(self.longest_delay_s, self.first_delay_s * 2.0 ** min(attempt, 60))
         return (retry_after_s or 0.0) + chance * longest_s
@@ -106,10 +114,10 @@ RESUME = ResumePolicy()
 
 
 def is_temporary(error: MxgwClientError, *, was_open: bool) -> bool:
-    """Return whether another attempt makes sense.
+    """Return True when the stream should be opened again after `error`, and False when `error` ends the stream.
 
-    `was_open`: the stream was open at some time. One that never was is not retried, so that a wrong request or a
-    missing gateway is reported at once.
+    `was_open` says whether the stream has been open before. While it is False the result is always False, so that the
+    application learns at once of a wrong request or of a gateway that does not run.
     """
     if not was_open:
         return False
@@ -119,7 +127,10 @@ def is_temporary(error: MxgwClientError, *, was_open: bool) -> bool:
 
 
 class Backoff:
-    """Counts the attempts since a cut. `clock` returns monotonic seconds, `chance` a number from 0 to 1."""
+    """Counts the attempts since a cut, and computes the delay before the next attempt.
+
+    `clock` returns monotonic seconds, `chance` a random number from 0 to 1.
+    """
 
     def __init__(
         self, policy: ResumePolicy, clock: Callable[[], float], chance: Callable[[], float] = random.random
@@ -131,11 +142,14 @@ class Backoff:
         self._attempts = 0
 
     def reset(self) -> None:
-        """Forget the attempts: the stream is back, and something came over it."""
+        """Start counting from 0 again, because the stream works: a frame came after its StreamOpened."""
         self._cut_at, self._attempts = None, 0
 
     def next_delay_s(self, error: MxgwClientError) -> float | None:
-        """Return how long to wait before the next attempt; None to give up, with a note on `error` that says why."""
+        """Return how many seconds to wait before the next attempt; None when the limits of the policy are reached.
+
+        In the case of None a note is added to `error`: how many attempts were made, and in how many seconds.
+        """
         now, policy = self._clock(), self._policy
         if self._cut_at is None:
             self._cut_at = now
@@ -151,11 +165,13 @@ class Backoff:
 
 
 class ResumePoint:
-    """How far the application has come, and so what the next attempt asks for. Every frame handed out moves it.
+    """How far the application has read a stream. The request of the next attempt is made from this.
 
     Attributes:
-        position: everything up to it was handed out; None when nothing was and the start names no position.
-        snapshot_owed: a snapshot was promised or begun, and its end was not handed out.
+        position: the application was given everything up to this position. None when it was given nothing yet and
+            `start` names no position.
+        snapshot_owed: True while the application waits for a snapshot, or for the rest of one. The next attempt must
+            then ask for a snapshot.
     """
 
     def __init__(self, kind: StreamKind[Any], request: StreamRequest, start: Start) -> None:
@@ -164,11 +180,15 @@ class ResumePoint:
         self.position = start.position
         self.snapshot_owed = start.kind == Start.SNAPSHOT.kind or request.with_snapshot
         self._opened: StreamOpened | None = None
-        # The position to take once the gap that the last StreamOpened announced was handed out.
+        # After an incomplete resume: the position at which the new stream begins. It becomes `position` only when the
+        # Gap that follows StreamOpened has been passed to the application.
         self._after_gap: Position | None = None
 
     def request_from_here(self) -> StreamRequest:
-        """Return the first request, changed to start after the present position, with a snapshot if one is owed."""
+        """Return the request of the next attempt: the first request, but starting after the present `position`.
+
+        It asks for a snapshot when `snapshot_owed` is True. While there is no position it equals the first request.
+        """
         request = copy.deepcopy(self._request)
         if self.position is not None:
             request.start.CopyFrom(after(self.position).to_message())
@@ -176,12 +196,13 @@ class ResumePoint:
         return request
 
     def hand_out(self, frame: object) -> None:
-        """Count a frame as handed to the application. (For events the streams set `position` themselves.)"""
+        """Record that a frame is passed to the application. For events the streams set `position` instead."""
         match frame:
             case StreamOpened(position=position):
                 self._opened, self._after_gap = frame, None
                 if frame.was_resuming and not frame.recovered:
-                    # The position moves with the gap that follows: a cut in between must not hide the gap.
+                    # The position moves when the Gap that follows is passed on. If it moved here, a cut between the two
+                    # frames would hide the Gap from the application.
                     self._after_gap = position
                     on_gap = self._request.on_gap or self._kind.default_on_gap
                     self.snapshot_owed |= on_gap == OnGap.SNAPSHOT
@@ -207,7 +228,7 @@ class ResumePoint:
             self.snapshot_owed = True
 
     def _advance(self, position: Position) -> None:
-        """Move forward to a position of the stream's epoch, never back."""
+        """Set `position`, unless the new position belongs to another epoch than the stream or lies before the old."""
         assert self._opened is not None
         before = self.position
         if position.epoch != self._opened.position.epoch:
@@ -218,9 +239,10 @@ class ResumePoint:
 
 @dataclass(frozen=True, slots=True)
 class _Waiting:
-    """The stream was cut and the next attempt comes at `until_s`.
+    """The stream was cut, and the next attempt begins at the time `until_s` of the event loop.
 
-    `dead_generation` names a channel that must be replaced first: its connection is dead, unnoticed by gRPC.
+    `dead_generation` is the generation of the gRPC channel to replace before the attempt, because its connection is
+    dead and gRPC has not noticed. None when the channel can be used again.
     """
 
     until_s: float
@@ -229,17 +251,18 @@ class _Waiting:
 
 @dataclass(frozen=True, slots=True)
 class _Ended:
-    """The stream is over for good; `stale_after_s` is that of its last attempt."""
+    """The stream has ended with `error` and is not opened again; `stale_after_s` is copied from its last attempt."""
 
     error: Exception
     stale_after_s: float
 
 
 class ResumingStream(Generic[F]):
-    """The frames of one stream, over as many calls as it takes.
+    """Returns the frames of one stream, and makes another call whenever the stream is cut.
 
-    After a cut `next_frame` returns a `StreamCut`, then the StreamOpened of the next call that works. The owner calls
-    `point.hand_out` with each frame that it hands to the application. `subject` names the stream in the log.
+    After a cut `next_frame` returns a `StreamCut`, and then the StreamOpened of the next call that succeeds. The caller
+    passes each frame that the application gets to `point.hand_out`, except events. `subject` names the stream in log
+    messages.
     """
 
     def __init__(
@@ -266,9 +289,9 @@ class ResumingStream(Generic[F]):
         # Set by `close`; ends the wait for the next attempt.
         self._closed = asyncio.Event()
         self._has_reader = False
-        # A frame that `open` has read and `next_frame` returns first.
+        # The StreamOpened that `open` has read; the next call of `next_frame` returns it.
         self._first: F | SharedFrame | None = None
-        # The StreamOpened read last.
+        # The last StreamOpened that was read; None before the first one.
         self.opened: StreamOpened | None = None
         self.point = ResumePoint(kind, request, start)
 
@@ -285,12 +308,15 @@ class ResumingStream(Generic[F]):
 
     @property
     def failure(self) -> Exception | None:
-        """The error that ended the stream; None while it lives."""
+        """The error that ended the stream; None while the stream has not ended with an error."""
         return self._state.error if isinstance(self._state, _Ended) else None
 
     @property
     def stale_after_s(self) -> float:
-        """Silence after which the stream counts as cut; until StreamOpened it is the deadline of the attempt."""
+        """The number of seconds without any frame after which the stream counts as cut.
+
+        Until StreamOpened has come, it is the number of seconds that an attempt waits for StreamOpened.
+        """
         return self._state.stale_after_s if isinstance(self._state, Attempt | _Ended) else self._open_timeout_s
 
     @property
@@ -300,7 +326,7 @@ class ResumingStream(Generic[F]):
         return self._resume.attempt_timeout_s
 
     async def open(self) -> StreamOpened:
-        """Wait for the first frame, which `next_frame` still returns.
+        """Open the stream and return its StreamOpened. The next call of `next_frame` returns this frame once more.
 
         Raises:
             MxgwClientError: the stream could not be opened.
@@ -315,7 +341,8 @@ class ResumingStream(Generic[F]):
 
         Raises:
             StopAsyncIteration: `close` was called.
-            MxgwClientError: the stream is over, for this reason.
+            MxgwClientError: the stream has ended; the error says why.
+            RuntimeError: another task is waiting for a frame of this stream.
         """
         if self._first is not None:
             frame, self._first = self._first, None
@@ -332,7 +359,10 @@ class ResumingStream(Generic[F]):
             self._has_reader = False
 
     async def _try_frame(self) -> F | SharedFrame | None:
-        """Return the next frame; None when an attempt failed before StreamOpened, which nobody needs to see."""
+        """Return the next frame, or None when an attempt failed before its StreamOpened and the caller must try again.
+
+        The application gets one StreamCut per cut, and none for the attempts that fail after it.
+        """
         attempt = await self._attempt()
         try:
             frame = await attempt.next_frame()
@@ -347,7 +377,7 @@ class ResumingStream(Generic[F]):
         return frame
 
     async def _attempt(self) -> Attempt[F]:
-        """Return the attempt under way; if there is none, wait until the next one is due and begin it."""
+        """Return the present attempt. If there is none, wait until the next attempt is due, and begin it."""
         if isinstance(self._state, _Waiting):
             await self._wait(self._state)
         if self._closed.is_set():
@@ -368,7 +398,10 @@ class ResumingStream(Generic[F]):
             await self._calls.renew(waiting.dead_generation)
 
     def _after(self, attempt: Attempt[F], error: MxgwClientError) -> StreamCut | None:
-        """Decide what the end of an attempt means; raise `error` when it is the end of the stream."""
+        """Prepare the next attempt after `attempt` failed with `error`, or raise `error` when it ends the stream.
+
+        Return the StreamCut for the application; None when the attempt had not reached StreamOpened.
+        """
         attempt.cancel()
         if self._closed.is_set():
             raise StopAsyncIteration
@@ -387,7 +420,7 @@ class ResumingStream(Generic[F]):
         return StreamCut(error, self.point.position, delay_s)
 
     async def close(self) -> None:
-        """End the stream; idempotent. A task that waits for a frame sees the iteration stop."""
+        """End the stream; idempotent. In a task that waits for a frame, `next_frame` raises StopAsyncIteration."""
         self._closed.set()
         self._first = None
         if isinstance(self._state, Attempt):

@@ -35,16 +35,17 @@ from mxgw_client.values import moment
 
 log = logging.getLogger(__name__)
 
-# How long closing waits for a gateway that does not answer. The lease ends the session then.
+# How many seconds `close` waits for the gateway's answer. If none comes, the session ends when its lease has run out.
 CLOSE_TIMEOUT_S = 5.0
 
 
 class Session(BulkCalls):
     """One MXAccess context; made by `Gateway.open_session` and `Gateway.attach_session`.
 
-    Use it as `async with`, or `open` and `close` it. All calls raise `MxgwClientError`s. Several tasks may call at the
-    same time; the session's worker runs the calls one after another. `timeout_s` is the deadline of a call in seconds;
-    None means that of `connect`.
+    Use the session in an `async with` block, or call `open` and `close`. When a call fails, it raises a subclass of
+    `MxgwClientError`. Several tasks can make calls at the same time; the worker runs them one after another.
+
+    The parameter `timeout_s` of a call is its deadline in seconds; None means the `timeout_s` given to `connect`.
     """
 
     def __init__(
@@ -63,28 +64,29 @@ class Session(BulkCalls):
         self._keep = keep
         self._session_id = session_id
         self._is_open = False
-        # The request id of an opening that has no answer yet.
+        # The request id of an OpenSession call that was sent and has no answer yet; empty when there is none.
         self._opening_id = b""
         self._streams: weakref.WeakSet[EventStream] = weakref.WeakSet()
 
     @property
     def session_id(self) -> str:
-        """The gateway's name for the session; empty before it is open."""
+        """The id of the session at the gateway; empty until `open` has opened a new session."""
         return self._session_id
 
     @property
     def is_open(self) -> bool:
-        """Whether this object opened or attached the session and did not close it. The gateway may have ended it."""
+        """True between `open` and `close` of this object. It stays True when the gateway ends the session meanwhile."""
         return self._is_open
 
     async def open(self) -> Self:
-        """Open the session at the gateway, or look up the one to attach to.
+        """Open a new session at the gateway. For `attach_session`, load the state of the existing session instead.
 
-        When the answer is lost the opening is repeated, for the `timeout_s` of `connect`. It never opens a second
-        session.
+        When the answer to OpenSession is lost, the request is repeated until the `timeout_s` of `connect` has passed. A
+        request id ensures that the repeats never open a second session.
 
         Raises:
-            SessionLimitReached, UnknownBackend, WorkerStartFailed, SessionNotFound, ...: see `errors`.
+            SessionLimitReached, UnknownBackend, WorkerStartFailed, SessionNotFound: the gateway refused.
+            MxgwClientError: the call failed in another way; see `errors`.
         """
         if self._is_open:
             return self
@@ -98,7 +100,8 @@ class Session(BulkCalls):
     async def _open_once(self, request: session_service_pb2.OpenSessionRequest) -> str:
         if request.request_id:
             return await self._ask_for(request)
-        # Kept after a failure: the session may have been opened, and a later `open` with the same id finds it.
+        # A failure leaves the id in place: perhaps the gateway opened the session and its answer was lost. A later call
+        # of `open` with the same id then gets that session.
         self._opening_id = self._opening_id or new_request_id()
         own = session_service_pb2.OpenSessionRequest()
         own.CopyFrom(request)
@@ -106,7 +109,8 @@ class Session(BulkCalls):
         try:
             session_id = await self._ask_for(own)
         except SessionGone:
-            # That session was opened, its answer was lost, and it has ended since. So this opens no second session.
+            # An earlier request with this id opened a session, its answer was lost, and the session has ended since. A
+            # new id is safe here, because the session that it opens is the only one.
             own.request_id = self._opening_id = new_request_id()
             session_id = await self._ask_for(own)
         self._opening_id = b""
@@ -119,7 +123,7 @@ class Session(BulkCalls):
         return (await repeated(attempt, self._calls.options.timeout_s)).session.session_id
 
     async def _take_over(self) -> None:
-        """Load the registrations and items of a session that another object or program opened."""
+        """Load the server handle and the items of a session that was opened by another object or program."""
         state = await self.state()
         self._server_handle = min(state.registrations, default=None)
         for entry in state.items:
@@ -127,9 +131,10 @@ class Session(BulkCalls):
             self._references.add(item.serial, item.server_handle, item.handle, item.reference)
 
     async def close(self) -> None:
-        """Close the streams, and the session itself unless it was attached to or is to be kept; idempotent.
+        """Close the streams of this object and end the session at the gateway; idempotent.
 
-        A session that has ended already is no error. When the gateway does not answer, the lease ends the session.
+        The session is not ended if it came from `attach_session`, or was opened with `keep=True`. A session that has
+        already ended is no error. When the gateway does not answer, the session ends after its lease.
         """
         if not self._is_open:
             return
@@ -168,20 +173,28 @@ class Session(BulkCalls):
         position_file: Path | str | None = None,
         position_interval_s: float = POSITION_INTERVAL_S,
     ) -> EventStream:
-        """Return the session's event stream; it opens when it is entered or first read.
+        """Return a new stream of the session's events. It opens at `async with`, or when the first item is read.
 
-        `start` OLDEST begins with the oldest event that the gateway holds, so that no event since Advise is missed.
-        `policy` decides what happens when this reader falls behind (None: the gateway's default), `on_gap` what happens
-        when a resume cannot be complete. A Heartbeat comes after `heartbeat_interval_s` (1 to 60 s) of silence.
+        After a cut the stream opens again by itself and goes on after the last event that the application got. With
+        `resume=None` a cut ends the stream; the application can then open another one with
+        `start=after(stream.position)`.
 
-        After a cut the stream comes back by itself as `resume` says. With None it ends, and the application may open
-        another one, started `after(stream.position)`.
-
-        `position_file` names a file that keeps the position for the next run of the program. Its position, if it has
-        one, is used instead of `start`. The position in it is that of the events which the application has processed:
-        an event counts as processed when the application asks for the next one, or closes the stream. It is written at
-        most every `position_interval_s` seconds; with 0, before each next event is returned. At the start of a program,
-        `read_position_file` returns the session to attach to.
+        Args:
+            start: the place of the first event. `Start.OLDEST` is the oldest event that the gateway still holds, so
+                that events which came between Advise and this call are not missed.
+            policy: the overflow policy, which acts when this reader falls too far behind. None: the gateway's default.
+            on_gap: what the gateway does when a resume cannot be complete.
+            heartbeat_interval_s: after this many seconds without other frames the gateway sends a Heartbeat. It can be
+                1 to 60; None: the gateway's default.
+            client_name: the name of this reader in lists of subscribers. Empty: the `client_name` of the session.
+            resume: the delays and limits for opening the stream again after a cut.
+            position_file: a file in which the client stores the position for the next run of the program. If it already
+                contains a position, the stream begins after that position, and `start` is ignored. The stored position
+                covers the events that the application has processed. An event counts as processed when the
+                application asks for the next item or closes the stream. A new run of the program gets the id of the
+                session to attach to from `read_position_file`.
+            position_interval_s: the file is written at most once in this many seconds. With 0 it is written each time
+                the application asks for the next item.
 
         Raises:
             PositionFileError: the file is unreadable, has other content, or belongs to another session.
@@ -210,7 +223,10 @@ class Session(BulkCalls):
         stored: StoredPosition | None,
         position_file: PositionFile | None,
     ) -> EventStream:
-        """Return a stream that begins after `stored`, else at `start`, and keeps its position in `position_file`."""
+        """Return a stream that begins after the position in `stored`, or at `start` when `stored` is None.
+
+        The stream writes its position to `position_file`, unless that is None.
+        """
         request = event_service_pb2.StreamEventsRequest(
             session_id=self._session_id,
             on_gap=event_service_pb2.OnGap.ValueType(on_gap),
@@ -239,13 +255,16 @@ class Session(BulkCalls):
     # The state of session and worker
 
     async def info(self, *, timeout_s: float | None = None) -> SessionInfo:
-        """Return the session as the gateway sees it; does not extend the lease."""
+        """Return the state of the session at the gateway. This call does not start the lease again."""
         request = session_service_pb2.GetSessionRequest(session_id=self._session_id)
         answer = await self._calls.unary(self._calls.sessions.GetSession, request, "GetSession", timeout_s)
         return session_from_message(answer.session)
 
     async def state(self, *, include_values: bool = False, timeout_s: float | None = None) -> StateOfSession:
-        """Return the registrations and all items. Many items take several calls; `position` is as of the first."""
+        """Return the registrations and all items of the session.
+
+        With many items this takes several calls. The registrations and the `position` come from the first of them.
+        """
         request = session_service_pb2.GetSessionStateRequest(session_id=self._session_id, include_values=include_values)
         method, calls = "GetSessionState", self._calls
         answer = Pages(request, lambda: calls.unary(calls.sessions.GetSessionState, request, method, timeout_s))
@@ -257,18 +276,18 @@ class Session(BulkCalls):
         )
 
     async def worker_info(self, *, timeout_s: float | None = None) -> WorkerInfo:
-        """Return what the gateway knows of the session's worker process."""
+        """Return the state of the session's worker process, for example its process id and memory."""
         request = session_service_pb2.GetWorkerInfoRequest(session_id=self._session_id)
         return worker_from_message(
             await self._calls.unary(self._calls.sessions.GetWorkerInfo, request, "GetWorkerInfo", timeout_s)
         )
 
     async def subscribers(self, *, timeout_s: float | None = None) -> SubscriberList:
-        """Return the readers of the session's events and their lag; does not extend the lease."""
+        """Return the subscribers of the session with their lag. This call does not start the lease again."""
         return await subscribers(self._calls, self._session_id, timeout_s)
 
     async def ping(self, *, timeout_s: float | None = None) -> Pong:
-        """Send a ping to gateway and worker; extends the lease."""
+        """Measure the round trips to the gateway and to the worker. This call starts the lease again."""
         return await ping(self._calls, self._session_id, timeout_s)
 
     def __repr__(self) -> str:
@@ -283,7 +302,7 @@ async def subscribers(calls: Calls, session_id: str, timeout_s: float | None) ->
 
 
 async def ping(calls: Calls, session_id: str, timeout_s: float | None) -> Pong:
-    """Ping the gateway, and the worker when a session is named."""
+    """Measure the round trip to the gateway, and also to the session's worker unless `session_id` is empty."""
     request = gateway_service_pb2.PingRequest(session_id=session_id)
     began_s = time.perf_counter()
     answer = await calls.unary(calls.gateway.Ping, request, "Ping", timeout_s)

@@ -1,6 +1,7 @@
-"""The event stream of a session and the stream of alarms, as async iterators that come back by themselves after a cut.
+"""The event stream of a session and the stream of alarms, as async iterators.
 
-`resume` decides how they come back. Here their frames are handed out as single events.
+The module `resume` reads the frames and opens a stream again after a cut. The classes here pass the frames to the
+application, and take batches apart into single events.
 """
 
 from __future__ import annotations
@@ -48,17 +49,19 @@ EVENTS: StreamKind[_EventFrame] = StreamKind(
 class EventStream(AsyncIterator[StreamItem]):
     """Events and control frames of one session, in order; made by `Session.events`.
 
-    Iterate over it directly, or `async with` it to have it closed at the end of the block; entering waits for
-    StreamOpened, so refusals are raised there. The application may leave the loop and iterate again later.
+    Use the stream in an `async with` block, which closes it at the end. The block begins when StreamOpened has come, so
+    a refusal of the gateway is raised by `async with`. The application can leave the `async for` loop and begin another
+    one later, which goes on with the next event.
 
         async with session.events() as events:
             async for event in events:
                 if isinstance(event, DataChange):
                     print(event.reference, event.value)
 
-    After a cut it yields a `StreamCut`, comes back on its own as `resume` says, and yields the StreamOpened of the new
-    stream; a `Gap` follows if something was lost. When it ends for good, and not because the application closed it, a
-    `StreamEnded` tells why. One task at a time may read.
+    When the stream is cut, the loop gets a `StreamCut`. The client then opens the stream again (see `ResumePolicy`),
+    and the loop gets the StreamOpened of the new stream, followed by a `Gap` if events were lost. When the stream ends
+    and the application did not close it, the loop raises an `MxgwClientError`, in most cases a `StreamEnded`, that says
+    why. Only one task at a time is allowed to read.
     """
 
     def __init__(
@@ -81,23 +84,24 @@ class EventStream(AsyncIterator[StreamItem]):
         if position_file is not None:
             position_file.close_when_dropped(self)
         self._batch: EventBatch | None = None
-        # The events of the batch that were not handed out yet, and what they share.
+        # The events of the present batch that the application has not got yet, and the epoch and references for them.
         self._rest: Iterator[events_pb2.Event] = iter(())
         self._context = StreamContext(b"", references)
-        # The event handed out last, if nothing was handed out since. Its position is made only when it is asked for.
+        # The event that the application got last; None when a control frame or a batch came after it. It is kept so
+        # that a Position object is made only when the application reads `position`, not for every event.
         self._last_event: Event | None = None
 
     @property
     def opened(self) -> StreamOpened | None:
-        """The first frame of the present stream, or of the last one after a cut; None before the stream is open."""
+        """The StreamOpened that came last, perhaps before a cut; None until the stream was open once."""
         return self._stream.opened
 
     @property
     def position(self) -> Position | None:
-        """The position after everything handed to the application so far; None when nothing was and `start` names none.
+        """The position of the last event or control frame that the application got.
 
-        An event counts as handed out when it is returned, before the application has processed it: store the position
-        after processing.
+        It is None when the application got nothing yet and `start` names no position. It moves as soon as an event is
+        returned, so store it only after the event is processed.
         """
         if self._last_event is not None:
             return self._last_event.position
@@ -105,17 +109,20 @@ class EventStream(AsyncIterator[StreamItem]):
 
     @property
     def snapshot_owed(self) -> bool:
-        """Whether a snapshot was promised or begun, and has not ended yet."""
+        """True while the application waits for a snapshot, or for the rest of one."""
         return self._point.snapshot_owed
 
     @property
     def is_cut(self) -> bool:
-        """Whether the stream was cut and is not back yet: what was read last may be old."""
+        """True while the stream is cut and not yet open again; the last values are perhaps out of date."""
         return self._stream.status == "cut"
 
     @property
     def stale_after_s(self) -> float:
-        """Silence after which the stream counts as cut; until StreamOpened it is the deadline of the attempt."""
+        """The number of seconds without any frame after which the stream counts as cut.
+
+        Until StreamOpened has come, it is the number of seconds that an attempt waits for StreamOpened.
+        """
         return self._stream.stale_after_s
 
     async def __anext__(self) -> StreamItem:
@@ -136,11 +143,12 @@ class EventStream(AsyncIterator[StreamItem]):
     async def next_batch(self) -> Frame:
         """Return the next batch of events, or the next control frame.
 
-        A batch counts as handed out as a whole. The rest of a batch that `async for` has begun comes first.
+        When `async for` has read a part of a batch, this method first returns the rest of that batch. `position` moves
+        to the last event of the batch at once.
 
         Raises:
             StopAsyncIteration: the application closed the stream.
-            StreamEnded: it ended for another reason.
+            MxgwClientError: the stream ended for another reason; in most cases a StreamEnded.
         """
         if self._file is not None:
             self._note()
@@ -152,11 +160,11 @@ class EventStream(AsyncIterator[StreamItem]):
         return frame
 
     def batches(self) -> AsyncIterator[Frame]:
-        """Iterate over whole batches and control frames: the fast way to read many events at once."""
+        """Iterate over batches of events and control frames. This is the fastest way to read many events."""
         return _Batches(self)
 
     def _note(self) -> None:
-        """Write down the position: an application that asks for more has processed what it was handed before."""
+        """Store the position in the position file: whoever asks for the next item has processed the one before."""
         assert self._file is not None
         self._file.note(self.position, snapshot_owed=self.snapshot_owed)
 
@@ -172,7 +180,7 @@ class EventStream(AsyncIterator[StreamItem]):
         return await self._stream.next_frame()
 
     async def open(self) -> StreamOpened:
-        """Open the stream and wait for its first frame, which iteration still returns first.
+        """Open the stream and return its StreamOpened. Iterating yields this frame once more, as its first item.
 
         Raises:
             GatewayRefusal, SessionEnded, GatewayUnreachable, CallTimedOut: the stream could not be opened.
@@ -180,15 +188,18 @@ class EventStream(AsyncIterator[StreamItem]):
         return await self._stream.open()
 
     async def close(self) -> None:
-        """End the stream; idempotent. A task that waits in it sees the iteration stop.
+        """End the stream; idempotent. An `async for` that waits in another task ends normally.
 
         Raises:
-            PositionFileError: the last position could not be written.
+            PositionFileError: the last position could not be written to the position file.
         """
         await self._close(is_done=True)
 
     async def _close(self, *, is_done: bool) -> None:
-        """`is_done`: the application has processed the last event it was handed."""
+        """End the stream. `is_done` says whether the application has processed the last event that it got.
+
+        If it has not, the position of that event is not stored in the position file.
+        """
         file, self._file = self._file, None
         position, snapshot_owed = self.position, self.snapshot_owed
         self._batch, self._rest = None, iter(())
@@ -214,7 +225,10 @@ class EventStream(AsyncIterator[StreamItem]):
 
 
 class _Batches(AsyncIterator[Frame]):
-    """`EventStream.batches`; an object and not a generator, so that leaving the loop early leaves nothing behind."""
+    """What `EventStream.batches` returns.
+
+    An object, because a generator would have to be closed after a `break`, and this iterator needs no cleaning up.
+    """
 
     def __init__(self, stream: EventStream) -> None:
         self._stream = stream
@@ -225,7 +239,7 @@ class _Batches(AsyncIterator[Frame]):
 
 @dataclass(frozen=True, slots=True)
 class _AlarmBatch:
-    """Consecutive alarm events, as they came in one message."""
+    """The alarm events of one message, in order."""
 
     raw: tuple[alarms_pb2.AlarmEvent, ...]
 
@@ -243,7 +257,7 @@ class _AlarmBatch:
 
 _AlarmFrame: TypeAlias = _AlarmBatch | AlarmSnapshot | SnapshotComplete
 
-# Frames that are the same in both kinds of stream.
+# The names of the frames that exist in both kinds of stream.
 _SHARED = frozenset({"opened", "gap", "progress", "heartbeat", "draining"})
 
 
@@ -252,9 +266,10 @@ def _alarm_frame_from_message(
 ) -> _AlarmFrame | SharedFrame | None:
     kind = message.WhichOneof("frame")
     if kind in _SHARED:
-        # The contract gives these frames the same numbers and messages in both streams.
+        # The field numbers and messages of these frames are the same in both contracts, so a message of the alarm
+        # stream can be decoded as one of the event stream.
         twin = event_service_pb2.StreamEventsResponse.FromString(message.SerializeToString())
-        return frame_from_message(twin, context)  # type: ignore[return-value]  # none of them is of events
+        return frame_from_message(twin, context)  # type: ignore[return-value]  # no frame of _SHARED holds events
     match kind:
         case "events":
             return _AlarmBatch(tuple(message.events.events)) if message.events.events else None
@@ -280,11 +295,14 @@ ALARMS: StreamKind[_AlarmFrame] = StreamKind(
 
 
 class AlarmStream(AsyncIterator[AlarmItem]):
-    """Alarms in order; made by `Gateway.alarms`. Iterate over it, or `async with` it to have it closed.
+    """The alarms of the plant, in order; made by `Gateway.alarms`.
 
-    First comes a StreamOpened; unless `start` says otherwise then `AlarmSnapshot`s and a `SnapshotComplete`, and from
-    there on transitions. After a cut it yields a `StreamCut`, comes back as `resume` says, and goes on after what was
-    handed out last; when something was lost a `Gap` says so and a snapshot follows. One task at a time may read.
+    Use the stream in an `async with` block, which closes it at the end. The first item is a StreamOpened. With the
+    default `start` the active alarms follow, as some `AlarmSnapshot`s and a `SnapshotComplete`, and then the changes.
+
+    When the stream is cut, the loop gets a `StreamCut`. The client then opens the stream again (see `ResumePolicy`) and
+    goes on after the last item that the application got. If changes were lost, a `Gap` comes, and then a new snapshot
+    of the active alarms (unless `on_gap` was set to something else). Only one task at a time is allowed to read.
     """
 
     def __init__(
@@ -300,17 +318,20 @@ class AlarmStream(AsyncIterator[AlarmItem]):
             ALARMS, calls, request, ReferenceMap(), tasks, start=start, resume=resume, subject="alarms"
         )
         self._point = self._stream.point
-        # The events of the batch under way that were not handed out yet.
+        # The events of the present batch that the application has not got yet.
         self._rest: deque[alarms_pb2.AlarmEvent] = deque()
 
     @property
     def opened(self) -> StreamOpened | None:
-        """The first frame of the present stream, or of the last one after a cut; None before the stream is open."""
+        """The StreamOpened that came last, perhaps before a cut; None until the stream was open once."""
         return self._stream.opened
 
     @property
     def position(self) -> Position | None:
-        """The position after everything handed out so far; store it after processing, and start `after` it."""
+        """The position of the last item that the application got. Store it only after the item is processed.
+
+        It is None when the application got nothing yet and `start` names no position.
+        """
         return self._point.position
 
     async def __anext__(self) -> AlarmItem:
@@ -329,7 +350,7 @@ class AlarmStream(AsyncIterator[AlarmItem]):
             self._rest.extend(frame.raw)
 
     async def open(self) -> StreamOpened:
-        """Open the stream and wait for its first frame, which iteration still returns first.
+        """Open the stream and return its StreamOpened. Iterating yields this frame once more, as its first item.
 
         Raises:
             GatewayRefusal, GatewayUnreachable, CallTimedOut: the stream could not be opened.
@@ -337,7 +358,7 @@ class AlarmStream(AsyncIterator[AlarmItem]):
         return await self._stream.open()
 
     async def close(self) -> None:
-        """End the stream; idempotent. A task that waits in it sees the iteration stop."""
+        """End the stream; idempotent. An `async for` that waits in another task ends normally."""
         self._rest.clear()
         await self._stream.close()
 

@@ -1,4 +1,4 @@
-"""Subscribers: the overflow policy a reader asks for, and a session's readers as the gateway lists them."""
+"""The overflow policy that a subscriber asks for, and the gateway's list of the subscribers of a session."""
 
 from __future__ import annotations
 
@@ -15,26 +15,31 @@ from mxgw_client.values import moment
 
 @dataclass(frozen=True, slots=True)
 class Policy:
-    """An overflow policy by name, for example `Policy("sample", {"interval_ms": "500"})`.
+    """The name and parameters of an overflow policy, for example `Policy("sample", {"interval_ms": "500"})`.
 
-    The gateway refuses one that it does not have or whose parameters are wrong (`InvalidRequest`).
+    The gateway refuses a policy that it does not know, and wrong parameters, with `InvalidRequest`.
     """
 
     name: str
     parameters: Mapping[str, str] = field(default_factory=dict)
 
     def to_message(self) -> event_service_pb2.OverflowPolicyChoice:
-        """Return the contract's message."""
+        """Return the protobuf message for this policy."""
         return event_service_pb2.OverflowPolicyChoice(name=self.name, parameters=dict(self.parameters))
 
 
 @dataclass(frozen=True, slots=True)
 class Subscriber:
-    """One reader of a session's events.
+    """One subscriber of a session.
 
-    `lag_*` is what the gateway has not handed to the reader's transport yet; the transport itself may hold some
-    megabytes more. A `limit_*` of 0 means no limit. `lost` counts events by the reason of their gaps. `ending` means
-    that the stream is over and only the events that are queued still follow.
+    Attributes:
+        limit_events, limit_bytes, limit_s: the limits of the lag; 0 means no limit.
+        position: the position up to which the gateway has handed events to gRPC.
+        lag_events, lag_bytes, lag_s: the lag, which is the events that the gateway has not handed to gRPC yet. gRPC
+            itself can hold some megabytes more that the subscriber has not read.
+        filtered_events: the number of events that the filter dropped.
+        lost: the number of lost events for each reason of a gap.
+        ending: True when the stream is about to end, and the gateway still sends the events that are queued.
     """
 
     subscriber_id: str
@@ -59,7 +64,7 @@ class Subscriber:
 
 @dataclass(frozen=True, slots=True)
 class Counter:
-    """One counter of a session: the name and labels of its metric, and its value since the session opened."""
+    """One counter of a session: the name and labels of a metric, and its count since the session was opened."""
 
     name: str
     labels: Mapping[str, str]
@@ -68,7 +73,7 @@ class Counter:
 
 @dataclass(frozen=True, slots=True)
 class SubscriberList:
-    """A session's subscribers, oldest first, the extent of its event log, and its counters."""
+    """The subscribers of a session, oldest first, the size of its event log, and its counters."""
 
     subscribers: tuple[Subscriber, ...]
     maximum_subscribers: int
@@ -80,7 +85,7 @@ class SubscriberList:
 
 
 def subscribers_from_message(message: session_service_pb2.ListSubscribersResponse) -> SubscriberList:
-    """Return the subscribers in a message."""
+    """Convert the protobuf message of a list of subscribers."""
     return SubscriberList(
         subscribers=tuple(map(_subscriber, message.subscribers)),
         maximum_subscribers=message.maximum_subscribers,

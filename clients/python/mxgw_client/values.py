@@ -1,4 +1,4 @@
-"""MXAccess values and statuses as Python values."""
+"""Converts MXAccess values and statuses into Python values."""
 
 from __future__ import annotations
 
@@ -12,16 +12,16 @@ from mxgw.convert import PyValue, from_value, timestamp_to_datetime
 from mxgw.v1 import values_pb2
 from mxgw_client.enums import StatusCategory
 
-# Kinds of values whose protobuf field already is the Python value.
+# The kinds of values whose protobuf field already has the right Python type.
 PLAIN_KINDS = frozenset({"boolean", "integer", "float", "double", "string", "long", "opaque"})
 
 
 @dataclass(frozen=True, slots=True)
 class Status:
-    """One MXSTATUS_PROXY.
+    """One status of MXAccess (MXSTATUS_PROXY).
 
-    `success` is the native number: 0 means failure, every other number does not. `detail` and `detected_by` are native
-    numbers too; `detail_name` is the contract's name for the detail, empty when it has none.
+    `success`, `detail` and `detected_by` are the numbers that MXAccess sent. The status is a failure when `success` is
+    0. `detail_name` is the name of the detail in the contract, or empty when the contract has no name for it.
     """
 
     success: int
@@ -32,7 +32,7 @@ class Status:
 
     @property
     def ok(self) -> bool:
-        """Whether this is no failure. (The category PENDING is no failure either.)"""
+        """True when the status is not a failure, which includes the category PENDING."""
         return self.success != 0
 
     def __str__(self) -> str:
@@ -40,7 +40,7 @@ class Status:
 
 
 def status_from_message(message: values_pb2.MxStatus) -> Status:
-    """Return the status in a message; an unknown detail has an empty name and its native number."""
+    """Convert the protobuf message of a status. An unknown detail keeps its number and gets an empty name."""
     name = ""
     if message.detail in values_pb2.MxStatusDetail.values() and message.detail:
         name = values_pb2.MxStatusDetail.Name(message.detail).removeprefix("MX_STATUS_DETAIL_")
@@ -48,12 +48,12 @@ def status_from_message(message: values_pb2.MxStatus) -> Status:
 
 
 def statuses_from_messages(messages: Iterable[values_pb2.MxStatus]) -> tuple[Status, ...]:
-    """Return the statuses in order."""
+    """Convert the protobuf messages of statuses, in their order."""
     return tuple(map(status_from_message, messages))
 
 
 def value_of(message: values_pb2.MxValue) -> PyValue:
-    """Return the Python value, like `mxgw.convert.from_value`, but faster for the usual scalars."""
+    """Return the Python value of a protobuf value: like `mxgw.convert.from_value`, but faster for scalars."""
     kind = message.WhichOneof("kind")
     if kind in PLAIN_KINDS:
         value: PyValue = getattr(message, kind)
@@ -62,5 +62,5 @@ def value_of(message: values_pb2.MxValue) -> PyValue:
 
 
 def moment(stamp: Timestamp) -> datetime:
-    """Return a timestamp message as an aware datetime in UTC."""
+    """Convert a protobuf timestamp into a datetime with the time zone UTC."""
     return timestamp_to_datetime(stamp)

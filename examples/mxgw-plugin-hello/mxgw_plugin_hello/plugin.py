@@ -1,4 +1,4 @@
-"""The plugin: one object whose marked methods are its hooks."""
+"""The plugin: an object whose methods with the mark `hookimpl` are its hooks."""
 
 from __future__ import annotations
 
@@ -14,7 +14,10 @@ log = logging.getLogger(__name__)
 
 
 class HelloSettings(BaseModel):
-    """`[plugins.hello]`. Frozen, and a misspelled key is an error with the nearest valid one."""
+    """The settings `[plugins.hello]`.
+
+    They cannot be changed later. A wrong key is an error that names the nearest valid key.
+    """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -23,7 +26,10 @@ class HelloSettings(BaseModel):
 
 
 class HelloPlugin:
-    """Made once, without arguments, when `hello` is enabled. `mxgw_settings` comes before any other hook."""
+    """Made once, without arguments, when the plugin `hello` is enabled.
+
+    `mxgw_settings` is called before any other hook.
+    """
 
     def __init__(self) -> None:
         self._settings = HelloSettings()
@@ -47,7 +53,10 @@ class HelloPlugin:
         return [hello]
 
     def greeting(self, name: str) -> str:
-        """Return the greeting; what a client calls itself is cleaned before it reaches a log or a terminal."""
+        """Return the greeting.
+
+        The name comes from a client, so it is made printable before it reaches a log or a terminal.
+        """
         printable = "".join(character for character in name if character.isprintable())
         return f"{self._settings.greeting}, {printable}!"[: self._settings.most_characters]
 

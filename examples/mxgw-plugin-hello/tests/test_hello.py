@@ -1,4 +1,4 @@
-"""Tests of the plugin: what it computes needs no gateway, and the host of mxgw tells whether it is a good plugin."""
+"""Tests of the plugin: its own code without a gateway, and whether the plugin host of mxgw accepts it."""
 
 import pytest
 from click.testing import CliRunner

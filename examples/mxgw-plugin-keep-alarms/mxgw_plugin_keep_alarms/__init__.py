@@ -1,4 +1,4 @@
-"""An overflow policy for mxgw: a reader that falls behind loses values, never its alarms."""
+"""An overflow policy for mxgw: a subscriber that falls behind loses values, but never its alarms."""
 
 from mxgw_plugin_keep_alarms.plugin import KeepAlarmsPlugin, KeepAlarmsSettings
 from mxgw_plugin_keep_alarms.policy import KeepAlarmsPolicy

@@ -1,4 +1,4 @@
-"""The plugin: settings, and a policy for each reader that is to have this one."""
+"""The plugin: its settings, and the policy for each subscriber that asks for it."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ NAME = "keep_alarms"
 
 
 class KeepAlarmsSettings(BaseModel):
-    """`[plugins.keep_alarms]`."""
+    """The settings `[plugins.keep_alarms]`."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -22,7 +22,9 @@ class KeepAlarmsSettings(BaseModel):
 
 
 class KeepAlarmsPlugin:
-    """Answers when a reader asks for this policy by its name, and with `default` also when a reader asks for none."""
+    """Makes the policy when a subscriber asks for it by its name and, with `default`, when a subscriber names no
+    policy.
+    """
 
     def __init__(self) -> None:
         self._settings = KeepAlarmsSettings()
@@ -38,7 +40,10 @@ class KeepAlarmsPlugin:
         return KeepAlarmsPolicy(self._items(request), self._settings.patience_s)
 
     def _items(self, request: PolicyRequest) -> frozenset[int]:
-        """Return the item handles that the reader named. They are checked, since a reader may send anything."""
+        """Return the item handles that the subscriber named.
+
+        They are checked, because a subscriber can send anything.
+        """
         words = [word for word in request.parameters.get("items", "").split(",") if word.strip()]
         most = self._settings.most_items
         try:

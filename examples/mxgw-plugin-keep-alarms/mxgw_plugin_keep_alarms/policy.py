@@ -1,4 +1,4 @@
-"""The policy: what happens to one reader that fell behind. Needs no gateway, so it can be tested alone."""
+"""The policy: which events a subscriber keeps when it falls behind. It needs no gateway, so it can be tested alone."""
 
 from __future__ import annotations
 
@@ -10,9 +10,10 @@ from mxgw_core.api import Action, Conflate, Disconnect, Lag, Select
 
 @dataclass(frozen=True, slots=True)
 class KeepAlarmsPolicy:
-    """Keeps every event of `items`, and whatever is no value; without items, the newest value of each item.
+    """Keeps every event of the items in `items`, and every event that is not a value.
 
-    It only chooses; the gateway drops the events, counts them, and reports them to the reader as exact gaps.
+    If `items` is empty, it keeps the newest value of each item instead. The policy only chooses. The gateway drops the
+    events, counts them, and reports them to the subscriber in exact gaps.
     """
 
     items: frozenset[int]
@@ -20,12 +21,15 @@ class KeepAlarmsPolicy:
     name: str = "keep_alarms"
 
     def on_overflow(self, lag: Lag) -> Action:
-        """Called in the gateway's event loop: quick, and without waiting for anything."""
+        """Answer an overflow.
+
+        The event loop of the gateway waits meanwhile, so this must be quick and must not wait.
+        """
         if lag.over_limit_s > self.patience_s:
             return Disconnect()
         return Select(self.is_kept) if self.items else Conflate()
 
     def is_kept(self, server_handle: int, item_handle: int, kind: int) -> bool:
-        """Return whether these events stay; called once per item and kind of event."""
+        """Return True when these events are kept. Called once per item and kind of event."""
         del server_handle
         return kind != EVENT_KIND_DATA_CHANGE or item_handle in self.items

@@ -1,4 +1,4 @@
-"""Tests of the plugin: the policy alone, and the whole of it in a gateway with a real worker and real streams."""
+"""Tests of the plugin: the policy alone, and the plugin in a gateway with a real worker and real streams."""
 
 import asyncio
 
@@ -53,7 +53,7 @@ async def test_a_reader_that_stops_for_a_while_gets_every_alarm() -> None:
         async with session.events(policy=Policy("keep_alarms", {"items": str(alarm.handle)})) as stream:
             for item in [alarm, *others]:
                 await session.advise(item)
-            await asyncio.sleep(1.0)  # the reader stops; what its transport takes meanwhile is not much
+            await asyncio.sleep(1.0)  # the reader does not read, and its connection buffers little
             lost, values = 0, []
             async for event in stream:
                 if isinstance(event, Gap):
@@ -66,7 +66,7 @@ async def test_a_reader_that_stops_for_a_while_gets_every_alarm() -> None:
 
     assert stream.opened is not None
     assert stream.opened.policy == "keep_alarms"
-    # The k-th value of item 7 is 7 * 2**32 + k: not one is missing.
+    # The k-th value of item 7 is 7 * 2**32 + k, so this shows that no value is missing.
     assert values == [float(7 * 2**32 + k) for k in range(len(values))]
     assert lost > 500
 

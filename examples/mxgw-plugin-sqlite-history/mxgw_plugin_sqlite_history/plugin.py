@@ -18,7 +18,7 @@ log = logging.getLogger(__name__)
 
 
 class SqliteHistorySettings(BaseModel):
-    """`[plugins.sqlite_history]`."""
+    """The settings `[plugins.sqlite_history]`."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -29,7 +29,7 @@ class SqliteHistorySettings(BaseModel):
 
 
 class SqliteHistoryPlugin:
-    """Opens the file when the gateway starts; a file that a recorder has not made yet is made empty."""
+    """Opens the file when the gateway starts. If no recorder has made the file yet, an empty file is made."""
 
     def __init__(self) -> None:
         self._settings = SqliteHistorySettings()
@@ -67,7 +67,7 @@ class SqliteHistoryPlugin:
 
 
 class SqliteHistory:
-    """The file as the gateway reads it. The event loop never waits for the disk: reading is done in threads."""
+    """Reads the file for the gateway. Threads do the reading, so that the event loop never waits for the disk."""
 
     def __init__(self, store: EventStore, page_events: int) -> None:
         self._store = store
@@ -87,7 +87,7 @@ class SqliteHistory:
 
 
 def runs_of(rows: Sequence[tuple[int, bytes]]) -> list[list[tuple[int, bytes]]]:
-    """Return the rows in runs without holes: within a page nothing may be missing."""
+    """Return the rows in several lists without missing sequences, because no event may be missing within a page."""
     runs: list[list[tuple[int, bytes]]] = []
     for row in rows:
         if runs and runs[-1][-1][0] == row[0] - 1:

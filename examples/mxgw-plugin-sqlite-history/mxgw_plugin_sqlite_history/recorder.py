@@ -1,4 +1,4 @@
-"""The recorder: follows a session and writes its events and its place to the file, in one transaction."""
+"""The recorder: it follows a session and writes events and position to the file in the same transaction."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ log = logging.getLogger(__name__)
 
 
 async def record(session: Session, store: EventStore) -> None:
-    """Write all events of the session until its stream ends; after a cut the client resumes by itself.
+    """Write all events of the session until its stream ends. After a cut the client resumes by itself.
 
     Raises:
         StreamEnded: the session has ended.
@@ -29,7 +29,7 @@ async def record(session: Session, store: EventStore) -> None:
             if isinstance(frame, EventBatch):
                 rows = [(raw.sequence, raw.SerializeToString()) for raw in frame.raw]
                 text = frame.position.to_text()
-                # The next batch is taken only when this one is safe, so a slow disk shows as lag at the gateway.
+                # The next batch is read only after this one is on the disk, so the gateway sees a slow disk as lag.
                 await asyncio.to_thread(store.append, frame.position.epoch, rows, session.session_id, text)
 
 
@@ -45,7 +45,7 @@ async def run(target: str, session_id: str, file: Path) -> None:
 
 
 def main() -> None:
-    """`mxgw-record-history`; an API key is taken from MXGW_API_KEY."""
+    """The command `mxgw-record-history`. It reads the API key from the environment variable MXGW_API_KEY."""
     parser = argparse.ArgumentParser(description="Write the events of a session to an SQLite file.")
     parser.add_argument("--target", default="127.0.0.1:50051")
     parser.add_argument("--session", required=True, help="the session's id")

@@ -1,4 +1,4 @@
-"""The file: one row per event, as encoded, and the place up to which it was written."""
+"""The file: one row per encoded event, and for each session the position up to which events were written."""
 
 from __future__ import annotations
 
@@ -13,24 +13,27 @@ CREATE TABLE IF NOT EXISTS events (
 ) WITHOUT ROWID;
 CREATE TABLE IF NOT EXISTS places (session_id TEXT PRIMARY KEY, position TEXT NOT NULL);
 """
-# Walks back from the newest event, by the key, until one has none before it.
+# Begins at the newest event and goes back, event by event, until the event before is missing.
 _BEGIN_OF_NEWEST_RUN = """
 SELECT sequence FROM events AS here WHERE epoch = ?
 AND NOT EXISTS (SELECT 1 FROM events WHERE epoch = here.epoch AND sequence = here.sequence - 1)
 ORDER BY sequence DESC LIMIT 1
 """
-# How long a reader waits for the writer, and the writer for readers.
+# How many seconds a reader waits while the file is locked by the writer, and the writer while it is locked by readers.
 _BUSY_S = 5.0
 
 
 class EventStore:
-    """An SQLite file that one process writes and others read at the same time. Threads may share an object."""
+    """An SQLite file.
+
+    One process writes it, and others read it at the same time. Several threads can use the same object.
+    """
 
     def __init__(self, file: Path | str, *, read_only: bool = False) -> None:
-        """Open the file, and make it unless `read_only`.
+        """Open the file. Create it if it does not exist, unless `read_only` is True.
 
         Raises:
-            sqlite3.Error: it cannot be opened, or is no such file.
+            sqlite3.Error: the file cannot be opened, or has another content.
         """
         mode = "ro" if read_only else "rwc"
         path = Path(file).absolute().as_uri()
@@ -42,20 +45,26 @@ class EventStore:
             self._connection.executescript(_SCHEMA)
 
     def append(self, epoch: bytes, events: Iterable[tuple[int, bytes]], session_id: str, position: str) -> None:
-        """Write `(sequence, encoded event)`s and the place behind them, all or nothing; events that are there stay."""
+        """Write events, as pairs (sequence, encoded event), and the position after them in one transaction.
+
+        Events that the file already has are not changed.
+        """
         rows = [(epoch, sequence, event) for sequence, event in events]
         with self._lock, self._connection:
             self._connection.executemany("INSERT INTO events VALUES (?, ?, ?) ON CONFLICT DO NOTHING", rows)
             self._connection.execute("INSERT OR REPLACE INTO places VALUES (?, ?)", (session_id, position))
 
     def place(self, session_id: str) -> str | None:
-        """Return the place up to which a session was written."""
+        """Return the position up to which the events of a session were written; None when there is none."""
         with self._lock:
             row = self._connection.execute("SELECT position FROM places WHERE session_id = ?", (session_id,)).fetchone()
         return None if row is None else str(row[0])
 
     def span(self, epoch: bytes) -> tuple[int, int] | None:
-        """Return the oldest and the newest sequence of the newest run without a hole."""
+        """Return the oldest and the newest sequence of the newest events of an epoch; None when there are no events.
+
+        The range goes back from the newest event until an event is missing.
+        """
         with self._lock:
             newest = self._connection.execute("SELECT max(sequence) FROM events WHERE epoch = ?", (epoch,)).fetchone()
             oldest = self._connection.execute(_BEGIN_OF_NEWEST_RUN, (epoch,)).fetchone()

@@ -1,4 +1,4 @@
-"""Tests of the store and its pages; whether history and live fit is tested with a whole gateway."""
+"""Tests of the store and its pages. A test with a whole gateway checks that older and live events fit together."""
 
 import asyncio
 import sqlite3

@@ -1,6 +1,7 @@
-"""The file of the audit log: private, one JSON object per line, appended; who did what, from where, and the decision.
+"""The file of the audit log. Each line is a JSON object that says who did what, from where, and what was decided.
 
-It holds no secrets and no tag values. All characters but printable ASCII are escaped, so that no name can break a line.
+The file is private, and lines are only appended. It contains no secrets and no values of items. Line ends and all
+characters outside ASCII are escaped, so that no name can begin a new line.
 """
 
 from __future__ import annotations
@@ -26,24 +27,28 @@ log = logging.getLogger(__name__)
 
 AUDIT_FILE = "audit.jsonl"
 
-# The longest text of a record, in characters.
+# The longest text in a field of a record, in characters; `detail` can be longer.
 LONGEST_TEXT = 300
-# Room for the items of most bulk calls; a longer list ends with the number of items that were left out.
+# The longest `detail` of a record, in characters. It has room for the items of most bulk calls; a longer list ends with
+# the number of items that were left out.
 LONGEST_DETAIL = 8 * 1024
-# How often to check whether a log rotation has moved the file.
+# The interval at which `write` checks whether a log rotation has moved the file.
 _ROTATION_CHECK_S = 1.0
-# How long to wait while another process keeps the file locked, usually for one write. The gateway waits in its event
-# loop, so only briefly, and not a second time while the file stays locked.
+# How long to wait while another process locks the file, which it normally does for one write only. The gateway waits in
+# its event loop, so its limit is short. When a write could not lock the file in time, the next writes give up at once,
+# until one of them finds the file unlocked.
 GATEWAY_LOCK_WAIT_S, COMMAND_LOCK_WAIT_S = 0.25, 10.0
 _LOCK_RETRY_S = 0.005
 
 
 @dataclass(frozen=True, slots=True)
 class AuditRecord:
-    """One decision. `actor` is `key:<id>`, `operator:<name>`, or `claimed:<id>` for an identity that was not proved.
+    """One decision, or one change that was made.
 
-    A name has one spelling here, however it was typed: that of the directory, or the folded name of an unproved claim.
-    `detail` may list items. `correlation` is the id of the call that caused the decision, "" without one.
+    `actor` is `key:<id>`, `operator:<name>`, `gateway`, `command line`, or, for an identity that was not proved,
+    `claimed:<id or name>` or `unknown`. The name of an operator is spelled as in the directory, and a claimed name as
+    `folded_name` spells it, so that `actor` does not depend on how a name was typed. `detail` can list items.
+    `correlation` is the id of the call that caused the record, "" when no call caused it.
     """
 
     actor: str
@@ -58,21 +63,21 @@ class AuditRecord:
 
 
 class AuditLog:
-    """Appends to one file. Any thread may call it."""
+    """Appends records to the file. Any thread can call the methods."""
 
     def __init__(
         self, path: Path, *, lock_wait_s: float = COMMAND_LOCK_WAIT_S, now: Callable[[], float] = time.time
     ) -> None:
-        """Open the file; a write waits up to `lock_wait_s` for other processes that write to it.
+        """Open the file, or create it. A write waits up to `lock_wait_s` while another process locks the file.
 
         Raises:
-            SettingsError: it cannot be appended to, or other users may read it.
+            SettingsError: the file cannot be opened for appending, or other users may read it.
         """
         self._path = path
         self._now = now
         self._lock = threading.Lock()
         self._lock_wait_s = lock_wait_s
-        # Whether the last write waited for the lock in vain.
+        # Whether the last write could not lock the file in time.
         self._is_stuck = False
         self._checked_at = time.monotonic()
         try:
@@ -85,10 +90,10 @@ class AuditLog:
         return os.open(self._path, os.O_RDWR | os.O_APPEND | os.O_CREAT, FILE_MODE)
 
     def write(self, record: AuditRecord) -> None:
-        """Append a record on a line of its own. If only a part of it can be written, that part is removed again.
+        """Append a record as a line. When only a part of the line can be written, that part is removed again.
 
         Raises:
-            OSError: it could not be written, for example because another process keeps the file locked.
+            OSError: the record could not be written, for example because another process keeps the file locked.
         """
         facts = {
             "time": datetime.fromtimestamp(self._now(), UTC).isoformat(timespec="milliseconds"),
@@ -121,8 +126,9 @@ class AuditLog:
 
     @contextmanager
     def _alone(self) -> Iterator[None]:
-        """Lock the file against other processes (the command line writes to it too), so that no other record is
-        removed.
+        """Lock the file during the block. Commands of the command line write to the same file.
+
+        Without the lock, removing a partly written line could remove the record of another process as well.
         """
         if sys.platform == "win32":
             yield
@@ -150,7 +156,7 @@ class AuditLog:
             fcntl.flock(self._descriptor, fcntl.LOCK_UN)
 
     def _is_torn(self, size: int) -> bool:
-        """Return whether the last line is incomplete, because a process was killed while it wrote."""
+        """Return whether the last line is incomplete, because a process was killed while it wrote the line."""
         if size == 0:
             return False
         os.lseek(self._descriptor, -1, os.SEEK_END)

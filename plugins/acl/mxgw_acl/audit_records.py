@@ -1,4 +1,4 @@
-"""What the audit log says about decisions on calls, items and sessions. It never has the values of items."""
+"""Makes the records of the audit log about calls, items and sessions. No record contains the value of an item."""
 
 from __future__ import annotations
 
@@ -22,21 +22,22 @@ from mxgw_core.api.errors import AccessDenied, GatewayError
 
 log = logging.getLogger(__name__)
 
-# The rest is for the number of items that were left out.
+# The longest list of items in `detail`. The 32 characters after it are for the number of items that were left out.
 _LONGEST_LIST = LONGEST_DETAIL - 32
-# The address of the caller, for decisions that a service reports later in the same call by `ItemAccess.decided`.
+# The address of the caller of the current call. A service that decides about single items reports its decision later in
+# the call (`ItemAccess.decided`), without the address.
 _peer_of_call: ContextVar[str] = ContextVar("address of the caller whose items are decided one by one", default="")
 
 
 class AuditRecords:
-    """Writes decisions to the audit log. Lives in the event loop, except `write`, which any thread may call."""
+    """Writes decisions to the audit log. Used in the event loop, except for `write`, which any thread can call."""
 
     def __init__(self, audit: AuditLog, gateway: Gateway, limits: KeyLimits, *, denies_unrecorded: bool) -> None:
         self._audit = audit
         self._gateway = gateway
         self._limits = limits
         self._denies_unrecorded = denies_unrecorded
-        # Whether the last record could not be written, which is logged once.
+        # Whether the last record could not be written. Only the first of several failures is logged.
         self._has_failed = False
         self._started_at = time.time()
 
@@ -44,7 +45,7 @@ class AuditRecords:
         """Append a record to the audit log.
 
         Raises:
-            AccessDenied: it could not be written, and the settings say that the call must not run then.
+            AccessDenied: the record could not be written, and the settings refuse a call whose record is missing.
         """
         try:
             self._audit.write(record)
@@ -58,10 +59,14 @@ class AuditRecords:
             self._has_failed = False
 
     def call(self, request: AccessRequest, refusal: GatewayError | None, denied: Mapping[int, str]) -> None:
-        """Record the decision about a call: one record for its denied inputs, one for those that were allowed.
+        """Record the decision about a call.
+
+        When only some inputs of a bulk command were denied, there is one record for the denied inputs and one for the
+        allowed inputs. Allowed calls and inputs are recorded only when the rule of the method (`is_audited`) or
+        `AUDITED_COMMANDS` demands it.
 
         Raises:
-            AccessDenied: as `write`.
+            AccessDenied: a record could not be written (see `write`).
         """
         if refusal is not None:
             count, reference = self._inputs(request)
@@ -71,7 +76,7 @@ class AuditRecords:
         is_audited = rule is not None and (rule.is_audited or _is_audited_command(request))
         has_item_limits = self._limits.item_rights(request.identity) is not None
         if isinstance(request.request, AcknowledgeAlarmRequest) and has_item_limits:
-            # The alarm service decides about each alarm and reports that: see `items`.
+            # The alarm service decides about each alarm later, and reports its decisions to `items`.
             _peer_of_call.set(request.peer.address)
             return
         if not denied and not is_audited:
@@ -86,10 +91,10 @@ class AuditRecords:
             self.write(_of_call(request, "allowed", "", _listed(allowed, reference)))
 
     def items(self, identity: Identity, action: str, allowed: Sequence[str], denied: Sequence[str]) -> None:
-        """Record what a service decided about items, by their references.
+        """Record which references a service has allowed and denied.
 
         Raises:
-            AccessDenied: as `write`.
+            AccessDenied: a record could not be written (see `write`).
         """
         reason = f"{len(denied)} items: this key may not write the item"
         for decision, why, references in (("denied", reason, denied), ("allowed", "", allowed)):
@@ -101,21 +106,21 @@ class AuditRecords:
         """Record that a session was opened, or taken over from an earlier run of the gateway.
 
         Raises:
-            AccessDenied: as `write`.
+            AccessDenied: the record could not be written (see `write`).
         """
         action = "session opened" if session.opened_at >= self._started_at else "session taken over"
         self.write(_of_session(session, action, f"backend {session.backend}"))
 
     def session_closed(self, session: SessionInfo, reason: CloseReason) -> None:
-        """Record the end of a session. It has no correlation id: a session ends later than the call that closes it.
+        """Record the end of a session. The record has no correlation id, because a session can outlive its last call.
 
         Raises:
-            AccessDenied: as `write`.
+            AccessDenied: the record could not be written (see `write`).
         """
         self.write(replace(_of_session(session, "session closed", reason.name), correlation=""))
 
     def _inputs(self, request: AccessRequest) -> tuple[int, Callable[[int], str]]:
-        """Return how many inputs a call has, and a function that gives the reference of each."""
+        """Return the number of inputs of a call, and a function that returns the reference of the input at an index."""
         if isinstance(request.request, AcknowledgeAlarmRequest):
             references = request.request.references
             return len(references), references.__getitem__
@@ -128,11 +133,14 @@ class AuditRecords:
 def references_of(
     command: MxCommand, items: Sequence[ItemRecord | None], *, are_checked: bool
 ) -> tuple[int, Callable[[int], str]]:
-    """Return how many inputs a command has, and a function that returns the reference of each, for the audit log.
+    """Return the number of inputs of a command, and a function that returns the reference of the input at an index.
 
-    `are_checked`: guards have checked these items, so the worker uses exactly these or refuses. Otherwise an item is
-    the last one that the gateway knows for the handle; when the call is made, the handle may belong to another item.
-    References are made on access: a record has room for hundreds, and a command may have thousands.
+    When `are_checked` is True, guards have checked the `items`, so the worker uses exactly these items or refuses the
+    command. When it is False, an item is the latest that the gateway knows for its handle. The handle perhaps belongs
+    to another item when the worker runs the command, so the text says "last known as".
+
+    References are made one at a time, when the function is called: a record has room for hundreds of references, and a
+    command can have thousands of inputs.
     """
     if named := named_items(command):
         return len(named), lambda index: reference_of(named[index]) or "?"
@@ -150,12 +158,15 @@ def references_of(
 
 
 def actor(identity: Identity) -> str:
-    """Return the name of a caller in the audit log: `key:<id>` or `operator:<name>`."""
+    """Return how the audit log names a caller: `key:<id>` or `operator:<name>`."""
     return f"{identity.kind}:{identity.id.removeprefix('operator:')}"
 
 
 def _listed(indexes: Sequence[int], reference: Callable[[int], str]) -> str:
-    """Return the references of these inputs as the detail of a record; a long list ends with how many were left out."""
+    """Return a text with the references of these inputs, for the `detail` of a record.
+
+    A list that would be too long ends with the number of references that were left out.
+    """
     listed: list[str] = []
     left = _LONGEST_LIST
     for index in indexes:

@@ -1,4 +1,7 @@
-"""The end of the audit log, read for administrators: in bounded time and memory, with every text printable."""
+"""Reads the newest entries of the audit log for administrators, in bounded time and memory.
+
+All texts that it returns are printable.
+"""
 
 from __future__ import annotations
 
@@ -11,24 +14,28 @@ from pathlib import Path
 from mxgw_core.api import AuditEntry
 from mxgw_core.api.errors import DependencyUnavailable
 
-# Some hundred typical lines. The file is read from its end, so its size does not matter.
+# How much of the end of the file is read, whatever its size: enough for some hundred typical lines.
 _WINDOW_BYTES = 256 * 1024
 _MOST_ENTRIES = 1000
 
 
 class AuditTail:
-    """Reads the file, because other processes append to it too. Lives in the event loop."""
+    """Reads the end of the file of the audit log. Used in the event loop.
+
+    The entries come from the file and not from memory, because other processes append to the file as well.
+    """
 
     def __init__(self, path: Path) -> None:
         self._path = path
-        # The entries that were read last, and the state of the file then: unchanged, it is not read again.
+        # The identity and the size of the file when it was last read, the limit of that call, and the entries that were
+        # read. While these are the same, the file is not read again.
         self._of: tuple[int, int, int, int] | None = None
         self._entries: Sequence[AuditEntry] = ()
-        # Entries by line, so that only new lines are parsed.
+        # Key: a line of the file. Value: its entry. Only lines that are not in this dict are parsed.
         self._known: dict[bytes, AuditEntry] = {}
 
     def last(self, limit: int) -> Sequence[AuditEntry]:
-        """Return the newest entries, at most `limit`, oldest first; there are few after the file was rotated.
+        """Return the newest entries of the file, at most `limit`, oldest first. After a log rotation there can be few.
 
         Raises:
             DependencyUnavailable: the file cannot be read.
@@ -52,10 +59,11 @@ class AuditTail:
 
 
 def _lines(data: bytes, limit: int, *, is_cut: bool) -> Sequence[bytes]:
-    # The text after the last line end is empty, or a line that is still being written.
+    # The first line is left out when its beginning was not read. The text after the last line end is left out as well:
+    # it is empty, or a line that is still being written.
     lines = data.split(b"\n")[1 if is_cut else 0 : -1]
     wanted = max(0, min(limit, _MOST_ENTRIES))
-    # Lines are empty where another program wrote an empty line.
+    # Another program can have written empty lines.
     return [line for line in lines[max(0, len(lines) - wanted) :] if line]
 
 
@@ -64,7 +72,8 @@ def _entry(line: bytes) -> AuditEntry:
         facts = json.loads(line)
         time_ns = int(datetime.fromisoformat(facts["time"]).timestamp() * 1e9)
     except (ValueError, KeyError, TypeError):
-        # A record is damaged, or another program wrote into the file: administrators should see that.
+        # The line is damaged, or another program has written it. It is shown as an entry, because administrators should
+        # see that the file has such a line.
         return AuditEntry(
             0, "?", "?", "?", reason="no whole record: its process was killed as it wrote, or it is not of this log"
         )

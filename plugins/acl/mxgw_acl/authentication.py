@@ -1,4 +1,7 @@
-"""Who is calling: an API key, an operator's token, a client certificate, or nobody, for methods that are public."""
+"""Finds out who makes a call, from an API key, an operator's token or a client certificate.
+
+A public method can also be called without credentials.
+"""
 
 from __future__ import annotations
 
@@ -14,7 +17,7 @@ from mxgw_acl.tokens import PREFIX, Tokens
 from mxgw_core.api import Attempts, AuthenticationRequest, Identity
 from mxgw_core.api.errors import TooManyAttempts, Unauthenticated
 
-# One text for every failure, so that it reveals nothing to an attacker; the audit log has the reason.
+# The error text is the same for every failure, so that it does not help an attacker. The reason is in the audit log.
 _REFUSED = (
     "no accepted credentials: send `authorization: Bearer <API key>`; a key may be mistyped, replaced, expired or "
     "revoked, and who issued it can say"
@@ -25,7 +28,7 @@ _SCHEME = "bearer "
 
 @dataclass(frozen=True, slots=True)
 class Authentication:
-    """Finds out who calls, from the credentials of each call. Lives in the event loop."""
+    """Finds out from the credentials of a call who makes the call. Used in the event loop."""
 
     keyring: Keyring
     tokens: Tokens
@@ -33,10 +36,11 @@ class Authentication:
     audit: Callable[[AuditRecord], None]
 
     def identify(self, request: AuthenticationRequest) -> Identity:
-        """Return who calls.
+        """Return the identity of the caller; `NOBODY` for a call of a public method without credentials.
 
         Raises:
-            Unauthenticated: the credentials are not accepted; as TooManyAttempts after too many failures.
+            TooManyAttempts: the credentials are not accepted, and there were too many failures before.
+            Unauthenticated: the credentials are not accepted.
             DependencyUnavailable: the keys cannot be read.
         """
         self.keyring.refresh()
@@ -53,7 +57,7 @@ class Authentication:
         return identity
 
     def _verified(self, credentials: str, request: AuthenticationRequest) -> tuple[str, Verified]:
-        """Return whom the credentials claim to be, and the result of checking them."""
+        """Check the credentials; return the key id or operator name in them ("" without one), and the result."""
         if not credentials:
             if request.certificate_names:
                 return "", self.keyring.by_certificate(tuple(request.certificate_names))
@@ -76,7 +80,7 @@ class Authentication:
         try:
             self.attempts.begin(request.peer, f"key {claimed}" if claimed else "")
         except TooManyAttempts as refusal:
-            # Attempts beyond the limit are not recorded, so that nobody can flood the log.
+            # Attempts beyond the limit are not recorded, so that nobody can flood the audit log.
             return refusal
         self.audit(
             AuditRecord(

@@ -1,4 +1,8 @@
-"""May this caller make this call: scopes, networks, ownership, and numbers of sessions and streams."""
+"""Decides whether a caller may make a call.
+
+For a key this depends on its scopes and networks, the owner and the tag of the session, and the numbers of the key's
+sessions and streams. For an operator it depends on the role, and on the tag of the session.
+"""
 
 from __future__ import annotations
 
@@ -22,12 +26,13 @@ from mxgw_acl.tokens import Tokens
 from mxgw_core.api import AccessRequest, Gateway, Moment, Operator
 from mxgw_core.api.errors import AccessDenied, AccessRevoked, GatewayError, SessionLimitReached, SubscriberLimitReached
 
-# One text for a session of another owner and for a session that does not exist, so that callers cannot tell them apart.
+# The error text is the same for a session of another owner and for a session that does not exist, so that a caller
+# cannot find out which sessions exist.
 _NO_SUCH_SESSION = "no session of this id is open to this caller: name one that you opened yourself"
 
 
 class Authorization:
-    """Decides about calls. A refusal is the error that the caller is shown."""
+    """Decides whether calls may be made. A refusal is raised as the error that the caller gets."""
 
     def __init__(self, keyring: Keyring, tokens: Tokens, gateway: Gateway) -> None:
         self._keyring = keyring
@@ -38,7 +43,7 @@ class Authorization:
         """Make sure that the caller may make the call.
 
         Raises:
-            GatewayError: the caller may not make it.
+            GatewayError: the call is refused.
         """
         rule = rule_of(request.method, request.scope)
         if rule is None:
@@ -57,7 +62,7 @@ class Authorization:
     # keys
 
     def check_key(self, request: AccessRequest, key: Key, rule: Rule) -> None:
-        """Make sure that the owner of a key may make the call.
+        """Make sure that a caller with this key may make the call.
 
         Raises:
             GatewayError: the call is refused.
@@ -79,7 +84,7 @@ class Authorization:
         if request.method == INVOKE and isinstance(request.request, InvokeRequest):
             kind = request.request.command.WhichOneof("command")
             if kind is None:
-                return  # the service refuses it with the right reason
+                return  # The service refuses an empty command, with a better reason.
             needed = COMMANDS.get(kind, frozenset())
         if needed is None or needed & key.scopes:
             return
@@ -92,7 +97,7 @@ class Authorization:
 
     def _check_owner(self, request: AccessRequest, key: Key, rule: Rule) -> None:
         if Scope.ALL_SESSIONS in key.scopes or rule.scopes == ADMINISTRATION:
-            return  # the service refuses a session that does not exist
+            return  # Such a key may use every session. The service refuses a session that does not exist.
         if request.session is None or request.session.owner != key.id:
             raise AccessDenied(_NO_SUCH_SESSION)
 
@@ -137,13 +142,17 @@ class Authorization:
         if rule.names is Names.NO_SESSION or not (request.session_id or rule.names is Names.A_SESSION):
             return
         if Role.ADMINISTRATOR.value in operator.roles:
-            return  # the service refuses a session that does not exist
+            return  # An administrator may use every session. The service refuses a session that does not exist.
         if request.session is None or not may_see(operator, request.session.tag):
             raise AccessDenied(_NO_SUCH_SESSION)
 
 
 def _check_tag(request: AccessRequest, key: Key) -> None:
-    """Make sure that the key may open a session with this tag; tags decide which operators see the session."""
+    """Make sure that the key may open a session with the tag in the request.
+
+    Raises:
+        AccessDenied: the key may not set this tag.
+    """
     tag = request.request.tag if isinstance(request.request, OpenSessionRequest) else ""
     if key.constraints.may_set(tag):
         return
@@ -153,9 +162,10 @@ def _check_tag(request: AccessRequest, key: Key) -> None:
 
 
 def may_see(operator: Operator, tag: str) -> bool:
-    """Return whether an operator may see sessions of a tag: administrators see all, viewers those of their own tags.
+    """Return whether an operator may see the sessions with this tag.
 
-    Only administrators see a session without a tag. Case does not count, as in the tags that a key may set.
+    Administrators see all sessions. Other operators see the sessions with one of their own tags, so they never see a
+    session without a tag. Upper and lower case are the same, as in the tags that a key may set.
     """
     folded = tag.strip().casefold()
     return Role.ADMINISTRATOR.value in operator.roles or bool(

@@ -1,4 +1,7 @@
-"""A certificate authority in a directory, and what it issues. Only this module imports `cryptography`."""
+"""Makes a certificate authority (CA) in a directory, and certificates that it signs.
+
+Only this module imports `cryptography`.
+"""
 
 from __future__ import annotations
 
@@ -19,12 +22,14 @@ from mxgw.private_files import read_private
 from mxgw_acl.files import DIRECTORY_MODE, write_private
 
 _CA_DAYS = 3650
-# Clocks of clients may be a little slow.
+# Certificates are valid from one hour before they are made, because the clock of a client can be slow.
 _BACKDATED = datetime.timedelta(hours=1)
 
 
 def init_tls(directory: Path, hosts: Sequence[str], clients: Sequence[str], days: int) -> Mapping[str, Path]:
-    """Create a CA if there is none, and new certificates; return the files by their purpose.
+    """Make new certificates for the gateway and the clients; make a CA first if the directory has none.
+
+    Return the paths of the files. Key: the purpose of a file. Value: its path.
 
     Raises:
         OSError: a file cannot be read or written, or other users may read the CA's key.
@@ -97,7 +102,8 @@ def _issue(
         .add_extension(x509.AuthorityKeyIdentifier.from_issuer_public_key(ca_key.public_key()), critical=False)
         .sign(ca_key, hashes.SHA256())
     )
-    # The key first: a gateway that reads in between finds that the two do not match, and keeps its present pair.
+    # The private key is replaced first. A gateway that reads both files before the certificate is replaced finds that
+    # they do not belong together, and keeps its present key and certificate.
     _replace(key_path, _pem(key))
     _replace(path, certificate.public_bytes(serialization.Encoding.PEM))
 
@@ -129,7 +135,7 @@ def _pem(key: ec.EllipticCurvePrivateKey) -> bytes:
 
 
 def _replace(path: Path, content: bytes) -> None:
-    """Replace a file in one step, so that nobody reads half of it."""
+    """Replace a file in one step, so that no reader finds an incomplete file."""
     fresh = path.with_name(f".{path.name}.new")
     write_private(fresh, content, replace=True)
     os.replace(fresh, path)  # noqa: PTH105  replaces on every platform

@@ -1,4 +1,4 @@
-"""What the plugin needs of a directory of operators, whatever kind of server provides it."""
+"""The interface to a directory of operators, independent of the kind of server. `ldap` implements it."""
 
 from __future__ import annotations
 
@@ -9,10 +9,11 @@ from typing import Protocol
 
 @dataclass(frozen=True, slots=True)
 class Person:
-    """A person whom the directory knows. `groups` has the DNs of all groups, including groups that contain other
-    groups.
+    """A person in the directory.
 
-    `name` is the spelling of the directory, the same for every way in which a user may type it.
+    `name` is the name in the spelling of the directory. It is the same for every spelling that the person can type at a
+    login. `dn` is the distinguished name (DN) of the person's entry, and `groups` has the DNs of the person's groups.
+    Whether groups that contain these groups are included depends on the settings.
     """
 
     name: str
@@ -21,21 +22,23 @@ class Person:
 
 
 class Directory(Protocol):
-    """Knows operators and their groups. Methods block, within a time limit, and may run in any thread."""
+    """Looks up operators and their groups. The methods block, up to a time limit; any thread can call them."""
 
     def authenticate(self, user: str, password: str) -> Person | None:
-        """Return the person who logs in; None when name or password are wrong.
+        """Return the person with this name and password; None when the name or the password is wrong.
 
         Raises:
             DependencyUnavailable: no server answered.
         """
 
     def resolve(self, user: str) -> Person | None:
-        """Return a person with the groups as of now, without a password; None when there is no such name.
+        """Return the person with this name and the groups of this moment; None when the directory has no such person.
+
+        No password of the person is needed.
 
         Raises:
-            DependencyUnavailable: no server answered, or the settings have no account for this question.
+            DependencyUnavailable: no server answered, or the settings name no account that may look people up.
         """
 
     def close(self) -> None:
-        """Cancel all questions in progress."""
+        """Cancel all lookups and logins in progress."""

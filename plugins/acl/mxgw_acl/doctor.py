@@ -1,4 +1,4 @@
-"""Warnings of `mxgw doctor` about keys that do not fit the settings."""
+"""The warning of `mxgw doctor` about keys whose rights do not fit the settings."""
 
 from __future__ import annotations
 
@@ -14,10 +14,12 @@ _NAMED = 5
 
 
 def findings(settings: AclSettings) -> Sequence[Finding]:
-    """Return the warnings; nothing is created or changed.
+    """Return a warning when viewers are limited to session tags, but some keys can open sessions with any tag.
+
+    A key database that does not exist is not created.
 
     Raises:
-        SettingsError: the keys cannot be read.
+        SettingsError: the key database cannot be opened.
     """
     if not settings.group_to_session_tag or not (settings.directory / KEYS_FILE).exists():
         return ()

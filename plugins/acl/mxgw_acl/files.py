@@ -1,4 +1,4 @@
-"""Private files: a directory that only the gateway's user may enter, secrets that only it may read."""
+"""Private files: a directory that only the gateway's user may enter, and files that only this user may read."""
 
 from __future__ import annotations
 
@@ -15,10 +15,10 @@ SECRET_BYTES = 32
 
 
 def private_directory(path: Path) -> Path:
-    """Create the directory if it does not exist, and make sure that it is private.
+    """Create the directory if it does not exist, and make sure that only its user may enter it; return `path`.
 
     Raises:
-        SettingsError: it cannot be created, belongs to another user, or other users may enter it.
+        SettingsError: the directory cannot be created, belongs to another user, or other users may enter it.
     """
     try:
         path.mkdir(mode=DIRECTORY_MODE, parents=True, exist_ok=True)
@@ -32,7 +32,8 @@ def check_directory(path: Path) -> None:
     """Make sure that the directory is private, if it exists.
 
     Raises:
-        SettingsError: it belongs to another user, other users may enter it, or it cannot be examined.
+        SettingsError: the path is not a directory, belongs to another user, may be entered by other users, or cannot be
+            examined.
     """
     try:
         found = path.stat()
@@ -53,10 +54,10 @@ def check_directory(path: Path) -> None:
 
 
 def check_private(path: Path) -> None:
-    """Make sure that only the owner of an existing file may use it.
+    """Make sure that an existing file may be read and written by its own user only.
 
     Raises:
-        SettingsError: other users may use it.
+        SettingsError: other users may use the file.
     """
     if why := exposure(path.stat().st_mode, path):
         raise SettingsError(f"plugins.acl.directory: {path}: {why}")
@@ -66,8 +67,8 @@ def write_private(path: Path, content: bytes, *, replace: bool = False) -> None:
     """Write a file that is private from the moment of its creation.
 
     Raises:
-        FileExistsError: it exists and may not be replaced.
-        OSError: it cannot be written.
+        FileExistsError: the file exists, and `replace` is False.
+        OSError: the file cannot be written.
     """
     flags = os.O_WRONLY | os.O_CREAT | (os.O_TRUNC if replace else os.O_EXCL)
     descriptor = os.open(path, flags, FILE_MODE)
@@ -80,14 +81,15 @@ def write_private(path: Path, content: bytes, *, replace: bool = False) -> None:
 
 
 def secret_file(path: Path) -> bytes:
-    """Return the 32 random bytes of a file; create it when it does not exist.
+    """Return the 32 random bytes in a file; create the file with new random bytes when it does not exist.
 
     Raises:
         SettingsError: the file cannot be used, or has another length.
     """
     try:
         if not path.exists():
-            # Written under another name first, so that another process finds the complete secret or no file.
+            # The secret is first written to a file with another name, so that other processes find either no file or
+            # the complete secret.
             fresh = path.with_name(f"{path.name}.{secrets.token_hex(8)}")
             write_private(fresh, secrets.token_bytes(SECRET_BYTES))
             try:

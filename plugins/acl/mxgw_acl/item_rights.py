@@ -1,4 +1,4 @@
-"""What one key may do with items: in commands, in browsing, by reference, and in the events that it gets."""
+"""Checks which items a key may use: in commands, in Browse, in the calls of other services, and in event streams."""
 
 from __future__ import annotations
 
@@ -19,14 +19,18 @@ _UNTOLD = "this key is limited to certain items: give the full reference instead
 
 _VALUES = frozenset({EventKind.EVENT_KIND_DATA_CHANGE, EventKind.EVENT_KIND_BUFFERED_DATA_CHANGE})
 _WRITES = frozenset({"write", "write2", "write_secured", "write_secured2", "write_bulk"})
-# The memory for the results of one function. It is bounded in bytes because clients choose the length of references.
+# The largest memory for the remembered results of one function. The limit is in bytes, because clients choose how long
+# references are.
 REMEMBERED_BYTES = 1024 * 1024
-# What one result takes, besides the characters of its reference.
+# The memory for one result, in addition to the text of its reference.
 _ANSWER_BYTES = 160
 
 
 class _Remembered:
-    """A function of a reference whose results never change, with its results remembered in bounded memory."""
+    """Wraps a function that says yes or no for a reference, and remembers its results in a bounded memory.
+
+    The function must always return the same result for the same reference.
+    """
 
     def __init__(self, ask: Callable[[str], bool]) -> None:
         self._ask = ask
@@ -47,14 +51,17 @@ class _Remembered:
 
 
 class ItemRights:
-    """The item constraints of a key, with remembered results; a key without a scope to write may write no item."""
+    """Checks references against the item constraints of a key, and remembers the results.
+
+    When `writes` is False, the key has no scope for writing, and `may_write` is False for every item.
+    """
 
     def __init__(self, constraints: Constraints, *, writes: bool) -> None:
         self.may_read = _Remembered(constraints.may_read)
         self.may_write = _Remembered(constraints.may_write if writes else _nothing)
 
     def may_use(self, reference: str) -> bool:
-        """Return whether the item may be added: the key may read it or write it."""
+        """Return whether the key may add the item: it must be allowed to read the item or to write it."""
         return self.may_read(reference) or self.may_write(reference)
 
 
@@ -64,22 +71,22 @@ def _nothing(reference: str) -> bool:
 
 
 class KeyItems:
-    """What a key with item constraints may do with items by reference. Implements `ItemAccess`."""
+    """Implements `ItemAccess` for a key with item constraints: which references the key may read and write."""
 
     def __init__(self, rights: ItemRights, decided: Callable[[str, Sequence[str], Sequence[str]], None]) -> None:
         self._rights = rights
         self._decided = decided
 
     def may_read(self, reference: str) -> bool:
-        """See `ItemAccess`."""
+        """Return whether the key may read the item with this reference."""
         return self._rights.may_read(reference)
 
     def may_write(self, reference: str) -> bool:
-        """See `ItemAccess`."""
+        """Return whether the key may write the item with this reference."""
         return self._rights.may_write(reference)
 
     def decided(self, action: str, allowed: Sequence[str], denied: Sequence[str]) -> None:
-        """See `ItemAccess`."""
+        """Record which references a service has allowed and denied for `action`."""
         self._decided(action, allowed, denied)
 
 
@@ -90,7 +97,7 @@ class ItemGuard:
         self._rights = rights
 
     def denied(self, command: MxCommand, items: Sequence[ItemRecord | None]) -> Mapping[int, str]:
-        """Return the inputs that the key may not use."""
+        """Return the inputs that the key may not use. Key: index of the input. Value: the reason."""
         kind = command.WhichOneof("command")
         if named := named_items(command):
             return self._denied_references(map(reference_of, named), reads=kind == "read_bulk")
@@ -115,15 +122,14 @@ class ItemGuard:
         return denied
 
     def shows(self, node: BrowseNode) -> bool:
-        """Return whether the node is an item that the key may use, or a folder, which may contain some."""
+        """Return whether Browse shows the node: an item is shown when the key may use it, and a folder always."""
         return not node.reference or self._rights.may_use(node.reference)
 
 
 class ItemFilter:
-    """Lets pass what a key with item constraints may see: values of items it may read, completions for items it may
-    use.
+    """Implements `StandingFilter` for a key with item constraints. All filters of one key are equal.
 
-    Implements `StandingFilter`; all filters of one key are equal.
+    Data changes pass when the key may read the item, and completions pass when the key may use the item.
     """
 
     def __init__(self, rights: ItemRights) -> None:
@@ -137,11 +143,11 @@ class ItemFilter:
 
     @property
     def revision(self) -> int:
-        """See `StandingFilter`: the rights of a key and the records of items never change."""
+        """See `StandingFilter`. The revision is always 0, because the rights of a key and item records never change."""
         return 0
 
     def keep(self, item: ItemRecord, kind: int) -> bool:
-        """See `EventFilter`."""
+        """Return whether an event of this item and kind passes the filter."""
         reference = reference_of(item)
         if reference is None:
             return False
@@ -149,7 +155,7 @@ class ItemFilter:
 
 
 def named_items(command: MxCommand) -> Sequence[ItemReference]:
-    """Return the items that a command names by reference, in the order of its inputs; none when it uses handles."""
+    """Return the items that a command names by reference, in the order of its inputs; nothing for other commands."""
     match command.WhichOneof("command"):
         case "add_item":
             return [ItemReference(item_definition=command.add_item.item_definition)]

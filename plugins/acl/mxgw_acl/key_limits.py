@@ -1,4 +1,4 @@
-"""The limits of keys in a running gateway: items, events per second, and bytes that are kept for a session."""
+"""Applies the limits of keys in a running gateway: items, events per second, and bytes of events kept per session."""
 
 from __future__ import annotations
 
@@ -10,33 +10,34 @@ from mxgw_acl.keyring import Keyring
 from mxgw_acl.keys import Key, Scope
 from mxgw_core.api import BufferLimit, Gateway, Identity, SessionInfo, TokenBucket
 
-# How many seconds of the rate a stream may get at once after a pause; at least one event.
+# After a pause, the streams of a key can get as many events at once as the rate allows in this time, but at least one.
 _BURST_S = 1.0
 
 
 class KeyPace:
-    """Implements `StreamPace` for all streams of one key together; lives in the event loop."""
+    """Implements `StreamPace`: one limit of events per second for all streams of a key. Used in the event loop."""
 
     def __init__(self, events_per_s: float, *, clock: Callable[[], float] = time.monotonic) -> None:
         self._bucket = TokenBucket(events_per_s, max(1.0, events_per_s * _BURST_S), clock=clock)
 
     @property
     def events_per_s(self) -> float:
-        """The rate that the streams keep in the long run."""
+        """The average rate that the streams of the key cannot exceed together."""
         return self._bucket.per_s
 
     def wait_s(self) -> float:
-        """Return for how many seconds no events may be sent; 0 when they may be sent now."""
+        """Return for how many seconds no events may be sent; 0 when events may be sent now."""
         return self._bucket.wait_s()
 
     def sent(self, events: int) -> None:
-        """Count events that were sent; when there were too many, the next wait is longer."""
+        """Count events that were sent. When more events than allowed were sent, the next wait is longer."""
         self._bucket.spend(events)
 
 
 class KeyLimits:
-    """The limits from the constraints of each key, shared by all sessions and streams of the key. Lives in the event
-    loop.
+    """Returns the objects that apply a key's limits; all sessions and streams of a key share them.
+
+    Used in the event loop.
     """
 
     def __init__(self, keyring: Keyring, gateway: Gateway) -> None:
@@ -46,7 +47,7 @@ class KeyLimits:
         self._paces: dict[str, KeyPace] = {}
 
     def item_rights(self, identity: Identity) -> ItemRights | None:
-        """Return what a caller may do with items; None when it may use all of them."""
+        """Return what a caller may do with items; None when the caller may use all items."""
         key = identity.claims
         if not isinstance(key, Key) or not key.constraints.limits_items:
             return None
@@ -57,7 +58,7 @@ class KeyLimits:
         return known[1]
 
     def pace(self, identity: Identity) -> KeyPace | None:
-        """Return the pace that all streams of a key share; None when the caller has no limit of events per second."""
+        """Return the pace that all streams of a key share; None when the caller has no limit for events per second."""
         limit = identity.claims.constraints.maximum_events_per_s if isinstance(identity.claims, Key) else None
         if limit is None:
             return None
@@ -67,13 +68,13 @@ class KeyLimits:
         return known
 
     def buffer(self, session: SessionInfo) -> BufferLimit | None:
-        """Return how many bytes of events may be kept for a session of this owner; None without a limit."""
+        """Return how many bytes of events the gateway may keep for this session; None when its owner has no limit."""
         key = self._keyring.key(session.owner)
         limit = key.constraints.maximum_buffer_bytes if key is not None else None
         return BufferLimit(limit, "the key's --max-buffer") if limit is not None else None
 
     def session_closed(self, session: SessionInfo) -> None:
-        """Forget the remembered results of a key whose last session ended."""
+        """When the last session of a key has ended, forget the remembered results of the key's item checks."""
         if session.owner in self._rights and not any(
             other.owner == session.owner and other.session_id != session.session_id
             for other in self._gateway.sessions()
@@ -81,6 +82,6 @@ class KeyLimits:
             del self._rights[session.owner]
 
     def forget_dead_keys(self) -> None:
-        """Forget the remembered results of keys that were revoked or have expired."""
+        """Forget the remembered results of the item checks of all keys that were revoked or have expired."""
         for key_id in [key_id for key_id in self._rights if self._keyring.why_dead(key_id)]:
             del self._rights[key_id]

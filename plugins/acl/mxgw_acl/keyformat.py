@@ -1,6 +1,6 @@
-"""How an API key is written: `mxgw_<environment>_<key id>_<secret>_<checksum>`, one word for a double click.
+"""The format of an API key: `mxgw_<environment>_<key id>_<secret>_<checksum>`. A double click selects all of it.
 
-By the checksum, scanners and the gateway recognise a key without looking it up.
+With the checksum, the gateway and scanners for secrets can recognise a well-formed key without a lookup.
 Source: the token formats of GitHub, docs/reference/security.md#key-format.
 """
 
@@ -14,12 +14,12 @@ from dataclasses import dataclass, field
 
 ALPHABET = string.digits + string.ascii_uppercase + string.ascii_lowercase
 KEY_ID_CHARACTERS = 12
-# 62^43 > 2^256.
+# Enough characters for 256 bits, because 62^43 > 2^256.
 SECRET_CHARACTERS = 43
 SECRET_BYTES = 32
 CHECKSUM_CHARACTERS = 6
 
-# For secret scanners. docs/securing.md shows it too; a test compares the two.
+# The pattern for secret scanners. docs/securing.md shows the same pattern; a test compares the two texts.
 KEY_REGEX = r"mxgw_[a-z0-9]{1,16}_[0-9A-Za-z]{12}_[0-9A-Za-z]{43}_[0-9A-Za-z]{6}"
 _KEY = re.compile(KEY_REGEX)
 _KEY_ID = re.compile(r"[0-9A-Za-z]{12}")
@@ -35,7 +35,7 @@ class KeyText:
     secret: str = field(repr=False)
 
     def text(self) -> str:
-        """Return the key as its holder writes it. It is a secret."""
+        """Return the complete key, as a client sends it. The text is a secret."""
         body = f"mxgw_{self.environment}_{self.key_id}_{self.secret}"
         return f"{body}_{_checksum(body)}"
 
@@ -51,12 +51,12 @@ def new_secret() -> str:
 
 
 def is_key_id(text: str) -> bool:
-    """Return whether `text` looks like a key id."""
+    """Return whether `text` has the form of a key id."""
     return _KEY_ID.fullmatch(text) is not None
 
 
 def parse_key(text: str) -> KeyText | None:
-    """Return the parts of a key; None for a text that is no key, or was mistyped."""
+    """Return the parts of a key; None when the text does not have the form of a key, or its checksum is wrong."""
     if _KEY.fullmatch(text) is None:
         return None
     body, _, checksum = text.rpartition("_")

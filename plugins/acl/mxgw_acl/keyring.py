@@ -1,4 +1,7 @@
-"""The keys in memory: checked in constant time without reading the disk, and kept up to date with the database."""
+"""The keys in memory. Credentials are compared with them in constant time and without reading the disk.
+
+Changes in the key database are read again at each call and at an interval.
+"""
 
 from __future__ import annotations
 
@@ -18,7 +21,8 @@ from mxgw_core.api.errors import DependencyUnavailable
 
 log = logging.getLogger(__name__)
 
-# The number of valid secrets that a key has at most; as many are always compared, so that times are equal.
+# The largest number of valid secrets of a key. Each check compares this many secrets, even if the key has fewer: so all
+# checks take the same time.
 _SECRETS = 2
 _NO_DIGEST = bytes(32)
 
@@ -29,14 +33,20 @@ def _roles(key: Key) -> tuple[str, ...]:
 
 @dataclass(frozen=True, slots=True)
 class Verified:
-    """The result of checking a key: its identity, or the reason why it has none (for the audit log only)."""
+    """The result of checking credentials: the identity of the caller, or the reason of the refusal.
+
+    The reason is for the audit log only; the caller must not see it.
+    """
 
     identity: Identity | None
     reason: str = ""
 
 
 class Keyring:
-    """All keys of one store. Lives in the event loop; there are few keys, so reading them again takes milliseconds."""
+    """All keys of one key store, and the ended logins of operators. Used in the event loop.
+
+    There are few keys, so that reading all of them again takes only milliseconds.
+    """
 
     def __init__(self, store: KeyStore, *, now: Callable[[], float] = time.time) -> None:
         self._store = store
@@ -51,7 +61,7 @@ class Keyring:
         self._cuts: Mapping[str, float] = {}
 
     def refresh(self) -> None:
-        """Read changes that other processes made; takes microseconds when there are none.
+        """Read the keys again when another process has changed the database; otherwise take only microseconds.
 
         Raises:
             DependencyUnavailable: the database cannot be read, so no key can be checked.
@@ -73,7 +83,7 @@ class Keyring:
         self._is_failing = False
 
     def _take(self, keys: Mapping[str, Key]) -> None:
-        # Unchanged keys stay the same objects, because guards and caches refer to them.
+        # A key that has not changed keeps its `Identity` object, because guards and caches refer to that object.
         self._identities = {
             key_id: known
             if (known := self._identities.get(key_id)) is not None and known.claims == key
@@ -87,7 +97,7 @@ class Keyring:
         }
 
     def verify(self, text: KeyText) -> Verified:
-        """Check a key; it takes the same time whatever is wrong with the key."""
+        """Check a key that a caller sent. The check takes the same time, whatever is wrong with the key."""
         key = self._keys.get(text.key_id)
         digest = self._store.digest(text.key_id, text.secret)
         now = self._now()
@@ -112,7 +122,7 @@ class Keyring:
         return Verified(self._identities[key.id])
 
     def by_certificate(self, names: tuple[str, ...]) -> Verified:
-        """Return the key of a verified client certificate."""
+        """Look for a valid key that belongs to one of these names of a client certificate; return the result."""
         for name in names:
             key_id = self._by_certificate.get(name)
             if key_id is not None and not self._keys[key_id].why_dead(self._now()):
@@ -120,40 +130,40 @@ class Keyring:
         return Verified(None, "no key has this certificate name")
 
     def why_dead(self, key_id: str) -> str:
-        """Return why a key may not be used any more (see `Key.why_dead`), "" when it may."""
+        """Return why a key is no longer valid (see `Key.why_dead`); "" for a valid key."""
         key = self._keys.get(key_id)
         return "revoked" if key is None else key.why_dead(self._now())
 
     def key(self, key_id: str) -> Key | None:
-        """Return a key, valid or not; None when there is none of this id."""
+        """Return the key with this id, valid or not; None when no key has this id."""
         return self._keys.get(key_id)
 
     # logins of operators
 
     def is_login_ended(self, login_id: str) -> bool:
-        """Return whether a login was ended before its token expires."""
+        """Return whether a login was ended by a logout."""
         return login_id in self._ended_logins
 
     def logins_ended_before(self, name: str) -> float:
-        """Return the time before which all logins of a person have ended."""
+        """Return a time: all logins of this person that began before it have ended. 0 when no logins were ended."""
         return self._cuts.get(name.casefold(), 0.0)
 
     def end_login(self, login_id: str, expires_at: float) -> None:
-        """End a login, also for later runs of the gateway."""
+        """End a login, and store this, so that the login stays ended after a restart of the gateway."""
         self._ended_logins.add(login_id)
         try:
             self._store.end_login(login_id, expires_at)
         except sqlite3.Error as error:
             log.warning("that a login ended could not be written: %s", error)
 
-    # last use
+    # the last use of each key
 
     def used(self, key_id: str, peer: Peer) -> None:
-        """Remember that a key was used; `write_uses` stores it."""
+        """Remember when and from where a key was used; `write_uses` stores this later."""
         self._uses[key_id] = Use(self._now(), peer.address)
 
     def write_uses(self) -> None:
-        """Store the remembered uses; after a failure they are stored the next time."""
+        """Store the remembered uses of keys. After a failure, the next call tries again."""
         if not self._uses:
             return
         try:

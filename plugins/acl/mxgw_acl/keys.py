@@ -1,4 +1,4 @@
-"""A key as the gateway knows it: its scopes, constraints and validity, but not its secret."""
+"""The data of a key: its scopes, its constraints and how long it is valid. Secrets are present as hashes only."""
 
 from __future__ import annotations
 
@@ -16,14 +16,14 @@ from mxgw_core.api import Peer, peer_address
 Network = ipaddress.IPv4Network | ipaddress.IPv6Network
 
 
-# Counts and sizes must fit the numbers of the contract.
+# Every limit of a key must be below this number, because the 64-bit integers of the contract cannot hold more.
 _NO_LIMIT = 2**63
-# For keys that were created before tags could be limited.
+# The tags of a key without --tag, and of a key that an earlier release stored without tags: any tag, or none.
 ANY_TAG = ("*",)
 
 
 class Scope(enum.Enum):
-    """What a key may do. The values are the words of the command line and of `GrpcService.scopes`."""
+    """What a key may do. Each value is the word for the scope on the command line and in `GrpcService.scopes`."""
 
     OPEN = "open"
     READ = "read"
@@ -47,7 +47,7 @@ SCOPE_MEANINGS: Mapping[Scope, str] = {
 
 @dataclass(frozen=True)
 class Constraints:
-    """Limits within the scopes. Empty and None mean that there is no limit of that kind."""
+    """The limits of a key, in addition to its scopes. An empty or None field means that there is no such limit."""
 
     readable: ItemPatterns = field(default_factory=ItemPatterns)
     writable: ItemPatterns = field(default_factory=ItemPatterns)
@@ -55,16 +55,17 @@ class Constraints:
     maximum_sessions: int | None = None
     maximum_subscribers: int | None = None
     maximum_detached: int | None = None
-    # For all streams of the key together.
+    # The limit for all streams of the key together.
     maximum_events_per_s: float | None = None
-    # Bytes of events that are kept for each of its sessions.
+    # How many bytes of events the gateway may keep for each session of the key.
     maximum_buffer_bytes: int | None = None
-    # Globs for the tags of its sessions; one must match, also the empty tag of a session without one.
+    # Globs for the tags of the key's sessions. At least one glob must match the tag; a session without a tag has the
+    # tag "".
     tags: Sequence[str] = ANY_TAG
 
     @property
     def are_usable(self) -> bool:
-        """Whether every limit is a number that can be exceeded; a damaged store may hold "not a number"."""
+        """Whether every limit is a number in the allowed range. A damaged database can contain other values (NaN)."""
         counts = (self.maximum_sessions, self.maximum_subscribers, self.maximum_detached)
         sizes = (self.maximum_events_per_s, self.maximum_buffer_bytes)
         return all(count is None or 0 <= count < _NO_LIMIT for count in counts) and all(
@@ -81,7 +82,10 @@ class Constraints:
         return not self.readable or self.readable.permit(reference)
 
     def may_write(self, reference: str) -> bool:
-        """Return whether the key may write the item. A key that may read only some items may write only those."""
+        """Return whether the constraints permit writing the item; the scopes are checked elsewhere.
+
+        A key with patterns for reading and none for writing may write only the items that it may read.
+        """
         limits = self.writable or self.readable
         return not limits or limits.permit(reference)
 
@@ -90,7 +94,7 @@ class Constraints:
         return tuple(ipaddress.ip_network(text, strict=False) for text in self.networks)
 
     def may_set(self, tag: str) -> bool:
-        """Return whether a session may be opened with this tag; "" is a session without one."""
+        """Return whether the key may open a session with this tag; "" stands for a session without a tag."""
         return ItemPatterns(self.tags).permit(tag)
 
     @property
@@ -99,7 +103,7 @@ class Constraints:
         return not any(set(glob.strip()) == {"*"} for glob in self.tags)
 
     def may_come_from(self, peer: Peer) -> bool:
-        """Return whether calls from this peer are accepted; a Unix socket counts as 127.0.0.1."""
+        """Return whether the key may be used from this peer. A peer on a Unix socket has the address 127.0.0.1 here."""
         if not self.networks:
             return True
         try:
@@ -109,7 +113,7 @@ class Constraints:
         return any(address in network for network in self._networks)
 
     def to_json(self) -> str:
-        """Return the constraints as text for `from_json`."""
+        """Return the constraints as JSON text, which `from_json` reads again."""
         document: dict[str, Any] = {
             "readable": {"globs": list(self.readable.globs), "subtrees": list(self.readable.subtrees)},
             "writable": {"globs": list(self.writable.globs), "subtrees": list(self.writable.subtrees)},
@@ -125,10 +129,10 @@ class Constraints:
 
     @classmethod
     def from_json(cls, text: str) -> Constraints:
-        """Return the constraints from the text that was stored.
+        """Return the constraints from JSON text that `to_json` made.
 
         Raises:
-            ValueError: the text has an unknown limit, which must not be ignored.
+            ValueError: the text is not JSON, or it has an unknown limit, which must not be ignored.
         """
         document = json.loads(text)
         known = {"readable", "writable", "networks", "maximum_sessions", "maximum_subscribers", "maximum_detached"}
@@ -155,14 +159,14 @@ class Key:
     created_at: float
     expires_at: float | None = None
     revoked_at: float | None = None
-    # Whether its sessions are closed when it is revoked; None: as the settings say.
+    # Whether the sessions of the key are closed when the key is revoked; with None the settings decide.
     closes_sessions: bool | None = None
     constraints: Constraints = field(default_factory=Constraints)
     certificate_names: Sequence[str] = ()
     hashes: Sequence[SecretHash] = field(default=(), repr=False)
 
     def why_dead(self, now: float) -> str:
-        """Return "revoked", "expired", "unusable" (a limit is not a number), or "" for a valid key."""
+        """Return "revoked", "expired" or "unusable" (see `are_usable`) for an invalid key, and "" for a valid key."""
         if self.revoked_at is not None:
             return "revoked"
         if self.expires_at is not None and not now < self.expires_at:
@@ -172,7 +176,7 @@ class Key:
 
 @dataclass(frozen=True, slots=True)
 class SecretHash:
-    """A secret as it is stored. `expires_at` is set when the secret was replaced."""
+    """The stored hash of a secret. `expires_at` is None until the secret is replaced by a new one."""
 
     digest: bytes
     created_at: float

@@ -1,4 +1,6 @@
-"""Logins of operators: asks the directory, turns groups into roles and tags, and issues tokens."""
+"""Logs operators in: checks the password with the LDAP directory, derives roles and session tags from the person's
+groups, and issues tokens.
+"""
 
 from __future__ import annotations
 
@@ -17,10 +19,10 @@ _LONGEST_PASSWORD = 1024
 
 
 def directory_of(settings: AclSettings) -> Directory | None:
-    """Return the directory that the settings describe, None without one.
+    """Return the directory of operators; None when the settings describe no directory.
 
     Raises:
-        SettingsError: the library for it is not installed, or its files cannot be used.
+        SettingsError: the library for LDAP is not installed, or the CA file of the settings cannot be used.
     """
     if settings.ldap is None:
         return None
@@ -35,7 +37,7 @@ def directory_of(settings: AclSettings) -> Directory | None:
 
 
 class Operators:
-    """Logs operators in; called in worker threads."""
+    """Logs operators in and renews their logins. `log_in` and `renew` block, so they are called in worker threads."""
 
     def __init__(
         self,
@@ -53,16 +55,16 @@ class Operators:
         self._now = now
 
     def close(self) -> None:
-        """Cancel the logins in progress."""
+        """Cancel the logins and renewals in progress."""
         if self._directory is not None:
             self._directory.close()
 
     def log_in(self, credentials: OperatorCredentials) -> Operator | None:
-        """Return the operator with a token; None when name or password are wrong, or the person has no role.
+        """Return the operator with a token; None when the name or the password is wrong, or the person has no role.
 
         Raises:
-            DependencyUnavailable: the directory could not be asked.
-            AccessDenied: no directory is configured.
+            DependencyUnavailable: no directory server answered.
+            AccessDenied: no directory is configured, or the login cannot be recorded in the audit log.
         """
         user = credentials.user
         peer = credentials.peer
@@ -87,10 +89,13 @@ class Operators:
         return self._tokens.issue(person.name, roles, tags)
 
     def renew(self, operator: Operator) -> Operator | None:
-        """Return the operator with a new token and the groups as of now; None when the login is over.
+        """Return the operator with a new token, and with roles and tags from the present groups.
+
+        Return None when the login has ended or is too old, or when the person has no role any more.
 
         Raises:
-            DependencyUnavailable: the directory could not be asked; the present token stays valid.
+            DependencyUnavailable: no directory server answered; the present token stays valid until it expires.
+            AccessDenied: the renewal cannot be recorded in the audit log.
         """
         login = self._tokens.login(operator.token)
         if login is None or self._directory is None:
@@ -108,7 +113,7 @@ class Operators:
         return self._tokens.issue(name, roles, tags, login)
 
     def _rights(self, groups: Sequence[str]) -> tuple[Sequence[str], Sequence[str]]:
-        """Return the roles and session tags of a person in these groups."""
+        """Return the roles and the session tags that the settings give to a person in these groups."""
         member_of = {name for dn in groups for name in group_names(dn)}
 
         def is_in(listed: str) -> bool:
@@ -124,7 +129,7 @@ class Operators:
         return roles, sorted({tag for group, tags in mapped.items() if is_in(group) for tag in tags})
 
     def _record_claim(self, user: str, reason: str, peer: str) -> None:
-        """Record a failed login under the name that was typed."""
+        """Record a failed login under the typed name, because the person's identity was not proved."""
         self._audit(
             AuditRecord(f"claimed:{folded_name(user)}", "login", "denied", reason, peer, detail=f"typed: {user}")
         )
@@ -136,7 +141,7 @@ class Operators:
 
 
 def group_names(dn: str) -> tuple[str, str]:
-    """Return the two names of a group that settings may use: its DN, and the value of the DN's first part."""
+    """Return the two names that the settings can use for a group: its DN, and the value of the first part of the DN."""
     folded = _folded(dn)
     first = folded.partition(",")[0]
     return folded, first.partition("=")[2].strip()

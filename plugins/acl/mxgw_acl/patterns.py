@@ -1,7 +1,7 @@
-"""The items that a key may use: globs and subtrees over references, without regard to case.
+"""Patterns for the references of the items that a key may use: globs and subtrees. Upper and lower case are the same.
 
-Patterns only permit, they never forbid. So an unusual spelling of a reference can be denied by mistake, but can never
-gain access.
+A pattern can permit an item but not forbid one. So an unusual spelling of a reference is perhaps denied by mistake, but
+never gives access to an item that is not permitted.
 """
 
 from __future__ import annotations
@@ -13,15 +13,20 @@ from dataclasses import dataclass, field
 from mxgw.v1.commands_pb2 import ItemReference
 from mxgw_core.api import Globs, ItemRecord
 
-# What separates the root of a subtree from the rest: an attribute, a path segment, an array index.
+# An item is below a subtree when the name of the subtree is followed by one of these characters, which begin an
+# attribute, a path segment or an array index.
 _BELOW = (".", "/", "[")
-# A name that cannot be a full reference.
+# A plain name: it has no separator, and can only have an array index at its end.
 _PLAIN_NAME = re.compile(r"[A-Za-z0-9_ #$-]+(\[\d*\])?")
 
 
 @dataclass(frozen=True, slots=True)
 class ItemPatterns:
-    """Globs (`*` any characters, `?` one; nothing else is special) and subtrees (a name and everything below it)."""
+    """Globs and subtrees.
+
+    In a glob, `*` stands for any number of characters and `?` for one; no other character is special. A subtree is a
+    name; it permits the item of this name and all items below it.
+    """
 
     globs: Sequence[str] = ()
     subtrees: Sequence[str] = ()
@@ -36,7 +41,7 @@ class ItemPatterns:
         return bool(self.globs or self.subtrees)
 
     def permit(self, reference: str) -> bool:
-        """Return whether some pattern matches the reference."""
+        """Return whether at least one pattern matches the reference."""
         if self._globs.match(reference):
             return True
         name = reference.strip().casefold()
@@ -44,10 +49,11 @@ class ItemPatterns:
 
 
 def reference_of(item: ItemReference | ItemRecord) -> str | None:
-    """Return the full reference of an item with a context; None when it cannot be known.
+    """Return the full reference of an item from its context and definition; None when it cannot be determined.
 
-    Backends resolve relative references by rules of their own; some try the definition alone when the joined name does
-    not exist. Only a plain name is certain to be a member of its context.
+    Each backend has its own rules for a definition with a context; some try the definition alone when the joined name
+    does not exist. Only a definition that is a plain name certainly belongs to its context, so the result is None for
+    any other definition that has a context.
     """
     context = item.item_context.strip()
     definition = item.item_definition.strip()

@@ -1,4 +1,4 @@
-"""The plugin: its hooks, each a few lines that call the parts in `running.py`."""
+"""The hooks of the plugin. Each has a few lines that call the objects of `running.py`."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ from mxgw_core.api import (
 from mxgw_core.api.errors import GatewayError, SettingsError, Unauthenticated
 
 _FORMER_DIRECTORY = Path("var/acl")
-# What replaced the setting failed_attempts.
+# Shown to a site that still has the setting failed_attempts.
 _ATTEMPTS = (
     "limits.failed_attempts_per_minute and limits.failed_attempts_burst took its place, one limit for keys and logins"
 )
@@ -48,7 +48,7 @@ _NOT_RUNNING = "access control is not running"
 
 
 class AclPlugin:
-    """Refuses everything before its context is entered and after it is left."""
+    """The hooks of the plugin. While the gateway is not running, the hooks that decide about calls refuse them."""
 
     def __init__(self) -> None:
         self._settings = AclSettings()
@@ -63,7 +63,8 @@ class AclPlugin:
     def _configure(self, settings: AclSettings) -> None:
         if "directory" not in settings.model_fields_set:
             now = settings.directory
-            # Earlier releases kept the keys in another directory: a new, empty database must not replace them.
+            # Earlier releases kept the keys in another directory. The gateway must not start with a new, empty key
+            # database while these keys exist.
             if text := left_behind(_FORMER_DIRECTORY.absolute(), now, now.parent):
                 raise SettingsError(f"plugins.acl.directory: {text}")
         self._settings = settings
@@ -193,7 +194,11 @@ class AclPlugin:
         return self._required().audit_tail.last(limit)
 
     def _required(self) -> Running:
-        """Return the running parts. Without them the hook raises, so it refuses."""
+        """Return the objects of the running plugin.
+
+        Raises:
+            RuntimeError: the plugin is not running; the exception makes the gateway refuse the call.
+        """
         if self._running is None:
             raise RuntimeError(_NOT_RUNNING)
         return self._running

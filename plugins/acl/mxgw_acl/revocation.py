@@ -1,4 +1,4 @@
-"""Applies revocations: ends the streams of revoked keys and ended logins, and closes sessions as the settings say."""
+"""Ends the streams of callers who have lost their rights, and closes the sessions of revoked and expired keys."""
 
 from __future__ import annotations
 
@@ -18,17 +18,20 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True, slots=True)
 class Revocation:
-    """Checks all open streams and sessions; call `apply` at an interval and after each change."""
+    """Checks all open streams and sessions. Call `apply` at an interval, and after each change of keys or logins."""
 
     gateway: Gateway
     keyring: Keyring
-    # Returns the operator as of now; None when the login is over.
+    # Returns the operator with the present roles and tags; None when the login has ended.
     current: Callable[[Operator], Operator | None]
     closes_by_default: bool
     audit: Callable[[AuditRecord], None]
 
     def apply(self) -> None:
-        """End the streams and sessions whose owners have lost their rights."""
+        """End the streams of callers who have lost their rights, and record this in the audit log.
+
+        The sessions of a revoked or expired key are closed too, unless the key or the settings say that they stay open.
+        """
         for stream in self.gateway.streams():
             error = self._why_not(stream)
             if error is not None and self.gateway.end_stream(stream, error):

@@ -1,6 +1,6 @@
-"""What each RPC and each command requires of its caller: the table behind every decision.
+"""The tables of what each RPC and each command requires of its caller; every decision about a call uses them.
 
-A method that is neither in this table nor declared by its service is refused. A test compares the table with the
+A method that is neither in the table `RULES` nor declared by its service is refused. A test compares the table with the
 service descriptors, so that no new RPC is forgotten.
 """
 
@@ -15,7 +15,7 @@ from mxgw_core.api import ADMINISTRATOR
 
 
 class Names(enum.Enum):
-    """Whether the request names a session."""
+    """Whether the request of a method contains a session id."""
 
     NO_SESSION = 0
     A_SESSION = 1
@@ -23,7 +23,7 @@ class Names(enum.Enum):
 
 
 class Role(enum.Enum):
-    """The roles of operators."""
+    """The roles of operators. An administrator may also do what a viewer may do."""
 
     VIEWER = "viewer"
     ADMINISTRATOR = "administrator"
@@ -31,11 +31,12 @@ class Role(enum.Enum):
 
 @dataclass(frozen=True, slots=True)
 class Rule:
-    """What one method requires.
+    """What one method requires of its caller.
 
-    `scopes`: a key needs one of them; None allows every key, and an empty set none. `role`: the least role that an
-    operator needs; None refuses operators. `public`: no credentials are needed. `is_audited`: allowed calls are
-    recorded too; refused calls always are.
+    A key needs one of the `scopes`; None allows every key, and an empty set allows no key. `names` says whether the
+    request contains a session id. An operator needs at least the `role`; None allows no operator. When `public` is
+    True, no credentials are needed. When `is_audited` is True, allowed calls are recorded in the audit log; refused
+    calls are always recorded.
     """
 
     scopes: frozenset[Scope] | None
@@ -56,7 +57,7 @@ SESSIONS, COMMANDS_SERVICE = "/mxgw.v1.SessionService", "/mxgw.v1.CommandService
 EVENTS, GATEWAY = "/mxgw.v1.EventService", "/mxgw.v1.GatewayService"
 OPEN_SESSION, INVOKE, STREAM_EVENTS = f"{SESSIONS}/OpenSession", f"{COMMANDS_SERVICE}/Invoke", f"{EVENTS}/StreamEvents"
 
-# The reflection service of grpc (`gateway.reflection`), which describes the services; every key may use it.
+# The method of gRPC's reflection service, which describes the services of the gateway (setting `gateway.reflection`).
 REFLECTION = "/grpc.reflection.v1alpha.ServerReflection/ServerReflectionInfo"
 
 RULES: Mapping[str, Rule] = {
@@ -67,7 +68,7 @@ RULES: Mapping[str, Rule] = {
     f"{SESSIONS}/GetSessionState": Rule(_any_of(Scope.READ), role=Role.VIEWER),
     f"{SESSIONS}/ListSubscribers": Rule(_ANY_KEY, role=Role.VIEWER),
     f"{SESSIONS}/GetWorkerInfo": Rule(_ANY_KEY, role=Role.VIEWER),
-    # The scopes depend on the command: see COMMANDS.
+    # `COMMANDS` says which scopes a key needs for each command.
     INVOKE: Rule(_ANY_KEY),
     f"{COMMANDS_SERVICE}/Browse": Rule(_any_of(Scope.READ)),
     STREAM_EVENTS: Rule(_any_of(Scope.EVENTS), role=Role.VIEWER, is_audited=True),
@@ -81,7 +82,7 @@ _TO_WRITE = _any_of(Scope.WRITE)
 _TO_WRITE_SECURED = _any_of(Scope.SECURED_WRITE)
 _TO_LOG_IN = _any_of(Scope.WRITE, Scope.SECURED_WRITE)
 
-# The scopes of a command, by its field in MxCommand; a key needs one of them.
+# Key: the field of MxCommand that has the command. Value: the scopes, of which a key needs one.
 COMMANDS: Mapping[str, frozenset[Scope]] = {
     "register": _TO_USE_ITEMS,
     "unregister": _TO_USE_ITEMS,
@@ -107,30 +108,30 @@ COMMANDS: Mapping[str, frozenset[Scope]] = {
     "read_bulk": _any_of(Scope.READ),
 }
 
-# Commands that change the plant: each is in the audit log.
+# Commands that can change the plant, and the login that such commands need. They are recorded even when allowed.
 AUDITED_COMMANDS = frozenset({"write", "write2", "write_secured", "write_secured2", "write_bulk", "authenticate_user"})
 
-# Words that services of other plugins may declare for a method (`GrpcService.scopes`), besides those of `Scope`. If
-# such a method names a session, that is checked here as for every method; the service must check anything else.
+# Two of the words that services of other plugins can declare for a method (`GrpcService.scopes`); `DECLARED` has all of
+# them. When the request of such a method contains a session id, this plugin checks the right to use the session; the
+# service itself must check everything else.
 PUBLIC, VIEWER = "public", "viewer"
-# Keys with this scope may make administrators' calls, which are about all sessions.
+# A key with this scope may make the calls of administrators, for all sessions.
 ADMINISTRATION = _any_of(Scope.ADMIN)
+# A method that declares one of these scopes can change something, so its allowed calls are recorded as well.
+_CHANGING = frozenset({Scope.WRITE, Scope.SECURED_WRITE, Scope.ADMIN})
 DECLARED: Mapping[str, Rule] = {
     PUBLIC: Rule(_ANY_KEY, Names.PERHAPS_A_SESSION, role=Role.VIEWER, public=True),
     VIEWER: Rule(ADMINISTRATION, Names.PERHAPS_A_SESSION, role=Role.VIEWER),
     ADMINISTRATOR: Rule(ADMINISTRATION, Names.PERHAPS_A_SESSION, role=Role.ADMINISTRATOR, is_audited=True),
-    **{scope.value: Rule(_any_of(scope), Names.PERHAPS_A_SESSION) for scope in Scope},
+    **{scope.value: Rule(_any_of(scope), Names.PERHAPS_A_SESSION, is_audited=scope in _CHANGING) for scope in Scope},
 }
-
-# Methods that need one of these scopes can change something, so allowed calls are audited too.
-_CHANGING = frozenset({Scope.WRITE, Scope.SECURED_WRITE, Scope.ADMIN})
 
 
 def rule_of(method: str, declared: str) -> Rule | None:
-    """Return what a method requires; None when neither the table nor its service says so.
+    """Return what a method requires; None when neither `RULES` nor the word `declared` by its service says it.
 
-    A service may declare several words, as in "write|administrator": a key needs one of the scopes among them, an
-    operator the role among them.
+    A service can also declare scopes together with one role, for example "write|administrator": a key then needs one of
+    the scopes, and an operator needs the role.
     """
     if (rule := RULES.get(method)) is not None or "|" not in declared:
         return rule or DECLARED.get(declared)

@@ -1,4 +1,4 @@
-"""The plugin while the gateway runs: its parts put together, and a task that applies changes of the key store."""
+"""The objects of the plugin while the gateway runs, and the task that applies changes of the key store."""
 
 from __future__ import annotations
 
@@ -33,7 +33,10 @@ _WRITE_USES_S = 5.0
 
 
 class Running:
-    """The parts of the plugin in a running gateway; made by `running`. Lives in the event loop, except `operators`."""
+    """The objects of the plugin in a running gateway; `running` makes them.
+
+    All of them are used in the event loop, except for `operators`, which is used in worker threads.
+    """
 
     def __init__(self, settings: AclSettings, gateway: Gateway, store: KeyStore, audit: AuditLog) -> None:
         self._check_interval_s = settings.check_interval_s
@@ -59,27 +62,27 @@ class Running:
     # items
 
     def command_guard(self, identity: Identity) -> ItemGuard | None:
-        """Return the guard of a caller; None when it may use every item."""
+        """Return the guard that checks a caller's commands; None when the caller may use every item."""
         rights = self.limits.item_rights(identity)
         return ItemGuard(rights) if rights is not None else None
 
     def event_filter(self, identity: Identity) -> ItemFilter | None:
-        """Return the filter of a caller; None when it may see everything of the session."""
+        """Return the filter for a caller's events; None when the caller may see all events of a session."""
         rights = self.limits.item_rights(identity)
         return ItemFilter(rights) if rights is not None else None
 
     def item_access(self, identity: Identity) -> KeyItems | None:
-        """Return what a caller may do with items by reference; None when it may use all of them."""
+        """Return the object that says what a caller may do with items by reference; None when it may use all items."""
         rights = self.limits.item_rights(identity)
         return KeyItems(rights, partial(self.records.items, identity)) if rights is not None else None
 
     # sessions
 
     def check_orphan(self, orphan: Orphan) -> None:
-        """Make sure that the owner of a session from an earlier run may still have it.
+        """Make sure that the key which owns an orphan's session is still valid.
 
         Raises:
-            AccessDenied: its key was revoked or has expired meanwhile.
+            AccessDenied: the key was revoked or has expired meanwhile.
         """
         owner = orphan.spawn.owner
         if owner and (why := self.keyring.why_dead(owner)):
@@ -89,28 +92,31 @@ class Running:
             raise revoked(owner, why)
 
     def session_closed(self, session: SessionInfo, reason: CloseReason) -> None:
-        """Record the end of a session, and forget what was remembered for its key."""
+        """Record the end of a session. After the last session of a key, also forget what is remembered for the key."""
         self.limits.session_closed(session)
         self.records.session_closed(session, reason)
 
     # operators
 
     def operator_sessions(self, operator: Operator) -> SessionPredicate:
-        """Return which sessions the operator may see now."""
+        """Return a function that says for a session whether the operator may see it now."""
         if not operator.token:
             return self._sessions_of_key(operator.name)
         current = self.tokens.current(operator)
         return lambda session: current is not None and may_see(current, session.tag)
 
     def _sessions_of_key(self, name: str) -> SessionPredicate:
-        """Return the sessions that a key with the role of an administrator sees (`api.as_operator`): all or none."""
+        """Return a function that says for a session whether a key with the role of an administrator may see it.
+
+        Such a key (see `as_operator` in `mxgw_core.api`) sees all sessions while it is valid, and otherwise none.
+        """
         kind, _, key_id = name.partition(":")
         key = self.keyring.key(key_id) if kind == "key" else None
         sees = key is not None and Scope.ADMIN in key.scopes and not self.keyring.why_dead(key_id)
         return lambda _: sees
 
     def operator_left(self, operator: Operator) -> None:
-        """End a login."""
+        """End the login of an operator who logs out, and the streams of this login."""
         login = self.tokens.login(operator.token)
         if login is None:
             return
@@ -118,10 +124,10 @@ class Running:
         self.records.write(AuditRecord(actor=f"operator:{operator.name}", action="logout", decision="done"))
         self._revocation.apply()
 
-    # in the background
+    # the background task
 
     async def watch(self) -> None:
-        """Apply changes that other processes made in the store, as long as the gateway runs."""
+        """Apply changes that other processes make in the key store, until the task is cancelled."""
         written_at = time.monotonic()
         while True:
             await asyncio.sleep(self._check_interval_s)
@@ -130,7 +136,8 @@ class Running:
                 self._revocation.apply()
                 self.limits.forget_dead_keys()
             except DependencyUnavailable:
-                pass  # logged by the keyring; new calls are refused until it can be read again
+                # The keyring has logged this. It refuses new calls until the database can be read again.
+                pass
             except GatewayError as error:
                 log.error("what was revoked could not be recorded: %s", error)  # noqa: TRY400  no traceback: the text says it all
             if time.monotonic() - written_at >= _WRITE_USES_S:
@@ -140,7 +147,7 @@ class Running:
 
 @asynccontextmanager
 async def running(settings: AclSettings, gateway: Gateway) -> AsyncIterator[Running]:
-    """Provide the plugin's parts for the time of the block.
+    """Yield the objects of the plugin, and close them at the end of the block.
 
     Raises:
         SettingsError: the directory, the database, the audit log or a secret cannot be used.

@@ -17,7 +17,7 @@ class _Section(BaseModel):
 
 
 class AuditSettings(_Section):
-    """The audit log, `audit.jsonl` in the private directory."""
+    """The settings of the audit log, which is the file `audit.jsonl` in the private directory."""
 
     on_failure: Literal["deny", "serve"] = Field(
         "deny",
@@ -26,7 +26,7 @@ class AuditSettings(_Section):
 
 
 class LdapSettings(_Section):
-    """The directory that knows the operators."""
+    """The settings of the LDAP directory in which operators have their accounts."""
 
     servers: tuple[str, ...] = Field(
         min_length=1,
@@ -92,7 +92,10 @@ class LdapSettings(_Section):
 
 
 class OperatorSettings(_Section):
-    """The roles of groups, and the life of logins. A group is named by DN, or by the value of its first part (cn)."""
+    """The roles that groups give to operators, and how long tokens and logins are valid.
+
+    A group is named by its DN, or by the value of the first part of its DN (the cn).
+    """
 
     administrators: tuple[str, ...] = Field((), description="Groups whose members see and do everything.")
     viewers: tuple[str, ...] = Field(
@@ -107,7 +110,7 @@ class OperatorSettings(_Section):
 
 
 class AclSettings(_Section):
-    """API keys, operators and the audit log."""
+    """The settings of API keys, operators and the audit log."""
 
     directory: Path = Field(
         Path("acl"),
@@ -135,7 +138,7 @@ class AclSettings(_Section):
     @field_validator("directory", mode="before")
     @classmethod
     def _named(cls, value: object) -> object:
-        # An empty path would mean the data directory itself.
+        # An empty relative path would name the data directory itself.
         if isinstance(value, str) and not value.strip():
             raise ValueError("is empty: name a directory, or leave the setting out")
         return value
@@ -156,7 +159,7 @@ class AclSettings(_Section):
 
 
 def _many(tags: object) -> object:
-    """Return one tag or a list of tags as a tuple; pydantic refuses anything else."""
+    """Return one tag or a list of tags as a tuple. Return anything else unchanged; pydantic then refuses it."""
     if isinstance(tags, str):
         return (tags,)
     return tuple(tags) if isinstance(tags, list) else tags

@@ -1,4 +1,4 @@
-"""The keys on disk: SQLite in WAL mode, inside the private directory, hashes only."""
+"""The key database: an SQLite file in the private directory. It contains hashes of the secrets, never the secrets."""
 
 from __future__ import annotations
 
@@ -58,16 +58,16 @@ CREATE TABLE login_cuts (
 
 
 class KeyNotFound(MxgwError):
-    """There is no key of this id."""
+    """No key has this id."""
 
 
 class KeyUnchangeable(MxgwError):
-    """The key cannot be changed in this way: it is revoked or expired."""
+    """The key cannot get a new secret, because it is not valid any more."""
 
 
 @dataclass(frozen=True, slots=True)
 class Use:
-    """When and from where a key was used last."""
+    """The last use of a key: the time (seconds since 1970) and the address of the caller."""
 
     last_used_at: float
     last_peer: str
@@ -75,7 +75,7 @@ class Use:
 
 @dataclass(frozen=True, slots=True)
 class KeyWishes:
-    """The wanted properties of a new key."""
+    """The properties that a new key should have."""
 
     name: str
     scopes: frozenset[Scope]
@@ -85,13 +85,13 @@ class KeyWishes:
 
 
 class KeyStore:
-    """The key database. One object per process; used by one thread at a time.
+    """The key database. Use an object in one thread at a time.
 
-    Several processes may use it at once: the gateway reads, the command line writes.
+    Several processes can use the database at the same time: the gateway and commands of the command line.
     """
 
     def __init__(self, directory: Path, *, now: Callable[[], float] = time.time) -> None:
-        """Open the database in `directory`; both are created when they do not exist.
+        """Open the database in `directory`; create the directory and the database when they do not exist.
 
         Raises:
             SettingsError: the directory, the database or the pepper cannot be used; the text says what to do.
@@ -99,7 +99,7 @@ class KeyStore:
         self._now = now
         self.path = private_directory(directory) / KEYS_FILE
         try:
-            # SQLite creates its other files with the mode of this one.
+            # The file is created here with the right mode. SQLite gives its write-ahead log the same mode.
             os.close(os.open(self.path, os.O_RDWR | os.O_CREAT, FILE_MODE))
             check_private(self.path)
             self._connection = sqlite3.connect(self.path, timeout=5.0, isolation_level=None, check_same_thread=False)
@@ -110,7 +110,7 @@ class KeyStore:
                 raise
         except (OSError, sqlite3.Error) as error:
             raise SettingsError(f"plugins.acl.directory: {self.path} cannot be used: {error}") from error
-        # After the database: a pepper without keys is harmless, but keys without their pepper cannot be used.
+        # A missing pepper is created only when the database has no keys yet: keys cannot be verified with a new pepper.
         has_keys = self._connection.execute("SELECT 1 FROM keys LIMIT 1").fetchone() is not None
         pepper = directory / PEPPER_FILE
         if has_keys and not pepper.exists():
@@ -153,7 +153,10 @@ class KeyStore:
     # secrets
 
     def digest(self, key_id: str, secret: str) -> bytes:
-        """Return the hash of a secret for storing. It is useless without the pepper, and differs for each key."""
+        """Return the hash of a key's secret, as it is stored.
+
+        The same secret has another hash for each key, and nobody can check a guessed secret without the pepper.
+        """
         return hmac.digest(self._pepper, f"mxgw key\0{key_id}\0{secret}".encode(), hashlib.sha256)
 
     # reading
@@ -164,8 +167,8 @@ class KeyStore:
         return int(version)
 
     def keys(self) -> Mapping[str, Key]:
-        """Return all keys by id, the oldest first."""
-        # One transaction, so that keys and secrets belong together.
+        """Return all keys, the oldest first, in a mapping from key id to key."""
+        # Both tables are read in one transaction, so that the keys and the secrets are of the same moment.
         self._connection.execute("BEGIN")
         try:
             rows = self._connection.execute(
@@ -183,10 +186,10 @@ class KeyStore:
         return {row[0]: _key(row, hashes.get(row[0], ())) for row in rows}
 
     def key(self, key_id: str) -> Key:
-        """Return one key.
+        """Return the key with this id.
 
         Raises:
-            KeyNotFound: there is none.
+            KeyNotFound: no key has this id.
         """
         key = self.keys().get(key_id)
         if key is None:
@@ -194,14 +197,14 @@ class KeyStore:
         return key
 
     def uses(self) -> Mapping[str, Use]:
-        """Return the last use of each key that was ever used."""
+        """Return the last use of each key. Key: key id. A key that was never used is missing."""
         rows = self._connection.execute("SELECT key_id, last_used_at, last_peer FROM uses").fetchall()
         return {key_id: Use(at, peer) for key_id, at, peer in rows}
 
     # writing
 
     def create(self, wishes: KeyWishes, environment: str) -> tuple[Key, KeyText]:
-        """Create a key; return it together with its text, which is stored nowhere."""
+        """Create a key; return the key and its text with the secret, which is stored nowhere."""
         text = KeyText(environment, new_key_id(), new_secret())
         with self._transaction():
             self._connection.execute(
@@ -221,11 +224,13 @@ class KeyStore:
         return self.key(text.key_id), text
 
     def rotate(self, key_id: str, old_lives_s: float) -> tuple[Key, KeyText]:
-        """Give a key a new secret. The secret before it stays valid for `old_lives_s`, older ones are invalid at once.
+        """Give a key a new secret; return the key and its new text.
+
+        The present secret stays valid for `old_lives_s` seconds. Older secrets are deleted.
 
         Raises:
-            KeyNotFound: there is no such key.
-            KeyUnchangeable: it is revoked or expired.
+            KeyNotFound: no key has this id.
+            KeyUnchangeable: the key is revoked, expired or unusable.
         """
         key, now = self.key(key_id), self._now()
         if dead := key.why_dead(now):
@@ -243,10 +248,12 @@ class KeyStore:
         return self.key(key_id), text
 
     def revoke(self, key_id: str, closes_sessions: bool | None = None) -> Key:
-        """Revoke a key for good and delete its secrets. Revoking twice changes nothing.
+        """Revoke a key for good and delete its secrets; do nothing when the key is already revoked.
+
+        `closes_sessions` says whether the sessions of the key are closed; with None the settings decide.
 
         Raises:
-            KeyNotFound: there is no such key.
+            KeyNotFound: no key has this id.
         """
         self.key(key_id)
         with self._transaction():
@@ -258,7 +265,7 @@ class KeyStore:
         return self.key(key_id)
 
     def note_uses(self, uses: Mapping[str, Use]) -> None:
-        """Store when keys were used."""
+        """Store the last use of each of these keys. Key: key id."""
         with self._transaction():
             self._connection.executemany(
                 "INSERT INTO uses SELECT ?1, ?2, ?3 WHERE EXISTS (SELECT 1 FROM keys WHERE id = ?1) "
@@ -270,22 +277,25 @@ class KeyStore:
     # logins of operators
 
     def end_login(self, login_id: str, expires_at: float) -> None:
-        """Store that a login has ended, for as long as its token would be valid."""
+        """Store that a login has ended, at least until `expires_at`, when the token of the login expires."""
         with self._transaction():
             self._connection.execute("DELETE FROM ended_logins WHERE expires_at < ?", (self._now(),))
             self._connection.execute("INSERT OR REPLACE INTO ended_logins VALUES (?, ?)", (login_id, expires_at))
 
     def end_logins_of(self, name: str) -> None:
-        """End every login of a person that began before now."""
+        """End all present logins of a person; later logins are not affected."""
         with self._transaction():
             self._connection.execute("INSERT OR REPLACE INTO login_cuts VALUES (?, ?)", (name.casefold(), self._now()))
 
     def ended_logins(self) -> Sequence[str]:
-        """Return the ids of the logins that were ended."""
+        """Return the ids of the logins that `end_login` has ended."""
         return [row[0] for row in self._connection.execute("SELECT login_id FROM ended_logins")]
 
     def login_cuts(self) -> Mapping[str, float]:
-        """Return, by folded name, the time before which all logins of that person have ended."""
+        """Return the times that `end_logins_of` has stored.
+
+        Key: the folded name of a person. Value: a time; all logins of the person that began before it have ended.
+        """
         return dict(self._connection.execute("SELECT name, ended_before FROM login_cuts").fetchall())
 
     def _add_secret(self, text: KeyText) -> None:
@@ -296,13 +306,13 @@ class KeyStore:
 
 
 def files_to_back_up(directory: Path) -> Sequence[BackupEntry]:
-    """Return the keys, their pepper and the audit log, if they exist.
+    """Return the files for a backup: the key database, the pepper and the audit log, as far as they exist.
 
-    The secret behind the logins of operators is left out: with a copy of it anybody could make a login, and after a
-    restore without it operators only have to log in again.
+    The secret that signs the tokens of operators is not in the backup. Whoever had a copy of that secret could make
+    valid tokens. Without it, operators only have to log in again after a restore.
 
     Raises:
-        SettingsError: the keys exist and the pepper does not.
+        SettingsError: the key database exists and the pepper does not.
     """
     keys, pepper, audit = directory / KEYS_FILE, directory / PEPPER_FILE, directory / AUDIT_FILE
     if keys.exists() and not pepper.exists():

@@ -1,7 +1,7 @@
-"""Operators' tokens: signed, short-lived, renewable, revocable.
+"""The tokens of operators: signed, valid for minutes, renewable, and revocable.
 
-A token says who logged in, with which roles and tags, and until when. It belongs to one login; later changes of the
-login (renewed with other groups, ended) apply to its older tokens as well.
+A token contains the name, the roles and the session tags of an operator, and the time when it expires. Each token
+belongs to one login. When the login is renewed with other roles, or ends, this applies to its older tokens as well.
 """
 
 from __future__ import annotations
@@ -22,13 +22,14 @@ from mxgw_core.api import Operator
 PREFIX = "mxgwop_"
 _AUDIENCE = "mxgw operator"
 _LOGIN_BYTES = 16
-# How many logins are remembered; for any other login only the content of its token counts.
+# The largest number of logins whose latest token is remembered. For any other login only the content of the sent token
+# is used.
 _CAPACITY = 10_000
 
 
 @dataclass(frozen=True, slots=True)
 class Login:
-    """One login of one person. Times are wall clock, seconds since 1970."""
+    """One login of one person, with its latest token. Times are wall clock, seconds since 1970."""
 
     login_id: str
     began_at: float
@@ -37,11 +38,11 @@ class Login:
 
 
 class Tokens:
-    """Issues and checks tokens. Each method may be called in the event loop and in worker threads.
+    """Issues and checks tokens. Each method can be called in the event loop and in other threads.
 
     Args:
-        ended_before: returns the time before which all logins of a person have ended.
-        is_ended: returns whether a login was ended.
+        ended_before: returns a time for the name of a person; all logins that began before that time have ended.
+        is_ended: returns whether the login with this id was ended.
     """
 
     def __init__(
@@ -61,7 +62,7 @@ class Tokens:
         self._latest: OrderedDict[str, Login] = OrderedDict()
 
     def issue(self, name: str, roles: Sequence[str], tags: Sequence[str], after: Login | None = None) -> Operator:
-        """Return an operator with a token; `after` is the login that is renewed, None for a new login."""
+        """Return an operator with a new token; `after` is the login to renew, or None for a new login."""
         now = self._now()
         login_id = after.login_id if after is not None else secrets.token_hex(_LOGIN_BYTES)
         began_at = after.began_at if after is not None else now
@@ -86,7 +87,7 @@ class Tokens:
         return operator
 
     def login(self, token: str) -> Login | None:
-        """Return the login of a token, with all that is known of it now; None when the token is not valid."""
+        """Return the login of a token, with the roles and tags of its latest renewal; None for an invalid token."""
         found = self._read(token)
         if found is None or self._now() >= found.operator.expires_at:
             return None
@@ -99,9 +100,9 @@ class Tokens:
         return found
 
     def current(self, operator: Operator) -> Operator | None:
-        """Return the operator as of now; None when the login is over.
+        """Return the operator with the roles and tags of the latest renewal; None when the login has ended.
 
-        A stream that was opened with an older token continues as long as its login is renewed.
+        The token in `operator` may have expired: a stream continues as long as the login that opened it is renewed.
         """
         found = self._read(operator.token)
         if found is None:
@@ -117,7 +118,7 @@ class Tokens:
             self._latest.popitem(last=False)
 
     def _read(self, token: str) -> Login | None:
-        """Return the content of a token, expired or not; None when this gateway did not issue it."""
+        """Return the content of a token, even of an expired one; None when this gateway did not sign the token."""
         body, _, signature = token.removeprefix(PREFIX).partition(".")
         if not token.startswith(PREFIX) or not token.isascii():
             return None

@@ -1,7 +1,7 @@
-"""The fallback provider: advises sub-attributes of each alarm, and puts the state of the alarm together from them.
+"""The fallback provider: advises sub-attributes of each alarm, and derives the alarm's state from their values.
 
-MXAccess reports attributes, not alarms (docs/reference/mxaccess.md#alarms). These records have neither an id of the
-source nor the time of the raise, so every record is degraded.
+MXAccess reports attributes, not alarms (docs/reference/mxaccess.md#alarms). Attributes show neither the id that the
+source gave an alarm nor the time at which it was raised, so every record of this provider is degraded.
 """
 
 from __future__ import annotations
@@ -28,20 +28,20 @@ from mxgw_core.api.errors import CommandFailed, GatewayError
 log = logging.getLogger(__name__)
 
 _CLIENT_NAME = "mxgw alarms"
-# Items per command: few enough for one frame, and to let other commands in between.
+# The most items in one command: few enough to fit into one frame, and to let the worker run other commands in between.
 _ITEMS_AT_ONCE = 1500
 _TIMEOUT_S = 30.0
-# The first value of an attribute takes up to 8 s (docs/reference/mxaccess.md#first-values); items without one by then
-# are not watched.
+# How long to wait for first values: an attribute needs up to 8 s for its first value
+# (docs/reference/mxaccess.md#first-values). An alarm whose state is still unknown after this time is not watched.
 FIRST_VALUES_S = 10.0
 _LEAVE_S = 3.0
-# The longest search of the address space, for large plants.
+# The longest time for a search of the address space; a large plant needs minutes.
 _DISCOVERY_S = 300.0
 
 
 @dataclass(slots=True)
 class _Watched:
-    """One alarm, as its sub-attributes show it; None is an unknown value."""
+    """One alarm, as the values of its sub-attributes show it. None means that a value is unknown."""
 
     reference: str
     in_alarm: bool | None = None
@@ -49,7 +49,7 @@ class _Watched:
     priority: int = 0
 
     def record(self) -> Alarm | None:
-        """Return the alarm; None while its state is unknown."""
+        """Return the alarm as a degraded record; None while its state is unknown."""
         if self.in_alarm is None or self.acknowledged is None:
             return None
         return Alarm(
@@ -63,25 +63,26 @@ class _Watched:
 
 
 class AttributeProvider:
-    """See `Provider`. `references` are the alarms to watch; those that do not exist are left out."""
+    """Implements `Provider`. `references` are the alarms to watch; references that do not exist are left out."""
 
     def __init__(self, session: InternalSession, settings: AlarmsSettings, references: Collection[str]) -> None:
         self._session = session
         self._settings = settings
         self._references = references
         self._server = 0
-        # By item serial: the alarm, and the name of its sub-attribute.
+        # Key: item serial. Value: the alarm, and the name of the sub-attribute that the item is for.
         self._items: dict[int, tuple[_Watched, str]] = {}
         self._watched: dict[str, _Watched] = {}
         self._dirty: dict[str, _Watched] = {}
-        # Items without a first value.
+        # Serials of items that have no first value yet.
         self._awaited: set[int] = set()
-        # Values of unknown items, kept while a subscribing command runs: its reply will identify them.
+        # Values whose item serial is unknown, kept while a subscribing command runs. The reply of that command says
+        # which alarm each serial belongs to.
         self._early: list[tuple[int, DataChange]] = []
         self._subscribing = 0
-        # Set by a change, for `_tell`, which reports it.
+        # Set when a value has changed; `_tell` waits for it, and reports the change.
         self._news = asyncio.Event()
-        # By the serial of an item that is about to be written; completed by its first good value.
+        # Key: serial of an item that is about to be written. Value: a future, completed by the item's first good value.
         self._resolved: dict[int, asyncio.Future[None]] = {}
 
     async def run(self, reporter: Reporter) -> None:
@@ -101,10 +102,10 @@ class AttributeProvider:
         finally:
             await self._leave()
 
-    # watching
+    # watching alarms
 
     async def _tell(self, reporter: Reporter) -> None:
-        """Advise everything, report it as a whole, and from then on report changes."""
+        """Advise all alarms, report all of them once, and from then on report changes."""
         await self._advise()
         await self._first_values()
         self._dirty.clear()
@@ -112,7 +113,7 @@ class AttributeProvider:
         reporter.everything(tuple(known.values()), known.keys())
         while True:
             await self._news.wait()
-            # A raise changes two attributes, which arrive separately: the state in between must not be reported.
+            # A raise changes two attributes, which arrive one after the other. The state in between is not reported.
             await asyncio.sleep(self._settings.settle_s)
             self._news.clear()
             dirty, self._dirty = self._dirty, {}
@@ -141,7 +142,7 @@ class AttributeProvider:
                         self._awaited.add(serial)
 
     async def _subscribe(self, references: Sequence[str]) -> Sequence[tuple[int, int]]:
-        """Return item handle and item serial for each reference; zeros for one without an item."""
+        """Return item handle and item serial for each reference; both are 0 when MXAccess refused the reference."""
         items = [c.ItemReference(item_definition=reference) for reference in references]
         command = c.SubscribeBulkCommand(server_handle=self._server, items=items, supervisory=True)
         reply = await self._session.invoke(c.MxCommand(subscribe_bulk=command), _TIMEOUT_S)
@@ -149,7 +150,7 @@ class AttributeProvider:
 
     @contextmanager
     def _keeping_early(self) -> Iterator[None]:
-        """Keep values of unknown items during a command that subscribes, and take them at the end of the block."""
+        """Keep values of unknown items while the block runs a subscribing command, and process them at its end."""
         self._subscribing += 1
         try:
             yield
@@ -160,7 +161,7 @@ class AttributeProvider:
                 self._take(serial, change)
 
     async def _first_values(self) -> None:
-        """Wait until every item has a value, or the time for first values is over."""
+        """Wait until every item has its first value, for at most `FIRST_VALUES_S`."""
         try:
             async with asyncio.timeout(FIRST_VALUES_S):
                 while self._awaited:
@@ -169,10 +170,10 @@ class AttributeProvider:
         except TimeoutError:
             pass
 
-    # the session's events
+    # reading the session's events
 
     async def _read(self, frames: AsyncIterator[StreamEventsResponse]) -> None:
-        """Take values from events; return when some may have been missed."""
+        """Process the values in the session's events; return when a gap says that events were lost."""
         async for frame in frames:
             if frame.WhichOneof("frame") == "gap":
                 return
@@ -193,7 +194,7 @@ class AttributeProvider:
             return
         watched, name = item
         if any(status.category == MX_STATUS_CATEGORY_PENDING for status in change.statuses):
-            return  # a value follows
+            return  # the source has no value yet; a later event brings the value
         self._awaited.discard(serial)
         value = from_value(change.value) if _is_good(change) else None
         if name == self._settings.in_alarm:
@@ -206,7 +207,7 @@ class AttributeProvider:
         self._news.set()
 
     async def _leave(self) -> None:
-        """Remove all items, if the session still answers."""
+        """Forget all alarms, and remove their items if the session still answers."""
         server, self._server = self._server, 0
         self._items.clear()
         self._awaited.clear()
@@ -219,12 +220,15 @@ class AttributeProvider:
                     command = c.MxCommand(unregister=c.UnregisterCommand(server_handle=server))
                     await self._session.invoke(command, _LEAVE_S)
             except (GatewayError, TimeoutError):
-                pass  # the worker removes them with the session
+                pass  # the items end together with the session
 
-    # acknowledging
+    # acknowledging alarms
 
     async def acknowledge(self, alarms: Sequence[Alarm], comment: str, operator: str) -> Sequence[Outcome]:
-        """Write the comment. The attribute takes no name, so the operator is added to the comment."""
+        """Acknowledge alarms by writing the comment to their acknowledge attribute.
+
+        The attribute has no place for a name, so the operator's name is added to the comment.
+        """
         text = f"{comment} ({operator})" if comment and operator else comment or operator
         loop = asyncio.get_running_loop()
         with self._keeping_early():
@@ -232,7 +236,7 @@ class AttributeProvider:
             resolved = {serial: loop.create_future() for _, serial in items if serial}
             self._resolved.update(resolved)
         try:
-            # A write before the type is known is refused (docs/reference/mxaccess.md#early-writes).
+            # MXAccess refuses a write to an item whose type is not known yet (docs/reference/mxaccess.md#early-writes).
             if resolved:
                 await asyncio.wait(resolved.values(), timeout=FIRST_VALUES_S)
             writes = [c.BulkWrite(item_handle=handle, value=to_value(text)) for handle, _ in items]
@@ -246,16 +250,17 @@ class AttributeProvider:
 
     async def _drop(self, handles: Sequence[int]) -> None:
         command = c.UnsubscribeBulkCommand(server_handle=self._server, item_handles=handles)
-        with suppress(GatewayError):  # they are removed with the server handle
+        with suppress(GatewayError):  # the items are removed at the latest when `_leave` unregisters the client
             await self._session.invoke(c.MxCommand(unsubscribe_bulk=command), _TIMEOUT_S)
 
 
 async def discover(
     session: InternalSession, below: str, in_alarm: str, at_most: int, found: Callable[[str], object]
 ) -> None:
-    """Call `found` with the reference of each attribute that has a sub-attribute `in_alarm`.
+    """Search the address space below `below` for alarms; call `found` with the reference of each alarm.
 
-    In a backend that cannot be browsed nothing is found.
+    An alarm is an attribute that has a sub-attribute named `in_alarm`. The search ends after `at_most` alarms. In a
+    backend that cannot be browsed the search finds nothing.
     """
     count = 0
     waiting = [below]

@@ -1,7 +1,7 @@
-"""The active alarms, as the present provider shows them, and the events that result when it shows them anew.
+"""The book of active alarms: takes the records that a provider reports, and returns the events that result.
 
-It neither waits nor knows about sessions: it takes records and returns events without numbers. An alarm is identified
-by its reference; the id of the source identifies one occurrence of it.
+The book never waits and does not know about sessions. Its events have no sequence numbers yet. An alarm is identified
+by its reference. The id that the source gives (`alarm_id`) identifies one occurrence of the alarm.
 """
 
 from __future__ import annotations
@@ -27,7 +27,11 @@ NO_ALARM = 1
 
 @dataclass(frozen=True, slots=True)
 class Entry:
-    """One active alarm. `encoded` is its Alarm message without `degraded` and `stale`, which many alarms share."""
+    """One active alarm.
+
+    `encoded` is the encoded Alarm message without the flags `degraded` and `stale`. The flags can change for all alarms
+    at once, so they are added when the message is sent.
+    """
 
     handle: int
     alarm: pb.Alarm
@@ -36,14 +40,14 @@ class Entry:
 
 @dataclass(slots=True)
 class Facts:
-    """What filters need about an alarm, active or not."""
+    """What filters need to know about an alarm; kept also when the alarm is no longer active."""
 
     reference: str
     area: str
 
 
 class AlarmBook:
-    """Every active alarm by reference. `now_ns` is wall clock.
+    """All active alarms. `now_ns` is the wall clock.
 
     Attributes:
         refused: how many alarms were left out because there were too many different ones.
@@ -53,23 +57,24 @@ class AlarmBook:
         self._maximum = maximum_alarms
         self._now_ns = now_ns
         self._active: dict[str, Entry] = {}
-        # The result of `ordered`; None when an alarm has changed since.
+        # The last result of `ordered`; None when an alarm has changed after that result was made.
         self._ordered: Sequence[Entry] | None = ()
         self._references: list[str] = []
         self._handles: dict[str, int] = {}
         # The facts of handle h are at index h - NO_ALARM - 1.
         self._facts: list[Facts] = []
-        # The last native record of each alarm that is over, to complete degraded records.
+        # Key: reference of an alarm that has ended. Value: its last record, used to complete degraded records.
         self._last: dict[str, pb.Alarm] = {}
         self.refused = 0
-        # Whether the fallback reports, so that all alarms are degraded.
+        # Whether the fallback provider reports now; then all alarms are degraded.
         self.is_degraded = False
-        # Whether no provider reports, so that all alarms are stale.
+        # Whether no provider reports now; then all alarms are stale.
         self.is_stale = True
-        # References of active alarms that the present provider does not watch.
+        # References of active alarms that are stale, because the present provider does not watch them, or watches them
+        # and cannot see their state now.
         self.unwatched: frozenset[str] = frozenset()
 
-    # looking
+    # reading the book
 
     def __len__(self) -> int:
         return len(self._active)
@@ -78,7 +83,7 @@ class AlarmBook:
         return reference in self._active
 
     def get(self, reference: str) -> Entry | None:
-        """Return an active alarm; None for any other reference."""
+        """Return the active alarm of this reference; None when no such alarm is active."""
         return self._active.get(reference)
 
     def entries(self) -> Sequence[Entry]:
@@ -86,9 +91,9 @@ class AlarmBook:
         return tuple(self._active.values())
 
     def ordered(self) -> Sequence[Entry]:
-        """Return the active alarms by reference; the same object as long as no alarm changes."""
+        """Return the active alarms, sorted by reference. All calls return the same object until an alarm changes."""
         if self._ordered is None:
-            # Sorting a nearly sorted list is quick.
+            # The list of the last call is nearly sorted, and sorting a nearly sorted list is quick.
             known = [reference for reference in self._references if reference in self._active]
             self._references = [*known, *(self._active.keys() - set(known))]
             self._references.sort()
@@ -96,7 +101,7 @@ class AlarmBook:
         return self._ordered
 
     def facts(self, handle: int) -> Facts:
-        """Return the facts about the alarm of a handle."""
+        """Return the facts about the alarm that has this handle."""
         return self._facts[handle - NO_ALARM - 1]
 
     @property
@@ -105,22 +110,22 @@ class AlarmBook:
         return self._handles.keys()
 
     def is_entry_stale(self, entry: Entry) -> bool:
-        """Return whether no provider watches this alarm now."""
+        """Return whether no provider sees the state of this alarm now."""
         return self.is_stale or entry.alarm.reference in self.unwatched
 
     def shown(self, entry: Entry) -> pb.Alarm:
-        """Return the alarm of an entry, with the flags that are common to many alarms."""
+        """Return the alarm of an entry, with the flags `degraded` and `stale` as they are now."""
         alarm = pb.Alarm()
         alarm.CopyFrom(entry.alarm)
         alarm.degraded, alarm.stale = self.is_degraded, self.is_entry_stale(entry)
         return alarm
 
-    # what a provider says
+    # processing the reports of a provider
 
     def apply(self, record: pb.Alarm, *, reconciled: bool = False) -> pb.AlarmEvent | None:
-        """Take one record; return the resulting event, None when nothing changed.
+        """Update the book with one record; return the resulting event, or None when nothing changed.
 
-        A degraded record has state and priority only; the other fields stay as they were known.
+        A degraded record has only a state and a priority; the other fields of the alarm keep their last known values.
         """
         entry = self._active.get(record.reference)
         before = entry.alarm if entry is not None else None
@@ -133,7 +138,7 @@ class AlarmBook:
             return None
         kind = step(before.state if before is not None else INACTIVE, record.state)
         if before is not None and kind is not RAISED and _is_newer(record, before):
-            kind = RAISED  # returned to normal and raised again between two polls
+            kind = RAISED  # the alarm returned to normal and was raised again between two polls
         alarm = self._merged(record, before, raised=kind == RAISED) if record.degraded else record
         if kind is None and before is not None and before != alarm:
             kind = UPDATED
@@ -153,10 +158,10 @@ class AlarmBook:
     def reconcile(
         self, records: Iterable[pb.Alarm], *, watched: Collection[str] | None, degraded: bool
     ) -> Sequence[pb.AlarmEvent]:
-        """Take everything that a provider shows; return events for the differences.
+        """Update the book with a complete report of a provider; return events for the differences.
 
-        `watched` are the references that the provider watches, None for all. A watched alarm that it does not show is
-        over; an alarm that it does not watch stays active and is stale.
+        `watched` are the references that the provider watches; None means that the provider watches all alarms. A
+        watched alarm that is not in `records` has ended. An alarm that is not watched stays active, and becomes stale.
         """
         self.is_degraded, self.is_stale = degraded, False
         self.unwatched = frozenset()
@@ -172,14 +177,14 @@ class AlarmBook:
         return events
 
     def unseen(self, references: Collection[str]) -> None:
-        """Mark alarms as stale that the provider cannot see now, until it shows them again."""
+        """Mark alarms as stale until the provider reports their state again."""
         self.unwatched = self.unwatched | {reference for reference in references if reference in self._active}
 
     def lost(self) -> None:
         """Mark all alarms as stale, because no provider reports any more."""
         self.is_stale = True
 
-    # details
+    # making events and alarms
 
     def _over(self, entry: Entry) -> pb.AlarmEvent:
         over = pb.Alarm()
@@ -189,7 +194,7 @@ class AlarmBook:
         self._ordered = None
         self._last[over.reference] = over
         kind = step(entry.alarm.state, ACK_RTN)
-        assert kind is not None  # it was active
+        assert kind is not None  # the end of an active alarm is always an event
         return self._event(entry.handle, kind, over, entry.alarm, reconciled=True)
 
     def _event(
@@ -230,13 +235,13 @@ class AlarmBook:
         return handle
 
     def _merged(self, record: pb.Alarm, before: pb.Alarm | None, *, raised: bool) -> pb.Alarm:
-        """Return a degraded record, completed with what was known about the alarm."""
+        """Return a degraded record as an alarm, with the missing fields as they were last known."""
         alarm = pb.Alarm()
         known = before or self._last.get(record.reference)
         if known is not None:
             alarm.CopyFrom(known)
         if raised:
-            # A new occurrence: clear the fields that belong to the previous one.
+            # The record is about a new occurrence, so the fields that belong to the previous occurrence are cleared.
             for name in ("value", "raise_time", "ack_time", "clear_time", "operator", "comment", "inferred"):
                 alarm.ClearField(name)
             alarm.alarm_id = record.alarm_id
@@ -253,14 +258,14 @@ def _raised_ns(alarm: pb.Alarm) -> int:
 
 
 def _is_older(record: pb.Alarm, known: pb.Alarm) -> bool:
-    """Whether a record is about an earlier occurrence than the known one."""
+    """Return whether `record` is about an earlier occurrence of the alarm than `known`."""
     if record.degraded or record.alarm_id == known.alarm_id or not known.HasField("raise_time"):
         return False
     return record.HasField("raise_time") and _raised_ns(record) < _raised_ns(known)
 
 
 def _is_newer(record: pb.Alarm, known: pb.Alarm) -> bool:
-    """Whether a record is about a later occurrence than the known one, or about the same one raised again."""
+    """Return whether `record` is about an active alarm that was raised later than `known`."""
     if record.degraded or not (record.HasField("raise_time") and known.HasField("raise_time")):
         return False
     return is_active(record.state) and _raised_ns(record) > _raised_ns(known)

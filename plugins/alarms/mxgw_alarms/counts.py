@@ -1,4 +1,4 @@
-"""The metrics of the plugin. They have no references and areas, because a plant has too many."""
+"""The metrics of the plugin. References and areas are not labels of these metrics, because a plant has too many."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ _OUTCOMES = tuple(
 
 
 class AlarmCounts:
-    """Counts since the gateway started. The monitor and the service count, in the event loop."""
+    """Counts since the gateway started. The monitor and the service call these methods in the event loop."""
 
     def __init__(self) -> None:
         self._transitions: Counter[int] = Counter()
@@ -36,11 +36,11 @@ class AlarmCounts:
         self._transitions.update(event.kind for event in events)
 
     def switched(self, provider: pb.AlarmProvider.ValueType) -> None:
-        """Count a change to this provider."""
+        """Count a change to this provider (PRIMARY, FALLBACK or NONE)."""
         self._switches[provider] += 1
 
     def acknowledged(self, results: Iterable[service_pb.AcknowledgeResult]) -> None:
-        """Count answered acknowledgements."""
+        """Count acknowledgements by outcome, once they are answered."""
         self._acknowledgements.update(result.outcome for result in results)
 
     def metrics(

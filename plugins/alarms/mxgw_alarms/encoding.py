@@ -1,4 +1,4 @@
-"""Alarms and events as bytes, encoded once for all readers."""
+"""Encodes alarms and their events. The bytes of an event batch, and of each alarm, are the same for all subscribers."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ from mxgw_alarms.book import Entry
 from mxgw_core.api import FeedFilter
 from mxgw_core.api.slices import NAMES_AT_ONCE
 
-# The two flags in encoded form: a tag of two bytes, and true. Fields of a message may be in any order, so the flags are
-# appended to the encoded Alarm.
+# The flags `degraded` and `stale` of an Alarm in encoded form: a tag of two bytes, then the value true. The fields of
+# an encoded message can be in any order, so a flag is set by appending these bytes to the encoded Alarm.
 _DEGRADED = bytes([pb.Alarm.DEGRADED_FIELD_NUMBER << 3 & 0x7F | 0x80, pb.Alarm.DEGRADED_FIELD_NUMBER >> 4, 1])
 _STALE = bytes([pb.Alarm.STALE_FIELD_NUMBER << 3 & 0x7F | 0x80, pb.Alarm.STALE_FIELD_NUMBER >> 4, 1])
 _SNAPSHOT_TAG = bytes([StreamAlarmsResponse.SNAPSHOT_FIELD_NUMBER << 3 | 2])
@@ -24,7 +24,7 @@ _ALARM_TAG = bytes([pb.ActiveAlarm.ALARM_FIELD_NUMBER << 3 | 2])
 
 
 def batch_of(events: Sequence[pb.AlarmEvent], head: int) -> bytes:
-    """Number events from `head + 1` on, and return them as an encoded AlarmBatch."""
+    """Give the events sequence numbers from `head + 1` on, and return them as an encoded AlarmBatch."""
     for sequence, event in enumerate(events, head + 1):
         event.sequence = sequence
     return pb.AlarmBatch(events=events).SerializeToString()
@@ -34,7 +34,8 @@ def batch_of(events: Sequence[pb.AlarmEvent], head: int) -> bytes:
 class AlarmsTaken:
     """The active alarms at one moment; implements `FeedSnapshot`.
 
-    `flags` has what holds for all entries, `stale` the references that are stale besides.
+    `is_degraded` and `is_stale` are flags of all entries. `stale` has the references of single alarms that are stale
+    even when `is_stale` is False.
     """
 
     epoch: bytes

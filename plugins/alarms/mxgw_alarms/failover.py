@@ -1,4 +1,4 @@
-"""Which provider reports: counts failures and successful probes, and decides. It does no work of its own."""
+"""Decides which provider reports, by counting failures and successful probes. The monitor acts on the decision."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ Mode = Literal["automatic", "primary", "fallback"]
 
 
 class Failover:
-    """Begins with the primary provider, unless the fallback is forced.
+    """Decides between primary and fallback provider; begins with the primary, except in mode `fallback`.
 
     Source: docs/reference/mxaccess.md#alarm-failover.
     """
@@ -27,20 +27,23 @@ class Failover:
 
     @property
     def probes(self) -> bool:
-        """Whether the primary is to be probed now and then."""
+        """Whether the monitor should probe the primary provider from time to time."""
         return self._mode == "automatic" and self.active == FALLBACK
 
     @property
     def failures(self) -> int:
-        """How often in a row the primary failed."""
+        """How many times in a row the primary provider failed."""
         return self._failures
 
     def worked(self) -> None:
-        """Note that the primary answered."""
+        """Note that the primary provider answered."""
         self._failures = 0
 
     def failed(self, *, for_good: bool = False) -> bool:
-        """Count a failure of the primary (`for_good`: it can never answer); return whether the fallback takes over."""
+        """Count a failure of the primary provider; return True when the fallback takes over now.
+
+        `for_good` says that the primary can never answer, so that one failure is enough.
+        """
         self._failures += 1
         if self._mode != "automatic" or self.active != PRIMARY:
             return False
@@ -50,7 +53,7 @@ class Failover:
         return True
 
     def probed(self, *, clean: bool) -> bool:
-        """Count a probe of the primary; return whether the primary reports again."""
+        """Count a probe of the primary provider (`clean`: it succeeded); return True when the primary reports again."""
         self._clean = self._clean + 1 if clean else 0
         if not self.probes or self._clean < self._probes_before_return:
             return False

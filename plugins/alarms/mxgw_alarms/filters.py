@@ -1,4 +1,4 @@
-"""Which alarms one client sees: those that it asked for and has the right to know about."""
+"""The filter of one client: it passes the alarms that the client asked for and has the right to read."""
 
 from __future__ import annotations
 
@@ -10,15 +10,15 @@ from mxgw_core.api import ItemAccess, in_slices
 from mxgw_core.api.errors import InvalidRequest
 
 MOST_SEVERE, LEAST_SEVERE = 1, 999
-# The most prefixes, because each alarm is compared with all of them.
+# The most prefixes in one filter. There is a limit because each alarm is compared with all prefixes.
 MOST_PREFIXES = 100
 
 
 class AlarmFilter:
-    """The filter of one client; implements `FeedFilter` for AlarmEvents. Made for each stream and each call."""
+    """The filter of one client; implements `FeedFilter` for AlarmEvents. Each stream and each call has its own."""
 
     def __init__(self, book: AlarmBook, wanted: AlarmFilterMessage, access: Sequence[ItemAccess]) -> None:
-        """Check the request for a filter.
+        """Check `wanted`, the filter in the client's request, and prepare it.
 
         Raises:
             InvalidRequest: the priorities are not a range, or there are too many prefixes.
@@ -41,29 +41,36 @@ class AlarmFilter:
                 metadata={"field": "filter.from_priority"},
             )
         self._priorities = range(first, last + 1)
-        # Results by handle, which never change; and the handles that were shown to the client.
+        # Key: alarm handle. Value: whether the prefixes and the rights let the alarm pass; this never changes.
         self._names: dict[int, bool] = {}
+        # Handles of alarms that passed the filter at least once.
         self._shown: set[int] = set()
 
     @property
     def lets_all_pass(self) -> bool:
-        """Whether the filter passes everything, so that it need not be asked."""
+        """Whether the filter passes every alarm, so that the caller can leave the filter out."""
         everything = self._priorities == range(MOST_SEVERE, LEAST_SEVERE + 1)
         return everything and not (self._access or self._areas or self._prefixes)
 
     @property
     def is_costly(self) -> bool:
-        """Whether each alarm is compared with many patterns."""
+        """Whether the filter has to compare each alarm with prefixes or with the caller's rights."""
         return bool(self._access or self._prefixes)
 
     async def ask(self, handles: Sequence[int]) -> None:
-        """Find out for these alarms whether they pass, a few at a time, so that other calls are served in between."""
+        """Compare these alarms with prefixes and rights ahead, a few at a time, so that other calls run in between.
+
+        `keep` then answers for these alarms without comparing them again.
+        """
         async for some in in_slices(handles):
             for handle in some:
                 self._is_named(handle)
 
     def keep(self, about: int, fourth: int, kind: int) -> bool:
-        """See `FeedFilter`: a record is an AlarmEvent; `about` is the handle of its alarm, `fourth` the priority."""
+        """Implement `FeedFilter` for an AlarmEvent: `about` is the handle of its alarm, `fourth` its priority.
+
+        An alarm that passed once passes again when its priority leaves the range, so that the client sees its end.
+        """
         del kind
         if about == NO_ALARM:
             return True

@@ -1,4 +1,7 @@
-"""The primary provider: the backend's own alarm manager, which is polled, or waits for changes itself."""
+"""The primary provider: polls the backend's own alarm manager.
+
+An alarm manager that is able to wait for changes answers a poll only after a change, or after `_WAIT_S`.
+"""
 
 from __future__ import annotations
 
@@ -11,13 +14,13 @@ from mxgw_alarms.settings import AlarmsSettings
 from mxgw_core.api import InternalSession, SessionState
 from mxgw_core.api.errors import CommandFailed, GatewayError
 
-# How long an alarm manager that can wait for changes does so in each poll.
+# The longest time that an alarm manager waits for a change in one poll, if it is able to wait.
 _WAIT_S = 10.0
 _NOT_SUPPORTED = "ALARMS_NOT_SUPPORTED"
 
 
 class ManagerProvider:
-    """See `Provider`."""
+    """Implements `Provider` with the alarm manager of the session's backend."""
 
     def __init__(self, session: InternalSession, settings: AlarmsSettings) -> None:
         self._session = session
@@ -40,7 +43,7 @@ class ManagerProvider:
                     return
                 failures += 1
                 if failures >= self._settings.failures_before_switch:
-                    self._revision = 0  # its alarms were marked as stale, so all of them are needed again
+                    self._revision = 0  # the monitor has marked all alarms as stale, so all must be reported again
             else:
                 failures = 0
                 reporter.works()
@@ -54,10 +57,10 @@ class ManagerProvider:
             await asyncio.sleep(self._settings.poll_interval_s)
 
     async def probe(self) -> None:
-        """Ask the alarm manager once, and ignore its answer.
+        """Poll the alarm manager once, only to see whether it answers; the alarms in its answer are ignored.
 
         Raises:
-            GatewayError: it does not answer.
+            GatewayError: the alarm manager does not answer.
         """
         report = await self._session.poll_alarms(self._revision, 0.0, self._settings.answer_timeout_s)
         self._revision = report.revision

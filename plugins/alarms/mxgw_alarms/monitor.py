@@ -1,8 +1,8 @@
-"""The monitor: a session of the gateway's own, the present provider of alarms, and the book of active alarms.
+"""The monitor: owns an internal session, the present provider of alarms, and the book of active alarms.
 
-When its session ends, it opens another one, with growing pauses. Without a session all alarms are stale, and none is
-reported as cleared. Whatever provider reports, its alarms are compared with the known ones, and only differences become
-events.
+When the session ends, the monitor opens another session; the pauses between attempts grow. While there is no session,
+all alarms are stale, and no alarm is reported as cleared. The alarms that a provider reports are compared with the
+alarms in the book, and only differences become events.
 """
 
 from __future__ import annotations
@@ -46,22 +46,24 @@ from mxgw_core.api.errors import DependencyUnavailable, GatewayError
 log = logging.getLogger(__name__)
 
 CLIENT_NAME = "alarm monitor"
-# How long the fallback waits for the search for alarms.
+# How long the start of the fallback is delayed at most until the search for alarms has finished.
 _DISCOVERY_S = 10.0
-# How long the first values of a large plant may take (docs/reference/mxaccess.md#first-values), and a little more.
+# How long a new provider has time for its first report: the longest time that the first values of a large plant take
+# (docs/reference/mxaccess.md#first-values), and a little more.
 _PATIENCE_S = 15.0
-# After a session that lasted this long, the next pause is the first one again.
+# After a session that lasted at least this long, the next pause is as short as at the beginning.
 _GOOD_SESSION_S = 60.0
 _WORDS = {PRIMARY: "the alarm manager", FALLBACK: "sub-attributes", NONE: "nobody"}
 
 
 class Monitor:
-    """Call `run` and cancel it at the end. All other methods may be called in the event loop at any time.
+    """Keeps the active alarms up to date while `run` runs. All methods can be called in the event loop at any time.
 
     Attributes:
         book: the active alarms.
-        feed: the stream of their transitions.
+        feed: the log of alarm events, which subscribers read.
         counts: counts for the metrics.
+        status: the provider that reports now, and why.
     """
 
     def __init__(self, gateway: Gateway, settings: AlarmsSettings) -> None:
@@ -91,7 +93,7 @@ class Monitor:
         self._warned_of_refused = False
         self.status = self._status(NONE, "the monitor has not started yet")
 
-    # looking
+    # the present state
 
     def taken(self) -> AlarmsTaken:
         """Return the active alarms as of now."""
@@ -121,13 +123,13 @@ class Monitor:
             case _:
                 return worker, SOURCE_HEALTH_LOST
 
-    # acknowledging
+    # acknowledging alarms
 
     async def acknowledge(self, references: Sequence[str], comment: str, operator: str) -> Sequence[Outcome]:
-        """Acknowledge active alarms; one outcome each.
+        """Acknowledge active alarms; return one outcome for each alarm.
 
         Raises:
-            GatewayError: there is no provider now, or the source could not be asked.
+            GatewayError: there is no provider now, or the provider could not reach the source.
         """
         provider = self._providers.get(self.status.provider)
         if provider is None:
@@ -138,7 +140,7 @@ class Monitor:
         alarms = [entry.alarm for reference in references if (entry := self.book.get(reference)) is not None]
         return await provider.acknowledge(alarms, comment, operator)
 
-    # running
+    # the session and its provider
 
     async def run(self) -> None:
         """Keep a session open and follow its alarms until cancelled."""
@@ -149,12 +151,12 @@ class Monitor:
             self._change(NONE, detail)
             if time.monotonic() - began >= _GOOD_SESSION_S:
                 pause_s = self._settings.restart_first_s
-            # Not a secret; spreads attempts that would otherwise come at the same time.
+            # A random pause spreads the attempts of several gateways. It is no secret, so `random` is good enough.
             await asyncio.sleep(pause_s * random.uniform(0.8, 1.2))  # noqa: S311
             pause_s = min(pause_s * 2, self._settings.restart_longest_s)
 
     async def _one_session(self) -> str:
-        """Open a session and serve until it ends; return the reason of its end."""
+        """Open a session and follow its alarms until the session ends; return why it ended, as text for people."""
         try:
             session = await self._gateway.open_internal_session(CLIENT_NAME, self._settings.backend)
         except GatewayError as error:
@@ -198,13 +200,13 @@ class Monitor:
             looking.cancel()
 
     async def _expect(self, kind: pb.AlarmProvider.ValueType) -> None:
-        """Report that there is no provider when a new one has not reported anything in time."""
+        """Wait `_PATIENCE_S`; when the new provider has not reported by then, announce that no provider reports."""
         await asyncio.sleep(_PATIENCE_S)
         if self.status.provider != kind:
             self._change(NONE, f"{_WORDS[kind]} should speak and has not begun to within {_PATIENCE_S:g} s")
 
     async def _look_around(self, session: InternalSession) -> None:
-        """Search for alarms that the fallback could watch. This may take long, so it runs beside everything else."""
+        """Search for alarms that the fallback could watch. The search can take minutes, so it is a task of its own."""
         settings = self._settings
         if settings.discover and settings.mode != "primary":
             await discover(
@@ -216,7 +218,7 @@ class Monitor:
         return AttributeProvider(session, self._settings, tuple(references)[: self._settings.maximum_alarms])
 
     async def _probe(self, manager: ManagerProvider) -> None:
-        """Probe the primary now and then; return when it takes over again."""
+        """Probe the primary provider every `probe_interval_s`; return when the primary takes over again."""
         while True:
             await asyncio.sleep(self._settings.probe_interval_s)
             try:
@@ -229,12 +231,12 @@ class Monitor:
             if self._failover.probed(clean=clean):
                 return
 
-    # what providers say
+    # processing the reports of providers
 
     def everything(
         self, kind: pb.AlarmProvider.ValueType, alarms: Sequence[pb.Alarm], watched: Collection[str] | None
     ) -> None:
-        """Compare all alarms that a provider showed with the known ones."""
+        """Compare a complete report of a provider with the book, and emit events for the differences."""
         events = self.book.reconcile(alarms, watched=watched, degraded=kind == FALLBACK)
         detail = "it answers" if kind == PRIMARY else "the alarm manager does not answer"
         if self._settings.mode == "fallback":
@@ -243,11 +245,11 @@ class Monitor:
         self._emit(events)
 
     def changed(self, alarms: Sequence[pb.Alarm]) -> None:
-        """Take changes from the present provider."""
+        """Update the book with changed alarms from the present provider, and emit the events."""
         self._emit([event for alarm in alarms if (event := self.book.apply(alarm)) is not None])
 
     def failed(self, kind: pb.AlarmProvider.ValueType, detail: str, *, for_good: bool) -> bool:
-        """Handle a failure of a provider; return whether the provider must stop."""
+        """Count a failure of a provider; return True when the provider must stop, because the fallback takes over."""
         switched = kind == PRIMARY and self._failover.failed(for_good=for_good)
         if switched:
             log.warning("the alarm manager failed, its last words were: %s; sub-attributes take over", detail)
@@ -258,7 +260,7 @@ class Monitor:
         return False
 
     def _change(self, provider: pb.AlarmProvider.ValueType, detail: str, *, unwatched: int = 0) -> None:
-        """Announce the provider from now on, if it is another one."""
+        """Announce which provider reports from now on, if it is not the same as before."""
         previous = self.status.provider
         if provider == NONE:
             self.book.lost()
@@ -299,12 +301,12 @@ class Monitor:
             )
 
     def worked(self) -> None:
-        """Note that the primary answered."""
+        """Note that the primary provider answered."""
         self._failover.worked()
 
 
 class _Reporting:
-    """The reporter for one provider: passes its reports to the monitor."""
+    """The `Reporter` of one provider: passes the provider's reports to the monitor."""
 
     def __init__(self, monitor: Monitor, kind: pb.AlarmProvider.ValueType) -> None:
         self._monitor = monitor

@@ -14,7 +14,7 @@ from mxgw_core.api import Gateway, GrpcService, Metric, SettingsSection, hookimp
 
 
 class AlarmsPlugin:
-    """Runs the monitor while the gateway serves; the service answers from it."""
+    """Runs the monitor while the gateway serves. The AlarmService answers calls from the monitor's book and feed."""
 
     def __init__(self) -> None:
         self._settings = AlarmsSettings()
@@ -44,7 +44,7 @@ class AlarmsPlugin:
 
     @hookimpl
     def mxgw_grpc_services(self, gateway: Gateway) -> Sequence[GrpcService]:
-        assert self._monitor is not None  # the context is entered first
+        assert self._monitor is not None  # the gateway enters the plugin's context before it calls this hook
         descriptor = alarm_service_pb2.DESCRIPTOR.services_by_name["AlarmService"]
         return [GrpcService(descriptor, AlarmService(gateway, self._monitor), SCOPES)]
 

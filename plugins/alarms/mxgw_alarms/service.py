@@ -1,4 +1,4 @@
-"""AlarmService: follow, list and acknowledge alarms. The caller's rights are checked at each call."""
+"""The gRPC service AlarmService: clients follow, list and acknowledge alarms. Each call checks the caller's rights."""
 
 from __future__ import annotations
 
@@ -17,18 +17,19 @@ from mxgw_core.api import Call, FeedRequest, Gateway, Identity, ItemAccess, Resp
 from mxgw_core.api.errors import CommandTimedOut, GatewayError, InvalidRequest
 from mxgw_core.api.slices import NAMES_AT_ONCE
 
-# The scopes of the methods, for a plugin that authorizes by scope: one for keys, and a role for operators.
+# Key: method. Value: what a plugin that authorizes callers demands: the scope of an API key, or (after "|") the role of
+# an operator.
 SCOPES = {
     "StreamAlarms": "events|viewer",
     "QueryActiveAlarms": "read|viewer",
     "AcknowledgeAlarm": "write|administrator",
 }
 _PAGE, _LARGEST_PAGE = 1000, 5000
-# Alarms that are copied into an answer in one slice: about 1 ms.
+# How many alarms are copied into an answer before other tasks of the event loop run; the copying takes about 1 ms.
 _ALARMS_AT_ONCE = 100
 _LONGEST_COMMENT = 200
 _LONGEST_OPERATOR = 128
-# The most alarms in one call, because the worker gets them in one command.
+# The most alarms in one call. There is a limit because the worker gets all of them in one command.
 _LARGEST_ACKNOWLEDGEMENT = 1000
 _UNACKNOWLEDGED = frozenset({UNACK_ALM, UNACK_RTN})
 
@@ -76,12 +77,13 @@ class AlarmService:
         alarm_filter = self._filter(request.filter, call)
         book, feed = self._monitor.book, self._monitor.feed
         await turn()
-        # The answer is the state of this moment, however long it takes, because entries never change.
+        # The answer shows the state of this moment, even when making the answer takes long: an `Entry` never changes.
         entries, is_degraded, is_stale, unwatched = book.ordered(), book.is_degraded, book.is_stale, book.unwatched
         answer = pb.QueryActiveAlarmsResponse(
             provider=self._monitor.status, position=Position(epoch=feed.epoch, sequence=feed.head_sequence)
         )
-        # A page begins after the last reference of the previous one, so new and ended alarms do not shift the others.
+        # A page begins after the last reference of the previous page. So no alarm is skipped or listed twice when other
+        # alarms are raised or end between two pages.
         first = bisect_right(entries, request.page_token, key=lambda entry: entry.alarm.reference)
         at_once = NAMES_AT_ONCE if alarm_filter.is_costly else _ALARMS_AT_ONCE
         async for places in in_slices(range(first, len(entries)), at_once):
@@ -129,9 +131,9 @@ class AlarmService:
         return pb.AcknowledgeAlarmResponse(results=results, operator=operator)
 
     def _outcome_without_asking(self, reference: str, access: Sequence[ItemAccess]) -> Outcome | None:
-        """Return the outcome of an acknowledgement that is clear without asking the source; None to ask it."""
+        """Return the outcome of an acknowledgement if the gateway knows it already; None if the source must decide."""
         entry = self._monitor.book.get(reference)
-        # To the caller, an alarm that it may not know about looks like one that does not exist.
+        # An alarm that the caller is not allowed to read is answered like an alarm that does not exist.
         if entry is None or not all(one.may_read(reference) for one in access):
             return Outcome(pb.ACKNOWLEDGE_OUTCOME_NOT_ACTIVE, 0, "no alarm of this reference is active")
         if not _may_acknowledge(reference, access):
@@ -157,18 +159,22 @@ class AlarmService:
 
 
 def _may_acknowledge(reference: str, access: Sequence[ItemAccess]) -> bool:
-    """Return whether the caller may know about the alarm and acknowledge it."""
-    # MXAccess acknowledges by writing a sub-attribute, so a right to write either of them is enough.
+    """Return whether the caller is allowed to read and to acknowledge the alarm."""
+    # An acknowledgement in MXAccess is a write to the sub-attribute AckMsg. The right to write the alarm's reference or
+    # the right to write this sub-attribute is enough.
     return all(
         one.may_read(reference) and (one.may_write(reference) or one.may_write(f"{reference}.AckMsg")) for one in access
     )
 
 
 def _operator(request: pb.AcknowledgeAlarmRequest, identity: Identity) -> str:
-    """Return who acknowledges: the operator who is logged in, or the name in the request, or the client itself.
+    """Return the name of the person or client that acknowledges.
+
+    For a logged-in operator this is the operator's name. For any other client it is the name in the request or, if the
+    request has no name, the name of the client's identity.
 
     Raises:
-        InvalidRequest: an operator who is logged in claims another name.
+        InvalidRequest: the request of a logged-in operator names another person, or the name is too long.
     """
     own = (identity.display_name or identity.id)[:_LONGEST_OPERATOR]
     if identity.kind == "operator":

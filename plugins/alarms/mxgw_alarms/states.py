@@ -1,8 +1,9 @@
-"""The states of an alarm, and which event a change from one state to another is.
+"""The states of an alarm, and the kind of event that a change of state results in.
 
-none -> UNACK_ALM -> ACK_ALM or UNACK_RTN -> ACK_RTN; an alarm that returned to normal may be raised again. A provider
-reports states, not transitions: between two reports several things may have happened. Source:
-docs/reference/mxaccess.md#alarm-states.
+A raised alarm is in the state UNACK_ALM. It is then acknowledged (ACK_ALM) or cleared (UNACK_RTN). An alarm that is
+both acknowledged and cleared (ACK_RTN) is no longer active. A cleared alarm can be raised again. A provider reports
+states and not transitions, so several changes can lie between two reports.
+Source: docs/reference/mxaccess.md#alarm-states.
 """
 
 from __future__ import annotations
@@ -11,7 +12,7 @@ from mxgw.v1 import alarms_pb2 as pb
 
 UNACK_ALM, ACK_ALM = pb.ALARM_STATE_UNACK_ALM, pb.ALARM_STATE_ACK_ALM
 UNACK_RTN, ACK_RTN = pb.ALARM_STATE_UNACK_RTN, pb.ALARM_STATE_ACK_RTN
-# The state of an alarm that is not active, for clients.
+# The previous state that an event reports when the alarm was not active before.
 INACTIVE = pb.ALARM_STATE_UNSPECIFIED
 
 RAISED, ACKNOWLEDGED = pb.ALARM_EVENT_KIND_RAISED, pb.ALARM_EVENT_KIND_ACKNOWLEDGED
@@ -22,7 +23,7 @@ _UNACKNOWLEDGED = frozenset({UNACK_ALM, UNACK_RTN})
 
 
 def state_of(*, in_alarm: bool, acknowledged: bool) -> pb.AlarmState.ValueType:
-    """Return the state for two flags."""
+    """Return the state of an alarm that has these two flags."""
     if in_alarm:
         return ACK_ALM if acknowledged else UNACK_ALM
     return ACK_RTN if acknowledged else UNACK_RTN
@@ -34,10 +35,10 @@ def is_active(state: pb.AlarmState.ValueType) -> bool:
 
 
 def step(before: pb.AlarmState.ValueType, after: pb.AlarmState.ValueType) -> pb.AlarmEventKind.ValueType | None:
-    """Return what happened between two reports of one occurrence; None when nothing did.
+    """Return the kind of event between two reported states of one alarm; None when nothing happened.
 
-    When several things happened, the most important one is returned: a raise before a clear before an acknowledgement.
-    An alarm that is unacknowledged again was raised again, however briefly.
+    When several changes happened, the most important one is returned: a raise is more important than a clear, and a
+    clear is more important than an acknowledgement. An acknowledged alarm that is now unacknowledged was raised again.
     """
     if not is_active(before) and not is_active(after):
         return None

@@ -1,4 +1,4 @@
-"""Plugin `backpressure`: many subscribers on one session, each bounded, and a choice of what a slow one gets."""
+"""Plugin `backpressure`: several subscribers per session, limits for the lag of each, and more overflow policies."""
 
 from mxgw_backpressure.plugin import BackpressurePlugin
 from mxgw_backpressure.settings import BackpressureSettings

@@ -1,4 +1,4 @@
-"""The plugin: limits for sessions, a policy for each subscriber."""
+"""The hooks of the plugin: they return the limits of subscribers, and the overflow policy of each subscriber."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ _SHORTEST_INTERVAL_MS, _LONGEST_INTERVAL_MS = 10, 3_600_000
 
 
 class BackpressurePlugin:
-    """Answers for the policies it brings; names it does not know are left to other plugins."""
+    """Returns one of the overflow policies in `POLICIES`; any other policy name is left to other plugins."""
 
     def __init__(self) -> None:
         self._settings = BackpressureSettings()

@@ -1,6 +1,6 @@
-"""The overflow policies. Each says what should happen; core carries it out and accounts for every event.
+"""The overflow policies. Each returns an action; the gateway carries it out and reports every dropped event in a gap.
 
-Semantics: NATS, Redis, OPC UA and Akka Streams name the same choices; see docs/backpressure.md.
+Source: NATS, Redis, OPC UA and Akka Streams offer the same choices; see docs/backpressure.md.
 """
 
 from __future__ import annotations
@@ -24,7 +24,10 @@ from mxgw_core.api import (
 
 
 def events_within(lag: Lag) -> int:
-    """Return how many of the unread events fit the exceeded limits, estimated by their average size and age."""
+    """Return how many of the unread events fit within all limits.
+
+    The result is an estimate: all events count with the average size, and as if they had arrived at a constant rate.
+    """
     limits, fit = lag.limits, float(lag.events)
     if limits.events:
         fit = min(fit, limits.events)
@@ -37,7 +40,7 @@ def events_within(lag: Lag) -> int:
 
 @dataclass(frozen=True, slots=True)
 class DisconnectPolicy:
-    """Deliver what is queued, then end the stream; the client resumes."""
+    """Deliver the events that are unread now, then end the stream; the client is expected to resume."""
 
     name: str = "disconnect"
 
@@ -48,7 +51,10 @@ class DisconnectPolicy:
 
 @dataclass(frozen=True, slots=True)
 class FailSessionPolicy:
-    """As disconnect, and fault the session: nothing is to go on without its one subscriber."""
+    """Deliver the events that are unread now, then end the stream and fault the session.
+
+    This is for sessions that must not continue without their only subscriber.
+    """
 
     name: str = "fail_session"
 
@@ -59,7 +65,7 @@ class FailSessionPolicy:
 
 @dataclass(frozen=True, slots=True)
 class DropOldestPolicy:
-    """Keep the newest events that fit the limits."""
+    """Drop the oldest unread events, and keep as many of the newest as fit within the limits."""
 
     name: str = "drop_oldest"
 
@@ -69,7 +75,11 @@ class DropOldestPolicy:
 
 @dataclass(frozen=True, slots=True)
 class DropNewestPolicy:
-    """Keep what is queued and refuse what arrives until the queue is down to the low-water mark."""
+    """Keep the unread events, and drop arriving events until few enough are unread.
+
+    Arriving events are accepted again when the unread events are at most `low_water_percent` of those that fit within
+    the limits.
+    """
 
     low_water_percent: int
     name: str = "drop_newest"
@@ -80,7 +90,7 @@ class DropNewestPolicy:
 
 @dataclass(frozen=True, slots=True)
 class ConflatePolicy:
-    """Keep the newest value of every item."""
+    """Keep the newest data change of every item among the unread events, and drop the older data changes."""
 
     name: str = "conflate"
 
@@ -91,7 +101,7 @@ class ConflatePolicy:
 
 @dataclass(frozen=True, slots=True)
 class SamplePolicy:
-    """At most one value per item and interval, overflow or not."""
+    """Send at most one value per item and interval, even when there is no overflow."""
 
     interval_s: float
     name: str = "sample"
@@ -103,7 +113,7 @@ class SamplePolicy:
 
 @dataclass(frozen=True, slots=True)
 class ResyncPolicy:
-    """Drop everything unread and begin again from the present values."""
+    """Drop all unread events and send a snapshot of the present values, if the gateway offers snapshots."""
 
     name: str = "resync"
 
@@ -114,7 +124,7 @@ class ResyncPolicy:
 
 @dataclass(frozen=True, slots=True)
 class BlockPolicy:
-    """Let the session wait for its subscriber, for a bounded time."""
+    """Take no events from the worker until the subscriber is within its limits; disconnect it after `timeout_s`."""
 
     timeout_s: float
     name: str = "block"
@@ -126,7 +136,11 @@ class BlockPolicy:
 
 @dataclass(frozen=True, slots=True)
 class Grace:
-    """Patience around any other policy: the limits may be exceeded for `seconds`, the hard limits not at all."""
+    """Delays the decision of another policy (`inner`).
+
+    For `seconds` the subscriber is allowed to exceed its limits. After that time, or at once when it exceeds the limits
+    in `hard`, the inner policy decides.
+    """
 
     inner: OverflowPolicy
     hard: QueueLimits
@@ -147,11 +161,11 @@ class Grace:
 
 
 class PacedGrace(Grace):
-    """Patience around a policy that paces its subscriber."""
+    """`Grace` for an inner policy that also limits how often values are sent (`PacedPolicy`)."""
 
     __slots__ = ()
 
     @property
     def interval_s(self) -> float:
-        interval_s: float = self.inner.interval_s  # type: ignore[attr-defined]  # made for paced policies only
+        interval_s: float = self.inner.interval_s  # type: ignore[attr-defined]  # The inner policy is always a `PacedPolicy`.
         return interval_s

@@ -17,7 +17,10 @@ Seconds = Annotated[float, Field(ge=0, le=86_400)]
 
 
 class GraceSettings(BaseModel):
-    """A time that a subscriber may stay beyond its limits before its policy acts; off while `seconds` is 0."""
+    """How long a subscriber is allowed to exceed its limits before its overflow policy decides.
+
+    Switched off while `seconds` is 0.
+    """
 
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
@@ -27,7 +30,10 @@ class GraceSettings(BaseModel):
 
 
 class BackpressureSettings(BaseModel):
-    """Fan-out and overflow. Limits count what came after a subscriber attached and is not read yet."""
+    """The number of subscribers, their limits, and the overflow policies.
+
+    The limits of a subscriber count events that arrived after it attached and that it has not read yet.
+    """
 
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
@@ -69,7 +75,7 @@ class BackpressureSettings(BaseModel):
 
     @property
     def subscriber_limit(self) -> int:
-        """Streams that one session may have."""
+        """The largest number of subscribers of one session."""
         return self.maximum_subscribers if self.multiple_subscribers else 1
 
     @model_validator(mode="after")

@@ -1,4 +1,7 @@
-"""`python -m mxgw_dashboard_tui`: the command without the rest of `mxgw`; `--serve` starts it for each open page."""
+"""`python -m mxgw_dashboard_tui` runs `mxgw dashboard` without the rest of `mxgw`.
+
+`mxgw dashboard --serve` starts it once for each open page of a browser.
+"""
 
 from mxgw_dashboard_tui.command import dashboard
 

@@ -1,4 +1,4 @@
-"""`mxgw dashboard`: options only; the app itself, and textual, are imported when it runs."""
+"""The options of `mxgw dashboard`. The app and the library textual are imported only when the command runs."""
 
 from __future__ import annotations
 
@@ -109,7 +109,7 @@ def _needs(module: str, extra: str) -> None:
 
 
 def _command_of(options: Options) -> str:
-    """Return the command line that shows the app with these options; nothing in it is secret."""
+    """Return the command line that starts the app with these options. It has no secrets: the app asks for passwords."""
     command = [sys.executable, "-m", "mxgw_dashboard_tui", "--connect", options.target]
     for name, value in (
         ("--user", options.user),

@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 
 
 class DashboardPlugin:
-    """Writes the journal from the gateway's hooks, and serves it with everything else that operators see."""
+    """Answers the gateway's hooks: writes the journal, and provides the gRPC service that the dashboard calls."""
 
     def __init__(self) -> None:
         self._settings = DashboardSettings()
@@ -71,7 +71,7 @@ class DashboardPlugin:
     def mxgw_grpc_services(self, gateway: Gateway) -> Sequence[GrpcService]:
         from mxgw_dashboard_tui.service.service import SCOPES, DashboardService
 
-        assert self._mirrors is not None  # the context is entered first
+        assert self._mirrors is not None  # the gateway enters the plugin's context before it calls this hook
         service = DashboardService(gateway, self._settings, self._journal, self._mirrors, version("mxgw"))
         return [GrpcService(pb.DESCRIPTOR.services_by_name["DashboardService"], service, SCOPES)]
 
@@ -81,7 +81,7 @@ class DashboardPlugin:
 
         return [dashboard]
 
-    # the journal
+    # entries of the journal
 
     @hookimpl
     def mxgw_session_opened(self, session: SessionInfo) -> None:

@@ -8,7 +8,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 
 class DashboardSettings(BaseModel):
-    """How much the dashboard's service sends, and who may use it when no plugin knows operators."""
+    """How much the dashboard's service sends and keeps, and the role of local callers when no plugin has operators."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 

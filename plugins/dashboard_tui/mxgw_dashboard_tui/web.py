@@ -1,12 +1,12 @@
-"""`mxgw dashboard --serve`: the same app in a browser of this machine, one process of the app per open page.
+"""`mxgw dashboard --serve`: shows the app in a browser of this machine, with one process of the app per open page.
 
-textual-serve provides the page and the socket; this module keeps other programs and users out. It listens on loopback
-only. The page consists of textual-serve's own files, which anybody may have. Whoever opens the socket acts as the
-operator, so the socket needs the key of the printed address. The key is in the fragment of the address, which no
-browser sends anywhere: the page keeps it for its own origin (`sessionStorage`) and offers it to the socket as a
-subprotocol. There is no cookie, because browsers send cookies to every port of a machine. The socket refuses every
-`Origin` but the page's. Requests with another `Host` are refused too, because a foreign host name could be made to
-point to this machine.
+The library textual-serve provides the page and the WebSocket; this module keeps other programs and users out. The
+server listens on loopback only. The page itself is no secret. Whoever opens the WebSocket acts as the operator, so the
+WebSocket demands a key, which is a part of the printed address. The key is in the fragment of the address (after #),
+which no browser sends to a server. The page stores the key for its own origin (`sessionStorage`), and sends it as the
+name of a subprotocol when it opens the WebSocket. A cookie would be unsafe, because browsers send cookies to every port
+of a machine. The WebSocket refuses every `Origin` except the page's. All requests with a foreign `Host` are refused
+too, because a foreign host name could be made to resolve to this machine.
 """
 
 from __future__ import annotations
@@ -30,9 +30,9 @@ _HTTP_PORT = 80
 _END_WITHIN_S = 5.0
 _ELSEWHERE = re.compile(r"<link\s[^>]*https://[^>]*>")
 _OUTSIDE = "open the address that `mxgw dashboard --serve` printed, as it is\n"
-# The subprotocol of the socket, and the prefix of the second one, which carries the key.
+# The page offers two subprotocols: the first is `_PROTOCOL`, the second is `_KEY_WORD` followed by the key.
 _PROTOCOL, _KEY_WORD = "mxgw.dashboard", "mxgw.key."
-# Runs before the script that opens the socket.
+# This script runs in the page before the script of textual-serve opens the WebSocket.
 _SCRIPT = f"""<script>
   (() => {{
     const given = new URLSearchParams(location.hash.slice(1)).get("key");
@@ -58,25 +58,23 @@ _HEADERS = {
 
 
 class _WithoutKeys(logging.Filter):
-    """Drops the log lines of aiohttp about offered subprotocols: aiohttp does not know ours, and one of them is the
-    key.
-    """
+    """Drops the log lines in which aiohttp reports unknown subprotocols, because one of them contains the key."""
 
     def filter(self, record: logging.LogRecord) -> bool:
         return _KEY_WORD not in record.getMessage()
 
 
 class WebServer(Server):
-    """Serves the app that `command` starts. `port` 0 is any free port."""
+    """Serves the app that `command` starts. With `port` 0 the system chooses a free port."""
 
     def __init__(self, command: str, port: int, title: str) -> None:
         super().__init__(command, host=HOST, port=port, title=title)
         self._key = secrets.token_urlsafe(24)
-        # aiohttp's tasks that serve open pages; cancelled at the end.
+        # The tasks of aiohttp that serve open pages; `on_shutdown` cancels them.
         self._pages: set[asyncio.Task[Any]] = set()
 
     async def run(self, say: Callable[[str], None]) -> None:
-        """Serve until a signal asks to stop; `say` is called with the address.
+        """Serve until SIGINT or SIGTERM arrives. `say` is called with a sentence that has the address.
 
         Raises:
             click.ClickException: the port cannot be used.
@@ -94,7 +92,7 @@ class WebServer(Server):
         for number in (signal.SIGINT, signal.SIGTERM):
             try:
                 loop.add_signal_handler(number, stopping.set)
-            except NotImplementedError:  # Windows: Ctrl-C cancels, see asyncio.Runner
+            except NotImplementedError:  # Windows has no such handlers, and asyncio.Runner cancels this task at Ctrl-C
                 break
         runner = web.AppRunner(await self._make_app(), access_log=None, shutdown_timeout=_END_WITHIN_S)
         await runner.setup()
@@ -117,10 +115,10 @@ class WebServer(Server):
         return app
 
     async def on_startup(self, app: web.Application) -> None:
-        """Print nothing, unlike textual-serve itself."""
+        """Do nothing; textual-serve would print a banner here."""
 
     async def on_shutdown(self, app: web.Application) -> None:
-        """End the app of every open page in order, so that each can log out."""
+        """End the app of every open page and wait for it, so that each app can log out."""
         del app
         for page in self._pages:
             page.cancel()
@@ -128,10 +126,10 @@ class WebServer(Server):
             await asyncio.wait(self._pages, timeout=_END_WITHIN_S)
 
     async def handle_websocket(self, request: web.Request) -> web.WebSocketResponse:
-        """Run an app for this page; refuse requests without the key, or from elsewhere.
+        """Run a process of the app for the page that opens this WebSocket.
 
         Raises:
-            web.HTTPForbidden: the request has no key or a wrong one, or no origin or another one than the page's.
+            web.HTTPForbidden: the request does not have the right key, or its origin is not the page.
         """
         if request.headers.get("Origin") not in self._origins or not self._has_key(request):
             raise web.HTTPForbidden(text=_OUTSIDE)
@@ -144,9 +142,9 @@ class WebServer(Server):
             self._pages.discard(page)
 
     async def handle_index(self, request: web.Request) -> web.Response:
-        """Return the page with the script for the key, and without everything that it would load from the internet.
+        """Return the page of textual-serve with `_SCRIPT` added, and without links to files in the internet.
 
-        A plant has no internet.
+        The network of a plant usually has no access to the internet.
         """
         page = await super().handle_index(request)
         assert isinstance(page, web.Response)
@@ -165,19 +163,22 @@ class WebServer(Server):
 
     @property
     def _origins(self) -> tuple[str, ...]:
-        """Return how browsers may write the origin of this page: they leave out port 80 (RFC 6454, 6.2)."""
+        """The ways in which browsers write the origin of this page; they leave out port 80 (RFC 6454, 6.2)."""
         with_port = f"http://{HOST}:{self.port}"
         return (with_port, f"http://{HOST}") if self.port == _HTTP_PORT else (with_port,)
 
     def _has_key(self, request: web.Request) -> bool:
         words = [word.strip() for word in request.headers.get("Sec-WebSocket-Protocol", "").split(",")]
-        # aiohttp turns bytes that are not UTF-8 into surrogates.
+        # aiohttp decodes bytes that are not UTF-8 to surrogates, which need this error handler to be encoded again.
         sent = [word.encode(errors="surrogateescape") for word in words]
         return any(secrets.compare_digest(word, f"{_KEY_WORD}{self._key}".encode()) for word in sent)
 
 
 async def _complete(request: web.Request, response: web.StreamResponse) -> None:
-    """Choose a subprotocol, which textual-serve does not: a browser wants one of those that it offered."""
+    """Add `_HEADERS` to a response, and `_PROTOCOL` to the response that opens a WebSocket.
+
+    A browser closes a WebSocket when the server chooses none of the offered subprotocols; textual-serve chooses none.
+    """
     del request
     response.headers.update(_HEADERS)
     if isinstance(response, web.WebSocketResponse):

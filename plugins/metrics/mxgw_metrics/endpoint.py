@@ -1,4 +1,4 @@
-"""The HTTP endpoint: collects metrics on request, but not more often than needed."""
+"""The HTTP endpoint: collects metrics when a client requests them; requests close together share one collection."""
 
 from __future__ import annotations
 
@@ -20,13 +20,13 @@ from mxgw_metrics.settings import Address
 log = logging.getLogger(__name__)
 
 PATH = "/metrics"
-# Requests within this time get the same response, so that many requests do not keep the gateway busy.
+# Requests within this time get the same metrics, so that many requests do not keep the gateway busy.
 _SHARED_S = 0.1
 _DURATION_BOUNDS_S = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1)
 
 
 class Endpoint:
-    """Answers requests with the metrics of `collect`, in the format that the client prefers."""
+    """Answers requests with the metrics that `collect` returns, in the format that the client prefers."""
 
     def __init__(self, collect: Callable[[], Sequence[Metric]], clock: Callable[[], float] = time.monotonic) -> None:
         self._collect = collect
@@ -68,7 +68,7 @@ class Endpoint:
 
 @asynccontextmanager
 async def serving(endpoint: Endpoint, address: Address) -> AsyncIterator[Address]:
-    """Serve the endpoint while the block runs; yield the address with its real port.
+    """Serve the endpoint while the block runs; yield its address, in which a port 0 is replaced by the real port.
 
     Raises:
         PluginError: the address cannot be used.

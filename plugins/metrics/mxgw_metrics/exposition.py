@@ -1,8 +1,9 @@
-"""Metrics in the two formats of monitoring systems, and which of them a client prefers.
+"""Encodes metrics in the two formats that monitoring systems read, and chooses the format that a client prefers.
 
-Written here, because a page is made in the event loop of the gateway: prometheus-client needs 15 ms for one of 32 KiB,
-which would delay every stream, and this module about 1 ms. Tests compare the pages with the parsers and the pages of
-that library. Source: the text format 0.0.4 of Prometheus, and OpenMetrics 1.0.0.
+The library prometheus-client can do the same, but too slowly: a page is made in the event loop of the gateway, and for
+a page of 32 KiB the library needs 15 ms, which would delay every stream; this module needs about 1 ms. Tests parse the
+pages with that library and compare them with its pages. Source: the text format 0.0.4 of Prometheus, and OpenMetrics
+1.0.0.
 """
 
 from __future__ import annotations
@@ -17,10 +18,10 @@ from mxgw_core.api import Metric, MetricBuckets, MetricKind, MetricSample
 OPENMETRICS = "application/openmetrics-text; version=1.0.0; charset=utf-8"
 TEXT = "text/plain; version=0.0.4; charset=utf-8"
 
-# Scrapers name five types at most; further ones are ignored.
+# How many content types of an `Accept` header are read. Monitoring systems send at most five.
 _ACCEPTED_TYPES = 32
 _ESCAPES = str.maketrans({"\\": r"\\", "\n": r"\n", '"': r"\""})
-# In the older format, quotes in a HELP line are not escaped.
+# The text format, unlike OpenMetrics, does not escape quotes in a HELP line.
 _HELP_ESCAPES = str.maketrans({"\\": r"\\", "\n": r"\n"})
 
 
@@ -35,7 +36,7 @@ def encoded(metrics: Iterable[Metric], content_type: str) -> bytes:
 
 
 def process_metrics(process: ProcessCollector) -> list[Metric]:
-    """Return the metrics of this process, with the names that all Prometheus client libraries use."""
+    """Return metrics about the gateway's process, with the names that all Prometheus client libraries use."""
     return [
         Metric(sample.name, MetricKind(family.type), family.documentation, samples=(MetricSample(sample.value),))
         for family in process.collect()
@@ -44,7 +45,7 @@ def process_metrics(process: ProcessCollector) -> list[Metric]:
 
 
 def _lines(metric: Metric, is_strict: bool) -> Iterator[str]:
-    # The family of a counter is named without the ending in OpenMetrics, and with it in the text format.
+    # OpenMetrics names the family of a counter without the ending "_total"; the text format keeps the ending.
     family = metric.name.removesuffix("_total") if is_strict else metric.name
     yield f"# HELP {family} {metric.text.translate(_ESCAPES if is_strict else _HELP_ESCAPES)}"
     yield f"# TYPE {family} {metric.kind.value}"
@@ -72,15 +73,16 @@ def _escaped(value: str) -> str:
 
 
 def _number(value: float) -> str:
-    """Return a number that both formats accept; bounds of buckets must be written as floats."""
+    """Return a number as text that both formats accept. It has a decimal point, as OpenMetrics demands for bounds."""
     text = repr(float(value))
     return {"inf": "+Inf", "-inf": "-Inf", "nan": "NaN"}.get(text, text)
 
 
 def content_type_for(accept: str) -> str:
-    """Return the content type that `Accept` prefers of the two; plain text for a client that accepts neither.
+    """Return `OPENMETRICS` or `TEXT`, whichever the `Accept` header prefers; `TEXT` when the header accepts neither.
 
-    Source: RFC 9110, 12.5.1; only the versions that are made here match.
+    A content type in the header counts only if it names no version, or the version that this module writes. Source:
+    RFC 9110, 12.5.1.
     """
     best = {OPENMETRICS: 0.0, TEXT: 0.0}
     for part in accept.split(",")[:_ACCEPTED_TYPES]:

@@ -1,9 +1,8 @@
-"""The part of HTTP/1.1 that reading metrics needs: GET and HEAD, one small response at a time, connections kept alive.
+"""The small part of HTTP/1.1 that serving metrics needs: GET and HEAD, small responses, connections kept alive.
 
-It runs in the event loop of the gateway and never waits there. In each turn of the loop one request is answered, in the
-order of arrival over all connections. A connection is read again when none of its requests waits and its last response
-was sent.
-Source: RFC 9112.
+The server runs in the event loop of the gateway and never waits there. Each turn of the loop answers one request, in
+the order in which the requests of all connections arrived. The server reads more bytes of a connection only when no
+request of that connection waits and its last response has been sent. Source: RFC 9112.
 """
 
 from __future__ import annotations
@@ -18,23 +17,25 @@ from typing import cast
 
 log = logging.getLogger(__name__)
 
-# The longest request line with headers; those of any scraper are shorter.
+# The most bytes of a request line with its headers. The requests of monitoring systems are much shorter.
 _REQUEST_BYTES = 8 * 1024
 _HEADERS = 64
-# When to close an idle connection: scrapers ask every minute or more often, and keep theirs.
+# An idle connection is closed after this time. Monitoring systems read metrics at least once a minute, so their
+# connections stay open.
 _IDLE_S = 120.0
-# The time for a complete request, from the opening of the connection or from its first byte.
+# The longest time until a request is complete, counted from the opening of the connection or the request's first byte.
 _REQUEST_S = 5.0
-# When there are more connections, the one that was idle longest is closed, so that a scraper can always connect.
+# The most open connections. When one more is opened, an idle connection is closed, so that a monitoring system can
+# always connect.
 _MOST_CONNECTIONS = 16
-# The time for sending a response over a slow network; then the connection is closed.
+# The longest time for sending a response over a slow network; after it the connection is closed.
 _SEND_S = 30.0
 _END = b"\r\n\r\n"
 
 
 @dataclass(frozen=True, slots=True)
 class Request:
-    """A request without a body. Names of headers are lower case."""
+    """A request without a body. The names of its headers are in lower case."""
 
     method: str
     path: str
@@ -44,7 +45,7 @@ class Request:
 
 @dataclass(frozen=True, slots=True)
 class Response:
-    """A response; `headers` are added to those of every response."""
+    """A response. `headers` are sent in addition to the headers that every response has."""
 
     status: HTTPStatus
     content_type: str
@@ -52,7 +53,7 @@ class Response:
     headers: Mapping[str, str]
 
     def encoded(self, *, with_body: bool, is_kept_alive: bool) -> bytes:
-        """Return the bytes to send."""
+        """Return the response as the bytes to send."""
         headers = {
             "Content-Type": self.content_type,
             "Content-Length": str(len(self.body)),
@@ -66,7 +67,7 @@ class Response:
 
 
 class BadRequest(Exception):
-    """The request is malformed, or not supported here."""
+    """The request is malformed, or this server does not support it."""
 
     def __init__(self, status: HTTPStatus) -> None:
         super().__init__(status.phrase)
@@ -74,15 +75,15 @@ class BadRequest(Exception):
 
 
 def text_response(status: HTTPStatus, text: str, **headers: str) -> Response:
-    """Return a response with a sentence for people."""
+    """Return a response whose body is `text`, a sentence for people."""
     return Response(status, "text/plain; charset=utf-8", f"{text}\n".encode(), headers)
 
 
 def parse(head: bytes) -> Request:
-    """Return the request with this request line and these headers.
+    """Parse `head`, the request line and the headers of a request.
 
     Raises:
-        BadRequest: it is malformed, or has a body.
+        BadRequest: the request is malformed, or has a body.
     """
     line, *rest = head.decode("latin-1").split("\r\n")
     if len(rest) > _HEADERS:
@@ -105,23 +106,27 @@ def parse(head: bytes) -> Request:
 
 
 class Connections:
-    """The connections of one server, and the function that answers them."""
+    """The connections of one server, and the function `answer`, which makes the responses."""
 
     def __init__(self, answer: Callable[[Request], Response]) -> None:
         self.answer = answer
-        # In order; the one that was idle longest is the first.
+        # The open connections. The connection that was idle longest is the first.
         self._open: dict[HttpConnection, None] = {}
-        # Connections with a complete request, each once, in the order in which they are served.
+        # Connections that have a complete request, in the order in which they are served. No connection is in it twice.
         self._waiting: deque[HttpConnection] = deque()
         self._has_ended = False
 
     def make(self) -> HttpConnection:
-        """Return the protocol of a new connection."""
+        """Return the asyncio protocol for a new connection."""
         return HttpConnection(self)
 
     def opened(self, connection: HttpConnection) -> None:
-        """Add a connection. When there are too many, close one: first one that never sent a request."""
-        if self._has_ended:  # accepted before the server closed, and reported only now
+        """Add a connection. When there are too many, close another connection first.
+
+        The oldest connection that never sent a request is closed or, if all sent one, the connection that was idle
+        longest.
+        """
+        if self._has_ended:  # the event loop accepted this connection before the server closed, and reports it late
             connection.cut()
             return
         if len(self._open) >= _MOST_CONNECTIONS:
@@ -131,19 +136,19 @@ class Connections:
         self._open[connection] = None
 
     def asked(self, connection: HttpConnection) -> None:
-        """Note that a connection sent a request."""
+        """Note that a connection sent a request, so that it was not idle."""
         if connection in self._open:
             del self._open[connection]
             self._open[connection] = None
 
     def wants_turn(self, connection: HttpConnection) -> None:
-        """Queue a connection with a complete request after those that have one already."""
+        """Put a connection that has a complete request at the end of the queue."""
         self._waiting.append(connection)
         if len(self._waiting) == 1:
             asyncio.get_running_loop().call_soon(self._serve_next)
 
     def _serve_next(self) -> None:
-        # It stays in the queue while it is served, so that its next request cannot queue it twice.
+        # The connection stays in the queue while it is served, so that its next request cannot queue it a second time.
         try:
             self._waiting[0].serve()
         finally:
@@ -152,18 +157,18 @@ class Connections:
                 asyncio.get_running_loop().call_soon(self._serve_next)
 
     def closed(self, connection: HttpConnection) -> None:
-        """Remove a connection."""
+        """Remove a connection that was closed."""
         self._open.pop(connection, None)
 
     def close_all(self) -> None:
-        """Close all connections, also those that the event loop reports later."""
+        """Close all connections, and those that the event loop reports later as soon as they are reported."""
         self._has_ended = True
         for connection in tuple(self._open):
             connection.cut()
 
 
 class HttpConnection(asyncio.Protocol):
-    """One connection: splits requests from the received bytes, and answers each in order."""
+    """One connection: divides the received bytes into requests, and answers the requests in order."""
 
     def __init__(self, connections: Connections) -> None:
         self._connections = connections
@@ -172,16 +177,17 @@ class HttpConnection(asyncio.Protocol):
         # Whether a complete request has ever arrived.
         self.has_asked = False
         self._is_reading = True
-        # Whether a request waits for its turn; whether a response waits for the network.
+        # Whether the connection is queued for a turn, because it has a complete request.
         self._has_turn = False
+        # Whether a part of the last response has not been sent yet.
         self._is_unsent = False
-        # Closes a connection that is idle, does not complete a request, or does not read a response.
+        # The timer that closes a connection which is idle, does not complete a request, or does not read a response.
         self._idle: asyncio.TimerHandle | None = None
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        # Transports of uvloop are not subclasses of those of asyncio.
+        # `cast`, and no isinstance check, because the transports of uvloop are no subclasses of asyncio's transports.
         self._transport = transport = cast(asyncio.Transport, transport)
-        # `pause_writing` is called as soon as a part of a response could not be sent.
+        # With this limit `pause_writing` is called as soon as a part of a response could not be sent at once.
         transport.set_write_buffer_limits(high=0)
         self._cut_after(_REQUEST_S)
         self._connections.opened(self)
@@ -209,7 +215,7 @@ class HttpConnection(asyncio.Protocol):
         self._go_on()
 
     def serve(self) -> None:
-        """Answer the first request; called when it is the turn of this connection."""
+        """Answer the oldest request of this connection; called when its turn has come."""
         self._has_turn = False
         if self._is_gone or self._is_unsent:
             return
@@ -232,7 +238,10 @@ class HttpConnection(asyncio.Protocol):
         return self._transport is None or self._transport.is_closing()
 
     def _go_on(self) -> None:
-        """Queue for a turn if there is a request, otherwise read on; do nothing while a response is not sent."""
+        """Queue for a turn if a complete request has arrived, otherwise read more bytes.
+
+        While a part of a response is unsent, the connection neither queues nor reads.
+        """
         if self._is_gone:
             return
         assert self._transport is not None

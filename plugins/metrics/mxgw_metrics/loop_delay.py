@@ -1,4 +1,4 @@
-"""How late the event loop runs what is due: a timer that compares the clock with its due time."""
+"""Measures how late the event loop runs its timers: a timer compares the clock with the time at which it was due."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ BOUNDS_S = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5
 
 
 class LoopDelay:
-    """Measures every `interval_s` until `stop`. Create it in the event loop that it measures."""
+    """Measures the delay of the event loop in which it is created, every `interval_s` until `stop`."""
 
     def __init__(self, interval_s: float) -> None:
         self._interval_s = interval_s
@@ -33,7 +33,7 @@ class LoopDelay:
         self._timer.cancel()
 
     def metric(self) -> Metric:
-        """Return the delays so far."""
+        """Return all delays measured so far as a histogram."""
         return Metric(
             "mxgw_event_loop_delay_seconds",
             MetricKind.HISTOGRAM,

@@ -17,7 +17,7 @@ class MetricsPlugin:
     """Serves the metrics of the gateway and its plugins.
 
     Attributes:
-        address: the address of the endpoint, while the gateway runs.
+        address: the address of the endpoint; None while the gateway does not run.
     """
 
     def __init__(self) -> None:

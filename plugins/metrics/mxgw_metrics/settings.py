@@ -19,10 +19,10 @@ class Address:
 
     @classmethod
     def parse(cls, text: str) -> Address:
-        """Return the address of `host:port` or `[ipv6]:port`.
+        """Return the address that `text` names as `host:port` or `[ipv6]:port`.
 
         Raises:
-            ValueError: it is neither.
+            ValueError: the text has neither form.
         """
         host, colon, port = text.rpartition(":")
         is_number = port.isascii() and port.isdigit() and int(port) <= 65535
@@ -43,7 +43,7 @@ class Address:
 
 
 class MetricsSettings(BaseModel):
-    """Where metrics are served, and to whom."""
+    """The address on which metrics are served, and whether other machines are served too."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
@@ -65,14 +65,14 @@ class MetricsSettings(BaseModel):
 
     @property
     def address(self) -> Address:
-        """Where to listen."""
+        """The address of the endpoint."""
         return Address.parse(self.listen)
 
     def check(self) -> None:
-        """Refuse to serve other machines by accident.
+        """Check that the settings do not serve other machines by mistake.
 
         Raises:
-            SettingsError: other machines can reach the address, and the settings do not allow that.
+            SettingsError: other machines can reach the address, and `allow_remote` is false.
         """
         if not self.address.is_local and not self.allow_remote:
             raise SettingsError(

@@ -1,4 +1,4 @@
-"""Plugin `reattach`: workers survive a restart of the gateway, and their sessions continue without a gap."""
+"""Plugin `reattach`: workers survive a restart of the gateway, and the restarted gateway continues their sessions."""
 
 from mxgw_reattach.plugin import ReattachPlugin
 from mxgw_reattach.settings import ReattachSettings

@@ -1,4 +1,7 @@
-"""Would workers survive the gateway here? By default, systemd and containers end them together with it."""
+"""Checks whether workers can outlive the gateway on this machine.
+
+By default, systemd and containers end all processes of a service together, so the workers would end with the gateway.
+"""
 
 from __future__ import annotations
 
@@ -15,16 +18,17 @@ _UNIT = re.compile(r"/([^/]+\.service)(?:/|$)")
 
 
 def unit_of(cgroup: str) -> str | None:
-    """Return the systemd service of a process, from its /proc/PID/cgroup; None when it is in none.
+    """Return the name of the systemd service in which a process runs; None when the process is in no service.
 
-    The innermost service counts, because a service of a user is inside the service of that user's manager.
+    `cgroup` is the text of /proc/PID/cgroup. When one service is inside another, the inner service is returned: a
+    service of a user is inside the service of that user's manager.
     """
     found = [unit for line in cgroup.splitlines() for unit in _UNIT.findall(line.partition("::")[2])]
     return found[-1] if found else None
 
 
 def kill_mode_of(unit: str, run: Callable[[Sequence[str]], str] | None = None) -> str:
-    """Return the KillMode of a unit; "" when systemd does not report one."""
+    """Return the systemd setting KillMode of a unit; "" when systemd does not report it."""
     ask = run or _run
     for scope in ((), ("--user",)):
         mode = ask(["systemctl", *scope, "show", "--property=KillMode", "--value", unit]).strip()
@@ -46,14 +50,19 @@ def _run(command: Sequence[str]) -> str:
 
 
 def warnings_in(pid: int, cgroup: str, invocation_id: str, kill_mode: Callable[[str], str]) -> list[str]:
-    """Return warnings about what would end the workers together with their gateway, each with its remedy."""
+    """Return warnings, each with its remedy, when something would end the workers together with the gateway.
+
+    `pid` is the process id of the gateway, `cgroup` the text of its /proc/PID/cgroup, `invocation_id` the environment
+    variable INVOCATION_ID, and `kill_mode` returns the KillMode of a unit.
+    """
     if pid == 1:
         return [
             "the gateway is process 1 of its container: when it ends the container ends, and the workers with it; "
             "start it below an init and a supervisor that restarts it inside, or disable reattach"
         ]
     unit = unit_of(cgroup)
-    # A gateway that was started by hand, in a terminal or by a test, may be in the group of a service, too.
+    # A gateway that was started by hand, in a terminal or by a test, can be in the control group of a service as well.
+    # systemd sets INVOCATION_ID for a process that it starts itself.
     if unit is None or not invocation_id:
         return []
     mode = kill_mode(unit)
@@ -66,7 +75,7 @@ def warnings_in(pid: int, cgroup: str, invocation_id: str, kill_mode: Callable[[
 
 
 def warnings_of() -> list[str]:
-    """Return the warnings for this process. It may take some seconds, so call it in a thread."""
+    """Return the warnings for this process. The function can block for some seconds, so call it in a thread."""
     try:
         cgroup = _CGROUP.read_text(encoding="utf-8", errors="replace")
     except OSError:

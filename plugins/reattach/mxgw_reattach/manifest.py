@@ -1,8 +1,11 @@
-"""The manifest: what a gateway must know to take a worker back, recorded before it can be needed.
+"""The manifest: the file that records what a restarted gateway must know to take the workers back.
 
-It is one SQLite file of mode 0600 in the gateway's private directory. Every step is one transaction that is on the disk
-before the call returns (WAL, synchronous FULL), so after a crash the file has every completed step. It has the workers'
-secrets; they are overwritten when they are replaced, and no repr or log shows them.
+The manifest is one SQLite file of mode 0600 in the gateway's data directory. Each step of a worker's life is written in
+one transaction, which is on the disk when it is committed (WAL, synchronous FULL), so a crash loses no step that was
+written. The file contains the workers' secrets. SQLite overwrites a secret when it is replaced or deleted
+(`secure_delete`), and no repr or log shows a secret.
+
+The module has a few more than 400 lines, because every step of a worker's life is one method of the same file.
 """
 
 from __future__ import annotations
@@ -45,10 +48,12 @@ _COPIED = (
 
 
 class Manifest:
-    """Create it with `open`, in the thread of the event loop. Most methods record one step of a worker's life.
+    """The open manifest. `open` creates the object; use it only in the thread of the event loop.
+
+    Most methods record one step of a worker's life.
 
     Attributes:
-        instance: identifies the gateway of this data directory, through all its restarts.
+        instance: a random id of the gateway of this data directory; it stays the same over restarts of the gateway.
     """
 
     def __init__(self, connection: sqlite3.Connection, instance: str, data_dir_id: str, remembered: int) -> None:
@@ -56,23 +61,28 @@ class Manifest:
         self.instance = instance
         self._data_dir_id = data_dir_id
         self._remembered = remembered
-        # Steps that are not written yet, by session and in order; at most three for each worker.
+        # Steps that could not be written yet. Key: session id. Value: functions that each write one step, oldest first.
         self._waiting: dict[str, list[Callable[[], None]]] = {}
-        # Sessions whose end is not written yet.
+        # Ids of the sessions whose end could not be written yet.
         self._ending: set[str] = set()
         self._is_behind = False
 
     @classmethod
     def open(cls, directory: Path, data_dir_id: str, *, remembered: int) -> Manifest:
-        """Open the manifest in `directory`, and create it if necessary; it keeps at most `remembered` ended sessions.
+        """Open the manifest in `directory`; create it when it does not exist.
 
-        A file that is not a manifest is set aside; its workers exit when their time is over. A file that was copied
-        from another directory (`data_dir_id` differs) becomes the manifest of a new gateway without workers.
+        `remembered` is the number of ended sessions that the manifest keeps at most.
 
-        A row with impossible values ends its session; all other rows are used.
+        A file that is not a manifest is renamed, and a new manifest is created. This gateway then knows no workers of
+        an earlier run; they exit when their orphan lifetime has expired.
+
+        When the file was copied from another directory (its `data_dir_id` differs) or restored from a backup, it
+        becomes the manifest of a new gateway without workers.
+
+        A session whose row has impossible values is recorded as ended. All other rows are used.
 
         Raises:
-            SettingsError: it belongs to another user, was written by a later release, or cannot be used.
+            SettingsError: the file belongs to another user, was written by a later release, or cannot be used.
         """
 
         def use(db: sqlite3.Connection) -> Manifest:
@@ -83,17 +93,20 @@ class Manifest:
         return open_manifest(directory / FILE, use)
 
     def close(self) -> None:
-        """Close the file. No other program has it open, so SQLite removes its write-ahead log."""
+        """Try once more to write the waiting steps, and close the file.
+
+        SQLite then removes the write-ahead log, unless another program (a backup) has the file open.
+        """
         self.write_waiting()
         self._db.close()
 
-    # steps, in their order
+    # the steps of a worker's life, in the order in which they happen
 
     def announced(self, spawn: WorkerSpawn, lifetime_s: float) -> None:
         """Record that a worker is about to be started.
 
         Raises:
-            WorkerStartFailed: it cannot be written.
+            WorkerStartFailed: the manifest cannot be written.
         """
         self._at_once(
             "INSERT INTO worker (session_id, state, backend, endpoint, owner, owner_kind, owner_name, tag, client_name,"
@@ -119,21 +132,24 @@ class Manifest:
         )
 
     def started(self, worker: WorkerIdentity) -> None:
-        """Record that the process exists.
+        """Record that the worker process exists.
 
         Raises:
-            WorkerStartFailed: it cannot be written.
+            WorkerStartFailed: the manifest cannot be written.
         """
         self._at_once(
             *self._update(worker.session_id, pid=worker.pid, start_ticks=worker.start_ticks, boot_id=worker.boot_id)
         )
 
     def proved(self, proof: WorkerProof) -> None:
-        """Record the next secret; the former one is kept until it is known that the worker has the next.
+        """Record the worker's next secret.
+
+        The former secret is kept as well, until `ready` records that the worker has received the next secret.
 
         Raises:
-            WorkerStartFailed: it cannot be written now. For a worker of an earlier run it is written later: the
-                worker serves, but if this gateway ends before that, the next one cannot take it back.
+            WorkerStartFailed: the manifest cannot be written now. When the worker is from an earlier run of the
+                gateway, the worker is used all the same and the secret is written later. If this gateway ends before
+                the secret is written, the next gateway cannot take the worker back.
         """
         worker = proof.worker
         statement, values = self._update(
@@ -152,24 +168,36 @@ class Manifest:
             raise WorkerStartFailed("the manifest (plugins.reattach) cannot be written")
 
     def ready(self, worker: WorkerIdentity) -> None:
-        """Record that the worker is ready, so it has the next secret; written as soon as possible."""
+        """Record that the worker is ready, which shows that it has the next secret; delete the former secret.
+
+        When the manifest cannot be written now, the step is written later.
+        """
         update = self._update(worker.session_id, state="ready", former_secret=None)
         self._in_time(worker.session_id, lambda: self._write(*update))
 
     def closing(self, worker: WorkerIdentity, reason: CloseReason) -> None:
-        """Record that the worker is about to be asked to exit; written as soon as possible."""
+        """Record that the worker is about to be asked to exit.
+
+        When the manifest cannot be written now, the step is written later.
+        """
         update = self._update(worker.session_id, state="closing", close_reason=reason.name)
         self._in_time(worker.session_id, lambda: self._write(*update))
 
     def attached(self, session_id: str) -> None:
-        """Record that the session has a subscriber, written as soon as possible; repeating it costs nothing."""
+        """Record that the session has had a subscriber; do nothing when the manifest already says so.
+
+        When the manifest cannot be written now, the step is written later.
+        """
         values = (session_id,)
         if self._db.execute("SELECT 1 FROM worker WHERE session_id = ? AND NOT had_subscriber", values).fetchone():
             statement = "UPDATE worker SET had_subscriber = 1 WHERE session_id = ?"
             self._in_time(session_id, lambda: self._write(statement, values))
 
     def gone(self, session_id: str, reason: CloseReason, detail: str) -> None:
-        """Record that worker and session have ended, and how; written as soon as possible."""
+        """Record that the worker and its session have ended, with the close reason and its detail.
+
+        When the manifest cannot be written now, the step is written later.
+        """
         if session_id in self._ending or not self._state_of(session_id):
             return
         closed_at = time.time()
@@ -183,14 +211,14 @@ class Manifest:
             self._ending.discard(session_id)
 
         self._ending.add(session_id)
-        self._waiting.pop(session_id, None)  # the end replaces all earlier steps
+        self._waiting.pop(session_id, None)  # The end of a session replaces its waiting steps.
         self._in_time(session_id, write)
 
     def write_waiting(self) -> bool:
-        """Write the steps that could not be written before; return whether none is left.
+        """Write the waiting steps, oldest first; return True when all of them are written, False after a failure.
 
-        Called about every two seconds, and with every step. It logs when writing begins to fail, and when everything is
-        written.
+        Called about every two seconds, and by each step that is allowed to wait. Logs an error when writing begins to
+        fail, and a warning when all waiting steps have been written again.
         """
         try:
             for session_id, steps in tuple(self._waiting.items()):
@@ -214,7 +242,7 @@ class Manifest:
         return True
 
     def _in_time(self, session_id: str, write: Callable[[], None]) -> bool:
-        """Write a step after those that wait; return whether it is written."""
+        """Write a step after all waiting steps; return True when it is written, False when it has to wait."""
         self._waiting.setdefault(session_id, []).append(write)
         self.write_waiting()
         return session_id not in self._waiting
@@ -235,10 +263,10 @@ class Manifest:
         return "" if row is None else str(row["state"])
 
     def _update(self, session_id: str, **columns: object) -> tuple[str, Sequence[object]]:
-        """Return the statement and its values.
+        """Return an SQL statement that sets these columns in the worker's row, and the values for the statement.
 
         Raises:
-            LookupError: there is no such worker.
+            LookupError: the manifest has no worker of this session.
         """
         if not self._state_of(session_id):
             raise LookupError(f"the manifest has no worker of session {session_id}")
@@ -247,7 +275,7 @@ class Manifest:
         statement = f"UPDATE worker SET {assignments} WHERE session_id = ?"  # noqa: S608 - the names are those above
         return statement, (*columns.values(), session_id)
 
-    # what an earlier run left
+    # what earlier runs of the gateway recorded
 
     def orphans(self, adopt_within_s: float) -> Iterator[Orphan]:
         """Yield every worker whose end is not recorded, the oldest session first."""
@@ -255,7 +283,7 @@ class Manifest:
             yield orphan_of(row, self._data_dir_id, adopt_within_s)
 
     def ended(self) -> Sequence[EndedSession]:
-        """Return the remembered sessions that ended, the one that ended first at the beginning."""
+        """Return the ended sessions that the manifest keeps, in the order in which their ends were recorded."""
         rows = self._db.execute("SELECT * FROM ended ORDER BY number DESC LIMIT ?", (self._remembered,)).fetchall()
         return [ended_of(row) for row in reversed(rows)]
 
@@ -268,20 +296,24 @@ class Manifest:
 
 
 def files_to_back_up(data_dir: Path) -> Sequence[BackupEntry]:
-    """Return the manifest, if it exists; the backup leaves out what belongs to this gateway alone."""
+    """Return the manifest if it exists. Its copy in the backup has neither the gateway's instance id nor any secret."""
     path = data_dir / FILE
     return [BackupEntry(path, BackupKind.DATABASE, _forget_this_gateway)] if path.exists() else []
 
 
 def _forget_this_gateway(copy: sqlite3.Connection) -> None:
-    """Remove the instance and the secrets: a restored manifest belongs to another gateway, without workers."""
+    """Remove the instance id and all secrets from the copy of a manifest that goes into a backup.
+
+    The gateway that uses the restored manifest is another gateway and must not take back workers of this one.
+    """
     copy.execute("UPDATE gateway SET instance = ''")
     copy.execute("UPDATE worker SET secret = x'', former_secret = NULL")
 
 
 def _move_to_ended(db: sqlite3.Connection, session_id: str, reason: CloseReason, detail: str, at: float) -> None:
-    """Move a session from `worker` to `ended`; the gateway's own sessions are not kept, because no client asks for
-    them.
+    """Move a session from the table `worker` to the table `ended`, with the time `at` of its end.
+
+    A session that the gateway opened for itself is deleted instead, because no client ever asks how it ended.
     """
     db.execute(
         "INSERT OR REPLACE INTO ended (session_id, backend, owner, tag, client_name, lease_s, opened_at, closed_at,"
@@ -294,7 +326,10 @@ def _move_to_ended(db: sqlite3.Connection, session_id: str, reason: CloseReason,
 
 
 def _end_impossible(db: sqlite3.Connection) -> None:
-    """End the sessions whose rows have impossible values. Their workers are not touched; they exit by themselves."""
+    """Record sessions whose rows have impossible values as ended, and delete impossible rows of `ended`.
+
+    The worker processes of these sessions are not touched. They exit by themselves when no gateway takes them back.
+    """
     for row in db.execute("SELECT rowid AS number, * FROM worker").fetchall():
         if not (wrong := impossible_in_worker(row)):
             continue
@@ -327,26 +362,31 @@ def _transaction(db: sqlite3.Connection) -> Iterator[None]:
         yield
         db.execute("COMMIT")
     except BaseException:
-        if db.in_transaction:  # after a full disk, SQLite has rolled it back already
+        if db.in_transaction:  # When the disk is full, SQLite has already rolled back the transaction.
             db.execute("ROLLBACK")
         raise
 
 
 def _instance(db: sqlite3.Connection, directory: Path, data_dir_id: str) -> str:
-    """Return the instance of this directory; a new one when the file was copied from another directory, or restored.
+    """Return the instance id of this directory's gateway, and store it together with `data_dir_id`.
 
-    Workers of the other directory may belong to a gateway that runs there: no process is touched, and their sessions
-    count as ended here.
+    When the file was copied from another directory or restored from a backup, the instance id is a new one. The workers
+    in the file perhaps belong to a gateway that runs on the other directory. So no worker process is touched, and the
+    sessions of these workers are recorded as ended in this manifest.
+
+    Raises:
+        NotAManifest: the stored instance id is not one that a gateway makes.
     """
     known = db.execute("SELECT * FROM gateway").fetchone()
     instance: str = known["instance"]
     if not _INSTANCE.match(instance):
         raise NotAManifest("it names no gateway")
     workers = db.execute("SELECT session_id, endpoint FROM worker ORDER BY opened_at, session_id").fetchall()
-    if not instance:  # restored from a backup
+    if not instance:  # A backup stores no instance id, so this file was restored from a backup.
         is_copy = True
     elif not known["data_dir_id"]:
-        # An earlier release did not record the directory; it is known from the sockets of the workers.
+        # An earlier release did not record the directory. The sockets of its workers are in the directory `run` of the
+        # data directory, so a worker with a socket elsewhere shows that the file was copied.
         run = (directory / "run").resolve()
         workers = [row for row in workers if Path(row["endpoint"]).parent.resolve() != run]
         is_copy = bool(workers)

@@ -1,4 +1,6 @@
-"""Opens the manifest's file, sets other files aside, and explains SQLite's errors to administrators."""
+"""Opens the file of the manifest, renames a file that is not a manifest, and explains SQLite's errors to
+administrators.
+"""
 
 from __future__ import annotations
 
@@ -17,23 +19,27 @@ from mxgw_reattach.schema import LaterFormat, NotAManifest
 
 log = logging.getLogger(__name__)
 
-# No other gateway has the file open, because the directory is locked. A backup tool may read it for a moment.
+# How long to wait while another program locks the file. A backup tool can lock it for a moment. Another gateway never
+# has the file open, because a gateway locks its data directory.
 _BUSY_TIMEOUT_S = 2.0
-# Files that SQLite keeps beside a database.
+# The suffixes of the files that SQLite keeps beside a database: its write-ahead log and the index of the log.
 _BESIDE = ("-wal", "-shm")
-# How many files are set aside at most.
+# The largest number of renamed files that are kept.
 _KEPT_ASIDE = 100
 
 Opened = TypeVar("Opened")
 
 
 def open_manifest(path: Path, use: Callable[[sqlite3.Connection], Opened]) -> Opened:
-    """Open the file, create it if necessary, and return the result of `use`, which may write.
+    """Open the file, or create it when it does not exist; return the result of `use(connection)`.
 
-    A file that is not a manifest (by `schema` or SQLite) is renamed, and replaced by a new manifest.
+    `use` is allowed to write to the database; when it fails, the connection is closed.
+
+    When `schema`, `use` or SQLite finds that the file is not a manifest, the file is renamed and a new manifest is
+    created.
 
     Raises:
-        SettingsError: it belongs to another user, was written by a later release, or cannot be used.
+        SettingsError: the file belongs to another user, was written by a later release, or cannot be used.
     """
     try:
         _make_private(path)
@@ -55,7 +61,7 @@ def open_manifest(path: Path, use: Callable[[sqlite3.Connection], Opened]) -> Op
 
 
 def in_words(error: sqlite3.Error) -> str:
-    """Return why the manifest could not be written or read, and what to do."""
+    """Return a text for administrators: why the manifest could not be written or read, and what to do."""
     match getattr(error, "sqlite_errorcode", 0) & 0xFF:
         case sqlite3.SQLITE_FULL:
             return "the disk of gateway.data_dir is full: make room on it"
@@ -86,7 +92,7 @@ def _used(path: Path, use: Callable[[sqlite3.Connection], Opened]) -> Opened:
     db = sqlite3.connect(path, timeout=_BUSY_TIMEOUT_S, isolation_level=None)
     try:
         db.row_factory = sqlite3.Row
-        # A text that is not UTF-8 must not keep the other rows from being read.
+        # The default raises an error for a text that is not UTF-8, so that no row of its table could be read.
         db.text_factory = lambda content: content.decode("utf-8", "surrogateescape")
         version = schema.format_of(db)
         db.execute("PRAGMA journal_mode = WAL")
@@ -104,7 +110,14 @@ def _beside(path: Path) -> list[Path]:
 
 
 def _make_private(path: Path) -> None:
-    """Create the file with mode 0600 before SQLite does so with another mode; SQLite gives its log the same mode."""
+    """Make sure that the file exists, belongs to the gateway's user, and has mode 0600.
+
+    SQLite would create the file with another mode. It gives its write-ahead log the mode of the file.
+
+    Raises:
+        SettingsError: the path is not a regular file of the gateway's user.
+        OSError: the file cannot be opened or changed.
+    """
     flags = os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | getattr(os, "O_NOFOLLOW", 0)
     fd = os.open(path, flags, 0o600)
     try:
@@ -132,7 +145,11 @@ def _set_aside(path: Path, error: Exception) -> None:
 
 
 def _free_name(path: Path) -> Path:
-    """Return an unused name, so that files that were set aside earlier are kept."""
+    """Return an unused name for a file that is not a manifest, so that files that were renamed earlier are kept.
+
+    Raises:
+        SettingsError: all these names are used.
+    """
     for number in range(1, _KEPT_ASIDE + 1):
         aside = path.with_name(f"{path.name}.unreadable{f'-{number}' if number > 1 else ''}")
         if not any(os.path.lexists(part) for part in (aside, *_beside(aside))):

@@ -1,4 +1,6 @@
-"""The plugin: records each step of a worker's life in the manifest, and offers the workers to the next gateway."""
+"""The hooks of the plugin: they record the life of each worker in the manifest, and return the recorded workers to the
+next gateway.
+"""
 
 from __future__ import annotations
 
@@ -29,12 +31,12 @@ from mxgw_reattach.settings import ReattachSettings
 
 log = logging.getLogger(__name__)
 
-# How often failed writes are tried again.
+# The interval at which steps that could not be written are tried again.
 _AGAIN_S = 2.0
 
 
 class ReattachPlugin:
-    """Decides how long workers outlive the gateway, records what adoption needs, and wants every orphan adopted."""
+    """Says how long workers outlive the gateway, records what adoption needs, and answers ADOPT for every orphan."""
 
     def __init__(self) -> None:
         self._settings = ReattachSettings()
@@ -82,7 +84,10 @@ class ReattachPlugin:
             manifest.write_waiting()
 
     async def _check_environment(self) -> None:
-        """Warn about what would end the workers. It may take long, so it runs beside the start."""
+        """Log a warning when systemd or a container would end the workers together with the gateway.
+
+        The check can take seconds, so it runs as a task while the gateway starts.
+        """
         if self._settings.check_environment:
             for warning in await asyncio.to_thread(warnings_of):
                 log.warning("%s", warning)
@@ -139,5 +144,6 @@ class ReattachPlugin:
 
     @hookimpl
     def mxgw_orphan_verdict(self, orphan: Orphan) -> OrphanVerdict:
-        del orphan  # core, and plugins that object, decide who may not be adopted
+        # Whatever speaks against the adoption of an orphan is checked by the gateway and by other plugins.
+        del orphan
         return OrphanVerdict.ADOPT

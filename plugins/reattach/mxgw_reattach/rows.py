@@ -1,7 +1,8 @@
-"""The rows of a manifest: checked, and converted to the values of `mxgw_core.api`.
+"""Checks the rows of a manifest and converts them to the types of `mxgw_core.api`.
 
-A file that SQLite can read may still have impossible values, after a fault of the disk or of a program. Such a value is
-never used: a wrong pid could belong to another process, and a time after the year 9999 cannot be sent.
+After a fault of the disk or of a program, a file that SQLite can read can still contain impossible values. An
+impossible value is never used: a wrong pid could belong to another process, and a time after the year 9999 cannot be
+sent in a message.
 """
 
 from __future__ import annotations
@@ -14,16 +15,17 @@ from typing import Any
 
 from mxgw_core.api import CloseReason, EndedSession, Orphan, SessionInfo, SessionState, WorkerIdentity, WorkerSpawn
 
-# Linux has pids up to 2**22 (PID_MAX_LIMIT); on other systems they fit pid_t.
+# The largest value of the type pid_t. On Linux a pid is at most 2**22 (PID_MAX_LIMIT).
 _LARGEST_PID = 2**31 - 1
-# The end of 9999, where google.protobuf.Timestamp ends.
+# The end of the year 9999, in seconds since 1970: the latest time that google.protobuf.Timestamp can hold.
 _LATEST_S = 253_402_300_799.0
-# Longer than any duration in the settings (30 years).
-_LONGEST_S = 1e9
+# The longest accepted duration: what the settings accept as the longest lease, 100 years.
+_LONGEST_S = 36_525 * 86_400.0
 _LONGEST_TEXT = 65_536
 _LONGEST_ID = 256
 _EPOCH_BYTES, _SECRET_BYTES, _HASH_BYTES = 16, 32, 32
-# With a greater number SQLite would not give new rows greater ones.
+# The largest accepted number of a row in `ended`. SQLite gives a new row the highest number plus one. After a damaged
+# row with the number 2**63 - 1 it would choose random numbers instead, and the order of the rows would be lost.
 _LARGEST_NUMBER = 2**53
 
 
@@ -32,7 +34,7 @@ def _text(value: Any) -> bool:
         return False
     try:
         value.encode()
-    except UnicodeEncodeError:  # bytes that are not UTF-8, see `opening.py`
+    except UnicodeEncodeError:  # `opening.py` reads bytes that are not UTF-8 as surrogates, which cannot be encoded.
         return False
     return True
 
@@ -53,7 +55,8 @@ def _bytes(*lengths: int) -> Callable[[Any], bool]:
     return lambda value: isinstance(value, bytes) and len(value) in lengths
 
 
-# For each column: the check of its values, and the replacement for an impossible value of a remembered session.
+# The columns that `worker` and `ended` have in common. Key: column name. Value: a function that checks a value of the
+# column, and the value that replaces an impossible one when the session is recorded as ended.
 _SESSION: Mapping[str, tuple[Callable[[Any], bool], Any]] = {
     "session_id": (_id, None),
     "owner": (_text, None),
@@ -101,13 +104,16 @@ def impossible_in_ended(row: sqlite3.Row) -> list[str]:
 
 
 def rememberable(row: sqlite3.Row) -> dict[str, Any] | None:
-    """Return what `ended` can hold of a session with impossible values; None when no client could ask for it."""
+    """Return the columns of a session for the table `ended`, with every impossible value replaced.
+
+    Return None when the session id or the owner is impossible, because no client could ask for that session.
+    """
     columns = {name: row[name] if check(row[name]) else instead for name, (check, instead) in _SESSION.items()}
     return None if columns["session_id"] is None or columns["owner"] is None else columns
 
 
 def orphan_of(row: sqlite3.Row, data_dir_id: str, adopt_within_s: float) -> Orphan:
-    """Return the orphan for a row of `worker`."""
+    """Return the orphan that a row of `worker` describes."""
     spawn = WorkerSpawn(
         session_id=row["session_id"],
         backend=row["backend"],
@@ -146,7 +152,7 @@ def orphan_of(row: sqlite3.Row, data_dir_id: str, adopt_within_s: float) -> Orph
 
 
 def ended_of(row: sqlite3.Row) -> EndedSession:
-    """Return the session for a row of `ended`."""
+    """Return the ended session that a row of `ended` describes."""
     reason = _reason(row["close_reason"])
     info = SessionInfo(
         session_id=row["session_id"],
@@ -168,5 +174,5 @@ def ended_of(row: sqlite3.Row) -> EndedSession:
 
 
 def _reason(name: str) -> CloseReason:
-    """Return a close reason by its name; one that only an earlier release had becomes GATEWAY_SHUTDOWN."""
+    """Return the close reason of this name; GATEWAY_SHUTDOWN when this release has no reason of this name."""
     return CloseReason.__members__.get(name, CloseReason.GATEWAY_SHUTDOWN)

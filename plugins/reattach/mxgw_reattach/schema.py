@@ -1,6 +1,7 @@
-"""The tables of a manifest, and how a file of an earlier release is converted.
+"""The tables of a manifest, and the conversion of files that an earlier release wrote.
 
-A file that SQLite can read is not yet a manifest: its application id must say so, and its tables are checked.
+Not every file that SQLite can read is a manifest: its application id and its tables are compared with the expected
+ones.
 """
 
 from __future__ import annotations
@@ -11,7 +12,7 @@ import sqlite3
 from contextlib import closing
 
 VERSION = 2
-# "mxgw", big endian. Files of format 1 do not have it.
+# The characters "mxgw" as a big-endian number. Files of format 1 have no application id.
 APPLICATION_ID = 0x6D786777
 _COMMENT = re.compile(r"--[^\n]*")
 
@@ -43,9 +44,10 @@ FORMAT_1 = f"""
 CREATE TABLE gateway (instance TEXT NOT NULL);
 CREATE TABLE worker ({_WORKER_1}) STRICT;
 """
-# Each step converts one format to the next. A new file is made in format 1 and converted: each table is defined once.
-# `ended`: sessions that ended, so that their owners can ask how after a restart. `request_key`, `request_digest`: the
-# hashes by which a repeated OpenSession finds its session.
+# Key: a format. Value: the SQL that converts a file of the format before. A new file is created in format 1 and then
+# converted, so that each table is defined in one place only.
+# The table `ended` has the sessions that ended: after a restart, their owners can still ask for the close reason.
+# `request_key` and `request_digest` are the hashes by which a repeated OpenSession finds the session of the first call.
 _STEPS = {
     2: """
 ALTER TABLE gateway ADD COLUMN data_dir_id TEXT NOT NULL DEFAULT '';
@@ -73,7 +75,7 @@ CREATE TABLE ended (
 
 
 class NotAManifest(Exception):
-    """The file is something else, or is damaged."""
+    """The file is not a manifest, or it is a damaged one."""
 
 
 class LaterFormat(Exception):
@@ -85,12 +87,12 @@ class LaterFormat(Exception):
 
 
 def format_of(db: sqlite3.Connection) -> int:
-    """Return the format of a manifest, 0 for an empty file; nothing is written.
+    """Return the format of a manifest; 0 when the file is empty. Write nothing.
 
     Raises:
-        LaterFormat: a later release wrote it.
-        NotAManifest: it is not a manifest.
-        sqlite3.Error: it cannot be read.
+        LaterFormat: a later release wrote the file.
+        NotAManifest: the file is not a manifest, or it is damaged.
+        sqlite3.Error: the file cannot be read.
     """
     (application,) = db.execute("PRAGMA application_id").fetchone()
     (version,) = db.execute("PRAGMA user_version").fetchone()
@@ -110,10 +112,10 @@ def format_of(db: sqlite3.Connection) -> int:
 
 
 def bring_up_to_date(db: sqlite3.Connection, version: int) -> None:
-    """Create the tables of an empty file, or convert those of an earlier format, in one transaction.
+    """Create the tables in an empty file, or convert the tables of an earlier format, in one transaction.
 
     Raises:
-        sqlite3.Error: it cannot be written.
+        sqlite3.Error: the file cannot be written.
     """
     if version == VERSION:
         return
@@ -132,9 +134,10 @@ def bring_up_to_date(db: sqlite3.Connection, version: int) -> None:
 
 
 def _objects(db: sqlite3.Connection) -> dict[tuple[str, str], str]:
-    """Return the SQL of all tables, indexes, views and triggers, by type and name.
+    """Return the SQL of all tables, indexes, views and triggers. Key: type and name. Value: SQL text.
 
-    Comments and runs of spaces are ignored, because an earlier release may have had others.
+    The SQL text is without comments and with single spaces, because an earlier release perhaps wrote other comments and
+    spaces.
     """
     rows = db.execute("SELECT type, name, sql FROM sqlite_schema")
     return {(kind, name): " ".join(_COMMENT.sub(" ", sql or "").split()) for kind, name, sql in rows}

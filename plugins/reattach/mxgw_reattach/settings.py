@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
-# How long a restart takes until workers can come back: a new process, its imports, its listeners.
+# The expected time of a restart: starting the new gateway process, importing its modules and opening its sockets, until
+# workers can connect to it.
 EXPECTED_RESTART_S = 5.0
 
 
 class ReattachSettings(BaseModel):
-    """How long workers wait for a gateway, and how long a gateway waits for them."""
+    """How long workers wait for a new gateway, and how long a restarted gateway waits for its workers."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 

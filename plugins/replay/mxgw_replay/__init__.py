@@ -1,4 +1,4 @@
-"""Plugin `replay`: clients come back and miss nothing, or get gaps that say exactly what they missed."""
+"""Plugin `replay`: the log keeps events after delivery, so that a client that comes back can read what it missed."""
 
 from mxgw_replay.plugin import ReplayPlugin
 from mxgw_replay.settings import ReplaySettings

@@ -1,4 +1,6 @@
-"""The plugin: retention, detach grace, and a warning when the log is too short."""
+"""The hooks of the plugin: they set the retention and the detach grace, and warn when a log does not reach back as far
+as the detach grace.
+"""
 
 from __future__ import annotations
 
@@ -25,11 +27,14 @@ log = logging.getLogger(__name__)
 
 
 class ReplayPlugin:
-    """Answers what to keep and how long to wait; core serves the replay itself."""
+    """Says what the log keeps after delivery, and how long a session waits for a subscriber.
+
+    The gateway itself sends the kept events to a client that resumes.
+    """
 
     def __init__(self) -> None:
         self._settings = ReplaySettings()
-        # Sessions that were warned about, so that each is named once.
+        # Ids of the sessions for which a warning was logged, so that there is one warning for each session.
         self.warned: set[str] = set()
 
     @hookimpl
@@ -55,7 +60,9 @@ class ReplayPlugin:
 
     @hookimpl
     def mxgw_check_settings(self, limits: SubscriberLimits) -> Sequence[str]:
-        # The log must hold what a slow subscriber has not read yet, and what comes meanwhile.
+        # A client that is disconnected for overflow first reads its whole queue. Meanwhile the same number of events
+        # can arrive, and the log must still have them when the client resumes. So the log needs twice the size of the
+        # queue.
         queue = limits.queue
         problems = []
         if self._settings.events < 2 * queue.events:
@@ -115,7 +122,10 @@ class ReplayPlugin:
             self.check_horizons(gateway.sessions())
 
     def check_horizons(self, sessions: Sequence[SessionInfo]) -> None:
-        """Warn of each session, once, whose log is too short for the detach grace at its present rate."""
+        """Log a warning for each session whose log reaches back less far than the detach grace.
+
+        The reach of a log is calculated from the present rate of events. Each session gets one warning only.
+        """
         for session in sessions:
             self._warn_if_short(session)
 

@@ -15,12 +15,13 @@ FORMER = {"maximum_detached": _NOT_ENDED, "maximum_detached_per_owner": _NOT_END
 
 
 class ReplaySettings(BaseModel):
-    """What is kept for clients that come back, and how long a session waits for them."""
+    """The events that are kept for clients that come back, and how long a session waits for such clients."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
-    # The original gateway kept 1,024 events for 300 s beside queues of 10,000: a reader cut for overflow could
-    # then never resume without a gap. Twice the queue is the least that works (docs/reference/streams.md#retention).
+    # At least twice the queue of a subscriber is needed (docs/reference/streams.md#retention). The original gateway
+    # kept 1,024 events beside queues of 10,000 events, so a reader that was disconnected for overflow could never
+    # resume without a gap.
     events: int = Field(
         20_000,
         ge=1_024,

@@ -1,4 +1,4 @@
-"""What is set aside for one reader: exact about what it lost, whatever is done to it."""
+"""The events that are set aside for one reader: the gaps name exactly what was dropped from them, whatever happens."""
 
 from __future__ import annotations
 
@@ -214,7 +214,8 @@ def test_what_is_kept_and_what_is_lost_is_everything_and_needs_few_frames(kept: 
     assert account.at == 20
     assert sorted(account.events) == [s for s in kept if s not in gaps]
     assert account.lost_for(OVERRUN) == gaps
-    # On each side of a gap that stays: events, a gap of runs and its batch, and a hole at the end; and the gap itself.
+    # On each side of a gap that was there before: one batch, one gap with runs and its batch, and one hole at the end.
+    # The gap itself is one more entry.
     assert len(entries) <= 4 + 5 * len(gaps)
 
 

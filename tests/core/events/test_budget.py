@@ -1,4 +1,4 @@
-"""Who is to blame when the event loop was held up, and who is not."""
+"""A block of code that delays the event loop is blamed for it only when the block itself used the time."""
 
 from __future__ import annotations
 
@@ -56,7 +56,7 @@ def test_waiting_for_somebody_else_is_an_overrun() -> None:
 
 @pytest.fixture
 def hogs() -> Iterator[None]:
-    """More processes that want the CPU than there are CPUs, for the time of a test."""
+    """Run more processes that use the CPU than there are CPUs, during a test."""
     endless = [subprocess.Popen([sys.executable, "-c", "while True: pass"]) for _ in range((os.cpu_count() or 1) + 1)]
     yield
     for process in endless:
@@ -115,7 +115,7 @@ def test_an_exception_comes_out_and_the_collection_is_on_again() -> None:
     assert gc.isenabled()
 
 
-# judging many items
+# asking for many items
 
 
 ITEMS = [(1, n, 1) for n in range(1_000)]

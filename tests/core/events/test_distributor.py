@@ -1,4 +1,4 @@
-"""The pump of one session: attaching, overflow, the end, and what is retained."""
+"""The distributor of one session: attaching, overflow, the end, and retention."""
 
 from __future__ import annotations
 
@@ -112,7 +112,7 @@ def test_a_history_store_hides_no_other_gap() -> None:
     assert told(taken(pump.attach(Position(OTHER_EPOCH, 1), older_until=4))) == [(0, 0), 1, 2]
 
 
-# what time does
+# retention by time
 
 
 @pytest.mark.parametrize("text", ["", "x" * 20_000])
@@ -130,7 +130,7 @@ def test_events_are_forgotten_when_they_are_old_although_none_come(text: str) ->
 
     pump.clock.now += 1.0
 
-    # Also before anything looks: who asks at this moment is told what it can have.
+    # This also holds before the regular check has run: who attaches now learns what can no longer be read.
     assert pump.attach(Position(EPOCH, 0)).place.gap is not None
     assert pump.distributor.log.events == 0
 
@@ -144,7 +144,7 @@ def test_where_few_events_come_each_is_forgotten_in_its_time() -> None:
         pump.events(1)
         taken(reader)
 
-    # What is kept is up to an eighth older than it must be.
+    # Events are kept for up to an eighth longer than the limit.
     assert 5 <= pump.distributor.log.events <= 6
 
 
@@ -191,13 +191,13 @@ def test_what_a_worker_that_was_taken_over_sends_at_once_is_no_rate() -> None:
     pump.distributor.retain(Retention(20_000, 1 << 30, 0.0))
     pump.distributor.refill_after(1_000)
     for _ in range(4):
-        pump.clock.now += 1.0  # a busy machine takes its time
+        pump.clock.now += 1.0  # the machine is busy, so the events arrive slowly
         pump.events(2_000)
 
         assert pump.distributor.horizon_s is None
 
     pump.distributor.refilled()
-    pump.events(1_500)  # what came while they shook hands
+    pump.events(1_500)  # events that happened during the handshake
 
     assert pump.distributor.horizon_s is None
 
@@ -224,7 +224,8 @@ def test_what_was_evicted_before_anybody_attached_is_told_to_the_first_who_asks_
     first = told(taken(pump.attach(Start.OLDEST_RETAINED)))
 
     assert first == [(1, oldest - 1), *range(oldest, 26)]
-    # Read, and not retained: gone, and told to nobody again.
+    # The first subscriber has read these events, and nothing is retained. The next subscriber gets neither events nor a
+    # gap.
     assert told(taken(pump.attach(Start.OLDEST_RETAINED))) == []
 
 
@@ -263,7 +264,7 @@ def test_nothing_is_retained_after_delivery() -> None:
     taken(subscriber)
     pump.events(1)
 
-    assert pump.distributor.log.oldest in (1, 6)  # one segment goes as a whole
+    assert pump.distributor.log.oldest in (1, 6)  # a segment of the log is dropped as a whole
 
     taken(subscriber)
     pump.distributor.flush()
@@ -405,10 +406,10 @@ def test_a_policy_may_answer_otherwise_every_time() -> None:
     pump = Pump()
     policy = Told(DropOldest(1))
     subscriber = pump.attach(limits=FEW, policy=policy)
-    pump.events(4)  # 1 to 3 go
+    pump.events(4)  # events 1 to 3 are dropped
     policy.answer = DropNewest(0)
-    pump.events(3)  # 4 to 7 are set aside
-    pump.events(2)  # refused
+    pump.events(3)  # events 4 to 7 are set aside for the subscriber
+    pump.events(2)  # these events are refused
     first = told(taken(subscriber))
     policy.answer = Disconnect()
     pump.events(4)
@@ -479,7 +480,7 @@ def test_a_log_begins_behind_what_was_lost_in_front_of_it_unless_somebody_reads_
 
     assert (empty.distributor.log.oldest, read.distributor.log.oldest) == (4, 1)
     assert told(taken(reader)) == [(1, 3), 4, 5]
-    # Nobody had it before as far as this log knows, so the first who asks for the oldest is told.
+    # No subscriber of this log has got a gap for these events, so the first one that asks for the oldest event gets it.
     assert told(taken(empty.attach(Start.OLDEST_RETAINED))) == [(1, 3), 4, 5]
     assert told(taken(empty.attach(Start.OLDEST_RETAINED))) == [4, 5]
 

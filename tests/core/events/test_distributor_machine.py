@@ -1,8 +1,8 @@
-"""Random lives of a distributor against a small model that knows only what was appended and what may be lost.
+"""Random sequences of actions on a distributor, compared with a small model.
 
-Invariants (docs/reference/streams.md#the-promises: ordered, unique, complete, progress, resumable, minimal, ended):
-each subscriber sees each sequence behind its start exactly once, as its event or inside one gap, in order; gaps only
-where the model allows them.
+The model knows only what was appended and what can be lost. Checked invariants (docs/reference/streams.md#the-promises:
+ordered, unique, complete, progress, resumable, minimal, ended): each subscriber gets each sequence after its start
+exactly once and in order, as an event or inside one gap, and gaps come only where the model allows them.
 """
 
 from __future__ import annotations
@@ -51,9 +51,10 @@ class Reader:
 
     subscriber: Subscriber
     policy: Told
-    # Every sequence up to here was seen, filtered or covered; what comes next must begin right behind.
+    # The subscriber got, filtered out or lost every sequence up to this one. Whatever comes next must begin with the
+    # next.
     at: int
-    # A gap that must come first, and its reason; None when none may.
+    # The gap that must come first, as first sequence, last sequence and reason; None when no gap is allowed there.
     opening: tuple[int, int, int] | None
     odd_only: bool
     has_limits: bool
@@ -66,7 +67,7 @@ class DistributorMachine(RuleBasedStateMachine):
         self.pump = Pump(unattached=Retention(unattached, 1 << 20, 0.0))
         self.distributor = self.pump.distributor
         self.distributor.retain(Retention(retained, 1 << 20, 0.0))
-        # Sequence -> item handle of an event, or None inside a gap of the worker's.
+        # Key: a sequence. Value: the item handle of its event; None when it lies inside a gap that the worker reported.
         self.world: dict[int, int | None] = {}
         self.readers: list[Reader] = []
         self.over = False
@@ -163,7 +164,7 @@ class DistributorMachine(RuleBasedStateMachine):
                 self.passes_over(reader, sequence)
             case End(error):
                 reader.ended = True
-                # Nothing that was unread at the end is missing.
+                # Everything that was unread when the stream ended has been delivered before.
                 assert error is CLOSED or error.reason == "SUBSCRIBER_OVERFLOW"
                 assert reader.opening is None
             case None:
@@ -185,7 +186,7 @@ class DistributorMachine(RuleBasedStateMachine):
         reader.at = chunk.last
 
     def passes_over(self, reader: Reader, until: int) -> None:
-        """Nothing a reader should have seen lies between where it stands and `until`."""
+        """Assert that the reader need not get any event from its place up to `until`, and move its place there."""
         hidden = [self.world[s] for s in range(reader.at + 1, until + 1)]
 
         assert not hidden or (reader.odd_only and set(hidden) <= {2, 4})
@@ -227,13 +228,14 @@ class DistributorMachine(RuleBasedStateMachine):
             return
         after = reader.subscriber.delivered
         self.detach(which)
-        # Filters aside, what is delivered is exactly where the reader stands.
+        # For a reader without a filter, `delivered` is exactly its place.
         assert reader.odd_only or after == reader.at
         self.attach(Position(EPOCH, after), NO_LIMITS, Disconnect(), reader.odd_only)
 
     @rule(now=st.integers(0, 9))
     def may_end(self, now: int) -> None:
-        if now == 0:  # a long life shows more than what comes after it
+        # Only one time in ten, because a distributor that lives long is of more use to the test.
+        if now == 0:
             self.end()
 
     def end(self) -> None:
@@ -258,7 +260,7 @@ class DistributorMachine(RuleBasedStateMachine):
             assert all(reader.subscriber.end_error is not None for reader in self.readers)
 
     def teardown(self) -> None:
-        """Let everybody read to the end: it always comes, and nothing is missing before it."""
+        """Let all readers read to the end of their streams. The end must come, and nothing may be missing before it."""
         if not hasattr(self, "pump"):
             return
         self.distributor.flush()

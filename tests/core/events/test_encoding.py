@@ -1,4 +1,4 @@
-"""Encoded events without parsing them."""
+"""Encoded events are handled without parsing them."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ def _event(sequence: int, item_serial: int, item_handle: int, server_handle: int
     )
 
 
-# A serial is never zero, nor is a sequence.
+# Neither a serial nor a sequence is ever 0.
 events = st.builds(
     _event,
     st.integers(1, 2**64 - 1),
@@ -77,7 +77,7 @@ def test_bounds_and_heads_agree_with_protobuf_for_every_batch(made: list[e.Event
 
 @given(st.integers(0, 2**64 - 1))
 def test_varint_agrees_with_protobuf(number: int) -> None:
-    # Position.sequence: a uint64 behind a one-byte tag.
+    # The field `sequence` of a Position is a uint64 after a tag of one byte.
     encoded = e.Position(sequence=number).SerializeToString()
 
     assert encoded == (b"\x10" + varint(number) if number else b"")

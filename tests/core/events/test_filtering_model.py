@@ -1,4 +1,4 @@
-"""Random blocks, filters and places: what filtered readers are given is what a loop over all events lets pass."""
+"""Random blocks, filters and places: a filtered reader must get exactly the events that a plain loop would let pass."""
 
 from __future__ import annotations
 
@@ -20,15 +20,15 @@ from mxgw_core.events.item_book import ItemBook
 from mxgw_core.events.pieces import Chunk, Gap
 from mxgw_core.events.subscriber import Progress, Subscriber
 
-# Serials; those of one byte and some that need more, up to the greatest.
+# Serials whose encoded form has one byte, and serials that need more bytes, up to the largest serial.
 ITEMS = (1, 2, 3, 255, 256, 70_000, 2**56 - 1)
-# What the gateway does not know.
+# The serial of an item that the gateway does not know.
 UNKNOWN = 99
 
 
 @dataclass
 class Book:
-    """Which items may be seen."""
+    """The items whose events may be seen. The revision changes whenever they change."""
 
     revision: int = 0
     shown: set[int] = field(default_factory=set)
@@ -40,7 +40,10 @@ class Book:
 
 @dataclass(frozen=True)
 class Standing:
-    """A filter whose answers stand; equal to those of the same book and kinds."""
+    """A filter whose answers stay valid for a revision.
+
+    Two such filters are equal when their book and kinds are equal.
+    """
 
     book_number: int
     kinds: frozenset[int]
@@ -56,7 +59,7 @@ class Standing:
 
 @dataclass
 class OneByOne:
-    """The same without a memory: it must be asked for every event."""
+    """The same filter without a revision, so that it must be asked again for every event."""
 
     behind: Standing
 
@@ -90,7 +93,7 @@ class Filtered(RuleBasedStateMachine):
 
     @rule(events=st.integers(1, 60), seed=st.integers(0, 1 << 30), is_plain=st.booleans())
     def a_block_comes(self, events: int, seed: int, is_plain: bool) -> None:
-        """Plain: values of items with short serials."""
+        """Append a block of data changes. A plain block contains only values of items with short serials."""
         chance = Random(seed)
         first = self.pump.head + 1
         block = []
@@ -135,7 +138,7 @@ class Filtered(RuleBasedStateMachine):
         subscriber = self.pump.attach(Position(EPOCH, after), limits=NO_LIMITS, filters=asked)
         self.readers.append(Reader(subscriber, filters, after))
 
-    # what must come of it
+    # what a reader must get
 
     @precondition(lambda self: self.readers)
     @rule(which=st.integers(0, 100), limit_bytes=st.sampled_from([200, 5_000, 1 << 20]))
@@ -170,7 +173,7 @@ class Filtered(RuleBasedStateMachine):
         reader.at = at
 
     def _naive(self, reader: Reader) -> list[e.Event]:
-        """Return what a reader may see now of what it has not read."""
+        """Return all events that a reader may see and has not read, found by a loop over all events."""
         passed: list[e.Event] = []
         for sequence in range(reader.at + 1, self.pump.head + 1):
             event = self.appended.get(sequence)

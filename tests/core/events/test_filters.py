@@ -1,4 +1,4 @@
-"""Answers that stand are remembered by item, and shared by readers whose filters are equal."""
+"""The lasting answers of a filter are remembered per item, and readers with equal filters use them together."""
 
 from __future__ import annotations
 
@@ -28,7 +28,10 @@ EVERYTHING = 1 << 20
 
 @dataclass(eq=False)
 class Standing:
-    """A filter whose answers stand; remembers the handles it was asked about. Equal to those of the same name."""
+    """A filter whose answers stay valid.
+
+    It records the handles that it was asked about. Two filters are equal when their names are equal and not empty.
+    """
 
     name: str = ""
     shown: set[int] = field(default_factory=set)
@@ -47,7 +50,7 @@ class Standing:
 
 
 def standing(*items: int, name: str = "") -> Standing:
-    """Return a filter that lets these items pass."""
+    """Return a filter that lets the events of these items pass."""
     return Standing(name, set(items))
 
 
@@ -56,14 +59,14 @@ def filters_of(*filters: EventFilter) -> ItemFilters:
 
 
 def fed(filters: ItemFilters, chunk: Chunk) -> Passed:
-    """Ask until every item was asked for."""
+    """Feed a chunk to the filters again and again until every item in it was asked about. Return the result."""
     while (passed := filters.feed(chunk)) is None:
         pass
     return passed
 
 
 def alternating(first: int, events: int, items: int = 2) -> Chunk:
-    """Return a chunk of events of the items in turn."""
+    """Return a chunk with events of several items in turn."""
     made = [event(sequence, 1 + sequence % items) for sequence in range(first, first + events)]
     return chunk_of(first, first + events - 1, e.EventBatch(events=made).SerializeToString())
 
@@ -221,7 +224,7 @@ def test_a_judged_message_is_freed_with_its_last_reference() -> None:
         gc.enable()
 
 
-# what a chunk holds
+# the events in a chunk
 
 
 @given(st.integers(1, 2**56 - 1), st.integers(1, 127))
@@ -248,7 +251,7 @@ def test_events_that_do_not_bear_the_numbers_of_their_places_are_refused(events:
     for wrong in ([n + 1 for n in numbers], swapped, numbers[:-1], [*numbers, 11 + events], [11] * events):
         with pytest.raises(MalformedBatch):
             opened(chunk_of(whole.first, whole.last, batch(wrong)))
-    # Where some are missing they must be in order, and within the range.
+    # When some sequences are missing, the others must be in order and within the range of the chunk.
     assert list(opened(chunk_of(11, 100, batch(numbers), events)).sequences) == numbers
     for wrong in (swapped, [10, *numbers[1:]], [*numbers[:-1], 101], [11] * events, numbers[:-1], [*numbers, 90]):
         with pytest.raises(MalformedBatch):
@@ -261,11 +264,13 @@ def test_events_that_do_not_bear_the_numbers_of_their_places_are_refused(events:
     [
         lambda data: data[:-1],
         lambda data: b"\x12" + data[1:],
-        lambda data: data[:2] + b"\x11" + data[3:],  # no sequence first
-        lambda data: data[:11] + b"\x09" + data[12:],  # no item serial behind it
+        lambda data: data[:2] + b"\x11" + data[3:],  # the event does not begin with its sequence
+        lambda data: data[:11] + b"\x09" + data[12:],  # no item serial follows the sequence
         lambda data: data[:19] + b"\x01" + data[20:],  # a serial that is too large
-        lambda data: data[:20] + b"\x10" + data[21:],  # no kind behind that
-        lambda data: data[:21] + b"\x81" + data[22:],  # a kind of two bytes, which would hide what it is
+        lambda data: data[:20] + b"\x10" + data[21:],  # no kind follows the serial
+        lambda data: (
+            data[:21] + b"\x81" + data[22:]
+        ),  # the kind has two bytes, so that its first byte says nothing about it
         lambda data: b"\x0a\x03abc" + data[data[1] + 2 :],
         lambda data: data + b"\x12\x00",
     ],

@@ -1,4 +1,4 @@
-"""Frames that are no events."""
+"""Frames that contain no events."""
 
 from __future__ import annotations
 

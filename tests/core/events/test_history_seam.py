@@ -1,4 +1,4 @@
-"""Older events from an outside store: one seam, no duplicate, no silent hole."""
+"""Older events come from a history store, and newer ones from the log. No event comes twice or is silently lost."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ pytestmark = pytest.mark.asyncio
 
 
 class Pages:
-    """Gives the pages it was made with; may fail behind the last."""
+    """A history store that returns these pages. With `error` it raises the error after the last page."""
 
     def __init__(
         self, *pages: tuple[int, int], span: tuple[int, int] | None = (1, 9), error: Exception | None = None
@@ -140,7 +140,7 @@ async def test_a_store_that_keeps_its_promise_ends_nothing() -> None:
         ((1, 9), 3, 9),
         ((4, 4), 3, 4),
         ((1, 5), 0, 5),
-        # It begins later: of use, and no promise.
+        # This store begins later than the position. It is used, but it promises nothing.
         ((5, 9), 3, 3),
         ((1, 3), 3, None),
         (None, 0, None),
@@ -183,7 +183,7 @@ async def test_who_comes_back_to_a_store_that_repeats_what_it_cannot_keep_has_th
     log.start_after(9)
 
     async def resume(after: int) -> tuple[bool, Sequence[object]]:
-        """Return `recovered`, and what follows."""
+        """Resume after a position. Return `recovered` and everything that follows."""
         older = await find_older(lambda: asked(store), log, EPOCH, Position(EPOCH, after), doubts)
         assert older is not None
         verdict = decide(log, EPOCH, Position(EPOCH, after), older.reach)

@@ -1,4 +1,4 @@
-"""A history store that hangs, or is cancelled, harms no stream: it counts as one that failed."""
+"""A history store that hangs or is cancelled counts as one that failed, and does not disturb other streams."""
 
 from __future__ import annotations
 
@@ -18,13 +18,16 @@ from mxgw_core.events.log import EventLog
 
 pytestmark = pytest.mark.asyncio
 
-# Long enough to be waited for in more than one turn.
+# Long enough for a wait that takes several turns of the event loop.
 SHORT_S = 0.6
 NEVER_S = 600.0
 
 
 class Faulty:
-    """Gives events 4 to 6, and then hangs, goes on hanging when it is cancelled, or is cancelled, as it was told."""
+    """A store that returns events 4 to 6 and then fails in the way that `fault` says.
+
+    It hangs, or it hangs even after it was cancelled, or it raises CancelledError itself.
+    """
 
     def __init__(self, fault: str) -> None:
         self.fault = fault
@@ -52,7 +55,8 @@ class Faulty:
         except asyncio.CancelledError:
             if self.fault == "hangs":
                 raise
-            await self.may_end.wait()  # the second cancellation is that of the test's event loop
+            # The first cancellation is ignored here. The second one comes from the event loop at the end of the test.
+            await self.may_end.wait()
 
 
 def _store(history: Faulty, page_s: float = SHORT_S, left: set[asyncio.Task[object]] | None = None) -> Store:

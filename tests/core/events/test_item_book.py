@@ -1,4 +1,4 @@
-"""What the worker tells of its items is believed as far as it can be true, and is bounded."""
+"""The item records of a worker are checked for contradictions before they are used, and their memory is limited."""
 
 from __future__ import annotations
 
@@ -103,7 +103,10 @@ def test_the_references_of_items_that_ended_count_no_more() -> None:
 
 
 def test_what_a_record_counts_never_changes_whatever_is_done_with_its_texts(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Python remembers the UTF-8 of a text once it was asked for it, and counts that from then on."""
+    """The number of bytes that is counted for a record does not change while the record exists.
+
+    Python stores the UTF-8 form of a text when it is first needed, and `sys.getsizeof` counts that form from then on.
+    """
     monkeypatch.setattr(item_book, "ENDED_BYTES", 0)
     book = book_of(added(1, 1, "\N{GREEK SMALL LETTER ALPHA}" * 1000))
     item = book.get(1)

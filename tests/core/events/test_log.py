@@ -1,4 +1,4 @@
-"""The event log: one ring that live delivery and replay read alike."""
+"""The event log, from which live streams and resumed streams read in the same way."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ OVERRUN = e.GAP_REASON_WORKER_OUTBOX_OVERRUN
 
 
 class Filled:
-    """A log filled from a plan of (is_gap, count), and what it holds, said plainly."""
+    """A log filled from a plan of (is_gap, count), together with simple records of its gaps and events."""
 
     def __init__(self, plan: list[tuple[bool, int]], *, text: str = "") -> None:
         self.clock = Clock()
@@ -171,7 +171,7 @@ def test_readers_at_many_places_of_a_log_that_does_not_grow_take_bounded_memory(
 
         assert isinstance(read, Chunk)
         assert read.first == after + 1
-        # The newest is there for the next reader, whatever was read before.
+        # The chunk that was read last is stored for the next reader, whatever was read before it.
         assert log.read(after, 512 * 1024) is read
         assert len(log._shared) <= SHARED_CHUNKS
         held = sum(len(chunk.frame) for chunk in log._shared.values())
@@ -191,7 +191,7 @@ def test_readers_that_are_behind_at_different_places_meet_and_share_from_there_o
             reached.append(chunk)
             after = chunk.last
 
-    # Only the first read of each is its own.
+    # The two readers share all chunks except the first chunk of each.
     assert len(ends[0]) > 2
     assert [id(chunk) for chunk in ends[0][1:]] == [id(chunk) for chunk in ends[1][1:]]
 
@@ -282,7 +282,7 @@ def test_trim_forgets_whole_entries_and_never_beyond_what_was_allowed(
         assert log.oldest == before
     else:
         assert (forgotten.first, forgotten.last) == (before, log.oldest - 1)
-        # What is left would still be enough on its own.
+        # If one segment less had been dropped, the log would have kept more than it had to: what is left is enough.
         gaps = sum(gap.first >= log.oldest for gap in filled.gaps)
         assert len(held) + gaps >= events or log.bytes >= limit_bytes
 
@@ -290,7 +290,7 @@ def test_trim_forgets_whole_entries_and_never_beyond_what_was_allowed(
 def test_with_nothing_to_retain_everything_read_is_forgotten_and_nothing_else() -> None:
     log = Filled([(False, 2), (True, 3), (False, 2)]).log
 
-    assert log.trim(1, 0, 0, 0.0) is None  # the entry is still being read
+    assert log.trim(1, 0, 0, 0.0) is None  # a reader still reads this entry
     assert log.trim(5, 0, 0, 0.0) == Gap(1, 5, e.GAP_REASON_RING_EVICTED)
     assert log.oldest == 6
 

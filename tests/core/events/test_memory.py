@@ -1,4 +1,7 @@
-"""The memory of all sessions together: measured, refused in words before it is passed, and given up with exact gaps."""
+"""The memory of all sessions together is measured.
+
+Near its limit requests are refused, and events are dropped with gaps.
+"""
 
 from __future__ import annotations
 
@@ -37,7 +40,7 @@ def memory_of(pumps: Sequence[Pump], limit_bytes: int, session_bytes: int = 0) -
 
 
 def retaining(blocks: int, kib: int = 40) -> Pump:
-    """Return a session that keeps so many blocks of one event each, read by nobody."""
+    """Return a session whose log retains so many blocks of one event each. It has no reader that is behind."""
     pump = Pump()
     pump.distributor.retain(EVERYTHING)
     reader = pump.attach()
@@ -147,7 +150,7 @@ def test_whoever_keeps_the_most_forgets_its_oldest_and_who_resumes_is_told_exact
     assert told(taken(resumed)) == [(4, oldest - 1), *range(oldest, 41)]
     assert caplog.text.count("limits.memory_bytes") == 1
 
-    for _ in range(20):  # of one episode no more is said
+    for _ in range(20):  # no second message is logged while the shortage lasts
         large.events(1, text="x" * 40 * KIB)
         asyncio.run(memory.relieve())
 
@@ -261,7 +264,7 @@ def test_remembered_request_ids_and_answers_of_filters_are_counted() -> None:
 
 @dataclass(eq=False)
 class StandingItems(Items):
-    """Of a key: what it lets pass never changes."""
+    """The filter of an API key: it lets some items pass, and its answers never change."""
 
     revision: int = 0
     __hash__ = object.__hash__
@@ -347,7 +350,7 @@ def test_large_requests_have_a_part_of_their_own_and_no_event_is_given_up_for_th
             asyncio.run(memory.relieve())
 
     assert memory.use().requests == memory.relieved_bytes == 0
-    with memory.holding(50_000_000):  # whatever is allowed for one is allowed
+    with memory.holding(50_000_000):  # a single request is allowed even if it is larger than the limit
         pass
 
 

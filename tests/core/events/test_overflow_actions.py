@@ -1,4 +1,4 @@
-"""Tolerate, Block, Select and DropNewest; mirrors of the gateway's own; what is counted."""
+"""The actions Tolerate, Block, Select and DropNewest, the internal readers of the gateway, and the counters."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ def test_a_policy_that_tolerates_is_asked_again_at_the_next_event_and_at_its_tim
     assert [lag.over_limit_s for lag in policy.asked] == [0.0, 1.0]
 
     policy.answer = Disconnect()
-    pump.timers.pass_time(1.0)  # no event comes
+    pump.timers.pass_time(1.0)  # time passes and no event comes
 
     assert [lag.over_limit_s for lag in policy.asked] == [0.0, 1.0, 2.0]
     assert subscriber.end_error is not None
@@ -186,7 +186,7 @@ def test_two_that_want_to_block_hold_the_session_once_and_after_one_another() ->
 
     assert pump.held.calls == [True, False]
 
-    pump.distributor.check()  # the other is still behind
+    pump.distributor.check()  # the other subscriber is still behind
 
     assert pump.held.calls == [True, False, True]
 
@@ -262,7 +262,7 @@ def sleeps(server: int, item: int, kind: int) -> bool:
     return True
 
 
-# What `sleeps` was asked about.
+# The items about which `sleeps` was asked.
 asked: list[int] = []
 
 
@@ -273,7 +273,7 @@ def test_a_keep_that_raises_or_takes_its_time_disconnects(keep: object) -> None:
     asked.clear()
     pump.happen(*range(1, 101))
 
-    assert len(asked) < 50  # of a hundred
+    assert len(asked) < 50  # the function was asked about fewer than half of the hundred items
 
     account = Account()
     account.take(taken(subscriber))
@@ -327,7 +327,7 @@ def test_a_gap_of_the_workers_alone_takes_no_room_and_keeps_its_reason() -> None
     assert account.lost_for(e.GAP_REASON_QUEUE_DROPPED) == {105}
 
 
-# mirrors of the gateway's own
+# internal readers of the gateway
 
 
 @pytest.mark.parametrize("answer", [Disconnect(), FailSession(), WAIT, Resync(), ValueError(), None], ids=repr)
@@ -383,7 +383,7 @@ def test_a_stalled_mirror_does_not_hold_the_log() -> None:
     assert pump.distributor.log.events < 3_000
 
 
-# figures
+# counters
 
 
 def test_every_decision_and_every_loss_is_counted_by_its_name() -> None:
@@ -438,7 +438,7 @@ def test_what_is_conflated_is_counted_once_although_a_gap_spans_what_follows() -
     assert pump.distributor.counts.total(GAP_FRAMES, "CONFLATED") == 1
 
 
-# what a policy is told
+# the lag that a policy is called with
 
 
 def test_a_backlog_that_the_reader_asked_for_is_not_told_to_its_policy() -> None:
@@ -492,11 +492,11 @@ async def test_a_reader_that_waits_for_events_is_not_slow_however_many_come_at_o
         reading = tasks.create_task(read_when_there_is_something())
         await asyncio.sleep(0)
         pump.happen(*[1] * 50)
-        pump.happen(*[1] * 50)  # it has not had its turn yet
+        pump.happen(*[1] * 50)  # the reader has not had its turn of the event loop yet
 
     assert reading.result() == list(range(1, 101))
     assert policy.asked == []
 
-    pump.happen(1, 1, 1, 1)  # nobody waits now
+    pump.happen(1, 1, 1, 1)  # now no reader waits for events
 
     assert len(policy.asked) == 1

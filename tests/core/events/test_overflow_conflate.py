@@ -1,4 +1,4 @@
-"""`Conflate`: the newest value of each item, everything of other kinds, exact gaps, and a small cost for each event."""
+"""`Conflate` keeps the newest value of each item and all other events, with exact gaps and a small cost per event."""
 
 from __future__ import annotations
 
@@ -137,7 +137,7 @@ def test_an_item_that_changes_all_the_time_is_read_all_the_same() -> None:
     subscriber = conflating(pump, events=2)
     pump.happen(*range(1, 6), text="x" * 30_000)
     seen: set[int] = set()
-    for _ in range(5):  # the reader takes one piece while every item changes
+    for _ in range(5):  # the reader takes one piece, and then every item changes
         item = subscriber.take(1 << 20)
         if isinstance(item, Chunk):
             account = Account(item.first - 1)
@@ -154,7 +154,7 @@ def test_a_long_backlog_is_conflated_in_steps_and_read_in_order_meanwhile() -> N
     for _ in range(30):
         pump.happen(*range(1, 101))
 
-    assert pump.head - (subscriber.source.reads_after or 0) > 2_000  # one step done
+    assert pump.head - (subscriber.source.reads_after or 0) > 2_000  # conflating has done one of its steps
 
     account = Account()
     for _ in range(20):
@@ -234,9 +234,9 @@ def test_conflating_after_another_verdict_conflates_what_was_set_aside_too() -> 
     policy = Told(DropNewest(3))
     subscriber = pump.attach(limits=QueueLimits(3, 0, 0.0), policy=policy)
     for item in (1, 2, 1, 2):
-        pump.happen(item, text="x" * 40_000)  # set aside
-    pump.happen(3)  # refused
-    first = subscriber.take(1)  # few enough are unread: it takes events again
+        pump.happen(item, text="x" * 40_000)  # this event is set aside
+    pump.happen(3)  # this event is refused
+    first = subscriber.take(1)  # so few events are unread now that the subscriber gets new events again
     assert first is not None
     account = Account()
     account.take([first])
@@ -291,7 +291,7 @@ def test_the_oldest_position_that_is_safe_to_resume_after_never_runs_ahead() -> 
 
     assert isinstance(gap, Gap)
     assert gap.runs
-    assert subscriber.delivered == 0  # 3 is inside the gap's range and has not gone out
+    assert subscriber.delivered == 0  # event 3 lies inside the range of the gap and was not delivered yet
 
     batch = subscriber.take(1 << 20)
 
@@ -336,7 +336,10 @@ def test_a_malformed_batch_is_never_blamed_on_the_policy() -> None:
 
 
 def test_one_event_costs_a_stalled_reader_the_same_whether_one_or_twenty_thousand_items_wait() -> None:
-    """Compared within one run, best of several: the factor of a growing pass would be 200 and more."""
+    """Both costs are measured in one run, and the best of several counts.
+
+    If the cost grew with the number of waiting items, the factor would be 200 or more.
+    """
     few, many = cost_of_an_event(items=100), cost_of_an_event(items=20_000)
 
     assert many < 5 * few

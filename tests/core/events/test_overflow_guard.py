@@ -1,4 +1,4 @@
-"""Policies of others: whatever they do, their subscriber gets all it had, the gateway goes on, and it is said once."""
+"""A failing policy does no harm: its subscriber gets all events, the gateway goes on, and one message is logged."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ SOURCE = "acme-policies 1.2"
 
 
 class Doing:
-    """A policy that does something before it answers."""
+    """A policy that calls a function before it answers."""
 
     name = "acme"
 

@@ -1,4 +1,4 @@
-"""Pacing: at most one value per item and interval, the last one within it, and quiet in between."""
+"""A paced stream: at most one value per item and interval, and the last value of an item within the interval."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ CLOSED = SessionEnded("the session ended", close_reason="CLIENT")
 
 @dataclass
 class Paced:
-    """A policy with a pace."""
+    """A policy with a pace: an interval within which each item is sent at most once."""
 
     interval_s: float = 1.0
     answer: Action = field(default_factory=Conflate)
@@ -66,7 +66,7 @@ def test_an_overflow_within_an_interval_sends_nothing_before_its_time() -> None:
         pump.happen(1, 2)
 
     assert taken(subscriber) == []
-    assert policy.asked == 0  # it is not behind: this is its pace
+    assert policy.asked == 0  # the subscriber is not behind, because it waits for the interval to end
 
     pump.clock.now += 1
     account = Account(1)
@@ -88,7 +88,7 @@ def test_other_events_keep_their_place_and_are_bounded() -> None:
     pump.happen((4, WRITE))
 
     assert policy.asked == 1
-    assert subscriber.end_error is not None  # conflating cannot help here
+    assert subscriber.end_error is not None  # conflating would drop none of these events, so the stream is ended
 
     account = Account(1)
     account.take(taken(subscriber))

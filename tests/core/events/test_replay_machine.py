@@ -1,7 +1,8 @@
-"""Random lives of a log that retains, with readers that are cut and come back, judged by the public checker.
+"""Random sequences of actions on a log that retains events, with readers that are cut and resume.
 
-The model knows what was appended, when, and what retention owes; `StreamChecker` judges each reader over all its
-streams: complete or told exactly, nothing twice, progress and snapshots never ahead, no gap for what is owed.
+The model knows what was appended, when, and what the log must retain. A `StreamChecker` checks each reader over all its
+streams: no event is missing without an exact gap, nothing comes twice, positions of progress and snapshots are never
+ahead, and no gap names an event that must still be retained.
 """
 
 from __future__ import annotations
@@ -42,12 +43,12 @@ ODD = {1, 3}
 
 @dataclass
 class World:
-    """What the worker produced: the model, and the oracle of the checker."""
+    """What the worker produced. It is the model, and the checkers ask it for the event of a sequence."""
 
     retention: Retention
-    # By sequence: item (None in a gap), size, time of the append.
+    # Key: a sequence. Value: the item (None in a gap), the size, and the time at which it was appended.
     log: dict[int, tuple[int | None, int, float]] = field(default_factory=dict)
-    # The last number of each gap.
+    # The last sequence of each gap.
     gaps: set[int] = field(default_factory=set)
 
     @property
@@ -67,12 +68,13 @@ class World:
         return Hole.HOLE if item is None else Seen(sequence, (1, item))
 
     def owed_from(self, now: float) -> int:
-        """Return the first sequence that retention owes, whatever it keeps beyond that."""
+        """Return the first sequence that the log must retain by its settings. It is allowed to keep more."""
         keep, events, size = self.retention, 0, 0
         sequence = self.head
         while sequence > 0:
             item, each, at = self.log[sequence]
-            events += item is not None or sequence in self.gaps  # a gap takes the room of one event
+            # A gap counts as one event.
+            events += item is not None or sequence in self.gaps
             if size >= keep.bytes:
                 break
             size += each
@@ -88,13 +90,13 @@ class World:
 
 
 class Reader:
-    """An application: what it was given, and its stream while it has one."""
+    """An application, and its present stream if it has one."""
 
     def __init__(self, world: World, *, odd_only: bool) -> None:
         self.odd_only = odd_only
         self.subscriber: Subscriber | None = None
         self.owed_from = 0
-        # Head of the log when a snapshot was asked for; None while none is under way.
+        # The head of the log when a snapshot was requested; None when no snapshot is being fetched.
         self.fetching_since: int | None = None
         self.snapshot_at = 0
         self.snapshots_due = 0
@@ -115,7 +117,7 @@ class ReplayMachine(RuleBasedStateMachine):
         seconds=st.sampled_from([0.0, 0.0, 10.0]),
     )
     def begin(self, events: int, size: int, seconds: float) -> None:
-        # Nothing is owed to those who never came: the log before the first reader is another machine's business.
+        # Everything is kept before the first reader comes, because this test is not about that time.
         self.pump = Pump(unattached=Retention(1_000_000, 1 << 30, 0.0))
         self.distributor = self.pump.distributor
         self.world = World(Retention(events, size, seconds, snapshots=True))
@@ -234,7 +236,8 @@ class ReplayMachine(RuleBasedStateMachine):
             case End(error):
                 self.leaves(reader, error.reason)
             case None:
-                checker.observe(Passed(EPOCH, subscriber.delivered))  # a heartbeat
+                # A heartbeat carries this position.
+                checker.observe(Passed(EPOCH, subscriber.delivered))
             case Control():
                 raise AssertionError("nobody sent a control frame")
 
@@ -276,7 +279,7 @@ class ReplayMachine(RuleBasedStateMachine):
             self.attach(reader, position, limits, resync=resync, snapshot=snapshot)
 
     def teardown(self) -> None:
-        """Let everybody read to the end; nothing is missing before it."""
+        """Let all readers read to the end. Nothing may be missing before it."""
         if not hasattr(self, "pump"):
             return
         self.distributor.flush()

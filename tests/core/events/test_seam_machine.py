@@ -1,14 +1,15 @@
-"""Random lives of one numbering over kills, drains and refills: whoever resumes is promised what comes, and no less.
+"""Random sequences of kills, drains and restarts of the gateway of one session, with readers that resume.
 
-Worker's outbox, frames, the gateway's intake, log and verdict, and the lead-in of a store are the real ones; nothing
-sleeps, so an example takes milliseconds. The promises, and who judges them:
+The worker's outbox, the frames, the gateway's intake, the log, the decision where a stream begins, and the search in a
+history store are the real ones. Nothing sleeps, so that an example takes milliseconds. The promises, and what checks
+them:
 
-- every event comes once and in order or an exact gap names it, each loss once: `StreamChecker`, over restarts;
-- `recovered` is true if, and only if, nothing is missing between the position and the head: the model below;
-- a gap names nothing that the gateway held or the store had: the model below;
-- a position of another numbering, or ahead of the head, is never caught up, and nobody's own position is ahead once the
-  session serves again;
-- an orderly restart keeps what a SIGKILL keeps: both lead to the same refill, judged alike.
+- Every event comes once and in order, or an exact gap names it once: checked by `StreamChecker`, over restarts.
+- `recovered` is true if, and only if, nothing is missing between the position and the head: checked by the model below.
+- A gap names no event that the gateway held or the store had: checked by the model below.
+- A position of another numbering, or ahead of the head, is never answered as recovered. After a restart, no position
+  that a reader really got is ahead of the head.
+- A restart in order keeps as much as a SIGKILL: both are followed by the same steps, with the same checks.
 """
 
 from __future__ import annotations
@@ -42,27 +43,27 @@ DRAINING = GatewayDraining("the gateway is shutting down", retry_after_s=1.0)
 
 @dataclass
 class Reader:
-    """An application over all its streams: none, one that opens, or one that is served."""
+    """An application over all its streams. At a moment it has no stream, one that is opening, or one that is open."""
 
     checker: StreamChecker
     limits: QueueLimits = NO_LIMITS
     keeps: int | None = None
     start: Start | Position = Start.OLDEST_RETAINED
-    # Its first position is made up.
+    # True while its position was invented by the test and not given to it by the gateway.
     is_new: bool = True
-    # The search for older events, while the stream opens.
+    # The search for older events while the stream opens.
     opening: Step | None = None
     subscriber: Subscriber | None = None
     older: AsyncGenerator[Chunk | Gap | None, None] | None = None
     page: Step | None = None
-    # As its stream opened: what the gateway had of the events, what the store did, and which of these it promised.
+    # The sequences that the gateway held, that the store had, and that the store promised, when the stream opened.
     held: set[int] = field(default_factory=set)
     stored: set[int] = field(default_factory=set)
     promised: set[int] = field(default_factory=set)
     store: Store | None = None
-    # The store failed, or lost events, after it had been asked: what it promised does not bind the gateway.
+    # True when the store failed or lost events after it was asked. The gateway then need not keep the store's promise.
     is_store_broken: bool = False
-    # Of the recorder: events it was given and has not committed.
+    # Only for the recorder: the events that it got and has not committed.
     uncommitted: dict[int, int] = field(default_factory=dict)
 
     @property
@@ -72,7 +73,11 @@ class Reader:
 
 @dataclass(frozen=True)
 class Restart:
-    """Items of the events at each of its steps; whether the gateway ends in order, and what else happens."""
+    """One restart of the gateway.
+
+    The lists have the items of the events that happen in each of its steps. `in_order` says whether the gateway drains
+    before it ends, `reads_on` whether readers go on reading, `source_loses` whether the source loses events.
+    """
 
     recorded: list[int]
     unread: list[int]
@@ -108,7 +113,7 @@ class SeamMachine(RuleBasedStateMachine):
         late=st.integers(0, 12),
     )
     def begin(self, outbox: int, retained: int, has_store: bool, last: Restart, late: int) -> None:
-        # What every life ends with: a restart, and somebody who comes late.
+        # At the end of each example come a restart, and a reader that resumes late.
         self.last, self.late = last, late
         self.source = Source(outbox)
         self.clock = Clock()
@@ -193,7 +198,7 @@ class SeamMachine(RuleBasedStateMachine):
     @precondition(lambda self: self.gateway is not None)
     @rule(restart=restarts)
     def it_is_restarted(self, restart: Restart) -> None:
-        """The steps of a restart in a row: else few lives would have all of them."""
+        """Carry out all steps of a restart in a row. Left to chance, few examples would contain all of them."""
         self.events_happen(restart.recorded, large=False)
         self.here.link.catch_up()
         if self.store is not None:
@@ -221,7 +226,7 @@ class SeamMachine(RuleBasedStateMachine):
     def come(self, reader: Reader, start: Start | Position) -> None:
         reader.start = start
         reader.checker.attach(start if isinstance(start, Position) else None)
-        # Its own view of the same events, which remembers what this stream was promised.
+        # A copy of the store, which remembers what was promised to this stream.
         reader.store, reader.is_store_broken = self.store and replace(self.store), False
         reader.stored, reader.promised = set(), set()
         if isinstance(start, Position):
@@ -237,7 +242,7 @@ class SeamMachine(RuleBasedStateMachine):
         )
 
     def open(self, reader: Reader, older: Older | None) -> None:
-        """Attach, in the step that ends the search, and hold the verdict against the model."""
+        """Attach the reader in the step that ends the search, and compare the start place with the model."""
         distributor, log = self.here.distributor, self.here.distributor.log
         start, until = reader.start, older.reach if older is not None else None
         self.attached += 1
@@ -279,13 +284,17 @@ class SeamMachine(RuleBasedStateMachine):
             assert reader.is_new, "a position that was handed out is ahead of the log"
         else:
             behind = range(start.sequence + 1, head + 1)
-            # In front of what the gateway was ever given there is no hole: the log begins later.
+            # The events before the first one that the gateway ever received do not count as missing: the log begins
+            # later.
             begins = max(oldest, min(self.here.link.received, default=oldest))
             missing = [s for s in behind if s not in reader.held and not (s < begins and s in reader.promised)]
             assert verdict.recovered == (not missing), f"recovered is {verdict.recovered}, missing: {missing}"
 
     def is_true(self, reader: Reader, lost: Lost) -> bool:
-        """Whether a gap that is no policy's names nothing but what could not be had as its stream opened."""
+        """Return True when a gap names only events that could not be read when the stream opened.
+
+        Events that a policy dropped are right too.
+        """
         named = {s for first, last in lost.ranges() for s in range(first, last + 1)}
         match lost.reason:
             case "RING_EVICTED":
@@ -304,7 +313,7 @@ class SeamMachine(RuleBasedStateMachine):
         return reader
 
     def judge(self, reader: Reader) -> None:
-        """Give the reader a judge."""
+        """Give the reader a new checker."""
         reader.checker = StreamChecker(
             self.source,
             may_lose=lambda lost: self.is_true(reader, lost),
@@ -336,7 +345,7 @@ class SeamMachine(RuleBasedStateMachine):
     def come_back(self, reader: Reader) -> None:
         reader.is_new = reader.checker.position in (None, reader.start)
         if reader is self.recorder:
-            # It goes back to what it committed, as a program does that was killed.
+            # It resumes after the last position that it committed, as a program that was killed.
             self.judge(reader)
             reader.uncommitted = {}
             self.come(reader, self.committed or Start.OLDEST_RETAINED)
@@ -351,7 +360,7 @@ class SeamMachine(RuleBasedStateMachine):
             self.serve(attached[which % len(attached)], limit_bytes)
 
     def serve(self, reader: Reader, limit_bytes: int) -> None:
-        """One step of a stream: of the search for a store, of its pages, or of what is in the log."""
+        """Carry out one step of a stream: of the search in a store, of reading its pages, or of reading the log."""
         if reader.opening is not None:
             if reader.opening.go_on():
                 older, reader.opening = reader.opening.result, None
@@ -365,7 +374,8 @@ class SeamMachine(RuleBasedStateMachine):
                 case Chunk() | Gap():
                     self.hand_over(reader, item)
                 case None:
-                    reader.checker.observe(Passed(EPOCH, reader.subscriber.delivered))  # a heartbeat
+                    # A heartbeat carries this position.
+                    reader.checker.observe(Passed(EPOCH, reader.subscriber.delivered))
 
         assert not reader.checker.violations, reader.checker.report()
 
@@ -443,7 +453,10 @@ class SeamMachine(RuleBasedStateMachine):
     @precondition(lambda self: self.store is not None and self.is_ready())
     @rule(share=st.integers(2, 3))
     def the_recorder_keeps_up(self, share: int) -> None:
-        """It reads all there is, and commits most of it: else a store would hardly ever reach to the log."""
+        """Let the recorder read all events and commit most of them.
+
+        Left to chance, the store would rarely reach to the log.
+        """
         if not self.recorder.is_attached:
             self.come_back(self.recorder)
         for _ in range(1_000):
@@ -484,7 +497,7 @@ class SeamMachine(RuleBasedStateMachine):
     # the end
 
     def teardown(self) -> None:
-        """Everybody comes back and reads to the end; nothing is missing before it."""
+        """Let all readers come back and read to the end. Nothing may be missing before it."""
         if not hasattr(self, "source"):
             return
         if self.gateway is None:
@@ -521,7 +534,7 @@ TestSeam = SeamMachine.TestCase
 
 
 class LongSeamMachine(SeamMachine):
-    """The same, ten thousand times."""
+    """The same test with ten thousand examples."""
 
 
 LongSeamMachine.TestCase.settings = settings(SeamMachine.TestCase.settings, max_examples=10_000)

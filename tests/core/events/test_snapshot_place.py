@@ -1,4 +1,4 @@
-"""Where a snapshot stands in a subscriber's stream, whatever else happens to it."""
+"""The place of a snapshot in a subscriber's stream, while other things happen to the stream."""
 
 from __future__ import annotations
 

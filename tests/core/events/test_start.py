@@ -1,4 +1,4 @@
-"""Where a subscriber begins: each row of the table of attach and resume verdicts."""
+"""The place where a subscriber begins: each row of the table of start places."""
 
 from __future__ import annotations
 

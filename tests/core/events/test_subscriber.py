@@ -1,4 +1,4 @@
-"""One reader: its lag, its limits, what its policy makes of it, its filter, and waiting."""
+"""One subscriber: its lag, its limits, the actions of its policy, its filter, and waiting."""
 
 from __future__ import annotations
 
@@ -239,7 +239,7 @@ def test_drop_oldest_counts_events_and_not_the_ranges_lost_before() -> None:
     pump.gap(100)
     pump.events(4)
 
-    # Six events are unread; three go, the range between them with them.
+    # Six events are unread. The three oldest are dropped, and with them the gap that lies between them.
     assert told(taken(subscriber)) == [(1, 103), 104, 105, 106]
 
 
@@ -289,10 +289,10 @@ def test_drop_newest_reopens_once_few_enough_are_unread() -> None:
     pump = Pump()
     subscriber = pump.attach(limits=limit(events=3), policy=Told(DropNewest(2)))
     for _ in range(4):
-        pump.events(1, text="x" * 40_000)  # set aside in pieces of one
+        pump.events(1, text="x" * 40_000)  # each event is set aside as a separate piece
     pump.events(5)
     subscriber.take(1)
-    pump.events(1)  # still refused: three are unread
+    pump.events(1)  # this event is refused too, because three are still unread
     subscriber.take(1)
     pump.events(1)
 
@@ -316,7 +316,8 @@ def test_the_end_of_a_refusing_subscriber_has_its_gap_before_it() -> None:
     subscriber = pump.attach(limits=limit(events=3), policy=Told(DropNewest(0)))
     pump.events(4)
     pump.events(4)
-    pump.distributor.append(9, 9, batch([9]))  # not flushed: it arrived while refusing all the same
+    # This event is appended and not flushed. It is refused as well, because it arrived while events were refused.
+    pump.distributor.append(9, 9, batch([9]))
     subscriber.finish(CLOSED)
 
     assert told(taken(subscriber)) == [1, 2, 3, 4, (5, 9), "end SESSION_CLOSED"]
@@ -376,7 +377,7 @@ def test_progress_comes_after_every_thousand_skipped_events() -> None:
     for _ in range(25):
         pump.events(100)
 
-    # A read takes everything there is; small reads show each step.
+    # One read would take all events. Small reads show each step.
     items = taken(subscriber, 1)
 
     assert items == [Progress(PROGRESS_EVENTS), Progress(2 * PROGRESS_EVENTS)]
@@ -426,7 +427,7 @@ def test_delivered_is_where_to_resume_and_never_ahead_of_what_was_handed_over() 
 
     assert subscriber.delivered == 0
 
-    subscriber.finish(CLOSED)  # set aside, and not yet handed over
+    subscriber.finish(CLOSED)  # the events are set aside, and were not yet handed to the stream
 
     assert subscriber.delivered == 0
 

@@ -64,6 +64,28 @@ def test_every_scope_has_a_meaning_and_may_be_declared() -> None:
     assert {scope.value for scope in Scope} <= set(DECLARED)
 
 
+@pytest.mark.parametrize(
+    ("declared", "is_recorded"),
+    [
+        ("read", False),
+        ("events", False),
+        ("write", True),
+        ("secured-write", True),
+        ("admin", True),
+        ("read|viewer", False),
+        ("write|viewer", True),
+        ("read|administrator", True),
+    ],
+)
+def test_allowed_calls_of_a_declared_method_are_recorded_when_it_can_change_something(
+    declared: str, *, is_recorded: bool
+) -> None:
+    rule = rule_of("/some.plugin.v1.Service/Do", declared)
+
+    assert rule is not None
+    assert rule.is_audited is is_recorded
+
+
 @pytest.mark.parametrize("declared", ["", "unheard-of", "READ"])
 def test_a_method_of_which_nobody_said_what_it_needs_has_no_rule(declared: str) -> None:
     assert rule_of("/some.plugin.v1.Service/Do", declared) is None

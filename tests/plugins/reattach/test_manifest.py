@@ -25,6 +25,7 @@ from mxgw_core.api import (
 )
 from mxgw_core.api.errors import SettingsError, WorkerStartFailed
 from mxgw_core.api.types import INTERNAL
+from mxgw_core.config.models import LONGEST_S
 from mxgw_reattach.manifest import FILE, Manifest, files_to_back_up
 from mxgw_reattach.schema import FORMAT_1, VERSION
 
@@ -75,6 +76,12 @@ def test_before_the_spawn_everything_is_known_but_the_process(manifest: Manifest
     assert orphan.worker == WorkerIdentity("s1", 0, 0, b"", 0, "")
     assert (orphan.was_ready, orphan.closing, orphan.former_secret) == (False, None, None)
     assert (orphan.lifetime_s, orphan.adopt_within_s) == (120.0, 10.0)
+
+
+def test_the_longest_lease_that_the_settings_accept_is_read_back(manifest: Manifest, tmp_path: Path) -> None:
+    manifest.announced(replace(SPAWN, lease_s=LONGEST_S), 120.0)
+
+    assert [orphan.spawn.lease_s for orphan in seen(tmp_path)] == [LONGEST_S]
 
 
 def test_after_the_spawn_the_process_is_known(manifest: Manifest, tmp_path: Path) -> None:

@@ -1,11 +1,12 @@
-"""The `Backend` protocol, which connects a worker to a source, and the sink that takes its events.
+"""The `Backend` protocol, which connects a worker to a source, and the `EventSink`, which receives the events of a
+backend.
 
-`Backend` mirrors the 18 methods and 4 events of LMXProxyServer (docs/reference/mxaccess.md#methods, #events) and
-nothing more. Bulk calls, reads, the last-value cache, the pairing of write completions and the numbering of events are
-added by the worker, so they are the same for every backend.
+`Backend` mirrors the 18 methods of LMXProxyServer, and `EventSink` mirrors its 4 events
+(docs/reference/mxaccess.md#methods, #events). The worker adds bulk calls, reads, the cache of last values, the pairing
+of write completions and the numbering of events. These are therefore the same for every backend.
 
-All methods run in the worker's event loop. A backend with a thread of its own (COM needs one) returns its results by
-`loop.call_soon_threadsafe`; `EventSink` must be called in the event loop only.
+All methods run in the worker's event loop, and `EventSink` must be called only there. A backend with a thread of its
+own (COM needs one) passes its results to the event loop with `loop.call_soon_threadsafe`.
 """
 
 from __future__ import annotations
@@ -28,7 +29,7 @@ E_INVALIDARG = -2147024809  # 0x80070057
 
 
 class MxError(Exception):
-    """A method failed like a COM call, with an HRESULT. It becomes an ordinary reply, never a gRPC error."""
+    """A method failed as a COM call fails, with an HRESULT. The client gets an ordinary reply, never a gRPC error."""
 
     def __init__(self, hresult: int, message: str) -> None:
         super().__init__(message)
@@ -37,12 +38,14 @@ class MxError(Exception):
 
 
 class BackendUnavailable(Exception):
-    """The backend cannot start: bad options, or a source that refuses it. The text says how to fix it."""
+    """The backend cannot start, because its options are wrong or its source refuses it. The text says how to fix the
+    problem.
+    """
 
 
 @dataclass(frozen=True, slots=True)
 class BackendInfo:
-    """Names the backend for people: kind, version, and where its data comes from (without credentials)."""
+    """Describes the backend for people: its kind, its version, and where its data comes from (without credentials)."""
 
     kind: str
     version: str
@@ -50,7 +53,7 @@ class BackendInfo:
 
 
 class EventSink(Protocol):
-    """Takes a backend's events, in the order in which they happened. No call blocks or raises."""
+    """Receives a backend's events, in the order in which they happened. No call blocks or raises."""
 
     def data_change(
         self,
@@ -62,16 +65,17 @@ class EventSink(Protocol):
         statuses: Sequence[MxStatus],
         raw_source_time: str = "",
     ) -> None:
-        """OnDataChange. `quality` is the raw number; `source_time_ns` counts from 1970 in UTC, None when unknown.
+        """Report an OnDataChange. `quality` is the raw number. `source_time_ns` is in nanoseconds since 1970 (UTC);
+        None means unknown.
 
-        The messages are encoded before the call returns, so the caller may reuse them.
+        The sink encodes `value` and `statuses` before it returns, so the caller is allowed to reuse these messages.
         """
 
     def write_complete(self, server_handle: int, item_handle: int, statuses: Sequence[MxStatus]) -> None:
-        """OnWriteComplete, for the oldest write of this item without a completion."""
+        """Report an OnWriteComplete. It belongs to the oldest write of this item that has no completion yet."""
 
     def operation_complete(self, server_handle: int, item_handle: int, statuses: Sequence[MxStatus]) -> None:
-        """OperationComplete."""
+        """Report an OperationComplete."""
 
     def buffered_data_change(
         self,
@@ -83,66 +87,80 @@ class EventSink(Protocol):
         source_times_ns: Sequence[int],
         statuses: Sequence[MxStatus],
     ) -> None:
-        """OnBufferedDataChange: parallel arrays; `data_type` is the native MxDataType number."""
+        """Report an OnBufferedDataChange. The elements of `value`, the qualities and the times belong together by their
+        index. `data_type` is the native MxDataType number.
+        """
 
     def source_gap(self, reason: GapReason.ValueType, detail: str, count: int = 0) -> None:
-        """Events were lost before the worker could number them; `count` is 0 when it cannot be known.
+        """Report that events were lost before the worker could number them. `count` is 0 when their number is not
+        known.
 
-        The loss takes the next sequence, so that subscribers see it at its place among the events.
+        The loss gets the next sequence, so that subscribers see it at its place among the events.
         """
 
     def source_health(self, health: SourceHealth.ValueType, detail: str) -> None:
-        """The source's health changed; `detail` is a sentence for people."""
+        """Report that the source's health has changed. `detail` is a sentence for people."""
 
     def failed(self, detail: str) -> None:
-        """The backend has failed for good; the worker ends, and its session is faulted."""
+        """Report that the backend has failed for good. The worker then ends, and its session is faulted."""
 
 
 class Backend(Protocol):
-    """The 18 methods of LMXProxyServer. Every failure is an `MxError`; anything else is a bug of the backend.
+    """The 18 methods of LMXProxyServer. A method reports a failure as an `MxError`; any other exception is a bug of the
+    backend.
 
-    Handles are small positive numbers. A method takes `server_handle` first, as MXAccess does.
+    Handles are small positive numbers. `server_handle` is the first argument, as in MXAccess.
     """
 
     def info(self) -> BackendInfo:
-        """Describe the backend; may be called before `start`."""
+        """Describe the backend. This can be called before `start`."""
 
     async def start(self, sink: EventSink) -> None:
-        """Get ready to serve calls; events may follow at once.
+        """Get ready to serve calls. The backend can send events as soon as this is called.
 
         Raises:
             BackendUnavailable: the backend cannot start.
         """
 
     async def stop(self) -> None:
-        """Unadvise, remove, unregister, release; bounded in time and never raising. No event follows."""
+        """Unadvise and remove all items, unregister, and release the source. This takes a bounded time and never
+        raises. No event follows.
+        """
 
     async def register(self, client_name: str) -> int:
-        """Return a server handle."""
+        """Register a client, and return its server handle."""
 
     async def unregister(self, server_handle: int) -> None:
-        """Release the handle and every item under it."""
+        """Release the server handle and every item under it."""
 
     async def add_item(self, server_handle: int, item_definition: str) -> int:
-        """Return an item handle. A name that does not exist fails later, as a data change status."""
+        """Add an item, and return its handle. A name that does not exist is reported later, as the status of a data
+        change.
+        """
 
     async def add_item2(self, server_handle: int, item_definition: str, item_context: str) -> int:
-        """Return an item handle; `item_context` is the object that a relative definition starts from."""
+        """Add an item, and return its handle. `item_context` is the object at which a relative `item_definition`
+        starts.
+        """
 
     async def remove_item(self, server_handle: int, item_handle: int) -> None:
-        """Release an item. Its handle may be reused, so no event of the item may come after this returned."""
+        """Release an item. Its handle can be given out again, so no event of this item may follow after the call has
+        returned.
+        """
 
     async def advise(self, server_handle: int, item_handle: int) -> None:
-        """Start data changes; writes count as an operator's."""
+        """Start data changes. A write to the item counts as a write by an operator."""
 
     async def advise_supervisory(self, server_handle: int, item_handle: int) -> None:
-        """Start data changes; writes count as the client's own."""
+        """Start data changes. A write to the item counts as a write by the client itself."""
 
     async def un_advise(self, server_handle: int, item_handle: int) -> None:
         """Stop data changes."""
 
     async def write(self, server_handle: int, item_handle: int, value: MxValue, user_id: int) -> None:
-        """Accept a write; its result comes as a write completion. The worker keeps one in flight per item."""
+        """Accept a write. Its result follows as a write completion. The worker never has two writes of one item in
+        flight.
+        """
 
     async def write2(
         self, server_handle: int, item_handle: int, value: MxValue, time_ns: int | None, user_id: int
@@ -152,7 +170,7 @@ class Backend(Protocol):
     async def write_secured(
         self, server_handle: int, item_handle: int, current_user_id: int, verifier_user_id: int, value: MxValue
     ) -> None:
-        """Accept a secured (one user) or verified (two users) write."""
+        """Accept a secured write (by one user) or a verified write (by two users)."""
 
     async def write_secured2(
         self,
@@ -166,10 +184,10 @@ class Backend(Protocol):
         """Like `write_secured`, with the caller's source time."""
 
     async def authenticate_user(self, server_handle: int, user: str, password: str) -> int:
-        """Return a user id; 0 when the login failed."""
+        """Log a user in, and return the user id; 0 when the login failed."""
 
     async def archestra_user_to_id(self, server_handle: int, user_guid: str) -> int:
-        """Return the user id of an ArchestrA user's GUID."""
+        """Return the user id of the ArchestrA user with this GUID."""
 
     async def suspend(self, server_handle: int, item_handle: int) -> MxStatus:
         """Suspend an advised item; an operation completion follows."""
@@ -178,7 +196,7 @@ class Backend(Protocol):
         """Resume a suspended item."""
 
     async def add_buffered_item(self, server_handle: int, item_definition: str, item_context: str) -> int:
-        """Return an item handle whose changes come as buffered data changes."""
+        """Add an item whose changes are reported as buffered data changes, and return its handle."""
 
     async def set_buffered_update_interval(self, server_handle: int, interval_ms: int) -> None:
         """Set how often buffered data changes are sent."""
@@ -189,7 +207,7 @@ class Browsable(Protocol):
     """A backend whose address space can be listed; MXAccess itself has no such call."""
 
     async def browse(self, parent: str) -> Sequence[BrowseNode]:
-        """Return the children of `parent` ("" is the root), in a stable order.
+        """Return the children of `parent`, always in the same order. "" means the root.
 
         Raises:
             MxError: there is no such node.
@@ -198,7 +216,8 @@ class Browsable(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class AlarmAck:
-    """The result of one acknowledgement: `hresult` is S_OK, or `message` and `detail` say why it failed.
+    """The result of one acknowledgement. `hresult` is S_OK on success; otherwise `message` and `detail` say what
+    failed.
 
     `detail` is a native MxStatusDetail, for example 1015 for an alarm that is acknowledged already; 0 when unknown.
     """
@@ -210,43 +229,49 @@ class AlarmAck:
 
 @runtime_checkable
 class AlarmSource(Protocol):
-    """A backend with an alarm manager, which has to be asked; MXAccess itself has no such thing.
+    """A backend with an alarm manager, from which the worker requests alarms. MXAccess itself has no alarm manager.
 
     Source: docs/reference/mxaccess.md#alarms.
     """
 
     async def active_alarms(self) -> Sequence[Alarm]:
-        """Return every alarm that is not back to normal and acknowledged, each `alarm_id` once.
+        """Return all active alarms, each `alarm_id` once. An alarm is active until it is both back to normal and
+        acknowledged.
 
-        An alarm that has ended (ACK_RTN) may be listed for a while, so that its last change is known as the source
-        reports it. Without that, the worker infers the end when the alarm is no longer listed.
+        An alarm that has ended (ACK_RTN) can stay in the list for a while, so that the worker gets its last change as
+        the source reports it. When an alarm disappears from the list without such a change, the worker infers that it
+        has ended.
 
-        An unchanged alarm may be the same object as before, which makes comparing cheap; the caller changes none of
-        them.
+        For an unchanged alarm the same object can be returned again, which makes comparing cheap. The caller never
+        changes the returned objects.
 
         Raises:
             MxError: the alarm manager does not answer.
         """
 
     async def acknowledge_alarms(self, alarm_ids: Sequence[str], comment: str, operator: str) -> Sequence[AlarmAck]:
-        """Acknowledge alarms; one result each, in order.
+        """Acknowledge alarms, and return one result per alarm, in the same order.
 
         Raises:
-            MxError: the alarm manager does not answer; nothing is acknowledged.
+            MxError: the alarm manager does not answer, and no alarm was acknowledged.
         """
 
 
 class AlarmListener(Protocol):
-    """Takes the reports of an alarm manager that reports by itself, in the event loop. No call blocks or raises."""
+    """Receives the reports of an alarm manager that reports by itself. It is called in the event loop; no call blocks
+    or raises.
+    """
 
     def changed(self, alarm: Alarm) -> None:
-        """An alarm has changed to this; in state ACK_RTN it has ended."""
+        """Report the new state of one alarm. An alarm in state ACK_RTN has ended."""
 
     def refreshed(self, alarms: Sequence[Alarm]) -> None:
-        """These are all active alarms. Called at the start, and whenever changes may have been missed."""
+        """Report all active alarms. This is called at the start, and whenever changes were perhaps missed."""
 
     def failed(self, detail: str) -> None:
-        """The alarm manager is not available; the next `refreshed` means that it is again."""
+        """Report that the alarm manager is not available. The next call of `refreshed` means that it is available
+        again.
+        """
 
 
 @runtime_checkable
@@ -254,7 +279,8 @@ class AlarmPublisher(AlarmSource, Protocol):
     """A backend whose alarm manager reports changes by itself."""
 
     async def follow_alarms(self, listener: AlarmListener) -> None:
-        """Start to report, with a call of `refreshed`. Called once, and again only after it raised.
+        """Start to report to `listener`, first with a call of `refreshed`. This is called once, and again only after it
+        has raised.
 
         Raises:
             MxError: the alarm manager does not answer.

@@ -1,4 +1,4 @@
-"""The kinds of backends: two built in, any other by an entry point of group `mxgw.backends`.
+"""The kinds of backends. Two are built in; any other kind is found by an entry point of group `mxgw.backends`.
 
 Only the requested kind is imported, because a worker has to start fast.
 """
@@ -17,12 +17,12 @@ _BUILT_IN = {
     "sim": ("mxgw_worker.backends.sim", "SimBackend"),
     "opcua": ("mxgw_worker.backends.opcua", "OpcUaBackend"),
 }
-# The package that a built-in kind needs, and the extra that installs it.
+# Key: built-in kind. Value: the package that the kind needs, and the extra that installs the package.
 _EXTRAS = {"opcua": ("asyncua", "mxgw[opcua]")}
 
 
 class BackendFactory(Protocol):
-    """Makes the backends of a kind: usually the class of the backend."""
+    """Makes the backends of one kind. Usually this is the class of the backend."""
 
     def __call__(self, options: Mapping[str, object]) -> Backend:
         """Return a new backend, or raise BackendUnavailable for options that are wrong."""
@@ -39,7 +39,7 @@ def create_backend(kind: str, options: Mapping[str, object]) -> Backend:
 
 
 def backend_factory(kind: str) -> BackendFactory:
-    """Import what a kind needs, and return its factory.
+    """Import the modules that a kind needs, and return the factory of the kind.
 
     Raises:
         BackendUnavailable: as `create_backend`, except for wrong options.
@@ -61,7 +61,7 @@ def _missing_package(kind: str, error: ModuleNotFoundError) -> Exception:
 
 
 def _installed(kind: str) -> BackendFactory:
-    """Return the factory of a kind from another distribution."""
+    """Return the factory of a kind. Another distribution offers this kind by an entry point."""
     from difflib import get_close_matches
     from importlib.metadata import entry_points
 

@@ -1,4 +1,4 @@
-"""The address of the gateway, which stays valid when the directory of its socket is moved."""
+"""The address of the gateway. It stays valid when the directory of the gateway's socket is moved."""
 
 from __future__ import annotations
 
@@ -10,21 +10,21 @@ _OPEN_FILES = Path("/proc/self/fd")
 
 
 class GatewayAddress:
-    """A socket in a directory that is kept open.
+    """The path of a socket, whose directory is kept open.
 
-    The path to the socket goes through this open directory, wherever it was moved to. While a worker keeps it open, no
-    other directory can get its inode. `close` closes it.
+    `path` leads through the open directory, even after the directory was moved. While a worker keeps the directory
+    open, no other directory can get its inode. `close` closes the directory.
     """
 
     def __init__(self, endpoint: str) -> None:
         self._endpoint = Path(endpoint)
         self._fd: int | None = None
-        with contextlib.suppress(OSError):  # connecting will report the problem
+        with contextlib.suppress(OSError):  # A later attempt to connect reports the problem.
             self._fd = os.open(self._endpoint.parent, os.O_RDONLY | os.O_CLOEXEC)
 
     @property
     def path(self) -> str:
-        """The path to connect to now."""
+        """The path to use for connecting now."""
         if self._fd is not None and (directory := _OPEN_FILES / str(self._fd)).exists():
             return str(directory / self._endpoint.name)
         return str(self._endpoint)

@@ -1,4 +1,6 @@
-"""Frames between gateway and worker: a 4-byte big-endian length and that many bytes. Sans-io."""
+"""Frames between gateway and worker: a 4-byte big-endian length, and then that number of bytes. This module does no
+I/O.
+"""
 
 from __future__ import annotations
 
@@ -9,13 +11,15 @@ HEADER_BYTES = _LENGTH.size
 
 
 class FrameError(Exception):
-    """The peer's bytes are not frames within the limits; nothing after them can be trusted, so cut the connection."""
+    """The bytes of the peer are not frames within the limits. Nothing after them can be trusted, so the connection must
+    be cut.
+    """
 
 
 def frame(*parts: bytes) -> bytes:
-    """Return a frame with the parts as its payload; each part is copied once.
+    """Return a frame with the parts as its payload. Each part is copied once.
 
-    The sender has to know the receiver's cap: only an empty frame is refused here.
+    Only an empty payload is refused here. The sender has to know the size limit of the receiver.
 
     Raises:
         FrameError: the payload is empty.
@@ -27,17 +31,18 @@ def frame(*parts: bytes) -> bytes:
 
 
 class FrameDecoder:
-    """Cuts a stream of bytes into frames, whatever pieces it arrives in.
+    """Cuts a stream of bytes into frames. The bytes can arrive in pieces of any size.
 
-    All complete frames of a buffer are cut in one call and every byte is copied at most twice, so the cost is linear in
-    the bytes received. Memory is used for bytes that arrived, never for a length that a peer declared.
+    All complete frames of a buffer are cut in one call, and every byte is copied at most twice, so the cost is linear
+    in the number of bytes. Memory is used for bytes that have arrived, but never for a length that a peer has only
+    declared.
     """
 
     def __init__(self, maximum_bytes: int) -> None:
         self._maximum_bytes = maximum_bytes
-        # The start of a frame that is not complete yet, its length included.
+        # The start of a frame that is not complete yet, including its length.
         self._partial = bytearray()
-        # Bytes `_partial` needs to be complete; not known (0) before it holds the length.
+        # The size of `_partial` when its frame is complete; 0 while the length of the frame is not known.
         self._wanted_bytes = 0
         self._error: str | None = None
 
@@ -45,7 +50,7 @@ class FrameDecoder:
         """Return the payloads that `data` completes, in order.
 
         Raises:
-            FrameError: a declared length is 0 or above the cap; the decoder then refuses everything that follows.
+            FrameError: a declared length is 0 or above the limit; the decoder then refuses everything that follows.
         """
         if self._error is not None:
             raise FrameError(self._error)
@@ -66,17 +71,17 @@ class FrameDecoder:
         return frames
 
     def end(self) -> None:
-        """The stream has ended.
+        """Note that the stream has ended.
 
         Raises:
-            FrameError: it ended inside a frame.
+            FrameError: the stream ended inside a frame.
         """
         if self._partial and self._error is None:
             wanted = f"{self._wanted_bytes - HEADER_BYTES} payload bytes" if self._wanted_bytes else "its length"
             raise FrameError(f"the stream ended inside a frame: {len(self._partial)} bytes came, with {wanted} awaited")
 
     def _complete_partial(self, view: memoryview, frames: list[bytes]) -> int:
-        """Move bytes of `view` into the unfinished frame and return how many were taken."""
+        """Move bytes of `view` into the unfinished frame, and return the number of these bytes."""
         partial = self._partial
         taken = 0
         if not self._wanted_bytes:

@@ -1,8 +1,11 @@
-"""How gateway and worker authenticate each other. Sans-io; worker.proto has the order of messages.
+"""The handshake, in which gateway and worker authenticate each other. This module does no I/O. worker.proto has the
+order of messages.
 
-Both ends know a secret of 32 bytes that never crosses the wire. Each sends a random nonce and answers with an
-HMAC-SHA256 over a role label and the length-delimited transcript, so a proof fits one role, one connection and one
-worker process. A completed handshake derives the secret of the next one from the same transcript.
+Both ends know a secret of 32 bytes that is never sent. Each end sends a random nonce. Each end also proves that it
+knows the secret, with an HMAC-SHA256 of its role and of the transcript (the Hello and the gateway's nonce, each with
+its length). The Hello contains the worker's nonce and process id, so a proof is valid only for one role, one connection
+and one worker process. After a complete handshake, both ends derive the secret of the next handshake from the same
+transcript.
 """
 
 from __future__ import annotations
@@ -24,7 +27,7 @@ _MAXIMUM_REJECT_CHARACTERS = 300
 
 
 class HandshakeReason(StrEnum):
-    """Why a handshake failed; travels as `Reject.reason`."""
+    """The reason why a handshake failed. The gateway sends its reason to the worker in `Reject.reason`."""
 
     PROTOCOL_VERSION = "PROTOCOL_VERSION"
     WRONG_SESSION = "WRONG_SESSION"
@@ -36,7 +39,7 @@ class HandshakeReason(StrEnum):
 
 
 class HandshakeError(Exception):
-    """The peer could not prove itself, or does not follow the protocol: the connection must be cut."""
+    """The peer could not prove its identity, or does not follow the protocol. The connection must be cut."""
 
     def __init__(self, reason: HandshakeReason, detail: str) -> None:
         super().__init__(f"{reason}: {detail}")
@@ -45,11 +48,11 @@ class HandshakeError(Exception):
 
 
 class GatewayHandshake:
-    """The gateway's end of one connection. A failed or finished handshake cannot be used again."""
+    """The gateway's end of one handshake. It cannot be used again after the handshake has failed or finished."""
 
     def __init__(self, *, session_id: str, secret: bytes, former_secret: bytes | None = None) -> None:
-        """`former_secret` is accepted as well: the worker may not have received the last Welcome, and still have this
-        one.
+        """Prepare a handshake. The worker can prove itself with `secret` or with `former_secret`. A worker that did not
+        receive the last Welcome still has the former secret.
         """
         self._session_id = session_id
         self._secrets = [_checked_secret(each) for each in (secret, former_secret) if each is not None]
@@ -60,30 +63,30 @@ class GatewayHandshake:
 
     @property
     def proved_secret(self) -> bytes:
-        """The secret that the worker knew; known after `on_proof`."""
+        """The secret that the worker has proved to know. It is set by `on_proof`."""
         if self._proved_secret is None:
             raise RuntimeError("the handshake is not complete")
         return self._proved_secret
 
     @property
     def hello(self) -> Hello:
-        """The worker's Hello; not to be trusted before `on_proof`."""
+        """The worker's Hello. It must not be trusted before `on_proof` has succeeded."""
         if self._hello is None:
             raise RuntimeError("no Hello was received yet")
         return self._hello
 
     @property
     def next_secret(self) -> bytes:
-        """The secret of the next handshake with this worker; known after `on_proof`.
+        """The secret of the next handshake with this worker. It is set by `on_proof`.
 
-        A worker that did not receive the Welcome still has the old one.
+        A worker that does not receive the Welcome still has the secret of this handshake.
         """
         if self._next_secret is None:
             raise RuntimeError("the handshake is not complete")
         return self._next_secret
 
     def on_hello(self, hello: Hello) -> Challenge:
-        """Check a worker's introduction and return the challenge for it.
+        """Check the worker's Hello, and return the challenge for the worker.
 
         Raises:
             HandshakeError: PROTOCOL_VERSION, WRONG_SESSION, MALFORMED_HELLO, or UNEXPECTED_MESSAGE for a second Hello.
@@ -107,15 +110,16 @@ class GatewayHandshake:
         return Challenge(gateway_nonce=nonce)
 
     def on_proof(self, proof: Proof, resume_after: int) -> Welcome:
-        """Check the worker's proof and return the gateway's own, with the sequence to send events after.
+        """Check the worker's proof, and return the Welcome, which has the gateway's proof. In the Welcome,
+        `resume_after` is the sequence after which the worker is to send events.
 
         Raises:
-            HandshakeError: BAD_PROOF, or UNEXPECTED_MESSAGE without a challenge that waits for its proof.
+            HandshakeError: BAD_PROOF, or UNEXPECTED_MESSAGE when no challenge waits for a proof.
         """
         transcript, self._transcript = self._transcript, None
         if transcript is None:
             raise _unexpected("a Proof without an open challenge")
-        # Every secret is tried, so that the duration does not reveal which one matched.
+        # The proof is compared with every secret, so that the duration does not reveal which secret matched.
         matching = [s for s in self._secrets if hmac.compare_digest(proof.mac, _mac(s, b"worker", *transcript))]
         if not matching:
             raise HandshakeError(HandshakeReason.BAD_PROOF, "the worker does not know the secret of this session")
@@ -129,7 +133,7 @@ class GatewayHandshake:
 
 
 class WorkerHandshake:
-    """The worker's end of one connection. A failed or finished handshake cannot be used again."""
+    """The worker's end of one handshake. It cannot be used again after the handshake has failed or finished."""
 
     def __init__(self, *, session_id: str, secret: bytes, epoch: bytes, pid: int, start_ticks: int) -> None:
         self._secret = _checked_secret(secret)
@@ -142,13 +146,13 @@ class WorkerHandshake:
 
     @property
     def next_secret(self) -> bytes:
-        """The secret of the next handshake; known after `on_welcome`."""
+        """The secret of the next handshake. It is set by `on_welcome`."""
         if self._next_secret is None:
             raise RuntimeError("the handshake is not complete")
         return self._next_secret
 
     def hello(self, head_sequence: int, outbox_oldest: int) -> Hello:
-        """Return the introduction, with a fresh nonce."""
+        """Return the Hello, with a fresh nonce."""
         if self._hello_bytes is not None:
             raise RuntimeError("a handshake says Hello once; make a new one for a new connection")
         hello = self._introduction
@@ -162,7 +166,7 @@ class WorkerHandshake:
         """Return the proof that this worker knows the secret.
 
         Raises:
-            HandshakeError: UNEXPECTED_MESSAGE for a challenge out of order or without a whole nonce.
+            HandshakeError: UNEXPECTED_MESSAGE, the challenge is out of order, or its nonce has a wrong length.
         """
         if self._hello_bytes is None or self._transcript is not None or self._next_secret is not None:
             raise _unexpected("a Challenge out of order")
@@ -172,7 +176,7 @@ class WorkerHandshake:
         return Proof(mac=_mac(self._secret, b"worker", *self._transcript))
 
     def on_welcome(self, welcome: Welcome) -> int:
-        """Check the gateway's proof and return the sequence to send events after.
+        """Check the gateway's proof, and return the sequence after which events are to be sent.
 
         Raises:
             HandshakeError: BAD_GATEWAY_PROOF, or UNEXPECTED_MESSAGE when no proof was sent.
@@ -189,10 +193,10 @@ class WorkerHandshake:
         return welcome.resume_after
 
     def on_reject(self, reject: Reject) -> NoReturn:
-        """Turn the gateway's refusal into an error.
+        """Raise the gateway's refusal as an error.
 
         Raises:
-            HandshakeError: REJECTED, always; its detail starts with the gateway's reason.
+            HandshakeError: always, with the reason REJECTED; its detail starts with the gateway's reason.
         """
         text = f"{reject.reason}: {reject.detail}"[:_MAXIMUM_REJECT_CHARACTERS]
         raise HandshakeError(HandshakeReason.REJECTED, "".join(c if c.isprintable() else "?" for c in text))

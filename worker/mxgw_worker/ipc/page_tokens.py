@@ -1,19 +1,20 @@
-"""Page tokens: a place within a long answer, as gateway and worker write it."""
+"""Page tokens. A token names a place within a long answer. Gateway and worker write tokens in the same way."""
 
 from __future__ import annotations
 
 import re
 from zlib import crc32
 
-# The query for a session's items; its places are server handle and item handle of the last item before the page.
+# The query for a session's items. A place in its answer is the server handle and the item handle of the last item
+# before the page.
 STATE = "state"
-# The share of a frame that one page may fill.
+# The largest share of a frame that one page fills.
 PAGE_SHARE = 0.75
 _TOKEN = re.compile(r"(\d{1,10})\.(\d{1,10})\.([0-9a-f]{8})", re.ASCII)
 
 
 def page_token(first: int, second: int, query: str) -> str:
-    """Return the token for a place within the answer to `query`."""
+    """Return the token for a place, which is two numbers, within the answer to `query`."""
     return f"{first}.{second}.{crc32(query.encode()):08x}"
 
 

@@ -4,17 +4,18 @@ from __future__ import annotations
 
 from pathlib import Path
 
-# Field 22 of /proc/PID/stat; the fields that follow the command's closing parenthesis start with number 3.
+# The index of the start time, which is field 22 of /proc/PID/stat, in the list of fields after the command's closing
+# parenthesis. The first field in this list is field 3.
 _START_TIME_INDEX = 22 - 3
 _BOOT_ID = Path("/proc/sys/kernel/random/boot_id")
 _PID_NAMESPACE = Path("/proc/self/ns/pid")
 
 
 def start_ticks(pid: int) -> int:
-    """Return when process `pid` started, in clock ticks since boot; 0 where that is unknown.
+    """Return the time at which process `pid` started, in clock ticks since boot; 0 when it is unknown.
 
-    Together with the pid it identifies a process: a later process with this pid has another start time.
-    Source: proc(5), /proc/PID/stat field 22. The command (field 2) may hold spaces and parentheses.
+    Pid and start time together identify a process, because a later process with the same pid has another start time.
+    Source: proc(5), /proc/PID/stat field 22. The command (field 2) can contain spaces and parentheses.
     """
     try:
         stat = Path(f"/proc/{pid}/stat").read_bytes()
@@ -24,9 +25,9 @@ def start_ticks(pid: int) -> int:
 
 
 def boot_id() -> str:
-    """Return an id of this boot of the machine; "" where that is unknown.
+    """Return an id of this boot of the machine; "" when it is unknown.
 
-    Start times are counted from the boot, so pid and start time identify a process only together with this.
+    Start times are counted from the boot. So pid and start time identify a process only together with this id.
     """
     try:
         return _BOOT_ID.read_text(encoding="ascii").strip()
@@ -35,9 +36,9 @@ def boot_id() -> str:
 
 
 def pid_scope() -> str:
-    """Return an id of the boot and of the pid namespace of this process; "" where that is unknown.
+    """Return an id of this boot and of the pid namespace of this process; without a namespace, only the id of the boot.
 
-    A container has pids of its own, so one number may mean two processes within one boot.
+    A container has pids of its own, so one pid can mean two processes within one boot.
     Source: pid_namespaces(7).
     """
     try:
@@ -47,12 +48,14 @@ def pid_scope() -> str:
 
 
 def rss_bytes() -> int:
-    """Return the resident memory of this process; 0 where that is unknown."""
+    """Return the resident memory of this process in bytes; 0 when it is unknown."""
     return resident_bytes("self")
 
 
 def resident_bytes(pid: int | str) -> int:
-    """Return the resident memory of `pid`; 0 where that is unknown. Source: proc(5), /proc/PID/statm field 2."""
+    """Return the resident memory of process `pid` in bytes; 0 when it is unknown. Source: proc(5), /proc/PID/statm
+    field 2.
+    """
     try:
         import resource
 

@@ -1,4 +1,4 @@
-"""The memory that references of items use, counted the same way in worker and gateway."""
+"""The memory that the references of items use. Worker and gateway count it in the same way."""
 
 from __future__ import annotations
 
@@ -7,12 +7,14 @@ MOST_REFERENCE_BYTES = 64 * 1024 * 1024
 
 
 def reference_bytes(definition: str, context: str) -> int:
-    """Return the bytes that the texts of an item's reference take in memory."""
+    """Return the bytes of memory that the texts of an item's reference use."""
     return _text_bytes(definition) + _text_bytes(context)
 
 
 def _text_bytes(text: str) -> int:
-    """Return the bytes of all characters, each of which takes as many bytes as the widest. Source: PEP 393."""
+    """Return the bytes of memory of a text. Each character uses as many bytes as the widest character. Source: PEP
+    393.
+    """
     if text.isascii():
         return len(text)
     widest = max(text)

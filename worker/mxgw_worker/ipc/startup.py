@@ -1,4 +1,6 @@
-"""The start-up frame, the only one on a worker's standard input: everything it needs, its secret included."""
+"""The start-up frame. It is the only frame on a worker's standard input, and has everything that the worker needs,
+including its secret.
+"""
 
 from __future__ import annotations
 
@@ -13,7 +15,7 @@ from mxgw_worker.ipc.handshake import PROTOCOL_VERSION, SECRET_BYTES
 
 MAXIMUM_STARTUP_BYTES = 1024 * 1024
 LOG_LEVELS = ("DEBUG", "INFO", "WARNING", "ERROR")
-# A smaller frame could not hold a page of an answer.
+# The smallest frame size that can be set. A smaller frame could not hold a page of an answer.
 MINIMUM_FRAME_BYTES = 4096
 
 _POSITIVE = (
@@ -28,14 +30,16 @@ _POSITIVE = (
 
 
 class StartupError(Exception):
-    """The start-up frame is missing or invalid; the text names the field, and never shows its content."""
+    """The start-up frame is missing or invalid. The text names the wrong field, and never shows the content of the
+    field.
+    """
 
 
 def write_startup(stream: BinaryIO, startup: WorkerStartup) -> None:
-    """Write the frame; the caller closes the stream afterwards.
+    """Write the start-up frame. The caller must close the stream afterwards.
 
     Raises:
-        StartupError: a field is missing or out of range, or the whole is larger than 1 MiB.
+        StartupError: a field is missing or out of range, or the frame is larger than 1 MiB.
     """
     check_startup(startup)
     payload = startup.SerializeToString()
@@ -49,7 +53,7 @@ def write_startup(stream: BinaryIO, startup: WorkerStartup) -> None:
 
 
 def read_startup(stream: BinaryIO) -> WorkerStartup:
-    """Read and check the frame; nothing beyond it is read.
+    """Read and check the start-up frame. Nothing after the frame is read.
 
     Raises:
         StartupError: the input ends early, is no frame, is too large, or a field is missing or out of range.
@@ -74,10 +78,10 @@ def read_startup(stream: BinaryIO) -> WorkerStartup:
 
 
 def check_startup(startup: WorkerStartup) -> None:
-    """Check every field.
+    """Check every field of the start-up message.
 
     Raises:
-        StartupError: names the first field that is missing or out of range.
+        StartupError: a field is missing or out of range; the text names the first such field.
     """
     if startup.protocol_version != PROTOCOL_VERSION:
         raise StartupError(
@@ -102,15 +106,16 @@ def check_startup(startup: WorkerStartup) -> None:
 
 
 def backend_options(startup: WorkerStartup) -> dict[str, object]:
-    """Return the backend's options; they may hold credentials.
+    """Return the backend's options, which can contain credentials.
 
     Raises:
-        StartupError: they are no JSON object.
+        StartupError: the options are no JSON object.
     """
     try:
         options = json.loads(startup.backend_options_json or "{}")
     except ValueError as error:
-        # The text only names a place; the exception itself holds the document, and so is not chained.
+        # The text of the error only names a place in the JSON text. The exception itself holds the whole JSON text, so
+        # it is not chained.
         raise StartupError(f"backend_options_json is no JSON: {error}") from None
     if not isinstance(options, dict):
         raise StartupError(f"backend_options_json holds a {type(options).__name__}, it must hold an object")
@@ -118,7 +123,7 @@ def backend_options(startup: WorkerStartup) -> dict[str, object]:
 
 
 def _read_exactly(stream: BinaryIO, count: int) -> bytes:
-    """Return `count` bytes, fewer only at the end of the input; memory is used only for bytes that arrived."""
+    """Return `count` bytes, or fewer at the end of the input. Memory is used only for bytes that have arrived."""
     parts: list[bytes] = []
     while count > 0:
         part = stream.read(min(count, 65536))

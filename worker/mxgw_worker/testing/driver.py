@@ -35,7 +35,9 @@ class WorkerGone(Exception):
 
 
 class WorkerDriver:
-    """Starts a worker, accepts its connection and exchanges messages. `events` and `gaps` collect what it sends."""
+    """Starts a worker, accepts its connection and exchanges messages with it. `events` and `gaps` collect what the
+    worker sends.
+    """
 
     def __init__(self, startup: WorkerStartup, command: Sequence[str], log_path: Path) -> None:
         self.startup = startup
@@ -43,7 +45,7 @@ class WorkerDriver:
         self.hello: Hello | None = None
         self.events: list[Event] = []
         self.gaps: list[WorkerEnvelope] = []
-        # The item records that came, and the serials of events that came before the record of their item.
+        # The item records that were received, and the serials of events that came before the record of their item.
         self.records: list[ItemRecord] = []
         self.untold_serials: list[int] = []
         self.blocks = 0
@@ -73,7 +75,7 @@ class WorkerDriver:
 
     @property
     def log(self) -> str:
-        """What the worker logged."""
+        """The text that the worker has logged."""
         return self._log_path.read_text()
 
     async def listen(self) -> None:
@@ -81,7 +83,7 @@ class WorkerDriver:
         self._server = await asyncio.start_unix_server(self._connected, self.startup.endpoint)
 
     async def stop_listening(self) -> None:
-        """Close the socket and every connection, as a gateway that dies."""
+        """Close the socket and every connection, as happens when a gateway dies."""
         if self._server is not None:
             self._server.close()
             self._server = None
@@ -100,7 +102,7 @@ class WorkerDriver:
         self._asked.clear()
 
     async def start(self) -> None:
-        """Start the process and give it its start-up frame."""
+        """Start the process, and send it the start-up frame."""
         with self._log_path.open("wb") as log:
             self._process = await asyncio.create_subprocess_exec(
                 *self._command,
@@ -117,14 +119,14 @@ class WorkerDriver:
             stdin.close()
 
     async def accept(self) -> None:
-        """Accept the worker's next connection, in place of the one before."""
+        """Accept the worker's next connection. It takes the place of the connection before."""
         await self.disconnect()
         async with asyncio.timeout(_PATIENCE_S):
             self._reader, self._writer = await self._connections.get()
 
     async def shake_hands(self, resume_after: int | None = None) -> Hello:
-        """Shake hands, and keep the next secret. Events are sent from the oldest in the outbox, unless another place is
-        given.
+        """Run the handshake, and keep the next secret. The worker then sends all events in its outbox, or only those
+        after the sequence `resume_after`.
         """
         handshake = GatewayHandshake(session_id=self.startup.session_id, secret=self.secret)
         hello = (await self.receive()).hello
@@ -137,7 +139,7 @@ class WorkerDriver:
         return hello
 
     async def ready(self) -> str:
-        """Wait for Ready, and return the name of the backend, or the text of its error."""
+        """Wait for the Ready message. Return the name of the backend, or the text of its error."""
         envelope = await self.receive()
         while envelope.WhichOneof("body") == "item_records":
             envelope = await self.receive()
@@ -146,7 +148,7 @@ class WorkerDriver:
         return envelope.ready.error or envelope.ready.backend
 
     async def reject(self, reason: str) -> None:
-        """Refuse the connection that was accepted."""
+        """Refuse the connection that was accepted last."""
         self.send(WorkerEnvelope(reject=Reject(reason=reason, detail="by a test")))
 
     def send(self, envelope: WorkerEnvelope) -> None:
@@ -154,13 +156,13 @@ class WorkerDriver:
         self.send_raw(frame(envelope.SerializeToString()))
 
     def send_raw(self, data: bytes) -> None:
-        """Send bytes without a frame around them."""
+        """Send bytes as they are, without a frame."""
         if self._writer is None:
             raise RuntimeError("there is no connection")
         self._writer.write(data)
 
     async def receive(self) -> WorkerEnvelope:
-        """Return the next message; events, gaps and replies are collected as well.
+        """Return the next message. Events, gaps and replies are also collected.
 
         Raises:
             WorkerGone: the worker closed the connection.
@@ -213,7 +215,7 @@ class WorkerDriver:
         return self.events
 
     async def exit_code(self) -> int:
-        """Wait for the process to end."""
+        """Wait for the process to end, and return its exit code."""
         async with asyncio.timeout(_PATIENCE_S):
             return await self.process.wait()
 
@@ -283,7 +285,9 @@ async def running_worker(
     is_ready: bool = True,
     **startup_fields: object,
 ) -> AsyncIterator[WorkerDriver]:
-    """Run a real worker process below `directory`; by default the handshake is done and the backend is ready."""
+    """Run a real worker process, with its files in `directory`. By default the handshake is done and the backend is
+    ready.
+    """
     startup = startup_for(directory / "worker.sock", kind, options)
     for name, value in startup_fields.items():
         setattr(startup, name, value)

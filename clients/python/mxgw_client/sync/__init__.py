@@ -1,4 +1,4 @@
-"""The client without `await`, for scripts and notebooks. It runs the asynchronous client in a thread of its own."""
+"""The client without `await`, for scripts and notebooks. It runs the asynchronous client in a separate thread."""
 
 from mxgw_client.sync.gateway import Gateway, connect
 from mxgw_client.sync.session import Session, Subscription

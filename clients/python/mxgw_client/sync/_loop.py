@@ -1,7 +1,8 @@
-"""The event loop behind the synchronous facade, in a thread of its own.
+"""The event loop of the client without `await`, which runs in a separate thread.
 
-All synchronous gateways of a process share one loop, because grpc.aio raises spurious errors in a second event loop of
-the same process (grpc issue 25364). The thread starts with the first gateway and ends with the last.
+All connections of `mxgw_client.sync` in a process use one loop, because grpc.aio raises false errors in a second event
+loop of the same process (grpc issue 25364). The thread starts when the first connection opens, and ends when the last
+one closes.
 """
 
 from __future__ import annotations
@@ -14,17 +15,17 @@ from typing import Any, Generic, TypeVar
 
 T = TypeVar("T")
 
-# How long an interrupted call may take to end, and to release what it holds.
+# How many seconds `run` waits, after Ctrl-C, for the cancelled coroutine to end.
 CANCEL_TIMEOUT_S = 5.0
 _STOP_TIMEOUT_S = 5.0
 
 
 class LoopThread:
-    """A running event loop. `run` may be called from any thread but its own."""
+    """A thread that runs an event loop. Every thread except this one is allowed to call `run`."""
 
     def __init__(self) -> None:
         self._loop = asyncio.new_event_loop()
-        # A daemon, so that a script ends even if it never closed its gateway.
+        # A daemon thread, so that a script can end even if it has not closed its connection.
         self._thread = threading.Thread(target=self._serve, name="mxgw-client", daemon=True)
         self._thread.start()
 
@@ -33,10 +34,10 @@ class LoopThread:
             runner.get_loop().run_forever()
 
     def submit(self, coroutine: Coroutine[Any, Any, T]) -> Future[T]:
-        """Start the coroutine in the loop.
+        """Start the coroutine in the loop, and return a future for its result.
 
         Raises:
-            RuntimeError: called in the loop's own thread, which would wait for itself, or after the loop has ended.
+            RuntimeError: the loop has ended, or the caller runs in the thread of the loop and would wait for itself.
         """
         self._check(coroutine)
         return asyncio.run_coroutine_threadsafe(coroutine, self._loop)
@@ -49,7 +50,11 @@ class LoopThread:
             )
 
     def run(self, coroutine: Coroutine[Any, Any, T]) -> T:
-        """Run the coroutine and return its result. An interrupt (Ctrl-C) cancels the coroutine and is then raised."""
+        """Run the coroutine in the loop, and return its result.
+
+        Ctrl-C cancels the coroutine. KeyboardInterrupt is raised when the coroutine has ended, or after
+        `CANCEL_TIMEOUT_S`.
+        """
         self._check(coroutine)
         finished = threading.Event()
         future = self.submit(_then(coroutine, finished))
@@ -61,7 +66,7 @@ class LoopThread:
             raise
 
     def iterate(self, items: AsyncIterator[T]) -> Iterator[T]:
-        """Yield what an async iterator yields, one step at a time."""
+        """Yield the items of an async iterator. Each item is requested only when the caller needs it."""
         while True:
             try:
                 item = self.run(_step(items))
@@ -70,7 +75,7 @@ class LoopThread:
             yield item
 
     def stop(self) -> None:
-        """End loop and thread, within a few seconds."""
+        """End the loop, and wait some seconds for the end of its thread."""
         self._loop.call_soon_threadsafe(self._loop.stop)
         self._thread.join(_STOP_TIMEOUT_S)
 
@@ -87,24 +92,24 @@ async def _step(items: AsyncIterator[T]) -> T:
 
 
 class Waiter(Generic[T]):
-    """Runs a step again and again, one at a time, and returns the results.
+    """Runs a coroutine function again and again in the loop, for a thread that needs the results one by one.
 
-    When a wait is given up, the step under way goes on, and the next wait returns its result.
+    When `next` times out or is interrupted, the coroutine runs on, and the following call of `next` returns its result.
     """
 
     def __init__(self, loop: LoopThread, step: Callable[[], Coroutine[Any, Any, T]]) -> None:
         self._loop = loop
         self._step = step
-        # The step under way; the loop thread completes it.
+        # The future of the coroutine that runs at present, which the loop completes; None when none runs.
         self._pending: Future[T] | None = None
 
     def next(self, timeout_s: float | None) -> T:
-        """Return the result of the next step, waiting for at most `timeout_s`.
+        """Return the next result. Wait for it at most `timeout_s` seconds, or without limit when it is None.
 
         Raises:
-            TimeoutError: it is not there yet.
-            StopIteration: the step raised StopAsyncIteration or was cancelled.
-            Exception: whatever else the step raised.
+            TimeoutError: the coroutine has no result yet.
+            StopIteration: the coroutine raised StopAsyncIteration or was cancelled.
+            Exception: any other error that the coroutine raised.
         """
         if self._pending is None:
             self._pending = self._loop.submit(self._step())
@@ -115,7 +120,8 @@ class Waiter(Generic[T]):
             self._pending = None
             raise StopIteration from None
         except BaseException as error:
-            # Unless the step itself raised it, this is a timeout or an interrupt of the wait.
+            # When the coroutine did not raise this error, the wait was interrupted or timed out. The coroutine then
+            # still runs, so it is kept for the next call.
             if pending.done() and pending.exception() is error:
                 self._pending = None
             raise
@@ -124,7 +130,7 @@ class Waiter(Generic[T]):
 
 
 class _Shared:
-    """The one loop thread of the process, and how many gateways use it."""
+    """The only LoopThread of the process, and the number of connections that use it."""
 
     lock = threading.Lock()
     thread: LoopThread | None = None
@@ -132,7 +138,7 @@ class _Shared:
 
 
 def acquire() -> LoopThread:
-    """Return the process's loop thread, which the first caller starts. Every call needs one `release`."""
+    """Return the LoopThread of the process, and start it if there is none. Each caller must call `release` later."""
     with _Shared.lock:
         if _Shared.thread is None:
             _Shared.thread = LoopThread()
@@ -141,7 +147,7 @@ def acquire() -> LoopThread:
 
 
 def release() -> None:
-    """Give the loop thread back; the last `release` ends it."""
+    """Report that a caller of `acquire` no longer needs the LoopThread. It ends when nobody needs it any more."""
     with _Shared.lock:
         _Shared.users -= 1
         if _Shared.users == 0 and _Shared.thread is not None:

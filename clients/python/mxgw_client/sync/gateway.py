@@ -1,4 +1,4 @@
-"""The connection without `await`."""
+"""The connection to a gateway, without `await`."""
 
 from __future__ import annotations
 
@@ -30,7 +30,10 @@ def connect(
     timeout_s: float = 30.0,
     max_message_bytes: int = 4 * MIB,
 ) -> Gateway:
-    """Return the gateway at `target`; `with` it to connect. The arguments are those of `mxgw_client.connect`."""
+    """Return a connection to the gateway at `target`. It is opened by `with`.
+
+    The arguments are the same as those of `mxgw_client.connect`.
+    """
     return Gateway(
         asynchronous.connect(
             target,
@@ -45,7 +48,10 @@ def connect(
 
 
 class Gateway:
-    """Like `mxgw_client.Gateway`, without `await`: every method does the same. Threads may share it."""
+    """A connection to a gateway, without `await`. Several threads can use it at the same time.
+
+    Each method does the same as the method of `mxgw_client.Gateway` with the same name.
+    """
 
     def __init__(self, gateway: asynchronous.Gateway) -> None:
         self._gateway = gateway

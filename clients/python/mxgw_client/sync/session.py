@@ -1,4 +1,4 @@
-"""A session without `await`: the same calls, the same names, the same results."""
+"""A session without `await`. Its methods have the names and results of those of `mxgw_client.Session`."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ T = TypeVar("T")
 
 
 class Subscription:
-    """Like `mxgw_client.Subscription`, without `await`."""
+    """The items that one call of `Session.subscribe` added and advised; see `mxgw_client.Subscription`."""
 
     def __init__(self, loop: LoopThread, subscription: asynchronous_bulk.Subscription) -> None:
         self._loop = loop
@@ -75,7 +75,10 @@ class Subscription:
 
 
 class Session:
-    """Like `mxgw_client.Session`, without `await`: every method does the same. Threads may share it."""
+    """A session, without `await`. Several threads can use it at the same time.
+
+    Each method does the same as the method of `mxgw_client.Session` with the same name.
+    """
 
     def __init__(self, loop: LoopThread, session: asynchronous.Session) -> None:
         self._loop = loop
@@ -139,7 +142,8 @@ class Session:
             client_name,
             resume,
             stored=file.stored if file is not None else None,
-            # The synchronous stream keeps the file: the position of the asynchronous one may be a batch ahead.
+            # Only the synchronous stream writes the position file. The asynchronous stream passes on whole batches, so
+            # its position can be a batch ahead of what the application has processed.
             position_file=None,
         )
         return EventStream(self._loop, stream, file)
@@ -290,7 +294,7 @@ class Session:
     ) -> commands_pb2.MxReply:
         return self._run(self._session.invoke(command, timeout_s=timeout_s, request_id=request_id))
 
-    # Bulk calls and conveniences
+    # Bulk calls, and shorter calls for common tasks
 
     def subscribe_bulk(
         self,

@@ -1,4 +1,4 @@
-"""The event stream and the alarm stream as plain iterators."""
+"""The event stream and the alarm stream as iterators, without `await`."""
 
 from __future__ import annotations
 
@@ -18,10 +18,11 @@ from mxgw_client.sync._loop import LoopThread, Waiter
 
 
 class EventStream(Iterator[StreamItem]):
-    """Like `mxgw_client.EventStream`, without `await`. One thread at a time may read.
+    """Events and control frames of one session, in order; see `mxgw_client.EventStream`.
 
-    It fetches at most one batch ahead, so that a reader which stops reading shows as lag at the gateway. An interrupt
-    (Ctrl-C) while it waits loses nothing: iterate again, or resume after `position`.
+    Only one thread at a time is allowed to read. The stream reads at most one batch more than the application has
+    asked for, so that the gateway soon notices when the application stops reading. Ctrl-C while the stream waits loses
+    no events: iterate again, or resume after `position`.
     """
 
     def __init__(
@@ -34,7 +35,7 @@ class EventStream(Iterator[StreamItem]):
         if position_file is not None:
             position_file.close_when_dropped(self)
         self._batch: EventBatch | None = None
-        # The events of the batch that were not handed out yet.
+        # The events of the present batch that the application has not got yet.
         self._views: Iterator[Event] = iter(())
         self._last_event: Event | None = None
         self._position: Position | None = stream.position
@@ -42,21 +43,25 @@ class EventStream(Iterator[StreamItem]):
 
     @property
     def opened(self) -> StreamOpened | None:
-        """See `mxgw_client.EventStream`."""
+        """The StreamOpened that came last, perhaps before a cut; None until the stream was open once."""
         return self._stream.opened
 
     @property
     def is_cut(self) -> bool:
-        """Whether the stream was cut and is not back yet."""
+        """True while the stream is cut and not yet open again; the last values are perhaps out of date."""
         return self._stream.is_cut
 
     @property
     def position(self) -> Position | None:
-        """The position after everything handed to the application so far; see `mxgw_client.EventStream`."""
+        """The position of the last event or control frame that the application got.
+
+        It is None when the application got nothing yet and `start` names no position. It moves as soon as an event is
+        returned, so store it only after the event is processed.
+        """
         return self._position if self._last_event is None else self._last_event.position
 
     def _note(self) -> None:
-        """Write down the position: an application that asks for more has processed what it was handed before."""
+        """Store the position in the position file: whoever asks for the next item has processed the one before."""
         if self._file is not None:
             self._file.note(self.position, snapshot_owed=self._snapshot_owed)
 
@@ -64,12 +69,12 @@ class EventStream(Iterator[StreamItem]):
         return self.next()
 
     def next(self, timeout_s: float | None = None) -> StreamItem:
-        """Return the next event or control frame, waiting for at most `timeout_s`.
+        """Return the next event or control frame. Wait at most `timeout_s` seconds, or without limit when it is None.
 
         Raises:
-            TimeoutError: nothing came; nothing is lost either.
-            StopIteration: the stream was closed here.
-            StreamEnded: it ended for another reason.
+            TimeoutError: nothing came in this time. Nothing is lost, and `next` can be called again.
+            StopIteration: the application closed the stream.
+            MxgwClientError: the stream ended for another reason; in most cases a StreamEnded.
         """
         self._note()
         for event in self._views:
@@ -84,7 +89,10 @@ class EventStream(Iterator[StreamItem]):
         return event
 
     def batches(self) -> Iterator[Frame]:
-        """Iterate over whole batches and control frames; a batch counts as handed out as a whole."""
+        """Iterate over batches of events and control frames.
+
+        `position` moves to the last event of a batch as soon as the batch is returned.
+        """
         self._note()
         batch, last = self._batch, self._last_event
         self._batch, self._views = None, iter(())
@@ -101,7 +109,7 @@ class EventStream(Iterator[StreamItem]):
             yield frame
 
     def _move(self) -> None:
-        """Take over the position of the asynchronous stream, which is after the whole batch that it returned."""
+        """Copy the position of the asynchronous stream, which is the position of the last event that it returned."""
         self._last_event, self._position = None, self._stream.position
         self._snapshot_owed = self._stream.snapshot_owed
 
@@ -109,12 +117,15 @@ class EventStream(Iterator[StreamItem]):
         """End the stream; idempotent.
 
         Raises:
-            PositionFileError: the last position could not be written.
+            PositionFileError: the last position could not be written to the position file.
         """
         self._close(is_done=True)
 
     def _close(self, *, is_done: bool) -> None:
-        """`is_done`: the application has processed the last event it was handed."""
+        """End the stream. `is_done` says whether the application has processed the last event that it got.
+
+        If it has not, the position of that event is not stored in the position file.
+        """
         file, self._file = self._file, None
         position = self.position
         self._batch, self._views = None, iter(())
@@ -139,7 +150,10 @@ class EventStream(Iterator[StreamItem]):
 
 
 class AlarmStream(Iterator[AlarmItem]):
-    """Like `mxgw_client.AlarmStream`, without `await`. One thread at a time may read."""
+    """The alarms of the plant, in order; see `mxgw_client.AlarmStream`.
+
+    Only one thread at a time is allowed to read.
+    """
 
     def __init__(self, loop: LoopThread, stream: asynchronous.AlarmStream) -> None:
         self._loop = loop
@@ -149,24 +163,27 @@ class AlarmStream(Iterator[AlarmItem]):
 
     @property
     def opened(self) -> StreamOpened | None:
-        """See `mxgw_client.AlarmStream`."""
+        """The StreamOpened that came last, perhaps before a cut; None until the stream was open once."""
         return self._stream.opened
 
     @property
     def position(self) -> Position | None:
-        """The position after everything handed to the application so far."""
+        """The position of the last item that the application got.
+
+        It is None when the application got nothing yet and `start` names no position.
+        """
         return self._position
 
     def __next__(self) -> AlarmItem:
         return self.next()
 
     def next(self, timeout_s: float | None = None) -> AlarmItem:
-        """Return the next change or control frame, waiting for at most `timeout_s`.
+        """Return the next alarm change or control frame. Wait at most `timeout_s` seconds; None means without limit.
 
         Raises:
-            TimeoutError: nothing came; nothing is lost either.
-            StopIteration: the stream was closed here.
-            StreamEnded: it ended for another reason.
+            TimeoutError: nothing came in this time. Nothing is lost, and `next` can be called again.
+            StopIteration: the application closed the stream.
+            MxgwClientError: the stream ended for another reason; in most cases a StreamEnded.
         """
         item, self._position = self._steps.next(timeout_s)
         return item
@@ -192,13 +209,19 @@ class AlarmStream(Iterator[AlarmItem]):
 
 
 async def _step(stream: asynchronous.AlarmStream) -> tuple[AlarmItem, Position | None]:
-    """Return what comes next with its position, since the stream may read on before the caller can ask for it."""
+    """Return the next item together with the position of the stream after this item.
+
+    The position is read here, in the thread of the loop, because another step could move it before the caller reads it.
+    """
     item = await anext(stream)
     return item, stream.position
 
 
 def _close_dropped(loop: LoopThread, stream: asynchronous.EventStream | asynchronous.AlarmStream) -> None:
-    """End a stream that was dropped without closing, for example after `break`, in its own thread and not in this."""
+    """Close a stream that the application dropped without closing it, for example after `break`.
+
+    The stream is closed in the thread of the loop. This function does not wait for it.
+    """
     if not sys.is_finalizing():
         with contextlib.suppress(RuntimeError):
             loop.submit(stream.close())

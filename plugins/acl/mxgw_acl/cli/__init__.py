@@ -10,7 +10,7 @@ from mxgw_acl.settings import AclSettings
 
 
 def commands(settings: Callable[[], AclSettings]) -> Sequence[click.Command]:
-    """Return the commands; `settings` is called when a command runs."""
+    """Return the commands of the plugin. Each of them calls `settings` when it runs."""
     from mxgw_acl.cli.keys import keys_group
     from mxgw_acl.cli.operators import operators_group
     from mxgw_acl.cli.tls import tls_group

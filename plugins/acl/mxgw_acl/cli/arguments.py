@@ -1,4 +1,4 @@
-"""Checks the options of `mxgw keys`: scopes, networks, names and patterns."""
+"""Checks of the options of `mxgw keys create`: scopes, networks, names and patterns."""
 
 from __future__ import annotations
 
@@ -11,14 +11,15 @@ from mxgw_acl.keys import Scope
 from mxgw_core.api import check_glob
 from mxgw_core.api.globs import LONGEST_PATTERN
 
-# The largest limits of events per second, and of MiB kept for a session: beyond the means of any gateway.
+# The largest values of --max-rate (events per second) and --max-buffer (MiB). No gateway could reach them.
 MOST_PER_S, MOST_MIB = 1e9, 1024 * 1024
-# The most patterns of one kind: each item that the key names is compared with all of them.
+# How often one option can be given, for example --read or --tag. There is a limit because each item that a client
+# names is compared with all patterns of its key. --certificate has the same limit.
 _MOST_PATTERNS = 100
 
 
 def scopes(ctx: click.Context, param: click.Parameter, value: str) -> frozenset[Scope]:
-    """Return the scopes that the words name."""
+    """Return the scopes from a list of words that are separated by commas."""
     words = [word.strip() for word in value.split(",") if word.strip()]
     known = {scope.value: scope for scope in Scope}
     for word in words:
@@ -30,7 +31,7 @@ def scopes(ctx: click.Context, param: click.Parameter, value: str) -> frozenset[
 
 
 def networks(ctx: click.Context, param: click.Parameter, values: Sequence[str]) -> tuple[str, ...]:
-    """Return the networks in their full form."""
+    """Return the networks as address and prefix length: 10.1.2.3 becomes 10.1.2.3/32."""
     try:
         return tuple(str(ipaddress.ip_network(value, strict=False)) for value in values)
     except ValueError as error:
@@ -38,7 +39,11 @@ def networks(ctx: click.Context, param: click.Parameter, values: Sequence[str]) 
 
 
 def names(ctx: click.Context, param: click.Parameter, values: tuple[str, ...]) -> tuple[str, ...]:
-    """Return patterns of items; refuse those that would make each check of an item slow."""
+    """Return the values of an option that can be given several times, unchanged.
+
+    Refuse values that are empty, too long or not printable, and too many values. The values are names or patterns of
+    items, patterns of tags, or names in client certificates.
+    """
     if len(values) > _MOST_PATTERNS:
         raise click.BadParameter(
             f"{len(values)} are given, {_MOST_PATTERNS} are allowed: use patterns that name more, or several keys",
@@ -56,13 +61,13 @@ def names(ctx: click.Context, param: click.Parameter, values: tuple[str, ...]) -
 
 
 def tag_globs(ctx: click.Context, param: click.Parameter, values: tuple[str, ...]) -> tuple[str, ...]:
-    """Return patterns of tags; "" is for a session without a tag."""
+    """Return the patterns of session tags, unchanged and checked like `globs`. "" allows sessions without a tag."""
     globs(ctx, param, tuple(value for value in values if value != ""))
     return values
 
 
 def globs(ctx: click.Context, param: click.Parameter, values: tuple[str, ...]) -> tuple[str, ...]:
-    """Return patterns that can be matched in few steps."""
+    """Return the patterns unchanged; refuse any that would be slow to match, and all that `names` refuses."""
     try:
         for value in values:
             check_glob(value)

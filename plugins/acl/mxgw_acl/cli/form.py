@@ -1,4 +1,4 @@
-"""Shared by the commands: tables, durations, failures."""
+"""Functions that the commands share: tables, durations, error messages."""
 
 from __future__ import annotations
 
@@ -15,11 +15,15 @@ from mxgw_core.api.errors import MxgwError
 
 _DURATION = re.compile(r"(\d+(?:\.\d+)?)\s*([smhdw])")
 _SECONDS = {"s": 1, "m": 60, "h": 3600, "d": 86_400, "w": 604_800}
-_LONGEST_S = 36_525 * 86_400  # the calendar ends with the year 9999
+# 100 years. The limit keeps times within the calendar, which ends with the year 9999.
+_LONGEST_S = 36_525 * 86_400
 
 
 def duration(ctx: click.Context, param: click.Parameter, value: str | None) -> float | None:
-    """Return the seconds of `90d`, `12h`, `30m`, at most a hundred years; the callback of an option."""
+    """Return the value of an option such as `90d`, `12h` or `30m` in seconds; None when the option is not given.
+
+    A duration of more than 100 years is refused.
+    """
     if value is None:
         return None
     match = _DURATION.fullmatch(value.strip())
@@ -33,7 +37,7 @@ def duration(ctx: click.Context, param: click.Parameter, value: str | None) -> f
 
 @contextmanager
 def told_failures() -> Iterator[None]:
-    """Turn the plugin's own errors into error messages and exit code 1."""
+    """Within the block, turn an `MxgwError` into an error message on the terminal and exit code 1."""
     try:
         yield
     except MxgwError as error:
@@ -41,10 +45,10 @@ def told_failures() -> Iterator[None]:
 
 
 def write_record(audit: AuditLog, record: AuditRecord) -> None:
-    """Record what was done.
+    """Write a record of a completed change to the audit log.
 
     Raises:
-        click.ClickException: it could not be recorded; the text says so.
+        click.ClickException: the record could not be written. The text says that the change was made all the same.
     """
     try:
         audit.write(record)
@@ -60,17 +64,20 @@ def show_json(document: object) -> None:
 
 
 def show_table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
-    """Print columns that are as wide as their widest text."""
+    """Print a table; each column is as wide as its widest cell."""
     widths = [max(len(row[column]) for row in (header, *rows)) for column in range(len(header))]
     for row in (header, *rows):
         click.echo("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip())
 
 
 def moment(seconds: float | None) -> str | None:
-    """Return a time for people and programs; a stored time beyond the calendar is shown as a number."""
+    """Return a time (seconds since 1970) as ISO 8601 text in UTC; None for None.
+
+    A stored time that the calendar does not have is returned as a number of seconds.
+    """
     if seconds is None:
         return None
     try:
         return datetime.fromtimestamp(seconds, UTC).isoformat(timespec="seconds")
-    except (OverflowError, ValueError, OSError):  # which one is the platform's choice
+    except (OverflowError, ValueError, OSError):  # The error for a time beyond the calendar depends on the platform.
         return f"{seconds:g} s after 1970"

@@ -1,4 +1,4 @@
-"""`mxgw keys`: create, list, show, rotate, revoke."""
+"""`mxgw keys`: commands that create, list, show, rotate and revoke API keys."""
 
 from __future__ import annotations
 
@@ -37,11 +37,11 @@ out_option = click.option(
 
 
 def keys_group(settings: Callable[[], AclSettings]) -> click.Group:
-    """Return the group; `settings` is called when a command runs."""
+    """Return the group of commands `mxgw keys`; each command calls `settings` when it runs."""
 
     @contextmanager
     def opened(action: str) -> Iterator[tuple[KeyStore, Callable[[str, str], None]]]:
-        """Yield the store, and a function that records a change in the audit log."""
+        """Yield the key store, and a function that records a change in the audit log: `record(key_id, detail)`."""
         with told_failures():
             chosen = settings()
             store = KeyStore(chosen.directory)
@@ -73,7 +73,8 @@ def keys_group(settings: Callable[[], AclSettings]) -> click.Group:
     def keys() -> None:
         """API keys of clients.
 
-        Works on the key database itself, beside a running gateway or without one; changes count within seconds.
+        The commands change the key database itself, whether a gateway is running or not. A running gateway applies a
+        change within seconds.
         """
 
     @keys.command(
@@ -160,10 +161,10 @@ def keys_group(settings: Callable[[], AclSettings]) -> click.Group:
         out: Path | None,
         as_json: bool,
     ) -> None:
-        """Create a key for the client NAME and show it, once: only a hash of it is kept.
+        """Create a key for the client NAME. The key is shown once, because only a hash of it is stored.
 
-        In a GLOB, * stands for any characters and ? for one; case does not count. Without --read and --write options a
-        key is not limited to certain items.
+        In a GLOB, * stands for any number of characters and ? for one character; upper and lower case are the same. A
+        key without --read, --read-below, --write and --write-below is not limited to certain items.
         """
         if not name.isprintable() or not 0 < len(name) <= 64:
             raise click.BadParameter("a name has 1 to 64 printable characters", param_hint="NAME")
@@ -193,7 +194,7 @@ def keys_group(settings: Callable[[], AclSettings]) -> click.Group:
                 record(key.id, f"{key.name}: {' '.join(sorted(scope.value for scope in key.scopes))}")
                 _write(text, out)
             except (OSError, click.ClickException) as error:
-                # The key could not be handed over, so it must not be valid.
+                # Nobody got the key, so it must not stay valid.
                 store.revoke(key.id)
                 raise click.ClickException(f"{_why(error)}. Key {key.id} was made, and is revoked again.") from None
         _hand_over(key, text, out, as_json=as_json)
@@ -201,7 +202,7 @@ def keys_group(settings: Callable[[], AclSettings]) -> click.Group:
     @keys.command("list", cls=Command, short_help="List all keys.")
     @json_option
     def list_keys(as_json: bool) -> None:
-        """List all keys: what each may do, how it stands, when it was used last. No secrets: there are none."""
+        """List all keys: their scopes, whether they are valid, and when each was used last. Secrets are not stored."""
         with opened("keys list") as (store, _):
             found, uses = store.keys(), store.uses()
         if as_json:
@@ -230,7 +231,7 @@ def keys_group(settings: Callable[[], AclSettings]) -> click.Group:
     @click.argument("key_id", metavar="KEY")
     @json_option
     def show(key_id: str, as_json: bool) -> None:
-        """Show everything about one key but its secret, which is not kept."""
+        """Show everything about one key except its secret, which is not stored."""
         with opened("keys show") as (store, _):
             document = _document(store.key(key_id), store.uses().get(key_id))
         if as_json:
@@ -259,7 +260,10 @@ def keys_group(settings: Callable[[], AclSettings]) -> click.Group:
     @out_option
     @json_option
     def rotate(key_id: str, old_lives: float, out: Path | None, as_json: bool) -> None:
-        """Give a key a new secret and show it, once. Id, scopes and sessions stay; at most two secrets live."""
+        """Give a key a new secret. The new key text is shown once.
+
+        The id, the scopes and the sessions of the key stay as they are. At most two secrets of a key are valid.
+        """
         _check_place(out)
         with opened("keys rotate") as (store, record):
             key, text = store.rotate(key_id, old_lives)
@@ -267,7 +271,7 @@ def keys_group(settings: Callable[[], AclSettings]) -> click.Group:
             try:
                 _write(text, out)
             except OSError as error:
-                # Otherwise the new secret would be lost unnoticed.
+                # The new secret is lost, because it is stored nowhere. The administrator has to rotate the key again.
                 raise click.ClickException(
                     f"{_why(error)}. The secret was made but nobody has it: mxgw keys rotate {key.id} --old-lives 0s"
                 ) from None
@@ -288,7 +292,7 @@ def keys_group(settings: Callable[[], AclSettings]) -> click.Group:
     @click.option("--yes", is_flag=True, help="Do not ask.")
     @json_option
     def revoke(key_id: str, closes: bool | None, yes: bool, as_json: bool) -> None:
-        """End a key for good. A running gateway refuses it, and ends its streams, within seconds."""
+        """Revoke a key for good. A running gateway refuses the key and ends its streams within seconds."""
         with opened("keys revoke") as (store, record):
             key = store.key(key_id)
             if not yes:
@@ -306,7 +310,7 @@ def keys_group(settings: Callable[[], AclSettings]) -> click.Group:
 
 
 def _check_place(out: Path | None) -> None:
-    """Refuse a file that could not be written, before the key is created."""
+    """Refuse a value of --out that could not be written, before anything is changed."""
     if out is None:
         return
     if out.exists():
@@ -327,7 +331,7 @@ def _why(error: OSError | click.ClickException) -> str:
 
 
 def _hand_over(key: Key, text: KeyText, out: Path | None, *, as_json: bool) -> None:
-    """Show the one copy of the key, or say in which file it is."""
+    """Print the key, or the name of the file that has the key."""
     if as_json:
         show_json({**_document(key, None), **({"key": text.text()} if out is None else {"file": str(out)})})
         return
@@ -378,7 +382,7 @@ def _facts(document: dict[str, Any]) -> Iterator[tuple[str, str]]:
                 until = f", until {secret['expires_at']}" if secret["expires_at"] else ""
                 yield "secret", f"of {secret['created_at']}{until}"
         else:
-            # The empty tag is one that a key may set: it must not look like an empty list.
+            # A key can have the empty tag among its tags. It is shown as '', because it would look like an empty list.
             yield (
                 fact.replace("_", " "),
                 ", ".join(str(one) or "''" for one in value) if isinstance(value, list) else str(value),

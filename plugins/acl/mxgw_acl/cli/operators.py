@@ -1,4 +1,4 @@
-"""`mxgw operators`: end the logins of a person."""
+"""`mxgw operators logout`: ends the dashboard logins of a person."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from mxgw_core.api.cli import Command, Group
 
 
 def operators_group(settings: Callable[[], AclSettings]) -> click.Group:
-    """Return the group; `settings` is called when a command runs."""
+    """Return the group of commands `mxgw operators`; each command calls `settings` when it runs."""
 
     @click.group(
         cls=Group,
@@ -24,12 +24,15 @@ def operators_group(settings: Callable[[], AclSettings]) -> click.Group:
         examples=[("mxgw operators logout anna", "every login of anna is over within seconds")],
     )
     def operators() -> None:
-        """People at the dashboard. Who they are is in the directory; what is here are their logins."""
+        """Logins of operators at the dashboard. The operators themselves are managed in the LDAP directory."""
 
     @operators.command(cls=Command, short_help="End all logins of a person.")
     @click.argument("user")
     def logout(user: str) -> None:
-        """End all logins of USER, streams included. Who is still in the directory may log in again."""
+        """End all logins of USER, and the streams of these logins.
+
+        A person who is still in the LDAP directory can log in again.
+        """
         with told_failures():
             chosen = settings()
             store = KeyStore(chosen.directory)

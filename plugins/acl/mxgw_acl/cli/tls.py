@@ -1,4 +1,4 @@
-"""`mxgw tls init`: a certificate authority of one's own, to begin with."""
+"""`mxgw tls init`: makes a certificate authority and certificates, for sites that have no certificate authority."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ from mxgw_core.api.cli import Command, Group
 
 
 def tls_group() -> click.Group:
-    """Return the group."""
+    """Return the group of commands `mxgw tls`."""
 
     @click.group(cls=Group, name="tls", short_help="Make certificates for a gateway and its clients.")
     def tls() -> None:
-        """Certificates for TLS. A site with a certificate authority uses its own instead."""
+        """Certificates for TLS. A site that has its own certificate authority does not need these commands."""
 
     @tls.command(
         cls=Command,
@@ -38,10 +38,11 @@ def tls_group() -> click.Group:
     @click.option("--days", type=click.IntRange(1, 3650), default=365, show_default=True, help="Life of certificates.")
     @click.option("--json", "as_json", is_flag=True, help="Print JSON, and nothing else on stdout.")
     def init(directory: Path, hosts: tuple[str, ...], clients: tuple[str, ...], days: int, as_json: bool) -> None:
-        """Make a certificate authority, a certificate for the gateway, and say how to use them.
+        """Make a certificate authority (CA) and a certificate for the gateway, and print how to use them.
 
-        The CA's private key stays in the directory and is as secret as all that it vouches for. Run it again before
-        the certificates expire: the gateway takes new ones without a restart.
+        The CA's private key stays in the directory. Keep it secret: whoever has it can make certificates that clients
+        and gateway trust. Run this command again before the certificates expire: the gateway reads new certificates
+        without a restart.
         """
         try:
             from mxgw_acl.certificates import init_tls

@@ -1,4 +1,4 @@
-"""The directory of operators over LDAP. Only this package imports ldap3."""
+"""Implements the directory of operators with LDAP. Only this package imports ldap3."""
 
 from mxgw_acl.ldap.directory import LdapDirectory
 

@@ -1,7 +1,9 @@
-"""Connections to directory servers: encrypted from the first byte, limited in time, and never following referrals.
+"""Connections to LDAP servers, with time limits and without following referrals.
 
-Several defaults of ldap3 are unsafe (certificates are not checked, credentials are sent to whatever server a referral
-names, nothing times out; docs/reference/security.md#ldap-defaults), so every option is set here.
+Each connection is encrypted before credentials are sent, unless the setting `insecure` is on.
+
+Several defaults of ldap3 are unsafe: certificates are not checked, credentials are sent to any server that a referral
+names, and there are no timeouts (docs/reference/security.md#ldap-defaults). So every option is set here.
 """
 
 from __future__ import annotations
@@ -25,7 +27,7 @@ _REFERRAL = 10
 
 
 class ServerFailed(Exception):
-    """One server could not answer; another one may."""
+    """One server could not answer. Another server can be asked instead."""
 
 
 class WrongCredentials(Exception):
@@ -34,18 +36,18 @@ class WrongCredentials(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Entry:
-    """One entry that was found. Attribute names are lower case; values are as the server sent them."""
+    """One entry of the directory. Attribute names are in lower case; values are the bytes that the server sent."""
 
     dn: str
     attributes: dict[str, list[bytes]]
 
     def texts(self, name: str) -> list[str]:
-        """Return the values of an attribute; none when the entry does not have it."""
+        """Return the values of an attribute as texts; an empty list when the entry does not have the attribute."""
         return [value.decode("utf-8", "replace") for value in self.attributes.get(name, ())]
 
 
 class _StrictTls(ldap3.Tls):  # type: ignore[misc]  # ldap3 has no types
-    """Checks certificate and host name with Python's own ssl module, for IP addresses too."""
+    """Checks the server's certificate and its host name or IP address with Python's ssl module instead of ldap3."""
 
     def __init__(self, context: ssl.SSLContext) -> None:
         super().__init__(validate=ssl.CERT_REQUIRED)
@@ -59,13 +61,13 @@ class _StrictTls(ldap3.Tls):  # type: ignore[misc]  # ldap3 has no types
 
 @dataclass(slots=True)
 class Budget:
-    """The connections of one login, so that any thread can break them when its time is over."""
+    """The open connections of one login or lookup. Any thread can break them when the time limit has passed."""
 
     connections: list[Any] = field(default_factory=list)
     is_over: bool = False
 
     def cut(self) -> None:
-        """Break every connection; calls that wait for an answer fail."""
+        """Shut down every connection, so that calls which wait for an answer fail at once."""
         self.is_over = True
         for connection in list(self.connections):
             found = connection.socket
@@ -75,13 +77,13 @@ class Budget:
 
 
 class Connector:
-    """Opens connections as the settings say."""
+    """Opens connections to LDAP servers with the encryption and the timeouts of the settings."""
 
     def __init__(self, settings: LdapSettings) -> None:
-        """Read the CA file.
+        """Read the CA file of the settings.
 
         Raises:
-            SettingsError: it cannot be used.
+            SettingsError: the CA file cannot be used.
         """
         self._settings = settings
         self._tls = None if settings.insecure else _StrictTls(_context(settings.ca_file))
@@ -90,14 +92,14 @@ class Connector:
     def bound(
         self, url: str, dn: str, password: str, budget: Budget, *, receive_timeout_s: float | None = None
     ) -> Iterator[Connected]:
-        """Yield a connection to one server that is bound as `dn`; an empty `dn` binds anonymously.
+        """Yield a connection to one server that is logged in (bound) as `dn`; anonymously when `dn` is empty.
 
         Raises:
             ServerFailed: the server cannot be reached, is not trusted, refuses, or is too slow.
             WrongCredentials: the server does not accept the credentials.
         """
         if dn and not password:
-            raise WrongCredentials  # that bind would succeed, anonymously
+            raise WrongCredentials  # A bind with an empty password would succeed as an anonymous bind.
         settings = self._settings
         server = ldap3.Server(
             url, tls=self._tls, get_info=ldap3.NONE, connect_timeout=math.ceil(settings.connect_timeout_s)
@@ -133,7 +135,7 @@ class Connector:
             sockets.append(connection.socket)
             with suppress(LDAPException, OSError):
                 connection.unbind()
-            # After some failures ldap3 leaves connections open.
+            # After some failures ldap3 does not close the socket.
             for opened in sockets:
                 if opened is not None:
                     opened.close()
@@ -141,7 +143,7 @@ class Connector:
 
 @dataclass(frozen=True, slots=True)
 class Connected:
-    """A bound connection."""
+    """A connection that is logged in (bound) and can search."""
 
     url: str
     _connection: Any
@@ -149,7 +151,9 @@ class Connected:
     def search(
         self, base: str, wanted: str, attributes: Sequence[str], *, whole_tree: bool = True, limit: int = 0
     ) -> list[Entry]:
-        """Return the entries that match the filter; `whole_tree` False searches `base` alone.
+        """Return the entries at and below `base` that match the filter `wanted`, at most `limit` of them (0: all).
+
+        When `whole_tree` is False, only the entry `base` itself is searched.
 
         Raises:
             ServerFailed: the server could not answer.
@@ -166,7 +170,7 @@ class Connected:
         return [
             Entry(found["dn"], {name.lower(): list(values) for name, values in found["raw_attributes"].items()})
             for found in response or ()
-            # References to other servers are among the entries; they are not followed.
+            # The response can also contain references to other servers, which are not followed.
             if found["type"] == "searchResEntry"
         ]
 

@@ -1,4 +1,4 @@
-"""Logins and look-ups at the directory servers of the settings, each within its time limit."""
+"""Logins and lookups with the LDAP servers of the settings, each within the time limit of the settings."""
 
 from __future__ import annotations
 
@@ -25,20 +25,21 @@ log = logging.getLogger(__name__)
 
 ResultT = TypeVar("ResultT")
 
-# For this time, a server that failed is asked after all others.
+# For this time after a failure, a server is asked only when all other servers have failed too.
 _AVOIDED_S = 30.0
-# Simultaneous logins; further ones wait, within their time.
+# The largest number of simultaneous logins and lookups. Further ones wait; the wait is part of their time limit.
 _AT_ONCE = 4
 _MEMBER_OF = "memberof"
-# "uid" in (uid={user}) and in uid={user},ou=people; attribute names as RFC 4512 has them, without options.
+# Finds the attributes that are compared with the user's name, for example "uid" in the filter (uid={user}) or in the DN
+# uid={user},ou=people. Attribute names are written as in RFC 4512, without options.
 _COMPARED = re.compile(r"([A-Za-z][A-Za-z0-9-]*)={user}(?=[),+]|$)")
 
 
 class LdapDirectory:
-    """Implements `Directory` over LDAP; any thread may call."""
+    """Implements `Directory` with LDAP. Any thread can call the methods."""
 
     def __init__(self, settings: LdapSettings, *, clock: Callable[[], float] = time.monotonic) -> None:
-        """Prepare connections; none is opened yet.
+        """Prepare connections to the servers, but do not open any.
 
         Raises:
             SettingsError: the CA file cannot be used.
@@ -46,18 +47,19 @@ class LdapDirectory:
         self._settings = settings
         self._clock = clock
         self._connector = Connector(settings)
-        # The attributes with which the filter or the DN compares the name.
+        # The names of the attributes that the user filter or the user's DN compares with the typed name.
         where = settings.user_filter if settings.user_base else settings.user_dn
         self._named_by = tuple(dict.fromkeys(_COMPARED.findall(where)))
         self._workers = ThreadPoolExecutor(_AT_ONCE, thread_name_prefix="acl-ldap")
         self._lock = threading.Lock()
         self._open: list[Budget] = []
         self._failed_at: dict[str, float] = {}
-        # By folded DN: the time until which it is valid, and the groups.
+        # Remembered groups. Key: the folded DN of a person. Value: the time until which the groups are valid, and the
+        # groups.
         self._groups: dict[str, tuple[float, Sequence[str]]] = {}
 
     def close(self) -> None:
-        """Break all connections in use, and return without waiting."""
+        """Break all connections that are in use, and return without waiting for their threads."""
         with self._lock:
             budgets = list(self._open)
         self._workers.shutdown(wait=False, cancel_futures=True)
@@ -65,7 +67,7 @@ class LdapDirectory:
             budget.cut()
 
     def authenticate(self, user: str, password: str) -> Person | None:
-        """Return the person who logs in; None when name or password are wrong.
+        """Return the person with this name and password; None when the name or the password is wrong.
 
         Raises:
             DependencyUnavailable: no server answered.
@@ -88,7 +90,7 @@ class LdapDirectory:
         return self._ask_servers(ask)
 
     def resolve(self, user: str) -> Person | None:
-        """Return a person with the groups as of now; None when there is no such name.
+        """Return the person with this name and the groups of this moment; None when the directory has no such person.
 
         Raises:
             DependencyUnavailable: no server answered, or the settings have no service account.
@@ -109,7 +111,7 @@ class LdapDirectory:
 
         return self._ask_servers(ask)
 
-    # one server
+    # requests to one server
 
     def _authenticate_directly(self, url: str, user: str, password: str, budget: Budget) -> Person | None:
         dn = self._settings.user_dn.replace("{user}", escape_rdn(user))
@@ -131,7 +133,7 @@ class LdapDirectory:
         )
 
     def _entry(self, connected: Connected, user: str) -> Entry | None:
-        """Return the user's entry; None when there is none, or more than one."""
+        """Return the user's entry; None when the directory has no such entry, or more than one."""
         settings = self._settings
         if settings.user_base:
             wanted = settings.user_filter.replace("{user}", escape_filter_chars(user))
@@ -159,9 +161,9 @@ class LdapDirectory:
         return Person(self._name(entry, user), entry.dn, groups)
 
     def _name(self, entry: Entry, typed: str) -> str:
-        """Return the name of a person for `resolve`, the same for every way in which it may be typed."""
+        """Return the name of a person that `resolve` accepts. It is the same for every spelling that can be typed."""
         for attribute in self._named_by:
-            # Any of several values will do, as long as it is the same one each time.
+            # An attribute can have several values. Sorting makes sure that each login gets the same value.
             if values := sorted(entry.texts(attribute.lower())):
                 return values[0]
         return unicodedata.normalize("NFKC", typed).casefold()
@@ -170,10 +172,10 @@ class LdapDirectory:
         with self._lock:
             self._groups.pop(dn.casefold(), None)
 
-    # all servers
+    # choosing the server
 
     def _ask_servers(self, ask: Callable[[str, Budget], ResultT]) -> ResultT:
-        """Ask the servers one after the other until one answers, all within the time of a login.
+        """Call `ask` for one server after the other, and return the first answer; all within `login_timeout_s`.
 
         Raises:
             DependencyUnavailable: no server answered.
@@ -188,7 +190,7 @@ class LdapDirectory:
             raise DependencyUnavailable(
                 f"the directory did not answer within {self._settings.login_timeout_s:g} s", retry_after_s=5.0
             ) from None
-        except RuntimeError as error:  # the executor was shut down
+        except RuntimeError as error:  # The thread pool was shut down by `close`.
             raise DependencyUnavailable("the gateway is shutting down") from error
         finally:
             budget.cut()
@@ -208,7 +210,7 @@ class LdapDirectory:
                 if not budget.is_over:
                     log.warning("directory server %s", error)
             except WrongCredentials:
-                # A user's wrong password was handled before; so this is the service account.
+                # `ask` handles the wrong password of a user, so here the password of the service account is wrong.
                 problems.append(f"{url}: the service account was refused (plugins.acl.ldap.service_dn)")
                 log.warning("directory server %s", problems[-1])
             else:

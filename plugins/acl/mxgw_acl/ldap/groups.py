@@ -1,7 +1,11 @@
-"""The groups of a person: those of the entry, those that contain other groups, and Active Directory's two ways.
+"""Finds the groups of a person. The setting `groups` chooses between four ways.
 
-Source: MS-ADTS 3.1.1.3.4.4.3 (the rule LDAP_MATCHING_RULE_IN_CHAIN) and 3.1.1.4.5.19 (tokenGroups: the SIDs of all
-security groups of an entry, nested ones included; only returned by a search for that entry alone).
+Without nested groups, the result is the groups that the person's entry names. With nested groups, it also has the
+groups that contain those groups: they are looked up step by step, or by one of two fast searches that only Active
+Directory has.
+
+Source: MS-ADTS 3.1.1.3.4.4.3 (the rule LDAP_MATCHING_RULE_IN_CHAIN) and 3.1.1.4.5.19 (the attribute tokenGroups has the
+SIDs of all security groups of an entry, nested groups included; only a search for that entry alone returns it).
 """
 
 from __future__ import annotations
@@ -17,22 +21,26 @@ from mxgw_acl.settings import LdapSettings
 
 log = logging.getLogger(__name__)
 
-# supportedCapabilities of Active Directory, and its matching rule that follows memberships up.
+# Two object identifiers (OIDs). The first is a value of supportedCapabilities that only Active Directory has. The
+# second is a matching rule of Active Directory that also finds the groups which contain a person's groups.
 _ACTIVE_DIRECTORY = "1.2.840.113556.1.4.800"
 _IN_CHAIN = "1.2.840.113556.1.4.1941"
 _SIDS = "tokenGroups"
-# More groups than anybody is in: the directory is broken.
+# Nobody is in so many groups: when more are found, the directory has a fault and the search stops.
 _MOST_GROUPS = 5000
 _DNS_PER_SEARCH = 20
 
-# Opens another connection for the same account; the argument is the time limit for one answer, in seconds.
+# A function that opens another connection for the same account. Its argument is the time limit for one answer, in
+# seconds.
 Reconnect = Callable[[float], AbstractContextManager[Connected]]
 
 
 def groups_of(
     connected: Connected, reconnect: Reconnect, dn: str, named: Iterable[str], settings: LdapSettings
 ) -> Sequence[str]:
-    """Return the DNs of all groups of `dn`; `named` are the groups that its own entry names.
+    """Return the DNs of all groups of the person `dn`, found in the way that `settings.groups` says.
+
+    `named` are the DNs of the groups that the person's own entry names.
 
     Raises:
         ServerFailed: the server could not answer.
@@ -43,7 +51,7 @@ def groups_of(
         try:
             groups = _SHORT_WAYS[settings.groups](reconnect, dn, settings)
         except ServerFailed as error:
-            # Too slow or not supported; following the groups one by one works everywhere.
+            # The search was too slow, or the server does not support it. `_nested` works with every server.
             log.info("groups = %s does not work, so nested takes its place: %s", settings.groups, error)
         else:
             if groups is not None:
@@ -58,15 +66,19 @@ def _is_active_directory(connected: Connected) -> bool:
 
 
 def _in_chain(reconnect: Reconnect, dn: str, settings: LdapSettings) -> Sequence[str] | None:
-    """Return the groups; None when there are none, which is also the answer of a server without this rule."""
+    """Return the groups that Active Directory's matching rule finds; None when it finds none.
+
+    A server that does not have the matching rule also finds none.
+    """
     with reconnect(settings.chain_timeout_s) as connected:
         wanted = f"(member:{_IN_CHAIN}:={escape_filter_chars(dn)})"
         return tuple(entry.dn for entry in connected.search(settings.group_base, wanted, ["cn"])) or None
 
 
 def _token_groups(reconnect: Reconnect, dn: str, settings: LdapSettings) -> Sequence[str] | None:
-    """Return the groups below the base by the SIDs of the entry; None when it has no SIDs, which every user should
-    have.
+    """Return the groups below `group_base` whose SIDs are in the tokenGroups of the entry.
+
+    Return None when the entry has no SIDs: every user in Active Directory has some, so the server did not return them.
     """
     with reconnect(settings.chain_timeout_s) as connected:
         entries = connected.search(dn, "(objectClass=*)", [_SIDS], whole_tree=False)
@@ -84,7 +96,8 @@ def _escaped(value: bytes) -> str:
     return "".join(f"\\{byte:02x}" for byte in value)
 
 
-# Active Directory's two ways, each within its own time. On None and ServerFailed, groups are followed one by one.
+# The two fast searches of Active Directory, each with the time limit `chain_timeout_s` for one answer. Key: the value
+# of the setting `groups`. Value: the function. When it returns None or raises ServerFailed, `_nested` is used instead.
 _SHORT_WAYS: Mapping[str, Callable[[Reconnect, str, LdapSettings], Sequence[str] | None]] = {
     "ad_chain": _in_chain,
     "ad_token_groups": _token_groups,
@@ -94,7 +107,7 @@ _SHORT_WAYS: Mapping[str, Callable[[Reconnect, str, LdapSettings], Sequence[str]
 def _nested(connected: Connected, dn: str, named: Iterable[str], settings: LdapSettings) -> Sequence[str]:
     found = {group.casefold(): group for group in named}
     frontier = [dn, *found.values()]
-    # Groups may contain each other in a circle, so each is visited once.
+    # Groups can contain each other in a circle, so each group is looked up only once.
     for _ in range(settings.group_depth):
         above: dict[str, str] = {}
         for start in range(0, len(frontier), _DNS_PER_SEARCH):

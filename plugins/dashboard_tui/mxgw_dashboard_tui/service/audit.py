@@ -1,4 +1,4 @@
-"""The end of the audit log for one administrator: first all of it, then new entries."""
+"""The end of the audit log as one administrator gets it: first the newest `ENTRIES` entries, then each new entry."""
 
 from __future__ import annotations
 
@@ -8,12 +8,12 @@ from mxgw.convert import timestamp_from_ns
 from mxgw.dashboard.v1 import dashboard_service_pb2 as pb
 from mxgw_core.api import AuditEntry
 
-# How many entries are read each time, and so the most in one message.
+# How many entries are read each time, so a message has at most this many entries.
 ENTRIES = 500
 
 
 class NewEntries:
-    """Remembers which entries were sent."""
+    """Finds the entries that were not sent yet, by comparing with the entries of the last call."""
 
     def __init__(self) -> None:
         self._sent: Sequence[AuditEntry] = ()
@@ -28,12 +28,12 @@ class NewEntries:
         for index in range(len(entries) - 1, -1, -1):
             if entries[index] == sent[-1]:
                 return entries[index + 1 :], False
-        # The log was rotated, or grew by more entries than are read at a time.
+        # The last sent entry is missing: the log was rotated, or more than `ENTRIES` entries were added meanwhile.
         return entries, True
 
 
 def entry_message(entry: AuditEntry) -> pb.AuditEntry:
-    """Return an entry as a message."""
+    """Return an entry as a protobuf message."""
     return pb.AuditEntry(
         time=timestamp_from_ns(entry.time_ns),
         actor=entry.actor,

@@ -1,4 +1,4 @@
-"""What happened since the gateway started, in memory: the newest entries, each shown to those who may see it."""
+"""The journal: what happened since the gateway started. It is kept in memory, and only the newest entries are kept."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ class _Kept:
 
 
 class Journal:
-    """A bounded list of entries. Lives in the event loop, as the hooks that write to it do."""
+    """A bounded list of entries, and the sessions that ended lately. Use it in the event loop only."""
 
     def __init__(self, limit: int, clock: Callable[[], int] = time.time_ns) -> None:
         self._entries: deque[_Kept] = deque(maxlen=limit)
@@ -32,7 +32,7 @@ class Journal:
     def add(
         self, kind: pb.JournalKind.ValueType, session: SessionInfo | None, detail: str, operator: str = ""
     ) -> pb.JournalEntry:
-        """Add an entry with the present time."""
+        """Add an entry with the present time, and return it."""
         self._last += 1
         entry = pb.JournalEntry(
             number=self._last,
@@ -47,27 +47,30 @@ class Journal:
         return entry
 
     def remember_ended(self, session: SessionInfo) -> None:
-        """Remember a session that ended, for the list of sessions that ended lately."""
+        """Add a session to the list of sessions that ended lately."""
         self._ended.appendleft(session)
 
     def ended(self, may_see: SessionPredicate) -> list[SessionInfo]:
-        """Return the sessions that ended lately and may be seen, the latest end first."""
+        """Return the sessions that ended lately and that `may_see` allows; the session that ended last is the first."""
         return [session for session in self._ended if may_see(session)]
 
     def ended_session(self, session_id: str) -> SessionInfo | None:
-        """Return a session that ended lately; None when it is not remembered."""
+        """Return the session of this id if it ended lately; otherwise None."""
         return next((session for session in self._ended if session.session_id == session_id), None)
 
     def after(self, number: int, may_see: SessionPredicate, *, administrator: bool) -> Sequence[pb.JournalEntry]:
-        """Return the entries after `number` that may be seen, oldest first.
+        """Return the entries after entry `number` that an operator is allowed to see, oldest first.
 
-        Entries about a session are for those who may see the session; logins and actions of operators are for
-        administrators.
+        An entry about a session is returned only if `may_see` allows the session. Logins and actions of operators are
+        returned only to an `administrator`.
         """
         return list(self._seen(number, may_see, administrator))
 
     def of_session(self, session_id: str, *, administrator: bool) -> Sequence[pb.JournalEntry]:
-        """Return the entries about one session, oldest first. The caller must check whether it may be seen."""
+        """Return the entries about one session, oldest first.
+
+        The caller must check first whether the operator is allowed to see the session.
+        """
         return [
             kept.message
             for kept in self._entries
@@ -77,7 +80,7 @@ class Journal:
         ]
 
     def _seen(self, number: int, may_see: SessionPredicate, administrator: bool) -> Iterator[pb.JournalEntry]:
-        # From the newest backwards, because usually few entries are new.
+        # The search begins at the newest entry, because usually few entries are new.
         newer = []
         for kept in reversed(self._entries):
             if kept.message.number <= number:

@@ -1,7 +1,7 @@
-"""The events of watched sessions: one conflating mirror per session, shared by everybody who watches the session.
+"""The events of watched sessions. Each watched session has one mirror, which all its watchers share.
 
-A mirror exists from the first watcher to the last, whether or not a client streams the session. It costs nothing while
-nobody watches.
+A mirror is an internal, conflating reader of the session's events. It starts with the first watcher and ends with the
+last one. It does not matter whether a client reads the session's events too.
 """
 
 from __future__ import annotations
@@ -24,18 +24,18 @@ log = logging.getLogger(__name__)
 
 # Events that arrive within this time are sent as one message.
 _GATHER_S = 0.05
-# The largest message: nobody can look at more events, so the newest are kept.
+# The limits of one message. A person cannot read more events at once, so only the newest events are kept.
 _MESSAGE_EVENTS = 500
 _MESSAGE_BYTES = 512 * 1024
 _MESSAGE_GAPS = 50
-# A reader that is more messages behind skips the oldest.
+# The most messages that wait for one watcher; when there are more, the oldest message is dropped.
 _READER_MESSAGES = 8
-# Gaps of the mirror alone: a watcher sees fewer events, but no subscriber lost any.
+# Reasons of gaps that only the mirror has: the watchers see fewer events, but no subscriber has lost events.
 _OWN_GAPS = frozenset({GapReason.GAP_REASON_CONFLATED, GapReason.GAP_REASON_QUEUE_DROPPED})
 
 
 class Reader:
-    """The messages for one watcher: bounded; when there are too many, the oldest is dropped."""
+    """The bounded queue of messages for one watcher. When it is full, the oldest message is dropped."""
 
     def __init__(self) -> None:
         self._messages: deque[pb.WatchEventsResponse] = deque()
@@ -44,7 +44,7 @@ class Reader:
         self._error: GatewayError | None = None
 
     def offer(self, message: pb.WatchEventsResponse) -> None:
-        """Add a message; drop the oldest when there are too many."""
+        """Add a message; drop the oldest message when the queue is full."""
         if len(self._messages) == _READER_MESSAGES:
             self._messages.popleft()
             self._skipped += 1
@@ -52,15 +52,15 @@ class Reader:
         self._arrived.set()
 
     def end(self, error: GatewayError) -> None:
-        """Let `next` raise `error` after the messages that are here."""
+        """End the queue: `next` returns the messages that still wait, and then raises `error`."""
         self._error = error
         self._arrived.set()
 
     async def next(self, timeout_s: float) -> pb.WatchEventsResponse | None:
-        """Return the next message; None when none came in time.
+        """Return the next message; None when no message arrived within `timeout_s`.
 
         Raises:
-            GatewayError: the session is over.
+            GatewayError: the session has ended, or its mirror failed.
         """
         if not self._messages and self._error is None:
             self._arrived.clear()
@@ -78,7 +78,7 @@ class Reader:
 
 
 class Mirror:
-    """The mirror of one session."""
+    """The mirror of one session: reads its events, and gives them to the readers of all watchers."""
 
     def __init__(self) -> None:
         self.readers: set[Reader] = set()
@@ -87,9 +87,9 @@ class Mirror:
         self._gaps: list[Gap] = []
         self._left_out = 0
         self._head = 0
-        # Sends everything that arrived within `_GATHER_S`.
+        # The timer that sends all events of the last `_GATHER_S` as one message.
         self._timer: asyncio.TimerHandle | None = None
-        # Runs the mirror; started and cancelled by `Mirrors`.
+        # The task of `run`; `Mirrors` starts and cancels it.
         self.task: asyncio.Task[None] | None = None
 
     @property
@@ -97,7 +97,7 @@ class Mirror:
         return self.task is not None and self.task.done()
 
     async def run(self, seen: Observation, session_id: str, interval_s: float) -> None:
-        """Mirror the session until it is over; then its readers end.
+        """Read the session's events until the session has ended; then end the readers of all watchers.
 
         When the mirror fails, only the watchers of this session get an error. They attach again, which starts a new
         mirror.
@@ -159,7 +159,7 @@ class Mirror:
 
 
 class Mirrors:
-    """The mirrors of all watched sessions; their tasks live in `tasks`, from the first watcher to the last."""
+    """The mirrors of all watched sessions. The mirrors run as tasks of the task group `tasks`."""
 
     def __init__(self, seen: Observation, interval_s: float, tasks: asyncio.TaskGroup) -> None:
         self._seen = seen
@@ -178,7 +178,7 @@ class Mirrors:
 
     @asynccontextmanager
     async def reading(self, session_id: str) -> AsyncIterator[Reader]:
-        """Hold a reader of a session's events from now on."""
+        """Watch a session while the block runs: yield a reader that gets the session's events from now on."""
         mirror = self._mirrors.get(session_id)
         if mirror is None or mirror.is_over:
             mirror = self._mirrors[session_id] = Mirror()

@@ -1,4 +1,4 @@
-"""Who an operator is, and what the role allows. Fails closed: what is not known to be allowed is refused."""
+"""Finds out which operator calls, and checks what the operator's role allows. Everything else is refused."""
 
 from __future__ import annotations
 
@@ -23,8 +23,9 @@ _ROLES = {"administrator": pb.ROLE_ADMINISTRATOR, "viewer": pb.ROLE_VIEWER}
 class Operators:
     """The operators of one gateway.
 
-    If a plugin knows operators, that plugin alone decides, and callers with its tokens have identities of kind
-    "operator". Otherwise callers of this machine are the local operator, with the role of the settings.
+    If a plugin authenticates operators, that plugin alone decides who is an operator; a caller with a token of the
+    plugin has an identity of kind "operator". Without such a plugin, every caller on the gateway's machine is the local
+    operator, whose role is in the settings (`local_role`).
     """
 
     def __init__(
@@ -46,8 +47,8 @@ class Operators:
         """Return the operator who calls.
 
         Raises:
-            Unauthenticated: a login is needed first.
-            AccessDenied: the caller is not an operator, or has no role here.
+            Unauthenticated: the caller must log in first.
+            AccessDenied: the caller is not an operator, or has no role at this gateway.
         """
         operator = as_operator(call.identity)
         if operator is not None:
@@ -67,16 +68,20 @@ class Operators:
         return operator
 
     def sight_of(self, operator: Operator) -> SessionPredicate:
-        """Return which sessions the operator may see now; ask again each time."""
+        """Return a function that says whether the operator is allowed to see a session.
+
+        Rights can change, so call this method again before each use.
+        """
         if operator is self._local:
             return lambda _: True
         return self._gateway.sight_of(operator)
 
     def session(self, operator: Operator, session_id: str) -> SessionInfo:
-        """Return a session, live or ended lately, that the operator may see.
+        """Return the session of this id, which is live or ended lately.
 
         Raises:
-            SessionNotFound: there is none, or the operator may not see it; the two look alike.
+            SessionNotFound: there is no such session, or the operator is not allowed to see it. The text is the same
+                in both cases, so that an operator does not learn which sessions exist.
         """
         info = self._gateway.session(session_id) or self._journal.ended_session(session_id)
         if info is None or not self.sight_of(operator)(info):
@@ -84,10 +89,12 @@ class Operators:
         return info
 
     def administrator(self, call: Call, session_id: str, doing: str) -> tuple[Operator, SessionInfo]:
-        """Return the administrator who is about to act on a session; a refused attempt is added to the journal.
+        """Check that the caller is allowed to act on a session; return the administrator and the session.
+
+        The journal gets an entry when the operator is not an administrator.
 
         Raises:
-            SessionNotFound: as `session`.
+            SessionNotFound: there is no such session, or the operator is not allowed to see it.
             AccessDenied: the operator is not an administrator.
         """
         operator = self.of(call)
@@ -113,15 +120,15 @@ class Operators:
             return f"you may look, not {doing}: that needs the role administrator"
         return f"you may look, not {doing}: that needs plugins.dashboard_tui.local_role = administrator"
 
-    # logging in
+    # logging in and out
 
     async def login(self, user: str, password: str, peer: Peer) -> Operator:
-        """Return the operator, with a token.
+        """Log an operator in; return the operator with a new token.
 
         Raises:
             Unauthenticated: name or password is wrong.
-            TooManyAttempts: by this peer, or for this name.
-            AccessDenied: the operator has no role, or the plugin gave no token.
+            TooManyAttempts: there were too many failed attempts from this peer, or for this name.
+            AccessDenied: the operator has no role at this gateway, or the plugin gave no token.
         """
         if not self.login_required:
             raise AccessDenied("no plugin of this gateway knows operators: there is nothing to log in to")
@@ -139,7 +146,8 @@ class Operators:
         """Return the calling operator as of now, with a new token.
 
         Raises:
-            Unauthenticated: the login is over; its streams are ended now, rather than when the token expires.
+            Unauthenticated: the plugin no longer accepts the operator. The login is ended at once, and so are its
+                streams.
             GatewayError: the plugin could not decide; the present token stays valid.
         """
         operator = self._logged_in(call)
@@ -153,7 +161,7 @@ class Operators:
         return renewed
 
     def _end_streams_of(self, call: Call, renewed: Operator) -> None:
-        """End the streams that the operator opened with another role, because a stream keeps the role of its begin."""
+        """End the streams that the operator opened with other roles; an open stream would keep its old roles."""
         for stream in self._gateway.streams():
             claims = stream.identity.claims
             if (
@@ -167,7 +175,7 @@ class Operators:
         """End the login of the operator who calls.
 
         Raises:
-            AccessDenied: there is no login.
+            AccessDenied: the caller is the local operator, who has no login.
         """
         operator = self._logged_in(call)
         self._gateway.forget_operator(operator)
@@ -181,7 +189,7 @@ class Operators:
 
 
 def role_of(operator: Operator) -> pb.Role.ValueType:
-    """Return the highest role of an operator."""
+    """Return the highest role of an operator; ROLE_UNSPECIFIED when the operator has no role of the dashboard."""
     return max((_ROLES.get(role, pb.ROLE_UNSPECIFIED) for role in operator.roles), default=pb.ROLE_UNSPECIFIED)
 
 

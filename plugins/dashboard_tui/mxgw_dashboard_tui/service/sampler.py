@@ -1,4 +1,7 @@
-"""Samples of the whole gateway, shared by all operators who watch; each operator is sent the part that they may see."""
+"""Takes samples of the whole gateway, which all watching dashboards share.
+
+The service sends each operator only the part of a sample that the operator is allowed to see.
+"""
 
 from __future__ import annotations
 
@@ -14,14 +17,14 @@ from mxgw.v1 import gateway_service_pb2 as gw
 from mxgw.v1.session_service_pb2 import ListSubscribersResponse
 from mxgw_core.api import Gateway, Observation, PluginStatus, SessionInfo
 
-# Requests within this time get the same sample.
+# Requests within this time share one sample.
 _SHARED_S = 0.2
 _GAP_FRAMES, _LOST, _OVERFLOWS = "mxgw_gap_frames_total", "mxgw_events_lost_total", "mxgw_subscriber_overflow_total"
 
 
 @dataclass(frozen=True, slots=True)
 class Sample:
-    """The gateway at one moment."""
+    """The state of the gateway at one moment, with all its sessions."""
 
     as_of_ns: int
     sessions: Sequence[tuple[SessionInfo, pb.SessionRow]]
@@ -30,7 +33,7 @@ class Sample:
 
 
 class Sampler:
-    """Takes a sample on request, but not more often than needed. Costs nothing while nobody asks."""
+    """Takes samples on request. Requests within `_SHARED_S` get the same sample."""
 
     def __init__(self, gateway: Gateway, clock: Callable[[], float] = time.monotonic) -> None:
         self._gateway = gateway
@@ -63,7 +66,7 @@ class Sampler:
 
 
 def row_of(seen: Observation, info: SessionInfo) -> pb.SessionRow | None:
-    """Return the row of a session, live or ended lately; None when it is not known."""
+    """Return a session as a row of the table; None when the gateway does not know the session any more."""
     session = seen.session(info.session_id)
     if session is None:
         return None
@@ -82,7 +85,7 @@ def _add_lag(row: pb.SessionRow, subscribers: ListSubscribersResponse) -> None:
         if duration_to_seconds(subscriber.lag_age) > duration_to_seconds(row.lag_age):
             row.lag_age.CopyFrom(subscriber.lag_age)
     for counter in subscribers.counters:
-        # Conflation that a subscriber asked for is not counted as a loss.
+        # Conflated events are not counted as lost, because the subscriber asked for conflation.
         conflated = counter.labels.get("reason") == "CONFLATED"
         if counter.name == _GAP_FRAMES and not conflated:
             row.gap_frames += counter.value

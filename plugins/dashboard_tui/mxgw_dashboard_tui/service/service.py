@@ -1,4 +1,8 @@
-"""The RPCs of the dashboard. An operator's rights are checked again for every message, so a revocation takes effect."""
+"""The gRPC service of the dashboard.
+
+Streams about sessions check for every message which sessions the operator is allowed to see, so that a revoked right
+ends at once.
+"""
 
 from __future__ import annotations
 
@@ -21,7 +25,7 @@ from mxgw_dashboard_tui.service.operators import Operators, role_of
 from mxgw_dashboard_tui.service.sampler import Sampler, row_of
 from mxgw_dashboard_tui.settings import DashboardSettings
 
-# The scopes of the methods, for a plugin that authorizes by scope; this service checks the role itself as well.
+# Key: method. Value: the role that a plugin that authorizes callers demands. The service checks the role once more.
 SCOPES = {
     "GetAccess": "public",
     "Login": "public",
@@ -39,7 +43,8 @@ SCOPES = {
 _INTERVAL_S = 1.0
 _SHORTEST_S, _LONGEST_S = 0.25, 60.0
 _PAGE, _LARGEST_PAGE = 200, 1000
-# A stream of events sends a message at least this often, and checks again what its operator may see.
+# How long WatchEvents waits for events. After this time the operator's rights are checked again, and the next message
+# is sent even without events.
 _QUIET_S = 2.0
 
 
@@ -60,7 +65,7 @@ class DashboardService:
         self._watchers = 0
         self._audit_watchers = 0
 
-    # access
+    # logging in and out
 
     async def GetAccess(self, request: pb.GetAccessRequest, call: Call) -> pb.GetAccessResponse:
         del request
@@ -98,7 +103,7 @@ class DashboardService:
         self._operators.logout(call)
         return pb.LogoutResponse()
 
-    # looking
+    # streams and lists for the screens
 
     async def WatchGateway(self, request: pb.WatchGatewayRequest, call: Call, stream: ResponseStream) -> None:
         interval_s = _interval(request.interval)
@@ -227,7 +232,7 @@ class DashboardService:
         try:
             new = NewEntries()
             async for _ in _ticks(interval_s):
-                await turn()  # all watchers are due at the same moments
+                await turn()  # all watchers get their ticks at the same moment; this lets other tasks run in between
                 entries = self._gateway.observation.audit_tail(ENTRIES)
                 message = pb.WatchAuditResponse(
                     as_of=timestamp_from_ns(time.time_ns()),
@@ -242,7 +247,7 @@ class DashboardService:
         finally:
             self._audit_watchers -= 1
 
-    # acting
+    # closing sessions and killing workers
 
     async def CloseSession(self, request: pb.CloseSessionRequest, call: Call) -> pb.CloseSessionResponse:
         operator, info = self._operators.administrator(call, request.session_id, "close sessions")
@@ -274,9 +279,10 @@ def _interval(asked: Duration) -> float:
 
 
 async def _ticks(interval_s: float) -> AsyncIterator[tuple[int, float]]:
-    """Yield at once, and then at every multiple of the interval: how many were missed so far, and how late this one is.
+    """Yield once immediately, and then whenever the event loop's clock is a multiple of the interval.
 
-    The multiples are those of the loop's clock, so that all watchers ask at the same moments and share one sample.
+    A tick has the number of multiples that were missed so far, and by how many seconds the tick is late. All watchers
+    with the same interval get their ticks at the same moments, so that they share one sample.
     """
     loop = asyncio.get_running_loop()
     missed, late_s = 0, 0.0

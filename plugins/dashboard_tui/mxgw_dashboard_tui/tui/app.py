@@ -1,4 +1,7 @@
-"""The app: modes, keys, theme. The connection runs beside it, and the screens repaint from the newest view."""
+"""The textual app of the dashboard: its modes, keys and theme.
+
+A source delivers snapshots in a task of its own; the screens repaint from the newest view.
+"""
 
 from __future__ import annotations
 
@@ -26,12 +29,12 @@ from mxgw_dashboard_tui.tui.widgets.grid import Grid
 from mxgw_dashboard_tui.tui.widgets.line import Line
 
 _THEMES = {"dark": "textual-dark", "light": "textual-light"}
-# How long textual may delay the first painting of a screen; its own 50 ms would be half of a response time.
+# The longest delay before textual first paints a screen. Textual's default of 50 ms would be felt as slow.
 _SWITCH_S = 0.005
 
 
 class DashboardApp(App[None]):
-    """Shows a source. `clock` is monotonic seconds; tests can stop it and `wall`."""
+    """Shows the snapshots of a source. `clock` is monotonic, `wall` is the wall clock, both in seconds."""
 
     TITLE = "mxgw"
     CSS_PATH = "dashboard.tcss"
@@ -64,14 +67,14 @@ class DashboardApp(App[None]):
         self.source = source
         self.showing = Showing(clock, wall, f"connecting to {source.name}")
         self.command_names = names()
-        # How many alarms of the plant are shown at most.
+        # The largest number of the plant's alarms that the alarm screen shows.
         self.alarm_rows = alarm_rows
         self._user = user
         self._recorder = recorder
         self._role = pb.ROLE_UNSPECIFIED
         self.theme = _THEMES[theme]
 
-    # what comes in
+    # reports of the source
 
     def on_mount(self) -> None:
         self._run_source()
@@ -81,11 +84,11 @@ class DashboardApp(App[None]):
         await self.source.run(self)
 
     def link_changed(self, link: Link, detail: str) -> None:
-        """See `Listener`."""
+        """Post the new state of the connection to the app. The source calls this, see `Listener`."""
         self.post_message(LinkChanged(link, detail))
 
     def snapshot_arrived(self, snapshot: pb.WatchGatewayResponse) -> None:
-        """See `Listener`."""
+        """Record a snapshot, and post its view to the app. The source calls this, see `Listener`."""
         if self._recorder is not None:
             self._recorder.snapshot(snapshot)
         self.post_message(ViewChanged(self.showing.take(snapshot)))
@@ -94,7 +97,7 @@ class DashboardApp(App[None]):
         self.showing.link, self.showing.link_detail = message.link, message.detail
         if message.link is not Link.LOGIN:
             return
-        # The next login may be that of another person, so nothing that was shown may stay.
+        # Perhaps another person logs in next, so nothing that was shown must stay on the screen.
         self.showing.forget()
         while len(self.screen_stack) > 1 and not isinstance(self.screen, LoginScreen):
             self.screen.dismiss(None)
@@ -103,7 +106,7 @@ class DashboardApp(App[None]):
             self.push_screen(LoginScreen(self.source, self._user, message.detail))
 
     def on_view_changed(self, message: ViewChanged) -> None:
-        # The keys in the footer depend on the role.
+        # The footer shows only the keys that the operator's role allows.
         if message.view.snapshot.role != self._role:
             self._role = message.view.snapshot.role
             self.refresh_bindings()
@@ -111,11 +114,11 @@ class DashboardApp(App[None]):
     # keys and commands
 
     async def on_event(self, event: events.Event) -> None:
-        """Finish one key before the next one is handled.
+        """Finish handling one key before the next key is handled.
 
-        Textual sends a key to the focused widget, and looks it up among the bindings when the widget passes it back.
-        Without this, keys that follow at once would go to the same widget, although the first key may have moved the
-        focus or opened another screen.
+        Textual sends a key to the focused widget, and looks for a binding of the key only when the widget passes it
+        back. A second key that follows quickly would therefore be sent to the same widget, although the first key
+        perhaps moves the focus or opens another screen. So this method runs the binding of a key itself.
         """
         if isinstance(event, events.Key) and not event.is_forwarded:
             self.app_focus = True
@@ -150,12 +153,12 @@ class DashboardApp(App[None]):
             self.notify(str(refusal), severity="warning", markup=False)
 
     async def open_session(self, session_id: str, name: str) -> None:
-        """Show one session in depth. This ends a freeze, because nothing was received of the session before."""
+        """Open the screen of one session. This ends a freeze, because there is no older view of the session to show."""
         self.showing.thaw()
         await self.push_screen(SessionScreen(session_id, name))
 
     async def run_command(self, text: str) -> None:
-        """Run a command of the `:` line or of the palette."""
+        """Run the command that an operator typed in the `:` line or chose in the palette."""
         match find(text):
             case None:
                 self.notify(f"no command {text!r}; ? shows them", severity="warning", markup=False)

@@ -1,4 +1,7 @@
-"""Commands by name, for the `:` line and for textual's palette: one for each view, and some of the app itself."""
+"""The commands that operators type in the `:` line or choose in textual's palette.
+
+There is one command for each view, and some commands of the app itself.
+"""
 
 from __future__ import annotations
 
@@ -13,7 +16,7 @@ from mxgw_dashboard_tui.tui.views import VIEWS
 
 
 class Command(NamedTuple):
-    """A command: its name, its meaning, and shorter names."""
+    """A command: its name, what it does, and shorter names for it."""
 
     name: str
     meaning: str
@@ -31,12 +34,15 @@ COMMANDS: Sequence[Command] = (
 
 
 def names() -> list[str]:
-    """Return every name."""
+    """Return the names of all commands."""
     return [command.name for command in COMMANDS]
 
 
 def find(text: str) -> str | None:
-    """Return the name of the command for a text: its name, a shorter name, or the beginning of one name only."""
+    """Return the name of the command that `text` means; None when it means no command, or several commands.
+
+    The text is a name, a shorter name, or the beginning of a name.
+    """
     for command in COMMANDS:
         if text == command.name or text in command.aliases:
             return command.name
@@ -45,7 +51,7 @@ def find(text: str) -> str | None:
 
 
 class DashboardCommands(Provider):
-    """The same commands in textual's palette."""
+    """Offers the commands in textual's palette."""
 
     async def discover(self) -> Hits:
         for command, run in self._runs():

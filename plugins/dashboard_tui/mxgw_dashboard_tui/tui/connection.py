@@ -1,4 +1,7 @@
-"""A gateway as source: one channel and one stream of snapshots, reconnected as long as the dashboard is open."""
+"""A live gateway as the source of the dashboard: one gRPC channel with a stream of snapshots.
+
+After a failure the stream is opened again, as long as the dashboard is open.
+"""
 
 from __future__ import annotations
 
@@ -28,21 +31,22 @@ _M = TypeVar("_M", bound=Message)
 SERVICE = "/mxgw.dashboard.v1.DashboardService"
 
 _CALL_TIMEOUT_S = 10.0
-# When the gateway could not decide about a renewal, it is tried again after this time.
+# When the gateway could not decide whether to renew a token, the renewal is tried again after this time.
 _RENEW_AGAIN_S = 10.0
-# Refusals by the gateway itself, not failures of the connection; trying again changes nothing.
+# Status codes with which the gateway refuses a call. The connection works, and trying again would change nothing.
 _NO = frozenset({grpc.StatusCode.NOT_FOUND, grpc.StatusCode.PERMISSION_DENIED, grpc.StatusCode.UNAUTHENTICATED})
-# How long the end of the dashboard waits for the logout.
+# The longest time that closing the dashboard waits for the logout.
 _GOOD_BYE_S = 1.0
 _FIRST_RETRY_S, _LONGEST_RETRY_S = 0.5, 5.0
-# A stream without messages for so many intervals is treated as broken, even if TCP reports nothing.
+# A stream without messages for this many intervals, and at least this time, is treated as broken, even if TCP reports
+# no error.
 _SILENT_INTERVALS = 5
 _SILENT_AT_LEAST_S = 5.0
 
 
 @dataclass(frozen=True, slots=True)
 class Target:
-    """Which gateway, and how to reach it."""
+    """The address of a gateway, and the files for TLS."""
 
     address: str
     ca: Path | None = None
@@ -51,7 +55,7 @@ class Target:
 
 
 class Connection:
-    """See `Source`. It passes the password on and keeps it nowhere; the token is kept in memory only."""
+    """Implements `Source` for a live gateway. The password is sent and not kept; the token is kept in memory only."""
 
     is_recording = False
 
@@ -61,7 +65,7 @@ class Connection:
         self._channel = _channel(target)
         self._stub: Any = dashboard_service_pb2_grpc.DashboardServiceStub(self._channel)
         self._credentials = Credentials(time.monotonic)
-        # Set by a login; awaited by `run` while one is needed.
+        # Set by `login`; `run` waits for it while the gateway demands a login.
         self._logged_in = asyncio.Event()
 
     @property
@@ -101,7 +105,7 @@ class Connection:
                 link, detail = Link.CUT, "no news from the gateway"
             retry_s = min(_LONGEST_RETRY_S, max(_FIRST_RETRY_S, retry_s * 2))
             listener.link_changed(link, detail)
-            await asyncio.sleep(retry_s * random.uniform(0.8, 1.2))  # noqa: S311 - spreads retries, guards nothing
+            await asyncio.sleep(retry_s * random.uniform(0.8, 1.2))  # noqa: S311 - spreads retries, needs no secrecy
 
     async def _needs_login(self) -> bool:
         answer = await self._stub.GetAccess(
@@ -123,7 +127,7 @@ class Connection:
         finally:
             call.cancel()
 
-    # the login
+    # logging in and out
 
     async def login(self, user: str, password: str) -> None:
         try:
@@ -141,7 +145,7 @@ class Connection:
         try:
             await self.ask(f"{SERVICE}/Logout", pb.LogoutRequest(), pb.LogoutResponse)
         finally:
-            # Also when the gateway cannot be reached: this dashboard must not use the login any more.
+            # The token is forgotten even when the gateway cannot be reached, so that nobody goes on to use this login.
             self._credentials.forget()
 
     async def _stay_logged_in(self) -> None:
@@ -163,7 +167,7 @@ class Connection:
                 if number == self._credentials.number:
                     self._credentials.renew(answer.token, duration_to_seconds(answer.valid_for))
 
-    # calls
+    # calls and streams
 
     def watch_session(self, session_id: str) -> AsyncIterator[pb.WatchSessionResponse]:
         request = pb.WatchSessionRequest(session_id=session_id, interval=duration_from_seconds(self._interval_s))
@@ -198,7 +202,7 @@ class Connection:
                 async with asyncio.timeout(_GOOD_BYE_S):
                     await self.logout()
             except (Refused, TimeoutError):
-                pass  # the gateway cannot be reached: the token expires there by itself
+                pass  # the gateway cannot be reached; the token will expire by itself
         self._credentials.forget()
         await self._channel.close()
 
@@ -261,14 +265,14 @@ def _meaning(error: grpc.aio.AioRpcError) -> tuple[Link, str]:
     said = clean(error.details() or "", 300)
     match error.code():
         case grpc.StatusCode.UNAUTHENTICATED:
-            # The gateway's own text is for programs with API keys.
+            # The gateway's own text does not fit here, because it is about API keys of programs.
             return Link.LOGIN, "your login is over: log in again"
         case grpc.StatusCode.PERMISSION_DENIED:
             return Link.DENIED, said
         case grpc.StatusCode.UNIMPLEMENTED:
             return Link.DENIED, "this gateway has no dashboard: enable its plugin dashboard_tui, or give --connect"
         case grpc.StatusCode.UNAVAILABLE:
-            # gRPC's text about a failed connection ends with the cause.
+            # gRPC's text about a failed connection has the cause after the last colon.
             cause = said.rpartition(": ")[2] if "failed to connect" in said.lower() else said
             return Link.CUT, f"no gateway answers ({cause})" if cause else "no gateway answers"
         case grpc.StatusCode.DEADLINE_EXCEEDED:

@@ -1,18 +1,21 @@
-"""The token of a login: kept in memory only, and renewed long before it expires."""
+"""The token of a login. It is kept in memory only, and renewed long before it expires."""
 
 from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Sequence
 
-# The rest of its life is for further attempts, in case the directory cannot be reached.
+# The share of a token's lifetime after which it is renewed. The rest of the lifetime is for further attempts, in case
+# the gateway cannot reach its directory of operators.
 _RENEW_AT = 0.5
 _NEVER = float("inf")
 
 
 class Credentials:
-    """One login at a time. `number` grows with each login and logout, so that work for an earlier login can be
-    recognised.
+    """The present login, if there is one.
+
+    `number` changes with each login and logout, so that code that waited can see that its login is no longer the
+    present one.
     """
 
     def __init__(self, clock: Callable[[], float]) -> None:
@@ -20,12 +23,12 @@ class Credentials:
         self._token = ""
         self._renew_at = _NEVER
         self.number = 0
-        # Set by every change; awaited by `due`.
+        # Set by every change of the token or of the time to renew it; `due` waits for it.
         self._changed = asyncio.Event()
 
     @property
     def metadata(self) -> Sequence[tuple[str, str]]:
-        """The metadata of a call."""
+        """The gRPC metadata that sends the token with a call; empty when nobody is logged in."""
         return (("authorization", f"Bearer {self._token}"),) if self._token else ()
 
     @property
@@ -33,23 +36,23 @@ class Credentials:
         return bool(self._token)
 
     def begin(self, token: str, valid_s: float) -> None:
-        """Take the token of a new login."""
+        """Store the token of a new login."""
         self.number += 1
         self.renew(token, valid_s)
 
     def renew(self, token: str, valid_s: float) -> None:
-        """Take the next token of the same login. A token without a known life is not renewed."""
+        """Store the next token of the same login. A token whose lifetime is unknown is not renewed."""
         self._token = token
         self._renew_at = self._clock() + valid_s * _RENEW_AT if valid_s > 0 else _NEVER
         self._changed.set()
 
     def postpone(self, seconds: float) -> None:
-        """Renew the token after this time."""
+        """Make `due` return after this time."""
         self._renew_at = self._clock() + seconds
         self._changed.set()
 
     def forget(self) -> None:
-        """Forget the login."""
+        """Forget the token, because the login has ended."""
         if self._token:
             self.number += 1
         self._token = ""
@@ -57,7 +60,7 @@ class Credentials:
         self._changed.set()
 
     async def due(self) -> None:
-        """Return when it is time to renew the token."""
+        """Wait until it is time to renew the token."""
         while True:
             self._changed.clear()
             left_s = None if self._renew_at == _NEVER else self._renew_at - self._clock()

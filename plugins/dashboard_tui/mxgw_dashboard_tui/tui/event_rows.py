@@ -1,4 +1,4 @@
-"""Rows of the event log of one session: events, gaps, and events that the view left out."""
+"""The rows of the table of one session's events. Events, gaps, and notes about events left out have one row each."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ _KINDS = {
 
 
 def event_row(event: e.Event, name: str) -> Row:
-    """Return the row of an event."""
+    """Return the row of an event; `name` is the reference of its item."""
     body = event.WhichOneof("body")
     value, quality, tone = "", "", ""
     match body:
@@ -54,7 +54,7 @@ def event_row(event: e.Event, name: str) -> Row:
 
 
 def gap_row(gap: e.Gap) -> Row:
-    """Return the row of a gap in the event log."""
+    """Return the row of a gap."""
     reason = t.words(e.GapReason.Name(gap.reason), "GAP_REASON_")
     lost = f"{gap.count} events" if gap.count else "an unknown number of events"
     cells = {
@@ -67,7 +67,7 @@ def gap_row(gap: e.Gap) -> Row:
 
 
 def left_out_row(message: pb.WatchEventsResponse) -> Row:
-    """Return the row that says how many events this view left out."""
+    """Return the row that says how many events the dashboard does not show."""
     cells = {
         "time": Cell(t.clock(message.as_of, with_ms=True), "dim"),
         "kind": Cell("…", "dim"),

@@ -1,4 +1,4 @@
-"""Rows as JSON: one row for the clipboard, or all shown rows for a file."""
+"""Writes table rows as JSON: one row for the clipboard, or all shown rows to a file."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from mxgw_dashboard_tui.tui.widgets.grid import Row
 
 
 def document_text(row: Row) -> str:
-    """Return a row as one line of JSON, with everything beyond ASCII escaped."""
+    """Return a row as one line of JSON. All characters beyond ASCII are escaped."""
     document: object = row.document
     if isinstance(document, Message):
         document = MessageToDict(document, preserving_proto_field_name=True)
@@ -23,10 +23,10 @@ def document_text(row: Row) -> str:
 
 
 def write_export(name: str, rows: Sequence[Row]) -> Path:
-    """Write the rows to a new file in the working directory, readable by its owner only; return its path.
+    """Write the rows to a new file in the working directory; return its path. Only the present user can read the file.
 
     Raises:
-        OSError: it cannot be written.
+        OSError: the file cannot be written.
     """
     stamp = datetime.now(UTC).strftime("%Y%m%dT%H%M%S%f")[:-3]
     path = Path.cwd() / f"mxgw-{name}-{stamp}.jsonl"

@@ -1,4 +1,7 @@
-"""Alarms about the gateway itself (not the plant's), found in one snapshot: what an operator should look at."""
+"""Alarms about the gateway itself: finds in a snapshot what an operator should look at.
+
+These are not the alarms of the plant, which `plant_alarms` handles.
+"""
 
 from __future__ import annotations
 
@@ -20,7 +23,7 @@ _RECENT_S = 600.0
 
 @dataclass(frozen=True, slots=True)
 class Alarm:
-    """`severity` is "ALARM" or "warn"; `where` names the session, plugin or "gateway"."""
+    """One alarm. `severity` is "ALARM" or "warn"; `where` is the name of a session or plugin, or "gateway"."""
 
     severity: str
     where: str
@@ -28,7 +31,7 @@ class Alarm:
 
 
 def alarms_of(snapshot: pb.WatchGatewayResponse, lost_per_min: int) -> Sequence[Alarm]:
-    """Return the present alarms and warnings, alarms first."""
+    """Return the alarms and warnings of a snapshot, alarms first."""
     found = [*_gateway(snapshot, lost_per_min), *_sessions(snapshot), *_ended(snapshot)]
     return sorted(found, key=lambda alarm: alarm.severity != "ALARM")
 

@@ -1,4 +1,4 @@
-"""Messages to the app, with frozen values; posted by the source when something arrives."""
+"""The textual messages that are posted to the app when the source reports something."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from mxgw_dashboard_tui.tui.model import Link, View
 
 @dataclass
 class LinkChanged(Message):
-    """The state of the connection changed; `detail` has the reason in words."""
+    """The state of the connection changed; `detail` says why, as text for people."""
 
     link: Link
     detail: str
@@ -19,7 +19,7 @@ class LinkChanged(Message):
 
 @dataclass
 class ViewChanged(Message):
-    """There is a newer view of the gateway."""
+    """A newer view of the gateway exists."""
 
     view: View
 

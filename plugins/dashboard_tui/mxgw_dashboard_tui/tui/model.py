@@ -1,4 +1,4 @@
-"""The dashboard's view of the gateway, made from its messages: immutable, one view per snapshot."""
+"""Makes views of the gateway from the snapshots that it sends. Each snapshot results in one immutable view."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from mxgw_dashboard_tui.tui.gateway_alarms import Alarm, alarms_of
 
 _M = TypeVar("_M", bound=Message)
 
-# Ten minutes at one snapshot a second.
+# How many points the plots can show: ten minutes at one snapshot a second.
 _POINTS = 600
 _SESSION_POINTS = 60
 _JOURNAL = 1000
@@ -37,7 +37,11 @@ class Link(enum.Enum):
 
 @dataclass(frozen=True, slots=True)
 class SessionView:
-    """One session. `rate` is None until there are two snapshots; `rates` are the latest rates, oldest first."""
+    """One session in a view.
+
+    `rate` is in events per second, and None until a second snapshot has arrived. `rates` has the latest rates, oldest
+    first.
+    """
 
     row: pb.SessionRow
     rate: float | None
@@ -47,7 +51,10 @@ class SessionView:
 
 @dataclass(frozen=True, slots=True)
 class Point:
-    """The whole gateway at one snapshot. Counters are totals since the dashboard was started."""
+    """The whole gateway at one snapshot, for plots.
+
+    `lost_events` and `gap_frames` are totals since the dashboard began to watch this run of the gateway.
+    """
 
     at_s: float
     events_per_s: float
@@ -61,14 +68,17 @@ class Point:
 
 @dataclass(frozen=True, slots=True)
 class View:
-    """Everything to show at one moment. `received_at` is this machine's monotonic clock."""
+    """Everything that the screens show at one moment.
+
+    `received_at` is this machine's monotonic clock. `behind_s` says how much later than usual the snapshot arrived.
+    """
 
     snapshot: pb.WatchGatewayResponse
     received_at: float
     behind_s: float
     sessions: Sequence[SessionView]
     points: Sequence[Point]
-    # How many older points were dropped.
+    # How many points older than `points` were dropped.
     points_gone: int
     journal: Sequence[pb.JournalEntry]
     alarms: Sequence[Alarm]
@@ -77,7 +87,7 @@ class View:
 
     @property
     def now_ns(self) -> int:
-        """The gateway's clock at this view, nanoseconds since 1970."""
+        """The gateway's clock when it made the snapshot, in nanoseconds since 1970."""
         return timestamp_to_ns(self.snapshot.as_of)
 
     @property
@@ -85,18 +95,21 @@ class View:
         return self.snapshot.role == pb.ROLE_ADMINISTRATOR
 
     def session(self, session_id: str) -> SessionView | None:
-        """Return one live session; None when it is not there."""
+        """Return a live session by its id; None when there is no such session."""
         return next((view for view in self.sessions if view.row.session.session_id == session_id), None)
 
 
 def own(message: _M) -> _M:
-    """Return a copy to keep, because a part of a message keeps the memory of the whole message."""
+    """Return a copy of a message that is a part of another one.
+
+    Keeping the part itself would keep the memory of the whole outer message.
+    """
     return type(message).FromString(message.SerializeToString())
 
 
 @dataclass(slots=True)
 class _Track:
-    """The values of one session from the last snapshot."""
+    """The values of one session in the last snapshot, to compare the next snapshot with."""
 
     epoch: bytes = b""
     head: int = 0
@@ -108,7 +121,7 @@ class _Track:
 
 
 class Model:
-    """Makes views from snapshots. `clock` is monotonic seconds, `wall` seconds since 1970."""
+    """Makes views from snapshots. `clock` returns monotonic seconds, `wall` seconds since 1970."""
 
     def __init__(self, clock: Callable[[], float], wall: Callable[[], float]) -> None:
         self._clock = clock
@@ -125,7 +138,7 @@ class Model:
         self.view: View | None = None
 
     def take(self, snapshot: pb.WatchGatewayResponse) -> View:
-        """Add a snapshot and return the view."""
+        """Return the view of a new snapshot, and keep what the next view needs."""
         if snapshot.instance_id != self._instance:
             self._begin(snapshot.instance_id)
         known = self._journal[-1].number if self._journal else 0
@@ -153,7 +166,7 @@ class Model:
         return self.view
 
     def _begin(self, instance: str) -> None:
-        """Forget everything: values of another run of the gateway cannot be compared with this one."""
+        """Forget everything, because the values of a new run of the gateway cannot be compared with earlier values."""
         self._instance = instance
         self._tracks.clear()
         self._points.clear()
@@ -163,7 +176,10 @@ class Model:
         self._lost = self._gaps = self._last_ns = 0
 
     def _behind(self, now_ns: int) -> float:
-        """Return how much later this snapshot came than the quickest one; the clocks of the machines may differ."""
+        """Return by how many seconds this snapshot took longer to arrive than the fastest snapshot.
+
+        The clocks of the two machines can differ, so the time that a snapshot takes is not known itself.
+        """
         skew_s = self._wall() - now_ns / 1e9
         self._least_skew_s = skew_s if self._least_skew_s is None else min(self._least_skew_s, skew_s)
         return skew_s - self._least_skew_s
@@ -172,7 +188,7 @@ class Model:
         session = row.session
         track = self._tracks.get(session.session_id)
         if track is None or track.epoch != session.epoch:
-            # Losses from before this dashboard was started do not count for the last minute.
+            # What was lost before the dashboard knew this session is not counted as a loss of the last minute.
             track = _Track(session.epoch, session.head_sequence, now_ns, row.lost_events, row.gap_frames)
             track.rates = deque(maxlen=_SESSION_POINTS)
             self._tracks[session.session_id] = track

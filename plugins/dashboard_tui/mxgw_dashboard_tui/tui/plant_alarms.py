@@ -1,4 +1,4 @@
-"""The plant's alarms, from the frames of AlarmService: active alarms, who reports them, and the latest changes."""
+"""The plant's alarms, collected from the frames of AlarmService: active alarms, their provider, and latest changes."""
 
 from __future__ import annotations
 
@@ -18,22 +18,24 @@ _NEWS = 200
 
 @dataclass(frozen=True, slots=True)
 class News:
-    """One change, as text; `time` is when the gateway learned of it."""
+    """One change of an alarm or of the provider, as text; `time` is when the gateway learned of the change."""
 
     time: Timestamp
     text: str
 
 
 class PlantAlarms:
-    """Takes the frames of one stream after another. Active alarms stay until a later stream has sent all of them anew.
+    """Processes the frames of one stream after another.
+
+    When a stream breaks, the active alarms stay until the next stream has sent a complete snapshot.
 
     Attributes:
-        active: the active alarms by reference.
-        changed: references of alarms that changed or ended since the caller emptied this set.
-        provider: who reports; None while that is unknown.
+        active: the active alarms. Key: reference.
+        changed: references of alarms that changed or ended since the caller last emptied this set.
+        provider: the provider that reports now; None while the provider is unknown.
         news: the latest changes, oldest first.
         news_count: how many changes there were altogether.
-        version: changes whenever there is something to paint.
+        version: grows whenever the screen must be painted again.
     """
 
     def __init__(self) -> None:
@@ -50,7 +52,7 @@ class PlantAlarms:
         self._arriving.clear()
 
     def take(self, message: StreamAlarmsResponse) -> bool:
-        """Take a frame. Return False when only a new stream can tell which alarms are stale."""
+        """Process a frame. Return False when it leaves open which alarms are stale, so that a new stream is needed."""
         is_known = True
         match message.WhichOneof("frame"):
             case "snapshot":

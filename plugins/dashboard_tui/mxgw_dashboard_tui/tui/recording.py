@@ -1,7 +1,8 @@
-"""Recordings of a dashboard: written while watching, and played back as if they were live.
+"""Recordings of a dashboard: snapshots are written to a file while watching, and played back later.
 
-A file has JSON lines: a header, then one object per snapshot with the seconds since the start and the snapshot in
-protobuf's JSON form, so that other tools can read it too. It has names, owners and tags of sessions, but no values.
+Each line of the file is a JSON object. The first line is a header. Each further line has one snapshot in protobuf's
+JSON form, and the seconds since the start of the recording. A recording contains the names, owners and tags of
+sessions, but no values of items.
 """
 
 from __future__ import annotations
@@ -27,11 +28,15 @@ _VERSION = 1
 
 
 class NoRecording(Exception):
-    """The file cannot be played or written; the text says why."""
+    """A recording cannot be read or written; the text says why."""
 
 
 class Recorder:
-    """Appends snapshots to a new file, readable by its owner only."""
+    """Appends snapshots to a new file, which only the present user can read.
+
+    Raises:
+        NoRecording: the file exists already, or cannot be written.
+    """
 
     def __init__(self, path: Path, clock: Callable[[], float]) -> None:
         self._clock = clock
@@ -44,12 +49,12 @@ class Recorder:
         self._write({"format": _FORMAT, "version": _VERSION})
 
     def snapshot(self, snapshot: pb.WatchGatewayResponse) -> None:
-        """Add a snapshot."""
+        """Append a snapshot to the file."""
         document = MessageToDict(snapshot, preserving_proto_field_name=True)
         self._write({"at_s": round(self._clock() - self._began, 3), "snapshot": document})
 
     def close(self) -> None:
-        """End the recording."""
+        """Close the file."""
         self._file.close()
 
     def _write(self, document: dict[str, Any]) -> None:
@@ -58,10 +63,10 @@ class Recorder:
 
 
 def read_recording(path: Path) -> Iterator[tuple[float, pb.WatchGatewayResponse]]:
-    """Yield the snapshots with their seconds since the start; an incomplete last line is left out.
+    """Yield each snapshot with its seconds since the start of the recording; skip an incomplete last line.
 
     Raises:
-        NoRecording: the file cannot be read, or is not a recording.
+        NoRecording: the file cannot be read, is not a recording, or is damaged.
     """
     try:
         with path.open(encoding="utf-8") as file:
@@ -80,7 +85,7 @@ def read_recording(path: Path) -> Iterator[tuple[float, pb.WatchGatewayResponse]
 
 
 class Playback:
-    """A recording as source, played at its original pace. Calls are refused."""
+    """A recording as the source of the dashboard, played at its original speed. It refuses all calls."""
 
     is_recording = True
 

@@ -1,4 +1,4 @@
-"""Puts the dashboard together from its options, runs it, and closes it."""
+"""Runs the dashboard app with the source and the recorder that the options name."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ def run(options: Options) -> None:
     """Show the dashboard until the operator leaves it.
 
     Raises:
-        click.ClickException: a file cannot be used.
+        click.ClickException: a file that the options name cannot be read or written.
     """
     try:
         if options.replay is not None:

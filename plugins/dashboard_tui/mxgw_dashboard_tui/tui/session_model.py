@@ -1,4 +1,4 @@
-"""One watched session: its items with their latest values, and a bounded log of its events."""
+"""What the screen of one session shows: the session's items with their latest values, and its latest events."""
 
 from __future__ import annotations
 
@@ -20,22 +20,22 @@ _LOG_ROWS = 2000
 
 @dataclass(slots=True)
 class Item:
-    """One item: its state from the worker, and its latest data change, which may be newer than the state."""
+    """One item: its state in the worker's list, and its latest data change, which can be newer than that state."""
 
     state: ss.ItemState
     value: e.DataChange | None
     sequence: int
-    # When the worker got the value, by the clock of its machine; 0 for a value from the worker's list.
+    # When the worker received the value, by the clock of the worker's machine; 0 for a value from the worker's list.
     worker_ns: int = 0
 
 
 class SessionModel:
-    """Gets the messages of three streams; the screen reads it."""
+    """Collects details, items and events of one session from the source's messages, for the screen to paint."""
 
     def __init__(self) -> None:
         self.detail: pb.WatchSessionResponse | None = None
         self.received_at: float | None = None
-        # By serial, because handles are used again.
+        # Key: item serial (item handles are used again after a removal).
         self.items: dict[int, Item] = {}
         self.items_at: float | None = None
         self.total_items = 0
@@ -49,7 +49,7 @@ class SessionModel:
 
     @property
     def now_ns(self) -> int:
-        """The gateway's clock when the latest detail was sent, nanoseconds since 1970."""
+        """The gateway's clock when it sent the latest details, in nanoseconds since 1970; 0 before the first."""
         return timestamp_to_ns(self.detail.as_of) if self.detail is not None else 0
 
     @property
@@ -61,11 +61,11 @@ class SessionModel:
         return self.detail is not None and self.detail.row.session.source_health == e.SOURCE_HEALTH_LOST
 
     def take_detail(self, detail: pb.WatchSessionResponse, now: float) -> None:
-        """Replace the detail of the session."""
+        """Replace the details of the session."""
         self.detail, self.received_at = detail, now
 
     def take_items(self, pages: Sequence[pb.ListItemsResponse], now: float) -> None:
-        """Replace the items with the worker's list; newer values from events are kept."""
+        """Replace the items with the worker's list, but keep a value from an event when it is newer."""
         known = self.items
         self.items = {}
         for page in pages:
@@ -81,7 +81,7 @@ class SessionModel:
         self.items_at = now
 
     def take_events(self, message: pb.WatchEventsResponse, now: float) -> None:
-        """Add events to the log, and their values to the items."""
+        """Add rows for gaps and events, and store the new values in the items."""
         self.events_at = now
         for gap in message.gaps:
             self.events.append(gap_row(gap))

@@ -1,4 +1,4 @@
-"""Where the dashboard's data comes from: a gateway, or a recording. Independent of textual."""
+"""The interface to the source of the dashboard's data: a live gateway or a recording. It does not use textual."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ _M = TypeVar("_M", bound=Message)
 
 
 class Refused(Exception):
-    """The gateway refused, or cannot be reached; the text has the reason."""
+    """The gateway refused a call, or cannot be reached; the text says why."""
 
 
 class NotThere(Refused):
-    """What was asked for does not exist, or this operator may not see it; the two look alike."""
+    """The requested object does not exist, or the operator is not allowed to see it; the gateway hides which."""
 
 
 class NotServed(Refused):
@@ -26,7 +26,7 @@ class NotServed(Refused):
 
 
 class Listener(Protocol):
-    """Gets the news of a source; called in the event loop."""
+    """Receives the reports of a source. Its methods are called in the event loop."""
 
     def link_changed(self, link: Link, detail: str) -> None:
         """The state of the connection changed."""
@@ -36,87 +36,90 @@ class Listener(Protocol):
 
 
 class Source(Protocol):
-    """A gateway, or a recording of one."""
+    """A live gateway, or a recording of a gateway."""
 
     @property
     def name(self) -> str:
-        """The name to show: an address, or a file."""
+        """The name to show: the gateway's address, or the file of the recording."""
 
     @property
     def is_recording(self) -> bool:
-        """Whether it is a recording, which refuses calls."""
+        """Whether the source is a recording, which refuses all calls."""
 
     async def run(self, listener: Listener) -> None:
-        """Report news to the listener until cancelled; reconnect after failures."""
+        """Report snapshots and the state of the connection to `listener` until cancelled; reconnect after failures."""
 
     async def login(self, user: str, password: str, /) -> None:
-        """Log in; the listener gets the new state of the connection.
+        """Log in. `run` then reports the new state of the connection to its listener.
 
         Raises:
-            Refused: with the gateway's reason.
+            Refused: the gateway refused the login, or cannot be reached; the text says why.
         """
 
     async def logout(self) -> None:
-        """End the login; the listener gets the new state of the connection.
+        """End the login. `run` then reports the new state of the connection to its listener.
 
         Raises:
             Refused: there is no login, or the gateway cannot be reached.
         """
 
     async def ask(self, method: str, request: Message, answer: type[_M], /) -> _M:
-        """Make a call by its full name, as in "/mxgw.dashboard.v1.DashboardService/ListItems".
+        """Make a call by its full name, for example "/mxgw.dashboard.v1.DashboardService/ListItems".
 
         Raises:
-            Refused: with the gateway's reason; `NotThere` or `NotServed` when that is the reason.
+            NotThere: the requested object does not exist, or the operator has no right to the call.
+            NotServed: the gateway does not have this service.
+            Refused: the call failed in another way; the text says why.
         """
 
     def follow(self, method: str, request: Message, answer: type[_M], /) -> AsyncIterator[_M]:
-        """Yield the responses of a streaming call; raises as `ask`."""
+        """Yield the responses of a streaming call. It raises the same exceptions as `ask`."""
 
     def watch_audit(self) -> AsyncIterator[pb.WatchAuditResponse]:
         """Yield the end of the audit log, and then new entries.
 
         Raises:
-            Refused: with the gateway's reason.
+            Refused: the gateway refused the call, or cannot be reached; the text says why.
         """
 
     def watch_session(self, session_id: str, /) -> AsyncIterator[pb.WatchSessionResponse]:
         """Yield the details of one session until it has ended.
 
         Raises:
-            NotThere: the session does not exist, or may not be seen.
+            NotThere: the session does not exist, or the operator is not allowed to see it.
             Refused: the connection was cut.
         """
 
     def watch_events(self, session_id: str, /) -> AsyncIterator[pb.WatchEventsResponse]:
-        """Yield a session's events; raises as `watch_session`."""
+        """Yield a session's events. It raises the same exceptions as `watch_session`."""
 
     async def list_items(self, session_id: str, page_token: str, /) -> pb.ListItemsResponse:
         """Return a page of a session's items.
 
         Raises:
-            Refused: as `watch_session`.
+            NotThere: the session does not exist, or the operator is not allowed to see it.
+            Refused: the call failed in another way; the text says why.
         """
 
     async def list_settings(self) -> pb.ListSettingsResponse:
-        """Return the settings.
+        """Return the settings of the gateway.
 
         Raises:
-            Refused: with the gateway's reason.
+            Refused: the gateway refused the call, or cannot be reached; the text says why.
         """
 
     async def close_session(self, session_id: str, /) -> None:
-        """End a session in order.
+        """Close a session.
 
         Raises:
-            Refused: with the gateway's reason.
+            Refused: the gateway refused the call, or cannot be reached; the text says why.
         """
 
     async def kill_worker(self, session_id: str, /) -> None:
         """End a session by killing its worker.
 
         Raises:
-            Refused: with the gateway's reason.
+            Refused: the gateway refused the call, or cannot be reached; the text says why.
         """
 
     async def close(self) -> None:

@@ -1,4 +1,4 @@
-"""Numbers and peers' text as they are shown: short, on one line, and unable to change colours or layout."""
+"""Turns numbers, and text from the gateway, into short text on one line that cannot change colours or layout."""
 
 from __future__ import annotations
 
@@ -23,17 +23,17 @@ def clean(text: str, limit: int = 200) -> str:
 
 
 def session_name(session: ss.Session) -> str:
-    """Return the name to show for a session: its client's name, or the beginning of its id."""
+    """Return the name to show for a session: the name of its client, or without one the beginning of the session id."""
     return clean(session.client_name, 40) or short_id(session.session_id)
 
 
 def short_id(session_id: str) -> str:
-    """Return the beginning of a session's id, enough to tell sessions apart."""
+    """Return the first characters of a session id, which are enough to distinguish sessions."""
     return clean(session_id[:8])
 
 
 def count(number: int) -> str:
-    """Return a count in at most five characters: 999, 12.3k, 4.5M."""
+    """Return a count in at most five characters, for example 999, 12.3k or 4.5M."""
     if number < 10_000:
         return str(number)
     for factor, unit in ((1e3, "k"), (1e6, "M"), (1e9, "G")):
@@ -44,7 +44,7 @@ def count(number: int) -> str:
 
 
 def rate(per_s: float | None) -> str:
-    """Return a rate without its unit; - for an unknown one."""
+    """Return a rate without its unit; "-" when the rate is unknown."""
     if per_s is None:
         return UNKNOWN
     if 0 < per_s < 10:
@@ -53,7 +53,7 @@ def rate(per_s: float | None) -> str:
 
 
 def size(number: int) -> str:
-    """Return bytes with a binary unit, - for 0."""
+    """Return a number of bytes with a binary unit, for example 12M; "-" for 0."""
     if not number:
         return UNKNOWN
     value = float(number)
@@ -65,12 +65,12 @@ def size(number: int) -> str:
 
 
 def memory(number: int) -> str:
-    """Return bytes for a sentence, as in 29 MiB; - for 0."""
+    """Return a number of bytes for use in a sentence, for example 29 MiB; "-" for 0."""
     return size(number).replace("K", " KiB").replace("M", " MiB").replace("G", " GiB").replace("T", " TiB")
 
 
 def span(seconds: float | None) -> str:
-    """Return a duration in at most six characters: 0.3s, 12s, 5m12s, 3h04m, 12d3h."""
+    """Return a duration in at most six characters, for example 0.3s, 12s, 5m12s, 3h04m or 12d3h."""
     if seconds is None:
         return UNKNOWN
     if seconds < 10:
@@ -86,7 +86,7 @@ def span(seconds: float | None) -> str:
 
 
 def clock(stamp: Timestamp, *, with_ms: bool = False) -> str:
-    """Return a time of day in UTC."""
+    """Return the time of day in UTC."""
     if not stamp.ByteSize():
         return UNKNOWN
     moment = datetime.fromtimestamp(stamp.seconds, UTC)
@@ -102,12 +102,12 @@ def moment(stamp: Timestamp) -> str:
 
 
 def since(stamp: Timestamp, now_ns: int) -> float | None:
-    """Return the seconds from `stamp` to `now_ns`; None for an unset one."""
+    """Return the seconds from `stamp` to `now_ns`; None when `stamp` is not set."""
     return (now_ns - timestamp_to_ns(stamp)) / 1e9 if stamp.ByteSize() else None
 
 
 def spark(values: Sequence[float], width: int) -> str:
-    """Return the last `width` values as bars between 0 and the largest; the newest is at the right."""
+    """Return the last `width` values as a line of bars, the newest at the right; the largest has the highest bar."""
     shown = list(values)[-width:]
     top = max(shown, default=0.0)
     if top <= 0:
@@ -137,7 +137,10 @@ def value_text(value: MxValue, limit: int = 120) -> str:
 
 
 def state_words(session: ss.Session, detached_s: float | None) -> tuple[str, str]:
-    """Return a word for a session's condition, the worst one if there are several, and its tone."""
+    """Return one word for the condition of a session, and the tone to paint the word in.
+
+    When a session has several conditions, the worst one is returned.
+    """
     if session.state == ss.SESSION_STATE_FAULTED:
         return "FAULTED", "bad"
     if session.state == ss.SESSION_STATE_CLOSED:
@@ -160,12 +163,15 @@ def state_words(session: ss.Session, detached_s: float | None) -> tuple[str, str
 
 
 def words(name: str, prefix: str) -> str:
-    """Return the name of an enum value as words: WORKER_STATE_READY without WORKER_STATE_ is "ready"."""
+    """Return the name of an enum value as words; WORKER_STATE_READY with the prefix WORKER_STATE_ becomes "ready"."""
     return name.removeprefix(prefix).lower().replace("_", " ")
 
 
 def quality_words(quality: int, raw: int) -> tuple[str, str]:
-    """Return a quality as a word, with its number unless it is plain good; and its tone."""
+    """Return a quality as text, and the tone to paint the text in.
+
+    The text is a word and the raw number; a good quality without details is only the word.
+    """
     match quality:
         case 3:
             return ("good" if raw in (0, 192) else f"good {raw}"), "good"

@@ -1,7 +1,7 @@
-"""The views of the dashboard, in one table, from which the keys, the `:` line, the palette and the help are made.
+"""The table of the dashboard's views. The keys, the `:` line, the palette and the help are made from this table.
 
-To add a view, write a screen (a subclass of `BaseScreen` in screens/) and add its row here. It shows the snapshots in
-`Showing`, or the results of calls of its own (`Source.ask`, `Source.follow`).
+To add a view, write a screen (a subclass of `BaseScreen` in screens/) and add an entry to the table. A screen shows the
+snapshots in `Showing`, or the results of calls that it makes (`Source.ask`, `Source.follow`).
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from mxgw_dashboard_tui.tui.screens.settings import SettingsScreen
 
 @dataclass(frozen=True, slots=True)
 class ViewEntry:
-    """One view. Its key is its number in the table; its name is also its command."""
+    """One view. Its number in the table is the key that opens it, and its name is the command that opens it."""
 
     screen: type[BaseScreen]
     meaning: str
@@ -34,7 +34,7 @@ class ViewEntry:
         return self.screen.NAME
 
 
-# At most nine, because the keys are 1 to 9. The dashboard starts with the first.
+# At most nine views, because the keys are 1 to 9. The dashboard starts with the first view.
 VIEWS: Sequence[ViewEntry] = (
     ViewEntry(SessionsScreen, "All sessions in one table", ("s",)),
     ViewEntry(OverviewScreen, "Alarms, rates and losses at a glance", ("o", "pulse")),
@@ -47,7 +47,7 @@ VIEWS: Sequence[ViewEntry] = (
 
 
 def view_bindings() -> Iterator[Binding]:
-    """Yield a key for each view; the footer has room for the first one only."""
+    """Yield the binding of each view's key. Only the first binding is in the footer, and its text covers all views."""
     for number, view in enumerate(VIEWS, 1):
         yield Binding(
             str(number),

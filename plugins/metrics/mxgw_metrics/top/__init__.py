@@ -1,1 +1,1 @@
-"""`mxgw top`: reads the endpoint twice, and shows the difference."""
+"""`mxgw top`: reads the endpoint again and again, and shows what happened between the last two readings."""

@@ -1,4 +1,4 @@
-"""The options of `mxgw top`; the modules that read and show are imported when it runs."""
+"""The options of `mxgw top`. The modules that do the work are imported only when the command runs."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ def _address(context: click.Context, parameter: click.Parameter, text: str) -> A
 
 
 def top_command(settings: MetricsSettings) -> click.Command:
-    """Return the command; by default it reads the endpoint of these settings."""
+    """Return the command `mxgw top`. Without --at it reads the endpoint at the address in `settings`."""
 
     @click.command("top", short_help="Show a gateway's figures on one screen, from its metrics.")
     @click.option(

@@ -1,4 +1,4 @@
-"""One reading of the endpoint: fetched over HTTP, with its samples by name and labels."""
+"""One reading of the endpoint: fetches the metrics over HTTP, and finds samples by name and labels."""
 
 from __future__ import annotations
 
@@ -19,18 +19,18 @@ _MOST_BYTES = 16 * 1024 * 1024
 
 
 class Unreachable(click.ClickException):
-    """Nothing answers; the exit code is that of every command whose gateway cannot be reached."""
+    """Nothing answers at the address. The exit code is the same as in all commands that cannot reach a gateway."""
 
     exit_code = 3
 
 
 class NoMetrics(click.ClickException):
-    """Something answers, but not with the metrics of a gateway."""
+    """A server answers at the address, but not with the metrics of a gateway."""
 
 
 @dataclass(frozen=True, slots=True)
 class Reading:
-    """All samples at one moment: `at_s` is the monotonic clock, `wall_s` the wall clock."""
+    """All samples of the metrics at one moment, which `at_s` (monotonic clock) and `wall_s` (wall clock) name."""
 
     at_s: float
     wall_s: float
@@ -38,10 +38,10 @@ class Reading:
 
     @classmethod
     def of(cls, text: str, at_s: float, wall_s: float) -> Reading:
-        """Return the samples of a page in the text format.
+        """Return a reading of `text`, a page in the text format of Prometheus.
 
         Raises:
-            ValueError: it is not such a page.
+            ValueError: the text is not in this format.
         """
         samples: dict[str, list[tuple[Mapping[str, str], float]]] = {}
         for family in text_string_to_metric_families(text):
@@ -50,33 +50,33 @@ class Reading:
         return cls(at_s, wall_s, samples)
 
     def find(self, name: str, **labels: str) -> Iterator[tuple[Mapping[str, str], float]]:
-        """Yield the samples with these labels."""
+        """Yield labels and value of each sample that has this name and these labels."""
         for own, value in self.samples.get(name, ()):
             if all(own.get(label) == wanted for label, wanted in labels.items()):
                 yield own, value
 
     def value(self, name: str, **labels: str) -> float | None:
-        """Return the sum of the samples with these labels; None when there is none."""
+        """Return the sum of the samples that have this name and these labels; None when there is no such sample."""
         values = [value for _, value in self.find(name, **labels)]
         return sum(values) if values else None
 
     def total(self, name: str, **labels: str) -> float:
-        """Return the sum of the samples with these labels; 0 when there is none."""
+        """Return the sum of the samples that have this name and these labels; 0 when there is no such sample."""
         return self.value(name, **labels) or 0.0
 
     def largest(self, name: str) -> float | None:
-        """Return the largest sample; None when there is none."""
+        """Return the largest sample of this name; None when there is no such sample."""
         return max((value for _, value in self.find(name)), default=None)
 
     def by(self, name: str, label: str, **labels: str) -> dict[str, float]:
-        """Return sums by the values of one label."""
+        """Return the sum of the samples for each value of `label`. Key: the label's value. Value: the sum."""
         sums: dict[str, float] = {}
         for own, value in self.find(name, **labels):
             sums[own.get(label, "")] = sums.get(own.get(label, ""), 0.0) + value
         return sums
 
     def buckets(self, name: str) -> dict[float, float]:
-        """Return a histogram's cumulative counts by bound, of all its labels together."""
+        """Return the buckets of a histogram, added up over all labels. Key: upper bound. Value: cumulative count."""
         counts: dict[float, float] = {}
         for own, value in self.find(f"{name}_bucket"):
             bound = float(own["le"])
@@ -85,14 +85,14 @@ class Reading:
 
 
 def read(address: Address) -> Reading:
-    """Fetch the metrics.
+    """Fetch the metrics from the endpoint at `address`.
 
     Raises:
-        Unreachable: nothing answers there.
-        NoMetrics: the answer is something else.
+        Unreachable: nothing answers at the address.
+        NoMetrics: the answer has no metrics of a gateway.
     """
     url = f"http://{address}/metrics"
-    opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))  # the endpoint is reached without a proxy
+    opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))  # ignore the proxy of the environment
     request = urllib.request.Request(url, headers={"Accept": "text/plain; version=0.0.4"})
     try:
         with opener.open(request, timeout=_TIMEOUT_S) as response:

@@ -1,4 +1,4 @@
-"""The loop of `mxgw top`: read, wait, read, show."""
+"""The loop of `mxgw top`: reads the metrics, waits, reads them again, and shows what happened in between."""
 
 from __future__ import annotations
 
@@ -17,10 +17,11 @@ from mxgw_metrics.top.summary import Summary, summary_of
 
 
 def watch(address: Address, interval_s: float, *, once: bool, as_json: bool) -> None:
-    """Show until Ctrl-C, or `once`.
+    """Show summaries until Ctrl-C; with `once` show one summary and return.
 
     Raises:
-        ClickException: the first reading failed; later readings are tried again.
+        ClickException: a reading failed. On the live screen this is true of the first reading only: a later failure is
+            shown there, and the reading is tried again.
     """
     before = read(address)
     if as_json:
@@ -49,7 +50,10 @@ def _print_json(address: Address, interval_s: float, before: Reading, *, once: b
 
 
 def _plain(pairs: list[tuple[str, object]]) -> dict[str, object]:
-    """Return values that JSON has: a delay beyond the last bound of its histogram becomes "Infinity"."""
+    """Return a dict that JSON can express: an infinite number becomes the string "Infinity".
+
+    A delay is infinite when it is beyond the last bound of its histogram.
+    """
     return {k: "Infinity" if isinstance(v, float) and math.isinf(v) else v for k, v in pairs}
 
 
@@ -57,7 +61,7 @@ def _print_plain(summary: Summary, address: Address) -> None:
     from rich.console import Console
 
     console = Console(markup=False, highlight=False, emoji=False)
-    # A pipe has no width, so lines are not cut there.
+    # A pipe has no width, so lines that go to a pipe are not cut.
     width = console.width if console.is_terminal else 1000
     console.print(screen(summary, str(address), width), soft_wrap=True)
 

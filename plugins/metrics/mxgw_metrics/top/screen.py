@@ -1,4 +1,4 @@
-"""The summary as lines for a terminal of 80 columns and 24 lines."""
+"""Writes a summary as lines that fit a terminal of 80 columns and 24 lines."""
 
 from __future__ import annotations
 
@@ -11,13 +11,14 @@ from rich.text import Text
 from mxgw_metrics.top.summary import Summary
 
 _NAME_WIDTH = 12
-# The thresholds of the alerts in docs/monitoring/alerts.yml.
+# A line is marked when a value is above its limit here. The alerts in docs/monitoring/alerts.yml check the same values
+# with limits of their own.
 _LAG_S, _LOOP_DELAY_S, _STALLED_SHARE = 5.0, 0.5, 0.1
 
 
 @dataclass(frozen=True, slots=True)
 class Line:
-    """One line. One that needs attention has a mark in front, as well as a colour."""
+    """One line of the screen. `is_bad` says that it needs attention; it then gets a mark in front and a colour."""
 
     name: str
     text: str
@@ -25,7 +26,7 @@ class Line:
 
 
 def lines_of(f: Summary) -> list[Line]:
-    """Return the lines below the title."""
+    """Return all lines of the screen except the title."""
     live = sum(f.sessions.values())
     faults = sum(count for reason, count in f.ended_sessions.items() if reason.startswith("WORKER"))
     silent, lost_sources = f.workers.get("silent", 0), f.sources.get("lost", 0)
@@ -91,13 +92,13 @@ def lines_of(f: Summary) -> list[Line]:
 
 
 def title_of(f: Summary, where: str) -> str:
-    """Return the title."""
+    """Return the title: version and address of the gateway, how long it has run, and whether it drains or restarted."""
     state = "  DRAINING" if f.is_draining else "  restarted just now" if f.was_restarted else ""
     return f"mxgw {f.version} at {where}  up {_seconds(f.uptime_s)}{state}"
 
 
 def screen(f: Summary, where: str, width: int, notice: str = "") -> Text:
-    """Return all lines, each cut to `width`; `notice` is added below."""
+    """Return the whole screen, each line cut to `width`, with `notice` as the last line if it is not empty."""
     text = Text(no_wrap=True, overflow="ellipsis")
     text.append(_cut(title_of(f, where), width), style="bold")
     for line in lines_of(f):
@@ -144,7 +145,7 @@ def _seconds(seconds: float | None) -> str:
 
 
 def _at_most(seconds: float | None) -> str:
-    """Return the bound of a histogram as text, since the exact value is unknown."""
+    """Return the upper bound of a value as text; a histogram does not have the exact value."""
     if seconds is None:
         return "-"
     if math.isinf(seconds):

@@ -1,4 +1,4 @@
-"""What happened between two readings: rates, delays and counts, as one value for the screen and for JSON."""
+"""Summarizes what happened between two readings: rates, delays and counts, for the screen and for JSON."""
 
 from __future__ import annotations
 
@@ -10,9 +10,11 @@ from mxgw_metrics.top.reading import Reading
 
 @dataclass(frozen=True, slots=True)
 class Summary:
-    """One gateway between two readings. Numbers without a unit in their name are counts since the gateway started.
+    """One gateway between two readings.
 
-    `recent_...` is what happened between the readings; None is an unknown value.
+    Fields named `..._per_s`, `recent_...`, `..._p50_s`, `..._p99_s`, `..._share` and `busiest` are about the time
+    between the readings. The other numbers are either the state at the second reading (sessions, workers, subscribers,
+    bytes) or counts since the gateway started (events, gaps, refusals, failures). None means that a value is unknown.
     """
 
     version: str
@@ -73,13 +75,13 @@ class Summary:
     cpu_share: float
 
 
-# Conflation that a subscriber asked for is not a loss that needs attention.
+# Events that were conflated are no loss that needs attention, because the subscriber asked for conflation.
 _HARMLESS = "CONFLATED"
 _FAULTS = ("WORKER_EXITED", "WORKER_SILENT", "WORKER_PROTOCOL_ERROR", "WORKER_START_FAILED", "OVERFLOW_FAIL_FAST")
 
 
 def summary_of(before: Reading, now: Reading) -> Summary:
-    """Return the summary of the gateway of `now`; without rates when `before` is from an earlier run."""
+    """Return the summary of the time between two readings; all rates are 0 when the gateway restarted in between."""
     was_restarted = before.value("mxgw_start_time_seconds") != now.value("mxgw_start_time_seconds")
     then = now if was_restarted else before
     interval_s = max(now.at_s - before.at_s, 1e-9)
@@ -179,7 +181,10 @@ def summary_of(before: Reading, now: Reading) -> Summary:
 
 
 def quantile_of(buckets: Mapping[float, float], share: float) -> float | None:
-    """Return the upper bound below which `share` of the observations lie; None without any observation."""
+    """Return the lowest bound of a histogram that at least `share` of the observed values do not exceed.
+
+    `buckets` has the cumulative count of each bound. None is returned when nothing was observed.
+    """
     total = max(buckets.values(), default=0.0)
     if total <= 0:
         return None

@@ -1,4 +1,6 @@
-"""OPC UA as a backend: MXAccess semantics on any OPC UA server, through asyncua (extra `mxgw[opcua]`)."""
+"""Backend `opcua`: behaves as MXAccess does, on any OPC UA server. It uses the library asyncua (extra
+`mxgw[opcua]`).
+"""
 
 from .backend import OpcUaBackend
 

@@ -1,4 +1,4 @@
-"""`OpcUaBackend`: the methods of LMXProxyServer on an OPC UA server."""
+"""`OpcUaBackend` runs the methods of LMXProxyServer on an OPC UA server."""
 # ruff: noqa: ARG002 - the signatures are the protocol's; OPC UA has no use for some of the arguments
 
 from __future__ import annotations
@@ -52,12 +52,13 @@ class _Registration:
     client_name: str
     buffered_interval_ms: float
     items: dict[int, Item] = field(default_factory=dict)
-    # Ends when the registration does; restarted by a new interval. None until there is a buffered item.
+    # The task that sends buffered values. It ends with the registration, and is replaced when the interval changes.
+    # None until there is a buffered item.
     flusher: asyncio.Task[None] | None = None
 
 
 class OpcUaBackend:
-    """One connection to one server; a subscription per server handle.
+    """One connection to one server, with one subscription per server handle.
 
     `options` are checked in `start`, so that every error in them is a `BackendUnavailable`.
     """
@@ -67,9 +68,9 @@ class OpcUaBackend:
         self._registrations: dict[int, _Registration] = {}
         self._server_handles = 0
         self._item_handles = 0
-        # The task behind everything; created by `start`, cancelled and awaited by `stop`.
+        # The task that runs all other tasks. It is created by `start`, and cancelled and awaited by `stop`.
         self._root: asyncio.Task[None] | None = None
-        # The group every later task belongs to; set while `_root` runs.
+        # The group of all tasks that are created later. It is set while `_root` runs.
         self._tasks: asyncio.TaskGroup | None = None
 
     def info(self) -> BackendInfo:
@@ -78,12 +79,13 @@ class OpcUaBackend:
         return BackendInfo(kind="opcua", version=f"asyncua {version('asyncua')}", source=url)
 
     async def start(self, sink: EventSink) -> None:
-        """Connect.
+        """Connect to the server.
 
         Raises:
-            BackendUnavailable: the options are wrong, or the server cannot be reached or refuses.
+            BackendUnavailable: the options are wrong, or the server cannot be reached, or it refuses the connection.
         """
-        # Below WARNING the library logs whole requests, logins included, and formats every value it receives.
+        # Below level WARNING the library logs whole requests, logins included, and formats every value that it
+        # receives.
         logging.getLogger("asyncua").setLevel(max(logging.WARNING, logging.getLogger("asyncua").level))
         self._options = options = OpcUaOptions.parse(self._raw_options)
         self._connection = ServerConnection(options)
@@ -96,14 +98,14 @@ class OpcUaBackend:
         await self._connection.open()
         self._emitter.open(sink)
         self._emitter.health(SOURCE_HEALTH_GOOD, f"connected to {options.url}")
-        # The worker calls start and stop from different tasks, so no task group can span both: `stop` cancels and
-        # awaits this task.
-        running = asyncio.Event()  # set by `_run` once tasks can be added
+        # The worker calls `start` and `stop` from different tasks, so a task group cannot be open from the one call to
+        # the other. Instead, `stop` cancels and awaits this task.
+        running = asyncio.Event()  # `running` is set by `_run` once tasks can be added.
         self._root = asyncio.get_running_loop().create_task(self._run(sink, running), name="opcua")
         await running.wait()
 
     async def stop(self) -> None:
-        """Disconnect; the server deletes what belongs to the session."""
+        """Disconnect. The server then deletes the subscriptions of the session."""
         root, self._root = self._root, None
         if root is None:
             return
@@ -117,7 +119,7 @@ class OpcUaBackend:
             log.warning("stopping took longer than %g s", _STOP_TIMEOUT_S)
 
     async def register(self, client_name: str) -> int:
-        """Return a server handle; the subscription comes with the first advise."""
+        """Return a server handle. Its subscription is created at the first advise."""
         self._server_handles += 1
         self._registrations[self._server_handles] = _Registration(client_name, self._options.buffered_interval_ms)
         return self._server_handles
@@ -133,11 +135,11 @@ class OpcUaBackend:
         self._subscriptions.close(server_handle)
 
     async def add_item(self, server_handle: int, item_definition: str) -> int:
-        """Return an item handle; the reference is resolved when the item is advised."""
+        """Return an item handle. The reference is resolved when the item is advised."""
         return self._add(server_handle, item_definition, "", buffered=False)
 
     async def add_item2(self, server_handle: int, item_definition: str, item_context: str) -> int:
-        """Return an item handle; `item_context` is the node a relative path starts from."""
+        """Return an item handle. `item_context` is the node at which a relative path starts."""
         return self._add(server_handle, item_definition, item_context, buffered=False)
 
     async def add_buffered_item(self, server_handle: int, item_definition: str, item_context: str) -> int:
@@ -149,7 +151,7 @@ class OpcUaBackend:
         return handle
 
     async def set_buffered_update_interval(self, server_handle: int, interval_ms: int) -> None:
-        """Set how often arrays are sent; the values gathered so far are sent now."""
+        """Set how often arrays are sent. The values that were gathered so far are sent at once."""
         registration = self._registration(server_handle)
         if interval_ms < 1:
             raise MxError(E_INVALIDARG, "the buffered update interval must be at least 1 ms")
@@ -160,7 +162,7 @@ class OpcUaBackend:
             self._start_flusher(server_handle, registration)
 
     async def remove_item(self, server_handle: int, item_handle: int) -> None:
-        """Release an item, un-advising it if needed; its waiting writes are dropped."""
+        """Release an item, and un-advise it if it is advised. Its waiting writes are dropped."""
         item = self._item(server_handle, item_handle)
         if item.advised:
             self._subscriptions.un_advise(item)
@@ -169,7 +171,7 @@ class OpcUaBackend:
         del self._registrations[server_handle].items[item_handle]
 
     async def advise(self, server_handle: int, item_handle: int) -> None:
-        """Start data changes; a second advise changes nothing."""
+        """Start data changes. A second advise changes nothing."""
         item = self._item(server_handle, item_handle)
         if item.advised:
             return
@@ -178,29 +180,29 @@ class OpcUaBackend:
             self._emitter.lose(item)
 
     async def advise_supervisory(self, server_handle: int, item_handle: int) -> None:
-        """Start data changes; OPC UA knows no operators, so this is Advise."""
+        """Start data changes. OPC UA has no operators, so this does the same as Advise."""
         await self.advise(server_handle, item_handle)
 
     async def un_advise(self, server_handle: int, item_handle: int) -> None:
-        """Stop data changes; nothing happens if there are none."""
+        """Stop data changes. Nothing happens if the item is not advised."""
         item = self._item(server_handle, item_handle)
         if item.advised:
             self._subscriptions.un_advise(item)
 
     async def write(self, server_handle: int, item_handle: int, value: MxValue, user_id: int) -> None:
-        """Accept a write; OPC UA writes as the session's user whatever `user_id` says."""
+        """Accept a write. OPC UA writes as the user of the session, whatever `user_id` says."""
         self._writer.submit(self._item(server_handle, item_handle), WriteJob(_copy(value)))
 
     async def write2(
         self, server_handle: int, item_handle: int, value: MxValue, time_ns: int | None, user_id: int
     ) -> None:
-        """Accept a write with a source time; servers may refuse it (BadWriteNotSupported)."""
+        """Accept a write with a source time. Some servers refuse such a write (BadWriteNotSupported)."""
         self._writer.submit(self._item(server_handle, item_handle), WriteJob(_copy(value), time_ns))
 
     async def write_secured(
         self, server_handle: int, item_handle: int, current_user_id: int, verifier_user_id: int, value: MxValue
     ) -> None:
-        """Refused: OPC UA cannot check the verifier, so the write would only seem to be verified."""
+        """Refuse the write: OPC UA cannot check the verifier, so the write would only seem to be verified."""
         raise MxError(E_NOTIMPL, _NO_SECURED)
 
     async def write_secured2(
@@ -212,27 +214,28 @@ class OpcUaBackend:
         value: MxValue,
         time_ns: int | None,
     ) -> None:
-        """Refused, as `write_secured`."""
+        """Refuse the write, for the same reason as `write_secured`."""
         raise MxError(E_NOTIMPL, _NO_SECURED)
 
     async def authenticate_user(self, server_handle: int, user: str, password: str) -> int:
-        """Refused: a session has one user."""
+        """Refuse the login: an OPC UA session has only one user."""
         raise MxError(E_NOTIMPL, _NO_USERS)
 
     async def archestra_user_to_id(self, server_handle: int, user_guid: str) -> int:
-        """Refused: there are no ArchestrA users."""
+        """Refuse the request: OPC UA has no ArchestrA users."""
         raise MxError(E_NOTIMPL, _NO_USERS)
 
     async def suspend(self, server_handle: int, item_handle: int) -> MxStatus:
-        """Have the server stop sampling the item; an operation completion follows."""
+        """Make the server stop sampling the item; an operation completion follows."""
         return self._set_suspended(self._advised(server_handle, item_handle), suspended=True)
 
     async def activate(self, server_handle: int, item_handle: int) -> MxStatus:
-        """Have the server sample the item again; without effect and without an event if it was not suspended."""
+        """Make the server sample the item again. If the item is not suspended, nothing happens and no event follows."""
         return self._set_suspended(self._advised(server_handle, item_handle), suspended=False)
 
     async def browse(self, parent: str) -> Sequence[BrowseNode]:
-        """Return the children of a node id or browse path ("" is the Objects folder, "/" the root).
+        """Return the children of a node, named by node id or browse path. "" is the Objects folder, "/" the Root
+        folder.
 
         Raises:
             MxError: there is no such node, or the server does not answer.
@@ -240,15 +243,15 @@ class OpcUaBackend:
         return await self._browser.children(parent)
 
     async def follow_alarms(self, listener: AlarmListener) -> None:
-        """See `AlarmPublisher`: the server's Alarms and Conditions."""
+        """Report the server's Alarms and Conditions to `listener`; see `AlarmPublisher`."""
         await self._conditions.follow(listener)
 
     async def active_alarms(self) -> Sequence[Alarm]:
-        """See `AlarmSource`; the alarms are those of the last events."""
+        """Return the active alarms as of the last events; see `AlarmSource`."""
         return self._conditions.active()
 
     async def acknowledge_alarms(self, alarm_ids: Sequence[str], comment: str, operator: str) -> Sequence[AlarmAck]:
-        """See `AlarmSource`."""
+        """Acknowledge alarms; see `AlarmSource`."""
         return await self._conditions.acknowledge(alarm_ids, comment, operator)
 
     async def _run(self, sink: EventSink, running: asyncio.Event) -> None:
@@ -275,8 +278,8 @@ class OpcUaBackend:
             self._emitter.health(SOURCE_HEALTH_GOOD, f"connected to {self._options.url} again")
 
     async def _serve(self) -> str:
-        """Run the tasks that need a connection until it is lost; return why. When cancelled, the connection stays open
-        for `stop`.
+        """Run the tasks that need a connection until the connection is lost, and return the reason. When this call is
+        cancelled, the connection stays open, so that `stop` can close the session.
         """
         reason = ""
         try:
@@ -356,7 +359,7 @@ class OpcUaBackend:
 
 
 def _copy(value: MxValue) -> MxValue:
-    """Copy a value, because the caller may reuse its message before the write is sent."""
+    """Copy a value, because the caller is allowed to reuse its message before the write is sent."""
     copy = MxValue()
     copy.CopyFrom(value)
     return copy

@@ -1,4 +1,6 @@
-"""Browse: a node's children with all that a client needs to choose and subscribe, in few requests per folder."""
+"""Lists the children of a node, with everything that a client needs to choose tags and to subscribe. It sends few
+requests per folder.
+"""
 
 from __future__ import annotations
 
@@ -33,7 +35,9 @@ _CURRENT_WRITE = 0b10
 
 
 class Browser:
-    """Lists children. "" is the Objects folder, "/" the Root folder, anything else a node id or a browse path."""
+    """Lists the children of nodes. A parent is "" (the Objects folder), "/" (the Root folder), a node id or a browse
+    path.
+    """
 
     def __init__(self, connection: ServerConnection, types: DataTypes) -> None:
         self._connection = connection
@@ -79,7 +83,8 @@ class Browser:
         own_id = plain_node_id(child.NodeId).to_string()
         node = BrowseNode(
             name=name.Name or "",
-            # Below a node id there is no path to append to: the child's own node id is used.
+            # When the parent is named by a node id, there is no path to append to. The node id of the child is used
+            # instead.
             path=own_id if base is None else f"{base}/{name.NamespaceIndex}:{escape(name.Name or '')}",
             has_children=not isinstance(below, int) and len(below) > 0,
             description=getattr(description, "Text", None) or "",
@@ -100,7 +105,7 @@ class Browser:
 
 
 def _base_path(parent: str) -> str | None:
-    """Return the path to which names of children are appended; None below a node id."""
+    """Return the path to which the names of children are appended; None when `parent` is a node id."""
     stripped = parent.strip()
     if is_node_id(stripped):
         return None

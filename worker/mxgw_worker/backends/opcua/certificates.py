@@ -1,7 +1,8 @@
-"""Which server certificates are trusted, and the client's own certificate.
+"""Decides which server certificates are trusted, and reads the client's own certificate.
 
-A server certificate is trusted when it is one of the trusted ones, or directly issued by one that is a CA. Revocation
-lists are not read: take a revoked certificate out of the directory.
+A server certificate is trusted when it is one of the trusted certificates, or when a trusted certificate that is a CA
+has issued it directly. Revocation lists are not read: remove a revoked certificate from the directory of trusted
+certificates.
 """
 
 from __future__ import annotations
@@ -24,7 +25,7 @@ def load(path: Path) -> x509.Certificate:
     """Return the first certificate in a PEM or DER file.
 
     Raises:
-        BackendUnavailable: the file has none.
+        BackendUnavailable: the file has no certificate that can be read.
     """
     try:
         content = path.read_bytes()
@@ -35,19 +36,20 @@ def load(path: Path) -> x509.Certificate:
 
 
 def der(path: Path) -> bytes:
-    """Return the certificate in a PEM or DER file as DER. The library itself would read it in a thread that never ends.
+    """Return the certificate of a PEM or DER file in DER form. It is read here, because the library would read the file
+    in a thread that never ends.
 
     Raises:
-        BackendUnavailable: the file has none.
+        BackendUnavailable: the file has no certificate that can be read.
     """
     return load(path).public_bytes(Encoding.DER)
 
 
 def private_key(path: Path) -> tuple[bytes, str]:
-    """Return the content of a key file, and whether it is `pem` or `der`.
+    """Return the content of a key file, and its form: `pem` or `der`.
 
     Raises:
-        BackendUnavailable: the file cannot be read, or others may read it.
+        BackendUnavailable: the file cannot be read, or other users have access to it.
     """
     try:
         content = read_private(path)
@@ -57,7 +59,7 @@ def private_key(path: Path) -> tuple[bytes, str]:
 
 
 def application_uri(certificate: x509.Certificate) -> str:
-    """Return the application URI an OPC UA certificate names, or "" when it names none."""
+    """Return the application URI in an OPC UA certificate; "" when there is none."""
     try:
         names = certificate.extensions.get_extension_for_class(x509.SubjectAlternativeName).value
     except x509.ExtensionNotFound:
@@ -67,12 +69,13 @@ def application_uri(certificate: x509.Certificate) -> str:
 
 
 def check_trusted(server_der: bytes, trusted: Path) -> None:
-    """Return if the server's certificate is trusted and valid today.
+    """Check that the server's certificate is trusted and valid today.
 
     `trusted` is a directory of certificates, or one file.
 
     Raises:
-        BackendUnavailable: it is not; the text has its fingerprint, so that it can be compared and added.
+        BackendUnavailable: the certificate is not trusted or not valid; the text has its fingerprint, so that it can be
+            compared and the certificate added.
     """
     certificate = x509.load_der_x509_certificate(server_der)
     print_ = certificate.fingerprint(hashes.SHA256()).hex()

@@ -1,8 +1,9 @@
-"""Converts MxValues to the data type of the node they are written to.
+"""Converts MxValues to the data type of the node to which they are written.
 
-MXAccess converts as VARIANTs do: a number written to a text becomes text, a text that reads as a number becomes one, a
-float written to an integer is rounded half to even. A value that does not fit is refused here, with a native detail
-that says why: an OPC UA server would only answer BadTypeMismatch.
+The rules are those of MXAccess, which converts like VARIANTs: a number that is written to a text node becomes text, a
+text that reads as a number becomes a number, and a float that is written to an integer node is rounded half to even. A
+value that does not fit the node is refused here with a native detail that names the cause. An OPC UA server would only
+answer BadTypeMismatch.
 """
 
 from __future__ import annotations
@@ -20,7 +21,7 @@ from mxgw.v1.values_pb2 import MxValue
 
 _T = ua.VariantType
 
-# Native details of a refused conversion.
+# Native details (MxStatusDetail) that name the cause of a refused conversion.
 WRONG_DATA_TYPE, WRONG_DIMENSIONS, NOT_SUPPORTED, TEXT_NOT_CONVERTED, OUT_OF_RANGE = 13, 14, 18, 19, 1004
 
 _INTEGERS: dict[int, range] = {
@@ -33,7 +34,8 @@ _INTEGERS: dict[int, range] = {
     _T.Int64: range(-(2**63), 2**63),
     _T.UInt64: range(2**64),
 }
-_FLOAT_MAX = 3.4028235677973366e38  # beyond half a step above the largest 32-bit float it would become infinite
+# The smallest number that would become infinite as a 32-bit float: half a step above the largest 32-bit float.
+_FLOAT_MAX = 3.4028235677973366e38
 _FALSE_TEXTS, _TRUE_TEXTS = frozenset({"false", "0", "off", "no"}), frozenset({"true", "1", "-1", "on", "yes"})
 
 
@@ -47,8 +49,8 @@ class NotWritable(Exception):
 
 @dataclass(frozen=True, slots=True)
 class NodeType:
-    """The type of a node. `kind` None: any type, so the value keeps its own. `rank` as in OPC UA: -1 for a scalar, 1
-    and up for arrays.
+    """The type of a node's values. `kind` is None when the node accepts any type; a value then keeps its own type.
+    `rank` is the ValueRank of OPC UA: -1 for a scalar, 1 or more for an array.
     """
 
     kind: ua.VariantType | None
@@ -82,7 +84,7 @@ def to_variant(value: MxValue, target: NodeType) -> ua.Variant:
 
 
 def _natural(value: object) -> ua.VariantType:
-    """Return the type of a value, for a node that accepts any type."""
+    """Return the OPC UA type of a Python value, for a node that accepts any type."""
     match value:
         case bool():
             return _T.Boolean
@@ -102,7 +104,7 @@ def _convert(value: object, kind: ua.VariantType) -> object:
     if value is None:
         raise NotWritable(WRONG_DATA_TYPE)
     if isinstance(value, timedelta):
-        value = value / timedelta(milliseconds=1)  # the OPC UA Duration: a Double of milliseconds
+        value = value / timedelta(milliseconds=1)  # An OPC UA Duration is a Double that counts milliseconds.
     if kind in _INTEGERS:
         return _integer(value, _INTEGERS[kind])
     convert = _CONVERSIONS.get(kind)

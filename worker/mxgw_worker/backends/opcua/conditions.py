@@ -1,8 +1,9 @@
-"""Alarms and Conditions of the server: one subscription to its events, refreshed whenever some may be missing.
+"""Follows the server's Alarms and Conditions with one subscription to events. The alarms are refreshed whenever events
+were perhaps missed.
 
-Source: OPC UA Part 9. An alarm is a condition with ActiveState; its condition id names it. ConditionRefresh has the
-server send all retained conditions between two marks. Branches (earlier states that still want acknowledging) are left
-out: the current state of a condition counts.
+Source: OPC UA Part 9. An alarm is a condition with ActiveState, and its condition id identifies it. On ConditionRefresh
+the server sends all retained conditions, between a start event and an end event. Branches of a condition (earlier
+states that still have to be acknowledged) are ignored; only the current state of a condition is reported.
 """
 
 from __future__ import annotations
@@ -27,8 +28,8 @@ from .server_connection import ServerConnection
 log = logging.getLogger(__name__)
 
 _O = ua.ObjectIds
-# The fields that are requested of each event, in this order: type of the event, browse path. The condition id comes
-# last.
+# The fields that are requested of each event, in this order. Each entry has the event type that defines the field, and
+# the browse path of the field. The condition id is requested as the last field.
 _FIELDS = (
     (_O.BaseEventType, "EventId"),
     (_O.BaseEventType, "EventType"),
@@ -55,13 +56,13 @@ _STATES = {
     (False, False): pb.ALARM_STATE_UNACK_RTN,
     (False, True): pb.ALARM_STATE_ACK_RTN,
 }
-# Source: docs/reference/mxaccess.md#status-details.
+# The native detail for "the alarm is acknowledged already". Source: docs/reference/mxaccess.md#status-details.
 _ACKED_ALREADY = 1015
 
 
 class Conditions:
-    """The alarms of one server. Idle before `follow`. The backend calls `lost`, and runs `maintain` while the
-    connection is up.
+    """The alarms of one server. Nothing is requested before `follow`. The backend calls `lost` when the connection is
+    lost, and runs `maintain` while it is up.
     """
 
     def __init__(self, connection: ServerConnection, publisher: Publisher, options: OpcUaOptions) -> None:
@@ -70,24 +71,26 @@ class Conditions:
         self._options = options
         self._listener: AlarmListener | None = None
         self._subscription: Subscription | None = None
-        # Alarms by condition id; ended ones are kept until the next refresh, for their times.
+        # Key: condition id. Value: the alarm. Ended alarms are kept until the next refresh, because a later event of
+        # the same condition needs their times.
         self._alarms: dict[str, pb.Alarm] = {}
-        # The two ids that an acknowledgement needs: of the condition, and of the event that is acknowledged.
+        # Key: condition id as text. Value: the two ids that an acknowledgement needs, of the condition and of its last
+        # event.
         self._events: dict[str, tuple[ua.NodeId, bytes]] = {}
         # The alarms that the running refresh has sent so far; None when no refresh is running.
         self._refreshing: dict[str, pb.Alarm] | None = None
         # Set when `maintain` has to subscribe or refresh again.
         self._wake = asyncio.Event()
-        # Held while subscribing: two subscriptions would deliver every event twice.
+        # Held while a subscription is created, because two subscriptions would deliver every event twice.
         self._beginning = asyncio.Lock()
 
-    # AlarmPublisher
+    # The methods of `AlarmPublisher`.
 
     async def follow(self, listener: AlarmListener) -> None:
-        """Start to report.
+        """Start to report alarms to `listener`.
 
         Raises:
-            MxError: the server has no events, or cannot refresh them.
+            MxError: the server has no events, or cannot refresh its alarms.
         """
         try:
             async with self._beginning:
@@ -99,11 +102,12 @@ class Conditions:
             raise MxError(E_FAIL, f"the server's alarms cannot be followed: {_told(error)}") from error
 
     def active(self) -> Sequence[pb.Alarm]:
-        """Return the active alarms as of the last events."""
+        """Return the active alarms, as the last events reported them."""
         return [alarm for alarm in self._alarms.values() if alarm.state != pb.ALARM_STATE_ACK_RTN]
 
     async def acknowledge(self, alarm_ids: Sequence[str], comment: str, operator: str) -> Sequence[AlarmAck]:
-        """Acknowledge; the server knows the session's user only, so the operator's name is a part of the comment.
+        """Acknowledge alarms. The server knows only the user of the session, so the operator's name is added to the
+        comment.
 
         Raises:
             MxError: the server does not answer.
@@ -131,16 +135,16 @@ class Conditions:
                 answers[alarm_id] = _ack_of(result.StatusCode)
         return [answers[alarm_id] for alarm_id in alarm_ids]
 
-    # the connection
+    # Methods for the loss of the connection and the time after it.
 
     def lost(self, reason: str) -> None:
-        """The connection is lost, and events are missed from now on."""
+        """Note that the connection is lost, and that events are missed from now on."""
         self._forget()
         if self._listener is not None:
             self._listener.failed(f"the OPC UA server's alarms are away: {reason}")
 
     async def maintain(self) -> None:
-        """Subscribe and refresh again on a new connection, and whenever events were lost; until cancelled.
+        """Subscribe and refresh again on a new connection, and whenever events were lost. Runs until cancelled.
 
         Raises:
             OSError, TimeoutError: the connection failed.
@@ -153,7 +157,7 @@ class Conditions:
             await self._wake.wait()
 
     async def _has_begun(self) -> bool:
-        """Subscribe and refresh if that is due; return False when the server refuses."""
+        """Subscribe and refresh if this is due. Return False when the server refuses."""
         async with self._beginning:
             if self._listener is None or self._subscription is not None:
                 return True
@@ -166,7 +170,7 @@ class Conditions:
             return True
 
     def _missed(self, reason: str) -> None:
-        """Some events are missing: the known alarms may be wrong until the next refresh."""
+        """Start a new refresh, because events are missing: until it ends, the known alarms are perhaps wrong."""
         log.warning("the server's alarms are followed anew: %s", reason)
         self.lost(reason)
         self._wake.set()
@@ -223,7 +227,7 @@ class Conditions:
         (result,) = await self._connection.session.call([request])
         result.StatusCode.check()
 
-    # what the server says
+    # Methods that handle events from the server.
 
     def _happened(self, events: Sequence[Any]) -> None:
         for event in events:
@@ -244,7 +248,7 @@ class Conditions:
         condition, branch = fields.get("ConditionId"), fields.get("BranchId")
         is_branch = isinstance(branch, ua.NodeId) and not branch.is_null()
         if not isinstance(condition, ua.NodeId) or fields.get("ActiveState/Id") is None or is_branch:
-            return  # not an alarm, or not the current state of one
+            return  # This event is not of an alarm, or not of its current state.
         alarm_id = condition.to_string()
         alarm = _alarm_of(alarm_id, fields, self._alarms.get(alarm_id))
         self._alarms[alarm_id] = alarm
@@ -257,7 +261,7 @@ class Conditions:
     def _refreshed(self) -> None:
         shown, self._refreshing = self._refreshing, None
         if shown is None:
-            return  # the end of a refresh that another client requested
+            return  # This is the end of a refresh that another client requested.
         self._alarms = shown
         self._events = {alarm_id: self._events[alarm_id] for alarm_id in shown}
         if self._listener is not None:
@@ -275,7 +279,7 @@ def _alarm_of(alarm_id: str, fields: dict[str, Any], before: pb.Alarm | None) ->
         alarm_id=alarm_id,
         state=state,
         native_state=("Active" if active else "Inactive") + (", Acked" if acked else ", Unacked"),
-        # The most severe is severity 1000 in OPC UA, and priority 1 in MXAccess.
+        # The most severe alarm has severity 1000 in OPC UA, and priority 1 in MXAccess.
         priority=min(max(1000 - severity, 1), 999),
         raw_priority=severity,
         alarm_type=_type_name(kind),
@@ -345,4 +349,4 @@ def _told(error: Exception) -> str:
 
 
 def _unused(_result: Any) -> None:
-    """The library wants a callback; `Publisher` takes the messages."""
+    """Do nothing: the library requires a callback, but `Publisher` receives the messages."""

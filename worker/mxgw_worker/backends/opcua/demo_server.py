@@ -1,8 +1,8 @@
 """An OPC UA server to try things with: `python -m mxgw_worker.backends.opcua.demo_server`.
 
-It plays the recorded steel data below `/Objects/Steel`, has variables of many types below `/Objects/Writable` and a
-method that makes it forget its subscriptions; `--items` and `--rate` add a load below `/Objects/Load`. One JSON line on
-standard output names the endpoint when it is ready; SIGTERM and SIGINT end it.
+It plays the recorded steel data below `/Objects/Steel`, and has variables of many types below `/Objects/Writable`. A
+method makes it forget its subscriptions. `--items` and `--rate` add counters below `/Objects/Load`. When the server is
+ready, one JSON line on standard output names its endpoint. SIGTERM and SIGINT end the server.
 """
 
 from __future__ import annotations
@@ -65,7 +65,9 @@ _WRITABLE: tuple[tuple[str, ua.VariantType, Any], ...] = (
 
 
 class _Users:
-    """One user with a password, one with a certificate, or both; without either, anybody may connect."""
+    """Allows one user with a password, one user with a certificate, or both. When neither is set, anybody may
+    connect.
+    """
 
     def __init__(self, user: str, password: str, certificate: bytes) -> None:
         self._user, self._password, self._certificate = user, password, certificate
@@ -105,7 +107,7 @@ def main() -> None:
 
 
 async def _serve(options: argparse.Namespace, password: str, certificate: bytes) -> None:
-    stopping = asyncio.Event()  # set by the first signal
+    stopping = asyncio.Event()  # The first signal sets this event.
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stopping.set)
@@ -148,7 +150,9 @@ async def _set_security(server: Server, options: argparse.Namespace) -> None:
 
 
 async def _repeat(step: Callable[[], Any], period_s: float) -> None:
-    """Call `step` at fixed times without drift; times that were missed by more than a second are skipped."""
+    """Call `step` at fixed times without drift. After a delay, missed calls are made up for, but at most those of one
+    second.
+    """
     due = time.monotonic()
     while True:
         await step()
@@ -208,7 +212,7 @@ async def _add_writable(server: Server, index: int) -> None:
     for name, code in (
         ("BadSensor", ua.StatusCodes.BadSensorFailure),
         ("Uncertain", ua.StatusCodes.UncertainSubNormal),
-        ("Overflow", 0x0480),  # Good, with the bit that says that a queue dropped values
+        ("Overflow", 0x0480),  # Good, with the bit for "a queue has dropped values".
         ("Forced", ua.StatusCodes.GoodLocalOverride),
     ):
         node = await add(name, ua.Variant(1.5, _T.Double))
@@ -221,7 +225,7 @@ async def _add_control(server: Server, index: int) -> None:
 
     @uamethod  # type: ignore[untyped-decorator]  # the library counts as untyped
     async def drop_subscriptions(_parent: Any) -> int:
-        """Drop every subscription without a message to its client, as a server that lost its state."""
+        """Drop every subscription without a message to its client, as a server does that has lost its state."""
         service = server.iserver.subscription_service
         ids = list(service.subscriptions)
         await service.delete_subscriptions(ids)
@@ -250,7 +254,7 @@ async def _add_load(server: Server, index: int, items: int) -> Callable[[], Any]
         for number, node_id in enumerate(ids):
             await server.write_attribute_value(node_id, ua.DataValue(ua.Variant(turn, _T.Int32), ua.StatusCode(), now))
             if number % 200 == 199:
-                await asyncio.sleep(0)  # lets the server answer clients in between
+                await asyncio.sleep(0)  # The server can answer clients here.
 
     return count
 

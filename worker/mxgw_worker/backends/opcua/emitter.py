@@ -1,4 +1,4 @@
-"""Makes events of DataValues: the only module of this backend that sends events of items to the sink."""
+"""Turns OPC UA DataValues into events. No other module of this backend sends events of items to the sink."""
 
 from __future__ import annotations
 
@@ -16,11 +16,11 @@ from .items import Item
 
 
 class Emitter:
-    """Sends nothing before `open` and after `close`. Values of buffered items are gathered here, and sent as arrays by
-    `flush`.
+    """Sends events to the sink between `open` and `close`. It gathers the values of buffered items, and `flush` sends
+    them as arrays.
 
-    They are gathered here and not at the server, because servers may ignore a changed publishing interval, and limit
-    their queues. A buffer that has `buffer_limit_events` values is sent early, so that none is lost.
+    Values are not gathered at the server, because servers are allowed to ignore a changed publishing interval, and
+    limit their queues. A buffer with `buffer_limit_events` values is sent early, so that no value is lost.
     """
 
     def __init__(self, buffer_limit_events: int) -> None:
@@ -29,19 +29,20 @@ class Emitter:
         self._gathered: dict[int, dict[Item, None]] = {}
 
     def open(self, sink: EventSink) -> None:
-        """Start emitting into `sink`."""
+        """Send events to `sink` from now on."""
         self._sink = sink
 
     def close(self) -> None:
-        """Stop emitting."""
+        """Send no more events."""
         self._sink = None
 
     def notify(self, notifications: Sequence[Any], items: dict[int, Item]) -> None:
-        """Emit one DataChangeNotification's values, in its order; `items` by client handle."""
+        """Send the values of one DataChangeNotification, in its order. `items` has the items by client handle."""
         overflow_told = False
         for notification in notifications:
             item = items.get(notification.ClientHandle)
-            if item is None:  # un-advised meanwhile, or of a request whose answer never came
+            # None when the item was un-advised meanwhile, or belongs to a request whose answer never came.
+            if item is None:
                 continue
             value = notification.Value
             code = value.StatusCode.value if value.StatusCode is not None else 0
@@ -57,21 +58,23 @@ class Emitter:
             self._emit(item, value, code)
 
     def repeat(self, item: Item) -> None:
-        """Report the last known value again: the server kept the subscription, so it is still the current one."""
+        """Report the last known value again. The server kept the subscription during an outage, so this value is still
+        current.
+        """
         item.stale = False
         if item.last is not None:
             code = item.last.StatusCode.value if item.last.StatusCode is not None else 0
             self._emit(item, item.last, code)
 
     def fail(self, item: Item, code: int) -> None:
-        """Report that the item cannot be read; the same failure only once in a row."""
+        """Report that the item cannot be read. The same failure is reported only once in a row."""
         if item.failure == code:
             return
         item.failure = code
         self._bad(item, status.quality_of(code), status.failure_statuses(code))
 
     def lose(self, item: Item) -> None:
-        """Report, once per outage, that the server is not connected."""
+        """Report that the server is not connected. This is reported once per outage."""
         if not item.stale:
             item.stale = True
             item.failure = 0
@@ -83,12 +86,12 @@ class Emitter:
             self._sink.write_complete(item.server_handle, item.handle, statuses)
 
     def operation_complete(self, item: Item, statuses: Sequence[MxStatus]) -> None:
-        """Emit the result of a suspend or activate."""
+        """Emit the result of a Suspend or Activate."""
         if self._sink is not None and not item.removed:
             self._sink.operation_complete(item.server_handle, item.handle, statuses)
 
     def gap(self, reason: GapReason.ValueType, detail: str) -> None:
-        """Report a gap: an unknown number of events is missing here."""
+        """Report a gap, because an unknown number of events is missing here."""
         if self._sink is not None:
             self.flush_all()
             self._sink.source_gap(reason, detail)
@@ -109,13 +112,13 @@ class Emitter:
             self.flush(server_handle)
 
     async def flush_every(self, server_handle: int, interval_ms: float) -> None:
-        """Send gathered values each `interval_ms`, until cancelled."""
+        """Send the gathered values every `interval_ms`, until cancelled."""
         while True:
             await asyncio.sleep(interval_ms / 1000)
             self.flush(server_handle)
 
     def _emit(self, item: Item, value: Any, code: int) -> None:
-        if self._sink is None or item.removed:  # its handle may be another item's
+        if self._sink is None or item.removed:  # Another item may have the handle by now.
             return
         if item.buffered:
             self._gather(item, value)
@@ -161,7 +164,7 @@ class Emitter:
             data_type,
             array,
             [status.quality_of(code) for code in codes],
-            # The contract has one time per value: without one from the server it is the time of arrival.
+            # The contract requires one time per value. A value without a time gets the time at which the array is sent.
             [now_ns if (ns := values.source_time_ns(v)) is None else ns for v in held],
             status.value_statuses(next((code for code in codes if code), 0)),
         )

@@ -1,4 +1,4 @@
-"""An item, made by AddItem, and its state."""
+"""The items of this backend, and their state."""
 
 from __future__ import annotations
 
@@ -15,7 +15,9 @@ from .coerce import NodeType
 
 @dataclass(frozen=True, slots=True)
 class WriteJob:
-    """One accepted write; `time_ns` is the caller's source time, None for the server's own."""
+    """One accepted write. `time_ns` is the source time that the caller gave; None means that the server sets the
+    time.
+    """
 
     value: MxValue
     time_ns: int | None = None
@@ -23,7 +25,7 @@ class WriteJob:
 
 @dataclass(slots=True, eq=False)
 class Item:
-    """Owned by its registration. Compared by identity: handles are unique per server handle only."""
+    """An item, which AddItem made. It belongs to one registration. Items are compared by identity."""
 
     server_handle: int
     handle: int
@@ -33,21 +35,22 @@ class Item:
     removed: bool = False
     advised: bool = False
     suspended: bool = False
-    # The node of the reference; None until it is resolved, and again after a new session.
+    # The node that the reference means. None until the reference is resolved, and again after a new session.
     node_id: ua.NodeId | None = None
-    # The type that written values are converted to; None until it is read.
+    # The type to which written values are converted. None until it is read.
     node_type: NodeType | None = None
-    # The monitored item: our handle in notifications, and the server's handle (None until it exists).
+    # The two handles of the monitored item: our own handle, which notifications contain, and the server's handle, which
+    # is None until the monitored item exists.
     client_handle: int = 0
     monitored_id: int | None = None
     # StatusCode of the failure that was reported last; 0 while the item works.
     failure: int = 0
-    # The last DataValue, which is reported again after an outage that lost no values.
+    # The last DataValue. It is reported again after an outage in which no values were lost.
     last: Any = None
     # True from the report of an outage to the next value.
     stale: bool = False
-    # Buffered values that were not sent yet.
+    # Values of a buffered item that were not sent yet.
     buffer: list[Any] = field(default_factory=list)
-    # Writes waiting behind the one in flight.
+    # Writes that wait for the end of the write in flight.
     writes: deque[WriteJob] = field(default_factory=deque)
     writing: bool = False

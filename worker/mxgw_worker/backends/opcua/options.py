@@ -1,4 +1,4 @@
-"""The options of the OPC UA backend: names, defaults and ranges, checked before anything connects."""
+"""The options of the OPC UA backend, with defaults and ranges. They are checked before the backend connects."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ POLICIES = ("None", "Basic256Sha256", "Aes128Sha256RsaOaep", "Aes256Sha256RsaPss
 MODES = ("None", "Sign", "SignAndEncrypt")
 TRIGGERS = ("status_value", "status_value_timestamp", "status")
 
-# Smallest and largest value of each number; names carry the unit.
+# Key: option. Value: its smallest and its largest allowed value.
 _RANGES: dict[str, tuple[float, float]] = {
     "connect_timeout_s": (0.1, 300),
     "request_timeout_s": (0.1, 600),
@@ -79,7 +79,7 @@ class OpcUaOptions:
         """Return the checked options.
 
         Raises:
-            BackendUnavailable: an option is unknown, has the wrong type or range, or does not go with the others.
+            BackendUnavailable: an option is unknown, has a wrong type or range, or contradicts another option.
         """
         fields = {entry.name: entry for entry in dataclasses.fields(cls)}
         values: dict[str, object] = {}
@@ -97,11 +97,11 @@ class OpcUaOptions:
 
     @property
     def mode(self) -> str:
-        """The security mode: the one that is set, or else the strictest that the policy allows."""
+        """The security mode that is set; without a setting, the strictest mode that the security policy allows."""
         return self.security_mode or ("None" if self.security_policy == "None" else "SignAndEncrypt")
 
     def login_password(self) -> str:
-        """Return the password from `password` or `password_file`.
+        """Return the password, from the option `password` or from the file `password_file`.
 
         Raises:
             BackendUnavailable: the file cannot be read.
@@ -170,9 +170,10 @@ def _one_of(name: str, value: str, allowed: tuple[str, ...]) -> None:
 
 
 def _typed(name: str, raw: object, type_name: str) -> object:
-    """Return `raw` as the field's type. Texts of numbers and truth values are accepted: the environment has only texts.
+    """Return `raw` as the type of the field. Numbers and truth values are also accepted as texts, because environment
+    variables hold only text.
 
-    The value is never part of an error text: it may be a secret that was put under the wrong name.
+    The value is never part of an error text, because it can be a secret that was put under the wrong name.
     """
     match type_name:
         case "str":
@@ -201,4 +202,4 @@ def _number(raw: object) -> float | None:
         number = float(raw)
     except ValueError:
         return None
-    return number if number - number == 0 else None  # neither NaN nor infinite
+    return number if number - number == 0 else None  # NaN and infinity are not accepted.

@@ -1,7 +1,7 @@
-"""Publishing: one subscription, and taking its messages in the order of their numbers.
+"""A subscription, and the delivery of its messages in the order of their numbers.
 
-Messages are numbered (OPC UA Part 4 section 5.14.1). A hole in the numbers is filled with Republish before the messages
-behind it are delivered; a subscription with a hole that cannot be filled is created anew.
+Messages are numbered (OPC UA Part 4 section 5.14.1). When messages are missing, they are fetched with Republish before
+the messages after them are delivered. When a missing message cannot be fetched, the subscription is created anew.
 """
 
 from __future__ import annotations
@@ -22,30 +22,34 @@ log = logging.getLogger(__name__)
 
 
 class Subscription:
-    """One server handle's subscription: what is on the server, and what is still to be sent there."""
+    """The subscription of one server handle: its state at the server, and the changes that must still be sent to the
+    server.
+    """
 
     def __init__(self, server_handle: int) -> None:
         self.server_handle = server_handle
         self.id: int | None = None
-        self.items: dict[int, Item] = {}  # by client handle
-        self.pending: dict[Item, None] = {}  # advised, not yet monitored
-        self.failed: dict[Item, None] = {}  # refused by the server; tried again now and then
-        self.doomed: list[int] = []  # monitored items to delete
-        self.modes: dict[Item, None] = {}  # suspended or activated since the last request
+        self.items: dict[int, Item] = {}  # Key: client handle.
+        self.pending: dict[Item, None] = {}  # Items that are advised, but not monitored yet.
+        self.failed: dict[Item, None] = {}  # Items that the server refused. They are tried again at intervals.
+        self.doomed: list[int] = []  # Ids of monitored items that must be deleted.
+        self.modes: dict[Item, None] = {}  # Items that were suspended or activated since the last request.
         self.last_sequence = 0
         self.last_heard = 0.0
         self.silence_limit_s = 0.0
-        self.suspected = False  # was silent for longer than that at the last check
-        self.gap_due = ""  # why values were missed; reported as a gap once the subscription exists again
+        self.suspected = False  # At the last check, it was silent for longer than the limit.
+        self.gap_due = ""  # Why values were missed. Reported as a gap when the subscription exists again.
         self.closing = False
-        # For a subscription to events instead of items: called with events, and when some are missing.
+        # Only for a subscription to events instead of items. `on_events` is called with events, `on_lost` when events
+        # are missing.
         self.on_events: Callable[[Sequence[Any]], None] | None = None
         self.on_lost: Callable[[str], None] | None = None
 
 
-_SEQUENCES = 2**32 - 1  # sequence numbers run from 1 to this, then from 1 again
+_SEQUENCES = 2**32 - 1  # The largest sequence number. The next number after it is 1.
 _REFUSED_PAUSE_S = 0.5
-_KEPT = frozenset({ua.StatusCodes.BadNothingToDo})  # the answer for a subscription that belongs to this session already
+# The answer to a transfer of a subscription that already belongs to this session.
+_KEPT = frozenset({ua.StatusCodes.BadNothingToDo})
 _UNSUPPORTED = frozenset(
     {ua.StatusCodes.BadServiceUnsupported, ua.StatusCodes.BadNotImplemented, ua.StatusCodes.BadNotSupported}
 )
@@ -54,8 +58,9 @@ _UNSUPPORTED = frozenset(
 class Publisher:
     """Delivers the messages of the subscriptions in `by_id`.
 
-    `rebuild` is called with a subscription whose messages cannot be delivered without a hole, and why; it has to call
-    `remove`. `publish` runs while the connection is up, in as many tasks as publish requests should wait at the server.
+    `rebuild` is called with a subscription whose messages cannot be delivered completely, and with the reason.
+    `rebuild` has to call `remove`. `publish` runs while the connection is up, in one task for each publish request that
+    should wait at the server.
     """
 
     def __init__(
@@ -66,12 +71,13 @@ class Publisher:
         self._rebuild = rebuild
         self.by_id: dict[int, Subscription] = {}
         self._acks: list[ua.SubscriptionAcknowledgement] = []
-        self._any = asyncio.Event()  # set while a subscription exists; publishing without one is an error
-        self._taking = asyncio.Lock()  # messages are taken one after the other, also while one waits for Republish
+        self._any = asyncio.Event()  # Set while a subscription exists. A publish request without one is an error.
+        # Held during a delivery. Messages are delivered one after the other, also while a delivery waits for Republish.
+        self._taking = asyncio.Lock()
         self._publishers = 0
 
     def add(self, subscription_id: int, subscription: Subscription) -> None:
-        """Deliver the messages of a new subscription."""
+        """Deliver the messages of a new subscription from now on."""
         self.by_id[subscription_id] = subscription
         self._any.set()
 
@@ -82,12 +88,12 @@ class Publisher:
             self._any.clear()
 
     def forget_acknowledgements(self) -> None:
-        """Drop the acknowledgements from before a reconnect; the server drops those messages by itself."""
+        """Drop the acknowledgements from before a reconnect. The server drops the acknowledged messages by itself."""
         self._acks.clear()
 
     async def publish(self) -> None:
-        """Keep one publish request at the server and handle its answers, until cancelled, or until the server has too
-        many requests.
+        """Keep one publish request at the server and handle its answers. Runs until cancelled, or until the server
+        reports too many publish requests.
         """
         self._publishers += 1
         try:
@@ -105,7 +111,7 @@ class Publisher:
                         return
                     await asyncio.sleep(_REFUSED_PAUSE_S)
                 except ua.uaerrors.UaStructParsingError:
-                    # Its number is unknown, so it is noticed as a hole before the next message.
+                    # The number of this message is unknown, so it is noticed as missing before the next message.
                     log.warning("a notification of the server could not be read")
                 else:
                     async with self._taking:
@@ -114,10 +120,11 @@ class Publisher:
             self._publishers -= 1
 
     async def take(self, result: Any) -> None:
-        """Deliver a publish response, after the messages that are missing before it.
+        """Deliver the messages that are missing before a publish response, and then the response itself.
 
         Raises:
-            ConnectionError, TimeoutError: the connection failed while a hole was filled; `take_back` fills the rest.
+            ConnectionError, TimeoutError: the connection failed while missing messages were fetched; `take_back`
+                fetches the rest.
         """
         message = result.NotificationMessage
         if message.NotificationData:
@@ -127,15 +134,15 @@ class Publisher:
                 )
             )
         subscription = self.by_id.get(result.SubscriptionId)
-        if subscription is None:  # of a subscription that was removed
+        if subscription is None:  # The subscription was removed.
             return
         subscription.last_heard = time.monotonic()
         subscription.suspected = False
         sequence = message.SequenceNumber
         ahead = _distance(subscription.last_sequence, sequence) if subscription.last_sequence else 1
         if ahead > _SEQUENCES // 2 or ahead == 0:
-            return  # delivered before
-        # A keep-alive has the number of the next message, so it also reveals a hole.
+            return  # The message was delivered before.
+        # A keep-alive has the number of the next message, so it also reveals missing messages.
         if ahead > 1 and not await self._fill(subscription, ahead - 1):
             self._rebuild(subscription, "notifications were missing and the server no longer had them")
             return
@@ -149,7 +156,9 @@ class Publisher:
         return True
 
     async def _republish(self, subscription: Subscription) -> bool:
-        """Fetch and deliver the message after the last one; return whether the server still had it."""
+        """Fetch and deliver the message after the last delivered one. Return False when the server did not have it any
+        more.
+        """
         wanted = _after(subscription.last_sequence)
         try:
             message = await self._connection.session.republish(subscription.id, wanted)
@@ -172,7 +181,9 @@ class Publisher:
                 self._rebuild(subscription, f"the server ended it ({ua.StatusCode(data.Status.value).name})")
 
     async def take_back(self, subscription: Subscription) -> bool:
-        """Return whether the server kept the subscription and everything it published meanwhile was delivered."""
+        """Return True when the server kept the subscription, and everything that it published meanwhile was
+        delivered.
+        """
         parameters = ua.TransferSubscriptionsParameters()
         parameters.SubscriptionIds = [subscription.id]
         parameters.SendInitialValues = False
@@ -180,7 +191,8 @@ class Publisher:
         try:
             results = await self._connection.session.transfer_subscriptions(parameters)
         except ua.UaStatusCodeError as error:
-            if error.code not in _UNSUPPORTED:  # a server without transfer keeps the subscription in the session anyway
+            # A server without transfer keeps the subscription in the session, so that nothing has to be transferred.
+            if error.code not in _UNSUPPORTED:
                 return False
         else:
             result = results[0]
@@ -202,5 +214,5 @@ def _after(sequence: int) -> int:
 
 
 def _distance(last: int, sequence: int) -> int:
-    """Return how many numbers after `last` comes `sequence`, across the rollover from 4294967295 to 1."""
+    """Return how many numbers `sequence` is after `last`. After 4294967295 the numbers start at 1 again."""
     return (sequence - last) % _SEQUENCES

@@ -1,15 +1,15 @@
-"""Item references: read as node ids and browse paths, and resolved to node ids, many at once.
+"""Parses item references (node ids and browse paths), and resolves many of them to node ids at once.
 
     ns=2;s=Line1.Speed        nsu=http://example.org/plant;i=1001        i=2258
     /Objects/2:Line1/2:Speed  /Objects/Line1/Speed                       Line1/Speed
 
-A path that starts with `/` starts at the Root folder; any other path is relative to the item context, or to the Objects
-folder when there is no context. `2:` is the namespace index of a browse name; a name without it may be in any
+A path that starts with `/` starts at the Root folder. Any other path starts at the item context, or at the Objects
+folder when there is no context. `2:` is the namespace index of a browse name; a name without an index can be in any
 namespace. In a name, `&` makes the next character an ordinary one (`&/`, `&:`, `&&`), as in OPC UA's relative paths.
 
-Exact paths go to TranslateBrowsePathsToNodeIds in bulk. A name without a namespace index is first read as OPC UA reads
-it (index 0). A path that is not found that way is looked up level by level, and each parent is browsed once for all
-items below it.
+All paths are sent to TranslateBrowsePathsToNodeIds in bulk. In this request a name without a namespace index has index
+0, as in OPC UA. A path with such a name that is not found is then searched level by level, and each parent is browsed
+once for all items below it.
 """
 
 from __future__ import annotations
@@ -34,12 +34,12 @@ MAX_DEPTH = 64
 
 
 class BadReference(ValueError):
-    """The text is neither a node id nor a browse path, or names a namespace the server does not have."""
+    """The text is neither a node id nor a browse path, or it names a namespace that the server does not have."""
 
 
 @dataclass(frozen=True, slots=True)
 class Segment:
-    """One browse name; `index` None: in any namespace."""
+    """One browse name. When `index` is None, the name can be in any namespace."""
 
     index: int | None
     name: str
@@ -47,17 +47,17 @@ class Segment:
 
 @dataclass(frozen=True, slots=True)
 class Reference:
-    """A starting node, and the path from there (empty: the node itself)."""
+    """A node to start at, and the path from there. An empty path means the node itself."""
 
     start: ua.NodeId
     path: tuple[Segment, ...] = ()
 
 
 def parse(definition: str, context: str, namespaces: Sequence[str]) -> Reference:
-    """Return what `definition` means below `context`, with `namespaces` as the server lists them.
+    """Return what `definition` means below `context`. `namespaces` is the server's list of namespaces.
 
     Raises:
-        BadReference: it is no valid reference.
+        BadReference: `definition` or `context` is no valid reference.
     """
     definition = definition.strip()
     if is_node_id(definition):
@@ -69,12 +69,12 @@ def parse(definition: str, context: str, namespaces: Sequence[str]) -> Reference
 
 
 def is_node_id(text: str) -> bool:
-    """Return whether `text` is read as a node id, not as a path."""
+    """Return True when `text` is read as a node id, and not as a path."""
     return _NODE_ID.match(text) is not None
 
 
 def escape(name: str) -> str:
-    """Return a browse name, escaped for a segment of a path."""
+    """Return a browse name, with its special characters escaped for a path."""
     return re.sub(r"([&/:])", r"&\1", name)
 
 
@@ -116,13 +116,13 @@ _NO_MATCH = ua.StatusCodes.BadNoMatch
 
 
 def chunks(entries: Sequence[_T], size: int) -> Iterator[Sequence[_T]]:
-    """Yield `entries` in runs of at most `size`."""
+    """Yield `entries` in parts of at most `size` entries."""
     for start in range(0, len(entries), size):
         yield entries[start : start + size]
 
 
 async def resolve(connection: ServerConnection, references: Sequence[Reference]) -> list[ua.NodeId | int]:
-    """Return a node id, or the StatusCode of the failure, for each reference.
+    """Return one result per reference: its node id, or the StatusCode of the failure.
 
     Raises:
         ConnectionError, TimeoutError, ua.UaError: the requests themselves failed.
@@ -144,7 +144,7 @@ async def browse(
 ) -> list[list[Any] | int]:
     """Return the children of each parent as ReferenceDescriptions, or the StatusCode of the failure.
 
-    With `limit_per_node` the answers may be cut there.
+    When `limit_per_node` is not 0, at most this number of children is returned per parent.
 
     Raises:
         ConnectionError, TimeoutError, ua.UaError: the requests themselves failed.
@@ -208,7 +208,9 @@ def _target(answer: Any) -> ua.NodeId | int:
 
 
 def plain_node_id(node_id: ua.NodeId) -> ua.NodeId:
-    """Return an expanded node id as a plain one; targets on the same server carry no namespace URI."""
+    """Return an expanded node id as a plain one. An id of a node on the same server has no namespace URI that could be
+    lost.
+    """
     if isinstance(node_id, ua.ExpandedNodeId):
         return ua.NodeId(node_id.Identifier, node_id.NamespaceIndex, node_id.NodeIdType)
     return node_id

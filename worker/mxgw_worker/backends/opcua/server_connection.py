@@ -1,8 +1,8 @@
-"""The connection to one server: socket, secure channel and session, and their renewal after a loss.
+"""The connection to one server: its socket, secure channel and session. All are renewed after the connection was lost.
 
-The library's own supervisor is not used: it runs the publish loop before missed messages were fetched, so that values
-can be skipped; it does not distinguish a kept subscription from a new one; and it retries without reporting it. Here
-one task drives the connection, and the session cannot be used while it is down.
+The supervisor of the library is not used, for three reasons. It starts to publish before missed messages were fetched,
+so that values can be skipped. It does not distinguish a kept subscription from a new one. It retries without reporting
+this. Here one task drives the connection, and the session cannot be used while the connection is down.
 """
 
 from __future__ import annotations
@@ -29,7 +29,8 @@ log = logging.getLogger(__name__)
 _NONE_URI = security_policies.SecurityPolicyNone.URI
 _NAMESPACE_ARRAY = ua.NodeId(ua.ObjectIds.Server_NamespaceArray, 0)
 _SERVER_STATE = ua.NodeId(ua.ObjectIds.Server_ServerStatus_State, 0)
-# Operation limits, in the order of `Limits`. Source: OPC UA Part 5 section 6.3.11.
+# Node ids of the server's operation limits, in the order of the fields of `Limits`.
+# Source: OPC UA Part 5 section 6.3.11.
 _LIMIT_NODES = [ua.NodeId(number, 0) for number in (11705, 11707, 11710, 11712, 11714)]
 
 
@@ -53,7 +54,7 @@ def check_session(error: ua.UaStatusCodeError) -> None:
 
 @dataclass(frozen=True, slots=True)
 class Limits:
-    """How many operations one request may carry."""
+    """The largest number of operations that one request may contain, for each kind of request."""
 
     read: int
     write: int
@@ -63,14 +64,16 @@ class Limits:
 
 
 class _Session(UaSession):  # type: ignore[misc]  # the library counts as untyped
-    """A session without the library's publish loop: `Publisher` publishes, in order and after a reconnect's repairs."""
+    """A session without the library's publish loop. Instead, `Publisher` publishes in order, after missed messages were
+    fetched.
+    """
 
     def ensure_publish_loop(self) -> None:
         return
 
 
 class ServerConnection:
-    """Connects, reconnects and closes. `session` raises ConnectionError while the connection is down."""
+    """Connects, reconnects and closes. While the connection is down, reading `session` raises ConnectionError."""
 
     def __init__(self, options: OpcUaOptions) -> None:
         self._options = options
@@ -87,7 +90,7 @@ class ServerConnection:
 
     @property
     def session(self) -> UaSession:
-        """The session's services.
+        """The library's session object, which sends requests.
 
         Raises:
             ConnectionError: the connection is down.
@@ -97,12 +100,12 @@ class ServerConnection:
         return self._client.uaclient.session
 
     async def open(self) -> bool:
-        """Connect, reusing the session of an earlier connection where the server still has it.
+        """Connect, and reuse the session of an earlier connection if the server still has it.
 
-        Return whether the session was reused. Takes `connect_timeout_s` at most.
+        Return True when the session was reused. This takes `connect_timeout_s` at most.
 
         Raises:
-            BackendUnavailable: no connection; the text says how to fix it.
+            BackendUnavailable: the connection failed; the text says how to fix the problem.
         """
         options = self._options
         try:
@@ -124,7 +127,9 @@ class ServerConnection:
         return reused
 
     async def serve(self) -> str:
-        """Keep the connection alive until it is lost; return why, in words. The caller then calls `drop`."""
+        """Keep the connection alive until it is lost, and return the reason as a text. The caller must call `drop`
+        afterwards.
+        """
         assert self._client is not None
         client = self._client
         reason = "the connection was closed"
@@ -141,7 +146,7 @@ class ServerConnection:
         return reason
 
     async def close(self) -> None:
-        """Close session, channel and socket; bounded in time, never raising."""
+        """Close the session, the channel and the socket. This takes a bounded time and never raises."""
         was_up, self._up = self._up, False
         if self._client is None:
             return
@@ -155,7 +160,7 @@ class ServerConnection:
         self.drop()
 
     def drop(self) -> None:
-        """Cut the socket at once, without waiting for unsent data to leave."""
+        """Close the socket at once, without waiting until unsent data is sent."""
         self._up = False
         if self._client is None:
             return
@@ -264,7 +269,9 @@ class ServerConnection:
         )
 
     def _refuse_plaintext(self, client: Client) -> None:
-        """Refuse to send a password that neither the channel nor the server's login policy encrypts."""
+        """Raise an error when the password would be sent without encryption, because neither the channel nor the
+        server's login policy encrypts it.
+        """
         if not self._options.user or self._options.allow_plaintext_password:
             return
         policy = client.server_policy(ua.UserTokenType.UserName).SecurityPolicyUri
@@ -275,7 +282,7 @@ class ServerConnection:
             )
 
     async def _learn(self, session: UaSession) -> None:
-        """Read namespaces and operation limits, in one request; servers need not have the limits."""
+        """Read the namespaces and the operation limits in one request. Servers are not required to have the limits."""
         parameters = ua.ReadParameters()
         parameters.NodesToRead = [
             ua.ReadValueId(NodeId=node, AttributeId=ua.AttributeIds.Value) for node in [_NAMESPACE_ARRAY, *_LIMIT_NODES]
@@ -344,5 +351,5 @@ def _is_about_certificates(error: ua.UaStatusCodeError) -> bool:
 
 
 def _first_certificate(der: bytes) -> bytes:
-    """Return the first certificate of a chain; its length is in bytes 2 and 3 of the outer sequence."""
+    """Return the first certificate of a chain. Its bytes 2 and 3 hold the number of bytes that follow after them."""
     return der[: int.from_bytes(der[2:4], "big") + 4]

@@ -1,7 +1,8 @@
-"""OPC UA StatusCodes as OPC DA quality and as MXSTATUS_PROXY.
+"""Converts OPC UA StatusCodes to OPC DA qualities and to MXSTATUS_PROXY.
 
-The raw code is always kept: unless it is plain Good, a second status follows the mapped one. It has the same success,
-category and source, and its `raw_detail` is the StatusCode as a signed 32-bit number (its mapped detail is not set).
+The raw StatusCode is always kept. Unless the code is plain Good, a second status follows the mapped status. The second
+status has the same success, category and source. Its `raw_detail` is the StatusCode as a signed 32-bit number, and its
+mapped detail is not set.
 
 Source: OPC UA Part 4 section 7.39 (StatusCode), Part 8 annex A (COM mapping); native numbers in `mxgw.convert`.
 """
@@ -54,7 +55,7 @@ _QUALITIES: dict[int, int] = {
     _codes.BadWaitingForInitialData: 32,
 }
 
-# StatusCodes about the request or the reference, with their category and detail.
+# StatusCodes about the request or the reference. Key: StatusCode. Value: native category and native detail.
 _FAILURES: dict[int, tuple[int, int]] = {
     _codes.BadNodeIdUnknown: (CONFIGURATION, INVALID_REFERENCE),
     _codes.BadNodeIdInvalid: (CONFIGURATION, INVALID_REFERENCE),
@@ -86,7 +87,8 @@ _FAILURES: dict[int, tuple[int, int]] = {
     _codes.BadResourceUnavailable: (OPERATIONAL, 26),
 }
 
-# As the StatusCode of a value these mean that the item itself cannot be read; others describe the quality of its value.
+# A value with one of these StatusCodes means that the item itself cannot be read. All other StatusCodes only describe
+# the quality of a value.
 _ITEM_FAILURES = frozenset(
     {
         _codes.BadNodeIdUnknown,
@@ -104,7 +106,7 @@ _OK_STATUSES = (ok_status(),)
 
 
 def quality_of(code: int) -> int:
-    """Return the OPC DA quality of a StatusCode, with its limit bits."""
+    """Return the OPC DA quality of a StatusCode. The limit bits of the StatusCode are included."""
     if code == 0:
         return GOOD
     quality = _QUALITIES.get(code & _CODE_MASK)
@@ -116,15 +118,15 @@ def quality_of(code: int) -> int:
 
 
 def overflowed(code: int) -> bool:
-    """Return whether the code says that the server's queue of this item dropped values."""
+    """Return True when the code says that the server's queue for this item has dropped values."""
     return code & (_INFO_TYPE_MASK | _OVERFLOW) == _INFO_IS_DATA_VALUE | _OVERFLOW
 
 
 def value_statuses(code: int) -> tuple[MxStatus, ...]:
     """Return the statuses of a data change with this StatusCode.
 
-    A bad code about the quality of the value leaves `success` true: the item works, and caches must take its bad
-    quality. A code which means that the item cannot be read is a failure.
+    A bad code about the quality of the value is no failure: the item works, and caches must store its bad quality. A
+    code is a failure when it means that the item cannot be read.
     """
     if code == 0:
         return _OK_STATUSES
@@ -140,7 +142,7 @@ def failure_statuses(code: int) -> tuple[MxStatus, ...]:
 
 
 def result_statuses(code: int) -> tuple[MxStatus, ...]:
-    """Return the statuses of a finished write or mode change."""
+    """Return the statuses of a finished write or mode change, which the server answered with this StatusCode."""
     if code & _SEVERITY_MASK in (0x80000000, 0xC0000000):
         return failure_statuses(code)
     if code == 0:
@@ -162,14 +164,16 @@ def local_failure(category: int, detail: int) -> tuple[MxStatus, ...]:
 def lost_statuses() -> tuple[MxStatus, ...]:
     """Return the statuses of the data change that reports an outage.
 
-    `success` is true, so that the bad quality replaces the good one in every cache: after a failure caches would keep
-    the old value as good (docs/reference/mxaccess.md#statuses, #stale-values).
+    `success` is true, so that every cache replaces the good quality with the bad one. After a failure, caches would
+    keep the old value as a good one (docs/reference/mxaccess.md#statuses, #stale-values).
     """
     return (status(-1, COMMUNICATION, BY_US, COMMUNICATION_ERROR),)
 
 
 def exception_statuses(error: Exception) -> tuple[MxStatus, ...]:
-    """Return the statuses of an operation whose request itself failed: fault, timeout or lost connection."""
+    """Return the statuses of an operation whose request failed as a whole: by a fault, a timeout or a lost
+    connection.
+    """
     if isinstance(error, ua.UaStatusCodeError):
         return failure_statuses(error.code)
     if isinstance(error, TimeoutError):
@@ -179,6 +183,6 @@ def exception_statuses(error: Exception) -> tuple[MxStatus, ...]:
 
 def _with_raw(success: int, category: int, source: int, detail: int, code: int) -> tuple[MxStatus, ...]:
     raw = status(success, category, source, 0)
-    raw.ClearField("detail")  # what follows is a StatusCode, no native detail
+    raw.ClearField("detail")  # The detail is a StatusCode here, and no native detail.
     raw.raw_detail = code - 0x1_0000_0000 if code & 0x80000000 else code
     return (status(success, category, source, detail), raw)

@@ -1,7 +1,7 @@
-"""The subscriptions of one connection: one per server handle, many monitored items each.
+"""Keeps one subscription per server handle, with many monitored items in each.
 
-When a subscription has to be created again, a gap is reported, and then the current value of every item. Advises and
-un-advises are collected for a moment and sent in bulk; a request that fails as a whole is tried again.
+When a subscription has to be created again, a gap is reported, and after it the current value of every item. Advises
+and un-advises are collected for a moment and sent in bulk. A request that fails as a whole is tried again.
 """
 
 from __future__ import annotations
@@ -37,8 +37,8 @@ _TRIGGERS = {
 class Subscriptions:
     """Keeps the monitored items at the server equal to the advised items.
 
-    `maintain`, `watch` and `publisher.publish` run while the connection is up, each in its own task; `resume` runs
-    before them, after every connect. The other methods may be called at any time.
+    `maintain`, `watch` and `publisher.publish` run while the connection is up, each in its own task. `resume` runs
+    before them, after every connect. The other methods can be called at any time.
     """
 
     def __init__(self, connection: ServerConnection, emitter: Emitter, options: OpcUaOptions) -> None:
@@ -46,22 +46,22 @@ class Subscriptions:
         self._emitter = emitter
         self._options = options
         self._by_handle: dict[int, Subscription] = {}
-        self._orphans: list[int] = []  # subscriptions to delete on the server
+        self._orphans: list[int] = []  # Ids of subscriptions that must be deleted at the server.
         self._client_handles = 0
-        self._wake = asyncio.Event()  # set by every change; cleared by `maintain`
+        self._wake = asyncio.Event()  # Set by every change that must be sent; cleared by `maintain`.
         self.publisher = Publisher(connection, emitter, self.rebuild)
 
-    # What the backend asks for.
+    # Methods that the backend calls.
 
     def advise(self, item: Item) -> None:
-        """Monitor the item; a failure comes as a data change."""
+        """Monitor the item. A failure is reported as a data change."""
         item.advised = True
         item.failure = 0
         self._of(item.server_handle).pending[item] = None
         self._wake.set()
 
     def un_advise(self, item: Item) -> None:
-        """Stop monitoring the item; no notification that is still under way becomes an event."""
+        """Stop monitoring the item. Notifications that are still under way do not become events."""
         item.advised = item.suspended = item.stale = False
         item.last = None
         item.buffer.clear()
@@ -75,12 +75,12 @@ class Subscriptions:
         self._wake.set()
 
     def set_mode(self, item: Item) -> None:
-        """Send the item's `suspended` to the server; an operation completion follows."""
+        """Send the item's state `suspended`, true or false, to the server. An operation completion follows."""
         self._of(item.server_handle).modes[item] = None
         self._wake.set()
 
     def close(self, server_handle: int) -> None:
-        """Forget a server handle's subscription and everything in it."""
+        """Forget the subscription of a server handle, and all its items."""
         subscription = self._by_handle.pop(server_handle, None)
         if subscription is None:
             return
@@ -89,20 +89,21 @@ class Subscriptions:
         self._wake.set()
 
     def advised_items(self) -> list[Item]:
-        """Return every advised item, suspended ones too."""
+        """Return every advised item, including suspended ones."""
         return [
             item
             for subscription in self._by_handle.values()
             for item in (*subscription.items.values(), *subscription.pending, *subscription.failed)
         ]
 
-    # What runs while the connection is up.
+    # Methods that run while the connection is up, or right before.
 
     async def resume(self, *, session_kept: bool) -> None:
-        """Restore all subscriptions after a connect; where values may have been missed, report a gap.
+        """Restore all subscriptions after a connect. A gap is reported where values were perhaps missed.
 
         Raises:
-            ConnectionError, TimeoutError, ua.UaError: the connection failed again; call this after the next connect.
+            ConnectionError, TimeoutError, ua.UaError: the connection failed again; call this again after the next
+                connect.
         """
         self.publisher.forget_acknowledgements()
         for subscription in list(self._by_handle.values()):
@@ -117,7 +118,7 @@ class Subscriptions:
                     if item.stale:
                         self._emitter.repeat(item)
         if not session_kept:
-            # A restarted server may have other namespace indexes and data types.
+            # A restarted server can have other namespace indexes and data types.
             for item in self.advised_items():
                 item.node_id = item.node_type = None
             self._orphans.clear()
@@ -142,7 +143,7 @@ class Subscriptions:
                 self._wake.set()
 
     async def watch(self) -> None:
-        """Find subscriptions that stopped without a message, and try refused items again, until cancelled."""
+        """Find subscriptions that have stopped without a message, and try refused items again. Runs until cancelled."""
         retry_at = time.monotonic() + self._options.retry_failed_s
         pause_s = min(self._options.keep_alive_s / 2, self._options.retry_failed_s)
         while True:
@@ -151,7 +152,8 @@ class Subscriptions:
             for subscription in list(self.publisher.by_id.values()):
                 if now - subscription.last_heard <= subscription.silence_limit_s:
                     continue
-                # Checked twice, because after a pause of this process messages may be unread in the socket.
+                # A subscription must be silent at two checks: after a pause of this process, messages can be unread in
+                # the socket.
                 if subscription.suspected:
                     self.rebuild(subscription, "the server stopped publishing without a word")
                 subscription.suspected = True
@@ -163,7 +165,9 @@ class Subscriptions:
                 self._wake.set()
 
     def rebuild(self, subscription: Subscription, why: str) -> None:
-        """Have the subscription created again with all its items, with a gap before their first values."""
+        """Create the subscription again with all its items, at the next run of `maintain`. A gap is reported before
+        their first values. A subscription to events is not created here: its `on_lost` is called instead.
+        """
         log.warning("subscription of server handle %d is created anew: %s", subscription.server_handle, why)
         self._forget_id(subscription)
         if subscription.on_lost is not None:
@@ -189,7 +193,7 @@ class Subscriptions:
             self._orphans.append(subscription.id)
             subscription.id = None
 
-    # Making the server's side equal to ours.
+    # Methods that send the collected changes to the server.
 
     async def _delete_orphans(self) -> None:
         orphans, self._orphans = self._orphans, []
@@ -264,7 +268,7 @@ class Subscriptions:
                 await self._monitor(subscription, usable)
 
     async def _resolve(self, subscription: Subscription, batch: Sequence[Item]) -> list[Item]:
-        """Return the items with a node id; the others are refused."""
+        """Resolve the references of items, and return the items that have a node id. The other items are refused."""
         references: dict[Item, Reference] = {}
         for item in batch:
             if item.node_id is None:
@@ -290,7 +294,7 @@ class Subscriptions:
         for item in items:
             self._client_handles += 1
             item.client_handle = self._client_handles
-            # Registered before the answer comes, because the first notification may come earlier.
+            # The item is registered before the answer comes, because the first notification can come even earlier.
             subscription.items[item.client_handle] = item
             subscription.pending.pop(item, None)
             requests.append(self._request(item))
@@ -308,7 +312,9 @@ class Subscriptions:
             check_session(error)
             fault = error.code
         finally:
-            if not results:  # also when cancelled: monitored items that the server made all the same are not used
+            # Without results the items wait for another request. This includes a request that was cancelled: the
+            # server has perhaps made its monitored items, but they are not used.
+            if not results:
                 for item, handle in zip(items, handles, strict=True):
                     if subscription.items.pop(handle, None) is item:
                         subscription.pending[item] = None
@@ -317,14 +323,16 @@ class Subscriptions:
         elif fault:
             for item in items:
                 self._refuse(subscription, item, fault)
-        if subscription.id != on:  # rebuilt meanwhile: the handles are the old subscription's
+        # After a rebuild in the meantime, the handles belong to the old subscription and are not used.
+        if subscription.id != on:
             return
         for item, handle, result in zip(items, handles, results, strict=bool(results)):
             self._created(subscription, item, handle, result)
 
     def _created(self, subscription: Subscription, item: Item, handle: int, result: Any) -> None:
         good = result.StatusCode.is_good()
-        if subscription.items.get(handle) is not item:  # un-advised or rebuilt meanwhile
+        # When the item was un-advised or its subscription rebuilt meanwhile, the new monitored item is deleted.
+        if subscription.items.get(handle) is not item:
             if good:
                 subscription.doomed.append(result.MonitoredItemId)
                 self._wake.set()
@@ -353,7 +361,7 @@ class Subscriptions:
             return
         subscription.pending.pop(item, None)
         subscription.failed[item] = None
-        item.node_id = None  # the node may exist later
+        item.node_id = None  # Resolved again later, because the node may exist then.
         self._emitter.fail(item, code)
 
     async def _change_modes(self, subscription: Subscription) -> None:

@@ -1,4 +1,4 @@
-"""Data types of nodes: the built-in type of a node's values, found from its declared type."""
+"""Finds the built-in type of a node's values from the data type that the node declares."""
 
 from __future__ import annotations
 
@@ -13,7 +13,8 @@ from .server_connection import ServerConnection
 
 _HAS_SUBTYPE = ua.NodeId(45, 0)
 _ENUMERATION = 29
-_ABSTRACT = frozenset({24, 26, 27, 28})  # BaseDataType, Number, Integer, UInteger: the value says which
+# Ids of the abstract types BaseDataType, Number, Integer and UInteger. Only a value shows the concrete type.
+_ABSTRACT = frozenset({24, 26, 27, 28})
 _LAST_BUILT_IN = 25
 _MAX_DEPTH = 16
 
@@ -26,7 +27,7 @@ class DataTypes:
         self._built_in: dict[ua.NodeId, int] = {}
 
     def forget(self) -> None:
-        """Drop the kept results: a restarted server may have other types under the same ids."""
+        """Drop the kept results: a restarted server can have other types under the same ids."""
         self._built_in.clear()
 
     async def node_types(self, node_ids: Sequence[ua.NodeId]) -> list[NodeType | int]:
@@ -52,7 +53,7 @@ class DataTypes:
         return answers
 
     async def built_in(self, data_types: Sequence[ua.NodeId]) -> dict[ua.NodeId, int]:
-        """Return the number of the built-in type below which each data type stands (0: unknown).
+        """Return the number of a built-in type for each data type, which is a subtype of it. 0 means unknown.
 
         Raises:
             ConnectionError, TimeoutError, ua.UaError: the requests themselves failed.
@@ -89,7 +90,7 @@ class DataTypes:
 async def read(
     connection: ServerConnection, node_ids: Sequence[ua.NodeId], attributes: Sequence[ua.AttributeIds]
 ) -> list[list[Any]]:
-    """Return a DataValue per attribute for each node, in as few requests as the server allows.
+    """Return one row per node, with one DataValue per attribute. As few requests are sent as the server allows.
 
     Raises:
         ConnectionError, TimeoutError, ua.UaError: a request failed.
@@ -108,14 +109,16 @@ async def read(
 
 
 def plain(value: Any) -> Any:
-    """Return the value of a good DataValue; None for any other."""
+    """Return the value of a good DataValue; None when the DataValue is not good."""
     if value.StatusCode is not None and not value.StatusCode.is_good():
         return None
     return value.Value.Value if value.Value is not None else None
 
 
 def _kind(value: Any, built_in: int) -> ua.VariantType | None:
-    """Return the built-in type to write: the declared one; for an abstract one, that of the present value."""
+    """Return the built-in type for writing: the declared type, or the type of the present value when the declared type
+    is abstract. None when neither is known.
+    """
     if built_in:
         return ua.VariantType(built_in)
     kind = value.Value.VariantType if value.Value is not None else None

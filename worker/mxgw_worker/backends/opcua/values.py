@@ -1,10 +1,11 @@
-"""OPC UA values as MxValue.
+"""Converts OPC UA values to MxValues.
 
-Scalars keep their own kind; Int64, UInt32 and UInt64 are `long`, and a UInt64 beyond 63 bits is its decimal text,
-because a rounded number would be wrong. Types that MXAccess does not have become text (Guid, NodeId, QualifiedName,
-LocalizedText, structures the library can read, as JSON) or bytes (ByteString, structures it cannot).
+Scalars keep their own kind. Int64, UInt32 and UInt64 become `long`; a UInt64 beyond 63 bits becomes its decimal text,
+because a rounded number would be wrong. Types that MXAccess does not have become text or bytes: Guid, NodeId,
+QualifiedName and LocalizedText become text, and structures that the library can read become JSON text. ByteStrings and
+other structures become bytes.
 
-`Any` is the value of a Variant of the library, which has its type as a number beside the value.
+`Any` is the value in a Variant of the library. The Variant has the type as a number beside the value.
 """
 
 from __future__ import annotations
@@ -25,7 +26,7 @@ _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _MICROSECOND = timedelta(microseconds=1)
 _INT64_MAX = 2**63 - 1
 
-# Native MxDataType of the built-in types that have one.
+# Key: built-in type of OPC UA. Value: its native MxDataType. Types that MXAccess does not have are missing.
 DATA_TYPES: dict[int, int] = {
     _T.Boolean: BOOLEAN,
     _T.SByte: INTEGER,
@@ -43,20 +44,20 @@ _LONG_TYPES = frozenset({_T.UInt32, _T.Int64, _T.UInt64})
 
 
 def to_ns(moment: datetime) -> int:
-    """Return nanoseconds since 1970 (UTC), exact to the microsecond; a naive moment is taken as UTC."""
+    """Return nanoseconds since 1970 (UTC), exact to the microsecond. A moment without a time zone is taken as UTC."""
     if moment.tzinfo is None:
         moment = moment.replace(tzinfo=UTC)
     return (moment - _EPOCH) // _MICROSECOND * 1000
 
 
 def source_time_ns(value: ua.DataValue) -> int | None:
-    """Return the source's time, or else the server's; None when there is neither."""
+    """Return the source's time of the value, or the server's time if there is none; None when there is neither."""
     moment = value.SourceTimestamp or value.ServerTimestamp
     return None if moment is None else to_ns(moment)
 
 
 def to_mx(variant: ua.Variant | None) -> v.MxValue:
-    """Return the message of a Variant; a null one has no kind."""
+    """Return the message of a Variant. A Variant without a value becomes a message without a kind."""
     if variant is None or (variant.Value is None and not variant.is_array):
         return v.MxValue()
     kind = variant.VariantType
@@ -72,7 +73,7 @@ def to_mx(variant: ua.Variant | None) -> v.MxValue:
 
 
 def to_mx_array(variants: Sequence[ua.Variant | None]) -> tuple[v.MxValue, int]:
-    """Return one array of many values, and its native data type (0, no data, when they share none)."""
+    """Return one array of many values, and its native data type; 0 (no data) when the values have no common type."""
     kinds = {None if x is None or x.Value is None or x.is_array else x.VariantType for x in variants}
     kind = next(iter(kinds)) if len(kinds) == 1 else None
     if kind is None:
@@ -87,7 +88,7 @@ def to_mx_array(variants: Sequence[ua.Variant | None]) -> tuple[v.MxValue, int]:
 
 
 def _scalar(kind: ua.VariantType, value: Any) -> v.MxValue:
-    # The most frequent first: this runs once per event.
+    # The most frequent types are checked first, because this runs once per event.
     if kind == _T.Double:
         return v.MxValue(double=value)
     if kind in _INT32_TYPES:
@@ -159,12 +160,12 @@ def _text(value: Any) -> str:
         return str(value.name)
     if dataclasses.is_dataclass(value) and not isinstance(value, type):
         return json.dumps(_plain(value), ensure_ascii=False)
-    text = getattr(value, "Value", value)  # XmlElement wraps its text
+    text = getattr(value, "Value", value)  # An XmlElement has its text in this attribute.
     return str(text)
 
 
 def _plain(value: object) -> object:
-    """Return a structure as plain data for JSON; values that JSON cannot express become text."""
+    """Return a structure as plain data for JSON. Values that JSON cannot express become text."""
     if isinstance(value, bool | int | float | str) or value is None:
         return value
     if isinstance(value, list | tuple):

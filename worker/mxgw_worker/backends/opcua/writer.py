@@ -1,7 +1,9 @@
-"""Writes: converted to the node's own type, sent in bulk, in order per item, answered by write completions.
+"""Converts written values to the type of their node, and sends them in bulk. Each write is answered by a write
+completion.
 
-What is waiting goes out in one request, several requests at a time; an item with a write in flight waits for its
-answer. A write while the server is away is refused at once as a communication error: nothing is kept for later.
+All waiting writes are sent in one request, and several requests can be under way at a time. An item with a write in
+flight waits for the answer, so that its writes stay in order. While the server is not connected, a write is refused at
+once as a communication error. It is not kept for later.
 """
 
 from __future__ import annotations
@@ -30,14 +32,16 @@ _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
 
 class Writer:
-    """Owns the order of writes. `run` sends them until cancelled; `submit` may be called at any time."""
+    """Keeps the writes of each item in order. `run` sends writes until cancelled; `submit` can be called at any
+    time.
+    """
 
     def __init__(self, connection: ServerConnection, emitter: Emitter, types: DataTypes) -> None:
         self._connection = connection
         self._emitter = emitter
         self._types = types
         self._ready: dict[Item, None] = {}
-        self._wake = asyncio.Event()  # set when an item got ready
+        self._wake = asyncio.Event()  # Set when an item has a write that can be sent.
         self._slots = asyncio.Semaphore(_REQUESTS_IN_FLIGHT)
 
     def submit(self, item: Item, job: WriteJob) -> None:
@@ -91,13 +95,13 @@ class Writer:
             try:
                 codes = [code.value for code in await self._connection.session.write(parameters)]
             except (ua.UaError, OSError, TimeoutError) as error:
-                # Chunks that were answered before keep their answers.
+                # Chunks that were answered before this error keep their answers.
                 results.update(dict.fromkeys(some, status.exception_statuses(error)))
                 continue
             for item, code in zip(some, codes, strict=True):
                 results[item] = status.result_statuses(code)
                 if code == ua.StatusCodes.BadTypeMismatch:
-                    item.node_type = None  # it was changed on the server: ask again next time
+                    item.node_type = None  # The type was changed on the server: it is read again before the next write.
         return results
 
     async def _resolve(self, jobs: dict[Item, WriteJob], results: dict[Item, Sequence[MxStatus]]) -> None:

@@ -1,10 +1,10 @@
-"""Generated alarms that change in believable ways, at a settable rate: any number of points, some in alarm from the
-start.
+"""Generated alarms that change in believable ways, at a rate that can be set. There can be any number of alarm points,
+and some of them are in alarm from the start.
 
-Points `Unit_001.T01` to `Unit_<n>.T20`, twenty to an object, spread over areas `Alarms_North` and so on. Each step
-picks a point and makes a change that could come next: a quiet point is raised; one in alarm is acknowledged, or clears;
-one that cleared without acknowledgement is acknowledged, or raised again. The number of points in alarm stays near its
-target.
+The points are `Unit_001.T01` to `Unit_<n>.T20`, twenty per object. The objects are spread over areas such as
+`Alarms_North`. Each step picks a point and makes a change that can follow its present state. A quiet point is raised. A
+point in alarm is acknowledged or cleared. A point that was cleared without acknowledgement is acknowledged or raised
+again. The number of points in alarm stays near its target.
 """
 
 from __future__ import annotations
@@ -23,21 +23,22 @@ _AREAS = ("North", "South", "East", "West", "Boilers", "Utilities", "Packing", "
 _TYPES = ("Hi", "HiHi", "Lo", "LoLo", "ROC", "Fault")
 _OPERATORS = ("a.keller", "b.okafor", "c.lindqvist", "d.moreau")
 _COMMENTS = ("seen", "known, spare part ordered", "field operator informed", "test run", "within tolerance")
-# The longest pause between steps; at a high rate several steps are made after each pause.
+# The pause between two calls of `_tick`. At a high rate, each call makes several steps.
 _TICK_S = 0.02
 
 
 class AlarmLoad:
-    """Adds the alarm points, and changes them once started."""
+    """Adds the alarm points to the galaxy. Once it is started, it changes their states."""
 
     def __init__(self, emitter: Emitter, options: SimOptions) -> None:
         self._emitter = emitter
         self._rate = options.alarm_rate
         self._target = round(options.alarms * options.alarm_share)
-        # Not a secret: the same seed gives the same changes.
+        # The random numbers are no secret: the same seed gives the same changes.
         self._random = random.Random(options.alarm_seed)  # noqa: S311
         self._points = self._build(options.alarms)
-        # Places of points by whether they are active; a point that is drawn is swapped to its other list.
+        # The points that are quiet, and the points that are active. A point moves to the other list when its alarm
+        # starts or ends.
         self._quiet = list(self._points)
         self._active: list[AlarmPoint] = []
         self._due = self._accounted_until = 0.0
@@ -59,7 +60,7 @@ class AlarmLoad:
         return points
 
     def start(self) -> None:
-        """Raise the points that are in alarm from the start, and go on with changes at the rate."""
+        """Raise the points that are in alarm from the start, and begin to make changes at the rate."""
         now_ns = self._emitter.clock.wall_ns()
         for _ in range(self._target):
             self._raise(now_ns)
@@ -70,7 +71,7 @@ class AlarmLoad:
     def _tick(self) -> None:
         self._emitter.timers.after(_TICK_S, self._tick)
         now = self._emitter.clock.monotonic()
-        # After a stall the missed steps are made up for, but those of one second at most.
+        # After a delay, missed steps are made up for, but at most those of one second.
         self._due = min(self._due + self._rate * (now - self._accounted_until), self._rate)
         self._accounted_until = now
         now_ns = self._emitter.clock.wall_ns()
@@ -97,7 +98,7 @@ class AlarmLoad:
             case pb.ALARM_STATE_UNACK_RTN:
                 point.raise_(now_ns)
             case _:
-                pass  # a client acknowledged it meanwhile
+                pass  # A client acknowledged the alarm meanwhile.
         if point.state == pb.ALARM_STATE_ACK_RTN:
             self._active[index] = self._active[-1]
             self._active.pop()

@@ -1,10 +1,10 @@
-"""Alarms of attributes, readable in two ways: as sub-attributes, and as records of the alarm manager.
+"""Alarms of attributes. A client can read them in two ways: as sub-attributes, and as records of the alarm manager.
 
 Source: docs/reference/mxaccess.md#references, #alarms.
 
 `<Attribute>.InAlarm`, `.Acked` and `.Priority` always agree with the records. An alarm is acknowledged by writing a
-comment to `<Attribute>.AckMsg`, or through the alarm manager. States are UNACK_ALM, ACK_ALM, UNACK_RTN and ACK_RTN:
-each new alarm must be acknowledged, even one whose condition has ended by itself.
+comment to `<Attribute>.AckMsg`, or through the alarm manager. Its states are UNACK_ALM, ACK_ALM, UNACK_RTN and ACK_RTN.
+Every new alarm must be acknowledged, even when its condition has already ended by itself.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ MOST_SEVERE, LEAST_SEVERE = 1, 999
 
 
 class AlarmPoint:
-    """One alarm of one attribute. It changes through `raise_`, `clear` and `acknowledge` only."""
+    """One alarm of one attribute. Only `raise_`, `clear` and `acknowledge` change it."""
 
     def __init__(
         self,
@@ -71,14 +71,17 @@ class AlarmPoint:
 
     @property
     def ended_ns(self) -> int:
-        """When the last occurrence ended, which is the time of its last change; 0 before the first."""
+        """The time of the last acknowledgement or return to normal (ns since 1970, UTC); 0 when there was none since
+        the alarm was raised. For an alarm that has ended, this is the time of its end.
+        """
         return max(self._acked_ns, self._cleared_ns)
 
     def raise_(self, time_ns: int) -> None:
-        """Go into alarm, unless it is in alarm already."""
+        """Start the alarm, unless the point is in alarm already."""
         if self.in_alarm.value:
             return
-        if self.acked.value:  # else it cleared unacknowledged, and stays the same occurrence
+        # An alarm that was cleared without acknowledgement keeps its id when it is raised again.
+        if self.acked.value:
             self.alarm_id = str(uuid5(NAMESPACE_OID, f"{self.attribute.reference} {time_ns}"))
         self._raised_ns, self._acked_ns, self._cleared_ns = time_ns, 0, 0
         self._operator = self._comment = ""
@@ -88,13 +91,13 @@ class AlarmPoint:
         self.in_alarm.set(True, time_ns)
 
     def clear(self, time_ns: int) -> None:
-        """Return to normal, unless it is normal already."""
+        """Return to normal, unless the point is normal already."""
         if self.in_alarm.value:
             self._cleared_ns, self._record = time_ns, None
             self.in_alarm.set(False, time_ns)
 
     def acknowledge(self, comment: str, operator: str) -> Detail | None:
-        """Acknowledge; return None, or the detail that says why that is not possible."""
+        """Acknowledge the alarm. Return None, or the detail that says why this is not possible."""
         if self.acked.value:
             return Detail.ALARM_ACKED_ALREADY
         self._acked_ns = self._clock.wall_ns()
@@ -109,7 +112,7 @@ class AlarmPoint:
         self.acknowledge(str(comment), "")
 
     def record(self) -> pb.Alarm:
-        """Return the record of the alarm manager: the same object until the alarm changes."""
+        """Return the alarm manager's record of this alarm. It is the same object until the alarm changes."""
         if self._record is None:
             priority, limit = self._priority.value, self._limit_of()
             assert isinstance(priority, int)
@@ -139,7 +142,9 @@ class AlarmPoint:
 
 
 class LimitAlarm(AlarmPoint):
-    """In alarm when the attribute rises above its limit, until it falls below the limit minus the deadband."""
+    """An alarm that starts when the attribute rises above its limit. It ends when the attribute falls below the limit
+    minus the deadband.
+    """
 
     def __init__(
         self, sim_object: SimObject, attribute: Attribute, clock: Clock, *, limit: float, deadband: float, priority: int
@@ -167,13 +172,13 @@ class LimitAlarm(AlarmPoint):
             self.clear(time_ns)
 
 
-# An alarm that has ended is listed for so long, so that a client that polls learns who acknowledged it.
+# How long an alarm stays in the list after it has ended, so that a client that polls learns who acknowledged it.
 SHOWN_AFTER_END_NS = 10_000_000_000
 
 
 class AlarmManager:
-    """The simulated alarm manager: it has to be asked, and knows all alarm points of a galaxy by id. `is_down` makes
-    every call fail; sub-attributes still work.
+    """The simulated alarm manager. It does not report by itself, but has to be polled. It knows all alarm points of a
+    galaxy by their ids. `is_down` makes every call fail; the sub-attributes still work then.
     """
 
     def __init__(self, galaxy: Galaxy, clock: Clock) -> None:
@@ -184,7 +189,8 @@ class AlarmManager:
         ]
 
     def active(self) -> Sequence[pb.Alarm]:
-        """Return every alarm that has not ended (returned to normal and acknowledged), and those that ended lately.
+        """Return every active alarm, and the alarms that ended a short time ago. An alarm is active until it is both
+        back to normal and acknowledged.
 
         Raises:
             MxError: the alarm manager is down.
@@ -198,7 +204,7 @@ class AlarmManager:
         ]
 
     def acknowledge(self, alarm_ids: Sequence[str], comment: str, operator: str) -> Sequence[AlarmAck]:
-        """Acknowledge alarms, one result each.
+        """Acknowledge alarms, and return one result per alarm.
 
         Raises:
             MxError: the alarm manager is down.

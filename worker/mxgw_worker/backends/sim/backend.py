@@ -1,4 +1,4 @@
-"""`SimBackend`: the 18 methods of MXAccess and a browse, in front of one simulated source."""
+"""`SimBackend` runs the 18 methods of MXAccess, and a browse, on one simulated source."""
 
 from __future__ import annotations
 
@@ -31,13 +31,13 @@ _OUT_OF_RANGE = "Value does not fall within the expected range."
 
 
 class SimBackend:
-    """A simulated MXAccess. `clock` is the event loop's, except in tests."""
+    """A simulated MXAccess. `clock` is the clock of the event loop, except in tests."""
 
     def __init__(self, options: Mapping[str, object], clock: Clock | None = None) -> None:
         """Check the options.
 
         Raises:
-            BackendUnavailable: they are not valid; the text names the option.
+            BackendUnavailable: the options are not valid; the text names the wrong option.
         """
         self._options: SimOptions = parse_options(options)
         self._clock = clock

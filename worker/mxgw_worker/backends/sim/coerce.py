@@ -1,7 +1,8 @@
-"""Converts values written by clients to the type of an attribute, as COM's VARIANT conversion does.
+"""Converts values that clients write to the type of an attribute, as COM's VARIANT conversion does.
 
-Enumerations hold the index of their name; times are aware datetimes; floats are rounded to 32 bits, so that a value
-read back compares equal to itself. Source: the rules of VariantChangeType as far as Windows documents them; details
+An enumeration holds the index of its name. A time is a datetime with a time zone. A float is rounded to 32 bits when it
+is stored, so that a client that reads it back gets the stored number exactly.
+Source: the rules of VariantChangeType as far as Windows documents them; details
 docs/reference/mxaccess.md#status-details.
 """
 
@@ -21,13 +22,13 @@ Scalar = bool | int | float | str | datetime | timedelta
 Value = Scalar | tuple[Scalar, ...] | None
 
 _TEXT = (DataType.STRING, DataType.BIG_STRING, DataType.INTERNATIONALIZED_STRING, DataType.REFERENCE)
-# What a protobuf Duration may hold: about 10,000 years.
+# The longest span that a protobuf Duration can hold: about 10,000 years.
 _LONGEST_SPAN = timedelta(seconds=315_576_000_000)
 _SPAN = re.compile(r"(?:(\d+)[ .])?(\d{1,2}):(\d{2}):(\d{2}(?:\.\d{1,6})?)", re.ASCII)
 
 
 def encode(value: Value, data_type: int) -> MxValue:
-    """Return the message of a value without naming its data type, which OnDataChange does not.
+    """Return the message of a value, without its data type. An OnDataChange does not name the data type either.
 
     Source: docs/reference/mxaccess.md#events.
     """
@@ -38,10 +39,10 @@ def encode(value: Value, data_type: int) -> MxValue:
 
 
 def coerce_array(value: PyValue, data_type: DataType, names: Sequence[str] = ()) -> tuple[Scalar, ...]:
-    """Return the elements of an array value.
+    """Return the elements of an array value, converted to `data_type`.
 
     Raises:
-        Refused: it is a scalar, or an element cannot be converted.
+        Refused: the value is a scalar, or an element cannot be converted.
     """
     if not isinstance(value, list | tuple):
         raise Refused(Detail.WRONG_NUMBER_OF_DIMENSIONS)
@@ -49,16 +50,16 @@ def coerce_array(value: PyValue, data_type: DataType, names: Sequence[str] = ())
 
 
 def coerce(value: PyValue, data_type: DataType, names: Sequence[str] = ()) -> Scalar:
-    """Return a scalar of `data_type`; `names` are those of an enumeration.
+    """Return the value as a scalar of `data_type`. `names` are the names of an enumeration.
 
     Raises:
-        Refused: it is an array, or cannot be converted.
+        Refused: the value is an array, or it cannot be converted.
     """
     if isinstance(value, list | tuple):
         raise Refused(Detail.WRONG_NUMBER_OF_DIMENSIONS)
     if value is None or isinstance(value, bytes):
         raise Refused(Detail.WRONG_DATA_TYPE)
-    assert not isinstance(value, Sequence) or isinstance(value, str)  # narrows the type
+    assert not isinstance(value, Sequence) or isinstance(value, str)  # This narrows the type for the type checker.
     if data_type == DataType.BOOLEAN:
         return _boolean(value)
     if data_type == DataType.QUALIFIED_ENUM:
@@ -83,7 +84,7 @@ def _number(value: Scalar) -> int | float:
         return value
     if isinstance(value, str):
         try:
-            return float(value.replace("_", "?"))  # Only Python allows underscores in numbers.
+            return float(value.replace("_", "?"))  # Python accepts underscores, COM does not.
         except ValueError:
             raise Refused(Detail.UNABLE_TO_CONVERT_STRING) from None
     raise Refused(Detail.WRONG_DATA_TYPE)
@@ -93,7 +94,7 @@ def _integer(value: Scalar) -> int:
     number = _number(value)
     if not math.isfinite(number) or not -(2**31) <= round(number) < 2**31:
         raise Refused(Detail.OVERFLOW)
-    return round(number)  # Half to even, as COM rounds.
+    return round(number)  # Rounded half to even, as COM does.
 
 
 def _float32(number: int | float) -> float:

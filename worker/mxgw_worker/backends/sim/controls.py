@@ -1,6 +1,8 @@
-"""The object `Sim`: attributes that make the simulator misbehave on request. Only with option `controls`.
+"""The object `Sim`, whose attributes make the simulator misbehave on request. It exists only with the option
+`controls`.
 
-For tests of everything above the backend, and for demonstrations. `Sim` stays reachable while the platform is down.
+It is for demonstrations, and for tests of everything above the backend. `Sim` stays reachable while the platform is
+down.
 """
 
 from __future__ import annotations
@@ -18,7 +20,7 @@ from mxgw_worker.backends.sim.status import DataType, Security
 
 log = logging.getLogger(__name__)
 
-# The exit code of a worker that a test makes crash; sysexits.h EX_SOFTWARE.
+# The exit code of a worker that a test makes crash. Source: sysexits.h, EX_SOFTWARE.
 CRASH_EXIT_CODE = 70
 _FREE = Security.FREE_ACCESS
 

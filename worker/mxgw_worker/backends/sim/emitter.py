@@ -1,4 +1,6 @@
-"""Makes the events of items: resolving, first values, changes, completions, buffers, outages."""
+"""Makes the events of items: first values, changes, completions and buffers. It also resolves references and simulates
+outages.
+"""
 
 from __future__ import annotations
 
@@ -23,14 +25,15 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 _NO_VALUE = MxValue()
-# A buffer that fills up is sent before its interval ends: nothing is lost, and memory stays bounded.
+# The number of samples that fill a buffer. A full buffer is sent before its interval ends, so that nothing is lost and
+# memory stays bounded.
 BUFFERED_SAMPLES = 1_000
-# Items handled per timer call when an outage concerns all of them.
+# When an outage concerns all items, each timer call handles this number of items.
 _CHUNK_ITEMS = 200
 
 
 class Emitter:
-    """The running simulator behind the calls. Lives from start to stop of the backend."""
+    """Runs the simulation and sends its events to the sink. It exists from start to stop of the backend."""
 
     def __init__(self, galaxy: Galaxy, clock: Clock, sink: EventSink, options: SimOptions) -> None:
         self.galaxy = galaxy
@@ -38,20 +41,22 @@ class Emitter:
         self.sink = sink
         self.timers = Timers(clock, sink.failed)
         self.completion_delay_s = options.completion_delay_s
-        # How many of the next completions are dropped; set by the control attribute of the same name.
+        # How many of the next write completions are dropped. The attribute `Sim.DropCompletions` sets it.
         self.drop_completions = 0
         self.is_down = False
         self._is_recovering = False
         self._resolve_delay_s = options.resolve_delay_s
         self._recovery_delay_s = options.recovery_delay_s
-        # Counts outages: a recovery must not finish when the platform has gone down again meanwhile.
+        # The number of outages so far. A recovery does not finish when the platform has gone down again meanwhile.
         self._outages = 0
         self._advised: dict[Item, None] = {}
 
-    # What clients ask for.
+    # Methods that run commands of clients.
 
     def advise(self, item: Item, *, supervisory: bool) -> None:
-        """Start data changes. A second advise only changes whether writes count as an operator's or as the client's."""
+        """Start data changes. A second advise only changes whether writes count as an operator's or as the client's
+        own.
+        """
         item.supervisory = supervisory
         if item.advised:
             return
@@ -68,9 +73,9 @@ class Emitter:
             self._later(item, 0.0, self._resolve)
 
     def un_advise(self, item: Item) -> None:
-        """Stop data changes, and drop completions that are due; does nothing when the item is not advised.
+        """Stop data changes, and drop completions that are due. Nothing happens when the item is not advised.
 
-        An accepted write still takes effect, but without a completion
+        An accepted write still takes effect, but no completion follows
         (docs/reference/mxaccess.md#writes-need-an-advised-item).
         """
         if item.advised:
@@ -83,7 +88,7 @@ class Emitter:
                 item.attribute.detach(item)
 
     def suspend(self, item: Item) -> Sequence[MxStatus]:
-        """Stop data changes until `resume`; an operation completion follows, unless the item was suspended already."""
+        """Stop data changes until `resume`. An operation completion follows, unless the item was suspended already."""
         if item.suspended:
             return status.OK
         item.suspended = True
@@ -93,7 +98,7 @@ class Emitter:
         return status.PENDING
 
     def resume(self, item: Item) -> Sequence[MxStatus]:
-        """Start data changes again, with the present value if the client has another one."""
+        """Start data changes again. The present value is reported, unless the client knows it already."""
         if not item.suspended:
             return status.OK
         item.suspended = False
@@ -103,7 +108,9 @@ class Emitter:
         return status.PENDING
 
     def write(self, item: Item, value: PyValue, time_ns: int | None, refused: Callable[[], Detail | None]) -> None:
-        """Complete a write after the completion delay; `refused` then returns why security refuses it, or None."""
+        """Complete a write after the completion delay. `refused` is called at that time, and returns why security
+        refuses the write, or None.
+        """
         generation = item.generation
         self.timers.after(
             self.completion_delay_s, lambda: self._complete_write(item, generation, value, time_ns, refused)
@@ -116,10 +123,10 @@ class Emitter:
             server.buffer_timer.cancel()
             self._arm_buffers(server)
 
-    # What happens to the source.
+    # Methods that stop and start the simulated platform.
 
     def platform_down(self) -> None:
-        """Lose the platform: every value becomes bad and stays bad; handles stay valid.
+        """Simulate the loss of the platform: every value becomes bad and stays bad, but handles stay valid.
 
         Source: docs/reference/mxaccess.md#platform-loss.
         """
@@ -132,7 +139,7 @@ class Emitter:
         self._for_all(self._lost)
 
     def platform_up(self) -> None:
-        """Bring the platform back; values return after the recovery delay."""
+        """Start the platform again. Good values return after the recovery delay."""
         if not self.is_down or self._is_recovering:
             return
         self._is_recovering = True
@@ -148,15 +155,15 @@ class Emitter:
         self.timers.after(self._recovery_delay_s, recovered)
 
     def stop(self) -> None:
-        """Drop everything that is due; no event follows."""
+        """Drop all scheduled calls, and un-advise all items. No event follows."""
         self.timers.close()
         for item in list(self._advised):
             self.un_advise(item)
 
-    # What items report.
+    # Methods that report the values of items.
 
     def changed(self, item: Item) -> None:
-        """Report the item's value if the client does not know it yet. Called by the item's attribute."""
+        """Report the item's value, unless the client knows it already. The item's attribute calls this."""
         attribute = item.attribute
         if attribute is None or (self.is_down and not attribute.immune):
             return
@@ -184,14 +191,14 @@ class Emitter:
             )
 
     def sample(self, item: Item, value: Value, quality: int, time_ns: int) -> None:
-        """Add a value to a buffered item's next report."""
+        """Add a value to the next report of a buffered item."""
         if item.samples is not None and value is not None:
             item.samples.append((value, quality, time_ns))
             if len(item.samples) >= BUFFERED_SAMPLES:
                 self._send_buffer(item)
 
     def _announce(self, item: Item) -> None:
-        """Report that the value is coming: a value of quality 32 before the real one.
+        """Report a value of quality 32, which says that the real value will follow.
 
         Source: docs/reference/mxaccess.md#first-values.
         """
@@ -199,7 +206,8 @@ class Emitter:
             self._initialising(item, Detail.RESOLVING_ATTRIBUTE)
 
     def _resolve(self, item: Item) -> None:
-        """Bind the reference, or report its error: not at AddItem, but here, as MXAccess does.
+        """Bind the item to its attribute, or report what is wrong with its reference. As in MXAccess, a wrong reference
+        is reported after Advise, and not at AddItem.
 
         Source: docs/reference/mxaccess.md#wrong-names.
         """
@@ -267,7 +275,7 @@ class Emitter:
             server, handle, DataType.NO_DATA, _NO_VALUE, [quality], [now_ns], status.failed(detail)
         )
 
-    # Completions.
+    # Methods that report completions.
 
     def _complete_write(
         self,
@@ -278,7 +286,7 @@ class Emitter:
         refused: Callable[[], Detail | None],
     ) -> None:
         attribute = item.attribute
-        assert attribute is not None  # a write is accepted for resolved items only
+        assert attribute is not None  # A write is accepted only for a resolved item.
         accepted: Value = None
         is_lost = self.is_down and not attribute.immune
         detail = Detail.PLATFORM_COMMUNICATION_ERROR if is_lost else refused()
@@ -290,15 +298,15 @@ class Emitter:
         if item.generation == generation:
             self._report_completion(item, detail)
         if detail is None:
-            # The completion comes before the change, which belongs to the next scan (about 100 ms later on a real
-            # emitter).
+            # The completion is sent before the change. On a real engine, the change belongs to the next scan, about 100
+            # ms later.
             attribute.set(accepted, self.clock.wall_ns() if time_ns is None else time_ns)
             if attribute.written is not None:
                 attribute.written(accepted)
 
     def _report_completion(self, item: Item, detail: Detail | None) -> None:
         attribute = item.attribute
-        assert attribute is not None  # as above
+        assert attribute is not None  # A write is accepted only for a resolved item.
         if self.drop_completions > 0 and not attribute.immune:
             self.drop_completions -= 1
             return
@@ -312,7 +320,7 @@ class Emitter:
     def _operation_completed(self, item: Item) -> None:
         self.sink.operation_complete(item.server.handle, item.handle, status.OK)
 
-    # Buffers.
+    # Methods that send buffered values.
 
     def _arm_buffers(self, server: Server) -> None:
         def report() -> None:
@@ -336,7 +344,7 @@ class Emitter:
         message.ClearField("raw_data_type")
         self.sink.buffered_data_change(item.server.handle, item.handle, data_type, message, qualities, times, status.OK)
 
-    # Scheduling.
+    # Methods that schedule calls.
 
     def _later(self, item: Item, delay_s: float, call: Callable[[Item], None]) -> None:
         generation = item.generation
@@ -348,13 +356,16 @@ class Emitter:
         self.timers.after(delay_s, run)
 
     def _for_all(self, call: Callable[[Item], None]) -> None:
-        """Call `action` for every advised item, in chunks, so that commands and heartbeats run in between."""
+        """Call `call` for every advised item. This is done in chunks, so that commands and heartbeats can run between
+        them.
+        """
         items = list(self._advised)
         outages, was_down = self._outages, self.is_down
 
         def chunk(first: int) -> None:
             if (outages, was_down) != (self._outages, self.is_down):
-                return  # The state of the platform has changed again; the newer round handles all items.
+                # The state of the platform has changed again, and a newer round handles all items.
+                return
             for item in items[first : first + _CHUNK_ITEMS]:
                 if item.advised:
                     call(item)

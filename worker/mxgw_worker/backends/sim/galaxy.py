@@ -1,4 +1,4 @@
-"""The simulated Galaxy: areas, objects and their attributes, found by name whatever the case."""
+"""The simulated Galaxy: areas, objects and their attributes. In names, upper and lower case make no difference."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ _DESCRIPTION = ".description"
 
 
 class SimObject:
-    """An area or an application object. `parent` is the tag name of its area, "" at the root."""
+    """An area or an application object. `parent` is the tag name of its area; it is "" at the root."""
 
     is_area = False
 
@@ -27,7 +27,7 @@ class SimObject:
         self.parent = parent
         self.description = description
         self._attributes: dict[str, Attribute] = {}
-        # Parts of the object besides attributes: the alarm manager finds its alarm points here.
+        # Parts of the object that are no attributes. The alarm manager finds its alarm points here.
         self.parts: list[object] = []
         self.add("Tagname", DataType.STRING, tag_name, "Name of this object")
         self.add("ShortDesc", DataType.INTERNATIONALIZED_STRING, description, "What this object is")
@@ -51,7 +51,7 @@ class SimObject:
         high: float | None = None,
         names: Sequence[str] = (),
     ) -> Attribute:
-        """Add an attribute that clients may write, as far as `security` lets them."""
+        """Add an attribute that clients can write, if `security` allows it."""
         return self._add(
             Attribute(
                 name, data_type, value, description, security=security, writeable=True, low=low, high=high, names=names
@@ -64,19 +64,19 @@ class SimObject:
         return attribute
 
     def attributes(self) -> Iterator[Attribute]:
-        """Return what a browse lists, in the order in which it was added."""
+        """Return the attributes that a browse lists, in the order in which they were added."""
         yield from self._attributes.values()
 
     def stamp(self, time_ns: int) -> None:
-        """Give every value that has no time yet this one."""
+        """Set the time of every value that has no time yet."""
         for attribute in self._attributes.values():
             attribute.time_ns = attribute.time_ns or time_ns
 
     def find(self, name: str) -> Attribute | None:
-        """Return the attribute of this name, whatever its case.
+        """Return the attribute of this name, whether in upper or lower case; None when there is none.
 
-        `<Attribute>.Description` and `_Attributes` (docs/reference/mxaccess.md#references) exist for every object; they
-        are made when asked for.
+        `<Attribute>.Description` and `_Attributes` (docs/reference/mxaccess.md#references) exist for every object. They
+        are made when they are looked up.
         """
         key = name.lower()
         attribute = self._attributes.get(key)
@@ -95,7 +95,7 @@ class SimObject:
 
 
 class Area(SimObject):
-    """An object that holds others."""
+    """An object that contains other objects."""
 
     is_area = True
 
@@ -107,26 +107,27 @@ class Galaxy:
         self._objects: dict[str, SimObject] = {}
 
     def add(self, sim_object: SimObject) -> SimObject:
-        """Add an object under the area it names, which must exist already."""
+        """Add an object to the area that it names. This area must exist already."""
         if sim_object.parent and sim_object.parent.lower() not in self._objects:
             raise ValueError(f"{sim_object.tag_name}: there is no area {sim_object.parent}")
         self._objects[sim_object.tag_name.lower()] = sim_object
         return sim_object
 
     def objects(self) -> Iterator[SimObject]:
-        """Return all objects, areas before what they hold."""
+        """Return all objects. An area comes before the objects that it contains."""
         yield from self._objects.values()
 
     def stamp(self, time_ns: int) -> None:
-        """Give every value that has no time yet this one."""
+        """Set the time of every value that has no time yet."""
         for sim_object in self._objects.values():
             sim_object.stamp(time_ns)
 
     def find(self, definition: str, context: str = "") -> tuple[Attribute, int | None]:
-        """Return the attribute and the index a reference means, relative to the object `context` when there is one.
+        """Return the attribute and the index that a reference means. The reference is relative to the object `context`,
+        if this is given.
 
         Raises:
-            Refused: there is no such thing; the detail says what is wrong with the reference.
+            Refused: there is no such attribute; the detail says what is wrong with the reference.
         """
         if not context:
             return self._find_absolute(definition)
@@ -151,14 +152,15 @@ class Galaxy:
             if reference.index is not None:
                 raise Refused(Detail.WRONG_NUMBER_OF_DIMENSIONS)
         elif reference.index is None and reference.attribute_name.lower() != _ATTRIBUTES:
-            # The suffix is required (docs/reference/mxaccess.md#references), except for `_Attributes`, which clients
-            # read without it.
+            # An array needs a suffix (docs/reference/mxaccess.md#references). Only `_Attributes` is read without a
+            # suffix.
             raise Refused(Detail.INDEX_OUT_OF_RANGE)
-        # An element beyond the end is bound all the same, and reports 1003: the array may grow.
+        # An element beyond the end of an array can be bound, because the array can grow. Until then it reports detail
+        # 1003.
         return attribute, reference.index
 
     def browse(self, parent: str) -> list[c.BrowseNode]:
-        """Return the children of an area, an object, or an attribute with sub-attributes; "" is the root.
+        """Return the children of an area, of an object, or of an attribute with sub-attributes. "" means the root.
 
         Raises:
             MxError: there is no such node.

@@ -16,14 +16,16 @@ from mxgw_worker.backends.sim.timers import Timer
 
 
 class ChangeListener(Protocol):
-    """Is called when an attribute changes. The emitter implements it, and makes events of changes."""
+    """Gets the changes of attributes. The emitter implements this protocol, and makes events of the changes."""
 
     def changed(self, item: Item) -> None:
-        """The attribute of this advised item may have changed."""
+        """Note that the value or the quality of this item's attribute has perhaps changed."""
 
 
 class Attribute:
-    """One attribute. `value` is a tuple for arrays; `time_ns` is when value or quality last changed (UTC)."""
+    """One attribute of an object. `value` is a tuple for an array. `time_ns` is the time of the last change of value or
+    quality (ns since 1970, UTC).
+    """
 
     __slots__ = (
         "_encoded",
@@ -71,17 +73,18 @@ class Attribute:
         self.time_ns = 0
         self.description = description
         self.security = security
-        # False for what the object alone sets (MxAttributeCategory Calculated, SystemSetsOnly, Constant).
+        # False for an attribute that only the object itself sets (MxAttributeCategory Calculated, SystemSetsOnly,
+        # Constant).
         self.writeable = writeable
         self.low = low
         self.high = high
         self.names = names
-        # True when a write is answered "accepted, still pending" (docs/reference/mxaccess.md#statuses), as by an object
-        # that is off scan.
+        # True when a write is answered with "accepted, still pending" (docs/reference/mxaccess.md#statuses). An object
+        # that is off scan answers like this.
         self.answers_pending = False
-        # True when writing it acknowledges an alarm, which is a privilege of its own.
+        # True when a write to this attribute acknowledges an alarm. For this a user needs a special permission.
         self.acknowledges = False
-        # True for what stays reachable while the platform is down: the simulator's own controls.
+        # True for the simulator's own controls, which stay reachable while the platform is down.
         self.immune = False
         self.vet: Callable[[Value], Detail | None] | None = None
         self.written: Callable[[Value], None] | None = None
@@ -91,20 +94,20 @@ class Attribute:
 
     @property
     def reference(self) -> str:
-        """The reference of the attribute, for AddItem."""
+        """The reference that AddItem takes for this attribute."""
         return f"{self.object_name}.{self.name}{'[]' if self.is_array else ''}"
 
     def attach(self, item: Item, listener: ChangeListener) -> None:
-        """Report every later change to `listener`, and the present value at once."""
+        """Report the present value to `listener` at once, and every later change."""
         self.watchers[item] = listener
         listener.changed(item)
 
     def detach(self, item: Item) -> None:
-        """Report nothing more to this item; harmless when it is not attached."""
+        """Stop reporting to this item. Nothing happens when the item is not attached."""
         self.watchers.pop(item, None)
 
     def set(self, value: Value, time_ns: int, quality: int = GOOD) -> None:
-        """Take a new value; nothing happens when neither value nor quality differ."""
+        """Set the value and the quality. Nothing happens when both are unchanged."""
         if value == self.value and quality == self.quality:
             return
         self.value = value
@@ -117,20 +120,21 @@ class Attribute:
             listener.changed(item)
 
     def at(self, index: int | None) -> Value:
-        """Return what a reference with this index shows.
+        """Return the value that a reference with this index means: one element, or the whole value.
 
         Raises:
-            Refused: the array has no such element (1003); it may have been resized since the item was bound.
+            Refused: the array has no such element (detail 1003). The array can have become shorter since the item was
+                bound.
         """
         if index is None or index == WHOLE_ARRAY:
             return self.value
-        assert isinstance(self.value, tuple)  # the galaxy binds an index to arrays only
+        assert isinstance(self.value, tuple)  # The galaxy binds an index only to an array.
         if index > len(self.value):
             raise Refused(Detail.INDEX_OUT_OF_RANGE)
         return self.value[index - 1]
 
     def encoded(self, index: int | None) -> MxValue:
-        """Return the message of `at(index)`; the caller must not change it.
+        """Return the value of `at(index)` as a message. The caller must not change the message.
 
         Raises:
             Refused: as `at`.
@@ -142,9 +146,10 @@ class Attribute:
         return self._encoded
 
     def accept(self, index: int | None, value: PyValue) -> Value:
-        """Return the attribute's value after writing `value` through a reference with this index, changing nothing.
+        """Return the value that the attribute would get by a write of `value` through a reference with this index.
+        Nothing is changed.
 
-        Writing a whole array changes its length to that of the new value (docs/reference/mxaccess.md#references).
+        A write of a whole array also sets the length of the array (docs/reference/mxaccess.md#references).
 
         Raises:
             Refused: the value does not fit the attribute.
@@ -154,7 +159,7 @@ class Attribute:
             element = coerce(value, self.data_type, self.names)
             self._check_range(element)
             self.at(index)
-            assert isinstance(self.value, tuple)  # `at` has looked
+            assert isinstance(self.value, tuple)  # `at` has checked this.
             result = (*self.value[: index - 1], element, *self.value[index:])
         elif self.is_array:
             result = coerce_array(value, self.data_type, self.names)
@@ -170,7 +175,7 @@ class Attribute:
     def _check_range(self, value: Value) -> None:
         if self.low is None and self.high is None:
             return
-        assert isinstance(value, int | float)  # only numbers have limits
+        assert isinstance(value, int | float)  # Only numbers have limits.
         if not (self.low is None or value >= self.low) or not (self.high is None or value <= self.high):
             raise Refused(Detail.DATA_OUT_OF_RANGE)
 
@@ -179,7 +184,8 @@ T = TypeVar("T")
 
 
 class Handles(Generic[T]):
-    """Hands out the smallest free number from 1: a handle comes back soon after its release.
+    """Gives out handles. The next handle is always the smallest free number from 1, so a released handle is soon used
+    again.
 
     Source: docs/reference/mxaccess.md#handles.
     """
@@ -190,16 +196,16 @@ class Handles(Generic[T]):
         self._free: list[int] = []
 
     def put(self, thing: T) -> int:
-        """Return the handle `thing` now has."""
+        """Give `thing` a handle, and return the handle."""
         handle = heappop(self._free) if self._free else len(self._used) + 1
         self._used[handle] = thing
         return handle
 
     def get(self, handle: int) -> T:
-        """Return what the handle stands for.
+        """Return the object that has this handle.
 
         Raises:
-            MxError: it stands for nothing (E_INVALIDARG).
+            MxError: no object has this handle (E_INVALIDARG).
         """
         try:
             return self._used[handle]
@@ -207,7 +213,7 @@ class Handles(Generic[T]):
             raise MxError(E_INVALIDARG, f"{self._what} handle {handle} is not in use") from None
 
     def pop(self, handle: int) -> T:
-        """Return what the handle stood for, and free it.
+        """Return the object that has this handle, and free the handle.
 
         Raises:
             MxError: as `get`.
@@ -218,24 +224,24 @@ class Handles(Generic[T]):
         return thing
 
     def all(self) -> list[T]:
-        """Return everything that has a handle, oldest first."""
+        """Return all objects that have a handle, oldest first."""
         return list(self._used.values())
 
 
 class Server:
-    """One Register call: its items, and how often its buffered items report."""
+    """The result of one Register call: its items, and the interval of its buffered items."""
 
     def __init__(self, handle: int, client_name: str, buffered_interval_s: float) -> None:
         self.handle = handle
         self.client_name = client_name
         self.items: Handles[Item] = Handles("item")
         self.buffered_interval_s = buffered_interval_s
-        # Runs while the server has buffered items on advise; the emitter renews it and lets it end.
+        # The timer of the next report of buffered items. It runs while at least one buffered item is advised.
         self.buffer_timer: Timer | None = None
 
 
 class Item:
-    """One AddItem call and all that is known of it. Compared and hashed by identity."""
+    """The result of one AddItem call, with its state. Items are compared and hashed by identity."""
 
     __slots__ = (
         "advised",
@@ -259,18 +265,22 @@ class Item:
         self.handle = 0
         self.definition = definition
         self.context = context
-        # Samples not sent yet; None for an item that is not buffered.
+        # Samples (value, quality, time) that were not sent yet. None for an item that is not buffered.
         self.samples: list[tuple[Scalar | tuple[Scalar, ...], int, int]] | None = [] if buffered else None
         self.advised = False
         self.supervisory = False
         self.suspended = False
-        # Counts UnAdvise and RemoveItem: calls that were scheduled under an older number are ignored.
+        # Counts the calls of UnAdvise and RemoveItem. A scheduled call is ignored when this number has changed since it
+        # was scheduled.
         self.generation = 0
-        # Known once the reference is resolved; until then there is no type, and writes are refused.
+        # The attribute and the index that the reference means. Both are None until the reference is resolved. Until
+        # then the item has no type, and writes to it are refused.
         self.attribute: Attribute | None = None
         self.index: int | None = None
-        # The value or failure that was reported last; None when the next one must be reported whatever it is.
+        # The value and quality, or the failure, that was reported last. None means that the next one must be reported
+        # in any case.
         self.last: tuple[Value, int] | Detail | None = None
-        # Used by the `load` profile alone: its number there, as values carry it, and the values since Advise.
+        # `base` and `count` are used only by the profile `load`. `base` is the number of the item times 2**32, and
+        # `count` is the number of values since Advise.
         self.base = 0.0
         self.count = 0

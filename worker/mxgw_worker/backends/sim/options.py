@@ -14,7 +14,7 @@ PROFILES: Final = ("plant", "recording", "load")
 
 @dataclass(frozen=True, slots=True)
 class SimOptions:
-    """Validated options. Delays and periods are seconds; `docs/backends/sim.md` explains each."""
+    """The validated options, which docs/backends/sim.md explains. Delays and periods are in seconds."""
 
     profile: str
     seed: int
@@ -44,10 +44,10 @@ class SimOptions:
 
 
 def parse_options(options: Mapping[str, object]) -> SimOptions:
-    """Return validated options, with defaults for what is not given.
+    """Return validated options. An option that is not given has its default.
 
     Raises:
-        BackendUnavailable: an unknown option, a wrong type or range, or an option of another profile.
+        BackendUnavailable: an option is unknown, has a wrong type or range, or belongs to another profile.
     """
     for name in options:
         if name not in _TABLE:
@@ -126,7 +126,9 @@ def _security(name: str, value: object) -> SecurityMode:
 
 
 def _users(name: str, value: object) -> tuple[User, ...]:
-    """Take `{user: password}` or `{user: {password, guid, permissions}}`. Errors show no value: it may be secret."""
+    """Parse `{user: password}` or `{user: {password, guid, permissions}}`. An error never contains a value, because it
+    can be a secret.
+    """
     if not isinstance(value, Mapping):
         raise BackendUnavailable(f"option {name!r} of backend sim must be a table of users")
     return tuple(_user(f"{name}.{user}", str(user), entry) for user, entry in value.items())
@@ -154,7 +156,7 @@ def _user(path: str, user: str, entry: object) -> User:
     return User(user, entry["password"], guid, frozenset(Permission(p) for p in permissions))
 
 
-# name: default, parser, profiles it belongs to.
+# Key: option. Value: its default, its parser, and the profiles to which the option belongs.
 _TABLE: dict[str, tuple[object, Callable[[str, object], object], tuple[str, ...]]] = {
     "profile": ("plant", _choice(*PROFILES), PROFILES),
     "seed": (1, _whole(0, 2**63 - 1), ("plant",)),
@@ -185,5 +187,7 @@ _TABLE: dict[str, tuple[object, Callable[[str, object], object], tuple[str, ...]
 
 
 def defaults() -> dict[str, object]:
-    """Return every option's name and default. Profile `load` resolves at once whatever stands here."""
+    """Return the default of every option by name. Profile `load` always has a `resolve_delay_s` of 0, whatever the
+    default is.
+    """
     return {name: default for name, (default, _, _) in _TABLE.items()}

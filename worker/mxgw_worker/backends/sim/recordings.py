@@ -1,8 +1,8 @@
-"""Reads a CSV of measurements into columns with types and times that run forward.
+"""Reads a CSV file of measurements: its columns with their types, and its times in rising order.
 
-The text of a time stamp is not always what it means. In the steel data every midnight row is stamped with the day that
-has just ended, and in files that went through a spreadsheet day and month have often changed places. Such a row is read
-anew, but only where the other reading, and not the one as written, follows its predecessor at the file's usual step.
+The text of a time stamp is not always the time that it means. In the steel data every midnight row has the date of the
+day that has just ended. In files that went through a spreadsheet, day and month have often changed places. A time is
+corrected only when the correction follows the row before at the file's usual step, and the time as written does not.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from mxgw_worker.backends.sim.coerce import Scalar
 from mxgw_worker.backends.sim.status import DataType
 
 _MAXIMUM_ROWS = 1_000_000
-# Read by hand: `strptime` alone would cost a worker 10 ms of its start.
+# Times of this form are parsed without `strptime`, whose import alone would add 10 ms to the start of a worker.
 _DAY_FIRST = re.compile(r"(\d{1,2})[/.](\d{1,2})[/.](\d{4})[ T]+(\d{1,2}):(\d{2})(?::(\d{2}))?", re.ASCII)
 _MISSING = frozenset(("nan", "null", "none", "n/a", "#n/a"))
 _DAY = timedelta(days=1)
@@ -30,7 +30,7 @@ _DAY = timedelta(days=1)
 
 @dataclass(frozen=True, slots=True)
 class Column:
-    """One measured quantity: its header, its type, and a value per row (None for an empty cell)."""
+    """One measured quantity: its header, its type, and one value per row. The value of an empty cell is None."""
 
     header: str
     data_type: DataType
@@ -39,7 +39,7 @@ class Column:
 
 @dataclass(frozen=True, slots=True)
 class Recording:
-    """Columns, the UTC time of each row in rising order, and the usual seconds between rows."""
+    """The columns, the UTC time of each row in rising order, and the usual number of seconds between two rows."""
 
     name: str
     times: tuple[datetime, ...]
@@ -50,11 +50,12 @@ class Recording:
 def read_recording(path: Path, timestamp_column: str = "", timestamp_format: str = "") -> Recording:
     """Return the recording in `path`.
 
-    `timestamp_column` is a header; the first column if empty. `timestamp_format` is one of `strptime`; without it ISO
-    8601 and day-first dates are read. Times without a zone are taken as UTC.
+    `timestamp_column` is the header of the column with the times; "" means the first column. `timestamp_format` is a
+    format of `strptime`. Without a format, ISO 8601 and dates with the day first are read. Times without a zone are
+    taken as UTC.
 
     Raises:
-        BackendUnavailable: the file cannot be read as such; the text names the row or the column.
+        BackendUnavailable: the file is not a recording that can be read; the text names the row or the column.
     """
     try:
         with path.open(newline="", encoding="utf-8-sig") as file:
@@ -86,7 +87,7 @@ def _times(texts: list[str], timestamp_format: str, path: Path) -> tuple[tuple[d
         raise BackendUnavailable(
             f"the times of {path} never rise; name the right column with option 'timestamp_column'"
         )
-    step = max(steps, key=lambda each: (steps[each], -each))  # Of equally common ones the shortest.
+    step = max(steps, key=lambda each: (steps[each], -each))  # The shortest of the most frequent.
     times = [written[0]]
     for number, time in enumerate(written[1:], 3):
         before = times[-1]
@@ -104,7 +105,7 @@ def _other_readings(time: datetime) -> list[datetime]:
     readings = [time]
     if time.day <= 12:
         readings.append(time.replace(day=time.month, month=time.day))
-    # At midnight the day that ends and the day that begins are both at hand.
+    # A time at midnight can have the date of the day that has just ended. So the next day is also a possible reading.
     nights = [reading + _DAY for reading in readings if not (time.hour or time.minute or time.second)]
     return readings[1:] + nights
 
@@ -127,7 +128,7 @@ def _read_time(text: str, timestamp_format: str, path: Path, number: int) -> dat
 
 
 def _column(header: str, texts: list[str]) -> Column:
-    """Take the narrowest type that all cells fit; empty cells fit any."""
+    """Return the column with the narrowest type that fits all its cells. An empty cell fits every type."""
     parsers: tuple[tuple[DataType, Callable[[str], Scalar]], ...] = (
         (DataType.BOOLEAN, _boolean),
         (DataType.INTEGER, _int32),

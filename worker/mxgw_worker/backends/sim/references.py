@@ -1,4 +1,4 @@
-"""Item references: `Object.Attribute`, `Object.Array[]`, `Object.Array[N]` (1-based).
+"""Parses item references: `Object.Attribute`, `Object.Array[]` and `Object.Array[N]`, where N counts from 1.
 
 Source: docs/reference/mxaccess.md#references.
 """
@@ -10,9 +10,10 @@ from dataclasses import dataclass
 
 from mxgw_worker.backends.sim.status import Detail, Refused
 
-# The attribute may have dots of its own (`Level.InAlarm`); an index stands at the very end.
+# The name of an attribute can contain dots (`Level.InAlarm`). An index is always at the very end.
 _REFERENCE = re.compile(r"(?P<object>[^.\[\]\s]+)\.(?P<attribute>[^\[\]]*[^.\[\]\s])(?:\[(?P<index>[^\[\]]*)\])?")
-# Apart from the rest, where blanks before and behind the number would be tried against each other.
+# The number in an index. A pattern of its own avoids slow matching: within `_REFERENCE`, blanks before and after the
+# number could be matched in many ways.
 _NUMBER = re.compile(r"-?\d{1,9}")
 
 WHOLE_ARRAY = 0
@@ -20,7 +21,9 @@ WHOLE_ARRAY = 0
 
 @dataclass(frozen=True, slots=True)
 class Reference:
-    """A parsed reference. `index` is None without brackets, `WHOLE_ARRAY` for `[]`, else a 1-based element."""
+    """A parsed reference. `index` is None without brackets, `WHOLE_ARRAY` for `[]`, and otherwise the number of an
+    element from 1.
+    """
 
     object_name: str
     attribute_name: str
@@ -28,10 +31,10 @@ class Reference:
 
 
 def parse(text: str) -> Reference:
-    """Return the parts of a reference, spelled as given.
+    """Return the parts of a reference, in the given upper and lower case.
 
     Raises:
-        Refused: it is no reference (6), or its index is not a number from 1 (15).
+        Refused: the text is no reference (detail 6), or its index is a number below 1 (detail 15).
     """
     match = _REFERENCE.fullmatch(text.strip())
     if match is None:
@@ -51,11 +54,12 @@ def parse(text: str) -> Reference:
 
 
 def absolute(definition: str, context: str, container: str) -> str:
-    """Return the reference that `definition` means within the object `context`, which lies in `container`.
+    """Return the absolute reference that `definition` means within the object `context`, which is in `container`.
 
-    `me.` is the context itself, `mycontainer.` and `myarea.` what holds it; anything else is an attribute of `context`.
-    Source: the relative names of Galaxy references; how LMXProxyServer joins them was not seen, so an AddItem2 whose
-    joined name does not exist is tried once more as an absolute one (`Galaxy.find`).
+    `me.` means the context itself, `mycontainer.` and `myarea.` mean its container. Any other definition is an
+    attribute of `context`.
+    Source: the relative names of Galaxy references. It is not known how LMXProxyServer joins them. So when the joined
+    name of an AddItem2 does not exist, its definition is tried once more as an absolute reference (`Galaxy.find`).
     """
     head, dot, rest = definition.strip().partition(".")
     if dot and head.lower() == "me":

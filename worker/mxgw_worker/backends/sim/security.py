@@ -1,4 +1,4 @@
-"""Who may write what: the users, the Galaxy's security mode, and the check of a write.
+"""Decides who is allowed to write what, from the users, the Galaxy's security mode and the attribute.
 
 Source: docs/reference/mxaccess.md#write-outcomes, #operator-and-supervisory, #logins, #secured-writes, and the names of
 details 1007, 1008, 1012, 1013, 1016 and 1017 (#status-details).
@@ -16,7 +16,7 @@ from mxgw_worker.backends.sim.status import Security as Classification
 
 
 class SecurityMode(StrEnum):
-    """How AuthenticateUser behaves (docs/reference/mxaccess.md#logins)."""
+    """The security mode of the Galaxy. It decides how AuthenticateUser behaves (docs/reference/mxaccess.md#logins)."""
 
     OPEN = "open"
     GALAXY = "galaxy"
@@ -24,7 +24,7 @@ class SecurityMode(StrEnum):
 
 
 class Permission(StrEnum):
-    """What a user may do."""
+    """What a user is allowed to do."""
 
     OPERATE = "operate"
     TUNE = "tune"
@@ -57,7 +57,7 @@ class Security:
         self._known: dict[int, User] = {}
 
     def authenticate(self, name: str, password: str) -> int:
-        """Return a user id, 0 for a failed login in mode `galaxy`.
+        """Return a user id; 0 when the login failed in mode `galaxy`.
 
         Raises:
             MxError: the login failed in mode `os` (E_INVALIDARG).
@@ -73,22 +73,25 @@ class Security:
         return 0
 
     def id_of_guid(self, guid: str) -> int:
-        """Return the user id of an ArchestrA user, 0 when nobody has this GUID.
+        """Return the user id of an ArchestrA user; 0 when no user has this GUID.
 
         Raises:
-            MxError: it is no GUID (E_INVALIDARG).
+            MxError: the text is no GUID (E_INVALIDARG).
         """
         user = self._by_guid.get(normal_guid(guid))
         return 0 if user is None else self._id(user)
 
     def check_write(self, attribute: Attribute, user_id: int, *, supervisory: bool) -> Detail | None:
-        """Return why a plain write is refused, or None.
+        """Return why a plain write is refused; None when it is allowed.
 
-        AdviseSupervisory writes as the client itself and needs no login; under Advise a write is an operator's
-        (docs/reference/mxaccess.md#operator-and-supervisory). But most clients advise plainly and pass user 0, meaning
-        nobody, and are served: so an operator's action asks for a user only where the Galaxy has security switched on.
-        Secured and verified writes are refused in every mode and under both kinds of advise: that answer belongs to
-        the attribute, and engines keep the security of their last deploy (docs/reference/mxaccess.md#secured-writes).
+        Under AdviseSupervisory, a write counts as the client's own and needs no login. Under Advise, a write counts as
+        an operator's (docs/reference/mxaccess.md#operator-and-supervisory). But most clients use Advise and pass user
+        0, which means nobody, and MXAccess accepts their writes. So an operator's write needs a user only when the
+        Galaxy has security switched on.
+
+        A plain write to an attribute that requires secured or verified writes is refused in every mode and under both
+        kinds of advise. The attribute decides this, and engines keep the security of their last deploy
+        (docs/reference/mxaccess.md#secured-writes).
         """
         if not attribute.writeable:
             return Detail.NOT_WRITEABLE
@@ -111,10 +114,10 @@ class Security:
         return None if self._may(user_id, attribute) else Detail.USER_NOT_HAVING_ACCESS_RIGHTS
 
     def check_secured(self, attribute: Attribute, current_user_id: int, verifier_user_id: int) -> Detail | None:
-        """Return why a secured or verified write is refused, or None.
+        """Return why a secured or verified write is refused; None when it is allowed.
 
-        Both ids must come from a login. The same user twice is accepted, as seen
-        (docs/reference/mxaccess.md#secured-writes).
+        A secured write needs one user id from a login, a verified write needs two. The same user twice is accepted, as
+        it was seen in MXAccess (docs/reference/mxaccess.md#secured-writes).
         """
         if not attribute.writeable:
             return Detail.NOT_WRITEABLE
@@ -148,7 +151,7 @@ def normal_guid(text: str) -> str:
     """Return a GUID as lower-case hex digits.
 
     Raises:
-        MxError: it is no GUID (E_INVALIDARG).
+        MxError: the text is no GUID (E_INVALIDARG).
     """
     digits = text.strip().strip("{}").replace("-", "").lower()
     if len(digits) != 32 or set(digits) - set("0123456789abcdef"):

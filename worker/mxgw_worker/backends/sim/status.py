@@ -20,7 +20,7 @@ UNCERTAIN_SENSOR = 80
 
 
 class Detail(IntEnum):
-    """MxStatusDetail, as far as the simulator shows it."""
+    """The native numbers of MxStatusDetail that the simulator uses."""
 
     PLATFORM_COMMUNICATION_ERROR = 2
     INVALID_REFERENCE = 6
@@ -47,7 +47,7 @@ class Detail(IntEnum):
 
 
 class DataType(IntEnum):
-    """MxDataType."""
+    """The native numbers of MxDataType."""
 
     UNKNOWN = -1
     NO_DATA = 0
@@ -70,7 +70,7 @@ class DataType(IntEnum):
 
 
 class Security(IntEnum):
-    """MxSecurityClassification."""
+    """The native numbers of MxSecurityClassification."""
 
     FREE_ACCESS = 0
     OPERATE = 1
@@ -82,7 +82,7 @@ class Security(IntEnum):
 
 
 class Refused(Exception):
-    """A reference or a value is refused; the refusal becomes a status, never an HRESULT."""
+    """A reference or a value is refused. A refusal is reported as a status, never as an HRESULT."""
 
     def __init__(self, detail: Detail) -> None:
         super().__init__(detail.name)
@@ -92,8 +92,8 @@ class Refused(Exception):
 _COMMUNICATION, _CONFIGURATION, _OPERATIONAL, _SECURITY = 3, 4, 5, 6
 _REQUESTING_LMX, _RESPONDING_LMX, _REQUESTING_NMX, _RESPONDING_OBJECT = 0, 1, 2, 5
 
-# Category and detecting component of each detail. The details are native facts; only 1003 was seen with its category
-# (Configuration), the others follow the names.
+# Key: detail. Value: its category, and the component that detects it. The details are native facts. Only 1003 was seen
+# with its category (Configuration); the other categories follow from the names of the details.
 _ORIGINS: dict[Detail, tuple[int, int]] = {
     Detail.PLATFORM_COMMUNICATION_ERROR: (_COMMUNICATION, _REQUESTING_NMX),
     Detail.INVALID_REFERENCE: (_CONFIGURATION, _REQUESTING_LMX),
@@ -117,20 +117,20 @@ _ORIGINS: dict[Detail, tuple[int, int]] = {
     Detail.VERIFIER_NOT_HAVING_VERIFY_RIGHTS: (_SECURITY, _RESPONDING_OBJECT),
 }
 
-# Events carry exactly one status (docs/reference/mxaccess.md#statuses). These messages are shared by all events: never
-# change them.
+# Every event has exactly one status (docs/reference/mxaccess.md#statuses). All events share these messages, so they
+# must never be changed.
 OK: tuple[MxStatus, ...] = (ok_status(),)
 PENDING: tuple[MxStatus, ...] = (status(-1, 1, _REQUESTING_LMX, 0),)
 
 
 @cache
 def initialising(detail: Detail) -> tuple[MxStatus, ...]:
-    """Return the status of a value that has not come yet: pending, and no failure."""
+    """Return the status of a value that has not come yet: pending, and not a failure."""
     return (status(-1, 1, _REQUESTING_LMX, detail),)
 
 
 @cache
 def failed(detail: Detail) -> tuple[MxStatus, ...]:
-    """Return the status of a failure."""
+    """Return the status of a failure with this detail."""
     category, detected_by = _ORIGINS[detail]
     return (status(0, category, detected_by, detail),)

@@ -1,4 +1,4 @@
-"""For tests: a clock that only moves when a test moves it, and a sink that records events."""
+"""For tests: a clock that moves only when a test moves it, and a sink that records events."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from mxgw.v1.events_pb2 import GapReason, SourceHealth
 from mxgw.v1.values_pb2 import MxStatus, MxValue
 from mxgw_worker.backends.sim.timers import Cancellable
 
-# 2024-01-01T00:00:00Z, where a manual clock starts.
+# The time at which a manual clock starts: 2024-01-01T00:00:00Z.
 START_NS = 1_704_067_200 * 1_000_000_000
 
 
@@ -24,7 +24,7 @@ class _Call:
 
 
 class ManualClock:
-    """Time moves only in `advance`, which runs the calls that become due, in order."""
+    """A clock whose time moves only in `advance` and `stall`. `advance` runs the calls that become due, in order."""
 
     def __init__(self) -> None:
         self._elapsed_s = 0.0
@@ -44,7 +44,7 @@ class ManualClock:
         return call
 
     def advance(self, seconds: float) -> None:
-        """Move time on by `seconds`."""
+        """Move the time forward by `seconds`, and run the calls that become due."""
         end = self._elapsed_s + seconds
         while self._calls and self._calls[0][0] <= end:
             when, _, call = heappop(self._calls)
@@ -54,8 +54,8 @@ class ManualClock:
         self._elapsed_s = end
 
     def turn(self) -> None:
-        """Run the calls that are due, as one iteration of an event loop; calls that these schedule wait for the next
-        turn.
+        """Run the calls that are due, as one iteration of an event loop does. Calls that are scheduled meanwhile wait
+        for the next turn.
         """
         due: list[_Call] = []
         while self._calls and self._calls[0][0] <= self._elapsed_s:
@@ -65,17 +65,17 @@ class ManualClock:
                 call.callback()
 
     def stall(self, seconds: float) -> None:
-        """Let time pass without running any call, like a blocked event loop."""
+        """Move the time forward without running any call, as a blocked event loop does."""
         self._elapsed_s += seconds
 
     def pending(self) -> int:
-        """Return how many calls would still run."""
+        """Return the number of scheduled calls that are not cancelled."""
         return sum(1 for _, _, call in self._calls if call.callback is not None)
 
 
 @dataclass(frozen=True, slots=True)
 class Recorded:
-    """One event, with its messages turned into Python values. `kind` is the sink's method."""
+    """One event, with its messages converted to Python values. `kind` is the name of the sink's method."""
 
     kind: str
     server: int
@@ -112,7 +112,7 @@ class RecordingSink:
         self.failures: list[str] = []
 
     def take(self, kind: str = "") -> list[Recorded]:
-        """Return the events so far, of one kind if asked, and forget all of them."""
+        """Return the events so far, or only those of one kind, and forget all events."""
         events, self.events = self.events, []
         return [event for event in events if not kind or event.kind == kind]
 
@@ -168,7 +168,7 @@ class RecordingSink:
         times_ns: Sequence[int | None] = (),
         data_type: int | None = None,
     ) -> None:
-        (status,) = statuses  # Always exactly one: docs/reference/mxaccess.md#statuses.
+        (status,) = statuses  # Every event has exactly one status: docs/reference/mxaccess.md#statuses.
         self.events.append(
             Recorded(
                 kind,

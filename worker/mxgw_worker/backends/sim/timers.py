@@ -1,6 +1,6 @@
-"""The simulator's time: one clock, driven by the event loop or by hand in tests, and every timer in one heap.
+"""The simulator's time: one clock, which the event loop drives (in tests a test drives it), and a heap of all timers.
 
-All timers share one callback of the event loop, so stopping the simulator cancels one call.
+All timers share one callback of the event loop, so stopping the simulator cancels only one call.
 """
 
 from __future__ import annotations
@@ -16,27 +16,29 @@ log = logging.getLogger(__name__)
 
 
 class Cancellable(Protocol):
-    """A callback that has not run yet."""
+    """A scheduled callback that can be cancelled."""
 
     def cancel(self) -> None:
-        """Keep it from running; harmless when it already has."""
+        """Cancel the callback. Nothing happens when it has run already."""
 
 
 class Clock(Protocol):
-    """Monotonic seconds for scheduling, wall time for source times, and a way to be called back."""
+    """Gives monotonic seconds for scheduling, wall time for source times, and callbacks at a given time."""
 
     def monotonic(self) -> float:
-        """Return seconds that never go back."""
+        """Return a time in seconds that never goes back."""
 
     def wall_ns(self) -> int:
-        """Return nanoseconds since 1970 (UTC)."""
+        """Return the wall-clock time in nanoseconds since 1970 (UTC)."""
 
     def call_at(self, when: float, callback: Callable[[], object]) -> Cancellable:
-        """Call `callback` in the event loop once `monotonic()` has reached `when`; never from within this call."""
+        """Call `callback` in the event loop once `monotonic()` has reached `when`, but never before this method has
+        returned.
+        """
 
 
 class LoopClock:
-    """The running event loop's clock. Create it inside the loop."""
+    """The clock of the running event loop. It must be created inside the loop."""
 
     def __init__(self) -> None:
         self._loop = asyncio.get_running_loop()
@@ -51,13 +53,13 @@ class LoopClock:
         return self._loop.call_at(when, callback)
 
 
-# The longest stretch of timer calls before heartbeats and commands, which share the event loop, can run.
+# The longest time for which timer calls run before the event loop can run heartbeats and commands.
 SLICE_S = 0.004
 
 
 class Timer:
-    """One pending call. Calls of equal time run in the order in which they were made, which `loop.call_at` does not
-    promise.
+    """One pending call. Calls of equal time run in the order in which they were scheduled, which `loop.call_at` does
+    not promise.
     """
 
     __slots__ = ("callback", "number", "when")
@@ -71,12 +73,14 @@ class Timer:
         return (self.when, self.number) < (other.when, other.number)
 
     def cancel(self) -> None:
-        """Keep the call from happening."""
+        """Cancel the call."""
         self.callback = None
 
 
 class Timers:
-    """Runs calls after delays until closed; `failed` gets the error of a call that raised, which is a bug."""
+    """Runs calls after delays, until it is closed. `failed` is called when a call has raised an error, which is a
+    bug.
+    """
 
     def __init__(self, clock: Clock, failed: Callable[[str], None]) -> None:
         self._clock = clock
@@ -89,7 +93,7 @@ class Timers:
         self._closed = False
 
     def after(self, delay_s: float, callback: Callable[[], object]) -> Timer:
-        """Call `callback` once, `delay_s` seconds from now and never from within this call."""
+        """Call `callback` once, `delay_s` seconds from now, but never before this method has returned."""
         return self.at(self._clock.monotonic() + delay_s, callback)
 
     def at(self, when: float, callback: Callable[[], object]) -> Timer:
@@ -103,7 +107,7 @@ class Timers:
         return timer
 
     def close(self) -> None:
-        """Drop every pending call, and ignore later ones."""
+        """Drop all pending calls, and ignore later requests for calls."""
         self._closed = True
         self._heap.clear()
         if self._armed is not None:
@@ -113,7 +117,8 @@ class Timers:
     def _arm(self) -> None:
         if self._armed is not None:
             if self._heap and self._armed_for <= self._heap[0].when:
-                # The scheduled callback runs early enough. Running too early costs less than cancelling it every time.
+                # The scheduled callback runs early enough. Running it too early costs less than cancelling it every
+                # time.
                 return
             self._armed.cancel()
             self._armed = None
@@ -126,8 +131,8 @@ class Timers:
         self._running = True
         now = self._clock.monotonic()
         deadline = now + SLICE_S
-        # Calls that these calls schedule wait for the next turn: a call that repeats itself must not block the event
-        # loop.
+        # Calls that are scheduled meanwhile wait for the next turn, because a call that repeats itself must not block
+        # the event loop.
         last_number = self._number
         try:
             while self._heap and self._heap[0].when <= now and self._heap[0].number < last_number:

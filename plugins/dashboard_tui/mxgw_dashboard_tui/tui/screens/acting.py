@@ -1,4 +1,4 @@
-"""Closing sessions and killing workers: for administrators, who must type the name of the session first."""
+"""The keys that close a session or kill its worker. Only administrators have them, and must confirm first."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from mxgw_dashboard_tui.tui.source import Refused
 
 
 class ActingScreen(BaseScreen):
-    """A screen with one session to act on: `target` has its id and its name."""
+    """A screen with keys that act on one session, the `target`."""
 
     BINDINGS: ClassVar[list[BindingType]] = [
         Binding("ctrl+x", "close_session", "Close", id="session.close", tooltip="End the session in order; asks first"),
@@ -23,14 +23,14 @@ class ActingScreen(BaseScreen):
 
     @property
     def target(self) -> tuple[str, str] | None:
-        """Id and name of the session to act on, None when there is none."""
+        """Id and name of the session on which the keys act; None when there is no such session."""
         raise NotImplementedError
 
     def check_action(self, action: str, parameters: tuple[object, ...]) -> bool | None:
         del parameters
         if action in ("close_session", "kill_worker"):
             view = self.dashboard.showing.view
-            # Viewers do not see these keys in the footer.
+            # Operators with the role viewer do not have these keys, and do not see them in the footer.
             return bool(view is not None and view.is_administrator and not self.dashboard.source.is_recording)
         return True
 
@@ -49,7 +49,7 @@ class ActingScreen(BaseScreen):
             if is_sure:
                 self._act(session_id, name, done, act)
 
-        # The next key goes to the question already.
+        # Awaited, so that the next key is sent to the question and not to this screen.
         await self.app.push_screen(ConfirmScreen(doing, session_id, name), answered)
 
     @work(exclusive=True, group="act")

@@ -1,4 +1,4 @@
-"""An active alarm of the plant as a row."""
+"""The table row of an active alarm of the plant."""
 
 from __future__ import annotations
 
@@ -22,18 +22,18 @@ COLUMNS = (
     Column("type", "Type", 10, drop=6),
     Column("description", "Description", 20, grow=2, drop=7),
 )
-# Sign and words, tone, and urgency (lower is more urgent).
+# Key: state. Value: the text to show, its tone, and the urgency (a lower number is more urgent).
 _STATES = {
     a.ALARM_STATE_UNACK_ALM: ("▲ UNACKED", "bad", 0),
     a.ALARM_STATE_UNACK_RTN: ("▽ returned", "warn", 1),
     a.ALARM_STATE_ACK_ALM: ("✓ acked", "good", 2),
 }
-# Greater than any priority.
+# The distance between two urgencies in the sort key, greater than any priority.
 _PRIORITIES = 1000
 
 
 def alarm_row(alarm: a.Alarm, now_ns: int | None, *, is_marked: bool) -> Row:
-    """Return the row of an alarm. By state, the most urgent come first; within a state, by priority."""
+    """Return the row of an alarm. Sorted by the column State, the most urgent states are first, then low priorities."""
     state, tone, urgency = _STATES.get(alarm.state, ("? unknown", "warn", 3))
     raised_ns = timestamp_to_ns(alarm.raise_time) if alarm.HasField("raise_time") else None
     age_s = None if raised_ns is None or now_ns is None else (now_ns - raised_ns) / 1e9
@@ -42,7 +42,7 @@ def alarm_row(alarm: a.Alarm, now_ns: int | None, *, is_marked: bool) -> Row:
         "reference": Cell(t.clean(alarm.reference, 200)),
         "priority": Cell(str(alarm.priority), order=float(alarm.priority)),
         "area": Cell(t.clean(alarm.area, 80)),
-        # Ordered by the time of the raise, so that the order stays the same while ages grow.
+        # The sort key is the time of the raise, which stays the same while the age grows.
         "age": Cell(t.span(age_s), order=float("inf") if raised_ns is None else -float(raised_ns)),
         "value": _value(alarm.value),
         "limit": _value(alarm.limit),
@@ -64,7 +64,7 @@ def _value(value: MxValue) -> Cell:
 
 
 def _mark(alarm: a.Alarm, *, is_marked: bool) -> Cell:
-    """Return the operator's mark, or what makes the alarm doubtful; stale is worse than degraded."""
+    """Return the operator's mark and, if the alarm is not reliable, "stale" or "degraded"; stale is the worse one."""
     doubt = "stale" if alarm.stale else "degraded" if alarm.degraded else ""
     text = f"✱ {doubt or 'marked'}" if is_marked else doubt
     return Cell(text, "bad" if alarm.stale else "warn" if alarm.degraded else "accent")

@@ -1,4 +1,7 @@
-"""The plant's active alarms from the plugin alarms, the latest changes, and acknowledging."""
+"""The screen of the plant's alarms: shows active alarms and their latest changes, and acknowledges alarms.
+
+The alarms come from the AlarmService of the plugin alarms.
+"""
 
 from __future__ import annotations
 
@@ -30,9 +33,9 @@ from mxgw_dashboard_tui.tui.widgets.grid import Grid, Row
 _SERVICE = "/mxgw.v1.AlarmService"
 _RETRY_S = 2.0
 _HEARTBEAT_S = 1.0
-# A stream without even heartbeats for this long is treated as broken, even if TCP reports nothing.
+# A stream without any message, not even a heartbeat, for this time is treated as broken, even if TCP reports no error.
 _SILENT_S = 10.0
-# The largest number of alarms in one AcknowledgeAlarm.
+# The largest number of alarms that one AcknowledgeAlarm request can have.
 _MOST_MARKED = 1000
 _NOT_ENABLED = "Alarms are not enabled on this gateway: its plugin alarms would follow them."
 _NOT_YOURS = "you may look, not acknowledge: that needs the role administrator"
@@ -40,7 +43,10 @@ _FINE = (pb.ACKNOWLEDGE_OUTCOME_ACCEPTED, pb.ACKNOWLEDGE_OUTCOME_ALREADY_ACKNOWL
 
 
 class AlarmsScreen(BaseScreen):
-    """Follows alarms only while it is on the screen, also below a question. Every stream begins with all alarms."""
+    """Streams alarms only while this screen is shown, perhaps with a question on top of it.
+
+    Every stream begins with a snapshot of all active alarms.
+    """
 
     NAME = "alarms"
     PAINTS_ALWAYS = True
@@ -62,12 +68,12 @@ class AlarmsScreen(BaseScreen):
         self._rows: dict[str, Row] = {}
         self._marked: set[str] = set()
         self._received_at: float | None = None
-        # The same, as of the last painting: a frozen screen gets older although messages arrive.
+        # The value of `_received_at` at the last painting. The age of a frozen screen grows although messages arrive.
         self._shown_at: float | None = None
         self._painting: tuple[int, int | None, int] | None = None
         self._left_out = 0
         self._aged_at_ns: int | None = None
-        # Why alarms are not followed now; "" when they are, or soon will be.
+        # Why no alarms arrive now; "" when there is no known problem.
         self._trouble = ""
         self._following: Worker[None] | None = None
 
@@ -81,7 +87,7 @@ class AlarmsScreen(BaseScreen):
         yield Static("", id="more", markup=False)
         yield Static("", id="news", markup=False)
 
-    # following
+    # the stream of alarms
 
     def shown(self) -> None:
         if self._following is None or self._following.is_finished:
@@ -109,7 +115,7 @@ class AlarmsScreen(BaseScreen):
                 await asyncio.sleep(_RETRY_S)
 
     async def _follow_one_stream(self) -> str:
-        """Follow one stream to its end; return the problem, "" to begin another one at once."""
+        """Process one stream to its end; return the problem that ended it, "" when a new stream is needed at once."""
         request = pb.StreamAlarmsRequest(
             client_name="dashboard", heartbeat_interval=duration_from_seconds(_HEARTBEAT_S)
         )
@@ -146,7 +152,7 @@ class AlarmsScreen(BaseScreen):
         self._painting = None
         super().forget()
 
-    # painting
+    # painting the screen
 
     def paint(self, view: View | None) -> None:
         if self.dashboard.showing.frozen_s is not None:
@@ -155,11 +161,11 @@ class AlarmsScreen(BaseScreen):
         self._paint_more()
         plant, grid = self._plant, self.grid
         now_ns = view.now_ns if view is not None else None
-        # The widget for changes has no height before the first layout.
+        # The height of the widget for changes is a part of the key, because it is 0 before the first layout.
         painting = (plant.version, now_ns, self.query_one("#news").size.height)
         if painting == self._painting:
             return
-        # Alarms that changed, and those on the screen, whose ages grow.
+        # Rows to make again: alarms that changed and, when the clock has moved, the rows in sight, whose ages grow.
         stale = plant.changed | {row.key for row in grid.in_sight} if now_ns != self._aged_at_ns else plant.changed
         for reference in stale:
             if (alarm := plant.active.get(reference)) is not None:
@@ -200,7 +206,7 @@ class AlarmsScreen(BaseScreen):
         news.update(Text("\n").join([Text(title, "bold"), *said]), layout=False)
 
     def _paint_more(self) -> None:
-        """Show how many rows there is no room for; the number changes with the filter, too."""
+        """Show how many alarms are left out because of the limit of rows; the number also depends on the filter."""
         if (left_out := self.grid.left_out) == self._left_out:
             return
         self._left_out = left_out
@@ -208,7 +214,7 @@ class AlarmsScreen(BaseScreen):
         more.display = left_out > 0
         more.update(f"… and {left_out} more that are not shown: filter (/), sort (< >), or --alarm-rows", layout=False)
 
-    # acting
+    # marking and acknowledging
 
     def action_mark(self) -> None:
         if (row := self.grid.current) is None or (alarm := self._plant.active.get(row.key)) is None:
@@ -235,7 +241,7 @@ class AlarmsScreen(BaseScreen):
             self.notify("there is no alarm to acknowledge", severity="warning")
 
     def _chosen(self) -> Sequence[str]:
-        """Return the references of the marked alarms, or of the one at the cursor if none is marked."""
+        """Return the references of the marked alarms or, if none is marked, the reference at the cursor."""
         if self._marked:
             return sorted(self._marked)
         return [self.grid.current.key] if self.grid.current is not None else []
@@ -268,7 +274,7 @@ class AlarmsScreen(BaseScreen):
 
 
 def provider_text(provider: a.ProviderStatus | None, trouble: str) -> tuple[str, str]:
-    """Return who reports alarms, or why nobody does, and the tone of that text."""
+    """Return a text that says which provider reports alarms, or why no alarms arrive, and the tone of the text."""
     if trouble:
         old = "" if provider is None else " What is shown is as it was."
         return f"✖ {_sentence(trouble)}{old}", "bad"
@@ -286,7 +292,10 @@ def provider_text(provider: a.ProviderStatus | None, trouble: str) -> tuple[str,
 
 
 def outcome_text(results: Sequence[pb.AcknowledgeResult]) -> tuple[str, bool]:
-    """Return the result of acknowledgements, with the reasons of failures; and whether all succeeded."""
+    """Return a text about the results of acknowledgements, and whether all succeeded.
+
+    When some failed, the text has the reason of the first failure.
+    """
     bad = [result for result in results if result.outcome not in _FINE]
     if not bad:
         already = sum(result.outcome == pb.ACKNOWLEDGE_OUTCOME_ALREADY_ACKNOWLEDGED for result in results)

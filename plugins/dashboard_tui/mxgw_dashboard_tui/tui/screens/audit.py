@@ -1,4 +1,4 @@
-"""The end of the audit log, for administrators: who did what, and what was refused."""
+"""The screen of the audit log, for administrators: its newest entries say who did what, and what was refused."""
 
 from __future__ import annotations
 
@@ -35,7 +35,10 @@ _TONES = {"denied": "bad", "allowed": "good"}
 
 
 class AuditScreen(BaseScreen):
-    """Follows the log only while it is on the screen. The newest entry is last, and the cursor follows it."""
+    """Streams the audit log only while this screen is shown.
+
+    The newest entry is the last row. While the cursor is on the last row, it moves on to each new entry.
+    """
 
     NAME = "audit"
     PAINTS_ALWAYS = True
@@ -64,7 +67,7 @@ class AuditScreen(BaseScreen):
     @work(exclusive=True, group="audit")
     async def _follow(self) -> None:
         while True:
-            # Every stream begins with the end of the log, so the first message replaces all entries.
+            # The first message of every stream has the newest entries of the log, so it replaces all shown entries.
             is_first = True
             try:
                 async for message in self.dashboard.source.watch_audit():
@@ -103,7 +106,7 @@ class AuditScreen(BaseScreen):
 
 
 def audit_row(entry: pb.AuditEntry, number: int) -> Row:
-    """Return the row of an entry."""
+    """Return the row of an entry of the audit log; `number` is the row's key."""
     why = " ".join(part for part in (t.clean(entry.reason, 200), t.clean(entry.detail, 200)) if part)
     cells = {
         "time": Cell(t.moment(entry.time), order=float(number)),

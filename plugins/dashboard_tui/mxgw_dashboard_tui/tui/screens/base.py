@@ -1,4 +1,7 @@
-"""The parts of every screen: bars, table, filter, commands, freezing, copying, exporting, and repainting by timer."""
+"""What all screens have in common: bars, a table with a filter, the input line, copying and exporting rows.
+
+Screens repaint on a timer.
+"""
 
 from __future__ import annotations
 
@@ -25,27 +28,30 @@ REPAINT_S = 0.25
 
 
 class Dashboard(Protocol):
-    """The app, as its screens and commands use it; `DashboardApp` implements it."""
+    """The part of the app that screens and commands use; `DashboardApp` implements it."""
 
     source: Source
     showing: Showing
-    # The names that the `:` line completes.
+    # The names of all commands, which the `:` line completes.
     command_names: list[str]
-    # How many alarms of the plant are shown at most.
+    # The largest number of the plant's alarms that the alarm screen shows.
     alarm_rows: int
 
     async def run_command(self, text: str) -> None:
-        """Run a command of the `:` line or of the palette."""
+        """Run the command that an operator typed in the `:` line or chose in the palette."""
 
     async def open_session(self, session_id: str, name: str) -> None:
-        """Show one session in depth."""
+        """Open the screen of one session."""
 
 
 class BaseScreen(Screen[None]):
-    """Subclasses implement `compose_body` and `paint`, and have a `NAME`; keys act on the table `grid`."""
+    """A screen with bars at the top and the bottom, and the widgets of a subclass in between.
+
+    A subclass has a `NAME`, and implements `compose_body` and `paint`. Keys act on its table, `grid`.
+    """
 
     NAME = ""
-    # Whether to paint even when the view that all screens share did not change.
+    # Whether `paint` is called at every repaint. Without this it is called only when `Showing` has another view.
     PAINTS_ALWAYS = False
     AUTO_FOCUS = "Grid"
 
@@ -82,7 +88,7 @@ class BaseScreen(Screen[None]):
         super().__init__()
         self._generation = 0
         self._painted: View | None = None
-        # The theme for which the styles of this screen were computed.
+        # The theme for which textual has computed the styles of this screen; "" before it is shown for the first time.
         self._styled_for = ""
 
     def compose(self) -> ComposeResult:
@@ -95,15 +101,15 @@ class BaseScreen(Screen[None]):
         yield KeyLine(id="keys")
 
     def compose_body(self) -> ComposeResult:
-        """Yield the widgets between the bars."""
+        """Yield the widgets between the bars at the top and the bottom."""
         raise NotImplementedError
 
     def paint(self, view: View | None) -> None:
-        """Update the body; called at most four times a second."""
+        """Update the widgets of `compose_body` from a view."""
         raise NotImplementedError
 
     def forget(self) -> None:
-        """Clear everything that was shown; called before painting when another person may look now."""
+        """Clear everything that was shown, because perhaps another person has logged in; called before `paint`."""
         for grid in self.query(Grid):
             grid.filter("")
             grid.set_rows(())
@@ -114,7 +120,7 @@ class BaseScreen(Screen[None]):
 
     @property
     def grid(self) -> Grid:
-        """The table that keys act on."""
+        """The table on which keys act."""
         return self.query_one(Grid)
 
     @property
@@ -123,7 +129,7 @@ class BaseScreen(Screen[None]):
 
     @property
     def age_s(self) -> float | None:
-        """How old the shown data is; None while nothing is shown."""
+        """How many seconds old the shown data is; None while nothing is shown."""
         view = self.dashboard.showing.view
         return self.dashboard.showing.age_of(view)
 
@@ -133,8 +139,8 @@ class BaseScreen(Screen[None]):
         self.set_interval(REPAINT_S, self.repaint_if_shown)
 
     def on_screen_resume(self, event: events.ScreenResume) -> None:
-        # Computing all styles takes a third of the time of a switch. A screen that was just mounted, or was shown in
-        # this theme before, has them already.
+        # Computing all styles is a third of the work of showing another screen. A screen that was just mounted, or was
+        # last shown in the same theme, has its styles already.
         event.refresh_styles = self._styled_for not in ("", self.app.theme)
         self._styled_for = self.app.theme
         self.repaint()
@@ -142,17 +148,18 @@ class BaseScreen(Screen[None]):
         self.shown()
 
     def shown(self) -> None:
-        """Start what is only needed while this screen is shown; `on_screen_suspend` stops it."""
+        """Start the streams that are needed only while this screen is shown; `on_screen_suspend` stops them."""
 
     def repaint_if_shown(self) -> None:
-        """Repaint, unless another view covers this one; questions and help do not count as views."""
+        """Repaint, unless another `BaseScreen` covers this screen; a question or the help leaves it partly visible."""
         views = (screen for screen in reversed(self.app.screen_stack) if isinstance(screen, BaseScreen))
         if next(views, None) is self:
             self.repaint()
 
     def repaint(self, *, anew: bool = False) -> None:
-        """Update the bars; update the body if its view changed, or if `anew` is set. While frozen, the view stays the
-        same.
+        """Update the bars; update the body too if the view has changed, or if `anew` is set.
+
+        The view does not change while the screens are frozen.
         """
         app, showing = self.dashboard, self.dashboard.showing
         if self._generation != showing.generation:
@@ -167,7 +174,7 @@ class BaseScreen(Screen[None]):
         grid = next(iter(self.query(Grid)), None)
         if grid is not None and grid.pattern:
             title += f" /{grid.pattern}"
-        # After the body, because some screens know the age of their data only then.
+        # The bars are updated after the body, because some screens know the age of their data only after painting.
         self.query_one(TopBar).show(title, app.source.name, view, self.age_s, showing.frozen_s)
         self.query_one(Banner).show(showing.link, showing.link_detail, showing.newest, showing.age_of(showing.newest))
 
@@ -191,19 +198,19 @@ class BaseScreen(Screen[None]):
         line.suggester = SuggestFromList(self.dashboard.command_names, case_sensitive=False) if kind == ":" else None
         line.set_class(kind == ":", "-command")
         line.open_with(value)
-        self.set_focus(line)  # at once, because the next key must go to the line
+        self.set_focus(line)  # not by a message, because the next key must already be sent to the input line
 
     def on_input_changed(self, event: Input.Changed) -> None:
         if event.input.id == "line" and not event.input.has_class("-command"):
             self.grid.filter(event.input.value)
 
     async def entered(self, line: Line) -> None:
-        """Keep the filter, or run the command, before the next key is handled."""
+        """Apply the typed filter, or run the typed command; called before the next key is handled."""
         if line.has_class("-command"):
             self._leave_line()
             await self.dashboard.run_command(line.value.strip())
         else:
-            self.grid.filter(line.value)  # the event for the last character may not have arrived yet
+            self.grid.filter(line.value)  # perhaps the event for the last typed character has not arrived yet
             self._leave_line()
 
     def _leave_line(self) -> None:
@@ -222,9 +229,9 @@ class BaseScreen(Screen[None]):
             self.go_back()
 
     def go_back(self) -> None:
-        """Leave this screen, if there is one below it."""
+        """Do nothing. A screen that lies on top of another screen overrides this, to return to the screen below."""
 
-    # rows
+    # sorting, copying and exporting rows
 
     def action_sort(self, step: int) -> None:
         self.grid.sort_next(step)

@@ -1,4 +1,4 @@
-"""The keys of the screen below, each with its meaning."""
+"""The help: lists the keys of the screen from which it was opened, and all commands."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ what a subscriber lets be conflated for itself is not in it. Events per second a
 
 
 class HelpScreen(ModalScreen[None]):
-    """Lists all bindings."""
+    """Shows keys, commands, and what the columns of the tables mean."""
 
     BINDINGS: ClassVar[list[BindingType]] = [
         Binding("escape,question_mark,q", "dismiss", "Back", id="help.back", tooltip="Back to where you were"),
@@ -37,7 +37,7 @@ class HelpScreen(ModalScreen[None]):
         table.add_column(no_wrap=True)
         table.add_column()
         keys: dict[str, list[str]] = {}
-        # Keys for moving come last, because everybody tries the arrows anyway.
+        # The keys that move the cursor are last in the list, because everybody tries the arrow keys anyway.
         for binding in sorted(self._bindings_shown, key=lambda binding: (binding.id or "").startswith("grid.")):
             keys.setdefault(binding.tooltip or binding.description, []).append(_NAMES.get(binding.key, binding.key))
         for meaning, names in keys.items():

@@ -1,4 +1,7 @@
-"""What happened since the gateway started: sessions, workers and, for administrators, logins and what operators did."""
+"""The screen of the journal: what happened to sessions and workers since the gateway started.
+
+Administrators also see logins and the actions of operators.
+"""
 
 from __future__ import annotations
 
@@ -29,7 +32,10 @@ TIMELINE_COLUMNS = tuple(column for column in COLUMNS if column.key != "session"
 
 
 class JournalScreen(BaseScreen):
-    """The newest entry is last; the cursor follows it while it is on the last row."""
+    """Shows the journal; the newest entry is the last row.
+
+    While the cursor is on the last row, it moves on to each new entry.
+    """
 
     NAME = "journal"
 
@@ -42,7 +48,7 @@ class JournalScreen(BaseScreen):
 
 
 def journal_row(entry: pb.JournalEntry) -> Row:
-    """Return the row of an entry."""
+    """Return the row of an entry of the journal."""
     name = t.clean(entry.session_name, 40) or t.short_id(entry.session_id)
     operator, detail = t.clean(entry.operator, 64), t.clean(entry.detail, 300)
     cells = {
@@ -50,7 +56,7 @@ def journal_row(entry: pb.JournalEntry) -> Row:
         "kind": Cell(t.words(pb.JournalKind.Name(entry.kind), "JOURNAL_KIND_"), _TONES.get(entry.kind, "")),
         "session": Cell(name),
         "operator": Cell(operator),
-        # Includes the name, because the column of operators is hidden on a narrow screen.
+        # The detail includes the operator's name, because the column of operators is hidden on a narrow screen.
         "detail": Cell(f"{operator}: {detail}" if operator else detail),
     }
     return Row(str(entry.number), cells, entry)

@@ -1,4 +1,4 @@
-"""Asks for name and password, for gateways that know their operators."""
+"""The login: asks for name and password, when the gateway demands a login."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from mxgw_dashboard_tui.tui.source import Refused, Source
 
 
 class NameInput(Input):
-    """The input of the name. Keys after enter go to the password at once, however quickly they are typed."""
+    """The input for the name. All keys that follow the enter key reach the input for the password."""
 
     async def _on_key(self, event: events.Key) -> None:
         focused = self.screen.focused
@@ -26,14 +26,14 @@ class NameInput(Input):
         event.stop()
         event.prevent_default()
         if focused is self:
-            # Not a binding: it would run later, and the next keys would still go to this input.
+            # A binding of the enter key would run later, and the next keys would still be sent to this input.
             self.screen.set_focus(self.screen.query_one("#password"))
         elif focused is not None:
             focused.post_message(events.Key(event.key, event.character))
 
 
 class LoginScreen(ModalScreen[None]):
-    """Closes when the gateway has accepted name and password. Holds the password for that one call only."""
+    """Closes when the gateway has accepted name and password. It keeps the password only during the call of Login."""
 
     BINDINGS: ClassVar[list[BindingType]] = [
         Binding("escape", "app.quit", "Quit", id="login.quit", tooltip="Leave the dashboard"),
@@ -59,7 +59,7 @@ class LoginScreen(ModalScreen[None]):
     def on_input_submitted(self, event: Input.Submitted) -> None:
         user = self.query_one("#user", Input).value
         password = event.input.value
-        event.input.value = ""  # before the first await, so that the screen holds it as briefly as possible
+        event.input.value = ""  # before the first await, so that the input has the password as briefly as possible
         if user and password:
             self.query_one("#why", Static).update(Text("asking the gateway …"))
             self._login(user, password)

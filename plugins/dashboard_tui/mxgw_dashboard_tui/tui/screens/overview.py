@@ -1,4 +1,4 @@
-"""The gateway at a glance: alarms, rates and losses over time, adoption, the process itself."""
+"""The overview screen: the alarms of the gateway, plots of rates and losses, and facts about the process."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ COLUMNS = (
 
 
 class OverviewScreen(BaseScreen):
-    """The whole gateway on one screen."""
+    """Shows the whole gateway on one screen."""
 
     NAME = "overview"
 

@@ -1,4 +1,4 @@
-"""The plugins: which run, which do not and why, and whose hooks fail."""
+"""The screen of the plugins: which plugins run, which do not run and why, and how often their hooks failed."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ _STATES = {
 
 
 class PluginsScreen(BaseScreen):
-    """Shows enabled plugins in the order of the settings, then those that are only installed."""
+    """Shows the enabled plugins in the order of the settings, then the plugins that are installed and not enabled."""
 
     NAME = "plugins"
 

@@ -1,4 +1,4 @@
-"""Questions before an action: whether to end a session, and with which comment to acknowledge alarms."""
+"""The questions that an operator must answer before a session is ended or alarms are acknowledged."""
 
 from __future__ import annotations
 
@@ -16,14 +16,14 @@ from textual.widgets import Input, Static
 from mxgw_dashboard_tui.tui.text import clean, short_id
 
 _EASILY_TYPED = re.compile(r"[A-Za-z0-9][A-Za-z0-9 ._:-]{0,31}")
-# The longest comment that AcknowledgeAlarm takes, in characters.
+# The longest comment that AcknowledgeAlarm accepts, in characters.
 _LONGEST_COMMENT = 200
-# How many of the alarms are named in the question.
+# The question names at most this many alarms.
 _NAMED = 3
 
 
 class ConfirmScreen(ModalScreen[bool]):
-    """Returns True after the word was typed; escape is no."""
+    """Asks whether to end a session. The result is True after the operator has typed `word`, and False after escape."""
 
     BINDINGS: ClassVar[list[BindingType]] = [
         Binding("escape", "no", "Cancel", id="confirm.no", tooltip="Change nothing"),
@@ -34,7 +34,8 @@ class ConfirmScreen(ModalScreen[bool]):
         self._doing = doing
         self._session_id = session_id
         self._name = name
-        # A name that is hard to type, or may imitate another one, is replaced by the id.
+        # The word is the session's name. If the name is hard to type, or could look like another name, the word is the
+        # beginning of the session id.
         self.word = name if _EASILY_TYPED.fullmatch(name) else short_id(session_id)
 
     def compose(self) -> ComposeResult:
@@ -56,7 +57,7 @@ class ConfirmScreen(ModalScreen[bool]):
 
 
 class AcknowledgeScreen(ModalScreen[str | None]):
-    """Returns the comment, which may be empty; None acknowledges nothing."""
+    """Asks for a comment. The result is the comment, which can be empty; None means not to acknowledge."""
 
     BINDINGS: ClassVar[list[BindingType]] = [
         Binding("escape", "no", "Cancel", id="acknowledge.no", tooltip="Acknowledge nothing"),

@@ -1,4 +1,4 @@
-"""One session in depth: items and their values, events as they arrive, subscribers, commands, and its history."""
+"""The screen of one session: its items with values, live events, subscribers, running commands, and history."""
 
 from __future__ import annotations
 
@@ -27,10 +27,12 @@ from mxgw_dashboard_tui.tui.widgets.grid import Grid
 
 _T = TypeVar("_T")
 
-# How often items are listed again, so that new ones appear; values come with the events in between.
+# How often the list of items is requested again, so that new items appear. Between two requests the events bring the
+# new values.
 _ITEMS_EVERY_S = 5.0
 _RETRY_S = 1.0
-# Messages kept while frozen; the oldest are dropped first, which shows as missing sequences in the event log.
+# The most messages that are kept while the screen is frozen. When there are more, the oldest are dropped, and their
+# sequence numbers are missing in the table of events.
 _HELD = 2000
 _NOT_THERE = "this session is not there any more, or not yours to see"
 _PANELS: dict[str, Callable[[], Grid]] = {
@@ -43,7 +45,7 @@ _PANELS: dict[str, Callable[[], Grid]] = {
 
 
 class SessionScreen(ActingScreen):
-    """Shown on top of the table of sessions; escape returns there."""
+    """Lies on top of the table of sessions; the escape key returns to the table."""
 
     NAME = "session"
     PAINTS_ALWAYS = True
@@ -78,13 +80,13 @@ class SessionScreen(ActingScreen):
     def __init__(self, session_id: str, name: str) -> None:
         super().__init__()
         self.session_id = session_id
-        # Its name in the table of sessions, until its own streams say more.
+        # The session's name in the table of sessions, shown until the session's details arrive.
         self._known_as = name
         self.model = SessionModel()
         self._panel = "items"
         self._problem = ""
         self._fact_lines = -1
-        # Arrivals while the screen is frozen.
+        # Functions that process the messages which arrived while the screen was frozen, in order.
         self._held: deque[Callable[[], None]] = deque(maxlen=_HELD)
 
     def compose_body(self) -> ComposeResult:
@@ -106,7 +108,7 @@ class SessionScreen(ActingScreen):
         model = self.model
         match self._panel:
             case "items":
-                # Values come with events; the list of items comes from the worker, less often.
+                # The shown values are as new as the last message with events or the last list of items.
                 received_at = max(filter(None, (model.items_at, model.events_at)), default=None)
             case "events":
                 received_at = model.events_at
@@ -132,7 +134,7 @@ class SessionScreen(ActingScreen):
         self.model = SessionModel()
         self._held.clear()
 
-    # what comes in
+    # streams and lists from the gateway
 
     @work(group="detail")
     async def _follow_detail(self) -> None:
@@ -153,7 +155,7 @@ class SessionScreen(ActingScreen):
         self.model.take_events(message, received_at)
 
     def _hold(self, take: Callable[[], None]) -> None:
-        """Handle an arrival now, or after the freeze."""
+        """Process a message with `take` now or, while the screen is frozen, after the freeze."""
         if self.dashboard.showing.frozen_s is None:
             take()
         else:
@@ -164,13 +166,13 @@ class SessionScreen(ActingScreen):
             self._held.popleft()()
 
     async def _again(self, watch: Callable[[str], AsyncIterator[_T]], take: Callable[[_T, float], None]) -> None:
-        """Follow a stream, and attach again when it breaks, until the session is over."""
+        """Process a stream's messages with `take`. A broken stream is opened again until the session has ended."""
         while not self.model.is_over:
             try:
                 async for message in watch(self.session_id):
                     self._hold(partial(take, message, self.dashboard.showing.clock()))
             except NotThere:
-                # Clear the screen, unless the session ended while it was shown: then it may still be looked at.
+                # Clear the screen, because perhaps a right was revoked. A session that has ended stays on the screen.
                 if not self.model.is_over:
                     self.forget()
                     self._problem = _NOT_THERE
@@ -181,7 +183,7 @@ class SessionScreen(ActingScreen):
     @work(group="items")
     async def _follow_items(self) -> None:
         while not self.model.is_over:
-            # Only while it is shown, because listing items is work for the worker.
+            # Items are requested only while they are shown, because a request is work for the session's worker.
             if self.is_current and self._panel == "items" and self.dashboard.showing.frozen_s is None:
                 await self._load_items()
             await asyncio.sleep(_ITEMS_EVERY_S)
@@ -206,12 +208,12 @@ class SessionScreen(ActingScreen):
             if is_first:
                 self.repaint_if_shown()
 
-    # panels
+    # changing the panel
 
     async def action_show(self, panel: str) -> None:
         panels = self.query_one("#panels", ContentSwitcher)
         if not panels.query(f"#{panel}"):
-            # Created when it is shown for the first time, so that a session opens quickly.
+            # A panel is created when it is shown for the first time, so that the screen of a session opens quickly.
             await panels.add_content(_PANELS[panel]())
         self._panel = panel
         panels.current = panel
@@ -225,7 +227,7 @@ class SessionScreen(ActingScreen):
     def go_back(self) -> None:
         self.app.pop_screen()
 
-    # painting
+    # painting the screen
 
     def paint(self, view: View | None) -> None:
         self._thaw()

@@ -1,4 +1,7 @@
-"""One session as text: the three lines above the panels, and the rows of all panels but the event log."""
+"""The text on the screen of one session: the three lines above the panels, and the rows of its tables.
+
+The rows of the table of events are in `event_rows`.
+"""
 
 from __future__ import annotations
 
@@ -13,7 +16,7 @@ from mxgw_dashboard_tui.tui import text as t
 from mxgw_dashboard_tui.tui.session_model import Item, SessionModel
 from mxgw_dashboard_tui.tui.widgets.grid import Cell, Column, Row
 
-# Pages of 200 items; nobody reads more items than that.
+# How many pages of 200 items are requested at most; nobody reads more items on a screen.
 ITEM_PAGES = 5
 
 ITEM_COLUMNS = (
@@ -46,8 +49,10 @@ COMMAND_COLUMNS = (
 
 
 def item_row(item: Item, model: SessionModel, now: float) -> Row:
-    """Return the row of an item. `Time` is that of the source; `Age` is the time since the last change, by the
-    gateway's clock.
+    """Return the row of an item.
+
+    The column Time has the source time of the value. The column Age has the time since the last change of the value, by
+    the gateway's clock.
     """
     state, value = item.state, item.value
     quality, tone = t.quality_words(value.quality, value.raw_quality) if value is not None else (t.UNKNOWN, "dim")
@@ -120,14 +125,14 @@ def command_row(number: int, command: pb.CommandInFlight) -> Row:
 
 
 def reason_words(session: ss.Session) -> str:
-    """Return why a session ended."""
+    """Return the close reason of a session in words."""
     if session.close_reason == ss.CLOSE_REASON_CLIENT:
         return "by its client"
     return t.words(ss.CloseReason.Name(session.close_reason), "CLOSE_REASON_")
 
 
 def session_facts(model: SessionModel, rate: float | None, problem: str) -> Text:
-    """Return the three lines about a session; `problem` is why its streams cannot be followed."""
+    """Return the three lines about a session; `problem` says why the gateway sends nothing, or is ""."""
     if model.detail is None:
         return Text(f"✖ {problem}" if problem else "Waiting for the gateway.")
     row, session = model.detail.row, model.detail.row.session

@@ -1,4 +1,4 @@
-"""All sessions in one table."""
+"""The screen of all sessions, in one table."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ COLUMNS = (
 
 
 class SessionsScreen(ActingScreen):
-    """The table of live sessions and, on request, of those that ended lately."""
+    """Shows the live sessions and, when the operator asks for them, the sessions that ended lately."""
 
     NAME = "sessions"
 
@@ -125,7 +125,7 @@ def session_row(view: SessionView, now_ns: int) -> Row:
 
 
 def ended_row(session: ss.Session, now_ns: int) -> Row:
-    """Return the row of a session that ended; its age is the time since its end."""
+    """Return the row of a session that has ended; the column Age has the time since the session's end."""
     state, tone = t.state_words(session, None)
     ago_s = t.since(session.closed_at, now_ns)
     cells = {

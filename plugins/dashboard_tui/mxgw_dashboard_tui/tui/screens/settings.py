@@ -1,4 +1,4 @@
-"""The settings in effect, and where each was set; the gateway masks secrets."""
+"""The screen of the gateway's settings: the values in use, and where each was set. The gateway masks secrets."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ COLUMNS = (
 
 
 class SettingsScreen(BaseScreen):
-    """Lists the settings each time it is opened; they do not change while a gateway runs."""
+    """Requests the settings each time the screen is opened; settings do not change while a gateway runs."""
 
     NAME = "settings"
     PAINTS_ALWAYS = True

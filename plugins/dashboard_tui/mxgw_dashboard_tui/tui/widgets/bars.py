@@ -1,4 +1,4 @@
-"""The bars of every screen: gateway and operator, and problems of the connection."""
+"""The two bars at the top of every screen: one names gateway and operator, the other reports connection problems."""
 
 from __future__ import annotations
 
@@ -8,16 +8,16 @@ from textual.widgets import Static
 from mxgw_dashboard_tui.tui.model import Link, View
 from mxgw_dashboard_tui.tui.text import clean, span
 
-# The banner appears after two and a half intervals without a message (docs/reference/streams.md#silence).
+# After this many intervals without a message the banner says so (docs/reference/streams.md#silence).
 _LATE_INTERVALS = 2.5
 _BEHIND_S = 3.0
 
 
 class TopBar(Static):
-    """Gateway, operator and role, and the age of the data."""
+    """Shows the gateway, the operator with the role, and the age of the data."""
 
     def show(self, title: str, where: str, view: View | None, age_s: float | None, frozen_s: float | None) -> None:
-        """Repaint."""
+        """Paint the bar with these values."""
         left = Text(no_wrap=True)
         left.append(f"mxgw {title}", style="bold")
         if view is not None:
@@ -29,7 +29,7 @@ class TopBar(Static):
             right.append(f" FROZEN {span(frozen_s)} ", style="reverse bold")
             right.append(" ")
         right.append("no data yet" if age_s is None else f"as of {span(age_s)} ago")
-        # Before the first layout, assume the width of the terminal, so that the title is painted from the start.
+        # The bar has no width before the first layout; the width of the terminal is used then.
         width = self.size.width or self.app.size.width
         room = max(0, width - right.cell_len - 1)
         left.truncate(room, overflow="ellipsis")
@@ -37,10 +37,10 @@ class TopBar(Static):
 
 
 class Banner(Static):
-    """Shows problems of the dashboard's own connection; hidden without any."""
+    """Shows problems of the dashboard's connection to the gateway; hidden while there are none."""
 
     def show(self, link: Link, detail: str, view: View | None, age_s: float | None) -> None:
-        """Repaint, or hide."""
+        """Paint the banner, or hide it when there is nothing to report."""
         text = banner_text(link, detail, view, age_s)
         self.display = bool(text)
         self.set_class(link in (Link.REPLAY, Link.ENDED, Link.CONNECTING), "-calm")
@@ -49,7 +49,7 @@ class Banner(Static):
 
 
 def banner_text(link: Link, detail: str, view: View | None, age_s: float | None) -> str:
-    """Return the text of the banner, "" for none."""
+    """Return the text of the banner; "" when there is nothing to report."""
     shown = "nothing to show yet" if age_s is None else f"what you see is {span(age_s)} old"
     match link:
         case Link.CONNECTING:

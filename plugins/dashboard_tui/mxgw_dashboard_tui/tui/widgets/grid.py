@@ -1,8 +1,8 @@
-"""A table that draws its own lines; cursor, order and filter stay while its rows change.
+"""The table widget of the dashboard. Its cursor, order and filter stay as they are while its rows change.
 
-Textual's DataTable keeps an object per cell, and computes the layout again on each change. This one makes a line from
-the text of a row when it is drawn, and draws only lines that changed, so that a table over a slow ssh link stays calm.
-Text is drawn as it is: markup in the text of a peer has no effect.
+Textual's DataTable keeps an object per cell, and computes the layout again after each change. `Grid` makes a line from
+the text of a row only when it draws the line, and draws only lines that changed, so that little is sent over a slow ssh
+connection. Text is drawn without interpreting markup, because it can come from clients.
 """
 
 from __future__ import annotations
@@ -26,14 +26,16 @@ from mxgw_core.api import Globs
 
 _GAP = 1
 _GUTTER = 2
-# The first columns are on every page of columns, so that rows can be recognised.
+# How many columns are on every page of columns: the first ones, which say what a row is about.
 _FIXED = 2
 
 
 @dataclass(frozen=True, slots=True)
 class Column:
-    """`width` is the least width; columns share the rest by `grow`. On a narrow screen those with the largest `drop`
-    are hidden first.
+    """One column of a table.
+
+    `width` is the smallest width. The columns share the rest of the screen's width in proportion to `grow`. On a narrow
+    screen the columns with the largest `drop` are hidden first.
     """
 
     key: str
@@ -46,7 +48,7 @@ class Column:
 
 @dataclass(frozen=True, slots=True)
 class Cell:
-    """One cell: its text, its tone (good, warn, bad, dim, accent), and its sort key (`order`; None: the text)."""
+    """One cell: text, tone (good, warn, bad, dim or accent), and sort key; without `order` the text is the sort key."""
 
     text: str
     tone: str = ""
@@ -55,10 +57,10 @@ class Cell:
 
 @dataclass(frozen=True, slots=True)
 class Row:
-    """One row. `key` identifies what it is about.
+    """One row. `key` identifies the object that the row is about, for example a session.
 
-    `document` is the message for copying and exporting; None: the cells. A row that `sinks` is below those that do not,
-    in every order.
+    `document` is the message that is copied or exported as JSON; when it is None, the text of the cells is used. A row
+    with `sinks` is always below all rows without `sinks`, however the table is sorted.
     """
 
     key: str
@@ -72,7 +74,7 @@ class Row:
 
 
 class Grid(ScrollView, can_focus=True):
-    """Rows of cells below a header; `empty` is shown when there are no rows."""
+    """A table with a header; it shows the text `empty` when it has no rows."""
 
     COMPONENT_CLASSES: ClassVar[set[str]] = {
         "grid--header",
@@ -112,16 +114,17 @@ class Grid(ScrollView, can_focus=True):
         reverse: bool = False,
         follow: bool = False,
         limit: int | None = None,
-        id: str | None = None,  # noqa: A002 - textual's own name for it
+        id: str | None = None,  # noqa: A002 - textual's name of this parameter
     ) -> None:
         super().__init__(id=id)
         self.columns = tuple(columns)
         self.empty = empty
         self.sort_key = sort
         self.reverse = reverse
-        # Whether the cursor stays on the last row, for logs.
+        # Whether a cursor on the last row moves on to each new last row; used for lists of events and entries.
         self.follow = follow
-        # How many rows are shown at most, the first ones; `left_out` further rows match the filter.
+        # The largest number of rows; None for no limit. Rows that match the filter and are beyond the limit are counted
+        # in `left_out`.
         self._limit = limit
         self.left_out = 0
         self._all: tuple[Row, ...] = ()
@@ -134,32 +137,32 @@ class Grid(ScrollView, can_focus=True):
         # The index of the shown page of columns.
         self._page = 0
 
-    # content
+    # rows, filter and order
 
     def set_rows(self, rows: Iterable[Row]) -> None:
-        """Show these rows; the cursor stays on its row."""
+        """Show these rows; the cursor stays on the row that has the same key."""
         self._all = tuple(rows)
         self._arrange()
 
     @property
     def current(self) -> Row | None:
-        """The row at the cursor."""
+        """The row at the cursor; None when there are no rows."""
         return self.rows[self.cursor] if self.cursor < len(self.rows) else None
 
     @property
     def in_sight(self) -> Sequence[Row]:
-        """The rows that are on the screen, not scrolled out of it."""
+        """The rows that are visible at the present scroll position."""
         top = self.scroll_offset.y
         return self.rows[top : top + max(0, self.size.height - 1)]
 
     @property
     def is_at_end(self) -> bool:
-        """Whether the cursor is on the last row; if the grid follows, it stays there."""
+        """Whether the cursor is on the last row."""
         return self.cursor >= len(self.rows) - 1
 
     @property
     def total(self) -> int:
-        """How many rows there are, before filtering."""
+        """How many rows the table has, including rows that the filter hides."""
         return len(self._all)
 
     @property
@@ -167,8 +170,10 @@ class Grid(ScrollView, can_focus=True):
         return self._pattern
 
     def filter(self, pattern: str) -> None:
-        """Show rows that contain this text, in any case; `*` is any characters, `?` is one; after a leading ! all other
-        rows.
+        """Show only rows that contain the pattern; upper and lower case are the same.
+
+        In the pattern `*` means any characters and `?` means one character. A pattern that begins with `!` shows only
+        the rows that do not contain the rest of the pattern. An empty pattern shows all rows.
         """
         inverse = pattern.startswith("!")
         text = pattern[1:] if inverse else pattern
@@ -177,14 +182,14 @@ class Grid(ScrollView, can_focus=True):
         self._arrange()
 
     def sort(self, key: str, *, reverse: bool | None = None) -> None:
-        """Sort by a column; the same column again reverses the order."""
+        """Sort by a column. Without `reverse`, sorting by the present column reverses the order."""
         self.reverse = (not self.reverse if key == self.sort_key else False) if reverse is None else reverse
         self.sort_key = key
         self._arrange()
         self.refresh()
 
     def sort_next(self, step: int) -> str:
-        """Sort by the column beside the present one; return its title."""
+        """Sort by the column that is `step` columns to the right of the present sort column; return its title."""
         keys = [column.key for column in self.shown_columns()]
         index = (keys.index(self.sort_key) + step) % len(keys) if self.sort_key in keys else 0
         self.sort(keys[index], reverse=self.reverse)
@@ -218,7 +223,7 @@ class Grid(ScrollView, can_focus=True):
             self.virtual_size = size
 
     def _redraw(self) -> None:
-        """Draw the lines that changed."""
+        """Draw only the lines that changed; draw all lines when their number changed."""
         top = self.scroll_offset.y
         shown = self.rows[top : top + max(0, self.size.height - 1)]
         if len(shown) != len(self._drawn):
@@ -229,7 +234,7 @@ class Grid(ScrollView, can_focus=True):
                 self.refresh(*[Region(0, y + 1, self.size.width, 1) for y in changed])
         self._drawn = shown
 
-    # moving
+    # moving the cursor
 
     def action_move(self, step: int) -> None:
         self._go(self.cursor + step)
@@ -287,10 +292,10 @@ class Grid(ScrollView, can_focus=True):
                 return
             left += width + _GAP
 
-    # drawing
+    # drawing lines
 
     def shown_columns(self) -> list[Column]:
-        """Return the columns that fit."""
+        """Return the columns on the present page."""
         return [column for column, _ in self._layout()]
 
     @property
@@ -298,7 +303,10 @@ class Grid(ScrollView, can_focus=True):
         return min(self._page, len(self._pages()) - 1)
 
     def _pages(self) -> list[list[Column]]:
-        """Return pages of columns that fit side by side: the most important first, then the others."""
+        """Divide the columns into pages that fit the width.
+
+        The first page has the most important columns. Each further page has the fixed columns and some of the others.
+        """
         room = self.size.width - _GUTTER
         first = list(self.columns)
         while len(first) > 1 and _width(first) > room - (_GUTTER if len(first) < len(self.columns) else 0):
@@ -316,7 +324,7 @@ class Grid(ScrollView, can_focus=True):
     def _layout(self) -> list[tuple[Column, int]]:
         pages = self._pages()
         shown = pages[min(self._page, len(pages) - 1)]
-        # Room for the mark of further columns.
+        # When there are several pages, a mark in the header says so, and needs room.
         left = self.size.width - _GUTTER - _width(shown) - (_GUTTER if len(pages) > 1 else 0)
         shares = sum(c.grow for c in shown)
         widths = [c.width + (max(0, left) * c.grow // shares if shares else 0) for c in shown]
@@ -371,7 +379,7 @@ def _width(columns: Sequence[Column]) -> int:
 
 
 def _fit(text: str, width: int, *, right: bool) -> str:
-    """Return `text` in exactly `width` cells; a longer text ends with …."""
+    """Return `text` in exactly `width` cells of the terminal; a text that is too long is cut and ends with "…"."""
     length = cell_len(text)
     if length > width:
         return set_cell_size(text, max(0, width - 1)) + "…" if width else ""

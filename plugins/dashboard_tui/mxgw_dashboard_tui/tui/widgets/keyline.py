@@ -1,7 +1,7 @@
-"""The keys that work here and now, in one line at the bottom.
+"""The line at the bottom of a screen with the keys that work on this screen now.
 
-Textual's Footer is a widget per key, made anew whenever a binding changes; those that were there before stay in memory
-(textual 8.2: they stay registered with the footer they were bound to), and an app that is open for weeks grows.
+Textual's Footer makes a new widget per key whenever a binding changes. The old widgets stay in memory (in textual 8.2
+they stay registered with the footer), so an app that is open for weeks would use more and more memory.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from textual.widgets import Static
 
 
 class KeyLine(Static):
-    """Shows each visible binding, in order."""
+    """Shows the key and the description of each visible binding, in the order of the bindings."""
 
     COMPONENT_CLASSES: ClassVar[set[str]] = {"keyline--key"}
 

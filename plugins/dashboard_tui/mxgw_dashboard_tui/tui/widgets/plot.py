@@ -1,4 +1,4 @@
-"""A plot over time in block characters: as wide as its widget, a few lines high, with its scale in words."""
+"""A plot over time in block characters, as wide as its widget and a few lines high; a line of text has the scale."""
 
 from __future__ import annotations
 
@@ -14,12 +14,16 @@ _HEAD_LINES = 2
 
 
 class Plot(Static):
-    """One series; the newest value is at the right edge, and the whole series fits."""
+    """Plots one series of values. The whole series fits into the width, and the newest value is at the right edge."""
 
     _shown: tuple[str, Sequence[float], Callable[[float], str], float, int] | None = None
 
     def show(self, title: str, values: Sequence[float], unit: Callable[[float], str], past_s: float, gone: int) -> None:
-        """Repaint: `values` are evenly spaced over the last `past_s` seconds; `gone` older values were dropped."""
+        """Paint the plot.
+
+        `values` are evenly spaced over the last `past_s` seconds. `gone` is the number of older values that the caller
+        no longer has.
+        """
         self._shown = title, values, unit, past_s, gone
         if not self.size:
             return
@@ -34,7 +38,7 @@ class Plot(Static):
         self.update(picture, layout=False)
 
     def clear(self) -> None:
-        """Show nothing."""
+        """Empty the plot."""
         self._shown = None
         self.update("", layout=False)
 
@@ -44,19 +48,19 @@ class Plot(Static):
 
 
 def squeezed(values: Sequence[float], width: int, gone: int = 0) -> list[float]:
-    """Return at most `width` values: the largest of each group of neighbours; the first and last group may be
-    incomplete.
+    """Return at most `width` values, by dividing the values into groups of neighbours and taking the largest of each.
 
-    Groups are counted from the first value ever, so that drawn columns only move to the left.
+    The first and the last group can be incomplete. Groups are counted from the first value ever, including the `gone`
+    values that were dropped. So a group keeps its values, and its column only moves to the left.
     """
-    # One column is for the incomplete group at the left.
+    # One column of the width is kept for the incomplete group at the left.
     run = max(1, -(-len(values) // max(1, width - 1)))
     starts = range(-(gone % run), len(values), run)
     return [max(values[max(0, start) : start + run]) for start in starts]
 
 
 def bars(values: Sequence[float], width: int, height: int) -> list[str]:
-    """Return `height` lines of bars between 0 and the largest value, the top line first."""
+    """Return the bars as `height` lines of text, the top line first. The largest value has the full height."""
     top = max(values, default=0.0)
     eighths = [round(value / top * height * 8) if top > 0 else 0 for value in values]
     lines = []

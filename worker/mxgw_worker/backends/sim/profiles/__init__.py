@@ -1,4 +1,6 @@
-"""What the simulator simulates: one module per profile, imported only when it is asked for."""
+"""The profiles: each decides what the simulator simulates. A profile is one module, which is imported only when it is
+used.
+"""
 
 from mxgw_worker.backends.sim.profiles._loading import Profile, load_profile
 

@@ -1,4 +1,4 @@
-"""Finds the builder of a profile."""
+"""Finds the function that builds a profile."""
 
 from __future__ import annotations
 
@@ -8,12 +8,12 @@ from typing import TypeAlias
 from mxgw_worker.backends.sim.emitter import Emitter
 from mxgw_worker.backends.sim.options import SimOptions
 
-# Fills the emitter's galaxy and starts its timers. Raises BackendUnavailable when it cannot.
+# Fills the emitter's galaxy and starts the timers of the profile. Raises BackendUnavailable when this is not possible.
 Profile: TypeAlias = Callable[[Emitter, SimOptions], object]
 
 
 def load_profile(name: str) -> Profile:
-    """Return the builder of a profile that the options have accepted."""
+    """Return the function that builds a profile. `name` must be a name that the options have accepted."""
     match name:
         case "recording":
             from mxgw_worker.backends.sim.profiles.recording import build_recording

@@ -42,7 +42,7 @@ class Batch:
         if _PHASES[phase] == "Packing":
             self._part_packs += tick.dt_s * 1.5
             made, self._part_packs = int(self._part_packs), self._part_packs % 1.0
-            # A counter of 32 bits starts again at 0.
+            # The counter starts again at 0 before it exceeds a signed 32-bit number.
             show(self._packs, (number(self._packs) + made) % 2**31, 0, tick)
         if phase:
             self._duration.set(timedelta(seconds=round(self._age_s, 3)), tick.time_ns)
@@ -63,7 +63,9 @@ class Batch:
 
 
 def add_try_out(galaxy: Galaxy, tag_name: str, area: str, time_ns: int) -> None:
-    """Add an object whose attributes keep what is written to them: one of every type and of every security."""
+    """Add an object whose attributes keep what is written to them. It has one attribute of every type, and one of every
+    security classification.
+    """
     bench = galaxy.add(SimObject(tag_name, area, "One attribute of every type, to try reading and writing"))
     free = Security.FREE_ACCESS
     now = datetime.fromtimestamp(time_ns // 1_000_000_000, UTC)

@@ -1,4 +1,6 @@
-"""A steam boiler: pressure follows fuel and demand, a trip stops it, an analyser calibrates itself now and then."""
+"""A steam boiler: its pressure follows fuel and demand, a trip stops its burner, and its analyser calibrates itself at
+intervals.
+"""
 
 from __future__ import annotations
 
@@ -15,7 +17,9 @@ _CALIBRATION_EVERY_S, _CALIBRATION_TAKES_S = 120.0, 10.0
 
 
 class Boiler:
-    """In Auto the fuel valve follows the pressure setpoint; in Manual it stands where `FuelSP` says."""
+    """A boiler. In Auto the fuel valve follows the pressure setpoint; in Manual the fuel valve has the position
+    `FuelSP`.
+    """
 
     def __init__(self, galaxy: Galaxy, clock: Clock, tag_name: str, area: str) -> None:
         boiler = galaxy.add(SimObject(tag_name, area, "Steam boiler, 10 bar"))
@@ -56,7 +60,7 @@ class Boiler:
         steam = max(0.0, demand) * min(1.0, self._bar / 4.0)
         self._bar = max(0.0, self._bar + (4.0 * fuel - steam) * 0.05 * tick.dt_s)
         show(self.pressure, self._bar, 2, tick)
-        # Saturated steam: within 1 K of the tables between 1 and 12 bar.
+        # An approximation for saturated steam, within 2.5 K of the steam tables between 1 and 12 bar.
         show(self._temperature, 100.0 * (self._bar + 1.0) ** 0.25, 1, tick)
         show(self._fuel, fuel * 100.0, 1, tick)
         show(self._steam, steam, 2, tick)
@@ -81,7 +85,9 @@ class Boiler:
         return max(0.0, min(1.0, self._integral + 0.5 * error))
 
     def _analyse(self, fuel: float, tick: Tick) -> None:
-        """Show oxygen; during calibration the last value stays, as uncertain: the sensor is not accurate."""
+        """Publish the oxygen content. During a calibration the last value is kept, with the quality "sensor not
+        accurate".
+        """
         if self._age_s % _CALIBRATION_EVERY_S > _CALIBRATION_EVERY_S - _CALIBRATION_TAKES_S:
             self._oxygen.set(self._oxygen.value, tick.time_ns, UNCERTAIN_SENSOR)
             return

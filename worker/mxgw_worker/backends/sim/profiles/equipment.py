@@ -1,7 +1,7 @@
-"""Valves, pumps and tanks: each holds its attributes and moves them one step of time at a time.
+"""Valves, pumps and tanks. Each has attributes, and each step moves it forward in time.
 
-Flows are m3/h, volumes m3, positions and speeds %, levels % of the tank. Published values are rounded to what an
-instrument would show, so that a steady plant is a quiet one.
+Flows are in m3/h, volumes in m3, positions and speeds in %, levels in % of the tank. Published values are rounded as an
+instrument rounds them, so that a steady plant makes few events.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ MODES = ("Manual", "Auto")
 
 @dataclass(frozen=True, slots=True)
 class Tick:
-    """One step: its length, the time it ends at, and the noise all equipment shares."""
+    """One step of time: its length, the time at which it ends, and the random source that all equipment shares."""
 
     dt_s: float
     time_ns: int
@@ -31,23 +31,23 @@ class Tick:
 
 
 def number(attribute: Attribute) -> float:
-    """Return a numeric attribute's value."""
-    assert isinstance(attribute.value, int | float)  # the equipment gave it that type
+    """Return the value of a numeric attribute."""
+    assert isinstance(attribute.value, int | float)  # The equipment created the attribute with this type.
     return attribute.value
 
 
 def show(attribute: Attribute, value: float, digits: int, tick: Tick) -> None:
-    """Publish a number at an instrument's resolution."""
+    """Publish a number, rounded to the digits that an instrument shows."""
     attribute.set(coerce(round(value, digits), attribute.data_type), tick.time_ns)
 
 
 def show_flag(attribute: Attribute, flag: bool, tick: Tick) -> None:
-    """Publish a flag."""
+    """Publish a flag, true or false."""
     attribute.set(flag, tick.time_ns)
 
 
 class Valve:
-    """Travels to its setpoint at a limited speed."""
+    """A valve, which moves to its setpoint at a limited speed."""
 
     def __init__(self, galaxy: Galaxy, tag_name: str, area: str, description: str, position: float) -> None:
         valve = galaxy.add(SimObject(tag_name, area, description))
@@ -63,7 +63,7 @@ class Valve:
         self.opening = position / 100.0
 
     def step(self, tick: Tick) -> None:
-        assert isinstance(self._travel.value, timedelta)  # made so above
+        assert isinstance(self._travel.value, timedelta)  # `__init__` created it with this type.
         reach = tick.dt_s / max(self._travel.value.total_seconds(), 0.1)
         target = number(self.setpoint) / 100.0
         self.opening += max(-reach, min(reach, target - self.opening))
@@ -73,7 +73,7 @@ class Valve:
 
 
 class Pump:
-    """Runs while `Cmd` is set; in Auto it empties its tank between two levels."""
+    """A pump. In Manual it runs while `Cmd` is set; in Auto it empties its tank between two levels."""
 
     def __init__(self, galaxy: Galaxy, tag_name: str, area: str, description: str) -> None:
         pump = galaxy.add(SimObject(tag_name, area, description))
@@ -95,7 +95,7 @@ class Pump:
             wanted = level > 70.0 or (was_running and level > 30.0)
         else:
             wanted = bool(self.command.value)
-        # Dry-run protection acts in both modes.
+        # In both modes, the pump stops before its tank is empty.
         running = wanted and level > 2.0
         target = number(self.speed_setpoint) / 100.0 if running else 0.0
         self.turning += max(-0.5 * tick.dt_s, min(0.25 * tick.dt_s, target - self.turning))
@@ -104,14 +104,14 @@ class Pump:
         amperes = 0.0 if self.turning <= 0 else 4.0 + 14.0 * self.turning**2 + tick.noise.around(0.2)
         show(self._current, amperes, 1, tick)
         if running:
-            assert isinstance(self._run_time.value, timedelta)  # made so above
+            assert isinstance(self._run_time.value, timedelta)  # `__init__` created it with this type.
             self._run_time.set(self._run_time.value + timedelta(seconds=tick.dt_s), tick.time_ns)
             if not was_running:
                 show(self._starts, number(self._starts) + 1, 0, tick)
 
 
 class Tank:
-    """Balances what flows in and out; alarms when it is nearly full."""
+    """A tank. Its level follows from the flows in and out, and a high level raises an alarm."""
 
     def __init__(self, galaxy: Galaxy, clock: Clock, tag_name: str, area: str, description: str, level: float) -> None:
         tank = galaxy.add(SimObject(tag_name, area, description))
@@ -145,14 +145,14 @@ class Tank:
         self._since_trend_s += tick.dt_s
         if self._since_trend_s >= 5.0:
             self._since_trend_s = 0.0
-            assert isinstance(self._trend.value, tuple)  # made so above
+            assert isinstance(self._trend.value, tuple)  # `__init__` created it with this type.
             self._trend.set((*self._trend.value[1:], round(self._exact, 2)), tick.time_ns)
 
     @property
     def percent(self) -> float:
-        """The exact level."""
+        """The exact level in %, which is not rounded."""
         return self._exact
 
     def drain(self, valve: Valve) -> float:
-        """Return the flow that leaves through a valve at the bottom, which falls with the level."""
+        """Return the flow through an outlet valve at the bottom. The flow becomes smaller as the level falls."""
         return 14.0 * valve.opening * sqrt(self._exact / 100.0)

@@ -1,9 +1,10 @@
-"""Profile `load`: many items at a given rate, with values a checker can compute.
+"""Profile `load`: many items that change at a given rate, with values that a checker can compute.
 
-`Load.Item00001` to `Load.Item<items>`. The k-th value (k = 0 is the first value at Advise) of an advised item handle of
-item n is the Double `n * 2**32 + k % 2**32`; see `expected_value`. With `text_bytes` it is the same number as a String,
-padded with dots. Quality is always good and nothing initialises, so a client gets exactly one event per value.
-Per Advise, k starts at 0 and has no holes: whatever is missing at the client was lost on the way.
+The items are `Load.Item00001` to `Load.Item<items>`. After Advise, an item handle gets values number k = 0, 1, 2 and so
+on. For item n, value k is the Double `n * 2**32 + k % 2**32`; see `expected_value`. With `text_bytes` the value is the
+same number as a String, padded with dots. The quality is always good, and no value is sent before the first real one,
+so a client gets exactly one event per value. At each Advise k starts at 0 again, and k has no holes: a value that is
+missing at the client was lost on the way.
 """
 
 from __future__ import annotations
@@ -22,13 +23,14 @@ from mxgw_worker.backends.sim.status import GOOD, OK, DataType
 
 log = logging.getLogger(__name__)
 
-# The clock is read once per so many events: they share a source time, and a slice takes longer by no more than them.
+# The clock is read once per this number of events. These events share a source time, and a slice of time is exceeded by
+# no more than these events.
 _CHUNK_EVENTS = 50
 _SLICE_S = 0.003
 _SLICE_EVENTS = 2_000
-# The shortest pause between paced bursts; shorter ones cost more in wake-ups than they gain in smoothness.
+# The shortest pause between paced bursts. Shorter pauses cost more in wake-ups than they gain in smoothness.
 _TICK_S = 0.002
-# After a stall the missed events are made up for, but those of this time at most.
+# After a delay, missed events are made up for, but at most the events of this number of seconds.
 _DEBT_S = 5.0
 _PAUSE_S = 0.05
 _LISTED_ITEMS = 10_000
@@ -36,12 +38,14 @@ _NAME = re.compile(r"item(\d{5,7})", re.ASCII)
 
 
 def expected_value(number: int, count: int) -> float:
-    """Return value `count` (0 is the first) of item `number`; exact, as it needs fewer than 53 bits."""
+    """Return value `count` (0 is the first) of item `number`. The float is exact, because the number needs fewer than
+    53 bits.
+    """
     return float(number * 2**32 + count % 2**32)
 
 
 def expected_text(number: int, count: int, text_bytes: int) -> str:
-    """Return the same value as it reads with option `text_bytes`."""
+    """Return value `count` of item `number` as the text that is sent with the option `text_bytes`."""
     return f"{expected_value(number, count):.0f}".ljust(text_bytes, ".")
 
 
@@ -51,7 +55,7 @@ def build_load(emitter: Emitter, options: SimOptions) -> None:
 
 
 class _LoadAttribute(Attribute):
-    """The attribute behind one item: values come from the generator, not from changes."""
+    """The attribute of one item. Its values come from the generator, and not from changes of the attribute."""
 
     __slots__ = ("_generator", "number")
 
@@ -69,7 +73,7 @@ class _LoadAttribute(Attribute):
 
 
 class LoadObject(SimObject):
-    """The object `Load`: its items exist by their number and are made when asked for."""
+    """The object `Load`. Its items are named by number, and are made when they are looked up."""
 
     def __init__(self, generator: LoadGenerator, options: SimOptions) -> None:
         listed = "" if options.items <= _LISTED_ITEMS else f"; a browse lists the first {_LISTED_ITEMS}"
@@ -89,14 +93,16 @@ class LoadObject(SimObject):
         if match is None:
             return super().find(name)
         number = int(match[1])
-        # `Item000001` would be a second name for the same item, and a Galaxy has no such thing.
+        # `Item000001` would be a second name for the same item. In a Galaxy no item has a second name.
         if not 1 <= number <= self._items or match[1] != f"{number:05d}":
             return None
         return _LoadAttribute(number, self._data_type, self._generator)
 
 
 class LoadGenerator:
-    """Sends first values in the order of Advise, then values round robin over all items that had theirs."""
+    """Sends first values in the order of the advises. Then it sends values round robin to all items that have their
+    first value.
+    """
 
     def __init__(self, emitter: Emitter, options: SimOptions) -> None:
         self._emitter = emitter
@@ -104,7 +110,7 @@ class LoadGenerator:
         self._is_unthrottled = options.burst == "max"
         self._text_bytes = options.text_bytes
         self._message = MxValue()  # The sink encodes before it returns, so one message serves all events.
-        # Every attached item: False until its first value was sent, True when it is among those served in turn.
+        # Key: attached item. Value: False until its first value was sent; True when it gets its values round robin.
         self._members: dict[Item, bool] = {}
         self._first: deque[Item] = deque()
         self._ring: list[Item] = []
@@ -116,7 +122,9 @@ class LoadGenerator:
         self._accounted_until = 0.0
 
     def add(self, item: Item, number: int) -> None:
-        """Send the item's values from now on, starting at its count; does nothing for an attached item."""
+        """Send the item's values from now on, starting at its count. Nothing happens when the item is attached
+        already.
+        """
         if item in self._members:
             return
         item.base = float(number * 2**32)
@@ -176,7 +184,9 @@ class LoadGenerator:
         self._emitter.timers.after(min(pause_s, 1.0), self._tick)
 
     def _send_next(self, count: int) -> int:
-        """Send up to `count` events round robin, within one slice of time; return how many."""
+        """Send up to `count` events round robin, within one slice of time. Return the number of events that were
+        sent.
+        """
         clock = self._emitter.clock
         deadline = clock.monotonic() + _SLICE_S
         sent = 0
@@ -190,7 +200,9 @@ class LoadGenerator:
         return sent
 
     def _send(self, items: list[Item], start: int, stop: int) -> None:
-        """Send one value of each of these items. The hot loop of the simulator: no call per event but the sink's."""
+        """Send one value of each of these items. This is the hot loop of the simulator: it makes no call per event
+        except that of the sink.
+        """
         message, text_bytes, sample = self._message, self._text_bytes, self._emitter.sample
         data_change = self._emitter.sink.data_change
         now_ns = self._emitter.clock.wall_ns()

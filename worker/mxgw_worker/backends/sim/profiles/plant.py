@@ -1,4 +1,4 @@
-"""Profile `plant`: two day tanks, a transfer pump, a boiler, a batch line and a bench of all types.
+"""Profile `plant`: two day tanks, a transfer pump, a boiler, a batch line and a test bench with all data types.
 
 feed -> Valve_001 -> Tank_001 -> Pump_001 -> Valve_002 -> Tank_002 -> Valve_003 -> batch line
 """
@@ -18,13 +18,13 @@ from mxgw_worker.backends.sim.status import DataType
 
 
 def build_plant(emitter: Emitter, options: SimOptions) -> None:
-    """Fill the galaxy with the plant and start its scans. The same seed gives the same values, scan by scan."""
+    """Fill the galaxy with the plant and start its scans. With the same seed, each scan gives the same values."""
     plant = Plant(emitter, options)
     emitter.timers.after(options.update_period_s, plant.scan)
 
 
 class Plant:
-    """All equipment, scanned at a fixed period whatever the wall clock does."""
+    """All equipment of the plant. Every scan moves it forward by the same time, whatever the wall clock shows."""
 
     def __init__(self, emitter: Emitter, options: SimOptions) -> None:
         self._emitter = emitter
@@ -48,7 +48,7 @@ class Plant:
         add_try_out(galaxy, "Bench_001", "Plant", clock.wall_ns())
 
     def scan(self) -> None:
-        """Move everything one period on, and arrange for the next scan."""
+        """Move all equipment forward by one period, and schedule the next scan."""
         tick = Tick(self._period_s, self._emitter.clock.wall_ns(), self._noise)
         for valve in (self._inlet, self._transfer, self._outlet):
             valve.step(tick)
@@ -61,13 +61,15 @@ class Plant:
         self._boiler.step(tick)
         self._batch.step(tick)
         self._system.step(tick)
-        # A scan that comes late is not made up for: an overloaded engine skips scans, it does not race.
+        # A late scan is not made up for. An overloaded engine skips scans, and does not run the missed scans later.
         self._next_scan = max(self._next_scan + self._period_s, self._emitter.clock.monotonic())
         self._emitter.timers.at(self._next_scan, self.scan)
 
 
 class _System:
-    """The platform and its engine, whose scan counter is the tag to probe: it changes as long as anything does."""
+    """The platform and its engine. A client that wants to know whether the plant is alive can read the engine's scan
+    counter, which changes with every scan.
+    """
 
     def __init__(self, galaxy: Galaxy, options: SimOptions, time_ns: int) -> None:
         started = datetime.fromtimestamp(time_ns // 1_000_000_000, UTC)

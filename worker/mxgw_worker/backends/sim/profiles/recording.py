@@ -1,4 +1,4 @@
-"""Profile `recording`: plays a CSV of real measurements as tags, at its own pace or sped up."""
+"""Profile `recording`: plays a CSV file of real measurements as tags, at the recorded speed or at another speed."""
 
 from __future__ import annotations
 
@@ -17,7 +17,8 @@ from mxgw_worker.backends.sim.status import BAD_LAST_KNOWN, GOOD, DataType
 
 STEEL_WEEK = Path(__file__).parents[1] / "data" / "steel_week_2018.csv"
 
-# What the columns of the shipped file are. Source: the data set's own description (data/README.md).
+# Key: column of the shipped file. Value: its description.
+# Source: the data set's own description (data/README.md).
 _STEEL_COLUMNS = {
     "Usage_kWh": "Energy used in 15 minutes, kWh",
     "Lagging_Current_Reactive.Power_kVarh": "Lagging reactive energy in 15 minutes, kVarh",
@@ -34,7 +35,7 @@ _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
 
 def build_recording(emitter: Emitter, options: SimOptions) -> None:
-    """Fill the galaxy with one object that has an attribute per column, and start playing.
+    """Fill the galaxy with one object that has an attribute per column, and start to play the recording.
 
     Raises:
         BackendUnavailable: the file cannot be read, or two of its columns would have the same name.
@@ -74,7 +75,7 @@ class _Player:
         self._play()
 
     def _play(self) -> None:
-        """Show the next row and arrange for the one after it, on a schedule that does not drift."""
+        """Publish the next row, and schedule the row after it. The schedule does not drift."""
         recording, times = self._recording, self._recording.times
         self._row += 1
         if self._row == len(times):
@@ -84,7 +85,7 @@ class _Player:
         for attribute, column in self._columns:
             value = column.values[self._row]
             if value is None:
-                # An empty cell: nothing was measured, so the last value is all there is.
+                # The cell is empty, so nothing was measured. The last value is published again, with a bad quality.
                 self._set(attribute, attribute.value, BAD_LAST_KNOWN)
             else:
                 self._set(attribute, value)
@@ -110,6 +111,8 @@ class _Player:
 
 
 def attribute_name(header: str) -> str:
-    """Return a column header as a Galaxy attribute name: letters, digits and underscores, starting with a letter."""
+    """Return a column header as the name of a Galaxy attribute: letters, digits and underscores, starting with a
+    letter.
+    """
     name = re.sub(r"[^A-Za-z0-9]+", "_", header).strip("_") or "Column"
     return name if name[0].isalpha() else f"C_{name}"
