@@ -1,1 +1,1 @@
-"""The gateway: serves gRPC, owns sessions, carries events from workers to subscribers."""
+"""The gateway: serves gRPC, has the sessions, and passes events from workers to subscribers."""

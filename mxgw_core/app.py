@@ -1,4 +1,4 @@
-"""The gateway put together: data directory, sessions, plugins, services, server; started in order, stopped in order."""
+"""Puts the gateway together from data directory, sessions, plugins, services and server, and starts and stops it."""
 
 from __future__ import annotations
 
@@ -40,22 +40,23 @@ from mxgw_core.workers.orphans import orphans_of
 
 log = logging.getLogger(__name__)
 
-# Clients are asked to wait this long before they come back: about as long as a restart takes.
+# When the gateway shuts down, clients are asked to come back after this time: a restart takes about as long.
 _RETRY_AFTER_S = 2.0
-# Calls still running after the drain get this long to receive the error that ends them.
+# Calls that still run after the drain are ended with an error. They have this time to send the error to their clients.
 _LAST_WORDS_S = 0.5
 
 
 class GatewayApp:
-    """One gateway. `run` serves until `stop`, and returns when everything is closed; both in the event loop.
+    """One gateway: `run` serves until `stop` is called. Use it in the event loop only.
 
     Args:
-        origins: where each setting comes from (`LoadedSettings.origins`), for display.
+        origins: where each setting was set (`LoadedSettings.origins`), for display.
 
     Attributes:
-        addresses: the addresses it listens on, with the ports that were chosen; known once it is ready.
-        sessions_left: after `run`, how many sessions were left to the next gateway.
-        gateway: what plugins see; there once `run` has begun.
+        addresses: the addresses on which the gateway listens, with the real port in place of port 0; empty before it
+            listens.
+        sessions_left: how many sessions were left to the next gateway, after `run` has returned.
+        gateway: the gateway as plugins see it; it does not exist before `run` has begun.
     """
 
     def __init__(self, settings: Settings, plugins: PluginHost, *, origins: Mapping[str, str] | None = None) -> None:
@@ -67,14 +68,14 @@ class GatewayApp:
         self._stopping = asyncio.Event()
         self._end_sessions = False
         self.sessions_left = 0
-        # Set by `run` once calls are served, or when `run` ends without having served any.
+        # Set by `run` when calls are served, or when `run` ends.
         self._ready = asyncio.Event()
         self._streams = OpenStreams()
         self._calls = CallCounts()
         self._gateway: PluginGateway | None = None
 
     async def run(self) -> None:
-        """Serve until `stop` is called.
+        """Serve until `stop` is called. Return when everything is closed.
 
         Raises:
             SettingsError: the gateway cannot start with these settings.
@@ -95,7 +96,8 @@ class GatewayApp:
                 server = GrpcServer(self._settings, services, self._handlers(access, registry), self._calls)
                 self.addresses = server.bind(addresses)
                 await stack.enter_async_context(registry)
-                # Before the first call is served, so that a client that comes back finds its session, adopted or ended.
+                # This must be done before the first call is served, so that a client that comes back finds its session,
+                # whether it is adopted or has ended.
                 for answer in self._plugins.ask("mxgw_ended_sessions"):
                     if answer.error is None:
                         registry.remember(answer.value)
@@ -120,15 +122,15 @@ class GatewayApp:
         return self._gateway
 
     def stop(self, *, end_sessions: bool = False) -> None:
-        """Begin the orderly shutdown; may be called at any time, any number of times.
+        """Begin the orderly shutdown. This can be called at any time, also several times.
 
-        With `end_sessions`, sessions that would wait for the next gateway end as well.
+        With `end_sessions`, all sessions end; otherwise some of them can be left to the next gateway.
         """
         self._end_sessions = self._end_sessions or end_sessions
         self._stopping.set()
 
     async def wait_ready(self) -> None:
-        """Return once calls are served, or `run` has ended."""
+        """Wait until calls are served, or `run` has ended."""
         await self._ready.wait()
 
     async def _shut_down(
@@ -139,7 +141,7 @@ class GatewayApp:
         feeds: Sequence[PluginFeed],
         data: DataDirectory,
     ) -> None:
-        """Refuse new calls, drain streams until the deadline, then end calls and sessions, and report."""
+        """Refuse new calls, let streams end until the deadline, then end all calls and sessions, and log the result."""
         began = time.monotonic()
         drain_s = self._settings.gateway.drain_timeout_s
         registry.drain()
@@ -148,7 +150,7 @@ class GatewayApp:
         streams += sum(feed.drain(_RETRY_AFTER_S, drain_s) for feed in feeds)
         sessions = len(registry)
         log.info("shutting down: %d sessions, %d streams, at most %.1f s to drain", sessions, streams, drain_s)
-        # Streams first, while the server still answers: new calls get the reason why they are refused.
+        # Streams end while the server still answers, so that a new call gets an error that says why it is refused.
         await events.drained(drain_s)
         for feed in feeds:
             await feed.open.drained(max(0.0, began + drain_s - time.monotonic()))
@@ -157,7 +159,7 @@ class GatewayApp:
         async with asyncio.TaskGroup() as tasks:
             stopping = tasks.create_task(server.stop(remaining_s + _LAST_WORDS_S), name="gateway:server-stop")
             await asyncio.wait((stopping,), timeout=remaining_s)
-            # Sessions end while the server still runs, so that unfinished commands get an answer.
+            # Sessions end while the server still runs, so that callers of unfinished commands get an error.
             if self._end_sessions or data.takes_end_of_sessions():
                 registry.close_all(CloseReason.GATEWAY_SHUTDOWN)
             else:
@@ -182,14 +184,14 @@ class GatewayApp:
 
     async def _enter_plugins(self, stack: AsyncExitStack, gateway: PluginGateway) -> None:
         answers = self._plugins.ask("mxgw_gateway_context", gateway=gateway)
-        for answer in reversed(answers):  # answers come last plugin first; contexts are entered first plugin first
+        for answer in reversed(answers):  # contexts are entered in the order of the settings; answers have the reverse
             error = answer.error
             if error is None:
                 try:
                     await stack.enter_async_context(answer.value)
                     continue
                 except SettingsError:
-                    raise  # a plugin may find settings that do not fit together: these always stop the start
+                    raise  # wrong settings always stop the start, also when the plugin is not required
                 except Exception as raised:
                     error = raised
             log.warning("plugin %s could not start", answer.plugin, exc_info=error)

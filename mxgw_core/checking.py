@@ -1,4 +1,4 @@
-"""Finds why a gateway would not start, without starting it: for `serve`, `config check` and `doctor`."""
+"""Finds mistakes that would prevent the start of a gateway, for `mxgw serve`, `mxgw config check` and `mxgw doctor`."""
 
 from __future__ import annotations
 
@@ -13,7 +13,10 @@ from mxgw_core.sessions.limits import subscriber_limits
 
 
 def settings_problems(settings: Settings, plugins: PluginHost) -> list[str]:
-    """Return the problems of settings that passed validation, one line each. Nothing is created or changed."""
+    """Return the problems of settings that are valid by themselves, for example an unusable data directory.
+
+    Each problem is one line. Nothing is created or changed.
+    """
     authenticated = plugins.implements("mxgw_authenticate")
     checks: tuple[Callable[[], object], ...] = (
         lambda: addresses_of(settings, authenticated=authenticated),
@@ -35,6 +38,6 @@ def plugin_problems(settings: Settings, plugins: PluginHost) -> list[str]:
     for answer in reversed(plugins.ask("mxgw_check_settings", limits=subscriber_limits(settings, plugins, None))):
         if isinstance(answer.error, SettingsError):
             problems += str(answer.error).splitlines()
-        elif answer.error is None:  # other exceptions were logged by the host
+        elif answer.error is None:  # `ask` has logged any other exception already
             problems += [line for text in answer.value for line in str(text).splitlines()]
     return problems

@@ -1,7 +1,7 @@
-"""What every command of `mxgw` is made of, mxgw's own and those of plugins. Imports click only.
+"""The base of all commands of `mxgw`, also of the commands that plugins add. This module imports nothing but click.
 
-Plugins import it from `mxgw_core.api.cli`. It is defined outside `mxgw_core.api`, because importing any module of that
-package loads pydantic and protobuf, which takes longer than `mxgw --help` may.
+Plugins import these names from `mxgw_core.api.cli`. The module itself is not inside `mxgw_core.api`, because an import
+of any module of that package also imports pydantic and protobuf, and this would make `mxgw --help` slow.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ class Command(click.Command):
 
 
 class Group(click.Group):
-    """A group whose help ends with examples, and whose commands are `Command`s."""
+    """A group of commands whose help ends with examples. Its commands are made with the class `Command`."""
 
     command_class = Command
 
@@ -42,7 +42,7 @@ class Group(click.Group):
 
 
 def write_examples(examples: Sequence[tuple[str, str]], formatter: click.HelpFormatter) -> None:
-    """Write a section of example command lines, each with its purpose on the line below."""
+    """Write a help section with example command lines. Below each example is a line that says what it does."""
     if not examples:
         return
     with formatter.section("Examples"):
@@ -56,7 +56,10 @@ def write_examples(examples: Sequence[tuple[str, str]], formatter: click.HelpFor
 
 
 class NumberRange(click.FloatRange):
-    """A finite number within bounds. click's own range accepts nan, and inf where a bound is missing."""
+    """A parameter type for a finite number within bounds.
+
+    click's own FloatRange does not refuse "nan", nor "inf" when there is no upper bound.
+    """
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> float:
         number = click.FLOAT.convert(value, param, ctx)
@@ -66,5 +69,5 @@ class NumberRange(click.FloatRange):
 
 
 def json_option(text: str = "Print JSON instead of text, and nothing else on stdout.") -> Callable[[F], F]:
-    """Add the option `--json` to a command, which gets it as the parameter `as_json`."""
+    """Return a decorator that adds the option `--json` to a command. The command's parameter for it is `as_json`."""
     return click.option("--json", "as_json", is_flag=True, help=text)

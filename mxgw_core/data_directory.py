@@ -1,4 +1,4 @@
-"""The gateway's private files: worker sockets and logs below `gateway.data_dir`, and the lock on it."""
+"""The data directory of the gateway (`gateway.data_dir`): its sockets, its logs of workers, and its lock."""
 
 from __future__ import annotations
 
@@ -17,32 +17,33 @@ from mxgw_worker.ipc.process import boot_id
 
 log = logging.getLogger(__name__)
 
-# struct sockaddr_un holds 108 bytes on Linux, 104 on BSD and macOS, the terminating zero included.
+# The longest path of a Unix socket. The struct sockaddr_un has room for 108 bytes on Linux, and for 104 bytes on BSD
+# and macOS. The last byte is a zero. Source: unix(7), unix(4).
 _SOCKET_PATH_BYTES = 107 if sys.platform == "linux" else 103
-# So many logs of workers that ended badly are kept, the newest ones.
+# How many logs of workers are kept. Only the logs of workers that failed stay after the end of their sessions.
 _KEPT_LOGS = 100
-# This file exists in a data directory while `mxgw restore` writes there, or when it was cut off.
+# This file is in a data directory while `mxgw restore` writes there. It is still there when the restore was
+# interrupted.
 UNFINISHED_RESTORE = "restore-unfinished"
 _SOCKET_NAME_BYTES = len("/run/") + 16 + len(".sock")
-# Errors of flock(2) where it cannot lock a directory: network file systems can only lock ranges of files.
+# Errors of flock(2) on file systems that cannot lock directories. Many network file systems can only lock files.
 _NO_LOCKS = frozenset({errno.EBADF, errno.EINVAL, errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP})
 
 
 class DataDirectory:
-    """Makes and locks the data directory; the context is held while the gateway runs.
+    """Creates and locks the data directory. Use it as a context manager that is held open while the gateway runs.
 
-    A second gateway on the same directory is refused: it would take over sockets and logs of the first. Three things
-    are locked: the directory itself, its subdirectory `run` (see `id`), and the file `lock`, which has the pid of the
-    gateway. So removing or replacing any one of them lets no second gateway in. A directory that was restored only in
-    part is refused, too.
+    A second gateway that uses the same directory is refused, because it would replace the sockets of the first gateway.
+    Three things are locked: the directory itself, its subdirectory `run`, and the file `lock`, which contains the pid
+    of the gateway. So a second gateway is refused even when one of the three was removed or replaced. A directory to
+    which a backup was restored only in part is refused as well.
 
     Args:
-        for_restore: the directory is locked to restore a backup to it, so the remains of a former restore do not
-            matter.
+        for_restore: true when `mxgw restore` locks the directory. Then an earlier, interrupted restore is no error.
 
     Attributes:
-        id: identifies the directory itself, whatever its path: it stays the same through links and moves, and a copy of
-            the directory has another one.
+        id: identifies the directory, whatever path leads to it. It stays the same when the directory is moved; a copy
+            of the directory has another id.
     """
 
     def __init__(self, path: Path, *, for_restore: bool = False) -> None:
@@ -55,11 +56,11 @@ class DataDirectory:
         self._held = contextlib.ExitStack()
 
     def __enter__(self) -> DataDirectory:
-        """Make the directories private and take the lock.
+        """Create the directories, make them private, and lock them.
 
         Raises:
-            SettingsError: the path is too long for sockets, not ours, not writable, in use by another gateway, or only
-                partly restored.
+            SettingsError: the path is too long for sockets, or the directory belongs to another user, cannot be
+                written, is used by another gateway, or was restored only in part.
         """
         check_data_dir(self._given, for_restore=self._for_restore)
         try:
@@ -74,9 +75,9 @@ class DataDirectory:
             ) from error
         end_sessions_marker(self.path).unlink(missing_ok=True)
         for left_over in self.run.glob("*.sock"):
-            left_over.unlink(missing_ok=True)  # the lock is ours, so no gateway listens there
+            left_over.unlink(missing_ok=True)  # this gateway has the lock, so no other gateway listens on the socket
         for left_over in self.logs.glob("spare-*.log"):
-            left_over.unlink(missing_ok=True)  # spares ended with their gateway, and their logs are of no use
+            left_over.unlink(missing_ok=True)  # spare workers of an earlier gateway have ended with that gateway
         self.prune_logs()
         return self
 
@@ -86,10 +87,11 @@ class DataDirectory:
         self._held.close()
 
     def _lock(self, held: contextlib.ExitStack) -> None:
-        """Take the locks; the id is made from the directory of sockets, see `same_data_dir`.
+        """Lock the directory, and set `id`.
 
-        This gateway and each of its workers keep that directory open. So while one of them lives, no other directory
-        can get the same inode, not even one that is restored in its place.
+        The id contains the inode of the subdirectory `run`. This gateway and all its workers keep `run` open. So as
+        long as one of them lives, no other directory can get this inode, not even a directory that is restored to the
+        same path. See `same_data_dir` for the comparison of two ids.
         """
         are_directories_locked = True
         for directory in (self.path, self.run):
@@ -113,10 +115,10 @@ class DataDirectory:
         os.pwrite(lock, f"{os.getpid()}\n".encode("ascii"), 0)
 
     def _take(self, fd: int) -> bool:
-        """Lock an open file or directory; return False where the file system cannot lock it.
+        """Lock an open file or directory. Return False when the file system cannot lock it.
 
         Raises:
-            SettingsError: another gateway has locked it.
+            SettingsError: another gateway has locked the file or directory.
         """
         try:
             is_free = _try_lock(fd, exclusive=True)
@@ -132,24 +134,24 @@ class DataDirectory:
         return True
 
     def prune_logs(self) -> None:
-        """Remove all worker logs but the newest hundred."""
+        """Remove all logs of workers but the newest hundred."""
         logs = sorted(self.logs.glob("worker-*.log"), key=_modified)
         for old in logs[:-_KEPT_LOGS]:
             old.unlink(missing_ok=True)
 
     def takes_end_of_sessions(self) -> bool:
-        """Return whether `mxgw drain` asked that the sessions end with this gateway; the request is removed."""
+        """Return whether `mxgw drain` requested that the sessions end with this gateway, and remove the request."""
         marker = end_sessions_marker(self.path)
         wanted = marker.exists()
         marker.unlink(missing_ok=True)
         return wanted
 
     def socket_of(self, session_id: str) -> Path:
-        """Return the socket path of a session's worker: short, and always the same for the session."""
+        """Return the path of the socket for a session's worker: a short path that depends only on the session id."""
         return self.run / f"{_short_name(session_id)}.sock"
 
     def log_of_spare(self, name: str) -> Path:
-        """Return the log file of a worker that no session has yet."""
+        """Return the log file of a spare worker."""
         return self.logs / f"spare-{name}.log"
 
     def log_of(self, session_id: str) -> Path:
@@ -158,10 +160,11 @@ class DataDirectory:
 
 
 def check_data_dir(given: Path, *, for_restore: bool = False) -> None:
-    """Check whether a gateway could use the directory, without creating or changing anything.
+    """Make sure that a gateway could use the directory. Nothing is created or changed.
 
     Raises:
-        SettingsError: the path is too long for sockets, not ours, no directory, or only partly restored.
+        SettingsError: the path is too long for sockets, or is no directory, or the directory belongs to another user or
+            was restored only in part.
     """
     path = given.resolve()
     if len(os.fsencode(path)) + _SOCKET_NAME_BYTES > _SOCKET_PATH_BYTES:
@@ -192,12 +195,14 @@ def _modified(path: Path) -> float:
 
 
 def end_sessions_marker(directory: Path) -> Path:
-    """Return the path of the file that asks the gateway of this directory to end its sessions when it stops."""
+    """Return the path of the file with which `mxgw drain` requests that all sessions end when the gateway stops."""
     return directory / "run" / "end-sessions"
 
 
 def holder_of(directory: Path) -> int | None:
-    """Return the pid of the gateway that uses a data directory: 0 when it is not known, None without a gateway."""
+    """Return the pid of the gateway that uses a data directory; 0 when the pid is not known, None when no gateway uses
+    the directory.
+    """
     if sys.platform == "win32":
         return None
     for locked in (directory / "lock", directory, directory / "run"):
@@ -207,7 +212,7 @@ def holder_of(directory: Path) -> int | None:
 
 
 def _holder(directory: Path) -> int:
-    """Return the pid in the file `lock`; 0 when the file is not locked, because it was replaced."""
+    """Return the pid in the file `lock`; 0 when the file has no pid, or is not locked because it was replaced."""
     if not _is_locked(directory / "lock"):
         return 0
     with contextlib.suppress(OSError), (directory / "lock").open("rb") as file:
@@ -230,10 +235,10 @@ def _is_locked(path: Path) -> bool:
 
 
 def _try_lock(fd: int, *, exclusive: bool) -> bool:
-    """Lock an open file or directory until it is closed; return False when another process has locked it.
+    """Lock an open file or directory until it is closed. Return False when another process has locked it.
 
     Raises:
-        OSError: it cannot be locked.
+        OSError: the file system cannot lock it.
     """
     if sys.platform == "win32":
         return True
@@ -257,7 +262,7 @@ def _short_name(session_id: str) -> str:
 
 
 def _require_own_link(path: Path) -> None:
-    """Refuse a link that another user made: that user could choose the directory that this gateway uses."""
+    """Refuse a path that is a link of another user, because that user could change which directory is used."""
     if path.is_symlink() and hasattr(os, "getuid") and path.lstat().st_uid not in (0, os.getuid()):
         raise SettingsError(f"{path} is a link of another user: choose another gateway.data_dir")
 

@@ -1,8 +1,9 @@
-"""Named steps at which a test can make this process die, to see how the next one recovers.
+"""Failpoints: named steps at which a test can kill this process, to check that the next gateway recovers.
 
-Off unless the environment says otherwise: `MXGWTEST_FAILPOINT=close:after-manifest` ends the process with SIGKILL at
-that step, `...:2` when it reaches the step for the second time. A failpoint can do no more than `kill -9`.
-docs/reattach.md lists the steps, and what follows from a death at each.
+Without the environment variable MXGWTEST_FAILPOINT nothing happens. `MXGWTEST_FAILPOINT=close:after-manifest` kills the
+process with SIGKILL when it reaches this step; with `close:after-manifest:2`, when it reaches the step for the second
+time. So a failpoint does nothing that `kill -9` could not do. docs/reattach.md lists the steps, and what happens when
+the gateway dies at each step.
 """
 
 from __future__ import annotations
@@ -42,7 +43,7 @@ _seen: dict[str, int] = {}
 
 
 def reach(step: str) -> None:
-    """Die here when the environment names this step."""
+    """Kill this process if the environment variable names this step."""
     asked = os.environ.get(VARIABLE)
     if asked is None:
         return

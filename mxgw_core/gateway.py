@@ -1,4 +1,4 @@
-"""What plugins see of the running gateway: implements api.Gateway on the registry, the open streams and the plugins."""
+"""Implements `api.Gateway`, with which plugins use the running gateway."""
 
 from __future__ import annotations
 
@@ -31,10 +31,11 @@ log = logging.getLogger(__name__)
 
 
 class PluginGateway:
-    """See api.Gateway. Made for one run of the gateway, before the contexts of plugins are entered.
+    """Implements `api.Gateway`. One object is made for each run of the gateway, before the contexts of plugins are
+    entered.
 
     Attributes:
-        feeds: the streams that plugins opened.
+        feeds: the feeds that plugins have opened.
     """
 
     def __init__(
@@ -60,17 +61,17 @@ class PluginGateway:
         self._calls = calls
         limits = settings.limits
         self._attempts = Attempts(limits.failed_attempts_per_minute, limits.failed_attempts_burst)
-        # Completed by `serving`, or by `ended` when the gateway never served.
+        # Set by `serving`; or by `ended`, so that nobody waits for a gateway that never serves.
         self._serves = asyncio.Event()
         self._has_ended = False
         self.feeds: list[PluginFeed] = []
 
     def serving(self) -> None:
-        """The gateway serves calls from now on."""
+        """Note that the gateway serves calls from now on."""
         self._serves.set()
 
     def ended(self) -> None:
-        """The gateway has stopped, or could not start."""
+        """Note that the gateway has stopped, or could not start."""
         self._has_ended = True
         self._serves.set()
 
@@ -144,7 +145,11 @@ class PluginGateway:
         return True
 
     def _client_session(self, session_id: str) -> Session | None:
-        """Return a live session that plugins may end; refuse one of the gateway itself."""
+        """Return a live session of a client; None when no live session has this id.
+
+        Raises:
+            AccessDenied: it is a session of the gateway's own, which plugins are not allowed to end.
+        """
         session = self._registry.find(session_id)
         if session is not None and session.request.is_internal:
             raise AccessDenied(own_session(session.info()))
@@ -159,7 +164,7 @@ class PluginGateway:
                     await asyncio.to_thread(self._plugins.ask, "mxgw_authenticate_operator", credentials=credentials)
                 )
             except DependencyUnavailable:
-                attempt.succeeded()  # the directory was not reached, so no password was checked
+                attempt.succeeded()  # no password was checked, so this does not count as a failed attempt
                 raise
             if operator is not None:
                 attempt.succeeded()
@@ -199,7 +204,7 @@ class PluginGateway:
 
 
 def _agrees(may_see: SessionPredicate, info: SessionInfo) -> bool:
-    """Return what one plugin's predicate answers; a predicate that fails hides the session."""
+    """Return whether one plugin's predicate lets an operator see a session; False when the predicate fails."""
     try:
         return bool(may_see(info))
     except Exception:

@@ -1,4 +1,4 @@
-"""The gateway's log on stderr: coloured for a person at a terminal, plain lines with UTC times for everything else."""
+"""The gateway's log on stderr: with colours on a terminal, otherwise as plain lines with times in UTC."""
 
 from __future__ import annotations
 
@@ -10,20 +10,21 @@ import time
 from mxgw_core.printable import printable
 
 LINE_CHARACTERS = 4000
-# mxgw logs no credentials. A library or plugin that does is stopped here: this finds the word after `Bearer`, and words
-# that look like keys or tokens of mxgw.
+# mxgw itself logs no credentials, but perhaps a library or a plugin does. This pattern finds the word after `Bearer`,
+# and words that look like keys or tokens of mxgw.
 _CREDENTIALS = re.compile(r"(\bbearer\s+)[^\s'\",;)]{16,}|\b(mxgw(?:op)?_)[\w.-]{40,}", re.IGNORECASE)
 
 
 def without_credentials(text: str) -> str:
-    """Return the text with `***` in place of everything that looks like a credential."""
+    """Return the text, with `***` in place of each credential that it seems to contain."""
     return _CREDENTIALS.sub(lambda found: f"{found[1] or found[2]}***", text)
 
 
 class PlainFormatter(logging.Formatter):
-    """One line per record, `2026-01-02T03:04:05.678Z INFO mxgw_core.rpc: text`; a traceback follows indented.
+    """Writes one line per record, for example `2026-01-02T03:04:05.678Z INFO mxgw_core.rpc: text`, and below it the
+    lines of a traceback, indented.
 
-    Text from a peer can neither start a new line nor send control characters to the terminal.
+    Unprintable characters are replaced, so text from a peer cannot begin a new line or control the terminal.
     """
 
     converter = staticmethod(time.gmtime)
@@ -40,7 +41,7 @@ class PlainFormatter(logging.Formatter):
 
 
 def log_to_stderr(level: str) -> None:
-    """Send the log of this process to stderr from `level` up. Call once, before a gateway is made."""
+    """Write log records of this process to stderr, from `level` upwards. Call this once, before a gateway is made."""
     handler: logging.Handler
     if sys.stderr.isatty():
         from rich.console import Console
@@ -59,13 +60,13 @@ def log_to_stderr(level: str) -> None:
         handler.setFormatter(PlainFormatter())
     logging.basicConfig(level=level, handlers=[handler], force=True)
     if level != "DEBUG":
-        # asyncio and gRPC log their inner workings at INFO and DEBUG, which operators do not need.
+        # At INFO and DEBUG, asyncio and gRPC log internal details that operators do not need.
         logging.getLogger("asyncio").setLevel(logging.WARNING)
         logging.getLogger("grpc").setLevel(logging.WARNING)
 
 
 class _MessageOnly(PlainFormatter):
-    """The text only: rich adds level and local time itself."""
+    """Formats only the text of a record, because rich adds the level and the local time itself."""
 
     def __init__(self) -> None:
         super().__init__()

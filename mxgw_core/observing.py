@@ -1,4 +1,4 @@
-"""What the dashboard and other observers see: implements api.Observation on registry, plugins and settings."""
+"""Implements `api.Observation`, with which the dashboard and other plugins look at the running gateway."""
 
 from __future__ import annotations
 
@@ -27,14 +27,15 @@ from mxgw_core.rpc.worker_calls import call_worker
 from mxgw_core.sessions.registry import SessionRegistry
 
 _STATE_TIMEOUT_S = 5.0
-# How far a mirror may fall behind before it conflates without waiting for its interval. Events that cannot be conflated
-# are dropped beyond this number, and a gap says so.
+# The limits of the lag of a mirror, the reader that `watch` makes. When its lag is beyond them, it conflates at once,
+# without waiting for the end of the interval. Events that cannot be conflated are dropped beyond this number, with a
+# gap.
 _MIRROR = QueueLimits(events=20_000, bytes=8 * 1024 * 1024, seconds=0.0)
 
 
 @dataclass(frozen=True, slots=True)
 class _MirrorPolicy:
-    """Delivers the newest value of each item once per interval."""
+    """An overflow policy that delivers the newest value of each item once per interval."""
 
     interval_s: float
     name: str = "mirror"
@@ -45,7 +46,11 @@ class _MirrorPolicy:
 
 
 class Observing:
-    """See api.Observation. `origins` says where each setting comes from; a key without one counts as a default."""
+    """Implements `api.Observation`.
+
+    `origins` has the place where each setting was set (`LoadedSettings.origins`). A key that is missing there counts as
+    a default.
+    """
 
     def __init__(
         self,

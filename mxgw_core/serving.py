@@ -1,6 +1,6 @@
-"""Running a gateway in this process: plugins, event loop, signals, and its orderly end.
+"""Runs a gateway in this process: loads the plugins, runs the event loop, and handles signals.
 
-`mxgw serve` is one caller; a service of the operating system can be another, without the command line.
+`mxgw serve` uses this module. A service of the operating system can use it too, without the command line.
 """
 
 from __future__ import annotations
@@ -22,14 +22,14 @@ from mxgw_core.plugins import PluginHost
 
 
 def serve_until_stopped(result: LoadedSettings, *, use_uvloop: bool, on_ready: Callable[[Sequence[str]], None]) -> None:
-    """Serve until the first SIGINT or SIGTERM, then drain; a second one ends the process at once.
+    """Serve until the first SIGINT or SIGTERM, then shut down in order. A second signal ends the process at once.
 
-    `on_ready` is called once, with the addresses, as soon as clients can connect. What a signal does is written to
-    stderr. Main thread only; the caller has set logging up (`mxgw_core.logs`).
+    `on_ready` is called once, with the addresses, as soon as clients can connect. When a signal arrives, a line on
+    stderr says what happens. Call this in the main thread only, after logging was set up (`mxgw_core.logs`).
 
     Raises:
-        MxgwError, OSError: the gateway could not be made.
-        BaseExceptionGroup: around what made the gateway fail as it started to listen or while it was serving.
+        MxgwError, OSError: the gateway could not be created.
+        BaseExceptionGroup: the gateway failed when it started or while it was serving. The group contains the cause.
     """
     app = GatewayApp(result.settings, PluginHost.load(result.settings, origins=result.origins), origins=result.origins)
     with asyncio.Runner(loop_factory=_loop_factory(use_uvloop)) as runner:
@@ -57,7 +57,7 @@ async def _serve(app: GatewayApp, drain_timeout_s: float, on_ready: Callable[[Se
 
     loop = asyncio.get_running_loop()
     for number in (signal.SIGINT, signal.SIGTERM):
-        with contextlib.suppress(NotImplementedError):  # Windows: Ctrl-C cancels, see asyncio.Runner
+        with contextlib.suppress(NotImplementedError):  # on Windows, asyncio.Runner cancels `_serve` at Ctrl-C
             loop.add_signal_handler(number, on_signal, number)
 
     async with asyncio.TaskGroup() as tasks:
@@ -74,7 +74,8 @@ async def _serve(app: GatewayApp, drain_timeout_s: float, on_ready: Callable[[Se
 
 async def _announce(app: GatewayApp, on_ready: Callable[[Sequence[str]], None]) -> None:
     await app.wait_ready()
-    # What was made until now stays: the collector need not walk it again, which would stop every stream for 20 ms.
+    # The objects that exist now stay until the end. They are excluded from garbage collection, because looking at all
+    # of them would stop all streams for 20 ms.
     gc.collect()
     gc.freeze()
     on_ready(app.addresses)

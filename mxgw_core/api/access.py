@@ -37,7 +37,7 @@ class AuthenticationRequest:
 
 
 class Moment(enum.Enum):
-    """Why an authorization is asked for."""
+    """Why the plugins are asked to authorize."""
 
     # A call is about to run.
     CALL = 1

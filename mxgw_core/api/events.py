@@ -191,7 +191,7 @@ class PolicyRequest:
 class Retention:
     """How many events the log keeps after all subscribers have read them.
 
-    An event is dropped when any one of the limits is reached. `events` 0 and `bytes` 0 mean that nothing is kept;
+    An event is dropped when any one of the limits is reached. `events` 0 or `bytes` 0 means that nothing is kept;
     `seconds` 0 means that age is no limit. With `snapshots`, clients are allowed to request snapshots.
     """
 

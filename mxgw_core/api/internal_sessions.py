@@ -46,7 +46,7 @@ class AlarmAcknowledged:
 class InternalSession(Protocol):
     """A session that the gateway opened for itself. Like any session it has a worker.
 
-    It has no lease, does not count for `limits.sessions`, and always ends with the gateway.
+    It has no lease, does not count for `limits.sessions`, and ends with the gateway at the latest.
     """
 
     @property

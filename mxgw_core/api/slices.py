@@ -31,7 +31,7 @@ _waiting: WeakKeyDictionary[asyncio.AbstractEventLoop, deque[asyncio.Future[None
 
 
 async def turn() -> None:
-    """Wait until the event loop has done other work. In each turn of the loop only one of all callers continues."""
+    """Wait until the event loop has done other work. Only one waiting caller continues in each turn of the loop."""
     queue = await _first()
     _next_one(queue)
 
@@ -85,7 +85,7 @@ def _next_one(queue: deque[asyncio.Future[None] | None]) -> None:
     queue.popleft()
     while queue:
         first = queue[0]
-        assert first is not None  # only a caller that came when the queue was empty has no future
+        assert first is not None  # only a caller that came when the queue was empty is stored as None
         if not first.cancelled():
             first.set_result(None)
             return

@@ -82,7 +82,7 @@ _FAULTS = frozenset(
 )
 
 
-# The address of every peer on a Unix socket.
+# `Peer.address` of all peers that are connected over a Unix socket.
 UNIX_PEER = "unix"
 
 

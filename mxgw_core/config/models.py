@@ -84,7 +84,9 @@ class SettingsConflict(ValueError):
 
 
 class SettingsModel(BaseModel):
-    """Base of all settings sections. Settings cannot be changed, unknown keys are errors, and `repr` masks secrets."""
+    """Base of all settings sections. Settings cannot be changed, unknown keys are usually errors, and `repr` masks
+    secrets.
+    """
 
     # Infinity is refused, because it would satisfy every lower bound, and timers cannot handle it. Inputs are hidden,
     # because an error must not show a password.

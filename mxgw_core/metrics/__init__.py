@@ -1,4 +1,4 @@
-"""The metrics of the gateway, made from its counters on request, and those of its plugins."""
+"""The metrics of the gateway and of its plugins. They are made from counts at the moment when somebody reads them."""
 
 from mxgw_core.metrics.collecting import MetricsSource
 

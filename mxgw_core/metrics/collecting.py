@@ -1,4 +1,4 @@
-"""All metrics of a gateway, collected on request: its own, those of calls and sessions, and those of plugins."""
+"""Collects all metrics of a gateway: of the gateway itself, of sessions, events and calls, and of plugins."""
 
 from __future__ import annotations
 
@@ -21,7 +21,9 @@ UNLISTED = "unlisted"
 
 
 def call_metrics(calls: CallCounts) -> list[Metric]:
-    """Return the metrics of calls. Only served methods are named; calls of all other names are "unlisted"."""
+    """Return the metrics of calls. The label `method` is "unlisted" for methods that the gateway does not serve,
+    because clients could invent any number of names.
+    """
     methods = list(calls.methods.values())
     return [
         Metric(
@@ -59,7 +61,7 @@ def _outcomes(name: str, text: str, counts: Counter[AccessOutcome]) -> Metric:
 
 
 class MetricsSource:
-    """Collects all metrics of one gateway run. `collect` belongs to the event loop."""
+    """Collects all metrics of one gateway run. Call `collect` in the event loop only."""
 
     def __init__(self, settings: Settings, plugins: PluginHost, registry: SessionRegistry, calls: CallCounts) -> None:
         self._settings = settings
@@ -72,7 +74,7 @@ class MetricsSource:
         self._build = (version("mxgw"), platform.python_version(), version("grpcio"))
 
     def collect(self) -> Sequence[Metric]:
-        """Return the gateway's metrics, then those of the plugins."""
+        """Return the present metrics: first the metrics of the gateway, then the metrics that plugins define."""
         own = [
             Metric(
                 "mxgw_build_info",

@@ -1,4 +1,4 @@
-"""Metrics about plugins, and the metrics that plugins define, which must begin with the plugin's name."""
+"""Metrics about plugins, and the metrics that plugins themselves define (hook `mxgw_metrics`)."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ MOST_SAMPLES = 200
 
 
 def plugin_metrics(plugins: PluginHost) -> list[Metric]:
-    """Return whether each enabled plugin works, and how many exceptions its hooks raised."""
+    """Return the metrics about plugins: whether each enabled plugin works, and how many exceptions its hooks raised."""
     enabled = [record for record in plugins.records if record.state is not PluginState.AVAILABLE]
     failures = {(record.name, hook): 0 for record in enabled for hook in plugins.hooks_of(record.name)}
     failures.update(plugins.failures)
@@ -39,14 +39,18 @@ def plugin_metrics(plugins: PluginHost) -> list[Metric]:
 
 
 class PluginMetrics:
-    """Collects the metrics of plugins. A metric that breaks the rules is left out, and logged once."""
+    """Collects the metrics that plugins define.
+
+    A metric that has a wrong or used name is left out. A metric with too many samples is shortened. Both is logged
+    once.
+    """
 
     def __init__(self, plugins: PluginHost) -> None:
         self._plugins = plugins
         self._said: set[tuple[str, str]] = set()
 
     def collect(self, taken: set[str]) -> Iterator[Metric]:
-        """Yield the plugins' metrics whose names are not `taken`."""
+        """Yield the metrics of all plugins, but no metric whose name is in `taken`."""
         names = set(taken)
         for answer in self._plugins.ask("mxgw_metrics"):
             if answer.error is None:

@@ -1,4 +1,4 @@
-"""Metrics of sessions and their workers, summed over all sessions: no label names a session."""
+"""Metrics of sessions and workers. They are sums over all sessions, because a session id must not be a label."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ _SOURCE_HEALTH = ("good", "degraded", "lost", "unspecified")
 
 
 def session_metrics(registry: SessionRegistry, limit: int) -> list[Metric]:
-    """Return the metrics of sessions and workers."""
+    """Return the metrics of sessions and workers. `limit` is `limits.sessions`."""
     live, totals = registry.live(), registry.totals
     memory = [session.worker.rss_bytes for session in live]
     states = Counter(session.state for session in live)
@@ -80,7 +80,9 @@ def session_metrics(registry: SessionRegistry, limit: int) -> list[Metric]:
 
 
 def _by_name(counts: Mapping[_Member, int], kind: type[_Member]) -> dict[str, int]:
-    """Return a count for every member: 0 for those that never occurred, which alerts can tell from a missing value."""
+    """Return a count for every member of an enum. A member that never occurred has the count 0, because an alert needs
+    a value before the first occurrence.
+    """
     return {member.name.lower(): counts.get(member, 0) for member in kind}
 
 

@@ -1,6 +1,6 @@
-"""Metrics of events: how many were received, delivered and lost, and how far readers are behind.
+"""Metrics of events: how many were received, delivered and lost, and how far subscribers are behind.
 
-Some labels take values that others choose (names of policies, reasons from plugins): their number is limited here.
+Some labels have values that come from plugins, such as names of policies. The number of such values is limited here.
 """
 
 from __future__ import annotations
@@ -14,20 +14,23 @@ from mxgw_core.events import counts as f
 from mxgw_core.sessions.memory import GatewayMemory
 from mxgw_core.sessions.registry import SessionRegistry
 
-# Far more than a site needs, and few enough for any store of metrics.
+# How many combinations of label values a metric can have: far more than a site needs, and not too many for a store of
+# metrics.
 MOST_SAMPLES = 100
 OTHER = "other"
 
 
 class LabelLimit:
-    """Limits the label values of a metric: the first combinations keep their names, later ones become "other"."""
+    """Limits the number of label values of a metric. When there are `most` combinations, each further one becomes
+    "other".
+    """
 
     def __init__(self, most: int = MOST_SAMPLES) -> None:
         self._most = most
         self._known: dict[str, set[tuple[str, ...]]] = {}
 
     def folded(self, metric: str, labels: tuple[str, ...]) -> tuple[str, ...]:
-        """Return the labels to use: those given, or "other"."""
+        """Return the label values to use for a sample: the given values, or "other" for each of them."""
         known = self._known.setdefault(metric, set())
         if labels not in known:
             if len(known) >= self._most:
@@ -36,7 +39,7 @@ class LabelLimit:
         return labels
 
     def samples(self, metric: str, values: Mapping[tuple[str, ...], float]) -> list[MetricSample]:
-        """Return the samples of a metric whose values can be added up, in a stable order."""
+        """Return the samples of a metric, sorted by their labels. Values of labels that become "other" are added up."""
         sums: dict[tuple[str, ...], float] = {}
         for labels, value in values.items():
             labels = self.folded(metric, labels)
@@ -53,7 +56,8 @@ _TEXTS = {
     f.POLICY_ERRORS: "Overflow policies that failed, by the distribution that brought them.",
 }
 _GAP_REASONS: Mapping[tuple[str, ...], int] = {(name.removeprefix("GAP_REASON_"),): 0 for name in GapReason.keys()[1:]}
-# Labels that are present with 0 before they first occur, so that an alert on an increase sees the first occurrence.
+# Key: a metric. Value: label values that have a sample with 0 from the start, so that an alert on an increase also
+# notices the first occurrence.
 _ZEROES: Mapping[str, Mapping[tuple[str, ...], int]] = {
     f.LOST: _GAP_REASONS,
     f.GAP_FRAMES: _GAP_REASONS,
@@ -65,7 +69,7 @@ _ZEROES: Mapping[str, Mapping[tuple[str, ...], int]] = {
 
 
 def stream_metrics(registry: SessionRegistry, limit: LabelLimit) -> list[Metric]:
-    """Return the metrics of events and subscribers."""
+    """Return the metrics of events and subscribers, summed over all sessions."""
     totals = registry.totals.streams()
     for session in registry.live():
         totals.add(session.distributor.totals())
@@ -151,7 +155,7 @@ def _memory(memory: GatewayMemory) -> list[Metric]:
 
 
 def _lags(registry: SessionRegistry, limit: LabelLimit) -> list[Metric]:
-    """Return the lag of subscribers by policy: some policies deliver late on purpose."""
+    """Return the metrics of lag, with the overflow policy as a label, because some policies deliver late on purpose."""
     count: dict[tuple[str, ...], float] = defaultdict(int)
     events: dict[tuple[str, ...], float] = defaultdict(int)
     seconds: dict[tuple[str, ...], float] = defaultdict(float)

@@ -1,4 +1,4 @@
-"""The plugin host: discovery, order, failure isolation."""
+"""Finds, loads and calls plugins, so that a failure of one plugin does not affect the others."""
 
 from mxgw_core.plugins.discovery import PluginRecord, PluginState, installed_plugins
 from mxgw_core.plugins.host import Answer, PluginHost

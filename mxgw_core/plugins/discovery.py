@@ -1,7 +1,4 @@
-"""Which plugins are installed, from the entry points of their distributions, and the record of each one.
-
-Nothing of a plugin is imported here.
-"""
+"""Finds the installed plugins by the entry points of their distributions. No code of a plugin is imported here."""
 
 from __future__ import annotations
 
@@ -11,12 +8,12 @@ from importlib.metadata import EntryPoint, entry_points
 
 GROUP = "mxgw.plugins"
 
-# If access control is enabled and cannot be loaded, the gateway must not start without it.
+# Plugins that are required whenever they are enabled. Without its access control a gateway must not start.
 ALWAYS_REQUIRED = frozenset({"acl"})
 
 
 class PluginState(enum.Enum):
-    """Whether a plugin runs: AVAILABLE is installed and not enabled."""
+    """The state of a plugin. AVAILABLE means that the plugin is installed but not enabled."""
 
     LOADED = "loaded"
     FAILED = "failed"
@@ -25,7 +22,10 @@ class PluginState(enum.Enum):
 
 @dataclass(frozen=True, slots=True)
 class PluginRecord:
-    """One plugin and its state. `distribution` and `version` are "" when none is installed; `detail` is for people."""
+    """One plugin and its state.
+
+    `distribution` and `version` are "" when no single distribution has this plugin. `detail` is text for people.
+    """
 
     name: str
     state: PluginState
@@ -36,7 +36,9 @@ class PluginRecord:
 
 
 def installed_entries() -> dict[str, list[EntryPoint]]:
-    """Return the entry points by plugin name, sorted; several of one name are a clash."""
+    """Return the entry points of all installed plugins. Key: the name of a plugin. Value: its entry points; more than
+    one means that several distributions use the same name.
+    """
     entries: dict[str, list[EntryPoint]] = {}
     for entry in sorted(entry_points(group=GROUP), key=lambda entry: (entry.name, distribution_of(entry))):
         entries.setdefault(entry.name, []).append(entry)
@@ -44,27 +46,27 @@ def installed_entries() -> dict[str, list[EntryPoint]]:
 
 
 def installed_plugins() -> list[PluginRecord]:
-    """Return every installed plugin, by name, as AVAILABLE."""
+    """Return the records of all installed plugins, sorted by name. All of them are AVAILABLE here."""
     return [available(name, entries) for name, entries in installed_entries().items()]
 
 
 def available(name: str, entries: list[EntryPoint]) -> PluginRecord:
-    """Return the record of a plugin that is not enabled."""
+    """Return the record of an installed plugin that is not enabled."""
     detail = clash(name, entries) if len(entries) > 1 else ""
     return PluginRecord(name, PluginState.AVAILABLE, *origin_of(entries[0]), required=False, detail=detail)
 
 
 def clash(name: str, entries: list[EntryPoint]) -> str:
-    """Return the sentence for a name that several distributions use."""
+    """Return the sentence that reports that several distributions use the same plugin name."""
     owners = " and ".join(" ".join(origin_of(entry)) for entry in entries)
     return f"the name {name!r} is offered by {owners}; uninstall all but one"
 
 
 def origin_of(entry: EntryPoint) -> tuple[str, str]:
-    """Return distribution and version."""
+    """Return the name and the version of an entry point's distribution; "" for what is not known."""
     return distribution_of(entry), entry.dist.version if entry.dist is not None else ""
 
 
 def distribution_of(entry: EntryPoint) -> str:
-    """Return the name of the distribution of an entry point."""
+    """Return the name of an entry point's distribution; "" when it is not known."""
     return entry.dist.name if entry.dist is not None else ""

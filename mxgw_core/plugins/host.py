@@ -1,4 +1,4 @@
-"""The plugins of a running gateway: loaded in order, and called one by one, so that none can break another."""
+"""Loads the enabled plugins in order, and calls each plugin separately, so that no plugin can disturb another."""
 
 from __future__ import annotations
 
@@ -24,13 +24,13 @@ from mxgw_core.plugins.section import apply_section
 
 log = logging.getLogger(__name__)
 
-# Exceptions of these hooks may contain credentials.
+# Texts of exceptions from these hooks are not logged, because they can contain credentials.
 _CREDENTIAL_HOOKS = frozenset({"mxgw_authenticate", "mxgw_authenticate_operator", "mxgw_renew_operator"})
 
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """The result of one hook of one plugin: a value that is not None, or the exception it raised."""
+    """The answer of one plugin to one hook: a value that is not None, or the exception that the hook raised."""
 
     plugin: str
     value: Any = None
@@ -52,7 +52,7 @@ class _Hook:
 
 
 class PluginHost:
-    """Made by `load`. Any thread may call its methods, except `fail`, which belongs to the event loop."""
+    """The loaded plugins. Make a host with `load`. All methods but `fail` can be called in any thread."""
 
     def __init__(self) -> None:
         self._plugins = pluggy.PluginManager(PROJECT)
@@ -67,14 +67,15 @@ class PluginHost:
     def load(
         cls, settings: Settings, *, origins: Mapping[str, str] | None = None, keep_going: bool = False
     ) -> PluginHost:
-        """Import, register and configure what `plugins.enabled` names, in that order.
+        """Import, register and configure the plugins that `plugins.enabled` names, in this order.
 
-        `origins` (of `LoadedSettings`) are named in errors. With `keep_going`, plugins that would stop the start get a
-        FAILED record instead; used for listings.
+        `origins` are those of `LoadedSettings`; errors contain them. With `keep_going`, no error is raised: all plugins
+        that cannot be used get a FAILED record. This is for lists of plugins.
 
         Raises:
-            SettingsError: a plugin's section is wrong; all problems of all plugins at once.
-            PluginError: a required plugin cannot be used, or two distributions offer an enabled name.
+            SettingsError: the section of a plugin is wrong. The text reports the problems of all plugins at once.
+            PluginError: a required plugin cannot be used, or several distributions have an enabled plugin of the same
+                name.
         """
         host = cls()
         installed = discovery.installed_entries()
@@ -110,16 +111,19 @@ class PluginHost:
 
     @property
     def records(self) -> tuple[PluginRecord, ...]:
-        """The enabled plugins in the order of the settings, then the others that are installed, by name."""
+        """The enabled plugins in the order of the settings, then the other installed plugins, sorted by name."""
         return tuple(self._records.values())
 
     @property
     def failures(self) -> Mapping[tuple[str, str], int]:
-        """How many exceptions each hook of each plugin raised, by (plugin, hook); a `GatewayError` does not count."""
+        """Counts of exceptions. Key: a plugin and a hook. Value: how many exceptions this hook of this plugin raised.
+
+        A `GatewayError` does not count, because plugins raise it on purpose.
+        """
         return MappingProxyType(self._failures)
 
     def source_of(self, plugin: str) -> str:
-        """Return distribution and version of a plugin, for logs."""
+        """Return name and version of a plugin's distribution, for logs; the plugin's name when both are unknown."""
         record = self._records[plugin]
         return f"{record.distribution} {record.version}".strip() or plugin
 
@@ -128,15 +132,17 @@ class PluginHost:
         return bool(self._hooks[hook].implementations)
 
     def hooks_of(self, plugin: str) -> Sequence[str]:
-        """Return the hooks that a plugin implements; none when it is not loaded."""
+        """Return the hooks that a plugin implements. The sequence is empty when the plugin is not loaded."""
         return [name for name, hook in self._hooks.items() if any(i.plugin == plugin for i in hook.implementations)]
 
     def ask(self, hook: str, /, **arguments: Any) -> list[Answer]:
-        """Call the hook of each plugin, the last registered first; None counts as no answer.
+        """Call the hook of each plugin, beginning with the plugin that was loaded last. Return the answers in this
+        order.
 
-        An exception becomes an `Answer` with `error`; it is logged at WARNING the first time, and counted. A
-        `GatewayError` is an answer given on purpose: neither logged nor counted. A firstresult hook stops at the first
-        value or `GatewayError`.
+        When a hook returns None, there is no answer. When it raises an exception, the answer has it as `error`.
+        Exceptions are counted, and the first exception of each hook is logged as a warning; but a `GatewayError`, which
+        plugins raise on purpose, is neither counted nor logged. For a hook with `firstresult`, no further plugin is
+        called after the first value or `GatewayError`.
 
         Raises:
             KeyError: there is no such hook.
@@ -164,7 +170,7 @@ class PluginHost:
         return answers
 
     def fail(self, plugin: str, detail: str) -> None:
-        """Mark a loaded plugin as FAILED; none of its hooks is called any more.
+        """Mark a loaded plugin as FAILED. Its hooks are not called any more. Call this in the event loop only.
 
         Raises:
             PluginError: the plugin is required, so the gateway must not start.
@@ -209,12 +215,12 @@ class PluginHost:
         log.warning("%s", _sentence(record))
 
     def _prepare(self) -> None:
-        """Prepare all hooks for `ask`, which then only loops over functions."""
+        """Store for each hook the functions of the plugins in the order of the calls, so that `ask` is quick."""
         prepared = {}
         for name in HOOKS:
             options = self._plugins.parse_hookspec_opts(Hooks, name)
             parameters = inspect.signature(getattr(Hooks, name)).parameters
-            # pluggy keeps implementations in the reverse of the order in which it calls them.
+            # pluggy's list is in the reverse of the order in which the functions must be called.
             implementations = reversed(getattr(self._plugins.hook, name).get_hookimpls())
             prepared[name] = _Hook(
                 frozenset(parameters) - {"self"},

@@ -1,4 +1,4 @@
-"""Loads one plugin from its entry point and registers it; every refusal is a sentence for its author."""
+"""Imports one plugin by its entry point and registers it. When this fails, the error is a sentence for its author."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ import pluggy
 from mxgw_core.api.hookspecs import Hooks
 from mxgw_core.config.problems import nearest
 
-# The longest text of an exception that is repeated in a log.
+# The text of a plugin's exception is shortened to this many characters.
 _LONGEST_TEXT = 300
 
 HOOKS: tuple[str, ...] = tuple(name for name in vars(Hooks) if name.startswith("mxgw_"))
@@ -21,13 +21,13 @@ _CHANGES = "CHANGELOG.md names what changed for plugins that were written before
 
 
 class LoadFailure(Exception):
-    """One plugin cannot be used; the text says why. No other package sees it."""
+    """A plugin cannot be used. The text says why. This exception is used inside this package only."""
 
 
 def describe(error: BaseException, *, with_text: bool = True) -> str:
-    """Return type, text and place of an exception, printable and of limited length.
+    """Return type, text and place of an exception as a printable text of limited length.
 
-    `with_text` is off where the text may contain credentials.
+    With `with_text` false, leave out the text of the exception, because it can contain credentials.
     """
     text = "".join(c if c.isprintable() else " " for c in str(error)).strip() if with_text else ""
     if len(text) > _LONGEST_TEXT:
@@ -38,10 +38,10 @@ def describe(error: BaseException, *, with_text: bool = True) -> str:
 
 
 def plugin_object(entry: EntryPoint) -> object:
-    """Import what the entry point names, and make an instance when it is a class.
+    """Import the object that the entry point names, and return it. When it is a class, return an instance of it.
 
     Raises:
-        LoadFailure: the import or the constructor raised, or the object cannot have hooks.
+        LoadFailure: the import or the constructor raised an exception, or the object is a function or None.
     """
     try:
         found: Any = entry.load()
@@ -69,10 +69,11 @@ def plugin_object(entry: EntryPoint) -> object:
 
 
 def register(plugins: pluggy.PluginManager, plugin: object, name: str) -> None:
-    """Register a plugin; one that is refused is removed again.
+    """Check the hooks of a plugin, and register it.
 
     Raises:
-        LoadFailure: a hook is unknown, unmarked, asynchronous, a wrapper, or takes other arguments than specified.
+        LoadFailure: the plugin has no hook; or one of its hooks does not exist, is not marked with `hookimpl`, is
+            asynchronous, is a wrapper, or has wrong parameters. The plugin is then not registered.
     """
     _check_marks(plugins, plugin)
     try:
@@ -99,7 +100,7 @@ def _unknown_hook(name: str) -> str:
 
 
 def _check_marks(plugins: pluggy.PluginManager, plugin: object) -> None:
-    """Refuse a plugin with a hook that is not marked: pluggy would silently never call it."""
+    """Refuse a plugin with a hook that is not marked with `hookimpl`: pluggy would never call it, without an error."""
     for name in dir(plugin):
         if not name.startswith("mxgw_") or not inspect.isroutine(inspect.getattr_static(plugin, name, None)):
             continue
@@ -108,7 +109,7 @@ def _check_marks(plugins: pluggy.PluginManager, plugin: object) -> None:
 
 
 def _check_implementations(plugins: pluggy.PluginManager, plugin: object) -> None:
-    # This includes the hooks of plugins registered before, which have passed the same checks.
+    # The loop also checks functions of plugins that were registered before. They have passed the same checks already.
     callers = plugins.get_hookcallers(plugin) or []
     if not callers:
         raise LoadFailure("it implements no hook; mark them with @hookimpl from mxgw_core.api")
@@ -119,7 +120,7 @@ def _check_implementations(plugins: pluggy.PluginManager, plugin: object) -> Non
                 raise LoadFailure(f"{caller.name} is a wrapper; each plugin is asked alone, so it would wrap nothing")
             if inspect.iscoroutinefunction(function) or inspect.isasyncgenfunction(function):
                 raise LoadFailure(f"{caller.name} is asynchronous; hooks are plain functions")
-            # pluggy passes plain parameters only: one with a default or a star would never get its value.
+            # pluggy passes no values to parameters that have a default or a star, so such parameters are a mistake.
             if extra := set(inspect.signature(function).parameters) - set(implementation.argnames):
                 raise LoadFailure(
                     f"{caller.name}: parameter {', '.join(sorted(extra))} must be plain, without default or star"

@@ -1,4 +1,4 @@
-"""A plugin's own settings section, `[plugins.<name>]`, validated with the plugin's model."""
+"""Validates the settings section of a plugin, `[plugins.<name>]`, and passes the settings to the plugin."""
 
 from __future__ import annotations
 
@@ -23,11 +23,14 @@ def apply_section(
     origins: Mapping[str, str],
     data_dir: FilePath,
 ) -> None:
-    """Validate the table and give the settings to the plugin; relative paths are made relative to `data_dir`.
+    """Validate the table of a plugin, and call the plugin's `apply` with the settings.
+
+    Relative paths in the settings become absolute paths below `data_dir`. `declared` is what the plugin's hook
+    `mxgw_settings` returned.
 
     Raises:
-        SettingsError: the table does not fit; one line per problem.
-        LoadFailure: the declaration itself is wrong, or the plugin refused its settings.
+        SettingsError: the table is wrong. The text has one line per problem.
+        LoadFailure: `declared` is wrong, or the plugin's `apply` raised an exception.
     """
 
     def place(path: Path) -> str:
@@ -92,7 +95,7 @@ def _validated(name: str, declared: SettingsSection[Any], table: Mapping[str, An
 
 
 def _below(data_dir: FilePath, value: Any) -> Any:
-    """Return settings, or a value inside them, with every relative path put below `data_dir`."""
+    """Return settings, or a value inside settings, in which relative paths are replaced by paths below `data_dir`."""
     match value:
         case BaseModel():
             fields = {key: getattr(value, key) for key in type(value).model_fields}
@@ -100,9 +103,8 @@ def _below(data_dir: FilePath, value: Any) -> Any:
             if not changed:
                 return value
             copied = value.model_copy(update=changed)
-            copied.model_fields_set.intersection_update(
-                value.model_fields_set
-            )  # what was not set still counts as not set
+            # model_copy marks the changed fields as set. Fields that the settings do not set must stay unset.
+            copied.model_fields_set.intersection_update(value.model_fields_set)
             return copied
         case FilePath():
             return value if value.is_absolute() else data_dir / value
@@ -114,10 +116,11 @@ def _below(data_dir: FilePath, value: Any) -> Any:
 
 
 def _left_behind(path: Path, value: Any, data_dir: FilePath) -> Iterator[tuple[Path, str]]:
-    """Yield each relative path that was set and exists below the working directory, but not below `data_dir`.
+    """Yield the key and a sentence for each relative path in the settings that exists below the working directory, and
+    does not exist below `data_dir`.
 
-    Earlier releases took relative paths of plugins from the working directory. Files there must not be silently
-    replaced by new, empty ones below `data_dir`.
+    In earlier releases, relative paths of plugins were relative to the working directory. The plugin would not find the
+    files there any more, and would silently create new, empty files below `data_dir`.
     """
     match value:
         case BaseModel():

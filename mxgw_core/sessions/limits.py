@@ -30,7 +30,10 @@ def buffer_limit(plugins: PluginHost, session: SessionInfo) -> BufferLimit | Non
 
 
 def bounded(limits: SubscriberLimits, buffer: BufferLimit | None) -> SubscriberLimits:
-    """Return `limits` with the limit in bytes lowered to `buffer`, if it is higher, or is 0 (no limit in bytes)."""
+    """Return `limits`, but with a limit in bytes that is not higher than the limit `buffer`.
+
+    A limit of 0 bytes means no limit, so `buffer` replaces it.
+    """
     queue = limits.queue
     if buffer is None or 0 < queue.bytes <= buffer.bytes:
         return limits

@@ -140,9 +140,9 @@ class GatewayMemory:
     async def relieve(self) -> None:
         """When more than the limit is used, free memory. Called once a second; other calls can run in between.
 
-        The first step drops joined blocks, which are copies, so no event is lost. If this is not enough, the owner who
-        uses the most loses events, oldest first: first events that all subscribers have read, and in the end unread
-        events. Subscribers get a gap in place of unread events.
+        The first step drops joined blocks, which are copies of events, so no event is lost. If this is not enough, the
+        owner who uses the most loses events, oldest first: first events that all subscribers have read, and in the end
+        unread events. Subscribers get a gap in place of unread events.
         """
         used = self.use().events
         target = self.limit_bytes - self.limit_bytes // _MARGIN

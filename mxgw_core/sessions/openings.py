@@ -169,7 +169,8 @@ class Openings:
     def remember(self, session: EndedSession) -> None:
         """Remember a session that ended in an earlier run of the gateway.
 
-        Call this in the order in which the sessions ended. Sessions that ended more than ten minutes ago are ignored.
+        Call this in the order in which the sessions ended. Sessions without a request id are
+        ignored, and so are sessions that ended more than ten minutes ago.
         """
         reason, age_s = session.info.close_reason, max(0.0, time.time() - session.closed_at)
         if session.request_key and reason is not None and age_s < REMEMBERED_S:

@@ -325,7 +325,7 @@ class SessionRegistry:
         """End the sessions whose lease has expired. Return the number of these sessions."""
         return sum(session.expire_if_idle() for session in tuple(self._live.values()))
 
-    # finding
+    # looking up sessions
 
     def __len__(self) -> int:
         return len(self._live)

@@ -327,7 +327,7 @@ class Session:
             retry_after_s=0.5,
         )
 
-    # lease and grace
+    # lease and detach grace
 
     def touch(self) -> None:
         """Start the lease again, because a client used the session."""

@@ -38,7 +38,8 @@ class PeerCredentials:
     def is_same_user(self) -> bool:
         """Return whether the peer runs as the same user as this gateway.
 
-        Return True also where the platform does not report the user. Then only the proof of the secret protects.
+        Return True also where the platform does not report the user. In this case only the proof of the secret
+        keeps other users out.
         """
         return self.uid is None or self.uid == os.getuid()
 
@@ -129,7 +130,7 @@ class WorkerConnection(asyncio.Protocol):
         self.handshake: GatewayHandshake | None = None
         self.peer: PeerCredentials | None = None
 
-    # asyncio.Protocol
+    # the methods of asyncio.Protocol
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         # A cast instead of an isinstance check, because the transports of uvloop are no subclass of asyncio.Transport.

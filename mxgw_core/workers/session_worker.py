@@ -301,7 +301,7 @@ class SessionWorker:
     def _hint(self) -> str:
         return f"{self._endpoint.refusals_in_words()}; its log is {self._log_file}"
 
-    # ConnectionOwner
+    # the methods of ConnectionOwner, which connections call
 
     def resume_after(self, hello: w.Hello) -> int:
         return self._intake.resume_after(hello)
